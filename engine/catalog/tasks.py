@@ -1,0 +1,59 @@
+"""How quality is measured: the task, its data and the protocol, and the calibration data that methods may look at."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engine.catalog.technique import Frozen
+
+Source = Annotated[str, Field(min_length=1, description="bundled:NAME, a Hub dataset id, or the path of a .txt, .csv, .json(l) or .parquet file.")]
+
+
+class LanguageModeling(Frozen):
+    """Perplexity over non-overlapping windows of a text."""
+
+    kind: Literal["language-modeling"] = "language-modeling"
+    text: Source = "bundled:docs"
+    text_column: str = "text"
+    split: str = "test"
+    context: int = Field(256, ge=2, le=131072, description="Tokens of one window.")
+    tokens: int = Field(65536, ge=2, description="At most this many tokens are read.")
+
+
+class Classification(Frozen):
+    """What both classification tasks share."""
+
+    data: Source
+    label_column: str = "label"
+    split: str = "test"
+    samples: int = Field(2000, ge=1, description="At most this many examples are read.")
+
+
+class TextClassification(Classification):
+    """Accuracy and macro F1 of a sequence classifier."""
+
+    kind: Literal["text-classification"] = "text-classification"
+    data: Source = "bundled:docs-libraries"
+    text_column: str = "text"
+    length: int = Field(128, ge=2, le=8192, description="Tokens of one text at most; longer ones are cut.")
+
+
+class ImageClassification(Classification):
+    """Accuracy and macro F1 of an image classifier."""
+
+    kind: Literal["image-classification"] = "image-classification"
+    data: Source = "bundled:digits"
+    image_column: str = "image"
+
+
+Task = Annotated[LanguageModeling | TextClassification | ImageClassification, Field(discriminator="kind")]
+
+
+class Calibration(Frozen):
+    """Inputs that methods and error measures may look at; never the ones quality is measured on."""
+
+    text: Source = "bundled:docs"
+    text_column: str = "text"
+    split: str = "train"
+    samples: int = Field(64, ge=1, le=4096)
+    context: int = Field(256, ge=2, le=131072)

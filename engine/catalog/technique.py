@@ -1,0 +1,37 @@
+"""What every technique is: a frozen config that is validation, form, help text, YAML and cache key at once."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Family = Literal["quantization", "pruning", "low-rank", "training"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Technique(Frozen):
+    """One step of a recipe. Subclasses add a ``technique`` literal and their options."""
+
+    title: ClassVar[str]
+    family: ClassVar[Family]
+    summary: ClassVar[str]  # one line for a picker
+    idea: ClassVar[str]  # a paragraph in plain words
+    formula: ClassVar[str]  # LaTeX
+    fails: ClassVar[str]  # when not to use it
+    paper: ClassVar[str]  # title and link, Markdown
+    technique: str
+
+    def label(self) -> str:
+        """A few words that tell this setting from others, for charts and lists."""
+        return self.title
+
+
+def option(default: Any, description: str, *, title: str, advanced: bool = False, when: dict[str, list] | None = None, **bounds: Any) -> Any:
+    """A field with what a form needs to draw it.
+
+    ``when`` names other options and their values for which this one has a meaning, such as
+    ``{"granularity": ["group"]}``; ``advanced`` ones are drawn under "More options".
+    """
+    return Field(default, title=title, description=description, json_schema_extra={"advanced": advanced, "when": when or {}}, **bounds)

@@ -1,0 +1,77 @@
+"""A recipe: a model, a task and the ordered steps that compress it. YAML and JSON both ways; its key names a run."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from engine import __version__
+from engine.catalog import Step
+from engine.catalog.models import BUNDLED
+from engine.catalog.tasks import Calibration, LanguageModeling, Task
+from engine.catalog.technique import Frozen
+from engine.errors import PlainError, refusal
+
+
+class Layers(Frozen):
+    """Which layers the steps may touch, by name or glob. Embeddings only where ``include`` names them."""
+
+    skip: tuple[str, ...] = ("lm_head",)
+    include: tuple[str, ...] = ()
+
+
+class Recipe(Frozen):
+    model: str = Field("bundled:docs-lm", min_length=1, max_length=4096)
+    task: Task = LanguageModeling()
+    calibration: Calibration | None = None
+    seed: int = Field(0, ge=0, lt=2**32)
+    layers: Layers = Layers()
+    steps: tuple[Step, ...] = ()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @classmethod
+    def of(cls, fields: Any) -> "Recipe":
+        """From plain data. Raises PlainError with the first thing wrong."""
+        if not isinstance(fields, dict):
+            raise PlainError(f"A recipe is a mapping with keys such as model and steps; this one is a {type(fields).__name__}.")
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise refusal(error) from None
+
+    @classmethod
+    def from_yaml(cls, text: str) -> "Recipe":
+        """Raises PlainError when the text is no YAML or no recipe."""
+        try:
+            return cls.of(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            at = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
+            raise PlainError(f"The recipe is not valid YAML{at}: {getattr(error, 'problem', None) or 'cannot be read'}.") from None
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
+
+    def key(self) -> str:
+        """16 hex digits of everything that changes the answer: recipe, engine version, and the local files it names."""
+        files = [identity(self.model), identity(getattr(self.task, "text", None) or getattr(self.task, "data", ""))]
+        files += [identity(self.calibration.text)] if self.calibration else []
+        return hashlib.sha256("\n".join([__version__, self.model_dump_json(), *files]).encode()).hexdigest()[:16]
+
+    def label(self) -> str:
+        """The steps in a few words."""
+        return " → ".join(step.label() for step in self.steps) or "Uncompressed"
+
+
+def identity(source: str) -> str:
+    """Names, sizes and times of the files a local source is made of; empty for anything else."""
+    bundled = BUNDLED.get(source.removeprefix("bundled:"))
+    path = bundled.folder if bundled else Path(source).expanduser()
+    if not path.exists():
+        return ""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return ";".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+

@@ -1,0 +1,116 @@
+"""What comes back from a run: typed tables. A row class is a table's schema.
+
+Missing is NaN (numbers) or absent, never -1 or 0.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+import pandas as pd
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One compressible layer and what became of it."""
+
+    name: str
+    kind: Literal["linear", "conv1d", "conv2d", "embedding"]
+    shape: tuple[int, ...]  # output channels first: (out, in_) or (out, in_, height, width); embeddings (entries, width)
+    parameters: int
+    block: str  # name of the block the layer stands in, "" outside all blocks
+    tied_to: str  # another layer that shares the tensor and is counted there, or ""
+    technique: str  # id of the step that compressed it, "" when kept as it was
+    original_bytes: int
+    size_bytes: int  # stored: codes, scales, zero points ... as in the file
+    bits_per_weight: float  # size_bytes x 8 / parameters
+    relative_error: float  # |W - W^| / |W|, NaN where kept
+    output_error: float = NAN  # |XW - XW^| / |XW| on calibration inputs of the uncompressed model
+    sqnr_db: float = NAN  # 10 log10(|W|^2 / |W - W^|^2)
+    largest_error: float = NAN  # max |w - w^|
+
+
+@dataclass(frozen=True)
+class ChannelRow:
+    """One output channel of one layer."""
+
+    layer: str
+    channel: int
+    minimum: float  # of the original weights
+    maximum: float
+    relative_error: float
+
+
+@dataclass(frozen=True)
+class HistogramRow:
+    """One bin of a layer's weights, original or compressed; bins are shared by both."""
+
+    layer: str
+    version: Literal["original", "compressed"]
+    left: float
+    right: float
+    count: int
+
+
+@dataclass(frozen=True)
+class LevelRow:
+    """One value a weight may take, in the group of weights whose scale is the median."""
+
+    layer: str
+    value: float
+
+
+@dataclass(frozen=True)
+class SpectrumRow:
+    """One singular value of a layer's weight matrix."""
+
+    layer: str
+    index: int  # from 1
+    singular_value: float
+    cumulative_energy: float  # share of the sum of squares up to here, 0 to 1
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """Bytes of one kind in one layer's (or the rest's) storage; all rows add up to the files written."""
+
+    layer: str  # "" for what belongs to no layer: norms, biases, file headers
+    part: str  # "codes", "scales", "zero points", "absmax", "dense weights", "norms and biases", "file headers" ...
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """The same prompt continued by both models, or the same example judged by both."""
+
+    prompt: str
+    original: str
+    compressed: str
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Every table of a run. Each has its row class's columns, also when it is empty."""
+
+    layers: pd.DataFrame
+    channels: pd.DataFrame
+    histograms: pd.DataFrame
+    levels: pd.DataFrame
+    ledger: pd.DataFrame
+    samples: pd.DataFrame
+
+    @classmethod
+    def empty(cls) -> "Tables":
+        return cls(*(table((), row) for row in ROWS.values()))
+
+
+ROWS = {
+    "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
+}  # fmt: skip
+
+
+def table(rows: Iterable[object], row: type) -> pd.DataFrame:
+    """Rows as a frame with the row class's columns, in their order."""
+    return pd.DataFrame([asdict(r) for r in rows], columns=[f.name for f in fields(row)])

@@ -1,0 +1,218 @@
+"""How ``bundled:docs-classifier`` was trained: a small BERT that tells which library a documentation text is from.
+
+First it learns to fill in masked words on the same corpus (a classifier from scratch overfits), then to classify.
+
+    python -m engine.work.bundled.docs_classifier --tokens 12000000 --epochs 8 --checkpoint /tmp/docs-classifier.pt
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from engine.work.bundled.pretraining import Curve, Schedule, curve_table, train
+from engine.work.tasks.documents import Document, Split, extracted, fingerprint, without_copies
+from engine.work.tasks.passages import LABELS, Passage, masked, passages
+
+OUT = Path("assets/models/docs-classifier")
+WINDOW, BATCH, VOCABULARY = 128, 32, 4096
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PAD, CLS, SEP, MASK = 0, 2, 3, 4
+MASKED_SHARE = 0.2
+CONFIG = BertConfig(
+    vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024,
+    max_position_embeddings=160, type_vocab_size=1, hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0, pad_token_id=PAD, num_labels=len(LABELS),
+    id2label=dict(enumerate(LABELS)), label2id={label: index for index, label in enumerate(LABELS)},
+)  # fmt: skip
+
+
+def trained_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A lower-case WordPiece tokenizer of VOCABULARY pieces."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL, limit_alphabet=200, min_frequency=2)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=WINDOW, **names)
+
+
+def token_stream(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> torch.Tensor:
+    """All documents, giveaways masked, as one row of tokens with [SEP] between two.  (tokens,)"""
+    pieces = tokenizer.backend_tokenizer.encode_batch([masked(document.text) for document in documents], add_special_tokens=False)
+    return torch.tensor([token for piece in pieces for token in (*piece.ids, SEP)], dtype=torch.int32)
+
+
+def masked_batch(stream: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows with a share of tokens hidden, and the hidden tokens (-100 elsewhere).  Both (BATCH, WINDOW)"""
+    draw = torch.Generator().manual_seed(step)
+    starts = torch.randint(len(stream) - WINDOW, (BATCH,), generator=draw)
+    tokens = torch.stack([stream[start : start + WINDOW] for start in starts.tolist()]).long()
+    tokens[:, 0] = CLS
+    chance = torch.rand(tokens.shape, generator=draw)
+    hidden = (chance < MASKED_SHARE) & (tokens > MASK)
+    shown = tokens.masked_fill(hidden & (chance < 0.8 * MASKED_SHARE), MASK)
+    wrong = hidden & (chance > 0.9 * MASKED_SHARE)
+    shown[wrong] = torch.randint(5, VOCABULARY, (int(wrong.sum()),), generator=draw)
+    return shown, tokens.masked_fill(~hidden, -100)
+
+
+def masked_word_loss(model: BertForMaskedLM, shown: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy at the hidden places; the wide output layer runs on those alone."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states = model.bert(shown).last_hidden_state[hidden >= 0]
+        logits = model.cls(states)
+    return cross_entropy(logits.float(), hidden[hidden >= 0])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    tokens: torch.Tensor  # (texts, WINDOW)
+    labels: torch.Tensor  # (texts,)
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerFast, chosen: list[Passage]) -> "Encoded":
+        rows = tokenizer([p.text for p in chosen], padding="max_length", truncation=True, max_length=WINDOW, return_tensors="pt")
+        return cls(rows["input_ids"], torch.tensor([p.label for p in chosen]))
+
+
+def logits_of(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
+    tokens = tokens[:, : int((tokens != PAD).sum(1).max())]  # no work on columns that are all padding
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return model(input_ids=tokens, attention_mask=tokens != PAD).logits.float()
+
+
+@torch.no_grad()
+def predictions(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
+    model.eval()
+    rows = torch.cat([logits_of(model, part) for part in tokens.split(100)])
+    model.train()
+    return rows
+
+
+def fine_tuning_batch(data: Encoded, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """BATCH texts; the order is a fresh shuffle each epoch, known from the step. A tenth of the words is hidden."""
+    per_epoch = len(data.labels) // BATCH
+    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(step // per_epoch))
+    rows = order[(step % per_epoch) * BATCH :][:BATCH]
+    tokens = data.tokens[rows]
+    hidden = (torch.rand(tokens.shape, generator=torch.Generator().manual_seed(step)) < 0.1) & (tokens > MASK)
+    return tokens.masked_fill(hidden, MASK), data.labels[rows]
+
+
+def baseline_accuracy(chosen: dict[Split, list[Passage]]) -> float:
+    """TF-IDF of words and word pairs with logistic regression, its strength picked on validation, on the test texts."""
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2)).fit([p.text for p in chosen["train"]])
+    rows = {split: words.transform([p.text for p in chosen[split]]) for split in chosen}
+    truth = {split: [p.label for p in chosen[split]] for split in chosen}
+    fits = [LogisticRegression(C=c, max_iter=500).fit(rows["train"], truth["train"]) for c in (1, 3, 10)]
+    best = max(fits, key=lambda fit: fit.score(rows["calibration"], truth["calibration"]))
+    return best.score(rows["evaluation"], truth["evaluation"])
+
+
+def pretrained(asked: argparse.Namespace, documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> tuple[BertForMaskedLM, Curve]:
+    read = token_stream(tokenizer, [d for d in documents if d.split in ("train", "unlabelled")])
+    held_out = token_stream(tokenizer, [d for d in documents if d.split == "calibration"])
+    print(f"{len(read):,} tokens to read", flush=True)
+    model = BertForMaskedLM(CONFIG)
+    step_loss = torch.compile(masked_word_loss, dynamic=True) if asked.compile else masked_word_loss
+
+    @torch.no_grad()
+    def held_out_loss() -> float:
+        return sum(masked_word_loss(model, *masked_batch(held_out, -1 - step)).item() for step in range(8)) / 8
+
+    schedule = Schedule(asked.tokens // (BATCH * WINDOW), asked.rate)
+    return model, train(model, lambda step: step_loss(model, *masked_batch(read, step)), held_out_loss, schedule, asked.checkpoint)
+
+
+def fine_tuned(asked: argparse.Namespace, encoder: BertForMaskedLM, data: dict[Split, Encoded]) -> tuple[BertForSequenceClassification, Curve]:
+    CONFIG.hidden_dropout_prob = CONFIG.classifier_dropout = 0.1
+    model = BertForSequenceClassification(CONFIG)
+    model.bert.load_state_dict(encoder.bert.state_dict(), strict=False)  # all but the pooler, which the language model lacks
+    steps = asked.epochs * (len(data["train"].labels) // BATCH)
+
+    def loss(step: int) -> torch.Tensor:
+        tokens, labels = fine_tuning_batch(data["train"], step)
+        return cross_entropy(logits_of(model, tokens), labels, label_smoothing=0.1)
+
+    def held_out_loss() -> float:
+        rows, truth = predictions(model, data["calibration"].tokens), data["calibration"].labels
+        print(f"validation accuracy {(rows.argmax(1) == truth).float().mean():.4f}", flush=True)
+        return cross_entropy(rows, truth).item()
+
+    schedule = Schedule(steps, asked.fine_rate, warmup=steps // 10, decay_share=0.9)
+    return model, train(model, loss, held_out_loss, schedule, asked.checkpoint.with_suffix(".fine.pt"))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--tokens", type=int, default=12_000_000, help="read while learning to fill in masked words")
+    options.add_argument("--rate", type=float, default=1e-3)
+    options.add_argument("--epochs", type=int, default=6)
+    options.add_argument("--fine-rate", type=float, default=2e-4)
+    options.add_argument("--checkpoint", type=Path, default=Path("docs-classifier.pt"))
+    options.add_argument("--compile", action="store_true", help="fuse the step (needs a C++ compiler)")
+    asked = options.parse_args()
+    torch.manual_seed(0)
+    documents = list(without_copies(extracted()))
+    tokenizer = trained_tokenizer([masked(d.text) for d in documents if d.split in ("train", "unlabelled")])
+    encoder, reading = pretrained(asked, documents, tokenizer)
+    chosen: dict[Split, list[Passage]] = {"train": [], "unlabelled": [], "calibration": [], "evaluation": []}
+    for passage in passages(documents):
+        chosen[passage.split].append(passage)
+    data = {split: Encoded.of(tokenizer, rows) for split, rows in chosen.items()}
+    model, learning = fine_tuned(asked, encoder, data)
+    guesses = predictions(model, data["evaluation"].tokens).argmax(1)
+    truth = data["evaluation"].labels
+    model.save_pretrained(OUT)
+    tokenizer.save_pretrained(OUT)
+    scores = (accuracy_score(truth, guesses), f1_score(truth, guesses, average="macro"), baseline_accuracy(chosen))
+    print("accuracy {:.4f}, macro F1 {:.4f}, baseline {:.4f}".format(*scores), flush=True)
+    (OUT / "README.md").write_text(card(asked, model, chosen, reading, learning, scores))
+
+
+def card(
+    asked: argparse.Namespace, model: BertForSequenceClassification, chosen: dict[Split, list[Passage]], reading: Curve, learning: Curve,
+    scores: tuple[float, float, float],
+) -> str:  # fmt: skip
+    accuracy, f1, baseline = scores
+    counts = ", ".join(f"{len(rows):,} {split}" for split, rows in chosen.items())
+    flags = f"--tokens {asked.tokens} --rate {asked.rate} --epochs {asked.epochs} --fine-rate {asked.fine_rate}{' --compile' if asked.compile else ''}"
+    return f"""# docs-classifier
+
+A BERT ({CONFIG.num_hidden_layers} blocks, {CONFIG.hidden_size} wide) that reads a documentation passage and says which of
+{len(LABELS)} libraries it is from: {", ".join(LABELS)}. {sum(p.numel() for p in model.parameters()):,} parameters, stored in float32.
+
+- **Data**: documentation strings of the packages pinned in `requirements.txt`. Library names, import aliases, links and
+  versions are masked; near-copies are dropped; the split is by source file. Passages: {counts}
+  (calibration is validation, evaluation is test; the unlabelled ones are kept for students).
+  Fingerprint of the test texts `{fingerprint([p.text for p in chosen["evaluation"]])}`.
+- **Command**: `python -m engine.work.bundled.docs_classifier {flags}`, seed 0.
+- **Held out**: accuracy **{accuracy:.3f}**, macro F1 **{f1:.3f}** on the test passages.
+  The baseline (TF-IDF of words and word pairs, logistic regression) reaches {baseline:.3f} on the same passages.
+
+Learning to fill in masked words:
+
+{curve_table(reading)}
+
+Learning to classify:
+
+{curve_table(learning)}
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Which library is this documentation from? Labelled passages cut from the documentation corpus.
+
+Library names, import aliases, links and version notes are masked, so that the answer has to be read from what a
+passage talks about. Near-copies are gone before the split (see ``documents``), and the split is by source file.
+"""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from engine.work.tasks.documents import Document, Split, hash_of
+
+LABELS = ("numpy", "pandas", "scipy", "scikit-learn", "torch", "transformers", "plotly", "streamlit")
+LIBRARY_LABEL = {name.replace("scikit-learn", "sklearn"): name for name in LABELS}
+LONGEST = 480  # characters of a passage, about 110 tokens
+MOST_PER_DOCUMENT = 4
+MOST_PER_LABEL: dict[Split, int] = {"train": 2400, "unlabelled": 1200, "calibration": 160, "evaluation": 200}
+
+GIVEAWAYS = re.compile(
+    r"https?://\S+|\b(?:numpy|np|pandas|pd|scipy|sp|scikit[-_ ]?learn|sklearn|(?:py)?torch|transformers|hugging\s?face"
+    r"|huggingface_hub|hf|plotly|px|go|streamlit|st)\b(?=[\W_])|\bversion(?:added|changed)\b.*|\b\d+\.\d+(?:\.\d+)*\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Passage:
+    text: str
+    label: int  # index into LABELS
+    split: Split
+
+
+def masked(text: str) -> str:
+    return GIVEAWAYS.sub("lib", text)
+
+
+def cut(text: str) -> Iterator[str]:
+    """Passages of whole paragraphs, each at most LONGEST characters."""
+    passage = ""
+    for paragraph in re.split(r"\n\s*\n", text):
+        if passage and len(passage) + len(paragraph) > LONGEST:
+            yield passage
+            passage = ""
+        passage = f"{passage}\n\n{paragraph}".strip()[:LONGEST]
+    if passage:
+        yield passage
+
+
+def passages(documents: Iterable[Document]) -> list[Passage]:
+    """Labelled passages, each text once, at most MOST_PER_LABEL of a label in a split (drawn by hash, so stably)."""
+    pools: dict[tuple[Split, int], dict[int, Passage]] = defaultdict(dict)
+    seen: set[int] = set()
+    for document in documents:
+        if document.library not in LIBRARY_LABEL:
+            continue
+        label = LABELS.index(LIBRARY_LABEL[document.library])
+        for text in list(cut(masked(document.text)))[:MOST_PER_DOCUMENT]:
+            key = hash_of(re.sub(r"[\W\d_]+", "", text.lower()))
+            if len(text) >= 120 and key not in seen:
+                seen.add(key)
+                pools[document.split, label][key] = Passage(text, label, document.split)
+    chosen = [pool[key] for (split, _), pool in sorted(pools.items()) for key in sorted(pool)[: MOST_PER_LABEL[split]]]
+    random.Random(0).shuffle(chosen)
+    return chosen
