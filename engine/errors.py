@@ -1,6 +1,10 @@
 """What went wrong, in one sentence a person can act on."""
 
-from pydantic import ValidationError
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 
 class PlainError(ValueError):
@@ -11,12 +15,188 @@ class Cancelled(PlainError):
     """A person asked the run to stop."""
 
 
-def refusal(error: ValidationError) -> PlainError:
-    """The first thing wrong in a recipe or form, as a sentence."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the recipe"
-    given = first.get("input")
-    shown = f" (given: {str(given)[:80]!r})" if isinstance(given, str | int | float) and first["type"] != "missing" else ""
-    allowed = first["msg"].removeprefix("Value error, ").rstrip(".")
-    allowed = allowed[:1].lower() + allowed[1:] if allowed[1:2].islower() else allowed
-    return PlainError(f"{place}: {allowed}{shown}.")
+def refusal(error: ValidationError, model: type[BaseModel] | None = None) -> PlainError:
+    """The first thing wrong in a recipe or form, as a sentence.
+
+    ``model`` is the class that refused: with it the sentence can say what would be allowed.
+    """
+    first = error.errors(include_url=False)[0]
+    sentence = complaint(first, model.model_json_schema() if model else {})
+    where = place(first["loc"][:-1]) or subject(model) if unknown_key(first) else place(first["loc"])
+    return PlainError(f"{where}: {sentence}." if where else f"{sentence[:1].upper()}{sentence[1:]}.")
+
+
+def unknown_key(wrong: Mapping[str, Any]) -> bool:
+    return wrong["type"] in ("extra_forbidden", "invalid_key")
+
+
+def complaint(wrong: Mapping[str, Any], schema: dict) -> str:
+    """What is wrong and what would be right, without the place."""
+    loc, kind, here = wrong["loc"], wrong["type"], schema_at(schema, wrong["loc"])
+    if unknown_key(wrong):
+        return no_such_option(loc[-1], schema_at(schema, loc[:-1]).get("properties", {}))
+    if kind == "union_tag_invalid":
+        return no_such_tag(wrong["ctx"], wrong["input"], here)
+    if kind == "union_tag_not_found":
+        return f"{wrong['ctx']['discriminator'].strip(chr(39))} is missing; give {one_of(tags(here) or ['one'])}"
+    if kind in ("value_error", "assertion_error") or not allowed(here):
+        return tidied(wrong["msg"])
+    problem = "it is missing" if kind == "missing" else f"{given(wrong['input'])} is not allowed"
+    return f"{problem}; give {allowed(here)}"
+
+
+def no_such_option(key: Any, options: Mapping[str, Any]) -> str:
+    listed = f"; the options are {', '.join(options)}" if options else "; remove it"
+    return f"there is no option {given(key)}{nearest(key, options)}{listed}"
+
+
+def no_such_tag(context: Mapping[str, str], holder: Any, schema: dict) -> str:
+    name = context["discriminator"].strip("'")
+    value = holder.get(name) if isinstance(holder, dict) else context["tag"]
+    known = tags(schema) or [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+    return f"{given(value)} is no known {name}{nearest(value, known)}; give {one_of(known)}"
+
+
+def nearest(word: Any, known: Iterable[str]) -> str:
+    close = get_close_matches(str(word)[:80].lower(), list(known), 1) if isinstance(word, str) else []
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def tidied(message: str) -> str:
+    """A validator's own words, fit to stand after a colon."""
+    words = message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input should", "it should").rstrip(".")
+    return words[:1].lower() + words[1:] if words[1:2].islower() else words
+
+
+# --- where -----------------------------------------------------------------------------------------------------------
+
+
+def place(loc: tuple[int | str, ...]) -> str:
+    """Where in the recipe, for people: ``Step 1, bits``; empty for the whole. Which member of a union it was goes without saying."""
+    match loc:
+        case ("steps", int(index)):
+            return f"Step {index + 1}"
+        case ("steps", int(index), _, *rest):
+            words = [f"step {index + 1}", *rest]
+        case ("task", _, *rest):
+            words = ["task", *rest]
+        case _:
+            words = list(loc)
+    text = ", ".join(f"item {word + 1}" if isinstance(word, int) else word for word in words)
+    return text[:1].upper() + text[1:]
+
+
+def subject(model: type[BaseModel] | None) -> str:
+    return getattr(model, "title", f"The {model.__name__.lower()}") if model else "The recipe"
+
+
+# --- what was given --------------------------------------------------------------------------------------------------
+
+
+def given(value: Any) -> str:
+    """A value as people write it, short and on one line."""
+    match value:
+        case None | "":
+            return "an empty value"
+        case bool():
+            return str(value).lower()
+        case str():
+            return repr(value if len(value) <= 60 else f"{value[:60]}...")
+        case int() if abs(value) >= 10**18:
+            return "so large a number"  # and Python refuses to print the largest
+        case int() | float():
+            return str(value)
+    return "a list" if isinstance(value, list | tuple) else "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+# --- what is allowed: read from the JSON schema, so that it cannot drift from what is checked --------------------------
+
+KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "text",
+    "array": "a list",
+    "object": "a mapping",
+}
+BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most", "exclusiveMaximum": "below"}
+
+
+def allowed(schema: dict) -> str:
+    """What the schema asks for, in words; empty where it asks for nothing that words are known for."""
+    if "enum" in schema or "const" in schema:
+        return one_of(schema.get("enum") or [schema["const"]])
+    if tags(schema):
+        return f"a mapping such as {{{schema['discriminator']['propertyName']}: {tags(schema)[0]}}}"
+    if schema.get("properties"):
+        return f"a mapping with keys such as {', '.join(list(schema['properties'])[:3])}"
+    return f"{KINDS[schema['type']]}{limits(schema)}" if schema.get("type") in KINDS else ""
+
+
+def limits(schema: dict) -> str:
+    match schema["type"]:
+        case "integer" | "number":
+            return span(schema)
+        case "string":
+            return length(schema.get("minLength", 0), schema.get("maxLength"), "characters")
+        case "array":
+            return length(schema.get("minItems", 0), schema.get("maxItems"), "items")
+    return ""
+
+
+def span(schema: dict) -> str:
+    """`` from 2 to 8``, `` above 0``: the bounds of a number in words."""
+    ends = closed(schema) if schema["type"] == "integer" else schema
+    if "minimum" in ends and "maximum" in ends:
+        return f" from {ends['minimum']:.15g} to {ends['maximum']:.15g}"
+    words = [f"{word} {ends[name]:.15g}" for name, word in BOUNDS.items() if name in ends]
+    return f" {' and '.join(words)}" if words else ""
+
+
+def closed(schema: dict) -> dict:
+    """Between whole numbers an open bound is the next closed one."""
+    ends = {name: schema[name] for name in ("minimum", "maximum") if name in schema}
+    if "exclusiveMinimum" in schema:
+        ends["minimum"] = schema["exclusiveMinimum"] + 1
+    if "exclusiveMaximum" in schema:
+        ends["maximum"] = schema["exclusiveMaximum"] - 1
+    return ends
+
+
+def length(least: int, most: int | None, unit: str) -> str:
+    """`` of 1 to 80 characters``, `` that is not empty``: the bounds of a text or list in words."""
+    if most is not None:
+        return f" of {least} to {most} {unit}"
+    return " that is not empty" if least == 1 else f" of at least {least} {unit}" if least else ""
+
+
+def one_of(choices: Iterable[Any]) -> str:
+    *others, last = [str(choice) for choice in choices]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def tags(schema: dict) -> list[str]:
+    """Names of the members of a union."""
+    return list(schema.get("discriminator", {}).get("mapping", {}))
+
+
+def schema_at(root: dict, loc: tuple[int | str, ...]) -> dict:
+    """The JSON schema of one place; empty where there is none."""
+    here = resolved(root, root)
+    for part in loc:
+        here = resolved(inside(here, part), root)
+    return here
+
+
+def inside(schema: dict, part: int | str) -> dict:
+    if tags(schema):
+        return {"$ref": schema["discriminator"]["mapping"].get(part, "")}
+    return schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
+
+
+def resolved(schema: dict, root: dict) -> dict:
+    """The schema behind a reference, or behind "this or nothing"."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    if len(choices) == 1:
+        return resolved(choices[0], root)
+    return root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {}) if "$ref" in schema else schema

@@ -1,7 +1,6 @@
 """A recipe: a model, a task and the ordered steps that compress it. YAML and JSON both ways; its key names a run."""
 
 import hashlib
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -9,10 +8,13 @@ from pydantic import Field, ValidationError
 
 from engine import __version__
 from engine.catalog import Step
-from engine.catalog.models import BUNDLED
+from engine.catalog.models import BUNDLED, existing
 from engine.catalog.tasks import Calibration, LanguageModeling, Task
 from engine.catalog.technique import Frozen
 from engine.errors import PlainError, refusal
+
+# What PyYAML lets through of its own: a 32nd of March, !!bool 3, 5000 digits, a thousand open brackets.
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 class Layers(Frozen):
@@ -40,17 +42,12 @@ class Recipe(Frozen):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise refusal(error) from None
+            raise refusal(error, cls) from None
 
     @classmethod
     def from_yaml(cls, text: str) -> "Recipe":
         """Raises PlainError when the text is no YAML or no recipe."""
-        try:
-            return cls.of(yaml.safe_load(text))
-        except yaml.YAMLError as error:
-            where = getattr(error, "problem_mark", None)
-            at = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
-            raise PlainError(f"The recipe is not valid YAML{at}: {getattr(error, 'problem', None) or 'cannot be read'}.") from None
+        return cls.of(said(text))
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
@@ -66,12 +63,23 @@ class Recipe(Frozen):
         return " → ".join(step.label() for step in self.steps) or "Uncompressed"
 
 
+def said(text: str) -> Any:
+    """What the YAML says, as plain data. Raises PlainError."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        at = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
+        raise PlainError(f"The recipe is not valid YAML{at}: {getattr(error, 'problem', None) or 'cannot be read'}.") from None
+    except UNREADABLE:
+        raise PlainError("The recipe is not valid YAML: a date, number or tag in it cannot be read; put quotes around plain text.") from None
+
+
 def identity(source: str) -> str:
     """Names, sizes and times of the files a local source is made of; empty for anything else."""
     bundled = BUNDLED.get(source.removeprefix("bundled:"))
-    path = bundled.folder if bundled else Path(source).expanduser()
-    if not path.exists():
+    path = existing(str(bundled.folder) if bundled else source)
+    if not path:
         return ""
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     return ";".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
-

@@ -33,9 +33,7 @@ BUNDLED = {
     model.name: model
     for model in (
         Bundled("docs-lm", "Documentation writer", "A small Llama that writes Python documentation.", LanguageModeling(), "perplexity"),
-        Bundled(
-            "docs-classifier", "Library detective", "A small BERT: which library is this documentation from?", TextClassification(), "accuracy"
-        ),
+        Bundled("docs-classifier", "Library detective", "A small BERT: which library is this documentation from?", TextClassification(), "accuracy"),
         Bundled("digits-cnn", "Digit reader", "A small ResNet that reads handwritten digits.", ImageClassification(), "accuracy"),
     )
 }
@@ -58,11 +56,22 @@ class ModelName:
             if name not in BUNDLED:
                 raise PlainError(f"There is no bundled model named {name[:80]!r}; the bundled ones are {', '.join(BUNDLED)}.")
             return cls("bundled", name)
-        if Path(text).expanduser().is_dir():
-            return cls("directory", str(Path(text).expanduser().resolve()))
-        if not HUB_ID.fullmatch(text):
+        path = existing(text)
+        if path and path.is_dir():
+            return cls("directory", str(path.resolve()))
+        if len(text) > 200 or not HUB_ID.fullmatch(text):
             raise PlainError(
-                f"{text[:120]!r} is no model: give bundled:NAME, an existing directory, or a Hub id such as HuggingFaceTB/SmolLM2-135M (add @revision to pin one)."
+                f"There is no model {text[:120]!r}: give bundled:NAME, an existing directory, or a Hub id such as HuggingFaceTB/SmolLM2-135M "
+                "(add @revision to pin one)."
             )
         name, _, revision = text.partition("@")
         return cls("hub", name, revision or None)
+
+
+def existing(text: str) -> Path | None:
+    """The file or folder a text names, if there is one. Any text may be asked about: too long, ``~nobody`` or not ours to see is None."""
+    try:
+        path = Path(text).expanduser()
+        return path if text.strip() and path.exists() else None
+    except (OSError, ValueError, RuntimeError):
+        return None

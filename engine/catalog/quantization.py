@@ -34,27 +34,49 @@ class RoundToNearest(Technique):
     technique: Literal["round-to-nearest"] = "round-to-nearest"
     bits: int = option(4, "Bits of one stored weight.", title="Bits", ge=2, le=8)
     granularity: Literal["tensor", "channel", "group"] = option(
-        "group", "Which weights share one scale: the whole tensor, one output channel (row), or a group inside a row.", title="Weights that share a scale"
+        "group",
+        "Which weights share one scale: the whole tensor, one output channel (row), or a group inside a row.",
+        title="Weights that share one scale (granularity)",
+        words={"tensor": "whole tensor", "channel": "output channel", "group": "group in a row"},
     )
     group_size: int = option(
-        32, "How many neighbouring weights of a row share one scale. The last group of a row may be shorter.",
-        title="Group size", ge=1, le=65536, when={"granularity": ["group"]},
-    )  # fmt: skip
+        32,
+        "How many neighbouring weights of a row share one scale. The last group of a row may be shorter.",
+        title="Group size",
+        ge=1,
+        le=65536,
+        when={"granularity": ["group"]},
+        stops=(8, 16, 32, 64, 128, 256, 512),
+    )
     scheme: Literal["symmetric", "asymmetric"] = option(
-        "symmetric", "Symmetric grids are centred on zero; asymmetric ones store a zero point and fit lopsided weights.", title="Scheme"
+        "symmetric",
+        "Symmetric grids are centred on zero; asymmetric ones store a zero point and fit lopsided weights.",
+        title="Grid (scheme)",
+        words={"symmetric": "centred on zero (symmetric)", "asymmetric": "with a zero point (asymmetric)"},
     )
     range: Range = option(
-        "absmax", "How far the grid reaches: the widest weight, a percentile of them, or where the squared error is least.",
-        title="Range (clipping)", advanced=True,
-    )  # fmt: skip
+        "absmax",
+        "How far the grid reaches: the widest weight, a percentile of them, or where the squared error is least.",
+        title="Range (clipping)",
+        advanced=True,
+        words={"absmax": "widest weight (absmax)", "percentile": "a percentile", "mse": "least squared error"},
+    )
     percentile: float = option(
-        99.9, "Share of weights inside the range, in percent; the rest is clipped.", title="Percentile", advanced=True, ge=50, le=100,
+        99.9,
+        "Share of weights inside the range, in percent; the rest is clipped.",
+        title="Percentile",
+        advanced=True,
+        ge=50,
+        le=100,
         when={"range": ["percentile"]},
-    )  # fmt: skip
+    )
     grid: Literal["full", "narrow"] = option(
-        "full", "Full: levels -2^(b-1) to 2^(b-1)-1, as today's file formats have it. Narrow: without the lowest level, so both sides are equal.",
-        title="Symmetric grid", advanced=True, when={"scheme": ["symmetric"]},
-    )  # fmt: skip
+        "full",
+        "Full: levels -2^(b-1) to 2^(b-1)-1, as today's file formats have it. Narrow: without the lowest level, so both sides are equal.",
+        title="Levels",
+        advanced=True,
+        when={"scheme": ["symmetric"]},
+    )
 
     def label(self) -> str:
         shared = f"groups of {self.group_size}" if self.granularity == "group" else f"per {self.granularity}"
@@ -71,7 +93,10 @@ class BitsAndBytes(Technique):
         "quantiles of a normal distribution; **FP4** uses a tiny floating-point number; **INT8** is an even grid per output channel. "
         "A block of weights shares its largest magnitude (absmax). **Double quantization** stores those in 8 bits as well."
     )
-    formula: ClassVar[str] = r"\hat w = a_{\text{block}}\cdot L[q],\qquad q=\arg\min_i \left|\,w/a_{\text{block}} - L[i]\,\right|,\qquad a_{\text{block}}=\max_{\text{block}}|w|"
+    formula: ClassVar[str] = (
+        r"\hat w = a_{\text{block}}\cdot L[q],\qquad q=\arg\min_i \left|\,w/a_{\text{block}} - L[i]\,\right|,"
+        r"\qquad a_{\text{block}}=\max_{\text{block}}|w|"
+    )
     fails: ClassVar[str] = (
         "The levels are fixed, so a block that is not bell-shaped wastes them. Embeddings stay as they are unless you include them, and in a small "
         "model they weigh most."
@@ -79,14 +104,21 @@ class BitsAndBytes(Technique):
     paper: ClassVar[str] = "[Dettmers et al. 2023, QLoRA (arXiv:2305.14314)](https://arxiv.org/abs/2305.14314)"
 
     technique: Literal["bitsandbytes"] = "bitsandbytes"
-    format: Literal["nf4", "fp4", "int8"] = option("nf4", "NF4: 16 normal-quantile levels. FP4: 4-bit floating point. INT8: 8 bits per channel.", title="Format")
+    format: Literal["nf4", "fp4", "int8"] = option(
+        "nf4",
+        "NF4: 16 normal-quantile levels. FP4: 4-bit floating point. INT8: 8 bits per channel.",
+        title="Format",
+        words={"nf4": "NF4", "fp4": "FP4", "int8": "INT8"},
+    )
     block_size: Literal[64, 128, 256, 512, 1024, 2048, 4096] = option(
         64, "How many neighbouring weights share one absmax.", title="Block size", when={"format": ["nf4", "fp4"]}
     )
     double_quantization: bool = option(
-        False, "Store the blocks' absmax values in 8 bits: 0.127 instead of 0.5 bits per weight.", title="Double quantization",
+        False,
+        "Store the blocks' absmax values in 8 bits: 0.127 instead of 0.5 bits per weight.",
+        title="Double quantization",
         when={"format": ["nf4", "fp4"]},
-    )  # fmt: skip
+    )
 
     def label(self) -> str:
         if self.format == "int8":

@@ -28,10 +28,14 @@ class Technique(Frozen):
         return self.title
 
 
-def option(default: Any, description: str, *, title: str, advanced: bool = False, when: dict[str, list] | None = None, **bounds: Any) -> Any:
+def option(
+    default: Any, description: str, *, title: str, advanced: bool = False, when: dict[str, list] | None = None, stops: tuple[int, ...] = (),
+    words: dict[str, str] | None = None, **bounds: Any,
+) -> Any:  # fmt: skip
     """A field with what a form needs to draw it.
 
-    ``when`` names other options and their values for which this one has a meaning, such as
-    ``{"granularity": ["group"]}``; ``advanced`` ones are drawn under "More options".
+    ``when`` names other options and their values for which this one has a meaning, such as ``{"granularity": ["group"]}``;
+    ``advanced`` ones are drawn under "More options"; ``stops`` are the values a slider stops at; ``words`` say a choice in plain English.
     """
-    return Field(default, title=title, description=description, json_schema_extra={"advanced": advanced, "when": when or {}}, **bounds)
+    extra = {"advanced": advanced, "when": when or {}, "stops": list(stops), "words": words or {}}
+    return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)

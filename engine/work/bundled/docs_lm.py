@@ -1,6 +1,6 @@
 """How ``bundled:docs-lm`` was trained: a small Llama that writes Python documentation.
 
-    python -m engine.work.bundled.docs_lm --tokens 20000000 --checkpoint /tmp/docs-lm.pt
+python -m engine.work.bundled.docs_lm --tokens 20000000 --checkpoint /tmp/docs-lm.pt
 """
 
 import argparse

@@ -90,6 +90,6 @@ def describe(point: tuple[int, float, float], steps: int, seconds_each: float) -
 def curve_table(curve: Curve, rows: int = 12) -> str:
     """The curve as a Markdown table, thinned to at most ``rows`` lines and always ending with the last point."""
     stride = max(1, math.ceil(len(curve.points) / rows))
-    kept = [p for p in curve.points[::-1][::stride]][::-1]
+    kept = curve.points[::-1][::stride][::-1]
     lines = [f"| {step} | {training:.3f} | {held_out:.3f} |" for step, training, held_out in kept]
     return "\n".join(["| step | training loss | held-out loss |", "|---|---|---|", *lines])

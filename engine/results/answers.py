@@ -1,0 +1,53 @@
+"""What quick questions are answered with: a look at a model, at one of its layers, and at what a setting would do to it."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from engine.results.tables import LayerRow
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """A model as it is."""
+
+    reference: str
+    revision: str
+    architecture: str
+    kind: str  # of its task
+    parameters: int
+    size_bytes: int
+    layers: pd.DataFrame  # LayerRow, nothing compressed
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One layer as it is."""
+
+    histogram: pd.DataFrame  # HistogramRow, original only
+    channels: pd.DataFrame  # ChannelRow
+    spectrum: pd.DataFrame  # SpectrumRow
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """One layer under a setting."""
+
+    row: LayerRow
+    histogram: pd.DataFrame  # HistogramRow
+    levels: pd.DataFrame  # LevelRow
+    channels: pd.DataFrame  # ChannelRow
+    milliseconds: float  # spent computing
+    weights: int  # judged; fewer than the layer has where only part of its rows was
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would give and cost, before it is run."""
+
+    size_bytes: int  # of the files to be written; exact but for headers (a few hundred bytes a layer)
+    bits_per_weight: float
+    compression: float
+    seconds: float
+    layers: int  # to be compressed

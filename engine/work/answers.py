@@ -1,0 +1,153 @@
+"""Quick questions from the screen, answered by a worker that keeps the last models at hand."""
+
+import os
+import time
+from collections import OrderedDict
+from functools import lru_cache
+
+import torch
+
+from engine.catalog.technique import Technique
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.results.answers import Forecast, LayerView, ModelView, WhatIf
+from engine.results.tables import ChannelRow, HistogramRow, LayerRow, LevelRow, SpectrumRow, table
+from engine.work.layers import Layer, chosen
+from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
+from engine.work.measure.spectrum import spectrum
+from engine.work.methods import compress, plan, predicted_bytes
+from engine.work.models import resolve
+from engine.work.opened import Opened, compute_place, opened
+from engine.work.quiet import ready
+
+LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is judged on its first rows
+HEADER_BYTES = 400  # of a file, for each layer in it
+MODELS_AT_HAND = 3
+_models: OrderedDict[tuple, Opened] = OrderedDict()
+_spectra: dict[tuple, object] = {}
+
+
+def at_hand(reference: str) -> tuple[tuple, Opened]:
+    """A model opened on the CPU and kept, with a key that changes when its files do."""
+    folder = resolve(reference)
+    key = (reference, folder.revision)
+    if key not in _models:
+        _models[key] = opened(folder, torch.device("cpu"), torch.float32)
+        while len(_models) > MODELS_AT_HAND:
+            _models.popitem(last=False)
+    _models.move_to_end(key)
+    return key, _models[key]
+
+
+def layer_and_weight(model: Opened, name: str) -> tuple[Layer, torch.Tensor]:
+    """Raises PlainError for a name no layer has."""
+    layer = next((layer for layer in model.layers if layer.name == name), None)
+    if layer is None:
+        raise PlainError(f"The model has no layer called {name[:80]!r}; choose one from the list.")
+    return layer, model.model.get_submodule(name).stored.dense()
+
+
+def model_view(model: str) -> ModelView:
+    ready()
+    folder = resolve(model)
+    _, at = at_hand(model)
+    return ModelView(
+        model,
+        folder.revision,
+        folder.architecture,
+        folder.kind,
+        at.parameters,
+        folder.size_bytes,
+        table(map(kept_row, at.layers), LayerRow),
+        folder.notes,
+    )
+
+
+def layer_view(model: str, layer: str) -> LayerView:
+    """The spectrum is kept: it takes seconds where the rest takes milliseconds."""
+    ready()
+    key, at = at_hand(model)
+    known, weight = layer_and_weight(at, layer)
+    if (*key, layer) not in _spectra:
+        _spectra[*key, layer] = table(spectrum(layer, weight), SpectrumRow)
+    return LayerView(
+        table(histogram_rows(layer, "original", weight, weight.min().item(), weight.max().item()), HistogramRow),
+        table(Judged(known, weight, weight).channels(), ChannelRow),
+        _spectra[*key, layer],
+    )
+
+
+def what_if(model: str, layer: str, step: dict) -> WhatIf:
+    """What a technique that needs no data would do to one layer, now. Very large layers are judged on their first rows."""
+    ready()
+    began = time.perf_counter()
+    _, at = at_hand(model)
+    known, weight = layer_and_weight(at, layer)
+    how = Recipe.of({"steps": [step]}).steps[0]
+    rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
+    stored = compress(how, weight[:rows].contiguous())
+    part = Layer(known.name, known.kind, tuple(weight[:rows].shape), known.itemsize, known.tied_to)
+    judged = Judged(part, weight[:rows], stored.dense())
+    return WhatIf(
+        judged.row(stored, how.technique),
+        table(judged.histogram(), HistogramRow),
+        table(level_rows(layer, stored), LevelRow),
+        table(judged.channels(), ChannelRow),
+        (time.perf_counter() - began) * 1000,
+        judged.original.numel(),
+    )
+
+
+def forecast(recipe: dict) -> Forecast:
+    """Size to the byte (file headers to a few hundred), and time from the speed of this machine's matrix product."""
+    ready()
+    asked = Recipe.of(recipe)
+    folder = resolve(asked.model)
+    _, at = at_hand(asked.model)
+    targets = chosen(at.layers, asked.layers) if asked.steps else []
+    sizes = predicted_sizes(asked.steps[0], targets) if asked.steps else {}
+    kept = sum(layer.original_bytes for layer in at.layers if not layer.tied_to and layer.name not in sizes)
+    plain = sum(value.nbytes for value in at.plain.values())
+    headers = HEADER_BYTES * (len(sizes) + len({layer.block for layer in at.layers}))
+    size = sum(sizes.values()) + kept + plain + headers
+    parameters = sum(layer.parameters for layer in targets)
+    bits = sum(sizes.values()) * 8 / parameters if targets else 0.0
+    return Forecast(size, bits, folder.size_bytes / size, seconds_of(asked, at.parameters, parameters), len(targets))
+
+
+def predicted_sizes(how: Technique, targets: list[Layer]) -> dict[str, int]:
+    settings = plan(how, targets)
+    return {layer.name: predicted_bytes(settings[layer.name], layer.matrix_shape) for layer in targets}
+
+
+def seconds_of(asked: Recipe, parameters: int, compressed: int) -> float:
+    """Two evaluations and the calibration pass at this machine's pace, plus rounding at some 20 million weights a second."""
+    inputs = getattr(asked.task, "tokens", 0) or asked.task.samples * getattr(asked.task, "length", 64)
+    inputs = 2 * inputs + (asked.calibration.samples * asked.calibration.context if asked.calibration else 0)
+    device, _ = compute_place(asked)
+    pace = 2e13 if device.type == "cuda" else cpu_pace()
+    return 1.0 + 2 * parameters * inputs / pace + compressed / 2e7
+
+
+@lru_cache(maxsize=1)
+def cpu_pace() -> float:
+    """Operations a second of a float32 matrix product here; about half of it is left for a model."""
+    a, began = torch.randn(512, 512), time.perf_counter()
+    for _ in range(10):
+        a @ a
+    return 0.5 * 10 * 2 * 512**3 / (time.perf_counter() - began)
+
+
+def doctor() -> dict:
+    """What this worker computes with."""
+    ready()
+    import transformers
+
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name(0) if cuda else "cpu",
+        "cuda": cuda,
+        "threads": torch.get_num_threads(),
+        "pid": os.getpid(),
+        "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
+    }

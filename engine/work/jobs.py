@@ -1,0 +1,13 @@
+"""What the session asks workers for, by name. Arguments and answers are plain data or tables."""
+
+from collections.abc import Callable
+
+from engine.recipe import Recipe
+from engine.results.outcome import Outcome
+from engine.work.quiet import ready
+from engine.work.run import run
+
+
+def run_job(recipe: dict, run_id: str, report: Callable[[str, int, int], None], cancelled: Callable[[], bool]) -> Outcome:
+    ready()
+    return run(Recipe.of(recipe), run_id, report=report, cancelled=cancelled)

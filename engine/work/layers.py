@@ -1,0 +1,92 @@
+"""The compressible layers of any architecture, found by type: linear layers, GPT-2's Conv1D, convolutions, embeddings."""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from engine.errors import PlainError
+from engine.recipe import Layers
+
+Kind = Literal["linear", "conv1d", "conv2d", "embedding"]
+# exact types: a subclass may use its weight in a way of its own
+KINDS: dict[type[nn.Module], Kind] = {nn.Linear: "linear", Conv1D: "conv1d", nn.Conv2d: "conv2d", nn.Embedding: "embedding"}
+BLOCK = re.compile(r"(.*?\.\d+)\.")
+
+
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]  # output channels first
+    itemsize: int  # bytes of one weight in the model's file
+    tied_to: str  # the layer that holds the same tensor, or ""
+
+    @property
+    def block(self) -> str:
+        """Name of the repeated block the layer stands in, or ""."""
+        found = BLOCK.match(self.name)
+        return found[1] if found else ""
+
+    @property
+    def parameters(self) -> int:
+        return torch.Size(self.shape).numel()
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Laid flat: (out, in_)."""
+        return self.shape[0], self.parameters // max(1, self.shape[0])
+
+    @property
+    def original_bytes(self) -> int:
+        return self.parameters * self.itemsize
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """Every compressible layer in the model's order. Of tied ones the first holds the tensor."""
+    holders: dict[int, str] = {}
+    found = []
+    for name, module in model.named_modules():
+        if type(module) in KINDS:
+            weight = module.weight
+            holder = holders.setdefault(id(weight), name)
+            found.append(Layer(name, KINDS[type(module)], shape_of(module), weight.itemsize, "" if holder == name else holder))
+    return found
+
+
+def shape_of(module: nn.Module) -> tuple[int, ...]:
+    shape = tuple(module.weight.shape)
+    return shape[::-1] if isinstance(module, Conv1D) else shape
+
+
+def matrix(module: nn.Module) -> torch.Tensor:
+    """The layer's weight, output channels first and laid flat; a view.  (out, in_)"""
+    weight = module.weight.detach()
+    return weight.T if isinstance(module, Conv1D) else weight.flatten(1)
+
+
+def chosen(layers: list[Layer], wanted: Layers) -> list[Layer]:
+    """The layers that steps may touch: all but embeddings and the skipped, and the embeddings that are included.
+
+    A tied tensor goes by all its names: skipping either skips both. Raises PlainError when a pattern names no layer,
+    or nothing is left.
+    """
+    for pattern in (*wanted.skip, *wanted.include):
+        if pattern not in Layers().skip and not any(fnmatchcase(layer.name, pattern) for layer in layers):
+            raise PlainError(
+                f"No layer is called {pattern[:80]!r}; this model's are named like {layers[-1].name!r}, and globs such as '*.mlp.*' work."
+            )
+    names = {layer.name: [other.name for other in layers if layer.name in (other.name, other.tied_to)] for layer in layers if not layer.tied_to}
+
+    def named(layer: Layer, patterns: tuple[str, ...]) -> bool:
+        return any(fnmatchcase(name, pattern) for name in names[layer.name] for pattern in patterns)
+
+    holders = [layer for layer in layers if not layer.tied_to]
+    left = [layer for layer in holders if not named(layer, wanted.skip) and (layer.kind != "embedding" or named(layer, wanted.include))]
+    if not left:
+        raise PlainError("No layer is left to compress: take a pattern out of layers.skip, or name an embedding in layers.include.")
+    return left

@@ -1,0 +1,92 @@
+"""What one layer lost: errors of the weights and of the layer's output, as table rows."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from engine.results.tables import NAN, ChannelRow, HistogramRow, LayerRow, LevelRow
+from engine.work.layers import Layer
+from engine.work.stored.weights import Stored
+
+BINS = 96
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A layer's weight before and after.  Both (out, in_) float32"""
+
+    layer: Layer
+    original: torch.Tensor
+    compressed: torch.Tensor
+
+    def row(self, stored: Stored, technique: str, inputs: torch.Tensor | None = None) -> LayerRow:
+        """``inputs``: (rows, in_) of the uncompressed model, for the output error."""
+        missed = self.compressed - self.original
+        relative = ratio(missed, self.original)
+        return LayerRow(
+            **described(self.layer),
+            technique=technique,
+            size_bytes=stored.nbytes,
+            bits_per_weight=stored.nbytes * 8 / self.layer.parameters,
+            relative_error=relative,
+            output_error=output_error(inputs, missed, self.original),
+            sqnr_db=-20 * math.log10(relative) if relative > 0 else math.inf,
+            largest_error=missed.abs().max().item(),
+        )
+
+    def channels(self) -> list[ChannelRow]:
+        low, high = self.original.aminmax(dim=1)
+        lost = (self.compressed - self.original).norm(dim=1) / self.original.norm(dim=1).clamp_min(1e-30)
+        columns = zip(low.tolist(), high.tolist(), lost.tolist(), strict=True)
+        return [ChannelRow(self.layer.name, channel, *values) for channel, values in enumerate(columns)]
+
+    def histogram(self) -> Iterator[HistogramRow]:
+        low = min(self.original.min().item(), self.compressed.min().item())
+        high = max(self.original.max().item(), self.compressed.max().item())
+        yield from histogram_rows(self.layer.name, "original", self.original, low, high)
+        yield from histogram_rows(self.layer.name, "compressed", self.compressed, low, high)
+
+
+def kept_row(layer: Layer) -> LayerRow:
+    """A layer that stays as it was."""
+    size = 0 if layer.tied_to else layer.original_bytes
+    return LayerRow(**described(layer), technique="", size_bytes=size, bits_per_weight=layer.itemsize * 8, relative_error=NAN)
+
+
+def described(layer: Layer) -> dict:
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "shape": layer.shape,
+        "parameters": layer.parameters,
+        "block": layer.block,
+        "tied_to": layer.tied_to,
+        "original_bytes": 0 if layer.tied_to else layer.original_bytes,
+    }
+
+
+def ratio(missed: torch.Tensor, original: torch.Tensor) -> float:
+    """Norm of the error over norm of the original; 0 where both are zero."""
+    return (missed.norm() / original.norm().clamp_min(1e-30)).item()
+
+
+def output_error(inputs: torch.Tensor | None, missed: torch.Tensor, original: torch.Tensor) -> float:
+    """|X (W - W^)| / |X W| on a sample of the layer's inputs, NaN without one."""
+    if inputs is None:
+        return NAN
+    inputs = inputs.float()
+    return ratio(inputs @ missed.T, inputs @ original.T)
+
+
+def histogram_rows(layer: str, version: str, weight: torch.Tensor, low: float, high: float) -> list[HistogramRow]:
+    """Counts of a weight's values in BINS even bins from ``low`` to ``high``."""
+    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+    counts = torch.histc(weight.float(), BINS, low, high).long().tolist()
+    edges = torch.linspace(low, high, BINS + 1).tolist()
+    return [HistogramRow(layer, version, *place) for place in zip(edges[:-1], edges[1:], counts, strict=True)]
+
+
+def level_rows(layer: str, stored: Stored) -> list[LevelRow]:
+    return [LevelRow(layer, value) for value in stored.levels().tolist()]

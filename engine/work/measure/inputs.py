@@ -1,0 +1,46 @@
+"""A sample of what flows into each layer, taken while calibration data runs through the uncompressed model."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine.work.stored.modules import UnpackingConv2d, UnpackingLinear
+
+ROWS = 256  # input vectors kept for each layer, in float16
+
+
+@torch.inference_mode()
+def sampled_inputs(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]], device: torch.device, step=lambda: None) -> dict[str, torch.Tensor]:
+    """Up to ROWS input vectors of every linear and convolutional layer, spread evenly over all batches.  name -> (rows, in_)
+
+    ``step`` is called after each batch and may raise to stop.
+    """
+    batches = list(batches)
+    each = max(1, -(-ROWS // max(1, len(batches))))
+    samples: dict[str, list[torch.Tensor]] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda module, args, name=name: samples.setdefault(name, []).append(rows_of(module, args[0], each)))
+        for name, module in model.named_modules()
+        if isinstance(module, UnpackingLinear) or (isinstance(module, UnpackingConv2d) and module.how["groups"] == 1)
+    ]
+    try:
+        for batch in batches:
+            model(**{key: value.to(device) for key, value in batch.items()})
+            step()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(parts)[:ROWS] for name, parts in samples.items()}
+
+
+def rows_of(module: nn.Module, inputs: torch.Tensor, count: int) -> torch.Tensor:
+    """``count`` evenly spaced input vectors of a batch; a convolution's are its patches.  (count, in_)"""
+    if isinstance(module, UnpackingConv2d) and not isinstance(module.how["padding"], str):
+        how = {key: module.how[key] for key in ("dilation", "padding", "stride")}
+        rows = F.unfold(inputs, module.kernel[2:], **how).mT.flatten(0, 1)
+    else:
+        rows = inputs.flatten(0, -2)
+    chosen = torch.linspace(0, len(rows) - 1, min(count, len(rows)), device=rows.device).long()
+    return rows[chosen].to("cpu", torch.float16)

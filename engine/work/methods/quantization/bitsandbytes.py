@@ -1,0 +1,45 @@
+"""NF4, FP4 and INT8 through the bitsandbytes library: codes and absmax are the library's own."""
+
+import torch
+
+from engine.catalog.quantization import BitsAndBytes
+from engine.work.methods.stages import compress, predicted_bytes
+from engine.work.stored.blockwise import NESTED_BLOCK, FourBit, RowInt8
+from engine.work.stored.weights import Stored
+
+
+@compress.register
+def _(how: BitsAndBytes, weight: torch.Tensor) -> Stored:
+    return row_int8(weight) if how.format == "int8" else four_bit(weight, how)
+
+
+def four_bit(weight: torch.Tensor, how: BitsAndBytes) -> FourBit:
+    from bitsandbytes.functional import quantize_4bit
+
+    codes, state = quantize_4bit(weight.contiguous(), blocksize=how.block_size, quant_type=how.format, compress_statistics=how.double_quantization)
+    nested = {"nested_absmax": state.state2.absmax, "offset": state.offset.reshape(1)} if how.double_quantization else {}
+    return FourBit(
+        shape=tuple(weight.shape),
+        format=how.format,
+        block_size=how.block_size,
+        codes=codes.flatten().view(torch.uint8),
+        absmax=state.absmax,
+        **nested,
+    )
+
+
+def row_int8(weight: torch.Tensor) -> RowInt8:
+    from bitsandbytes.functional import int8_vectorwise_quant
+
+    codes, absmax, _ = int8_vectorwise_quant(weight.half())  # the library takes float16 only
+    return RowInt8(shape=tuple(weight.shape), codes=codes, absmax=absmax.float())
+
+
+@predicted_bytes.register
+def _(how: BitsAndBytes, shape: tuple[int, int]) -> int:
+    out, in_ = shape
+    if how.format == "int8":
+        return out * in_ + 4 * out
+    blocks = -(-out * in_ // how.block_size)
+    statistics = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 if how.double_quantization else 4 * blocks
+    return -(-out * in_ // 2) + statistics

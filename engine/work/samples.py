@@ -1,0 +1,56 @@
+"""The same beginning continued by both models: what the numbers sound like."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import singledispatch
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from engine.catalog.tasks import LanguageModeling
+from engine.catalog.technique import Frozen
+from engine.results.tables import SampleRow
+from engine.work.models import Folder, tokenizer_of
+
+PROMPTS = (
+    "Parameters\n----------\naxis : int, optional\n   ",
+    "Return the number of",
+    "Compute the",
+)
+NEW_TOKENS = 40
+SMALL = 100_000_000  # bytes of a model
+
+
+@singledispatch
+def sample_rows(task: Frozen, folder: Folder, original: nn.Module, compressed: nn.Module) -> list[SampleRow]:
+    """Classifiers say nothing that could be read."""
+    return []
+
+
+@sample_rows.register
+def _(task: LanguageModeling, folder: Folder, original: nn.Module, compressed: nn.Module) -> list[SampleRow]:
+    tokenizer = tokenizer_of(folder)
+    with one_thread() if folder.size_bytes < SMALL else nullcontext():
+        return [SampleRow(prompt, *(continued(model, tokenizer, prompt) for model in (original, compressed))) for prompt in PROMPTS]
+
+
+@torch.inference_mode()
+def continued(model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """The likeliest next tokens, one after another (greedy)."""
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids.to(next(model.parameters()).device)
+    if not ids.shape[1]:
+        return ""
+    made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+    return tokenizer.decode(made[0, ids.shape[1] :])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One token at a time is too little work to share: on a busy machine the threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

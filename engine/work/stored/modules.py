@@ -1,0 +1,83 @@
+"""Layers that hold their weight as stored and make it dense only while they run. They take the place of the model's own."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from engine.work.layers import matrix, shape_of
+from engine.work.stored.weights import Dense, Stored
+
+
+class Unpacking(nn.Module):
+    """A layer whose weight is ``stored``; its bias and everything else is the original layer's."""
+
+    def __init__(self, stored: Stored, original: nn.Module, compute: torch.dtype):
+        super().__init__()
+        self.stored, self.compute = stored, compute
+        self.kernel = shape_of(original)
+        bias = getattr(original, "bias", None)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().to(compute), requires_grad=False)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The dense weight in the original layer's orientation, made anew each time."""
+        return self.stored.dense(self.compute).view(self.kernel)
+
+
+class UnpackingLinear(Unpacking):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return F.linear(inputs, self.weight, self.bias)
+
+
+class UnpackingConv1D(UnpackingLinear):
+    """GPT-2's layer: kept transposed by its own class, here as (out, in_) like the others."""
+
+    def __init__(self, stored: Stored, original: Conv1D, compute: torch.dtype):
+        super().__init__(stored, original, compute)
+        self.nf = original.nf
+
+
+class UnpackingConv2d(Unpacking):
+    def __init__(self, stored: Stored, original: nn.Conv2d, compute: torch.dtype):
+        super().__init__(stored, original, compute)
+        self.how = {"stride": original.stride, "padding": original.padding, "dilation": original.dilation, "groups": original.groups}
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(inputs, self.weight, self.bias, **self.how)
+
+
+class UnpackingEmbedding(Unpacking):
+    def __init__(self, stored: Stored, original: nn.Embedding, compute: torch.dtype):
+        super().__init__(stored, original, compute)
+        self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.stored, Dense):
+            return F.embedding(ids, self.stored.weight).to(self.compute)
+        return F.embedding(ids, self.weight)
+
+
+UNPACKING: dict[type[nn.Module], type[Unpacking]] = {
+    nn.Linear: UnpackingLinear, Conv1D: UnpackingConv1D, nn.Conv2d: UnpackingConv2d, nn.Embedding: UnpackingEmbedding,
+}  # fmt: skip
+
+
+def install(model: nn.Module, stored: dict[str, Stored], compute: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
+    """Replace the named layers by unpacking ones that compute in ``compute`` on ``device``; changes and returns ``model``.
+
+    Layers not named stay as they are stored and are unpacked too, so a 16-bit model needs no second copy in 32 bits;
+    tied layers share one stored weight. Everything else (norms, positions) is converted.
+    """
+    held: dict[int, Stored] = {}
+    for name, module in list(model.named_modules()):
+        if type(module) in UNPACKING:
+            key = id(module.weight)
+            if key not in held:
+                held[key] = (stored.get(name) or Dense(tuple(matrix(module).shape), matrix(module))).to(device)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, UNPACKING[type(module)](held[key], module, compute))
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(compute)
+    return model.to(device).eval()

@@ -1,0 +1,47 @@
+"""What a task measures on one model, and the model's manners while it is measured."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.errors import PlainError
+from engine.results.record import Protocol
+
+
+@dataclass(frozen=True)
+class Measured:
+    scores: dict[str, float]  # of perplexity, loss, accuracy, macro_f1: those the task has
+    protocol: Protocol
+    guesses: np.ndarray  # int32, the arg-max for every target token or example, in the data's order
+
+
+@contextmanager
+def judging(model: nn.Module) -> Iterator[None]:
+    """No gradients and no dropout inside; the model's mode is given back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def finite(loss: torch.Tensor, where: str) -> float:
+    """The summed loss as a number. Raises PlainError when it is none."""
+    value = loss.item()
+    if not math.isfinite(value):
+        what = "not numbers (NaN)" if math.isnan(value) else "infinitely wrong"
+        raise PlainError(
+            f"The model's predictions are {what} on {where}; its weights are damaged or compressed too hard: use more bits or skip layers."
+        )
+    return value
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

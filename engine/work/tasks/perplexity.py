@@ -1,0 +1,93 @@
+"""Perplexity of a causal language model over windows that do not overlap."""
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from engine.catalog.tasks import LanguageModeling
+from engine.errors import PlainError
+from engine.results.record import Protocol
+from engine.work.tasks.data import Text, text_of
+from engine.work.tasks.measured import Measured, dtype_name, finite, judging
+from engine.work.tasks.progress import Report
+from engine.work.tasks.tokens import check_context, check_vocabulary, stream_of, windows_of
+
+LOGITS_BYTES = 256 * 2**20  # of one batch, in float32
+MOST_WINDOWS = 32  # in one batch: more was no faster on a CPU
+AT_ONCE = 1024  # tokens whose loss is computed together: their logits stay in the processor's cache
+LARGEST = 700.0  # nats: beyond this exp() is no number
+
+
+def perplexity(task: LanguageModeling, model: nn.Module, tokenizer: Any, device: torch.device | str, told: Report) -> Measured:
+    """Raises PlainError where text, tokenizer and model do not fit each other."""
+    check_context(task.context, model.config, "task.context")
+    text = text_of(task.text, task.text_column, task.split, told)
+    told("Tokenizing", 0, 1)
+    stream = stream_of(text, tokenizer, task.tokens)
+    check_vocabulary(stream, model.config)
+    windows = windows_of(stream, task.context, text.name)
+    loss, guesses, dtype = judged(model, windows, device, told)
+    scores = {"perplexity": perplexity_of(loss), "loss": loss}
+    return Measured(scores, protocol_of(text, windows, dtype), guesses)
+
+
+def judged(model: nn.Module, windows: torch.Tensor, device: torch.device | str, told: Report) -> tuple[float, np.ndarray, torch.dtype]:
+    """Mean loss of a target, the arg-max for every target, and the precision of the logits."""
+    total, guesses, dtype = 0.0, [], torch.float32
+    with judging(model):
+        for logits, batch in batches_of_logits(model, windows, device, told):
+            losses, guessed = judged_batch(logits, batch)
+            total += finite(losses, "this text")
+            guesses.append(guessed[:, :-1].flatten().cpu())
+            dtype = logits.dtype
+    return total / (windows.numel() - len(windows)), torch.cat(guesses).numpy(), dtype
+
+
+def batches_of_logits(
+    model: nn.Module, windows: torch.Tensor, device: torch.device | str, told: Report
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits (batch, context, vocabulary) and the tokens they were computed from (batch, context)."""
+    done, rows = 0, 1  # the first window alone: its logits say how many fit
+    no_cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    while done < len(windows):
+        told("Measuring perplexity", done, len(windows))
+        batch = windows[done : done + rows].to(device)
+        logits = model(input_ids=batch, **no_cache).logits
+        yield logits, batch
+        done += len(batch)
+        rows = max(1, min(MOST_WINDOWS, LOGITS_BYTES // (4 * logits[0].numel())))
+    told("Measuring perplexity", done, done)
+
+
+def judged_batch(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed loss in float32, and the arg-max at every place (batch, context); the last place has no target."""
+    targets = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], -100)], dim=1).flatten()
+    parts = zip(logits.flatten(0, 1).split(AT_ONCE), targets.split(AT_ONCE), strict=True)
+    judged = [(cross_entropy(part.float(), target, ignore_index=-100, reduction="sum"), part.argmax(1)) for part, target in parts]
+    losses, guesses = zip(*judged, strict=True)
+    return torch.stack(losses).double().sum(), torch.cat(guesses).to(torch.int32).view_as(tokens)
+
+
+def perplexity_of(loss: float) -> float:
+    if loss > LARGEST:
+        raise PlainError(
+            f"The mean loss is {loss:,.0f} nats a token, too much for a perplexity; the model is compressed too hard: use more bits or skip layers."
+        )
+    return math.exp(loss)
+
+
+def protocol_of(text: Text, windows: torch.Tensor, dtype: torch.dtype) -> Protocol:
+    count, context = windows.shape
+    between = f", joined by {text.separator.count(chr(10))} line feeds," if len(text.texts) > 1 else ""
+    return Protocol(
+        task="language-modeling", data=text.name, fingerprint=text.fingerprint, context=context, windows=count,
+        targets=count * (context - 1), compute_dtype=dtype_name(dtype),
+        measure=f"Perplexity: exp of the mean token loss; the text{between} is tokenized once without special tokens and cut into windows "
+        f"of {context:,} that do not overlap, {context - 1:,} targets each.",
+    )  # fmt: skip

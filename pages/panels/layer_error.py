@@ -1,0 +1,77 @@
+"""How much each compressed layer changed, in the model's order."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.names import axis_of, shortened, whole
+from pages.panels.numbers import count, megabytes, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import ERROR, HIGHLIGHT, PERCENT, REFERENCE, frame, sentence
+
+MOST_ROWS = 40
+
+
+def layer_error(layers: pd.DataFrame) -> go.Figure:
+    """Rows of LayerRow; kept layers are left out, and beyond 40 only the worst are drawn, which the axis title then says."""
+    changed = layers.dropna(subset="relative_error", ignore_index=True)
+    if changed.empty:
+        return sentence("Every layer was kept as it was.")
+    shown = worst_in_order(changed)
+    figure = frame(height=110 + 22 * len(shown)).update_layout(barmode="overlay", bargap=0.25).add_traces(traces(shown))
+    figure.update_yaxes(axis_of(shown.name), showgrid=False)
+    return figure.update_xaxes(title_text=error_title(len(shown), len(changed)), tickformat=PERCENT, rangemode="tozero")
+
+
+def traces(layers: pd.DataFrame) -> list[go.Bar | go.Scatter]:
+    is_worst = layers.index == layers.relative_error.idxmax()
+    both = [bars(layers[~is_worst], ERROR, "Weights"), bars(layers[is_worst], HIGHLIGHT, "Weights, worst layer")]
+    return [*both, diamonds(layers)] if layers.output_error.notna().any() else both
+
+
+def bars(layers: pd.DataFrame, colour: str, name: str) -> go.Bar:
+    look = {"orientation": "h", "marker": {"color": colour}, "name": name, "showlegend": not layers.empty}
+    return go.Bar(y=layers.name, x=layers.relative_error, hovertext=hover(layers), hoverinfo="text", **look)
+
+
+def diamonds(layers: pd.DataFrame) -> go.Scatter:
+    """The error of the layer's output, where it was measured."""
+    measured = layers.dropna(subset="output_error")
+    look = {"symbol": "diamond", "size": 8, "color": "#ffffff", "line": {"color": REFERENCE, "width": 2}}
+    return go.Scatter(
+        y=measured.name, x=measured.output_error, mode="markers", marker=look, name="Output", hovertext=hover(measured), hoverinfo="text"
+    )
+
+
+def hover(layers: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.name)}</b><br>error of the weights {percent(row.relative_error)}<br>error of the output {percent(row.output_error)}"
+        f"<br>{count(row.parameters)} weights, {row.bits_per_weight:.3g} bits each<br>{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}"
+        for row in layers.itertuples(index=False)
+    ]
+
+
+def worst_in_order(layers: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
+    return layers.loc[layers.relative_error.nlargest(most).index.sort_values()] if len(layers) > most else layers
+
+
+def error_title(shown: int, of: int) -> str:
+    return "Relative error (%)" + (f"<br>{shown} worst of {of} layers" if shown < of else "")
+
+
+def description(layers: pd.DataFrame) -> str:
+    changed = layers.dropna(subset="relative_error", ignore_index=True)
+    if changed.empty:
+        return f"All {len(layers)} layers were kept."
+    row = changed.loc[changed.relative_error.idxmax()]
+    return f"{len(changed)} of {len(layers)} layers changed; the worst is {shortened(row['name'], 80)} at {percent(row.relative_error)}."
+
+
+LAYER_ERROR = Panel(
+    question="Which layers lost the most?",
+    caption=(
+        "Bars show how far the weights moved (relative error, ‖W - Ŵ‖/‖W‖); diamonds, where measured, how far the layer's output moved on "
+        "calibration inputs (output error, ‖XW - XŴ‖/‖XW‖), which is what the next layer feels."
+    ),
+    draw=layer_error,
+    describe=description,
+)

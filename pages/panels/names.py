@@ -1,0 +1,43 @@
+"""Names that fit an axis. Names come from files of strangers, so none may be read as markup."""
+
+from collections.abc import Iterable
+from html import escape
+from textwrap import wrap
+
+LONGEST_ON_AXIS = 22
+LONGEST_LABEL = 26
+
+
+def whole(name: str) -> str:
+    return escape(name, quote=False)
+
+
+def shortened(name: str, longest: int = LONGEST_ON_AXIS) -> str:
+    """The end of a layer's name, which is the telling part, from a dot on where one is: "…2.mlp.down_proj"."""
+    if len(name) <= longest:
+        return whole(name)
+    end = name[1 - longest :]
+    return whole("…" + (end.partition(".")[2] or end))
+
+
+def cut(label: str, longest: int = LONGEST_LABEL) -> str:
+    """The start of a run's label, which is the telling part: "GPTQ 4-bit, groups of 32…"."""
+    return whole(label if len(label) <= longest else label[: longest - 1] + "…")
+
+
+def wrapped(label: str, width: int = 44) -> str:
+    return "<br>".join(whole(line) for line in wrap(label, width))
+
+
+def axis_of(names: Iterable[str]) -> dict:
+    """Settings of an upright category axis, first name on top, that shows names shortened and keeps them whole underneath."""
+    names = list(names)
+    ends = [len(names) - 0.5, -0.5]
+    return {
+        "range": ends,
+        "type": "category",
+        "tickmode": "array",
+        "tickvals": names,
+        "ticktext": [shortened(n) for n in names],
+        "categoryarray": names,
+    }

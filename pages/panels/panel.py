@@ -1,0 +1,25 @@
+"""What a page shows around a figure: its question, how to read it, and words for those who cannot see it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+
+def row_count(table: pd.DataFrame) -> str:
+    return f"{len(table)} row{'' if len(table) == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One question about one table. The figure has no title of its own: the page writes the question above it."""
+
+    question: str
+    caption: str  # one sentence below the figure: how to read it, in plain words with the field's term beside them
+    draw: Callable[..., go.Figure]  # the table first; options by keyword
+    describe: Callable[[pd.DataFrame], str] = row_count  # a few words with the extreme; never asked about an empty table
+
+    def alt(self, table: pd.DataFrame) -> str:
+        """Text for screen readers: the question and what the table answers."""
+        return f"{self.question} {'Nothing to show.' if table.empty else self.describe(table)}"

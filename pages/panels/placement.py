@@ -1,0 +1,44 @@
+"""Which side of its marker a label fits on, so that labels neither cover each other nor other markers."""
+
+from typing import NamedTuple
+
+WIDE, HIGH = 420, 300  # pixels of the plot that is assumed: between a phone's and a laptop's
+CHARACTER, LINE, MARKER = 6, 15, 7
+CLEAR = 13  # from the middle of other markers, so that nobody takes the label for theirs
+SIDES = ("top right", "bottom right", "top left", "bottom left", "middle right", "middle left")
+
+
+class Box(NamedTuple):
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+    def meets(self, other: "Box") -> bool:
+        return self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
+
+
+def label_sides(points: list[tuple[float, float]], labels: list[str]) -> list[str]:
+    """Plotly's ``textposition`` for each label, or "" where there is no room; the first in the list choose first.
+
+    Points are shares of the plot's width and height, 0 to 1, from the lower left corner.
+    """
+    at, taken, sides = [(x * WIDE, y * HIGH) for x, y in points], [], []
+    for here, label in zip(at, labels, strict=True):
+        others = [Box(x - CLEAR, x + CLEAR, y - CLEAR, y + CLEAR) for x, y in at if (x, y) != here]
+        boxes = {side: text_box(*here, CHARACTER * len(label), side) for side in SIDES}
+        side = next((s for s, box in boxes.items() if inside(box) and not any(box.meets(t) for t in taken + others)), "")
+        taken += [boxes[side]] if side else []
+        sides.append(side)
+    return sides
+
+
+def text_box(x: float, y: float, width: float, side: str) -> Box:
+    vertical, horizontal = side.split()
+    middle = y + {"top": 1, "middle": 0, "bottom": -1}[vertical] * (MARKER + LINE / 2)
+    left = x + MARKER if horizontal == "right" else x - MARKER - width
+    return Box(left, left + width, middle - LINE / 2, middle + LINE / 2)
+
+
+def inside(box: Box) -> bool:
+    return box.left >= 0 and box.right <= WIDE

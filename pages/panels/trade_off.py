@@ -1,0 +1,107 @@
+"""Every run's size against its quality."""
+
+from math import log10
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.names import cut, whole
+from pages.panels.numbers import megabytes, percent
+from pages.panels.panel import Panel
+from pages.panels.placement import label_sides
+from pages.panels.theme import COMPRESSED, ORIGINAL, PERCENT, REFERENCE, frame, sentence
+
+UNCOMPRESSED = "Uncompressed"
+TITLES = {"perplexity": "Perplexity (lower is better)", "accuracy": "Accuracy (%, higher is better)"}
+TICKS = {"accuracy": {"tickformat": PERCENT}}
+EMPTY_RIGHT = 1.08  # of the largest size, so that the original's marker is whole
+
+
+def trade_off(runs: pd.DataFrame) -> go.Figure:
+    """Columns run, label, model, size_bytes, compression, quality, quality_name, best; one quality_name for all rows."""
+    scored = runs.dropna(subset=["quality", "size_bytes"]).sort_values("size_bytes", ignore_index=True)
+    if scored.empty:
+        return sentence("No finished run to compare yet.")
+    figure = frame(height=420).add_traces([front(scored), *groups(scored)])
+    figure.update_xaxes(title_text="Size of the weight files (MB)", range=[0, scored.size_bytes.max() / 1e6 * EMPTY_RIGHT])
+    return figure.update_yaxes(quality_axis(scored))
+
+
+def front(runs: pd.DataFrame) -> go.Scatter:
+    best = runs[runs.best.astype(bool)]
+    line = {"color": COMPRESSED, "width": 1.5, "dash": "dot"}
+    return go.Scatter(x=best.size_bytes / 1e6, y=best.quality, mode="lines", line=line, name="Best for their size", hoverinfo="skip")
+
+
+def groups(runs: pd.DataFrame) -> list[go.Scatter]:
+    """Original, best and other runs as markers of their own; empty groups are left out of the figure."""
+    original, best = runs.label == UNCOMPRESSED, runs.best.astype(bool)
+    looks = (
+        (runs[original], "Uncompressed", {"color": ORIGINAL, "symbol": "diamond", "size": 13}),
+        (runs[best & ~original], "Best runs", {"color": COMPRESSED, "size": 11}),
+        (runs[~best & ~original], "Other runs", {"color": REFERENCE, "symbol": "circle-open", "size": 10, "line": {"width": 2}}),
+    )
+    sides = placed_labels(runs)
+    return [markers(rows, name, look, sides[rows.index]) for rows, name, look in looks if not rows.empty]
+
+
+def markers(rows: pd.DataFrame, name: str, look: dict, sides: pd.Series) -> go.Scatter:
+    """Runs whose label found no room say it under the pointer only."""
+    labels = [cut(label) if side else "" for label, side in zip(rows.label, sides, strict=True)]
+    text = {"text": labels, "textposition": [side or "top right" for side in sides], "textfont": {"size": 11}}
+    where = {"x": rows.size_bytes / 1e6, "y": rows.quality, "mode": "markers+text", "cliponaxis": False}
+    return go.Scatter(**where, **text, marker=look, name=name, hovertext=hover(rows), hoverinfo="text")
+
+
+def placed_labels(runs: pd.DataFrame) -> pd.Series:
+    """The side of its marker each run's label stands on, "" where it has no room. The original and the best choose first."""
+    order = runs.assign(original=runs.label == UNCOMPRESSED).sort_values(["original", "best"], ascending=False, kind="stable")
+    x, y = order.size_bytes / (runs.size_bytes.max() * EMPTY_RIGHT), heights(order)
+    return pd.Series(label_sides(list(zip(x, y, strict=True)), [cut(label) for label in order.label]), index=order.index)
+
+
+def heights(runs: pd.DataFrame) -> pd.Series:
+    """Where the markers stand in the plot, as shares of its height."""
+    quality = runs.quality.map(log10) if needs_log(runs) else runs.quality
+    reach = quality.max() - quality.min()
+    return 0.06 + 0.88 * (quality - quality.min()) / reach if reach else quality * 0 + 0.5
+
+
+def needs_log(runs: pd.DataFrame) -> bool:
+    """Perplexities that differ by more than ten times take a log scale: one broken run must not flatten the others."""
+    return runs.quality_name.iloc[0] == "perplexity" and runs.quality.max() > 10 * runs.quality.min() > 0
+
+
+def hover(runs: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.label)}</b><br>{whole(row.model)}<br>{megabytes(row.size_bytes)}, {row.compression:.3g}x smaller"
+        f"<br>{row.quality_name} {quality(row)}<br>run {whole(str(row.run))}"
+        for row in runs.itertuples()
+    ]
+
+
+def quality(row) -> str:
+    return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
+
+
+def quality_axis(runs: pd.DataFrame) -> dict:
+    name = runs.quality_name.iloc[0]
+    scale = {"type": "log", "dtick": 1} if needs_log(runs) else TICKS.get(name, {})
+    return {"title": {"text": TITLES.get(name, whole(name)) + (", log scale" if needs_log(runs) else "")}, **scale}
+
+
+def description(runs: pd.DataFrame) -> str:
+    smallest = runs.iloc[runs.size_bytes.argmin()]
+    named = f"{smallest.label} at {megabytes(smallest.size_bytes)} with {smallest.quality_name} {quality(smallest)}"
+    return f"{len(runs)} runs, {int(runs.best.sum())} of them best for their size; the smallest is {named}."
+
+
+TRADE_OFF = Panel(
+    question="What does each megabyte buy?",
+    caption=(
+        "Left is smaller; the dotted line joins the runs that no other beats in both size and quality (Pareto front). "
+        "Where names would cover each other, they wait under the pointer."
+    ),
+    draw=trade_off,
+    describe=description,
+)

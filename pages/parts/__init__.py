@@ -1,0 +1,1 @@
+"""Streamlit widgets that pages are put together from."""

@@ -1,0 +1,130 @@
+"""A finished run: numbers before and after, then a panel at a time."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from engine.results.analysis import worst_layer
+from engine.results.record import RunRecord, Scores
+from engine.results.tables import Tables
+from pages.panels import CHANNEL_ERROR, LAYER_ERROR, SIZE_LEDGER, WEIGHT_HISTOGRAM
+from pages.panels.numbers import change, megabytes, percent, seconds
+from pages.parts.plainly import escaped, plainly
+from pages.parts.show import show
+from pages.parts.state import session
+
+
+def show_results(record: RunRecord, key: str) -> None:
+    with plainly():
+        tables = session().tables(record.id)
+    show_run(record, tables, key)
+
+
+def show_run(record: RunRecord, tables: Tables, key: str) -> None:
+    st.markdown(f"### {escaped(record.label)}")
+    headline(record, tables)
+    for note in [*record.summary.notes, *([record.message] if record.message else [])]:
+        st.warning(escaped(note))
+    views: dict[str, Callable[[RunRecord, Tables, str], None]] = {
+        "Layers": layers_view,
+        "Weights": weights_view,
+        "Channels": channels_view,
+        "Bytes": bytes_view,
+        "Text": text_view,
+        "Recipe": recipe_view,
+    }
+    if tables.samples.empty:
+        views.pop("Text")
+    chosen = st.segmented_control("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
+    views[chosen](record, tables, f"{key}-{record.id}")
+
+
+def headline(record: RunRecord, tables: Tables) -> None:
+    """Four numbers, each with its change."""
+    before, after = record.summary.baseline, record.summary.result
+    size, quality, bits, worst = st.columns(4)
+    size.metric(
+        "Size of the files", megabytes(after.size_bytes), f"{after.compression:.2f}x smaller than {megabytes(before.size_bytes)}", "off", border=True
+    )
+    name, was, now = quality_of(before, after)
+    better = "inverse" if name == "Perplexity" else "normal"
+    quality.metric(
+        name,
+        f"{now:.2f}" if name == "Perplexity" else percent(now),
+        f"{change(was, now)} from {was:.2f}" if name == "Perplexity" else f"{100 * (now - was):+.1f} points",
+        better,
+        border=True,
+    )
+    bits.metric("Bits per weight", f"{after.bits_per_weight:.2f}", f"was {before.bits_per_weight:.2f}", "off", border=True)
+    layer = worst_layer(tables.layers)
+    lost = tables.layers.set_index("name").relative_error.get(layer, float("nan"))
+    worst.metric(
+        "Hardest hit layer", layer.removeprefix("model.") or "none", f"relative error {percent(lost)}" if layer else None, "off", border=True
+    )
+    st.caption(escaped(protocol_of(record)))
+
+
+def quality_of(before: Scores, after: Scores) -> tuple[str, float, float]:
+    if before.perplexity is not None:
+        return "Perplexity", before.perplexity, after.perplexity
+    return "Accuracy", before.accuracy, after.accuracy
+
+
+def protocol_of(record: RunRecord) -> str:
+    """One line that says what the numbers were measured on."""
+    said = record.summary
+    agreed = f" Same answer as the original on {percent(said.result.agreement)} (agreement)." if said.result.agreement is not None else ""
+    where = f"Data fingerprint {said.protocol.fingerprint}; computed in {said.protocol.compute_dtype} on {said.device} in {seconds(said.seconds)}."
+    return f"{said.protocol.measure} {where}{agreed}"
+
+
+def layers_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(LAYER_ERROR, tables.layers, f"{key}-layers")
+
+
+def weights_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    mine = tables.histograms[tables.histograms.layer == layer]
+    show(WEIGHT_HISTOGRAM, mine, f"{key}-weights", levels=tables.levels[tables.levels.layer == layer])
+
+
+def channels_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    show(CHANNEL_ERROR, tables.channels[tables.channels.layer == layer], f"{key}-channels")
+
+
+def pick_layer(tables: Tables, key: str) -> str:
+    """One of the compressed layers, the hardest hit first."""
+    treated = tables.layers[tables.layers.technique != ""]
+    names = treated.name.tolist()
+    worst = worst_layer(tables.layers)
+    return st.selectbox("Layer", names, names.index(worst) if worst in names else 0, key=f"{key}-layer")
+
+
+def bytes_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(SIZE_LEDGER, tables.ledger, f"{key}-bytes")
+
+
+def text_view(record: RunRecord, tables: Tables, key: str) -> None:
+    """The same beginnings, continued by both models."""
+    st.markdown("#### What does it write now?")
+    for row in tables.samples.itertuples():
+        st.markdown("**Beginning**")
+        st.code(row.prompt, language=None, wrap_lines=True)
+        left, right = st.columns(2)
+        left.caption("Original, continued")
+        left.code(row.original, language=None, wrap_lines=True)
+        right.caption("Compressed, continued")
+        right.code(row.compressed, language=None, wrap_lines=True)
+    st.caption("Always the likeliest next token (greedy decoding), 40 tokens.")
+
+
+def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
+    """Everything needed to repeat the run."""
+    st.markdown("#### How do I repeat this?")
+    st.code(record.recipe.to_yaml(), language="yaml")
+    st.download_button(
+        "Download recipe", record.recipe.to_yaml(), f"recipe-{record.id}.yaml", "text/yaml", key=f"{key}-recipe", icon=":material/download:"
+    )
+    st.caption("Save it as recipe.yaml and run the same from a shell, keeping the compressed model:")
+    st.code("python -m engine run recipe.yaml --save compressed-model", language="bash")

@@ -1,0 +1,72 @@
+"""One run on a page: its progress while it goes on, then its numbers, or what happened and what to do."""
+
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.results.record import FINISHED, RunRecord
+from pages.parts.plainly import escaped, plainly, said
+from pages.parts.results import show_results
+from pages.parts.state import session
+
+SAYS = {
+    "failed": "This run failed.",
+    "cancelled": "This run was cancelled.",
+    "interrupted": "This run was interrupted.",
+    "unreadable": "This run cannot be read.",
+}
+
+
+def run_card(run: str, key: str = "card") -> None:
+    """Whatever there is to see of a run."""
+    with plainly():
+        record = session().record(run)
+    if record.status not in FINISHED:
+        follow(run, key)
+    elif record.status == "done":
+        show_results(record, key)
+    else:
+        ended(record, key)
+
+
+@st.fragment(run_every=0.7)
+def follow(run: str, key: str) -> None:
+    """Progress, remaining time and Cancel. Redraws itself; the whole page once the run has ended."""
+    with plainly():
+        record, progress = session().record(run), session().progress(run)
+    if record.status in FINISHED:
+        st.rerun()
+    with st.container(border=True):
+        st.markdown(f"**Run {record.id}** · {escaped(record.label)}")
+        st.progress(progress.overall, escaped(progress.sentence()))
+        st.caption("You can leave this page or close the browser: the run goes on, and stands under Runs.")
+        if record.message:
+            st.warning(escaped(record.message))
+        if st.button("Cancel", key=f"{key}-cancel", icon=":material/stop_circle:"):
+            cancel(run)
+
+
+def cancel(run: str) -> None:
+    try:
+        session().cancel(run)
+        st.toast("Cancelling: the run stops at the next layer.")
+    except PlainError as error:
+        said(str(error))
+
+
+def ended(record: RunRecord, key: str) -> None:
+    """What happened, and one click to try again."""
+    with st.container(border=True):
+        st.markdown(f"**Run {record.id}** · {escaped(record.label)}")
+        message = f"{SAYS[record.status]} {record.message}"
+        (st.info if record.status == "cancelled" else st.error)(escaped(message))
+        if record.status != "unreadable" and st.button("Run again", key=f"{key}-again-{record.id}", icon=":material/replay:"):
+            start(record.recipe)
+            st.rerun()
+
+
+def start(recipe) -> str:
+    """Submit a recipe and remember the run as the one to show. Returns its id."""
+    with plainly():
+        record = session().submit(recipe)
+    st.session_state["run"] = record.id
+    return record.id

@@ -1,0 +1,62 @@
+"""The list of runs, and what can be done with one."""
+
+import pandas as pd
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.results.record import FINISHED, RunRecord
+from pages.parts.plainly import said
+from pages.parts.results import quality_of
+from pages.parts.state import session
+
+WORDS = {
+    "queued": "waiting",
+    "running": "running",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "interrupted": "interrupted",
+    "unreadable": "unreadable",
+}
+
+
+def run_table(records: list[RunRecord]) -> RunRecord | None:
+    """All runs in a table; the chosen one, if any."""
+    event = st.dataframe(
+        pd.DataFrame([row_of(record) for record in records]),
+        hide_index=True,
+        width="stretch",
+        on_select="rerun",
+        selection_mode="single-row",
+        key="runs-table",
+        column_config={
+            "size": st.column_config.NumberColumn("Size (MB)", format="%.2f"),
+            "quality": st.column_config.NumberColumn("Quality after", format="%.3f"),
+            "before": st.column_config.NumberColumn("Quality before", format="%.3f"),
+            "when": st.column_config.DatetimeColumn("When", format="distance"),
+        },
+    )
+    rows = event.selection.rows
+    opened = next((record for record in records if record.id == st.session_state.get("run")), None)
+    return records[rows[0]] if rows and rows[0] < len(records) else opened
+
+
+def row_of(record: RunRecord) -> dict:
+    row = {"run": record.id, "status": WORDS[record.status], "model": record.recipe.model, "technique": record.label, "when": record.created}
+    if record.summary is None:
+        return row | {"size": float("nan"), "measure": "", "before": float("nan"), "quality": float("nan")}
+    name, before, after = quality_of(record.summary.baseline, record.summary.result)
+    return row | {"size": record.summary.result.size_bytes / 1e6, "measure": name.lower(), "before": before, "quality": after}
+
+
+def actions(record: RunRecord) -> None:
+    """Delete, for runs that have ended; the recipe stands in the run itself."""
+    if record.status in FINISHED and st.button(f"Delete run {record.id}", key="runs-delete", icon=":material/delete:"):
+        try:
+            session().delete(record.id)
+        except PlainError as error:
+            said(str(error))
+            return
+        if st.session_state.get("run") == record.id:
+            del st.session_state["run"]
+        st.rerun()

@@ -1,0 +1,27 @@
+"""A panel on a page: its question, the figure, how to read it, and the numbers behind it."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.panels import Panel
+
+
+def show(panel: Panel, table: pd.DataFrame, key: str, **options: Any) -> None:
+    """Draws everything a panel needs; ``key`` names it on its page and in the download's file name."""
+    st.markdown(f"#### {panel.question}")
+    st.plotly_chart(panel.draw(table, **options), width="stretch", key=f"{key}-figure", alt=panel.alt(table), config={"displaylogo": False})
+    st.caption(panel.caption)
+    if not table.empty:
+        numbers_behind(table, key)
+
+
+def numbers_behind(table: pd.DataFrame, key: str) -> None:
+    with st.expander("The numbers behind it", icon=":material/table:"):
+        st.dataframe(table, width="stretch", hide_index=True, key=f"{key}-table", height=260)
+        st.download_button("Download as CSV", csv_of(table), f"{key}.csv", "text/csv", key=f"{key}-csv", icon=":material/download:")
+
+
+def csv_of(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False).encode()

@@ -1,0 +1,34 @@
+"""A live look at one layer: what would this setting do to it? Answered by a worker, apart from the queue of runs."""
+
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.results.answers import ModelView, WhatIf
+from pages.panels import WEIGHT_HISTOGRAM
+from pages.panels.numbers import percent
+from pages.parts.plainly import said
+from pages.parts.show import show
+from pages.parts.state import session
+
+
+def what_if(view: ModelView, step: dict, key: str) -> None:
+    """Redrawn with every move of a control."""
+    st.markdown("#### What if, on one layer")
+    layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
+    layer = st.selectbox("Layer to look at", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search.")
+    try:
+        answer = session().ask("answers:what_if", model=view.reference, layer=layer, step=step)
+    except PlainError as error:
+        said(str(error))
+        return
+    numbers(answer)
+    show(WEIGHT_HISTOGRAM, answer.histogram, f"{key}-what-if", levels=answer.levels)
+
+
+def numbers(answer: WhatIf) -> None:
+    error, noise, bits = st.columns(3)
+    error.metric(
+        "Relative error", percent(answer.row.relative_error), help="Size of the rounding error beside the size of the weights: |W - Ŵ| / |W|."
+    )
+    noise.metric("Signal to noise (SQNR)", f"{answer.row.sqnr_db:.1f} dB", help="10 log10 of signal power over error power; 6 dB is one bit.")
+    bits.metric("Bits per weight", f"{answer.row.bits_per_weight:.2f}", help="Codes, scales and zero points together.")

@@ -1,0 +1,87 @@
+"""Small tables of the shape the engine returns, one for each panel."""
+
+import numpy as np
+import pandas as pd
+
+from engine.results.tables import ChannelRow, HistogramRow, LayerRow, LedgerRow, LevelRow, SpectrumRow, table
+
+NAN = float("nan")
+LAYER = "model.layers.2.mlp.down_proj"
+
+
+def histogram(bins: int = 40, spread: float = 0.1) -> pd.DataFrame:
+    """Gaussian weights and the same rounded to a sixteenth of the range."""
+    weights = np.random.default_rng(0).normal(0, spread, 5000)
+    edges = np.linspace(-0.5, 0.5, bins + 1)
+    step = 1 / 16
+    versions = {"original": weights, "compressed": np.round(weights / step) * step}
+    rows = [
+        HistogramRow(LAYER, version, left, right, int(count))
+        for version, values in versions.items()
+        for left, right, count in zip(edges[:-1], edges[1:], np.histogram(values, edges)[0], strict=True)
+    ]
+    return table(rows, HistogramRow)
+
+
+def levels(number: int) -> pd.DataFrame:
+    return table([LevelRow(LAYER, float(value)) for value in np.linspace(-0.4, 0.4, number)], LevelRow)
+
+
+def channels(number: int = 64, worst: int = 17) -> pd.DataFrame:
+    """All alike but one, which reaches further and loses more."""
+    rows = [ChannelRow(LAYER, i, -0.1 * (1 + (i == worst)), 0.1, 0.05 + 0.2 * (i == worst)) for i in range(number)]
+    return table(rows, ChannelRow)
+
+
+def layers(blocks: int = 2) -> pd.DataFrame:
+    """An embedding kept, two layers a block compressed (the first block's second loses most), and a head tied to the embedding."""
+    rows = [layer("model.embed", "", NAN, kind="embedding")]
+    for block in range(blocks):
+        name = f"model.layers.{block}"
+        rows += [layer(f"{name}.attn.q_proj", name, 0.01 + block / 1000), layer(f"{name}.mlp.down_proj", name, 0.3 if block == 0 else 0.02)]
+    return table([*rows, layer("lm_head", "", NAN, tied_to="model.embed")], LayerRow)
+
+
+def layer(name: str, block: str, relative_error: float, *, kind: str = "linear", tied_to: str = "") -> LayerRow:
+    kept = relative_error != relative_error
+    sizes = {"original_bytes": 2048, "size_bytes": 2048 if kept else 600, "bits_per_weight": 16.0 if kept else 4.7}
+    errors = {"relative_error": relative_error, "output_error": relative_error / 2}
+    return LayerRow(name, kind, (32, 32), 1024, block, tied_to, "" if kept else "s1", **sizes, **errors)
+
+
+def spectrum(rank: int = 32) -> pd.DataFrame:
+    values = np.exp(-np.arange(rank) / 6)
+    energy = np.cumsum(values**2) / np.sum(values**2)
+    return table([SpectrumRow(LAYER, i + 1, float(v), float(e)) for i, (v, e) in enumerate(zip(values, energy, strict=True))], SpectrumRow)
+
+
+def ledger() -> pd.DataFrame:
+    parts = [LedgerRow(f"layer {i}", part, size) for i in range(3) for part, size in (("codes", 5000), ("scales", 600))]
+    return table([*parts, LedgerRow("", "norms and biases", 70), LedgerRow("", "file headers", 0)], LedgerRow)
+
+
+def runs(quality_name: str = "perplexity") -> pd.DataFrame:
+    """The original, three on the front and one beaten; "Rounding" is as large as GPTQ and worse."""
+    rows = [
+        ("Uncompressed", 10.4, 18.3, True),
+        ("Rounding", 3.1, 19.4, False),
+        ("GPTQ", 3.1, 18.9, True),
+        ("GPTQ 3-bit", 2.5, 20.9, True),
+        ("GPTQ 2-bit", 1.9, 30.0, True),
+    ]
+    return pd.DataFrame(
+        {
+            "run": [f"{i:04x}" for i in range(len(rows))],
+            "label": [label for label, *_ in rows],
+            "model": "bundled:docs-lm",
+            "size_bytes": [int(size * 1e6) for _, size, *_ in rows],
+            "compression": [10.4 / size for _, size, *_ in rows],
+            "quality": [quality if quality_name == "perplexity" else 1 / quality for *_, quality, _ in rows],
+            "quality_name": quality_name,
+            "best": [best for *_, best in rows],
+        }
+    )
+
+
+def labelled(frame: pd.DataFrame, *labels: str) -> pd.DataFrame:
+    return pd.concat([frame.assign(label=label) for label in labels], ignore_index=True)

@@ -1,0 +1,95 @@
+"""What every panel promises."""
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+import pages.panels as room
+from pages.panels import Panel
+from tests.pages.panels import tables
+
+PANELS = {name: getattr(room, name) for name in room.__all__ if name != "Panel"}
+TABLES = {
+    "CHANNEL_ERROR": tables.channels(),
+    "CHANNEL_RANGES": tables.channels(),
+    "LAYER_ERROR": tables.layers(),
+    "LAYER_ERROR_SIDE_BY_SIDE": tables.labelled(tables.layers(), "GPTQ", "AWQ"),
+    "ONE_LAYER_SIDE_BY_SIDE": tables.labelled(tables.histogram(), "GPTQ", "AWQ", "NF4"),
+    "SIZE_LEDGER": tables.ledger(),
+    "SPECTRUM": tables.spectrum(),
+    "TRADE_OFF": tables.runs(),
+    "WEIGHT_HISTOGRAM": tables.histogram(),
+    "WHERE_THE_BYTES_ARE": tables.layers(),
+}
+every_panel = pytest.mark.parametrize(("panel", "table"), [pytest.param(PANELS[n], TABLES.get(n), id=n) for n in PANELS])
+
+
+def drawn_axes(figure: go.Figure) -> list:
+    return [axis for axis in [*figure.select_xaxes(), *figure.select_yaxes()] if axis.visible is not False]
+
+
+def has_axes(figure: go.Figure) -> bool:
+    return not any(isinstance(trace, go.Treemap) for trace in figure.data)
+
+
+@every_panel
+def test_empty_table_says_so(panel: Panel, table: pd.DataFrame):
+    figure = panel.draw(table.iloc[:0])
+    assert not figure.data and not drawn_axes(figure)
+    assert len(figure.layout.annotations) == 1 and figure.layout.annotations[0].text.endswith(".")
+
+
+@every_panel
+def test_table_is_left_untouched(panel: Panel, table: pd.DataFrame):
+    before = table.copy(deep=True)
+    panel.draw(table)
+    panel.alt(table)
+    pd.testing.assert_frame_equal(table, before)
+
+
+@every_panel
+def test_row_labels_do_not_matter(panel: Panel, table: pd.DataFrame):
+    joined = table.set_axis([0] * len(table))  # as pandas leaves them when tables of several runs are joined
+    assert panel.draw(joined).to_json() == panel.draw(table).to_json()
+    assert panel.alt(joined) == panel.alt(table)
+
+
+@every_panel
+def test_question_asks_and_caption_ends(panel: Panel, table: pd.DataFrame):
+    assert panel.question.endswith("?") and panel.caption.endswith(".")
+
+
+@every_panel
+def test_alt_text_says_more_than_the_question(panel: Panel, table: pd.DataFrame):
+    assert panel.alt(table).startswith(panel.question) and any(letter.isdigit() for letter in panel.alt(table))
+    assert panel.alt(table.iloc[:0]).endswith("Nothing to show.")
+
+
+@every_panel
+def test_axes_that_measure_name_their_unit(panel: Panel, table: pd.DataFrame):
+    figure = panel.draw(table)
+    titles = [axis.title.text or "" for axis in drawn_axes(figure) if axis.type != "category"]
+    assert all("(" in title for title in titles if title) and (any(titles) or not has_axes(figure))
+
+
+@every_panel
+def test_background_is_left_to_the_page(panel: Panel, table: pd.DataFrame):
+    layout = panel.draw(table).layout
+    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
+    assert layout.font.color is None, "a font colour set here would beat the page's theme"
+
+
+@every_panel
+def test_figure_fits_a_phone(panel: Panel, table: pd.DataFrame):
+    layout = panel.draw(table).layout
+    assert layout.width is None and layout.legend.orientation == "h" and layout.margin.l + layout.margin.r <= 24
+
+
+@every_panel
+def test_every_trace_answers_the_pointer_with_words(panel: Panel, table: pd.DataFrame):
+    shown = [trace for trace in panel.draw(table).data if trace.hoverinfo != "skip"]
+    assert shown and all(trace.hovertext is not None and "text" in trace.hoverinfo for trace in shown)
+
+
+def test_every_panel_has_a_table_here():
+    assert set(PANELS) == set(TABLES)

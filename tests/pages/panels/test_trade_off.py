@@ -1,0 +1,75 @@
+import pandas as pd
+import pytest
+
+from pages.panels.placement import SIDES, Box, label_sides
+from pages.panels.theme import ORIGINAL
+from pages.panels.trade_off import trade_off
+from tests.pages.panels import tables
+
+
+def trace(figure, name: str):
+    return next(t for t in figure.data if t.name == name)
+
+
+@pytest.mark.parametrize("quality_name", ["perplexity", "accuracy"])
+def test_pareto_line_joins_only_the_best(quality_name):
+    runs = tables.runs(quality_name)
+    line = trace(trade_off(runs), "Best for their size")
+    assert sorted(line.y) == sorted(runs.quality[runs.best]) and list(line.x) == sorted(line.x)
+
+
+def test_every_run_is_one_marker():
+    markers = [x for t in trade_off(tables.runs()).data if "markers" in t.mode for x in t.x]
+    assert sorted(markers) == sorted(tables.runs().size_bytes / 1e6)
+
+
+def test_original_is_marked_differently():
+    figure = trade_off(tables.runs())
+    original = trace(figure, "Uncompressed")
+    assert len(original.x) == 1 and original.marker.color == ORIGINAL
+    assert original.marker.symbol != trace(figure, "Best runs").marker.symbol
+
+
+def test_axis_says_which_way_is_better():
+    assert "lower" in trade_off(tables.runs()).layout.yaxis.title.text
+    assert "higher" in trade_off(tables.runs("accuracy")).layout.yaxis.title.text
+
+
+def test_one_broken_run_does_not_flatten_the_others():
+    broken = tables.runs().assign(quality=lambda t: t.quality.where(t.label != "GPTQ 2-bit", 40_000))
+    assert trade_off(tables.runs()).layout.yaxis.type is None
+    assert trade_off(broken).layout.yaxis.type == "log" and "log" in trade_off(broken).layout.yaxis.title.text
+
+
+def test_run_without_quality_is_left_out():
+    unmeasured = tables.runs().assign(quality=lambda t: t.quality.where(t.label != "Rounding"))
+    assert all(t.name != "Other runs" for t in trade_off(unmeasured).data)
+
+
+def test_single_run_is_drawn():
+    assert trade_off(tables.runs().iloc[:1]).data[-1].text == ("Uncompressed",)
+
+
+def test_two_runs_in_one_place_do_not_write_over_each_other():
+    twice = pd.concat([tables.runs()] * 5, ignore_index=True)
+    figure = trade_off(twice)
+    written = [text for t in figure.data if t.text is not None for text in t.text if text]
+    assert 0 < len(written) < len(twice)
+    assert sum(len(t.hovertext) for t in figure.data if t.hovertext) == len(twice), "under the pointer every run has its words"
+
+
+def test_label_with_room_stands_on_the_first_side():
+    assert label_sides([(0.1, 0.5)], ["GPTQ"]) == [SIDES[0]]
+
+
+def test_label_at_the_right_edge_turns_inwards():
+    assert label_sides([(0.99, 0.5)], ["Uncompressed"])[0].endswith("left")
+
+
+def test_first_label_chooses_first():
+    sides = label_sides([(0.5, 0.5)] * 9, ["a long enough label"] * 9)
+    assert sides[0] and sides[-1] == ""
+
+
+def test_boxes_that_only_touch_do_not_meet():
+    assert not Box(0, 1, 0, 1).meets(Box(1, 2, 0, 1)) and Box(0, 1, 0, 1).meets(Box(0.5, 2, 0.5, 2))

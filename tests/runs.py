@@ -1,0 +1,63 @@
+"""Run records and tables with made-up numbers, for tests of what keeps and compares them. No torch."""
+
+from datetime import UTC, datetime, timedelta
+
+from engine.recipe import Recipe
+from engine.results.record import Protocol, RunRecord, Scores, Summary
+from engine.results.tables import ChannelRow, HistogramRow, LayerRow, LedgerRow, LevelRow, SampleRow, Tables, table
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PROTOCOL = Protocol(task="language-modeling", data="bundled:docs", fingerprint="f00d", measure="Perplexity.", context=256, windows=4, targets=1020)
+
+
+def scores(size_bytes=1000, perplexity=10.0, **others) -> Scores:
+    return Scores(**{"size_bytes": size_bytes, "bits_per_weight": 16.0, "perplexity": perplexity} | others)
+
+
+def summary(run="run-0001", result=None, baseline=None, protocol=PROTOCOL, **others) -> Summary:
+    known = {
+        "model": "bundled:docs-lm",
+        "revision": "r1",
+        "architecture": "Llama",
+        "device": "cpu",
+        "seconds": 2.0,
+        "compress_seconds": 1.0,
+    }
+    result, baseline = result or scores(500, 11.0, compression=2.0), baseline or scores()
+    return Summary(run=run, peak_rss_bytes=1, protocol=protocol, baseline=baseline, result=result, **known | others)
+
+
+def record(number=1, status="queued", bits=4, **others) -> RunRecord:
+    """Higher numbers are newer."""
+    recipe = Recipe.of({"steps": [{"technique": "round-to-nearest", "bits": bits}]})
+    known = {
+        "id": f"run-{number:04}",
+        "key": f"key-{number}",
+        "recipe": recipe,
+        "status": status,
+        "created": START + timedelta(minutes=number),
+    }
+    return RunRecord(**known | others)
+
+
+def done(number=1, **others) -> RunRecord:
+    """A finished run; ``others`` are its summary's."""
+    return record(number, "done", summary=summary(f"run-{number:04}", **others))
+
+
+def layer(name="blocks.0.mlp", shape=(3, 4), **others) -> LayerRow:
+    known = {"kind": "linear", "parameters": 12, "block": "blocks.0", "tied_to": "", "technique": "round-to-nearest"}
+    sizes = {"original_bytes": 48, "size_bytes": 12, "bits_per_weight": 8.0, "relative_error": 0.1}
+    return LayerRow(**{"name": name, "shape": shape} | known | sizes | others)
+
+
+def tables(*layers: LayerRow) -> Tables:
+    """One row or two of everything, with NaN, several ranks and letters from outside ASCII."""
+    return Tables(
+        layers=table(layers or (layer(), layer("conv", (8, 3, 5, 5), output_error=0.25)), LayerRow),
+        channels=table([ChannelRow("conv", 0, -1.0, 1.0, 0.5)], ChannelRow),
+        histograms=table([HistogramRow("conv", "original", -1.0, 1.0, 7)], HistogramRow),
+        levels=table([LevelRow("conv", -0.5)], LevelRow),
+        ledger=table([LedgerRow("", "file headers", 8)], LedgerRow),
+        samples=table([SampleRow("déjà", "vu\n", "→ 😀")], SampleRow),
+    )
