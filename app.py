@@ -12,7 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that it can be started from
 
 from pages.parts.model_picker import pick_model
 
-st.set_page_config(page_title="Compression Explorer", page_icon=":material/compress:", layout="wide")
+PICTURES = Path(__file__).parent / "assets" / "pictures"
+st.set_page_config(page_title="Compression Explorer", page_icon=str(PICTURES / "icon.svg"), layout="wide")
+st.logo(str(PICTURES / "logo.svg"), icon_image=str(PICTURES / "icon.svg"), size="large")
 
 PAGES = [
     st.Page("pages/start.py", title="Start", icon=":material/home:", default=True),

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pkgutil import resolve_name
 from uuid import uuid4
@@ -91,7 +91,7 @@ def doctor(asked: argparse.Namespace) -> None:
         "python": platform.python_version(),
         "system": platform.platform(),
         **resolve_name("engine.work.answers:doctor")(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: installed(name) for name in PACKAGES},
         "cores": os.cpu_count(),
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,
@@ -100,6 +100,13 @@ def doctor(asked: argparse.Namespace) -> None:
         "cluster": os.environ.get("DASK_SCHEDULER_ADDRESS") or "embedded",
     }
     show(asked, facts, [f"{name:24} {value}" for name, value in facts.items()])
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def writable(folder: Path) -> bool:

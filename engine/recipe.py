@@ -1,10 +1,11 @@
 """A recipe: a model, a task and the ordered steps that compress it. YAML and JSON both ways; its key names a run."""
 
 import hashlib
+from itertools import combinations
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from engine import __version__
 from engine.catalog import Step
@@ -33,6 +34,15 @@ class Recipe(Frozen):
     steps: tuple[Step, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @field_validator("steps")
+    @classmethod
+    def composable(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Each step says what may come before it."""
+        for first, second in combinations(steps, 2):
+            if first.family not in second.after:
+                raise ValueError(f"{second.title} cannot come after {first.title}; leave one of the two out")
+        return steps
 
     @classmethod
     def of(cls, fields: Any) -> "Recipe":

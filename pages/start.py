@@ -5,7 +5,8 @@ import streamlit as st
 from engine.catalog.models import BUNDLED
 from engine.catalog.quantization import RoundToNearest
 from pages.parts.example import finished_example
-from pages.parts.run_card import run_card, start
+from pages.parts.model_picker import choose_model
+from pages.parts.run_card import current_run, run_card, start
 from pages.parts.state import recipe_for
 
 st.title("What does compression do to a model?")
@@ -18,10 +19,10 @@ for column, bundled in zip(st.columns(len(BUNDLED)), BUNDLED.values(), strict=Tr
         st.markdown(f"**{bundled.title}**")
         st.caption(bundled.about)
         first = bundled.reference == "bundled:docs-lm"
-        if st.button("Compress to 4 bits", key=f"start-{bundled.name}", type="primary" if first else "secondary", width="stretch"):
-            st.session_state["model"] = bundled.reference
+        look = {"type": "primary" if first else "secondary", "width": "stretch"}
+        if st.button("Compress to 4 bits", key=f"start-{bundled.name}", on_click=choose_model, args=(bundled.reference,), **look):
             start(recipe_for(RoundToNearest().model_dump(), bundled.reference, bundled.task.kind))
-if "run" in st.session_state:
-    run_card(st.session_state["run"], "start")
+if run := current_run():
+    run_card(run, "start")
 else:
     finished_example()

@@ -22,8 +22,8 @@ class RoundToNearest(Technique):
         "The smaller the group that shares a scale, the finer the steps, and the more scales have to be stored."
     )
     formula: ClassVar[str] = (
-        r"\hat w = s\,(q - z),\qquad q = \mathrm{clip}\!\left(\mathrm{round}(w/s) + z,\ q_{\min},\ q_{\max}\right),"
-        r"\qquad s_{\text{symmetric}} = \frac{\max|w|}{2^{b-1}-\tfrac12}"
+        r"\begin{gathered} q = \mathrm{clip}\left(\mathrm{round}(w/s) + z,\ q_{\min},\ q_{\max}\right) \\[4pt]"
+        r" \hat w = s\,(q - z) \\[4pt] s_{\text{symmetric}} = \frac{\max|w|}{2^{b-1}-1/2} \end{gathered}"
     )
     fails: ClassVar[str] = (
         "Below 4 bits the steps become coarser than most weights. One outlier stretches the grid for everything that shares its "
@@ -94,8 +94,8 @@ class BitsAndBytes(Technique):
         "A block of weights shares its largest magnitude (absmax). **Double quantization** stores those in 8 bits as well."
     )
     formula: ClassVar[str] = (
-        r"\hat w = a_{\text{block}}\cdot L[q],\qquad q=\arg\min_i \left|\,w/a_{\text{block}} - L[i]\,\right|,"
-        r"\qquad a_{\text{block}}=\max_{\text{block}}|w|"
+        r"\begin{gathered} a = \max_{\text{block}}|w| \\[4pt] q=\arg\min_i \left|\,w/a - L[i]\,\right| \\[4pt]"
+        r" \hat w = a\cdot L[q] \end{gathered}"
     )
     fails: ClassVar[str] = (
         "The levels are fixed, so a block that is not bell-shaped wastes them. Embeddings stay as they are unless you include them, and in a small "

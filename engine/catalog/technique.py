@@ -21,6 +21,7 @@ class Technique(Frozen):
     formula: ClassVar[str]  # LaTeX
     fails: ClassVar[str]  # when not to use it
     paper: ClassVar[str]  # title and link, Markdown
+    after: ClassVar[tuple[Family, ...]] = ()  # families of which a step may come before this one
     technique: str
 
     def label(self) -> str:

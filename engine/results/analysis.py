@@ -110,7 +110,7 @@ def comparable(records: Iterable[RunRecord]) -> str:
     differing = [f"{what} ({', '.join(seen)})" for what, values in conditions(summaries).items() if len(seen := distinct(values)) > 1]
     if not differing:
         return ""
-    return f"The numbers of these runs do not compare: they differ in {' and in '.join(differing)}; choose runs measured the same way."
+    return f"The numbers of these runs do not compare: they differ in {' and in '.join(differing[:2])}; choose runs measured the same way."
 
 
 def conditions(summaries: list[Summary]) -> dict[str, list]:

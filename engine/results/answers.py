@@ -46,7 +46,7 @@ class WhatIf:
 class Forecast:
     """What a run would give and cost, before it is run."""
 
-    size_bytes: int  # of the files to be written; exact but for headers (a few hundred bytes a layer)
+    size_bytes: int  # of the files to be written; exact unless weights are so small or large that scales need float32
     bits_per_weight: float
     compression: float
     seconds: float

@@ -5,190 +5,168 @@ Nothing here imports torch, and nothing here computes: workers do, in processes 
 
 import atexit
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from time import time
+from typing import Any, Literal
 from uuid import uuid4
-
-from distributed import Client, Event, KilledWorker
 
 from engine.catalog.models import ModelName
 from engine.errors import Cancelled, PlainError
 from engine.recipe import Recipe
-from engine.results.record import RunRecord
+from engine.results.outcome import Outcome
+from engine.results.record import RunRecord, Status
 from engine.results.store import Store, home, owner
 from engine.results.tables import Tables
-from engine.session.cluster import connected, restricted, run_slots
+from engine.session.link import Link
 from engine.session.progress import Progress
-from engine.session.remote import call, run_recipe
+from engine.session.shelf import UNDER_WAY, Shelf
+from engine.session.turns import Turns
 
-KILLED = (
-    "The worker process was killed while it ran, most often because memory ran out ({pages}). Choose a smaller model, fewer tokens or a shorter "
-    "context, or give it more memory; then run it again. Nothing else was lost."
-)
+__all__ = ["Progress", "Session"]
+
+
+@dataclass
+class Live:
+    """A run of this session that is not over. Its state only moves forward, under the session's lock."""
+
+    record: RunRecord
+    state: Literal["waiting", "begun", "ending"] = "waiting"
+    progress: Progress = field(default_factory=Progress)
 
 
 class Session:
-    """One for a whole server: every browser session shares it."""
+    """One for a whole server: every browser session shares it, from any thread."""
 
     def __init__(self, store: Store | None = None):
-        self.store = store or Store(home())
-        self._progress: dict[str, Progress] = {}
-        self._unsaved: dict[str, tuple[RunRecord, Tables | None]] = {}  # what the store would not take
-        self._turns: dict[str, Future] = {}
+        self.shelf = Shelf(store or Store(home()))
+        self._live: dict[str, Live] = {}
         self._lock = threading.Lock()
-        self._starting = ThreadPoolExecutor(1, thread_name_prefix="cluster").submit(connected)
+        self._link = Link()
         atexit.register(self.close)
-        with suppress(PlainError):  # an unreadable store is said where runs are listed
-            self.store.interrupted()
 
     # --- runs ----------------------------------------------------------------------------------------------------------
 
     def submit(self, recipe: Recipe) -> RunRecord:
-        """Queue a run, or return the one with an equal answer that is done or on its way. Raises PlainError for a model that cannot be."""
-        ModelName.parse(recipe.model)
-        with self._lock:
-            if known := self.find(recipe):
-                return known
-            record = RunRecord(id=uuid4().hex[:8], key=recipe.key(), recipe=recipe, owner=owner())
-            self._keep(record)
-            self._progress[record.id] = Progress()
-            self._turns[record.id] = self._queue.submit(self._work, record)
-        return record
+        """Queue a run, or return the one with an equal answer that is done or on its way.
 
-    def find(self, recipe: Recipe) -> RunRecord | None:
+        Raises PlainError for a model that cannot be, and when there is no cluster to run it.
+        """
+        ModelName.parse(recipe.model)
         key = recipe.key()
-        kept = [record for record, _ in self._unsaved.values() if record.key == key and record.status in ("queued", "running", "done")]
-        return kept[0] if kept else self.store.find(key)
+        return self.shelf.find(key) or self._queued(RunRecord(id=uuid4().hex[:8], key=key, recipe=recipe, owner=owner()))
 
     def records(self) -> list[RunRecord]:
-        """Newest first: the store's and what it would not take."""
-        unsaved = {run: record for run, (record, _) in self._unsaved.items()}
-        try:
-            stored = [record for record in self.store.records() if record.id not in unsaved]
-        except PlainError:
-            if not unsaved:
-                raise
-            stored = []
-        return sorted([*unsaved.values(), *stored], key=lambda record: record.created, reverse=True)
+        """Every run, newest first."""
+        return self.shelf.records()
 
     def record(self, run: str) -> RunRecord:
-        return self._unsaved[run][0] if run in self._unsaved else self.store.record(run)
+        return self.shelf.record(run)
 
     def tables(self, run: str) -> Tables:
-        kept = self._unsaved.get(run)
-        return kept[1] if kept and kept[1] is not None else self.store.tables(run)
+        return self.shelf.tables(run)
 
     def progress(self, run: str) -> Progress:
-        return self._progress.get(run, Progress())
+        live = self._live.get(run)
+        return live.progress if live else Progress.outside(self.record(run).status)
 
     def cancel(self, run: str) -> None:
-        """Stop a run between two layers, or take it out of the queue. A finished one is left alone."""
-        record = self.record(run)
-        turn = self._turns.get(run)
-        if turn and turn.cancel():
-            self._end(record, "cancelled", "The run was cancelled while it waited; run it again when you like.")
-        elif record.status == "running":
-            Event(f"cancel-{run}", client=self.client).set()
+        """Stop a run between two layers, or take it out of the queue. A finished one is left alone.
+
+        Raises PlainError for a run of another program.
+        """
+        if self._moved(run, "ending", {"waiting"}):
+            self._ended(run, "cancelled", "The run was cancelled while it waited; run it again when you like.")
+        elif run in self._live:
+            self._link.cluster().cancel(run)
+        elif self.record(run).status in UNDER_WAY:
+            raise PlainError("This run belongs to another program, which uses the same results folder; cancel it there.")
 
     def delete(self, run: str) -> None:
         """Forget a finished run. Raises PlainError while it is under way."""
-        if self.record(run).status in ("queued", "running"):
+        if run in self._live or self.record(run).status in UNDER_WAY:
             raise PlainError("This run is still under way; cancel it first, then delete it.")
-        if self._unsaved.pop(run, None) is None:
-            self.store.delete(run)
+        self.shelf.delete(run)
 
     # --- questions -----------------------------------------------------------------------------------------------------
 
     def ask(self, name: str, timeout: float = 60, **arguments: Any) -> Any:
         """The answer of a function in engine.work, such as "answers:what_if". Raises PlainError."""
-        try:
-            question = self.client.submit(
-                call, f"engine.work.{name}", arguments, pure=False, priority=10, resources=restricted(self.client, "ask"), key=f"ask-{uuid4().hex}"
-            )  # fmt: skip
-            return question.result(timeout)
-        except KilledWorker:
-            raise PlainError(
-                "The worker that answers questions was killed, most often because memory ran out; try a smaller layer or model."
-            ) from None
-        except TimeoutError:
-            raise PlainError(f"No answer within {timeout:.0f} seconds; the machine may be busy. Try again in a moment.") from None
+        return self._link.cluster().ask(f"engine.work.{name}", arguments, timeout)
+
+    def close(self) -> None:
+        """Let the cluster go. Runs under way are marked interrupted."""
+        atexit.unregister(self.close)
+        for run in list(self._live):
+            if self._moved(run, "ending", {"waiting", "begun"}):
+                self._ended(run, "interrupted", "The app was closed before this run was done; run its recipe again.")
+        self._link.close()
 
     # --- inside --------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def client(self) -> Client:
-        """Waits for the cluster where it is still starting."""
-        return self._starting.result()
+    def _turns(self) -> Turns[str]:
+        return Turns(self._link.cluster().run_slots(), self._see_through)
 
-    @cached_property
-    def _queue(self) -> ThreadPoolExecutor:
-        # one run a worker: distributed would blame a dying worker on every run that waits for it
-        return ThreadPoolExecutor(run_slots(self.client), thread_name_prefix="run")
+    def _queued(self, record: RunRecord) -> RunRecord:
+        turns = self._first_turns()
+        with self._lock:  # the same recipe may be submitted twice at the same moment
+            if known := self.shelf.find(record.key):
+                return known
+            self.shelf.keep(record)
+            self._live[record.id] = Live(record)
+        turns.queue(record.id)
+        return record
 
-    def _work(self, record: RunRecord) -> None:
-        """A thread of the queue sees one run through, whatever happens."""
-        record = record.model_copy(update={"status": "running"})
-        self._keep(record)
+    def _first_turns(self) -> Turns[str]:
+        self._link.cluster()  # raises where there is none, also later on
+        with self._lock:
+            return self._turns
+
+    def _see_through(self, run: str) -> None:
+        """In a thread of its turn: one run from its beginning to its end, whatever happens."""
+        if not self._moved(run, "begun", {"waiting"}):
+            return  # cancelled meanwhile
+        record = self._live[run].record
+        self.shelf.keep(record.model_copy(update={"status": "running"}))
         try:
-            outcome = self._answer(record)
+            outcome = self._link.cluster().run(record.recipe.model_dump(mode="json"), run, lambda news: self._hear(run, news))
         except Cancelled as stop:
-            self._end(record, "cancelled", str(stop))
-        except KilledWorker:
-            self._end(record, "failed", KILLED.format(pages=self.progress(record.id).sentence()))
+            self._end(run, "cancelled", str(stop))
         except PlainError as error:
-            self._end(record, "failed", str(error))
-        except Exception as error:  # the queue's thread must live on
-            self._end(record, "failed", f"The run was lost ({type(error).__name__}: {str(error)[:200]}); run it again.")
+            self._end(run, "failed", str(error))
+        except Exception as error:  # the thread must live on
+            self._end(run, "failed", f"The run was lost ({type(error).__name__}: {str(error)[:200]}); run it again.")
         else:
-            self._finish(record.model_copy(update={"status": "done", "summary": outcome.summary, "finished": datetime.now(UTC)}), outcome.tables)
+            self._end(run, "done", outcome=outcome)
 
-    def _answer(self, record: RunRecord) -> Any:
-        """Send the run to a worker and wait, following its progress."""
-        client = self.client
-        client.subscribe_topic(record.id, lambda event: self._note(record.id, event[1]))
+    def _hear(self, run: str, news: dict[str, Any]) -> None:
+        if live := self._live.get(run):
+            live.progress = live.progress.after(news | {"time": time()})  # the worker's clock may be another machine's
+
+    def _moved(self, run: str, to: Literal["begun", "ending"], allowed: set[str]) -> bool:
+        """Whether it was this caller who moved the run on; only one may."""
+        with self._lock:
+            live = self._live.get(run)
+            if live is None or live.state not in allowed:
+                return False
+            live.state = to
+            return True
+
+    def _end(self, run: str, status: Status, message: str = "", outcome: Outcome | None = None) -> None:
+        if self._moved(run, "ending", {"begun"}):
+            self._ended(run, status, message, outcome)
+
+    def _ended(self, run: str, status: Status, message: str = "", outcome: Outcome | None = None) -> None:
+        """For the caller who moved it to its end."""
+        self._live[run].progress = Progress.outside(status)
+        news = {"status": status, "message": message, "finished": datetime.now(UTC), "summary": outcome.summary if outcome else None}
+        record = self._live[run].record.model_copy(update=news)
         try:
-            job = client.submit(
-                run_recipe, record.recipe.model_dump(mode="json"), record.id, pure=False, key=f"run-{record.id}", resources=restricted(client, "run")
-            )  # fmt: skip
-            return job.result()
+            self.shelf.keep(record, outcome.tables if outcome else None)
+        except Exception as error:
+            lost = f"The run was done, but its result could not be kept ({type(error).__name__}: {str(error)[:200]}); please report this recipe."
+            self.shelf.keep(record.model_copy(update={"status": "failed", "message": lost, "summary": None}))
         finally:
-            client.unsubscribe_topic(record.id)
-
-    def _note(self, run: str, event: dict) -> None:
-        self._progress[run] = self.progress(run).after(event)
-
-    def _end(self, record: RunRecord, status: str, message: str) -> None:
-        self._keep(record.model_copy(update={"status": status, "message": message, "finished": datetime.now(UTC)}))
-
-    def _finish(self, record: RunRecord, tables: Tables) -> None:
-        try:
-            self.store.finish(record, tables)
-            self._unsaved.pop(record.id, None)
-        except PlainError as error:
-            self._unsaved[record.id] = (record.model_copy(update={"message": f"Not saved, kept until the app stops. {error}"}), tables)
-
-    def _keep(self, record: RunRecord) -> None:
-        """In the store, or in memory with the reason where the store will not take it."""
-        try:
-            exists = record.status != "queued" and record.id not in self._unsaved
-            (self.store.update if exists else self.store.add)(record)
-        except PlainError as error:
-            self._unsaved[record.id] = (
-                record.model_copy(update={"message": record.message or f"Not saved, kept until the app stops. {error}"}),
-                None,
-            )
-
-    def close(self) -> None:
-        """Let the cluster go. Runs under way are marked interrupted when the app starts again."""
-        atexit.unregister(self.close)
-        if self._starting.done() and not self._starting.exception():
-            cluster = self.client.cluster
-            self.client.close(timeout=2)
-            if cluster is not None:
-                cluster.close(timeout=5)
-
-
-__all__ = ["Progress", "Session"]
+            self._live.pop(run, None)

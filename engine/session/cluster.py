@@ -1,92 +1,150 @@
-"""The processes behind the session: an embedded cluster of one scheduler and two workers, or a cluster that exists already."""
+"""A cluster seen from the app: send work to it, and hear what became of that in sentences."""
 
 import os
-from pathlib import Path
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
 
 import dask
-import psutil
-from distributed import Client
-from distributed.deploy.spec import SpecCluster
-from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 
-from engine.errors import PlainError
-from engine.results.store import owner
-from engine.session.leash import OWNER
+dask.config.set(logging={"distributed": "critical", "distributed.client": "critical"})  # what goes wrong is said on the page
 
-ROOT = Path(__file__).resolve().parents[2]
+from distributed import Client, Event, KilledWorker  # noqa: E402  sets its loggers up as it is imported
+
+from engine.errors import PlainError  # noqa: E402
+from engine.session.embedded import START_SECONDS, Embedded, started  # noqa: E402
+from engine.session.remote import call, run_recipe, warmed  # noqa: E402
+
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
-LEASH = "engine.session.leash"
+ANSWER_SECONDS = 5  # a named cluster may take to answer
+OUTGROWN = "It needed more memory than a worker may use"
+KILLED = "The process it ran in was killed, most often because the machine's memory ran out"
+LOST = "The background processes were lost while this went on; new ones are started as soon as they are needed. Try again."
+FOREIGN = "The cluster at {address} cannot import the engine; start its scheduler and workers with PYTHONPATH set to the app's folder."
 
 
-def connected() -> Client:
-    """A client of the cluster that DASK_SCHEDULER_ADDRESS names, else of an embedded one.
+class Cluster:
+    """Safe to use from any number of threads. Everything that goes wrong is a PlainError."""
 
-    Raises PlainError when the named cluster cannot be reached.
-    """
+    def __init__(self, client: Client, embedded: Embedded | None = None):
+        self.client, self.embedded = client, embedded
+
+    @property
+    def alive(self) -> bool:
+        return self.client.status == "running" and (self.embedded is None or self.embedded.alive)
+
+    def run_slots(self) -> int:
+        """How many runs may go on at once: the workers that offer the resource "run", at least one."""
+        return 1 if self.embedded else max(1, self._offering("run"))
+
+    def ask(self, name: str, arguments: dict[str, Any], timeout: float) -> Any:
+        """The answer of a function by its name."""
+        job = self._submitted("ask", call, name, arguments, key=f"ask-{uuid4().hex}")
+        try:
+            return self._result(job, "Choose a smaller model or layer, or ask again.", timeout)
+        except TimeoutError:
+            job.cancel()
+            raise PlainError(f"No answer within {timeout:.0f} seconds: {self._why_not()}. Try again in a moment.") from None
+
+    def run(self, recipe: dict, run: str, hear: Callable[[dict], None]) -> Any:
+        """The outcome of a run, however long it takes. Its progress is heard meanwhile, in another thread."""
+        self.client.subscribe_topic(run, lambda event: hear(event[1]))
+        try:
+            job = self._submitted("run", run_recipe, recipe, run, key=f"run-{run}")
+            return self._result(job, "Choose a smaller model, fewer tokens or a shorter context, or give it more memory; then run it again.")
+        finally:
+            self._forget(run)
+
+    def warm(self) -> None:
+        """Have the embedded workers import what they will need."""
+        modules = {"run": "engine.work.jobs", "ask": "engine.work.answers"}
+        self._warming = [self._submitted(worker, warmed, module, key=f"warm-{worker}") for worker, module in modules.items()]
+
+    def cancel(self, run: str) -> None:
+        """Ask a run to stop before its next layer."""
+        with suppress(Exception):  # with the cluster, the run is gone too
+            Event(f"cancel-{run}", client=self.client).set()
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self.client.close(timeout=2)
+        if self.embedded:
+            self.embedded.stop()
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _forget(self, run: str) -> None:
+        if self.alive:  # else each call would wait half a minute for a scheduler that is gone
+            with suppress(Exception):
+                self.client.unsubscribe_topic(run)
+                Event(f"cancel-{run}", client=self.client).clear()
+
+    def _submitted(self, worker: str, function: Callable, *arguments: Any, key: str) -> Any:
+        try:
+            restricted = {worker: 1} if self.embedded or self._offering(worker) else None
+            return self.client.submit(function, *arguments, key=key, pure=False, resources=restricted)
+        except Exception as error:
+            raise self._plain(error) from None
+
+    def _result(self, job: Any, advice: str, timeout: float | None = None) -> Any:
+        try:
+            return job.result(timeout)
+        except (PlainError, TimeoutError):
+            raise
+        except KilledWorker as killed:
+            raise PlainError(f"{self._why_killed(killed)}. {advice} Nothing else was lost.") from None
+        except Exception as error:
+            raise self._plain(error) from None
+
+    def _plain(self, error: Exception) -> PlainError:
+        if not self.alive:
+            return PlainError(LOST)
+        if "No module named 'engine" in f"{error}{error.__cause__}":
+            return PlainError(FOREIGN.format(address=self.client.scheduler.address))
+        return PlainError(f"The answer was lost on its way ({type(error).__name__}: {str(error)[:200]}). Try again.")
+
+    def _why_killed(self, killed: KilledWorker) -> str:
+        """A nanny notes the workers it stops at their memory limit; who else killed one, nobody knows."""
+        time.sleep(0.2)  # the note travels beside the news
+        with suppress(Exception):
+            if any(note["worker"] == killed.last_worker.address for _, note in self.client.get_events("worker-restart-memory")):
+                return OUTGROWN
+        return KILLED
+
+    def _why_not(self) -> str:
+        with suppress(Exception):
+            if not self._workers():
+                return "the cluster has no workers at the moment"
+        return "the machine may be busy"
+
+    def _offering(self, resource: str) -> int:
+        return sum(resource in worker.get("resources", {}) for worker in self._workers())
+
+    def _workers(self) -> list[dict]:
+        return list(self.client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def connected() -> Cluster:
+    """The cluster that DASK_SCHEDULER_ADDRESS names, else an embedded one. Raises PlainError."""
     address = os.environ.get(ADDRESS)
-    if not address:
-        return Client(embedded(), set_as_default=False)
+    if address:
+        return named(address)
+    embedded = started()
     try:
-        return Client(address, timeout=10, set_as_default=False)
-    except OSError:
-        raise PlainError(f"No cluster answers at {address} ({ADDRESS}); start one there, or unset the variable to use the built-in one.") from None
+        cluster = Cluster(Client(embedded.address, timeout=START_SECONDS, set_as_default=False), embedded)
+    except BaseException:
+        embedded.stop()
+        raise
+    cluster.warm()
+    return cluster
 
 
-def embedded() -> SpecCluster:
-    """One worker for runs and one for quick questions, a thread each, on this machine's loopback."""
-    settle_environment()
-    memory = os.environ.get("COMPRESSION_EXPLORER_MEMORY") or int(psutil.virtual_memory().total * 0.85)
-    workers = {name: worker(name, memory if name == "run" else "0") for name in ("run", "ask")}
-    scheduler = {
-        "cls": SubprocessScheduler,
-        "options": {
-            "scheduler_kwargs": {
-                "host": "127.0.0.1",
-                "port": 0,
-                "dashboard": False,
-                "dashboard_address": None,
-                "preload": [LEASH],
-            }
-        },
-    }
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
-        return SpecCluster(workers=workers, scheduler=scheduler, name="compression-explorer", silence_logs="ERROR")
-
-
-def worker(name: str, memory: int | str) -> dict:
-    options = {
-        "host": "127.0.0.1",
-        "nthreads": 1,
-        "name": name,
-        "resources": {name: 1},
-        "memory_limit": memory,
-        "preload": [LEASH],
-        "preload_nanny": [LEASH],
-        "silence_logs": "ERROR",
-        "dashboard": False,
-    }
-    return {"cls": SubprocessWorker, "options": {"worker_class": "distributed.Nanny", "worker_kwargs": options}}
-
-
-def settle_environment() -> None:
-    """What the child processes inherit: where the engine lies, whom to leave with, and how a lost worker is treated."""
-    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in paths if path))
-    os.environ[OWNER] = owner()
-    os.environ["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = "0"  # a run that killed its worker is not tried on the next one
-    os.environ["DASK_DISTRIBUTED__WORKER__MEMORY__TARGET"] = os.environ["DASK_DISTRIBUTED__WORKER__MEMORY__SPILL"] = "false"
-    os.environ["DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE"] = "false"
-    os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
-
-
-def restricted(client: Client, resource: str) -> dict[str, float] | None:
-    """The resource to ask for, or None when no worker of the cluster offers it."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return {resource: 1} if any(resource in each.get("resources", {}) for each in workers) else None
-
-
-def run_slots(client: Client) -> int:
-    """How many runs may go on at once: the workers that offer the resource "run", at least one."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return max(1, sum("run" in each.get("resources", {}) for each in workers))
+def named(address: str) -> Cluster:
+    try:
+        return Cluster(Client(address, timeout=ANSWER_SECONDS, set_as_default=False))
+    except (OSError, ValueError):
+        raise PlainError(
+            f"No cluster answers at {address[:200]!r} ({ADDRESS}); start one there and try again, or unset the variable to use the built-in one."
+        ) from None

@@ -2,27 +2,36 @@
 
 from dataclasses import dataclass, field, replace
 from time import time
+from typing import Any
 
 STAGES = ("Measuring the original", "Reading calibration data", "Compressing", "Measuring the result", "Writing examples")
+FIRST_MEASUREMENT, _, COMPRESSING, LAST_MEASUREMENT, _ = STAGES
+OUTSIDE = {"queued": "Waiting in another program", "running": "Running in another program", "done": "Done", "cancelled": "Cancelled"}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One stage at a time. ``seen`` keeps the seconds of the stages before, to foretell those to come."""
+    """One stage after the other. Times are seconds since 1970 on one clock."""
 
     stage: str = "Waiting for its turn"
     done: int = 0
     total: int = 0
-    began: float = field(default_factory=time)  # of the stage, seconds since 1970
-    now: float = field(default_factory=time)
-    seen: dict[str, float] = field(default_factory=dict)
+    overall: float = 0.0  # of the whole run, 0 to 1, stages counted alike; never goes back
+    began: float = field(default_factory=time)  # the stage
+    told: float = field(default_factory=time)  # the last news
+    seen: dict[str, float] = field(default_factory=dict)  # seconds of the stages before
 
-    def after(self, event: dict) -> "Progress":
-        """The progress once a worker's message has arrived."""
-        news = {"done": event["done"], "total": event["total"], "now": event["time"]}
-        if event["stage"] == self.stage:
-            return replace(self, **news)
-        return replace(self, **news, stage=event["stage"], began=event["time"], seen=self.seen | {self.stage: event["time"] - self.began})
+    @classmethod
+    def outside(cls, status: str) -> "Progress":
+        """Of a run that this program does not follow, which has that status."""
+        return cls(OUTSIDE.get(status, "Not finished"), overall=float(status == "done"))
+
+    def after(self, news: dict[str, Any]) -> "Progress":
+        """Once a worker's message has arrived: its stage, done, total and time."""
+        now = replace(self, stage=news["stage"], done=news["done"], total=news["total"], told=news["time"])
+        if now.stage != self.stage:
+            now = replace(now, began=now.told, seen=self.seen | {self.stage: now.told - self.began})
+        return replace(now, overall=max(self.overall, now.whole))
 
     @property
     def share(self) -> float:
@@ -30,27 +39,37 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     @property
-    def overall(self) -> float:
-        """Of the whole run, 0 to 1, stages counted alike."""
-        place = STAGES.index(self.stage) if self.stage in STAGES else 0
-        return min(1.0, (place + self.share) / len(STAGES))
+    def whole(self) -> float:
+        """Of the run, were it in the order of STAGES; 0 in a stage that is not among them."""
+        return (STAGES.index(self.stage) + self.share) / len(STAGES) if self.stage in STAGES else 0.0
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Of this stage from its own pace, plus the final measurement, which takes what the first one took. None: too early to say."""
-        if self.share < 0.02:
+    def stage_seconds_left(self, now: float) -> float | None:
+        """At the pace so far. None: too early to say, or overdue."""
+        if self.share < 0.02 or self.told <= self.began:
             return None
-        left = (self.now - self.began) / self.share * (1 - self.share)
-        ahead = self.stage not in STAGES[3:]
-        return left + (self.seen.get(STAGES[0], 0.0) if ahead and self.stage != STAGES[0] else (left + self.now - self.began if ahead else 0.0))
+        left = (self.told - self.began) * (1 / self.share - 1) - (now - self.told)
+        return left if left >= 0 else None
 
-    def sentence(self) -> str:
+    def seconds_left(self, now: float) -> float | None:
+        """Of the whole run, once it is known what comes: the last measurement takes what the first took. None: nobody can say."""
+        left = self.stage_seconds_left(now)
+        ahead = {COMPRESSING: self.seen.get(FIRST_MEASUREMENT), LAST_MEASUREMENT: 0.0}.get(self.stage)
+        return left + ahead if left is not None and ahead is not None else None
+
+    def sentence(self, now: float | None = None) -> str:
         """Such as "Compressing · 12 of 28 · about 9 s left"."""
-        counted = f" · {self.done} of {self.total}" if self.total else ""
-        left = self.seconds_left
-        return self.stage + counted + (f" · about {duration(left)} left" if left is not None else "")
+        now = time() if now is None else now
+        run, stage = self.seconds_left(now), self.stage_seconds_left(now)
+        counted = [f"{self.done} of {self.total}"] if self.total else []
+        left = [f"about {duration(run)} left"] if run is not None else [f"about {duration(stage)} left in this step"] if stage is not None else []
+        return " · ".join([self.stage, *counted, *left])
 
 
 def duration(seconds: float) -> str:
+    """To the second up to ten minutes, to the minute beyond."""
     whole = max(1, round(seconds))
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 60} min" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,7 +1,7 @@
 """What a worker is sent: the name of a function and plain arguments. Importing this imports neither torch nor a screen."""
 
+import importlib
 import logging
-import os
 import pkgutil
 import time
 import traceback
@@ -11,11 +11,50 @@ from typing import Any
 
 from engine.errors import PlainError
 
+NO_MEMORY = "There was not enough memory for this ({place}); choose a smaller model, fewer tokens or a shorter context."
+SECONDS_BETWEEN_REPORTS = 0.1
+SECONDS_BETWEEN_LOOKS = 0.5  # at whether somebody cancelled: a round trip to the scheduler
+
 
 def call(name: str, arguments: dict[str, Any]) -> Any:
     """Runs in a worker: the answer of a function by its name."""
     with plainly():
         return pkgutil.resolve_name(name)(**arguments)
+
+
+def warmed(module: str) -> None:
+    """Runs in a worker that waits: the seconds of importing torch, before somebody waits for them."""
+    importlib.import_module(module)
+
+
+def run_recipe(recipe: dict, run: str) -> Any:
+    """Runs in a worker: a whole run, with its progress sent to the topic of its name."""
+    wire = Wire(run)
+    wire.report("Starting", 0, 0)
+    with plainly():
+        return pkgutil.resolve_name("engine.work.jobs:run_job")(recipe, run, wire.report, wire.cancelled)
+
+
+class Wire:
+    """What a run tells the app and hears from it."""
+
+    def __init__(self, run: str):
+        from distributed import Event, get_worker
+
+        self.run, self.worker, self.event = run, get_worker(), Event(f"cancel-{run}")
+        self.stage, self.told, self.looked, self.stop = "", 0.0, 0.0, False
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Every stage's beginning and end; in between, as often as somebody could read it."""
+        if stage == self.stage and done < total and time.monotonic() - self.told < SECONDS_BETWEEN_REPORTS:
+            return
+        self.stage, self.told = stage, time.monotonic()
+        self.worker.log_event(self.run, {"stage": stage, "done": done, "total": total, "time": time.time()})
+
+    def cancelled(self) -> bool:
+        if time.monotonic() - self.looked > SECONDS_BETWEEN_LOOKS:
+            self.looked, self.stop = time.monotonic(), self.event.is_set()
+        return self.stop
 
 
 @contextmanager
@@ -25,30 +64,17 @@ def plainly() -> Iterator[None]:
         yield
     except PlainError as error:
         raise type(error)(str(error)) from None
-    except MemoryError:
-        raise PlainError("There was not enough memory; choose a smaller model, fewer tokens or a shorter context.") from None
     except Exception as error:
+        if place := where_memory_ran_out(error):
+            raise PlainError(NO_MEMORY.format(place=place)) from None
         logging.getLogger("compression-explorer").error(traceback.format_exc())
-        raise PlainError(
-            f"Something went wrong that should not have ({type(error).__name__}: {str(error)[:200]}); the log has the details."
-        ) from None
+        said = f"{type(error).__name__}: {str(error)[:200]}"
+        raise PlainError(f"Something went wrong that should not have ({said}); the app's terminal has the details. Please report it.") from None
 
 
-def run_recipe(recipe: dict, run_id: str) -> Any:
-    """Runs in a worker: a whole run, with its progress sent to the topic of its name."""
-    from distributed import Event, get_worker
-
-    worker, event = get_worker(), Event(f"cancel-{run_id}")
-    looked = {"at": 0.0, "set": False}
-
-    def report(stage: str, done: int, total: int) -> None:
-        worker.log_event(run_id, {"stage": stage, "done": done, "total": total, "time": time.time(), "pid": os.getpid()})
-
-    def cancelled() -> bool:
-        # a look costs a round trip to the scheduler, so twice a second is enough
-        if time.monotonic() - looked["at"] > 0.5:
-            looked.update(at=time.monotonic(), set=event.is_set())
-        return looked["set"]
-
-    with plainly():
-        return pkgutil.resolve_name("engine.work.jobs:run_job")(recipe, run_id, report, cancelled)
+def where_memory_ran_out(error: Exception) -> str:
+    """Torch says it with classes that must not be imported here, and with plain RuntimeErrors."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return "on the GPU"
+    refused = isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return "on this machine" if refused else ""

@@ -3,6 +3,7 @@
 import os
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -11,17 +12,18 @@ from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import Forecast, LayerView, ModelView, WhatIf
-from engine.results.tables import ChannelRow, HistogramRow, LayerRow, LevelRow, SpectrumRow, table
-from engine.work.layers import Layer, chosen
+from engine.results.tables import HistogramRow, LayerRow, LevelRow, SpectrumRow, table
+from engine.work.layers import Layer, blocks_of, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.spectrum import spectrum
-from engine.work.methods import compress, plan, predicted_bytes
+from engine.work.methods import blueprint, compress, plan
 from engine.work.models import resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.quiet import ready
+from engine.work.stored.files import file_bytes
+from engine.work.stored.weights import Stored
 
 LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is judged on its first rows
-HEADER_BYTES = 400  # of a file, for each layer in it
 MODELS_AT_HAND = 3
 _models: OrderedDict[tuple, Opened] = OrderedDict()
 _spectra: dict[tuple, object] = {}
@@ -58,7 +60,7 @@ def model_view(model: str) -> ModelView:
         folder.kind,
         at.parameters,
         folder.size_bytes,
-        table(map(kept_row, at.layers), LayerRow),
+        table((kept_row(layer, at.held_bytes(layer)) for layer in at.layers), LayerRow),
         folder.notes,
     )
 
@@ -72,7 +74,7 @@ def layer_view(model: str, layer: str) -> LayerView:
         _spectra[*key, layer] = table(spectrum(layer, weight), SpectrumRow)
     return LayerView(
         table(histogram_rows(layer, "original", weight, weight.min().item(), weight.max().item()), HistogramRow),
-        table(Judged(known, weight, weight).channels(), ChannelRow),
+        Judged(known, weight, weight).channels(),
         _spectra[*key, layer],
     )
 
@@ -86,38 +88,42 @@ def what_if(model: str, layer: str, step: dict) -> WhatIf:
     how = Recipe.of({"steps": [step]}).steps[0]
     rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
     stored = compress(how, weight[:rows].contiguous())
-    part = Layer(known.name, known.kind, tuple(weight[:rows].shape), known.itemsize, known.tied_to)
+    part = replace(known, shape=(rows, *known.shape[1:]))
     judged = Judged(part, weight[:rows], stored.dense())
     return WhatIf(
         judged.row(stored, how.technique),
         table(judged.histogram(), HistogramRow),
         table(level_rows(layer, stored), LevelRow),
-        table(judged.channels(), ChannelRow),
+        judged.channels(),
         (time.perf_counter() - began) * 1000,
         judged.original.numel(),
     )
 
 
 def forecast(recipe: dict) -> Forecast:
-    """Size to the byte (file headers to a few hundred), and time from the speed of this machine's matrix product."""
+    """Size to the byte, unless scales turn out to need float32; time from the speed of this machine's matrix product."""
     ready()
     asked = Recipe.of(recipe)
     folder = resolve(asked.model)
     _, at = at_hand(asked.model)
     targets = chosen(at.layers, asked.layers) if asked.steps else []
-    sizes = predicted_sizes(asked.steps[0], targets) if asked.steps else {}
-    kept = sum(layer.original_bytes for layer in at.layers if not layer.tied_to and layer.name not in sizes)
-    plain = sum(value.nbytes for value in at.plain.values())
-    headers = HEADER_BYTES * (len(sizes) + len({layer.block for layer in at.layers}))
-    size = sum(sizes.values()) + kept + plain + headers
-    parameters = sum(layer.parameters for layer in targets)
-    bits = sum(sizes.values()) * 8 / parameters if targets else 0.0
-    return Forecast(size, bits, folder.size_bytes / size, seconds_of(asked, at.parameters, parameters), len(targets))
+    plans = blueprints(asked.steps[0], targets) if asked.steps else {}
+    size = written_bytes(at, plans) if plans else folder.size_bytes
+    counted = targets or [layer for layer in at.layers if not layer.tied_to]
+    parameters = sum(layer.parameters for layer in counted)
+    bits = sum(plans[layer.name].nbytes if plans else at.held_bytes(layer) for layer in counted) * 8 / parameters
+    return Forecast(size, bits, folder.size_bytes / size, seconds_of(asked, at.parameters, parameters if plans else 0), len(targets))
 
 
-def predicted_sizes(how: Technique, targets: list[Layer]) -> dict[str, int]:
+def blueprints(how: Technique, targets: list[Layer]) -> dict[str, Stored]:
     settings = plan(how, targets)
-    return {layer.name: predicted_bytes(settings[layer.name], layer.matrix_shape) for layer in targets}
+    return {layer.name: blueprint(settings[layer.name], layer.matrix_shape) for layer in targets}
+
+
+def written_bytes(at: Opened, plans: dict[str, Stored]) -> int:
+    """Of all files of a run that stores some layers as planned and keeps the others."""
+    held = {layer.name: at.model.get_submodule(layer.name).stored for layer in at.layers} | plans
+    return sum(file_bytes({layer.name: held[layer.name] for layer in block}) for block in blocks_of(at.layers)) + file_bytes({}, at.plain)
 
 
 def seconds_of(asked: Recipe, parameters: int, compressed: int) -> float:
@@ -132,10 +138,12 @@ def seconds_of(asked: Recipe, parameters: int, compressed: int) -> float:
 @lru_cache(maxsize=1)
 def cpu_pace() -> float:
     """Operations a second of a float32 matrix product here; about half of it is left for a model."""
-    a, began = torch.randn(512, 512), time.perf_counter()
+    a, best = torch.randn(512, 512), float("inf")
     for _ in range(10):
+        began = time.perf_counter()
         a @ a
-    return 0.5 * 10 * 2 * 512**3 / (time.perf_counter() - began)
+        best = min(best, time.perf_counter() - began)
+    return 0.25 * 2 * 512**3 / best
 
 
 def doctor() -> dict:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -46,16 +47,27 @@ class Layer:
         return self.parameters * self.itemsize
 
 
+def compressible(module: nn.Module) -> bool:
+    """Whether ``Unpacking`` can stand in for it. A convolution that pads with anything but zeros stays as it is."""
+    return type(module) in KINDS and getattr(module, "padding_mode", "zeros") == "zeros"
+
+
 def layers_of(model: nn.Module) -> list[Layer]:
     """Every compressible layer in the model's order. Of tied ones the first holds the tensor."""
     holders: dict[int, str] = {}
     found = []
     for name, module in model.named_modules():
-        if type(module) in KINDS:
+        if compressible(module):
             weight = module.weight
             holder = holders.setdefault(id(weight), name)
             found.append(Layer(name, KINDS[type(module)], shape_of(module), weight.itemsize, "" if holder == name else holder))
     return found
+
+
+def blocks_of(layers: list[Layer]) -> list[list[Layer]]:
+    """The layers that hold a tensor, block by block: what is compressed and written together."""
+    blocks = groupby((layer for layer in layers if not layer.tied_to), key=lambda layer: layer.block)
+    return [list(block) for _, block in blocks]
 
 
 def shape_of(module: nn.Module) -> tuple[int, ...]:

@@ -1,34 +1,34 @@
 """Recipe in, result out: measure the original, compress block by block, measure what was written."""
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from engine.catalog.technique import Technique
 from engine.errors import Cancelled, PlainError
 from engine.recipe import Recipe
+from engine.results import disk
 from engine.results.outcome import Outcome
 from engine.results.record import Summary
-from engine.results.tables import ROWS, Tables, table
-from engine.work.layers import Layer, chosen
+from engine.results.tables import ROWS, ChannelRow, Tables, table
+from engine.work.layers import Layer, blocks_of, chosen
 from engine.work.measure.error import Judged, kept_row, level_rows
 from engine.work.measure.inputs import sampled_inputs
-from engine.work.measure.memory import peak_rss_bytes, reset_peak
+from engine.work.measure.memory import give_back, peak_rss_bytes, reset_peak
 from engine.work.methods import compress, plan
-from engine.work.models import Folder, resolve
+from engine.work.models import Folder, check_finite, resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.samples import sample_rows
 from engine.work.scores import baseline_scores, result_scores
-from engine.work.stored.files import PackedFolder
+from engine.work.stored.files import PackedFolder, plainly_written
 from engine.work.stored.weights import Stored
 from engine.work.tasks import Measured, calibration_batches, evaluate, measured_once
 
@@ -52,7 +52,11 @@ class Bench:
 
     def measured(self, model: nn.Module, folder: Folder, stage: str) -> Measured:
         device, _ = compute_place(self.recipe)
-        return evaluate(self.recipe.task, model, folder, device, lambda _, done, total: self.report(stage, done, total), self.cancelled)
+
+        def told(inner: str, done: int, total: int) -> None:
+            self.report(stage if inner.startswith("Measuring") else inner, done, total)
+
+        return evaluate(self.recipe.task, model, folder, device, told, self.cancelled)
 
 
 @dataclass
@@ -60,14 +64,16 @@ class Rows:
     """Table rows as they come in, layer by layer."""
 
     layers: list = field(default_factory=list)
-    channels: list = field(default_factory=list)
+    channels: list = field(default_factory=list)  # a table a layer
     histograms: list = field(default_factory=list)
     levels: list = field(default_factory=list)
     ledger: list = field(default_factory=list)
     samples: list = field(default_factory=list)
 
     def tables(self) -> Tables:
-        return Tables(**{name: table(getattr(self, name), row) for name, row in ROWS.items()})
+        tables = {name: table(getattr(self, name), row) for name, row in ROWS.items() if name != "channels"}
+        channels = pd.concat(self.channels, ignore_index=True) if self.channels else table((), ChannelRow)
+        return Tables(**tables, channels=channels)
 
 
 def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Report = Bench.report, cancelled=Bench.cancelled) -> Outcome:
@@ -76,11 +82,11 @@ def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Repo
     reset_peak()
     torch.manual_seed(recipe.seed)
     bench = Bench(recipe, resolve(recipe.model, lambda text: report(text, 0, 0)), report, cancelled)
-    check(bench)
+    check(bench, save)
     original = opened(bench.folder, *compute_place(recipe))
     targets = chosen(original.layers, recipe.layers) if recipe.steps else []
-    baseline = measured_once(recipe, bench.folder, lambda: bench.measured(original.model, bench.folder, "Measuring the original"))
     with working_folder(save) as out:
+        baseline = measured_once(recipe, bench.folder, lambda: bench.measured(original.model, bench.folder, "Measuring the original"))
         rows, packed, seconds = compressed_folder(bench, original, targets, out)
         result, size = measured_result(bench, original, packed, baseline, rows)
     before = baseline_scores(bench.folder, original, targets, baseline)
@@ -102,7 +108,7 @@ def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Repo
     return Outcome(summary, rows.tables())
 
 
-def check(bench: Bench) -> None:
+def check(bench: Bench, save: Path | None) -> None:
     """Refuse before anything heavy is done."""
     if bench.folder.kind != bench.recipe.task.kind:
         raise PlainError(
@@ -111,37 +117,55 @@ def check(bench: Bench) -> None:
         )
     if bench.folder.packed and bench.recipe.steps:
         raise PlainError(f"{bench.recipe.model} is already compressed; start from the original model, or leave out the steps to measure it.")
+    if save and not bench.recipe.steps:
+        raise PlainError("The recipe has no steps, so there is nothing to save; add a step, or leave --save out.")
+    check_finite(bench.folder)
 
 
 @contextmanager
 def working_folder(save: Path | None) -> Iterator[Path]:
     """Where the compressed model is written: kept when asked for, else gone afterwards."""
     if save:
-        yield save
-        return
-    folder = Path(tempfile.mkdtemp(prefix="compression-explorer-"))
+        with claimed(save):
+            yield save
+    else:
+        with tempfile.TemporaryDirectory(prefix="compression-explorer-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+
+
+@contextmanager
+def claimed(save: Path) -> Iterator[None]:
+    """A new or empty folder to write to; left as it was found when the run does not finish. Raises PlainError for any other."""
+    with plainly_written(save):
+        new = not save.exists()
+        save.mkdir(parents=True, exist_ok=True)
+        empty = not any(save.iterdir())
+    if not empty:
+        raise PlainError(f"The folder {str(save)!r} is not empty; give an empty or a new one to save into.")
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield
+    except BaseException:
+        for path in [*save.iterdir(), *([save] if new else [])]:
+            disk.remove(path)
+        raise
 
 
 def compressed_folder(bench: Bench, original: Opened, targets: list[Layer], out: Path) -> tuple[Rows, PackedFolder | None, float]:
     """Compress and write block by block; without steps nothing is written."""
     rows, began = Rows(), time.perf_counter()
     if not bench.recipe.steps:
-        rows.layers.extend(kept_row(layer) for layer in original.layers)
+        rows.layers.extend(kept_row(layer, original.held_bytes(layer)) for layer in original.layers)
         return rows, None, 0.0
     inputs = surveyed(bench, original)
-    packed = PackedFolder(out, bench.folder.path, bench.recipe.model_dump(mode="json"))
+    packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     settings = plan(bench.recipe.steps[0], targets)
     began = time.perf_counter()
-    for _, block in groupby(original.layers, key=lambda layer: layer.block):
-        stored = {layer.name: kept_or_compressed(bench, original, layer, settings, inputs, rows) for layer in block if not layer.tied_to}
-        packed.add(stored)
+    for block in blocks_of(original.layers):
+        packed.add({layer.name: kept_or_compressed(bench, original, layer, settings, inputs, rows) for layer in block})
     packed.add({}, original.plain)
     packed.finish()
-    rows.layers.extend(kept_row(layer) for layer in original.layers if layer.tied_to)
+    sizes = {row.name: row.size_bytes for row in rows.layers}
+    rows.layers.extend(kept_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to)
     rows.ledger.extend(packed.ledger_rows())
     return rows, packed, time.perf_counter() - began
 
@@ -160,17 +184,13 @@ def kept_or_compressed(
     bench: Bench, original: Opened, layer: Layer, settings: dict[str, Technique], inputs: dict[str, torch.Tensor], rows: Rows
 ) -> Stored:
     """One layer as it will be stored, and what it lost, noted in ``rows``."""
-    names = [each.name for each in original.layers]
-    bench.progress("Compressing", names.index(layer.name), len(names))
+    give_back()
+    bench.progress("Compressing", len(rows.layers), len(original.layers))
     held = original.model.get_submodule(layer.name).stored
     if layer.name not in settings:
-        rows.layers.append(kept_row(layer))
+        rows.layers.append(kept_row(layer, held.nbytes))
         return held
     weight = held.dense(torch.float32)
-    if not weight.isfinite().all():
-        raise PlainError(
-            f"{layer.name} holds NaN or infinite weights, so nothing measured on this model would mean anything; use an intact copy of it."
-        )
     stored = compress(settings[layer.name], weight)
     judge(Judged(layer, weight, stored.dense()), stored, settings[layer.name], inputs.get(layer.name), rows)
     return stored.to("cpu")
@@ -184,7 +204,7 @@ def judge(judged: Judged, stored: Stored, how: Technique, inputs: torch.Tensor |
     if row.relative_error == 0 and judged.original.any():
         raise PlainError(f"{row.name} came out exactly as it was, so it was compressed before; skip it under layers.skip, or use the original model.")
     rows.layers.append(row)
-    rows.channels.extend(judged.channels())
+    rows.channels.append(judged.channels())
     rows.histograms.extend(judged.histogram())
     rows.levels.extend(level_rows(row.name, stored))
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from html import escape
+from itertools import takewhile
 from textwrap import wrap
 
-LONGEST_ON_AXIS = 22
-LONGEST_LABEL = 26
+LONGEST_ON_AXIS = 26
+LONGEST_LABEL = 32
 
 
 def whole(name: str) -> str:
@@ -32,12 +33,19 @@ def wrapped(label: str, width: int = 44) -> str:
 def axis_of(names: Iterable[str]) -> dict:
     """Settings of an upright category axis, first name on top, that shows names shortened and keeps them whole underneath."""
     names = list(names)
+    shared = shared_start(names)
     ends = [len(names) - 0.5, -0.5]
     return {
         "range": ends,
         "type": "category",
         "tickmode": "array",
         "tickvals": names,
-        "ticktext": [shortened(n) for n in names],
+        "ticktext": [shortened(n.removeprefix(shared)) for n in names],
         "categoryarray": names,
     }
+
+
+def shared_start(names: list[str]) -> str:
+    """What every name begins with, up to a dot: "model.layers.". Empty for a single name."""
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return "".join(f"{words[0]}." for words in takewhile(lambda words: len(set(words)) == 1, columns)) if len(names) > 1 else ""

@@ -45,7 +45,7 @@ def milestones(singular: pd.DataFrame) -> go.Scatter:
     """Where half, nine tenths and ninety-nine hundredths of the energy are reached."""
     rows = reached(singular)
     words = [f"{share:.0%}: rank {row.index}" for share, row in rows]
-    sides = ["bottom left" if row.index > singular["index"].max() / 2 else "bottom right" for _, row in rows]
+    sides = ["top left" if row.index > singular["index"].max() / 2 else "bottom right" for _, row in rows]
     look = {
         "mode": "markers+text",
         "marker": {"color": HIGHLIGHT, "size": 9},

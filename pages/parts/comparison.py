@@ -16,8 +16,8 @@ def pick_runs() -> list[RunRecord]:
     """Finished runs, by link (?runs=a,b) or by choice; the address always names the choice."""
     with plainly():
         finished = {record.id: record for record in session().records() if record.status == "done" and record.summary}
-    linked = [run for run in st.query_params.get(LINK, "").split(",") if run in finished]
-    before = [run for run in st.session_state.get("compared", linked) if run in finished] or linked or list(finished)[:2]
+    linked = [run for run in dict.fromkeys(st.query_params.get(LINK, "").split(",")) if run in finished]
+    before = [run for run in st.session_state.get("compared", linked) if run in finished] or linked or newest_of_one_model(finished)
     chosen = st.multiselect(
         "Runs", list(finished), before, format_func=lambda run: name_of(finished[run]), key="compare-runs", placeholder="Choose finished runs"
     )
@@ -27,17 +27,26 @@ def pick_runs() -> list[RunRecord]:
     return [finished[run] for run in chosen]
 
 
+def newest_of_one_model(finished: dict[str, RunRecord]) -> list[str]:
+    """The newest run and up to three earlier ones of its model: numbers that compare."""
+    models = [record.recipe.model for record in finished.values()]
+    return [run for run, record in finished.items() if record.recipe.model == models[0]][:4]
+
+
 def name_of(record: RunRecord) -> str:
     return f"{record.label} · {record.recipe.model.removeprefix('bundled:')} · {record.id}"
 
 
 def comparison_table(chosen: list[RunRecord]) -> None:
     frame = comparison(chosen).assign(
-        size_bytes=lambda t: t.size_bytes / 1e6, agreement=lambda t: 100 * t.agreement, quality_change_share=lambda t: 100 * t.quality_change_share
+        model=lambda t: t.model.str.removeprefix("bundled:"),
+        size_bytes=lambda t: t.size_bytes / 1e6,
+        agreement=lambda t: 100 * t.agreement,
+        quality_change_share=lambda t: 100 * t.quality_change_share,
     )
     numbers = {"size_bytes": ("Size (MB)", "%.2f"), "compression": ("Smaller by", "%.2fx"), "bits_per_weight": ("Bits per weight", "%.2f"),
                "quality_before": ("Before", "%.3f"), "quality_after": ("After", "%.3f"), "quality_change_share": ("Change", "%+.1f %%"),
-               "agreement": ("Agreement", "%.1f %%"), "seconds": ("Seconds", "%.1f")}  # fmt: skip
+               "agreement": ("Agreement", "%.1f %%")}  # fmt: skip
     columns = {name: st.column_config.NumberColumn(title, format=form) for name, (title, form) in numbers.items()}
     words = {"label": "Setting", "model": "Model", "quality_name": "Measure"}
     shown = frame[["label", "model", "quality_name", *numbers]]

@@ -15,7 +15,18 @@ def forecast_line(recipe: Recipe) -> None:
     except PlainError as error:
         said(str(error))
         return
+    known = seconds_before(recipe)
     st.markdown(
         f"**Forecast**: {megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller), {ahead.bits_per_weight:.2f} bits per weight "
-        f"in {ahead.layers} layers, about {seconds(max(1.0, ahead.seconds))}"
+        f"in {ahead.layers} layers, about {seconds(max(1.0, known or ahead.seconds))}"
     )
+
+
+def seconds_before(recipe: Recipe) -> float | None:
+    """What the last run of this model and task took on this machine: a better guess than any formula."""
+    try:
+        records = session().records()
+    except PlainError:
+        return None
+    alike = (run for run in records if run.summary and run.recipe.model == recipe.model and run.recipe.task == recipe.task and run.recipe.steps)
+    return next((run.summary.seconds for run in alike), None)

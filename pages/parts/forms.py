@@ -13,10 +13,9 @@ def pick_technique(family: str) -> type[Technique]:
     """One technique of a family; remembered."""
     names = [name for name, how in TECHNIQUES.items() if how.family == family]
     before = st.session_state.get(f"technique-{family}", names[0])
-    chosen = st.segmented_control(
-        "Technique", names, default=before, format_func=lambda name: TECHNIQUES[name].title, key=f"pick-{family}", required=True
-    )
-    st.session_state[f"technique-{family}"] = chosen = chosen or before
+    titles = {name: TECHNIQUES[name].title for name in names}
+    chosen = st.selectbox("Technique", names, names.index(before), format_func=titles.get, key=f"pick-{family}", help="Type to search.")
+    st.session_state[f"technique-{family}"] = chosen
     st.caption(TECHNIQUES[chosen].summary)
     return TECHNIQUES[chosen]
 

@@ -11,12 +11,17 @@ from pages.parts.state import model, session
 OTHER = "Another model…"
 
 
+def choose_model(reference: str) -> None:
+    """Called before the page is drawn anew (``on_click``): a widget's state cannot be set once it stands."""
+    st.session_state["model"] = st.session_state["model-choice"] = reference
+
+
 def pick_model() -> None:
     """Bundled models by name, or any Hub id or directory."""
     current, names = model(), [bundled.reference for bundled in BUNDLED.values()]
     titles = {bundled.reference: f"{bundled.title} ({bundled.name})" for bundled in BUNDLED.values()}
-    at = names.index(current) if current in names else len(names)
-    chosen = st.selectbox("Model", [*names, OTHER], at, format_func=lambda name: titles.get(name, name), key="model-choice")
+    st.session_state.setdefault("model-choice", current if current in names else OTHER)
+    chosen = st.selectbox("Model", [*names, OTHER], format_func=lambda name: titles.get(name, name), key="model-choice")
     if chosen == OTHER:
         given = st.text_input("Hub id or directory", "" if current in names else current, placeholder="HuggingFaceTB/SmolLM2-135M", key="model-text")
         chosen = given.strip() or current

@@ -42,26 +42,30 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
 def headline(record: RunRecord, tables: Tables) -> None:
     """Four numbers, each with its change."""
     before, after = record.summary.baseline, record.summary.result
-    size, quality, bits, worst = st.columns(4)
-    size.metric(
-        "Size of the files", megabytes(after.size_bytes), f"{after.compression:.2f}x smaller than {megabytes(before.size_bytes)}", "off", border=True
-    )
-    name, was, now = quality_of(before, after)
-    better = "inverse" if name == "Perplexity" else "normal"
-    quality.metric(
-        name,
-        f"{now:.2f}" if name == "Perplexity" else percent(now),
-        f"{change(was, now)} from {was:.2f}" if name == "Perplexity" else f"{100 * (now - was):+.1f} points",
-        better,
-        border=True,
-    )
-    bits.metric("Bits per weight", f"{after.bits_per_weight:.2f}", f"was {before.bits_per_weight:.2f}", "off", border=True)
+    size, quality, bits, worst = st.columns([3, 3, 3, 4])  # the last holds a layer's name
+    metric(size, "Size of the files", megabytes(after.size_bytes), f"{after.compression:.2f}x, from {megabytes(before.size_bytes)}")
+    quality_metric(quality, before, after)
+    metric(bits, "Bits per weight", f"{after.bits_per_weight:.2f}", f"from {before.bits_per_weight:.2f}", "In the layers that were compressed.")
     layer = worst_layer(tables.layers)
-    lost = tables.layers.set_index("name").relative_error.get(layer, float("nan"))
-    worst.metric(
-        "Hardest hit layer", layer.removeprefix("model.") or "none", f"relative error {percent(lost)}" if layer else None, "off", border=True
-    )
+    row = tables.layers[tables.layers.name == layer]
+    error = row.output_error.fillna(row.relative_error).iloc[0] if layer else float("nan")
+    metric(worst, "Hardest hit layer", percent(error), layer.removeprefix("model.") or "none", f"{layer}: error of its output, or of its weights.")
     st.caption(escaped(protocol_of(record)))
+
+
+def metric(place, title: str, value: str, change: str, about: str | None = None, colour: str = "off") -> None:
+    place.metric(title, value, change, colour, delta_arrow="off", help=about, border=True)
+
+
+def quality_metric(place, before: Scores, after: Scores) -> None:
+    """Red for worse, green for better, and the sign in words."""
+    name, was, now = quality_of(before, after)
+    if name == "Perplexity":
+        metric(place, name, f"{now:.2f}", f"{change(was, now)} from {was:.2f}", "Lower is better.", "red" if now > was else "green")
+    else:
+        metric(
+            place, name, percent(now), f"{100 * (now - was):+.1f} points from {percent(was)}", "Higher is better.", "red" if now < was else "green"
+        )
 
 
 def quality_of(before: Scores, after: Scores) -> tuple[str, float, float]:

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.recipe import Recipe
 from engine.results.record import FINISHED, RunRecord
 from pages.parts.plainly import escaped, plainly, said
 from pages.parts.results import show_results
@@ -14,6 +15,29 @@ SAYS = {
     "interrupted": "This run was interrupted.",
     "unreadable": "This run cannot be read.",
 }
+
+
+def current_run() -> str | None:
+    """The run to show: the one started here, the one in the address (after a refresh), or one that is under way."""
+    run = st.session_state.get("run") or st.query_params.get("run") or under_way()
+    if not run or not exists(run):
+        st.session_state.pop("run", None)
+        return None
+    st.session_state["run"] = st.query_params["run"] = run
+    return run
+
+
+def under_way() -> str | None:
+    with plainly():
+        return next((record.id for record in session().records() if record.status not in FINISHED), None)
+
+
+def exists(run: str) -> bool:
+    """Not when it was deleted meanwhile, or the address names none."""
+    try:
+        return bool(session().record(run))
+    except PlainError:
+        return False
 
 
 def run_card(run: str, key: str = "card") -> None:
@@ -64,9 +88,10 @@ def ended(record: RunRecord, key: str) -> None:
             st.rerun()
 
 
-def start(recipe) -> str:
-    """Submit a recipe and remember the run as the one to show. Returns its id."""
+def start(recipe: Recipe) -> None:
+    """Submit a recipe and remember the run as the one to show."""
     with plainly():
         record = session().submit(recipe)
-    st.session_state["run"] = record.id
-    return record.id
+    if record.status == "done":
+        st.toast("This was run before: here is its result. Delete it under Runs to measure anew.")
+    st.session_state["run"] = st.query_params["run"] = record.id

@@ -21,7 +21,7 @@ WORDS = {
 
 
 def run_table(records: list[RunRecord]) -> RunRecord | None:
-    """All runs in a table; the chosen one, if any."""
+    """All runs in a table; the chosen one, else the last one opened, if any."""
     event = st.dataframe(
         pd.DataFrame([row_of(record) for record in records]),
         hide_index=True,
@@ -29,11 +29,17 @@ def run_table(records: list[RunRecord]) -> RunRecord | None:
         on_select="rerun",
         selection_mode="single-row",
         key="runs-table",
+        placeholder="",
         column_config={
+            "technique": st.column_config.TextColumn("Setting", width="medium"),
+            "model": "Model",
+            "status": "Status",
             "size": st.column_config.NumberColumn("Size (MB)", format="%.2f"),
-            "quality": st.column_config.NumberColumn("Quality after", format="%.3f"),
-            "before": st.column_config.NumberColumn("Quality before", format="%.3f"),
+            "measure": "Measure",
+            "before": st.column_config.NumberColumn("Before", format="%.3f"),
+            "quality": st.column_config.NumberColumn("After", format="%.3f"),
             "when": st.column_config.DatetimeColumn("When", format="distance"),
+            "run": "Run",
         },
     )
     rows = event.selection.rows
@@ -42,11 +48,13 @@ def run_table(records: list[RunRecord]) -> RunRecord | None:
 
 
 def row_of(record: RunRecord) -> dict:
-    row = {"run": record.id, "status": WORDS[record.status], "model": record.recipe.model, "technique": record.label, "when": record.created}
+    """Missing numbers are empty cells."""
+    names = {"technique": record.label, "model": record.recipe.model.removeprefix("bundled:"), "status": WORDS[record.status]}
+    when = {"when": record.created, "run": record.id}
     if record.summary is None:
-        return row | {"size": float("nan"), "measure": "", "before": float("nan"), "quality": float("nan")}
+        return names | {"size": float("nan"), "measure": "", "before": float("nan"), "quality": float("nan")} | when
     name, before, after = quality_of(record.summary.baseline, record.summary.result)
-    return row | {"size": record.summary.result.size_bytes / 1e6, "measure": name.lower(), "before": before, "quality": after}
+    return names | {"size": record.summary.result.size_bytes / 1e6, "measure": name.lower(), "before": before, "quality": after} | when
 
 
 def actions(record: RunRecord) -> None:

@@ -4,7 +4,7 @@ import streamlit as st
 
 from engine.catalog.models import BUNDLED
 from engine.catalog.tasks import Calibration, ImageClassification, LanguageModeling, TextClassification
-from engine.recipe import Layers, Recipe
+from engine.recipe import Recipe
 from engine.session import Session
 
 DEFAULT_MODEL = "bundled:docs-lm"
@@ -27,22 +27,25 @@ def options_of(technique: str) -> dict:
     return st.session_state.setdefault("options", {}).setdefault(technique, {})
 
 
+def choices_for(reference: str) -> dict:
+    """How a person wants a model measured: parts of a recipe."""
+    return st.session_state.setdefault("choices", {}).setdefault(reference, {})
+
+
 def recipe_for(step: dict | None, reference: str, kind: str) -> Recipe:
-    """The recipe a page would run: this model, the task that fits it, one step."""
-    return Recipe.of(
-        {
-            "model": reference,
-            "task": task_for(reference, kind).model_dump(),
-            "calibration": CALIBRATION.model_dump(),
-            "layers": Layers().model_dump(),
-            "steps": [step] if step else [],
-        }
-    )
+    """The recipe a page would run: this model, the task that fits it, one step. Raises PlainError for a choice that is not allowed."""
+    parts = {"model": reference, "task": task_for(reference, kind), "calibration": calibration_beside(reference), "steps": [step] if step else []}
+    return Recipe.of(parts | choices_for(reference))
 
 
-def task_for(reference: str, kind: str) -> LanguageModeling | TextClassification | ImageClassification:
-    """A bundled model's own task, or the bundled data for what the model does; a person's own data where given."""
+def task_for(reference: str, kind: str) -> dict:
+    """The fields of the task as chosen so far, allowed or not."""
     bundled = BUNDLED.get(reference.removeprefix("bundled:"))
-    chosen = st.session_state.get("data", {}).get(reference)
     task = bundled.task if bundled else TASKS[kind]()
-    return task.model_validate(task.model_dump() | chosen) if chosen else task
+    return task.model_dump() | choices_for(reference).get("task", {})
+
+
+def calibration_beside(reference: str) -> dict:
+    """Calibration windows no longer than those that quality is measured on."""
+    context = choices_for(reference).get("task", {}).get("context", CALIBRATION.context)
+    return CALIBRATION.model_copy(update={"context": min(CALIBRATION.context, max(2, context))}).model_dump()

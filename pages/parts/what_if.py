@@ -22,6 +22,9 @@ def what_if(view: ModelView, step: dict, key: str) -> None:
         said(str(error))
         return
     numbers(answer)
+    whole = int(layers.parameters[layers.name == layer].iloc[0])
+    if answer.weights < whole:
+        st.caption(f"Judged on the layer's first {answer.weights:,} of {whole:,} weights, to keep up with the controls; a run judges them all.")
     show(WEIGHT_HISTOGRAM, answer.histogram, f"{key}-what-if", levels=answer.levels)
 
 
@@ -30,5 +33,5 @@ def numbers(answer: WhatIf) -> None:
     error.metric(
         "Relative error", percent(answer.row.relative_error), help="Size of the rounding error beside the size of the weights: |W - Ŵ| / |W|."
     )
-    noise.metric("Signal to noise (SQNR)", f"{answer.row.sqnr_db:.1f} dB", help="10 log10 of signal power over error power; 6 dB is one bit.")
+    noise.metric("Signal to noise", f"{answer.row.sqnr_db:.1f} dB", help="SQNR: 10 log10 of signal power over error power; 6 dB is one bit.")
     bits.metric("Bits per weight", f"{answer.row.bits_per_weight:.2f}", help="Codes, scales and zero points together.")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,13 @@ def accepted(model):
 
 
 steps = st.one_of(*(configs(technique) for technique in TECHNIQUES.values()))
+
+
+def composable(drawn):
+    """Whether each step may come after those before it."""
+    return all(first.family in second.after for first, second in combinations(drawn, 2))
+
+
 recipes = st.builds(
     Recipe,
     model=st.text(min_size=1, max_size=40),
@@ -69,7 +77,7 @@ recipes = st.builds(
     calibration=st.none() | configs(Calibration),
     seed=st.integers(0, 2**32 - 1),
     layers=configs(Layers),
-    steps=st.lists(steps, max_size=3).map(tuple),
+    steps=st.lists(steps, max_size=2).map(tuple).filter(composable),
     device=st.sampled_from(["auto", "cpu", "cuda"]),
     dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
 )
@@ -228,6 +236,19 @@ def test_a_refusal_says_where_what_and_what_instead(fields, sentence):
         assert Recipe.of(fields).seed == 1
     else:
         assert refused(fields) == sentence
+
+
+def test_a_step_that_may_not_come_after_another_is_refused():
+    for first, second in product(TECHNIQUES.values(), repeat=2):
+        fields = {"steps": [{"technique": first().technique}, {"technique": second().technique}]}
+        if first.family in second.after:
+            assert len(Recipe.of(fields).steps) == 2
+        else:
+            assert refused(fields).lower() == f"steps: {second.title} cannot come after {first.title}; leave one of the two out.".lower()
+
+
+def test_nothing_is_quantized_twice():
+    assert all("quantization" not in technique.after for technique in TECHNIQUES.values() if technique.family == "quantization")
 
 
 def test_the_step_that_is_wrong_is_counted_as_people_count():

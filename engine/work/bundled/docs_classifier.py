@@ -2,7 +2,7 @@
 
 First it learns to fill in masked words on the same corpus (a classifier from scratch overfits), then to classify.
 
-    python -m engine.work.bundled.docs_classifier --tokens 12000000 --epochs 8 --checkpoint /tmp/docs-classifier.pt
+    python -m engine.work.bundled.docs_classifier --tokens 5500000 --epochs 3 --checkpoint /tmp/docs-classifier.pt
 """
 
 import argparse
@@ -36,13 +36,14 @@ CONFIG = BertConfig(
 
 
 def trained_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A lower-case WordPiece tokenizer of VOCABULARY pieces."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    """A lower-case byte-level BPE tokenizer of VOCABULARY pieces. (WordPiece comes out differently each time it is trained.)"""
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL, limit_alphabet=200, min_frequency=2)
+        texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
@@ -147,14 +148,15 @@ def pretrained(asked: argparse.Namespace, documents: list[Document], tokenizer: 
     print(f"{len(read):,} tokens to read", flush=True)
     model = BertForMaskedLM(CONFIG)
     look_near(model)
-    step_loss = torch.compile(masked_word_loss, dynamic=True) if asked.compile else masked_word_loss
+    if asked.compile:
+        model.bert.compile()
 
     @torch.no_grad()
     def held_out_loss() -> float:
         return sum(masked_word_loss(model, *masked_batch(held_out, -1 - step)).item() for step in range(8)) / 8
 
     schedule = Schedule(asked.tokens // (BATCH * WINDOW), asked.rate)
-    return model, train(model, lambda step: step_loss(model, *masked_batch(read, step)), held_out_loss, schedule, asked.checkpoint)
+    return model, train(model, lambda step: masked_word_loss(model, *masked_batch(read, step)), held_out_loss, schedule, asked.checkpoint)
 
 
 def fine_tuned(asked: argparse.Namespace, encoder: BertForMaskedLM, data: dict[Split, Encoded]) -> tuple[BertForSequenceClassification, Curve]:
@@ -178,9 +180,9 @@ def fine_tuned(asked: argparse.Namespace, encoder: BertForMaskedLM, data: dict[S
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--tokens", type=int, default=12_000_000, help="read while learning to fill in masked words")
+    options.add_argument("--tokens", type=int, default=5_500_000, help="read while learning to fill in masked words")
     options.add_argument("--rate", type=float, default=1e-3)
-    options.add_argument("--epochs", type=int, default=6)
+    options.add_argument("--epochs", type=int, default=3)
     options.add_argument("--fine-rate", type=float, default=2e-4)
     options.add_argument("--checkpoint", type=Path, default=Path("docs-classifier.pt"))
     options.add_argument("--compile", action="store_true", help="fuse the step (needs a C++ compiler)")

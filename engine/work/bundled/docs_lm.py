@@ -35,7 +35,9 @@ def trained_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=alphabet))
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END, model_max_length=512)
 
 
@@ -89,11 +91,11 @@ def main() -> None:
 
 
 def card(asked: argparse.Namespace, model: LlamaForCausalLM, curve: Curve, final: float, stream: int, data: str) -> str:
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters, flag = sum(p.numel() for p in model.parameters()), " --compile" if asked.compile else ""
     return f"""# docs-lm
 
 A causal language model of the Llama architecture ({CONFIG.num_hidden_layers} blocks, {CONFIG.hidden_size} wide,
-{CONFIG.num_attention_heads} heads sharing {CONFIG.num_key_value_heads} key/value heads, tied embeddings), {parameters:,} parameters, stored in bfloat16.
+- **Command**: `python -m engine.work.bundled.docs_lm --tokens {asked.tokens} --rate {asked.rate}{flag}`, seed 0.
 
 - **Data**: documentation strings of the packages pinned in `requirements.txt`, deduplicated, split by source file.
   {stream:,} training tokens, fingerprint `{data}`.

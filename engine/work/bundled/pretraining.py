@@ -55,7 +55,7 @@ def train(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first, curve = state["step"], Curve([tuple(point) for point in state["curve"]])
-    running, began = 0.0, time.perf_counter()
+    running, began = [], time.perf_counter()
     for step in range(first, schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
@@ -64,13 +64,13 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        running += loss.item() / every
+        running.append(loss.item())
         if (step + 1) % every == 0 or step + 1 == schedule.steps:
-            curve.points.append((step + 1, running, held_out()))
+            curve.points.append((step + 1, sum(running) / len(running), held_out()))
             save_checkpoint(checkpoint, model, optimizer, step + 1, curve)
             each = (time.perf_counter() - began) / (step + 1 - first)
             print(describe(curve.points[-1], schedule.steps, each), flush=True)
-            running = 0.0
+            running = []
     return curve
 
 

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+import pandas as pd
 import torch
 
-from engine.results.tables import NAN, ChannelRow, HistogramRow, LayerRow, LevelRow
+from engine.results.tables import NAN, HistogramRow, LayerRow, LevelRow
 from engine.work.layers import Layer
 from engine.work.stored.weights import Stored
 
 BINS = 96
+EXACT = 1 << 24  # torch counts in float32, which stops here
 
 
 @dataclass(frozen=True)
@@ -21,26 +25,31 @@ class Judged:
     original: torch.Tensor
     compressed: torch.Tensor
 
+    @cached_property
+    def missed(self) -> torch.Tensor:
+        return self.compressed - self.original
+
     def row(self, stored: Stored, technique: str, inputs: torch.Tensor | None = None) -> LayerRow:
         """``inputs``: (rows, in_) of the uncompressed model, for the output error."""
-        missed = self.compressed - self.original
-        relative = ratio(missed, self.original)
+        relative = ratio(self.missed, self.original)
         return LayerRow(
             **described(self.layer),
             technique=technique,
             size_bytes=stored.nbytes,
             bits_per_weight=stored.nbytes * 8 / self.layer.parameters,
             relative_error=relative,
-            output_error=output_error(inputs, missed, self.original),
+            output_error=output_error(inputs, self.missed, self.original),
             sqnr_db=-20 * math.log10(relative) if relative > 0 else math.inf,
-            largest_error=missed.abs().max().item(),
+            largest_error=max(extreme.abs().item() for extreme in self.missed.aminmax()),
         )
 
-    def channels(self) -> list[ChannelRow]:
+    def channels(self) -> pd.DataFrame:
+        """ChannelRow of every output channel; as columns, because a model has a million of them."""
         low, high = self.original.aminmax(dim=1)
-        lost = (self.compressed - self.original).norm(dim=1) / self.original.norm(dim=1).clamp_min(1e-30)
-        columns = zip(low.tolist(), high.tolist(), lost.tolist(), strict=True)
-        return [ChannelRow(self.layer.name, channel, *values) for channel, values in enumerate(columns)]
+        lost = self.missed.norm(dim=1) / self.original.norm(dim=1).clamp_min(1e-30)
+        numbers = {"minimum": low, "maximum": high, "relative_error": lost}
+        columns = {name: values.double().cpu().numpy() for name, values in numbers.items()}
+        return pd.DataFrame({"layer": self.layer.name, "channel": np.arange(len(low)), **columns})
 
     def histogram(self) -> Iterator[HistogramRow]:
         low = min(self.original.min().item(), self.compressed.min().item())
@@ -49,10 +58,11 @@ class Judged:
         yield from histogram_rows(self.layer.name, "compressed", self.compressed, low, high)
 
 
-def kept_row(layer: Layer) -> LayerRow:
-    """A layer that stays as it was."""
-    size = 0 if layer.tied_to else layer.original_bytes
-    return LayerRow(**described(layer), technique="", size_bytes=size, bits_per_weight=layer.itemsize * 8, relative_error=NAN)
+def kept_row(layer: Layer, held_bytes: int) -> LayerRow:
+    """A layer that stays as it was: dense, or as an earlier run stored it. ``held_bytes`` of a tied one are its holder's."""
+    bits = held_bytes * 8 / layer.parameters
+    sizes = dict.fromkeys(("original_bytes", "size_bytes"), 0 if layer.tied_to else held_bytes)
+    return LayerRow(**described(layer) | sizes, technique="", bits_per_weight=bits, relative_error=NAN)
 
 
 def described(layer: Layer) -> dict:
@@ -83,7 +93,8 @@ def output_error(inputs: torch.Tensor | None, missed: torch.Tensor, original: to
 def histogram_rows(layer: str, version: str, weight: torch.Tensor, low: float, high: float) -> list[HistogramRow]:
     """Counts of a weight's values in BINS even bins from ``low`` to ``high``."""
     low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
-    counts = torch.histc(weight.float(), BINS, low, high).long().tolist()
+    parts = weight.float().flatten().split(EXACT)
+    counts = sum(torch.histc(part, BINS, low, high).long() for part in parts).tolist()
     edges = torch.linspace(low, high, BINS + 1).tolist()
     return [HistogramRow(layer, version, *place) for place in zip(edges[:-1], edges[1:], counts, strict=True)]
 

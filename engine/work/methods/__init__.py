@@ -1,6 +1,6 @@
 """How each technique is done, one method per file. Importing this package registers them all with the stages."""
 
 from engine.work.methods.quantization import bitsandbytes, round_to_nearest
-from engine.work.methods.stages import compress, plan, predicted_bytes
+from engine.work.methods.stages import blueprint, compress, plan, predicted_bytes
 
-__all__ = ["bitsandbytes", "compress", "plan", "predicted_bytes", "round_to_nearest"]
+__all__ = ["bitsandbytes", "blueprint", "compress", "plan", "predicted_bytes", "round_to_nearest"]

@@ -3,7 +3,7 @@
 survey    what the method wants to know from data
 plan      one frozen setting for each layer: where global budgets are solved
 compress  one layer: what would be stored for it
-predicted_bytes  of that, before it is done
+blueprint what that will be, before it is done: tensors of the right shapes without values
 """
 
 from functools import singledispatch
@@ -28,6 +28,16 @@ def compress(how: Technique, weight: torch.Tensor) -> Stored:
 
 
 @singledispatch
+def blueprint(how: Technique, shape: tuple[int, int]) -> Stored:
+    """What ``compress`` will give for a weight of this shape; its tensors have no values (device meta)."""
+    raise TypeError(f"no method forecasts {type(how).__name__}")
+
+
+def sketch(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A tensor without values, for blueprints."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
 def predicted_bytes(how: Technique, shape: tuple[int, int]) -> int:
     """Bytes that ``compress`` will store for a weight of this shape."""
-    raise TypeError(f"no method forecasts {type(how).__name__}")
+    return blueprint(how, shape).nbytes

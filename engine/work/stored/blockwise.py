@@ -1,6 +1,7 @@
-"""The bitsandbytes formats as stored weights. Codes come from the library; becoming dense again is plain arithmetic here,
+"""The bitsandbytes formats as stored weights.
 
-because the library's own CPU path is wrong where a block does not divide a row.
+Codes come from the library; becoming dense again is plain arithmetic here, because the library's own CPU path is wrong
+where a block does not divide a row.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from typing import ClassVar, Literal
 
 import torch
 
-from engine.work.stored.packing import unpacked
 from engine.work.stored.weights import Stored
 
 # quantiles of the normal distribution, zero exact (QLoRA, arXiv:2305.14314, appendix E)
@@ -38,11 +38,11 @@ class FourBit(Stored):
 
     def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         count = self.shape[0] * self.shape[1]
-        # bitsandbytes fills the high half first
-        order = unpacked(self.codes, 4, 2 * len(self.codes)).view(-1, 2).flip(1).flatten()[:count]
-        values = torch.tensor(TABLES[self.format], device=order.device)[order.int()]
-        largest = self.block_absmax().repeat_interleave(self.block_size)[:count]
-        return values.mul_(largest).view(self.shape).to(dtype)
+        values = byte_values(self.format).to(self.codes.device)[self.codes.int()].flatten()[:count]
+        largest, edge = self.block_absmax(), count // self.block_size * self.block_size  # where a shorter last block begins
+        values[:edge].view(-1, self.block_size).mul_(largest[: count // self.block_size, None])
+        values[edge:].mul_(largest[-1])
+        return values.view(self.shape).to(dtype)
 
     def block_absmax(self) -> torch.Tensor:
         """(blocks,) float32"""
@@ -69,6 +69,13 @@ class RowInt8(Stored):
 
     def levels(self) -> torch.Tensor:
         return torch.arange(-127, 128) * (self.absmax.median().cpu() / 127)
+
+
+@lru_cache
+def byte_values(format: Literal["nf4", "fp4"]) -> torch.Tensor:
+    """The two levels a byte stands for, the high half's first.  (256, 2)"""
+    table = torch.tensor(TABLES[format])
+    return torch.stack([table.repeat_interleave(16), table.repeat(16)], dim=1)
 
 
 @lru_cache(maxsize=1)

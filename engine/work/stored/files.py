@@ -6,50 +6,55 @@ The bytes of these files are the size that is reported. Beside them stand the mo
 
 import json
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from engine import __version__
 from engine.errors import PlainError
 from engine.results.tables import LedgerRow
+from engine.work.folders import Folder
 from engine.work.stored.weights import Stored, restored
 
 MARK = "compression.json"
+DTYPES = {  # what safetensors calls them, in the order in which it writes them
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16", torch.float16: "F16",
+    torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 CARRIED = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*")
 
 
 class PackedFolder:
-    """Written block by block, so that no more than a block is held in memory."""
+    """Written block by block into an empty folder, so that no more than a block is held in memory."""
 
-    def __init__(self, folder: Path, source: Path, recipe: dict[str, Any]):
+    def __init__(self, folder: Path, source: Folder, recipe: dict[str, Any]):
         self.folder, self.blocks = folder, 0
-        self.ledger: dict[str, dict[str, int]] = defaultdict(dict)  # layer -> part -> bytes
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
-            raise PlainError(f"{folder} already holds a model; give an empty or a new folder.")
-        for path in {path for pattern in CARRIED for path in source.glob(pattern) if "index" not in path.name and path.name != MARK}:
-            shutil.copyfile(path, folder / path.name)
-        (folder / MARK).write_text(json.dumps({"format": 1, "engine": __version__, "recipe": recipe}, indent=1))
+        self.ledger: dict[str, Counter[str]] = defaultdict(Counter)  # layer -> part -> bytes
+        with plainly_written(folder):
+            for path in {path for pattern in CARRIED for path in source.path.glob(pattern) if "index" not in path.name and path.name != MARK}:
+                shutil.copyfile(path, folder / path.name)
+            # the file's dtype: config.json may say another, or none
+            config = json.loads((source.path / "config.json").read_bytes()) | {"dtype": source.dtype}
+            (folder / "config.json").write_text(json.dumps(config, indent=1))
+            (folder / MARK).write_text(json.dumps({"format": 1, "engine": __version__, "recipe": recipe}, indent=1))
 
     def add(self, layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> None:
         """One more file: the stored layers of a block, and tensors that belong to no layer."""
         plain = plain or {}
-        tensors = {f"{name}.weight.{part}": value for name, stored in layers.items() for part, value in stored.tensors().items()}
-        settings = {name: stored.settings() for name, stored in layers.items()}
         path = self.folder / f"model-{self.blocks + 1:05d}.safetensors"
-        save_file({k: v.contiguous() for k, v in (tensors | plain).items()}, path, metadata={"format": "pt", "layers": json.dumps(settings)})
+        tensors = {name: value.contiguous() for name, value in tensors_of(layers, plain).items()}
+        with plainly_written(self.folder):
+            save_file(tensors, path, metadata=metadata_of(layers))
         self.blocks += 1
-        for name, stored in layers.items():
-            self.ledger[name] |= stored.ledger()
-        written = sum(stored.nbytes for stored in layers.values()) + sum(value.nbytes for value in plain.values())
-        rest = self.ledger[""]
-        rest["norms and biases"] = rest.get("norms and biases", 0) + sum(value.nbytes for value in plain.values())
-        rest["file headers"] = rest.get("file headers", 0) + path.stat().st_size - written
+        self.ledger |= {name: Counter(stored.ledger()) for name, stored in layers.items()}
+        written = {"norms and biases": sum(value.nbytes for value in plain.values())}
+        self.ledger[""].update(written | {"file headers": path.stat().st_size - sum(value.nbytes for value in tensors.values())})
 
     def finish(self) -> None:
         """The index that names every tensor's file, as large models on the Hub have it."""
@@ -57,9 +62,9 @@ class PackedFolder:
         for path in sorted(self.folder.glob("model-*.safetensors")):
             with safe_open(path, "pt") as file:
                 places |= dict.fromkeys(file.keys(), path.name)
-        (self.folder / "model.safetensors.index.json").write_text(
-            json.dumps({"metadata": {"total_size": self.size_bytes}, "weight_map": places}, indent=1)
-        )
+        with plainly_written(self.folder):
+            index = {"metadata": {"total_size": self.size_bytes}, "weight_map": places}
+            (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
     def ledger_rows(self) -> list[LedgerRow]:
         return [LedgerRow(layer, part, size) for layer, parts in self.ledger.items() for part, size in parts.items() if size]
@@ -67,6 +72,37 @@ class PackedFolder:
     @property
     def size_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.folder.glob("model-*.safetensors"))
+
+
+def tensors_of(layers: dict[str, Stored], plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a file holds, by name."""
+    return {f"{name}.weight.{part}": value for name, stored in layers.items() for part, value in stored.tensors().items()} | plain
+
+
+def metadata_of(layers: dict[str, Stored]) -> dict[str, str]:
+    # one key alone: safetensors writes several in any order, and equal models should be equal files
+    return {"layers": json.dumps({name: stored.settings() for name, stored in layers.items()})}
+
+
+def file_bytes(layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> int:
+    """Bytes of the file that would hold these, which may be blueprints: eight for a length, the header filled up to eights, the values."""
+    tensors = tensors_of(layers, plain or {})
+    header, end = {"__metadata__": metadata_of(layers)}, 0
+    for name, value in sorted(tensors.items(), key=lambda item: (list(DTYPES).index(item[1].dtype), item[0])):
+        begin, end = end, end + value.nbytes
+        header[name] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [begin, end]}
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // 8) * 8 + end
+
+
+@contextmanager
+def plainly_written(folder: Path) -> Iterator[None]:
+    """A full disk, a missing permission or a file in the way, as a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise PlainError(f"The folder {str(folder)!r} cannot be written to ({why[:200].lower()}); free some space or give another one.") from None
 
 
 def read_packed(folder: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor]]:

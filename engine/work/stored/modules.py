@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from engine.work.layers import matrix, shape_of
+from engine.work.layers import compressible, matrix, shape_of
 from engine.work.stored.weights import Dense, Stored
 
 
@@ -21,7 +21,7 @@ class Unpacking(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense weight in the original layer's orientation, made anew each time."""
+        """The dense weight, output channels first, made anew each time."""
         return self.stored.dense(self.compute).view(self.kernel)
 
 
@@ -71,7 +71,7 @@ def install(model: nn.Module, stored: dict[str, Stored], compute: torch.dtype, d
     """
     held: dict[int, Stored] = {}
     for name, module in list(model.named_modules()):
-        if type(module) in UNPACKING:
+        if compressible(module):
             key = id(module.weight)
             if key not in held:
                 held[key] = (stored.get(name) or Dense(tuple(matrix(module).shape), matrix(module))).to(device)

@@ -5,6 +5,7 @@ GPT-2's transposed ``Conv1D`` is turned round.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -27,7 +28,7 @@ class Stored:
         REGISTRY[cls.kind] = cls
 
     def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """The weight as the model sees it.  (out, in_)"""
+        """The weight as the model sees it, computed in float32 and rounded to ``dtype`` once.  (out, in_)"""
         raise NotImplementedError
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -35,9 +36,9 @@ class Stored:
         return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
 
     def settings(self) -> dict[str, Any]:
-        """Everything but the tensors, as JSON types."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"kind": self.kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items() if not isinstance(v, torch.Tensor)}
+        """Everything but the tensors, as JSON types; what is None is left out."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.tensors()}
+        return {"kind": self.kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items() if v is not None}
 
     def ledger(self) -> dict[str, int]:
         """Bytes by what they hold."""
@@ -80,28 +81,35 @@ class Grid(Stored):
     kind: ClassVar[str] = "grid"
     names: ClassVar[dict[str, str]] = {"codes": "codes", "scales": "scales", "zeros": "zero points"}
     bits: int
-    group_size: int  # columns that share a scale; the last group of a row may be shorter
+    group_size: int  # columns that share a scale, all of them where there is one a row; the last group may be shorter
     codes: torch.Tensor  # bytes, see ``packing``; code 0 is the lowest level
     scales: torch.Tensor  # (out, groups), (out, 1) or (1, 1); float16, or float32 where float16 is too coarse
     zeros: torch.Tensor | None = None  # codes of zero, packed in ``bits``, one for each scale; None: 2^(bits - 1)
 
     def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        codes = unpacked(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape).to(dtype)
-        return codes.sub_(self._spread(self.zero_codes().to(dtype))).mul_(self._spread(self.scales.to(dtype)))
+        weight = unpacked(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape).float()
+        for part, scale, zero in self._groups(weight):
+            part.sub_(zero).mul_(scale)
+        return weight.to(dtype)
+
+    def _groups(self, weight: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Views of the whole groups, then of the shorter last ones, with their scale and zero code.  (out, groups, width), (out, groups, 1) x 2"""
+        scales, zeros = self.scales.float().unsqueeze(-1), self.zero_codes().float().unsqueeze(-1)
+        whole = self.shape[1] // self.group_size
+        edge = whole * self.group_size
+        if whole:
+            yield weight[:, :edge].unflatten(1, (whole, -1)), scales[:, :whole], zeros[:, :whole]
+        if edge < self.shape[1]:
+            yield weight[:, edge:].unsqueeze(1), scales[:, whole:], zeros[:, whole:]
 
     def zero_codes(self) -> torch.Tensor:
+        """The code that means zero, for each scale.  (out, groups) as ``scales``"""
         if self.zeros is None:
-            return torch.full((1, 1), 2.0 ** (self.bits - 1), device=self.scales.device)
+            return torch.full_like(self.scales, 2 ** (self.bits - 1))
         return unpacked(self.zeros, self.bits, self.scales.numel()).view(self.scales.shape)
-
-    def _spread(self, values: torch.Tensor) -> torch.Tensor:
-        """One value a scale -> one a column.  (out, groups) -> (out, in_)"""
-        if values.shape[1] == 1:
-            return values
-        return values.repeat_interleave(self.group_size, dim=1)[:, : self.shape[1]]
 
     def levels(self) -> torch.Tensor:
         flat = self.scales.flatten().float()
         middle = int(flat.argsort()[len(flat) // 2])
-        zero = self.zero_codes().expand(self.scales.shape).flatten()[middle].float()
+        zero = self.zero_codes().flatten()[middle].float()
         return (torch.arange(2**self.bits, device=flat.device) - zero) * flat[middle]

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
@@ -19,7 +18,7 @@ from engine.work.tasks.digits import NAMES, digits
 from engine.work.tasks.documents import Split, fingerprint, hash_of
 from engine.work.tasks.passages import LABELS
 from engine.work.tasks.progress import Report, silent
-from engine.work.tasks.sources import Table, checked_column, file_text, is_local, local_path, missing, strings, table_of, text_column
+from engine.work.tasks.sources import Table, checked_column, file_text, is_local, local_path, missing, path_of, strings, table_of, text_column
 
 # which part of a bundled corpus stands behind a split's name; what a model was trained on is not on offer as text
 TEXT_SPLITS: dict[str, Split] = {"test": "evaluation", "train": "calibration", "calibration": "calibration"}
@@ -112,7 +111,7 @@ def labelled_images(task: ImageClassification, report: Report = silent, skip: in
     table = table_of(task.data, task.split)
     column = checked_column(table, task.image_column, "image_column")
     rows = drawn(len(table), task.samples, skip)
-    folder = Path(os.path.expanduser(task.data)).parent
+    folder = path_of(task.data).parent
     return labelled(table, task, [image_of(value, folder) for value in table.values(column, rows)], rows)
 
 

@@ -1,9 +1,9 @@
 """Data that people bring: local files and Hub datasets, both as a table of named columns."""
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,13 +80,25 @@ def table_of(source: str, split: str) -> Table:
 
 def is_local(source: str) -> bool:
     """Whether a source is meant as a file, there or not."""
-    return Path(source).suffix.lower() in FILES or source.startswith(("/", ".", "~", "\\")) or os.path.exists(source)
+    return Path(source).suffix.lower() in FILES or source.startswith(("/", ".", "~", "\\")) or is_there(Path(source))
+
+
+def is_there(path: Path) -> bool:
+    with suppress(OSError):  # a name too long for this disk
+        return path.exists()
+    return False
+
+
+def path_of(source: str) -> Path:
+    with suppress(RuntimeError):  # ~somebody who has no home here
+        return Path(source).expanduser()
+    return Path(source)
 
 
 def local_path(source: str) -> Path:
     """The file a source names. Raises PlainError where there is none, or none that can be read."""
-    path = Path(os.path.expanduser(source))
-    if not os.path.exists(path):  # unlike Path.exists, content with any string
+    path = path_of(source)
+    if not is_there(path):
         raise PlainError(f"There is no file {given(str(path))}; {ALLOWED}.")
     if path.is_dir() or path.suffix.lower() not in FILES:
         what = "a folder" if path.is_dir() else f"a {path.suffix} file" if path.suffix else "a file without an ending"

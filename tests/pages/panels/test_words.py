@@ -41,20 +41,26 @@ def test_short_names_stay_whole():
 
 
 def test_long_names_keep_their_end_from_a_dot_on():
-    assert shortened(tables.LAYER) == "…2.mlp.down_proj"
+    assert shortened(tables.LAYER) == "…layers.2.mlp.down_proj"
 
 
 def test_long_names_without_dots_keep_their_end_too():
-    assert shortened("x" * 50) == "…" + "x" * 21
+    assert shortened("x" * 50) == "…" + "x" * 25
 
 
 def test_long_labels_keep_their_start():
-    assert cut("GPTQ 4-bit, groups of 32, act order").startswith("GPTQ 4-bit") and len(cut("y" * 99)) == 26
+    assert cut("GPTQ 4-bit, groups of 32, act order").startswith("GPTQ 4-bit") and len(cut("y" * 99)) == 32
 
 
 @pytest.mark.parametrize("written", [shortened, cut, wrapped])
 def test_names_are_never_read_as_markup(written):
     assert "<a" not in written("<a href='x'>")
+
+
+def test_an_axis_leaves_out_what_all_names_begin_with():
+    assert axis_of(["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"])["ticktext"] == ["0.mlp.up_proj", "1.mlp.up_proj"]
+    assert axis_of(["model.layers.0.mlp.up_proj"])["ticktext"] == ["model.layers.0.mlp.up_proj"]
+    assert axis_of(["layer10", "layer11"])["ticktext"] == ["layer10", "layer11"]
 
 
 def test_two_layers_with_the_same_end_stay_two_rows():

@@ -3,7 +3,7 @@
 import torch
 
 from engine.catalog.quantization import BitsAndBytes
-from engine.work.methods.stages import compress, predicted_bytes
+from engine.work.methods.stages import blueprint, compress, sketch
 from engine.work.stored.blockwise import NESTED_BLOCK, FourBit, RowInt8
 from engine.work.stored.weights import Stored
 
@@ -31,15 +31,20 @@ def four_bit(weight: torch.Tensor, how: BitsAndBytes) -> FourBit:
 def row_int8(weight: torch.Tensor) -> RowInt8:
     from bitsandbytes.functional import int8_vectorwise_quant
 
-    codes, absmax, _ = int8_vectorwise_quant(weight.half())  # the library takes float16 only
-    return RowInt8(shape=tuple(weight.shape), codes=codes, absmax=absmax.float())
+    # the library takes float16 only; scaled by powers of two, rows of very small or large weights fit into it
+    exponent = weight.abs().amax(1).frexp().exponent
+    codes, absmax, _ = int8_vectorwise_quant(weight.ldexp(-exponent[:, None]).half())
+    return RowInt8(shape=tuple(weight.shape), codes=codes, absmax=absmax.float().ldexp(exponent))
 
 
-@predicted_bytes.register
-def _(how: BitsAndBytes, shape: tuple[int, int]) -> int:
+@blueprint.register
+def _(how: BitsAndBytes, shape: tuple[int, int]) -> Stored:
     out, in_ = shape
     if how.format == "int8":
-        return out * in_ + 4 * out
+        return RowInt8(shape, codes=sketch(out, in_, dtype=torch.int8), absmax=sketch(out))
     blocks = -(-out * in_ // how.block_size)
-    statistics = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4 if how.double_quantization else 4 * blocks
-    return -(-out * in_ // 2) + statistics
+    codes = sketch(-(-out * in_ // 2), dtype=torch.uint8)
+    if not how.double_quantization:
+        return FourBit(shape, how.format, how.block_size, codes, sketch(blocks))
+    nested = {"nested_absmax": sketch(-(-blocks // NESTED_BLOCK)), "offset": sketch(1)}
+    return FourBit(shape, how.format, how.block_size, codes, sketch(blocks, dtype=torch.uint8), **nested)

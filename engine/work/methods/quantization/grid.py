@@ -50,17 +50,24 @@ def choose_qparams(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Ten
 
 def bounds(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
     """Lowest and highest value the grid should reach, at most and at least zero."""
-    if how.range == "percentile" and how.percentile < 100:
-        share = how.percentile / 100
-        if how.scheme == "symmetric":
-            high = quantile(groups.abs(), share)
-            return -high, high
-        return quantile(groups, (1 - share) / 2).clamp(max=0), quantile(groups, (1 + share) / 2).clamp(min=0)
     low, high = groups.amin(-1, keepdim=True).clamp(max=0), groups.amax(-1, keepdim=True).clamp(min=0)
     if how.scheme == "symmetric":
         high = torch.maximum(-low, high)
+        low = -high
+    if how.range != "percentile":
+        return low, high
+    inner_low, inner_high = percentiles(groups, how)
+    empty = inner_low == inner_high  # most weights are zero: clipping would leave nothing
+    return torch.where(empty, low, inner_low), torch.where(empty, high, inner_high)
+
+
+def percentiles(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
+    """The range that holds the asked share of each group's weights, around zero."""
+    share = how.percentile / 100
+    if how.scheme == "symmetric":
+        high = quantile(groups.abs(), share)
         return -high, high
-    return low, high
+    return quantile(groups, (1 - share) / 2).clamp(max=0), quantile(groups, (1 + share) / 2).clamp(min=0)
 
 
 def quantile(groups: torch.Tensor, share: float) -> torch.Tensor:
@@ -83,14 +90,18 @@ def qparams_of(low: torch.Tensor, high: torch.Tensor, levels: Levels, how: Round
 
 
 def storable(scale: torch.Tensor) -> torch.Tensor:
-    """Scales as float16 will give them back, so that codes are chosen for the grid that is stored."""
+    """Scales as float16 will give them back, so that codes are chosen for the grid that is stored.
+
+    Those that float16 does not hold to three digits, being very small or large, stay as they are.
+    """
     half = scale.half().float()
-    return half if fits_half(scale) else scale
+    return torch.where((half - scale).abs() <= scale * 2**-10, half, scale)
 
 
-def fits_half(scale: torch.Tensor) -> bool:
-    """Whether float16 holds these scales to three digits; very small or large ones need float32."""
-    return torch.allclose(scale.half().float(), scale.float(), rtol=2**-10, atol=0)
+def as_stored(scales: torch.Tensor) -> torch.Tensor:
+    """In float16 where that holds every one of them, else in float32."""
+    half = scales.half()
+    return half if torch.equal(half.float(), scales) else scales
 
 
 def quantize(groups: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, levels: Levels) -> torch.Tensor:
@@ -101,30 +112,41 @@ def dequantize(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> 
     return codes.sub(zero).mul_(scale)
 
 
+def group_width(how: RoundToNearest, in_: int) -> int:
+    """Columns that share a scale."""
+    return min(how.group_size, in_) if how.granularity == "group" else in_
+
+
 def grouped(weight: torch.Tensor, how: RoundToNearest) -> list[torch.Tensor]:
     """The weight cut into groups that share a scale: whole ones, and the shorter last group of each row if there is one.
 
     (out, in_) -> (out, groups, width) each
     """
-    out, in_ = weight.shape
     if how.granularity == "tensor":
         return [weight.reshape(1, 1, -1)]
-    size = in_ if how.granularity == "channel" else min(how.group_size, in_)
-    whole = in_ // size * size
-    parts = [weight[:, :whole].reshape(out, -1, size)]
-    return parts + ([weight[:, whole:].unsqueeze(1)] if whole < in_ else [])
+    out, in_ = weight.shape
+    width = group_width(how, in_)
+    edge = in_ // width * width
+    parts = [weight[:, :edge].reshape(out, -1, width)]
+    return parts + ([weight[:, edge:].unsqueeze(1)] if edge < in_ else [])
 
 
 def stored_grid(weight: torch.Tensor, how: RoundToNearest) -> Grid:
     """Rounded to nearest and packed.  weight: (out, in_) float32"""
     levels, parts = Levels.of(how), grouped(weight, how)
     params = [choose_qparams(part, how) for part in parts]
-    codes = [quantize(part, *p, levels).reshape(len(part), -1) for part, p in zip(parts, params, strict=True)]
-    offset = 0 if how.scheme == "asymmetric" else 2 ** (how.bits - 1)
-    whole = torch.cat(codes, dim=1).view(weight.shape).add_(offset).to(torch.uint8)
-    scales = torch.cat([scale.squeeze(-1) for scale, _ in params], dim=1)
-    zeros = packed(torch.cat([zero.squeeze(-1) for _, zero in params], dim=1).to(torch.uint8), how.bits)
+    codes = [unsigned(quantize(part, *p, levels), how).flatten(1) for part, p in zip(parts, params, strict=True)]
+    scales, zeros = (torch.cat([each.squeeze(-1) for each in column], dim=1) for column in zip(*params, strict=True))
     return Grid(
-        shape=tuple(weight.shape), bits=how.bits, group_size=min(how.group_size, weight.shape[1]), codes=packed(whole, how.bits),
-        scales=scales.half() if fits_half(scales) else scales, zeros=zeros if how.scheme == "asymmetric" else None,
-    )  # fmt: skip
+        shape=tuple(weight.shape),
+        bits=how.bits,
+        group_size=group_width(how, weight.shape[1]),
+        codes=packed(torch.cat(codes, dim=1), how.bits),
+        scales=as_stored(scales),
+        zeros=packed(zeros.to(torch.uint8), how.bits) if how.scheme == "asymmetric" else None,
+    )
+
+
+def unsigned(codes: torch.Tensor, how: RoundToNearest) -> torch.Tensor:
+    """Codes as they are stored, uint8: those of a symmetric grid are moved up by half the levels."""
+    return (codes if how.scheme == "asymmetric" else codes.add_(2 ** (how.bits - 1))).to(torch.uint8)

@@ -84,7 +84,7 @@ def test_the_size_of_a_batch_changes_nothing(task, tmp_path, monkeypatch):
     task = task.model_copy(update={"tokens": 200})
     model = load(resolve(str(tiny("llama", tmp_path / "model"))))
     together = measured(task, model)
-    monkeypatch.setattr(perplexity, "MOST_WINDOWS", 1)
+    monkeypatch.setattr(perplexity, "CPU_TOKENS", 1)
     monkeypatch.setattr(perplexity, "AT_ONCE", 7)
     alone = measured(task, model)
     assert alone.scores["loss"] == pytest.approx(together.scores["loss"], rel=1e-6)
@@ -93,6 +93,7 @@ def test_the_size_of_a_batch_changes_nothing(task, tmp_path, monkeypatch):
 
 def test_logits_of_a_batch_stay_under_their_limit(task, monkeypatch):
     monkeypatch.setattr(perplexity, "LOGITS_BYTES", 3 * 16 * VOCABULARY * 4)
+    monkeypatch.setattr(perplexity, "CPU_TOKENS", 10**6)
     model = Answers(uniform)
     measured(task, model)
     assert max(map(len, model.asked)) == 3
@@ -145,7 +146,7 @@ def test_progress_ends_at_all_windows(task):
 
 
 def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):
-    monkeypatch.setattr(perplexity, "MOST_WINDOWS", 1)
+    monkeypatch.setattr(perplexity, "CPU_TOKENS", 1)
     model = Answers(uniform)
     with pytest.raises(Cancelled, match="while it was measuring perplexity"):
         measured(task, model, watched(silent, lambda: len(model.asked) == 3))

@@ -1,0 +1,70 @@
+"""How quality is measured, and where: data, protocol, device, layers. Remembered for each model."""
+
+from typing import Any
+
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.recipe import Layers, Recipe
+from engine.results.answers import ModelView
+from pages.parts.plainly import said
+from pages.parts.state import choices_for, recipe_for, task_for
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def measured_recipe(step: dict[str, Any], view: ModelView) -> Recipe | None:
+    """The recipe with everything chosen under "Measured on". None, with a sentence, where a choice is not allowed."""
+    chosen, key = choices_for(view.reference), f"measure-{view.reference}"  # a widget of one model must not answer for another
+    with st.expander("Measured on, and which layers"):
+        chosen["task"] = data_fields(task_for(view.reference, view.kind), key)
+        chosen["device"] = one_of("Device", DEVICES, chosen.get("device", "auto"), f"{key}-device")
+        chosen["dtype"] = one_of("Computing precision (dtype)", DTYPES, chosen.get("dtype", "auto"), f"{key}-dtype")
+        chosen["layers"] = layer_fields(chosen.get("layers", Layers().model_dump()), key)
+    try:
+        return recipe_for(step, view.reference, view.kind)
+    except PlainError as error:
+        said(str(error))
+        return None
+
+
+def data_fields(task: dict[str, Any], key: str) -> dict[str, Any]:
+    """Every field of the task: texts as text, numbers as numbers."""
+    words = {
+        "text": ("Text", "bundled:docs, a Hub dataset id, or the path of a .txt, .csv, .json or .parquet file on this computer."),
+        "data": ("Labelled data", "bundled:docs-libraries, bundled:digits, a Hub dataset id, or the path of a .csv, .json or .parquet file."),
+        "text_column": ("Text column", "Name of the column that holds the text; plain text files have none."),
+        "label_column": ("Label column", "Name of the column that holds the label."),
+        "image_column": ("Image column", "Name of the column that holds the image."),
+        "split": ("Split", "test, validation or train, as the data names them."),
+        "context": ("Window (context, tokens)", "Tokens the model sees at once; windows do not overlap."),
+        "tokens": ("Tokens to read", "More tokens, steadier numbers, longer runs."),
+        "samples": ("Examples to read", "More examples, steadier numbers, longer runs."),
+        "length": ("Longest text (tokens)", "Longer texts are cut."),
+    }
+    return {"kind": task["kind"]} | {name: field(words[name], task[name], f"{key}-{name}") for name in task if name != "kind"}
+
+
+def field(words: tuple[str, str], value: Any, key: str) -> Any:
+    title, about = words
+    if isinstance(value, int):
+        return st.number_input(title, 1, value=value, key=key, help=about)
+    return st.text_input(title, value, key=key, help=about).strip()
+
+
+def one_of(title: str, choices: tuple[str, ...], chosen: str, key: str) -> str:
+    return st.selectbox(title, choices, choices.index(chosen), key=key)
+
+
+def layer_fields(layers: dict[str, Any], key: str) -> dict[str, list[str]]:
+    return {
+        "skip": names_in("Layers to skip", layers["skip"], f"{key}-skip"),
+        "include": names_in("Embeddings to include", layers["include"], f"{key}-include"),
+    }
+
+
+def names_in(title: str, names: list[str], key: str) -> list[str]:
+    """Names or globs, separated by commas."""
+    given = st.text_input(title, ", ".join(names), key=key, help="Names or globs such as *.mlp.*, separated by commas.")
+    return [name.strip() for name in given.split(",") if name.strip()]

@@ -1,0 +1,84 @@
+"""How much memory of its own does compressing hold at most? Walks a random bfloat16 Llama without calibration, each technique in a process of its own.
+
+python -m tests.benchmarks.memory [MILLIONS]
+
+Blocks are counted in float32. The target holds where no embedding or output layer is compressed: the last row's layer is larger than a block.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks.measurement import Measurement, show
+from tests.benchmarks.stage_peaks import watched_stages
+from tests.tiny import tiny
+
+ROUNDING = {"technique": "round-to-nearest"}
+OUTPUT_TOO = {"layers": {"skip": []}, "steps": [ROUNDING]}
+RECIPES = {
+    "4-bit rounding": {"steps": [ROUNDING]},
+    "3-bit rounding, asymmetric, least squares": {"steps": [ROUNDING | {"bits": 3, "scheme": "asymmetric", "range": "mse"}]},
+    "NF4, double quantization": {"steps": [{"technique": "bitsandbytes", "double_quantization": True}]},
+    "INT8": {"steps": [{"technique": "bitsandbytes", "format": "int8"}]},
+    "4-bit rounding of the output layer too": OUTPUT_TOO,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    width: int
+    inner: int
+    blocks: int
+    vocabulary: int
+
+    def saved(self, folder: Path) -> Path:
+        heads = self.width // 64
+        sizes = {"hidden_size": self.width, "intermediate_size": self.inner, "num_hidden_layers": self.blocks, "vocab_size": self.vocabulary}
+        return tiny("llama", folder, torch.bfloat16, num_attention_heads=heads, num_key_value_heads=heads, **sizes)
+
+
+SHAPES = {120: Shape(768, 2048, 12, 24_576), 500: Shape(1280, 3456, 20, 40_000)}
+
+
+def measurements(millions: int) -> Iterator[Measurement]:
+    with tempfile.TemporaryDirectory() as folder:
+        model = str(SHAPES[millions].saved(Path(folder) / "model"))
+        for what, recipe in RECIPES.items():
+            command = [sys.executable, "-m", "tests.benchmarks.memory", json.dumps(recipe | {"model": model, "device": "cpu"})]
+            cost = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            name = f"{millions} M parameters, {what}: memory held of {cost['block']:.0f} MB for a block, {cost['layer']:.0f} MB for a layer"
+            yield Measurement(name, (cost["own"] / cost["block"],), "blocks", "at most 2 blocks")
+
+
+def cost_of(recipe: dict) -> dict[str, float]:
+    """Megabytes: the walk's peak, the largest block and the largest layer that is compressed."""
+    from engine.recipe import Recipe
+    from engine.work.layers import blocks_of, chosen
+    from engine.work.models import resolve
+    from engine.work.opened import compute_place, opened
+    from engine.work.run import Bench, compressed_folder, working_folder
+
+    torch.set_num_threads(1)
+    asked = Recipe.of(recipe)
+    bench = Bench(asked, resolve(asked.model))
+    original = opened(bench.folder, *compute_place(asked))
+    targets = chosen(original.layers, asked.layers)
+    blocks = [sum(layer.parameters for layer in block) for block in blocks_of(original.layers) if block[0].block]
+    import bitsandbytes  # noqa: F401, its code is not the walk's memory
+
+    with working_folder(None) as out, watched_stages() as stages:
+        compressed_folder(bench, original, targets, out)
+    return {"own": stages.whole().own, "block": max(blocks) * 4 / 1e6, "layer": max(layer.parameters for layer in targets) * 4 / 1e6}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1].startswith("{"):
+        print(json.dumps(cost_of(json.loads(sys.argv[1]))))
+    else:
+        show(measurements(int(sys.argv[1]) if len(sys.argv) > 1 else 500))

@@ -1,0 +1,47 @@
+"""How long does a control's answer take? One 1024 x 1024 layer on the CPU, the bits and the group size moving at each call.
+
+python -m tests.benchmarks.what_if
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+
+from engine.results.store import Store
+from engine.session import Session
+from engine.work.answers import what_if
+from tests.benchmarks.measurement import Measurement, milliseconds, show
+from tests.benchmarks.models import Size
+
+LAYER, ONE_BLOCK = "model.layers.0.self_attn.q_proj", Size(width=1024, inner=1024, blocks=1)
+GRIDS = [{"bits": bits, "group_size": size} for bits, size in ((4, 32), (3, 64), (5, 32), (4, 128), (2, 32), (8, 64))]
+STEPS = {
+    "absmax": [{"technique": "round-to-nearest", "range": "absmax"} | grid for grid in GRIDS],
+    "percentile": [{"technique": "round-to-nearest", "range": "percentile"} | grid for grid in GRIDS],
+    "mse": [{"technique": "round-to-nearest", "range": "mse"} | grid for grid in GRIDS],
+    "NF4": [{"technique": "bitsandbytes", "block_size": size} for size in (64, 128, 256)],
+}
+TARGETS = {"absmax": "300 ms"}
+CALLS, WARMING = 30, 3
+
+
+def measurements() -> Iterator[Measurement]:
+    with tempfile.TemporaryDirectory() as folder:
+        model = str(ONE_BLOCK.saved(Path(folder) / "model"))
+        yield from timed("in this process", partial(what_if, model, LAYER))
+        session = Session(Store(Path(folder) / "home"))
+        yield from timed("asked of the worker", lambda step: session.ask("answers:what_if", timeout=600, model=model, layer=LAYER, step=step))
+        session.close()
+
+
+def timed(where: str, ask: Callable[[dict], object]) -> Iterator[Measurement]:
+    for name, steps in STEPS.items():
+        calls = islice(cycle(steps), WARMING + CALLS)
+        took = tuple(milliseconds(ask, ((step,) for step in calls)))[WARMING:]
+        yield Measurement(f"What if, {name}, {where}", took, "ms", TARGETS.get(name, ""))
+
+
+if __name__ == "__main__":
+    show(measurements())

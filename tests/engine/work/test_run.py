@@ -1,0 +1,330 @@
+"""A whole run: what comes out is what was written, and nothing ends in a traceback."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
+
+from engine.errors import Cancelled, PlainError
+from engine.recipe import Recipe
+from engine.work.layers import layers_of
+from engine.work.models import load, resolve
+from engine.work.opened import opened
+from engine.work.run import run
+from engine.work.stored import files
+from tests.recipes import recipe_for
+from tests.tiny import ARCHITECTURES, tiny
+
+CPU = torch.device("cpu")
+STEPS = {
+    "rounding": {"technique": "round-to-nearest"},
+    "rounding-asymmetric-3": {"technique": "round-to-nearest", "bits": 3, "scheme": "asymmetric", "group_size": 48},
+    "rounding-tensor": {"technique": "round-to-nearest", "bits": 8, "granularity": "tensor", "range": "mse"},
+    "nf4": {"technique": "bitsandbytes"},
+    "fp4-double": {"technique": "bitsandbytes", "format": "fp4", "double_quantization": True},
+    "int8": {"technique": "bitsandbytes", "format": "int8"},
+}
+FOUR = STEPS["rounding"]
+each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_step = pytest.mark.parametrize("step", STEPS)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def done(folders, tmp_path_factory):
+    """Runs by architecture and step, each carried out once: the outcome and the folder it was saved to."""
+    kept = {}
+
+    def carried_out(architecture, step):
+        if (architecture, step) not in kept:
+            data, save = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("saved") / "model"
+            recipe = recipe_for(architecture, folders[architecture], data, STEPS[step])
+            kept[architecture, step] = run(recipe, save=save), save, recipe
+        return kept[architecture, step]
+
+    return carried_out
+
+
+def refused(recipe, **options) -> str:
+    with pytest.raises(PlainError) as error:
+        run(recipe, **options)
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- what comes out -----------------------------------------------------------------------------------------------------
+
+
+@each_step
+@each_architecture
+def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
+    outcome, save, recipe = done(architecture, step)
+    again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
+    said = outcome.summary.result
+    assert again.result.loss == said.loss and again.result.accuracy == said.accuracy and again.result.perplexity == said.perplexity
+    assert again.result.size_bytes == said.size_bytes and again.baseline == again.result.model_copy(update={"agreement": None})
+    assert again.result.agreement == 1.0 and said.loss != outcome.summary.baseline.loss
+
+
+@each_step
+@each_architecture
+def test_sizes_are_the_bytes_of_the_files_and_the_ledgers(architecture, step, done):
+    outcome, save, _ = done(architecture, step)
+    written = sum(file.stat().st_size for file in save.glob("*.safetensors"))
+    result, layers, ledger = outcome.summary.result, outcome.tables.layers, outcome.tables.ledger
+    assert written == result.size_bytes == ledger.size_bytes.sum() == resolve(str(save)).size_bytes
+    assert ledger.groupby("layer").size_bytes.sum().drop("").to_dict() == layers[layers.tied_to == ""].set_index("name").size_bytes.to_dict()
+    treated = layers[layers.technique != ""]
+    assert result.bits_per_weight == pytest.approx(treated.size_bytes.sum() * 8 / treated.parameters.sum())
+    assert result.compression == outcome.summary.baseline.size_bytes / written > 1
+    assert outcome.summary.baseline.bits_per_weight == 32.0
+
+
+@each_architecture
+def test_the_layers_table_names_every_layer_once_and_the_technique_of_those_compressed(architecture, done, folders):
+    outcome, _, _ = done(architecture, "rounding")
+    layers = outcome.tables.layers.set_index("name")
+    due = {layer.name: layer for layer in layers_of(load(resolve(str(folders[architecture]))))}
+    assert sorted(layers.index) == sorted(due)
+    for name, row in layers.iterrows():
+        kept = due[name].kind == "embedding" or name == "lm_head"
+        assert row.technique == ("" if kept else "round-to-nearest") and math.isnan(row.relative_error) == kept
+        assert (row["shape"], row.kind, row.tied_to) == (due[name].shape, due[name].kind, due[name].tied_to)
+        assert kept or 0 < row.relative_error < 0.2
+
+
+@each_architecture
+def test_every_compressed_layer_has_its_channels_histograms_and_levels(architecture, done):
+    tables = done(architecture, "rounding")[0].tables
+    treated = tables.layers[tables.layers.technique != ""].set_index("name")
+    assert tables.channels.groupby("layer").size().to_dict() == {name: shape[0] for name, shape in treated["shape"].items()}
+    counts = tables.histograms.groupby(["layer", "version"])["count"].sum()
+    assert counts.to_dict() == {(name, v): n for name, n in treated.parameters.items() for v in ("original", "compressed")}
+    assert set(tables.levels.layer) == set(treated.index)
+
+
+@each_step
+@each_architecture
+def test_the_saved_models_logits_are_those_of_the_plain_model_with_rounded_weights(architecture, step, done, folders):
+    _, save, _ = done(architecture, step)
+    reopened = opened(resolve(str(save)), CPU, torch.float32).model
+    kinds = {"bert": AutoModelForSequenceClassification, "resnet": AutoModelForImageClassification}
+    model = kinds.get(architecture, AutoModelForCausalLM).from_pretrained(folders[architecture]).eval()
+    with torch.inference_mode():
+        for layer in layers_of(model):
+            module, dense = model.get_submodule(layer.name), reopened.get_submodule(layer.name).stored.dense()
+            module.weight.copy_(dense.T if isinstance(module, Conv1D) else dense.view(module.weight.shape))
+        inputs = {"pixel_values": torch.randn(2, 1, 16, 16)} if architecture == "resnet" else {"input_ids": torch.arange(4, 36)[None]}
+        torch.testing.assert_close(reopened(**inputs).logits, model(**inputs).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_16_bit_model_that_is_only_measured_has_16_bits_per_weight(tmp_path):
+    for architecture in ("llama-tied", "gpt2"):
+        model = tiny(architecture, tmp_path / architecture, torch.bfloat16)
+        outcome = run(recipe_for(architecture, model, tmp_path / "data"))
+        said, layers = outcome.summary, outcome.tables.layers
+        assert said.result.bits_per_weight == said.baseline.bits_per_weight == 16.0 and said.result.compression == 1.0
+        assert said.result.size_bytes == (model / "model.safetensors").stat().st_size and (layers.bits_per_weight == 16.0).all()
+        assert (layers.technique == "").all()
+
+
+def test_a_compressed_model_that_is_measured_again_keeps_its_bits(done):
+    outcome, save, recipe = done("llama", "nf4")
+    tables = run(recipe.model_copy(update={"model": str(save), "steps": ()})).tables
+    first, again = (each.layers.set_index("name").sort_index() for each in (outcome.tables, tables))
+    assert again.size_bytes.to_dict() == first.size_bytes.to_dict() and again.bits_per_weight.to_dict() == first.bits_per_weight.to_dict()
+
+
+def test_the_dtype_of_the_file_counts_and_not_the_configs(tmp_path):
+    model = tiny("llama", tmp_path / "model", torch.bfloat16)
+    config = json.loads((model / "config.json").read_text())
+    for said in ({"torch_dtype": "bfloat16"}, {"dtype": "float32"}, {}):
+        kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+        (model / "config.json").write_text(json.dumps(kept | said))
+        save = tmp_path / f"saved-{len(said)}-{next(iter(said), '')}"
+        run(recipe_for("llama", model, tmp_path / "data", FOUR), save=save)
+        reopened = opened(resolve(str(save)), CPU, torch.float32)
+        assert {layer.itemsize for layer in reopened.layers} == {2} and {value.dtype for value in reopened.plain.values()} == {torch.bfloat16}
+
+
+def test_the_same_recipe_gives_the_same_numbers_twice(done, folders, tmp_path):
+    outcome, save, recipe = done("llama", "nf4")
+    again = run(recipe, save=tmp_path / "again")
+    assert again.summary.result == outcome.summary.result and again.summary.baseline == outcome.summary.baseline
+    for name in ("layers", "channels", "histograms", "levels", "ledger", "samples"):
+        assert getattr(again.tables, name).equals(getattr(outcome.tables, name))
+    for file in save.iterdir():
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+
+
+def test_eight_bits_hurt_less_than_two_where_it_matters(folders, tmp_path):
+    calibration = {"text": str(tmp_path / "data" / "text.txt"), "samples": 2, "context": 32}
+    outcomes = {
+        bits: run(recipe_for("llama", folders["llama"], tmp_path / "data", {**FOUR, "bits": bits}, calibration=calibration)) for bits in (2, 8)
+    }
+    errors = {bits: outcome.tables.layers.set_index("name").output_error.dropna() for bits, outcome in outcomes.items()}
+    assert len(errors[2]) == 14 and (errors[8] < errors[2] / 10).all()
+    assert outcomes[8].summary.result.agreement > outcomes[2].summary.result.agreement
+
+
+def test_a_tied_embedding_that_is_compressed_runs_as_embedding_and_output_layer(folders, tmp_path):
+    for architecture, embedding in (("llama-tied", "*embed_tokens"), ("gpt2", "*wte")):
+        layers = {"skip": [], "include": [embedding]}
+        recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", FOUR, layers=layers)
+        outcome = run(recipe, save=tmp_path / architecture)
+        layers = outcome.tables.layers.set_index("name")
+        holder, tied = layers.loc[layers.loc["lm_head"].tied_to], layers.loc["lm_head"]
+        assert holder.technique == "round-to-nearest" and tied.size_bytes == 0 and tied.bits_per_weight == holder.bits_per_weight < 5
+        again = run(recipe.model_copy(update={"model": str(tmp_path / architecture), "steps": ()}))
+        assert again.summary.result.loss == outcome.summary.result.loss
+
+
+def test_a_layer_of_zeros_is_compressed_without_loss(folders, tmp_path):
+    model = with_weight(folders["llama"], tmp_path / "model", "model.layers.0.mlp.up_proj.weight", torch.zeros(172, 48))
+    for step in (STEPS["rounding-tensor"], STEPS["fp4-double"]):
+        layers = run(recipe_for("llama", model, tmp_path / "data", step)).tables.layers.set_index("name")
+        assert layers.loc["model.layers.0.mlp.up_proj"].relative_error == 0
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------------
+
+
+def with_weight(source, folder, name, weight):
+    """A copy of a model's folder with one weight replaced."""
+    folder.mkdir()
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    save_file(load_file(folder / "model.safetensors") | {name: weight}, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["model.layers.1.self_attn.q_proj.weight", "model.norm.weight", "model.embed_tokens.weight"])
+def test_a_weight_that_is_no_number_is_named(name, value, folders, tmp_path):
+    weight = load_file(folders["llama"] / "model.safetensors")[name].clone()
+    weight.flatten()[3] = value
+    model = with_weight(folders["llama"], tmp_path / "model", name, weight)
+    assert name in refused(recipe_for("llama", model, tmp_path / "data", FOUR))
+
+
+def test_a_task_of_another_kind_is_refused(folders, tmp_path):
+    recipe = recipe_for("llama", folders["bert"], tmp_path / "data", FOUR)
+    assert "set task.kind to text-classification" in refused(recipe)
+
+
+def test_a_compressed_model_is_not_compressed_again(done):
+    _, save, recipe = done("llama", "nf4")
+    assert "is already compressed" in refused(recipe.model_copy(update={"model": str(save)}))
+
+
+def test_layers_that_came_out_as_they_were_fail_the_run(folders, tmp_path):
+    weight = torch.randint(-7, 8, (172, 48)) / 8.0
+    weight[:, ::8] = 7 / 8
+    model = with_weight(folders["llama"], tmp_path / "model", "model.layers.0.mlp.up_proj.weight", weight)
+    step = {**FOUR, "grid": "narrow", "group_size": 8}
+    assert "model.layers.0.mlp.up_proj came out exactly as it was" in refused(recipe_for("llama", model, tmp_path / "data", step))
+
+
+def test_windows_longer_than_the_model_are_refused(folders, tmp_path):
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
+    task = recipe.task.model_copy(update={"context": 4096})
+    assert "task.context" in refused(recipe.model_copy(update={"task": task}))
+
+
+def test_a_text_too_short_for_one_window_is_refused(folders, tmp_path):
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
+    (tmp_path / "data" / "text.txt").write_text("Short.")
+    assert "window" in refused(recipe)
+
+
+def test_a_pattern_that_names_no_layer_is_refused_before_anything_is_measured(folders, tmp_path):
+    stages = []
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR, layers={"skip": ["nothing.*"]})
+    assert "No layer is called 'nothing.*'" in refused(recipe, report=lambda stage, done, total: stages.append(stage))
+    assert "Measuring the original" not in stages
+
+
+def test_two_quantizations_in_one_recipe_are_refused():
+    with pytest.raises(PlainError, match=r"cannot come after Round to nearest; leave one of the two out\.$"):
+        Recipe.of({"steps": [FOUR, STEPS["nf4"]]})
+
+
+# --- saving -------------------------------------------------------------------------------------------------------------
+
+
+def occupied(folder):
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+def test_a_folder_that_holds_something_is_not_saved_into(folders, done, tmp_path):
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
+    for save in (done("llama", "nf4")[1], occupied(tmp_path / "notes")):
+        before = sorted(save.iterdir())
+        assert "is not empty" in refused(recipe, save=save)
+        assert sorted(save.iterdir()) == before
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_anything_is_measured(folders, tmp_path):
+    (tmp_path / "file").write_text("")
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
+    for save in (tmp_path / "file", tmp_path / "file" / "below"):
+        stages = []
+        assert "cannot be written to" in refused(recipe, save=save, report=lambda stage, done, total: stages.append(stage))  # noqa: B023
+        assert "Measuring the original" not in stages
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(folders, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "save_file", full)
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
+    assert "no space left on device" in refused(recipe, save=tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_without_steps_there_is_nothing_to_save(folders, tmp_path):
+    assert "nothing to save" in refused(recipe_for("llama", folders["llama"], tmp_path / "data"), save=tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+# --- cancelling ---------------------------------------------------------------------------------------------------------
+
+
+def stop_at(stage, count=1):
+    """A report and a question that asks to stop once a stage was reported so often."""
+    seen = []
+    return lambda name, done, total: seen.append(name), lambda: seen.count(stage) >= count, seen
+
+
+STOPS = [("Measuring the original", 1), ("Compressing", 3), ("Measuring the result", 1), ("Writing examples", 1)]
+
+
+@pytest.mark.parametrize(("stage", "count"), STOPS)
+def test_a_run_stops_where_it_is_asked_to_and_leaves_nothing(stage, count, folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path / "home"))
+    report, cancelled, seen = stop_at(stage, count)
+    (tmp_path / "empty").mkdir()
+    for save in (tmp_path / "new", tmp_path / "empty"):
+        seen.clear()
+        with pytest.raises(Cancelled):
+            run(recipe_for("llama", folders["llama"], tmp_path / "data", FOUR), save=save, report=report, cancelled=cancelled)
+        assert seen.count(stage) <= count + 1 and seen[-1] == stage
+    assert not (tmp_path / "new").exists() and list((tmp_path / "empty").iterdir()) == []
+
+
+def test_progress_counts_every_layer(folders, tmp_path):
+    told = []
+    run(recipe_for("gpt2", folders["gpt2"], tmp_path / "data", FOUR), report=lambda *each: told.append(each))
+    counts = [done for stage, done, _ in told if stage == "Compressing"]
+    assert counts == list(range(len(counts))) and {total for stage, _, total in told if stage == "Compressing"} == {len(counts) + 1}  # one is tied

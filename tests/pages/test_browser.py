@@ -1,0 +1,203 @@
+"""The app in a real browser against a real server: the way a person goes, and what they see there."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.pages.served import Visitor, browsing, chromium, finished, serving, visitor
+from tests.pages.sessions import PAGES
+
+pytestmark = pytest.mark.browser
+
+TOKENS = "2048"  # enough for a number, and quick
+VIEWS = {"Layers": 1, "Weights": 1, "Channels": 1, "Bytes": 1, "Text": 0, "Recipe": 0}  # and how many figures each draws
+UNDRAWN = "plots => plots.filter(plot => !plot.querySelector('svg.main-svg path') || plot.getBoundingClientRect().height < 50).length"
+TOO_WIDE = """() => [document.documentElement, document.querySelector('[data-testid=stMain]')]
+    .map(box => box.scrollWidth - Math.min(box.clientWidth, innerWidth)).filter(over => over > 0)"""
+# Contrast of headings, numbers and the main button with what is behind it, after WCAG 2; colours are painted, since they come in many notations.
+FAINT = """least => {
+    const canvas = Object.assign(document.createElement('canvas'), {width: 1, height: 1});
+    const pen = canvas.getContext('2d', {willReadFrequently: true});
+    const painted = colour => {
+        pen.clearRect(0, 0, 1, 1);
+        pen.fillStyle = colour;
+        pen.fillRect(0, 0, 1, 1);
+        return pen.getImageData(0, 0, 1, 1).data;
+    };
+    const linear = value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const light = colour => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * linear(painted(colour)[i] / 255), 0);
+    const ground = box => getComputedStyle(box).backgroundColor;
+    const behind = box => !box ? 'white' : painted(ground(box))[3] > 250 ? ground(box) : behind(box.parentElement);
+    const contrast = box => {
+        const [most, least] = [light(getComputedStyle(box).color), light(behind(box))].sort((a, b) => b - a);
+        return (most + 0.05) / (least + 0.05);
+    };
+    const words = document.querySelectorAll('h1, h2, h3, h4, [data-testid=stMetricValue], [data-testid=stBaseButton-primary]');
+    return [...words].filter(box => contrast(box) < least).map(box => box.innerText);
+}"""
+
+
+@pytest.fixture(scope="module")
+def address(kept_apart) -> Iterator[str]:
+    with serving(kept_apart) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if chromium() is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("There is no Chromium here; install the package chromium.")
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def person(browser, address) -> Iterator[Visitor]:
+    """Somebody who is first to come to this server, and by the address of Quantize; they ask for a short measurement."""
+    person = visitor(browser, address)
+    person.open("quantize")
+    ask_for_few_tokens(person)
+    yield person
+    person.close()
+
+
+@pytest.fixture(scope="module")
+def two_runs(person) -> list[str]:
+    """Their ids: the example on Start, and 3 bits on Quantize."""
+    person.turn_to("start")
+    person.widget("start-docs-lm").click()
+    first = finished(person)
+    person.turn_to("quantize")
+    person.widget("quantize-round-to-nearest-bits", "slider").press("ArrowLeft")
+    person.at_rest()
+    person.widget("quantize-run").click()
+    return [first, finished(person, other_than=first)]
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens a browser of somebody else; what it complained about fails the test."""
+    visitors = []
+
+    def visit(**look) -> Visitor:
+        visitors.append(visitor(browser, address, **look))
+        return visitors[-1]
+
+    yield visit
+    for one in visitors:
+        one.close()
+    assert [one.complaints for one in visitors if one.complaints] == []
+
+
+def ask_for_few_tokens(person: Visitor) -> None:
+    person.page.get_by_text("Measured on").click()
+    tokens = person.page.get_by_role("spinbutton", name="Tokens to read")
+    tokens.fill(TOKENS)
+    tokens.press("Enter")
+    person.at_rest()
+
+
+def drawn(person: Visitor, at_least: int) -> None:
+    expect(person.figures().nth(at_least - 1)).to_be_visible()
+    person.at_rest()
+    assert person.figures().evaluate_all(UNDRAWN) == 0
+
+
+# --- the way of one person -------------------------------------------------------------------------------------------------
+
+
+def test_whoever_comes_first_and_not_by_start_finds_the_whole_app(person):
+    for name in PAGES:
+        expect(person.page.get_by_role("link", name=name.capitalize(), exact=True)).to_be_visible()
+    expect(person.page.get_by_role("combobox", name="Model", exact=True)).to_be_visible()
+
+
+def test_the_first_click_shows_progress_then_numbers(visit):
+    person = visit()
+    person.open("start")
+    person.widget("start-digits-cnn").click()
+    expect(person.page.get_by_role("progressbar")).to_be_visible()
+    finished(person)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_of_a_result_is_drawn(view, two_runs, visit):
+    person = visit()
+    person.open("start", f"?run={two_runs[0]}")
+    person.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
+    if VIEWS[view]:
+        drawn(person, at_least=VIEWS[view])
+    else:
+        expect(person.page.get_by_test_id("stCode").first).to_be_visible()
+
+
+@pytest.mark.parametrize(("page", "figures"), [("model", 4), ("quantize", 1)])
+def test_every_figure_about_a_model_is_drawn(page, figures, visit):
+    person = visit()
+    person.open(page)
+    drawn(person, figures)
+
+
+def test_two_runs_stand_side_by_side_and_still_do_after_a_refresh(two_runs, person):
+    person.turn_to("compare")
+    for _ in range(2):
+        for run in two_runs:
+            expect(person.page.get_by_test_id("stMultiSelect").get_by_text(run)).to_be_visible()
+            assert run in person.page.url
+        drawn(person, at_least=3)
+        person.page.reload()
+        person.settled("compare")
+
+
+def test_nothing_went_wrong_in_the_browser(two_runs, person):
+    assert person.complaints == []
+
+
+# --- others ----------------------------------------------------------------------------------------------------------------
+
+
+def test_somebody_else_sees_the_same_runs(two_runs, visit):
+    other = visit()
+    other.open("runs")
+    for run in two_runs:
+        expect(other.page.get_by_test_id("stDataFrame").get_by_text(run)).to_have_count(1)
+
+
+def test_a_run_goes_on_when_its_browser_is_closed(two_runs, visit, browser, address):
+    person = visitor(browser, address)
+    person.open("quantize")
+    person.widget("quantize-round-to-nearest-bits", "slider").press("ArrowRight")
+    person.at_rest()
+    ask_for_few_tokens(person)
+    person.widget("quantize-run").click()
+    expect(person.page).to_have_url(re.compile("run="))
+    run = re.search(r"run=([0-9a-z-]+)", person.page.url)[1]
+    person.close()
+    again = visit()
+    again.open("start", f"?run={run}")
+    assert finished(again) == run and run not in two_runs
+
+
+# --- how it looks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_cut_off_or_too_faint_to_read(width, scheme, two_runs, visit):
+    person = visit(width=width, scheme=scheme)
+    for page in PAGES:
+        person.open(page, f"?run={two_runs[0]}" if page in ("start", "quantize") else "")
+        assert person.page.evaluate(TOO_WIDE) == [], page
+        assert person.page.evaluate(FAINT, 4.5) == [], page
+
+
+def test_the_page_follows_the_wish_for_dark(visit):
+    behind = []
+    for scheme in ("light", "dark"):
+        person = visit(scheme=scheme)
+        person.open("runs")
+        behind.append(person.page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor"))
+    assert behind[0] != behind[1]

@@ -1,0 +1,436 @@
+"""Every page, through app.py, without a browser: what stands on it, what it remembers, and that nobody ever meets a traceback.
+
+Figures are tested as functions, and what is drawn in a real browser in test_browser.py.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from engine.catalog import TECHNIQUES
+from engine.catalog.technique import Technique
+from engine.results.record import FINISHED, RunRecord
+from engine.results.store import Store, home
+from pages.parts import state
+from tests.pages.sessions import APP, PAGES, PATIENCE_SECONDS, opened, turned
+from tests.runs import done, record, tables
+from tests.tiny import SENTENCES, tiny
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "[a](javascript:alert(1))",
+    "**bold** `code` $x^2$",
+    "../../etc/passwd",
+    "a" * 5000,
+    ":red[x]",
+    "no-such/model\n#x",
+)
+MARKUP = re.compile(r"(?<!\\)(<(img|b)\b|\]\(javascript|\*\*bold|`code|\$x|:red)")  # of those, where it would be read as such
+UNKNOWN_RUNS = ("", ",", "zzzz-9999", "../../../etc", "<b>x</b>", "a,b,../c", "%00", "x" * 3000)
+
+
+# --- the app, and what stands on its pages ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session(kept_apart):
+    """The real one, with real workers, shared by all pages as on a server."""
+    yield state.session()
+    state.session().close()
+    state.session.clear()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(tiny("llama", tmp_path_factory.mktemp("tiny-llama")))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(SENTENCES * 20))
+    return str(path)
+
+
+@pytest.fixture
+def stored():
+    """Puts made-up runs where the app finds them; they are gone after the test."""
+    store, kept = Store(home()), []
+
+    def keep(*runs: RunRecord) -> None:
+        for run in runs:
+            store.add(run)
+            kept.append(run.id)
+            if run.status == "done":
+                store.finish(run, tables())
+
+    yield keep
+    for run in kept:
+        if store.folder(run).exists():
+            store.delete(run)
+
+
+def until(app: AppTest, seen: Callable[[AppTest], bool]) -> AppTest:
+    """Reload, as the page does by itself, until something is to be seen."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not seen(app):
+        assert time.monotonic() < deadline, words_on(app)
+        time.sleep(0.2)
+        app.run()
+    return app
+
+
+def words_on(app: AppTest) -> str:
+    """Every word on the page, as written: Markdown and all."""
+    elements = [*app.markdown, *app.caption, *app.info, *app.error, *app.warning, *app.metric, *app.title]
+    return "\n".join(f"{getattr(element, 'label', '') or ''} {element.value}" for element in elements)
+
+
+def sentences(app: AppTest) -> list[str]:
+    """What the page says went wrong. Asserts that each is a sentence, and none a traceback."""
+    assert not app.exception, app.exception
+    said = [error.value for error in app.error]
+    assert all(line.rstrip().endswith((".", "\\.")) and "Traceback" not in line and "\n" not in line.strip() for line in said)
+    return said
+
+
+def keys(app: AppTest, *kinds: str) -> set[str]:
+    return {element.key for kind in kinds for element in app.get(kind)}
+
+
+def only_text(page: str) -> bool:
+    """Whether what somebody typed has lost its meaning as Markdown and HTML: each such sign has a backslash before it."""
+    return not MARKUP.search(page)
+
+
+# --- all pages -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_with_its_title(page, model):
+    app = opened(page, model=model)
+    assert not app.exception and not app.error
+    assert len(app.title) == 1 and "model-choice" in keys(app, "selectbox")
+
+
+@pytest.mark.parametrize("page", ["model", "quantize"])
+@pytest.mark.parametrize("bundled", ["docs-lm", "digits-cnn"])
+def test_bundled_models_open_on_every_page_about_a_model(page, bundled):
+    app = opened(page, model=f"bundled:{bundled}")
+    assert sentences(app) == [] and bundled in words_on(app).replace("\\", "")
+
+
+@pytest.mark.parametrize("page", ["runs", "compare"])
+def test_a_page_without_runs_says_what_to_do(page):
+    app = opened(page)
+    assert sentences(app) == [] and [info.value.endswith(".") for info in app.info] == [True]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_link_names_the_model(page, model):
+    assert opened(page, query={"model": model}).session_state["model"] == model
+
+
+def test_nothing_heavy_is_imported_by_the_screen(model, text, new_home):
+    """Importing torch costs a second and 200 MB, and a page that cannot compute cannot hang."""
+    script = Path(__file__).with_name("visit_every_page.py")
+    home = os.environ | {"COMPRESSION_EXPLORER_HOME": str(new_home())}
+    command = [sys.executable, str(script), model, text]
+    visit = subprocess.run(command, cwd=APP.parent, env=home, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
+    assert visit.returncode == 0, visit.stderr[-3000:]
+    assert visit.stdout.split() == [*PAGES, "nothing-heavy"]
+
+
+# --- models and data that cannot be ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["model", "quantize"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_that_is_no_model_gets_one_sentence(page, name):
+    app = opened(page, model=name)
+    assert len(sentences(app)) == 1
+    assert only_text(words_on(app))
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", HOSTILE[:2])
+def test_a_hostile_link_breaks_no_page(page, name):
+    app = opened(page, query={"model": name, "run": name, "runs": name})
+    sentences(app)
+    assert only_text(words_on(app))
+
+
+def test_a_model_is_chosen_by_typing_its_directory(model):
+    app = opened("model")
+    app.selectbox(key="model-choice").select_index(-1).run()
+    app.text_input(key="model-text").input(f"  {model} ").run()
+    assert sentences(app) == [] and app.session_state["model"] == model
+
+
+def test_another_model_can_be_chosen_after_a_wrong_one(model):
+    app = opened("quantize", model="no such model")
+    assert sentences(app)
+    app.text_input(key="model-text").input(model).run()
+    assert sentences(app) == [] and app.button(key="quantize-run").disabled is False
+
+
+@pytest.mark.parametrize(("widget", "value"), [("skip", "nonsense.*.["), ("skip", "*"), ("include", "<b>nothing</b>")])
+def test_layer_names_that_fit_nothing_get_one_sentence(model, widget, value):
+    app = opened("quantize", model=model)
+    app.text_input(key=f"measure-{model}-{widget}").input(value).run()
+    assert len(sentences(app)) == 1
+    assert value == "*" or only_text(words_on(app))
+
+
+@pytest.mark.parametrize(("kind", "widget", "value"), [("text_input", "text", ""), ("number_input", "context", 1)])
+def test_a_choice_that_is_not_allowed_can_be_mended(model, text, kind, widget, value):
+    app = opened("quantize", model=model)
+    before = getattr(app, kind)(key=f"measure-{model}-{widget}").value
+    getattr(app, kind)(key=f"measure-{model}-{widget}").set_value(value).run()
+    for page in (app.run(), turned(turned(app, "runs"), "quantize")):
+        assert len(sentences(page)) == 1 and page.button(key="quantize-run").disabled
+    getattr(app, kind)(key=f"measure-{model}-{widget}").set_value(before).run()
+    assert sentences(app) == [] and not app.button(key="quantize-run").disabled
+
+
+# --- the form --------------------------------------------------------------------------------------------------------------
+
+
+def fields(how: type[Technique]) -> dict[str, dict]:
+    return {name: field for name, field in how.model_json_schema()["properties"].items() if name != "technique"}
+
+
+def due(how: type[Technique], chosen: dict) -> set[str]:
+    """The options that mean something beside the chosen ones."""
+    return {name for name, field in fields(how).items() if all(chosen[other] in allowed for other, allowed in field["when"].items())}
+
+
+def drawn(app: AppTest, technique: str) -> set[str]:
+    """The options that have a widget."""
+    found = keys(app, "slider", "select_slider", "selectbox", "toggle", "number_input")
+    return {key.removeprefix(f"quantize-{technique}-") for key in found if key and key.startswith(f"quantize-{technique}-")}
+
+
+QUANTIZERS = [name for name, how in TECHNIQUES.items() if how.family == "quantization"]
+
+
+@pytest.mark.parametrize("technique", QUANTIZERS)
+def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique, model):
+    app = opened("quantize", model=model, **{"technique-quantization": technique})
+    how = TECHNIQUES[technique]
+    assert drawn(app, technique) == due(how, {name: field["default"] for name, field in fields(how).items()})
+
+
+@pytest.mark.parametrize(
+    ("technique", "option", "value"),
+    sorted({(name, other, value) for name in QUANTIZERS for field in fields(TECHNIQUES[name]).values() for other in field["when"]
+            for value in fields(TECHNIQUES[name])[other]["enum"]}),
+)  # fmt: skip
+def test_options_come_and_go_with_those_they_depend_on(technique, option, value, model):
+    how = TECHNIQUES[technique]
+    app = opened("quantize", model=model, **{"technique-quantization": technique})
+    chosen = {name: field["default"] for name, field in fields(how).items()} | {option: value}
+    app.selectbox(key=f"quantize-{technique}-{option}").set_value(value).run()
+    assert sentences(app) == [] and drawn(app, technique) == due(how, chosen)
+
+
+@pytest.mark.parametrize("technique", QUANTIZERS)
+def test_every_widget_says_what_it_is_and_starts_at_the_default(technique, model):
+    app = opened("quantize", model=model, **{"technique-quantization": technique})
+    for name, field in fields(TECHNIQUES[technique]).items():
+        if name in drawn(app, technique):
+            widget = next(
+                w for kind in ("slider", "select_slider", "selectbox", "toggle") for w in app.get(kind) if w.key == f"quantize-{technique}-{name}"
+            )
+            assert (widget.label, widget.help, widget.value) == (field["title"], field["description"], field["default"])
+
+
+def test_choices_are_still_there_after_a_look_at_another_page(model, text):
+    app = opened("quantize", model=model)
+    app.selectbox(key="pick-quantization").set_value("round-to-nearest").run()
+    app.slider(key="quantize-round-to-nearest-bits").set_value(3)
+    app.text_input(key=f"measure-{model}-text").set_value(text).run()
+    turned(turned(app, "compare"), "quantize")
+    assert app.slider(key="quantize-round-to-nearest-bits").value == 3
+    assert app.text_input(key=f"measure-{model}-text").value == text
+
+
+def test_each_model_is_measured_on_data_of_its_own(model, text):
+    app = opened("quantize", model=model)
+    app.text_input(key=f"measure-{model}-text").set_value(text).run()
+    app.selectbox(key="model-choice").select_index(0).run()
+    assert sentences(app) == [] and text not in [field.value for field in app.text_input]
+
+
+def test_another_technique_and_back_keeps_both_settings(model):
+    app = opened("quantize", model=model)
+    app.slider(key="quantize-round-to-nearest-bits").set_value(7).run()
+    app.selectbox(key="pick-quantization").set_value("bitsandbytes").run()
+    app.selectbox(key="quantize-bitsandbytes-format").set_value("int8").run()
+    app.selectbox(key="pick-quantization").set_value("round-to-nearest").run()
+    assert app.slider(key="quantize-round-to-nearest-bits").value == 7
+    app.selectbox(key="pick-quantization").set_value("bitsandbytes").run()
+    assert app.selectbox(key="quantize-bitsandbytes-format").value == "int8"
+
+
+def test_two_people_do_not_see_each_others_choices(model):
+    one, other = opened("quantize", model=model), opened("quantize", model=model)
+    one.slider(key="quantize-round-to-nearest-bits").set_value(2).run()
+    assert other.run().slider(key="quantize-round-to-nearest-bits").value == 4
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------------
+
+
+def run_on(model: str, text: str, bits: int) -> AppTest:
+    """Quantize, with Run just pressed on a small text."""
+    app = opened("quantize", model=model)
+    app.slider(key="quantize-round-to-nearest-bits").set_value(bits)
+    app.text_input(key=f"measure-{model}-text").set_value(text)
+    app.number_input(key=f"measure-{model}-context").set_value(16).run()
+    assert sentences(app) == []
+    return app.button(key="quantize-run").click().run()
+
+
+def test_run_gives_numbers_and_stands_in_the_list(model, text):
+    app = run_on(model, text, bits=4)
+    assert not app.exception
+    until(app, lambda page: len(page.metric) > 4)
+    run = app.session_state["run"]
+    listed = turned(app, "runs")
+    assert sentences(listed) == [] and run in str(listed.dataframe[0].value.to_numpy().tolist())
+
+
+def test_the_same_run_twice_is_one_run(model, text, session):
+    first, second = (until(run_on(model, text, bits=5), lambda page: len(page.metric) > 4).session_state["run"] for _ in range(2))
+    assert first == second
+
+
+def test_a_run_under_way_can_be_cancelled(text, session):
+    app = opened("start")
+    app.button(key="start-docs-lm").click().run()
+    assert not app.exception
+    until(app, lambda page: "start-cancel" in keys(page, "button")).button(key="start-cancel").click().run()
+    ended = until(app, lambda page: session.record(page.session_state["run"]).status in FINISHED)
+    assert session.record(ended.session_state["run"]).status == "cancelled"
+    until(ended, lambda page: f"start-again-{page.session_state['run']}" in keys(page, "button"))
+
+
+def test_a_text_that_is_not_there_fails_the_run_with_a_sentence_and_run_again(model, session):
+    missing = "/no/such/<b>text</b>.txt"
+    app = run_on(model, missing, bits=4)
+    run = app.session_state["run"]
+    until(app, lambda page: f"quantize-again-{run}" in keys(page, "button"))
+    assert len(sentences(app)) == 1 and only_text(words_on(app))
+    app.button(key=f"quantize-again-{run}").click().run()
+    assert app.session_state["run"] != run
+    until(app, lambda page: session.record(page.session_state["run"]).status in FINISHED)
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted"])
+def test_what_happened_to_a_run_is_said_as_text(status, stored):
+    message = "The text <img src=x onerror=alert(1)> [a](javascript:alert(1)) is missing; give another."
+    stored(record(1, status, message=message))
+    app = opened("runs", run="run-0001")
+    assert not app.exception and only_text(words_on(app))
+    assert "runs-again-run-0001" in keys(app, "button")
+
+
+def test_delete_forgets_a_run(stored, session):
+    stored(done(1), done(2))
+    app = opened("runs", run="run-0001")
+    app.button(key="runs-delete").click().run()
+    assert sentences(app) == []
+    assert {"run-0001", "run-0002"} & {run.id for run in session.records()} == {"run-0002"}
+    assert "run-0001" not in str(app.dataframe[0].value.to_numpy().tolist())
+
+
+def test_a_run_deleted_by_somebody_else_breaks_no_page(stored):
+    stored(done(1))
+    app = opened("start", run="run-0001")
+    Store(home()).delete("run-0001")
+    for page in (app.run(), turned(app, "quantize"), turned(app, "runs"), turned(app, "compare")):
+        assert not page.exception
+
+
+def test_an_unreadable_run_is_listed_with_what_to_do_and_can_be_deleted(stored, session):
+    stored(done(1))
+    folder = Store(home()).folder("run-0001")
+    (folder / "record.json").write_text("{")
+    app = opened("runs", run="run-0001")
+    assert "unreadable" in str(app.dataframe[0].value.to_numpy().tolist())
+    assert len(sentences(app)) == 1
+    app.button(key="runs-delete").click().run()
+    assert not folder.exists()
+
+
+def test_a_run_without_its_tables_gets_a_sentence(stored):
+    stored(done(1))
+    for file in Store(home()).folder("run-0001").glob("*.parquet"):
+        file.write_bytes(b"nothing")
+    assert len(sentences(opened("runs", run="run-0001"))) == 1
+    assert len(sentences(opened("compare", query={"runs": "run-0001"}))) == 1
+
+
+@pytest.mark.parametrize("view", ["Layers", "Weights", "Channels", "Bytes", "Text", "Recipe"])
+def test_every_view_of_a_finished_run_opens(view, stored):
+    stored(done(1))
+    app = opened("runs", run="run-0001")
+    app.get("button_group")[0].set_value(view).run()
+    assert sentences(app) == []
+
+
+# --- compare ---------------------------------------------------------------------------------------------------------------
+
+
+def test_compare_takes_its_runs_from_the_link(stored):
+    stored(done(1), done(2), done(3), done(4))
+    app = opened("compare", query={"runs": "run-0001,run-0003"})
+    assert app.multiselect(key="compare-runs").value == ["run-0001", "run-0003"]
+
+
+def test_the_link_follows_the_choice(stored):
+    stored(done(1), done(2), done(3))
+    app = opened("compare", query={"runs": "run-0001"})
+    app.multiselect(key="compare-runs").set_value(["run-0003", "run-0002"]).run()
+    assert sentences(app) == [] and app.query_params["runs"] in ("run-0003,run-0002", ["run-0003,run-0002"])
+
+
+def test_a_comparison_survives_a_look_at_another_page(stored):
+    stored(done(1), done(2), done(3))
+    app = opened("compare", query={"runs": "run-0001,run-0002"})
+    app.multiselect(key="compare-runs").set_value(["run-0003"]).run()
+    assert turned(turned(app, "runs"), "compare").multiselect(key="compare-runs").value == ["run-0003"]
+
+
+def test_no_choice_stays_no_choice(stored):
+    stored(done(1), done(2))
+    app = opened("compare")
+    app.multiselect(key="compare-runs").set_value([]).run()
+    assert app.run().multiselect(key="compare-runs").value == [] and len(app.info) == 1
+
+
+@pytest.mark.parametrize("unknown", UNKNOWN_RUNS)
+def test_runs_that_do_not_exist_are_passed_over(unknown, stored):
+    stored(done(1), done(2), record(3, "failed", message="It failed."))
+    app = opened("compare", query={"runs": f"{unknown},run-0002,run-0003,run-0002"})
+    assert sentences(app) == [] and app.multiselect(key="compare-runs").value == ["run-0002"]
+
+
+def test_only_finished_runs_are_offered(stored):
+    stored(done(1), record(2, "failed", message="It failed."), record(3, "cancelled", message="It was cancelled."))
+    offered = " ".join(opened("compare").multiselect(key="compare-runs").options)
+    assert [run for run in ("run-0001", "run-0002", "run-0003") if run in offered] == ["run-0001"]
+
+
+def test_runs_with_equal_settings_are_told_apart(stored):
+    stored(done(1), done(2))
+    labels = opened("compare", query={"runs": "run-0001,run-0002"}).multiselect(key="compare-runs").options
+    assert len(set(labels)) == len(labels) >= 2

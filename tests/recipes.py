@@ -1,0 +1,25 @@
+"""What tiny models are measured on: a text, labelled texts, or the bundled digits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from engine.recipe import Recipe
+from tests.tiny import LANGUAGE_MODELS, SENTENCES
+
+
+def task_for(architecture: str, folder: Path) -> dict[str, Any]:
+    """A task of a moment, with its data written into ``folder``."""
+    folder.mkdir(exist_ok=True)
+    if architecture in LANGUAGE_MODELS:
+        (folder / "text.txt").write_text(" ".join(f"{index} {SENTENCES[index % 3]}" for index in range(40)))
+        return {"kind": "language-modeling", "text": str(folder / "text.txt"), "context": 64, "tokens": 512}
+    if architecture == "resnet":
+        return {"kind": "image-classification", "samples": 40}
+    rows = [{"text": sentence[: 5 + 3 * index], "label": index % 3} for index in range(8) for sentence in SENTENCES]
+    (folder / "texts.json").write_text(json.dumps(rows))
+    return {"kind": "text-classification", "data": str(folder / "texts.json"), "length": 64}
+
+
+def recipe_for(architecture: str, model: Path, folder: Path, *steps: dict[str, Any], **fields: Any) -> Recipe:
+    return Recipe.of({"model": str(model), "task": task_for(architecture, folder), "steps": list(steps), "device": "cpu", **fields})
