@@ -120,7 +120,7 @@ def text_view(record: RunRecord, tables: Tables, key: str) -> None:
         left.code(row.original, language=None, wrap_lines=True)
         right.caption("Compressed, continued")
         right.code(row.compressed, language=None, wrap_lines=True)
-    st.caption("Always the likeliest next token (greedy decoding), 40 tokens.")
+    st.caption("Always the likeliest next token (greedy decoding).")
 
 
 def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:

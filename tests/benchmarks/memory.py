@@ -1,4 +1,4 @@
-"""How much memory of its own does compressing hold at most? Walks a random bfloat16 Llama without calibration, each technique in a process of its own.
+"""How much memory of its own does compressing hold at most? A random bfloat16 Llama, no calibration, each technique in a process of its own.
 
 python -m tests.benchmarks.memory [MILLIONS]
 

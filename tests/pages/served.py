@@ -122,6 +122,15 @@ class Visitor:
         """What a page calls by that key."""
         return self.page.locator(f".st-key-{key}").get_by_role(role)
 
+    def picture(self, path: Path) -> None:
+        """The whole page, however long it is."""
+        width = self.page.viewport_size["width"]
+        height = self.page.get_by_test_id("stMain").evaluate("page => page.scrollHeight")
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.wait_for_timeout(1500)  # figures fade in
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path)
+
     def close(self) -> None:
         self.context.close()
 

@@ -1,8 +1,12 @@
-"""The app in a real browser against a real server: the way a person goes, and what they see there."""
+"""The app in a real browser against a real server: the way a person goes, and what they see there.
+
+SCREENSHOTS=folder keeps a picture of every page, narrow and wide, light and dark.
+"""
 
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -192,6 +196,9 @@ def test_nothing_is_cut_off_or_too_faint_to_read(width, scheme, two_runs, visit)
         person.open(page, f"?run={two_runs[0]}" if page in ("start", "quantize") else "")
         assert person.page.evaluate(TOO_WIDE) == [], page
         assert person.page.evaluate(FAINT, 4.5) == [], page
+        if folder := os.environ.get("SCREENSHOTS"):
+            person.picture(Path(folder) / f"{page}-{width}-{scheme}.png")
+            person.page.set_viewport_size({"width": width, "height": 900})
 
 
 def test_the_page_follows_the_wish_for_dark(visit):

@@ -95,12 +95,13 @@ def card(asked: argparse.Namespace, model: LlamaForCausalLM, curve: Curve, final
     return f"""# docs-lm
 
 A causal language model of the Llama architecture ({CONFIG.num_hidden_layers} blocks, {CONFIG.hidden_size} wide,
-- **Command**: `python -m engine.work.bundled.docs_lm --tokens {asked.tokens} --rate {asked.rate}{flag}`, seed 0.
+{CONFIG.num_attention_heads} heads sharing {CONFIG.num_key_value_heads} key/value heads, tied embeddings),
+{parameters:,} parameters, stored in bfloat16.
 
 - **Data**: documentation strings of the packages pinned in `requirements.txt`, deduplicated, split by source file.
   {stream:,} training tokens, fingerprint `{data}`.
 - **Tokenizer**: byte-level BPE, {VOCABULARY:,} pieces, trained on the same texts.
-- **Command**: `python -m engine.work.bundled.docs_lm --tokens {asked.tokens} --rate {asked.rate}{" --compile" if asked.compile else ""}`, seed 0.
+- **Command**: `python -m engine.work.bundled.docs_lm --tokens {asked.tokens} --rate {asked.rate}{flag}`, seed 0.
 - **Tokens seen**: {asked.tokens:,} ({asked.tokens / stream:.1f} passes over the data).
 - **Held-out perplexity**: **{math.exp(final):.2f}** on all of the evaluation split, windows of {CONTEXT} tokens (bfloat16 autocast).
 
