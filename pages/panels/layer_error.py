@@ -23,9 +23,14 @@ def layer_error(layers: pd.DataFrame) -> go.Figure:
 
 
 def traces(layers: pd.DataFrame) -> list[go.Bar | go.Scatter]:
-    is_worst = layers.index == layers.relative_error.idxmax()
-    both = [bars(layers[~is_worst], ERROR, "Weights"), bars(layers[is_worst], HIGHLIGHT, "Weights, worst layer")]
+    is_worst = layers.index == judged(layers).idxmax()
+    both = [bars(layers[~is_worst], ERROR, "Weights"), bars(layers[is_worst], HIGHLIGHT, "Weights of the hardest hit layer")]
     return [*both, diamonds(layers)] if layers.output_error.notna().any() else both
+
+
+def judged(layers: pd.DataFrame) -> pd.Series:
+    """What tells the hardest hit: the error of the output, or of the weights where no output was measured."""
+    return layers.output_error if layers.output_error.notna().any() else layers.relative_error
 
 
 def bars(layers: pd.DataFrame, colour: str, name: str) -> go.Bar:
@@ -51,7 +56,7 @@ def hover(layers: pd.DataFrame) -> list[str]:
 
 
 def worst_in_order(layers: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
-    return layers.loc[layers.relative_error.nlargest(most).index.sort_values()] if len(layers) > most else layers
+    return layers.loc[judged(layers).fillna(layers.relative_error).nlargest(most).index.sort_values()] if len(layers) > most else layers
 
 
 def error_title(shown: int, of: int) -> str:
@@ -62,8 +67,10 @@ def description(layers: pd.DataFrame) -> str:
     changed = layers.dropna(subset="relative_error", ignore_index=True)
     if changed.empty:
         return f"All {len(layers)} layers were kept."
-    row = changed.loc[changed.relative_error.idxmax()]
-    return f"{len(changed)} of {len(layers)} layers changed; the worst is {shortened(row['name'], 80)} at {percent(row.relative_error)}."
+    worst = judged(changed).idxmax()
+    return (
+        f"{len(changed)} of {len(layers)} layers changed; the worst is {shortened(changed['name'][worst], 80)} at {percent(judged(changed)[worst])}."
+    )
 
 
 LAYER_ERROR = Panel(

@@ -1,5 +1,6 @@
 """Panels about all layers of a model."""
 
+from engine.results.analysis import worst_layer
 from pages.panels.layer_error import MOST_ROWS, layer_error
 from pages.panels.layer_error_side_by_side import layer_error_side_by_side
 from pages.panels.size_ledger import size_ledger
@@ -19,6 +20,13 @@ def test_kept_layers_are_left_out():
 def test_worst_layer_is_highlighted():
     highlighted = next(t for t in layer_error(tables.layers()).data if t.marker.color == HIGHLIGHT)
     assert list(highlighted.y) == ["model.layers.0.mlp.down_proj"]
+
+
+def test_the_output_decides_who_was_hit_hardest_where_it_was_measured():
+    """As in the numbers above the figure, which the engine's analysis gives."""
+    layers = tables.layers().assign(output_error=lambda t: 1 - t.relative_error)
+    highlighted = next(t for t in layer_error(layers).data if t.marker.color == HIGHLIGHT)
+    assert list(highlighted.y) == [worst_layer(layers)] != [layers.name[layers.relative_error.idxmax()]]
 
 
 def test_layers_stand_in_model_order_from_the_top():
