@@ -15,6 +15,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from engine.catalog import TECHNIQUES
+from engine.catalog.models import BUNDLED
 from engine.catalog.technique import Technique
 from engine.results.record import FINISHED, RunRecord
 from engine.results.store import Store, home
@@ -121,7 +122,7 @@ def test_a_page_opens_with_its_title(page, model):
 
 
 @pytest.mark.parametrize("page", ["model", "quantize"])
-@pytest.mark.parametrize("bundled", ["docs-lm", "digits-cnn"])
+@pytest.mark.parametrize("bundled", BUNDLED)
 def test_bundled_models_open_on_every_page_about_a_model(page, bundled):
     app = opened(page, model=f"bundled:{bundled}")
     assert sentences(app) == [] and bundled in words_on(app).replace("\\", "")
