@@ -23,13 +23,13 @@ from engine.work.tasks.documents import Document, Split, extracted, fingerprint,
 from engine.work.tasks.passages import LABELS, Passage, masked, passages
 
 OUT = Path("assets/models/docs-classifier")
-WINDOW, BATCH, VOCABULARY = 128, 32, 4096
+WINDOW, BATCH, VOCABULARY = 192, 24, 4096
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PAD, CLS, SEP, MASK = 0, 2, 3, 4
 MASKED_SHARE = 0.2
 CONFIG = BertConfig(
     vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024,
-    max_position_embeddings=160, type_vocab_size=1, hidden_dropout_prob=0.0,
+    max_position_embeddings=WINDOW, type_vocab_size=1, hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0, pad_token_id=PAD, num_labels=len(LABELS),
     id2label=dict(enumerate(LABELS)), label2id={label: index for index, label in enumerate(LABELS)},
 )  # fmt: skip
@@ -123,13 +123,21 @@ def predictions(model: BertForSequenceClassification, tokens: torch.Tensor) -> t
 
 
 def fine_tuning_batch(data: Encoded, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """BATCH texts; the order is a fresh shuffle each epoch, known from the step. A tenth of the words is hidden."""
+    """BATCH texts of like lengths; the order is a fresh shuffle each epoch, known from the step. A tenth of the words is hidden."""
     per_epoch = len(data.labels) // BATCH
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(step // per_epoch))
-    rows = order[(step % per_epoch) * BATCH :][:BATCH]
+    rows = batches_of_like_lengths((data.tokens != PAD).sum(1), seed=step // per_epoch)[step % per_epoch]
     tokens = data.tokens[rows]
     hidden = (torch.rand(tokens.shape, generator=torch.Generator().manual_seed(step)) < 0.1) & (tokens > MASK)
     return tokens.masked_fill(hidden, MASK), data.labels[rows]
+
+
+def batches_of_like_lengths(lengths: torch.Tensor, seed: int, pool: int = 16) -> torch.Tensor:
+    """Shuffled rows, in pools of so many batches sorted by length, the batches shuffled again.  (batches, BATCH)"""
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(lengths), generator=draw)[: len(lengths) // BATCH * BATCH]
+    sorted_pools = [part[lengths[part].argsort(stable=True)] for part in order.split(pool * BATCH)]
+    batches = torch.cat(sorted_pools).view(-1, BATCH)
+    return batches[torch.randperm(len(batches), generator=draw)]
 
 
 def baseline_accuracy(chosen: dict[Split, list[Passage]]) -> float:

@@ -3,6 +3,7 @@
 import torch
 
 from engine.catalog.quantization import BitsAndBytes
+from engine.work.methods.quantization.grid import ROWS_AT_ONCE
 from engine.work.methods.stages import blueprint, compress, sketch
 from engine.work.stored.blockwise import NESTED_BLOCK, FourBit, RowInt8
 from engine.work.stored.weights import Stored
@@ -29,12 +30,17 @@ def four_bit(weight: torch.Tensor, how: BitsAndBytes) -> FourBit:
 
 
 def row_int8(weight: torch.Tensor) -> RowInt8:
+    codes, absmax = zip(*(coded_rows(rows) for rows in weight.split(ROWS_AT_ONCE)), strict=True)
+    return RowInt8(shape=tuple(weight.shape), codes=torch.cat(codes), absmax=torch.cat(absmax))
+
+
+def coded_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     from bitsandbytes.functional import int8_vectorwise_quant
 
     # the library takes float16 only; scaled by powers of two, rows of very small or large weights fit into it
     exponent = weight.abs().amax(1).frexp().exponent
     codes, absmax, _ = int8_vectorwise_quant(weight.ldexp(-exponent[:, None]).half())
-    return RowInt8(shape=tuple(weight.shape), codes=codes, absmax=absmax.float().ldexp(exponent))
+    return codes, absmax.float().ldexp(exponent)
 
 
 @blueprint.register

@@ -14,6 +14,8 @@ from engine.work.stored.packing import packed
 from engine.work.stored.weights import Grid
 
 SHRINKS = 40  # ranges tried by least squares, from the full one down to 30 %
+ROWS_AT_ONCE = 256  # keeps what is computed on the way small, and in the processor's cache
+VALUES_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,17 @@ def choose_qparams(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Ten
     best, error = qparams_of(low, high, levels, how), torch.full_like(low, torch.inf)
     for shrink in torch.linspace(1.0, 0.3, SHRINKS).tolist():
         tried = qparams_of(low * shrink, high * shrink, levels, how)
-        missed = (dequantize(quantize(groups, *tried, levels), *tried) - groups).square_().sum(-1, keepdim=True)
+        missed = squared_error(groups, *tried, levels)
         better = missed < error
         best = tuple(torch.where(better, new, old) for new, old in zip(tried, best, strict=True))
         error = torch.where(better, missed, error)
     return best
+
+
+def squared_error(groups: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, levels: Levels) -> torch.Tensor:
+    """Of each group, (out, groups, 1); a group as wide as a whole tensor is judged in pieces."""
+    parts = groups.split(VALUES_AT_ONCE, dim=-1)
+    return sum((dequantize(quantize(part, scale, zero, levels), scale, zero) - part).square_().sum(-1, keepdim=True) for part in parts)
 
 
 def bounds(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,19 +140,26 @@ def grouped(weight: torch.Tensor, how: RoundToNearest) -> list[torch.Tensor]:
 
 
 def stored_grid(weight: torch.Tensor, how: RoundToNearest) -> Grid:
-    """Rounded to nearest and packed.  weight: (out, in_) float32"""
-    levels, parts = Levels.of(how), grouped(weight, how)
-    params = [choose_qparams(part, how) for part in parts]
-    codes = [unsigned(quantize(part, *p, levels), how).flatten(1) for part, p in zip(parts, params, strict=True)]
-    scales, zeros = (torch.cat([each.squeeze(-1) for each in column], dim=1) for column in zip(*params, strict=True))
+    """Rounded to nearest and packed, some rows at a time.  weight: (out, in_) float32"""
+    rows = len(weight) if how.granularity == "tensor" else ROWS_AT_ONCE
+    codes, scales, zeros = zip(*(coded(part, how) for part in weight.split(rows)), strict=True)
     return Grid(
         shape=tuple(weight.shape),
         bits=how.bits,
         group_size=group_width(how, weight.shape[1]),
-        codes=packed(torch.cat(codes, dim=1), how.bits),
-        scales=as_stored(scales),
-        zeros=packed(zeros.to(torch.uint8), how.bits) if how.scheme == "asymmetric" else None,
+        codes=torch.cat(codes),
+        scales=as_stored(torch.cat(scales)),
+        zeros=packed(torch.cat(zeros).to(torch.uint8), how.bits) if how.scheme == "asymmetric" else None,
     )
+
+
+def coded(weight: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Packed codes of some rows, and their scales and zero codes, both (rows, groups) float32."""
+    levels, parts = Levels.of(how), grouped(weight, how)
+    params = [choose_qparams(part, how) for part in parts]
+    codes = [unsigned(quantize(part, *p, levels), how).flatten(1) for part, p in zip(parts, params, strict=True)]
+    scales, zeros = (torch.cat([each.squeeze(-1) for each in column], dim=1) for column in zip(*params, strict=True))
+    return packed(torch.cat(codes, dim=1), how.bits), scales, zeros
 
 
 def unsigned(codes: torch.Tensor, how: RoundToNearest) -> torch.Tensor:
