@@ -11,6 +11,7 @@ import streamlit as st
 sys.path.insert(0, str(Path(__file__).parent))  # so that it can be started from anywhere
 
 from pages.parts.model_picker import pick_model
+from pages.parts.words import glossary_button
 
 PICTURES = Path(__file__).parent / "assets" / "pictures"
 st.set_page_config(page_title="Compression Explorer", page_icon=str(PICTURES / "icon.svg"), layout="wide")
@@ -27,4 +28,5 @@ PAGES = [
 page = st.navigation(PAGES)
 with st.sidebar:
     pick_model()
+    glossary_button()
 page.run()

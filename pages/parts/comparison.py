@@ -4,10 +4,12 @@ import pandas as pd
 import streamlit as st
 
 from engine.results.analysis import comparison
+from engine.results.glossary import GLOSSARY
 from engine.results.record import RunRecord
 from engine.results.tables import Tables
 from pages.parts.plainly import plainly
 from pages.parts.state import session
+from pages.parts.words import meaning
 
 LINK = "runs"
 
@@ -47,7 +49,8 @@ def comparison_table(chosen: list[RunRecord]) -> None:
     numbers = {"size_bytes": ("Size (MB)", "%.2f"), "compression": ("Smaller by", "%.2fx"), "bits_per_weight": ("Bits per weight", "%.2f"),
                "quality_before": ("Before", "%.3f"), "quality_after": ("After", "%.3f"), "quality_change_share": ("Change", "%+.1f %%"),
                "agreement": ("Agreement", "%.1f %%")}  # fmt: skip
-    columns = {name: st.column_config.NumberColumn(title, format=form) for name, (title, form) in numbers.items()}
+    helps = {name: meaning(name) for name in numbers if name in GLOSSARY}
+    columns = {name: st.column_config.NumberColumn(title, format=form, help=helps.get(name)) for name, (title, form) in numbers.items()}
     words = {"label": "Setting", "model": "Model", "quality_name": "Measure"}
     shown = frame[["label", "model", "quality_name", *numbers]]
     st.dataframe(shown, hide_index=True, width="stretch", column_config=columns | words)

@@ -12,6 +12,7 @@ from pages.panels.numbers import change, megabytes, percent, seconds
 from pages.parts.plainly import escaped, plainly
 from pages.parts.show import show
 from pages.parts.state import session
+from pages.parts.words import meaning
 
 
 def show_results(record: RunRecord, key: str) -> None:
@@ -43,13 +44,14 @@ def headline(record: RunRecord, tables: Tables) -> None:
     """Four numbers, each with its change."""
     before, after = record.summary.baseline, record.summary.result
     size, quality, bits, worst = st.columns([3, 3, 3, 4])  # the last holds a layer's name
-    metric(size, "Size of the files", megabytes(after.size_bytes), f"{after.compression:.2f}x, from {megabytes(before.size_bytes)}")
+    smaller = f"{after.compression:.2f}x, from {megabytes(before.size_bytes)}"
+    metric(size, "Size of the files", megabytes(after.size_bytes), smaller, meaning("size_bytes"))
     quality_metric(quality, before, after)
-    metric(bits, "Bits per weight", f"{after.bits_per_weight:.2f}", f"from {before.bits_per_weight:.2f}", "In the layers that were compressed.")
+    metric(bits, "Bits per weight", f"{after.bits_per_weight:.2f}", f"from {before.bits_per_weight:.2f}", meaning("bits_per_weight"))
     layer = worst_layer(tables.layers)
     row = tables.layers[tables.layers.name == layer]
     error = row.output_error.fillna(row.relative_error).iloc[0] if layer else float("nan")
-    metric(worst, "Hardest hit layer", percent(error), layer.removeprefix("model.") or "none", f"{layer}: error of its output, or of its weights.")
+    metric(worst, "Hardest hit layer", percent(error), layer.removeprefix("model.") or "none", f"{layer}. {meaning('output_error')}")
     st.caption(escaped(protocol_of(record)))
 
 
@@ -61,10 +63,10 @@ def quality_metric(place, before: Scores, after: Scores) -> None:
     """Red for worse, green for better, and the sign in words."""
     name, was, now = quality_of(before, after)
     if name == "Perplexity":
-        metric(place, name, f"{now:.2f}", f"{change(was, now)} from {was:.2f}", "Lower is better.", "red" if now > was else "green")
+        metric(place, name, f"{now:.2f}", f"{change(was, now)} from {was:.2f}", meaning("perplexity"), "red" if now > was else "green")
     else:
         metric(
-            place, name, percent(now), f"{100 * (now - was):+.1f} points from {percent(was)}", "Higher is better.", "red" if now < was else "green"
+            place, name, percent(now), f"{100 * (now - was):+.1f} points from {percent(was)}", meaning("accuracy"), "red" if now < was else "green"
         )
 
 

@@ -19,6 +19,8 @@ WORDS = {
     "unreadable": "unreadable",
 }
 
+DELETED = "runs-deleted"  # how many, in this browser session
+
 
 def run_table(records: list[RunRecord]) -> RunRecord | None:
     """All runs in a table; the chosen one, else the last one opened, if any."""
@@ -28,7 +30,7 @@ def run_table(records: list[RunRecord]) -> RunRecord | None:
         width="stretch",
         on_select="rerun",
         selection_mode="single-row",
-        key="runs-table",
+        key=f"runs-table-{st.session_state.get(DELETED, 0)}",  # rows move up when one is deleted: nothing is selected then
         placeholder="",
         column_config={
             "technique": st.column_config.TextColumn("Setting", width="medium"),
@@ -65,6 +67,7 @@ def actions(record: RunRecord) -> None:
         except PlainError as error:
             said(str(error))
             return
+        st.session_state[DELETED] = st.session_state.get(DELETED, 0) + 1
         if st.session_state.get("run") == record.id:
             del st.session_state["run"]
         st.rerun()

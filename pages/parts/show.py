@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.panels import Panel
+from pages.parts.words import column_meanings
 
 
 def show(panel: Panel, table: pd.DataFrame, key: str, **options: Any) -> None:
@@ -19,7 +20,7 @@ def show(panel: Panel, table: pd.DataFrame, key: str, **options: Any) -> None:
 
 def numbers_behind(table: pd.DataFrame, key: str) -> None:
     with st.expander("The numbers behind it", icon=":material/table:"):
-        st.dataframe(table, width="stretch", hide_index=True, key=f"{key}-table", height=260)
+        st.dataframe(table, width="stretch", hide_index=True, key=f"{key}-table", height=260, column_config=column_meanings(table))
         st.download_button("Download as CSV", csv_of(table), f"{key}.csv", "text/csv", key=f"{key}-csv", icon=":material/download:")
 
 

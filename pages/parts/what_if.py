@@ -9,6 +9,7 @@ from pages.panels.numbers import percent
 from pages.parts.plainly import said
 from pages.parts.show import show
 from pages.parts.state import session
+from pages.parts.words import meaning
 
 
 def what_if(view: ModelView, step: dict, key: str) -> None:
@@ -30,8 +31,6 @@ def what_if(view: ModelView, step: dict, key: str) -> None:
 
 def numbers(answer: WhatIf) -> None:
     error, noise, bits = st.columns(3)
-    error.metric(
-        "Relative error", percent(answer.row.relative_error), help="Size of the rounding error beside the size of the weights: |W - Ŵ| / |W|."
-    )
-    noise.metric("Signal to noise", f"{answer.row.sqnr_db:.1f} dB", help="SQNR: 10 log10 of signal power over error power; 6 dB is one bit.")
-    bits.metric("Bits per weight", f"{answer.row.bits_per_weight:.2f}", help="Codes, scales and zero points together.")
+    error.metric("Relative error", percent(answer.row.relative_error), help=meaning("relative_error"))
+    noise.metric("Signal to noise", f"{answer.row.sqnr_db:.1f} dB", help=meaning("sqnr_db"))
+    bits.metric("Bits per weight", f"{answer.row.bits_per_weight:.2f}", help=meaning("bits_per_weight"))

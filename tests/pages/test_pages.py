@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from engine.catalog import TECHNIQUES
 from engine.catalog.models import BUNDLED
 from engine.catalog.technique import Technique
+from engine.results.glossary import GLOSSARY
 from engine.results.record import FINISHED, RunRecord
 from engine.results.store import Store, home
 from pages.parts import state
@@ -147,6 +148,13 @@ def test_nothing_heavy_is_imported_by_the_screen(model, text, new_home):
     visit = subprocess.run(command, cwd=APP.parent, env=home, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
     assert visit.returncode == 0, visit.stderr[-3000:]
     assert visit.stdout.split() == [*PAGES, "nothing-heavy"]
+
+
+def test_the_glossary_opens_with_every_number_in_it(model):
+    app = opened(model=model)
+    app.button(key="glossary").click().run()
+    said = "\n".join(text.value for text in app.markdown)
+    assert not app.exception and all(f"`{name}`" in said and term.meaning in said for name, term in GLOSSARY.items())
 
 
 # --- models and data that cannot be ----------------------------------------------------------------------------------------
