@@ -1,0 +1,31 @@
+"""The glossary on the screen: what every number means, where it stands and all together."""
+
+import pandas as pd
+import streamlit as st
+
+from engine.results.glossary import GLOSSARY
+
+
+def meaning(name: str) -> str:
+    """Help for a number, by its name in tables and scores."""
+    term = GLOSSARY[name]
+    return f"{term.meaning} ({term.unit})" if term.unit else term.meaning
+
+
+def column_meanings(table: pd.DataFrame) -> dict:
+    """Help for each column of a table that the glossary knows."""
+    return {name: st.column_config.Column(help=meaning(name)) for name in table.columns if name in GLOSSARY}
+
+
+@st.dialog("What the numbers mean", width="large")
+def glossary() -> None:
+    st.caption("The same words and formulas everywhere: on the screen, in downloads and in the JSON of the shell.")
+    for name, term in GLOSSARY.items():
+        st.markdown(f"**{term.name}**{f' ({term.unit})' if term.unit else ''} · `{name}`  \n{term.meaning}")
+        if term.formula:
+            st.latex(term.formula)
+
+
+def glossary_button() -> None:
+    if st.button("Glossary", icon=":material/menu_book:", type="tertiary", key="glossary", help="What every number means, with its formula."):
+        glossary()
