@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engine import __version__
 from engine.catalog import Step
@@ -34,6 +34,15 @@ class Recipe(Frozen):
     steps: tuple[Step, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @model_validator(mode="after")
+    def shown_data(self) -> "Recipe":
+        """A step that looks at data gets the usual calibration where none is named."""
+        if self.calibration is None and any(step.needs != "nothing" for step in self.steps):
+            usual = Calibration()
+            fitting = usual.model_copy(update={"context": min(usual.context, getattr(self.task, "context", usual.context))})
+            object.__setattr__(self, "calibration", fitting)
+        return self
 
     @field_validator("steps")
     @classmethod

@@ -23,7 +23,7 @@ with controls, st.container(border=True):
     if st.button("Run", type="primary", key="quantize-run", width="stretch", icon=":material/play_arrow:", disabled=recipe is None):
         start(recipe)
 with live, st.container(border=True):
-    what_if(view, step, "quantize")
+    what_if(view, step, recipe, "quantize")
 if run := current_run():
     st.divider()
     run_card(run, "quantize")

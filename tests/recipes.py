@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engine.catalog import TECHNIQUES
 from engine.recipe import Recipe
 from tests.tiny import LANGUAGE_MODELS, SENTENCES
 
@@ -18,8 +19,11 @@ def task_for(architecture: str, folder: Path) -> dict[str, Any]:
         return {"kind": "image-classification", "samples": 40}
     rows = [{"text": sentence[: 5 + 3 * index], "label": index % 3} for index in range(8) for sentence in SENTENCES]
     (folder / "texts.json").write_text(json.dumps(rows))
-    return {"kind": "text-classification", "data": str(folder / "texts.json"), "length": 64}
+    return {"kind": "text-classification", "data": str(folder / "texts.json"), "length": 64, "samples": 16}
 
 
 def recipe_for(architecture: str, model: Path, folder: Path, *steps: dict[str, Any], **fields: Any) -> Recipe:
-    return Recipe.of({"model": str(model), "task": task_for(architecture, folder), "steps": list(steps), "device": "cpu", **fields})
+    task = task_for(architecture, folder)
+    calibration = {"text": task.get("text", "bundled:docs"), "samples": 6, "context": 32}
+    seeing = {"calibration": calibration} if any(TECHNIQUES[step["technique"]].needs != "nothing" for step in steps) else {}
+    return Recipe.of({"model": str(model), "task": task, "steps": list(steps), "device": "cpu", **seeing, **fields})

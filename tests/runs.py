@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from engine.recipe import Recipe
 from engine.results.record import Protocol, RunRecord, Scores, Summary
-from engine.results.tables import ChannelRow, HistogramRow, LayerRow, LedgerRow, LevelRow, SampleRow, Tables, table
+from engine.results.tables import ChannelRow, HistogramRow, InputRow, LayerRow, LedgerRow, LevelRow, SampleRow, SearchRow, Tables, table
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PROTOCOL = Protocol(task="language-modeling", data="bundled:docs", fingerprint="f00d", measure="Perplexity.", context=256, windows=4, targets=1020)
@@ -60,4 +60,6 @@ def tables(*layers: LayerRow) -> Tables:
         levels=table([LevelRow("conv", -0.5)], LevelRow),
         ledger=table([LedgerRow("", "file headers", 8)], LedgerRow),
         samples=table([SampleRow("déjà", "vu\n", "→ 😀")], SampleRow),
+        searches=table([SearchRow("conv", "norm", 0.5, 0.25, True)], SearchRow),
+        inputs=table([InputRow("conv", 0, 0.5, 3.0, 1.0, 0.1)], InputRow),
     )

@@ -1,11 +1,13 @@
 """What can be asked for: techniques, models and tasks. Typed configs; nothing here computes."""
 
-from typing import Annotated
+from typing import Annotated, Union
 
 from pydantic import Field
 
+from engine.catalog.calibrated import AWQ, GPTQ, Activations, SmoothQuant
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
 from engine.catalog.technique import Technique
 
-TECHNIQUES: dict[str, type[Technique]] = {cls.model_fields["technique"].default: cls for cls in (RoundToNearest, BitsAndBytes)}
-Step = Annotated[RoundToNearest | BitsAndBytes, Field(discriminator="technique")]
+EVERY = (RoundToNearest, BitsAndBytes, GPTQ, AWQ, Activations, SmoothQuant)
+TECHNIQUES: dict[str, type[Technique]] = {cls.model_fields["technique"].default: cls for cls in EVERY}
+Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple

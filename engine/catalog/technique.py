@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["quantization", "pruning", "low-rank", "training"]
+Needs = Literal["nothing", "range", "gram"]  # of calibration data: nothing, how far inputs reach, how they go together
 
 
 class Frozen(BaseModel):
@@ -22,6 +23,8 @@ class Technique(Frozen):
     fails: ClassVar[str]  # when not to use it
     paper: ClassVar[str]  # title and link, Markdown
     after: ClassVar[tuple[Family, ...]] = ()  # families of which a step may come before this one
+    needs: ClassVar[Needs] = "nothing"
+    folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
     technique: str
 
     def label(self) -> str:

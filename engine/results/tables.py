@@ -30,6 +30,7 @@ class LayerRow:
     output_error: float = NAN  # |XW - XW^| / |XW| on calibration inputs of the uncompressed model
     sqnr_db: float = NAN  # 10 log10(|W|^2 / |W - W^|^2)
     largest_error: float = NAN  # max |w - w^|
+    note: str = ""  # what a person should know about how it was compressed
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,29 @@ class SampleRow:
 
 
 @dataclass(frozen=True)
+class SearchRow:
+    """One strength of scaling that was tried for the layers that share an input."""
+
+    layer: str  # the first of them
+    source: str  # what takes the scales
+    alpha: float
+    error: float  # squared error of the outputs, beside that of alpha 0
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class InputRow:
+    """One input channel of one layer, on calibration data."""
+
+    layer: str
+    channel: int
+    magnitude: float  # mean of |x|
+    largest: float  # max of |x|
+    scale: float  # what its weights were multiplied by before rounding; 1 where they were not
+    weight_error: float  # |w - w^| / |w| of the channel's weights
+
+
+@dataclass(frozen=True)
 class Tables:
     """Every table of a run. Each has its row class's columns, also when it is empty."""
 
@@ -100,6 +124,8 @@ class Tables:
     levels: pd.DataFrame
     ledger: pd.DataFrame
     samples: pd.DataFrame
+    searches: pd.DataFrame
+    inputs: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -108,6 +134,7 @@ class Tables:
 
 ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
+    "searches": SearchRow, "inputs": InputRow,
 }  # fmt: skip
 
 

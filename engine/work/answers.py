@@ -13,20 +13,25 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import Forecast, LayerView, ModelView, WhatIf
 from engine.results.tables import HistogramRow, LayerRow, LevelRow, SpectrumRow, table
+from engine.work.calibration import Fold, Seen, Stream
 from engine.work.layers import Layer, blocks_of, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.spectrum import spectrum
-from engine.work.methods import blueprint, compress, plan
+from engine.work.methods import blueprint, compress, plan, scales_for
 from engine.work.models import resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.quiet import ready
 from engine.work.stored.files import file_bytes
 from engine.work.stored.weights import Stored
+from engine.work.tasks import calibration_batches
 
 LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is judged on its first rows
+LIVE_SAMPLES = 8  # calibration examples that a question looks at
+LAYERS_AT_HAND = 8
 MODELS_AT_HAND = 3
 _models: OrderedDict[tuple, Opened] = OrderedDict()
 _spectra: dict[tuple, object] = {}
+_seen: OrderedDict[tuple, Seen | None] = OrderedDict()
 
 
 def at_hand(reference: str) -> tuple[tuple, Opened]:
@@ -79,25 +84,58 @@ def layer_view(model: str, layer: str) -> LayerView:
     )
 
 
-def what_if(model: str, layer: str, step: dict) -> WhatIf:
-    """What a technique that needs no data would do to one layer, now. Very large layers are judged on their first rows."""
+def what_if(model: str, layer: str, step: dict, measured: dict | None = None) -> WhatIf:
+    """What a step would do to one layer, now. Very large layers are judged on their first rows.
+
+    A step that looks at data sees a few calibration examples, of the task and calibration that are ``measured`` with; they run through
+    the model once and are remembered.
+    """
     ready()
     began = time.perf_counter()
-    _, at = at_hand(model)
+    asked = Recipe.of({"model": model, "steps": [step], **(measured or {})})
+    key, at = at_hand(model)
     known, weight = layer_and_weight(at, layer)
-    how = Recipe.of({"steps": [step]}).steps[0]
-    rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
-    stored = compress(how, weight[:rows].contiguous())
-    part = replace(known, shape=(rows, *known.shape[1:]))
-    judged = Judged(part, weight[:rows], stored.dense())
+    how, rows = asked.steps[0], max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
+    part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
+    seen = None if how.needs == "nothing" else seen_by(key, at, layer, asked)
+    stored, scales = tried(how, weight, seen)
+    judged = Judged(part, weight, stored.dense() / scales)
+    inputs = seen.sample_vectors() if seen else None
+    row = judged.row(stored, how.technique, None if inputs is None else (inputs, stored.received(inputs / scales) * scales))
+    levels = level_rows(layer, stored) if isinstance(scales, float) else ()
     return WhatIf(
-        judged.row(stored, how.technique),
+        row,
         table(judged.histogram(), HistogramRow),
-        table(level_rows(layer, stored), LevelRow),
+        table(levels, LevelRow),
         judged.channels(),
         (time.perf_counter() - began) * 1000,
         judged.original.numel(),
     )
+
+
+def tried(how: Technique, weight: torch.Tensor, seen: Seen | None) -> tuple[Stored, torch.Tensor | float]:
+    """One layer as it would be stored, and the scales of its columns, as if a norm before it could take them."""
+    if seen is None:
+        return compress(how, weight), 1.0
+    answer = scales_for(how, Fold("", (), from_norm=True), [weight], seen)
+    if answer is None:
+        return compress(how, weight, seen), 1.0
+    return compress(how, weight * answer[0], seen.scaled(answer[0])), answer[0]
+
+
+def seen_by(key: tuple, at: Opened, layer: str, asked: Recipe) -> Seen:
+    """What one layer of the uncompressed model sees of the first calibration examples. Raises PlainError where nothing can be seen."""
+    calibration = asked.calibration.model_copy(update={"samples": min(LIVE_SAMPLES, asked.calibration.samples)})
+    wants_gram = asked.steps[0].needs == "gram"
+    mine = (*key, layer, wants_gram, calibration, asked.task)
+    if mine not in _seen:
+        batches = calibration_batches(calibration, asked.task, resolve(asked.model))
+        _seen[mine] = Stream(at.model, batches, at.device).look("", [layer], wants_gram).get(layer)
+        while len(_seen) > LAYERS_AT_HAND:
+            _seen.popitem(last=False)
+    if _seen[mine] is None:
+        raise PlainError(f"The inputs of {layer} cannot be seen (an embedding or a grouped convolution); choose another layer.")
+    return _seen[mine]
 
 
 def forecast(recipe: dict) -> Forecast:

@@ -39,6 +39,13 @@ def compute_place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
     return torch.device(device), default if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
 
 
+def calibration_dtype(recipe: Recipe) -> torch.dtype:
+    """Calibration data may run in bfloat16 where the processor multiplies it quickly: what is rounded stays float32."""
+    device, compute = compute_place(recipe)
+    quick = device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if quick and recipe.dtype == "auto" else compute
+
+
 def opened(folder: Folder, device: torch.device, compute: torch.dtype) -> Opened:
     """Original and packed models alike. Weights stay mapped to their files where they are stored as they compute."""
     stored, plain = read_packed(folder.path) if folder.packed else ({}, {})

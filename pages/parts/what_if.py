@@ -3,6 +3,7 @@
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.recipe import Recipe
 from engine.results.answers import ModelView, WhatIf
 from pages.panels import WEIGHT_HISTOGRAM
 from pages.panels.numbers import percent
@@ -12,13 +13,13 @@ from pages.parts.state import session
 from pages.parts.words import meaning
 
 
-def what_if(view: ModelView, step: dict, key: str) -> None:
-    """Redrawn with every move of a control."""
+def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> None:
+    """Redrawn with every move of a control. A technique that looks at data sees that of the recipe."""
     st.markdown("#### What if, on one layer")
     layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
     layer = st.selectbox("Layer to look at", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search.")
     try:
-        answer = session().ask("answers:what_if", model=view.reference, layer=layer, step=step)
+        answer = session().ask("answers:what_if", timeout=120, model=view.reference, layer=layer, step=step, measured=data_of(recipe))
     except PlainError as error:
         said(str(error))
         return
@@ -29,8 +30,15 @@ def what_if(view: ModelView, step: dict, key: str) -> None:
     show(WEIGHT_HISTOGRAM, answer.histogram, f"{key}-what-if", levels=answer.levels)
 
 
+def data_of(recipe: Recipe | None) -> dict:
+    return recipe.model_dump(mode="json", include={"task", "calibration"}) if recipe else {}
+
+
 def numbers(answer: WhatIf) -> None:
-    error, noise, bits = st.columns(3)
+    error, second, bits = st.columns(3)
     error.metric("Relative error", percent(answer.row.relative_error), help=meaning("relative_error"))
-    noise.metric("Signal to noise", f"{answer.row.sqnr_db:.1f} dB", help=meaning("sqnr_db"))
+    if answer.row.output_error == answer.row.output_error:  # not NaN: a technique that looks at data
+        second.metric("Output error", percent(answer.row.output_error), help=meaning("output_error"))
+    else:
+        second.metric("Signal to noise", f"{answer.row.sqnr_db:.1f} dB", help=meaning("sqnr_db"))
     bits.metric("Bits per weight", f"{answer.row.bits_per_weight:.2f}", help=meaning("bits_per_weight"))

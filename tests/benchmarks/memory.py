@@ -59,10 +59,12 @@ def measurements(millions: int) -> Iterator[Measurement]:
 def cost_of(recipe: dict) -> dict[str, float]:
     """Megabytes: the walk's peak, the largest block and the largest layer that is compressed."""
     from engine.recipe import Recipe
+    from engine.work.bench import Bench
     from engine.work.layers import blocks_of, chosen
     from engine.work.models import resolve
     from engine.work.opened import compute_place, opened
-    from engine.work.run import Bench, compressed_folder, working_folder
+    from engine.work.run import working_folder
+    from engine.work.walk import compressed_folder
 
     torch.set_num_threads(1)
     asked = Recipe.of(recipe)

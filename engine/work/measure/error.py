@@ -29,8 +29,8 @@ class Judged:
     def missed(self) -> torch.Tensor:
         return self.compressed - self.original
 
-    def row(self, stored: Stored, technique: str, inputs: torch.Tensor | None = None) -> LayerRow:
-        """``inputs``: (rows, in_) of the uncompressed model, for the output error."""
+    def row(self, stored: Stored, technique: str, inputs: tuple[torch.Tensor, torch.Tensor] | None = None, note: str = "") -> LayerRow:
+        """``inputs``: (rows, in_) of the uncompressed model, and what the compressed layer makes of them, for the output error."""
         relative = ratio(self.missed, self.original)
         return LayerRow(
             **described(self.layer),
@@ -38,9 +38,10 @@ class Judged:
             size_bytes=stored.nbytes,
             bits_per_weight=stored.nbytes * 8 / self.layer.parameters,
             relative_error=relative,
-            output_error=output_error(inputs, self.missed, self.original),
+            output_error=NAN if inputs is None else output_error(*inputs, self.compressed, self.original),
             sqnr_db=-20 * math.log10(relative) if relative > 0 else math.inf,
             largest_error=max(extreme.abs().item() for extreme in self.missed.aminmax()),
+            note=note,
         )
 
     def channels(self) -> pd.DataFrame:
@@ -58,11 +59,11 @@ class Judged:
         yield from histogram_rows(self.layer.name, "compressed", self.compressed, low, high)
 
 
-def kept_row(layer: Layer, held_bytes: int) -> LayerRow:
+def kept_row(layer: Layer, held_bytes: int, note: str = "") -> LayerRow:
     """A layer that stays as it was: dense, or as an earlier run stored it. ``held_bytes`` of a tied one are its holder's."""
     bits = held_bytes * 8 / layer.parameters
     sizes = dict.fromkeys(("original_bytes", "size_bytes"), 0 if layer.tied_to else held_bytes)
-    return LayerRow(**described(layer) | sizes, technique="", bits_per_weight=bits, relative_error=NAN)
+    return LayerRow(**described(layer) | sizes, technique="", bits_per_weight=bits, relative_error=NAN, note=note)
 
 
 def described(layer: Layer) -> dict:
@@ -82,12 +83,10 @@ def ratio(missed: torch.Tensor, original: torch.Tensor) -> float:
     return (missed.norm() / original.norm().clamp_min(1e-30)).item()
 
 
-def output_error(inputs: torch.Tensor | None, missed: torch.Tensor, original: torch.Tensor) -> float:
-    """|X (W - W^)| / |X W| on a sample of the layer's inputs, NaN without one."""
-    if inputs is None:
-        return NAN
-    inputs = inputs.float()
-    return ratio(inputs @ missed.T, inputs @ original.T)
+def output_error(inputs: torch.Tensor, received: torch.Tensor, compressed: torch.Tensor, original: torch.Tensor) -> float:
+    """|X W - X^ W^| / |X W| on a sample of the layer's inputs; X^ is what the compressed layer makes of them."""
+    due = inputs @ original.T
+    return ratio(received @ compressed.T - due, due)
 
 
 def histogram_rows(layer: str, version: str, weight: torch.Tensor, low: float, high: float) -> list[HistogramRow]:

@@ -9,15 +9,16 @@ from torch.nn import functional as F
 from engine.work.stored.modules import UnpackingConv2d, UnpackingLinear
 
 ROWS = 256  # input vectors kept for each layer, in float16
+EXAMPLES = 8  # windows, texts or pictures they are taken from
 
 
 @torch.inference_mode()
 def sampled_inputs(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]], device: torch.device, step=lambda: None) -> dict[str, torch.Tensor]:
-    """Up to ROWS input vectors of every linear and convolutional layer, spread evenly over all batches.  name -> (rows, in_)
+    """Up to ROWS input vectors of every linear and convolutional layer, from a few examples of all batches.  name -> (rows, in_)
 
     ``step`` is called after each batch and may raise to stop.
     """
-    batches = list(batches)
+    batches = thinned(list(batches))
     each = max(1, -(-ROWS // max(1, len(batches))))
     samples: dict[str, list[torch.Tensor]] = {}
     hooks = [
@@ -33,6 +34,18 @@ def sampled_inputs(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]],
         for hook in hooks:
             hook.remove()
     return {name: torch.cat(parts)[:ROWS] for name, parts in samples.items()}
+
+
+def thinned(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    """EXAMPLES examples, evenly spaced over all batches."""
+    sizes = [len(next(iter(batch.values()))) for batch in batches]
+    wanted = set(range(0, sum(sizes), max(1, sum(sizes) // EXAMPLES)))
+    first, few = 0, []
+    for batch, size in zip(batches, sizes, strict=True):
+        mine = [row for row in range(size) if first + row in wanted]
+        few += [{name: values[mine] for name, values in batch.items()}] if mine else []
+        first += size
+    return few
 
 
 def rows_of(module: nn.Module, inputs: torch.Tensor, count: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """How each technique is done, one method per file. Importing this package registers them all with the stages."""
 
-from engine.work.methods.quantization import bitsandbytes, round_to_nearest
-from engine.work.methods.stages import blueprint, compress, plan, predicted_bytes
+from engine.work.methods.quantization import activations, awq, bitsandbytes, gptq, round_to_nearest
+from engine.work.methods.stages import blueprint, compress, plan, predicted_bytes, scales_for
 
-__all__ = ["bitsandbytes", "blueprint", "compress", "plan", "predicted_bytes", "round_to_nearest"]
+__all__ = ["activations", "awq", "bitsandbytes", "blueprint", "compress", "gptq", "plan", "predicted_bytes", "round_to_nearest", "scales_for"]

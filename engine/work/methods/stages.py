@@ -2,6 +2,7 @@
 
 survey    what the method wants to know from data
 plan      one frozen setting for each layer: where global budgets are solved
+scales    what layers are multiplied by before that, so that it can be taken out of the module before them
 compress  one layer: what would be stored for it
 blueprint what that will be, before it is done: tensors of the right shapes without values
 """
@@ -11,6 +12,7 @@ from functools import singledispatch
 import torch
 
 from engine.catalog.technique import Technique
+from engine.work.calibration import Fold, Seen
 from engine.work.layers import Layer
 from engine.work.stored.weights import Stored
 
@@ -22,9 +24,15 @@ def plan(how: Technique, layers: list[Layer]) -> dict[str, Technique]:
 
 
 @singledispatch
-def compress(how: Technique, weight: torch.Tensor) -> Stored:
-    """What would be stored for one layer's weight, (out, in_) float32."""
+def compress(how: Technique, weight: torch.Tensor, seen: Seen | None = None) -> Stored:
+    """What would be stored for one layer's weight, (out, in_) float32. ``seen`` is what the technique needs to know of its inputs."""
     raise TypeError(f"no method implements {type(how).__name__}")
+
+
+@singledispatch
+def scales_for(how: Technique, fold: Fold, weights: list[torch.Tensor], seen: Seen) -> tuple[torch.Tensor, list[tuple[float, float]]] | None:
+    """Scales for the inputs of layers that share one, (in_,), with the (alpha, error) that were tried; None to leave them."""
+    return None
 
 
 @singledispatch

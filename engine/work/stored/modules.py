@@ -27,7 +27,7 @@ class Unpacking(nn.Module):
 
 class UnpackingLinear(Unpacking):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return F.linear(inputs, self.weight, self.bias)
+        return F.linear(self.stored.received(inputs), self.weight, self.bias)
 
 
 class UnpackingConv1D(UnpackingLinear):
@@ -44,7 +44,7 @@ class UnpackingConv2d(Unpacking):
         self.how = {"stride": original.stride, "padding": original.padding, "dilation": original.dilation, "groups": original.groups}
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(inputs, self.weight, self.bias, **self.how)
+        return F.conv2d(self.stored.received(inputs), self.weight, self.bias, **self.how)
 
 
 class UnpackingEmbedding(Unpacking):

@@ -31,25 +31,41 @@ class Stored:
         """The weight as the model sees it, computed in float32 and rounded to ``dtype`` once.  (out, in_)"""
         raise NotImplementedError
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def received(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the layer makes of its inputs before it multiplies them with its weight."""
+        return inputs
+
+    def parts(self) -> dict[str, "Stored"]:
+        """Stored weights that this one is made of, by field."""
+        return {field.name: value for field in fields(self) if isinstance(value := getattr(self, field.name), Stored)}
+
+    def own_tensors(self) -> dict[str, torch.Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Its own and those of its parts, "part.name"."""
+        inner = {f"{part}.{name}": value for part, stored in self.parts().items() for name, value in stored.tensors().items()}
+        return self.own_tensors() | inner
+
     def settings(self) -> dict[str, Any]:
         """Everything but the tensors, as JSON types; what is None is left out."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.tensors()}
-        return {"kind": self.kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items() if v is not None}
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.own_tensors()}
+        return {"kind": self.kind} | {name: json_of(value) for name, value in plain.items() if value is not None}
 
     def ledger(self) -> dict[str, int]:
         """Bytes by what they hold."""
-        return dict(sum((Counter({self.names[name]: value.nbytes}) for name, value in self.tensors().items()), Counter()))
+        own = Counter()
+        for name, value in self.own_tensors().items():
+            own[self.names[name]] += value.nbytes
+        return dict(sum((Counter(part.ledger()) for part in self.parts().values()), own))
 
     @property
     def nbytes(self) -> int:
         return sum(value.nbytes for value in self.tensors().values())
 
     def to(self, device: torch.device | str) -> Self:
-        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
+        return replace(self, **{name: value.to(device) for name, value in (self.own_tensors() | self.parts()).items()})
 
     def levels(self) -> torch.Tensor:
         """The values a weight may take where the scale is the median one; empty when any value may be taken."""
@@ -59,7 +75,18 @@ class Stored:
 def restored(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Stored:
     """The stored weight that ``settings()`` and ``tensors()`` came from."""
     plain = {key: value for key, value in settings.items() if key != "kind"}
-    return REGISTRY[settings["kind"]](**plain | {"shape": tuple(plain["shape"])} | tensors)
+    nested = {key: value for key, value in plain.items() if isinstance(value, dict)}
+    parts = {
+        key: restored(how, {name[len(key) + 1 :]: tensors[name] for name in tensors if name.startswith(f"{key}.")}) for key, how in nested.items()
+    }
+    own = {name: value for name, value in tensors.items() if "." not in name}
+    return REGISTRY[settings["kind"]](**plain | {"shape": tuple(plain["shape"])} | own | parts)
+
+
+def json_of(value: Any) -> Any:
+    if isinstance(value, Stored):
+        return value.settings()
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -79,17 +106,20 @@ class Grid(Stored):
     """Codes on an even grid: weight = scale * (code - zero). One scale for the tensor, a row, or a group inside a row."""
 
     kind: ClassVar[str] = "grid"
-    names: ClassVar[dict[str, str]] = {"codes": "codes", "scales": "scales", "zeros": "zero points"}
+    names: ClassVar[dict[str, str]] = {"codes": "codes", "scales": "scales", "zeros": "zero points", "order": "column order"}
     bits: int
     group_size: int  # columns that share a scale, all of them where there is one a row; the last group may be shorter
     codes: torch.Tensor  # bytes, see ``packing``; code 0 is the lowest level
     scales: torch.Tensor  # (out, groups), (out, 1) or (1, 1); float16, or float32 where float16 is too coarse
     zeros: torch.Tensor | None = None  # codes of zero, packed in ``bits``, one for each scale; None: 2^(bits - 1)
+    order: torch.Tensor | None = None  # (in_,) int32: the column that stands at each place, where groups are not neighbours
 
     def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         weight = unpacked(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape).float()
         for part, scale, zero in self._groups(weight):
             part.sub_(zero).mul_(scale)
+        if self.order is not None:
+            weight = weight[:, self.order.argsort()]
         return weight.to(dtype)
 
     def _groups(self, weight: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:

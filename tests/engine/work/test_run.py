@@ -28,9 +28,19 @@ STEPS = {
     "fp4-double": {"technique": "bitsandbytes", "format": "fp4", "double_quantization": True},
     "int8": {"technique": "bitsandbytes", "format": "int8"},
 }
+SEEING = {
+    "gptq": {"technique": "gptq", "bits": 3},
+    "gptq-ordered": {"technique": "gptq", "activation_order": True, "static_groups": False, "scheme": "asymmetric", "group_size": 48},
+    "awq": {"technique": "awq", "bits": 3},
+    "static": {"technique": "activations", "observer": "mse"},
+    "dynamic-w4": {"technique": "activations", "mode": "dynamic", "weight_bits": 4, "scheme": "symmetric"},
+    "smoothquant": {"technique": "smoothquant", "automatic": True},
+}
+ANY = STEPS | SEEING
 FOUR = STEPS["rounding"]
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 each_step = pytest.mark.parametrize("step", STEPS)
+any_step = pytest.mark.parametrize("step", ANY)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def done(folders, tmp_path_factory):
     def carried_out(architecture, step):
         if (architecture, step) not in kept:
             data, save = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("saved") / "model"
-            recipe = recipe_for(architecture, folders[architecture], data, STEPS[step])
+            recipe = recipe_for(architecture, folders[architecture], data, ANY[step])
             kept[architecture, step] = run(recipe, save=save), save, recipe
         return kept[architecture, step]
 
@@ -63,7 +73,7 @@ def refused(recipe, **options) -> str:
 # --- what comes out -----------------------------------------------------------------------------------------------------
 
 
-@each_step
+@any_step
 @each_architecture
 def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
     outcome, save, recipe = done(architecture, step)
@@ -74,7 +84,7 @@ def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
     assert again.result.agreement == 1.0 and said.loss != outcome.summary.baseline.loss
 
 
-@each_step
+@any_step
 @each_architecture
 def test_sizes_are_the_bytes_of_the_files_and_the_ledgers(architecture, step, done):
     outcome, save, _ = done(architecture, step)

@@ -140,26 +140,42 @@ def grouped(weight: torch.Tensor, how: RoundToNearest) -> list[torch.Tensor]:
 
 
 def stored_grid(weight: torch.Tensor, how: RoundToNearest) -> Grid:
-    """Rounded to nearest and packed, some rows at a time.  weight: (out, in_) float32"""
-    rows = len(weight) if how.granularity == "tensor" else ROWS_AT_ONCE
-    codes, scales, zeros = zip(*(coded(part, how) for part in weight.split(rows)), strict=True)
+    """Rounded to nearest and packed.  weight: (out, in_) float32"""
+    return stored_codes(weight, how, *qparams_of_weight(weight, how))
+
+
+def qparams_of_weight(weight: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero codes, (out, groups) each or (1, 1) for the whole tensor; chosen for some rows at a time."""
+    params = [[choose_qparams(part, how) for part in grouped(rows, how)] for rows in by_rows(weight, how)]
+    return tuple(torch.cat([torch.cat([each[kind].squeeze(-1) for each in row], dim=1) for row in params]) for kind in (0, 1))
+
+
+def stored_codes(weight: torch.Tensor, how: RoundToNearest, scales: torch.Tensor, zeros: torch.Tensor) -> Grid:
+    """The nearest codes on a grid that is given, packed."""
+    pieces = zip(*(by_rows(each, how) for each in (weight, scales, zeros)), strict=True)
     return Grid(
         shape=tuple(weight.shape),
         bits=how.bits,
         group_size=group_width(how, weight.shape[1]),
-        codes=torch.cat(codes),
-        scales=as_stored(torch.cat(scales)),
-        zeros=packed(torch.cat(zeros).to(torch.uint8), how.bits) if how.scheme == "asymmetric" else None,
+        codes=torch.cat([packed(codes_of(*piece, how), how.bits) for piece in pieces]),
+        scales=as_stored(scales),
+        zeros=packed(zeros.to(torch.uint8), how.bits) if how.scheme == "asymmetric" else None,
     )
 
 
-def coded(weight: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Packed codes of some rows, and their scales and zero codes, both (rows, groups) float32."""
-    levels, parts = Levels.of(how), grouped(weight, how)
-    params = [choose_qparams(part, how) for part in parts]
-    codes = [unsigned(quantize(part, *p, levels), how).flatten(1) for part, p in zip(parts, params, strict=True)]
-    scales, zeros = (torch.cat([each.squeeze(-1) for each in column], dim=1) for column in zip(*params, strict=True))
-    return packed(torch.cat(codes, dim=1), how.bits), scales, zeros
+def by_rows(values: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, ...]:
+    """Some rows at a time, all of them where they share a scale."""
+    return (values,) if how.granularity == "tensor" else values.split(ROWS_AT_ONCE)
+
+
+def codes_of(weight: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, how: RoundToNearest) -> torch.Tensor:
+    """As they are stored, uint8.  (rows, in_)"""
+    levels, first = Levels.of(how), 0
+    codes = []
+    for part in grouped(weight, how):
+        places = slice(first, first := first + part.shape[1])
+        codes.append(unsigned(quantize(part, scales[:, places, None], zeros[:, places, None], levels), how).flatten(1))
+    return torch.cat(codes, dim=1)
 
 
 def unsigned(codes: torch.Tensor, how: RoundToNearest) -> torch.Tensor:

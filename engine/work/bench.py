@@ -1,0 +1,62 @@
+"""What every stage of one run needs to know, and the table rows it leaves behind."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+from torch import nn
+
+from engine.errors import Cancelled
+from engine.recipe import Recipe
+from engine.results.tables import ROWS, Tables, table
+from engine.work.models import Folder
+from engine.work.opened import compute_place
+from engine.work.tasks import Measured, evaluate
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every stage of one run needs to know."""
+
+    recipe: Recipe
+    folder: Folder
+    report: Report = lambda stage, done, total: None
+    cancelled: Callable[[], bool] = lambda: False
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Report, and stop here if a person asked to."""
+        self.report(stage, done, total)
+        if self.cancelled():
+            raise Cancelled("The run was cancelled before it finished; nothing was kept. Run it again when you like.")
+
+    def measured(self, model: nn.Module, folder: Folder, stage: str) -> Measured:
+        device, _ = compute_place(self.recipe)
+
+        def told(inner: str, done: int, total: int) -> None:
+            self.report(stage if inner.startswith("Measuring") else inner, done, total)
+
+        return evaluate(self.recipe.task, model, folder, device, told, self.cancelled)
+
+
+@dataclass
+class Rows:
+    """Table rows as they come in, layer by layer."""
+
+    layers: list = field(default_factory=list)
+    channels: list = field(default_factory=list)  # a table a layer
+    histograms: list = field(default_factory=list)
+    levels: list = field(default_factory=list)
+    ledger: list = field(default_factory=list)
+    samples: list = field(default_factory=list)
+    searches: list = field(default_factory=list)
+    inputs: list = field(default_factory=list)  # a table a layer
+
+    def tables(self) -> Tables:
+        return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})
+
+
+def whole(rows: list, row: type) -> pd.DataFrame:
+    """One table of rows, or of tables."""
+    return pd.concat(rows, ignore_index=True) if rows and isinstance(rows[0], pd.DataFrame) else table(rows, row)

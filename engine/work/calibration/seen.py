@@ -1,0 +1,115 @@
+"""What one layer saw of the calibration data. Layers that share an input share this."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine.errors import PlainError
+from engine.work.stored.modules import Unpacking, UnpackingConv2d, UnpackingLinear
+
+PIECES = 4  # a Gram matrix is symmetric: of 4 x 4 pieces 10 are computed
+VALUES_KEPT = 1 << 18
+
+
+@dataclass
+class Seen:
+    """Sums over all input vectors of a layer. ``width`` is that of one vector (a convolution's patch: in x height x width)."""
+
+    width: int
+    device: torch.device
+    wants_gram: bool = True
+    count: int = 0
+    gram: torch.Tensor = field(init=False)  # (width, width) float32, sum of x x^T
+    abs_sum: torch.Tensor = field(init=False)  # (width,) float32
+    abs_max: torch.Tensor = field(init=False)
+    vectors: list[torch.Tensor] = field(default_factory=list)  # some of each batch, (vectors, width) float32
+    lows: list[torch.Tensor] = field(default_factory=list)  # of each channel in each batch, (width,) float32
+    highs: list[torch.Tensor] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    factors: dict = field(default_factory=dict)  # what methods derive from the Gram matrix, kept for layers that share it
+
+    def __post_init__(self) -> None:
+        self.abs_sum, self.abs_max = (torch.zeros(self.width, device=self.device) for _ in range(2))
+        self.gram = torch.zeros(self.width, self.width, device=self.device) if self.wants_gram else torch.empty(0, device=self.device)
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Another batch of input vectors, (vectors, width) in any float dtype."""
+        size = rows.abs()
+        self.count += len(rows)
+        self.abs_sum += size.sum(0, dtype=torch.float32)
+        self.abs_max = torch.maximum(self.abs_max, size.amax(0).float())
+        self.vectors.append(rows[:: max(1, len(rows) * self.width * 16 // VALUES_KEPT)].float())
+        if self.wants_gram:
+            add_gram(self.gram, rows)
+        else:
+            self.lows.append(rows.amin(0).float())
+            self.highs.append(rows.amax(0).float())
+
+    @property
+    def abs_mean(self) -> torch.Tensor:
+        """Mean magnitude of each input channel.  (width,)"""
+        return self.abs_sum / max(1, self.count)
+
+    @property
+    def extremes(self) -> list[tuple[float, float]]:
+        """Lowest and highest value of each batch."""
+        return [(low.min().item(), high.max().item()) for low, high in zip(self.lows, self.highs, strict=True)]
+
+    def sample_vectors(self, count: int = 256) -> torch.Tensor:
+        """Up to ``count`` input vectors, evenly spaced over the batches.  (vectors, width) float32"""
+        vectors = torch.cat(self.vectors)
+        return vectors[:: -(-len(vectors) // count)]
+
+    def sample(self) -> torch.Tensor:
+        """Up to VALUES_KEPT values, evenly spaced over the batches, on the CPU."""
+        flat = torch.cat(self.vectors).flatten()
+        return flat[:: -(-len(flat) // VALUES_KEPT)].cpu()
+
+    def scaled(self, scales: torch.Tensor) -> "Seen":
+        """What the layer sees when its inputs are divided by ``scales``, (width,)."""
+        other = Seen(self.width, self.device, self.wants_gram, self.count, warnings=self.warnings)
+        other.abs_sum, other.abs_max = self.abs_sum / scales, self.abs_max / scales
+        other.gram = self.gram / scales / scales[:, None] if self.wants_gram else self.gram
+        other.vectors, other.lows, other.highs = ([each / scales for each in column] for column in (self.vectors, self.lows, self.highs))
+        return other
+
+    def refuse_nonsense(self, layer: str) -> None:
+        """Raises PlainError when nothing, or something that is no number, has come in."""
+        if not self.count:
+            raise PlainError(f"No calibration data reached {layer}; skip it under layers.skip, or give other calibration data.")
+        if not self.abs_max.isfinite().all():
+            raise PlainError(f"The inputs of {layer} become NaN or infinite on the calibration data; compute in float32, or give other data.")
+
+
+def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
+    """``total += rows^T rows``, in pieces on and below the diagonal, mirrored at once."""
+    edges = [len(total) * piece // PIECES for piece in range(PIECES + 1)]
+    for begin, end in pairwise(edges):
+        part = (rows[:, begin:end].T @ rows[:, :end]).float()
+        total[begin:end, :end] += part
+        total[:begin, begin:end] += part[:, :begin].T
+
+
+def rows_of(module: Unpacking, inputs: torch.Tensor) -> torch.Tensor:
+    """A layer's input as vectors; a convolution's are its patches, (vectors, in x height x width)."""
+    if not isinstance(module, UnpackingConv2d):
+        return inputs.flatten(0, -2)
+    how, (height, width) = module.how, module.kernel[2:]
+    if isinstance(how["padding"], str):
+        inputs, padding = same_padding(inputs, module) if how["padding"] == "same" else inputs, 0
+    else:
+        padding = how["padding"]
+    return F.unfold(inputs, (height, width), how["dilation"], padding, how["stride"]).mT.flatten(0, 1)
+
+
+def same_padding(inputs: torch.Tensor, module: UnpackingConv2d) -> torch.Tensor:
+    totals = [dilation * (size - 1) for dilation, size in zip(module.how["dilation"], module.kernel[2:], strict=True)]
+    return F.pad(inputs, [side for total in reversed(totals) for side in (total // 2, total - total // 2)])
+
+
+def seeable(module: nn.Module) -> bool:
+    """Whether the layer's output is its weight times vectors that can be seen: no embedding, no grouped convolution."""
+    return isinstance(module, UnpackingLinear) or (isinstance(module, UnpackingConv2d) and module.how["groups"] == 1)

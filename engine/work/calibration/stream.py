@@ -1,0 +1,187 @@
+"""Calibration activations on their way through a model whose blocks change one after the other.
+
+Where blocks feed one another, each batch waits between two blocks and a block's data costs that block's own work. What
+stands outside such a chain is seen in passes through the whole model.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.work.calibration.seen import Seen, rows_of, seeable
+from engine.work.tasks.calibration import Batch
+
+
+class ReachedTheBlock(Exception):
+    """Ends a pass that is needed no further."""
+
+
+@dataclass
+class Call:
+    """How a block was called with one batch."""
+
+    args: tuple
+    kwargs: dict[str, Any]
+
+    @property
+    def states(self) -> torch.Tensor:
+        return self.args[0] if self.args else self.kwargs["hidden_states"]
+
+    def on(self, states: torch.Tensor) -> "Call":
+        """The same call on other states."""
+        return Call((states, *self.args[1:]), self.kwargs) if self.args else Call((), self.kwargs | {"hidden_states": states})
+
+
+@dataclass
+class Stream:
+    """Feeds ``model``, which may be changed between calls, with ``batches``. ``step`` is called after each batch and may raise to stop."""
+
+    model: nn.Module
+    batches: list[Batch]
+    device: torch.device
+    step: Callable[[], None] = lambda: None
+    chain: list[str] = field(init=False)  # blocks of which each is fed by the one before
+    waiting: list[torch.Tensor] = field(default_factory=list)  # what the next block of the chain gets, for each batch
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model.config.use_cache = False  # a cache would remember each look at a block
+        self.chain = chain_of(self.model, lambda: self.whole(self.batches[0]))
+
+    @torch.no_grad()
+    def whole(self, batch: Batch) -> Any:
+        dtype = next(self.model.parameters()).dtype
+        return self.model(**{key: value.to(self.device, dtype if value.is_floating_point() else None) for key, value in batch.items()})
+
+    @torch.no_grad()
+    def look(self, block: str, names: list[str], wants_gram: bool) -> dict[str, Seen]:
+        """What each of these layers sees. The block's own position in the chain is kept until ``go_on``."""
+        with watched(self.model, names, wants_gram, self.device) as seen:
+            for index in range(len(self.batches)):
+                self.through(block, index)
+                self.step()
+        for name, each in seen.items():
+            each.refuse_nonsense(name)
+        return seen
+
+    def through(self, block: str, index: int) -> torch.Tensor:
+        """One batch through one block of the chain, or through the whole model."""
+        if block not in self.chain:
+            return self.whole(self.batches[index])
+        self.arrive(block)
+        call = self.calls[block][index].on(self.waiting[index])
+        return first(self.model.get_submodule(block)(*call.args, **call.kwargs))
+
+    @torch.no_grad()
+    def go_on(self, block: str) -> None:
+        """The block has changed for good: its outputs become what the next one gets."""
+        if block in self.chain:
+            self.arrive(block)
+            for index in range(len(self.batches)):
+                self.waiting[index] = self.through(block, index)
+            self.calls.pop(block)
+
+    def arrive(self, block: str) -> None:
+        """Bring every batch to the beginning of the chain. All blocks' calls are taken down in one pass in which the blocks do nothing."""
+        if not self.calls:
+            self.calls = {name: [] for name in self.chain}
+            with idle(self.model, self.chain, self.calls):
+                for batch in self.batches:
+                    try:
+                        self.whole(batch)
+                    except ReachedTheBlock:
+                        continue
+            self.waiting = [call.states for call in self.calls[self.chain[0]]]
+
+
+def first(output: Any) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+@contextmanager
+def hooked(hooks: list) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def watched(model: nn.Module, names: list[str], wants_gram: bool, device: torch.device) -> Iterator[dict[str, Seen]]:
+    """Layers whose input is the same tensor share one ``Seen``: the first that gets it takes it down."""
+    seen: dict[str, Seen] = {}
+    held: list = [None, None]  # the latest input and whose it was
+
+    def noted(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple) -> None:
+            if args[0] is held[0] and name not in seen:
+                seen[name] = seen[held[1]]  # from the first batch on
+            elif args[0] is not held[0]:
+                held[:] = args[0], name
+            if held[1] == name:
+                rows = rows_of(module, args[0])
+                if name not in seen:
+                    seen[name] = Seen(rows.shape[1], device, wants_gram)
+                seen[name].add(rows)
+
+        return hook
+
+    watched_modules = ((name, model.get_submodule(name)) for name in names)
+    with hooked([module.register_forward_pre_hook(noted(name)) for name, module in watched_modules if seeable(module)]):
+        yield seen
+
+
+@contextmanager
+def idle(model: nn.Module, chain: list[str], calls: dict[str, list[Call]]) -> Iterator[None]:
+    """The chain's blocks only note how they are called, hand their input on in the form of their output, and the last one ends the pass."""
+    blocks = {name: model.get_submodule(name) for name in chain}
+
+    def standing_in(name: str) -> Callable:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            call = Call(args, kwargs)
+            calls[name].append(call)
+            if name == chain[-1]:
+                raise ReachedTheBlock
+            return call.states
+
+        return forward
+
+    for name, block in blocks.items():
+        block.forward = standing_in(name)
+    try:
+        yield
+    finally:
+        for block in blocks.values():
+            del block.forward
+
+
+def chain_of(model: nn.Module, once: Callable[[], Any]) -> list[str]:
+    """The blocks of the longest module list in which each block's output is the very tensor that the next one gets; found by running once."""
+    names = max(lists_of_blocks(model), key=len, default=[])
+    went_in: dict[str, Any] = {}
+    came_out: dict[str, Any] = {}
+
+    def entered(name: str) -> Callable:
+        return lambda module, args, kwargs: went_in.update({name: Call(args, kwargs).states if args or "hidden_states" in kwargs else None})
+
+    def left(name: str) -> Callable:
+        return lambda module, args, output: came_out.update({name: output})
+
+    modules = {name: model.get_submodule(name) for name in names}
+    hooks = [module.register_forward_pre_hook(entered(name), with_kwargs=True) for name, module in modules.items()]
+    with hooked([*hooks, *(module.register_forward_hook(left(name)) for name, module in modules.items())]):
+        once()
+    plain = all(isinstance(came_out.get(name), torch.Tensor) for name in names)
+    linked = plain and all(came_out[one] is went_in.get(next_) for one, next_ in pairwise(names))
+    return names if linked and len(names) > 1 else []
+
+
+def lists_of_blocks(model: nn.Module) -> list[list[str]]:
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    return [[f"{name}.{child}" for child, _ in blocks.named_children()] for name, blocks in lists.items()]

@@ -1,0 +1,203 @@
+"""Block by block through a model: look at calibration data, scale, compress, write, go on."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from engine.catalog.technique import Technique
+from engine.errors import PlainError
+from engine.results.tables import SearchRow
+from engine.work.bench import Bench, Rows
+from engine.work.calibration import Fold, Seen, Stream, folds_in
+from engine.work.layers import Layer, blocks_of
+from engine.work.measure.error import Judged, kept_row, level_rows
+from engine.work.measure.inputs import sampled_inputs
+from engine.work.measure.memory import give_back
+from engine.work.methods import compress, plan, scales_for
+from engine.work.opened import Opened, calibration_dtype, compute_place, opened
+from engine.work.stored.files import PackedFolder
+from engine.work.stored.weights import Stored
+from engine.work.tasks import calibration_batches
+from engine.work.tasks.calibration import Batch
+
+
+def compressed_folder(bench: Bench, original: Opened, targets: list[Layer], out: Path) -> tuple[Rows, PackedFolder | None, float]:
+    """Compress and write block by block; without steps nothing is written."""
+    rows = Rows()
+    if not bench.recipe.steps:
+        rows.layers.extend(kept_row(layer, original.held_bytes(layer)) for layer in original.layers)
+        return rows, None, 0.0
+    batches = batches_of(bench)
+    inputs = surveyed(bench, original, batches)
+    packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
+    began = time.perf_counter()
+    walk = Walk(bench, original, plan(bench.recipe.steps[0], targets), inputs, rows, batches)
+    for block in blocks_of(original.layers):
+        packed.add(walk.block(block))
+    packed.add({}, walk.plain)
+    packed.finish()
+    sizes = {row.name: row.size_bytes for row in rows.layers}
+    rows.layers.extend(kept_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to)
+    rows.ledger.extend(packed.ledger_rows())
+    return rows, packed, time.perf_counter() - began
+
+
+def batches_of(bench: Bench) -> list[Batch]:
+    return calibration_batches(bench.recipe.calibration, bench.recipe.task, bench.folder) if bench.recipe.calibration else []
+
+
+def surveyed(bench: Bench, original: Opened, batches: list[Batch]) -> dict[str, torch.Tensor]:
+    """A sample of each layer's inputs on calibration data, empty where the recipe has none."""
+    if not batches:
+        return {}
+    device, _ = compute_place(bench.recipe)
+    done = iter(range(1, len(batches) + 1))
+    return sampled_inputs(original.model, batches, device, lambda: bench.progress("Reading calibration data", next(done), len(batches)))
+
+
+@dataclass
+class Walk:
+    """What goes on from block to block."""
+
+    bench: Bench
+    original: Opened
+    settings: dict[str, Technique]
+    samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
+    rows: Rows
+    batches: list[Batch]
+    plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases as they will be written
+    scaled_inputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its columns were multiplied by
+    scaled_outputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its rows were divided by
+    notes: dict[str, str] = field(default_factory=dict)
+    stream: Stream | None = None
+
+    def __post_init__(self) -> None:
+        self.plain = dict(self.original.plain)
+        self.how = self.bench.recipe.steps[0]
+        if self.how.needs != "nothing":
+            device, _ = compute_place(self.bench.recipe)
+            subject = opened(self.bench.folder, device, calibration_dtype(self.bench.recipe))
+            self.stream = Stream(subject.model, self.batches, device, lambda: self.bench.progress(*self.place))
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return "Compressing", len(self.rows.layers), len(self.original.layers)
+
+    @torch.no_grad()
+    def block(self, layers: list[Layer]) -> dict[str, Stored]:
+        """Every layer of a block as it will be stored; what each lost is noted in ``rows``."""
+        names = [layer.name for layer in layers if layer.name in self.settings]
+        seen = self.seen(layers[0].block, names) if self.stream and names else {}
+        stored = {layer.name: self.layer(layer, seen.get(layer.name)) for layer in layers}
+        if self.stream:
+            self.stream.go_on(layers[0].block)
+        return stored
+
+    def seen(self, block: str, names: list[str]) -> dict[str, Seen]:
+        """What the layers see of the calibration data, after their scales have moved."""
+        seen = self.stream.look(block, names, self.how.needs == "gram")
+        if self.how.folds and block in self.stream.chain:
+            folds = folds_in(self.stream, block, seen, names)
+            chosen = [(fold, self.scales(fold, seen[fold.sinks[0]])) for fold in folds]
+            moved = [(fold, scales) for fold, scales in chosen if scales is not None]
+            for fold, scales in moved:
+                self.fold(fold, scales)
+            self.notes |= {name: NOT_SCALED for name in names if not any(name in fold.sinks for fold, _ in moved)}
+            seen |= {name: seen[fold.sinks[0]].scaled(scales) for fold, scales in moved for name in fold.sinks}
+        elif self.how.folds:
+            self.notes |= dict.fromkeys(names, NOT_SCALED)
+        return seen
+
+    def scales(self, fold: Fold, seen: Seen) -> torch.Tensor | None:
+        """As the technique wants them; what was tried is noted."""
+        self.bench.progress(*self.place)
+        answer = scales_for(self.how, fold, [self.weight_of(name) for name in fold.sinks], seen)
+        if answer is None:
+            return None
+        scales, searched = answer
+        base, best = max(searched[0][1], 1e-30), min(error for _, error in searched)
+        self.rows.searches.extend(SearchRow(fold.sinks[0], fold.source, alpha, error / base, error == best) for alpha, error in searched)
+        return scales
+
+    def fold(self, fold: Fold, scales: torch.Tensor) -> None:
+        """Move scales in the model that is walked, and in the norms and biases that will be written."""
+        fold.apply(self.stream.model, scales)
+        outputs = fold.at_source(scales).cpu()
+        self.scaled_inputs |= dict.fromkeys(fold.sinks, scales)
+        if not fold.from_norm:
+            self.scaled_outputs[fold.source] = fold.at_source(scales)
+        for name in (f"{fold.source}.weight", f"{fold.source}.bias"):
+            if name in self.plain:
+                self.plain[name] = (self.plain[name].float() / outputs).to(self.plain[name].dtype)
+
+    def weight_of(self, name: str) -> torch.Tensor:
+        model = self.stream.model if self.stream else self.original.model
+        return model.get_submodule(name).stored.dense(torch.float32)
+
+    def layer(self, layer: Layer, seen: Seen | None) -> Stored:
+        """One layer as it will be stored."""
+        give_back()
+        self.bench.progress(*self.place)
+        held = self.original.model.get_submodule(layer.name).stored
+        if layer.name not in self.settings:
+            self.rows.layers.append(kept_row(layer, held.nbytes))
+            return held
+        setting, weight = self.settings[layer.name], self.weight_of(layer.name)
+        if seen is None and setting.needs != "nothing":
+            return self.kept_for(layer, held, "its inputs cannot be seen (an embedding or grouped convolution), so it stays as it was")
+        stored = compress(setting, weight, seen) if seen else compress(setting, weight)
+        if self.stream:
+            self.stream.model.get_submodule(layer.name).stored = stored
+        self.judge(layer, held, stored, seen)
+        return stored.to("cpu")
+
+    def kept_for(self, layer: Layer, held: Stored, why: str) -> Stored:
+        self.rows.layers.append(kept_row(layer, held.nbytes, why))
+        return held
+
+    def judge(self, layer: Layer, held: Stored, stored: Stored, seen: Seen | None) -> None:
+        """Note what the layer lost. Raises PlainError when it became NaN, or lost nothing at all although it is not zero."""
+        original, inputs = held.dense(torch.float32), self.samples.get(layer.name)
+        judged = Judged(layer, original, self.unscaled(layer.name, stored.dense()))
+        notes = [self.notes.get(layer.name, ""), *dict.fromkeys(seen.warnings if seen else ())]
+        received = None if inputs is None else self.received(layer.name, stored, inputs.to(original.device))
+        row = judged.row(stored, self.settings[layer.name].technique, received, "; ".join(note for note in notes if note))
+        if not row.relative_error < float("inf"):
+            raise PlainError(f"{row.name} became NaN while it was compressed; please report this recipe.")
+        if row.relative_error == 0 and original.any():
+            raise PlainError(
+                f"{row.name} came out exactly as it was, so it was compressed before; skip it under layers.skip, or use the original model."
+            )
+        self.rows.layers.append(row)
+        self.rows.channels.append(judged.channels())
+        self.rows.histograms.extend(judged.histogram())
+        self.rows.levels.extend(() if layer.name in self.scaled_inputs | self.scaled_outputs else level_rows(row.name, stored))
+        if seen:
+            self.rows.inputs.append(self.input_rows(judged, seen))
+
+    def unscaled(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """A stored weight in the original's terms."""
+        if name in self.scaled_inputs:
+            weight = weight / self.scaled_inputs[name]
+        return weight * self.scaled_outputs[name][:, None] if name in self.scaled_outputs else weight
+
+    def received(self, name: str, stored: Stored, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A sample of the layer's inputs, and what the compressed layer makes of them."""
+        inputs = inputs.float()
+        scales = self.scaled_inputs.get(name)
+        return inputs, stored.received(inputs) if scales is None else stored.received(inputs / scales) * scales
+
+    def input_rows(self, judged: Judged, seen: Seen) -> pd.DataFrame:
+        """InputRow of every input channel, in the original's terms; as columns."""
+        scales = self.scaled_inputs.get(judged.layer.name, torch.ones_like(seen.abs_mean))
+        lost = judged.missed.norm(dim=0) / judged.original.norm(dim=0).clamp_min(1e-30)
+        numbers = {"magnitude": seen.abs_mean * scales, "largest": seen.abs_max * scales, "scale": scales, "weight_error": lost}
+        columns = {name: values.double().cpu().numpy() for name, values in numbers.items()}
+        return pd.DataFrame({"layer": judged.layer.name, "channel": np.arange(len(lost)), **columns})
+
+
+NOT_SCALED = "no norm or layer before it can take a scale, so it was rounded without one"
