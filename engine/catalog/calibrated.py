@@ -75,9 +75,9 @@ class GPTQ(OnAGrid):
         "Added to the diagonal of H, as a share of its mean, so that it can be inverted; raised by itself where that is not enough.",
         title="Damping",
         advanced=True,
-        gt=0,
         ge=0.0001,
         le=1,
+        stops=(0.0001, 0.001, 0.01, 0.1, 1),
     )
 
     def label(self) -> str:

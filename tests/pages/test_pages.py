@@ -240,13 +240,14 @@ def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique, model)
 @pytest.mark.parametrize(
     ("technique", "option", "value"),
     sorted({(name, other, value) for name in QUANTIZERS for field in fields(TECHNIQUES[name]).values() for other in field["when"]
-            for value in fields(TECHNIQUES[name])[other]["enum"]}),
+            for value in fields(TECHNIQUES[name])[other].get("enum", [False, True])}),
 )  # fmt: skip
 def test_options_come_and_go_with_those_they_depend_on(technique, option, value, model):
     how = TECHNIQUES[technique]
     app = opened("quantize", model=model, **{"technique-quantization": technique})
     chosen = {name: field["default"] for name, field in fields(how).items()} | {option: value}
-    app.selectbox(key=f"quantize-{technique}-{option}").set_value(value).run()
+    widget = app.toggle if isinstance(value, bool) else app.selectbox
+    widget(key=f"quantize-{technique}-{option}").set_value(value).run()
     assert sentences(app) == [] and drawn(app, technique) == due(how, chosen)
 
 
