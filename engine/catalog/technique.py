@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["quantization", "pruning", "low-rank", "training"]
-Needs = Literal["nothing", "range", "gram"]  # of calibration data: nothing, how far inputs reach, how they go together
+# of calibration data: nothing, the model's answers, how far each layer's inputs reach, how they go together
+Needs = Literal["nothing", "answers", "range", "gram"]
 
 
 class Frozen(BaseModel):
@@ -24,6 +25,7 @@ class Technique(Frozen):
     paper: ClassVar[str]  # title and link, Markdown
     after: ClassVar[tuple[Family, ...]] = ()  # families of which a step may come before this one
     needs: ClassVar[Needs] = "nothing"
+    size_depends_on_data: ClassVar[bool] = False  # whether a forecast of its size is only a lower bound
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
     technique: str
 

@@ -51,3 +51,4 @@ class Forecast:
     compression: float
     seconds: float
     layers: int  # to be compressed
+    at_least: bool = False  # whether data may add to the size

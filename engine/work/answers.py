@@ -150,7 +150,8 @@ def forecast(recipe: dict) -> Forecast:
     counted = targets or [layer for layer in at.layers if not layer.tied_to]
     parameters = sum(layer.parameters for layer in counted)
     bits = sum(plans[layer.name].nbytes if plans else at.held_bytes(layer) for layer in counted) * 8 / parameters
-    return Forecast(size, bits, folder.size_bytes / size, seconds_of(asked, at.parameters, parameters if plans else 0), len(targets))
+    seconds, open_ended = seconds_of(asked, at.parameters, parameters if plans else 0), any(step.size_depends_on_data for step in asked.steps)
+    return Forecast(size, bits, folder.size_bytes / size, seconds, len(targets), open_ended)
 
 
 def blueprints(how: Technique, targets: list[Layer]) -> dict[str, Stored]:

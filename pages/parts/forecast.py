@@ -16,9 +16,10 @@ def forecast_line(recipe: Recipe) -> None:
         said(str(error))
         return
     known = seconds_before(recipe)
+    size = f"{'at least ' if ahead.at_least else ''}{megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller)"
     st.markdown(
-        f"**Forecast**: {megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller), {ahead.bits_per_weight:.2f} bits per weight "
-        f"in {ahead.layers} layers, about {seconds(max(1.0, known or ahead.seconds))}"
+        f"**Forecast**: {size}, {ahead.bits_per_weight:.2f} bits per weight in {ahead.layers} layers, "
+        f"about {seconds(max(1.0, known or ahead.seconds))}"
     )
 
 

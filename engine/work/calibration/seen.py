@@ -29,6 +29,7 @@ class Seen:
     lows: list[torch.Tensor] = field(default_factory=list)  # of each channel in each batch, (width,) float32
     highs: list[torch.Tensor] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    area: int = 1  # neighbouring places of a vector that belong to one input channel: those of a convolution's kernel
     factors: dict = field(default_factory=dict)  # what methods derive from the Gram matrix, kept for layers that share it
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class Seen:
 
     def scaled(self, scales: torch.Tensor) -> "Seen":
         """What the layer sees when its inputs are divided by ``scales``, (width,)."""
-        other = Seen(self.width, self.device, self.wants_gram, self.count, warnings=self.warnings)
+        other = Seen(self.width, self.device, self.wants_gram, self.count, warnings=self.warnings, area=self.area)
         other.abs_sum, other.abs_max = self.abs_sum / scales, self.abs_max / scales
         other.gram = self.gram / scales / scales[:, None] if self.wants_gram else self.gram
         other.vectors, other.lows, other.highs = ([each / scales for each in column] for column in (self.vectors, self.lows, self.highs))
@@ -91,6 +92,11 @@ def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
         part = (rows[:, begin:end].T @ rows[:, :end]).float()
         total[begin:end, :end] += part
         total[:begin, begin:end] += part[:, :begin].T
+
+
+def area_of(module: Unpacking) -> int:
+    """Columns of its weight that belong to one input channel."""
+    return module.kernel[2] * module.kernel[3] if isinstance(module, UnpackingConv2d) else 1
 
 
 def rows_of(module: Unpacking, inputs: torch.Tensor) -> torch.Tensor:

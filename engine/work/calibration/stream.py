@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.work.calibration.seen import Seen, rows_of, seeable
+from engine.work.calibration.seen import Seen, area_of, rows_of, seeable
 from engine.work.tasks.calibration import Batch
 
 
@@ -127,7 +127,7 @@ def watched(model: nn.Module, names: list[str], wants_gram: bool, device: torch.
             if held[1] == name:
                 rows = rows_of(module, args[0])
                 if name not in seen:
-                    seen[name] = Seen(rows.shape[1], device, wants_gram)
+                    seen[name] = Seen(rows.shape[1], device, wants_gram, area=area_of(module))
                 seen[name].add(rows)
 
         return hook

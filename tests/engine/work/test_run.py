@@ -35,6 +35,7 @@ SEEING = {
     "static": {"technique": "activations", "observer": "mse"},
     "dynamic-w4": {"technique": "activations", "mode": "dynamic", "weight_bits": 4, "scheme": "symmetric"},
     "smoothquant": {"technique": "smoothquant", "automatic": True},
+    "llm-int8": {"technique": "llm-int8", "threshold": 2},
 }
 ANY = STEPS | SEEING
 FOUR = STEPS["rounding"]
