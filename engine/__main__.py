@@ -167,9 +167,14 @@ class Bar:
 
 def as_json(outcome: object) -> dict:
     """The contract for automation. What was not measured is null."""
-    layers = outcome.tables.layers.to_dict("records")
-    layers = [{name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()} for row in layers]
-    return json.loads(outcome.summary.model_dump_json()) | {"layers": layers}
+    experiments = {name: rows for name in ("salience", "sensitivity") if (rows := records(getattr(outcome.tables, name)))}
+    tables = {"tables": experiments} if experiments else {}
+    return json.loads(outcome.summary.model_dump_json()) | {"layers": records(outcome.tables.layers)} | tables
+
+
+def records(table: object) -> list[dict]:
+    rows = table.to_dict("records")
+    return [{name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()} for row in rows]
 
 
 def as_text(outcome: object) -> str:

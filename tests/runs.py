@@ -4,7 +4,20 @@ from datetime import UTC, datetime, timedelta
 
 from engine.recipe import Recipe
 from engine.results.record import Protocol, RunRecord, Scores, Summary
-from engine.results.tables import ChannelRow, HistogramRow, InputRow, LayerRow, LedgerRow, LevelRow, SampleRow, SearchRow, Tables, table
+from engine.results.tables import (
+    ChannelRow,
+    HistogramRow,
+    InputRow,
+    LayerRow,
+    LedgerRow,
+    LevelRow,
+    SalienceRow,
+    SampleRow,
+    SearchRow,
+    SensitivityRow,
+    Tables,
+    table,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PROTOCOL = Protocol(task="language-modeling", data="bundled:docs", fingerprint="f00d", measure="Perplexity.", context=256, windows=4, targets=1020)
@@ -62,4 +75,6 @@ def tables(*layers: LayerRow) -> Tables:
         samples=table([SampleRow("déjà", "vu\n", "→ 😀")], SampleRow),
         searches=table([SearchRow("conv", "norm", 0.5, 0.25, True)], SearchRow),
         inputs=table([InputRow("conv", 0, 0.5, 3.0, 1.0, 0.1)], InputRow),
+        sensitivity=table([SensitivityRow("conv", 4, "symmetric", "absmax", 100, 0.2, 0.1, True)], SensitivityRow),
+        salience=table([SalienceRow("activations", 0.01, 1.0, 3.4, 0.1, 14.0, float("nan"), 2.6)], SalienceRow),
     )

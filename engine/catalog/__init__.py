@@ -6,9 +6,10 @@ from pydantic import Field
 
 from engine.catalog.calibrated import AWQ, GPTQ, Activations, SmoothQuant
 from engine.catalog.llm_int8 import LLMInt8
+from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
 from engine.catalog.technique import Technique
 
-EVERY = (RoundToNearest, BitsAndBytes, GPTQ, AWQ, Activations, SmoothQuant, LLMInt8)
+EVERY = (RoundToNearest, BitsAndBytes, GPTQ, AWQ, Activations, SmoothQuant, LLMInt8, MixedPrecision, AWQSalience)
 TECHNIQUES: dict[str, type[Technique]] = {cls.model_fields["technique"].default: cls for cls in EVERY}
 Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple

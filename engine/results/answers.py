@@ -19,6 +19,7 @@ class ModelView:
     size_bytes: int
     layers: pd.DataFrame  # LayerRow, nothing compressed
     notes: tuple[str, ...] = ()
+    longest: int | None = None  # tokens that it can see at once, where there is a limit
 
 
 @dataclass(frozen=True)

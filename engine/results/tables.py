@@ -4,7 +4,7 @@ Missing is NaN (numbers) or absent, never -1 or 0.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 import pandas as pd
@@ -115,6 +115,38 @@ class InputRow:
 
 
 @dataclass(frozen=True)
+class SensitivityRow:
+    """One setting that a layer might get in mixed precision."""
+
+    layer: str
+    bits: int
+    scheme: str
+    range: str
+    size_bytes: int
+    quantize_one: float  # KL divergence of the model's answers when this layer alone is rounded so, nats
+    restore_one: float  # what it adds when all others are rounded to the fewest bits, nats; either is NaN where not measured
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class SalienceRow:
+    """One variant of the experiment on salient weights, measured at the recipe's task."""
+
+    kept_by: Literal["", "activations", "weights", "random"]  # how the channels kept in 16 bits were chosen; "" where none was
+    share: float  # of the input channels, kept or scaled
+    scale: float
+    bits_per_weight: float
+    output_error: float  # |XW - XW^| / |XW| over all layers, on calibration inputs of the uncompressed model
+    perplexity: float
+    accuracy: float
+    loss: float
+    chosen: bool = False  # whether it is the result
+
+    def marked(self, chosen: bool) -> "SalienceRow":
+        return replace(self, chosen=chosen)
+
+
+@dataclass(frozen=True)
 class Tables:
     """Every table of a run. Each has its row class's columns, also when it is empty."""
 
@@ -126,6 +158,8 @@ class Tables:
     samples: pd.DataFrame
     searches: pd.DataFrame
     inputs: pd.DataFrame
+    sensitivity: pd.DataFrame
+    salience: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -134,7 +168,7 @@ class Tables:
 
 ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
-    "searches": SearchRow, "inputs": InputRow,
+    "searches": SearchRow, "inputs": InputRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
 }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ class Session:
 
     def delete(self, run: str) -> None:
         """Forget a finished run. Raises PlainError while it is under way."""
-        if run in self._live or self.record(run).status in UNDER_WAY:
+        if self.record(run).status in UNDER_WAY:
             raise PlainError("This run is still under way; cancel it first, then delete it.")
         self.shelf.delete(run)
 

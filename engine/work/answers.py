@@ -24,6 +24,7 @@ from engine.work.quiet import ready
 from engine.work.stored.files import file_bytes
 from engine.work.stored.weights import Stored
 from engine.work.tasks import calibration_batches
+from engine.work.tasks.tokens import positions
 
 LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is judged on its first rows
 LIVE_SAMPLES = 8  # calibration examples that a question looks at
@@ -67,6 +68,7 @@ def model_view(model: str) -> ModelView:
         folder.size_bytes,
         table((kept_row(layer, at.held_bytes(layer)) for layer in at.layers), LayerRow),
         folder.notes,
+        positions(at.model.config) if folder.kind != "image-classification" else None,
     )
 
 
@@ -95,8 +97,9 @@ def what_if(model: str, layer: str, step: dict, measured: dict | None = None) ->
     asked = Recipe.of({"model": model, "steps": [step], **(measured or {})})
     key, at = at_hand(model)
     known, weight = layer_and_weight(at, layer)
-    how, rows = asked.steps[0], max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
+    rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
     part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
+    how = plan(asked.steps[0], [part])[layer]
     seen = None if how.needs == "nothing" else seen_by(key, at, layer, asked)
     stored, scales = tried(how, weight, seen)
     judged = Judged(part, weight, stored.dense() / scales)

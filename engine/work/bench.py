@@ -52,6 +52,8 @@ class Rows:
     samples: list = field(default_factory=list)
     searches: list = field(default_factory=list)
     inputs: list = field(default_factory=list)  # a table a layer
+    sensitivity: list = field(default_factory=list)
+    salience: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

@@ -23,6 +23,7 @@ from engine.work.stored.files import PackedFolder
 from engine.work.stored.weights import Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
+from engine.work.trial import Trial
 
 
 def compressed_folder(bench: Bench, original: Opened, targets: list[Layer], out: Path) -> tuple[Rows, PackedFolder | None, float]:
@@ -35,7 +36,8 @@ def compressed_folder(bench: Bench, original: Opened, targets: list[Layer], out:
     inputs = surveyed(bench, original, batches)
     packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     began = time.perf_counter()
-    walk = Walk(bench, original, plan(bench.recipe.steps[0], targets), inputs, rows, batches)
+    settings = plan(bench.recipe.steps[0], targets, Trial(bench, original, batches, rows))
+    walk = Walk(bench, original, settings, inputs, rows, batches)
     for block in blocks_of(original.layers):
         packed.add(walk.block(block))
     packed.add({}, walk.plain)
@@ -78,7 +80,7 @@ class Walk:
     def __post_init__(self) -> None:
         self.plain = dict(self.original.plain)
         self.how = self.bench.recipe.steps[0]
-        if self.how.needs != "nothing":
+        if self.how.needs in ("range", "gram"):
             device, _ = compute_place(self.bench.recipe)
             subject = opened(self.bench.folder, device, calibration_dtype(self.bench.recipe))
             self.stream = Stream(subject.model, self.batches, device, lambda: self.bench.progress(*self.place))

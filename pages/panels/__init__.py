@@ -6,6 +6,8 @@ from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
 from pages.panels.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
 from pages.panels.panel import Panel
+from pages.panels.salience import SALIENCE
+from pages.panels.sensitivity import SENSITIVITY
 from pages.panels.size_ledger import SIZE_LEDGER
 from pages.panels.spectrum import SPECTRUM
 from pages.panels.trade_off import TRADE_OFF
@@ -18,6 +20,8 @@ __all__ = [
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
     "ONE_LAYER_SIDE_BY_SIDE",
+    "SALIENCE",
+    "SENSITIVITY",
     "SIZE_LEDGER",
     "SPECTRUM",
     "TRADE_OFF",

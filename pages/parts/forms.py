@@ -51,6 +51,10 @@ def widget(field: dict, value: Any, key: str) -> Any:
         if field.get("type") == "integer":
             return st.select_slider(options=field["enum"], value=value, **shared)
         return st.selectbox(options=field["enum"], index=field["enum"].index(value), format_func=lambda choice: words.get(choice, choice), **shared)
+    if field["type"] == "array":
+        return st.multiselect(options=field["items"]["enum"], default=value, **shared)
+    if field["type"] == "object":
+        return st.text_area(value=value if isinstance(value, str) else "\n".join(f"'{name}': {each}" for name, each in value.items()), **shared)
     if field["type"] == "boolean":
         return st.toggle(value=value, **shared)
     if field["stops"]:

@@ -18,12 +18,12 @@ def measured_recipe(step: dict[str, Any], view: ModelView) -> Recipe | None:
     """The recipe with everything chosen under "Measured on". None, with a sentence, where a choice is not allowed."""
     chosen, key = choices_for(view.reference), f"measure-{view.reference}"  # a widget of one model must not answer for another
     with st.expander("Measured on, and which layers"):
-        chosen["task"] = data_fields(task_for(view.reference, view.kind), key)
+        chosen["task"] = data_fields(task_for(view.reference, view.kind, view.longest), key)
         chosen["device"] = one_of("Device", DEVICES, chosen.get("device", "auto"), f"{key}-device")
         chosen["dtype"] = one_of("Computing precision (dtype)", DTYPES, chosen.get("dtype", "auto"), f"{key}-dtype")
         chosen["layers"] = layer_fields(chosen.get("layers", Layers().model_dump()), key)
     try:
-        return recipe_for(step, view.reference, view.kind)
+        return recipe_for(step, view.reference, view.kind, view.longest)
     except PlainError as error:
         said(str(error))
         return None

@@ -7,7 +7,7 @@ import streamlit as st
 from engine.results.analysis import worst_layer
 from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
-from pages.panels import CHANNEL_ERROR, LAYER_ERROR, SIZE_LEDGER, WEIGHT_HISTOGRAM
+from pages.panels import CHANNEL_ERROR, LAYER_ERROR, SALIENCE, SENSITIVITY, SIZE_LEDGER, WEIGHT_HISTOGRAM
 from pages.panels.numbers import change, megabytes, percent, seconds
 from pages.parts.plainly import escaped, plainly
 from pages.parts.show import show
@@ -30,12 +30,15 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
         "Layers": layers_view,
         "Weights": weights_view,
         "Channels": channels_view,
+        "Sensitivity": sensitivity_view,
+        "Salience": salience_view,
         "Bytes": bytes_view,
         "Text": text_view,
         "Recipe": recipe_view,
     }
-    if tables.samples.empty:
-        views.pop("Text")
+    for name, table in {"Text": tables.samples, "Sensitivity": tables.sensitivity, "Salience": tables.salience}.items():
+        if table.empty:
+            views.pop(name)
     chosen = st.segmented_control("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
     views[chosen](record, tables, f"{key}-{record.id}")
 
@@ -109,6 +112,14 @@ def pick_layer(tables: Tables, key: str) -> str:
 
 def bytes_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(SIZE_LEDGER, tables.ledger, f"{key}-bytes")
+
+
+def sensitivity_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(SENSITIVITY, tables.sensitivity, f"{key}-sensitivity")
+
+
+def salience_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(SALIENCE, tables.salience, f"{key}-salience")
 
 
 def text_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -32,20 +32,25 @@ def choices_for(reference: str) -> dict:
     return st.session_state.setdefault("choices", {}).setdefault(reference, {})
 
 
-def recipe_for(step: dict | None, reference: str, kind: str) -> Recipe:
-    """The recipe a page would run: this model, the task that fits it, one step. Raises PlainError for a choice that is not allowed."""
-    parts = {"model": reference, "task": task_for(reference, kind), "calibration": calibration_beside(reference), "steps": [step] if step else []}
+def recipe_for(step: dict | None, reference: str, kind: str, longest: int | None = None) -> Recipe:
+    """The recipe a page would run: this model, the task that fits it, one step. Raises PlainError for a choice that is not allowed.
+
+    ``longest`` is how many tokens the model can see at once.
+    """
+    task = task_for(reference, kind, longest)
+    parts = {"model": reference, "task": task, "calibration": calibration_beside(task), "steps": [step] if step else []}
     return Recipe.of(parts | choices_for(reference))
 
 
-def task_for(reference: str, kind: str) -> dict:
-    """The fields of the task as chosen so far, allowed or not."""
+def task_for(reference: str, kind: str, longest: int | None = None) -> dict:
+    """The fields of the task as chosen so far, allowed or not; windows and texts no longer than the model can see, unless chosen so."""
     bundled = BUNDLED.get(reference.removeprefix("bundled:"))
-    task = bundled.task if bundled else TASKS[kind]()
-    return task.model_dump() | choices_for(reference).get("task", {})
+    task = (bundled.task if bundled else TASKS[kind]()).model_dump()
+    fitting = {name: min(task[name], longest) for name in ("context", "length") if longest and name in task}
+    return task | fitting | choices_for(reference).get("task", {})
 
 
-def calibration_beside(reference: str) -> dict:
+def calibration_beside(task: dict) -> dict:
     """Calibration windows no longer than those that quality is measured on."""
-    context = choices_for(reference).get("task", {}).get("context", CALIBRATION.context)
+    context = task.get("context", CALIBRATION.context)
     return CALIBRATION.model_copy(update={"context": min(CALIBRATION.context, max(2, context))}).model_dump()

@@ -221,9 +221,12 @@ def due(how: type[Technique], chosen: dict) -> set[str]:
     return {name for name, field in fields(how).items() if all(chosen[other] in allowed for other, allowed in field["when"].items())}
 
 
+WIDGETS = ("slider", "select_slider", "selectbox", "toggle", "number_input", "multiselect", "text_area")
+
+
 def drawn(app: AppTest, technique: str) -> set[str]:
     """The options that have a widget."""
-    found = keys(app, "slider", "select_slider", "selectbox", "toggle", "number_input")
+    found = keys(app, *WIDGETS)
     return {key.removeprefix(f"quantize-{technique}-") for key in found if key and key.startswith(f"quantize-{technique}-")}
 
 
@@ -256,10 +259,8 @@ def test_every_widget_says_what_it_is_and_starts_at_the_default(technique, model
     app = opened("quantize", model=model, **{"technique-quantization": technique})
     for name, field in fields(TECHNIQUES[technique]).items():
         if name in drawn(app, technique):
-            widget = next(
-                w for kind in ("slider", "select_slider", "selectbox", "toggle") for w in app.get(kind) if w.key == f"quantize-{technique}-{name}"
-            )
-            assert (widget.label, widget.help, widget.value) == (field["title"], field["description"], field["default"])
+            widget = next(w for kind in WIDGETS for w in app.get(kind) if w.key == f"quantize-{technique}-{name}")
+            assert (widget.label, widget.help, widget.value or None) == (field["title"], field["description"], field["default"] or None)
 
 
 def test_choices_are_still_there_after_a_look_at_another_page(model, text):

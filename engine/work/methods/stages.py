@@ -15,11 +15,14 @@ from engine.catalog.technique import Technique
 from engine.work.calibration import Fold, Seen
 from engine.work.layers import Layer
 from engine.work.stored.weights import Stored
+from engine.work.trial import Trial
 
 
 @singledispatch
-def plan(how: Technique, layers: list[Layer]) -> dict[str, Technique]:
-    """The setting of each layer by name; by default all are treated alike."""
+def plan(how: Technique, layers: list[Layer], trial: Trial | None = None) -> dict[str, Technique]:
+    """The setting of each layer by name; by default all are treated alike. ``trial`` lets a technique see what changed layers do to the
+    model's answers; a forecast goes without.
+    """
     return {layer.name: how for layer in layers}
 
 

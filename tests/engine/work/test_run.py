@@ -36,6 +36,9 @@ SEEING = {
     "dynamic-w4": {"technique": "activations", "mode": "dynamic", "weight_bits": 4, "scheme": "symmetric"},
     "smoothquant": {"technique": "smoothquant", "automatic": True},
     "llm-int8": {"technique": "llm-int8", "threshold": 2},
+    "mixed-precision": {"technique": "mixed-precision", "budget": 5.0},
+    "mixed-by-name": {"technique": "mixed-precision", "by": "name", "bits_by_name": {"*1*": 3}, "scheme": "asymmetric"},
+    "awq-salience": {"technique": "awq-salience", "group_size": 32},
 }
 ANY = STEPS | SEEING
 FOUR = STEPS["rounding"]

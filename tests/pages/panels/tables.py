@@ -3,7 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from engine.results.tables import ChannelRow, HistogramRow, LayerRow, LedgerRow, LevelRow, SpectrumRow, table
+from engine.results.tables import (
+    ChannelRow,
+    HistogramRow,
+    LayerRow,
+    LedgerRow,
+    LevelRow,
+    SalienceRow,
+    SensitivityRow,
+    SpectrumRow,
+    table,
+)
 
 NAN = float("nan")
 LAYER = "model.layers.2.mlp.down_proj"
@@ -53,6 +63,32 @@ def spectrum(rank: int = 32) -> pd.DataFrame:
     values = np.exp(-np.arange(rank) / 6)
     energy = np.cumsum(values**2) / np.sum(values**2)
     return table([SpectrumRow(LAYER, i + 1, float(v), float(e)) for i, (v, e) in enumerate(zip(values, energy, strict=True))], SpectrumRow)
+
+
+def sensitivity() -> pd.DataFrame:
+    """Three layers, each twice as sensitive as the one before; four bits are worth a quarter of two."""
+    rows = [
+        SensitivityRow(
+            f"model.layers.{layer}.mlp",
+            bits,
+            "symmetric",
+            "absmax",
+            100 * bits,
+            0.1 * 2**layer / bits**2,
+            NAN if bits > 2 else 0.02,
+            bits == layer + 2,
+        )
+        for layer in range(3)
+        for bits, lost in ((2, 0.02), (3, NAN), (4, NAN))
+    ]
+    return table(rows, SensitivityRow)
+
+
+def salience() -> pd.DataFrame:
+    kept = [SalienceRow(by, share, 1.0, 3.2, 0.1, 14 - 40 * share * (by == "activations"), NAN, 2.6) for share in (0.001, 0.01, 0.03)
+            for by in ("activations", "weights", "random")]  # fmt: skip
+    scaled = [SalienceRow("", 0.01, scale, 3.2, 0.1, 14 - scale / 4, NAN, 2.6, scale == 2) for scale in (1.0, 2.0, 4.0)]
+    return table([SalienceRow("", 0.0, 1.0, 3.2, 0.12, 14.0, NAN, 2.64), *kept, *scaled], SalienceRow)
 
 
 def ledger() -> pd.DataFrame:

@@ -15,6 +15,8 @@ TABLES = {
     "LAYER_ERROR": tables.layers(),
     "LAYER_ERROR_SIDE_BY_SIDE": tables.labelled(tables.layers(), "GPTQ", "AWQ"),
     "ONE_LAYER_SIDE_BY_SIDE": tables.labelled(tables.histogram(), "GPTQ", "AWQ", "NF4"),
+    "SALIENCE": tables.salience(),
+    "SENSITIVITY": tables.sensitivity(),
     "SIZE_LEDGER": tables.ledger(),
     "SPECTRUM": tables.spectrum(),
     "TRADE_OFF": tables.runs(),

@@ -1,0 +1,99 @@
+"""The original model with some layers swapped for a moment: what that does to its answers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from engine.work.bench import Bench, Rows
+from engine.work.calibration import Seen
+from engine.work.calibration.stream import watched
+from engine.work.opened import Opened, compute_place
+from engine.work.stored.weights import Stored
+from engine.work.tasks import Measured
+from engine.work.tasks.calibration import Batch
+from engine.work.tasks.measured import judging
+
+LOGITS_KEPT = 1 << 25  # of the original, in float32: 128 MB
+
+
+@dataclass
+class Trial:
+    """Answers are those on calibration data: a distribution over tokens at each place, or over classes for each example."""
+
+    bench: Bench
+    original: Opened
+    batches: list[Batch]
+    rows: Rows  # what is found out on the way is noted here
+
+    def weight_of(self, name: str) -> torch.Tensor:
+        """(out, in_) float32"""
+        return self.original.model.get_submodule(name).stored.dense(torch.float32)
+
+    def few(self, examples: int) -> "Trial":
+        """The same on the first calibration examples only."""
+        left, cut = examples, []
+        for batch in self.batches:
+            cut.append({key: value[:left] for key, value in batch.items()})
+            left -= len(next(iter(batch.values())))
+            if left <= 0:
+                break
+        return Trial(self.bench, self.original, cut, self.rows)
+
+    def divergence(self, swapped: dict[str, Stored]) -> float:
+        """KL divergence of the changed model's answers from the original's, the mean in nats."""
+        pairs = list(zip(self.batches, self.answers, strict=True))  # the original's, before anything is swapped
+        with self.swapped(swapped):
+            parts = [(before.exp() * (before - self.answers_to(batch))).sum(-1) for batch, before in pairs]
+        return torch.cat(parts).mean().item()
+
+    def measured(self, swapped: dict[str, Stored], stage: str) -> Measured:
+        """Quality at the recipe's task."""
+        with self.swapped(swapped):
+            return self.bench.measured(self.original.model, self.bench.folder, stage)
+
+    @torch.no_grad()
+    def seen(self, names: list[str]) -> dict[str, Seen]:
+        """What these layers see; none of those whose inputs cannot be seen."""
+        device, _ = compute_place(self.bench.recipe)
+        with watched(self.original.model, names, False, device) as seen:
+            for done, batch in enumerate(self.batches):
+                self.bench.progress("Reading calibration data", done, len(self.batches))
+                self.logits(batch)
+        for name, each in seen.items():
+            each.refuse_nonsense(name)
+        return seen
+
+    @cached_property
+    def answers(self) -> list[torch.Tensor]:
+        """Of the original."""
+        return [self.answers_to(batch) for batch in self.batches]
+
+    def answers_to(self, batch: Batch) -> torch.Tensor:
+        """Log-probabilities at evenly spaced places, so many that all fit into memory.  (places, tokens or classes)"""
+        with judging(self.original.model):
+            logits = self.logits(batch)
+            flat = logits.flatten(0, -2)
+            every = -(-flat.numel() * len(self.batches) // LOGITS_KEPT)
+            return flat[::every].float().log_softmax(-1)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        device, compute = compute_place(self.bench.recipe)
+        return self.original.model(**{key: value.to(device, compute if value.is_floating_point() else None) for key, value in batch.items()}).logits
+
+    @contextmanager
+    def swapped(self, layers: dict[str, Stored]) -> Iterator[None]:
+        """Layers by name, and those tied to them, store something else inside."""
+        modules = self.original.model.named_modules()
+        holders = {id(self.original.model.get_submodule(name).stored): stored for name, stored in layers.items()}
+        changed: list[tuple[nn.Module, Stored]] = [(m, m.stored) for _, m in modules if id(getattr(m, "stored", None)) in holders]
+        for module, before in changed:
+            module.stored = holders[id(before)].to(self.original.device)
+        try:
+            yield
+        finally:
+            for module, before in changed:
+                module.stored = before
