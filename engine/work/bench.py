@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import pandas as pd
 from torch import nn
 
 from engine.errors import Cancelled
 from engine.recipe import Recipe
-from engine.results.tables import ROWS, Tables, table
+from engine.results.tables import ROWS, LayerRow, Tables, table
 from engine.work.models import Folder
 from engine.work.opened import compute_place
 from engine.work.tasks import Measured, evaluate
@@ -58,7 +59,23 @@ class Rows:
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})
 
+    @classmethod
+    def of(cls, tables: Tables) -> "Rows":
+        """Layers as rows again, the others as tables."""
+        layers = [LayerRow(**row) for row in tables.layers.to_dict("records")]
+        return cls(layers=layers, **{name: some(getattr(tables, name)) for name in ROWS if name != "layers"})
+
+    def add(self, other: "Rows") -> None:
+        for name in ROWS:
+            getattr(self, name).extend(getattr(other, name))
+
+
+def some(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    return [] if frame.empty else [frame]
+
 
 def whole(rows: list, row: type) -> pd.DataFrame:
-    """One table of rows, or of tables."""
-    return pd.concat(rows, ignore_index=True) if rows and isinstance(rows[0], pd.DataFrame) else table(rows, row)
+    """One table of rows and tables, in their order."""
+    parts = [(framed, list(part)) for framed, part in groupby(rows, key=lambda each: isinstance(each, pd.DataFrame))]
+    frames = [frame for framed, part in parts for frame in (part if framed else [table(part, row)])]
+    return pd.concat(frames, ignore_index=True) if frames else table((), row)

@@ -1,6 +1,7 @@
 """Block by block through a model: look at calibration data, scale, compress, write, go on."""
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from engine.work.stored.weights import Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
 from engine.work.trial import Trial
+from engine.work.unfinished import Finished, Unfinished, unfinished
 
 
 def compressed_folder(bench: Bench, original: Opened, targets: list[Layer], out: Path) -> tuple[Rows, PackedFolder | None, float]:
@@ -38,8 +40,9 @@ def compressed_folder(bench: Bench, original: Opened, targets: list[Layer], out:
     began = time.perf_counter()
     settings = plan(bench.recipe.steps[0], targets, Trial(bench, original, batches, rows))
     walk = Walk(bench, original, settings, inputs, rows, batches)
-    for block in blocks_of(original.layers):
-        packed.add(walk.block(block))
+    with walk.kept() as kept:
+        for number, block in enumerate(blocks_of(original.layers)):
+            packed.add(walk.done(number, block, kept))
     packed.add({}, walk.plain)
     packed.finish()
     sizes = {row.name: row.size_bytes for row in rows.layers}
@@ -69,13 +72,15 @@ class Walk:
     original: Opened
     settings: dict[str, Technique]
     samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
-    rows: Rows
+    rows: Rows  # of all blocks so far
     batches: list[Batch]
     plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases as they will be written
     scaled_inputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its columns were multiplied by
     scaled_outputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its rows were divided by
     notes: dict[str, str] = field(default_factory=dict)
     stream: Stream | None = None
+    found: Rows = field(default_factory=Rows)  # of the block at hand
+    changed: dict[str, torch.Tensor] = field(default_factory=dict)  # of ``plain``, by the block at hand
 
     def __post_init__(self) -> None:
         self.plain = dict(self.original.plain)
@@ -87,17 +92,48 @@ class Walk:
 
     @property
     def place(self) -> tuple[str, int, int]:
-        return "Compressing", len(self.rows.layers), len(self.original.layers)
+        return "Compressing", len(self.rows.layers) + len(self.found.layers), len(self.original.layers)
+
+    def kept(self) -> AbstractContextManager[Unfinished]:
+        """Finished blocks, where they cost so much that a run may want to go on from them."""
+        return unfinished(self.bench) if self.stream else nullcontext(Unfinished(None))
 
     @torch.no_grad()
-    def block(self, layers: list[Layer]) -> dict[str, Stored]:
-        """Every layer of a block as it will be stored; what each lost is noted in ``rows``."""
-        names = [layer.name for layer in layers if layer.name in self.settings]
-        seen = self.seen(layers[0].block, names) if self.stream and names else {}
-        stored = {layer.name: self.layer(layer, seen.get(layer.name)) for layer in layers}
+    def done(self, number: int, layers: list[Layer], kept: Unfinished) -> dict[str, Stored]:
+        """Every layer of a block as it will be stored: kept from a run that came so far, or compressed now and kept."""
+        done = kept.block(number)
+        if done and set(done.layers) == {layer.name for layer in layers}:
+            self.install(done)
+        else:
+            self.found, self.changed = Rows(), {}
+            done = Finished(self.block(layers), self.changed, self.found)
+            kept.keep(number, done)
         if self.stream:
             self.stream.go_on(layers[0].block)
-        return stored
+        self.rows.add(done.rows)
+        self.found = Rows()
+        return done.layers
+
+    def install(self, done: Finished) -> None:
+        """Bring the model that is walked to where it was after this block."""
+        for name in done.layers.keys() & self.settings.keys():
+            module = self.stream.model.get_submodule(name)
+            module.stored = done.layers[name].to(self.stream.device)
+        for name, value in done.plain.items():
+            self.settle(name, value)
+
+    def settle(self, name: str, value: torch.Tensor) -> None:
+        """A norm's or bias's values as they will be written; the model that is walked computes with the same."""
+        self.plain[name] = self.changed[name] = value
+        module, _, part = name.rpartition(".")
+        parameter = getattr(self.stream.model.get_submodule(module), part)
+        parameter.data = value.to(parameter.device, parameter.dtype)
+
+    def block(self, layers: list[Layer]) -> dict[str, Stored]:
+        """Every layer of a block as it will be stored; what each lost is noted in ``found``."""
+        names = [layer.name for layer in layers if layer.name in self.settings]
+        seen = self.seen(layers[0].block, names) if self.stream and names else {}
+        return {layer.name: self.layer(layer, seen.get(layer.name)) for layer in layers}
 
     def seen(self, block: str, names: list[str]) -> dict[str, Seen]:
         """What the layers see of the calibration data, after their scales have moved."""
@@ -122,7 +158,7 @@ class Walk:
             return None
         scales, searched = answer
         base, best = max(searched[0][1], 1e-30), min(error for _, error in searched)
-        self.rows.searches.extend(SearchRow(fold.sinks[0], fold.source, alpha, error / base, error == best) for alpha, error in searched)
+        self.found.searches.extend(SearchRow(fold.sinks[0], fold.source, alpha, error / base, error == best) for alpha, error in searched)
         return scales
 
     def fold(self, fold: Fold, scales: torch.Tensor) -> None:
@@ -134,7 +170,7 @@ class Walk:
             self.scaled_outputs[fold.source] = fold.at_source(scales)
         for name in (f"{fold.source}.weight", f"{fold.source}.bias"):
             if name in self.plain:
-                self.plain[name] = (self.plain[name].float() / outputs).to(self.plain[name].dtype)
+                self.settle(name, (self.plain[name].float() / outputs).to(self.plain[name].dtype))
 
     def weight_of(self, name: str) -> torch.Tensor:
         model = self.stream.model if self.stream else self.original.model
@@ -146,7 +182,7 @@ class Walk:
         self.bench.progress(*self.place)
         held = self.original.model.get_submodule(layer.name).stored
         if layer.name not in self.settings:
-            self.rows.layers.append(kept_row(layer, held.nbytes))
+            self.found.layers.append(kept_row(layer, held.nbytes))
             return held
         setting, weight = self.settings[layer.name], self.weight_of(layer.name)
         if seen is None and setting.needs != "nothing":
@@ -158,7 +194,7 @@ class Walk:
         return stored.to("cpu")
 
     def kept_for(self, layer: Layer, held: Stored, why: str) -> Stored:
-        self.rows.layers.append(kept_row(layer, held.nbytes, why))
+        self.found.layers.append(kept_row(layer, held.nbytes, why))
         return held
 
     def judge(self, layer: Layer, held: Stored, stored: Stored, seen: Seen | None) -> None:
@@ -174,12 +210,12 @@ class Walk:
             raise PlainError(
                 f"{row.name} came out exactly as it was, so it was compressed before; skip it under layers.skip, or use the original model."
             )
-        self.rows.layers.append(row)
-        self.rows.channels.append(judged.channels())
-        self.rows.histograms.extend(judged.histogram())
-        self.rows.levels.extend(() if layer.name in self.scaled_inputs | self.scaled_outputs else level_rows(row.name, stored))
+        self.found.layers.append(row)
+        self.found.channels.append(judged.channels())
+        self.found.histograms.extend(judged.histogram())
+        self.found.levels.extend(() if layer.name in self.scaled_inputs | self.scaled_outputs else level_rows(row.name, stored))
         if seen:
-            self.rows.inputs.append(self.input_rows(judged, seen))
+            self.found.inputs.append(self.input_rows(judged, seen))
 
     def unscaled(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """A stored weight in the original's terms."""

@@ -48,13 +48,12 @@ class PackedFolder:
         """One more file: the stored layers of a block, and tensors that belong to no layer."""
         plain = plain or {}
         path = self.folder / f"model-{self.blocks + 1:05d}.safetensors"
-        tensors = {name: value.contiguous() for name, value in tensors_of(layers, plain).items()}
         with plainly_written(self.folder):
-            save_file(tensors, path, metadata=metadata_of(layers))
+            held = write_file(path, layers, plain)
         self.blocks += 1
         self.ledger |= {name: Counter(stored.ledger()) for name, stored in layers.items()}
         written = {"norms and biases": sum(value.nbytes for value in plain.values())}
-        self.ledger[""].update(written | {"file headers": path.stat().st_size - sum(value.nbytes for value in tensors.values())})
+        self.ledger[""].update(written | {"file headers": path.stat().st_size - held})
 
     def finish(self) -> None:
         """The index that names every tensor's file, as large models on the Hub have it."""
@@ -72,6 +71,13 @@ class PackedFolder:
     @property
     def size_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.folder.glob("model-*.safetensors"))
+
+
+def write_file(path: Path, layers: dict[str, Stored], plain: dict[str, torch.Tensor]) -> int:
+    """The bytes of all tensors, which is less than the file's by its header."""
+    tensors = {name: value.contiguous() for name, value in tensors_of(layers, plain).items()}
+    save_file(tensors, path, metadata=metadata_of(layers))
+    return sum(value.nbytes for value in tensors.values())
 
 
 def tensors_of(layers: dict[str, Stored], plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -110,11 +116,18 @@ def read_packed(folder: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor
     layers: dict[str, Stored] = {}
     plain: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("model-*.safetensors")):
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {}).get("layers", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        for name, how in settings.items():
-            parts = [key for key in tensors if key.startswith(f"{name}.weight.")]
-            layers[name] = restored(how, {key.removeprefix(f"{name}.weight."): tensors.pop(key) for key in parts})
-        plain |= tensors
+        more_layers, more_plain = read_file(path)
+        layers |= more_layers
+        plain |= more_plain
     return layers, plain
+
+
+def read_file(path: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor]]:
+    with safe_open(path, "pt") as file:
+        settings = json.loads((file.metadata() or {}).get("layers", "{}"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    layers = {}
+    for name, how in settings.items():
+        parts = [key for key in tensors if key.startswith(f"{name}.weight.")]
+        layers[name] = restored(how, {key.removeprefix(f"{name}.weight."): tensors.pop(key) for key in parts})
+    return layers, tensors

@@ -1,0 +1,117 @@
+"""Runs that were cancelled or killed go on where they were, and end as if nothing had happened."""
+
+import multiprocessing
+import os
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from engine.errors import Cancelled
+from engine.results.store import home
+from engine.results.tables import ROWS
+from engine.work.calibration import Stream
+from engine.work.run import run
+from engine.work.unfinished import MOST, held
+from tests.recipes import recipe_for
+from tests.tiny import tiny
+
+STEPS = {
+    "gptq": {"technique": "gptq", "bits": 3, "activation_order": True, "static_groups": False},
+    "awq": {"technique": "awq", "bits": 3},
+    "smoothquant": {"technique": "smoothquant"},
+}
+ARCHITECTURES = ("llama", "gpt2", "opt", "bert", "resnet")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path / "home"))
+
+
+def stopping_after(blocks: int):
+    """A report that cancels when so many blocks are kept."""
+    return lambda: len(list((home() / "unfinished").glob("*/block-*"))) >= blocks
+
+
+def looks(monkeypatch) -> list[str]:
+    """The blocks whose calibration data was looked at from now on."""
+    asked, look = [], Stream.look
+    monkeypatch.setattr(Stream, "look", lambda self, block, *rest: asked.append(block) or look(self, block, *rest))
+    return asked
+
+
+def same(one, other) -> None:
+    for name in ROWS:
+        pd.testing.assert_frame_equal(getattr(one.tables, name), getattr(other.tables, name), check_dtype=False)
+    assert one.summary.result == other.summary.result
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_cancelled_run_goes_on_and_ends_the_same(architecture, step, tmp_path, monkeypatch):
+    recipe = recipe_for(architecture, tiny(architecture, tmp_path / "model"), tmp_path / "data", STEPS[step])
+    whole = run(recipe, save=tmp_path / "whole")
+    assert not list((home() / "unfinished").iterdir())
+    with pytest.raises(Cancelled, match="goes on from there"):
+        run(recipe, cancelled=stopping_after(2))
+    asked = looks(monkeypatch)
+    again = run(recipe, save=tmp_path / "again")
+    same(whole, again)
+    for path in sorted((tmp_path / "whole").glob("*.safetensors")):
+        ours, theirs = load_file(path), load_file(tmp_path / "again" / path.name)
+        assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    blocks = {layer.block for layer in whole.tables.layers.itertuples() if layer.technique}
+    assert len(asked) < len(blocks) and not list((home() / "unfinished").iterdir())
+
+
+def killed_when_a_block_is_kept(recipe) -> None:
+    done = stopping_after(2)
+    run(recipe, cancelled=lambda: os._exit(9) if done() else False)
+
+
+def test_a_killed_run_goes_on(tmp_path, monkeypatch):
+    recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["gptq"])
+    process = multiprocessing.get_context("spawn").Process(target=killed_when_a_block_is_kept, args=(recipe,))
+    process.start()
+    process.join()
+    assert process.exitcode == 9 and list((home() / "unfinished").glob("*/block-*"))
+    asked = looks(monkeypatch)
+    again = run(recipe)
+    assert len(asked) < 2
+    same(run(recipe), again)
+
+
+def test_a_damaged_block_is_done_again(tmp_path):
+    recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["awq"])
+    whole = run(recipe)
+    with pytest.raises(Cancelled):
+        run(recipe, cancelled=stopping_after(2))
+    for file in (home() / "unfinished").glob("*/block-*/*"):
+        file.write_bytes(file.read_bytes()[:50])
+    same(whole, run(recipe))
+
+
+def test_two_at_once_do_not_meet(tmp_path):
+    recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["gptq"])
+    with pytest.raises(Cancelled):
+        run(recipe, cancelled=stopping_after(1))
+    folder = next((home() / "unfinished").iterdir())
+    with held(folder) as mine:
+        assert mine
+        run(recipe)
+    assert list(folder.glob("block-*"))  # the other's, untouched
+
+
+def test_where_nothing_can_be_kept_the_run_is_done_all_the_same(tmp_path, monkeypatch):
+    recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["gptq"])
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path / "file"))
+    assert run(recipe).summary.result.size_bytes
+
+
+def test_only_the_latest_are_kept(tmp_path):
+    for number in range(MOST + 3):
+        with held(tmp_path / str(number)):
+            pass
+    assert len(list(tmp_path.iterdir())) <= MOST
