@@ -1,5 +1,6 @@
 """Settings that between them take every way through the techniques that need no data."""
 
+from engine.catalog.hqq import HQQ
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
 from engine.catalog.technique import Technique
 
@@ -22,8 +23,9 @@ FOUR_BIT: list[BitsAndBytes] = [
     for size in (64, 256)
     for double in (False, True)
 ]
+HALF_QUADRATIC: list[HQQ] = [HQQ(bits=bits, group_size=size, axis=axis) for bits in (2, 4, 8) for size in (0, 8, 64) for axis in ("row", "column")]
 INT8 = BitsAndBytes(format="int8")
-EVERY: list[Technique] = [*ROUNDING, *RANGES, *NARROW, *FOUR_BIT, INT8]
+EVERY: list[Technique] = [*ROUNDING, *RANGES, *NARROW, *FOUR_BIT, *HALF_QUADRATIC, INT8]
 
 
 def named(how: Technique) -> str:

@@ -111,7 +111,8 @@ class Grid(Stored):
     group_size: int  # columns that share a scale, all of them where there is one a row; the last group may be shorter
     codes: torch.Tensor  # bytes, see ``packing``; code 0 is the lowest level
     scales: torch.Tensor  # (out, groups), (out, 1) or (1, 1); float16, or float32 where float16 is too coarse
-    zeros: torch.Tensor | None = None  # codes of zero, packed in ``bits``, one for each scale; None: 2^(bits - 1)
+    # codes of zero, one for each scale: packed in ``bits``, or floats where zero lies between two codes; None: 2^(bits - 1)
+    zeros: torch.Tensor | None = None
     order: torch.Tensor | None = None  # (in_,) int32: the column that stands at each place, where groups are not neighbours
 
     def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -136,6 +137,8 @@ class Grid(Stored):
         """The code that means zero, for each scale.  (out, groups) as ``scales``"""
         if self.zeros is None:
             return torch.full_like(self.scales, 2 ** (self.bits - 1))
+        if self.zeros.is_floating_point():
+            return self.zeros
         return unpacked(self.zeros, self.bits, self.scales.numel()).view(self.scales.shape)
 
     def levels(self) -> torch.Tensor:
@@ -143,3 +146,18 @@ class Grid(Stored):
         middle = int(flat.argsort()[len(flat) // 2])
         zero = self.zero_codes().flatten()[middle].float()
         return (torch.arange(2**self.bits, device=flat.device) - zero) * flat[middle]
+
+
+@dataclass(frozen=True)
+class Turned(Stored):
+    """A weight stored by its columns: what shares a scale lies along the outputs."""
+
+    kind: ClassVar[str] = "turned"
+    names: ClassVar[dict[str, str]] = {}
+    columns: Stored  # of shape (in_, out)
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return self.columns.dense(dtype).T.contiguous()
+
+    def levels(self) -> torch.Tensor:
+        return self.columns.levels()

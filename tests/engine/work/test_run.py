@@ -27,6 +27,8 @@ STEPS = {
     "nf4": {"technique": "bitsandbytes"},
     "fp4-double": {"technique": "bitsandbytes", "format": "fp4", "double_quantization": True},
     "int8": {"technique": "bitsandbytes", "format": "int8"},
+    "hqq": {"technique": "hqq", "bits": 3},
+    "hqq-columns": {"technique": "hqq", "axis": "column", "group_size": 40},
 }
 SEEING = {
     "gptq": {"technique": "gptq", "bits": 3},

@@ -69,7 +69,7 @@ def test_a_weight_of_zeros_stays_zero(how):
 @each_technique
 def test_levels_are_values_that_a_weight_takes(how):
     stored = compress(how, weight_of((1, 5)))  # one scale: its levels are the levels
-    if how.model_dump().get("group_size", 32) >= 5:
+    if how.model_dump().get("group_size", 32) >= 5 and how.model_dump().get("axis") != "column":
         assert all((stored.levels() - value).abs().min() < 1e-3 for value in stored.dense().flatten())
 
 
