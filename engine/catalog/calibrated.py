@@ -64,11 +64,10 @@ class GPTQ(OnAGrid):
     )
     static_groups: bool = option(
         True,
-        "Choose all scales before rounding, and keep groups where they are in the row. Otherwise groups follow the order of rounding, and "
-        "that order is stored too.",
-        title="Groups stay in place (static groups)",
+        "Choose all scales before rounding, and keep groups where they are in the row. Otherwise a group's scale is chosen when its first column "
+        "is rounded; with the strongest inputs first, groups then follow that order, and it is stored too.",
+        title="Scales chosen beforehand (static groups)",
         advanced=True,
-        when={"activation_order": [True]},
     )
     damping: float = option(
         0.01,

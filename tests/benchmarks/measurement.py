@@ -14,9 +14,10 @@ class Measurement:
     values: tuple[float, ...]
     unit: str = "s"
     target: str = ""
+    digits: int = 3
 
     def __str__(self) -> str:
-        middle, least, most = (f"{value:.3g} {self.unit}" for value in (median(self.values), min(self.values), max(self.values)))
+        middle, least, most = (f"{value:.{self.digits}g} {self.unit}" for value in (median(self.values), min(self.values), max(self.values)))
         return f"| {self.what} | {self.target} | {middle} | {least} | {most} | {len(self.values)} |"
 
 

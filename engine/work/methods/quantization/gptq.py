@@ -91,13 +91,12 @@ def prepared(how: GPTQ, weight: torch.Tensor, seen: Seen) -> tuple[Columns, torc
     left = (weight * (diagonal > 0)).T.contiguous()[order]  # an input that is always zero: its weights do not count
     width = group_width(how.rounding(), weight.shape[1])
     place = torch.arange(len(order), device=weight.device) // width
-    static = how.activation_order and how.static_groups
     blank = torch.zeros(int(place[-1]) + 1, len(weight), device=weight.device)
     columns = Columns(
-        how, left, factor_of(seen, how, order), place[order] if static else place,
-        torch.empty_like(left), torch.empty_like(left), blank, blank.clone(), static,
+        how, left, factor_of(seen, how, order), place[order] if how.static_groups else place,
+        torch.empty_like(left), torch.empty_like(left), blank, blank.clone(), how.static_groups,
     )  # fmt: skip
-    if static:
+    if how.static_groups:
         for group in range(len(blank)):
             columns.choose_scale(group)
     return columns, order

@@ -1,0 +1,54 @@
+"""Do the published orderings hold on our own trained model? Perplexity of docs-lm at 3 bits, one row a technique; then AWQ's salience table.
+
+python -m tests.benchmarks.orderings [TOKENS]
+"""
+
+import sys
+from collections.abc import Iterator
+
+from tests.benchmarks.measurement import Measurement, show
+
+GRID = {"bits": 3, "group_size": 128}
+STEPS = {
+    "round to nearest": {"technique": "round-to-nearest"},
+    "HQQ": {"technique": "hqq"},
+    "GPTQ": {"technique": "gptq"},
+    "GPTQ, groups not static": {"technique": "gptq", "static_groups": False},
+    "GPTQ, activation order": {"technique": "gptq", "activation_order": True},
+    "AWQ": {"technique": "awq"},
+}
+
+
+def measurements(tokens: int) -> Iterator[Measurement]:
+    from engine.work.quiet import ready
+
+    ready()
+    for what, step in STEPS.items():
+        summary = outcome_of(step, tokens).summary
+        if what == "round to nearest":
+            yield Measurement("docs-lm, not compressed", (summary.baseline.perplexity,), "perplexity", digits=4)
+        target = "below rounding's" if what.startswith(("GPTQ", "AWQ")) else ""
+        yield Measurement(f"docs-lm, 3 bits, groups of 128: {what}", (summary.result.perplexity,), "perplexity", target, digits=4)
+    yield from salience(tokens)
+
+
+def salience(tokens: int) -> Iterator[Measurement]:
+    """The table of the AWQ paper."""
+    for row in outcome_of({"technique": "awq-salience"}, tokens).tables.salience.itertuples():
+        kept = f"{row.share:.1%} of the input channels kept, by {row.kept_by}" if row.kept_by else f"those by activation scaled by {row.scale:g}"
+        what = kept if row.share else "rounding with a zero point"
+        target = "far below by weights and random" if row.kept_by == "activations" else ""
+        yield Measurement(f"docs-lm, 3 bits, groups of 128: {what}", (row.perplexity,), "perplexity", target, digits=4)
+
+
+def outcome_of(step: dict, tokens: int):
+    from engine.recipe import Recipe
+    from engine.work.run import run
+
+    task = {"kind": "language-modeling", "text": "bundled:docs", "context": 256, "tokens": tokens}
+    recipe = {"model": "bundled:docs-lm", "task": task, "calibration": {"text": "bundled:docs", "samples": 64, "context": 256}, "device": "cpu"}
+    return run(Recipe.of(recipe | {"steps": [step | GRID]}), report=lambda *_: None)
+
+
+if __name__ == "__main__":
+    show(measurements(int(sys.argv[1]) if len(sys.argv) > 1 else 65_536))
