@@ -1,0 +1,180 @@
+"""Ours against llm-compressor (GPTQ), bitsandbytes (NF4) and hqq: the same model, the same calibration windows, the same number of threads.
+
+REFERENCE_PYTHON=references/bin/python python -m tests.benchmarks.quantization [TIMES] [BLOCKS] [MODEL]
+
+The model is a random Llama with 768-wide blocks (12: 85 million parameters in them), or MODEL, a directory. tests/golden/README.md says how the
+references' environment is made. Each measurement is a process of its own, ours and theirs in turn. Seconds are those of compressing alone, from
+an opened model to a compressed one in memory (ours also writes it and measures each layer's error); CPU seconds tell more where other work goes on.
+Perplexity is measured by us for all, on windows after those of calibration.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.benchmarks.measurement import Measurement, show
+
+THREADS = 2
+WINDOWS, CONTEXT = 32, 512
+SCRIPT = Path(__file__).with_name("references.py")
+GPTQ = {f"GPTQ, 4 bits, groups of {size}": {"technique": "gptq", "bits": 4, "group_size": size} for size in (32, 128)}
+STEPS = GPTQ | {
+    "NF4, blocks of 64": {"technique": "bitsandbytes"},
+    "HQQ, 4 bits, groups of 64": {"technique": "hqq", "bits": 4, "group_size": 64},
+}
+THEIRS = {"gptq": "llm-compressor", "bitsandbytes": "bitsandbytes", "hqq": "hqq"}
+TARGETS = {"gptq": "at least 1.4", "bitsandbytes": "at least 1"}
+
+
+def measurements(times: int, blocks: int, model: str) -> Iterator[Measurement]:
+    reference = os.environ.get("REFERENCE_PYTHON", "")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = model or random_model(folder, blocks)
+        asked = {"model": model, "windows": str(windows_of(model, folder)), "threads": THREADS}
+        for what, step in STEPS.items():
+            ours, theirs = [], []
+            for _ in range(times):
+                ours.append(carried_out([sys.executable, "-m", "tests.benchmarks.quantization"], asked | {"step": step}))
+                if reference:
+                    theirs.append(carried_out([reference, str(SCRIPT)], asked | {"step": step}))
+            yield from rows(what, {"ours": ours} | ({THEIRS[step["technique"]]: theirs} if theirs else {}))
+            if theirs:
+                yield from ratios(what, step["technique"], ours, theirs)
+
+
+def rows(what: str, runs: dict[str, list[dict[str, float]]]) -> Iterator[Measurement]:
+    units = {"seconds": "s", "cpu": "CPU s", "memory": "MB", "perplexity": "perplexity"}
+    for whose, measured in runs.items():
+        for key, unit in units.items():
+            yield Measurement(f"{what}, {whose}: {key}", tuple(run[key] for run in measured), unit, digits=4)
+
+
+def ratios(what: str, technique: str, ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> Iterator[Measurement]:
+    for key, called in (("seconds", "times as fast"), ("cpu", "times as little CPU")):
+        faster = tuple(b[key] / a[key] for a, b in zip(ours, theirs, strict=True))
+        yield Measurement(f"{what}: {called} as {THEIRS[technique]}", faster, "x", TARGETS.get(technique, ""))
+    worse = tuple(a["perplexity"] / b["perplexity"] for a, b in zip(ours, theirs, strict=True))
+    yield Measurement(f"{what}: perplexity, ours to theirs", worse, "x", "at most 1.005", digits=4)
+
+
+def carried_out(command: list[str], asked: dict) -> dict[str, float]:
+    """What a process said in its last line."""
+    threads = {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+    said = subprocess.run([*command, json.dumps(asked)], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | threads)
+    result = json.loads(said.stdout.splitlines()[-1])
+    return result if "perplexity" in result else result | perplexity_of(result.pop("weights"), asked)
+
+
+def perplexity_of(weights: str, asked: dict) -> dict[str, float]:
+    """Of a reference's result, measured here."""
+    command = [sys.executable, "-m", "tests.benchmarks.quantization", json.dumps(asked | {"weights": weights})]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.splitlines()[-1])
+
+
+def random_model(folder: Path, blocks: int) -> str:
+    import torch
+
+    from tests.tiny import tiny
+
+    sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": blocks, "vocab_size": 4096, "max_position_embeddings": CONTEXT}
+    return str(tiny("llama", folder / "model", torch.float32, num_attention_heads=12, num_key_value_heads=12, **sizes))
+
+
+def windows_of(model: str, folder: Path) -> Path:
+    """Tokens of the bundled documentation, or drawn at random for a random model: those to calibrate with, then those to measure."""
+    import torch
+    from safetensors.torch import save_file
+
+    config = json.loads((Path(model) / "config.json").read_text())
+    if Path(model).is_relative_to(folder):
+        tokens = torch.randint(4, config["vocab_size"], (2 * WINDOWS, CONTEXT), generator=torch.Generator().manual_seed(0))
+    else:
+        tokens = documentation(model, min(CONTEXT, config["max_position_embeddings"]))
+    save_file({"calibration": tokens[:WINDOWS].contiguous(), "measured": tokens[WINDOWS:].contiguous()}, folder / "windows.safetensors")
+    return folder / "windows.safetensors"
+
+
+def documentation(model: str, context: int):
+    from transformers import AutoTokenizer
+
+    from engine.work.tasks.data import text_of
+    from engine.work.tasks.tokens import stream_of, windows_of
+
+    text = text_of("bundled:docs", "text", "test", lambda *_: None)
+    return windows_of(stream_of(text, AutoTokenizer.from_pretrained(model), 2 * WINDOWS * context), context, text.name)
+
+
+# --- in a process of its own ----------------------------------------------------------------------------------------------
+
+
+def ours(asked: dict) -> dict[str, float]:
+    """Compress with the engine's own walk, the windows in the place of the recipe's calibration data; then measure what was written."""
+    import resource
+    from time import perf_counter, process_time
+
+    import torch
+    from safetensors.torch import load_file
+
+    from engine.recipe import Recipe
+    from engine.work import walk
+    from engine.work.bench import Bench
+    from engine.work.layers import chosen
+    from engine.work.models import resolve
+    from engine.work.opened import compute_place, opened
+    from engine.work.quiet import ready
+    from engine.work.run import working_folder
+
+    ready()
+    torch.set_num_threads(asked["threads"])
+    windows = load_file(asked["windows"])
+    recipe = Recipe.of({"model": asked["model"], "steps": [asked["step"]], "device": "cpu"})
+    if recipe.calibration:
+        walk.batches_of = lambda bench: [{"input_ids": part} for part in windows["calibration"].split(8)]
+    bench = Bench(recipe, resolve(recipe.model))
+    original = opened(bench.folder, *compute_place(recipe))
+    targets = chosen(original.layers, recipe.layers)
+    import bitsandbytes  # noqa: F401, loading it is not compressing
+
+    with working_folder(None) as out:
+        began, used = perf_counter(), process_time()
+        walk.compressed_folder(bench, original, targets, out)
+        took = {"seconds": perf_counter() - began, "cpu": process_time() - used}
+        took["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        return took | {"perplexity": perplexity(opened(resolve(str(out)), *compute_place(recipe)).model, windows["measured"])}
+
+
+def perplexity(model, windows) -> float:
+    import torch
+
+    losses = []
+    with torch.inference_mode():
+        for part in windows.split(4):
+            logits = model(input_ids=part).logits[:, :-1].flatten(0, 1).float()
+            losses.append(torch.nn.functional.cross_entropy(logits, part[:, 1:].flatten(), reduction="none"))
+    return torch.cat(losses).mean().exp().item()
+
+
+def theirs(asked: dict) -> dict[str, float]:
+    """Perplexity of a reference's dense weights in the same model."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(asked["model"]).eval()
+    model.load_state_dict(load_file(asked["weights"]), strict=False)
+    Path(asked["weights"]).unlink()
+    return {"perplexity": perplexity(model, load_file(asked["windows"])["measured"])}
+
+
+if __name__ == "__main__":
+    first = sys.argv[1] if len(sys.argv) > 1 else "3"
+    if first.startswith("{"):
+        asked = json.loads(first)
+        print(json.dumps(theirs(asked) if "weights" in asked else ours(asked)))
+    else:
+        blocks, model = (int(sys.argv[2]) if len(sys.argv) > 2 else 12), (sys.argv[3] if len(sys.argv) > 3 else "")
+        show(measurements(int(first), blocks, model))
