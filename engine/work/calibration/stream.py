@@ -5,7 +5,7 @@ stands outside such a chain is seen in passes through the whole model.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from engine.work.calibration.seen import Seen, area_of, rows_of, seeable
+from engine.work.stored.modules import Unpacking
 from engine.work.tasks.calibration import Batch
 
 
@@ -51,7 +52,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         self.model.config.use_cache = False  # a cache would remember each look at a block
-        self.chain = chain_of(self.model, lambda: self.whole(self.batches[0]))
+        self.chain = chain_of(self.model, lambda: self.whole({key: value[:1] for key, value in self.batches[0].items()}))
 
     @torch.no_grad()
     def whole(self, batch: Batch) -> Any:
@@ -62,9 +63,13 @@ class Stream:
     def look(self, block: str, names: list[str], wants_gram: bool) -> dict[str, Seen]:
         """What each of these layers sees. The block's own position in the chain is kept until ``go_on``."""
         with watched(self.model, names, wants_gram, self.device) as seen:
-            for index in range(len(self.batches)):
-                self.through(block, index)
-                self.step()
+            self.through(block, 0)
+            self.step()
+            with ended_at(self.model, list(seen)[-1:] if block in self.chain else []):
+                for index in range(1, len(self.batches)):
+                    with suppress(ReachedTheBlock):
+                        self.through(block, index)
+                    self.step()
         for name, each in seen.items():
             each.refuse_nonsense(name)
         return seen
@@ -79,11 +84,13 @@ class Stream:
 
     @torch.no_grad()
     def go_on(self, block: str) -> None:
-        """The block has changed for good: its outputs become what the next one gets."""
+        """The block has changed for good: its outputs become what the next one gets. Those of the last block nobody gets."""
         if block in self.chain:
             self.arrive(block)
-            for index in range(len(self.batches)):
-                self.waiting[index] = self.through(block, index)
+            if block != self.chain[-1]:
+                with unpacked_once(self.model.get_submodule(block)):
+                    for index in range(len(self.batches)):
+                        self.waiting[index] = self.through(block, index)
             self.calls.pop(block)
 
     def arrive(self, block: str) -> None:
@@ -135,6 +142,30 @@ def watched(model: nn.Module, names: list[str], wants_gram: bool, device: torch.
     watched_modules = ((name, model.get_submodule(name)) for name in names)
     with hooked([module.register_forward_pre_hook(noted(name)) for name, module in watched_modules if seeable(module)]):
         yield seen
+
+
+@contextmanager
+def ended_at(model: nn.Module, names: list[str]) -> Iterator[None]:
+    """A pass ends where one of these layers is about to multiply: what comes after is not looked at."""
+
+    def reached(module: nn.Module, args: tuple) -> None:
+        raise ReachedTheBlock
+
+    with hooked([model.get_submodule(name).register_forward_pre_hook(reached) for name in names]):
+        yield
+
+
+@contextmanager
+def unpacked_once(block: nn.Module) -> Iterator[None]:
+    """The block's weights stay dense while all batches go through it; how its layers receive their inputs stays theirs."""
+    kept = [(module, module.stored) for module in block.modules() if isinstance(module, Unpacking)]
+    for module, stored in kept:
+        module.stored = Standing(stored.shape, stored, stored.dense(module.compute))
+    try:
+        yield
+    finally:
+        for module, stored in kept:
+            module.stored = stored
 
 
 @contextmanager
