@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from engine.errors import PlainError
 from engine.work.stored.modules import Unpacking, UnpackingConv2d, UnpackingLinear
 
-PIECES = 4  # a Gram matrix is symmetric: of 4 x 4 pieces 10 are computed
+PIECES = 8  # a Gram matrix is symmetric: of 8 x 8 pieces 36 are computed
+NARROWEST = 96  # columns of a piece: narrower products are slow
 VALUES_KEPT = 1 << 18
 
 
@@ -87,11 +88,14 @@ class Seen:
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
     """``total += rows^T rows``, in pieces on and below the diagonal, mirrored at once."""
-    edges = [len(total) * piece // PIECES for piece in range(PIECES + 1)]
+    pieces = max(1, min(PIECES, len(total) // NARROWEST))
+    edges = [len(total) * piece // pieces for piece in range(pieces + 1)]
     for begin, end in pairwise(edges):
-        part = (rows[:, begin:end].T @ rows[:, :end]).float()
-        total[begin:end, :end] += part
-        total[:begin, begin:end] += part[:, :begin].T
+        if rows.dtype == total.dtype:
+            total[begin:end, :end].addmm_(rows[:, begin:end].T, rows[:, :end])
+        else:
+            total[begin:end, :end] += (rows[:, begin:end].T @ rows[:, :end]).float()
+        total[:begin, begin:end] = total[begin:end, :begin].T
 
 
 def area_of(module: Unpacking) -> int:

@@ -157,15 +157,15 @@ def ended_at(model: nn.Module, names: list[str]) -> Iterator[None]:
 
 @contextmanager
 def unpacked_once(block: nn.Module) -> Iterator[None]:
-    """The block's weights stay dense while all batches go through it; how its layers receive their inputs stays theirs."""
-    kept = [(module, module.stored) for module in block.modules() if isinstance(module, Unpacking)]
-    for module, stored in kept:
-        module.stored = Standing(stored.shape, stored, stored.dense(module.compute))
+    """The block's weights stay dense while all batches go through it."""
+    layers = [module for module in block.modules() if isinstance(module, Unpacking)]
+    for layer in layers:
+        layer.unpacked = layer.weight
     try:
         yield
     finally:
-        for module, stored in kept:
-            module.stored = stored
+        for layer in layers:
+            layer.unpacked = None
 
 
 @contextmanager

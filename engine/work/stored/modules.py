@@ -15,14 +15,15 @@ class Unpacking(nn.Module):
     def __init__(self, stored: Stored, original: nn.Module, compute: torch.dtype):
         super().__init__()
         self.stored, self.compute = stored, compute
+        self.unpacked: torch.Tensor | None = None  # the dense weight, while many batches go through one after the other
         self.kernel = shape_of(original)
         bias = getattr(original, "bias", None)
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(compute), requires_grad=False)
 
     @property
     def weight(self) -> torch.Tensor:
-        """The dense weight, output channels first, made anew each time."""
-        return self.stored.dense(self.compute).view(self.kernel)
+        """The dense weight, output channels first, made anew each time unless it is ``unpacked``."""
+        return self.stored.dense(self.compute).view(self.kernel) if self.unpacked is None else self.unpacked
 
 
 class UnpackingLinear(Unpacking):

@@ -49,14 +49,15 @@ class Columns:
         return int(starts[(starts - half).abs().argmin()])
 
     def round_leaf(self, begin: int, end: int) -> None:
-        levels = Levels.of(self.how.rounding())
-        for column in range(begin, end):
-            group = int(self.group[column])
-            if not self.fixed and (column == 0 or group != int(self.group[column - 1])):
+        levels, before = Levels.of(self.how.rounding()), int(self.group[begin - 1]) if begin else -1
+        groups, pivots = self.group[begin:end].tolist(), self.factor.diagonal()[begin:end].tolist()  # once: each look at a number waits
+        for column, group, pivot in zip(range(begin, end), groups, pivots, strict=True):
+            if not self.fixed and group != before:
                 self.choose_scale(group)
+            before = group
             weight, scale, zero = self.left[column], self.scales[group], self.zeros[group]
-            code = self.codes[column].copy_(weight).div_(scale).round_().add_(zero).clamp_(levels.lowest, levels.highest)
-            error = torch.sub(weight, (code - zero).mul_(scale), out=self.errors[column]).div_(self.factor[column, column])
+            code = torch.div(weight, scale, out=self.codes[column]).round_().add_(zero).clamp_(levels.lowest, levels.highest)
+            error = torch.sub(weight, (code - zero).mul_(scale), out=self.errors[column]).div_(pivot)
             self.left[column + 1 : end].addr_(self.factor[column, column + 1 : end], error, alpha=-1)
 
     def choose_scale(self, group: int) -> None:
@@ -118,13 +119,18 @@ def factors(seen: Seen, how: GPTQ, order: torch.Tensor) -> Iterator[torch.Tensor
     damping = how.damping
     while True:
         damped = hessian + torch.diag(dead * mean + damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        upper, failed_too = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True) if not failed else (lower, failed)
-        if not failed and not failed_too and upper.isfinite().all():
+        lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+        upper = inverse_of(lower).flip(0, 1) if not failed else lower
+        if not failed and upper.isfinite().all():
             if damping > how.damping:
                 seen.warnings.append(f"H could not be inverted with damping {how.damping:g}; {damping:g} was used")
             yield upper
         damping *= 10
+
+
+def inverse_of(lower: torch.Tensor) -> torch.Tensor:
+    """Of a lower triangular matrix. With H turned round as L L^T, the inverse of L turned back is the factor U of H^-1 = U^T U: no third step."""
+    return torch.linalg.solve_triangular(lower, torch.eye(len(lower), device=lower.device), upper=False)
 
 
 @blueprint.register
