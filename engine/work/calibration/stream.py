@@ -5,7 +5,7 @@ stands outside such a chain is seen in passes through the whole model.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -84,6 +84,7 @@ class Stream:
             self.arrive(block)
             for index in range(len(self.batches)):
                 self.waiting[index] = self.through(block, index)
+                self.step()
             self.calls.pop(block)
 
     def arrive(self, block: str) -> None:
@@ -92,10 +93,9 @@ class Stream:
             self.calls = {name: [] for name in self.chain}
             with idle(self.model, self.chain, self.calls):
                 for batch in self.batches:
-                    try:
+                    with suppress(ReachedTheBlock):
                         self.whole(batch)
-                    except ReachedTheBlock:
-                        continue
+                    self.step()
             self.waiting = [call.states for call in self.calls[self.chain[0]]]
 
 
