@@ -20,7 +20,7 @@ from engine.work.measure.inputs import sampled_inputs, thinned
 from engine.work.measure.memory import give_back
 from engine.work.methods import compress, plan, scales_for
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
-from engine.work.stored.files import PackedFolder
+from engine.work.stored.files import PackedFolder, read_file
 from engine.work.stored.weights import Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
@@ -43,7 +43,7 @@ def compressed_folder(
     settings = plan(bench.recipe.steps[0], targets, Trial(bench, original, batches, rows))
     walk = Walk(bench, original, settings, inputs, rows, batches, kept or Unfinished())
     for number, block in enumerate(blocks_of(original.layers)):
-        packed.add(walk.done(number, block))
+        walk.map_to(packed.add(walk.done(number, block)))
     packed.add({}, walk.plain)
     packed.finish()
     sizes = {row.name: row.size_bytes for row in rows.layers}
@@ -120,6 +120,13 @@ class Walk:
         self.rows.add(done.rows)
         self.found = Rows()
         return done.layers
+
+    def map_to(self, path: Path) -> None:
+        """The model that is walked reads the layers of a block from the file they were written to, and no longer from memory."""
+        if self.stream and self.stream.device.type == "cpu":
+            layers, _ = read_file(path)
+            for name in layers.keys() & self.settings.keys():
+                self.stream.model.get_submodule(name).stored = layers[name]
 
     def install(self, done: Finished) -> None:
         """Bring the model that is walked to where it was after this block."""

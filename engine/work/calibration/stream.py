@@ -15,6 +15,7 @@ from torch import nn
 
 from engine.work.calibration.seen import Seen, area_of, rows_of, seeable
 from engine.work.tasks.calibration import Batch
+from engine.work.tasks.measured import placed
 
 
 class ReachedTheBlock(Exception):
@@ -55,8 +56,7 @@ class Stream:
 
     @torch.no_grad()
     def whole(self, batch: Batch) -> Any:
-        dtype = next(self.model.parameters()).dtype
-        return self.model(**{key: value.to(self.device, dtype if value.is_floating_point() else None) for key, value in batch.items()})
+        return self.model(**placed(batch, self.model, self.device))
 
     @torch.no_grad()
     def look(self, block: str, names: list[str], wants_gram: bool) -> dict[str, Seen]:

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.work.stored.modules import UnpackingConv2d, UnpackingLinear
+from engine.work.tasks.measured import placed
 
 ROWS = 256  # input vectors kept for each layer
 EXAMPLES = 8  # windows, texts or pictures they are taken from
@@ -16,7 +17,6 @@ def sampled_inputs(model: nn.Module, batches: list[dict[str, torch.Tensor]], dev
 
     ``step`` is called after each batch and may raise to stop.
     """
-    dtype = next(model.parameters()).dtype
     each = max(1, -(-ROWS // max(1, len(batches))))
     samples: dict[str, list[torch.Tensor]] = {}
     hooks = [
@@ -26,7 +26,7 @@ def sampled_inputs(model: nn.Module, batches: list[dict[str, torch.Tensor]], dev
     ]
     try:
         for batch in batches:
-            model(**{key: value.to(device, dtype if value.is_floating_point() else None) for key, value in batch.items()})
+            model(**placed(batch, model, device))
             step()
     finally:
         for hook in hooks:
