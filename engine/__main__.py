@@ -19,6 +19,7 @@ from engine.catalog import TECHNIQUES
 from engine.catalog.models import BUNDLED
 from engine.errors import PlainError
 from engine.recipe import Recipe
+from engine.results import unfinished
 from engine.results.record import RunRecord
 from engine.results.store import Store, home, owner
 
@@ -33,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     except PlainError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nStopped; nothing was kept.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop}" if str(stop) else "\nStopped; nothing was kept.", file=sys.stderr)
         return 130
     return 0
 
@@ -122,7 +123,11 @@ def run(asked: argparse.Namespace) -> None:
     recipe = read_recipe(asked.recipe)
     record = RunRecord(id=uuid4().hex[:8], key=recipe.key(), recipe=recipe, owner=owner(), status="running")
     resolve_name("engine.work.quiet:ready")()
-    outcome = resolve_name("engine.work.run:run")(recipe, record.id, save=asked.save, report=Bar())
+    try:
+        outcome = resolve_name("engine.work.run:run")(recipe, record.id, save=asked.save, report=Bar())
+    except KeyboardInterrupt:
+        kept = "Stopped; the layers it had finished are kept, and the same command goes on from there."
+        raise KeyboardInterrupt(*[kept] if unfinished.blocks_kept(record.key) else []) from None
     print(file=sys.stderr)
     keep(record.model_copy(update={"status": "done", "summary": outcome.summary, "finished": datetime.now(UTC)}), outcome.tables)
     print(json.dumps(as_json(outcome), indent=1) if asked.json else as_text(outcome))

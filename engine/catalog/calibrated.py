@@ -30,6 +30,10 @@ class OnAGrid(Technique):
         shared = {"granularity": "group", "group_size": self.group_size} if self.group_size else {"granularity": "channel"}
         return RoundToNearest(bits=self.bits, scheme=self.scheme, **shared)
 
+    @property
+    def group(self) -> int:
+        return self.group_size
+
     def label(self) -> str:
         shared = f"groups of {self.group_size}" if self.group_size else "per channel"
         return ", ".join([f"{self.title} {self.bits}-bit", shared, *([self.scheme] if self.scheme == "asymmetric" else [])])

@@ -124,5 +124,9 @@ class AWQSalience(Technique):
     def rounding(self) -> RoundToNearest:
         return RoundToNearest(bits=self.bits, group_size=self.group_size, scheme="asymmetric")
 
+    @property
+    def group(self) -> int:
+        return self.group_size
+
     def label(self) -> str:
         return f"Salient weights {self.bits}-bit, groups of {self.group_size}"

@@ -78,6 +78,10 @@ class RoundToNearest(Technique):
         when={"scheme": ["symmetric"]},
     )
 
+    @property
+    def group(self) -> int:
+        return self.group_size if self.granularity == "group" else 0
+
     def label(self) -> str:
         shared = f"groups of {self.group_size}" if self.granularity == "group" else f"per {self.granularity}"
         extras = [word for word in (self.scheme, self.range, self.grid) if word not in ("symmetric", "absmax", "full")]

@@ -29,6 +29,11 @@ class Technique(Frozen):
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
     technique: str
 
+    @property
+    def group(self) -> int:
+        """How many neighbouring weights of a row were asked to share a scale; 0 where groups are not what shares one."""
+        return 0
+
     def label(self) -> str:
         """A few words that tell this setting from others, for charts and lists."""
         return self.title

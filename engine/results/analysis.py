@@ -154,3 +154,21 @@ def layers_side_by_side(tables_by_label: Mapping[str, Tables]) -> pd.DataFrame:
     parts = [tables.layers.assign(label=label) for label, tables in tables_by_label.items() if len(tables.layers)]
     frame = pd.concat(parts, ignore_index=True) if parts else table((), LayerRow).assign(label=pd.Series(dtype=object))
     return frame[["label", *(name for name in frame if name != "label")]]
+
+
+# --- notes -----------------------------------------------------------------------------------------------------------
+
+NAMED = 12  # layers that are named with a reason
+
+
+def noted_layers(layers: pd.DataFrame) -> pd.DataFrame:
+    """Rows of LayerRow that carry a note, gathered by it: kept, note, count, names (in one text, the first NAMED); kept ones first."""
+    noted = layers[(layers.note != "") & (layers.tied_to == "")]
+    groups = noted.groupby([noted.technique == "", "note"], sort=False)
+    rows = [(kept, note, len(group), names_in_short(group["name"].tolist())) for (kept, note), group in groups]
+    return pd.DataFrame(rows, columns=["kept", "note", "count", "names"]).sort_values("kept", ascending=False, kind="stable", ignore_index=True)
+
+
+def names_in_short(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -15,6 +15,7 @@ from uuid import uuid4
 from engine.catalog.models import ModelName
 from engine.errors import Cancelled, PlainError
 from engine.recipe import Recipe
+from engine.results import unfinished
 from engine.results.outcome import Outcome
 from engine.results.record import RunRecord, Status
 from engine.results.store import Store, home, owner
@@ -84,10 +85,17 @@ class Session:
             raise PlainError("This run belongs to another program, which uses the same results folder; cancel it there.")
 
     def delete(self, run: str) -> None:
-        """Forget a finished run. Raises PlainError while it is under way."""
-        if self.record(run).status in UNDER_WAY:
+        """Forget a finished run, and what it left unfinished. Raises PlainError while it is under way."""
+        record = self.record(run)
+        if record.status in UNDER_WAY:
             raise PlainError("This run is still under way; cancel it first, then delete it.")
         self.shelf.delete(run)
+        if not self.shelf.find(record.key):
+            unfinished.forget(record.key)
+
+    def kept(self, record: RunRecord) -> bool:
+        """Whether blocks that a run finished before it ended too soon are kept, so that its recipe goes on from there."""
+        return unfinished.blocks_kept(record.key) > 0
 
     # --- questions -----------------------------------------------------------------------------------------------------
 

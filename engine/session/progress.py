@@ -6,6 +6,7 @@ from typing import Any
 
 STAGES = ("Measuring the original", "Reading calibration data", "Compressing", "Measuring the result", "Writing examples")
 FIRST_MEASUREMENT, _, COMPRESSING, LAST_MEASUREMENT, _ = STAGES
+PLANNING = {"Measuring each layer's sensitivity", "Rounding layers"}  # what some techniques do before they compress
 OUTSIDE = {"queued": "Waiting in another program", "running": "Running in another program", "done": "Done", "cancelled": "Cancelled"}
 
 
@@ -16,6 +17,7 @@ class Progress:
     stage: str = "Waiting for its turn"
     done: int = 0
     total: int = 0
+    first: int = 0  # done when the stage was first heard of: what an earlier run had finished took no time
     overall: float = 0.0  # of the whole run, 0 to 1, stages counted alike; never goes back
     began: float = field(default_factory=time)  # the stage
     told: float = field(default_factory=time)  # the last news
@@ -30,7 +32,7 @@ class Progress:
         """Once a worker's message has arrived: its stage, done, total and time."""
         now = replace(self, stage=news["stage"], done=news["done"], total=news["total"], told=news["time"])
         if now.stage != self.stage:
-            now = replace(now, began=now.told, seen=self.seen | {self.stage: now.told - self.began})
+            now = replace(now, began=now.told, first=now.done, seen=self.seen | {self.stage: now.told - self.began})
         return replace(now, overall=max(self.overall, now.whole))
 
     @property
@@ -40,14 +42,20 @@ class Progress:
 
     @property
     def whole(self) -> float:
-        """Of the run, were it in the order of STAGES; 0 in a stage that is not among them."""
-        return (STAGES.index(self.stage) + self.share) / len(STAGES) if self.stage in STAGES else 0.0
+        """Of the run, were it in the order of STAGES; 0 in a stage that is not among them. Planning and compressing share a place."""
+        if self.stage in PLANNING:
+            return (STAGES.index(COMPRESSING) + self.share / 2) / len(STAGES)
+        if self.stage not in STAGES:
+            return 0.0
+        planned = self.stage == COMPRESSING and PLANNING & self.seen.keys()
+        return (STAGES.index(self.stage) + ((1 + self.share) / 2 if planned else self.share)) / len(STAGES)
 
     def stage_seconds_left(self, now: float) -> float | None:
         """At the pace so far. None: too early to say, or overdue."""
-        if self.share < 0.02 or self.told <= self.began:
+        mine, all_mine = self.done - self.first, self.total - self.first
+        if mine < 0.02 * all_mine or mine <= 0 or self.told <= self.began:
             return None
-        left = (self.told - self.began) * (1 / self.share - 1) - (now - self.told)
+        left = (self.told - self.began) * (all_mine / min(mine, all_mine) - 1) - (now - self.told)
         return left if left >= 0 else None
 
     def seconds_left(self, now: float) -> float | None:

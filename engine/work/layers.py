@@ -92,13 +92,19 @@ def chosen(layers: list[Layer], wanted: Layers) -> list[Layer]:
             raise PlainError(
                 f"No layer is called {pattern[:80]!r}; this model's are named like {layers[-1].name!r}, and globs such as '*.mlp.*' work."
             )
-    names = {layer.name: [other.name for other in layers if layer.name in (other.name, other.tied_to)] for layer in layers if not layer.tied_to}
-
-    def named(layer: Layer, patterns: tuple[str, ...]) -> bool:
-        return any(fnmatchcase(name, pattern) for name in names[layer.name] for pattern in patterns)
-
-    holders = [layer for layer in layers if not layer.tied_to]
-    left = [layer for layer in holders if not named(layer, wanted.skip) and (layer.kind != "embedding" or named(layer, wanted.include))]
+    left = [layer for layer in layers if not layer.tied_to and not why_kept(layer, layers, wanted)]
     if not left:
         raise PlainError("No layer is left to compress: take a pattern out of layers.skip, or name an embedding in layers.include.")
     return left
+
+
+def why_kept(layer: Layer, layers: list[Layer], wanted: Layers) -> str:
+    """Why no step may touch a layer that holds a tensor; empty where one may."""
+    names = [other.name for other in layers if layer.name in (other.name, other.tied_to)]
+
+    def named(patterns: tuple[str, ...]) -> bool:
+        return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+    if layer.kind == "embedding" and not named(wanted.include):
+        return "embeddings are compressed only where layers.include names them"
+    return "layers.skip names it" if named(wanted.skip) else ""

@@ -23,6 +23,7 @@ from engine.work.samples import sample_rows
 from engine.work.scores import baseline_scores, result_scores
 from engine.work.stored.files import PackedFolder, plainly_written
 from engine.work.tasks import Measured, measured_once
+from engine.work.unfinished import unfinished
 from engine.work.walk import compressed_folder
 
 
@@ -35,9 +36,9 @@ def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Repo
     check(bench, save)
     original = opened(bench.folder, *compute_place(recipe))
     targets = chosen(original.layers, recipe.layers) if recipe.steps else []
-    with working_folder(save) as out:
+    with working_folder(save) as out, unfinished() as kept:
         baseline = measured_once(recipe, bench.folder, lambda: bench.measured(original.model, bench.folder, "Measuring the original"))
-        rows, packed, seconds = compressed_folder(bench, original, targets, out)
+        rows, packed, seconds = compressed_folder(bench, original, targets, out, kept)
         result, size = measured_result(bench, original, packed, baseline, rows)
     before = baseline_scores(bench.folder, original, targets, baseline)
     agreement = float(np.mean(result.guesses == baseline.guesses))
@@ -50,12 +51,24 @@ def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Repo
         protocol=result.protocol,
         baseline=before,
         result=result_scores(before, rows.layers, size, result, agreement),
-        notes=bench.folder.notes,
+        notes=(*bench.folder.notes, *taken_up(kept.taken_up), *(outside_layers(original) if recipe.steps else [])),
         seconds=time.perf_counter() - began,
         compress_seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )
     return Outcome(summary, rows.tables())
+
+
+def taken_up(blocks: int) -> list[str]:
+    return [f"{blocks} of its blocks were finished by an earlier run of this recipe that was stopped; this one went on from there."] if blocks else []
+
+
+def outside_layers(original: Opened) -> list[str]:
+    """Weights that no step could reach: those that stand in no layer of a known kind."""
+    tensors = {name: value for name, value in original.plain.items() if value.ndim > 1}
+    share = sum(value.numel() for value in tensors.values()) / original.parameters
+    named = ", ".join(list(tensors)[:3]) + (" and others" if len(tensors) > 3 else "")
+    return [f"{share:.1%} of the weights stand in no layer that can be compressed here, so they stay as they are: {named}."] if tensors else []
 
 
 def check(bench: Bench, save: Path | None) -> None:

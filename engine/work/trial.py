@@ -15,7 +15,7 @@ from engine.work.opened import Opened, compute_place
 from engine.work.stored.weights import Stored
 from engine.work.tasks import Measured
 from engine.work.tasks.calibration import Batch
-from engine.work.tasks.measured import judging
+from engine.work.tasks.measured import judging, placed
 
 LOGITS_KEPT = 1 << 25  # of the original, in float32: 128 MB
 
@@ -81,8 +81,7 @@ class Trial:
             return flat[::every].float().log_softmax(-1)
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        device, compute = compute_place(self.bench.recipe)
-        return self.original.model(**{key: value.to(device, compute if value.is_floating_point() else None) for key, value in batch.items()}).logits
+        return self.original.model(**placed(batch, self.original.model, self.original.device)).logits
 
     @contextmanager
     def swapped(self, layers: dict[str, Stored]) -> Iterator[None]:

@@ -1,10 +1,10 @@
 """Blocks that a run has finished, kept until the run is: one that was cancelled or killed goes on from there."""
 
-import fcntl
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,12 +13,13 @@ from safetensors import SafetensorError
 
 from engine.errors import Cancelled, PlainError
 from engine.results import disk, parquet
-from engine.results.store import home
+from engine.results.unfinished import folder_of, held, sweep
 from engine.work.bench import Bench, Rows
+from engine.work.opened import calibration_dtype, compute_place
 from engine.work.stored.files import read_file, write_file
 from engine.work.stored.weights import Stored
+from engine.work.tasks.calibration import Batch
 
-MOST = 5  # unfinished runs kept, the latest
 UNREADABLE = (OSError, PlainError, SafetensorError, ValueError, KeyError, TypeError)
 
 
@@ -35,7 +36,16 @@ class Finished:
 class Unfinished:
     """The blocks of one run, in their order. A disk that cannot be written costs what would have been kept, never the run."""
 
-    folder: Path | None  # None: nothing is kept
+    folder: Path | None = None  # None: nothing is kept
+    taken_up: int = 0  # blocks that were found finished
+    lock: ExitStack = field(default_factory=ExitStack)
+
+    def begin(self, bench: Bench, batches: list[Batch]) -> None:
+        """Keep blocks from now on, and find those that an earlier run kept. A second process with the same recipe keeps nothing."""
+        folder = folder_of(bench.recipe.key(), place_of(bench, batches))
+        if self.lock.enter_context(held(folder)):
+            self.folder = folder
+            sweep(folder)
 
     def block(self, number: int) -> Finished | None:
         """What was kept of a block; None where nothing was, or it is damaged."""
@@ -68,42 +78,29 @@ class Unfinished:
 
 
 @contextmanager
-def unfinished(bench: Bench) -> Iterator[Unfinished]:
-    """What is kept of the runs of this recipe: removed when it is done, left when it is cancelled, killed or fails.
+def unfinished() -> Iterator[Unfinished]:
+    """What is kept of a run: removed when it is done and measured, left when it is cancelled, killed or fails.
 
-    A second process with the same recipe keeps nothing. Raises Cancelled anew, with what was kept said.
+    Raises Cancelled anew, with what was kept said.
     """
-    folder = home() / "unfinished" / f"{bench.recipe.key()}-{bench.folder.revision[:12]}"
-    with held(folder) as mine:
-        kept = Unfinished(folder if mine else None)
+    kept = Unfinished()
+    with kept.lock:
         try:
             yield kept
         except Cancelled:
             if kept.folder and any(kept.folder.glob("block-*")):
                 raise Cancelled("The run was cancelled; the layers it had finished are kept, and running it again goes on from there.") from None
             raise
-        if mine:
-            disk.remove(folder)
+        if kept.folder:
+            disk.remove(kept.folder)
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Whether the folder is this process's alone; false also where it cannot be made."""
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context((folder / "lock").open("w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
-        except OSError:
-            mine = False
-        else:
-            sweep(folder.parent, folder)
-        yield mine
-
-
-def sweep(parent: Path, mine: Path) -> None:
-    """Forget all but the latest."""
-    with suppress(OSError):
-        others = sorted((path for path in parent.iterdir() if path != mine), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in others[MOST - 1 :]:
-            disk.remove(path)
+def place_of(bench: Bench, batches: list[Batch]) -> str:
+    """What the recipe alone does not say of the answer: the model's and the data's content, the device and how it computes."""
+    data = hashlib.sha256()
+    for batch in batches:
+        for name, values in sorted(batch.items()):
+            data.update(f"{name}{tuple(values.shape)}".encode() + values.numpy().tobytes())
+    device, compute = compute_place(bench.recipe)
+    precisions = "-".join(str(dtype).removeprefix("torch.") for dtype in (compute, calibration_dtype(bench.recipe)))
+    return f"{bench.folder.revision[:12]}-{data.hexdigest()[:12]}-{device.type}-{precisions}"

@@ -1,7 +1,6 @@
 """Block by block through a model: look at calibration data, scale, compress, write, go on."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,22 +13,25 @@ from engine.errors import PlainError
 from engine.results.tables import SearchRow
 from engine.work.bench import Bench, Rows
 from engine.work.calibration import Fold, Seen, Stream, folds_in
-from engine.work.layers import Layer, blocks_of
+from engine.work.calibration.seen import seeable
+from engine.work.layers import Layer, blocks_of, why_kept
 from engine.work.measure.error import Judged, kept_row, level_rows
-from engine.work.measure.inputs import sampled_inputs
+from engine.work.measure.inputs import sampled_inputs, thinned
 from engine.work.measure.memory import give_back
 from engine.work.methods import compress, plan, scales_for
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
-from engine.work.stored.files import PackedFolder
+from engine.work.stored.files import PackedFolder, read_file
 from engine.work.stored.weights import Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
 from engine.work.trial import Trial
-from engine.work.unfinished import Finished, Unfinished, unfinished
+from engine.work.unfinished import Finished, Unfinished
 
 
-def compressed_folder(bench: Bench, original: Opened, targets: list[Layer], out: Path) -> tuple[Rows, PackedFolder | None, float]:
-    """Compress and write block by block; without steps nothing is written."""
+def compressed_folder(
+    bench: Bench, original: Opened, targets: list[Layer], out: Path, kept: Unfinished | None = None
+) -> tuple[Rows, PackedFolder | None, float]:
+    """Compress and write block by block, on from what was ``kept``; without steps nothing is written."""
     rows = Rows()
     if not bench.recipe.steps:
         rows.layers.extend(kept_row(layer, original.held_bytes(layer)) for layer in original.layers)
@@ -39,10 +41,9 @@ def compressed_folder(bench: Bench, original: Opened, targets: list[Layer], out:
     packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     began = time.perf_counter()
     settings = plan(bench.recipe.steps[0], targets, Trial(bench, original, batches, rows))
-    walk = Walk(bench, original, settings, inputs, rows, batches)
-    with walk.kept() as kept:
-        for number, block in enumerate(blocks_of(original.layers)):
-            packed.add(walk.done(number, block, kept))
+    walk = Walk(bench, original, settings, inputs, rows, batches, kept or Unfinished())
+    for number, block in enumerate(blocks_of(original.layers)):
+        walk.map_to(packed.add(walk.done(number, block)))
     packed.add({}, walk.plain)
     packed.finish()
     sizes = {row.name: row.size_bytes for row in rows.layers}
@@ -60,8 +61,12 @@ def surveyed(bench: Bench, original: Opened, batches: list[Batch]) -> dict[str, 
     if not batches:
         return {}
     device, _ = compute_place(bench.recipe)
-    done = iter(range(1, len(batches) + 1))
-    return sampled_inputs(original.model, batches, device, lambda: bench.progress("Reading calibration data", next(done), len(batches)))
+    few = thinned(batches)
+    done = iter(range(1, len(few) + 1))
+    return sampled_inputs(original.model, few, device, lambda: bench.progress("Reading calibration data", next(done), len(few)))
+
+
+COMPRESSING, GOING_ON = "Compressing", "Going on from an earlier run"
 
 
 @dataclass
@@ -74,11 +79,13 @@ class Walk:
     samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
     rows: Rows  # of all blocks so far
     batches: list[Batch]
+    kept: Unfinished  # finished blocks, where they cost so much that a run may want to go on from them
     plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases as they will be written
     scaled_inputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its columns were multiplied by
     scaled_outputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its rows were divided by
     notes: dict[str, str] = field(default_factory=dict)
     stream: Stream | None = None
+    stage: str = COMPRESSING
     found: Rows = field(default_factory=Rows)  # of the block at hand
     changed: dict[str, torch.Tensor] = field(default_factory=dict)  # of ``plain``, by the block at hand
 
@@ -89,30 +96,37 @@ class Walk:
             device, _ = compute_place(self.bench.recipe)
             subject = opened(self.bench.folder, device, calibration_dtype(self.bench.recipe))
             self.stream = Stream(subject.model, self.batches, device, lambda: self.bench.progress(*self.place))
+            self.kept.begin(self.bench, self.batches)
 
     @property
     def place(self) -> tuple[str, int, int]:
-        return "Compressing", len(self.rows.layers) + len(self.found.layers), len(self.original.layers)
-
-    def kept(self) -> AbstractContextManager[Unfinished]:
-        """Finished blocks, where they cost so much that a run may want to go on from them."""
-        return unfinished(self.bench) if self.stream else nullcontext(Unfinished(None))
+        return self.stage, len(self.rows.layers) + len(self.found.layers), len(self.original.layers)
 
     @torch.no_grad()
-    def done(self, number: int, layers: list[Layer], kept: Unfinished) -> dict[str, Stored]:
+    def done(self, number: int, layers: list[Layer]) -> dict[str, Stored]:
         """Every layer of a block as it will be stored: kept from a run that came so far, or compressed now and kept."""
-        done = kept.block(number)
+        done = self.kept.block(number)
         if done and set(done.layers) == {layer.name for layer in layers}:
+            self.stage = GOING_ON
             self.install(done)
+            self.kept.taken_up += 1
         else:
-            self.found, self.changed = Rows(), {}
+            self.stage, self.found, self.changed = COMPRESSING, Rows(), {}
             done = Finished(self.block(layers), self.changed, self.found)
-            kept.keep(number, done)
+            if any(layer.name in self.settings for layer in layers):  # what was only copied is copied again
+                self.kept.keep(number, done)
         if self.stream:
             self.stream.go_on(layers[0].block)
         self.rows.add(done.rows)
         self.found = Rows()
         return done.layers
+
+    def map_to(self, path: Path) -> None:
+        """The model that is walked reads the layers of a block from the file they were written to, and no longer from memory."""
+        if self.stream and self.stream.device.type == "cpu":
+            layers, _ = read_file(path)
+            for name in layers.keys() & self.settings.keys():
+                self.stream.model.get_submodule(name).stored = layers[name]
 
     def install(self, done: Finished) -> None:
         """Bring the model that is walked to where it was after this block."""
@@ -182,11 +196,11 @@ class Walk:
         self.bench.progress(*self.place)
         held = self.original.model.get_submodule(layer.name).stored
         if layer.name not in self.settings:
-            self.found.layers.append(kept_row(layer, held.nbytes))
-            return held
+            return self.kept_for(layer, held, why_kept(layer, self.original.layers, self.bench.recipe.layers))
         setting, weight = self.settings[layer.name], self.weight_of(layer.name)
         if seen is None and setting.needs != "nothing":
-            return self.kept_for(layer, held, "its inputs cannot be seen (an embedding or grouped convolution), so it stays as it was")
+            reached = seeable(self.original.model.get_submodule(layer.name))
+            return self.kept_for(layer, held, NOT_REACHED if reached else NOT_SEEN)
         stored = compress(setting, weight, seen) if seen else compress(setting, weight)
         if self.stream:
             self.stream.model.get_submodule(layer.name).stored = stored
@@ -201,12 +215,14 @@ class Walk:
         """Note what the layer lost. Raises PlainError when it became NaN, or lost nothing at all although it is not zero."""
         original, inputs = held.dense(torch.float32), self.samples.get(layer.name)
         judged = Judged(layer, original, self.unscaled(layer.name, stored.dense()))
-        notes = [self.notes.get(layer.name, ""), *dict.fromkeys(seen.warnings if seen else ())]
+        setting, constant = self.settings[layer.name], bool(original.min() == original.max())
+        notes = [self.notes.get(layer.name, ""), narrow(setting, layer), EQUAL_WEIGHTS if constant else ""]
+        notes += dict.fromkeys(seen.warnings if seen else ())
         received = None if inputs is None else self.received(layer.name, stored, inputs.to(original.device))
-        row = judged.row(stored, self.settings[layer.name].technique, received, "; ".join(note for note in notes if note))
+        row = judged.row(stored, setting.technique, received, "; ".join(note for note in notes if note))
         if not row.relative_error < float("inf"):
             raise PlainError(f"{row.name} became NaN while it was compressed; please report this recipe.")
-        if row.relative_error == 0 and original.any():
+        if row.relative_error == 0 and not constant:
             raise PlainError(
                 f"{row.name} came out exactly as it was, so it was compressed before; skip it under layers.skip, or use the original model."
             )
@@ -239,3 +255,12 @@ class Walk:
 
 
 NOT_SCALED = "no norm or layer before it can take a scale, so it was rounded without one"
+NOT_SEEN = "its inputs cannot be seen (an embedding or grouped convolution)"
+NOT_REACHED = "no calibration data reached it"
+EQUAL_WEIGHTS = "all its weights are equal"
+
+
+def narrow(setting: Technique, layer: Layer) -> str:
+    """Where a row has fewer weights than were to share a scale."""
+    in_ = layer.matrix_shape[1]
+    return f"a row has {in_:,} weights, fewer than a group of {setting.group:,}: each row has one scale" if in_ < setting.group else ""

@@ -9,6 +9,7 @@ from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
 from pages.panels import CHANNEL_ERROR, LAYER_ERROR, SALIENCE, SENSITIVITY, SIZE_LEDGER, WEIGHT_HISTOGRAM
 from pages.panels.numbers import change, megabytes, percent, seconds
+from pages.parts.notes import show_notes
 from pages.parts.plainly import escaped, plainly
 from pages.parts.show import show
 from pages.parts.state import session
@@ -24,6 +25,7 @@ def show_results(record: RunRecord, key: str) -> None:
 def show_run(record: RunRecord, tables: Tables, key: str) -> None:
     st.markdown(f"### {escaped(record.label)}")
     headline(record, tables)
+    show_notes(tables.layers)
     for note in [*record.summary.notes, *([record.message] if record.message else [])]:
         st.warning(escaped(note))
     views: dict[str, Callable[[RunRecord, Tables, str], None]] = {

@@ -1,8 +1,9 @@
-"""How much memory of its own does compressing hold at most? A random bfloat16 Llama, no calibration, each technique in a process of its own.
+"""How much memory of its own does compressing hold at most? A random bfloat16 Llama, each technique in a process of its own.
 
 python -m tests.benchmarks.memory [MILLIONS]
 
-Blocks are counted in float32. The target holds where no embedding or output layer is compressed: the last row's layer is larger than a block.
+Blocks are counted in float32. Techniques that look at data get CALIBRATION; their Gram matrices and the activations of one block count too.
+The target holds where no embedding or output layer is compressed: the last row's layer is larger than a block.
 """
 
 import json
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import torch
 
+from engine.catalog import TECHNIQUES
 from tests.benchmarks.measurement import Measurement, show
+from tests.benchmarks.models import text_in
 from tests.benchmarks.stage_peaks import watched_stages
 from tests.tiny import tiny
 
@@ -26,8 +29,12 @@ RECIPES = {
     "3-bit rounding, asymmetric, least squares": {"steps": [ROUNDING | {"bits": 3, "scheme": "asymmetric", "range": "mse"}]},
     "NF4, double quantization": {"steps": [{"technique": "bitsandbytes", "double_quantization": True}]},
     "INT8": {"steps": [{"technique": "bitsandbytes", "format": "int8"}]},
+    "GPTQ": {"steps": [{"technique": "gptq"}]},
+    "AWQ": {"steps": [{"technique": "awq", "steps": 5}]},
+    "SmoothQuant": {"steps": [{"technique": "smoothquant"}]},
     "4-bit rounding of the output layer too": OUTPUT_TOO,
 }
+CALIBRATION = {"samples": 16, "context": 128}
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,18 @@ SHAPES = {120: Shape(768, 2048, 12, 24_576), 500: Shape(1280, 3456, 20, 40_000)}
 
 def measurements(millions: int) -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as folder:
-        model = str(SHAPES[millions].saved(Path(folder) / "model"))
+        model, text = str(SHAPES[millions].saved(Path(folder) / "model")), str(text_in(Path(folder)))
         for what, recipe in RECIPES.items():
-            command = [sys.executable, "-m", "tests.benchmarks.memory", json.dumps(recipe | {"model": model, "device": "cpu"})]
+            command = [sys.executable, "-m", "tests.benchmarks.memory", json.dumps(recipe | {"model": model, "device": "cpu", **shown(recipe, text)})]
             cost = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             name = f"{millions} M parameters, {what}: memory held of {cost['block']:.0f} MB for a block, {cost['layer']:.0f} MB for a layer"
             yield Measurement(name, (cost["own"] / cost["block"],), "blocks", "at most 2 blocks")
+
+
+def shown(recipe: dict, text: str) -> dict:
+    """The calibration, where the recipe's technique looks at data."""
+    looks = TECHNIQUES[recipe["steps"][0]["technique"]].needs != "nothing"
+    return {"calibration": CALIBRATION | {"text": text}} if looks else {}
 
 
 def cost_of(recipe: dict) -> dict[str, float]:

@@ -25,6 +25,7 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.record import FINISHED
 from engine.results.store import Store
+from engine.results.unfinished import blocks_kept, folder_of
 from engine.session import Progress, Session
 from engine.session.progress import STAGES, duration
 from engine.session.shelf import Shelf
@@ -186,6 +187,24 @@ def test_news_leave_the_progress_before_as_it_was():
     assert before == copy
 
 
+def test_what_an_earlier_run_had_finished_does_not_hasten_the_forecast():
+    """Six of ten were there before: of the other four, one took 10 seconds."""
+    resumed = told(*MEASURED, ("Going on from an earlier run", 5, 10, 40.0), (STAGES[2], 6, 10, 41.0), (STAGES[2], 7, 10, 51.0))
+    assert resumed.stage_seconds_left(51.0) == pytest.approx(30)
+
+
+def test_planning_moves_the_progress_of_the_whole_run():
+    planning = told(*MEASURED, ("Measuring each layer's sensitivity", 0, 10, 41.0))
+    further = planning.after({"stage": "Measuring each layer's sensitivity", "done": 5, "total": 10, "time": 45.0})
+    compressing = further.after({"stage": STAGES[2], "done": 0, "total": 10, "time": 50.0})
+    assert (
+        planning.overall
+        < further.overall
+        < compressing.overall
+        < compressing.after({"stage": STAGES[3], "done": 0, "total": 1, "time": 60.0}).overall
+    )
+
+
 # --- runs ----------------------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +341,28 @@ def test_a_killed_worker_fails_its_run_and_nothing_else(session, recipe):
     again = session.submit(failed.recipe)
     assert again.id != run
     session.cancel(again.id)
+
+
+def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(session, recipe, home):
+    text = str(home / "text.txt")
+    shown = {"text": text, "samples": 2000, "context": 32}  # some seconds a block
+    asked = recipe(steps=[{"technique": "gptq", "group_size": 4}], calibration=shown)
+    run = session.submit(asked).id
+    wait_for(lambda: blocks_kept(asked.key()) or session.record(run).status in FINISHED)
+    kill(pids(session)["run"])
+    failed = ended(session, run)
+    assert failed.status == "failed" and session.kept(failed)
+    again = ended(session, session.submit(asked).id)
+    assert again.status == "done" and "finished by an earlier run" in again.summary.notes[-1] and not session.kept(again)
+
+
+def test_a_deleted_run_takes_what_it_left_unfinished_with_it(session, recipe):
+    record = ended(session, session.submit(recipe(model="no/such-model-here")).id)
+    folder = folder_of(record.key, "somewhere")
+    (folder / "block-00001").mkdir(parents=True)
+    assert session.kept(record)
+    session.delete(record.id)
+    assert not session.kept(record) and not folder.exists()
 
 
 def test_a_lost_scheduler_fails_the_run_and_a_new_one_is_started(session, recipe):

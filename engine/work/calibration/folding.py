@@ -63,12 +63,17 @@ def hold(module: UnpackingLinear, weight: torch.Tensor) -> None:
 
 @torch.no_grad()
 def folds_in(stream: Stream, block: str, seen: dict[str, Seen], layers: list[str]) -> list[Fold]:
-    """Every group of layers with one input that has a source inside the block, at most one source each."""
+    """Every group of layers with one input that has a source inside the block, at most one source each.
+
+    A source is a norm or one of ``layers``: a layer that is kept as it was takes no scale.
+    """
     groups: dict[int, list[str]] = {}
     for name in layers:
         if isinstance(stream.model.get_submodule(name), UnpackingLinear) and name in seen:
             groups.setdefault(id(seen[name]), []).append(name)
     before, order = tried(stream, block)
+    kept = {name for name in order if isinstance(stream.model.get_submodule(name), UnpackingLinear)} - {*layers}
+    order = [name for name in order if name not in kept]
     found = (fold_of(stream, block, tuple(names), before, order) for names in groups.values())
     return [fold for fold in found if fold]
 

@@ -43,7 +43,8 @@ class Seen:
         self.count += len(rows)
         self.abs_sum += size.sum(0, dtype=torch.float32)
         self.abs_max = torch.maximum(self.abs_max, size.amax(0).float())
-        self.vectors.append(rows[:: max(1, len(rows) * self.width * 16 // VALUES_KEPT)].float())
+        some = rows[:: max(1, len(rows) * self.width * 16 // VALUES_KEPT)]
+        self.vectors.append(some.to(torch.float32, copy=True))  # a view would hold on to the whole batch
         if self.wants_gram:
             add_gram(self.gram, rows)
         else:

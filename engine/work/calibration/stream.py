@@ -16,6 +16,7 @@ from torch import nn
 from engine.work.calibration.seen import Seen, area_of, rows_of, seeable
 from engine.work.stored.modules import Unpacking
 from engine.work.tasks.calibration import Batch
+from engine.work.tasks.measured import placed
 
 
 class ReachedTheBlock(Exception):
@@ -56,8 +57,7 @@ class Stream:
 
     @torch.no_grad()
     def whole(self, batch: Batch) -> Any:
-        dtype = next(self.model.parameters()).dtype
-        return self.model(**{key: value.to(self.device, dtype if value.is_floating_point() else None) for key, value in batch.items()})
+        return self.model(**placed(batch, self.model, self.device))
 
     @torch.no_grad()
     def look(self, block: str, names: list[str], wants_gram: bool) -> dict[str, Seen]:
@@ -91,6 +91,7 @@ class Stream:
                 with unpacked_once(self.model.get_submodule(block)):
                     for index in range(len(self.batches)):
                         self.waiting[index] = self.through(block, index)
+                        self.step()
             self.calls.pop(block)
 
     def arrive(self, block: str) -> None:
@@ -99,10 +100,9 @@ class Stream:
             self.calls = {name: [] for name in self.chain}
             with idle(self.model, self.chain, self.calls):
                 for batch in self.batches:
-                    try:
+                    with suppress(ReachedTheBlock):
                         self.whole(batch)
-                    except ReachedTheBlock:
-                        continue
+                    self.step()
             self.waiting = [call.states for call in self.calls[self.chain[0]]]
 
 

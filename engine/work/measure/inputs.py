@@ -1,24 +1,22 @@
 """A sample of what flows into each layer, taken while calibration data runs through the uncompressed model."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from engine.work.stored.modules import UnpackingConv2d, UnpackingLinear
+from engine.work.tasks.measured import placed
 
-ROWS = 256  # input vectors kept for each layer, in float16
+ROWS = 256  # input vectors kept for each layer
 EXAMPLES = 8  # windows, texts or pictures they are taken from
 
 
 @torch.inference_mode()
-def sampled_inputs(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]], device: torch.device, step=lambda: None) -> dict[str, torch.Tensor]:
-    """Up to ROWS input vectors of every linear and convolutional layer, from a few examples of all batches.  name -> (rows, in_)
+def sampled_inputs(model: nn.Module, batches: list[dict[str, torch.Tensor]], device: torch.device, step=lambda: None) -> dict[str, torch.Tensor]:
+    """Up to ROWS input vectors of every linear and convolutional layer, evenly over the batches.  name -> (rows, in_)
 
     ``step`` is called after each batch and may raise to stop.
     """
-    batches = thinned(list(batches))
     each = max(1, -(-ROWS // max(1, len(batches))))
     samples: dict[str, list[torch.Tensor]] = {}
     hooks = [
@@ -28,7 +26,7 @@ def sampled_inputs(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]],
     ]
     try:
         for batch in batches:
-            model(**{key: value.to(device) for key, value in batch.items()})
+            model(**placed(batch, model, device))
             step()
     finally:
         for hook in hooks:
@@ -56,4 +54,5 @@ def rows_of(module: nn.Module, inputs: torch.Tensor, count: int) -> torch.Tensor
     else:
         rows = inputs.flatten(0, -2)
     chosen = torch.linspace(0, len(rows) - 1, min(count, len(rows)), device=rows.device).long()
-    return rows[chosen].to("cpu", torch.float16)
+    half = rows[chosen].to("cpu", torch.float16)
+    return half if half.isfinite().all() else rows[chosen].to("cpu", torch.float32)  # an outlier may leave float16's range

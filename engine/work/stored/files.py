@@ -44,8 +44,8 @@ class PackedFolder:
             (folder / "config.json").write_text(json.dumps(config, indent=1))
             (folder / MARK).write_text(json.dumps({"format": 1, "engine": __version__, "recipe": recipe}, indent=1))
 
-    def add(self, layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> None:
-        """One more file: the stored layers of a block, and tensors that belong to no layer."""
+    def add(self, layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> Path:
+        """One more file, which is returned: the stored layers of a block, and tensors that belong to no layer."""
         plain = plain or {}
         path = self.folder / f"model-{self.blocks + 1:05d}.safetensors"
         with plainly_written(self.folder):
@@ -54,6 +54,7 @@ class PackedFolder:
         self.ledger |= {name: Counter(stored.ledger()) for name, stored in layers.items()}
         written = {"norms and biases": sum(value.nbytes for value in plain.values())}
         self.ledger[""].update(written | {"file headers": path.stat().st_size - held})
+        return path
 
     def finish(self) -> None:
         """The index that names every tensor's file, as large models on the Hub have it."""

@@ -14,7 +14,7 @@ from engine.catalog.tasks import Classification, ImageClassification, TextClassi
 from engine.errors import PlainError
 from engine.results.record import Protocol
 from engine.work.tasks.data import Examples, examples_of
-from engine.work.tasks.measured import Measured, dtype_name, finite, judging
+from engine.work.tasks.measured import Measured, dtype_name, finite, judging, placed
 from engine.work.tasks.progress import Report
 from engine.work.tasks.tokens import chunks, positions, token_batches
 
@@ -50,7 +50,7 @@ def judged(model: nn.Module, batches: Batches, count: int, device: torch.device 
     with judging(model):
         for places, inputs in batches:
             told("Measuring accuracy", len(rows), count)
-            logits = model(**{name: value.to(device) for name, value in inputs.items()}).logits
+            logits = model(**placed(inputs, model, device)).logits
             rows |= dict(zip(places, logits.cpu(), strict=True))
     told("Measuring accuracy", count, count)
     return torch.stack([rows[place] for place in range(count)])

@@ -45,3 +45,9 @@ def finite(loss: torch.Tensor, where: str) -> float:
 
 def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def placed(inputs: dict[str, torch.Tensor], model: nn.Module, device: torch.device | str) -> dict[str, torch.Tensor]:
+    """Inputs where the model is, and what is no whole number in the precision it computes in."""
+    dtype = next(model.parameters()).dtype
+    return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}

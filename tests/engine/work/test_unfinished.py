@@ -5,14 +5,15 @@ import os
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from engine.errors import Cancelled
 from engine.results.store import home
 from engine.results.tables import ROWS
+from engine.results.unfinished import MOST, blocks_kept, forget, held, sweep
 from engine.work.calibration import Stream
 from engine.work.run import run
-from engine.work.unfinished import MOST, held
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -110,8 +111,43 @@ def test_where_nothing_can_be_kept_the_run_is_done_all_the_same(tmp_path, monkey
     assert run(recipe).summary.result.size_bytes
 
 
+def test_a_run_cancelled_while_its_result_is_measured_keeps_its_blocks(tmp_path, monkeypatch):
+    recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["gptq"])
+    stages = []
+    with pytest.raises(Cancelled, match="goes on from there"):
+        run(recipe, report=lambda stage, *_: stages.append(stage), cancelled=lambda: "Measuring the result" in stages)
+    asked, stages[:] = looks(monkeypatch), []
+    again = run(recipe, report=lambda stage, *_: stages.append(stage))
+    assert not asked and "Going on from an earlier run" in stages
+    assert "2 of its blocks were finished by an earlier run" in again.summary.notes[0]
+    assert blocks_kept(recipe.key()) == 0
+
+
+def test_what_is_kept_for_one_precision_is_not_taken_up_in_another(tmp_path, monkeypatch):
+    recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["gptq"])
+    with pytest.raises(Cancelled):
+        run(recipe, cancelled=stopping_after(1))
+    monkeypatch.setattr("engine.work.unfinished.calibration_dtype", lambda recipe: torch.float16)  # another machine's
+    asked = looks(monkeypatch)
+    run(recipe)
+    assert len(set(asked)) == 2
+
+
+def test_forgetting_spares_what_a_run_is_at(tmp_path):
+    recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["gptq"])
+    with pytest.raises(Cancelled):
+        run(recipe, cancelled=stopping_after(1))
+    with held(next((home() / "unfinished").iterdir())):
+        forget(recipe.key())
+        assert blocks_kept(recipe.key()) == 1
+    forget(recipe.key())
+    assert blocks_kept(recipe.key()) == 0 and not list((home() / "unfinished").iterdir())
+
+
 def test_only_the_latest_are_kept(tmp_path):
-    for number in range(MOST + 3):
-        with held(tmp_path / str(number)):
-            pass
-    assert len(list(tmp_path.iterdir())) <= MOST
+    with held(tmp_path / "long under way"):
+        for number in range(MOST + 3):
+            with held(tmp_path / str(number)):
+                sweep(tmp_path / str(number))
+        left = {path.name for path in tmp_path.iterdir() if path.name.isdigit()}
+        assert (tmp_path / "long under way").exists() and len(left) <= MOST and str(MOST + 2) in left

@@ -36,7 +36,10 @@ def _(how: AWQ, fold: Fold, weights: list[torch.Tensor], seen: Seen) -> tuple[to
 
 def strengths(seen: Seen, alpha: float) -> torch.Tensor:
     """Equation 4: the mean magnitude of each input to the power alpha, around one.  (in_,)"""
-    scales = seen.abs_mean.clamp_min(1e-4 * seen.abs_mean.max().clamp_min(1e-30)).pow(alpha)
+    loudest = seen.abs_mean.max()
+    if not loudest:
+        return torch.ones_like(seen.abs_mean)
+    scales = (seen.abs_mean / loudest).clamp_min(1e-4).pow(alpha)  # of the loudest, so that no power leaves float32
     return scales / (scales.max() * scales.min()).sqrt()
 
 

@@ -116,6 +116,8 @@ def factors(seen: Seen, how: GPTQ, order: torch.Tensor) -> Iterator[torch.Tensor
     diagonal = hessian.diagonal()
     mean = diagonal.mean().clamp_min(1e-30)
     dead = diagonal <= 0
+    if dead.any():
+        seen.warnings.append(f"{int(dead.sum()):,} of {len(dead):,} inputs were always zero on the calibration data, so their weights became 0")
     damping = how.damping
     while True:
         damped = hessian + torch.diag(dead * mean + damping * mean)

@@ -1,0 +1,88 @@
+"""What is published of these techniques, seen on a small model that was really trained."""
+
+import inspect
+import shutil
+
+import numpy
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.catalog.models import BUNDLED
+from engine.recipe import Recipe
+from engine.work.models import resolve
+from engine.work.opened import opened
+from engine.work.run import run
+
+CPU = torch.device("cpu")
+PLANTED, FACTOR = (5, 77, 130), 256.0  # channels behind each norm; a power of two, which no precision rounds
+W8A8 = {"technique": "activations", "mode": "static", "observer": "min-max"}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """numpy's documentation: the kind of text the model was trained on."""
+    path = tmp_path_factory.mktemp("text") / "numpy.txt"
+    path.write_text("\n\n\n".join(doc for name in sorted(dir(numpy)) if (doc := inspect.getdoc(getattr(numpy, name)))), "utf8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """docs-lm with some channels of every norm made large and the columns behind them small: the same function."""
+    folder = tmp_path_factory.mktemp("planted") / "model"
+    shutil.copytree(BUNDLED["docs-lm"].folder, folder)
+    for path in folder.glob("*.safetensors"):
+        tensors = {name: value.float() for name, value in load_file(path).items()}
+        for name, value in tensors.items():
+            if name.endswith(("input_layernorm.weight", "post_attention_layernorm.weight")):
+                value[[*PLANTED]] *= FACTOR
+            if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")):
+                value[:, [*PLANTED]] /= FACTOR
+        save_file(tensors, path, metadata={"format": "pt"})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def outcome_of(text):
+    """Of a step on a model, each carried out once; calibrated on the text behind what is measured."""
+    kept = {}
+
+    def carried_out(model, step):
+        if (model, str(step)) not in kept:
+            task = {"kind": "language-modeling", "text": text, "context": 128, "tokens": 4096}
+            shown = {"text": text, "samples": 16, "context": 128}
+            kept[model, str(step)] = run(Recipe.of({"model": model, "task": task, "calibration": shown, "steps": [step], "device": "cpu"}))
+        return kept[model, str(step)]
+
+    return carried_out
+
+
+def rise(outcome) -> float:
+    """Of the perplexity, as a share."""
+    return outcome.summary.result.perplexity / outcome.summary.baseline.perplexity - 1
+
+
+def test_planting_outliers_leaves_the_function_as_it_was(planted):
+    ids = torch.arange(20, 84)[None]
+    with torch.inference_mode():
+        before, after = (opened(resolve(name), CPU, torch.float32).model(input_ids=ids).logits for name in ("bundled:docs-lm", planted))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
+def test_with_outlier_channels_8_bits_collapse_and_smoothquant_and_llm_int8_recover(planted, outcome_of):
+    naive, smooth, mixed = (outcome_of(planted, step) for step in (W8A8, W8A8 | {"technique": "smoothquant"}, {"technique": "llm-int8"}))
+    assert rise(outcome_of("bundled:docs-lm", W8A8)) < 0.05  # without them, 8 bits do no harm
+    assert rise(naive) > 1 and rise(smooth) < 0.05 and rise(mixed) < 0.05
+    columns = mixed.tables.inputs[mixed.tables.inputs.layer.str.endswith("layers.0.self_attn.q_proj")]
+    assert set(PLANTED) <= set(columns.channel[columns.largest >= 6])
+
+
+@pytest.mark.parametrize("technique", ["gptq", "awq"])
+def test_at_3_bits_the_outputs_lose_less_than_by_rounding(technique, outcome_of):
+    plain = outcome_of("bundled:docs-lm", {"technique": "round-to-nearest", "bits": 3, "group_size": 32})
+    better = outcome_of("bundled:docs-lm", {"technique": technique, "bits": 3, "group_size": 32})
+    lost = [each.tables.layers.query("technique != ''").set_index("name").output_error for each in (plain, better)]
+    exceptions = lost[0].index[lost[1] > lost[0]].tolist()  # both are greedy, and see other inputs than those judged by
+    assert lost[1].sum() < 0.95 * lost[0].sum() and len(exceptions) <= len(lost[0]) // 8, exceptions
+    assert rise(better) < 0.8 * rise(plain)
