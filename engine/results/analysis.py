@@ -154,3 +154,13 @@ def layers_side_by_side(tables_by_label: Mapping[str, Tables]) -> pd.DataFrame:
     parts = [tables.layers.assign(label=label) for label, tables in tables_by_label.items() if len(tables.layers)]
     frame = pd.concat(parts, ignore_index=True) if parts else table((), LayerRow).assign(label=pd.Series(dtype=object))
     return frame[["label", *(name for name in frame if name != "label")]]
+
+
+def most_flattened(surfaces: pd.DataFrame) -> str:
+    """The input (SurfaceRow) whose largest value the scales brought down most; where none was scaled, the one that stands out most; "" for none."""
+    if surfaces.empty:
+        return ""
+    by_version = surfaces.groupby(["layer", "version"], sort=False).largest.agg(["max", "median"]).unstack()
+    if "scaled" in by_version["max"]:
+        return str((by_version["max"].original / by_version["max"].scaled).idxmax())
+    return str((by_version["max"].original / by_version["median"].original.clip(lower=1e-30)).idxmax())

@@ -22,7 +22,9 @@ def bits_per_layer(layers: pd.DataFrame, *, sensitivity: pd.DataFrame | None = N
     figure = frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
     figure.add_traces([*bars(shown), *damage(felt)])
     figure.update_layout(yaxis=axis_of(shown.name) | {"showgrid": not felt.empty, "gridcolor": GRID})
-    figure.update_xaxes(title_text=bits_title(len(shown), len(counted)), rangemode="tozero", domain=[0, 1 if felt.empty else 0.5])
+    figure.update_xaxes(
+        title_text=bits_title(len(shown), len(counted)), range=[0, 1.15 * shown.bits_per_weight.max()], domain=[0, 1 if felt.empty else 0.5]
+    )
     return figure if felt.empty else figure.update_layout(xaxis2=damage_axis())
 
 
@@ -38,7 +40,7 @@ def bars(layers: pd.DataFrame) -> list[go.Bar]:
 
 def bar(layers: pd.DataFrame, colour: str, name: str) -> go.Bar:
     look = {"orientation": "h", "marker": {"color": colour}, "name": name, "hovertext": hover(layers), "hoverinfo": "text"}
-    words = {"text": [f"{bits:.3g}" for bits in layers.bits_per_weight], "textposition": "auto", "insidetextanchor": "end", "textangle": 0}
+    words = {"text": [f"{bits:.3g}" for bits in layers.bits_per_weight], "textposition": "outside", "textfont": {"size": 11}, "cliponaxis": False}
     return go.Bar(y=layers.name, x=layers.bits_per_weight, **look, **words)
 
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import pandas as pd
 import streamlit as st
 
-from engine.results.analysis import worst_layer
+from engine.results.analysis import most_flattened, worst_layer
 from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
 from pages.panels import (
@@ -169,12 +168,14 @@ def inputs_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 
 def search_view(record: RunRecord, tables: Tables, key: str) -> None:
-    layer = st.selectbox("Layer", pd.unique(tables.searches.layer), key=f"{key}-searched", help="The first of the layers that share an input.")
+    layer = st.selectbox("Layer", tables.searches.layer.unique().tolist(), key=f"{key}-searched", help="The first of the layers that share an input.")
     show(ALPHA_SEARCH, tables.searches, f"{key}-search", layer=layer)
 
 
 def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
-    layer = st.selectbox("Input of", pd.unique(tables.surfaces.layer), key=f"{key}-surface-of", help="The first of the layers that share an input.")
+    names = tables.surfaces.layer.unique().tolist()
+    first = names.index(most_flattened(tables.surfaces))
+    layer = st.selectbox("Input of", names, first, key=f"{key}-surface-of", help="The first of the layers that share an input.")
     seen = st.segmented_control("Seen from", ["Above", "The side"], default="Above", key=f"{key}-relief")
     show(ACTIVATION_SURFACE, tables.surfaces[tables.surfaces.layer == layer], f"{key}-surface", relief=seen == "The side")
 
