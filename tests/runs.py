@@ -15,6 +15,7 @@ from engine.results.tables import (
     SampleRow,
     SearchRow,
     SensitivityRow,
+    SurfaceRow,
     Tables,
     table,
 )
@@ -75,6 +76,7 @@ def tables(*layers: LayerRow) -> Tables:
         samples=table([SampleRow("déjà", "vu\n", "→ 😀")], SampleRow),
         searches=table([SearchRow("conv", "norm", 0.5, 0.25, True)], SearchRow),
         inputs=table([InputRow("conv", 0, 0.5, 3.0, 1.0, 0.1)], InputRow),
+        surfaces=table([SurfaceRow("conv", "original", 0, 0, 3.0)], SurfaceRow),
         sensitivity=table([SensitivityRow("conv", 4, "symmetric", "absmax", 100, 0.2, 0.1, True)], SensitivityRow),
         salience=table([SalienceRow("activations", 0.01, 1.0, 3.4, 0.1, 14.0, float("nan"), 2.6)], SalienceRow),
     )

@@ -172,3 +172,13 @@ def noted_layers(layers: pd.DataFrame) -> pd.DataFrame:
 def names_in_short(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
+
+
+def most_flattened(surfaces: pd.DataFrame) -> str:
+    """The input (SurfaceRow) whose largest value the scales brought down most; where none was scaled, the one that stands out most; "" for none."""
+    if surfaces.empty:
+        return ""
+    by_version = surfaces.groupby(["layer", "version"], sort=False).largest.agg(["max", "median"]).unstack()
+    if "scaled" in by_version["max"]:
+        return str((by_version["max"].original / by_version["max"].scaled).idxmax())
+    return str((by_version["max"].original / by_version["median"].original.clip(lower=1e-30)).idxmax())

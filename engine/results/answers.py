@@ -44,6 +44,15 @@ class WhatIf:
 
 
 @dataclass(frozen=True)
+class Ranges:
+    """What flows into one layer, and the range that each observer would choose for it."""
+
+    histogram: pd.DataFrame  # HistogramRow of a sample of the inputs, as the layer gets them
+    observers: pd.DataFrame  # ObserverRow
+    examples: int  # calibration examples that were looked at
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a run would give and cost, before it is run."""
 

@@ -115,6 +115,31 @@ class InputRow:
 
 
 @dataclass(frozen=True)
+class SurfaceRow:
+    """One block of a layer's inputs: neighbouring vectors (tokens) by neighbouring channels."""
+
+    layer: str  # the first of those that share the input
+    version: Literal["original", "scaled"]  # before and after the scales that a technique folds away
+    vector: int  # the block's first, numbered among those that were sampled
+    channel: int  # the block's first
+    largest: float  # max |x| in the block
+
+
+@dataclass(frozen=True)
+class ObserverRow:
+    """The range of a layer's inputs that one observer chooses, and what rounding to it costs."""
+
+    layer: str
+    observer: str
+    low: float  # least value that a code stands for
+    high: float
+    rounding_error: float  # of values inside the range: sum of squared errors over the sum of squares of all values
+    clipping_error: float  # of values outside, likewise; both add up to the whole
+    clipped: float  # share of the values that lie outside
+    chosen: bool  # by the recipe
+
+
+@dataclass(frozen=True)
 class SensitivityRow:
     """One setting that a layer might get in mixed precision."""
 
@@ -158,6 +183,7 @@ class Tables:
     samples: pd.DataFrame
     searches: pd.DataFrame
     inputs: pd.DataFrame
+    surfaces: pd.DataFrame
     sensitivity: pd.DataFrame
     salience: pd.DataFrame
 
@@ -168,7 +194,7 @@ class Tables:
 
 ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
-    "searches": SearchRow, "inputs": InputRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
+    "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
 }  # fmt: skip
 
 

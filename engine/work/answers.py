@@ -8,16 +8,18 @@ from functools import lru_cache
 
 import torch
 
+from engine.catalog.calibrated import Activations
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.recipe import Recipe
-from engine.results.answers import Forecast, LayerView, ModelView, WhatIf
-from engine.results.tables import HistogramRow, LayerRow, LevelRow, SpectrumRow, table
+from engine.results.answers import Forecast, LayerView, ModelView, Ranges, WhatIf
+from engine.results.tables import HistogramRow, LayerRow, LevelRow, ObserverRow, SpectrumRow, table
 from engine.work.calibration import Fold, Seen, Stream
 from engine.work.layers import Layer, blocks_of, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.spectrum import spectrum
 from engine.work.methods import blueprint, compress, plan, scales_for
+from engine.work.methods.quantization.observers import observer_rows
 from engine.work.models import resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.quiet import ready
@@ -124,6 +126,34 @@ def tried(how: Technique, weight: torch.Tensor, seen: Seen | None) -> tuple[Stor
     if answer is None:
         return compress(how, weight, seen), 1.0
     return compress(how, weight * answer[0], seen.scaled(answer[0])), answer[0]
+
+
+def ranges(model: str, layer: str, step: dict, measured: dict | None = None, scales: list[float] | None = None) -> Ranges:
+    """What each observer would choose for one layer's inputs, seen as by ``what_if``.
+
+    ``scales``, one for each input channel, are those a run divided the inputs by; without them the technique is asked for its own.
+    """
+    ready()
+    asked = Recipe.of({"model": model, "steps": [step], **(measured or {})})
+    key, at = at_hand(model)
+    known, weight = layer_and_weight(at, layer)
+    how = plan(asked.steps[0], [known])[layer]
+    if not isinstance(how, Activations):
+        raise PlainError(f"{how.title} chooses no range for a layer's inputs; ask about a technique that quantizes activations.")
+    seen = received(how, weight, seen_by(key, at, layer, asked), scales)
+    values = seen.sample()
+    histogram = histogram_rows(layer, "original", values, values.min().item(), values.max().item())
+    return Ranges(table(histogram, HistogramRow), table(observer_rows(layer, seen, how), ObserverRow), min(LIVE_SAMPLES, asked.calibration.samples))
+
+
+def received(how: Activations, weight: torch.Tensor, seen: Seen, scales: list[float] | None) -> Seen:
+    """What the layer gets once its inputs are divided by the scales. Raises PlainError for scales of another width."""
+    if scales is None:
+        answer = scales_for(how, Fold("", (), from_norm=True), [weight], seen)
+        return seen if answer is None else seen.scaled(answer[0])
+    if len(scales) * seen.area != seen.width:
+        raise PlainError(f"{len(scales)} scales were given for {seen.width // seen.area} input channels; give one for each.")
+    return seen.scaled(torch.tensor(scales, device=seen.device).repeat_interleave(seen.area))
 
 
 def seen_by(key: tuple, at: Opened, layer: str, asked: Recipe) -> Seen:

@@ -53,6 +53,7 @@ class Rows:
     samples: list = field(default_factory=list)
     searches: list = field(default_factory=list)
     inputs: list = field(default_factory=list)  # a table a layer
+    surfaces: list = field(default_factory=list)  # a table an input
     sensitivity: list = field(default_factory=list)
     salience: list = field(default_factory=list)
 

@@ -18,6 +18,7 @@ from engine.work.layers import Layer, blocks_of, why_kept
 from engine.work.measure.error import Judged, kept_row, level_rows
 from engine.work.measure.inputs import sampled_inputs, thinned
 from engine.work.measure.memory import give_back
+from engine.work.measure.surface import most_striking, surface
 from engine.work.methods import compress, plan, scales_for
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
 from engine.work.stored.files import PackedFolder, read_file
@@ -46,6 +47,7 @@ def compressed_folder(
         walk.map_to(packed.add(walk.done(number, block)))
     packed.add({}, walk.plain)
     packed.finish()
+    rows.surfaces = most_striking(rows.surfaces)
     sizes = {row.name: row.size_bytes for row in rows.layers}
     rows.layers.extend(kept_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to)
     rows.ledger.extend(packed.ledger_rows())
@@ -147,6 +149,8 @@ class Walk:
         """Every layer of a block as it will be stored; what each lost is noted in ``found``."""
         names = [layer.name for layer in layers if layer.name in self.settings]
         seen = self.seen(layers[0].block, names) if self.stream and names else {}
+        if self.how.folds or self.how.needs == "range":
+            self.found.surfaces.extend(self.surfaces(seen))
         return {layer.name: self.layer(layer, seen.get(layer.name)) for layer in layers}
 
     def seen(self, block: str, names: list[str]) -> dict[str, Seen]:
@@ -159,10 +163,16 @@ class Walk:
             for fold, scales in moved:
                 self.fold(fold, scales)
             self.notes |= {name: NOT_SCALED for name in names if not any(name in fold.sinks for fold, _ in moved)}
-            seen |= {name: seen[fold.sinks[0]].scaled(scales) for fold, scales in moved for name in fold.sinks}
+            for fold, scales in moved:
+                seen |= dict.fromkeys(fold.sinks, seen[fold.sinks[0]].scaled(scales))
         elif self.how.folds:
             self.notes |= dict.fromkeys(names, NOT_SCALED)
         return seen
+
+    def surfaces(self, seen: dict[str, Seen]) -> list[pd.DataFrame]:
+        """Of every input once, under the name of the first layer that gets it."""
+        firsts = {id(each): name for name, each in reversed(seen.items())}.values()
+        return [surface(name, seen[name], self.scaled_inputs.get(name)) for name in seen if name in firsts]
 
     def scales(self, fold: Fold, seen: Seen) -> torch.Tensor | None:
         """As the technique wants them; what was tried is noted."""
@@ -246,10 +256,12 @@ class Walk:
         return inputs, stored.received(inputs) if scales is None else stored.received(inputs / scales) * scales
 
     def input_rows(self, judged: Judged, seen: Seen) -> pd.DataFrame:
-        """InputRow of every input channel, in the original's terms; as columns."""
+        """InputRow of every input channel, in the original's terms; as columns. A convolution's channel has its kernel's whole area."""
         scales = self.scaled_inputs.get(judged.layer.name, torch.ones_like(seen.abs_mean))
-        lost = judged.missed.norm(dim=0) / judged.original.norm(dim=0).clamp_min(1e-30)
-        numbers = {"magnitude": seen.abs_mean * scales, "largest": seen.abs_max * scales, "scale": scales, "weight_error": lost}
+        mean, largest, scale = (each.view(-1, seen.area) for each in (seen.abs_mean * scales, seen.abs_max * scales, scales))
+        lost, whole = (each.square().sum(0).view(-1, seen.area).sum(1).sqrt() for each in (judged.missed, judged.original))
+        lost = lost / whole.clamp_min(1e-30)
+        numbers = {"magnitude": mean.mean(1), "largest": largest.amax(1), "scale": scale[:, 0], "weight_error": lost}
         columns = {name: values.double().cpu().numpy() for name, values in numbers.items()}
         return pd.DataFrame({"layer": judged.layer.name, "channel": np.arange(len(lost)), **columns})
 

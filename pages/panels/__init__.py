@@ -1,12 +1,17 @@
 """The figures: each takes one table and answers one question. README.md is the map."""
 
+from pages.panels.activation_surface import ACTIVATION_SURFACE
+from pages.panels.alpha_search import ALPHA_SEARCH
+from pages.panels.bits_per_layer import BITS_PER_LAYER
 from pages.panels.channel_error import CHANNEL_ERROR
 from pages.panels.channel_ranges import CHANNEL_RANGES
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
+from pages.panels.observers import OBSERVERS
 from pages.panels.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
 from pages.panels.panel import Panel
 from pages.panels.salience import SALIENCE
+from pages.panels.salient_channels import SALIENT_CHANNELS
 from pages.panels.sensitivity import SENSITIVITY
 from pages.panels.size_ledger import SIZE_LEDGER
 from pages.panels.spectrum import SPECTRUM
@@ -15,12 +20,17 @@ from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
 from pages.panels.where_the_bytes_are import WHERE_THE_BYTES_ARE
 
 __all__ = [
+    "ACTIVATION_SURFACE",
+    "ALPHA_SEARCH",
+    "BITS_PER_LAYER",
     "CHANNEL_ERROR",
     "CHANNEL_RANGES",
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
+    "OBSERVERS",
     "ONE_LAYER_SIDE_BY_SIDE",
     "SALIENCE",
+    "SALIENT_CHANNELS",
     "SENSITIVITY",
     "SIZE_LEDGER",
     "SPECTRUM",

@@ -4,16 +4,30 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from engine.results.analysis import worst_layer
+from engine.results.analysis import most_flattened, worst_layer
 from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
-from pages.panels import CHANNEL_ERROR, LAYER_ERROR, SALIENCE, SENSITIVITY, SIZE_LEDGER, WEIGHT_HISTOGRAM
+from pages.panels import (
+    ACTIVATION_SURFACE,
+    ALPHA_SEARCH,
+    BITS_PER_LAYER,
+    CHANNEL_ERROR,
+    LAYER_ERROR,
+    SALIENCE,
+    SALIENT_CHANNELS,
+    SENSITIVITY,
+    SIZE_LEDGER,
+    WEIGHT_HISTOGRAM,
+)
 from pages.panels.numbers import change, megabytes, percent, seconds
 from pages.parts.notes import show_notes
 from pages.parts.plainly import escaped, plainly
+from pages.parts.ranges import chooses_ranges, ranges
 from pages.parts.show import show
 from pages.parts.state import session
 from pages.parts.words import meaning
+
+IN_ONE_BAR = 8  # views; more wrap
 
 
 def show_results(record: RunRecord, key: str) -> None:
@@ -28,21 +42,40 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
     show_notes(tables.layers)
     for note in [*record.summary.notes, *([record.message] if record.message else [])]:
         st.warning(escaped(note))
-    views: dict[str, Callable[[RunRecord, Tables, str], None]] = {
+    views = views_of(record, tables)
+    choose = st.segmented_control if len(views) <= IN_ONE_BAR else st.pills
+    chosen = choose("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
+    views[chosen](record, tables, f"{key}-{record.id}")
+
+
+def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord, Tables, str], None]]:
+    """What there is to see of this run."""
+    views = {
         "Layers": layers_view,
         "Weights": weights_view,
         "Channels": channels_view,
         "Sensitivity": sensitivity_view,
         "Salience": salience_view,
+        "Bits": bits_view,
+        "Inputs": inputs_view,
+        "Alpha search": search_view,
+        "Outliers": surface_view,
+        "Ranges": ranges_view,
         "Bytes": bytes_view,
         "Text": text_view,
         "Recipe": recipe_view,
     }
-    for name, table in {"Text": tables.samples, "Sensitivity": tables.sensitivity, "Salience": tables.salience}.items():
-        if table.empty:
-            views.pop(name)
-    chosen = st.segmented_control("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
-    views[chosen](record, tables, f"{key}-{record.id}")
+    there = {
+        "Sensitivity": not tables.sensitivity.empty,
+        "Salience": not tables.salience.empty,
+        "Bits": bool(record.recipe.steps),
+        "Inputs": not tables.inputs.empty,
+        "Alpha search": bool(tables.searches.layer.duplicated().any()),
+        "Outliers": not tables.surfaces.empty,
+        "Ranges": any(chooses_ranges(step.model_dump()) for step in record.recipe.steps),
+        "Text": not tables.samples.empty,
+    }
+    return {name: view for name, view in views.items() if there.get(name, True)}
 
 
 def headline(record: RunRecord, tables: Tables) -> None:
@@ -122,6 +155,40 @@ def sensitivity_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def salience_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(SALIENCE, tables.salience, f"{key}-salience")
+
+
+def bits_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(BITS_PER_LAYER, tables.layers, f"{key}-bits", sensitivity=tables.sensitivity)
+
+
+def inputs_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    order = st.segmented_control("Order of channels", ["Strongest first", "As in the layer"], default="Strongest first", key=f"{key}-order")
+    by_mean = record.recipe.steps[0].needs == "gram"  # AWQ and GPTQ go by how strong inputs are on average, the others by how far they reach
+    options = {"measure": "magnitude" if by_mean else "largest", "by_strength": order != "As in the layer"}
+    show(SALIENT_CHANNELS, tables.inputs[tables.inputs.layer == layer], f"{key}-inputs", **options)
+
+
+def search_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = st.selectbox("Layer", tables.searches.layer.unique().tolist(), key=f"{key}-searched", help="The first of the layers that share an input.")
+    show(ALPHA_SEARCH, tables.searches, f"{key}-search", layer=layer)
+
+
+def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
+    names = tables.surfaces.layer.unique().tolist()
+    first = names.index(most_flattened(tables.surfaces))
+    layer = st.selectbox("Input of", names, first, key=f"{key}-surface-of", help="The first of the layers that share an input.")
+    seen = st.segmented_control("Seen from", ["Above", "The side"], default="Above", key=f"{key}-relief")
+    show(ACTIVATION_SURFACE, tables.surfaces[tables.surfaces.layer == layer], f"{key}-surface", relief=seen == "The side")
+
+
+def ranges_view(record: RunRecord, tables: Tables, key: str) -> None:
+    """Asked anew, with the scales that the run found."""
+    layer = pick_layer(tables, key)
+    asked = record.recipe.model_dump(mode="json", include={"task", "calibration", "steps"})
+    step = asked.pop("steps")[0]
+    scales = tables.inputs.scale[tables.inputs.layer == layer].tolist()
+    ranges(record.recipe.model, layer, step, asked, key, scales or None)
 
 
 def text_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -8,6 +8,7 @@ from engine.results.answers import ModelView, WhatIf
 from pages.panels import WEIGHT_HISTOGRAM
 from pages.panels.numbers import percent
 from pages.parts.plainly import said
+from pages.parts.ranges import chooses_ranges, ranges
 from pages.parts.show import show
 from pages.parts.state import session
 from pages.parts.words import meaning
@@ -28,6 +29,8 @@ def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> Non
     if answer.weights < whole:
         st.caption(f"Judged on the layer's first {answer.weights:,} of {whole:,} weights, to keep up with the controls; a run judges them all.")
     show(WEIGHT_HISTOGRAM, answer.histogram, f"{key}-what-if", levels=answer.levels)
+    if chooses_ranges(step):
+        ranges(view.reference, layer, step, data_of(recipe), f"{key}-what-if")
 
 
 def data_of(recipe: Recipe | None) -> dict:

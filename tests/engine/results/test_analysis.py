@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.results.analysis import comparable, comparison, layers_side_by_side, pareto_front, trade_off, worst_layer
-from engine.results.tables import LayerRow, Tables, table
+from engine.results.analysis import comparable, comparison, layers_side_by_side, most_flattened, pareto_front, trade_off, worst_layer
+from engine.results.tables import LayerRow, SurfaceRow, Tables, table
 from tests.runs import PROTOCOL, done, layer, record, scores, tables
 
 few = st.integers(0, 5)  # few values, so that ties happen
@@ -137,3 +137,23 @@ def test_layers_side_by_side_are_all_layers_under_their_labels():
 
 def test_no_layers_side_by_side_are_an_empty_table_with_the_same_columns():
     assert list(layers_side_by_side({}).columns) == list(layers_side_by_side({"a": tables()}).columns)
+
+
+def surfaces(**inputs: tuple[float, ...]) -> pd.DataFrame:
+    """Of each input its largest value before and, where there is a second, after the scales; beside a value of one."""
+    versions = ("original", "scaled")
+    rows = [
+        SurfaceRow(name, versions[number], 0, channel, value)
+        for name, tops in inputs.items()
+        for number, top in enumerate(tops)
+        for channel, value in enumerate((top, 1.0, 1.0))
+    ]
+    return table(rows, SurfaceRow)
+
+
+def test_the_input_that_the_scales_brought_down_most_comes_first():
+    assert most_flattened(surfaces(calm=(4.0, 2.0), tamed=(30.0, 2.0), wild=(90.0,))) == "tamed"
+
+
+def test_where_nothing_was_scaled_the_input_that_stands_out_most_comes_first():
+    assert most_flattened(surfaces(calm=(4.0,), wild=(90.0,))) == "wild" and most_flattened(surfaces()) == ""

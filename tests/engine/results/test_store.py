@@ -16,6 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from engine.catalog.models import ASSETS
 from engine.errors import PlainError
 from engine.results import index
 from engine.results.owner import alive
@@ -596,3 +597,9 @@ def test_home_is_where_the_user_says(monkeypatch, tmp_path):
     assert home() == tmp_path
     monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", "")
     assert home() == Path.home() / ".cache" / "compression-explorer"
+
+
+def test_the_finished_example_that_comes_along_can_be_read():
+    """Of this version's tables: a table that came later must be added to it, empty or not."""
+    kept = Store(ASSETS / "examples", indexed=False)
+    assert kept.record("first-look").status == "done" and not kept.tables("first-look").layers.empty

@@ -6,12 +6,16 @@ import pandas as pd
 from engine.results.tables import (
     ChannelRow,
     HistogramRow,
+    InputRow,
     LayerRow,
     LedgerRow,
     LevelRow,
+    ObserverRow,
     SalienceRow,
+    SearchRow,
     SensitivityRow,
     SpectrumRow,
+    SurfaceRow,
     table,
 )
 
@@ -89,6 +93,45 @@ def salience() -> pd.DataFrame:
             for by in ("activations", "weights", "random")]  # fmt: skip
     scaled = [SalienceRow("", 0.01, scale, 3.2, 0.1, 14 - scale / 4, NAN, 2.6, scale == 2) for scale in (1.0, 2.0, 4.0)]
     return table([SalienceRow("", 0.0, 1.0, 3.2, 0.12, 14.0, NAN, 2.64), *kept, *scaled], SalienceRow)
+
+
+def inputs(number: int = 200, strongest: int = 17, scale: float = 4.0) -> pd.DataFrame:
+    """All alike but one, which is ten times as strong, is scaled and loses less."""
+    rows = [InputRow(LAYER, i, 1 + 9 * (i == strongest), 4.0, scale if i == strongest else 1.0, 0.1 / (1 + (i == strongest))) for i in range(number)]
+    return table(rows, InputRow)
+
+
+def searches() -> pd.DataFrame:
+    """Three inputs, of which the second gains most, at alpha 0.5."""
+    best = {"model.layers.0.q": 0.9, "model.layers.1.q": 0.4, "model.layers.2.q": 0.8}
+    rows = [
+        SearchRow(name, f"{name[:14]}.norm", alpha, least + (1 - least) * (2 * alpha - 1) ** 2, alpha == 0.5)
+        for name, least in best.items()
+        for alpha in (0.0, 0.25, 0.5, 0.75)
+    ]
+    return table(rows, SearchRow)
+
+
+def surface(scaled: bool = True) -> pd.DataFrame:
+    """Six blocks of tokens by four of channels; the third reaches 20 before the scales and 2 after."""
+    versions = {"original": 20.0, "scaled": 2.0} if scaled else {"original": 20.0}
+    rows = [
+        SurfaceRow(LAYER, version, 4 * token, 8 * channel, top if channel == 2 else 1.0)
+        for version, top in versions.items()
+        for token in range(6)
+        for channel in range(4)
+    ]
+    return table(rows, SurfaceRow)
+
+
+def ranges() -> pd.DataFrame:
+    """The narrower a range, the less is lost by rounding and the more by clipping."""
+    reach = {"min-max": 8.0, "moving-average": 7.0, "percentile": 4.0, "mse": 5.0, "entropy": 2.0}
+    rows = [
+        ObserverRow(LAYER, name, -wide, wide, 1e-4 * wide**2, 1e-3 * (8 - wide), 1e-4 * (8 - wide), name == "percentile")
+        for name, wide in reach.items()
+    ]
+    return table(rows, ObserverRow)
 
 
 def ledger() -> pd.DataFrame:

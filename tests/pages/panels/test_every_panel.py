@@ -10,12 +10,17 @@ from tests.pages.panels import tables
 
 PANELS = {name: getattr(room, name) for name in room.__all__ if name != "Panel"}
 TABLES = {
+    "ACTIVATION_SURFACE": tables.surface(),
+    "ALPHA_SEARCH": tables.searches(),
+    "BITS_PER_LAYER": tables.layers(),
     "CHANNEL_ERROR": tables.channels(),
     "CHANNEL_RANGES": tables.channels(),
     "LAYER_ERROR": tables.layers(),
     "LAYER_ERROR_SIDE_BY_SIDE": tables.labelled(tables.layers(), "GPTQ", "AWQ"),
+    "OBSERVERS": tables.ranges(),
     "ONE_LAYER_SIDE_BY_SIDE": tables.labelled(tables.histogram(), "GPTQ", "AWQ", "NF4"),
     "SALIENCE": tables.salience(),
+    "SALIENT_CHANNELS": tables.inputs(),
     "SENSITIVITY": tables.sensitivity(),
     "SIZE_LEDGER": tables.ledger(),
     "SPECTRUM": tables.spectrum(),

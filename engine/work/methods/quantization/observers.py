@@ -3,12 +3,14 @@
 import torch
 
 from engine.catalog.calibrated import Activations
+from engine.results.tables import ObserverRow
 from engine.work.calibration.seen import Seen
 from engine.work.stored.activations import code_range, qparams
 
 MOVING = 0.01  # weight of a new batch in the running mean, as torch.ao has it
 SHRINKS = 80
 BINS = 2048
+HALF = 0.5 + 1e-4  # of a step: so far a value inside the range may lie from the nearest code, which numbers with few digits overstate
 
 
 def observed(seen: Seen, how: Activations) -> tuple[float, float]:
@@ -51,11 +53,11 @@ def least_squares(seen: Seen, how: Activations) -> tuple[float, float]:
 
 def rounding_and_clipping(values: torch.Tensor, low: float, high: float, how: Activations) -> tuple[float, float, float]:
     """Mean squared error of a range, and its two parts: of the values inside it (rounding) and outside (clipping)."""
-    scale, zero = qparams(torch.tensor(low), torch.tensor(high), how.activation_bits, how.scheme)
+    scale, zero = qparams(*torch.tensor([low, high], dtype=values.dtype), how.activation_bits, how.scheme)
     lowest, highest = code_range(how.activation_bits, how.scheme)
-    codes = (values / scale + zero).round()
-    inside = (codes >= lowest) & (codes <= highest)
-    error = ((codes.clamp(lowest, highest) - zero) * scale - values).square()
+    codes = values / scale + zero
+    inside = (codes >= lowest - HALF) & (codes <= highest + HALF)
+    error = ((codes.round().clamp(lowest, highest) - zero) * scale - values).square()
     return error.mean().item(), (error * inside).mean().item(), (error * ~inside).mean().item()
 
 
@@ -86,3 +88,18 @@ def divergence(counts: torch.Tensor, kept: int, levels: int) -> float:
 OBSERVERS = {
     "min-max": extremes, "moving-average": running_mean, "percentile": percentile, "mse": least_squares, "entropy": least_lost_information,
 }  # fmt: skip
+
+
+def observer_rows(layer: str, seen: Seen, how: Activations) -> list[ObserverRow]:
+    """What each observer would choose for the same inputs, and its error on their sample, in float64 so that both parts add up."""
+    values = seen.sample().double()
+    return [observer_row(layer, name, values, OBSERVERS[name](seen, how), how) for name in OBSERVERS]
+
+
+def observer_row(layer: str, observer: str, values: torch.Tensor, chosen: tuple[float, float], how: Activations) -> ObserverRow:
+    scale, zero = qparams(*torch.tensor(chosen, dtype=values.dtype), how.activation_bits, how.scheme)
+    low, high = (((code - zero) * scale).item() for code in code_range(how.activation_bits, how.scheme))
+    _, rounding, clipping = rounding_and_clipping(values, *chosen, how)
+    power = max(values.square().mean().item(), 1e-30)
+    outside = ((values < low - HALF * scale) | (values > high + HALF * scale)).double().mean().item()
+    return ObserverRow(layer, observer, low, high, rounding / power, clipping / power, outside, observer == how.observer)
