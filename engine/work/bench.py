@@ -55,6 +55,7 @@ class Rows:
     inputs: list = field(default_factory=list)  # a table a layer
     sensitivity: list = field(default_factory=list)
     salience: list = field(default_factory=list)
+    latency: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

@@ -7,7 +7,7 @@ import streamlit as st
 from engine.results.analysis import worst_layer
 from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
-from pages.panels import CHANNEL_ERROR, LAYER_ERROR, SALIENCE, SENSITIVITY, SIZE_LEDGER, WEIGHT_HISTOGRAM
+from pages.panels import CHANNEL_ERROR, LAYER_ERROR, SALIENCE, SENSITIVITY, SIZE_LEDGER, SPEED, WEIGHT_HISTOGRAM
 from pages.panels.numbers import change, megabytes, percent, seconds
 from pages.parts.plainly import escaped, plainly
 from pages.parts.show import show
@@ -33,10 +33,11 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
         "Sensitivity": sensitivity_view,
         "Salience": salience_view,
         "Bytes": bytes_view,
+        "Speed": speed_view,
         "Text": text_view,
         "Recipe": recipe_view,
     }
-    for name, table in {"Text": tables.samples, "Sensitivity": tables.sensitivity, "Salience": tables.salience}.items():
+    for name, table in {"Text": tables.samples, "Sensitivity": tables.sensitivity, "Salience": tables.salience, "Speed": tables.latency}.items():
         if table.empty:
             views.pop(name)
     chosen = st.segmented_control("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
@@ -120,6 +121,16 @@ def sensitivity_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def salience_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(SALIENCE, tables.salience, f"{key}-salience")
+
+
+def speed_view(record: RunRecord, tables: Tables, key: str) -> None:
+    """Times where a kernel ran; where none did, why."""
+    ran = tables.latency.kernel != ""
+    show(SPEED, tables.latency[ran], f"{key}-speed")
+    for note in dict.fromkeys(note for note in tables.latency[ran].note if note):
+        st.caption(escaped(f"{note[0].upper()}{note[1:]}."))
+    for row in tables.latency[~ran].itertuples():
+        st.info(escaped(f"{row.note} ({row.what})"))
 
 
 def text_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -6,6 +6,7 @@ import pandas as pd
 from engine.results.tables import (
     ChannelRow,
     HistogramRow,
+    LatencyRow,
     LayerRow,
     LedgerRow,
     LevelRow,
@@ -89,6 +90,17 @@ def salience() -> pd.DataFrame:
             for by in ("activations", "weights", "random")]  # fmt: skip
     scaled = [SalienceRow("", 0.01, scale, 3.2, 0.1, 14 - scale / 4, NAN, 2.6, scale == 2) for scale in (1.0, 2.0, 4.0)]
     return table([SalienceRow("", 0.0, 1.0, 3.2, 0.12, 14.0, NAN, 2.64), *kept, *scaled], SalienceRow)
+
+
+def latency() -> pd.DataFrame:
+    """A model and a layer that are twice as fast, and a layer without a kernel."""
+    timed = [
+        LatencyRow(what, version, kernel, "1 x 256 tokens", 1, 2, median, median * 0.9, median * 1.2, 5, off)
+        for what, each in (("whole model", 40.0), (LAYER, 2.0))
+        for version, kernel, median, off in (("original", "float32 products", each, NAN), ("compressed", "oneDNN int8", each / 2, 1e-7))
+    ]
+    none = LatencyRow("lm_head", "compressed", "", "", 0, 2, NAN, NAN, NAN, 0, note="No kernel here: it has 3 rows.")
+    return table([*timed, none], LatencyRow)
 
 
 def ledger() -> pd.DataFrame:
