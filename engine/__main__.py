@@ -172,8 +172,8 @@ class Bar:
 
 def as_json(outcome: object) -> dict:
     """The contract for automation. What was not measured is null."""
-    experiments = {name: rows for name in ("salience", "sensitivity") if (rows := records(getattr(outcome.tables, name)))}
-    tables = {"tables": experiments} if experiments else {}
+    more = {name: rows for name in ("salience", "sensitivity", "latency") if (rows := records(getattr(outcome.tables, name)))}
+    tables = {"tables": more} if more else {}
     return json.loads(outcome.summary.model_dump_json()) | {"layers": records(outcome.tables.layers)} | tables
 
 
@@ -190,10 +190,19 @@ def as_text(outcome: object) -> str:
         f"size        {before.size_bytes / 1e6:.2f} MB -> {after.size_bytes / 1e6:.2f} MB ({after.compression:.2f}x)",
         f"weights     {before.bits_per_weight:.2f} -> {after.bits_per_weight:.2f} bits each",
         f"{name:11} {getattr(before, name):.4g} -> {getattr(after, name):.4g}",
+        *speed_lines(outcome.tables.latency),
         f"protocol    {said.protocol.measure}",
         *said.notes,
     ]
     return "\n".join(lines)
+
+
+def speed_lines(latency: object) -> list[str]:
+    """The whole model's medians, or why nothing was timed."""
+    whole = latency[latency["what"] == "whole model"]
+    pairs = [(shape, each.set_index("version").median_ms, each.threads.iloc[0]) for shape, each in whole.groupby("shape", sort=False)]
+    timed = [f"speed       {ms['original']:.3g} -> {ms['compressed']:.3g} ms for {shape}, {threads} threads" for shape, ms, threads in pairs]
+    return timed + [f"speed       {note}" for note in dict.fromkeys(latency[latency.kernel == ""].note)]
 
 
 if __name__ == "__main__":

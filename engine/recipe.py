@@ -34,6 +34,7 @@ class Recipe(Frozen):
     steps: tuple[Step, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    speed: bool = True  # whether the result is timed, where a real kernel runs it; a part of the key, as what is asked for comes back
 
     @model_validator(mode="after")
     def shown_data(self) -> "Recipe":

@@ -26,4 +26,4 @@ def recipe_for(architecture: str, model: Path, folder: Path, *steps: dict[str, A
     task = task_for(architecture, folder)
     calibration = {"text": task.get("text", "bundled:docs"), "samples": 6, "context": 32}
     seeing = {"calibration": calibration} if any(TECHNIQUES[step["technique"]].needs != "nothing" for step in steps) else {}
-    return Recipe.of({"model": str(model), "task": task, "steps": list(steps), "device": "cpu", **seeing, **fields})
+    return Recipe.of({"model": str(model), "task": task, "steps": list(steps), "device": "cpu", "speed": False, **seeing, **fields})

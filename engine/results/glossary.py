@@ -82,5 +82,10 @@ GLOSSARY: dict[str, Term] = {
     ),
     # --- time
     "seconds": Term("Duration", "s", "From the start of the run to its end: loading, measuring the original, compressing and measuring again."),
+    "median_ms": Term(
+        "Latency", "ms",
+        "The time of one forward pass: the median of several, original and compressed in turns. Measured only where a real kernel multiplies the "
+        "weights as they are stored.",
+    ),
     "compress_seconds": Term("Compression time", "s", "The part of the run spent on compressing, without loading and measuring."),
 }  # fmt: skip

@@ -172,6 +172,24 @@ class SalienceRow:
 
 
 @dataclass(frozen=True)
+class LatencyRow:
+    """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
+
+    what: str  # "whole model", a layer that stands for all of its shape, or how many layers a reason holds for
+    version: Literal["original", "compressed"]
+    kernel: str  # what multiplied; "" where nothing here multiplies the weights as they are stored
+    shape: str  # of what went in: "1 x 256 tokens", "64 pictures"
+    batch: int  # examples
+    threads: int
+    median_ms: float  # NaN without a kernel, as all numbers
+    low_ms: float  # quartiles
+    high_ms: float
+    repeats: int
+    difference: float = NAN  # |y - y^| / |y|: the kernel's outputs beside those that the run measured
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Tables:
     """Every table of a run. Each has its row class's columns, also when it is empty."""
 
@@ -186,6 +204,7 @@ class Tables:
     surfaces: pd.DataFrame
     sensitivity: pd.DataFrame
     salience: pd.DataFrame
+    latency: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -195,6 +214,7 @@ class Tables:
 ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
+    "latency": LatencyRow,
 }  # fmt: skip
 
 

@@ -56,6 +56,7 @@ class Rows:
     surfaces: list = field(default_factory=list)  # a table an input
     sensitivity: list = field(default_factory=list)
     salience: list = field(default_factory=list)
+    latency: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

@@ -16,6 +16,7 @@ from engine.results.outcome import Outcome
 from engine.results.record import Summary
 from engine.work.bench import Bench, Report, Rows
 from engine.work.layers import chosen
+from engine.work.measure.latency import largest_inputs, latency_rows
 from engine.work.measure.memory import peak_rss_bytes, reset_peak
 from engine.work.models import check_finite, resolve
 from engine.work.opened import Opened, compute_place, opened
@@ -119,7 +120,11 @@ def measured_result(bench: Bench, original: Opened, packed: PackedFolder | None,
         return baseline, bench.folder.size_bytes
     folder = resolve(str(packed.folder))
     reopened = opened(folder, *compute_place(bench.recipe))
-    measured = bench.measured(reopened.model, folder, "Measuring the result")
+    with largest_inputs(reopened.model) as inputs:
+        measured = bench.measured(reopened.model, folder, "Measuring the result")
+    if bench.recipe.speed:
+        treated = [row.name for row in rows.layers if row.technique]
+        rows.latency.extend(latency_rows(bench, original, reopened, treated, inputs))
     bench.progress("Writing examples", 0, 1)
     rows.samples.extend(sample_rows(bench.recipe.task, bench.folder, original.model, reopened.model))
     return measured, packed.size_bytes

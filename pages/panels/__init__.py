@@ -15,6 +15,7 @@ from pages.panels.salient_channels import SALIENT_CHANNELS
 from pages.panels.sensitivity import SENSITIVITY
 from pages.panels.size_ledger import SIZE_LEDGER
 from pages.panels.spectrum import SPECTRUM
+from pages.panels.speed import SPEED
 from pages.panels.trade_off import TRADE_OFF
 from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
 from pages.panels.where_the_bytes_are import WHERE_THE_BYTES_ARE
@@ -34,6 +35,7 @@ __all__ = [
     "SENSITIVITY",
     "SIZE_LEDGER",
     "SPECTRUM",
+    "SPEED",
     "TRADE_OFF",
     "WEIGHT_HISTOGRAM",
     "WHERE_THE_BYTES_ARE",

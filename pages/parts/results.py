@@ -17,6 +17,7 @@ from pages.panels import (
     SALIENT_CHANNELS,
     SENSITIVITY,
     SIZE_LEDGER,
+    SPEED,
     WEIGHT_HISTOGRAM,
 )
 from pages.panels.numbers import change, megabytes, percent, seconds
@@ -62,6 +63,7 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Outliers": surface_view,
         "Ranges": ranges_view,
         "Bytes": bytes_view,
+        "Speed": speed_view,
         "Text": text_view,
         "Recipe": recipe_view,
     }
@@ -73,6 +75,7 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Alpha search": bool(tables.searches.layer.duplicated().any()),
         "Outliers": not tables.surfaces.empty,
         "Ranges": any(chooses_ranges(step.model_dump()) for step in record.recipe.steps),
+        "Speed": not tables.latency.empty,
         "Text": not tables.samples.empty,
     }
     return {name: view for name, view in views.items() if there.get(name, True)}
@@ -189,6 +192,16 @@ def ranges_view(record: RunRecord, tables: Tables, key: str) -> None:
     step = asked.pop("steps")[0]
     scales = tables.inputs.scale[tables.inputs.layer == layer].tolist()
     ranges(record.recipe.model, layer, step, asked, key, scales or None)
+
+
+def speed_view(record: RunRecord, tables: Tables, key: str) -> None:
+    """Times where a kernel ran; where none did, why."""
+    ran = tables.latency.kernel != ""
+    show(SPEED, tables.latency[ran], f"{key}-speed")
+    for note in dict.fromkeys(note for note in tables.latency[ran].note if note):
+        st.caption(escaped(f"{note[0].upper()}{note[1:]}."))
+    for row in tables.latency[~ran].itertuples():
+        st.info(escaped(f"{row.note} ({row.what})"))
 
 
 def text_view(record: RunRecord, tables: Tables, key: str) -> None:

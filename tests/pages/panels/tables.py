@@ -7,6 +7,7 @@ from engine.results.tables import (
     ChannelRow,
     HistogramRow,
     InputRow,
+    LatencyRow,
     LayerRow,
     LedgerRow,
     LevelRow,
@@ -132,6 +133,17 @@ def ranges() -> pd.DataFrame:
         for name, wide in reach.items()
     ]
     return table(rows, ObserverRow)
+
+
+def latency() -> pd.DataFrame:
+    """A model and a layer that are twice as fast, and a layer without a kernel."""
+    timed = [
+        LatencyRow(what, version, kernel, "1 x 256 tokens", 1, 2, median, median * 0.9, median * 1.2, 5, off)
+        for what, each in (("whole model", 40.0), (LAYER, 2.0))
+        for version, kernel, median, off in (("original", "float32 products", each, NAN), ("compressed", "oneDNN int8", each / 2, 1e-7))
+    ]
+    none = LatencyRow("lm_head", "compressed", "", "", 0, 2, NAN, NAN, NAN, 0, note="No kernel here: it has 3 rows.")
+    return table([*timed, none], LatencyRow)
 
 
 def ledger() -> pd.DataFrame:

@@ -24,6 +24,7 @@ TABLES = {
     "SENSITIVITY": tables.sensitivity(),
     "SIZE_LEDGER": tables.ledger(),
     "SPECTRUM": tables.spectrum(),
+    "SPEED": tables.latency(),
     "TRADE_OFF": tables.runs(),
     "WEIGHT_HISTOGRAM": tables.histogram(),
     "WHERE_THE_BYTES_ARE": tables.layers(),

@@ -1,0 +1,307 @@
+"""How fast a compressed model is beside the original one, measured where a real kernel multiplies its weights as they are stored.
+
+Both compute on the task's own inputs, in turns, so that a busy moment of the machine meets both. The original's weights lie ready in
+the run's precision: nobody waits for their unpacking. Where no kernel runs, the reason is all there is.
+"""
+
+import copy
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.catalog.tasks import LanguageModeling, Task
+from engine.results.tables import NAN, LatencyRow
+from engine.work.bench import Bench
+from engine.work.calibration.stream import hooked
+from engine.work.kernels import Kernel, NoKernel, kernel_of
+from engine.work.opened import Opened
+from engine.work.stored.modules import Unpacking
+from engine.work.stored.weights import Dense
+from engine.work.tasks.measured import judging
+
+MODEL_SECONDS, LAYERS_SECONDS = 1.5, 0.5  # set aside in one run; what does not fit is left out
+LEAST, MOST = 3, 20  # repetitions
+SHAPES = 4  # of layers that are timed, the largest
+WORK = 2e10  # products of a pass that is still timed: a second or so
+MODEL_BYTES = 1 << 30  # of ready weights: a larger model is timed layer by layer
+NO_KERNEL = "No kernel here: {why}."
+
+Inputs = dict[str, Any]  # of a model, by name; tensors have one example a row
+
+
+# --- what goes in ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def largest_inputs(model: nn.Module) -> Iterator[Inputs]:
+    """Fills with the largest batch that the model gets inside."""
+    largest: Inputs = {}
+
+    def look(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if not largest or main(kwargs).numel() > main(largest).numel():
+            largest.update(kwargs)
+
+    with hooked([model.register_forward_pre_hook(look, with_kwargs=True)]):
+        yield largest
+
+
+def main(inputs: Inputs) -> torch.Tensor:
+    """Tokens (batch, tokens) or pictures (batch, channels, height, width)."""
+    return inputs["input_ids"] if "input_ids" in inputs else inputs["pixel_values"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The first examples of the evaluation batch, or the first token alone."""
+
+    examples: int
+    words: str
+    first_token: bool = False
+
+    def cut(self, tensor: torch.Tensor) -> torch.Tensor:
+        few = tensor[: self.examples]
+        return few[:, :1] if self.first_token else few
+
+    def of(self, inputs: Inputs) -> Inputs:
+        return {name: self.cut(value) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+
+
+def shapes_of(inputs: Inputs, task: Task) -> list[Shape]:
+    """One example, the evaluation batch, and for a model that writes one token, as in writing."""
+    batch = main(inputs)
+    if batch.ndim == 4:
+        return [Shape(count, f"{count} picture{'s' * (count > 1)}") for count in sorted({1, len(batch)})]
+    first = [Shape(1, "1 token", first_token=True)] if isinstance(task, LanguageModeling) else []
+    return [*first, *(Shape(count, f"{count} x {batch.shape[1]} tokens") for count in sorted({1, len(batch)}))]
+
+
+# --- what is timed ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Kernels:
+    """The kernels of a compressed model's layers, and the reasons of those that have none."""
+
+    found: dict[str, Kernel] = field(default_factory=dict)
+    missing: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # reason -> layers
+
+    @classmethod
+    def of(cls, compressed: Opened, names: Iterable[str]) -> "Kernels":
+        kernels = cls()
+        for name in names:
+            try:
+                if compressed.device.type != "cpu":
+                    raise NoKernel(f"this run computed on {compressed.device.type}, and the kernels known here run on a CPU")
+                kernels.found[name] = kernel_of(compressed.model.get_submodule(name))
+            except NoKernel as none:
+                kernels.missing[str(none)].append(name)
+        return kernels
+
+    def reasons(self) -> Iterator[LatencyRow]:
+        for why, names in self.missing.items():
+            what = names[0] if len(names) == 1 else f"{len(names)} layers, such as {names[0]}"
+            yield LatencyRow(what, "compressed", "", "", 0, torch.get_num_threads(), NAN, NAN, NAN, 0, note=NO_KERNEL.format(why=why))
+
+    def without(self, precision: str) -> str:
+        """A note on layers that no kernel runs."""
+        missing = sum(map(len, self.missing.values()))
+        return f"{missing} of {missing + len(self.found)} layers have no kernel and compute in {precision}" if missing else ""
+
+    @property
+    def called(self) -> str:
+        return " and ".join(dict.fromkeys(kernel.called for kernel in self.found.values()))
+
+    @property
+    def notes(self) -> list[str]:
+        return list(dict.fromkeys(kernel.note for kernel in self.found.values() if kernel.note))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The model before and after, and what both are given."""
+
+    original: Opened
+    compressed: Opened
+    inputs: Inputs
+    shapes: list[Shape]
+
+
+def latency_rows(bench: Bench, original: Opened, compressed: Opened, names: list[str], inputs: Inputs) -> list[LatencyRow]:
+    """As a whole and layer by layer; ``names`` are those that were compressed."""
+    kernels = Kernels.of(compressed, names)
+    rows = list(kernels.reasons())
+    if not kernels.found:
+        return rows
+    pair = Pair(original, compressed, inputs, shapes_of(inputs, bench.recipe.task))
+    with judging(original.model), judging(compressed.model):
+        layers = list(layers_timed(bench, pair, kernels))
+        models = list(model_rows(bench, pair, kernels)) if all(row.kernel for row in layers) else []
+    return models + layers + rows
+
+
+def model_rows(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRow]:
+    """The whole model at every shape of inputs that does not take too long."""
+    if pair.original.parameters * 8 > MODEL_BYTES:
+        return
+    before, after = pair.original.model, pair.compressed.model
+    layers, clock = (ready_layers(pair.original), ready_layers(pair.compressed) | kernels.found), Clock(MODEL_SECONDS, len(pair.shapes))
+    weights = sum(layer.parameters for layer in pair.original.layers if layer.kind != "embedding")
+    for done, shape in enumerate(pair.shapes):
+        bench.progress("Measuring the speed", done, len(pair.shapes))
+        given = shape.of(pair.inputs)
+        if main(given).ndim == 2 and main(given).numel() * weights > WORK:
+            continue
+        simulated = after(**given).logits
+        with replaced(before, layers[0]), replaced(after, layers[1]):
+            off = difference(after(**given).logits, simulated)
+            times = clock.in_turns({"original": partial(before, **given), "compressed": partial(after, **given)})
+        if times:
+            yield row("whole model", "original", f"{precision(pair.original)} products", shape, times)
+            yield row("whole model", "compressed", kernels.called, shape, times, off, [*kernels.notes, kernels.without(precision(pair.compressed))])
+
+
+def layers_timed(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRow]:
+    """One layer of each shape, on what reaches it."""
+    chosen = one_of_each_shape(pair.compressed, kernels)
+    received = inputs_of_layers(pair.compressed, chosen, pair.inputs)
+    ready, clock = ready_layers(pair.original, chosen), Clock(LAYERS_SECONDS, len(chosen) * len(pair.shapes))
+    for done, name in enumerate(chosen):
+        bench.progress("Measuring the speed", done, len(chosen))
+        simulated = pair.compressed.model.get_submodule(name)
+        for shape in pair.shapes:
+            given = shape.cut(received[name])
+            if given.ndim == 4 or given.numel() * simulated.stored.shape[0] <= WORK:
+                yield from layer_rows(name, ready[name], kernels.found[name], simulated, shape, given, clock)
+
+
+def layer_rows(
+    name: str, ready: nn.Module, kernel: Kernel, simulated: nn.Module, shape: Shape, given: torch.Tensor, clock: "Clock"
+) -> Iterator[LatencyRow]:
+    off = difference(kernel(given), simulated(given))
+    if not off <= kernel.tolerance:
+        why = f"{kernel.called} gives outputs that are {off:.2g} off on this processor"
+        yield LatencyRow(name, "compressed", "", "", 0, torch.get_num_threads(), NAN, NAN, NAN, 0, off, NO_KERNEL.format(why=why))
+        return
+    passes = {"original": partial(ready, given), "compressed": partial(kernel, given)}
+    if ready.compute == torch.float32 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        passes["bfloat16"] = partial(with_weight(ready, torch.bfloat16), given.bfloat16())
+    if times := clock.in_turns(passes):
+        yield row(name, "original", f"{dtype_of(ready)} products", shape, times)
+        if "bfloat16" in times:
+            yield row(name, "original", "bfloat16 products", shape, {"original": times["bfloat16"]})
+        yield row(name, "compressed", kernel.called, shape, times, off, [kernel.note])
+
+
+def one_of_each_shape(compressed: Opened, kernels: Kernels) -> list[str]:
+    """The first layer of each shape and kernel, the largest first."""
+    first: dict[tuple, str] = {}
+    for name, kernel in kernels.found.items():
+        first.setdefault((type(kernel), compressed.model.get_submodule(name).kernel), name)
+    sizes = {name: math.prod(compressed.model.get_submodule(name).kernel) for name in first.values()}
+    return sorted(sizes, key=sizes.get, reverse=True)[:SHAPES]
+
+
+def inputs_of_layers(compressed: Opened, names: list[str], inputs: Inputs) -> dict[str, torch.Tensor]:
+    """What reaches these layers in one pass of the evaluation batch."""
+    received: dict[str, torch.Tensor] = {}
+
+    def noted(name: str) -> Callable:
+        return lambda module, args: received.update({name: args[0]})
+
+    with hooked([compressed.model.get_submodule(name).register_forward_pre_hook(noted(name)) for name in names]):
+        compressed.model(**inputs)
+    return received
+
+
+# --- both sides ------------------------------------------------------------------------------------------------------
+
+
+def ready_layers(opened: Opened, names: Iterable[str] = ()) -> dict[str, nn.Module]:
+    """Layers, all of them unless named, whose weights are dense in the precision in which they compute. Tied ones share theirs."""
+    made: dict[int, Dense] = {}
+    modules = {name: module for name, module in opened.model.named_modules() if isinstance(module, Unpacking) and (not names or name in names)}
+    return {name: with_weight(module, module.compute, made) for name, module in modules.items()}
+
+
+def with_weight(module: Unpacking, dtype: torch.dtype, made: dict[int, Dense] | None = None) -> Unpacking:
+    """A layer that shares all but its weight with ``module``. What its inputs were rounded to is gone with the stored weight."""
+    other, made = copy.copy(module), {} if made is None else made
+    key = id(module.stored)
+    if key not in made:
+        made[key] = Dense(module.stored.shape, module.stored.dense(dtype))
+    other.stored, other.compute = made[key], dtype
+    return other
+
+
+@contextmanager
+def replaced(model: nn.Module, modules: dict[str, nn.Module]) -> Iterator[None]:
+    before = {name: model.get_submodule(name) for name in modules}
+    try:
+        for name, module in modules.items():
+            place(model, name, module)
+        yield
+    finally:
+        for name, module in before.items():
+            place(model, name, module)
+
+
+def place(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds that are shared out among what is still to be timed."""
+
+    def __init__(self, seconds: float, shapes: int):
+        self.end, self.shapes = time.perf_counter() + seconds, shapes
+
+    def in_turns(self, passes: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+        """Milliseconds of each pass, one after the other and again, after one that does not count; nothing where time is up."""
+        began = time.perf_counter()
+        left, self.shapes = self.end - began, self.shapes - 1
+        if left <= 0:
+            return {}
+        for run in passes.values():
+            run()
+        once = time.perf_counter() - began
+        if once * LEAST > 2 * left:
+            return {}
+        repeats = max(LEAST, min(MOST, int(left / (self.shapes + 1) / once)))
+        times: dict[str, list[float]] = {name: [] for name in passes}
+        for _ in range(repeats):
+            for name, run in passes.items():
+                began = time.perf_counter()
+                run()
+                times[name].append(1000 * (time.perf_counter() - began))
+        return times
+
+
+def row(what: str, version: str, kernel: str, shape: Shape, times: dict[str, list[float]], off: float = NAN, notes: Iterable[str] = ()) -> LatencyRow:
+    low, median, high = np.quantile(times[version], (0.25, 0.5, 0.75)).tolist()
+    note = "; ".join(note for note in notes if note)
+    return LatencyRow(what, version, kernel, shape.words, shape.examples, torch.get_num_threads(), median, low, high, len(times[version]), off, note)
+
+
+def difference(outputs: torch.Tensor, due: torch.Tensor) -> float:
+    return ((outputs.float() - due.float()).norm() / due.float().norm().clamp_min(1e-30)).item()
+
+
+def precision(opened: Opened) -> str:
+    return dtype_of(next(module for module in opened.model.modules() if isinstance(module, Unpacking)))
+
+
+def dtype_of(module: Unpacking) -> str:
+    return str(module.compute).removeprefix("torch.")

@@ -1,0 +1,79 @@
+"""How long a pass takes before and after, where a real kernel ran."""
+
+from html import escape
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.names import shortened
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, GRID, ORIGINAL, frame, sentence
+
+COLOURS = {"original": ORIGINAL, "compressed": COMPRESSED}
+SYMBOLS = {"original": "circle", "compressed": "diamond"}
+
+
+def speed(latency: pd.DataFrame) -> go.Figure:
+    """Rows of LatencyRow; those without a kernel have no numbers and are not drawn."""
+    timed = latency[latency.kernel != ""].reset_index(drop=True)
+    if timed.empty:
+        return sentence("No kernel ran here, so there is no speed to show.")
+    places = [place(row) for row in timed.itertuples()]
+    names = list(dict.fromkeys(places))
+    figure = frame(height=130 + 34 * len(names)).add_traces([line(timed, places), *(dots(timed, places, version) for version in COLOURS)])
+    figure.update_yaxes(type="category", autorange="reversed", categoryorder="array", categoryarray=names)
+    return figure.update_xaxes(type="log", title_text="One forward pass (milliseconds)", nticks=8)
+
+
+def place(row) -> str:
+    return f"{shortened(row.what, 40)}<br>{row.shape}"
+
+
+def line(timed: pd.DataFrame, places: list[str]) -> go.Scatter:
+    """From the quickest to the slowest version of one place."""
+    ends = timed.median_ms.groupby(pd.Series(places), sort=False).agg(["min", "max"])
+    x = [value for low, high in ends.itertuples(index=False) for value in (low, high, None)]
+    y = [name for name in ends.index for _ in range(3)]
+    return go.Scatter(x=x, y=y, mode="lines", line={"color": GRID, "width": 3}, showlegend=False, hoverinfo="skip")
+
+
+def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
+    """Medians, with the quartiles as whiskers."""
+    mine = timed.version == version
+    rows = timed[mine]
+    whiskers = {"type": "data", "symmetric": False, "array": rows.high_ms - rows.median_ms, "arrayminus": rows.median_ms - rows.low_ms, "width": 5}
+    look = {"color": COLOURS[version], "symbol": SYMBOLS[version], "size": 11}
+    y = [place for place, shown in zip(places, mine, strict=True) if shown]
+    hover = [words(row) for row in rows.itertuples()]
+    return go.Scatter(
+        x=rows.median_ms, y=y, error_x=whiskers, mode="markers", marker=look, name=version.capitalize(), hovertext=hover, hoverinfo="text"
+    )
+
+
+def words(row) -> str:
+    off = f"<br>outputs differ from the measured ones by {row.difference:.1g} of their size" if row.difference == row.difference else ""
+    threads = f"{row.threads} thread{'s' * (row.threads > 1)}"
+    return (
+        f"<b>{escape(row.what)}</b>, {row.version}<br>{row.kernel}, {row.shape}, {threads}<br>median {row.median_ms:.3g} ms, half of them from "
+        f"{row.low_ms:.3g} to {row.high_ms:.3g} ms ({row.repeats} repetitions){off}"
+    )
+
+
+def description(latency: pd.DataFrame) -> str:
+    timed = latency[latency.kernel != ""]
+    if timed.empty:
+        return f"No kernel ran here, for {len(latency)} reason{'s' * (len(latency) > 1)}."
+    first = timed[(timed["what"] == timed["what"].iloc[0]) & (timed["shape"] == timed["shape"].iloc[0])]
+    each = ", ".join(f"{row.version} {row.median_ms:.3g} ms" for row in first.itertuples())
+    return f"{first['what'].iloc[0]}, {first['shape'].iloc[0]}: {each} (median)."
+
+
+SPEED = Panel(
+    question="Is it faster here?",
+    caption=(
+        "The median time of one forward pass on this machine (latency), both versions in turns, with whiskers for the middle half of all "
+        "repetitions; further left is faster. Only what a real kernel computes with the stored codes is timed; what would take too long is left out."
+    ),
+    draw=speed,
+    describe=description,
+)
