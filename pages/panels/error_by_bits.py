@@ -14,7 +14,7 @@ def error_by_bits(settings: pd.DataFrame) -> go.Figure:
         return sentence("No numbers of bits were tried.")
     figure = frame(height=340).add_traces([curve(settings)])
     figure.update_xaxes(title_text="Bits of one weight (number)", dtick=1)
-    return figure.update_yaxes(title_text="Relative error (%, log)", type="log", tickformat=PERCENT, nticks=8)
+    return figure.update_yaxes(title_text="Relative error (%, log)", type="log", tickformat=PERCENT, dtick="D2")
 
 
 def curve(settings: pd.DataFrame) -> go.Scatter:

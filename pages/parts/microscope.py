@@ -87,7 +87,7 @@ def one_weight(weight: WeightView, key: str) -> None:
     st.markdown(f"#### How is the weight in row {weight.row}, column {weight.column} stored?")
     facts = [("Original weight", f"{weight.original:.5g}"), *code_facts(weight), ("Becomes (reconstruction)", f"{weight.stored:.5g}")]
     facts += [("Error", f"{weight.stored - weight.original:+.3g}")]
-    st.markdown("\n".join(["| | |", "|---|---|", *(f"| {name} | **{value}** |" for name, value in facts)]))
+    st.markdown("\n".join(["| Number | Value |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]))
     if weight.code is None:
         st.caption("It is stored as a number of its own, without a code.")
     else:
@@ -103,7 +103,7 @@ def code_facts(weight: WeightView) -> list[tuple[str, str]]:
         return []
     zero = [("Zero point", f"{code.zero:g}")] if on_even_grid(code) else []
     factor = [("Its column was multiplied by", f"{weight.factor:.5g}")] if weight.factor != 1 else []
-    scale = ("Scale", f"{code.scale:.5g}** (shared by {code.shared_by:,} weights)**")
+    scale = ("Scale", f"{code.scale:.5g}, shared by {code.shared_by:,} weights")
     return [*factor, ("Code", f"{code.code}"), ("Code, in bits", f"`{code.written}`"), scale, *zero, ("Level", f"{code.level:+.5g}")]
 
 
@@ -111,7 +111,7 @@ def formula(weight: WeightView, code: Code) -> str:
     """The way back from the code, with its own numbers."""
     level = f"({code.code} - {code.zero:g})" if on_even_grid(code) else f"({code.level:.5g})"
     factor = rf" \;/\; {weight.factor:.5g}" if weight.factor != 1 else ""
-    return rf"\hat w = {code.scale:.5g} \times {level}{factor} = {weight.stored:.5g}"
+    return rf"\begin{{aligned}} \hat w &= {code.scale:.5g} \times {level}{factor} \\ &= {weight.stored:.5g} \end{{aligned}}"
 
 
 def on_even_grid(code: Code) -> bool:

@@ -61,8 +61,8 @@ def _(asked: Activations, look: Look) -> Lesson:
     vectors = look.seen.sample_vectors()
     before, after = vectors.abs().amax(0), look.stored.received(vectors / look.scales).abs().amax(0)
     strongest = before.topk(min(COLUMNS, len(before))).indices
-    reach, scales = look.weight.abs().amax(0), look.scales * torch.ones_like(before)
-    columns = {"input_before": before, "input_after": after, "weight_before": reach, "weight_after": reach * scales}
+    reach, stored = look.weight.abs().amax(0), look.stored.dense().abs().amax(0)
+    columns = {"input_before": before, "input_after": after, "weight_before": reach, "weight_after": stored}
     rows = frame(ReachRow, column=strongest, **{name: values[strongest] for name, values in columns.items()})
     return Lesson(ReachRow, rows, no_levels(), part_of("input columns", len(rows), len(before)) + ", the strongest inputs first")
 

@@ -1,6 +1,7 @@
 """GPTQ, column by column: the method's own codes and errors, and what the columns held in between."""
 
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import torch
@@ -9,6 +10,7 @@ from engine.catalog.calibrated import GPTQ
 from engine.results.lessons import Lesson, ReplayRow
 from engine.results.tables import NAN
 from engine.work.answers import Look
+from engine.work.calibration import Seen
 from engine.work.lessons.pictures import frame, no_levels, part_of, picture
 from engine.work.methods import compress
 from engine.work.methods.quantization.gptq import Columns, prepared
@@ -20,39 +22,66 @@ ROWS, PLACES = 12, 32  # rows of the weight, and columns in the order of roundin
 @picture.register
 def _(asked: GPTQ, look: Look) -> Lesson:
     """The first columns to be rounded, in the midst of all others. Rows do not know of one another: a few are as good as all."""
-    few = replace(look, weight=look.weight[:ROWS].contiguous())
     out, in_ = look.weight.shape
-    part = f"{part_of('output rows', len(few.weight), out)}; the first {min(PLACES, in_)} of {in_} columns to be rounded"
-    return Lesson(ReplayRow, replayed(asked, few), no_levels(), part)
+    replay = Replay.of(asked, look.weight[:ROWS].contiguous(), look.seen)
+    part = f"{part_of('output rows', len(replay.rows), out)}; the first {len(replay.places)} of {in_} columns to be rounded"
+    return Lesson(ReplayRow, replay.table(), no_levels(), part)
 
 
-def replayed(how: GPTQ, look: Look) -> pd.DataFrame:
-    """ReplayRow of every step, row and column shown, in this order."""
-    columns, order = prepared(how, look.weight, look.seen)
-    before = columns.left.clone()
-    columns.round_between(0, len(order))
-    original, rounded = look.weight.T[order], compress(how.rounding(), look.weight).dense().T[order]
-    gram = look.seen.gram[order][:, order]
-    shown = min(PLACES, len(order))
-    return pd.concat([step_table(how, columns, columns.held_after(step, before), original, rounded, gram, order, step) for step in range(shown + 1)])
+@dataclass(frozen=True)
+class Replay:
+    """A weight that GPTQ has rounded, and what it was before. Columns stand in the order of rounding; arrays are (in_, out)."""
 
+    columns: Columns  # all rounded
+    order: torch.Tensor  # (in_,) the column that stands at each place
+    before: torch.Tensor  # as the method took it on: weights of inputs that are always zero do not count
+    original: torch.Tensor
+    rounded: torch.Tensor  # plainly
+    gram: torch.Tensor  # (in_, in_)
 
-def step_table(
-    how: GPTQ, columns: Columns, held: torch.Tensor, original: torch.Tensor, rounded: torch.Tensor, gram: torch.Tensor, order: torch.Tensor, step: int
-) -> pd.DataFrame:
-    """``held``, ``original`` and ``rounded``: (in_, out), in the order of rounding."""
-    done = torch.arange(len(order)) < step
-    plain = torch.where(done[:, None], rounded, original)
-    codes = unsigned(columns.codes.clone(), how.rounding()).float().masked_fill(~done[:, None], NAN)
-    places = torch.arange(min(PLACES, len(order)))
-    at = torch.meshgrid(torch.arange(original.shape[1]), places, indexing="ij")[::-1]  # row by row
-    return frame(
-        ReplayRow, step=step, place=at[0], row=at[1], column=order[at[0]], original=original[at], gptq=held[at], plain=plain[at], code=codes[at],
-        gptq_error=share_lost(held - original, original, gram), plain_error=share_lost(plain - original, original, gram),
-    )  # fmt: skip
+    @classmethod
+    def of(cls, how: GPTQ, weight: torch.Tensor, seen: Seen) -> "Replay":
+        columns, order = prepared(how, weight, seen)
+        before = columns.left.clone()
+        columns.round_between(0, len(order))
+        rounded = compress(how.rounding(), weight).dense()
+        return cls(columns, order, before, weight.T[order], rounded.T[order], seen.gram[order][:, order])
 
+    @property
+    def rows(self) -> torch.Tensor:
+        return torch.arange(self.original.shape[1])
 
-def share_lost(missed: torch.Tensor, weight: torch.Tensor, gram: torch.Tensor) -> float:
-    """|X D| / |X W| over the calibration data.  both (in_, out)"""
-    lost, whole = (((gram @ each) * each).sum().clamp_min(0).item() for each in (missed, weight))
-    return (lost / whole) ** 0.5 if whole else 0.0
+    @property
+    def places(self) -> torch.Tensor:
+        return torch.arange(min(PLACES, len(self.order)))
+
+    def table(self) -> pd.DataFrame:
+        """ReplayRow of every step, row and column shown, in this order."""
+        return pd.concat([self.after(step) for step in range(len(self.places) + 1)], ignore_index=True)
+
+    def after(self, step: int) -> pd.DataFrame:
+        """ReplayRow of every row and column shown, when so many columns are rounded."""
+        done = (torch.arange(len(self.order)) < step)[:, None]
+        gptq, plain = self.columns.held_after(step, self.before), torch.where(done, self.rounded, self.original)
+        at = torch.meshgrid(self.rows, self.places, indexing="ij")[::-1]  # row by row
+        return frame(
+            ReplayRow, step=step, place=at[0], row=at[1], column=self.order[at[0]], original=self.original[at], gptq=gptq[at], plain=plain[at],
+            code=self.codes.masked_fill(~done, NAN)[at], gptq_error=self.share_lost(gptq), plain_error=self.share_lost(plain),
+        )  # fmt: skip
+
+    @cached_property
+    def codes(self) -> torch.Tensor:
+        """As they are stored."""
+        return unsigned(self.columns.codes.clone(), self.columns.how.rounding()).float()
+
+    def share_lost(self, weight: torch.Tensor) -> float:
+        """|XW - XW^| / |XW| over the calibration data."""
+        return (self.energy(weight - self.original) / self.whole) ** 0.5 if self.whole else 0.0
+
+    @cached_property
+    def whole(self) -> float:
+        return self.energy(self.original)
+
+    def energy(self, weight: torch.Tensor) -> float:
+        """|XW|^2 over the calibration data."""
+        return (self.gram @ weight).mul_(weight).sum().clamp_min(0).item()
