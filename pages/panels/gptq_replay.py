@@ -114,7 +114,7 @@ def lanes() -> dict:
 def controls(steps: list[int], active: int) -> dict:
     slide = [{"label": str(step), "method": "animate", "args": [[str(step)], INSTANT]} for step in steps]
     slider = {
-        "active": steps.index(active), "steps": slide, "x": 0.16, "len": 0.84, "y": -0.13, "pad": {"t": 0, "b": 0}, "ticklen": 0, "minorticklen": 0,
+        "active": steps.index(active), "steps": slide, "x": 0.34, "len": 0.66, "y": -0.13, "pad": {"t": 0, "b": 0}, "ticklen": 0, "minorticklen": 0,
         "currentvalue": {"prefix": "Columns rounded: ", "xanchor": "left"}, "bgcolor": translucent(REFERENCE, 0.3), "bordercolor": REFERENCE,
         "activebgcolor": HIGHLIGHT, "font": {"size": 12},
     }  # fmt: skip

@@ -19,7 +19,7 @@ from pages.panels import (
     WAYS_TO_CHOOSE,
     Panel,
 )
-from pages.parts.plainly import escaped, kept_answer, said
+from pages.parts.plainly import escaped, kept_answer
 from pages.parts.show import show
 from pages.parts.what_if import looked_at
 
@@ -51,8 +51,8 @@ def on_real_weights(view: ModelView, step: dict[str, Any], recipe: Recipe | None
     question = looked_at(view, step, recipe, key)
     try:
         lesson: Lesson = kept_answer("lessons:lesson", view.revision, **question)
-    except PlainError as error:
-        said(str(error))
+    except PlainError:
+        st.caption("This layer cannot be shown under this setting; what is said beside the form above tells why.")
         return
     options = {} if lesson.levels.empty else {"levels": lesson.levels}
     show(PICTURES[lesson.row], lesson.table, f"{key}-lesson", **options)

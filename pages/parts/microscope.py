@@ -12,7 +12,7 @@ from engine.results.answers import ModelView
 from engine.results.lessons import SIDE, Code, WeightMap, WeightView
 from pages.panels import ONE_GROUP, WEIGHT_MAP
 from pages.panels.weight_map import SHOWN
-from pages.parts.plainly import kept_answer, said
+from pages.parts.plainly import kept_answer
 from pages.parts.show import show
 from pages.parts.what_if import looked_at
 
@@ -34,8 +34,8 @@ def under_the_microscope(question: dict[str, Any], revision: str, key: str) -> N
         row, column = whereabouts(key, kept_answer("lessons:piece", revision, **question).shape)
         piece: WeightMap = kept_answer("lessons:piece", revision, **question, row=row // SIDE * SIDE, column=column // SIDE * SIDE)
         weight: WeightView = kept_answer("lessons:weight", revision, **question, row=row, column=column)
-    except PlainError as error:
-        said(str(error))
+    except PlainError:
+        st.caption("The weights of this layer cannot be shown under this setting; what is said beside the form above tells why.")
         return
     shown = navigation(key, piece.shape)
     left, right = st.columns(2, gap="large")
