@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from pages.parts.explain import how_it_works
+from pages.parts.explain import how_it_works, on_real_weights
 from pages.parts.forecast import forecast_line
 from pages.parts.forms import pick_technique, technique_form
 from pages.parts.measure_form import measured_recipe
+from pages.parts.microscope import microscope
 from pages.parts.model_picker import facts, opened_model
 from pages.parts.run_card import current_run, run_card, start
 from pages.parts.what_if import what_if
@@ -29,3 +30,6 @@ if run := current_run():
     run_card(run, "quantize")
 st.divider()
 how_it_works(how)
+on_real_weights(view, step, recipe, "quantize")
+st.divider()
+microscope(view, step, recipe, "quantize")

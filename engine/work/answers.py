@@ -3,7 +3,7 @@
 import os
 import time
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -32,9 +32,11 @@ LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is j
 LIVE_SAMPLES = 8  # calibration examples that a question looks at
 LAYERS_AT_HAND = 8
 MODELS_AT_HAND = 3
+LOOKS_AT_HAND = 2
 _models: OrderedDict[tuple, Opened] = OrderedDict()
 _spectra: dict[tuple, object] = {}
 _seen: OrderedDict[tuple, Seen | None] = OrderedDict()
+_looks: OrderedDict[tuple, "Look"] = OrderedDict()
 
 
 def at_hand(reference: str) -> tuple[tuple, Opened]:
@@ -96,18 +98,12 @@ def what_if(model: str, layer: str, step: dict, measured: dict | None = None) ->
     """
     ready()
     began = time.perf_counter()
-    asked = Recipe.of({"model": model, "steps": [step], **(measured or {})})
-    key, at = at_hand(model)
-    known, weight = layer_and_weight(at, layer)
-    rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
-    part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
-    how = plan(asked.steps[0], [part])[layer]
-    seen = None if how.needs == "nothing" else seen_by(key, at, layer, asked)
-    stored, scales = tried(how, weight, seen)
-    judged = Judged(part, weight, stored.dense() / scales)
-    inputs = seen.sample_vectors() if seen else None
-    row = judged.row(stored, how.technique, None if inputs is None else (inputs, stored.received(inputs / scales) * scales))
-    levels = level_rows(layer, stored) if isinstance(scales, float) else ()
+    look = looked_at(model, layer, step, measured)
+    judged = Judged(look.part, look.weight, look.stored.dense() / look.scales)
+    inputs = look.seen.sample_vectors() if look.seen else None
+    received = None if inputs is None else (inputs, look.stored.received(inputs / look.scales) * look.scales)
+    row = judged.row(look.stored, look.how.technique, received)
+    levels = level_rows(layer, look.stored) if isinstance(look.scales, float) else ()
     return WhatIf(
         row,
         table(judged.histogram(), HistogramRow),
@@ -116,6 +112,42 @@ def what_if(model: str, layer: str, step: dict, measured: dict | None = None) ->
         (time.perf_counter() - began) * 1000,
         judged.original.numel(),
     )
+
+
+@dataclass(frozen=True)
+class Look:
+    """One layer as a step would store it."""
+
+    asked: Technique
+    how: Technique  # this layer's setting
+    part: Layer  # its first rows, where it is very large
+    weight: torch.Tensor  # (out, in_) float32
+    seen: Seen | None
+    stored: Stored
+    scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
+
+
+def looked_at(model: str, layer: str, step: dict, measured: dict | None = None) -> Look:
+    """Computed now, and kept for whoever wants to look closer."""
+    asked = Recipe.of({"model": model, "steps": [step], **(measured or {})})
+    key, at = at_hand(model)
+    known, weight = layer_and_weight(at, layer)
+    rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
+    part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
+    how = plan(asked.steps[0], [part])[layer]
+    seen = None if how.needs == "nothing" else seen_by(key, at, layer, asked)
+    mine = (*key, layer, asked.model_dump_json())
+    _looks[mine] = Look(asked.steps[0], how, part, weight, seen, *tried(how, weight, seen))
+    while len(_looks) > LOOKS_AT_HAND:
+        _looks.popitem(last=False)
+    return _looks[mine]
+
+
+def look_at_hand(model: str, layer: str, step: dict, measured: dict | None = None) -> Look:
+    """The same, not computed again where it was asked for a moment ago."""
+    asked = Recipe.of({"model": model, "steps": [step], **(measured or {})})
+    mine = (model, resolve(model).revision, layer, asked.model_dump_json())
+    return _looks.get(mine) or looked_at(model, layer, step, measured)
 
 
 def tried(how: Technique, weight: torch.Tensor, seen: Seen | None) -> tuple[Stored, torch.Tensor | float]:

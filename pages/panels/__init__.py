@@ -5,19 +5,27 @@ from pages.panels.alpha_search import ALPHA_SEARCH
 from pages.panels.bits_per_layer import BITS_PER_LAYER
 from pages.panels.channel_error import CHANNEL_ERROR
 from pages.panels.channel_ranges import CHANNEL_RANGES
+from pages.panels.error_by_bits import ERROR_BY_BITS
+from pages.panels.gptq_replay import GPTQ_REPLAY
+from pages.panels.input_reach import INPUT_REACH
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
 from pages.panels.observers import OBSERVERS
+from pages.panels.one_group import ONE_GROUP
 from pages.panels.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
+from pages.panels.outlier_columns import OUTLIER_COLUMNS
 from pages.panels.panel import Panel
 from pages.panels.salience import SALIENCE
 from pages.panels.salient_channels import SALIENT_CHANNELS
+from pages.panels.scaled_column import SCALED_COLUMN
 from pages.panels.sensitivity import SENSITIVITY
 from pages.panels.size_ledger import SIZE_LEDGER
 from pages.panels.spectrum import SPECTRUM
 from pages.panels.speed import SPEED
 from pages.panels.trade_off import TRADE_OFF
+from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
 from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
+from pages.panels.weight_map import WEIGHT_MAP
 from pages.panels.where_the_bytes_are import WHERE_THE_BYTES_ARE
 
 __all__ = [
@@ -26,18 +34,26 @@ __all__ = [
     "BITS_PER_LAYER",
     "CHANNEL_ERROR",
     "CHANNEL_RANGES",
+    "ERROR_BY_BITS",
+    "GPTQ_REPLAY",
+    "INPUT_REACH",
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
     "OBSERVERS",
+    "ONE_GROUP",
     "ONE_LAYER_SIDE_BY_SIDE",
+    "OUTLIER_COLUMNS",
     "SALIENCE",
     "SALIENT_CHANNELS",
+    "SCALED_COLUMN",
     "SENSITIVITY",
     "SIZE_LEDGER",
     "SPECTRUM",
     "SPEED",
     "TRADE_OFF",
+    "WAYS_TO_CHOOSE",
     "WEIGHT_HISTOGRAM",
+    "WEIGHT_MAP",
     "WHERE_THE_BYTES_ARE",
     "Panel",
 ]

@@ -1,8 +1,37 @@
-"""How a technique works, where it is used: idea, formula, paper, when it fails."""
+"""How a technique works, where it is used: idea, formula, paper, when it fails, and a picture on the layer that is looked at."""
+
+from typing import Any
 
 import streamlit as st
 
 from engine.catalog.technique import Technique
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.results.answers import ModelView
+from engine.results.lessons import BitsRow, CriterionRow, GroupRow, Lesson, OutlierRow, ReachRow, ReplayRow, ScaledRow
+from pages.panels import (
+    ERROR_BY_BITS,
+    GPTQ_REPLAY,
+    INPUT_REACH,
+    ONE_GROUP,
+    OUTLIER_COLUMNS,
+    SCALED_COLUMN,
+    WAYS_TO_CHOOSE,
+    Panel,
+)
+from pages.parts.plainly import escaped, kept_answer
+from pages.parts.show import show
+from pages.parts.what_if import looked_at
+
+PICTURES: dict[type, Panel] = {
+    GroupRow: ONE_GROUP,
+    ReplayRow: GPTQ_REPLAY,
+    ScaledRow: SCALED_COLUMN,
+    ReachRow: INPUT_REACH,
+    OutlierRow: OUTLIER_COLUMNS,
+    BitsRow: ERROR_BY_BITS,
+    CriterionRow: WAYS_TO_CHOOSE,
+}
 
 
 def how_it_works(how: type[Technique]) -> None:
@@ -15,3 +44,16 @@ def how_it_works(how: type[Technique]) -> None:
         st.markdown("**When it fails**")
         st.markdown(how.fails)
         st.markdown(f"**Read more**: {how.paper}")
+
+
+def on_real_weights(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+    """The technique at work on a part of the layer that the what-if looks at."""
+    question = looked_at(view, step, recipe, key)
+    try:
+        lesson: Lesson = kept_answer("lessons:lesson", view.revision, **question)
+    except PlainError:
+        st.caption("This layer cannot be shown under this setting; what is said beside the form above tells why.")
+        return
+    options = {} if lesson.levels.empty else {"levels": lesson.levels}
+    show(PICTURES[lesson.row], lesson.table, f"{key}-lesson", **options)
+    st.caption(f"Real weights of {escaped(question['layer'])}: {lesson.part}. Change an option above, or the layer, and look again.")

@@ -35,7 +35,7 @@ def asked(name: str, **arguments: Any) -> Any:
         return session().ask(name, **arguments)
 
 
-@st.cache_data(max_entries=64, show_spinner="Reading the model…")
+@st.cache_data(max_entries=64, show_spinner="Looking closer…")
 def kept_answer(name: str, revision: str, **arguments: Any) -> Any:
     """An answer that stays true for one revision of a model."""
-    return session().ask(name, **arguments)
+    return session().ask(name, timeout=120, **arguments)

@@ -9,10 +9,13 @@ from pages.panels import Panel
 from pages.parts.words import column_meanings
 
 
-def show(panel: Panel, table: pd.DataFrame, key: str, **options: Any) -> None:
-    """Draws everything a panel needs; ``key`` names it on its page and in the download's file name."""
+def show(panel: Panel, table: pd.DataFrame, key: str, chart: dict[str, Any] | None = None, **options: Any) -> None:
+    """Draws everything a panel needs; ``key`` names it on its page and in the download's file name. ``chart`` goes to the chart, such as
+    what to do with a click; ``options`` to the panel.
+    """
     st.markdown(f"#### {panel.question}")
-    st.plotly_chart(panel.draw(table, **options), width="stretch", key=f"{key}-figure", alt=panel.alt(table), config={"displaylogo": False})
+    look = {"width": "stretch", "key": f"{key}-figure", "alt": panel.alt(table), "config": {"displaylogo": False}}
+    st.plotly_chart(panel.draw(table, **options), **look | (chart or {}))
     st.caption(panel.caption)
     if not table.empty:
         numbers_behind(table, key)

@@ -1,5 +1,7 @@
 """A live look at one layer: what would this setting do to it? Answered by a worker, apart from the queue of runs."""
 
+from typing import Any
+
 import streamlit as st
 
 from engine.errors import PlainError
@@ -20,7 +22,7 @@ def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> Non
     layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
     layer = st.selectbox("Layer to look at", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search.")
     try:
-        answer = session().ask("answers:what_if", timeout=120, model=view.reference, layer=layer, step=step, measured=data_of(recipe))
+        answer = session().ask("answers:what_if", timeout=120, **looked_at(view, step, recipe, key))
     except PlainError as error:
         said(str(error))
         return
@@ -31,6 +33,11 @@ def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> Non
     show(WEIGHT_HISTOGRAM, answer.histogram, f"{key}-what-if", levels=answer.levels)
     if chooses_ranges(step):
         ranges(view.reference, layer, step, data_of(recipe), f"{key}-what-if")
+
+
+def looked_at(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> dict[str, Any]:
+    """What every question about the chosen layer begins with."""
+    return {"model": view.reference, "layer": st.session_state[f"{key}-what-if-layer"], "step": step, "measured": data_of(recipe)}
 
 
 def data_of(recipe: Recipe | None) -> dict:

@@ -138,7 +138,7 @@ def test_every_view_of_a_result_is_drawn(view, two_runs, visit):
         expect(person.page.get_by_test_id("stCode").first).to_be_visible()
 
 
-@pytest.mark.parametrize(("page", "figures"), [("model", 4), ("quantize", 1)])
+@pytest.mark.parametrize(("page", "figures"), [("model", 4), ("quantize", 2)])
 def test_every_figure_about_a_model_is_drawn(page, figures, visit):
     person = visit()
     person.open(page)
@@ -158,6 +158,18 @@ def test_two_runs_stand_side_by_side_and_still_do_after_a_refresh(two_runs, pers
 
 def test_nothing_went_wrong_in_the_browser(two_runs, person):
     assert person.complaints == []
+
+
+def test_a_click_on_the_map_puts_that_weight_under_the_microscope(visit):
+    person = visit()
+    person.open("quantize")
+    person.page.get_by_text("Put single weights under the microscope").click()
+    chart = person.page.locator(".st-key-quantize-weight-map-figure .js-plotly-plot")
+    expect(chart).to_be_visible()
+    person.at_rest()
+    chart.scroll_into_view_if_needed()
+    chart.locator(".nsewdrag").first.click()  # its middle
+    expect(person.page.get_by_role("heading", name=re.compile(r"row 3[123], column 3[123] stored"))).to_be_visible()
 
 
 # --- others ----------------------------------------------------------------------------------------------------------------

@@ -297,6 +297,41 @@ def test_two_people_do_not_see_each_others_choices(model):
     assert other.run().slider(key="quantize-round-to-nearest-bits").value == 4
 
 
+# --- how it works, on real weights -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("technique", QUANTIZERS)
+def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model):
+    app = opened("quantize", model=model, **{"technique-quantization": technique})
+    layer = app.selectbox(key="quantize-what-if-layer").options[3]
+    app.selectbox(key="quantize-what-if-layer").set_value(layer).run()
+    assert sentences(app) == [] and f"Real weights of {layer}" in words_on(app).replace("\\", "")
+
+
+def test_a_single_weight_is_found_by_its_numbers_and_its_piece_by_the_arrows(model):
+    app = opened("quantize", model=model)
+    app.selectbox(key="quantize-what-if-layer").set_value("model.layers.0.mlp.down_proj").run()
+    app.toggle(key="quantize-microscope").set_value(True).run()
+    assert "the weight in row 0, column 0 stored?" in words_on(app) and app.button(key="quantize-weight-Up-piece").disabled
+    app.number_input(key="quantize-weight-Row").set_value(7).run()
+    assert "the weight in row 7, column 0 stored?" in words_on(app) and "| Code |" in words_on(app)
+    app.button(key="quantize-weight-Right-piece").click().run()
+    assert sentences(app) == [] and "the weight in row 7, column 64 stored?" in words_on(app)
+
+
+def test_a_smaller_layer_takes_the_microscope_to_its_own_last_weight(model):
+    app = opened("quantize", model=model, **{"quantize-weight-at": (40, 171)})
+    app.toggle(key="quantize-microscope").set_value(True).run()
+    assert sentences(app) == [] and "the weight in row 40, column 47 stored?" in words_on(app)
+
+
+def test_a_setting_that_fails_is_said_once(model):
+    app = opened("quantize", model=model, options={"round-to-nearest": {"group_size": 32}}, **{"quantize-microscope": True})
+    app.selectbox(key="pick-quantization").set_value("gptq").run()
+    app.text_input(key=f"measure-{model}-text").set_value("no-such-file.txt").run()
+    assert len(set(sentences(app))) == len(sentences(app))
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from engine.results.lessons import BitsRow, CriterionRow, GroupRow, MapRow, OutlierRow, ReachRow, ReplayRow, ScaledRow
 from engine.results.tables import (
     ChannelRow,
     HistogramRow,
@@ -176,3 +177,47 @@ def runs(quality_name: str = "perplexity") -> pd.DataFrame:
 
 def labelled(frame: pd.DataFrame, *labels: str) -> pd.DataFrame:
     return pd.concat([frame.assign(label=label) for label in labels], ignore_index=True)
+
+
+def group(number: int = 32) -> pd.DataFrame:
+    """Weights rounded to tenths; the fourth was asked about."""
+    weights = np.random.default_rng(0).normal(0, 0.2, number)
+    return table([GroupRow(3, i, float(w), round(float(w), 1), i == 3) for i, w in enumerate(weights)], GroupRow)
+
+
+def weight_piece(rows: int = 6, columns: int = 8) -> pd.DataFrame:
+    """Of a layer, from row 64, column 128 on."""
+    weights = np.random.default_rng(0).normal(0, 0.2, (rows, columns))
+    return table([MapRow(64 + i, 128 + j, float(w), round(float(w), 1)) for (i, j), w in np.ndenumerate(weights)], MapRow)
+
+
+def replay(rows: int = 3, places: int = 5) -> pd.DataFrame:
+    """Columns in the order 4, 3, 2 ... ; those that wait move by a hundredth at each step."""
+    cells = [
+        ReplayRow(step, place, row, places - 1 - place, 0.5, 0.4 if place < step else 0.5 + step / 100, 0.4 if place < step else 0.5,
+                  3.0 if place < step else NAN, step / 100, step / 50)
+        for step in range(places + 1) for row in range(rows) for place in range(places)
+    ]  # fmt: skip
+    return table(cells, ReplayRow)
+
+
+def scaled() -> pd.DataFrame:
+    return table([ScaledRow(i, 7, 2.0, 0.1 * i, 0.2 * i, 0.02, -0.01) for i in range(12)], ScaledRow)
+
+
+def reach() -> pd.DataFrame:
+    return table([ReachRow(90 - i, 9.0 - i, 4.5 - i / 2, 0.1, 0.2) for i in range(8)], ReachRow)
+
+
+def outliers(number: int = 2) -> pd.DataFrame:
+    """The first columns reach the threshold."""
+    return table([OutlierRow(i, 8.0 - i * 0.5 if i < number else 2.0, 6.0, i < number) for i in range(10)], OutlierRow)
+
+
+def bits() -> pd.DataFrame:
+    return table([BitsRow(b, 0.5**b, b + 0.5, b in (2, 4)) for b in range(2, 9)], BitsRow)
+
+
+def criteria() -> pd.DataFrame:
+    """One channel is chosen by activation, two others by weight and at random."""
+    return table([CriterionRow(i, 1.0 + (i == 5), 2.0 + (i == 9), i == 5, i == 9, i == 2) for i in range(20)], CriterionRow)

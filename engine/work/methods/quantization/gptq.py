@@ -60,6 +60,12 @@ class Columns:
             error = torch.sub(weight, (code - zero).mul_(scale), out=self.errors[column]).div_(pivot)
             self.left[column + 1 : end].addr_(self.factor[column, column + 1 : end], error, alpha=-1)
 
+    def held_after(self, done: int, before: torch.Tensor) -> torch.Tensor:
+        """What all columns held once the first ``done`` were rounded, where ``before`` is what they held at first: those on the grid, the
+        others moved. Known when all are rounded.  (in_, out)
+        """
+        return before - self.factor[:done].T @ self.errors[:done]
+
     def choose_scale(self, group: int) -> None:
         mine = self.left[self.group == group]
         scale, zero = choose_qparams(mine.T.unsqueeze(1), self.how.rounding())

@@ -1,0 +1,115 @@
+"""Single weights: how each is written, and which others share its scale.
+
+A kind of storage that is not known here shows the weight and its error, beside its neighbours in the row.
+"""
+
+from dataclasses import dataclass, replace
+from functools import singledispatch
+
+import torch
+
+from engine.results.lessons import Code
+from engine.work.stored.activations import WithActivations
+from engine.work.stored.blockwise import TABLES, FourBit, RowInt8
+from engine.work.stored.outliers import ScaledColumns, WithColumns
+from engine.work.stored.packing import unpacked
+from engine.work.stored.weights import Grid, Stored
+
+NEIGHBOURS = 32  # shown around a weight
+
+
+@dataclass(frozen=True)
+class Found:
+    """One weight's code and its neighbours, those that share its scale where one is shared."""
+
+    rows: torch.Tensor  # (neighbours,) with the weight itself among them
+    columns: torch.Tensor
+    code: Code | None = None
+    levels: torch.Tensor | None = None  # values of its group's grid, as stored; None where there is no grid
+
+
+@singledispatch
+def found(stored: Stored, row: int, column: int) -> Found:
+    return Found(*beside(row, column, stored.shape[1]))
+
+
+@found.register
+def _(stored: Grid, row: int, column: int) -> Found:
+    out, in_ = stored.shape
+    place = column if stored.order is None else int((stored.order == column).nonzero())
+    at = (row % stored.scales.shape[0], place // stored.group_size if stored.scales.shape[1] > 1 else 0)
+    first = at[1] * stored.group_size
+    width = min(stored.group_size, in_ - first)
+    code, scale, zero = int(grid_codes(stored, row)[place]), float(stored.scales[at]), float(stored.zero_codes()[at])
+    places = torch.arange(*window(place - first, width)) + first
+    return Found(
+        torch.full_like(places, row),
+        places if stored.order is None else stored.order[places].long(),
+        Code(code, stored.bits, scale, code - zero, zero, width if len(stored.scales) > 1 or out == 1 else out * in_),
+        (torch.arange(2**stored.bits) - zero) * scale,
+    )
+
+
+@found.register
+def _(stored: FourBit, row: int, column: int) -> Found:
+    flat = row * stored.shape[1] + column
+    block = flat // stored.block_size
+    first = block * stored.block_size
+    width = min(stored.block_size, stored.shape[0] * stored.shape[1] - first)
+    byte, scale = int(stored.codes[flat // 2]), float(stored.block_absmax()[block])
+    code = byte % 16 if flat % 2 else byte // 16
+    places = torch.arange(*window(flat - first, width)) + first
+    levels = torch.tensor(sorted(TABLES[stored.format])) * scale
+    return Found(places // stored.shape[1], places % stored.shape[1], Code(code, 4, scale, TABLES[stored.format][code], shared_by=width), levels)
+
+
+@found.register
+def _(stored: RowInt8, row: int, column: int) -> Found:
+    code, scale = int(stored.codes[row, column]), float(stored.absmax[row]) / 127
+    code = Code(code, 8, scale, code, 0.0, stored.shape[1])
+    return Found(*beside(row, column, stored.shape[1]), code, torch.arange(-127, 128) * scale)
+
+
+@found.register(WithActivations)
+@found.register(ScaledColumns)
+def _(stored: WithActivations | ScaledColumns, row: int, column: int) -> Found:
+    return found(stored.weight, row, column)
+
+
+@found.register
+def _(stored: WithColumns, row: int, column: int) -> Found:
+    inner = found(stored.weight, row, column)
+    return replace(inner, code=None, levels=None) if (stored.columns == column).any() else inner
+
+
+@singledispatch
+def column_factors(stored: Stored) -> torch.Tensor:
+    """What each column was multiplied by before it was stored.  (in_,)"""
+    return torch.ones(stored.shape[1])
+
+
+@column_factors.register
+def _(stored: ScaledColumns) -> torch.Tensor:
+    factors = torch.ones(stored.shape[1])
+    factors[stored.columns.long()] = stored.factor
+    return factors
+
+
+def grid_codes(stored: Grid, row: int) -> torch.Tensor:
+    """Codes of one row, in the order of storage.  (in_,) uint8; only the bytes that hold them are unpacked"""
+    begin, in_ = row * stored.shape[1], stored.shape[1]
+    word = begin // 8  # eight codes fill whole bytes
+    data = stored.codes[word * stored.bits : -(-(begin + in_) // 8) * stored.bits]
+    return unpacked(data, stored.bits, begin + in_ - word * 8)[begin - word * 8 :]
+
+
+def window(place: int, width: int) -> tuple[int, int]:
+    """Begin and end of the at most NEIGHBOURS places of a group that are shown with one of them."""
+    begin = min(max(0, place // NEIGHBOURS * NEIGHBOURS), max(0, width - NEIGHBOURS))
+    return begin, min(width, begin + NEIGHBOURS)
+
+
+def beside(row: int, column: int, in_: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns of its neighbours in the row."""
+    columns = torch.arange(*window(column, in_))
+    return torch.full_like(columns, row), columns
