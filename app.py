@@ -1,32 +1,27 @@
-"""Compression Explorer's frame: navigation, theme and the model everything is about.
+"""Compression Explorer: the dashboard's server.
 
 streamlit run app.py
 """
 
+import importlib
 import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that it can be started from anywhere
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # so that it can be started from anywhere
 
-from pages.parts.model_picker import pick_model
-from pages.parts.words import glossary_button
 
-PICTURES = Path(__file__).parent / "assets" / "pictures"
-st.set_page_config(page_title="Compression Explorer", page_icon=str(PICTURES / "icon.svg"), layout="wide")
-st.logo(str(PICTURES / "logo.svg"), icon_image=str(PICTURES / "icon.svg"), size="large")
+@asynccontextmanager
+async def warmed(app: st.App) -> AsyncIterator[None]:
+    """What every page imports is read while the browser of the first visitor still loads Streamlit's own scripts."""
+    threading.Thread(target=importlib.import_module, args=("pages.parts.results",), daemon=True).start()
+    yield
 
-PAGES = [
-    st.Page("pages/start.py", title="Start", icon=":material/home:", default=True),
-    st.Page("pages/model.py", title="Model", icon=":material/account_tree:"),
-    st.Page("pages/quantize.py", title="Quantize", icon=":material/grid_4x4:"),
-    st.Page("pages/runs.py", title="Runs", icon=":material/history:"),
-    st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
-]
 
-page = st.navigation(PAGES)
-with st.sidebar:
-    pick_model()
-    glossary_button()
-page.run()
+# The script lies beside the pages: a main script with a folder called pages beside it is taken for Streamlit's older kind of app.
+app = st.App(HERE / "pages" / "frame.py", lifespan=warmed)

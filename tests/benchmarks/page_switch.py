@@ -20,14 +20,14 @@ from engine.results.store import Store
 from tests.benchmarks.measurement import Measurement, show
 from tests.benchmarks.models import text_in
 
-PAGES = tuple(path.stem for path in sorted(Path("pages").glob("*.py")) if path.stem != "__init__")
+PAGES = tuple(path.stem for path in sorted(Path("pages").glob("*.py")) if path.stem not in ("__init__", "frame"))
 VISITS = 10
 
 
 def measurements() -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as home:
         os.environ["COMPRESSION_EXPLORER_HOME"] = home
-        app = AppTest.from_file(Path("app.py").resolve(), default_timeout=600)
+        app = AppTest.from_file(Path("pages/frame.py").resolve(), default_timeout=600)
         app.session_state["run"] = stored_run(Path(home))
         app.run()
         rounds = [{page: visited(app, page) for page in PAGES} for _ in range(1 + VISITS)][1:]
@@ -47,7 +47,7 @@ def stored_run(home: Path) -> str:
 
 def visited(app: AppTest, page: str) -> float:
     """Milliseconds of the page's script."""
-    app.switch_page(f"pages/{page}.py")
+    app.switch_page(f"{page}.py")
     began = perf_counter()
     app.run()
     took = (perf_counter() - began) * 1000

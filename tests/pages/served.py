@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from tests.pages.sessions import APP, PATIENCE_SECONDS
+from tests.pages.sessions import PATIENCE_SECONDS, ROOT
 
 # Streamlit looks for its server below the page's own path first, wherever a page other than Start is loaded directly.
 PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
@@ -40,7 +40,7 @@ def serving(home: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=APP.parent, env=os.environ | {"COMPRESSION_EXPLORER_HOME": str(home)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command, cwd=ROOT, env=os.environ | {"COMPRESSION_EXPLORER_HOME": str(home)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
         wait_until_healthy(f"http://localhost:{port}", process)
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 
 def wait_until_healthy(address: str, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS, ROOT
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urlopen(f"{address}/_stcore/health", timeout=2):

@@ -1,4 +1,4 @@
-"""Every page, through app.py, without a browser: what stands on it, what it remembers, and that nobody ever meets a traceback.
+"""Every page, through the frame, without a browser: what stands on it, what it remembers, and that nobody ever meets a traceback.
 
 Figures are tested as functions, and what is drawn in a real browser in test_browser.py.
 """
@@ -21,7 +21,7 @@ from engine.results.glossary import GLOSSARY
 from engine.results.record import FINISHED, RunRecord
 from engine.results.store import Store, home
 from pages.parts import state
-from tests.pages.sessions import APP, PAGES, PATIENCE_SECONDS, opened, turned
+from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT, opened, turned
 from tests.runs import done, record, tables
 from tests.tiny import SENTENCES, tiny
 
@@ -145,7 +145,7 @@ def test_nothing_heavy_is_imported_by_the_screen(model, text, new_home):
     script = Path(__file__).with_name("visit_every_page.py")
     home = os.environ | {"COMPRESSION_EXPLORER_HOME": str(new_home())}
     command = [sys.executable, str(script), model, text]
-    visit = subprocess.run(command, cwd=APP.parent, env=home, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
+    visit = subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
     assert visit.returncode == 0, visit.stderr[-3000:]
     assert visit.stdout.split() == [*PAGES, "nothing-heavy"]
 

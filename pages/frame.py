@@ -1,0 +1,27 @@
+"""The frame around every page: navigation, theme and the model everything is about."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from pages.parts.model_picker import pick_model
+from pages.parts.words import glossary_button
+
+HERE = Path(__file__).parent
+PICTURES = HERE.parent / "assets" / "pictures"
+st.set_page_config(page_title="Compression Explorer", page_icon=str(PICTURES / "icon.svg"), layout="wide")
+st.logo(str(PICTURES / "logo.svg"), icon_image=str(PICTURES / "icon.svg"), size="large")
+
+PAGES = [
+    st.Page(HERE / "start.py", title="Start", icon=":material/home:", default=True),
+    st.Page(HERE / "model.py", title="Model", icon=":material/account_tree:"),
+    st.Page(HERE / "quantize.py", title="Quantize", icon=":material/grid_4x4:"),
+    st.Page(HERE / "runs.py", title="Runs", icon=":material/history:"),
+    st.Page(HERE / "compare.py", title="Compare", icon=":material/compare_arrows:"),
+]
+
+page = st.navigation(PAGES)
+with st.sidebar:
+    pick_model()
+    glossary_button()
+page.run()
