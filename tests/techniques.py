@@ -1,5 +1,6 @@
 """Settings that between them take every way through the techniques that need no data."""
 
+from engine.catalog.formats import Codebook, FloatingPoint, Logarithmic, Ternary
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
 from engine.catalog.technique import Technique
 
@@ -23,7 +24,21 @@ FOUR_BIT: list[BitsAndBytes] = [
     for double in (False, True)
 ]
 INT8 = BitsAndBytes(format="int8")
-EVERY: list[Technique] = [*ROUNDING, *RANGES, *NARROW, *FOUR_BIT, INT8]
+SHARING = (("tensor", 32), ("channel", 32), ("group", 8), ("group", 32), ("group", 4096))
+TERNARY = [Ternary(values=values, granularity=granularity, group_size=size) for values in ("ternary", "binary") for granularity, size in SHARING]
+LOGARITHMIC = [
+    *(Logarithmic(bits=bits, granularity=granularity, group_size=size) for bits in (2, 4) for granularity, size in SHARING),
+    *(Logarithmic(bits=bits, steps_per_octave=steps, scales=scales) for bits in (3, 8) for steps in (1, 2, 4) for scales in ("power-of-two", "free")),
+]
+FLOATS = [
+    *(FloatingPoint(format=format, scale=scale) for format in ("fp8-e4m3", "fp8-e5m2") for scale in ("none", "tensor", "channel")),
+    FloatingPoint(format="mxfp4"),
+]
+PRECISIONS = [FloatingPoint(format=format) for format in ("bfloat16", "float16", "float64")]  # float32 is the weight itself
+CODEBOOKS = [Codebook(bits=bits, rows=rows, start=start) for bits in (1, 3, 8) for rows in (0, 2) for start in ("linear", "density", "random")]
+HUFFMAN = [Codebook(bits=bits, rows=rows, coding="huffman") for bits in (1, 4, 8) for rows in (0, 2)]
+FORMATS: list[Technique] = [*TERNARY, *LOGARITHMIC, *FLOATS, *PRECISIONS, *CODEBOOKS]
+EVERY: list[Technique] = [*ROUNDING, *RANGES, *NARROW, *FOUR_BIT, INT8, *FORMATS]  # but for HUFFMAN, whose size depends on the weights
 
 
 def named(how: Technique) -> str:

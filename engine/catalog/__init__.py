@@ -5,11 +5,15 @@ from typing import Annotated, Union
 from pydantic import Field
 
 from engine.catalog.calibrated import AWQ, GPTQ, Activations, SmoothQuant
+from engine.catalog.formats import Codebook, FloatingPoint, Logarithmic, Ternary
 from engine.catalog.llm_int8 import LLMInt8
 from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
 from engine.catalog.technique import Technique
 
-EVERY = (RoundToNearest, BitsAndBytes, GPTQ, AWQ, Activations, SmoothQuant, LLMInt8, MixedPrecision, AWQSalience)
+EVERY = (
+    RoundToNearest, BitsAndBytes, GPTQ, AWQ, Activations, SmoothQuant, LLMInt8, MixedPrecision, AWQSalience,
+    Codebook, Logarithmic, FloatingPoint, Ternary,
+)  # fmt: skip
 TECHNIQUES: dict[str, type[Technique]] = {cls.model_fields["technique"].default: cls for cls in EVERY}
 Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple

@@ -29,6 +29,11 @@ class Technique(Frozen):
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
     technique: str
 
+    @property
+    def size_is_at_most(self) -> bool:
+        """Whether a forecast of its size is only an upper bound."""
+        return False
+
     def label(self) -> str:
         """A few words that tell this setting from others, for charts and lists."""
         return self.title

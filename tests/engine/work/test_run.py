@@ -27,6 +27,16 @@ STEPS = {
     "nf4": {"technique": "bitsandbytes"},
     "fp4-double": {"technique": "bitsandbytes", "format": "fp4", "double_quantization": True},
     "int8": {"technique": "bitsandbytes", "format": "int8"},
+    "codebook": {"technique": "codebook"},
+    "codebook-huffman": {"technique": "codebook", "bits": 3, "rows": 8, "coding": "huffman", "start": "density"},
+    "log": {"technique": "log", "granularity": "group"},
+    "log-free": {"technique": "log", "bits": 6, "steps_per_octave": 4, "scales": "free"},
+    "fp8-e4m3": {"technique": "float"},
+    "fp8-e5m2": {"technique": "float", "format": "fp8-e5m2", "scale": "none"},
+    "mxfp4": {"technique": "float", "format": "mxfp4"},
+    "bfloat16": {"technique": "float", "format": "bfloat16"},
+    "ternary": {"technique": "ternary"},
+    "binary": {"technique": "ternary", "values": "binary", "granularity": "group"},
 }
 SEEING = {
     "gptq": {"technique": "gptq", "bits": 3},

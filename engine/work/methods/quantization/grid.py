@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.catalog.formats import Scaled
 from engine.catalog.quantization import RoundToNearest
 from engine.work.stored.packing import packed
 from engine.work.stored.weights import Grid
@@ -120,20 +121,21 @@ def dequantize(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> 
     return codes.sub(zero).mul_(scale)
 
 
-def group_width(how: RoundToNearest, in_: int) -> int:
+def group_width(how: RoundToNearest | Scaled, in_: int) -> int:
     """Columns that share a scale."""
     return min(how.group_size, in_) if how.granularity == "group" else in_
 
 
-def grouped(weight: torch.Tensor, how: RoundToNearest) -> list[torch.Tensor]:
+def grouped(weight: torch.Tensor, how: RoundToNearest | Scaled) -> list[torch.Tensor]:
     """The weight cut into groups that share a scale: whole ones, and the shorter last group of each row if there is one.
 
     (out, in_) -> (out, groups, width) each
     """
-    if how.granularity == "tensor":
-        return [weight.reshape(1, 1, -1)]
+    return [weight.reshape(1, 1, -1)] if how.granularity == "tensor" else cut(weight, group_width(how, weight.shape[1]))
+
+
+def cut(weight: torch.Tensor, width: int) -> list[torch.Tensor]:
     out, in_ = weight.shape
-    width = group_width(how, in_)
     edge = in_ // width * width
     parts = [weight[:, :edge].reshape(out, -1, width)]
     return parts + ([weight[:, edge:].unsqueeze(1)] if edge < in_ else [])
