@@ -14,7 +14,20 @@ RANGES: list[RoundToNearest] = [
     RoundToNearest(bits=bits, scheme=scheme, range=reach, percentile=95)
     for bits in (2, 4)
     for scheme in ("symmetric", "asymmetric")
-    for reach in ("percentile", "mse")
+    for reach in ("percentile", "mse", "rms", "entropy")
+]
+BLOCKS: list[RoundToNearest] = [
+    *(
+        RoundToNearest(granularity="block", block_rows=rows, block_columns=columns, scheme=scheme)
+        for rows, columns in ((1, 8), (2, 5), (4096, 3))
+        for scheme in ("symmetric", "asymmetric")
+    ),
+    RoundToNearest(bits=3, granularity="input-channel"),
+]
+FIXED_POINT: list[RoundToNearest] = [
+    RoundToNearest(bits=bits, scheme=scheme, range=reach, scales="power-of-two")
+    for bits in (2, 4, 8)
+    for scheme, reach in (("symmetric", "absmax"), ("asymmetric", "mse"))
 ]
 NARROW: list[RoundToNearest] = [RoundToNearest(bits=bits, grid="narrow") for bits in (2, 4, 8)]
 FOUR_BIT: list[BitsAndBytes] = [
@@ -38,7 +51,16 @@ PRECISIONS = [FloatingPoint(format=format) for format in ("bfloat16", "float16",
 CODEBOOKS = [Codebook(bits=bits, rows=rows, start=start) for bits in (1, 3, 8) for rows in (0, 2) for start in ("linear", "density", "random")]
 HUFFMAN = [Codebook(bits=bits, rows=rows, coding="huffman") for bits in (1, 4, 8) for rows in (0, 2)]
 FORMATS: list[Technique] = [*TERNARY, *LOGARITHMIC, *FLOATS, *PRECISIONS, *CODEBOOKS]
-EVERY: list[Technique] = [*ROUNDING, *RANGES, *NARROW, *FOUR_BIT, INT8, *FORMATS]  # but for HUFFMAN, whose size depends on the weights
+EVERY: list[Technique] = [
+    *ROUNDING,
+    *RANGES,
+    *NARROW,
+    *BLOCKS,
+    *FIXED_POINT,
+    *FOUR_BIT,
+    INT8,
+    *FORMATS,
+]  # but for HUFFMAN, whose size depends on the weights
 
 
 def named(how: Technique) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from engine.results.record import RunRecord, Scores, Summary
@@ -154,3 +155,9 @@ def layers_side_by_side(tables_by_label: Mapping[str, Tables]) -> pd.DataFrame:
     parts = [tables.layers.assign(label=label) for label, tables in tables_by_label.items() if len(tables.layers)]
     frame = pd.concat(parts, ignore_index=True) if parts else table((), LayerRow).assign(label=pd.Series(dtype=object))
     return frame[["label", *(name for name in frame if name != "label")]]
+
+
+def entropy_bits(levels: pd.DataFrame) -> float:
+    """Least bits that any lossless code needs for one of a layer's codes.  Rows of LevelRow for one layer"""
+    shares = levels.weights[levels.weights > 0] / levels.weights.sum()
+    return float(-(shares * np.log2(shares)).sum())

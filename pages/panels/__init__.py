@@ -4,6 +4,7 @@ from pages.panels.channel_error import CHANNEL_ERROR
 from pages.panels.channel_ranges import CHANNEL_RANGES
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
+from pages.panels.levels import LEVELS
 from pages.panels.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
 from pages.panels.panel import Panel
 from pages.panels.salience import SALIENCE
@@ -19,6 +20,7 @@ __all__ = [
     "CHANNEL_RANGES",
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
+    "LEVELS",
     "ONE_LAYER_SIDE_BY_SIDE",
     "SALIENCE",
     "SENSITIVITY",

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+import pandas as pd
 import streamlit as st
 
-from engine.results.analysis import worst_layer
+from engine.results.analysis import entropy_bits, worst_layer
 from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
-from pages.panels import CHANNEL_ERROR, LAYER_ERROR, SALIENCE, SENSITIVITY, SIZE_LEDGER, WEIGHT_HISTOGRAM
+from pages.panels import CHANNEL_ERROR, LAYER_ERROR, LEVELS, SALIENCE, SENSITIVITY, SIZE_LEDGER, WEIGHT_HISTOGRAM
 from pages.panels.numbers import change, megabytes, percent, seconds
 from pages.parts.plainly import escaped, plainly
 from pages.parts.show import show
@@ -29,6 +30,7 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
     views: dict[str, Callable[[RunRecord, Tables, str], None]] = {
         "Layers": layers_view,
         "Weights": weights_view,
+        "Levels": levels_view,
         "Channels": channels_view,
         "Sensitivity": sensitivity_view,
         "Salience": salience_view,
@@ -36,7 +38,7 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
         "Text": text_view,
         "Recipe": recipe_view,
     }
-    for name, table in {"Text": tables.samples, "Sensitivity": tables.sensitivity, "Salience": tables.salience}.items():
+    for name, table in {"Text": tables.samples, "Levels": tables.levels, "Sensitivity": tables.sensitivity, "Salience": tables.salience}.items():
         if table.empty:
             views.pop(name)
     chosen = st.segmented_control("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
@@ -95,6 +97,21 @@ def weights_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     mine = tables.histograms[tables.histograms.layer == layer]
     show(WEIGHT_HISTOGRAM, mine, f"{key}-weights", levels=tables.levels[tables.levels.layer == layer])
+
+
+def levels_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    mine = tables.levels[tables.levels.layer == layer]
+    show(LEVELS, mine, f"{key}-levels")
+    about_codes(mine, tables.layers[tables.layers.name == layer].note.iloc[0])
+
+
+def about_codes(levels: pd.DataFrame, note: str) -> None:
+    """How much the codes say, and what was noted of the layer."""
+    if levels.weights.sum() > 0:
+        st.caption(f"Written one by one in the shortest way, these codes would take at least {entropy_bits(levels):.2f} bits each (their entropy).")
+    if note:
+        st.caption(escaped(note[:1].upper() + note[1:] + "."))
 
 
 def channels_view(record: RunRecord, tables: Tables, key: str) -> None:

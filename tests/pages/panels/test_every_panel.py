@@ -14,6 +14,7 @@ TABLES = {
     "CHANNEL_RANGES": tables.channels(),
     "LAYER_ERROR": tables.layers(),
     "LAYER_ERROR_SIDE_BY_SIDE": tables.labelled(tables.layers(), "GPTQ", "AWQ"),
+    "LEVELS": tables.levels(16),
     "ONE_LAYER_SIDE_BY_SIDE": tables.labelled(tables.histogram(), "GPTQ", "AWQ", "NF4"),
     "SALIENCE": tables.salience(),
     "SENSITIVITY": tables.sensitivity(),
