@@ -48,7 +48,7 @@ FLOATS = [
     FloatingPoint(format="mxfp4"),
 ]
 PRECISIONS = [FloatingPoint(format=format) for format in ("bfloat16", "float16", "float64")]  # float32 is the weight itself
-CODEBOOKS = [Codebook(bits=bits, rows=rows, start=start) for bits in (1, 3, 8) for rows in (0, 2) for start in ("linear", "density", "random")]
+CODEBOOKS = [Codebook(bits=bits, rows=rows, start=start) for bits in (1, 3, 8) for rows in (0, 2) for start in ("best", "density", "random")]
 HUFFMAN = [Codebook(bits=bits, rows=rows, coding="huffman") for bits in (1, 4, 8) for rows in (0, 2)]
 FORMATS: list[Technique] = [*TERNARY, *LOGARITHMIC, *FLOATS, *PRECISIONS, *CODEBOOKS]
 EVERY: list[Technique] = [

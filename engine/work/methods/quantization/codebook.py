@@ -17,6 +17,7 @@ from engine.work.stored.packing import packed, packed_bytes
 
 ROUNDS = 100
 PUSH = 1.8  # of the way to the cluster's mean, up to the last round
+BINS = 1024  # of the weights' density
 ENOUGH = 1 << 24  # weights that centroids are found from; of more, every second, third ... in order of size
 
 
@@ -40,17 +41,29 @@ def bands(weight: torch.Tensor, rows: int) -> list[torch.Tensor]:
 
 
 def centroids(values: torch.Tensor, how: Codebook) -> torch.Tensor:
-    """Ascending means of the clusters, (books, 2^bits) float32.  values: (books, count)"""
+    """Ascending means of the clusters, (books, 2^bits) float32, from the start that leads to the least error.  values: (books, count)"""
     ordered = ascending(values)[:, :: -(-values.shape[1] // ENOUGH)].double()
     sums = pad(ordered.cumsum(1), (1, 0))
-    means, edges = STARTS[how.start](ordered, 2**how.bits), None
+    ends = [converged(ordered, sums, start(ordered, 2**how.bits)) for start in STARTS[how.start]]
+    best = torch.stack([explained(ordered, sums, means) for means in ends]).argmax(0)
+    return torch.stack(ends)[best, torch.arange(len(best), device=best.device)].float()
+
+
+def converged(ordered: torch.Tensor, sums: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+    edges = None
     for _ in range(ROUNDS):
         before, edges = edges, stretches(ordered, means)
         target = cluster_means(sums, edges, means)
         if before is not None and torch.equal(before, edges):
             break
         means = means.lerp(target, PUSH).sort(1).values
-    return cluster_means(sums, stretches(ordered, means), means).float()
+    return cluster_means(sums, stretches(ordered, means), means)
+
+
+def explained(ordered: torch.Tensor, sums: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+    """Squares of the weights, less the squared error, of each book: the sum of total^2 / count over clusters."""
+    edges = stretches(ordered, means)
+    return (sums.gather(1, edges).diff(dim=1).square() / edges.diff(dim=1).clamp_min(1)).sum(1)
 
 
 def cluster_means(sums: torch.Tensor, edges: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
@@ -79,7 +92,7 @@ def nearest(values: torch.Tensor, books: torch.Tensor) -> torch.Tensor:
     return torch.searchsorted(middles(books), values.contiguous(), out_int32=True).to(torch.uint8)
 
 
-# --- where it starts, section 3.2; each (books, clusters) ascending -------------------------------------------------------
+# --- where it starts: section 3.2, and one more; each (books, clusters) ascending -------------------------------------------------------
 
 
 def evenly(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
@@ -100,7 +113,15 @@ def at_random(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
     return ordered[:, places.to(ordered.device)]
 
 
-STARTS = {"linear": evenly, "density": by_density, "random": at_random}
+def by_cube_root(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
+    """As dense as the cube root of the weights' density, which is best where there are many clusters (Panter and Dite 1951)."""
+    edges = evenly(ordered, BINS + 1)
+    reached = torch.searchsorted(ordered, edges).diff(dim=1).double().pow(1 / 3).cumsum(1)
+    due = (torch.arange(clusters, device=ordered.device) + 0.5) / clusters * reached[:, -1:]
+    return ((edges[:, 1:] + edges[:, :-1]) / 2).gather(1, torch.searchsorted(reached, due))
+
+
+STARTS = {"best": (evenly, by_cube_root), "linear": (evenly,), "density": (by_density,), "random": (at_random,)}
 
 
 # --- how indices are written --------------------------------------------------------------------------------------------
