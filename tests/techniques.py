@@ -1,5 +1,6 @@
 """Settings that between them take every way through the techniques that need no data."""
 
+from engine.catalog.formats import Codebook, FloatingPoint, Logarithmic, Ternary
 from engine.catalog.hqq import HQQ
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
 from engine.catalog.technique import Technique
@@ -14,7 +15,20 @@ RANGES: list[RoundToNearest] = [
     RoundToNearest(bits=bits, scheme=scheme, range=reach, percentile=95)
     for bits in (2, 4)
     for scheme in ("symmetric", "asymmetric")
-    for reach in ("percentile", "mse")
+    for reach in ("percentile", "mse", "rms", "entropy")
+]
+BLOCKS: list[RoundToNearest] = [
+    *(
+        RoundToNearest(granularity="block", block_rows=rows, block_columns=columns, scheme=scheme)
+        for rows, columns in ((1, 8), (2, 5), (4096, 3))
+        for scheme in ("symmetric", "asymmetric")
+    ),
+    RoundToNearest(bits=3, granularity="input-channel"),
+]
+FIXED_POINT: list[RoundToNearest] = [
+    RoundToNearest(bits=bits, scheme=scheme, range=reach, scales="power-of-two")
+    for bits in (2, 4, 8)
+    for scheme, reach in (("symmetric", "absmax"), ("asymmetric", "mse"))
 ]
 NARROW: list[RoundToNearest] = [RoundToNearest(bits=bits, grid="narrow") for bits in (2, 4, 8)]
 FOUR_BIT: list[BitsAndBytes] = [
@@ -25,7 +39,31 @@ FOUR_BIT: list[BitsAndBytes] = [
 ]
 HALF_QUADRATIC: list[HQQ] = [HQQ(bits=bits, group_size=size, axis=axis) for bits in (2, 4, 8) for size in (0, 8, 64) for axis in ("row", "column")]
 INT8 = BitsAndBytes(format="int8")
-EVERY: list[Technique] = [*ROUNDING, *RANGES, *NARROW, *FOUR_BIT, *HALF_QUADRATIC, INT8]
+SHARING = (("tensor", 32), ("channel", 32), ("group", 8), ("group", 32), ("group", 4096))
+TERNARY = [Ternary(values=values, granularity=granularity, group_size=size) for values in ("ternary", "binary") for granularity, size in SHARING]
+LOGARITHMIC = [
+    *(Logarithmic(bits=bits, granularity=granularity, group_size=size) for bits in (2, 4) for granularity, size in SHARING),
+    *(Logarithmic(bits=bits, steps_per_octave=steps, scales=scales) for bits in (3, 8) for steps in (1, 2, 4) for scales in ("power-of-two", "free")),
+]
+FLOATS = [
+    *(FloatingPoint(format=format, scale=scale) for format in ("fp8-e4m3", "fp8-e5m2") for scale in ("none", "tensor", "channel")),
+    FloatingPoint(format="mxfp4"),
+]
+PRECISIONS = [FloatingPoint(format=format) for format in ("bfloat16", "float16", "float64")]  # float32 is the weight itself
+CODEBOOKS = [Codebook(bits=bits, rows=rows, start=start) for bits in (1, 3, 8) for rows in (0, 2) for start in ("best", "density", "random")]
+HUFFMAN = [Codebook(bits=bits, rows=rows, coding="huffman") for bits in (1, 4, 8) for rows in (0, 2)]
+FORMATS: list[Technique] = [*TERNARY, *LOGARITHMIC, *FLOATS, *PRECISIONS, *CODEBOOKS]
+EVERY: list[Technique] = [
+    *ROUNDING,
+    *RANGES,
+    *NARROW,
+    *BLOCKS,
+    *FIXED_POINT,
+    *FOUR_BIT,
+    *HALF_QUADRATIC,
+    INT8,
+    *FORMATS,
+]  # but for HUFFMAN, whose size depends on the weights
 
 
 def named(how: Technique) -> str:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 from engine.catalog.technique import Family, Technique, option
 
 Range = Annotated[
-    Literal["absmax", "percentile", "mse"],
+    Literal["absmax", "percentile", "mse", "rms", "entropy"],
     BeforeValidator(lambda value: "absmax" if value == "min-max" else value),  # the same thing where the grid has a zero point
 ]
 
@@ -19,7 +19,8 @@ class RoundToNearest(Technique):
     idea: ClassVar[str] = (
         "Weights that sit together share one step size, the **scale**. Each weight is divided by the scale, rounded to a whole "
         "number of a few bits, and stored as that number (its **code**). Multiplying back gives a value at most half a step away. "
-        "The smaller the group that shares a scale, the finer the steps, and the more scales have to be stored."
+        "The smaller the group that shares a scale, the finer the steps, and the more scales have to be stored. With scales that are powers of "
+        "two, the codes are **fixed-point** numbers: multiplying by the scale is a shift."
     )
     formula: ClassVar[str] = (
         r"\begin{gathered} q = \mathrm{clip}\left(\mathrm{round}(w/s) + z,\ q_{\min},\ q_{\max}\right) \\[4pt]"
@@ -33,11 +34,18 @@ class RoundToNearest(Technique):
 
     technique: Literal["round-to-nearest"] = "round-to-nearest"
     bits: int = option(4, "Bits of one stored weight.", title="Bits", ge=2, le=8)
-    granularity: Literal["tensor", "channel", "group"] = option(
+    granularity: Literal["tensor", "channel", "input-channel", "group", "block"] = option(
         "group",
-        "Which weights share one scale: the whole tensor, one output channel (row), or a group inside a row.",
+        "Which weights share one scale: the whole tensor, one output channel (row, axis 0), one input channel (column, axis 1; of a convolution "
+        "with its whole kernel), a group inside a row, or a block of output by input channels.",
         title="Weights that share one scale (granularity)",
-        words={"tensor": "whole tensor", "channel": "output channel", "group": "group in a row"},
+        words={
+            "tensor": "whole tensor",
+            "channel": "output channel",
+            "input-channel": "input channel",
+            "group": "group in a row",
+            "block": "block of output x input channels",
+        },
     )
     group_size: int = option(
         32,
@@ -48,6 +56,24 @@ class RoundToNearest(Technique):
         when={"granularity": ["group"]},
         stops=(8, 16, 32, 64, 128, 256, 512),
     )
+    block_rows: int = option(
+        16,
+        "Output channels of a block. The last blocks may be smaller.",
+        title="Output channels of a block",
+        ge=1,
+        le=65536,
+        when={"granularity": ["block"]},
+        stops=(1, 4, 8, 16, 32, 64, 128),
+    )
+    block_columns: int = option(
+        16,
+        "Input channels of a block; of a convolution each comes with its whole kernel. The last blocks may be smaller.",
+        title="Input channels of a block",
+        ge=1,
+        le=65536,
+        when={"granularity": ["block"]},
+        stops=(1, 4, 8, 16, 32, 64, 128),
+    )
     scheme: Literal["symmetric", "asymmetric"] = option(
         "symmetric",
         "Symmetric grids are centred on zero; asymmetric ones store a zero point and fit lopsided weights.",
@@ -56,10 +82,17 @@ class RoundToNearest(Technique):
     )
     range: Range = option(
         "absmax",
-        "How far the grid reaches: the widest weight, a percentile of them, or where the squared error is least.",
+        "How far the grid reaches: the widest weight, a percentile of them, a multiple of their size (RMS), where the squared error is least, or "
+        "where the distribution changes least (entropy; groups of fewer than 8 x 2^bits weights keep the widest).",
         title="Range (clipping)",
         advanced=True,
-        words={"absmax": "widest weight (absmax)", "percentile": "a percentile", "mse": "least squared error"},
+        words={
+            "absmax": "widest weight (absmax)",
+            "percentile": "a percentile",
+            "mse": "least squared error",
+            "rms": "a multiple of the root mean square (RMS)",
+            "entropy": "least information lost (entropy, KL)",
+        },
     )
     percentile: float = option(
         99.9,
@@ -69,6 +102,22 @@ class RoundToNearest(Technique):
         ge=50,
         le=100,
         when={"range": ["percentile"]},
+    )
+    rms_multiple: float = option(
+        3.0,
+        "The range in root mean squares of the weights that share it, at most up to the widest weight; the rest is clipped.",
+        title="RMS multiple",
+        advanced=True,
+        ge=0.5,
+        le=20,
+        when={"range": ["rms"]},
+    )
+    scales: Literal["free", "power-of-two"] = option(
+        "free",
+        "Free: any number, in 16 bits. Power of two: fixed-point numbers, whose scale is a shift of bits and takes one byte.",
+        title="Scales",
+        advanced=True,
+        words={"free": "any number", "power-of-two": "power of two (fixed point)"},
     )
     grid: Literal["full", "narrow"] = option(
         "full",
@@ -83,9 +132,10 @@ class RoundToNearest(Technique):
         return self.group_size if self.granularity == "group" else 0
 
     def label(self) -> str:
-        shared = f"groups of {self.group_size}" if self.granularity == "group" else f"per {self.granularity}"
+        shared = {"group": f"groups of {self.group_size}", "block": f"blocks of {self.block_rows} x {self.block_columns}"}
         extras = [word for word in (self.scheme, self.range, self.grid) if word not in ("symmetric", "absmax", "full")]
-        return ", ".join([f"Rounding {self.bits}-bit", shared, *extras])
+        extras += ["fixed point"] * (self.scales == "power-of-two")
+        return ", ".join([f"Rounding {self.bits}-bit", shared.get(self.granularity, f"per {self.granularity}"), *extras])
 
 
 class BitsAndBytes(Technique):

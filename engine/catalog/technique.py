@@ -34,6 +34,11 @@ class Technique(Frozen):
         """How many neighbouring weights of a row were asked to share a scale; 0 where groups are not what shares one."""
         return 0
 
+    @property
+    def size_is_at_most(self) -> bool:
+        """Whether a forecast of its size is only an upper bound."""
+        return False
+
     def label(self) -> str:
         """A few words that tell this setting from others, for charts and lists."""
         return self.title

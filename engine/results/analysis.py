@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from engine.results.record import RunRecord, Scores, Summary
@@ -182,3 +183,9 @@ def most_flattened(surfaces: pd.DataFrame) -> str:
     if "scaled" in by_version["max"]:
         return str((by_version["max"].original / by_version["max"].scaled).idxmax())
     return str((by_version["max"].original / by_version["median"].original.clip(lower=1e-30)).idxmax())
+
+
+def entropy_bits(levels: pd.DataFrame) -> float:
+    """Least bits that any lossless code needs for one of a layer's codes.  Rows of LevelRow for one layer"""
+    shares = levels.weights[levels.weights > 0] / levels.weights.sum()
+    return float(-(shares * np.log2(shares)).sum())

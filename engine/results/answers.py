@@ -62,3 +62,4 @@ class Forecast:
     seconds: float
     layers: int  # to be compressed
     at_least: bool = False  # whether data may add to the size
+    at_most: bool = False  # whether the weights may take from it, by being coded shorter

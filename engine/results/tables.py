@@ -61,6 +61,7 @@ class LevelRow:
 
     layer: str
     value: float
+    weights: float = NAN  # how many of the layer's weights have this code, whatever their scale; NaN where that is not counted
 
 
 @dataclass(frozen=True)

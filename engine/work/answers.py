@@ -134,6 +134,7 @@ def looked_at(model: str, layer: str, step: dict, measured: dict | None = None) 
     known, weight = layer_and_weight(at, layer)
     rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
     part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
+    torch.manual_seed(asked.seed)
     how = plan(asked.steps[0], [part])[layer]
     seen = None if how.needs == "nothing" else seen_by(key, at, layer, asked)
     mine = (*key, layer, asked.model_dump_json())
@@ -216,7 +217,8 @@ def forecast(recipe: dict) -> Forecast:
     parameters = sum(layer.parameters for layer in counted)
     bits = sum(plans[layer.name].nbytes if plans else at.held_bytes(layer) for layer in counted) * 8 / parameters
     seconds, open_ended = seconds_of(asked, at.parameters, parameters if plans else 0), any(step.size_depends_on_data for step in asked.steps)
-    return Forecast(size, bits, folder.size_bytes / size, seconds, len(targets), open_ended)
+    shrinks = any(step.size_is_at_most for step in asked.steps)
+    return Forecast(size, bits, folder.size_bytes / size, seconds, len(targets), open_ended, shrinks)
 
 
 def blueprints(how: Technique, targets: list[Layer]) -> dict[str, Stored]:

@@ -136,7 +136,8 @@ def finite(tensor: torch.Tensor) -> bool:
     """True of every whole number; the extremes of a tensor with a NaN are NaN."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    return all(extreme.isfinite() for extreme in tensor.aminmax())
+    whole = tensor.float() if tensor.itemsize == 1 else tensor  # torch finds no extremes of 8-bit numbers
+    return all(extreme.isfinite() for extreme in whole.aminmax())
 
 
 def tokenizer_of(folder: Folder):

@@ -22,7 +22,7 @@ from engine.work.measure.surface import most_striking, surface
 from engine.work.methods import compress, plan, scales_for
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
 from engine.work.stored.files import PackedFolder, read_file
-from engine.work.stored.weights import Stored
+from engine.work.stored.weights import Dense, Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
 from engine.work.trial import Trial
@@ -228,14 +228,15 @@ class Walk:
         setting, constant = self.settings[layer.name], bool(original.min() == original.max())
         notes = [self.notes.get(layer.name, ""), narrow(setting, layer), EQUAL_WEIGHTS if constant else ""]
         notes += dict.fromkeys(seen.warnings if seen else ())
+        converted = dtypes_of(held, stored)
+        if converted and torch.equal(judged.compressed, original):
+            notes.append(f"{converted[1]} holds every {converted[0]} weight of the file exactly: nothing is lost, only the bytes change")
         received = None if inputs is None else self.received(layer.name, stored, inputs.to(original.device))
         row = judged.row(stored, setting.technique, received, "; ".join(note for note in notes if note))
         if not row.relative_error < float("inf"):
             raise PlainError(f"{row.name} became NaN while it was compressed; please report this recipe.")
-        if row.relative_error == 0 and not constant:
-            raise PlainError(
-                f"{row.name} came out exactly as it was, so it was compressed before; skip it under layers.skip, or use the original model."
-            )
+        if row.relative_error == 0 and not constant and not converted:
+            raise PlainError(unchanged(row.name, stored))
         self.found.layers.append(row)
         self.found.channels.append(judged.channels())
         self.found.histograms.extend(judged.histogram())
@@ -264,6 +265,20 @@ class Walk:
         numbers = {"magnitude": mean.mean(1), "largest": largest.amax(1), "scale": scale[:, 0], "weight_error": lost}
         columns = {name: values.double().cpu().numpy() for name, values in numbers.items()}
         return pd.DataFrame({"layer": judged.layer.name, "channel": np.arange(len(lost)), **columns})
+
+
+def dtypes_of(held: Stored, stored: Stored) -> tuple[str, str] | None:
+    """From and to, where a dense weight was only stored in another number format, which may well be exact."""
+    if not (isinstance(held, Dense) and isinstance(stored, Dense)) or held.weight.dtype == stored.weight.dtype:
+        return None
+    return tuple(str(each.weight.dtype).removeprefix("torch.") for each in (held, stored))
+
+
+def unchanged(name: str, stored: Stored) -> str:
+    if isinstance(stored, Dense):
+        dtype = str(stored.weight.dtype).removeprefix("torch.")
+        return f"{name} is stored in {dtype} already, so {dtype} changes nothing; choose a shorter format."
+    return f"{name} came out exactly as it was, so it was compressed before; skip it under layers.skip, or use the original model."
 
 
 NOT_SCALED = "no norm or layer before it can take a scale, so it was rounded without one"

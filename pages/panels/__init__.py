@@ -10,6 +10,7 @@ from pages.panels.gptq_replay import GPTQ_REPLAY
 from pages.panels.input_reach import INPUT_REACH
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
+from pages.panels.levels import LEVELS
 from pages.panels.observers import OBSERVERS
 from pages.panels.one_group import ONE_GROUP
 from pages.panels.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
@@ -39,6 +40,7 @@ __all__ = [
     "INPUT_REACH",
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
+    "LEVELS",
     "OBSERVERS",
     "ONE_GROUP",
     "ONE_LAYER_SIDE_BY_SIDE",

@@ -16,7 +16,8 @@ def forecast_line(recipe: Recipe) -> None:
         said(str(error))
         return
     known = seconds_before(recipe)
-    size = f"{'at least ' if ahead.at_least else ''}{megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller)"
+    bound = "at least " if ahead.at_least else "at most " if ahead.at_most else ""
+    size = f"{bound}{megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller)"
     st.markdown(
         f"**Forecast**: {size}, {ahead.bits_per_weight:.2f} bits per weight in {ahead.layers} layers, "
         f"about {seconds(max(1.0, known or ahead.seconds))}"

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+import pandas as pd
 import streamlit as st
 
-from engine.results.analysis import most_flattened, worst_layer
+from engine.results.analysis import entropy_bits, most_flattened, worst_layer
 from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
 from pages.panels import (
@@ -13,6 +14,7 @@ from pages.panels import (
     BITS_PER_LAYER,
     CHANNEL_ERROR,
     LAYER_ERROR,
+    LEVELS,
     SALIENCE,
     SALIENT_CHANNELS,
     SENSITIVITY,
@@ -54,6 +56,7 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
     views = {
         "Layers": layers_view,
         "Weights": weights_view,
+        "Levels": levels_view,
         "Channels": channels_view,
         "Sensitivity": sensitivity_view,
         "Salience": salience_view,
@@ -68,6 +71,7 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Recipe": recipe_view,
     }
     there = {
+        "Levels": not tables.levels.empty,
         "Sensitivity": not tables.sensitivity.empty,
         "Salience": not tables.salience.empty,
         "Bits": bool(record.recipe.steps),
@@ -133,6 +137,21 @@ def weights_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     mine = tables.histograms[tables.histograms.layer == layer]
     show(WEIGHT_HISTOGRAM, mine, f"{key}-weights", levels=tables.levels[tables.levels.layer == layer])
+
+
+def levels_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    mine = tables.levels[tables.levels.layer == layer]
+    show(LEVELS, mine, f"{key}-levels")
+    about_codes(mine, tables.layers[tables.layers.name == layer].note.iloc[0])
+
+
+def about_codes(levels: pd.DataFrame, note: str) -> None:
+    """How much the codes say, and what was noted of the layer."""
+    if levels.weights.sum() > 0:
+        st.caption(f"Written one by one in the shortest way, these codes would take at least {entropy_bits(levels):.2f} bits each (their entropy).")
+    if note:
+        st.caption(escaped(note[:1].upper() + note[1:] + "."))
 
 
 def channels_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -7,9 +7,9 @@ import streamlit as st
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import ModelView, WhatIf
-from pages.panels import WEIGHT_HISTOGRAM
+from pages.panels import LEVELS, WEIGHT_HISTOGRAM
 from pages.panels.numbers import percent
-from pages.parts.plainly import said
+from pages.parts.plainly import escaped, said
 from pages.parts.ranges import chooses_ranges, ranges
 from pages.parts.show import show
 from pages.parts.state import session
@@ -31,6 +31,10 @@ def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> Non
     if answer.weights < whole:
         st.caption(f"Judged on the layer's first {answer.weights:,} of {whole:,} weights, to keep up with the controls; a run judges them all.")
     show(WEIGHT_HISTOGRAM, answer.histogram, f"{key}-what-if", levels=answer.levels)
+    if answer.row.note:
+        st.caption(escaped(answer.row.note[:1].upper() + answer.row.note[1:] + "."))
+    if not answer.levels.empty and st.toggle("Show how many weights sit on each level", key=f"{key}-what-if-occupancy"):
+        show(LEVELS, answer.levels, f"{key}-what-if-levels")
     if chooses_ranges(step):
         ranges(view.reference, layer, step, data_of(recipe), f"{key}-what-if")
 

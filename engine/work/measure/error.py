@@ -41,7 +41,7 @@ class Judged:
             output_error=NAN if inputs is None else output_error(*inputs, self.compressed, self.original),
             sqnr_db=-20 * math.log10(relative) if relative > 0 else math.inf,
             largest_error=max(extreme.abs().item() for extreme in self.missed.aminmax()),
-            note=note,
+            note="; ".join(words for words in (note, stored.note()) if words),
         )
 
     def channels(self) -> pd.DataFrame:
@@ -99,4 +99,5 @@ def histogram_rows(layer: str, version: str, weight: torch.Tensor, low: float, h
 
 
 def level_rows(layer: str, stored: Stored) -> list[LevelRow]:
-    return [LevelRow(layer, value) for value in stored.levels().tolist()]
+    values, counts = stored.levels().tolist(), stored.occupancy().tolist()
+    return [LevelRow(layer, value, count) for value, count in zip(values, counts or [NAN] * len(values), strict=True)]

@@ -30,6 +30,9 @@ class WithActivations(Stored):
     def levels(self) -> torch.Tensor:
         return self.weight.levels()
 
+    def occupancy(self) -> torch.Tensor:
+        return self.weight.occupancy()
+
     def received(self, inputs: torch.Tensor) -> torch.Tensor:
         values = inputs.float()
         scale, zero = (self.scale, self.zero) if self.scale is not None else self.range_of(values)

@@ -54,6 +54,10 @@ class FourBit(Stored):
     def levels(self) -> torch.Tensor:
         return torch.tensor(sorted(TABLES[self.format])) * self.block_absmax().median().cpu()
 
+    def occupancy(self) -> torch.Tensor:
+        halves = torch.stack([self.codes >> 4, self.codes & 15], 1).flatten()[: self.shape[0] * self.shape[1]]
+        return halves.bincount(minlength=16).cpu()[torch.tensor(TABLES[self.format]).argsort(stable=True)]
+
 
 @dataclass(frozen=True)
 class RowInt8(Stored):
@@ -69,6 +73,9 @@ class RowInt8(Stored):
 
     def levels(self) -> torch.Tensor:
         return torch.arange(-127, 128) * (self.absmax.median().cpu() / 127)
+
+    def occupancy(self) -> torch.Tensor:
+        return (self.codes.flatten().int() + 127).bincount(minlength=255)
 
 
 @lru_cache

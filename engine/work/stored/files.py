@@ -25,7 +25,8 @@ from engine.work.stored.weights import Stored, restored
 MARK = "compression.json"
 DTYPES = {  # what safetensors calls them, in the order in which it writes them
     torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16", torch.float16: "F16",
-    torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.int16: "I16", torch.float8_e8m0fnu: "F8_E8M0", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 CARRIED = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*")
 

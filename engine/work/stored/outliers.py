@@ -26,6 +26,9 @@ class WithColumns(Stored):
     def levels(self) -> torch.Tensor:
         return self.weight.levels()
 
+    def occupancy(self) -> torch.Tensor:
+        return self.weight.occupancy()
+
 
 @dataclass(frozen=True)
 class MixedInt8(WithColumns):

@@ -1,9 +1,12 @@
 """Codes of b bits in whole bytes: 4-bit codes really take half a byte."""
 
+from functools import lru_cache
+
 import torch
 from torch.nn.functional import pad
 
 TOGETHER = 8  # so many codes of b bits fill b whole bytes
+TRITS = 5  # digits of base three in a byte: 3^5 = 243
 
 
 def packed_bytes(count: int, bits: int) -> int:
@@ -29,3 +32,25 @@ def unpacked(data: torch.Tensor, bits: int, count: int) -> torch.Tensor:
     for place in range(TOGETHER):
         codes[:, place] = (words >> (bits * place)) & (2**bits - 1)
     return codes.flatten()[:count]
+
+
+def packed_trits(codes: torch.Tensor) -> torch.Tensor:
+    """Codes 0, 1 and 2 (uint8, any shape) as a row of bytes, five in each, the first the lowest digit: 1.6 bits a code."""
+    flat = codes.flatten()
+    digits = pad(flat, (0, -len(flat) % TRITS)).view(-1, TRITS)
+    number = torch.zeros(len(digits), dtype=torch.uint8, device=codes.device)
+    for place in reversed(range(TRITS)):
+        number.mul_(3).add_(digits[:, place])
+    return number
+
+
+def unpacked_trits(data: torch.Tensor, count: int) -> torch.Tensor:
+    """The ``count`` codes that ``packed_trits`` put into these bytes, uint8.  (count,)"""
+    return digits_of_bytes(data.device)[data.int()].flatten()[:count]
+
+
+@lru_cache
+def digits_of_bytes(device: torch.device) -> torch.Tensor:
+    """The five digits of every byte, lowest first.  (256, 5)"""
+    numbers = torch.arange(256, device=device)
+    return torch.stack([numbers // 3**place % 3 for place in range(TRITS)], 1).to(torch.uint8)

@@ -71,6 +71,14 @@ class Stored:
         """The values a weight may take where the scale is the median one; empty when any value may be taken."""
         return torch.empty(0)
 
+    def occupancy(self) -> torch.Tensor:
+        """How many weights sit on each of ``levels()``, in any scale; empty when that is not counted."""
+        return torch.empty(0, dtype=torch.int64)
+
+    def note(self) -> str:
+        """What a person should know about how it is stored; mostly nothing."""
+        return ""
+
 
 def restored(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Stored:
     """The stored weight that ``settings()`` and ``tensors()`` came from."""
@@ -110,33 +118,32 @@ class Grid(Stored):
     bits: int
     group_size: int  # columns that share a scale, all of them where there is one a row; the last group may be shorter
     codes: torch.Tensor  # bytes, see ``packing``; code 0 is the lowest level
-    scales: torch.Tensor  # (out, groups), (out, 1) or (1, 1); float16, or float32 where float16 is too coarse
+    scales: torch.Tensor  # (out, groups), (out, 1) or (1, 1); float16, float32 where that is too coarse, or E8M0: powers of two in a byte
     # codes of zero, one for each scale: packed in ``bits``, or floats where zero lies between two codes; None: 2^(bits - 1)
     zeros: torch.Tensor | None = None
     order: torch.Tensor | None = None  # (in_,) int32: the column that stands at each place, where groups are not neighbours
+    rows: int | None = None  # rows that share a scale, where those are blocks; then there is a row of scales for each band of rows
 
     def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        weight = unpacked(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape).float()
-        for part, scale, zero in self._groups(weight):
+        weight = self.code_matrix().float()
+        for part, scale, zero in groups_of(weight, self.group_size, self.per_row(self.scales.float()), self.per_row(self.zero_codes().float())):
             part.sub_(zero).mul_(scale)
         if self.order is not None:
             weight = weight[:, self.order.argsort()]
         return weight.to(dtype)
 
-    def _groups(self, weight: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Views of the whole groups, then of the shorter last ones, with their scale and zero code.  (out, groups, width), (out, groups, 1) x 2"""
-        scales, zeros = self.scales.float().unsqueeze(-1), self.zero_codes().float().unsqueeze(-1)
-        whole = self.shape[1] // self.group_size
-        edge = whole * self.group_size
-        if whole:
-            yield weight[:, :edge].unflatten(1, (whole, -1)), scales[:, :whole], zeros[:, :whole]
-        if edge < self.shape[1]:
-            yield weight[:, edge:].unsqueeze(1), scales[:, whole:], zeros[:, whole:]
+    def code_matrix(self) -> torch.Tensor:
+        """(out, in_) uint8, in the order in which they are stored"""
+        return unpacked(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape)
+
+    def per_row(self, params: torch.Tensor) -> torch.Tensor:
+        """A row of scales for each row of the weight, or one for all."""
+        return params if self.rows is None else params.repeat_interleave(self.rows, 0)[: self.shape[0]]
 
     def zero_codes(self) -> torch.Tensor:
         """The code that means zero, for each scale.  (out, groups) as ``scales``"""
         if self.zeros is None:
-            return torch.full_like(self.scales, 2 ** (self.bits - 1))
+            return torch.full(self.scales.shape, 2 ** (self.bits - 1), device=self.scales.device)
         if self.zeros.is_floating_point():
             return self.zeros
         return unpacked(self.zeros, self.bits, self.scales.numel()).view(self.scales.shape)
@@ -146,6 +153,9 @@ class Grid(Stored):
         middle = int(flat.argsort()[len(flat) // 2])
         zero = self.zero_codes().flatten()[middle].float()
         return (torch.arange(2**self.bits, device=flat.device) - zero) * flat[middle]
+
+    def occupancy(self) -> torch.Tensor:
+        return self.code_matrix().flatten().bincount(minlength=2**self.bits)
 
 
 @dataclass(frozen=True)
@@ -161,3 +171,19 @@ class Turned(Stored):
 
     def levels(self) -> torch.Tensor:
         return self.columns.levels()
+
+    def occupancy(self) -> torch.Tensor:
+        return self.columns.occupancy()
+
+
+def groups_of(weight: torch.Tensor, width: int, *params: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Views of the whole groups, then of the shorter last ones, each with its params.
+
+    (out, in_), (out, groups) each -> (out, groups, width), (out, groups, 1) each
+    """
+    whole, in_ = weight.shape[1] // width, weight.shape[1]
+    edge = whole * width
+    if whole:
+        yield weight[:, :edge].unflatten(1, (whole, -1)), *(each[:, :whole, None] for each in params)
+    if edge < in_:
+        yield weight[:, edge:].unsqueeze(1), *(each[:, whole:, None] for each in params)

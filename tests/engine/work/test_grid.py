@@ -1,5 +1,7 @@
 """Even grids: what rounding may and may not do."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,10 @@ from hypothesis import strategies as st
 from torch.ao.quantization import PerChannelMinMaxObserver
 
 from engine.catalog.quantization import RoundToNearest
+from engine.work.layers import Layer
+from engine.work.methods import plan
 from engine.work.methods.quantization.grid import stored_grid
+from engine.work.methods.quantization.ranges import saturation
 from engine.work.stored.packing import unpacked
 from tests.techniques import NARROW, RANGES, ROUNDING, named
 
@@ -201,6 +206,111 @@ def test_a_percentile_that_is_zero_clips_nothing(scheme):
     weight[0, 3] = 0.3
     result = rounded(weight, range="percentile", percentile=50, scheme=scheme)
     assert torch.equal(result, rounded(weight, scheme=scheme)) and result[0, 3].item() == pytest.approx(0.3, rel=0.1)
+
+
+@given(weights(), st.sampled_from(["symmetric", "asymmetric"]), st.sampled_from([0.5, 1.0, 2.0, 20.0]))
+def test_a_multiple_of_the_rms_is_the_range_up_to_the_widest_weight(weight, scheme, multiple):
+    reach = multiple * weight.square().mean(1, keepdim=True).sqrt()
+    clipped = weight.clamp(-reach, reach)
+    how = {"granularity": "channel", "scheme": scheme}
+    same = stored_grid(weight, RoundToNearest(range="rms", rms_multiple=multiple, **how))
+    torch.testing.assert_close(same.scales.float(), stored_grid(clipped, RoundToNearest(**how)).scales.float(), rtol=2 * HALF, atol=0)
+
+
+def merged_divergence(counts: list[float], kept: int, levels: int) -> float:
+    """TensorRT's, bin by bin: those beyond go into the last one; each level's weights are spread over its bins that hold any."""
+    p, q = counts[:kept], []
+    p[-1] += sum(counts[kept:])
+    for level in range(levels):
+        part = counts[level * kept // levels : (level + 1) * kept // levels]
+        filled = sum(number > 0 for number in part)
+        q += [sum(part) / filled if number else 0.0 for number in part]
+    p, q = ([number / sum(each) for number in each] for each in (p, q))
+    return sum(a * math.log(a / max(b, 1e-9)) for a, b in zip(p, q, strict=True) if a)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_entropy_range_is_the_threshold_that_loses_least_information(bits):
+    weight = torch.distributions.StudentT(2.0).sample((1, 4096)).clamp(-30, 30)
+    levels, largest = 2 ** (bits - 1), weight.abs().max().item()
+    counts = weight.abs().flatten().mul(16 * levels / largest).long().clamp(max=16 * levels - 1).bincount(minlength=16 * levels).tolist()
+    lost = [merged_divergence([float(number) for number in counts], kept * levels, levels) for kept in range(1, 17)]
+    assert saturation(weight[None], levels).item() == pytest.approx(largest * (lost.index(min(lost)) + 1) / 16)
+
+
+@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
+def test_entropy_saturates_where_a_few_weights_stand_apart(scheme):
+    weight = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))
+    weight[:, 7] = 100.0
+    how = {"granularity": "channel", "scheme": scheme}
+    widest, saturated = (stored_grid(weight, RoundToNearest(range=reach, **how)) for reach in ("absmax", "entropy"))
+    assert (saturated.scales < widest.scales / 2).all() and saturated.dense().max() < 60
+
+
+@given(weights(), st.sampled_from(["symmetric", "asymmetric"]))
+def test_groups_too_small_for_a_histogram_keep_their_widest_weight(weight, scheme):
+    for how in ({"bits": 4}, {"bits": 8, "granularity": "channel"}):
+        assert torch.equal(rounded(weight, range="entropy", scheme=scheme, **how), rounded(weight, scheme=scheme, **how))
+
+
+# --- blocks and input channels ------------------------------------------------------------------------------------------
+
+
+def in_block(weight, rows, columns, **how):
+    return stored_grid(weight, RoundToNearest(granularity="block", block_rows=rows, block_columns=columns, **how))
+
+
+@given(weights(), st.sampled_from(["symmetric", "asymmetric"]), st.sampled_from([1, 3, 32]))
+def test_blocks_of_one_row_are_groups(weight, scheme, columns):
+    assert torch.equal(in_block(weight, 1, columns, scheme=scheme).dense(), rounded(weight, group_size=columns, scheme=scheme))
+
+
+@given(weights(), st.sampled_from(["symmetric", "asymmetric"]))
+def test_a_block_of_everything_is_the_tensor_and_one_column_an_input_channel(weight, scheme):
+    assert torch.equal(in_block(weight, 65536, 65536, scheme=scheme).dense(), rounded(weight, granularity="tensor", scheme=scheme))
+    by_column = rounded(weight, granularity="input-channel", scheme=scheme)
+    assert torch.equal(in_block(weight, 65536, 1, scheme=scheme).dense(), by_column)
+    assert torch.equal(by_column, rounded(weight.T.contiguous(), granularity="channel", scheme=scheme).T)
+
+
+@given(weights(), st.integers(1, 8), st.integers(1, 70), st.sampled_from(["absmax", "mse", "rms"]))
+def test_each_block_is_rounded_like_a_matrix_of_its_own(weight, rows, columns, reach):
+    stored = in_block(weight, rows, columns, range=reach)
+    bands = [[rounded(block.contiguous(), granularity="tensor", range=reach) for block in band.split(columns, 1)] for band in weight.split(rows)]
+    # a least-squares range between two equally good ones may fall either way
+    due = torch.cat([torch.cat(band, 1) for band in bands])
+    torch.testing.assert_close(stored.dense(), due, rtol=1e-6, atol=(0.02 if reach == "mse" else 1e-6) * weight.abs().max().item())
+    assert stored.scales.shape == (-(-len(weight) // rows), -(-weight.shape[1] // columns))
+
+
+def test_a_convolutions_input_channel_comes_with_its_whole_kernel():
+    layer = Layer("conv", "conv2d", (6, 4, 3, 3), 4, "")
+    channel = plan(RoundToNearest(granularity="input-channel"), [layer])["conv"]
+    block = plan(RoundToNearest(granularity="block", block_rows=2, block_columns=3), [layer])["conv"]
+    weight = torch.randn(6, 36, generator=torch.Generator().manual_seed(0))
+    assert stored_grid(weight, channel).scales.shape == (1, 4) and stored_grid(weight, block).scales.shape == (3, 2)
+    turned = weight.view(6, 4, 9).transpose(0, 1).reshape(4, 54)
+    due = rounded(turned, granularity="channel").view(4, 6, 9).transpose(0, 1).reshape(6, 36)
+    assert torch.equal(stored_grid(weight, channel).dense(), due)
+
+
+# --- fixed point --------------------------------------------------------------------------------------------------------
+
+
+@given(weights(), st.integers(2, 8), st.sampled_from(["symmetric", "asymmetric"]))
+def test_fixed_point_scales_are_the_next_power_of_two_in_one_byte(weight, bits, scheme):
+    free, fixed = (stored_grid(weight, RoundToNearest(bits=bits, scheme=scheme, scales=scales)) for scales in ("free", "power-of-two"))
+    scales = fixed.scales.float()
+    assert fixed.scales.itemsize == 1 and (scales.frexp().mantissa == 0.5).all()
+    apart = scales / free.scales.float()
+    assert ((apart >= 1 - HALF * 2) & (apart < 2 + HALF * 4)).all()
+
+
+@few
+@given(weights(), st.integers(2, 8))
+def test_fixed_point_is_off_by_at_most_half_a_step(weight, bits):
+    stored = stored_grid(weight, RoundToNearest(bits=bits, scales="power-of-two"))
+    assert ((stored.dense() - weight).abs() <= 0.5 * steps(stored) * (1 + 1e-6)).all()
 
 
 # --- against torch's own ------------------------------------------------------------------------------------------------

@@ -73,6 +73,14 @@ def test_levels_are_values_that_a_weight_takes(how):
         assert all((stored.levels() - value).abs().min() < 1e-3 for value in stored.dense().flatten())
 
 
+@each_technique
+def test_every_weight_sits_on_one_of_the_levels(how):
+    stored = compress(how, weight_of((33, 352)))
+    levels, counts = stored.levels(), stored.occupancy()
+    assert len(levels) == len(counts) and (levels.diff() >= 0).all()
+    assert not len(counts) or counts.sum() == 33 * 352
+
+
 def test_a_16_bit_weight_kept_as_it_is_has_16_bits():
     for dtype in (torch.bfloat16, torch.float16):
         stored = Dense((48, 172), weight_of((48, 172)).to(dtype))

@@ -40,7 +40,7 @@ def histogram(bins: int = 40, spread: float = 0.1) -> pd.DataFrame:
 
 
 def levels(number: int) -> pd.DataFrame:
-    return table([LevelRow(LAYER, float(value)) for value in np.linspace(-0.4, 0.4, number)], LevelRow)
+    return table([LevelRow(LAYER, float(value), round(1000 * np.exp(-20 * value**2))) for value in np.linspace(-0.4, 0.4, number)], LevelRow)
 
 
 def channels(number: int = 64, worst: int = 17) -> pd.DataFrame:

@@ -21,6 +21,7 @@ TABLES = {
     "LAYER_ERROR": tables.layers(),
     "LAYER_ERROR_SIDE_BY_SIDE": tables.labelled(tables.layers(), "GPTQ", "AWQ"),
     "OBSERVERS": tables.ranges(),
+    "LEVELS": tables.levels(16),
     "ONE_LAYER_SIDE_BY_SIDE": tables.labelled(tables.histogram(), "GPTQ", "AWQ", "NF4"),
     "OUTLIER_COLUMNS": tables.outliers(),
     "ONE_GROUP": tables.group(),

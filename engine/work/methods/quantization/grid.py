@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.catalog.formats import Scaled
 from engine.catalog.quantization import RoundToNearest
+from engine.work.methods.quantization.ranges import bounds
 from engine.work.stored.packing import packed
+from engine.work.stored.tabled import powers_of_two
 from engine.work.stored.weights import Grid
 
 SHRINKS = 40  # ranges tried by least squares, from the full one down to 30 %
@@ -56,45 +59,19 @@ def squared_error(groups: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor,
     return sum((dequantize(quantize(part, scale, zero, levels), scale, zero) - part).square_().sum(-1, keepdim=True) for part in parts)
 
 
-def bounds(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lowest and highest value the grid should reach, at most and at least zero."""
-    low, high = groups.amin(-1, keepdim=True).clamp(max=0), groups.amax(-1, keepdim=True).clamp(min=0)
-    if how.scheme == "symmetric":
-        high = torch.maximum(-low, high)
-        low = -high
-    if how.range != "percentile":
-        return low, high
-    inner_low, inner_high = percentiles(groups, how)
-    empty = inner_low == inner_high  # most weights are zero: clipping would leave nothing
-    return torch.where(empty, low, inner_low), torch.where(empty, high, inner_high)
-
-
-def percentiles(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
-    """The range that holds the asked share of each group's weights, around zero."""
-    share = how.percentile / 100
-    if how.scheme == "symmetric":
-        high = quantile(groups.abs(), share)
-        return -high, high
-    return quantile(groups, (1 - share) / 2).clamp(max=0), quantile(groups, (1 + share) / 2).clamp(min=0)
-
-
-def quantile(groups: torch.Tensor, share: float) -> torch.Tensor:
-    """The value that a share of each group's weights stays below, between neighbours in proportion.
-
-    ``torch.quantile`` refuses more than 16 million values.
-    """
-    place = share * (groups.shape[-1] - 1)
-    below = groups.kthvalue(int(place) + 1, dim=-1, keepdim=True).values
-    above = groups.kthvalue(min(int(place) + 2, groups.shape[-1]), dim=-1, keepdim=True).values
-    return torch.lerp(below, above, place - int(place))
-
-
 def qparams_of(low: torch.Tensor, high: torch.Tensor, levels: Levels, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
     width = high if how.scheme == "symmetric" else high - low
-    scale = storable(width / levels.reach)
+    scale = width / levels.reach
+    scale = storable(scale) if how.scales == "free" else next_power_of_two(scale)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # a group of zeros: any scale gives zeros
     zero = torch.zeros_like(scale) if how.scheme == "symmetric" else (-low / scale).round().clamp(levels.lowest, levels.highest)
     return scale, zero
+
+
+def next_power_of_two(scale: torch.Tensor) -> torch.Tensor:
+    """The least that is not smaller: fixed-point numbers that hold the whole range."""
+    mantissa, exponent = scale.frexp()  # mantissa from 1/2 up to 1
+    return powers_of_two(exponent - (mantissa == 0.5).int()).float()
 
 
 def storable(scale: torch.Tensor) -> torch.Tensor:
@@ -104,6 +81,10 @@ def storable(scale: torch.Tensor) -> torch.Tensor:
     """
     half = scale.half().float()
     return torch.where((half - scale).abs() <= scale * 2**-10, half, scale)
+
+
+def kept_scales(scales: torch.Tensor, how: RoundToNearest) -> torch.Tensor:
+    return as_stored(scales) if how.scales == "free" else scales.to(torch.float8_e8m0fnu)
 
 
 def as_stored(scales: torch.Tensor) -> torch.Tensor:
@@ -120,20 +101,27 @@ def dequantize(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> 
     return codes.sub(zero).mul_(scale)
 
 
-def group_width(how: RoundToNearest, in_: int) -> int:
+def group_width(how: RoundToNearest | Scaled, in_: int) -> int:
     """Columns that share a scale."""
-    return min(how.group_size, in_) if how.granularity == "group" else in_
+    widths = {"group": how.group_size, "input-channel": 1, "block": getattr(how, "block_columns", 0)}
+    return min(widths.get(how.granularity, in_), in_)
 
 
-def grouped(weight: torch.Tensor, how: RoundToNearest) -> list[torch.Tensor]:
+def shared_rows(how: RoundToNearest, out: int) -> int | None:
+    """Rows that share a scale, where those are blocks."""
+    return {"input-channel": out, "block": min(how.block_rows, out)}.get(how.granularity)
+
+
+def grouped(weight: torch.Tensor, how: RoundToNearest | Scaled) -> list[torch.Tensor]:
     """The weight cut into groups that share a scale: whole ones, and the shorter last group of each row if there is one.
 
     (out, in_) -> (out, groups, width) each
     """
-    if how.granularity == "tensor":
-        return [weight.reshape(1, 1, -1)]
+    return [weight.reshape(1, 1, -1)] if how.granularity == "tensor" else cut(weight, group_width(how, weight.shape[1]))
+
+
+def cut(weight: torch.Tensor, width: int) -> list[torch.Tensor]:
     out, in_ = weight.shape
-    width = group_width(how, in_)
     edge = in_ // width * width
     parts = [weight[:, :edge].reshape(out, -1, width)]
     return parts + ([weight[:, edge:].unsqueeze(1)] if edge < in_ else [])
@@ -145,21 +133,43 @@ def stored_grid(weight: torch.Tensor, how: RoundToNearest) -> Grid:
 
 
 def qparams_of_weight(weight: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and zero codes, (out, groups) each or (1, 1) for the whole tensor; chosen for some rows at a time."""
-    params = [[choose_qparams(part, how) for part in grouped(rows, how)] for rows in by_rows(weight, how)]
+    """Scales and zero codes, (out, groups) each, (bands, blocks), or (1, 1) for the whole tensor; chosen for some rows at a time."""
+    rows = shared_rows(how, len(weight))
+    pieces = blocks(weight, rows, group_width(how, weight.shape[1])) if rows else [grouped(piece, how) for piece in by_rows(weight, how)]
+    params = [[choose_qparams(part, how) for part in piece] for piece in pieces]
     return tuple(torch.cat([torch.cat([each[kind].squeeze(-1) for each in row], dim=1) for row in params]) for kind in (0, 1))
+
+
+def blocks(weight: torch.Tensor, rows: int, columns: int) -> list[list[torch.Tensor]]:
+    """The weight cut into blocks, each laid out as a group: some bands of rows at a time, then the lower last one if there is one.
+
+    (out, in_) -> (bands, blocks, rows * columns) each
+    """
+    whole = len(weight) // rows * rows
+    bands = [*weight[:whole].unflatten(0, (-1, rows)).split(max(1, ROWS_AT_ONCE // rows)), weight[whole:].unsqueeze(0)]
+    return [across(band, columns) for band in bands if band.numel()]
+
+
+def across(bands: torch.Tensor, columns: int) -> list[torch.Tensor]:
+    """Whole blocks of bands of rows, then the narrower last ones.  (bands, rows, in_) -> (bands, blocks, rows * columns) each"""
+    edge = bands.shape[2] // columns * columns
+    parts = [bands[..., :edge].unflatten(2, (-1, columns)).transpose(1, 2).flatten(2), bands[..., edge:].flatten(1).unsqueeze(1)]
+    return [part for part in parts if part.numel()]
 
 
 def stored_codes(weight: torch.Tensor, how: RoundToNearest, scales: torch.Tensor, zeros: torch.Tensor) -> Grid:
     """The nearest codes on a grid that is given, packed."""
-    pieces = zip(*(by_rows(each, how) for each in (weight, scales, zeros)), strict=True)
+    rows = shared_rows(how, len(weight))
+    spread = [each.repeat_interleave(rows, 0)[: len(weight)] if rows else each for each in (scales, zeros)]
+    pieces = zip(*(by_rows(each, how) for each in (weight, *spread)), strict=True)
     return Grid(
         shape=tuple(weight.shape),
         bits=how.bits,
         group_size=group_width(how, weight.shape[1]),
         codes=torch.cat([packed(codes_of(*piece, how), how.bits) for piece in pieces]),
-        scales=as_stored(scales),
+        scales=kept_scales(scales, how),
         zeros=packed(zeros.to(torch.uint8), how.bits) if how.scheme == "asymmetric" else None,
+        rows=rows,
     )
 
 

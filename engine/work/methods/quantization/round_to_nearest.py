@@ -3,26 +3,43 @@
 import torch
 
 from engine.catalog.quantization import RoundToNearest
-from engine.work.methods.quantization.grid import group_width, stored_grid
-from engine.work.methods.stages import blueprint, compress, sketch
+from engine.work.layers import Layer
+from engine.work.methods.quantization.grid import group_width, shared_rows, stored_grid
+from engine.work.methods.stages import blueprint, compress, plan, sketch
 from engine.work.stored.packing import packed_bytes
 from engine.work.stored.weights import Grid
+from engine.work.trial import Trial
 
 compress.register(RoundToNearest, lambda how, weight: stored_grid(weight, how))
 
 
+@plan.register
+def _(how: RoundToNearest, layers: list[Layer], trial: Trial | None = None) -> dict[str, RoundToNearest]:
+    """Input channels become columns: of a convolution, each is as many as its kernel has places."""
+    return {layer.name: in_columns(how, layer) for layer in layers}
+
+
+def in_columns(how: RoundToNearest, layer: Layer) -> RoundToNearest:
+    out, in_ = layer.matrix_shape
+    kernel = in_ // layer.shape[1]
+    if how.granularity == "input-channel":
+        return how.model_copy(update={"granularity": "block", "block_rows": out, "block_columns": kernel})
+    return how.model_copy(update={"block_columns": how.block_columns * kernel}) if how.granularity == "block" else how
+
+
 @blueprint.register
 def _(how: RoundToNearest, shape: tuple[int, int]) -> Grid:
-    """With float16 scales; weights so small or large that float32 is needed take 2 bytes more a scale."""
+    """With float16 scales where they are free; weights so small or large that float32 is needed take 2 bytes more a scale."""
     out, in_ = shape
-    width = group_width(how, in_)
-    scales = (1, 1) if how.granularity == "tensor" else (out, -(-in_ // width))
+    width, rows = group_width(how, in_), shared_rows(how, out)
+    scales = (1, 1) if how.granularity == "tensor" else (-(-out // (rows or 1)), -(-in_ // width))
     zeros = packed_bytes(scales[0] * scales[1], how.bits)
     return Grid(
         shape=shape,
         bits=how.bits,
         group_size=width,
         codes=sketch(packed_bytes(out * in_, how.bits), dtype=torch.uint8),
-        scales=sketch(*scales, dtype=torch.float16),
+        scales=sketch(*scales, dtype=torch.float16 if how.scales == "free" else torch.float8_e8m0fnu),
         zeros=sketch(zeros, dtype=torch.uint8) if how.scheme == "asymmetric" else None,
+        rows=rows,
     )
