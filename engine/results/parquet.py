@@ -59,12 +59,12 @@ def packed(frame: pd.DataFrame) -> bytes:
 
 
 def unpacked(content: bytes, row: type) -> pd.DataFrame:
-    """Raises ValueError when columns without a default are missing, or others are there. Those with one may have come later than the run."""
+    """Raises ValueError when a column is missing, but for those with a default where no other has come instead: they are younger than the run."""
     frame = pq.read_table(io.BytesIO(content), page_checksum_verification=True).to_pandas()
     absent = [field for field in fields(row) if field.name not in frame]
     strange = set(frame) - {field.name for field in fields(row)}
-    if strange or any(field.default is MISSING for field in absent):
-        raise ValueError(f"columns {sorted(strange)} are not ours, or some of ours are missing")
+    if absent and (strange or any(field.default is MISSING for field in absent)):
+        raise ValueError(f"columns {[field.name for field in absent]} are missing")
     frame = frame.assign(**{field.name: field.default for field in absent})
     return frame.assign(**{field.name: tuples(frame[field.name]) for field in fields(row) if get_origin(field.type) is tuple})
 
