@@ -49,5 +49,5 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def placed(inputs: dict[str, torch.Tensor], model: nn.Module, device: torch.device | str) -> dict[str, torch.Tensor]:
     """Inputs where the model is, and what is no whole number in the precision it computes in."""
-    dtype = next(model.parameters()).dtype
+    dtype = next((parameter.dtype for parameter in model.parameters()), None)
     return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
