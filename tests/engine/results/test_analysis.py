@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.results.analysis import comparable, comparison, layers_side_by_side, pareto_front, trade_off, worst_layer
-from engine.results.tables import LayerRow, Tables, table
+from engine.results.analysis import comparable, comparison, entropy_bits, layers_side_by_side, pareto_front, trade_off, worst_layer
+from engine.results.tables import LayerRow, LevelRow, Tables, table
 from tests.runs import PROTOCOL, done, layer, record, scores, tables
 
 few = st.integers(0, 5)  # few values, so that ties happen
@@ -137,3 +137,9 @@ def test_layers_side_by_side_are_all_layers_under_their_labels():
 
 def test_no_layers_side_by_side_are_an_empty_table_with_the_same_columns():
     assert list(layers_side_by_side({}).columns) == list(layers_side_by_side({"a": tables()}).columns)
+
+
+def test_codes_need_at_least_their_entropy():
+    even, one = ([LevelRow("a", float(value), weights) for value, weights in enumerate(each)] for each in ((5, 5, 5, 5), (20, 0, 0)))
+    assert entropy_bits(table(even, LevelRow)) == 2.0 and entropy_bits(table(one, LevelRow)) == 0.0
+    assert entropy_bits(table([LevelRow("a", 0.0, 3), LevelRow("a", 1.0, 1)], LevelRow)) == pytest.approx(0.811278)
