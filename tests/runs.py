@@ -72,7 +72,7 @@ def tables(*layers: LayerRow) -> Tables:
         layers=table(layers or (layer(), layer("conv", (8, 3, 5, 5), output_error=0.25)), LayerRow),
         channels=table([ChannelRow("conv", 0, -1.0, 1.0, 0.5)], ChannelRow),
         histograms=table([HistogramRow("conv", "original", -1.0, 1.0, 7)], HistogramRow),
-        levels=table([LevelRow("conv", -0.5)], LevelRow),
+        levels=table([LevelRow("conv", -0.5, 7)], LevelRow),
         ledger=table([LedgerRow("", "file headers", 8)], LedgerRow),
         samples=table([SampleRow("déjà", "vu\n", "→ 😀")], SampleRow),
         searches=table([SearchRow("conv", "norm", 0.5, 0.25, True)], SearchRow),

@@ -188,4 +188,4 @@ def most_flattened(surfaces: pd.DataFrame) -> str:
 def entropy_bits(levels: pd.DataFrame) -> float:
     """Least bits that any lossless code needs for one of a layer's codes.  Rows of LevelRow for one layer"""
     shares = levels.weights[levels.weights > 0] / levels.weights.sum()
-    return float(-(shares * np.log2(shares)).sum())
+    return float((shares * np.log2(1 / shares)).sum())

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.results.analysis import comparable, comparison, layers_side_by_side, most_flattened, pareto_front, trade_off, worst_layer
-from engine.results.tables import LayerRow, SurfaceRow, Tables, table
+from engine.results.analysis import comparable, comparison, entropy_bits, layers_side_by_side, most_flattened, pareto_front, trade_off, worst_layer
+from engine.results.tables import LayerRow, LevelRow, SurfaceRow, Tables, table
 from tests.runs import PROTOCOL, done, layer, record, scores, tables
 
 few = st.integers(0, 5)  # few values, so that ties happen
@@ -157,3 +157,9 @@ def test_the_input_that_the_scales_brought_down_most_comes_first():
 
 def test_where_nothing_was_scaled_the_input_that_stands_out_most_comes_first():
     assert most_flattened(surfaces(calm=(4.0,), wild=(90.0,))) == "wild" and most_flattened(surfaces()) == ""
+
+
+def test_codes_need_at_least_their_entropy():
+    even, one = ([LevelRow("a", float(value), weights) for value, weights in enumerate(each)] for each in ((5, 5, 5, 5), (20, 0, 0)))
+    assert entropy_bits(table(even, LevelRow)) == 2.0 and entropy_bits(table(one, LevelRow)) == 0.0
+    assert entropy_bits(table([LevelRow("a", 0.0, 3), LevelRow("a", 1.0, 1)], LevelRow)) == pytest.approx(0.811278)
