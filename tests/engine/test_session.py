@@ -345,11 +345,11 @@ def test_a_killed_worker_fails_its_run_and_nothing_else(session, recipe):
 
 def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(session, recipe, home):
     text = str(home / "text.txt")
-    shown = {"text": text, "samples": 2000, "context": 32}  # some seconds a block
-    asked = recipe(steps=[{"technique": "gptq", "group_size": 4}], calibration=shown)
+    shown = {"text": text, "samples": 100, "context": 32}
+    asked, worker = recipe(steps=[{"technique": "gptq", "group_size": 4}], calibration=shown), pids(session)["run"]
     run = session.submit(asked).id
     wait_for(lambda: blocks_kept(asked.key()) or session.record(run).status in FINISHED)
-    kill(pids(session)["run"])
+    kill(worker)
     failed = ended(session, run)
     assert failed.status == "failed" and session.kept(failed)
     again = ended(session, session.submit(asked).id)
