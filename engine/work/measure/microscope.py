@@ -11,9 +11,12 @@ import torch
 from engine.results.lessons import Code
 from engine.work.stored.activations import WithActivations
 from engine.work.stored.blockwise import TABLES, FourBit, RowInt8
+from engine.work.stored.codebook import Shared
+from engine.work.stored.floats import Float8
 from engine.work.stored.outliers import ScaledColumns, WithColumns
 from engine.work.stored.packing import unpacked
-from engine.work.stored.weights import Grid, Stored
+from engine.work.stored.tabled import Tabled
+from engine.work.stored.weights import Grid, Stored, Turned
 
 NEIGHBOURS = 32  # shown around a weight
 
@@ -37,17 +40,54 @@ def found(stored: Stored, row: int, column: int) -> Found:
 def _(stored: Grid, row: int, column: int) -> Found:
     out, in_ = stored.shape
     place = column if stored.order is None else int((stored.order == column).nonzero())
-    at = (row % stored.scales.shape[0], place // stored.group_size if stored.scales.shape[1] > 1 else 0)
+    tall = stored.rows or (1 if len(stored.scales) > 1 else out)
+    at = (row // tall, place // stored.group_size if stored.scales.shape[1] > 1 else 0)
     first = at[1] * stored.group_size
     width = min(stored.group_size, in_ - first)
-    code, scale, zero = int(grid_codes(stored, row)[place]), float(stored.scales[at]), float(stored.zero_codes()[at])
+    code, scale, zero = int(codes_of_row(stored, row)[place]), float(stored.scales.float()[at]), float(stored.zero_codes().float()[at])
     places = torch.arange(*window(place - first, width)) + first
     return Found(
         torch.full_like(places, row),
         places if stored.order is None else stored.order[places].long(),
-        Code(code, stored.bits, scale, code - zero, zero, width if len(stored.scales) > 1 or out == 1 else out * in_),
+        Code(code, stored.bits, scale, code - zero, zero, width * min(tall, out - at[0] * tall)),
         (torch.arange(2**stored.bits) - zero) * scale,
     )
+
+
+@found.register
+def _(stored: Tabled, row: int, column: int) -> Found:
+    out, in_ = stored.shape
+    at = (row % len(stored.scales), column // stored.group_size if stored.scales.shape[1] > 1 else 0)
+    first = at[1] * stored.group_size
+    width = min(stored.group_size, in_ - first)
+    code, scale, table = int(stored.code_row()[row * in_ + column]), float(stored.scales.float()[at]), stored.values()
+    places = torch.arange(*window(column - first, width)) + first
+    seen = Code(code, stored.bits, scale, float(table[code]), shared_by=width if len(stored.scales) > 1 or out == 1 else out * in_)
+    return Found(torch.full_like(places, row), places, seen, table.sort().values * scale)
+
+
+@found.register
+def _(stored: Shared, row: int, column: int) -> Found:
+    """A book's values stand as they are: they are the levels, beside a scale of 1."""
+    out, in_ = stored.shape
+    book, code = stored.books[row // stored.rows if len(stored.books) > 1 else 0], int(stored.indices()[row * in_ + column])
+    rows = min(stored.rows, out - row // stored.rows * stored.rows) if len(stored.books) > 1 else out
+    return Found(*beside(row, column, in_), Code(code, stored.bits, 1.0, float(book[code]), shared_by=rows * in_), book)
+
+
+@found.register
+def _(stored: Float8, row: int, column: int) -> Found:
+    out, in_ = stored.shape
+    scale = 1.0 if stored.scales is None else float(stored.scales[row % len(stored.scales), 0])
+    code, number = int(stored.numbers.view(torch.uint8)[row, column]), float(stored.numbers[row, column])
+    shared_by = in_ if stored.scales is not None and len(stored.scales) > 1 else out * in_
+    return Found(*beside(row, column, in_), Code(code, 8, scale, number, shared_by=shared_by), stored.finite_numbers().sort().values * scale)
+
+
+@found.register
+def _(stored: Turned, row: int, column: int) -> Found:
+    turned = found(stored.columns, column, row)
+    return replace(turned, rows=turned.columns, columns=turned.rows)
 
 
 @found.register
@@ -95,7 +135,7 @@ def _(stored: ScaledColumns) -> torch.Tensor:
     return factors
 
 
-def grid_codes(stored: Grid, row: int) -> torch.Tensor:
+def codes_of_row(stored: Grid, row: int) -> torch.Tensor:
     """Codes of one row, in the order of storage.  (in_,) uint8; only the bytes that hold them are unpacked"""
     begin, in_ = row * stored.shape[1], stored.shape[1]
     word = begin // 8  # eight codes fill whole bytes

@@ -184,6 +184,8 @@ def test_a_weight_stands_among_its_neighbours_on_the_levels_of_its_group(archite
 @pytest.mark.parametrize("shape", [(33, 352), (7, 13), (1, 5)], ids=str)
 def test_every_setting_is_explained(how, shape):
     stored = compress(how, torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+    if isinstance(stored, Dense):
+        return  # a longer or shorter number has no code that says more than its value
     for row, column in ((0, 0), (shape[0] - 1, shape[1] - 1), (shape[0] // 2, shape[1] // 2)):
         seen = found(stored, row, column)
         assert seen.code.scale * seen.code.level == pytest.approx(stored.dense()[row, column].item(), rel=1e-5, abs=1e-8)
