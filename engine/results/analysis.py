@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from engine.recipe import Recipe
 from engine.results.record import RunRecord, Scores, Summary
 from engine.results.tables import LayerRow, Tables, table
 
@@ -136,6 +137,17 @@ def conditions(summaries: list[Summary]) -> dict[str, list]:
 def distinct(values: list) -> list[str]:
     """In order of appearance. None counts: the same measure with a context and without one is not the same."""
     return list(dict.fromkeys("none" if value is None else str(value) for value in values))
+
+
+def latest_alike(records: Iterable[RunRecord], recipe: Recipe) -> RunRecord | None:
+    """The latest finished run of the same technique on the same model and task: its costs tell most about the next one's."""
+    steps = [step.technique for step in recipe.steps]
+    alike = (
+        each
+        for each in records
+        if each.summary and (each.recipe.model, each.recipe.task, each.recipe.device) == (recipe.model, recipe.task, recipe.device)
+    )
+    return next((each for each in alike if [step.technique for step in each.recipe.steps] == steps and steps), None)
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------

@@ -59,7 +59,8 @@ class Forecast:
     size_bytes: int  # of the files to be written; exact unless weights are so small or large that scales need float32
     bits_per_weight: float
     compression: float
-    seconds: float
+    seconds: float  # within a factor of two, as memory
+    peak_rss_bytes: float  # most main memory of the working process at once
     layers: int  # to be compressed
     at_least: bool = False  # whether data may add to the size
     at_most: bool = False  # whether the weights may take from it, by being coded shorter

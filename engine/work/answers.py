@@ -4,7 +4,6 @@ import os
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 
@@ -15,13 +14,14 @@ from engine.recipe import Recipe
 from engine.results.answers import Forecast, LayerView, ModelView, Ranges, WhatIf
 from engine.results.tables import HistogramRow, LayerRow, LevelRow, ObserverRow, SpectrumRow, table
 from engine.work.calibration import Fold, Seen, Stream
+from engine.work.costs import Job, cost_of
 from engine.work.layers import Layer, blocks_of, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.spectrum import spectrum
 from engine.work.methods import blueprint, compress, plan, scales_for
 from engine.work.methods.quantization.observers import observer_rows
 from engine.work.models import resolve
-from engine.work.opened import Opened, compute_place, opened
+from engine.work.opened import Opened, opened
 from engine.work.quiet import ready
 from engine.work.stored.files import file_bytes
 from engine.work.stored.weights import Stored
@@ -34,6 +34,7 @@ LAYERS_AT_HAND = 8
 MODELS_AT_HAND = 3
 LOOKS_AT_HAND = 2
 _models: OrderedDict[tuple, Opened] = OrderedDict()
+_opening: dict[tuple, float] = {}  # seconds that it took
 _spectra: dict[tuple, object] = {}
 _seen: OrderedDict[tuple, Seen | None] = OrderedDict()
 _looks: OrderedDict[tuple, "Look"] = OrderedDict()
@@ -44,7 +45,9 @@ def at_hand(reference: str) -> tuple[tuple, Opened]:
     folder = resolve(reference)
     key = (reference, folder.revision)
     if key not in _models:
+        began = time.perf_counter()
         _models[key] = opened(folder, torch.device("cpu"), torch.float32)
+        _opening[key] = time.perf_counter() - began
         while len(_models) > MODELS_AT_HAND:
             _models.popitem(last=False)
     _models.move_to_end(key)
@@ -204,25 +207,27 @@ def seen_by(key: tuple, at: Opened, layer: str, asked: Recipe) -> Seen:
     return _seen[mine]
 
 
-def forecast(recipe: dict) -> Forecast:
-    """Size to the byte, unless scales turn out to need float32; time from the speed of this machine's matrix product."""
+def forecast(recipe: dict, past: dict | None = None) -> Forecast:
+    """Size to the byte, unless scales turn out to need float32; time and memory within a factor of two.
+
+    ``past``: recipe, seconds and peak_rss_bytes of the latest run like this one.
+    """
     ready()
     asked = Recipe.of(recipe)
     folder = resolve(asked.model)
-    _, at = at_hand(asked.model)
+    key, at = at_hand(asked.model)
     targets = chosen(at.layers, asked.layers) if asked.steps else []
-    plans = blueprints(asked.steps[0], targets) if asked.steps else {}
+    settings = plan(asked.steps[0], targets) if asked.steps else {}
+    plans = blueprints(settings, targets)
     size = written_bytes(at, plans) if plans else folder.size_bytes
     counted = targets or [layer for layer in at.layers if not layer.tied_to]
-    parameters = sum(layer.parameters for layer in counted)
-    bits = sum(plans[layer.name].nbytes if plans else at.held_bytes(layer) for layer in counted) * 8 / parameters
-    seconds, open_ended = seconds_of(asked, at.parameters, parameters if plans else 0), any(step.size_depends_on_data for step in asked.steps)
+    bits = sum(plans[layer.name].nbytes if plans else at.held_bytes(layer) for layer in counted) * 8 / sum(layer.parameters for layer in counted)
+    cost, open_ended = cost_of(Job(asked, folder, key, at, settings, _opening[key]), past), any(step.size_depends_on_data for step in asked.steps)
     shrinks = any(step.size_is_at_most for step in asked.steps)
-    return Forecast(size, bits, folder.size_bytes / size, seconds, len(targets), open_ended, shrinks)
+    return Forecast(size, bits, folder.size_bytes / size, cost.seconds, cost.peak_rss_bytes, len(targets), open_ended, shrinks)
 
 
-def blueprints(how: Technique, targets: list[Layer]) -> dict[str, Stored]:
-    settings = plan(how, targets)
+def blueprints(settings: dict[str, Technique], targets: list[Layer]) -> dict[str, Stored]:
     return {layer.name: blueprint(settings[layer.name], layer.matrix_shape) for layer in targets}
 
 
@@ -230,26 +235,6 @@ def written_bytes(at: Opened, plans: dict[str, Stored]) -> int:
     """Of all files of a run that stores some layers as planned and keeps the others."""
     held = {layer.name: at.model.get_submodule(layer.name).stored for layer in at.layers} | plans
     return sum(file_bytes({layer.name: held[layer.name] for layer in block}) for block in blocks_of(at.layers)) + file_bytes({}, at.plain)
-
-
-def seconds_of(asked: Recipe, parameters: int, compressed: int) -> float:
-    """Two evaluations and the calibration pass at this machine's pace, plus rounding at some 20 million weights a second."""
-    inputs = getattr(asked.task, "tokens", 0) or asked.task.samples * getattr(asked.task, "length", 64)
-    inputs = 2 * inputs + (asked.calibration.samples * asked.calibration.context if asked.calibration else 0)
-    device, _ = compute_place(asked)
-    pace = 2e13 if device.type == "cuda" else cpu_pace()
-    return 1.0 + 2 * parameters * inputs / pace + compressed / 2e7
-
-
-@lru_cache(maxsize=1)
-def cpu_pace() -> float:
-    """Operations a second of a float32 matrix product here; about half of it is left for a model."""
-    a, best = torch.randn(512, 512), float("inf")
-    for _ in range(10):
-        began = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - began)
-    return 0.25 * 2 * 512**3 / best
 
 
 def doctor() -> dict:

@@ -4,6 +4,8 @@ import streamlit as st
 
 from engine.errors import PlainError
 from engine.recipe import Recipe
+from engine.results.analysis import latest_alike
+from engine.results.record import RunRecord
 from pages.panels.numbers import megabytes, seconds
 from pages.parts.plainly import said
 from pages.parts.state import session
@@ -11,24 +13,19 @@ from pages.parts.state import session
 
 def forecast_line(recipe: Recipe) -> None:
     try:
-        ahead = session().ask("answers:forecast", recipe=recipe.model_dump(mode="json"))
+        past = latest_alike(session().records(), recipe)
+        ahead = session().ask("answers:forecast", recipe=recipe.model_dump(mode="json"), past=costs_of(past) if past else None)
     except PlainError as error:
         said(str(error))
         return
-    known = seconds_before(recipe)
     bound = "at least " if ahead.at_least else "at most " if ahead.at_most else ""
     size = f"{bound}{megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller)"
     st.markdown(
         f"**Forecast**: {size}, {ahead.bits_per_weight:.2f} bits per weight in {ahead.layers} layers, "
-        f"about {seconds(max(1.0, known or ahead.seconds))}"
+        f"about {seconds(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
     )
 
 
-def seconds_before(recipe: Recipe) -> float | None:
-    """What the last run of this model and task took on this machine: a better guess than any formula."""
-    try:
-        records = session().records()
-    except PlainError:
-        return None
-    alike = (run for run in records if run.summary and run.recipe.model == recipe.model and run.recipe.task == recipe.task and run.recipe.steps)
-    return next((run.summary.seconds for run in alike), None)
+def costs_of(run: RunRecord) -> dict:
+    """What a run took, for the worker to learn from."""
+    return {"recipe": run.recipe.model_dump(mode="json"), "seconds": run.summary.seconds, "peak_rss_bytes": run.summary.peak_rss_bytes}

@@ -23,7 +23,17 @@ def measured_once(recipe: Recipe, folder: Folder, measure: Callable[[], Measured
     source = getattr(recipe.task, "text", None) or getattr(recipe.task, "data", "")
     if not unchanging(source):
         return measure()
-    return kept_or_made(kept_in() / f"baseline-{baseline_key(recipe, folder, source)}.npz", read, measure, write)
+    return kept_or_made(kept_at(recipe, folder, source), read, measure, write)
+
+
+def baseline_known(recipe: Recipe, folder: Folder) -> bool:
+    """Whether a run need not measure the original."""
+    source = getattr(recipe.task, "text", None) or getattr(recipe.task, "data", "")
+    return unchanging(source) and kept_at(recipe, folder, source).exists()
+
+
+def kept_at(recipe: Recipe, folder: Folder, source: str) -> Path:
+    return kept_in() / f"baseline-{baseline_key(recipe, folder, source)}.npz"
 
 
 def unchanging(source: str) -> bool:

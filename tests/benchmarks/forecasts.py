@@ -1,0 +1,97 @@
+"""How near is the forecast? Seconds and memory before a run, beside what the run took, for each technique on each model.
+
+As in the app, one process answers the questions about a model and another does its runs, one after the other.
+
+python -m tests.benchmarks.forecasts [--busy] [MODEL ...]
+
+The probes' paces are those of the moment: on a machine whose other work changes meanwhile, so do these numbers. With --busy, forecast and
+run take one thread and are both timed by what they use of the processor, which other work does not lengthen.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.models import Size, text_in
+
+TECHNIQUES = ("round-to-nearest", "gptq", "awq", "activations", "smoothquant", "llm-int8", "mixed-precision", "awq-salience")
+TASKS = {
+    "docs-lm": {"kind": "language-modeling", "context": 256, "tokens": 4096},
+    "docs-classifier": {"kind": "text-classification", "samples": 200},
+    "digits-cnn": {"kind": "image-classification", "samples": 200},
+}
+LLAMA, LLAMA_SIZE = "llama-50m", Size(768, 2048, 7)
+BUSY = [argument for argument in sys.argv[1:] if argument == "--busy"]
+HEADER = "| model | technique | seconds: forecast | measured | ratio | MB: forecast | measured | ratio |\n|---|---|---:|---:|---:|---:|---:|---:|"
+
+
+def recipes_for(model: str, folder: Path) -> list[dict[str, Any]]:
+    named = {"model": f"bundled:{model}", "task": TASKS[model]} if model in TASKS else random_llama(folder)
+    calibration = {"samples": 8, "context": 128} | ({"text": named["task"]["text"]} if model == LLAMA else {})
+    return [named | {"calibration": calibration, "steps": [{"technique": technique}], "device": "cpu"} for technique in TECHNIQUES]
+
+
+def random_llama(folder: Path) -> dict[str, Any]:
+    task = {"kind": "language-modeling", "text": str(text_in(folder)), "context": 128, "tokens": 1024}
+    return {"model": str(LLAMA_SIZE.saved(folder / LLAMA)), "task": task}
+
+
+def in_another_process(doing: str, recipes: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.forecasts", *BUSY, doing, json.dumps(recipes)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield from map(json.loads, process.stdout)
+
+
+def forecasts(recipes: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
+    from engine.work.answers import forecast
+
+    for recipe in recipes:
+        ahead = forecast(recipe)
+        yield {"seconds": ahead.seconds, "bytes": ahead.peak_rss_bytes}
+
+
+def runs(recipes: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
+    from engine.recipe import Recipe
+    from engine.work.quiet import ready
+    from engine.work.run import run
+
+    ready()
+    for recipe in recipes:
+        summary = run(Recipe.of(recipe)).summary
+        yield {"seconds": summary.seconds, "bytes": summary.peak_rss_bytes}
+
+
+def show(models: list[str]) -> None:
+    print(HEADER, flush=True)
+    near: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for model in models or [*TASKS, LLAMA]:
+            asked = recipes_for(model, Path(folder))
+            ahead = list(in_another_process("forecasts", asked))
+            for technique, said, took in zip(TECHNIQUES, ahead, in_another_process("runs", asked), strict=True):
+                ratios = {unit: said[unit] / took[unit] for unit in took}
+                near.update(unit for unit, ratio in ratios.items() if 0.5 <= ratio <= 2)
+                near["all"] += 1
+                seconds = f"{said['seconds']:.1f} | {took['seconds']:.1f} | {ratios['seconds']:.2f}"
+                megabytes = f"{said['bytes'] / 1e6:.0f} | {took['bytes'] / 1e6:.0f} | {ratios['bytes']:.2f}"
+                print(f"| {model} | {technique} | {seconds} | {megabytes} |", flush=True)
+    print(f"\nWithin a factor of two: {near['seconds']} of {near['all']} in seconds, {near['bytes']} of {near['all']} in memory.")
+
+
+if __name__ == "__main__":
+    asked = [argument for argument in sys.argv[1:] if argument not in BUSY]
+    if asked[:1] in (["forecasts"], ["runs"]):
+        if BUSY:
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
+            time.perf_counter = time.process_time
+        for each in {"forecasts": forecasts, "runs": runs}[asked[0]](json.loads(asked[1])):
+            print(json.dumps(each), flush=True)
+    else:
+        show(asked)

@@ -1,0 +1,122 @@
+"""Forecasts of seconds and memory: they follow the work, and learn from past runs. How near they come is the benchmark's to say."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from engine.catalog import TECHNIQUES
+from engine.recipe import Recipe
+from engine.results.analysis import latest_alike
+from engine.work import costs, paces
+from engine.work.answers import forecast
+from engine.work.costs import CORRECTION, Trials, trials_of
+from engine.work.paces import LayerPace, Passes, layer_pace, quickest
+from tests.recipes import recipe_for
+from tests.runs import done
+from tests.tiny import tiny
+
+ROUNDING, GPTQ = {"technique": "round-to-nearest"}, {"technique": "gptq"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {name: tiny(name, tmp_path_factory.mktemp(name), torch.bfloat16) for name in ("llama", "bert", "gpt2", "resnet")}
+
+
+@pytest.fixture(autouse=True)
+def even_paces(monkeypatch):
+    """What is counted is tested, not this machine."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(costs, "passes_of", lambda *_: Passes(0.001, 1e-5))
+    monkeypatch.setattr(costs, "layer_pace", lambda how, in_: LayerPace(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7))
+    monkeypatch.setattr(costs, "product_pace", lambda: 1e10)
+    monkeypatch.setattr(costs, "read_once", lambda task: 0.1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def said(folders, tmp_path):
+    def ask(step, architecture="llama", past=None, **fields):
+        recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
+        return forecast(recipe.model_dump(mode="json"), past)
+
+    return ask
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("architecture", ["llama", "bert", "gpt2", "resnet"])
+def test_every_technique_has_a_forecast_on_every_kind_of_model(technique, architecture, said):
+    ahead = said({"technique": technique}, architecture)
+    assert 0.1 < ahead.seconds < 600 and 1e8 < ahead.peak_rss_bytes < 1e10
+
+
+def test_what_a_technique_does_beyond_rounding_costs_time(said):
+    plain = said(ROUNDING).seconds
+    assert all(said({"technique": name}).seconds > plain for name in ("gptq", "awq", "activations", "mixed-precision", "awq-salience"))
+
+
+def test_more_calibration_takes_longer_and_holds_more(said, tmp_path):
+    few, many = ({"calibration": {"text": str(tmp_path / "data" / "text.txt"), "samples": count, "context": 32}} for count in (8, 4096))
+    assert said(GPTQ, **few).seconds < said(GPTQ, **many).seconds and said(GPTQ, **few).peak_rss_bytes < said(GPTQ, **many).peak_rss_bytes
+
+
+def test_a_known_baseline_is_not_measured_again(said, monkeypatch):
+    new = said(ROUNDING).seconds
+    monkeypatch.setattr(costs, "baseline_known", lambda *_: True)
+    assert said(ROUNDING).seconds < new
+
+
+def test_a_corpus_that_is_not_yet_extracted_takes_its_time(folders, monkeypatch):
+    recipe = {"model": str(folders["llama"]), "task": {"kind": "language-modeling", "context": 64, "tokens": 1000}, "steps": [ROUNDING]}
+    new = forecast(recipe).seconds
+    monkeypatch.setattr(costs, "corpus_kept", lambda task: True)
+    assert forecast(recipe).seconds < new - costs.EXTRACTION / 2
+
+
+def test_speed_is_forecast_only_where_it_is_asked_for(said):
+    assert said(ROUNDING, speed=True).seconds > said(ROUNDING).seconds
+
+
+def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(said, folders, tmp_path):
+    plain = said(ROUNDING)
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING).model_dump(mode="json")
+    past = {"recipe": recipe, "seconds": 3 * plain.seconds, "peak_rss_bytes": plain.peak_rss_bytes / 2}
+    after = said(ROUNDING, past=past)
+    assert after.seconds == pytest.approx(3 * plain.seconds, rel=1e-6) and after.peak_rss_bytes == pytest.approx(plain.peak_rss_bytes / 2, rel=0.01)
+    assert said(ROUNDING, past=past | {"seconds": 1e9}).seconds == pytest.approx(CORRECTION * plain.seconds)
+
+
+def test_the_latest_run_of_one_technique_model_and_task_is_learnt_from():
+    mine, other = done(2), done(1)
+    asked = mine.recipe
+    assert latest_alike([mine, other], asked) is mine
+    assert latest_alike([mine], asked.model_copy(update={"model": "bundled:digits-cnn"})) is None
+    assert latest_alike([mine], Recipe.of({"steps": [GPTQ]})) is None and latest_alike([mine], Recipe()) is None
+
+
+def test_trials_are_counted_as_they_are_run():
+    assert trials_of(TECHNIQUES["mixed-precision"](), 10) == Trials(0, 10 * 5 + 2, 8, 8)
+    assert trials_of(TECHNIQUES["mixed-precision"](by="name"), 10) == trials_of(TECHNIQUES["gptq"](), 10) == Trials()
+    assert trials_of(TECHNIQUES["awq-salience"](), 10).evaluations == 15
+
+
+def test_slow_probes_are_few_and_quick_ones_count_by_the_quickest(monkeypatch):
+    clock, calls = iter([0, 1, 1, 2]), []
+    monkeypatch.setattr(paces.time, "perf_counter", lambda: next(clock))
+    assert quickest(lambda: calls.append(1)) == 1 and len(calls) == 1
+    clock = iter([0, 0.1, 0.1, 0.15, 0.15, 0.35])
+    assert quickest(lambda: None) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("technique", [name for name in TECHNIQUES if name != "mixed-precision"])  # its layers are rounded
+def test_paces_are_measured_with_the_technique_itself(technique):
+    pace = layer_pace(TECHNIQUES[technique](), 64)
+    assert min(pace.compress, pace.judge, pace.unpack) > 0 and min(pace.once, pace.scale, pace.receive) >= 0
+
+
+def test_wide_layers_are_reckoned_from_narrow_ones():
+    narrow = LayerPace(1, 2, 3, 4, 5, 6)
+    assert narrow.widened(2, 1) == LayerPace(8, 4, 6, 8, 10, 12)
+    assert narrow.widened(2, 2) == replace(narrow.widened(2, 1), scale=8, compress=12)
