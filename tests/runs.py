@@ -79,6 +79,9 @@ def tables(*layers: LayerRow) -> Tables:
         inputs=table([InputRow("conv", 0, 0.5, 3.0, 1.0, 0.1)], InputRow),
         surfaces=table([SurfaceRow("conv", "original", 0, 0, 3.0)], SurfaceRow),
         sensitivity=table([SensitivityRow("conv", 4, "symmetric", "absmax", 100, 0.2, 0.1, True)], SensitivityRow),
-        salience=table([SalienceRow("activations", 0.01, 1.0, 3.4, 0.1, 14.0, float("nan"), 2.6)], SalienceRow),
+        salience=table(
+            [SalienceRow("", 0.0, 1.0, 3.2, 0.2, 15.0, float("nan"), 2.7), SalienceRow("activations", 0.01, 1.0, 3.4, 0.1, 14.0, float("nan"), 2.6)],
+            SalienceRow,
+        ),
         latency=table([LatencyRow("conv", "original", "float32 products", "1 picture", 1, 2, 3.0, 2.5, 4.0, 5)], LatencyRow),
     )

@@ -9,7 +9,7 @@ from pages.panels.theme import AXIS, GRID, frame, sentence
 
 VERSIONS = {"original": "Before the scales", "scaled": "After the scales"}
 COLOURS = "Cividis"  # made for colour-blind eyes
-CAMERA = {"eye": {"x": -1.3, "y": -1.5, "z": 0.9}}
+CAMERA = {"eye": {"x": -1.75, "y": -2.05, "z": 1.2}}
 
 
 def activation_surface(surface: pd.DataFrame, *, relief: bool = False) -> go.Figure:
@@ -44,7 +44,7 @@ def matrix(surface: pd.DataFrame) -> pd.DataFrame:
 
 def hover(tall: pd.DataFrame) -> np.ndarray:
     """For each block its place and its largest value."""
-    return np.array([[f"token {row}, channel {column}<br>|x| up to {value:.3g}" for column, value in tall.loc[row].items()] for row in tall.index])
+    return np.array([[f"input {row}, channel {column}<br>|x| up to {value:.3g}" for column, value in tall.loc[row].items()] for row in tall.index])
 
 
 def bar() -> dict:
@@ -58,16 +58,23 @@ def place(figure: go.Figure, number: int, of: int, title: str, top: float, relie
     high, number_ = 1 - number / of, f"{number + 1 if number else ''}"
     low = high - 0.84 / of
     if relief:
-        axes = {"xaxis": solid("Channel"), "yaxis": solid("Token"), "zaxis": solid("|x|") | {"range": [0, top]}}
+        axes = {"xaxis": solid("Channel"), "yaxis": solid("Input"), "zaxis": solid("|x|") | {"range": [0, top], "nticks": 4}}
         figure.update_layout(
-            {f"scene{number_}": {"domain": {"y": [low, high - 0.04]}, "camera": CAMERA, "aspectratio": {"x": 1.5, "y": 1.1, "z": 0.6}, **axes}}
+            {
+                f"scene{number_}": {
+                    "domain": {"x": [0, 1], "y": [low, high - 0.04]},
+                    "camera": CAMERA,
+                    "aspectratio": {"x": 1.5, "y": 1.1, "z": 0.6},
+                    **axes,
+                }
+            }
         )
         figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
     else:
         figure.update_layout(
             {
                 f"xaxis{number_}": AXIS | {"anchor": f"y{number_}", "title": {"text": "Input channel (number)", "standoff": 4}, "showgrid": False},
-                f"yaxis{number_}": AXIS | {"domain": [low, high - 0.06], "anchor": f"x{number_}", "title": {"text": "Sampled token (number)"}},
+                f"yaxis{number_}": AXIS | {"domain": [low, high - 0.06], "anchor": f"x{number_}", "title": {"text": "Sampled input (number)"}},
             }
         )
     figure.add_annotation(text=title, x=0, y=high, xref="paper", yref="paper", xanchor="left", yanchor="top", showarrow=False)
@@ -87,8 +94,9 @@ def description(surface: pd.DataFrame) -> str:
 ACTIVATION_SURFACE = Panel(
     question="Do a few channels tower above the rest?",
     caption=(
-        "Each cell is the largest |x| in a block of neighbouring tokens and input channels, on a sample of calibration data; bright stripes are "
-        "channels with outliers, which stretch the range for all others. After the scales (SmoothQuant, AWQ) they should be gone."
+        "Each cell is the largest |x| in a block of neighbouring inputs (tokens, or places of a picture) and channels, on a sample of calibration "
+        "data; bright stripes are channels with outliers, which stretch the range for all others. After the scales (SmoothQuant, AWQ) they "
+        "should be gone."
     ),
     draw=activation_surface,
     describe=description,

@@ -83,11 +83,18 @@ def marks(felt: pd.DataFrame, column: str, symbol: str, name: str) -> go.Scatter
 
 
 def damage_axis() -> dict:
-    return AXIS | {"domain": [0.56, 1], "anchor": "y", "type": "log", "exponentformat": "power", "nticks": 4, "title": {"text": "Damage (KL, nats)"}}
+    return AXIS | {
+        "domain": [0.56, 1],
+        "anchor": "y",
+        "type": "log",
+        "exponentformat": "power",
+        "nticks": 4,
+        "title": AXIS["title"] | {"text": "Damage (nats)"},
+    }
 
 
 def bits_title(shown: int, of: int) -> str:
-    return "Bits per weight (bits)" + (f"<br>{shown} largest of {of} layers" if shown < of else "")
+    return "Bits (per weight)" + (f"<br>{shown} largest of {of} layers" if shown < of else "")
 
 
 def description(layers: pd.DataFrame) -> str:
@@ -105,7 +112,8 @@ BITS_PER_LAYER = Panel(
     question="Who got how many bits, and why?",
     caption=(
         "Bars are the bits each weight of a layer takes in the file, scales included. Beside them, where it was measured, the damage at the "
-        "fewest bits both ways: how far the model's answers move when this layer alone is rounded, and how much is saved when it alone is not."
+        "fewest bits both ways: how far the model's answers move (KL divergence) when this layer alone is rounded, and how much is saved when "
+        "it alone is not."
     ),
     draw=bits_per_layer,
     describe=description,

@@ -30,8 +30,6 @@ from pages.parts.show import show
 from pages.parts.state import session
 from pages.parts.words import meaning
 
-IN_ONE_BAR = 8  # views; more wrap
-
 
 def show_results(record: RunRecord, key: str) -> None:
     with plainly():
@@ -46,8 +44,7 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
     for note in [*record.summary.notes, *([record.message] if record.message else [])]:
         st.warning(escaped(note))
     views = views_of(record, tables)
-    choose = st.segmented_control if len(views) <= IN_ONE_BAR else st.pills
-    chosen = choose("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
+    chosen = st.pills("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
     views[chosen](record, tables, f"{key}-{record.id}")
 
 

@@ -425,7 +425,12 @@ def test_a_run_without_its_tables_gets_a_sentence(stored):
     assert len(sentences(opened("compare", query={"runs": "run-0001"}))) == 1
 
 
-@pytest.mark.parametrize("view", ["Layers", "Weights", "Levels", "Channels", "Bytes", "Speed", "Text", "Recipe"])
+VIEWS = [
+    "Layers", "Weights", "Levels", "Channels", "Sensitivity", "Salience", "Bits", "Inputs", "Outliers", "Bytes", "Speed", "Text", "Recipe",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_every_view_of_a_finished_run_opens(view, stored):
     stored(done(1))
     app = opened("runs", run="run-0001")

@@ -103,6 +103,7 @@ def test_both_versions_share_one_scale_that_reaches_the_largest(relief):
     assert len(figure.data) == 2 and {t.coloraxis for t in figure.data} == {"coloraxis"} and figure.layout.coloraxis.cmax == 20
     if relief:
         assert figure.layout.scene.zaxis.range == figure.layout.scene2.zaxis.range == (0, 20)
+        assert figure.layout.scene.domain.x == figure.layout.scene2.domain.x == (0, 1)
 
 
 def test_every_block_lies_where_its_tokens_and_channels_are():
