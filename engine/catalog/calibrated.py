@@ -41,6 +41,7 @@ class OnAGrid(Technique):
 
 class GPTQ(OnAGrid):
     title: ClassVar[str] = "GPTQ"
+    kind: ClassVar[str] = "Looks at data"
     needs: ClassVar[Needs] = "gram"
     summary: ClassVar[str] = "Round one column after another and push each rounding error onto the columns still to come."
     idea: ClassVar[str] = (
@@ -89,6 +90,7 @@ class GPTQ(OnAGrid):
 
 class AWQ(OnAGrid):
     title: ClassVar[str] = "AWQ"
+    kind: ClassVar[str] = "Looks at data"
     needs: ClassVar[Needs] = "gram"
     folds: ClassVar[bool] = True
     summary: ClassVar[str] = "Make the weights behind strong inputs larger before rounding, so that they lose less."
@@ -117,6 +119,7 @@ class AWQ(OnAGrid):
 
 class Activations(Technique):
     title: ClassVar[str] = "Weights and activations (W8A8)"
+    kind: ClassVar[str] = "Activations too"
     family: ClassVar[Family] = "quantization"
     needs: ClassVar[Needs] = "range"
     summary: ClassVar[str] = "Quantize what flows into each layer too, so that its products could be done in whole numbers."

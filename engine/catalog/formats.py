@@ -30,6 +30,7 @@ class Scaled(Technique):
 
 class FloatingPoint(Technique):
     title: ClassVar[str] = "Floating point (FP8, MXFP4, 16 to 64 bits)"
+    kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
     summary: ClassVar[str] = "Store every weight as a shorter floating-point number: half precision, FP8, or 4 bits with a shared exponent."
     idea: ClassVar[str] = (
@@ -75,6 +76,7 @@ class FloatingPoint(Technique):
 
 class Ternary(Scaled):
     title: ClassVar[str] = "Ternary and binary"
+    kind: ClassVar[str] = "Number format"
     summary: ClassVar[str] = "Only three values, or two, for each weight: 1.6 bits, or 1. The limit, and a lesson."
     idea: ClassVar[str] = (
         "**Ternary** weights are −1, 0 or 1 times a scale, the mean magnitude of the weights that share it (**absmean**, as in BitNet b1.58): "
@@ -109,6 +111,7 @@ class Ternary(Scaled):
 
 class Logarithmic(Scaled):
     title: ClassVar[str] = "Powers of two (logarithmic)"
+    kind: ClassVar[str] = "Number format"
     summary: ClassVar[str] = "Every weight becomes a power of two, so that a product is a shift. Fine steps near zero, coarse ones far out."
     idea: ClassVar[str] = (
         "Not the weight is rounded but its **logarithm**: the levels are scale · 2⁰, 2⁻¹, 2⁻² ... with both signs, and zero. Neighbouring levels "
@@ -151,6 +154,7 @@ class Logarithmic(Scaled):
 
 class Codebook(Technique):
     title: ClassVar[str] = "Codebook (k-means)"
+    kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
     summary: ClassVar[str] = "The levels go where the weights are: k-means finds a few shared values for a layer; each weight stores which."
     idea: ClassVar[str] = (

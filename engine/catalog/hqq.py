@@ -9,6 +9,7 @@ from engine.catalog.technique import Family, Technique, option
 
 class HQQ(Technique):
     title: ClassVar[str] = "HQQ"
+    kind: ClassVar[str] = "Even grid"
     family: ClassVar[Family] = "quantization"
     summary: ClassVar[str] = "Move each group's zero point to where most weights lose little, and let a few lose more. Needs no data."
     idea: ClassVar[str] = (

@@ -7,6 +7,7 @@ from engine.catalog.technique import Family, Needs, Technique, option
 
 class LLMInt8(Technique):
     title: ClassVar[str] = "LLM.int8()"
+    kind: ClassVar[str] = "Activations too"
     family: ClassVar[Family] = "quantization"
     needs: ClassVar[Needs] = "range"
     size_depends_on_data: ClassVar[bool] = True

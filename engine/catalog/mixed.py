@@ -24,6 +24,7 @@ def read(value: Any) -> Any:
 
 class MixedPrecision(Technique):
     title: ClassVar[str] = "Mixed precision"
+    kind: ClassVar[str] = "Where bits matter"
     family: ClassVar[Family] = "quantization"
     needs: ClassVar[Needs] = "answers"
     size_depends_on_data: ClassVar[bool] = True
@@ -102,6 +103,7 @@ class MixedPrecision(Technique):
 
 class AWQSalience(Technique):
     title: ClassVar[str] = "Salient weights (the experiment behind AWQ)"
+    kind: ClassVar[str] = "Where bits matter"
     family: ClassVar[Family] = "quantization"
     needs: ClassVar[Needs] = "answers"
     summary: ClassVar[str] = "Is 1 % of the weights enough to save a model? Keep a few input channels in 16 bits, or scale them, and compare."

@@ -14,6 +14,7 @@ Range = Annotated[
 
 class RoundToNearest(Technique):
     title: ClassVar[str] = "Round to nearest"
+    kind: ClassVar[str] = "Even grid"
     family: ClassVar[Family] = "quantization"
     summary: ClassVar[str] = "Put every weight on the nearest step of an even grid. Needs no data, takes seconds."
     idea: ClassVar[str] = (
@@ -140,6 +141,7 @@ class RoundToNearest(Technique):
 
 class BitsAndBytes(Technique):
     title: ClassVar[str] = "bitsandbytes (NF4, FP4, INT8)"
+    kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
     summary: ClassVar[str] = "The formats behind QLoRA and load_in_4bit / load_in_8bit, through the bitsandbytes library."
     idea: ClassVar[str] = (

@@ -18,6 +18,7 @@ class Technique(Frozen):
 
     title: ClassVar[str]
     family: ClassVar[Family]
+    kind: ClassVar[str]  # what it is among those of its family, for a picker
     summary: ClassVar[str]  # one line for a picker
     idea: ClassVar[str]  # a paragraph in plain words
     formula: ClassVar[str]  # LaTeX

@@ -11,13 +11,20 @@ from pages.parts.state import options_of
 
 def pick_technique(family: str) -> type[Technique]:
     """One technique of a family; remembered."""
-    names = [name for name, how in TECHNIQUES.items() if how.family == family]
+    names = by_kind(family)
     before = st.session_state.get(f"technique-{family}", names[0])
-    titles = {name: TECHNIQUES[name].title for name in names}
+    titles = {name: f"{TECHNIQUES[name].kind}: {TECHNIQUES[name].title}" for name in names}
     chosen = st.selectbox("Technique", names, names.index(before), format_func=titles.get, key=f"pick-{family}", help="Type to search.")
     st.session_state[f"technique-{family}"] = chosen
     st.caption(TECHNIQUES[chosen].summary)
     return TECHNIQUES[chosen]
+
+
+def by_kind(family: str) -> list[str]:
+    """Techniques of one kind stand together, kinds in the catalog's order."""
+    names = [name for name, how in TECHNIQUES.items() if how.family == family]
+    kinds = list(dict.fromkeys(TECHNIQUES[name].kind for name in names))
+    return sorted(names, key=lambda name: kinds.index(TECHNIQUES[name].kind))
 
 
 def technique_form(how: type[Technique], key: str = "form") -> dict[str, Any]:

@@ -52,7 +52,8 @@ def outcome_of(text):
         if (model, str(step)) not in kept:
             task = {"kind": "language-modeling", "text": text, "context": 128, "tokens": 2048}
             shown = {"text": text, "samples": 8, "context": 128}
-            kept[model, str(step)] = run(Recipe.of({"model": model, "task": task, "calibration": shown, "steps": [step], "device": "cpu"}))
+            recipe = {"model": model, "task": task, "calibration": shown, "steps": [step], "device": "cpu", "speed": False}
+            kept[model, str(step)] = run(Recipe.of(recipe))
         return kept[model, str(step)]
 
     return carried_out
@@ -81,7 +82,7 @@ def test_with_outlier_channels_8_bits_collapse_and_smoothquant_and_llm_int8_reco
 @pytest.mark.parametrize("technique", ["gptq", "awq"])
 def test_at_3_bits_the_outputs_lose_less_than_by_rounding(technique, outcome_of):
     plain = outcome_of("bundled:docs-lm", {"technique": "round-to-nearest", "bits": 3, "group_size": 32})
-    better = outcome_of("bundled:docs-lm", {"technique": technique, "bits": 3, "group_size": 32})
+    better = outcome_of("bundled:docs-lm", {"technique": technique, "bits": 3, "group_size": 32} | ({"steps": 5} if technique == "awq" else {}))
     lost = [each.tables.layers.query("technique != ''").set_index("name").output_error for each in (plain, better)]
     exceptions = lost[0].index[lost[1] > lost[0]].tolist()  # both are greedy, and see other inputs than those judged by
     assert lost[1].sum() < 0.95 * lost[0].sum() and len(exceptions) <= len(lost[0]) // 8, exceptions

@@ -53,7 +53,7 @@ STEPS = {
 SEEING = {
     "gptq": {"technique": "gptq", "bits": 3},
     "gptq-ordered": {"technique": "gptq", "activation_order": True, "static_groups": False, "scheme": "asymmetric", "group_size": 48},
-    "awq": {"technique": "awq", "bits": 3},
+    "awq": {"technique": "awq", "bits": 3, "steps": 5},
     "static": {"technique": "activations", "observer": "mse"},
     "dynamic-w4": {"technique": "activations", "mode": "dynamic", "weight_bits": 4, "scheme": "symmetric"},
     "smoothquant": {"technique": "smoothquant", "automatic": True},

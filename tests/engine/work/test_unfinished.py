@@ -19,7 +19,7 @@ from tests.tiny import tiny
 
 STEPS = {
     "gptq": {"technique": "gptq", "bits": 3, "activation_order": True, "static_groups": False},
-    "awq": {"technique": "awq", "bits": 3},
+    "awq": {"technique": "awq", "bits": 3, "steps": 5},
     "smoothquant": {"technique": "smoothquant"},
 }
 ARCHITECTURES = ("llama", "gpt2", "opt", "bert", "resnet")
