@@ -137,5 +137,5 @@ def e2m1_codes(relative: torch.Tensor) -> torch.Tensor:
     size = relative.abs()
     step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0))
     nearest = size.div(step).round_().mul_(step).clamp_(max=E2M1[-1])
-    code = torch.searchsorted(torch.tensor(E2M1, device=relative.device), nearest)
+    code = torch.searchsorted(torch.tensor(E2M1, device=relative.device), nearest.contiguous())
     return (code + 8 * relative.signbit()).to(torch.uint8)
