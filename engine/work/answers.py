@@ -3,6 +3,8 @@
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -179,7 +181,20 @@ def ranges(model: str, layer: str, step: dict, measured: dict | None = None, sca
     seen = received(how, weight, seen_by(key, at, layer, asked), scales)
     values = seen.sample()
     histogram = histogram_rows(layer, "original", values, values.min().item(), values.max().item())
-    return Ranges(table(histogram, HistogramRow), table(observer_rows(layer, seen, how), ObserverRow), min(LIVE_SAMPLES, asked.calibration.samples))
+    with one_thread():
+        observers = observer_rows(layer, seen, how)
+    return Ranges(table(histogram, HistogramRow), table(observers, ObserverRow), min(LIVE_SAMPLES, asked.calibration.samples))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For hundreds of small operations: threads that wait for one another on a busy machine make them many times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def received(how: Activations, weight: torch.Tensor, seen: Seen, scales: list[float] | None) -> Seen:

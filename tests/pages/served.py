@@ -57,7 +57,7 @@ def free_port() -> int:
 
 
 def wait_until_healthy(address: str, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS, ROOT
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urlopen(f"{address}/_stcore/health", timeout=2):
