@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.results.analysis import comparable, comparison, entropy_bits, layers_side_by_side, most_flattened, pareto_front, trade_off, worst_layer
+from engine.results.analysis import (
+    comparable,
+    comparison,
+    entropy_bits,
+    layers_side_by_side,
+    most_flattened,
+    noted_layers,
+    pareto_front,
+    trade_off,
+    worst_layer,
+)
 from engine.results.tables import LayerRow, LevelRow, SurfaceRow, Tables, table
 from tests.runs import PROTOCOL, done, layer, record, scores, tables
 
@@ -163,3 +173,25 @@ def test_codes_need_at_least_their_entropy():
     even, one = ([LevelRow("a", float(value), weights) for value, weights in enumerate(each)] for each in ((5, 5, 5, 5), (20, 0, 0)))
     assert entropy_bits(table(even, LevelRow)) == 2.0 and entropy_bits(table(one, LevelRow)) == 0.0
     assert entropy_bits(table([LevelRow("a", 0.0, 3), LevelRow("a", 1.0, 1)], LevelRow)) == pytest.approx(0.811278)
+
+
+# --- notes -----------------------------------------------------------------------------------------------------------
+
+
+def test_layers_with_one_note_are_gathered_and_kept_ones_come_first():
+    kept = {"technique": "", "relative_error": float("nan"), "note": "layers.skip names it"}
+    rows = [layer("plain"), layer("one", note="ragged"), layer("head", **kept), layer("two", note="ragged"), layer("tied", **kept, tied_to="head")]
+    noted = noted_layers(table(rows, LayerRow))
+    assert noted.to_dict("records") == [
+        {"kept": True, "note": "layers.skip names it", "count": 1, "names": "head"},
+        {"kept": False, "note": "ragged", "count": 2, "names": "one, two"},
+    ]
+
+
+def test_of_many_layers_with_one_note_some_are_named_and_all_are_counted():
+    noted = noted_layers(table([layer(f"layer-{number:02}", note="ragged") for number in range(15)], LayerRow))
+    assert noted["count"].tolist() == [15] and noted.names[0].endswith("layer-11 and 3 more")
+
+
+def test_layers_without_notes_say_nothing():
+    assert noted_layers(table([layer("plain")], LayerRow)).empty and noted_layers(table([], LayerRow)).empty
