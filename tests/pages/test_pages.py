@@ -17,9 +17,11 @@ from streamlit.testing.v1 import AppTest
 from engine.catalog import TECHNIQUES
 from engine.catalog.models import BUNDLED
 from engine.catalog.technique import Technique
+from engine.errors import PlainError
 from engine.results.glossary import GLOSSARY
 from engine.results.record import FINISHED, RunRecord
 from engine.results.store import Store, home
+from engine.session import Session
 from pages.parts import state
 from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT, opened, turned
 from tests.runs import done, record, tables
@@ -325,11 +327,17 @@ def test_a_smaller_layer_takes_the_microscope_to_its_own_last_weight(model):
     assert sentences(app) == [] and "the weight in row 40, column 47 stored?" in words_on(app)
 
 
-def test_a_setting_that_fails_is_said_once(model):
-    app = opened("quantize", model=model, options={"round-to-nearest": {"group_size": 32}}, **{"quantize-microscope": True})
-    app.selectbox(key="pick-quantization").set_value("gptq").run()
-    app.text_input(key=f"measure-{model}-text").set_value("no-such-file.txt").run()
-    assert len(set(sentences(app))) == len(sentences(app))
+def test_a_layer_that_cannot_be_looked_at_is_said_once(model, monkeypatch):
+    ask = Session.ask
+
+    def refusing(self, name, **arguments):
+        if name.startswith(("answers:what_if", "lessons:")):
+            raise PlainError("Its inputs cannot be seen.")
+        return ask(self, name, **arguments)
+
+    monkeypatch.setattr(Session, "ask", refusing)
+    app = opened("quantize", model=model, options={"round-to-nearest": {"bits": 6}}, **{"quantize-microscope": True})
+    assert len(sentences(app)) == 1 and words_on(app).count("cannot be shown under this setting") == 2
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------------
