@@ -43,6 +43,8 @@ def compressed_folder(
     began = time.perf_counter()
     settings = plan(bench.recipe.steps[0], targets, Trial(bench, original, batches, rows))
     walk = Walk(bench, original, settings, inputs, rows, batches, kept or Unfinished())
+    if kept and walk.stream:  # else to begin anew costs little
+        kept.begin(bench, batches)
     for number, block in enumerate(blocks_of(original.layers)):
         walk.map_to(packed.add(walk.done(number, block)))
     packed.add({}, walk.plain)
@@ -98,7 +100,6 @@ class Walk:
             device, _ = compute_place(self.bench.recipe)
             subject = opened(self.bench.folder, device, calibration_dtype(self.bench.recipe))
             self.stream = Stream(subject.model, self.batches, device, lambda: self.bench.progress(*self.place))
-            self.kept.begin(self.bench, self.batches)
 
     @property
     def place(self) -> tuple[str, int, int]:

@@ -21,10 +21,11 @@ from engine.errors import PlainError
 from engine.results.glossary import GLOSSARY
 from engine.results.record import FINISHED, RunRecord
 from engine.results.store import Store, home
+from engine.results.unfinished import folder_of, forget
 from engine.session import Session
 from pages.parts import state
 from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT, opened, turned
-from tests.runs import done, record, tables
+from tests.runs import done, layer, record, tables
 from tests.tiny import SENTENCES, tiny
 
 HOSTILE = (
@@ -395,6 +396,28 @@ def test_what_happened_to_a_run_is_said_as_text(status, stored):
     app = opened("runs", run="run-0001")
     assert not app.exception and only_text(words_on(app))
     assert "runs-again-run-0001" in keys(app, "button")
+
+
+def test_a_run_that_ended_too_soon_says_when_finished_layers_are_kept(stored):
+    lost = record(1, "failed", message="The process was killed.")
+    stored(lost)
+    assert "goes on from there" not in words_on(opened("runs", run="run-0001"))
+    folder = folder_of(lost.key, "here")
+    (folder / "block-00001").mkdir(parents=True)
+    assert "goes on from there" in words_on(opened("runs", run="run-0001"))
+    forget(lost.key)
+    assert not folder.exists()
+
+
+def test_layers_that_were_kept_are_listed_with_the_reason_as_text(stored):
+    run = done(1)
+    stored(run)
+    reason = "layers.skip names <b>it</b>"
+    kept = layer("head", technique="", relative_error=float("nan"), note=reason)
+    Store(home()).finish(run, tables(layer(), kept))
+    app = opened("runs", run="run-0001")
+    assert "1 layer kept as it was: which and why" in [each.label for each in app.expander]
+    assert "head" in words_on(app) and only_text(words_on(app))
 
 
 def test_delete_forgets_a_run(stored, session):

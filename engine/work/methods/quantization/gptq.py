@@ -92,8 +92,7 @@ def _(how: GPTQ, weight: torch.Tensor, seen: Seen) -> Grid:
 
 def prepared(how: GPTQ, weight: torch.Tensor, seen: Seen) -> tuple[Columns, torch.Tensor]:
     """Everything in the order of rounding, and that order."""
-    hessian = seen.gram / seen.count
-    diagonal = hessian.diagonal()
+    diagonal = seen.gram.diagonal() / seen.count
     order = diagonal.argsort(descending=True, stable=True) if how.activation_order else torch.arange(len(diagonal), device=weight.device)
     left = (weight * (diagonal > 0)).T.contiguous()[order]  # an input that is always zero: its weights do not count
     width = group_width(how.rounding(), weight.shape[1])
@@ -118,22 +117,27 @@ def factor_of(seen: Seen, how: GPTQ, order: torch.Tensor) -> torch.Tensor:
 
 
 def factors(seen: Seen, how: GPTQ, order: torch.Tensor) -> Iterator[torch.Tensor]:
-    hessian = (seen.gram / seen.count)[order][:, order]
-    diagonal = hessian.diagonal()
+    diagonal = seen.gram.diagonal()[order] / seen.count
     mean = diagonal.mean().clamp_min(1e-30)
     dead = diagonal <= 0
     if dead.any():
         seen.warnings.append(f"{int(dead.sum()):,} of {len(dead):,} inputs were always zero on the calibration data, so their weights became 0")
     damping = how.damping
     while True:
-        damped = hessian + torch.diag(dead * mean + damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+        lower, failed = torch.linalg.cholesky_ex(damped(seen, order, dead * mean + damping * mean).flip(0, 1))
         upper = inverse_of(lower).flip(0, 1) if not failed else lower
         if not failed and upper.isfinite().all():
             if damping > how.damping:
                 seen.warnings.append(f"H could not be inverted with damping {how.damping:g}; {damping:g} was used")
             yield upper
         damping *= 10
+
+
+def damped(seen: Seen, order: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """H with ``more`` on its diagonal, made anew: at the width of a large model each copy kept would be a gigabyte."""
+    hessian = seen.gram[order][:, order].div_(seen.count)
+    hessian.diagonal().add_(more)
+    return hessian
 
 
 def inverse_of(lower: torch.Tensor) -> torch.Tensor:
