@@ -1,7 +1,12 @@
 """What all tests share."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # as many processes as cores test already
+    os.environ.setdefault(threads, "1")
 
 settings.register_profile("patient", deadline=None)  # the machine may be busy with something else
 settings.load_profile("patient")

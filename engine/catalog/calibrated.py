@@ -43,6 +43,7 @@ class GPTQ(OnAGrid):
     title: ClassVar[str] = "GPTQ"
     kind: ClassVar[str] = "Looks at data"
     needs: ClassVar[Needs] = "gram"
+    in_step: ClassVar[bool] = True
     summary: ClassVar[str] = "Round one column after another and push each rounding error onto the columns still to come."
     idea: ClassVar[str] = (
         "Calibration text shows which directions of a layer's input matter: their products add up to a matrix H (the **Hessian** of the layer's "

@@ -1,4 +1,4 @@
-"""The way to the cluster: made in the background while the first page is drawn, and made anew when it was lost."""
+"""The way to the cluster: made in the background once the first page is drawn, and made anew when it was lost."""
 
 import threading
 from collections.abc import Callable
@@ -12,16 +12,21 @@ if TYPE_CHECKING:
     from engine.session.cluster import Cluster
 
 
+CLOSING = "The app is closing; start it again."
+PAGE_FIRST = 2.5  # seconds in which the first page has the processor to itself, unless the cluster is asked for
+
+
 class Link:
-    def __init__(self):
-        self._lock, self._closed = threading.Lock(), False
-        self._making: Future = in_background(connected)
+    def __init__(self, page_first: float = PAGE_FIRST):
+        self._lock, self._closed, self._wanted = threading.Lock(), False, threading.Event()
+        self._making: Future = in_background(self._connected_soon, page_first)
 
     def cluster(self) -> "Cluster":
         """Waits while it starts. Raises PlainError where it cannot; the next call tries again."""
+        self._wanted.set()
         with self._lock:
             if self._closed:
-                raise PlainError("The app is closing; start it again.")
+                raise PlainError(CLOSING)
             if self._making.done() and not alive(self._making):
                 in_background(closed, self._making)
                 self._making = in_background(connected)
@@ -36,7 +41,14 @@ class Link:
     def close(self) -> None:
         with self._lock:
             self._closed = True
+        self._wanted.set()
         closed(self._making)
+
+    def _connected_soon(self, page_first: float) -> "Cluster":
+        self._wanted.wait(page_first)
+        if self._closed:
+            raise PlainError(CLOSING)
+        return connected()
 
 
 def connected() -> "Cluster":

@@ -205,12 +205,12 @@ def gram(layer: Layer, much: Reading) -> float:
 
 
 def walking(job: Job) -> float:
-    """Calibration data goes through each block twice where blocks follow one another, else through the model for each block."""
+    """Calibration data goes through each block twice where blocks follow one another, in step once; else through the model for each block."""
     if job.how.needs not in ("range", "gram"):
         return 0.0
     chain = max(map(len, lists_of_blocks(job.at.model)), default=0) > 1 and not isinstance(job.recipe.task, ImageClassification)
     blocks = len({layer.block for layer in job.targets})
-    return (2 if chain else blocks) * 1.3 * job.passes.seconds(job.calibration.places, job.calibration.batches)
+    return ((1 if job.how.in_step else 2) if chain else blocks) * 1.3 * job.passes.seconds(job.calibration.places, job.calibration.batches)
 
 
 def trying(job: Job, trial: Trials) -> float:
@@ -356,7 +356,10 @@ def walk_bytes(job: Job) -> float:
     held = 2 * largest_layer(job) + 0.5 * largest
     if how.needs in ("range", "gram"):
         hidden = min((layer.matrix_shape[1] for layer in job.targets), default=0)
-        held += 3 * 4.0 * much.places * hidden + much.places / max(1.0, much.batches) * activation_bytes(job)
+        widest = max((layer.matrix_shape[1] for layer in job.targets), default=0)
+        held += 4.0 * much.places * (2 * hidden + widest if how.in_step else 3 * hidden) + much.places / max(1.0, much.batches) * activation_bytes(
+            job
+        )
     if how.needs == "gram":
         held += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
     trial = trials_of(how, len(job.targets))

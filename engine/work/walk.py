@@ -149,10 +149,25 @@ class Walk:
     def block(self, layers: list[Layer]) -> dict[str, Stored]:
         """Every layer of a block as it will be stored; what each lost is noted in ``found``."""
         names = [layer.name for layer in layers if layer.name in self.settings]
+        if self.stream and self.how.in_step and self.stream.goes_in_step(layers[0].block, names):
+            return self.in_step(layers, names)
         seen = self.seen(layers[0].block, names) if self.stream and names else {}
         if self.how.folds or self.how.needs == "range":
             self.found.surfaces.extend(self.surfaces(seen))
         return {layer.name: self.layer(layer, seen.get(layer.name)) for layer in layers}
+
+    def in_step(self, layers: list[Layer], names: list[str]) -> dict[str, Stored]:
+        """The same, each layer with what it gets from those before it in the block as they are stored."""
+        done, by_name = {}, {layer.name: layer for layer in layers}
+
+        def change(name: str, seen: Seen) -> None:
+            done[name] = self.layer(by_name[name], seen)
+            module = self.stream.model.get_submodule(name)
+            module.unpacked = None
+            module.unpacked = module.weight
+
+        self.stream.in_step(layers[0].block, names, self.how.needs == "gram", change)
+        return {layer.name: done.get(layer.name) or self.layer(layer, None) for layer in layers}
 
     def seen(self, block: str, names: list[str]) -> dict[str, Seen]:
         """What the layers see of the calibration data, after their scales have moved."""

@@ -3,21 +3,31 @@
 SCREENSHOTS=folder keeps a picture of every page, narrow and wide, light and dark.
 """
 
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from engine.recipe import Recipe
 from tests.pages.served import Visitor, browsing, chromium, finished, serving, visitor
-from tests.pages.sessions import PAGES
+from tests.pages.sessions import PAGES, ROOT
 
 pytestmark = pytest.mark.browser
 
 TOKENS = "2048"  # enough for a number, and quick
-VIEWS = {"Layers": 1, "Weights": 1, "Channels": 1, "Bytes": 1, "Text": 0, "Recipe": 0}  # and how many figures each draws
+VIEWS = {"Layers": 1, "Weights": 1, "Levels": 1, "Channels": 1, "Bits": 1, "Bytes": 1, "Text": 0, "Recipe": 0}  # and how many figures each draws
+SEEING_VIEWS = ("Inputs", "Alpha search", "Outliers", "Ranges")  # of a run that looked at data
+SMOOTHQUANT = {
+    "task": {"tokens": int(TOKENS)},
+    "calibration": {"samples": 4, "context": 64},
+    "steps": [{"technique": "smoothquant", "automatic": True}],
+}
 UNDRAWN = "plots => plots.filter(plot => !plot.querySelector('svg.main-svg path') || plot.getBoundingClientRect().height < 50).length"
 TOO_WIDE = """() => [document.documentElement, document.querySelector('[data-testid=stMain]')]
     .map(box => box.scrollWidth - Math.min(box.clientWidth, innerWidth)).filter(over => over > 0)"""
@@ -81,6 +91,15 @@ def two_runs(person) -> list[str]:
     return [first, finished(person, other_than=first)]
 
 
+@pytest.fixture(scope="module")
+def run_from_a_shell(kept_apart, address) -> str:
+    """The id of a SmoothQuant run."""
+    (kept_apart / "recipe.yaml").write_text(Recipe.of(SMOOTHQUANT).to_yaml())
+    command = [sys.executable, "-m", "engine", "run", str(kept_apart / "recipe.yaml"), "--json"]
+    said = subprocess.run(command, cwd=ROOT, env=os.environ | {"COMPRESSION_EXPLORER_HOME": str(kept_apart)}, stdout=subprocess.PIPE, check=True)
+    return json.loads(said.stdout)["run"]
+
+
 @pytest.fixture
 def visit(browser, address):
     """Opens a browser of somebody else; what it complained about fails the test."""
@@ -136,6 +155,15 @@ def test_every_view_of_a_result_is_drawn(view, two_runs, visit):
         drawn(person, at_least=VIEWS[view])
     else:
         expect(person.page.get_by_test_id("stCode").first).to_be_visible()
+
+
+def test_every_view_of_a_run_that_looked_at_data_is_drawn(run_from_a_shell, visit):
+    person = visit()
+    person.open("start", f"?run={run_from_a_shell}")
+    for view in SEEING_VIEWS:
+        person.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
+        person.at_rest()
+        drawn(person, at_least=1)
 
 
 @pytest.mark.parametrize(("page", "figures"), [("model", 4), ("quantize", 2)])

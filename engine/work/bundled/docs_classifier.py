@@ -14,6 +14,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import Pipeline, make_pipeline
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -72,9 +73,14 @@ def masked_batch(stream: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.T
     return shown, tokens.masked_fill(~hidden, -100)
 
 
+def half_precision() -> torch.autocast:
+    """bfloat16 where the processor has instructions for it; elsewhere float32 is faster."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def masked_word_loss(model: BertForMaskedLM, shown: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """Cross-entropy at the hidden places; the wide output layer runs on those alone."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with half_precision():
         states = model.bert(shown).last_hidden_state[hidden >= 0]
         logits = model.cls(states)
     return cross_entropy(logits.float(), hidden[hidden >= 0])
@@ -110,7 +116,7 @@ class Encoded:
 
 def logits_of(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
     tokens = tokens[:, : int((tokens != PAD).sum(1).max())]  # no work on columns that are all padding
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with half_precision():
         return model(input_ids=tokens, attention_mask=tokens != PAD).logits.float()
 
 
@@ -140,14 +146,19 @@ def batches_of_like_lengths(lengths: torch.Tensor, seed: int, pool: int = 16) ->
     return batches[torch.randperm(len(batches), generator=draw)]
 
 
-def baseline_accuracy(chosen: dict[Split, list[Passage]]) -> float:
-    """TF-IDF of words and word pairs with logistic regression, its strength picked on validation, on the test texts."""
-    words = TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2)).fit([p.text for p in chosen["train"]])
-    rows = {split: words.transform([p.text for p in chosen[split]]) for split in chosen}
-    truth = {split: [p.label for p in chosen[split]] for split in chosen}
-    fits = [LogisticRegression(C=c, max_iter=500).fit(rows["train"], truth["train"]) for c in (1, 3, 10)]
-    best = max(fits, key=lambda fit: fit.score(rows["calibration"], truth["calibration"]))
-    return best.score(rows["evaluation"], truth["evaluation"])
+def texts_of(chosen: list[Passage]) -> list[str]:
+    return [passage.text for passage in chosen]
+
+
+def baseline(chosen: dict[Split, list[Passage]]) -> Pipeline:
+    """TF-IDF of words and word pairs with logistic regression, its strength picked on validation."""
+    truth = {split: [p.label for p in rows] for split, rows in chosen.items()}
+    fits = [
+        make_pipeline(TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2)), LogisticRegression(C=c, max_iter=500)) for c in (1, 3, 10)
+    ]
+    for fit in fits:
+        fit.fit(texts_of(chosen["train"]), truth["train"])
+    return max(fits, key=lambda fit: fit.score(texts_of(chosen["calibration"]), truth["calibration"]))
 
 
 def pretrained(asked: argparse.Namespace, documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> tuple[BertForMaskedLM, Curve]:
@@ -199,18 +210,28 @@ def main() -> None:
     documents = list(without_copies(extracted()))
     tokenizer = trained_tokenizer([masked(d.text) for d in documents if d.split in ("train", "unlabelled")])
     encoder, reading = pretrained(asked, documents, tokenizer)
-    chosen: dict[Split, list[Passage]] = {"train": [], "unlabelled": [], "calibration": [], "evaluation": []}
-    for passage in passages(documents):
-        chosen[passage.split].append(passage)
+    chosen = by_split(passages(documents))
     data = {split: Encoded.of(tokenizer, rows) for split, rows in chosen.items()}
     model, learning = fine_tuned(asked, encoder, data)
-    guesses = predictions(model, data["evaluation"].tokens).argmax(1)
-    truth = data["evaluation"].labels
     model.save_pretrained(OUT)
     tokenizer.save_pretrained(OUT)
-    scores = (accuracy_score(truth, guesses), f1_score(truth, guesses, average="macro"), baseline_accuracy(chosen))
-    print("accuracy {:.4f}, macro F1 {:.4f}, baseline {:.4f}".format(*scores), flush=True)
+    scores = scores_of(model, baseline(chosen), data["evaluation"], chosen["evaluation"])
     (OUT / "README.md").write_text(card(asked, model, chosen, reading, learning, scores))
+
+
+def by_split(rows: list[Passage]) -> dict[Split, list[Passage]]:
+    chosen: dict[Split, list[Passage]] = {"train": [], "unlabelled": [], "calibration": [], "evaluation": []}
+    for passage in rows:
+        chosen[passage.split].append(passage)
+    return chosen
+
+
+def scores_of(model: BertForSequenceClassification, other: Pipeline, test: Encoded, passages: list[Passage]) -> tuple[float, float, float]:
+    """Accuracy and macro F1 of the model, and the baseline's accuracy, on the test passages."""
+    guesses = predictions(model, test.tokens).argmax(1)
+    scores = accuracy_score(test.labels, guesses), f1_score(test.labels, guesses, average="macro"), other.score(texts_of(passages), test.labels)
+    print("accuracy {:.4f}, macro F1 {:.4f}, baseline {:.4f}".format(*scores), flush=True)
+    return scores
 
 
 def card(

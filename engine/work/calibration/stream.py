@@ -11,12 +11,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from greenlet import getcurrent, greenlet
 from torch import nn
 
 from engine.work.calibration.seen import Seen, area_of, rows_of, seeable
 from engine.work.stored.modules import Unpacking
 from engine.work.tasks.calibration import Batch
 from engine.work.tasks.measured import placed
+
+IN_STEP_BYTES = 2e9  # of activations that may be held for batches that go through a block in step
 
 
 class ReachedTheBlock(Exception):
@@ -50,6 +53,7 @@ class Stream:
     chain: list[str] = field(init=False)  # blocks of which each is fed by the one before
     waiting: list[torch.Tensor] = field(default_factory=list)  # what the next block of the chain gets, for each batch
     calls: dict[str, list[Call]] = field(default_factory=dict)
+    passed: set[str] = field(default_factory=set)  # blocks that all batches have gone through in step
 
     def __post_init__(self) -> None:
         self.model.config.use_cache = False  # a cache would remember each look at a block
@@ -82,10 +86,40 @@ class Stream:
         call = self.calls[block][index].on(self.waiting[index])
         return first(self.model.get_submodule(block)(*call.args, **call.kwargs))
 
+    def goes_in_step(self, block: str, names: list[str]) -> bool:
+        """Whether the block is of the chain and what all batches hold in its midst is little enough."""
+        layers = [module for name in names if seeable(module := self.model.get_submodule(name))]
+        if block not in self.chain or not layers:
+            return False
+        self.arrive(block)
+        width = self.waiting[0].shape[1 if self.waiting[0].ndim == 4 else -1]  # channels of a picture stand second
+        widest = max(module.stored.shape[1] // area_of(module) for module in layers)
+        return 4 * sum(each.numel() for each in self.waiting) * (2 + widest / width) <= IN_STEP_BYTES
+
+    @torch.no_grad()
+    def in_step(self, block: str, names: list[str], wants_gram: bool, change: Callable[[str, Seen], None]) -> None:
+        """``look`` and ``go_on`` in one: before each of the layers every batch waits until all have come; ``change(name, seen)`` then changes
+        the layer, and they go on with what it makes of them now.
+        """
+        changed: set[str] = set()
+        with waited_before(self.model, names, wants_gram, self.device, changed) as seen, unpacked_once(self.model.get_submodule(block)):
+            passes = [Pass(self.through) for _ in self.batches]
+            at = [each.switch(block, index) for index, each in enumerate(passes)]
+            while waits := {place for place, each in zip(at, passes, strict=True) if not each.dead}:
+                name = min(waits, key=names.index)
+                seen[name].refuse_nonsense(name)
+                change(name, seen[name])
+                changed.add(name)
+                at = [each.switch() if not each.dead and place == name else place for place, each in zip(at, passes, strict=True)]
+                self.step()
+        self.waiting = at
+        self.calls.pop(block)
+        self.passed.add(block)
+
     @torch.no_grad()
     def go_on(self, block: str) -> None:
         """The block has changed for good: its outputs become what the next one gets. Those of the last block nobody gets."""
-        if block in self.chain:
+        if block in self.chain and block not in self.passed:
             self.arrive(block)
             if block != self.chain[-1]:
                 with unpacked_once(self.model.get_submodule(block)):
@@ -141,6 +175,40 @@ def watched(model: nn.Module, names: list[str], wants_gram: bool, device: torch.
 
     watched_modules = ((name, model.get_submodule(name)) for name in names)
     with hooked([module.register_forward_pre_hook(noted(name)) for name, module in watched_modules if seeable(module)]):
+        yield seen
+
+
+class Pass(greenlet):
+    """One batch on its way through a block; it can wait anywhere."""
+
+    latest: Any = None  # the input it met last
+    met_by: str = ""  # and the first layer that it met it at
+
+
+@contextmanager
+def waited_before(model: nn.Module, names: list[str], wants_gram: bool, device: torch.device, changed: set[str]) -> Iterator[dict[str, Seen]]:
+    """Like ``watched``, for batches that are a ``Pass`` each: they wait, naming the layer, before it is one of those ``changed``."""
+    seen: dict[str, Seen] = {}
+
+    def waiting(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple) -> None:
+            if name in changed:
+                return
+            batch = getcurrent()
+            if args[0] is batch.latest:
+                seen.setdefault(name, seen[batch.met_by])
+            else:
+                batch.latest, batch.met_by = args[0], name
+                rows = rows_of(module, args[0])
+                if name not in seen:
+                    seen[name] = Seen(rows.shape[1], device, wants_gram, area=area_of(module))
+                seen[name].add(rows)
+            batch.parent.switch(name)
+
+        return hook
+
+    watched_modules = ((name, model.get_submodule(name)) for name in names)
+    with hooked([module.register_forward_pre_hook(waiting(name)) for name, module in watched_modules if seeable(module)]):
         yield seen
 
 

@@ -48,19 +48,19 @@ def cut(text: str) -> Iterator[str]:
         yield passage
 
 
-def passages(documents: Iterable[Document]) -> list[Passage]:
-    """Labelled passages, each text once, at most MOST_PER_LABEL of a label in a split (drawn by hash, so stably)."""
+def passages(documents: Iterable[Document], per_document: int = MOST_PER_DOCUMENT, per_label: dict[Split, int] = MOST_PER_LABEL) -> list[Passage]:
+    """Labelled passages, each text once, at most so many of a label in a split (drawn by hash, so stably)."""
     pools: dict[tuple[Split, int], dict[int, Passage]] = defaultdict(dict)
     seen: set[int] = set()
     for document in documents:
         if document.library not in LIBRARY_LABEL:
             continue
         label = LABELS.index(LIBRARY_LABEL[document.library])
-        for text in list(cut(masked(document.text)))[:MOST_PER_DOCUMENT]:
+        for text in list(cut(masked(document.text)))[:per_document]:
             key = hash_of(re.sub(r"[\W\d_]+", "", text.lower()))
             if len(text) >= 120 and key not in seen:
                 seen.add(key)
                 pools[document.split, label][key] = Passage(text, label, document.split)
-    chosen = [pool[key] for (split, _), pool in sorted(pools.items()) for key in sorted(pool)[: MOST_PER_LABEL[split]]]
+    chosen = [pool[key] for (split, _), pool in sorted(pools.items()) for key in sorted(pool)[: per_label[split]]]
     random.Random(0).shuffle(chosen)
     return chosen

@@ -94,6 +94,50 @@ def test_a_block_sees_what_compressed_blocks_before_it_make(tmp_path):
     torch.testing.assert_close(stream.look(blocks[1][0].block, [name], True)[name].gram, rows.T @ rows, rtol=1e-4, atol=1e-4)
 
 
+@each_architecture
+def test_in_step_layers_that_stay_as_they_are_see_the_same(architecture, tmp_path):
+    subject = subject_of(architecture, tmp_path)
+    twice, once = stream_of(architecture, subject), stream_of(architecture, subject)
+    for layers in [block for block in blocks_of(subject.layers) if block[0].block in once.chain]:
+        block, names, told = layers[0].block, [layer.name for layer in layers], []
+        seen = twice.look(block, names, True)
+        assert once.goes_in_step(block, names)
+        once.in_step(block, names, True, lambda name, each, told=told: told.append((name, each.gram, each.count)))
+        assert {name for name, *_ in told} == set(seen) and len(told) == len(seen)
+        for name, gram, count in told:
+            torch.testing.assert_close(gram, seen[name].gram)
+            assert count == seen[name].count
+        for stream in (twice, once):
+            stream.go_on(block)
+        if block != once.chain[-1]:
+            assert all(torch.equal(one, two) for one, two in zip(once.waiting, twice.waiting, strict=True))
+
+
+def test_in_step_a_layer_sees_what_those_before_it_have_become(tmp_path):
+    subject = subject_of("llama", tmp_path)
+    stream, layers = stream_of("llama", subject), next(block for block in blocks_of(subject.layers) if block[0].block)
+    names, grams = [layer.name for layer in layers], {}
+
+    def halve(name, seen):
+        grams[name] = seen.gram.clone()
+        module = subject.model.get_submodule(name)
+        module.stored = type(module.stored)(module.stored.shape, module.stored.dense() * 0.5)
+        module.unpacked = module.stored.dense()
+
+    stream.in_step(layers[0].block, names, True, halve)
+    stream.go_on(layers[0].block)
+    for name, rows in inputs_of(subject, names, batches_for("llama")).items():  # nothing after a layer changes what it gets
+        torch.testing.assert_close(grams[name], rows.T @ rows, rtol=1e-4, atol=1e-4)
+    assert all(module.unpacked is None for module in subject.model.modules() if isinstance(module, UnpackingLinear))
+
+
+def test_too_much_to_hold_does_not_go_in_step(tmp_path, monkeypatch):
+    subject = subject_of("llama", tmp_path)
+    stream, layers = stream_of("llama", subject), next(block for block in blocks_of(subject.layers) if block[0].block)
+    monkeypatch.setattr("engine.work.calibration.stream.IN_STEP_BYTES", 50_000)
+    assert not stream.goes_in_step(layers[0].block, [layer.name for layer in layers])
+
+
 def test_a_second_look_at_a_block_sees_the_same(tmp_path):
     subject = subject_of("llama", tmp_path)
     stream, block = stream_of("llama", subject), next(block for block in blocks_of(subject.layers) if block[0].block)

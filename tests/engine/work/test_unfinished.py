@@ -37,8 +37,10 @@ def stopping_after(blocks: int):
 
 def looks(monkeypatch) -> list[str]:
     """The blocks whose calibration data was looked at from now on."""
-    asked, look = [], Stream.look
-    monkeypatch.setattr(Stream, "look", lambda self, block, *rest: asked.append(block) or look(self, block, *rest))
+    asked: list[str] = []
+    for name in ("look", "in_step"):
+        plain = getattr(Stream, name)
+        monkeypatch.setattr(Stream, name, lambda self, block, *rest, plain=plain: asked.append(block) or plain(self, block, *rest))
     return asked
 
 

@@ -1,0 +1,117 @@
+"""The classifier's second course: further passages of the training files, without their labels.
+
+It and its baseline err in different places, so that together they know more than either. What they say together about passages that neither
+has learned from is what the model learns now, beside its labelled ones (self-training; distillation as in Hinton et al. 2015, arXiv:1503.02531).
+
+    python -m engine.work.bundled.docs_classifier_further --epochs 1 --checkpoint /tmp/docs-classifier-further.pt
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from sklearn.pipeline import Pipeline
+from torch.nn.functional import cross_entropy, one_hot
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+from engine.work.bundled.docs_classifier import (
+    BATCH,
+    OUT,
+    PAD,
+    Encoded,
+    baseline,
+    by_split,
+    fine_tuning_batch,
+    logits_of,
+    predictions,
+    scores_of,
+    texts_of,
+)
+from engine.work.bundled.pretraining import Curve, Schedule, curve_table, train
+from engine.work.tasks.documents import extracted, without_copies
+from engine.work.tasks.passages import LABELS, MOST_PER_LABEL, Passage, passages
+
+FROM_A_DOCUMENT = 30  # passages, at most; the first course learned from 4
+SHARES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)  # of the baseline in what both say, to pick from on validation
+
+
+def log_shares(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities, (texts, labels); texts of like lengths are read together."""
+    order = (tokens != PAD).sum(1).argsort()
+    rows = torch.empty(len(tokens), len(LABELS))
+    rows[order] = predictions(model, tokens[order]).log_softmax(1)
+    return rows
+
+
+def together(model: BertForSequenceClassification, other: Pipeline, data: Encoded, chosen: list[Passage]) -> dict[float, torch.Tensor]:
+    """Probabilities by the baseline's share in them.  (texts, labels)"""
+    mine, its = log_shares(model, data.tokens), torch.tensor(other.predict_log_proba(texts_of(chosen)), dtype=torch.float32)
+    return {share: ((1 - share) * mine + share * its).softmax(1) for share in SHARES}
+
+
+def accuracy(rows: torch.Tensor, labels: torch.Tensor) -> float:
+    return (rows.argmax(1) == labels).float().mean().item()
+
+
+def learned(model: BertForSequenceClassification, data: Encoded, held_out: Encoded, asked: argparse.Namespace) -> Curve:
+    steps = int(asked.epochs * (len(data.labels) // BATCH))
+
+    def loss(step: int) -> torch.Tensor:
+        tokens, shares = fine_tuning_batch(data, step)
+        return cross_entropy(logits_of(model, tokens), shares)
+
+    def held_out_loss() -> float:
+        rows = predictions(model, held_out.tokens)
+        print(f"validation accuracy {accuracy(rows, held_out.labels):.4f}", flush=True)
+        return cross_entropy(rows, held_out.labels).item()
+
+    model.train()
+    return train(model, loss, held_out_loss, Schedule(steps, asked.rate, warmup=steps // 20, decay_share=0.95), asked.checkpoint)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--epochs", type=float, default=1.0)
+    options.add_argument("--rate", type=float, default=1e-4)
+    options.add_argument("--checkpoint", type=Path, default=Path("docs-classifier-further.pt"))
+    asked = options.parse_args()
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(OUT)
+    model = BertForSequenceClassification.from_pretrained(OUT, hidden_dropout_prob=0.1, classifier_dropout=0.1)
+    documents = list(without_copies(extracted()))
+    chosen = by_split(passages(documents))
+    known = {passage.text for passage in chosen["train"]}
+    more = [p for p in passages(documents, FROM_A_DOCUMENT, MOST_PER_LABEL | {"train": 1_000_000}) if p.split == "train" and p.text not in known]
+    data = {split: Encoded.of(tokenizer, rows) for split, rows in (*chosen.items(), ("more", more))}
+    other = baseline(chosen)
+    seen = together(model, other, data["calibration"], chosen["calibration"])
+    share = max(SHARES, key=lambda each: accuracy(seen[each], data["calibration"].labels))
+    print(
+        f"together {accuracy(seen[share], data['calibration'].labels):.4f} on validation, the baseline's share {share}; {len(more):,} more passages"
+    )
+    soft = together(model, other, data["more"], more)[share]
+    hard = 0.9 * one_hot(data["train"].labels, len(LABELS)).float() + 0.1 / len(LABELS)
+    both = Encoded(torch.cat([data["train"].tokens, data["more"].tokens]), torch.cat([hard, soft]))
+    curve = learned(model, both, data["calibration"], asked)
+    model.config.hidden_dropout_prob = model.config.classifier_dropout = 0.0
+    model.save_pretrained(OUT)
+    scores = scores_of(model, other, data["evaluation"], chosen["evaluation"])
+    card = OUT / "README.md"
+    card.write_text(amended(card.read_text(), asked, scores, curve, len(more)))
+
+
+def amended(card: str, asked: argparse.Namespace, scores: tuple[float, float, float], curve: Curve, more: int) -> str:
+    """The first course's card with what has changed."""
+    command = f"`python -m engine.work.bundled.docs_classifier_further --epochs {asked.epochs:g} --rate {asked.rate:g}`"
+    lines = card.rstrip().splitlines()
+    held_out = next(number for number, line in enumerate(lines) if line.startswith("- **Held out**"))
+    lines[held_out] = f"- **Held out**: accuracy **{scores[0]:.3f}**, macro F1 **{scores[1]:.3f}** on the test passages."
+    lines[held_out:held_out] = [
+        f"- **Second course**: {command}. {more:,} further passages of the training files, without their labels: what the model and the baseline",
+        "  together said of them was learned beside the labelled passages.",
+    ]
+    return "\n".join([*lines, "", "Second course:", "", curve_table(curve), ""])
+
+
+if __name__ == "__main__":
+    main()
