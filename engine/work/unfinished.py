@@ -20,6 +20,7 @@ from engine.work.stored.files import read_file, write_file
 from engine.work.stored.weights import Stored
 from engine.work.tasks.calibration import Batch
 
+DIGEST = "digest"  # file of a kept block that tells whether the others are as they were written
 UNREADABLE = (OSError, PlainError, SafetensorError, ValueError, KeyError, TypeError)
 
 
@@ -53,6 +54,8 @@ class Unfinished:
         if path is None or not path.is_dir():
             return None
         with suppress(*UNREADABLE):
+            if (path / DIGEST).read_text() != digest_of(path):
+                return None
             layers, plain = read_file(path / "block.safetensors")
             return Finished(layers, plain, Rows.of(parquet.load(path)))
         return None
@@ -68,6 +71,7 @@ class Unfinished:
                 part.mkdir(parents=True)
                 write_file(part / "block.safetensors", done.layers, done.plain)
                 parquet.save(done.rows.tables(), part)
+                (part / DIGEST).write_text(digest_of(part))
                 shutil.rmtree(path, ignore_errors=True)
                 part.rename(path)
             finally:
@@ -75,6 +79,15 @@ class Unfinished:
 
     def path(self, number: int) -> Path | None:
         return self.folder / f"block-{number:05d}" if self.folder else None
+
+
+def digest_of(block: Path) -> str:
+    """Of every file of a kept block but the one that the digest stands in."""
+    digest = hashlib.sha256()
+    for path in sorted(block.iterdir()):
+        if path.name != DIGEST:
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -17,52 +17,10 @@ from engine.work.opened import opened
 from engine.work.run import run
 from engine.work.stored import files
 from tests.recipes import recipe_for
+from tests.steps import ANY, STEPS
 from tests.tiny import ARCHITECTURES, tiny
 
 CPU = torch.device("cpu")
-STEPS = {
-    "rounding": {"technique": "round-to-nearest"},
-    "rounding-asymmetric-3": {"technique": "round-to-nearest", "bits": 3, "scheme": "asymmetric", "group_size": 48},
-    "rounding-tensor": {"technique": "round-to-nearest", "bits": 8, "granularity": "tensor", "range": "mse"},
-    "rounding-input-channel": {"technique": "round-to-nearest", "granularity": "input-channel", "range": "rms"},
-    "fixed-point-blocks": {
-        "technique": "round-to-nearest",
-        "granularity": "block",
-        "block_rows": 5,
-        "block_columns": 7,
-        "range": "entropy",
-        "scheme": "asymmetric",
-        "scales": "power-of-two",
-    },
-    "nf4": {"technique": "bitsandbytes"},
-    "fp4-double": {"technique": "bitsandbytes", "format": "fp4", "double_quantization": True},
-    "int8": {"technique": "bitsandbytes", "format": "int8"},
-    "hqq": {"technique": "hqq", "bits": 3},
-    "hqq-columns": {"technique": "hqq", "axis": "column", "group_size": 40},
-    "codebook": {"technique": "codebook"},
-    "codebook-huffman": {"technique": "codebook", "bits": 3, "rows": 8, "coding": "huffman", "start": "density"},
-    "log": {"technique": "log", "granularity": "group"},
-    "log-free": {"technique": "log", "bits": 6, "steps_per_octave": 4, "scales": "free"},
-    "fp8-e4m3": {"technique": "float"},
-    "fp8-e5m2": {"technique": "float", "format": "fp8-e5m2", "scale": "none"},
-    "mxfp4": {"technique": "float", "format": "mxfp4"},
-    "bfloat16": {"technique": "float", "format": "bfloat16"},
-    "ternary": {"technique": "ternary"},
-    "binary": {"technique": "ternary", "values": "binary", "granularity": "group"},
-}
-SEEING = {
-    "gptq": {"technique": "gptq", "bits": 3},
-    "gptq-ordered": {"technique": "gptq", "activation_order": True, "static_groups": False, "scheme": "asymmetric", "group_size": 48},
-    "awq": {"technique": "awq", "bits": 3, "steps": 5},
-    "static": {"technique": "activations", "observer": "mse"},
-    "dynamic-w4": {"technique": "activations", "mode": "dynamic", "weight_bits": 4, "scheme": "symmetric"},
-    "smoothquant": {"technique": "smoothquant", "automatic": True},
-    "llm-int8": {"technique": "llm-int8", "threshold": 2},
-    "mixed-precision": {"technique": "mixed-precision", "budget": 5.0},
-    "mixed-by-name": {"technique": "mixed-precision", "by": "name", "bits_by_name": {"*1*": 3}, "scheme": "asymmetric"},
-    "awq-salience": {"technique": "awq-salience", "group_size": 32},
-}
-ANY = STEPS | SEEING
 FOUR = STEPS["rounding"]
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 each_step = pytest.mark.parametrize("step", STEPS)
