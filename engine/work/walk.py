@@ -99,6 +99,8 @@ class Walk:
         if self.how.needs in ("range", "gram"):
             device, _ = compute_place(self.bench.recipe)
             subject = opened(self.bench.folder, device, calibration_dtype(self.bench.recipe))
+            for layer in self.original.layers:  # one mapping for both; a layer that changes is given another
+                subject.model.get_submodule(layer.name).stored = self.original.model.get_submodule(layer.name).stored
             self.stream = Stream(subject.model, self.batches, device, lambda: self.bench.progress(*self.place))
 
     @property
@@ -223,11 +225,11 @@ class Walk:
         held = self.original.model.get_submodule(layer.name).stored
         if layer.name not in self.settings:
             return self.kept_for(layer, held, why_kept(layer, self.original.layers, self.bench.recipe.layers))
-        setting, weight = self.settings[layer.name], self.weight_of(layer.name)
+        setting = self.settings[layer.name]
         if seen is None and setting.needs != "nothing":
             reached = seeable(self.original.model.get_submodule(layer.name))
             return self.kept_for(layer, held, NOT_REACHED if reached else NOT_SEEN)
-        stored = compress(setting, weight, seen) if seen else compress(setting, weight)
+        stored = compress(setting, self.weight_of(layer.name), *([seen] if seen else []))
         if self.stream:
             self.stream.model.get_submodule(layer.name).stored = stored
         self.judge(layer, held, stored, seen)

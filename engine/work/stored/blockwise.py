@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from engine.work.stored.packing import counted
 from engine.work.stored.weights import Stored
 
 # quantiles of the normal distribution, zero exact (QLoRA, arXiv:2305.14314, appendix E)
@@ -56,7 +57,7 @@ class FourBit(Stored):
 
     def occupancy(self) -> torch.Tensor:
         halves = torch.stack([self.codes >> 4, self.codes & 15], 1).flatten()[: self.shape[0] * self.shape[1]]
-        return halves.bincount(minlength=16).cpu()[torch.tensor(TABLES[self.format]).argsort(stable=True)]
+        return counted(halves, 16).cpu()[torch.tensor(TABLES[self.format]).argsort(stable=True)]
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,13 @@ class RowInt8(Stored):
     absmax: torch.Tensor  # (out,) float32
 
     def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return (self.codes.float() * (self.absmax[:, None] / 127)).to(dtype)
+        return self.codes.float().mul_(self.absmax[:, None] / 127).to(dtype)
 
     def levels(self) -> torch.Tensor:
         return torch.arange(-127, 128) * (self.absmax.median().cpu() / 127)
 
     def occupancy(self) -> torch.Tensor:
-        return (self.codes.flatten().int() + 127).bincount(minlength=255)
+        return counted(self.codes.view(torch.uint8), 256)[torch.arange(-127, 128) % 256]
 
 
 @lru_cache

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from engine.work.stored.huffman import code_lengths, decoded, entropy_bits
-from engine.work.stored.packing import unpacked
+from engine.work.stored.packing import counted, unpacked
 from engine.work.stored.weights import Stored
 
 
@@ -47,7 +47,7 @@ class Shared(Stored):
         return self.books[len(self.books) // 2]
 
     def occupancy(self) -> torch.Tensor:
-        return self.indices().bincount(minlength=2**self.bits)
+        return counted(self.indices(), 2**self.bits)
 
     def note(self) -> str:
         """What Huffman coding makes of the indices, done or not."""

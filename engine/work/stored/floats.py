@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from engine.work.stored.packing import counted
 from engine.work.stored.weights import Stored
 
 
@@ -26,7 +27,7 @@ class Float8(Stored):
         return numbers if self.scales is None else numbers * self.scales.median()
 
     def occupancy(self) -> torch.Tensor:
-        counts = self.numbers.view(torch.uint8).flatten().bincount(minlength=256)
+        counts = counted(self.numbers.view(torch.uint8), 256)
         return counts[self.every_number().isfinite()][self.finite_numbers().argsort(stable=True)]
 
     def every_number(self) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import pad
 
 TOGETHER = 8  # so many codes of b bits fill b whole bytes
+COUNTED_AT_ONCE = 1 << 20
 TRITS = 5  # digits of base three in a byte: 3^5 = 243
 
 
@@ -32,6 +33,11 @@ def unpacked(data: torch.Tensor, bits: int, count: int) -> torch.Tensor:
     for place in range(TOGETHER):
         codes[:, place] = (words >> (bits * place)) & (2**bits - 1)
     return codes.flatten()[:count]
+
+
+def counted(codes: torch.Tensor, values: int) -> torch.Tensor:
+    """How often each of the codes 0 ... values - 1 occurs, (values,). In pieces: torch counts in 8 bytes a code."""
+    return sum(part.bincount(minlength=values) for part in codes.flatten().split(COUNTED_AT_ONCE))
 
 
 def packed_trits(codes: torch.Tensor) -> torch.Tensor:

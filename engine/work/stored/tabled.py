@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from engine.work.stored.packing import packed, packed_bytes, packed_trits, unpacked, unpacked_trits
+from engine.work.stored.packing import counted, packed, packed_bytes, packed_trits, unpacked, unpacked_trits
 from engine.work.stored.weights import Stored, groups_of
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # OCP Microscaling Formats 1.0, section 5.3.3; the code's highest bit is the sign
@@ -46,7 +46,7 @@ class Tabled(Stored):
 
     def occupancy(self) -> torch.Tensor:
         order = self.values().argsort(stable=True)
-        return self.code_row().bincount(minlength=len(order))[order]
+        return counted(self.code_row(), len(order))[order]
 
 
 def packed_codes(table: Table, codes: torch.Tensor, bits: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from engine.work.stored.packing import unpacked
+from engine.work.stored.packing import counted, unpacked
 
 REGISTRY: dict[str, type["Stored"]] = {}
 
@@ -155,7 +155,7 @@ class Grid(Stored):
         return (torch.arange(2**self.bits, device=flat.device) - zero) * flat[middle]
 
     def occupancy(self) -> torch.Tensor:
-        return self.code_matrix().flatten().bincount(minlength=2**self.bits)
+        return counted(self.code_matrix(), 2**self.bits)
 
 
 @dataclass(frozen=True)
