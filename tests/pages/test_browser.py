@@ -24,7 +24,7 @@ TOKENS = "2048"  # enough for a number, and quick
 VIEWS = {"Layers": 1, "Weights": 1, "Levels": 1, "Channels": 1, "Bits": 1, "Bytes": 1, "Text": 0, "Recipe": 0}  # and how many figures each draws
 SEEING_VIEWS = ("Inputs", "Alpha search", "Outliers", "Ranges")  # of a run that looked at data
 SMOOTHQUANT = {
-    "task": {"tokens": int(TOKENS)},
+    "task": {"kind": "language-modeling", "tokens": int(TOKENS)},
     "calibration": {"samples": 4, "context": 64},
     "steps": [{"technique": "smoothquant", "automatic": True}],
 }
