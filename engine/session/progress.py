@@ -14,7 +14,7 @@ OUTSIDE = {"queued": "Waiting in another program", "running": "Running in anothe
 class Progress:
     """One stage after the other. Times are seconds since 1970 on one clock."""
 
-    stage: str = "Waiting for its turn"
+    stage: str = "Waiting to begin"
     done: int = 0
     total: int = 0
     first: int = 0  # done when the stage was first heard of: what an earlier run had finished took no time

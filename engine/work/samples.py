@@ -1,7 +1,7 @@
 """The same beginning continued by both models: what the numbers sound like."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import singledispatch
 
 import torch
@@ -12,6 +12,7 @@ from engine.catalog.tasks import LanguageModeling
 from engine.catalog.technique import Frozen
 from engine.results.tables import SampleRow
 from engine.work.models import Folder, tokenizer_of
+from engine.work.stored.modules import unpacked_once
 
 PROMPTS = (
     "Parameters\n----------\naxis : int, optional\n   ",
@@ -19,7 +20,7 @@ PROMPTS = (
     "Compute the",
 )
 NEW_TOKENS = 40
-SMALL = 100_000_000  # bytes of a model: a larger one unpacks for seconds before each token, so it writes less
+SMALL = 100_000_000  # bytes of a model: a larger one is not held unpacked and unpacks for seconds before each token, so it writes less
 
 
 @singledispatch
@@ -32,7 +33,10 @@ def sample_rows(task: Frozen, folder: Folder, original: nn.Module, compressed: n
 def _(task: LanguageModeling, folder: Folder, original: nn.Module, compressed: nn.Module) -> list[SampleRow]:
     tokenizer, small = tokenizer_of(folder), folder.size_bytes < SMALL
     prompts, tokens = (PROMPTS, NEW_TOKENS) if small else (PROMPTS[:1], NEW_TOKENS // 4)
-    with one_thread() if small else nullcontext():
+    with ExitStack() as held:
+        if small:
+            for each in (one_thread(), unpacked_once(original), unpacked_once(compressed)):
+                held.enter_context(each)
         return [SampleRow(prompt, *(continued(model, tokenizer, prompt, tokens) for model in (original, compressed))) for prompt in prompts]
 
 

@@ -15,7 +15,7 @@ from greenlet import getcurrent, greenlet
 from torch import nn
 
 from engine.work.calibration.seen import Seen, area_of, rows_of, seeable
-from engine.work.stored.modules import Unpacking
+from engine.work.stored.modules import unpacked_once
 from engine.work.tasks.calibration import Batch
 from engine.work.tasks.measured import placed
 
@@ -166,16 +166,21 @@ def watched(model: nn.Module, names: list[str], wants_gram: bool, device: torch.
             elif args[0] is not held[0]:
                 held[:] = args[0], name
             if held[1] == name:
-                rows = rows_of(module, args[0])
-                if name not in seen:
-                    seen[name] = Seen(rows.shape[1], device, wants_gram, area=area_of(module))
-                seen[name].add(rows)
+                taken_down(seen, name, module, args[0], wants_gram, device)
 
         return hook
 
     watched_modules = ((name, model.get_submodule(name)) for name in names)
     with hooked([module.register_forward_pre_hook(noted(name)) for name, module in watched_modules if seeable(module)]):
         yield seen
+
+
+def taken_down(seen: dict[str, Seen], name: str, module: nn.Module, inputs: torch.Tensor, wants_gram: bool, device: torch.device) -> None:
+    """One more batch of what a layer sees."""
+    rows = rows_of(module, inputs)
+    if name not in seen:
+        seen[name] = Seen(rows.shape[1], device, wants_gram, area=area_of(module))
+    seen[name].add(rows)
 
 
 class Pass(greenlet):
@@ -199,10 +204,7 @@ def waited_before(model: nn.Module, names: list[str], wants_gram: bool, device: 
                 seen.setdefault(name, seen[batch.met_by])
             else:
                 batch.latest, batch.met_by = args[0], name
-                rows = rows_of(module, args[0])
-                if name not in seen:
-                    seen[name] = Seen(rows.shape[1], device, wants_gram, area=area_of(module))
-                seen[name].add(rows)
+                taken_down(seen, name, module, args[0], wants_gram, device)
             batch.parent.switch(name)
 
         return hook
@@ -221,19 +223,6 @@ def ended_at(model: nn.Module, names: list[str]) -> Iterator[None]:
 
     with hooked([model.get_submodule(name).register_forward_pre_hook(reached) for name in names]):
         yield
-
-
-@contextmanager
-def unpacked_once(block: nn.Module) -> Iterator[None]:
-    """The block's weights stay dense while all batches go through it."""
-    layers = [module for module in block.modules() if isinstance(module, Unpacking)]
-    for layer in layers:
-        layer.unpacked = layer.weight
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.unpacked = None
 
 
 @contextmanager

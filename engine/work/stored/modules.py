@@ -1,5 +1,8 @@
 """Layers that hold their weight as stored and make it dense only while they run. They take the place of the model's own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -82,3 +85,16 @@ def install(model: nn.Module, stored: dict[str, Stored], compute: torch.dtype, d
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(compute)
     return model.to(device).eval()
+
+
+@contextmanager
+def unpacked_once(model: nn.Module) -> Iterator[None]:
+    """The weights of a model or block stay dense while it runs many times."""
+    layers = [module for module in model.modules() if isinstance(module, Unpacking)]
+    for layer in layers:
+        layer.unpacked = layer.weight
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.unpacked = None
