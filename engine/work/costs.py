@@ -357,9 +357,8 @@ def walk_bytes(job: Job) -> float:
     if how.needs in ("range", "gram"):
         hidden = min((layer.matrix_shape[1] for layer in job.targets), default=0)
         widest = max((layer.matrix_shape[1] for layer in job.targets), default=0)
-        held += 4.0 * much.places * (2 * hidden + widest if how.in_step else 3 * hidden) + much.places / max(1.0, much.batches) * activation_bytes(
-            job
-        )
+        between = 2 * hidden + widest if how.in_step else 3 * hidden
+        held += 4.0 * much.places * between + much.places / max(1.0, much.batches) * activation_bytes(job)
     if how.needs == "gram":
         held += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
     trial = trials_of(how, len(job.targets))

@@ -1,7 +1,8 @@
-"""The classifier's second course: further passages of the training files, without their labels.
+"""The classifier's further courses: more passages of the training files, without their labels.
 
 It and its baseline err in different places, so that together they know more than either. What they say together about passages that neither
 has learned from is what the model learns now, beside its labelled ones (self-training; distillation as in Hinton et al. 2015, arXiv:1503.02531).
+A course starts from the model as it is, and keeps the weights that were best on validation.
 
     python -m engine.work.bundled.docs_classifier_further --epochs 1 --checkpoint /tmp/docs-classifier-further.pt
 """
@@ -28,7 +29,7 @@ from engine.work.bundled.docs_classifier import (
     texts_of,
 )
 from engine.work.bundled.pretraining import Curve, Schedule, curve_table, train
-from engine.work.tasks.documents import extracted, without_copies
+from engine.work.tasks.documents import Document, extracted, without_copies
 from engine.work.tasks.passages import LABELS, MOST_PER_LABEL, Passage, passages
 
 FROM_A_DOCUMENT = 30  # passages, at most; the first course learned from 4
@@ -54,7 +55,7 @@ def accuracy(rows: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def learned(model: BertForSequenceClassification, data: Encoded, held_out: Encoded, asked: argparse.Namespace) -> Curve:
-    steps = int(asked.epochs * (len(data.labels) // BATCH))
+    steps, best = int(asked.epochs * (len(data.labels) // BATCH)), {"accuracy": 0.0, "weights": {}}
 
     def loss(step: int) -> torch.Tensor:
         tokens, shares = fine_tuning_batch(data, step)
@@ -62,11 +63,33 @@ def learned(model: BertForSequenceClassification, data: Encoded, held_out: Encod
 
     def held_out_loss() -> float:
         rows = predictions(model, held_out.tokens)
-        print(f"validation accuracy {accuracy(rows, held_out.labels):.4f}", flush=True)
+        right = accuracy(rows, held_out.labels)
+        print(f"validation accuracy {right:.4f}", flush=True)
+        if right > best["accuracy"]:
+            best.update(accuracy=right, weights={name: value.clone() for name, value in model.state_dict().items()})
         return cross_entropy(rows, held_out.labels).item()
 
     model.train()
-    return train(model, loss, held_out_loss, Schedule(steps, asked.rate, warmup=steps // 20, decay_share=0.95), asked.checkpoint)
+    curve = train(model, loss, held_out_loss, Schedule(steps, asked.rate, warmup=steps // 20, decay_share=0.95), asked.checkpoint)
+    model.load_state_dict(best["weights"])
+    return curve
+
+
+def further(documents: list[Document], known: list[Passage]) -> list[Passage]:
+    """Passages of the training files beyond those that are known."""
+    texts = set(texts_of(known))
+    every = passages(documents, FROM_A_DOCUMENT, MOST_PER_LABEL | {"train": 1_000_000})
+    return [passage for passage in every if passage.split == "train" and passage.text not in texts]
+
+
+def taught(model: BertForSequenceClassification, other: Pipeline, chosen: dict[str, list[Passage]], data: dict[str, Encoded]) -> Encoded:
+    """The labelled passages with their labels, the others with what model and baseline say together."""
+    seen = together(model, other, data["calibration"], chosen["calibration"])
+    share = max(SHARES, key=lambda each: accuracy(seen[each], data["calibration"].labels))
+    print(f"together {accuracy(seen[share], data['calibration'].labels):.4f} on validation, the baseline's share {share}", flush=True)
+    soft = together(model, other, data["more"], chosen["more"])[share]
+    hard = 0.9 * one_hot(data["train"].labels, len(LABELS)).float() + 0.1 / len(LABELS)
+    return Encoded(torch.cat([data["train"].tokens, data["more"].tokens]), torch.cat([hard, soft]))
 
 
 def main() -> None:
@@ -80,37 +103,29 @@ def main() -> None:
     model = BertForSequenceClassification.from_pretrained(OUT, hidden_dropout_prob=0.1, classifier_dropout=0.1)
     documents = list(without_copies(extracted()))
     chosen = by_split(passages(documents))
-    known = {passage.text for passage in chosen["train"]}
-    more = [p for p in passages(documents, FROM_A_DOCUMENT, MOST_PER_LABEL | {"train": 1_000_000}) if p.split == "train" and p.text not in known]
-    data = {split: Encoded.of(tokenizer, rows) for split, rows in (*chosen.items(), ("more", more))}
+    chosen |= {"more": further(documents, chosen["train"])}
+    data = {split: Encoded.of(tokenizer, rows) for split, rows in chosen.items()}
     other = baseline(chosen)
-    seen = together(model, other, data["calibration"], chosen["calibration"])
-    share = max(SHARES, key=lambda each: accuracy(seen[each], data["calibration"].labels))
-    print(
-        f"together {accuracy(seen[share], data['calibration'].labels):.4f} on validation, the baseline's share {share}; {len(more):,} more passages"
-    )
-    soft = together(model, other, data["more"], more)[share]
-    hard = 0.9 * one_hot(data["train"].labels, len(LABELS)).float() + 0.1 / len(LABELS)
-    both = Encoded(torch.cat([data["train"].tokens, data["more"].tokens]), torch.cat([hard, soft]))
-    curve = learned(model, both, data["calibration"], asked)
+    curve = learned(model, taught(model, other, chosen, data), data["calibration"], asked)
     model.config.hidden_dropout_prob = model.config.classifier_dropout = 0.0
     model.save_pretrained(OUT)
     scores = scores_of(model, other, data["evaluation"], chosen["evaluation"])
     card = OUT / "README.md"
-    card.write_text(amended(card.read_text(), asked, scores, curve, len(more)))
+    card.write_text(amended(card.read_text(), asked, scores, curve, len(chosen["more"])))
 
 
 def amended(card: str, asked: argparse.Namespace, scores: tuple[float, float, float], curve: Curve, more: int) -> str:
-    """The first course's card with what has changed."""
+    """The card with one more course."""
     command = f"`python -m engine.work.bundled.docs_classifier_further --epochs {asked.epochs:g} --rate {asked.rate:g}`"
     lines = card.rstrip().splitlines()
     held_out = next(number for number, line in enumerate(lines) if line.startswith("- **Held out**"))
     lines[held_out] = f"- **Held out**: accuracy **{scores[0]:.3f}**, macro F1 **{scores[1]:.3f}** on the test passages."
     lines[held_out:held_out] = [
-        f"- **Second course**: {command}. {more:,} further passages of the training files, without their labels: what the model and the baseline",
-        "  together said of them was learned beside the labelled passages.",
+        f"- **Further course**: {command}.",
+        f"  {more:,} more passages of the training files, without their labels: what the model and the baseline together said of them was learned",
+        "  beside the labelled passages.",
     ]
-    return "\n".join([*lines, "", "Second course:", "", curve_table(curve), ""])
+    return "\n".join([*lines, "", "Further course:", "", curve_table(curve), ""])
 
 
 if __name__ == "__main__":
