@@ -1,6 +1,7 @@
 """What every stage of one run needs to know, and the table rows it leaves behind."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -12,9 +13,11 @@ from engine.recipe import Recipe
 from engine.results.tables import ROWS, LayerRow, Tables, table
 from engine.work.models import Folder
 from engine.work.opened import compute_place
+from engine.work.stored.modules import dense_bytes, unpacked_once
 from engine.work.tasks import Measured, evaluate
 
 Report = Callable[[str, int, int], None]
+HELD_DENSE = 256 * 2**20  # bytes: a smaller model is not unpacked anew for each batch that it is measured on
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Bench:
         def told(inner: str, done: int, total: int) -> None:
             self.report(stage if inner.startswith("Measuring") else inner, done, total)
 
-        return evaluate(self.recipe.task, model, folder, device, told, self.cancelled)
+        with unpacked_once(model) if dense_bytes(model) <= HELD_DENSE else nullcontext():
+            return evaluate(self.recipe.task, model, folder, device, told, self.cancelled)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from engine.catalog.tasks import ImageClassification, LanguageModeling, Task, Te
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.recipe import Recipe
+from engine.work.bench import HELD_DENSE
 from engine.work.calibration.stream import lists_of_blocks
 from engine.work.layers import Layer, blocks_of
 from engine.work.measure.inputs import EXAMPLES
@@ -25,6 +26,7 @@ from engine.work.models import Folder, resolve, tokenizer_of
 from engine.work.opened import Opened, compute_place
 from engine.work.paces import LayerPace, Passes, layer_pace, passes_of, product_pace, quickest
 from engine.work.samples import NEW_TOKENS, PROMPTS, SMALL
+from engine.work.stored.modules import dense_bytes
 from engine.work.tasks.baseline import baseline_known
 from engine.work.tasks.cache import kept_in
 from engine.work.tasks.calibration import ROWS
@@ -170,10 +172,11 @@ def evaluating(job: Job, compressed: list[Layer]) -> float:
     """The task once, by the original or with these layers compressed."""
     much = job.evaluation
     seconds = job.passes.seconds(much.places, much.batches)
+    unpackings = 1 if dense_bytes(job.at.model) <= HELD_DENSE else much.batches
     for layer in compressed:
         pace = job.pace(layer)
         vectors = much.places * vectors_of(layer)
-        seconds += much.batches * pace.unpack * layer.matrix_shape[0] + vectors * pace.receive
+        seconds += unpackings * pace.unpack * layer.matrix_shape[0] + vectors * pace.receive
     return seconds
 
 
@@ -338,7 +341,8 @@ def evaluation_bytes(job: Job) -> float:
         logits = min(LOGITS_BYTES, 4.0 * places * vocabulary) + 3 * 4.0 * min(places, AT_ONCE) * vocabulary
     else:
         logits = 0.0
-    return logits + places * activation_bytes(job) + 2 * largest_layer(job)
+    dense = dense_bytes(job.at.model)
+    return logits + places * activation_bytes(job) + (dense if dense <= HELD_DENSE else 2 * largest_layer(job))
 
 
 def activation_bytes(job: Job) -> float:

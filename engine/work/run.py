@@ -126,5 +126,5 @@ def measured_result(bench: Bench, original: Opened, packed: PackedFolder | None,
         treated = [row.name for row in rows.layers if row.technique]
         rows.latency.extend(latency_rows(bench, original, reopened, treated, inputs))
     bench.progress("Writing examples", 0, 1)
-    rows.samples.extend(sample_rows(bench.recipe.task, bench.folder, original.model, reopened.model))
+    rows.samples.extend(sample_rows(bench.recipe, bench.folder, original.model, reopened.model))
     return measured, packed.size_bytes

@@ -1,18 +1,21 @@
 """The same beginning continued by both models: what the numbers sound like."""
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import singledispatch
+from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from engine.catalog.tasks import LanguageModeling
-from engine.catalog.technique import Frozen
+from engine.recipe import Recipe
 from engine.results.tables import SampleRow
 from engine.work.models import Folder, tokenizer_of
 from engine.work.stored.modules import unpacked_once
+from engine.work.tasks.baseline import place_key
+from engine.work.tasks.cache import kept_in, kept_or_made
 
 PROMPTS = (
     "Parameters\n----------\naxis : int, optional\n   ",
@@ -23,21 +26,27 @@ NEW_TOKENS = 40
 SMALL = 100_000_000  # bytes of a model: a larger one is not held unpacked and unpacks for seconds before each token, so it writes less
 
 
-@singledispatch
-def sample_rows(task: Frozen, folder: Folder, original: nn.Module, compressed: nn.Module) -> list[SampleRow]:
-    """Classifiers say nothing that could be read."""
-    return []
-
-
-@sample_rows.register
-def _(task: LanguageModeling, folder: Folder, original: nn.Module, compressed: nn.Module) -> list[SampleRow]:
-    tokenizer, small = tokenizer_of(folder), folder.size_bytes < SMALL
+def sample_rows(recipe: Recipe, folder: Folder, original: nn.Module, compressed: nn.Module) -> list[SampleRow]:
+    """Of a language model; classifiers say nothing that could be read. What the original says is kept for its next runs."""
+    if not isinstance(recipe.task, LanguageModeling):
+        return []
+    small = folder.size_bytes < SMALL
     prompts, tokens = (PROMPTS, NEW_TOKENS) if small else (PROMPTS[:1], NEW_TOKENS // 4)
-    with ExitStack() as held:
-        if small:
-            for each in (one_thread(), unpacked_once(original), unpacked_once(compressed)):
-                held.enter_context(each)
-        return [SampleRow(prompt, *(continued(model, tokenizer, prompt, tokens) for model in (original, compressed))) for prompt in prompts]
+
+    def said(model: nn.Module) -> list[str]:
+        with ExitStack() as held:
+            if small:
+                held.enter_context(one_thread())
+                held.enter_context(unpacked_once(model))
+            return [continued(model, tokenizer_of(folder), prompt, tokens) for prompt in prompts]
+
+    path = kept_in() / f"continued-{place_key(recipe, folder, *prompts, str(tokens))}.json"
+    before = kept_or_made(path, lambda at: json.loads(at.read_text("utf8")), lambda: said(original), write)
+    return [SampleRow(*row) for row in zip(prompts, before, said(compressed), strict=True)]
+
+
+def write(path: Path, texts: list[str]) -> None:
+    path.write_text(json.dumps(texts), "utf8")
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ Weights and inputs are drawn here and stored with what each reference made of th
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from bitsandbytes import functional as bitsandbytes
 from compressed_tensors.quantization import ActivationOrdering, QuantizationArgs, QuantizationStrategy
@@ -16,6 +17,7 @@ from hqq.core.quantize import Quantizer
 from llmcompressor.modifiers.gptq.gptq_quantize import quantize_weight
 from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from llmcompressor.observers import Observer
+from onnxruntime.quantization.calibrate import HistogramCollector
 from safetensors.torch import save_file
 from torch.ao.quantization import observer as torch_ao
 
@@ -98,7 +100,23 @@ def observers() -> Tensors:
         for batch in [batches.flatten(0, 1)] if name == "mse" else batches:
             watching.update_statistics_from_observed(batch.reshape(1, 1, -1))
         kept[f"llmcompressor.{name}"] = torch.stack([watching.min_vals, watching.max_vals]).flatten()
-    return kept
+    return kept | {f"onnxruntime.{name}": onnxruntime(batches, *how) for name, how in COLLECTED.items()}
+
+
+# method, symmetric, bins, levels, percentile: as many bins and levels on either side of zero as our own observers have
+COLLECTED = {
+    "percentile-symmetric": ("percentile", True, 2048, 255, 99.9),
+    "percentile-asymmetric": ("percentile", False, 2048, 255, 99.9),
+    "entropy": ("entropy", True, 4097, 255, 0),
+}
+
+
+def onnxruntime(batches: torch.Tensor, *how: object) -> torch.Tensor:
+    """The range of onnxruntime's histogram collector, the one behind its PercentileCalibrater and EntropyCalibrater."""
+    collector = HistogramCollector(*how, scenario="same")
+    collector.collect({"input": [np.ascontiguousarray(batches.numpy())]})
+    low, high = (float(end) for end in collector.compute_collection_result()["input"][:2])
+    return torch.tensor([low, high])
 
 
 def hqq() -> Tensors:
@@ -136,7 +154,7 @@ def four_and_eight_bits() -> Tensors:
 GOLDENS = {
     "gptq": (gptq, ("llmcompressor", "compressed-tensors", "torch")),
     "smoothquant": (smoothquant, ("llmcompressor", "torch")),
-    "observers": (observers, ("llmcompressor", "torch")),
+    "observers": (observers, ("llmcompressor", "onnxruntime", "torch")),
     "hqq": (hqq, ("hqq", "torch")),
     "bitsandbytes": (four_and_eight_bits, ("bitsandbytes", "torch")),
 }

@@ -2,7 +2,8 @@
 
 It and its baseline err in different places, so that together they know more than either. What they say together about passages that neither
 has learned from is what the model learns now, beside its labelled ones (self-training; distillation as in Hinton et al. 2015, arXiv:1503.02531).
-A course starts from the model as it is, and keeps the weights that were best on validation.
+A course starts from the model as it is. What it keeps is a running mean of the weights along the way (Polyak averaging), from where that mean was
+best on validation: single steps swing by a point there.
 
     python -m engine.work.bundled.docs_classifier_further --epochs 1 --checkpoint /tmp/docs-classifier-further.pt
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from sklearn.pipeline import Pipeline
 from torch.nn.functional import cross_entropy, one_hot
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from engine.work.bundled.docs_classifier import (
@@ -33,6 +35,7 @@ from engine.work.tasks.documents import Document, extracted, without_copies
 from engine.work.tasks.passages import LABELS, MOST_PER_LABEL, Passage, passages
 
 FROM_A_DOCUMENT = 30  # passages, at most; the first course learned from 4
+KEPT = 0.99  # of the mean's weights from one step to the next
 SHARES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)  # of the baseline in what both say, to pick from on validation
 
 
@@ -56,17 +59,19 @@ def accuracy(rows: torch.Tensor, labels: torch.Tensor) -> float:
 
 def learned(model: BertForSequenceClassification, data: Encoded, held_out: Encoded, asked: argparse.Namespace) -> Curve:
     steps, best = int(asked.epochs * (len(data.labels) // BATCH)), {"accuracy": 0.0, "weights": {}}
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(KEPT))
 
     def loss(step: int) -> torch.Tensor:
+        mean.update_parameters(model)
         tokens, shares = fine_tuning_batch(data, step)
         return cross_entropy(logits_of(model, tokens), shares)
 
     def held_out_loss() -> float:
-        rows = predictions(model, held_out.tokens)
+        rows = predictions(mean.module, held_out.tokens)
         right = accuracy(rows, held_out.labels)
         print(f"validation accuracy {right:.4f}", flush=True)
         if right > best["accuracy"]:
-            best.update(accuracy=right, weights={name: value.clone() for name, value in model.state_dict().items()})
+            best.update(accuracy=right, weights={name: value.clone() for name, value in mean.module.state_dict().items()})
         return cross_entropy(rows, held_out.labels).item()
 
     model.train()
@@ -123,7 +128,7 @@ def amended(card: str, asked: argparse.Namespace, scores: tuple[float, float, fl
     lines[held_out:held_out] = [
         f"- **Further course**: {command}.",
         f"  {more:,} more passages of the training files, without their labels: what the model and the baseline together said of them was learned",
-        "  beside the labelled passages.",
+        f"  beside the labelled passages. Kept: the running mean of the weights ({KEPT:g} from step to step) where it was best on validation.",
     ]
     return "\n".join([*lines, "", "Further course:", "", curve_table(curve), ""])
 

@@ -87,10 +87,19 @@ def install(model: nn.Module, stored: dict[str, Stored], compute: torch.dtype, d
     return model.to(device).eval()
 
 
+def dense_bytes(model: nn.Module) -> int:
+    """What the layers' weights would take if all were unpacked."""
+    return sum(torch.Size(layer.kernel).numel() * layer.compute.itemsize for layer in unpacking_layers(model))
+
+
+def unpacking_layers(model: nn.Module) -> list[Unpacking]:
+    return [module for module in model.modules() if isinstance(module, Unpacking)]
+
+
 @contextmanager
 def unpacked_once(model: nn.Module) -> Iterator[None]:
     """The weights of a model or block stay dense while it runs many times."""
-    layers = [module for module in model.modules() if isinstance(module, Unpacking)]
+    layers = unpacking_layers(model)
     for layer in layers:
         layer.unpacked = layer.weight
     try:

@@ -43,8 +43,13 @@ def unchanging(source: str) -> bool:
 
 def baseline_key(recipe: Recipe, folder: Folder, source: str) -> str:
     data = corpus_key() if source.startswith("bundled:") else identity(source)
+    return place_key(recipe, folder, recipe.task.model_dump_json(), data)
+
+
+def place_key(recipe: Recipe, folder: Folder, *more: str) -> str:
+    """16 hex digits of the model as its files are now, of where and how the recipe computes, and of what else may matter."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    parts = [__version__, torch.__version__, gpu, recipe.device, recipe.dtype, recipe.task.model_dump_json(), data]
+    parts = [__version__, torch.__version__, gpu, recipe.device, recipe.dtype, *more]
     return hashlib.sha256("\n".join([*parts, str(folder.path), folder.revision]).encode()).hexdigest()[:16]
 
 

@@ -124,6 +124,23 @@ def test_the_range_of_least_squares_loses_no_more_than_a_reference_search(refere
     assert ours <= 1.01 * theirs
 
 
+@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
+def test_the_percentile_range_is_onnxruntimes_to_two_bins_of_its_histogram(scheme):
+    due = golden("observers")
+    ours = observed(seen_of(due["batches"], False), Activations(observer="percentile", percentile=99.9, scheme=scheme))
+    bin_ = due["batches"].float().abs().max().item() * (1 if scheme == "symmetric" else 2) / 2048
+    torch.testing.assert_close(torch.tensor(ours), due[f"onnxruntime.percentile-{scheme}"], rtol=0, atol=2 * bin_)
+
+
+def test_the_entropy_range_is_nearly_onnxruntimes_and_loses_no_more():
+    """Theirs tries every pair of bins on both sides of zero, ours every eighth bin of the magnitudes."""
+    due, how = golden("observers"), Activations(observer="entropy", scheme="symmetric")
+    seen = seen_of(due["batches"], False)
+    ours, theirs = observed(seen, how), due["onnxruntime.entropy"].tolist()
+    assert ours == pytest.approx(theirs, rel=0.03)
+    assert rounding_and_clipping(seen.sample(), *ours, how)[0] <= 1.01 * rounding_and_clipping(seen.sample(), *theirs, how)[0]
+
+
 # --- HQQ: the hqq package's default solver --------------------------------------------------------------------------------
 
 
