@@ -1,35 +1,5 @@
-"""Quantize: fewer bits a weight. A form, a forecast, a run, and what it did."""
+"""Quantize: fewer bits a weight."""
 
-import streamlit as st
+from pages.parts.technique_page import technique_page
 
-from pages.parts.explain import how_it_works, on_real_weights
-from pages.parts.forecast import forecast_line
-from pages.parts.forms import pick_technique, technique_form
-from pages.parts.measure_form import measured_recipe
-from pages.parts.microscope import microscope
-from pages.parts.model_picker import facts, opened_model
-from pages.parts.run_card import current_run, run_card, start
-from pages.parts.what_if import what_if
-
-st.title("Quantize: fewer bits for every weight")
-view = opened_model()
-st.markdown(facts(view))
-controls, live = st.columns([2, 3], gap="medium")
-with controls, st.container(border=True):
-    how = pick_technique("quantization")
-    step = technique_form(how, "quantize")
-    recipe = measured_recipe(step, view)
-    if recipe:
-        forecast_line(recipe)
-    if st.button("Run", type="primary", key="quantize-run", width="stretch", icon=":material/play_arrow:", disabled=recipe is None):
-        start(recipe)
-with live, st.container(border=True):
-    what_if(view, step, recipe, "quantize")
-if run := current_run():
-    st.divider()
-    run_card(run, "quantize")
-st.divider()
-how_it_works(how)
-on_real_weights(view, step, recipe, "quantize")
-st.divider()
-microscope(view, step, recipe, "quantize")
+technique_page("Quantize: fewer bits for every weight", "quantization", "quantize")

@@ -29,6 +29,9 @@ STEPS = {
     "bfloat16": {"technique": "float", "format": "bfloat16"},
     "ternary": {"technique": "ternary"},
     "binary": {"technique": "ternary", "values": "binary", "granularity": "group"},
+    "magnitude": {"technique": "magnitude"},
+    "magnitude-2:4": {"technique": "magnitude", "pattern": "2:4", "storage": "n-of-m"},
+    "random-csr": {"technique": "random", "sparsity": 0.9, "scope": "global"},
 }
 SEEING = {  # calibration data
     "gptq": {"technique": "gptq", "bits": 3},
@@ -40,6 +43,10 @@ SEEING = {  # calibration data
     "llm-int8": {"technique": "llm-int8", "threshold": 2},
     "mixed-precision": {"technique": "mixed-precision", "budget": 5.0},
     "mixed-by-name": {"technique": "mixed-precision", "by": "name", "bits_by_name": {"*1*": 3}, "scheme": "asymmetric"},
+    "wanda": {"technique": "wanda"},
+    "sparsegpt": {"technique": "sparsegpt", "scope": "row", "storage": "csr"},
+    "taylor": {"technique": "taylor", "sparsity": 0.3, "values": "float16"},
+    "optimal-brain-damage": {"technique": "optimal-brain-damage"},
     "awq-salience": {"technique": "awq-salience", "group_size": 32},
 }
 ANY = STEPS | SEEING

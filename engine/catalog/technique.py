@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["quantization", "pruning", "low-rank", "training"]
-# of calibration data: nothing, the model's answers, how far each layer's inputs reach, how they go together
-Needs = Literal["nothing", "answers", "range", "gram"]
+# of calibration data: nothing, the model's answers, how far each layer's inputs reach, how they go together, the slopes of the loss
+Needs = Literal["nothing", "answers", "range", "gram", "gradients"]
 
 
 class Frozen(BaseModel):
@@ -41,6 +41,11 @@ class Technique(Frozen):
         """Whether a forecast of its size is only an upper bound."""
         return False
 
+    @property
+    def may_change_nothing(self) -> bool:
+        """Whether a layer that comes out as it was is what was asked for."""
+        return False
+
     def label(self) -> str:
         """A few words that tell this setting from others, for charts and lists."""
         return self.title
@@ -48,12 +53,13 @@ class Technique(Frozen):
 
 def option(
     default: Any, description: str, *, title: str, advanced: bool = False, when: dict[str, list] | None = None, stops: tuple[int, ...] = (),
-    words: dict[str, str] | None = None, **bounds: Any,
+    choices: tuple[str, ...] = (), words: dict[str, str] | None = None, **bounds: Any,
 ) -> Any:  # fmt: skip
     """A field with what a form needs to draw it.
 
     ``when`` names other options and their values for which this one has a meaning, such as ``{"granularity": ["group"]}``;
-    ``advanced`` ones are drawn under "More options"; ``stops`` are the values a slider stops at; ``words`` say a choice in plain English.
+    ``advanced`` ones are drawn under "More options"; ``stops`` are the values a slider stops at; ``choices`` what a text that may be anything
+    mostly is; ``words`` say a choice in plain English.
     """
-    extra = {"advanced": advanced, "when": when or {}, "stops": list(stops), "words": words or {}}
+    extra = {"advanced": advanced, "when": when or {}, "stops": list(stops), "choices": list(choices), "words": words or {}}
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)

@@ -103,6 +103,27 @@ class CriterionRow:
 
 
 @dataclass(frozen=True)
+class RemovedRow:
+    """One weight and how much it matters to a technique that removes some."""
+
+    row: int
+    column: int
+    weight: float
+    score: float  # beside the largest shown: 0 to 1
+    stored: float
+    stays: bool
+
+
+@dataclass(frozen=True)
+class OverlapRow:
+    """Two methods, and how far they keep the same weights of one layer."""
+
+    one: str
+    other: str
+    overlap: float  # of the weights that either keeps, the share that both keep
+
+
+@dataclass(frozen=True)
 class Lesson:
     """One picture of a technique at work on real weights."""
 

@@ -30,6 +30,7 @@ class LayerRow:
     output_error: float = NAN  # |XW - XW^| / |XW| on calibration inputs of the uncompressed model
     sqnr_db: float = NAN  # 10 log10(|W|^2 / |W - W^|^2)
     largest_error: float = NAN  # max |w - w^|
+    sparsity: float = NAN  # share of the weights that are zero now; NaN where kept
     note: str = ""  # what a person should know about how it was compressed
 
 
@@ -173,6 +174,37 @@ class SalienceRow:
 
 
 @dataclass(frozen=True)
+class StorageRow:
+    """What one pruned layer takes in one way of storing it."""
+
+    layer: str
+    way: Literal["dense", "bitmask", "csr", "n-of-m"]
+    size_bytes: int
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class ImportanceRow:
+    """One bin of a pruned layer's scores. Bins are even in the logarithm."""
+
+    layer: str
+    left: float  # of the score; 0 for the bin of scores that are zero
+    right: float
+    stays: int  # weights
+    goes: int
+
+
+@dataclass(frozen=True)
+class MaskRow:
+    """One tile of a pruned layer: neighbouring output by neighbouring input channels."""
+
+    layer: str
+    row: int  # the tile's first
+    column: int
+    left: float  # share of its weights that are not zero
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -206,6 +238,9 @@ class Tables:
     sensitivity: pd.DataFrame
     salience: pd.DataFrame
     latency: pd.DataFrame
+    storage: pd.DataFrame
+    importance: pd.DataFrame
+    masks: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -215,7 +250,7 @@ class Tables:
 ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
-    "latency": LatencyRow,
+    "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
 }  # fmt: skip
 
 

@@ -3,9 +3,10 @@
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from engine.recipe import Recipe
 from engine.results.answers import Forecast, LayerView, ModelView, Ranges, WhatIf
 from engine.results.tables import HistogramRow, LayerRow, LevelRow, ObserverRow, SpectrumRow, table
 from engine.work.calibration import Fold, Seen, Stream
+from engine.work.calibration.gradients import Slopes, slopes_of
 from engine.work.costs import Job, cost_of
 from engine.work.layers import Layer, blocks_of, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
@@ -28,6 +30,8 @@ from engine.work.quiet import ready
 from engine.work.stored.files import file_bytes
 from engine.work.stored.weights import Stored
 from engine.work.tasks import calibration_batches
+from engine.work.tasks.calibration import Batch
+from engine.work.tasks.progress import silent
 from engine.work.tasks.tokens import positions
 
 LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is judged on its first rows
@@ -38,7 +42,7 @@ LOOKS_AT_HAND = 2
 _models: OrderedDict[tuple, Opened] = OrderedDict()
 _opening: dict[tuple, float] = {}  # seconds that it took
 _spectra: dict[tuple, object] = {}
-_seen: OrderedDict[tuple, Seen | None] = OrderedDict()
+_seen: OrderedDict[tuple, Seen | Slopes | None] = OrderedDict()
 _looks: OrderedDict[tuple, "Look"] = OrderedDict()
 
 
@@ -105,7 +109,7 @@ def what_if(model: str, layer: str, step: dict, measured: dict | None = None) ->
     began = time.perf_counter()
     look = looked_at(model, layer, step, measured)
     judged = Judged(look.part, look.weight, look.stored.dense() / look.scales)
-    inputs = look.seen.sample_vectors() if look.seen else None
+    inputs = look.seen.sample_vectors() if isinstance(look.seen, Seen) else None
     received = None if inputs is None else (inputs, look.stored.received(inputs / look.scales) * look.scales)
     row = judged.row(look.stored, look.how.technique, received)
     levels = level_rows(layer, look.stored) if isinstance(look.scales, float) else ()
@@ -127,7 +131,7 @@ class Look:
     how: Technique  # this layer's setting
     part: Layer  # its first rows, where it is very large
     weight: torch.Tensor  # (out, in_) float32
-    seen: Seen | None
+    seen: Seen | Slopes | None
     stored: Stored
     scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
 
@@ -141,12 +145,19 @@ def looked_at(model: str, layer: str, step: dict, measured: dict | None = None) 
     part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
     torch.manual_seed(asked.seed)
     how = plan(asked.steps[0], [part])[layer]
-    seen = None if how.needs == "nothing" else seen_by(key, at, layer, asked)
+    seen = data_for(how, key, at, layer, asked, rows)
     mine = (*key, layer, asked.model_dump_json())
     _looks[mine] = Look(asked.steps[0], how, part, weight, seen, *tried(how, weight, seen))
     while len(_looks) > LOOKS_AT_HAND:
         _looks.popitem(last=False)
     return _looks[mine]
+
+
+def data_for(how: Technique, key: tuple, at: Opened, layer: str, asked: Recipe, rows: int) -> Seen | Slopes | None:
+    """What a technique looks at of a layer, of its first rows where that matters."""
+    if how.needs == "gradients":
+        return slopes_by(key, at, layer, asked).of_rows(rows)
+    return None if how.needs == "nothing" else seen_by(key, at, layer, asked)
 
 
 def look_at_hand(model: str, layer: str, step: dict, measured: dict | None = None) -> Look:
@@ -209,16 +220,29 @@ def received(how: Activations, weight: torch.Tensor, seen: Seen, scales: list[fl
 
 def seen_by(key: tuple, at: Opened, layer: str, asked: Recipe) -> Seen:
     """What one layer of the uncompressed model sees of the first calibration examples. Raises PlainError where nothing can be seen."""
-    calibration = asked.calibration.model_copy(update={"samples": min(LIVE_SAMPLES, asked.calibration.samples)})
     wants_gram = asked.steps[0].needs == "gram"
-    mine = (*key, layer, wants_gram, calibration, asked.task)
+    seen = remembered((*key, layer, wants_gram), asked, lambda batches: Stream(at.model, batches, at.device).look("", [layer], wants_gram).get(layer))
+    if seen is None:
+        raise PlainError(f"The inputs of {layer} cannot be seen (an embedding or a grouped convolution); choose another layer.")
+    return seen
+
+
+def slopes_by(key: tuple, at: Opened, layer: str, asked: Recipe) -> Slopes:
+    """Slopes of the loss by one layer's weights, on the first calibration examples. Raises PlainError where it has none."""
+    found = remembered((*key, layer, "slopes"), asked, lambda batches: slopes_of(at.model, [layer], batches, at.device, silent).get(layer))
+    if found is None:
+        raise PlainError(f"The loss does not depend on {layer} on these examples; choose another layer.")
+    return found
+
+
+def remembered(about: tuple, asked: Recipe, look: Callable[[list[Batch]], Seen | Slopes | None]) -> Any:
+    """What was looked at on the first calibration examples, the last few of such looks."""
+    calibration = asked.calibration.model_copy(update={"samples": min(LIVE_SAMPLES, asked.calibration.samples)})
+    mine = (*about, calibration, asked.task)
     if mine not in _seen:
-        batches = calibration_batches(calibration, asked.task, resolve(asked.model))
-        _seen[mine] = Stream(at.model, batches, at.device).look("", [layer], wants_gram).get(layer)
+        _seen[mine] = look(calibration_batches(calibration, asked.task, resolve(asked.model)))
         while len(_seen) > LAYERS_AT_HAND:
             _seen.popitem(last=False)
-    if _seen[mine] is None:
-        raise PlainError(f"The inputs of {layer} cannot be seen (an embedding or a grouped convolution); choose another layer.")
     return _seen[mine]
 
 

@@ -61,6 +61,9 @@ class Rows:
     sensitivity: list = field(default_factory=list)
     salience: list = field(default_factory=list)
     latency: list = field(default_factory=list)
+    storage: list = field(default_factory=list)
+    importance: list = field(default_factory=list)
+    masks: list = field(default_factory=list)  # a table a layer
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

@@ -42,6 +42,7 @@ TOKENIZING = 1e-5  # seconds of a token
 BASE = psutil.Process().memory_info().rss  # of a process that has imported everything and opened nothing
 SCRATCH = 60e6  # bytes that libraries take while they compute: thread pools, oneDNN's and the allocator's own
 GPU_PACE = 2e13  # products a second of a GPU in a model, which the CPU's probes say nothing about
+SLOPES = 3.0  # passes that one with slopes takes
 CORRECTION = 4.0  # at most, by what a past run took
 
 
@@ -193,6 +194,7 @@ def compressing(job: Job) -> float:
         first = shares_no_input(job.targets, number)
         rounds += rows * (pace.compress * (1 + trial.roundings) + pace.scale + pace.judge) + pace.once * first + 0.004
         rounds += gram(layer, much) * first if how.needs == "gram" else 0.0
+    rounds += SLOPES * job.passes.seconds(much.places, job.recipe.calibration.samples) if how.needs == "gradients" else 0.0
     judging = job.passes.seconds(*share(much, EXAMPLES)) if much.places else 0.0
     return rounds + judging + walking(job) + trying(job, trial)
 
@@ -363,6 +365,9 @@ def walk_bytes(job: Job) -> float:
         widest = max((layer.matrix_shape[1] for layer in job.targets), default=0)
         between = 2 * hidden + widest if how.in_step else 3 * hidden
         held += 4.0 * much.places * between + much.places / max(1.0, much.batches) * activation_bytes(job)
+    if how.needs == "gradients":  # weights, their slopes, and two sums of them; what one example leaves behind in every block
+        blocks = len({layer.block for layer in job.at.layers})
+        held += 16.0 * sum(layer.parameters for layer in job.targets) + 2 * blocks * much.length * activation_bytes(job)
     if how.needs == "gram":
         held += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
     trial = trials_of(how, len(job.targets))

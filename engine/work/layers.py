@@ -26,6 +26,7 @@ class Layer:
     shape: tuple[int, ...]  # output channels first
     itemsize: int  # bytes of one weight in the model's file
     tied_to: str  # the layer that holds the same tensor, or ""
+    dtype: str = "float32"  # of its weights in the model's file
 
     @property
     def block(self) -> str:
@@ -60,8 +61,12 @@ def layers_of(model: nn.Module) -> list[Layer]:
         if compressible(module):
             weight = module.weight
             holder = holders.setdefault(id(weight), name)
-            found.append(Layer(name, KINDS[type(module)], shape_of(module), weight.itemsize, "" if holder == name else holder))
+            found.append(Layer(name, KINDS[type(module)], shape_of(module), weight.itemsize, "" if holder == name else holder, dtype_of(weight)))
     return found
+
+
+def dtype_of(weight: torch.Tensor) -> str:
+    return str(weight.dtype).removeprefix("torch.")
 
 
 def blocks_of(layers: list[Layer]) -> list[list[Layer]]:

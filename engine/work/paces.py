@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from engine.catalog import Step
 from engine.catalog.technique import Technique
 from engine.work.calibration import Fold, Seen
+from engine.work.calibration.gradients import Slopes
 from engine.work.layers import Layer
 from engine.work.measure.error import Judged, level_rows
 from engine.work.methods import compress, scales_for
@@ -157,7 +158,9 @@ def probed(fields: str, known: type[Technique] | None, width: int) -> LayerPace:
     )
 
 
-def probe_seen(how: Technique, width: int) -> Seen:
+def probe_seen(how: Technique, width: int) -> Seen | Slopes:
+    if how.needs == "gradients":
+        return Slopes(torch.randn(ROWS, width), torch.rand(ROWS, width))
     seen = Seen(width, torch.device("cpu"), wants_gram=how.needs == "gram")
     for _ in range(2):
         seen.add(torch.randn(width, width))

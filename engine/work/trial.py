@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import nn
 
+from engine.catalog.technique import Needs
 from engine.work.bench import Bench, Rows
 from engine.work.calibration import Seen
+from engine.work.calibration.gradients import Slopes, slopes_of
 from engine.work.calibration.stream import watched
 from engine.work.opened import Opened, compute_place
 from engine.work.stored.weights import Stored
@@ -28,6 +30,7 @@ class Trial:
     original: Opened
     batches: list[Batch]
     rows: Rows  # what is found out on the way is noted here
+    slopes_kept: dict[tuple[str, ...], dict[str, Slopes]] = field(default_factory=dict)
 
     def weight_of(self, name: str) -> torch.Tensor:
         """(out, in_) float32"""
@@ -66,6 +69,19 @@ class Trial:
         for name, each in seen.items():
             each.refuse_nonsense(name)
         return seen
+
+    def knows(self, needs: Needs, names: list[str]) -> dict[str, Seen | Slopes]:
+        """What a technique that needs such data looks at, of the original's layers; nothing where it needs none."""
+        if needs == "gradients":
+            return self.slopes(tuple(names))
+        return {} if needs == "nothing" else self.seen(names)
+
+    def slopes(self, names: tuple[str, ...]) -> dict[str, Slopes]:
+        """Of the loss on calibration data, kept once they are known."""
+        if names not in self.slopes_kept:
+            device, _ = compute_place(self.bench.recipe)
+            self.slopes_kept[names] = slopes_of(self.original.model, names, self.batches, device, self.bench.progress)
+        return self.slopes_kept[names]
 
     @cached_property
     def answers(self) -> list[torch.Tensor]:

@@ -13,13 +13,14 @@ from engine.errors import PlainError
 from engine.results.tables import SearchRow
 from engine.work.bench import Bench, Rows
 from engine.work.calibration import Fold, Seen, Stream, folds_in
+from engine.work.calibration.gradients import Slopes
 from engine.work.calibration.seen import seeable
 from engine.work.layers import Layer, blocks_of, why_kept
 from engine.work.measure.error import Judged, kept_row, level_rows
 from engine.work.measure.inputs import sampled_inputs, thinned
 from engine.work.measure.memory import give_back
 from engine.work.measure.surface import most_striking, surface
-from engine.work.methods import compress, plan, scales_for
+from engine.work.methods import compress, plan, portrait, scales_for
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
 from engine.work.stored.files import PackedFolder, read_file
 from engine.work.stored.weights import Dense, Stored
@@ -41,8 +42,9 @@ def compressed_folder(
     inputs = surveyed(bench, original, batches)
     packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     began = time.perf_counter()
-    settings = plan(bench.recipe.steps[0], targets, Trial(bench, original, batches, rows))
-    walk = Walk(bench, original, settings, inputs, rows, batches, kept or Unfinished())
+    trial = Trial(bench, original, batches, rows)
+    settings = plan(bench.recipe.steps[0], targets, trial)
+    walk = Walk(bench, original, settings, inputs, rows, batches, kept or Unfinished(), slopes_for(bench.recipe.steps[0], trial, settings))
     if kept and walk.stream:  # else to begin anew costs little
         kept.begin(bench, batches)
     for number, block in enumerate(blocks_of(original.layers)):
@@ -54,6 +56,10 @@ def compressed_folder(
     rows.layers.extend(kept_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to)
     rows.ledger.extend(packed.ledger_rows())
     return rows, packed, time.perf_counter() - began
+
+
+def slopes_for(how: Technique, trial: Trial, settings: dict[str, Technique]) -> dict[str, Slopes]:
+    return trial.slopes(tuple(settings)) if how.needs == "gradients" else {}
 
 
 def batches_of(bench: Bench) -> list[Batch]:
@@ -84,6 +90,7 @@ class Walk:
     rows: Rows  # of all blocks so far
     batches: list[Batch]
     kept: Unfinished  # finished blocks, where they cost so much that a run may want to go on from them
+    slopes: dict[str, Slopes] = field(default_factory=dict)  # of the loss, by each layer's weights, where the technique wants them
     plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases as they will be written
     scaled_inputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its columns were multiplied by
     scaled_outputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its rows were divided by
@@ -153,8 +160,8 @@ class Walk:
         names = [layer.name for layer in layers if layer.name in self.settings]
         if self.stream and self.how.in_step and self.stream.goes_in_step(layers[0].block, names):
             return self.in_step(layers, names)
-        seen = self.seen(layers[0].block, names) if self.stream and names else {}
-        if self.how.folds or self.how.needs == "range":
+        seen = self.seen(layers[0].block, names) if self.stream and names else self.slopes
+        if self.stream and (self.how.folds or self.how.needs == "range"):
             self.found.surfaces.extend(self.surfaces(seen))
         return {layer.name: self.layer(layer, seen.get(layer.name)) for layer in layers}
 
@@ -218,7 +225,7 @@ class Walk:
         model = self.stream.model if self.stream else self.original.model
         return model.get_submodule(name).stored.dense(torch.float32)
 
-    def layer(self, layer: Layer, seen: Seen | None) -> Stored:
+    def layer(self, layer: Layer, seen: Seen | Slopes | None) -> Stored:
         """One layer as it will be stored."""
         give_back()
         self.bench.progress(*self.place)
@@ -229,7 +236,10 @@ class Walk:
         if seen is None and setting.needs != "nothing":
             reached = seeable(self.original.model.get_submodule(layer.name))
             return self.kept_for(layer, held, NOT_REACHED if reached else NOT_SEEN)
-        stored = compress(setting, self.weight_of(layer.name), *([seen] if seen else []))
+        try:
+            stored = compress(setting, self.weight_of(layer.name), *([seen] if seen else []))
+        except PlainError as error:
+            raise PlainError(f"{layer.name}: {error}") from None
         if self.stream:
             self.stream.model.get_submodule(layer.name).stored = stored
         self.judge(layer, held, stored, seen)
@@ -239,7 +249,7 @@ class Walk:
         self.found.layers.append(kept_row(layer, held.nbytes, why))
         return held
 
-    def judge(self, layer: Layer, held: Stored, stored: Stored, seen: Seen | None) -> None:
+    def judge(self, layer: Layer, held: Stored, stored: Stored, seen: Seen | Slopes | None) -> None:
         """Note what the layer lost. Raises PlainError when it became NaN, or lost nothing at all although it is not zero."""
         original, inputs = held.dense(torch.float32), self.samples.get(layer.name)
         judged = Judged(layer, original, self.unscaled(layer.name, stored.dense()))
@@ -253,13 +263,14 @@ class Walk:
         row = judged.row(stored, setting.technique, received, "; ".join(note for note in notes if note))
         if not row.relative_error < float("inf"):
             raise PlainError(f"{row.name} became NaN while it was compressed; please report this recipe.")
-        if row.relative_error == 0 and not constant and not converted:
+        if row.relative_error == 0 and not (constant or converted or setting.may_change_nothing):
             raise PlainError(unchanged(row.name, stored))
         self.found.layers.append(row)
         self.found.channels.append(judged.channels())
         self.found.histograms.extend(judged.histogram())
         self.found.levels.extend(() if layer.name in self.scaled_inputs | self.scaled_outputs else level_rows(row.name, stored))
-        if seen:
+        self.found.add(portrait(setting, layer.name, original, stored, seen))
+        if isinstance(seen, Seen):
             self.found.inputs.append(self.input_rows(judged, seen))
 
     def unscaled(self, name: str, weight: torch.Tensor) -> torch.Tensor:

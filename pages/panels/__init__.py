@@ -7,22 +7,28 @@ from pages.panels.channel_error import CHANNEL_ERROR
 from pages.panels.channel_ranges import CHANNEL_RANGES
 from pages.panels.error_by_bits import ERROR_BY_BITS
 from pages.panels.gptq_replay import GPTQ_REPLAY
+from pages.panels.importance import IMPORTANCE
 from pages.panels.input_reach import INPUT_REACH
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
 from pages.panels.levels import LEVELS
+from pages.panels.mask import MASK
+from pages.panels.mask_overlap import MASK_OVERLAP
 from pages.panels.observers import OBSERVERS
 from pages.panels.one_group import ONE_GROUP
 from pages.panels.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
 from pages.panels.outlier_columns import OUTLIER_COLUMNS
 from pages.panels.panel import Panel
+from pages.panels.removed_weights import REMOVED_WEIGHTS
 from pages.panels.salience import SALIENCE
 from pages.panels.salient_channels import SALIENT_CHANNELS
 from pages.panels.scaled_column import SCALED_COLUMN
 from pages.panels.sensitivity import SENSITIVITY
 from pages.panels.size_ledger import SIZE_LEDGER
+from pages.panels.sparsity_per_layer import SPARSITY_PER_LAYER
 from pages.panels.spectrum import SPECTRUM
 from pages.panels.speed import SPEED
+from pages.panels.storage import STORAGE
 from pages.panels.trade_off import TRADE_OFF
 from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
 from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
@@ -37,21 +43,27 @@ __all__ = [
     "CHANNEL_RANGES",
     "ERROR_BY_BITS",
     "GPTQ_REPLAY",
+    "IMPORTANCE",
     "INPUT_REACH",
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
     "LEVELS",
+    "MASK",
+    "MASK_OVERLAP",
     "OBSERVERS",
     "ONE_GROUP",
     "ONE_LAYER_SIDE_BY_SIDE",
     "OUTLIER_COLUMNS",
+    "REMOVED_WEIGHTS",
     "SALIENCE",
     "SALIENT_CHANNELS",
     "SCALED_COLUMN",
     "SENSITIVITY",
     "SIZE_LEDGER",
+    "SPARSITY_PER_LAYER",
     "SPECTRUM",
     "SPEED",
+    "STORAGE",
     "TRADE_OFF",
     "WAYS_TO_CHOOSE",
     "WEIGHT_HISTOGRAM",

@@ -58,6 +58,12 @@ def widget(field: dict, value: Any, key: str) -> Any:
         if field.get("type") == "integer":
             return st.select_slider(options=field["enum"], value=value, **shared)
         return st.selectbox(options=field["enum"], index=field["enum"].index(value), format_func=lambda choice: words.get(choice, choice), **shared)
+    if field["type"] == "string":
+        words = field["words"]
+        options = list(dict.fromkeys([*field["choices"], value]))
+        return st.selectbox(
+            options=options, index=options.index(value), format_func=lambda choice: words.get(choice, choice), accept_new_options=True, **shared
+        )
     if field["type"] == "array":
         return st.multiselect(options=field["items"]["enum"], default=value, **shared)
     if field["type"] == "object":

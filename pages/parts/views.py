@@ -13,13 +13,17 @@ from pages.panels import (
     ALPHA_SEARCH,
     BITS_PER_LAYER,
     CHANNEL_ERROR,
+    IMPORTANCE,
     LAYER_ERROR,
     LEVELS,
+    MASK,
     SALIENCE,
     SALIENT_CHANNELS,
     SENSITIVITY,
     SIZE_LEDGER,
+    SPARSITY_PER_LAYER,
     SPEED,
+    STORAGE,
     WEIGHT_HISTOGRAM,
 )
 from pages.parts.plainly import escaped
@@ -34,6 +38,10 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Weights": weights_view,
         "Levels": levels_view,
         "Channels": channels_view,
+        "Sparsity": sparsity_view,
+        "Importance": importance_view,
+        "Mask": mask_view,
+        "Storage": storage_view,
         "Sensitivity": sensitivity_view,
         "Salience": salience_view,
         "Bits": bits_view,
@@ -48,6 +56,7 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
     }
     there = {
         "Levels": not tables.levels.empty,
+        **dict.fromkeys(("Sparsity", "Importance", "Mask", "Storage"), not tables.storage.empty),
         "Sensitivity": not tables.sensitivity.empty,
         "Salience": not tables.salience.empty,
         "Bits": bool(record.recipe.steps),
@@ -101,6 +110,24 @@ def pick_layer(tables: Tables, key: str) -> str:
 
 def bytes_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(SIZE_LEDGER, tables.ledger, f"{key}-bytes")
+
+
+def sparsity_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(SPARSITY_PER_LAYER, tables.layers, f"{key}-sparsity")
+
+
+def importance_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    show(IMPORTANCE, tables.importance[tables.importance.layer == layer], f"{key}-importance")
+
+
+def mask_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    show(MASK, tables.masks[tables.masks.layer == layer], f"{key}-mask")
+
+
+def storage_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(STORAGE, tables.storage, f"{key}-storage")
 
 
 def sensitivity_view(record: RunRecord, tables: Tables, key: str) -> None:

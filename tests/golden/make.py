@@ -15,6 +15,8 @@ from compressed_tensors.quantization import ActivationOrdering, QuantizationArgs
 from compressed_tensors.quantization.utils import calculate_qparams
 from hqq.core.quantize import Quantizer
 from llmcompressor.modifiers.gptq.gptq_quantize import quantize_weight
+from llmcompressor.modifiers.pruning.sparsegpt.sgpt_sparsify import sparsify_weight as sparsegpt
+from llmcompressor.modifiers.pruning.wanda.wanda_sparsify import sparsify_weight as wanda
 from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from llmcompressor.observers import Observer
 from onnxruntime.quantization.calibrate import HistogramCollector
@@ -151,11 +153,24 @@ def four_and_eight_bits() -> Tensors:
     return kept | {"int8.codes": codes, "int8.absmax": absmax}
 
 
+def pruning() -> Tensors:
+    """llm-compressor's SparseGPT and Wanda, unstructured and N:M. Its N is how many go, which is as many as stay in these patterns."""
+    layer = torch.nn.Linear(256, 16, bias=False)
+    layer.weight.data, inputs = normal(16, 256, seed=50), inputs_of(320, 256)
+    kept = {"weight": layer.weight.detach().half(), "inputs": inputs.half()}
+    for name, sparsity, gone, of in (("half", 0.5, 0, 0), ("third", 0.3, 0, 0), ("2:4", 0.5, 2, 4), ("4:8", 0.5, 4, 8)):
+        hessian = 2 * inputs.T @ inputs / len(inputs)
+        kept[f"sparsegpt.{name}"] = sparsegpt(layer, {layer: hessian}, sparsity, gone, of, 128, 0.01, False)[1].detach()
+        kept[f"wanda.{name}"] = wanda(layer, {layer: inputs.square().mean(0)}, sparsity, gone, of) != 0
+    return kept
+
+
 GOLDENS = {
     "gptq": (gptq, ("llmcompressor", "compressed-tensors", "torch")),
     "smoothquant": (smoothquant, ("llmcompressor", "torch")),
     "observers": (observers, ("llmcompressor", "onnxruntime", "torch")),
     "hqq": (hqq, ("hqq", "torch")),
+    "pruning": (pruning, ("llmcompressor", "torch")),
     "bitsandbytes": (four_and_eight_bits, ("bitsandbytes", "torch")),
 }
 

@@ -23,6 +23,7 @@ FIRST = {
     "start": "What does compression do",
     "model": "What is in this model",
     "quantize": "fewer bits",
+    "prune": "fewer weights",
     "runs": "What has been run",
     "compare": "better trade",
 }

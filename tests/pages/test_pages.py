@@ -230,39 +230,56 @@ WIDGETS = ("slider", "select_slider", "selectbox", "toggle", "number_input", "mu
 def drawn(app: AppTest, technique: str) -> set[str]:
     """The options that have a widget."""
     found = keys(app, *WIDGETS)
-    return {key.removeprefix(f"quantize-{technique}-") for key in found if key and key.startswith(f"quantize-{technique}-")}
+    return {key.removeprefix(f"form-{technique}-") for key in found if key and key.startswith(f"form-{technique}-")}
 
 
-QUANTIZERS = [name for name, how in TECHNIQUES.items() if how.family == "quantization"]
+def form(technique: str) -> AppTest:
+    """A technique's form alone on a page, which is drawn in a moment."""
+
+    def page(name: str) -> None:
+        import streamlit as st
+
+        from engine.catalog import TECHNIQUES
+        from engine.errors import PlainError
+        from engine.recipe import Recipe
+        from pages.parts.forms import technique_form
+
+        try:
+            Recipe.of({"steps": [technique_form(TECHNIQUES[name])]})
+        except PlainError as error:
+            st.error(str(error))
+
+    return AppTest.from_function(page, default_timeout=PATIENCE_SECONDS, args=(technique,)).run()
 
 
-@pytest.mark.parametrize("technique", QUANTIZERS)
-def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique, model):
-    app = opened("quantize", model=model, **{"technique-quantization": technique})
-    how = TECHNIQUES[technique]
+PAGE_OF = {"quantization": "quantize", "pruning": "prune"}  # by family
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique):
+    app, how = form(technique), TECHNIQUES[technique]
     assert drawn(app, technique) == due(how, {name: field["default"] for name, field in fields(how).items()})
 
 
 @pytest.mark.parametrize(
     ("technique", "option", "value"),
-    sorted({(name, other, value) for name in QUANTIZERS for field in fields(TECHNIQUES[name]).values() for other in field["when"]
-            for value in fields(TECHNIQUES[name])[other].get("enum", [False, True])}),
+    sorted({(name, other, value) for name in TECHNIQUES for field in fields(TECHNIQUES[name]).values() for other in field["when"]
+            for value in fields(TECHNIQUES[name])[other].get("enum") or fields(TECHNIQUES[name])[other]["choices"] or [False, True]}),
 )  # fmt: skip
-def test_options_come_and_go_with_those_they_depend_on(technique, option, value, model):
-    how = TECHNIQUES[technique]
-    app = opened("quantize", model=model, **{"technique-quantization": technique})
+def test_options_come_and_go_with_those_they_depend_on(technique, option, value):
+    app, how = form(technique), TECHNIQUES[technique]
     chosen = {name: field["default"] for name, field in fields(how).items()} | {option: value}
     widget = app.toggle if isinstance(value, bool) else app.selectbox
-    widget(key=f"quantize-{technique}-{option}").set_value(value).run()
+    widget(key=f"form-{technique}-{option}").set_value(value).run()
     assert sentences(app) == [] and drawn(app, technique) == due(how, chosen)
 
 
-@pytest.mark.parametrize("technique", QUANTIZERS)
-def test_every_widget_says_what_it_is_and_starts_at_the_default(technique, model):
-    app = opened("quantize", model=model, **{"technique-quantization": technique})
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_every_widget_says_what_it_is_and_starts_at_the_default(technique):
+    app = form(technique)
     for name, field in fields(TECHNIQUES[technique]).items():
         if name in drawn(app, technique):
-            widget = next(w for kind in WIDGETS for w in app.get(kind) if w.key == f"quantize-{technique}-{name}")
+            widget = next(w for kind in WIDGETS for w in app.get(kind) if w.key == f"form-{technique}-{name}")
             assert (widget.label, widget.help, widget.value or None) == (field["title"], field["description"], field["default"] or None)
 
 
@@ -300,14 +317,29 @@ def test_two_people_do_not_see_each_others_choices(model):
     assert other.run().slider(key="quantize-round-to-nearest-bits").value == 4
 
 
+def test_the_pruning_methods_are_held_against_each_other_on_one_layer(model):
+    app = opened("prune", model=model)
+    app.toggle(key="prune-overlap").set_value(True).run()
+    assert sentences(app) == [] and "Do the methods keep the same weights?" in words_on(app)
+
+
+def test_any_pattern_may_be_typed_and_a_wrong_one_gets_one_sentence(model):
+    app = opened("prune", model=model, options={"magnitude": {"pattern": "1:2"}})
+    assert sentences(app) == [] and not app.button(key="prune-run").disabled
+    app = opened("prune", model=model, options={"magnitude": {"pattern": "4:3"}})
+    assert len(set(sentences(app))) == 1 and "less than M" in sentences(app)[0] and app.button(key="prune-run").disabled
+
+
 # --- how it works, on real weights -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("technique", QUANTIZERS)
+@pytest.mark.parametrize("technique", TECHNIQUES)
 def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model):
-    app = opened("quantize", model=model, **{"technique-quantization": technique})
-    layer = app.selectbox(key="quantize-what-if-layer").options[3]
-    app.selectbox(key="quantize-what-if-layer").set_value(layer).run()
+    family = TECHNIQUES[technique].family
+    page = PAGE_OF[family]
+    app = opened(page, model=model, **{f"technique-{family}": technique})
+    layer = app.selectbox(key=f"{page}-what-if-layer").options[3]
+    app.selectbox(key=f"{page}-what-if-layer").set_value(layer).run()
     assert sentences(app) == [] and f"Real weights of {layer}" in words_on(app).replace("\\", "")
 
 

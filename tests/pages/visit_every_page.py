@@ -43,6 +43,7 @@ def visit(model: str, text: str) -> None:
     app = opened(model=model)
     shown(shown(app, "start"), "model")
     quantized(shown(app, "quantize"), model, text)
+    shown(app, "prune")
     finished(shown(app, "runs"))
     shown(app, "compare")
 

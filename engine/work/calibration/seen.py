@@ -25,6 +25,7 @@ class Seen:
     count: int = 0
     gram: torch.Tensor = field(init=False)  # (width, width) float32, sum of x x^T
     abs_sum: torch.Tensor = field(init=False)  # (width,) float32
+    square_sum: torch.Tensor = field(init=False)
     abs_max: torch.Tensor = field(init=False)
     vectors: list[torch.Tensor] = field(default_factory=list)  # some of each batch, (vectors, width) float32
     lows: list[torch.Tensor] = field(default_factory=list)  # of each channel in each batch, (width,) float32
@@ -34,7 +35,7 @@ class Seen:
     factors: dict = field(default_factory=dict)  # what methods derive from the Gram matrix, kept for layers that share it
 
     def __post_init__(self) -> None:
-        self.abs_sum, self.abs_max = (torch.zeros(self.width, device=self.device) for _ in range(2))
+        self.abs_sum, self.square_sum, self.abs_max = (torch.zeros(self.width, device=self.device) for _ in range(3))
         self.gram = torch.zeros(self.width, self.width, device=self.device) if self.wants_gram else torch.empty(0, device=self.device)
 
     def add(self, rows: torch.Tensor) -> None:
@@ -42,6 +43,7 @@ class Seen:
         size = rows.abs()
         self.count += len(rows)
         self.abs_sum += size.sum(0, dtype=torch.float32)
+        self.square_sum += torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).square_()
         self.abs_max = torch.maximum(self.abs_max, size.amax(0).float())
         some = rows[:: max(1, len(rows) * self.width * 16 // VALUES_KEPT)]
         self.vectors.append(some.to(torch.float32, copy=True))  # a view would hold on to the whole batch
@@ -55,6 +57,11 @@ class Seen:
     def abs_mean(self) -> torch.Tensor:
         """Mean magnitude of each input channel.  (width,)"""
         return self.abs_sum / max(1, self.count)
+
+    @property
+    def rms(self) -> torch.Tensor:
+        """Root mean square of each input channel.  (width,)"""
+        return (self.square_sum / max(1, self.count)).sqrt()
 
     @property
     def extremes(self) -> list[tuple[float, float]]:
@@ -74,7 +81,7 @@ class Seen:
     def scaled(self, scales: torch.Tensor) -> "Seen":
         """What the layer sees when its inputs are divided by ``scales``, (width,)."""
         other = Seen(self.width, self.device, self.wants_gram, self.count, warnings=self.warnings, area=self.area)
-        other.abs_sum, other.abs_max = self.abs_sum / scales, self.abs_max / scales
+        other.abs_sum, other.square_sum, other.abs_max = self.abs_sum / scales, self.square_sum / scales.square(), self.abs_max / scales
         other.gram = self.gram / scales / scales[:, None] if self.wants_gram else self.gram
         other.vectors, other.lows, other.highs = ([each / scales for each in column] for column in (self.vectors, self.lows, self.highs))
         return other

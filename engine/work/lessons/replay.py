@@ -43,7 +43,7 @@ class Replay:
     def of(cls, how: GPTQ, weight: torch.Tensor, seen: Seen) -> "Replay":
         columns, order = prepared(how, weight, seen)
         before = columns.left.clone()
-        columns.round_between(0, len(order))
+        columns.work_off(0, len(order))
         rounded = compress(how.rounding(), weight).dense()
         return cls(columns, order, before, weight.T[order], rounded.T[order], seen.gram[order][:, order])
 

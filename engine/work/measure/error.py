@@ -41,6 +41,7 @@ class Judged:
             output_error=NAN if inputs is None else output_error(*inputs, self.compressed, self.original),
             sqnr_db=-20 * math.log10(relative) if relative > 0 else math.inf,
             largest_error=max(extreme.abs().item() for extreme in self.missed.aminmax()),
+            sparsity=1 - self.compressed.count_nonzero().item() / self.layer.parameters,
             note="; ".join(words for words in (note, stored.note()) if words),
         )
 

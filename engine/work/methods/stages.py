@@ -5,6 +5,7 @@ plan      one frozen setting for each layer: where global budgets are solved
 scales    what layers are multiplied by before that, so that it can be taken out of the module before them
 compress  one layer: what would be stored for it
 blueprint what that will be, before it is done: tensors of the right shapes without values
+portrait  what there is to see of a layer that is done
 """
 
 from functools import singledispatch
@@ -12,7 +13,9 @@ from functools import singledispatch
 import torch
 
 from engine.catalog.technique import Technique
+from engine.work.bench import Rows
 from engine.work.calibration import Fold, Seen
+from engine.work.calibration.gradients import Slopes
 from engine.work.layers import Layer
 from engine.work.stored.weights import Stored
 from engine.work.trial import Trial
@@ -42,6 +45,12 @@ def scales_for(how: Technique, fold: Fold, weights: list[torch.Tensor], seen: Se
 def blueprint(how: Technique, shape: tuple[int, int]) -> Stored:
     """What ``compress`` will give for a weight of this shape; its tensors have no values (device meta)."""
     raise TypeError(f"no method forecasts {type(how).__name__}")
+
+
+@singledispatch
+def portrait(how: Technique, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None) -> Rows:
+    """What there is to see of one layer that only this technique has."""
+    return Rows()
 
 
 def sketch(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -57,7 +57,7 @@ class UnpackingEmbedding(Unpacking):
         self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        if isinstance(self.stored, Dense):
+        if isinstance(self.stored, Dense) and self.unpacked is None:
             return F.embedding(ids, self.stored.weight).to(self.compute)
         return F.embedding(ids, self.weight)
 

@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from engine.catalog.calibrated import GPTQ, Activations
 from engine.catalog.hqq import HQQ
+from engine.catalog.pruning import SparseGPT, Wanda
 from engine.catalog.quantization import BitsAndBytes
 from engine.work.calibration import Seen
 from engine.work.methods import compress
@@ -47,7 +48,7 @@ def share_equal(one: torch.Tensor, other: torch.Tensor) -> float:
     return (one == other).float().mean().item()
 
 
-@pytest.mark.parametrize("name", ["gptq", "smoothquant", "observers", "hqq", "bitsandbytes"])
+@pytest.mark.parametrize("name", ["gptq", "smoothquant", "observers", "hqq", "pruning", "bitsandbytes"])
 def test_every_golden_says_what_made_it_and_is_small(name):
     path = FOLDER / f"{name}.safetensors"
     with safe_open(path, "pt") as file:
@@ -139,6 +140,30 @@ def test_the_entropy_range_is_nearly_onnxruntimes_and_loses_no_more():
     ours, theirs = observed(seen, how), due["onnxruntime.entropy"].tolist()
     assert ours == pytest.approx(theirs, rel=0.03)
     assert rounding_and_clipping(seen.sample(), *ours, how)[0] <= 1.01 * rounding_and_clipping(seen.sample(), *theirs, how)[0]
+
+
+# --- SparseGPT and Wanda: llm-compressor's functions -----------------------------------------------------------------------
+
+PRUNED = {"half": {"sparsity": 0.5}, "third": {"sparsity": 0.3}, "2:4": {"pattern": "2:4"}, "4:8": {"pattern": "4:8"}}
+
+
+@pytest.mark.parametrize("name", PRUNED)
+def test_wanda_keeps_llm_compressors_weights(name):
+    due = golden("pruning")
+    left = compress(Wanda(**PRUNED[name]), due["weight"].float(), seen_of(due["inputs"][None], False)).dense() != 0
+    differ = (left != due[f"wanda.{name}"]).sum(1)
+    assert (differ <= 1).all() if name == "third" else not differ.any()  # of 76.8 weights a row we remove 77, they 76
+
+
+@pytest.mark.parametrize("name", PRUNED)
+def test_sparsegpt_loses_what_llm_compressors_loses(name):
+    """An unstructured block of theirs removes one weight more, the one at its threshold: of these small blocks that is a two thousandth."""
+    due = golden("pruning")
+    weight, seen, theirs = due["weight"].float(), seen_of(due["inputs"][None]), due[f"sparsegpt.{name}"]
+    ours = compress(SparseGPT(**PRUNED[name]), weight, seen).dense()
+    assert share_equal(ours != 0, theirs != 0) > 0.995
+    ratio = output_error(ours - weight, seen) / output_error(theirs - weight, seen)
+    assert ratio == pytest.approx(1, rel=0.01) if ":" in name else 0.98 < ratio < 1.005
 
 
 # --- HQQ: the hqq package's default solver --------------------------------------------------------------------------------

@@ -273,6 +273,7 @@ def test_a_block_of_everything_is_the_tensor_and_one_column_an_input_channel(wei
     assert torch.equal(by_column, rounded(weight.T.contiguous(), granularity="channel", scheme=scheme).T)
 
 
+@settings(max_examples=25)  # each rounds a weight block by block
 @given(weights(), st.integers(1, 8), st.integers(1, 70), st.sampled_from(["absmax", "mse", "rms"]))
 def test_each_block_is_rounded_like_a_matrix_of_its_own(weight, rows, columns, reach):
     stored = in_block(weight, rows, columns, range=reach)

@@ -1,22 +1,38 @@
 """Small tables of the shape the engine returns, one for each panel."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
-from engine.results.lessons import BitsRow, CriterionRow, GroupRow, MapRow, OutlierRow, ReachRow, ReplayRow, ScaledRow
+from engine.results.lessons import (
+    BitsRow,
+    CriterionRow,
+    GroupRow,
+    MapRow,
+    OutlierRow,
+    OverlapRow,
+    ReachRow,
+    RemovedRow,
+    ReplayRow,
+    ScaledRow,
+)
 from engine.results.tables import (
     ChannelRow,
     HistogramRow,
+    ImportanceRow,
     InputRow,
     LatencyRow,
     LayerRow,
     LedgerRow,
     LevelRow,
+    MaskRow,
     ObserverRow,
     SalienceRow,
     SearchRow,
     SensitivityRow,
     SpectrumRow,
+    StorageRow,
     SurfaceRow,
     table,
 )
@@ -221,3 +237,46 @@ def bits() -> pd.DataFrame:
 def criteria() -> pd.DataFrame:
     """One channel is chosen by activation, two others by weight and at random."""
     return table([CriterionRow(i, 1.0 + (i == 5), 2.0 + (i == 9), i == 5, i == 9, i == 2) for i in range(20)], CriterionRow)
+
+
+def pruned() -> pd.DataFrame:
+    """Half of each layer's weights are zero, which saves some two fifths of its bytes; the embedding was kept."""
+    frame = layers()
+    changed = frame.relative_error.notna()
+    return frame.assign(sparsity=frame.relative_error.where(changed, NAN) * 0 + 0.5, size_bytes=(0.56 * frame.original_bytes).astype(int))
+
+
+def storage() -> pd.DataFrame:
+    """Two layers; the smaller one cannot be written with a pattern."""
+    sizes = {"dense": 1000, "bitmask": 562, "csr": 1010, "n-of-m": 562}
+    rows = [
+        StorageRow(name, way, size, way == "bitmask") for name in (LAYER, "other") for way, size in sizes.items() if name == LAYER or way != "n-of-m"
+    ]
+    return table(rows, StorageRow)
+
+
+def importance(bins: int = 12) -> pd.DataFrame:
+    """The lower half of the scores went, and one bin is shared."""
+    edges = np.geomspace(1e-6, 1, bins + 1)
+    rows = [
+        ImportanceRow(LAYER, float(low), float(high), 100 * (i >= bins // 2), 100 * (i < bins // 2) + 20 * (i == bins // 2))
+        for i, (low, high) in enumerate(pairwise(edges))
+    ]
+    return table(rows, ImportanceRow)
+
+
+def tiles(side: int = 6) -> pd.DataFrame:
+    return table([MaskRow(LAYER, 8 * i, 8 * j, (i + j) / (2 * side)) for i in range(side) for j in range(side)], MaskRow)
+
+
+def overlap() -> pd.DataFrame:
+    methods = ("Magnitude pruning (L1)", "Wanda", "Random pruning")
+    shares = {("Magnitude pruning (L1)", "Wanda"): 0.8}
+    rows = [OverlapRow(a, b, 1.0 if a == b else shares.get((a, b)) or shares.get((b, a)) or 0.33) for a in methods for b in methods]
+    return table(rows, OverlapRow)
+
+
+def removed(number: int = 40) -> pd.DataFrame:
+    weights = np.random.default_rng(0).normal(0, 0.2, number)
+    rows = [RemovedRow(3, i, float(w), abs(float(w)), float(w) * (abs(w) > 0.1), bool(abs(w) > 0.1)) for i, w in enumerate(weights)]
+    return table(rows, RemovedRow)

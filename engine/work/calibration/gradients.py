@@ -1,0 +1,60 @@
+"""Slopes of the loss by every weight, on calibration data: of the model as a whole, so its weights are held dense while they are found."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from engine.errors import PlainError
+from engine.work.stored.modules import unpacked_once, unpacking_layers
+from engine.work.tasks.calibration import Batch
+from engine.work.tasks.measured import placed
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Slopes:
+    """Of one layer's weight, (out, in_) float32, over the examples."""
+
+    mean: torch.Tensor
+    square: torch.Tensor  # the mean of each example's slope squared: the diagonal of the empirical Fisher information
+    warnings: list[str] = field(default_factory=list)
+
+    def of_rows(self, rows: int) -> "Slopes":
+        """The first rows'."""
+        return Slopes(self.mean[:rows], self.square[:rows], self.warnings)
+
+
+def slopes_of(model: nn.Module, names: Iterable[str], batches: list[Batch], device: torch.device, progress: Progress) -> dict[str, Slopes]:
+    """One backward pass for each example. Raises PlainError where a slope is no number."""
+    modules = {name: model.get_submodule(name) for name in names}
+    examples = [{key: value[row : row + 1] for key, value in batch.items()} for batch in batches for row in range(len(next(iter(batch.values()))))]
+    sums = {name: Slopes(*(torch.zeros(module.stored.shape, device=device) for _ in range(2))) for name, module in modules.items()}
+    with torch.inference_mode(False), torch.enable_grad(), unpacked_once(model):
+        leaves = {name: module.unpacked.detach().clone().requires_grad_() for name, module in modules.items()}
+        held = {id(modules[name].stored): leaf for name, leaf in leaves.items()}
+        for module in unpacking_layers(model):  # tied layers share one
+            module.unpacked = held.get(id(module.stored), module.unpacked)
+        for done, example in enumerate(examples):
+            progress("Finding slopes of the loss", done, len(examples))
+            loss = loss_of(model, example, device)
+            for name, slope in zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True):
+                if slope is not None:
+                    flat = slope.float().view_as(sums[name].mean)
+                    sums[name].mean.add_(flat, alpha=1 / len(examples))
+                    sums[name].square.addcmul_(flat, flat, value=1 / len(examples))
+    for name, each in sums.items():
+        if not each.square.isfinite().all():
+            raise PlainError(f"The loss has no slope by {name} on the calibration data (NaN or infinite); compute in float32, or give other data.")
+    return {name: each for name, each in sums.items() if each.square.any()}
+
+
+def loss_of(model: nn.Module, example: Batch, device: torch.device) -> torch.Tensor:
+    """Cross-entropy of the next tokens; of a classifier, of its own answer, since calibration data need not be labelled."""
+    logits = model(**placed(example, model, device)).logits.float()
+    if "input_ids" in example and logits.ndim == 3:
+        return cross_entropy(logits[0, :-1], example["input_ids"][0, 1:].to(device))
+    return cross_entropy(logits, logits.argmax(-1))

@@ -1,0 +1,48 @@
+"""Pruning at work on a few weights, and how far methods agree on a whole layer."""
+
+from itertools import product
+
+import pandas as pd
+import torch
+
+from engine.catalog import TECHNIQUES
+from engine.catalog.pruning import Pruning
+from engine.results.lessons import Lesson, OverlapRow, RemovedRow
+from engine.results.tables import table
+from engine.work.answers import Look, looked_at
+from engine.work.lessons.pictures import frame, no_levels, picture
+from engine.work.methods.pruning.scores import importance
+from engine.work.quiet import ready
+
+ROWS, COLUMNS = 12, 48  # of the layer, from its middle on
+
+
+@picture.register
+def _(asked: Pruning, look: Look) -> Lesson:
+    """Neighbouring weights by value and by importance."""
+    score = importance(look.how, look.weight, *([look.seen] if look.seen else []))
+    rows, columns = (torch.arange(size)[size // 2 :][:most] for size, most in zip(look.weight.shape, (ROWS, COLUMNS), strict=True))
+    at, dense = torch.meshgrid(rows, columns, indexing="ij"), look.stored.dense()
+    shown = score[at] / score[at].max().clamp_min(1e-38)
+    removed = frame(RemovedRow, row=at[0], column=at[1], weight=look.weight[at], score=shown, stored=dense[at], stays=dense[at] != 0)
+    last = int(rows[-1]), int(columns[-1])
+    return Lesson(
+        RemovedRow, removed, no_levels(), f"{len(removed)} weights, rows {int(rows[0])} to {last[0]}, columns {int(columns[0])} to {last[1]}"
+    )
+
+
+def overlap(model: str, layer: str, step: dict, measured: dict | None = None) -> pd.DataFrame:
+    """OverlapRow of every two methods that can do what this step asks: the same share, scope and pattern."""
+    ready()
+    methods = [how for how in TECHNIQUES.values() if issubclass(how, Pruning)]
+    shared = {name: value for name, value in step.items() if name in Pruning.model_fields and name != "technique"}
+    kept = {
+        how.title: looked_at(model, layer, shared | {"technique": how.model_fields["technique"].default}, measured).stored.dense() != 0
+        for how in methods
+    }
+    rows = (OverlapRow(one, other, share_of_both(kept[one], kept[other])) for one, other in product(kept, kept))
+    return table(rows, OverlapRow)
+
+
+def share_of_both(one: torch.Tensor, other: torch.Tensor) -> float:
+    return ((one & other).sum() / (one | other).sum().clamp_min(1)).item()

@@ -1,0 +1,59 @@
+"""What there is to see of a pruned layer: the scores with their cut, where weights are left, and what each way of storing would take."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+
+from engine.catalog.pruning import Pruning, n_of_m
+from engine.results.tables import ImportanceRow, StorageRow
+from engine.work.bench import Rows
+from engine.work.calibration import Seen
+from engine.work.calibration.gradients import Slopes
+from engine.work.methods.pruning.scores import importance
+from engine.work.methods.pruning.unstructured import dtype_of
+from engine.work.methods.stages import portrait
+from engine.work.stored.sparse import sizes
+from engine.work.stored.weights import Stored
+
+BINS = 60
+DECADES = 6  # of scores below the largest; smaller ones count in the lowest bin
+TILES = 32  # along each side of a layer's picture
+
+
+@portrait.register
+def _(how: Pruning, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None) -> Rows:
+    left = stored.dense() != 0
+    score = importance(how, weight, *([seen] if seen else []))
+    return Rows(
+        storage=list(storage_rows(how, layer, stored, int(left.sum()))),
+        importance=list(importance_rows(layer, score, left)),
+        masks=[mask(layer, left)],
+    )
+
+
+def storage_rows(how: Pruning, layer: str, stored: Stored, left: int) -> Iterator[StorageRow]:
+    ways = sizes(stored.shape, left, dtype_of(how).itemsize, n_of_m(how.pattern) if how.pattern else None)
+    return (StorageRow(layer, way, size, way == stored.kind) for way, size in ways.items())
+
+
+def importance_rows(layer: str, score: torch.Tensor, left: torch.Tensor) -> Iterator[ImportanceRow]:
+    """Of weights that stay and that go, in bins that are even in the logarithm."""
+    high = score.max().clamp_min(1e-30).log10().item()
+    places = ((score.clamp_min(1e-38).log10() - high) * (BINS / DECADES) + BINS).floor().clamp(0, BINS - 1).long()
+    stays, goes = (places[chosen].bincount(minlength=BINS).tolist() for chosen in (left, ~left))
+    edges = torch.logspace(high - DECADES, high, BINS + 1).tolist()
+    return (ImportanceRow(layer, *row) for row in zip(edges[:-1], edges[1:], stays, goes, strict=True))
+
+
+def mask(layer: str, left: torch.Tensor) -> pd.DataFrame:
+    """MaskRow of every tile, at most TILES along each side; as columns."""
+    high, wide = (-(-size // TILES) for size in left.shape)
+    rows, columns = (torch.arange(size, device=left.device) // step for size, step in zip(left.shape, (high, wide), strict=True))
+    down, across = int(rows[-1]) + 1, int(columns[-1]) + 1
+    by_rows = torch.zeros(down, left.shape[1], device=left.device).index_add_(0, rows, left.float())
+    counts = torch.zeros(down, across, device=left.device).index_add_(1, columns, by_rows)
+    share = counts / (rows.bincount()[:, None] * columns.bincount())
+    at = torch.meshgrid(torch.arange(down) * high, torch.arange(across) * wide, indexing="ij")
+    numbers = {"row": at[0], "column": at[1], "left": share.cpu()}
+    return pd.DataFrame({"layer": layer, **{name: values.flatten().numpy() for name, values in numbers.items()}})

@@ -1,0 +1,82 @@
+"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): the weights that go are chosen some columns at a time, and the rest make up for them."""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.catalog.pruning import SparseGPT, n_of_m
+from engine.work.calibration.seen import Seen
+from engine.work.methods.column_by_column import Sweep, factor_of
+from engine.work.methods.pruning.masks import gone, least, refuse_uneven
+from engine.work.methods.pruning.unstructured import kept
+from engine.work.methods.stages import compress
+from engine.work.stored.weights import Stored
+
+
+@dataclass
+class Removal(Sweep):
+    """A weight of which some become zero.  Arrays are (in_, out)"""
+
+    going: torch.Tensor  # (in_, out) bool
+    pattern: tuple[int, int] | None  # N, M: chosen for every M columns as they come up
+
+    @property
+    def of(self) -> int:
+        """M, or 1 without a pattern: no leaf ends inside a group of so many columns."""
+        return self.pattern[1] if self.pattern else 1
+
+    def is_leaf(self, begin: int, end: int) -> bool:
+        return super().is_leaf(begin, end) or end - begin <= self.of
+
+    def middle(self, begin: int, end: int) -> int:
+        return begin + max(1, (end - begin) // (2 * self.of)) * self.of
+
+    def leaf(self, begin: int, end: int) -> None:
+        pivots = self.factor.diagonal()[begin:end].tolist()
+        for column, pivot in zip(range(begin, end), pivots, strict=True):
+            if self.pattern and column % self.of == 0:
+                self.going[column : column + self.of] = least(self.cost(column, column + self.of).T, self.of - self.pattern[0]).T
+            error = torch.mul(self.left[column], self.going[column], out=self.errors[column]).div_(pivot)
+            self.left[column + 1 : end].addr_(self.factor[column, column + 1 : end], error, alpha=-1)
+
+    def cost(self, begin: int, end: int) -> torch.Tensor:
+        """What the output would lose by each weight once all after it have made up for it (equation 3).  (columns, out)"""
+        return (self.left[begin:end] / self.factor.diagonal()[begin:end, None]).square()
+
+    def choose(self, begin: int, end: int, how: SparseGPT) -> None:
+        """Among these columns: of each row, or of all rows together."""
+        cost = self.cost(begin, end).T  # (out, columns)
+        if how.scope == "row":
+            marked = least(cost, gone(how.sparsity, cost.shape[1]))
+        else:
+            marked = least(cost.flatten(), gone(how.sparsity, cost.numel())).view_as(cost)
+        self.going[begin:end] = marked.T
+
+
+@compress.register
+def _(how: SparseGPT, weight: torch.Tensor, seen: Seen) -> Stored:
+    """``weight``: (out, in_) float32"""
+    return kept(removed(how, weight, seen).left.T.contiguous(), how)
+
+
+def removed(how: SparseGPT, weight: torch.Tensor, seen: Seen) -> Removal:
+    """The weight worked off: what is left of it, with zeros."""
+    pattern = n_of_m(how.pattern) if how.pattern else None
+    if pattern:
+        refuse_uneven(weight.shape[1], pattern[1])
+    left = (weight * (seen.gram.diagonal() > 0)).T.contiguous()  # an input that is always zero: its weights do not count
+    sweep = Removal(left, factor_of(seen, how.damping), torch.empty_like(left), torch.zeros_like(left, dtype=torch.bool), pattern)
+    in_, width = len(left), columns_at_once(how, pattern)
+    for begin in range(0, in_, width):
+        end = min(begin + width, in_)
+        if not pattern:
+            sweep.choose(begin, end, how)
+        sweep.work_off(begin, end)
+        sweep.push_on(begin, end, in_)
+    sweep.left.masked_fill_(sweep.going, 0)
+    return sweep
+
+
+def columns_at_once(how: SparseGPT, pattern: tuple[int, int] | None) -> int:
+    """Whole groups of M."""
+    return -(-how.block_columns // pattern[1]) * pattern[1] if pattern else how.block_columns

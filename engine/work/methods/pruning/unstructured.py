@@ -1,0 +1,98 @@
+"""Single weights set to zero: score, choose, store."""
+
+import torch
+
+from engine.catalog.pruning import Pruning, Random, n_of_m
+from engine.errors import PlainError
+from engine.work.calibration import Seen
+from engine.work.calibration.gradients import Slopes
+from engine.work.layers import Layer
+from engine.work.methods.pruning.masks import gone, refuse_uneven, shares, stays
+from engine.work.methods.pruning.scores import importance
+from engine.work.methods.stages import blueprint, compress, plan, sketch
+from engine.work.stored.packing import packed_bytes
+from engine.work.stored.sparse import CSR, Bitmask, NOfM, column_dtype, place_bits, sizes, sparse
+from engine.work.stored.weights import Dense, Stored
+from engine.work.trial import Trial
+
+NEXT_DRAW = 10_007  # from one layer to the next; more than there are draws to choose
+
+
+@plan.register
+def _(how: Pruning, layers: list[Layer], trial: Trial | None = None) -> dict[str, Pruning]:
+    """Each layer's own share of a global budget; a forecast takes them to be equal."""
+    if how.pattern:
+        refuse_uneven_layers(layers, n_of_m(how.pattern)[1])
+    placed = {layer.name: placed_in(how, number, layer) for number, layer in enumerate(layers)}
+    if how.scope != "global" or how.pattern or trial is None:
+        return placed
+    seen = trial.knows(how.needs, list(placed))
+    scored = {layer.name: layer.parameters for layer in layers if how.needs == "nothing" or layer.name in seen}
+
+    def scores(name: str) -> torch.Tensor:
+        return importance(placed[name], trial.weight_of(name), *([seen[name]] if seen else []))
+
+    mine = shares(scores, scored, how.sparsity)
+    for name, share in mine.items():
+        if share == 1:
+            raise PlainError(f"{name} would lose every weight when {how.sparsity:.0%} of all layers go; ask for less, or for a share of each layer.")
+    return {name: each.model_copy(update={"scope": "layer", "sparsity": mine.get(name, 0.0)}) for name, each in placed.items()}
+
+
+def placed_in(how: Pruning, number: int, layer: Layer) -> Pruning:
+    own = {"values": layer.dtype} if how.values == "model" else {}
+    return how.model_copy(update=own | ({"draw": how.draw + NEXT_DRAW * number} if isinstance(how, Random) else {}))
+
+
+def refuse_uneven_layers(layers: list[Layer], of: int) -> None:
+    for layer in layers:
+        try:
+            refuse_uneven(layer.matrix_shape[1], of)
+        except PlainError as error:
+            raise PlainError(f"{layer.name}: {error}") from None
+
+
+@compress.register
+def pruned(how: Pruning, weight: torch.Tensor, seen: Seen | Slopes | None = None) -> Stored:
+    """``weight``: (out, in_) float32"""
+    score = importance(how, weight, *([seen] if seen else []))
+    return kept(weight.masked_fill(~stays(score, how), 0), how)
+
+
+def kept(weight: torch.Tensor, how: Pruning) -> Stored:
+    """What is left of a weight, as it was asked to be stored. Raises PlainError where nothing is."""
+    if not weight.any():
+        raise PlainError("No weight would be left; remove a smaller share, or skip the layer under layers.skip.")
+    return sparse(weight.to(dtype_of(how)), how.storage, n_of_m(how.pattern) if how.pattern else None)
+
+
+def dtype_of(how: Pruning) -> torch.dtype:
+    return getattr(torch, how.values) if how.values != "model" else torch.float32
+
+
+@blueprint.register
+def _(how: Pruning, shape: tuple[int, int]) -> Stored:
+    """Exact where no weight left is zero already."""
+    dtype, pattern = dtype_of(how), n_of_m(how.pattern) if how.pattern else None
+    left = left_of(how, shape)
+    ways = sizes(shape, left, dtype.itemsize, pattern)
+    out, in_ = shape
+    match min(ways, key=ways.get) if how.storage == "smallest" else how.storage:
+        case "bitmask":
+            return Bitmask(shape, sketch(packed_bytes(out * in_, 1), dtype=torch.uint8), sketch(left, dtype=dtype))
+        case "csr":
+            return CSR(shape, sketch(out + 1, dtype=torch.int32), sketch(left, dtype=column_dtype(in_)), sketch(left, dtype=dtype))
+        case "n-of-m":
+            count = out * in_ // pattern[1] * pattern[0]
+            places = sketch(packed_bytes(count, place_bits(pattern[1])), dtype=torch.uint8)
+            return NOfM(shape, pattern[1], places, sketch(out, count // out, dtype=dtype))
+        case _:
+            return Dense(shape, sketch(out, in_, dtype=dtype))
+
+
+def left_of(how: Pruning, shape: tuple[int, int]) -> int:
+    out, in_ = shape
+    if how.pattern:
+        kept_, of = n_of_m(how.pattern)
+        return out * in_ // of * kept_
+    return out * (in_ - gone(how.sparsity, in_)) if how.scope == "row" else out * in_ - gone(how.sparsity, out * in_)

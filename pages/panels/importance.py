@@ -1,0 +1,44 @@
+"""One layer's weights by how much they matter, and where the cut lies."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import ORIGINAL, REFERENCE, frame, sentence
+
+SIDES = {"goes": ("Removed", REFERENCE), "stays": ("Left", ORIGINAL)}
+
+
+def importance(rows: pd.DataFrame) -> go.Figure:
+    """Rows of ImportanceRow of one layer, stacked; the axis is logarithmic."""
+    if rows.empty:
+        return sentence("No layer was pruned.")
+    figure = frame().update_layout(barmode="stack", bargap=0).add_traces([bars(rows, side) for side in SIDES])
+    figure.update_xaxes(title_text="Importance (score; each step to the right is more)", type="log", exponentformat="power", dtick=1)
+    return figure.update_yaxes(title_text="Weights (number)")
+
+
+def bars(rows: pd.DataFrame, side: str) -> go.Bar:
+    name, colour = SIDES[side]
+    middle = (rows.left * rows.right) ** 0.5
+    hover = [f"score {row.left:.2g} to {row.right:.2g}<br>{row.stays:,} left, {row.goes:,} removed" for row in rows.itertuples(index=False)]
+    return go.Bar(x=middle, y=rows[side], width=rows.right - rows.left, marker={"color": colour}, name=name, hovertext=hover, hoverinfo="text")
+
+
+def description(rows: pd.DataFrame) -> str:
+    both = rows.stays + rows.goes
+    mixed = both[(rows.stays > 0) & (rows.goes > 0)].sum() / max(1, both.sum())
+    gone = rows.goes.sum() / max(1, both.sum())
+    return f"{percent(gone)} of the weights were removed; {percent(mixed)} stand in bins of which some were and some were not."
+
+
+IMPORTANCE = Panel(
+    question="How much does each weight matter, and where is the cut?",
+    caption=(
+        "Weights by their importance (the technique's score) from left to right: grey ones were removed. A sharp edge means one cut for the layer; "
+        "where both colours share a bin, each row or group of neighbours had a cut of its own."
+    ),
+    draw=importance,
+    describe=description,
+)

@@ -1,0 +1,26 @@
+"""How far the pruning methods agree on one layer: asked of a worker, by a person who opens it."""
+
+from typing import Any
+
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.results.answers import ModelView
+from pages.panels import MASK_OVERLAP
+from pages.parts.plainly import kept_answer, said
+from pages.parts.show import show
+from pages.parts.what_if import looked_at
+
+
+def overlap(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+    st.markdown("### Against the other methods")
+    if not st.toggle("Compare the weights that each method keeps", key=f"{key}-overlap"):
+        return
+    try:
+        with st.spinner("Every method looks at the layer ..."):
+            answer = kept_answer("lessons.removal:overlap", view.revision, **looked_at(view, step, recipe, key))
+    except PlainError as error:
+        said(str(error))
+        return
+    show(MASK_OVERLAP, answer, f"{key}-mask-overlap")

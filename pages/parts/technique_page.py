@@ -1,0 +1,41 @@
+"""The page of a family: a form, a forecast, a run, what it did, and how it works."""
+
+import streamlit as st
+
+from pages.parts.explain import how_it_works, on_real_weights
+from pages.parts.forecast import forecast_line
+from pages.parts.forms import pick_technique, technique_form
+from pages.parts.measure_form import measured_recipe
+from pages.parts.microscope import microscope
+from pages.parts.model_picker import facts, opened_model
+from pages.parts.overlap import overlap
+from pages.parts.run_card import current_run, run_card, start
+from pages.parts.what_if import what_if
+
+
+def technique_page(title: str, family: str, key: str) -> None:
+    st.title(title)
+    view = opened_model()
+    st.markdown(facts(view))
+    controls, live = st.columns([2, 3], gap="medium")
+    with controls, st.container(border=True):
+        how = pick_technique(family)
+        step = technique_form(how, key)
+        recipe = measured_recipe(step, view)
+        if recipe:
+            forecast_line(recipe)
+        if st.button("Run", type="primary", key=f"{key}-run", width="stretch", icon=":material/play_arrow:", disabled=recipe is None):
+            start(recipe)
+    with live, st.container(border=True):
+        what_if(view, step, recipe, key)
+    if run := current_run():
+        st.divider()
+        run_card(run, key)
+    st.divider()
+    how_it_works(how)
+    on_real_weights(view, step, recipe, key)
+    if family == "pruning":
+        st.divider()
+        overlap(view, step, recipe, key)
+    st.divider()
+    microscope(view, step, recipe, key)
