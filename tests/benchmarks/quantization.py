@@ -4,8 +4,8 @@ REFERENCE_PYTHON=references/bin/python python -m tests.benchmarks.quantization [
 
 The model is a random Llama with 768-wide blocks (12: 85 million parameters in them), or MODEL, a directory. tests/golden/README.md says how the
 references' environment is made. Each measurement is a process of its own, ours and theirs in turn. Seconds are those of compressing alone, from
-an opened model to a compressed one in memory (with GPTQ ours also writes it and measures each layer's error); CPU seconds tell more where other work
-goes on.
+weights in memory to compressed ones in memory (with GPTQ ours reads them from the file, writes them, and measures each layer's error); CPU
+seconds tell more where other work goes on.
 Perplexity is measured by us for all, on windows after those of calibration.
 """
 
@@ -145,12 +145,13 @@ def ours(asked: dict) -> dict[str, float]:
     def walked() -> None:
         walk.compressed_folder(bench, original, targets, out)
 
-    def packed() -> list:
-        return [compress(recipe.steps[0], original.model.get_submodule(layer.name).stored.dense(torch.float32)) for layer in targets]
+    def packed(weights: list) -> list:
+        return [compress(recipe.steps[0], weight) for weight in weights]
 
+    weights = [] if recipe.calibration else [original.model.get_submodule(layer.name).stored.dense(torch.float32).clone() for layer in targets]
     with working_folder(None) as out:
         seconds, cpu = perf_counter(), process_time()
-        walked() if recipe.calibration else packed()
+        walked() if recipe.calibration else packed(weights)
         took = {"seconds": perf_counter() - seconds, "cpu": process_time() - cpu}
         took["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         if not recipe.calibration:

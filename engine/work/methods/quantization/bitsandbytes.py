@@ -8,8 +8,6 @@ from engine.work.methods.stages import blueprint, compress, sketch
 from engine.work.stored.blockwise import NESTED_BLOCK, FourBit, RowInt8
 from engine.work.stored.weights import Stored
 
-STRETCH = 1 << 19  # weights, a multiple of every block size
-
 
 @compress.register
 def _(how: BitsAndBytes, weight: torch.Tensor) -> Stored:
@@ -17,27 +15,18 @@ def _(how: BitsAndBytes, weight: torch.Tensor) -> Stored:
 
 
 def four_bit(weight: torch.Tensor, how: BitsAndBytes) -> FourBit:
-    """A stretch of whole blocks at a time: what the library computes on the way then stays in the processor's cache."""
     from bitsandbytes.functional import quantize_4bit
 
-    stretches = [quantize_4bit(part, blocksize=how.block_size, quant_type=how.format) for part in weight.flatten().split(STRETCH)]
-    absmax = torch.cat([state.absmax for _, state in stretches])
+    codes, state = quantize_4bit(weight.contiguous(), blocksize=how.block_size, quant_type=how.format, compress_statistics=how.double_quantization)
+    nested = {"nested_absmax": state.state2.absmax, "offset": state.offset.reshape(1)} if how.double_quantization else {}
     return FourBit(
         shape=tuple(weight.shape),
         format=how.format,
         block_size=how.block_size,
-        codes=torch.cat([codes.flatten().view(torch.uint8) for codes, _ in stretches]),
-        **(twice(absmax) if how.double_quantization else {"absmax": absmax}),
+        codes=codes.flatten().view(torch.uint8),
+        absmax=state.absmax,
+        **nested,
     )
-
-
-def twice(absmax: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Fields of double quantization, as the library's ``quantize_4bit`` makes them of all blocks together."""
-    from bitsandbytes.functional import quantize_blockwise
-
-    offset = absmax.mean()
-    codes, nested = quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
-    return {"absmax": codes, "nested_absmax": nested.absmax, "offset": offset.reshape(1)}
 
 
 def row_int8(weight: torch.Tensor) -> RowInt8:
