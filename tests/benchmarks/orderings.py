@@ -1,4 +1,5 @@
-"""Do the published orderings hold on our own trained model? Perplexity of docs-lm at 3 bits, one row a technique; then AWQ's salience table.
+"""Do the published orderings hold on our own trained model? Perplexity of docs-lm at 3 bits and with half of its weights removed, one row a
+technique; then AWQ's salience table.
 
 python -m tests.benchmarks.orderings [TOKENS]
 """
@@ -17,6 +18,17 @@ STEPS = {
     "GPTQ, activation order": {"technique": "gptq", "activation_order": True},
     "AWQ": {"technique": "awq"},
 }
+PRUNING = {  # half of the weights of each layer, or of each row where that is the method's own
+    "SparseGPT": [{"technique": "sparsegpt"}],
+    "Wanda": [{"technique": "wanda"}],
+    "Optimal Brain Damage": [{"technique": "optimal-brain-damage"}],
+    "magnitude": [{"technique": "magnitude"}],
+    "gradient (Taylor)": [{"technique": "taylor"}],
+    "random, three draws": [{"technique": "random", "draw": draw} for draw in range(3)],
+    "SparseGPT, 2:4": [{"technique": "sparsegpt", "pattern": "2:4"}],
+    "Wanda, 2:4": [{"technique": "wanda", "pattern": "2:4"}],
+    "magnitude, 2:4": [{"technique": "magnitude", "pattern": "2:4"}],
+}
 
 
 def measurements(tokens: int) -> Iterator[Measurement]:
@@ -24,17 +36,24 @@ def measurements(tokens: int) -> Iterator[Measurement]:
 
     ready()
     for what, step in STEPS.items():
-        summary = outcome_of(step, tokens).summary
+        summary = outcome_of(step | GRID, tokens).summary
         if what == "round to nearest":
             yield Measurement("docs-lm, not compressed", (summary.baseline.perplexity,), "perplexity", digits=4)
         target = "below rounding's" if what.startswith(("GPTQ", "AWQ")) else ""
         yield Measurement(f"docs-lm, 3 bits, groups of 128: {what}", (summary.result.perplexity,), "perplexity", target, digits=4)
+    yield from pruning(tokens)
     yield from salience(tokens)
+
+
+def pruning(tokens: int) -> Iterator[Measurement]:
+    for what, steps in PRUNING.items():
+        perplexities = tuple(outcome_of(step, tokens).summary.result.perplexity for step in steps)
+        yield Measurement(f"docs-lm, half of the weights removed: {what}", perplexities, "perplexity", digits=4)
 
 
 def salience(tokens: int) -> Iterator[Measurement]:
     """The table of the AWQ paper."""
-    for row in outcome_of({"technique": "awq-salience"}, tokens).tables.salience.itertuples():
+    for row in outcome_of({"technique": "awq-salience"} | GRID, tokens).tables.salience.itertuples():
         kept = f"{row.share:.1%} of the input channels kept, by {row.kept_by}" if row.kept_by else f"those by activation scaled by {row.scale:g}"
         what = kept if row.share else "rounding with a zero point"
         target = "far below by weights and random" if row.kept_by == "activations" else ""
@@ -47,7 +66,7 @@ def outcome_of(step: dict, tokens: int):
 
     task = {"kind": "language-modeling", "text": "bundled:docs", "context": 256, "tokens": tokens}
     recipe = {"model": "bundled:docs-lm", "task": task, "calibration": {"text": "bundled:docs", "samples": 64, "context": 256}, "device": "cpu"}
-    return run(Recipe.of(recipe | {"steps": [step | GRID]}), report=lambda *_: None)
+    return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
 
 
 if __name__ == "__main__":
