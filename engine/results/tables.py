@@ -188,7 +188,7 @@ class ImportanceRow:
     """One bin of a pruned layer's scores. Bins are even in the logarithm."""
 
     layer: str
-    left: float  # of the score; 0 for the bin of scores that are zero
+    left: float  # of the score; the lowest bin holds every lower score too
     right: float
     stays: int  # weights
     goes: int

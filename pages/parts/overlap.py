@@ -18,8 +18,7 @@ def overlap(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: s
     if not st.toggle("Compare the weights that each method keeps", key=f"{key}-overlap"):
         return
     try:
-        with st.spinner("Every method looks at the layer ..."):
-            answer = kept_answer("lessons.removal:overlap", view.revision, **looked_at(view, step, recipe, key))
+        answer = kept_answer("lessons.removal:overlap", view.revision, **looked_at(view, step, recipe, key))
     except PlainError as error:
         said(str(error))
         return

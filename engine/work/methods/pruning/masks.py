@@ -57,7 +57,7 @@ def shares(scores: Callable[[str], torch.Tensor], sizes: dict[str, int], sparsit
     passed = sum(counts.values()).cumsum(0)
     at = int((passed < total).sum())  # the upper half in which the threshold lies
     before = {name: int(each[:at].sum()) for name, each in counts.items()}
-    inside = {name: scores(name).flatten()[upper(scores(name)) == at] for name in sizes}
+    inside = {name: inside_of(scores(name).flatten(), at) for name in sizes}
     left = total - sum(before.values())
     threshold = torch.cat(list(inside.values())).sort().values[left - 1] if left else torch.tensor(-1.0)
     below = {name: before[name] + int((each < threshold).sum()) for name, each in inside.items()}
@@ -66,6 +66,11 @@ def shares(scores: Callable[[str], torch.Tensor], sizes: dict[str, int], sparsit
         more = min(ties, int((each == threshold).sum()))
         below[name], ties = below[name] + more, ties - more
     return {name: below[name] / size for name, size in sizes.items()}
+
+
+def inside_of(score: torch.Tensor, at: int) -> torch.Tensor:
+    """The scores with that upper half."""
+    return score[upper(score) == at]
 
 
 def upper(score: torch.Tensor) -> torch.Tensor:

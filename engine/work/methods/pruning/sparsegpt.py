@@ -7,7 +7,7 @@ import torch
 from engine.catalog.pruning import SparseGPT, n_of_m
 from engine.work.calibration.seen import Seen
 from engine.work.methods.column_by_column import Sweep, factor_of
-from engine.work.methods.pruning.masks import gone, least, refuse_uneven
+from engine.work.methods.pruning.masks import best_of_every, refuse_uneven, stays
 from engine.work.methods.pruning.unstructured import kept
 from engine.work.methods.stages import compress
 from engine.work.stored.weights import Stored
@@ -35,7 +35,7 @@ class Removal(Sweep):
         pivots = self.factor.diagonal()[begin:end].tolist()
         for column, pivot in zip(range(begin, end), pivots, strict=True):
             if self.pattern and column % self.of == 0:
-                self.going[column : column + self.of] = least(self.cost(column, column + self.of).T, self.of - self.pattern[0]).T
+                self.going[column : column + self.of] = ~best_of_every(self.cost(column, column + self.of).T, *self.pattern).T
             error = torch.mul(self.left[column], self.going[column], out=self.errors[column]).div_(pivot)
             self.left[column + 1 : end].addr_(self.factor[column, column + 1 : end], error, alpha=-1)
 
@@ -45,12 +45,7 @@ class Removal(Sweep):
 
     def choose(self, begin: int, end: int, how: SparseGPT) -> None:
         """Among these columns: of each row, or of all rows together."""
-        cost = self.cost(begin, end).T  # (out, columns)
-        if how.scope == "row":
-            marked = least(cost, gone(how.sparsity, cost.shape[1]))
-        else:
-            marked = least(cost.flatten(), gone(how.sparsity, cost.numel())).view_as(cost)
-        self.going[begin:end] = marked.T
+        self.going[begin:end] = ~stays(self.cost(begin, end).T, how).T
 
 
 @compress.register
