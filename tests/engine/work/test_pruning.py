@@ -347,6 +347,12 @@ def test_a_layer_is_not_emptied():
         compress(Magnitude(sparsity=0.99), weight_of(2, 3))
 
 
+@pytest.mark.parametrize("method", EVERY)
+def test_a_layer_of_zeros_stays_one(method):
+    weight = torch.zeros(24, 40)
+    assert not pruned(method(), weight).any()
+
+
 def test_every_share_of_a_label_is_said():
     assert Magnitude().label() == "Magnitude pruning (L1) 50 %"
     assert SparseGPT(pattern="2:4").label() == "SparseGPT 2:4"

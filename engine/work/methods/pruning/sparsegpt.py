@@ -51,7 +51,7 @@ class Removal(Sweep):
 @compress.register
 def _(how: SparseGPT, weight: torch.Tensor, seen: Seen) -> Stored:
     """``weight``: (out, in_) float32"""
-    return kept(removed(how, weight, seen).left.T.contiguous(), how)
+    return kept(removed(how, weight, seen).left.T.contiguous(), weight, how)
 
 
 def removed(how: SparseGPT, weight: torch.Tensor, seen: Seen) -> Removal:

@@ -56,14 +56,14 @@ def refuse_uneven_layers(layers: list[Layer], of: int) -> None:
 def pruned(how: Pruning, weight: torch.Tensor, seen: Seen | Slopes | None = None) -> Stored:
     """``weight``: (out, in_) float32"""
     score = importance(how, weight, *([seen] if seen else []))
-    return kept(weight.masked_fill(~stays(score, how), 0), how)
+    return kept(weight.masked_fill(~stays(score, how), 0), weight, how)
 
 
-def kept(weight: torch.Tensor, how: Pruning) -> Stored:
-    """What is left of a weight, as it was asked to be stored. Raises PlainError where nothing is."""
-    if not weight.any():
+def kept(left: torch.Tensor, weight: torch.Tensor, how: Pruning) -> Stored:
+    """What is left of a weight, as it was asked to be stored. Raises PlainError where nothing is of one that was not all zeros."""
+    if weight.any() and not left.any():
         raise PlainError("No weight would be left; remove a smaller share, or skip the layer under layers.skip.")
-    return sparse(weight.to(dtype_of(how)), how.storage, n_of_m(how.pattern) if how.pattern else None)
+    return sparse(left.to(dtype_of(how)), how.storage, n_of_m(how.pattern) if how.pattern else None)
 
 
 def dtype_of(how: Pruning) -> torch.dtype:
