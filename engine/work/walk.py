@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
@@ -234,8 +235,7 @@ class Walk:
             return self.kept_for(layer, held, why_kept(layer, self.original.layers, self.bench.recipe.layers))
         setting = self.settings[layer.name]
         if seen is None and setting.needs != "nothing":
-            reached = seeable(self.original.model.get_submodule(layer.name))
-            return self.kept_for(layer, held, NOT_REACHED if reached else NOT_SEEN)
+            return self.kept_for(layer, held, why_not_seen(setting, self.original.model.get_submodule(layer.name)))
         try:
             stored = compress(setting, self.weight_of(layer.name), *([seen] if seen else []))
         except PlainError as error:
@@ -313,7 +313,14 @@ def unchanged(name: str, stored: Stored) -> str:
 NOT_SCALED = "no norm or layer before it can take a scale, so it was rounded without one"
 NOT_SEEN = "its inputs cannot be seen (an embedding or grouped convolution)"
 NOT_REACHED = "no calibration data reached it"
+NO_SLOPE = "the loss on the calibration data has no slope by its weights"
 EQUAL_WEIGHTS = "all its weights are equal"
+
+
+def why_not_seen(setting: Technique, module: nn.Module) -> str:
+    if setting.needs == "gradients":
+        return NO_SLOPE
+    return NOT_REACHED if seeable(module) else NOT_SEEN
 
 
 def narrow(setting: Technique, layer: Layer) -> str:

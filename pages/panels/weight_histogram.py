@@ -7,6 +7,8 @@ from pages.panels.numbers import count
 from pages.panels.panel import Panel
 from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence, translucent
 
+SPIKE = 4  # times as high as every other bar
+
 
 def weight_histogram(histogram: pd.DataFrame, *, levels: pd.DataFrame | None = None, log_counts: bool = False) -> go.Figure:
     """Rows of HistogramRow for one layer; ``levels`` are LevelRow for the same layer. The rug below has an axis of its own, y2."""
@@ -16,7 +18,19 @@ def weight_histogram(histogram: pd.DataFrame, *, levels: pd.DataFrame | None = N
     figure.add_traces([compressed_bars(histogram), original_outline(histogram)])
     figure.update_xaxes(title_text="Weight (value)", showgrid=False, hoverformat=".4~g", spikethickness=1, spikecolor=REFERENCE)
     figure.update_yaxes(title_text="Weights (count)", **({"type": "log", "dtick": 1} if log_counts else {}), exponentformat="SI")
+    if not log_counts:
+        cut_off_spike(figure, histogram)
     return figure if levels is None or levels.empty else with_rug(figure, levels)
+
+
+def cut_off_spike(figure: go.Figure, histogram: pd.DataFrame) -> None:
+    """One bar far above all others, such as that of pruned weights, would press them flat: it leaves the figure, and its count is written there."""
+    highest = histogram.nlargest(2, "count")
+    spike, other = highest.iloc[0], highest["count"].iloc[-1]
+    if 0 < SPIKE * other < spike["count"]:
+        figure.update_yaxes(range=[0, 1.35 * other])
+        place = {"x": (spike.left + spike.right) / 2, "y": 1, "yref": "y domain", "xanchor": "left", "xshift": 8, "yanchor": "top"}
+        figure.add_annotation(text=f"{count(spike['count'])} weights: the bar goes on", showarrow=False, **place)
 
 
 def compressed_bars(histogram: pd.DataFrame) -> go.Bar:
@@ -69,8 +83,8 @@ def description(histogram: pd.DataFrame) -> str:
 WEIGHT_HISTOGRAM = Panel(
     question="What happened to the weights of this layer?",
     caption=(
-        "The blue outline is the original, the orange bars are the compressed weights, and each tick below is a value a weight may take "
-        "(quantization level) in a typical group."
+        "The blue outline is the original, the orange bars are the compressed weights, and each tick below, where there are any, is a value "
+        "a weight may take (quantization level) in a typical group."
     ),
     draw=weight_histogram,
     describe=description,

@@ -49,7 +49,12 @@ def slopes_of(model: nn.Module, names: Iterable[str], batches: list[Batch], devi
     for name, each in sums.items():
         if not each.square.isfinite().all():
             raise PlainError(f"The loss has no slope by {name} on the calibration data (NaN or infinite); compute in float32, or give other data.")
-    return {name: each for name, each in sums.items() if each.square.any()}
+    found = {name: each for name, each in sums.items() if each.square.any()}
+    if not found:
+        raise PlainError(
+            "The loss on the calibration data has no slope by any of these weights; give other data, or a technique that needs no slopes."
+        )
+    return found
 
 
 def loss_of(model: nn.Module, example: Batch, device: torch.device) -> torch.Tensor:

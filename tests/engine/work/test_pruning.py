@@ -23,8 +23,9 @@ from engine.work.models import resolve
 from engine.work.opened import opened
 from engine.work.run import run
 from engine.work.stored.sparse import CSR, Bitmask, NOfM, sizes, sparse
-from engine.work.stored.weights import restored
+from engine.work.stored.weights import Dense, restored
 from engine.work.tasks.calibration import Batch
+from engine.work.walk import NO_SLOPE, why_not_seen
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -235,6 +236,17 @@ def due_slopes(tmp_path, architecture: str, names: list[str], batches: list[Batc
                 slope = model.get_submodule(name).weight.grad
                 each[name].append((slope.T if architecture == "gpt2" else slope.flatten(1)).clone())
     return {name: (torch.stack(found).mean(0), torch.stack(found).square().mean(0)) for name, found in each.items()}
+
+
+def test_a_layer_that_the_loss_does_not_feel_is_kept_with_the_reason_and_none_at_all_is_refused(tmp_path):
+    at, batches = model_and_batches(tmp_path, "llama")
+    up = at.model.get_submodule("model.layers.0.mlp.up_proj")
+    for module in (up, at.model.get_submodule("model.layers.0.mlp.down_proj")):
+        module.stored = Dense(module.stored.shape, torch.zeros(module.stored.shape))
+    with pytest.raises(PlainError, match="no slope by any"):
+        slopes_of(at.model, ["model.layers.0.mlp.up_proj"], batches, CPU, lambda *_: None)
+    assert set(slopes_of(at.model, ["model.layers.0.mlp.up_proj", "lm_head"], batches, CPU, lambda *_: None)) == {"lm_head"}
+    assert why_not_seen(Taylor(), up) == NO_SLOPE
 
 
 def test_the_slope_scores_are_the_papers():

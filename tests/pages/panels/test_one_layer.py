@@ -48,6 +48,18 @@ def test_log_counts_change_the_axis_and_not_the_bars():
     assert plain.data == log.data
 
 
+def test_one_bar_far_above_all_others_is_cut_off_with_its_count():
+    histogram = tables.histogram()
+    assert not weight_histogram(histogram).layout.annotations
+    compressed = histogram[histogram.version == "compressed"]
+    spiked = histogram.copy()
+    spiked.loc[compressed["count"].idxmax(), "count"] = 20_000
+    figure = weight_histogram(spiked)
+    assert "20.0 k" in figure.layout.annotations[0].text and figure.layout.yaxis.range[1] < 20_000
+    assert max(trace(figure, "Compressed").y) == 20_000
+    assert not weight_histogram(spiked, log_counts=True).layout.annotations
+
+
 def test_worst_channel_is_marked():
     figure = channel_error(tables.channels(worst=17))
     marked = next(t for t in figure.data if t.marker.color == HIGHLIGHT)
