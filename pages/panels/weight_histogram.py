@@ -30,7 +30,8 @@ def cut_off_spike(figure: go.Figure, histogram: pd.DataFrame) -> None:
     if 0 < SPIKE * other < spike["count"]:
         figure.update_yaxes(range=[0, 1.35 * other])
         place = {"x": (spike.left + spike.right) / 2, "y": 1, "yref": "y domain", "xanchor": "left", "xshift": 8, "yanchor": "top"}
-        figure.add_annotation(text=f"{count(spike['count'])} weights: the bar goes on", showarrow=False, **place)
+        figure.add_annotation(text=f"{count(spike['count'])} weights:<br>the bar goes on", align="left", showarrow=False, **place)
+        figure.update_xaxes(range=[histogram.left.min(), histogram.right.max()])  # else the words would widen it
 
 
 def compressed_bars(histogram: pd.DataFrame) -> go.Bar:
