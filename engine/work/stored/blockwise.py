@@ -21,6 +21,7 @@ NF4 = (
 )  # fmt: skip
 FP4 = tuple(sign * value / 12 for sign in (1, -1) for value in (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0))  # sign, 2 bits exponent, 1 bit mantissa
 TABLES = {"nf4": NF4, "fp4": FP4}
+LOOKED_UP_AT_ONCE = 1 << 18  # bytes
 NESTED_BLOCK = 256  # absmax values that share one second-level absmax
 
 
@@ -39,11 +40,19 @@ class FourBit(Stored):
 
     def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         count = self.shape[0] * self.shape[1]
-        values = byte_values(self.format).to(self.codes.device)[self.codes.int()].flatten()[:count]
+        values = self.level_values()[:count]
         largest, edge = self.block_absmax(), count // self.block_size * self.block_size  # where a shorter last block begins
         values[:edge].view(-1, self.block_size).mul_(largest[: count // self.block_size, None])
         values[edge:].mul_(largest[-1])
         return values.view(self.shape).to(dtype)
+
+    def level_values(self) -> torch.Tensor:
+        """Of every code, and of the half that may be left over in the last byte; looked up in pieces.  (2 * bytes,) float32"""
+        table = byte_values(self.format).to(self.codes.device)
+        values = torch.empty(len(self.codes), 2, device=self.codes.device)
+        for codes, place in zip(self.codes.split(LOOKED_UP_AT_ONCE), values.split(LOOKED_UP_AT_ONCE), strict=True):
+            place.copy_(table[codes.int()])
+        return values.flatten()
 
     def block_absmax(self) -> torch.Tensor:
         """(blocks,) float32"""
