@@ -1,7 +1,6 @@
 """A recipe: a model, a task and the ordered steps that compress it. YAML and JSON both ways; its key names a run."""
 
 import hashlib
-from itertools import combinations
 from typing import Any, Literal
 
 import yaml
@@ -11,11 +10,18 @@ from engine import __version__
 from engine.catalog import Step
 from engine.catalog.models import BUNDLED, existing
 from engine.catalog.tasks import Calibration, LanguageModeling, Task
-from engine.catalog.technique import Frozen
+from engine.catalog.technique import Frozen, Technique
 from engine.errors import PlainError, refusal
 
 # What PyYAML lets through of its own: a 32nd of March, !!bool 3, 5000 digits, a thousand open brackets.
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+
+
+LEFT = {
+    "zeros": "zeros that it would fill or overlook",
+    "factors": "two smaller matrices in the place of each layer",
+    "codes": "codes in the place of weights",
+}
 
 
 class Layers(Frozen):
@@ -48,10 +54,13 @@ class Recipe(Frozen):
     @field_validator("steps")
     @classmethod
     def composable(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        """Each step says what may come before it."""
-        for first, second in combinations(steps, 2):
-            if first.family not in second.after:
-                raise ValueError(f"{second.title} cannot come after {first.title}; leave one of the two out")
+        """Each step says what a layer may be made of before it."""
+        made, by = "dense", None
+        for step in steps:
+            if made not in step.takes:
+                raise ValueError(f"{step.title} cannot come after {by.title}, which leaves {LEFT[made]}; {advice(by, step)}")
+            if step.leaves != "dense":
+                made, by = step.leaves, step
         return steps
 
     @classmethod
@@ -81,6 +90,11 @@ class Recipe(Frozen):
     def label(self) -> str:
         """The steps in a few words."""
         return " → ".join(step.label() for step in self.steps) or "Uncompressed"
+
+
+def advice(first: Technique, second: Technique) -> str:
+    """What to do about two steps in an order that is not possible."""
+    return "swap the two" if second.leaves in first.takes else "leave one of the two out"
 
 
 def said(text: str) -> Any:

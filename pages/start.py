@@ -21,7 +21,7 @@ for column, bundled in zip(st.columns(len(BUNDLED)), BUNDLED.values(), strict=Tr
         first = bundled.reference == "bundled:docs-lm"
         look = {"type": "primary" if first else "secondary", "width": "stretch"}
         if st.button("Compress to 4 bits", key=f"start-{bundled.name}", on_click=choose_model, args=(bundled.reference,), **look):
-            start(recipe_for(RoundToNearest().model_dump(), bundled.reference, bundled.task.kind))
+            start(recipe_for([RoundToNearest().model_dump()], bundled.reference, bundled.task.kind))
 if run := current_run():
     run_card(run, "start")
 else:

@@ -6,7 +6,7 @@ import yaml
 from pydantic import BeforeValidator, model_validator
 
 from engine.catalog.quantization import RoundToNearest
-from engine.catalog.technique import Family, Needs, Technique, option
+from engine.catalog.technique import Family, Made, Needs, Technique, option
 
 Bits = Literal[2, 3, 4, 5, 6, 7, 8]
 SHARED = {"title": "Group size", "ge": 1, "le": 65536, "stops": (8, 16, 32, 64, 128, 256, 512)}
@@ -105,6 +105,7 @@ class AWQSalience(Technique):
     title: ClassVar[str] = "Salient weights (the experiment behind AWQ)"
     kind: ClassVar[str] = "Where bits matter"
     family: ClassVar[Family] = "quantization"
+    takes: ClassVar[tuple[Made, ...]] = ("dense",)
     needs: ClassVar[Needs] = "answers"
     summary: ClassVar[str] = "Is 1 % of the weights enough to save a model? Keep a few input channels in 16 bits, or scale them, and compare."
     idea: ClassVar[str] = (

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from engine.catalog.technique import Family, Needs, Technique, option
+from engine.catalog.technique import Family, Made, Needs, Technique, option
 
 PATTERN = re.compile(r"(\d{1,3}):(\d{1,3})")
 SCOPE = {
@@ -38,6 +38,8 @@ class Pruning(Technique):
     """What the methods that set single weights to zero share."""
 
     family: ClassVar[Family] = "pruning"
+    takes: ClassVar[tuple[Made, ...]] = ("dense",)
+    leaves: ClassVar[Made] = "zeros"
 
     pattern: Annotated[str, AfterValidator(checked)] = option(
         "",

@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["quantization", "pruning", "low-rank", "training"]
+# what a layer is made of: its weights, weights of which many are zero, smaller matrices whose product it is, codes
+Made = Literal["dense", "zeros", "factors", "codes"]
 # of calibration data: nothing, the model's answers, how far each layer's inputs reach, how they go together, the slopes of the loss
 Needs = Literal["nothing", "answers", "range", "gram", "gradients"]
 
@@ -24,7 +26,8 @@ class Technique(Frozen):
     formula: ClassVar[str]  # LaTeX
     fails: ClassVar[str]  # when not to use it
     paper: ClassVar[str]  # title and link, Markdown
-    after: ClassVar[tuple[Family, ...]] = ()  # families of which a step may come before this one
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "zeros")  # what a layer may be made of before it
+    leaves: ClassVar[Made] = "codes"  # and is made of after it
     needs: ClassVar[Needs] = "nothing"
     size_depends_on_data: ClassVar[bool] = False  # whether a forecast of its size is only a lower bound
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it

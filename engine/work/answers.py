@@ -22,13 +22,14 @@ from engine.work.costs import Job, cost_of
 from engine.work.layers import Layer, blocks_of, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.spectrum import spectrum
-from engine.work.methods import blueprint, compress, plan, scales_for
+from engine.work.methods import plan, scales_for
+from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.observers import observer_rows
-from engine.work.models import resolve
+from engine.work.models import Folder, resolve
 from engine.work.opened import Opened, opened
 from engine.work.quiet import ready
 from engine.work.stored.files import file_bytes
-from engine.work.stored.weights import Stored
+from engine.work.stored.weights import Dense, Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
 from engine.work.tasks.progress import silent
@@ -99,15 +100,15 @@ def layer_view(model: str, layer: str) -> LayerView:
     )
 
 
-def what_if(model: str, layer: str, step: dict, measured: dict | None = None) -> WhatIf:
-    """What a step would do to one layer, now. Very large layers are judged on their first rows.
+def what_if(model: str, layer: str, step: dict, measured: dict | None = None, earlier: list[dict] | None = None) -> WhatIf:
+    """What a step would do to one layer, now, after those that come ``earlier``. Very large layers are judged on their first rows.
 
     A step that looks at data sees a few calibration examples, of the task and calibration that are ``measured`` with; they run through
     the model once and are remembered.
     """
     ready()
     began = time.perf_counter()
-    look = looked_at(model, layer, step, measured)
+    look = looked_at(model, layer, step, measured, earlier)
     judged = Judged(look.part, look.weight, look.stored.dense() / look.scales)
     inputs = look.seen.sample_vectors() if isinstance(look.seen, Seen) else None
     received = None if inputs is None else (inputs, look.stored.received(inputs / look.scales) * look.scales)
@@ -136,18 +137,22 @@ class Look:
     scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
 
 
-def looked_at(model: str, layer: str, step: dict, measured: dict | None = None) -> Look:
+def looked_at(model: str, layer: str, step: dict, measured: dict | None = None, earlier: list[dict] | None = None) -> Look:
     """Computed now, and kept for whoever wants to look closer."""
-    asked = Recipe.of({"model": model, "steps": [step], **(measured or {})})
+    asked = Recipe.of({"model": model, "steps": [*(earlier or []), step], **(measured or {})})
     key, at = at_hand(model)
     known, weight = layer_and_weight(at, layer)
     rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
     part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
     torch.manual_seed(asked.seed)
-    how = plan(asked.steps[0], [part])[layer]
-    seen = data_for(how, key, at, layer, asked, rows)
+    stored, zeros = Dense(tuple(weight.shape), weight), False
+    for each in asked.steps:
+        how = plan(each, [part])[layer]
+        seen = data_for(how, key, at, layer, asked, rows)
+        stored, scales = tried(how, stored, seen, zeros)
+        zeros = zeros or each.leaves == "zeros"
     mine = (*key, layer, asked.model_dump_json())
-    _looks[mine] = Look(asked.steps[0], how, part, weight, seen, *tried(how, weight, seen))
+    _looks[mine] = Look(asked.steps[-1], how, part, weight, seen, stored, scales)
     while len(_looks) > LOOKS_AT_HAND:
         _looks.popitem(last=False)
     return _looks[mine]
@@ -167,14 +172,13 @@ def look_at_hand(model: str, layer: str, step: dict, measured: dict | None = Non
     return _looks.get(mine) or looked_at(model, layer, step, measured)
 
 
-def tried(how: Technique, weight: torch.Tensor, seen: Seen | None) -> tuple[Stored, torch.Tensor | float]:
+def tried(how: Technique, held: Stored, seen: Seen | Slopes | None, keep_zeros: bool) -> tuple[Stored, torch.Tensor | float]:
     """One layer as it would be stored, and the scales of its columns, as if a norm before it could take them."""
-    if seen is None:
-        return compress(how, weight), 1.0
-    answer = scales_for(how, Fold("", (), from_norm=True), [weight], seen)
+    weight = held.dense()
+    answer = None if seen is None else scales_for(how, Fold("", (), from_norm=True), [weight], seen)
     if answer is None:
-        return compress(how, weight, seen), 1.0
-    return compress(how, weight * answer[0], seen.scaled(answer[0])), answer[0]
+        return compress_further(how, held, weight, seen, keep_zeros), 1.0
+    return compress_further(how, held, weight * answer[0], seen.scaled(answer[0]), keep_zeros), answer[0]
 
 
 def ranges(model: str, layer: str, step: dict, measured: dict | None = None, scales: list[float] | None = None) -> Ranges:
@@ -256,18 +260,27 @@ def forecast(recipe: dict, past: dict | None = None) -> Forecast:
     folder = resolve(asked.model)
     key, at = at_hand(asked.model)
     targets = chosen(at.layers, asked.layers) if asked.steps else []
-    settings = plan(asked.steps[0], targets) if asked.steps else {}
-    plans = blueprints(settings, targets)
+    planned = [plan(step, targets) for step in asked.steps]
+    plans = blueprints(planned, targets)
     size = written_bytes(at, plans) if plans else folder.size_bytes
     counted = targets or [layer for layer in at.layers if not layer.tied_to]
     bits = sum(plans[layer.name].nbytes if plans else at.held_bytes(layer) for layer in counted) * 8 / sum(layer.parameters for layer in counted)
-    cost, open_ended = cost_of(Job(asked, folder, key, at, settings, _opening[key]), past), any(step.size_depends_on_data for step in asked.steps)
+    cost, open_ended = cost_of(job_of(asked, folder, key, planned), past), any(step.size_depends_on_data for step in asked.steps)
     shrinks = any(step.size_is_at_most for step in asked.steps)
     return Forecast(size, bits, folder.size_bytes / size, cost.seconds, cost.peak_rss_bytes, len(targets), open_ended, shrinks)
 
 
-def blueprints(settings: dict[str, Technique], targets: list[Layer]) -> dict[str, Stored]:
-    return {layer.name: blueprint(settings[layer.name], layer.matrix_shape) for layer in targets}
+def job_of(asked: Recipe, folder: Folder, key: tuple, planned: list[dict[str, Technique]]) -> Job:
+    """The last step, with those before it."""
+    first = Job(asked, folder, key, _models[key], {}, _opening[key])
+    recipes = [asked.model_copy(update={"steps": (step,)}) for step in asked.steps]
+    each = [replace(first, recipe=recipe, settings=settings) for recipe, settings in zip(recipes, planned, strict=True)]
+    return replace(each[-1], earlier=tuple(each[:-1])) if each else first
+
+
+def blueprints(planned: list[dict[str, Technique]], targets: list[Layer]) -> dict[str, Stored]:
+    """What all steps together will store for each layer; ``planned``: the setting of each layer, step by step."""
+    return {layer.name: sketched([settings[layer.name] for settings in planned], layer.matrix_shape) for layer in targets if planned}
 
 
 def written_bytes(at: Opened, plans: dict[str, Stored]) -> int:

@@ -8,6 +8,7 @@ from itertools import groupby
 import pandas as pd
 from torch import nn
 
+from engine.catalog.technique import Technique
 from engine.errors import Cancelled
 from engine.recipe import Recipe
 from engine.results.tables import ROWS, LayerRow, Tables, table
@@ -28,10 +29,21 @@ class Bench:
     folder: Folder
     report: Report = lambda stage, done, total: None
     cancelled: Callable[[], bool] = lambda: False
+    step: int = 0  # which of the recipe's is being done
+
+    @property
+    def how(self) -> Technique:
+        return self.recipe.steps[self.step]
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Whether an earlier step has left zeros that this one must not fill."""
+        return any(before.leaves == "zeros" for before in self.recipe.steps[: self.step])
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Report, and stop here if a person asked to."""
-        self.report(stage, done, total)
+        steps = len(self.recipe.steps)
+        self.report(f"Step {self.step + 1} of {steps}: {stage[:1].lower()}{stage[1:]}" if steps > 1 else stage, done, total)
         if self.cancelled():
             raise Cancelled("The run was cancelled before it finished; nothing was kept. Run it again when you like.")
 
@@ -77,6 +89,10 @@ class Rows:
     def add(self, other: "Rows") -> None:
         for name in ROWS:
             getattr(self, name).extend(getattr(other, name))
+
+    def followed_by(self, other: "Rows") -> "Rows":
+        """Of two steps: what the later one has noted, and of each table that it has nothing for, the earlier one's."""
+        return Rows(**{name: getattr(other, name) or getattr(self, name) for name in ROWS})
 
 
 def some(frame: pd.DataFrame) -> list[pd.DataFrame]:

@@ -99,10 +99,11 @@ class Job:
     at: Opened
     settings: dict[str, Technique]  # of the layers to be compressed
     opening_seconds: float  # of the model, once, with what the libraries load for it
+    earlier: tuple["Job", ...] = ()  # steps that come before
 
     @property
     def how(self) -> Technique | None:
-        return self.recipe.steps[0] if self.recipe.steps else None
+        return self.recipe.steps[-1] if self.recipe.steps else None
 
     @property
     def targets(self) -> list[Layer]:
@@ -145,7 +146,7 @@ def cost_of(job: Job, past: dict | None = None) -> Cost:
 
 def settings_then(job: Job, past: dict) -> dict[str, Technique]:
     """The past run's own technique on the same layers."""
-    how = Recipe.of(past["recipe"]).steps[0]
+    how = Recipe.of(past["recipe"]).steps[-1]
     return dict.fromkeys(job.settings, how) if trials_of(how, 1) == Trials() else {}
 
 
@@ -161,7 +162,7 @@ def seconds_of(job: Job, baseline: bool) -> float:
     if job.how:
         evaluations += [evaluating(job, job.targets)]
     reading_data = (len(evaluations) + (job.how is not None)) * data_seconds(job.recipe.task)
-    return opening(job) + sum(evaluations) + reading_data + (compressing(job) + finishing(job) if job.how else 0.0)
+    return opening(job) + sum(evaluations) + reading_data + (sum(map(compressing, [*job.earlier, job])) + finishing(job) if job.how else 0.0)
 
 
 def opening(job: Job) -> float:
@@ -325,7 +326,7 @@ def peak_of(job: Job) -> float:
     device, _ = compute_place(job.recipe)
     stages = [evaluation_bytes(job)] if device.type == "cpu" else [0.0]
     if job.how:
-        stages += [walk_bytes(job) if device.type == "cpu" else 0.0, speed_bytes(job) if device.type == "cpu" else 0.0]
+        stages += [max(map(walk_bytes, [*job.earlier, job])) if device.type == "cpu" else 0.0, speed_bytes(job) if device.type == "cpu" else 0.0]
     return BASE + SCRATCH + 1.2 * job.folder.size_bytes + max(stages)
 
 

@@ -22,10 +22,10 @@ from engine.work.models import check_finite, resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.samples import sample_rows
 from engine.work.scores import baseline_scores, result_scores
+from engine.work.steps import every_step
 from engine.work.stored.files import PackedFolder, plainly_written
 from engine.work.tasks import Measured, measured_once
 from engine.work.unfinished import unfinished
-from engine.work.walk import compressed_folder
 
 
 def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Report = Bench.report, cancelled=Bench.cancelled) -> Outcome:
@@ -39,7 +39,7 @@ def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Repo
     targets = chosen(original.layers, recipe.layers) if recipe.steps else []
     with working_folder(save) as out, unfinished() as kept:
         baseline = measured_once(recipe, bench.folder, lambda: bench.measured(original.model, bench.folder, "Measuring the original"))
-        rows, packed, seconds = compressed_folder(bench, original, targets, out, kept)
+        rows, packed, seconds = every_step(bench, original, out, kept)
         result, size = measured_result(bench, original, packed, baseline, rows)
     before = baseline_scores(bench.folder, original, targets, baseline)
     agreement = float(np.mean(result.guesses == baseline.guesses))

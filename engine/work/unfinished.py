@@ -37,15 +37,18 @@ class Finished:
 class Unfinished:
     """The blocks of one run, in their order. A disk that cannot be written costs what would have been kept, never the run."""
 
-    folder: Path | None = None  # None: nothing is kept
+    folder: Path | None = None  # of the step at hand; None: nothing is kept
+    folders: list[Path] = field(default_factory=list)  # of all steps so far
     taken_up: int = 0  # blocks that were found finished
     lock: ExitStack = field(default_factory=ExitStack)
 
     def begin(self, bench: Bench, batches: list[Batch]) -> None:
-        """Keep blocks from now on, and find those that an earlier run kept. A second process with the same recipe keeps nothing."""
+        """Keep blocks of a step from now on, and find those that an earlier run kept. A second process with the same recipe keeps nothing."""
+        self.folder = None
         folder = folder_of(bench.recipe.key(), place_of(bench, batches))
         if self.lock.enter_context(held(folder)):
             self.folder = folder
+            self.folders.append(folder)
             sweep(folder)
 
     def block(self, number: int) -> Finished | None:
@@ -101,11 +104,11 @@ def unfinished() -> Iterator[Unfinished]:
         try:
             yield kept
         except Cancelled:
-            if kept.folder and any(kept.folder.glob("block-*")):
+            if any(next(folder.glob("block-*"), None) for folder in kept.folders):
                 raise Cancelled("The run was cancelled; the layers it had finished are kept, and running it again goes on from there.") from None
             raise
-        if kept.folder:
-            disk.remove(kept.folder)
+        for folder in kept.folders:
+            disk.remove(folder)
 
 
 def place_of(bench: Bench, batches: list[Batch]) -> str:
@@ -116,4 +119,5 @@ def place_of(bench: Bench, batches: list[Batch]) -> str:
             data.update(f"{name}{tuple(values.shape)}".encode() + values.numpy().tobytes())
     device, compute = compute_place(bench.recipe)
     precisions = "-".join(str(dtype).removeprefix("torch.") for dtype in (compute, calibration_dtype(bench.recipe)))
-    return f"{bench.folder.revision[:12]}-{data.hexdigest()[:12]}-{device.type}-{precisions}"
+    step = f"-{bench.step}" if bench.step else ""
+    return f"{bench.folder.revision[:12]}{step}-{data.hexdigest()[:12]}-{device.type}-{precisions}"

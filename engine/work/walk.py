@@ -21,7 +21,8 @@ from engine.work.measure.error import Judged, kept_row, level_rows
 from engine.work.measure.inputs import sampled_inputs, thinned
 from engine.work.measure.memory import give_back
 from engine.work.measure.surface import most_striking, surface
-from engine.work.methods import compress, plan, portrait, scales_for
+from engine.work.methods import plan, portrait, scales_for
+from engine.work.methods.composed import compress_further
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
 from engine.work.stored.files import PackedFolder, read_file
 from engine.work.stored.weights import Dense, Stored
@@ -32,20 +33,18 @@ from engine.work.unfinished import Finished, Unfinished
 
 
 def compressed_folder(
-    bench: Bench, original: Opened, targets: list[Layer], out: Path, kept: Unfinished | None = None
-) -> tuple[Rows, PackedFolder | None, float]:
-    """Compress and write block by block, on from what was ``kept``; without steps nothing is written."""
+    bench: Bench, original: Opened, targets: list[Layer], out: Path, kept: Unfinished | None = None, reference: Opened | None = None
+) -> tuple[Rows, PackedFolder, float]:
+    """One step: compress and write block by block, on from what was ``kept``. What is lost is counted from ``reference``, or from the original."""
     rows = Rows()
-    if not bench.recipe.steps:
-        rows.layers.extend(kept_row(layer, original.held_bytes(layer)) for layer in original.layers)
-        return rows, None, 0.0
     batches = batches_of(bench)
-    inputs = surveyed(bench, original, batches)
+    inputs = surveyed(bench, reference or original, batches)
     packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     began = time.perf_counter()
     trial = Trial(bench, original, batches, rows)
-    settings = plan(bench.recipe.steps[0], targets, trial)
-    walk = Walk(bench, original, settings, inputs, rows, batches, kept or Unfinished(), slopes_for(bench.recipe.steps[0], trial, settings))
+    settings = plan(bench.how, targets, trial)
+    slopes = slopes_for(bench.how, trial, settings)
+    walk = Walk(bench, original, reference or original, settings, inputs, rows, batches, kept or Unfinished(), slopes)
     if kept and walk.stream:  # else to begin anew costs little
         kept.begin(bench, batches)
     for number, block in enumerate(blocks_of(original.layers)):
@@ -77,6 +76,7 @@ def surveyed(bench: Bench, original: Opened, batches: list[Batch]) -> dict[str, 
     return sampled_inputs(original.model, few, device, lambda: bench.progress("Reading calibration data", next(done), len(few)))
 
 
+SQUARED = 1e18  # a weight whose square is near the end of float32
 COMPRESSING, GOING_ON = "Compressing", "Going on from an earlier run"
 
 
@@ -85,7 +85,8 @@ class Walk:
     """What goes on from block to block."""
 
     bench: Bench
-    original: Opened
+    original: Opened  # what is compressed
+    reference: Opened  # what losses are counted from: the same, or what it was before earlier steps
     settings: dict[str, Technique]
     samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
     rows: Rows  # of all blocks so far
@@ -103,7 +104,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.plain = dict(self.original.plain)
-        self.how = self.bench.recipe.steps[0]
+        self.how = self.bench.how
         if self.how.needs in ("range", "gram"):
             device, _ = compute_place(self.bench.recipe)
             subject = opened(self.bench.folder, device, calibration_dtype(self.bench.recipe))
@@ -237,7 +238,7 @@ class Walk:
         if seen is None and setting.needs != "nothing":
             return self.kept_for(layer, held, why_not_seen(setting, self.original.model.get_submodule(layer.name)))
         try:
-            stored = compress(setting, self.weight_of(layer.name), *([seen] if seen else []))
+            stored = compress_further(setting, held, self.weight_of(layer.name), seen, self.bench.keeps_zeros)
         except PlainError as error:
             raise PlainError(f"{layer.name}: {error}") from None
         if self.stream:
@@ -251,19 +252,20 @@ class Walk:
 
     def judge(self, layer: Layer, held: Stored, stored: Stored, seen: Seen | Slopes | None) -> None:
         """Note what the layer lost. Raises PlainError when it became NaN, or lost nothing at all although it is not zero."""
-        original, inputs = held.dense(torch.float32), self.samples.get(layer.name)
+        before, inputs = held.dense(torch.float32), self.samples.get(layer.name)
+        original = self.reference.model.get_submodule(layer.name).stored.dense(torch.float32) if self.reference is not self.original else before
         judged = Judged(layer, original, self.unscaled(layer.name, stored.dense()))
-        setting, constant = self.settings[layer.name], bool(original.min() == original.max())
+        setting, constant = self.settings[layer.name], bool(before.min() == before.max())
         notes = [self.notes.get(layer.name, ""), narrow(setting, layer), EQUAL_WEIGHTS if constant else ""]
         notes += dict.fromkeys(seen.warnings if seen else ())
         converted = dtypes_of(held, stored)
-        if converted and torch.equal(judged.compressed, original):
+        if converted and torch.equal(judged.compressed, before):
             notes.append(f"{converted[1]} holds every {converted[0]} weight of the file exactly: nothing is lost, only the bytes change")
         received = None if inputs is None else self.received(layer.name, stored, inputs.to(original.device))
         row = judged.row(stored, setting.technique, received, "; ".join(note for note in notes if note))
         if not row.relative_error < float("inf"):
-            raise PlainError(f"{row.name} became NaN while it was compressed; please report this recipe.")
-        if row.relative_error == 0 and not (constant or converted or setting.may_change_nothing):
+            raise PlainError(unmeasurable(row.name, original))
+        if torch.equal(judged.compressed, before) and not (constant or converted or setting.may_change_nothing):
             raise PlainError(unchanged(row.name, stored))
         self.found.layers.append(row)
         self.found.channels.append(judged.channels())
@@ -301,6 +303,13 @@ def dtypes_of(held: Stored, stored: Stored) -> tuple[str, str] | None:
     if not (isinstance(held, Dense) and isinstance(stored, Dense)) or held.weight.dtype == stored.weight.dtype:
         return None
     return tuple(str(each.weight.dtype).removeprefix("torch.") for each in (held, stored))
+
+
+def unmeasurable(name: str, original: torch.Tensor) -> str:
+    largest = original.abs().max().item()
+    if largest < SQUARED:
+        return f"{name} became NaN while it was compressed; please report this recipe."
+    return f"{name} holds a weight of {largest:.0e}, too large to compute with in float32; check the model, or skip the layer under layers.skip."
 
 
 def unchanged(name: str, stored: Stored) -> str:

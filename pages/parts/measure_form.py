@@ -8,7 +8,7 @@ from engine.errors import PlainError
 from engine.recipe import Layers, Recipe
 from engine.results.answers import ModelView
 from pages.parts.plainly import said
-from pages.parts.state import choices_for, recipe_for, task_for
+from pages.parts.state import choices_for, earlier_steps, recipe_for, task_for
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -23,7 +23,7 @@ def measured_recipe(step: dict[str, Any], view: ModelView) -> Recipe | None:
         chosen["dtype"] = one_of("Computing precision (dtype)", DTYPES, chosen.get("dtype", "auto"), f"{key}-dtype")
         chosen["layers"] = layer_fields(chosen.get("layers", Layers().model_dump()), key)
     try:
-        return recipe_for(step, view.reference, view.kind, view.longest)
+        return recipe_for([*earlier_steps(), step], view.reference, view.kind, view.longest)
     except PlainError as error:
         said(str(error))
         return None

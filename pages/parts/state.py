@@ -27,18 +27,23 @@ def options_of(technique: str) -> dict:
     return st.session_state.setdefault("options", {}).setdefault(technique, {})
 
 
+def earlier_steps() -> list[dict]:
+    """Steps of a recipe that a person has put before the one a page is about."""
+    return st.session_state.setdefault("earlier", [])
+
+
 def choices_for(reference: str) -> dict:
     """How a person wants a model measured: parts of a recipe."""
     return st.session_state.setdefault("choices", {}).setdefault(reference, {})
 
 
-def recipe_for(step: dict | None, reference: str, kind: str, longest: int | None = None) -> Recipe:
-    """The recipe a page would run: this model, the task that fits it, one step. Raises PlainError for a choice that is not allowed.
+def recipe_for(steps: list[dict], reference: str, kind: str, longest: int | None = None) -> Recipe:
+    """The recipe a page would run: this model, the task that fits it, these steps. Raises PlainError for a choice that is not allowed.
 
     ``longest`` is how many tokens the model can see at once.
     """
     task = task_for(reference, kind, longest)
-    parts = {"model": reference, "task": task, "calibration": calibration_beside(task), "steps": [step] if step else []}
+    parts = {"model": reference, "task": task, "calibration": calibration_beside(task), "steps": steps}
     return Recipe.of(parts | choices_for(reference))
 
 

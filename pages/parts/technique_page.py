@@ -10,6 +10,7 @@ from pages.parts.microscope import microscope
 from pages.parts.model_picker import facts, opened_model
 from pages.parts.overlap import overlap
 from pages.parts.run_card import current_run, run_card, start
+from pages.parts.steps_so_far import steps_so_far
 from pages.parts.what_if import what_if
 
 
@@ -22,6 +23,7 @@ def technique_page(title: str, family: str, key: str) -> None:
         how = pick_technique(family)
         step = technique_form(how, key)
         recipe = measured_recipe(step, view)
+        steps_so_far(step, recipe, key)
         if recipe:
             forecast_line(recipe)
         if st.button("Run", type="primary", key=f"{key}-run", width="stretch", icon=":material/play_arrow:", disabled=recipe is None):

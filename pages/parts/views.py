@@ -145,7 +145,7 @@ def bits_view(record: RunRecord, tables: Tables, key: str) -> None:
 def inputs_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     order = st.segmented_control("Order of channels", ["Strongest first", "As in the layer"], default="Strongest first", key=f"{key}-order")
-    by_mean = record.recipe.steps[0].needs == "gram"  # AWQ and GPTQ go by how strong inputs are on average, the others by how far they reach
+    by_mean = record.recipe.steps[-1].needs == "gram"  # AWQ and GPTQ go by how strong inputs are on average, the others by how far they reach
     options = {"measure": "magnitude" if by_mean else "largest", "by_strength": order != "As in the layer"}
     show(SALIENT_CHANNELS, tables.inputs[tables.inputs.layer == layer], f"{key}-inputs", **options)
 
@@ -167,7 +167,7 @@ def ranges_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Asked anew, with the scales that the run found."""
     layer = pick_layer(tables, key)
     asked = record.recipe.model_dump(mode="json", include={"task", "calibration", "steps"})
-    step = asked.pop("steps")[0]
+    step = asked.pop("steps")[-1]
     scales = tables.inputs.scale[tables.inputs.layer == layer].tolist()
     ranges(record.recipe.model, layer, step, asked, key, scales or None)
 

@@ -12,7 +12,7 @@ from pages.panels.numbers import percent
 from pages.parts.plainly import escaped, said
 from pages.parts.ranges import chooses_ranges, ranges
 from pages.parts.show import show
-from pages.parts.state import session
+from pages.parts.state import earlier_steps, session
 from pages.parts.words import meaning
 
 
@@ -22,7 +22,7 @@ def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> Non
     layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
     layer = st.selectbox("Layer to look at", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search.")
     try:
-        answer = session().ask("answers:what_if", timeout=120, **looked_at(view, step, recipe, key))
+        answer = session().ask("answers:what_if", timeout=120, **looked_at(view, step, recipe, key), earlier=earlier_steps())
     except PlainError as error:
         said(str(error))
         return

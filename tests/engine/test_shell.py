@@ -160,6 +160,6 @@ def test_a_stopped_run_says_so_and_leaves_nothing(written, capsys, monkeypatch, 
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.work.run.compressed_folder", stopped)
+    monkeypatch.setattr("engine.work.steps.compressed_folder", stopped)
     assert main(["run", written(), "--save", str(tmp_path / "saved")]) == 130
     assert "nothing was kept" in capsys.readouterr().err and not (tmp_path / "saved").exists()

@@ -1,11 +1,13 @@
-"""The classifier's further courses: more passages of the training files, without their labels.
+"""The classifier's further courses: it reads on, then learns from more passages of the training files, without their labels.
+
+Reading is filling in masked words, as at first: its encoder had read each word but once, and its loss still fell.
 
 It and its baseline err in different places, so that together they know more than either. What they say together about passages that neither
 has learned from is what the model learns now, beside its labelled ones (self-training; distillation as in Hinton et al. 2015, arXiv:1503.02531).
 A course starts from the model as it is. What it keeps is a running mean of the weights along the way (Polyak averaging), from where that mean was
 best on validation: single steps swing by a point there.
 
-    python -m engine.work.bundled.docs_classifier_further --epochs 1 --checkpoint /tmp/docs-classifier-further.pt
+    python -m engine.work.bundled.docs_classifier_further --tokens 12000000 --epochs 1.5 --checkpoint /tmp/docs-classifier-further.pt
 """
 
 import argparse
@@ -15,20 +17,25 @@ import torch
 from sklearn.pipeline import Pipeline
 from torch.nn.functional import cross_entropy, one_hot
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoTokenizer, BertForMaskedLM, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from engine.work.bundled.docs_classifier import (
     BATCH,
+    CONFIG,
     OUT,
     PAD,
+    WINDOW,
     Encoded,
     baseline,
     by_split,
     fine_tuning_batch,
     logits_of,
+    masked_batch,
+    masked_word_loss,
     predictions,
     scores_of,
     texts_of,
+    token_stream,
 )
 from engine.work.bundled.pretraining import Curve, Schedule, curve_table, train
 from engine.work.tasks.documents import Document, extracted, without_copies
@@ -55,6 +62,23 @@ def together(model: BertForSequenceClassification, other: Pipeline, data: Encode
 
 def accuracy(rows: torch.Tensor, labels: torch.Tensor) -> float:
     return (rows.argmax(1) == labels).float().mean().item()
+
+
+def read_on(model: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast, documents: list[Document], asked: argparse.Namespace) -> Curve:
+    """The model's own encoder, with a new head for words that is thrown away afterwards."""
+    read, held_out = (token_stream(tokenizer, [d for d in documents if d.split in splits]) for splits in (("train", "unlabelled"), ("calibration",)))
+    reader = BertForMaskedLM(CONFIG)
+    reader.bert.embeddings, reader.bert.encoder = model.bert.embeddings.eval(), model.bert.encoder.eval()  # without dropout, as at first
+    reader.tie_weights()
+    steps, begun = asked.tokens // (BATCH * WINDOW), 1_000_000  # windows drawn anew, not those that were read at first
+
+    @torch.no_grad()
+    def held_out_loss() -> float:
+        return sum(masked_word_loss(reader, *masked_batch(held_out, -1 - step)).item() for step in range(8)) / 8
+
+    schedule = Schedule(steps, asked.reading_rate, warmup=steps // 20, decay_share=0.6)
+    place = asked.checkpoint.with_suffix(".read.pt")
+    return train(reader, lambda step: masked_word_loss(reader, *masked_batch(read, begun + step)), held_out_loss, schedule, place)
 
 
 def learned(model: BertForSequenceClassification, data: Encoded, held_out: Encoded, asked: argparse.Namespace) -> Curve:
@@ -99,6 +123,8 @@ def taught(model: BertForSequenceClassification, other: Pipeline, chosen: dict[s
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--tokens", type=int, default=0, help="read before, filling in masked words")
+    options.add_argument("--reading-rate", type=float, default=7e-4)
     options.add_argument("--epochs", type=float, default=1.0)
     options.add_argument("--rate", type=float, default=1e-4)
     options.add_argument("--checkpoint", type=Path, default=Path("docs-classifier-further.pt"))
@@ -111,17 +137,20 @@ def main() -> None:
     chosen |= {"more": further(documents, chosen["train"])}
     data = {split: Encoded.of(tokenizer, rows) for split, rows in chosen.items()}
     other = baseline(chosen)
-    curve = learned(model, taught(model, other, chosen, data), data["calibration"], asked)
+    lesson = taught(model, other, chosen, data)
+    reading = read_on(model, tokenizer, documents, asked) if asked.tokens else Curve([])
+    curve = learned(model, lesson, data["calibration"], asked)
     model.config.hidden_dropout_prob = model.config.classifier_dropout = 0.0
     model.save_pretrained(OUT)
     scores = scores_of(model, other, data["evaluation"], chosen["evaluation"])
     card = OUT / "README.md"
-    card.write_text(amended(card.read_text(), asked, scores, curve, len(chosen["more"])))
+    card.write_text(amended(card.read_text(), asked, scores, reading, curve, len(chosen["more"])))
 
 
-def amended(card: str, asked: argparse.Namespace, scores: tuple[float, float, float], curve: Curve, more: int) -> str:
+def amended(card: str, asked: argparse.Namespace, scores: tuple[float, float, float], reading: Curve, curve: Curve, more: int) -> str:
     """The card with one more course."""
-    command = f"`python -m engine.work.bundled.docs_classifier_further --epochs {asked.epochs:g} --rate {asked.rate:g}`"
+    before = f"--tokens {asked.tokens} --reading-rate {asked.reading_rate:g} " if asked.tokens else ""
+    command = f"`python -m engine.work.bundled.docs_classifier_further {before}--epochs {asked.epochs:g} --rate {asked.rate:g}`"
     lines = card.rstrip().splitlines()
     held_out = next(number for number, line in enumerate(lines) if line.startswith("- **Held out**"))
     lines[held_out] = f"- **Held out**: accuracy **{scores[0]:.3f}**, macro F1 **{scores[1]:.3f}** on the test passages."
@@ -130,7 +159,8 @@ def amended(card: str, asked: argparse.Namespace, scores: tuple[float, float, fl
         f"  {more:,} more passages of the training files, without their labels: what the model and the baseline together said of them was learned",
         f"  beside the labelled passages. Kept: the running mean of the weights ({KEPT:g} from step to step) where it was best on validation.",
     ]
-    return "\n".join([*lines, "", "Further course:", "", curve_table(curve), ""])
+    read = ["", "Reading on, masked words:", "", curve_table(reading)] if asked.tokens else []
+    return "\n".join([*lines, *read, "", "Further course:", "", curve_table(curve), ""])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -114,3 +115,20 @@ def sparse(weight: torch.Tensor, way: str, pattern: tuple[int, int] | None = Non
         "n-of-m": lambda: NOfM.of(weight, *pattern),
     }
     return makers[min(ways, key=ways.get) if way == "smallest" else way]()
+
+
+def sparse_blueprint(shape: tuple[int, int], left: int, dtype: torch.dtype, way: str, pattern: tuple[int, int] | None = None) -> Stored:
+    """The same before it is done, for so many weights left; its tensors have no values (device meta)."""
+    ways, (out, in_) = sizes(shape, left, dtype.itemsize, pattern), shape
+    sketch = partial(torch.empty, device="meta")
+    match min(ways, key=ways.get) if way == "smallest" else way:
+        case "bitmask":
+            return Bitmask(shape, sketch(packed_bytes(out * in_, 1), dtype=torch.uint8), sketch(left, dtype=dtype))
+        case "csr":
+            return CSR(shape, sketch(out + 1, dtype=torch.int32), sketch(left, dtype=column_dtype(in_)), sketch(left, dtype=dtype))
+        case "n-of-m":
+            count = out * in_ // pattern[1] * pattern[0]
+            places = sketch(packed_bytes(count * place_bits(pattern[1]), 1), dtype=torch.uint8)
+            return NOfM(shape, pattern[1], places, sketch(out, count // out, dtype=dtype))
+        case _:
+            return Dense(shape, sketch(out, in_, dtype=dtype))

@@ -9,10 +9,9 @@ from engine.work.calibration.gradients import Slopes
 from engine.work.layers import Layer
 from engine.work.methods.pruning.masks import gone, refuse_uneven, shares, stays
 from engine.work.methods.pruning.scores import importance
-from engine.work.methods.stages import blueprint, compress, plan, sketch
-from engine.work.stored.packing import packed_bytes
-from engine.work.stored.sparse import CSR, Bitmask, NOfM, column_dtype, place_bits, sizes, sparse
-from engine.work.stored.weights import Dense, Stored
+from engine.work.methods.stages import blueprint, compress, plan
+from engine.work.stored.sparse import sparse, sparse_blueprint
+from engine.work.stored.weights import Stored
 from engine.work.trial import Trial
 
 NEXT_DRAW = 10_007  # from one layer to the next; more than there are draws to choose
@@ -73,21 +72,7 @@ def dtype_of(how: Pruning) -> torch.dtype:
 @blueprint.register
 def _(how: Pruning, shape: tuple[int, int]) -> Stored:
     """Exact where no weight left is zero already."""
-    dtype, pattern = dtype_of(how), n_of_m(how.pattern) if how.pattern else None
-    left = left_of(how, shape)
-    ways = sizes(shape, left, dtype.itemsize, pattern)
-    out, in_ = shape
-    match min(ways, key=ways.get) if how.storage == "smallest" else how.storage:
-        case "bitmask":
-            return Bitmask(shape, sketch(packed_bytes(out * in_, 1), dtype=torch.uint8), sketch(left, dtype=dtype))
-        case "csr":
-            return CSR(shape, sketch(out + 1, dtype=torch.int32), sketch(left, dtype=column_dtype(in_)), sketch(left, dtype=dtype))
-        case "n-of-m":
-            count = out * in_ // pattern[1] * pattern[0]
-            places = sketch(packed_bytes(count, place_bits(pattern[1])), dtype=torch.uint8)
-            return NOfM(shape, pattern[1], places, sketch(out, count // out, dtype=dtype))
-        case _:
-            return Dense(shape, sketch(out, in_, dtype=dtype))
+    return sparse_blueprint(shape, left_of(how, shape), dtype_of(how), how.storage, n_of_m(how.pattern) if how.pattern else None)
 
 
 def left_of(how: Pruning, shape: tuple[int, int]) -> int:

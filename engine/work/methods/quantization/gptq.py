@@ -26,6 +26,7 @@ class Columns(Sweep):
     scales: torch.Tensor  # (groups, out)
     zeros: torch.Tensor
     fixed: bool  # scales are chosen already
+    stays: torch.Tensor | None  # (in_, out) whether a weight is to be more than zero, where some are zero already: they were pruned
 
     def is_leaf(self, begin: int, end: int) -> bool:
         return super().is_leaf(begin, end) and self.shares_scales(begin, end)
@@ -49,12 +50,14 @@ class Columns(Sweep):
                 self.choose_scale(group)
             before = group
             weight, scale, zero = self.left[column], self.scales[group], self.zeros[group]
-            code = torch.div(weight, scale, out=self.codes[column]).round_().add_(zero).clamp_(levels.lowest, levels.highest)
+            wanted = weight if self.stays is None else weight * self.stays[column]
+            code = torch.div(wanted, scale, out=self.codes[column]).round_().add_(zero).clamp_(levels.lowest, levels.highest)
             error = torch.sub(weight, (code - zero).mul_(scale), out=self.errors[column]).div_(pivot)
             self.left[column + 1 : end].addr_(self.factor[column, column + 1 : end], error, alpha=-1)
 
     def choose_scale(self, group: int) -> None:
         mine = self.left[self.group == group]
+        mine = mine if self.stays is None else mine * self.stays[self.group == group]
         scale, zero = choose_qparams(mine.T.unsqueeze(1), self.how.rounding())
         self.scales[group], self.zeros[group] = scale.flatten(), zero.flatten()
 
@@ -85,10 +88,11 @@ def prepared(how: GPTQ, weight: torch.Tensor, seen: Seen) -> tuple[Columns, torc
     width = group_width(how.rounding(), weight.shape[1])
     place = torch.arange(len(order), device=weight.device) // width
     blank = torch.zeros(int(place[-1]) + 1, len(weight), device=weight.device)
+    stays = left != 0
     factor = factor_of(seen, how.damping, order if how.activation_order else None)
     columns = Columns(
         left, factor, torch.empty_like(left), how, place[order] if how.static_groups else place,
-        torch.empty_like(left), blank, blank.clone(), how.static_groups,
+        torch.empty_like(left), blank, blank.clone(), how.static_groups, None if stays.all() else stays,
     )  # fmt: skip
     if how.static_groups:
         for group in range(len(blank)):

@@ -1,0 +1,36 @@
+"""Several steps on one layer: zeros stay zero, factors are compressed each by itself, and the pair has one size."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+
+from engine.catalog.pruning import Pruning
+from engine.catalog.technique import Technique
+from engine.work.calibration import Seen
+from engine.work.calibration.gradients import Slopes
+from engine.work.methods.pruning.unstructured import left_of
+from engine.work.methods.stages import blueprint, compress
+from engine.work.stored.sieved import forecast_keeping_zeros, keeping_zeros
+from engine.work.stored.weights import Stored
+
+
+def compress_further(how: Technique, held: Stored, weight: torch.Tensor, seen: Seen | Slopes | None, keep_zeros: bool) -> Stored:
+    """What would be stored for a layer that an earlier step has stored as ``held``.  weight: (out, in_) float32, what that makes"""
+    if parts := held.parts():
+        return replace(held, **{field: compress(how, part.dense(torch.float32)) for field, part in parts.items()})
+    zeros = weight == 0 if keep_zeros else None
+    stored = compress(how, weight, *([seen] if seen else []))
+    return stored if zeros is None or not zeros.any() else keeping_zeros(stored, zeros)
+
+
+def sketched(steps: list[Technique], shape: tuple[int, int]) -> Stored:
+    """A blueprint of what all steps together will store; exact where it is known how many weights the first one leaves."""
+    stored = blueprint(steps[0], shape)
+    for before, how in pairwise(steps):
+        if parts := stored.parts():
+            stored = replace(stored, **{field: blueprint(how, part.shape) for field, part in parts.items()})
+        else:
+            stored = blueprint(how, shape)
+            stored = forecast_keeping_zeros(stored, left_of(before, shape)) if isinstance(before, Pruning) and before.removed else stored
+    return stored
