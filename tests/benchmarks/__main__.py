@@ -11,7 +11,7 @@ from datetime import date
 from tests.benchmarks.machine import described
 from tests.benchmarks.measurement import HEADER
 
-NAMES = ("startup", "page_switch", "what_if", "compression_cost", "first_look", "memory", "quantization", "orderings")
+NAMES = ("startup", "page_switch", "what_if", "compression_cost", "first_look", "memory", "quantization", "pruning", "orderings")
 
 
 def rows_of(name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The reference implementations at work, run by ``quantization.py`` with their own environment's Python: nothing of ours is imported.
+"""The reference implementations at work, run by ``against.py`` with their own environment's Python: nothing of ours is imported.
 
 The last line printed is JSON: seconds, CPU seconds, peak memory in MB, and the file that the dense weights were written to.
 """
@@ -16,19 +16,31 @@ from transformers import AutoModelForCausalLM
 
 
 def llm_compressor(model: torch.nn.Module, windows: torch.Tensor, step: dict) -> dict[str, torch.Tensor]:
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from datasets import Dataset
     from llmcompressor import oneshot
-    from llmcompressor.modifiers.gptq import GPTQModifier
 
-    args = QuantizationArgs(num_bits=step["bits"], symmetric=True, strategy="group", group_size=step["group_size"])
-    how = GPTQModifier(config_groups={"all": QuantizationScheme(targets=["Linear"], weights=args)}, ignore=["lm_head"], actorder=None)
+    how = gptq(step) if step["technique"] == "gptq" else pruning(step)
     data = Dataset.from_dict({"input_ids": windows.tolist(), "attention_mask": torch.ones_like(windows).tolist()})
     oneshot(
         model=model, dataset=data, recipe=how, max_seq_length=windows.shape[1], num_calibration_samples=len(windows),
         shuffle_calibration_samples=False, pipeline="sequential", batch_size=step.get("batch_size", 8),
     )  # fmt: skip
     return {f"{name}.weight": module.weight.detach() for name, module in linears(model)}
+
+
+def gptq(step: dict):
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from llmcompressor.modifiers.gptq import GPTQModifier
+
+    args = QuantizationArgs(num_bits=step["bits"], symmetric=True, strategy="group", group_size=step["group_size"])
+    return GPTQModifier(config_groups={"all": QuantizationScheme(targets=["Linear"], weights=args)}, ignore=["lm_head"], actorder=None)
+
+
+def pruning(step: dict):
+    from llmcompressor.modifiers import pruning
+
+    modifier = {"sparsegpt": pruning.SparseGPTModifier, "wanda": pruning.WandaPruningModifier}[step["technique"]]
+    return modifier(sparsity=step.get("sparsity", 0.5), mask_structure=step.get("pattern", "0:0"), targets=["Linear"], ignore=["lm_head"])
 
 
 def bitsandbytes(model: torch.nn.Module, windows: torch.Tensor, step: dict) -> dict[str, torch.Tensor]:
@@ -61,8 +73,9 @@ def linears(model: torch.nn.Module) -> list[tuple[str, torch.nn.Linear]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"]
 
 
-LIBRARIES = {"gptq": "llmcompressor", "bitsandbytes": "bitsandbytes.functional", "hqq": "hqq.core.quantize"}
-TECHNIQUES = {"gptq": llm_compressor, "bitsandbytes": bitsandbytes, "hqq": hqq}
+BY_LLM_COMPRESSOR = ("gptq", "sparsegpt", "wanda")
+LIBRARIES = dict.fromkeys(BY_LLM_COMPRESSOR, "llmcompressor") | {"bitsandbytes": "bitsandbytes.functional", "hqq": "hqq.core.quantize"}
+TECHNIQUES = dict.fromkeys(BY_LLM_COMPRESSOR, llm_compressor) | {"bitsandbytes": bitsandbytes, "hqq": hqq}
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
