@@ -87,3 +87,12 @@ def test_at_3_bits_the_outputs_lose_less_than_by_rounding(technique, outcome_of)
     exceptions = lost[0].index[lost[1] > lost[0]].tolist()  # both are greedy, and see other inputs than those judged by
     assert lost[1].sum() < 0.95 * lost[0].sum() and len(exceptions) <= len(lost[0]) // 8, exceptions
     assert rise(better) < rise(plain)
+
+
+def test_channels_kept_by_activation_win_back_far_more_than_those_kept_by_weight_or_at_random(outcome_of):
+    """AWQ (arXiv:2306.00978), table 1: the order of the rows; perplexities on more text stand in tests/benchmarks."""
+    table = outcome_of("bundled:docs-lm", {"technique": "awq-salience", "bits": 3, "group_size": 128}).tables.salience
+    plain = table.query("kept_by == '' and share == 0").perplexity.item()
+    for _, kept in table[table.kept_by != ""].groupby("share"):
+        won = plain - kept.set_index("kept_by").perplexity
+        assert won["activations"] > 4 * max(won["weights"], won["random"], 0.01)
