@@ -1,5 +1,7 @@
 """What befalls layers on the walk: nothing is left out in silence, and what is kept is kept as it was."""
 
+import gc
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -163,3 +165,20 @@ def test_activations_that_become_nan_on_calibration_data_alone_are_refused(folde
     monkeypatch.setattr(Seen, "add", lambda self, rows: add(self, rows * float("nan")))
     for step in (GPTQ, AWQ, {"technique": "smoothquant"}, {"technique": "llm-int8"}):
         assert "become NaN or infinite on the calibration data" in sentence(recipe_for("llama", folders["llama"], tmp_path / "data", step))
+
+
+@pytest.mark.parametrize("technique", ["gptq", "awq", "smoothquant"])
+def test_never_more_than_a_block_is_dense(technique, tmp_path):
+    """In a bfloat16 model, what is float32 and has a weight's shape has been unpacked from it; none here is square, as Gram matrices are."""
+    model = tiny("llama", tmp_path / "model", torch.bfloat16, num_hidden_layers=3, head_dim=16)
+    layers = [layer for layer in opened(resolve(str(model)), torch.device("cpu"), torch.float32).layers if layer.block]
+    shapes, most = {shape for layer in layers for shape in (layer.matrix_shape, layer.matrix_shape[::-1])}, []
+
+    def look(stage: str, done: int, total: int) -> None:
+        if stage == "Compressing":
+            found = (each for each in gc.get_objects() if type(each) is torch.Tensor and each.dtype == torch.float32 and tuple(each.shape) in shapes)
+            most.append(sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}.values()))
+
+    run(recipe_for("llama", model, tmp_path / "data", {"technique": technique}), report=look)
+    block = 4 * sum(layer.parameters for layer in layers) // 3
+    assert len(most) > 20 and max(most) <= block
