@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,19 @@ for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # as many processes as c
 
 settings.register_profile("patient", deadline=None)  # the machine may be busy with something else
 settings.load_profile("patient")
+
+# files that take longest: begun first, so that no process is left alone with one at the end
+LONGEST = ("test_pages", "test_browser", "test_session", "test_docs_lm", "test_run")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for processes of their own."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(Path(item.path).stem, len(places)))
 
 
 @pytest.fixture(scope="module", autouse=True)
