@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["quantization", "pruning", "low-rank", "training"]
-# of calibration data: nothing, the model's answers, how far each layer's inputs reach, how they go together, the slopes of the loss
-Needs = Literal["nothing", "answers", "range", "gram", "gradients"]
+# of calibration data: nothing, the model's answers, what flows from block to block, how far each layer's inputs reach, how they go together,
+# the slopes of the loss
+Needs = Literal["nothing", "answers", "states", "range", "gram", "gradients"]
 
 
 class Frozen(BaseModel):
