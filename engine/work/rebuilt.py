@@ -52,9 +52,13 @@ class Rebuilt:
     uniform: dict[str, Any] = field(default_factory=dict)  # that may, where a model made by them has exactly these shapes
     notes: dict[str, str] = field(default_factory=dict)  # by layer
     structures: tuple[StructureRow, ...] = ()
+    homes: dict[str, str] = field(default_factory=dict)  # layer -> where the structures that run through it stand
 
     def drops(self, name: str) -> bool:
         return any(name.startswith(f"{block}.") for block in self.dropped)
+
+    def changes(self, layer: str) -> bool:
+        return layer in self.cuts or self.drops(layer)
 
     def name(self, before: str) -> str:
         """Of a layer, norm or tensor afterwards."""
@@ -98,8 +102,15 @@ class Rebuilt:
         shape = self.cuts[layer.name].shape(*layer.matrix_shape)
         return Dense(shape, torch.empty(shape, dtype=dtype_of(layer, held), device="meta"))
 
+    def sketches(self, original: Opened) -> dict[str, Stored]:
+        """Of the layers that change and stay."""
+        changed = (layer for layer in original.layers if layer.name in self.cuts)
+        return {layer.name: self.sketch(layer, original.model.get_submodule(layer.name).stored) for layer in changed}
+
     def narrowed(self, layer: Layer, held: Stored) -> Narrowed:
-        """What stays, in its old place."""
+        """What stays, in its old place; nothing of a layer whose block goes."""
+        if self.drops(layer.name):
+            return replace(self, dropped=(), cuts={layer.name: Cut(torch.arange(0))}).narrowed(layer, held)
         cut, (out, in_) = self.cuts.get(layer.name, Cut()), layer.matrix_shape
         rows, columns = (torch.arange(size) if kept is None else kept for kept, size in ((cut.rows, out), (cut.columns, in_)))
         weight = cut.of(held.dense(dtype_of(layer, held)))

@@ -17,7 +17,8 @@ from engine.work.stored.files import PackedFolder, file_bytes
 from engine.work.stored.narrowed import Narrowed
 from engine.work.stored.weights import Stored
 
-GONE = "its block was taken out"
+READ_IF_THERE = ("head_dim",)  # in config.json, though some configurations do not declare it
+GONE, UNTOUCHED = "taken out with its block", "nothing of it is taken out"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,11 @@ class Rewriting:
 def changed_row(judged: Judged, left: Narrowed, small: Rebuilt, technique: str, inputs: tuple | None = None) -> LayerRow:
     """What a layer lost, with the shape that is left. Its relative error is the share of the weights' norm that went."""
     layer = judged.layer
-    row, count = judged.row(left, technique, inputs, small.notes.get(layer.name, "")), left.weight.numel()
-    return replace(row, shape=small.shape(layer), original_shape=layer.shape, parameters=count, bits_per_weight=left.nbytes * 8 / count, sparsity=0.0)
+    if small.drops(layer.name):
+        return gone_row(layer, technique)
+    row, count = judged.row(left, technique, inputs, small.notes.get(layer.name, UNTOUCHED)), left.weight.numel()
+    after = {"shape": small.shape(layer), "original_shape": layer.shape, "parameters": count, "bits_per_weight": left.nbytes * 8 / count}
+    return replace(row, **after, sparsity=0.0)
 
 
 def gone_row(layer: Layer, technique: str) -> LayerRow:
@@ -105,7 +109,7 @@ def configure(packed: PackedFolder, small: Rebuilt) -> None:
 def said(fields: dict, changes: dict, packed: PackedFolder) -> dict:
     """A configuration with some fields changed, each under the name that this architecture has for it; those unknown to it are left out."""
     config = skeleton(resolve(str(packed.folder))).config
-    known = {config.attribute_map.get(name, name): value for name, value in changes.items() if hasattr(config, name)}
+    known = {config.attribute_map.get(name, name): value for name, value in changes.items() if hasattr(config, name) or name in READ_IF_THERE}
     return fields | known
 
 

@@ -29,7 +29,6 @@ class Family:
     block: str  # where they stand: a block of the model, or a convolution
     what: str  # "neuron", "head", "key/value group", "channel"
     parts: tuple[Part, ...]
-    shared_with: int = 1  # families of one block that must lose as many, such as the query heads of each group
     first: int = 0  # number of the first among all of the block
 
     @property

@@ -64,7 +64,7 @@ class Attention:
         for group in range(self.groups):
             places = runs(self.each, self.width, group * self.each * self.width)
             parts = (Part(self.queries.name, "outputs", places), Part(self.reader.name, "inputs", places))
-            yield Family(self.block, "head", parts, self.groups, group * self.each)
+            yield Family(self.block, "head", parts, group * self.each)
 
 
 def heads(subject: Subject, how: Structured) -> list[Family]:

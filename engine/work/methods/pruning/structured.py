@@ -124,7 +124,8 @@ def _(how: Structured, subject: Subject, known: list[Scored] | None = None) -> R
     pairs = [(each.family, mask) for each, mask in zip(every, stays, strict=True)]
     cuts = cuts_of(pairs, sizes_in(subject))
     rows = tuple(row for each, mask in zip(every, stays, strict=True) for row in structure_rows(each, mask))
-    return Rebuilt(cuts, uniform=uniform_config(subject, cuts, pairs), notes=notes_on(how, pairs), structures=rows)
+    said = {"notes": notes_on(how, pairs), "structures": rows, "homes": homes([each.family for each in every])}
+    return Rebuilt(cuts, uniform=uniform_config(subject, cuts, pairs), **said)
 
 
 def wanted(share: float, count: int) -> int:
@@ -177,6 +178,12 @@ def structure_rows(each: Scored, stays: torch.Tensor) -> list[StructureRow]:
     ]
 
 
+def homes(families: list[Family]) -> dict[str, str]:
+    """Where a layer's own structures stand; of one that only reads, those that it reads."""
+    sides = ("inputs", "outputs")
+    return {part.name: family.block for side in sides for family in families for part in family.parts if part.side == side}
+
+
 def notes_on(how: Structured, pairs: list[tuple[Family, torch.Tensor]]) -> dict[str, str]:
     """By layer: how many it has left, and where the share could not be met."""
     counts: dict[tuple[str, str], list[int]] = {}
@@ -193,21 +200,18 @@ def notes_on(how: Structured, pairs: list[tuple[Family, torch.Tensor]]) -> dict[
 
 
 def uniform_config(subject: Subject, cuts: dict[str, Cut], pairs: list[tuple[Family, torch.Tensor]]) -> dict:
-    """Fields of config.json that would say the shapes, if all layers are alike; the writer tries whether they do."""
-    layers = {layer.name: layer for layer in subject.original.layers}
-    what, family, stays = pairs[0][0].what, pairs[0][0], pairs[0][1]
-    after = {name: cuts[name].shape(*layer.matrix_shape) for name, layer in layers.items() if name in cuts}
-    if not after:
-        return {}
-    if what == "neuron":
-        return dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner"), int(stays.sum()))
-    if what == "channel":
+    """Fields of config.json that would say the shapes, where all layers are alike; the writer tries whether they do."""
+    (family, stays), counts = pairs[0], {int(stays.sum()) for _, stays in pairs}
+    if family.what == "channel":
         return stage_widths(subject, cuts)
+    if len(counts) > 1 or stays.all():
+        return {}
+    if family.what == "neuron":
+        return dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner"), int(stays.sum()))
     reader = family.readers[0]
-    width = reader.places.shape[1] // (1 if what == "head" else heads_in(family))
-    keys = [part for part in family.parts if part.side == "outputs"][1:]
-    groups = {"num_key_value_heads": int(stays.sum())} if keys else {}
-    return {"num_attention_heads": after[reader.name][1] // width, **groups, "head_dim": width}
+    width = reader.places.shape[1] // (1 if family.what == "head" else heads_in(family))
+    groups = {"num_key_value_heads": int(stays.sum())} if len(family.parts) > 2 else {}
+    return {"num_attention_heads": len(cuts[reader.name].columns) // width, **groups, "head_dim": width}
 
 
 def heads_in(group: Family) -> int:
