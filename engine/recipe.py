@@ -18,6 +18,7 @@ UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError
 
 
 LEFT = {
+    "fewer": "layers of other shapes",
     "zeros": "zeros that it would fill or overlook",
     "factors": "two smaller matrices in the place of each layer",
     "codes": "codes in the place of weights",

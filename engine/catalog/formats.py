@@ -21,7 +21,7 @@ class Scaled(Technique):
     """What formats share that have a scale for the tensor, a channel or a group."""
 
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "zeros", "factors")
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
     granularity: Granularity
     group_size: int
 
@@ -33,7 +33,7 @@ class FloatingPoint(Technique):
     title: ClassVar[str] = "Floating point (FP8, MXFP4, 16 to 64 bits)"
     kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "zeros", "factors")
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = "Store every weight as a shorter floating-point number: half precision, FP8, or 4 bits with a shared exponent."
     idea: ClassVar[str] = (
         "A floating-point number is a sign, an **exponent** and a few digits (**mantissa**), so its steps grow with the number: small weights "
@@ -158,7 +158,7 @@ class Codebook(Technique):
     title: ClassVar[str] = "Codebook (k-means)"
     kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "zeros", "factors")
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = "The levels go where the weights are: k-means finds a few shared values for a layer; each weight stores which."
     idea: ClassVar[str] = (
         "The weights of a layer are sorted into 2ᵇ **clusters**, each with one shared value, its mean (**centroid**). A weight stores only the "

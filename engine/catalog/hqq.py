@@ -11,7 +11,7 @@ class HQQ(Technique):
     title: ClassVar[str] = "HQQ"
     kind: ClassVar[str] = "Even grid"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "zeros", "factors")
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = "Move each group's zero point to where most weights lose little, and let a few lose more. Needs no data."
     idea: ClassVar[str] = (
         "Plain rounding places the grid by a group's lowest and highest weight. **Half-Quadratic Quantization** keeps that step size and moves the "

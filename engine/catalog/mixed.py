@@ -105,7 +105,7 @@ class AWQSalience(Technique):
     title: ClassVar[str] = "Salient weights (the experiment behind AWQ)"
     kind: ClassVar[str] = "Where bits matter"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense",)
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
     needs: ClassVar[Needs] = "answers"
     summary: ClassVar[str] = "Is 1 % of the weights enough to save a model? Keep a few input channels in 16 bits, or scale them, and compare."
     idea: ClassVar[str] = (

@@ -38,7 +38,7 @@ class Pruning(Technique):
     """What the methods that set single weights to zero share."""
 
     family: ClassVar[Family] = "pruning"
-    takes: ClassVar[tuple[Made, ...]] = ("dense",)
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
     leaves: ClassVar[Made] = "zeros"
 
     pattern: Annotated[str, AfterValidator(checked)] = option(

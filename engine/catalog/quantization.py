@@ -16,7 +16,7 @@ class RoundToNearest(Technique):
     title: ClassVar[str] = "Round to nearest"
     kind: ClassVar[str] = "Even grid"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "zeros", "factors")
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = "Put every weight on the nearest step of an even grid. Needs no data, takes seconds."
     idea: ClassVar[str] = (
         "Weights that sit together share one step size, the **scale**. Each weight is divided by the scale, rounded to a whole "
@@ -144,7 +144,7 @@ class BitsAndBytes(Technique):
     title: ClassVar[str] = "bitsandbytes (NF4, FP4, INT8)"
     kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "zeros", "factors")
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = "The formats behind QLoRA and load_in_4bit / load_in_8bit, through the bitsandbytes library."
     idea: ClassVar[str] = (
         "Trained weights are bell-shaped, so an even grid spends levels where few weights are. **NF4** places its 16 levels at the "

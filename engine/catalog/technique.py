@@ -5,10 +5,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["quantization", "pruning", "low-rank", "training"]
-# what a layer is made of: its weights, weights of which many are zero, smaller matrices whose product it is, codes
-Made = Literal["dense", "zeros", "factors", "codes"]
-# of calibration data: nothing, the model's answers, how far each layer's inputs reach, how they go together, the slopes of the loss
-Needs = Literal["nothing", "answers", "range", "gram", "gradients"]
+# what a layer is made of: its weights, fewer of them, weights of which many are zero, smaller matrices whose product it is, codes
+Made = Literal["dense", "fewer", "zeros", "factors", "codes"]
+# of calibration data: nothing, the model's answers, what flows from block to block, how far each layer's inputs reach, how they go together,
+# the slopes of the loss
+Needs = Literal["nothing", "answers", "states", "range", "gram", "gradients"]
 
 
 class Frozen(BaseModel):
@@ -26,7 +27,7 @@ class Technique(Frozen):
     formula: ClassVar[str]  # LaTeX
     fails: ClassVar[str]  # when not to use it
     paper: ClassVar[str]  # title and link, Markdown
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "zeros")  # what a layer may be made of before it
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros")  # what a layer may be made of before it
     leaves: ClassVar[Made] = "codes"  # and is made of after it
     needs: ClassVar[Needs] = "nothing"
     size_depends_on_data: ClassVar[bool] = False  # whether a forecast of its size is only a lower bound

@@ -32,6 +32,7 @@ class LayerRow:
     largest_error: float = NAN  # max |w - w^|
     sparsity: float = NAN  # share of the weights that are zero now; NaN where kept
     note: str = ""  # what a person should know about how it was compressed
+    original_shape: tuple[int, ...] = ()  # before whole rows or columns were taken out; () where the shape stayed
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,17 @@ class MaskRow:
 
 
 @dataclass(frozen=True)
+class StructureRow:
+    """One neuron, head, channel or block that might be taken out whole."""
+
+    block: str  # where it stands: a block of the model, or a convolution
+    what: Literal["neuron", "head", "key/value group", "channel", "block"]
+    index: int  # among those of the block; of blocks, in the model
+    score: float  # how much it matters
+    kept: bool
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -241,6 +253,7 @@ class Tables:
     storage: pd.DataFrame
     importance: pd.DataFrame
     masks: pd.DataFrame
+    structures: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -251,6 +264,7 @@ ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
+    "structures": StructureRow,
 }  # fmt: skip
 
 

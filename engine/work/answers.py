@@ -11,29 +11,34 @@ from typing import Any
 import torch
 
 from engine.catalog.calibrated import Activations
+from engine.catalog.structured import Shrinking
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import Forecast, LayerView, ModelView, Ranges, WhatIf
 from engine.results.tables import HistogramRow, LayerRow, LevelRow, ObserverRow, SpectrumRow, table
+from engine.work.bench import Bench, Rows
 from engine.work.calibration import Fold, Seen, Stream
 from engine.work.calibration.gradients import Slopes, slopes_of
 from engine.work.costs import Job, cost_of
 from engine.work.layers import Layer, blocks_of, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.spectrum import spectrum
-from engine.work.methods import plan, scales_for
+from engine.work.methods import plan, rebuild, scales_for, survey
 from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.observers import observer_rows
 from engine.work.models import Folder, resolve
 from engine.work.opened import Opened, opened
 from engine.work.quiet import ready
+from engine.work.rebuilt import Rebuilt, Subject
+from engine.work.rewriting import changed_row, histogram, rebuilt_bytes
 from engine.work.stored.files import file_bytes
 from engine.work.stored.weights import Dense, Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
 from engine.work.tasks.progress import silent
 from engine.work.tasks.tokens import positions
+from engine.work.trial import Trial
 
 LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is judged on its first rows
 LIVE_SAMPLES = 8  # calibration examples that a question looks at
@@ -112,11 +117,14 @@ def what_if(model: str, layer: str, step: dict, measured: dict | None = None, ea
     judged = Judged(look.part, look.weight, look.stored.dense() / look.scales)
     inputs = look.seen.sample_vectors() if isinstance(look.seen, Seen) else None
     received = None if inputs is None else (inputs, look.stored.received(inputs / look.scales) * look.scales)
-    row = judged.row(look.stored, look.how.technique, received)
+    if look.rebuilt:
+        row, bins = changed_row(judged, look.stored, look.rebuilt, look.how.technique), histogram(judged, look.stored)
+    else:
+        row, bins = judged.row(look.stored, look.how.technique, received), judged.histogram()
     levels = level_rows(layer, look.stored) if isinstance(look.scales, float) else ()
     return WhatIf(
         row,
-        table(judged.histogram(), HistogramRow),
+        table(bins, HistogramRow),
         table(levels, LevelRow),
         judged.channels(),
         (time.perf_counter() - began) * 1000,
@@ -135,6 +143,7 @@ class Look:
     seen: Seen | Slopes | None
     stored: Stored
     scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
+    rebuilt: Rebuilt | None = None  # what stays of the whole model, where structures are taken out
 
 
 def looked_at(model: str, layer: str, step: dict, measured: dict | None = None, earlier: list[dict] | None = None) -> Look:
@@ -145,17 +154,48 @@ def looked_at(model: str, layer: str, step: dict, measured: dict | None = None, 
     rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
     part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
     torch.manual_seed(asked.seed)
-    stored, zeros = Dense(tuple(weight.shape), weight), False
-    for each in asked.steps:
-        how = plan(each, [part])[layer]
-        seen = data_for(how, key, at, layer, asked, rows)
-        stored, scales = tried(how, stored, seen, zeros)
-        zeros = zeros or each.leaves == "zeros"
     mine = (*key, layer, asked.model_dump_json())
-    _looks[mine] = Look(asked.steps[-1], how, part, weight, seen, stored, scales)
+    if isinstance(asked.steps[-1], Shrinking):
+        _looks[mine] = narrowed(asked, key, at, known)
+    else:
+        _looks[mine] = compressed(asked, key, at, part, weight)
     while len(_looks) > LOOKS_AT_HAND:
         _looks.popitem(last=False)
     return _looks[mine]
+
+
+def compressed(asked: Recipe, key: tuple, at: Opened, part: Layer, weight: torch.Tensor) -> Look:
+    """A layer after all steps that leave it in its shape."""
+    stored, zeros = Dense(tuple(weight.shape), weight), False
+    for each in (step for step in asked.steps if not isinstance(step, Shrinking)):
+        how = plan(each, [part])[part.name]
+        seen = data_for(how, key, at, part.name, asked, len(weight))
+        stored, scales = tried(how, stored, seen, zeros)
+        zeros = zeros or each.leaves == "zeros"
+    return Look(asked.steps[-1], how, part, weight, seen, stored, scales)
+
+
+def narrowed(asked: Recipe, key: tuple, at: Opened, layer: Layer) -> Look:
+    """A layer without what a step takes out, chosen by the first calibration examples among all of the model."""
+    how, held = asked.steps[-1], at.model.get_submodule(layer.name).stored
+    subject = subject_of(asked, at)
+    about = (*key, how.model_copy(update={name: 0 for name in ("share", "count") if hasattr(how, name)}), asked.layers)
+    if how.needs == "nothing":
+        small = rebuild(how, subject)
+    else:
+        by = remembered(about, asked, lambda batches: survey(how, replace(subject, trial=trial_on(batches, asked, at))))
+        small = rebuild(how, subject, by)
+    return Look(how, how, layer, held.dense(torch.float32), None, small.narrowed(layer, held), 1.0, small)
+
+
+def subject_of(asked: Recipe, at: Opened) -> Subject:
+    return Subject(at, resolve(asked.model), frozenset(layer.name for layer in chosen(at.layers, asked.layers)))
+
+
+def trial_on(batches: list[Batch], asked: Recipe, at: Opened) -> Trial:
+    """With the model at hand, which computes on the CPU."""
+    here = asked.model_copy(update={"device": "cpu", "dtype": "float32"})
+    return Trial(Bench(here, resolve(asked.model)), at, batches, Rows())
 
 
 def data_for(how: Technique, key: tuple, at: Opened, layer: str, asked: Recipe, rows: int) -> Seen | Slopes | None:
@@ -224,7 +264,7 @@ def received(how: Activations, weight: torch.Tensor, seen: Seen, scales: list[fl
 
 def seen_by(key: tuple, at: Opened, layer: str, asked: Recipe) -> Seen:
     """What one layer of the uncompressed model sees of the first calibration examples. Raises PlainError where nothing can be seen."""
-    wants_gram = asked.steps[0].needs == "gram"
+    wants_gram = any(step.needs == "gram" for step in asked.steps)
     seen = remembered((*key, layer, wants_gram), asked, lambda batches: Stream(at.model, batches, at.device).look("", [layer], wants_gram).get(layer))
     if seen is None:
         raise PlainError(f"The inputs of {layer} cannot be seen (an embedding or a grouped convolution); choose another layer.")
@@ -259,22 +299,29 @@ def forecast(recipe: dict, past: dict | None = None) -> Forecast:
     asked = Recipe.of(recipe)
     folder = resolve(asked.model)
     key, at = at_hand(asked.model)
-    targets = chosen(at.layers, asked.layers) if asked.steps else []
-    planned = [plan(step, targets) for step in asked.steps]
-    plans = blueprints(planned, targets)
-    size = written_bytes(at, plans) if plans else folder.size_bytes
-    counted = targets or [layer for layer in at.layers if not layer.tied_to]
-    bits = sum(plans[layer.name].nbytes if plans else at.held_bytes(layer) for layer in counted) * 8 / sum(layer.parameters for layer in counted)
+    small = rebuild(asked.steps[0], subject_of(asked, at)) if asked.steps else None
+    rest, layers = asked.steps[1:] if small else asked.steps, [after for _, after in small.layers(at.layers)] if small else at.layers
+    targets = chosen(layers, asked.layers) if asked.steps else []
+    planned = [plan(step, targets) for step in rest]
+    plans = blueprints(planned, targets) or (small.sketches(at) if small else {})
+    size = rebuilt_bytes(at, small, plans if rest else {}) if small else written_bytes(at, plans) if plans else folder.size_bytes
+    bits = bits_per_weight(plans or {layer.name: at.model.get_submodule(layer.name).stored for layer in targets or at.layers if not layer.tied_to})
+    changed = sum(small.changes(layer.name) for layer in chosen(at.layers, asked.layers)) if small and not rest else len(targets)
     cost, open_ended = cost_of(job_of(asked, folder, key, planned), past), any(step.size_depends_on_data for step in asked.steps)
     shrinks = any(step.size_is_at_most for step in asked.steps)
-    return Forecast(size, bits, folder.size_bytes / size, cost.seconds, cost.peak_rss_bytes, len(targets), open_ended, shrinks)
+    return Forecast(size, bits, folder.size_bytes / size, cost.seconds, cost.peak_rss_bytes, changed, open_ended, shrinks)
+
+
+def bits_per_weight(layers: dict[str, Stored]) -> float:
+    return sum(stored.nbytes for stored in layers.values()) * 8 / sum(out * in_ for out, in_ in (stored.shape for stored in layers.values()))
 
 
 def job_of(asked: Recipe, folder: Folder, key: tuple, planned: list[dict[str, Technique]]) -> Job:
     """The last step, with those before it."""
     first = Job(asked, folder, key, _models[key], {}, _opening[key])
     recipes = [asked.model_copy(update={"steps": (step,)}) for step in asked.steps]
-    each = [replace(first, recipe=recipe, settings=settings) for recipe, settings in zip(recipes, planned, strict=True)]
+    settings = [{}] * (len(recipes) - len(planned)) + planned  # a step that takes structures out has none
+    each = [replace(first, recipe=recipe, settings=mine) for recipe, mine in zip(recipes, settings, strict=True)]
     return replace(each[-1], earlier=tuple(each[:-1])) if each else first
 
 

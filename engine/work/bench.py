@@ -76,6 +76,7 @@ class Rows:
     storage: list = field(default_factory=list)
     importance: list = field(default_factory=list)
     masks: list = field(default_factory=list)  # a table a layer
+    structures: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

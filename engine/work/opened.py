@@ -11,6 +11,7 @@ from engine.work.layers import Layer, layers_of
 from engine.work.models import Folder, load, skeleton
 from engine.work.stored.files import read_packed
 from engine.work.stored.modules import install
+from engine.work.stored.shapes import fit
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def calibration_dtype(recipe: Recipe) -> torch.dtype:
 def opened(folder: Folder, device: torch.device, compute: torch.dtype) -> Opened:
     """Original and packed models alike. Weights stay mapped to their files where they are stored as they compute."""
     stored, plain = read_packed(folder.path) if folder.packed else ({}, {})
-    model = skeleton(folder) if folder.packed else load(folder)
+    model = fit(skeleton(folder), stored, plain) if folder.packed else load(folder)
     model.load_state_dict(plain, strict=False, assign=True)
     layers = layers_of(model)
     weights = {f"{layer.name}.weight" for layer in layers}

@@ -51,7 +51,7 @@ def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Repo
         device=str(original.device),
         protocol=result.protocol,
         baseline=before,
-        result=result_scores(before, rows.layers, size, result, agreement),
+        result=result_scores(before, rows.layers, size, packed.parameters if packed else original.parameters, result, agreement),
         notes=(*bench.folder.notes, *taken_up(kept.taken_up), *(outside_layers(original) if recipe.steps else [])),
         seconds=time.perf_counter() - began,
         compress_seconds=seconds,

@@ -15,8 +15,8 @@ def baseline_scores(folder: Folder, original: Opened, targets: list[Layer], meas
     return Scores(size_bytes=folder.size_bytes, bits_per_weight=bits, parameters=original.parameters, **measured.scores)
 
 
-def result_scores(before: Scores, layers: list[LayerRow], size_bytes: int, measured: Measured, agreement: float) -> Scores:
-    treated = [row for row in layers if row.technique]
+def result_scores(before: Scores, layers: list[LayerRow], size_bytes: int, parameters: int, measured: Measured, agreement: float) -> Scores:
+    treated = [row for row in layers if row.technique and row.parameters]
     bits = sum(row.size_bytes for row in treated) * 8 / sum(row.parameters for row in treated) if treated else before.bits_per_weight
     sizes = {"size_bytes": size_bytes, "bits_per_weight": bits, "compression": before.size_bytes / size_bytes}
-    return Scores(**sizes, parameters=before.parameters, agreement=agreement, **measured.scores)
+    return Scores(**sizes, parameters=parameters, agreement=agreement, **measured.scores)

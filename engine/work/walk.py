@@ -21,9 +21,11 @@ from engine.work.measure.error import Judged, kept_row, level_rows
 from engine.work.measure.inputs import sampled_inputs, thinned
 from engine.work.measure.memory import give_back
 from engine.work.measure.surface import most_striking, surface
-from engine.work.methods import plan, portrait, scales_for
+from engine.work.methods import plan, portrait, rebuild, scales_for
 from engine.work.methods.composed import compress_further
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
+from engine.work.rebuilt import Subject
+from engine.work.rewriting import Rewriting
 from engine.work.stored.files import PackedFolder, read_file
 from engine.work.stored.weights import Dense, Stored
 from engine.work.tasks import calibration_batches
@@ -42,6 +44,9 @@ def compressed_folder(
     packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     began = time.perf_counter()
     trial = Trial(bench, original, batches, rows)
+    if small := rebuild(bench.how, Subject(original, bench.folder, frozenset(layer.name for layer in targets), trial)):
+        Rewriting(bench, original, small, inputs, rows).write(packed)
+        return rows, packed, time.perf_counter() - began
     settings = plan(bench.how, targets, trial)
     slopes = slopes_for(bench.how, trial, settings)
     walk = Walk(bench, original, reference or original, settings, inputs, rows, batches, kept or Unfinished(), slopes)

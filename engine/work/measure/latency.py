@@ -23,6 +23,7 @@ from engine.results.tables import NAN, LatencyRow
 from engine.work.bench import Bench
 from engine.work.calibration.stream import hooked
 from engine.work.kernels import Kernel, NoKernel, kernel_of
+from engine.work.kernels.narrower import Narrower, is_narrower
 from engine.work.opened import Opened
 from engine.work.stored.modules import Unpacking
 from engine.work.stored.weights import Dense
@@ -95,13 +96,14 @@ class Kernels:
     missing: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # reason -> layers
 
     @classmethod
-    def of(cls, compressed: Opened, names: Iterable[str]) -> "Kernels":
-        kernels = cls()
+    def of(cls, compressed: Opened, names: Iterable[str], original: Opened) -> "Kernels":
+        kernels, before = cls(), dict(original.model.named_modules())
         for name in names:
             try:
                 if compressed.device.type != "cpu":
                     raise NoKernel(f"this run computed on {compressed.device.type}, and the kernels known here run on a CPU")
-                kernels.found[name] = kernel_of(compressed.model.get_submodule(name))
+                layer = compressed.model.get_submodule(name)
+                kernels.found[name] = Narrower(layer, with_weight(layer, layer.compute)) if is_narrower(layer, before[name]) else kernel_of(layer)
             except NoKernel as none:
                 kernels.missing[str(none)].append(name)
         return kernels
@@ -136,16 +138,23 @@ class Pair:
 
 
 def latency_rows(bench: Bench, original: Opened, compressed: Opened, names: list[str], inputs: Inputs) -> list[LatencyRow]:
-    """As a whole and layer by layer; ``names`` are those that were compressed."""
-    kernels = Kernels.of(compressed, names)
+    """As a whole and layer by layer; ``names`` are those that were compressed, of which some may be gone with their block."""
+    fewer = len(compressed.layers) < len(original.layers)
+    kernels = Kernels.of(compressed, [name for name in names if not fewer or is_changed(name, original, compressed)], original)
     rows = list(kernels.reasons())
-    if not kernels.found:
+    if not kernels.found and not fewer:
         return rows
     pair = Pair(original, compressed, inputs, shapes_of(inputs, bench.recipe.task))
     with judging(original.model), judging(compressed.model):
         layers = list(layers_timed(bench, pair, kernels))
         models = list(model_rows(bench, pair, kernels)) if all(row.kernel for row in layers) else []
     return models + layers + rows
+
+
+def is_changed(name: str, original: Opened, compressed: Opened) -> bool:
+    """Whether there is such a layer still, and it is not as dense and as large as before: blocks move up where others went."""
+    one, other = (dict(opened.model.named_modules()).get(name) for opened in (original, compressed))
+    return other is not None and (not isinstance(other.stored, Dense) or is_narrower(other, one))
 
 
 def model_rows(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRow]:
@@ -166,34 +175,48 @@ def model_rows(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRo
             times = clock.in_turns({"original": partial(before, **given), "compressed": partial(after, **given)})
         if times:
             yield row("whole model", "original", f"{precision(pair.original)} products", shape, times)
-            yield row("whole model", "compressed", kernels.called, shape, times, off, [*kernels.notes, kernels.without(precision(pair.compressed))])
+            yield row(
+                "whole model",
+                "compressed",
+                kernels.called or f"{precision(pair.compressed)} products",
+                shape,
+                times,
+                off,
+                [*kernels.notes, kernels.without(precision(pair.compressed))],
+            )
 
 
 def layers_timed(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRow]:
     """One layer of each shape, on what reaches it."""
     chosen = one_of_each_shape(pair.compressed, kernels)
-    received = inputs_of_layers(pair.compressed, chosen, pair.inputs)
+    before, received = (inputs_of_layers(model, chosen, pair.inputs) for model in (pair.original, pair.compressed))
     ready, clock = ready_layers(pair.original, chosen), Clock(LAYERS_SECONDS, len(chosen) * len(pair.shapes))
     for done, name in enumerate(chosen):
         bench.progress("Measuring the speed", done, len(chosen))
         simulated = pair.compressed.model.get_submodule(name)
         for shape in pair.shapes:
-            given = shape.cut(received[name])
-            if given.ndim == 4 or given.numel() * simulated.stored.shape[0] <= WORK:
+            given = Given(shape.cut(before[name]), shape.cut(received[name]))
+            if given.after.ndim == 4 or given.before.numel() * ready[name].stored.shape[0] <= WORK:
                 yield from layer_rows(name, ready[name], kernels.found[name], simulated, shape, given, clock)
 
 
-def layer_rows(
-    name: str, ready: nn.Module, kernel: Kernel, simulated: nn.Module, shape: Shape, given: torch.Tensor, clock: "Clock"
-) -> Iterator[LatencyRow]:
-    off = difference(kernel(given), simulated(given))
+@dataclass(frozen=True)
+class Given:
+    """What reaches a layer of the original and of the compressed model, which may be narrower."""
+
+    before: torch.Tensor
+    after: torch.Tensor
+
+
+def layer_rows(name: str, ready: nn.Module, kernel: Kernel, simulated: nn.Module, shape: Shape, given: Given, clock: "Clock") -> Iterator[LatencyRow]:
+    off = difference(kernel(given.after), simulated(given.after))
     if not off <= kernel.tolerance:
         why = f"{kernel.called} gives outputs that are {off:.2g} off on this processor"
         yield LatencyRow(name, "compressed", "", "", 0, torch.get_num_threads(), NAN, NAN, NAN, 0, off, NO_KERNEL.format(why=why))
         return
-    passes = {"original": partial(ready, given), "compressed": partial(kernel, given)}
+    passes = {"original": partial(ready, given.before), "compressed": partial(kernel, given.after)}
     if ready.compute == torch.float32 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        passes["bfloat16"] = partial(with_weight(ready, torch.bfloat16), given.bfloat16())
+        passes["bfloat16"] = partial(with_weight(ready, torch.bfloat16), given.before.bfloat16())
     if times := clock.in_turns(passes):
         yield row(name, "original", f"{dtype_of(ready)} products", shape, times)
         if "bfloat16" in times:

@@ -6,9 +6,12 @@ scales    what layers are multiplied by before that, so that it can be taken out
 compress  one layer: what would be stored for it
 blueprint what that will be, before it is done: tensors of the right shapes without values
 portrait  what there is to see of a layer that is done
+
+Methods that change the model's shape walk through no layers. They say what stays of each (``rebuild``), by what ``survey`` has found.
 """
 
 from functools import singledispatch
+from typing import Any
 
 import torch
 
@@ -17,6 +20,7 @@ from engine.work.bench import Rows
 from engine.work.calibration import Fold, Seen
 from engine.work.calibration.gradients import Slopes
 from engine.work.layers import Layer
+from engine.work.rebuilt import Rebuilt, Subject
 from engine.work.stored.weights import Stored
 from engine.work.trial import Trial
 
@@ -51,6 +55,20 @@ def blueprint(how: Technique, shape: tuple[int, int]) -> Stored:
 def portrait(how: Technique, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None) -> Rows:
     """What there is to see of one layer that only this technique has."""
     return Rows()
+
+
+@singledispatch
+def survey(how: Technique, subject: Subject) -> Any:
+    """What ``rebuild`` decides by; does not depend on how much is to go."""
+    return None
+
+
+@singledispatch
+def rebuild(how: Technique, subject: Subject, known: Any = None) -> Rebuilt | None:
+    """What stays of each layer, for techniques that make tensors smaller; None for all others. ``known`` is what ``survey`` gave, asked for
+    here where it is None.
+    """
+    return None
 
 
 def sketch(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

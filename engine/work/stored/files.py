@@ -36,6 +36,8 @@ class PackedFolder:
 
     def __init__(self, folder: Path, source: Folder, recipe: dict[str, Any]):
         self.folder, self.blocks = folder, 0
+        self.shapes: dict[str, tuple[int, int]] = {}  # of the layers written so far
+        self.parameters = 0  # that they and what belongs to no layer stand for
         self.ledger: dict[str, Counter[str]] = defaultdict(Counter)  # layer -> part -> bytes
         with plainly_written(folder):
             for path in {path for pattern in CARRIED for path in source.path.glob(pattern) if "index" not in path.name and path.name != MARK}:
@@ -52,6 +54,10 @@ class PackedFolder:
         with plainly_written(self.folder):
             held = write_file(path, layers, plain)
         self.blocks += 1
+        self.shapes |= {name: stored.shape for name, stored in layers.items()}
+        self.parameters += sum(out * in_ for out, in_ in (stored.shape for stored in layers.values())) + sum(
+            value.numel() for value in plain.values()
+        )
         self.ledger |= {name: Counter(stored.ledger()) for name, stored in layers.items()}
         written = {"norms and biases": sum(value.nbytes for value in plain.values())}
         self.ledger[""].update(written | {"file headers": path.stat().st_size - held})

@@ -1,0 +1,228 @@
+"""Neurons, heads and channels: score them, choose those that go, and say what stays of every layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import floor
+
+import torch
+
+from engine.catalog.structured import Structured
+from engine.errors import PlainError
+from engine.results.tables import StructureRow
+from engine.work.calibration import Seen
+from engine.work.calibration.gradients import Slopes
+from engine.work.methods.pruning.channels import channels, refuse_language
+from engine.work.methods.pruning.families import Family, cuts_of, sizes_in
+from engine.work.methods.pruning.heads import heads
+from engine.work.methods.pruning.masks import least
+from engine.work.methods.pruning.neurons import neurons
+from engine.work.methods.stages import rebuild, survey
+from engine.work.rebuilt import Cut, Rebuilt, Subject
+
+EXACT = 0.005  # of a share: what is rounded by less is not said
+Known = dict[str, Seen | Slopes]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A family, and how much each of its structures matters.  (structures,) float32"""
+
+    family: Family
+    scores: torch.Tensor
+
+
+# --- which there are -----------------------------------------------------------------------------------------------------
+
+
+def families_of(how: Structured, subject: Subject) -> list[Family]:
+    """Those that may go: in none of their layers is a skipped one. Raises PlainError where the model has none."""
+    convolutions = any(layer.kind == "conv2d" for layer in subject.original.layers)
+    what = ("channels" if convolutions else "neurons") if how.what == "auto" else how.what
+    if what == "channels":
+        refuse_language(subject)
+    found = {"neurons": neurons, "channels": channels, "heads": lambda subject: heads(subject, how)}[what](subject)
+    if not found:
+        raise PlainError(none_found(what, subject, convolutions))
+    layers = {layer.name for layer in subject.original.layers}
+    free = [family for family in found if all(part.name in subject.targets or part.name not in layers for part in family.parts)]
+    if not free:
+        raise PlainError(f"Each of the {what} of {subject.folder} stands in a layer that layers.skip names; take one out of it.")
+    return free
+
+
+def none_found(what: str, subject: Subject, convolutions: bool) -> str:
+    if convolutions:
+        return f"{subject.folder} is made of convolutions and has no {what} that could be taken out; set what to channels."
+    return (
+        f"Where the {what} of {subject.folder} stand is not known here ({subject.folder.architecture}): it is for models built like Llama, Qwen2, "
+        "GPT-2, OPT and BERT; choose another technique."
+    )
+
+
+# --- how much they matter -------------------------------------------------------------------------------------------------
+
+
+@survey.register
+def scored(how: Structured, subject: Subject) -> list[Scored]:
+    """Every family with its scores. A forecast, which has no data, goes by norms."""
+    families = families_of(how, subject)
+    if how.needs == "nothing" or subject.trial is None:
+        power = 1 if how.score == "l1" else 2
+        return [Scored(family, norms(family, weights_in(subject), power).cpu()) for family in families]
+    known = subject.trial.knows(how.needs, [part.name for family in families for part in family.readers])
+    by_data = {"activations": output_sizes, "taylor": loss_changes}[how.score]
+    return [Scored(family, by_data(family, weights_in(subject), known).cpu()) for family in families]
+
+
+def weights_in(subject: Subject) -> Callable[[str], torch.Tensor]:
+    return lambda name: subject.original.model.get_submodule(name).stored.dense(torch.float32)
+
+
+def norms(family: Family, weight_of: Callable[[str], torch.Tensor], power: int) -> torch.Tensor:
+    """L1 or L2 norm of all weights that go with a structure, those of its readers too."""
+    total = 0.0
+    for part in family.parts:
+        if not part.of_norm:
+            weights = weight_of(part.name).abs().pow(power).sum(1 if part.side == "outputs" else 0)
+            total = total + weights[part.places.to(weights.device)].sum(1)
+    return total.pow(1 / power)
+
+
+def output_sizes(family: Family, weight_of: Callable[[str], torch.Tensor], known: Known) -> torch.Tensor:
+    """|X_j| |W_:j| over a structure's inputs to its readers: Wanda's score of a column (arXiv:2306.11695), the root of the squares' sum."""
+    total = 0.0
+    for part in family.readers:
+        columns = weight_of(part.name).norm(dim=0) * known_of(part.name, known).rms
+        total = total + columns.square()[part.places.to(columns.device)].sum(1)
+    return total.sqrt()
+
+
+def loss_changes(family: Family, weight_of: Callable[[str], torch.Tensor], known: Known) -> torch.Tensor:
+    """|sum of w g| over a structure's columns in its readers: the slope by a gate on its output (arXiv:1905.10650, section 2.2)."""
+    total = 0.0
+    for part in family.readers:
+        columns = (weight_of(part.name) * known_of(part.name, known).mean).sum(0)
+        total = total + columns[part.places.to(columns.device)].sum(1)
+    return total.abs()
+
+
+def known_of(name: str, known: Known) -> Seen | Slopes:
+    if name not in known:
+        raise PlainError(f"No calibration data reached {name}, so what it reads cannot be judged; skip it under layers.skip, or choose by norms.")
+    return known[name]
+
+
+# --- which go ------------------------------------------------------------------------------------------------------------
+
+
+@rebuild.register
+def _(how: Structured, subject: Subject, known: list[Scored] | None = None) -> Rebuilt:
+    every = scored(how, subject) if known is None else known
+    stays = chosen_globally(how, every) if how.scope == "global" else [chosen(how, each) for each in every]
+    if how.share and all(each.all() for each in stays):
+        raise PlainError(nothing_goes(how, every))
+    pairs = [(each.family, mask) for each, mask in zip(every, stays, strict=True)]
+    cuts = cuts_of(pairs, sizes_in(subject))
+    rows = tuple(row for each, mask in zip(every, stays, strict=True) for row in structure_rows(each, mask))
+    said = {"notes": notes_on(how, pairs), "structures": rows, "homes": homes([each.family for each in every])}
+    return Rebuilt(cuts, uniform=uniform_config(subject, cuts, pairs), **said)
+
+
+def wanted(share: float, count: int) -> int:
+    """How many of so many go: to the nearest whole one, half of one counting as one."""
+    return floor(share * count + 0.5)
+
+
+def chosen(how: Structured, each: Scored) -> torch.Tensor:
+    """Which of a family stay.  (structures,) bool"""
+    goes = wanted(how.share, len(each.scores))
+    if goes == len(each.scores):
+        raise PlainError(f"A share of {how.share:.0%} would leave {each.family.block} no {each.family.what}; it has {goes}, so ask for less.")
+    return ~least(each.scores, goes)
+
+
+def chosen_globally(how: Structured, every: list[Scored]) -> list[torch.Tensor]:
+    """The same among all families; the best of each stays whatever it scores."""
+    count = sum(len(each.scores) for each in every)
+    goes = wanted(how.share, count)
+    if goes > count - len(every):
+        what = every[0].family.what
+        raise PlainError(f"A share of {how.share:.0%} would take {goes} of {count} {what}s, and each of {len(every)} layers keeps one; ask for less.")
+    compared = [comparable(how, each.scores) for each in every]
+    for scores in compared:
+        scores[scores.argmax()] = torch.inf
+    return list((~least(torch.cat(compared), goes)).split([len(scores) for scores in compared]))
+
+
+def comparable(how: Structured, scores: torch.Tensor) -> torch.Tensor:
+    """Between layers: norms as multiples of the layer's mean; a change of the loss is one everywhere."""
+    return scores.clone() if how.score == "taylor" else scores / scores.mean().clamp_min(1e-30)
+
+
+def nothing_goes(how: Structured, every: list[Scored]) -> str:
+    most = max(len(each.scores) for each in every) if how.scope == "layer" else sum(len(each.scores) for each in every)
+    return (
+        f"A share of {how.share:.0%} of {most} {every[0].family.what}s is less than half of one, so nothing would go; "
+        f"ask for {0.5 / most:.0%} or more."
+    )
+
+
+# --- what is said of it ---------------------------------------------------------------------------------------------------
+
+
+def structure_rows(each: Scored, stays: torch.Tensor) -> list[StructureRow]:
+    family = each.family
+    return [
+        StructureRow(family.block, family.what, family.first + index, score, kept)
+        for index, (score, kept) in enumerate(zip(each.scores.tolist(), stays.tolist(), strict=True))
+    ]
+
+
+def homes(families: list[Family]) -> dict[str, str]:
+    """Where a layer's own structures stand; of one that only reads, those that it reads."""
+    sides = ("inputs", "outputs")
+    return {part.name: family.block for side in sides for family in families for part in family.parts if part.side == side}
+
+
+def notes_on(how: Structured, pairs: list[tuple[Family, torch.Tensor]]) -> dict[str, str]:
+    """By layer: how many it has left, and where the share could not be met."""
+    counts: dict[tuple[str, str], list[int]] = {}
+    for family, stays in pairs:
+        for place in {(part.name, part.side) for part in family.parts}:
+            left, of = counts.get(place, (0, 0))
+            counts[place] = [left + int(stays.sum()), of + family.size]
+    what, said = pairs[0][0].what, {}
+    for (name, side), (left, of) in sorted(counts.items(), key=lambda item: item[0][1] == "inputs"):
+        rounded = how.scope == "layer" and abs(1 - left / of - how.share) > EXACT
+        words = f"{left} of {of} {what}s left" if side == "outputs" else f"reads {left} of {of} {what}s"
+        said.setdefault(name, []).append(words + (f" (asked to lose {how.share:.0%}, and only whole ones go)" if rounded else ""))
+    return {name: "; ".join(words) for name, words in said.items()}
+
+
+def uniform_config(subject: Subject, cuts: dict[str, Cut], pairs: list[tuple[Family, torch.Tensor]]) -> dict:
+    """Fields of config.json that would say the shapes, where all layers are alike; the writer tries whether they do."""
+    (family, stays), counts = pairs[0], {int(stays.sum()) for _, stays in pairs}
+    if family.what == "channel":
+        return stage_widths(subject, cuts)
+    if len(counts) > 1 or stays.all():
+        return {}
+    if family.what == "neuron":
+        return dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner"), int(stays.sum()))
+    reader = family.readers[0]
+    width = reader.places.shape[1] // (1 if family.what == "head" else heads_in(family))
+    groups = {"num_key_value_heads": int(stays.sum())} if len(family.parts) > 2 else {}
+    return {"num_attention_heads": len(cuts[reader.name].columns) // width, **groups, "head_dim": width}
+
+
+def heads_in(group: Family) -> int:
+    """Query heads of one key/value group."""
+    queries, keys = (part.places.shape[1] for part in group.parts[:2])
+    return queries // keys
+
+
+def stage_widths(subject: Subject, cuts: dict[str, Cut]) -> dict:
+    """A ResNet's: of its first convolution, and of the last of each stage."""
+    kernels = [layer for layer in subject.original.layers if layer.kind == "conv2d"]
+    rows = {layer.name: cuts[layer.name].shape(*layer.matrix_shape)[0] if layer.name in cuts else layer.shape[0] for layer in kernels}
+    stages = {layer.block: rows[layer.name] for layer in kernels if layer.block}
+    return {"embedding_size": rows[kernels[0].name], "hidden_sizes": list(stages.values())}
