@@ -14,7 +14,7 @@ def structure_grid(rows: pd.DataFrame) -> go.Figure:
     if rows.empty:
         return sentence("No heads were judged in this run.")
     blocks = rows.block.drop_duplicates().tolist()
-    figure = frame(height=130 + 30 * len(blocks)).add_traces([tiles(rows, blocks), crosses(rows[~rows.kept])])
+    figure = frame(height=190 + 32 * len(blocks)).add_traces([tiles(rows, blocks), crosses(rows[~rows.kept])])
     figure.update_xaxes(title_text=f"{rows.what.iloc[0].capitalize()} (number)", showgrid=False, dtick=max(1, (rows["index"].max() + 1) // 12))
     return figure.update_yaxes(axis_of(blocks), showgrid=False)
 
