@@ -19,6 +19,7 @@ from engine.results.tables import (
     SearchRow,
     SensitivityRow,
     StorageRow,
+    StructureRow,
     SurfaceRow,
     Tables,
     table,
@@ -72,7 +73,7 @@ def layer(name="blocks.0.mlp", shape=(3, 4), **others) -> LayerRow:
 def tables(*layers: LayerRow) -> Tables:
     """One row or two of everything, with NaN, several ranks and letters from outside ASCII."""
     return Tables(
-        layers=table(layers or (layer(), layer("conv", (8, 3, 5, 5), output_error=0.25)), LayerRow),
+        layers=table(layers or (layer(), layer("conv", (8, 3, 5, 5), output_error=0.25, original_shape=(16, 3, 5, 5))), LayerRow),
         channels=table([ChannelRow("conv", 0, -1.0, 1.0, 0.5)], ChannelRow),
         histograms=table([HistogramRow("conv", "original", -1.0, 1.0, 7)], HistogramRow),
         levels=table([LevelRow("conv", -0.5, 7)], LevelRow),
@@ -89,5 +90,6 @@ def tables(*layers: LayerRow) -> Tables:
         storage=table([StorageRow("conv", way, size, way == "bitmask") for way, size in (("dense", 288), ("bitmask", 153))], StorageRow),
         importance=table([ImportanceRow("conv", 0.1, 0.2, 3, 1)], ImportanceRow),
         masks=table([MaskRow("conv", 0, 0, 0.5)], MaskRow),
+        structures=table([StructureRow("blocks.0", "head", 0, 0.5, True), StructureRow("blocks.0", "head", 1, 0.25, False)], StructureRow),
         latency=table([LatencyRow("conv", "original", "float32 products", "1 picture", 1, 2, 3.0, 2.5, 4.0, 5)], LatencyRow),
     )

@@ -47,6 +47,7 @@ SEEING = {  # calibration data
     "sparsegpt": {"technique": "sparsegpt", "scope": "row", "storage": "csr"},
     "taylor": {"technique": "taylor", "sparsity": 0.3, "values": "float16"},
     "optimal-brain-damage": {"technique": "optimal-brain-damage"},
+    "structured": {"technique": "structured", "score": "activations"},
     "awq-salience": {"technique": "awq-salience", "group_size": 32},
 }
 ANY = STEPS | SEEING

@@ -27,7 +27,8 @@ class Structured(Shrinking):
         r" \rVert_2 \\[4pt] S^{\text{Taylor}}_j = \Bigl|\sum_i W_{ij}\, \frac{\partial L}{\partial W_{ij}}\Bigr| \end{gathered}"
     )
     fails: ClassVar[str] = (
-        "It is much coarser than removing single weights: without training afterwards, quality falls early, and small models have little to spare. "
+        "It is much coarser than removing single weights: without training afterwards, quality falls early, and small models have little to spare; "
+        "convolution networks fall first, since their batch norms still expect what went. "
         "Heads that share keys and values (grouped-query attention) cannot go one by one without leaving groups unequal."
     )
     paper: ClassVar[str] = (

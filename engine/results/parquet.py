@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import get_origin
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from engine.errors import PlainError
 from engine.results.disk import write
 from engine.results.tables import ROWS, Tables, table
 
-LATER = ("surfaces", "latency", "storage", "importance", "masks")  # tables that runs of earlier versions do not have
+LATER = ("surfaces", "latency", "storage", "importance", "masks", "structures")  # tables that runs of earlier versions do not have
 DAMAGED = (
     OSError,
     ValueError,
@@ -65,13 +66,13 @@ def unpacked(content: bytes, row: type) -> pd.DataFrame:
     strange = set(frame) - {field.name for field in fields(row)}
     if absent and (strange or any(field.default is MISSING for field in absent)):
         raise ValueError(f"columns {[field.name for field in absent]} are missing")
-    frame = frame.assign(**{field.name: field.default for field in absent})
+    frame = frame.assign(**{field.name: pd.Series([field.default] * len(frame), index=frame.index) for field in absent})
     return frame.assign(**{field.name: tuples(frame[field.name]) for field in fields(row) if get_origin(field.type) is tuple})
 
 
 def tuples(column: pd.Series) -> pd.Series:
     """Parquet knows lists; they come back as arrays."""
-    return pd.Series([tuple(array.tolist()) for array in column], index=column.index, dtype=object)
+    return pd.Series([tuple(np.asarray(array).tolist()) for array in column], index=column.index, dtype=object)
 
 
 def remove(folder: Path) -> None:

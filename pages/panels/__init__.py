@@ -29,6 +29,9 @@ from pages.panels.sparsity_per_layer import SPARSITY_PER_LAYER
 from pages.panels.spectrum import SPECTRUM
 from pages.panels.speed import SPEED
 from pages.panels.storage import STORAGE
+from pages.panels.structure_grid import STRUCTURE_GRID
+from pages.panels.structure_scores import STRUCTURE_SCORES
+from pages.panels.structures_kept import STRUCTURES_KEPT
 from pages.panels.trade_off import TRADE_OFF
 from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
 from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
@@ -64,6 +67,9 @@ __all__ = [
     "SPECTRUM",
     "SPEED",
     "STORAGE",
+    "STRUCTURES_KEPT",
+    "STRUCTURE_GRID",
+    "STRUCTURE_SCORES",
     "TRADE_OFF",
     "WAYS_TO_CHOOSE",
     "WEIGHT_HISTOGRAM",

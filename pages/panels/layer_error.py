@@ -1,5 +1,7 @@
 """How much each compressed layer changed, in the model's order."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -50,9 +52,16 @@ def diamonds(layers: pd.DataFrame) -> go.Scatter:
 def hover(layers: pd.DataFrame) -> list[str]:
     return [
         f"<b>{whole(row.name)}</b><br>error of the weights {percent(row.relative_error)}<br>error of the output {percent(row.output_error)}"
-        f"<br>{count(row.parameters)} weights, {row.bits_per_weight:.3g} bits each<br>{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}"
+        f"<br>{count(row.parameters)} weights, {row.bits_per_weight:.3g} bits each{narrowed(row)}"
+        f"<br>{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}"
         for row in layers.itertuples(index=False)
     ]
+
+
+def narrowed(row: Any) -> str:
+    """The shapes before and after, where they differ."""
+    before, after = (" × ".join(map(str, shape)) for shape in (row.original_shape, row.shape))
+    return f"<br>shape {before} → {after}" if before else ""
 
 
 def worst_in_order(layers: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:

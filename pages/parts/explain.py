@@ -9,6 +9,7 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import ModelView
 from engine.results.lessons import BitsRow, CriterionRow, GroupRow, Lesson, OutlierRow, ReachRow, RemovedRow, ReplayRow, ScaledRow
+from engine.results.tables import StructureRow
 from pages.panels import (
     ERROR_BY_BITS,
     GPTQ_REPLAY,
@@ -17,6 +18,7 @@ from pages.panels import (
     OUTLIER_COLUMNS,
     REMOVED_WEIGHTS,
     SCALED_COLUMN,
+    STRUCTURE_SCORES,
     WAYS_TO_CHOOSE,
     Panel,
 )
@@ -33,6 +35,7 @@ PICTURES: dict[type, Panel] = {
     BitsRow: ERROR_BY_BITS,
     CriterionRow: WAYS_TO_CHOOSE,
     RemovedRow: REMOVED_WEIGHTS,
+    StructureRow: STRUCTURE_SCORES,
 }
 
 

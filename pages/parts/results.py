@@ -5,7 +5,7 @@ import streamlit as st
 from engine.results.analysis import worst_layer
 from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
-from pages.panels.numbers import change, megabytes, percent, seconds
+from pages.panels.numbers import change, count, megabytes, percent, seconds
 from pages.parts.notes import show_notes
 from pages.parts.plainly import escaped, plainly
 from pages.parts.state import session
@@ -37,7 +37,10 @@ def headline(record: RunRecord, tables: Tables) -> None:
     smaller = f"{after.compression:.2f}x, from {megabytes(before.size_bytes)}"
     metric(size, "Size of the files", megabytes(after.size_bytes), smaller, meaning("size_bytes"))
     quality_metric(quality, before, after)
-    metric(bits, "Bits per weight", f"{after.bits_per_weight:.2f}", f"from {before.bits_per_weight:.2f}", meaning("bits_per_weight"))
+    if after.parameters < before.parameters and after.bits_per_weight == before.bits_per_weight:
+        metric(bits, "Weights", count(after.parameters), f"from {count(before.parameters)}", meaning("parameters"))
+    else:
+        metric(bits, "Bits per weight", f"{after.bits_per_weight:.2f}", f"from {before.bits_per_weight:.2f}", meaning("bits_per_weight"))
     layer = worst_layer(tables.layers)
     row = tables.layers[tables.layers.name == layer]
     error = row.output_error.fillna(row.relative_error).iloc[0] if layer else float("nan")

@@ -36,7 +36,7 @@ def technique_page(title: str, family: str, key: str) -> None:
     st.divider()
     how_it_works(how)
     on_real_weights(view, step, recipe, key)
-    if family == "pruning":
+    if "sparsity" in step:
         st.divider()
         overlap(view, step, recipe, key)
     st.divider()

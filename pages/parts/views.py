@@ -24,6 +24,9 @@ from pages.panels import (
     SPARSITY_PER_LAYER,
     SPEED,
     STORAGE,
+    STRUCTURE_GRID,
+    STRUCTURE_SCORES,
+    STRUCTURES_KEPT,
     WEIGHT_HISTOGRAM,
 )
 from pages.parts.plainly import escaped
@@ -42,6 +45,7 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Importance": importance_view,
         "Mask": mask_view,
         "Storage": storage_view,
+        "Taken out": structures_view,
         "Sensitivity": sensitivity_view,
         "Salience": salience_view,
         "Bits": bits_view,
@@ -57,9 +61,12 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
     there = {
         "Levels": not tables.levels.empty,
         **dict.fromkeys(("Sparsity", "Importance", "Mask", "Storage"), not tables.storage.empty),
+        "Taken out": not tables.structures.empty,
+        "Weights": not tables.histograms.empty,
+        "Channels": not tables.channels.empty,
         "Sensitivity": not tables.sensitivity.empty,
         "Salience": not tables.salience.empty,
-        "Bits": bool(record.recipe.steps),
+        "Bits": bool(record.recipe.steps) and tables.structures.empty,
         "Inputs": not tables.inputs.empty,
         "Alpha search": bool(tables.searches.layer.duplicated().any()),
         "Outliers": not tables.surfaces.empty,
@@ -128,6 +135,20 @@ def mask_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def storage_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(STORAGE, tables.storage, f"{key}-storage")
+
+
+def structures_view(record: RunRecord, tables: Tables, key: str) -> None:
+    """Blocks and heads all at once; neurons and channels of one block at a time."""
+    rows = tables.structures
+    match rows.what.iloc[0]:
+        case "block":
+            show(STRUCTURE_SCORES, rows, f"{key}-structures")
+        case "head" | "key/value group":
+            show(STRUCTURE_GRID, rows, f"{key}-structures")
+        case what:
+            block = st.selectbox(f"{what.capitalize()}s of", rows.block.unique().tolist(), key=f"{key}-structures-of")
+            show(STRUCTURE_SCORES, rows[rows.block == block], f"{key}-structures")
+            show(STRUCTURES_KEPT, rows, f"{key}-kept")
 
 
 def sensitivity_view(record: RunRecord, tables: Tables, key: str) -> None:

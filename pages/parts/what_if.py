@@ -1,5 +1,6 @@
 """A live look at one layer: what would this setting do to it? Answered by a worker, apart from the queue of runs."""
 
+from math import prod
 from typing import Any
 
 import streamlit as st
@@ -51,7 +52,9 @@ def data_of(recipe: Recipe | None) -> dict:
 def numbers(answer: WhatIf) -> None:
     error, second, bits = st.columns(3)
     error.metric("Relative error", percent(answer.row.relative_error), help=meaning("relative_error"))
-    if answer.row.output_error == answer.row.output_error:  # not NaN: a technique that looks at data
+    if answer.row.original_shape:  # whole rows and columns go
+        second.metric("Weights left", percent(answer.row.parameters / prod(answer.row.original_shape)), help=meaning("kept"))
+    elif answer.row.output_error == answer.row.output_error:  # not NaN: a technique that looks at data
         second.metric("Output error", percent(answer.row.output_error), help=meaning("output_error"))
     else:
         second.metric("Signal to noise", f"{answer.row.sqnr_db:.1f} dB", help=meaning("sqnr_db"))

@@ -256,8 +256,10 @@ def ready_layers(opened: Opened, names: Iterable[str] = ()) -> dict[str, nn.Modu
 
 
 def with_weight(module: Unpacking, dtype: torch.dtype, made: dict[int, Dense] | None = None) -> Unpacking:
-    """A layer that shares all but its weight with ``module``. What its inputs were rounded to is gone with the stored weight."""
+    """``module`` with its weight and bias ready in that precision. What its inputs were rounded to is gone with the stored weight."""
     other, made = copy.copy(module), {} if made is None else made
+    # the copy would share the table that the bias stands in
+    other._parameters = {name: None if value is None else nn.Parameter(value.to(dtype), False) for name, value in module._parameters.items()}
     key = id(module.stored)
     if key not in made:
         made[key] = Dense(module.stored.shape, module.stored.dense(dtype))

@@ -21,7 +21,7 @@ from engine.errors import PlainError
 from engine.results import index, parquet
 from engine.results.owner import alive
 from engine.results.store import Store, home, owner
-from engine.results.tables import ROWS, LevelRow, SurfaceRow, Tables
+from engine.results.tables import ROWS, LayerRow, LevelRow, SurfaceRow, Tables
 from tests.runs import done, layer, record, tables
 
 ROOT = Path(__file__).parents[3]
@@ -613,6 +613,9 @@ def test_a_run_of_an_earlier_version_lacks_what_came_later_and_is_read_all_the_s
         (folder / f"{name}.parquet").unlink()
     levels = parquet.unpacked((folder / "levels.parquet").read_bytes(), LevelRow).drop(columns="weights")
     (folder / "levels.parquet").write_bytes(parquet.packed(levels))
+    layers = parquet.unpacked((folder / "layers.parquet").read_bytes(), LayerRow).drop(columns="original_shape")
+    (folder / "layers.parquet").write_bytes(parquet.packed(layers))
     read = finished.tables("run-0001")
+    assert (read.layers.original_shape.map(len) == 0).all() and len(read.layers) == len(layers)
     assert read.latency.empty and list(read.surfaces) == [field.name for field in fields(SurfaceRow)]
     assert read.levels.weights.isna().all() and len(read.levels) == len(levels)

@@ -149,3 +149,15 @@ def test_the_largest_batch_is_kept_with_what_else_was_given():
             model(input_ids=torch.zeros(count, 4), use_cache=False)
     model(input_ids=torch.zeros(9, 4), use_cache=False)
     assert len(inputs["input_ids"]) == 3 and inputs["use_cache"] is False
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
+def test_a_model_that_got_smaller_is_timed_as_it_is(architecture, folders, tmp_path, no_hurry):
+    rows = rows_of(architecture, folders, tmp_path, {"technique": "structured"})
+    after = rows[rows.version == "compressed"]
+    assert (after.kernel == "float32 products").all() and (after.difference < 1e-5).all() and "whole model" in set(after["what"])
+
+
+def test_a_model_of_fewer_blocks_is_timed_as_a_whole(folders, tmp_path, no_hurry):
+    rows = rows_of("gpt2", folders, tmp_path, {"technique": "blocks"})
+    assert set(rows["what"]) == {"whole model"} and set(rows.version) == {"original", "compressed"} and set(rows.kernel) == {"float32 products"}

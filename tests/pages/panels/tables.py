@@ -33,6 +33,7 @@ from engine.results.tables import (
     SensitivityRow,
     SpectrumRow,
     StorageRow,
+    StructureRow,
     SurfaceRow,
     table,
 )
@@ -267,6 +268,21 @@ def importance(bins: int = 12) -> pd.DataFrame:
 
 def tiles(side: int = 6) -> pd.DataFrame:
     return table([MaskRow(LAYER, 8 * i, 8 * j, (i + j) / (2 * side)) for i in range(side) for j in range(side)], MaskRow)
+
+
+def structures(what: str = "neuron", number: int = 60, blocks: int = 3) -> pd.DataFrame:
+    """Scores rise with the number; the lower third of the first block goes, and a sixth of each other."""
+    rows = [
+        StructureRow(f"model.layers.{block}", what, index, 0.1 + index / number, index >= number // (3 if block == 0 else 6))
+        for block in range(blocks)
+        for index in range(number)
+    ]
+    return table(rows, StructureRow)
+
+
+def influences() -> pd.DataFrame:
+    """Of four blocks, the second least."""
+    return table([StructureRow(f"model.layers.{i}", "block", i, score, i != 1) for i, score in enumerate((1.0, 0.1, 0.15, 0.2))], StructureRow)
 
 
 def overlap() -> pd.DataFrame:
