@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Family = Literal["quantization", "pruning", "low-rank", "training"]
 # of calibration data: nothing, the model's answers, how far each layer's inputs reach, how they go together, the slopes of the loss
 Needs = Literal["nothing", "answers", "range", "gram", "gradients"]
+LayerKind = Literal["linear", "conv1d", "conv2d", "embedding"]
 
 
 class Frozen(BaseModel):
@@ -25,7 +26,8 @@ class Technique(Frozen):
     fails: ClassVar[str]  # when not to use it
     paper: ClassVar[str]  # title and link, Markdown
     after: ClassVar[tuple[Family, ...]] = ()  # families of which a step may come before this one
-    needs: ClassVar[Needs] = "nothing"
+    treats: ClassVar[tuple[LayerKind, ...]] = ("linear", "conv1d", "conv2d", "embedding")  # kinds of layers; others stay as they are
+    needs: ClassVar[Needs] = "nothing"  # a property where the options decide
     size_depends_on_data: ClassVar[bool] = False  # whether a forecast of its size is only a lower bound
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
     in_step: ClassVar[bool] = False  # whether a layer sees what those before it in its block make of the data once they are compressed

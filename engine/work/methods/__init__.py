@@ -1,5 +1,6 @@
 """How each technique is done, one method per file. Importing this package registers them all with the stages."""
 
+from engine.work.methods.lowrank import svd
 from engine.work.methods.pruning import portrait as _portrait  # noqa: F401, registers it
 from engine.work.methods.pruning import sparsegpt, unstructured
 from engine.work.methods.quantization import (
@@ -20,6 +21,6 @@ from engine.work.methods.stages import blueprint, compress, plan, portrait, pred
 
 __all__ = [
     "activations", "awq", "bitsandbytes", "blueprint", "codebook", "compress", "floats", "gptq", "hqq", "llm_int8", "mixed", "plan",
-    "portrait", "predicted_bytes", "round_to_nearest", "salience", "scales_for", "sparsegpt", "tables",
+    "portrait", "predicted_bytes", "round_to_nearest", "salience", "scales_for", "sparsegpt", "svd", "tables",
     "unstructured",
 ]  # fmt: skip
