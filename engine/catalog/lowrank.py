@@ -50,8 +50,8 @@ class Whitened(LowRank):
         when={"whitening": ["asvd"]},
     )  # fmt: skip
     damping: float = option(
-        1e-5, "Added to the diagonal of the inputs' Gram matrix, as a share of its mean; raised by itself where that is not enough.",
-        title="Damping", advanced=True, ge=1e-7, le=1, stops=(1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1), when={"whitening": ["svd-llm"]},
+        0.01, "Added to the diagonal of the inputs' Gram matrix, as a share of its mean; raised by itself where that is not enough.",
+        title="Damping", advanced=True, ge=1e-6, le=1, stops=(1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1), when={"whitening": ["svd-llm"]},
     )  # fmt: skip
 
     @property
@@ -64,19 +64,19 @@ class SVD(Whitened):
     kind: ClassVar[str] = "Matrices"
     summary: ClassVar[str] = "Write a weight as two narrow matrices: the strongest directions stay, the others go."
     idea: ClassVar[str] = (
-        "A weight of m x n is a sum of directions, each with a strength (**singular value**). Keep the r strongest, and the layer becomes two smaller "
-        "ones, n to r to m, with r (m + n) parameters. That is fewer only below the **break-even rank** mn / (m + n). No matrix of rank r is "
-        "nearer to the weight, but near to the weight is not near to the layer's output: multiplied by what its inputs look like before (**whitening**), "
-        "the same sum shows which directions the data uses. A **global** budget lets every layer give up the directions that cost it least: each "
-        "layer's energy counts as a share of its own, and a parameter goes where it buys most."
+        "A weight of m x n is a sum of directions, each with a strength (**singular value**). Keep the r strongest, and the layer becomes two "
+        "smaller ones, n to r to m, with r (m + n) parameters: fewer only below the **break-even rank** mn / (m + n). No matrix of rank r is nearer "
+        "to the weight, but near to the weight is not near to the layer's output. Multiplied by what its inputs look like (**whitening**), the same "
+        "sum shows which directions the data uses. With one **global** budget each layer gives up the directions that cost it least: its energy "
+        "counts as a share of its own, and the next parameter goes where it adds most."
     )
     formula: ClassVar[str] = (
         r"\begin{gathered} W S = U \Sigma V^\top, \qquad S S^\top = \tfrac1N X^\top X \\[4pt]"
         r" \hat W = \left(U_r \Sigma_r^{1/2}\right) \left(\Sigma_r^{1/2} V_r^\top S^{-1}\right) \end{gathered}"
     )
     fails: ClassVar[str] = (
-        "Without whitening, language models collapse early: their weights have no weak directions to speak of. With it, 20 % removed is cheap and 60 % "
-        "is not without training afterwards. Small square matrices have the lowest break-even: half their size."
+        "Without whitening, large language models collapse early: their weights have few weak directions. With it, removing 20 % is cheap, and "
+        "removing 60 % is not without training afterwards. Square matrices have the lowest break-even: half their size."
     )
     paper: ClassVar[str] = (
         "[Wang et al. 2024, SVD-LLM (arXiv:2403.07378)](https://arxiv.org/abs/2403.07378), "
@@ -85,7 +85,9 @@ class SVD(Whitened):
     )
 
     technique: Literal["svd"] = "svd"
-    by: Literal["kept", "energy", "rank"] = option("kept", "What you give; the rank of each layer follows from it.", title="Ranks follow from", words=BY)
+    by: Literal["kept", "energy", "rank"] = option(
+        "kept", "What you give; the rank of each layer follows from it.", title="Ranks follow from", words=BY
+    )
     kept: float = option(**KEPT)
     energy: float = option(**ENERGY)
     rank: int = option(
@@ -130,8 +132,9 @@ class Tucker(Kernels):
     kind: ClassVar[str] = "Convolutions"
     summary: ClassVar[str] = "Write a convolution as three: fewer channels in, a small kernel, the channels out again."
     idea: ClassVar[str] = (
-        "A kernel has four axes: outputs, inputs, height and width. Tucker-2 finds the strongest directions of the first two and keeps the last two. "
-        "What runs is a 1 x 1 convolution that mixes the inputs into a few, the small core kernel on those, and a 1 x 1 convolution back to all outputs."
+        "A kernel has four axes: outputs, inputs, height and width. Tucker-2 finds the strongest directions of the first two and keeps the last "
+        "two. What runs is a 1 x 1 convolution that mixes the inputs into a few, the small core kernel on those, and a 1 x 1 convolution to all "
+        "outputs. Both ranks are found in turns, each for the other (higher-order orthogonal iteration)."
     )
     formula: ClassVar[str] = (
         r"\begin{gathered} \hat W_{oihw} = \sum_{p=1}^{r_o} \sum_{q=1}^{r_i} A_{op}\; G_{pqhw}\; B_{iq} \\[4pt]"
@@ -141,7 +144,9 @@ class Tucker(Kernels):
         "1 x 1 kernels are matrices already, so they stay as they are here: use SVD. Three layers need three passes over memory, so a small "
         "convolution may run no faster. Without training afterwards, accuracy falls early."
     )
-    paper: ClassVar[str] = "[Kim et al. 2015, Compression of Deep CNNs for Fast and Low Power Mobile Applications (arXiv:1511.06530)](https://arxiv.org/abs/1511.06530)"
+    paper: ClassVar[str] = (
+        "[Kim et al. 2015, Compression of Deep CNNs for Fast and Low Power Mobile Applications (arXiv:1511.06530)](https://arxiv.org/abs/1511.06530)"
+    )
 
     technique: Literal["tucker"] = "tucker"
     by: Literal["kept", "energy", "rank"] = option("kept", "What you give; both ranks follow from it.", title="Ranks follow from", words=BY)
@@ -168,9 +173,9 @@ class CP(Kernels):
     kind: ClassVar[str] = "Convolutions"
     summary: ClassVar[str] = "Write a convolution as four thin ones: mix, down, across, mix."
     idea: ClassVar[str] = (
-        "The kernel becomes a sum of R terms, each a product of four vectors: one along outputs, inputs, height and width (**CP**, canonical polyadic). "
-        "What runs is a 1 x 1 convolution to R channels, one column of weights for each channel down, one row across (both depthwise), and a 1 x 1 "
-        "convolution to the outputs. There is no formula for the best sum: it is found by solving for one axis after the other, again and again."
+        "The kernel becomes a sum of R terms, each a product of four vectors: along outputs, inputs, height and width (**CP**, canonical polyadic). "
+        "What runs is a 1 x 1 convolution to R channels, for each channel a column of weights and then a row of them (depthwise), and a 1 x 1 "
+        "convolution to the outputs. No formula gives the best sum: one axis is solved for after the other, again and again."
     )
     formula: ClassVar[str] = (
         r"\begin{gathered} \hat W_{oihw} = \sum_{k=1}^{R} A_{ok}\, B_{ik}\, C_{hk}\, D_{wk} \\[4pt] R\,(o + i + h + w) \;<\; o\,i\,hw \end{gathered}"
@@ -179,7 +184,9 @@ class CP(Kernels):
         "Terms can grow large and cancel each other, which makes large ranks unstable and training afterwards hard: Tucker-2 is the calmer choice. "
         "Depthwise layers are light in arithmetic and heavy on memory."
     )
-    paper: ClassVar[str] = "[Lebedev et al. 2014, Speeding-up CNNs Using Fine-tuned CP-Decomposition (arXiv:1412.6553)](https://arxiv.org/abs/1412.6553)"
+    paper: ClassVar[str] = (
+        "[Lebedev et al. 2014, Speeding-up CNNs Using Fine-tuned CP-Decomposition (arXiv:1412.6553)](https://arxiv.org/abs/1412.6553)"
+    )
 
     technique: Literal["cp"] = "cp"
     by: Literal["kept", "rank"] = option("kept", "What you give; the number of terms follows from it.", title="Terms follow from",

@@ -14,7 +14,7 @@ from engine.errors import PlainError
 from engine.results.disk import write
 from engine.results.tables import ROWS, Tables, table
 
-LATER = ("surfaces", "latency", "storage", "importance", "masks")  # tables that runs of earlier versions do not have
+LATER = ("surfaces", "latency", "storage", "importance", "masks", "ranks", "singular")  # tables that runs of earlier versions do not have
 DAMAGED = (
     OSError,
     ValueError,

@@ -85,6 +85,8 @@ def damped_root(seen: Seen, wanted: float) -> torch.Tensor:
 
 def say(seen: Seen, wanted: float, used: float) -> None:
     if seen.count < seen.width:
-        seen.warnings.append(f"{seen.count:,} input vectors cannot span {seen.width:,} inputs, so damping ({used:g}) stands for the rest; give more data")
+        seen.warnings.append(
+            f"{seen.count:,} input vectors cannot span {seen.width:,} inputs, so damping ({used:g}) stands for the rest; give more data"
+        )
     elif used > wanted:
         seen.warnings.append(f"the inputs' Gram matrix could not be factorized with damping {wanted:g}; {used:g} was used")
