@@ -8,13 +8,14 @@ from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import ModelView
-from engine.results.lessons import BitsRow, CriterionRow, GroupRow, Lesson, OutlierRow, ReachRow, RemovedRow, ReplayRow, ScaledRow
+from engine.results.lessons import BitsRow, CriterionRow, GroupRow, Lesson, OutlierRow, ReachRow, RemovedRow, ReplayRow, ScaledRow, TileRow
 from pages.panels import (
     ERROR_BY_BITS,
     GPTQ_REPLAY,
     INPUT_REACH,
     ONE_GROUP,
     OUTLIER_COLUMNS,
+    RECONSTRUCTION,
     REMOVED_WEIGHTS,
     SCALED_COLUMN,
     WAYS_TO_CHOOSE,
@@ -33,6 +34,7 @@ PICTURES: dict[type, Panel] = {
     BitsRow: ERROR_BY_BITS,
     CriterionRow: WAYS_TO_CHOOSE,
     RemovedRow: REMOVED_WEIGHTS,
+    TileRow: RECONSTRUCTION,
 }
 
 

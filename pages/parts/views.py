@@ -13,13 +13,16 @@ from pages.panels import (
     ALPHA_SEARCH,
     BITS_PER_LAYER,
     CHANNEL_ERROR,
+    CUMULATIVE_ENERGY,
     IMPORTANCE,
     LAYER_ERROR,
     LEVELS,
     MASK,
+    RANK_PER_LAYER,
     SALIENCE,
     SALIENT_CHANNELS,
     SENSITIVITY,
+    SINGULAR_VALUES,
     SIZE_LEDGER,
     SPARSITY_PER_LAYER,
     SPEED,
@@ -42,6 +45,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Importance": importance_view,
         "Mask": mask_view,
         "Storage": storage_view,
+        "Ranks": ranks_view,
+        "Spectrum": spectrum_view,
         "Sensitivity": sensitivity_view,
         "Salience": salience_view,
         "Bits": bits_view,
@@ -57,6 +62,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
     there = {
         "Levels": not tables.levels.empty,
         **dict.fromkeys(("Sparsity", "Importance", "Mask", "Storage"), not tables.storage.empty),
+        "Ranks": not tables.ranks.empty,
+        "Spectrum": not tables.singular.empty,
         "Sensitivity": not tables.sensitivity.empty,
         "Salience": not tables.salience.empty,
         "Bits": bool(record.recipe.steps),
@@ -128,6 +135,17 @@ def mask_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def storage_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(STORAGE, tables.storage, f"{key}-storage")
+
+
+def ranks_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(RANK_PER_LAYER, tables.ranks, f"{key}-ranks")
+
+
+def spectrum_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    mine = tables.singular[tables.singular.layer == layer]
+    show(SINGULAR_VALUES, mine, f"{key}-singular")
+    show(CUMULATIVE_ENERGY, mine, f"{key}-energy")
 
 
 def sensitivity_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from engine.work.stored.lowrank import saves
 
-ROUNDS = 30  # of halving the interval in which the budget for an energy lies
+ROUNDS = 20  # of halving the interval in which the budget for an energy lies
 
 
 def rank_of_share(shape: tuple[int, int], kept: float) -> int:
@@ -72,6 +72,7 @@ class Layered:
         turned = (next_gain <= jump).nonzero()
         return int(turned[0]) + 1 if len(turned) else self.most
 
+    @cached_property
     def steps(self) -> list[tuple[float, int, int]]:
         """(gain for each parameter, parameters, rank reached), best first: one direction after the other, then all at once."""
         ones = [(gain / self.step, self.step, rank) for rank, gain in enumerate(self.energy[: self.turning].diff().tolist(), 2)]
@@ -87,7 +88,7 @@ def shared_out(layers: dict[str, Layered], kept: float) -> dict[str, int]:
     """
     ranks = {name: 1 if layer.holds(1) else min(layer.shape) for name, layer in layers.items()}
     left = kept * sum(layer.whole for layer in layers.values()) - sum(layer.cost(ranks[name]) for name, layer in layers.items())
-    steps = sorted(((*step, name) for name, layer in layers.items() if layer.holds(1) for step in layer.steps()), key=lambda step: -step[0])
+    steps = sorted(((*step, name) for name, layer in layers.items() if layer.holds(1) for step in layer.steps), key=lambda step: -step[0])
     for _, cost, rank, name in steps:
         if cost > left:
             break
