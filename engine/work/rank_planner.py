@@ -95,5 +95,5 @@ def planned_row(how: SVD, layer: Layer, layered: Layered, rank: int, at: Opened)
     itemsize = layer.itemsize if how.factors == "model" else getattr(torch, how.factors).itemsize
     size = held if whole else rank * layered.step * itemsize
     lost = 0.0 if whole else max(0.0, 1 - layered.energy[rank - 1].item()) ** 0.5
-    even = layered.whole / layered.step
-    return PlannedRow(layer.name, rank, min(layered.shape), even, whole, held, size, lost)
+    full, even = min(layered.shape), layered.whole / layered.step
+    return PlannedRow(layer.name, full if whole else rank, full, even, whole, held, size, lost)
