@@ -17,7 +17,7 @@ from engine.work.methods.lowrank.ranks import Layered, rank_of_share
 from engine.work.methods.lowrank.svd import layered_by, ranks_of, refuse_beyond_full, why_whole
 from engine.work.models import resolve
 from engine.work.opened import Opened
-from engine.work.quiet import ready
+from engine.work.quiet import one_thread, ready
 from engine.work.tasks import calibration_batches
 from engine.work.trial import Trial
 
@@ -51,7 +51,8 @@ def spectra_at_hand(key: tuple, at: Opened, asked: Recipe, layers: list[Layer]) 
     mine = (*key, how.whitening, how.alpha, how.damping, asked.calibration, asked.task, asked.layers)
     if mine not in _spectra:
         refuse_large(layers)
-        _spectra[mine] = layered_by(how, layers, trial_on(asked, at))
+        with one_thread():
+            _spectra[mine] = layered_by(how, layers, trial_on(asked, at))
         while len(_spectra) > SPECTRA_AT_HAND:
             _spectra.popitem(last=False)
     _spectra.move_to_end(mine)

@@ -12,6 +12,7 @@ from engine.work.layers import Layer, blocks_of
 from engine.work.methods.lowrank.ranks import Layered, rank_of_energy, rank_of_share, shared_out, shared_out_by_energy
 from engine.work.methods.lowrank.whitening import Whitening, whitening
 from engine.work.methods.stages import blueprint, compress, plan, sketch
+from engine.work.quiet import threads_for
 from engine.work.stored.lowrank import LowRank, Whole, break_even, saves
 from engine.work.stored.weights import Dense, Stored
 from engine.work.trial import Trial
@@ -87,7 +88,9 @@ def streamed_spectra(how: Whitened, layers: list[Layer], trial: Trial) -> dict[s
 
 
 def singular_values(white: Whitening, weight: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.svdvals(white.applied(weight))
+    matrix = white.applied(weight)
+    with threads_for(matrix.shape):
+        return torch.linalg.svdvals(matrix)
 
 
 # --- one layer -----------------------------------------------------------------------------------------------------------
@@ -160,7 +163,8 @@ def directions(matrix: torch.Tensor, rank: int, how: SVD) -> Directions:
 
 
 def exact(matrix: torch.Tensor) -> Directions:
-    return Directions(*torch.linalg.svd(matrix, full_matrices=False))
+    with threads_for(matrix.shape):
+        return Directions(*torch.linalg.svd(matrix, full_matrices=False))
 
 
 def randomized(matrix: torch.Tensor, rank: int, iterations: int) -> Directions:

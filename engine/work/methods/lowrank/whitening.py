@@ -7,6 +7,7 @@ import torch
 from engine.catalog.lowrank import Whitened
 from engine.work.calibration import Seen
 from engine.work.calibration.gradients import Slopes
+from engine.work.quiet import threads_for
 
 LEAST = 1e-4  # of the mean: what an input or row that was never heard of counts
 
@@ -72,11 +73,12 @@ def root_of(seen: Seen, damping: float) -> torch.Tensor:
 
 
 def damped_root(seen: Seen, wanted: float) -> torch.Tensor:
-    gram = seen.gram.double() / max(1, seen.count)
+    gram = seen.gram.double() / max(1, seen.count)  # in double precision: what is small in it decides which directions are free
     mean = gram.diagonal().mean().clamp_min(1e-30)
     damping = wanted
     while True:
-        lower, failed = torch.linalg.cholesky_ex(gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+        with threads_for(gram.shape):
+            lower, failed = torch.linalg.cholesky_ex(gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
         if not failed and lower.isfinite().all():
             say(seen, wanted, damping)
             return lower.float()
