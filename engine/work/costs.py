@@ -44,7 +44,7 @@ BASE = psutil.Process().memory_info().rss  # of a process that has imported ever
 SCRATCH = 60e6  # bytes that libraries take while they compute: thread pools, oneDNN's and the allocator's own
 GPU_PACE = 2e13  # products a second of a GPU in a model, which the CPU's probes say nothing about
 SLOPES = 3.0  # passes that one with slopes takes
-SVD_PRODUCTS = 120.0  # times rows x columns x the smaller of both
+SVD_PRODUCTS = 40.0  # times rows x columns x the smaller of both
 CORRECTION = 4.0  # at most, by what a past run took
 
 

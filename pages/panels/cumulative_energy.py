@@ -14,7 +14,7 @@ def cumulative_energy(singular: pd.DataFrame) -> go.Figure:
     if singular.empty:
         return sentence("This technique cuts no singular values.")
     figure = frame(height=380).add_traces([line(rows, version, rows.cumulative_energy) for version, rows in by_version(singular)])
-    mark_cut(figure, singular)
+    mark_cut(figure, singular, "bottom")
     figure.update_xaxes(title_text="Directions kept (rank)", rangemode="tozero")
     return figure.update_yaxes(title_text="Energy so far (%)", tickformat=".0%", range=[0, 1.03])
 

@@ -42,10 +42,11 @@ def cut_of(singular: pd.DataFrame) -> int:
     return int(singular["index"][singular.kept].max()) if singular.kept.any() else 0
 
 
-def mark_cut(figure: go.Figure, singular: pd.DataFrame) -> None:
+def mark_cut(figure: go.Figure, singular: pd.DataFrame, side: str = "top") -> None:
+    """A line at the cut, named at the end of it where no curve runs."""
     cut, last = cut_of(singular), singular["index"].max()
     edge = {"line_color": HIGHLIGHT, "line_dash": "dash", "annotation_text": f"rank {cut}", "annotation_font_color": HIGHLIGHT}
-    figure.add_vline(x=cut + 0.5, annotation_position="top left" if cut > last / 2 else "top right", **edge)
+    figure.add_vline(x=cut + 0.5, annotation_position=f"{side} {'left' if cut > last / 2 else 'right'}", **edge)
 
 
 def description(singular: pd.DataFrame) -> str:
