@@ -276,6 +276,15 @@ def test_full_ranks_of_a_convolution_change_nothing(how):
     assert isinstance(stored, Whole) and torch.equal(stored.dense(), weight) and stored.note()
 
 
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([(3, 3), (7, 7), (1, 5)]), st.floats(0.05, 0.99))
+def test_a_chain_has_at_most_the_share_of_parameters_that_is_to_be_kept(out, in_, area, kept):
+    layer = Layer("conv", "conv2d", (out, in_, *area), 4, "")
+    for how in (Tucker(kept=kept), CP(kept=kept)):
+        planned = blueprint(placed(how, layer), layer.matrix_shape)
+        least = out + in_ + (area[0] * area[1] if isinstance(how, Tucker) else sum(area))  # of one direction or term
+        assert isinstance(planned, Whole) or planned.nparameters <= max(kept * layer.parameters, least)
+
+
 def test_more_terms_than_any_kernel_needs():
     assert full_cp_rank(20, (12, 3, 3)) == 12 * 9 and full_cp_rank(2, (3, 5, 5)) == 2 * 3 * 5
 

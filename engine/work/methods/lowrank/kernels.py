@@ -130,15 +130,24 @@ def tucker_parameters(out: int, kernel: Kernel, ranks: tuple[int, int]) -> int:
 
 
 def tucker_ranks(how: PlacedTucker, out: int, kernel: Kernel, weight: torch.Tensor | None) -> tuple[int, int]:
-    """Along outputs and inputs. By kept parameters both are the same share of their axis."""
+    """Along outputs and inputs. By kept parameters both are about the same share of their axis, and together no more than was asked for."""
     in_, area = kernel[0], kernel[1] * kernel[2]
     if how.by == "rank":
         return min(out, how.rank_out), min(in_, how.rank_in)
     if how.by == "energy":
         return energy_ranks(weight.view(-1, *kernel), how.energy) if weight is not None else (out, in_)
+    return share_ranks(out, in_, area, how.kept)
+
+
+def share_ranks(out: int, in_: int, area: int, kept: float) -> tuple[int, int]:
+    """As many inputs as their share of the axis, then as many outputs as still fit; where not even one does, fewer inputs."""
     squares, all_of = out**2 + in_**2, out * in_ * area
-    share = (-squares + (squares**2 + 4 * all_of * how.kept * all_of) ** 0.5) / (2 * all_of)  # of all_of a^2 + squares a = kept all_of
-    return max(1, min(out, int(share * out))), max(1, min(in_, int(share * in_)))
+    share = (-squares + (squares**2 + 4 * all_of * kept * all_of) ** 0.5) / (2 * all_of)  # of all_of a^2 + squares a = kept all_of
+    rank_in = max(1, min(in_, int(share * in_)))
+    rank_out = int((kept * all_of - rank_in * in_) / (out + rank_in * area))
+    if rank_out < 1:
+        return 1, max(1, min(in_, int((kept * all_of - out) / (in_ + area))))
+    return min(out, rank_out), rank_in
 
 
 def energy_ranks(kernel: torch.Tensor, energy: float) -> tuple[int, int]:
