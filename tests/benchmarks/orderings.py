@@ -68,7 +68,7 @@ def pruning(tokens: int) -> Iterator[Measurement]:
 
 
 def low_rank(tokens: int) -> Iterator[Measurement]:
-    for kept in (0.8, 0.6, 0.4):
+    for kept in (0.8, 0.4):
         for what, step in LOW_RANK.items():
             perplexity = outcome_of({"technique": "svd", "kept": kept} | step, tokens).summary.result.perplexity
             target = "far below SVD's" if what.startswith("SVD-LLM") else ""
