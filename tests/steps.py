@@ -31,6 +31,11 @@ STEPS = {
     "binary": {"technique": "ternary", "values": "binary", "granularity": "group"},
     "magnitude": {"technique": "magnitude"},
     "magnitude-2:4": {"technique": "magnitude", "pattern": "2:4", "storage": "n-of-m"},
+    "svd": {"technique": "svd", "whitening": "none", "kept": 0.5},
+    "svd-energy": {"technique": "svd", "whitening": "none", "by": "energy", "energy": 0.6, "scope": "global", "factors": "bfloat16"},
+    "svd-rank": {"technique": "svd", "whitening": "none", "by": "rank", "rank": 3, "solver": "randomized"},
+    "loftq": {"technique": "low-rank-correction", "whitening": "none", "rank": 2, "turns": 3},
+    "low-rank-first": {"technique": "low-rank-correction", "whitening": "none", "rank": 2, "order": "low-rank-first"},
     "random-csr": {"technique": "random", "sparsity": 0.9, "scope": "global"},
 }
 SEEING = {  # calibration data
@@ -48,6 +53,18 @@ SEEING = {  # calibration data
     "taylor": {"technique": "taylor", "sparsity": 0.3, "values": "float16"},
     "optimal-brain-damage": {"technique": "optimal-brain-damage"},
     "structured": {"technique": "structured", "score": "activations"},
+    "svd-llm": {"technique": "svd", "kept": 0.4},
+    "svd-llm-global": {"technique": "svd", "kept": 0.5, "scope": "global", "factors": "float16"},
+    "asvd": {"technique": "svd", "kept": 0.5, "whitening": "asvd", "scope": "global"},
+    "fwsvd": {"technique": "svd", "by": "energy", "energy": 0.6, "whitening": "fisher"},
+    "eora": {"technique": "low-rank-correction", "rank": 2},
     "awq-salience": {"technique": "awq-salience", "group_size": 32},
+}
+CONVOLUTIONAL = {  # for models with convolutions
+    "tucker": {"technique": "tucker"},
+    "tucker-energy": {"technique": "tucker", "by": "energy", "energy": 0.5, "factors": "float16"},
+    "tucker-rank": {"technique": "tucker", "by": "rank", "rank_out": 4, "rank_in": 3},
+    "cp": {"technique": "cp", "kept": 0.4},
+    "cp-rank": {"technique": "cp", "by": "rank", "rank": 5},
 }
 ANY = STEPS | SEEING

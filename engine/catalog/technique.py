@@ -10,6 +10,7 @@ Made = Literal["dense", "fewer", "zeros", "factors", "codes"]
 # of calibration data: nothing, the model's answers, what flows from block to block, how far each layer's inputs reach, how they go together,
 # the slopes of the loss
 Needs = Literal["nothing", "answers", "states", "range", "gram", "gradients"]
+LayerKind = Literal["linear", "conv1d", "conv2d", "embedding"]
 
 
 class Frozen(BaseModel):
@@ -29,7 +30,8 @@ class Technique(Frozen):
     paper: ClassVar[str]  # title and link, Markdown
     takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros")  # what a layer may be made of before it
     leaves: ClassVar[Made] = "codes"  # and is made of after it
-    needs: ClassVar[Needs] = "nothing"
+    treats: ClassVar[tuple[LayerKind, ...]] = ("linear", "conv1d", "conv2d", "embedding")  # kinds of layers; others stay as they are
+    needs: ClassVar[Needs] = "nothing"  # a property where the options decide
     size_depends_on_data: ClassVar[bool] = False  # whether a forecast of its size is only a lower bound
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
     in_step: ClassVar[bool] = False  # whether a layer sees what those before it in its block make of the data once they are compressed

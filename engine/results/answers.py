@@ -53,6 +53,32 @@ class Ranges:
 
 
 @dataclass(frozen=True)
+class PlannedRow:
+    """One layer under a budget of ranks."""
+
+    layer: str
+    rank: int
+    full_rank: int
+    break_even: float  # rank at which factors take as many parameters as the weight
+    whole: bool  # kept as it is
+    original_bytes: int
+    size_bytes: int
+    predicted_error: (
+        float  # of the layer's output on a few calibration inputs where errors are weighed by how inputs go together; else of the weights
+    )
+
+
+@dataclass(frozen=True)
+class PlannedRanks:
+    """Every layer that data can be seen of."""
+
+    ranks: pd.DataFrame  # PlannedRow
+    parameters: int  # of these layers
+    kept_parameters: int
+    milliseconds: float  # spent computing
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a run would give and cost, before it is run."""
 

@@ -49,6 +49,22 @@ GLOSSARY: dict[str, Term] = {
         "Cumulative energy", "share", "The share of a weight matrix's squared size that its largest singular values hold together.",
         r"\frac{\sum_{i \le r} \sigma_i^2}{\sum_i \sigma_i^2}",
     ),
+    # --- low rank
+    "rank": Term("Rank", "", "How many directions of a weight matrix are left: columns of its left factor, rows of its right one."),
+    "full_rank": Term("Full rank", "", "The rank at which nothing is lost: the smaller side of the matrix."),
+    "break_even": Term(
+        "Break-even rank", "", "The rank at which a matrix's two factors take as many parameters as it has. Only below it is anything saved.",
+        r"\frac{m n}{m + n}",
+    ),
+    "kept_parameters": Term("Parameters kept", "share", "The share of a layer's parameters that is left: 80 % kept is 20 % removed."),
+    "kept_energy": Term(
+        "Energy kept", "share", "The share of the squared singular values that is left, of the matrix as it was factorized: whitened or plain.",
+        r"\frac{\sum_{i \le r} \sigma_i^2}{\sum_i \sigma_i^2}",
+    ),
+    "predicted_error": Term(
+        "Predicted error", "share", "What the singular values left out say of the layer's error: the root of the energy that is lost.",
+        r"\sqrt{\sum_{i > r} \sigma_i^2 \,\Big/\, \sum_i \sigma_i^2}",
+    ),
     # --- quality
     "perplexity": Term(
         "Perplexity", "", "How many tokens the model hesitates between on average, over non-overlapping windows of the test text. Lower is better.",

@@ -1,6 +1,7 @@
 """What is seen of one layer from near: single weights, and each technique at work on a small part of it. Typed rows, as in ``tables``."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
@@ -121,6 +122,16 @@ class OverlapRow:
     one: str
     other: str
     overlap: float  # of the weights that either keeps, the share that both keep
+
+
+@dataclass(frozen=True)
+class TileRow:
+    """One tile of a layer's matrix: the mean of neighbouring weights."""
+
+    version: Literal["original", "rebuilt", "missing"]  # missing: what is rebuilt less the original
+    row: int  # the tile's first
+    column: int
+    value: float
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from engine.errors import PlainError
 from engine.results.disk import write
 from engine.results.tables import ROWS, Tables, table
 
-LATER = ("surfaces", "latency", "storage", "importance", "masks", "structures")  # tables that runs of earlier versions do not have
+LATER = (  # tables that runs of earlier versions do not have
+    "surfaces", "latency", "storage", "importance", "masks", "structures", "ranks", "singular",
+)  # fmt: skip
 DAMAGED = (
     OSError,
     ValueError,

@@ -217,6 +217,32 @@ class StructureRow:
 
 
 @dataclass(frozen=True)
+class RankRow:
+    """How many directions one factorized layer kept."""
+
+    layer: str
+    rank: int  # of a convolution in three: along outputs
+    input_rank: float  # of a convolution in three: along inputs; NaN for others
+    full_rank: int  # at which nothing would be lost
+    break_even: float  # rank at which factors take as many parameters as the weight; NaN where two ranks say that together
+    kept_parameters: float  # share; of a correction, what it adds
+    kept_energy: float  # share of the squared singular values, whitened where the technique does that; of a correction, of the rounding error's
+    whole: bool  # kept as it was
+
+
+@dataclass(frozen=True)
+class SingularRow:
+    """One singular value of a layer that was factorized, of the matrix in one version. Of many, some evenly spaced ones."""
+
+    layer: str
+    version: Literal["plain", "whitened", "randomized"]
+    index: int  # from 1
+    singular_value: float  # beside the largest of its version: 0 to 1
+    cumulative_energy: float  # share of the sum of squares up to here
+    kept: bool  # whether the technique keeps it
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -254,6 +280,8 @@ class Tables:
     importance: pd.DataFrame
     masks: pd.DataFrame
     structures: pd.DataFrame
+    ranks: pd.DataFrame
+    singular: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -265,6 +293,7 @@ ROWS = {
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
     "structures": StructureRow,
+    "ranks": RankRow, "singular": SingularRow,
 }  # fmt: skip
 
 

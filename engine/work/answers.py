@@ -3,8 +3,7 @@
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +28,7 @@ from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.observers import observer_rows
 from engine.work.models import Folder, resolve
 from engine.work.opened import Opened, opened
-from engine.work.quiet import ready
+from engine.work.quiet import one_thread, ready
 from engine.work.rebuilt import Rebuilt, Subject
 from engine.work.rewriting import changed_row, histogram, rebuilt_bytes
 from engine.work.stored.files import file_bytes
@@ -239,17 +238,6 @@ def ranges(model: str, layer: str, step: dict, measured: dict | None = None, sca
     with one_thread():
         observers = observer_rows(layer, seen, how)
     return Ranges(table(histogram, HistogramRow), table(observers, ObserverRow), min(LIVE_SAMPLES, asked.calibration.samples))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For hundreds of small operations: threads that wait for one another on a busy machine make them many times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def received(how: Activations, weight: torch.Tensor, seen: Seen, scales: list[float] | None) -> Seen:

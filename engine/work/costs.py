@@ -11,6 +11,7 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
+from engine.catalog.lowrank import Whitened
 from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.tasks import ImageClassification, LanguageModeling, Task, TextClassification
 from engine.catalog.technique import Technique
@@ -43,6 +44,7 @@ BASE = psutil.Process().memory_info().rss  # of a process that has imported ever
 SCRATCH = 60e6  # bytes that libraries take while they compute: thread pools, oneDNN's and the allocator's own
 GPU_PACE = 2e13  # products a second of a GPU in a model, which the CPU's probes say nothing about
 SLOPES = 3.0  # passes that one with slopes takes
+SVD_PRODUCTS = 40.0  # times rows x columns x the smaller of both
 CORRECTION = 4.0  # at most, by what a past run took
 
 
@@ -87,6 +89,18 @@ def _(how: MixedPrecision, layers: int) -> Trials:
 @trials_of.register
 def _(how: AWQSalience, layers: int) -> Trials:
     return Trials(evaluations=len(VARIANTS), roundings=2 * len(VARIANTS))  # once more for each variant's output error
+
+
+@singledispatch
+def products_of(how: Technique, shape: tuple[int, int]) -> float:
+    """What a layer takes besides what grows with its rows, in operations."""
+    return 0.0
+
+
+@products_of.register
+def _(how: Whitened, shape: tuple[int, int]) -> float:
+    """An SVD with its vectors, and two without: to find ranks and to show the spectrum. LAPACK is slower than a product."""
+    return SVD_PRODUCTS * shape[0] * shape[1] * min(shape)
 
 
 @dataclass(frozen=True)
@@ -194,6 +208,7 @@ def compressing(job: Job) -> float:
         pace, rows = job.pace(layer), layer.matrix_shape[0]
         first = shares_no_input(job.targets, number)
         rounds += rows * (pace.compress * (1 + trial.roundings) + pace.scale + pace.judge) + pace.once * first + 0.004
+        rounds += products_of(how, layer.matrix_shape) / product_pace()
         rounds += gram(layer, much) * first if how.needs == "gram" else 0.0
     rounds += SLOPES * job.passes.seconds(much.places, job.recipe.calibration.samples) if how.needs == "gradients" else 0.0
     judging = job.passes.seconds(*share(much, EXAMPLES)) if much.places else 0.0

@@ -27,6 +27,7 @@ class Layer:
     itemsize: int  # bytes of one weight in the model's file
     tied_to: str  # the layer that holds the same tensor, or ""
     dtype: str = "float32"  # of its weights in the model's file
+    groups: int = 1  # of a convolution
 
     @property
     def block(self) -> str:
@@ -61,7 +62,8 @@ def layers_of(model: nn.Module) -> list[Layer]:
         if compressible(module):
             weight = module.weight
             holder = holders.setdefault(id(weight), name)
-            found.append(Layer(name, KINDS[type(module)], shape_of(module), weight.itemsize, "" if holder == name else holder, dtype_of(weight)))
+            tied_to, groups = "" if holder == name else holder, getattr(module, "groups", 1)
+            found.append(Layer(name, KINDS[type(module)], shape_of(module), weight.itemsize, tied_to, dtype_of(weight), groups))
     return found
 
 

@@ -5,6 +5,7 @@ from pages.panels.alpha_search import ALPHA_SEARCH
 from pages.panels.bits_per_layer import BITS_PER_LAYER
 from pages.panels.channel_error import CHANNEL_ERROR
 from pages.panels.channel_ranges import CHANNEL_RANGES
+from pages.panels.cumulative_energy import CUMULATIVE_ENERGY
 from pages.panels.error_by_bits import ERROR_BY_BITS
 from pages.panels.gptq_replay import GPTQ_REPLAY
 from pages.panels.importance import IMPORTANCE
@@ -19,11 +20,15 @@ from pages.panels.one_group import ONE_GROUP
 from pages.panels.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
 from pages.panels.outlier_columns import OUTLIER_COLUMNS
 from pages.panels.panel import Panel
+from pages.panels.rank_per_layer import RANK_PER_LAYER
+from pages.panels.rank_planner import RANK_PLANNER
+from pages.panels.reconstruction import RECONSTRUCTION
 from pages.panels.removed_weights import REMOVED_WEIGHTS
 from pages.panels.salience import SALIENCE
 from pages.panels.salient_channels import SALIENT_CHANNELS
 from pages.panels.scaled_column import SCALED_COLUMN
 from pages.panels.sensitivity import SENSITIVITY
+from pages.panels.singular_values import SINGULAR_VALUES
 from pages.panels.size_ledger import SIZE_LEDGER
 from pages.panels.sparsity_per_layer import SPARSITY_PER_LAYER
 from pages.panels.spectrum import SPECTRUM
@@ -44,6 +49,7 @@ __all__ = [
     "BITS_PER_LAYER",
     "CHANNEL_ERROR",
     "CHANNEL_RANGES",
+    "CUMULATIVE_ENERGY",
     "ERROR_BY_BITS",
     "GPTQ_REPLAY",
     "IMPORTANCE",
@@ -57,11 +63,15 @@ __all__ = [
     "ONE_GROUP",
     "ONE_LAYER_SIDE_BY_SIDE",
     "OUTLIER_COLUMNS",
+    "RANK_PER_LAYER",
+    "RANK_PLANNER",
+    "RECONSTRUCTION",
     "REMOVED_WEIGHTS",
     "SALIENCE",
     "SALIENT_CHANNELS",
     "SCALED_COLUMN",
     "SENSITIVITY",
+    "SINGULAR_VALUES",
     "SIZE_LEDGER",
     "SPARSITY_PER_LAYER",
     "SPECTRUM",

@@ -8,7 +8,7 @@ from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import ModelView
-from engine.results.lessons import BitsRow, CriterionRow, GroupRow, Lesson, OutlierRow, ReachRow, RemovedRow, ReplayRow, ScaledRow
+from engine.results.lessons import BitsRow, CriterionRow, GroupRow, Lesson, OutlierRow, ReachRow, RemovedRow, ReplayRow, ScaledRow, TileRow
 from engine.results.tables import StructureRow
 from pages.panels import (
     ERROR_BY_BITS,
@@ -16,6 +16,7 @@ from pages.panels import (
     INPUT_REACH,
     ONE_GROUP,
     OUTLIER_COLUMNS,
+    RECONSTRUCTION,
     REMOVED_WEIGHTS,
     SCALED_COLUMN,
     STRUCTURE_SCORES,
@@ -36,6 +37,7 @@ PICTURES: dict[type, Panel] = {
     CriterionRow: WAYS_TO_CHOOSE,
     RemovedRow: REMOVED_WEIGHTS,
     StructureRow: STRUCTURE_SCORES,
+    TileRow: RECONSTRUCTION,
 }
 
 

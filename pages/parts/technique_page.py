@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.parts.directions import directions
 from pages.parts.explain import how_it_works, on_real_weights
 from pages.parts.forecast import forecast_line
 from pages.parts.forms import pick_technique, technique_form
@@ -39,5 +40,8 @@ def technique_page(title: str, family: str, key: str) -> None:
     if "sparsity" in step:
         st.divider()
         overlap(view, step, recipe, key)
+    if family == "low-rank":
+        st.divider()
+        directions(view, step, recipe, key)
     st.divider()
     microscope(view, step, recipe, key)

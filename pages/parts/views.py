@@ -13,13 +13,16 @@ from pages.panels import (
     ALPHA_SEARCH,
     BITS_PER_LAYER,
     CHANNEL_ERROR,
+    CUMULATIVE_ENERGY,
     IMPORTANCE,
     LAYER_ERROR,
     LEVELS,
     MASK,
+    RANK_PER_LAYER,
     SALIENCE,
     SALIENT_CHANNELS,
     SENSITIVITY,
+    SINGULAR_VALUES,
     SIZE_LEDGER,
     SPARSITY_PER_LAYER,
     SPEED,
@@ -46,6 +49,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Mask": mask_view,
         "Storage": storage_view,
         "Taken out": structures_view,
+        "Ranks": ranks_view,
+        "Spectrum": spectrum_view,
         "Sensitivity": sensitivity_view,
         "Salience": salience_view,
         "Bits": bits_view,
@@ -64,6 +69,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Taken out": not tables.structures.empty,
         "Weights": not tables.histograms.empty,
         "Channels": not tables.channels.empty,
+        "Ranks": not tables.ranks.empty,
+        "Spectrum": not tables.singular.empty,
         "Sensitivity": not tables.sensitivity.empty,
         "Salience": not tables.salience.empty,
         "Bits": bool(record.recipe.steps) and tables.structures.empty,
@@ -149,6 +156,17 @@ def structures_view(record: RunRecord, tables: Tables, key: str) -> None:
             block = st.selectbox(f"{what.capitalize()}s of", rows.block.unique().tolist(), key=f"{key}-structures-of")
             show(STRUCTURE_SCORES, rows[rows.block == block], f"{key}-structures")
             show(STRUCTURES_KEPT, rows, f"{key}-kept")
+
+
+def ranks_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(RANK_PER_LAYER, tables.ranks, f"{key}-ranks")
+
+
+def spectrum_view(record: RunRecord, tables: Tables, key: str) -> None:
+    layer = pick_layer(tables, key)
+    mine = tables.singular[tables.singular.layer == layer]
+    show(SINGULAR_VALUES, mine, f"{key}-singular")
+    show(CUMULATIVE_ENERGY, mine, f"{key}-energy")
 
 
 def sensitivity_view(record: RunRecord, tables: Tables, key: str) -> None:

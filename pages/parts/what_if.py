@@ -3,8 +3,10 @@
 from math import prod
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
+from engine.catalog import TECHNIQUES
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import ModelView, WhatIf
@@ -20,7 +22,7 @@ from pages.parts.words import meaning
 def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> None:
     """Redrawn with every move of a control. A technique that looks at data sees that of the recipe."""
     st.markdown("#### What if, on one layer")
-    layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
+    layers = layers_for(view, step)
     layer = st.selectbox("Layer to look at", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search.")
     try:
         answer = session().ask("answers:what_if", timeout=120, **looked_at(view, step, recipe, key), earlier=earlier_steps())
@@ -38,6 +40,13 @@ def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> Non
         show(LEVELS, answer.levels, f"{key}-what-if-levels")
     if chooses_ranges(step):
         ranges(view.reference, layer, step, data_of(recipe), f"{key}-what-if")
+
+
+def layers_for(view: ModelView, step: dict) -> pd.DataFrame:
+    """Those that may be looked at: of the kinds that the technique treats, where the model has any."""
+    layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
+    mine = layers[layers.kind.isin(TECHNIQUES[step["technique"]].treats)]
+    return layers if mine.empty else mine
 
 
 def looked_at(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> dict[str, Any]:

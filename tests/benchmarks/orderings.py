@@ -1,5 +1,5 @@
-"""Do the published orderings hold on our own trained model? Perplexity of docs-lm at 3 bits and with half of its weights removed, one row a
-technique; then AWQ's salience table.
+"""Do the published orderings hold on our own trained model? Perplexity of docs-lm at 3 bits, with half of its weights removed and with low-rank
+factors, one row a technique; then AWQ's salience table.
 
 python -m tests.benchmarks.orderings [TOKENS]
 """
@@ -30,6 +30,21 @@ PRUNING = {  # half of the weights of each layer, or of each row where that is t
     "magnitude, 2:4": [{"technique": "magnitude", "pattern": "2:4"}],
 }
 
+LOW_RANK = {  # shares of the parameters kept, of each layer unless all share one budget
+    "SVD": {"whitening": "none"},
+    "FWSVD": {"whitening": "fisher"},
+    "ASVD": {"whitening": "asvd"},
+    "SVD-LLM": {"whitening": "svd-llm"},
+    "SVD, all layers together": {"whitening": "none", "scope": "global"},
+    "SVD-LLM, all layers together": {"whitening": "svd-llm", "scope": "global"},
+}
+CORRECTIONS = {  # at 2 bits, groups of 32, rank 16
+    "rounding alone": {"technique": "round-to-nearest"},
+    "LoftQ, one turn": {"technique": "low-rank-correction", "rank": 16, "whitening": "none"},
+    "LoftQ, five turns": {"technique": "low-rank-correction", "rank": 16, "whitening": "none", "turns": 5},
+    "EoRA": {"technique": "low-rank-correction", "rank": 16},
+}
+
 
 def measurements(tokens: int) -> Iterator[Measurement]:
     from engine.work.quiet import ready
@@ -42,6 +57,7 @@ def measurements(tokens: int) -> Iterator[Measurement]:
         target = "below rounding's" if what.startswith(("GPTQ", "AWQ")) else ""
         yield Measurement(f"docs-lm, 3 bits, groups of 128: {what}", (summary.result.perplexity,), "perplexity", target, digits=4)
     yield from pruning(tokens)
+    yield from low_rank(tokens)
     yield from salience(tokens)
 
 
@@ -49,6 +65,17 @@ def pruning(tokens: int) -> Iterator[Measurement]:
     for what, steps in PRUNING.items():
         perplexities = tuple(outcome_of(step, tokens).summary.result.perplexity for step in steps)
         yield Measurement(f"docs-lm, half of the weights removed: {what}", perplexities, "perplexity", digits=4)
+
+
+def low_rank(tokens: int) -> Iterator[Measurement]:
+    for kept in (0.8, 0.4):
+        for what, step in LOW_RANK.items():
+            perplexity = outcome_of({"technique": "svd", "kept": kept} | step, tokens).summary.result.perplexity
+            target = "far below SVD's" if what.startswith("SVD-LLM") else ""
+            yield Measurement(f"docs-lm, {1 - kept:.0%} of the parameters removed: {what}", (perplexity,), "perplexity", target, digits=4)
+    for what, step in CORRECTIONS.items():
+        perplexity = outcome_of({"bits": 2, "group_size": 32} | step, tokens).summary.result.perplexity
+        yield Measurement(f"docs-lm, 2 bits, groups of 32: {what}", (perplexity,), "perplexity", digits=4)
 
 
 def salience(tokens: int) -> Iterator[Measurement]:

@@ -24,6 +24,7 @@ FIRST = {
     "model": "What is in this model",
     "quantize": "fewer bits",
     "prune": "fewer weights",
+    "factorize": "fewer directions",
     "runs": "What has been run",
     "compare": "better trade",
 }

@@ -252,7 +252,7 @@ def form(technique: str) -> AppTest:
     return AppTest.from_function(page, default_timeout=PATIENCE_SECONDS, args=(technique,)).run()
 
 
-PAGE_OF = {"quantization": "quantize", "pruning": "prune"}  # by family
+PAGE_OF = {"quantization": "quantize", "pruning": "prune", "low-rank": "factorize"}  # by family
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
@@ -323,6 +323,19 @@ def test_the_pruning_methods_are_held_against_each_other_on_one_layer(model):
     assert sentences(app) == [] and "Do the methods keep the same weights?" in words_on(app)
 
 
+def test_the_ranks_of_all_layers_follow_a_budget(model):
+    app = opened("factorize", model=model)
+    assert sentences(app) == [] and "Which ranks would this budget buy?" in words_on(app) and "How strong is each direction?" in words_on(app)
+    kept = [value.value for value in app.metric if value.label == "Parameters kept"]
+    app.slider(key="factorize-planner-budget").set_value(30).run()
+    assert sentences(app) == [] and [value.value for value in app.metric if value.label == "Parameters kept"] != kept
+
+
+def test_a_chain_of_convolutions_is_refused_for_a_model_without_any_in_one_sentence(model):
+    app = opened("factorize", model=model, **{"technique-low-rank": "tucker"})
+    assert set(sentences(app)) == {line for line in sentences(app) if "for convolutions" in line} != set()
+
+
 def test_any_pattern_may_be_typed_and_a_wrong_one_gets_one_sentence(model):
     app = opened("prune", model=model, options={"magnitude": {"pattern": "1:2"}})
     assert sentences(app) == [] and not app.button(key="prune-run").disabled
@@ -356,8 +369,15 @@ def test_steps_in_an_order_that_is_not_possible_get_one_sentence(model):
 # --- how it works, on real weights -----------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> str:
+    """A model of convolutions."""
+    return str(tiny("resnet", tmp_path_factory.mktemp("tiny-resnet")))
+
+
 @pytest.mark.parametrize("technique", TECHNIQUES)
-def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model):
+def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model, pictures):
+    model = model if "linear" in TECHNIQUES[technique].treats else pictures
     family = TECHNIQUES[technique].family
     page = PAGE_OF[family]
     app = opened(page, model=model, **{f"technique-{family}": technique})

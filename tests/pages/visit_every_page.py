@@ -44,6 +44,7 @@ def visit(model: str, text: str) -> None:
     shown(shown(app, "start"), "model")
     quantized(shown(app, "quantize"), model, text)
     shown(app, "prune")
+    shown(app, "factorize")
     finished(shown(app, "runs"))
     shown(app, "compare")
 

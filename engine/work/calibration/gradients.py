@@ -34,7 +34,7 @@ def slopes_of(model: nn.Module, names: Iterable[str], batches: list[Batch], devi
     examples = [{key: value[row : row + 1] for key, value in batch.items()} for batch in batches for row in range(len(next(iter(batch.values()))))]
     sums = {name: Slopes(*(torch.zeros(module.stored.shape, device=device) for _ in range(2))) for name, module in modules.items()}
     with torch.inference_mode(False), torch.enable_grad(), unpacked_once(model):
-        leaves = {name: module.unpacked.detach().clone().requires_grad_() for name, module in modules.items()}
+        leaves = {name: module.weight.detach().clone().requires_grad_() for name, module in modules.items()}
         held = {id(modules[name].stored): leaf for name, leaf in leaves.items()}
         for module in unpacking_layers(model):  # tied layers share one
             module.unpacked = held.get(id(module.stored), module.unpacked)

@@ -9,7 +9,7 @@ from engine.errors import PlainError
 from engine.results.lessons import SIDE, Lesson, MapRow, WeightMap, WeightView
 from engine.results.tables import LevelRow, table
 from engine.work.answers import Look, look_at_hand
-from engine.work.lessons import removal, replay, structures  # noqa: F401, register their pictures
+from engine.work.lessons import directions, removal, replay, structures  # noqa: F401, register their pictures
 from engine.work.lessons.pictures import factors_of, frame, group_table, picture
 from engine.work.measure.microscope import found
 from engine.work.quiet import ready

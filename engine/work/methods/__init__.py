@@ -1,5 +1,7 @@
 """How each technique is done, one method per file. Importing this package registers them all with the stages."""
 
+from engine.work.methods.lowrank import correction, kernels, svd
+from engine.work.methods.lowrank import portrait as _ranks  # noqa: F401, registers it
 from engine.work.methods.pruning import blocks, sparsegpt, structured, unstructured
 from engine.work.methods.pruning import portrait as _portrait  # noqa: F401, registers it
 from engine.work.methods.quantization import (
@@ -19,7 +21,7 @@ from engine.work.methods.quantization import (
 from engine.work.methods.stages import blueprint, compress, plan, portrait, predicted_bytes, rebuild, scales_for, survey
 
 __all__ = [
-    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "floats", "gptq", "hqq", "llm_int8", "mixed", "plan",
-    "portrait", "predicted_bytes", "rebuild", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured",
-    "survey", "tables", "unstructured",
+    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats", "gptq", "hqq", "kernels", "llm_int8",
+    "mixed", "plan", "portrait", "predicted_bytes", "rebuild", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured",
+    "survey", "svd", "tables", "unstructured",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ class Unpacking(nn.Module):
         super().__init__()
         self.stored, self.compute = stored, compute
         self.unpacked: torch.Tensor | None = None  # the dense weight, while many batches go through one after the other
+        self.chain: tuple | None = None  # its factors likewise, where it runs as several smaller layers
         self.kernel = shape_of(original)
         bias = getattr(original, "bias", None)
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(compute), requires_grad=False)
@@ -28,10 +29,23 @@ class Unpacking(nn.Module):
         """The dense weight, output channels first, made anew each time unless it is ``unpacked``."""
         return self.stored.dense(self.compute).view(self.kernel) if self.unpacked is None else self.unpacked
 
+    def running(self) -> tuple:
+        """What it runs as, one after the other, where it runs as several smaller layers; nothing where its weight is one matrix or kernel."""
+        if self.unpacked is not None:
+            return ()
+        return self.made() if self.chain is None else self.chain
+
+    def made(self) -> tuple:
+        return self.stored.factors(self.compute)
+
 
 class UnpackingLinear(Unpacking):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return F.linear(self.stored.received(inputs), self.weight, self.bias)
+        inputs = self.stored.received(inputs)
+        *first, last = self.running() or (self.weight,)
+        for factor in first:
+            inputs = F.linear(inputs, factor)
+        return F.linear(inputs, last, self.bias)
 
 
 class UnpackingConv1D(UnpackingLinear):
@@ -47,8 +61,15 @@ class UnpackingConv2d(Unpacking):
         super().__init__(stored, original, compute)
         self.how = {"stride": original.stride, "padding": original.padding, "dilation": original.dilation, "groups": original.groups}
 
+    def made(self) -> tuple:
+        return self.stored.links(self.kernel, self.how, self.compute) if self.how["groups"] == 1 else ()
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(self.stored.received(inputs), self.weight, self.bias, **self.how)
+        inputs = self.stored.received(inputs)
+        *first, (last, how) = self.running() or ((self.weight, self.how),)
+        for kernel, its in first:
+            inputs = F.conv2d(inputs, kernel, **its)
+        return F.conv2d(inputs, last, self.bias, **how)
 
 
 class UnpackingEmbedding(Unpacking):
@@ -59,6 +80,9 @@ class UnpackingEmbedding(Unpacking):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         if isinstance(self.stored, Dense) and self.unpacked is None:
             return F.embedding(ids, self.stored.weight).to(self.compute)
+        if factors := self.running():
+            right, left = factors
+            return F.linear(F.embedding(ids, left), right.T)
         return F.embedding(ids, self.weight)
 
 
@@ -98,12 +122,13 @@ def unpacking_layers(model: nn.Module) -> list[Unpacking]:
 
 @contextmanager
 def unpacked_once(model: nn.Module) -> Iterator[None]:
-    """The weights of a model or block stay dense while it runs many times."""
+    """The weights of a model or block stay dense while it runs many times, and so do factors where layers run as these."""
     layers = unpacking_layers(model)
     for layer in layers:
-        layer.unpacked = layer.weight
+        layer.chain = layer.made()
+        layer.unpacked = None if layer.chain else layer.weight
     try:
         yield
     finally:
         for layer in layers:
-            layer.unpacked = None
+            layer.unpacked = layer.chain = None

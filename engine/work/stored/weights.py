@@ -13,6 +13,7 @@ import torch
 
 from engine.work.stored.packing import counted, unpacked
 
+Links = tuple[tuple[torch.Tensor, dict[str, Any]], ...]
 REGISTRY: dict[str, type["Stored"]] = {}
 
 
@@ -34,6 +35,14 @@ class Stored:
     def received(self, inputs: torch.Tensor) -> torch.Tensor:
         """What the layer makes of its inputs before it multiplies them with its weight."""
         return inputs
+
+    def factors(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        """Matrices that inputs are multiplied with one after the other, where that is less work than with the weight they make; else none."""
+        return ()
+
+    def links(self, kernel: tuple[int, ...], how: dict[str, Any], dtype: torch.dtype) -> "Links":
+        """The same of a convolution of such a ``kernel`` (out, in_, height, width), each with its own stride, padding and so on."""
+        return ()
 
     def parts(self) -> dict[str, "Stored"]:
         """Stored weights that this one is made of, by field."""

@@ -10,7 +10,7 @@ import torch
 from engine.catalog import TECHNIQUES
 from engine.catalog.calibrated import GPTQ
 from engine.errors import PlainError
-from engine.results.lessons import SIDE, BitsRow, CriterionRow, GroupRow, MapRow, OutlierRow, ReachRow, RemovedRow, ReplayRow, ScaledRow
+from engine.results.lessons import SIDE, BitsRow, CriterionRow, GroupRow, MapRow, OutlierRow, ReachRow, RemovedRow, ReplayRow, ScaledRow, TileRow
 from engine.work import answers
 from engine.work.answers import look_at_hand
 from engine.work.calibration import Seen
@@ -50,12 +50,16 @@ STEPS = {
     "wanda": {"technique": "wanda"},
     "sparsegpt": {"technique": "sparsegpt"},
     "taylor": {"technique": "taylor", "storage": "csr"},
+    "svd": {"technique": "svd", "kept": 0.5},
+    "svd-randomized": {"technique": "svd", "whitening": "none", "solver": "randomized"},
+    "low-rank-correction": {"technique": "low-rank-correction", "rank": 2},
 }
 REPLAYED = [name for name in STEPS if name.startswith("gptq")]
 SHOWN = {"gptq": ReplayRow, "awq": ScaledRow, "activations": ReachRow, "smoothquant": ReachRow, "llm-int8": OutlierRow,
          "mixed-precision": BitsRow, "awq-salience": CriterionRow,
-         **dict.fromkeys(("magnitude", "wanda", "sparsegpt", "taylor"), RemovedRow)}  # fmt: skip
-WITHOUT_CODES = {name for name, how in TECHNIQUES.items() if how.family == "pruning"}
+         **dict.fromkeys(("magnitude", "wanda", "sparsegpt", "taylor"), RemovedRow),
+         **dict.fromkeys(("svd", "low-rank-correction"), TileRow)}  # fmt: skip
+WITHOUT_CODES = {name for name, how in TECHNIQUES.items() if how.family in ("pruning", "low-rank")}
 any_step = pytest.mark.parametrize("step", STEPS)
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 

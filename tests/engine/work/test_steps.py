@@ -122,6 +122,31 @@ def test_pruned_then_quantized_is_what_was_written(name, folders, tmp_path):
     assert not outcome.tables.storage.empty and outcome.tables.layers.name.is_unique
 
 
+FACTORIZED = [("svd", "llama"), ("svd", "gpt2"), ("svd", "bert"), ("tucker", "resnet"), ("cp", "resnet")]
+FACTOR_STEPS = {"svd": {"technique": "svd", "whitening": "none", "kept": 0.5}, "tucker": {"technique": "tucker"}, "cp": {"technique": "cp"}}
+
+
+@pytest.mark.parametrize("name", ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"])
+@pytest.mark.parametrize(("first", "architecture"), FACTORIZED)
+def test_factorized_then_quantized_stores_quantized_factors(name, first, architecture, folders, tmp_path):
+    outcome, save, recipe = carried_out(architecture, folders, tmp_path, FACTOR_STEPS[first], ANY[name])
+    again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
+    assert again.result.loss == outcome.summary.result.loss
+    written = sum(file.stat().st_size for file in save.glob("*.safetensors"))
+    assert outcome.summary.result.size_bytes == written == outcome.tables.ledger.size_bytes.sum()
+    factored = [stored for stored in stored_in(save).values() if stored.parts()]
+    assert factored and all(part.kind != "dense" for stored in factored for part in stored.parts().values())
+    assert not outcome.tables.ranks.empty
+
+
+@pytest.mark.parametrize("first", [{"technique": "structured", "what": "neurons"}, {"technique": "blocks"}])
+def test_a_model_with_structures_taken_out_goes_through_two_more_steps(first, folders, tmp_path):
+    outcome, save, recipe = carried_out("llama", folders, tmp_path, first, PRUNED, ANY["gptq"])
+    again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
+    assert again.result.loss == outcome.summary.result.loss and again.result.size_bytes == outcome.summary.result.size_bytes
+    assert outcome.summary.result.parameters < outcome.summary.baseline.parameters and not outcome.tables.structures.empty
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_pair_is_smaller_than_either(architecture, folders, tmp_path):
     steps = PRUNED, ANY["rounding"]

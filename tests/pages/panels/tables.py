@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from engine.results.answers import PlannedRow
 from engine.results.lessons import (
     BitsRow,
     CriterionRow,
@@ -16,6 +17,7 @@ from engine.results.lessons import (
     RemovedRow,
     ReplayRow,
     ScaledRow,
+    TileRow,
 )
 from engine.results.tables import (
     ChannelRow,
@@ -28,9 +30,11 @@ from engine.results.tables import (
     LevelRow,
     MaskRow,
     ObserverRow,
+    RankRow,
     SalienceRow,
     SearchRow,
     SensitivityRow,
+    SingularRow,
     SpectrumRow,
     StorageRow,
     StructureRow,
@@ -296,3 +300,42 @@ def removed(number: int = 40) -> pd.DataFrame:
     weights = np.random.default_rng(0).normal(0, 0.2, number)
     rows = [RemovedRow(3, i, float(w), abs(float(w)), float(w) * (abs(w) > 0.1), bool(abs(w) > 0.1)) for i, w in enumerate(weights)]
     return table(rows, RemovedRow)
+
+
+def ranks() -> pd.DataFrame:
+    """A layer kept as it was, one below its break-even rank and one beyond, and a convolution in three."""
+    rows = [
+        RankRow("model.layers.0.q", 32, NAN, 32, 16.0, 1.0, 1.0, True),
+        RankRow(LAYER, 8, NAN, 32, 16.0, 0.5, 0.9, False),
+        RankRow("model.layers.3.mlp.down_proj", 20, NAN, 32, 16.0, 1.25, 0.99, False),
+        RankRow("conv", 12, 7.0, 20, NAN, 0.4, 0.8, False),
+    ]
+    return table(rows, RankRow)
+
+
+def singular(rank: int = 6, number: int = 24) -> pd.DataFrame:
+    """Strengths that fall faster once data weighs them."""
+    rows = []
+    for version, decay in (("plain", 12), ("whitened", 4)):
+        values = np.exp(-np.arange(number) / decay)
+        energy = np.cumsum(values**2) / np.sum(values**2)
+        rows += [SingularRow(LAYER, version, i + 1, float(v), float(e), i < rank) for i, (v, e) in enumerate(zip(values, energy, strict=True))]
+    return table(rows, SingularRow)
+
+
+def planned() -> pd.DataFrame:
+    """The first layer stays whole, the second loses most."""
+    rows = [
+        PlannedRow("model.layers.0.q", 32, 32, 16.0, True, 2048, 2048, 0.0), PlannedRow("model.layers.0.k", 4, 32, 16.0, False, 2048, 512, 0.4),
+        PlannedRow(LAYER, 12, 32, 16.0, False, 2048, 1536, 0.1),
+    ]  # fmt: skip
+    return table(rows, PlannedRow)
+
+
+def matrix_tiles(side: int = 6) -> pd.DataFrame:
+    """A matrix of one direction and some noise; the direction alone is rebuilt."""
+    line = np.sin(np.arange(side))
+    rebuilt = np.outer(line, line)
+    original = rebuilt + np.random.default_rng(0).normal(0, 0.1, (side, side))
+    versions = {"original": original, "rebuilt": rebuilt, "missing": rebuilt - original}
+    return table([TileRow(v, 4 * i, 8 * j, float(x)) for v, matrix in versions.items() for (i, j), x in np.ndenumerate(matrix)], TileRow)

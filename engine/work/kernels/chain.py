@@ -1,0 +1,36 @@
+"""Factorized layers: torch's own products and convolutions, one factor after the other."""
+
+import copy
+
+import torch
+
+from engine.work.kernels.kernel import Kernel, NoKernel, kernel_for
+from engine.work.stored.lowrank import CPKernel, LowRank, TuckerKernel, Whole
+from engine.work.stored.modules import Unpacking
+
+
+class Chain(Kernel):
+    called = "products of the factors"
+    tolerance = 1e-2
+
+    def __init__(self, layer: Unpacking):
+        super().__init__()
+        if not layer.made():
+            raise NoKernel("its factors take more than its weight, so it runs as one product, as before")
+        self.layer = copy.copy(layer)
+        self.layer.chain = layer.made()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer(inputs)
+
+
+@kernel_for.register(LowRank)
+@kernel_for.register(TuckerKernel)
+@kernel_for.register(CPKernel)
+def _(stored: LowRank | TuckerKernel | CPKernel, layer: Unpacking) -> Chain:
+    return Chain(layer)
+
+
+@kernel_for.register
+def _(stored: Whole, layer: Unpacking) -> Kernel:
+    raise NoKernel("the layer was kept as it was, so it is as quick as before")

@@ -1,0 +1,79 @@
+"""How many directions each layer kept, beside its break-even rank."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.names import axis_of, shortened, whole
+from pages.panels.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence
+
+MOST_LAYERS = 60
+FACES = {False: (COMPRESSED, "Rank kept"), True: (ORIGINAL, "Kept as it was")}
+
+
+def rank_per_layer(ranks: pd.DataFrame) -> go.Figure:
+    """Rows of RankRow, in the model's order; beyond 60 the first are drawn."""
+    if ranks.empty:
+        return sentence("No layer was factorized.")
+    shown = ranks.head(MOST_LAYERS).reset_index(drop=True)
+    figure = frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
+    figure.add_traces([*(bars(shown[shown.whole == face], face) for face in FACES if (shown.whole == face).any()), *marks(shown)])
+    figure.update_layout(yaxis=axis_of(shown.layer) | {"showgrid": False})
+    title = "Rank (directions)" + (f"<br>the first {len(shown)} of {len(ranks)} layers" if len(shown) < len(ranks) else "")
+    return figure.update_xaxes(title_text=title, rangemode="tozero")
+
+
+def bars(ranks: pd.DataFrame, face: bool) -> go.Bar:
+    colour, name = FACES[face]
+    look = {"orientation": "h", "marker": {"color": colour}, "name": name, "hovertext": hover(ranks), "hoverinfo": "text"}
+    return go.Bar(y=ranks.layer, x=ranks["rank"], **look)
+
+
+def marks(ranks: pd.DataFrame) -> list[go.Scatter]:
+    """Where there is one rank, its break-even; where there are two, the other."""
+    even, other = ranks.dropna(subset="break_even"), ranks.dropna(subset="input_rank")
+    parts = [(even, even.break_even, "diamond", "Break-even rank"), (other, other.input_rank, "x", "Input rank")]
+    return [points(rows, values, symbol, name) for rows, values, symbol, name in parts if not rows.empty]
+
+
+def points(ranks: pd.DataFrame, values: pd.Series, symbol: str, name: str) -> go.Scatter:
+    look = {"symbol": symbol, "size": 8, "color": REFERENCE if symbol == "x" else "#ffffff", "line": {"color": REFERENCE, "width": 2}}
+    return go.Scatter(y=ranks.layer, x=values, mode="markers", marker=look, name=name, hovertext=hover(ranks), hoverinfo="text")
+
+
+def hover(ranks: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.layer)}</b><br>rank {row.rank} of {row.full_rank}{beside(row)}<br>"
+        f"{percent(row.kept_parameters)} of the parameters kept, {percent(max(0.0, 1 - row.kept_parameters))} removed<br>"
+        f"{percent(row.kept_energy)} of the energy kept"
+        for row in ranks.itertuples(index=False)
+    ]
+
+
+def beside(row: tuple) -> str:
+    if row.input_rank == row.input_rank:  # not NaN
+        return f" along outputs, {row.input_rank:.0f} along inputs"
+    return f", break-even {row.break_even:.1f}"
+
+
+def description(ranks: pd.DataFrame) -> str:
+    cut = ranks[~ranks.whole].reset_index(drop=True)
+    if cut.empty:
+        return f"All {len(ranks)} layers were kept as they were."
+    least, most = (cut.loc[place] for place in (cut.kept_parameters.idxmin(), cut.kept_parameters.idxmax()))
+    return (
+        f"{len(cut)} of {len(ranks)} layers were factorized; {shortened(least.layer, 80)} keeps {percent(least.kept_parameters)} of its parameters "
+        f"at rank {least['rank']}, {shortened(most.layer, 80)} {percent(most.kept_parameters)} at rank {most['rank']}."
+    )
+
+
+RANK_PER_LAYER = Panel(
+    question="How many directions did each layer keep?",
+    caption=(
+        "Bars are the directions left of each layer (rank), diamonds the rank at which its factors would take as much as the layer did "
+        "(break-even): a bar must end left of its diamond to save anything."
+    ),
+    draw=rank_per_layer,
+    describe=description,
+)

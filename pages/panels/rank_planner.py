@@ -1,0 +1,76 @@
+"""What each layer would get under a budget of parameters, and what that would cost it."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.names import axis_of, shortened, whole
+from pages.panels.numbers import megabytes, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import AXIS, COMPRESSED, ERROR, GRID, ORIGINAL, PERCENT, REFERENCE, frame, sentence
+
+MOST_LAYERS = 60
+FACES = {False: (COMPRESSED, "Rank"), True: (ORIGINAL, "Kept as it is")}
+
+
+def rank_planner(ranks: pd.DataFrame) -> go.Figure:
+    """Rows of PlannedRow, in the model's order; beyond 60 the first are drawn."""
+    if ranks.empty:
+        return sentence("No layer's data can be seen, so there are no ranks to share out.")
+    shown = ranks.head(MOST_LAYERS).reset_index(drop=True)
+    figure = frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
+    figure.add_traces([*(bars(shown[shown.whole == face], face) for face in FACES if (shown.whole == face).any()), even(shown), lost(shown)])
+    figure.update_layout(yaxis=axis_of(shown.layer) | {"showgrid": True, "gridcolor": GRID}, xaxis2=error_axis(shown))
+    title = "Rank (directions)" + (f"<br>the first {len(shown)} of {len(ranks)} layers" if len(shown) < len(ranks) else "")
+    return figure.update_layout(xaxis={"title": {"text": title}, "domain": [0, 0.56], "rangemode": "tozero"})
+
+
+def bars(ranks: pd.DataFrame, face: bool) -> go.Bar:
+    colour, name = FACES[face]
+    look = {"orientation": "h", "marker": {"color": colour}, "name": name, "hovertext": hover(ranks), "hoverinfo": "text"}
+    return go.Bar(y=ranks.layer, x=ranks["rank"], **look)
+
+
+def even(ranks: pd.DataFrame) -> go.Scatter:
+    look = {"symbol": "diamond", "size": 8, "color": "#ffffff", "line": {"color": REFERENCE, "width": 2}}
+    words = {"name": "Break-even rank", "hovertext": hover(ranks), "hoverinfo": "text"}
+    return go.Scatter(y=ranks.layer, x=ranks.break_even, mode="markers", marker=look, **words)
+
+
+def lost(ranks: pd.DataFrame) -> go.Scatter:
+    look = {"color": ERROR, "size": 9}
+    words = {"name": "Predicted error", "hovertext": hover(ranks), "hoverinfo": "text"}
+    return go.Scatter(y=ranks.layer, x=ranks.predicted_error, xaxis="x2", mode="markers", marker=look, **words)
+
+
+def error_axis(ranks: pd.DataFrame) -> dict:
+    reach = [0, 1.08 * max(ranks.predicted_error.max(), 0.01)]
+    return AXIS | {"domain": [0.62, 1], "anchor": "y", "tickformat": PERCENT, "nticks": 4, "range": reach,
+                   "title": AXIS["title"] | {"text": "Error (%)"}}  # fmt: skip
+
+
+def hover(ranks: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.layer)}</b><br>rank {row.rank} of {row.full_rank}, break-even {row.break_even:.1f}<br>"
+        f"{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}<br>predicted error {percent(row.predicted_error)}"
+        for row in ranks.itertuples(index=False)
+    ]
+
+
+def description(ranks: pd.DataFrame) -> str:
+    before, after, worst = ranks.original_bytes.sum(), ranks.size_bytes.sum(), ranks.reset_index(drop=True).predicted_error.idxmax()
+    row = ranks.iloc[worst]
+    return (
+        f"{len(ranks)} layers, {megabytes(before)} → {megabytes(after)}; the most is lost in {shortened(row.layer, 80)}, "
+        f"{percent(row.predicted_error)} at rank {row['rank']}; {int(ranks.whole.sum())} are kept as they are."
+    )
+
+
+RANK_PLANNER = Panel(
+    question="Which ranks would this budget buy?",
+    caption=(
+        "Left, the rank each layer gets, with its break-even rank; right, the error that the singular values left out predict: of the layer's output "
+        "where errors are weighed by how inputs go together, else of its weighed weights."
+    ),
+    draw=rank_planner,
+    describe=description,
+)
