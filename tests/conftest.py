@@ -16,6 +16,7 @@ settings.load_profile("patient")
 LONGEST = ("test_pages", "test_browser", "test_session", "test_docs_lm", "test_run")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: some tests wait for processes of their own."""
     return len(os.sched_getaffinity(0)) + 1

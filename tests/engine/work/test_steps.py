@@ -9,6 +9,7 @@ from engine.catalog.calibrated import GPTQ
 from engine.catalog.pruning import Magnitude
 from engine.errors import Cancelled, PlainError
 from engine.recipe import Recipe
+from engine.work.answers import forecast
 from engine.work.calibration import Seen
 from engine.work.methods import compress
 from engine.work.methods.composed import compress_further, sketched
@@ -201,3 +202,23 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
     with pytest.raises(PlainError) as error:
         Recipe.of({"steps": list(steps)})
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "first"),
+    [
+        ("llama", PRUNED),
+        ("gpt2", {"technique": "magnitude", "pattern": "2:4"}),
+        ("llama", FACTOR_STEPS["svd"]),
+        ("resnet", FACTOR_STEPS["tucker"]),
+        ("bert", {"technique": "structured", "what": "neurons", "share": 0.27}),  # a last group of one weight may need a float32 scale
+        ("llama", {"technique": "structured", "what": "heads"}),
+        ("resnet", {"technique": "structured", "what": "channels"}),
+    ],
+)
+@pytest.mark.parametrize("second", ["rounding", "nf4"])
+def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders, tmp_path):
+    outcome, _, recipe = carried_out(architecture, folders, tmp_path, first, ANY[second])
+    ahead = forecast(recipe.model_dump(mode="json"))
+    assert ahead.size_bytes == outcome.summary.result.size_bytes
+    assert ahead.bits_per_weight == pytest.approx(outcome.summary.result.bits_per_weight, rel=1e-6) and ahead.seconds > 0
