@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from pages.panels.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import frame, sentence
+from pages.panels.theme import AXIS, frame, sentence
 from pages.panels.weight_map import DIVERGING
 
 VERSIONS = {"original": "Original", "rebuilt": "Rebuilt", "missing": "Difference"}
@@ -21,7 +21,9 @@ def reconstruction(tiles: pd.DataFrame) -> go.Figure:
     figure = frame(height=360).add_traces([picture(tiles, version, place, end) for place, version in enumerate(VERSIONS)])
     figure.update_layout(margin={"t": 36}, dragmode=False, **{f"xaxis{place + 1 if place else ''}": across(place) for place in range(len(VERSIONS))})
     for place, name in enumerate(VERSIONS.values()):
-        figure.add_annotation(text=name, x=sum(domain(place)) / 2, y=1, xref="paper", yref="paper", yanchor="bottom", showarrow=False)
+        figure.add_annotation(
+            text=name, x=sum(domain(place)) / 2, y=1, xref="paper", yref="paper", xanchor="center", yanchor="bottom", showarrow=False
+        )
     return figure.update_yaxes(title_text="Row (output)", autorange="reversed", showgrid=False, fixedrange=True)
 
 
@@ -42,7 +44,8 @@ def domain(place: int) -> list[float]:
 
 
 def across(place: int) -> dict:
-    return {"domain": domain(place), "anchor": "y", "title": {"text": "Column (input)"}, "showgrid": False, "fixedrange": True, "nticks": 4}
+    title = AXIS["title"] | {"text": "Column (input)"}
+    return AXIS | {"domain": domain(place), "anchor": "y", "title": title, "showgrid": False, "fixedrange": True, "nticks": 4}
 
 
 def description(tiles: pd.DataFrame) -> str:
