@@ -16,7 +16,7 @@ LABELS = ("numpy", "pandas", "scipy", "scikit-learn", "torch", "transformers", "
 LIBRARY_LABEL = {name.replace("scikit-learn", "sklearn"): name for name in LABELS}
 LONGEST = 480  # characters of a passage, about 110 tokens
 MOST_PER_DOCUMENT = 4
-MOST_PER_LABEL: dict[Split, int] = {"train": 2400, "unlabelled": 1200, "calibration": 160, "evaluation": 200}
+MOST_PER_LABEL: dict[Split, int] = {"train": 2400, "unlabelled": 1200, "calibration": 160, "evaluation": 400}
 
 GIVEAWAYS = re.compile(
     r"https?://\S+|\b(?:numpy|np|pandas|pd|scipy|sp|scikit[-_ ]?learn|sklearn|(?:py)?torch|transformers|hugging\s?face"
