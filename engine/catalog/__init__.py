@@ -11,13 +11,14 @@ from engine.catalog.llm_int8 import LLMInt8
 from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.pruning import Magnitude, OptimalBrainDamage, Random, SparseGPT, Taylor, Wanda
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
+from engine.catalog.schedules import Gradual, LotteryTicket
 from engine.catalog.structured import Blocks, Structured
 from engine.catalog.technique import Technique
 
 EVERY = (
     RoundToNearest, BitsAndBytes, HQQ, GPTQ, AWQ, Activations, SmoothQuant, LLMInt8, MixedPrecision, AWQSalience,
     Codebook, Logarithmic, FloatingPoint, Ternary, Magnitude, Wanda, SparseGPT, Taylor, OptimalBrainDamage, Random,
-    Structured, Blocks,
+    Structured, Blocks, Gradual, LotteryTicket,
 )  # fmt: skip
 TECHNIQUES: dict[str, type[Technique]] = {cls.model_fields["technique"].default: cls for cls in EVERY}
 Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple

@@ -77,6 +77,8 @@ class Rows:
     importance: list = field(default_factory=list)
     masks: list = field(default_factory=list)  # a table a layer
     structures: list = field(default_factory=list)
+    schedule: list = field(default_factory=list)
+    lottery: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

@@ -1,6 +1,6 @@
 """How each technique is done, one method per file. Importing this package registers them all with the stages."""
 
-from engine.work.methods.pruning import blocks, sparsegpt, structured, unstructured
+from engine.work.methods.pruning import blocks, gradual, sparsegpt, structured, unstructured
 from engine.work.methods.pruning import portrait as _portrait  # noqa: F401, registers it
 from engine.work.methods.quantization import (
     activations,
@@ -16,10 +16,10 @@ from engine.work.methods.quantization import (
     salience,
     tables,
 )
-from engine.work.methods.stages import blueprint, compress, plan, portrait, predicted_bytes, rebuild, scales_for, survey
+from engine.work.methods.stages import blueprint, compress, plan, portrait, predicted_bytes, rebuild, retrained, scales_for, survey
 
 __all__ = [
-    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "floats", "gptq", "hqq", "llm_int8", "mixed", "plan",
-    "portrait", "predicted_bytes", "rebuild", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured",
+    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "floats", "gptq", "gradual", "hqq", "llm_int8", "mixed", "plan",
+    "portrait", "predicted_bytes", "rebuild", "retrained", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured",
     "survey", "tables", "unstructured",
 ]  # fmt: skip
