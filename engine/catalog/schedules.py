@@ -24,7 +24,13 @@ def rate_option(default: float) -> float:
 
 def batch_option(default: int) -> int:
     return option(
-        default, "Training examples that one step looks at.", title="Examples a step (batch)", advanced=True, ge=2, le=512, stops=(4, 8, 16, 32, 64, 128)
+        default,
+        "Training examples that one step looks at.",
+        title="Examples a step (batch)",
+        advanced=True,
+        ge=2,
+        le=512,
+        stops=(4, 8, 16, 32, 64, 128),
     )
 
 
@@ -44,7 +50,7 @@ class Gradual(Pruning):
         r" \mathcal{L} = (1-\alpha)\,\mathrm{CE} + \alpha\,T^2\,\mathrm{KL}(p^T_{\text{dense}} \,\|\, p^T) + \lambda\,\Omega(W) \end{gathered}"
     )
     fails: ClassVar[str] = (
-        "It needs data like the model's own and time: a short course on little data teaches a large model less than pruning took away, and a step size "
+        "It needs data like the model's own, and time: a short course on little data teaches a large model less than was cut away, and a step size "
         "that is too large unlearns more than it repairs."
     )
     paper: ClassVar[str] = (
@@ -80,7 +86,7 @@ class Gradual(Pruning):
         title="What was cut may come back",
     )  # fmt: skip
     regularizer: Literal["none", "l1", "l0"] = option(
-        "none", "What is paid for while training: nothing, the size of the weights (L1), or every weight whose gate is open (L0, hard concrete gates).",
+        "none", "What is paid for while training: nothing, the size of weights (L1), or each weight whose gate is open (L0, hard concrete gates).",
         title="Pressed towards zero (regularizer)", advanced=True,
         words={"none": "no", "l1": "by their size (L1)", "l0": "by gates that close (L0)"},
     )  # fmt: skip
@@ -164,10 +170,15 @@ class LotteryTicket(Technique):
     rounds: int = option(3, "How many times weights are removed and the rest is set back.", title="Rounds", ge=1, le=20)
     share: float = option(0.7, "Share of the weights left that each round removes.", title="Removed in each round", ge=0.01, le=0.95)
     steps: int = option(
-        80, "Training steps of each network, from its first weights on.", title="Training steps", ge=1, le=100_000, stops=(40, 80, 150, 300, 600, 1200)
+        80,
+        "Training steps of each network, from its first weights on.",
+        title="Training steps",
+        ge=1,
+        le=100_000,
+        stops=(40, 80, 150, 300, 600, 1200),
     )
     rewind_step: int = option(
-        0, "Weights are set back to what they were after so many steps; 0: to the very first.", title="Set back to step (rewinding)", ge=0, le=100_000,
+        0, "Weights are set back to what they were after so many steps. 0: to the first.", title="Set back to step (rewinding)", ge=0, le=100_000,
         stops=(0, 5, 10, 20, 50, 100),
     )  # fmt: skip
     seeds: int = option(3, "How many times all of it is repeated, with other first weights.", title="Repeats (seeds)", ge=1, le=20)

@@ -21,7 +21,7 @@ from engine.work.bench import Bench, Rows
 from engine.work.calibration import Fold, Seen, Stream
 from engine.work.calibration.gradients import Slopes, slopes_of
 from engine.work.costs import Job, cost_of
-from engine.work.layers import Layer, blocks_of, chosen
+from engine.work.layers import Layer, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.size import written_bytes
 from engine.work.measure.spectrum import spectrum
@@ -33,7 +33,6 @@ from engine.work.opened import Opened, opened
 from engine.work.quiet import ready
 from engine.work.rebuilt import Rebuilt, Subject
 from engine.work.rewriting import changed_row, histogram, rebuilt_bytes
-from engine.work.stored.files import file_bytes
 from engine.work.stored.weights import Dense, Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch

@@ -1,6 +1,6 @@
 """How each technique is done, one method per file. Importing this package registers them all with the stages."""
 
-from engine.work.methods.pruning import blocks, gradual, sparsegpt, structured, unstructured
+from engine.work.methods.pruning import blocks, gradual, lottery, sparsegpt, structured, unstructured
 from engine.work.methods.pruning import portrait as _portrait  # noqa: F401, registers it
 from engine.work.methods.quantization import (
     activations,
@@ -19,7 +19,8 @@ from engine.work.methods.quantization import (
 from engine.work.methods.stages import blueprint, compress, plan, portrait, predicted_bytes, rebuild, retrained, scales_for, survey
 
 __all__ = [
-    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "floats", "gptq", "gradual", "hqq", "llm_int8", "mixed", "plan",
+    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "floats", "gptq", "gradual", "hqq", "llm_int8",
+    "lottery", "mixed", "plan",
     "portrait", "predicted_bytes", "rebuild", "retrained", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured",
     "survey", "tables", "unstructured",
 ]  # fmt: skip

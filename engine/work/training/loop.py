@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import nn
@@ -19,8 +20,9 @@ Loss = Callable[[torch.Tensor, Exercises], torch.Tensor]  # of logits, for the e
 PLACES = 4096  # tokens that are judged at once; pictures, a sixteenth of it
 
 
-def trained(model: nn.Module, exercises: Exercises, course: Course, loss_of: Loss) -> Iterator[tuple[int, float]]:
+def trained(model: nn.Module, exercises: Exercises, course: Course, loss_of: Loss, begun: int = 0) -> Iterator[tuple[int, float]]:
     """Trains in place for as long as it is asked to go on: yields after each step, with its number from 1 and its loss.
+    Where ``begun``, the first steps of the course lie behind it.
 
     Batch norms learn and count anew, since what they see changes with every cut; at a rate of 0 nothing moves, and neither do they.
     Raises PlainError when the loss is no number.
@@ -28,7 +30,7 @@ def trained(model: nn.Module, exercises: Exercises, course: Course, loss_of: Los
     device = next(model.parameters()).device
     torch.manual_seed(course.seed)  # dropout's, and the gates'
     optimizer = optimizer_of(model, course)
-    for step, rows in zip(range(course.steps), drawn(len(exercises), course), strict=False):
+    for step, rows in islice(zip(range(course.steps), drawn(len(exercises), course), strict=False), begun, None):
         for group in optimizer.param_groups:
             group["lr"] = group["pace"] * course.rate_at(step)
         batch = exercises.some(rows)

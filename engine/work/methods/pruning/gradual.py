@@ -82,8 +82,12 @@ class Descent:
             if step % every == 0 or step == self.how.steps:
                 if not self.holds(step):
                     return self.go_back(step)
-                if step < self.how.steps:
+                if step < self.how.steps and self.goes_on(step // every + 1):
                     self.cut(step, step // every + 1)
+
+    def goes_on(self, number: int) -> bool:
+        """Whether another cut changes anything."""
+        return self.how.regrow or (number <= self.how.cuts and self.reached is None)
 
     def begin(self) -> None:
         """The original's quality, and whether what is asked for can be had at all."""
@@ -98,7 +102,7 @@ class Descent:
         least = size_bytes(self.pupil, self.settings, {layer.name: left_of(self.how, layer.matrix_shape) for layer in self.pupil.layers})
         if self.how.target_mb and least > self.how.target_mb * MB:
             raise PlainError(
-                f"At a sparsity of {self.how.removed:.0%} the model's file still takes {least / MB:.2f} MB, more than target_mb {self.how.target_mb:g}; "
+                f"With {self.how.removed:.0%} removed, the model's file still takes {least / MB:.2f} MB, more than target_mb {self.how.target_mb:g}; "
                 "raise sparsity, or target_mb."
             )
 
