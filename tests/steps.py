@@ -47,6 +47,19 @@ SEEING = {  # calibration data
     "sparsegpt": {"technique": "sparsegpt", "scope": "row", "storage": "csr"},
     "taylor": {"technique": "taylor", "sparsity": 0.3, "values": "float16"},
     "optimal-brain-damage": {"technique": "optimal-brain-damage"},
+    "gradual": {"technique": "gradual", "steps": 2, "prune_every": 1, "batch": 4, "sparsity": 0.6},
+    "gradual-regrowing": {
+        "technique": "gradual",
+        "schedule": "one-shot",
+        "scope": "global",
+        "steps": 3,
+        "prune_every": 1,
+        "batch": 4,
+        "regrow": True,
+        "regularizer": "l0",
+        "distill_weight": 0.5,
+        "storage": "csr",
+    },
     "awq-salience": {"technique": "awq-salience", "group_size": 32},
 }
 ANY = STEPS | SEEING

@@ -183,7 +183,7 @@ class LotteryTicket(Technique):
     )  # fmt: skip
     seeds: int = option(3, "How many times all of it is repeated, with other first weights.", title="Repeats (seeds)", ge=1, le=20)
     scope: Literal["layer", "global"] = option("layer", **LAYER_OR_ALL | {"when": {}})
-    rate: float = rate_option(3e-3)
+    rate: float = rate_option(1e-2)
     batch: int = batch_option(32)
     storage: Storage = Magnitude.model_fields["storage"]
     values: Literal["model", "float32", "bfloat16", "float16"] = Magnitude.model_fields["values"]

@@ -19,6 +19,8 @@ def cut(pupil: Pupil, how: Pruning, share: float) -> None:
         at = {name: Magnitude(scope="layer").model_copy(update={"sparsity": each}) for name, each in mine.items()}
     for name, each in at.items():
         mask = stays(score(pupil, name), each) if each else torch.ones_like(pupil.mask(name))
+        if not pupil.cuts[name].regrow:
+            mask = mask & pupil.mask(name)  # a weight that learnt to be zero is no smaller than one that was cut
         refuse_emptied(name, mask, share)
         pupil.set_mask(name, mask)
 

@@ -142,9 +142,14 @@ class Descent:
         left, whole = left_in(self.pupil), sum(layer.parameters for layer in self.pupil.layers)
         loss = sum(self.losses) / len(self.losses) if self.losses else NAN
         size = size_bytes(self.pupil, self.settings, left)
+        self.refuse_closed(left)
         self.rows.append(ScheduleRow(step, 1 - sum(left.values()) / whole, loss, quality.name, quality.value, size, self.regrown, event))
         if event != "cut":
             self.losses.clear()
+
+    def refuse_closed(self, left: dict[str, int]) -> None:
+        if self.how.regularizer == "l0" and not all(left.values()):
+            raise PlainError(f"Every gate of {min(left, key=left.get)} has closed; lower strength, which is {self.how.strength:g}, or rate.")
 
     def loss(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
         """Labels and teacher in their shares, and what zeros are worth."""
