@@ -37,6 +37,7 @@ from engine.work.tasks.data import examples_of, text_of
 from engine.work.tasks.perplexity import AT_ONCE, CPU_TOKENS, LOGITS_BYTES
 from engine.work.tasks.sources import is_local, local_path
 from engine.work.training.lessons import HELD_OUT, WINDOWS_HELD_OUT
+from engine.work.training.threads import fitting_threads
 from engine.work.trial import LOGITS_KEPT
 
 EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
@@ -146,6 +147,12 @@ class Job:
         device, _ = compute_place(self.recipe)
         return measured if device.type == "cpu" else Passes(measured.each, self.at.parameters / GPU_PACE)
 
+    @property
+    def training_passes(self) -> Passes:
+        """With as many threads as training takes."""
+        with fitting_threads(self.at.parameters):
+            return replace(self, key=(*self.key, "training")).passes
+
     def pace(self, layer: Layer) -> LayerPace:
         return layer_pace(self.settings[layer.name], layer.matrix_shape[1])
 
@@ -236,8 +243,9 @@ def training(job: Job, course: Training) -> float:
     if not course.steps:
         return 0.0
     each, held = (job.calibration.length, WINDOWS_HELD_OUT) if isinstance(job.recipe.task, LanguageModeling) else (job.evaluation.length, HELD_OUT)
-    step = course.passes * job.passes.seconds(course.batch * each, 1)
-    return course.steps * step + course.looks * job.passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
+    passes = job.training_passes
+    step = course.passes * passes.seconds(course.batch * each, 1)
+    return course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
 
 
 def shares_no_input(layers: list[Layer], number: int) -> bool:

@@ -21,6 +21,7 @@ from engine.work.training import Course, Exercises, Lessons, Pupil, Quality, les
 from engine.work.training.cuts import gates_of
 from engine.work.training.loop import answers, at_rest
 from engine.work.training.losses import absolute, by_labels, by_teacher
+from engine.work.training.threads import fitting_threads
 
 MB = 1e6
 
@@ -44,7 +45,8 @@ def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
     course = Course(how.steps, how.rate, how.batch, bench.recipe.seed)
     descent = Descent(how, bench, pupil, lessons, course, settings)
     try:
-        descent.go()
+        with fitting_threads(subject.original.parameters):
+            descent.go()
     finally:
         subject.trial.rows.schedule.extend(descent.rows)
     return Trained({layer.name: pupil.weight(layer.name).cpu() for layer in layers}, pupil.plain())

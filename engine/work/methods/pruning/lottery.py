@@ -24,6 +24,7 @@ from engine.work.stored.weights import Stored
 from engine.work.trained import Trained
 from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_for, pupil_of, quality_of, trained
 from engine.work.training.losses import by_labels
+from engine.work.training.threads import fitting_threads
 from engine.work.trial import Trial
 
 State = dict[str, torch.Tensor]
@@ -73,7 +74,8 @@ def _(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     pupil.prepare()
     lottery = Lottery(how, bench, pupil, lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder), subject.trial.rows.lottery)
-    pupil.come_back(lottery.drawn())
+    with fitting_threads(subject.original.parameters):
+        pupil.come_back(lottery.drawn())
     return Trained({layer.name: pupil.weight(layer.name).cpu() for layer in layers}, pupil.plain())
 
 
