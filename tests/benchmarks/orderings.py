@@ -1,5 +1,5 @@
 """Do the published orderings hold on our own trained model? Perplexity of docs-lm at 3 bits and with half of its weights removed, one row a
-technique; then AWQ's salience table.
+technique; then AWQ's salience table, and accuracy of digits-cnn where training goes on between cuts.
 
 python -m tests.benchmarks.orderings [TOKENS]
 """
@@ -30,6 +30,13 @@ PRUNING = {  # half of the weights of each layer, or of each row where that is t
     "magnitude, 2:4": [{"technique": "magnitude", "pattern": "2:4"}],
 }
 
+TRAINED = {  # nine tenths of each layer of digits-cnn
+    "magnitude, no training": {"technique": "magnitude", "sparsity": 0.9},
+    "one shot, then trained": {"technique": "gradual", "sparsity": 0.9, "schedule": "one-shot"},
+    "cubic": {"technique": "gradual", "sparsity": 0.9},
+    "cubic, what was cut may come back": {"technique": "gradual", "sparsity": 0.9, "regrow": True},
+}
+
 
 def measurements(tokens: int) -> Iterator[Measurement]:
     from engine.work.quiet import ready
@@ -43,12 +50,22 @@ def measurements(tokens: int) -> Iterator[Measurement]:
         yield Measurement(f"docs-lm, 3 bits, groups of 128: {what}", (summary.result.perplexity,), "perplexity", target, digits=4)
     yield from pruning(tokens)
     yield from salience(tokens)
+    yield from training()
 
 
 def pruning(tokens: int) -> Iterator[Measurement]:
     for what, steps in PRUNING.items():
         perplexities = tuple(outcome_of(step, tokens).summary.result.perplexity for step in steps)
         yield Measurement(f"docs-lm, half of the weights removed: {what}", perplexities, "perplexity", digits=4)
+
+
+def training() -> Iterator[Measurement]:
+    for what, step in TRAINED.items():
+        yield Measurement(f"digits-cnn, 90 % of the weights removed: {what}", (of_digits(step).summary.result.accuracy,), "accuracy", digits=4)
+    tickets = of_digits({"technique": "lottery-ticket"}).tables.lottery
+    for (_, variant), rows in tickets[tickets["round"] > 0].groupby(["round", "variant"]):
+        what = f"digits-cnn, {rows.left.mean():.1%} of the weights left from the start: {variant}"
+        yield Measurement(what, tuple(rows.accuracy), "accuracy, held out", digits=4)
 
 
 def salience(tokens: int) -> Iterator[Measurement]:
@@ -66,6 +83,14 @@ def outcome_of(step: dict, tokens: int):
 
     task = {"kind": "language-modeling", "text": "bundled:docs", "context": 256, "tokens": tokens}
     recipe = {"model": "bundled:docs-lm", "task": task, "calibration": {"text": "bundled:docs", "samples": 64, "context": 256}, "device": "cpu"}
+    return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
+
+
+def of_digits(step: dict):
+    from engine.recipe import Recipe
+    from engine.work.run import run
+
+    recipe = {"model": "bundled:digits-cnn", "task": {"kind": "image-classification"}, "device": "cpu", "speed": False}
     return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
 
 
