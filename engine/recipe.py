@@ -45,8 +45,8 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def shown_data(self) -> "Recipe":
-        """A step that looks at data gets the usual calibration where none is named."""
-        if self.calibration is None and any(step.needs != "nothing" for step in self.steps):
+        """A step that looks at data or learns from it gets the usual calibration where none is named."""
+        if self.calibration is None and any(step.needs != "nothing" or step.trains for step in self.steps):
             usual = Calibration()
             fitting = usual.model_copy(update={"context": min(usual.context, getattr(self.task, "context", usual.context))})
             object.__setattr__(self, "calibration", fitting)

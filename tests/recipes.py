@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.catalog import TECHNIQUES
+from engine.catalog.technique import Technique
 from engine.recipe import Recipe
 from tests.tiny import LANGUAGE_MODELS, SENTENCES
 
@@ -27,5 +28,9 @@ def recipe_for(architecture: str, model: Path, folder: Path, *steps: dict[str, A
     calibration = {"text": task.get("text", "bundled:docs"), "samples": 6, "context": 32}
     if architecture == "resnet" and any(step.get("pattern") for step in steps):
         fields = {"layers": {"skip": ["*embedder*"]}, **fields}  # no pattern of four fits into kernels of 7 x 7
-    seeing = {"calibration": calibration} if any(TECHNIQUES[step["technique"]](**step).needs != "nothing" for step in steps) else {}
+    seeing = {"calibration": calibration} if any(looks_at_data(TECHNIQUES[step["technique"]](**step)) for step in steps) else {}
     return Recipe.of({"model": str(model), "task": task, "steps": list(steps), "device": "cpu", "speed": False, **seeing, **fields})
+
+
+def looks_at_data(how: Technique) -> bool:
+    return how.needs != "nothing" or how.trains

@@ -58,6 +58,19 @@ SEEING = {  # calibration data
     "asvd": {"technique": "svd", "kept": 0.5, "whitening": "asvd", "scope": "global"},
     "fwsvd": {"technique": "svd", "by": "energy", "energy": 0.6, "whitening": "fisher"},
     "eora": {"technique": "low-rank-correction", "rank": 2},
+    "gradual": {"technique": "gradual", "steps": 2, "prune_every": 1, "batch": 4, "sparsity": 0.6},
+    "gradual-regrowing": {
+        "technique": "gradual",
+        "schedule": "one-shot",
+        "scope": "global",
+        "steps": 3,
+        "prune_every": 1,
+        "batch": 4,
+        "regrow": True,
+        "regularizer": "l0",
+        "distill_weight": 0.5,
+        "storage": "csr",
+    },
     "awq-salience": {"technique": "awq-salience", "group_size": 32},
 }
 CONVOLUTIONAL = {  # for models with convolutions

@@ -12,13 +12,14 @@ from engine.catalog.lowrank import CP, SVD, LowRankCorrection, Tucker
 from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.pruning import Magnitude, OptimalBrainDamage, Random, SparseGPT, Taylor, Wanda
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
+from engine.catalog.schedules import Gradual, LotteryTicket
 from engine.catalog.structured import Blocks, Structured
 from engine.catalog.technique import Technique
 
 EVERY = (
     RoundToNearest, BitsAndBytes, HQQ, GPTQ, AWQ, Activations, SmoothQuant, LLMInt8, MixedPrecision, AWQSalience,
     Codebook, Logarithmic, FloatingPoint, Ternary, Magnitude, Wanda, SparseGPT, Taylor, OptimalBrainDamage, Random,
-    Structured, Blocks, SVD, LowRankCorrection, Tucker, CP,
+    Structured, Blocks, Gradual, LotteryTicket, SVD, LowRankCorrection, Tucker, CP,
 )  # fmt: skip
 TECHNIQUES: dict[str, type[Technique]] = {cls.model_fields["technique"].default: cls for cls in EVERY}
 Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple

@@ -34,6 +34,7 @@ class Technique(Frozen):
     needs: ClassVar[Needs] = "nothing"  # a property where the options decide
     size_depends_on_data: ClassVar[bool] = False  # whether a forecast of its size is only a lower bound
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
+    trains: ClassVar[bool] = False  # whether weights learn from examples before they are stored
     in_step: ClassVar[bool] = False  # whether a layer sees what those before it in its block make of the data once they are compressed
     technique: str
 

@@ -243,6 +243,31 @@ class SingularRow:
 
 
 @dataclass(frozen=True)
+class ScheduleRow:
+    """One moment of pruning with training in between."""
+
+    step: int  # training steps done
+    sparsity: float  # share of the weights of all layers treated that are zero
+    train_loss: float  # mean since the row before, nats; NaN where nothing was trained
+    quality_name: Literal["accuracy", "perplexity"]
+    quality: float  # on examples held out from training, which are not those of the result
+    size_bytes: int  # of the model's files, were they written now
+    regrown: float  # of the weights left, the share that had been cut before the last cut
+    event: Literal["before", "cut", "size reached", "trained", "below the floor", "went back"]
+
+
+@dataclass(frozen=True)
+class LotteryRow:
+    """One network of the experiment on lottery tickets, after it was trained."""
+
+    variant: Literal["dense", "winning ticket", "other first weights", "random mask"]
+    seed: int
+    round: int  # 0 of the dense network
+    left: float  # share of the weights
+    accuracy: float  # on examples held out from training
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -282,6 +307,8 @@ class Tables:
     structures: pd.DataFrame
     ranks: pd.DataFrame
     singular: pd.DataFrame
+    schedule: pd.DataFrame
+    lottery: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -292,8 +319,7 @@ ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
-    "structures": StructureRow,
-    "ranks": RankRow, "singular": SingularRow,
+    "structures": StructureRow, "schedule": ScheduleRow, "lottery": LotteryRow, "ranks": RankRow, "singular": SingularRow,
 }  # fmt: skip
 
 

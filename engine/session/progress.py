@@ -6,7 +6,7 @@ from typing import Any
 
 STAGES = ("Measuring the original", "Reading calibration data", "Compressing", "Measuring the result", "Writing examples")
 FIRST_MEASUREMENT, _, COMPRESSING, LAST_MEASUREMENT, _ = STAGES
-PLANNING = {"Measuring each layer's sensitivity", "Rounding layers"}  # what some techniques do before they compress
+PLANNING = {"Measuring each layer's sensitivity", "Rounding layers", "Training"}  # what some techniques do before they compress
 OUTSIDE = {"queued": "Waiting in another program", "running": "Running in another program", "done": "Done", "cancelled": "Cancelled"}
 
 
@@ -31,9 +31,14 @@ class Progress:
     def after(self, news: dict[str, Any]) -> "Progress":
         """Once a worker's message has arrived: its stage, done, total and time."""
         now = replace(self, stage=news["stage"], done=news["done"], total=news["total"], told=news["time"])
-        if now.stage != self.stage:
-            now = replace(now, began=now.told, first=now.done, seen=self.seen | {self.stage: now.told - self.began})
+        if now.name != self.name:
+            now = replace(now, began=now.told, first=now.done, seen=self.seen | {self.name: now.told - self.began})
         return replace(now, overall=max(self.overall, now.whole))
+
+    @property
+    def name(self) -> str:
+        """Of the stage: what comes behind a dot, such as a loss, changes with every step."""
+        return self.stage.partition(" · ")[0]
 
     @property
     def share(self) -> float:
@@ -43,7 +48,7 @@ class Progress:
     @property
     def whole(self) -> float:
         """Of the run, were it in the order of STAGES; 0 in a stage that is not among them. Planning and compressing share a place."""
-        if self.stage in PLANNING:
+        if self.name in PLANNING:
             return (STAGES.index(COMPRESSING) + self.share / 2) / len(STAGES)
         if self.stage not in STAGES:
             return 0.0

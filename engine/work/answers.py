@@ -20,8 +20,9 @@ from engine.work.bench import Bench, Rows
 from engine.work.calibration import Fold, Seen, Stream
 from engine.work.calibration.gradients import Slopes, slopes_of
 from engine.work.costs import Job, cost_of
-from engine.work.layers import Layer, blocks_of, chosen
+from engine.work.layers import Layer, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
+from engine.work.measure.size import written_bytes
 from engine.work.measure.spectrum import spectrum
 from engine.work.methods import plan, rebuild, scales_for, survey
 from engine.work.methods.composed import compress_further, sketched
@@ -31,7 +32,6 @@ from engine.work.opened import Opened, opened
 from engine.work.quiet import one_thread, ready
 from engine.work.rebuilt import Rebuilt, Subject
 from engine.work.rewriting import changed_row, histogram, rebuilt_bytes
-from engine.work.stored.files import file_bytes
 from engine.work.stored.weights import Dense, Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
@@ -316,12 +316,6 @@ def job_of(asked: Recipe, folder: Folder, key: tuple, planned: list[dict[str, Te
 def blueprints(planned: list[dict[str, Technique]], targets: list[Layer]) -> dict[str, Stored]:
     """What all steps together will store for each layer; ``planned``: the setting of each layer, step by step."""
     return {layer.name: sketched([settings[layer.name] for settings in planned], layer.matrix_shape) for layer in targets if planned}
-
-
-def written_bytes(at: Opened, plans: dict[str, Stored]) -> int:
-    """Of all files of a run that stores some layers as planned and keeps the others."""
-    held = {layer.name: at.model.get_submodule(layer.name).stored for layer in at.layers} | plans
-    return sum(file_bytes({layer.name: held[layer.name] for layer in block}) for block in blocks_of(at.layers)) + file_bytes({}, at.plain)
 
 
 def doctor() -> dict:

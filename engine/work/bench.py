@@ -79,6 +79,8 @@ class Rows:
     structures: list = field(default_factory=list)
     ranks: list = field(default_factory=list)
     singular: list = field(default_factory=list)  # a table a layer
+    schedule: list = field(default_factory=list)
+    lottery: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from engine.catalog.lowrank import Whitened
 from engine.catalog.mixed import AWQSalience, MixedPrecision
+from engine.catalog.schedules import Gradual, LotteryTicket
 from engine.catalog.tasks import ImageClassification, LanguageModeling, Task, TextClassification
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
@@ -36,6 +37,8 @@ from engine.work.tasks.corpora import corpus_key
 from engine.work.tasks.data import examples_of, text_of
 from engine.work.tasks.perplexity import AT_ONCE, CPU_TOKENS, LOGITS_BYTES
 from engine.work.tasks.sources import is_local, local_path
+from engine.work.training.lessons import HELD_OUT, WINDOWS_HELD_OUT
+from engine.work.training.threads import fitting_threads
 from engine.work.trial import LOGITS_KEPT
 
 EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
@@ -104,6 +107,35 @@ def _(how: Whitened, shape: tuple[int, int]) -> float:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a technique learns before its layers are stored."""
+
+    steps: int = 0
+    batch: int = 0  # examples of each
+    passes: float = SLOPES  # of a step, in forward passes: there and back, and a teacher's
+    looks: int = 0  # at the examples held out
+    copies: float = 4.0  # of every weight, in float32: itself, its slope, and what AdamW keeps of it
+
+
+@singledispatch
+def training_of(how: Technique) -> Training:
+    return Training()
+
+
+@training_of.register
+def _(how: Gradual) -> Training:
+    looks = how.steps // how.prune_every + (how.steps // how.prune_every if how.regrow else how.cuts) + 2
+    kept = how.regularizer == "l0", bool(how.floor)  # gates with all that belongs to them; a state to go back to
+    return Training(how.steps, how.batch, SLOPES + (how.distill_weight > 0), looks, 5.0 + 4 * kept[0] + kept[1])
+
+
+@training_of.register
+def _(how: LotteryTicket) -> Training:
+    """Beside the network in training, the first weights, its twin's, and what it is to go back to."""
+    return Training(how.trainings * how.steps + how.seeds * how.rewind_step, how.batch, SLOPES, how.trainings, 9.0)
+
+
+@dataclass(frozen=True)
 class Job:
     """A recipe and what is known of its model before it runs."""
 
@@ -128,6 +160,12 @@ class Job:
         measured = passes_of(self.key, self.at, self.folder, self.evaluation.length)
         device, _ = compute_place(self.recipe)
         return measured if device.type == "cpu" else Passes(measured.each, self.at.parameters / GPU_PACE)
+
+    @property
+    def training_passes(self) -> Passes:
+        """With as many threads as training takes."""
+        with fitting_threads(self.at.parameters):
+            return replace(self, key=(*self.key, "training")).passes
 
     def pace(self, layer: Layer) -> LayerPace:
         return layer_pace(self.settings[layer.name], layer.matrix_shape[1])
@@ -212,7 +250,17 @@ def compressing(job: Job) -> float:
         rounds += gram(layer, much) * first if how.needs == "gram" else 0.0
     rounds += SLOPES * job.passes.seconds(much.places, job.recipe.calibration.samples) if how.needs == "gradients" else 0.0
     judging = job.passes.seconds(*share(much, EXAMPLES)) if much.places else 0.0
-    return rounds + judging + walking(job) + trying(job, trial)
+    return rounds + judging + walking(job) + trying(job, trial) + training(job, training_of(how))
+
+
+def training(job: Job, course: Training) -> float:
+    """Steps there and back, and looks at what is held out; examples are made ready once."""
+    if not course.steps:
+        return 0.0
+    each, held = (job.calibration.length, WINDOWS_HELD_OUT) if isinstance(job.recipe.task, LanguageModeling) else (job.evaluation.length, HELD_OUT)
+    passes = job.training_passes
+    step = course.passes * passes.seconds(course.batch * each, 1)
+    return course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
 
 
 def shares_no_input(layers: list[Layer], number: int) -> bool:
@@ -386,6 +434,10 @@ def walk_bytes(job: Job) -> float:
         held += 16.0 * sum(layer.parameters for layer in job.targets) + 2 * blocks * much.length * activation_bytes(job)
     if how.needs == "gram":
         held += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
+    if (course := training_of(how)).steps:
+        each = much.length if isinstance(job.recipe.task, LanguageModeling) else job.evaluation.length
+        blocks = len({layer.block for layer in job.at.layers})
+        held += 4.0 * course.copies * sum(layer.parameters for layer in job.targets) + course.batch * each * activation_bytes(job) * max(2, blocks)
     trial = trials_of(how, len(job.targets))
     if trial.answers and isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size

@@ -29,7 +29,7 @@ from transformers import (
 from engine.errors import PlainError
 from engine.work.folders import Folder, foreign_ids, resolve
 
-__all__ = ["Folder", "check_finite", "image_processor_of", "load", "resolve", "skeleton", "tokenizer_of"]
+__all__ = ["Folder", "check_finite", "image_processor_of", "load", "resolve", "skeleton", "tokenizer_of", "untrained"]
 
 MODELS = {
     "language-modeling": AutoModelForCausalLM,
@@ -64,6 +64,12 @@ def skeleton(folder: Folder) -> PreTrainedModel:
             model = MODELS[folder.kind].from_config(config_of(folder), dtype=getattr(torch, folder.dtype), trust_remote_code=False)
         compute_buffers(model)
     return at_rest(model)
+
+
+def untrained(folder: Folder) -> PreTrainedModel:
+    """The same module with random weights as the architecture draws them, in float32; torch's seed decides."""
+    with told(folder, f"{folder} cannot be built"):
+        return at_rest(MODELS[folder.kind].from_config(config_of(folder), dtype=torch.float32, trust_remote_code=False))
 
 
 def compute_buffers(model: PreTrainedModel) -> None:

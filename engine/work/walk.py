@@ -21,8 +21,9 @@ from engine.work.measure.error import Judged, kept_row, level_rows
 from engine.work.measure.inputs import sampled_inputs, thinned
 from engine.work.measure.memory import give_back
 from engine.work.measure.surface import most_striking, surface
-from engine.work.methods import plan, portrait, rebuild, scales_for
+from engine.work.methods import plan, portrait, rebuild, retrained, scales_for
 from engine.work.methods.composed import compress_further
+from engine.work.methods.pruning.unstructured import kept as kept_of
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
 from engine.work.rebuilt import Subject
 from engine.work.rewriting import Rewriting
@@ -30,6 +31,7 @@ from engine.work.stored.files import PackedFolder, read_file
 from engine.work.stored.weights import Dense, Stored
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
+from engine.work.trained import Trained
 from engine.work.trial import Trial
 from engine.work.unfinished import Finished, Unfinished
 
@@ -44,12 +46,14 @@ def compressed_folder(
     packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     began = time.perf_counter()
     trial = Trial(bench, original, batches, rows)
-    if small := rebuild(bench.how, Subject(original, bench.folder, frozenset(layer.name for layer in targets), trial)):
+    subject = Subject(original, bench.folder, frozenset(layer.name for layer in targets), trial)
+    if small := rebuild(bench.how, subject):
         Rewriting(bench, original, small, inputs, rows).write(packed)
         return rows, packed, time.perf_counter() - began
     settings = plan(bench.how, targets, trial)
     slopes = slopes_for(bench.how, trial, settings)
-    walk = Walk(bench, original, reference or original, settings, inputs, rows, batches, kept or Unfinished(), slopes)
+    trained = retrained(bench.how, bench, subject)
+    walk = Walk(bench, original, reference or original, settings, inputs, rows, batches, kept or Unfinished(), slopes, trained)
     if kept and walk.stream:  # else to begin anew costs little
         kept.begin(bench, batches)
     for number, block in enumerate(blocks_of(original.layers)):
@@ -98,6 +102,7 @@ class Walk:
     batches: list[Batch]
     kept: Unfinished  # finished blocks, where they cost so much that a run may want to go on from them
     slopes: dict[str, Slopes] = field(default_factory=dict)  # of the loss, by each layer's weights, where the technique wants them
+    trained: Trained | None = None  # what training has left, where the technique trains
     plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases as they will be written
     scaled_inputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its columns were multiplied by
     scaled_outputs: dict[str, torch.Tensor] = field(default_factory=dict)  # layer -> what its rows were divided by
@@ -108,7 +113,7 @@ class Walk:
     changed: dict[str, torch.Tensor] = field(default_factory=dict)  # of ``plain``, by the block at hand
 
     def __post_init__(self) -> None:
-        self.plain = dict(self.original.plain)
+        self.plain = self.original.plain | (self.trained.plain if self.trained else {})
         self.how = self.bench.how
         if self.how.needs in ("range", "gram"):
             device, _ = compute_place(self.bench.recipe)
@@ -240,6 +245,10 @@ class Walk:
         if layer.name not in self.settings:
             return self.kept_for(layer, held, why_kept(layer, self.original.layers, self.bench.recipe.layers))
         setting = self.settings[layer.name]
+        if self.trained:
+            stored = kept_of(self.trained.weights[layer.name], self.weight_of(layer.name), setting)
+            self.judge(layer, held, stored, seen)
+            return stored
         if seen is None and setting.needs != "nothing":
             return self.kept_for(layer, held, why_not_seen(setting, self.original.model.get_submodule(layer.name)))
         try:

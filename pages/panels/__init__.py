@@ -13,6 +13,7 @@ from pages.panels.input_reach import INPUT_REACH
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
 from pages.panels.levels import LEVELS
+from pages.panels.lottery import LOTTERY
 from pages.panels.mask import MASK
 from pages.panels.mask_overlap import MASK_OVERLAP
 from pages.panels.observers import OBSERVERS
@@ -27,6 +28,7 @@ from pages.panels.removed_weights import REMOVED_WEIGHTS
 from pages.panels.salience import SALIENCE
 from pages.panels.salient_channels import SALIENT_CHANNELS
 from pages.panels.scaled_column import SCALED_COLUMN
+from pages.panels.schedule import SCHEDULE
 from pages.panels.sensitivity import SENSITIVITY
 from pages.panels.singular_values import SINGULAR_VALUES
 from pages.panels.size_ledger import SIZE_LEDGER
@@ -57,6 +59,7 @@ __all__ = [
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
     "LEVELS",
+    "LOTTERY",
     "MASK",
     "MASK_OVERLAP",
     "OBSERVERS",
@@ -70,6 +73,7 @@ __all__ = [
     "SALIENCE",
     "SALIENT_CHANNELS",
     "SCALED_COLUMN",
+    "SCHEDULE",
     "SENSITIVITY",
     "SINGULAR_VALUES",
     "SIZE_LEDGER",

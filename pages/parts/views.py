@@ -17,10 +17,12 @@ from pages.panels import (
     IMPORTANCE,
     LAYER_ERROR,
     LEVELS,
+    LOTTERY,
     MASK,
     RANK_PER_LAYER,
     SALIENCE,
     SALIENT_CHANNELS,
+    SCHEDULE,
     SENSITIVITY,
     SINGULAR_VALUES,
     SIZE_LEDGER,
@@ -40,6 +42,8 @@ from pages.parts.show import show
 def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord, Tables, str], None]]:
     """What there is to see of this run."""
     views = {
+        "Lottery": lottery_view,
+        "Training": training_view,
         "Layers": layers_view,
         "Weights": weights_view,
         "Levels": levels_view,
@@ -64,6 +68,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Recipe": recipe_view,
     }
     there = {
+        "Lottery": not tables.lottery.empty,
+        "Training": not tables.schedule.empty,
         "Levels": not tables.levels.empty,
         **dict.fromkeys(("Sparsity", "Importance", "Mask", "Storage"), not tables.storage.empty),
         "Taken out": not tables.structures.empty,
@@ -82,6 +88,14 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Text": not tables.samples.empty,
     }
     return {name: view for name, view in views.items() if there.get(name, True)}
+
+
+def lottery_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(LOTTERY, tables.lottery, f"{key}-lottery")
+
+
+def training_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(SCHEDULE, tables.schedule, f"{key}-training")
 
 
 def layers_view(record: RunRecord, tables: Tables, key: str) -> None:

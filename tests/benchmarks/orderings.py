@@ -1,5 +1,5 @@
-"""Do the published orderings hold on our own trained model? Perplexity of docs-lm at 3 bits, with half of its weights removed and with low-rank
-factors, one row a technique; then AWQ's salience table.
+"""Do the published orderings hold on our own trained models? Perplexity of docs-lm at 3 bits, with half of its weights removed and with low-rank
+factors, one row a technique; then AWQ's salience table, and accuracy of digits-cnn where training goes on between cuts.
 
 python -m tests.benchmarks.orderings [TOKENS]
 """
@@ -44,6 +44,12 @@ CORRECTIONS = {  # at 2 bits, groups of 32, rank 16
     "LoftQ, five turns": {"technique": "low-rank-correction", "rank": 16, "whitening": "none", "turns": 5},
     "EoRA": {"technique": "low-rank-correction", "rank": 16},
 }
+TRAINED = {  # nine tenths of each layer of digits-cnn
+    "magnitude, no training": {"technique": "magnitude", "sparsity": 0.9},
+    "one shot, then trained": {"technique": "gradual", "sparsity": 0.9, "schedule": "one-shot"},
+    "cubic": {"technique": "gradual", "sparsity": 0.9},
+    "cubic, what was cut may come back": {"technique": "gradual", "sparsity": 0.9, "regrow": True},
+}
 
 
 def measurements(tokens: int) -> Iterator[Measurement]:
@@ -59,6 +65,7 @@ def measurements(tokens: int) -> Iterator[Measurement]:
     yield from pruning(tokens)
     yield from low_rank(tokens)
     yield from salience(tokens)
+    yield from training()
 
 
 def pruning(tokens: int) -> Iterator[Measurement]:
@@ -78,6 +85,15 @@ def low_rank(tokens: int) -> Iterator[Measurement]:
         yield Measurement(f"docs-lm, 2 bits, groups of 32: {what}", (perplexity,), "perplexity", digits=4)
 
 
+def training() -> Iterator[Measurement]:
+    for what, step in TRAINED.items():
+        yield Measurement(f"digits-cnn, 90 % of the weights removed: {what}", (of_digits(step).summary.result.accuracy,), "accuracy", digits=4)
+    tickets = of_digits({"technique": "lottery-ticket"}).tables.lottery
+    for (_, variant), rows in tickets[tickets["round"] > 0].groupby(["round", "variant"]):
+        what = f"digits-cnn, {rows.left.mean():.1%} of the weights left from the start: {variant}"
+        yield Measurement(what, tuple(rows.accuracy), "accuracy, held out", digits=4)
+
+
 def salience(tokens: int) -> Iterator[Measurement]:
     """The table of the AWQ paper."""
     for row in outcome_of({"technique": "awq-salience"} | GRID, tokens).tables.salience.itertuples():
@@ -93,6 +109,14 @@ def outcome_of(step: dict, tokens: int):
 
     task = {"kind": "language-modeling", "text": "bundled:docs", "context": 256, "tokens": tokens}
     recipe = {"model": "bundled:docs-lm", "task": task, "calibration": {"text": "bundled:docs", "samples": 64, "context": 256}, "device": "cpu"}
+    return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
+
+
+def of_digits(step: dict):
+    from engine.recipe import Recipe
+    from engine.work.run import run
+
+    recipe = {"model": "bundled:digits-cnn", "task": {"kind": "image-classification"}, "device": "cpu", "speed": False}
     return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
 
 

@@ -7,6 +7,8 @@ import torch
 
 from engine.catalog import TECHNIQUES
 from engine.catalog.pruning import Pruning
+from engine.catalog.schedules import LotteryTicket
+from engine.catalog.technique import Technique
 from engine.results.lessons import Lesson, OverlapRow, RemovedRow
 from engine.results.tables import table
 from engine.work.answers import Look, looked_at
@@ -17,9 +19,10 @@ from engine.work.quiet import ready
 ROWS, COLUMNS = 12, 48  # of the layer, from its middle on
 
 
-@picture.register
-def _(asked: Pruning, look: Look) -> Lesson:
-    """Neighbouring weights by value and by importance."""
+@picture.register(Pruning)
+@picture.register(LotteryTicket)
+def _(asked: Technique, look: Look) -> Lesson:
+    """Neighbouring weights by value and by importance; of techniques that train, as they are before."""
     score = importance(look.how, look.weight, *([look.seen] if look.seen else []))
     rows, columns = (torch.arange(size)[size // 2 :][:most] for size, most in zip(look.weight.shape, (ROWS, COLUMNS), strict=True))
     at, dense = torch.meshgrid(rows, columns, indexing="ij"), look.stored.dense()
@@ -34,7 +37,7 @@ def _(asked: Pruning, look: Look) -> Lesson:
 def overlap(model: str, layer: str, step: dict, measured: dict | None = None) -> pd.DataFrame:
     """OverlapRow of every two methods that can do what this step asks: the same share, scope and pattern."""
     ready()
-    methods = [how for how in TECHNIQUES.values() if issubclass(how, Pruning)]
+    methods = [how for how in TECHNIQUES.values() if issubclass(how, Pruning) and not how.trains]
     shared = {name: value for name, value in step.items() if name in Pruning.model_fields and name != "technique"}
     kept = {
         how.title: looked_at(model, layer, shared | {"technique": how.model_fields["technique"].default}, measured).stored.dense() != 0

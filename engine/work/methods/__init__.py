@@ -2,7 +2,7 @@
 
 from engine.work.methods.lowrank import correction, kernels, svd
 from engine.work.methods.lowrank import portrait as _ranks  # noqa: F401, registers it
-from engine.work.methods.pruning import blocks, sparsegpt, structured, unstructured
+from engine.work.methods.pruning import blocks, gradual, lottery, sparsegpt, structured, unstructured
 from engine.work.methods.pruning import portrait as _portrait  # noqa: F401, registers it
 from engine.work.methods.quantization import (
     activations,
@@ -18,10 +18,10 @@ from engine.work.methods.quantization import (
     salience,
     tables,
 )
-from engine.work.methods.stages import blueprint, compress, plan, portrait, predicted_bytes, rebuild, scales_for, survey
+from engine.work.methods.stages import blueprint, compress, plan, portrait, predicted_bytes, rebuild, retrained, scales_for, survey
 
 __all__ = [
-    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats", "gptq", "hqq", "kernels", "llm_int8",
-    "mixed", "plan", "portrait", "predicted_bytes", "rebuild", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured",
-    "survey", "svd", "tables", "unstructured",
+    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats", "gptq", "gradual", "hqq", "kernels",
+    "llm_int8", "lottery", "mixed", "plan", "portrait", "predicted_bytes", "rebuild", "retrained", "round_to_nearest", "salience", "scales_for",
+    "sparsegpt", "structured", "survey", "svd", "tables", "unstructured",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ compress  one layer: what would be stored for it
 blueprint what that will be, before it is done: tensors of the right shapes without values
 portrait  what there is to see of a layer that is done
 
+Methods that train do so before the walk, which then stores what they left (``retrained``).
 Methods that change the model's shape walk through no layers. They say what stays of each (``rebuild``), by what ``survey`` has found.
 """
 
@@ -16,12 +17,13 @@ from typing import Any
 import torch
 
 from engine.catalog.technique import Technique
-from engine.work.bench import Rows
+from engine.work.bench import Bench, Rows
 from engine.work.calibration import Fold, Seen
 from engine.work.calibration.gradients import Slopes
 from engine.work.layers import Layer
 from engine.work.rebuilt import Rebuilt, Subject
 from engine.work.stored.weights import Stored
+from engine.work.trained import Trained
 from engine.work.trial import Trial
 
 
@@ -68,6 +70,12 @@ def rebuild(how: Technique, subject: Subject, known: Any = None) -> Rebuilt | No
     """What stays of each layer, for techniques that make tensors smaller; None for all others. ``known`` is what ``survey`` gave, asked for
     here where it is None.
     """
+    return None
+
+
+@singledispatch
+def retrained(how: Technique, bench: Bench, subject: Subject) -> Trained | None:
+    """What training leaves of the layers, for techniques that train; None for all others."""
     return None
 
 

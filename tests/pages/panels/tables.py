@@ -28,10 +28,12 @@ from engine.results.tables import (
     LayerRow,
     LedgerRow,
     LevelRow,
+    LotteryRow,
     MaskRow,
     ObserverRow,
     RankRow,
     SalienceRow,
+    ScheduleRow,
     SearchRow,
     SensitivityRow,
     SingularRow,
@@ -339,3 +341,24 @@ def matrix_tiles(side: int = 6) -> pd.DataFrame:
     original = rebuilt + np.random.default_rng(0).normal(0, 0.1, (side, side))
     versions = {"original": original, "rebuilt": rebuilt, "missing": rebuilt - original}
     return table([TileRow(v, 4 * i, 8 * j, float(x)) for v, matrix in versions.items() for (i, j), x in np.ndenumerate(matrix)], TileRow)
+
+
+def schedule(quality_name: str = "accuracy") -> pd.DataFrame:
+    """Three cuts, each of which costs a fifth, and training that wins nine tenths of it back."""
+    rows = [ScheduleRow(0, 0.0, NAN, quality_name, 0.98, 700_000, 0.0, "before")]
+    for cut, share in enumerate((0.5, 0.7, 0.8)):
+        size = int(700_000 * (1 - share))
+        rows.append(ScheduleRow(10 * cut, share, NAN, quality_name, 0.78, size, 0.01 * cut, "cut"))
+        rows.append(ScheduleRow(10 * cut + 10, share, 0.4, quality_name, 0.96, size, 0.01 * cut, "trained"))
+    return table(rows, ScheduleRow)
+
+
+def lottery() -> pd.DataFrame:
+    """Two seeds, two rounds: tickets stay, twins fall."""
+    fall = {"winning ticket": 0.01, "other first weights": 0.1, "random mask": 0.2}
+    rows = [LotteryRow("dense", seed, 0, 1.0, 0.95 + 0.01 * seed) for seed in range(2)]
+    rows += [
+        LotteryRow(variant, seed, number, 0.3**number, 0.95 - each * number + 0.01 * seed)
+        for seed in range(2) for number in (1, 2) for variant, each in fall.items()
+    ]  # fmt: skip
+    return table(rows, LotteryRow)

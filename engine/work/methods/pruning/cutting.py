@@ -1,0 +1,61 @@
+"""The smallest weights of a model that learns are cut, and those cut before stay so or compete anew."""
+
+import torch
+
+from engine.catalog.pruning import Magnitude, Pruning, n_of_m
+from engine.errors import PlainError
+from engine.work.measure.size import written_bytes
+from engine.work.methods.pruning.masks import shares, stays
+from engine.work.methods.pruning.unstructured import dtype_of
+from engine.work.stored.sparse import sparse_blueprint
+from engine.work.training import Pupil
+
+
+def cut(pupil: Pupil, how: Pruning, share: float) -> None:
+    """Masks anew, so that a share of the weights is zero. Raises PlainError where a layer would be left without any."""
+    at = {layer.name: part(how, share) for layer in pupil.layers}
+    if how.scope == "global" and not how.pattern:
+        mine = shares(lambda name: score(pupil, name), {layer.name: layer.parameters for layer in pupil.layers}, share)
+        at = {name: Magnitude(scope="layer").model_copy(update={"sparsity": each}) for name, each in mine.items()}
+    for name, each in at.items():
+        mask = stays(score(pupil, name), each) if each else torch.ones_like(pupil.mask(name))
+        if not pupil.cuts[name].regrow:
+            mask = mask & pupil.mask(name)  # a weight that learnt to be zero is no smaller than one that was cut
+        refuse_emptied(name, mask, share)
+        pupil.set_mask(name, mask)
+
+
+def part(how: Pruning, share: float) -> Pruning | None:
+    """The same on the way, when only such a share is to go; None where that is nothing. Of every M neighbours, whole ones go."""
+    if not how.pattern:
+        return how.model_copy(update={"sparsity": share, "scope": "layer" if how.scope == "global" else how.scope})
+    of = n_of_m(how.pattern)[1]
+    kept = of - round(share * of)
+    return how.model_copy(update={"pattern": f"{kept}:{of}"}) if kept < of else None
+
+
+def score(pupil: Pupil, name: str) -> torch.Tensor:
+    """Magnitudes; nothing for what was cut, unless it learns on.  (out, in_)"""
+    whole = pupil.whole(name).abs()
+    return whole if pupil.cuts[name].regrow else whole * pupil.mask(name)
+
+
+def refuse_emptied(name: str, mask: torch.Tensor, share: float) -> None:
+    if not mask.any():
+        raise PlainError(f"{name} would lose every weight at {share:.0%}; remove a smaller share, or skip the layer under layers.skip.")
+
+
+def left_in(pupil: Pupil) -> dict[str, int]:
+    """Weights that are not zero, by layer."""
+    return {layer.name: int(pupil.weight(layer.name).count_nonzero()) for layer in pupil.layers}
+
+
+def size_bytes(pupil: Pupil, settings: dict[str, Pruning], left: dict[str, int]) -> int:
+    """Of the model's files, were they written now."""
+    pattern = {name: n_of_m(how.pattern) if how.pattern else None for name, how in settings.items()}
+    plans = {
+        layer.name: sparse_blueprint(layer.matrix_shape, left[layer.name], dtype_of(how), how.storage, pattern[layer.name])
+        for layer in pupil.layers
+        if (how := settings[layer.name])
+    }
+    return written_bytes(pupil.original, plans)

@@ -1,0 +1,186 @@
+"""Pruning with training in between (Zhu & Gupta 2017, arXiv:1710.01878), with feedback, penalties, a teacher, and places to stop."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from engine.catalog.pruning import Pruning
+from engine.catalog.schedules import Gradual
+from engine.errors import PlainError
+from engine.results.tables import NAN, ScheduleRow
+from engine.work.bench import Bench
+from engine.work.methods.pruning.cutting import cut, left_in, size_bytes
+from engine.work.methods.pruning.scores import importance
+from engine.work.methods.pruning.unstructured import left_of
+from engine.work.methods.stages import plan, retrained
+from engine.work.opened import compute_place
+from engine.work.rebuilt import Subject
+from engine.work.stored.modules import unpacked_once
+from engine.work.trained import Trained
+from engine.work.training import Course, Exercises, Lessons, Pupil, Quality, lessons_for, pupil_of, quality_of, trained
+from engine.work.training.cuts import gates_of
+from engine.work.training.loop import answers, at_rest
+from engine.work.training.losses import absolute, by_labels, by_teacher
+from engine.work.training.threads import fitting_threads
+
+MB = 1e6
+
+
+@importance.register
+def _(how: Gradual, weight: torch.Tensor, seen: None = None) -> torch.Tensor:
+    """Magnitude."""
+    return weight.abs()
+
+
+@retrained.register
+def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
+    device, _ = compute_place(bench.recipe)
+    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
+    settings = plan(how, layers)
+    for layer in layers:
+        refuse_emptying(layer.name, left_of(settings[layer.name], layer.matrix_shape))
+    pupil = pupil_of(bench.folder, subject.original, layers, device)
+    pupil.prepare(how.regrow, gated=how.regularizer == "l0")
+    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, most=how.steps * how.batch)
+    course = Course(how.steps, how.rate, how.batch, bench.recipe.seed)
+    descent = Descent(how, bench, pupil, lessons, course, settings)
+    try:
+        with fitting_threads(subject.original.parameters):
+            descent.go()
+    finally:
+        subject.trial.rows.schedule.extend(descent.rows)
+    return Trained({layer.name: pupil.weight(layer.name).cpu() for layer in layers}, pupil.plain())
+
+
+def refuse_emptying(name: str, left: int) -> None:
+    if not left:
+        raise PlainError(f"{name}: No weight would be left; remove a smaller share, or skip the layer under layers.skip.")
+
+
+@dataclass
+class Descent:
+    """One model on its way down: cut, train, measure, and on."""
+
+    how: Gradual
+    bench: Bench
+    pupil: Pupil
+    lessons: Lessons
+    course: Course
+    settings: dict[str, Pruning]
+    rows: list[ScheduleRow] = field(default_factory=list)
+    dense: Quality | None = None
+    held: dict[str, torch.Tensor] | None = None  # the last state that was good enough
+    losses: list[float] = field(default_factory=list)  # since the last row
+    reached: float | None = None  # the share at which the target size was reached
+    regrown: float = 0.0  # at the last cut
+
+    def go(self) -> None:
+        self.begin()
+        every = min(self.how.prune_every, self.how.steps)
+        self.cut(0, 1)
+        for step, loss in trained(self.pupil.model, self.lessons.train, self.course, self.loss):
+            self.losses.append(loss)
+            self.bench.progress(f"Training · loss {loss:.3f}", step, self.how.steps)
+            if step % every == 0 or step == self.how.steps:
+                if not self.holds(step):
+                    return self.go_back(step)
+                if step < self.how.steps and self.goes_on(step // every + 1):
+                    self.cut(step, step // every + 1)
+
+    def goes_on(self, number: int) -> bool:
+        """Whether another cut changes anything."""
+        return self.how.regrow or (number <= self.how.cuts and self.reached is None)
+
+    def begin(self) -> None:
+        """The original's quality, and whether what is asked for can be had at all."""
+        self.bench.progress("Training", 0, self.how.steps)
+        self.dense = quality_of(self.pupil.model, self.lessons.held_out)
+        if self.how.floor and not self.dense.share_of(self.dense):
+            raise PlainError("The original gets none of the held-out examples right, so there is no floor to keep to; set floor to 0.")
+        self.refuse_unreachable()
+        self.note(0, self.dense, "before")
+
+    def refuse_unreachable(self) -> None:
+        least = size_bytes(self.pupil, self.settings, {layer.name: left_of(self.how, layer.matrix_shape) for layer in self.pupil.layers})
+        if self.how.target_mb and least > self.how.target_mb * MB:
+            raise PlainError(
+                f"With {self.how.removed:.0%} removed, the model's file still takes {least / MB:.2f} MB, more than target_mb {self.how.target_mb:g}; "
+                "raise sparsity, or target_mb."
+            )
+
+    def cut(self, step: int, number: int) -> None:
+        """Once the size is reached, as much as then; weights may still change places."""
+        before = {layer.name: self.pupil.mask(layer.name).clone() for layer in self.pupil.layers}
+        share = self.how.share_at(number) if self.reached is None else self.reached
+        cut(self.pupil, self.how, share)
+        self.regrown = regrown(self.pupil, before)
+        event = "cut"
+        if self.how.target_mb and self.reached is None and self.size() <= self.how.target_mb * MB:
+            self.reached, event = share, "size reached"
+        self.note(step, quality_of(self.pupil.model, self.lessons.held_out), event)
+
+    def size(self) -> int:
+        return size_bytes(self.pupil, self.settings, left_in(self.pupil))
+
+    def holds(self, step: int) -> bool:
+        """Whether the model is good enough after it was trained; if so, it is kept to come back to."""
+        quality = quality_of(self.pupil.model, self.lessons.held_out)
+        good = not self.how.floor or quality.share_of(self.dense) >= self.how.floor
+        self.note(step, quality, "trained" if good else "below the floor")
+        if good and self.how.floor:
+            self.held = self.pupil.state()
+        return good
+
+    def go_back(self, step: int) -> None:
+        if self.held is None:
+            raise PlainError(
+                f"Already after the first cut and {step} training steps, quality is below {self.how.floor:.0%} of the original's; lower floor, "
+                "remove less at once, or train for longer."
+            )
+        self.pupil.come_back(self.held)
+        self.note(step, quality_of(self.pupil.model, self.lessons.held_out), "went back")
+
+    def note(self, step: int, quality: Quality, event: str) -> None:
+        left, whole = left_in(self.pupil), sum(layer.parameters for layer in self.pupil.layers)
+        loss = sum(self.losses) / len(self.losses) if self.losses else NAN
+        size = size_bytes(self.pupil, self.settings, left)
+        self.refuse_closed(left)
+        self.rows.append(ScheduleRow(step, 1 - sum(left.values()) / whole, loss, quality.name, quality.value, size, self.regrown, event))
+        if event != "cut":
+            self.losses.clear()
+
+    def refuse_closed(self, left: dict[str, int]) -> None:
+        if self.how.regularizer == "l0" and not all(left.values()):
+            raise PlainError(f"Every gate of {min(left, key=left.get)} has closed; lower strength, which is {self.how.strength:g}, or rate.")
+
+    def loss(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+        """Labels and teacher in their shares, and what zeros are worth."""
+        how, total = self.how, self.penalty()
+        if how.distill_weight < 1:
+            total = total + (1 - how.distill_weight) * by_labels(logits, batch.targets.to(logits.device))
+        if how.distill_weight > 0:
+            total = total + how.distill_weight * by_teacher(logits, self.taught(batch, logits.device), how.temperature)
+        return total
+
+    def penalty(self) -> torch.Tensor | float:
+        modules = [self.pupil.model.get_submodule(layer.name) for layer in self.pupil.layers]
+        match self.how.regularizer:
+            case "l1":
+                return self.how.strength * absolute(module.weight for module in modules)
+            case "l0":
+                return self.how.strength * sum(gates_of(module).open() for module in modules)
+            case _:
+                return 0.0
+
+    def taught(self, batch: Exercises, device: torch.device) -> torch.Tensor:
+        """What the original says."""
+        teacher = self.pupil.original.model
+        with at_rest(teacher), unpacked_once(teacher):
+            return answers(teacher, batch, device)
+
+
+def regrown(pupil: Pupil, before: dict[str, torch.Tensor]) -> float:
+    """Of the weights left, the share that was cut before."""
+    masks = {name: pupil.mask(name) for name in before}
+    back = sum(int((mask & ~before[name]).sum()) for name, mask in masks.items())
+    return back / max(1, sum(int(mask.sum()) for mask in masks.values()))

@@ -1,0 +1,16 @@
+"""Training: a course, what is learnt from, what is paid for, and the loop that runs it. Nothing here knows a technique.
+
+course   how long, how fast, with what seed
+lessons  labelled examples or windows of text, never those that quality is measured on
+losses   terms of the loss, as functions
+pupil    the dense model that learns, from a folder
+loop     one step after the other
+cuts     weights that the forward pass sees as zero, by a mask or by gates
+"""
+
+from engine.work.training.course import Course
+from engine.work.training.lessons import Exercises, Lessons, lessons_for
+from engine.work.training.loop import Quality, quality_of, trained
+from engine.work.training.pupil import Pupil, pupil_of
+
+__all__ = ["Course", "Exercises", "Lessons", "Pupil", "Quality", "lessons_for", "pupil_of", "quality_of", "trained"]
