@@ -312,14 +312,14 @@ class Tables:
 
     @classmethod
     def empty(cls) -> "Tables":
-        return cls(*(table((), row) for row in ROWS.values()))
+        return cls(**{name: table((), row) for name, row in ROWS.items()})
 
 
 ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
-    "structures": StructureRow, "schedule": ScheduleRow, "lottery": LotteryRow, "ranks": RankRow, "singular": SingularRow,
+    "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "lottery": LotteryRow,
 }  # fmt: skip
 
 
