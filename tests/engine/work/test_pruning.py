@@ -17,7 +17,7 @@ from engine.work.calibration.gradients import Slopes, slopes_of
 from engine.work.layers import Layer
 from engine.work.methods import blueprint, compress, plan, portrait
 from engine.work.methods.pruning.masks import shares, stays
-from engine.work.methods.pruning.scores import importance
+from engine.work.methods.pruning.scores import among_layers, importance
 from engine.work.methods.quantization.awq import output_error
 from engine.work.models import resolve
 from engine.work.opened import opened
@@ -119,6 +119,17 @@ def test_magnitude_of_all_layers_is_torchs_global_l1(sparsity):
     mine = shares(lambda name: weights[name].abs(), {name: weight.numel() for name, weight in weights.items()}, sparsity)
     for name, layer in layers.items():
         assert torch.equal(stays(weights[name].abs(), Magnitude().model_copy(update={"sparsity": mine[name]})), layer.weight_mask.bool())
+
+
+@pytest.mark.parametrize("how", [Wanda(), SparseGPT()])
+def test_among_layers_it_does_not_matter_how_loud_a_layers_inputs_are(how):
+    quiet, loud = Seen(40, CPU), Seen(40, CPU)
+    inputs = torch.randn(200, 40, generator=torch.Generator().manual_seed(7))
+    quiet.add(inputs)
+    loud.add(1000 * inputs)
+    scores = [among_layers(how, importance(how, weight_of(), seen)) for seen in (quiet, loud)]
+    torch.testing.assert_close(*scores)
+    assert torch.equal(among_layers(Magnitude(), weight_of().abs()), weight_of().abs())
 
 
 @given(

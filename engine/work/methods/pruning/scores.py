@@ -52,3 +52,21 @@ def _(how: Taylor, weight: torch.Tensor, seen: Slopes) -> torch.Tensor:
 def _(how: OptimalBrainDamage, weight: torch.Tensor, seen: Slopes) -> torch.Tensor:
     """h w^2 / 2 (LeCun et al. 1989, equation 5), with the Fisher information for the curvature h."""
     return weight.square() * seen.square / 2
+
+
+@singledispatch
+def among_layers(how: Pruning, score: torch.Tensor) -> torch.Tensor:
+    """A layer's scores so that they may stand beside those of other layers. By size and by loss they may as they are."""
+    return score
+
+
+@among_layers.register
+def _(how: Wanda, score: torch.Tensor) -> torch.Tensor:
+    """As a share of the layer's whole output: layers with quiet inputs would be emptied otherwise."""
+    return score / score.norm().clamp_min(1e-30)
+
+
+@among_layers.register
+def _(how: SparseGPT, score: torch.Tensor) -> torch.Tensor:
+    """The same; these scores are squares."""
+    return score / score.sum().clamp_min(1e-30)

@@ -8,7 +8,7 @@ from engine.work.calibration import Seen
 from engine.work.calibration.gradients import Slopes
 from engine.work.layers import Layer
 from engine.work.methods.pruning.masks import gone, refuse_uneven, shares, stays
-from engine.work.methods.pruning.scores import importance
+from engine.work.methods.pruning.scores import among_layers, importance
 from engine.work.methods.stages import blueprint, compress, plan
 from engine.work.stored.sparse import sparse, sparse_blueprint
 from engine.work.stored.weights import Stored
@@ -29,7 +29,7 @@ def _(how: Pruning, layers: list[Layer], trial: Trial | None = None) -> dict[str
     scored = {layer.name: layer.parameters for layer in layers if how.needs == "nothing" or layer.name in seen}
 
     def scores(name: str) -> torch.Tensor:
-        return importance(placed[name], trial.weight_of(name), *([seen[name]] if seen else []))
+        return among_layers(placed[name], importance(placed[name], trial.weight_of(name), *([seen[name]] if seen else [])))
 
     mine = shares(scores, scored, how.sparsity)
     for name, share in mine.items():
