@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,21 @@ def random_llama(folder: Path) -> dict[str, Any]:
     return {"model": str(LLAMA_SIZE.saved(folder / LLAMA)), "task": task}
 
 
-def in_another_process(doing: str, recipes: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.forecasts", *BUSY, doing, json.dumps(recipes)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        yield from map(json.loads, process.stdout)
+@contextmanager
+def another_process(doing: str) -> Iterator[Callable[[dict[str, Any]], dict[str, float]]]:
+    """Answers one recipe after the other: what is forecast knows what the runs before it have left on the disk, as in the app."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.forecasts", *BUSY, doing]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def answer(recipe: dict[str, Any]) -> dict[str, float]:
+            print(json.dumps(recipe), file=process.stdin, flush=True)
+            return json.loads(process.stdout.readline())
+
+        yield answer
+        process.stdin.close()
 
 
-def forecasts(recipes: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
+def forecasts(recipes: Iterable[dict[str, Any]]) -> Iterator[dict[str, float]]:
     from engine.work.answers import forecast
 
     for recipe in recipes:
@@ -57,7 +66,7 @@ def forecasts(recipes: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
         yield {"seconds": ahead.seconds, "bytes": ahead.peak_rss_bytes}
 
 
-def runs(recipes: list[dict[str, Any]]) -> Iterator[dict[str, float]]:
+def runs(recipes: Iterable[dict[str, Any]]) -> Iterator[dict[str, float]]:
     from engine.recipe import Recipe
     from engine.work.quiet import ready
     from engine.work.run import run
@@ -73,16 +82,20 @@ def show(models: list[str]) -> None:
     near: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         for model in models or [*TASKS, LLAMA]:
-            asked = recipes_for(model, Path(folder))
-            ahead = list(in_another_process("forecasts", asked))
-            for technique, said, took in zip(TECHNIQUES, ahead, in_another_process("runs", asked), strict=True):
-                ratios = {unit: said[unit] / took[unit] for unit in took}
-                near.update(unit for unit, ratio in ratios.items() if 0.5 <= ratio <= 2)
-                near["all"] += 1
-                seconds = f"{said['seconds']:.1f} | {took['seconds']:.1f} | {ratios['seconds']:.2f}"
-                megabytes = f"{said['bytes'] / 1e6:.0f} | {took['bytes'] / 1e6:.0f} | {ratios['bytes']:.2f}"
-                print(f"| {model} | {technique} | {seconds} | {megabytes} |", flush=True)
+            with another_process("forecasts") as ahead, another_process("runs") as run:
+                for technique, recipe in zip(TECHNIQUES, recipes_for(model, Path(folder)), strict=True):
+                    said, took = ahead(recipe), run(recipe)
+                    ratios = {unit: said[unit] / took[unit] for unit in took}
+                    near.update(unit for unit, ratio in ratios.items() if 0.5 <= ratio <= 2)
+                    near["all"] += 1
+                    print(row(model, technique, said, took, ratios), flush=True)
     print(f"\nWithin a factor of two: {near['seconds']} of {near['all']} in seconds, {near['bytes']} of {near['all']} in memory.")
+
+
+def row(model: str, technique: str, said: dict[str, float], took: dict[str, float], ratios: dict[str, float]) -> str:
+    seconds = f"{said['seconds']:.1f} | {took['seconds']:.1f} | {ratios['seconds']:.2f}"
+    megabytes = f"{said['bytes'] / 1e6:.0f} | {took['bytes'] / 1e6:.0f} | {ratios['bytes']:.2f}"
+    return f"| {model} | {technique} | {seconds} | {megabytes} |"
 
 
 if __name__ == "__main__":
@@ -91,7 +104,7 @@ if __name__ == "__main__":
         if BUSY:
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
             time.perf_counter = time.process_time
-        for each in {"forecasts": forecasts, "runs": runs}[asked[0]](json.loads(asked[1])):
+        for each in {"forecasts": forecasts, "runs": runs}[asked[0]](map(json.loads, sys.stdin)):
             print(json.dumps(each), flush=True)
     else:
         show(asked)

@@ -38,7 +38,14 @@ def screenshots(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as home, serving(Path(home)) as address, browsing() as browser:
         person = visitor(browser, address, WIDTH, height=HEIGHT)
         four, three = run_two(person)
-        for page, query in {"start": f"?run={four}", "quantize": "", "prune": "", "factorize": "", "model": "", "compare": f"?runs={three},{four}"}.items():
+        for page, query in {
+            "start": f"?run={four}",
+            "quantize": "",
+            "prune": "",
+            "factorize": "",
+            "model": "",
+            "compare": f"?runs={three},{four}",
+        }.items():
             take(person, page, query, folder)
 
 

@@ -247,7 +247,9 @@ def test_a_pattern_that_names_no_layer_is_refused_before_anything_is_measured(fo
 
 
 def test_two_quantizations_in_one_recipe_are_refused():
-    with pytest.raises(PlainError, match=r"cannot come after Round to nearest, which leaves codes in the place of weights; leave one of the two out\.$"):
+    with pytest.raises(
+        PlainError, match=r"cannot come after Round to nearest, which leaves codes in the place of weights; leave one of the two out\.$"
+    ):
         Recipe.of({"steps": [FOUR, STEPS["nf4"]]})
 
 
