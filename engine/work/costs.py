@@ -25,8 +25,8 @@ from engine.work.measure.inputs import EXAMPLES
 from engine.work.measure.latency import LAYERS_SECONDS, MODEL_BYTES, MODEL_SECONDS
 from engine.work.methods.quantization.salience import VARIANTS
 from engine.work.models import Folder, resolve, tokenizer_of
-from engine.work.opened import Opened, compute_place
-from engine.work.paces import LayerPace, Passes, layer_pace, passes_of, product_pace, quickest
+from engine.work.opened import Opened, calibration_dtype, compute_place
+from engine.work.paces import LayerPace, Passes, layer_pace, passes_of, product_pace, quickest, weights_of
 from engine.work.samples import NEW_TOKENS, PROMPTS, SMALL
 from engine.work.stored.modules import dense_bytes
 from engine.work.tasks.baseline import baseline_known
@@ -245,9 +245,9 @@ def compressing(job: Job) -> float:
     for number, layer in enumerate(job.targets):
         pace, rows = job.pace(layer), layer.matrix_shape[0]
         first = shares_no_input(job.targets, number)
-        rounds += rows * (pace.compress * (1 + trial.roundings) + pace.scale + pace.judge) + pace.once * first + 0.004
+        rounds += rows * (pace.compress * (1 + trial.roundings) + pace.scale + pace.judge) + pace.once * first + pace.start + 0.004
         rounds += products_of(how, layer.matrix_shape) / product_pace()
-        rounds += gram(layer, much) * first if how.needs == "gram" else 0.0
+        rounds += gram(job, layer) * first if how.needs == "gram" else 0.0
     rounds += SLOPES * job.passes.seconds(much.places, job.recipe.calibration.samples) if how.needs == "gradients" else 0.0
     judging = job.passes.seconds(*share(much, EXAMPLES)) if much.places else 0.0
     return rounds + judging + walking(job) + trying(job, trial) + training(job, training_of(how))
@@ -268,9 +268,22 @@ def shares_no_input(layers: list[Layer], number: int) -> bool:
     return not number or (layers[number - 1].block, layers[number - 1].matrix_shape[1]) != (layers[number].block, layers[number].matrix_shape[1])
 
 
-def gram(layer: Layer, much: Reading) -> float:
+def gram(job: Job, layer: Layer) -> float:
     """Ten sixteenths of a symmetric product are computed, and not at full speed."""
-    return 2 * much.places * layer.matrix_shape[1] ** 2 / product_pace()
+    return 2 * job.calibration.places * layer.matrix_shape[1] ** 2 / product_pace(streamed_in(job))
+
+
+def streamed_in(job: Job) -> torch.dtype:
+    """The precision in which calibration data goes from block to block; a GPU is reckoned with the CPU's float32."""
+    device, _ = compute_place(job.recipe)
+    return calibration_dtype(job.recipe) if device.type == "cpu" else torch.float32
+
+
+def streaming(job: Job) -> float:
+    """Seconds of the calibration data's way through the whole model. A shorter precision makes its matrix products quicker, and nothing else."""
+    much = job.calibration
+    seconds, products = job.passes.seconds(much.places, much.batches), 2.0 * weights_of(job.at.layers) * much.places
+    return max(seconds / 4, seconds - products / product_pace() + products / product_pace(streamed_in(job)))
 
 
 def walking(job: Job) -> float:
@@ -279,7 +292,7 @@ def walking(job: Job) -> float:
         return 0.0
     chain = max(map(len, lists_of_blocks(job.at.model)), default=0) > 1 and not isinstance(job.recipe.task, ImageClassification)
     blocks = len({layer.block for layer in job.targets})
-    return ((1 if job.how.in_step else 2) if chain else blocks) * 1.3 * job.passes.seconds(job.calibration.places, job.calibration.batches)
+    return ((1 if job.how.in_step else 2) if chain else blocks) * 1.3 * streaming(job)
 
 
 def trying(job: Job, trial: Trials) -> float:

@@ -29,6 +29,8 @@ from engine.work.tasks.tokens import positions
 PROBES, ENOUGH = 3, 0.5  # of one thing; seconds after which there are no more
 PRODUCTS = 2e9  # of one probe of a model: a tenth of a second or so
 ROWS, WIDTH, VECTORS = 64, 1024, 256  # of one probe of a layer
+TALLER = 4  # times as many rows, in a second probe
+FOLD = Fold("", (), from_norm=True)
 
 
 def quickest(run: Callable[[], object], probes: int = PROBES) -> float:
@@ -41,10 +43,10 @@ def quickest(run: Callable[[], object], probes: int = PROBES) -> float:
     return min(times)
 
 
-@lru_cache(maxsize=1)
-def product_pace() -> float:
-    """Operations a second of a float32 matrix product."""
-    a = torch.randn(768, 768)
+@lru_cache
+def product_pace(dtype: torch.dtype = torch.float32) -> float:
+    """Operations a second of a matrix product."""
+    a = torch.randn(768, 768).to(dtype)
     return 2 * 768**3 / quickest(lambda: a @ a, 8)
 
 
@@ -123,10 +125,11 @@ class LayerPace:
     judge: float = 0.0  # a row: errors, histograms
     unpack: float = 0.0  # a row, each time the layer runs
     receive: float = 0.0  # an input vector, each time it runs
+    start: float = 0.0  # compressing and searching, however many rows there are: their steps from column to column
 
     def widened(self, times: float, power: int) -> "LayerPace":
         return LayerPace(self.once * times**3, *(value * times**power for value in (self.scale, self.compress)),
-                         *(value * times for value in (self.judge, self.unpack, self.receive)))  # fmt: skip
+                         *(value * times for value in (self.judge, self.unpack, self.receive, self.start)))  # fmt: skip
 
 
 def layer_pace(how: Technique, in_: int) -> LayerPace:
@@ -146,16 +149,32 @@ def probed(fields: str, known: type[Technique] | None, width: int) -> LayerPace:
     began = time.perf_counter()
     stored = compress(*given)
     first = time.perf_counter() - began
-    again = quickest(lambda: compress(*given))
-    scale = quickest(lambda: scales_for(how, Fold("", (), from_norm=True), [weight], seen), 1) if how.folds else 0.0
+    again, start = by_rows(lambda tall: quickest(lambda: compress(how, *([tall] if seen is None else [tall, seen]))), weight, how)
+    scale, search = by_rows(lambda tall: quickest(lambda: scales_for(how, FOLD, [tall], seen), 1), weight, how) if how.folds else (0.0, 0.0)
     judged = Judged(Layer("probe", "linear", tuple(weight.shape), 4, ""), weight, stored.dense())
     vectors = torch.randn(VECTORS, width)
-    rows = [scale, again, quickest(lambda: looked(judged, stored, how)), quickest(stored.dense)]
+    rows = [quickest(lambda: looked(judged, stored, how)), quickest(stored.dense)]
     return LayerPace(
-        max(0.0, first - again) if how.needs == "gram" else 0.0,
+        max(0.0, first - start - ROWS * again) if how.needs == "gram" else 0.0,
+        scale,
+        again,
         *(value / ROWS for value in rows),
         quickest(lambda: stored.received(vectors)) / VECTORS,
+        start + search,
     )
+
+
+def by_rows(seconds: Callable[[torch.Tensor], float], weight: torch.Tensor, how: Technique) -> tuple[float, float]:
+    """Seconds of a row, and of what is done once for all rows: where a method goes from column to column, a few rows take as long as many.
+
+    Others are taken to grow with their rows alone, and one that looks at slopes has them for these rows only.
+    """
+    few = seconds(weight)
+    if how.needs not in ("range", "gram"):
+        return few / len(weight), 0.0
+    more = max(seconds(weight.repeat(TALLER, 1)) - few, 0.01 * few)  # never nothing: a probe may be held up
+    each = more / (len(weight) * (TALLER - 1))
+    return each, max(0.0, few - len(weight) * each)
 
 
 def probe_seen(how: Technique, width: int) -> Seen | Slopes:

@@ -34,7 +34,7 @@ def even_paces(monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setattr(costs, "passes_of", lambda *_: Passes(0.001, 1e-5))
     monkeypatch.setattr(costs, "layer_pace", lambda how, in_: LayerPace(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7))
-    monkeypatch.setattr(costs, "product_pace", lambda: 1e10)
+    monkeypatch.setattr(costs, "product_pace", lambda dtype=None: 1e10)
     monkeypatch.setattr(costs, "read_once", lambda task: 0.1)
     yield
     torch.set_num_threads(threads)
