@@ -29,7 +29,7 @@ from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.observers import observer_rows
 from engine.work.models import Folder, resolve
 from engine.work.opened import Opened, opened
-from engine.work.quiet import one_thread, ready
+from engine.work.quiet import ready
 from engine.work.rebuilt import Rebuilt, Subject
 from engine.work.rewriting import changed_row, histogram, rebuilt_bytes
 from engine.work.stored.weights import Dense, Stored
@@ -37,6 +37,7 @@ from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
 from engine.work.tasks.progress import silent
 from engine.work.tasks.tokens import positions
+from engine.work.threads import one_thread
 from engine.work.trial import Trial
 
 LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is judged on its first rows

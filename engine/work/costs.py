@@ -37,8 +37,8 @@ from engine.work.tasks.corpora import corpus_key
 from engine.work.tasks.data import examples_of, text_of
 from engine.work.tasks.perplexity import AT_ONCE, CPU_TOKENS, LOGITS_BYTES
 from engine.work.tasks.sources import is_local, local_path
+from engine.work.threads import threads_to_train
 from engine.work.training.lessons import HELD_OUT, WINDOWS_HELD_OUT
-from engine.work.training.threads import fitting_threads
 from engine.work.trial import LOGITS_KEPT
 
 EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
@@ -164,7 +164,7 @@ class Job:
     @property
     def training_passes(self) -> Passes:
         """With as many threads as training takes."""
-        with fitting_threads(self.at.parameters):
+        with threads_to_train(self.at.parameters):
             return replace(self, key=(*self.key, "training")).passes
 
     def pace(self, layer: Layer) -> LayerPace:

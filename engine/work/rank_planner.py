@@ -17,8 +17,9 @@ from engine.work.methods.lowrank.ranks import Layered, rank_of_share
 from engine.work.methods.lowrank.svd import layered_by, ranks_of, refuse_beyond_full, why_whole
 from engine.work.models import resolve
 from engine.work.opened import Opened
-from engine.work.quiet import one_thread, ready
+from engine.work.quiet import ready
 from engine.work.tasks import calibration_batches
+from engine.work.threads import one_thread
 from engine.work.trial import Trial
 
 SPECTRA_AT_HAND = 4

@@ -1,8 +1,7 @@
 """The same beginning continued by both models: what the numbers sound like."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from engine.work.models import Folder, tokenizer_of
 from engine.work.stored.modules import unpacked_once
 from engine.work.tasks.baseline import place_key
 from engine.work.tasks.cache import kept_in, kept_or_made
+from engine.work.threads import one_thread
 
 PROMPTS = (
     "Parameters\n----------\naxis : int, optional\n   ",
@@ -57,14 +57,3 @@ def continued(model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompt: str,
         return ""
     made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0)
     return tokenizer.decode(made[0, ids.shape[1] :])
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One token at a time is too little work to share: on a busy machine the threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -6,40 +6,25 @@ import plotly.graph_objects as go
 from pages.panels.names import axis_of, shortened, whole
 from pages.panels.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence
-
-MOST_LAYERS = 60
-FACES = {False: (COMPRESSED, "Rank kept"), True: (ORIGINAL, "Kept as it was")}
+from pages.panels.rank_bars import bars, first_of, points, rank_frame, rank_title
+from pages.panels.theme import sentence
 
 
 def rank_per_layer(ranks: pd.DataFrame) -> go.Figure:
     """Rows of RankRow, in the model's order; beyond 60 the first are drawn."""
     if ranks.empty:
         return sentence("No layer was factorized.")
-    shown = ranks.head(MOST_LAYERS).reset_index(drop=True)
-    figure = frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
-    figure.add_traces([*(bars(shown[shown.whole == face], face) for face in FACES if (shown.whole == face).any()), *marks(shown)])
+    shown = first_of(ranks)
+    figure = rank_frame(shown).add_traces([*bars(shown, ("Rank kept", "Kept as it was"), hover), *marks(shown)])
     figure.update_layout(yaxis=axis_of(shown.layer) | {"showgrid": False})
-    title = "Rank (directions)" + (f"<br>the first {len(shown)} of {len(ranks)} layers" if len(shown) < len(ranks) else "")
-    return figure.update_xaxes(title_text=title, rangemode="tozero")
-
-
-def bars(ranks: pd.DataFrame, face: bool) -> go.Bar:
-    colour, name = FACES[face]
-    look = {"orientation": "h", "marker": {"color": colour}, "name": name, "hovertext": hover(ranks), "hoverinfo": "text"}
-    return go.Bar(y=ranks.layer, x=ranks["rank"], **look)
+    return figure.update_xaxes(title_text=rank_title(shown, ranks), rangemode="tozero")
 
 
 def marks(ranks: pd.DataFrame) -> list[go.Scatter]:
     """Where there is one rank, its break-even; where there are two, the other."""
     even, other = ranks.dropna(subset="break_even"), ranks.dropna(subset="input_rank")
-    parts = [(even, even.break_even, "diamond", "Break-even rank"), (other, other.input_rank, "x", "Input rank")]
-    return [points(rows, values, symbol, name) for rows, values, symbol, name in parts if not rows.empty]
-
-
-def points(ranks: pd.DataFrame, values: pd.Series, symbol: str, name: str) -> go.Scatter:
-    look = {"symbol": symbol, "size": 8, "color": REFERENCE if symbol == "x" else "#ffffff", "line": {"color": REFERENCE, "width": 2}}
-    return go.Scatter(y=ranks.layer, x=values, mode="markers", marker=look, name=name, hovertext=hover(ranks), hoverinfo="text")
+    parts = [(even, even.break_even, "Break-even rank", "diamond"), (other, other.input_rank, "Input rank", "x")]
+    return [points(rows, values, name, hover, symbol) for rows, values, name, symbol in parts if not rows.empty]
 
 
 def hover(ranks: pd.DataFrame) -> list[str]:

@@ -6,34 +6,19 @@ import plotly.graph_objects as go
 from pages.panels.names import axis_of, shortened, whole
 from pages.panels.numbers import megabytes, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import AXIS, COMPRESSED, ERROR, GRID, ORIGINAL, PERCENT, REFERENCE, frame, sentence
-
-MOST_LAYERS = 60
-FACES = {False: (COMPRESSED, "Rank"), True: (ORIGINAL, "Kept as it is")}
+from pages.panels.rank_bars import bars, first_of, points, rank_frame, rank_title
+from pages.panels.theme import AXIS, ERROR, GRID, PERCENT, sentence
 
 
 def rank_planner(ranks: pd.DataFrame) -> go.Figure:
     """Rows of PlannedRow, in the model's order; beyond 60 the first are drawn."""
     if ranks.empty:
         return sentence("No layer's data can be seen, so there are no ranks to share out.")
-    shown = ranks.head(MOST_LAYERS).reset_index(drop=True)
-    figure = frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
-    figure.add_traces([*(bars(shown[shown.whole == face], face) for face in FACES if (shown.whole == face).any()), even(shown), lost(shown)])
+    shown = first_of(ranks)
+    even = points(shown, shown.break_even, "Break-even rank", hover)
+    figure = rank_frame(shown).add_traces([*bars(shown, ("Rank", "Kept as it is"), hover), even, lost(shown)])
     figure.update_layout(yaxis=axis_of(shown.layer) | {"showgrid": True, "gridcolor": GRID}, xaxis2=error_axis(shown))
-    title = "Rank (directions)" + (f"<br>the first {len(shown)} of {len(ranks)} layers" if len(shown) < len(ranks) else "")
-    return figure.update_layout(xaxis={"title": {"text": title}, "domain": [0, 0.56], "rangemode": "tozero"})
-
-
-def bars(ranks: pd.DataFrame, face: bool) -> go.Bar:
-    colour, name = FACES[face]
-    look = {"orientation": "h", "marker": {"color": colour}, "name": name, "hovertext": hover(ranks), "hoverinfo": "text"}
-    return go.Bar(y=ranks.layer, x=ranks["rank"], **look)
-
-
-def even(ranks: pd.DataFrame) -> go.Scatter:
-    look = {"symbol": "diamond", "size": 8, "color": "#ffffff", "line": {"color": REFERENCE, "width": 2}}
-    words = {"name": "Break-even rank", "hovertext": hover(ranks), "hoverinfo": "text"}
-    return go.Scatter(y=ranks.layer, x=ranks.break_even, mode="markers", marker=look, **words)
+    return figure.update_layout(xaxis={"title": {"text": rank_title(shown, ranks)}, "domain": [0, 0.56], "rangemode": "tozero"})
 
 
 def lost(ranks: pd.DataFrame) -> go.Scatter:

@@ -30,6 +30,23 @@ PRUNING = {  # half of the weights of each layer, or of each row where that is t
     "magnitude, 2:4": [{"technique": "magnitude", "pattern": "2:4"}],
 }
 
+TOGETHER = {
+    what: {"technique": technique, "scope": "global"}
+    for what, technique in {"Wanda": "wanda", "SparseGPT": "sparsegpt", "magnitude": "magnitude"}.items()
+}
+NEURONS, HEADS = ({"technique": "structured", "what": what} for what in ("neurons", "heads"))
+STRUCTURES = {  # a quarter, or as asked
+    "neurons by L2": NEURONS,
+    "neurons by output, all blocks together": NEURONS | {"score": "activations", "scope": "global"},
+    "heads by L2": HEADS,
+    "one block": {"technique": "blocks", "count": 1},
+    "two blocks": {"technique": "blocks", "count": 2},
+}
+CHANNELS = {
+    f"{share:.0%} of the channels by {score}": {"technique": "structured", "share": share, "score": score}
+    for share in (0.1, 0.25)
+    for score in ("l2", "activations")
+}
 LOW_RANK = {  # shares of the parameters kept, of each layer unless all share one budget
     "SVD": {"whitening": "none"},
     "FWSVD": {"whitening": "fisher"},
@@ -63,6 +80,7 @@ def measurements(tokens: int) -> Iterator[Measurement]:
         target = "below rounding's" if what.startswith(("GPTQ", "AWQ")) else ""
         yield Measurement(f"docs-lm, 3 bits, groups of 128: {what}", (summary.result.perplexity,), "perplexity", target, digits=4)
     yield from pruning(tokens)
+    yield from structures(tokens)
     yield from low_rank(tokens)
     yield from salience(tokens)
     yield from training()
@@ -72,6 +90,19 @@ def pruning(tokens: int) -> Iterator[Measurement]:
     for what, steps in PRUNING.items():
         perplexities = tuple(outcome_of(step, tokens).summary.result.perplexity for step in steps)
         yield Measurement(f"docs-lm, half of the weights removed: {what}", perplexities, "perplexity", digits=4)
+
+
+def structures(tokens: int) -> Iterator[Measurement]:
+    """What a share of all layers together costs, and whole structures, on three models."""
+    for what, step in TOGETHER.items():
+        yield Measurement(
+            f"docs-lm, half of all weights together: {what}", (outcome_of(step, tokens).summary.result.perplexity,), "perplexity", digits=4
+        )
+    for what, step in STRUCTURES.items():
+        yield Measurement(f"docs-lm without {what}", (outcome_of(step, tokens).summary.result.perplexity,), "perplexity", digits=4)
+        yield Measurement(f"docs-classifier without {what}", (of_examples("docs-classifier", step).summary.result.accuracy,), "accuracy", digits=4)
+    for what, step in CHANNELS.items():
+        yield Measurement(f"digits-cnn without {what}", (of_examples("digits-cnn", step).summary.result.accuracy,), "accuracy", digits=4)
 
 
 def low_rank(tokens: int) -> Iterator[Measurement]:
@@ -87,8 +118,10 @@ def low_rank(tokens: int) -> Iterator[Measurement]:
 
 def training() -> Iterator[Measurement]:
     for what, step in TRAINED.items():
-        yield Measurement(f"digits-cnn, 90 % of the weights removed: {what}", (of_digits(step).summary.result.accuracy,), "accuracy", digits=4)
-    tickets = of_digits({"technique": "lottery-ticket"}).tables.lottery
+        yield Measurement(
+            f"digits-cnn, 90 % of the weights removed: {what}", (of_examples("digits-cnn", step).summary.result.accuracy,), "accuracy", digits=4
+        )
+    tickets = of_examples("digits-cnn", {"technique": "lottery-ticket"}).tables.lottery
     for (_, variant), rows in tickets[tickets["round"] > 0].groupby(["round", "variant"]):
         what = f"digits-cnn, {rows.left.mean():.1%} of the weights left from the start: {variant}"
         yield Measurement(what, tuple(rows.accuracy), "accuracy, held out", digits=4)
@@ -112,11 +145,13 @@ def outcome_of(step: dict, tokens: int):
     return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
 
 
-def of_digits(step: dict):
+def of_examples(model: str, step: dict):
+    """Of a bundled classifier, on its own test examples."""
+    from engine.catalog.models import BUNDLED
     from engine.recipe import Recipe
     from engine.work.run import run
 
-    recipe = {"model": "bundled:digits-cnn", "task": {"kind": "image-classification"}, "device": "cpu", "speed": False}
+    recipe = {"model": f"bundled:{model}", "task": BUNDLED[model].task.model_dump(), "device": "cpu", "speed": False}
     return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
 
 

@@ -42,6 +42,13 @@ class Factored(Stored):
         """Dense parts are factors, not weights."""
         return {"factors" if part == "dense weights" else part: size for part, size in super().ledger().items()}
 
+    @property
+    def nparameters(self) -> int:
+        return sum(part.shape[0] * part.shape[1] for part in self.parts().values())
+
+    def note(self) -> str:
+        return more_than_before(self.nparameters, self.shape)
+
 
 @dataclass(frozen=True)
 class LowRank(Factored):
@@ -102,13 +109,6 @@ class TuckerKernel(Factored):
         ends = (self.inputs.dense(dtype)[:, :, None, None], self.outputs.dense(dtype)[:, :, None, None])
         return (ends[0], PLAIN), (self.core_kernel(dtype), how), (ends[1], PLAIN)
 
-    @property
-    def nparameters(self) -> int:
-        return sum(part.shape[0] * part.shape[1] for part in self.parts().values())
-
-    def note(self) -> str:
-        return more_than_before(self.nparameters, self.shape)
-
 
 @dataclass(frozen=True)
 class CPKernel(Factored):
@@ -138,13 +138,6 @@ class CPKernel(Factored):
             (self.across.dense(dtype)[:, None, None, :], across),
             (self.outputs.dense(dtype)[:, :, None, None], PLAIN),
         )
-
-    @property
-    def nparameters(self) -> int:
-        return sum(part.shape[0] * part.shape[1] for part in self.parts().values())
-
-    def note(self) -> str:
-        return more_than_before(self.nparameters, self.shape)
 
 
 @dataclass(frozen=True)

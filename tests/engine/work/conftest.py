@@ -1,8 +1,15 @@
 """What the tests of the engine's work share."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from engine.work import samples
+from engine.work.run import run
+from tests.recipes import recipe_for
+from tests.tiny import ARCHITECTURES, tiny
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -11,3 +18,25 @@ def few_words():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples, "NEW_TOKENS", 4)
         yield
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """A model of every architecture."""
+    return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def carried_out(folders, tmp_path_factory) -> Callable[[str, dict[str, Any]], tuple]:
+    """Runs by architecture and step, each made once: the outcome, the folder it was saved to, the recipe."""
+    kept = {}
+
+    def of(architecture: str, step: dict[str, Any]) -> tuple:
+        key = architecture, str(step)
+        if key not in kept:
+            data, save = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("saved") / "model"
+            recipe = recipe_for(architecture, folders[architecture], data, step)
+            kept[key] = run(recipe, save=save), save, recipe
+        return kept[key]
+
+    return of

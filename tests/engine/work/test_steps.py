@@ -22,7 +22,7 @@ from engine.work.stored.weights import restored
 from tests.recipes import recipe_for
 from tests.steps import ANY
 from tests.techniques import EVERY, HUFFMAN, named
-from tests.tiny import ARCHITECTURES, tiny
+from tests.tiny import ARCHITECTURES
 
 CPU = torch.device("cpu")
 PRUNED = {"technique": "magnitude", "sparsity": 0.6}
@@ -91,11 +91,6 @@ def test_gptq_makes_up_for_what_it_may_not_touch():
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
 
 
 def carried_out(architecture, folders, where, *steps):

@@ -59,23 +59,9 @@ each_case = pytest.mark.parametrize(("architecture", "step"), CASES)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
-
-
-@pytest.fixture(scope="module")
-def done(folders, tmp_path_factory):
-    """Runs by architecture and step, each carried out once: the outcome, where it was saved, the recipe."""
-    kept = {}
-
-    def carried_out(architecture, step):
-        if (architecture, step) not in kept:
-            data, save = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("saved") / "model"
-            recipe = recipe_for(architecture, folders[architecture], data, EVERY[step])
-            kept[architecture, step] = run(recipe, save=save), save, recipe
-        return kept[architecture, step]
-
-    return carried_out
+def done(carried_out):
+    """By the step's name."""
+    return lambda architecture, step: carried_out(architecture, EVERY[step])
 
 
 def refused(architecture, folders, tmp_path, step, **fields) -> str:

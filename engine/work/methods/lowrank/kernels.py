@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from engine.catalog.lowrank import CP, Kernels, Tucker
 from engine.errors import PlainError
@@ -94,8 +95,10 @@ def array(weight: torch.Tensor, kernel: Kernel) -> np.ndarray:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without tensorly's warnings that an axis is shorter than there are terms, which is as it should be."""
-    with warnings.catch_warnings():
+    """Without tensorly's warnings that an axis is shorter than there are terms, which is as it should be, and with one of numpy's threads: its
+    thousands of small products are slower with more.
+    """
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", UserWarning)
         yield
 

@@ -12,9 +12,9 @@ from engine.work.layers import Layer, blocks_of
 from engine.work.methods.lowrank.ranks import Layered, rank_of_energy, rank_of_share, shared_out, shared_out_by_energy
 from engine.work.methods.lowrank.whitening import Whitening, whitening
 from engine.work.methods.stages import blueprint, compress, plan, sketch
-from engine.work.quiet import threads_for
 from engine.work.stored.lowrank import LowRank, Whole, break_even, saves
 from engine.work.stored.weights import Dense, Stored
+from engine.work.threads import threads_for
 from engine.work.trial import Trial
 
 MORE = 8  # directions that are sought beyond those kept, by the randomized solver
@@ -169,7 +169,7 @@ def exact(matrix: torch.Tensor) -> Directions:
 
 def randomized(matrix: torch.Tensor, rank: int, iterations: int) -> Directions:
     """With the same random vectors each time."""
-    with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
+    with threads_for(matrix.shape), torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
         torch.manual_seed(0)
         left, values, right = torch.svd_lowrank(matrix, min(rank + MORE, min(matrix.shape)), iterations)
     return Directions(left, values, right.T)

@@ -7,7 +7,7 @@ import torch
 from engine.catalog.lowrank import Whitened
 from engine.work.calibration import Seen
 from engine.work.calibration.gradients import Slopes
-from engine.work.quiet import threads_for
+from engine.work.threads import threads_for
 
 LEAST = 1e-4  # of the mean: what an input or row that was never heard of counts
 

@@ -16,12 +16,12 @@ from engine.work.methods.stages import plan, retrained
 from engine.work.opened import compute_place
 from engine.work.rebuilt import Subject
 from engine.work.stored.modules import unpacked_once
+from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
 from engine.work.training import Course, Exercises, Lessons, Pupil, Quality, lessons_for, pupil_of, quality_of, trained
 from engine.work.training.cuts import gates_of
 from engine.work.training.loop import answers, at_rest
 from engine.work.training.losses import absolute, by_labels, by_teacher
-from engine.work.training.threads import fitting_threads
 
 MB = 1e6
 
@@ -45,7 +45,7 @@ def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
     course = Course(how.steps, how.rate, how.batch, bench.recipe.seed)
     descent = Descent(how, bench, pupil, lessons, course, settings)
     try:
-        with fitting_threads(subject.original.parameters):
+        with threads_to_train(subject.original.parameters):
             descent.go()
     finally:
         subject.trial.rows.schedule.extend(descent.rows)

@@ -21,10 +21,10 @@ from engine.work.models import untrained
 from engine.work.opened import compute_place
 from engine.work.rebuilt import Subject
 from engine.work.stored.weights import Stored
+from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
 from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_for, pupil_of, quality_of, trained
 from engine.work.training.losses import by_labels
-from engine.work.training.threads import fitting_threads
 from engine.work.trial import Trial
 
 State = dict[str, torch.Tensor]
@@ -74,7 +74,7 @@ def _(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     pupil.prepare()
     lottery = Lottery(how, bench, pupil, lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder), subject.trial.rows.lottery)
-    with fitting_threads(subject.original.parameters):
+    with threads_to_train(subject.original.parameters):
         pupil.come_back(lottery.drawn())
     return Trained({layer.name: pupil.weight(layer.name).cpu() for layer in layers}, pupil.plain())
 
