@@ -79,5 +79,7 @@ CONVOLUTIONAL = {  # for models with convolutions
     "tucker-rank": {"technique": "tucker", "by": "rank", "rank_out": 4, "rank_in": 3},
     "cp": {"technique": "cp", "kept": 0.4},
     "cp-rank": {"technique": "cp", "by": "rank", "rank": 5},
+    "tucker-recovered": {"technique": "tucker", "recovery": 3, "batch": 4, "factors": "float16"},
+    "cp-recovered": {"technique": "cp", "kept": 0.4, "recovery": 3, "batch": 4},
 }
 ANY = STEPS | SEEING

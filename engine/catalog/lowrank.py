@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from engine.catalog.courses import batch_option, rate_option, recovery_option
 from engine.catalog.quantization import RoundToNearest
 from engine.catalog.technique import Family, LayerKind, Made, Needs, Technique, option
 
@@ -128,6 +129,15 @@ class Kernels(LowRank):
     treats: ClassVar[tuple[LayerKind, ...]] = ("conv2d",)
     factors: Literal["model", "float32", "bfloat16", "float16"] = option(**FACTORS)
 
+    @property
+    def trains(self) -> bool:
+        return self.recovery > 0
+
+    @property
+    def recovering(self) -> str:
+        """What a label says of it."""
+        return f", {self.recovery} steps of training" if self.trains else ""
+
 
 class Tucker(Kernels):
     title: ClassVar[str] = "Tucker-2"
@@ -144,7 +154,7 @@ class Tucker(Kernels):
     )
     fails: ClassVar[str] = (
         "1 x 1 kernels are matrices already, so they stay as they are here: use SVD. Three layers need three passes over memory, so a small "
-        "convolution may run no faster. Without training afterwards, accuracy falls early."
+        "convolution may run no faster. Without training afterwards (recovery), accuracy falls early."
     )
     paper: ClassVar[str] = (
         "[Kim et al. 2015, Compression of Deep CNNs for Fast and Low Power Mobile Applications (arXiv:1511.06530)](https://arxiv.org/abs/1511.06530)"
@@ -160,6 +170,9 @@ class Tucker(Kernels):
                           when={"by": ["rank"]})  # fmt: skip
     iterations: int = option(50, "Most rounds of alternating improvement (higher-order orthogonal iteration).", title="Rounds", advanced=True,
                              ge=1, le=1000)  # fmt: skip
+    recovery: int = recovery_option()
+    rate: float = rate_option(1e-3, advanced=True)
+    batch: int = batch_option(32)
 
     @property
     def size_is_at_most(self) -> bool:
@@ -167,7 +180,8 @@ class Tucker(Kernels):
 
     def label(self) -> str:
         ranks = f"ranks {self.rank_out} and {self.rank_in}"
-        return "Tucker-2 " + {"kept": f"{100 * self.kept:g} % kept", "energy": f"{100 * self.energy:g} % of the energy", "rank": ranks}[self.by]
+        asked = {"kept": f"{100 * self.kept:g} % kept", "energy": f"{100 * self.energy:g} % of the energy", "rank": ranks}[self.by]
+        return f"Tucker-2 {asked}{self.recovering}"
 
 
 class CP(Kernels):
@@ -197,9 +211,12 @@ class CP(Kernels):
     rank: int = option(32, "Terms of the sum.", title="Rank", ge=1, le=4096, stops=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), when={"by": ["rank"]})
     iterations: int = option(100, "Most rounds of solving for one axis after the other (alternating least squares).", title="Rounds", advanced=True,
                              ge=1, le=1000)  # fmt: skip
+    recovery: int = recovery_option()
+    rate: float = rate_option(1e-3, advanced=True)
+    batch: int = batch_option(32)
 
     def label(self) -> str:
-        return "CP " + (f"{100 * self.kept:g} % kept" if self.by == "kept" else f"rank {self.rank}")
+        return f"CP {f'{100 * self.kept:g} % kept' if self.by == 'kept' else f'rank {self.rank}'}{self.recovering}"
 
 
 class LowRankCorrection(Whitened):

@@ -4,34 +4,15 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from engine.catalog.courses import batch_option, rate_option
 from engine.catalog.pruning import SCOPE, Magnitude, Pruning, Storage
 from engine.catalog.technique import Family, Made, Technique, option
 
 RECOVERY = 0.25  # share of the training that comes after the last cut
-RATES = (0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 LAYER_OR_ALL = SCOPE | {
     "description": "Among which weights the smallest are looked for: those of one layer, or of all layers, so that some lose more than others.",
     "words": {"layer": "each layer", "global": "all layers together (global)"},
 }
-
-
-def rate_option(default: float) -> float:
-    return option(
-        default, "How far weights move in one training step, at most: it rises at first and falls to nothing at the end. 0: nothing learns.",
-        title="Step size (learning rate)", ge=0, le=1, stops=RATES,
-    )  # fmt: skip
-
-
-def batch_option(default: int) -> int:
-    return option(
-        default,
-        "Training examples that one step looks at.",
-        title="Examples a step (batch)",
-        advanced=True,
-        ge=2,
-        le=512,
-        stops=(4, 8, 16, 32, 64, 128),
-    )
 
 
 class Gradual(Pruning):

@@ -243,6 +243,16 @@ class SingularRow:
 
 
 @dataclass(frozen=True)
+class CurveRow:
+    """One value at one step of a training: a term of the loss, the learning rate, or a quality on held-out examples."""
+
+    step: int  # from 1; 0 is before the first
+    phase: str  # whose training: "student", "teacher", "qat", "adapter" ...
+    name: str  # "loss", "labels", "teacher", "features", "rate", "accuracy", "perplexity", "examples per second" ...
+    value: float
+
+
+@dataclass(frozen=True)
 class ScheduleRow:
     """One moment of pruning with training in between."""
 
@@ -308,6 +318,7 @@ class Tables:
     ranks: pd.DataFrame
     singular: pd.DataFrame
     schedule: pd.DataFrame
+    curves: pd.DataFrame
     lottery: pd.DataFrame
 
     @classmethod
@@ -319,7 +330,7 @@ ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
-    "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "lottery": LotteryRow,
+    "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "curves": CurveRow, "lottery": LotteryRow,
 }  # fmt: skip
 
 

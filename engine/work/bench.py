@@ -80,6 +80,7 @@ class Rows:
     ranks: list = field(default_factory=list)
     singular: list = field(default_factory=list)  # a table a layer
     schedule: list = field(default_factory=list)
+    curves: list = field(default_factory=list)
     lottery: list = field(default_factory=list)
 
     def tables(self) -> Tables:

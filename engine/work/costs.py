@@ -11,7 +11,7 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
-from engine.catalog.lowrank import Whitened
+from engine.catalog.lowrank import Kernels, Whitened
 from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.schedules import Gradual, LotteryTicket
 from engine.catalog.tasks import ImageClassification, LanguageModeling, Task, TextClassification
@@ -133,6 +133,11 @@ def _(how: Gradual) -> Training:
 def _(how: LotteryTicket) -> Training:
     """Beside the network in training, the first weights, its twin's, and what it is to go back to."""
     return Training(how.trainings * how.steps + how.seeds * how.rewind_step, how.batch, SLOPES, how.trainings, 9.0)
+
+
+@training_of.register
+def _(how: Kernels) -> Training:
+    return Training(how.recovery, how.batch, SLOPES, 2) if how.trains else Training()
 
 
 @dataclass(frozen=True)

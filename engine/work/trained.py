@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from engine.work.stored.weights import Stored
+
 
 @dataclass(frozen=True)
 class Trained:
-    weights: dict[str, torch.Tensor]  # of each layer that a step may touch: (out, in_) float32, with zeros where it was cut
+    layers: dict[str, Stored]  # each layer that a step may touch, as it will be stored
     plain: dict[str, torch.Tensor] = field(default_factory=dict)  # norms with their statistics and biases, in the file's number formats

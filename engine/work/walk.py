@@ -23,7 +23,6 @@ from engine.work.measure.memory import give_back
 from engine.work.measure.surface import most_striking, surface
 from engine.work.methods import plan, portrait, rebuild, retrained, scales_for
 from engine.work.methods.composed import compress_further
-from engine.work.methods.pruning.unstructured import kept as kept_of
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
 from engine.work.rebuilt import Subject
 from engine.work.rewriting import Rewriting
@@ -246,9 +245,8 @@ class Walk:
             return self.kept_for(layer, held, why_kept(layer, self.original.layers, self.bench.recipe.layers))
         setting = self.settings[layer.name]
         if self.trained:
-            stored = kept_of(self.trained.weights[layer.name], self.weight_of(layer.name), setting)
-            self.judge(layer, held, stored, seen)
-            return stored
+            self.judge(layer, held, self.trained.layers[layer.name], seen)
+            return self.trained.layers[layer.name]
         if seen is None and setting.needs != "nothing":
             return self.kept_for(layer, held, why_not_seen(setting, self.original.model.get_submodule(layer.name)))
         try:

@@ -1,6 +1,6 @@
 """How each technique is done, one method per file. Importing this package registers them all with the stages."""
 
-from engine.work.methods.lowrank import correction, kernels, svd
+from engine.work.methods.lowrank import correction, kernels, recovery, svd
 from engine.work.methods.lowrank import portrait as _ranks  # noqa: F401, registers it
 from engine.work.methods.pruning import blocks, gradual, lottery, sparsegpt, structured, unstructured
 from engine.work.methods.pruning import portrait as _portrait  # noqa: F401, registers it
@@ -22,6 +22,6 @@ from engine.work.methods.stages import blueprint, compress, plan, portrait, pred
 
 __all__ = [
     "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats", "gptq", "gradual", "hqq", "kernels",
-    "llm_int8", "lottery", "mixed", "plan", "portrait", "predicted_bytes", "rebuild", "retrained", "round_to_nearest", "salience", "scales_for",
-    "sparsegpt", "structured", "survey", "svd", "tables", "unstructured",
+    "llm_int8", "lottery", "mixed", "plan", "portrait", "predicted_bytes", "rebuild", "recovery", "retrained", "round_to_nearest", "salience",
+    "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "unstructured",
 ]  # fmt: skip

@@ -258,6 +258,14 @@ def test_cp_is_what_tensorly_rebuilds():
     np.testing.assert_allclose(sizes, np.broadcast_to(sizes[0], (4, 7)), rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Trying to compute SVD")
+def test_pairwise_products_find_the_terms_that_tensorly_finds():
+    kernel = np.random.default_rng(0).normal(size=(20, 12, 3, 3))
+    weights, factors = tensorly.decomposition.parafac(kernel, rank=7, n_iter_max=100, init="svd", tol=1e-7, random_state=0, normalize_factors=True)
+    ours = tensorly.cp_to_tensor((np.ones(7), cp(kernel, 7, 100)))
+    np.testing.assert_allclose(ours, tensorly.cp_to_tensor((weights, factors)), rtol=1e-5, atol=1e-7)
+
+
 def test_a_kernel_of_few_terms_is_found_again():
     draw = np.random.default_rng(0)
     axes = [draw.normal(size=(size, 3)) for size in (20, 12, 3, 3)]

@@ -6,8 +6,9 @@ from engine.catalog.pruning import Magnitude, Pruning, n_of_m
 from engine.errors import PlainError
 from engine.work.measure.size import written_bytes
 from engine.work.methods.pruning.masks import shares, stays
-from engine.work.methods.pruning.unstructured import dtype_of
+from engine.work.methods.pruning.unstructured import dtype_of, kept
 from engine.work.stored.sparse import sparse_blueprint
+from engine.work.stored.weights import Stored
 from engine.work.training import Pupil
 
 
@@ -48,6 +49,12 @@ def refuse_emptied(name: str, mask: torch.Tensor, share: float) -> None:
 def left_in(pupil: Pupil) -> dict[str, int]:
     """Weights that are not zero, by layer."""
     return {layer.name: int(pupil.weight(layer.name).count_nonzero()) for layer in pupil.layers}
+
+
+def stored(pupil: Pupil, settings: dict[str, Pruning]) -> dict[str, Stored]:
+    """Every layer as it will be in the file."""
+    before = {layer.name: pupil.original.model.get_submodule(layer.name).stored.dense(torch.float32).cpu() for layer in pupil.layers}
+    return {name: kept(pupil.weight(name).cpu(), whole, settings[name]) for name, whole in before.items()}
 
 
 def size_bytes(pupil: Pupil, settings: dict[str, Pruning], left: dict[str, int]) -> int:

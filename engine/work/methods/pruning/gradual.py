@@ -9,7 +9,7 @@ from engine.catalog.schedules import Gradual
 from engine.errors import PlainError
 from engine.results.tables import NAN, ScheduleRow
 from engine.work.bench import Bench
-from engine.work.methods.pruning.cutting import cut, left_in, size_bytes
+from engine.work.methods.pruning.cutting import cut, left_in, size_bytes, stored
 from engine.work.methods.pruning.scores import importance
 from engine.work.methods.pruning.unstructured import left_of
 from engine.work.methods.stages import plan, retrained
@@ -49,7 +49,7 @@ def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
             descent.go()
     finally:
         subject.trial.rows.schedule.extend(descent.rows)
-    return Trained({layer.name: pupil.weight(layer.name).cpu() for layer in layers}, pupil.plain())
+    return Trained(stored(pupil, settings), pupil.plain())
 
 
 def refuse_emptying(name: str, left: int) -> None:

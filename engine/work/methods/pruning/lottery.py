@@ -13,7 +13,7 @@ from engine.errors import PlainError
 from engine.results.tables import LotteryRow
 from engine.work.bench import Bench
 from engine.work.layers import Layer
-from engine.work.methods.pruning.cutting import cut
+from engine.work.methods.pruning.cutting import cut, stored
 from engine.work.methods.pruning.gradual import refuse_emptying
 from engine.work.methods.pruning.unstructured import left_of
 from engine.work.methods.stages import blueprint, compress, plan, retrained
@@ -76,7 +76,7 @@ def _(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
     lottery = Lottery(how, bench, pupil, lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder), subject.trial.rows.lottery)
     with threads_to_train(subject.original.parameters):
         pupil.come_back(lottery.drawn())
-    return Trained({layer.name: pupil.weight(layer.name).cpu() for layer in layers}, pupil.plain())
+    return Trained(stored(pupil, plan(how, layers)), pupil.plain())
 
 
 @dataclass

@@ -1,0 +1,34 @@
+"""Options of techniques that train: how long, how far in one step, on how much at once."""
+
+from typing import Any
+
+from engine.catalog.technique import option
+
+RATES = (0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+
+
+def rate_option(default: float, **more: Any) -> float:
+    return option(
+        default, "How far weights move in one training step, at most: it rises at first and falls to nothing at the end. 0: nothing learns.",
+        title="Step size (learning rate)", ge=0, le=1, stops=RATES, **more,
+    )  # fmt: skip
+
+
+def batch_option(default: int, **more: Any) -> int:
+    return option(
+        default,
+        "Training examples that one step looks at.",
+        title="Examples a step (batch)",
+        advanced=True,
+        ge=2,
+        le=512,
+        stops=(4, 8, 16, 32, 64, 128),
+        **more,
+    )
+
+
+def recovery_option() -> int:
+    return option(
+        0, "Training steps after it, in which the smaller layers, norms and biases learn from labelled examples (fine-tuning). 0: none.",
+        title="Training afterwards (recovery steps)", ge=0, le=100_000, stops=(0, 50, 100, 200, 300, 500, 1000, 2000),
+    )  # fmt: skip
