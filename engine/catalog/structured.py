@@ -48,13 +48,13 @@ class Structured(Shrinking):
         0.25, "Share of the neurons, heads or channels that goes, rounded to whole ones. 0 leaves the model as it is.",
         title="Share taken out", ge=0, le=0.99,
     )  # fmt: skip
-    score: Literal["l2", "l1", "activations", "taylor"] = option(
+    score: Literal["l2", "l1", "linf", "activations", "taylor"] = option(
         "l2",
-        "How much a structure matters: the size of its weights (L2 or L1 norm), the size of its output on calibration data (as Wanda weighs single "
-        "weights), or how much the loss would change by its slope (Taylor, first order).",
+        "How much a structure matters: the size of its weights (L2, L1 or largest), the size of its output on calibration data (as Wanda weighs "
+        "single weights), or how much the loss would change by its slope (Taylor, first order).",
         title="Chosen by (score)",
-        words={"l2": "size of its weights (L2 norm)", "l1": "size of its weights (L1 norm)", "activations": "size of its output on data",
-               "taylor": "change of the loss (Taylor)"},
+        words={"l2": "size of its weights (L2 norm)", "l1": "size of its weights (L1 norm)", "linf": "its largest weight (L∞ norm)",
+               "activations": "size of its output on data", "taylor": "change of the loss (Taylor)"},
     )  # fmt: skip
     scope: Literal["layer", "global"] = option(
         "layer",
@@ -83,7 +83,7 @@ class Structured(Shrinking):
 
     def label(self) -> str:
         what = {"auto": "Neurons or channels"}.get(self.what, self.what.capitalize())
-        by = {"l2": "", "l1": ", by L1", "activations": ", by output", "taylor": ", by Taylor"}[self.score]
+        by = {"l2": "", "l1": ", by L1", "linf": ", by L∞", "activations": ", by output", "taylor": ", by Taylor"}[self.score]
         return f"{what} −{100 * self.share:g} %{' of all layers' if self.scope == 'global' else ''}{by}"
 
 

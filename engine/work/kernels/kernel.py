@@ -23,7 +23,7 @@ class Kernel(nn.Module):
 
 @singledispatch
 def kernel_for(stored: Stored, layer: Unpacking) -> Kernel:
-    """The kernel that multiplies this layer as it is stored, on the CPU. Raises NoKernel."""
+    """The kernel that multiplies this layer as it is stored, on the device where that lies. Raises NoKernel."""
     raise NoKernel(f"torch has no CPU kernel for the format {stored.kind!r}")
 
 
@@ -31,7 +31,7 @@ def kernel_of(layer: Unpacking) -> Kernel:
     """Raises NoKernel also where this build of torch or this processor has none."""
     try:
         return kernel_for(layer.stored, layer)
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError, ValueError) as error:
         raise NoKernel(f"torch refuses on this processor ({str(error).splitlines()[0][:120]})") from None
 
 

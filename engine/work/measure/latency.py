@@ -26,6 +26,7 @@ from engine.work.kernels import Kernel, NoKernel, kernel_of
 from engine.work.kernels.narrower import Narrower, is_narrower
 from engine.work.opened import Opened
 from engine.work.stored.modules import Unpacking
+from engine.work.stored.sparse import NOfM
 from engine.work.stored.weights import Dense
 from engine.work.tasks.measured import judging
 
@@ -100,9 +101,9 @@ class Kernels:
         kernels, before = cls(), dict(original.model.named_modules())
         for name in names:
             try:
-                if compressed.device.type != "cpu":
-                    raise NoKernel(f"this run computed on {compressed.device.type}, and the kernels known here run on a CPU")
                 layer = compressed.model.get_submodule(name)
+                if compressed.device.type != "cpu" and not isinstance(layer.stored, NOfM):
+                    raise NoKernel(f"this run computed on {compressed.device.type}, and all kernels known here but that for 2:4 run on a CPU")
                 kernels.found[name] = Narrower(layer, with_weight(layer, layer.compute)) if is_narrower(layer, before[name]) else kernel_of(layer)
             except NoKernel as none:
                 kernels.missing[str(none)].append(name)
@@ -301,6 +302,7 @@ class Clock:
             return {}
         for run in passes.values():
             run()
+        finished()
         once = time.perf_counter() - began
         if once * LEAST > 2 * left:
             return {}
@@ -310,8 +312,15 @@ class Clock:
             for name, run in passes.items():
                 began = time.perf_counter()
                 run()
+                finished()
                 times[name].append(1000 * (time.perf_counter() - began))
         return times
+
+
+def finished() -> None:
+    """A GPU is given work and does it by and by."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def row(what: str, version: str, kernel: str, shape: Shape, times: dict[str, list[float]], off: float = NAN, notes: Iterable[str] = ()) -> LatencyRow:

@@ -31,6 +31,13 @@ def test_a_gpu_gives_the_numbers_of_the_cpu(architecture, step, folders, tmp_pat
     assert on_gpu.result.loss == pytest.approx(on_cpu.result.loss, rel=1e-2)
 
 
+def test_two_of_every_four_are_timed_on_tensor_cores(folders, tmp_path):
+    """The whole embedding of this model, since tensor cores take no narrower layers."""
+    step = {"technique": "magnitude", "pattern": "2:4", "storage": "n-of-m"}
+    rows = run(recipe_for("llama", folders["llama"], tmp_path / "data", step, device="cuda", dtype="float16", speed=True)).tables.latency
+    assert (rows.kernel.str.contains("2:4") | rows.note.str.startswith("No kernel here")).any()
+
+
 def test_auto_means_the_gpu_in_bfloat16(folders, tmp_path):
     summary = summary_of("llama", folders, tmp_path, STEPS["rounding"], device="auto")
     assert summary.device == "cuda"

@@ -31,6 +31,12 @@ WEIGHT_ONLY = [
 ]
 
 
+SPARSE = [
+    {"technique": "magnitude", "storage": "csr"},
+    {"technique": "magnitude", "sparsity": 0.95, "storage": "csr", "values": "float16"},
+]
+
+
 def step(fields: dict):
     return TECHNIQUES[fields["technique"]](**fields)
 
@@ -80,7 +86,7 @@ def linear_layer(in_: int = 96, out: int = 48) -> nn.Linear:
 
 
 @pytest.mark.parametrize("tokens", [1, 37])
-@pytest.mark.parametrize("fields", [*INTEGER, *WEIGHT_ONLY], ids=name)
+@pytest.mark.parametrize("fields", [*INTEGER, *WEIGHT_ONLY, *SPARSE], ids=name)
 def test_a_kernel_gives_what_the_simulation_gives(fields, tokens):
     inputs = inputs_of(3, tokens, 96)
     layer = stored_layer(fields, linear_layer(), inputs)
@@ -130,6 +136,9 @@ REFUSED = [
     ({"technique": "round-to-nearest", "bits": 8}, (96, 48), "one scale a row"),
     ({"technique": "round-to-nearest", "bits": 5, "scheme": "asymmetric", "granularity": "channel"}, (96, 48), "no zero points"),
     ({"technique": "bitsandbytes", "format": "int8"}, (100, 48), "multiple of 16 weights"),
+    ({"technique": "magnitude", "storage": "bitmask"}, (96, 48), "nothing multiplies a bit mask"),
+    ({"technique": "magnitude", "pattern": "2:4", "storage": "n-of-m"}, (96, 48), "tensor cores of NVIDIA GPUs, and this run computed on the CPU"),
+    ({"technique": "magnitude", "pattern": "4:8", "storage": "n-of-m"}, (96, 48), "these are 4 of 8"),
 ]
 
 
@@ -143,7 +152,7 @@ def test_what_no_kernel_gets_right_is_refused_with_the_reason(fields, shape, why
 def test_other_layers_than_linear_ones_are_refused_with_the_reason():
     torch.manual_seed(0)
     pictures = inputs_of(2, 8, 11, 11)
-    for fields, why in ((WEIGHT_ONLY[0], "none for convolutions"), (INTEGER[2], "one zero point for all pictures"), (INTEGER[-1], "none for conv")):
+    for fields, why in ((WEIGHT_ONLY[0], "none for convolutions"), (INTEGER[2], "one zero point for all pictures"), (INTEGER[-1], "none for conv"), (SPARSE[0], "none for conv")):
         layer = stored_layer(fields, nn.Conv2d(8, 16, 3), pictures)
         with pytest.raises(NoKernel, match=why):
             kernel_for(layer.stored, layer)

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
 import torch_pruning
+from torch import nn
+from torch.nn.utils import prune
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
@@ -19,6 +22,9 @@ from engine.work.lessons import lesson, piece
 from engine.work.lessons import weight as one_weight
 from engine.work.methods import rebuild, survey
 from engine.work.methods.pruning.channels import plain_copy
+from engine.work.methods.pruning.families import Family, Part, runs
+from engine.work.methods.pruning.structured import ORDERS, Scored, norms
+from engine.work.methods.pruning.structured import chosen as chosen_of
 from engine.work.models import load, resolve
 from engine.work.opened import opened
 from engine.work.rebuilt import Subject
@@ -40,6 +46,7 @@ KINDS = {"bert": AutoModelForSequenceClassification, "resnet": AutoModelForImage
 STEPS = {
     "neurons": {"technique": "structured", "what": "neurons"},
     "neurons-l1-global": {"technique": "structured", "what": "neurons", "share": 0.6, "score": "l1", "scope": "global"},
+    "neurons-largest": {"technique": "structured", "what": "neurons", "score": "linf"},
     "neurons-activations": {"technique": "structured", "score": "activations"},
     "neurons-taylor-global": {"technique": "structured", "score": "taylor", "scope": "global"},
     "heads": {"technique": "structured", "what": "heads", "share": 0.5},
@@ -56,6 +63,21 @@ BLOCKS = {"blocks": {"technique": "blocks"}}
 EVERY = STEPS | CHANNELS | BLOCKS
 CASES = [(a, s) for a in TRANSFORMERS for s in (*STEPS, *BLOCKS)] + [("resnet", s) for s in CHANNELS]
 each_case = pytest.mark.parametrize(("architecture", "step"), CASES)
+
+
+# --- scores --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["outputs", "inputs"])
+@pytest.mark.parametrize("kernel", [(), (3, 3)], ids=["linear", "convolution"])
+@pytest.mark.parametrize("score", ORDERS)
+def test_norms_choose_as_torchs_ln_structured(score, kernel, side):
+    layer = nn.Conv2d(12, 20, kernel) if kernel else nn.Linear(12, 20)
+    axis, width = ("outputs", "inputs").index(side), 1 if side == "outputs" else prod(kernel)
+    due = prune.ln_structured(layer, "weight", 0.4, n=ORDERS[score], dim=axis).weight_mask.transpose(0, axis).flatten(1)
+    family = Family("layer", "channel", (Part("layer", side, runs(len(due), width)),))
+    scored = Scored(family, norms(family, lambda _: layer.weight_orig.flatten(1), ORDERS[score]))
+    assert torch.equal(chosen_of(Structured(score=score, share=0.4), scored), due.bool().all(1))
 
 
 @pytest.fixture(scope="module")

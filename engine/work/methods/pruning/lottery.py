@@ -35,6 +35,7 @@ class Ticket(Magnitude):
     """The setting of one layer: what is stored is the ticket, cut by magnitude."""
 
     title: ClassVar[str] = LotteryTicket.title
+    trains: ClassVar[bool] = True
     technique: Literal["lottery-ticket"] = "lottery-ticket"
 
 

@@ -23,13 +23,12 @@ TILES = 32  # along each side of a layer's picture
 
 @portrait.register
 def _(how: Pruning, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None) -> Rows:
+    """Scores by which training chose, time and again, are not those of the weights that there were before it: they are not shown."""
     left = stored.dense() != 0
-    score = importance(how, weight, *([seen] if seen else []))
-    return Rows(
-        storage=list(storage_rows(how, layer, stored, int(left.sum()))),
-        importance=list(importance_rows(layer, score, left)),
-        masks=[mask(layer, left)],
-    )
+    rows = Rows(storage=list(storage_rows(how, layer, stored, int(left.sum()))), masks=[mask(layer, left)])
+    if not how.trains:
+        rows.importance.extend(importance_rows(layer, importance(how, weight, *([seen] if seen else [])), left))
+    return rows
 
 
 def storage_rows(how: Pruning, layer: str, stored: Stored, left: int) -> Iterator[StorageRow]:

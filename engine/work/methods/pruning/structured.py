@@ -19,6 +19,7 @@ from engine.work.methods.pruning.neurons import neurons
 from engine.work.methods.stages import rebuild, survey
 from engine.work.rebuilt import Cut, Rebuilt, Subject
 
+ORDERS = {"l1": 1.0, "l2": 2.0, "linf": torch.inf}  # of a norm
 EXACT = 0.005  # of a share: what is rounded by less is not said
 Known = dict[str, Seen | Slopes]
 
@@ -67,8 +68,7 @@ def scored(how: Structured, subject: Subject) -> list[Scored]:
     """Every family with its scores. A forecast, which has no data, goes by norms."""
     families = families_of(how, subject)
     if how.needs == "nothing" or subject.trial is None:
-        power = 1 if how.score == "l1" else 2
-        return [Scored(family, norms(family, weights_in(subject), power).cpu()) for family in families]
+        return [Scored(family, norms(family, weights_in(subject), ORDERS.get(how.score, 2)).cpu()) for family in families]
     known = subject.trial.knows(how.needs, [part.name for family in families for part in family.readers])
     by_data = {"activations": output_sizes, "taylor": loss_changes}[how.score]
     return [Scored(family, by_data(family, weights_in(subject), known).cpu()) for family in families]
@@ -78,14 +78,14 @@ def weights_in(subject: Subject) -> Callable[[str], torch.Tensor]:
     return lambda name: subject.original.model.get_submodule(name).stored.dense(torch.float32)
 
 
-def norms(family: Family, weight_of: Callable[[str], torch.Tensor], power: int) -> torch.Tensor:
-    """L1 or L2 norm of all weights that go with a structure, those of its readers too."""
-    total = 0.0
+def norms(family: Family, weight_of: Callable[[str], torch.Tensor], order: float) -> torch.Tensor:
+    """Ln norm of all weights that go with a structure, those of its readers too: the norm of its rows' and columns' norms."""
+    sizes = []
     for part in family.parts:
         if not part.of_norm:
-            weights = weight_of(part.name).abs().pow(power).sum(1 if part.side == "outputs" else 0)
-            total = total + weights[part.places.to(weights.device)].sum(1)
-    return total.pow(1 / power)
+            lines = torch.linalg.vector_norm(weight_of(part.name), order, dim=1 if part.side == "outputs" else 0)
+            sizes.append(lines[part.places.to(lines.device)])
+    return torch.linalg.vector_norm(torch.cat(sizes, 1), order, dim=1)
 
 
 def output_sizes(family: Family, weight_of: Callable[[str], torch.Tensor], known: Known) -> torch.Tensor:
