@@ -152,7 +152,9 @@ def test_what_no_kernel_gets_right_is_refused_with_the_reason(fields, shape, why
 def test_other_layers_than_linear_ones_are_refused_with_the_reason():
     torch.manual_seed(0)
     pictures = inputs_of(2, 8, 11, 11)
-    for fields, why in ((WEIGHT_ONLY[0], "none for convolutions"), (INTEGER[2], "one zero point for all pictures"), (INTEGER[-1], "none for conv"), (SPARSE[0], "none for conv")):
+    convolutions = "none for convolutions"
+    refused = (WEIGHT_ONLY[0], convolutions), (INTEGER[2], "one zero point for all pictures"), (INTEGER[-1], convolutions), (SPARSE[0], convolutions)
+    for fields, why in refused:
         layer = stored_layer(fields, nn.Conv2d(8, 16, 3), pictures)
         with pytest.raises(NoKernel, match=why):
             kernel_for(layer.stored, layer)
