@@ -552,6 +552,8 @@ def test_a_rank_above_every_layers_full_rank_is_refused_and_above_one_layers_it_
 def test_ranks_wider_than_every_convolution_are_refused():
     with pytest.raises(PlainError, match="has 20 outputs and 12 inputs, so ranks 21 and 3 are too large"):
         plan(Tucker(by="rank", rank_out=21, rank_in=3), [CONVOLUTION])
+    with pytest.raises(PlainError, match="^Rank 109 is above the full rank of every convolution, 108 at most"):
+        plan(CP(by="rank", rank=109), [CONVOLUTION])
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,19 @@ def why_kept(layer: Layer) -> str:
 
 
 def refuse_beyond_full(how: Kernels, layers: list[Layer]) -> None:
-    if not (isinstance(how, Tucker) and how.by == "rank"):
+    if how.by != "rank":
         return
+    if isinstance(how, CP):
+        return refuse_too_many_terms(how, max(full_cp_rank(layer.shape[0], kernel_of(layer)) for layer in layers))
     out, in_ = (max(layer.shape[axis] for layer in layers) for axis in (0, 1))
     if how.rank_out > out or how.rank_in > in_:
         given = f"ranks {how.rank_out:,} and {how.rank_in:,}"
         raise PlainError(f"The widest convolution has {out:,} outputs and {in_:,} inputs, so {given} are too large; give at most as many.")
+
+
+def refuse_too_many_terms(how: CP, full: int) -> None:
+    if how.rank > full:
+        raise PlainError(f"Rank {how.rank:,} is above the full rank of every convolution, {full:,} at most, so nothing would change; give less.")
 
 
 def dtype_of(how: Placed) -> torch.dtype:
