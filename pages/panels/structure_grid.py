@@ -15,7 +15,8 @@ def structure_grid(rows: pd.DataFrame) -> go.Figure:
         return sentence("No heads were judged in this run.")
     blocks = rows.block.drop_duplicates().tolist()
     figure = frame(height=190 + 32 * len(blocks)).add_traces([tiles(rows, blocks), crosses(rows[~rows.kept])])
-    figure.update_xaxes(title_text=f"{rows.what.iloc[0].capitalize()} (number)", showgrid=False, dtick=max(1, (rows["index"].max() + 1) // 12))
+    title = f"{rows.what.iloc[0].capitalize()} (number)"
+    figure.update_xaxes(title_text=title, title_standoff=32, showgrid=False, dtick=max(1, (rows["index"].max() + 1) // 12))
     return figure.update_yaxes(axis_of(blocks), showgrid=False)
 
 

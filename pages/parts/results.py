@@ -33,7 +33,7 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
 def headline(record: RunRecord, tables: Tables) -> None:
     """Four numbers, each with its change."""
     before, after = record.summary.baseline, record.summary.result
-    size, quality, bits, worst = st.columns([3, 3, 3, 4])  # the last holds a layer's name
+    size, quality, bits, worst = st.columns([6, 7, 6, 8])  # the last holds a layer's name
     smaller = f"{after.compression:.2f}x, from {megabytes(before.size_bytes)}"
     metric(size, "Size of the files", megabytes(after.size_bytes), smaller, meaning("size_bytes"))
     quality_metric(quality, before, after)
@@ -58,9 +58,8 @@ def quality_metric(place, before: Scores, after: Scores) -> None:
     if name == "Perplexity":
         metric(place, name, f"{now:.2f}", f"{change(was, now)} from {was:.2f}", meaning("perplexity"), "red" if now > was else "green")
     else:
-        metric(
-            place, name, percent(now), f"{100 * (now - was):+.1f} points from {percent(was)}", meaning("accuracy"), "red" if now < was else "green"
-        )
+        moved = f"{100 * (now - was):+.1f} pts from {percent(was)}"
+        metric(place, name, percent(now), moved, meaning("accuracy"), "red" if now < was else "green")
 
 
 def quality_of(before: Scores, after: Scores) -> tuple[str, float, float]:
