@@ -151,7 +151,7 @@ class LotteryTicket(Technique):
     rounds: int = option(3, "How many times weights are removed and the rest is set back.", title="Rounds", ge=1, le=20)
     share: float = option(0.7, "Share of the weights left that each round removes.", title="Removed in each round", ge=0.01, le=0.95)
     steps: int = option(
-        80,
+        40,
         "Training steps of each network, from its first weights on.",
         title="Training steps",
         ge=1,

@@ -47,6 +47,12 @@ CHANNELS = {
     for share in (0.1, 0.25)
     for score in ("l2", "activations")
 }
+CHAINS = {
+    f"{technique}, {kept:.0%} kept, {steps} steps of training": {"technique": technique, "kept": kept, "recovery": steps, "rate": 3e-3}
+    for technique in ("tucker", "cp")
+    for kept in (0.5, 0.3, 0.15)
+    for steps in (0, 100)
+}
 LOW_RANK = {  # shares of the parameters kept, of each layer unless all share one budget
     "SVD": {"whitening": "none"},
     "FWSVD": {"whitening": "fisher"},
@@ -83,6 +89,7 @@ def measurements(tokens: int) -> Iterator[Measurement]:
     yield from structures(tokens)
     yield from low_rank(tokens)
     yield from salience(tokens)
+    yield from recovery()
     yield from training()
 
 
@@ -114,6 +121,11 @@ def low_rank(tokens: int) -> Iterator[Measurement]:
     for what, step in CORRECTIONS.items():
         perplexity = outcome_of({"bits": 2, "group_size": 32} | step, tokens).summary.result.perplexity
         yield Measurement(f"docs-lm, 2 bits, groups of 32: {what}", (perplexity,), "perplexity", digits=4)
+
+
+def recovery() -> Iterator[Measurement]:
+    for what, step in CHAINS.items():
+        yield Measurement(f"digits-cnn: {what}", (of_examples("digits-cnn", step).summary.result.accuracy,), "accuracy", digits=4)
 
 
 def training() -> Iterator[Measurement]:

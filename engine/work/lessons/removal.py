@@ -16,6 +16,7 @@ from engine.work.lessons.pictures import frame, no_levels, picture
 from engine.work.methods.pruning.scores import importance
 from engine.work.quiet import ready
 
+BEFORE = ", by their size before any training: what training makes of them, a run shows"
 ROWS, COLUMNS = 12, 48  # of the layer, from its middle on
 
 
@@ -28,10 +29,8 @@ def _(asked: Technique, look: Look) -> Lesson:
     at, dense = torch.meshgrid(rows, columns, indexing="ij"), look.stored.dense()
     shown = score[at] / score[at].max().clamp_min(1e-38)
     removed = frame(RemovedRow, row=at[0], column=at[1], weight=look.weight[at], score=shown, stored=dense[at], stays=dense[at] != 0)
-    last = int(rows[-1]), int(columns[-1])
-    return Lesson(
-        RemovedRow, removed, no_levels(), f"{len(removed)} weights, rows {int(rows[0])} to {last[0]}, columns {int(columns[0])} to {last[1]}"
-    )
+    part = f"{len(removed)} weights, rows {int(rows[0])} to {int(rows[-1])}, columns {int(columns[0])} to {int(columns[-1])}"
+    return Lesson(RemovedRow, removed, no_levels(), part + (BEFORE if asked.trains else ""))
 
 
 def overlap(model: str, layer: str, step: dict, measured: dict | None = None) -> pd.DataFrame:
