@@ -268,6 +268,16 @@ class LotteryRow:
 
 
 @dataclass(frozen=True)
+class CurveRow:
+    """One value at one step of a training: a term of the loss, the learning rate, or a quality on held-out examples."""
+
+    step: int  # from 1; 0 is before the first
+    phase: str  # whose training: "student", "teacher", "qat", "adapter" ...
+    name: str  # "loss", "labels", "teacher", "features", "rate", "accuracy", "perplexity", "examples per second" ...
+    value: float
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -309,6 +319,7 @@ class Tables:
     singular: pd.DataFrame
     schedule: pd.DataFrame
     lottery: pd.DataFrame
+    curves: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -320,6 +331,7 @@ ROWS = {
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
     "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "lottery": LotteryRow,
+    "curves": CurveRow,
 }  # fmt: skip
 
 

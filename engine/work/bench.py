@@ -81,6 +81,7 @@ class Rows:
     singular: list = field(default_factory=list)  # a table a layer
     schedule: list = field(default_factory=list)
     lottery: list = field(default_factory=list)
+    curves: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

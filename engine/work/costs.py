@@ -11,6 +11,7 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
+from engine.catalog.aware import QAT, Adapters, BitNet, Learning
 from engine.catalog.lowrank import Whitened
 from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.schedules import Gradual, LotteryTicket
@@ -115,6 +116,7 @@ class Training:
     passes: float = SLOPES  # of a step, in forward passes: there and back, and a teacher's
     looks: int = 0  # at the examples held out
     copies: float = 4.0  # of every weight, in float32: itself, its slope, and what AdamW keeps of it
+    roundings: int = 0  # of every layer, in forward passes
 
 
 @singledispatch
@@ -133,6 +135,27 @@ def _(how: Gradual) -> Training:
 def _(how: LotteryTicket) -> Training:
     """Beside the network in training, the first weights, its twin's, and what it is to go back to."""
     return Training(how.trainings * how.steps + how.seeds * how.rewind_step, how.batch, SLOPES, how.trainings, 9.0)
+
+
+@training_of.register
+def _(how: Learning) -> Training:
+    """Beside what every training holds, the best state so far."""
+    looks = how.steps // how.look_every + 2
+    return Training(how.steps, how.batch, SLOPES + (how.distill_weight > 0), looks, 5.0)
+
+
+@training_of.register(QAT)
+@training_of.register(BitNet)
+def _(how: QAT | BitNet) -> Training:
+    """Each forward pass rounds every weight anew; the backward one remembers codes and steps."""
+    usual = training_of.dispatch(Learning)(how)
+    return replace(usual, copies=usual.copies + 3, roundings=how.steps + usual.looks)
+
+
+@training_of.register
+def _(how: Adapters) -> Training:
+    """Weights rest."""
+    return replace(training_of.dispatch(Learning)(how), copies=1.5)
 
 
 @dataclass(frozen=True)
@@ -260,7 +283,8 @@ def training(job: Job, course: Training) -> float:
     each, held = (job.calibration.length, WINDOWS_HELD_OUT) if isinstance(job.recipe.task, LanguageModeling) else (job.evaluation.length, HELD_OUT)
     passes = job.training_passes
     step = course.passes * passes.seconds(course.batch * each, 1)
-    return course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
+    rounding = course.roundings * sum(job.pace(layer).compress * layer.matrix_shape[0] for layer in job.targets) if course.roundings else 0.0
+    return rounding + course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
 
 
 def shares_no_input(layers: list[Layer], number: int) -> bool:

@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from engine.work.stored.weights import Stored
+
 
 @dataclass(frozen=True)
 class Trained:
-    weights: dict[str, torch.Tensor]  # of each layer that a step may touch: (out, in_) float32, with zeros where it was cut
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)  # of layers that were cut: (out, in_) float32, with zeros
     plain: dict[str, torch.Tensor] = field(default_factory=dict)  # norms with their statistics and biases, in the file's number formats
+    stored: dict[str, Stored] = field(default_factory=dict)  # of layers whose form was trained too, as they will be written

@@ -246,7 +246,8 @@ class Walk:
             return self.kept_for(layer, held, why_kept(layer, self.original.layers, self.bench.recipe.layers))
         setting = self.settings[layer.name]
         if self.trained:
-            stored = kept_of(self.trained.weights[layer.name], self.weight_of(layer.name), setting)
+            stored = self.trained.stored.get(layer.name)
+            stored = stored or kept_of(self.trained.weights[layer.name], self.weight_of(layer.name), setting)
             self.judge(layer, held, stored, seen)
             return stored
         if seen is None and setting.needs != "nothing":

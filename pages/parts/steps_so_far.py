@@ -24,5 +24,5 @@ def steps_so_far(step: dict, recipe: Recipe | None, key: str) -> None:
 
 def may_be_quantized(step: dict) -> bool:
     """Whether a technique of that family may come after this step."""
-    left = TECHNIQUES[step["technique"]].leaves
+    left = TECHNIQUES[step["technique"]].model_validate(step).leaves
     return any(left in how.takes for how in TECHNIQUES.values() if how.family == "quantization")
