@@ -49,7 +49,7 @@ class PlacedQLoRA(QLoRA):
 def _(how: Adapters, layers: list[Layer], trial: Trial | None = None) -> dict[str, Adapters]:
     places = [layer for layer in layers if has_adapter(how, layer)]
     if len(layers) > 1 and not places:
-        raise PlainError(f"No layer of this model is {how.where} by its name ({layers[0].name!r} is one); set where to all.")
+        raise PlainError(f"No layer of this model is named as {how.where} (they are named like {layers[0].name!r}); set where to all.")
     largest = max(places or layers, key=lambda layer: min(layer.matrix_shape))
     if how.rank > (full := min(largest.matrix_shape)):
         raise PlainError(beyond_full(how.rank, full, largest.name))

@@ -39,7 +39,7 @@ class Rounded(nn.Module):
 
     def flat(self, weight: torch.Tensor) -> torch.Tensor:
         """(out, in_)"""
-        return weight.T if self.turned else weight.flatten(1)
+        return weight.T.contiguous() if self.turned else weight.flatten(1)
 
     def sieved(self, weight: torch.Tensor) -> torch.Tensor:
         return weight if self.left is None else weight.masked_fill(~self.left, 0)
