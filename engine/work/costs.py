@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from engine.catalog.aware import QAT, Adapters, BitNet, Learning
 from engine.catalog.lowrank import Whitened
 from engine.catalog.mixed import AWQSalience, MixedPrecision
+from engine.catalog.precision import MixedPrecisionTraining
 from engine.catalog.schedules import Gradual, LotteryTicket
 from engine.catalog.tasks import ImageClassification, LanguageModeling, Task, TextClassification
 from engine.catalog.technique import Technique
@@ -156,6 +157,13 @@ def _(how: QAT | BitNet) -> Training:
 def _(how: Adapters) -> Training:
     """Weights rest."""
     return replace(training_of.dispatch(Learning)(how), copies=1.5)
+
+
+@training_of.register
+def _(how: MixedPrecisionTraining) -> Training:
+    """Two models at most: the one in training, and the one that is kept. At each look, slopes twice more."""
+    looks = how.trainings * (how.steps // how.look_every + 1)
+    return Training(how.trainings * (how.steps + 2 * how.steps // how.look_every), how.batch, SLOPES, looks, 6.0)
 
 
 @dataclass(frozen=True)

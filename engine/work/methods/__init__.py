@@ -19,10 +19,10 @@ from engine.work.methods.quantization import (
     tables,
 )
 from engine.work.methods.stages import beside, blueprint, compress, plan, portrait, predicted_bytes, rebuild, retrained, scales_for, survey
-from engine.work.methods.training import adapters, aware
+from engine.work.methods.training import adapters, aware, precision
 
 __all__ = [
     "activations", "adapters", "aware", "awq", "beside", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats",
-    "gptq", "gradual", "hqq", "kernels", "llm_int8", "lottery", "mixed", "plan", "portrait", "predicted_bytes", "rebuild", "retrained",
+    "gptq", "gradual", "hqq", "kernels", "llm_int8", "lottery", "mixed", "plan", "portrait", "precision", "predicted_bytes", "rebuild", "retrained",
     "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "unstructured",
 ]  # fmt: skip

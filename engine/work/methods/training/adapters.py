@@ -39,10 +39,14 @@ class PlacedLoRA(LoRA):
     """One layer's own setting. Rank 0: it gets no adapter."""
 
     own: str = "float32"  # number format of its weights in the file
+    rank: int = 8
+    alpha: float = 16.0
 
 
 class PlacedQLoRA(QLoRA):
     own: str = "float32"
+    rank: int = 8
+    alpha: float = 16.0
 
 
 @plan.register
@@ -59,7 +63,7 @@ def _(how: Adapters, layers: list[Layer], trial: Trial | None = None) -> dict[st
 def placed(how: Adapters, layer: Layer) -> Adapters:
     kind = PlacedLoRA if isinstance(how, LoRA) else PlacedQLoRA
     rank = min(how.rank, *layer.matrix_shape) if has_adapter(how, layer) else 0
-    return kind(**how.model_dump(), own=layer.dtype).model_copy(update={"rank": rank, "alpha": how.alpha * rank / how.rank})
+    return kind(**how.model_dump() | {"own": layer.dtype, "rank": rank, "alpha": how.alpha * rank / how.rank})
 
 
 def has_adapter(how: Adapters, layer: Layer) -> bool:
