@@ -173,8 +173,8 @@ class Adapters(Learning):
 
 
 class LoRA(Adapters):
-    title: ClassVar[str] = "LoRA: recover a compressed model"
-    summary: ClassVar[str] = "Leave the weights as an earlier step stored them, and train two thin matrices beside each."
+    title: ClassVar[str] = "Low-rank adapters (LoRA)"
+    summary: ClassVar[str] = "Recover a compressed model: its weights stay as they are stored, and two thin matrices learn beside each."
     idea: ClassVar[str] = (
         "Pruned, rounded or factorized weights stay as they are; beside each layer's weight a product of two thin matrices learns, **A** from random "
         "numbers and **B** from zeros, so that training begins where compression ended. Few numbers learn, so little data is enough to win back "

@@ -257,8 +257,10 @@ def test_adapters_are_merged_into_weights_alone_and_then_others_may_follow():
     assert len(Recipe.of({"steps": [{"technique": "magnitude"}, merged, {"technique": "round-to-nearest"}]}).steps) == 3
     for before in ("round-to-nearest", "svd"):
         assert len(Recipe.of({"steps": [{"technique": before}, apart]}).steps) == 2
-        assert "LoRA: recover a compressed model cannot come after " in refused({"steps": [{"technique": before}, merged]})
-    assert refused({"steps": [apart, {"technique": "round-to-nearest"}]}).startswith("Steps: round to nearest cannot come after LoRA")
+        assert "low-rank adapters (LoRA) cannot come after " in refused({"steps": [{"technique": before}, merged]})
+    assert refused({"steps": [apart, {"technique": "round-to-nearest"}]}).startswith(
+        "Steps: round to nearest cannot come after Low-rank adapters (LoRA)"
+    )
 
 
 def test_the_step_that_is_wrong_is_counted_as_people_count():
