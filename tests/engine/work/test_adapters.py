@@ -75,7 +75,7 @@ def pupils_logits(monkeypatch):
         learn(self)
         with torch.inference_mode():
             heard.append(self.pupil.model.eval()(**inputs_of(self.pupil.model)).logits)
-        heard.append(any(isinstance(module, LoraLayer) for module in self.pupil.model.modules()))
+        heard.append({name: module for name, module in self.pupil.model.named_modules() if isinstance(module, LoraLayer)})
 
     monkeypatch.setattr(learner_module.Learner, "learn", listening)
     return heard
@@ -106,8 +106,8 @@ def test_merged_apart_and_in_training_the_answers_are_the_same(architecture, don
     """On an unquantized base; the model in training holds peft's own layers."""
     done(architecture, SHORT, save=tmp_path / "apart")
     done(architecture, MERGED, save=tmp_path / "merged")
-    apart, with_peft, merged, _ = (logits_of(tmp_path / "apart"), pupils_logits[0], logits_of(tmp_path / "merged"), pupils_logits[1])
-    assert pupils_logits[1] is True
+    apart, with_peft, merged = logits_of(tmp_path / "apart"), pupils_logits[0], logits_of(tmp_path / "merged")
+    assert pupils_logits[1]
     torch.testing.assert_close(apart, with_peft, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(merged, with_peft, rtol=1e-4, atol=1e-5)
 
@@ -140,7 +140,10 @@ def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_trai
     for name in with_adapters:
         held, base_now = before.get_submodule(name).stored, after.get_submodule(name).stored.base
         assert type(held) is type(base_now) and all(torch.equal(value, base_now.tensors()[part]) for part, value in held.tensors().items())
-    torch.testing.assert_close(logits_of(tmp_path / "adapted"), pupils_logits[0], rtol=1e-4, atol=1e-4)
+        inputs = torch.randn(4, *after.get_submodule(name).kernel[1:])
+        torch.testing.assert_close(after.get_submodule(name)(inputs), pupils_logits[1][name](inputs), rtol=1e-4, atol=1e-5)
+    if base != "w8a8":  # where a sum in another order may round to the next code
+        torch.testing.assert_close(logits_of(tmp_path / "adapted"), pupils_logits[0], rtol=1e-4, atol=1e-4)
     written = sum(file.stat().st_size for file in (tmp_path / "adapted").glob("*.safetensors"))
     assert written == outcome.summary.result.size_bytes == outcome.tables.ledger.size_bytes.sum()
 
@@ -159,7 +162,7 @@ def test_base_and_adapters_are_told_apart_in_the_ledger(done):
 def test_a_merge_that_keeps_zeros_was_trained_with_them(architecture, done, kept_last, pupils_logits, tmp_path):
     outcome = done(architecture, BASES["pruned"], MERGED, save=tmp_path / "merged")
     treated = outcome.tables.layers[outcome.tables.layers.technique == "lora"]
-    assert (treated.sparsity >= 0.59).all() and not pupils_logits[1]
+    assert (treated.sparsity >= 0.59).all() and not pupils_logits[1]  # no layer of peft's: its factors hang on the weight
     torch.testing.assert_close(logits_of(tmp_path / "merged"), pupils_logits[0], rtol=1e-4, atol=1e-5)
     assert outcome.summary.result.size_bytes == done(architecture, BASES["pruned"]).summary.result.size_bytes
 

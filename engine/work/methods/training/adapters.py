@@ -179,6 +179,7 @@ def _(how: Adapters, bench: Bench, subject: Subject) -> Trained:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(bench.recipe.seed)
         sites = {layer.name: site(pupil, layer, settings[layer.name], keep_zeros) for layer in layers if settings[layer.name].rank}
+    round_as_stored(pupil)
     learn(how, bench, subject, pupil, "adapter", None)
     for name, each in sites.items():
         put(pupil.model, name, each.module)
@@ -196,14 +197,18 @@ def base_of(how: Adapters, held: Stored, bench: Bench) -> Stored:
 
 @torch.no_grad()
 def install_bases(pupil: Pupil, bases: dict[str, Stored]) -> None:
-    """Weights as they are stored, unpacked; layers that round their inputs do so while the model learns, too."""
+    """Weights as they are stored, unpacked."""
+    for name, base in bases.items():
+        module = pupil.model.get_submodule(name)
+        module.weight.copy_(in_place(module, base.dense(torch.float32)))
+
+
+def round_as_stored(pupil: Pupil) -> None:
+    """Layers whose inputs an earlier step rounds do so while the model learns, too; their adapters get the same."""
     for layer in pupil.original.layers:
-        module = pupil.model.get_submodule(layer.name)
-        if layer.name in bases:
-            module.weight.copy_(in_place(module, bases[layer.name].dense(torch.float32)))
         stored, inputs = pupil.original.model.get_submodule(layer.name).stored, torch.zeros(1, layer.matrix_shape[1], device=pupil.original.device)
         if stored.received(inputs) is not inputs:
-            round_inputs(module, stored.received)
+            round_inputs(pupil.model.get_submodule(layer.name), stored.received)
 
 
 def site(pupil: Pupil, layer: Layer, how: Adapters, keep_zeros: bool) -> Site:
