@@ -16,8 +16,8 @@ QATS = {
     "QAT, steps learn (LSQ)": {"learn_scales": True},
     "QAT, steps learn (LSQ), taught by the original": {"learn_scales": True, "distill_weight": 1.0},
 }
-COURSES = {"docs-lm": {"steps": 150, "batch": 8, "rate": 3e-4}, "digits-cnn": {"steps": 300, "batch": 32, "rate": 1e-3}}
-LORA = {"technique": "lora", "rank": 8, "steps": 150, "batch": 8, "rate": 1e-3}
+COURSES = {"docs-lm": {"steps": 60, "batch": 8, "rate": 1e-3}, "digits-cnn": {"steps": 300, "batch": 32, "rate": 1e-3}}
+LORA = {"technique": "lora", "rank": 8, "steps": 60, "batch": 8, "rate": 3e-3}
 BASES = {
     "2 bits, groups of 32": {**ROUNDING, "bits": 2},
     "half of the weights removed by magnitude": {"technique": "magnitude"},
