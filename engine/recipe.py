@@ -22,6 +22,7 @@ LEFT = {
     "zeros": "zeros that it would fill or overlook",
     "factors": "two smaller matrices in the place of each layer",
     "codes": "codes in the place of weights",
+    "adapters": "adapters beside the weights of each layer",
 }
 
 

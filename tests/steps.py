@@ -71,6 +71,23 @@ SEEING = {  # calibration data
         "distill_weight": 0.5,
         "storage": "csr",
     },
+    "qat": {"technique": "qat", "steps": 2, "look_every": 1, "batch": 4},
+    "qat-lsq": {
+        "technique": "qat",
+        "bits": 2,
+        "scheme": "asymmetric",
+        "group_size": 48,
+        "learn_scales": True,
+        "activation_bits": 8,
+        "pull": 1.0,
+        "distill_weight": 0.5,
+        "steps": 3,
+        "batch": 4,
+        "rate": 1e-2,
+    },
+    "bitnet": {"technique": "bitnet", "steps": 2, "batch": 4},
+    "bitnet-binary": {"technique": "bitnet", "values": "binary", "granularity": "tensor", "activation_bits": 0, "steps": 2, "batch": 4},
+    "qlora": {"technique": "qlora", "rank": 2, "steps": 2, "batch": 4, "rate": 1e-2},
     "awq-salience": {"technique": "awq-salience", "group_size": 32},
 }
 CONVOLUTIONAL = {  # for models with convolutions

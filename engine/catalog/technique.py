@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Family = Literal["quantization", "pruning", "low-rank", "training"]
-# what a layer is made of: its weights, fewer of them, weights of which many are zero, smaller matrices whose product it is, codes
-Made = Literal["dense", "fewer", "zeros", "factors", "codes"]
+# what a layer is made of: its weights, fewer of them, weights of which many are zero, smaller matrices whose product it is, codes, any of these
+# with an adapter beside it
+Made = Literal["dense", "fewer", "zeros", "factors", "codes", "adapters"]
 # of calibration data: nothing, the model's answers, what flows from block to block, how far each layer's inputs reach, how they go together,
 # the slopes of the loss
 Needs = Literal["nothing", "answers", "states", "range", "gram", "gradients"]

@@ -82,6 +82,7 @@ class Rows:
     schedule: list = field(default_factory=list)
     curves: list = field(default_factory=list)
     lottery: list = field(default_factory=list)
+    curves: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

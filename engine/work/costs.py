@@ -11,8 +11,10 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
+from engine.catalog.aware import QAT, Adapters, BitNet, Learning
 from engine.catalog.lowrank import Kernels, Whitened
 from engine.catalog.mixed import AWQSalience, MixedPrecision
+from engine.catalog.precision import MixedPrecisionTraining
 from engine.catalog.schedules import Gradual, LotteryTicket
 from engine.catalog.tasks import ImageClassification, LanguageModeling, Task, TextClassification
 from engine.catalog.technique import Technique
@@ -115,6 +117,7 @@ class Training:
     passes: float = SLOPES  # of a step, in forward passes: there and back, and a teacher's
     looks: int = 0  # at the examples held out
     copies: float = 4.0  # of every weight, in float32: itself, its slope, and what AdamW keeps of it
+    roundings: int = 0  # of every layer, in forward passes
 
 
 @singledispatch
@@ -138,6 +141,34 @@ def _(how: LotteryTicket) -> Training:
 @training_of.register
 def _(how: Kernels) -> Training:
     return Training(how.recovery, how.batch, SLOPES, 2) if how.trains else Training()
+
+
+@training_of.register
+def _(how: Learning) -> Training:
+    """Beside what every training holds, the best state so far."""
+    looks = how.steps // how.look_every + 2
+    return Training(how.steps, how.batch, SLOPES + (how.distill_weight > 0), looks, 5.0)
+
+
+@training_of.register(QAT)
+@training_of.register(BitNet)
+def _(how: QAT | BitNet) -> Training:
+    """Each forward pass rounds every weight anew; the backward one remembers codes and steps."""
+    usual = training_of.dispatch(Learning)(how)
+    return replace(usual, copies=usual.copies + 3, roundings=how.steps + usual.looks)
+
+
+@training_of.register
+def _(how: Adapters) -> Training:
+    """Weights rest."""
+    return replace(training_of.dispatch(Learning)(how), copies=1.5)
+
+
+@training_of.register
+def _(how: MixedPrecisionTraining) -> Training:
+    """Two models at most: the one in training, and the one that is kept. At each look, slopes twice more."""
+    looks = how.trainings * (how.steps // how.look_every + 1)
+    return Training(how.trainings * (how.steps + 2 * how.steps // how.look_every), how.batch, SLOPES, looks, 6.0)
 
 
 @dataclass(frozen=True)
@@ -265,7 +296,8 @@ def training(job: Job, course: Training) -> float:
     each, held = (job.calibration.length, WINDOWS_HELD_OUT) if isinstance(job.recipe.task, LanguageModeling) else (job.evaluation.length, HELD_OUT)
     passes = job.training_passes
     step = course.passes * passes.seconds(course.batch * each, 1)
-    return course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
+    rounding = course.roundings * sum(job.pace(layer).compress * layer.matrix_shape[0] for layer in job.targets) if course.roundings else 0.0
+    return rounding + course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
 
 
 def shares_no_input(layers: list[Layer], number: int) -> bool:

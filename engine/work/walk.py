@@ -52,9 +52,10 @@ def compressed_folder(
     settings = plan(bench.how, targets, trial)
     slopes = slopes_for(bench.how, trial, settings)
     trained = retrained(bench.how, bench, subject)
-    walk = Walk(bench, original, reference or original, settings, inputs, rows, batches, kept or Unfinished(), slopes, trained)
-    if kept and walk.stream:  # else to begin anew costs little
+    walk = Walk(bench, original, reference or original, settings, inputs, rows, batches, Unfinished(), slopes, trained)
+    if kept and walk.stream:  # else to begin anew costs little, and what is kept are an earlier step's blocks
         kept.begin(bench, batches)
+        walk.kept = kept
     for number, block in enumerate(blocks_of(original.layers)):
         walk.map_to(packed.add(walk.done(number, block)))
     packed.add({}, walk.plain)

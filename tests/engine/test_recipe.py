@@ -238,17 +238,29 @@ def test_a_refusal_says_where_what_and_what_instead(fields, sentence):
 
 
 def test_a_step_that_may_not_come_after_another_is_refused():
-    techniques = list(TECHNIQUES.values())
+    techniques = [technique() for technique in TECHNIQUES.values()]
     for first, second in zip(techniques * 2, [*techniques, *techniques[1:], techniques[0]], strict=True):  # itself, and the next one
-        fields = {"steps": [{"technique": first().technique}, {"technique": second().technique}]}
+        fields = {"steps": [{"technique": first.technique}, {"technique": second.technique}]}
         if first.leaves in second.takes:
             assert len(Recipe.of(fields).steps) == 2
         else:
             assert refused(fields).lower().startswith(f"steps: {second.title} cannot come after {first.title}, which leaves ".lower())
 
 
-def test_nothing_is_quantized_twice():
-    assert all("codes" not in technique.takes for technique in TECHNIQUES.values())
+def test_codes_are_gone_on_from_only_by_training():
+    assert all("codes" not in how().takes or how.trains for how in TECHNIQUES.values())
+    assert [name for name, how in TECHNIQUES.items() if "codes" in how().takes] == ["qat", "bitnet", "lora"]
+
+
+def test_adapters_are_merged_into_weights_alone_and_then_others_may_follow():
+    apart, merged = {"technique": "lora"}, {"technique": "lora", "merge": True}
+    assert len(Recipe.of({"steps": [{"technique": "magnitude"}, merged, {"technique": "round-to-nearest"}]}).steps) == 3
+    for before in ("round-to-nearest", "svd"):
+        assert len(Recipe.of({"steps": [{"technique": before}, apart]}).steps) == 2
+        assert "low-rank adapters (LoRA) cannot come after " in refused({"steps": [{"technique": before}, merged]})
+    assert refused({"steps": [apart, {"technique": "round-to-nearest"}]}).startswith(
+        "Steps: round to nearest cannot come after Low-rank adapters (LoRA)"
+    )
 
 
 def test_the_step_that_is_wrong_is_counted_as_people_count():

@@ -252,7 +252,7 @@ def form(technique: str) -> AppTest:
     return AppTest.from_function(page, default_timeout=PATIENCE_SECONDS, args=(technique,)).run()
 
 
-PAGE_OF = {"quantization": "quantize", "pruning": "prune", "low-rank": "factorize"}  # by family
+PAGE_OF = {"quantization": "quantize", "pruning": "prune", "low-rank": "factorize", "training": "train"}  # by family
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.pages.sessions import PATIENCE_SECONDS, opened, turned
 
-HEAVY = {"torch", "transformers", "bitsandbytes", "datasets", "accelerate", "sklearn", "torchvision"}
+HEAVY = {"torch", "transformers", "bitsandbytes", "peft", "datasets", "accelerate", "sklearn", "torchvision"}
 
 
 def shown(app: AppTest, page: str) -> AppTest:
@@ -45,6 +45,7 @@ def visit(model: str, text: str) -> None:
     quantized(shown(app, "quantize"), model, text)
     shown(app, "prune")
     shown(app, "factorize")
+    shown(app, "train")
     finished(shown(app, "runs"))
     shown(app, "compare")
 

@@ -18,10 +18,11 @@ from engine.work.methods.quantization import (
     salience,
     tables,
 )
-from engine.work.methods.stages import blueprint, compress, plan, portrait, predicted_bytes, rebuild, retrained, scales_for, survey
+from engine.work.methods.stages import beside, blueprint, compress, plan, portrait, predicted_bytes, rebuild, retrained, scales_for, survey
+from engine.work.methods.training import adapters, aware, precision
 
 __all__ = [
-    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats", "gptq", "gradual", "hqq", "kernels",
-    "llm_int8", "lottery", "mixed", "plan", "portrait", "predicted_bytes", "rebuild", "recovery", "retrained", "round_to_nearest", "salience",
-    "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "unstructured",
+    "activations", "adapters", "aware", "awq", "beside", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats",
+    "gptq", "gradual", "hqq", "kernels", "llm_int8", "lottery", "mixed", "plan", "portrait", "precision", "predicted_bytes", "rebuild", "recovery",
+    "retrained", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "unstructured",
 ]  # fmt: skip

@@ -10,15 +10,18 @@ from engine.catalog.technique import Technique
 from engine.work.calibration import Seen
 from engine.work.calibration.gradients import Slopes
 from engine.work.methods.pruning.unstructured import left_of
-from engine.work.methods.stages import blueprint, compress
+from engine.work.methods.stages import beside, blueprint, compress
+from engine.work.stored.lowrank import Factored
 from engine.work.stored.sieved import forecast_keeping_zeros, keeping_zeros
 from engine.work.stored.weights import Stored
 
 
 def compress_further(how: Technique, held: Stored, weight: torch.Tensor, seen: Seen | Slopes | None, keep_zeros: bool) -> Stored:
     """What would be stored for a layer that an earlier step has stored as ``held``.  weight: (out, in_) float32, what that makes"""
-    if parts := held.parts():
-        return replace(held, **{field: compress(how, part.dense(torch.float32)) for field, part in parts.items()})
+    if (added := beside(how, held)) is not None:
+        return added
+    if isinstance(held, Factored):
+        return replace(held, **{field: compress(how, part.dense(torch.float32)) for field, part in held.parts().items()})
     zeros = weight == 0 if keep_zeros else None
     stored = compress(how, weight, *([seen] if seen else []))
     return stored if zeros is None or not zeros.any() else keeping_zeros(stored, zeros)
@@ -26,11 +29,14 @@ def compress_further(how: Technique, held: Stored, weight: torch.Tensor, seen: S
 
 def sketched(steps: list[Technique], shape: tuple[int, int]) -> Stored:
     """A blueprint of what all steps together will store; exact where it is known how many weights the first one leaves."""
-    stored = blueprint(steps[0], shape)
+    stored, pruned = blueprint(steps[0], shape), None
     for before, how in pairwise(steps):
-        if parts := stored.parts():
-            stored = replace(stored, **{field: blueprint(how, part.shape) for field, part in parts.items()})
+        pruned = before if isinstance(before, Pruning) and before.removed else pruned
+        if (added := beside(how, stored)) is not None:
+            stored = added
+        elif isinstance(stored, Factored):
+            stored = replace(stored, **{field: blueprint(how, part.shape) for field, part in stored.parts().items()})
         else:
             stored = blueprint(how, shape)
-            stored = forecast_keeping_zeros(stored, left_of(before, shape)) if isinstance(before, Pruning) and before.removed else stored
+            stored = forecast_keeping_zeros(stored, left_of(pruned, shape)) if pruned else stored
     return stored

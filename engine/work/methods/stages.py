@@ -5,6 +5,7 @@ plan      one frozen setting for each layer: where global budgets are solved
 scales    what layers are multiplied by before that, so that it can be taken out of the module before them
 compress  one layer: what would be stored for it
 blueprint what that will be, before it is done: tensors of the right shapes without values
+beside    the same for what leaves a layer stored as it is and only adds to it
 portrait  what there is to see of a layer that is done
 
 Methods that train do so before the walk, which then stores what they left (``retrained``).
@@ -51,6 +52,12 @@ def scales_for(how: Technique, fold: Fold, weights: list[torch.Tensor], seen: Se
 def blueprint(how: Technique, shape: tuple[int, int]) -> Stored:
     """What ``compress`` will give for a weight of this shape; its tensors have no values (device meta)."""
     raise TypeError(f"no method forecasts {type(how).__name__}")
+
+
+@singledispatch
+def beside(how: Technique, held: Stored) -> Stored | None:
+    """A layer stored as ``held``, which may be a blueprint, with what the technique adds to it; None for all that store it anew."""
+    return None
 
 
 @singledispatch

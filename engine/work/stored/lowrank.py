@@ -156,6 +156,20 @@ class Sum(Stored):
         return self.base.received(inputs)
 
 
+@dataclass(frozen=True)
+class Adapted(Sum):
+    """A weight as it was stored, and an adapter that was trained beside it."""
+
+    kind: ClassVar[str] = "adapted"
+
+    def ledger(self) -> dict[str, int]:
+        """Both told apart."""
+        return self.base.ledger() | {"adapters": self.correction.nbytes}
+
+    def levels(self) -> torch.Tensor:
+        return torch.empty(0)
+
+
 def along(how: dict[str, Any], axis: int) -> dict[str, Any]:
     """Of a convolution's settings those of one axis; across the other it does nothing."""
     padding = how["padding"]

@@ -9,6 +9,7 @@ import torch
 from engine.work.stored.blockwise import FourBit, RowInt8
 from engine.work.stored.codebook import Shared
 from engine.work.stored.floats import Float8
+from engine.work.stored.lowrank import Adapted
 from engine.work.stored.packing import packed, packed_bytes, unpacked
 from engine.work.stored.sparse import sparse, sparse_blueprint
 from engine.work.stored.tabled import Tabled, packed_codes
@@ -76,6 +77,8 @@ class Sieved(Masked):
 
 def keeping_zeros(stored: Stored, zeros: torch.Tensor) -> Stored:
     """The smallest way to store it with zeros where the weight was zero.  zeros: (out, in_) bool"""
+    if isinstance(stored, Adapted):  # what was trained beside it is dense
+        return replace(stored, base=keeping_zeros(stored.base, zeros))
     inner = stored.parts().get("weight") or stored.parts().get("columns")
     if inner is not None:  # it goes for the weight inside; columns stored apart, factors and activation ranges are as they are
         place = "columns" if isinstance(stored, Turned) else "weight"
@@ -86,6 +89,11 @@ def keeping_zeros(stored: Stored, zeros: torch.Tensor) -> Stored:
     ways = [stored] if not stored.dense()[zeros].any() else [masked(stored, zeros)]
     ways += [Sieved.of(stored, ~zeros.flatten())] if has_codes(stored) else []
     return min(ways, key=lambda way: way.nbytes)
+
+
+def left_in(stored: Stored) -> torch.Tensor:
+    """Where weights are left that an earlier step has not removed, as far as that can be told.  (out, in_) bool"""
+    return stored.left().view(stored.shape) if isinstance(stored, Masked) else stored.dense() != 0
 
 
 def masked(stored: Stored, zeros: torch.Tensor) -> Masked:

@@ -163,3 +163,10 @@ def test_only_the_latest_are_kept(tmp_path):
                 sweep(tmp_path / str(number))
         left = {path.name for path in tmp_path.iterdir() if path.name.isdigit()}
         assert (tmp_path / "long under way").exists() and len(left) <= MOST and str(MOST + 2) in left
+
+
+def test_a_step_that_keeps_nothing_takes_no_blocks_of_the_one_before(tmp_path):
+    model, steps = tiny("llama", tmp_path / "model"), (STEPS["gptq"], {"technique": "lora", "rank": 1, "steps": 1, "batch": 2, "rate": 0})
+    alone, both = (run(recipe_for("llama", model, tmp_path / "data", *steps[:count])) for count in (1, 2))
+    assert both.summary.result.loss == alone.summary.result.loss
+    assert both.tables.ledger.part.eq("adapters").any() and not any("finished by an earlier run" in note for note in both.summary.notes)

@@ -1,0 +1,91 @@
+"""Quantization-aware training: weights learn on the grid, or at the three values, that they will be stored in."""
+
+import torch
+
+from engine.catalog.aware import QAT, BitNet
+from engine.catalog.formats import Ternary
+from engine.catalog.quantization import RoundToNearest
+from engine.errors import PlainError
+from engine.work.bench import Bench
+from engine.work.layers import Layer
+from engine.work.methods.quantization.grid import stored_grid
+from engine.work.methods.stages import blueprint, compress, plan, retrained
+from engine.work.methods.training.learner import learn
+from engine.work.methods.training.rounded import Rounded, hang, with_rounded_inputs
+from engine.work.models import untrained
+from engine.work.opened import compute_place
+from engine.work.rebuilt import Subject
+from engine.work.stored.sieved import left_in
+from engine.work.stored.weights import Stored
+from engine.work.trained import Trained
+from engine.work.training import Pupil, pupil_of
+from engine.work.training.pupil import laid_flat
+
+# a look at one layer, and a forecast: rounded without training, which moves codes and leaves the bytes as they are
+
+
+@compress.register
+def _(how: QAT, weight: torch.Tensor, seen: None = None) -> Stored:
+    return with_rounded_inputs(how, stored_grid(weight, how))
+
+
+@compress.register
+def _(how: BitNet, weight: torch.Tensor, seen: None = None) -> Stored:
+    return with_rounded_inputs(how, compress.dispatch(Ternary)(how, weight))
+
+
+@blueprint.register
+def _(how: QAT, shape: tuple[int, int]) -> Stored:
+    return with_rounded_inputs(how, blueprint.dispatch(RoundToNearest)(how, shape))
+
+
+@blueprint.register
+def _(how: BitNet, shape: tuple[int, int]) -> Stored:
+    return with_rounded_inputs(how, blueprint.dispatch(Ternary)(how, shape))
+
+
+@retrained.register(QAT)
+@retrained.register(BitNet)
+def _(how: QAT | BitNet, bench: Bench, subject: Subject) -> Trained:
+    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
+    refuse_rounded_inputs(subject, layers)
+    pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
+    if isinstance(how, BitNet) and how.start == "random":
+        begin_anew(pupil, bench)
+    settings = plan(how, layers)
+    left = {layer.name: left_in(subject.original.model.get_submodule(layer.name).stored) for layer in layers} if bench.keeps_zeros else {}
+    rounded = {layer.name: hang(pupil, layer, settings[layer.name], left.get(layer.name)) for layer in layers}
+    pull = how.pull if isinstance(how, QAT) else 0.0
+    learn(how, bench, subject, pupil, how.technique, (lambda: pull * distance(pupil, rounded)) if pull else None)
+    stored = {name: each.stored(held_by(pupil, name)).to("cpu") for name, each in rounded.items()}
+    return Trained(stored, pupil.plain())
+
+
+def distance(pupil: Pupil, rounded: dict[str, Rounded]) -> torch.Tensor:
+    """Of a weight to its level, the mean square in steps over all layers."""
+    return sum(each.missed(held_by(pupil, name)) for name, each in rounded.items()) / len(rounded)
+
+
+def held_by(pupil: Pupil, name: str) -> torch.Tensor:
+    """The whole weight behind the rounded one, as the module holds it."""
+    return pupil.model.get_submodule(name).parametrizations.weight.original
+
+
+def refuse_rounded_inputs(subject: Subject, layers: list[Layer]) -> None:
+    for layer in layers:
+        stored, inputs = subject.original.model.get_submodule(layer.name).stored, torch.zeros(1, layer.matrix_shape[1])
+        if stored.received(inputs) is not inputs:
+            raise PlainError(f"{layer.name}: The step before rounds its inputs, and this one would not; leave that step out and set activation_bits.")
+
+
+@torch.no_grad()
+def begin_anew(pupil: Pupil, bench: Bench) -> None:
+    """The layers' weights as the architecture draws them, by the recipe's seed. Raises PlainError after a step that has changed shapes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(bench.recipe.seed)
+        drawn = untrained(bench.folder)
+    for layer in pupil.layers:
+        first, weight = drawn.get_submodule(layer.name), pupil.model.get_submodule(layer.name)
+        if first.weight.shape != weight.weight.shape:
+            raise PlainError(f"{layer.name} has another shape than config.json says, so random weights have none; set start to checkpoint.")
+        laid_flat(weight, weight.weight).copy_(laid_flat(first, first.weight))

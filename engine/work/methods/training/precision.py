@@ -1,0 +1,185 @@
+"""Mixed-precision training (Micikevicius et al. 2018, arXiv:1710.03740) beside float32 and beside 16-bit weights, on the same examples."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import get_args
+
+import torch
+from torch import nn
+
+from engine.catalog.precision import MixedPrecisionTraining, Variant
+from engine.errors import PlainError
+from engine.results.tables import CurveRow
+from engine.work.bench import Bench
+from engine.work.layers import Layer
+from engine.work.methods.stages import blueprint, compress, plan, retrained, sketch
+from engine.work.opened import compute_place
+from engine.work.rebuilt import Subject
+from engine.work.stored.weights import Dense, Stored
+from engine.work.threads import threads_to_train
+from engine.work.trained import Trained
+from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_for, pupil_of, quality_of
+from engine.work.training.loop import answers, drawn, optimizer_of
+from engine.work.training.losses import by_labels
+from engine.work.trial import Trial
+
+CASTS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float16 with loss scaling": torch.float16}
+FIRST_SCALE = 65536.0
+State = dict[str, torch.Tensor]
+
+
+class Placed(MixedPrecisionTraining):
+    """One layer's own setting."""
+
+    own: str = "float32"  # number format of its weights in the file
+
+
+@plan.register
+def _(how: MixedPrecisionTraining, layers: list[Layer], trial: Trial | None = None) -> dict[str, Placed]:
+    return {layer.name: Placed(**how.model_dump() | {"own": layer.dtype}) for layer in layers}
+
+
+def own_of(how: MixedPrecisionTraining) -> torch.dtype:
+    return getattr(torch, how.own if isinstance(how, Placed) else "float32")
+
+
+@compress.register
+def _(how: MixedPrecisionTraining, weight: torch.Tensor, seen: None = None) -> Stored:
+    """As it was, for a look at one layer: what it becomes takes training to find."""
+    return Dense(tuple(weight.shape), weight.to(own_of(how)))
+
+
+@blueprint.register
+def _(how: MixedPrecisionTraining, shape: tuple[int, int]) -> Stored:
+    return Dense(shape, sketch(*shape, dtype=own_of(how)))
+
+
+@retrained.register
+def _(how: MixedPrecisionTraining, bench: Bench, subject: Subject) -> Trained:
+    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
+    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, most=how.steps * how.batch)
+    settings, result = plan(how, layers), None
+    for number, variant in enumerate(get_args(Variant)):
+        pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
+        training = Training(how, variant, bench, pupil, lessons, number)
+        with threads_to_train(subject.original.parameters):
+            training.go()
+        subject.trial.rows.curves.extend(training.rows)
+        result = (pupil, training) if variant == how.keep else result
+    pupil, training = result
+    training.refuse_broken()
+    pupil.model.float()
+    return Trained({layer.name: compress(settings[layer.name], pupil.weight(layer.name).cpu()) for layer in layers}, pupil.plain())
+
+
+@dataclass
+class Training:
+    """One of the five."""
+
+    how: MixedPrecisionTraining
+    variant: str
+    bench: Bench
+    pupil: Pupil
+    lessons: Lessons
+    number: int  # how many come before it
+    rows: list[CurveRow] = field(default_factory=list)
+    broken: int = 0  # the step at which the loss was no number any more
+
+    @property
+    def model(self) -> nn.Module:
+        return self.pupil.model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def go(self) -> None:
+        if self.variant == "bfloat16 weights":
+            shorten(self.model, torch.bfloat16)
+        course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed)
+        began, seconds = time.perf_counter(), 0.0
+        for step, loss, scale, batch in self.steps(course):
+            seconds += time.perf_counter() - began
+            self.bench.progress(
+                f"Training in {self.variant} · loss {loss:.3f}", self.number * self.how.steps + step, self.how.trainings * self.how.steps
+            )
+            self.note(step, {"loss": loss, "rate": course.rate_at(step - 1)} | ({"loss scale": scale} if scale != 1 else {}))
+            if step % self.how.look_every == 0 or step == self.how.steps:
+                self.look(step, batch, scale, step * self.how.batch / seconds)
+            began = time.perf_counter()
+
+    def steps(self, course: Course) -> Iterator[tuple[int, float, float, Exercises]]:
+        """Trains in place: step, loss, what it was multiplied by, and the examples. Ends early where the loss is no number any more."""
+        torch.manual_seed(course.seed)
+        optimizer, scaler = optimizer_of(self.model, course), torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=self.scales)
+        for step, rows in zip(range(course.steps), drawn(len(self.lessons.train), course), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = course.rate_at(step)
+            batch, scale = self.lessons.train.some(rows), scaler.get_scale()
+            self.model.train(course.learns)
+            optimizer.zero_grad(set_to_none=True)
+            with torch.inference_mode(False), torch.enable_grad():
+                loss = self.loss(batch)
+                scaler.scale(loss).backward()
+            self.model.eval()
+            if not loss.isfinite():
+                self.broken = step + 1
+                return
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), course.clip)
+            scaler.step(optimizer)
+            scaler.update()
+            yield step + 1, loss.item(), scale, batch
+
+    @property
+    def scales(self) -> bool:
+        return self.variant == "float16 with loss scaling"
+
+    def cast(self) -> AbstractContextManager:
+        dtype = CASTS.get(self.variant)
+        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+
+    def loss(self, batch: Exercises) -> torch.Tensor:
+        with self.cast():
+            logits = answers(self.model, batch, self.device)
+        return by_labels(logits, batch.targets.to(self.device))
+
+    def look(self, step: int, batch: Exercises, scale: float, pace: float) -> None:
+        quality = quality_of(self.model, self.lessons.held_out)
+        self.note(step, {quality.name: quality.value, "examples per second": pace} | ({"slopes lost": self.lost(batch, scale)} if self.casts else {}))
+
+    @property
+    def casts(self) -> bool:
+        return self.variant in CASTS
+
+    def lost(self, batch: Exercises, scale: float) -> float:
+        """Of the slopes that are not zero in float32, the share that is zero in this precision, at the same weights on the same examples."""
+        whole = self.slopes(lambda: by_labels(answers(self.model, batch, self.device), batch.targets.to(self.device)))
+        short = self.slopes(lambda: self.loss(batch) * scale)
+        due = sum(int(each.count_nonzero()) for each in whole)
+        return sum(int(((each != 0) & (mine == 0)).sum()) for each, mine in zip(whole, short, strict=True)) / max(1, due)
+
+    def slopes(self, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+        """Of the layers' weights."""
+        weights = [self.model.get_submodule(layer.name).weight for layer in self.pupil.layers]
+        with torch.inference_mode(False), torch.enable_grad():
+            return list(torch.autograd.grad(loss(), weights, allow_unused=True, materialize_grads=True))
+
+    def note(self, step: int, values: dict[str, float]) -> None:
+        self.rows.extend(CurveRow(step, self.variant, name, value) for name, value in values.items())
+
+    def refuse_broken(self) -> None:
+        if self.broken:
+            raise PlainError(f"In {self.variant} the loss was no number any more at step {self.broken}; lower rate, or keep another precision.")
+
+
+def shorten(model: nn.Module, dtype: torch.dtype) -> None:
+    """Everything that a file holds; what is computed, such as rotary angles, stays."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                buffer.data = buffer.data.to(dtype)
