@@ -35,6 +35,7 @@ class Technique(Frozen):
     size_depends_on_data: ClassVar[bool] = False  # whether a forecast of its size is only a lower bound
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
     trains: ClassVar[bool] = False  # whether weights learn from examples before they are stored
+    counts_epochs: ClassVar[bool] = False  # whether it may learn for so many epochs instead of steps
     in_step: ClassVar[bool] = False  # whether a layer sees what those before it in its block make of the data once they are compressed
     technique: str
 
@@ -42,6 +43,11 @@ class Technique(Frozen):
     def group(self) -> int:
         """How many neighbouring weights of a row were asked to share a scale; 0 where groups are not what shares one."""
         return 0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Other models that it names."""
+        return ()
 
     @property
     def size_is_at_most(self) -> bool:

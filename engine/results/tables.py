@@ -268,6 +268,24 @@ class LotteryRow:
 
 
 @dataclass(frozen=True)
+class CurveRow:
+    """One value at one step of a training: a term of the loss, the learning rate, or a quality on held-out examples."""
+
+    step: int  # from 1; 0 is before the first
+    phase: str  # whose training: "student", "teacher", "qat", "adapter" ...
+    name: str  # "loss", "labels", "teacher", "features", "rate", "accuracy", "perplexity", "examples per second" ...
+    value: float
+
+
+@dataclass(frozen=True)
+class WrittenRow:
+    """A text that a teacher wrote for its student, who sees nothing else of it."""
+
+    prompt: str  # from the training text
+    continuation: str  # the teacher's
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -309,6 +327,8 @@ class Tables:
     singular: pd.DataFrame
     schedule: pd.DataFrame
     lottery: pd.DataFrame
+    curves: pd.DataFrame
+    written: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -320,6 +340,7 @@ ROWS = {
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
     "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "lottery": LotteryRow,
+    "curves": CurveRow, "written": WrittenRow,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 What the model, the technique and the data take is measured in short probes (``paces``); what past runs took corrects the sum.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache, singledispatch
 from pathlib import Path
@@ -11,6 +12,7 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
+from engine.catalog.distillation import SMALLER, Distill, Learning
 from engine.catalog.lowrank import Whitened
 from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.schedules import Gradual, LotteryTicket
@@ -39,6 +41,7 @@ from engine.work.tasks.perplexity import AT_ONCE, CPU_TOKENS, LOGITS_BYTES
 from engine.work.tasks.sources import is_local, local_path
 from engine.work.threads import threads_to_train
 from engine.work.training.lessons import HELD_OUT, WINDOWS_HELD_OUT
+from engine.work.training.study import LOOKS
 from engine.work.trial import LOGITS_KEPT
 
 EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
@@ -133,6 +136,21 @@ def _(how: Gradual) -> Training:
 def _(how: LotteryTicket) -> Training:
     """Beside the network in training, the first weights, its twin's, and what it is to go back to."""
     return Training(how.trainings * how.steps + how.seeds * how.rewind_step, how.batch, SLOPES, how.trainings, 9.0)
+
+
+@training_of.register
+def _(how: Learning) -> Training:
+    """Beside weights, slopes and what AdamW keeps: the best state so far. A look is one of LOOKS, and one before."""
+    return Training(how.steps, how.batch, SLOPES, LOOKS + 1, 5.0)
+
+
+@training_of.register
+def _(how: Distill) -> Training:
+    """The student is a share of its teacher, who is asked at each step; of a width, by its square."""
+    share = how.blocks * how.width**2 if how.student == SMALLER else 1.0
+    passes = {"black-box": SLOPES * share, "online": SLOPES * (share + 1) + 1 + share}.get(how.setting, SLOPES * share + 1 + len(how.further))
+    times = how.generations if how.setting == "self" else 1
+    return Training(times * how.steps, how.batch, passes, times * (LOOKS + 1), 5.0 * share + 1 + 4 * (how.setting == "online"))
 
 
 @dataclass(frozen=True)
@@ -258,7 +276,9 @@ def training(job: Job, course: Training) -> float:
     if not course.steps:
         return 0.0
     each, held = (job.calibration.length, WINDOWS_HELD_OUT) if isinstance(job.recipe.task, LanguageModeling) else (job.evaluation.length, HELD_OUT)
-    passes = job.training_passes
+    passes, epochs = job.training_passes, job.recipe.training.epochs if job.recipe.training else None
+    if epochs:
+        course = replace(course, steps=math.ceil(epochs * job.recipe.training.samples / course.batch))  # as many examples as there may be
     step = course.passes * passes.seconds(course.batch * each, 1)
     return course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
 

@@ -18,10 +18,23 @@ from engine.work.methods.quantization import (
     salience,
     tables,
 )
-from engine.work.methods.stages import blueprint, compress, plan, portrait, predicted_bytes, rebuild, retrained, scales_for, survey
+from engine.work.methods.stages import (
+    blueprint,
+    compress,
+    outlined,
+    plan,
+    portrait,
+    predicted_bytes,
+    rebuild,
+    retrained,
+    scales_for,
+    survey,
+    taught,
+)
+from engine.work.methods.training import distill
 
 __all__ = [
-    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats", "gptq", "gradual", "hqq", "kernels",
-    "llm_int8", "lottery", "mixed", "plan", "portrait", "predicted_bytes", "rebuild", "retrained", "round_to_nearest", "salience", "scales_for",
-    "sparsegpt", "structured", "survey", "svd", "tables", "unstructured",
+    "activations", "awq", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "distill", "floats", "gptq", "gradual",
+    "hqq", "kernels", "llm_int8", "lottery", "mixed", "outlined", "plan", "portrait", "predicted_bytes", "rebuild", "retrained", "round_to_nearest",
+    "salience", "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "taught", "unstructured",
 ]  # fmt: skip
