@@ -190,12 +190,6 @@ class Distill(Learning):
             raise ValueError(f"width {self.width:g} leaves fewer heads already, each as wide as before; set heads to 1, or width to 1")
         return self
 
-    @model_validator(mode="after")
-    def several_are_named(self) -> Self:
-        if self.setting == "several" and not self.further:
-            raise ValueError("setting several has no further teachers; name them under teachers, separated by commas")
-        return self
-
     @property
     def further(self) -> tuple[str, ...]:
         """Teachers beside the model."""

@@ -86,11 +86,9 @@ class Progress:
 def thinned(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:
     """Every second, fourth, eighth ... step where there are many; what was judged on held-out examples stays."""
     every = 1
-    while len(curves) > MOST_ROWS:
+    while len(curves) > MOST_ROWS and every <= curves[-1].step:
         every *= 2
-        curves, before = tuple(row for row in curves if row.step % every == 0 or row.name in JUDGED), len(curves)
-        if len(curves) == before:
-            break
+        curves = tuple(row for row in curves if row.step % every == 0 or row.name in JUDGED)
     return curves
 
 

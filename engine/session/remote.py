@@ -48,9 +48,10 @@ class Wire:
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Every stage's beginning and end; in between, as often as somebody could read it."""
-        if stage == self.stage and done < total and time.monotonic() - self.told < SECONDS_BETWEEN_REPORTS:
+        name = stage.partition(" · ")[0]  # what comes behind a dot, such as a loss, changes with every step
+        if name == self.stage and done < total and time.monotonic() - self.told < SECONDS_BETWEEN_REPORTS:
             return
-        self.stage, self.told = stage, time.monotonic()
+        self.stage, self.told = name, time.monotonic()
         curves, self.waiting = self.waiting, []
         self.worker.log_event(self.run, {"stage": stage, "done": done, "total": total, "time": time.time(), "curves": curves})
 

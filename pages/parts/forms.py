@@ -9,13 +9,14 @@ from engine.catalog.technique import Technique
 from pages.parts.state import options_of
 
 
-def pick_technique(family: str) -> type[Technique]:
-    """One technique of a family; remembered."""
-    names = by_kind(family)
-    before = st.session_state.get(f"technique-{family}", names[0])
+def pick_technique(family: str, kind: str = "") -> type[Technique]:
+    """One technique of a family, or of one kind in it; remembered."""
+    names = [name for name in by_kind(family) if TECHNIQUES[name].kind == (kind or TECHNIQUES[name].kind)]
+    place = f"{family}-{kind}" if kind else family
+    before = st.session_state.get(f"technique-{place}", names[0])
     titles = {name: f"{TECHNIQUES[name].kind}: {TECHNIQUES[name].title}" for name in names}
-    chosen = st.selectbox("Technique", names, names.index(before), format_func=titles.get, key=f"pick-{family}", help="Type to search.")
-    st.session_state[f"technique-{family}"] = chosen
+    chosen = st.selectbox("Technique", names, names.index(before), format_func=titles.get, key=f"pick-{place}", help="Type to search.")
+    st.session_state[f"technique-{place}"] = chosen
     st.caption(TECHNIQUES[chosen].summary)
     return TECHNIQUES[chosen]
 

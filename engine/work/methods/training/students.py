@@ -30,6 +30,8 @@ STAGE = re.compile(r"\.stages\.\d+\.layers$")
 
 def student_of(how: Learning, subject: Subject, seed: int, valueless: bool = False) -> Successor:
     """In float32 on the CPU; without values, for a forecast, on the meta device. Raises PlainError where there can be no such student."""
+    if isinstance(how, Distill) and how.setting == "several" and not how.further:
+        raise PlainError("The setting several has no further teachers; name them under teachers, separated by commas.")
     match how:
         case FineTune():
             return of_the_subject(how, subject, Rebuilt(), "teacher", seed, valueless)
