@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def compressed_folder(
 ) -> tuple[Rows, PackedFolder, float]:
     """One step: compress and write block by block, on from what was ``kept``. What is lost is counted from ``reference``, or from the original."""
     rows, began = Rows(), time.perf_counter()
-    if heir := taught(bench.how, bench, subject_of(bench, original, targets), rows, kept.place(bench) if kept else None):
+    if heir := taught(bench.how, bench, subject_of(bench, original, targets), rows, partial(kept.place, bench) if kept else nowhere):
         packed = Succession(bench, original, heir, rows).write(out)
         return rows, packed, time.perf_counter() - began
     batches = batches_of(bench)
@@ -69,6 +70,10 @@ def compressed_folder(
     rows.layers.extend(kept_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to)
     rows.ledger.extend(packed.ledger_rows())
     return rows, packed, time.perf_counter() - began
+
+
+def nowhere() -> None:
+    """Where nothing is kept."""
 
 
 def subject_of(bench: Bench, original: Opened, targets: list[Layer], trial: Trial | None = None) -> Subject:

@@ -28,9 +28,11 @@ from engine.work.successor import Successor
 from engine.work.threads import threads_to_train
 from engine.work.training import Blend, Course, Lessons, Study, lessons_for
 
+Keeps = Callable[[], Path | None]  # the folder in which trainings are kept meanwhile
+
 
 @taught.register
-def _(how: FineTune, bench: Bench, subject: Subject, rows: Rows, keeps: Path | None) -> Successor:
+def _(how: FineTune, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> Successor:
     """From labels alone."""
     if bench.recipe.training and bench.recipe.training.unlabelled:
         raise PlainError(
@@ -44,7 +46,7 @@ def _(how: FineTune, bench: Bench, subject: Subject, rows: Rows, keeps: Path | N
 
 
 @taught.register
-def _(how: Distill, bench: Bench, subject: Subject, rows: Rows, keeps: Path | None) -> Successor:
+def _(how: Distill, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> Successor:
     school = School.of(how, bench, subject, rows, keeps)
     with threads_to_train(subject.original.parameters):
         match how.setting:
@@ -75,13 +77,13 @@ class School:
     device: torch.device
 
     @classmethod
-    def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows, keeps: Path | None) -> "School":
+    def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> "School":
         recipe, (device, compute) = bench.recipe, compute_place(bench.recipe)
         epochs = recipe.training.epochs if recipe.training else None
         lessons = lessons_for(recipe.task, recipe.calibration, bench.folder, *(() if epochs else (how.steps * how.batch,)), training=recipe.training)
         steps = how.steps if epochs is None else max(1, math.ceil(epochs * len(lessons.train) / how.batch))
         course = Course(steps, how.rate, how.batch, recipe.seed, parts=min(how.parts, how.batch), half=compute == torch.bfloat16)
-        return cls(how, bench, subject, lessons, course, rows, keeps, device)
+        return cls(how, bench, subject, lessons, course, rows, keeps(), device)
 
     def student(self, seed: int) -> Successor:
         """Ready to learn, where the run computes."""
