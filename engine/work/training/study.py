@@ -104,7 +104,7 @@ class Study:
         if step == self.looked:
             return
         quality, self.looked = quality_of(self.model, self.lessons.held_out), step
-        self.add(step, quality.name, quality.value)
+        self.add(step, {quality.name: quality.value})
         if self.best_quality is None or quality.at_least(self.best_quality):
             self.best_quality, self.best_step = quality, step
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -112,16 +112,15 @@ class Study:
     def note(self, step: int, loss: float) -> None:
         took, self.began = perf_counter() - self.began, perf_counter()
         terms = self.loss.taken()
-        for name, value in ({"loss": loss} | (terms if len(terms) > 1 else {})).items():
-            self.add(step, name, value)
-        self.add(step, "rate", self.course.rate_at(step - 1))
-        self.add(step, "examples per second", min(self.course.batch, len(self.lessons.train)) / max(took, 1e-9))
+        speed = min(self.course.batch, len(self.lessons.train)) / max(took, 1e-9)
+        paid = {"loss": loss} | (terms if len(terms) > 1 else {})
+        self.add(step, paid | {"rate": self.course.rate_at(step - 1), "examples per second": speed})
         self.bench.tell(f"Training · {self.phase}, loss {loss:.3f}, {self.best_quality}", step, self.course.steps)
 
-    def add(self, step: int, name: str, value: float) -> None:
-        row = CurveRow(step, self.phase, name, value)
-        self.rows.append(row)
-        self.bench.stream([row])
+    def add(self, step: int, values: dict[str, float]) -> None:
+        rows = [CurveRow(step, self.phase, name, value) for name, value in values.items()]
+        self.rows.extend(rows)
+        self.bench.stream(rows)
 
     # --- kept meanwhile ----------------------------------------------------------------------------------------------
 
