@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from engine import __version__
 from engine.catalog import Step
 from engine.catalog.models import BUNDLED, existing
-from engine.catalog.tasks import Calibration, LanguageModeling, Task
+from engine.catalog.tasks import Calibration, LanguageModeling, Task, Training
 from engine.catalog.technique import Frozen, Technique
 from engine.errors import PlainError, refusal
 
@@ -37,6 +37,7 @@ class Recipe(Frozen):
     model: str = Field("bundled:docs-lm", min_length=1, max_length=4096)
     task: Task = LanguageModeling()
     calibration: Calibration | None = None
+    training: Training | None = None
     seed: int = Field(0, ge=0, lt=2**32)
     layers: Layers = Layers()
     steps: tuple[Step, ...] = ()
@@ -51,6 +52,16 @@ class Recipe(Frozen):
             usual = Calibration()
             fitting = usual.model_copy(update={"context": min(usual.context, getattr(self.task, "context", usual.context))})
             object.__setattr__(self, "calibration", fitting)
+        return self
+
+    @model_validator(mode="after")
+    def learns_from_it(self) -> "Recipe":
+        """Data to learn from has a step that learns, and epochs one that counts them."""
+        if self.training and not any(step.trains for step in self.steps):
+            raise ValueError("training names data to learn from, but no step learns; add one such as distill, or leave training out")
+        deaf = next((step for step in self.steps if step.trains and not step.counts_epochs), None)
+        if self.training and self.training.epochs and deaf:
+            raise ValueError(f"training.epochs has no meaning for {deaf.title}, whose course is counted in steps; set its steps and leave epochs out")
         return self
 
     @field_validator("steps")
@@ -87,7 +98,15 @@ class Recipe(Frozen):
         """16 hex digits of everything that changes the answer: recipe, engine version, and the local files it names."""
         files = [identity(self.model), identity(getattr(self.task, "text", None) or getattr(self.task, "data", ""))]
         files += [identity(self.calibration.text)] if self.calibration else []
-        return hashlib.sha256("\n".join([__version__, self.model_dump_json(), *files]).encode()).hexdigest()[:16]
+        files += [identity(source) for source in self.sources_of_training if source]
+        unnamed = None if self.training else {"training"}  # a recipe without it has the key that it had before there was any
+        return hashlib.sha256("\n".join([__version__, self.model_dump_json(exclude=unnamed), *files]).encode()).hexdigest()[:16]
+
+    @property
+    def sources_of_training(self) -> tuple[str, ...]:
+        """Data and models that steps learn from."""
+        data = (self.training.train, self.training.validation, self.training.unlabelled) if self.training else ()
+        return (*data, *(name for step in self.steps for name in step.models))
 
     def label(self) -> str:
         """The steps in a few words."""

@@ -27,6 +27,7 @@ from engine.results.tables import (
     StructureRow,
     SurfaceRow,
     Tables,
+    WrittenRow,
     table,
 )
 
@@ -100,6 +101,7 @@ def tables(*layers: LayerRow) -> Tables:
         singular=table([SingularRow("conv", "plain", 1, 1.0, 0.5, True)], SingularRow),
         schedule=table([ScheduleRow(10, 0.5, 0.3, "accuracy", 0.9, 1000, 0.0, "trained")], ScheduleRow),
         lottery=table([LotteryRow("winning ticket", 0, 1, 0.3, 0.9)], LotteryRow),
-        curves=table([CurveRow(10, "qat", "loss", 0.5)], CurveRow),
+        curves=table([CurveRow(0, "student", "accuracy", 0.5), CurveRow(1, "student", "loss", 1.5), CurveRow(10, "qat", "loss", 0.5)], CurveRow),
+        written=table([WrittenRow("The", " weights")], WrittenRow),
         latency=table([LatencyRow("conv", "original", "float32 products", "1 picture", 1, 2, 3.0, 2.5, 4.0, 5)], LatencyRow),
     )

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from engine.catalog.aware import QAT, BitNet, LoRA, QLoRA
 from engine.catalog.calibrated import AWQ, GPTQ, Activations, SmoothQuant
+from engine.catalog.distillation import Distill, FineTune
 from engine.catalog.formats import Codebook, FloatingPoint, Logarithmic, Ternary
 from engine.catalog.hqq import HQQ
 from engine.catalog.llm_int8 import LLMInt8
@@ -22,7 +23,7 @@ EVERY = (
     RoundToNearest, BitsAndBytes, HQQ, GPTQ, AWQ, Activations, SmoothQuant, LLMInt8, MixedPrecision, AWQSalience,
     Codebook, Logarithmic, FloatingPoint, Ternary, Magnitude, Wanda, SparseGPT, Taylor, OptimalBrainDamage, Random,
     Structured, Blocks, Gradual, LotteryTicket, SVD, LowRankCorrection, Tucker, CP,
-    QAT, BitNet, LoRA, QLoRA, MixedPrecisionTraining,
+    Distill, FineTune, QAT, BitNet, LoRA, QLoRA, MixedPrecisionTraining,
 )  # fmt: skip
 TECHNIQUES: dict[str, type[Technique]] = {cls.model_fields["technique"].default: cls for cls in EVERY}
 Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple

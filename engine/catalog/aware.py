@@ -17,7 +17,7 @@ INPUT_BITS = {
 }  # fmt: skip
 
 
-class Learning(Technique):
+class Aware(Technique):
     """What techniques share that train a model for the form it will be stored in."""
 
     family: ClassVar[Family] = "training"
@@ -39,7 +39,7 @@ class Learning(Technique):
     )  # fmt: skip
 
 
-class QAT(Learning, RoundToNearest):
+class QAT(Aware, RoundToNearest):
     title: ClassVar[str] = "Quantization-aware training (QAT)"
     kind: ClassVar[str] = "Learns on its grid"
     takes: ClassVar[tuple[Made, ...]] = (*WEIGHTS, "codes")
@@ -95,7 +95,7 @@ class QAT(Learning, RoundToNearest):
         return ", ".join([super().label().replace("Rounding", "QAT"), *extras])
 
 
-class BitNet(Learning, Ternary):
+class BitNet(Aware, Ternary):
     title: ClassVar[str] = "Ternary and binary layers (BitNet b1.58)"
     kind: ClassVar[str] = "Learns on its grid"
     takes: ClassVar[tuple[Made, ...]] = (*WEIGHTS, "codes")
@@ -147,7 +147,7 @@ def refuse_one_bit(bits: int) -> None:
         raise ValueError("activation_bits is 1, which leaves no number but zero; give 2 to 8, or 0 to leave activations as they are")
 
 
-class Adapters(Learning):
+class Adapters(Aware):
     """What the techniques share that leave weights alone and train two thin matrices beside them."""
 
     kind: ClassVar[str] = "Adapters"

@@ -57,3 +57,15 @@ class Calibration(Frozen):
     split: str = "train"
     samples: int = Field(64, ge=1, le=4096)
     context: int = Field(256, ge=2, le=131072)
+
+
+class Training(Frozen):
+    """What techniques that train learn from, and what judges them meanwhile; never what quality is measured on. Left empty, it is the task's own."""
+
+    train: str = Field("", description="Labelled examples or a text to learn from: bundled:NAME, a Hub dataset id, or a local file.")
+    validation: str = Field("", description="What quality is judged by meanwhile; empty: the task's validation split, or every tenth example.")
+    unlabelled: str = Field("", description="Further texts for a student that listens to its teacher; their labels are not looked at.")
+    text_column: str = Field("", description="Of these files; empty: as the task has it.")
+    label_column: str = Field("", description="Of these files; empty: as the task has it.")
+    samples: int = Field(8192, ge=2, le=1_000_000, description="At most this many examples are read from each.")
+    epochs: float | None = Field(None, gt=0, le=1000, description="How often every example is learnt from, in place of a number of steps.")

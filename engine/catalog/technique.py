@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Family = Literal["quantization", "pruning", "low-rank", "training"]
+Family = Literal["quantization", "pruning", "low-rank", "distillation", "training"]
 # what a layer is made of: its weights, fewer of them, weights of which many are zero, smaller matrices whose product it is, codes, any of these
 # with an adapter beside it
 Made = Literal["dense", "fewer", "zeros", "factors", "codes", "adapters"]
@@ -36,6 +36,7 @@ class Technique(Frozen):
     size_depends_on_data: ClassVar[bool] = False  # whether a forecast of its size is only a lower bound
     folds: ClassVar[bool] = False  # whether scales move between a layer and the one before it
     trains: ClassVar[bool] = False  # whether weights learn from examples before they are stored
+    counts_epochs: ClassVar[bool] = False  # whether it may learn for so many epochs instead of steps
     in_step: ClassVar[bool] = False  # whether a layer sees what those before it in its block make of the data once they are compressed
     technique: str
 
@@ -43,6 +44,11 @@ class Technique(Frozen):
     def group(self) -> int:
         """How many neighbouring weights of a row were asked to share a scale; 0 where groups are not what shares one."""
         return 0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Other models that it names."""
+        return ()
 
     @property
     def size_is_at_most(self) -> bool:

@@ -90,3 +90,22 @@ class Forecast:
     layers: int  # to be compressed
     at_least: bool = False  # whether data may add to the size
     at_most: bool = False  # whether the weights may take from it, by being coded shorter
+
+
+@dataclass(frozen=True)
+class SoftTargetRow:
+    """One answer that a teacher might give to one example."""
+
+    answer: str  # a class, or a token
+    plain: float  # probability at temperature 1
+    softened: float  # at the temperature asked for
+    temperature: float
+    right: bool  # whether the data says so
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """What a teacher says to one example."""
+
+    answers: pd.DataFrame  # SoftTargetRow, the likeliest first
+    example: str  # the text, or what the picture is

@@ -16,7 +16,7 @@ from engine.results.disk import write
 from engine.results.tables import ROWS, Tables, table
 
 LATER = (  # tables that runs of earlier versions do not have
-    "surfaces", "latency", "storage", "importance", "masks", "structures", "ranks", "singular", "schedule", "curves", "lottery",
+    "surfaces", "latency", "storage", "importance", "masks", "structures", "ranks", "singular", "schedule", "lottery", "curves", "written",
 )  # fmt: skip
 DAMAGED = (
     OSError,

@@ -54,6 +54,7 @@ class Summary(Frozen):
     seconds: float
     compress_seconds: float
     peak_rss_bytes: int
+    ended_early: bool = False  # whether a person ended its training: another run of the recipe would go further
     notes: tuple[str, ...] = ()  # what a reader of the numbers should know
 
 

@@ -278,6 +278,14 @@ class LotteryRow:
 
 
 @dataclass(frozen=True)
+class WrittenRow:
+    """A text that a teacher wrote for its student, who sees nothing else of it."""
+
+    prompt: str  # from the training text
+    continuation: str  # the teacher's
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -318,8 +326,9 @@ class Tables:
     ranks: pd.DataFrame
     singular: pd.DataFrame
     schedule: pd.DataFrame
-    curves: pd.DataFrame
     lottery: pd.DataFrame
+    curves: pd.DataFrame
+    written: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -330,7 +339,8 @@ ROWS = {
     "layers": LayerRow, "channels": ChannelRow, "histograms": HistogramRow, "levels": LevelRow, "ledger": LedgerRow, "samples": SampleRow,
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
-    "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "curves": CurveRow, "lottery": LotteryRow,
+    "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "lottery": LotteryRow,
+    "curves": CurveRow, "written": WrittenRow,
 }  # fmt: skip
 
 

@@ -16,9 +16,9 @@ def folder_of(key: str, place: str) -> Path:
 
 
 def blocks_kept(key: str) -> int:
-    """Of the recipe with that key."""
+    """Of the recipe with that key; a training on its way counts as one."""
     with suppress(OSError):
-        return len(list((home() / "unfinished").glob(f"{key}-*/block-*")))
+        return sum(len(list((home() / "unfinished").glob(f"{key}-*/{kept}"))) for kept in ("block-*", "training-*.pt"))
     return 0
 
 

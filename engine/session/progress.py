@@ -4,9 +4,12 @@ from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any
 
+from engine.results.tables import CurveRow
+
 STAGES = ("Measuring the original", "Reading calibration data", "Compressing", "Measuring the result", "Writing examples")
 FIRST_MEASUREMENT, _, COMPRESSING, LAST_MEASUREMENT, _ = STAGES
 PLANNING = {"Measuring each layer's sensitivity", "Rounding layers", "Training"}  # what some techniques do before they compress
+MOST_ROWS, JUDGED = 2000, ("accuracy", "perplexity")  # of a curve that is shown while it grows
 OUTSIDE = {"queued": "Waiting in another program", "running": "Running in another program", "done": "Done", "cancelled": "Cancelled"}
 
 
@@ -22,6 +25,7 @@ class Progress:
     began: float = field(default_factory=time)  # the stage
     told: float = field(default_factory=time)  # the last news
     seen: dict[str, float] = field(default_factory=dict)  # seconds of the stages before
+    curves: tuple[CurveRow, ...] = ()  # of a training that goes on, thinned to what a chart can show
 
     @classmethod
     def outside(cls, status: str) -> "Progress":
@@ -30,7 +34,8 @@ class Progress:
 
     def after(self, news: dict[str, Any]) -> "Progress":
         """Once a worker's message has arrived: its stage, done, total and time."""
-        now = replace(self, stage=news["stage"], done=news["done"], total=news["total"], told=news["time"])
+        curves = thinned((*self.curves, *(CurveRow(*row) for row in news.get("curves", ()))))
+        now = replace(self, stage=news["stage"], done=news["done"], total=news["total"], told=news["time"], curves=curves)
         if now.name != self.name:
             now = replace(now, began=now.told, first=now.done, seen=self.seen | {self.name: now.told - self.began})
         return replace(now, overall=max(self.overall, now.whole))
@@ -76,6 +81,15 @@ class Progress:
         counted = [f"{self.done} of {self.total}"] if self.total else []
         left = [f"about {duration(run)} left"] if run is not None else [f"about {duration(stage)} left in this step"] if stage is not None else []
         return " · ".join([self.stage, *counted, *left])
+
+
+def thinned(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:
+    """Every second, fourth, eighth ... step where there are many; what was judged on held-out examples stays."""
+    every = 1
+    while len(curves) > MOST_ROWS and every <= curves[-1].step:
+        every *= 2
+        curves = tuple(row for row in curves if row.step % every == 0 or row.name in JUDGED)
+    return curves
 
 
 def duration(seconds: float) -> str:

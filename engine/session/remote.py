@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import Any
 
 from engine.errors import PlainError
@@ -32,7 +33,7 @@ def run_recipe(recipe: dict, run: str) -> Any:
     wire = Wire(run)
     wire.report("Starting", 0, 0)
     with plainly():
-        return pkgutil.resolve_name("engine.work.jobs:run_job")(recipe, run, wire.report, wire.cancelled)
+        return pkgutil.resolve_name("engine.work.jobs:run_job")(recipe, run, wire.report, wire.cancelled, wire.stream)
 
 
 class Wire:
@@ -43,13 +44,20 @@ class Wire:
 
         self.run, self.worker, self.event = run, get_worker(), Event(f"cancel-{run}")
         self.stage, self.told, self.looked, self.stop = "", 0.0, 0.0, False
+        self.waiting: list[tuple] = []  # rows of a curve that are not sent yet
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Every stage's beginning and end; in between, as often as somebody could read it."""
-        if stage == self.stage and done < total and time.monotonic() - self.told < SECONDS_BETWEEN_REPORTS:
+        name = stage.partition(" · ")[0]  # what comes behind a dot, such as a loss, changes with every step
+        if name == self.stage and done < total and time.monotonic() - self.told < SECONDS_BETWEEN_REPORTS:
             return
-        self.stage, self.told = stage, time.monotonic()
-        self.worker.log_event(self.run, {"stage": stage, "done": done, "total": total, "time": time.time()})
+        self.stage, self.told = name, time.monotonic()
+        curves, self.waiting = self.waiting, []
+        self.worker.log_event(self.run, {"stage": stage, "done": done, "total": total, "time": time.time(), "curves": curves})
+
+    def stream(self, rows: list[Any]) -> None:
+        """Rows of a training's curves, which travel with the next report."""
+        self.waiting += [astuple(row) for row in rows]
 
     def cancelled(self) -> bool:
         if time.monotonic() - self.looked > SECONDS_BETWEEN_LOOKS:

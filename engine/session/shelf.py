@@ -108,6 +108,8 @@ class Shelf:
     def _good(self, record: RunRecord) -> bool:
         if record.status != "done":
             return record.status in UNDER_WAY
+        if record.summary and record.summary.ended_early:
+            return False
         try:
             return bool(self.tables(record.id))
         except PlainError:

@@ -3,13 +3,14 @@
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from engine.catalog.calibrated import Activations
+from engine.catalog.distillation import FineTune
 from engine.catalog.structured import Shrinking
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
@@ -24,7 +25,7 @@ from engine.work.layers import Layer, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.size import written_bytes
 from engine.work.measure.spectrum import spectrum
-from engine.work.methods import plan, rebuild, scales_for, survey
+from engine.work.methods import outlined, plan, rebuild, scales_for, survey
 from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.observers import observer_rows
 from engine.work.models import Folder, resolve
@@ -288,8 +289,12 @@ def forecast(recipe: dict, past: dict | None = None) -> Forecast:
     asked = Recipe.of(recipe)
     folder = resolve(asked.model)
     key, at = at_hand(asked.model)
-    small = rebuild(asked.steps[0], subject_of(asked, at)) if asked.steps else None
-    rest, layers = asked.steps[1:] if small else asked.steps, [after for _, after in small.layers(at.layers)] if small else at.layers
+    steps = [step for step in asked.steps if not isinstance(step, FineTune)] or asked.steps[:1]  # which leaves shapes and formats as they are
+    heir = outlined(steps[0], subject_of(asked, at)) if steps else None
+    if heir:
+        return of_heir(asked, folder, key, heir, steps[1:], past)
+    small = rebuild(steps[0], subject_of(asked, at)) if steps else None
+    rest, layers = steps[1:] if small else steps, [after for _, after in small.layers(at.layers)] if small else at.layers
     targets = chosen(layers, asked.layers) if asked.steps else []
     planned = [plan(step, targets) for step in rest]
     plans = blueprints(planned, targets) or (small.sketches(at) if small else {})
@@ -299,6 +304,18 @@ def forecast(recipe: dict, past: dict | None = None) -> Forecast:
     cost, open_ended = cost_of(job_of(asked, folder, key, planned), past), any(step.size_depends_on_data for step in asked.steps)
     shrinks = any(step.size_is_at_most for step in asked.steps)
     return Forecast(size, bits, folder.size_bytes / size, cost.seconds, cost.peak_rss_bytes, changed, open_ended, shrinks)
+
+
+def of_heir(asked: Recipe, folder: Folder, key: tuple, heir: Opened, rest: Sequence[Technique], past: dict | None) -> Forecast:
+    """Where another model takes the first one's place, which later steps compress."""
+    targets = chosen(heir.layers, asked.layers)
+    planned = [plan(step, targets) for step in rest]
+    plans = blueprints(planned, targets)
+    size = written_bytes(heir, plans)
+    held = plans or {layer.name: heir.model.get_submodule(layer.name).stored for layer in heir.layers if not layer.tied_to}
+    cost, open_ended = cost_of(job_of(asked, folder, key, planned), past), any(step.size_depends_on_data for step in asked.steps)
+    shrinks = any(step.size_is_at_most for step in asked.steps)
+    return Forecast(size, bits_per_weight(held), folder.size_bytes / size, cost.seconds, cost.peak_rss_bytes, len(held), open_ended, shrinks)
 
 
 def bits_per_weight(layers: dict[str, Stored]) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 from engine.catalog.technique import Technique
 from engine.errors import Cancelled
 from engine.recipe import Recipe
-from engine.results.tables import ROWS, LayerRow, Tables, table
+from engine.results.tables import ROWS, CurveRow, LayerRow, Tables, table
 from engine.work.models import Folder
 from engine.work.opened import compute_place
 from engine.work.stored.modules import dense_bytes, unpacked_once
@@ -30,6 +30,9 @@ class Bench:
     report: Report = lambda stage, done, total: None
     cancelled: Callable[[], bool] = lambda: False
     step: int = 0  # which of the recipe's is being done
+    notes: list[str] = field(default_factory=list)  # what a reader of the numbers should know
+    ended_early: list[str] = field(default_factory=list)  # trainings that a person asked to stop: what they had learnt is kept, and the run goes on
+    stream: Callable[[list[CurveRow]], None] = lambda rows: None  # to whoever watches a training
 
     @property
     def how(self) -> Technique:
@@ -40,12 +43,21 @@ class Bench:
         """Whether an earlier step has left zeros that this one must not fill."""
         return any(before.leaves == "zeros" for before in self.recipe.steps[: self.step])
 
+    @property
+    def stops(self) -> bool:
+        """Whether a person asked to stop, and no training has ended for it."""
+        return self.cancelled() and not self.ended_early
+
     def progress(self, stage: str, done: int, total: int) -> None:
         """Report, and stop here if a person asked to."""
+        self.tell(stage, done, total)
+        if self.stops:
+            raise Cancelled("The run was cancelled before it finished; nothing was kept. Run it again when you like.")
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Report."""
         steps = len(self.recipe.steps)
         self.report(f"Step {self.step + 1} of {steps}: {stage[:1].lower()}{stage[1:]}" if steps > 1 else stage, done, total)
-        if self.cancelled():
-            raise Cancelled("The run was cancelled before it finished; nothing was kept. Run it again when you like.")
 
     def measured(self, model: nn.Module, folder: Folder, stage: str) -> Measured:
         device, _ = compute_place(self.recipe)
@@ -54,7 +66,7 @@ class Bench:
             self.report(stage if inner.startswith("Measuring") else inner, done, total)
 
         with unpacked_once(model) if dense_bytes(model) <= HELD_DENSE else nullcontext():
-            return evaluate(self.recipe.task, model, folder, device, told, self.cancelled)
+            return evaluate(self.recipe.task, model, folder, device, told, lambda: self.stops)
 
 
 @dataclass
@@ -80,9 +92,9 @@ class Rows:
     ranks: list = field(default_factory=list)
     singular: list = field(default_factory=list)  # a table a layer
     schedule: list = field(default_factory=list)
-    curves: list = field(default_factory=list)
     lottery: list = field(default_factory=list)
     curves: list = field(default_factory=list)
+    written: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

@@ -3,6 +3,7 @@
 What the model, the technique and the data take is measured in short probes (``paces``); what past runs took corrects the sum.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache, singledispatch
 from pathlib import Path
@@ -11,7 +12,8 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
-from engine.catalog.aware import QAT, Adapters, BitNet, Learning
+from engine.catalog.aware import QAT, Adapters, Aware, BitNet
+from engine.catalog.distillation import SMALLER, Distill, Learning
 from engine.catalog.lowrank import Kernels, Whitened
 from engine.catalog.mixed import AWQSalience, MixedPrecision
 from engine.catalog.precision import MixedPrecisionTraining
@@ -41,6 +43,7 @@ from engine.work.tasks.perplexity import AT_ONCE, CPU_TOKENS, LOGITS_BYTES
 from engine.work.tasks.sources import is_local, local_path
 from engine.work.threads import threads_to_train
 from engine.work.training.lessons import HELD_OUT, WINDOWS_HELD_OUT
+from engine.work.training.study import LOOKS
 from engine.work.trial import LOGITS_KEPT
 
 EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
@@ -144,7 +147,7 @@ def _(how: Kernels) -> Training:
 
 
 @training_of.register
-def _(how: Learning) -> Training:
+def _(how: Aware) -> Training:
     """Beside what every training holds, the best state so far."""
     looks = how.steps // how.look_every + 2
     return Training(how.steps, how.batch, SLOPES + (how.distill_weight > 0), looks, 5.0)
@@ -154,14 +157,14 @@ def _(how: Learning) -> Training:
 @training_of.register(BitNet)
 def _(how: QAT | BitNet) -> Training:
     """Each forward pass rounds every weight anew; the backward one remembers codes and steps."""
-    usual = training_of.dispatch(Learning)(how)
+    usual = training_of.dispatch(Aware)(how)
     return replace(usual, copies=usual.copies + 3, roundings=how.steps + usual.looks)
 
 
 @training_of.register
 def _(how: Adapters) -> Training:
     """Weights rest."""
-    return replace(training_of.dispatch(Learning)(how), copies=1.5)
+    return replace(training_of.dispatch(Aware)(how), copies=1.5)
 
 
 @training_of.register
@@ -169,6 +172,21 @@ def _(how: MixedPrecisionTraining) -> Training:
     """Two models at most: the one in training, and the one that is kept. At each look, slopes twice more."""
     looks = how.trainings * (how.steps // how.look_every + 1)
     return Training(how.trainings * (how.steps + 2 * how.steps // how.look_every), how.batch, SLOPES, looks, 6.0)
+
+
+@training_of.register
+def _(how: Learning) -> Training:
+    """Beside weights, slopes and what AdamW keeps: the best state so far. A look is one of LOOKS, and one before."""
+    return Training(how.steps, how.batch, SLOPES, LOOKS + 1, 5.0)
+
+
+@training_of.register
+def _(how: Distill) -> Training:
+    """The student is a share of its teacher, who is asked at each step; of a width, by its square."""
+    share = how.blocks * how.width**2 if how.student == SMALLER else 1.0
+    passes = {"black-box": SLOPES * share, "online": SLOPES * (share + 1) + 1 + share}.get(how.setting, SLOPES * share + 1 + len(how.further))
+    times = how.generations if how.setting == "self" else 1
+    return Training(times * how.steps, how.batch, passes, times * (LOOKS + 1), 5.0 * share + 1 + 4 * (how.setting == "online"))
 
 
 @dataclass(frozen=True)
@@ -294,7 +312,9 @@ def training(job: Job, course: Training) -> float:
     if not course.steps:
         return 0.0
     each, held = (job.calibration.length, WINDOWS_HELD_OUT) if isinstance(job.recipe.task, LanguageModeling) else (job.evaluation.length, HELD_OUT)
-    passes = job.training_passes
+    passes, epochs = job.training_passes, job.recipe.training.epochs if job.recipe.training else None
+    if epochs:
+        course = replace(course, steps=math.ceil(epochs * job.recipe.training.samples / course.batch))  # as many examples as there may be
     step = course.passes * passes.seconds(course.batch * each, 1)
     rounding = course.roundings * sum(job.pace(layer).compress * layer.matrix_shape[0] for layer in job.targets) if course.roundings else 0.0
     return rounding + course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)

@@ -8,6 +8,8 @@ from engine.work.quiet import ready
 from engine.work.run import run
 
 
-def run_job(recipe: dict, run_id: str, report: Callable[[str, int, int], None], cancelled: Callable[[], bool]) -> Outcome:
+def run_job(
+    recipe: dict, run_id: str, report: Callable[[str, int, int], None], cancelled: Callable[[], bool], stream: Callable[[list], None]
+) -> Outcome:
     ready()
-    return run(Recipe.of(recipe), run_id, report=report, cancelled=cancelled)
+    return run(Recipe.of(recipe), run_id, report=report, cancelled=cancelled, stream=stream)

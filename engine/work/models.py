@@ -57,11 +57,13 @@ def load(folder: Folder) -> PreTrainedModel:
     return at_rest(model)
 
 
-def skeleton(folder: Folder) -> PreTrainedModel:
-    """The same module with everything a file would fill on the meta device; what is computed (rotary angles) is there."""
+def skeleton(folder: Folder, config: PreTrainedConfig | None = None) -> PreTrainedModel:
+    """The same module with everything a file would fill on the meta device; what is computed (rotary angles) is there.
+    By another ``config``, one that its file does not say.
+    """
     with told(folder, f"{folder} cannot be built"):
         with torch.device("meta"):
-            model = MODELS[folder.kind].from_config(config_of(folder), dtype=getattr(torch, folder.dtype), trust_remote_code=False)
+            model = MODELS[folder.kind].from_config(config or config_of(folder), dtype=getattr(torch, folder.dtype), trust_remote_code=False)
         compute_buffers(model)
     return at_rest(model)
 

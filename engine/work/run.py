@@ -28,12 +28,14 @@ from engine.work.tasks import Measured, measured_once
 from engine.work.unfinished import unfinished
 
 
-def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Report = Bench.report, cancelled=Bench.cancelled) -> Outcome:
+def run(
+    recipe: Recipe, run_id: str = "", save: Path | None = None, report: Report = Bench.report, cancelled=Bench.cancelled, stream=Bench.stream
+) -> Outcome:
     """Raises PlainError for everything a person can mend, Cancelled when asked to stop."""
     began = time.perf_counter()
     reset_peak()
     torch.manual_seed(recipe.seed)
-    bench = Bench(recipe, resolve(recipe.model, lambda text: report(text, 0, 0)), report, cancelled)
+    bench = Bench(recipe, resolve(recipe.model, lambda text: report(text, 0, 0)), report, cancelled, stream=stream)
     check(bench, save)
     original = opened(bench.folder, *compute_place(recipe))
     targets = chosen(original.layers, recipe.layers) if recipe.steps else []
@@ -52,7 +54,8 @@ def run(recipe: Recipe, run_id: str = "", save: Path | None = None, report: Repo
         protocol=result.protocol,
         baseline=before,
         result=result_scores(before, rows.layers, size, packed.parameters if packed else original.parameters, result, agreement),
-        notes=(*bench.folder.notes, *taken_up(kept.taken_up), *(outside_layers(original) if recipe.steps else [])),
+        ended_early=bool(bench.ended_early),
+        notes=(*bench.folder.notes, *bench.notes, *bench.ended_early, *taken_up(kept.taken_up), *(outside_layers(original) if recipe.steps else [])),
         seconds=time.perf_counter() - began,
         compress_seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),

@@ -44,12 +44,16 @@ class Unfinished:
 
     def begin(self, bench: Bench, batches: list[Batch]) -> None:
         """Keep blocks of a step from now on, and find those that an earlier run kept. A second process with the same recipe keeps nothing."""
-        self.folder = None
+        self.folder = self.place(bench, batches)
+
+    def place(self, bench: Bench, batches: list[Batch] = ()) -> Path | None:
+        """Where a step may keep what it goes on from."""
         folder = folder_of(bench.recipe.key(), place_of(bench, batches))
-        if self.lock.enter_context(held(folder)):
-            self.folder = folder
-            self.folders.append(folder)
-            sweep(folder)
+        if not self.lock.enter_context(held(folder)):
+            return None
+        self.folders.append(folder)
+        sweep(folder)
+        return folder
 
     def block(self, number: int) -> Finished | None:
         """What was kept of a block; None where nothing was, or it is damaged."""

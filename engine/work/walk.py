@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,14 @@ from engine.work.measure.error import Judged, kept_row, level_rows
 from engine.work.measure.inputs import sampled_inputs, thinned
 from engine.work.measure.memory import give_back
 from engine.work.measure.surface import most_striking, surface
-from engine.work.methods import plan, portrait, rebuild, retrained, scales_for
+from engine.work.methods import plan, portrait, rebuild, retrained, scales_for, taught
 from engine.work.methods.composed import compress_further
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
 from engine.work.rebuilt import Subject
 from engine.work.rewriting import Rewriting
 from engine.work.stored.files import PackedFolder, read_file
 from engine.work.stored.weights import Dense, Stored
+from engine.work.succession import Succession
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.calibration import Batch
 from engine.work.trained import Trained
@@ -39,13 +41,16 @@ def compressed_folder(
     bench: Bench, original: Opened, targets: list[Layer], out: Path, kept: Unfinished | None = None, reference: Opened | None = None
 ) -> tuple[Rows, PackedFolder, float]:
     """One step: compress and write block by block, on from what was ``kept``. What is lost is counted from ``reference``, or from the original."""
-    rows = Rows()
+    rows, began = Rows(), time.perf_counter()
+    if heir := taught(bench.how, bench, subject_of(bench, original, targets), rows, partial(kept.place, bench) if kept else nowhere):
+        packed = Succession(bench, original, heir, rows).write(out)
+        return rows, packed, time.perf_counter() - began
     batches = batches_of(bench)
     inputs = surveyed(bench, reference or original, batches)
     packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     began = time.perf_counter()
     trial = Trial(bench, original, batches, rows)
-    subject = Subject(original, bench.folder, frozenset(layer.name for layer in targets), trial)
+    subject = subject_of(bench, original, targets, trial)
     if small := rebuild(bench.how, subject):
         Rewriting(bench, original, small, inputs, rows).write(packed)
         return rows, packed, time.perf_counter() - began
@@ -65,6 +70,14 @@ def compressed_folder(
     rows.layers.extend(kept_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to)
     rows.ledger.extend(packed.ledger_rows())
     return rows, packed, time.perf_counter() - began
+
+
+def nowhere() -> None:
+    """Where nothing is kept."""
+
+
+def subject_of(bench: Bench, original: Opened, targets: list[Layer], trial: Trial | None = None) -> Subject:
+    return Subject(original, bench.folder, frozenset(layer.name for layer in targets), trial)
 
 
 def slopes_for(how: Technique, trial: Trial, settings: dict[str, Technique]) -> dict[str, Slopes]:

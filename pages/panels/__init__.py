@@ -32,6 +32,7 @@ from pages.panels.schedule import SCHEDULE
 from pages.panels.sensitivity import SENSITIVITY
 from pages.panels.singular_values import SINGULAR_VALUES
 from pages.panels.size_ledger import SIZE_LEDGER
+from pages.panels.soft_targets import SOFT_TARGETS
 from pages.panels.sparsity_per_layer import SPARSITY_PER_LAYER
 from pages.panels.spectrum import SPECTRUM
 from pages.panels.speed import SPEED
@@ -40,6 +41,7 @@ from pages.panels.structure_grid import STRUCTURE_GRID
 from pages.panels.structure_scores import STRUCTURE_SCORES
 from pages.panels.structures_kept import STRUCTURES_KEPT
 from pages.panels.trade_off import TRADE_OFF
+from pages.panels.training_curves import TRAINING_CURVES
 from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
 from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
 from pages.panels.weight_map import WEIGHT_MAP
@@ -77,6 +79,7 @@ __all__ = [
     "SENSITIVITY",
     "SINGULAR_VALUES",
     "SIZE_LEDGER",
+    "SOFT_TARGETS",
     "SPARSITY_PER_LAYER",
     "SPECTRUM",
     "SPEED",
@@ -85,6 +88,7 @@ __all__ = [
     "STRUCTURE_GRID",
     "STRUCTURE_SCORES",
     "TRADE_OFF",
+    "TRAINING_CURVES",
     "WAYS_TO_CHOOSE",
     "WEIGHT_HISTOGRAM",
     "WEIGHT_MAP",

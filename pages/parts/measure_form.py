@@ -4,11 +4,12 @@ from typing import Any
 
 import streamlit as st
 
+from engine.catalog import TECHNIQUES
 from engine.errors import PlainError
 from engine.recipe import Layers, Recipe
 from engine.results.answers import ModelView
 from pages.parts.plainly import said
-from pages.parts.state import choices_for, earlier_steps, recipe_for, task_for
+from pages.parts.state import choices_for, earlier_steps, recipe_for, task_for, training_for, trains
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -22,11 +23,38 @@ def measured_recipe(step: dict[str, Any], view: ModelView) -> Recipe | None:
         chosen["device"] = one_of("Device", DEVICES, chosen.get("device", "auto"), f"{key}-device")
         chosen["dtype"] = one_of("Computing precision (dtype)", DTYPES, chosen.get("dtype", "auto"), f"{key}-dtype")
         chosen["layers"] = layer_fields(chosen.get("layers", Layers().model_dump()), key)
+    if trains(step):
+        with st.expander("Learns from"):
+            training_fields(training_for(view.reference), TECHNIQUES[step["technique"]].counts_epochs, f"training-{view.reference}")
     try:
         return recipe_for([*earlier_steps(), step], view.reference, view.kind, view.longest)
     except PlainError as error:
         said(str(error))
         return None
+
+
+def training_fields(chosen: dict[str, Any], counts_epochs: bool, key: str) -> None:
+    """Other data than the task's own, all of it optional."""
+    words = {
+        "train": (
+            "Train on",
+            "Empty: the task's own. Or bundled:NAME, a Hub dataset id, the path of a .csv or .json file; of a language model, a .txt.",
+        ),
+        "validation": ("Judge meanwhile by", "Empty: the validation split, or every tenth example. Or data as above."),
+        "unlabelled": (
+            "Texts without labels",
+            "For a student that listens to its teacher; bundled:docs-libraries has some beside its labelled ones.",
+        ),
+        "text_column": ("Their text column", "Empty: as in the data that quality is measured on."),
+        "label_column": ("Their label column", "Empty: as in the data that quality is measured on."),
+    }
+    for name, (title, about) in words.items():
+        chosen[name] = st.text_input(title, chosen.get(name, ""), key=f"{key}-{name}", help=about).strip()
+    if counts_epochs:
+        about = "How often each example is learnt from, in place of a number of steps. 0: as many steps as set above."
+        chosen["epochs"] = st.number_input("Epochs", 0.0, 1000.0, value=float(chosen.get("epochs", 0.0)), key=f"{key}-epochs", help=about)
+    else:
+        chosen.pop("epochs", None)
 
 
 def data_fields(task: dict[str, Any], key: str) -> dict[str, Any]:

@@ -5,8 +5,11 @@ import streamlit as st
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.record import FINISHED, RunRecord
+from engine.results.tables import CurveRow, table
+from pages.panels import TRAINING_CURVES
 from pages.parts.plainly import escaped, plainly, said
 from pages.parts.results import show_results
+from pages.parts.show import show
 from pages.parts.state import session
 
 SAYS = {
@@ -65,6 +68,8 @@ def follow(run: str, key: str) -> None:
         st.caption("You can leave this page or close the browser: the run goes on, and stands under Runs.")
         if record.message:
             st.warning(escaped(record.message))
+        if progress.curves:
+            show(TRAINING_CURVES, table(progress.curves, CurveRow), f"{key}-live")
         if st.button("Cancel", key=f"{key}-cancel", icon=":material/stop_circle:"):
             cancel(run)
 
@@ -72,7 +77,7 @@ def follow(run: str, key: str) -> None:
 def cancel(run: str) -> None:
     try:
         session().cancel(run)
-        st.toast("Cancelling: the run stops at the next layer.")
+        st.toast("Cancelling: the run stops at the next layer; a training keeps the best it has found.")
     except PlainError as error:
         said(str(error))
 

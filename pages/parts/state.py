@@ -1,7 +1,9 @@
 """What a browser session remembers. Widgets are views of it: their own state goes when their page is left."""
 
 import streamlit as st
+from pydantic import ValidationError
 
+from engine.catalog import TECHNIQUES
 from engine.catalog.models import BUNDLED
 from engine.catalog.tasks import Calibration, ImageClassification, LanguageModeling, TextClassification
 from engine.recipe import Recipe
@@ -44,7 +46,21 @@ def recipe_for(steps: list[dict], reference: str, kind: str, longest: int | None
     """
     task = task_for(reference, kind, longest)
     parts = {"model": reference, "task": task, "calibration": calibration_beside(task), "steps": steps}
-    return Recipe.of(parts | choices_for(reference))
+    learnt = {name: value for name, value in training_for(reference).items() if value} if any(map(trains, steps)) else {}
+    return Recipe.of(parts | choices_for(reference) | ({"training": learnt} if learnt else {}))
+
+
+def trains(step: dict) -> bool:
+    """Of some techniques the options decide."""
+    try:
+        return TECHNIQUES[step["technique"]](**step).trains
+    except ValidationError:
+        return False
+
+
+def training_for(reference: str) -> dict:
+    """What a person wants a model to learn from, where it is other data than its task's."""
+    return st.session_state.setdefault("training", {}).setdefault(reference, {})
 
 
 def task_for(reference: str, kind: str, longest: int | None = None) -> dict:

@@ -32,6 +32,7 @@ from pages.panels import (
     STRUCTURE_GRID,
     STRUCTURE_SCORES,
     STRUCTURES_KEPT,
+    TRAINING_CURVES,
     WEIGHT_HISTOGRAM,
 )
 from pages.parts.plainly import escaped
@@ -44,6 +45,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
     views = {
         "Lottery": lottery_view,
         "Training": training_view,
+        "Curves": curves_view,
+        "Written": written_view,
         "Layers": layers_view,
         "Weights": weights_view,
         "Levels": levels_view,
@@ -70,6 +73,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
     there = {
         "Lottery": not tables.lottery.empty,
         "Training": not tables.schedule.empty,
+        "Curves": not tables.curves.empty,
+        "Written": not tables.written.empty,
         "Levels": not tables.levels.empty,
         **dict.fromkeys(("Sparsity", "Mask", "Storage"), not tables.storage.empty),
         "Importance": not tables.importance.empty,
@@ -97,6 +102,17 @@ def lottery_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def training_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(SCHEDULE, tables.schedule, f"{key}-training")
+
+
+def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(TRAINING_CURVES, tables.curves, f"{key}-curves")
+
+
+def written_view(record: RunRecord, tables: Tables, key: str) -> None:
+    """All that a student of a black box has seen."""
+    st.markdown("#### What did the teacher write for its student?")
+    st.dataframe(tables.written, width="stretch", hide_index=True, key=f"{key}-written")
+    st.caption("Each text begins with words of the training text and goes on as the teacher drew it, by its probabilities.")
 
 
 def layers_view(record: RunRecord, tables: Tables, key: str) -> None:

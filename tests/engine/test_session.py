@@ -27,7 +27,7 @@ from engine.results.record import FINISHED
 from engine.results.store import Store
 from engine.results.unfinished import blocks_kept, folder_of
 from engine.session import Progress, Session
-from engine.session.progress import STAGES, duration
+from engine.session.progress import MOST_ROWS, STAGES, duration
 from engine.session.shelf import Shelf
 from tests.tiny import SENTENCES, tiny
 
@@ -134,6 +134,16 @@ def told(*news, start=0.0):
     for stage, done, total, at in news:
         progress = progress.after({"stage": stage, "done": done, "total": total, "time": at})
     return progress
+
+
+def test_a_long_curve_is_thinned_evenly_and_what_was_judged_stays():
+    progress = Progress()
+    for step in range(1, 6001):
+        rows = [(step, "student", "loss", 1.0), (step, "student", "rate", 0.1), *([(step, "student", "accuracy", 0.5)] if step % 999 == 0 else [])]
+        progress = progress.after({"stage": "Training · student", "done": step, "total": 6000, "time": 1.0, "curves": rows})
+    losses, judged = ([row.step for row in progress.curves if row.name == name] for name in ("loss", "accuracy"))
+    assert len(progress.curves) <= MOST_ROWS and judged == [999 * number for number in range(1, 7)]
+    assert len(losses) > MOST_ROWS / 5 and {b - a for a, b in pairwise(losses[:100])} == {losses[1] - losses[0]}
 
 
 MEASURED = ((STAGES[0], 0, 10, 0.0), (STAGES[0], 10, 10, 40.0))
@@ -280,6 +290,22 @@ def test_a_running_run_stops_when_cancelled(session, recipe):
     assert session.record(run) == record
     session.delete(run)
     assert run not in [each.id for each in session.records()]
+
+
+def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(session, recipe, home):
+    task = {"kind": "language-modeling", "text": str(home / "text.txt"), "context": 16, "tokens": 256}
+    calibration = {"text": str(home / "text.txt"), "context": 16}
+    run = session.submit(recipe(task=task, calibration=calibration, steps=[{"technique": "distill", "steps": 100_000, "batch": 2}])).id
+    wait_for(lambda: len({row.step for row in session.progress(run).curves}) > 3 or session.record(run).status in FINISHED)
+    seen = session.progress(run).curves
+    wait_for(lambda: session.progress(run).curves[-1].step > seen[-1].step)
+    session.cancel(run)
+    record = ended(session, run)
+    assert record.status == "done" and record.summary.ended_early, record.message
+    whole = session.tables(run).curves
+    assert {(row.step, row.name, row.value) for row in seen} <= set(whole[["step", "name", "value"]].itertuples(index=False, name=None))
+    again = session.submit(record.recipe).id
+    assert again != run, "a run that was ended early is no answer to its recipe"
 
 
 def test_a_run_cancelled_the_moment_it_was_asked_for_is_cancelled(session, recipe):

@@ -25,6 +25,7 @@ FIRST = {
     "quantize": "fewer bits",
     "prune": "fewer weights",
     "factorize": "fewer directions",
+    "distill": "a student learns",
     "runs": "What has been run",
     "compare": "better trade",
 }

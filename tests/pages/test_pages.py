@@ -331,6 +331,25 @@ def test_the_ranks_of_all_layers_follow_a_budget(model):
     assert sentences(app) == [] and [value.value for value in app.metric if value.label == "Parameters kept"] != kept
 
 
+def test_the_loss_and_the_teachers_words_follow_weight_temperature_and_example(model, text):
+    app = opened("distill", model=model, choices={model: {"task": {"text": text, "context": 32, "tokens": 2000}}})
+    assert sentences(app) == [] and "What does the teacher say" in words_on(app)
+    loss = app.latex[0].value
+    app.slider(key="distill-distill-distill_weight").set_value(1.0).run()
+    assert r"\mathrm{CE}" in loss and r"\mathrm{CE}" not in app.latex[0].value
+    said = app.caption
+    before = [each.value for each in said if each.value.startswith("The example")]
+    app.slider(key="distill-example").set_value(3).run()
+    assert sentences(app) == [] and before != [each.value for each in app.caption if each.value.startswith("The example")]
+
+
+def test_other_data_to_learn_from_goes_into_the_recipe_of_what_learns_alone(model, text):
+    app = opened("distill", model=model)
+    app.text_input(key=f"training-{model}-train").set_value(text).run()
+    assert sentences(app) == [] and app.session_state["training"][model]["train"] == text
+    assert sentences(turned(app, "quantize")) == []
+
+
 def test_a_chain_of_convolutions_is_refused_for_a_model_without_any_in_one_sentence(model):
     app = opened("factorize", model=model, **{"technique-low-rank": "tucker"})
     assert set(sentences(app)) == {line for line in sentences(app) if "for convolutions" in line} != set()
@@ -375,7 +394,7 @@ def pictures(tmp_path_factory) -> str:
     return str(tiny("resnet", tmp_path_factory.mktemp("tiny-resnet")))
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("technique", [name for name, how in TECHNIQUES.items() if how.family in PAGE_OF])
 def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model, pictures):
     model = model if "linear" in TECHNIQUES[technique].treats else pictures
     family = TECHNIQUES[technique].family

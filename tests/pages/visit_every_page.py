@@ -45,6 +45,7 @@ def visit(model: str, text: str) -> None:
     quantized(shown(app, "quantize"), model, text)
     shown(app, "prune")
     shown(app, "factorize")
+    shown(app, "distill")
     shown(app, "train")
     finished(shown(app, "runs"))
     shown(app, "compare")

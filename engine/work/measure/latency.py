@@ -140,7 +140,8 @@ class Pair:
 
 def latency_rows(bench: Bench, original: Opened, compressed: Opened, names: list[str], inputs: Inputs) -> list[LatencyRow]:
     """As a whole and layer by layer; ``names`` are those that were compressed, of which some may be gone with their block."""
-    fewer = len(compressed.layers) < len(original.layers)
+    known = {layer.name for layer in original.layers}  # of another model's layers, none has a counterpart
+    names, fewer = [name for name in names if name in known], len(compressed.layers) < len(original.layers)
     kernels = Kernels.of(compressed, [name for name in names if not fewer or is_changed(name, original, compressed)], original)
     rows = list(kernels.reasons())
     if not kernels.found and not fewer:

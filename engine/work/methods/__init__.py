@@ -18,11 +18,25 @@ from engine.work.methods.quantization import (
     salience,
     tables,
 )
-from engine.work.methods.stages import beside, blueprint, compress, plan, portrait, predicted_bytes, rebuild, retrained, scales_for, survey
-from engine.work.methods.training import adapters, aware, precision
+from engine.work.methods.stages import (
+    beside,
+    blueprint,
+    compress,
+    outlined,
+    plan,
+    portrait,
+    predicted_bytes,
+    rebuild,
+    retrained,
+    scales_for,
+    survey,
+    taught,
+)
+from engine.work.methods.training import adapters, aware, distill, precision
 
 __all__ = [
-    "activations", "adapters", "aware", "awq", "beside", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "floats",
-    "gptq", "gradual", "hqq", "kernels", "llm_int8", "lottery", "mixed", "plan", "portrait", "precision", "predicted_bytes", "rebuild", "recovery",
-    "retrained", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "unstructured",
+    "activations", "adapters", "aware", "awq", "beside", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "distill",
+    "floats", "gptq", "gradual", "hqq", "kernels", "llm_int8", "lottery", "mixed", "outlined", "plan", "portrait", "precision", "predicted_bytes",
+    "rebuild", "recovery", "retrained", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "taught",
+    "unstructured",
 ]  # fmt: skip

@@ -8,11 +8,14 @@ blueprint what that will be, before it is done: tensors of the right shapes with
 beside    the same for what leaves a layer stored as it is and only adds to it
 portrait  what there is to see of a layer that is done
 
-Methods that train do so before the walk, which then stores what they left (``retrained``).
+Methods that train do so before the walk, which then stores what they left (``retrained``). Those that train a model as a whole put another in its
+place (``taught``), whose shapes are known before (``outlined``).
 Methods that change the model's shape walk through no layers. They say what stays of each (``rebuild``), by what ``survey`` has found.
 """
 
+from collections.abc import Callable
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +25,10 @@ from engine.work.bench import Bench, Rows
 from engine.work.calibration import Fold, Seen
 from engine.work.calibration.gradients import Slopes
 from engine.work.layers import Layer
+from engine.work.opened import Opened
 from engine.work.rebuilt import Rebuilt, Subject
 from engine.work.stored.weights import Stored
+from engine.work.successor import Successor
 from engine.work.trained import Trained
 from engine.work.trial import Trial
 
@@ -83,6 +88,20 @@ def rebuild(how: Technique, subject: Subject, known: Any = None) -> Rebuilt | No
 @singledispatch
 def retrained(how: Technique, bench: Bench, subject: Subject) -> Trained | None:
     """What training leaves of the layers, for techniques that train; None for all others."""
+    return None
+
+
+@singledispatch
+def taught(how: Technique, bench: Bench, subject: Subject, rows: Rows, keeps: Callable[[], Path | None]) -> Successor | None:
+    """The model that takes the place of the subject, for techniques that train one; None for all others. Its curves go to ``rows``, and what a run
+    that is killed may go on from into the folder that ``keeps`` gives.
+    """
+    return None
+
+
+@singledispatch
+def outlined(how: Technique, subject: Subject) -> Opened | None:
+    """That model without values, for a forecast; None where the subject stays the one that it is."""
     return None
 
 

@@ -5,6 +5,8 @@ lessons  labelled examples or windows of text, never those that quality is measu
 losses   terms of the loss, as functions
 pupil    the dense model that learns, from a folder
 loop     one step after the other
+study    a training that is watched, kept at its best, and taken up again
+checkpoint  where it stands, on disk
 cuts     weights that the forward pass sees as zero, by a mask or by gates
 """
 
@@ -12,5 +14,6 @@ from engine.work.training.course import Course
 from engine.work.training.lessons import Exercises, Lessons, lessons_for
 from engine.work.training.loop import Quality, quality_of, trained
 from engine.work.training.pupil import Pupil, pupil_of
+from engine.work.training.study import Blend, Study
 
-__all__ = ["Course", "Exercises", "Lessons", "Pupil", "Quality", "lessons_for", "pupil_of", "quality_of", "trained"]
+__all__ = ["Blend", "Course", "Exercises", "Lessons", "Pupil", "Quality", "Study", "lessons_for", "pupil_of", "quality_of", "trained"]

@@ -1,8 +1,12 @@
-"""The loop: AdamW, a rise and a cosine, clipped slopes; every draw known from the seed."""
+"""The loop: AdamW, a rise and a cosine, clipped slopes; every draw known from the seed.
+
+It is plain torch. What ``accelerate`` would bring is device placement, autocast and accumulation, a line each; and its Accelerator is one state for
+a whole process, while a worker's runs differ in device and precision from one to the next.
+"""
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,39 +24,79 @@ Loss = Callable[[torch.Tensor, Exercises], torch.Tensor]  # of logits, for the e
 PLACES = 4096  # tokens that are judged at once; pictures, a sixteenth of it
 
 
-def trained(model: nn.Module, exercises: Exercises, course: Course, loss_of: Loss, begun: int = 0) -> Iterator[tuple[int, float]]:
+class Diverged(PlainError):
+    """The loss was no number any more."""
+
+
+def trained(
+    model: nn.Module, exercises: Exercises, course: Course, loss_of: Loss, begun: int = 0,
+    optimizer: torch.optim.Optimizer | None = None, said: Callable[[str], None] = lambda text: None,
+) -> Iterator[tuple[int, float]]:  # fmt: skip
     """Trains in place for as long as it is asked to go on: yields after each step, with its number from 1 and its loss.
-    Where ``begun``, the first steps of the course lie behind it.
+    Where ``begun``, the first steps of the course lie behind it; ``optimizer`` is one that remembers them.
 
     Batch norms learn and count anew, since what they see changes with every cut; at a rate of 0 nothing moves, and neither do they.
-    Raises PlainError when the loss is no number.
+    A step that memory does not suffice for is tried again in smaller parts, which is ``said``.
+    Raises Diverged when the loss is no number.
     """
-    device = next(model.parameters()).device
-    torch.manual_seed(course.seed)  # dropout's, and the gates'
-    optimizer = optimizer_of(model, course)
+    optimizer = optimizer or optimizer_of(model, course)
+    parts = course.parts
     for step, rows in islice(zip(range(course.steps), drawn(len(exercises), course), strict=False), begun, None):
         for group in optimizer.param_groups:
             group["lr"] = group["pace"] * course.rate_at(step)
-        batch = exercises.some(rows)
         model.train(course.learns)
-        with torch.inference_mode(False), torch.enable_grad():
-            loss = loss_of(answers(model, batch, device), batch)
-            refuse_nonsense(loss, step, course)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+        while True:
+            torch.manual_seed(course.seed_at(step))  # dropout's, and the gates'
+            try:
+                loss = slopes_of(model, [exercises.some(part) for part in rows.chunk(parts)], course, loss_of)
+                break
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                parts = smaller(parts, len(rows), error)
+                said(f"Memory did not suffice for {course.batch} examples at once, so each step takes them in {parts} parts from step {step + 1} on.")
+        refuse_nonsense(loss, step, course)
         nn.utils.clip_grad_norm_(model.parameters(), course.clip)
         optimizer.step()
         model.eval()
-        yield step + 1, loss.item()
+        yield step + 1, loss
+
+
+def slopes_of(model: nn.Module, parts: list[Exercises], course: Course, loss_of: Loss) -> float:
+    """The mean loss of a step's examples, whose slopes are added up part by part."""
+    device, total = next(model.parameters()).device, 0.0
+    model.zero_grad(set_to_none=True)
+    with torch.inference_mode(False), torch.enable_grad():
+        for part in parts:
+            share = len(part) / sum(map(len, parts))
+            with precision(device, course):
+                loss = share * loss_of(answers(model, part, device), part)
+            if loss.isfinite():
+                loss.backward()
+            total += loss.item()
+    return total
+
+
+def precision(device: torch.device, course: Course) -> AbstractContextManager:
+    return torch.autocast(device.type, torch.bfloat16) if course.half and device.type == "cuda" else nullcontext()
+
+
+def smaller(parts: int, examples: int, error: Exception) -> int:
+    """The next number of parts. Raises the error again where it is another one, and a PlainError where a part is one example already."""
+    if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        raise error
+    if parts >= examples:
+        raise PlainError("Memory does not suffice to train on a single example; choose a smaller model, shorter texts, or more memory.") from None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return min(examples, 2 * parts)
 
 
 def answers(model: nn.Module, batch: Exercises, device: torch.device) -> torch.Tensor:
     return model(**placed(batch.inputs, model, device)).logits
 
 
-def refuse_nonsense(loss: torch.Tensor, step: int, course: Course) -> None:
-    if not loss.isfinite():
-        raise PlainError(f"The loss was no number any more at training step {step + 1}; lower rate, which is {course.rate:g}, or remove less.")
+def refuse_nonsense(loss: float, step: int, course: Course) -> None:
+    if not math.isfinite(loss):
+        raise Diverged(f"The loss was no number any more at training step {step + 1}; lower rate, which is {course.rate:g}, or remove less.")
 
 
 def optimizer_of(model: nn.Module, course: Course) -> torch.optim.AdamW:
@@ -90,6 +134,12 @@ class Quality:
         if self.name == "perplexity":
             return original.value / self.value
         return self.value / original.value if original.value else 0.0
+
+    def at_least(self, other: "Quality") -> bool:
+        return self.value <= other.value if self.name == "perplexity" else self.value >= other.value
+
+    def __str__(self) -> str:
+        return f"perplexity {self.value:.4g}" if self.name == "perplexity" else f"accuracy {self.value:.1%}"
 
 
 def quality_of(model: nn.Module, exercises: Exercises) -> Quality:

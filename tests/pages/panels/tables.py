@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from engine.results.answers import PlannedRow
+from engine.results.answers import PlannedRow, SoftTargetRow
 from engine.results.lessons import (
     BitsRow,
     CriterionRow,
@@ -21,6 +21,7 @@ from engine.results.lessons import (
 )
 from engine.results.tables import (
     ChannelRow,
+    CurveRow,
     HistogramRow,
     ImportanceRow,
     InputRow,
@@ -362,3 +363,22 @@ def lottery() -> pd.DataFrame:
         for seed in range(2) for number in (1, 2) for variant, each in fall.items()
     ]  # fmt: skip
     return table(rows, LotteryRow)
+
+
+def curves(quality_name: str = "accuracy", steps: int = 40, phase: str = "student") -> pd.DataFrame:
+    """A loss of two terms that falls, and a quality that rises until the last look, before which it was best."""
+    rows = [CurveRow(0, phase, quality_name, 0.2)]
+    for step in range(1, steps + 1):
+        terms = {"loss": 2.0 / step, "labels": 1.5 / step, "teacher": 2.5 / step, "rate": 1e-3 * (1 - step / steps), "examples per second": 900.0}
+        rows += [CurveRow(step, phase, name, value) for name, value in terms.items()]
+        if step % 10 == 0:
+            rows.append(CurveRow(step, phase, quality_name, 0.9 * step / steps - 0.3 * (step == steps)))
+    return table(rows, CurveRow)
+
+
+def soft_targets(temperature: float = 2.0) -> pd.DataFrame:
+    """Three answers of a teacher who is rather sure, and wrong."""
+    plain = np.array([0.7, 0.2, 0.1])
+    softened = plain ** (1 / temperature) / (plain ** (1 / temperature)).sum()
+    pairs = zip(("numpy", "a <b>very</b> long name of a class", "torch"), plain, softened, strict=True)
+    return table([SoftTargetRow(name, float(p), float(q), temperature, number == 1) for number, (name, p, q) in enumerate(pairs)], SoftTargetRow)

@@ -32,7 +32,7 @@ def _(how: Kernels, bench: Bench, subject: Subject) -> Trained | None:
     layers = [layer for layer in subject.original.layers if isinstance(stored.get(layer.name), Factored)]
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     factors = {layer.name: hung(pupil, layer, stored[layer.name]) for layer in layers}
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, most=how.recovery * how.batch)
+    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.recovery * how.batch, bench.recipe.training)
     with threads_to_train(subject.original.parameters):
         learn(how, bench, pupil, lessons, subject.trial.rows.curves)
     return Trained(stored | {name: each.kept(stored[name]) for name, each in factors.items()}, pupil.plain())

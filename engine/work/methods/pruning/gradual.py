@@ -41,7 +41,7 @@ def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
         refuse_emptying(layer.name, left_of(settings[layer.name], layer.matrix_shape))
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     pupil.prepare(how.regrow, gated=how.regularizer == "l0")
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, most=how.steps * how.batch)
+    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.steps * how.batch, bench.recipe.training)
     course = Course(how.steps, how.rate, how.batch, bench.recipe.seed)
     descent = Descent(how, bench, pupil, lessons, course, settings)
     try:

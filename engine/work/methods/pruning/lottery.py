@@ -74,7 +74,8 @@ def _(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
     device, _ = compute_place(bench.recipe)
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     pupil.prepare()
-    lottery = Lottery(how, bench, pupil, lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder), subject.trial.rows.lottery)
+    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, training=bench.recipe.training)
+    lottery = Lottery(how, bench, pupil, lessons, subject.trial.rows.lottery)
     with threads_to_train(subject.original.parameters):
         pupil.come_back(lottery.drawn())
     return Trained(stored(pupil, plan(how, layers)), pupil.plain())

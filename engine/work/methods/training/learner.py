@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from engine.catalog.aware import Learning
+from engine.catalog.aware import Aware
 from engine.results.tables import CurveRow
 from engine.work.bench import Bench
 from engine.work.models import resolve
@@ -26,7 +26,7 @@ Penalty = Callable[[], torch.Tensor]
 class Learner:
     """One model, one course."""
 
-    how: Learning
+    how: Aware
     bench: Bench
     pupil: Pupil
     phase: str  # as the curves call it
@@ -94,9 +94,9 @@ def better(one: Quality, other: Quality) -> bool:
     return one.value < other.value if one.name == "perplexity" else one.value > other.value
 
 
-def learn(how: Learning, bench: Bench, subject: Subject, pupil: Pupil, phase: str, penalty: Penalty | None = None) -> None:
+def learn(how: Aware, bench: Bench, subject: Subject, pupil: Pupil, phase: str, penalty: Penalty | None = None) -> None:
     """Trains the pupil; what was measured on the way is noted, however it ends."""
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, most=how.steps * how.batch)
+    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.steps * how.batch, bench.recipe.training)
     learner = Learner(how, bench, pupil, phase, lessons, penalty)
     try:
         with threads_to_train(subject.original.parameters):

@@ -59,7 +59,7 @@ def _(how: MixedPrecisionTraining, shape: tuple[int, int]) -> Stored:
 @retrained.register
 def _(how: MixedPrecisionTraining, bench: Bench, subject: Subject) -> Trained:
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, most=how.steps * how.batch)
+    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.steps * how.batch, bench.recipe.training)
     settings, result = plan(how, layers), None
     for number, variant in enumerate(get_args(Variant)):
         pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])

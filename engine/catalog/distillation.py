@@ -1,0 +1,207 @@
+"""Students that learn: from labels, and from a teacher."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from engine.catalog.courses import batch_option, rate_option
+from engine.catalog.technique import Family, Made, Technique, option
+
+SMALLER, SAME = "smaller", "same"  # students made of the teacher; any other is a model's name
+
+
+class Learning(Technique):
+    """What methods that train a whole model share."""
+
+    family: ClassVar[Family] = "distillation"
+    kind: ClassVar[str] = "Students"
+    trains: ClassVar[bool] = True
+    counts_epochs: ClassVar[bool] = True
+
+    steps: int = option(
+        300, "Training steps, unless the recipe's training counts epochs.", title="Training steps", ge=1, le=1_000_000,
+        stops=(50, 100, 200, 300, 500, 1000, 2000, 5000),
+    )  # fmt: skip
+    rate: float = rate_option(5e-4)
+    batch: int = batch_option(32)
+    parts: int = option(
+        1, "A step's examples are gone through in so many parts, whose slopes are added up: the same step with less memory.",
+        title="Parts of a step (accumulation)", advanced=True, ge=1, le=512, stops=(1, 2, 4, 8, 16),
+    )  # fmt: skip
+    patience: int = option(
+        0, "Training ends early when quality on held-out examples was not better so many looks in a row; there are ten in a whole course. 0: never.",
+        title="Looks without gain (early stopping)", advanced=True, ge=0, le=10,
+    )  # fmt: skip
+    values: Literal["model", "float32", "bfloat16", "float16"] = option(
+        "model", "Number format in which the weights are written: the model's own, or another.", title="Weights written as", advanced=True,
+        words={"model": "as the model has them"},
+    )  # fmt: skip
+
+
+class FineTune(Learning):
+    title: ClassVar[str] = "Fine-tuning"
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
+    leaves: ClassVar[Made] = "dense"
+    summary: ClassVar[str] = "Train on from the weights as they are, on labels alone: the yardstick that a teacher has to beat."
+    idea: ClassVar[str] = (
+        "All weights move a little in the direction in which the loss falls, step by step, on examples with **labels** (of a text: its next words). "
+        "After whole structures were taken out, it lets what is left take over. Quality is looked at on the way, on examples that nothing is learnt "
+        "from, and the **best** state is kept."
+    )
+    formula: ClassVar[str] = (
+        r"\theta \leftarrow \theta - \eta_t\, \mathrm{AdamW}\!\left(\nabla_\theta\, \mathrm{CE}\big(y, "
+        r"\operatorname{softmax}(z_\theta(x))\big)\right)"
+    )
+    fails: ClassVar[str] = (
+        "A model that has learnt its training data already gains nothing from seeing it again, and a step size that is too large unlearns what it "
+        "knew."
+    )
+    paper: ClassVar[str] = "[Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization (arXiv:1711.05101)](https://arxiv.org/abs/1711.05101)"
+
+    technique: Literal["fine-tune"] = "fine-tune"
+
+    def label(self) -> str:
+        return f"Fine-tuning, {self.steps} steps"
+
+
+class Distill(Learning):
+    title: ClassVar[str] = "Distillation"
+    takes: ClassVar[tuple[Made, ...]] = ("dense",)
+    leaves: ClassVar[Made] = "fewer"
+    summary: ClassVar[str] = "A smaller student learns to answer as the model does, its doubts included."
+    idea: ClassVar[str] = (
+        "A label says which answer is right. A **teacher** says more: which others it took for possible, and how nearly. Softened by a "
+        "**temperature**, "
+        "those small probabilities show what resembles what, and a smaller **student** learns from them what labels alone would not tell it. It may "
+        "also "
+        "be shown how the teacher's states look on the way (**features**), or only where they are strong (**attention**)."
+    )
+    formula: ClassVar[str] = (
+        r"\mathcal{L} = (1-\alpha)\,\mathrm{CE}(y, p) + \alpha\,T^2\,\mathrm{KL}\big(p^{(T)}_{\text{teacher}} \,\|\, p^{(T)}\big)"
+        r" + \beta\,\lVert h - P h_{\text{student}} \rVert^2 + \gamma\,\mathcal{L}_{\text{attention}}, \quad p^{(T)} = \operatorname{softmax}(z / T)"
+    )
+    fails: ClassVar[str] = (
+        "A student that is far smaller than its teacher cannot follow it, a teacher that is wrong teaches that too, and without examples like those "
+        "it "
+        "will meet a student learns little: texts without labels help, since the teacher answers them."
+    )
+    paper: ClassVar[str] = (
+        "[Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network (arXiv:1503.02531)](https://arxiv.org/abs/1503.02531); students "
+        "of "
+        "every other block: [Sanh et al. 2019, DistilBERT (arXiv:1910.01108)](https://arxiv.org/abs/1910.01108); features: [Romero et al. 2015, "
+        "FitNets "
+        "(arXiv:1412.6550)](https://arxiv.org/abs/1412.6550); attention: [Zagoruyko & Komodakis 2017 (arXiv:1612.03928)]"
+        "(https://arxiv.org/abs/1612.03928); together: [Zhang et al. 2018, Deep Mutual Learning "
+        "(arXiv:1706.00384)](https://arxiv.org/abs/1706.00384); "
+        "generations: [Furlanello et al. 2018 (arXiv:1805.04770)](https://arxiv.org/abs/1805.04770)"
+    )
+
+    technique: Literal["distill"] = "distill"
+    student: str = option(
+        SMALLER, "A smaller copy of the model, one of its shape, or any other model for the same task: bundled:NAME, a folder, or a Hub id.",
+        title="Student", choices=(SMALLER, SAME), min_length=1, max_length=4096,
+        words={SMALLER: "a smaller copy of the model", SAME: "one of the model's shape"},
+    )  # fmt: skip
+    blocks: float = option(
+        0.5, "Share of the blocks that the student has, evenly spaced: half is every other one.", title="Blocks kept", ge=0.01, le=1,
+        when={"student": [SMALLER]},
+    )  # fmt: skip
+    heads: float = option(
+        1.0, "Share of the attention heads of each block, those of the largest weights, each as wide as before. Fewer heads at an equal width of all "
+        "together would save nothing.", title="Heads kept", ge=0.01, le=1, when={"student": [SMALLER]},
+    )  # fmt: skip
+    width: float = option(
+        1.0, "Share of the width of everything that flows through the student. A narrower one cannot take over weights and starts at random.",
+        title="Width", advanced=True, ge=0.05, le=1, when={"student": [SMALLER]},
+    )  # fmt: skip
+    start: Literal["teacher", "random"] = option(
+        "teacher", "The student's first weights: the teacher's, of the blocks and heads it keeps, or random ones.", title="Starts from",
+        advanced=True,
+        when={"student": [SMALLER, SAME]}, words={"teacher": "the teacher's weights", "random": "random weights"},
+    )  # fmt: skip
+    setting: Literal["offline", "online", "self", "several", "black-box", "adversarial"] = option(
+        "offline",
+        "Offline: the teacher stays as it is. Online: both learn, from labels and from each other. Self: each generation teaches the next. Several: "
+        "the "
+        "model and others teach together. Black box: the student sees only what the teacher writes or answers, no probabilities. Adversarial: a "
+        "discriminator learns to tell the student's answers from the teacher's, and the student to deceive it.",
+        title="Setting",
+        words={"offline": "a fixed teacher (offline)", "online": "learning together (online)", "self": "over generations (self)",
+               "several": "several teachers", "black-box": "only what it writes (black box)", "adversarial": "against a discriminator (adversarial)"},
+    )  # fmt: skip
+    distill_weight: float = option(
+        0.5, "How much the teacher's answers count beside the labels: 0 not at all, 1 alone. The α of the formula.",
+        title="Weight of the teacher (distill_weight)", ge=0, le=1, when={"setting": ["offline", "online", "self", "several", "adversarial"]},
+    )  # fmt: skip
+    temperature: float = option(
+        2.0, "Softens the answers of both models, so that small probabilities are learnt too. The T of the formula.", title="Temperature", ge=0.1,
+        le=20,
+        when={"setting": ["offline", "online", "self", "several", "adversarial"]},
+    )  # fmt: skip
+    features: Literal["none", "mse", "cosine"] = option(
+        "none", "Whether the student's states are drawn towards the teacher's, by their squared difference or their angle. Where widths differ, a "
+        "learnt "
+        "projection stands between, which is not part of the student.", title="Features", advanced=True,
+        words={"none": "not compared", "mse": "squared difference (MSE)", "cosine": "angle (cosine)"},
+        when={"setting": ["offline", "online", "self", "several", "adversarial"]},
+    )  # fmt: skip
+    feature_weight: float = option(
+        1.0, "What they count: the β of the formula.", title="Weight of the features", advanced=True, ge=0, le=1000,
+        when={"features": ["mse", "cosine"]},
+        stops=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 100),
+    )  # fmt: skip
+    feature_blocks: Literal["each", "last"] = option(
+        "each", "Which of the student's blocks are compared, each with the teacher's block at the same share of the way.", title="Blocks compared",
+        advanced=True, when={"features": ["mse", "cosine"]}, words={"each": "each of the student's", "last": "the last one"},
+    )  # fmt: skip
+    attention_weight: float = option(
+        0.0, "What it counts where the states of each block are strong, beside the teacher's (attention transfer): the γ of the formula. 0: nothing.",
+        title="Weight of attention", advanced=True, ge=0, le=1000, stops=(0, 0.1, 1, 10, 100, 1000),
+        when={"setting": ["offline", "online", "self", "several", "adversarial"]},
+    )  # fmt: skip
+    teachers: str = option(
+        "", "Further teachers beside the model, separated by commas: bundled:NAME, folders or Hub ids for the same task.", title="Further teachers",
+        max_length=4096, when={"setting": ["several"]},
+    )  # fmt: skip
+    together: Literal["mean", "confidence"] = option(
+        "mean", "How the teachers' probabilities become one: their mean, or weighted by how sure each is of its first choice.",
+        title="Teachers joined by",
+        advanced=True, when={"setting": ["several"]}, words={"mean": "their mean", "confidence": "how sure each is (confidence)"},
+    )  # fmt: skip
+    generations: int = option(
+        2, "How many students there are, each taught by the one before.", title="Generations", ge=1, le=10, when={"setting": ["self"]},
+    )  # fmt: skip
+    prompt: int = option(
+        16, "Tokens of the training text that a language model is given to go on from.", title="Tokens of a prompt", advanced=True, ge=1, le=4096,
+        when={"setting": ["black-box"]}, stops=(4, 8, 16, 32, 64, 128),
+    )  # fmt: skip
+    written: int = option(
+        256, "Continuations that a language model writes for its student.", title="Continuations", advanced=True, ge=4, le=100_000,
+        when={"setting": ["black-box"]}, stops=(64, 128, 256, 512, 1024, 4096),
+    )  # fmt: skip
+    adversarial_weight: float = option(
+        0.1, "What deceiving the discriminator counts.", title="Weight of the discriminator", advanced=True, ge=0, le=100,
+        when={"setting": ["adversarial"]}, stops=(0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def shrinks_one_way(self) -> Self:
+        if self.student == SMALLER and self.width < 1 and self.heads < 1:
+            raise ValueError(f"width {self.width:g} leaves fewer heads already, each as wide as before; set heads to 1, or width to 1")
+        return self
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Teachers beside the model."""
+        return tuple(name.strip() for name in self.teachers.split(",") if name.strip()) if self.setting == "several" else ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (*(() if self.student in (SMALLER, SAME) else (self.student,)), *self.further)
+
+    def label(self) -> str:
+        sizes = {"blocks": self.blocks, "heads": self.heads, "width": self.width}
+        smaller = ", ".join(f"{100 * share:.3g} % {name}" for name, share in sizes.items() if share < 1) or "all blocks"
+        who = {SMALLER: smaller, SAME: "same shape"}.get(self.student, self.student.rpartition("/")[2][:30])
+        how = {"offline": "", "black-box": ", black box", "several": ", several teachers"}.get(self.setting, f", {self.setting}")
+        return f"Distilled to {who}{how}"

@@ -1,0 +1,175 @@
+"""Distillation (Hinton et al. 2015, arXiv:1503.02531) and fine-tuning: a model is trained as a whole and takes the place of another."""
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine.catalog.distillation import Distill, FineTune, Learning
+from engine.catalog.tasks import LanguageModeling
+from engine.errors import PlainError
+from engine.work.bench import Bench, Rows
+from engine.work.methods.stages import blueprint, compress, outlined, sketch, taught
+from engine.work.methods.training.adversary import Discriminator
+from engine.work.methods.training.blackbox import answered, written
+from engine.work.methods.training.peer import learning_together
+from engine.work.methods.training.students import refuse_stranger, student_of
+from engine.work.methods.training.tuition import Tuition, by_label, projections
+from engine.work.models import resolve
+from engine.work.opened import Opened, compute_place, opened
+from engine.work.rebuilt import Subject
+from engine.work.stored.modules import install
+from engine.work.stored.weights import Dense, Stored
+from engine.work.successor import Successor
+from engine.work.threads import threads_to_train
+from engine.work.training import Blend, Course, Lessons, Study, lessons_for
+
+Keeps = Callable[[], Path | None]  # the folder in which trainings are kept meanwhile
+
+
+@taught.register
+def _(how: FineTune, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> Successor:
+    """From labels alone."""
+    if bench.recipe.training and bench.recipe.training.unlabelled:
+        raise PlainError(
+            "Fine-tuning learns from labels alone, so texts without any teach it nothing; leave training.unlabelled out, or use distill."
+        )
+    school = School.of(how, bench, subject, rows, keeps)
+    student = school.student(bench.recipe.seed)
+    with threads_to_train(subject.original.parameters):
+        school.train(student.model, Blend({"labels": (1.0, by_label)}))
+    return student
+
+
+@taught.register
+def _(how: Distill, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> Successor:
+    school = School.of(how, bench, subject, rows, keeps)
+    with threads_to_train(subject.original.parameters):
+        match how.setting:
+            case "self":
+                return over_generations(how, school)
+            case "black-box":
+                return from_what_it_writes(how, school)
+            case "online":
+                return together(how, school)
+            case _:
+                teachers = [subject.original.model, *(further(name, bench).model for name in how.further)]
+                student = school.student(bench.recipe.seed)
+                by_teachers(how, school, student.model, teachers)
+                return student
+
+
+@dataclass(frozen=True)
+class School:
+    """Everything one training shares with the next."""
+
+    how: Learning
+    bench: Bench
+    subject: Subject
+    lessons: Lessons
+    course: Course
+    rows: Rows
+    keeps: Path | None  # the folder in which trainings are kept meanwhile
+    device: torch.device
+
+    @classmethod
+    def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> "School":
+        recipe, (device, compute) = bench.recipe, compute_place(bench.recipe)
+        epochs = recipe.training.epochs if recipe.training else None
+        lessons = lessons_for(recipe.task, recipe.calibration, bench.folder, *(() if epochs else (how.steps * how.batch,)), training=recipe.training)
+        steps = how.steps if epochs is None else max(1, math.ceil(epochs * len(lessons.train) / how.batch))
+        course = Course(steps, how.rate, how.batch, recipe.seed, parts=min(how.parts, how.batch), half=compute == torch.bfloat16)
+        return cls(how, bench, subject, lessons, course, rows, keeps(), device)
+
+    def student(self, seed: int) -> Successor:
+        """Ready to learn, where the run computes."""
+        begun = student_of(self.how, self.subject, seed)
+        return replace(begun, model=begun.model.to(self.device).requires_grad_(True))
+
+    def train(self, model: nn.Module, loss: Blend, phase: str = "student", alone: bool = True, after_step: Callable[[], None] = lambda: None) -> None:
+        """To the best that is found. What does not learn ``alone`` is not taken up again where it was killed, and begins anew."""
+        file = self.keeps / f"training-{phase.replace(' ', '-')}.pt" if self.keeps and alone else None
+        study = Study(self.bench, model, self.lessons, self.course, loss, phase, self.how.patience, file, after_step=after_step)
+        try:
+            study.go()
+        finally:
+            self.rows.curves.extend(study.rows)
+
+
+def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list[nn.Module], phase: str = "student") -> None:
+    """What most settings have in common: fixed teachers, and a student that listens to them."""
+    tuition = Tuition.of(how, student, teachers)
+    with ExitStack() as held:
+        held.enter_context(tuition.going_on())
+        held.enter_context(projections(tuition, school.lessons.held_out.some(slice(0, 2)), school.course.seed))
+        terms = tuition.terms()
+        if how.setting == "adversarial":
+            adversary = Discriminator.against(tuition, school.lessons.held_out, school.course)
+            terms["discriminator"] = (how.adversarial_weight, adversary.not_deceived)
+        school.train(student, Blend(terms), phase, alone=how.setting != "adversarial")
+
+
+def over_generations(how: Distill, school: School) -> Successor:
+    """Each student teaches the next (born-again networks, Furlanello et al. 2018, arXiv:1805.04770)."""
+    teacher = school.subject.original.model
+    for generation in range(1, how.generations + 1):
+        student = school.student(school.course.seed + generation - 1)
+        by_teachers(how, school, student.model, [teacher], f"generation {generation}")
+        if school.bench.ended_early:
+            break
+        teacher = student.model
+    student.model.requires_grad_(True)
+    return student
+
+
+def from_what_it_writes(how: Distill, school: School) -> Successor:
+    """The student sees the teacher's words or choices, none of its probabilities."""
+    teacher, bench = school.subject.original.model, school.bench
+    if isinstance(bench.recipe.task, LanguageModeling):
+        lessons = written(how, bench, teacher, school.lessons, school.device, school.rows)
+    else:
+        lessons = answered(bench, teacher, school.lessons, school.device)
+    student = school.student(bench.recipe.seed)
+    replace(school, lessons=lessons).train(student.model, Blend({"labels": (1.0, by_label)}))
+    return student
+
+
+def together(how: Distill, school: School) -> Successor:
+    """Deep mutual learning (Zhang et al. 2018, arXiv:1706.00384)."""
+    student = school.student(school.course.seed)
+    learning_together(how, school, student.model)
+    return student
+
+
+def further(name: str, bench: Bench) -> Opened:
+    """Another teacher. Raises PlainError where it cannot teach beside the first."""
+    folder = resolve(name)
+    refuse_stranger(folder, bench.folder, "teacher")
+    return opened(folder, *compute_place(bench.recipe))
+
+
+# --- before it is done ---------------------------------------------------------------------------------------------------
+
+
+@outlined.register
+def _(how: Learning, subject: Subject) -> Opened:
+    """The student without values: what will be written has its shapes."""
+    student = student_of(how, subject, seed=0, valueless=True)
+    student.model.to("meta", student.dtype)
+    layers, plain = student.layers(), student.plain("meta")
+    return Opened(install(student.model, {}, torch.float32, "meta"), layers, plain, torch.device("meta"))
+
+
+@compress.register
+def _(how: Learning, weight: torch.Tensor, seen: None = None) -> Stored:
+    """A look at one layer: the weight that a student begins with, since what it becomes takes training to find."""
+    return Dense(tuple(weight.shape), weight)
+
+
+@blueprint.register
+def _(how: Learning, shape: tuple[int, int]) -> Stored:
+    return Dense(shape, sketch(*shape, dtype=torch.float32 if how.values == "model" else getattr(torch, how.values)))

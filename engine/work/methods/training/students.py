@@ -1,0 +1,220 @@
+"""Students before they have learnt: of every other block, with fewer heads, narrower, of the teacher's shape, or another model altogether."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from engine.catalog.distillation import SAME, SMALLER, Distill, FineTune, Learning
+from engine.catalog.structured import Structured
+from engine.errors import PlainError
+from engine.work.calibration.stream import lists_of_blocks
+from engine.work.layers import layers_of
+from engine.work.methods.pruning.blocks import BY_NUMBER
+from engine.work.methods.stages import rebuild
+from engine.work.models import MODELS, Folder, at_rest, config_of, load, resolve, skeleton, tokenizer_of
+from engine.work.opened import Opened
+from engine.work.rebuilt import Rebuilt, Subject
+from engine.work.stored.shapes import fit
+from engine.work.stored.weights import Dense
+from engine.work.successor import Successor
+from engine.work.tasks.tokens import tokenizer_key
+from engine.work.training.pupil import in_place, unshared
+
+RANDOM, OTHER = "it began with random weights", "of another model than the teacher"
+STAGE = re.compile(r"\.stages\.\d+\.layers$")
+
+
+def student_of(how: Learning, subject: Subject, seed: int, valueless: bool = False) -> Successor:
+    """In float32 on the CPU; without values, for a forecast, on the meta device. Raises PlainError where there can be no such student."""
+    if isinstance(how, Distill) and how.setting == "several" and not how.further:
+        raise PlainError("The setting several has no further teachers; name them under teachers, separated by commas.")
+    match how:
+        case FineTune():
+            return of_the_subject(how, subject, Rebuilt(), "teacher", seed, valueless)
+        case Distill(student=name) if name not in (SMALLER, SAME):
+            return another(how, subject, valueless)
+        case Distill(student=name, width=width) if name == SMALLER and width < 1:
+            return narrower(how, subject, seed, valueless)
+        case Distill():
+            return of_the_subject(how, subject, kept_of(how, subject) if how.student == SMALLER else Rebuilt(), how.start, seed, valueless)
+    raise TypeError(f"{type(how).__name__} has no student")
+
+
+def written_in(how: Learning, folder: Folder) -> torch.dtype:
+    return getattr(torch, folder.dtype if how.values == "model" else how.values)
+
+
+# --- of the teacher's parts ----------------------------------------------------------------------------------------------
+
+
+def of_the_subject(how: Learning, subject: Subject, small: Rebuilt, start: str, seed: int, valueless: bool) -> Successor:
+    """What ``small`` leaves of the subject, with its weights or with random ones cut alike."""
+    source = subject.original if start == "teacher" or valueless else random_twin(subject, seed)
+    model, homes = left_of(source, subject.folder, small, valueless)
+    begun = {} if start == "random" else homes
+    return Successor(model, subject.folder, written_in(how, subject.folder), small, homes=begun, begins=RANDOM)
+
+
+def left_of(source: Opened, folder: Folder, small: Rebuilt, valueless: bool) -> tuple[nn.Module, dict[str, str]]:
+    """A model of the layers that stay; and by each one's name, the one it had."""
+    stays = [(layer, after) for layer, after in small.layers(source.layers) if not layer.tied_to]
+    held = {layer.name: source.model.get_submodule(layer.name).stored for layer, _ in stays}
+    stored = {after.name: small.sketch(layer, held[layer.name]) for layer, after in stays}
+    plain = small.plain(source.plain)
+    model = fit(skeleton(folder, changed_config(folder, small.config)), stored, plain)
+    if not valueless:
+        weights = {after.name: small.stored(layer, held[layer.name]).dense(torch.float32) for layer, after in stays}
+        in_shape = {f"{name}.weight": in_place(model.get_submodule(name), weight) for name, weight in weights.items()}
+        model.load_state_dict(plain | in_shape, strict=False, assign=True)
+        model.tie_weights()
+        model = unshared(model, torch.device("cpu"))
+    return model, {after.name: layer.name for layer, after in stays}
+
+
+def kept_of(how: Distill, subject: Subject) -> Rebuilt:
+    """Evenly spaced blocks, and in each the heads of the largest weights."""
+    stacks = stacks_of(subject)
+    small = fewer_blocks(stacks, how.blocks, subject)
+    if how.heads == 1:
+        return small
+    if any(layer.kind == "conv2d" and layer.block for layer in subject.original.layers):
+        raise PlainError(f"{subject.folder} is made of convolutions and has no heads; set heads to 1, and keep fewer blocks or less width.")
+    heads = rebuild(
+        Structured(what="heads", share=1 - how.heads), replace(subject, targets=frozenset(layer.name for layer in subject.original.layers))
+    )
+    cuts = {name: cut for name, cut in heads.cuts.items() if not small.drops(name)}
+    return replace(small, cuts=cuts, uniform=heads.uniform, notes=heads.notes)
+
+
+def stacks_of(subject: Subject) -> list[list[str]]:
+    """Blocks that follow one another in a row: a transformer has one such row, a ResNet one for each of its stages."""
+    model = subject.original.model
+    if hasattr(model.config, "depths"):
+        rows = [[f"{name}.{child}" for child, _ in module.named_children()] for name, module in model.named_modules() if STAGE.search(name)]
+    else:
+        rows = [max(lists_of_blocks(model), key=len, default=[])]
+    if not all(rows) or not rows or getattr(model.config, BY_NUMBER, False):
+        raise PlainError(f"{subject.folder} has no row of blocks of which some could be left out; choose another student.")
+    return rows
+
+
+def fewer_blocks(stacks: list[list[str]], share: float, subject: Subject) -> Rebuilt:
+    """As many of every row, the first one among them."""
+    kept = [evenly(row, share) for row in stacks]
+    moved = {block: f"{block.rpartition('.')[0]}.{number}" for row in kept for number, block in enumerate(row)}
+    dropped = tuple(block for row, mine in zip(stacks, kept, strict=True) for block in row if block not in mine)
+    return Rebuilt(dropped=dropped, moved=moved, config=counting(kept, stacks, subject)) if dropped else Rebuilt()
+
+
+def evenly(row: list[str], share: float) -> list[str]:
+    count = max(1, round(share * len(row)))
+    return [row[number * len(row) // count] for number in range(count)]
+
+
+def counting(kept: list[list[str]], stacks: list[list[str]], subject: Subject) -> dict[str, Any]:
+    """Fields of the configuration that count blocks, or say something of each."""
+    fields = subject.original.model.config.to_dict()
+    if "depths" in fields:
+        return {"depths": [len(row) for row in kept]}
+    left = [stacks[0].index(block) for block in kept[0]]
+    lists = {name: value for name, value in fields.items() if "layer" in name and isinstance(value, list) and len(value) == len(stacks[0])}
+    return {"num_hidden_layers": len(left)} | {name: [value[number] for number in left] for name, value in lists.items()}
+
+
+def random_twin(subject: Subject, seed: int) -> Opened:
+    """The subject with weights as its architecture draws them."""
+    model = drawn(subject.original.model.config, subject.folder, seed)
+    layers = layers_of(model)
+    state, weights = model.state_dict(), {f"{layer.name}.weight" for layer in layers}
+    for layer in layers:
+        module = model.get_submodule(layer.name)
+        module.stored = Dense(layer.matrix_shape, module.weight.detach().T if layer.kind == "conv1d" else module.weight.detach().flatten(1))
+    return Opened(model, layers, {name: value for name, value in state.items() if name not in weights}, torch.device("cpu"))
+
+
+# --- of a configuration alone ----------------------------------------------------------------------------------------------
+
+
+def narrower(how: Distill, subject: Subject, seed: int, valueless: bool) -> Successor:
+    """By its configuration: the same family with fewer numbers at every place, and fewer blocks."""
+    fields = fewer_blocks(stacks_of(subject), how.blocks, subject).config | widths(subject.original.model.config, how.width, subject.folder)
+    config = changed_config(subject.folder, fields)
+    model = skeleton(subject.folder, config) if valueless else drawn(config, subject.folder, seed)
+    said = config.to_dict() | {"architectures": [subject.folder.architecture], "dtype": str(written_in(how, subject.folder)).removeprefix("torch.")}
+    return Successor(model, subject.folder, written_in(how, subject.folder), config=said, begins=RANDOM)
+
+
+def widths(config: PreTrainedConfig, share: float, folder: Folder) -> dict[str, Any]:
+    """Fields that say how wide a model is; heads stay as wide as they were, so there are fewer. Raises PlainError where they are not known."""
+    fields = config.to_dict()
+    if "hidden_sizes" in fields and "embedding_size" in fields:
+        return {"hidden_sizes": [shrunk(size, share) for size in fields["hidden_sizes"]], "embedding_size": shrunk(fields["embedding_size"], share)}
+    heads, hidden = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
+    if not (heads and hidden and "intermediate_size" in fields):
+        raise PlainError(f"How wide {folder} is cannot be changed by its config.json here ({folder.architecture}); set width to 1.")
+    groups = fields.get("num_key_value_heads") or heads
+    left = max(1, round(share * groups)) * (heads // groups)
+    narrow = {"num_attention_heads": left, "hidden_size": hidden * left // heads, "intermediate_size": shrunk(fields["intermediate_size"], share)}
+    return narrow | ({"num_key_value_heads": left * groups // heads} if "num_key_value_heads" in fields else {})
+
+
+def shrunk(size: int, share: float) -> int:
+    """To a multiple of four, which kernels like."""
+    return max(4, 4 * round(share * size / 4))
+
+
+def changed_config(folder: Folder, fields: dict[str, Any]) -> PreTrainedConfig:
+    config = config_of(folder)
+    for name, value in fields.items():
+        setattr(config, config.attribute_map.get(name, name), value)
+    return config
+
+
+def drawn(config: PreTrainedConfig, folder: Folder, seed: int) -> nn.Module:
+    """Random weights as the architecture draws them, in float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return at_rest(MODELS[folder.kind].from_config(config, dtype=torch.float32, trust_remote_code=False))
+
+
+# --- another model -----------------------------------------------------------------------------------------------------------
+
+
+def another(how: Distill, subject: Subject, valueless: bool) -> Successor:
+    folder = resolve(how.student)
+    refuse_stranger(folder, subject.folder, "student")
+    model = skeleton(folder) if valueless else unshared(load(folder), torch.device("cpu"))
+    return Successor(model, folder, written_in(how, folder), begins=OTHER)
+
+
+def refuse_stranger(folder: Folder, teacher: Folder, role: str) -> None:
+    """Raises PlainError where two models cannot learn from one another: another task, vocabulary, or other classes."""
+    if folder.kind != teacher.kind:
+        raise PlainError(f"The {role} {folder} is a {folder.kind} model and {teacher} a {teacher.kind} one; choose a {role} for the same task.")
+    if folder.packed:
+        raise PlainError(f"The {role} {folder} is compressed already; choose a model in 16 or 32 bits.")
+    if folder.kind != "image-classification" and tokenizer_key(tokenizer_of(folder)) != tokenizer_key(tokenizer_of(teacher)):
+        raise PlainError(
+            f"The {role} {folder} cuts text into other tokens than {teacher}, so their answers cannot be compared; choose a {role} with the same "
+            f"vocabulary."
+        )
+    mine, its = (config_of(each) for each in (folder, teacher))
+    if folder.kind == "language-modeling":
+        return
+    if names_in(mine) != names_in(its):
+        raise PlainError(
+            f"The {role} {folder} knows the classes {said(mine)} and {teacher} {said(its)}; choose a {role} with the same classes in the same order."
+        )
+
+
+def names_in(config: PreTrainedConfig) -> list[str]:
+    return [str(config.id2label[number]).strip().lower() for number in sorted(config.id2label)]
+
+
+def said(config: PreTrainedConfig, most: int = 6) -> str:
+    names = names_in(config)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

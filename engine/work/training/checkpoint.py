@@ -1,0 +1,50 @@
+"""Where a training stands, kept on disk: one that was killed goes on from there as if it had never stopped."""
+
+import os
+import pickle
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from zipfile import BadZipFile
+
+import torch
+
+from engine.results.tables import CurveRow
+
+State = dict[str, torch.Tensor]
+UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, BadZipFile, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    step: int  # done
+    model: State
+    optimizer: dict
+    best_step: int
+    best: State
+    rows: list[CurveRow]
+
+
+def saved(checkpoint: Checkpoint, file: Path | None) -> None:
+    """Whole or not at all; a disk that cannot be written costs what would have been kept, never the training."""
+    if file is None:
+        return
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    plain = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)} | {"rows": [asdict(row) for row in checkpoint.rows]}
+    with suppress(OSError, RuntimeError):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(plain, part)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def loaded(file: Path | None, device: torch.device) -> Checkpoint | None:
+    """None where nothing was kept, or it is damaged. Tensors and plain data alone are read, nothing that could run code."""
+    if file is None or not file.is_file():
+        return None
+    with suppress(*UNREADABLE):
+        plain = torch.load(file, map_location=device, weights_only=True)
+        return Checkpoint(**plain | {"rows": [CurveRow(**row) for row in plain["rows"]]})
+    return None

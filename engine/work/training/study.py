@@ -1,0 +1,146 @@
+"""A training that is watched: judged on the way, kept at its best, ended early, and taken up again after it was killed."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from engine.results.tables import CurveRow
+from engine.work.bench import Bench
+from engine.work.training.checkpoint import Checkpoint, State, loaded, saved
+from engine.work.training.course import Course
+from engine.work.training.lessons import Exercises, Lessons
+from engine.work.training.loop import Diverged, Loss, Quality, optimizer_of, quality_of, trained
+
+LOOKS = 10  # at what is held out, in a whole course
+
+
+@dataclass
+class Blend:
+    """A loss of several terms, each with its weight. One of weight 0 is not even computed."""
+
+    terms: dict[str, tuple[float, Loss]]
+    heard: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # values since they were last asked for
+
+    def __call__(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+        values = {name: term(logits, batch) for name, (weight, term) in self.terms.items() if weight}
+        for name, value in values.items():
+            self.heard[name].append(value.item())
+        return sum(self.terms[name][0] * value for name, value in values.items())
+
+    def taken(self) -> dict[str, float]:
+        """The mean of each term since the last time."""
+        means = {name: sum(values) / len(values) for name, values in self.heard.items()}
+        self.heard.clear()
+        return means
+
+
+@dataclass
+class Study:
+    """One model's way through a course. What it leaves in ``model`` is the best that was found on held-out examples, in ``rows`` all of it."""
+
+    bench: Bench
+    model: nn.Module
+    lessons: Lessons
+    course: Course
+    loss: Blend
+    phase: str = "student"
+    patience: int = 0  # looks in a row without gain after which it ends; 0: none is too many
+    file: Path | None = None  # where it is kept meanwhile
+    rows: list[CurveRow] = field(default_factory=list)
+    after_step: Callable[[], None] = lambda: None  # what learns beside it
+    best: State = field(default_factory=dict)
+    best_step: int = 0
+    best_quality: Quality | None = None
+    looked: int = -1  # step of the last look
+
+    def go(self) -> None:
+        self.optimizer = optimizer_of(self.model, self.course)
+        begun = self.taken_up()
+        if not begun:
+            self.look(0)
+        self.began = perf_counter()
+        try:
+            for step, loss in trained(self.model, self.lessons.train, self.course, self.loss, begun, self.optimizer, self.bench.notes.append):
+                self.after_step()
+                self.note(step, loss)
+                if self.over(step):
+                    break
+        except Diverged as error:
+            self.refuse_nothing_learnt(error)
+            self.bench.notes.append(f"{str(error).split(';')[0]}, so training stopped there and went back to step {self.best_step}, the best so far.")
+        self.model.load_state_dict(self.best)
+
+    def refuse_nothing_learnt(self, error: Diverged) -> None:
+        if not self.best_step:
+            raise error
+
+    def over(self, step: int) -> bool:
+        """Whether the course ends here, which it says unless it is complete."""
+        if self.bench.stops:
+            self.look(step)
+            said = f"Training was ended at step {step} of {self.course.steps}, as was asked for; what it knew at step {self.best_step} is kept."
+            self.bench.ended_early.append(said)
+            return True
+        if step % self.every and step < self.course.steps:
+            return False
+        self.look(step)
+        self.keep(step)
+        if tired := bool(self.patience) and step < self.course.steps and step - self.best_step >= self.patience * self.every:
+            self.bench.notes.append(f"Training ended at step {step} of {self.course.steps}: nothing was gained since step {self.best_step}.")
+        return tired
+
+    @property
+    def every(self) -> int:
+        """Steps from one look at what is held out to the next."""
+        return max(1, self.course.steps // LOOKS)
+
+    def look(self, step: int) -> None:
+        """Judges, and keeps the state if there was none better; of equals the latest."""
+        if step == self.looked:
+            return
+        quality, self.looked = quality_of(self.model, self.lessons.held_out), step
+        self.add(step, {quality.name: quality.value})
+        if self.best_quality is None or quality.at_least(self.best_quality):
+            self.best_quality, self.best_step = quality, step
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def note(self, step: int, loss: float) -> None:
+        took, self.began = perf_counter() - self.began, perf_counter()
+        terms = self.loss.taken()
+        speed = min(self.course.batch, len(self.lessons.train)) / max(took, 1e-9)
+        paid = {"loss": loss} | (terms if len(terms) > 1 else {})
+        self.add(step, paid | {"rate": self.course.rate_at(step - 1), "examples per second": speed})
+        self.bench.tell(f"Training · {self.phase}, loss {loss:.3f}, {self.best_quality}", step, self.course.steps)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        rows = [CurveRow(step, self.phase, name, value) for name, value in values.items()]
+        self.rows.extend(rows)
+        self.bench.stream(rows)
+
+    # --- kept meanwhile ----------------------------------------------------------------------------------------------
+
+    def keep(self, step: int) -> None:
+        held = {name: value.detach() for name, value in self.model.state_dict().items()}
+        saved(Checkpoint(step, held, self.optimizer.state_dict(), self.best_step, self.best, self.rows), self.file)
+
+    def taken_up(self) -> int:
+        """The steps that an earlier run has done; its curve is ours."""
+        kept = loaded(self.file, next(self.model.parameters()).device)
+        if kept is None:
+            return 0
+        self.model.load_state_dict(kept.model)
+        self.optimizer.load_state_dict(kept.optimizer)
+        self.best, self.best_step, self.looked = kept.best, kept.best_step, kept.step
+        self.rows.extend(kept.rows)
+        judged = [row for row in kept.rows if row.step == kept.best_step and row.name in ("accuracy", "perplexity")]
+        self.best_quality = Quality(judged[0].name, judged[0].value)
+        self.bench.stream(kept.rows)
+        self.bench.notes.append(
+            f"{kept.step} of its {self.course.steps} training steps were done by an earlier run that was stopped; this one went on from there."
+        )
+        return kept.step

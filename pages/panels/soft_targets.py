@@ -1,0 +1,52 @@
+"""What a teacher says to one example, plainly and softened by a temperature."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import HIGHLIGHT, ORIGINAL, PERCENT, REFERENCE, frame, sentence
+
+
+def soft_targets(answers: pd.DataFrame) -> go.Figure:
+    """Rows of SoftTargetRow, the likeliest first: a pair of bars for each answer."""
+    if answers.empty:
+        return sentence("The teacher says nothing to this example.")
+    rows = answers.reset_index(drop=True)
+    places = [f"{number}. {short(row.answer)}" for number, row in enumerate(rows.itertuples(index=False), 1)]
+    figure = frame(height=90 + 30 * len(rows))
+    figure.add_traces([bars(rows, places, "plain", "As it answers"), bars(rows, places, "softened", f"At temperature {rows.temperature.iloc[0]:g}")])
+    figure.update_layout(barmode="group")
+    figure.update_yaxes(autorange="reversed", type="category")
+    return figure.update_xaxes(title_text="Probability (%)", tickformat=PERCENT, rangemode="tozero")
+
+
+def short(answer: str) -> str:
+    return (answer if len(answer) <= 24 else f"{answer[:23]}…").replace("<", "&lt;")
+
+
+def bars(rows: pd.DataFrame, places: list[str], column: str, name: str) -> go.Bar:
+    """The right answer has a frame."""
+    edge = [HIGHLIGHT if right else "rgba(0,0,0,0)" for right in rows.right]
+    look = {"color": REFERENCE if column == "plain" else ORIGINAL, "line": {"color": edge, "width": 2}}
+    words = [
+        f"{place}<br>{percent(value)} {name[0].lower()}{name[1:]}{'<br>the right answer' if right else ''}"
+        for place, value, right in zip(places, rows[column], rows.right, strict=True)
+    ]
+    return go.Bar(y=places, x=rows[column], orientation="h", name=name, marker=look, hovertext=words, hoverinfo="text")
+
+
+def description(answers: pd.DataFrame) -> str:
+    first = answers.iloc[0]
+    return f"{first.answer} with {percent(first.plain)}, softened {percent(first.softened)}."
+
+
+SOFT_TARGETS = Panel(
+    question="What does the teacher say, beside the right answer?",
+    caption=(
+        "Probabilities of the likeliest answers, as the teacher gives them and softened by the temperature: what it took for possible is what a "
+        "student learns beyond labels. The right answer has a frame."
+    ),
+    draw=soft_targets,
+    describe=description,
+)
