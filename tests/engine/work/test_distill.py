@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax, mse_loss, softmax
 
+from engine.catalog import TECHNIQUES
 from engine.catalog.tasks import Training
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.work.answers import forecast
-from engine.work.methods.training.tuition import agreed
+from engine.work.methods.training.tuition import agreed, pairs_of
 from engine.work.models import load, resolve
 from engine.work.opened import opened
 from engine.work.run import run
@@ -112,6 +113,17 @@ def test_teachers_that_agree_say_what_each_says_and_the_surer_one_counts_more():
     assert sure[0, 0] > mean[0, 0]
 
 
+def test_a_block_is_compared_with_the_teachers_at_the_same_share_of_the_way():
+    def deep(blocks: int):
+        return ARCHITECTURES["llama"](num_hidden_layers=blocks)
+
+    asked = TECHNIQUES["distill"](features="mse")
+    pairs = [tuple(int(name.rpartition(".")[2]) for name in pair) for pair in pairs_of(asked, deep(2), deep(4))]
+    assert pairs == [(0, 1), (1, 3)]
+    last = pairs_of(asked.model_copy(update={"feature_blocks": "last"}), deep(3), deep(4))
+    assert last == [("model.layers.2", "model.layers.3")]
+
+
 # --- weights of the terms --------------------------------------------------------------------------------------------------
 
 
@@ -199,10 +211,11 @@ def test_what_is_distilled_can_be_quantized_in_the_same_run(architecture, done, 
     assert opened(resolve(str(tmp_path / "small")), CPU, torch.float32).parameters == small.summary.result.parameters
 
 
-def test_a_model_of_which_structures_were_taken_out_can_be_trained_on(folders, tmp_path):
-    steps = ({"technique": "structured", "share": 0.5}, FINE)
-    outcome = run(recipe_for("bert", folders["bert"], tmp_path / "data", *steps), save=tmp_path / "small")
-    pruned = run(recipe_for("bert", folders["bert"], tmp_path / "data", steps[0]))
+@pytest.mark.parametrize("architecture", KINDS)
+def test_a_model_of_which_structures_were_taken_out_can_be_trained_on(architecture, folders, tmp_path):
+    recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", {"technique": "structured", "share": 0.5}, FINE)
+    outcome, pruned = run(recipe, save=tmp_path / "small"), run(recipe.model_copy(update={"steps": recipe.steps[:1]}))
+    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
     assert outcome.summary.result.parameters == pruned.summary.result.parameters and len(curve(outcome)) == 4
 
 
