@@ -69,7 +69,10 @@ class Study:
         except Diverged as error:
             if not self.best_step:
                 raise
-            self.bench.notes.append(f"{str(error).split(';')[0]}, so training stopped there and went back to step {self.best_step}, the best so far.")
+            self.bench.notes.append(
+                f"{str(error).partition(';')[0]}, so training stopped there and went back to step {self.best_step}, the best so far; a rate below "
+                f"{self.course.rate:g} may go further."
+            )
         self.model.load_state_dict(self.best)
 
     def learn_from(self, begun: int) -> None:

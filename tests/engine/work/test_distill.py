@@ -441,8 +441,10 @@ def test_a_recipe_without_data_to_learn_from_has_the_key_it_always_had():
 
 
 def test_models_that_cannot_learn_from_one_another_are_told_apart_before_the_run(done, folders, tmp_path):
-    assert "is a image-classification model" in refused(done, student=str(folders["resnet"]))
-    assert "is a image-classification model" in refused(done, setting="several", teachers=str(folders["resnet"]))
+    heard = []
+    assert "is made for image-classification" in refused(done, student=str(folders["resnet"]), report=lambda stage, *_: heard.append(stage))
+    assert not any("Measuring" in stage for stage in heard)
+    assert "is made for image-classification" in refused(done, setting="several", teachers=str(folders["resnet"]))
     assert "no further teachers" in refused(done, setting="several")
     more = tiny("bert", tmp_path / "more", num_labels=4)
     assert "knows the classes label_0, label_1, label_2, label_3" in refused(done, student=str(more))
