@@ -77,8 +77,10 @@ class Distill(Learning):
         "be shown how the teacher's states look on the way (**features**), or only where they are strong (**attention**)."
     )
     formula: ClassVar[str] = (
-        r"\mathcal{L} = (1-\alpha)\,\mathrm{CE}(y, p) + \alpha\,T^2\,\mathrm{KL}\big(p^{(T)}_{\text{teacher}} \,\|\, p^{(T)}\big)"
-        r" + \beta\,\lVert h - P h_{\text{student}} \rVert^2 + \gamma\,\mathcal{L}_{\text{attention}}, \quad p^{(T)} = \operatorname{softmax}(z / T)"
+        r"\begin{gathered} \mathcal{L} = (1-\alpha)\,\mathrm{CE}(y, p) + \alpha\,T^2\,\mathrm{KL}\big(p^{(T)}_{\text{teacher}} \,\|\, p^{(T)}\big)"
+        r" \\[4pt]"
+        r" {} + \beta\,\lVert h_{\text{teacher}} - P h \rVert^2 + \gamma\,\mathcal{L}_{\text{attention}},"
+        r" \qquad p^{(T)} = \operatorname{softmax}(z / T) \end{gathered}"
     )
     fails: ClassVar[str] = (
         "A student that is far smaller than its teacher cannot follow it, a teacher that is wrong teaches that too, and without examples like those "

@@ -18,6 +18,7 @@ from engine.work.bench import Bench, Report, Rows
 from engine.work.layers import chosen
 from engine.work.measure.latency import largest_inputs, latency_rows
 from engine.work.measure.memory import peak_rss_bytes, reset_peak
+from engine.work.methods.training.students import refuse_strangers
 from engine.work.models import check_finite, resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.samples import sample_rows
@@ -86,6 +87,8 @@ def check(bench: Bench, save: Path | None) -> None:
         raise PlainError(f"{bench.recipe.model} is already compressed; start from the original model, or leave out the steps to measure it.")
     if save and not bench.recipe.steps:
         raise PlainError("The recipe has no steps, so there is nothing to save; add a step, or leave --save out.")
+    for step in bench.recipe.steps:
+        refuse_strangers(step, bench.folder)
     check_finite(bench.folder)
 
 

@@ -13,11 +13,10 @@ def soft_targets(answers: pd.DataFrame) -> go.Figure:
     if answers.empty:
         return sentence("The teacher says nothing to this example.")
     rows = answers.reset_index(drop=True)
-    places = [f"{number}. {short(row.answer)}" for number, row in enumerate(rows.itertuples(index=False), 1)]
     figure = frame(height=90 + 30 * len(rows))
-    figure.add_traces([bars(rows, places, "plain", "As it answers"), bars(rows, places, "softened", f"At temperature {rows.temperature.iloc[0]:g}")])
+    figure.add_traces([bars(rows, "plain", "As it answers"), bars(rows, "softened", f"At temperature {rows.temperature.iloc[0]:g}")])
     figure.update_layout(barmode="group")
-    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_yaxes(autorange="reversed", tickvals=list(rows.index), ticktext=[short(answer) for answer in rows.answer], showgrid=False)
     return figure.update_xaxes(title_text="Probability (%)", tickformat=PERCENT, rangemode="tozero")
 
 
@@ -25,15 +24,15 @@ def short(answer: str) -> str:
     return (answer if len(answer) <= 24 else f"{answer[:23]}…").replace("<", "&lt;")
 
 
-def bars(rows: pd.DataFrame, places: list[str], column: str, name: str) -> go.Bar:
+def bars(rows: pd.DataFrame, column: str, name: str) -> go.Bar:
     """The right answer has a frame."""
     edge = [HIGHLIGHT if right else "rgba(0,0,0,0)" for right in rows.right]
     look = {"color": REFERENCE if column == "plain" else ORIGINAL, "line": {"color": edge, "width": 2}}
     words = [
-        f"{place}<br>{percent(value)} {name[0].lower()}{name[1:]}{'<br>the right answer' if right else ''}"
-        for place, value, right in zip(places, rows[column], rows.right, strict=True)
+        f"{short(answer)}<br>{percent(value)} {name[0].lower()}{name[1:]}{'<br>the right answer' if right else ''}"
+        for answer, value, right in zip(rows.answer, rows[column], rows.right, strict=True)
     ]
-    return go.Bar(y=places, x=rows[column], orientation="h", name=name, marker=look, hovertext=words, hoverinfo="text")
+    return go.Bar(y=rows.index, x=rows[column], orientation="h", name=name, marker=look, hovertext=words, hoverinfo="text")
 
 
 def description(answers: pd.DataFrame) -> str:

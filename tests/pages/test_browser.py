@@ -146,6 +146,21 @@ def test_the_first_click_shows_progress_then_numbers(visit):
     finished(person)
 
 
+def test_a_student_is_watched_also_after_a_refresh_and_cancelled_it_is_kept_at_its_best(visit):
+    person = visit()
+    person.open("distill", "?model=bundled:digits-cnn")
+    person.widget("distill-distill-steps", "slider").press("End")
+    person.at_rest()
+    person.widget("distill-run").click()
+    for _ in range(2):
+        expect(person.page.get_by_text("How did the training go?")).to_be_visible()
+        person.page.reload()
+    person.widget("distill-cancel").click()
+    expect(person.page.get_by_text("Training was ended at step")).to_be_visible()
+    person.page.get_by_test_id("stButtonGroup").get_by_text("Curves", exact=True).click()
+    drawn(person, at_least=2)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_of_a_result_is_drawn(view, two_runs, visit):
     person = visit()

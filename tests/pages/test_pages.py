@@ -457,6 +457,15 @@ def test_run_gives_numbers_and_stands_in_the_list(model, text):
     assert sentences(listed) == [] and run in str(listed.dataframe[0].value.to_numpy().tolist())
 
 
+def test_a_student_is_trained_from_the_page_and_its_curves_are_there(model, text):
+    chosen = {"choices": {model: {"task": {"text": text, "context": 16, "tokens": 300}}}, "training": {model: {"train": text}}}
+    app = opened("distill", model=model, options={"distill": {"steps": 50, "batch": 4}}, **chosen)
+    assert sentences(app) == []
+    app.button(key="distill-run").click().run()
+    until(app, lambda page: len(page.metric) > 3 or page.error)
+    assert sentences(app) == [] and "Curves" in next(pills.options for pills in app.button_group if pills.key == "distill-view")
+
+
 def test_the_same_run_twice_is_one_run(model, text, session):
     first, second = (until(run_on(model, text, bits=5), lambda page: len(page.metric) > 4).session_state["run"] for _ in range(2))
     assert first == second

@@ -63,21 +63,25 @@ class Study:
         begun = self.taken_up()
         if not begun:
             self.look(0)
-        self.began = perf_counter()
         try:
-            for step, loss in trained(self.model, self.lessons.train, self.course, self.loss, begun, self.optimizer, self.bench.notes.append):
-                self.after_step()
-                self.note(step, loss)
-                if self.over(step):
-                    break
+            if not self.tired(begun):
+                self.learn_from(begun)
         except Diverged as error:
-            self.refuse_nothing_learnt(error)
-            self.bench.notes.append(f"{str(error).split(';')[0]}, so training stopped there and went back to step {self.best_step}, the best so far.")
+            if not self.best_step:
+                raise
+            self.bench.notes.append(
+                f"{str(error).partition(';')[0]}, so training stopped there and went back to step {self.best_step}, the best so far; a rate below "
+                f"{self.course.rate:g} may go further."
+            )
         self.model.load_state_dict(self.best)
 
-    def refuse_nothing_learnt(self, error: Diverged) -> None:
-        if not self.best_step:
-            raise error
+    def learn_from(self, begun: int) -> None:
+        self.began = perf_counter()
+        for step, loss in trained(self.model, self.lessons.train, self.course, self.loss, begun, self.optimizer, self.bench.notes.append):
+            self.after_step()
+            self.note(step, loss)
+            if self.over(step):
+                break
 
     def over(self, step: int) -> bool:
         """Whether the course ends here, which it says unless it is complete."""
@@ -90,9 +94,13 @@ class Study:
             return False
         self.look(step)
         self.keep(step)
-        if tired := bool(self.patience) and step < self.course.steps and step - self.best_step >= self.patience * self.every:
+        if self.tired(step):
             self.bench.notes.append(f"Training ended at step {step} of {self.course.steps}: nothing was gained since step {self.best_step}.")
-        return tired
+        return self.tired(step)
+
+    def tired(self, step: int) -> bool:
+        """Whether so many looks in a row have brought nothing."""
+        return bool(self.patience) and step < self.course.steps and step - self.best_step >= self.patience * self.every
 
     @property
     def every(self) -> int:

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax, mse_loss, softmax
 
+from engine.catalog import TECHNIQUES
 from engine.catalog.tasks import Training
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.work.answers import forecast
-from engine.work.methods.training.tuition import agreed
+from engine.work.methods.training.tuition import agreed, pairs_of
 from engine.work.models import load, resolve
 from engine.work.opened import opened
 from engine.work.run import run
@@ -112,6 +113,17 @@ def test_teachers_that_agree_say_what_each_says_and_the_surer_one_counts_more():
     assert sure[0, 0] > mean[0, 0]
 
 
+def test_a_block_is_compared_with_the_teachers_at_the_same_share_of_the_way():
+    def deep(blocks: int):
+        return ARCHITECTURES["llama"](num_hidden_layers=blocks)
+
+    asked = TECHNIQUES["distill"](features="mse")
+    pairs = [tuple(int(name.rpartition(".")[2]) for name in pair) for pair in pairs_of(asked, deep(2), deep(4))]
+    assert pairs == [(0, 1), (1, 3)]
+    last = pairs_of(asked.model_copy(update={"feature_blocks": "last"}), deep(3), deep(4))
+    assert last == [("model.layers.2", "model.layers.3")]
+
+
 # --- weights of the terms --------------------------------------------------------------------------------------------------
 
 
@@ -199,10 +211,11 @@ def test_what_is_distilled_can_be_quantized_in_the_same_run(architecture, done, 
     assert opened(resolve(str(tmp_path / "small")), CPU, torch.float32).parameters == small.summary.result.parameters
 
 
-def test_a_model_of_which_structures_were_taken_out_can_be_trained_on(folders, tmp_path):
-    steps = ({"technique": "structured", "share": 0.5}, FINE)
-    outcome = run(recipe_for("bert", folders["bert"], tmp_path / "data", *steps), save=tmp_path / "small")
-    pruned = run(recipe_for("bert", folders["bert"], tmp_path / "data", steps[0]))
+@pytest.mark.parametrize("architecture", KINDS)
+def test_a_model_of_which_structures_were_taken_out_can_be_trained_on(architecture, folders, tmp_path):
+    recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", {"technique": "structured", "share": 0.5}, FINE)
+    outcome, pruned = run(recipe, save=tmp_path / "small"), run(recipe.model_copy(update={"steps": recipe.steps[:1]}))
+    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
     assert outcome.summary.result.parameters == pruned.summary.result.parameters and len(curve(outcome)) == 4
 
 
@@ -428,8 +441,10 @@ def test_a_recipe_without_data_to_learn_from_has_the_key_it_always_had():
 
 
 def test_models_that_cannot_learn_from_one_another_are_told_apart_before_the_run(done, folders, tmp_path):
-    assert "is a image-classification model" in refused(done, student=str(folders["resnet"]))
-    assert "is a image-classification model" in refused(done, setting="several", teachers=str(folders["resnet"]))
+    heard = []
+    assert "is made for image-classification" in refused(done, student=str(folders["resnet"]), report=lambda stage, *_: heard.append(stage))
+    assert not any("Measuring" in stage for stage in heard)
+    assert "is made for image-classification" in refused(done, setting="several", teachers=str(folders["resnet"]))
     assert "no further teachers" in refused(done, setting="several")
     more = tiny("bert", tmp_path / "more", num_labels=4)
     assert "knows the classes label_0, label_1, label_2, label_3" in refused(done, student=str(more))

@@ -78,7 +78,7 @@ class Descent:
         self.begin()
         every = min(self.how.prune_every, self.how.steps)
         self.cut(0, 1)
-        for step, loss in trained(self.pupil.model, self.lessons.train, self.course, self.loss):
+        for step, loss in trained(self.pupil.model, self.lessons.train, self.course, self.loss, said=self.bench.notes.append):
             self.losses.append(loss)
             self.bench.progress(f"Training · loss {loss:.3f}", step, self.how.steps)
             if step % every == 0 or step == self.how.steps:

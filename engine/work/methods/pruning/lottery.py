@@ -124,7 +124,7 @@ class Lottery:
     def train(self, seed: int, until: int, begun: int = 0, what: str = "") -> State:
         """From step ``begun`` of the course on; the optimizer starts anew."""
         course = Course(self.how.steps, self.how.rate, self.how.batch, seed)
-        for step, _ in trained(self.pupil.model, self.lessons.train, course, self.loss, begun):
+        for step, _ in trained(self.pupil.model, self.lessons.train, course, self.loss, begun, said=self.bench.notes.append):
             self.bench.progress(f"Training{what}", len(self.rows) * self.how.steps + step, self.how.trainings * self.how.steps)
             if step >= until:
                 break

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from engine.catalog.distillation import SAME, SMALLER, Distill, FineTune, Learning
 from engine.catalog.structured import Structured
+from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.work.calibration.stream import lists_of_blocks
 from engine.work.layers import layers_of
@@ -191,10 +192,16 @@ def another(how: Distill, subject: Subject, valueless: bool) -> Successor:
     return Successor(model, folder, written_in(how, folder), begins=OTHER)
 
 
+def refuse_strangers(how: Technique, teacher: Folder) -> None:
+    """Of all models that a step names, the one that cannot learn or teach beside this one, before anything heavy is done."""
+    for name in how.models:
+        refuse_stranger(resolve(name), teacher, "student" if name == getattr(how, "student", "") else "teacher")
+
+
 def refuse_stranger(folder: Folder, teacher: Folder, role: str) -> None:
     """Raises PlainError where two models cannot learn from one another: another task, vocabulary, or other classes."""
     if folder.kind != teacher.kind:
-        raise PlainError(f"The {role} {folder} is a {folder.kind} model and {teacher} a {teacher.kind} one; choose a {role} for the same task.")
+        raise PlainError(f"The {role} {folder} is made for {folder.kind} and {teacher} for {teacher.kind}; choose a {role} for the same task.")
     if folder.packed:
         raise PlainError(f"The {role} {folder} is compressed already; choose a model in 16 or 32 bits.")
     if folder.kind != "image-classification" and tokenizer_key(tokenizer_of(folder)) != tokenizer_key(tokenizer_of(teacher)):

@@ -34,9 +34,6 @@ class States:
         with hooked([model.get_submodule(name).register_forward_hook(noting(name)) for name in self.names]):
             yield
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter([self.held[name] for name in self.names])
-
 
 def laid_out(states: torch.Tensor) -> torch.Tensor:
     """Channels last: (examples, channels, height, width) or (examples, tokens, width) -> (examples, places, width)"""
@@ -63,6 +60,7 @@ class Tuition:
     how: Distill
     student: nn.Module
     teachers: list[nn.Module]
+    compared: list[tuple[str, str]]  # blocks of the student and of its first teacher
     mine: States
     its: States
     about: Exercises | None = None  # the examples that were asked about last
@@ -71,7 +69,7 @@ class Tuition:
     @classmethod
     def of(cls, how: Distill, student: nn.Module, teachers: list[nn.Module]) -> "Tuition":
         pairs = pairs_of(how, student, teachers[0]) if how.features != "none" or how.attention_weight else []
-        return cls(how, student, teachers, States([mine for mine, _ in pairs]), States(list(dict.fromkeys(its for _, its in pairs))))
+        return cls(how, student, teachers, pairs, States([mine for mine, _ in pairs]), States(list(dict.fromkeys(its for _, its in pairs))))
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
@@ -120,7 +118,7 @@ class Tuition:
 
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(examples, places, width) both. Raises PlainError where there are not as many places."""
-        pairs = [(mine, self.its.held[its]) for mine, (_, its) in zip(self.mine, pairs_of(self.how, self.student, self.teachers[0]), strict=True)]
+        pairs = [(self.mine.held[mine], self.its.held[its]) for mine, its in self.compared]
         if any(mine.shape[1] != its.shape[1] for mine, its in pairs):
             raise PlainError("The states of teacher and student have different numbers of places, so they cannot be compared; set features to none.")
         return pairs
