@@ -249,7 +249,7 @@ class Walk:
         if self.trained:
             stored = self.trained.stored.get(layer.name)
             stored = stored or kept_of(self.trained.weights[layer.name], self.weight_of(layer.name), setting)
-            self.judge(layer, held, stored, seen)
+            self.judge(layer, held, stored.to(self.original.device), seen)
             return stored
         if seen is None and setting.needs != "nothing":
             return self.kept_for(layer, held, why_not_seen(setting, self.original.model.get_submodule(layer.name)))
