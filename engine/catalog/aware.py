@@ -51,10 +51,10 @@ class QAT(Aware, RoundToNearest):
         "at the rounded weights that it has left."
     )
     formula: ClassVar[str] = (
-        r"\begin{gathered} \hat w = s\left(\mathrm{clip}\left(\mathrm{round}(w/s) + z\right) - z\right), \qquad"
-        r" \frac{\partial \hat w}{\partial w} := [\,q_{\min} \le w/s + z \le q_{\max}\,] \\[4pt]"
-        r" \frac{\partial \hat w}{\partial s} = \begin{cases} \mathrm{round}(w/s) - w/s & \text{inside} \\ q_{\min} - z,\ q_{\max} - z &"
-        r" \text{outside} \end{cases}\ \cdot \frac{1}{\sqrt{N q_{\max}}} \end{gathered}"
+        r"\begin{gathered} \hat w = s\left(\mathrm{clip}\left(\mathrm{round}(w/s) + z\right) - z\right) \\[4pt]"
+        r" \frac{\partial \hat w}{\partial w} := \begin{cases} 1 & \text{inside the range} \\ 0 & \text{outside} \end{cases} \\[4pt]"
+        r" \frac{\partial \hat w}{\partial s} = \tfrac{1}{\sqrt{N q_{\max}}}\begin{cases} \mathrm{round}(w/s) - w/s & \text{inside} \\"
+        r" q_{\min} - z,\ q_{\max} - z & \text{outside} \end{cases} \end{gathered}"
     )
     fails: ClassVar[str] = (
         "It takes training data like the model's own, and the memory of training. At 8 bits there is nothing to win back, at 4 little. On little "

@@ -259,7 +259,7 @@ class Walk:
             return self.kept_for(layer, held, why_kept(layer, self.original.layers, self.bench.recipe.layers))
         setting = self.settings[layer.name]
         if self.trained:
-            self.judge(layer, held, self.trained.layers[layer.name], seen)
+            self.judge(layer, held, self.trained.layers[layer.name].to(self.original.device), seen)
             return self.trained.layers[layer.name]
         if seen is None and setting.needs != "nothing":
             return self.kept_for(layer, held, why_not_seen(setting, self.original.model.get_submodule(layer.name)))

@@ -165,8 +165,9 @@ def test_only_the_latest_are_kept(tmp_path):
         assert (tmp_path / "long under way").exists() and len(left) <= MOST and str(MOST + 2) in left
 
 
-def test_a_step_that_keeps_nothing_takes_no_blocks_of_the_one_before(tmp_path):
-    model, steps = tiny("llama", tmp_path / "model"), (STEPS["gptq"], {"technique": "lora", "rank": 1, "steps": 1, "batch": 2, "rate": 0})
-    alone, both = (run(recipe_for("llama", model, tmp_path / "data", *steps[:count])) for count in (1, 2))
-    assert both.summary.result.loss == alone.summary.result.loss
-    assert both.tables.ledger.part.eq("adapters").any() and not any("finished by an earlier run" in note for note in both.summary.notes)
+@pytest.mark.parametrize("first", [{"technique": "wanda"}, STEPS["gptq"]], ids=["wanda", "gptq"])
+def test_a_step_that_keeps_nothing_takes_no_blocks_of_the_one_before(first, tmp_path):
+    model, second = tiny("llama", tmp_path / "model"), {"technique": "qat", "bits": 8, "steps": 1, "batch": 2, "rate": 0}
+    alone, both = (run(recipe_for("llama", model, tmp_path / "data", *steps)) for steps in ([first], [first, second]))
+    assert {row.technique for row in both.tables.layers.itertuples()} == {"", "qat"} and both.summary.result.loss != alone.summary.result.loss
+    assert not any("finished by an earlier run" in note for note in both.summary.notes)

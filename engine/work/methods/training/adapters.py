@@ -175,17 +175,23 @@ def _(how: Adapters, bench: Bench, subject: Subject) -> Trained:
     pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
     pupil.model.requires_grad_(False)
     install_bases(pupil, bases)
-    keep_zeros = isinstance(how, LoRA) and how.merge and how.keep_zeros and bench.keeps_zeros
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(bench.recipe.seed)
-        sites = {layer.name: site(pupil, layer, settings[layer.name], keep_zeros) for layer in layers if settings[layer.name].rank}
-    round_as_stored(pupil)
-    learn(how, bench, subject, pupil, "adapter", None)
+    sites = equipped(pupil, settings, bench)
+    learn(how, bench, subject, pupil, "adapter")
     for name, each in sites.items():
         put(pupil.model, name, each.module)
     merged = isinstance(how, LoRA) and how.merge
     done = {name: each.merged() if merged else adapted(bases[name], each.factors()) for name, each in sites.items()}
     return Trained({name: stored.to("cpu") for name, stored in (bases | done).items()}, pupil.plain())
+
+
+def equipped(pupil: Pupil, settings: dict[str, Adapters], bench: Bench) -> dict[str, Site]:
+    """Adapters in their places, drawn by the recipe's seed; none where the rank is 0."""
+    keep_zeros = bench.keeps_zeros and isinstance(bench.how, LoRA) and bench.how.merge and bench.how.keep_zeros
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(bench.recipe.seed)
+        sites = {layer.name: site(pupil, layer, settings[layer.name], keep_zeros) for layer in pupil.layers if settings[layer.name].rank}
+    round_as_stored(pupil)
+    return sites
 
 
 def base_of(how: Adapters, held: Stored, bench: Bench) -> Stored:
@@ -205,7 +211,7 @@ def install_bases(pupil: Pupil, bases: dict[str, Stored]) -> None:
 
 def round_as_stored(pupil: Pupil) -> None:
     """Layers whose inputs an earlier step rounds do so while the model learns, too; their adapters get the same."""
-    for layer in pupil.original.layers:
+    for layer in (each for each in pupil.original.layers if each.kind != "embedding"):
         stored, inputs = pupil.original.model.get_submodule(layer.name).stored, torch.zeros(1, layer.matrix_shape[1], device=pupil.original.device)
         if stored.received(inputs) is not inputs:
             round_inputs(pupil.model.get_submodule(layer.name), stored.received)

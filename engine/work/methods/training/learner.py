@@ -22,6 +22,15 @@ from engine.work.training.losses import by_labels, by_teacher
 Penalty = Callable[[], torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Look:
+    """A model after some steps."""
+
+    step: int
+    quality: Quality  # on held-out examples
+    state: dict[str, torch.Tensor]
+
+
 @dataclass
 class Learner:
     """One model, one course."""
@@ -34,7 +43,7 @@ class Learner:
     penalty: Penalty | None = None  # what is paid for besides
     rows: list[CurveRow] = field(default_factory=list)
     terms: dict[str, float] = field(default_factory=dict)  # of the loss, at the step at hand
-    best: tuple[int, Quality, dict[str, torch.Tensor]] | None = None
+    best: Look | None = None
 
     def learn(self) -> None:
         """Leaves the pupil in its best state on held-out examples, which may be the one it began with."""
@@ -46,9 +55,8 @@ class Learner:
             self.note(step, self.terms | {"loss": loss, "rate": course.rate_at(step - 1)})
             if step % self.how.look_every == 0 or step == self.how.steps:
                 self.look(step)
-        step, quality, state = self.best
-        self.pupil.come_back(state)
-        self.note(step, {f"kept: {quality.name}": quality.value})
+        self.pupil.come_back(self.best.state)
+        self.note(self.best.step, {f"kept: {self.best.quality.name}": self.best.quality.value})
 
     def note(self, step: int, values: dict[str, float]) -> None:
         self.rows.extend(CurveRow(step, self.phase, name, value) for name, value in values.items())
@@ -56,8 +64,8 @@ class Learner:
     def look(self, step: int) -> None:
         quality = quality_of(self.pupil.model, self.lessons.held_out)
         self.note(step, {quality.name: quality.value})
-        if self.best is None or better(quality, self.best[1]):
-            self.best = step, quality, self.changing()
+        if self.best is None or better(quality, self.best.quality):
+            self.best = Look(step, quality, self.changing())
 
     def changing(self) -> dict[str, torch.Tensor]:
         """A copy of everything that moves while the model learns."""

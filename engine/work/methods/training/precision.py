@@ -60,18 +60,25 @@ def _(how: MixedPrecisionTraining, shape: tuple[int, int]) -> Stored:
 def _(how: MixedPrecisionTraining, bench: Bench, subject: Subject) -> Trained:
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
     lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.steps * how.batch, bench.recipe.training)
-    settings, result = plan(how, layers), None
+    kept, settings = None, plan(how, layers)
     for number, variant in enumerate(get_args(Variant)):
         pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
         training = Training(how, variant, bench, pupil, lessons, number)
         with threads_to_train(subject.original.parameters):
             training.go()
         subject.trial.rows.curves.extend(training.rows)
-        result = (pupil, training) if variant == how.keep else result
-    pupil, training = result
-    training.refuse_broken()
-    pupil.model.float()
-    return Trained({layer.name: compress(settings[layer.name], pupil.weight(layer.name).cpu()) for layer in layers}, pupil.plain())
+        kept = training if variant == how.keep else kept
+    kept.refuse_broken()
+    kept.model.float()
+    return Trained({name: compress(setting, kept.pupil.weight(name).cpu()) for name, setting in settings.items()}, kept.pupil.plain())
+
+
+@dataclass(frozen=True)
+class Step:
+    number: int  # from 1
+    loss: float
+    scale: float  # that the loss was multiplied by
+    batch: Exercises
 
 
 @dataclass
@@ -100,18 +107,20 @@ class Training:
             shorten(self.model, torch.bfloat16)
         course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed)
         began, seconds = time.perf_counter(), 0.0
-        for step, loss, scale, batch in self.steps(course):
+        for step in self.steps(course):
             seconds += time.perf_counter() - began
-            self.bench.progress(
-                f"Training in {self.variant} · loss {loss:.3f}", self.number * self.how.steps + step, self.how.trainings * self.how.steps
-            )
-            self.note(step, {"loss": loss, "rate": course.rate_at(step - 1)} | ({"loss scale": scale} if scale != 1 else {}))
-            if step % self.how.look_every == 0 or step == self.how.steps:
-                self.look(step, batch, scale, step * self.how.batch / seconds)
+            self.tell(step, course)
+            if step.number % self.how.look_every == 0 or step.number == self.how.steps:
+                self.look(step, step.number * self.how.batch / seconds)
             began = time.perf_counter()
 
-    def steps(self, course: Course) -> Iterator[tuple[int, float, float, Exercises]]:
-        """Trains in place: step, loss, what it was multiplied by, and the examples. Ends early where the loss is no number any more."""
+    def tell(self, step: Step, course: Course) -> None:
+        done, of = self.number * self.how.steps + step.number, self.how.trainings * self.how.steps
+        self.bench.progress(f"Training in {self.variant} · loss {step.loss:.3f}", done, of)
+        self.note(step.number, {"loss": step.loss, "rate": course.rate_at(step.number - 1)} | ({"loss scale": step.scale} if self.scales else {}))
+
+    def steps(self, course: Course) -> Iterator[Step]:
+        """Trains in place. Ends early where the loss is no number any more."""
         torch.manual_seed(course.seed)
         optimizer, scaler = optimizer_of(self.model, course), torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=self.scales)
         for step, rows in zip(range(course.steps), drawn(len(self.lessons.train), course), strict=False):
@@ -131,7 +140,7 @@ class Training:
             nn.utils.clip_grad_norm_(self.model.parameters(), course.clip)
             scaler.step(optimizer)
             scaler.update()
-            yield step + 1, loss.item(), scale, batch
+            yield Step(step + 1, loss.item(), scale, batch)
 
     @property
     def scales(self) -> bool:
@@ -146,13 +155,11 @@ class Training:
             logits = answers(self.model, batch, self.device)
         return by_labels(logits, batch.targets.to(self.device))
 
-    def look(self, step: int, batch: Exercises, scale: float, pace: float) -> None:
+    def look(self, step: Step, pace: float) -> None:
+        """Held-out quality, and the slopes that casts lose; ``pace``: examples a second so far."""
         quality = quality_of(self.model, self.lessons.held_out)
-        self.note(step, {quality.name: quality.value, "examples per second": pace} | ({"slopes lost": self.lost(batch, scale)} if self.casts else {}))
-
-    @property
-    def casts(self) -> bool:
-        return self.variant in CASTS
+        lost = {"slopes lost": self.lost(step.batch, step.scale)} if self.variant in CASTS else {}
+        self.note(step.number, {quality.name: quality.value, "examples per second": pace} | lost)
 
     def lost(self, batch: Exercises, scale: float) -> float:
         """Of the slopes that are not zero in float32, the share that is zero in this precision, at the same weights on the same examples."""
