@@ -53,8 +53,8 @@ class QAT(Aware, RoundToNearest):
     formula: ClassVar[str] = (
         r"\begin{gathered} \hat w = s\left(\mathrm{clip}\left(\mathrm{round}(w/s) + z\right) - z\right) \\[4pt]"
         r" \frac{\partial \hat w}{\partial w} := \begin{cases} 1 & \text{inside the range} \\ 0 & \text{outside} \end{cases} \\[4pt]"
-        r" \frac{\partial \hat w}{\partial s} = \tfrac{1}{\sqrt{N q_{\max}}}\begin{cases} \mathrm{round}(w/s) - w/s & \text{inside} \\"
-        r" q_{\min} - z,\ q_{\max} - z & \text{outside} \end{cases} \end{gathered}"
+        r" \frac{\partial \hat w}{\partial s} = g \begin{cases} \mathrm{round}(w/s) - w/s & \text{inside} \\"
+        r" q_{\min} - z,\ q_{\max} - z & \text{outside} \end{cases} \\[4pt] g = 1 / \sqrt{N q_{\max}} \end{gathered}"
     )
     fails: ClassVar[str] = (
         "It takes training data like the model's own, and the memory of training. At 8 bits there is nothing to win back, at 4 little. On little "

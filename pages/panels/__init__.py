@@ -13,6 +13,7 @@ from pages.panels.input_reach import INPUT_REACH
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
 from pages.panels.levels import LEVELS
+from pages.panels.lost_gradients import LOST_GRADIENTS
 from pages.panels.lottery import LOTTERY
 from pages.panels.mask import MASK
 from pages.panels.mask_overlap import MASK_OVERLAP
@@ -42,6 +43,7 @@ from pages.panels.structure_scores import STRUCTURE_SCORES
 from pages.panels.structures_kept import STRUCTURES_KEPT
 from pages.panels.trade_off import TRADE_OFF
 from pages.panels.training_curves import TRAINING_CURVES
+from pages.panels.training_pace import TRAINING_PACE
 from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
 from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
 from pages.panels.weight_map import WEIGHT_MAP
@@ -61,6 +63,7 @@ __all__ = [
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
     "LEVELS",
+    "LOST_GRADIENTS",
     "LOTTERY",
     "MASK",
     "MASK_OVERLAP",
@@ -89,6 +92,7 @@ __all__ = [
     "STRUCTURE_SCORES",
     "TRADE_OFF",
     "TRAINING_CURVES",
+    "TRAINING_PACE",
     "WAYS_TO_CHOOSE",
     "WEIGHT_HISTOGRAM",
     "WEIGHT_MAP",

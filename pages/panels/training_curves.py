@@ -8,7 +8,8 @@ from pages.panels.panel import Panel
 from pages.panels.theme import COMPRESSED, HIGHLIGHT, PERCENT, SERIES, SYMBOLS, frame, sentence
 
 JUDGED = ("accuracy", "perplexity")
-APART = (*JUDGED, "rate", "examples per second")  # no terms of a loss
+APART = (*JUDGED, "rate", "examples per second", "loss scale", "slopes lost")  # no terms of a loss
+MANY = 2  # phases, beyond which there is no room for every term
 MOST = 300  # points of a line: a screen is not wider
 
 
@@ -30,8 +31,9 @@ def title_of(judged: pd.DataFrame) -> str:
 
 
 def losses(paid: pd.DataFrame) -> list[go.Scatter]:
-    """The whole in one colour, its terms in others; of several phases each has its own."""
+    """The whole in one colour, its terms in others; of several phases each has its own, and of many the whole alone."""
     several = paid.phase.nunique() > 1
+    paid = paid[paid.name == "loss"] if paid.phase.nunique() > MANY else paid
     lines = list(paid.groupby(["phase", "name"], sort=False))
     return [of_term(thinned(rows), called(phase, name, several), number, name) for number, ((phase, name), rows) in enumerate(lines)]
 
@@ -54,7 +56,8 @@ def of_term(rows: pd.DataFrame, name: str, number: int, term: str) -> go.Scatter
 def qualities(judged: pd.DataFrame) -> list[go.Scatter]:
     several = judged.phase.nunique() > 1
     lines = [of_quality(rows, phase, number, several) for number, (phase, rows) in enumerate(judged.groupby("phase", sort=False))]
-    return [*lines, *(best(rows) for _, rows in judged.groupby("phase", sort=False) if len(rows) > 1)]
+    many = judged.phase.nunique() > MANY
+    return lines if many else [*lines, *(best(rows) for _, rows in judged.groupby("phase", sort=False) if len(rows) > 1)]
 
 
 def of_quality(rows: pd.DataFrame, phase: str, number: int, several: bool) -> go.Scatter:

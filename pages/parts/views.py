@@ -17,6 +17,7 @@ from pages.panels import (
     IMPORTANCE,
     LAYER_ERROR,
     LEVELS,
+    LOST_GRADIENTS,
     LOTTERY,
     MASK,
     RANK_PER_LAYER,
@@ -33,6 +34,7 @@ from pages.panels import (
     STRUCTURE_SCORES,
     STRUCTURES_KEPT,
     TRAINING_CURVES,
+    TRAINING_PACE,
     WEIGHT_HISTOGRAM,
 )
 from pages.parts.plainly import escaped
@@ -106,6 +108,9 @@ def training_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(TRAINING_CURVES, tables.curves, f"{key}-curves")
+    if (tables.curves.name == "slopes lost").any():
+        show(LOST_GRADIENTS, tables.curves, f"{key}-lost")
+        show(TRAINING_PACE, tables.curves, f"{key}-pace")
 
 
 def written_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -51,6 +51,8 @@ TABLES = {
     "STRUCTURE_SCORES": tables.structures(blocks=1),
     "TRADE_OFF": tables.runs(),
     "TRAINING_CURVES": tables.curves(),
+    "TRAINING_PACE": tables.precisions(),
+    "LOST_GRADIENTS": tables.precisions(),
     "WAYS_TO_CHOOSE": tables.criteria(),
     "WEIGHT_MAP": tables.weight_piece(),
     "WEIGHT_HISTOGRAM": tables.histogram(),

@@ -3,9 +3,11 @@
 import pandas as pd
 import pytest
 
+from pages.panels.lost_gradients import lost_gradients
 from pages.panels.soft_targets import soft_targets
 from pages.panels.theme import HIGHLIGHT
 from pages.panels.training_curves import MOST, training_curves
+from pages.panels.training_pace import training_pace
 from tests.pages.panels import tables
 
 
@@ -46,3 +48,14 @@ def test_the_right_answer_alone_has_a_frame():
 def test_a_temperature_evens_answers_out():
     plain, softened = soft_targets(tables.soft_targets(temperature=4.0)).data
     assert softened.x[0] < plain.x[0] and softened.x[2] > plain.x[2]
+
+
+def test_of_many_phases_only_the_whole_loss_is_drawn():
+    names = [trace.name for trace in training_curves(tables.precisions()).data]
+    assert names == [f"{phase}, {what}" for what in ("loss", "held out") for phase in ("Float32", "Bfloat16", "Float16")]
+
+
+def test_gradients_lost_have_a_line_for_each_short_precision_and_paces_a_bar_for_all():
+    assert [(trace.name, *trace.y) for trace in lost_gradients(tables.precisions()).data] == [("bfloat16", 0, 0), ("float16", 0.1, 0.1)]
+    (bars,) = training_pace(tables.precisions()).data
+    assert dict(zip(bars.y, bars.x, strict=True)) == {"float32": 400, "bfloat16": 500, "float16": 100}
