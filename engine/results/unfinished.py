@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.results import disk
 from engine.results.store import home
 
+KEPT = ("block-*", "training-*.pt")  # what a run goes on from
 MOST = 5  # unfinished runs kept, the latest
 
 
@@ -18,7 +19,7 @@ def folder_of(key: str, place: str) -> Path:
 def blocks_kept(key: str) -> int:
     """Of the recipe with that key; a training on its way counts as one."""
     with suppress(OSError):
-        return sum(len(list((home() / "unfinished").glob(f"{key}-*/{kept}"))) for kept in ("block-*", "training-*.pt"))
+        return sum(len(list((home() / "unfinished").glob(f"{key}-*/{kept}"))) for kept in KEPT)
     return 0
 
 

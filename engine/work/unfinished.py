@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from engine.errors import Cancelled, PlainError
 from engine.results import disk, parquet
-from engine.results.unfinished import folder_of, held, sweep
+from engine.results.unfinished import KEPT, folder_of, held, sweep
 from engine.work.bench import Bench, Rows
 from engine.work.opened import calibration_dtype, compute_place
 from engine.work.stored.files import read_file, write_file
@@ -108,7 +108,7 @@ def unfinished() -> Iterator[Unfinished]:
         try:
             yield kept
         except Cancelled:
-            if any(next(folder.glob("block-*"), None) for folder in kept.folders):
+            if any(next(folder.glob(name), None) for folder in kept.folders for name in KEPT):
                 raise Cancelled("The run was cancelled; the layers it had finished are kept, and running it again goes on from there.") from None
             raise
         for folder in kept.folders:

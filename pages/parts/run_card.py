@@ -89,7 +89,7 @@ def ended(record: RunRecord, key: str) -> None:
         message = f"{SAYS[record.status]} {record.message}"
         (st.info if record.status == "cancelled" else st.error)(escaped(message))
         if record.status in ("failed", "interrupted") and session().kept(record):
-            st.info("The layers it had finished are kept: running it again goes on from there.")
+            st.info("What it had finished is kept: running it again goes on from there.")
         if record.status != "unreadable" and st.button("Run again", key=f"{key}-again-{record.id}", icon=":material/replay:"):
             start(record.recipe)
             st.rerun()
