@@ -143,7 +143,7 @@ def _(how: LotteryTicket) -> Training:
 
 @training_of.register
 def _(how: Kernels) -> Training:
-    return Training(how.recovery, how.batch, SLOPES, 2) if how.trains else Training()
+    return Training(how.recovery, how.batch, SLOPES, LOOKS + 1, 5.0) if how.trains else Training()
 
 
 @training_of.register

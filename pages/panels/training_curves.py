@@ -18,7 +18,7 @@ def training_curves(curves: pd.DataFrame) -> go.Figure:
     if curves.empty:
         return sentence("Nothing was trained in this run.")
     rows = curves.reset_index(drop=True)
-    paid, judged = rows[~(rows.name.isin(APART) | rows.name.str.startswith("kept"))], rows[rows.name.isin(JUDGED)]
+    paid, judged = rows[~rows.name.isin(APART)], rows[rows.name.isin(JUDGED)]
     figure = frame(height=480).add_traces([*losses(paid), *qualities(judged)])
     below = figure.layout.yaxis.to_plotly_json() | {"title": {"text": title_of(judged), "standoff": 14}, "domain": [0, 0.4]}
     scale = {"tickformat": PERCENT} if "accuracy" in set(judged.name) else {"type": "log"}

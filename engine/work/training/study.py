@@ -50,6 +50,7 @@ class Study:
     loss: Blend
     phase: str = "student"
     patience: int = 0  # looks in a row without gain after which it ends; 0: none is too many
+    looks_every: int = 0  # steps; 0: LOOKS in all
     file: Path | None = None  # where it is kept meanwhile
     rows: list[CurveRow] = field(default_factory=list)
     after_step: Callable[[], None] = lambda: None  # what learns beside it
@@ -73,7 +74,7 @@ class Study:
                 f"{str(error).partition(';')[0]}, so training stopped there and went back to step {self.best_step}, the best so far; a rate below "
                 f"{self.course.rate:g} may go further."
             )
-        self.model.load_state_dict(self.best)
+        self.model.load_state_dict(self.best, strict=False)
 
     def learn_from(self, begun: int) -> None:
         self.began = perf_counter()
@@ -105,7 +106,7 @@ class Study:
     @property
     def every(self) -> int:
         """Steps from one look at what is held out to the next."""
-        return max(1, self.course.steps // LOOKS)
+        return self.looks_every or max(1, self.course.steps // LOOKS)
 
     def look(self, step: int) -> None:
         """Judges, and keeps the state if there was none better; of equals the latest."""
@@ -115,7 +116,12 @@ class Study:
         self.add(step, {quality.name: quality.value})
         if self.best_quality is None or quality.at_least(self.best_quality):
             self.best_quality, self.best_step = quality, step
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best = self.moving()
+
+    def moving(self) -> State:
+        """A copy of everything that changes while the model learns."""
+        names = {name for name, value in self.model.named_parameters() if value.requires_grad} | {name for name, _ in self.model.named_buffers()}
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items() if name in names}
 
     def note(self, step: int, loss: float) -> None:
         took, self.began = perf_counter() - self.began, perf_counter()

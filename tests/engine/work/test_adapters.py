@@ -17,7 +17,7 @@ from engine.work.models import resolve
 from engine.work.opened import opened
 from engine.work.run import run
 from engine.work.stored.lowrank import Adapted
-from engine.work.training import Quality
+from engine.work.training import Quality, study
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -63,7 +63,7 @@ def done(folders, tmp_path):
 def kept_last(monkeypatch):
     """Every look finds the model better than before, so that the last state is the one that is stored."""
     ever_better = (Quality("perplexity", 1 / look) for look in range(1, 10_000))
-    monkeypatch.setattr(learner_module, "quality_of", lambda *_: next(ever_better))
+    monkeypatch.setattr(study, "quality_of", lambda *_: next(ever_better))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from engine.work.stored.lowrank import Factored
 from engine.work.stored.weights import Dense, Stored
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
-from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_for, pupil_of, quality_of, trained
+from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_for, pupil_of
 from engine.work.training.losses import by_labels
 
 PHASE = "recovery"
@@ -51,14 +51,8 @@ def learn(how: Kernels, bench: Bench, pupil: Pupil, lessons: Lessons, rows: list
     def loss_of(logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
         return by_labels(logits, batch.targets.to(logits.device))
 
-    before = quality_of(pupil.model, lessons.held_out)
-    rows.append(CurveRow(0, PHASE, before.name, before.value))
     course = Course(how.recovery, how.rate, how.batch, bench.recipe.seed)
-    for step, loss in trained(pupil.model, lessons.train, course, loss_of):
-        bench.progress(f"Training · loss {loss:.3f}", step, how.recovery)
-        rows.append(CurveRow(step, PHASE, "loss", loss))
-    after = quality_of(pupil.model, lessons.held_out)
-    rows.append(CurveRow(how.recovery, PHASE, after.name, after.value))
+    Study(bench, pupil.model, lessons, course, Blend({"labels": (1.0, loss_of)}), PHASE, rows=rows).go()
 
 
 class Factors(nn.Module):
