@@ -19,7 +19,7 @@ PAGES = [
     st.Page(HERE / "prune.py", title="Prune", icon=":material/content_cut:"),
     st.Page(HERE / "factorize.py", title="Factorize", icon=":material/call_split:"),
     st.Page(HERE / "distill.py", title="Distill", icon=":material/school:"),
-    st.Page(HERE / "train.py", title="Train-aware", icon=":material/model_training:"),
+    st.Page(HERE / "train.py", title="Train", icon=":material/model_training:"),
     st.Page(HERE / "runs.py", title="Runs", icon=":material/history:"),
     st.Page(HERE / "compare.py", title="Compare", icon=":material/compare_arrows:"),
 ]

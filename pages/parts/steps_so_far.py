@@ -21,7 +21,7 @@ def steps_so_far(step: dict, recipe: Recipe | None, key: str) -> None:
             earlier.append(step)
             st.switch_page("quantize.py")
     if recipe and key != "train" and may_come_after("training", step):
-        about = "Keeps this step, to be done first, and goes to the Train-aware page: weights or adapters learn to make up for it. The run does both."
+        about = "Keeps this step, to be done first, and goes to the Train page: weights or adapters learn to make up for it. The run does both."
         if st.button("Then train the result", key=f"{key}-then-train", help=about, icon=":material/add:", width="stretch"):
             earlier.append(step)
             st.switch_page("train.py")

@@ -43,6 +43,8 @@ def screenshots(folder: Path) -> None:
             "quantize": "",
             "prune": "",
             "factorize": "",
+            "distill": "",
+            "train": "",
             "model": "",
             "compare": f"?runs={three},{four}",
         }.items():

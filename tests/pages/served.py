@@ -26,6 +26,7 @@ FIRST = {
     "prune": "fewer weights",
     "factorize": "fewer directions",
     "distill": "a student learns",
+    "train": "learn to live with it",
     "runs": "What has been run",
     "compare": "better trade",
 }

@@ -50,8 +50,8 @@ class Study:
     loss: Blend
     phase: str = "student"
     patience: int = 0  # looks in a row without gain after which it ends; 0: none is too many
-    looks_every: int = 0  # steps; 0: LOOKS in all
     file: Path | None = None  # where it is kept meanwhile
+    looks_every: int = 0  # steps; 0: LOOKS in all
     rows: list[CurveRow] = field(default_factory=list)
     after_step: Callable[[], None] = lambda: None  # what learns beside it
     best: State = field(default_factory=dict)

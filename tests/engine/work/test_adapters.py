@@ -231,14 +231,15 @@ def test_qlora_is_nf4_and_lora_in_one_step(done):
 
 def test_runs_repeat_to_the_bit(done):
     first, second = (done("resnet", BASES["rounded"], SHORT | {"dropout": 0.5}) for _ in range(2))
-    assert first.tables.curves.equals(second.tables.curves) and first.summary.result.loss == second.summary.result.loss
+    one, other = (curves[curves.name != "examples per second"] for curves in (first.tables.curves, second.tables.curves))
+    assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
 
 
 def test_adapters_win_back_what_rounding_lost(done):
     """Taught by the original on the text that is measured, the last look is better than the first."""
     curves = done("llama", BASES["rounded"], SHORT | {"steps": 60, "rank": 8, "distill_weight": 1.0, "look_every": 20}).tables.curves
-    teacher = curves[curves.name == "teacher"].value
-    assert teacher.tail(5).mean() < 0.9 * teacher.head(5).mean()
+    loss = curves[curves.name == "loss"].value
+    assert loss.tail(5).mean() < 0.9 * loss.head(5).mean()
 
 
 # --- forecasts, looks, refusals -------------------------------------------------------------------------------------------
