@@ -71,10 +71,8 @@ class Distill(Learning):
     summary: ClassVar[str] = "A smaller student learns to answer as the model does, its doubts included."
     idea: ClassVar[str] = (
         "A label says which answer is right. A **teacher** says more: which others it took for possible, and how nearly. Softened by a "
-        "**temperature**, "
-        "those small probabilities show what resembles what, and a smaller **student** learns from them what labels alone would not tell it. It may "
-        "also "
-        "be shown how the teacher's states look on the way (**features**), or only where they are strong (**attention**)."
+        "**temperature**, those small probabilities show what resembles what, and a smaller **student** learns from them what labels alone would not "
+        "tell it. It may also be shown how the teacher's states look on the way (**features**), or only where they are strong (**attention**)."
     )
     formula: ClassVar[str] = (
         r"\begin{gathered} \mathcal{L} = (1-\alpha)\,\mathrm{CE}(y, p) + \alpha\,T^2\,\mathrm{KL}\big(p^{(T)}_{\text{teacher}} \,\|\, p^{(T)}\big)"
@@ -84,18 +82,15 @@ class Distill(Learning):
     )
     fails: ClassVar[str] = (
         "A student that is far smaller than its teacher cannot follow it, a teacher that is wrong teaches that too, and without examples like those "
-        "it "
-        "will meet a student learns little: texts without labels help, since the teacher answers them."
+        "it will meet a student learns little: texts without labels help, since the teacher answers them."
     )
     paper: ClassVar[str] = (
         "[Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network (arXiv:1503.02531)](https://arxiv.org/abs/1503.02531); students "
-        "of "
-        "every other block: [Sanh et al. 2019, DistilBERT (arXiv:1910.01108)](https://arxiv.org/abs/1910.01108); features: [Romero et al. 2015, "
-        "FitNets "
-        "(arXiv:1412.6550)](https://arxiv.org/abs/1412.6550); attention: [Zagoruyko & Komodakis 2017 (arXiv:1612.03928)]"
-        "(https://arxiv.org/abs/1612.03928); together: [Zhang et al. 2018, Deep Mutual Learning "
-        "(arXiv:1706.00384)](https://arxiv.org/abs/1706.00384); "
-        "generations: [Furlanello et al. 2018 (arXiv:1805.04770)](https://arxiv.org/abs/1805.04770)"
+        "of every other block: [Sanh et al. 2019, DistilBERT (arXiv:1910.01108)](https://arxiv.org/abs/1910.01108); features: [Romero et al. 2015, "
+        "FitNets (arXiv:1412.6550)](https://arxiv.org/abs/1412.6550); attention: [Zagoruyko & Komodakis 2017 "
+        "(arXiv:1612.03928)](https://arxiv.org/abs/1612.03928); together: [Zhang et al. 2018, Deep Mutual Learning "
+        "(arXiv:1706.00384)](https://arxiv.org/abs/1706.00384); generations: [Furlanello et al. 2018 "
+        "(arXiv:1805.04770)](https://arxiv.org/abs/1805.04770)"
     )
 
     technique: Literal["distill"] = "distill"
@@ -124,8 +119,7 @@ class Distill(Learning):
     setting: Literal["offline", "online", "self", "several", "black-box", "adversarial"] = option(
         "offline",
         "Offline: the teacher stays as it is. Online: both learn, from labels and from each other. Self: each generation teaches the next. Several: "
-        "the "
-        "model and others teach together. Black box: the student sees only what the teacher writes or answers, no probabilities. Adversarial: a "
+        "the model and others teach together. Black box: the student sees only what the teacher writes or answers, no probabilities. Adversarial: a "
         "discriminator learns to tell the student's answers from the teacher's, and the student to deceive it.",
         title="Setting",
         words={"offline": "a fixed teacher (offline)", "online": "learning together (online)", "self": "over generations (self)",

@@ -57,3 +57,17 @@ def test_a_started_one_is_closed_and_a_lost_one_made_anew(made):
     assert second is not first and made == [first, second]
     waiting.close()
     assert second.closed
+
+
+def test_a_greeting_that_fails_is_waited_for_once_more(monkeypatch):
+    from engine.session import cluster
+
+    asked = []
+
+    def client(address, **_):
+        asked.append(address)
+        assert len(asked) > 1
+        return "a client"
+
+    monkeypatch.setattr(cluster, "Client", client)
+    assert cluster.client_of("tcp://here") == "a client" and asked == ["tcp://here"] * 2

@@ -66,8 +66,7 @@ def _(task: LanguageModeling, calibration: Calibration | None, folder: Folder, m
         name = "training.train" if data.train else "calibration.text"
         raise PlainError(
             f"The {'training' if data.train else 'calibration'} text gives one window of {asked.context:,} tokens, and training takes two: give a "
-            f"longer "
-            f"{name} or a shorter calibration.context."
+            f"longer {name} or a shorter calibration.context."
         )
     return Lessons(*(as_exercises(part) for part in windows.split([len(windows) - out, out])))
 

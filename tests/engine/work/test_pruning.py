@@ -121,6 +121,15 @@ def test_magnitude_of_all_layers_is_torchs_global_l1(sparsity):
         assert torch.equal(stays(weights[name].abs(), Magnitude().model_copy(update={"sparsity": mine[name]})), layer.weight_mask.bool())
 
 
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.77])
+def test_random_is_torchs_given_the_same_draw(sparsity, monkeypatch):
+    """torch removes what draws the largest number, ours what draws the smallest."""
+    layer, how = nn.Linear(40, 24, bias=False), Random(sparsity=sparsity, draw=3)
+    monkeypatch.setattr(torch, "rand_like", lambda weight: 1 - importance(how, weight))
+    due = prune.random_unstructured(layer, "weight", sparsity).weight
+    assert torch.equal(pruned(how, layer.weight_orig.detach()), due)
+
+
 @pytest.mark.parametrize("how", [Wanda(), SparseGPT()])
 def test_among_layers_it_does_not_matter_how_loud_a_layers_inputs_are(how):
     quiet, loud = Seen(40, CPU), Seen(40, CPU)
