@@ -14,7 +14,9 @@ from engine.recipe import Recipe
 from engine.results.analysis import latest_alike
 from engine.work import costs, paces
 from engine.work.answers import forecast
-from engine.work.costs import CORRECTION, Trials, trials_of
+from engine.work.costs import CORRECTION, job, readings, seconds
+from engine.work.costs.demands import Trials, trials_of
+from engine.work.costs.seconds import EXTRACTION
 from engine.work.paces import LayerPace, Passes, layer_pace, quickest
 from tests.recipes import recipe_for
 from tests.runs import done
@@ -32,10 +34,10 @@ def folders(tmp_path_factory):
 def even_paces(monkeypatch):
     """What is counted is tested, not this machine."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr(costs, "passes_of", lambda *_: Passes(0.001, 1e-5))
-    monkeypatch.setattr(costs, "layer_pace", lambda how, in_: LayerPace(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7))
-    monkeypatch.setattr(costs, "product_pace", lambda dtype=None: 1e10)
-    monkeypatch.setattr(costs, "read_once", lambda task: 0.1)
+    monkeypatch.setattr(job, "passes_of", lambda *_: Passes(0.001, 1e-5))
+    monkeypatch.setattr(job, "layer_pace", lambda how, in_: LayerPace(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7))
+    monkeypatch.setattr(seconds, "product_pace", lambda dtype=None: 1e10)
+    monkeypatch.setattr(readings, "read_once", lambda task: 0.1)
     yield
     torch.set_num_threads(threads)
 
@@ -81,8 +83,9 @@ def test_a_known_baseline_is_not_measured_again(said, monkeypatch):
 def test_a_corpus_that_is_not_yet_extracted_takes_its_time(folders, monkeypatch):
     recipe = {"model": str(folders["llama"]), "task": {"kind": "language-modeling", "context": 64, "tokens": 1000}, "steps": [ROUNDING]}
     new = forecast(recipe).seconds
-    monkeypatch.setattr(costs, "corpus_kept", lambda task: True)
-    assert forecast(recipe).seconds < new - costs.EXTRACTION / 2
+    for module in (readings, seconds):
+        monkeypatch.setattr(module, "corpus_kept", lambda task: True)
+    assert forecast(recipe).seconds < new - EXTRACTION / 2
 
 
 def test_speed_is_forecast_only_where_it_is_asked_for(said):

@@ -1,0 +1,47 @@
+"""What a run will cost, in seconds and in memory: how much of what it does, times how quick that is here.
+
+What the model, the technique and the data take is measured in short probes (``paces``); what past runs took corrects the sum.
+"""
+
+from dataclasses import dataclass, replace
+
+from engine.catalog.technique import Technique
+from engine.recipe import Recipe
+from engine.work.costs.demands import Trials, trials_of
+from engine.work.costs.job import Job
+from engine.work.costs.memory import peak_of
+from engine.work.costs.seconds import seconds_of
+from engine.work.tasks.baseline import baseline_known
+
+CORRECTION = 4.0  # at most, by what a past run took
+
+
+@dataclass(frozen=True)
+class Cost:
+    seconds: float
+    peak_rss_bytes: float
+
+
+def cost_of(job: Job, past: dict | None = None) -> Cost:
+    """``past``: recipe, seconds and peak_rss_bytes of a run like it on this machine; numbers are moved by as much as it was off."""
+    known = baseline_known(job.recipe, job.folder)
+    cost = Cost(seconds_of(job, known), peak_of(job))
+    if past is None:
+        return cost
+    then = replace(job, recipe=Recipe.of(past["recipe"]), settings=job.settings | settings_then(job, past))
+    ways = [seconds_of(then, True), seconds_of(then, False)]  # whether the original's quality was known then, nobody has noted
+    off = min((past["seconds"] / way for way in ways), key=lambda ratio: max(ratio, 1 / ratio))
+    return Cost(cost.seconds * within(off), cost.peak_rss_bytes * within(past["peak_rss_bytes"] / peak_of(then)))
+
+
+def settings_then(job: Job, past: dict) -> dict[str, Technique]:
+    """The past run's own technique on the same layers."""
+    how = Recipe.of(past["recipe"]).steps[-1]
+    return dict.fromkeys(job.settings, how) if trials_of(how, 1) == Trials() else {}
+
+
+def within(ratio: float) -> float:
+    return min(CORRECTION, max(1 / CORRECTION, ratio))
+
+
+__all__ = ["Cost", "Job", "cost_of"]

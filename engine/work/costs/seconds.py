@@ -1,0 +1,140 @@
+"""Seconds: how much of what a run does, times how quick that is here."""
+
+import math
+from dataclasses import replace
+
+import torch
+
+from engine.catalog.tasks import ImageClassification, LanguageModeling
+from engine.work.bench import HELD_DENSE
+from engine.work.calibration.stream import lists_of_blocks
+from engine.work.costs.demands import SLOPES, Training, Trials, products_of, training_of, trials_of
+from engine.work.costs.job import Job
+from engine.work.costs.readings import Reading, corpus_kept, data_seconds
+from engine.work.layers import Layer
+from engine.work.measure.inputs import EXAMPLES
+from engine.work.measure.latency import LAYERS_SECONDS, MODEL_SECONDS
+from engine.work.opened import calibration_dtype, compute_place
+from engine.work.paces import product_pace, weights_of
+from engine.work.samples import NEW_TOKENS, PROMPTS, SMALL
+from engine.work.stored.modules import dense_bytes
+from engine.work.tasks.calibration import ROWS
+from engine.work.tasks.classification import IMAGES
+from engine.work.training.lessons import HELD_OUT, WINDOWS_HELD_OUT
+
+EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
+TOKENIZING = 1e-5  # seconds of a token
+
+
+def seconds_of(job: Job, baseline: bool) -> float:
+    evaluations = [] if baseline else [evaluating(job, ()) + TOKENIZING * job.evaluation.places]
+    if job.how:
+        evaluations += [evaluating(job, job.targets)]
+    reading_data = (len(evaluations) + (job.how is not None)) * data_seconds(job.recipe.task)
+    return opening(job) + sum(evaluations) + reading_data + (sum(map(compressing, [*job.earlier, job])) + finishing(job) if job.how else 0.0)
+
+
+def opening(job: Job) -> float:
+    """The model is opened before, for techniques that walk, and after; its weights are read through once to be checked."""
+    return 0.3 + 1.5 * job.opening_seconds + job.folder.size_bytes / 2e9 + (0.0 if corpus_kept(job.recipe.task) else EXTRACTION)
+
+
+def evaluating(job: Job, compressed: list[Layer]) -> float:
+    """The task once, by the original or with these layers compressed."""
+    much = job.evaluation
+    seconds = job.passes.seconds(much.places, much.batches)
+    unpackings = 1 if dense_bytes(job.at.model) <= HELD_DENSE else much.batches
+    for layer in compressed:
+        pace = job.pace(layer)
+        vectors = much.places * vectors_of(layer)
+        seconds += unpackings * pace.unpack * layer.matrix_shape[0] + vectors * pace.receive
+    return seconds
+
+
+def vectors_of(layer: Layer) -> float:
+    """Input vectors of a layer for each place; a convolution's inputs are some 64 points, whose patches overlap."""
+    return 1.0 if layer.kind != "conv2d" else 64 / (layer.shape[2] * layer.shape[3])
+
+
+def compressing(job: Job) -> float:
+    how, much = job.how, job.calibration
+    trial, rounds = trials_of(how, len(job.targets)), 0.0
+    for number, layer in enumerate(job.targets):
+        pace, rows = job.pace(layer), layer.matrix_shape[0]
+        first = shares_no_input(job.targets, number)
+        rounds += rows * (pace.compress * (1 + trial.roundings) + pace.scale + pace.judge) + pace.once * first + pace.start + 0.004
+        rounds += products_of(how, layer.matrix_shape) / product_pace()
+        rounds += gram(job, layer) * first if how.needs == "gram" else 0.0
+    rounds += SLOPES * job.passes.seconds(much.places, job.recipe.calibration.samples) if how.needs == "gradients" else 0.0
+    judging = job.passes.seconds(*share(much, EXAMPLES)) if much.places else 0.0
+    return rounds + judging + walking(job) + trying(job, trial) + training(job, training_of(how))
+
+
+def training(job: Job, course: Training) -> float:
+    """Steps there and back, and looks at what is held out; examples are made ready once."""
+    if not course.steps:
+        return 0.0
+    each, held = (job.calibration.length, WINDOWS_HELD_OUT) if isinstance(job.recipe.task, LanguageModeling) else (job.evaluation.length, HELD_OUT)
+    passes, epochs = job.training_passes, job.recipe.training.epochs if job.recipe.training else None
+    if epochs:
+        course = replace(course, steps=math.ceil(epochs * job.recipe.training.samples / course.batch))  # as many examples as there may be
+    step = course.passes * passes.seconds(course.batch * each, 1)
+    rounding = course.roundings * sum(job.pace(layer).compress * layer.matrix_shape[0] for layer in job.targets) if course.roundings else 0.0
+    return rounding + course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
+
+
+def shares_no_input(layers: list[Layer], number: int) -> bool:
+    """Whether a layer is the first that meets its input: neighbours of one width in one block mostly share theirs."""
+    return not number or (layers[number - 1].block, layers[number - 1].matrix_shape[1]) != (layers[number].block, layers[number].matrix_shape[1])
+
+
+def gram(job: Job, layer: Layer) -> float:
+    """Ten sixteenths of a symmetric product are computed, and not at full speed."""
+    return 2 * job.calibration.places * layer.matrix_shape[1] ** 2 / product_pace(streamed_in(job))
+
+
+def streamed_in(job: Job) -> torch.dtype:
+    """The precision in which calibration data goes from block to block; a GPU is reckoned with the CPU's float32."""
+    device, _ = compute_place(job.recipe)
+    return calibration_dtype(job.recipe) if device.type == "cpu" else torch.float32
+
+
+def streaming(job: Job) -> float:
+    """Seconds of the calibration data's way through the whole model. A shorter precision makes its matrix products quicker, and nothing else."""
+    much = job.calibration
+    seconds, products = job.passes.seconds(much.places, much.batches), 2.0 * weights_of(job.at.layers) * much.places
+    return max(seconds / 4, seconds - products / product_pace() + products / product_pace(streamed_in(job)))
+
+
+def walking(job: Job) -> float:
+    """Calibration data goes through each block twice where blocks follow one another, in step once; else through the model for each block."""
+    if job.how.needs not in ("range", "gram"):
+        return 0.0
+    chain = max(map(len, lists_of_blocks(job.at.model)), default=0) > 1 and not isinstance(job.recipe.task, ImageClassification)
+    blocks = len({layer.block for layer in job.targets})
+    return ((1 if job.how.in_step else 2) if chain else blocks) * 1.3 * streaming(job)
+
+
+def trying(job: Job, trial: Trials) -> float:
+    batches = share(job.calibration, trial.examples)
+    seen = job.passes.seconds(job.calibration.places, job.calibration.batches) if trial.evaluations else 0.0
+    return seen + trial.evaluations * (evaluating(job, job.targets) + data_seconds(job.recipe.task)) + trial.answers * job.passes.seconds(*batches)
+
+
+def share(much: Reading, examples: int) -> tuple[float, float]:
+    """Places and batches of some of the examples."""
+    batches = max(1.0, examples / ROWS)
+    return much.places * min(1.0, batches / max(1.0, much.batches)), batches
+
+
+def finishing(job: Job) -> float:
+    """Continued beginnings, token after token, and the speed."""
+    one, seconds = job.passes.each + job.passes.place, 0.0
+    if isinstance(job.recipe.task, LanguageModeling):
+        small = job.folder.size_bytes < SMALL
+        seconds += 2.5 * one * (len(PROMPTS) * NEW_TOKENS if small else NEW_TOKENS // 4)
+    if job.recipe.speed:
+        much = job.evaluation  # of texts the largest batch is timed; of pictures, which have few kernels, little
+        batch = much.length if isinstance(job.recipe.task, ImageClassification) else 2 * much.places / much.batches
+        seconds += min(MODEL_SECONDS + LAYERS_SECONDS, 60 * job.passes.seconds(batch, 1))
+    return seconds
