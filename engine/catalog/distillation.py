@@ -75,10 +75,11 @@ class Distill(Learning):
         "tell it. It may also be shown how the teacher's states look on the way (**features**), or only where they are strong (**attention**)."
     )
     formula: ClassVar[str] = (
-        r"\begin{gathered} \mathcal{L} = (1-\alpha)\,\mathrm{CE}(y, p) + \alpha\,T^2\,\mathrm{KL}\big(p^{(T)}_{\text{teacher}} \,\|\, p^{(T)}\big)"
+        r"\begin{gathered} \mathcal{L} = (1-\alpha)\,\mathrm{CE}(y, p)"
+        r" \\[4pt] {} + \alpha\,T^2\,\mathrm{KL}\big(p^{(T)}_{\text{teacher}} \,\|\, p^{(T)}\big)"
         r" \\[4pt]"
-        r" {} + \beta\,\lVert h_{\text{teacher}} - P h \rVert^2 + \gamma\,\mathcal{L}_{\text{attention}},"
-        r" \qquad p^{(T)} = \operatorname{softmax}(z / T) \end{gathered}"
+        r" {} + \beta\,\lVert h_{\text{teacher}} - P h \rVert^2 + \gamma\,\mathcal{L}_{\text{attention}}"
+        r" \\[4pt] p^{(T)} = \operatorname{softmax}(z / T) \end{gathered}"
     )
     fails: ClassVar[str] = (
         "A student that is far smaller than its teacher cannot follow it, a teacher that is wrong teaches that too, and without examples like those "

@@ -56,8 +56,15 @@ def of_term(rows: pd.DataFrame, name: str, number: int, term: str) -> go.Scatter
 def qualities(judged: pd.DataFrame) -> list[go.Scatter]:
     several = judged.phase.nunique() > 1
     lines = [of_quality(rows, phase, number, several) for number, (phase, rows) in enumerate(judged.groupby("phase", sort=False))]
-    many = judged.phase.nunique() > MANY
-    return lines if many else [*lines, *(best(rows) for _, rows in judged.groupby("phase", sort=False) if len(rows) > 1)]
+    if len(lines) > MANY:
+        return [as_its_loss(line, number) for number, line in enumerate(lines)]
+    return [*lines, *(best(rows) for _, rows in judged.groupby("phase", sort=False) if len(rows) > 1)]
+
+
+def as_its_loss(line: go.Scatter, number: int) -> go.Scatter:
+    """In the same colour, which is named already."""
+    colour = SERIES[number % len(SERIES)]
+    return line.update(showlegend=False, line_color=colour, marker_color=colour)
 
 
 def of_quality(rows: pd.DataFrame, phase: str, number: int, several: bool) -> go.Scatter:

@@ -43,4 +43,5 @@ def loss_in_numbers(step: dict[str, Any]) -> str:
         r"\mathcal{L}_{\text{attention}}": step["attention_weight"],
         r"\mathcal{L}_{\text{discriminator}}": step["adversarial_weight"] * (step["setting"] == "adversarial"),
     }
-    return r"\mathcal{L} = " + " + ".join(rf"{weight:.3g} \cdot {term}" for term, weight in terms.items() if weight)
+    lines = r" \\ {} + ".join(rf"{weight:.3g} \cdot {term}" for term, weight in terms.items() if weight)  # one a line, as phones are narrow
+    return rf"\begin{{gathered}} \mathcal{{L}} = {lines} \end{{gathered}}"
