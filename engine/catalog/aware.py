@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from engine.catalog.courses import batch_option, rate_option
+from engine.catalog.courses import batch_option, distill_weight_option, rate_option, temperature_option
 from engine.catalog.formats import Ternary
 from engine.catalog.lowrank import FACTORS
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
@@ -30,13 +30,8 @@ class Aware(Technique):
         20, "Training steps from one look at held-out examples to the next. The best state of all looks, the first included, is what is stored.",
         title="Steps between looks", advanced=True, ge=1, le=100_000, stops=(5, 10, 20, 50, 100, 200),
     )  # fmt: skip
-    distill_weight: float = option(
-        0.0, "How much the uncompressed model's answers count beside the labels: 0 not at all, 1 alone.",
-        title="Taught by the original (distillation)", ge=0, le=1,
-    )  # fmt: skip
-    temperature: float = option(
-        2.0, "Softens the answers of both models, so that small probabilities are learnt too.", title="Temperature", advanced=True, ge=0.1, le=20,
-    )  # fmt: skip
+    distill_weight: float = distill_weight_option()
+    temperature: float = temperature_option()
 
 
 class QAT(Aware, RoundToNearest):

@@ -27,6 +27,19 @@ def batch_option(default: int, **more: Any) -> int:
     )
 
 
+def distill_weight_option() -> float:
+    return option(
+        0.0, "How much the uncompressed model's answers count beside the labels: 0 not at all, 1 alone.",
+        title="Taught by the original (distillation)", ge=0, le=1,
+    )  # fmt: skip
+
+
+def temperature_option() -> float:
+    return option(
+        2.0, "Softens the answers of both models, so that small probabilities are learnt too.", title="Temperature", advanced=True, ge=0.1, le=20,
+    )  # fmt: skip
+
+
 def recovery_option() -> int:
     return option(
         0, "Training steps after it, in which the smaller layers, norms and biases learn from labelled examples (fine-tuning). 0: none.",

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from engine.catalog.courses import batch_option, rate_option
+from engine.catalog.courses import batch_option, distill_weight_option, rate_option, temperature_option
 from engine.catalog.pruning import SCOPE, Magnitude, Pruning, Storage
 from engine.catalog.technique import Family, Made, Technique, option
 
@@ -75,13 +75,8 @@ class Gradual(Pruning):
         1e-5, "The price of a weight of size 1 (L1), or of an open gate (L0), in nats.", title="Its strength", advanced=True, ge=0, le=1,
         when={"regularizer": ["l1", "l0"]}, stops=(1e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 1e-3),
     )  # fmt: skip
-    distill_weight: float = option(
-        0.0, "How much the original model's answers count beside the labels: 0 not at all, 1 alone.", title="Taught by the original (distillation)",
-        ge=0, le=1,
-    )  # fmt: skip
-    temperature: float = option(
-        2.0, "Softens the answers of both models, so that small probabilities are learnt too.", title="Temperature", advanced=True, ge=0.1, le=20,
-    )  # fmt: skip
+    distill_weight: float = distill_weight_option()
+    temperature: float = temperature_option()
     target_mb: float = option(
         0.0, "Nothing more is removed once the model's file is as small as this, in MB. 0: off.", title="Stop at a size (MB)", advanced=True, ge=0,
         le=1e6, stops=(0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 500, 1000),

@@ -1,7 +1,12 @@
 """The page of a family: a form, a forecast, a run, what it did, and how it works."""
 
+from typing import Any
+
 import streamlit as st
 
+from engine.catalog.technique import Technique
+from engine.recipe import Recipe
+from engine.results.answers import ModelView
 from pages.parts.directions import directions
 from pages.parts.explain import how_it_works, on_real_weights
 from pages.parts.forecast import forecast_line
@@ -15,20 +20,26 @@ from pages.parts.steps_so_far import steps_so_far
 from pages.parts.what_if import what_if
 
 
+def asked_for(family: str, view: ModelView, key: str) -> tuple[type[Technique], dict[str, Any], Recipe | None]:
+    """The technique, its options and the recipe that they make, None where they make none; with the forecast, and the button that runs it."""
+    how = pick_technique(family)
+    step = technique_form(how, key)
+    recipe = measured_recipe(step, view)
+    steps_so_far(step, recipe, key)
+    if recipe:
+        forecast_line(recipe)
+    if st.button("Run", type="primary", key=f"{key}-run", width="stretch", icon=":material/play_arrow:", disabled=recipe is None):
+        start(recipe)
+    return how, step, recipe
+
+
 def technique_page(title: str, family: str, key: str) -> None:
     st.title(title)
     view = opened_model()
     st.markdown(facts(view))
     controls, live = st.columns([2, 3], gap="medium")
     with controls, st.container(border=True):
-        how = pick_technique(family)
-        step = technique_form(how, key)
-        recipe = measured_recipe(step, view)
-        steps_so_far(step, recipe, key)
-        if recipe:
-            forecast_line(recipe)
-        if st.button("Run", type="primary", key=f"{key}-run", width="stretch", icon=":material/play_arrow:", disabled=recipe is None):
-            start(recipe)
+        how, step, recipe = asked_for(family, view, key)
     with live, st.container(border=True):
         what_if(view, step, recipe, key)
     if run := current_run():

@@ -11,9 +11,9 @@ cuts        weights that the forward pass sees as zero, by a mask or by gates
 """
 
 from engine.work.training.course import Course
-from engine.work.training.lessons import Exercises, Lessons, lessons_for
+from engine.work.training.lessons import Exercises, Lessons, lessons_for, lessons_of
 from engine.work.training.loop import Quality, quality_of, trained
 from engine.work.training.pupil import Pupil, pupil_of
 from engine.work.training.study import Blend, Study
 
-__all__ = ["Blend", "Course", "Exercises", "Lessons", "Pupil", "Quality", "Study", "lessons_for", "pupil_of", "quality_of", "trained"]
+__all__ = ["Blend", "Course", "Exercises", "Lessons", "Pupil", "Quality", "Study", "lessons_for", "lessons_of", "pupil_of", "quality_of", "trained"]

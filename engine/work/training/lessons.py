@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.catalog.tasks import Calibration, Classification, ImageClassification, LanguageModeling, Task, TextClassification, Training
 from engine.errors import PlainError
+from engine.recipe import Recipe
 from engine.work.folders import Folder
 from engine.work.models import config_of, image_processor_of, tokenizer_of
 from engine.work.tasks import calibration_batches
@@ -43,6 +44,11 @@ class Exercises:
 class Lessons:
     train: Exercises
     held_out: Exercises
+
+
+def lessons_of(recipe: Recipe, folder: Folder, most: int | None = None) -> Lessons:
+    """What a recipe has its steps learn from. At most ``most`` examples, or as many as are ever read."""
+    return lessons_for(recipe.task, recipe.calibration, folder, MOST if most is None else most, recipe.training)
 
 
 @singledispatch

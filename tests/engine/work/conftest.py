@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from engine.work import samples
 from engine.work.run import run
+from engine.work.training import Quality, study
 from tests.recipes import recipe_for
 from tests.tiny import ARCHITECTURES, tiny
 
@@ -18,6 +20,21 @@ def few_words():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples, "NEW_TOKENS", 4)
         yield
+
+
+@pytest.fixture(autouse=True)
+def few_threads():
+    """A forecast takes all of the machine's; tests share it."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def kept_last(monkeypatch):
+    """Every look finds the model better than before, so that the last state is the one that is stored."""
+    ever_better = (Quality("accuracy", look / 10_000) for look in range(1, 10_000))
+    monkeypatch.setattr(study, "quality_of", lambda *_: next(ever_better))
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,7 @@ from engine.work.models import resolve
 from engine.work.opened import opened
 from engine.work.run import run
 from engine.work.stored.lowrank import Adapted
-from engine.work.training import Quality, study
 from tests.recipes import recipe_for
-from tests.tiny import tiny
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ("llama", "llama-tied", "gpt2", "bert", "resnet")
@@ -38,32 +36,12 @@ each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 each_base = pytest.mark.parametrize("base", BASES)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
-
-
-@pytest.fixture(autouse=True)
-def few_threads():
-    """A forecast takes all of the machine's; tests share it."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def done(folders, tmp_path):
     def carried_out(architecture, *steps, save=None, **fields):
         return run(recipe_for(architecture, folders[architecture], tmp_path / "data", *steps, **fields), save=save, report=lambda *_: None)
 
     return carried_out
-
-
-@pytest.fixture
-def kept_last(monkeypatch):
-    """Every look finds the model better than before, so that the last state is the one that is stored."""
-    ever_better = (Quality("perplexity", 1 / look) for look in range(1, 10_000))
-    monkeypatch.setattr(study, "quality_of", lambda *_: next(ever_better))
 
 
 @pytest.fixture

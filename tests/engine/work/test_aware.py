@@ -12,18 +12,12 @@ from engine.work.opened import opened
 from engine.work.run import run
 from engine.work.training import Quality, study
 from tests.recipes import recipe_for
-from tests.tiny import tiny
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ("llama", "llama-tied", "gpt2", "bert", "resnet")
 SHORT = {"technique": "qat", "bits": 2, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1}
 PLAIN = {"technique": "round-to-nearest", "bits": 2}
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
 
 
 @pytest.fixture
@@ -34,20 +28,6 @@ def done(folders, tmp_path):
         )
 
     return carried_out
-
-
-@pytest.fixture(autouse=True)
-def few_threads():
-    """A forecast takes all of the machine's; tests share it."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-def kept_last(monkeypatch) -> None:
-    """Every look finds the model better than before, so that the last state is the one that is stored."""
-    ever_better = (Quality("perplexity", 1 / look) for look in range(1, 10_000))
-    monkeypatch.setattr(study, "quality_of", lambda *_: next(ever_better))
 
 
 def logits_of(folder, architecture) -> torch.Tensor:
@@ -75,9 +55,8 @@ def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, option
     ids=["qat", "lsq", "bitnet"],
 )
 @each_architecture
-def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(architecture, step, done, monkeypatch, tmp_path):
+def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(architecture, step, done, monkeypatch, kept_last, tmp_path):
     """The pupil's own answers at the end, beside those of the file."""
-    kept_last(monkeypatch)
     step = {key: value for key, value in step.items() if step["technique"] != "bitnet" or key != "bits"}
     heard = []
     learn = learner_module.Learner.learn
@@ -95,8 +74,7 @@ def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(arc
     torch.testing.assert_close(logits_of(tmp_path / "saved", architecture), heard[0], rtol=1e-5, atol=1e-6)
 
 
-def test_it_learns(done, monkeypatch):
-    kept_last(monkeypatch)
+def test_it_learns(done, kept_last):
     curves = done("resnet", SHORT | {"steps": 40, "batch": 32}).tables.curves
     loss = curves[curves.name == "loss"].value
     assert loss.tail(5).mean() < loss.head(5).mean()
@@ -125,8 +103,7 @@ def test_runs_repeat_to_the_bit(done):
     assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
 
 
-def test_steps_learn_only_where_they_are_asked_to(done, monkeypatch, tmp_path):
-    kept_last(monkeypatch)
+def test_steps_learn_only_where_they_are_asked_to(done, kept_last, tmp_path):
     saved = {}
     for learn in (False, True):
         done("bert", SHORT | {"learn_scales": learn, "range": "mse", "rate": 1e-1}, save=tmp_path / str(learn))
@@ -159,8 +136,7 @@ def test_fine_tuning_after_a_quantizer_begins_at_its_weights(done):
 @pytest.mark.parametrize(
     "step", [SHORT, SHORT | {"learn_scales": True}, {"technique": "bitnet", "steps": 3, "batch": 4}], ids=["qat", "lsq", "bitnet"]
 )
-def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(step, done, folders, tmp_path, monkeypatch):
-    kept_last(monkeypatch)
+def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(step, done, folders, tmp_path, kept_last):
     pruned = {"technique": "magnitude", "sparsity": 0.6}
     outcome = done("gpt2", pruned, step)
     treated = outcome.tables.layers[outcome.tables.layers.technique != ""]

@@ -39,14 +39,6 @@ CASES = [(a, s) for a in ARCHITECTURES for s in STUDENTS if (a, s) != ("resnet",
 CASES = [(a, s) for a, s in CASES if s != "narrower" or a not in ("gpt2", "opt")]
 
 
-@pytest.fixture(autouse=True)
-def few_threads():
-    """A forecast takes all of the machine's; tests share it."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def done(folders, tmp_path):
     def carried_out(architecture="bert", *more, save=None, cancelled=lambda: False, training=None, report=lambda *_: None, **step):

@@ -35,14 +35,6 @@ def done(folders, tmp_path):
     return carried_out
 
 
-@pytest.fixture(autouse=True)
-def few_threads():
-    """A forecast takes all of the machine's; tests share it."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 # --- schedules ------------------------------------------------------------------------------------------------------------
 
 

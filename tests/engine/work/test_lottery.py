@@ -34,14 +34,6 @@ def done(folders, tmp_path_factory):
     return run(recipe_for("resnet", folders["resnet"], data, SHORT), save=save), save
 
 
-@pytest.fixture(autouse=True)
-def few_threads():
-    """A forecast takes all of the machine's; tests share it."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 class Watched(Lottery):
     """Notes the weights, masked, from which each network was trained."""
 

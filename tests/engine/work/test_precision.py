@@ -17,16 +17,10 @@ from engine.work.run import run
 from engine.work.training import Lessons, pupil_of
 from tests.engine.work.test_training import exercises
 from tests.recipes import recipe_for
-from tests.tiny import tiny
 
 CPU = torch.device("cpu")
 SHORT = {"technique": "mixed-precision-training", "steps": 4, "batch": 4, "look_every": 2, "rate": 1e-3}
 VARIANTS = get_args(Variant)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ("llama", "bert", "resnet")}
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from engine.work.methods.lowrank.recovery import Factors
 from engine.work.run import run
 from engine.work.stored.lowrank import CPKernel, LowRank, TuckerKernel
 from engine.work.stored.weights import Dense
-from engine.work.training import Quality, study
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -56,9 +55,7 @@ def test_at_a_rate_of_nothing_the_decomposition_stays_as_it_is(technique, done):
 
 
 @pytest.mark.parametrize("technique", ["tucker", "cp"])
-def test_training_moves_the_factors_and_takes_no_more_bytes(technique, done, monkeypatch):
-    ever_better = (Quality("accuracy", look / 100) for look in range(1, 100))
-    monkeypatch.setattr(study, "quality_of", lambda *_: next(ever_better))
+def test_training_moves_the_factors_and_takes_no_more_bytes(technique, done, kept_last):
     mine, other = done(technique, **SHORT), done(technique)
     assert mine.summary.result.loss != other.summary.result.loss and mine.summary.result.size_bytes == other.summary.result.size_bytes
     curves = mine.tables.curves

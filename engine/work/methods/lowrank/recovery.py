@@ -17,7 +17,7 @@ from engine.work.stored.lowrank import Factored
 from engine.work.stored.weights import Dense, Stored
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
-from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_for, pupil_of
+from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_of, pupil_of
 from engine.work.training.losses import by_labels
 
 PHASE = "recovery"
@@ -32,7 +32,7 @@ def _(how: Kernels, bench: Bench, subject: Subject) -> Trained | None:
     layers = [layer for layer in subject.original.layers if isinstance(stored.get(layer.name), Factored)]
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     factors = {layer.name: hung(pupil, layer, stored[layer.name]) for layer in layers}
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.recovery * how.batch, bench.recipe.training)
+    lessons = lessons_of(bench.recipe, bench.folder, how.recovery * how.batch)
     with threads_to_train(subject.original.parameters):
         learn(how, bench, pupil, lessons, subject.trial.rows.curves)
     return Trained(stored | {name: each.kept(stored[name]) for name, each in factors.items()}, pupil.plain())

@@ -18,7 +18,7 @@ from engine.work.rebuilt import Subject
 from engine.work.stored.modules import unpacked_once
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
-from engine.work.training import Course, Exercises, Lessons, Pupil, Quality, lessons_for, pupil_of, quality_of, trained
+from engine.work.training import Course, Exercises, Lessons, Pupil, Quality, lessons_of, pupil_of, quality_of, trained
 from engine.work.training.cuts import gates_of
 from engine.work.training.loop import answers, at_rest
 from engine.work.training.losses import absolute, by_labels, by_teacher
@@ -41,7 +41,7 @@ def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
         refuse_emptying(layer.name, left_of(settings[layer.name], layer.matrix_shape))
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     pupil.prepare(how.regrow, gated=how.regularizer == "l0")
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.steps * how.batch, bench.recipe.training)
+    lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
     course = Course(how.steps, how.rate, how.batch, bench.recipe.seed)
     descent = Descent(how, bench, pupil, lessons, course, settings)
     try:

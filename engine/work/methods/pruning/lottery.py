@@ -23,7 +23,7 @@ from engine.work.rebuilt import Subject
 from engine.work.stored.weights import Stored
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
-from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_for, pupil_of, quality_of, trained
+from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_of, pupil_of, quality_of, trained
 from engine.work.training.losses import by_labels
 from engine.work.trial import Trial
 
@@ -74,7 +74,7 @@ def _(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
     device, _ = compute_place(bench.recipe)
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     pupil.prepare()
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, training=bench.recipe.training)
+    lessons = lessons_of(bench.recipe, bench.folder)
     lottery = Lottery(how, bench, pupil, lessons, subject.trial.rows.lottery)
     with threads_to_train(subject.original.parameters):
         pupil.come_back(lottery.drawn())

@@ -26,7 +26,7 @@ from engine.work.stored.modules import install
 from engine.work.stored.weights import Dense, Stored
 from engine.work.successor import Successor
 from engine.work.threads import threads_to_train
-from engine.work.training import Blend, Course, Lessons, Study, lessons_for
+from engine.work.training import Blend, Course, Lessons, Study, lessons_of
 
 Keeps = Callable[[], Path | None]  # the folder in which trainings are kept meanwhile
 
@@ -80,7 +80,7 @@ class School:
     def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> "School":
         recipe, (device, compute) = bench.recipe, compute_place(bench.recipe)
         epochs = recipe.training.epochs if recipe.training else None
-        lessons = lessons_for(recipe.task, recipe.calibration, bench.folder, *(() if epochs else (how.steps * how.batch,)), training=recipe.training)
+        lessons = lessons_of(recipe, bench.folder, None if epochs else how.steps * how.batch)
         steps = how.steps if epochs is None else max(1, math.ceil(epochs * len(lessons.train) / how.batch))
         course = Course(steps, how.rate, how.batch, recipe.seed, parts=min(how.parts, how.batch), half=compute == torch.bfloat16)
         return cls(how, bench, subject, lessons, course, rows, keeps(), device)

@@ -15,7 +15,7 @@ from engine.work.opened import compute_place, opened
 from engine.work.rebuilt import Subject
 from engine.work.stored.modules import unpacked_once
 from engine.work.threads import threads_to_train
-from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_for
+from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_of
 from engine.work.training.loop import Loss, answers, at_rest
 from engine.work.training.losses import by_labels, by_teacher
 
@@ -67,6 +67,6 @@ class Learner:
 
 def learn(how: Aware, bench: Bench, subject: Subject, pupil: Pupil, phase: str, penalty: Penalty | None = None) -> None:
     """Trains the pupil; what was measured on the way is noted, however it ends."""
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.steps * how.batch, bench.recipe.training)
+    lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
     with threads_to_train(subject.original.parameters):
         Learner(how, bench, pupil, phase, lessons, penalty, subject.trial.rows.curves).learn()

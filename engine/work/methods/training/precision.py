@@ -20,7 +20,7 @@ from engine.work.rebuilt import Subject
 from engine.work.stored.weights import Dense, Stored
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
-from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_for, pupil_of, quality_of
+from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_of, pupil_of, quality_of
 from engine.work.training.loop import answers, drawn, optimizer_of
 from engine.work.training.losses import by_labels
 from engine.work.trial import Trial
@@ -59,7 +59,7 @@ def _(how: MixedPrecisionTraining, shape: tuple[int, int]) -> Stored:
 @retrained.register
 def _(how: MixedPrecisionTraining, bench: Bench, subject: Subject) -> Trained:
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
-    lessons = lessons_for(bench.recipe.task, bench.recipe.calibration, bench.folder, how.steps * how.batch, bench.recipe.training)
+    lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
     kept, settings = None, plan(how, layers)
     for number, variant in enumerate(get_args(Variant)):
         pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
