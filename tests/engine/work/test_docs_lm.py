@@ -1,21 +1,18 @@
 """What is published of these techniques, seen on a small model that was really trained."""
 
 import inspect
-import shutil
 
 import numpy
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from engine.catalog.models import BUNDLED
 from engine.recipe import Recipe
 from engine.work.models import resolve
 from engine.work.opened import opened
 from engine.work.run import run
+from tests.planted import CHANNELS, few_large, planted, spread
 
 CPU = torch.device("cpu")
-PLANTED, FACTOR = (5, 77, 130), 256.0  # channels behind each norm; a power of two, which no precision rounds
 W8A8 = {"technique": "activations", "mode": "static", "observer": "min-max"}
 
 
@@ -28,19 +25,13 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory):
-    """docs-lm with some channels of every norm made large and the columns behind them small: the same function."""
-    folder = tmp_path_factory.mktemp("planted") / "model"
-    shutil.copytree(BUNDLED["docs-lm"].folder, folder)
-    for path in folder.glob("*.safetensors"):
-        tensors = {name: value.float() for name, value in load_file(path).items()}
-        for name, value in tensors.items():
-            if name.endswith(("input_layernorm.weight", "post_attention_layernorm.weight")):
-                value[[*PLANTED]] *= FACTOR
-            if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")):
-                value[:, [*PLANTED]] /= FACTOR
-        save_file(tensors, path, metadata={"format": "pt"})
-    return str(folder)
+def outliers(tmp_path_factory):
+    return planted(tmp_path_factory.mktemp("outliers") / "model", few_large())
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    return planted(tmp_path_factory.mktemp("uneven") / "model", spread())
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +55,29 @@ def rise(outcome) -> float:
     return outcome.summary.result.perplexity / outcome.summary.baseline.perplexity - 1
 
 
-def test_planting_outliers_leaves_the_function_as_it_was(planted):
+def test_what_is_planted_leaves_the_function_as_it_was(outliers, uneven):
     ids = torch.arange(20, 84)[None]
     with torch.inference_mode():
-        before, after = (opened(resolve(name), CPU, torch.float32).model(input_ids=ids).logits for name in ("bundled:docs-lm", planted))
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+        before, *after = (opened(resolve(name), CPU, torch.float32).model(input_ids=ids).logits for name in ("bundled:docs-lm", outliers, uneven))
+    for each in after:
+        torch.testing.assert_close(each, before, rtol=1e-4, atol=1e-4)
 
 
-def test_with_outlier_channels_8_bits_collapse_and_smoothquant_and_llm_int8_recover(planted, outcome_of):
-    naive, smooth, mixed = (outcome_of(planted, step) for step in (W8A8, W8A8 | {"technique": "smoothquant"}, {"technique": "llm-int8"}))
+def test_with_outlier_channels_8_bits_collapse_and_smoothquant_and_llm_int8_recover(outliers, outcome_of):
+    naive, smooth, mixed = (outcome_of(outliers, step) for step in (W8A8, W8A8 | {"technique": "smoothquant"}, {"technique": "llm-int8"}))
     assert rise(outcome_of("bundled:docs-lm", W8A8)) < 0.05  # without them, 8 bits do no harm
     assert rise(naive) > 1 and rise(smooth) < 0.05 and rise(mixed) < 0.05
     columns = mixed.tables.inputs[mixed.tables.inputs.layer.str.endswith("layers.0.self_attn.q_proj")]
-    assert set(PLANTED) <= set(columns.channel[columns.largest >= 6])
+    assert set(CHANNELS) <= set(columns.channel[columns.largest >= 6])
+
+
+def test_where_channels_differ_plain_factors_collapse_and_whitened_ones_do_not_notice(uneven, outcome_of):
+    """SVD-LLM (arXiv:2403.07378), table 1, at a fifth of the parameters removed. Where channels are as even as in docs-lm, the gap is small."""
+    plain, whitened, even = (
+        rise(outcome_of(model, {"technique": "svd", "kept": 0.8, "whitening": how}))
+        for model, how in ((uneven, "none"), (uneven, "svd-llm"), ("bundled:docs-lm", "svd-llm"))
+    )
+    assert plain > 2.5 * whitened and abs(whitened - even) < 0.02
 
 
 @pytest.mark.parametrize("technique", ["gptq", "awq"])
