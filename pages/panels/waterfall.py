@@ -22,11 +22,8 @@ def waterfall(steps: pd.DataFrame) -> go.Figure:
     figure = frame(height).add_traces([gone(sizes), left(sizes), *qualities(steps)])
     for row in sizes.itertuples():
         figure.add_annotation(text=named(row), x=0, y=row.step, xref="paper", yref="y", xanchor="left", yshift=ABOVE, showarrow=False, align="left")
-    side = figure.layout.xaxis.to_plotly_json() | {
-        "domain": QUALITY,
-        "anchor": "y",
-        "title": {"text": TITLES[steps.quality_name.iloc[0]], "standoff": 14},
-    }
+    title = {"text": TITLES[steps.quality_name.iloc[0]], "standoff": 14}
+    side = figure.layout.xaxis.to_plotly_json() | {"domain": QUALITY, "anchor": "y", "title": title}
     figure.update_layout(xaxis2=side | quality_range(steps.quality), barmode="overlay")
     figure.update_xaxes(title_text="Size of the files (MB)", domain=SIZES, nticks=5, range=[0, sizes.size_bytes.max() / 1e6 * 1.02], selector=0)
     return figure.update_yaxes(visible=False, range=[sizes.step.max() + 0.45, -0.75])
@@ -35,17 +32,10 @@ def waterfall(steps: pd.DataFrame) -> go.Figure:
 def left(sizes: pd.DataFrame) -> go.Bar:
     """What the files weigh after each step."""
     paint = {"color": [ORIGINAL if step == 0 else COMPRESSED for step in sizes.step]}
-    look = {
-        "width": BAR,
-        "textposition": "auto",
-        "insidetextfont": {"color": ON_COLOUR},
-        "insidetextanchor": "start",
-        "textangle": 0,
-        "constraintext": "none",
-    }
+    words = {"textposition": "auto", "insidetextfont": {"color": ON_COLOUR}, "insidetextanchor": "start", "textangle": 0, "constraintext": "none"}
     return go.Bar(
-        y=sizes.step, x=sizes.size_bytes / 1e6, orientation="h", marker=paint, text=[in_short(row) for row in sizes.itertuples()], **look,
-        name="Left", showlegend=False, hovertext=hover(sizes), hoverinfo="text",
+        y=sizes.step, x=sizes.size_bytes / 1e6, orientation="h", marker=paint, text=[in_short(row) for row in sizes.itertuples()], **words,
+        width=BAR, name="Left", showlegend=False, hovertext=hover(sizes), hoverinfo="text",
     )  # fmt: skip
 
 
