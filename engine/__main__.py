@@ -172,7 +172,7 @@ class Bar:
 
 def as_json(outcome: object) -> dict:
     """The contract for automation. What was not measured is null."""
-    more = {name: rows for name in ("stages", "salience", "sensitivity", "latency") if (rows := records(getattr(outcome.tables, name)))}
+    more = {name: rows for name in ("salience", "sensitivity", "latency") if (rows := records(getattr(outcome.tables, name)))}
     tables = {"tables": more} if more else {}
     return json.loads(outcome.summary.model_dump_json()) | {"layers": records(outcome.tables.layers)} | tables
 
@@ -190,20 +190,11 @@ def as_text(outcome: object) -> str:
         f"size        {before.size_bytes / 1e6:.2f} MB -> {after.size_bytes / 1e6:.2f} MB ({after.compression:.2f}x)",
         f"weights     {before.bits_per_weight:.2f} -> {after.bits_per_weight:.2f} bits each",
         f"{name:11} {getattr(before, name):.4g} -> {getattr(after, name):.4g}",
-        *step_lines(outcome.tables.stages),
         *speed_lines(outcome.tables.latency),
         f"protocol    {said.protocol.measure}",
         *said.notes,
     ]
     return "\n".join(lines)
-
-
-def step_lines(stages: object) -> list[str]:
-    """How the model stood after each step, where there were several or it was measured in several splits."""
-    steps = resolve_name("engine.results.analysis:step_by_step")(stages)
-    rows = [row for row in steps.itertuples() if row.step]
-    lines = [f"step {row.step:<6} {row.size_bytes / 1e6:.2f} MB, {row.quality_name} {row.quality:.4g} ({row.split}): {row.technique}" for row in rows]
-    return lines if len(lines) > 1 else []
 
 
 def speed_lines(latency: object) -> list[str]:
