@@ -4,7 +4,7 @@ Missing is NaN (numbers) or absent, never -1 or 0.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import pandas as pd
@@ -358,4 +358,5 @@ ROWS = {
 
 def table(rows: Iterable[object], row: type) -> pd.DataFrame:
     """Rows as a frame with the row class's columns, in their order."""
-    return pd.DataFrame([asdict(r) for r in rows], columns=[f.name for f in fields(row)])
+    names = [field.name for field in fields(row)]
+    return pd.DataFrame([[getattr(each, name) for name in names] for each in rows], columns=names)

@@ -7,11 +7,13 @@ while, leaves files in the temporary folder, needs five processes instead of thr
 
 import asyncio
 import json
+import multiprocessing.forkserver
 import os
 import shutil
 import sys
 import threading
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import dask
 import psutil
@@ -24,6 +26,24 @@ SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
 }
+DRIVERS = ("/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")  # of GPUs: what has touched one does not survive a fork
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # none may be there when a process forks; runs take theirs later
+
+
+def fork_workers_ready() -> dict[str, str]:
+    """Settings with which workers fork from a process that has read torch and the engine once, so that one who was killed is back in a moment.
+
+    That process begins to read at once. Where there is a GPU, no such process, or no room for its socket's name, each worker starts by itself.
+    """
+    if sys.platform != "linux" or any(Path(driver).exists() for driver in DRIVERS):
+        return {}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    multiprocessing.set_forkserver_preload(["engine.work.jobs", "engine.work.answers"])
+    try:
+        multiprocessing.forkserver.ensure_running()
+    except OSError:
+        return {}
+    return {"distributed.worker.multiprocessing-method": "forkserver"}
 
 
 async def host(workers: dict[str, int | float]) -> None:
@@ -53,5 +73,5 @@ def leave_with_the_app(scratch: str) -> None:
 if __name__ == "__main__":  # workers import this module too
     asked = json.loads(sys.argv[1])
     threading.Thread(target=leave_with_the_app, args=(asked["scratch"],), daemon=True).start()
-    with dask.config.set(SETTINGS):
+    with dask.config.set(SETTINGS | fork_workers_ready()):
         asyncio.run(host(asked["workers"]))

@@ -34,11 +34,12 @@ def sample_rows(recipe: Recipe, folder: Folder, original: nn.Module, compressed:
     prompts, tokens = (PROMPTS, NEW_TOKENS) if small else (PROMPTS[:1], NEW_TOKENS // 4)
 
     def said(model: nn.Module) -> list[str]:
+        tokenizer = tokenizer_of(folder)
         with ExitStack() as held:
             if small:
                 held.enter_context(one_thread())
                 held.enter_context(unpacked_once(model))
-            return [continued(model, tokenizer_of(folder), prompt, tokens) for prompt in prompts]
+            return [continued(model, tokenizer, prompt, tokens) for prompt in prompts]
 
     path = kept_in() / f"continued-{place_key(recipe, folder, *prompts, str(tokens))}.json"
     before = kept_or_made(path, lambda at: json.loads(at.read_text("utf8")), lambda: said(original), write)

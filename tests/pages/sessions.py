@@ -15,7 +15,7 @@ def opened(page: str = "start", query: dict[str, str] | None = None, **remembere
     for name, value in remembered.items():
         app.session_state[name] = value
     app.query_params.update(query or {})
-    return app.run() if page == "start" else turned(app.run(), page, query)
+    return app.switch_page(f"{page}.py").run()
 
 
 def turned(app: AppTest, page: str, query: dict[str, str] | None = None) -> AppTest:

@@ -100,6 +100,15 @@ def run_from_a_shell(kept_apart, address) -> str:
     return json.loads(said.stdout)["run"]
 
 
+@pytest.fixture(scope="module")
+def reader(browser, address) -> Iterator[Visitor]:
+    """Somebody who only looks at what was run."""
+    reader = visitor(browser, address)
+    yield reader
+    reader.close()
+    assert reader.complaints == []
+
+
 @pytest.fixture
 def visit(browser, address):
     """Opens a browser of somebody else; what it complained about fails the test."""
@@ -161,31 +170,29 @@ def test_a_student_is_watched_also_after_a_refresh_and_cancelled_it_is_kept_at_i
     drawn(person, at_least=2)
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_every_view_of_a_result_is_drawn(view, two_runs, visit):
-    person = visit()
-    person.open("start", f"?run={two_runs[0]}")
-    person.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
-    if VIEWS[view]:
-        drawn(person, at_least=VIEWS[view])
-    else:
-        expect(person.page.get_by_test_id("stCode").first).to_be_visible()
+def test_every_view_of_a_result_is_drawn(two_runs, reader):
+    reader.open("start", f"?run={two_runs[0]}")
+    for view, figures in VIEWS.items():
+        reader.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
+        reader.at_rest()
+        if figures:
+            drawn(reader, figures)
+        else:
+            expect(reader.page.get_by_test_id("stCode").first).to_be_visible()
 
 
-def test_every_view_of_a_run_that_looked_at_data_is_drawn(run_from_a_shell, visit):
-    person = visit()
-    person.open("start", f"?run={run_from_a_shell}")
+def test_every_view_of_a_run_that_looked_at_data_is_drawn(run_from_a_shell, reader):
+    reader.open("start", f"?run={run_from_a_shell}")
     for view in SEEING_VIEWS:
-        person.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
-        person.at_rest()
-        drawn(person, at_least=1)
+        reader.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
+        reader.at_rest()
+        drawn(reader, at_least=1)
 
 
-@pytest.mark.parametrize(("page", "figures"), [("model", 4), ("quantize", 2)])
-def test_every_figure_about_a_model_is_drawn(page, figures, visit):
-    person = visit()
-    person.open(page)
-    drawn(person, figures)
+def test_every_figure_about_a_model_is_drawn(reader):
+    for page, figures in (("model", 4), ("quantize", 2)):
+        reader.open(page)
+        drawn(reader, figures)
 
 
 def test_two_runs_stand_side_by_side_and_still_do_after_a_refresh(two_runs, person):
@@ -243,23 +250,27 @@ def test_a_run_goes_on_when_its_browser_is_closed(two_runs, visit, browser, addr
 # --- how it looks ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_cut_off_or_too_faint_to_read(width, scheme, two_runs, visit):
-    person = visit(width=width, scheme=scheme)
-    for page in PAGES:
-        person.open(page, f"?run={two_runs[0]}" if page in ("start", "quantize") else "")
-        assert person.page.evaluate(TOO_WIDE) == [], page
-        assert person.page.evaluate(FAINT, 4.5) == [], page
+LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (390, 1280)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_cut_off_or_too_faint_to_read(page, two_runs, reader):
+    reader.page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
+    reader.open(page, f"?run={two_runs[0]}" if page in ("start", "quantize") else "")
+    for width, scheme in LOOKS:
+        reader.page.emulate_media(color_scheme=scheme)
+        reader.page.set_viewport_size({"width": width, "height": 900})
+        reader.at_rest()
+        assert reader.page.evaluate(TOO_WIDE) == [], (width, scheme)
+        assert reader.page.evaluate(FAINT, 4.5) == [], (width, scheme)
         if folder := os.environ.get("SCREENSHOTS"):
-            person.picture(Path(folder) / f"{page}-{width}-{scheme}.png")
-            person.page.set_viewport_size({"width": width, "height": 900})
+            reader.picture(Path(folder) / f"{page}-{width}-{scheme}.png")
 
 
-def test_the_page_follows_the_wish_for_dark(visit):
+def test_the_page_follows_the_wish_for_dark(reader):
     behind = []
     for scheme in ("light", "dark"):
-        person = visit(scheme=scheme)
-        person.open("runs")
-        behind.append(person.page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor"))
+        reader.page.emulate_media(color_scheme=scheme)
+        reader.open("runs")
+        behind.append(reader.page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor"))
     assert behind[0] != behind[1]

@@ -261,17 +261,22 @@ def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique):
     assert drawn(app, technique) == due(how, {name: field["default"] for name, field in fields(how).items()})
 
 
-@pytest.mark.parametrize(
-    ("technique", "option", "value"),
-    sorted({(name, other, value) for name in TECHNIQUES for field in fields(TECHNIQUES[name]).values() for other in field["when"]
-            for value in fields(TECHNIQUES[name])[other].get("enum") or fields(TECHNIQUES[name])[other]["choices"] or [False, True]}),
-)  # fmt: skip
-def test_options_come_and_go_with_those_they_depend_on(technique, option, value):
+def deciding(how: type[Technique]) -> dict[str, list]:
+    """The options that others depend on, with the values they may take."""
+    return {
+        other: fields(how)[other].get("enum") or fields(how)[other].get("choices") or [False, True]
+        for field in fields(how).values() for other in field["when"]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("technique", "option"), [(name, option) for name, how in TECHNIQUES.items() for option in deciding(how)])
+def test_options_come_and_go_with_those_they_depend_on(technique, option):
     app, how = form(technique), TECHNIQUES[technique]
-    chosen = {name: field["default"] for name, field in fields(how).items()} | {option: value}
-    widget = app.toggle if isinstance(value, bool) else app.selectbox
-    widget(key=f"form-{technique}-{option}").set_value(value).run()
-    assert sentences(app) == [] and drawn(app, technique) == due(how, chosen)
+    for value in deciding(how)[option]:
+        chosen = {name: field["default"] for name, field in fields(how).items()} | {option: value}
+        widget = app.toggle if isinstance(value, bool) else app.selectbox
+        widget(key=f"form-{technique}-{option}").set_value(value).run()
+        assert sentences(app) == [] and drawn(app, technique) == due(how, chosen), value
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)

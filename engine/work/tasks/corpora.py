@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from engine.work.tasks.progress import Report
 DISTRIBUTION = {"sklearn": "scikit-learn"}  # where the name to install differs from the name to import
 
 
+@cache
 def installed(library: str) -> str:
     """Name and version of an installed library."""
     try:

@@ -46,13 +46,13 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def carried_out(folders, tmp_path_factory) -> Callable[[str, dict[str, Any]], tuple]:
     """Runs by architecture and step, each made once: the outcome, the folder it was saved to, the recipe."""
-    kept = {}
+    kept, data = {}, {name: tmp_path_factory.mktemp("data") for name in ARCHITECTURES}
 
     def of(architecture: str, step: dict[str, Any]) -> tuple:
         key = architecture, str(step)
         if key not in kept:
-            data, save = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("saved") / "model"
-            recipe = recipe_for(architecture, folders[architecture], data, step)
+            save = tmp_path_factory.mktemp("saved") / "model"
+            recipe = recipe_for(architecture, folders[architecture], data[architecture], step)
             kept[key] = run(recipe, save=save), save, recipe
         return kept[key]
 
