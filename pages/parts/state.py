@@ -69,7 +69,7 @@ def task_for(reference: str, kind: str, longest: int | None = None) -> dict:
     task = (bundled.task if bundled else TASKS[kind]()).model_dump()
     fitting = {name: min(task[name], longest) for name in ("context", "length") if longest and name in task}
     chosen = choices_for(reference).get("task", {})
-    return task | fitting | (chosen if chosen.get("kind") == task["kind"] else {})  # a recipe may name a task of another kind
+    return task | fitting | (chosen if chosen.get("kind", task["kind"]) == task["kind"] else {})  # a recipe may name a task of another kind
 
 
 def calibration_beside(task: dict) -> dict:
