@@ -1,6 +1,7 @@
 """A recipe: a model, a task and the ordered steps that compress it. YAML and JSON both ways; its key names a run."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import yaml
@@ -67,13 +68,8 @@ class Recipe(Frozen):
     @field_validator("steps")
     @classmethod
     def composable(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        """Each step says what a layer may be made of before it."""
-        made, by = "dense", None
-        for step in steps:
-            if made not in step.takes:
-                raise ValueError(f"{step.title} cannot come after {by.title}, which leaves {LEFT[made]}; {advice(by, step)}")
-            if step.leaves != "dense":
-                made, by = step.leaves, step
+        if why := order_refused(steps):
+            raise ValueError(why)
         return steps
 
     @classmethod
@@ -98,9 +94,15 @@ class Recipe(Frozen):
         """16 hex digits of everything that changes the answer: recipe, engine version, and the local files it names."""
         files = [identity(self.model), identity(getattr(self.task, "text", None) or getattr(self.task, "data", ""))]
         files += [identity(self.calibration.text)] if self.calibration else []
+        files += [identity(further)] if (further := getattr(self.task, "also", "")) else []
         files += [identity(source) for source in self.sources_of_training if source]
-        unnamed = None if self.training else {"training"}  # a recipe without it has the key that it had before there was any
-        return hashlib.sha256("\n".join([__version__, self.model_dump_json(exclude=unnamed), *files]).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join([__version__, self.model_dump_json(exclude=self.left_empty), *files]).encode()).hexdigest()[:16]
+
+    @property
+    def left_empty(self) -> dict[str, Any]:
+        """Fields that are younger than others: a recipe without them has the key that it had before there were any."""
+        further = {} if getattr(self.task, "also", "") else {"task": {"also"}}
+        return further | ({} if self.training else {"training": True})
 
     @property
     def sources_of_training(self) -> tuple[str, ...]:
@@ -111,6 +113,17 @@ class Recipe(Frozen):
     def label(self) -> str:
         """The steps in a few words."""
         return " → ".join(step.label() for step in self.steps) or "Uncompressed"
+
+
+def order_refused(steps: Sequence[Technique]) -> str:
+    """Why steps cannot follow one another so, and what to do; empty where they can. Each says what a layer may be made of before it."""
+    made, by = "dense", None
+    for step in steps:
+        if made not in step.takes:
+            return f"{step.title} cannot come after {by.title}, which leaves {LEFT[made]}; {advice(by, step)}"
+        if step.leaves != "dense":
+            made, by = step.leaves, step
+    return ""
 
 
 def advice(first: Technique, second: Technique) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from engine.results.analysis import entropy_bits, most_flattened, worst_layer
+from engine.results.analysis import entropy_bits, most_flattened, step_by_step, worst_layer
 from engine.results.record import RunRecord
 from engine.results.tables import Tables
 from pages.panels import (
@@ -35,16 +35,19 @@ from pages.panels import (
     STRUCTURES_KEPT,
     TRAINING_CURVES,
     TRAINING_PACE,
+    WATERFALL,
     WEIGHT_HISTOGRAM,
 )
 from pages.parts.plainly import escaped
 from pages.parts.ranges import chooses_ranges, ranges
+from pages.parts.recipe_file import take_over
 from pages.parts.show import show
 
 
 def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord, Tables, str], None]]:
     """What there is to see of this run."""
     views = {
+        "Steps": steps_view,
         "Lottery": lottery_view,
         "Training": training_view,
         "Curves": curves_view,
@@ -73,6 +76,7 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Recipe": recipe_view,
     }
     there = {
+        "Steps": bool(record.recipe.steps) and not tables.stages.empty,
         "Lottery": not tables.lottery.empty,
         "Training": not tables.schedule.empty,
         "Curves": not tables.curves.empty,
@@ -96,6 +100,10 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Text": not tables.samples.empty,
     }
     return {name: view for name, view in views.items() if there.get(name, True)}
+
+
+def steps_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(WATERFALL, step_by_step(tables.stages), f"{key}-steps")
 
 
 def lottery_view(record: RunRecord, tables: Tables, key: str) -> None:
@@ -278,5 +286,10 @@ def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
     st.download_button(
         "Download recipe", record.recipe.to_yaml(), f"recipe-{record.id}.yaml", "text/yaml", key=f"{key}-recipe", icon=":material/download:"
     )
+    if record.recipe.steps and st.button(
+        "Open in the pipeline", key=f"{key}-open", icon=":material/linear_scale:", on_click=take_over, args=(record.recipe,),
+        help="With its model, data and steps, to be changed there and run anew.",
+    ):  # fmt: skip
+        st.switch_page("pipeline.py")
     st.caption("Save it as recipe.yaml and run the same from a shell, keeping the compressed model:")
     st.code("python -m engine run recipe.yaml --save compressed-model", language="bash")

@@ -1,6 +1,6 @@
 """Takes the pictures in README anew, in light colours: python tests/pages/screenshots.py [FOLDER]
 
-Two real runs of the bundled language model are made first, in a home of their own.
+Real runs of the bundled language model are made for them, in a home of their own.
 """
 
 import sys
@@ -27,6 +27,21 @@ def run_two(person: Visitor) -> list[str]:
     return [first, finished(person, other_than=first)]
 
 
+def run_a_chain(person: Visitor, folder: Path) -> None:
+    """Pruned, then rounded: the whole page, since what each step saved stands at its end."""
+    person.open("prune")
+    person.widget("prune-pipeline").click()
+    person.settled("pipeline")
+    person.widget("chain-add").click()
+    person.at_rest()
+    person.widget("step-2-options").click()
+    person.at_rest()
+    person.widget("pipeline-run").click()
+    finished(person)
+    person.picture(folder / "pipeline.png")
+    person.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+
+
 def take(person: Visitor, page: str, query: str, folder: Path) -> None:
     person.open(page, query)
     person.page.wait_for_timeout(1500)  # figures fade in
@@ -49,6 +64,7 @@ def screenshots(folder: Path) -> None:
             "compare": f"?runs={three},{four}",
         }.items():
             take(person, page, query, folder)
+        run_a_chain(person, folder)
 
 
 if __name__ == "__main__":
