@@ -53,7 +53,7 @@ class Whitened(LowRank):
         when={"whitening": ["asvd"]},
     )  # fmt: skip
     damping: float = option(
-        1e-4, "Added to the diagonal of the inputs' Gram matrix, as a share of its mean; raised by itself where that is not enough.",
+        1e-6, "Added to the diagonal of the inputs' Gram matrix, as a share of its mean; raised by itself where that is not enough.",
         title="Damping", advanced=True, ge=1e-6, le=1, stops=(1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1), when={"whitening": ["svd-llm"]},
     )  # fmt: skip
 
