@@ -32,6 +32,11 @@ class Learning(Technique):
         0, "Training ends early when quality on held-out examples was not better so many looks in a row; there are ten in a whole course. 0: never.",
         title="Looks without gain (early stopping)", advanced=True, ge=0, le=10,
     )  # fmt: skip
+    products: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Number format in which matrices are multiplied while the model learns; weights, slopes and losses stay float32. bfloat16 is two to "
+        "three times as fast on processors that multiply it (AVX-512 BF16, AMX), and on graphics cards; elsewhere float32 is used, and said.",
+        title="Products while learning", advanced=True, words={"auto": "bfloat16 on a graphics card, else float32"},
+    )  # fmt: skip
     values: Literal["model", "float32", "bfloat16", "float16"] = option(
         "model", "Number format in which the weights are written: the model's own, or another.", title="Weights written as", advanced=True,
         words={"model": "as the model has them"},
