@@ -23,6 +23,7 @@ from engine.results.tables import (
     SearchRow,
     SensitivityRow,
     SingularRow,
+    StageRow,
     StorageRow,
     StructureRow,
     SurfaceRow,
@@ -102,6 +103,15 @@ def tables(*layers: LayerRow) -> Tables:
         schedule=table([ScheduleRow(10, 0.5, 0.3, "accuracy", 0.9, 1000, 0.0, "trained")], ScheduleRow),
         lottery=table([LotteryRow("winning ticket", 0, 1, 0.3, 0.9)], LotteryRow),
         curves=table([CurveRow(0, "student", "accuracy", 0.5), CurveRow(1, "student", "loss", 1.5), CurveRow(10, "qat", "loss", 0.5)], CurveRow),
+        stages=table(
+            [
+                StageRow(0, "", "", "size_bytes", 1000.0),
+                StageRow(0, "", "test", "perplexity", 10.0),
+                StageRow(1, "Rounded", "", "size_bytes", 500.0),
+                StageRow(1, "Rounded", "test", "perplexity", 11.0),
+            ],
+            StageRow,
+        ),
         written=table([WrittenRow("The", " weights")], WrittenRow),
         latency=table([LatencyRow("conv", "original", "float32 products", "1 picture", 1, 2, 3.0, 2.5, 4.0, 5)], LatencyRow),
     )

@@ -1,10 +1,13 @@
 """How quality is measured: the task, its data and the protocol, and the calibration data that methods may look at."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.catalog.technique import Frozen
+
+LABELLED_FILES = (".csv", ".json", ".jsonl", ".parquet")
 
 Source = Annotated[str, Field(min_length=1, description="bundled:NAME, a Hub dataset id, or the path of a .txt, .csv, .json(l) or .parquet file.")]
 
@@ -27,10 +30,17 @@ class Classification(Frozen):
     label_column: str = "label"
     split: str = "test"
     samples: int = Field(2000, ge=1, description="At most this many examples are read.")
+    also: str = Field("", description="A further split, or file of the same columns, that every model is measured on besides, such as validation.")
+
+    @model_validator(mode="after")
+    def further(self) -> "Classification":
+        if self.also and self.also in (self.split, self.data):
+            raise ValueError(f"also names {self.also}, which quality is measured on already; name another split or file, or leave it out")
+        return self
 
 
 class TextClassification(Classification):
-    """Accuracy and macro F1 of a sequence classifier."""
+    """Accuracy, macro precision, recall and F1 of a sequence classifier."""
 
     kind: Literal["text-classification"] = "text-classification"
     data: Source = "bundled:docs-libraries"
@@ -39,7 +49,7 @@ class TextClassification(Classification):
 
 
 class ImageClassification(Classification):
-    """Accuracy and macro F1 of an image classifier."""
+    """Accuracy, macro precision, recall and F1 of an image classifier."""
 
     kind: Literal["image-classification"] = "image-classification"
     data: Source = "bundled:digits"
@@ -47,6 +57,17 @@ class ImageClassification(Classification):
 
 
 Task = Annotated[LanguageModeling | TextClassification | ImageClassification, Field(discriminator="kind")]
+
+
+def by_split(task: Task) -> dict[str, Task]:
+    """What quality is measured at, under the name of each split or file; what a run is judged by stands first."""
+    if not getattr(task, "also", ""):
+        return {task.split: task}
+    alone = task.model_copy(update={"also": ""})
+    file = Path(task.also)
+    if file.suffix.lower() not in LABELLED_FILES:
+        return {task.split: alone, task.also: alone.model_copy(update={"split": task.also})}
+    return {task.split: alone, file.stem if file.stem != task.split else file.name: alone.model_copy(update={"data": task.also})}
 
 
 class Calibration(Frozen):

@@ -87,6 +87,8 @@ GLOSSARY: dict[str, Term] = {
         "F1", "share", "The harmonic mean of precision and recall: high only when both are.",
         r"\frac{2 \cdot \text{precision} \cdot \text{recall}}{\text{precision} + \text{recall}}",
     ),
+    "macro_precision": Term("Macro precision", "share", "Precision of every class, averaged with equal weight; 0 for one that no example was given."),
+    "macro_recall": Term("Macro recall", "share", "Recall of every class, averaged with equal weight, however rare a class is."),
     "macro_f1": Term("Macro F1", "share", "F1 of every class, averaged with equal weight, so that rare classes count as much as common ones."),
     "agreement": Term(
         "Agreement", "share", "How often the compressed model makes the same top choice as the original, on the same inputs, right or wrong.",

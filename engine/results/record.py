@@ -22,6 +22,8 @@ class Scores(Frozen):
     perplexity: float | None = None  # exp of the mean token loss
     loss: float | None = None  # mean cross-entropy, natural logarithm, per token or per example
     accuracy: float | None = None
+    macro_precision: float | None = None
+    macro_recall: float | None = None
     macro_f1: float | None = None
     agreement: float | None = None  # share of equal arg-max with the original, on the same inputs
 

@@ -286,6 +286,17 @@ class WrittenRow:
 
 
 @dataclass(frozen=True)
+class StageRow:
+    """One measure of the model as it was after one step of the recipe, read back from the file written."""
+
+    step: int  # 0: the original
+    technique: str  # label of the step, e.g. "Distilled to 50 % blocks"; "" for the original
+    split: str  # "test", "validation", ...; "" for what belongs to none (size)
+    measure: str  # "size_bytes", "parameters", "bits_per_weight", "perplexity", "accuracy", "precision", "recall", "f1" (macro averages) ...
+    value: float
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -329,6 +340,7 @@ class Tables:
     lottery: pd.DataFrame
     curves: pd.DataFrame
     written: pd.DataFrame
+    stages: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -340,7 +352,7 @@ ROWS = {
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
     "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "lottery": LotteryRow,
-    "curves": CurveRow, "written": WrittenRow,
+    "curves": CurveRow, "written": WrittenRow, "stages": StageRow,
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """How far a run is, and how long it may still take."""
 
+import re
 from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any
@@ -9,6 +10,7 @@ from engine.results.tables import CurveRow
 STAGES = ("Measuring the original", "Reading calibration data", "Compressing", "Measuring the result", "Writing examples")
 FIRST_MEASUREMENT, _, COMPRESSING, LAST_MEASUREMENT, _ = STAGES
 PLANNING = {"Measuring each layer's sensitivity", "Rounding layers", "Training"}  # what some techniques do before they compress
+IN_STEP, BETWEEN = re.compile(r"Step (\d+) of (\d+): "), re.compile(r"Measuring after step (\d+) of (\d+)")  # in a recipe of several
 MOST_ROWS, JUDGED = 2000, ("accuracy", "perplexity")  # of a curve that is shown while it grows
 OUTSIDE = {"queued": "Waiting in another program", "running": "Running in another program", "done": "Done", "cancelled": "Cancelled"}
 
@@ -52,13 +54,16 @@ class Progress:
 
     @property
     def whole(self) -> float:
-        """Of the run, were it in the order of STAGES; 0 in a stage that is not among them. Planning and compressing share a place."""
-        if self.name in PLANNING:
-            return (STAGES.index(COMPRESSING) + self.share / 2) / len(STAGES)
-        if self.stage not in STAGES:
-            return 0.0
-        planned = self.stage == COMPRESSING and PLANNING & self.seen.keys()
-        return (STAGES.index(self.stage) + ((1 + self.share) / 2 if planned else self.share)) / len(STAGES)
+        """Of the run, were it in the order of STAGES; 0 in a stage that is not among them. All steps share the place of compressing."""
+        if between := BETWEEN.fullmatch(self.name):
+            return placed(COMPRESSING, int(between[1]) / int(between[2]))
+        begins, part, name = of_step(self.name)
+        if name in PLANNING:
+            return placed(COMPRESSING, begins + part * self.share / 2)
+        if name == COMPRESSING:
+            planned = any(of_step(each) in {(begins, part, one) for one in PLANNING} for each in self.seen)
+            return placed(COMPRESSING, begins + part * ((1 + self.share) / 2 if planned else self.share))
+        return placed(self.stage, self.share) if self.stage in STAGES else 0.0
 
     def stage_seconds_left(self, now: float) -> float | None:
         """At the pace so far. None: too early to say, or overdue."""
@@ -81,6 +86,19 @@ class Progress:
         counted = [f"{self.done} of {self.total}"] if self.total else []
         left = [f"about {duration(run)} left"] if run is not None else [f"about {duration(stage)} left in this step"] if stage is not None else []
         return " · ".join([self.stage, *counted, *left])
+
+
+def placed(stage: str, share: float) -> float:
+    """So far into a stage, as a share of the run."""
+    return (STAGES.index(stage) + share) / len(STAGES)
+
+
+def of_step(stage: str) -> tuple[float, float, str]:
+    """Where in all compressing the recipe's step begins that a stage belongs to, what part of it that is, and the stage's own name."""
+    if not (found := IN_STEP.match(stage)):
+        return 0.0, 1.0, stage
+    number, steps, name = int(found[1]), int(found[2]), stage[found.end() :]
+    return (number - 1) / steps, 1 / steps, name[:1].upper() + name[1:]
 
 
 def thinned(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:

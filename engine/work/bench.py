@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import pandas as pd
 from torch import nn
 
+from engine.catalog.tasks import by_split
 from engine.catalog.technique import Technique
 from engine.errors import Cancelled
 from engine.recipe import Recipe
@@ -59,7 +60,17 @@ class Bench:
         steps = len(self.recipe.steps)
         self.report(f"Step {self.step + 1} of {steps}: {stage[:1].lower()}{stage[1:]}" if steps > 1 else stage, done, total)
 
+    @property
+    def by_split(self) -> dict[str, "Bench"]:
+        """For each split that quality is measured on, with that as the recipe's own."""
+        return {split: replace(self, recipe=self.recipe.model_copy(update={"task": task})) for split, task in by_split(self.recipe.task).items()}
+
+    def qualities(self, model: nn.Module, folder: Folder, stage: str) -> dict[str, Measured]:
+        """In every split."""
+        return {split: bench.measured(model, folder, stage) for split, bench in self.by_split.items()}
+
     def measured(self, model: nn.Module, folder: Folder, stage: str) -> Measured:
+        """In the split that the run is judged by."""
         device, _ = compute_place(self.recipe)
 
         def told(inner: str, done: int, total: int) -> None:
@@ -95,6 +106,7 @@ class Rows:
     lottery: list = field(default_factory=list)
     curves: list = field(default_factory=list)
     written: list = field(default_factory=list)
+    stages: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

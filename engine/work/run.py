@@ -4,16 +4,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results import disk
 from engine.results.outcome import Outcome
-from engine.results.record import Summary
+from engine.results.record import Scores, Summary
 from engine.work.bench import Bench, Report, Rows
 from engine.work.layers import chosen
 from engine.work.measure.latency import largest_inputs, latency_rows
@@ -22,7 +22,8 @@ from engine.work.methods.training.students import refuse_strangers
 from engine.work.models import check_finite, resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.samples import sample_rows
-from engine.work.scores import baseline_scores, result_scores
+from engine.work.scores import baseline_scores
+from engine.work.stages import Qualities, Stages, first
 from engine.work.steps import every_step
 from engine.work.stored.files import PackedFolder, plainly_written
 from engine.work.tasks import Measured, measured_once
@@ -41,20 +42,20 @@ def run(
     original = opened(bench.folder, *compute_place(recipe))
     targets = chosen(original.layers, recipe.layers) if recipe.steps else []
     with working_folder(save) as out, unfinished() as kept:
-        baseline = measured_once(recipe, bench.folder, lambda: bench.measured(original.model, bench.folder, "Measuring the original"))
-        rows, packed, seconds = every_step(bench, original, out, kept)
-        result, size = measured_result(bench, original, packed, baseline, rows)
-    before = baseline_scores(bench.folder, original, targets, baseline)
-    agreement = float(np.mean(result.guesses == baseline.guesses))
+        baseline = measured_original(bench, original)
+        stages = Stages(baseline_scores(bench.folder, original, targets, first(baseline)), baseline)
+        rows, packed, seconds = every_step(bench, original, out, kept, partial(measured_between, stages))
+        result = measured_result(bench, original, packed, stages, rows)
+    rows.stages = stages.rows
     summary = Summary(
         run=run_id,
         model=recipe.model,
         revision=bench.folder.revision,
         architecture=bench.folder.architecture,
         device=str(original.device),
-        protocol=result.protocol,
-        baseline=before,
-        result=result_scores(before, rows.layers, size, packed.parameters if packed else original.parameters, result, agreement),
+        protocol=first(baseline).protocol,
+        baseline=stages.before,
+        result=result,
         ended_early=bool(bench.ended_early),
         notes=(*bench.folder.notes, *bench.notes, *bench.ended_early, *taken_up(kept.taken_up), *(outside_layers(original) if recipe.steps else [])),
         seconds=time.perf_counter() - began,
@@ -120,17 +121,36 @@ def claimed(save: Path) -> Iterator[None]:
         raise
 
 
-def measured_result(bench: Bench, original: Opened, packed: PackedFolder | None, baseline: Measured, rows: Rows) -> tuple[Measured, int]:
+def measured_original(bench: Bench, original: Opened) -> Qualities:
+    """Once for all runs that start from it, each split by itself."""
+
+    def measured(at: Bench) -> Measured:
+        return measured_once(at.recipe, at.folder, lambda: at.measured(original.model, at.folder, "Measuring the original"))
+
+    return {split: measured(at) for split, at in bench.by_split.items()}
+
+
+def measured_between(stages: Stages, bench: Bench, subject: Opened, packed: PackedFolder, rows: Rows) -> None:
+    """Quality and bytes of what the step before has written."""
+    done, steps = bench.step, bench.recipe.steps
+    qualities = bench.qualities(subject.model, bench.folder, f"Measuring after step {done} of {len(steps)}")
+    stages.after(done, steps[done - 1].label(), rows.layers, packed.size_bytes, packed.parameters, qualities)
+
+
+def measured_result(bench: Bench, original: Opened, packed: PackedFolder | None, stages: Stages, rows: Rows) -> Scores:
     """Quality and bytes of the model as written: it is loaded from its files again."""
     if packed is None:
-        return baseline, bench.folder.size_bytes
-    folder = resolve(str(packed.folder))
+        return stages.before.model_copy(update={"agreement": 1.0})
+    folder, step = resolve(str(packed.folder)), len(bench.recipe.steps)
     reopened = opened(folder, *compute_place(bench.recipe))
     with largest_inputs(reopened.model) as inputs:
-        measured = bench.measured(reopened.model, folder, "Measuring the result")
+        qualities = bench.qualities(reopened.model, folder, "Measuring the result")
+    technique = bench.recipe.steps[-1].label()
+    scores = stages.after(step, technique, rows.layers, packed.size_bytes, packed.parameters, qualities)
     if bench.recipe.speed:
         treated = [row.name for row in rows.layers if row.technique]
         rows.latency.extend(latency_rows(bench, original, reopened, treated, inputs))
+        stages.timed(step, technique, rows.latency)
     bench.progress("Writing examples", 0, 1)
     rows.samples.extend(sample_rows(bench.recipe, bench.folder, original.model, reopened.model))
-    return measured, packed.size_bytes
+    return scores

@@ -1,7 +1,7 @@
 """The steps of a recipe one after the other, each over the model that the one before it has written."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,14 @@ from engine.work.stored.files import PackedFolder
 from engine.work.unfinished import Unfinished
 from engine.work.walk import compressed_folder
 
+Between = Callable[[Bench, Opened, PackedFolder, Rows], None]  # at the step to come, what was written before it, and what was noted of that
 
-def every_step(bench: Bench, original: Opened, out: Path, kept: Unfinished) -> tuple[Rows, PackedFolder | None, float]:
-    """What was noted, what the last step has written, and the seconds that all took; without steps nothing is written."""
+
+def every_step(bench: Bench, original: Opened, out: Path, kept: Unfinished, look: Between) -> tuple[Rows, PackedFolder | None, float]:
+    """What was noted, what the last step has written, and the seconds that all took; without steps nothing is written.
+
+    ``look`` is shown what every step but the last has written, opened again for the step after it.
+    """
     rows, packed, seconds, subject = Rows(), None, 0.0, original
     if not bench.recipe.steps:
         rows.layers.extend(kept_row(layer, original.held_bytes(layer)) for layer in original.layers)
@@ -25,6 +30,8 @@ def every_step(bench: Bench, original: Opened, out: Path, kept: Unfinished) -> t
         for number, folder in enumerate(folders):
             at = bench if packed is None else replace(bench, step=number, folder=written(bench, packed))
             subject = subject if packed is None else opened(at.folder, *compute_place(bench.recipe))
+            if packed:
+                look(at, subject, packed, rows)
             reference = original if same_layers(original, subject) else subject
             more, packed, took = compressed_folder(at, subject, chosen(subject.layers, bench.recipe.layers), folder, kept, reference)
             rows, seconds = rows.followed_by(more), seconds + took

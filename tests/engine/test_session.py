@@ -215,6 +215,14 @@ def test_planning_moves_the_progress_of_the_whole_run():
     )
 
 
+def test_each_step_of_a_recipe_moves_the_progress_of_the_whole_run():
+    first, second, learning = "Step 1 of 2: compressing", "Step 2 of 2: compressing", "Step 2 of 2: training · loss 0."
+    news = ((first, 0), (first, 4), ("Measuring after step 1 of 2", 0), (f"{learning}3", 1), (f"{learning}2", 3), (second, 0), (second, 4))
+    stages = (*MEASURED, *((stage, done, 4, 41.0 + number) for number, (stage, done) in enumerate(news)))
+    shares = [told(*stages[:end]).overall * len(STAGES) for end in range(2, len(stages) + 1)]
+    assert shares == pytest.approx([1, 2, 2.5, 2.5, 2.5625, 2.6875, 2.75, 3])
+
+
 # --- runs ----------------------------------------------------------------------------------------------------------------
 
 

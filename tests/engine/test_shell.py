@@ -14,7 +14,9 @@ from tests.recipes import recipe_for
 from tests.tiny import tiny
 
 FOUR = {"technique": "round-to-nearest"}
-SCORES = {"size_bytes", "bits_per_weight", "compression", "perplexity", "loss", "accuracy", "macro_f1", "agreement"}
+SCORES = {
+    "size_bytes", "bits_per_weight", "compression", "perplexity", "loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "agreement",
+}  # fmt: skip
 LAYER = {"name", "kind", "shape", "size_bytes", "bits_per_weight", "relative_error", "technique", "parameters"}
 
 

@@ -24,7 +24,7 @@ class Cost:
 
 def cost_of(job: Job, past: dict | None = None) -> Cost:
     """``past``: recipe, seconds and peak_rss_bytes of a run like it on this machine; numbers are moved by as much as it was off."""
-    known = baseline_known(job.recipe, job.folder)
+    known = all(baseline_known(each.recipe, each.folder) for each in job.by_split)
     cost = Cost(seconds_of(job, known), peak_of(job))
     if past is None:
         return cost

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from engine.catalog.tasks import LanguageModeling
+from engine.catalog.tasks import LanguageModeling, by_split
 from engine.catalog.technique import Technique
 from engine.recipe import Recipe
 from engine.work.costs.readings import Reading, count_of, reading
@@ -50,6 +50,11 @@ class Job:
 
     def pace(self, layer: Layer) -> LayerPace:
         return layer_pace(self.settings[layer.name], layer.matrix_shape[1])
+
+    @property
+    def by_split(self) -> list["Job"]:
+        """One for each split that quality is measured on."""
+        return [replace(self, recipe=self.recipe.model_copy(update={"task": task})) for task in by_split(self.recipe.task).values()]
 
     @property
     def evaluation(self) -> Reading:

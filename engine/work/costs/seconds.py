@@ -27,11 +27,11 @@ TOKENIZING = 1e-5  # seconds of a token
 
 
 def seconds_of(job: Job, baseline: bool) -> float:
-    evaluations = [] if baseline else [evaluating(job, ()) + TOKENIZING * job.evaluation.places]
-    if job.how:
-        evaluations += [evaluating(job, job.targets)]
-    reading_data = (len(evaluations) + (job.how is not None)) * data_seconds(job.recipe.task)
-    return opening(job) + sum(evaluations) + reading_data + (sum(map(compressing, [*job.earlier, job])) + finishing(job) if job.how else 0.0)
+    steps = [*job.earlier, job] if job.how else []
+    evaluations = [] if baseline else [evaluating(each, ()) + TOKENIZING * each.evaluation.places for each in job.by_split]
+    evaluations += [evaluating(each, each.targets) for step in steps for each in step.by_split]
+    reading_data = (len(evaluations) + bool(steps)) * data_seconds(job.recipe.task)
+    return opening(job) + sum(evaluations) + reading_data + (sum(map(compressing, steps)) + finishing(job) if steps else 0.0)
 
 
 def opening(job: Job) -> float:

@@ -17,6 +17,8 @@ from engine.work.tasks.corpora import corpus_key
 from engine.work.tasks.measured import Measured
 from engine.work.tasks.sources import is_local
 
+FORM = "2"  # of what is kept: another one where scores have joined
+
 
 def measured_once(recipe: Recipe, folder: Folder, measure: Callable[[], Measured]) -> Measured:
     """What ``measure`` gives, kept on disk by everything that could change it."""
@@ -43,7 +45,7 @@ def unchanging(source: str) -> bool:
 
 def baseline_key(recipe: Recipe, folder: Folder, source: str) -> str:
     data = corpus_key() if source.startswith("bundled:") else identity(source)
-    return place_key(recipe, folder, recipe.task.model_dump_json(), data)
+    return place_key(recipe, folder, recipe.task.model_dump_json(), data, FORM)
 
 
 def place_key(recipe: Recipe, folder: Folder, *more: str) -> str:

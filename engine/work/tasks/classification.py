@@ -1,4 +1,4 @@
-"""Accuracy and macro F1 of classifiers of texts and of images."""
+"""Accuracy, macro precision, recall and F1 of classifiers of texts and of images."""
 
 import re
 from collections.abc import Iterator
@@ -60,20 +60,22 @@ def measured(task: Classification, examples: Examples, targets: torch.Tensor, lo
     loss = finite(cross_entropy(logits.float(), targets), "these examples")
     guesses = logits.argmax(1)
     accuracy = (guesses == targets).double().mean().item()
-    scores = {"accuracy": accuracy, "macro_f1": macro_f1(targets.numpy(), guesses.numpy()), "loss": loss}
+    scores = {"accuracy": accuracy, **macro_scores(targets.numpy(), guesses.numpy()), "loss": loss}
     protocol = Protocol(
         task=task.kind, data=examples.name, fingerprint=examples.fingerprint, samples=len(targets), compute_dtype=dtype_name(logits.dtype),
-        measure=f"Accuracy and the mean of every class's F1; {read}.",
+        measure=f"Accuracy, and the mean of every class's precision, recall and F1; {read}.",
     )  # fmt: skip
     return Measured(scores, protocol, guesses.numpy().astype(np.int32))
 
 
-def macro_f1(truth: np.ndarray, guesses: np.ndarray) -> float:
-    """Mean of 2 right / (true + guessed) over the classes that occur in either."""
+def macro_scores(truth: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
+    """Means over the classes that occur in either: right / guessed, right / true, and 2 right / (true + guessed); 0 where a class has none."""
     classes = int(max(truth.max(), guesses.max())) + 1
-    right = np.bincount(truth[truth == guesses], minlength=classes)
-    seen = np.bincount(truth, minlength=classes) + np.bincount(guesses, minlength=classes)
-    return float((2 * right[seen > 0] / seen[seen > 0]).mean())
+    right, true, guessed = (np.bincount(each, minlength=classes) for each in (truth[truth == guesses], truth, guesses))
+    seen = true + guessed > 0
+    shares = {"macro_precision": right / np.maximum(1, guessed), "macro_recall": right / np.maximum(1, true)}
+    shares["macro_f1"] = 2 * right / np.maximum(1, true + guessed)
+    return {name: float(share[seen].mean()) for name, share in shares.items()}
 
 
 # --- what fits the model ---------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from engine.results.record import Protocol
 
 @dataclass(frozen=True)
 class Measured:
-    scores: dict[str, float]  # of perplexity, loss, accuracy, macro_f1: those the task has
+    scores: dict[str, float]  # of perplexity, loss, accuracy, macro_precision, macro_recall, macro_f1: those the task has
     protocol: Protocol
     guesses: np.ndarray  # int32, the arg-max for every target token or example, in the data's order
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from torch import nn
 
 from engine.catalog.tasks import ImageClassification, TextClassification
 from engine.errors import Cancelled, PlainError
 from engine.work.models import load, resolve, tokenizer_of
 from engine.work.tasks import evaluate
-from engine.work.tasks.classification import image_batches, macro_f1, targets_of, text_quality
+from engine.work.tasks.classification import image_batches, macro_scores, targets_of, text_quality
 from engine.work.tasks.data import Examples
 from engine.work.tasks.progress import silent
 from engine.work.tasks.tokens import token_batches
@@ -85,9 +85,11 @@ def test_a_model_without_padding_token_reads_one_text_at_a_time(task):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_macro_f1_is_scikit_learns(seed):
+def test_macro_precision_recall_and_f1_are_scikit_learns(seed):
     truth, guesses = np.random.default_rng(seed).integers(0, 6, (2, 40)) * np.array([[1], [2]]) % 9
-    assert macro_f1(truth, guesses) == pytest.approx(f1_score(truth, guesses, average="macro", zero_division=0))
+    theirs = {"macro_precision": precision_score, "macro_recall": recall_score, "macro_f1": f1_score}
+    due = {name: score(truth, guesses, average="macro", zero_division=0) for name, score in theirs.items()}
+    assert macro_scores(truth, guesses) == pytest.approx(due)
 
 
 def test_images_are_prepared_in_the_models_colours(tmp_path):
