@@ -44,6 +44,7 @@ from pages.panels.structures_kept import STRUCTURES_KEPT
 from pages.panels.trade_off import TRADE_OFF
 from pages.panels.training_curves import TRAINING_CURVES
 from pages.panels.training_pace import TRAINING_PACE
+from pages.panels.waterfall import WATERFALL
 from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
 from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
 from pages.panels.weight_map import WEIGHT_MAP
@@ -93,6 +94,7 @@ __all__ = [
     "TRADE_OFF",
     "TRAINING_CURVES",
     "TRAINING_PACE",
+    "WATERFALL",
     "WAYS_TO_CHOOSE",
     "WEIGHT_HISTOGRAM",
     "WEIGHT_MAP",

@@ -26,7 +26,8 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
     for note in [*record.summary.notes, *([record.message] if record.message else [])]:
         st.warning(escaped(note))
     views = views_of(record, tables)
-    chosen = st.pills("Look at", list(views), default="Layers", key=f"{key}-view", label_visibility="collapsed") or "Layers"
+    first = "Steps" if "Steps" in views and len(record.recipe.steps) > 1 else "Layers"
+    chosen = st.pills("Look at", list(views), default=first, key=f"{key}-view", label_visibility="collapsed") or first
     views[chosen](record, tables, f"{key}-{record.id}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from engine.results.analysis import entropy_bits, most_flattened, worst_layer
+from engine.results.analysis import entropy_bits, most_flattened, step_by_step, worst_layer
 from engine.results.record import RunRecord
 from engine.results.tables import Tables
 from pages.panels import (
@@ -35,6 +35,7 @@ from pages.panels import (
     STRUCTURES_KEPT,
     TRAINING_CURVES,
     TRAINING_PACE,
+    WATERFALL,
     WEIGHT_HISTOGRAM,
 )
 from pages.parts.plainly import escaped
@@ -45,6 +46,7 @@ from pages.parts.show import show
 def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord, Tables, str], None]]:
     """What there is to see of this run."""
     views = {
+        "Steps": steps_view,
         "Lottery": lottery_view,
         "Training": training_view,
         "Curves": curves_view,
@@ -73,6 +75,7 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Recipe": recipe_view,
     }
     there = {
+        "Steps": bool(record.recipe.steps) and not tables.stages.empty,
         "Lottery": not tables.lottery.empty,
         "Training": not tables.schedule.empty,
         "Curves": not tables.curves.empty,
@@ -96,6 +99,10 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Text": not tables.samples.empty,
     }
     return {name: view for name, view in views.items() if there.get(name, True)}
+
+
+def steps_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(WATERFALL, step_by_step(tables.stages), f"{key}-steps")
 
 
 def lottery_view(record: RunRecord, tables: Tables, key: str) -> None:

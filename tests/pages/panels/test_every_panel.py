@@ -53,6 +53,7 @@ TABLES = {
     "TRAINING_CURVES": tables.curves(),
     "TRAINING_PACE": tables.precisions(),
     "LOST_GRADIENTS": tables.precisions(),
+    "WATERFALL": tables.steps(),
     "WAYS_TO_CHOOSE": tables.criteria(),
     "WEIGHT_MAP": tables.weight_piece(),
     "WEIGHT_HISTOGRAM": tables.histogram(),

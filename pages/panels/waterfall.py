@@ -1,0 +1,105 @@
+"""A recipe step by step: what each step took off the files, and the quality of the model as it was then."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.names import cut, whole
+from pages.panels.numbers import change, megabytes, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, ON_COLOUR, ORIGINAL, PERCENT, REFERENCE, SERIES, SYMBOLS, frame, sentence, translucent
+
+ROW, BAR, ABOVE = 64, 0.4, 24  # pixels of a step; share of it that is the bar; pixels from its middle to the line of words
+SIZES, QUALITY = [0, 0.64], [0.7, 1]  # shares of the width
+LONGEST = 46  # letters of a step that fit beside its number on a phone
+TITLES = {"perplexity": "Perplexity<br>(less is better)", "accuracy": "Accuracy (%)"}
+
+
+def waterfall(steps: pd.DataFrame) -> go.Figure:
+    """Rows of step_by_step: the original, then a bar for each step, largest on top; beside them a line of quality for each split."""
+    if steps.empty:
+        return sentence("This run has no steps to show one by one.")
+    sizes, height = steps.drop_duplicates("step"), 90 + ROW * steps.step.nunique()
+    figure = frame(height).add_traces([gone(sizes), left(sizes), *qualities(steps)])
+    for row in sizes.itertuples():
+        figure.add_annotation(text=named(row), x=0, y=row.step, xref="paper", yref="y", xanchor="left", yshift=ABOVE, showarrow=False, align="left")
+    title = {"text": TITLES[steps.quality_name.iloc[0]], "standoff": 14}
+    side = figure.layout.xaxis.to_plotly_json() | {"domain": QUALITY, "anchor": "y", "title": title}
+    figure.update_layout(xaxis2=side | quality_range(steps.quality), barmode="overlay")
+    figure.update_xaxes(title_text="Size of the files (MB)", domain=SIZES, nticks=5, range=[0, sizes.size_bytes.max() / 1e6 * 1.02], selector=0)
+    return figure.update_yaxes(visible=False, range=[sizes.step.max() + 0.45, -0.75])
+
+
+def left(sizes: pd.DataFrame) -> go.Bar:
+    """What the files weigh after each step."""
+    paint = {"color": [ORIGINAL if step == 0 else COMPRESSED for step in sizes.step]}
+    words = {"textposition": "auto", "insidetextfont": {"color": ON_COLOUR}, "insidetextanchor": "start", "textangle": 0, "constraintext": "none"}
+    return go.Bar(
+        y=sizes.step, x=sizes.size_bytes / 1e6, orientation="h", marker=paint, text=[in_short(row) for row in sizes.itertuples()], **words,
+        width=BAR, name="Left", showlegend=False, hovertext=hover(sizes), hoverinfo="text",
+    )  # fmt: skip
+
+
+def gone(sizes: pd.DataFrame) -> go.Bar:
+    """What each step removed; nothing where it added."""
+    removed = (sizes.size_bytes.shift() - sizes.size_bytes).fillna(0).clip(lower=0) / 1e6
+    look = {"width": BAR, "marker": {"color": translucent(REFERENCE, 0.3)}, "name": "Removed by the step", "showlegend": False}
+    return go.Bar(y=sizes.step, x=removed, base=sizes.size_bytes / 1e6, orientation="h", hovertext=hover(sizes), hoverinfo="text", **look)
+
+
+def qualities(steps: pd.DataFrame) -> list[go.Scatter]:
+    """A line downwards for each split; the first has its numbers beside it."""
+    splits = [rows for _, rows in steps.groupby("split", sort=False)]
+    return [
+        go.Scatter(
+            x=rows.quality, y=rows.step, xaxis="x2", name=whole(rows.split.iloc[0]).capitalize(), showlegend=len(splits) > 1,
+            mode="lines+markers" if number else "lines+markers+text", text=[valued(row) for row in rows.itertuples()], textposition="top center",
+            marker={"color": SERIES[number], "symbol": SYMBOLS[number], "size": 9}, line={"color": SERIES[number], "width": 1.5},
+            hovertext=hover(rows), hoverinfo="text", cliponaxis=False,
+        )
+        for number, rows in enumerate(splits)
+    ]  # fmt: skip
+
+
+def quality_range(quality: pd.Series) -> dict:
+    """Room for the numbers beside the outermost markers; shares as percent."""
+    room = 0.35 * (quality.max() - quality.min()) or 0.05 * abs(quality.max()) or 1.0
+    ticks = {"tickformat": PERCENT} if quality.max() <= 1 else {}
+    return {"range": [quality.min() - room, quality.max() + room], "nticks": 3} | ticks
+
+
+def named(row) -> str:
+    return "Original" if row.step == 0 else f"{row.step} · {cut(row.technique, LONGEST)}"
+
+
+def in_short(row) -> str:
+    """Such as "5.2 MB (-35 %)", against the step before."""
+    return megabytes(row.size_bytes) + (f" ({change(1.0, 1.0 - row.removed)})" if row.step else "")
+
+
+def valued(row) -> str:
+    return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
+
+
+def hover(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{'Original' if row.step == 0 else whole(row.technique)}</b><br>{in_short(row)}, {row.bits_per_weight:.2f} bits per weight"
+        f"<br>{row.quality_name} {valued(row)}, {whole(row.split)}"
+        for row in rows.itertuples()
+    ]
+
+
+def description(steps: pd.DataFrame) -> str:
+    first, last = (steps[steps.step == step].iloc[0] for step in (steps.step.min(), steps.step.max()))
+    sizes = f"from {megabytes(first.size_bytes)} to {megabytes(last.size_bytes)}"
+    return f"In {last.step} steps {sizes}, {first.quality_name} from {valued(first)} to {valued(last)}."
+
+
+WATERFALL = Panel(
+    question="What did each step save, and what did it cost?",
+    caption=(
+        "Each bar is what the files weigh after a step, and the pale part is what that step took off. The line beside them is quality, measured on "
+        "the model as that step had written it."
+    ),
+    draw=waterfall,
+    describe=description,
+)
