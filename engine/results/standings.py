@@ -3,7 +3,7 @@
 import pandas as pd
 
 SIZES = ("parameters", "size_bytes")
-SCORES = ("accuracy", "precision", "recall", "f1")
+SCORES = ("perplexity", "accuracy", "precision", "recall", "f1")
 STANDINGS = ("step", "technique", "split", *SIZES, "compression", *SCORES)
 
 
@@ -18,4 +18,5 @@ def standings(stages: pd.DataFrame) -> pd.DataFrame:
 
 def in_order(table: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
     """Splits as they were measured, the one that a run is judged by first."""
+    table = table.rename_axis(columns=None)
     return table.sort_values(["split", "step"], key=lambda column: column.map(splits.index) if column.name == "split" else column, ignore_index=True)

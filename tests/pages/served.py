@@ -27,6 +27,7 @@ FIRST = {
     "factorize": "fewer directions",
     "distill": "a student learns",
     "train": "learn to live with it",
+    "ten_times": "Ten times smaller",
     "runs": "What has been run",
     "compare": "better trade",
 }
@@ -104,7 +105,7 @@ class Visitor:
 
     def turn_to(self, name: str) -> None:
         """A page through the menu, as people go: the session goes along."""
-        self.page.get_by_test_id("stSidebarNavLink").filter(has_text=name.capitalize()).click()
+        self.page.get_by_test_id("stSidebarNavLink").filter(has_text=name.replace("_", " ").capitalize()).click()
         self.settled(name)
 
     def settled(self, name: str) -> None:
