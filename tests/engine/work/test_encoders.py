@@ -95,6 +95,8 @@ def test_more_heads_of_an_equal_width_compute_something_else_and_save_nothing(mo
     inputs = {"input_ids": torch.arange(24).view(2, 12)}
     four, eight = (opened(resolve(str(tmp_path / heads)), CPU, torch.float32).model(**inputs).logits for heads in ("0", "8"))
     assert not torch.allclose(four, eight)
+    said = [" ".join(outcome.summary.notes) for outcome in runs]
+    assert all("is a bare encoder" in each for each in said) and ["that alone saves nothing" in each for each in said] == [False, True]
 
 
 def test_a_classifier_may_be_a_student_of_fewer_blocks_too(models, learning, tmp_path):

@@ -91,6 +91,7 @@ class School:
     def student(self, seed: int) -> Successor:
         """Ready to learn, where the run computes."""
         begun = student_of(self.how, self.subject, seed)
+        self.bench.notes.extend(note for note in reshaped(self.how, begun) if note not in self.bench.notes)
         return replace(begun, model=begun.model.to(self.device).requires_grad_(True))
 
     def asks_beforehand(self, tuition: Tuition) -> bool:
@@ -111,6 +112,13 @@ class School:
             study.go()
         finally:
             self.rows.curves.extend(study.rows)
+
+
+def reshaped(how: Learning, student: Successor) -> list[str]:
+    """What a reader should know of a student that is not as its file has it."""
+    drawn = f"{student.source} is a bare encoder, so the student began with a random head for its teacher's classes."
+    cut = f"The student's attention is cut into {getattr(how, 'student_heads', 0)} heads, as wide together as before: that alone saves nothing."
+    return [drawn] * student.source.bare + [cut] * bool(student.config and getattr(how, "student_heads", 0))
 
 
 def in_half(how: Learning, device: torch.device, compute: torch.dtype, bench: Bench) -> bool:
