@@ -9,7 +9,8 @@ from pages.parts.run_card import run_card, start
 st.title("Ten times smaller")
 st.markdown(
     "Two ideas stacked: a smaller model that learns from a larger one, and fewer bits for what is left of it. Follow one model through "
-    "three stations, and see what each saves and what it costs."
+    "three stations, and see what each saves and what it costs. The name is a well-known article's; counted in bytes, it was seven times there "
+    "as well."
 )
 recipe = journey()
 run = own_run(recipe)
@@ -19,7 +20,10 @@ if not known.empty:
     st.markdown("### Before and after")
     report(known, source, "ten-times")
 st.markdown("### Run it yourself")
-st.markdown("Nothing is looked up: the student learns on this machine, from scratch, while you watch. Cancel keeps the best it has found.")
+st.markdown(
+    "Nothing is looked up: a new student learns on this machine while you watch, some minutes on two idle cores. Cancel while it learns, and the "
+    "best it has found goes on to the next station."
+)
 forecast_line(recipe)
 go, take = st.columns(2)
 if go.button("Run the journey", type="primary", key="ten-times-run", width="stretch", icon=":material/play_arrow:"):

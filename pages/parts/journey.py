@@ -1,11 +1,14 @@
 """The ten-times journey: its recipe, whose result is shown, and what each station did to size and accuracy."""
 
+from math import sqrt
+
 import pandas as pd
 import streamlit as st
 
 from engine.catalog.models import ASSETS
 from engine.errors import PlainError
 from engine.recipe import Recipe
+from engine.results.record import RunRecord
 from engine.results.standings import standings
 from pages.panels.numbers import count, megabytes, percent
 from pages.parts.example import EXAMPLES
@@ -33,6 +36,10 @@ STATIONS = {
 }
 COLUMNS = {"parameters": count, "size_bytes": megabytes, "accuracy": percent, "precision": percent, "recall": percent, "f1": percent}
 HEADS = {"parameters": "Weights", "size_bytes": "Size", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1"}
+READ = (
+    "Precision, recall and F1 are means over the classes (macro averages). The student's best state is chosen on some of the validation texts; "
+    "nothing is learnt from either."
+)
 TERMS = {"precision": "macro_precision", "recall": "macro_recall", "f1": "macro_f1"}  # every class counts as much
 
 
@@ -50,11 +57,18 @@ def outcome_of(run: str | None) -> tuple[pd.DataFrame, str]:
     """How the model stood after each station, and where that is from: the own run once it is done, before that the stored one."""
     with plainly():
         if run and session().record(run).status == "done":
-            return standings(session().tables(run).stages), f"Your run {run}."
+            return standings(session().tables(run).stages), f"Your run {run}. {chance(session().record(run))}"
     try:
-        return standings(EXAMPLES.tables(NAME).stages), "A finished run of the same recipe, stored with this project. Your own takes its place."
+        stored = "A finished run of the same recipe, stored with this project; your own takes its place."
+        return standings(EXAMPLES.tables(NAME).stages), f"{stored} {chance(EXAMPLES.record(NAME))}"
     except PlainError:
         return pd.DataFrame(), ""  # a stored result is no reason to stop the page
+
+
+def chance(record: RunRecord) -> str:
+    """How far an accuracy would be off on as many other texts: its standard error."""
+    texts, right = record.summary.protocol.samples, record.summary.result.accuracy
+    return f"With {texts:,} test texts, chance alone moves an accuracy by {100 * sqrt(right * (1 - right) / texts):.1f} points (a standard error)."
 
 
 def stations(known: pd.DataFrame) -> None:
@@ -71,15 +85,15 @@ def standing(known: pd.DataFrame, step: int) -> None:
     """By the split that the run is judged by."""
     judged = known[known.split == known.split[0]].set_index("step")
     first, now = judged.loc[0], judged.loc[step]
-    smaller = f"{now.compression:.1f} times smaller" if step else "float32"
+    smaller = f"{now.compression:.1f} times smaller" if step else "uncompressed"
     st.metric("Size of the files", megabytes(now.size_bytes), smaller, "off", delta_arrow="off", help=meaning("size_bytes"))
     st.markdown(f"Right on **{percent(now.accuracy)}** of the {escaped(now.split)} texts{moved(now.accuracy - first.accuracy) if step else ''}.")
 
 
 def moved(share: float) -> str:
-    """0.012 -> ", 1.2 points more than the teacher"."""
+    """-0.012 -> ", 1.2 points less than the teacher"."""
     points = round(100 * share, 1)
-    return f", {abs(points):g} points {'more' if points > 0 else 'fewer'} than the teacher" if points else ", as many as the teacher"
+    return f", {abs(points):g} points {'more' if points > 0 else 'less'} than the teacher" if points else ", as many as the teacher"
 
 
 def report(known: pd.DataFrame, source: str, key: str) -> None:
@@ -87,7 +101,7 @@ def report(known: pd.DataFrame, source: str, key: str) -> None:
     for split, rows in known.groupby("split", sort=False):
         st.markdown(f"**On {escaped(split)} texts**")
         st.dataframe(written(rows), hide_index=True, width="stretch", key=f"{key}-{split}", column_config=helped())
-    st.caption(f"{source} Precision, recall and F1 are means over the classes (macro averages).")
+    st.caption(f"{source} {READ}")
     st.download_button("Table as CSV", csv_of(known), f"{NAME}.csv", "text/csv", key=f"{key}-csv", icon=":material/download:")
 
 

@@ -649,7 +649,7 @@ def tables_on(app: AppTest) -> list[list[str]]:
 def test_a_newcomer_sees_at_once_what_the_journey_comes_to():
     app = opened("ten_times")
     assert tables_on(app) == [["Teacher", "Student", "4-bit student"]] * 2 and len(app.metric) == 3
-    assert app.metric[0].delta == "float32" and app.metric[2].delta == "7.2 times smaller"
+    assert app.metric[0].delta == "uncompressed" and app.metric[2].delta == "7.2 times smaller"
     assert "stored with this project" in words_on(app)
 
 
