@@ -1,6 +1,7 @@
 """A recipe: a model, a task and the ordered steps that compress it. YAML and JSON both ways; its key names a run."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import yaml
@@ -74,13 +75,8 @@ class Recipe(Frozen):
     @field_validator("steps")
     @classmethod
     def composable(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        """Each step says what a layer may be made of before it."""
-        made, by = "dense", None
-        for step in steps:
-            if made not in step.takes:
-                raise ValueError(f"{step.title} cannot come after {by.title}, which leaves {LEFT[made]}; {advice(by, step)}")
-            if step.leaves != "dense":
-                made, by = step.leaves, step
+        if why := order_refused(steps):
+            raise ValueError(why)
         return steps
 
     @classmethod
@@ -124,6 +120,17 @@ class Recipe(Frozen):
     def label(self) -> str:
         """The steps in a few words."""
         return " → ".join(step.label() for step in self.steps) or "Uncompressed"
+
+
+def order_refused(steps: Sequence[Technique]) -> str:
+    """Why steps cannot follow one another so, and what to do; empty where they can. Each says what a layer may be made of before it."""
+    made, by = "dense", None
+    for step in steps:
+        if made not in step.takes:
+            return f"{step.title} cannot come after {by.title}, which leaves {LEFT[made]}; {advice(by, step)}"
+        if step.leaves != "dense":
+            made, by = step.leaves, step
+    return ""
 
 
 def advice(first: Technique, second: Technique) -> str:

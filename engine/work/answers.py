@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 from typing import Any
 
 import torch
@@ -289,7 +290,7 @@ def forecast(recipe: dict, past: dict | None = None) -> Forecast:
     asked = Recipe.of(recipe)
     folder = resolve(asked.model)
     key, at = at_hand(asked.model)
-    steps = [step for step in asked.steps if not isinstance(step, FineTune)] or asked.steps[:1]  # which leaves shapes and formats as they are
+    steps = shaping(asked.steps)
     heir = outlined(steps[0], subject_of(asked, at)) if steps else None
     if heir:
         return of_heir(asked, folder, key, heir, steps[1:], past)
@@ -304,6 +305,12 @@ def forecast(recipe: dict, past: dict | None = None) -> Forecast:
     cost, open_ended = cost_of(job_of(asked, folder, key, planned), past), any(step.size_depends_on_data for step in asked.steps)
     shrinks = any(step.size_is_at_most for step in asked.steps)
     return Forecast(size, bits, folder.size_bytes / size, cost.seconds, cost.peak_rss_bytes, changed, open_ended, shrinks)
+
+
+def shaping(steps: Sequence[Technique]) -> Sequence[Technique]:
+    """Those that say what will be stored: others leave shapes and formats as they are, or what they store is stored anew by the next."""
+    left = [step for step in steps if not isinstance(step, FineTune)]
+    return list(dropwhile(lambda step: step.leaves == "dense", left)) or left[-1:] or steps[:1]
 
 
 def of_heir(asked: Recipe, folder: Folder, key: tuple, heir: Opened, rest: Sequence[Technique], past: dict | None) -> Forecast:

@@ -27,10 +27,10 @@ def by_kind(family: str) -> list[str]:
     return sorted(names, key=lambda name: kinds.index(TECHNIQUES[name].kind))
 
 
-def technique_form(how: type[Technique], key: str = "form") -> dict[str, Any]:
-    """Every option that has a meaning beside the others, as a step of a recipe."""
+def technique_form(how: type[Technique], key: str = "form", chosen: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Every option that has a meaning beside the others, as a step of a recipe. Remembered in ``chosen``, or with the technique."""
     name, fields = how.model_fields["technique"].default, how.model_json_schema()["properties"]
-    chosen = options_of(name)
+    chosen = options_of(name) if chosen is None else chosen
     values = {option: chosen.get(option, field.get("default")) for option, field in fields.items() if option != "technique"}
     plain = [option for option in values if not fields[option]["advanced"]]
     for option in plain:

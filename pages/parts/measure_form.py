@@ -9,25 +9,26 @@ from engine.errors import PlainError
 from engine.recipe import Layers, Recipe
 from engine.results.answers import ModelView
 from pages.parts.plainly import said
-from pages.parts.state import choices_for, earlier_steps, recipe_for, task_for, training_for, trains
+from pages.parts.state import choices_for, opened_recipes, recipe_for, task_for, training_for, trains
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def measured_recipe(step: dict[str, Any], view: ModelView) -> Recipe | None:
+def measured_recipe(steps: list[dict[str, Any]], view: ModelView, beside: dict[str, Any] | None = None) -> Recipe | None:
     """The recipe with everything chosen under "Measured on". None, with a sentence, where a choice is not allowed."""
-    chosen, key = choices_for(view.reference), f"measure-{view.reference}"  # a widget of one model must not answer for another
+    mine = f"{view.reference}-{opened_recipes()}" if opened_recipes() else view.reference  # a widget of one model must not answer for another
+    chosen, key = choices_for(view.reference), f"measure-{mine}"
     with st.expander("Measured on, and which layers"):
         chosen["task"] = data_fields(task_for(view.reference, view.kind, view.longest), key)
         chosen["device"] = one_of("Device", DEVICES, chosen.get("device", "auto"), f"{key}-device")
         chosen["dtype"] = one_of("Computing precision (dtype)", DTYPES, chosen.get("dtype", "auto"), f"{key}-dtype")
         chosen["layers"] = layer_fields(chosen.get("layers", Layers().model_dump()), key)
-    if trains(step):
+    if learning := [TECHNIQUES[step["technique"]] for step in steps if trains(step)]:
         with st.expander("Learns from"):
-            training_fields(training_for(view.reference), TECHNIQUES[step["technique"]].counts_epochs, f"training-{view.reference}")
+            training_fields(training_for(view.reference), all(how.counts_epochs for how in learning), f"training-{mine}")
     try:
-        return recipe_for([*earlier_steps(), step], view.reference, view.kind, view.longest)
+        return recipe_for(steps, view.reference, view.kind, view.longest, beside)
     except PlainError as error:
         said(str(error))
         return None

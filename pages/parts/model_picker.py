@@ -13,7 +13,10 @@ OTHER = "Another model…"
 
 def choose_model(reference: str) -> None:
     """Called before the page is drawn anew (``on_click``): a widget's state cannot be set once it stands."""
-    st.session_state["model"] = st.session_state["model-choice"] = reference
+    bundled = reference in [bundled.reference for bundled in BUNDLED.values()]
+    chosen = {"model": reference, "model-choice": reference if bundled else OTHER, "model-text": "" if bundled else reference}
+    for name, value in chosen.items():
+        st.session_state[name] = value
 
 
 def pick_model() -> None:
@@ -23,7 +26,8 @@ def pick_model() -> None:
     st.session_state.setdefault("model-choice", current if current in names else OTHER)
     chosen = st.selectbox("Model", [*names, OTHER], format_func=lambda name: titles.get(name, name), key="model-choice")
     if chosen == OTHER:
-        given = st.text_input("Hub id or directory", "" if current in names else current, placeholder="HuggingFaceTB/SmolLM2-135M", key="model-text")
+        st.session_state.setdefault("model-text", "" if current in names else current)
+        given = st.text_input("Hub id or directory", placeholder="HuggingFaceTB/SmolLM2-135M", key="model-text")
         chosen = given.strip() or current
         st.caption("Safetensors only. Add `@revision` to pin a version. Models load on this computer; nothing is uploaded.")
     st.session_state["model"] = chosen

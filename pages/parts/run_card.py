@@ -95,6 +95,12 @@ def ended(record: RunRecord, key: str) -> None:
             st.rerun()
 
 
+def run_button(recipe: Recipe | None, key: str) -> None:
+    """The page's main button; nothing can be run where there is no recipe."""
+    if st.button("Run", type="primary", key=f"{key}-run", width="stretch", icon=":material/play_arrow:", disabled=recipe is None):
+        start(recipe)
+
+
 def start(recipe: Recipe) -> None:
     """Submit a recipe and remember the run as the one to show."""
     with plainly():

@@ -29,9 +29,9 @@ def options_of(technique: str) -> dict:
     return st.session_state.setdefault("options", {}).setdefault(technique, {})
 
 
-def earlier_steps() -> list[dict]:
-    """Steps of a recipe that a person has put before the one a page is about."""
-    return st.session_state.setdefault("earlier", [])
+def opened_recipes() -> int:
+    """How many files have been opened so far: widgets of what they say have another name after each, since their own state would outlast it."""
+    return st.session_state.setdefault("opened-recipes", 0)
 
 
 def choices_for(reference: str) -> dict:
@@ -39,15 +39,15 @@ def choices_for(reference: str) -> dict:
     return st.session_state.setdefault("choices", {}).setdefault(reference, {})
 
 
-def recipe_for(steps: list[dict], reference: str, kind: str, longest: int | None = None) -> Recipe:
+def recipe_for(steps: list[dict], reference: str, kind: str, longest: int | None = None, beside: dict | None = None) -> Recipe:
     """The recipe a page would run: this model, the task that fits it, these steps. Raises PlainError for a choice that is not allowed.
 
-    ``longest`` is how many tokens the model can see at once.
+    ``longest`` is how many tokens the model can see at once; ``beside``: what else a recipe that was opened says.
     """
     task = task_for(reference, kind, longest)
     parts = {"model": reference, "task": task, "calibration": calibration_beside(task), "steps": steps}
     learnt = {name: value for name, value in training_for(reference).items() if value} if any(map(trains, steps)) else {}
-    return Recipe.of(parts | choices_for(reference) | ({"training": learnt} if learnt else {}))
+    return Recipe.of(parts | choices_for(reference) | {"task": task} | (beside or {}) | ({"training": learnt} if learnt else {}))
 
 
 def trains(step: dict) -> bool:
@@ -68,7 +68,8 @@ def task_for(reference: str, kind: str, longest: int | None = None) -> dict:
     bundled = BUNDLED.get(reference.removeprefix("bundled:"))
     task = (bundled.task if bundled else TASKS[kind]()).model_dump()
     fitting = {name: min(task[name], longest) for name in ("context", "length") if longest and name in task}
-    return task | fitting | choices_for(reference).get("task", {})
+    chosen = choices_for(reference).get("task", {})
+    return task | fitting | (chosen if chosen.get("kind") == task["kind"] else {})  # a recipe may name a task of another kind
 
 
 def calibration_beside(task: dict) -> dict:

@@ -7,6 +7,7 @@ import streamlit as st
 from engine.catalog.technique import Technique
 from engine.recipe import Recipe
 from engine.results.answers import ModelView
+from pages.parts.chain import add_to_the_pipeline
 from pages.parts.directions import directions
 from pages.parts.explain import how_it_works, on_real_weights
 from pages.parts.forecast import forecast_line
@@ -15,8 +16,7 @@ from pages.parts.measure_form import measured_recipe
 from pages.parts.microscope import microscope
 from pages.parts.model_picker import facts, opened_model
 from pages.parts.overlap import overlap
-from pages.parts.run_card import current_run, run_card, start
-from pages.parts.steps_so_far import steps_so_far
+from pages.parts.run_card import current_run, run_button, run_card
 from pages.parts.what_if import what_if
 
 
@@ -24,12 +24,11 @@ def asked_for(family: str, view: ModelView, key: str) -> tuple[type[Technique], 
     """The technique, its options and the recipe that they make, None where they make none; with the forecast, and the button that runs it."""
     how = pick_technique(family)
     step = technique_form(how, key)
-    recipe = measured_recipe(step, view)
-    steps_so_far(step, recipe, key)
+    recipe = measured_recipe([step], view)
     if recipe:
         forecast_line(recipe)
-    if st.button("Run", type="primary", key=f"{key}-run", width="stretch", icon=":material/play_arrow:", disabled=recipe is None):
-        start(recipe)
+    run_button(recipe, key)
+    add_to_the_pipeline(step, recipe is not None, key)
     return how, step, recipe
 
 

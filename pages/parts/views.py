@@ -40,6 +40,7 @@ from pages.panels import (
 )
 from pages.parts.plainly import escaped
 from pages.parts.ranges import chooses_ranges, ranges
+from pages.parts.recipe_file import take_over
 from pages.parts.show import show
 
 
@@ -285,5 +286,10 @@ def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
     st.download_button(
         "Download recipe", record.recipe.to_yaml(), f"recipe-{record.id}.yaml", "text/yaml", key=f"{key}-recipe", icon=":material/download:"
     )
+    if record.recipe.steps and st.button(
+        "Open in the pipeline", key=f"{key}-open", icon=":material/linear_scale:", on_click=take_over, args=(record.recipe,),
+        help="With its model, data and steps, to be changed there and run anew.",
+    ):  # fmt: skip
+        st.switch_page("pipeline.py")
     st.caption("Save it as recipe.yaml and run the same from a shell, keeping the compressed model:")
     st.code("python -m engine run recipe.yaml --save compressed-model", language="bash")

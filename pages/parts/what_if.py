@@ -1,5 +1,6 @@
 """A live look at one layer: what would this setting do to it? Answered by a worker, apart from the queue of runs."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -15,17 +16,17 @@ from pages.panels.numbers import percent
 from pages.parts.plainly import escaped, said
 from pages.parts.ranges import chooses_ranges, ranges
 from pages.parts.show import show
-from pages.parts.state import earlier_steps, session
+from pages.parts.state import session
 from pages.parts.words import meaning
 
 
-def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> None:
-    """Redrawn with every move of a control. A technique that looks at data sees that of the recipe."""
+def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str, earlier: Sequence[dict] = ()) -> None:
+    """Redrawn with every move of a control. A technique that looks at data sees that of the recipe. ``earlier``: the steps before this one."""
     st.markdown("#### What if, on one layer")
     layers = layers_for(view, step)
     layer = st.selectbox("Layer to look at", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search.")
     try:
-        answer = session().ask("answers:what_if", timeout=120, **looked_at(view, step, recipe, key), earlier=earlier_steps())
+        answer = session().ask("answers:what_if", timeout=120, **looked_at(view, step, recipe, key), earlier=list(earlier))
     except PlainError as error:
         said(str(error))
         return

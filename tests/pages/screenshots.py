@@ -45,6 +45,7 @@ def screenshots(folder: Path) -> None:
             "factorize": "",
             "distill": "",
             "train": "",
+            "pipeline": "",
             "model": "",
             "compare": f"?runs={three},{four}",
         }.items():

@@ -27,6 +27,7 @@ FIRST = {
     "factorize": "fewer directions",
     "distill": "a student learns",
     "train": "learn to live with it",
+    "pipeline": "one step after another",
     "ten_times": "Ten times smaller",
     "runs": "What has been run",
     "compare": "better trade",

@@ -364,29 +364,6 @@ def test_any_pattern_may_be_typed_and_a_wrong_one_gets_one_sentence(model):
     assert len(set(sentences(app))) == 1 and "less than M" in sentences(app)[0] and app.button(key="prune-run").disabled
 
 
-# --- several steps ---------------------------------------------------------------------------------------------------------
-
-
-def test_what_is_pruned_can_be_quantized_in_the_same_run(model):
-    app = opened("prune", model=model).button(key="prune-then").click().run()
-    assert sentences(app) == [] and "Magnitude pruning (L1) 50 % → this step" in words_on(app).replace("\\", "")
-    assert [step["technique"] for step in app.session_state["earlier"]] == ["magnitude"] and not app.button(key="quantize-run").disabled
-    both = bits_forecast(app)
-    app.button(key="quantize-forget").click().run()
-    assert "Done before" not in words_on(app) and both < bits_forecast(app)
-
-
-def bits_forecast(app: AppTest) -> float:
-    return float(re.search(r"([\d.]+) bits per weight", words_on(app))[1])
-
-
-def test_steps_in_an_order_that_is_not_possible_get_one_sentence(model):
-    app = opened("prune", model=model, earlier=[{"technique": "round-to-nearest"}])
-    assert len(set(sentences(app))) == 1 and "swap the two" in sentences(app)[0] and app.button(key="prune-run").disabled
-    app.button(key="prune-forget").click().run()
-    assert sentences(app) == [] and not app.button(key="prune-run").disabled
-
-
 # --- how it works, on real weights -----------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from engine.errors import Cancelled, PlainError
 from engine.recipe import Recipe
 from engine.work.answers import forecast
 from engine.work.calibration import Seen
+from engine.work.costs import Cost
 from engine.work.methods import compress
 from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.awq import output_error
@@ -218,3 +219,13 @@ def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders,
     ahead = forecast(recipe.model_dump(mode="json"))
     assert ahead.size_bytes == outcome.summary.result.size_bytes
     assert ahead.bits_per_weight == pytest.approx(outcome.summary.result.bits_per_weight, rel=1e-6) and ahead.seconds > 0
+
+
+@pytest.mark.parametrize("first", [{"technique": "fine-tune"}, {"technique": "lora", "merge": True}, {"technique": "mixed-precision-training"}])
+@pytest.mark.parametrize("then", [{"technique": "structured", "what": "neurons"}, ANY["rounding"]])
+def test_what_leaves_weights_in_their_place_is_no_matter_to_the_size_forecast(first, then, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.work.answers.cost_of", lambda job, past: Cost(1.0, 1.0))
+    both, alone = (
+        forecast(recipe_for("llama", folders["llama"], tmp_path / "data", *steps).model_dump(mode="json")) for steps in ((first, then), (then,))
+    )
+    assert both == alone

@@ -1,0 +1,149 @@
+"""The steps of the pipeline, one after the other: cards to set, move and take out, and a picker for one more."""
+
+from dataclasses import dataclass
+
+import streamlit as st
+from pydantic import ValidationError
+
+from engine.catalog import TECHNIQUES
+from engine.recipe import order_refused
+from pages.parts.forms import pick_technique, technique_form
+from pages.parts.plainly import escaped
+from pages.parts.state import options_of
+
+FAMILIES = {"quantization": "Quantize", "pruning": "Prune", "low-rank": "Factorize", "distillation": "Distill", "training": "Train"}
+LAYER_BY_LAYER = ("quantization", "pruning", "low-rank")  # what can be looked at on one layer
+
+
+@dataclass
+class Link:
+    number: int  # names its widgets, wherever it moves to
+    technique: str
+    options: dict
+
+    @property
+    def step(self) -> dict:
+        return {"technique": self.technique} | self.options
+
+    @property
+    def family(self) -> str:
+        return TECHNIQUES[self.technique].family
+
+
+# --- what a person does to it: called before the page is drawn anew ----------------------------------------------------------
+
+
+def chain() -> list[Link]:
+    return st.session_state.setdefault("chain", [])
+
+
+def add(step: dict, place: int | None = None) -> None:
+    """A step, where it was asked for, else at the last place that it may take; its options lie open."""
+    number = st.session_state["chain-numbers"] = st.session_state.get("chain-numbers", 0) + 1
+    options = {name: value for name, value in step.items() if name != "technique"}
+    places = [place] if place is not None else places_for(step) or [len(chain())]
+    chain().insert(places[-1], Link(number, step["technique"], options))
+    st.session_state["chain-open"] = number
+
+
+def replace(steps: list[dict]) -> None:
+    """All of them by others."""
+    chain().clear()
+    for place, step in enumerate(steps):
+        add(step, place)
+    st.session_state["chain-open"] = None
+
+
+def move(link: Link, by: int) -> None:
+    place = chain().index(link)
+    chain().insert(place + by, chain().pop(place))
+
+
+def turn(link: Link) -> None:
+    """Its options open, or closed again."""
+    st.session_state["chain-open"] = None if is_open(link) else link.number
+
+
+def is_open(link: Link) -> bool:
+    return st.session_state.get("chain-open") == link.number
+
+
+def places_for(step: dict) -> list[int]:
+    """Where among the steps that there are this one may stand."""
+    steps = [link.step for link in chain()]
+    try:
+        *there, new = (TECHNIQUES[each["technique"]].model_validate(each) for each in [*steps, step])
+    except ValidationError:  # an option that is not allowed is said where it is set
+        return [len(steps)]
+    return [place for place in range(len(there) + 1) if not order_refused([*there[:place], new, *there[place:]])]
+
+
+# --- what there is to see ----------------------------------------------------------------------------------------------------
+
+
+def steps_in_order() -> list[dict]:
+    """The steps as they are set now."""
+    if not chain():
+        st.info("No steps yet. Add one here, or on the page of a family by “Add to the pipeline”; or open a recipe.", icon=":material/add:")
+    for place, link in enumerate(chain()):
+        with st.container(border=True, key=f"step-{link.number}"):
+            card(place, link)
+    return [link.step for link in chain()]
+
+
+def card(place: int, link: Link) -> None:
+    title = st.empty()  # written once its options are known
+    key, last = f"step-{link.number}", place == len(chain()) - 1
+    with st.container(horizontal=True, gap="small"):
+        st.button("Done" if is_open(link) else "Options", key=f"{key}-options", icon=":material/tune:", on_click=turn, args=(link,))
+        st.button("Up", key=f"{key}-up", icon=":material/arrow_upward:", on_click=move, args=(link, -1), disabled=not place, help="One step earlier.")
+        st.button("Down", key=f"{key}-down", icon=":material/arrow_downward:", on_click=move, args=(link, 1), disabled=last, help="One step later.")
+        st.button("Remove", key=f"{key}-remove", icon=":material/close:", on_click=chain().remove, args=(link,))
+    if is_open(link):
+        technique_form(TECHNIQUES[link.technique], key, link.options)
+    title.markdown(f"**{place + 1} · {FAMILIES[link.family]}** · {escaped(label_of(link.step))}")
+
+
+def label_of(step: dict) -> str:
+    how = TECHNIQUES[step["technique"]]
+    try:
+        return how.model_validate(step).label()
+    except ValidationError:
+        return how.title
+
+
+def one_more() -> None:
+    """Any technique of any family, as it is set on its own page."""
+    before = st.session_state.get("chain-family", "quantization")
+    family = st.segmented_control("Add a step", list(FAMILIES), default=before, required=True, format_func=FAMILIES.get, key="pick-chain-family")
+    st.session_state["chain-family"] = family
+    how = pick_technique(family)
+    name = how.model_fields["technique"].default
+    step = {"technique": name} | options_of(name)
+    places = places_for(step)
+    place = places[-1] if places else len(chain())
+    icon = {"icon": ":material/add:", "width": "stretch", "key": "chain-add"}
+    st.button(f"Add as step {place + 1}", on_click=add, args=(step, place), disabled=not places, **icon)
+    if not places:
+        st.caption(escaped(f"{refused_at_the_end(step)}."))
+
+
+def refused_at_the_end(step: dict) -> str:
+    return order_refused([TECHNIQUES[each["technique"]].model_validate(each) for each in [*(link.step for link in chain()), step]])
+
+
+def step_looked_at() -> tuple[list[dict], dict] | None:
+    """The step whose options lie open, after those before it, where each of them can be tried on one layer alone."""
+    place = next((place for place, link in enumerate(chain()) if is_open(link)), None)
+    links = [] if place is None else chain()[: place + 1]
+    if not links or any(link.family not in LAYER_BY_LAYER for link in links):
+        return None
+    return [link.step for link in links[:-1]], links[-1].step
+
+
+def add_to_the_pipeline(step: dict, allowed: bool, key: str) -> None:
+    """From the page of a family."""
+    about = "Keeps this step as it is set here and goes to the Pipeline page, where others may come before and after it. One run does them all."
+    look = {"icon": ":material/playlist_add:", "width": "stretch", "help": about, "disabled": not allowed}
+    if st.button("Add to the pipeline", key=f"{key}-pipeline", on_click=add, args=(step,), **look):
+        st.switch_page("pipeline.py")

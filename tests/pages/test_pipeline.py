@@ -1,0 +1,233 @@
+"""The page that chains steps: what is added, moved and taken out, what is refused, and that a recipe comes back as it was saved."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from engine.catalog.technique import Technique
+from engine.recipe import Recipe
+from pages.parts import state
+from pages.parts.chain import Link
+from tests.pages.sessions import opened, turned
+from tests.pages.test_pages import sentences, until, words_on
+from tests.tiny import SENTENCES, tiny
+
+PRUNED, ROUNDED = {"technique": "magnitude", "sparsity": 0.6}, {"technique": "round-to-nearest", "bits": 3}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session(kept_apart):
+    """The real one, with real workers."""
+    yield state.session()
+    state.session().close()
+    state.session.clear()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(tiny("llama", tmp_path_factory.mktemp("tiny-llama")))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(SENTENCES * 20))
+    return str(path)
+
+
+@pytest.fixture
+def pipeline(model, text):
+    """The page with these steps, measured in a moment."""
+
+    def page(*steps: dict) -> AppTest:
+        choices = {model: {"task": {"kind": "language-modeling", "text": text, "context": 32, "tokens": 512}}}
+        links = [Link(number, step["technique"], {k: v for k, v in step.items() if k != "technique"}) for number, step in enumerate(steps, 1)]
+        beside = {model: {"speed": False, "calibration": {"text": text, "samples": 2, "context": 32}}}
+        remembered = {"chain": links, "chain-numbers": len(links), "choices": choices, "pipeline-beside": beside}
+        return opened("pipeline", model=model, **remembered)
+
+    return page
+
+
+def chained(app: AppTest) -> list[str]:
+    return [link.technique for link in app.session_state["chain"]]
+
+
+def recipe_on(app: AppTest) -> Recipe:
+    """As the page shows it."""
+    return Recipe.from_yaml(next(code.value for code in app.code if code.language == "yaml"))
+
+
+def chosen(app: AppTest, family: str, technique: str) -> AppTest:
+    app.get("button_group")[0].set_value(family).run()
+    return app.selectbox(key=f"pick-{family}").set_value(technique).run()
+
+
+# --- the chain ---------------------------------------------------------------------------------------------------------------
+
+
+def test_steps_of_any_family_are_added_each_where_it_can_be_done(pipeline):
+    app = pipeline()
+    assert "No steps yet" in words_on(app) and app.button(key="pipeline-run").disabled
+    for family, technique in (("quantization", "gptq"), ("pruning", "magnitude"), ("distillation", "distill"), ("training", "qlora")):
+        chosen(app, family, technique)
+        if not app.button(key="chain-add").disabled:
+            app.button(key="chain-add").click().run()
+    assert chained(app) == ["distill", "magnitude", "gptq"]  # from the last to the first; QLoRA would round again what is rounded
+    assert sentences(app) == [] and not app.button(key="pipeline-run").disabled
+
+
+def test_a_step_without_a_place_says_why_and_cannot_be_added(pipeline):
+    app = chosen(pipeline(ROUNDED), "quantization", "gptq")
+    assert app.button(key="chain-add").disabled and "GPTQ cannot come after Round to nearest" in words_on(app)
+
+
+def test_an_order_that_is_not_possible_gets_one_sentence_at_once_and_moving_back_mends_it(pipeline):
+    app = pipeline(PRUNED, ROUNDED)
+    assert sentences(app) == []
+    app.button(key="step-1-down").click().run()
+    assert chained(app) == ["round-to-nearest", "magnitude"] and app.button(key="pipeline-run").disabled
+    [why] = sentences(app)
+    assert "cannot come after Round to nearest" in why and "swap the two" in why
+    app.button(key="step-1-up").click().run()
+    assert sentences(app) == [] and chained(app) == ["magnitude", "round-to-nearest"] and not app.button(key="pipeline-run").disabled
+
+
+def test_a_step_is_taken_out(pipeline):
+    app = pipeline(PRUNED, ROUNDED)
+    app.button(key="step-1-remove").click().run()
+    assert chained(app) == ["round-to-nearest"] and [step.bits for step in recipe_on(app).steps] == [3]
+
+
+def test_options_of_a_step_go_with_it_wherever_it_moves_and_stay_after_other_pages(pipeline):
+    app = pipeline(PRUNED, ROUNDED)
+    app.button(key="step-2-options").click().run()
+    app.slider(key="step-2-round-to-nearest-bits").set_value(6).run()
+    app.button(key="step-2-up").click().run()
+    app.button(key="step-2-down").click().run()
+    turned(turned(app, "quantize"), "pipeline")
+    assert [getattr(step, "bits", None) for step in recipe_on(app).steps] == [None, 6]
+    assert app.slider(key="step-2-round-to-nearest-bits").value == 6
+
+
+def test_one_technique_twice_has_settings_of_its_own_each_time(pipeline):
+    app = pipeline({"technique": "fine-tune", "steps": 100}, {"technique": "fine-tune", "steps": 200}, ROUNDED)
+    assert sentences(app) == [] and [getattr(step, "steps", None) for step in recipe_on(app).steps] == [100, 200, None]
+
+
+def test_the_forecast_is_that_of_all_steps_together(pipeline):
+    words = {len(steps): words_on(pipeline(*steps)) for steps in ((PRUNED, ROUNDED), (ROUNDED,))}
+    bits = {count: float(said.split(" bits per weight")[0].rpartition(" ")[2]) for count, said in words.items()}
+    assert bits[2] < bits[1] < 4
+
+
+def test_the_open_step_is_looked_at_on_one_layer_after_those_before_it(pipeline):
+    app = pipeline(PRUNED, ROUNDED)
+    app.button(key="step-2-options").click().run()
+    app.toggle(key="pipeline-look").set_value(True).run()
+    bits = [float(metric.value) for metric in app.metric if metric.label == "Bits per weight"]
+    assert sentences(app) == [] and len(bits) == 1 and bits[0] < 3
+
+
+def test_a_step_of_a_familys_page_comes_along_as_it_is_set_there(pipeline):
+    app = turned(pipeline(ROUNDED), "prune")
+    app.slider(key="prune-magnitude-sparsity").set_value(0.7).run()
+    app.button(key="prune-pipeline").click().run()
+    assert chained(app) == ["magnitude", "round-to-nearest"] and recipe_on(app).steps[0].sparsity == 0.7
+    assert sentences(turned(app, "quantize")) == []  # whose own step stands alone
+
+
+# --- running it --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(session, model, text) -> str:
+    """The id of a run of both steps."""
+    task = {"kind": "language-modeling", "text": text, "context": 32, "tokens": 512}
+    calibration = {"text": text, "samples": 2, "context": 32}
+    recipe = Recipe.of({"model": model, "task": task, "calibration": calibration, "steps": [PRUNED, ROUNDED], "speed": False})
+    return session.submit(recipe).id
+
+
+def test_a_run_of_the_chain_ends_with_its_steps_side_by_side(pipeline, finished, session):
+    app = pipeline(PRUNED, ROUNDED)
+    app.button(key="pipeline-run").click().run()
+    assert app.session_state["run"] == finished  # the same recipe is one run
+    until(app, lambda app: len(app.metric) >= 4)
+    assert sentences(app) == [] and "What did each step save, and what did it cost?" in words_on(app)
+    assert set(session.tables(finished).stages.step) == {0, 1, 2}
+
+
+def test_a_run_is_opened_again_to_be_changed(finished, model, session):
+    app = until(opened("runs", run=finished), lambda app: len(app.metric) >= 4)
+    next(group for group in app.get("button_group") if "Recipe" in group.options).set_value("Recipe").run()
+    next(button for button in app.button if button.label == "Open in the pipeline").click().run()
+    assert sentences(app) == [] and recipe_on(app) == session.record(finished).recipe
+
+
+# --- a recipe as a file ------------------------------------------------------------------------------------------------------
+
+
+def upload(app: AppTest, content: bytes) -> AppTest:
+    app.file_uploader[0].set_value(("recipe.yaml", content, "text/yaml"))
+    return app.run()
+
+
+@pytest.fixture
+def saved(model, text) -> Recipe:
+    """One that says something of everything."""
+    return Recipe.of({
+        "model": model, "seed": 7, "device": "cpu", "dtype": "float32", "speed": False, "layers": {"skip": ["lm_head", "*.up_proj"]},
+        "task": {"kind": "language-modeling", "text": text, "context": 48, "tokens": 480}, "training": {"train": text, "samples": 64},
+        "calibration": {"text": text, "samples": 3, "context": 32},
+        "steps": [{"technique": "fine-tune", "steps": 10, "batch": 4}, PRUNED, {"technique": "gptq", "bits": 3, "group_size": 48}],
+    })  # fmt: skip
+
+
+def test_a_saved_recipe_comes_back_whole_whatever_was_on_the_page(saved, pipeline):
+    app = upload(pipeline(ROUNDED), saved.to_yaml().encode())
+    assert sentences(app) == [] and recipe_on(app) == saved and recipe_on(app).key() == saved.key()
+
+
+def test_a_recipe_of_another_model_brings_its_model_along(saved):
+    app = upload(opened("pipeline"), saved.to_yaml().encode())
+    assert sentences(app) == [] and app.session_state["model"] == saved.model and recipe_on(app) == saved
+    assert app.text_input(key="model-text").value == saved.model
+
+
+def test_what_an_opened_recipe_says_can_be_changed_on_the_page(saved, pipeline):
+    app = upload(pipeline(), saved.to_yaml().encode())
+    app.number_input(key=f"measure-{saved.model}-1-context").set_value(16).run()
+    assert recipe_on(app).task.context == 16 and recipe_on(app).steps == saved.steps
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe\x00\x01", "is not UTF-8 text"),
+        (b"steps: [", "not valid YAML"),
+        (b"- a list", "A recipe is a mapping"),
+        (b"steps: [{technique: magic}]", "no known technique"),
+        (b"steps: [{technique: bitsandbytes}, {technique: magnitude}]", "swap the two"),
+        (b"steps: [{technique: gptq, bits: 99}]", "Step 1, bits"),
+        (b"model: '<b>x</b>'\nstops: []", "there is no option"),
+    ],
+)
+def test_a_file_that_is_no_recipe_gets_one_sentence_and_changes_nothing(content, words, pipeline):
+    app = pipeline(PRUNED)
+    before = recipe_on(app)
+    [why] = sentences(upload(app, content))
+    assert words in why.replace("\\", "") and recipe_on(app) == before
+    app.file_uploader[0].set_value(None)
+    assert sentences(app.run()) == []
+
+
+def test_a_recipe_whose_task_is_not_the_models_is_measured_as_the_model_can(model, pipeline):
+    """A person sees in the recipe what will be measured."""
+    other = Recipe.of({"model": model, "task": {"kind": "text-classification"}, "steps": [ROUNDED]})
+    app = upload(pipeline(), other.to_yaml().encode())
+    assert sentences(app) == [] and recipe_on(app).task.kind == "language-modeling"
+
+
+def test_a_link_is_what_a_recipe_calls_a_step():
+    step: Technique = Recipe.of({"steps": [PRUNED]}).steps[0]
+    assert Link(1, "magnitude", {"sparsity": 0.6}).step.items() <= step.model_dump().items()
