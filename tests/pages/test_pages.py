@@ -223,7 +223,8 @@ def fields(how: type[Technique]) -> dict[str, dict]:
 
 def due(how: type[Technique], chosen: dict) -> set[str]:
     """The options that mean something beside the chosen ones."""
-    return {name for name, field in fields(how).items() if all(chosen[other] in allowed for other, allowed in field["when"].items())}
+    return {name for name, field in fields(how).items() if all(chosen[other] in allowed for other, allowed in field["when"].items())
+            and not any(chosen[other] in barred for other, barred in field["unless"].items())}  # fmt: skip
 
 
 WIDGETS = ("slider", "select_slider", "selectbox", "toggle", "number_input", "multiselect", "text_area")
@@ -235,8 +236,8 @@ def drawn(app: AppTest, technique: str) -> set[str]:
     return {key.removeprefix(f"form-{technique}-") for key in found if key and key.startswith(f"form-{technique}-")}
 
 
-def form(technique: str) -> AppTest:
-    """A technique's form alone on a page, which is drawn in a moment."""
+def form(technique: str, **chosen) -> AppTest:
+    """A technique's form alone on a page, which is drawn in a moment, with what a person has chosen before."""
 
     def page(name: str) -> None:
         import streamlit as st
@@ -251,7 +252,9 @@ def form(technique: str) -> AppTest:
         except PlainError as error:
             st.error(str(error))
 
-    return AppTest.from_function(page, default_timeout=PATIENCE_SECONDS, args=(technique,)).run()
+    app = AppTest.from_function(page, default_timeout=PATIENCE_SECONDS, args=(technique,))
+    app.session_state["options"] = {technique: chosen}
+    return app.run()
 
 
 PAGE_OF = {"quantization": "quantize", "pruning": "prune", "low-rank": "factorize", "training": "train"}  # by family
@@ -274,6 +277,12 @@ def test_options_come_and_go_with_those_they_depend_on(technique, option, value)
     widget = app.toggle if isinstance(value, bool) else app.selectbox
     widget(key=f"form-{technique}-{option}").set_value(value).run()
     assert sentences(app) == [] and drawn(app, technique) == due(how, chosen)
+
+
+def test_another_models_blocks_and_heads_are_asked_for_where_it_is_the_student():
+    its, shares = {"student_blocks", "student_heads"}, {"blocks", "heads", "width"}
+    own, other = drawn(form("distill"), "distill"), drawn(form("distill", student="distilbert-base-uncased"), "distill")
+    assert shares <= own and not its & own and its <= other and not shares & other
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
