@@ -32,8 +32,8 @@ def tokenizer_key(tokenizer: Any) -> str:
 
 
 def rules(state: str) -> str:
-    """A tokenizer's own, without how long texts were and how they were padded when it was saved: every call says that anew."""
-    return json.dumps({name: value for name, value in json.loads(state).items() if name not in ("truncation", "padding")}, sort_keys=True)
+    """By which texts are cut: without how long they were and how padded when the tokenizer was saved, and without the way back."""
+    return json.dumps({name: value for name, value in json.loads(state).items() if name not in ("truncation", "padding", "decoder")}, sort_keys=True)
 
 
 def tokenized(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
