@@ -174,7 +174,7 @@ class Bar:
 
 def as_json(outcome: object) -> dict:
     """The contract for automation. What was not measured is null."""
-    more = {name: rows for name in ("salience", "sensitivity", "latency", "stages") if (rows := records(getattr(outcome.tables, name)))}
+    more = {name: rows for name in ("stages", "salience", "sensitivity", "latency") if (rows := records(getattr(outcome.tables, name)))}
     tables = {"tables": more} if more else {}
     return json.loads(outcome.summary.model_dump_json()) | {"layers": records(outcome.tables.layers)} | tables
 
@@ -209,10 +209,10 @@ def speed_lines(latency: object) -> list[str]:
 
 
 def stage_lines(stages: object) -> list[str]:
-    """How the model stood after each step of several, one table a split."""
+    """How the model stood after each step, one table a split, where there are several steps or splits."""
     known = standings(stages)
     lines = []
-    for split, rows in known.groupby("split", sort=False) if known.step.nunique() > 2 else ():
+    for split, rows in known.groupby("split", sort=False) if (known.step > 0).sum() > 1 else ():
         after = rows.technique.where(rows.step > 0, "the original")
         shown = rows.drop(columns=["step", "technique", "split"]).dropna(axis=1, how="all").assign(after=after).set_index("after").rename_axis(None)
         lines += ["", f"on {split}", *shown.to_string(formatters=SAID, float_format="{:.4f}".format).splitlines()]

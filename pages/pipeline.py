@@ -23,7 +23,7 @@ with asked, st.container(border=True):
     if recipe and steps:
         forecast_line(recipe)
     run_button(recipe if steps else None, "pipeline")
-    recipe_file(recipe)
+    recipe_file(recipe if steps else None)
 if (look := step_looked_at()) and recipe and st.toggle("Look at the open step on one layer", key="pipeline-look"):
     earlier, step = look
     what_if(view, step, recipe, "pipeline", earlier)

@@ -9,7 +9,7 @@ from pages.panels.panel import Panel
 from pages.panels.theme import COMPRESSED, ON_COLOUR, ORIGINAL, PERCENT, REFERENCE, SERIES, SYMBOLS, frame, sentence, translucent
 
 ROW, BAR, ABOVE = 64, 0.4, 24  # pixels of a step; share of it that is the bar; pixels from its middle to the line of words
-SIZES, QUALITY = [0, 0.64], [0.7, 1]  # shares of the width
+SIZES, QUALITY = [0, 0.64], [0.72, 0.95]  # shares of the width
 LONGEST = 46  # letters of a step that fit beside its number on a phone
 TITLES = {"perplexity": "Perplexity<br>(less is better)", "accuracy": "Accuracy (%)"}
 
@@ -49,15 +49,30 @@ def gone(sizes: pd.DataFrame) -> go.Bar:
 def qualities(steps: pd.DataFrame) -> list[go.Scatter]:
     """A line downwards for each split; the first has its numbers beside it."""
     splits = [rows for _, rows in steps.groupby("split", sort=False)]
-    return [
-        go.Scatter(
-            x=rows.quality, y=rows.step, xaxis="x2", name=whole(rows.split.iloc[0]).capitalize(), showlegend=len(splits) > 1,
-            mode="lines+markers" if number else "lines+markers+text", text=[valued(row) for row in rows.itertuples()], textposition="top center",
-            marker={"color": SERIES[number], "symbol": SYMBOLS[number], "size": 9}, line={"color": SERIES[number], "width": 1.5},
-            hovertext=hover(rows), hoverinfo="text", cliponaxis=False,
-        )
-        for number, rows in enumerate(splits)
-    ]  # fmt: skip
+    first, *others = (line(rows, SERIES[number], f"{SYMBOLS[number]}{'-open' * bool(number)}", len(splits) > 1) for number, rows in enumerate(splits))
+    words = {"text": [valued(row) for row in splits[0].itertuples()], "textposition": sides(splits[0].quality.tolist())}
+    return [first.update(mode="lines+markers+text", **words), *others]
+
+
+def line(rows: pd.DataFrame, colour: str, symbol: str, told_apart: bool) -> go.Scatter:
+    look = {"marker": {"color": colour, "symbol": symbol, "size": 9}, "line": {"color": colour, "width": 1.5}, "mode": "lines+markers"}
+    words = {"name": whole(rows.split.iloc[0]).capitalize(), "hovertext": hover(rows), "hoverinfo": "text", "showlegend": told_apart}
+    return go.Scatter(x=rows.quality, y=rows.step, xaxis="x2", cliponaxis=False, **look, **words)
+
+
+def sides(quality: list[float]) -> list[str]:
+    """Where each number stands beside its marker."""
+    between = [side(*three) for three in zip(quality, quality[1:], quality[2:], strict=False)]
+    return ["top center", *between, "bottom center"][: len(quality)]
+
+
+def side(before: float, value: float, after: float) -> str:
+    """Away from the line, which comes from above and goes on below."""
+    if before < value > after:
+        return "middle right"
+    if before > value < after:
+        return "middle left"
+    return "top left" if before >= value else "bottom left"
 
 
 def quality_range(quality: pd.Series) -> dict:

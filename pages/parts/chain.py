@@ -1,6 +1,8 @@
 """The steps of the pipeline, one after the other: cards to set, move and take out, and a picker for one more."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 from pydantic import ValidationError
@@ -12,7 +14,7 @@ from pages.parts.plainly import escaped
 from pages.parts.state import options_of
 
 FAMILIES = {"quantization": "Quantize", "pruning": "Prune", "low-rank": "Factorize", "distillation": "Distill", "training": "Train"}
-LAYER_BY_LAYER = ("quantization", "pruning", "low-rank")  # what can be looked at on one layer
+LAYER_BY_LAYER = ("quantization", "pruning", "low-rank")  # what can be tried on one layer alone, before another step
 
 
 @dataclass
@@ -95,13 +97,18 @@ def card(place: int, link: Link) -> None:
     title = st.empty()  # written once its options are known
     key, last = f"step-{link.number}", place == len(chain()) - 1
     with st.container(horizontal=True, gap="small"):
-        st.button("Done" if is_open(link) else "Options", key=f"{key}-options", icon=":material/tune:", on_click=turn, args=(link,))
-        st.button("Up", key=f"{key}-up", icon=":material/arrow_upward:", on_click=move, args=(link, -1), disabled=not place, help="One step earlier.")
-        st.button("Down", key=f"{key}-down", icon=":material/arrow_downward:", on_click=move, args=(link, 1), disabled=last, help="One step later.")
-        st.button("Remove", key=f"{key}-remove", icon=":material/close:", on_click=chain().remove, args=(link,))
+        action("Close" if is_open(link) else "Options", "tune", f"{key}-options", turn, link)
+        action("Up", "arrow_upward", f"{key}-up", move, link, -1, disabled=not place)
+        action("Down", "arrow_downward", f"{key}-down", move, link, 1, disabled=last)
+        action("Remove", "close", f"{key}-remove", chain().remove, link)
     if is_open(link):
         technique_form(TECHNIQUES[link.technique], key, link.options)
     title.markdown(f"**{place + 1} · {FAMILIES[link.family]}** · {escaped(label_of(link.step))}")
+
+
+def action(label: str, icon: str, key: str, do: Callable[..., None], *given: Any, disabled: bool = False) -> None:
+    """Four of them beside one another, on a phone too."""
+    st.button(label, key=key, type="tertiary", icon=f":material/{icon}:", on_click=do, args=given, disabled=disabled)
 
 
 def label_of(step: dict) -> str:
@@ -133,12 +140,11 @@ def refused_at_the_end(step: dict) -> str:
 
 
 def step_looked_at() -> tuple[list[dict], dict] | None:
-    """The step whose options lie open, after those before it, where each of them can be tried on one layer alone."""
+    """The step whose options lie open, after those before it, where all can be tried on one layer."""
     place = next((place for place, link in enumerate(chain()) if is_open(link)), None)
-    links = [] if place is None else chain()[: place + 1]
-    if not links or any(link.family not in LAYER_BY_LAYER for link in links):
+    if place is None or chain()[place].family == "distillation" or any(link.family not in LAYER_BY_LAYER for link in chain()[:place]):
         return None
-    return [link.step for link in links[:-1]], links[-1].step
+    return [link.step for link in chain()[:place]], chain()[place].step
 
 
 def add_to_the_pipeline(step: dict, allowed: bool, key: str) -> None:

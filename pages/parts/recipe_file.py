@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from engine.catalog.models import ASSETS
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from pages.parts import chain
@@ -11,20 +12,33 @@ from pages.parts.state import choices_for, opened_recipes, training_for
 
 REFUSED = "recipe-refused"  # why a file was not opened
 MOST_MEGABYTES = 1  # a recipe has a few kilobytes
+OWN = {path.stem: path for path in sorted((ASSETS / "recipes").glob("*.yaml"))}
 
 
 def recipe_file(recipe: Recipe | None) -> None:
-    st.markdown("#### As a recipe")
+    """To keep what stands on the page, and to open what was kept."""
+    st.markdown("#### Recipe")
     if recipe:
         with st.expander("The recipe as text (YAML)"):
             st.code(recipe.to_yaml(), language="yaml")
         look = {"icon": ":material/download:", "width": "stretch", "key": "pipeline-save", "on_click": "ignore"}
         st.download_button("Save as recipe", recipe.to_yaml(), "pipeline.yaml", "text/yaml", **look)
-    key = f"pipeline-open-{opened_recipes()}"
+    key, own = (f"pipeline-{what}-{opened_recipes()}" for what in ("open", "own"))
     about = "Its model, data and steps take the place of those on this page."
     look = {"key": key, "on_change": open_file, "args": (key,), "max_upload_size": MOST_MEGABYTES, "help": about}
     if st.file_uploader("Open a recipe", ["yaml", "yml", "json"], **look) and REFUSED in st.session_state:
         said(st.session_state[REFUSED])
+    st.selectbox(
+        "Or one that comes with the app", list(OWN), None, title, key=own, placeholder="Choose a recipe", on_change=open_own, args=(own,), help=about
+    )
+
+
+def title(name: str) -> str:
+    return name.replace("-", " ").capitalize()
+
+
+def open_own(key: str) -> None:
+    take_over(Recipe.from_yaml(OWN[st.session_state[key]].read_text()))
 
 
 def open_file(key: str) -> None:

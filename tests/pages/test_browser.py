@@ -21,7 +21,7 @@ from tests.pages.sessions import PAGES, ROOT
 pytestmark = pytest.mark.browser
 
 TOKENS = "2048"  # enough for a number, and quick
-VIEWS = {"Layers": 1, "Weights": 1, "Levels": 1, "Channels": 1, "Bits": 1, "Bytes": 1, "Text": 0, "Recipe": 0}  # and how many figures each draws
+VIEWS = {"Layers": 1, "Weights": 1, "Levels": 1, "Channels": 1, "Bits": 1, "Bytes": 1, "Steps": 1, "Text": 0, "Recipe": 0}  # figures of each
 SEEING_VIEWS = ("Inputs", "Alpha search", "Outliers", "Ranges")  # of a run that looked at data
 SMOOTHQUANT = {
     "task": {"kind": "language-modeling", "tokens": int(TOKENS)},

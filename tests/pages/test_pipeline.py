@@ -3,6 +3,7 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from engine.catalog.models import ASSETS
 from engine.catalog.technique import Technique
 from engine.recipe import Recipe
 from pages.parts import state
@@ -219,6 +220,12 @@ def test_a_file_that_is_no_recipe_gets_one_sentence_and_changes_nothing(content,
     assert words in why.replace("\\", "") and recipe_on(app) == before
     app.file_uploader[0].set_value(None)
     assert sentences(app.run()) == []
+
+
+def test_the_recipes_that_come_along_are_opened_by_name():
+    app = opened("pipeline")
+    app.selectbox(key="pipeline-own-0").set_value("first-look").run()
+    assert sentences(app) == [] and recipe_on(app) == Recipe.from_yaml((ASSETS / "recipes" / "first-look.yaml").read_text())
 
 
 def test_a_recipe_whose_task_is_not_the_models_is_measured_as_the_model_can(model, pipeline):

@@ -35,9 +35,9 @@ def test_what_was_not_measured_is_nan_and_no_stages_are_an_empty_table():
     assert list(standings(table((), StageRow))) == list(STANDINGS) and standings(table((), StageRow)).empty
 
 
-def test_the_shell_prints_a_table_a_split_of_several_steps_and_none_of_one():
+def test_the_shell_prints_a_table_a_split_where_there_are_several_and_none_of_one_step_in_one():
     lines = stage_lines(stages())
     assert [line for line in lines if line.startswith("on ")] == ["on test", "on validation"]
     assert lines[2].split() == ["parameters", "size_bytes", "compression", "accuracy"]
     assert lines[3].split() == ["the", "original", "100", "800", "1.00x", "0.9000"] and lines[5].split()[-2:] == ["4.00x", "0.8800"]
-    assert stage_lines(stages(steps=2)) == []
+    assert stage_lines(stages(steps=2, splits=("test",))) == [] and stage_lines(table((), StageRow)) == []

@@ -98,6 +98,13 @@ def test_a_run_stopped_while_it_measures_between_two_steps_goes_on_and_ends_the_
     pd.testing.assert_frame_equal(again.tables.stages, whole.tables.stages)
 
 
+def test_a_training_that_is_ended_early_is_measured_and_the_next_step_still_follows(folders, tmp_path):
+    recipe, told = recipe_for("bert", folders["bert"], tmp_path / "data", {"technique": "fine-tune", "steps": 2000, "batch": 4}, ANY["rounding"]), []
+    outcome = run(recipe, report=lambda stage, *_: told.append(stage), cancelled=lambda: any("raining" in stage for stage in told))
+    assert outcome.summary.ended_early and set(outcome.tables.stages.step) == {0, 1, 2}
+    assert told.index("Measuring after step 1 of 2") < told.index("Step 2 of 2: compressing")
+
+
 # --- a further split ------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import pytest
 from engine.results.analysis import STEP_BY_STEP, step_by_step
 from engine.results.tables import StageRow, table
 from pages.panels.theme import COMPRESSED, ORIGINAL
-from pages.panels.waterfall import WATERFALL, waterfall
+from pages.panels.waterfall import WATERFALL, sides, waterfall
 from tests.pages.panels import tables
 
 
@@ -29,6 +29,11 @@ def test_quality_has_a_line_for_each_split_and_numbers_for_the_first(quality, wr
     lines = [trace for trace in waterfall(tables.steps("test", "validation", quality=quality)).data if trace.xaxis == "x2"]
     assert [line.name for line in lines] == ["Test", "Validation"] and [("text" in line.mode) for line in lines] == [True, False]
     assert all(list(line.y) == [0, 1, 2, 3] for line in lines) and lines[0].text[0] == written
+
+
+def test_numbers_stand_where_the_line_does_not_go():
+    assert sides([1, 2, 3, 2, 1, 2, 2]) == ["top center", "bottom left", "middle right", "top left", "middle left", "bottom left", "bottom center"]
+    assert sides([1.0]) == ["top center"]
 
 
 def test_a_step_is_named_above_its_bar_and_never_read_as_markup():
