@@ -10,6 +10,7 @@ import yaml
 from engine.catalog.models import ASSETS
 from engine.recipe import Recipe
 from engine.results.standings import standings
+from engine.results.store import Store
 from engine.work import answers
 from engine.work.costs import Cost
 from engine.work.models import resolve
@@ -93,3 +94,12 @@ def test_the_bundled_journey_will_be_a_seventh_of_its_teacher_or_less(monkeypatc
     asked = Recipe.of(shipped("ten-times"))
     assert answers.forecast(asked.model_dump(mode="json")).compression >= 7
     assert (asked.task.split, asked.task.also) == ("test", "validation") and not asked.training.train
+
+
+def test_the_stored_journey_is_the_recipes_and_holds_what_it_promises():
+    """Made by ``python -m engine.work.bundled.example ten-times``."""
+    stored = Store(ASSETS / "examples", indexed=False)
+    assert stored.record("ten-times").recipe == Recipe.of(shipped("ten-times"))
+    for _, rows in standings(stored.tables("ten-times").stages).groupby("split"):
+        teacher, student, four_bits = rows.accuracy
+        assert teacher - student <= 0.02 and teacher - four_bits <= 0.02 and rows["compression"].iloc[-1] >= 7
