@@ -21,8 +21,10 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results import unfinished
 from engine.results.record import RunRecord
+from engine.results.standings import standings
 from engine.results.store import Store, home, owner
 
+SAID = {"parameters": "{:,.0f}".format, "size_bytes": "{:,.0f}".format, "compression": "{:.2f}x".format}  # columns of standings
 PACKAGES = ("torch", "transformers", "datasets", "bitsandbytes", "distributed", "streamlit", "plotly", "pandas", "safetensors")
 
 
@@ -191,6 +193,7 @@ def as_text(outcome: object) -> str:
         f"weights     {before.bits_per_weight:.2f} -> {after.bits_per_weight:.2f} bits each",
         f"{name:11} {getattr(before, name):.4g} -> {getattr(after, name):.4g}",
         *speed_lines(outcome.tables.latency),
+        *stage_lines(outcome.tables.stages),
         f"protocol    {said.protocol.measure}",
         *said.notes,
     ]
@@ -203,6 +206,17 @@ def speed_lines(latency: object) -> list[str]:
     pairs = [(shape, each.set_index("version").median_ms, each.threads.iloc[0]) for shape, each in whole.groupby("shape", sort=False)]
     timed = [f"speed       {ms['original']:.3g} -> {ms['compressed']:.3g} ms for {shape}, {threads} threads" for shape, ms, threads in pairs]
     return timed + [f"speed       {note}" for note in dict.fromkeys(latency[latency.kernel == ""].note)]
+
+
+def stage_lines(stages: object) -> list[str]:
+    """How the model stood after each step, one table a split, where there are several steps or splits."""
+    known = standings(stages)
+    lines = []
+    for split, rows in known.groupby("split", sort=False) if (known.step > 0).sum() > 1 else ():
+        after = rows.technique.where(rows.step > 0, "the original")
+        shown = rows.drop(columns=["step", "technique", "split"]).dropna(axis=1, how="all").assign(after=after).set_index("after").rename_axis(None)
+        lines += ["", f"on {split}", *shown.to_string(formatters=SAID, float_format="{:.4f}".format).splitlines()]
+    return lines
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from engine import __version__
 from engine.catalog import Step
 from engine.catalog.models import BUNDLED, existing
-from engine.catalog.tasks import Calibration, LanguageModeling, Task, Training
+from engine.catalog.tasks import Calibration, LanguageModeling, Task, TextClassification, Training
 from engine.catalog.technique import Frozen, Technique
 from engine.errors import PlainError, refusal
 
@@ -50,10 +50,17 @@ class Recipe(Frozen):
     def shown_data(self) -> "Recipe":
         """A step that looks at data or learns from it gets the usual calibration where none is named."""
         if self.calibration is None and any(step.needs != "nothing" or step.trains for step in self.steps):
-            usual = Calibration()
+            usual = self.usual_calibration
             fitting = usual.model_copy(update={"context": min(usual.context, getattr(self.task, "context", usual.context))})
             object.__setattr__(self, "calibration", fitting)
         return self
+
+    @property
+    def usual_calibration(self) -> Calibration:
+        """Of texts with labels, those to learn from, where they are named."""
+        if not (isinstance(self.task, TextClassification) and self.training and self.training.train):
+            return Calibration()
+        return Calibration(text=self.training.train, text_column=self.training.text_column or self.task.text_column)
 
     @model_validator(mode="after")
     def learns_from_it(self) -> "Recipe":

@@ -21,6 +21,7 @@ PAGES = [
     st.Page(HERE / "distill.py", title="Distill", icon=":material/school:"),
     st.Page(HERE / "train.py", title="Train", icon=":material/model_training:"),
     st.Page(HERE / "pipeline.py", title="Pipeline", icon=":material/linear_scale:"),
+    st.Page(HERE / "ten_times.py", title="Ten times smaller", icon=":material/compress:"),
     st.Page(HERE / "runs.py", title="Runs", icon=":material/history:"),
     st.Page(HERE / "compare.py", title="Compare", icon=":material/compare_arrows:"),
 ]

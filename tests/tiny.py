@@ -12,6 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    DistilBertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -74,6 +77,19 @@ def bert(**overrides) -> PreTrainedModel:
     return BertForSequenceClassification(BertConfig(**{**TOKENS, **shape, "max_position_embeddings": 128, "num_labels": 3, **overrides}))
 
 
+DISTILBERT = {**TOKENS, "dim": 48, "hidden_dim": 172, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 128}
+
+
+def distilbert(**overrides) -> PreTrainedModel:
+    """A text classifier of three classes, in three blocks with names of their own."""
+    return DistilBertForSequenceClassification(DistilBertConfig(**{**DISTILBERT, "num_labels": 3, **overrides}))
+
+
+def encoder(**overrides) -> PreTrainedModel:
+    """A DistilBERT that fills in masked words, as distilbert-base-uncased does: no classifier."""
+    return DistilBertForMaskedLM(DistilBertConfig(**{**DISTILBERT, **overrides}))
+
+
 def resnet(**overrides) -> PreTrainedModel:
     """An image classifier of ten classes, for one grey channel; its batch norms have seen no data."""
     shape = {"num_channels": 1, "embedding_size": 8, "hidden_sizes": [12, 20], "depths": [1, 2], "layer_type": "basic"}
@@ -83,6 +99,7 @@ def resnet(**overrides) -> PreTrainedModel:
 ARCHITECTURES: dict[str, Callable[..., PreTrainedModel]] = {
     "llama": llama, "llama-tied": tied_llama, "qwen2": qwen2, "gpt2": gpt2, "opt": opt, "bert": bert, "resnet": resnet,
 }  # fmt: skip
+FURTHER: dict[str, Callable[..., PreTrainedModel]] = {"distilbert": distilbert, "encoder": encoder}  # for the tests that are about them
 LANGUAGE_MODELS = ("llama", "llama-tied", "qwen2", "gpt2", "opt")
 
 
@@ -108,10 +125,10 @@ def tokenizer(architecture: str) -> PreTrainedTokenizerFast:
 
 
 def tiny(architecture: str, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **config_overrides) -> Path:
-    """The folder, now holding a random model of one of ARCHITECTURES and its tokenizer or image processor."""
+    """The folder, now holding a random model of one of ARCHITECTURES or FURTHER and its tokenizer or image processor."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ARCHITECTURES[architecture](**config_overrides)
+        model = (ARCHITECTURES | FURTHER)[architecture](**config_overrides)
     model.to(dtype).eval().save_pretrained(folder)
     if architecture == "resnet":
         save_image_processor(folder)

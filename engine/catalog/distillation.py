@@ -32,6 +32,11 @@ class Learning(Technique):
         0, "Training ends early when quality on held-out examples was not better so many looks in a row; there are ten in a whole course. 0: never.",
         title="Looks without gain (early stopping)", advanced=True, ge=0, le=10,
     )  # fmt: skip
+    products: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Number format in which matrices are multiplied while the model learns; weights, slopes and losses stay float32. bfloat16 is two to "
+        "three times as fast on processors that multiply it (AVX-512 BF16, AMX), and on graphics cards; elsewhere float32 is used, and said.",
+        title="Products while learning", advanced=True, words={"auto": "bfloat16 on a graphics card, else float32"},
+    )  # fmt: skip
     values: Literal["model", "float32", "bfloat16", "float16"] = option(
         "model", "Number format in which the weights are written: the model's own, or another.", title="Weights written as", advanced=True,
         words={"model": "as the model has them"},
@@ -111,6 +116,15 @@ class Distill(Learning):
     width: float = option(
         1.0, "Share of the width of everything that flows through the student. A narrower one cannot take over weights and starts at random.",
         title="Width", advanced=True, ge=0.05, le=1, when={"student": [SMALLER]},
+    )  # fmt: skip
+    student_blocks: int = option(
+        0, "How many blocks of another model the student takes, the first ones; 0: all. A student that is a bare encoder, such as "
+        "distilbert-base-uncased, gets a head for the teacher's classes, drawn at random.",
+        title="Blocks of the other model", advanced=True, ge=0, le=1000, stops=(0, 1, 2, 3, 4, 6, 8, 12), unless={"student": [SMALLER, SAME]},
+    )  # fmt: skip
+    student_heads: int = option(
+        0, "Into how many heads the other model's attention is cut; 0: as it is. The width of all together stays, so this alone saves nothing.",
+        title="Heads of the other model", advanced=True, ge=0, le=1000, stops=(0, 2, 4, 6, 8, 12, 16), unless={"student": [SMALLER, SAME]},
     )  # fmt: skip
     start: Literal["teacher", "random"] = option(
         "teacher", "The student's first weights: the teacher's, of the blocks and heads it keeps, or random ones.", title="Starts from",
@@ -199,6 +213,7 @@ class Distill(Learning):
     def label(self) -> str:
         sizes = {"blocks": self.blocks, "heads": self.heads, "width": self.width}
         smaller = ", ".join(f"{100 * share:.3g} % {name}" for name, share in sizes.items() if share < 1) or "all blocks"
-        who = {SMALLER: smaller, SAME: "same shape"}.get(self.student, self.student.rpartition("/")[2][:30])
+        blocks = f", {self.student_blocks} blocks" if self.student_blocks else ""
+        who = {SMALLER: smaller, SAME: "same shape"}.get(self.student, self.student.rpartition("/")[2][:30] + blocks)
         how = {"offline": "", "black-box": ", black box", "several": ", several teachers"}.get(self.setting, f", {self.setting}")
         return f"Distilled to {who}{how}"

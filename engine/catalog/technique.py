@@ -66,14 +66,16 @@ class Technique(Frozen):
 
 
 def option(
-    default: Any, description: str, *, title: str, advanced: bool = False, when: dict[str, list] | None = None, stops: tuple[int, ...] = (),
-    choices: tuple[str, ...] = (), words: dict[str, str] | None = None, **bounds: Any,
+    default: Any, description: str, *, title: str, advanced: bool = False, when: dict[str, list] | None = None,
+    unless: dict[str, list] | None = None, stops: tuple[int, ...] = (), choices: tuple[str, ...] = (), words: dict[str, str] | None = None,
+    **bounds: Any,
 ) -> Any:  # fmt: skip
     """A field with what a form needs to draw it.
 
-    ``when`` names other options and their values for which this one has a meaning, such as ``{"granularity": ["group"]}``;
+    ``when`` names other options and their values for which this one has a meaning, such as ``{"granularity": ["group"]}``, and
+    ``unless`` those for which it has none;
     ``advanced`` ones are drawn under "More options"; ``stops`` are the values a slider stops at; ``choices`` what a text that may be anything
     mostly is; ``words`` say a choice in plain English.
     """
-    extra = {"advanced": advanced, "when": when or {}, "stops": list(stops), "choices": list(choices), "words": words or {}}
+    extra = {"advanced": advanced, "when": when or {}, "unless": unless or {}, "stops": list(stops), "choices": list(choices), "words": words or {}}
     return Field(default, title=title, description=description, json_schema_extra=extra, **bounds)

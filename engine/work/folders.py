@@ -18,6 +18,7 @@ from engine.work.hub import downloaded
 
 Kind = Literal["language-modeling", "text-classification", "image-classification"]
 Dtype = Literal["float64", "float32", "bfloat16", "float16"]
+BARE = ("ForMaskedLM", "ForPreTraining", "Model")  # encoders: their head is another than a classifier's, or they have none
 KINDS: dict[str, Kind] = {
     "ForCausalLM": "language-modeling",
     "LMHeadModel": "language-modeling",
@@ -29,6 +30,7 @@ CLASSES: dict[Kind, dict[str, Any]] = {  # model_type -> class, by what the mode
     "text-classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     "image-classification": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
 }
+CLASSIFIERS: tuple[Kind, ...] = ("text-classification", "image-classification")
 STORED: dict[str, Dtype] = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 WEIGHTS, INDEX, PACKED = "model.safetensors", "model.safetensors.index.json", "compression.json"
 
@@ -47,20 +49,22 @@ class Folder:
     packed: bool  # saved by this engine, compressed
     dtype: Dtype  # most weights are stored in this
     notes: tuple[str, ...] = ()  # what was put right without asking, a sentence each
+    bare: bool = False  # an encoder whose file has no head for its kind
 
     def __str__(self) -> str:
         """The model's name as messages quote it."""
         return quoted(self.reference)
 
 
-def resolve(reference: str, report: Callable[[str], None] = lambda text: None) -> Folder:
+def resolve(reference: str, report: Callable[[str], None] = lambda text: None, head_for: Kind | None = None) -> Folder:
     """The checked folder of ``bundled:NAME``, a directory, or a Hub id with an optional @revision.
 
-    ``report`` is told how far a download is. Raises PlainError when there is no such model or it cannot be used here.
+    ``report`` is told how far a download is. With ``head_for``, a bare encoder will do, which is to get a head for that kind.
+    Raises PlainError when there is no such model or it cannot be used here.
     """
     path, revision = located(reference, report)
     try:
-        return checked(path, reference, revision)
+        return checked(path, reference, revision, head_for)
     except OSError as error:
         raise PlainError(f"The files of {quoted(reference)} cannot be read: {error.strerror or 'unknown reason'}.") from None
 
@@ -91,20 +95,21 @@ def parsed(reference: str) -> ModelName:
         raise PlainError(f"{quoted(reference)} is no model: give bundled:NAME, an existing directory, or a Hub id.") from None
 
 
-def checked(path: Path, reference: str, revision: str) -> Folder:
+def checked(path: Path, reference: str, revision: str, head_for: Kind | None = None) -> Folder:
     """Raises PlainError with the first thing that would keep the model from working."""
     name = quoted(reference)
     if not any(path.iterdir()):
         raise PlainError(f"The directory {name} is empty; give one with config.json and *.safetensors.")
     config = json_in(path / "config.json", name)
     architecture = architecture_of(config, name)
-    kind = kind_of(architecture, name)
+    bare = head_for in CLASSIFIERS and known_kind(architecture) is None and architecture.endswith(BARE)
+    architecture, kind = (headed(config, architecture, head_for), head_for) if bare else (architecture, kind_of(architecture, name))
     packed = (path / PACKED).is_file()
     refuse_unusable(config, architecture, kind, name)
     files = weight_files(path, name)
     dtype = stored_dtype(files, name) if not packed else config.get("dtype") or "float32"
     size_bytes = sum(file.stat().st_size for file in files)
-    return Folder(path, reference, revision, architecture, kind, files, size_bytes, packed, dtype, tuple(notes_on(config)))
+    return Folder(path, reference, revision, architecture, kind, files, size_bytes, packed, dtype, tuple(notes_on(config)), bare)
 
 
 def json_in(file: Path, name: str) -> dict[str, Any]:
@@ -126,8 +131,17 @@ def architecture_of(config: dict[str, Any], name: str) -> str:
     return names[0]
 
 
+def known_kind(architecture: str) -> Kind | None:
+    return next((kind for suffix, kind in KINDS.items() if architecture.endswith(suffix)), None)
+
+
+def headed(config: dict[str, Any], architecture: str, kind: Kind) -> str:
+    """The class of its family that has a head of this kind; ``architecture`` where transformers has none."""
+    return str(CLASSES[kind].get(config.get("model_type"), architecture))
+
+
 def kind_of(architecture: str, name: str) -> Kind:
-    kind = next((kind for suffix, kind in KINDS.items() if architecture.endswith(suffix)), None)
+    kind = known_kind(architecture)
     if kind is None:
         allowed = "language models (ForCausalLM), text classifiers (ForSequenceClassification) and image classifiers (ForImageClassification)"
         raise PlainError(f"{name} is a {architecture[:120]}; only {allowed} can be compressed here.")

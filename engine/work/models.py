@@ -44,17 +44,25 @@ transformers.logging.disable_progress_bar()
 huggingface_hub.logging.set_verbosity_error()
 
 
-def load(folder: Folder) -> PreTrainedModel:
-    """The model in its stored dtype, in eval mode and without gradients; its weights are views on the files."""
+def load(folder: Folder, config: PreTrainedConfig | None = None) -> PreTrainedModel:
+    """The model in its stored dtype, in eval mode and without gradients; its weights are views on the files. By another ``config``, one with
+    fewer blocks, the first of them. Of a bare encoder, the head is drawn; torch's seed decides.
+    """
     if folder.packed:
         raise PlainError(f"{folder} is compressed already, by this engine; start from the model it was made from.")
     with told(folder, f"{folder} cannot be built"):
         model, found = MODELS[folder.kind].from_pretrained(
-            folder.path, config=config_of(folder), dtype=getattr(torch, folder.dtype), use_safetensors=True,
+            folder.path, config=config or config_of(folder), dtype=getattr(torch, folder.dtype), use_safetensors=True,
             ignore_mismatched_sizes=True, output_loading_info=True, **LOCAL,
         )  # fmt: skip
-    refuse_gaps(folder, found["missing_keys"], found["mismatched_keys"])
+    missing = [name for name in found["missing_keys"] if not (folder.bare and of_head(name, model))]
+    refuse_gaps(folder, missing, found["mismatched_keys"])
     return at_rest(model)
+
+
+def of_head(name: str, model: PreTrainedModel) -> bool:
+    """Whether a tensor belongs to what a classifier has behind its encoder."""
+    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
 def skeleton(folder: Folder, config: PreTrainedConfig | None = None) -> PreTrainedModel:

@@ -43,8 +43,12 @@ def compute_place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
 def calibration_dtype(recipe: Recipe) -> torch.dtype:
     """Calibration data may run in bfloat16 where the processor multiplies it quickly: what is rounded stays float32."""
     device, compute = compute_place(recipe)
-    quick = device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if quick and recipe.dtype == "auto" else compute
+    return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16(device) and recipe.dtype == "auto" else compute
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether it does so quicker than float32."""
+    return device.type == "cuda" or (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def opened(folder: Folder, device: torch.device, compute: torch.dtype) -> Opened:

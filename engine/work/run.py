@@ -89,7 +89,7 @@ def check(bench: Bench, save: Path | None) -> None:
     if save and not bench.recipe.steps:
         raise PlainError("The recipe has no steps, so there is nothing to save; add a step, or leave --save out.")
     for step in bench.recipe.steps:
-        refuse_strangers(step, bench.folder)
+        refuse_strangers(step, bench.folder, bench.recipe.task)
     check_finite(bench.folder)
 
 

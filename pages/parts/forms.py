@@ -46,7 +46,8 @@ def technique_form(how: type[Technique], key: str = "form", chosen: dict[str, An
 
 def drawn(field: dict, option: str, values: dict[str, Any], key: str) -> Any:
     """The widget a field's type asks for, or its value unchanged where the other options leave it no meaning."""
-    if any(values.get(other) not in allowed for other, allowed in field["when"].items()):
+    idle = any(values.get(other) in barred for other, barred in field["unless"].items())
+    if idle or any(values.get(other) not in allowed for other, allowed in field["when"].items()):
         return values[option]
     return widget(field, values[option], f"{key}-{option}")
 

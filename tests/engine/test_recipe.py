@@ -183,14 +183,16 @@ def test_every_technique_explains_itself(technique):
 @pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
 def test_every_option_has_what_a_form_needs(technique):
     for name, schema in technique.model_json_schema()["properties"].items():
-        assert name == "technique" or (schema["title"] and schema["description"].endswith(".") and {"advanced", "when"} <= schema.keys()), name
+        assert name == "technique" or (schema["title"] and schema["description"].endswith(".") and {"advanced", "when", "unless"} <= schema.keys()), (
+            name
+        )
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
 def test_every_option_depends_on_options_and_values_that_exist(technique):
     properties = technique.model_json_schema()["properties"]
     for schema in properties.values():
-        for other, needed in schema.get("when", {}).items():
+        for other, needed in [*schema.get("when", {}).items(), *schema.get("unless", {}).items()]:
             known = properties[other].get("enum", [True, False] if properties[other].get("type") == "boolean" else needed)
             assert set(needed) <= set(known)
 

@@ -15,10 +15,11 @@ from urllib.request import urlopen
 
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from tests.pages.sessions import PATIENCE_SECONDS, ROOT
+from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT
 
 # Streamlit looks for its server below the page's own path first, wherever a page other than Start is loaded directly.
 PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
+MENU = {page: page.capitalize() for page in PAGES} | {"ten_times": "Ten times smaller"}
 FIRST = {
     "start": "What does compression do",
     "model": "What is in this model",
@@ -28,6 +29,7 @@ FIRST = {
     "distill": "a student learns",
     "train": "learn to live with it",
     "pipeline": "one step after another",
+    "ten_times": "Ten times smaller",
     "runs": "What has been run",
     "compare": "better trade",
 }
@@ -105,7 +107,7 @@ class Visitor:
 
     def turn_to(self, name: str) -> None:
         """A page through the menu, as people go: the session goes along."""
-        self.page.get_by_test_id("stSidebarNavLink").filter(has_text=name.capitalize()).click()
+        self.page.get_by_test_id("stSidebarNavLink").filter(has_text=MENU[name]).click()
         self.settled(name)
 
     def settled(self, name: str) -> None:

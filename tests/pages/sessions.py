@@ -5,7 +5,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("start", "model", "quantize", "prune", "factorize", "distill", "train", "pipeline", "runs", "compare")
+PAGES = ("start", "model", "quantize", "prune", "factorize", "distill", "train", "pipeline", "ten_times", "runs", "compare")
 PATIENCE_SECONDS = 300  # the machine may be busy with something else
 
 

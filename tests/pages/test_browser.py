@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from engine.recipe import Recipe
-from tests.pages.served import Visitor, browsing, chromium, finished, serving, visitor
+from tests.pages.served import MENU, Visitor, browsing, chromium, finished, serving, visitor
 from tests.pages.sessions import PAGES, ROOT
 
 pytestmark = pytest.mark.browser
@@ -143,7 +143,7 @@ def drawn(person: Visitor, at_least: int) -> None:
 
 def test_whoever_comes_first_and_not_by_start_finds_the_whole_app(person):
     for name in PAGES:
-        expect(person.page.get_by_role("link", name=name.capitalize(), exact=True)).to_be_visible()
+        expect(person.page.get_by_role("link", name=MENU[name], exact=True)).to_be_visible()
     expect(person.page.get_by_role("combobox", name="Model", exact=True)).to_be_visible()
 
 

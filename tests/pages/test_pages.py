@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from streamlit.testing.v1 import AppTest
 
 from engine.catalog import TECHNIQUES
@@ -23,7 +24,8 @@ from engine.results.record import FINISHED, RunRecord
 from engine.results.store import Store, home
 from engine.results.unfinished import folder_of, forget
 from engine.session import Session
-from pages.parts import state
+from pages.panels.numbers import megabytes
+from pages.parts import journey, state
 from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT, opened, turned
 from tests.runs import done, layer, record, tables
 from tests.tiny import SENTENCES, tiny
@@ -221,7 +223,8 @@ def fields(how: type[Technique]) -> dict[str, dict]:
 
 def due(how: type[Technique], chosen: dict) -> set[str]:
     """The options that mean something beside the chosen ones."""
-    return {name for name, field in fields(how).items() if all(chosen[other] in allowed for other, allowed in field["when"].items())}
+    return {name for name, field in fields(how).items() if all(chosen[other] in allowed for other, allowed in field["when"].items())
+            and not any(chosen[other] in barred for other, barred in field["unless"].items())}  # fmt: skip
 
 
 WIDGETS = ("slider", "select_slider", "selectbox", "toggle", "number_input", "multiselect", "text_area")
@@ -233,8 +236,8 @@ def drawn(app: AppTest, technique: str) -> set[str]:
     return {key.removeprefix(f"form-{technique}-") for key in found if key and key.startswith(f"form-{technique}-")}
 
 
-def form(technique: str) -> AppTest:
-    """A technique's form alone on a page, which is drawn in a moment."""
+def form(technique: str, **chosen) -> AppTest:
+    """A technique's form alone on a page, which is drawn in a moment, with what a person has chosen before."""
 
     def page(name: str) -> None:
         import streamlit as st
@@ -249,7 +252,9 @@ def form(technique: str) -> AppTest:
         except PlainError as error:
             st.error(str(error))
 
-    return AppTest.from_function(page, default_timeout=PATIENCE_SECONDS, args=(technique,)).run()
+    app = AppTest.from_function(page, default_timeout=PATIENCE_SECONDS, args=(technique,))
+    app.session_state["options"] = {technique: chosen}
+    return app.run()
 
 
 PAGE_OF = {"quantization": "quantize", "pruning": "prune", "low-rank": "factorize", "training": "train"}  # by family
@@ -277,6 +282,12 @@ def test_options_come_and_go_with_those_they_depend_on(technique, option):
         widget = app.toggle if isinstance(value, bool) else app.selectbox
         widget(key=f"form-{technique}-{option}").set_value(value).run()
         assert sentences(app) == [] and drawn(app, technique) == due(how, chosen), value
+
+
+def test_another_models_blocks_and_heads_are_asked_for_where_it_is_the_student():
+    its, shares = {"student_blocks", "student_heads"}, {"blocks", "heads", "width"}
+    own, other = drawn(form("distill"), "distill"), drawn(form("distill", student="distilbert-base-uncased"), "distill")
+    assert shares <= own and not its & own and its <= other and not shares & other
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
@@ -601,3 +612,43 @@ def test_runs_with_equal_settings_are_told_apart(stored):
     stored(done(1), done(2))
     labels = opened("compare", query={"runs": "run-0001,run-0002"}).multiselect(key="compare-runs").options
     assert len(set(labels)) == len(labels) >= 2
+
+
+# --- the ten-times journey -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_journey(tmp_path, monkeypatch):
+    """The journey's own recipe for a teacher and texts of a moment."""
+    for split, count in {"train": 24, "validation": 9, "test": 9}.items():
+        lines = [f"{split} {number} {SENTENCES[number % 3]},{number % 3}" for number in range(count)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *(line.replace(", ", " ") for line in lines)]))
+    recipe = yaml.safe_load(journey.RECIPE.read_text())
+    recipe["model"] = str(tiny("bert", tmp_path / "teacher"))
+    recipe["task"] |= {"data": str(tmp_path / "test.csv"), "also": str(tmp_path / "validation.csv"), "length": 32}
+    recipe["training"] = {"train": str(tmp_path / "train.csv")}
+    recipe["steps"][0] |= {"steps": 4, "batch": 4}
+    monkeypatch.setattr(journey, "RECIPE", tmp_path / "ten-times.yaml")
+    journey.RECIPE.write_text(yaml.safe_dump(recipe))
+
+
+def tables_on(app: AppTest) -> list[list[str]]:
+    """The models that each table of the journey names."""
+    return [frame.value["Model"].tolist() for frame in app.dataframe if "Model" in frame.value]
+
+
+def test_a_newcomer_sees_at_once_what_the_journey_comes_to():
+    app = opened("ten_times")
+    assert tables_on(app) == [["Teacher", "Student", "4-bit student"]] * 2 and len(app.metric) == 3
+    assert app.metric[0].delta == "uncompressed" and app.metric[2].delta == "7.2 times smaller"
+    assert "stored with this project" in words_on(app)
+
+
+def test_a_journey_of_ones_own_takes_the_place_of_the_stored_one(short_journey):
+    app = opened("ten_times")
+    app.button(key="ten-times-run").click().run()
+    until(app, lambda app: "Your run" in words_on(app))
+    assert not app.exception and sentences(app) == []
+    assert tables_on(app) == [["Teacher", "Student", "4-bit student"]] * 2 and "stored with this project" not in words_on(app)
+    run = state.session().record(app.session_state["run"])
+    assert app.metric[2].value == megabytes(run.summary.result.size_bytes)

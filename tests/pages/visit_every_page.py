@@ -48,6 +48,7 @@ def visit(model: str, text: str) -> None:
     shown(app, "distill")
     shown(app, "train")
     shown(app, "pipeline")
+    shown(app, "ten_times")
     finished(shown(app, "runs"))
     shown(app, "compare")
 

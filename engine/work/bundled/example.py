@@ -1,9 +1,10 @@
-"""How the example on the Start page was made, from assets/recipes/first-look.yaml.
+"""How the finished examples were made, from their recipes in assets/recipes: that on the Start page, and the ten-times journey.
 
-python -m engine.work.bundled.example
+python -m engine.work.bundled.example first-look ten-times
 """
 
 import shutil
+import sys
 
 from engine.catalog.models import ASSETS
 from engine.recipe import Recipe
@@ -12,20 +13,19 @@ from engine.results.store import Store
 from engine.work.quiet import ready
 from engine.work.run import run
 
-NAME = "first-look"
 
-
-def main() -> None:
-    ready()
-    recipe = Recipe.from_yaml((ASSETS / "recipes" / f"{NAME}.yaml").read_text())
-    outcome = run(recipe, NAME)
-    shutil.rmtree(ASSETS / "examples" / "runs" / NAME, ignore_errors=True)
+def made(name: str) -> None:
+    recipe = Recipe.from_yaml((ASSETS / "recipes" / f"{name}.yaml").read_text())
+    outcome = run(recipe, name)
+    shutil.rmtree(ASSETS / "examples" / "runs" / name, ignore_errors=True)
     store = Store(ASSETS / "examples", indexed=False)
-    record = RunRecord(id=NAME, key=recipe.key(), recipe=recipe, status="running")
+    record = RunRecord(id=name, key=recipe.key(), recipe=recipe, status="running")
     store.add(record)
     store.finish(record.model_copy(update={"summary": outcome.summary}), outcome.tables)
-    print(f"perplexity {outcome.summary.baseline.perplexity:.2f} -> {outcome.summary.result.perplexity:.2f}")
+    print(outcome.tables.stages.to_string(index=False) if len(recipe.steps) > 1 else outcome.summary.result)
 
 
 if __name__ == "__main__":
-    main()
+    ready()
+    for asked in sys.argv[1:]:
+        made(asked)

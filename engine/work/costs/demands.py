@@ -64,6 +64,7 @@ class Training:
     steps: int = 0
     batch: int = 0  # examples of each
     passes: float = SLOPES  # of a step, in forward passes: there and back, and a teacher's
+    asked: float = 0.0  # forward passes of teachers who are asked about each example once, however often it comes
     looks: int = 0  # at the examples held out
     copies: float = 4.0  # of every weight, in float32: itself, its slope, and what AdamW keeps of it
     roundings: int = 0  # of every layer, in forward passes
@@ -78,25 +79,25 @@ def training_of(how: Technique) -> Training:
 def _(how: Gradual) -> Training:
     looks = how.steps // how.prune_every + (how.steps // how.prune_every if how.regrow else how.cuts) + 2
     kept = how.regularizer == "l0", bool(how.floor)  # gates with all that belongs to them; a state to go back to
-    return Training(how.steps, how.batch, SLOPES + (how.distill_weight > 0), looks, 5.0 + 4 * kept[0] + kept[1])
+    return Training(how.steps, how.batch, SLOPES + (how.distill_weight > 0), looks=looks, copies=5.0 + 4 * kept[0] + kept[1])
 
 
 @training_of.register
 def _(how: LotteryTicket) -> Training:
     """Beside the network in training, the first weights, its twin's, and what it is to go back to."""
-    return Training(how.trainings * how.steps + how.seeds * how.rewind_step, how.batch, SLOPES, how.trainings, 9.0)
+    return Training(how.trainings * how.steps + how.seeds * how.rewind_step, how.batch, SLOPES, looks=how.trainings, copies=9.0)
 
 
 @training_of.register
 def _(how: Kernels) -> Training:
-    return Training(how.recovery, how.batch, SLOPES, LOOKS + 1, 5.0) if how.trains else Training()
+    return Training(how.recovery, how.batch, SLOPES, looks=LOOKS + 1, copies=5.0) if how.trains else Training()
 
 
 @training_of.register
 def _(how: Aware) -> Training:
     """Beside what every training holds, the best state so far."""
     looks = how.steps // how.look_every + 2
-    return Training(how.steps, how.batch, SLOPES + (how.distill_weight > 0), looks, 5.0)
+    return Training(how.steps, how.batch, SLOPES + (how.distill_weight > 0), looks=looks, copies=5.0)
 
 
 @training_of.register(QAT)
@@ -117,19 +118,22 @@ def _(how: Adapters) -> Training:
 def _(how: MixedPrecisionTraining) -> Training:
     """Two models at most: the one in training, and the one that is kept. At each look, slopes twice more."""
     looks = how.trainings * (how.steps // how.look_every + 1)
-    return Training(how.trainings * (how.steps + 2 * how.steps // how.look_every), how.batch, SLOPES, looks, 6.0)
+    return Training(how.trainings * (how.steps + 2 * how.steps // how.look_every), how.batch, SLOPES, looks=looks, copies=6.0)
 
 
 @training_of.register
 def _(how: Learning) -> Training:
     """Beside weights, slopes and what AdamW keeps: the best state so far. A look is one of LOOKS, and one before."""
-    return Training(how.steps, how.batch, SLOPES, LOOKS + 1, 5.0)
+    return Training(how.steps, how.batch, SLOPES, looks=LOOKS + 1, copies=5.0)
 
 
 @training_of.register
 def _(how: Distill) -> Training:
-    """The student is a share of its teacher, who is asked at each step; of a width, by its square."""
+    """The student is a share of its teacher, of a width by its square. Whose states are compared, that teacher is asked at each step."""
     share = how.blocks * how.width**2 if how.student == SMALLER else 1.0
-    passes = {"black-box": SLOPES * share, "online": SLOPES * (share + 1) + 1 + share}.get(how.setting, SLOPES * share + 1 + len(how.further))
-    times = how.generations if how.setting == "self" else 1
-    return Training(times * how.steps, how.batch, passes, times * (LOOKS + 1), 5.0 * share + 1 + 4 * (how.setting == "online"))
+    times, teachers = how.generations if how.setting == "self" else 1, 1 + len(how.further)
+    anew = how.features != "none" or how.attention_weight > 0
+    passes = SLOPES * (share + 1) + 1 + share if how.setting == "online" else SLOPES * share + teachers * anew
+    asked = 0.0 if anew or how.setting == "online" else float(teachers)
+    copies = 5.0 * share + 1 + 4 * (how.setting == "online")
+    return Training(times * how.steps, how.batch, passes, asked, looks=times * (LOOKS + 1), copies=copies)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from engine.catalog.tasks import ImageClassification, LanguageModeling
+from engine.catalog.tasks import Training as Learnt
 from engine.work.bench import HELD_DENSE
 from engine.work.calibration.stream import lists_of_blocks
 from engine.work.costs.demands import SLOPES, Training, Trials, products_of, training_of, trials_of
@@ -14,7 +15,7 @@ from engine.work.costs.readings import Reading, corpus_kept, data_seconds
 from engine.work.layers import Layer
 from engine.work.measure.inputs import EXAMPLES
 from engine.work.measure.latency import LAYERS_SECONDS, MODEL_SECONDS
-from engine.work.opened import calibration_dtype, compute_place
+from engine.work.opened import calibration_dtype, compute_place, multiplies_bfloat16
 from engine.work.paces import product_pace, weights_of
 from engine.work.samples import NEW_TOKENS, PROMPTS, SMALL
 from engine.work.stored.modules import dense_bytes
@@ -78,9 +79,23 @@ def training(job: Job, course: Training) -> float:
     passes, epochs = job.training_passes, job.recipe.training.epochs if job.recipe.training else None
     if epochs:
         course = replace(course, steps=math.ceil(epochs * job.recipe.training.samples / course.batch))  # as many examples as there may be
-    step = course.passes * passes.seconds(course.batch * each, 1)
+    step = in_products(job, passes.seconds(course.batch * each, 1), course.batch * each, learnt_in(job))
+    asked = course.asked * (course.steps if isinstance(job.recipe.task, LanguageModeling) else min(course.steps, examples(job) / course.batch))
     rounding = course.roundings * sum(job.pace(layer).compress * layer.matrix_shape[0] for layer in job.targets) if course.roundings else 0.0
-    return rounding + course.steps * step + course.looks * passes.seconds(held * each, max(1.0, held / IMAGES)) + data_seconds(job.recipe.task)
+    looks = course.looks * passes.seconds(held * each, max(1.0, held / IMAGES))
+    return rounding + (course.steps * course.passes + asked) * step + looks + data_seconds(job.recipe.task)
+
+
+def examples(job: Job) -> float:
+    """To learn from, as many as there may be."""
+    data = job.recipe.training or Learnt()
+    return data.samples * (2 if data.unlabelled else 1)
+
+
+def learnt_in(job: Job) -> torch.dtype:
+    """The precision of products while the model learns; a GPU is reckoned with the CPU's float32."""
+    quick = getattr(job.how, "products", "auto") == "bfloat16" and multiplies_bfloat16(torch.device("cpu"))
+    return torch.bfloat16 if quick else torch.float32
 
 
 def shares_no_input(layers: list[Layer], number: int) -> bool:
@@ -102,8 +117,13 @@ def streamed_in(job: Job) -> torch.dtype:
 def streaming(job: Job) -> float:
     """Seconds of the calibration data's way through the whole model. A shorter precision makes its matrix products quicker, and nothing else."""
     much = job.calibration
-    seconds, products = job.passes.seconds(much.places, much.batches), 2.0 * weights_of(job.at.layers) * much.places
-    return max(seconds / 4, seconds - products / product_pace() + products / product_pace(streamed_in(job)))
+    return in_products(job, job.passes.seconds(much.places, much.batches), much.places, streamed_in(job))
+
+
+def in_products(job: Job, seconds: float, places: float, dtype: torch.dtype) -> float:
+    """Passes that take so long in float32, with products in another precision."""
+    products = 2.0 * weights_of(job.at.layers) * places
+    return max(seconds / 4, seconds - products / product_pace() + products / product_pace(dtype))
 
 
 def walking(job: Job) -> float:

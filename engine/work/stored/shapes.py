@@ -8,7 +8,7 @@ from engine.work.layers import shape_of
 from engine.work.stored.weights import Stored
 
 HEAD_WIDTH = ("head_dim", "attention_head_size")
-QUERIES, KEYS, FUSED = ("q_proj", "query"), ("k_proj", "key"), "c_attn"  # what attention calls its layers; GPT-2's holds all three
+QUERIES, KEYS, FUSED = ("q_proj", "query", "q_lin"), ("k_proj", "key", "k_lin"), "c_attn"  # what attention calls its layers; GPT-2's holds all three
 
 
 def fit(model: nn.Module, stored: dict[str, Stored], plain: dict[str, torch.Tensor]) -> nn.Module:
@@ -55,7 +55,7 @@ def recount_heads(attention: nn.Module) -> None:
     queries, keys = width_of(attention, QUERIES), width_of(attention, KEYS)
     if not (head and queries and keys):
         return
-    counts = {"num_heads": queries // head, "num_attention_heads": queries // head, "num_key_value_heads": keys // head,
+    counts = {"num_heads": queries // head, "n_heads": queries // head, "num_attention_heads": queries // head, "num_key_value_heads": keys // head,
               "num_key_value_groups": queries // keys, "split_size": queries, "all_head_size": queries}  # fmt: skip
     for name, count in counts.items():
         if hasattr(attention, name):

@@ -1,6 +1,7 @@
 """Texts as tokens: one row of them cut into windows, or single texts of at most some length."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -26,8 +27,13 @@ def stream_of(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
 def tokenizer_key(tokenizer: Any) -> str:
     """Changes when any text could come out as other tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    state = backend.to_str() if hasattr(backend, "to_str") else f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
+    state = rules(backend.to_str()) if hasattr(backend, "to_str") else f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
     return hashlib.sha256(state.encode()).hexdigest()
+
+
+def rules(state: str) -> str:
+    """By which texts are cut: without how long they were and how padded when the tokenizer was saved, and without the way back."""
+    return json.dumps({name: value for name, value in json.loads(state).items() if name not in ("truncation", "padding", "decoder")}, sort_keys=True)
 
 
 def tokenized(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:

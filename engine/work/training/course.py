@@ -15,7 +15,7 @@ class Course:
     decay: float = 0.01  # of matrices, AdamW's
     clip: float = 1.0  # largest norm of all slopes together
     parts: int = 1  # in which a step's examples are gone through, their slopes added up (accumulation)
-    half: bool = False  # products in bfloat16 while weights and slopes stay float32 (mixed precision), on a GPU
+    half: bool = False  # products in bfloat16 while weights and slopes stay float32 (mixed precision)
 
     def rate_at(self, step: int) -> float:
         """Of a step, counted from 0: a linear rise, then half a cosine down to nothing."""

@@ -27,6 +27,7 @@ EVERY = 10  # where data has no validation split, one example in so many is held
 class Exercises:
     inputs: dict[str, torch.Tensor]  # (examples, ...) each
     targets: torch.Tensor  # (examples,) classes; the tokens themselves of a text, (examples, context)
+    said: torch.Tensor | None = None  # logits of teachers that were asked about all of them before, (examples, classes)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -37,7 +38,12 @@ class Exercises:
         if "attention_mask" in inputs:
             longest = max(1, int(inputs["attention_mask"].sum(1).max()))
             inputs = {name: value[:, :longest] for name, value in inputs.items()}
-        return Exercises(inputs, self.targets[rows])
+        return Exercises(inputs, self.targets[rows], None if self.said is None else self.said[rows])
+
+    def by_length(self) -> torch.Tensor:
+        """Their rows, texts of one length side by side, the longest first: what memory does not suffice for fails at once.  (examples,)"""
+        mask = self.inputs.get("attention_mask")
+        return torch.arange(len(self)) if mask is None else mask.sum(1).argsort(descending=True, stable=True)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Lessons:
 
 def lessons_of(recipe: Recipe, folder: Folder, most: int | None = None) -> Lessons:
     """What a recipe has its steps learn from. At most ``most`` examples, or as many as are ever read."""
-    return lessons_for(recipe.task, recipe.calibration, folder, MOST if most is None else most, recipe.training)
+    samples = recipe.training.samples if recipe.training else MOST
+    return lessons_for(recipe.task, recipe.calibration, folder, samples if most is None else most, recipe.training)
 
 
 @singledispatch

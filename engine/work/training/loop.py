@@ -76,7 +76,7 @@ def slopes_of(model: nn.Module, parts: list[Exercises], course: Course, loss_of:
 
 
 def precision(device: torch.device, course: Course) -> AbstractContextManager:
-    return torch.autocast(device.type, torch.bfloat16) if course.half and device.type == "cuda" else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if course.half else nullcontext()
 
 
 def smaller(parts: int, examples: int, error: Exception) -> int:

@@ -12,9 +12,12 @@ from engine.catalog.tasks import Training
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.work.answers import forecast
-from engine.work.methods.training.tuition import agreed, pairs_of
+from engine.work.bench import Bench
+from engine.work.methods.training.asking import asked
+from engine.work.methods.training.distill import School
+from engine.work.methods.training.tuition import Tuition, agreed, pairs_of
 from engine.work.models import load, resolve
-from engine.work.opened import opened
+from engine.work.opened import multiplies_bfloat16, opened
 from engine.work.run import run
 from engine.work.training import loop
 from engine.work.training.loop import Course, slopes_of, trained
@@ -143,6 +146,36 @@ def test_the_loss_is_its_terms_each_with_its_weight(done):
 def test_a_student_learns_what_its_teacher_says(done):
     outcome = done("resnet", student="same", start="random", distill_weight=1, steps=40, batch=16, temperature=4)
     assert sum(curve(outcome)[-5:]) < 0.5 * sum(curve(outcome)[:5])
+
+
+# --- asking ------------------------------------------------------------------------------------------------------------------
+
+
+def test_each_example_is_asked_about_once_however_often_it_comes_and_the_course_stays_the_same(done, monkeypatch):
+    heard = []
+    asked = Tuition.asked
+    monkeypatch.setattr(Tuition, "asked", lambda self, batch, device: heard.append(len(batch)) or asked(self, batch, device))
+    before = curve(done(distill_weight=1, steps=6))
+    assert sum(heard) == 7  # 24 texts, 16 of which quality is measured on, and one held out
+    heard.clear()
+    monkeypatch.setattr(School, "asks_beforehand", lambda self, tuition: False)
+    assert before == pytest.approx(curve(done(distill_weight=1, steps=6)), rel=1e-4)
+    assert sum(heard) == 24
+
+
+def test_answers_come_in_the_order_of_their_examples(folders):
+    texts = exercises("bert")
+    texts.inputs["attention_mask"][:, 5:] = torch.arange(len(texts))[:, None] % 3 > 0
+    assert torch.equal(asked(Bench(Recipe(), None), texts, lambda part: part.targets), texts.targets)
+
+
+def test_products_in_bfloat16_are_close_and_where_they_gain_nothing_they_are_float32(done, monkeypatch):
+    plain, half = curve(done("resnet")), curve(done("resnet", products="bfloat16"))
+    assert plain == curve(done("resnet", products="float32"))
+    assert half == pytest.approx(plain, rel=0.1) and (half == plain) is not multiplies_bfloat16(CPU)
+    monkeypatch.setattr("engine.work.methods.training.distill.multiplies_bfloat16", lambda device: False)
+    outcome = done("resnet", products="bfloat16")
+    assert curve(outcome) == plain and any("so the student learnt with products in float32" in note for note in outcome.summary.notes)
 
 
 # --- students --------------------------------------------------------------------------------------------------------------
@@ -293,9 +326,9 @@ class Killed(BaseException):
     """Nothing catches it: as if the process had ended."""
 
 
-@pytest.mark.parametrize("architecture", ["bert", "resnet"])
-def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(architecture, folders, tmp_path):
-    step = SHORT | {"steps": 20, "features": "mse", "width": 0.5}
+@pytest.mark.parametrize(("architecture", "features"), [("bert", "none"), ("resnet", "mse")])  # asked once beforehand; at each step
+def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(architecture, features, folders, tmp_path):
+    step = SHORT | {"steps": 20, "features": features, "width": 0.5}
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
     whole = run(recipe)
 

@@ -2,33 +2,24 @@
 & Rush 2016, arXiv:1606.07947).
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 
 from engine.catalog.distillation import Distill
 from engine.results.tables import WrittenRow
 from engine.work.bench import Bench, Rows
+from engine.work.methods.training.asking import AT_ONCE, asked
 from engine.work.models import tokenizer_of
 from engine.work.stored.modules import unpacked_once
 from engine.work.training import Exercises, Lessons
 from engine.work.training.loop import answers, at_rest
 
-AT_ONCE = 32  # continuations
-
 
 def answered(bench: Bench, teacher: nn.Module, lessons: Lessons, device: torch.device) -> Lessons:
     """The teacher's choices in the place of labels, also of examples that had none."""
     with at_rest(teacher), unpacked_once(teacher):
-        chosen = [answers(teacher, part, device).argmax(-1).cpu() for part in in_turn(bench, lessons.train)]
-    return Lessons(Exercises(lessons.train.inputs, torch.cat(chosen)), lessons.held_out)
-
-
-def in_turn(bench: Bench, examples: Exercises) -> Iterator[Exercises]:
-    for done, rows in enumerate(torch.arange(len(examples)).split(AT_ONCE)):
-        bench.progress("Asking the teacher", done * AT_ONCE, len(examples))
-        yield examples.some(rows)
+        chosen = asked(bench, lessons.train, lambda part: answers(teacher, part, device).argmax(-1))
+    return Lessons(Exercises(lessons.train.inputs, chosen), lessons.held_out)
 
 
 def written(how: Distill, bench: Bench, teacher: nn.Module, lessons: Lessons, device: torch.device, rows: Rows) -> Lessons:

@@ -15,18 +15,20 @@ from engine.errors import PlainError
 from engine.work.bench import Bench, Rows
 from engine.work.methods.stages import blueprint, compress, outlined, sketch, taught
 from engine.work.methods.training.adversary import Discriminator
+from engine.work.methods.training.asking import with_answers
 from engine.work.methods.training.blackbox import answered, written
 from engine.work.methods.training.peer import learning_together
 from engine.work.methods.training.students import refuse_stranger, student_of
 from engine.work.methods.training.tuition import Tuition, by_label, projections
 from engine.work.models import resolve
-from engine.work.opened import Opened, compute_place, opened
+from engine.work.opened import Opened, compute_place, multiplies_bfloat16, opened
 from engine.work.rebuilt import Subject
 from engine.work.stored.modules import install
 from engine.work.stored.weights import Dense, Stored
 from engine.work.successor import Successor
 from engine.work.threads import threads_to_train
 from engine.work.training import Blend, Course, Lessons, Study, lessons_of
+from engine.work.training.loop import precision
 
 Keeps = Callable[[], Path | None]  # the folder in which trainings are kept meanwhile
 
@@ -82,13 +84,25 @@ class School:
         epochs = recipe.training.epochs if recipe.training else None
         lessons = lessons_of(recipe, bench.folder, None if epochs else how.steps * how.batch)
         steps = how.steps if epochs is None else max(1, math.ceil(epochs * len(lessons.train) / how.batch))
-        course = Course(steps, how.rate, how.batch, recipe.seed, parts=min(how.parts, how.batch), half=compute == torch.bfloat16)
+        half = in_half(how, device, compute, bench)
+        course = Course(steps, how.rate, how.batch, recipe.seed, parts=min(how.parts, how.batch), half=half)
         return cls(how, bench, subject, lessons, course, rows, keeps(), device)
 
     def student(self, seed: int) -> Successor:
         """Ready to learn, where the run computes."""
         begun = student_of(self.how, self.subject, seed)
+        self.bench.notes.extend(note for note in reshaped(self.how, begun) if note not in self.bench.notes)
         return replace(begun, model=begun.model.to(self.device).requires_grad_(True))
+
+    def asks_beforehand(self, tuition: Tuition) -> bool:
+        """Whether every example's answer is wanted at least once, and nothing but the answer. A text's, one for each token, would fill the memory."""
+        comes_again = self.course.steps * self.course.batch >= len(self.lessons.train)
+        return bool(tuition.how.distill_weight) and comes_again and not tuition.compared and self.lessons.train.targets.ndim == 1
+
+    def having_asked(self, tuition: Tuition) -> "School":
+        with precision(self.device, self.course):
+            train = with_answers(self.bench, self.lessons.train, lambda part: tuition.asked(part, self.device).float())
+        return replace(self, lessons=replace(self.lessons, train=train))
 
     def train(self, model: nn.Module, loss: Blend, phase: str = "student", alone: bool = True, after_step: Callable[[], None] = lambda: None) -> None:
         """To the best that is found. What does not learn ``alone`` is not taken up again where it was killed, and begins anew."""
@@ -100,11 +114,29 @@ class School:
             self.rows.curves.extend(study.rows)
 
 
+def reshaped(how: Learning, student: Successor) -> list[str]:
+    """What a reader should know of a student that is not as its file has it."""
+    drawn = f"{student.source} is a bare encoder, so the student began with a random head for its teacher's classes."
+    cut = f"The student's attention is cut into {getattr(how, 'student_heads', 0)} heads, as wide together as before: that alone saves nothing."
+    return [drawn] * student.source.bare + [cut] * bool(student.config and getattr(how, "student_heads", 0))
+
+
+def in_half(how: Learning, device: torch.device, compute: torch.dtype, bench: Bench) -> bool:
+    """Whether products are bfloat16 while it learns; said where that was asked for and this processor has none."""
+    if how.products != "bfloat16":
+        return how.products == "auto" and device.type == "cuda" and compute == torch.bfloat16
+    if not multiplies_bfloat16(device):
+        bench.notes.append("This processor does not multiply bfloat16 any quicker, so the student learnt with products in float32.")
+    return multiplies_bfloat16(device)
+
+
 def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list[nn.Module], phase: str = "student") -> None:
     """What most settings have in common: fixed teachers, and a student that listens to them."""
     tuition = Tuition.of(how, student, teachers)
     with ExitStack() as held:
         held.enter_context(tuition.going_on())
+        if school.asks_beforehand(tuition):
+            school = school.having_asked(tuition)
         held.enter_context(projections(tuition, school.lessons.held_out.some(slice(0, 2)), school.course.seed))
         terms = tuition.terms()
         if how.setting == "adversarial":

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from engine.catalog.distillation import SAME, SMALLER, Distill, FineTune, Learning
 from engine.catalog.structured import Structured
+from engine.catalog.tasks import Task
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.work.calibration.stream import lists_of_blocks
@@ -22,7 +23,7 @@ from engine.work.rebuilt import Rebuilt, Subject
 from engine.work.stored.shapes import fit
 from engine.work.stored.weights import Dense
 from engine.work.successor import Successor
-from engine.work.tasks.tokens import tokenizer_key
+from engine.work.tasks.tokens import positions, tokenizer_key
 from engine.work.training.pupil import in_place, unshared
 
 RANDOM, OTHER = "it began with random weights", "of another model than the teacher"
@@ -37,7 +38,7 @@ def student_of(how: Learning, subject: Subject, seed: int, valueless: bool = Fal
         case FineTune():
             return of_the_subject(how, subject, Rebuilt(), "teacher", seed, valueless)
         case Distill(student=name) if name not in (SMALLER, SAME):
-            return another(how, subject, valueless)
+            return another(how, subject, seed, valueless)
         case Distill(student=name, width=width) if name == SMALLER and width < 1:
             return narrower(how, subject, seed, valueless)
         case Distill():
@@ -145,8 +146,13 @@ def narrower(how: Distill, subject: Subject, seed: int, valueless: bool) -> Succ
     fields = fewer_blocks(stacks_of(subject), how.blocks, subject).config | widths(subject.original.model.config, how.width, subject.folder)
     config = changed_config(subject.folder, fields)
     model = skeleton(subject.folder, config) if valueless else drawn(config, subject.folder, seed)
-    said = config.to_dict() | {"architectures": [subject.folder.architecture], "dtype": str(written_in(how, subject.folder)).removeprefix("torch.")}
-    return Successor(model, subject.folder, written_in(how, subject.folder), config=said, begins=RANDOM)
+    dtype = written_in(how, subject.folder)
+    return Successor(model, subject.folder, dtype, config=dict_of(config, subject.folder, dtype), begins=RANDOM)
+
+
+def dict_of(config: PreTrainedConfig, folder: Folder, dtype: torch.dtype) -> dict[str, Any]:
+    """What config.json will say."""
+    return config.to_dict() | {"architectures": [folder.architecture], "dtype": str(dtype).removeprefix("torch.")}
 
 
 def widths(config: PreTrainedConfig, share: float, folder: Folder) -> dict[str, Any]:
@@ -185,17 +191,65 @@ def drawn(config: PreTrainedConfig, folder: Folder, seed: int) -> nn.Module:
 # --- another model -----------------------------------------------------------------------------------------------------------
 
 
-def another(how: Distill, subject: Subject, valueless: bool) -> Successor:
-    folder = resolve(how.student)
+def another(how: Distill, subject: Subject, seed: int, valueless: bool) -> Successor:
+    """As its file has it, or with fewer blocks or other heads; a bare encoder gets a head for the teacher's classes."""
+    folder = resolve(how.student, head_for=subject.folder.kind)
     refuse_stranger(folder, subject.folder, "student")
-    model = skeleton(folder) if valueless else unshared(load(folder), torch.device("cpu"))
-    return Successor(model, folder, written_in(how, folder), begins=OTHER)
+    config = changed_config(folder, fields_of(how, folder, subject.folder))
+    dtype, changed = written_in(how, folder), folder.bare or how.student_blocks or how.student_heads
+    model = skeleton(folder, config) if valueless else begun(folder, config, seed)
+    return Successor(model, folder, dtype, config=dict_of(config, folder, dtype) if changed else {}, begins=OTHER)
 
 
-def refuse_strangers(how: Technique, teacher: Folder) -> None:
+def begun(folder: Folder, config: PreTrainedConfig, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return unshared(load(folder, config), torch.device("cpu"))
+
+
+def fields_of(how: Distill, folder: Folder, teacher: Folder) -> dict[str, Any]:
+    """Of the student's configuration, those that are not its file's."""
+    heads = {"num_attention_heads": dividing(how.student_heads, folder)} if how.student_heads else {}
+    names = {name: getattr(config_of(teacher), name) for name in ("id2label", "label2id")} if folder.bare else {}
+    return (first_blocks(how.student_blocks, folder) if how.student_blocks else {}) | heads | names
+
+
+def first_blocks(count: int, folder: Folder) -> dict[str, Any]:
+    """Fields that count blocks, or say something of each. Raises PlainError where there are not as many."""
+    config = config_of(folder)
+    there = getattr(config, "num_hidden_layers", 0)
+    if count > there:
+        raise PlainError(f"The student {folder} has {there} blocks, fewer than the {count} of student_blocks; set it to {there} at most.")
+    lists = {name: value for name, value in config.to_dict().items() if "layer" in name and isinstance(value, list) and len(value) == there}
+    return {"num_hidden_layers": count} | {name: value[:count] for name, value in lists.items()}
+
+
+def dividing(heads: int, folder: Folder) -> int:
+    """A number of heads that its width can be cut into. Raises PlainError for any other."""
+    config = config_of(folder)
+    width, groups = getattr(config, "hidden_size", 0), getattr(config, "num_key_value_heads", None)
+    if not isinstance(width, int) or groups or not width or width % heads:
+        why = "heads that share keys and values" if groups else f"a width of {width}, which {heads} heads do not divide" if width else "no heads"
+        raise PlainError(f"The student {folder} has {why}; set student_heads to 0, or to a divisor of its width.")
+    return heads
+
+
+def refuse_strangers(how: Technique, teacher: Folder, task: Task) -> None:
     """Of all models that a step names, the one that cannot learn or teach beside this one, before anything heavy is done."""
     for name in how.models:
-        refuse_stranger(resolve(name), teacher, "student" if name == getattr(how, "student", "") else "teacher")
+        student = name == getattr(how, "student", "")
+        folder = resolve(name, head_for=teacher.kind if student else None)
+        refuse_stranger(folder, teacher, "student" if student else "teacher")
+        if student:
+            refuse_short(folder, task)
+            fields_of(how, folder, teacher)
+
+
+def refuse_short(folder: Folder, task: Task) -> None:
+    """Raises PlainError where the student cannot read what its teacher does."""
+    option, limit = "context" if folder.kind == "language-modeling" else "length", positions(config_of(folder))
+    if (asked := getattr(task, option, 0)) > (limit or asked):
+        raise PlainError(f"The student {folder} reads {limit:,} tokens at most, and task.{option} asks for {asked:,}; set it to at most {limit:,}.")
 
 
 def refuse_stranger(folder: Folder, teacher: Folder, role: str) -> None:
@@ -210,7 +264,7 @@ def refuse_stranger(folder: Folder, teacher: Folder, role: str) -> None:
             f"vocabulary."
         )
     mine, its = (config_of(each) for each in (folder, teacher))
-    if folder.kind == "language-modeling":
+    if folder.kind == "language-modeling" or folder.bare:
         return
     if names_in(mine) != names_in(its):
         raise PlainError(

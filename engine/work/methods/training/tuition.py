@@ -107,14 +107,19 @@ class Tuition:
         return torch.stack(parts).mean()
 
     def said(self, batch: Exercises, device: torch.device) -> torch.Tensor:
-        """Logits of the teachers, or what they say together."""
+        """Logits of the teachers, or what they say together; those that are known need not be asked for."""
+        if batch.said is not None:
+            return batch.said.to(device)
         if self.about is not batch:
-            heard = []
-            for teacher in self.teachers:
-                with at_rest(teacher):
-                    heard.append(answers(teacher, batch, device))
-            self.about, self.known = batch, heard[0] if len(heard) == 1 else agreed(heard, self.how.temperature, self.how.together)
+            self.about, self.known = batch, self.asked(batch, device)
         return self.known
+
+    def asked(self, batch: Exercises, device: torch.device) -> torch.Tensor:
+        heard = []
+        for teacher in self.teachers:
+            with at_rest(teacher):
+                heard.append(answers(teacher, batch, device))
+        return heard[0] if len(heard) == 1 else agreed(heard, self.how.temperature, self.how.together)
 
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(examples, places, width) both. Raises PlainError where there are not as many places."""
