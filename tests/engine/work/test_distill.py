@@ -289,29 +289,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(folders, monkeypatch):
         next(trained(torch.nn.Linear(1, 1), exercises("bert"), Course(2, 1e-3, 8), lambda z, b: z.sum()))
 
 
-class Killed(BaseException):
-    """Nothing catches it: as if the process had ended."""
-
-
-@pytest.mark.parametrize("architecture", ["bert", "resnet"])
-def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(architecture, folders, tmp_path):
-    step = SHORT | {"steps": 20, "features": "mse", "width": 0.5}
-    recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
-    whole = run(recipe)
-
-    def kill(stage, number, total):
-        if "Training" in stage and number == 13:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(recipe, report=kill)
-    again = run(recipe)
-    assert any("12 of its 20 training steps were done by an earlier run" in note for note in again.summary.notes)
-    one, other = (outcome.tables.curves[outcome.tables.curves["name"] != "examples per second"] for outcome in (whole, again))
-    pd.testing.assert_frame_equal(one.reset_index(drop=True), other.reset_index(drop=True))
-    assert again.summary.result.loss == whole.summary.result.loss
-
-
 def test_a_cancelled_training_keeps_the_best_so_far_and_can_be_run_anew(done, tmp_path):
     heard = []
 
