@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engine.catalog.distillation import Distill
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results import disk
@@ -18,7 +19,9 @@ from engine.work.bench import Bench, Report, Rows
 from engine.work.layers import chosen
 from engine.work.measure.latency import largest_inputs, latency_rows
 from engine.work.measure.memory import peak_rss_bytes, reset_peak
+from engine.work.measure.similarity import similarity_rows
 from engine.work.methods.training.students import refuse_strangers
+from engine.work.mistakes import mistakes
 from engine.work.models import check_finite, resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.samples import sample_rows
@@ -131,6 +134,9 @@ def measured_result(bench: Bench, original: Opened, packed: PackedFolder | None,
     if bench.recipe.speed:
         treated = [row.name for row in rows.layers if row.technique]
         rows.latency.extend(latency_rows(bench, original, reopened, treated, inputs))
+    if any(isinstance(step, Distill) for step in bench.recipe.steps):
+        rows.similarity.extend(similarity_rows(bench, original, reopened))
+        rows.add(mistakes(bench, baseline, measured, original, reopened))
     bench.progress("Writing examples", 0, 1)
     rows.samples.extend(sample_rows(bench.recipe, bench.folder, original.model, reopened.model))
     return measured, packed.size_bytes

@@ -1,6 +1,5 @@
 """Students before they have learnt: of every other block, with fewer heads, narrower, of the teacher's shape, or another model altogether."""
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from engine.catalog.distillation import SAME, SMALLER, Distill, FineTune, Learni
 from engine.catalog.structured import Structured
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
-from engine.work.calibration.stream import lists_of_blocks
+from engine.work.calibration.stream import rows_of_blocks
 from engine.work.layers import layers_of
 from engine.work.methods.pruning.blocks import BY_NUMBER
 from engine.work.methods.stages import rebuild
@@ -26,7 +25,6 @@ from engine.work.tasks.tokens import tokenizer_key
 from engine.work.training.pupil import in_place, unshared
 
 RANDOM, OTHER = "it began with random weights", "of another model than the teacher"
-STAGE = re.compile(r"\.stages\.\d+\.layers$")
 
 
 def student_of(how: Learning, subject: Subject, seed: int, valueless: bool = False) -> Successor:
@@ -92,13 +90,9 @@ def kept_of(how: Distill, subject: Subject) -> Rebuilt:
 
 
 def stacks_of(subject: Subject) -> list[list[str]]:
-    """Blocks that follow one another in a row: a transformer has one such row, a ResNet one for each of its stages."""
-    model = subject.original.model
-    if hasattr(model.config, "depths"):
-        rows = [[f"{name}.{child}" for child, _ in module.named_children()] for name, module in model.named_modules() if STAGE.search(name)]
-    else:
-        rows = [max(lists_of_blocks(model), key=len, default=[])]
-    if not all(rows) or not rows or getattr(model.config, BY_NUMBER, False):
+    """Its blocks by the rows in which they follow one another. Raises PlainError where none could be left out."""
+    rows = rows_of_blocks(subject.original.model)
+    if not all(rows) or not rows or getattr(subject.original.model.config, BY_NUMBER, False):
         raise PlainError(f"{subject.folder} has no row of blocks of which some could be left out; choose another student.")
     return rows
 
