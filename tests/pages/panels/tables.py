@@ -37,11 +37,13 @@ from engine.results.tables import (
     ScheduleRow,
     SearchRow,
     SensitivityRow,
+    SimilarityRow,
     SingularRow,
     SpectrumRow,
     StorageRow,
     StructureRow,
     SurfaceRow,
+    VerdictRow,
     table,
 )
 
@@ -393,3 +395,14 @@ def soft_targets(temperature: float = 2.0) -> pd.DataFrame:
     softened = plain ** (1 / temperature) / (plain ** (1 / temperature)).sum()
     pairs = zip(("numpy", "a <b>very</b> long name of a class", "torch"), plain, softened, strict=True)
     return table([SoftTargetRow(name, float(p), float(q), temperature, number == 1) for number, (name, p, q) in enumerate(pairs)], SoftTargetRow)
+
+
+def similarity(blocks: int = 4) -> pd.DataFrame:
+    """A student of every other block of its teacher's, each of which is most like the one that it was."""
+    mine, its = (["embeddings", *(f"model.layers.{number}" for number in range(count))] for count in (blocks // 2, blocks))
+    return table([SimilarityRow(one, other, 1 - 0.1 * abs(2 * i - j)) for i, one in enumerate(mine) for j, other in enumerate(its)], SimilarityRow)
+
+
+def verdicts() -> pd.DataFrame:
+    """Of a hundred examples."""
+    return table([VerdictRow(True, True, 70), VerdictRow(True, False, 15), VerdictRow(False, True, 5), VerdictRow(False, False, 10)], VerdictRow)
