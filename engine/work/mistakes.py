@@ -25,7 +25,7 @@ from engine.work.tasks.progress import silent
 from engine.work.tasks.tokens import model_inputs, stream_of, token_batches, windows_of
 
 MOST = 50  # mistakes that are shown
-WINDOWS = 16  # of a text among which they are looked for
+WINDOWS = 8  # of a text among which they are looked for
 TEXT, SIDE = 300, 64  # characters of a text, pixels of a picture's side that are shown
 CASES = ((True, True), (True, False), (False, True), (False, False))  # teacher right, student right
 

@@ -65,8 +65,8 @@ def test_gradients_lost_have_a_line_for_each_short_precision_and_paces_a_bar_for
 
 def test_each_of_the_students_blocks_is_framed_where_it_resembles_its_teacher_most():
     tiles, frames = block_similarity(tables.similarity()).data
-    assert list(tiles.y) == ["embeddings", "1", "2"] and list(tiles.x) == ["embeddings", "1", "2", "3", "4"]
-    assert list(zip(frames.y, frames.x, strict=True)) == [("embeddings", "embeddings"), ("1", "2"), ("2", "4")]
+    assert list(tiles.y) == ["input", "1", "2"] and list(tiles.x) == ["input", "1", "2", "3", "4"]
+    assert list(zip(frames.y, frames.x, strict=True)) == [("input", "input"), ("1", "2"), ("2", "4")]
 
 
 def test_numbers_are_written_only_where_there_is_room():
