@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax, mse_loss, softmax
 
 from engine.catalog import TECHNIQUES
-from engine.catalog.tasks import Training
+from engine.catalog.tasks import ImageClassification, Training
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.work.answers import forecast
@@ -16,11 +16,11 @@ from engine.work.methods.training.tuition import agreed, pairs_of
 from engine.work.models import load, resolve
 from engine.work.opened import opened
 from engine.work.run import run
-from engine.work.training import loop
+from engine.work.training import lessons_for, loop
 from engine.work.training.loop import Course, slopes_of, trained
 from engine.work.training.losses import UNLABELLED, by_attention, by_features, by_labels, by_teacher
 from tests.engine.work.test_training import exercises
-from tests.recipes import recipe_for
+from tests.recipes import few_digits, recipe_for
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
 
 CPU = torch.device("cpu")
@@ -371,6 +371,12 @@ def test_texts_without_labels_are_answered_by_the_teacher(done, labelled):
     plain = done(training={name: value for name, value in data.items() if name != "unlabelled"}, distill_weight=1)
     assert curve(done(training=data, distill_weight=1)) != curve(plain)
     assert "leave training.unlabelled out" in refused(done, technique="fine-tune", training=data)
+
+
+def test_pictures_may_come_without_labels_too(folders, tmp_path):
+    data = Training(**few_digits(20, 0, tmp_path), unlabelled="bundled:digits")
+    train = lessons_for(ImageClassification(), None, resolve(str(folders["resnet"])), 100, data).train
+    assert train.inputs["pixel_values"].shape == (120, 1, 16, 16) and (train.targets == UNLABELLED).sum() == 100
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def _(how: FineTune, bench: Bench, subject: Subject, rows: Rows) -> Successor:
     """From labels alone."""
     if bench.recipe.training and bench.recipe.training.unlabelled:
         raise PlainError(
-            "Fine-tuning learns from labels alone, so texts without any teach it nothing; leave training.unlabelled out, or use distill."
+            "Fine-tuning learns from labels alone, so examples without any teach it nothing; leave training.unlabelled out, or use distill."
         )
     school = School.of(how, bench, subject, rows)
     student = school.student(bench.recipe.seed)
