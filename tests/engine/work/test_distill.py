@@ -35,8 +35,8 @@ STUDENTS = {
     "same, at random": {"student": "same", "start": "random"},
     "half precision": {"values": "float16"},
 }
+TWELVE = {"num_hidden_layers": 12, "num_attention_heads": 12}
 CASES = [(a, s) for a in ARCHITECTURES for s in STUDENTS if (a, s) != ("resnet", "half the blocks and heads")]
-CASES = [(a, s) for a, s in CASES if s != "narrower" or a not in ("gpt2", "opt")]
 
 
 @pytest.fixture
@@ -186,6 +186,33 @@ def test_every_other_block_begins_with_the_teachers_weights(architecture, tmp_pa
 def test_a_resnet_loses_blocks_of_every_stage_but_the_first(done, tmp_path):
     done("resnet", save=tmp_path / "student")
     assert json.loads((tmp_path / "student" / "config.json").read_text())["depths"] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "deep", "names"),
+    [
+        (
+            "bert",
+            {"num_hidden_layers": 12, "num_attention_heads": 12},
+            ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size"),
+        ),
+        ("gpt2", {"n_layer": 12, "n_head": 12, "n_inner": None}, ("n_layer", "n_head", "n_embd", "n_inner")),
+        ("opt", TWELVE, ("num_hidden_layers", "num_attention_heads", "word_embed_proj_dim", "ffn_dim")),
+    ],
+)
+def test_four_layers_of_eight_heads_are_a_third_and_two_thirds_of_twelve(architecture, deep, names, tmp_path):
+    """By config alone: heads stay as wide as they were (4), so the width is 32; the inner one follows, or is left to follow."""
+    model = tiny(architecture, tmp_path / "deep", **deep)
+    step = SHORT | {"steps": 1, "blocks": 4 / 12, "width": 8 / 12}
+    outcome = run(recipe_for(architecture, model, tmp_path / "data", step), save=tmp_path / "student")
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert [config[name] for name in names] == [4, 8, 32, None if architecture == "gpt2" else 116]
+    assert opened(resolve(str(tmp_path / "student")), CPU, torch.float32).parameters == outcome.summary.result.parameters
+
+
+def test_a_model_whose_width_has_no_known_name_is_said(folders, tmp_path, monkeypatch, done):
+    monkeypatch.setattr("engine.work.methods.training.students.INNER", ())
+    assert "set width to 1" in refused(done, "gpt2", width=0.5)
 
 
 def test_another_model_may_be_the_student(folders, tmp_path, done):
@@ -430,6 +457,5 @@ def test_models_that_cannot_learn_from_one_another_are_told_apart_before_the_run
 
 def test_what_has_no_heads_and_what_has_no_width_is_said(done):
     assert "has no heads; set heads to 1" in refused(done, "resnet", heads=0.5)
-    assert "width to 1" in refused(done, "gpt2", width=0.5)
     with pytest.raises(PlainError, match="leaves fewer heads already"):
         Recipe.of({"steps": [{"technique": "distill", "width": 0.5, "heads": 0.5}]})

@@ -24,6 +24,7 @@ from engine.work.successor import Successor
 from engine.work.tasks.tokens import tokenizer_key
 from engine.work.training.pupil import in_place, unshared
 
+INNER = ("intermediate_size", "ffn_dim", "n_inner")  # what families call the width inside a feed-forward part; GPT-2's may be left to follow
 RANDOM, OTHER = "it began with random weights", "of another model than the teacher"
 
 
@@ -149,11 +150,14 @@ def widths(config: PreTrainedConfig, share: float, folder: Folder) -> dict[str, 
     if "hidden_sizes" in fields and "embedding_size" in fields:
         return {"hidden_sizes": [shrunk(size, share) for size in fields["hidden_sizes"]], "embedding_size": shrunk(fields["embedding_size"], share)}
     heads, hidden = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
-    if not (heads and hidden and "intermediate_size" in fields):
+    inner = next((name for name in INNER if name in fields), None)
+    if not (heads and hidden and inner):
         raise PlainError(f"How wide {folder} is cannot be changed by its config.json here ({folder.architecture}); set width to 1.")
     groups = fields.get("num_key_value_heads") or heads
     left = max(1, round(share * groups)) * (heads // groups)
-    narrow = {"num_attention_heads": left, "hidden_size": hidden * left // heads, "intermediate_size": shrunk(fields["intermediate_size"], share)}
+    narrow = {"num_attention_heads": left, "hidden_size": hidden * left // heads, inner: fields[inner] and shrunk(fields[inner], share)}
+    embedded = fields.get("word_embed_proj_dim")  # OPT's tokens may be narrower than what flows on
+    narrow |= {"word_embed_proj_dim": embedded * left // heads} if embedded else {}
     return narrow | ({"num_key_value_heads": left * groups // heads} if "num_key_value_heads" in fields else {})
 
 
