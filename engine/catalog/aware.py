@@ -46,6 +46,11 @@ class Aware(Technique):
     distill_weight: float = distill_weight_option()
     temperature: float = temperature_option()
 
+    @property
+    def pages(self) -> bool:
+        """Whether what the optimizer remembers moves to main memory where a GPU's does not suffice."""
+        return False
+
 
 class QAT(Aware, RoundToNearest):
     title: ClassVar[str] = "Quantization-aware training (QAT)"
@@ -253,6 +258,14 @@ class QLoRA(Adapters):
         True, "Store the blocks' absmax values in 8 bits: 0.127 instead of 0.5 bits per weight.", title="Double quantization",
         when={"format": ["nf4", "fp4"]},
     )  # fmt: skip
+    optimizer: Literal["adamw", "paged-8bit"] = option(
+        "adamw", "Paged: what AdamW remembers takes 8 bits a number, and moves to main memory where the GPU's does not suffice. It needs CUDA.",
+        title="Optimizer", advanced=True, words={"adamw": "AdamW", "paged-8bit": "AdamW in 8 bits, paged (needs CUDA)"},
+    )  # fmt: skip
+
+    @property
+    def pages(self) -> bool:
+        return self.optimizer == "paged-8bit"
 
     def rounding(self) -> BitsAndBytes:
         return BitsAndBytes(format=self.format, block_size=self.block_size, double_quantization=self.double_quantization)

@@ -20,6 +20,7 @@ from engine.work.layers import chosen
 from engine.work.measure.latency import largest_inputs, latency_rows
 from engine.work.measure.memory import peak_rss_bytes, reset_peak
 from engine.work.measure.similarity import similarity_rows
+from engine.work.methods.training.learner import refuse_pages
 from engine.work.methods.training.students import refuse_strangers
 from engine.work.mistakes import mistakes
 from engine.work.models import check_finite, resolve
@@ -92,6 +93,7 @@ def check(bench: Bench, save: Path | None) -> None:
         raise PlainError("The recipe has no steps, so there is nothing to save; add a step, or leave --save out.")
     for step in bench.recipe.steps:
         refuse_strangers(step, bench.folder)
+        refuse_pages(step, compute_place(bench.recipe)[0])
     check_finite(bench.folder)
 
 

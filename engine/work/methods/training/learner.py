@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from engine.catalog.aware import Aware
+from engine.catalog.technique import Technique
+from engine.errors import PlainError
 from engine.results.tables import CurveRow
 from engine.work.bench import Bench
 from engine.work.models import resolve
@@ -39,7 +41,7 @@ class Learner:
 
     def learn(self) -> None:
         """Leaves the pupil in its best state on held-out examples, which may be the one it began with."""
-        course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed)
+        course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed, paged=self.how.pages)
         kept = {"file": self.file, "looks_every": self.how.look_every, "rows": self.rows}
         study = Study(self.bench, self.pupil.model, self.lessons, course, Blend(self.terms()), self.phase, **kept)
         self.bench.progress("Training", 0, self.how.steps)
@@ -65,6 +67,14 @@ class Learner:
         if not self.bench.step:
             return self.pupil.original.model
         return opened(resolve(self.bench.recipe.model), *compute_place(self.bench.recipe)).model
+
+
+def refuse_pages(how: Technique, device: torch.device) -> None:
+    """Raises PlainError where a paged optimizer is asked for and there is no GPU whose memory it could leave."""
+    if isinstance(how, Aware) and how.pages and device.type != "cuda":
+        raise PlainError(
+            f"The paged optimizer needs a CUDA device, and this run computes on the {device.type}; set optimizer to adamw, or run where there is one."
+        )
 
 
 def learn(how: Aware, bench: Bench, subject: Subject, pupil: Pupil, phase: str, penalty: Penalty | None = None) -> None:
