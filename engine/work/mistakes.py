@@ -98,8 +98,8 @@ class Classes(Paper):
         config = config_of(self.folder)
         if isinstance(self.task, ImageClassification):
             return image_batches(inputs, image_processor_of(self.folder), channels_of(config), IMAGES)
-        tokenizer = tokenizer_of(self.folder)
-        return token_batches(inputs, tokenizer, fitting_length(self.task.length, config, tokenizer), TEXTS if config.pad_token_id is not None else 1)
+        tokenizer, most = tokenizer_of(self.folder), TEXTS if getattr(config, "pad_token_id", None) is not None else 1
+        return token_batches(inputs, tokenizer, fitting_length(self.task.length, config, tokenizer), most)
 
     def question(self, place: int) -> dict[str, str]:
         what = self.examples.inputs[place]
