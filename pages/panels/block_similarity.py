@@ -48,8 +48,9 @@ def nearest(grid: pd.DataFrame) -> go.Scatter:
 
 
 def numbered(blocks: pd.Index) -> list[str]:
-    """Blocks by their place in the model, which is what a reader counts by. What comes first flows into them."""
-    return ["input", *(str(place) for place in range(1, len(blocks)))]
+    """Blocks by their place in the model, which is what a reader counts by."""
+    before = ["input"] if blocks[0] == "embeddings" else []
+    return [*before, *(str(place + 1) for place in range(len(blocks) - len(before)))]
 
 
 def description(rows: pd.DataFrame) -> str:

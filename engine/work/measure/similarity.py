@@ -16,7 +16,7 @@ from torch import nn
 from engine.catalog.tasks import ImageClassification
 from engine.results.tables import SimilarityRow
 from engine.work.bench import Bench
-from engine.work.calibration.stream import Call, first, hooked, rows_of_blocks
+from engine.work.calibration.stream import first, hooked, rows_of_blocks
 from engine.work.opened import Opened, compute_place
 from engine.work.stored.modules import unpacked_once
 from engine.work.tasks import calibration_batches
@@ -80,8 +80,9 @@ def similarity_rows(bench: Bench, teacher: Opened, student: Opened) -> list[Simi
         seen = [held.enter_context(states_of(model)) for model in models]
         for done, (mine, its) in enumerate(islice(groups(bench, models, seen), GROUPS)):
             bench.progress("Comparing student and teacher", done, GROUPS)
-            likeness.add(list(mine.values()), list(its.values()))
-            names = list(mine), list(its)
+            if mine and its:
+                likeness.add(list(mine.values()), list(its.values()))
+                names = list(mine), list(its)
     values = likeness.similarity().flatten().tolist() if likeness.both else []
     return [SimilarityRow(*pair, value) for pair, value in zip(product(*names), values, strict=True)]
 
@@ -93,7 +94,7 @@ def groups(bench: Bench, models: tuple[nn.Module, nn.Module], seen: list[States]
     for batch in looked_at(bench):
         for model in models:
             model(**placed(batch, model, compute_place(bench.recipe)[0]))
-        waiting.append([{name: rows_of(states, pictures, size) for name, states in each.items()} for each in seen])
+        waiting.append(like_the_first([{name: rows_of(states, pictures, size) for name, states in each.items()} for each in seen]))
         if rows_in(waiting) >= size:
             yield joined(waiting)
             whole, waiting = True, []
@@ -116,10 +117,14 @@ def states_of(model: nn.Module) -> Iterator[States]:
     blocks = {name: model.get_submodule(name) for row in rows_of_blocks(model) for name in row}
 
     def entered(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        held[EMBEDDINGS] = Call(args, kwargs).states
+        note(EMBEDDINGS, args[0] if args else kwargs.get("hidden_states"))
 
     def left(name: str) -> Callable:
-        return lambda module, args, output: held.update({name: first(output)})
+        return lambda module, args, output: note(name, first(output))
+
+    def note(name: str, states: Any) -> None:
+        if isinstance(states, torch.Tensor):  # else a family of models that hands states on in a way of its own
+            held[name] = states
 
     before = next(iter(blocks.values())).register_forward_pre_hook(entered, with_kwargs=True)
     after = [block.register_forward_hook(left(name)) for name, block in blocks.items()]
@@ -133,8 +138,14 @@ def rows_of(states: torch.Tensor, pictures: bool, most: int) -> torch.Tensor:
     return rows[:: -(-len(rows) // most)]
 
 
+def like_the_first(both: list[States]) -> list[States]:
+    """Without states of other numbers of rows, as models have them that merge tokens on the way."""
+    rows = len(next(iter(both[0].values()), ()))
+    return [{name: states for name, states in each.items() if len(states) == rows} for each in both]
+
+
 def rows_in(waiting: list[list[States]]) -> int:
-    return sum(len(mine[EMBEDDINGS]) for mine, _ in waiting)
+    return sum(len(next(iter(mine.values()), ())) for mine, _ in waiting)
 
 
 def joined(waiting: list[list[States]]) -> list[States]:

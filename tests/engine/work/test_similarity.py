@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.work.measure.similarity import EMBEDDINGS, Likeness, gram, hsic
+from engine.work.measure import similarity
+from engine.work.measure.similarity import EMBEDDINGS, Likeness, gram, hsic, like_the_first
 from engine.work.run import run
 from tests.recipes import recipe_for
 
@@ -79,6 +80,17 @@ def test_a_smaller_student_has_a_row_for_each_of_its_own_blocks(architecture, fo
     table = run(recipe_for(architecture, folders[architecture], tmp_path / "data", HALF | {"width": 0.5})).tables.similarity
     assert (table.student.nunique(), table.teacher.nunique()) == ((3, 4) if architecture == "resnet" else (2, 3))
     assert table.similarity.between(-1, 1).all()
+
+
+def test_states_of_other_numbers_of_rows_are_left_out():
+    one, other = {"a": torch.ones(6, 2), "b": torch.ones(3, 2)}, {"c": torch.ones(6, 4), "d": torch.ones(5, 4)}
+    assert [list(each) for each in like_the_first([one, other])] == [["a"], ["c"]]
+
+
+def test_a_model_that_hands_states_on_in_its_own_way_is_compared_where_it_can_be(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(similarity, "first", lambda output: None)
+    table = run(recipe_for("bert", folders["bert"], tmp_path / "data", SAME)).tables.similarity
+    assert table[["student", "teacher"]].to_numpy().tolist() == [[EMBEDDINGS, EMBEDDINGS]]
 
 
 def test_what_is_no_distillation_is_not_compared(folders, tmp_path):
