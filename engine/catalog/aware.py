@@ -24,7 +24,7 @@ RANGE = {
     "when": ROUNDED, "words": {"dynamic": "while it runs (dynamic)", "static": "beforehand (static)"},
 }  # fmt: skip
 OBSERVER = {
-    "title": "Observer", "advanced": True, "when": {"activation_range": ["static"]},
+    "title": "Observer", "advanced": True, "when": ROUNDED | {"activation_range": ["static"]},
     "description": "How the range is read off the calibration data.",
     "words": Activations.model_fields["observer"].json_schema_extra["words"],
 }  # fmt: skip
