@@ -16,15 +16,14 @@ INPUT_BITS = {
     "title": "Bits of activations", "ge": 0, "le": 8, "stops": (0, 4, 5, 6, 7, 8),
     "description": "What flows into each layer is rounded too, to so many bits. 0: it is not.",
 }  # fmt: skip
-ROUNDED = {"activation_bits": [2, 3, 4, 5, 6, 7, 8]}
 RANGE = {
-    "title": "When the range of activations is chosen",
-    "description": "Dynamic: anew for each token (each picture), centred on zero. Static: once for each layer, with a zero point, by an observer on "
-    "what calibration data gives in the model before it is rounded; training and the stored model keep to it.",
-    "when": ROUNDED, "words": {"dynamic": "while it runs (dynamic)", "static": "beforehand (static)"},
+    "title": "When the range of activations is chosen", "advanced": True,
+    "description": "Where activations are rounded. Dynamic: anew for each token (each picture), centred on zero. Static: once for each layer, with a "
+    "zero point, by an observer on what calibration data gives in the model before it is rounded; training and the stored model keep to it.",
+    "words": {"dynamic": "while it runs (dynamic)", "static": "beforehand (static)"},
 }  # fmt: skip
 OBSERVER = {
-    "title": "Observer", "advanced": True, "when": ROUNDED | {"activation_range": ["static"]},
+    "title": "Observer", "advanced": True, "when": {"activation_range": ["static"]},
     "description": "How the range is read off the calibration data.",
     "words": Activations.model_fields["observer"].json_schema_extra["words"],
 }  # fmt: skip
