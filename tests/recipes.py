@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.catalog import TECHNIQUES
 from engine.catalog.technique import Technique
 from engine.recipe import Recipe
@@ -34,3 +36,14 @@ def recipe_for(architecture: str, model: Path, folder: Path, *steps: dict[str, A
 
 def looks_at_data(how: Technique) -> bool:
     return how.needs != "nothing" or how.trains
+
+
+def few_digits(count: int, seed: int, folder: Path) -> dict[str, str]:
+    """Data to train on, for a recipe: so many of the bundled digits with their labels, drawn by the seed, and the usual ones to be judged by."""
+    from engine.work.tasks.digits import digits
+
+    known = digits("train")
+    rows = np.random.default_rng(seed).permutation(len(known.labels))[:count]
+    path = folder / f"digits-{count}-{seed}.json"
+    path.write_text(json.dumps([{"image": np.asarray(known.images[row]).tolist(), "label": known.labels[row]} for row in rows]))
+    return {"train": str(path), "validation": "bundled:digits"}

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from engine.catalog.calibrated import Activations
 from engine.catalog.courses import batch_option, distill_weight_option, rate_option, temperature_option
 from engine.catalog.formats import Ternary
 from engine.catalog.lowrank import FACTORS
@@ -13,7 +14,18 @@ from engine.catalog.technique import Family, LayerKind, Made, Technique, option
 WEIGHTS: tuple[Made, ...] = ("dense", "fewer", "zeros")
 INPUT_BITS = {
     "title": "Bits of activations", "ge": 0, "le": 8, "stops": (0, 4, 5, 6, 7, 8),
-    "description": "What flows into each layer is rounded too, to so many bits, with a range found anew for each token (each picture). 0: it is not.",
+    "description": "What flows into each layer is rounded too, to so many bits. 0: it is not.",
+}  # fmt: skip
+RANGE = {
+    "title": "When the range of activations is chosen", "advanced": True,
+    "description": "Where activations are rounded. Dynamic: anew for each token (each picture), centred on zero. Static: once for each layer, with a "
+    "zero point, by an observer on what calibration data gives in the model before it is rounded; training and the stored model keep to it.",
+    "words": {"dynamic": "while it runs (dynamic)", "static": "beforehand (static)"},
+}  # fmt: skip
+OBSERVER = {
+    "title": "Observer", "advanced": True, "when": {"activation_range": ["static"]},
+    "description": "How the range is read off the calibration data.",
+    "words": Activations.model_fields["observer"].json_schema_extra["words"],
 }  # fmt: skip
 
 
@@ -32,6 +44,11 @@ class Aware(Technique):
     )  # fmt: skip
     distill_weight: float = distill_weight_option()
     temperature: float = temperature_option()
+
+    @property
+    def pages(self) -> bool:
+        """Whether what the optimizer remembers moves to main memory where a GPU's does not suffice."""
+        return False
 
 
 class QAT(Aware, RoundToNearest):
@@ -68,6 +85,8 @@ class QAT(Aware, RoundToNearest):
         title="Step sizes learn (LSQ)",
     )  # fmt: skip
     activation_bits: int = option(0, **INPUT_BITS)
+    activation_range: Literal["dynamic", "static"] = option("dynamic", **RANGE)
+    observer: Literal["min-max", "moving-average", "percentile", "mse", "entropy"] = option("min-max", **OBSERVER)
     pull: float = option(
         0.0, "Price of a weight's mean squared distance to its level, in nats for a whole step. Above 0, weights settle on their levels.",
         title="Pulled to their levels (regularizer)", advanced=True, ge=0, le=1000, stops=(0, 0.01, 0.1, 1, 10, 100),
@@ -86,8 +105,7 @@ class QAT(Aware, RoundToNearest):
         return True
 
     def label(self) -> str:
-        extras = ["LSQ"] * self.learn_scales + [f"{self.activation_bits}-bit activations"] * (self.activation_bits > 0)
-        return ", ".join([super().label().replace("Rounding", "QAT"), *extras])
+        return ", ".join([super().label().replace("Rounding", "QAT"), *["LSQ"] * self.learn_scales, *said_of_inputs(self)])
 
 
 class BitNet(Aware, Ternary):
@@ -121,6 +139,8 @@ class BitNet(Aware, Ternary):
         title="Begins at", words={"checkpoint": "the model's weights", "random": "random weights (from the start)"},
     )  # fmt: skip
     activation_bits: int = option(8, **INPUT_BITS)
+    activation_range: Literal["dynamic", "static"] = option("dynamic", **RANGE)
+    observer: Literal["min-max", "moving-average", "percentile", "mse", "entropy"] = option("min-max", **OBSERVER)
 
     @model_validator(mode="after")
     def rounds_what_can_be(self) -> Self:
@@ -133,8 +153,12 @@ class BitNet(Aware, Ternary):
         return True
 
     def label(self) -> str:
-        inputs = f", {self.activation_bits}-bit activations" if self.activation_bits else ""
-        return f"BitNet {self.values}, {self.shared()}{inputs}{', from random weights' if self.start == 'random' else ''}"
+        return ", ".join([f"BitNet {self.values}", self.shared(), *said_of_inputs(self), *["from random weights"] * (self.start == "random")])
+
+
+def said_of_inputs(how: QAT | BitNet) -> list[str]:
+    static = "static " if how.activation_range == "static" else ""
+    return [f"{static}{how.activation_bits}-bit activations"] if how.activation_bits else []
 
 
 def refuse_one_bit(bits: int) -> None:
@@ -233,6 +257,14 @@ class QLoRA(Adapters):
         True, "Store the blocks' absmax values in 8 bits: 0.127 instead of 0.5 bits per weight.", title="Double quantization",
         when={"format": ["nf4", "fp4"]},
     )  # fmt: skip
+    optimizer: Literal["adamw", "paged-8bit"] = option(
+        "adamw", "Paged: what AdamW remembers takes 8 bits a number, and moves to main memory where the GPU's does not suffice. It needs CUDA.",
+        title="Optimizer", advanced=True, words={"adamw": "AdamW", "paged-8bit": "AdamW in 8 bits, paged (needs CUDA)"},
+    )  # fmt: skip
+
+    @property
+    def pages(self) -> bool:
+        return self.optimizer == "paged-8bit"
 
     def rounding(self) -> BitsAndBytes:
         return BitsAndBytes(format=self.format, block_size=self.block_size, double_quantization=self.double_quantization)

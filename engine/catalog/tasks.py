@@ -85,7 +85,7 @@ class Training(Frozen):
 
     train: str = Field("", description="Labelled examples or a text to learn from: bundled:NAME, a Hub dataset id, or a local file.")
     validation: str = Field("", description="What quality is judged by meanwhile; empty: the task's validation split, or every tenth example.")
-    unlabelled: str = Field("", description="Further texts for a student that listens to its teacher; their labels are not looked at.")
+    unlabelled: str = Field("", description="Further examples for a student that listens to its teacher; labels are not looked at.")
     text_column: str = Field("", description="Of these files; empty: as the task has it.")
     label_column: str = Field("", description="Of these files; empty: as the task has it.")
     samples: int = Field(8192, ge=2, le=1_000_000, description="At most this many examples are read from each.")

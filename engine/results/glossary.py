@@ -93,6 +93,12 @@ GLOSSARY: dict[str, Term] = {
     "agreement": Term(
         "Agreement", "share", "How often the compressed model makes the same top choice as the original, on the same inputs, right or wrong.",
     ),
+    "similarity": Term(
+        "Similarity (CKA)", "",
+        "How alike two models' states are on the same inputs: 1 where one is the other turned and scaled, about 0 where they have nothing in common. "
+        "Centred kernel alignment with linear kernels, its terms estimated without bias.",
+        r"\frac{\mathrm{HSIC}(X, Y)}{\sqrt{\mathrm{HSIC}(X, X)\,\mathrm{HSIC}(Y, Y)}}",
+    ),
     "kl": Term(
         "KL divergence", "nats",
         "How far the compressed model's probabilities are from the original's, averaged over predicted tokens. 0 is no change.",

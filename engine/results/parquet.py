@@ -18,6 +18,7 @@ from engine.results.tables import ROWS, Tables, table
 LATER = (  # tables that runs of earlier versions do not have
     "surfaces", "latency", "storage", "importance", "masks", "structures", "ranks", "singular", "schedule", "lottery", "curves", "written",
     "stages",
+    "similarity", "verdicts", "mistakes",
 )  # fmt: skip
 DAMAGED = (
     OSError,

@@ -297,6 +297,36 @@ class StageRow:
 
 
 @dataclass(frozen=True)
+class SimilarityRow:
+    """How alike the states after one block of a student and after one of its teacher are, on calibration inputs."""
+
+    student: str  # a block's name, or "embeddings": what flows into the first block
+    teacher: str
+    similarity: float  # linear CKA: 1 for states that are equal but for a turn and a scale, about 0 for unrelated ones
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """How many of the examples (or next tokens) that quality is measured on the teacher and the student got right."""
+
+    teacher: bool
+    student: bool
+    count: int
+
+
+@dataclass(frozen=True)
+class MistakeRow:
+    """An example, or a next token, that the teacher got right and its student did not; those of which the student was surest come first."""
+
+    label: str  # the right answer, which the teacher gave
+    teacher: float  # how probable it took that to be
+    answer: str  # the student's
+    student: float  # how probable it took that to be
+    text: str = ""  # of the example, or before the token
+    picture: str = ""  # a data: address, where the example is one
+
+
+@dataclass(frozen=True)
 class LatencyRow:
     """How long one forward pass takes here, in one version; or why there is no kernel that could be timed."""
 
@@ -341,6 +371,9 @@ class Tables:
     curves: pd.DataFrame
     written: pd.DataFrame
     stages: pd.DataFrame
+    similarity: pd.DataFrame
+    verdicts: pd.DataFrame
+    mistakes: pd.DataFrame
 
     @classmethod
     def empty(cls) -> "Tables":
@@ -352,7 +385,7 @@ ROWS = {
     "searches": SearchRow, "inputs": InputRow, "surfaces": SurfaceRow, "sensitivity": SensitivityRow, "salience": SalienceRow,
     "latency": LatencyRow, "storage": StorageRow, "importance": ImportanceRow, "masks": MaskRow,
     "structures": StructureRow, "ranks": RankRow, "singular": SingularRow, "schedule": ScheduleRow, "lottery": LotteryRow,
-    "curves": CurveRow, "written": WrittenRow, "stages": StageRow,
+    "curves": CurveRow, "written": WrittenRow, "stages": StageRow, "similarity": SimilarityRow, "verdicts": VerdictRow, "mistakes": MistakeRow,
 }  # fmt: skip
 
 

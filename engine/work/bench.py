@@ -107,6 +107,9 @@ class Rows:
     curves: list = field(default_factory=list)
     written: list = field(default_factory=list)
     stages: list = field(default_factory=list)
+    similarity: list = field(default_factory=list)
+    verdicts: list = field(default_factory=list)
+    mistakes: list = field(default_factory=list)
 
     def tables(self) -> Tables:
         return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})

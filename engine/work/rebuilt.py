@@ -1,7 +1,8 @@
 """A model with whole structures taken out: what stays of each of its tensors, and where it will stand."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from engine.work.stored.weights import Dense, Stored
 from engine.work.trial import Trial
 
 
+def nowhere() -> None:
+    """Where nothing is kept."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model that is to be rebuilt, and what may be looked at for it."""
@@ -23,6 +28,7 @@ class Subject:
     folder: Folder
     targets: frozenset[str]  # layers that may change
     trial: Trial | None = None  # None in a forecast, which goes without data
+    keeps: Callable[[], Path | None] = nowhere  # asked for the folder in which trainings are kept meanwhile
 
 
 @dataclass(frozen=True)

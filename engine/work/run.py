@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from engine.catalog.distillation import Distill
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results import disk
@@ -18,7 +19,10 @@ from engine.work.bench import Bench, Report, Rows
 from engine.work.layers import chosen
 from engine.work.measure.latency import largest_inputs, latency_rows
 from engine.work.measure.memory import peak_rss_bytes, reset_peak
+from engine.work.measure.similarity import similarity_rows
+from engine.work.methods.training.learner import refuse_pages
 from engine.work.methods.training.students import refuse_strangers
+from engine.work.mistakes import mistakes
 from engine.work.models import check_finite, resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.samples import sample_rows
@@ -90,6 +94,7 @@ def check(bench: Bench, save: Path | None) -> None:
         raise PlainError("The recipe has no steps, so there is nothing to save; add a step, or leave --save out.")
     for step in bench.recipe.steps:
         refuse_strangers(step, bench.folder, bench.recipe.task)
+        refuse_pages(step, compute_place(bench.recipe)[0])
     check_finite(bench.folder)
 
 
@@ -151,6 +156,9 @@ def measured_result(bench: Bench, original: Opened, packed: PackedFolder | None,
         treated = [row.name for row in rows.layers if row.technique]
         rows.latency.extend(latency_rows(bench, original, reopened, treated, inputs))
         stages.timed(step, technique, rows.latency)
+    if any(isinstance(step, Distill) for step in bench.recipe.steps):
+        rows.similarity.extend(similarity_rows(bench, original, reopened))
+        rows.add(mistakes(bench, first(stages.baseline), first(qualities), original, reopened))
     bench.progress("Writing examples", 0, 1)
     rows.samples.extend(sample_rows(bench.recipe, bench.folder, original.model, reopened.model))
     return scores

@@ -1,6 +1,7 @@
 """Block by block through a model: look at calibration data, scale, compress, write, go on."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from engine.work.measure.surface import most_striking, surface
 from engine.work.methods import plan, portrait, rebuild, retrained, scales_for, taught
 from engine.work.methods.composed import compress_further
 from engine.work.opened import Opened, calibration_dtype, compute_place, opened
-from engine.work.rebuilt import Subject
+from engine.work.rebuilt import Subject, nowhere
 from engine.work.rewriting import Rewriting
 from engine.work.stored.files import PackedFolder, read_file
 from engine.work.stored.weights import Dense, Stored
@@ -42,7 +43,8 @@ def compressed_folder(
 ) -> tuple[Rows, PackedFolder, float]:
     """One step: compress and write block by block, on from what was ``kept``. What is lost is counted from ``reference``, or from the original."""
     rows, began = Rows(), time.perf_counter()
-    if heir := taught(bench.how, bench, subject_of(bench, original, targets), rows, partial(kept.place, bench) if kept else nowhere):
+    keeps = partial(kept.place, bench) if kept else nowhere
+    if heir := taught(bench.how, bench, subject_of(bench, original, targets, keeps), rows):
         packed = Succession(bench, original, heir, rows).write(out)
         return rows, packed, time.perf_counter() - began
     batches = batches_of(bench)
@@ -50,7 +52,7 @@ def compressed_folder(
     packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
     began = time.perf_counter()
     trial = Trial(bench, original, batches, rows)
-    subject = subject_of(bench, original, targets, trial)
+    subject = subject_of(bench, original, targets, keeps, trial)
     if small := rebuild(bench.how, subject):
         Rewriting(bench, original, small, inputs, rows).write(packed)
         return rows, packed, time.perf_counter() - began
@@ -72,12 +74,8 @@ def compressed_folder(
     return rows, packed, time.perf_counter() - began
 
 
-def nowhere() -> None:
-    """Where nothing is kept."""
-
-
-def subject_of(bench: Bench, original: Opened, targets: list[Layer], trial: Trial | None = None) -> Subject:
-    return Subject(original, bench.folder, frozenset(layer.name for layer in targets), trial)
+def subject_of(bench: Bench, original: Opened, targets: list[Layer], keeps: Callable[[], Path | None], trial: Trial | None = None) -> Subject:
+    return Subject(original, bench.folder, frozenset(layer.name for layer in targets), trial, keeps)
 
 
 def slopes_for(how: Technique, trial: Trial, settings: dict[str, Technique]) -> dict[str, Slopes]:

@@ -3,6 +3,7 @@
 from pages.panels.activation_surface import ACTIVATION_SURFACE
 from pages.panels.alpha_search import ALPHA_SEARCH
 from pages.panels.bits_per_layer import BITS_PER_LAYER
+from pages.panels.block_similarity import BLOCK_SIMILARITY
 from pages.panels.channel_error import CHANNEL_ERROR
 from pages.panels.channel_ranges import CHANNEL_RANGES
 from pages.panels.cumulative_energy import CUMULATIVE_ENERGY
@@ -44,6 +45,7 @@ from pages.panels.structures_kept import STRUCTURES_KEPT
 from pages.panels.trade_off import TRADE_OFF
 from pages.panels.training_curves import TRAINING_CURVES
 from pages.panels.training_pace import TRAINING_PACE
+from pages.panels.verdicts import VERDICTS
 from pages.panels.waterfall import WATERFALL
 from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
 from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
@@ -54,6 +56,7 @@ __all__ = [
     "ACTIVATION_SURFACE",
     "ALPHA_SEARCH",
     "BITS_PER_LAYER",
+    "BLOCK_SIMILARITY",
     "CHANNEL_ERROR",
     "CHANNEL_RANGES",
     "CUMULATIVE_ENERGY",
@@ -94,6 +97,7 @@ __all__ = [
     "TRADE_OFF",
     "TRAINING_CURVES",
     "TRAINING_PACE",
+    "VERDICTS",
     "WATERFALL",
     "WAYS_TO_CHOOSE",
     "WEIGHT_HISTOGRAM",

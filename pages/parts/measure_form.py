@@ -43,8 +43,9 @@ def training_fields(chosen: dict[str, Any], counts_epochs: bool, key: str) -> No
         ),
         "validation": ("Judge meanwhile by", "Empty: the validation split, or every tenth example. Or data as above."),
         "unlabelled": (
-            "Texts without labels",
-            "For a student that listens to its teacher; bundled:docs-libraries has some beside its labelled ones.",
+            "Examples without labels",
+            "For a student that listens to its teacher; bundled:docs-libraries has some beside its labelled ones, and labels of bundled:digits are "
+            "not looked at.",
         ),
         "text_column": ("Their text column", "Empty: as in the data that quality is measured on."),
         "label_column": ("Their label column", "Empty: as in the data that quality is measured on."),

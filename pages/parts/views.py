@@ -12,6 +12,7 @@ from pages.panels import (
     ACTIVATION_SURFACE,
     ALPHA_SEARCH,
     BITS_PER_LAYER,
+    BLOCK_SIMILARITY,
     CHANNEL_ERROR,
     CUMULATIVE_ENERGY,
     IMPORTANCE,
@@ -35,9 +36,11 @@ from pages.panels import (
     STRUCTURES_KEPT,
     TRAINING_CURVES,
     TRAINING_PACE,
+    VERDICTS,
     WATERFALL,
     WEIGHT_HISTOGRAM,
 )
+from pages.parts.mistakes import mistakes_table
 from pages.parts.plainly import escaped
 from pages.parts.ranges import chooses_ranges, ranges
 from pages.parts.recipe_file import take_over
@@ -51,6 +54,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Lottery": lottery_view,
         "Training": training_view,
         "Curves": curves_view,
+        "Similarity": similarity_view,
+        "Mistakes": mistakes_view,
         "Written": written_view,
         "Layers": layers_view,
         "Weights": weights_view,
@@ -80,6 +85,8 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, Callable[[RunRecord
         "Lottery": not tables.lottery.empty,
         "Training": not tables.schedule.empty,
         "Curves": not tables.curves.empty,
+        "Similarity": not tables.similarity.empty,
+        "Mistakes": not tables.verdicts.empty,
         "Written": not tables.written.empty,
         "Levels": not tables.levels.empty,
         **dict.fromkeys(("Sparsity", "Mask", "Storage"), not tables.storage.empty),
@@ -119,6 +126,16 @@ def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
     if (tables.curves.name == "slopes lost").any():
         show(LOST_GRADIENTS, tables.curves, f"{key}-lost")
         show(TRAINING_PACE, tables.curves, f"{key}-pace")
+
+
+def similarity_view(record: RunRecord, tables: Tables, key: str) -> None:
+    show(BLOCK_SIMILARITY, tables.similarity, f"{key}-similarity")
+
+
+def mistakes_view(record: RunRecord, tables: Tables, key: str) -> None:
+    """How many, and the ones of which the student was surest."""
+    show(VERDICTS, tables.verdicts, f"{key}-verdicts")
+    mistakes_table(tables.mistakes, record.recipe.task, key)
 
 
 def written_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -1,15 +1,18 @@
-"""What training wins back, on our own trained models, over seeds: QAT beside rounding at the same bits, and LoRA beside a compressed model.
-Before that, training steps a second beside a bare loop on digits-cnn, in turns, with one thread.
+"""What training wins, on our own trained models, over seeds: students beside the same students taught by labels alone, QAT beside rounding at the
+same bits, and LoRA beside a compressed model. Before that, training steps a second beside a bare loop on digits-cnn, in turns, with one thread.
 
 python -m tests.benchmarks.training [SEEDS] [TOKENS]
 """
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from tests.benchmarks.measurement import Measurement, show
+from tests.recipes import few_digits
 
 ROUNDING = {"technique": "round-to-nearest", "group_size": 32}
 QAT = {"technique": "qat", "group_size": 32}
@@ -19,6 +22,10 @@ QATS = {
     "QAT, steps learn (LSQ), taught by the original": {"learn_scales": True, "distill_weight": 1.0},
 }
 COURSES = {"docs-lm": {"steps": 60, "batch": 8, "rate": 1e-3}, "digits-cnn": {"steps": 300, "batch": 32, "rate": 1e-3}}
+ALONE, TAUGHT = {"distill_weight": 0}, {"distill_weight": 0.9, "temperature": 4.0}
+DIGITS = {"technique": "distill", "blocks": 0.5, "start": "random", "steps": 200, "batch": 32, "rate": 3e-3}
+PASSAGES = {"technique": "distill", "blocks": 0.5, "heads": 0.5, "steps": 100, "batch": 16, "rate": 5e-4}
+WRITER = {"technique": "distill", "blocks": 0.5, "steps": 100, "batch": 8, "rate": 1e-3}
 LORA = {"technique": "lora", "rank": 8, "steps": 60, "batch": 8, "rate": 3e-3}
 BASES = {
     "2 bits, groups of 32": {**ROUNDING, "bits": 2},
@@ -35,6 +42,7 @@ def measurements(seeds: int, tokens: int) -> Iterator[Measurement]:
 
     ready()
     yield from paces()
+    yield from taught(seeds, tokens)
     for model, course in COURSES.items():
         for bits in (2, 3):
             yield from aware(model, bits, course, seeds, tokens)
@@ -100,6 +108,45 @@ def digits():
     return recipe, folder, load(folder).requires_grad_(True), lessons_of(recipe, folder)
 
 
+def taught(seeds: int, tokens: int) -> Iterator[Measurement]:
+    """The same student with the same labelled examples and steps: alone, beside its teacher, and with examples that only the teacher knows."""
+    yield from with_few_labels("digits-cnn", DIGITS, few_digits, "bundled:digits", 50, seeds, tokens)
+    yield from with_few_labels("docs-classifier", PASSAGES, few_passages, "bundled:docs-libraries", 500, seeds, tokens)
+    for what, options in {"by labels alone": ALONE, "by its teacher too": TAUGHT}.items():
+        target = "" if options is ALONE else "lower"
+        yield quality("docs-lm", tokens, (WRITER | options,), f"docs-lm, every other block: taught {what}", range(seeds), target)
+
+
+def with_few_labels(model: str, student: dict, few: Callable, more: str, count: int, seeds: int, tokens: int) -> Iterator[Measurement]:
+    """Each seed draws its own labelled examples."""
+    with tempfile.TemporaryDirectory() as place:
+        data = [few(count, seed, Path(place)) for seed in range(seeds)]
+        for what, (options, extra) in {
+            "labels alone": (ALONE, {}),
+            "its teacher too": (TAUGHT, {}),
+            "its teacher too, who has examples without labels": (TAUGHT, {"unlabelled": more}),
+        }.items():
+            scores = [outcome_of(model, (student | options,), seed, tokens, data[seed] | extra).summary.result.accuracy for seed in range(seeds)]
+            target = "" if options is ALONE else "better than labels alone"
+            yield Measurement(f"{model}, a student with {count} labels: taught by {what}", tuple(scores), "accuracy", target, digits=4)
+
+
+def few_passages(count: int, seed: int, place: Path) -> dict[str, str]:
+    """So many labelled passages, drawn by the seed; judged by the usual ones."""
+    import json
+
+    import numpy as np
+
+    from engine.catalog.tasks import TextClassification
+    from engine.work.tasks.data import examples_of
+
+    known = examples_of(TextClassification(split="train", samples=8192))
+    rows = np.random.default_rng(seed).permutation(len(known.labels))[:count]
+    path = place / f"passages-{seed}.json"
+    path.write_text(json.dumps([{"text": known.inputs[row], "label": known.names[known.labels[row]]} for row in rows]))
+    return {"train": str(path), "validation": "bundled:docs-libraries"}
+
+
 def aware(model: str, bits: int, course: dict, seeds: int, tokens: int) -> Iterator[Measurement]:
     """The original, rounded, and trained at the same bits in the same groups."""
     measured = partial(quality, model, tokens)
@@ -133,7 +180,7 @@ def quality(model: str, tokens: int, steps: tuple[dict, ...], what: str, seeds: 
     return Measurement(what, tuple(each.accuracy for each in results), "accuracy", target, digits=4)
 
 
-def outcome_of(model: str, steps: tuple[dict, ...], seed: int, tokens: int):
+def outcome_of(model: str, steps: tuple[dict, ...], seed: int, tokens: int, training: dict | None = None):
     from engine.catalog.models import BUNDLED
     from engine.recipe import Recipe
     from engine.work.run import run
@@ -142,6 +189,7 @@ def outcome_of(model: str, steps: tuple[dict, ...], seed: int, tokens: int):
     task = language if model == "docs-lm" else BUNDLED[model].task.model_dump()
     data = {"calibration": {"text": "bundled:docs", "samples": 64, "context": 256}} if model == "docs-lm" else {}
     recipe = {"model": f"bundled:{model}", "task": task, "steps": steps, "seed": seed, "device": "cpu", "speed": False}
+    recipe |= {"training": training} if training else {}
     return run(Recipe.of(recipe | data), report=lambda *_: None)
 
 

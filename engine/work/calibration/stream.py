@@ -4,6 +4,7 @@ Where blocks feed one another, each batch waits between two blocks and a block's
 stands outside such a chain is seen in passes through the whole model.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from engine.work.stored.modules import unpacked_once
 from engine.work.tasks.calibration import Batch
 from engine.work.tasks.measured import placed
 
+STAGE = re.compile(r"\.stages\.\d+\.layers$")
 IN_STEP_BYTES = 2e9  # of activations that may be held for batches that go through a block in step
 
 
@@ -273,3 +275,9 @@ def chain_of(model: nn.Module, once: Callable[[], Any]) -> list[str]:
 def lists_of_blocks(model: nn.Module) -> list[list[str]]:
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     return [[f"{name}.{child}" for child, _ in blocks.named_children()] for name, blocks in lists.items()]
+
+
+def rows_of_blocks(model: nn.Module) -> list[list[str]]:
+    """Blocks that follow one another: a transformer has one such row, a ResNet one for each stage; none where there are no lists of blocks."""
+    stages = [[f"{name}.{child}" for child, _ in module.named_children()] for name, module in model.named_modules() if STAGE.search(name)]
+    return stages or [row for row in [max(lists_of_blocks(model), key=len, default=[])] if row]

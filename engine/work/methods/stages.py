@@ -13,9 +13,7 @@ place (``taught``), whose shapes are known before (``outlined``).
 Methods that change the model's shape walk through no layers. They say what stays of each (``rebuild``), by what ``survey`` has found.
 """
 
-from collections.abc import Callable
 from functools import singledispatch
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,10 +90,8 @@ def retrained(how: Technique, bench: Bench, subject: Subject) -> Trained | None:
 
 
 @singledispatch
-def taught(how: Technique, bench: Bench, subject: Subject, rows: Rows, keeps: Callable[[], Path | None]) -> Successor | None:
-    """The model that takes the place of the subject, for techniques that train one; None for all others. Its curves go to ``rows``, and what a run
-    that is killed may go on from into the folder that ``keeps`` gives.
-    """
+def taught(how: Technique, bench: Bench, subject: Subject, rows: Rows) -> Successor | None:
+    """The model that takes the place of the subject, for techniques that train one; None for all others. Its curves go to ``rows``."""
     return None
 
 

@@ -115,6 +115,15 @@ def labelled_images(task: ImageClassification, report: Report = silent, skip: in
     return labelled(table, task, [image_of(value, folder) for value in table.values(column, rows)], rows)
 
 
+def pictures_of(source: str, column: str) -> list[Image.Image]:
+    """The pictures of a train split, whatever labels they may have. Raises PlainError when the source cannot be read."""
+    if source == "bundled:digits":
+        return digits("train").images
+    table = table_of(source, "train")
+    values = table.values(checked_column(table, column, "image_column"), range(len(table)))
+    return [image_of(value, path_of(source).parent) for value in values]
+
+
 def library_passages(task: TextClassification, report: Report, skip: int) -> Examples:
     if task.data != "bundled:docs-libraries":
         raise PlainError(f"{given(task.data)} holds no labelled texts; the bundled ones are bundled:docs-libraries.")

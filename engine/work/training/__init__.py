@@ -14,6 +14,9 @@ from engine.work.training.course import Course
 from engine.work.training.lessons import Exercises, Lessons, lessons_for, lessons_of
 from engine.work.training.loop import Quality, quality_of, trained
 from engine.work.training.pupil import Pupil, pupil_of
-from engine.work.training.study import Blend, Study
+from engine.work.training.study import Blend, Companion, Study
 
-__all__ = ["Blend", "Course", "Exercises", "Lessons", "Pupil", "Quality", "Study", "lessons_for", "lessons_of", "pupil_of", "quality_of", "trained"]
+__all__ = [
+    "Blend", "Companion", "Course", "Exercises", "Lessons", "Pupil", "Quality", "Study", "lessons_for", "lessons_of", "pupil_of", "quality_of",
+    "trained",
+]  # fmt: skip

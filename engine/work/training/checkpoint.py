@@ -3,7 +3,7 @@
 import os
 import pickle
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,11 +18,18 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, 
 @dataclass(frozen=True)
 class Checkpoint:
     step: int  # done
-    model: State
+    model: State  # what moves of it
     optimizer: dict
     best_step: int
     best: State
     rows: list[CurveRow]
+    beside: State = field(default_factory=dict)  # what learns beside it, where something does
+    beside_optimizer: dict = field(default_factory=dict)
+
+
+def file_in(folder: Path | None, phase: str) -> Path | None:
+    """Where one training of a step is kept; None where nothing is."""
+    return folder and folder / f"training-{phase.replace(' ', '-')}.pt"
 
 
 def saved(checkpoint: Checkpoint, file: Path | None) -> None:
@@ -30,7 +37,7 @@ def saved(checkpoint: Checkpoint, file: Path | None) -> None:
     if file is None:
         return
     part = file.with_name(f".{file.name}.{os.getpid()}")
-    plain = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)} | {"rows": [asdict(row) for row in checkpoint.rows]}
+    plain = {each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)} | {"rows": [asdict(row) for row in checkpoint.rows]}
     with suppress(OSError, RuntimeError):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

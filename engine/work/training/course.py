@@ -15,6 +15,7 @@ class Course:
     decay: float = 0.01  # of matrices, AdamW's
     clip: float = 1.0  # largest norm of all slopes together
     parts: int = 1  # in which a step's examples are gone through, their slopes added up (accumulation)
+    paged: bool = False  # what the optimizer remembers, in 8 bits, moves to main memory where the GPU's does not suffice (QLoRA)
     half: bool = False  # products in bfloat16 while weights and slopes stay float32 (mixed precision)
 
     def rate_at(self, step: int) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 import torch
+from PIL import Image
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
@@ -14,7 +15,7 @@ from engine.work.folders import Folder
 from engine.work.models import config_of, image_processor_of, tokenizer_of
 from engine.work.tasks import calibration_batches
 from engine.work.tasks.classification import channels_of, fitting_length, image_batches, targets_of
-from engine.work.tasks.data import Examples, examples_of, text_of
+from engine.work.tasks.data import Examples, examples_of, pictures_of, text_of
 from engine.work.tasks.sources import is_local
 from engine.work.training.losses import UNLABELLED
 
@@ -145,17 +146,23 @@ def with_unlabelled(train: Exercises, task: Classification, data: Training, fold
     """The examples, and further ones that only a teacher says something about."""
     if not data.unlabelled:
         return train
-    if not isinstance(task, TextClassification):
-        raise PlainError("training.unlabelled names texts, and this model looks at pictures; leave it out.")
-    texts = text_of(data.unlabelled, data.text_column or task.text_column, "unlabelled").texts[:most]
-    more = prepared(task, Examples(texts, [], (), data.unlabelled, ""), folder)
-    padding = {"input_ids": config_of(folder).pad_token_id or 0}
+    found = unlabelled(task, data)[:most]
+    more = prepared(task, Examples(found, [], (), data.unlabelled, ""), folder)
+    padding = {"input_ids": getattr(config_of(folder), "pad_token_id", None) or 0}
     inputs = {name: stacked(train.inputs[name], more[name], padding.get(name, 0)) for name in train.inputs}
-    return Exercises(inputs, torch.cat([train.targets, torch.full((len(texts),), UNLABELLED)]))
+    return Exercises(inputs, torch.cat([train.targets, torch.full((len(found),), UNLABELLED)]))
+
+
+def unlabelled(task: Classification, data: Training) -> list[str] | list[Image.Image]:
+    if isinstance(task, ImageClassification):
+        return pictures_of(data.unlabelled, task.image_column)
+    return text_of(data.unlabelled, data.text_column or task.text_column, "unlabelled").texts
 
 
 def stacked(one: torch.Tensor, other: torch.Tensor, padding: int) -> torch.Tensor:
-    """Padded to one length.  (examples, tokens)"""
+    """Texts padded to one length, pictures as they are.  (examples, tokens) or (examples, channels, height, width)"""
+    if one.ndim > 2:
+        return torch.cat([one, other])
     longest = max(one.shape[1], other.shape[1])
     return torch.cat([pad(each, (0, longest - each.shape[1]), value=padding) for each in (one, other)])
 

@@ -99,7 +99,7 @@ def refuse_nonsense(loss: float, step: int, course: Course) -> None:
         raise Diverged(f"The loss was no number any more at training step {step + 1}; lower rate, which is {course.rate:g}, or remove less.")
 
 
-def optimizer_of(model: nn.Module, course: Course) -> torch.optim.AdamW:
+def optimizer_of(model: nn.Module, course: Course) -> torch.optim.Optimizer:
     """Matrices decay, norms and biases do not; gates move faster than weights."""
     gates = {id(each.openness) for each in model.modules() if isinstance(each, Gates)}
     learning = [each for each in model.parameters() if each.requires_grad]
@@ -108,7 +108,16 @@ def optimizer_of(model: nn.Module, course: Course) -> torch.optim.AdamW:
         {"params": [each for each in learning if id(each) not in gates and each.ndim >= 2], "weight_decay": course.decay, "pace": 1.0},
         {"params": [each for each in learning if id(each) not in gates and each.ndim < 2], "weight_decay": 0.0, "pace": 1.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=(0.9, 0.98))
+    return adamw_of(course)([group for group in groups if group["params"]], lr=0.0, betas=(0.9, 0.98))
+
+
+def adamw_of(course: Course) -> type[torch.optim.Optimizer]:
+    """torch's, or bitsandbytes' (Dettmers et al. 2023, arXiv:2305.14314, section 3), which is slow to import and no use without CUDA."""
+    if not course.paged:
+        return torch.optim.AdamW
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    return PagedAdamW8bit
 
 
 def drawn(count: int, course: Course) -> Iterator[torch.Tensor]:

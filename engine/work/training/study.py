@@ -1,7 +1,6 @@
 """A training that is watched: judged on the way, kept at its best, ended early, and taken up again after it was killed."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -40,6 +39,18 @@ class Blend:
 
 
 @dataclass
+class Companion:
+    """What learns beside a model and is kept with it. It learns while the model pays its loss, unless it goes on by itself."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def go_on(self, step: int) -> list[CurveRow]:
+        """After each of the model's steps, counted from 1; what is noted of it."""
+        return []
+
+
+@dataclass
 class Study:
     """One model's way through a course. What it leaves in ``model`` is the best that was found on held-out examples, in ``rows`` all of it."""
 
@@ -53,7 +64,7 @@ class Study:
     file: Path | None = None  # where it is kept meanwhile
     looks_every: int = 0  # steps; 0: LOOKS in all
     rows: list[CurveRow] = field(default_factory=list)
-    after_step: Callable[[], None] = lambda: None  # what learns beside it
+    beside: Companion | None = None
     best: State = field(default_factory=dict)
     best_step: int = 0
     best_quality: Quality | None = None
@@ -79,8 +90,8 @@ class Study:
     def learn_from(self, begun: int) -> None:
         self.began = perf_counter()
         for step, loss in trained(self.model, self.lessons.train, self.course, self.loss, begun, self.optimizer, self.bench.notes.append):
-            self.after_step()
             self.note(step, loss)
+            self.record(self.beside.go_on(step) if self.beside else [])
             if self.over(step):
                 break
 
@@ -120,8 +131,12 @@ class Study:
 
     def moving(self) -> State:
         """A copy of everything that changes while the model learns."""
+        return {name: value.clone() for name, value in self.held().items()}
+
+    def held(self) -> State:
+        """The same, as it goes on changing."""
         names = {name for name, value in self.model.named_parameters() if value.requires_grad} | {name for name, _ in self.model.named_buffers()}
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items() if name in names}
+        return {name: value.detach() for name, value in self.model.state_dict().items() if name in names}
 
     def note(self, step: int, loss: float) -> None:
         took, self.began = perf_counter() - self.began, perf_counter()
@@ -132,23 +147,28 @@ class Study:
         self.bench.tell(f"Training · {self.phase}, loss {loss:.3f}, {self.best_quality}", step, self.course.steps)
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        rows = [CurveRow(step, self.phase, name, value) for name, value in values.items()]
+        self.record([CurveRow(step, self.phase, name, value) for name, value in values.items()])
+
+    def record(self, rows: list[CurveRow]) -> None:
         self.rows.extend(rows)
         self.bench.stream(rows)
 
     # --- kept meanwhile ----------------------------------------------------------------------------------------------
 
     def keep(self, step: int) -> None:
-        held = {name: value.detach() for name, value in self.model.state_dict().items()}
-        saved(Checkpoint(step, held, self.optimizer.state_dict(), self.best_step, self.best, self.rows), self.file)
+        beside = (self.beside.model.state_dict(), self.beside.optimizer.state_dict()) if self.beside else ()
+        saved(Checkpoint(step, self.held(), self.optimizer.state_dict(), self.best_step, self.best, self.rows, *beside), self.file)
 
     def taken_up(self) -> int:
         """The steps that an earlier run has done; its curve is ours."""
         kept = loaded(self.file, next(self.model.parameters()).device)
         if kept is None:
             return 0
-        self.model.load_state_dict(kept.model)
+        self.model.load_state_dict(kept.model, strict=False)
         self.optimizer.load_state_dict(kept.optimizer)
+        if self.beside:
+            self.beside.model.load_state_dict(kept.beside)
+            self.beside.optimizer.load_state_dict(kept.beside_optimizer)
         self.best, self.best_step, self.looked = kept.best, kept.best_step, kept.step
         self.rows.extend(kept.rows)
         judged = [row for row in kept.rows if row.step == kept.best_step and row.name in ("accuracy", "perplexity")]

@@ -1,7 +1,10 @@
 """Adapters: merged or apart they say the same, bases stay as they were stored, and both are counted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from bitsandbytes.optim import PagedAdamW8bit
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -13,10 +16,13 @@ from engine.work.answers import forecast, what_if
 from engine.work.methods import plan
 from engine.work.methods.training import learner as learner_module
 from engine.work.methods.training.adapters import factors_of, lora_around
+from engine.work.methods.training.learner import refuse_pages
 from engine.work.models import resolve
 from engine.work.opened import opened
 from engine.work.run import run
 from engine.work.stored.lowrank import Adapted
+from engine.work.training import Course
+from engine.work.training.loop import optimizer_of
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -274,3 +280,39 @@ def test_nonsense_is_refused_in_a_sentence(step, words):
     with pytest.raises(PlainError, match=words) as refused:
         Recipe.of({"steps": [step]})
     assert "\n" not in str(refused.value)
+
+
+PAGED = SHORT | {"technique": "qlora", "optimizer": "paged-8bit"}
+
+
+def test_a_paged_optimizer_is_refused_before_the_run_where_there_is_no_gpu(folders, tmp_path):
+    heard = []
+    with pytest.raises(PlainError, match=r"^The paged optimizer needs a CUDA device, and this run computes on the cpu; set optimizer to adamw"):
+        run(recipe_for("bert", folders["bert"], tmp_path / "data", PAGED), report=lambda stage, *_: heard.append(stage))
+    assert not any("Measuring" in stage for stage in heard)
+    refuse_pages(QLoRA(optimizer="paged-8bit"), torch.device("cuda"))
+    refuse_pages(QLoRA(), CPU)
+
+
+def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+    plain, paged = (optimizer_of(model, Course(10, 1e-3, 4, paged=paged)) for paged in (False, True))
+    assert isinstance(paged, PagedAdamW8bit) and paged.is_paged and not isinstance(plain, PagedAdamW8bit)
+    for one, other in zip(plain.param_groups, paged.param_groups, strict=True):
+        assert [id(each) for each in one["params"]] == [id(each) for each in other["params"]]
+        assert all(one[name] == other[name] for name in ("weight_decay", "pace", "betas", "eps"))
+
+
+def test_adapters_that_ask_for_it_learn_with_it(done, monkeypatch):
+    """Up to where a GPU would be needed."""
+    asked = []
+    monkeypatch.setattr("engine.work.run.refuse_pages", lambda *_: None)
+
+    def unpaged(model, course):
+        asked.append(course)
+        return optimizer_of(model, replace(course, paged=False))
+
+    monkeypatch.setattr("engine.work.training.study.optimizer_of", unpaged)
+    for step in (PAGED, SHORT | {"technique": "qlora"}):
+        done("bert", step)
+    assert [course.paged for course in asked] == [True, False]

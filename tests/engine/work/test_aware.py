@@ -17,6 +17,7 @@ CPU = torch.device("cpu")
 ARCHITECTURES = ("llama", "llama-tied", "gpt2", "bert", "resnet")
 SHORT = {"technique": "qat", "bits": 2, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1}
 PLAIN = {"technique": "round-to-nearest", "bits": 2}
+STATIC = {"activation_range": "static", "observer": "mse"}
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
@@ -51,9 +52,12 @@ def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, option
 
 @pytest.mark.parametrize(
     "step",
-    [SHORT, SHORT | {"learn_scales": True, "activation_bits": 6, "pull": 1.0}, {**SHORT, "technique": "bitnet"}],
-    ids=["qat", "lsq", "bitnet"],
-)
+    [
+        SHORT, SHORT | {"learn_scales": True, "activation_bits": 6, "pull": 1.0}, {**SHORT, "technique": "bitnet"},
+        SHORT | {"activation_bits": 4, **STATIC},
+    ],
+    ids=["qat", "lsq", "bitnet", "static"],
+)  # fmt: skip
 @each_architecture
 def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(architecture, step, done, monkeypatch, kept_last, tmp_path):
     """The pupil's own answers at the end, beside those of the file."""
@@ -72,6 +76,34 @@ def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(arc
     monkeypatch.setattr(learner_module.Learner, "learn", listening)
     done(architecture, step, save=tmp_path / "saved")
     torch.testing.assert_close(logits_of(tmp_path / "saved", architecture), heard[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("observer", ["min-max", "percentile"])
+def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_rounded(observer, done, kept_last, tmp_path):
+    """Those that post-training quantization finds with weights in 8 bits, nearly: it looks behind layers that it has rounded."""
+    trained = SHORT | {"activation_bits": 6, "activation_range": "static", "observer": observer}
+    plain = {"technique": "activations", "activation_bits": 6, "observer": observer}
+    for name, step in (("trained", trained), ("plain", plain)):
+        done("bert", step, save=tmp_path / name)
+    mine, its = (opened(resolve(str(tmp_path / name)), CPU, torch.float32).model for name in ("trained", "plain"))
+    for name in ("query", "value"):
+        one, other = (model.bert.encoder.layer[1].attention.self.get_submodule(name).stored for model in (mine, its))
+        assert one.scale.item() == pytest.approx(other.scale.item(), rel=0.02) and abs(one.zero - other.zero) <= 1
+    first = mine.bert.encoder.layer[0].attention.self.query.stored
+    inputs = torch.tensor([[-100.0, 0.0, 100.0]])
+    low, zero, high = first.received(inputs)[0].tolist()
+    assert (high - low) / first.scale.item() == pytest.approx(63) and zero == 0
+
+
+def test_static_ranges_stay_as_they_were_while_the_model_learns(done, kept_last, tmp_path):
+    scales = []
+    for steps in (1, 6):
+        done("resnet", SHORT | {"activation_bits": 6, "activation_range": "static", "steps": steps}, save=tmp_path / str(steps))
+        model = opened(resolve(str(tmp_path / str(steps))), CPU, torch.float32).model
+        scales.append(
+            [module.stored.scale.item() for module in model.modules() if getattr(getattr(module, "stored", None), "scale", None) is not None]
+        )
+    assert scales[0] == scales[1] and len(scales[0]) > 5
 
 
 def test_it_learns(done, kept_last):
@@ -147,7 +179,8 @@ def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(step, don
 
 @each_architecture
 def test_the_forecast_is_what_is_written(architecture, done, folders, tmp_path):
-    for step in (SHORT, SHORT | {"learn_scales": True, "bits": 3, "granularity": "channel"}, {"technique": "bitnet", "steps": 1, "batch": 4}):
+    grids = (SHORT, SHORT | {"learn_scales": True, "bits": 3, "granularity": "channel"}, SHORT | {"activation_bits": 8, **STATIC})
+    for step in (*grids, {"technique": "bitnet", "steps": 1, "batch": 4}):
         recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
         assert forecast(recipe.model_dump(mode="json")).size_bytes == run(recipe).summary.result.size_bytes
 

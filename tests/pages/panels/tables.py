@@ -38,12 +38,14 @@ from engine.results.tables import (
     ScheduleRow,
     SearchRow,
     SensitivityRow,
+    SimilarityRow,
     SingularRow,
     SpectrumRow,
     StageRow,
     StorageRow,
     StructureRow,
     SurfaceRow,
+    VerdictRow,
     table,
 )
 
@@ -410,3 +412,14 @@ def stages(*splits: str, quality: str = "accuracy") -> pd.DataFrame:
 
 def steps(*splits: str, quality: str = "accuracy") -> pd.DataFrame:
     return step_by_step(stages(*splits, quality=quality))
+
+
+def similarity(blocks: int = 4) -> pd.DataFrame:
+    """A student of every other block of its teacher's, each of which is most like the one that it was."""
+    mine, its = (["embeddings", *(f"model.layers.{number}" for number in range(count))] for count in (blocks // 2, blocks))
+    return table([SimilarityRow(one, other, 1 - 0.1 * abs(2 * i - j)) for i, one in enumerate(mine) for j, other in enumerate(its)], SimilarityRow)
+
+
+def verdicts() -> pd.DataFrame:
+    """Of a hundred examples."""
+    return table([VerdictRow(True, True, 70), VerdictRow(True, False, 15), VerdictRow(False, True, 5), VerdictRow(False, False, 10)], VerdictRow)

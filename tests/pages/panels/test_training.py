@@ -3,11 +3,13 @@
 import pandas as pd
 import pytest
 
+from pages.panels.block_similarity import block_similarity
 from pages.panels.lost_gradients import lost_gradients
 from pages.panels.soft_targets import soft_targets
 from pages.panels.theme import HIGHLIGHT
 from pages.panels.training_curves import MOST, training_curves
 from pages.panels.training_pace import training_pace
+from pages.panels.verdicts import verdicts
 from tests.pages.panels import tables
 
 
@@ -59,3 +61,20 @@ def test_gradients_lost_have_a_line_for_each_short_precision_and_paces_a_bar_for
     assert [(trace.name, *trace.y) for trace in lost_gradients(tables.precisions()).data] == [("bfloat16", 0, 0), ("float16", 0.1, 0.1)]
     (bars,) = training_pace(tables.precisions()).data
     assert dict(zip(bars.y, bars.x, strict=True)) == {"float32": 400, "bfloat16": 500, "float16": 100}
+
+
+def test_each_of_the_students_blocks_is_framed_where_it_resembles_its_teacher_most():
+    tiles, frames = block_similarity(tables.similarity()).data
+    assert list(tiles.y) == ["input", "1", "2"] and list(tiles.x) == ["input", "1", "2", "3", "4"]
+    assert list(zip(frames.y, frames.x, strict=True)) == [("input", "input"), ("1", "2"), ("2", "4")]
+
+
+def test_numbers_are_written_only_where_there_is_room():
+    assert block_similarity(tables.similarity(4)).data[0].texttemplate and not block_similarity(tables.similarity(24)).data[0].texttemplate
+
+
+def test_of_four_cases_each_has_its_share_also_where_nobody_counted_one():
+    (bars,) = verdicts(tables.verdicts()).data
+    assert dict(zip(bars.y, bars.x, strict=True)) == {"Both right": 0.7, "Only the teacher": 0.15, "Only the student": 0.05, "Neither": 0.1}
+    (bars,) = verdicts(tables.verdicts().iloc[:2]).data
+    assert list(bars.x) == pytest.approx([70 / 85, 15 / 85, 0, 0])

@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from engine.catalog.lowrank import Kernels
-from engine.results.tables import CurveRow
 from engine.work.bench import Bench
 from engine.work.layers import Layer
 from engine.work.methods.stages import compress, plan, retrained
@@ -18,6 +17,7 @@ from engine.work.stored.weights import Dense, Stored
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
 from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_of, pupil_of
+from engine.work.training.checkpoint import file_in
 from engine.work.training.losses import by_labels
 
 PHASE = "recovery"
@@ -34,7 +34,7 @@ def _(how: Kernels, bench: Bench, subject: Subject) -> Trained | None:
     factors = {layer.name: hung(pupil, layer, stored[layer.name]) for layer in layers}
     lessons = lessons_of(bench.recipe, bench.folder, how.recovery * how.batch)
     with threads_to_train(subject.original.parameters):
-        learn(how, bench, pupil, lessons, subject.trial.rows.curves)
+        learn(how, bench, pupil, lessons, subject)
     return Trained(stored | {name: each.kept(stored[name]) for name, each in factors.items()}, pupil.plain())
 
 
@@ -47,12 +47,12 @@ def decomposed(how: Kernels, bench: Bench, subject: Subject):
         yield layer.name, compress(settings[layer.name], subject.original.model.get_submodule(layer.name).stored.dense(torch.float32)).to("cpu")
 
 
-def learn(how: Kernels, bench: Bench, pupil: Pupil, lessons: Lessons, rows: list[CurveRow]) -> None:
+def learn(how: Kernels, bench: Bench, pupil: Pupil, lessons: Lessons, subject: Subject) -> None:
     def loss_of(logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
         return by_labels(logits, batch.targets.to(logits.device))
 
-    course = Course(how.recovery, how.rate, how.batch, bench.recipe.seed)
-    Study(bench, pupil.model, lessons, course, Blend({"labels": (1.0, loss_of)}), PHASE, rows=rows).go()
+    course, kept = Course(how.recovery, how.rate, how.batch, bench.recipe.seed), file_in(subject.keeps(), PHASE)
+    Study(bench, pupil.model, lessons, course, Blend({"labels": (1.0, loss_of)}), PHASE, file=kept, rows=subject.trial.rows.curves).go()
 
 
 class Factors(nn.Module):

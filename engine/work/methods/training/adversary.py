@@ -10,18 +10,16 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from engine.work.methods.training.tuition import Tuition
-from engine.work.training import Course, Exercises
+from engine.work.training import Companion, Course, Exercises
 
 HIDDEN = 64
 
 
 @dataclass
-class Discriminator:
+class Discriminator(Companion):
     """Sees log-probabilities; 1 stands for the teacher."""
 
     tuition: Tuition
-    judge: nn.Module
-    optimizer: torch.optim.Optimizer
 
     @classmethod
     def against(cls, tuition: Tuition, examples: Exercises, course: Course) -> Self:
@@ -30,18 +28,18 @@ class Discriminator:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(course.seed)
             judge = nn.Sequential(nn.Linear(classes, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)).to(device)
-        return cls(tuition, judge, torch.optim.AdamW(judge.parameters(), lr=course.rate))
+        return cls(judge, torch.optim.AdamW(judge.parameters(), lr=course.rate), tuition)
 
     def not_deceived(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
         """What the student pays for being found out. The discriminator learns from the same answers first."""
         ours, theirs = (each.flatten(0, -2).float().log_softmax(-1) for each in (logits, self.tuition.said(batch, logits.device)))
         self.learn(ours.detach(), theirs)
-        judged = self.judge.requires_grad_(False)(ours)
-        self.judge.requires_grad_(True)
+        judged = self.model.requires_grad_(False)(ours)
+        self.model.requires_grad_(True)
         return binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
 
     def learn(self, ours: torch.Tensor, theirs: torch.Tensor) -> None:
-        judged = self.judge(torch.cat([theirs, ours]))
+        judged = self.model(torch.cat([theirs, ours]))
         due = torch.cat([torch.ones(len(theirs), 1), torch.zeros(len(ours), 1)]).to(judged.device)
         self.optimizer.zero_grad(set_to_none=True)
         binary_cross_entropy_with_logits(judged, due).backward()

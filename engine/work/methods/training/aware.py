@@ -9,9 +9,9 @@ from engine.errors import PlainError
 from engine.work.bench import Bench
 from engine.work.layers import Layer
 from engine.work.methods.quantization.grid import stored_grid
-from engine.work.methods.stages import blueprint, compress, plan, retrained
+from engine.work.methods.stages import blueprint, compress, plan, retrained, sketch
 from engine.work.methods.training.learner import learn
-from engine.work.methods.training.rounded import Rounded, hang, with_rounded_inputs
+from engine.work.methods.training.rounded import Range, Rounded, fixed_range, hang, static, with_rounded_inputs
 from engine.work.models import untrained
 from engine.work.opened import compute_place
 from engine.work.rebuilt import Subject
@@ -20,6 +20,7 @@ from engine.work.stored.weights import Stored
 from engine.work.trained import Trained
 from engine.work.training import Pupil, pupil_of
 from engine.work.training.pupil import laid_flat
+from engine.work.trial import Trial
 
 # a look at one layer, and a forecast: rounded without training, which moves codes and leaves the bytes as they are
 
@@ -36,12 +37,24 @@ def _(how: BitNet, weight: torch.Tensor, seen: None = None) -> Stored:
 
 @blueprint.register
 def _(how: QAT, shape: tuple[int, int]) -> Stored:
-    return with_rounded_inputs(how, blueprint.dispatch(RoundToNearest)(how, shape))
+    return with_rounded_inputs(how, blueprint.dispatch(RoundToNearest)(how, shape), without_values(how))
 
 
 @blueprint.register
 def _(how: BitNet, shape: tuple[int, int]) -> Stored:
-    return with_rounded_inputs(how, blueprint.dispatch(Ternary)(how, shape))
+    return with_rounded_inputs(how, blueprint.dispatch(Ternary)(how, shape), without_values(how))
+
+
+def without_values(how: QAT | BitNet) -> Range | None:
+    return {"scale": sketch(1), "zero": sketch(1)} if static(how) else None
+
+
+@plan.register(QAT)
+@plan.register(BitNet)
+def _(how: QAT | BitNet, layers: list[Layer], trial: Trial | None = None) -> dict[str, QAT | BitNet]:
+    """Where what a layer gets cannot be seen, its range is found while the model runs."""
+    unseen = how.model_copy(update={"activation_range": "dynamic"})
+    return {layer.name: unseen if layer.kind == "embedding" or layer.groups > 1 else how for layer in layers}
 
 
 @retrained.register(QAT)
@@ -54,11 +67,21 @@ def _(how: QAT | BitNet, bench: Bench, subject: Subject) -> Trained:
         begin_anew(pupil, bench)
     settings = plan(how, layers)
     left = {layer.name: left_in(subject.original.model.get_submodule(layer.name).stored) for layer in layers} if bench.keeps_zeros else {}
-    rounded = {layer.name: hang(pupil, layer, settings[layer.name], left.get(layer.name)) for layer in layers}
+    fixed = ranges(how, settings, subject)
+    rounded = {layer.name: hang(pupil, layer, settings[layer.name], left.get(layer.name), fixed.get(layer.name)) for layer in layers}
     pull = how.pull if isinstance(how, QAT) else 0.0
     learn(how, bench, subject, pupil, how.technique, (lambda: pull * distance(pupil, rounded)) if pull else None)
     stored = {name: each.stored(held_by(pupil, name)).to("cpu") for name, each in rounded.items()}
     return Trained(stored, pupil.plain())
+
+
+def ranges(how: QAT | BitNet, settings: dict[str, QAT | BitNet], subject: Subject) -> dict[str, Range]:
+    """Of what each layer gets, from calibration data in the model before it is rounded. Raises PlainError where none reaches a layer."""
+    names = [name for name, setting in settings.items() if static(setting)]
+    seen = subject.trial.seen(names) if names else {}
+    if missed := [name for name in names if name not in seen]:
+        raise PlainError(f"{missed[0]}: No calibration data reached it, so it can have no static range; set activation_range to dynamic.")
+    return {name: fixed_range(how, each) for name, each in seen.items()}
 
 
 def distance(pupil: Pupil, rounded: dict[str, Rounded]) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Distillation (Hinton et al. 2015, arXiv:1503.02531) and fine-tuning: a model is trained as a whole and takes the place of another."""
 
 import math
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,20 +26,19 @@ from engine.work.stored.modules import install
 from engine.work.stored.weights import Dense, Stored
 from engine.work.successor import Successor
 from engine.work.threads import threads_to_train
-from engine.work.training import Blend, Course, Lessons, Study, lessons_of
+from engine.work.training import Blend, Companion, Course, Lessons, Study, lessons_of
+from engine.work.training.checkpoint import file_in
 from engine.work.training.loop import precision
-
-Keeps = Callable[[], Path | None]  # the folder in which trainings are kept meanwhile
 
 
 @taught.register
-def _(how: FineTune, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> Successor:
+def _(how: FineTune, bench: Bench, subject: Subject, rows: Rows) -> Successor:
     """From labels alone."""
     if bench.recipe.training and bench.recipe.training.unlabelled:
         raise PlainError(
-            "Fine-tuning learns from labels alone, so texts without any teach it nothing; leave training.unlabelled out, or use distill."
+            "Fine-tuning learns from labels alone, so examples without any teach it nothing; leave training.unlabelled out, or use distill."
         )
-    school = School.of(how, bench, subject, rows, keeps)
+    school = School.of(how, bench, subject, rows)
     student = school.student(bench.recipe.seed)
     with threads_to_train(subject.original.parameters):
         school.train(student.model, Blend({"labels": (1.0, by_label)}))
@@ -48,8 +46,8 @@ def _(how: FineTune, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -
 
 
 @taught.register
-def _(how: Distill, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> Successor:
-    school = School.of(how, bench, subject, rows, keeps)
+def _(how: Distill, bench: Bench, subject: Subject, rows: Rows) -> Successor:
+    school = School.of(how, bench, subject, rows)
     with threads_to_train(subject.original.parameters):
         match how.setting:
             case "self":
@@ -79,14 +77,14 @@ class School:
     device: torch.device
 
     @classmethod
-    def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows, keeps: Keeps) -> "School":
+    def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows) -> "School":
         recipe, (device, compute) = bench.recipe, compute_place(bench.recipe)
         epochs = recipe.training.epochs if recipe.training else None
         lessons = lessons_of(recipe, bench.folder, None if epochs else how.steps * how.batch)
         steps = how.steps if epochs is None else max(1, math.ceil(epochs * len(lessons.train) / how.batch))
         half = in_half(how, device, compute, bench)
         course = Course(steps, how.rate, how.batch, recipe.seed, parts=min(how.parts, how.batch), half=half)
-        return cls(how, bench, subject, lessons, course, rows, keeps(), device)
+        return cls(how, bench, subject, lessons, course, rows, subject.keeps(), device)
 
     def student(self, seed: int) -> Successor:
         """Ready to learn, where the run computes."""
@@ -104,10 +102,10 @@ class School:
             train = with_answers(self.bench, self.lessons.train, lambda part: tuition.asked(part, self.device).float())
         return replace(self, lessons=replace(self.lessons, train=train))
 
-    def train(self, model: nn.Module, loss: Blend, phase: str = "student", alone: bool = True, after_step: Callable[[], None] = lambda: None) -> None:
-        """To the best that is found. What does not learn ``alone`` is not taken up again where it was killed, and begins anew."""
-        file = self.keeps / f"training-{phase.replace(' ', '-')}.pt" if self.keeps and alone else None
-        study = Study(self.bench, model, self.lessons, self.course, loss, phase, self.how.patience, file, after_step=after_step)
+    def train(self, model: nn.Module, loss: Blend, phase: str = "student", beside: Companion | None = None) -> None:
+        """To the best that is found."""
+        file = file_in(self.keeps, phase)
+        study = Study(self.bench, model, self.lessons, self.course, loss, phase, self.how.patience, file, beside=beside)
         try:
             study.go()
         finally:
@@ -138,11 +136,11 @@ def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list
         if school.asks_beforehand(tuition):
             school = school.having_asked(tuition)
         held.enter_context(projections(tuition, school.lessons.held_out.some(slice(0, 2)), school.course.seed))
-        terms = tuition.terms()
+        terms, adversary = tuition.terms(), None
         if how.setting == "adversarial":
             adversary = Discriminator.against(tuition, school.lessons.held_out, school.course)
             terms["discriminator"] = (how.adversarial_weight, adversary.not_deceived)
-        school.train(student, Blend(terms), phase, alone=how.setting != "adversarial")
+        school.train(student, Blend(terms), phase, adversary)
 
 
 def over_generations(how: Distill, school: School) -> Successor:

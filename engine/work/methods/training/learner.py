@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from engine.catalog.aware import Aware
+from engine.catalog.technique import Technique
+from engine.errors import PlainError
 from engine.results.tables import CurveRow
 from engine.work.bench import Bench
 from engine.work.models import resolve
@@ -16,6 +19,7 @@ from engine.work.rebuilt import Subject
 from engine.work.stored.modules import unpacked_once
 from engine.work.threads import threads_to_train
 from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_of
+from engine.work.training.checkpoint import file_in
 from engine.work.training.loop import Loss, answers, at_rest
 from engine.work.training.losses import by_labels, by_teacher
 
@@ -32,14 +36,14 @@ class Learner:
     phase: str  # as the curves call it
     lessons: Lessons
     penalty: Penalty | None = None  # what is paid for besides
+    file: Path | None = None  # where it is kept meanwhile
     rows: list[CurveRow] = field(default_factory=list)
 
     def learn(self) -> None:
         """Leaves the pupil in its best state on held-out examples, which may be the one it began with."""
-        course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed)
-        study = Study(
-            self.bench, self.pupil.model, self.lessons, course, Blend(self.terms()), self.phase, looks_every=self.how.look_every, rows=self.rows
-        )
+        course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed, paged=self.how.pages)
+        kept = {"file": self.file, "looks_every": self.how.look_every, "rows": self.rows}
+        study = Study(self.bench, self.pupil.model, self.lessons, course, Blend(self.terms()), self.phase, **kept)
         self.bench.progress("Training", 0, self.how.steps)
         study.go()
 
@@ -65,8 +69,16 @@ class Learner:
         return opened(resolve(self.bench.recipe.model), *compute_place(self.bench.recipe)).model
 
 
+def refuse_pages(how: Technique, device: torch.device) -> None:
+    """Raises PlainError where a paged optimizer is asked for and there is no GPU whose memory it could leave."""
+    if isinstance(how, Aware) and how.pages and device.type != "cuda":
+        raise PlainError(
+            f"The paged optimizer needs a CUDA device, and this run computes on the {device.type}; set optimizer to adamw, or run where there is one."
+        )
+
+
 def learn(how: Aware, bench: Bench, subject: Subject, pupil: Pupil, phase: str, penalty: Penalty | None = None) -> None:
     """Trains the pupil; what was measured on the way is noted, however it ends."""
     lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
     with threads_to_train(subject.original.parameters):
-        Learner(how, bench, pupil, phase, lessons, penalty, subject.trial.rows.curves).learn()
+        Learner(how, bench, pupil, phase, lessons, penalty, file_in(subject.keeps(), phase), subject.trial.rows.curves).learn()

@@ -10,7 +10,10 @@ from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from engine.catalog.aware import QAT, BitNet
+from engine.catalog.calibrated import Activations
+from engine.work.calibration import Seen
 from engine.work.layers import Layer
+from engine.work.methods.quantization.activations import static_range
 from engine.work.methods.quantization.grid import Levels, group_width, grouped, qparams_of_weight, shared_rows, storable, stored_codes
 from engine.work.methods.quantization.tables import absmean, binary_codes, ternary_codes
 from engine.work.methods.stages import compress
@@ -20,6 +23,7 @@ from engine.work.stored.sieved import keeping_zeros
 from engine.work.stored.weights import Dense, Stored
 from engine.work.training import Pupil
 
+Range = dict[str, torch.Tensor]  # scale and zero code, (1,) each
 NO_WEIGHT = Dense((0, 0), torch.empty(0, 0))  # where only what becomes of inputs matters
 LEAST = 1e-3  # of what a step began as; it does not learn to be nothing
 
@@ -27,10 +31,10 @@ LEAST = 1e-3  # of what a step began as; it does not learn to be nothing
 class Rounded(nn.Module):
     """One weight on its way to being stored. Zeros of an earlier step stay zero, and do not learn."""
 
-    def __init__(self, how: QAT | BitNet, module: nn.Module, left: torch.Tensor | None):
-        """``left``: (out, in_) bool, where weights are left"""
+    def __init__(self, how: QAT | BitNet, module: nn.Module, left: torch.Tensor | None, fixed: Range | None = None):
+        """``left``: (out, in_) bool, where weights are left; ``fixed``: the range of what the layer gets, where that was chosen beforehand"""
         super().__init__()
-        self.how, self.turned = how, isinstance(module, Conv1D)
+        self.how, self.turned, self.fixed = how, isinstance(module, Conv1D), fixed
         self.register_buffer("left", left)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
@@ -56,7 +60,7 @@ class Rounded(nn.Module):
         """What was trained, to the bit.  weight: as the module holds it"""
         stored = self.plainly_stored(self.sieved(self.flat(weight)).contiguous())
         stored = stored if self.left is None or self.left.all() else keeping_zeros(stored, ~self.left)
-        return with_rounded_inputs(self.how, stored)
+        return with_rounded_inputs(self.how, stored, self.fixed)
 
 
 class RoundedOnGrid(Rounded):
@@ -65,8 +69,8 @@ class RoundedOnGrid(Rounded):
     Steps that learn do so as multiples of what they were at first: the optimizer moves every number by the rate, whatever its size.
     """
 
-    def __init__(self, how: QAT, module: nn.Module, left: torch.Tensor | None):
-        super().__init__(how, module, left)
+    def __init__(self, how: QAT, module: nn.Module, left: torch.Tensor | None, fixed: Range | None = None):
+        super().__init__(how, module, left, fixed)
         self.levels = Levels.of(how)
         if how.learn_scales:
             weight = self.flat(module.weight.detach())
@@ -125,23 +129,35 @@ class RoundedToTable(Rounded):
         return compress(self.how.model_copy(update={"activation_bits": 0}), weight)
 
 
-def with_rounded_inputs(how: QAT | BitNet, stored: Stored) -> Stored:
-    """The layer's inputs are rounded too, where that is asked for: with a range for each token, centred on zero (BitNet b1.58, section 2)."""
+def with_rounded_inputs(how: QAT | BitNet, stored: Stored, fixed: Range | None = None) -> Stored:
+    """The layer's inputs are rounded too, where that is asked for: with a range of its own, or one for each token, centred on zero (BitNet b1.58,
+    section 2).
+    """
     if not how.activation_bits:
         return stored
-    return WithActivations(stored.shape, stored, how.activation_bits, "symmetric", "token")
+    scheme = "asymmetric" if fixed else "symmetric"
+    return WithActivations(stored.shape, stored, how.activation_bits, scheme, "token", **fixed or {})
 
 
-def hang(pupil: Pupil, layer: Layer, how: QAT | BitNet, left: torch.Tensor | None) -> Rounded:
+def static(how: QAT | BitNet) -> bool:
+    return bool(how.activation_bits) and how.activation_range == "static"
+
+
+def fixed_range(how: QAT | BitNet, seen: Seen) -> Range:
+    """What an observer chooses for a layer's inputs."""
+    return static_range(Activations(activation_bits=how.activation_bits, observer=how.observer), seen)
+
+
+def hang(pupil: Pupil, layer: Layer, how: QAT | BitNet, left: torch.Tensor | None, fixed: Range | None = None) -> Rounded:
     """On a layer, and on all that share its weight."""
     kind = RoundedOnGrid if isinstance(how, QAT) else RoundedToTable
     names = [layer.name, *(other.name for other in pupil.original.layers if other.tied_to == layer.name)]
     modules = [pupil.model.get_submodule(name) for name in names]
-    rounded = kind(how, modules[0], left)
+    rounded = kind(how, modules[0], left, fixed)
     for module in modules:
         parametrize.register_parametrization(module, "weight", rounded)
         if how.activation_bits and not isinstance(module, nn.Embedding):
-            round_inputs(module, with_rounded_inputs(how, NO_WEIGHT).received)
+            round_inputs(module, with_rounded_inputs(how, NO_WEIGHT, fixed).received)
     return rounded
 
 

@@ -1,6 +1,5 @@
 """Students before they have learnt: of every other block, with fewer heads, narrower, of the teacher's shape, or another model altogether."""
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from engine.catalog.structured import Structured
 from engine.catalog.tasks import Task
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
-from engine.work.calibration.stream import lists_of_blocks
+from engine.work.calibration.stream import rows_of_blocks
 from engine.work.layers import layers_of
 from engine.work.methods.pruning.blocks import BY_NUMBER
 from engine.work.methods.stages import rebuild
@@ -26,8 +25,8 @@ from engine.work.successor import Successor
 from engine.work.tasks.tokens import positions, tokenizer_key
 from engine.work.training.pupil import in_place, unshared
 
+INNER = ("intermediate_size", "ffn_dim", "n_inner")  # what families call the width inside a feed-forward part; GPT-2's may be left to follow
 RANDOM, OTHER = "it began with random weights", "of another model than the teacher"
-STAGE = re.compile(r"\.stages\.\d+\.layers$")
 
 
 def student_of(how: Learning, subject: Subject, seed: int, valueless: bool = False) -> Successor:
@@ -93,13 +92,9 @@ def kept_of(how: Distill, subject: Subject) -> Rebuilt:
 
 
 def stacks_of(subject: Subject) -> list[list[str]]:
-    """Blocks that follow one another in a row: a transformer has one such row, a ResNet one for each of its stages."""
-    model = subject.original.model
-    if hasattr(model.config, "depths"):
-        rows = [[f"{name}.{child}" for child, _ in module.named_children()] for name, module in model.named_modules() if STAGE.search(name)]
-    else:
-        rows = [max(lists_of_blocks(model), key=len, default=[])]
-    if not all(rows) or not rows or getattr(model.config, BY_NUMBER, False):
+    """Its blocks by the rows in which they follow one another. Raises PlainError where none could be left out."""
+    rows = rows_of_blocks(subject.original.model)
+    if not all(rows) or not rows or getattr(subject.original.model.config, BY_NUMBER, False):
         raise PlainError(f"{subject.folder} has no row of blocks of which some could be left out; choose another student.")
     return rows
 
@@ -161,11 +156,14 @@ def widths(config: PreTrainedConfig, share: float, folder: Folder) -> dict[str, 
     if "hidden_sizes" in fields and "embedding_size" in fields:
         return {"hidden_sizes": [shrunk(size, share) for size in fields["hidden_sizes"]], "embedding_size": shrunk(fields["embedding_size"], share)}
     heads, hidden = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
-    if not (heads and hidden and "intermediate_size" in fields):
+    inner = next((name for name in INNER if name in fields), None)
+    if not (heads and hidden and inner):
         raise PlainError(f"How wide {folder} is cannot be changed by its config.json here ({folder.architecture}); set width to 1.")
     groups = fields.get("num_key_value_heads") or heads
     left = max(1, round(share * groups)) * (heads // groups)
-    narrow = {"num_attention_heads": left, "hidden_size": hidden * left // heads, "intermediate_size": shrunk(fields["intermediate_size"], share)}
+    narrow = {"num_attention_heads": left, "hidden_size": hidden * left // heads, inner: fields[inner] and shrunk(fields[inner], share)}
+    embedded = fields.get("word_embed_proj_dim")  # OPT's tokens may be narrower than what flows on
+    narrow |= {"word_embed_proj_dim": embedded * left // heads} if embedded else {}
     return narrow | ({"num_key_value_heads": left * groups // heads} if "num_key_value_heads" in fields else {})
 
 

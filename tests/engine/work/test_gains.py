@@ -1,0 +1,40 @@
+"""What training is for, in the short form of tests/benchmarks/training.py: on our digits model, in seconds."""
+
+import pytest
+
+from engine.catalog.models import BUNDLED
+from engine.recipe import Recipe
+from engine.results.record import Scores
+from engine.work.run import run
+from tests.recipes import few_digits
+
+STUDENT = {"technique": "distill", "blocks": 0.5, "start": "random", "steps": 100, "batch": 32, "rate": 3e-3}
+TAUGHT = {"distill_weight": 0.9, "temperature": 4.0}
+ROUNDING = {"technique": "round-to-nearest", "group_size": 32}
+QAT = {"technique": "qat", "group_size": 32, "steps": 40, "batch": 32, "learn_scales": True}
+LORA = {"technique": "lora", "rank": 4, "steps": 40, "batch": 32, "rate": 3e-3}
+
+
+def result(*steps: dict, **fields) -> Scores:
+    recipe = {"model": "bundled:digits-cnn", "task": BUNDLED["digits-cnn"].task.model_dump(), "steps": steps, "device": "cpu", "speed": False}
+    return run(Recipe.of(recipe | fields)).summary.result
+
+
+def test_a_student_with_few_labels_learns_more_from_its_teacher(tmp_path):
+    """Fifty labelled pictures; the teacher also says something to those without a label."""
+    few = few_digits(50, 0, tmp_path)
+    alone = result(STUDENT | {"distill_weight": 0}, training=few)
+    taught = result(STUDENT | TAUGHT, training=few | {"unlabelled": "bundled:digits"})
+    assert taught.parameters == alone.parameters and taught.accuracy > alone.accuracy + 0.03
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_training_on_the_grid_beats_rounding_to_it(bits):
+    rounded, trained = (result(how | {"bits": bits}) for how in (ROUNDING, QAT))
+    assert trained.size_bytes == rounded.size_bytes and trained.loss < 0.9 * rounded.loss and trained.accuracy >= rounded.accuracy
+
+
+@pytest.mark.parametrize("base", [ROUNDING | {"bits": 2}, {"technique": "magnitude", "sparsity": 0.8}], ids=["2 bits", "80 % pruned"])
+def test_adapters_win_back_what_compression_cost(base):
+    compressed, recovered = result(base), result(base, LORA)
+    assert recovered.loss < 0.9 * compressed.loss and recovered.accuracy >= compressed.accuracy

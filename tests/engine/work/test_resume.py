@@ -1,0 +1,57 @@
+"""A training that was killed goes on with the curve that it would have had, whatever technique trains, and with everything that learnt beside it."""
+
+import pandas as pd
+import pytest
+
+from engine.work.run import run
+from tests.recipes import recipe_for
+
+DISTILL = {"technique": "distill", "steps": 20, "batch": 4, "rate": 1e-2}
+AWARE = {"steps": 8, "batch": 4, "rate": 1e-2, "look_every": 2}
+PRUNED = {"technique": "magnitude"}
+TRAININGS = {
+    "distill": ("bert", [DISTILL | {"features": "mse", "width": 0.5}]),
+    "distill, asked beforehand": ("bert", [DISTILL]),
+    "distill, pictures": ("resnet", [DISTILL | {"features": "mse", "width": 0.5}]),
+    "online": ("resnet", [DISTILL | {"setting": "online"}]),
+    "adversarial": ("bert", [DISTILL | {"setting": "adversarial"}]),
+    "fine-tune": ("resnet", [DISTILL | {"technique": "fine-tune"}]),
+    "qat": ("llama-tied", [AWARE | {"technique": "qat", "learn_scales": True, "activation_bits": 8, "distill_weight": 0.5, "pull": 0.1}]),
+    "bitnet": ("bert", [AWARE | {"technique": "bitnet", "start": "random"}]),
+    "lora": ("bert", [PRUNED, AWARE | {"technique": "lora", "rank": 2, "dropout": 0.2}]),
+    "lora, merged": ("bert", [PRUNED, AWARE | {"technique": "lora", "rank": 2, "merge": True}]),
+    "qlora": ("bert", [AWARE | {"technique": "qlora", "rank": 2}]),
+    "recovery": ("resnet", [{"technique": "tucker", "recovery": 20, "batch": 4}]),
+}
+
+
+class Killed(BaseException):
+    """Nothing catches it: as if the process had ended."""
+
+
+def killing(step: int):
+    def report(stage: str, done: int, total: int) -> None:
+        if "loss" in stage and done == step:
+            raise Killed
+
+    return report
+
+
+def curve_of(outcome) -> pd.DataFrame:
+    """All that does not depend on how fast the machine is."""
+    curves = outcome.tables.curves
+    return curves[curves["name"] != "examples per second"].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(training, folders, tmp_path):
+    architecture, steps = TRAININGS[training]
+    recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", *steps)
+    whole = run(recipe)
+    course = int(curve_of(whole).step.max())
+    with pytest.raises(Killed):
+        run(recipe, report=killing(course * 5 // 8))
+    again = run(recipe)
+    assert any(f"{course // 2} of its {course} training steps were done by an earlier run" in note for note in again.summary.notes)
+    pd.testing.assert_frame_equal(curve_of(whole), curve_of(again))
+    assert again.summary.result == whole.summary.result
