@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine.work import samples
+from engine.work import answers, samples
+from engine.work.costs import Cost
 from engine.work.run import run
 from engine.work.training import Quality, study
 from tests.recipes import recipe_for
@@ -23,11 +24,18 @@ def few_words():
 
 
 @pytest.fixture(autouse=True)
-def few_threads():
+def few_threads(monkeypatch):
     """A forecast takes all of the machine's; tests share it."""
+    monkeypatch.setattr(answers, "ready", lambda: None)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def bytes_alone(monkeypatch):
+    """Forecasts do not try out how fast this machine is: for tests that only look at sizes."""
+    monkeypatch.setattr(answers, "cost_of", lambda *_: Cost(seconds=1.0, peak_rss_bytes=1.0))
 
 
 @pytest.fixture

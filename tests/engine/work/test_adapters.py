@@ -237,6 +237,7 @@ STEPS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("bytes_alone")
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("architecture", ["gpt2", "resnet"])
 def test_the_forecast_is_what_is_written(architecture, steps, folders, tmp_path):

@@ -60,6 +60,7 @@ def test_a_very_large_layer_is_judged_on_its_first_rows(folders, monkeypatch):
     assert said.row.bits_per_weight == pytest.approx(4.0 + 16 * 6 / 172)  # five whole groups and a short one a row
 
 
+@pytest.mark.usefixtures("bytes_alone")
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, folders, tmp_path):
@@ -68,6 +69,7 @@ def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, f
     assert said.size_bytes == result.size_bytes and said.bits_per_weight == result.bits_per_weight and said.compression == result.compression
 
 
+@pytest.mark.usefixtures("bytes_alone")
 def test_a_forecast_counts_embeddings_where_they_are_included(folders, tmp_path):
     layers = {"skip": [], "include": ["*embed*"]}
     for architecture in ("llama", "llama-tied"):

@@ -165,6 +165,7 @@ def test_fine_tuning_after_a_quantizer_begins_at_its_weights(done):
     assert (errors[0] - errors[1]).abs().max() < 0.01  # 8 bits hold what 3 bits have left
 
 
+@pytest.mark.usefixtures("bytes_alone")
 @pytest.mark.parametrize(
     "step", [SHORT, SHORT | {"learn_scales": True}, {"technique": "bitnet", "steps": 3, "batch": 4}], ids=["qat", "lsq", "bitnet"]
 )
@@ -177,6 +178,7 @@ def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(step, don
     assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
 
 
+@pytest.mark.usefixtures("bytes_alone")
 @each_architecture
 def test_the_forecast_is_what_is_written(architecture, done, folders, tmp_path):
     grids = (SHORT, SHORT | {"learn_scales": True, "bits": 3, "granularity": "channel"}, SHORT | {"activation_bits": 8, **STATIC})

@@ -181,6 +181,7 @@ def test_products_in_bfloat16_are_close_and_where_they_gain_nothing_they_are_flo
 # --- students --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("bytes_alone")
 @pytest.mark.parametrize(("architecture", "student"), CASES)
 def test_what_is_written_is_the_student_and_a_forecast_knows_its_bytes(architecture, student, folders, tmp_path):
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", SHORT | {"steps": 2} | STUDENTS[student])

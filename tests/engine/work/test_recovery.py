@@ -68,6 +68,7 @@ def test_runs_repeat_to_the_bit(done):
     assert one.equals(other)
 
 
+@pytest.mark.usefixtures("bytes_alone")
 def test_its_forecast_has_the_bytes_to_one(resnet, tmp_path):
     recipe = recipe_for("resnet", resnet, tmp_path / "data", {"technique": "tucker", **SHORT})
     assert forecast(recipe.model_dump(mode="json")).size_bytes == run(recipe).summary.result.size_bytes

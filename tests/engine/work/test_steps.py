@@ -201,6 +201,7 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
     assert words in str(error.value)
 
 
+@pytest.mark.usefixtures("bytes_alone")
 @pytest.mark.parametrize(
     ("architecture", "first"),
     [

@@ -272,6 +272,7 @@ def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
     assert (again.loss, again.accuracy, again.size_bytes, again.parameters) == (said.loss, said.accuracy, said.size_bytes, said.parameters)
 
 
+@pytest.mark.usefixtures("bytes_alone")
 @pytest.mark.parametrize(("architecture", "step"), [case for case in CASES if "taylor-global" not in case[1] and "global" not in case[1]])
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, done):
     outcome, _, recipe = done(architecture, step)

@@ -45,7 +45,7 @@ def test_the_second_reading_is_the_same_and_instantaneous(first):
 
 def test_a_new_version_of_a_library_makes_a_new_corpus(monkeypatch):
     before = corpus_key()
-    monkeypatch.setattr(corpora, "version", lambda name: "0.0.0")
+    monkeypatch.setattr(corpora, "installed", lambda library: f"{library} 0.0.0")
     assert corpus_key() != before
 
 
