@@ -24,7 +24,7 @@ from engine.results.record import RunRecord
 from engine.results.standings import standings
 from engine.results.store import Store, home, owner
 
-SAID = {"parameters": "{:,.0f}".format, "size_bytes": "{:,.0f}".format, "compression": "{:.2f}x".format}  # columns of standings
+SAID = {"parameters": "{:,.0f}".format, "size_bytes": "{:,.0f}".format, "bits_per_weight": "{:.2f}".format, "compression": "{:.2f}x".format}
 PACKAGES = ("torch", "transformers", "datasets", "bitsandbytes", "distributed", "streamlit", "plotly", "pandas", "safetensors")
 
 
@@ -215,7 +215,7 @@ def stage_lines(stages: object) -> list[str]:
     for split, rows in known.groupby("split", sort=False) if (known.step > 0).sum() > 1 else ():
         after = rows.technique.where(rows.step > 0, "the original")
         shown = rows.drop(columns=["step", "technique", "split"]).dropna(axis=1, how="all").assign(after=after).set_index("after").rename_axis(None)
-        lines += ["", f"on {split}", *shown.to_string(formatters=SAID, float_format="{:.4f}".format).splitlines()]
+        lines += ["", f"on {split}", *shown.to_string(formatters=SAID, float_format="{:.4f}".format, na_rep="").splitlines()]
     return lines
 
 

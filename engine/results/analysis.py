@@ -169,25 +169,6 @@ def layers_side_by_side(tables_by_label: Mapping[str, Tables]) -> pd.DataFrame:
     return frame[["label", *(name for name in frame if name != "label")]]
 
 
-# --- steps -----------------------------------------------------------------------------------------------------------
-
-STEP_BY_STEP = (
-    "step", "technique", "split", "size_bytes", "removed", "parameters", "bits_per_weight", "quality_name", "quality", "agreement",
-)  # fmt: skip
-
-
-def step_by_step(stages: pd.DataFrame) -> pd.DataFrame:
-    """Rows of StageRow side by side: one for each step and split. ``removed`` is a share of what the step before had left."""
-    if stages.empty:
-        return pd.DataFrame(columns=list(STEP_BY_STEP))
-    sizes = stages[stages.split == ""].pivot(index="step", columns="measure", values="value")
-    sizes = sizes.assign(removed=1 - sizes.size_bytes / sizes.size_bytes.shift())[["size_bytes", "removed", "parameters", "bits_per_weight"]]
-    name = "accuracy" if (stages.measure == "accuracy").any() else "perplexity"
-    judged = stages[stages.measure == name].rename(columns={"value": "quality"}).assign(quality_name=name)
-    agreed = stages[stages.measure == "agreement"].rename(columns={"value": "agreement"})[["step", "split", "agreement"]]
-    return judged.merge(agreed, "left", ["step", "split"]).merge(sizes.reset_index(), "left", "step")[list(STEP_BY_STEP)]
-
-
 # --- notes -----------------------------------------------------------------------------------------------------------
 
 NAMED = 12  # layers that are named with a reason

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-SIZES = ("parameters", "size_bytes")
-SCORES = ("perplexity", "accuracy", "precision", "recall", "f1")
+SIZES = ("parameters", "size_bytes", "bits_per_weight")
+SCORES = ("perplexity", "accuracy", "precision", "recall", "f1", "agreement")
 STANDINGS = ("step", "technique", "split", *SIZES, "compression", *SCORES)
 
 
@@ -20,3 +20,11 @@ def in_order(table: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
     """Splits as they were measured, the one that a run is judged by first."""
     table = table.rename_axis(columns=None)
     return table.sort_values(["split", "step"], key=lambda column: column.map(splits.index) if column.name == "split" else column, ignore_index=True)
+
+
+def step_by_step(stages: pd.DataFrame) -> pd.DataFrame:
+    """The same with one quality, that which the task is judged by, and with ``removed``: a share of what the step before had left."""
+    table = standings(stages)
+    name = "perplexity" if table.accuracy.isna().all() else "accuracy"
+    removed = 1 - table.size_bytes / table.groupby("split").size_bytes.shift()
+    return table.assign(quality_name=name, quality=table[name], removed=removed)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from engine.results.analysis import entropy_bits, most_flattened, step_by_step, worst_layer
+from engine.results.analysis import entropy_bits, most_flattened, worst_layer
 from engine.results.record import RunRecord
+from engine.results.standings import step_by_step
 from engine.results.tables import Tables
 from pages.panels import (
     ACTIVATION_SURFACE,

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from engine.results.analysis import step_by_step
 from engine.results.answers import PlannedRow, SoftTargetRow
 from engine.results.lessons import (
     BitsRow,
@@ -20,6 +19,7 @@ from engine.results.lessons import (
     ScaledRow,
     TileRow,
 )
+from engine.results.standings import step_by_step
 from engine.results.tables import (
     ChannelRow,
     CurveRow,
