@@ -27,6 +27,7 @@ from engine.results.record import FINISHED
 from engine.results.store import Store
 from engine.results.unfinished import blocks_kept, folder_of
 from engine.session import Progress, Session
+from engine.session.host import DRIVERS
 from engine.session.progress import MOST_ROWS, STAGES, duration
 from engine.session.shelf import Shelf
 from tests.tiny import SENTENCES, tiny
@@ -264,6 +265,21 @@ def test_runs_of_two_browsers_take_turns_and_both_end(session, recipe):
     with ThreadPoolExecutor(2) as browsers:
         runs = list(browsers.map(lambda _: session.submit(recipe()).id, range(2)))
     assert [ended(session, run).status for run in runs] == ["done", "done"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or any(Path(driver).exists() for driver in DRIVERS), reason="each worker is started by itself here")
+def test_workers_are_forked_from_a_process_that_is_ready_and_so_are_those_that_follow_them(session):
+    def parents() -> set[int]:
+        return {psutil.Process(pid).ppid() for name, pid in pids(session).items() if name != "host"}
+
+    def lives_at() -> str | None:
+        return next((at for at, each in workers(session._link.cluster()).items() if each["name"] == "ask"), None)
+
+    ready, before = parents(), lives_at()
+    assert len(ready) == 1 and "forkserver" in " ".join(psutil.Process(*ready).cmdline())
+    kill(pids(session)["ask"])
+    wait_for(lambda: lives_at() not in (None, before))
+    assert parents() == ready
 
 
 def test_a_run_outlives_the_browser_that_asked_for_it(session, recipe):
