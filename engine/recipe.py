@@ -99,16 +99,16 @@ class Recipe(Frozen):
 
     def key(self) -> str:
         """16 hex digits of everything that changes the answer: recipe, engine version, and the local files it names."""
-        files = [identity(self.model), identity(getattr(self.task, "text", None) or getattr(self.task, "data", ""))]
+        files = [identity(self.model), identity(self.task.source)]
         files += [identity(self.calibration.text)] if self.calibration else []
-        files += [identity(further)] if (further := getattr(self.task, "also", "")) else []
+        files += [identity(further) for further in self.task.further]
         files += [identity(source) for source in self.sources_of_training if source]
         return hashlib.sha256("\n".join([__version__, self.model_dump_json(exclude=self.left_empty), *files]).encode()).hexdigest()[:16]
 
     @property
     def left_empty(self) -> dict[str, Any]:
         """Fields that are younger than others: a recipe without them has the key that it had before there were any."""
-        further = {} if getattr(self.task, "also", "") else {"task": {"also"}}
+        further = {} if self.task.also else {"task": {"also"}}
         return further | ({} if self.training else {"training": True})
 
     @property

@@ -186,6 +186,14 @@ class Distill(Learning):
         16, "Tokens of the training text that a language model is given to go on from.", title="Tokens of a prompt", advanced=True, ge=1, le=4096,
         when={"setting": ["black-box"]}, stops=(4, 8, 16, 32, 64, 128),
     )  # fmt: skip
+    asks: Literal["continuations", "instructions", "few-shot", "reasoning"] = option(
+        "continuations",
+        "What a language model is asked to write: how a text goes on, an answer to an instruction about it, how it goes on after two examples of "
+        "that, or reasons step by step. A model that was never trained on instructions answers them as if they were any text.",
+        title="Asked for", when={"setting": ["black-box"]},
+        words={"continuations": "how a text goes on", "instructions": "answers to instructions", "few-shot": "after examples (few-shot)",
+               "reasoning": "reasons, step by step"},
+    )  # fmt: skip
     written: int = option(
         256, "Continuations that a language model writes for its student.", title="Continuations", advanced=True, ge=4, le=100_000,
         when={"setting": ["black-box"]}, stops=(64, 128, 256, 512, 1024, 4096),
@@ -214,6 +222,6 @@ class Distill(Learning):
         sizes = {"blocks": self.blocks, "heads": self.heads, "width": self.width}
         smaller = ", ".join(f"{100 * share:.3g} % {name}" for name, share in sizes.items() if share < 1) or "all blocks"
         blocks = f", {self.student_blocks} blocks" if self.student_blocks else ""
-        who = {SMALLER: smaller, SAME: "same shape"}.get(self.student, self.student.rpartition("/")[2][:30] + blocks)
+        who = {SMALLER: smaller, SAME: "same shape"}.get(self.student, " ".join(self.student.rpartition("/")[2].split())[:30] + blocks)
         how = {"offline": "", "black-box": ", black box", "several": ", several teachers"}.get(self.setting, f", {self.setting}")
         return f"Distilled to {who}{how}"

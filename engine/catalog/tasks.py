@@ -1,18 +1,45 @@
 """How quality is measured: the task, its data and the protocol, and the calibration data that methods may look at."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from engine.catalog.technique import Frozen
 
-LABELLED_FILES = (".csv", ".json", ".jsonl", ".parquet")
+FILES = (".txt", ".csv", ".json", ".jsonl", ".parquet")
 
 Source = Annotated[str, Field(min_length=1, description="bundled:NAME, a Hub dataset id, or the path of a .txt, .csv, .json(l) or .parquet file.")]
+Also = Annotated[str, Field(description="Further splits, or files of the same columns, that every model is measured on besides, by commas.")]
 
 
-class LanguageModeling(Frozen):
+def is_file(source: str) -> bool:
+    """By its name; it may be missing."""
+    return Path(source).suffix.lower() in FILES
+
+
+class Judged(Frozen):
+    """What all tasks share: a ``source`` of data, the ``split`` that a run is judged by, and others that it is measured on besides."""
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Further splits and files."""
+        return tuple(name.strip() for name in self.also.split(",") if name.strip())
+
+    @model_validator(mode="after")
+    def measured_once(self) -> Self:
+        """Under a name of its own each."""
+        seen = {self.split, self.source}
+        for name in self.further:
+            if name in seen:
+                raise ValueError(f"also names {name}, which quality is measured on already; name another split or file, or leave it out")
+            if is_file(self.source) and not is_file(name):
+                raise ValueError(f"also names {name}, but {self.source} is one file without splits; give another file, or leave it out")
+            seen.add(name)
+        return self
+
+
+class LanguageModeling(Judged):
     """Perplexity over non-overlapping windows of a text."""
 
     kind: Literal["language-modeling"] = "language-modeling"
@@ -21,22 +48,25 @@ class LanguageModeling(Frozen):
     split: str = "test"
     context: int = Field(256, ge=2, le=131072, description="Tokens of one window.")
     tokens: int = Field(65536, ge=2, description="At most this many tokens are read.")
+    also: Also = ""
+
+    @property
+    def source(self) -> str:
+        return self.text
 
 
-class Classification(Frozen):
+class Classification(Judged):
     """What both classification tasks share."""
 
     data: Source
     label_column: str = "label"
     split: str = "test"
     samples: int = Field(2000, ge=1, description="At most this many examples are read.")
-    also: str = Field("", description="A further split, or file of the same columns, that every model is measured on besides, such as validation.")
+    also: Also = ""
 
-    @model_validator(mode="after")
-    def further(self) -> "Classification":
-        if self.also and self.also in (self.split, self.data):
-            raise ValueError(f"also names {self.also}, which quality is measured on already; name another split or file, or leave it out")
-        return self
+    @property
+    def source(self) -> str:
+        return self.data
 
 
 class TextClassification(Classification):
@@ -61,13 +91,14 @@ Task = Annotated[LanguageModeling | TextClassification | ImageClassification, Fi
 
 def by_split(task: Task) -> dict[str, Task]:
     """What quality is measured at, under the name of each split or file; what a run is judged by stands first."""
-    if not getattr(task, "also", ""):
-        return {task.split: task}
-    alone = task.model_copy(update={"also": ""})
-    file = Path(task.also)
-    if file.suffix.lower() not in LABELLED_FILES:
-        return {task.split: alone, task.also: alone.model_copy(update={"split": task.also})}
-    return {task.split: alone, file.stem if file.stem != task.split else file.name: alone.model_copy(update={"data": task.also})}
+    tasks = {task.split: task.model_copy(update={"also": ""})}
+    for name in task.further:
+        if is_file(name):
+            data, stem = "text" if isinstance(task, LanguageModeling) else "data", Path(name).stem
+            tasks[stem if stem not in tasks else name] = tasks[task.split].model_copy(update={data: name})
+        else:
+            tasks[name] = tasks[task.split].model_copy(update={"split": name})
+    return tasks
 
 
 class Calibration(Frozen):

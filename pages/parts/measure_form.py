@@ -68,7 +68,10 @@ def data_fields(task: dict[str, Any], key: str) -> dict[str, Any]:
         "label_column": ("Label column", "Name of the column that holds the label."),
         "image_column": ("Image column", "Name of the column that holds the image."),
         "split": ("Split", "test, validation or train, as the data names them."),
-        "also": ("Also measured on", "A further split or file of the same columns, such as validation; empty: none. It adds its time to every run."),
+        "also": (
+            "Also measured on",
+            "Further splits or files of the same columns, such as validation, separated by commas; empty: none. Each adds its time to every run.",
+        ),
         "context": ("Window (context, tokens)", "Tokens the model sees at once; windows do not overlap."),
         "tokens": ("Tokens to read", "More tokens, steadier numbers, longer runs."),
         "samples": ("Examples to read", "More examples, steadier numbers, longer runs."),

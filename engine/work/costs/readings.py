@@ -77,9 +77,8 @@ def inputs_of(task: str) -> list:
 
 def corpus_kept(task: Task) -> bool:
     """Whether the bundled texts behind a task have been extracted already, or need not be."""
-    source = getattr(task, "text", None) or getattr(task, "data", "")
     names = {"bundled:docs": "docs", "bundled:docs-libraries": "libraries"}
-    return source not in names or Path(kept_in() / f"{names[source]}-{corpus_key()}.parquet").exists()
+    return task.source not in names or Path(kept_in() / f"{names[task.source]}-{corpus_key()}.parquet").exists()
 
 
 def data_seconds(task: Task) -> float:

@@ -22,20 +22,18 @@ FORM = "2"  # of what is kept: another one where scores have joined
 
 def measured_once(recipe: Recipe, folder: Folder, measure: Callable[[], Measured]) -> Measured:
     """What ``measure`` gives, kept on disk by everything that could change it."""
-    source = getattr(recipe.task, "text", None) or getattr(recipe.task, "data", "")
-    if not unchanging(source):
+    if not unchanging(recipe.task.source):
         return measure()
-    return kept_or_made(kept_at(recipe, folder, source), read, measure, write)
+    return kept_or_made(kept_at(recipe, folder), read, measure, write)
 
 
 def baseline_known(recipe: Recipe, folder: Folder) -> bool:
     """Whether a run need not measure the original."""
-    source = getattr(recipe.task, "text", None) or getattr(recipe.task, "data", "")
-    return unchanging(source) and kept_at(recipe, folder, source).exists()
+    return unchanging(recipe.task.source) and kept_at(recipe, folder).exists()
 
 
-def kept_at(recipe: Recipe, folder: Folder, source: str) -> Path:
-    return kept_in() / f"baseline-{baseline_key(recipe, folder, source)}.npz"
+def kept_at(recipe: Recipe, folder: Folder) -> Path:
+    return kept_in() / f"baseline-{baseline_key(recipe, folder)}.npz"
 
 
 def unchanging(source: str) -> bool:
@@ -43,7 +41,8 @@ def unchanging(source: str) -> bool:
     return source.startswith("bundled:") or is_local(source) or "@" in source
 
 
-def baseline_key(recipe: Recipe, folder: Folder, source: str) -> str:
+def baseline_key(recipe: Recipe, folder: Folder) -> str:
+    source = recipe.task.source
     data = corpus_key() if source.startswith("bundled:") else identity(source)
     return place_key(recipe, folder, recipe.task.model_dump_json(), data, FORM)
 

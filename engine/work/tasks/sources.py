@@ -11,11 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from engine.catalog.tasks import LABELLED_FILES
+from engine.catalog.tasks import FILES
 from engine.errors import PlainError, given
 
 HUB_DATASET = re.compile(r"(?P<id>(?:[\w.-]+/)?[\w.-]+)(?::(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-FILES = (".txt", *LABELLED_FILES)
 ALLOWED = "give bundled:NAME, a .txt, .csv, .json, .jsonl or .parquet file, or the id of a Hub dataset such as Salesforce/wikitext:wikitext-2-raw-v1"
 MOST_CHARACTERS = 64_000_000  # of one text column: about 16 million tokens, more than any run here reads
 

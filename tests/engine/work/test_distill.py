@@ -309,6 +309,27 @@ def test_of_a_black_box_only_words_are_seen_and_they_can_be_read(done):
     assert "teacher" not in set(outcome.tables.curves["name"])
 
 
+@pytest.mark.parametrize(
+    ("asks", "begins", "ends"), [("instructions", "Instruction:", "Answer:"), ("reasoning", "Question:", "First,"), ("few-shot", "", "")]
+)
+def test_a_black_box_answers_what_it_is_asked_in_a_template(asks, begins, ends, folders, tmp_path):
+    def written(asks):
+        step = SHORT | {"setting": "black-box", "written": 4, "prompt": 5, "asks": asks}
+        recipe = recipe_for("llama", folders["llama"], tmp_path / "data", step)
+        return run(recipe.model_copy(update={"calibration": recipe.calibration.model_copy(update={"context": 110})})).tables.written
+
+    plain, rows = written("continuations"), written(asks)
+    told = [" ".join(prompt.split()) for prompt in rows.prompt]
+    assert len(rows) == 4 and all(prompt.startswith(begins) and prompt.endswith(ends) for prompt in told)
+    assert all(" ".join(before.split()) in after and len(after) > len(before) for before, after in zip(plain.prompt, told, strict=True))
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_gets_one_sentence(folders, tmp_path):
+    step = SHORT | {"setting": "black-box", "written": 4, "prompt": 14, "asks": "few-shot"}
+    with pytest.raises(PlainError, match=r"no room left for an answer; set prompt lower, or calibration\.context higher\.$"):
+        run(recipe_for("llama", folders["llama"], tmp_path / "data", step))
+
+
 def test_a_discriminator_that_counts_for_nothing_changes_nothing(done):
     assert curve(done(setting="adversarial", adversarial_weight=0.0)) == curve(done())
 

@@ -153,6 +153,22 @@ def test_the_split_that_is_measured_already_is_no_further_one():
         Recipe.of({"task": {"kind": "text-classification", "also": "test"}})
 
 
+def test_a_file_has_no_splits_to_be_measured_on_besides():
+    with pytest.raises(PlainError, match=r"one file without splits; give another file, or leave it out\.$"):
+        Recipe.of({"task": {"kind": "text-classification", "data": "texts.csv", "also": "other.csv, validation"}})
+
+
+def test_a_language_model_is_measured_on_every_file_that_is_named(folders, tmp_path):
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ANY["rounding"])
+    files = [str(tmp_path / f"{name}.txt") for name in ("validation", "train")]
+    for length, file in enumerate(files, 1):
+        (tmp_path / file).write_text((tmp_path / "data" / "text.txt").read_text()[: 800 * length])
+    stages = run(recipe.model_copy(update={"task": recipe.task.model_copy(update={"also": ", ".join(files)})})).tables.stages
+    assert list(dict.fromkeys(stages.split[stages.measure == "perplexity"])) == ["test", "validation", "train"]
+    alone = run(recipe.model_copy(update={"task": recipe.task.model_copy(update={"text": files[1]})})).tables.stages
+    assert all(at(alone, step)["test", "perplexity"] == at(stages, step)["train", "perplexity"] for step in (0, 1))
+
+
 def test_a_recipe_without_a_further_split_has_the_key_it_had_before(further):
     fields = further.model_dump(mode="json")
     without = fields | {"task": {name: value for name, value in fields["task"].items() if name != "also"}}

@@ -4,8 +4,10 @@
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from engine.catalog.distillation import Distill
+from engine.errors import PlainError
 from engine.results.tables import WrittenRow
 from engine.work.bench import Bench, Rows
 from engine.work.methods.training.asking import AT_ONCE, asked
@@ -13,6 +15,13 @@ from engine.work.models import tokenizer_of
 from engine.work.stored.modules import unpacked_once
 from engine.work.training import Exercises, Lessons
 from engine.work.training.loop import answers, at_rest
+
+TEMPLATES = {  # pieces of a prompt: a text's beginning, others with the way they go on, and words
+    "continuations": ("text",),
+    "instructions": ("Instruction:\nExplain what this is for, and how it is used.\n\n", "text", "\n\nAnswer:\n"),
+    "few-shot": ("one", "\n\n\n", "other", "\n\n\n", "text"),
+    "reasoning": ("Question:\nWhat does this do?\n\n", "text", "\n\nAnswer:\nLet us think step by step. First, "),
+}
 
 
 def answered(bench: Bench, teacher: nn.Module, lessons: Lessons, device: torch.device) -> Lessons:
@@ -23,18 +32,42 @@ def answered(bench: Bench, teacher: nn.Module, lessons: Lessons, device: torch.d
 
 
 def written(how: Distill, bench: Bench, teacher: nn.Module, lessons: Lessons, device: torch.device, rows: Rows) -> Lessons:
-    """Beginnings of the training text as the teacher goes on from them, drawn by its probabilities; the student learns from nothing else."""
-    windows = lessons.train.inputs["input_ids"]
-    prompt, count = min(how.prompt, windows.shape[1] - 1), min(how.written, len(windows))
-    made = []
+    """What the teacher writes on beginnings of the training text, drawn by its probabilities; the student learns from nothing else.
+
+    Raises PlainError where a window has no room for an answer.
+    """
+    windows, tokenizer = lessons.train.inputs["input_ids"], tokenizer_of(bench.folder)
+    asking = prompts(how, windows, tokenizer)
+    length, count, made = asking.shape[1], len(asking), []
     with at_rest(teacher), unpacked_once(teacher), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(bench.recipe.seed)
-        for done, begun in enumerate(windows[:count, :prompt].split(AT_ONCE)):
+        for done, begun in enumerate(asking.split(AT_ONCE)):
             bench.progress("Writing with the teacher", done * AT_ONCE, count)
             made.append(continued(teacher, begun.to(device), windows.shape[1]).cpu())
-    texts, tokenizer = torch.cat(made), tokenizer_of(bench.folder)
-    rows.written.extend(WrittenRow(tokenizer.decode(row[:prompt]), tokenizer.decode(row[prompt:])) for row in texts)
+    texts = torch.cat(made)
+    rows.written.extend(WrittenRow(tokenizer.decode(row[:length]), tokenizer.decode(row[length:])) for row in texts)
     return Lessons(Exercises({"input_ids": texts}, texts), lessons.held_out)
+
+
+def prompts(how: Distill, windows: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """Beginnings of windows, in the template of what is asked for.  (windows, tokens) -> (texts, tokens of a prompt)"""
+    room, count = windows.shape[1], min(how.written, len(windows))
+    begun = windows[:count, : min(how.prompt, room - 1)]
+    examples = [windows.roll(-shift, 0)[:count, : 2 * how.prompt] for shift in (1, 2)]  # texts with the way they really go on
+    parts = {"text": begun, "one": examples[0], "other": examples[1]}
+    pieces = [parts.get(piece, piece) for piece in TEMPLATES[how.asks]]
+    asking = torch.cat([piece if torch.is_tensor(piece) else words(piece, tokenizer).expand(count, -1) for piece in pieces], 1)
+    if asking.shape[1] >= room:
+        raise PlainError(
+            f"Asking for {how.asks} with {how.prompt} tokens of text takes {asking.shape[1]} tokens, and a window of {room} has no room left for an "
+            "answer; set prompt lower, or calibration.context higher."
+        )
+    return asking
+
+
+def words(text: str, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """(1, tokens)"""
+    return torch.tensor([tokenizer(text, add_special_tokens=False).input_ids], dtype=torch.long)
 
 
 def continued(teacher: nn.Module, begun: torch.Tensor, length: int) -> torch.Tensor:
