@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pages.parts import state
+from tests.tiny import SENTENCES, tiny
+
 
 @pytest.fixture(scope="session")
 def new_home(tmp_path_factory) -> Callable[[], Path]:
@@ -26,3 +29,23 @@ def kept_apart(new_home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(new_home()))
         yield Path(os.environ["COMPRESSION_EXPLORER_HOME"])
+
+
+@pytest.fixture(scope="module")
+def session(kept_apart):
+    """The real one, with real workers, shared by all pages as on a server."""
+    yield state.session()
+    state.session().close()
+    state.session.clear()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(tiny("llama", tmp_path_factory.mktemp("tiny-llama")))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(SENTENCES * 20))
+    return str(path)

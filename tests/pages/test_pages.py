@@ -7,8 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,9 +24,11 @@ from engine.results.unfinished import folder_of, forget
 from engine.session import Session
 from pages.panels.numbers import megabytes
 from pages.parts import journey, state
-from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT, opened, turned
+from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT, opened, sentences, turned, until, words_on
 from tests.runs import done, layer, record, tables
 from tests.tiny import SENTENCES, tiny
+
+pytestmark = pytest.mark.usefixtures("session")
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -44,26 +44,6 @@ UNKNOWN_RUNS = ("", ",", "zzzz-9999", "../../../etc", "<b>x</b>", "a,b,../c", "%
 
 
 # --- the app, and what stands on its pages ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session(kept_apart):
-    """The real one, with real workers, shared by all pages as on a server."""
-    yield state.session()
-    state.session().close()
-    state.session.clear()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(tiny("llama", tmp_path_factory.mktemp("tiny-llama")))
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("\n\n".join(SENTENCES * 20))
-    return str(path)
 
 
 @pytest.fixture
@@ -82,30 +62,6 @@ def stored():
     for run in kept:
         if store.folder(run).exists():
             store.delete(run)
-
-
-def until(app: AppTest, seen: Callable[[AppTest], bool]) -> AppTest:
-    """Reload, as the page does by itself, until something is to be seen."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not seen(app):
-        assert time.monotonic() < deadline, words_on(app)
-        time.sleep(0.2)
-        app.run()
-    return app
-
-
-def words_on(app: AppTest) -> str:
-    """Every word on the page, as written: Markdown and all."""
-    elements = [*app.markdown, *app.caption, *app.info, *app.error, *app.warning, *app.metric, *app.title]
-    return "\n".join(f"{getattr(element, 'label', '') or ''} {element.value}" for element in elements)
-
-
-def sentences(app: AppTest) -> list[str]:
-    """What the page says went wrong. Asserts that each is a sentence, and none a traceback."""
-    assert not app.exception, app.exception
-    said = [error.value for error in app.error]
-    assert all(line.rstrip().endswith((".", "\\.")) and "Traceback" not in line and "\n" not in line.strip() for line in said)
-    return said
 
 
 def keys(app: AppTest, *kinds: str) -> set[str]:

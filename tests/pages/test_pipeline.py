@@ -6,33 +6,11 @@ from streamlit.testing.v1 import AppTest
 from engine.catalog.models import ASSETS
 from engine.catalog.technique import Technique
 from engine.recipe import Recipe
-from pages.parts import state
 from pages.parts.chain import Link
-from tests.pages.sessions import opened, turned
-from tests.pages.test_pages import sentences, until, words_on
-from tests.tiny import SENTENCES, tiny
+from tests.pages.sessions import opened, sentences, turned, until, words_on
 
+pytestmark = pytest.mark.usefixtures("session")
 PRUNED, ROUNDED = {"technique": "magnitude", "sparsity": 0.6}, {"technique": "round-to-nearest", "bits": 3}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session(kept_apart):
-    """The real one, with real workers."""
-    yield state.session()
-    state.session().close()
-    state.session.clear()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(tiny("llama", tmp_path_factory.mktemp("tiny-llama")))
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("\n\n".join(SENTENCES * 20))
-    return str(path)
 
 
 @pytest.fixture
