@@ -19,11 +19,11 @@ class Learning(Technique):
     counts_epochs: ClassVar[bool] = True
 
     steps: int = option(
-        300, "Training steps, unless the recipe's training counts epochs.", title="Training steps", ge=1, le=1_000_000,
+        200, "Training steps, unless the recipe's training counts epochs.", title="Training steps", ge=1, le=1_000_000,
         stops=(50, 100, 200, 300, 500, 1000, 2000, 5000),
     )  # fmt: skip
     rate: float = rate_option(5e-4)
-    batch: int = batch_option(32)
+    batch: int = batch_option(16)
     parts: int = option(
         1, "A step's examples are gone through in so many parts, whose slopes are added up: the same step with less memory.",
         title="Parts of a step (accumulation)", advanced=True, ge=1, le=512, stops=(1, 2, 4, 8, 16),
