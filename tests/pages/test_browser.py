@@ -125,7 +125,7 @@ def visit(browser, address):
 
 
 def ask_for_few_tokens(person: Visitor) -> None:
-    person.page.get_by_text("Measured on").click()
+    person.page.get_by_text("Measured on, and which layers").click()
     tokens = person.page.get_by_role("spinbutton", name="Tokens to read")
     tokens.fill(TOKENS)
     tokens.press("Enter")
