@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts.model_picker import pick_model
+from pages.parts.recipe_link import open_link
 from pages.parts.words import glossary_button
 
 HERE = Path(__file__).parent
@@ -27,6 +28,7 @@ PAGES = [
 ]
 
 page = st.navigation(PAGES)
+open_link()
 with st.sidebar:
     pick_model()
     glossary_button()

@@ -7,6 +7,7 @@ from pages.parts.forecast import forecast_line
 from pages.parts.measure_form import measured_recipe
 from pages.parts.model_picker import facts, opened_model
 from pages.parts.recipe_file import recipe_file
+from pages.parts.recipe_link import link_to
 from pages.parts.run_card import current_run, run_button, run_card
 from pages.parts.what_if import what_if
 
@@ -20,6 +21,7 @@ with chained:
         one_more()
 with asked, st.container(border=True):
     recipe = measured_recipe(steps, view, st.session_state.get("pipeline-beside", {}).get(view.reference))
+    link_to(recipe, steps)
     if recipe and steps:
         forecast_line(recipe)
     run_button(recipe if steps else None, "pipeline")

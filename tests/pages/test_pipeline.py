@@ -1,5 +1,8 @@
 """The page that chains steps: what is added, moved and taken out, what is refused, and that a recipe comes back as it was saved."""
 
+from base64 import urlsafe_b64encode
+from zlib import compress
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -7,6 +10,7 @@ from engine.catalog.models import ASSETS
 from engine.catalog.technique import Technique
 from engine.recipe import Recipe
 from pages.parts.chain import Link
+from pages.parts.recipe_link import packed, unpacked
 from tests.pages.sessions import opened, sentences, turned, until, words_on
 
 pytestmark = pytest.mark.usefixtures("session")
@@ -198,6 +202,52 @@ def test_a_file_that_is_no_recipe_gets_one_sentence_and_changes_nothing(content,
     assert words in why.replace("\\", "") and recipe_on(app) == before
     app.file_uploader[0].set_value(None)
     assert sentences(app.run()) == []
+
+
+# --- a recipe in the address ---------------------------------------------------------------------------------------------------
+
+
+def address(app: AppTest) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else value[-1] for name, value in app.query_params.items()}
+
+
+def test_a_refresh_keeps_everything_on_the_page(saved, pipeline):
+    app = upload(pipeline(ROUNDED), saved.to_yaml().encode())
+    again = opened("pipeline", address(app))
+    assert sentences(again) == [] and recipe_on(again) == saved and again.session_state["model"] == saved.model
+
+
+def test_a_link_opens_once_and_what_is_changed_after_that_stays(saved, pipeline):
+    app = opened("pipeline", {"recipe": packed(saved)})
+    app.button(key="step-1-remove").click().run()
+    assert chained(app) == ["magnitude", "gptq"] == [step.technique for step in unpacked(address(app)["recipe"]).steps]
+    for number in (2, 3):
+        app.button(key=f"step-{number}-remove").click().run()
+    assert "recipe" not in address(app) and "No steps yet" in words_on(app)
+
+
+def test_a_choice_that_is_not_allowed_leaves_the_address_as_it_was(saved, pipeline):
+    app = opened("pipeline", {"recipe": packed(saved)})
+    app.text_input(key=f"measure-{saved.model}-1-text").set_value("").run()
+    assert len(sentences(app)) == 1 and unpacked(address(app)["recipe"]) == saved
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("no base64", "is damaged"),
+        ("AAAA", "is damaged"),
+        ("\u00e9", "is damaged"),
+        (urlsafe_b64encode(compress(b"[" * 90_000)).decode(), "is damaged"),
+        (urlsafe_b64encode(compress(b'"' + b"a" * 10_000_000 + b'"')).decode(), "is damaged"),
+        (urlsafe_b64encode(compress(b"[1]")).decode(), "A recipe is a mapping"),
+        (urlsafe_b64encode(compress(b'{"model": "x", "steps": [{"technique": "magic"}]}')).decode(), "no known technique"),
+    ],
+)
+def test_an_address_without_a_recipe_gets_one_sentence_and_an_empty_page(text, words):
+    app = opened("pipeline", {"recipe": text})
+    [why] = sentences(app)
+    assert words in why.replace("\\", "") and "No steps yet" in words_on(app) and "recipe" not in address(app)
 
 
 def test_the_recipes_that_come_along_are_opened_by_name():

@@ -4,6 +4,7 @@ course      how long, how fast, with what seed
 lessons     labelled examples or windows of text, never those that quality is measured on
 losses      terms of the loss, as functions
 pupil       the dense model that learns, from a folder
+accelerated number formats, slopes and steps, by accelerate
 loop        one step after the other
 study       a training that is watched, kept at its best, and taken up again
 checkpoint  where it stands, on disk

@@ -20,6 +20,7 @@ from engine.work.models import load, resolve
 from engine.work.opened import multiplies_bfloat16, opened
 from engine.work.run import run
 from engine.work.training import lessons_for, loop
+from engine.work.training.accelerated import accelerator_for
 from engine.work.training.loop import Course, slopes_of, trained
 from engine.work.training.losses import UNLABELLED, by_attention, by_features, by_labels, by_teacher
 from tests.engine.work.test_training import exercises
@@ -341,7 +342,7 @@ def test_a_step_in_parts_has_the_slopes_of_the_whole(folders):
     def slopes(parts: int) -> list[torch.Tensor]:
         model = load(resolve(str(folders["bert"]))).float().requires_grad_(True)
         examples = [exercises("bert").some(rows) for rows in torch.arange(8).chunk(parts)]
-        loss = slopes_of(model, examples, Course(1, 1e-3, 8), lambda z, b: by_labels(z, b.targets))
+        loss = slopes_of(model, examples, accelerator_for(torch.device("cpu")), lambda z, b: by_labels(z, b.targets))
         return [torch.tensor(loss), *(each.grad for each in model.parameters() if each.grad is not None)]
 
     for one, other in zip(slopes(1), slopes(4), strict=True):

@@ -13,7 +13,9 @@ from engine.work.models import resolve
 from engine.work.opened import opened
 from engine.work.tasks.data import examples_of
 from engine.work.training import Course, Exercises, Quality, lessons_for, pupil_of, quality_of, trained
+from engine.work.training.accelerated import Float16, accelerator_for
 from engine.work.training.cuts import OPEN, Gates
+from engine.work.training.loop import drawn, optimizer_of
 from engine.work.training.losses import absolute, aligned, by_labels, by_teacher
 from tests.recipes import recipe_for, task_for
 from tests.tiny import LANGUAGE_MODELS, tiny
@@ -113,6 +115,56 @@ def test_it_learns(pupil):
     before = quality_of(mine.model, exercises("resnet")).value
     losses = learnt(mine, "resnet", course)
     assert losses[-1] < losses[0] / 2 and quality_of(mine.model, exercises("resnet")).value > before
+
+
+def test_trainings_in_other_number_formats_follow_one_another_in_a_process(pupil):
+    """accelerate's state is one for a process and takes a single format; each training here has its own."""
+    mine, seen = pupil("bert", prepared=False), []
+
+    def noted(logits, batch):
+        seen.append(logits.dtype)
+        return labels(logits, batch)
+
+    for half in (False, True, False):
+        learnt(mine, "bert", Course(1, 1e-3, 4, half=half), noted)
+    assert seen == [torch.float32, torch.bfloat16, torch.float32]
+
+
+def by_torch_alone(model: torch.nn.Module, course: Course, cast: torch.dtype | None, scaler: torch.amp.GradScaler) -> None:
+    """AdamW under a rise and a cosine with clipped slopes, written out."""
+    optimizer = optimizer_of(model, course)
+    for step, rows in zip(range(course.steps), drawn(12, course), strict=False):
+        batch = exercises("bert").some(rows)
+        for group in optimizer.param_groups:
+            group["lr"] = course.rate_at(step)
+        model.train()
+        torch.manual_seed(course.seed_at(step))
+        optimizer.zero_grad()
+        with torch.autocast("cpu", cast, enabled=cast is not None):
+            loss = cross_entropy(model(**batch.inputs).logits, batch.targets)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), course.clip)
+        scaler.step(optimizer)
+        scaler.update()
+
+
+@pytest.mark.parametrize(
+    ("cast", "hand"),
+    [
+        (None, lambda: accelerator_for(CPU)),
+        (torch.bfloat16, lambda: accelerator_for(CPU, half=True)),
+        (torch.float16, lambda: Float16(CPU, 1024.0, scaled=False)),
+        (torch.float16, lambda: Float16(CPU, 1024.0, scaled=True)),
+    ],
+)
+def test_its_steps_are_those_of_torch_alone(cast, hand, pupil):
+    mine, bare, accelerator = pupil("bert", prepared=False), pupil("bert", prepared=False), hand()
+    for _ in trained(mine.model, exercises("bert"), COURSE, labels, accelerator=accelerator):
+        pass
+    scaler = torch.amp.GradScaler("cpu", 1024.0, enabled=accelerator.scaler is not None and accelerator.scaler.is_enabled())
+    by_torch_alone(bare.model, COURSE, cast, scaler)
+    torch.testing.assert_close(dict(mine.model.state_dict()), dict(bare.model.state_dict()))
 
 
 def test_every_example_comes_once_before_any_comes_again(pupil):

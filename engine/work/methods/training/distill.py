@@ -27,8 +27,8 @@ from engine.work.stored.weights import Dense, Stored
 from engine.work.successor import Successor
 from engine.work.threads import threads_to_train
 from engine.work.training import Blend, Companion, Course, Lessons, Study, lessons_of
+from engine.work.training.accelerated import accelerator_for
 from engine.work.training.checkpoint import file_in
-from engine.work.training.loop import precision
 
 
 @taught.register
@@ -98,7 +98,7 @@ class School:
         return bool(tuition.how.distill_weight) and comes_again and not tuition.compared and self.lessons.train.targets.ndim == 1
 
     def having_asked(self, tuition: Tuition) -> "School":
-        with precision(self.device, self.course):
+        with accelerator_for(self.device, self.course.half).autocast():
             train = with_answers(self.bench, self.lessons.train, lambda part: tuition.asked(part, self.device).float())
         return replace(self, lessons=replace(self.lessons, train=train))
 

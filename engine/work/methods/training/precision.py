@@ -1,12 +1,12 @@
 """Mixed-precision training (Micikevicius et al. 2018, arXiv:1710.03740) beside float32 and beside 16-bit weights, on the same examples."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import get_args
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from engine.catalog.precision import MixedPrecisionTraining, Variant
@@ -20,14 +20,14 @@ from engine.work.rebuilt import Subject
 from engine.work.stored.weights import Dense, Stored
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
-from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_of, pupil_of, quality_of
-from engine.work.training.loop import answers, drawn, optimizer_of
+from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_of, pupil_of, quality_of, trained
+from engine.work.training.accelerated import Float16, accelerator_for
+from engine.work.training.loop import Diverged, answers
 from engine.work.training.losses import by_labels
 from engine.work.trial import Trial
 
 CASTS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float16 with loss scaling": torch.float16}
 FIRST_SCALE = 65536.0
-State = dict[str, torch.Tensor]
 
 
 class Placed(MixedPrecisionTraining):
@@ -73,14 +73,6 @@ def _(how: MixedPrecisionTraining, bench: Bench, subject: Subject) -> Trained:
     return Trained({name: compress(setting, kept.pupil.weight(name).cpu()) for name, setting in settings.items()}, kept.pupil.plain())
 
 
-@dataclass(frozen=True)
-class Step:
-    number: int  # from 1
-    loss: float
-    scale: float  # that the loss was multiplied by
-    batch: Exercises
-
-
 @dataclass
 class Training:
     """One of the five."""
@@ -106,73 +98,57 @@ class Training:
         if self.variant == "bfloat16 weights":
             shorten(self.model, torch.bfloat16)
         course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed)
-        began, seconds = time.perf_counter(), 0.0
-        for step in self.steps(course):
+        with suppress(Diverged):
+            self.learn(course)
+
+    def learn(self, course: Course) -> None:
+        accelerator, seconds = self.accelerator(), 0.0
+        steps = trained(self.model, self.lessons.train, course, self.loss, said=self.bench.notes.append, accelerator=accelerator)
+        for self.broken in range(1, course.steps + 1):
+            began, scale = time.perf_counter(), accelerator.scaler.get_scale() if self.scales else 1.0
+            step, loss = next(steps)
             seconds += time.perf_counter() - began
-            self.tell(step, course)
-            if step.number % self.how.look_every == 0 or step.number == self.how.steps:
-                self.look(step, step.number * self.how.batch / seconds)
-            began = time.perf_counter()
+            self.tell(step, loss, course.rate_at(step - 1), scale)
+            if step % self.how.look_every == 0 or step == course.steps:
+                self.look(step, scale, step * course.batch / seconds)
+        self.broken = 0
 
-    def tell(self, step: Step, course: Course) -> None:
-        done, of = self.number * self.how.steps + step.number, self.how.trainings * self.how.steps
-        self.bench.progress(f"Training in {self.variant} · loss {step.loss:.3f}", done, of)
-        self.note(step.number, {"loss": step.loss, "rate": course.rate_at(step.number - 1)} | ({"loss scale": step.scale} if self.scales else {}))
-
-    def steps(self, course: Course) -> Iterator[Step]:
-        """Trains in place. Ends early where the loss is no number any more."""
-        torch.manual_seed(course.seed)
-        optimizer, scaler = optimizer_of(self.model, course), torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=self.scales)
-        for step, rows in zip(range(course.steps), drawn(len(self.lessons.train), course), strict=False):
-            for group in optimizer.param_groups:
-                group["lr"] = course.rate_at(step)
-            batch, scale = self.lessons.train.some(rows), scaler.get_scale()
-            self.model.train(course.learns)
-            optimizer.zero_grad(set_to_none=True)
-            with torch.inference_mode(False), torch.enable_grad():
-                loss = self.loss(batch)
-                scaler.scale(loss).backward()
-            self.model.eval()
-            if not loss.isfinite():
-                self.broken = step + 1
-                return
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), course.clip)
-            scaler.step(optimizer)
-            scaler.update()
-            yield Step(step + 1, loss.item(), scale, batch)
+    def tell(self, step: int, loss: float, rate: float, scale: float) -> None:
+        done, of = self.number * self.how.steps + step, self.how.trainings * self.how.steps
+        self.bench.progress(f"Training in {self.variant} · loss {loss:.3f}", done, of)
+        self.note(step, {"loss": loss, "rate": rate} | ({"loss scale": scale} if self.scales else {}))
 
     @property
     def scales(self) -> bool:
         return self.variant == "float16 with loss scaling"
 
-    def cast(self) -> AbstractContextManager:
-        dtype = CASTS.get(self.variant)
-        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+    def accelerator(self) -> Accelerator:
+        if self.variant.startswith("float16"):
+            return Float16(self.device, FIRST_SCALE, self.scales)
+        return accelerator_for(self.device, half=self.variant == "bfloat16")
 
-    def loss(self, batch: Exercises) -> torch.Tensor:
-        with self.cast():
-            logits = answers(self.model, batch, self.device)
+    def loss(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
         return by_labels(logits, batch.targets.to(self.device))
 
-    def look(self, step: Step, pace: float) -> None:
+    def look(self, step: int, scale: float, pace: float) -> None:
         """Held-out quality, and the slopes that casts lose; ``pace``: examples a second so far."""
         quality = quality_of(self.model, self.lessons.held_out)
-        lost = {"slopes lost": self.lost(step.batch, step.scale)} if self.variant in CASTS else {}
-        self.note(step.number, {quality.name: quality.value, "examples per second": pace} | lost)
+        lost = {"slopes lost": self.lost(self.lessons.train.some(slice(0, self.how.batch)), scale)} if self.variant in CASTS else {}
+        self.note(step, {quality.name: quality.value, "examples per second": pace} | lost)
 
     def lost(self, batch: Exercises, scale: float) -> float:
         """Of the slopes that are not zero in float32, the share that is zero in this precision, at the same weights on the same examples."""
-        whole = self.slopes(lambda: by_labels(answers(self.model, batch, self.device), batch.targets.to(self.device)))
-        short = self.slopes(lambda: self.loss(batch) * scale)
+        whole, short = self.slopes(batch, 1.0), self.slopes(batch, scale, CASTS[self.variant])
         due = sum(int(each.count_nonzero()) for each in whole)
         return sum(int(((each != 0) & (mine == 0)).sum()) for each, mine in zip(whole, short, strict=True)) / max(1, due)
 
-    def slopes(self, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
-        """Of the layers' weights."""
+    def slopes(self, batch: Exercises, scale: float, cast: torch.dtype | None = None) -> list[torch.Tensor]:
+        """Of the layers' weights, times ``scale``."""
         weights = [self.model.get_submodule(layer.name).weight for layer in self.pupil.layers]
         with torch.inference_mode(False), torch.enable_grad():
-            return list(torch.autograd.grad(loss(), weights, allow_unused=True, materialize_grads=True))
+            with torch.autocast(self.device.type, cast, enabled=cast is not None):
+                loss = self.loss(answers(self.model, batch, self.device), batch)
+            return list(torch.autograd.grad(loss * scale, weights, allow_unused=True, materialize_grads=True))
 
     def note(self, step: int, values: dict[str, float]) -> None:
         self.rows.extend(CurveRow(step, self.variant, name, value) for name, value in values.items())
