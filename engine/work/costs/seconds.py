@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from engine.catalog.distillation import Distill
 from engine.catalog.tasks import ImageClassification, LanguageModeling
 from engine.catalog.tasks import Training as Learnt
 from engine.work.bench import HELD_DENSE
@@ -15,6 +16,7 @@ from engine.work.costs.readings import Reading, corpus_kept, data_seconds
 from engine.work.layers import Layer
 from engine.work.measure.inputs import EXAMPLES
 from engine.work.measure.latency import LAYERS_SECONDS, MODEL_SECONDS
+from engine.work.measure.similarity import GROUPS, PICTURES
 from engine.work.opened import calibration_dtype, compute_place, multiplies_bfloat16
 from engine.work.paces import product_pace, weights_of
 from engine.work.samples import NEW_TOKENS, PROMPTS, SMALL
@@ -157,4 +159,12 @@ def finishing(job: Job) -> float:
         much = job.evaluation  # of texts the largest batch is timed; of pictures, which have few kernels, little
         batch = much.length if isinstance(job.recipe.task, ImageClassification) else 2 * much.places / much.batches
         seconds += min(MODEL_SECONDS + LAYERS_SECONDS, 60 * job.passes.seconds(batch, 1))
-    return seconds
+    return seconds + comparing(job)
+
+
+def comparing(job: Job) -> float:
+    """A student beside its teacher, who both see the same calibration data; the student is reckoned as large."""
+    if not any(isinstance(step, Distill) for step in job.recipe.steps) or not job.recipe.calibration:
+        return 0.0
+    examples = PICTURES * GROUPS if isinstance(job.recipe.task, ImageClassification) else min(job.recipe.calibration.samples, GROUPS * ROWS)
+    return 2 * job.passes.seconds(examples * job.calibration.length, examples / ROWS)

@@ -92,6 +92,15 @@ def test_speed_is_forecast_only_where_it_is_asked_for(said):
     assert said(ROUNDING, speed=True).seconds > said(ROUNDING).seconds
 
 
+@pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
+def test_the_look_at_student_and_teacher_side_by_side_is_counted(architecture, said, monkeypatch):
+    student, alone = ({"technique": technique, "steps": 1} for technique in ("distill", "fine-tune"))
+    with_look = [said(step, architecture).seconds for step in (student, alone)]
+    monkeypatch.setattr(seconds, "GROUPS", 0)
+    without = [said(step, architecture).seconds for step in (student, alone)]
+    assert with_look[0] > without[0] and with_look[1] == without[1]
+
+
 def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(said, folders, tmp_path):
     plain = said(ROUNDING)
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING).model_dump(mode="json")
