@@ -9,16 +9,16 @@ import numpy as np
 from engine.catalog import TECHNIQUES
 from engine.catalog.technique import Technique
 from engine.recipe import Recipe
-from tests.tiny import LANGUAGE_MODELS, SENTENCES
+from tests.tiny import IMAGE_MODELS, SENTENCES, WRITERS
 
 
 def task_for(architecture: str, folder: Path) -> dict[str, Any]:
     """A task of a moment, with its data written into ``folder``."""
     folder.mkdir(exist_ok=True)
-    if architecture in LANGUAGE_MODELS:
+    if architecture in WRITERS:
         (folder / "text.txt").write_text(" ".join(f"{index} {SENTENCES[index % 3]}" for index in range(40)))
         return {"kind": "language-modeling", "text": str(folder / "text.txt"), "context": 64, "tokens": 512}
-    if architecture == "resnet":
+    if architecture in IMAGE_MODELS:
         return {"kind": "image-classification", "samples": 40}
     rows = [{"text": sentence[: 5 + 3 * index], "label": index % 3} for index in range(8) for sentence in SENTENCES]
     (folder / "texts.json").write_text(json.dumps(rows))

@@ -12,13 +12,21 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
     DistilBertConfig,
     DistilBertForMaskedLM,
     DistilBertForSequenceClassification,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    MobileNetV2Config,
+    MobileNetV2ForImageClassification,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
@@ -27,6 +35,8 @@ from transformers import (
     Qwen2ForCausalLM,
     ResNetConfig,
     ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 VOCABULARY = 288  # 256 bytes, four special tokens, 28 pieces
@@ -96,11 +106,45 @@ def resnet(**overrides) -> PreTrainedModel:
     return ResNetForImageClassification(ResNetConfig(**{**shape, "num_labels": 10, **overrides}))
 
 
+def gemma(**overrides) -> PreTrainedModel:
+    """An embedding that scales what it reads and is the output layer too."""
+    return Gemma2ForCausalLM(Gemma2Config(**{**LLAMA, "head_dim": 12, **overrides}))
+
+
+def mixtral(**overrides) -> PreTrainedModel:
+    """Experts, whose weights are one tensor for all of a block."""
+    return MixtralForCausalLM(MixtralConfig(**{**LLAMA, "num_local_experts": 2, **overrides}))
+
+
+PICTURE = {"num_channels": 1, "image_size": 16, "num_labels": 10}
+
+
+def vit(**overrides) -> PreTrainedModel:
+    """An image classifier of linear layers; one convolution cuts the picture into patches."""
+    shape = {"hidden_size": 48, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 4}
+    return ViTForImageClassification(ViTConfig(**{**PICTURE, **shape, **overrides}))
+
+
+def mobilenet(**overrides) -> PreTrainedModel:
+    """Depthwise convolutions, which look up their own stride."""
+    return MobileNetV2ForImageClassification(MobileNetV2Config(**{**PICTURE, "depth_multiplier": 0.35, **overrides}))
+
+
+def convnext(**overrides) -> PreTrainedModel:
+    """Convolutions and linear layers by turns, its channels last."""
+    shape = {"num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1], "patch_size": 2}
+    return ConvNextForImageClassification(ConvNextConfig(**{**PICTURE, **shape, **overrides}))
+
+
 ARCHITECTURES: dict[str, Callable[..., PreTrainedModel]] = {
     "llama": llama, "llama-tied": tied_llama, "qwen2": qwen2, "gpt2": gpt2, "opt": opt, "bert": bert, "resnet": resnet,
 }  # fmt: skip
-FURTHER: dict[str, Callable[..., PreTrainedModel]] = {"distilbert": distilbert, "encoder": encoder}  # for the tests that are about them
+FURTHER: dict[str, Callable[..., PreTrainedModel]] = {  # for the tests that are about them
+    "distilbert": distilbert, "encoder": encoder, "gemma": gemma, "mixtral": mixtral, "vit": vit, "mobilenet": mobilenet, "convnext": convnext,
+}  # fmt: skip
 LANGUAGE_MODELS = ("llama", "llama-tied", "qwen2", "gpt2", "opt")
+WRITERS = (*LANGUAGE_MODELS, "gemma", "mixtral")
+IMAGE_MODELS = ("resnet", "vit", "mobilenet", "convnext")
 
 
 @cache
@@ -118,7 +162,7 @@ def trained_tokenizer() -> Tokenizer:
 def tokenizer(architecture: str) -> PreTrainedTokenizerFast:
     """Plain for language models; a classifier's wraps each text in its begin and end tokens."""
     pieces = Tokenizer.from_str(trained_tokenizer().to_str())
-    if architecture not in LANGUAGE_MODELS:
+    if architecture not in WRITERS:
         pieces.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)])
     names = dict(zip(("pad_token", "bos_token", "eos_token", "mask_token"), SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=128, **names)
@@ -130,7 +174,7 @@ def tiny(architecture: str, folder: Path, dtype: torch.dtype = torch.float32, se
         torch.manual_seed(seed)
         model = (ARCHITECTURES | FURTHER)[architecture](**config_overrides)
     model.to(dtype).eval().save_pretrained(folder)
-    if architecture == "resnet":
+    if architecture in IMAGE_MODELS:
         save_image_processor(folder)
     else:
         tokenizer(architecture).save_pretrained(folder)

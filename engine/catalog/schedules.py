@@ -144,9 +144,9 @@ class LotteryTicket(Technique):
 
     technique: Literal["lottery-ticket"] = "lottery-ticket"
     rounds: int = option(3, "How many times weights are removed and the rest is set back.", title="Rounds", ge=1, le=20)
-    share: float = option(0.7, "Share of the weights left that each round removes.", title="Removed in each round", ge=0.01, le=0.95)
+    share: float = option(0.5, "Share of the weights left that each round removes.", title="Removed in each round", ge=0.01, le=0.95)
     steps: int = option(
-        40,
+        80,
         "Training steps of each network, from its first weights on.",
         title="Training steps",
         ge=1,
@@ -159,7 +159,7 @@ class LotteryTicket(Technique):
     )  # fmt: skip
     seeds: int = option(3, "How many times all of it is repeated, with other first weights.", title="Repeats (seeds)", ge=1, le=20)
     scope: Literal["layer", "global"] = option("layer", **LAYER_OR_ALL | {"when": {}})
-    rate: float = rate_option(1e-2)
+    rate: float = rate_option(3e-3)
     batch: int = batch_option(32)
     storage: Storage = Magnitude.model_fields["storage"]
     values: Literal["model", "float32", "bfloat16", "float16"] = Magnitude.model_fields["values"]

@@ -1,8 +1,9 @@
 """What every technique is: a frozen config that is validation, form, help text, YAML and cache key at once."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Family = Literal["quantization", "pruning", "low-rank", "distillation", "training"]
 # what a layer is made of: its weights, fewer of them, weights of which many are zero, smaller matrices whose product it is, codes, any of these
@@ -39,6 +40,30 @@ class Technique(Frozen):
     counts_epochs: ClassVar[bool] = False  # whether it may learn for so many epochs instead of steps
     in_step: ClassVar[bool] = False  # whether a layer sees what those before it in its block make of the data once they are compressed
     technique: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def chosen_with_it(cls, given: Any) -> Any:
+        """What an option that is given presupposes is chosen along with it, where that is a single choice: ``rank: 8`` is ``by: rank`` too.
+        Raises ValueError where there is more than one, or none that suits all: nobody's option is passed over.
+        """
+        presupposed = {}
+        for name, other, values in cls.presuppositions(given) if isinstance(given, dict) else ():
+            presupposed[other] = [value for value in presupposed.get(other, values) if value in values]
+            if len(presupposed[other]) != 1:
+                allowed = " or ".join(map(str, values))
+                raise ValueError(f"{name} has a meaning only where {other} is {allowed}; say which {other}, or leave {name} out")
+        return given | {other: values[0] for other, values in presupposed.items()} if presupposed else given
+
+    @classmethod
+    def presuppositions(cls, given: dict[str, Any]) -> Iterator[tuple[str, str, list]]:
+        """Options that are given, and what others must be for them to have a meaning, where these are not given and are something else."""
+        for name, value in given.items():
+            field = cls.model_fields.get(name)
+            if field and field.json_schema_extra and value != field.default:
+                for other, values in field.json_schema_extra["when"].items():
+                    if other not in given and cls.model_fields[other].default not in values:
+                        yield name, other, values
 
     @property
     def group(self) -> int:

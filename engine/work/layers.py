@@ -16,6 +16,7 @@ from engine.recipe import Layers
 Kind = Literal["linear", "conv1d", "conv2d", "embedding"]
 # exact types: a subclass may use its weight in a way of its own
 KINDS: dict[type[nn.Module], Kind] = {nn.Linear: "linear", Conv1D: "conv1d", nn.Conv2d: "conv2d", nn.Embedding: "embedding"}
+SCALED = "ScaledWordEmbedding"  # how transformers' embeddings end that multiply what they read by ``embed_scale``: Gemma's, and others'
 BLOCK = re.compile(r"(.*?\.\d+)\.")
 
 
@@ -51,7 +52,12 @@ class Layer:
 
 def compressible(module: nn.Module) -> bool:
     """Whether ``Unpacking`` can stand in for it. A convolution that pads with anything but zeros stays as it is."""
-    return type(module) in KINDS and getattr(module, "padding_mode", "zeros") == "zeros"
+    return kind_of(module) is not None and getattr(module, "padding_mode", "zeros") == "zeros"
+
+
+def kind_of(module: nn.Module) -> Kind | None:
+    scaled = type(module).__base__ is nn.Embedding and type(module).__name__.endswith(SCALED) and hasattr(module, "embed_scale")
+    return "embedding" if scaled else KINDS.get(type(module))
 
 
 def layers_of(model: nn.Module) -> list[Layer]:
@@ -63,7 +69,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
             weight = module.weight
             holder = holders.setdefault(id(weight), name)
             tied_to, groups = "" if holder == name else holder, getattr(module, "groups", 1)
-            found.append(Layer(name, KINDS[type(module)], shape_of(module), weight.itemsize, tied_to, dtype_of(weight), groups))
+            found.append(Layer(name, kind_of(module), shape_of(module), weight.itemsize, tied_to, dtype_of(weight), groups))
     return found
 
 

@@ -43,7 +43,7 @@ def slopes_of(model: nn.Module, names: Iterable[str], batches: list[Batch], devi
             loss = loss_of(model, example, device)
             for name, slope in zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True):
                 if slope is not None:
-                    flat = slope.float().view_as(sums[name].mean)
+                    flat = slope.float().reshape(sums[name].mean.shape)
                     sums[name].mean.add_(flat, alpha=1 / len(examples))
                     sums[name].square.addcmul_(flat, flat, value=1 / len(examples))
     for name, each in sums.items():

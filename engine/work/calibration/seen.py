@@ -1,5 +1,7 @@
 """What one layer saw of the calibration data. Layers that share an input share this."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -95,15 +97,25 @@ class Seen:
 
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
-    """``total += rows^T rows``, in pieces on and below the diagonal, mirrored at once."""
+    """``total += rows^T rows``, in pieces on and below the diagonal, mirrored at once. Sums are float32 whatever the rows are."""
     pieces = max(1, min(PIECES, len(total) // NARROWEST))
     edges = [len(total) * piece // pieces for piece in range(pieces + 1)]
-    for begin, end in pairwise(edges):
-        if rows.dtype == total.dtype:
+    with short_products(rows.dtype == torch.bfloat16):
+        rows = rows.to(total.dtype)
+        for begin, end in pairwise(edges):
             total[begin:end, :end].addmm_(rows[:, begin:end].T, rows[:, :end])
-        else:
-            total[begin:end, :end] += (rows[:, begin:end].T @ rows[:, :end]).float()
-        total[:begin, begin:end] = total[begin:end, :begin].T
+            total[:begin, begin:end] = total[begin:end, :begin].T
+
+
+@contextmanager
+def short_products(exact: bool) -> Iterator[None]:
+    """Where factors are bfloat16 numbers in float32, the processor may multiply them as bfloat16: as fast, and sums stay float32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if exact else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def area_of(module: Unpacking) -> int:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from engine.work.layers import compressible, matrix, shape_of
+from engine.work.layers import Kind, compressible, kind_of, matrix, shape_of
 from engine.work.stored.weights import Dense, Stored
 
 
@@ -40,6 +40,10 @@ class Unpacking(nn.Module):
 
 
 class UnpackingLinear(Unpacking):
+    def __init__(self, stored: Stored, original: nn.Module, compute: torch.dtype):
+        super().__init__(stored, original, compute)
+        self.out_features, self.in_features = self.kernel  # which some models look up
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         inputs = self.stored.received(inputs)
         *first, last = self.running() or (self.weight,)
@@ -60,6 +64,8 @@ class UnpackingConv2d(Unpacking):
     def __init__(self, stored: Stored, original: nn.Conv2d, compute: torch.dtype):
         super().__init__(stored, original, compute)
         self.how = {"stride": original.stride, "padding": original.padding, "dilation": original.dilation, "groups": original.groups}
+        self.out_channels, self.in_channels, self.kernel_size = self.kernel[0], self.kernel[1] * original.groups, self.kernel[2:]
+        self.stride, self.padding, self.dilation, self.groups = self.how.values()  # which some models look up
 
     def made(self) -> tuple:
         return self.stored.links(self.kernel, self.how, self.compute) if self.how["groups"] == 1 else ()
@@ -76,8 +82,13 @@ class UnpackingEmbedding(Unpacking):
     def __init__(self, stored: Stored, original: nn.Embedding, compute: torch.dtype):
         super().__init__(stored, original, compute)
         self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
+        self.scale = float(getattr(original, "embed_scale", 1.0))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        read = self.read(ids)
+        return read if self.scale == 1 else read * torch.tensor(self.scale, dtype=read.dtype)
+
+    def read(self, ids: torch.Tensor) -> torch.Tensor:
         if isinstance(self.stored, Dense) and self.unpacked is None:
             return F.embedding(ids, self.stored.weight).to(self.compute)
         if factors := self.running():
@@ -86,8 +97,8 @@ class UnpackingEmbedding(Unpacking):
         return F.embedding(ids, self.weight)
 
 
-UNPACKING: dict[type[nn.Module], type[Unpacking]] = {
-    nn.Linear: UnpackingLinear, Conv1D: UnpackingConv1D, nn.Conv2d: UnpackingConv2d, nn.Embedding: UnpackingEmbedding,
+UNPACKING: dict[Kind, type[Unpacking]] = {
+    "linear": UnpackingLinear, "conv1d": UnpackingConv1D, "conv2d": UnpackingConv2d, "embedding": UnpackingEmbedding,
 }  # fmt: skip
 
 
@@ -104,7 +115,7 @@ def install(model: nn.Module, stored: dict[str, Stored], compute: torch.dtype, d
             if key not in held:
                 held[key] = (stored.get(name) or Dense(tuple(matrix(module).shape), matrix(module))).to(device)
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, UNPACKING[type(module)](held[key], module, compute))
+            setattr(model.get_submodule(parent), child, UNPACKING[kind_of(module)](held[key], module, compute))
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.is_floating_point():
             tensor.data = tensor.data.to(compute)

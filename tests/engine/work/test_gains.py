@@ -38,3 +38,12 @@ def test_training_on_the_grid_beats_rounding_to_it(bits):
 def test_adapters_win_back_what_compression_cost(base):
     compressed, recovered = result(base), result(base, LORA)
     assert recovered.loss < 0.9 * compressed.loss and recovered.accuracy >= compressed.accuracy
+
+
+def test_lottery_tickets_show_the_published_picture():
+    """With the defaults, down to a quarter of the weights: as good as the whole network, ahead of both twins (Frankle & Carbin 2019, figure 1)."""
+    recipe = {"model": "bundled:digits-cnn", "task": BUNDLED["digits-cnn"].task.model_dump(), "device": "cpu", "speed": False}
+    found = run(Recipe.of(recipe | {"steps": [{"technique": "lottery-ticket", "rounds": 2}]})).tables.lottery
+    mean = found.groupby(["round", "variant"]).accuracy.mean()
+    ticket, whole = mean[2, "winning ticket"], mean[0, "dense"]
+    assert ticket > whole - 0.01 and ticket > mean[2, "other first weights"] and ticket > mean[2, "random mask"] + 0.005

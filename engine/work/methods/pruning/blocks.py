@@ -30,38 +30,35 @@ def blocks_in(subject: Subject) -> list[str]:
 
 @survey.register
 def influences(how: Blocks, subject: Subject) -> dict[str, float]:
-    """By block, one minus the mean cosine of the state before and after it, over all tokens (equation 1); NaN in a forecast."""
+    """By block, one minus the mean cosine of the state before and after it, over all tokens but padding (equation 1); NaN in a forecast."""
     blocks = blocks_in(subject)
     return turned(blocks, subject.trial) if subject.trial else dict.fromkeys(blocks, NAN)
 
 
 @torch.no_grad()
 def turned(blocks: list[str], trial: Trial) -> dict[str, float]:
-    sums, model = dict.fromkeys(blocks, 0.0), trial.original.model
-    tokens, where = 0, {}
+    sums, counts, model = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0), trial.original.model
+    where: dict[str, torch.Tensor] = {}
 
     def looking(name: str) -> Callable:
         def hook(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
             cosine = torch.nn.functional.cosine_similarity(Call(args, kwargs).states.float(), first(output).float(), dim=-1)
-            sums[name] += cosine[where["mask"]].double().sum().item()
+            seen = cosine[where["mask"]] if "mask" in where else cosine
+            sums[name] += seen.double().sum().item()
+            counts[name] += seen.numel()
 
         return hook
 
     with hooked([model.get_submodule(name).register_forward_hook(looking(name), with_kwargs=True) for name in blocks]):
         for done, batch in enumerate(trial.batches):
             trial.bench.progress("Reading calibration data", done, len(trial.batches))
-            where["mask"] = real_tokens(batch).to(trial.original.device)
-            tokens += int(where["mask"].sum())
+            if "attention_mask" in batch:
+                where["mask"] = batch["attention_mask"].bool().to(trial.original.device)
             trial.logits(batch)
-    found = {name: 1 - total / tokens for name, total in sums.items()}
+    found = {name: 1 - total / counts[name] for name, total in sums.items()}
     if not all(abs(value) < float("inf") for value in found.values()):
         raise PlainError("The states between blocks become NaN or infinite on the calibration data; compute in float32, or give other data.")
     return found
-
-
-def real_tokens(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Those that are no padding.  (examples, tokens) bool"""
-    return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
 
 
 @rebuild.register

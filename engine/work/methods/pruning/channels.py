@@ -66,6 +66,13 @@ def part_of(module: nn.Module, names: dict[int, str], places: torch.Tensor, outp
     return Part(names[id(module)], "inputs", ((places * area)[..., None] + torch.arange(area)).flatten(1))
 
 
-def refuse_language(subject: Subject) -> None:
-    if not any(layer.kind == "conv2d" for layer in subject.original.layers):
-        raise PlainError(f"{subject.folder} has no convolutions, so it has no channels to take out; set what to neurons or heads.")
+def convolutional(subject: Subject) -> bool:
+    """Whether most of the model's layers are convolutions; a vision transformer has one, which cuts the picture into patches."""
+    layers = subject.original.layers
+    return 2 * sum(layer.kind == "conv2d" for layer in layers) > len(layers)
+
+
+def refuse_others(subject: Subject) -> None:
+    if not convolutional(subject):
+        few = "only one convolution or a few" if any(layer.kind == "conv2d" for layer in subject.original.layers) else "no convolutions"
+        raise PlainError(f"{subject.folder} has {few}, so it has no channels to take out; set what to neurons or heads, or choose another technique.")

@@ -15,10 +15,11 @@ from engine.work.methods.pruning.families import Family, Part, inside, runs
 from engine.work.rebuilt import Subject
 from engine.work.stored.shapes import HEAD_WIDTH
 
-# the module that counts heads, its queries, keys and values, and what reads them: Llama and its like, OPT, DistilBERT, BERT
+# the module that counts heads, its queries, keys and values, and what reads them: Llama and its like, OPT, ViT, DistilBERT, BERT
 NAMES = (
     ("self_attn", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj"),
     ("self_attn", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj"),
+    ("attention", ("attention.q_proj", "attention.k_proj", "attention.v_proj"), "attention.o_proj"),
     ("attention", ("attention.q_lin", "attention.k_lin", "attention.v_lin"), "attention.out_lin"),
     ("attention.self", ("attention.self.query", "attention.self.key", "attention.self.value"), "attention.output.dense"),
 )

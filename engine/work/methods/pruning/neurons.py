@@ -5,11 +5,12 @@ from engine.work.layers import Layer
 from engine.work.methods.pruning.families import Family, Part, inside, single
 from engine.work.rebuilt import Subject
 
-# makers and reader, as transformers names them inside a block: gated (Llama, Qwen, Mistral, Gemma), GPT-2, OPT, DistilBERT, BERT
+# makers and reader, as transformers names them inside a block: gated (Llama, Qwen, Mistral, Gemma), GPT-2, OPT, ViT, DistilBERT, BERT
 NAMES = (
     (("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
     (("mlp.c_fc",), "mlp.c_proj"),
     (("fc1",), "fc2"),
+    (("mlp.fc1",), "mlp.fc2"),
     (("ffn.lin1",), "ffn.lin2"),
     (("intermediate.dense",), "output.dense"),
 )

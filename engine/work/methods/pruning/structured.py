@@ -11,7 +11,7 @@ from engine.errors import PlainError
 from engine.results.tables import StructureRow
 from engine.work.calibration import Seen
 from engine.work.calibration.gradients import Slopes
-from engine.work.methods.pruning.channels import channels, refuse_language
+from engine.work.methods.pruning.channels import channels, convolutional, refuse_others
 from engine.work.methods.pruning.families import Family, cuts_of, sizes_in
 from engine.work.methods.pruning.heads import heads
 from engine.work.methods.pruning.masks import least
@@ -37,10 +37,10 @@ class Scored:
 
 def families_of(how: Structured, subject: Subject) -> list[Family]:
     """Those that may go: in none of their layers is a skipped one. Raises PlainError where the model has none."""
-    convolutions = any(layer.kind == "conv2d" for layer in subject.original.layers)
+    convolutions = convolutional(subject)
     what = ("channels" if convolutions else "neurons") if how.what == "auto" else how.what
     if what == "channels":
-        refuse_language(subject)
+        refuse_others(subject)
     found = {"neurons": neurons, "channels": channels, "heads": lambda subject: heads(subject, how)}[what](subject)
     if not found:
         raise PlainError(none_found(what, subject, convolutions))
@@ -52,11 +52,13 @@ def families_of(how: Structured, subject: Subject) -> list[Family]:
 
 
 def none_found(what: str, subject: Subject, convolutions: bool) -> str:
+    if what == "channels":
+        return f"Every channel of {subject.folder} runs through a convolution in groups, so none can go alone; choose another technique."
     if convolutions:
         return f"{subject.folder} is made of convolutions and has no {what} that could be taken out; set what to channels."
     return (
         f"Where the {what} of {subject.folder} stand is not known here ({subject.folder.architecture}): it is for models built like Llama, Qwen2, "
-        "GPT-2, OPT and BERT; choose another technique."
+        "GPT-2, OPT, BERT and ViT; choose another technique."
     )
 
 
