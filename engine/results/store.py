@@ -39,6 +39,10 @@ class Store:
             raise PlainError(f"{run[:60]!r} is no run: ids are 4 to 40 small letters, digits and hyphens; choose a run from the list.")
         return self.folders / run
 
+    def model_folder(self, run: str) -> Path:
+        """Where a run's compressed model is kept, if it is."""
+        return self.folder(run) / "model"
+
     # --- writing: every failure is a PlainError ------------------------------------------------------------------------
 
     def add(self, record: RunRecord) -> None:

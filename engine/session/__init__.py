@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from time import time
 from typing import Any, Literal
 from uuid import uuid4
@@ -67,6 +68,11 @@ class Session:
 
     def tables(self, run: str) -> Tables:
         return self.shelf.tables(run)
+
+    def kept_model(self, run: str) -> Path | None:
+        """The folder of a finished run's compressed model, where it was kept."""
+        folder = self.shelf.store.model_folder(run)
+        return folder if folder.is_dir() else None
 
     def progress(self, run: str) -> Progress:
         live = self._live.get(run)
@@ -139,7 +145,8 @@ class Session:
         record = self._live[run].record
         self.shelf.keep(record.model_copy(update={"status": "running"}))
         try:
-            outcome = self._link.cluster().run(record.recipe.model_dump(mode="json"), run, lambda news: self._hear(run, news))
+            keep = str(self.shelf.store.model_folder(run))
+            outcome = self._link.cluster().run(record.recipe.model_dump(mode="json"), run, keep, lambda news: self._hear(run, news))
         except Cancelled as stop:
             self._end(run, "cancelled", str(stop))
         except PlainError as error:

@@ -48,11 +48,11 @@ class Cluster:
             job.cancel()
             raise PlainError(f"No answer within {timeout:.0f} seconds: {self._why_not()}. Try again in a moment.") from None
 
-    def run(self, recipe: dict, run: str, hear: Callable[[dict], None]) -> Any:
-        """The outcome of a run, however long it takes. Its progress is heard meanwhile, in another thread."""
+    def run(self, recipe: dict, run: str, keep: str, hear: Callable[[dict], None]) -> Any:
+        """The outcome of a run, however long it takes. Its progress is heard meanwhile, in another thread. ``keep``: where its model may stay."""
         self.client.subscribe_topic(run, lambda event: hear(event[1]))
         try:
-            job = self._submitted("run", run_recipe, recipe, run, key=f"run-{run}")
+            job = self._submitted("run", run_recipe, recipe, run, keep, key=f"run-{run}")
             return self._result(job, "Choose a smaller model, fewer tokens or a shorter context, or give it more memory; then run it again.")
         finally:
             self._forget(run)

@@ -28,12 +28,12 @@ def warmed(module: str) -> None:
     importlib.import_module(module)
 
 
-def run_recipe(recipe: dict, run: str) -> Any:
+def run_recipe(recipe: dict, run: str, keep: str) -> Any:
     """Runs in a worker: a whole run, with its progress sent to the topic of its name."""
     wire = Wire(run)
     wire.report("Starting", 0, 0)
     with plainly():
-        return pkgutil.resolve_name("engine.work.jobs:run_job")(recipe, run, wire.report, wire.cancelled, wire.stream)
+        return pkgutil.resolve_name("engine.work.jobs:run_job")(recipe, run, keep, wire.report, wire.cancelled, wire.stream)
 
 
 class Wire:

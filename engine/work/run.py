@@ -1,9 +1,10 @@
 """Recipe in, result out: measure the original, compress block by block, measure what was written."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -33,11 +34,17 @@ from engine.work.stored.files import PackedFolder, plainly_written
 from engine.work.tasks import Measured, measured_once
 from engine.work.unfinished import unfinished
 
+KEPT_BYTES = 256 << 20  # of a compressed model, up to which a run leaves a copy
+ROOM = 4  # times as much must be free
+
 
 def run(
-    recipe: Recipe, run_id: str = "", save: Path | None = None, report: Report = Bench.report, cancelled=Bench.cancelled, stream=Bench.stream
-) -> Outcome:
-    """Raises PlainError for everything a person can mend, Cancelled when asked to stop."""
+    recipe: Recipe, run_id: str = "", save: Path | None = None, keep: Path | None = None, report: Report = Bench.report,
+    cancelled=Bench.cancelled, stream=Bench.stream,
+) -> Outcome:  # fmt: skip
+    """The compressed model is written to ``save``; without that, a small one is left at ``keep`` where there is room.
+    Raises PlainError for everything a person can mend, Cancelled when asked to stop.
+    """
     began = time.perf_counter()
     reset_peak()
     torch.manual_seed(recipe.seed)
@@ -50,6 +57,8 @@ def run(
         stages = Stages(baseline_scores(bench.folder, original, targets, first(baseline)), baseline)
         rows, packed, seconds = every_step(bench, original, out, kept, partial(measured_between, stages))
         result = measured_result(bench, original, packed, stages, rows)
+        if keep and recipe.steps:
+            kept_copy(out, keep, result.size_bytes)
     rows.stages = stages.rows
     summary = Summary(
         run=run_id,
@@ -107,6 +116,18 @@ def working_folder(save: Path | None) -> Iterator[Path]:
     else:
         with tempfile.TemporaryDirectory(prefix="compression-explorer-", ignore_cleanup_errors=True) as folder:
             yield Path(folder)
+
+
+def kept_copy(out: Path, keep: Path, size: int) -> None:
+    """A disk that refuses, or a worker elsewhere, costs the copy and never the run."""
+    part = keep.with_name(f".{keep.name}")
+    with suppress(OSError):
+        if size <= KEPT_BYTES and keep.parent.is_dir() and shutil.disk_usage(keep.parent).free > ROOM * size:
+            try:
+                shutil.copytree(out, part)
+                part.rename(keep)
+            finally:
+                disk.remove(part)
 
 
 @contextmanager

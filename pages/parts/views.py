@@ -41,6 +41,7 @@ from pages.panels import (
     WATERFALL,
     WEIGHT_HISTOGRAM,
 )
+from pages.parts.kept_model import kept_model
 from pages.parts.mistakes import mistakes_table
 from pages.parts.plainly import escaped
 from pages.parts.ranges import chooses_ranges, ranges
@@ -309,5 +310,5 @@ def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
         help="With its model, data and steps, to be changed there and run anew.",
     ):  # fmt: skip
         st.switch_page("pipeline.py")
-    st.caption("Save it as recipe.yaml and run the same from a shell, keeping the compressed model:")
-    st.code("python -m engine run recipe.yaml --save compressed-model", language="bash")
+    if record.recipe.steps:
+        kept_model(record, key)

@@ -245,6 +245,17 @@ def test_a_run_reports_in_order_and_ends_with_its_tables(session, recipe):
     assert compressing == sorted(compressing)
 
 
+def test_the_compressed_model_is_kept_as_long_as_its_run_and_answers_as_the_run_said(session, recipe):
+    asked = recipe()
+    run = ended(session, session.submit(asked).id)
+    kept = session.kept_model(run.id)
+    assert sum(path.stat().st_size for path in kept.glob("*.safetensors")) == run.summary.result.size_bytes
+    again = ended(session, session.submit(asked.model_copy(update={"model": str(kept), "steps": ()})).id).summary.result
+    assert again.perplexity == run.summary.result.perplexity
+    session.delete(run.id)
+    assert session.kept_model(run.id) is None and not kept.exists()
+
+
 def test_the_same_recipe_submitted_twice_at_once_is_one_run(session, recipe):
     asked = recipe(slow=True)
     with ThreadPoolExecutor(8) as browsers:
@@ -328,6 +339,8 @@ def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
     assert record.status == "done" and record.summary.ended_early, record.message
     whole = session.tables(run).curves
     assert {(row.step, row.name, row.value) for row in seen} <= set(whole[["step", "name", "value"]].itertuples(index=False, name=None))
+    measured = session.submit(record.recipe.model_copy(update={"model": str(session.kept_model(run)), "steps": (), "calibration": None})).id
+    assert ended(session, measured).summary.result.perplexity == record.summary.result.perplexity, "the best state is a model like any other"
     again = session.submit(record.recipe).id
     assert again != run, "a run that was ended early is no answer to its recipe"
 

@@ -310,3 +310,19 @@ def test_progress_counts_every_layer(folders, tmp_path):
     run(recipe_for("gpt2", folders["gpt2"], tmp_path / "data", FOUR), report=lambda *each: told.append(each))
     counts = [done for stage, done, _ in told if stage == "Compressing"]
     assert counts == list(range(len(counts))) and {total for stage, _, total in told if stage == "Compressing"} == {len(counts) + 1}  # one is tied
+
+
+# --- what is kept --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["large", "no room", "no folder", "no steps", "kept"])
+def test_a_small_model_is_kept_where_there_is_room_and_nothing_else_changes(why, carried_out, monkeypatch, tmp_path):
+    outcome, _, recipe = carried_out("llama", FOUR)
+    keep = tmp_path / "run" / "model"
+    if why != "no folder":
+        keep.parent.mkdir()
+    monkeypatch.setattr("engine.work.run.KEPT_BYTES", 0 if why == "large" else 1 << 30)
+    monkeypatch.setattr("engine.work.run.ROOM", 10**15 if why == "no room" else 4)
+    done = run(recipe.model_copy(update={"steps": ()} if why == "no steps" else {}), keep=keep)
+    assert keep.exists() == (why == "kept") and (why == "no folder" or [*keep.parent.iterdir()] == [keep] * (why == "kept"))
+    assert why == "no steps" or done.summary.result == outcome.summary.result
