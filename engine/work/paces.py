@@ -4,10 +4,11 @@ Probes meet the same crowd on the machine as a run would, but for that they are 
 """
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import wraps
 
 import torch
 from PIL import Image
@@ -29,6 +30,7 @@ from engine.work.tasks.tokens import positions
 PROBES, ENOUGH = 3, 0.5  # of one thing; seconds after which there are no more
 PRODUCTS = 2e9  # of one probe of a model: a tenth of a second or so
 ROWS, WIDTH, VECTORS = 64, 1024, 256  # of one probe of a layer
+FRESH = 300  # seconds that a probe's answer is good for
 TALLER = 4  # times as many rows, in a second probe
 FOLD = Fold("", (), from_norm=True)
 
@@ -43,7 +45,20 @@ def quickest(run: Callable[[], object], probes: int = PROBES, least: int = 1) ->
     return min(times)
 
 
-@lru_cache
+def for_a_while(probe: Callable) -> Callable:
+    """Remembers what a probe found for FRESH seconds: what it found on a busy machine should not outlast that."""
+    found: dict[tuple, tuple[float, object]] = {}
+
+    @wraps(probe)
+    def remembered(*asked: Hashable) -> object:
+        if asked not in found or time.monotonic() - found[asked][0] > FRESH:
+            found[asked] = time.monotonic(), probe(*asked)
+        return found[asked][1]
+
+    return remembered
+
+
+@for_a_while
 def product_pace(dtype: torch.dtype = torch.float32) -> float:
     """Operations a second of a matrix product."""
     a = torch.randn(768, 768).to(dtype)
@@ -64,14 +79,16 @@ class Passes:
         return self.each * batches + self.place * places
 
 
-_passes: dict[tuple, Passes] = {}
+_passes: dict[tuple, tuple[float, Passes]] = {}  # with when they were taken
 
 
 def passes_of(key: tuple, at: Opened, folder: Folder, length: int) -> Passes:
-    """``length``: tokens of one window or text."""
-    if (*key, length) not in _passes:
-        _passes[*key, length] = timed(at, folder, length)
-    return _passes[*key, length]
+    """``length``: tokens of one window or text. Taken anew once they are FRESH seconds old."""
+    taken, found = _passes.get((*key, length), (-math.inf, None))
+    if time.monotonic() - taken > FRESH:
+        found = timed(at, folder, length)
+        _passes[*key, length] = time.monotonic(), found
+    return found
 
 
 def timed(at: Opened, folder: Folder, length: int) -> Passes:
@@ -140,7 +157,7 @@ def layer_pace(how: Technique, in_: int) -> LayerPace:
     )
 
 
-@lru_cache(maxsize=256)
+@for_a_while
 def probed(fields: str, known: type[Technique] | None, width: int) -> LayerPace:
     how = known(**json.loads(fields)) if known else TypeAdapter(Step).validate_json(fields)
     weight = torch.randn(ROWS, width)

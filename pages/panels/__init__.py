@@ -13,6 +13,7 @@ from pages.panels.importance import IMPORTANCE
 from pages.panels.input_reach import INPUT_REACH
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
+from pages.panels.learning_pace import LEARNING_PACE
 from pages.panels.levels import LEVELS
 from pages.panels.lost_gradients import LOST_GRADIENTS
 from pages.panels.lottery import LOTTERY
@@ -66,6 +67,7 @@ __all__ = [
     "INPUT_REACH",
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
+    "LEARNING_PACE",
     "LEVELS",
     "LOST_GRADIENTS",
     "LOTTERY",

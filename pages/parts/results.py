@@ -26,9 +26,16 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
     for note in [*record.summary.notes, *([record.message] if record.message else [])]:
         st.warning(escaped(note))
     views = views_of(record, tables)
-    first = "Steps" if "Steps" in views and len(record.recipe.steps) > 1 else "Layers"
+    first = first_of(views, record)
     chosen = st.pills("Look at", list(views), default=first, key=f"{key}-view", label_visibility="collapsed") or first
     views[chosen](record, tables, f"{key}-{record.id}")
+
+
+def first_of(views: dict, record: RunRecord) -> str:
+    """What is looked at first: of a chain its steps, of a training its curve, else the layers."""
+    if "Steps" in views and len(record.recipe.steps) > 1:
+        return "Steps"
+    return next((name for name in ("Lottery", "Training", "Curves") if name in views), "Layers")
 
 
 def headline(record: RunRecord, tables: Tables) -> None:

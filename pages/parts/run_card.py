@@ -6,7 +6,7 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.record import FINISHED, RunRecord
 from engine.results.tables import CurveRow, table
-from pages.panels import TRAINING_CURVES
+from pages.panels import LEARNING_PACE, TRAINING_CURVES
 from pages.parts.plainly import escaped, plainly, said
 from pages.parts.results import show_results
 from pages.parts.show import show
@@ -69,7 +69,9 @@ def follow(run: str, key: str) -> None:
         if record.message:
             st.warning(escaped(record.message))
         if progress.curves:
-            show(TRAINING_CURVES, table(progress.curves, CurveRow), f"{key}-live")
+            curves = table(progress.curves, CurveRow)
+            show(TRAINING_CURVES, curves, f"{key}-live")
+            show(LEARNING_PACE, curves, f"{key}-live-rate")
         if st.button("Cancel", key=f"{key}-cancel", icon=":material/stop_circle:"):
             cancel(run)
 

@@ -18,6 +18,7 @@ from pages.panels import (
     CUMULATIVE_ENERGY,
     IMPORTANCE,
     LAYER_ERROR,
+    LEARNING_PACE,
     LEVELS,
     LOST_GRADIENTS,
     LOTTERY,
@@ -125,6 +126,7 @@ def training_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(TRAINING_CURVES, tables.curves, f"{key}-curves")
+    show(LEARNING_PACE, tables.curves, f"{key}-rate")
     if (tables.curves.name == "slopes lost").any():
         show(LOST_GRADIENTS, tables.curves, f"{key}-lost")
         show(TRAINING_PACE, tables.curves, f"{key}-pace")

@@ -132,6 +132,17 @@ def test_slow_probes_are_few_and_quick_ones_count_by_the_quickest(monkeypatch):
     assert quickest(lambda: None) == pytest.approx(0.05)
 
 
+def test_what_a_probe_found_is_good_for_a_while_only(monkeypatch):
+    """A busy machine's paces would stand in every forecast until the app ends."""
+    now, asked = [0.0], []
+    monkeypatch.setattr(paces.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(paces, "timed", lambda at, folder, length: asked.append(length) or Passes(length, now[0]))
+    probe = paces.for_a_while(lambda what: asked.append(what) or now[0])
+    for now[0], paced in ((0.0, 0.0), (paces.FRESH, 0.0), (paces.FRESH + 1, paces.FRESH + 1)):
+        assert probe("layer") == paced and paces.passes_of(("model", id(asked)), None, None, 8) == Passes(8, paced)
+    assert asked == ["layer", 8, "layer", 8]
+
+
 @pytest.mark.parametrize("technique", [name for name, how in TECHNIQUES.items() if how not in (MixedPrecision, Structured, Blocks, Tucker, CP)])
 def test_paces_are_measured_with_the_technique_itself(technique):
     """But where layers are rounded as another technique does, only cut, or no matrices."""

@@ -51,6 +51,7 @@ TABLES = {
     "STRUCTURE_GRID": tables.structures("head", 8),
     "STRUCTURE_SCORES": tables.structures(blocks=1),
     "TRADE_OFF": tables.runs(),
+    "LEARNING_PACE": tables.curves(),
     "TRAINING_CURVES": tables.curves(),
     "TRAINING_PACE": tables.precisions(),
     "LOST_GRADIENTS": tables.precisions(),

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from pages.panels.block_similarity import block_similarity
+from pages.panels.learning_pace import learning_pace
 from pages.panels.lost_gradients import lost_gradients
 from pages.panels.soft_targets import soft_targets
 from pages.panels.theme import HIGHLIGHT
@@ -28,6 +29,12 @@ def test_every_term_of_the_loss_has_a_line_and_neither_rate_nor_speed_is_one():
     assert {trace.name for trace in training_curves(tables.curves()).data} == {
         "Loss", "Of it: labels", "Of it: teacher", "Accuracy, held out", "Kept",
     }  # fmt: skip
+
+
+def test_rate_and_pace_are_drawn_as_they_were_noted():
+    rate, pace = learning_pace(tables.curves(steps=20)).data
+    assert rate.y[0] == pytest.approx(1e-3 * 19 / 20) and rate.y[-1] == 0 and set(pace.y) == {900.0} and pace.yaxis == "y2"
+    assert len(learning_pace(pd.concat([tables.curves(phase=each) for each in ("a", "b")])).data) == 4
 
 
 def test_two_phases_are_told_apart():

@@ -1,0 +1,50 @@
+"""How large the steps of a training were, and how many examples a second it went through."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.numbers import count, significant
+from pages.panels.panel import Panel
+from pages.panels.theme import SERIES, frame, sentence
+from pages.panels.training_curves import thinned
+
+RATE, PACE = "rate", "examples per second"
+
+
+def learning_pace(curves: pd.DataFrame) -> go.Figure:
+    """Rows of CurveRow: the learning rate above, examples a second below."""
+    rows = curves[curves.name.isin((RATE, PACE))]
+    if rows.empty:
+        return sentence("Neither rate nor pace of this training was noted.")
+    figure = frame(height=380)
+    for number, (phase, its) in enumerate(rows.groupby("phase", sort=False)):
+        figure.add_traces([line(its[its.name == name], phase, number, name) for name in (RATE, PACE)])
+    below = {"title": {"text": "Examples a second (number)", "standoff": 14}, "domain": [0, 0.42], "rangemode": "tozero"}
+    above = {"domain": [0.58, 1], "title_text": "Learning rate (number)", "rangemode": "tozero"}
+    figure.update_layout(yaxis=above, yaxis2=figure.layout.yaxis.to_plotly_json() | below)
+    return figure.update_xaxes(title_text="Training steps (number)", anchor="y2")
+
+
+def line(rows: pd.DataFrame, phase: str, number: int, name: str) -> go.Scatter:
+    rows = thinned(rows)
+    words = [f"{phase}, step {count(row.step)}<br>{name} {significant(row.value)}" for row in rows.itertuples(index=False)]
+    look = {"mode": "lines", "line": {"color": SERIES[number % len(SERIES)], "width": 1.5}, "hovertext": words, "hoverinfo": "text"}
+    return go.Scatter(x=rows.step, y=rows.value, name=phase.capitalize(), showlegend=name == RATE, yaxis="y" if name == RATE else "y2", **look)
+
+
+def description(curves: pd.DataFrame) -> str:
+    middle = curves[curves.name == PACE].groupby("phase", sort=False).value.median()
+    paces = ", ".join(f"{phase} {significant(value)}" for phase, value in middle.items())
+    highest = curves[curves.name == RATE].value.max()
+    return f"The learning rate reached {significant(highest)}; examples a second, in the median: {paces or 'not noted'}."
+
+
+LEARNING_PACE = Panel(
+    question="How large were its steps, and how quick was it?",
+    caption=(
+        "The learning rate rises over the first twentieth of the steps and falls to nothing as half a cosine. The pace also shows what else the "
+        "computer did."
+    ),
+    draw=learning_pace,
+    describe=description,
+)
