@@ -101,6 +101,11 @@ def test_the_look_at_student_and_teacher_side_by_side_is_counted(architecture, s
     assert with_look[0] > without[0] and with_look[1] == without[1]
 
 
+def test_a_teacher_of_another_kind_is_refused_before_there_is_a_forecast(said, folders):
+    with pytest.raises(PlainError, match="The teacher .* is made for text-classification and .* for language-modeling"):
+        said({"technique": "distill", "setting": "several", "teachers": str(folders["bert"])})
+
+
 def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(said, folders, tmp_path):
     plain = said(ROUNDING)
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING).model_dump(mode="json")

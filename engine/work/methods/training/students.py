@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from engine.catalog.distillation import SAME, SMALLER, Distill, FineTune, Learning
+from engine.catalog.models import ModelName
 from engine.catalog.structured import Structured
 from engine.catalog.tasks import Task
 from engine.catalog.technique import Technique
@@ -232,9 +233,13 @@ def dividing(heads: int, folder: Folder) -> int:
     return heads
 
 
-def refuse_strangers(how: Technique, teacher: Folder, task: Task) -> None:
-    """Of all models that a step names, the one that cannot learn or teach beside this one, before anything heavy is done."""
+def refuse_strangers(how: Technique, teacher: Folder, task: Task, at_hand: bool = False) -> None:
+    """Of all models that a step names, the one that cannot learn or teach beside this one, before anything heavy is done. ``at_hand``: of those
+    that need no download.
+    """
     for name in how.models:
+        if at_hand and ModelName.parse(name).kind == "hub":
+            continue
         student = name == getattr(how, "student", "")
         folder = resolve(name, head_for=teacher.kind if student else None)
         refuse_stranger(folder, teacher, "student" if student else "teacher")
