@@ -124,6 +124,10 @@ def visit(browser, address):
     assert [one.complaints for one in visitors if one.complaints] == []
 
 
+LAST_STEP = """() => Math.max(0, ...[...document.querySelectorAll(".js-plotly-plot")].flatMap(
+    figure => (figure._fullData ?? []).flatMap(line => [...(line.x ?? [])].filter(Number.isFinite))))"""  # that any curve has reached
+
+
 def ask_for_few_tokens(person: Visitor) -> None:
     person.page.get_by_text("Measured on, and which layers").click()
     tokens = person.page.get_by_role("spinbutton", name="Tokens to read")
@@ -161,13 +165,20 @@ def test_a_student_is_watched_also_after_a_refresh_and_cancelled_it_is_kept_at_i
     person.widget("distill-distill-steps", "slider").press("End")
     person.at_rest()
     person.widget("distill-run").click()
+    step = 0
     for _ in range(2):
         expect(person.page.get_by_text("How did the training go?")).to_be_visible()
+        for _ in range(2):
+            person.page.wait_for_function(f"({LAST_STEP})() > {step}")
+            step = person.page.evaluate(LAST_STEP)
         person.page.reload()
     person.widget("distill-cancel").click()
     expect(person.page.get_by_text("Training was ended at step")).to_be_visible()
-    person.page.get_by_test_id("stButtonGroup").get_by_text("Curves", exact=True).click()
     drawn(person, at_least=2)
+    assert person.page.evaluate(LAST_STEP) >= step
+    person.page.get_by_test_id("stButtonGroup").get_by_text("Recipe", exact=True).click()
+    person.page.get_by_role("button", name="Use as the model").click()
+    expect(person.page.get_by_text("/model · ResNetForImageClassification")).to_be_visible()
 
 
 def test_every_view_of_a_result_is_drawn(two_runs, reader):
