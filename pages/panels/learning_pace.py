@@ -20,7 +20,7 @@ def learning_pace(curves: pd.DataFrame) -> go.Figure:
     for number, (phase, its) in enumerate(rows.groupby("phase", sort=False)):
         figure.add_traces([line(its[its.name == name], phase, number, name) for name in (RATE, PACE)])
     below = {"title": {"text": "Examples a second (number)", "standoff": 14}, "domain": [0, 0.42], "rangemode": "tozero"}
-    above = {"domain": [0.58, 1], "title_text": "Learning rate (number)", "rangemode": "tozero"}
+    above = {"domain": [0.58, 1], "title_text": "Learning rate (number)", "rangemode": "tozero", "exponentformat": "none"}
     figure.update_layout(yaxis=above, yaxis2=figure.layout.yaxis.to_plotly_json() | below)
     return figure.update_xaxes(title_text="Training steps (number)", anchor="y2")
 

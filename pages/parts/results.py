@@ -49,11 +49,18 @@ def headline(record: RunRecord, tables: Tables) -> None:
         metric(bits, "Weights", count(after.parameters), f"from {count(before.parameters)}", meaning("parameters"))
     else:
         metric(bits, "Bits per weight", f"{after.bits_per_weight:.2f}", f"from {before.bits_per_weight:.2f}", meaning("bits_per_weight"))
+    if tables.verdicts.empty or after.agreement is None:
+        worst_metric(worst, tables)
+    else:
+        metric(worst, "Same answer as its teacher", percent(after.agreement), "agreement", meaning("agreement"))
+    st.caption(escaped(protocol_of(record)))
+
+
+def worst_metric(place, tables: Tables) -> None:
     layer = worst_layer(tables.layers)
     row = tables.layers[tables.layers.name == layer]
     error = row.output_error.fillna(row.relative_error).iloc[0] if layer else float("nan")
-    metric(worst, "Hardest hit layer", percent(error), layer.removeprefix("model.") or "none", f"{layer}. {meaning('output_error')}")
-    st.caption(escaped(protocol_of(record)))
+    metric(place, "Hardest hit layer", percent(error), layer.removeprefix("model.") or "none", f"{layer}. {meaning('output_error')}")
 
 
 def metric(place, title: str, value: str, change: str, about: str | None = None, colour: str = "off") -> None:

@@ -301,7 +301,9 @@ def text_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 
 def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
-    """Everything needed to repeat the run."""
+    """What it made, and everything needed to repeat it."""
+    if record.recipe.steps:
+        kept_model(record, key)
     st.markdown("#### How do I repeat this?")
     st.code(record.recipe.to_yaml(), language="yaml")
     st.download_button(
@@ -312,5 +314,3 @@ def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
         help="With its model, data and steps, to be changed there and run anew.",
     ):  # fmt: skip
         st.switch_page("pipeline.py")
-    if record.recipe.steps:
-        kept_model(record, key)
