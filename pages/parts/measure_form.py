@@ -9,7 +9,7 @@ from engine.errors import PlainError
 from engine.recipe import Layers, Recipe
 from engine.results.answers import ModelView
 from pages.parts.plainly import said
-from pages.parts.state import choices_for, opened_recipes, recipe_for, task_for, training_for, trains
+from pages.parts.state import calibration_beside, choices_for, opened_recipes, recipe_for, task_for, training_for, trains
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -21,6 +21,8 @@ def measured_recipe(steps: list[dict[str, Any]], view: ModelView, beside: dict[s
     chosen, key = choices_for(view.reference), f"measure-{mine}"
     with st.expander("Measured on, and which layers"):
         chosen["task"] = data_fields(task_for(view.reference, view.kind, view.longest), key)
+        chosen["calibration"] = calibration_fields(calibration_beside(chosen["task"]), chosen.get("calibration", {}), key)
+        chosen["seed"] = st.number_input("Seed", 0, 2**32 - 1, chosen.get("seed", 0), key=f"{key}-seed", help="Of everything that is drawn by lot.")
         chosen["device"] = one_of("Device", DEVICES, chosen.get("device", "auto"), f"{key}-device")
         chosen["dtype"] = one_of("Computing precision (dtype)", DTYPES, chosen.get("dtype", "auto"), f"{key}-dtype")
         chosen["layers"] = layer_fields(chosen.get("layers", Layers().model_dump()), key)
@@ -78,6 +80,20 @@ def data_fields(task: dict[str, Any], key: str) -> dict[str, Any]:
         "length": ("Longest text (tokens)", "Longer texts are cut."),
     }
     return {"kind": task["kind"]} | {name: field(words[name], task[name], f"{key}-{name}") for name in task if name != "kind"}
+
+
+def calibration_fields(usual: dict[str, Any], chosen: dict[str, Any], key: str) -> dict[str, Any]:
+    """What techniques look at, and errors are judged on; of it what is not as usual."""
+    words = {
+        "text": (
+            "Calibration text",
+            "Looked at while compressing, never measured on: bundled:docs, a Hub dataset id, or a file. Classifiers take others of their own examples.",
+        ),
+        "samples": ("Calibration examples", "More see more, and take longer."),
+        "context": ("Calibration window (tokens)", "Tokens of one example."),
+    }
+    said = {name: field(words[name], chosen.get(name, usual[name]), f"{key}-calibration-{name}") for name in words}
+    return {name: value for name, value in (chosen | said).items() if value != usual[name]}
 
 
 def field(words: tuple[str, str], value: Any, key: str) -> Any:

@@ -62,9 +62,10 @@ def take_over(recipe: Recipe) -> None:
     said = recipe.model_dump(mode="json")
     choose_model(recipe.model)
     chain.replace(said["steps"])
-    choices_for(recipe.model).update({name: said[name] for name in ("task", "device", "dtype", "layers")})
+    measured = {name: said[name] for name in ("task", "device", "dtype", "layers", "seed")}
+    choices_for(recipe.model).update(measured | {"calibration": said["calibration"] or {}})
     learnt = training_for(recipe.model)
     learnt.clear()
     learnt.update(recipe.training.model_dump(exclude_defaults=True) if recipe.training else {})
-    st.session_state["pipeline-beside"] = {recipe.model: {name: said[name] for name in ("calibration", "seed", "speed")}}
+    st.session_state["pipeline-beside"] = {recipe.model: {"speed": said["speed"]} | ({} if said["calibration"] else {"calibration": None})}
     st.session_state["opened-recipes"] = opened_recipes() + 1

@@ -44,10 +44,10 @@ def recipe_for(steps: list[dict], reference: str, kind: str, longest: int | None
 
     ``longest`` is how many tokens the model can see at once; ``beside``: what else a recipe that was opened says.
     """
-    task = task_for(reference, kind, longest)
-    parts = {"model": reference, "task": task, "calibration": calibration_beside(task), "steps": steps}
+    task, chosen = task_for(reference, kind, longest), choices_for(reference)
+    parts = {"model": reference} | chosen | {"task": task, "calibration": calibration_beside(task) | chosen.get("calibration", {}), "steps": steps}
     learnt = {name: value for name, value in training_for(reference).items() if value} if any(map(trains, steps)) else {}
-    return Recipe.of(parts | choices_for(reference) | {"task": task} | (beside or {}) | ({"training": learnt} if learnt else {}))
+    return Recipe.of(parts | (beside or {}) | ({"training": learnt} if learnt else {}))
 
 
 def trains(step: dict) -> bool:

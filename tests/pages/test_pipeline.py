@@ -183,6 +183,16 @@ def test_what_an_opened_recipe_says_can_be_changed_on_the_page(saved, pipeline):
     assert recipe_on(app).task.context == 16 and recipe_on(app).steps == saved.steps
 
 
+def test_calibration_and_seed_are_chosen_on_the_page_too(saved, pipeline):
+    app = upload(pipeline(), saved.to_yaml().encode())
+    app.number_input(key=f"measure-{saved.model}-1-calibration-samples").set_value(5)
+    app.number_input(key=f"measure-{saved.model}-1-seed").set_value(11).run()
+    now = recipe_on(app)
+    assert (
+        sentences(app) == [] and now.seed == 11 and now.calibration == saved.calibration.model_copy(update={"samples": 5}) and now.task == saved.task
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
