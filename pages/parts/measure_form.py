@@ -87,7 +87,7 @@ def calibration_fields(usual: dict[str, Any], chosen: dict[str, Any], key: str) 
     words = {
         "text": (
             "Calibration text",
-            "Looked at while compressing, never measured on: bundled:docs, a Hub dataset id, or a file. Classifiers take others of their own examples.",
+            "Looked at while compressing, never measured on: bundled:docs, a Hub dataset id, or a file. Classifiers take their own examples.",
         ),
         "samples": ("Calibration examples", "More see more, and take longer."),
         "context": ("Calibration window (tokens)", "Tokens of one example."),
