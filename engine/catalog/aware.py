@@ -52,7 +52,7 @@ class Aware(Technique):
 
 
 class QAT(Aware, RoundToNearest):
-    title: ClassVar[str] = "Quantization-aware training (QAT)"
+    title: ClassVar[str] = "Quantization-aware (QAT)"
     kind: ClassVar[str] = "Learns on its grid"
     takes: ClassVar[tuple[Made, ...]] = (*WEIGHTS, "codes")
     summary: ClassVar[str] = "Round in every forward pass, and let the weights learn to live with it."
@@ -109,7 +109,7 @@ class QAT(Aware, RoundToNearest):
 
 
 class BitNet(Aware, Ternary):
-    title: ClassVar[str] = "Ternary and binary layers (BitNet b1.58)"
+    title: ClassVar[str] = "Ternary and binary (BitNet)"
     kind: ClassVar[str] = "Learns on its grid"
     takes: ClassVar[tuple[Made, ...]] = (*WEIGHTS, "codes")
     summary: ClassVar[str] = "Three values for each weight, or two, and training that makes them enough."

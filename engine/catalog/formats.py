@@ -30,7 +30,7 @@ class Scaled(Technique):
 
 
 class FloatingPoint(Technique):
-    title: ClassVar[str] = "Floating point (FP8, MXFP4, 16 to 64 bits)"
+    title: ClassVar[str] = "Floating point (FP8, MXFP4)"
     kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
     takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")

@@ -221,7 +221,7 @@ class CP(Kernels):
 
 class LowRankCorrection(Whitened):
     leaves: ClassVar[Made] = "codes"
-    title: ClassVar[str] = "Low-rank correction of a quantized layer"
+    title: ClassVar[str] = "Low-rank correction"
     kind: ClassVar[str] = "Matrices"
     summary: ClassVar[str] = "Round a weight to a few bits, and add two thin matrices that make up for the worst of it."
     idea: ClassVar[str] = (

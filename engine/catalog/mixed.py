@@ -102,7 +102,7 @@ class MixedPrecision(Technique):
 
 
 class AWQSalience(Technique):
-    title: ClassVar[str] = "Salient weights (the experiment behind AWQ)"
+    title: ClassVar[str] = "Salient weights (experiment)"
     kind: ClassVar[str] = "Where bits matter"
     family: ClassVar[Family] = "quantization"
     takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")

@@ -9,7 +9,7 @@ Variant = Literal["float32", "bfloat16", "float16", "float16 with loss scaling",
 
 
 class MixedPrecisionTraining(Technique):
-    title: ClassVar[str] = "Mixed-precision training (experiment)"
+    title: ClassVar[str] = "Mixed-precision training"
     family: ClassVar[Family] = "training"
     kind: ClassVar[str] = "Experiment"
     trains: ClassVar[bool] = True

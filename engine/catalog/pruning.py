@@ -198,7 +198,7 @@ class Taylor(Pruning):
 
 
 class OptimalBrainDamage(Pruning):
-    title: ClassVar[str] = "Optimal Brain Damage (diagonal Fisher)"
+    title: ClassVar[str] = "Optimal Brain Damage"
     kind: ClassVar[str] = "Second order"
     needs: ClassVar[Needs] = "gradients"
     summary: ClassVar[str] = "Remove the weights whose removal changes the loss least, by its curvature."

@@ -29,11 +29,11 @@ from engine.work.measure.spectrum import spectrum
 from engine.work.methods import outlined, plan, rebuild, scales_for, survey
 from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.observers import observer_rows
-from engine.work.methods.training.students import refuse_strangers
 from engine.work.models import Folder, resolve
 from engine.work.opened import Opened, opened
 from engine.work.quiet import ready
 from engine.work.rebuilt import Rebuilt, Subject
+from engine.work.refusals import refuse_steps
 from engine.work.rewriting import changed_row, histogram, rebuilt_bytes
 from engine.work.stored.weights import Dense, Stored
 from engine.work.tasks import calibration_batches
@@ -291,8 +291,7 @@ def forecast(recipe: dict, past: dict | None = None) -> Forecast:
     asked = Recipe.of(recipe)
     folder = resolve(asked.model)
     key, at = at_hand(asked.model)
-    for step in asked.steps:
-        refuse_strangers(step, folder, asked.task, at_hand=True)
+    refuse_steps(asked, folder, at_hand=True)
     steps = shaping(asked.steps)
     heir = outlined(steps[0], subject_of(asked, at)) if steps else None
     if heir:

@@ -21,11 +21,10 @@ from engine.work.layers import chosen
 from engine.work.measure.latency import largest_inputs, latency_rows
 from engine.work.measure.memory import peak_rss_bytes, reset_peak
 from engine.work.measure.similarity import similarity_rows
-from engine.work.methods.training.learner import refuse_pages
-from engine.work.methods.training.students import refuse_strangers
 from engine.work.mistakes import mistakes
 from engine.work.models import check_finite, resolve
 from engine.work.opened import Opened, compute_place, opened
+from engine.work.refusals import refuse_steps
 from engine.work.samples import sample_rows
 from engine.work.scores import baseline_scores
 from engine.work.stages import Qualities, Stages, first
@@ -101,9 +100,7 @@ def check(bench: Bench, save: Path | None) -> None:
         raise PlainError(f"{bench.recipe.model} is already compressed; start from the original model, or leave out the steps to measure it.")
     if save and not bench.recipe.steps:
         raise PlainError("The recipe has no steps, so there is nothing to save; add a step, or leave --save out.")
-    for step in bench.recipe.steps:
-        refuse_strangers(step, bench.folder, bench.recipe.task)
-        refuse_pages(step, compute_place(bench.recipe)[0])
+    refuse_steps(bench.recipe, bench.folder)
     check_finite(bench.folder)
 
 

@@ -37,7 +37,8 @@ IMPORTANCE = Panel(
     question="How much does each weight matter, and where is the cut?",
     caption=(
         "Weights by their importance (the technique's score) from left to right: grey ones were removed. A sharp edge means one cut for the layer; "
-        "where both colours share a bin, each row or group of neighbours had a cut of its own."
+        "where both colours share a bin, each row, each group of neighbours or (SparseGPT) every 128 columns had a cut of their own. "
+        "SparseGPT's scores are those before weights moved to make up for others."
     ),
     draw=importance,
     describe=description,

@@ -6,7 +6,9 @@ import plotly.graph_objects as go
 from pages.panels.names import whole, wrapped
 from pages.panels.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import ERROR, frame, sentence, translucent
+from pages.panels.theme import ERROR, frame, sentence
+
+LEAST = "#f7e4e0"  # opaque, so that its words are dark on it in either theme
 
 
 def mask_overlap(rows: pd.DataFrame) -> go.Figure:
@@ -29,7 +31,7 @@ def shares(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
     look = {
         "zmin": 0,
         "zmax": 1,
-        "colorscale": [[0, translucent(ERROR, 0.08)], [1, ERROR]],
+        "colorscale": [[0, LEAST], [1, ERROR]],
         "showscale": False,
         "text": text,
         "texttemplate": "%{text}",

@@ -84,8 +84,8 @@ def description(histogram: pd.DataFrame) -> str:
 WEIGHT_HISTOGRAM = Panel(
     question="What happened to the weights of this layer?",
     caption=(
-        "The blue outline is the original, the orange bars are the compressed weights, and each tick below, where there are any, is a value "
-        "a weight may take (quantization level) in a typical group."
+        "The blue outline is the original, the orange bars are the compressed weights, and each tick below, where weights are rounded, is a "
+        "value they may take (quantization level) in a typical group."
     ),
     draw=weight_histogram,
     describe=description,

@@ -13,10 +13,10 @@ def pick_technique(family: str) -> type[Technique]:
     """One technique of a family; remembered."""
     names = by_kind(family)
     before = st.session_state.get(f"technique-{family}", names[0])
-    titles = {name: f"{TECHNIQUES[name].kind}: {TECHNIQUES[name].title}" for name in names}
+    titles = {name: TECHNIQUES[name].title for name in names}
     chosen = st.selectbox("Technique", names, names.index(before), format_func=titles.get, key=f"pick-{family}", help="Type to search.")
     st.session_state[f"technique-{family}"] = chosen
-    st.caption(TECHNIQUES[chosen].summary)
+    st.caption(f"**{TECHNIQUES[chosen].kind}**: {TECHNIQUES[chosen].summary}")
     return TECHNIQUES[chosen]
 
 

@@ -71,7 +71,8 @@ def follow(run: str, key: str) -> None:
         if progress.curves:
             curves = table(progress.curves, CurveRow)
             show(TRAINING_CURVES, curves, f"{key}-live")
-            show(LEARNING_PACE, curves, f"{key}-live-rate")
+            if (curves.name == "rate").any():
+                show(LEARNING_PACE, curves, f"{key}-live-rate")
         if st.button("Cancel", key=f"{key}-cancel", icon=":material/stop_circle:"):
             cancel(run)
 

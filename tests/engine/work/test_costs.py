@@ -51,10 +51,11 @@ def said(folders, tmp_path):
     return ask
 
 
+REFUSED = (("resnet", "blocks"), ("llama", "lottery-ticket"), ("gpt2", "lottery-ticket"))  # none to spare; no accuracy
 CASES = [(architecture, name) for architecture in ("llama", "bert", "gpt2", "resnet") for name in TECHNIQUES]
 
 
-@pytest.mark.parametrize(("architecture", "technique"), [case for case in CASES if case != ("resnet", "blocks")])  # it has none to spare
+@pytest.mark.parametrize(("architecture", "technique"), [case for case in CASES if case not in REFUSED])
 def test_every_technique_has_a_forecast_on_every_kind_of_model(architecture, technique, said):
     if architecture != "resnet" and "linear" not in TECHNIQUES[technique].treats:
         with pytest.raises(PlainError, match="for convolutions"):
@@ -104,6 +105,11 @@ def test_the_look_at_student_and_teacher_side_by_side_is_counted(architecture, s
 def test_a_teacher_of_another_kind_is_refused_before_there_is_a_forecast(said, folders):
     with pytest.raises(PlainError, match="The teacher .* is made for text-classification and .* for language-modeling"):
         said({"technique": "distill", "setting": "several", "teachers": str(folders["bert"])})
+
+
+def test_what_a_run_would_refuse_is_refused_before_there_is_a_forecast(said):
+    with pytest.raises(PlainError, match="Lottery tickets are told apart by accuracy"):
+        said({"technique": "lottery-ticket", "steps": 2})
 
 
 def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(said, folders, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from engine.catalog.pruning import Pruning
 from engine.catalog.schedules import Gradual
 from engine.errors import PlainError
-from engine.results.tables import NAN, ScheduleRow
+from engine.results.tables import NAN, CurveRow, ScheduleRow
 from engine.work.bench import Bench
 from engine.work.methods.pruning.cutting import cut, left_in, size_bytes, stored
 from engine.work.methods.pruning.scores import importance
@@ -24,6 +24,7 @@ from engine.work.training.loop import answers, at_rest
 from engine.work.training.losses import absolute, by_labels, by_teacher
 
 MB = 1e6
+PHASE = "gradual pruning"  # as its curves are called while it goes on
 
 
 @importance.register
@@ -80,6 +81,7 @@ class Descent:
         self.cut(0, 1)
         for step, loss in trained(self.pupil.model, self.lessons.train, self.course, self.loss, said=self.bench.notes.append):
             self.losses.append(loss)
+            self.bench.stream([CurveRow(step, PHASE, "loss", loss)])
             self.bench.progress(f"Training · loss {loss:.3f}", step, self.how.steps)
             if step % every == 0 or step == self.how.steps:
                 if not self.holds(step):
@@ -145,6 +147,7 @@ class Descent:
         loss = sum(self.losses) / len(self.losses) if self.losses else NAN
         size = size_bytes(self.pupil, self.settings, left)
         self.refuse_closed(left)
+        self.bench.stream([CurveRow(step, PHASE, quality.name, quality.value)])
         self.rows.append(ScheduleRow(step, 1 - sum(left.values()) / whole, loss, quality.name, quality.value, size, self.regrown, event))
         if event != "cut":
             self.losses.clear()

@@ -8,7 +8,8 @@ import torch
 
 from engine.catalog.pruning import Magnitude
 from engine.catalog.schedules import LotteryTicket
-from engine.catalog.tasks import LanguageModeling
+from engine.catalog.tasks import LanguageModeling, Task
+from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.results.tables import LotteryRow
 from engine.work.bench import Bench
@@ -62,10 +63,13 @@ def _(how: LotteryTicket, shape: tuple[int, int]) -> Stored:
     return blueprint(ticket(how), shape)
 
 
+def refuse_language(how: Technique, task: Task) -> None:
+    if isinstance(how, LotteryTicket) and isinstance(task, LanguageModeling):
+        raise PlainError("Lottery tickets are told apart by accuracy, which a language model has not; choose a text or image classifier.")
+
+
 @retrained.register
 def _(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
-    if isinstance(bench.recipe.task, LanguageModeling):
-        raise PlainError("Lottery tickets are told apart by accuracy, which a language model has not; choose a text or image classifier.")
     if bench.folder.packed:
         raise PlainError("A lottery ticket begins with the model's own random weights, so no step can come before it; put it first.")
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]

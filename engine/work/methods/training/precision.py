@@ -151,7 +151,9 @@ class Training:
             return list(torch.autograd.grad(loss * scale, weights, allow_unused=True, materialize_grads=True))
 
     def note(self, step: int, values: dict[str, float]) -> None:
-        self.rows.extend(CurveRow(step, self.variant, name, value) for name, value in values.items())
+        rows = [CurveRow(step, self.variant, name, value) for name, value in values.items()]
+        self.rows.extend(rows)
+        self.bench.stream(rows)
 
     def refuse_broken(self) -> None:
         if self.broken:
