@@ -147,7 +147,7 @@ def main() -> None:
     card.write_text(amended(card.read_text(), asked, scores, reading, curve, len(chosen["more"])))
 
 
-def amended(card: str, asked: argparse.Namespace, scores: tuple[float, float, float], reading: Curve, curve: Curve, more: int) -> str:
+def amended(card: str, asked: argparse.Namespace, scores: tuple[float, ...], reading: Curve, curve: Curve, more: int) -> str:
     """The card with one more course."""
     before = f"--tokens {asked.tokens} --reading-rate {asked.reading_rate:g} " if asked.tokens else ""
     command = f"`python -m engine.work.bundled.docs_classifier_further {before}--epochs {asked.epochs:g} --rate {asked.rate:g}`"
