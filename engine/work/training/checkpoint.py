@@ -33,15 +33,11 @@ def file_in(folder: Path | None, phase: str) -> Path | None:
 
 
 def saved(checkpoint: Checkpoint, file: Path | None) -> None:
-    plain = {each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)} | {"rows": [asdict(row) for row in checkpoint.rows]}
-    put_away(plain, file)
-
-
-def put_away(plain: dict, file: Path | None) -> None:
-    """Tensors and plain data, whole or not at all; a disk that cannot be written costs what would have been kept, never the training."""
+    """Whole or not at all; a disk that cannot be written costs what would have been kept, never the training."""
     if file is None:
         return
     part = file.with_name(f".{file.name}.{os.getpid()}")
+    plain = {each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)} | {"rows": [asdict(row) for row in checkpoint.rows]}
     with suppress(OSError, RuntimeError):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,22 +48,10 @@ def put_away(plain: dict, file: Path | None) -> None:
 
 
 def loaded(file: Path | None, device: torch.device) -> Checkpoint | None:
-    """None where nothing was kept, or it is damaged."""
-    with suppress(*UNREADABLE):
-        plain = found(file, device)
-        return plain and Checkpoint(**plain | {"rows": [CurveRow(**row) for row in plain["rows"]]})
-    return None
-
-
-def found(file: Path | None, device: torch.device) -> dict | None:
-    """What was put away. Tensors and plain data alone are read, nothing that could run code."""
+    """None where nothing was kept, or it is damaged. Tensors and plain data alone are read, nothing that could run code."""
     if file is None or not file.is_file():
         return None
     with suppress(*UNREADABLE):
-        return torch.load(file, map_location=device, weights_only=True)
+        plain = torch.load(file, map_location=device, weights_only=True)
+        return Checkpoint(**plain | {"rows": [CurveRow(**row) for row in plain["rows"]]})
     return None
-
-
-def taken_up(done: int, of: int, what: str = "training steps") -> str:
-    """What a result says of a training that went on."""
-    return f"{done} of its {of} {what} were done by an earlier run that was stopped; this one went on from there."

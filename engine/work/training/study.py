@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.results.tables import CurveRow
 from engine.work.bench import Bench
-from engine.work.training.checkpoint import Checkpoint, State, loaded, saved, taken_up
+from engine.work.training.checkpoint import Checkpoint, State, loaded, saved
 from engine.work.training.course import Course
 from engine.work.training.lessons import Exercises, Lessons
 from engine.work.training.loop import Diverged, Loss, Quality, optimizer_of, quality_of, trained
@@ -174,5 +174,7 @@ class Study:
         judged = [row for row in kept.rows if row.step == kept.best_step and row.name in ("accuracy", "perplexity")]
         self.best_quality = Quality(judged[0].name, judged[0].value)
         self.bench.stream(kept.rows)
-        self.bench.notes.append(taken_up(kept.step, self.course.steps))
+        self.bench.notes.append(
+            f"{kept.step} of its {self.course.steps} training steps were done by an earlier run that was stopped; this one went on from there."
+        )
         return kept.step

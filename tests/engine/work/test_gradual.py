@@ -6,7 +6,7 @@ import torch
 from engine.catalog import TECHNIQUES
 from engine.catalog.pruning import Magnitude
 from engine.catalog.schedules import Gradual
-from engine.errors import PlainError
+from engine.errors import Cancelled, PlainError
 from engine.recipe import Recipe
 from engine.work.answers import forecast
 from engine.work.methods import compress
@@ -191,6 +191,13 @@ def test_a_layer_is_not_emptied(folders, tmp_path):
     model = tiny("resnet", tmp_path / "model", num_channels=1, hidden_sizes=[2, 2], embedding_size=2)
     with pytest.raises(PlainError, match=r"^resnet\.\S+: No weight would be left"):
         run(recipe_for("resnet", model, tmp_path / "data", SHORT | {"sparsity": 0.99}))
+
+
+def test_a_run_is_cancelled_while_it_trains(done):
+    heard = []
+    with pytest.raises(Cancelled):
+        done(report=lambda stage, *_: heard.append(stage), cancelled=lambda: any("loss" in stage for stage in heard))
+    assert sum("loss" in stage for stage in heard) == 1
 
 
 # --- forecasts and looks --------------------------------------------------------------------------------------------------

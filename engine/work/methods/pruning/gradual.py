@@ -1,7 +1,6 @@
 """Pruning with training in between (Zhu & Gupta 2017, arXiv:1710.01878), with feedback, penalties, a teacher, and places to stop."""
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,9 +19,8 @@ from engine.work.stored.modules import unpacked_once
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
 from engine.work.training import Course, Exercises, Lessons, Pupil, Quality, lessons_of, pupil_of, quality_of, trained
-from engine.work.training.checkpoint import file_in, found, put_away, taken_up
 from engine.work.training.cuts import gates_of
-from engine.work.training.loop import answers, at_rest, optimizer_of
+from engine.work.training.loop import answers, at_rest
 from engine.work.training.losses import absolute, by_labels, by_teacher
 
 MB = 1e6
@@ -46,7 +44,7 @@ def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
     pupil.prepare(how.regrow, gated=how.regularizer == "l0")
     lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
     course = Course(how.steps, how.rate, how.batch, bench.recipe.seed)
-    descent = Descent(how, bench, pupil, lessons, course, settings, file_in(subject.keeps(), PHASE))
+    descent = Descent(how, bench, pupil, lessons, course, settings)
     try:
         with threads_to_train(subject.original.parameters):
             descent.go()
@@ -70,7 +68,6 @@ class Descent:
     lessons: Lessons
     course: Course
     settings: dict[str, Pruning]
-    file: Path | None = None  # where it is kept meanwhile
     rows: list[ScheduleRow] = field(default_factory=list)
     dense: Quality | None = None
     held: dict[str, torch.Tensor] | None = None  # the last state that was good enough
@@ -79,56 +76,18 @@ class Descent:
     regrown: float = 0.0  # at the last cut
 
     def go(self) -> None:
-        every, model = min(self.how.prune_every, self.how.steps), self.pupil.model
-        self.optimizer = optimizer_of(model, self.course)
-        begun = self.taken_up()
-        if not begun:
-            self.begin()
-            self.cut(0, 1)
-        for step, loss in trained(model, self.lessons.train, self.course, self.loss, begun, self.optimizer, self.bench.notes.append):
+        self.begin()
+        every = min(self.how.prune_every, self.how.steps)
+        self.cut(0, 1)
+        for step, loss in trained(self.pupil.model, self.lessons.train, self.course, self.loss, said=self.bench.notes.append):
             self.losses.append(loss)
             self.bench.stream([CurveRow(step, PHASE, "loss", loss)])
-            self.bench.tell(f"Training · loss {loss:.3f}", step, self.how.steps)
-            if self.bench.stops:
-                return self.end_here(step)
+            self.bench.progress(f"Training · loss {loss:.3f}", step, self.how.steps)
             if step % every == 0 or step == self.how.steps:
                 if not self.holds(step):
                     return self.go_back(step)
                 if step < self.how.steps and self.goes_on(step // every + 1):
                     self.cut(step, step // every + 1)
-                self.keep(step)
-
-    def end_here(self, step: int) -> None:
-        """Cancelled: the model as it stands is the result, unless it is below the floor."""
-        if not self.holds(step):
-            self.go_back(step)
-        removed = f"{self.rows[-1].sparsity:.0%} of the weights are removed"
-        self.bench.ended_early.append(f"Training was ended at step {step} of {self.how.steps}, as was asked for; {removed}.")
-
-    # --- kept meanwhile ------------------------------------------------------------------------------------------------
-
-    PLAIN = ("held", "losses", "reached", "regrown")  # that are put away as they are
-
-    def keep(self, step: int) -> None:
-        rows, dense = [asdict(row) for row in self.rows], asdict(self.dense)
-        plain = {"step": step, "state": self.pupil.state(), "optimizer": self.optimizer.state_dict(), "rows": rows, "dense": dense}
-        put_away(plain | {name: getattr(self, name) for name in self.PLAIN}, self.file)
-
-    def taken_up(self) -> int:
-        """The steps that an earlier run has done."""
-        kept = found(self.file, next(self.pupil.model.parameters()).device)
-        if kept is None:
-            return 0
-        self.pupil.come_back(kept["state"])
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.rows.extend(ScheduleRow(**row) for row in kept["rows"])
-        self.dense = Quality(**kept["dense"])
-        for name in self.PLAIN:
-            setattr(self, name, kept[name])
-        self.bench.notes.append(taken_up(kept["step"], self.how.steps))
-        return kept["step"]
-
-    # --- down ----------------------------------------------------------------------------------------------------------
 
     def goes_on(self, number: int) -> bool:
         """Whether another cut changes anything."""

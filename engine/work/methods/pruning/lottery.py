@@ -1,8 +1,7 @@
 """The lottery ticket hypothesis (Frankle & Carbin 2019, arXiv:1803.03635): iterative magnitude pruning with rewinding, against twins."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -26,13 +25,10 @@ from engine.work.stored.weights import Stored
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
 from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_of, pupil_of, quality_of, trained
-from engine.work.training.checkpoint import file_in, found, put_away, taken_up
 from engine.work.training.losses import by_labels
 from engine.work.trial import Trial
 
 State = dict[str, torch.Tensor]
-FIRST = "first"
-CUT_NEXT = ("dense", "winning ticket")
 TWIN = 1_000_003  # from a seed to that of its twin's first weights; more than there are seeds to choose
 
 
@@ -83,7 +79,7 @@ def _(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
     pupil = pupil_of(bench.folder, subject.original, layers, device)
     pupil.prepare()
     lessons = lessons_of(bench.recipe, bench.folder)
-    lottery = Lottery(how, bench, pupil, lessons, file_in(subject.keeps(), "lottery"), subject.trial.rows.lottery)
+    lottery = Lottery(how, bench, pupil, lessons, subject.trial.rows.lottery)
     with threads_to_train(subject.original.parameters):
         pupil.come_back(lottery.drawn())
     return Trained(stored(pupil, plan(how, layers)), pupil.plain())
@@ -97,24 +93,12 @@ class Lottery:
     bench: Bench
     pupil: Pupil
     lessons: Lessons
-    file: Path | None = None  # where finished networks are kept meanwhile
     rows: list[LotteryRow] = field(default_factory=list)
-    states: dict[str, State] = field(default_factory=dict)  # trained: the first seed's last ticket, and this seed's networks that are cut next
-    asked: int = 0  # networks, those included that an earlier run has finished
 
     def drawn(self) -> State:
         """The winning ticket of the first seed's last round, trained."""
-        self.taken_up()
-        for number in range(len(self.rows) // self.each, self.how.seeds):
-            self.asked = number * self.each
-            state = self.of_seed(self.bench.recipe.seed + number)
-            self.states = {FIRST: self.states.get(FIRST, state)}
-        return self.states[FIRST]
-
-    @property
-    def each(self) -> int:
-        """Networks of a seed."""
-        return self.how.trainings // self.how.seeds
+        tickets = [self.of_seed(self.bench.recipe.seed + number) for number in range(self.how.seeds)]
+        return tickets[0]
 
     def of_seed(self, seed: int) -> State:
         """Its last ticket. In every round the weights left of the network before are set back and trained, and so are twins."""
@@ -134,27 +118,12 @@ class Lottery:
         return state
 
     def network(self, variant: str, seed: int, number: int, begun: int = 0) -> State:
-        """Trained from where it was set out, and noted; where an earlier run has done so, what it left."""
-        self.asked += 1
-        if self.asked <= len(self.rows):
-            self.pupil.come_back(self.states.get(f"{variant} {number}", {}))
-            return self.pupil.state()
+        """Trained from where it was set out, and noted."""
         state = self.train(seed, self.how.steps, begun, f" · {variant}, round {number}, seed {seed}")
         masks = self.masks()
         left = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
         self.rows.append(LotteryRow(variant, seed, number, left, quality_of(self.pupil.model, self.lessons.held_out).value))
-        if variant in CUT_NEXT:
-            self.states[f"{variant} {number}"] = state
-        done = self.asked == self.each  # the first seed's last ticket is the result
-        put_away({"rows": [asdict(row) for row in self.rows], "states": self.states | ({FIRST: state} if done else {})}, self.file)
         return state
-
-    def taken_up(self) -> None:
-        """What an earlier run has finished."""
-        if kept := found(self.file, next(self.pupil.model.parameters()).device):
-            self.rows.extend(LotteryRow(**row) for row in kept["rows"])
-            self.states = kept["states"]
-            self.bench.notes.append(taken_up(len(self.rows), self.how.trainings, "trainings"))
 
     def train(self, seed: int, until: int, begun: int = 0, what: str = "") -> State:
         """From step ``begun`` of the course on; the optimizer starts anew."""

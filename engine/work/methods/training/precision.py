@@ -2,7 +2,7 @@
 
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import get_args
 
 import torch
@@ -22,7 +22,6 @@ from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
 from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_of, pupil_of, quality_of, trained
 from engine.work.training.accelerated import Float16, accelerator_for
-from engine.work.training.checkpoint import file_in, found, put_away, taken_up
 from engine.work.training.loop import Diverged, answers
 from engine.work.training.losses import by_labels
 from engine.work.trial import Trial
@@ -60,56 +59,18 @@ def _(how: MixedPrecisionTraining, shape: tuple[int, int]) -> Stored:
 @retrained.register
 def _(how: MixedPrecisionTraining, bench: Bench, subject: Subject) -> Trained:
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
-    experiment = Experiment(how, bench, subject, layers, lessons_of(bench.recipe, bench.folder, how.steps * how.batch))
-    kept = experiment.carried_out()
-    subject.trial.rows.curves.extend(experiment.rows)
+    lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
+    kept, settings = None, plan(how, layers)
+    for number, variant in enumerate(get_args(Variant)):
+        pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
+        training = Training(how, variant, bench, pupil, lessons, number)
+        with threads_to_train(subject.original.parameters):
+            training.go()
+        subject.trial.rows.curves.extend(training.rows)
+        kept = training if variant == how.keep else kept
     kept.refuse_broken()
     kept.model.float()
-    return Trained({name: compress(setting, kept.pupil.weight(name).cpu()) for name, setting in plan(how, layers).items()}, kept.pupil.plain())
-
-
-@dataclass
-class Experiment:
-    """One training after the other; those that an earlier run has finished are not done again."""
-
-    how: MixedPrecisionTraining
-    bench: Bench
-    subject: Subject
-    layers: list[Layer]
-    lessons: Lessons
-    rows: list[CurveRow] = field(default_factory=list)
-
-    def carried_out(self) -> "Training":
-        """The one that is kept."""
-        file, device = file_in(self.subject.keeps(), "precision"), compute_place(self.bench.recipe)[0]
-        before, kept, variants = found(file, device) or {"rows": [], "done": 0}, None, get_args(Variant)
-        self.take_up(before, len(variants))
-        for number, variant in enumerate(variants):
-            if number < before["done"] and variant != self.how.keep:
-                continue
-            training = self.training(variant, number, device, before)
-            kept = training if variant == self.how.keep else kept
-            state = {"state": kept.model.state_dict(), "broken": kept.broken} if kept else {}
-            put_away({"rows": [asdict(row) for row in self.rows], "done": max(number + 1, before["done"])} | state, file)
-        return kept
-
-    def take_up(self, before: dict, of: int) -> None:
-        self.rows.extend(CurveRow(**row) for row in before["rows"])
-        self.bench.stream(self.rows)
-        if before["done"]:
-            self.bench.notes.append(taken_up(before["done"], of, "trainings"))
-
-    def training(self, variant: str, number: int, device: torch.device, before: dict) -> "Training":
-        """Gone through now, or as an earlier run has left it."""
-        pupil = pupil_of(self.bench.folder, self.subject.original, self.layers, device)
-        training = Training(self.how, variant, self.bench, pupil, self.lessons, number)
-        if number < before["done"]:
-            training.taken_up(before)
-            return training
-        with threads_to_train(self.subject.original.parameters):
-            training.go()
-        self.rows.extend(training.rows)
-        return training
+    return Trained({name: compress(setting, kept.pupil.weight(name).cpu()) for name, setting in settings.items()}, kept.pupil.plain())
 
 
 @dataclass
@@ -139,13 +100,6 @@ class Training:
         course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed)
         with suppress(Diverged):
             self.learn(course)
-
-    def taken_up(self, before: dict) -> None:
-        """As an earlier run left it."""
-        if self.variant == "bfloat16 weights":
-            shorten(self.model, torch.bfloat16)
-        self.model.load_state_dict(before["state"])
-        self.broken = before["broken"]
 
     def learn(self, course: Course) -> None:
         accelerator, seconds = self.accelerator(), 0.0
