@@ -8,6 +8,7 @@ from tests.recipes import recipe_for
 
 DISTILL = {"technique": "distill", "steps": 20, "batch": 4, "rate": 1e-2}
 AWARE = {"steps": 8, "batch": 4, "rate": 1e-2, "look_every": 2}
+GRADUAL = {"technique": "gradual", "steps": 8, "prune_every": 2, "batch": 4, "rate": 1e-2}
 PRUNED = {"technique": "magnitude"}
 TRAININGS = {
     "distill": ("bert", [DISTILL | {"features": "mse", "width": 0.5}]),
@@ -22,6 +23,9 @@ TRAININGS = {
     "lora, merged": ("bert", [PRUNED, AWARE | {"technique": "lora", "rank": 2, "merge": True}]),
     "qlora": ("bert", [AWARE | {"technique": "qlora", "rank": 2}]),
     "recovery": ("resnet", [{"technique": "tucker", "recovery": 20, "batch": 4}]),
+    "gradual": ("resnet", [GRADUAL | {"floor": 0.01}]),
+    "gradual, regrowing": ("bert", [GRADUAL | {"regrow": True, "distill_weight": 0.5, "target_mb": 0.19}]),
+    "gradual, gated": ("llama", [GRADUAL | {"regularizer": "l0", "strength": 1e-4}]),
 }
 
 
@@ -39,8 +43,8 @@ def killing(step: int):
 
 def curve_of(outcome) -> pd.DataFrame:
     """All that does not depend on how fast the machine is."""
-    curves = outcome.tables.curves
-    return curves[curves["name"] != "examples per second"].reset_index(drop=True)
+    curves = outcome.tables.schedule if outcome.tables.curves.empty else outcome.tables.curves
+    return curves[curves["name"] != "examples per second"].reset_index(drop=True) if "name" in curves else curves
 
 
 @pytest.mark.parametrize("training", TRAININGS)
