@@ -128,7 +128,7 @@ def run(asked: argparse.Namespace) -> None:
     try:
         outcome = resolve_name("engine.work.run:run")(recipe, record.id, save=asked.save, report=Bar())
     except KeyboardInterrupt:
-        kept = "Stopped; the layers it had finished are kept, and the same command goes on from there."
+        kept = "Stopped; what it had finished is kept, and the same command goes on from there."
         raise KeyboardInterrupt(*[kept] if unfinished.blocks_kept(record.key) else []) from None
     print(file=sys.stderr)
     keep(record.model_copy(update={"status": "done", "summary": outcome.summary, "finished": datetime.now(UTC)}), outcome.tables)

@@ -109,7 +109,7 @@ def unfinished() -> Iterator[Unfinished]:
             yield kept
         except Cancelled:
             if any(next(folder.glob(name), None) for folder in kept.folders for name in KEPT):
-                raise Cancelled("The run was cancelled; the layers it had finished are kept, and running it again goes on from there.") from None
+                raise Cancelled("The run was cancelled; what it had finished is kept, and running it again goes on from there.") from None
             raise
         for folder in kept.folders:
             disk.remove(folder)

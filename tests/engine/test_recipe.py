@@ -160,7 +160,8 @@ def assert_one_clear_sentence(text: str):
 
 @pytest.mark.parametrize(("technique", "option", "value"), list(steps_beyond()))
 def test_every_bound_refuses_one_step_beyond(technique, option, value):
-    sentence = refused({"steps": [{"technique": technique, option: value}]})
+    beside = {other: values[0] for other, values in TECHNIQUES[technique].model_fields[option].json_schema_extra["when"].items()}
+    sentence = refused({"steps": [{"technique": technique, option: value} | beside]})
     assert sentence.startswith(f"Step 1, {option}: {value} is not allowed; give a ")
     assert_one_clear_sentence(sentence)
 

@@ -5,6 +5,7 @@ import pickle
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import ClassVar, TypeVar
 from zipfile import BadZipFile
 
 import torch
@@ -15,14 +16,24 @@ State = dict[str, torch.Tensor]
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, BadZipFile, pickle.UnpicklingError)
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Tensors and plain data that a training goes on from, and what it has noted so far."""
+
+    row: ClassVar[type] = CurveRow
+    rows: list
+
+
+OfKind = TypeVar("OfKind", bound=Kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Kept):
     step: int  # done
     model: State  # what moves of it
     optimizer: dict
     best_step: int
     best: State
-    rows: list[CurveRow]
     beside: State = field(default_factory=dict)  # what learns beside it, where something does
     beside_optimizer: dict = field(default_factory=dict)
 
@@ -32,12 +43,12 @@ def file_in(folder: Path | None, phase: str) -> Path | None:
     return folder and folder / f"training-{phase.replace(' ', '-')}.pt"
 
 
-def saved(checkpoint: Checkpoint, file: Path | None) -> None:
+def saved(kept: Kept, file: Path | None) -> None:
     """Whole or not at all; a disk that cannot be written costs what would have been kept, never the training."""
     if file is None:
         return
     part = file.with_name(f".{file.name}.{os.getpid()}")
-    plain = {each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)} | {"rows": [asdict(row) for row in checkpoint.rows]}
+    plain = {each.name: getattr(kept, each.name) for each in fields(kept)} | {"rows": [asdict(row) for row in kept.rows]}
     with suppress(OSError, RuntimeError):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,11 +58,16 @@ def saved(checkpoint: Checkpoint, file: Path | None) -> None:
             part.unlink(missing_ok=True)
 
 
-def loaded(file: Path | None, device: torch.device) -> Checkpoint | None:
-    """None where nothing was kept, or it is damaged. Tensors and plain data alone are read, nothing that could run code."""
+def loaded(kind: type[OfKind], file: Path | None, device: torch.device) -> OfKind | None:
+    """None where nothing was kept, or it is damaged or of another kind. Tensors and plain data alone are read, nothing that could run code."""
     if file is None or not file.is_file():
         return None
     with suppress(*UNREADABLE):
         plain = torch.load(file, map_location=device, weights_only=True)
-        return Checkpoint(**plain | {"rows": [CurveRow(**row) for row in plain["rows"]]})
+        return kind(**plain | {"rows": [kind.row(**row) for row in plain["rows"]]})
     return None
+
+
+def went_on(done: int, of: int, what: str = "training steps were done") -> str:
+    """What a reader is told of a training that was taken up."""
+    return f"{done} of its {of} {what} by an earlier run that was stopped; this one went on from there."

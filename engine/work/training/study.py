@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.results.tables import CurveRow
 from engine.work.bench import Bench
-from engine.work.training.checkpoint import Checkpoint, State, loaded, saved
+from engine.work.training.checkpoint import Checkpoint, State, loaded, saved, went_on
 from engine.work.training.course import Course
 from engine.work.training.lessons import Exercises, Lessons
 from engine.work.training.loop import Diverged, Loss, Quality, optimizer_of, quality_of, trained
@@ -156,12 +156,13 @@ class Study:
     # --- kept meanwhile ----------------------------------------------------------------------------------------------
 
     def keep(self, step: int) -> None:
-        beside = (self.beside.model.state_dict(), self.beside.optimizer.state_dict()) if self.beside else ()
-        saved(Checkpoint(step, self.held(), self.optimizer.state_dict(), self.best_step, self.best, self.rows, *beside), self.file)
+        beside = {"beside": self.beside.model.state_dict(), "beside_optimizer": self.beside.optimizer.state_dict()} if self.beside else {}
+        now = {"step": step, "model": self.held(), "optimizer": self.optimizer.state_dict(), "best_step": self.best_step, "best": self.best}
+        saved(Checkpoint(**now, **beside, rows=self.rows), self.file)
 
     def taken_up(self) -> int:
         """The steps that an earlier run has done; its curve is ours."""
-        kept = loaded(self.file, next(self.model.parameters()).device)
+        kept = loaded(Checkpoint, self.file, next(self.model.parameters()).device)
         if kept is None:
             return 0
         self.model.load_state_dict(kept.model, strict=False)
@@ -174,7 +175,5 @@ class Study:
         judged = [row for row in kept.rows if row.step == kept.best_step and row.name in ("accuracy", "perplexity")]
         self.best_quality = Quality(judged[0].name, judged[0].value)
         self.bench.stream(kept.rows)
-        self.bench.notes.append(
-            f"{kept.step} of its {self.course.steps} training steps were done by an earlier run that was stopped; this one went on from there."
-        )
+        self.bench.notes.append(went_on(kept.step, self.course.steps))
         return kept.step

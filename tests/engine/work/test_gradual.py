@@ -193,11 +193,31 @@ def test_a_layer_is_not_emptied(folders, tmp_path):
         run(recipe_for("resnet", model, tmp_path / "data", SHORT | {"sparsity": 0.99}))
 
 
-def test_a_run_is_cancelled_while_it_trains(done):
+def stopping(steps: int) -> dict:
+    """A report, and whether the run is cancelled: after so many training steps."""
     heard = []
+    return {"report": lambda stage, *_: heard.append(stage), "cancelled": lambda: sum("loss" in stage for stage in heard) >= steps}
+
+
+@pytest.mark.parametrize("pattern", [{}, {"pattern": "1:4", "storage": "n-of-m"}])
+def test_a_cancelled_training_keeps_the_model_as_it_stands(pattern, done, tmp_path):
+    outcome = done(steps=40, prune_every=10, save=tmp_path / "model", **pattern, **stopping(5))
+    rows, layers = outcome.tables.schedule, outcome.tables.layers.dropna(subset="sparsity")
+    assert rows.step.tolist() == [0, 0, 5] and rows.event.iloc[-1] == "trained" and outcome.summary.ended_early
+    left = (layers.sparsity * layers.parameters).sum() / layers.parameters.sum()
+    assert left == pytest.approx(rows.sparsity.iloc[-1]) and 0 < left < 0.6
+    said = f"Training was ended at step 5 of 40, as was asked for; {left:.0%} of the weights were zero then"
+    assert any(note.startswith(said) for note in outcome.summary.notes)
+
+
+def test_a_cancelled_training_goes_back_to_what_held_and_keeps_nothing_where_nothing_did(done, monkeypatch):
+    falling = iter([0.9, 0.9, 0.9, 0.8, 0.5, 0.9])  # before; cut, trained, cut; when it is cancelled; went back
+    monkeypatch.setattr("engine.work.methods.pruning.gradual.quality_of", lambda *_: Quality("accuracy", next(falling)))
+    rows = done(floor=0.8, steps=40, prune_every=10, **stopping(15)).tables.schedule
+    assert rows.event.tolist()[-2:] == ["below the floor", "went back"] and rows.sparsity.iloc[-1] == rows.sparsity.iloc[2]
+    falling = iter([0.9, 0.5, 0.5])
     with pytest.raises(Cancelled):
-        done(report=lambda stage, *_: heard.append(stage), cancelled=lambda: any("loss" in stage for stage in heard))
-    assert sum("loss" in stage for stage in heard) == 1
+        done(floor=0.8, steps=40, prune_every=10, **stopping(5))
 
 
 # --- forecasts and looks --------------------------------------------------------------------------------------------------

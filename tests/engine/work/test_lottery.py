@@ -134,6 +134,20 @@ def test_a_ticket_of_nothing_is_refused_before_training(folders, tmp_path):
         run(recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT | {"rounds": 10, "share": 0.9}))
 
 
+@pytest.mark.parametrize(
+    ("networks", "left", "result"),
+    [(2, 1.0, "the dense network"), (4, 0.5, "the winning ticket of round 1"), (8, 0.25, "the winning ticket of round 2")],
+)
+def test_a_cancelled_lottery_ends_with_what_is_finished(networks, left, result, folders, tmp_path, done):
+    heard = []
+    recipe = recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT)
+    outcome = run(recipe, report=lambda stage, *_: heard.append(stage), cancelled=lambda: sum("round" in stage for stage in heard) > 2 * networks)
+    assert outcome.summary.ended_early and outcome.tables.lottery.equals(done[0].tables.lottery.iloc[:networks])
+    assert any(note.startswith(f"Training was ended after {networks} of 14 networks") and result in note for note in outcome.summary.notes)
+    shares = outcome.tables.layers.sparsity.dropna()
+    assert shares.tolist() == pytest.approx([1 - left] * len(shares), abs=2e-2)
+
+
 def test_a_run_is_cancelled_while_it_trains(folders, tmp_path):
     heard = []
     with pytest.raises(Cancelled):

@@ -91,7 +91,7 @@ def test_a_run_stopped_while_it_measures_between_two_steps_goes_on_and_ends_the_
     monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path / "home"))
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", {"technique": "sparsegpt"}, ANY["rounding"])
     whole, told = run(recipe), []
-    with pytest.raises(Cancelled, match="the layers it had finished are kept"):
+    with pytest.raises(Cancelled, match="what it had finished is kept"):
         run(recipe, report=lambda stage, *_: told.append(stage), cancelled=lambda: "Measuring after step 1 of 2" in told)
     again = run(recipe)
     assert "blocks were finished" in " ".join(again.summary.notes)

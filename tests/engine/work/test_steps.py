@@ -179,7 +179,7 @@ def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, 
     def late() -> bool:
         return any(stage.startswith("Step 2") and done > 8 for stage, done in seen)
 
-    with pytest.raises(Cancelled, match="the layers it had finished are kept"):
+    with pytest.raises(Cancelled, match="what it had finished is kept"):
         run(recipe, report=lambda stage, done, total: seen.append((stage, done)), cancelled=late)
     again = run(recipe)
     assert again.summary.result == whole.summary.result

@@ -54,7 +54,16 @@ def left_in(pupil: Pupil) -> dict[str, int]:
 def stored(pupil: Pupil, settings: dict[str, Pruning]) -> dict[str, Stored]:
     """Every layer as it will be in the file."""
     before = {layer.name: pupil.original.model.get_submodule(layer.name).stored.dense(torch.float32).cpu() for layer in pupil.layers}
-    return {name: kept(pupil.weight(name).cpu(), whole, settings[name]) for name, whole in before.items()}
+    return {name: kept(left := pupil.weight(name).cpu(), whole, fitting(settings[name], left)) for name, whole in before.items()}
+
+
+def fitting(how: Pruning, left: torch.Tensor) -> Pruning:
+    """With room for all that is left: of a model that did not get to the end of its cuts, that is more of every M neighbours."""
+    if not how.pattern:
+        return how
+    least, of = n_of_m(how.pattern)
+    most = int(left.unflatten(1, (-1, of)).count_nonzero(-1).max())
+    return how.model_copy(update={"pattern": f"{max(most, least)}:{of}"} if most < of else {"pattern": "", "storage": "dense"})
 
 
 def size_bytes(pupil: Pupil, settings: dict[str, Pruning], left: dict[str, int]) -> int:

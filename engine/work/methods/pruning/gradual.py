@@ -1,6 +1,9 @@
 """Pruning with training in between (Zhu & Gupta 2017, arXiv:1710.01878), with feedback, penalties, a teacher, and places to stop."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -19,8 +22,9 @@ from engine.work.stored.modules import unpacked_once
 from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
 from engine.work.training import Course, Exercises, Lessons, Pupil, Quality, lessons_of, pupil_of, quality_of, trained
+from engine.work.training.checkpoint import Kept, State, file_in, loaded, saved, went_on
 from engine.work.training.cuts import gates_of
-from engine.work.training.loop import answers, at_rest
+from engine.work.training.loop import answers, at_rest, optimizer_of
 from engine.work.training.losses import absolute, by_labels, by_teacher
 
 MB = 1e6
@@ -44,7 +48,7 @@ def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
     pupil.prepare(how.regrow, gated=how.regularizer == "l0")
     lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
     course = Course(how.steps, how.rate, how.batch, bench.recipe.seed)
-    descent = Descent(how, bench, pupil, lessons, course, settings)
+    descent = Descent(how, bench, pupil, lessons, course, settings, file_in(subject.keeps(), "gradual"))
     try:
         with threads_to_train(subject.original.parameters):
             descent.go()
@@ -58,6 +62,19 @@ def refuse_emptying(name: str, left: int) -> None:
         raise PlainError(f"{name}: No weight would be left; remove a smaller share, or skip the layer under layers.skip.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Landing(Kept):
+    """Where a descent stands after a look, and the cut that followed it. The original's quality stands in its first row."""
+
+    row: ClassVar[type] = ScheduleRow
+    step: int  # done
+    model: State  # with masks and gates
+    optimizer: dict
+    held: State | None
+    reached: float | None
+    regrown: float
+
+
 @dataclass
 class Descent:
     """One model on its way down: cut, train, measure, and on."""
@@ -68,26 +85,52 @@ class Descent:
     lessons: Lessons
     course: Course
     settings: dict[str, Pruning]
+    file: Path | None = None  # where it is kept meanwhile
     rows: list[ScheduleRow] = field(default_factory=list)
     dense: Quality | None = None
-    held: dict[str, torch.Tensor] | None = None  # the last state that was good enough
+    held: State | None = None  # the last state that was good enough
     losses: list[float] = field(default_factory=list)  # since the last row
     reached: float | None = None  # the share at which the target size was reached
     regrown: float = 0.0  # at the last cut
 
     def go(self) -> None:
-        self.begin()
-        every = min(self.how.prune_every, self.how.steps)
-        self.cut(0, 1)
-        for step, loss in trained(self.pupil.model, self.lessons.train, self.course, self.loss, said=self.bench.notes.append):
+        begun = self.taken_up()
+        if not begun:
+            self.begin()
+            self.cut(0, 1)
+        for step, loss in trained(self.pupil.model, self.lessons.train, self.course, self.loss, begun, self.optimizer, self.bench.notes.append):
             self.losses.append(loss)
             self.bench.stream([CurveRow(step, PHASE, "loss", loss)])
-            self.bench.progress(f"Training · loss {loss:.3f}", step, self.how.steps)
-            if step % every == 0 or step == self.how.steps:
-                if not self.holds(step):
-                    return self.go_back(step)
-                if step < self.how.steps and self.goes_on(step // every + 1):
-                    self.cut(step, step // every + 1)
+            self.bench.tell(f"Training · loss {loss:.3f}", step, self.how.steps)
+            if self.over(step):
+                break
+
+    def over(self, step: int) -> bool:
+        """Whether the descent ends here. After each look it goes on with a cut, and is kept."""
+        if self.bench.stops:
+            self.end(step)
+            return True
+        every = min(self.how.prune_every, self.how.steps)
+        if step % every and step < self.how.steps:
+            return False
+        if not self.holds(step):
+            self.go_back(step)
+            return True
+        if step < self.how.steps and self.goes_on(step // every + 1):
+            self.cut(step, step // every + 1)
+        self.keep(step)
+        return False
+
+    def end(self, step: int) -> None:
+        """As was asked for: with the model as it stands, or as it was when it last was good enough. Raises Cancelled where it never was."""
+        if not self.holds(step):
+            if self.held is None:
+                self.bench.progress("Training", step, self.how.steps)
+            self.go_back(step)
+        self.bench.ended_early.append(
+            f"Training was ended at step {step} of {self.how.steps}, as was asked for; {self.rows[-1].sparsity:.0%} of the weights were zero then, "
+            f"of {self.how.removed:.0%} that were to be."
+        )
 
     def goes_on(self, number: int) -> bool:
         """Whether another cut changes anything."""
@@ -155,6 +198,31 @@ class Descent:
     def refuse_closed(self, left: dict[str, int]) -> None:
         if self.how.regularizer == "l0" and not all(left.values()):
             raise PlainError(f"Every gate of {min(left, key=left.get)} has closed; lower strength, which is {self.how.strength:g}, or rate.")
+
+    # --- kept meanwhile ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return optimizer_of(self.pupil.model, self.course)
+
+    def keep(self, step: int) -> None:
+        now = {"step": step, "model": self.pupil.state(), "optimizer": self.optimizer.state_dict()}
+        saved(Landing(**now, rows=self.rows, held=self.held, reached=self.reached, regrown=self.regrown), self.file)
+
+    def taken_up(self) -> int:
+        """The steps that an earlier run has done; its rows are ours."""
+        kept = loaded(Landing, self.file, next(self.pupil.model.parameters()).device)
+        if kept is None:
+            return 0
+        self.pupil.come_back(kept.model)
+        self.optimizer.load_state_dict(kept.optimizer)
+        self.held, self.reached, self.regrown = kept.held, kept.reached, kept.regrown
+        self.rows.extend(kept.rows)
+        self.dense = Quality(kept.rows[0].quality_name, kept.rows[0].quality)
+        self.bench.notes.append(went_on(kept.step, self.how.steps))
+        return kept.step
+
+    # --- what is paid for --------------------------------------------------------------------------------------------
 
     def loss(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
         """Labels and teacher in their shares, and what zeros are worth."""

@@ -3,6 +3,7 @@
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -22,6 +23,7 @@ from engine.work.threads import threads_to_train
 from engine.work.trained import Trained
 from engine.work.training import Course, Exercises, Lessons, Pupil, lessons_of, pupil_of, quality_of, trained
 from engine.work.training.accelerated import Float16, accelerator_for
+from engine.work.training.checkpoint import Kept, State, file_in, loaded, saved, went_on
 from engine.work.training.loop import Diverged, answers
 from engine.work.training.losses import by_labels
 from engine.work.trial import Trial
@@ -60,17 +62,27 @@ def _(how: MixedPrecisionTraining, shape: tuple[int, int]) -> Stored:
 def _(how: MixedPrecisionTraining, bench: Bench, subject: Subject) -> Trained:
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
     lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
-    kept, settings = None, plan(how, layers)
+    kept, settings, keeps, done = None, plan(how, layers), subject.keeps(), 0
     for number, variant in enumerate(get_args(Variant)):
         pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
-        training = Training(how, variant, bench, pupil, lessons, number)
+        training = Training(how, variant, bench, pupil, lessons, number, file_in(keeps, variant))
         with threads_to_train(subject.original.parameters):
-            training.go()
+            done += training.gone()
         subject.trial.rows.curves.extend(training.rows)
         kept = training if variant == how.keep else kept
+    if done:
+        bench.notes.append(went_on(done, how.trainings, "trainings were done"))
     kept.refuse_broken()
     kept.model.float()
     return Trained({name: compress(setting, kept.pupil.weight(name).cpu()) for name, setting in settings.items()}, kept.pupil.plain())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Kept):
+    """One of the five, when it has ended. Of those that are only compared, no weights."""
+
+    broken: int
+    model: State
 
 
 @dataclass
@@ -83,6 +95,7 @@ class Training:
     pupil: Pupil
     lessons: Lessons
     number: int  # how many come before it
+    file: Path | None = None  # where it is kept when it has ended
     rows: list[CurveRow] = field(default_factory=list)
     broken: int = 0  # the step at which the loss was no number any more
 
@@ -93,6 +106,16 @@ class Training:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def gone(self) -> bool:
+        """Whether an earlier run has done it; else it is done now."""
+        if earlier := loaded(Finished, self.file, self.device):
+            self.pupil.come_back(earlier.model)
+            self.rows, self.broken = earlier.rows, earlier.broken
+            return True
+        self.go()
+        saved(Finished(rows=self.rows, broken=self.broken, model=self.pupil.state() if self.variant == self.how.keep else {}), self.file)
+        return False
 
     def go(self) -> None:
         if self.variant == "bfloat16 weights":
