@@ -16,7 +16,7 @@ from engine.work.bench import Bench
 from engine.work.methods.training.asking import asked
 from engine.work.methods.training.distill import School
 from engine.work.methods.training.tuition import Tuition, agreed, pairs_of
-from engine.work.models import load, resolve
+from engine.work.models import config_of, load, resolve
 from engine.work.opened import multiplies_bfloat16, opened
 from engine.work.run import run
 from engine.work.training import lessons_for, loop
@@ -327,8 +327,27 @@ def test_a_black_box_answers_what_it_is_asked_in_a_template(asks, begins, ends, 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_gets_one_sentence(folders, tmp_path):
     step = SHORT | {"setting": "black-box", "written": 4, "prompt": 14, "asks": "few-shot"}
-    with pytest.raises(PlainError, match=r"no room left for an answer; set prompt lower, or calibration\.context higher\.$"):
+    with pytest.raises(PlainError, match=r"leaves 0 for an answer, and it takes 8 at least; set prompt lower, or calibration\.context higher\.$"):
         run(recipe_for("llama", folders["llama"], tmp_path / "data", step))
+
+
+def test_only_what_the_teacher_wrote_is_learnt_of_a_text(done, monkeypatch):
+    seen = []
+
+    def spied(logits, targets):
+        seen.append(targets)
+        return by_labels(logits, targets)
+
+    monkeypatch.setattr("engine.work.methods.training.tuition.by_labels", spied)
+    done("llama", setting="black-box", written=6, prompt=5)
+    assert len(seen) == 4 and all((each[:, :5] == UNLABELLED).all() and (each[:, 5:] >= 0).all() for each in seen)
+
+
+@pytest.mark.parametrize(("architecture", "reads"), [("bert", "."), ("resnet", "picture [1-5]")])
+def test_what_a_teacher_chose_for_its_student_can_be_read(architecture, reads, done, folders):
+    rows = done(architecture, setting="black-box", written=5).tables.written
+    names = set(config_of(resolve(str(folders[architecture]))).id2label.values())
+    assert len(rows) == 5 and all(rows.prompt.str.match(reads)) and set(rows.continuation) <= names
 
 
 def test_a_discriminator_that_counts_for_nothing_changes_nothing(done):

@@ -162,7 +162,7 @@ def from_what_it_writes(how: Distill, school: School) -> Successor:
     if isinstance(bench.recipe.task, LanguageModeling):
         lessons = written(how, bench, teacher, school.lessons, school.device, school.rows)
     else:
-        lessons = answered(bench, teacher, school.lessons, school.device)
+        lessons = answered(how, bench, teacher, school.lessons, school.device, school.rows)
     student = school.student(bench.recipe.seed)
     replace(school, lessons=lessons).train(student.model, Blend({"labels": (1.0, by_label)}))
     return student
