@@ -195,8 +195,8 @@ class Distill(Learning):
                "reasoning": "reasons, step by step"},
     )  # fmt: skip
     written: int = option(
-        256, "Continuations that a language model writes for its student; of a classifier's answers, so many can be read.", title="Continuations", advanced=True, ge=4, le=100_000,
-        when={"setting": ["black-box"]}, stops=(64, 128, 256, 512, 1024, 4096),
+        256, "Continuations that a language model writes for its student; of a classifier's answers, so many can be read.", title="Continuations",
+        advanced=True, ge=4, le=100_000, when={"setting": ["black-box"]}, stops=(64, 128, 256, 512, 1024, 4096),
     )  # fmt: skip
     adversarial_weight: float = option(
         0.1, "What deceiving the discriminator counts.", title="Weight of the discriminator", advanced=True, ge=0, le=100,

@@ -296,6 +296,32 @@ def test_each_generation_is_taught_by_the_one_before(done):
     assert all(len(each) == 4 for each in losses) and losses[0] != losses[1] != losses[2]
 
 
+@pytest.mark.parametrize("stopped", ["Training · generation 2", "Asking the teacher"])
+def test_generations_that_are_stopped_leave_the_best_of_all(done, monkeypatch, tmp_path, stopped):
+    """Generation 1 looks five times and is best at step 3, generation 2 is poor: what is written is what the first one was."""
+    values, heard, states = iter([0.1, 0.2, 0.3, 0.9, 0.8]), [], []
+
+    def judged(model, examples):
+        states.append(model.state_dict()["classifier.1.bias"].clone())
+        return loop.Quality("accuracy", next(values, 0.2))
+
+    monkeypatch.setattr("engine.work.training.study.quality_of", judged)
+    recipe = {"setting": "self", "steps": 4, "student": "same", "start": "random", "training": Training(samples=16)}
+
+    def after() -> bool:
+        return "finished" in heard and any(stopped in stage for stage in heard[heard.index("finished") :])
+
+    def report(stage, *_):
+        heard.extend(["finished"] * (len(states) >= 5 and "finished" not in heard) + [stage])
+
+    outcome = done("resnet", cancelled=after, report=report, save=tmp_path / "student", **recipe)
+    (said,) = (note for note in outcome.summary.notes if "as was asked for" in note)
+    kept = opened(resolve(str(tmp_path / "student")), CPU, torch.float32).plain["classifier.1.bias"]
+    assert "of generation 2, as was asked for" in said
+    assert said.endswith("the best of all generations is kept: what generation 1 knew at step 3, with accuracy 90.0%.")
+    assert torch.equal(kept, states[3])
+
+
 def test_several_teachers_are_heard(done, folders, tmp_path):
     other = tiny("bert", tmp_path / "other", seed=9)
     one, both = done(distill_weight=1), done(distill_weight=1, setting="several", teachers=str(other))

@@ -80,8 +80,8 @@ def prompts(how: Distill, windows: torch.Tensor, tokenizer: PreTrainedTokenizerB
     asking = torch.cat([piece if torch.is_tensor(piece) else words(piece, tokenizer).expand(count, -1) for piece in pieces], 1)
     if (left := max(0, room - asking.shape[1])) < LEAST:
         raise PlainError(
-            f"Asking for {how.asks} with {how.prompt} tokens of text takes {asking.shape[1]} tokens of a window of {room}, which leaves {left} for an "
-            f"answer, and it takes {LEAST} at least; set prompt lower, or calibration.context higher."
+            f"Asking for {how.asks} with {how.prompt} tokens of text takes {asking.shape[1]} tokens of a window of {room}, which leaves {left} for "
+            f"an answer, and it takes {LEAST} at least; set prompt lower, or calibration.context higher."
         )
     return asking
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.catalog.distillation import Distill, FineTune, Learning
 from engine.catalog.tasks import LanguageModeling
-from engine.errors import PlainError
+from engine.errors import Cancelled, PlainError
 from engine.work.bench import Bench, Rows
 from engine.work.methods.stages import blueprint, compress, outlined, sketch, taught
 from engine.work.methods.training.adversary import Discriminator
@@ -26,7 +26,7 @@ from engine.work.stored.modules import install
 from engine.work.stored.weights import Dense, Stored
 from engine.work.successor import Successor
 from engine.work.threads import threads_to_train
-from engine.work.training import Blend, Companion, Course, Lessons, Study, lessons_of
+from engine.work.training import Blend, Companion, Course, Lessons, Quality, Study, lessons_of
 from engine.work.training.accelerated import accelerator_for
 from engine.work.training.checkpoint import file_in
 
@@ -102,14 +102,15 @@ class School:
             train = with_answers(self.bench, self.lessons.train, lambda part: tuition.asked(part, self.device).float())
         return replace(self, lessons=replace(self.lessons, train=train))
 
-    def train(self, model: nn.Module, loss: Blend, phase: str = "student", beside: Companion | None = None) -> None:
-        """To the best that is found."""
+    def train(self, model: nn.Module, loss: Blend, phase: str = "student", beside: Companion | None = None) -> Study:
+        """To the best that is found, and how it went."""
         file = file_in(self.keeps, phase)
         study = Study(self.bench, model, self.lessons, self.course, loss, phase, self.how.patience, file, beside=beside)
         try:
             study.go()
         finally:
             self.rows.curves.extend(study.rows)
+        return study
 
 
 def reshaped(how: Learning, student: Successor) -> list[str]:
@@ -128,7 +129,7 @@ def in_half(how: Learning, device: torch.device, compute: torch.dtype, bench: Be
     return multiplies_bfloat16(device)
 
 
-def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list[nn.Module], phase: str = "student") -> None:
+def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list[nn.Module], phase: str = "student") -> Study:
     """What most settings have in common: fixed teachers, and a student that listens to them."""
     tuition = Tuition.of(how, student, teachers)
     with ExitStack() as held:
@@ -140,20 +141,50 @@ def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list
         if how.setting == "adversarial":
             adversary = Discriminator.against(tuition, school.lessons.held_out, school.course)
             terms["discriminator"] = (how.adversarial_weight, adversary.not_deceived)
-        school.train(student, Blend(terms), phase, adversary)
+        return school.train(student, Blend(terms), phase, adversary)
 
 
 def over_generations(how: Distill, school: School) -> Successor:
-    """Each student teaches the next (born-again networks, Furlanello et al. 2018, arXiv:1805.04770)."""
-    teacher = school.subject.original.model
-    for generation in range(1, how.generations + 1):
-        student = school.student(school.course.seed + generation - 1)
-        by_teachers(how, school, student.model, [teacher], f"generation {generation}")
-        if school.bench.ended_early:
+    """Each student teaches the next (born-again networks, Furlanello et al. 2018, arXiv:1805.04770). Where a person stops it, the best is kept."""
+    teacher, best, ended = school.subject.original.model, None, len(school.bench.ended_early)
+    for number in range(1, how.generations + 1):
+        latest = a_generation(how, school, teacher, number, finished=best is not None)
+        best = latest if latest and (best is None or latest.quality.at_least(best.quality)) else best
+        if len(school.bench.ended_early) > ended:
+            school.bench.ended_early[-1] = best.said_instead_of(school.bench.ended_early[-1], number)
+            latest = best
             break
-        teacher = student.model
-    student.model.requires_grad_(True)
-    return student
+        teacher = latest.student.model
+    latest.student.model.requires_grad_(True)
+    return latest.student
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A student that has learnt, and where on its way it was best."""
+
+    number: int
+    student: Successor
+    quality: Quality
+    step: int
+
+    def said_instead_of(self, ended: str, number: int) -> str:
+        """Of a training that was ended in the generation of that number."""
+        begun = f"{ended.partition(', as was asked for')[0].rstrip('.')} of generation {number}, as was asked for"
+        return f"{begun}; the best of all generations is kept: what generation {self.number} knew at step {self.step}, with {self.quality}."
+
+
+def a_generation(how: Distill, school: School, teacher: nn.Module, number: int, finished: bool) -> Generation | None:
+    """None where it was stopped before its first step while there is a ``finished`` one."""
+    student = school.student(school.course.seed + number - 1)
+    try:
+        study = by_teachers(how, school, student.model, [teacher], f"generation {number}")
+    except Cancelled:
+        if not finished:
+            raise
+        school.bench.ended_early.append("Training was ended before the first step")
+        return None
+    return Generation(number, student, study.best_quality, study.best_step)
 
 
 def from_what_it_writes(how: Distill, school: School) -> Successor:
