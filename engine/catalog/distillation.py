@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from engine.catalog.courses import batch_option, rate_option
+from engine.catalog.courses import batch_option, parts_option, patience_option, products_option, rate_option
 from engine.catalog.technique import Family, Made, Technique, option
 
 SMALLER, SAME = "smaller", "same"  # students made of the teacher; any other is a model's name
@@ -24,19 +24,9 @@ class Learning(Technique):
     )  # fmt: skip
     rate: float = rate_option(5e-4)
     batch: int = batch_option(16)
-    parts: int = option(
-        1, "A step's examples are gone through in so many parts, whose slopes are added up: the same step with less memory.",
-        title="Parts of a step (accumulation)", advanced=True, ge=1, le=512, stops=(1, 2, 4, 8, 16),
-    )  # fmt: skip
-    patience: int = option(
-        0, "Training ends early when quality on held-out examples was not better so many looks in a row; there are ten in a whole course. 0: never.",
-        title="Looks without gain (early stopping)", advanced=True, ge=0, le=10,
-    )  # fmt: skip
-    products: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "Number format in which matrices are multiplied while the model learns; weights, slopes and losses stay float32. bfloat16 is two to "
-        "three times as fast on processors that multiply it (AVX-512 BF16, AMX), and on graphics cards; elsewhere float32 is used, and said.",
-        title="Products while learning", advanced=True, words={"auto": "bfloat16 on a graphics card, else float32"},
-    )  # fmt: skip
+    parts: int = parts_option()
+    patience: int = patience_option()
+    products: Literal["auto", "float32", "bfloat16"] = products_option()
     values: Literal["model", "float32", "bfloat16", "float16"] = option(
         "model", "Number format in which the weights are written: the model's own, or another.", title="Weights written as", advanced=True,
         words={"model": "as the model has them"},

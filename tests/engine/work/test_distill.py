@@ -174,9 +174,9 @@ def test_products_in_bfloat16_are_close_and_where_they_gain_nothing_they_are_flo
     plain, half = curve(done("resnet")), curve(done("resnet", products="bfloat16"))
     assert plain == curve(done("resnet", products="float32"))
     assert half == pytest.approx(plain, rel=0.1) and (half == plain) is not multiplies_bfloat16(CPU)
-    monkeypatch.setattr("engine.work.methods.training.distill.multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr("engine.work.methods.training.coursework.multiplies_bfloat16", lambda device: False)
     outcome = done("resnet", products="bfloat16")
-    assert curve(outcome) == plain and any("so the student learnt with products in float32" in note for note in outcome.summary.notes)
+    assert curve(outcome) == plain and any("so training had its products in float32" in note for note in outcome.summary.notes)
 
 
 # --- students --------------------------------------------------------------------------------------------------------------

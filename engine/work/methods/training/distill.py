@@ -1,6 +1,5 @@
 """Distillation (Hinton et al. 2015, arXiv:1503.02531) and fine-tuning: a model is trained as a whole and takes the place of another."""
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +15,18 @@ from engine.work.methods.stages import blueprint, compress, outlined, sketch, ta
 from engine.work.methods.training.adversary import Discriminator
 from engine.work.methods.training.asking import with_answers
 from engine.work.methods.training.blackbox import answered, written
+from engine.work.methods.training.coursework import coursework
 from engine.work.methods.training.peer import learning_together
 from engine.work.methods.training.students import refuse_stranger, student_of
 from engine.work.methods.training.tuition import Tuition, by_label, projections
 from engine.work.models import resolve
-from engine.work.opened import Opened, compute_place, multiplies_bfloat16, opened
+from engine.work.opened import Opened, compute_place, opened
 from engine.work.rebuilt import Subject
 from engine.work.stored.modules import install
 from engine.work.stored.weights import Dense, Stored
 from engine.work.successor import Successor
 from engine.work.threads import threads_to_train
-from engine.work.training import Blend, Companion, Course, Lessons, Quality, Study, lessons_of
+from engine.work.training import Blend, Companion, Course, Lessons, Quality, Study
 from engine.work.training.accelerated import accelerator_for
 from engine.work.training.checkpoint import file_in
 
@@ -78,13 +78,8 @@ class School:
 
     @classmethod
     def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows) -> "School":
-        recipe, (device, compute) = bench.recipe, compute_place(bench.recipe)
-        epochs = recipe.training.epochs if recipe.training else None
-        lessons = lessons_of(recipe, bench.folder, None if epochs else how.steps * how.batch)
-        steps = how.steps if epochs is None else max(1, math.ceil(epochs * len(lessons.train) / how.batch))
-        half = in_half(how, device, compute, bench)
-        course = Course(steps, how.rate, how.batch, recipe.seed, parts=min(how.parts, how.batch), half=half)
-        return cls(how, bench, subject, lessons, course, rows, subject.keeps(), device)
+        lessons, course = coursework(how, bench)
+        return cls(how, bench, subject, lessons, course, rows, subject.keeps(), compute_place(bench.recipe)[0])
 
     def student(self, seed: int) -> Successor:
         """Ready to learn, where the run computes."""
@@ -118,15 +113,6 @@ def reshaped(how: Learning, student: Successor) -> list[str]:
     drawn = f"{student.source} is a bare encoder, so the student began with a random head for its teacher's classes."
     cut = f"The student's attention is cut into {getattr(how, 'student_heads', 0)} heads, as wide together as before: that alone saves nothing."
     return [drawn] * student.source.bare + [cut] * bool(student.config and getattr(how, "student_heads", 0))
-
-
-def in_half(how: Learning, device: torch.device, compute: torch.dtype, bench: Bench) -> bool:
-    """Whether products are bfloat16 while it learns; said where that was asked for and this processor has none."""
-    if how.products != "bfloat16":
-        return how.products == "auto" and device.type == "cuda" and compute == torch.bfloat16
-    if not multiplies_bfloat16(device):
-        bench.notes.append("This processor does not multiply bfloat16 any quicker, so the student learnt with products in float32.")
-    return multiplies_bfloat16(device)
 
 
 def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list[nn.Module], phase: str = "student") -> Study:
