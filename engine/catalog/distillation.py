@@ -86,7 +86,8 @@ class Distill(Learning):
         "FitNets (arXiv:1412.6550)](https://arxiv.org/abs/1412.6550); attention: [Zagoruyko & Komodakis 2017 "
         "(arXiv:1612.03928)](https://arxiv.org/abs/1612.03928); together: [Zhang et al. 2018, Deep Mutual Learning "
         "(arXiv:1706.00384)](https://arxiv.org/abs/1706.00384); generations: [Furlanello et al. 2018 "
-        "(arXiv:1805.04770)](https://arxiv.org/abs/1805.04770)"
+        "(arXiv:1805.04770)](https://arxiv.org/abs/1805.04770); two views: [Liang et al. 2021, R-Drop "
+        "(arXiv:2106.14448)](https://arxiv.org/abs/2106.14448)"
     )
 
     technique: Literal["distill"] = "distill"
@@ -123,15 +124,16 @@ class Distill(Learning):
     )  # fmt: skip
     setting: Literal["offline", "online", "self", "several", "black-box", "adversarial"] = option(
         "offline",
-        "Offline: the teacher stays as it is. Online: both learn, from labels and from each other. Self: each generation teaches the next. Several: "
-        "the model and others teach together. Black box: the student sees only what the teacher writes or answers, no probabilities. Adversarial: a "
-        "discriminator learns to tell the student's answers from the teacher's, and the student to deceive it.",
+        "Offline: the teacher stays as it is. Online: both learn, from labels and from each other. Self: each generation teaches the next, or one "
+        "student agrees with itself. Several: the model and others teach together. Black box: the student sees only what the teacher writes or "
+        "answers, no probabilities. Adversarial: a discriminator learns to tell the student's answers from the teacher's, and the student to deceive "
+        "it.",
         title="Setting",
-        words={"offline": "a fixed teacher (offline)", "online": "learning together (online)", "self": "over generations (self)",
+        words={"offline": "a fixed teacher (offline)", "online": "learning together (online)", "self": "from itself (self)",
                "several": "several teachers", "black-box": "only what it writes (black box)", "adversarial": "against a discriminator (adversarial)"},
     )  # fmt: skip
     distill_weight: float = option(
-        0.5, "How much the teacher's answers count beside the labels: 0 not at all, 1 alone. The α of the formula.",
+        0.5, "How much the teacher's answers, or the agreement of two views, count beside the labels: 0 not at all, 1 alone. The α of the formula.",
         title="Weight of the teacher (distill_weight)", ge=0, le=1, when={"setting": ["offline", "online", "self", "several", "adversarial"]},
     )  # fmt: skip
     temperature: float = option(
@@ -169,8 +171,16 @@ class Distill(Learning):
         title="Teachers joined by",
         advanced=True, when={"setting": ["several"]}, words={"mean": "their mean", "confidence": "how sure each is (confidence)"},
     )  # fmt: skip
+    views: Literal["generations", "two-views"] = option(
+        "generations", "Generations: each student teaches the next. Two views: one student learns the labels, and to agree with itself on two looks "
+        "at each example (R-Drop), which dropout makes different; where a model has none, one look has a tenth of the tokens hidden, or the picture "
+        "moved by a pixel.",
+        title="Taught by itself", when={"setting": ["self"]},
+        words={"generations": "over generations", "two-views": "two views of one input (R-Drop)"},
+    )  # fmt: skip
     generations: int = option(
-        2, "How many students there are, each taught by the one before.", title="Generations", ge=1, le=10, when={"setting": ["self"]},
+        2, "How many students there are, each taught by the one before.", title="Generations", ge=1, le=10,
+        when={"setting": ["self"], "views": ["generations"]},
     )  # fmt: skip
     prompt: int = option(
         16, "Tokens of the training text that a language model is given to go on from.", title="Tokens of a prompt", advanced=True, ge=1, le=4096,
@@ -199,6 +209,17 @@ class Distill(Learning):
             raise ValueError(f"width {self.width:g} leaves fewer heads already, each as wide as before; set heads to 1, or width to 1")
         return self
 
+    @model_validator(mode="after")
+    def has_states_to_compare(self) -> Self:
+        if self.looks_twice and (self.features != "none" or self.attention_weight):
+            raise ValueError("two views have no teacher whose states could be compared; set features to none and attention_weight to 0")
+        return self
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether a student is taught by its own second look, and by no teacher."""
+        return self.setting == "self" and self.views == "two-views"
+
     @property
     def further(self) -> tuple[str, ...]:
         """Teachers beside the model."""
@@ -213,5 +234,6 @@ class Distill(Learning):
         smaller = ", ".join(f"{100 * share:.3g} % {name}" for name, share in sizes.items() if share < 1) or "all blocks"
         blocks = f", {self.student_blocks} blocks" if self.student_blocks else ""
         who = {SMALLER: smaller, SAME: "same shape"}.get(self.student, " ".join(self.student.rpartition("/")[2].split())[:30] + blocks)
-        how = {"offline": "", "black-box": ", black box", "several": ", several teachers"}.get(self.setting, f", {self.setting}")
+        setting = "two views" if self.looks_twice else self.setting
+        how = {"offline": "", "black-box": ", black box", "several": ", several teachers"}.get(self.setting, f", {setting}")
         return f"Distilled to {who}{how}"

@@ -39,7 +39,7 @@ class Progress:
         """Once a worker's message has arrived: its stage, done, total and time."""
         curves = thinned((*self.curves, *(CurveRow(*row) for row in news.get("curves", ()))))
         now = replace(self, stage=news["stage"], done=news["done"], total=news["total"], told=news["time"], curves=curves)
-        if now.name != self.name or now.total != self.total or now.done < self.done:  # the same once more is another: the next split, the next generation
+        if now.name != self.name or now.total != self.total or now.done < self.done:  # a name once more: the next split, or generation
             took = self.seen.get(self.name, 0.0) + now.told - self.began
             now = replace(now, began=now.told, first=now.done, seen=self.seen | {self.name: took})
         return replace(now, overall=max(self.overall, now.whole))

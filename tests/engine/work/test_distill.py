@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax, mse_loss, softmax
 
 from engine.catalog import TECHNIQUES
+from engine.catalog.distillation import Distill
 from engine.catalog.tasks import ImageClassification, Training
 from engine.errors import PlainError
 from engine.recipe import Recipe
@@ -16,10 +17,11 @@ from engine.work.bench import Bench
 from engine.work.methods.training.asking import asked
 from engine.work.methods.training.distill import School
 from engine.work.methods.training.tuition import Tuition, agreed, pairs_of
+from engine.work.methods.training.views import TwoViews, drops, with_inputs
 from engine.work.models import config_of, load, resolve
 from engine.work.opened import multiplies_bfloat16, opened
 from engine.work.run import run
-from engine.work.training import lessons_for, loop
+from engine.work.training import Exercises, lessons_for, loop
 from engine.work.training.accelerated import accelerator_for
 from engine.work.training.loop import Course, slopes_of, trained
 from engine.work.training.losses import UNLABELLED, by_attention, by_features, by_labels, by_teacher
@@ -320,6 +322,39 @@ def test_generations_that_are_stopped_leave_the_best_of_all(done, monkeypatch, t
     assert "of generation 2, as was asked for" in said
     assert said.endswith("the best of all generations is kept: what generation 1 knew at step 3, with accuracy 90.0%.")
     assert torch.equal(kept, states[3])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
+def test_two_views_of_one_input_come_to_agree(architecture, done):
+    outcome = done(architecture, setting="self", views="two-views", distill_weight=0.5)
+    apart, labels, loss = (curve(outcome, name) for name in ("agreement", "labels", "loss"))
+    assert len(apart) == 4 and all(each > 0 for each in apart)
+    assert loss == pytest.approx([(one + other) / 2 for one, other in zip(labels, apart, strict=True)], rel=1e-4)
+
+
+def test_two_views_are_apart_by_the_mean_of_kl_there_and_back_and_slopes_reach_both():
+    one, other = (torch.randn(5, 7, requires_grad=True) for _ in range(2))
+    views = TwoViews(Distill(setting="self", views="two-views", temperature=1.0), None, None, batch := exercises("bert"), other)
+    p, q = softmax(one, -1), softmax(other, -1)
+    apart = views.apart(one, batch)
+    assert apart.item() == pytest.approx((((p - q) * (p.log() - q.log())).sum(-1).mean() / 2).item(), rel=1e-4)
+    apart.backward()
+    assert one.grad.abs().sum() > 0 and other.grad.abs().sum() > 0
+
+
+def test_where_nothing_drops_a_view_hides_tokens_or_moves_the_picture_by_a_pixel():
+    texts, pictures = Exercises({"input_ids": torch.full((64, 64), 5)}, torch.zeros(64)), torch.arange(2 * 36.0).view(2, 1, 6, 6)
+    hidden = with_inputs(texts, 3).inputs["input_ids"]
+    assert set(hidden.unique().tolist()) == {3, 5} and 0.07 < (hidden == 3).float().mean() < 0.13
+    inner = with_inputs(Exercises({"pixel_values": pictures}, torch.zeros(2)), 0).inputs["pixel_values"][:, 0, 1:-1, 1:-1]
+    around = [pictures[:, 0, 1 + y : 5 + y, 1 + x : 5 + x] for y, x in ((0, 1), (0, -1), (1, 0), (-1, 0))]
+    assert all(any(torch.equal(inner[row], each[row]) for each in around) for row in range(2))
+    assert drops(torch.nn.Dropout(0.1)) and not drops(torch.nn.Dropout(0.0))
+
+
+def test_two_views_have_no_teachers_states():
+    with pytest.raises(PlainError, match="two views have no teacher whose states could be compared"):
+        Recipe.of({"steps": [{"technique": "distill", "setting": "self", "views": "two-views", "features": "mse"}]})
 
 
 def test_several_teachers_are_heard(done, folders, tmp_path):

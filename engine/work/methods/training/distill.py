@@ -19,6 +19,7 @@ from engine.work.methods.training.coursework import coursework
 from engine.work.methods.training.peer import learning_together
 from engine.work.methods.training.students import refuse_stranger, student_of
 from engine.work.methods.training.tuition import Tuition, by_label, projections
+from engine.work.methods.training.views import TwoViews, second_view
 from engine.work.models import resolve
 from engine.work.opened import Opened, compute_place, opened
 from engine.work.rebuilt import Subject
@@ -51,7 +52,7 @@ def _(how: Distill, bench: Bench, subject: Subject, rows: Rows) -> Successor:
     with threads_to_train(subject.original.parameters):
         match how.setting:
             case "self":
-                return over_generations(how, school)
+                return with_itself(how, school) if how.views == "two-views" else over_generations(how, school)
             case "black-box":
                 return from_what_it_writes(how, school)
             case "online":
@@ -171,6 +172,14 @@ def a_generation(how: Distill, school: School, teacher: nn.Module, number: int, 
         school.bench.ended_early.append("Training was ended before the first step")
         return None
     return Generation(number, student, study.best_quality, study.best_step)
+
+
+def with_itself(how: Distill, school: School) -> Successor:
+    """No teacher but its own second look."""
+    student = school.student(school.course.seed)
+    views = TwoViews(how, student.model, second_view(student.model, school.bench.folder))
+    school.train(student.model, Blend(views.terms()))
+    return student
 
 
 def from_what_it_writes(how: Distill, school: School) -> Successor:
