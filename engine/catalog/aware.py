@@ -5,7 +5,15 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from engine.catalog.calibrated import Activations
-from engine.catalog.courses import batch_option, distill_weight_option, rate_option, temperature_option
+from engine.catalog.courses import (
+    batch_option,
+    distill_weight_option,
+    parts_option,
+    patience_option,
+    products_option,
+    rate_option,
+    temperature_option,
+)
 from engine.catalog.formats import Ternary
 from engine.catalog.lowrank import FACTORS
 from engine.catalog.quantization import BitsAndBytes, RoundToNearest
@@ -34,10 +42,17 @@ class Aware(Technique):
 
     family: ClassVar[Family] = "training"
     trains: ClassVar[bool] = True
+    counts_epochs: ClassVar[bool] = True
 
-    steps: int = option(200, "Training steps.", title="Training steps", ge=1, le=100_000, stops=(20, 50, 100, 200, 300, 500, 1000, 2000, 5000))
+    steps: int = option(
+        200, "Training steps, unless the recipe's training counts epochs.", title="Training steps", ge=1, le=100_000,
+        stops=(20, 50, 100, 200, 300, 500, 1000, 2000, 5000),
+    )  # fmt: skip
     rate: float = rate_option(1e-3)
     batch: int = batch_option(8)
+    parts: int = parts_option()
+    patience: int = patience_option(looks="")
+    products: Literal["auto", "float32", "bfloat16"] = products_option("float32")
     look_every: int = option(
         20, "Training steps from one look at held-out examples to the next. The best state of all looks, the first included, is what is stored.",
         title="Steps between looks", advanced=True, ge=1, le=100_000, stops=(5, 10, 20, 50, 100, 200),

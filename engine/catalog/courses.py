@@ -45,3 +45,25 @@ def recovery_option() -> int:
         0, "Training steps after it, in which the smaller layers, norms and biases learn from labelled examples (fine-tuning). 0: none.",
         title="Training afterwards (recovery steps)", ge=0, le=100_000, stops=(0, 50, 100, 200, 300, 500, 1000, 2000),
     )  # fmt: skip
+
+
+def parts_option() -> int:
+    return option(
+        1, "A step's examples are gone through in so many parts, whose slopes are added up: the same step with less memory.",
+        title="Parts of a step (accumulation)", advanced=True, ge=1, le=512, stops=(1, 2, 4, 8, 16),
+    )  # fmt: skip
+
+
+def patience_option(looks: str = "; there are ten in a whole course") -> int:
+    return option(
+        0, f"Training ends early when quality on held-out examples was not better so many looks in a row{looks}. 0: never.",
+        title="Looks without gain (early stopping)", advanced=True, ge=0, le=10,
+    )  # fmt: skip
+
+
+def products_option(default: str = "auto") -> str:
+    return option(
+        default, "Number format in which matrices are multiplied while the model learns; weights, slopes and losses stay float32. bfloat16 is two to "
+        "three times as fast on processors that multiply it (AVX-512 BF16, AMX), and on graphics cards; elsewhere float32 is used, and said.",
+        title="Products while learning", advanced=True, words={"auto": "bfloat16 on a graphics card, else float32"},
+    )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from engine.catalog.courses import batch_option, rate_option
+from engine.catalog.courses import batch_option, parts_option, patience_option, products_option, rate_option
 from engine.catalog.technique import Family, Made, Technique, option
 
 SMALLER, SAME = "smaller", "same"  # students made of the teacher; any other is a model's name
@@ -24,19 +24,9 @@ class Learning(Technique):
     )  # fmt: skip
     rate: float = rate_option(5e-4)
     batch: int = batch_option(16)
-    parts: int = option(
-        1, "A step's examples are gone through in so many parts, whose slopes are added up: the same step with less memory.",
-        title="Parts of a step (accumulation)", advanced=True, ge=1, le=512, stops=(1, 2, 4, 8, 16),
-    )  # fmt: skip
-    patience: int = option(
-        0, "Training ends early when quality on held-out examples was not better so many looks in a row; there are ten in a whole course. 0: never.",
-        title="Looks without gain (early stopping)", advanced=True, ge=0, le=10,
-    )  # fmt: skip
-    products: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "Number format in which matrices are multiplied while the model learns; weights, slopes and losses stay float32. bfloat16 is two to "
-        "three times as fast on processors that multiply it (AVX-512 BF16, AMX), and on graphics cards; elsewhere float32 is used, and said.",
-        title="Products while learning", advanced=True, words={"auto": "bfloat16 on a graphics card, else float32"},
-    )  # fmt: skip
+    parts: int = parts_option()
+    patience: int = patience_option()
+    products: Literal["auto", "float32", "bfloat16"] = products_option()
     values: Literal["model", "float32", "bfloat16", "float16"] = option(
         "model", "Number format in which the weights are written: the model's own, or another.", title="Weights written as", advanced=True,
         words={"model": "as the model has them"},
@@ -96,7 +86,8 @@ class Distill(Learning):
         "FitNets (arXiv:1412.6550)](https://arxiv.org/abs/1412.6550); attention: [Zagoruyko & Komodakis 2017 "
         "(arXiv:1612.03928)](https://arxiv.org/abs/1612.03928); together: [Zhang et al. 2018, Deep Mutual Learning "
         "(arXiv:1706.00384)](https://arxiv.org/abs/1706.00384); generations: [Furlanello et al. 2018 "
-        "(arXiv:1805.04770)](https://arxiv.org/abs/1805.04770)"
+        "(arXiv:1805.04770)](https://arxiv.org/abs/1805.04770); two views: [Liang et al. 2021, R-Drop "
+        "(arXiv:2106.14448)](https://arxiv.org/abs/2106.14448)"
     )
 
     technique: Literal["distill"] = "distill"
@@ -133,15 +124,16 @@ class Distill(Learning):
     )  # fmt: skip
     setting: Literal["offline", "online", "self", "several", "black-box", "adversarial"] = option(
         "offline",
-        "Offline: the teacher stays as it is. Online: both learn, from labels and from each other. Self: each generation teaches the next. Several: "
-        "the model and others teach together. Black box: the student sees only what the teacher writes or answers, no probabilities. Adversarial: a "
-        "discriminator learns to tell the student's answers from the teacher's, and the student to deceive it.",
+        "Offline: the teacher stays as it is. Online: both learn, from labels and from each other. Self: each generation teaches the next, or one "
+        "student agrees with itself. Several: the model and others teach together. Black box: the student sees only what the teacher writes or "
+        "answers, no probabilities. Adversarial: a discriminator learns to tell the student's answers from the teacher's, and the student to deceive "
+        "it.",
         title="Setting",
-        words={"offline": "a fixed teacher (offline)", "online": "learning together (online)", "self": "over generations (self)",
+        words={"offline": "a fixed teacher (offline)", "online": "learning together (online)", "self": "from itself (self)",
                "several": "several teachers", "black-box": "only what it writes (black box)", "adversarial": "against a discriminator (adversarial)"},
     )  # fmt: skip
     distill_weight: float = option(
-        0.5, "How much the teacher's answers count beside the labels: 0 not at all, 1 alone. The α of the formula.",
+        0.5, "How much the teacher's answers, or the agreement of two views, count beside the labels: 0 not at all, 1 alone. The α of the formula.",
         title="Weight of the teacher (distill_weight)", ge=0, le=1, when={"setting": ["offline", "online", "self", "several", "adversarial"]},
     )  # fmt: skip
     temperature: float = option(
@@ -179,8 +171,16 @@ class Distill(Learning):
         title="Teachers joined by",
         advanced=True, when={"setting": ["several"]}, words={"mean": "their mean", "confidence": "how sure each is (confidence)"},
     )  # fmt: skip
+    views: Literal["generations", "two-views"] = option(
+        "generations", "Generations: each student teaches the next. Two views: one student learns the labels, and to agree with itself on two looks "
+        "at each example (R-Drop), which dropout makes different; where a model has none, one look has a tenth of the tokens hidden, or the picture "
+        "moved by a pixel.",
+        title="Taught by itself", when={"setting": ["self"]},
+        words={"generations": "over generations", "two-views": "two views of one input (R-Drop)"},
+    )  # fmt: skip
     generations: int = option(
-        2, "How many students there are, each taught by the one before.", title="Generations", ge=1, le=10, when={"setting": ["self"]},
+        2, "How many students there are, each taught by the one before.", title="Generations", ge=1, le=10,
+        when={"setting": ["self"], "views": ["generations"]},
     )  # fmt: skip
     prompt: int = option(
         16, "Tokens of the training text that a language model is given to go on from.", title="Tokens of a prompt", advanced=True, ge=1, le=4096,
@@ -195,8 +195,8 @@ class Distill(Learning):
                "reasoning": "reasons, step by step"},
     )  # fmt: skip
     written: int = option(
-        256, "Continuations that a language model writes for its student.", title="Continuations", advanced=True, ge=4, le=100_000,
-        when={"setting": ["black-box"]}, stops=(64, 128, 256, 512, 1024, 4096),
+        256, "Continuations that a language model writes for its student; of a classifier's answers, so many can be read.", title="Continuations",
+        advanced=True, ge=4, le=100_000, when={"setting": ["black-box"]}, stops=(64, 128, 256, 512, 1024, 4096),
     )  # fmt: skip
     adversarial_weight: float = option(
         0.1, "What deceiving the discriminator counts.", title="Weight of the discriminator", advanced=True, ge=0, le=100,
@@ -208,6 +208,17 @@ class Distill(Learning):
         if self.student == SMALLER and self.width < 1 and self.heads < 1:
             raise ValueError(f"width {self.width:g} leaves fewer heads already, each as wide as before; set heads to 1, or width to 1")
         return self
+
+    @model_validator(mode="after")
+    def has_states_to_compare(self) -> Self:
+        if self.looks_twice and (self.features != "none" or self.attention_weight):
+            raise ValueError("two views have no teacher whose states could be compared; set features to none and attention_weight to 0")
+        return self
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether a student is taught by its own second look, and by no teacher."""
+        return self.setting == "self" and self.views == "two-views"
 
     @property
     def further(self) -> tuple[str, ...]:
@@ -223,5 +234,6 @@ class Distill(Learning):
         smaller = ", ".join(f"{100 * share:.3g} % {name}" for name, share in sizes.items() if share < 1) or "all blocks"
         blocks = f", {self.student_blocks} blocks" if self.student_blocks else ""
         who = {SMALLER: smaller, SAME: "same shape"}.get(self.student, " ".join(self.student.rpartition("/")[2].split())[:30] + blocks)
-        how = {"offline": "", "black-box": ", black box", "several": ", several teachers"}.get(self.setting, f", {self.setting}")
+        setting = "two views" if self.looks_twice else self.setting
+        how = {"offline": "", "black-box": ", black box", "several": ", several teachers"}.get(self.setting, f", {setting}")
         return f"Distilled to {who}{how}"

@@ -279,10 +279,10 @@ class LotteryRow:
 
 @dataclass(frozen=True)
 class WrittenRow:
-    """A text that a teacher wrote for its student, who sees nothing else of it."""
+    """What a teacher wrote or answered for its student, who sees nothing else of it."""
 
-    prompt: str  # from the training text
-    continuation: str  # the teacher's
+    prompt: str  # from the training text; of a classifier the text itself, or the number of a picture
+    continuation: str  # the teacher's; of a classifier the label it chose
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ FIRST_MEASUREMENT, _, COMPRESSING, LAST_MEASUREMENT, _ = STAGES
 PLANNING = {"Measuring each layer's sensitivity", "Rounding layers", "Training"}  # what some techniques do before they compress
 IN_STEP, BETWEEN = re.compile(r"Step (\d+) of (\d+): "), re.compile(r"Measuring after step (\d+) of (\d+)")  # in a recipe of several
 MOST_ROWS, JUDGED = 2000, ("accuracy", "perplexity")  # of a curve that is shown while it grows
+ENOUGH = 10  # steps of a stage after which its pace is known, or 2 % of them where that is sooner
 OUTSIDE = {"queued": "Waiting in another program", "running": "Running in another program", "done": "Done", "cancelled": "Cancelled"}
 
 
@@ -26,7 +27,7 @@ class Progress:
     overall: float = 0.0  # of the whole run, 0 to 1, stages counted alike; never goes back
     began: float = field(default_factory=time)  # the stage
     told: float = field(default_factory=time)  # the last news
-    seen: dict[str, float] = field(default_factory=dict)  # seconds of the stages before
+    seen: dict[str, float] = field(default_factory=dict)  # seconds of the stages before, of all that had one name
     curves: tuple[CurveRow, ...] = ()  # of a training that goes on, thinned to what a chart can show
 
     @classmethod
@@ -38,8 +39,9 @@ class Progress:
         """Once a worker's message has arrived: its stage, done, total and time."""
         curves = thinned((*self.curves, *(CurveRow(*row) for row in news.get("curves", ()))))
         now = replace(self, stage=news["stage"], done=news["done"], total=news["total"], told=news["time"], curves=curves)
-        if now.name != self.name:
-            now = replace(now, began=now.told, first=now.done, seen=self.seen | {self.name: now.told - self.began})
+        if now.name != self.name or now.total != self.total or now.done < self.done:  # a name once more: the next split, or generation
+            took = self.seen.get(self.name, 0.0) + now.told - self.began
+            now = replace(now, began=now.told, first=now.done, seen=self.seen | {self.name: took})
         return replace(now, overall=max(self.overall, now.whole))
 
     @property
@@ -68,7 +70,7 @@ class Progress:
     def stage_seconds_left(self, now: float) -> float | None:
         """At the pace so far. None: too early to say, or overdue."""
         mine, all_mine = self.done - self.first, self.total - self.first
-        if mine < 0.02 * all_mine or mine <= 0 or self.told <= self.began:
+        if mine < min(ENOUGH, 0.02 * all_mine) or mine <= 0 or self.told <= self.began:
             return None
         left = (self.told - self.began) * (all_mine / min(mine, all_mine) - 1) - (now - self.told)
         return left if left >= 0 else None

@@ -36,9 +36,10 @@ def loss_in_numbers(step: dict[str, Any]) -> str:
     if step["technique"] == "fine-tune" or step["setting"] == "black-box":
         return r"\mathcal{L} = \mathrm{CE}(y, p)" if step["technique"] == "fine-tune" else r"\mathcal{L} = \mathrm{CE}(y_{\text{teacher}}, p)"
     alpha, degrees = step["distill_weight"], step["temperature"]
+    other = "other view" if step["setting"] == "self" and step.get("views") == "two-views" else "teacher"
     terms = {
         r"\mathrm{CE}(y, p)": 1 - alpha,
-        rf"{degrees:g}^2\,\mathrm{{KL}}\big(p^{{({degrees:g})}}_{{\text{{teacher}}}} \,\|\, p^{{({degrees:g})}}\big)": alpha,
+        rf"{degrees:g}^2\,\mathrm{{KL}}\big(p^{{({degrees:g})}}_{{\text{{{other}}}}} \,\|\, p^{{({degrees:g})}}\big)": alpha,
         r"\mathcal{L}_{\text{features}}": step["feature_weight"] * (step["features"] != "none"),
         r"\mathcal{L}_{\text{attention}}": step["attention_weight"],
         r"\mathcal{L}_{\text{discriminator}}": step["adversarial_weight"] * (step["setting"] == "adversarial"),

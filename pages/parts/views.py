@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
+from engine.catalog.tasks import LanguageModeling
 from engine.results.analysis import entropy_bits, most_flattened, worst_layer
 from engine.results.record import RunRecord
 from engine.results.standings import step_by_step
@@ -144,9 +145,14 @@ def mistakes_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def written_view(record: RunRecord, tables: Tables, key: str) -> None:
     """All that a student of a black box has seen."""
-    st.markdown("#### What did the teacher write for its student?")
-    st.dataframe(tables.written, width="stretch", hide_index=True, key=f"{key}-written")
-    st.caption("Each text begins with words of the training text and goes on as the teacher drew it, by its probabilities.")
+    writes = isinstance(record.recipe.task, LanguageModeling)
+    names = {"prompt": "Prompt" if writes else "Example", "continuation": "Written by the teacher" if writes else "Label chosen by the teacher"}
+    st.markdown("#### What did the teacher write for its student?" if writes else "#### What did the teacher answer its student?")
+    st.dataframe(tables.written, width="stretch", hide_index=True, key=f"{key}-written", column_config=names)
+    st.caption(
+        "Each text begins with words of the training text and goes on as the teacher drew it, by its probabilities. Only what it wrote is learnt."
+        if writes else "The first examples that the student learns from, each with the class that the teacher chose in the place of a label."
+    )  # fmt: skip
 
 
 def layers_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -176,6 +176,20 @@ def test_no_time_is_told_at_a_beginning_or_when_it_is_overdue():
     assert nearly.sentence(51.0) == "Compressing · 9 of 10"
 
 
+def test_a_training_tells_its_time_after_ten_steps():
+    begun = told(("Training", 0, 900, 0.0))
+    early, enough = (begun.after({"stage": "Training · loss 1.2", "done": done, "total": 900, "time": 0.5 * done}) for done in (9, 10))
+    assert early.stage_seconds_left(4.5) is None and enough.stage_seconds_left(5.0) == pytest.approx(445)
+
+
+def test_the_pace_of_the_second_split_is_its_own_and_the_last_measurement_takes_what_all_took():
+    """Both are called alike; the first one's minutes say nothing of the second one's pace."""
+    both = told((STAGES[0], 0, 1121, 0.0), (STAGES[0], 1121, 1121, 300.0), (STAGES[0], 0, 1121, 300.0), (STAGES[0], 118, 1121, 303.0))
+    assert both.stage_seconds_left(303.0) == pytest.approx(3 * (1121 / 118 - 1))
+    later = both.after({"stage": STAGES[2], "done": 0, "total": 10, "time": 330.0}).after({"stage": STAGES[2], "done": 5, "total": 10, "time": 340.0})
+    assert later.seconds_left(340.0) == pytest.approx(10 + 330)
+
+
 def test_progress_never_goes_back():
     steps = (*MEASURED, ("Tokenizing", 0, 0, 41.0), (STAGES[2], 3, 10, 42.0), ("Something else", 1, 2, 43.0), (STAGES[0], 0, 10, 44.0))
     shares = [told(*steps[:end]).overall for end in range(len(steps) + 1)]

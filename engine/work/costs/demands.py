@@ -131,6 +131,8 @@ def _(how: Learning) -> Training:
 def _(how: Distill) -> Training:
     """The student is a share of its teacher, of a width by its square. Whose states are compared, that teacher is asked at each step."""
     share = how.blocks * how.width**2 if how.student == SMALLER else 1.0
+    if how.looks_twice:
+        return Training(how.steps, how.batch, 2 * SLOPES * share, looks=LOOKS + 1, copies=5.0 * share + 1)
     times, teachers = how.generations if how.setting == "self" else 1, 1 + len(how.further)
     anew = how.features != "none" or how.attention_weight > 0
     passes = SLOPES * (share + 1) + 1 + share if how.setting == "online" else SLOPES * share + teachers * anew

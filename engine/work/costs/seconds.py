@@ -1,13 +1,13 @@
 """Seconds: how much of what a run does, times how quick that is here."""
 
 import math
-from dataclasses import replace
 
 import torch
 
 from engine.catalog.distillation import Distill
 from engine.catalog.tasks import ImageClassification, LanguageModeling
 from engine.catalog.tasks import Training as Learnt
+from engine.catalog.technique import Technique
 from engine.work.bench import HELD_DENSE
 from engine.work.calibration.stream import lists_of_blocks
 from engine.work.costs.demands import SLOPES, Training, Trials, products_of, training_of, trials_of
@@ -70,7 +70,7 @@ def compressing(job: Job) -> float:
         rounds += gram(job, layer) * first if how.needs == "gram" else 0.0
     rounds += SLOPES * job.passes.seconds(much.places, job.recipe.calibration.samples) if how.needs == "gradients" else 0.0
     judging = job.passes.seconds(*share(much, EXAMPLES)) if much.places else 0.0
-    return rounds + judging + walking(job) + trying(job, trial) + training(job, training_of(how))
+    return rounds + judging + walking(job) + trying(job, trial) + training(job, training_of(lasting(job)))
 
 
 def training(job: Job, course: Training) -> float:
@@ -78,14 +78,20 @@ def training(job: Job, course: Training) -> float:
     if not course.steps:
         return 0.0
     each, held = (job.calibration.length, WINDOWS_HELD_OUT) if isinstance(job.recipe.task, LanguageModeling) else (job.evaluation.length, HELD_OUT)
-    passes, epochs = job.training_passes, job.recipe.training.epochs if job.recipe.training else None
-    if epochs:
-        course = replace(course, steps=math.ceil(epochs * job.recipe.training.samples / course.batch))  # as many examples as there may be
+    passes = job.training_passes
     step = in_products(job, passes.seconds(course.batch * each, 1), course.batch * each, learnt_in(job))
     asked = course.asked * (course.steps if isinstance(job.recipe.task, LanguageModeling) else min(course.steps, examples(job) / course.batch))
     rounding = course.roundings * sum(job.pace(layer).compress * layer.matrix_shape[0] for layer in job.targets) if course.roundings else 0.0
     looks = course.looks * passes.seconds(held * each, max(1.0, held / IMAGES))
     return rounding + (course.steps * course.passes + asked) * step + looks + data_seconds(job.recipe.task)
+
+
+def lasting(job: Job) -> Technique:
+    """With the steps that its epochs make of as many examples as there may be."""
+    epochs = job.recipe.training.epochs if job.recipe.training else None
+    if not (epochs and job.how.counts_epochs):
+        return job.how
+    return job.how.model_copy(update={"steps": max(1, math.ceil(epochs * job.recipe.training.samples / job.how.batch))})
 
 
 def examples(job: Job) -> float:

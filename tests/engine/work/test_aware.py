@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from engine.catalog.tasks import Training
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.work.answers import forecast
@@ -246,3 +247,55 @@ def test_a_cancelled_training_keeps_its_best_and_says_where_it_ended(done):
     outcome = done("bert", SHORT, report=lambda stage, *_: heard.append(stage), cancelled=lambda: any("loss" in stage for stage in heard))
     assert sum("loss" in stage for stage in heard) == 1 and outcome.summary.ended_early
     assert any(note.startswith("Training was ended at step 1 of 3") for note in outcome.summary.notes)
+
+
+# --- a course like any other's --------------------------------------------------------------------------------------------
+
+TRAINED = [
+    SHORT, {"technique": "bitnet", "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1}, *(
+        {"technique": name, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1, "rank": 2} for name in ("lora", "qlora")
+    ),
+]  # fmt: skip
+each_technique = pytest.mark.parametrize("step", TRAINED, ids=lambda step: step["technique"])
+
+
+def losses(outcome) -> list[float]:
+    rows = outcome.tables.curves
+    return rows[rows["name"] == "loss"]["value"].tolist()
+
+
+@each_technique
+def test_a_step_in_parts_learns_as_in_one(step, done):
+    assert losses(done("llama", step | {"parts": 2})) == pytest.approx(losses(done("llama", step)), rel=1e-3)
+
+
+@each_technique
+def test_training_without_gain_ends_early(step, done, monkeypatch):
+    values = iter([0.5, 0.6])
+    monkeypatch.setattr("engine.work.training.study.quality_of", lambda *_: Quality("accuracy", next(values, 0.1)))
+    outcome = done("resnet", step | {"steps": 40, "look_every": 4, "patience": 2})
+    assert len(losses(outcome)) == 12
+    assert any("Training ended at step 12 of 40: nothing was gained since step 4" in note for note in outcome.summary.notes)
+
+
+@each_technique
+def test_products_may_be_bfloat16(step, done, monkeypatch):
+    monkeypatch.setattr("engine.work.methods.training.coursework.multiplies_bfloat16", lambda device: True)
+    plain, half = losses(done("bert", step)), losses(done("bert", step | {"products": "bfloat16"}))
+    assert plain != half and plain == pytest.approx(half, rel=0.1)
+
+
+@each_technique
+def test_epochs_are_counted_and_foretold(step, folders, tmp_path):
+    recipe = recipe_for("bert", folders["bert"], tmp_path / "data", step)
+    outcome = run(recipe.model_copy(update={"training": Training(epochs=2, samples=16)}))
+    once = run(recipe.model_copy(update={"training": Training(epochs=1, samples=16)}))
+    assert len(losses(outcome)) == 2 * len(losses(once)) > 3
+    long, short = (forecast(recipe.model_dump(mode="json") | {"training": {"epochs": many, "samples": 16}}).seconds for many in (500, 1))
+    assert long > short
+
+
+@each_technique
+def test_a_recipe_stored_before_has_the_course_it_had(step):
+    (how,) = Recipe.of({"steps": [step]}).steps
+    assert (how.parts, how.patience, how.products) == (1, 0, "float32")

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax, mse_loss, softmax
 
 from engine.catalog import TECHNIQUES
+from engine.catalog.distillation import Distill
 from engine.catalog.tasks import ImageClassification, Training
 from engine.errors import PlainError
 from engine.recipe import Recipe
@@ -16,10 +17,11 @@ from engine.work.bench import Bench
 from engine.work.methods.training.asking import asked
 from engine.work.methods.training.distill import School
 from engine.work.methods.training.tuition import Tuition, agreed, pairs_of
-from engine.work.models import load, resolve
+from engine.work.methods.training.views import TwoViews, drops, with_inputs
+from engine.work.models import config_of, load, resolve
 from engine.work.opened import multiplies_bfloat16, opened
 from engine.work.run import run
-from engine.work.training import lessons_for, loop
+from engine.work.training import Exercises, lessons_for, loop
 from engine.work.training.accelerated import accelerator_for
 from engine.work.training.loop import Course, slopes_of, trained
 from engine.work.training.losses import UNLABELLED, by_attention, by_features, by_labels, by_teacher
@@ -174,9 +176,9 @@ def test_products_in_bfloat16_are_close_and_where_they_gain_nothing_they_are_flo
     plain, half = curve(done("resnet")), curve(done("resnet", products="bfloat16"))
     assert plain == curve(done("resnet", products="float32"))
     assert half == pytest.approx(plain, rel=0.1) and (half == plain) is not multiplies_bfloat16(CPU)
-    monkeypatch.setattr("engine.work.methods.training.distill.multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr("engine.work.methods.training.coursework.multiplies_bfloat16", lambda device: False)
     outcome = done("resnet", products="bfloat16")
-    assert curve(outcome) == plain and any("so the student learnt with products in float32" in note for note in outcome.summary.notes)
+    assert curve(outcome) == plain and any("so training had its products in float32" in note for note in outcome.summary.notes)
 
 
 # --- students --------------------------------------------------------------------------------------------------------------
@@ -296,6 +298,65 @@ def test_each_generation_is_taught_by_the_one_before(done):
     assert all(len(each) == 4 for each in losses) and losses[0] != losses[1] != losses[2]
 
 
+@pytest.mark.parametrize("stopped", ["Training · generation 2", "Asking the teacher"])
+def test_generations_that_are_stopped_leave_the_best_of_all(done, monkeypatch, tmp_path, stopped):
+    """Generation 1 looks five times and is best at step 3, generation 2 is poor: what is written is what the first one was."""
+    values, heard, states = iter([0.1, 0.2, 0.3, 0.9, 0.8]), [], []
+
+    def judged(model, examples):
+        states.append(model.state_dict()["classifier.1.bias"].clone())
+        return loop.Quality("accuracy", next(values, 0.2))
+
+    monkeypatch.setattr("engine.work.training.study.quality_of", judged)
+    recipe = {"setting": "self", "steps": 4, "student": "same", "start": "random", "training": Training(samples=16)}
+
+    def after() -> bool:
+        return "finished" in heard and any(stopped in stage for stage in heard[heard.index("finished") :])
+
+    def report(stage, *_):
+        heard.extend(["finished"] * (len(states) >= 5 and "finished" not in heard) + [stage])
+
+    outcome = done("resnet", cancelled=after, report=report, save=tmp_path / "student", **recipe)
+    (said,) = (note for note in outcome.summary.notes if "as was asked for" in note)
+    kept = opened(resolve(str(tmp_path / "student")), CPU, torch.float32).plain["classifier.1.bias"]
+    assert "of generation 2, as was asked for" in said
+    assert said.endswith("the best of all generations is kept: what generation 1 knew at step 3, with accuracy 90.0%.")
+    assert torch.equal(kept, states[3])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
+def test_two_views_of_one_input_come_to_agree(architecture, done):
+    outcome = done(architecture, setting="self", views="two-views", distill_weight=0.5)
+    apart, labels, loss = (curve(outcome, name) for name in ("agreement", "labels", "loss"))
+    assert len(apart) == 4 and all(each > 0 for each in apart)
+    assert loss == pytest.approx([(one + other) / 2 for one, other in zip(labels, apart, strict=True)], rel=1e-4)
+
+
+def test_two_views_are_apart_by_the_mean_of_kl_there_and_back_and_slopes_reach_both():
+    one, other = (torch.randn(5, 7, requires_grad=True) for _ in range(2))
+    views = TwoViews(Distill(setting="self", views="two-views", temperature=1.0), None, None, batch := exercises("bert"), other)
+    p, q = softmax(one, -1), softmax(other, -1)
+    apart = views.apart(one, batch)
+    assert apart.item() == pytest.approx((((p - q) * (p.log() - q.log())).sum(-1).mean() / 2).item(), rel=1e-4)
+    apart.backward()
+    assert one.grad.abs().sum() > 0 and other.grad.abs().sum() > 0
+
+
+def test_where_nothing_drops_a_view_hides_tokens_or_moves_the_picture_by_a_pixel():
+    texts, pictures = Exercises({"input_ids": torch.full((64, 64), 5)}, torch.zeros(64)), torch.arange(2 * 36.0).view(2, 1, 6, 6)
+    hidden = with_inputs(texts, 3).inputs["input_ids"]
+    assert set(hidden.unique().tolist()) == {3, 5} and 0.07 < (hidden == 3).float().mean() < 0.13
+    inner = with_inputs(Exercises({"pixel_values": pictures}, torch.zeros(2)), 0).inputs["pixel_values"][:, 0, 1:-1, 1:-1]
+    around = [pictures[:, 0, 1 + y : 5 + y, 1 + x : 5 + x] for y, x in ((0, 1), (0, -1), (1, 0), (-1, 0))]
+    assert all(any(torch.equal(inner[row], each[row]) for each in around) for row in range(2))
+    assert drops(torch.nn.Dropout(0.1)) and not drops(torch.nn.Dropout(0.0))
+
+
+def test_two_views_have_no_teachers_states():
+    with pytest.raises(PlainError, match="two views have no teacher whose states could be compared"):
+        Recipe.of({"steps": [{"technique": "distill", "setting": "self", "views": "two-views", "features": "mse"}]})
+
+
 def test_several_teachers_are_heard(done, folders, tmp_path):
     other = tiny("bert", tmp_path / "other", seed=9)
     one, both = done(distill_weight=1), done(distill_weight=1, setting="several", teachers=str(other))
@@ -327,8 +388,27 @@ def test_a_black_box_answers_what_it_is_asked_in_a_template(asks, begins, ends, 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_gets_one_sentence(folders, tmp_path):
     step = SHORT | {"setting": "black-box", "written": 4, "prompt": 14, "asks": "few-shot"}
-    with pytest.raises(PlainError, match=r"no room left for an answer; set prompt lower, or calibration\.context higher\.$"):
+    with pytest.raises(PlainError, match=r"leaves 0 for an answer, and it takes 8 at least; set prompt lower, or calibration\.context higher\.$"):
         run(recipe_for("llama", folders["llama"], tmp_path / "data", step))
+
+
+def test_only_what_the_teacher_wrote_is_learnt_of_a_text(done, monkeypatch):
+    seen = []
+
+    def spied(logits, targets):
+        seen.append(targets)
+        return by_labels(logits, targets)
+
+    monkeypatch.setattr("engine.work.methods.training.tuition.by_labels", spied)
+    done("llama", setting="black-box", written=6, prompt=5)
+    assert len(seen) == 4 and all((each[:, :5] == UNLABELLED).all() and (each[:, 5:] >= 0).all() for each in seen)
+
+
+@pytest.mark.parametrize(("architecture", "reads"), [("bert", "."), ("resnet", "picture [1-5]")])
+def test_what_a_teacher_chose_for_its_student_can_be_read(architecture, reads, done, folders):
+    rows = done(architecture, setting="black-box", written=5).tables.written
+    names = set(config_of(resolve(str(folders[architecture]))).id2label.values())
+    assert len(rows) == 5 and all(rows.prompt.str.match(reads)) and set(rows.continuation) <= names
 
 
 def test_a_discriminator_that_counts_for_nothing_changes_nothing(done):

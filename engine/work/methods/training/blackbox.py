@@ -11,11 +11,13 @@ from engine.errors import PlainError
 from engine.results.tables import WrittenRow
 from engine.work.bench import Bench, Rows
 from engine.work.methods.training.asking import AT_ONCE, asked
-from engine.work.models import tokenizer_of
+from engine.work.models import config_of, tokenizer_of
 from engine.work.stored.modules import unpacked_once
 from engine.work.training import Exercises, Lessons
 from engine.work.training.loop import answers, at_rest
+from engine.work.training.losses import UNLABELLED
 
+LEAST = 8  # tokens of an answer: fewer would say next to nothing
 TEMPLATES = {  # pieces of a prompt: a text's beginning, others with the way they go on, and words
     "continuations": ("text",),
     "instructions": ("Instruction:\nExplain what this is for, and how it is used.\n\n", "text", "\n\nAnswer:\n"),
@@ -24,15 +26,27 @@ TEMPLATES = {  # pieces of a prompt: a text's beginning, others with the way the
 }
 
 
-def answered(bench: Bench, teacher: nn.Module, lessons: Lessons, device: torch.device) -> Lessons:
-    """The teacher's choices in the place of labels, also of examples that had none."""
+def answered(how: Distill, bench: Bench, teacher: nn.Module, lessons: Lessons, device: torch.device, rows: Rows) -> Lessons:
+    """The teacher's choices in the place of labels, also of examples that had none; as many as a language model would write can be read."""
     with at_rest(teacher), unpacked_once(teacher):
         chosen = asked(bench, lessons.train, lambda part: answers(teacher, part, device).argmax(-1))
+    names = config_of(bench.folder).id2label
+    shown = readable(lessons.train.some(slice(0, how.written)), bench)
+    rows.written.extend(WrittenRow(text, str(names.get(choice, choice))) for text, choice in zip(shown, chosen.tolist(), strict=False))
     return Lessons(Exercises(lessons.train.inputs, chosen), lessons.held_out)
 
 
+def readable(examples: Exercises, bench: Bench) -> list[str]:
+    """Texts as they reach the model; a picture's number among those learnt from."""
+    if "input_ids" not in examples.inputs:
+        return [f"picture {number}" for number in range(1, len(examples) + 1)]
+    tokenizer, mask = tokenizer_of(bench.folder), examples.inputs["attention_mask"].bool()
+    return [tokenizer.decode(row[real], skip_special_tokens=True) for row, real in zip(examples.inputs["input_ids"], mask, strict=True)]
+
+
 def written(how: Distill, bench: Bench, teacher: nn.Module, lessons: Lessons, device: torch.device, rows: Rows) -> Lessons:
-    """What the teacher writes on beginnings of the training text, drawn by its probabilities; the student learns from nothing else.
+    """What the teacher writes on beginnings of the training text, drawn by its probabilities; the student learns from nothing else:
+    prompts, which are real text and a template's words, are seen and not learnt.
 
     Raises PlainError where a window has no room for an answer.
     """
@@ -46,21 +60,28 @@ def written(how: Distill, bench: Bench, teacher: nn.Module, lessons: Lessons, de
             made.append(continued(teacher, begun.to(device), windows.shape[1]).cpu())
     texts = torch.cat(made)
     rows.written.extend(WrittenRow(tokenizer.decode(row[:length]), tokenizer.decode(row[length:])) for row in texts)
-    return Lessons(Exercises({"input_ids": texts}, texts), lessons.held_out)
+    return Lessons(Exercises({"input_ids": texts}, only_written(texts, length)), lessons.held_out)
+
+
+def only_written(texts: torch.Tensor, prompt: int) -> torch.Tensor:
+    """Targets: the teacher's tokens; those of the prompt before them count for nothing.  (texts, tokens)"""
+    targets = texts.clone()
+    targets[:, :prompt] = UNLABELLED
+    return targets
 
 
 def prompts(how: Distill, windows: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Beginnings of windows, in the template of what is asked for.  (windows, tokens) -> (texts, tokens of a prompt)"""
     room, count = windows.shape[1], min(how.written, len(windows))
-    begun = windows[:count, : min(how.prompt, room - 1)]
+    begun = windows[:count, : how.prompt]
     examples = [windows.roll(-shift, 0)[:count, : 2 * how.prompt] for shift in (1, 2)]  # texts with the way they really go on
     parts = {"text": begun, "one": examples[0], "other": examples[1]}
     pieces = [parts.get(piece, piece) for piece in TEMPLATES[how.asks]]
     asking = torch.cat([piece if torch.is_tensor(piece) else words(piece, tokenizer).expand(count, -1) for piece in pieces], 1)
-    if asking.shape[1] >= room:
+    if (left := max(0, room - asking.shape[1])) < LEAST:
         raise PlainError(
-            f"Asking for {how.asks} with {how.prompt} tokens of text takes {asking.shape[1]} tokens, and a window of {room} has no room left for an "
-            "answer; set prompt lower, or calibration.context higher."
+            f"Asking for {how.asks} with {how.prompt} tokens of text takes {asking.shape[1]} tokens of a window of {room}, which leaves {left} for "
+            f"an answer, and it takes {LEAST} at least; set prompt lower, or calibration.context higher."
         )
     return asking
 

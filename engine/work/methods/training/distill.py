@@ -1,6 +1,5 @@
 """Distillation (Hinton et al. 2015, arXiv:1503.02531) and fine-tuning: a model is trained as a whole and takes the place of another."""
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,23 +9,25 @@ from torch import nn
 
 from engine.catalog.distillation import Distill, FineTune, Learning
 from engine.catalog.tasks import LanguageModeling
-from engine.errors import PlainError
+from engine.errors import Cancelled, PlainError
 from engine.work.bench import Bench, Rows
 from engine.work.methods.stages import blueprint, compress, outlined, sketch, taught
 from engine.work.methods.training.adversary import Discriminator
 from engine.work.methods.training.asking import with_answers
 from engine.work.methods.training.blackbox import answered, written
+from engine.work.methods.training.coursework import coursework
 from engine.work.methods.training.peer import learning_together
 from engine.work.methods.training.students import refuse_stranger, student_of
 from engine.work.methods.training.tuition import Tuition, by_label, projections
+from engine.work.methods.training.views import TwoViews, second_view
 from engine.work.models import resolve
-from engine.work.opened import Opened, compute_place, multiplies_bfloat16, opened
+from engine.work.opened import Opened, compute_place, opened
 from engine.work.rebuilt import Subject
 from engine.work.stored.modules import install
 from engine.work.stored.weights import Dense, Stored
 from engine.work.successor import Successor
 from engine.work.threads import threads_to_train
-from engine.work.training import Blend, Companion, Course, Lessons, Study, lessons_of
+from engine.work.training import Blend, Companion, Course, Lessons, Quality, Study
 from engine.work.training.accelerated import accelerator_for
 from engine.work.training.checkpoint import file_in
 
@@ -51,7 +52,7 @@ def _(how: Distill, bench: Bench, subject: Subject, rows: Rows) -> Successor:
     with threads_to_train(subject.original.parameters):
         match how.setting:
             case "self":
-                return over_generations(how, school)
+                return with_itself(how, school) if how.views == "two-views" else over_generations(how, school)
             case "black-box":
                 return from_what_it_writes(how, school)
             case "online":
@@ -78,13 +79,8 @@ class School:
 
     @classmethod
     def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows) -> "School":
-        recipe, (device, compute) = bench.recipe, compute_place(bench.recipe)
-        epochs = recipe.training.epochs if recipe.training else None
-        lessons = lessons_of(recipe, bench.folder, None if epochs else how.steps * how.batch)
-        steps = how.steps if epochs is None else max(1, math.ceil(epochs * len(lessons.train) / how.batch))
-        half = in_half(how, device, compute, bench)
-        course = Course(steps, how.rate, how.batch, recipe.seed, parts=min(how.parts, how.batch), half=half)
-        return cls(how, bench, subject, lessons, course, rows, subject.keeps(), device)
+        lessons, course = coursework(how, bench)
+        return cls(how, bench, subject, lessons, course, rows, subject.keeps(), compute_place(bench.recipe)[0])
 
     def student(self, seed: int) -> Successor:
         """Ready to learn, where the run computes."""
@@ -102,14 +98,15 @@ class School:
             train = with_answers(self.bench, self.lessons.train, lambda part: tuition.asked(part, self.device).float())
         return replace(self, lessons=replace(self.lessons, train=train))
 
-    def train(self, model: nn.Module, loss: Blend, phase: str = "student", beside: Companion | None = None) -> None:
-        """To the best that is found."""
+    def train(self, model: nn.Module, loss: Blend, phase: str = "student", beside: Companion | None = None) -> Study:
+        """To the best that is found, and how it went."""
         file = file_in(self.keeps, phase)
         study = Study(self.bench, model, self.lessons, self.course, loss, phase, self.how.patience, file, beside=beside)
         try:
             study.go()
         finally:
             self.rows.curves.extend(study.rows)
+        return study
 
 
 def reshaped(how: Learning, student: Successor) -> list[str]:
@@ -119,16 +116,7 @@ def reshaped(how: Learning, student: Successor) -> list[str]:
     return [drawn] * student.source.bare + [cut] * bool(student.config and getattr(how, "student_heads", 0))
 
 
-def in_half(how: Learning, device: torch.device, compute: torch.dtype, bench: Bench) -> bool:
-    """Whether products are bfloat16 while it learns; said where that was asked for and this processor has none."""
-    if how.products != "bfloat16":
-        return how.products == "auto" and device.type == "cuda" and compute == torch.bfloat16
-    if not multiplies_bfloat16(device):
-        bench.notes.append("This processor does not multiply bfloat16 any quicker, so the student learnt with products in float32.")
-    return multiplies_bfloat16(device)
-
-
-def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list[nn.Module], phase: str = "student") -> None:
+def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list[nn.Module], phase: str = "student") -> Study:
     """What most settings have in common: fixed teachers, and a student that listens to them."""
     tuition = Tuition.of(how, student, teachers)
     with ExitStack() as held:
@@ -140,19 +128,57 @@ def by_teachers(how: Distill, school: School, student: nn.Module, teachers: list
         if how.setting == "adversarial":
             adversary = Discriminator.against(tuition, school.lessons.held_out, school.course)
             terms["discriminator"] = (how.adversarial_weight, adversary.not_deceived)
-        school.train(student, Blend(terms), phase, adversary)
+        return school.train(student, Blend(terms), phase, adversary)
 
 
 def over_generations(how: Distill, school: School) -> Successor:
-    """Each student teaches the next (born-again networks, Furlanello et al. 2018, arXiv:1805.04770)."""
-    teacher = school.subject.original.model
-    for generation in range(1, how.generations + 1):
-        student = school.student(school.course.seed + generation - 1)
-        by_teachers(how, school, student.model, [teacher], f"generation {generation}")
-        if school.bench.ended_early:
+    """Each student teaches the next (born-again networks, Furlanello et al. 2018, arXiv:1805.04770). Where a person stops it, the best is kept."""
+    teacher, best, ended = school.subject.original.model, None, len(school.bench.ended_early)
+    for number in range(1, how.generations + 1):
+        latest = a_generation(how, school, teacher, number, finished=best is not None)
+        best = latest if latest and (best is None or latest.quality.at_least(best.quality)) else best
+        if len(school.bench.ended_early) > ended:
+            school.bench.ended_early[-1] = best.said_instead_of(school.bench.ended_early[-1], number)
+            latest = best
             break
-        teacher = student.model
-    student.model.requires_grad_(True)
+        teacher = latest.student.model
+    latest.student.model.requires_grad_(True)
+    return latest.student
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A student that has learnt, and where on its way it was best."""
+
+    number: int
+    student: Successor
+    quality: Quality
+    step: int
+
+    def said_instead_of(self, ended: str, number: int) -> str:
+        """Of a training that was ended in the generation of that number."""
+        begun = f"{ended.partition(', as was asked for')[0].rstrip('.')} of generation {number}, as was asked for"
+        return f"{begun}; the best of all generations is kept: what generation {self.number} knew at step {self.step}, with {self.quality}."
+
+
+def a_generation(how: Distill, school: School, teacher: nn.Module, number: int, finished: bool) -> Generation | None:
+    """None where it was stopped before its first step while there is a ``finished`` one."""
+    student = school.student(school.course.seed + number - 1)
+    try:
+        study = by_teachers(how, school, student.model, [teacher], f"generation {number}")
+    except Cancelled:
+        if not finished:
+            raise
+        school.bench.ended_early.append("Training was ended before the first step")
+        return None
+    return Generation(number, student, study.best_quality, study.best_step)
+
+
+def with_itself(how: Distill, school: School) -> Successor:
+    """No teacher but its own second look."""
+    student = school.student(school.course.seed)
+    views = TwoViews(how, student.model, second_view(student.model, school.bench.folder))
+    school.train(student.model, Blend(views.terms()))
     return student
 
 
@@ -162,7 +188,7 @@ def from_what_it_writes(how: Distill, school: School) -> Successor:
     if isinstance(bench.recipe.task, LanguageModeling):
         lessons = written(how, bench, teacher, school.lessons, school.device, school.rows)
     else:
-        lessons = answered(bench, teacher, school.lessons, school.device)
+        lessons = answered(how, bench, teacher, school.lessons, school.device, school.rows)
     student = school.student(bench.recipe.seed)
     replace(school, lessons=lessons).train(student.model, Blend({"labels": (1.0, by_label)}))
     return student

@@ -13,12 +13,13 @@ from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.results.tables import CurveRow
 from engine.work.bench import Bench
+from engine.work.methods.training.coursework import coursework
 from engine.work.models import resolve
 from engine.work.opened import compute_place, opened
 from engine.work.rebuilt import Subject
 from engine.work.stored.modules import unpacked_once
 from engine.work.threads import threads_to_train
-from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_of
+from engine.work.training import Blend, Course, Exercises, Lessons, Pupil, Study
 from engine.work.training.checkpoint import file_in
 from engine.work.training.loop import Loss, answers, at_rest
 from engine.work.training.losses import by_labels, by_teacher
@@ -35,16 +36,16 @@ class Learner:
     pupil: Pupil
     phase: str  # as the curves call it
     lessons: Lessons
+    course: Course
     penalty: Penalty | None = None  # what is paid for besides
     file: Path | None = None  # where it is kept meanwhile
     rows: list[CurveRow] = field(default_factory=list)
 
     def learn(self) -> None:
         """Leaves the pupil in its best state on held-out examples, which may be the one it began with."""
-        course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed, paged=self.how.pages)
-        kept = {"file": self.file, "looks_every": self.how.look_every, "rows": self.rows}
-        study = Study(self.bench, self.pupil.model, self.lessons, course, Blend(self.terms()), self.phase, **kept)
-        self.bench.progress("Training", 0, self.how.steps)
+        kept = {"patience": self.how.patience, "file": self.file, "looks_every": self.how.look_every, "rows": self.rows}
+        study = Study(self.bench, self.pupil.model, self.lessons, self.course, Blend(self.terms()), self.phase, **kept)
+        self.bench.progress("Training", 0, self.course.steps)
         study.go()
 
     def terms(self) -> dict[str, tuple[float, Loss]]:
@@ -79,6 +80,6 @@ def refuse_pages(how: Technique, device: torch.device) -> None:
 
 def learn(how: Aware, bench: Bench, subject: Subject, pupil: Pupil, phase: str, penalty: Penalty | None = None) -> None:
     """Trains the pupil; what was measured on the way is noted, however it ends."""
-    lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
+    lessons, course = coursework(how, bench)
     with threads_to_train(subject.original.parameters):
-        Learner(how, bench, pupil, phase, lessons, penalty, file_in(subject.keeps(), phase), subject.trial.rows.curves).learn()
+        Learner(how, bench, pupil, phase, lessons, course, penalty, file_in(subject.keeps(), phase), subject.trial.rows.curves).learn()
