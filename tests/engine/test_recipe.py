@@ -147,6 +147,11 @@ def choices():
     ]
 
 
+def beside_what_it_presupposes(technique, option, value) -> dict:
+    beside = TECHNIQUES[technique].model_fields[option].json_schema_extra["when"]
+    return {"technique": technique, option: value} | {other: values[0] for other, values in beside.items()}
+
+
 def refused(fields) -> str:
     with pytest.raises(PlainError) as error:
         Recipe.of(fields)
@@ -160,15 +165,14 @@ def assert_one_clear_sentence(text: str):
 
 @pytest.mark.parametrize(("technique", "option", "value"), list(steps_beyond()))
 def test_every_bound_refuses_one_step_beyond(technique, option, value):
-    beside = {other: values[0] for other, values in TECHNIQUES[technique].model_fields[option].json_schema_extra["when"].items()}
-    sentence = refused({"steps": [{"technique": technique, option: value} | beside]})
+    sentence = refused({"steps": [beside_what_it_presupposes(technique, option, value)]})
     assert sentence.startswith(f"Step 1, {option}: {value} is not allowed; give a ")
     assert_one_clear_sentence(sentence)
 
 
 @pytest.mark.parametrize(("technique", "option"), choices())
 def test_every_choice_refuses_others_and_lists_its_own(technique, option):
-    sentence = refused({"steps": [{"technique": technique, option: "no-such-thing"}]})
+    sentence = refused({"steps": [beside_what_it_presupposes(technique, option, "no-such-thing")]})
     allowed = TECHNIQUES[technique].model_json_schema()["properties"][option]["enum"]
     assert sentence.startswith(f"Step 1, {option}: 'no-such-thing' is not allowed; give ") and all(str(choice) in sentence for choice in allowed)
     assert_one_clear_sentence(sentence)
@@ -429,3 +433,30 @@ def test_a_long_wrong_name_is_not_repeated_in_full():
     with pytest.raises(PlainError) as error:
         ModelName.parse("bundled:" + "x" * 10_000)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("step", "chosen"),
+    [
+        ({"technique": "svd", "rank": 8}, {"by": "rank"}),
+        ({"technique": "svd", "energy": 0.5}, {"by": "energy"}),
+        ({"technique": "svd", "rank": 32}, {"by": "kept"}),  # the default's number, so nothing is said
+        ({"technique": "svd", "by": "kept", "rank": 8}, {"by": "kept"}),  # as it is written out
+        ({"technique": "tucker", "rank_in": 4}, {"by": "rank"}),
+    ],
+)
+def test_an_option_chooses_what_it_presupposes(step, chosen):
+    assert Recipe.of({"steps": [step]}).steps[0].model_dump().items() >= chosen.items()
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({"technique": "svd", "rank": 8, "energy": 0.5}, "energy has a meaning only where by is energy; say which by, or leave energy out."),
+        ({"technique": "gradual", "strength": 1e-3}, "strength has a meaning only where regularizer is l1 or l0"),
+    ],
+)
+def test_options_that_presuppose_several_things_are_refused_and_not_passed_over(step, words):
+    sentence = refused({"steps": [step]})
+    assert words in sentence
+    assert_one_clear_sentence(sentence)

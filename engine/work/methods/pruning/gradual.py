@@ -218,6 +218,7 @@ class Descent:
         self.optimizer.load_state_dict(kept.optimizer)
         self.held, self.reached, self.regrown = kept.held, kept.reached, kept.regrown
         self.rows.extend(kept.rows)
+        self.bench.stream([CurveRow(row.step, PHASE, row.quality_name, row.quality) for row in kept.rows])
         self.dense = Quality(kept.rows[0].quality_name, kept.rows[0].quality)
         self.bench.notes.append(went_on(kept.step, self.how.steps))
         return kept.step
