@@ -1,8 +1,8 @@
 """Students that learn: from labels, and from a teacher."""
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from engine.catalog.courses import batch_option, parts_option, patience_option, products_option, rate_option
 from engine.catalog.technique import Family, Made, Technique, option
@@ -153,9 +153,10 @@ class Distill(Learning):
         when={"features": ["mse", "cosine"]},
         stops=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 100),
     )  # fmt: skip
-    feature_blocks: Literal["each", "last"] = option(
-        "each", "Which of the student's blocks are compared, each with the teacher's block at the same share of the way.", title="Blocks compared",
-        advanced=True, when={"features": ["mse", "cosine"]}, words={"each": "each of the student's", "last": "the last one"},
+    feature_blocks: str = option(
+        "each", "Which of the student's blocks are compared, each with the teacher's block at the same share of the way: each, the last, or their "
+        "numbers, counted from 1 and separated by commas, such as 1,3.", title="Blocks compared", advanced=True, when={"features": ["mse", "cosine"]},
+        choices=("each", "last"), min_length=1, max_length=1000, words={"each": "each of the student's", "last": "the last one"},
     )  # fmt: skip
     attention_weight: float = option(
         0.0, "What it counts where the states of each block are strong, beside the teacher's (attention transfer): the γ of the formula. 0: nothing.",
@@ -203,6 +204,18 @@ class Distill(Learning):
         when={"setting": ["adversarial"]}, stops=(0.01, 0.03, 0.1, 0.3, 1, 3, 10),
     )  # fmt: skip
 
+    @field_validator("feature_blocks", mode="before")
+    @classmethod
+    def one_block_is_a_number(cls, given: Any) -> Any:
+        return str(given) if isinstance(given, int) else given
+
+    @field_validator("feature_blocks")
+    @classmethod
+    def names_blocks(cls, given: str) -> str:
+        if given in ("each", "last") or all(number.strip().isdecimal() and int(number) for number in given.split(",")):
+            return given
+        raise ValueError(f"{given[:80]!r} names no blocks; give each, last, or the numbers of the student's blocks, counted from 1, such as 1,3")
+
     @model_validator(mode="after")
     def shrinks_one_way(self) -> Self:
         if self.student == SMALLER and self.width < 1 and self.heads < 1:
@@ -219,6 +232,11 @@ class Distill(Learning):
     def looks_twice(self) -> bool:
         """Whether a student is taught by its own second look, and by no teacher."""
         return self.setting == "self" and self.views == "two-views"
+
+    @property
+    def compared_blocks(self) -> tuple[int, ...]:
+        """Numbers of the student's blocks, counted from 1, where they are named; of each one, or the last, none are."""
+        return () if self.feature_blocks in ("each", "last") else tuple(sorted({int(number) for number in self.feature_blocks.split(",")}))
 
     @property
     def further(self) -> tuple[str, ...]:

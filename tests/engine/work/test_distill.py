@@ -120,6 +120,21 @@ def test_a_block_is_compared_with_the_teachers_at_the_same_share_of_the_way():
     assert pairs == [(0, 1), (1, 3)]
     last = pairs_of(asked.model_copy(update={"feature_blocks": "last"}), deep(3), deep(4))
     assert last == [("model.layers.2", "model.layers.3")]
+    named = pairs_of(asked.model_copy(update={"feature_blocks": "3, 1"}), deep(4), deep(8))
+    assert named == [("model.layers.0", "model.layers.1"), ("model.layers.2", "model.layers.5")]
+    with pytest.raises(PlainError, match=r"^feature_blocks names block 9, and the student has 4; give numbers from 1 to 4, or each, or last\.$"):
+        pairs_of(asked.model_copy(update={"feature_blocks": "1,9"}), deep(4), deep(8))
+
+
+def test_one_block_may_be_a_plain_number():
+    assert TECHNIQUES["distill"](features="mse", feature_blocks=2).compared_blocks == (2,)
+
+
+@pytest.mark.parametrize("given", ["first", "0,1", "1,,2", "1.5", "-1", ","])
+def test_blocks_that_are_no_numbers_are_refused_in_one_sentence(given):
+    with pytest.raises(PlainError) as error:
+        Recipe.of({"steps": [{"technique": "distill", "features": "mse", "feature_blocks": given}]})
+    assert "names no blocks; give each, last, or the numbers of the student's blocks" in str(error.value) and "\n" not in str(error.value)
 
 
 # --- weights of the terms --------------------------------------------------------------------------------------------------

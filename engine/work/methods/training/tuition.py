@@ -49,8 +49,16 @@ def pairs_of(how: Distill, student: nn.Module, teacher: nn.Module) -> list[tuple
     mine, its = blocks_of(student), blocks_of(teacher)
     if not (mine and its):
         raise PlainError("The states of teacher and student cannot be compared, since one of them has no list of blocks; set features to none.")
-    numbers = range(len(mine)) if how.feature_blocks == "each" else [len(mine) - 1]
-    return [(mine[number], its[-(-(number + 1) * len(its) // len(mine)) - 1]) for number in numbers]
+    return [(mine[number - 1], its[-(-number * len(its) // len(mine)) - 1]) for number in compared(how, len(mine))]
+
+
+def compared(how: Distill, blocks: int) -> tuple[int, ...]:
+    """Numbers of the student's blocks, counted from 1. Raises PlainError where it has not so many."""
+    if how.feature_blocks in ("each", "last"):
+        return tuple(range(1, blocks + 1)) if how.feature_blocks == "each" else (blocks,)
+    if (most := how.compared_blocks[-1]) > blocks:
+        raise PlainError(f"feature_blocks names block {most}, and the student has {blocks}; give numbers from 1 to {blocks}, or each, or last.")
+    return how.compared_blocks
 
 
 @dataclass
