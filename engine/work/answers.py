@@ -26,7 +26,7 @@ from engine.work.layers import Layer, chosen
 from engine.work.measure.error import Judged, histogram_rows, kept_row, level_rows
 from engine.work.measure.size import written_bytes
 from engine.work.measure.spectrum import spectrum
-from engine.work.methods import outlined, plan, rebuild, scales_for, survey
+from engine.work.methods import outlined, plan, rebuild, refuse_unfit, scales_for, survey
 from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.observers import observer_rows
 from engine.work.models import Folder, resolve
@@ -288,6 +288,8 @@ def forecast(recipe: dict, past: dict | None = None) -> Forecast:
     """
     ready()
     asked = Recipe.of(recipe)
+    for step in asked.steps:
+        refuse_unfit(step, asked)
     folder = resolve(asked.model)
     key, at = at_hand(asked.model)
     steps = shaping(asked.steps)

@@ -10,13 +10,14 @@ from engine.catalog.pruning import Magnitude
 from engine.catalog.schedules import LotteryTicket
 from engine.catalog.tasks import LanguageModeling
 from engine.errors import PlainError
+from engine.recipe import Recipe
 from engine.results.tables import LotteryRow
 from engine.work.bench import Bench
 from engine.work.layers import Layer
 from engine.work.methods.pruning.cutting import cut, stored
 from engine.work.methods.pruning.gradual import refuse_emptying
 from engine.work.methods.pruning.unstructured import left_of
-from engine.work.methods.stages import blueprint, compress, plan, retrained
+from engine.work.methods.stages import blueprint, compress, plan, refuse_unfit, retrained
 from engine.work.models import untrained
 from engine.work.opened import compute_place
 from engine.work.rebuilt import Subject
@@ -62,10 +63,15 @@ def _(how: LotteryTicket, shape: tuple[int, int]) -> Stored:
     return blueprint(ticket(how), shape)
 
 
+@refuse_unfit.register
+def _(how: LotteryTicket, recipe: Recipe) -> None:
+    if isinstance(recipe.task, LanguageModeling):
+        raise PlainError("Lottery tickets are told apart by accuracy, which a language model has not; choose a text or image classifier.")
+
+
 @retrained.register
 def _(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
-    if isinstance(bench.recipe.task, LanguageModeling):
-        raise PlainError("Lottery tickets are told apart by accuracy, which a language model has not; choose a text or image classifier.")
+    refuse_unfit(how, bench.recipe)
     if bench.folder.packed:
         raise PlainError("A lottery ticket begins with the model's own random weights, so no step can come before it; put it first.")
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
