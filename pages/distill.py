@@ -13,11 +13,11 @@ view = opened_model()
 st.markdown(facts(view))
 controls, live = st.columns([2, 3], gap="medium")
 with controls, st.container(border=True):
-    how, step, recipe = asked_for("distillation", view, "distill")
+    asked = asked_for("distillation", view, "distill")
 with live, st.container(border=True):
-    teaching(view, step, recipe, "distill")
+    teaching(view, asked.step, asked.recipe, "distill")
 if run := current_run():
     st.divider()
     run_card(run, "distill")
 st.divider()
-how_it_works(how)
+how_it_works(asked.how)

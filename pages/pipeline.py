@@ -22,13 +22,12 @@ with chained:
 with asked, st.container(border=True):
     recipe = measured_recipe(steps, view, st.session_state.get("pipeline-beside", {}).get(view.reference))
     link_to(recipe, steps)
-    if recipe and steps:
-        forecast_line(recipe)
-    run_button(recipe if steps else None, "pipeline")
+    refused = recipe is None or (bool(steps) and not forecast_line(recipe))
+    run_button(recipe if steps and not refused else None, "pipeline")
     recipe_file(recipe if steps else None)
 if (look := step_looked_at()) and recipe and st.toggle("Look at the open step on one layer", key="pipeline-look"):
     earlier, step = look
-    what_if(view, step, recipe, "pipeline", earlier)
+    what_if(view, step, recipe, "pipeline", earlier, refused)
 if run := current_run():
     st.divider()
     run_card(run, "pipeline")

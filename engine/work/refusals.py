@@ -2,7 +2,7 @@
 
 from engine.recipe import Recipe
 from engine.work.folders import Folder
-from engine.work.methods.pruning.lottery import refuse_language
+from engine.work.methods import refuse_unfit
 from engine.work.methods.training.learner import refuse_pages
 from engine.work.methods.training.students import refuse_strangers
 from engine.work.opened import compute_place
@@ -14,6 +14,6 @@ def refuse_steps(recipe: Recipe, folder: Folder, at_hand: bool = False) -> None:
     """
     device, _ = compute_place(recipe)
     for step in recipe.steps:
-        refuse_language(step, recipe.task)
+        refuse_unfit(step, recipe)
         refuse_strangers(step, folder, recipe.task, at_hand)
         refuse_pages(step, device)

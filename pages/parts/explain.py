@@ -23,7 +23,7 @@ from pages.panels import (
     WAYS_TO_CHOOSE,
     Panel,
 )
-from pages.parts.plainly import escaped, kept_answer
+from pages.parts.plainly import SAID_ABOVE, escaped, kept_answer
 from pages.parts.show import show
 from pages.parts.what_if import looked_at
 
@@ -59,7 +59,7 @@ def on_real_weights(view: ModelView, step: dict[str, Any], recipe: Recipe | None
     try:
         lesson: Lesson = kept_answer("lessons:lesson", view.revision, **question)
     except PlainError:
-        st.caption("This layer cannot be shown under this setting; what is said beside the form above tells why.")
+        st.caption(SAID_ABOVE)
         return
     options = {} if lesson.levels.empty else {"levels": lesson.levels}
     show(PICTURES[lesson.row], lesson.table, f"{key}-lesson", **options)

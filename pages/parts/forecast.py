@@ -11,19 +11,21 @@ from pages.parts.plainly import said
 from pages.parts.state import session
 
 
-def forecast_line(recipe: Recipe) -> None:
+def forecast_line(recipe: Recipe) -> bool:
+    """Says it, or why there is none; whether there is one."""
     try:
         past = latest_alike(session().records(), recipe)
         ahead = session().ask("answers:forecast", recipe=recipe.model_dump(mode="json"), past=costs_of(past) if past else None)
     except PlainError as error:
         said(str(error))
-        return
+        return False
     bound = "at least " if ahead.at_least else "at most " if ahead.at_most else ""
     size = f"{bound}{megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller)"
     st.markdown(
         f"**Forecast**: {size}, {ahead.bits_per_weight:.2f} bits per weight in {ahead.layers} layers, "
         f"about {seconds(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
     )
+    return True
 
 
 def costs_of(run: RunRecord) -> dict:

@@ -9,6 +9,8 @@ import streamlit as st
 from engine.errors import PlainError
 from pages.parts.state import session
 
+SAID_ABOVE = "This cannot be shown under this setting; what is said beside the form above tells why."
+
 
 @contextmanager
 def plainly() -> Iterator[None]:

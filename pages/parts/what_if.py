@@ -13,22 +13,24 @@ from engine.recipe import Recipe
 from engine.results.answers import ModelView, WhatIf
 from pages.panels import LEVELS, WEIGHT_HISTOGRAM
 from pages.panels.numbers import percent
-from pages.parts.plainly import escaped, said
+from pages.parts.plainly import SAID_ABOVE, escaped, said
 from pages.parts.ranges import chooses_ranges, ranges
 from pages.parts.show import show
 from pages.parts.state import session
 from pages.parts.words import meaning
 
 
-def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str, earlier: Sequence[dict] = ()) -> None:
-    """Redrawn with every move of a control. A technique that looks at data sees that of the recipe. ``earlier``: the steps before this one."""
+def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str, earlier: Sequence[dict] = (), refused: bool = False) -> None:
+    """Redrawn with every move of a control. A technique that looks at data sees that of the recipe. ``earlier``: the steps before this one.
+    ``refused``: the page says already why nothing can be run.
+    """
     st.markdown("#### What if, on one layer")
     layers = layers_for(view, step)
     layer = st.selectbox("Layer to look at", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search.")
     try:
         answer = session().ask("answers:what_if", timeout=120, **looked_at(view, step, recipe, key), earlier=list(earlier))
     except PlainError as error:
-        said(str(error))
+        st.caption(SAID_ABOVE) if refused else said(str(error))
         return
     numbers(answer)
     whole = int(layers.parameters[layers.name == layer].iloc[0])

@@ -331,7 +331,17 @@ def test_any_pattern_may_be_typed_and_a_wrong_one_gets_one_sentence(model):
     app = opened("prune", model=model, options={"magnitude": {"pattern": "1:2"}})
     assert sentences(app) == [] and not app.button(key="prune-run").disabled
     app = opened("prune", model=model, options={"magnitude": {"pattern": "4:3"}})
-    assert len(set(sentences(app))) == 1 and "less than M" in sentences(app)[0] and app.button(key="prune-run").disabled
+    assert len(sentences(app)) == 1 and "less than M" in sentences(app)[0] and app.button(key="prune-run").disabled
+
+
+@pytest.mark.parametrize(
+    ("technique", "options", "why"), [("magnitude", {"pattern": "3:5"}, "Layers to skip"), ("lottery-ticket", {}, "which a language model has not")]
+)
+def test_what_the_forecast_refuses_cannot_be_run_and_is_said_once(technique, options, why, model):
+    app = opened("prune", model=model, options={technique: options}, **{"technique-pruning": technique})
+    for toggle in (each for each in app.toggle if each.key == "prune-overlap"):
+        toggle.set_value(True).run()
+    assert len(sentences(app)) == 1 and why in sentences(app)[0] and app.button(key="prune-run").disabled
 
 
 # --- how it works, on real weights -----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from engine.catalog.technique import Technique
+from engine.recipe import Recipe
 from engine.work.bench import Bench, Rows
 from engine.work.calibration import Fold, Seen
 from engine.work.calibration.gradients import Slopes
@@ -81,6 +82,11 @@ def rebuild(how: Technique, subject: Subject, known: Any = None) -> Rebuilt | No
     here where it is None.
     """
     return None
+
+
+@singledispatch
+def refuse_unfit(how: Technique, recipe: Recipe) -> None:
+    """Raises PlainError where a technique has no meaning for what a recipe asks; said in the forecast already."""
 
 
 @singledispatch

@@ -119,6 +119,11 @@ def test_language_models_are_refused(folders, tmp_path):
         run(recipe_for("llama", folders["llama"], tmp_path / "data", SHORT))
 
 
+def test_language_models_are_refused_in_the_forecast_already(folders, tmp_path):
+    with pytest.raises(PlainError, match="which a language model has not; choose"):
+        forecast(recipe_for("llama", folders["llama"], tmp_path / "data", SHORT).model_dump(mode="json"))
+
+
 @pytest.mark.parametrize(
     ("step", "words"),
     [({"rewind_step": 2, "steps": 2}, "rewind_step is 2 of 2"), ({"storage": "n-of-m"}, "needs a pattern"), ({"rounds": 0}, "from 1 to 20")],

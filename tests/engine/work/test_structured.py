@@ -465,7 +465,7 @@ def test_what_cannot_be_taken_out_is_refused_in_a_sentence(architecture, step, s
 @pytest.mark.parametrize(("what", "skip"), [("neurons", ["*mlp*"]), ("heads", ["*attn*"])])
 def test_where_every_structure_is_skipped_that_is_said(what, skip, folders, tmp_path):
     step = {"technique": "structured", "what": what, "share": 0.5}
-    assert "layers.skip names" in refused("llama", folders, tmp_path, step, layers={"skip": [*skip, "lm_head"]})
+    assert "(layers.skip) names" in refused("llama", folders, tmp_path, step, layers={"skip": [*skip, "lm_head"]})
     assert "Only 0 of 2 blocks may go" in refused("llama", folders, tmp_path, BLOCKS["blocks"], layers={"skip": [*skip, "lm_head"]})
 
 

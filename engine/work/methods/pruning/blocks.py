@@ -84,7 +84,9 @@ def chosen(how: Blocks, subject: Subject, influence: dict[str, float]) -> list[s
     if how.count >= len(influence):
         raise PlainError(f"{how.count} of {len(influence)} blocks would leave none; take out {len(influence) - 1} at most.")
     if how.count > len(free):
-        raise PlainError(f"Only {len(free)} of {len(influence)} blocks may go, since layers.skip names layers of the others; lower count to that.")
+        raise PlainError(
+            f"Only {len(free)} of {len(influence)} blocks may go, since Layers to skip (layers.skip) names layers of the others; lower count to that."
+        )
     return sorted(free, key=influence.get)[: how.count]
 
 

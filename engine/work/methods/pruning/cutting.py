@@ -43,7 +43,9 @@ def score(pupil: Pupil, name: str) -> torch.Tensor:
 
 def refuse_emptied(name: str, mask: torch.Tensor, share: float) -> None:
     if not mask.any():
-        raise PlainError(f"{name} would lose every weight at {share:.0%}; remove a smaller share, or skip the layer under layers.skip.")
+        raise PlainError(
+            f"{name} would lose every weight at {share:.0%}; remove a smaller share, or name the layer under Layers to skip (layers.skip)."
+        )
 
 
 def left_in(pupil: Pupil) -> dict[str, int]:

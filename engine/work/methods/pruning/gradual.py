@@ -59,7 +59,7 @@ def _(how: Gradual, bench: Bench, subject: Subject) -> Trained:
 
 def refuse_emptying(name: str, left: int) -> None:
     if not left:
-        raise PlainError(f"{name}: No weight would be left; remove a smaller share, or skip the layer under layers.skip.")
+        raise PlainError(f"{name}: No weight would be left; remove a smaller share, or name the layer under Layers to skip (layers.skip).")
 
 
 @dataclass(frozen=True, kw_only=True)

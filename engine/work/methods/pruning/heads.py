@@ -76,7 +76,8 @@ def heads(subject: Subject, how: Structured) -> list[Family]:
         return [attention.whole_groups() for attention in found]
     if how.scope == "global":
         raise PlainError(
-            "Heads that share keys and values can go evenly from each group only as a share of each layer; set scope to layer, or together to groups."
+            "Heads that share keys and values can go evenly from each group only as a share of each layer; "
+            "set Share taken of (scope) to each layer, or Heads that share keys and values (together) to groups."
         )
     return [family for attention in found for family in attention.heads_of_each_group()]
 

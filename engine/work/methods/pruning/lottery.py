@@ -10,16 +10,16 @@ import torch
 
 from engine.catalog.pruning import Magnitude
 from engine.catalog.schedules import LotteryTicket
-from engine.catalog.tasks import LanguageModeling, Task
-from engine.catalog.technique import Technique
+from engine.catalog.tasks import LanguageModeling
 from engine.errors import Cancelled, PlainError
+from engine.recipe import Recipe
 from engine.results.tables import LotteryRow
 from engine.work.bench import Bench
 from engine.work.layers import Layer
 from engine.work.methods.pruning.cutting import cut, stored
 from engine.work.methods.pruning.gradual import refuse_emptying
 from engine.work.methods.pruning.unstructured import left_of
-from engine.work.methods.stages import blueprint, compress, plan, retrained
+from engine.work.methods.stages import blueprint, compress, plan, refuse_unfit, retrained
 from engine.work.models import untrained
 from engine.work.opened import compute_place
 from engine.work.rebuilt import Subject
@@ -66,8 +66,9 @@ def _(how: LotteryTicket, shape: tuple[int, int]) -> Stored:
     return blueprint(ticket(how), shape)
 
 
-def refuse_language(how: Technique, task: Task) -> None:
-    if isinstance(how, LotteryTicket) and isinstance(task, LanguageModeling):
+@refuse_unfit.register
+def _(how: LotteryTicket, recipe: Recipe) -> None:
+    if isinstance(recipe.task, LanguageModeling):
         raise PlainError("Lottery tickets are told apart by accuracy, which a language model has not; choose a text or image classifier.")
 
 

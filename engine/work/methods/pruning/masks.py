@@ -40,7 +40,10 @@ def best_of_every(score: torch.Tensor, kept: int, of: int) -> torch.Tensor:
 
 def refuse_uneven(in_: int, of: int) -> None:
     if in_ % of:
-        raise PlainError(f"A row of {in_:,} weights cannot be cut into groups of {of}; skip the layer under layers.skip, or leave the pattern empty.")
+        raise PlainError(
+            f"A row of {in_:,} weights cannot be cut into groups of {of}; "
+            "name the layer under Layers to skip (layers.skip), or leave the pattern empty."
+        )
 
 
 # --- one threshold for all layers ----------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def families_of(how: Structured, subject: Subject) -> list[Family]:
     layers = {layer.name for layer in subject.original.layers}
     free = [family for family in found if all(part.name in subject.targets or part.name not in layers for part in family.parts)]
     if not free:
-        raise PlainError(f"Each of the {what} of {subject.folder} stands in a layer that layers.skip names; take one out of it.")
+        raise PlainError(f"Each of the {what} of {subject.folder} stands in a layer that Layers to skip (layers.skip) names; take one out of it.")
     return free
 
 
@@ -110,7 +110,9 @@ def loss_changes(family: Family, weight_of: Callable[[str], torch.Tensor], known
 
 def known_of(name: str, known: Known) -> Seen | Slopes:
     if name not in known:
-        raise PlainError(f"No calibration data reached {name}, so what it reads cannot be judged; skip it under layers.skip, or choose by norms.")
+        raise PlainError(
+            f"No calibration data reached {name}, so what it reads cannot be judged; name it under Layers to skip (layers.skip), or choose by norms."
+        )
     return known[name]
 
 

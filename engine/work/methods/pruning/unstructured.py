@@ -61,7 +61,7 @@ def pruned(how: Pruning, weight: torch.Tensor, seen: Seen | Slopes | None = None
 def kept(left: torch.Tensor, weight: torch.Tensor, how: Pruning) -> Stored:
     """What is left of a weight, as it was asked to be stored. Raises PlainError where nothing is of one that was not all zeros."""
     if weight.any() and not left.any():
-        raise PlainError("No weight would be left; remove a smaller share, or skip the layer under layers.skip.")
+        raise PlainError("No weight would be left; remove a smaller share, or name the layer under Layers to skip (layers.skip).")
     return sparse(left.to(dtype_of(how)), how.storage, n_of_m(how.pattern) if how.pattern else None)
 
 
