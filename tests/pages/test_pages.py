@@ -232,9 +232,12 @@ def deciding(how: type[Technique]) -> dict[str, list]:
 
 @pytest.mark.parametrize(("technique", "option"), [(name, option) for name, how in TECHNIQUES.items() for option in deciding(how)])
 def test_options_come_and_go_with_those_they_depend_on(technique, option):
-    app, how = form(technique), TECHNIQUES[technique]
+    how = TECHNIQUES[technique]
+    defaults = {name: field["default"] for name, field in fields(how).items()}
+    needs = {other: values[0] for other, values in fields(how)[option]["when"].items() if defaults[other] not in values}  # to be there at all
+    app = form(technique, **needs)
     for value in deciding(how)[option]:
-        chosen = {name: field["default"] for name, field in fields(how).items()} | {option: value}
+        chosen = defaults | needs | {option: value}
         widget = app.toggle if isinstance(value, bool) else app.selectbox
         widget(key=f"form-{technique}-{option}").set_value(value).run()
         assert sentences(app) == [] and drawn(app, technique) == due(how, chosen), value

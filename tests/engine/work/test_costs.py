@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine.catalog import TECHNIQUES
+from engine.catalog.distillation import Distill
 from engine.catalog.lowrank import CP, Tucker
 from engine.catalog.mixed import MixedPrecision
 from engine.catalog.structured import Blocks, Structured
@@ -15,7 +16,7 @@ from engine.results.analysis import latest_alike
 from engine.work import costs, paces
 from engine.work.answers import forecast
 from engine.work.costs import CORRECTION, job, readings, seconds
-from engine.work.costs.demands import Trials, trials_of
+from engine.work.costs.demands import Trials, training_of, trials_of
 from engine.work.costs.seconds import EXTRACTION
 from engine.work.paces import LayerPace, Passes, layer_pace, quickest
 from tests.recipes import recipe_for
@@ -165,3 +166,8 @@ def test_wide_layers_are_reckoned_from_narrow_ones():
     narrow = LayerPace(1, 2, 3, 4, 5, 6)
     assert narrow.widened(2, 1) == LayerPace(8, 4, 6, 8, 10, 12)
     assert narrow.widened(2, 2) == replace(narrow.widened(2, 1), scale=8, compress=12)
+
+
+def test_two_views_take_two_passes_with_slopes_and_ask_no_teacher():
+    once, twice = (training_of(Distill(setting="self", student="same", views=views, generations=1)) for views in ("generations", "two-views"))
+    assert twice.passes == 2 * once.passes and (twice.asked, once.asked) == (0, 1) and twice.steps == once.steps
