@@ -6,7 +6,8 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.record import FINISHED, RunRecord
 from engine.results.tables import CurveRow, table
-from pages.panels import TRAINING_CURVES
+from pages.panels import SCHEDULE_LIVE, TRAINING_CURVES
+from pages.panels.schedule_live import PHASE
 from pages.parts.plainly import escaped, plainly, said
 from pages.parts.results import show_results
 from pages.parts.show import show
@@ -69,7 +70,8 @@ def follow(run: str, key: str) -> None:
         if record.message:
             st.warning(escaped(record.message))
         if progress.curves:
-            show(TRAINING_CURVES, table(progress.curves, CurveRow), f"{key}-live")
+            panel = SCHEDULE_LIVE if progress.curves[-1].phase == PHASE else TRAINING_CURVES
+            show(panel, table([row for row in progress.curves if panel is TRAINING_CURVES or row.phase == PHASE], CurveRow), f"{key}-live")
         if st.button("Cancel", key=f"{key}-cancel", icon=":material/stop_circle:"):
             cancel(run)
 

@@ -38,6 +38,7 @@ from engine.work.methods.training import adapters, aware, distill, precision
 __all__ = [
     "activations", "adapters", "aware", "awq", "beside", "bitsandbytes", "blocks", "blueprint", "codebook", "compress", "correction", "distill",
     "floats", "gptq", "gradual", "hqq", "kernels", "llm_int8", "lottery", "mixed", "outlined", "plan", "portrait", "precision", "predicted_bytes",
-    "rebuild", "recovery", "refuse_unfit", "retrained", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "taught",
+    "rebuild", "recovery", "refuse_unfit",
+    "retrained", "round_to_nearest", "salience", "scales_for", "sparsegpt", "structured", "survey", "svd", "tables", "taught",
     "unstructured",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from engine.catalog.pruning import Pruning
 from engine.catalog.schedules import Gradual
 from engine.errors import PlainError
-from engine.results.tables import NAN, ScheduleRow
+from engine.results.tables import NAN, CurveRow, ScheduleRow
 from engine.work.bench import Bench
 from engine.work.methods.pruning.cutting import cut, left_in, size_bytes, stored
 from engine.work.methods.pruning.scores import importance
@@ -146,6 +146,7 @@ class Descent:
         size = size_bytes(self.pupil, self.settings, left)
         self.refuse_closed(left)
         self.rows.append(ScheduleRow(step, 1 - sum(left.values()) / whole, loss, quality.name, quality.value, size, self.regrown, event))
+        self.bench.stream(watched(self.rows[-1]))
         if event != "cut":
             self.losses.clear()
 
@@ -177,6 +178,11 @@ class Descent:
         teacher = self.pupil.original.model
         with at_rest(teacher), unpacked_once(teacher):
             return answers(teacher, batch, device)
+
+
+def watched(row: ScheduleRow) -> list[CurveRow]:
+    """One moment for whoever watches the training."""
+    return [CurveRow(row.step, "gradual", "zero", row.sparsity), CurveRow(row.step, "gradual", row.quality_name, row.quality)]
 
 
 def regrown(pupil: Pupil, before: dict[str, torch.Tensor]) -> float:
