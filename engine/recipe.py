@@ -119,7 +119,8 @@ class Recipe(Frozen):
 
     def label(self) -> str:
         """The steps in a few words."""
-        return " → ".join(step.label() for step in self.steps) or "Uncompressed"
+        steps = " → ".join(step.label() for step in self.steps) or "Uncompressed"
+        return f"{steps}, seed {self.seed}" if self.seed else steps
 
 
 def order_refused(steps: Sequence[Technique]) -> str:

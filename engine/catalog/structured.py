@@ -84,7 +84,8 @@ class Structured(Shrinking):
     def label(self) -> str:
         what = {"auto": "Neurons or channels"}.get(self.what, self.what.capitalize())
         by = {"l2": "", "l1": ", by L1", "linf": ", by L∞", "activations": ", by output", "taylor": ", by Taylor"}[self.score]
-        return f"{what} −{100 * self.share:g} %{' of all layers' if self.scope == 'global' else ''}{by}"
+        whose = {"groups": " with their keys and values", "queries": " evenly from each group"}[self.together] if self.what == "heads" else ""
+        return f"{what}{whose} −{100 * self.share:g} %{' of all layers' if self.scope == 'global' else ''}{by}"
 
 
 class Blocks(Shrinking):

@@ -92,6 +92,27 @@ class BitsRow:
 
 
 @dataclass(frozen=True)
+class CutRow:
+    """One cut of pruning with training in between, as its options plan it; the last row of a schedule is where training ends."""
+
+    schedule: str
+    cut: int  # from 1; 0 is the end of training
+    step: int  # training steps done by then
+    share: float  # of the weights that are zero from then on
+    chosen: bool  # whether the options ask for this schedule
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One training of a lottery ticket, as its options plan it."""
+
+    round: int  # 0: with all weights
+    begins: int  # the step that weights are set back to
+    ends: int
+    left: float  # share of the weights
+
+
+@dataclass(frozen=True)
 class CriterionRow:
     """One input channel under three ways of choosing the few to keep."""
 

@@ -11,7 +11,7 @@ STAGES = ("Measuring the original", "Reading calibration data", "Compressing", "
 FIRST_MEASUREMENT, _, COMPRESSING, LAST_MEASUREMENT, _ = STAGES
 PLANNING = {"Measuring each layer's sensitivity", "Rounding layers", "Training"}  # what some techniques do before they compress
 IN_STEP, BETWEEN = re.compile(r"Step (\d+) of (\d+): "), re.compile(r"Measuring after step (\d+) of (\d+)")  # in a recipe of several
-MOST_ROWS, JUDGED = 2000, ("accuracy", "perplexity")  # of a curve that is shown while it grows
+MOST_ROWS, JUDGED = 2000, ("accuracy", "perplexity", "zero")  # of a curve that is shown while it grows
 ENOUGH = 10  # steps of a stage after which its pace is known, or 2 % of them where that is sooner
 OUTSIDE = {"queued": "Waiting in another program", "running": "Running in another program", "done": "Done", "cancelled": "Cancelled"}
 

@@ -7,9 +7,10 @@ from pages.panels.block_similarity import BLOCK_SIMILARITY
 from pages.panels.channel_error import CHANNEL_ERROR
 from pages.panels.channel_ranges import CHANNEL_RANGES
 from pages.panels.cumulative_energy import CUMULATIVE_ENERGY
+from pages.panels.cuts_ahead import CUTS_AHEAD
 from pages.panels.error_by_bits import ERROR_BY_BITS
 from pages.panels.gptq_replay import GPTQ_REPLAY
-from pages.panels.importance import IMPORTANCE
+from pages.panels.importance import IMPORTANCE, IMPORTANCE_BY_BLOCKS
 from pages.panels.input_reach import INPUT_REACH
 from pages.panels.layer_error import LAYER_ERROR
 from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
@@ -28,10 +29,12 @@ from pages.panels.rank_per_layer import RANK_PER_LAYER
 from pages.panels.rank_planner import RANK_PLANNER
 from pages.panels.reconstruction import RECONSTRUCTION
 from pages.panels.removed_weights import REMOVED_WEIGHTS
+from pages.panels.rounds_ahead import ROUNDS_AHEAD
 from pages.panels.salience import SALIENCE
 from pages.panels.salient_channels import SALIENT_CHANNELS
 from pages.panels.scaled_column import SCALED_COLUMN
 from pages.panels.schedule import SCHEDULE
+from pages.panels.schedule_live import SCHEDULE_LIVE
 from pages.panels.sensitivity import SENSITIVITY
 from pages.panels.singular_values import SINGULAR_VALUES
 from pages.panels.size_ledger import SIZE_LEDGER
@@ -49,7 +52,7 @@ from pages.panels.training_pace import TRAINING_PACE
 from pages.panels.verdicts import VERDICTS
 from pages.panels.waterfall import WATERFALL
 from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
-from pages.panels.weight_histogram import WEIGHT_HISTOGRAM
+from pages.panels.weight_histogram import WEIGHT_HISTOGRAM, WEIGHTS_LEFT, WEIGHTS_OF_FACTORS, WEIGHTS_OF_STRUCTURES
 from pages.panels.weight_map import WEIGHT_MAP
 from pages.panels.where_the_bytes_are import WHERE_THE_BYTES_ARE
 
@@ -61,9 +64,11 @@ __all__ = [
     "CHANNEL_ERROR",
     "CHANNEL_RANGES",
     "CUMULATIVE_ENERGY",
+    "CUTS_AHEAD",
     "ERROR_BY_BITS",
     "GPTQ_REPLAY",
     "IMPORTANCE",
+    "IMPORTANCE_BY_BLOCKS",
     "INPUT_REACH",
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",
@@ -81,10 +86,12 @@ __all__ = [
     "RANK_PLANNER",
     "RECONSTRUCTION",
     "REMOVED_WEIGHTS",
+    "ROUNDS_AHEAD",
     "SALIENCE",
     "SALIENT_CHANNELS",
     "SCALED_COLUMN",
     "SCHEDULE",
+    "SCHEDULE_LIVE",
     "SENSITIVITY",
     "SINGULAR_VALUES",
     "SIZE_LEDGER",
@@ -102,6 +109,9 @@ __all__ = [
     "VERDICTS",
     "WATERFALL",
     "WAYS_TO_CHOOSE",
+    "WEIGHTS_LEFT",
+    "WEIGHTS_OF_FACTORS",
+    "WEIGHTS_OF_STRUCTURES",
     "WEIGHT_HISTOGRAM",
     "WEIGHT_MAP",
     "WHERE_THE_BYTES_ARE",

@@ -1,5 +1,7 @@
 """One layer's weights by how much they matter, and where the cut lies."""
 
+from dataclasses import replace
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -33,13 +35,19 @@ def description(rows: pd.DataFrame) -> str:
     return f"{percent(gone)} of the weights were removed; {percent(mixed)} stand in bins of which some were and some were not."
 
 
+SHOWN = "Weights by their importance (the technique's score) from left to right: grey ones were removed. "
 IMPORTANCE = Panel(
     question="How much does each weight matter, and where is the cut?",
     caption=(
-        "Weights by their importance (the technique's score) from left to right: grey ones were removed. A sharp edge means one cut for the layer; "
-        "where both colours share a bin, each row, each group of neighbours or (SparseGPT) every 128 columns had a cut of their own. "
-        "SparseGPT's scores are those before weights moved to make up for others."
+        f"{SHOWN}A sharp edge means one cut for the layer; where both colours share a bin, each row or group of neighbours had a cut of its own."
     ),
     draw=importance,
     describe=description,
+)
+IMPORTANCE_BY_BLOCKS = replace(
+    IMPORTANCE,
+    caption=(
+        f"{SHOWN}SparseGPT cuts 128 columns at a time, by scores of the weights as they have become by then; shown are scores from before any weight "
+        "moved, so both colours share bins."
+    ),
 )

@@ -6,9 +6,7 @@ import plotly.graph_objects as go
 from pages.panels.names import whole, wrapped
 from pages.panels.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import ERROR, frame, sentence
-
-LEAST = "#f7e4e0"  # opaque, so that its words are dark on it in either theme
+from pages.panels.theme import ERROR, ON_COLOUR, PALE_ERROR, frame, sentence
 
 
 def mask_overlap(rows: pd.DataFrame) -> go.Figure:
@@ -31,10 +29,11 @@ def shares(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
     look = {
         "zmin": 0,
         "zmax": 1,
-        "colorscale": [[0, LEAST], [1, ERROR]],
+        "colorscale": [[0, PALE_ERROR], [1, ERROR]],
         "showscale": False,
         "text": text,
         "texttemplate": "%{text}",
+        "textfont": {"color": ON_COLOUR},
     }
     names = [wrapped(short(name), 14) for name in order]
     return go.Heatmap(x=names, y=names, z=grid, hovertext=hover, hoverinfo="text", **look)

@@ -17,6 +17,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "
 GRID = "rgba(133, 139, 149, 0.28)"
 ON_COLOUR = "#0e1117"  # text on a coloured tile
 PALE = "#dbe7f1"  # the low end of a scale from ORIGINAL, on which such text is legible
+PALE_ERROR = "#ece3f3"  # the same, of a scale from ERROR
 PERCENT = ".3~p"  # d3: 0.125 -> 12.5%
 
 BARE = go.layout.Template(layout={"font": {"color": REFERENCE}})  # without Streamlit's theme, text is legible on both backgrounds

@@ -1,5 +1,7 @@
 """One layer's weights before and after, with the values a weight may take."""
 
+from dataclasses import replace
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -81,12 +83,13 @@ def description(histogram: pd.DataFrame) -> str:
     return f"{count(weights)} weights between {histogram.left.min():.3g} and {histogram.right.max():.3g}, before and after."
 
 
+OUTLINE = "The blue outline is the original, the orange bars are the compressed weights"
 WEIGHT_HISTOGRAM = Panel(
     question="What happened to the weights of this layer?",
-    caption=(
-        "The blue outline is the original, the orange bars are the compressed weights, and each tick below, where weights are rounded, is a "
-        "value they may take (quantization level) in a typical group."
-    ),
+    caption=f"{OUTLINE}, and each tick below, where there are any, is a value a weight may take (quantization level) in a typical group.",
     draw=weight_histogram,
     describe=description,
 )
+WEIGHTS_LEFT = replace(WEIGHT_HISTOGRAM, caption=f"{OUTLINE}: those that are left, and those that were removed as a bar at zero.")
+WEIGHTS_OF_STRUCTURES = replace(WEIGHT_HISTOGRAM, caption=f"{OUTLINE}: fewer, since what was taken out is no longer stored.")
+WEIGHTS_OF_FACTORS = replace(WEIGHT_HISTOGRAM, caption=f"{OUTLINE}, as the smaller matrices give them when they are multiplied.")

@@ -3,14 +3,19 @@
 from typing import Any
 
 import streamlit as st
+from pydantic import ValidationError
 
+from engine.catalog import TECHNIQUES
+from engine.catalog.schedules import Gradual, LotteryTicket
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
 from engine.recipe import Recipe
+from engine.results.ahead import cuts_ahead, rounds_ahead
 from engine.results.answers import ModelView
 from engine.results.lessons import BitsRow, CriterionRow, GroupRow, Lesson, OutlierRow, ReachRow, RemovedRow, ReplayRow, ScaledRow, TileRow
 from engine.results.tables import StructureRow
 from pages.panels import (
+    CUTS_AHEAD,
     ERROR_BY_BITS,
     GPTQ_REPLAY,
     INPUT_REACH,
@@ -18,6 +23,7 @@ from pages.panels import (
     OUTLIER_COLUMNS,
     RECONSTRUCTION,
     REMOVED_WEIGHTS,
+    ROUNDS_AHEAD,
     SCALED_COLUMN,
     STRUCTURE_SCORES,
     WAYS_TO_CHOOSE,
@@ -42,7 +48,7 @@ PICTURES: dict[type, Panel] = {
 
 
 def how_it_works(how: type[Technique]) -> None:
-    st.markdown("### How it works")
+    st.markdown(f"### How it works: {escaped(how.title)}")
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.markdown(how.idea)
@@ -51,6 +57,19 @@ def how_it_works(how: type[Technique]) -> None:
         st.markdown("**When it fails**")
         st.markdown(how.fails)
         st.markdown(f"**Read more**: {how.paper}")
+
+
+def what_lies_ahead(step: dict[str, Any], key: str) -> None:
+    """What the options plan, of techniques that go in rounds; nothing where they are not allowed, which the page says already."""
+    try:
+        how = TECHNIQUES[step["technique"]](**step)
+    except ValidationError:
+        return
+    match how:
+        case Gradual():
+            show(CUTS_AHEAD, cuts_ahead(how), f"{key}-ahead")
+        case LotteryTicket():
+            show(ROUNDS_AHEAD, rounds_ahead(how), f"{key}-ahead")
 
 
 def on_real_weights(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:

@@ -6,7 +6,8 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.record import FINISHED, RunRecord
 from engine.results.tables import CurveRow, table
-from pages.panels import LEARNING_PACE, TRAINING_CURVES
+from pages.panels import LEARNING_PACE, SCHEDULE_LIVE, TRAINING_CURVES
+from pages.panels.schedule_live import PHASE
 from pages.parts.plainly import escaped, plainly, said
 from pages.parts.results import show_results
 from pages.parts.show import show
@@ -69,8 +70,9 @@ def follow(run: str, key: str) -> None:
         if record.message:
             st.warning(escaped(record.message))
         if progress.curves:
-            curves = table(progress.curves, CurveRow)
-            show(TRAINING_CURVES, curves, f"{key}-live")
+            panel = SCHEDULE_LIVE if progress.curves[-1].phase == PHASE else TRAINING_CURVES
+            curves = table([row for row in progress.curves if panel is TRAINING_CURVES or row.phase == PHASE], CurveRow)
+            show(panel, curves, f"{key}-live")
             if (curves.name == "rate").any():
                 show(LEARNING_PACE, curves, f"{key}-live-rate")
         if st.button("Cancel", key=f"{key}-cancel", icon=":material/stop_circle:"):

@@ -18,6 +18,7 @@ from pages.panels import (
     CHANNEL_ERROR,
     CUMULATIVE_ENERGY,
     IMPORTANCE,
+    IMPORTANCE_BY_BLOCKS,
     LAYER_ERROR,
     LEARNING_PACE,
     LEVELS,
@@ -203,7 +204,9 @@ def sparsity_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def importance_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
-    show(IMPORTANCE, tables.importance[tables.importance.layer == layer], f"{key}-importance")
+    by_blocks = (tables.layers.technique[tables.layers.name == layer] == "sparsegpt").any()
+    panel = IMPORTANCE_BY_BLOCKS if by_blocks else IMPORTANCE
+    show(panel, tables.importance[tables.importance.layer == layer], f"{key}-importance")
 
 
 def mask_view(record: RunRecord, tables: Tables, key: str) -> None:

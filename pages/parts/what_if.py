@@ -11,7 +11,7 @@ from engine.catalog import TECHNIQUES
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.answers import ModelView, WhatIf
-from pages.panels import LEVELS, WEIGHT_HISTOGRAM
+from pages.panels import LEVELS, WEIGHT_HISTOGRAM, WEIGHTS_LEFT, WEIGHTS_OF_FACTORS, WEIGHTS_OF_STRUCTURES, Panel
 from pages.panels.numbers import percent
 from pages.parts.plainly import SAID_ABOVE, escaped, said
 from pages.parts.ranges import chooses_ranges, ranges
@@ -36,13 +36,21 @@ def what_if(view: ModelView, step: dict, recipe: Recipe | None, key: str, earlie
     whole = int(layers.parameters[layers.name == layer].iloc[0])
     if answer.weights < whole:
         st.caption(f"Judged on the layer's first {answer.weights:,} of {whole:,} weights, to keep up with the controls; a run judges them all.")
-    show(WEIGHT_HISTOGRAM, answer.histogram, f"{key}-what-if", levels=answer.levels)
+    show(histogram_for(step), answer.histogram, f"{key}-what-if", levels=answer.levels)
     if answer.row.note:
         st.caption(escaped(answer.row.note[:1].upper() + answer.row.note[1:] + "."))
     if not answer.levels.empty and st.toggle("Show how many weights sit on each level", key=f"{key}-what-if-occupancy"):
         show(LEVELS, answer.levels, f"{key}-what-if-levels")
     if chooses_ranges(step):
         ranges(view.reference, layer, step, data_of(recipe), f"{key}-what-if")
+
+
+def histogram_for(step: dict) -> Panel:
+    """With words that fit the family; levels belong to what rounds."""
+    how = TECHNIQUES[step["technique"]]
+    if how.family == "pruning":
+        return WEIGHTS_LEFT if how.leaves == "zeros" else WEIGHTS_OF_STRUCTURES
+    return WEIGHTS_OF_FACTORS if how.family == "low-rank" and how.leaves == "factors" else WEIGHT_HISTOGRAM
 
 
 def layers_for(view: ModelView, step: dict) -> pd.DataFrame:

@@ -113,6 +113,8 @@ def test_any_model_name_has_a_key(name):
 
 
 def test_an_empty_recipe_compresses_nothing_and_says_so():
+    drawn = {"steps": [{"technique": "random"}]}
+    assert Recipe.of(drawn | {"seed": 3}).label() == f"{Recipe.of(drawn).label()}, seed 3"
     assert Recipe.of({}) == Recipe() and Recipe().label() == "Uncompressed"
 
 

@@ -17,6 +17,7 @@ from engine.catalog import TECHNIQUES
 from engine.catalog.models import BUNDLED
 from engine.catalog.technique import Technique
 from engine.errors import PlainError
+from engine.recipe import Recipe
 from engine.results.glossary import GLOSSARY
 from engine.results.record import FINISHED, RunRecord
 from engine.results.store import Store, home
@@ -345,6 +346,18 @@ def test_what_the_forecast_refuses_cannot_be_run_and_is_said_once(technique, opt
     for toggle in (each for each in app.toggle if each.key == "prune-overlap"):
         toggle.set_value(True).run()
     assert len(sentences(app)) == 1 and why in sentences(app)[0] and app.button(key="prune-run").disabled
+
+
+def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_address(model, stored):
+    step = {"technique": "gradual", "sparsity": 0.6, "schedule": "iterative", "steps": 50, "prune_every": 5}
+    stored(run := record(77, "done", recipe=Recipe.of({"steps": [step]}), summary=done(77).summary))
+    app = opened("prune", {"run": run.id}, model=model)
+    assert app.selectbox(key="pick-pruning").value == "gradual" and app.selectbox(key="form-gradual-schedule").value == "iterative"
+    assert "How it works: Gradual" in words_on(app) and "How much has gone after each cut?" in words_on(app)
+    app.selectbox(key="pick-pruning").set_value("magnitude").run()
+    titles = [each.value for each in app.markdown if "How it works" in each.value]
+    assert ["Gradual" in each for each in titles] == [True, False] and sentences(app) == []
+    assert opened("quantize", {"run": run.id}, model=model).selectbox(key="pick-quantization").value == "round-to-nearest"
 
 
 # --- how it works, on real weights -----------------------------------------------------------------------------------------

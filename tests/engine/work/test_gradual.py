@@ -240,3 +240,11 @@ def test_a_look_at_one_layer_is_magnitude_at_the_final_share():
     weight = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
     assert torch.equal(compress(Gradual(sparsity=0.6), weight).dense(), compress(Magnitude(sparsity=0.6), weight).dense())
     assert TECHNIQUES["gradual"].trains
+
+
+def test_whoever_watches_sees_every_moment_while_it_trains(folders, tmp_path):
+    heard = []
+    step = {"technique": "gradual", "sparsity": 0.5, "steps": 4, "prune_every": 2, "batch": 4}
+    moments = run(recipe_for("resnet", folders["resnet"], tmp_path / "data", step), stream=heard.extend).tables.schedule
+    assert [row.value for row in heard if row.name == "zero"] == moments.sparsity.tolist()
+    assert [row.value for row in heard if row.name == "accuracy"] == moments.quality.tolist()

@@ -358,6 +358,13 @@ def schedule(quality_name: str = "accuracy") -> pd.DataFrame:
     return table(rows, ScheduleRow)
 
 
+def schedule_live() -> pd.DataFrame:
+    """The same, as it comes in while it goes on."""
+    rows = schedule().itertuples(index=False)
+    values = ((row.step, name, value) for row in rows for name, value in (("zero", row.sparsity), (row.quality_name, row.quality)))
+    return table((CurveRow(step, "gradual", name, value) for step, name, value in values), CurveRow)
+
+
 def lottery() -> pd.DataFrame:
     """Two seeds, two rounds: tickets stay, twins fall."""
     fall = {"winning ticket": 0.01, "other first weights": 0.1, "random mask": 0.2}

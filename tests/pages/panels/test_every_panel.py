@@ -5,6 +5,8 @@ import plotly.graph_objects as go
 import pytest
 
 import pages.panels as room
+from engine.catalog.schedules import Gradual, LotteryTicket
+from engine.results.ahead import cuts_ahead, rounds_ahead
 from pages.panels import Panel
 from tests.pages.panels import tables
 
@@ -17,9 +19,11 @@ TABLES = {
     "CHANNEL_ERROR": tables.channels(),
     "CHANNEL_RANGES": tables.channels(),
     "CUMULATIVE_ENERGY": tables.singular(),
+    "CUTS_AHEAD": cuts_ahead(Gradual()),
     "ERROR_BY_BITS": tables.bits(),
     "GPTQ_REPLAY": tables.replay(),
     "IMPORTANCE": tables.importance(),
+    "IMPORTANCE_BY_BLOCKS": tables.importance(),
     "INPUT_REACH": tables.reach(),
     "LAYER_ERROR": tables.layers(),
     "LAYER_ERROR_SIDE_BY_SIDE": tables.labelled(tables.layers(), "GPTQ", "AWQ"),
@@ -35,10 +39,12 @@ TABLES = {
     "RANK_PLANNER": tables.planned(),
     "RECONSTRUCTION": tables.matrix_tiles(),
     "REMOVED_WEIGHTS": tables.removed(),
+    "ROUNDS_AHEAD": rounds_ahead(LotteryTicket()),
     "SALIENCE": tables.salience(),
     "SALIENT_CHANNELS": tables.inputs(),
     "SCALED_COLUMN": tables.scaled(),
     "SCHEDULE": tables.schedule(),
+    "SCHEDULE_LIVE": tables.schedule_live(),
     "SENSITIVITY": tables.sensitivity(),
     "SINGULAR_VALUES": tables.singular(),
     "SIZE_LEDGER": tables.ledger(),
@@ -59,6 +65,7 @@ TABLES = {
     "VERDICTS": tables.verdicts(),
     "WAYS_TO_CHOOSE": tables.criteria(),
     "WEIGHT_MAP": tables.weight_piece(),
+    **dict.fromkeys(("WEIGHTS_LEFT", "WEIGHTS_OF_FACTORS", "WEIGHTS_OF_STRUCTURES"), tables.histogram()),
     "WEIGHT_HISTOGRAM": tables.histogram(),
     "WHERE_THE_BYTES_ARE": tables.layers(),
 }

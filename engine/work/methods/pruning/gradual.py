@@ -28,7 +28,6 @@ from engine.work.training.loop import answers, at_rest, optimizer_of
 from engine.work.training.losses import absolute, by_labels, by_teacher
 
 MB = 1e6
-PHASE = "gradual pruning"  # as its curves are called while it goes on
 
 
 @importance.register
@@ -100,7 +99,6 @@ class Descent:
             self.cut(0, 1)
         for step, loss in trained(self.pupil.model, self.lessons.train, self.course, self.loss, begun, self.optimizer, self.bench.notes.append):
             self.losses.append(loss)
-            self.bench.stream([CurveRow(step, PHASE, "loss", loss)])
             self.bench.tell(f"Training · loss {loss:.3f}", step, self.how.steps)
             if self.over(step):
                 break
@@ -190,8 +188,8 @@ class Descent:
         loss = sum(self.losses) / len(self.losses) if self.losses else NAN
         size = size_bytes(self.pupil, self.settings, left)
         self.refuse_closed(left)
-        self.bench.stream([CurveRow(step, PHASE, quality.name, quality.value)])
         self.rows.append(ScheduleRow(step, 1 - sum(left.values()) / whole, loss, quality.name, quality.value, size, self.regrown, event))
+        self.bench.stream(watched(self.rows[-1]))
         if event != "cut":
             self.losses.clear()
 
@@ -218,7 +216,8 @@ class Descent:
         self.optimizer.load_state_dict(kept.optimizer)
         self.held, self.reached, self.regrown = kept.held, kept.reached, kept.regrown
         self.rows.extend(kept.rows)
-        self.bench.stream([CurveRow(row.step, PHASE, row.quality_name, row.quality) for row in kept.rows])
+        for row in kept.rows:
+            self.bench.stream(watched(row))
         self.dense = Quality(kept.rows[0].quality_name, kept.rows[0].quality)
         self.bench.notes.append(went_on(kept.step, self.how.steps))
         return kept.step
@@ -249,6 +248,11 @@ class Descent:
         teacher = self.pupil.original.model
         with at_rest(teacher), unpacked_once(teacher):
             return answers(teacher, batch, device)
+
+
+def watched(row: ScheduleRow) -> list[CurveRow]:
+    """One moment for whoever watches the training."""
+    return [CurveRow(row.step, "gradual", "zero", row.sparsity), CurveRow(row.step, "gradual", row.quality_name, row.quality)]
 
 
 def regrown(pupil: Pupil, before: dict[str, torch.Tensor]) -> float:

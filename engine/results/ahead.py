@@ -1,0 +1,30 @@
+"""What the options of a technique that trains plan, by the functions that a run goes by: tables of what lies ahead. No weights are read."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from engine.catalog.schedules import Gradual, LotteryTicket
+from engine.results.lessons import CutRow, RoundRow
+from engine.results.tables import table
+
+SCHEDULES = ("one-shot", "iterative", "cubic")
+
+
+def cuts_ahead(how: Gradual) -> pd.DataFrame:
+    """CutRow of every schedule at these options."""
+    return table((row for name in SCHEDULES for row in cuts_of(how.model_copy(update={"schedule": name}), name == how.schedule)), CutRow)
+
+
+def cuts_of(how: Gradual, chosen: bool) -> Iterator[CutRow]:
+    """The first cut is before the first step."""
+    every = min(how.prune_every, how.steps)
+    for number in range(1, how.cuts + 1):
+        yield CutRow(how.schedule, number, (number - 1) * every, how.share_at(number), chosen)
+    yield CutRow(how.schedule, 0, how.steps, how.share_at(how.cuts), chosen)
+
+
+def rounds_ahead(how: LotteryTicket) -> pd.DataFrame:
+    """RoundRow of the training with all weights, and of every round's ticket."""
+    begins = [0] + [how.rewind_step] * how.rounds
+    return table((RoundRow(number, begin, how.steps, how.left(number)) for number, begin in enumerate(begins)), RoundRow)
