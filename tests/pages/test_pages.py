@@ -349,7 +349,7 @@ def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_a
     step = {"technique": "gradual", "sparsity": 0.6, "schedule": "iterative", "steps": 50, "prune_every": 5}
     stored(run := record(77, "done", recipe=Recipe.of({"steps": [step]}), summary=done(77).summary))
     app = opened("prune", {"run": run.id}, model=model)
-    assert app.selectbox(key="pick-pruning").value == "gradual" and app.selectbox(key="form-gradual-schedule").value == "iterative"
+    assert app.selectbox(key="pick-pruning").value == "gradual" and app.selectbox(key="prune-gradual-schedule").value == "iterative"
     assert "How it works: Gradual" in words_on(app) and "How much has gone after each cut?" in words_on(app)
     app.selectbox(key="pick-pruning").set_value("magnitude").run()
     titles = [each.value for each in app.markdown if "How it works" in each.value]
