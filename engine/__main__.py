@@ -205,7 +205,8 @@ def speed_lines(latency: object) -> list[str]:
     whole = latency[latency["what"] == "whole model"]
     pairs = [(shape, each.set_index("version").median_ms, each.threads.iloc[0]) for shape, each in whole.groupby("shape", sort=False)]
     timed = [f"speed       {ms['original']:.3g} -> {ms['compressed']:.3g} ms for {shape}, {threads} threads" for shape, ms, threads in pairs]
-    return timed + [f"speed       {note}" for note in dict.fromkeys(latency[latency.kernel == ""].note)]
+    without = latency[latency.kernel == ""]
+    return timed + [f"speed       {note.rstrip('.')} ({what})" for note, what in dict.fromkeys(zip(without.note, without["what"], strict=True))]
 
 
 def stage_lines(stages: object) -> list[str]:

@@ -8,15 +8,16 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engine import __version__
-from engine.catalog import Step
+from engine.catalog import TECHNIQUES, Step
 from engine.catalog.models import BUNDLED, existing
 from engine.catalog.tasks import Calibration, LanguageModeling, Task, TextClassification, Training
 from engine.catalog.technique import Frozen, Technique
-from engine.errors import PlainError, refusal
+from engine.errors import PlainError, one_of, refusal
 
 # What PyYAML lets through of its own: a 32nd of March, !!bool 3, 5000 digits, a thousand open brackets.
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
+MOST_NAMED = 3  # techniques that an advice names
 
 LEFT = {
     "fewer": "layers of other shapes",
@@ -136,7 +137,10 @@ def order_refused(steps: Sequence[Technique]) -> str:
 
 def advice(first: Technique, second: Technique) -> str:
     """What to do about two steps in an order that is not possible."""
-    return "swap the two" if second.leaves in first.takes else "leave one of the two out"
+    if second.leaves in first.takes:
+        return "swap the two"
+    alike = [how.title for how in TECHNIQUES.values() if how.family == second.family and first.leaves in how.takes]
+    return f"leave one of the two out, or let {one_of(alike[:MOST_NAMED])} follow" if alike else "leave one of the two out"
 
 
 def said(text: str) -> Any:

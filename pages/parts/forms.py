@@ -8,16 +8,23 @@ from engine.catalog import TECHNIQUES
 from engine.catalog.technique import Technique
 from pages.parts.state import options_of
 
+FITS = 36  # letters of a title
+
 
 def pick_technique(family: str) -> type[Technique]:
     """One technique of a family; remembered."""
     names = by_kind(family)
     before = st.session_state.get(f"technique-{family}", names[0])
-    titles = {name: TECHNIQUES[name].title for name in names}
+    titles = {name: short(TECHNIQUES[name].title) for name in names}
     chosen = st.selectbox("Technique", names, names.index(before), format_func=titles.get, key=f"pick-{family}", help="Type to search.")
     st.session_state[f"technique-{family}"] = chosen
     st.caption(f"**{TECHNIQUES[chosen].kind}**: {TECHNIQUES[chosen].summary}")
     return TECHNIQUES[chosen]
+
+
+def short(title: str) -> str:
+    """Without its brackets where it would be cut in a window of 1280 pixels."""
+    return title if len(title) <= FITS else title.partition(" (")[0]
 
 
 def by_kind(family: str) -> list[str]:

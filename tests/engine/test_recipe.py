@@ -102,6 +102,11 @@ def test_different_recipes_have_different_keys(one, other):
     assert (one.key() == other.key()) == (one == other)
 
 
+def test_an_order_that_is_not_possible_names_what_can_follow():
+    with pytest.raises(PlainError, match=r"GPTQ cannot come after SVD.*leave one of the two out, or let Round to nearest.* follow\.$"):
+        Recipe.of({"steps": [{"technique": "svd"}, {"technique": "gptq"}]})
+
+
 @given(recipes)
 def test_every_recipe_has_a_label_of_one_line(recipe):
     assert recipe.label().strip() and "\n" not in recipe.label()

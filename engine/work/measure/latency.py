@@ -35,6 +35,7 @@ LEAST, MOST = 3, 20  # repetitions
 SHAPES = 4  # of layers that are timed, the largest
 WORK = 2e10  # products of a pass that is still timed: a second or so
 MODEL_BYTES = 1 << 30  # of ready weights: a larger model is timed layer by layer
+MOST_NAMED = 3  # layers
 NO_KERNEL = "No kernel here: {why}."
 
 Inputs = dict[str, Any]  # of a model, by name; tensors have one example a row
@@ -110,8 +111,10 @@ class Kernels:
         return kernels
 
     def reasons(self) -> Iterator[LatencyRow]:
+        all_layers = len(self.found) + sum(map(len, self.missing.values()))
         for why, names in self.missing.items():
-            what = names[0] if len(names) == 1 else f"{len(names)} layers, such as {names[0]}"
+            which = f": {', '.join(names)}" if len(names) <= MOST_NAMED else f", such as {names[0]}"
+            what = names[0] if len(names) == 1 else f"{len(names)} of {all_layers} layers{which}"
             yield LatencyRow(what, "compressed", "", "", 0, torch.get_num_threads(), NAN, NAN, NAN, 0, note=NO_KERNEL.format(why=why))
 
     def without(self, precision: str) -> str:

@@ -449,7 +449,7 @@ def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, done, folders):
         ("llama", {"technique": "structured", "what": "heads", "share": 0.9}, "would leave model.layers.0 no key/value group; it has 2"),
         ("gpt2", {"technique": "structured", "what": "heads", "share": 0.99, "scope": "global"}, "would take 8 of 8 heads"),
         ("llama", {"technique": "structured", "what": "heads", "share": 0.1}, "nothing would go; ask for 25% or more"),
-        ("llama", STEPS["heads-evenly"] | {"scope": "global"}, "only as a share of each layer; set Share taken of"),
+        ("llama", STEPS["heads-evenly"] | {"scope": "global"}, "only as a share of each layer; set Share taken of (scope)"),
         ("resnet", {"technique": "structured", "what": "heads"}, "made of convolutions and has no heads"),
         ("resnet", {"technique": "structured", "what": "neurons"}, "made of convolutions and has no neurons"),
         ("resnet", {"technique": "structured", "share": 0.99}, "no channel; it has 8"),
