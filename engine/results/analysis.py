@@ -9,7 +9,7 @@ from engine.recipe import Recipe
 from engine.results.record import RunRecord, Scores, Summary
 from engine.results.tables import LayerRow, Tables, table
 
-TRADE_OFF = ("run", "label", "model", "size_bytes", "compression", "quality", "quality_name", "best")
+TRADE_OFF = ("run", "label", "model", "size_bytes", "compression", "quality", "quality_name", "best", "group")
 COMPARISON = (
     "run", "label", "model", "technique", "size_bytes", "compression", "bits_per_weight", "quality_name", "quality_before", "quality_after",
     "quality_change", "quality_change_share", "agreement", "seconds", "device", "fingerprint",
@@ -34,14 +34,14 @@ def pareto_front(frame: pd.DataFrame, cost: str, gain: str, higher_is_better: bo
 def trade_off(records: Iterable[RunRecord]) -> pd.DataFrame:
     """Quality against size: a row per finished run, and one "Uncompressed" (run "") per model and protocol.
 
-    ``best`` marks the Pareto front among runs of the same model under the same protocol.
+    ``best`` marks the Pareto front among runs of the same model under the same protocol, which have one number as their ``group``.
     """
     finished = measured(records)
     groups = [group_of(run.summary) for run in finished]
     originals = {group: original(run.summary) for group, run in zip(groups, finished, strict=True)}
     rows = [*originals.values(), *(compressed(run) for run in finished)]
-    frame = pd.DataFrame(rows, columns=list(TRADE_OFF[:-1]))
-    return frame.assign(best=best_of_each(frame, [*originals, *groups]))
+    frame, every = pd.DataFrame(rows, columns=list(TRADE_OFF[:-2])), [*originals, *groups]
+    return frame.assign(best=best_of_each(frame, every), group=[list(originals).index(group) for group in every])
 
 
 def measured(records: Iterable[RunRecord]) -> list[RunRecord]:

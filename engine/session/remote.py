@@ -5,8 +5,7 @@ import logging
 import pkgutil
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any
 
@@ -19,8 +18,7 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at whether somebody cancelled: a round trip to th
 
 def call(name: str, arguments: dict[str, Any]) -> Any:
     """Runs in a worker: the answer of a function by its name."""
-    with plainly():
-        return pkgutil.resolve_name(name)(**arguments)
+    return plainly(lambda: pkgutil.resolve_name(name)(**arguments))
 
 
 def warmed(module: str) -> None:
@@ -32,8 +30,8 @@ def run_recipe(recipe: dict, run: str, keep: str) -> Any:
     """Runs in a worker: a whole run, with its progress sent to the topic of its name."""
     wire = Wire(run)
     wire.report("Starting", 0, 0)
-    with plainly():
-        return pkgutil.resolve_name("engine.work.jobs:run_job")(recipe, run, keep, wire.report, wire.cancelled, wire.stream)
+    run_job = "engine.work.jobs:run_job"
+    return plainly(lambda: pkgutil.resolve_name(run_job)(recipe, run, keep, wire.report, wire.cancelled, wire.stream))
 
 
 class Wire:
@@ -65,19 +63,25 @@ class Wire:
         return self.stop
 
 
-@contextmanager
-def plainly() -> Iterator[None]:
-    """Only plain errors come back: a pickled torch exception would import torch on the screen's side."""
+def plainly(work: Callable[[], Any]) -> Any:
+    """Only plain errors come back, raised where no other is being handled: an error takes along the one it was raised beside, and a pickled torch
+    exception would import torch on the screen's side.
+    """
     try:
-        yield
-    except PlainError as error:
-        raise type(error)(str(error)) from None
+        return work()
     except Exception as error:
-        if place := where_memory_ran_out(error):
-            raise PlainError(NO_MEMORY.format(place=place)) from None
-        logging.getLogger("compression-explorer").error(traceback.format_exc())
-        said = f"{type(error).__name__}: {str(error)[:200]}"
-        raise PlainError(f"Something went wrong that should not have ({said}); the app's terminal has the details. Please report it.") from None
+        plain = plain_of(error)
+    raise plain
+
+
+def plain_of(error: Exception) -> PlainError:
+    if isinstance(error, PlainError):
+        return type(error)(str(error))
+    if place := where_memory_ran_out(error):
+        return PlainError(NO_MEMORY.format(place=place))
+    logging.getLogger("compression-explorer").error("".join(traceback.format_exception(error)))
+    said = f"{type(error).__name__}: {str(error)[:200]}"
+    return PlainError(f"Something went wrong that should not have ({said}); the app's terminal has the details. Please report it.")
 
 
 def where_memory_ran_out(error: Exception) -> str:

@@ -29,7 +29,7 @@ from engine.work.measure.spectrum import spectrum
 from engine.work.methods import outlined, plan, rebuild, scales_for, survey
 from engine.work.methods.composed import compress_further, sketched
 from engine.work.methods.quantization.observers import observer_rows
-from engine.work.models import Folder, resolve
+from engine.work.models import Folder, check_finite, resolve, tokenizer_of
 from engine.work.opened import Opened, opened
 from engine.work.quiet import ready
 from engine.work.rebuilt import Rebuilt, Subject
@@ -60,6 +60,7 @@ def at_hand(reference: str) -> tuple[tuple, Opened]:
     folder = resolve(reference)
     key = (reference, folder.revision)
     if key not in _models:
+        refuse_unusable(folder)
         began = time.perf_counter()
         _models[key] = opened(folder, torch.device("cpu"), torch.float32)
         _opening[key] = time.perf_counter() - began
@@ -67,6 +68,13 @@ def at_hand(reference: str) -> tuple[tuple, Opened]:
             _models.popitem(last=False)
     _models.move_to_end(key)
     return key, _models[key]
+
+
+def refuse_unusable(folder: Folder) -> None:
+    """What a run would find out, before a page offers one: weights that are no numbers, a tokenizer that is missing or broken."""
+    check_finite(folder)
+    if folder.kind != "image-classification":
+        tokenizer_of(folder)
 
 
 def layer_and_weight(model: Opened, name: str) -> tuple[Layer, torch.Tensor]:

@@ -96,8 +96,6 @@ def check(bench: Bench, save: Path | None) -> None:
             f"{bench.recipe.model} is a {bench.folder.kind} model ({bench.folder.architecture}), but the task is {bench.recipe.task.kind}; "
             f"set task.kind to {bench.folder.kind}."
         )
-    if bench.folder.packed and bench.recipe.steps:
-        raise PlainError(f"{bench.recipe.model} is already compressed; start from the original model, or leave out the steps to measure it.")
     if save and not bench.recipe.steps:
         raise PlainError("The recipe has no steps, so there is nothing to save; add a step, or leave --save out.")
     refuse_steps(bench.recipe, bench.folder)

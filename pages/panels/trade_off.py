@@ -18,19 +18,21 @@ EMPTY_RIGHT = 1.08  # of the largest size, so that the original's marker is whol
 
 
 def trade_off(runs: pd.DataFrame) -> go.Figure:
-    """Columns run, label, model, size_bytes, compression, quality, quality_name, best; one quality_name for all rows."""
+    """Columns run, label, model, size_bytes, compression, quality, quality_name, best, group; one quality_name for all rows."""
     scored = runs.dropna(subset=["quality", "size_bytes"]).sort_values("size_bytes", ignore_index=True)
     if scored.empty:
         return sentence("No finished run to compare yet.")
-    figure = frame(height=420).add_traces([front(scored), *groups(scored)])
+    figure = frame(height=420).add_traces([*fronts(scored), *groups(scored)])
     figure.update_xaxes(title_text="Size of the weight files (MB)", range=[0, scored.size_bytes.max() / 1e6 * EMPTY_RIGHT])
     return figure.update_yaxes(quality_axis(scored))
 
 
-def front(runs: pd.DataFrame) -> go.Scatter:
-    best = runs[runs.best.astype(bool)]
-    line = {"color": COMPRESSED, "width": 1.5, "dash": "dot"}
-    return go.Scatter(x=best.size_bytes / 1e6, y=best.quality, mode="lines", line=line, name="Best for their size", hoverinfo="skip")
+def fronts(runs: pd.DataFrame) -> list[go.Scatter]:
+    """A line for each model and protocol: runs of different ones say nothing of one another."""
+    best, line = runs[runs.best.astype(bool)], {"color": COMPRESSED, "width": 1.5, "dash": "dot"}
+    look = {"mode": "lines", "line": line, "name": "Best for their size", "legendgroup": "best", "hoverinfo": "skip"}
+    lines = [rows for _, rows in best.groupby("group", sort=False)]
+    return [go.Scatter(x=rows.size_bytes / 1e6, y=rows.quality, showlegend=not number, **look) for number, rows in enumerate(lines)]
 
 
 def groups(runs: pd.DataFrame) -> list[go.Scatter]:
@@ -87,7 +89,9 @@ def quality(row) -> str:
 def quality_axis(runs: pd.DataFrame) -> dict:
     name = runs.quality_name.iloc[0]
     scale = {"type": "log", "dtick": 1} if needs_log(runs) else TICKS.get(name, {})
-    return {"title": {"text": TITLES.get(name, whole(name)) + (", log scale" if needs_log(runs) else "")}, **scale}
+    one = runs.quality.iloc[0]
+    alike = {"range": [one - 0.05, one + 0.05]} if name == "accuracy" and (runs.quality == one).all() else {}
+    return {"title": {"text": TITLES.get(name, whole(name)) + (", log scale" if needs_log(runs) else "")}, **scale, **alike}
 
 
 def description(runs: pd.DataFrame) -> str:
@@ -99,7 +103,8 @@ def description(runs: pd.DataFrame) -> str:
 TRADE_OFF = Panel(
     question="What does each megabyte buy?",
     caption=(
-        "Left is smaller; the dotted line joins the runs that no other beats in both size and quality (Pareto front). "
+        "Left is smaller; a dotted line joins the runs that no other of the same model, measured alike, beats in both size and quality (Pareto "
+        "front). "
         "Where names would cover each other, they wait under the pointer."
     ),
     draw=trade_off,

@@ -29,6 +29,7 @@ from engine.results.unfinished import blocks_kept, folder_of
 from engine.session import Progress, Session
 from engine.session.host import DRIVERS
 from engine.session.progress import MOST_ROWS, STAGES, duration
+from engine.session.remote import plainly
 from engine.session.shelf import Shelf
 from tests.tiny import SENTENCES, tiny
 
@@ -388,6 +389,17 @@ def test_questions_are_answered_while_a_run_goes_on(session, recipe, home):
 def test_a_question_without_answer_gives_a_sentence(session, name, arguments):
     with pytest.raises(PlainError, match=r"^[A-Z].*\.$"):
         session.ask(name, PATIENCE, **arguments)
+
+
+def test_an_error_comes_back_alone():
+    """What it was raised beside would be pickled along, and a torch exception imports torch on the screen's side."""
+
+    def breaks():
+        raise LookupError("of a library")
+
+    with pytest.raises(PlainError, match=r"LookupError: of a library") as error:
+        plainly(breaks)
+    assert error.value.__context__ is None and error.value.__cause__ is None
 
 
 def test_a_question_that_takes_too_long_gives_a_sentence(session):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from engine.errors import PlainError
 from engine.recipe import Recipe
@@ -139,3 +139,35 @@ def test_only_a_few_models_are_kept_at_hand(folders):
 def test_the_doctor_says_what_it_computes_with():
     facts = doctor()
     assert facts["threads"] >= 1 and facts["versions"]["torch"] == torch.__version__ and facts["cuda"] == torch.cuda.is_available()
+
+
+# --- models that cannot be used ------------------------------------------------------------------------------------------
+
+
+def without_tokenizer(folder):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+
+
+def with_a_nan(folder):
+    tensors = load_file(folder / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(with_a_nan, "holds NaN or infinite numbers"), (without_tokenizer, "tokenizer")])
+@pytest.mark.parametrize(
+    "ask", [model_view, lambda model: layer_view(model, LAYERS["llama"]), lambda model: forecast({"model": model, "steps": STEPS[:1]})]
+)
+def test_what_a_run_would_refuse_in_a_model_is_said_when_a_page_opens_it(ask, spoil, words, tmp_path):
+    spoil(tiny("llama", tmp_path))
+    with pytest.raises(PlainError, match=words):
+        ask(str(tmp_path))
+
+
+def test_a_compressed_model_is_looked_at_and_has_no_forecast_of_more_steps(folders, tmp_path):
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", STEPS[0])
+    run(recipe, save=tmp_path / "small")
+    assert model_view(str(tmp_path / "small")).parameters == model_view(str(folders["llama"])).parameters
+    with pytest.raises(PlainError, match="is already compressed"):
+        forecast(recipe.model_copy(update={"model": str(tmp_path / "small")}).model_dump(mode="json"))

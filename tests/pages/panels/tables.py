@@ -199,6 +199,7 @@ def runs(quality_name: str = "perplexity") -> pd.DataFrame:
             "quality": [quality if quality_name == "perplexity" else 1 / quality for *_, quality, _ in rows],
             "quality_name": quality_name,
             "best": [best for *_, best in rows],
+            "group": 0,
         }
     )
 

@@ -73,3 +73,14 @@ def test_first_label_chooses_first():
 
 def test_boxes_that_only_touch_do_not_meet():
     assert not Box(0, 1, 0, 1).meets(Box(1, 2, 0, 1)) and Box(0, 1, 0, 1).meets(Box(0.5, 2, 0.5, 2))
+
+
+def test_runs_of_different_models_or_protocols_are_not_joined():
+    both = pd.concat([tables.runs(), tables.runs().assign(group=1)], ignore_index=True)
+    lines = [line for line in trade_off(both).data if line.mode == "lines"]
+    assert len(lines) == 2 and [line.showlegend for line in lines] == [True, False] and list(lines[0].x) == list(lines[1].x)
+
+
+def test_accuracies_that_are_all_alike_stand_in_the_middle():
+    low, high = trade_off(tables.runs("accuracy").assign(quality=0.97)).layout.yaxis.range
+    assert (low, high) == pytest.approx((0.92, 1.02))
