@@ -28,7 +28,7 @@ DTYPES = {  # what safetensors calls them, in the order in which it writes them
     torch.int16: "I16", torch.float8_e8m0fnu: "F8_E8M0", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.int8: "I8",
     torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-CARRIED = ("*.json", "*.txt", "*.model", "README.md", "LICENSE*")
+CARRIED = ("*.json", "*.txt", "*.model", "LICENSE*")
 
 
 class PackedFolder:
@@ -46,6 +46,7 @@ class PackedFolder:
             config = json.loads((source.path / "config.json").read_bytes()) | {"dtype": source.dtype}
             (folder / "config.json").write_text(json.dumps(config, indent=1))
             (folder / MARK).write_text(json.dumps({"format": 1, "engine": __version__, "recipe": recipe}, indent=1))
+            (folder / "README.md").write_text(card_of(recipe))
 
     def add(self, layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> Path:
         """One more file, which is returned: the stored layers of a block, and tensors that belong to no layer."""
@@ -53,6 +54,7 @@ class PackedFolder:
         path = self.folder / f"model-{self.blocks + 1:05d}.safetensors"
         with plainly_written(self.folder):
             held = write_file(path, layers, plain)
+            path.chmod((self.folder / MARK).stat().st_mode)  # safetensors lets nobody else read what it writes
         self.blocks += 1
         self.shapes |= {name: stored.shape for name, stored in layers.items()}
         self.parameters += sum(out * in_ for out, in_ in (stored.shape for stored in layers.values())) + sum(
@@ -79,6 +81,17 @@ class PackedFolder:
     @property
     def size_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.folder.glob("model-*.safetensors"))
+
+
+def card_of(recipe: dict[str, Any]) -> str:
+    """The folder's own: what the original's card says of numbers is not true of it."""
+    steps = ", then ".join(f"`{step['technique']}`" for step in recipe.get("steps", []))
+    return (
+        f"# {recipe.get('model', 'A model')}, compressed\n\n"
+        f"Made by Compression Explorer {__version__} with {steps or 'no step'}; the whole recipe is in `{MARK}`. "
+        "Data and licence are the original's.\n\n"
+        "Open it with Compression Explorer as any model: this folder as `model` of a recipe, or under “Another model…”.\n"
+    )
 
 
 def write_file(path: Path, layers: dict[str, Stored], plain: dict[str, torch.Tensor]) -> int:

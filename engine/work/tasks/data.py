@@ -101,7 +101,10 @@ def labelled_texts(task: TextClassification, report: Report = silent, skip: int 
     table = table_of(task.data, task.split)
     column = checked_column(table, task.text_column, "text_column")
     rows = drawn(len(table), task.samples, skip)
-    return labelled(table, task, strings(table.values(column, rows), table, column), rows)
+    texts = strings(table.values(column, rows), table, column)
+    if rows and not any(text.strip() for text in texts):
+        raise PlainError(f"{table.name} has no text in its column {column!r}; name another text_column, or other data.")
+    return labelled(table, task, texts, rows)
 
 
 @examples_of.register

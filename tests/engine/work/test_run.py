@@ -326,3 +326,10 @@ def test_a_small_model_is_kept_where_there_is_room_and_nothing_else_changes(why,
     done = run(recipe.model_copy(update={"steps": ()} if why == "no steps" else {}), keep=keep)
     assert keep.exists() == (why == "kept") and (why == "no folder" or [*keep.parent.iterdir()] == [keep] * (why == "kept"))
     assert why == "no steps" or done.summary.result == outcome.summary.result
+
+
+def test_a_saved_folder_has_a_card_of_its_own_and_files_that_others_may_read(carried_out):
+    _, save, recipe = carried_out("llama", FOUR)
+    card = (save / "README.md").read_text()
+    assert recipe.model in card and "`round-to-nearest`" in card
+    assert {path.stat().st_mode for path in save.glob("*.safetensors")} == {(save / "config.json").stat().st_mode}

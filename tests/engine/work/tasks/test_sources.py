@@ -252,3 +252,11 @@ def test_a_dataset_that_cannot_be_had_is_one_sentence(hub, error, words):
 def test_an_empty_split_is_one_sentence(hub):
     hub(datasets.Dataset.from_dict({"text": []}))
     refused(lambda: text_of("x/y"), "test split of x/y is empty")
+
+
+def test_labelled_rows_without_any_text_are_refused(tmp_path):
+    for texts in (["", " "], [None, None]):
+        task = TextClassification(data=saved(tmp_path, "a.json", {"text": texts, "label": [0, 1]}))
+        refused(lambda task=task: examples_of(task), "a.json has no text in its column 'text'", "text_column")
+    one = TextClassification(data=saved(tmp_path, "b.json", {"text": ["", "word"], "label": [0, 1]}))
+    assert examples_of(one).inputs.count("") == 1
