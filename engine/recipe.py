@@ -139,7 +139,7 @@ def advice(first: Technique, second: Technique) -> str:
     """What to do about two steps in an order that is not possible."""
     if second.leaves in first.takes:
         return "swap the two"
-    alike = [how.title for how in TECHNIQUES.values() if how.family == second.family and first.leaves in how.takes]
+    alike = [how.title for how in TECHNIQUES.values() if how.family == second.family and first.leaves in how().takes]
     return f"leave one of the two out, or let {one_of(alike[:MOST_NAMED])} follow" if alike else "leave one of the two out"
 
 

@@ -8,6 +8,7 @@ from engine.catalog import TECHNIQUES
 from engine.work.calibration import Seen
 from engine.work.calibration.seen import rows_of
 from engine.work.kernels import Kernel, NoKernel, integer, kernel_for, kernel_of
+from engine.work.layers import kind_of
 from engine.work.methods import compress
 from engine.work.stored.modules import UNPACKING, Unpacking
 
@@ -47,7 +48,7 @@ def name(fields: dict) -> str:
 
 def stored_layer(fields: dict, layer: nn.Module, inputs: torch.Tensor) -> Unpacking:
     """The layer as a run would store it after it saw these inputs."""
-    how, unpacking = step(fields), UNPACKING[type(layer)]
+    how, unpacking = step(fields), UNPACKING[kind_of(layer)]
     weight = layer.weight.detach().flatten(1)
     plain = unpacking(compress(TECHNIQUES["round-to-nearest"](), weight), layer, torch.float32)
     if how.needs == "nothing":
@@ -159,7 +160,7 @@ def test_other_layers_than_linear_ones_are_refused_with_the_reason():
         with pytest.raises(NoKernel, match=why):
             kernel_for(layer.stored, layer)
     embedding = nn.Embedding(16, 32)
-    layer = UNPACKING[nn.Embedding](compress(step(WEIGHT_ONLY[0]), embedding.weight.detach()), embedding, torch.float32)
+    layer = UNPACKING["embedding"](compress(step(WEIGHT_ONLY[0]), embedding.weight.detach()), embedding, torch.float32)
     with pytest.raises(NoKernel, match="none for embeddings"):
         kernel_for(layer.stored, layer)
 

@@ -370,7 +370,7 @@ def test_nonsense_is_refused_in_a_sentence(step, words):
 
 def test_a_width_that_m_does_not_divide_names_the_layer():
     layers = [LAYERS[0], Layer("model.mlp.down", "linear", (8, 172), 4, "")]
-    with pytest.raises(PlainError, match=r"model\.mlp\.down: A row of 172 weights cannot be cut into groups of 8; skip"):
+    with pytest.raises(PlainError, match=r"model\.mlp\.down: A row of 172 weights cannot be cut into groups of 8; name the layer"):
         plan(Magnitude(pattern="4:8"), layers)
 
 
