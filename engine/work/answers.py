@@ -44,6 +44,7 @@ from engine.work.threads import one_thread
 from engine.work.trial import Trial
 
 LIVE_WEIGHTS = 1 << 21  # judged while a control is dragged; a larger layer is judged on its first rows
+QUICK_RANGES, COARSER = ("absmax", "rms"), 4  # others are searched for, so a quarter of that is judged
 LIVE_SAMPLES = 8  # calibration examples that a question looks at
 LAYERS_AT_HAND = 8
 MODELS_AT_HAND = 3
@@ -75,6 +76,10 @@ def refuse_unusable(folder: Folder) -> None:
     check_finite(folder)
     if folder.kind != "image-classification":
         tokenizer_of(folder)
+
+
+def live_weights(how: Technique) -> int:
+    return LIVE_WEIGHTS if getattr(how, "range", "absmax") in QUICK_RANGES else LIVE_WEIGHTS // COARSER
 
 
 def layer_and_weight(model: Opened, name: str) -> tuple[Layer, torch.Tensor]:
@@ -162,7 +167,7 @@ def looked_at(model: str, layer: str, step: dict, measured: dict | None = None, 
     asked = Recipe.of({"model": model, "steps": [*(earlier or []), step], **(measured or {})})
     key, at = at_hand(model)
     known, weight = layer_and_weight(at, layer)
-    rows = max(1, min(len(weight), LIVE_WEIGHTS // weight.shape[1]))
+    rows = max(1, min(len(weight), live_weights(asked.steps[-1]) // weight.shape[1]))
     part, weight = replace(known, shape=(rows, *known.shape[1:])), weight[:rows].contiguous()
     torch.manual_seed(asked.seed)
     mine = (*key, layer, asked.model_dump_json())

@@ -60,6 +60,12 @@ def test_a_very_large_layer_is_judged_on_its_first_rows(folders, monkeypatch):
     assert said.row.bits_per_weight == pytest.approx(4.0 + 16 * 6 / 172)  # five whole groups and a short one a row
 
 
+@pytest.mark.parametrize(("found", "rows"), [("absmax", 40), ("rms", 40), ("percentile", 10), ("mse", 10), ("entropy", 10)])
+def test_ranges_that_are_searched_for_are_judged_on_fewer_rows_while_a_control_is_dragged(found, rows, folders, monkeypatch):
+    monkeypatch.setattr(answers, "LIVE_WEIGHTS", 40 * 172)
+    assert what_if(str(folders["llama"]), LAYERS["llama"], STEPS[0] | {"range": found}).weights == rows * 172
+
+
 @pytest.mark.usefixtures("bytes_alone")
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
