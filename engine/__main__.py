@@ -102,7 +102,8 @@ def doctor(asked: argparse.Namespace) -> None:
         "home_writable": writable(home()),
         "cluster": os.environ.get("DASK_SCHEDULER_ADDRESS") or "embedded",
     }
-    show(asked, facts, [f"{name:24} {value}" for name, value in facts.items()])
+    said = facts | {"versions": ", ".join(f"{name} {number or 'missing'}" for name, number in facts["versions"].items())}
+    show(asked, facts, [f"{name:24} {value}" for name, value in said.items()])
 
 
 def installed(package: str) -> str | None:
@@ -165,7 +166,7 @@ class Bar:
 
         self.progress = self.progress.after({"stage": stage, "done": done, "total": total, "time": time.time()})
         if sys.stderr.isatty():
-            filled = round(24 * self.progress.share)
+            filled = round(24 * self.progress.overall)
             print(f"\r\033[K{'█' * filled}{'░' * (24 - filled)} {self.progress.sentence()}", end="", file=sys.stderr, flush=True)
         elif done in (0, total) or time.time() - self.shown > 5:
             self.shown = time.time()

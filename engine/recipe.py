@@ -15,6 +15,7 @@ from engine.catalog.technique import Frozen, Technique
 from engine.errors import PlainError, one_of, refusal
 
 # What PyYAML lets through of its own: a 32nd of March, !!bool 3, 5000 digits, a thousand open brackets.
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which may come more than once
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 MOST_NAMED = 3  # techniques that an advice names
@@ -143,10 +144,20 @@ def advice(first: Technique, second: Technique) -> str:
     return f"leave one of the two out, or let {one_of(alike[:MOST_NAMED])} follow" if alike else "leave one of the two out"
 
 
+class Once(yaml.SafeLoader):
+    """Takes no key twice: YAML's own loader keeps the last and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise yaml.constructor.ConstructorError(problem=f"{twice[:60]!r} is given twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def said(text: str) -> Any:
     """What the YAML says, as plain data. Raises PlainError."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Once)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         at = f" (line {where.line + 1}, column {where.column + 1})" if where else ""

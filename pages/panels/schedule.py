@@ -21,7 +21,12 @@ def schedule(moments: pd.DataFrame) -> go.Figure:
     rows = moments.reset_index(drop=True)
     figure = frame(height=460).add_traces([line(rows), *marks(rows), share(rows)])
     figure.add_hline(y=rows.quality.iloc[0], line={"color": REFERENCE, "width": 1, "dash": "dash"}, yref="y")
-    accuracy = rows.quality_name.iloc[0] == "accuracy"
+    return with_axes(figure, rows.quality_name.iloc[0])
+
+
+def with_axes(figure: go.Figure, quality_name: str) -> go.Figure:
+    """Quality above, the share that is zero below, over training steps."""
+    accuracy = quality_name == "accuracy"
     above = {"title_text": "Accuracy, held out (%)", "tickformat": PERCENT} if accuracy else {"title_text": "Perplexity (log)", "type": "log"}
     below = figure.layout.yaxis.to_plotly_json() | {"title": {"text": "Weights that are zero (%)", "standoff": 14}}
     figure.update_layout(yaxis={"domain": [0.42, 1]} | above, yaxis2=below | {"domain": [0, 0.32], "tickformat": PERCENT, "rangemode": "tozero"})

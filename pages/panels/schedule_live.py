@@ -5,8 +5,8 @@ import plotly.graph_objects as go
 
 from pages.panels.numbers import count, percent
 from pages.panels.panel import Panel
-from pages.panels.schedule import named
-from pages.panels.theme import COMPRESSED, ORIGINAL, PERCENT, frame, sentence
+from pages.panels.schedule import named, with_axes
+from pages.panels.theme import COMPRESSED, ORIGINAL, frame, sentence
 
 PHASE = "gradual"  # as a training of this kind calls its curves
 JUDGED = ("accuracy", "perplexity")
@@ -17,12 +17,7 @@ def schedule_live(curves: pd.DataFrame) -> go.Figure:
     if curves.empty:
         return sentence("Nothing has been cut yet.")
     rows = moments(curves)
-    figure = frame(height=400).add_traces([quality(rows), zeros(rows)])
-    accuracy = rows.quality_name.iloc[0] == "accuracy"
-    above = {"title_text": "Accuracy, held out (%)", "tickformat": PERCENT} if accuracy else {"title_text": "Perplexity (log)", "type": "log"}
-    below = figure.layout.yaxis.to_plotly_json() | {"title": {"text": "Weights that are zero (%)", "standoff": 14}}
-    figure.update_layout(yaxis={"domain": [0.42, 1]} | above, yaxis2=below | {"domain": [0, 0.32], "tickformat": PERCENT, "rangemode": "tozero"})
-    return figure.update_xaxes(title_text="Training steps (number)", anchor="y2")
+    return with_axes(frame(height=400).add_traces([quality(rows), zeros(rows)]), rows.quality_name.iloc[0])
 
 
 def moments(curves: pd.DataFrame) -> pd.DataFrame:

@@ -44,7 +44,7 @@ def comparison_table(chosen: list[RunRecord]) -> None:
         model=lambda t: t.model.str.removeprefix("bundled:"),
         size_bytes=lambda t: t.size_bytes / 1e6,
         agreement=lambda t: 100 * t.agreement,
-        quality_change_share=lambda t: 100 * t.quality_change_share,
+        quality_change_share=lambda t: (100 * t.quality_change_share).round(1) + 0.0,  # no minus before nothing
     )
     numbers = {"size_bytes": ("Size (MB)", "%.2f"), "compression": ("Smaller by", "%.2fx"), "bits_per_weight": ("Bits per weight", "%.2f"),
                "quality_before": ("Before", "%.3f"), "quality_after": ("After", "%.3f"), "quality_change_share": ("Change", "%+.1f %%"),

@@ -1,5 +1,7 @@
 """Which model everything is about: chosen in the sidebar, said at the top of every page."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from engine.catalog.models import BUNDLED
@@ -30,7 +32,7 @@ def pick_model() -> None:
         given = st.text_input("Hub id or directory", placeholder="HuggingFaceTB/SmolLM2-135M", key="model-text")
         chosen = given.strip() or current
         st.caption("Safetensors only. Add `@revision` to pin a version. Models load on this computer; nothing is uploaded.")
-    st.session_state["model"] = chosen
+    st.session_state["model"] = st.query_params["model"] = chosen
 
 
 @st.cache_data(max_entries=16, show_spinner="Opening the model…", ttl=60)
@@ -48,3 +50,8 @@ def facts(view: ModelView) -> str:
     """Such as "docs-lm · 4.0 M weights · 8.0 MB"."""
     name = view.reference.removeprefix("bundled:")
     return f"**{escaped(name)}** · {view.architecture} · {count(view.parameters)} weights · {megabytes(view.size_bytes)}"
+
+
+def short_name(reference: str) -> str:
+    """A bundled model's name, a Hub id, or a directory's last part."""
+    return reference.removeprefix("bundled:") if not Path(reference).is_absolute() else Path(reference).name

@@ -6,6 +6,7 @@ from engine.results.analysis import worst_layer
 from engine.results.record import RunRecord, Scores
 from engine.results.tables import Tables
 from pages.panels.numbers import change, count, megabytes, percent, seconds
+from pages.parts.model_picker import short_name
 from pages.parts.notes import show_notes
 from pages.parts.plainly import escaped, plainly
 from pages.parts.state import session
@@ -21,6 +22,7 @@ def show_results(record: RunRecord, key: str) -> None:
 
 def show_run(record: RunRecord, tables: Tables, key: str) -> None:
     st.markdown(f"### {escaped(record.label)}")
+    st.caption(f"{escaped(short_name(record.recipe.model))} · run {record.id}")
     headline(record, tables)
     show_notes(tables.layers)
     for note in [*record.summary.notes, *([record.message] if record.message else [])]:

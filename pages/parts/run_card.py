@@ -8,6 +8,7 @@ from engine.results.record import FINISHED, RunRecord
 from engine.results.tables import CurveRow, table
 from pages.panels import LEARNING_PACE, SCHEDULE_LIVE, TRAINING_CURVES
 from pages.panels.schedule_live import PHASE
+from pages.parts.model_picker import short_name
 from pages.parts.plainly import escaped, plainly, said
 from pages.parts.results import show_results
 from pages.parts.show import show
@@ -64,7 +65,7 @@ def follow(run: str, key: str) -> None:
     if record.status in FINISHED:
         st.rerun()
     with st.container(border=True):
-        st.markdown(f"**Run {record.id}** · {escaped(record.label)}")
+        st.markdown(f"**Run {record.id}** · {escaped(short_name(record.recipe.model))} · {escaped(record.label)}")
         st.progress(progress.overall, escaped(progress.sentence()))
         st.caption("You can leave this page or close the browser: the run goes on, and stands under Runs.")
         if record.message:
@@ -90,7 +91,7 @@ def cancel(run: str) -> None:
 def ended(record: RunRecord, key: str) -> None:
     """What happened, and one click to try again."""
     with st.container(border=True):
-        st.markdown(f"**Run {record.id}** · {escaped(record.label)}")
+        st.markdown(f"**Run {record.id}** · {escaped(short_name(record.recipe.model))} · {escaped(record.label)}")
         message = f"{SAYS[record.status]} {record.message}"
         (st.info if record.status == "cancelled" else st.error)(escaped(message))
         if record.status in ("failed", "interrupted") and session().kept(record):
@@ -111,5 +112,7 @@ def start(recipe: Recipe) -> None:
     with plainly():
         record = session().submit(recipe)
     if record.status == "done":
-        st.toast("This was run before: here is its result. Delete it under Runs to measure anew.")
+        st.toast("This was run before: its result is below. Delete it under Runs to measure anew.")
+    else:
+        st.toast(f"Run {record.id} is under way; its progress is below.")
     st.session_state["run"] = st.query_params["run"] = record.id

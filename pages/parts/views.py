@@ -128,6 +128,8 @@ def training_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(TRAINING_CURVES, tables.curves, f"{key}-curves")
+    if record.recipe.steps[-1].family == "training" and record.recipe.steps[-1].technique == "qat":
+        st.caption("Step 0 is the same grid without training, as rounding afterwards (PTQ) would leave it: the line shows what training wins back.")
     show(LEARNING_PACE, tables.curves, f"{key}-rate")
     if (tables.curves.name == "slopes lost").any():
         show(LOST_GRADIENTS, tables.curves, f"{key}-lost")

@@ -60,6 +60,7 @@ LOW_RANK = {  # shares of the parameters kept, of each layer unless all share on
     "FWSVD": {"whitening": "fisher"},
     "ASVD": {"whitening": "asvd"},
     "SVD-LLM": {"whitening": "svd-llm"},
+    "SVD-LLM, randomized": {"whitening": "svd-llm", "solver": "randomized"},
     "SVD, all layers together": {"whitening": "none", "scope": "global"},
     "SVD-LLM, all layers together": {"whitening": "svd-llm", "scope": "global"},
 }

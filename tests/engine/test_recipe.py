@@ -467,3 +467,13 @@ def test_options_that_presuppose_several_things_are_refused_and_not_passed_over(
     sentence = refused({"steps": [step]})
     assert words in sentence
     assert_one_clear_sentence(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("seed: 1\nseed: 2", "seed"), ("steps: [{technique: gptq, bits: 4, bits: 3}]", "bits"), ("task: {kind: a, kind: b}", "kind")],
+)
+def test_a_key_that_is_given_twice_is_refused(text, name):
+    with pytest.raises(PlainError, match=rf"The recipe is not valid YAML \(line \d+, column \d+\): '{name}' is given twice\.") as error:
+        Recipe.from_yaml(text)
+    assert_one_clear_sentence(str(error.value))

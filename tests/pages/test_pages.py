@@ -635,3 +635,10 @@ def test_a_journey_of_ones_own_takes_the_place_of_the_stored_one(short_journey):
     assert tables_on(app) == [["Teacher", "Student", "4-bit student"]] * 2 and "stored with this project" not in words_on(app)
     run = state.session().record(app.session_state["run"])
     assert app.metric[2].value == megabytes(run.summary.result.size_bytes)
+
+
+def test_a_refresh_keeps_the_model_that_was_chosen(model):
+    app = opened("model", model=model)
+    kept = app.query_params["model"]
+    again = opened("quantize", {"model": kept if isinstance(kept, str) else kept[-1]})
+    assert again.session_state["model"] == model and sentences(again) == []
