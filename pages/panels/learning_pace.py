@@ -16,9 +16,10 @@ def learning_pace(curves: pd.DataFrame) -> go.Figure:
     rows = curves[curves.name.isin((RATE, PACE))]
     if rows.empty:
         return sentence("Neither rate nor pace of this training was noted.")
-    figure = frame(height=380)
-    for number, (phase, its) in enumerate(rows.groupby("phase", sort=False)):
+    figure, phases = frame(height=440), list(rows.groupby("phase", sort=False))
+    for number, (phase, its) in enumerate(phases):
         figure.add_traces([line(its[its.name == name], phase, number, name) for name in (RATE, PACE)])
+    figure.update_layout(showlegend=len(phases) > 1)
     below = {"title": {"text": "Examples a second (number)", "standoff": 14}, "domain": [0, 0.42], "rangemode": "tozero"}
     above = {"domain": [0.58, 1], "title_text": "Learning rate (number)", "rangemode": "tozero", "exponentformat": "none"}
     figure.update_layout(yaxis=above, yaxis2=figure.layout.yaxis.to_plotly_json() | below)

@@ -17,7 +17,7 @@ def schedule_live(curves: pd.DataFrame) -> go.Figure:
     if curves.empty:
         return sentence("Nothing has been cut yet.")
     rows = moments(curves)
-    return with_axes(frame(height=400).add_traces([quality(rows), zeros(rows)]), rows.quality_name.iloc[0])
+    return with_axes(frame(height=460).add_traces([quality(rows), zeros(rows)]), rows.quality_name.iloc[0])
 
 
 def moments(curves: pd.DataFrame) -> pd.DataFrame:
