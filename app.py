@@ -11,17 +11,33 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # so that it can be started from anywhere
 
+from engine.runtime import settings  # noqa: E402
+from pages.widgets.server_guard import AllowedHosts, VisitorCookie  # noqa: E402
+
+try:
+    settings.sharing()  # do not start with an invalid limit
+except ValueError as error:
+    sys.exit(str(error))
+
 
 @asynccontextmanager
 async def warmed(app: st.App) -> AsyncIterator[None]:
-    """What every page imports is read while the browser of the first visitor still loads Streamlit's own scripts."""
-    threading.Thread(target=importlib.import_module, args=("pages.parts.results",), daemon=True).start()
+    """Import what every page needs while the first browser still loads Streamlit's scripts."""
+    threading.Thread(
+        target=importlib.import_module, args=("pages.widgets.runs.results",), daemon=True
+    ).start()
     yield
 
 
-# The script lies beside the pages: a main script with a folder called pages beside it is taken for Streamlit's older kind of app.
-app = st.App(HERE / "pages" / "frame.py", lifespan=warmed)
+# The script is inside pages/: Streamlit treats a main script next to a folder named pages as an
+# old-style multipage app.
+app = st.App(
+    HERE / "pages" / "frame.py",
+    lifespan=warmed,
+    middleware=[Middleware(AllowedHosts), Middleware(VisitorCookie)],
+)

@@ -1,10 +1,13 @@
-"""The engine from a shell: ``python -m engine models | techniques | runs | doctor | run RECIPE.yaml``."""
+"""The engine from a shell: ``python -m engine models | techniques | runs | doctor | app | run
+RECIPE.yaml``.
+"""
 
 import argparse
 import json
 import math
 import os
 import platform
+import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,24 +18,55 @@ from uuid import uuid4
 import psutil
 
 from engine import __version__
-from engine.catalog import TECHNIQUES
-from engine.catalog.models import BUNDLED
+from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
 from engine.recipe import Recipe
-from engine.results import unfinished
-from engine.results.record import RunRecord
-from engine.results.standings import standings
-from engine.results.store import Store, home, owner
+from engine.recipe.model_names import BUNDLED
+from engine.recipe.text import read_file
+from engine.results.analysis.per_step_scores import standings
+from engine.results.schema.record import RunRecord
+from engine.results.store import unfinished
+from engine.results.store.run_query import RunQuery
+from engine.results.store.store import Store, home, owner
+from engine.runtime import settings
 
-SAID = {"parameters": "{:,.0f}".format, "size_bytes": "{:,.0f}".format, "bits_per_weight": "{:.2f}".format, "compression": "{:.2f}x".format}
-PACKAGES = ("torch", "transformers", "datasets", "bitsandbytes", "distributed", "streamlit", "plotly", "pandas", "safetensors")
+PROGRAM = "compression-explorer"
+FORMATS = {
+    "parameters": "{:,.0f}".format,
+    "size_bytes": "{:,.0f}".format,
+    "bits_per_weight": "{:.2f}".format,
+    "bits_per_parameter": "{:.2f}".format,
+    "compression": "{:.2f}x".format,
+}
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "bitsandbytes",
+    "distributed",
+    "streamlit",
+    "plotly",
+    "pandas",
+    "safetensors",
+)
+
+
+def command() -> None:
+    """Run the console script."""
+    sys.exit(main())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0, or 2 with one sentence on stderr for what a person can mend."""
-    asked = parser().parse_args(arguments)
+    """Exit code: 0, or 2 with one sentence on stderr for what the user can fix."""
+    asked, further = parser().parse_known_args(arguments)
+    if further and asked.does is not app:
+        parser().error(f"unrecognized arguments: {' '.join(further)}")
+    asked.further = further
     try:
         asked.does(asked)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except PlainError as error:
         print(error, file=sys.stderr)
         return 2
@@ -43,48 +77,122 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m engine", description="Compress neural networks and measure what it did to them.")
+    top = argparse.ArgumentParser(
+        prog=PROGRAM if Path(sys.argv[0]).stem == PROGRAM else "python -m engine",
+        description="Compress neural networks and measure the effect.",
+    )
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, does, about in (
         ("models", models, "the bundled models"),
-        ("techniques", techniques, "what can be done to a model, with every option"),
-        ("runs", runs, "the runs kept so far"),
+        ("techniques", techniques, "compression techniques with all their options"),
+        ("runs", runs, "stored runs"),
         ("doctor", doctor, "this machine: device, versions, memory, directories, cluster"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("--json", action="store_true", help="for programs")
         command.set_defaults(does=does)
-    command = commands.add_parser("run", help="carry out a recipe", description="Carry out a recipe and print what it did.")
+    command = commands.add_parser(
+        "run", help="run a recipe", description="Run a recipe and print the results."
+    )
     command.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     command.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    command.add_argument("--save", type=Path, metavar="DIR", help="write the compressed model there (packed, safetensors)")
+    command.add_argument(
+        "--save",
+        type=Path,
+        metavar="DIR",
+        help="write the compressed model there (packed, safetensors)",
+    )
     command.set_defaults(does=run)
+    command = commands.add_parser(
+        "app",
+        help="start the dashboard",
+        description="Start the dashboard. Further arguments go to Streamlit.",
+    )
+    command.set_defaults(does=app)
     return top
 
 
+def app(asked: argparse.Namespace) -> None:
+    """Start the dashboard, and wait until it ends."""
+    script = Path(__file__).resolve().parents[1] / "app.py"
+    command = [sys.executable, "-m", "streamlit", "run", str(script), *asked.further]
+    if code := subprocess.call(command, cwd=script.parent):
+        raise PlainError(f"The dashboard ended with exit code {code}; its messages are above.")
+
+
 def models(asked: argparse.Namespace) -> None:
-    rows = [{"model": m.reference, "title": m.title, "about": m.about, "task": m.task.kind, "present": m.folder.is_dir()} for m in BUNDLED.values()]
-    show(asked, rows, [f"{row['model']:26} {row['about']}" for row in rows] + ["Or any Hub id with an optional @revision, or a directory."])
+    rows = [
+        {
+            "model": m.reference,
+            "title": m.title,
+            "about": m.about,
+            "task": m.task.kind,
+            "present": m.folder.is_dir(),
+        }
+        for m in BUNDLED.values()
+    ]
+    show(
+        asked,
+        rows,
+        [f"{row['model']:26} {row['about']}" for row in rows]
+        + ["Or any Hub id with an optional @revision, or a directory."],
+    )
 
 
 def techniques(asked: argparse.Namespace) -> None:
     rows = [
-        {"id": name, "title": how.title, "family": how.family, "summary": how.summary, "schema": how.model_json_schema()}
+        {
+            "id": name,
+            "title": how.title,
+            "family": how.family,
+            "summary": how.summary,
+            "schema": how.model_json_schema(),
+        }
         for name, how in TECHNIQUES.items()
     ]
     lines = []
     for row in rows:
         lines.append(f"{row['id']}: {row['summary']}")
-        options = {name: option for name, option in row["schema"]["properties"].items() if name != "technique"}
-        lines += [f"    {name} = {option.get('default')}: {option['description']}" for name, option in options.items()]
+        options = {
+            name: option
+            for name, option in row["schema"]["properties"].items()
+            if name != "technique"
+        }
+        lines += [
+            f"    {name} = {option.get('default')}: {option['description']}"
+            for name, option in options.items()
+        ]
     show(asked, rows, lines)
 
 
 def runs(asked: argparse.Namespace) -> None:
-    records = Store(home()).records()
-    lines = [f"{r.id}  {r.created:%Y-%m-%d %H:%M}  {r.status:11}  {r.recipe.model}  {r.label}" for r in records]
-    show(asked, [json.loads(r.model_dump_json()) for r in records], lines or ["No runs yet. Start one with: python -m engine run RECIPE.yaml"])
+    """List the runs. Only --json reads complete records, which is slow for thousands of runs."""
+    store = Store(home())
+    if asked.json:
+        show(asked, [json.loads(record.model_dump_json()) for record in store.records()], [])
+        return
+    rows = store.page(RunQuery(limit=-1)).rows
+    lines = [
+        (
+            f"{row.id}  {row.created:%Y-%m-%d %H:%M}  {row.status:11}  {row.model}  "
+            f"{row.label or row.message}"
+        )
+        for row in rows
+    ]
+    show(
+        asked,
+        [],
+        [printable(line) for line in lines]
+        or ["No runs yet. Start one with: python -m engine run RECIPE.yaml"],
+    )
+
+
+def printable(line: str) -> str:
+    """Replace control characters, because names come from untrusted files."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
+    )
 
 
 def doctor(asked: argparse.Namespace) -> None:
@@ -93,16 +201,24 @@ def doctor(asked: argparse.Namespace) -> None:
         "engine": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        **resolve_name("engine.work.answers:doctor")(),
+        **resolve_name("engine.interactive.answers:doctor")(),
         "versions": {name: installed(name) for name in PACKAGES},
         "cores": os.cpu_count(),
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,
         "home": str(home()),
         "home_writable": writable(home()),
-        "cluster": os.environ.get("DASK_SCHEDULER_ADDRESS") or "embedded",
+        "cluster": settings.scheduler() or "embedded",
     }
-    said = facts | {"versions": ", ".join(f"{name} {number or 'missing'}" for name, number in facts["versions"].items())}
+    if settings.scheduler():
+        facts["cluster_status"] = resolve_name("engine.session.external_cluster:status")(
+            settings.scheduler()
+        )
+    said = facts | {
+        "versions": ", ".join(
+            f"{name} {number or 'missing'}" for name, number in facts["versions"].items()
+        )
+    }
     show(asked, facts, [f"{name:24} {value}" for name, value in said.items()])
 
 
@@ -123,29 +239,32 @@ def show(asked: argparse.Namespace, data: object, lines: list[str]) -> None:
 
 
 def run(asked: argparse.Namespace) -> None:
-    recipe = read_recipe(asked.recipe)
-    record = RunRecord(id=uuid4().hex[:8], key=recipe.key(), recipe=recipe, owner=owner(), status="running")
-    resolve_name("engine.work.quiet:ready")()
+    recipe = Recipe.from_yaml(read_file(asked.recipe))
+    record = RunRecord(
+        id=uuid4().hex[:8], key=recipe.key(), recipe=recipe, owner=owner(), status="running"
+    )
+    resolve_name("engine.runtime.worker_setup:ready")()
     try:
-        outcome = resolve_name("engine.work.run:run")(recipe, record.id, save=asked.save, report=Bar())
+        outcome = resolve_name("engine.pipeline.run:run")(
+            recipe, record.id, save=asked.save, report=Bar()
+        )
     except KeyboardInterrupt:
-        kept = "Stopped; what it had finished is kept, and the same command goes on from there."
+        kept = "Stopped. Finished layers are kept; run the same command to resume."
         raise KeyboardInterrupt(*[kept] if unfinished.blocks_kept(record.key) else []) from None
     print(file=sys.stderr)
-    keep(record.model_copy(update={"status": "done", "summary": outcome.summary, "finished": datetime.now(UTC)}), outcome.tables)
+    keep(
+        record.model_copy(
+            update={"status": "done", "summary": outcome.summary, "finished": datetime.now(UTC)}
+        ),
+        outcome.tables,
+    )
     print(json.dumps(as_json(outcome), indent=1) if asked.json else as_text(outcome))
 
 
-def read_recipe(path: Path) -> Recipe:
-    try:
-        return Recipe.from_yaml(path.read_text("utf8"))
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise PlainError(f"The recipe {str(path)!r} cannot be read: {why}; give the path of a YAML file.") from None
-
-
 def keep(record: RunRecord, tables: object) -> None:
-    """In the store, so that the dashboard lists it too; a store that cannot be written does not cost the result."""
+    """Save the run in the store, where the dashboard lists it; if that fails, the result is still
+    printed.
+    """
     try:
         Store(home()).add(record)
         Store(home()).finish(record, tables)
@@ -164,10 +283,17 @@ class Bar:
     def __call__(self, stage: str, done: int, total: int) -> None:
         import time
 
-        self.progress = self.progress.after({"stage": stage, "done": done, "total": total, "time": time.time()})
+        self.progress = self.progress.after(
+            {"stage": stage, "done": done, "total": total, "time": time.time()}
+        )
         if sys.stderr.isatty():
             filled = round(24 * self.progress.overall)
-            print(f"\r\033[K{'█' * filled}{'░' * (24 - filled)} {self.progress.sentence()}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[K{'█' * filled}{'░' * (24 - filled)} {self.progress.sentence()}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
         elif done in (0, total) or time.time() - self.shown > 5:
             self.shown = time.time()
             print(self.progress.sentence(), file=sys.stderr, flush=True)
@@ -175,14 +301,28 @@ class Bar:
 
 def as_json(outcome: object) -> dict:
     """The contract for automation. What was not measured is null."""
-    more = {name: rows for name in ("salience", "sensitivity", "latency") if (rows := records(getattr(outcome.tables, name)))}
+    more = {
+        name: rows
+        for name in ("salience", "sensitivity", "latency")
+        if (rows := records(getattr(outcome.tables, name)))
+    }
     tables = {"tables": more} if more else {}
-    return json.loads(outcome.summary.model_dump_json()) | {"layers": records(outcome.tables.layers)} | tables
+    return (
+        json.loads(outcome.summary.model_dump_json())
+        | {"layers": records(outcome.tables.layers)}
+        | tables
+    )
 
 
 def records(table: object) -> list[dict]:
     rows = table.to_dict("records")
-    return [{name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()} for row in rows]
+    return [
+        {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def as_text(outcome: object) -> str:
@@ -190,8 +330,18 @@ def as_text(outcome: object) -> str:
     name = "perplexity" if before.perplexity is not None else "accuracy"
     lines = [
         f"{said.model} on {said.device}, {said.seconds:.1f} s",
-        f"size        {before.size_bytes / 1e6:.2f} MB -> {after.size_bytes / 1e6:.2f} MB ({after.compression:.2f}x)",
-        f"weights     {before.bits_per_weight:.2f} -> {after.bits_per_weight:.2f} bits each",
+        (
+            f"size        {before.size_bytes / 1e6:.2f} MB -> {after.size_bytes / 1e6:.2f} MB "
+            f"({after.compression:.2f}x)"
+        ),
+        (
+            f"bits        {before.bits_per_parameter:.2f} -> {after.bits_per_parameter:.2f} per "
+            "parameter of the whole file"
+        ),
+        (
+            f"            {before.bits_per_weight:.2f} -> {after.bits_per_weight:.2f} per "
+            "compressed weight"
+        ),
         f"{name:11} {getattr(before, name):.4g} -> {getattr(after, name):.4g}",
         *speed_lines(outcome.tables.latency),
         *stage_lines(outcome.tables.stages),
@@ -204,20 +354,46 @@ def as_text(outcome: object) -> str:
 def speed_lines(latency: object) -> list[str]:
     """The whole model's medians, or why nothing was timed."""
     whole = latency[latency["what"] == "whole model"]
-    pairs = [(shape, each.set_index("version").median_ms, each.threads.iloc[0]) for shape, each in whole.groupby("shape", sort=False)]
-    timed = [f"speed       {ms['original']:.3g} -> {ms['compressed']:.3g} ms for {shape}, {threads} threads" for shape, ms, threads in pairs]
+    pairs = [
+        (shape, each.set_index("version").median_ms, each.threads.iloc[0])
+        for shape, each in whole.groupby("shape", sort=False)
+    ]
+    timed = [
+        (
+            f"speed       {ms['original']:.3g} -> {ms['compressed']:.3g} ms for {shape}, "
+            f"{threads} threads"
+        )
+        for shape, ms, threads in pairs
+    ]
     without = latency[latency.kernel == ""]
-    return timed + [f"speed       {note.rstrip('.')} ({what})" for note, what in dict.fromkeys(zip(without.note, without["what"], strict=True))]
+    return timed + [
+        f"speed       {note.rstrip('.')} ({what})"
+        for note, what in dict.fromkeys(zip(without.note, without["what"], strict=True))
+    ]
 
 
 def stage_lines(stages: object) -> list[str]:
-    """How the model stood after each step, one table a split, where there are several steps or splits."""
+    """Sizes and scores after each step, one table per split, if there are several steps or
+    splits.
+    """
     known = standings(stages)
     lines = []
     for split, rows in known.groupby("split", sort=False) if (known.step > 0).sum() > 1 else ():
         after = rows.technique.where(rows.step > 0, "the original")
-        shown = rows.drop(columns=["step", "technique", "split"]).dropna(axis=1, how="all").assign(after=after).set_index("after").rename_axis(None)
-        lines += ["", f"on {split}", *shown.to_string(formatters=SAID, float_format="{:.4f}".format, na_rep="").splitlines()]
+        shown = (
+            rows.drop(columns=["step", "technique", "split"])
+            .dropna(axis=1, how="all")
+            .assign(after=after)
+            .set_index("after")
+            .rename_axis(None)
+        )
+        lines += [
+            "",
+            f"on {split}",
+            *shown.to_string(
+                formatters=FORMATS, float_format="{:.4f}".format, na_rep=""
+            ).splitlines(),
+        ]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What went wrong, in one sentence a person can act on."""
+"""Errors with a one-sentence message that users can act on."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -9,7 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 
 class PlainError(ValueError):
-    """Its text is a whole sentence: what was given, what is allowed, what to do next. Shown as it is."""
+    """Its text is a whole sentence: what was given, what is allowed, what to do next. Shown as it
+    is.
+    """
 
 
 class Cancelled(PlainError):
@@ -23,8 +25,12 @@ def refusal(error: ValidationError, model: type[BaseModel] | None = None) -> Pla
     """
     first = error.errors(include_url=False)[0]
     sentence = complaint(first, schema_of(model) if model else {})
-    where = place(first["loc"][:-1]) or subject(model) if unknown_key(first) else place(first["loc"])
-    return PlainError(f"{where}: {sentence}." if where else f"{sentence[:1].upper()}{sentence[1:]}.")
+    where = (
+        place(first["loc"][:-1]) or subject(model) if unknown_key(first) else place(first["loc"])
+    )
+    return PlainError(
+        f"{where}: {sentence}." if where else f"{sentence[:1].upper()}{sentence[1:]}."
+    )
 
 
 @cache
@@ -38,14 +44,17 @@ def unknown_key(wrong: Mapping[str, Any]) -> bool:
 
 
 def complaint(wrong: Mapping[str, Any], schema: dict) -> str:
-    """What is wrong and what would be right, without the place."""
+    """Return what is wrong and what would be valid, without the location."""
     loc, kind, here = wrong["loc"], wrong["type"], schema_at(schema, wrong["loc"])
     if unknown_key(wrong):
         return no_such_option(loc[-1], schema_at(schema, loc[:-1]).get("properties", {}))
     if kind == "union_tag_invalid":
         return no_such_tag(wrong["ctx"], wrong["input"], here)
     if kind == "union_tag_not_found":
-        return f"{wrong['ctx']['discriminator'].strip(chr(39))} is missing; give {one_of(tags(here) or ['one'])}"
+        return (
+            f"{wrong['ctx']['discriminator'].strip(chr(39))} is missing; give "
+            f"{one_of(tags(here) or ['one'])}"
+        )
     if kind in ("value_error", "assertion_error") or not allowed(here):
         return tidied(wrong["msg"])
     problem = "it is missing" if kind == "missing" else f"{given(wrong['input'])} is not allowed"
@@ -65,21 +74,30 @@ def no_such_tag(context: Mapping[str, str], holder: Any, schema: dict) -> str:
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:
-    close = get_close_matches(str(word)[:80].lower(), list(known), 1) if isinstance(word, str) else []
+    close = (
+        get_close_matches(str(word)[:80].lower(), list(known), 1) if isinstance(word, str) else []
+    )
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def tidied(message: str) -> str:
     """A validator's own words, fit to stand after a colon."""
-    words = message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input should", "it should").rstrip(".")
+    words = (
+        message.removeprefix("Value error, ")
+        .removeprefix("Assertion failed, ")
+        .replace("Input should", "it should")
+        .rstrip(".")
+    )
     return words[:1].lower() + words[1:] if words[1:2].islower() else words
 
 
-# --- where -----------------------------------------------------------------------------------------------------------
+# --- where ----------------------------------------------------------------------------------------
 
 
 def place(loc: tuple[int | str, ...]) -> str:
-    """Where in the recipe, for people: ``Step 1, bits``; empty for the whole. Which member of a union it was goes without saying."""
+    """Return the location in the recipe for users, such as ``Step 1, bits``; empty for the whole
+    recipe. The member of a union is omitted.
+    """
     match loc:
         case ("steps", int(index)):
             return f"Step {index + 1}"
@@ -97,7 +115,7 @@ def subject(model: type[BaseModel] | None) -> str:
     return getattr(model, "title", f"The {model.__name__.lower()}") if model else "The recipe"
 
 
-# --- what was given --------------------------------------------------------------------------------------------------
+# --- what was given -------------------------------------------------------------------------------
 
 
 def given(value: Any) -> str:
@@ -113,10 +131,16 @@ def given(value: Any) -> str:
             return "so large a number"  # and Python refuses to print the largest
         case int() | float():
             return str(value)
-    return "a list" if isinstance(value, list | tuple) else "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
+    return (
+        "a list"
+        if isinstance(value, list | tuple)
+        else "a mapping"
+        if isinstance(value, dict)
+        else f"a {type(value).__name__}"
+    )
 
 
-# --- what is allowed: read from the JSON schema, so that it cannot drift from what is checked --------------------------
+# --- what is allowed: read from the JSON schema, so that it cannot drift from what is checked -----
 
 KINDS = {
     "integer": "a whole number",
@@ -126,11 +150,16 @@ KINDS = {
     "array": "a list",
     "object": "a mapping",
 }
-BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most", "exclusiveMaximum": "below"}
+BOUNDS = {
+    "minimum": "of at least",
+    "exclusiveMinimum": "above",
+    "maximum": "of at most",
+    "exclusiveMaximum": "below",
+}
 
 
 def allowed(schema: dict) -> str:
-    """What the schema asks for, in words; empty where it asks for nothing that words are known for."""
+    """Describe the values that the schema allows; empty if there is no description."""
     if "enum" in schema or "const" in schema:
         return one_of(schema.get("enum") or [schema["const"]])
     if tags(schema):
@@ -198,7 +227,11 @@ def schema_at(root: dict, loc: tuple[int | str, ...]) -> dict:
 def inside(schema: dict, part: int | str) -> dict:
     if tags(schema):
         return {"$ref": schema["discriminator"]["mapping"].get(part, "")}
-    return schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
+    return (
+        schema.get("items", {})
+        if isinstance(part, int)
+        else schema.get("properties", {}).get(part, {})
+    )
 
 
 def resolved(schema: dict, root: dict) -> dict:
@@ -206,4 +239,8 @@ def resolved(schema: dict, root: dict) -> dict:
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
     if len(choices) == 1:
         return resolved(choices[0], root)
-    return root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {}) if "$ref" in schema else schema
+    return (
+        root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {})
+        if "$ref" in schema
+        else schema
+    )

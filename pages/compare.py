@@ -1,27 +1,39 @@
-"""Compare: any number of finished runs side by side, with a link that brings the view back."""
+"""Compare page: finished runs side by side, with a link to the view."""
 
 import streamlit as st
 
-from engine.results.analysis import comparable, layers_side_by_side, trade_off
+from engine.results.analysis.runs import comparable, layers_side_by_side, trade_off
 from pages.panels import LAYER_ERROR_SIDE_BY_SIDE, ONE_LAYER_SIDE_BY_SIDE, TRADE_OFF
-from pages.parts.comparison import comparison_table, histograms_side_by_side, pick_common_layer, pick_runs, tables_by_label
-from pages.parts.plainly import plainly
-from pages.parts.show import show
+from pages.widgets.chart_card import show
+from pages.widgets.queries import escaped, show_errors
+from pages.widgets.runs.comparison import (
+    comparison_table,
+    histograms_side_by_side,
+    pick_common_layer,
+    pick_runs,
+    readable_runs,
+    tables_by_label,
+)
 
 st.title("Which is the better trade?")
 chosen = pick_runs()
 if not chosen:
-    st.info("Choose finished runs above. Two settings of one technique on one model make a good first comparison.")
+    st.info("Choose finished runs above, for example two settings of one technique on one model.")
+    st.stop()
+chosen = readable_runs(chosen)
+if not chosen:
     st.stop()
 if why := comparable(chosen):
-    st.warning(why)
+    st.warning(escaped(why))
 comparison_table(chosen)
 points = trade_off(chosen)
 for measure, rows in points.groupby("quality_name"):
     show(TRADE_OFF, rows, f"trade-off-{measure}")
-with plainly():
-    tables = tables_by_label(chosen)
-show(LAYER_ERROR_SIDE_BY_SIDE, layers_side_by_side(tables), "layers")
-layer = pick_common_layer(tables)
-if layer:
-    show(ONE_LAYER_SIDE_BY_SIDE, histograms_side_by_side(tables, layer), "one-layer")
+tables = tables_by_label(chosen)
+if not tables:
+    st.stop()
+with show_errors("The layers of these runs"):
+    show(LAYER_ERROR_SIDE_BY_SIDE, layers_side_by_side(tables), "layers")
+    layer = pick_common_layer(tables)
+    if layer:
+        show(ONE_LAYER_SIDE_BY_SIDE, histograms_side_by_side(tables, layer), "one-layer")

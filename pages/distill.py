@@ -1,20 +1,22 @@
-"""Distill: a smaller model learns from a larger one."""
+"""Distill page: a smaller model trained by a larger one."""
 
 import streamlit as st
 
-from pages.parts.explain import how_it_works
-from pages.parts.model_picker import facts, opened_model
-from pages.parts.run_card import current_run, run_card
-from pages.parts.teaching import teaching
-from pages.parts.technique_page import asked_for
+from pages.widgets.layers.distill_loss import teaching
+from pages.widgets.layers.explain import how_it_works
+from pages.widgets.loading import skeleton
+from pages.widgets.model_picker import facts, opened_model
+from pages.widgets.runs.run_card import current_run, run_card
+from pages.widgets.technique_page import PANEL_HEIGHT, asked_for
 
-st.title("Distill: a student learns")
+st.title("Distillation: train a smaller model")
 view = opened_model()
 st.markdown(facts(view))
 controls, live = st.columns([2, 3], gap="medium")
-with controls, st.container(border=True):
+form, objective = controls.container(border=True), live.container(border=True)
+with objective, skeleton(PANEL_HEIGHT), form:
     asked = asked_for("distillation", view, "distill")
-with live, st.container(border=True):
+with objective:
     teaching(view, asked.step, asked.recipe, "distill")
 if run := current_run():
     st.divider()

@@ -1,5 +1,5 @@
-"""Factorize: smaller matrices whose product stands for a large one."""
+"""Factorize page: low-rank factorization."""
 
-from pages.parts.technique_page import technique_page
+from pages.widgets.technique_page import technique_page
 
-technique_page("Factorize: fewer directions", "low-rank", "factorize")
+technique_page("Low-rank factorization", "low-rank", "factorize")

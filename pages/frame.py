@@ -1,16 +1,19 @@
-"""The frame around every page: navigation, theme and the model everything is about."""
+"""Frame of every page: navigation, theme and model picker."""
 
 from pathlib import Path
 
 import streamlit as st
 
-from pages.parts.model_picker import pick_model
-from pages.parts.recipe_link import open_link
-from pages.parts.words import glossary_button
+from pages.widgets.glossary_help import glossary_button
+from pages.widgets.loading import page_painted
+from pages.widgets.model_picker import pick_model
+from pages.widgets.recipes.recipe_link import open_link
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parent / "assets" / "pictures"
-st.set_page_config(page_title="Compression Explorer", page_icon=str(PICTURES / "icon.svg"), layout="wide")
+st.set_page_config(
+    page_title="Compression Explorer", page_icon=str(PICTURES / "icon.svg"), layout="wide"
+)
 st.logo(str(PICTURES / "logo.svg"), icon_image=str(PICTURES / "icon.svg"), size="large")
 
 PAGES = [
@@ -32,4 +35,5 @@ open_link()
 with st.sidebar:
     pick_model()
     glossary_button()
-page.run()
+with page_painted(page.url_path):
+    page.run()

@@ -1,31 +1,40 @@
-"""Model: what is in it, where the bytes are, and a look at any layer."""
+"""Model page: architecture, bytes by layer, and a view of single layers."""
 
 from dataclasses import replace
 
 import streamlit as st
 
 from pages.panels import CHANNEL_RANGES, SPECTRUM, WEIGHT_HISTOGRAM, WHERE_THE_BYTES_ARE
-from pages.parts.layer_table import layer_table
-from pages.parts.model_picker import facts, opened_model
-from pages.parts.plainly import asked, escaped
-from pages.parts.show import show
+from pages.widgets.chart_card import show
+from pages.widgets.glossary_help import meaning
+from pages.widgets.layers.layer_table import layer_table
+from pages.widgets.model_picker import bits_line, facts, opened_model
+from pages.widgets.queries import ask_or_stop, escaped
 
 WEIGHTS = replace(
-    WEIGHT_HISTOGRAM, question="How are its weights spread?", caption="How many weights have which value: the tails are what makes few bits hard."
+    WEIGHT_HISTOGRAM,
+    question="How are its weights spread?",
+    caption="Histogram of the weights: the tails make low-bit quantization hard.",
 )
 
 st.title("What is in this model?")
 view = opened_model()
 st.markdown(facts(view))
+st.caption(
+    escaped(bits_line(view)),
+    help=f"{meaning('bits_per_parameter')}\n\n{meaning('bits_per_weight')}",
+)
 for note in view.notes:
     st.warning(escaped(note))
 show(WHERE_THE_BYTES_ARE, view.layers, "bytes")
 
 st.markdown("### A closer look at one layer")
 names = view.layers[view.layers.tied_to == ""].name.tolist()
-layer = st.selectbox("Layer", names, min(1, len(names) - 1), key="model-layer", help="Type to search.")
-with st.spinner("Looking at the layer…"):
-    look = asked("answers:layer_view", timeout=300, model=view.reference, layer=layer)
+layer = st.selectbox(
+    "Layer", names, min(1, len(names) - 1), key="model-layer", help="Type to search."
+)
+with st.spinner("Loading the layer…"):
+    look = ask_or_stop("answers:layer_view", timeout=300, model=view.reference, layer=layer)
 left, right = st.columns(2, gap="large")
 with left:
     show(WEIGHTS, look.histogram, "weights")

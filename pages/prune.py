@@ -1,5 +1,5 @@
-"""Prune: fewer weights."""
+"""Prune page: fewer parameters."""
 
-from pages.parts.technique_page import technique_page
+from pages.widgets.technique_page import technique_page
 
-technique_page("Prune: fewer weights", "pruning", "prune")
+technique_page("Pruning: fewer parameters", "pruning", "prune")

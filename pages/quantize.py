@@ -1,5 +1,5 @@
-"""Quantize: fewer bits a weight."""
+"""Quantize page: fewer bits per weight."""
 
-from pages.parts.technique_page import technique_page
+from pages.widgets.technique_page import technique_page
 
-technique_page("Quantize: fewer bits for every weight", "quantization", "quantize")
+technique_page("Quantization: fewer bits per weight", "quantization", "quantize")

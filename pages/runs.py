@@ -1,19 +1,30 @@
-"""Runs: everything that was run, newest first, and what became of it."""
+"""Runs page: all runs, page by page, and their results."""
 
 import streamlit as st
 
-from pages.parts.plainly import plainly
-from pages.parts.run_card import run_card
-from pages.parts.run_list import actions, run_table
-from pages.parts.state import session
+from pages.widgets.queries import stop_on_error
+from pages.widgets.runs.run_card import run_card
+from pages.widgets.runs.run_filters import filter_runs, first_page, query_from, turn_pages
+from pages.widgets.runs.run_list import actions, chosen_run, run_table
+from pages.widgets.state import session
 
-st.title("What has been run?")
-with plainly():
-    records = session().records()
-if not records:
-    st.info("No runs yet. Start one on the Start page: it takes seconds.")
+st.title("Runs")
+query = query_from("runs-query")
+with stop_on_error():
+    page = session().page(query)
+    if query.after and not page.rows:  # its runs have been deleted
+        query = first_page(query, "runs")
+        page = session().page(query)
+if not page.total:
+    st.info("No runs yet. Start one on the Start page; it takes a few seconds.")
     st.stop()
-chosen = run_table(records)
+filter_runs(query, page, "runs")
+if page.rows:
+    run_table(page)
+else:
+    st.info("No run matches the search and filters. Use fewer words, or clear the filters.")
+turn_pages(query, page, "runs")
+chosen = chosen_run()
 if chosen is None:
     st.caption("Choose a run to open it.")
 else:

@@ -1,5 +1,5 @@
-"""Train-aware: weights that learn on their grid, and adapters that recover what compression cost."""
+"""Train page: quantization-aware training and low-rank adapters."""
 
-from pages.parts.technique_page import technique_page
+from pages.widgets.technique_page import technique_page
 
-technique_page("Train-aware: learn to live with it", "training", "train")
+technique_page("Quantization-aware training and adapters", "training", "train")

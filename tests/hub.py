@@ -1,8 +1,10 @@
-"""A Hugging Face Hub on the loopback interface that serves local folders, with switches for what goes wrong.
+"""A Hugging Face Hub on the loopback interface that serves local folders, with switches for what
+goes wrong.
 
 with serving({"someone/llama": folder}) as hub:
     hub.gated.add("someone/llama")
-    environment = hub.environment(tmp_path)     # for a subprocess: HF_ENDPOINT is read when huggingface_hub is imported
+    environment = hub.environment(tmp_path)     # for a subprocess: HF_ENDPOINT is read when
+    huggingface_hub is imported
     hub.point_here(monkeypatch, tmp_path)       # for this process
 """
 
@@ -19,24 +21,29 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-API = re.compile(r"/api/models/(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<what>revision|tree)/(?P<revision>[^/]+))?")
+API = re.compile(
+    r"/api/models/(?P<id>[\w.-]+/[\w.-]+)(?:/(?P<what>revision|tree)/(?P<revision>[^/]+))?"
+)
 RESOLVE = re.compile(r"/(?P<id>[\w.-]+/[\w.-]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
 @dataclass
 class Hub:
-    """What is served, and what is refused; change it while it runs."""
+    """Files that are served and refused; may be changed while it runs."""
 
     models: dict[str, Path]
     url: str = ""
-    gated: set[str] = field(default_factory=set)  # anyone may see that they are there, nobody may fetch them
+    # anyone may see that they are there, nobody may fetch them
+    gated: set[str] = field(default_factory=set)
     failing: bool = False  # every answer is a 500
     fetched: list[str] = field(default_factory=list)  # paths of files sent
 
     def commit(self, model: str) -> str:
         """40 hex digits that change with the folder's files."""
         files = sorted(p for p in self.models[model].iterdir() if p.is_file())
-        return hashlib.sha1("".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files).encode()).hexdigest()
+        return hashlib.sha1(
+            "".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files).encode()
+        ).hexdigest()
 
     def environment(self, home: Path) -> dict[str, str]:
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -45,7 +52,11 @@ class Hub:
         from huggingface_hub import constants
 
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            self.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
 
@@ -55,7 +66,9 @@ def serving(models: dict[str, Path]) -> Iterator[Hub]:
     hub = Hub(models)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answer", (Answer,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield hub
@@ -86,9 +99,19 @@ class Answer(BaseHTTPRequestHandler):
 
     def about(self, asked: re.Match[str]) -> None:
         files = sorted(p for p in self.hub.models[asked["id"]].iterdir() if p.is_file())
-        tree = [{"type": "file", "path": p.name, "size": p.stat().st_size, "oid": blob_id(p)} for p in files]
-        info = {"id": asked["id"], "sha": self.hub.commit(asked["id"]), "siblings": [{"rfilename": p.name} for p in files]}
-        self.send(json.dumps(tree if asked["what"] == "tree" else info).encode(), {"Content-Type": "application/json"})
+        tree = [
+            {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": blob_id(p)}
+            for p in files
+        ]
+        info = {
+            "id": asked["id"],
+            "sha": self.hub.commit(asked["id"]),
+            "siblings": [{"rfilename": p.name} for p in files],
+        }
+        self.send(
+            json.dumps(tree if asked["what"] == "tree" else info).encode(),
+            {"Content-Type": "application/json"},
+        )
 
     def file(self, asked: re.Match[str]) -> None:
         path = self.hub.models[asked["id"]] / asked["file"]
@@ -98,7 +121,10 @@ class Answer(BaseHTTPRequestHandler):
             return self.refuse(404, "EntryNotFound")
         if self.command == "GET":
             self.hub.fetched.append(asked["file"])
-        self.send(path.read_bytes(), {"ETag": f'"{blob_id(path)}"', "X-Repo-Commit": self.hub.commit(asked["id"])})
+        self.send(
+            path.read_bytes(),
+            {"ETag": f'"{blob_id(path)}"', "X-Repo-Commit": self.hub.commit(asked["id"])},
+        )
 
     def send(self, body: bytes, headers: dict[str, str], status: int = 200) -> None:
         self.send_response(status)

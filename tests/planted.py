@@ -1,5 +1,6 @@
-"""docs-lm in other weights that are the same function: what flows between norm and layer is large in some channels and small in others, as it
-is in models of billions of parameters."""
+"""docs-lm in other weights that are the same function: what flows between norm and layer is large
+in some channels and small in others, as it is in models of billions of parameters.
+"""
 
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.catalog.models import BUNDLED
+from engine.recipe.model_names import BUNDLED
 
 WIDTH = 256
 CHANNELS = (5, 77, 130)
@@ -26,7 +27,9 @@ def spread() -> torch.Tensor:
 
 
 def planted(folder: Path, factors: torch.Tensor) -> str:
-    """Writes it into ``folder``, which is made: norms multiply by the factors, the columns behind them divide."""
+    """Writes it into ``folder``, which is made: norms multiply by the factors, the columns behind
+    them divide.
+    """
     shutil.copytree(BUNDLED["docs-lm"].folder, folder)
     for path in folder.glob("*.safetensors"):
         tensors = {name: value.float() for name, value in load_file(path).items()}

@@ -1,4 +1,4 @@
-"""What tiny models are measured on: a text, labelled texts, or the bundled digits."""
+"""Tasks of tiny models: a text, labeled texts, or the bundled digits."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.catalog import TECHNIQUES
-from engine.catalog.technique import Technique
+from engine.config.registry import TECHNIQUES
+from engine.config.technique import Technique
 from engine.recipe import Recipe
 from tests.tiny import IMAGE_MODELS, SENTENCES, WRITERS
 
@@ -16,22 +16,55 @@ def task_for(architecture: str, folder: Path) -> dict[str, Any]:
     """A task of a moment, with its data written into ``folder``."""
     folder.mkdir(exist_ok=True)
     if architecture in WRITERS:
-        (folder / "text.txt").write_text(" ".join(f"{index} {SENTENCES[index % 3]}" for index in range(40)))
-        return {"kind": "language-modeling", "text": str(folder / "text.txt"), "context": 64, "tokens": 512}
+        (folder / "text.txt").write_text(
+            " ".join(f"{index} {SENTENCES[index % 3]}" for index in range(40))
+        )
+        return {
+            "kind": "language-modeling",
+            "text": str(folder / "text.txt"),
+            "context": 64,
+            "tokens": 512,
+        }
     if architecture in IMAGE_MODELS:
         return {"kind": "image-classification", "samples": 40}
-    rows = [{"text": sentence[: 5 + 3 * index], "label": index % 3} for index in range(8) for sentence in SENTENCES]
+    rows = [
+        {"text": sentence[: 5 + 3 * index], "label": index % 3}
+        for index in range(8)
+        for sentence in SENTENCES
+    ]
     (folder / "texts.json").write_text(json.dumps(rows))
-    return {"kind": "text-classification", "data": str(folder / "texts.json"), "length": 64, "samples": 16}
+    return {
+        "kind": "text-classification",
+        "data": str(folder / "texts.json"),
+        "length": 64,
+        "samples": 16,
+    }
 
 
-def recipe_for(architecture: str, model: Path, folder: Path, *steps: dict[str, Any], **fields: Any) -> Recipe:
+def recipe_for(
+    architecture: str, model: Path, folder: Path, *steps: dict[str, Any], **fields: Any
+) -> Recipe:
     task = task_for(architecture, folder)
     calibration = {"text": task.get("text", "bundled:docs"), "samples": 6, "context": 32}
     if architecture == "resnet" and any(step.get("pattern") for step in steps):
-        fields = {"layers": {"skip": ["*embedder*"]}, **fields}  # no pattern of four fits into kernels of 7 x 7
-    seeing = {"calibration": calibration} if any(looks_at_data(TECHNIQUES[step["technique"]](**step)) for step in steps) else {}
-    return Recipe.of({"model": str(model), "task": task, "steps": list(steps), "device": "cpu", "speed": False, **seeing, **fields})
+        # no pattern of four fits into kernels of 7 x 7
+        fields = {"layers": {"skip": ["*embedder*"]}, **fields}
+    seeing = (
+        {"calibration": calibration}
+        if any(looks_at_data(TECHNIQUES[step["technique"]](**step)) for step in steps)
+        else {}
+    )
+    return Recipe.of(
+        {
+            "model": str(model),
+            "task": task,
+            "steps": list(steps),
+            "device": "cpu",
+            "speed": False,
+            **seeing,
+            **fields,
+        }
+    )
 
 
 def looks_at_data(how: Technique) -> bool:
@@ -39,11 +72,20 @@ def looks_at_data(how: Technique) -> bool:
 
 
 def few_digits(count: int, seed: int, folder: Path) -> dict[str, str]:
-    """Data to train on, for a recipe: so many of the bundled digits with their labels, drawn by the seed, and the usual ones to be judged by."""
-    from engine.work.tasks.digits import digits
+    """Data to train on, for a recipe: so many of the bundled digits with their labels, drawn by the
+    seed, and the usual ones to be judged by.
+    """
+    from engine.evaluation.data.digits import digits
 
     known = digits("train")
     rows = np.random.default_rng(seed).permutation(len(known.labels))[:count]
     path = folder / f"digits-{count}-{seed}.json"
-    path.write_text(json.dumps([{"image": np.asarray(known.images[row]).tolist(), "label": known.labels[row]} for row in rows]))
+    path.write_text(
+        json.dumps(
+            [
+                {"image": np.asarray(known.images[row]).tolist(), "label": known.labels[row]}
+                for row in rows
+            ]
+        )
+    )
     return {"train": str(path), "validation": "bundled:digits"}

@@ -1,4 +1,5 @@
-"""Two-block models with random weights, one for every architecture the engine speaks of, saved to a folder in a moment.
+"""Two-block models with random weights, one for every architecture the engine speaks of, saved to a
+folder in a moment.
 
 Widths are ragged on purpose: 172 is divided by neither 32 nor 128.
 """
@@ -17,12 +18,18 @@ from transformers import (
     DistilBertConfig,
     DistilBertForMaskedLM,
     DistilBertForSequenceClassification,
+    EfficientNetConfig,
+    EfficientNetForImageClassification,
+    FalconConfig,
+    FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
     MobileNetV2Config,
@@ -35,6 +42,8 @@ from transformers import (
     Qwen2ForCausalLM,
     ResNetConfig,
     ResNetForImageClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -49,9 +58,14 @@ SENTENCES = (
 )
 TOKENS = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
 LLAMA = {
-    **TOKENS, "hidden_size": 48, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 128,
-}  # fmt: skip
+    **TOKENS,
+    "hidden_size": 48,
+    "intermediate_size": 172,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
 
 
 def llama(**overrides) -> PreTrainedModel:
@@ -77,22 +91,48 @@ def gpt2(**overrides) -> PreTrainedModel:
 
 def opt(**overrides) -> PreTrainedModel:
     """Biases everywhere, learned positions; the output layer is the embedding."""
-    shape = {"hidden_size": 48, "word_embed_proj_dim": 48, "ffn_dim": 172, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return OPTForCausalLM(OPTConfig(**{**TOKENS, **shape, "max_position_embeddings": 128, **overrides}))
+    shape = {
+        "hidden_size": 48,
+        "word_embed_proj_dim": 48,
+        "ffn_dim": 172,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    return OPTForCausalLM(
+        OPTConfig(**{**TOKENS, **shape, "max_position_embeddings": 128, **overrides})
+    )
 
 
 def bert(**overrides) -> PreTrainedModel:
     """A text classifier of three classes."""
-    shape = {"hidden_size": 48, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return BertForSequenceClassification(BertConfig(**{**TOKENS, **shape, "max_position_embeddings": 128, "num_labels": 3, **overrides}))
+    shape = {
+        "hidden_size": 48,
+        "intermediate_size": 172,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    return BertForSequenceClassification(
+        BertConfig(
+            **{**TOKENS, **shape, "max_position_embeddings": 128, "num_labels": 3, **overrides}
+        )
+    )
 
 
-DISTILBERT = {**TOKENS, "dim": 48, "hidden_dim": 172, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 128}
+DISTILBERT = {
+    **TOKENS,
+    "dim": 48,
+    "hidden_dim": 172,
+    "n_layers": 3,
+    "n_heads": 4,
+    "max_position_embeddings": 128,
+}
 
 
 def distilbert(**overrides) -> PreTrainedModel:
     """A text classifier of three classes, in three blocks with names of their own."""
-    return DistilBertForSequenceClassification(DistilBertConfig(**{**DISTILBERT, "num_labels": 3, **overrides}))
+    return DistilBertForSequenceClassification(
+        DistilBertConfig(**{**DISTILBERT, "num_labels": 3, **overrides})
+    )
 
 
 def encoder(**overrides) -> PreTrainedModel:
@@ -101,8 +141,16 @@ def encoder(**overrides) -> PreTrainedModel:
 
 
 def resnet(**overrides) -> PreTrainedModel:
-    """An image classifier of ten classes, for one grey channel; its batch norms have seen no data."""
-    shape = {"num_channels": 1, "embedding_size": 8, "hidden_sizes": [12, 20], "depths": [1, 2], "layer_type": "basic"}
+    """An image classifier of ten classes, for one gray channel; its batch norms have seen no
+    data.
+    """
+    shape = {
+        "num_channels": 1,
+        "embedding_size": 8,
+        "hidden_sizes": [12, 20],
+        "depths": [1, 2],
+        "layer_type": "basic",
+    }
     return ResNetForImageClassification(ResNetConfig(**{**shape, "num_labels": 10, **overrides}))
 
 
@@ -121,13 +169,21 @@ PICTURE = {"num_channels": 1, "image_size": 16, "num_labels": 10}
 
 def vit(**overrides) -> PreTrainedModel:
     """An image classifier of linear layers; one convolution cuts the picture into patches."""
-    shape = {"hidden_size": 48, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 4}
+    shape = {
+        "hidden_size": 48,
+        "intermediate_size": 172,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "patch_size": 4,
+    }
     return ViTForImageClassification(ViTConfig(**{**PICTURE, **shape, **overrides}))
 
 
 def mobilenet(**overrides) -> PreTrainedModel:
     """Depthwise convolutions, which look up their own stride."""
-    return MobileNetV2ForImageClassification(MobileNetV2Config(**{**PICTURE, "depth_multiplier": 0.35, **overrides}))
+    return MobileNetV2ForImageClassification(
+        MobileNetV2Config(**{**PICTURE, "depth_multiplier": 0.35, **overrides})
+    )
 
 
 def convnext(**overrides) -> PreTrainedModel:
@@ -136,15 +192,97 @@ def convnext(**overrides) -> PreTrainedModel:
     return ConvNextForImageClassification(ConvNextConfig(**{**PICTURE, **shape, **overrides}))
 
 
+def efficientnet(**overrides) -> PreTrainedModel:
+    """Convolutions whose padding is a word, depthwise ones among them, and
+    squeeze-and-excitation.
+    """
+    shape = {
+        "width_coefficient": 0.25,
+        "depth_coefficient": 0.25,
+        "in_channels": [32, 16],
+        "out_channels": [16, 24],
+        "kernel_sizes": [3, 5],
+        "strides": [1, 2],
+        "num_block_repeats": [1, 1],
+        "expand_ratios": [1, 6],
+        "depthwise_padding": [],
+        "hidden_dim": 320,
+        "dropout_rate": 0.0,
+    }
+    return EfficientNetForImageClassification(
+        EfficientNetConfig(**{**PICTURE, **shape, **overrides})
+    )
+
+
+def falcon(**overrides) -> PreTrainedModel:
+    """Linear layers of a class of its own; attention and feed-forward side by side, the output
+    layer is the embedding.
+    """
+    shape = {
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "ffn_hidden_size": 172,
+        "max_position_embeddings": 128,
+    }
+    return FalconForCausalLM(FalconConfig(**{**TOKENS, **shape, **overrides}))
+
+
+def mamba(**overrides) -> PreTrainedModel:
+    """No attention: a state space, and a depthwise convolution along the text in each block."""
+    shape = {
+        "hidden_size": 24,
+        "state_size": 8,
+        "num_hidden_layers": 2,
+        "time_step_rank": 4,
+        "use_mambapy": False,
+    }
+    return MambaForCausalLM(MambaConfig(**{**TOKENS, **shape, **overrides}))
+
+
+def roberta(**overrides) -> PreTrainedModel:
+    """A text classifier whose positions begin behind that of the padding, so it reads two tokens
+    fewer than it has positions.
+    """
+    shape = {
+        "hidden_size": 48,
+        "intermediate_size": 172,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "pad_token_id": 1,
+    }
+    return RobertaForSequenceClassification(
+        RobertaConfig(
+            **{**TOKENS, **shape, "max_position_embeddings": 66, "num_labels": 3, **overrides}
+        )
+    )
+
+
 ARCHITECTURES: dict[str, Callable[..., PreTrainedModel]] = {
-    "llama": llama, "llama-tied": tied_llama, "qwen2": qwen2, "gpt2": gpt2, "opt": opt, "bert": bert, "resnet": resnet,
-}  # fmt: skip
+    "llama": llama,
+    "llama-tied": tied_llama,
+    "qwen2": qwen2,
+    "gpt2": gpt2,
+    "opt": opt,
+    "bert": bert,
+    "resnet": resnet,
+}
 FURTHER: dict[str, Callable[..., PreTrainedModel]] = {  # for the tests that are about them
-    "distilbert": distilbert, "encoder": encoder, "gemma": gemma, "mixtral": mixtral, "vit": vit, "mobilenet": mobilenet, "convnext": convnext,
-}  # fmt: skip
+    "distilbert": distilbert,
+    "encoder": encoder,
+    "gemma": gemma,
+    "mixtral": mixtral,
+    "vit": vit,
+    "mobilenet": mobilenet,
+    "convnext": convnext,
+    "efficientnet": efficientnet,
+    "falcon": falcon,
+    "roberta": roberta,
+    "mamba": mamba,
+}
 LANGUAGE_MODELS = ("llama", "llama-tied", "qwen2", "gpt2", "opt")
-WRITERS = (*LANGUAGE_MODELS, "gemma", "mixtral")
-IMAGE_MODELS = ("resnet", "vit", "mobilenet", "convnext")
+WRITERS = (*LANGUAGE_MODELS, "gemma", "mixtral", "falcon", "mamba")
+IMAGE_MODELS = ("resnet", "vit", "mobilenet", "convnext", "efficientnet")
 
 
 @cache
@@ -154,7 +292,12 @@ def trained_tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(SENTENCES, trainer)
     return tokenizer
 
@@ -163,13 +306,23 @@ def tokenizer(architecture: str) -> PreTrainedTokenizerFast:
     """Plain for language models; a classifier's wraps each text in its begin and end tokens."""
     pieces = Tokenizer.from_str(trained_tokenizer().to_str())
     if architecture not in WRITERS:
-        pieces.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)])
+        pieces.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
+        )
     names = dict(zip(("pad_token", "bos_token", "eos_token", "mask_token"), SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=128, **names)
 
 
-def tiny(architecture: str, folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **config_overrides) -> Path:
-    """The folder, now holding a random model of one of ARCHITECTURES or FURTHER and its tokenizer or image processor."""
+def tiny(
+    architecture: str,
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    **config_overrides,
+) -> Path:
+    """The folder, now holding a random model of one of ARCHITECTURES or FURTHER and its tokenizer
+    or image processor.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = (ARCHITECTURES | FURTHER)[architecture](**config_overrides)
@@ -182,7 +335,9 @@ def tiny(architecture: str, folder: Path, dtype: torch.dtype = torch.float32, se
 
 
 def save_image_processor(folder: Path) -> None:
-    """What resizes pictures to 16 x 16 and scales them; found in transformers without torchvision."""
+    """Save an image processor that resizes to 16 x 16 and scales, which transformers finds without
+    torchvision.
+    """
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     mean = {"image_mean": [0.5], "image_std": [0.5]}

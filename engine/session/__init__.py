@@ -5,6 +5,7 @@ Nothing here imports torch, and nothing here computes: workers do, in processes 
 
 import atexit
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,29 +14,40 @@ from time import time
 from typing import Any, Literal
 from uuid import uuid4
 
-from engine.catalog.models import ModelName
 from engine.errors import Cancelled, PlainError
 from engine.recipe import Recipe
-from engine.results import unfinished
-from engine.results.outcome import Outcome
-from engine.results.record import RunRecord, Status
-from engine.results.store import Store, home, owner
-from engine.results.tables import Tables
-from engine.session.link import Link
+from engine.recipe.model_names import ModelName
+from engine.results.schema.outcome import Outcome
+from engine.results.schema.record import RunRecord, Status
+from engine.results.schema.tables import ROWS, Tables
+from engine.results.store import unfinished
+from engine.results.store.run_query import RunPage, RunQuery
+from engine.results.store.store import Store, home, owner
+from engine.runtime import settings
+from engine.runtime.local_paths import check_sources, path_limit
+from engine.session.cluster_connection import Link
 from engine.session.progress import Progress
-from engine.session.shelf import UNDER_WAY, Shelf
-from engine.session.turns import Turns
+from engine.session.questions import Questions
+from engine.session.run_queue import Turns
+from engine.session.run_registry import UNDER_WAY, Shelf
+from engine.session.visitors import LATE, check_owner, check_quota, may_change
 
 __all__ = ["Progress", "Session"]
 
 
 @dataclass
 class Live:
-    """A run of this session that is not over. Its state only moves forward, under the session's lock."""
+    """A run of this session that is not over. Its state only moves forward, under the session's
+    lock.
+    """
 
     record: RunRecord
     state: Literal["waiting", "begun", "ending"] = "waiting"
     progress: Progress = field(default_factory=Progress)
+    out_of_time: bool = False  # stopped by the time limit of a shared server
+
+
+GRACE_SECONDS = 60  # for a run beyond the time limit to stop by itself, as after a cancellation
 
 
 class Session:
@@ -46,28 +58,50 @@ class Session:
         self._live: dict[str, Live] = {}
         self._lock = threading.Lock()
         self._link = Link()
+        self._questions = Questions(self._link.cluster)
         atexit.register(self.close)
 
-    # --- runs ----------------------------------------------------------------------------------------------------------
+    # --- runs -------------------------------------------------------------------------------------
 
-    def submit(self, recipe: Recipe) -> RunRecord:
+    def submit(self, recipe: Recipe, visitor: str = "") -> RunRecord:
         """Queue a run, or return the one with an equal answer that is done or on its way.
 
-        Raises PlainError for a model that cannot be, and when there is no cluster to run it.
+        ``visitor`` submits it on a shared server. Raises PlainError if the model name is invalid or
+        there is no cluster;
+        on a shared server also for a local path outside its folder or a quota that is used up.
         """
+        check_sources(recipe.model_dump(mode="json"), path_limit())
         ModelName.parse(recipe.model)
         key = recipe.key()
-        return self.shelf.find(key) or self._queued(RunRecord(id=uuid4().hex[:8], key=key, recipe=recipe, owner=owner()))
+        record = RunRecord(
+            id=uuid4().hex[:8], key=key, recipe=recipe, owner=owner(), visitor=visitor
+        )
+        return self.shelf.find(key) or self._queued(record)
 
     def records(self) -> list[RunRecord]:
         """Every run, newest first."""
         return self.shelf.records()
 
+    def page(self, query: RunQuery) -> RunPage:
+        """A page of the list of runs with filters and sort order; no records are read."""
+        return self.shelf.page(query)
+
+    def under_way(self) -> str | None:
+        """Id of the newest queued or running run."""
+        return self.shelf.under_way()
+
+    def similar(self, recipe: Recipe) -> list[RunRecord]:
+        """Latest finished runs with the recipe's techniques and model, newest first, as input for a
+        forecast.
+        """
+        return self.shelf.similar(recipe)
+
     def record(self, run: str) -> RunRecord:
         return self.shelf.record(run)
 
-    def tables(self, run: str) -> Tables:
-        return self.shelf.tables(run)
+    def tables(self, run: str, names: Collection[str] = tuple(ROWS)) -> Tables:
+        """Tables of a finished run; those not named may be empty."""
+        return self.shelf.tables(run, names)
 
     def kept_model(self, run: str) -> Path | None:
         """The folder of a finished run's compressed model, where it was kept."""
@@ -78,21 +112,39 @@ class Session:
         live = self._live.get(run)
         return live.progress if live else Progress.outside(self.record(run).status)
 
-    def cancel(self, run: str) -> None:
+    def may_change(self, record: RunRecord, visitor: str = "") -> bool:
+        """Return True if the visitor may cancel or delete the run; always if the server is not
+        shared.
+        """
+        return may_change(record, visitor, settings.sharing())
+
+    def cancel(self, run: str, visitor: str = "") -> None:
         """Stop a run between two layers, or take it out of the queue. A finished one is left alone.
 
-        Raises PlainError for a run of another program.
+        Raises PlainError for a run of another program, and on a shared server for one of another
+        visitor.
         """
+        check_owner(self.record(run), visitor, settings.sharing())
         if self._moved(run, "ending", {"waiting"}):
-            self._ended(run, "cancelled", "The run was cancelled while it waited; run it again when you like.")
+            self._ended(
+                run, "cancelled", "The run was canceled while it waited. Run it again at any time."
+            )
         elif run in self._live:
             self._link.cluster().cancel(run)
         elif self.record(run).status in UNDER_WAY:
-            raise PlainError("This run belongs to another program, which uses the same results folder; cancel it there.")
+            raise PlainError(
+                "This run belongs to another program, which uses the same results folder; "
+                "cancel it there."
+            )
 
-    def delete(self, run: str) -> None:
-        """Forget a finished run, and what it left unfinished. Raises PlainError while it is under way."""
+    def delete(self, run: str, visitor: str = "") -> None:
+        """Delete a finished run and its unfinished work.
+
+        Raises PlainError while it is queued or running, and on a shared server for a run of another
+        visitor.
+        """
         record = self.record(run)
+        check_owner(record, visitor, settings.sharing())
         if record.status in UNDER_WAY:
             raise PlainError("This run is still under way; cancel it first, then delete it.")
         self.shelf.delete(run)
@@ -100,24 +152,36 @@ class Session:
             unfinished.forget(record.key)
 
     def kept(self, record: RunRecord) -> bool:
-        """Whether blocks that a run finished before it ended too soon are kept, so that its recipe goes on from there."""
+        """Return True if finished blocks of an incomplete run are kept, from which its recipe
+        resumes.
+        """
         return unfinished.blocks_kept(record.key) > 0
 
-    # --- questions -----------------------------------------------------------------------------------------------------
+    # --- questions --------------------------------------------------------------------------------
 
-    def ask(self, name: str, timeout: float = 60, **arguments: Any) -> Any:
-        """The answer of a function in engine.work, such as "answers:what_if". Raises PlainError."""
-        return self._link.cluster().ask(f"engine.work.{name}", arguments, timeout)
+    def ask(self, name: str, timeout: float = 60, visitor: object = None, **arguments: Any) -> Any:
+        """Return the answer of a function in engine.interactive, such as "answers:what_if".
+
+        A newer question of the same visitor drops a waiting one. Raises PlainError, also if the
+        worker exceeds ``timeout`` seconds or the memory limit of questions; the worker is then
+        replaced.
+        """
+        return self._questions.ask(name, arguments, timeout, visitor)
 
     def close(self) -> None:
         """Let the cluster go. Runs under way are marked interrupted."""
         atexit.unregister(self.close)
+        self._questions.close()
         for run in list(self._live):
             if self._moved(run, "ending", {"waiting", "begun"}):
-                self._ended(run, "interrupted", "The app was closed before this run was done; run its recipe again.")
+                self._ended(
+                    run,
+                    "interrupted",
+                    "The app was closed before this run was done; run its recipe again.",
+                )
         self._link.close()
 
-    # --- inside --------------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------
 
     @cached_property
     def _turns(self) -> Turns[str]:
@@ -128,6 +192,9 @@ class Session:
         with self._lock:  # the same recipe may be submitted twice at the same moment
             if known := self.shelf.find(record.key):
                 return known
+            check_quota(
+                [live.record for live in self._live.values()], record.visitor, settings.sharing()
+            )
             self.shelf.keep(record)
             self._live[record.id] = Live(record)
         turns.queue(record.id)
@@ -139,29 +206,69 @@ class Session:
             return self._turns
 
     def _see_through(self, run: str) -> None:
-        """In a thread of its turn: one run from its beginning to its end, whatever happens."""
+        """Carry out one run from start to end, in its queue's thread, and record any failure."""
         if not self._moved(run, "begun", {"waiting"}):
             return  # cancelled meanwhile
         record = self._live[run].record
         self.shelf.keep(record.model_copy(update={"status": "running"}))
+        clock = self._clock(run)
         try:
             keep = str(self.shelf.store.model_folder(run))
-            outcome = self._link.cluster().run(record.recipe.model_dump(mode="json"), run, keep, lambda news: self._hear(run, news))
+            outcome = self._link.cluster().run(
+                record.recipe.model_dump(mode="json"), run, keep, lambda news: self._hear(run, news)
+            )
         except Cancelled as stop:
-            self._end(run, "cancelled", str(stop))
+            self._end(run, *self._why_ended(run, "cancelled", str(stop)))
         except PlainError as error:
-            self._end(run, "failed", str(error))
+            self._end(run, *self._why_ended(run, "failed", str(error)))
         except Exception as error:  # the thread must live on
-            self._end(run, "failed", f"The run was lost ({type(error).__name__}: {str(error)[:200]}); run it again.")
+            self._end(
+                run,
+                "failed",
+                f"The run was lost ({type(error).__name__}: {str(error)[:200]}); run it again.",
+            )
         else:
             self._end(run, "done", outcome=outcome)
+        finally:
+            for timer in clock:
+                timer.cancel()
+
+    def _clock(self, run: str) -> list[threading.Timer]:
+        """Timers that end a run beyond a shared server's time limit: first like a cancellation,
+        then by force.
+        """
+        if not (sharing := settings.sharing()):
+            return []
+        timers = [
+            threading.Timer(sharing.seconds, self._out_of_time, (run,)),
+            threading.Timer(
+                sharing.seconds + GRACE_SECONDS, lambda: self._link.cluster().stop(run)
+            ),
+        ]
+        for timer in timers:
+            timer.daemon = True
+            timer.start()
+        return timers
+
+    def _out_of_time(self, run: str) -> None:
+        if live := self._live.get(run):
+            live.out_of_time = True
+            self._link.cluster().cancel(run)
+
+    def _why_ended(self, run: str, status: Status, message: str) -> tuple[Status, str]:
+        """Status and message of an ended run, or that it exceeded the time limit."""
+        live, sharing = self._live.get(run), settings.sharing()
+        if live and live.out_of_time and sharing:
+            return "failed", LATE.format(seconds=sharing.seconds)
+        return status, message
 
     def _hear(self, run: str, news: dict[str, Any]) -> None:
         if live := self._live.get(run):
-            live.progress = live.progress.after(news | {"time": time()})  # the worker's clock may be another machine's
+            # the worker's clock may be another machine's
+            live.progress = live.progress.after(news | {"time": time()})
 
     def _moved(self, run: str, to: Literal["begun", "ending"], allowed: set[str]) -> bool:
-        """Whether it was this caller who moved the run on; only one may."""
+        """Change a run's status. Return False if another caller already did."""
         with self._lock:
             live = self._live.get(run)
             if live is None or live.state not in allowed:
@@ -169,19 +276,33 @@ class Session:
             live.state = to
             return True
 
-    def _end(self, run: str, status: Status, message: str = "", outcome: Outcome | None = None) -> None:
+    def _end(
+        self, run: str, status: Status, message: str = "", outcome: Outcome | None = None
+    ) -> None:
         if self._moved(run, "ending", {"begun"}):
             self._ended(run, status, message, outcome)
 
-    def _ended(self, run: str, status: Status, message: str = "", outcome: Outcome | None = None) -> None:
-        """For the caller who moved it to its end."""
+    def _ended(
+        self, run: str, status: Status, message: str = "", outcome: Outcome | None = None
+    ) -> None:
+        """Record the end of a run, for the caller that changed its status."""
         self._live[run].progress = Progress.outside(status)
-        news = {"status": status, "message": message, "finished": datetime.now(UTC), "summary": outcome.summary if outcome else None}
+        news = {
+            "status": status,
+            "message": message,
+            "finished": datetime.now(UTC),
+            "summary": outcome.summary if outcome else None,
+        }
         record = self._live[run].record.model_copy(update=news)
         try:
             self.shelf.keep(record, outcome.tables if outcome else None)
         except Exception as error:
-            lost = f"The run was done, but its result could not be kept ({type(error).__name__}: {str(error)[:200]}); please report this recipe."
-            self.shelf.keep(record.model_copy(update={"status": "failed", "message": lost, "summary": None}))
+            lost = (
+                f"The run was done, but its result could not be kept ({type(error).__name__}: "
+                f"{str(error)[:200]}); please report this recipe."
+            )
+            self.shelf.keep(
+                record.model_copy(update={"status": "failed", "message": lost, "summary": None})
+            )
         finally:
             self._live.pop(run, None)

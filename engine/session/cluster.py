@@ -1,6 +1,5 @@
 """A cluster seen from the app: send work to it, and hear what became of that in sentences."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,20 +8,64 @@ from uuid import uuid4
 
 import dask
 
-dask.config.set(logging={"distributed": "critical", "distributed.client": "critical"})  # what goes wrong is said on the page
+# what goes wrong is said on the page
+dask.config.set(logging={"distributed": "critical", "distributed.client": "critical"})
+# of the client's loop; the default of 20 ms uses 1% of a core for an unused statistic
+dask.config.set({"distributed.admin.tick.interval": "1s"})
 
-from distributed import Client, Event, KilledWorker  # noqa: E402  sets its loggers up as it is imported
+# distributed sets up its loggers when it is imported
+from distributed import Client, Event, KilledWorker  # noqa: E402
 
-from engine.errors import PlainError  # noqa: E402
-from engine.session.embedded import START_SECONDS, Embedded, started  # noqa: E402
-from engine.session.remote import call, run_recipe, warmed  # noqa: E402
+from engine.errors import Cancelled, PlainError  # noqa: E402
+from engine.runtime import settings  # noqa: E402
+from engine.runtime.local_paths import path_limit  # noqa: E402
+from engine.runtime.settings import QUESTION_MEMORY  # noqa: E402
+from engine.session import external_cluster as named  # noqa: E402
+from engine.session.credentials import Security  # noqa: E402
+from engine.session.local_cluster import (  # noqa: E402
+    QUESTION_WORKERS,
+    SPARE_WORKERS,
+    START_SECONDS,
+    Embedded,
+    started,
+)
+from engine.session.worker_tasks import call, run_recipe, warmed  # noqa: E402
 
-ADDRESS = "DASK_SCHEDULER_ADDRESS"
-ANSWER_SECONDS = 5  # a named cluster may take to answer
-OUTGROWN = "It needed more memory than a worker may use"
+STOP_SECONDS = 30  # timeout for a worker's restart
+GONE_SECONDS = 10  # timeout until a stopped worker has ended
+WATCH_SECONDS = 2  # interval of checks on an external cluster's workers
+OUT_OF_MEMORY = "It needed more memory than a worker may use"
+QUESTION_OUT_OF_MEMORY = (
+    "{subject} needed more than the {limit:.1f} GB of memory that a question may use ("
+    + QUESTION_MEMORY
+    + ")"
+)
+QUESTIONS_OUT_OF_MEMORY = (
+    (
+        "{subject} was stopped because all live questions together needed more than {limit:.1f} "
+        "GB of memory ("
+    )
+    + QUESTION_MEMORY
+    + " limits each of them to half)"
+)
 KILLED = "The process it ran in was killed, most often because the machine's memory ran out"
-LOST = "The background processes were lost while this went on; new ones are started as soon as they are needed. Try again."
-FOREIGN = "The cluster at {address} cannot import the engine; start its scheduler and workers with PYTHONPATH set to the app's folder."
+LOST = (
+    "The background processes were lost while this went on; new ones are started as soon as they "
+    "are needed. Try again."
+)
+LOST_EXTERNAL = (
+    "The connection to the cluster at {address} was lost; check that its scheduler runs, then "
+    "try again."
+)
+LOST_WORKERS = (
+    "The run's workers were lost one after another, most often because they ran out of memory; "
+    "the last was {worker}"
+)
+CANCELLED = "The run was canceled while it waited for a worker."
+FOREIGN = (
+    "The cluster at {address} cannot import the engine; start its scheduler and workers with "
+    "PYTHONPATH set to the app's folder."
+)
 
 
 class Cluster:
@@ -30,42 +73,111 @@ class Cluster:
 
     def __init__(self, client: Client, embedded: Embedded | None = None):
         self.client, self.embedded = client, embedded
+        # kept after the connection is lost
+        self.address = embedded.address if embedded else client.scheduler.address
+        self._cancelled: set[str] = set()  # runs to stop
+        self._abandoned: set[str] = set()  # runs that did not stop
 
     @property
     def alive(self) -> bool:
         return self.client.status == "running" and (self.embedded is None or self.embedded.alive)
 
     def run_slots(self) -> int:
-        """How many runs may go on at once: the workers that offer the resource "run", at least one."""
+        """Number of concurrent runs: the workers that offer the resource "run", at least one."""
         return 1 if self.embedded else max(1, self._offering("run"))
 
-    def ask(self, name: str, arguments: dict[str, Any], timeout: float) -> Any:
-        """The answer of a function by its name."""
-        job = self._submitted("ask", call, name, arguments, key=f"ask-{uuid4().hex}")
+    def question_slots(self) -> tuple[str, ...]:
+        """Names of the resources of the question workers; on an external cluster they share one
+        name.
+        """
+        return QUESTION_WORKERS if self.embedded else ("ask",) * max(1, self._offering("ask"))
+
+    def spare_slots(self) -> tuple[str, ...]:
+        """Names of the resources of workers that start when the others are busy with slow
+        questions.
+        """
+        return SPARE_WORKERS if self.embedded else ()
+
+    def start(self, slot: str) -> None:
+        """Start the embedded spare worker that offers ``slot`` unless it runs."""
+        if self.embedded:
+            self.embedded.start(slot)
+
+    def end(self, slot: str) -> None:
+        """End the embedded spare worker that offers ``slot``."""
+        if self.embedded:
+            self.embedded.end(slot)
+
+    def ask(
+        self, name: str, arguments: dict[str, Any], timeout: float, slot: str, subject: str
+    ) -> Any:
+        """Return the answer of a function, such as "engine.interactive.answers:what_if", from the
+        worker that offers ``slot``.
+
+        The worker is replaced after ``timeout`` seconds. ``subject`` describes the question in
+        messages, such as "the question about 'bundled:docs-lm'". Raises PlainError.
+        """
+        job = self._submitted(slot, call, name, arguments, path_limit(), key=f"ask-{uuid4().hex}")
         try:
-            return self._result(job, "Choose a smaller model or layer, or ask again.", timeout)
+            return self._result(
+                job, "Choose a smaller model or layer, or ask again.", timeout, subject
+            )
         except TimeoutError:
-            job.cancel()
-            raise PlainError(f"No answer within {timeout:.0f} seconds: {self._why_not()}. Try again in a moment.") from None
+            ended = "its process was restarted" if self.embedded else "it was abandoned"
+            why = (
+                self._why_not()
+                or f"{subject} takes longer, and {ended}. Choose a smaller model or layer"
+            )
+            self._stop(job, slot)
+            raise PlainError(
+                f"No answer within {timeout:.0f} seconds: {why}, or try again in a moment."
+            ) from None
+
+    def replace(self, slot: str) -> None:
+        """Kill the embedded worker that offers ``slot``; its nanny starts a new one."""
+        if self.embedded:
+            self.embedded.replace(slot)
 
     def run(self, recipe: dict, run: str, keep: str, hear: Callable[[dict], None]) -> Any:
-        """The outcome of a run, however long it takes. Its progress is heard meanwhile, in another thread. ``keep``: where its model may stay."""
-        self.client.subscribe_topic(run, lambda event: hear(event[1]))
+        """The outcome of a run, however long it takes. Its progress is heard meanwhile, in another
+        thread. ``keep``: where its model may stay.
+        """
+        watch = named.RunWatch()
+        self.client.subscribe_topic(run, lambda event: (watch.hear(event[1]), hear(event[1])))
         try:
-            job = self._submitted("run", run_recipe, recipe, run, keep, key=f"run-{run}")
-            return self._result(job, "Choose a smaller model, fewer tokens or a shorter context, or give it more memory; then run it again.")
+            job = self._submitted(
+                "run", run_recipe, recipe, run, keep, path_limit(), key=f"run-{run}"
+            )
+            return self._result_of_run(job, run, watch, hear)
         finally:
             self._forget(run)
 
     def warm(self) -> None:
         """Have the embedded workers import what they will need."""
-        modules = {"run": "engine.work.jobs", "ask": "engine.work.answers"}
-        self._warming = [self._submitted(worker, warmed, module, key=f"warm-{worker}") for worker, module in modules.items()]
+        modules = {"run": "engine.pipeline.job"} | dict.fromkeys(
+            QUESTION_WORKERS, "engine.interactive.answers"
+        )
+        self._warming = [
+            self._submitted(worker, warmed, module, key=f"warm-{worker}")
+            for worker, module in modules.items()
+        ]
 
     def cancel(self, run: str) -> None:
         """Ask a run to stop before its next layer."""
+        self._cancelled.add(run)
         with suppress(Exception):  # with the cluster, the run is gone too
             Event(f"cancel-{run}", client=self.client).set()
+
+    def stop(self, run: str) -> None:
+        """End a run that does not stop by itself. The embedded cluster restarts its worker; on an
+        external cluster the run is abandoned.
+        """
+        self._abandoned.add(run)
+        with suppress(Exception):
+            if self.embedded and any(
+                f"run-{run}" in keys for keys in self.client.processing().values()
+            ):
+                self.client.restart_workers(["run"], timeout=STOP_SECONDS, raise_for_error=False)
 
     def close(self) -> None:
         with suppress(Exception):
@@ -73,51 +185,126 @@ class Cluster:
         if self.embedded:
             self.embedded.stop()
 
-    # -----------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
+
+    def _result_of_run(
+        self, job: Any, run: str, watch: named.RunWatch, hear: Callable[[dict], None]
+    ) -> Any:
+        """Wait for a run's result. On an external cluster, also watch its workers and report what
+        delays the run.
+        """
+        advice = (
+            "Choose a smaller model, fewer tokens or a shorter context, or give it more memory; "
+            "then run it again."
+        )
+        if self.embedded:
+            return self._result(job, advice)
+        shown = ""
+        while True:
+            try:
+                return self._result(job, advice, WATCH_SECONDS)
+            except TimeoutError:
+                state = self._state_of(job, watch)
+            if run in self._abandoned or (run in self._cancelled and not watch.on_worker):
+                job.cancel()
+                raise Cancelled(CANCELLED)
+            if state and state != shown:
+                hear({"stage": state, "done": 0, "total": 0, "time": time.time()})
+            shown = state
+
+    def _state_of(self, job: Any, watch: named.RunWatch) -> str:
+        try:
+            workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        except Exception:  # the scheduler is gone, which the job reports
+            return ""
+        try:
+            return watch.state(workers)
+        except PlainError:
+            job.cancel()
+            raise
 
     def _forget(self, run: str) -> None:
+        self._cancelled.discard(run)
+        self._abandoned.discard(run)
         if self.alive:  # else each call would wait half a minute for a scheduler that is gone
             with suppress(Exception):
                 self.client.unsubscribe_topic(run)
                 Event(f"cancel-{run}", client=self.client).clear()
 
+    def _stop(self, job: Any, slot: str) -> None:
+        """End a question that takes too long, and wait until its worker has ended, so that the next
+        question goes to the new one.
+        """
+        if self.embedded:
+            self.embedded.replace(slot)
+        else:
+            with suppress(Exception):
+                busy = [
+                    worker for worker, keys in self.client.processing().items() if job.key in keys
+                ]
+                self.client.restart_workers(busy, timeout=GONE_SECONDS, raise_for_error=False)
+        with suppress(Exception):
+            job.result(GONE_SECONDS)
+        job.cancel()
+
     def _submitted(self, worker: str, function: Callable, *arguments: Any, key: str) -> Any:
         try:
             restricted = {worker: 1} if self.embedded or self._offering(worker) else None
-            return self.client.submit(function, *arguments, key=key, pure=False, resources=restricted)
+            return self.client.submit(
+                function, *arguments, key=key, pure=False, resources=restricted
+            )
         except Exception as error:
             raise self._plain(error) from None
 
-    def _result(self, job: Any, advice: str, timeout: float | None = None) -> Any:
+    def _result(
+        self, job: Any, advice: str, timeout: float | None = None, subject: str = "it"
+    ) -> Any:
         try:
             return job.result(timeout)
         except (PlainError, TimeoutError):
             raise
         except KilledWorker as killed:
-            raise PlainError(f"{self._why_killed(killed)}. {advice} Nothing else was lost.") from None
+            raise PlainError(
+                f"{self._why_killed(killed, subject)}. {advice} Nothing else was lost."
+            ) from None
         except Exception as error:
             raise self._plain(error) from None
 
     def _plain(self, error: Exception) -> PlainError:
         if not self.alive:
-            return PlainError(LOST)
+            return PlainError(LOST if self.embedded else LOST_EXTERNAL.format(address=self.address))
         if "No module named 'engine" in f"{error}{error.__cause__}":
             return PlainError(FOREIGN.format(address=self.client.scheduler.address))
-        return PlainError(f"The answer was lost on its way ({type(error).__name__}: {str(error)[:200]}). Try again.")
+        return PlainError(
+            f"The answer was lost on its way ({type(error).__name__}: {str(error)[:200]}). "
+            "Try again."
+        )
 
-    def _why_killed(self, killed: KilledWorker) -> str:
-        """A nanny notes the workers it stops at their memory limit; who else killed one, nobody knows."""
-        time.sleep(0.2)  # the note travels beside the news
+    def _why_killed(self, killed: KilledWorker, subject: str) -> str:
+        """Explain a killed worker: nannies, and for questions the host, log workers that exceeded
+        their memory limit.
+        """
+        time.sleep(0.2)  # the log event may arrive after the error
         with suppress(Exception):
-            if any(note["worker"] == killed.last_worker.address for _, note in self.client.get_events("worker-restart-memory")):
-                return OUTGROWN
-        return KILLED
+            for _, note in self.client.get_events("worker-restart-memory"):
+                if note["worker"] == killed.last_worker.address:
+                    limit = note.get("limit", 0) / 1e9
+                    if not limit:
+                        return OUT_OF_MEMORY
+                    message = (
+                        QUESTIONS_OUT_OF_MEMORY if note.get("together") else QUESTION_OUT_OF_MEMORY
+                    )
+                    return message.format(subject=sentence_case(subject), limit=limit)
+        return KILLED if self.embedded else LOST_WORKERS.format(worker=killed.last_worker.address)
 
     def _why_not(self) -> str:
+        """Reason outside the question why there is no answer; empty if there is none."""
         with suppress(Exception):
-            if not self._workers():
-                return "the cluster has no workers at the moment"
-        return "the machine may be busy"
+            able = named.offering(self._workers(), "ask")
+            if self.embedded:
+                return ""
+            return named.occupation(able) if not able or all(map(named.busy, able)) else ""
+        return "the cluster does not answer; check it"
 
     def _offering(self, resource: str) -> int:
         return sum(resource in worker.get("resources", {}) for worker in self._workers())
@@ -126,14 +313,17 @@ class Cluster:
         return list(self.client.scheduler_info(n_workers=-1)["workers"].values())
 
 
+def sentence_case(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
 def connected() -> Cluster:
     """The cluster that DASK_SCHEDULER_ADDRESS names, else an embedded one. Raises PlainError."""
-    address = os.environ.get(ADDRESS)
-    if address:
-        return named(address)
+    if address := settings.scheduler():
+        return Cluster(named.client_of(address))
     embedded = started()
     try:
-        cluster = Cluster(client_of(embedded.address), embedded)
+        cluster = Cluster(client_of(embedded.address, embedded.security), embedded)
     except BaseException:
         embedded.stop()
         raise
@@ -141,18 +331,11 @@ def connected() -> Cluster:
     return cluster
 
 
-def client_of(address: str) -> Client:
-    """On a busy machine a scheduler's greeting may come out of turn, which distributed meets with an assertion: then once more."""
+def client_of(address: str, security: Security | None = None) -> Client:
+    """Connect to a scheduler. On a busy machine its handshake may arrive out of order, which
+    distributed answers with an assertion: retry once.
+    """
     try:
-        return Client(address, timeout=START_SECONDS, set_as_default=False)
+        return Client(address, timeout=START_SECONDS, set_as_default=False, security=security)
     except AssertionError:
-        return Client(address, timeout=START_SECONDS, set_as_default=False)
-
-
-def named(address: str) -> Cluster:
-    try:
-        return Cluster(Client(address, timeout=ANSWER_SECONDS, set_as_default=False))
-    except (OSError, ValueError):
-        raise PlainError(
-            f"No cluster answers at {address[:200]!r} ({ADDRESS}); start one there and try again, or unset the variable to use the built-in one."
-        ) from None
+        return Client(address, timeout=START_SECONDS, set_as_default=False, security=security)

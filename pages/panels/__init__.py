@@ -1,60 +1,65 @@
 """The figures: each takes one table and answers one question. README.md is the map."""
 
-from pages.panels.activation_surface import ACTIVATION_SURFACE
-from pages.panels.alpha_search import ALPHA_SEARCH
-from pages.panels.bits_per_layer import BITS_PER_LAYER
-from pages.panels.block_similarity import BLOCK_SIMILARITY
-from pages.panels.channel_error import CHANNEL_ERROR
-from pages.panels.channel_ranges import CHANNEL_RANGES
-from pages.panels.cumulative_energy import CUMULATIVE_ENERGY
-from pages.panels.cuts_ahead import CUTS_AHEAD
-from pages.panels.error_by_bits import ERROR_BY_BITS
-from pages.panels.gptq_replay import GPTQ_REPLAY
-from pages.panels.importance import IMPORTANCE, IMPORTANCE_BY_BLOCKS
-from pages.panels.input_reach import INPUT_REACH
-from pages.panels.layer_error import LAYER_ERROR
-from pages.panels.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
-from pages.panels.learning_pace import LEARNING_PACE
-from pages.panels.levels import LEVELS
-from pages.panels.lost_gradients import LOST_GRADIENTS
-from pages.panels.lottery import LOTTERY
-from pages.panels.mask import MASK
-from pages.panels.mask_overlap import MASK_OVERLAP
-from pages.panels.observers import OBSERVERS
-from pages.panels.one_group import ONE_GROUP
-from pages.panels.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
-from pages.panels.outlier_columns import OUTLIER_COLUMNS
+from pages.panels.explain.gptq_replay import GPTQ_REPLAY
+from pages.panels.explain.gradual_pruning_preview import CUTS_AHEAD
+from pages.panels.explain.lottery_preview import ROUNDS_AHEAD
+from pages.panels.explain.scaled_column import SCALED_COLUMN
+from pages.panels.layers.activation_surface import ACTIVATION_SURFACE
+from pages.panels.layers.alpha_search import ALPHA_SEARCH
+from pages.panels.layers.bits_per_layer import BITS_PER_LAYER
+from pages.panels.layers.channel_error import CHANNEL_ERROR
+from pages.panels.layers.channel_ranges import CHANNEL_RANGES
+from pages.panels.layers.channel_selection import WAYS_TO_CHOOSE
+from pages.panels.layers.cumulative_energy import CUMULATIVE_ENERGY
+from pages.panels.layers.input_reach import INPUT_REACH
+from pages.panels.layers.layer_error import LAYER_ERROR
+from pages.panels.layers.layer_error_side_by_side import LAYER_ERROR_SIDE_BY_SIDE
+from pages.panels.layers.observers import OBSERVERS
+from pages.panels.layers.outlier_columns import OUTLIER_COLUMNS
+from pages.panels.layers.rank_per_layer import RANK_PER_LAYER
+from pages.panels.layers.rank_planner import RANK_PLANNER
+from pages.panels.layers.salience import SALIENCE
+from pages.panels.layers.salient_channels import SALIENT_CHANNELS
+from pages.panels.layers.sensitivity import SENSITIVITY
+from pages.panels.layers.singular_values import SINGULAR_VALUES
+from pages.panels.layers.sparsity_per_layer import SPARSITY_PER_LAYER
+from pages.panels.layers.spectrum import SPECTRUM
+from pages.panels.layers.structure_grid import STRUCTURE_GRID
+from pages.panels.layers.structure_scores import STRUCTURE_SCORES
+from pages.panels.layers.structures_kept import STRUCTURES_KEPT
+from pages.panels.layers.where_the_bytes_are import WHERE_THE_BYTES_ARE
 from pages.panels.panel import Panel
-from pages.panels.rank_per_layer import RANK_PER_LAYER
-from pages.panels.rank_planner import RANK_PLANNER
-from pages.panels.reconstruction import RECONSTRUCTION
-from pages.panels.removed_weights import REMOVED_WEIGHTS
-from pages.panels.rounds_ahead import ROUNDS_AHEAD
-from pages.panels.salience import SALIENCE
-from pages.panels.salient_channels import SALIENT_CHANNELS
-from pages.panels.scaled_column import SCALED_COLUMN
-from pages.panels.schedule import SCHEDULE
-from pages.panels.schedule_live import SCHEDULE_LIVE
-from pages.panels.sensitivity import SENSITIVITY
-from pages.panels.singular_values import SINGULAR_VALUES
-from pages.panels.size_ledger import SIZE_LEDGER
-from pages.panels.soft_targets import SOFT_TARGETS
-from pages.panels.sparsity_per_layer import SPARSITY_PER_LAYER
-from pages.panels.spectrum import SPECTRUM
-from pages.panels.speed import SPEED
-from pages.panels.storage import STORAGE
-from pages.panels.structure_grid import STRUCTURE_GRID
-from pages.panels.structure_scores import STRUCTURE_SCORES
-from pages.panels.structures_kept import STRUCTURES_KEPT
-from pages.panels.trade_off import TRADE_OFF
-from pages.panels.training_curves import TRAINING_CURVES
-from pages.panels.training_pace import TRAINING_PACE
-from pages.panels.verdicts import VERDICTS
-from pages.panels.waterfall import WATERFALL
-from pages.panels.ways_to_choose import WAYS_TO_CHOOSE
-from pages.panels.weight_histogram import WEIGHT_HISTOGRAM, WEIGHTS_LEFT, WEIGHTS_OF_FACTORS, WEIGHTS_OF_STRUCTURES
-from pages.panels.weight_map import WEIGHT_MAP
-from pages.panels.where_the_bytes_are import WHERE_THE_BYTES_ARE
+from pages.panels.runs.agreement import VERDICTS
+from pages.panels.runs.size_ledger import SIZE_LEDGER
+from pages.panels.runs.speed import SPEED
+from pages.panels.runs.storage import STORAGE
+from pages.panels.runs.trade_off import TRADE_OFF
+from pages.panels.runs.waterfall import WATERFALL
+from pages.panels.training.block_similarity import BLOCK_SIMILARITY
+from pages.panels.training.gradual_pruning import SCHEDULE
+from pages.panels.training.learning_rate import LEARNING_PACE
+from pages.panels.training.lost_gradients import LOST_GRADIENTS
+from pages.panels.training.lottery import LOTTERY
+from pages.panels.training.schedule_live import SCHEDULE_LIVE
+from pages.panels.training.soft_targets import SOFT_TARGETS
+from pages.panels.training.throughput import TRAINING_PACE
+from pages.panels.training.training_curves import TRAINING_CURVES
+from pages.panels.weights.error_by_bits import ERROR_BY_BITS
+from pages.panels.weights.group_rounding import ONE_GROUP
+from pages.panels.weights.importance import IMPORTANCE, IMPORTANCE_BY_BLOCKS
+from pages.panels.weights.levels import LEVELS
+from pages.panels.weights.mask import MASK
+from pages.panels.weights.mask_overlap import MASK_OVERLAP
+from pages.panels.weights.one_layer_side_by_side import ONE_LAYER_SIDE_BY_SIDE
+from pages.panels.weights.reconstruction import RECONSTRUCTION
+from pages.panels.weights.removed_weights import REMOVED_WEIGHTS
+from pages.panels.weights.weight_histogram import (
+    WEIGHT_HISTOGRAM,
+    WEIGHTS_LEFT,
+    WEIGHTS_OF_FACTORS,
+    WEIGHTS_OF_STRUCTURES,
+)
+from pages.panels.weights.weight_map import WEIGHT_MAP
 
 __all__ = [
     "ACTIVATION_SURFACE",

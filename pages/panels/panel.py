@@ -1,4 +1,4 @@
-"""What a page shows around a figure: its question, how to read it, and words for those who cannot see it."""
+"""Texts around a figure: its question, how to read it, and a description for screen readers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,17 @@ def row_count(table: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """One question about one table. The figure has no title of its own: the page writes the question above it."""
+    """One question about one table. The figure has no title of its own: the page writes the
+    question above it.
+    """
 
     question: str
-    caption: str  # one sentence below the figure: how to read it, in plain words with the field's term beside them
+    # one sentence below the figure: how to read it, in plain words with the field's term
+    # them
+    caption: str
     draw: Callable[..., go.Figure]  # the table first; options by keyword
-    describe: Callable[[pd.DataFrame], str] = row_count  # a few words with the extreme; never asked about an empty table
+    # a few words with the extreme; never asked about an empty table
+    describe: Callable[[pd.DataFrame], str] = row_count
 
     def alt(self, table: pd.DataFrame) -> str:
         """Text for screen readers: the question and what the table answers."""

@@ -1,10 +1,12 @@
-"""Which side of its marker a label fits on, so that labels neither cover each other nor other markers."""
+"""Which side of its marker a label fits on, so that labels neither cover each other nor other
+markers.
+"""
 
 from typing import NamedTuple
 
 WIDE, HIGH = 420, 300  # pixels of the plot that is assumed: between a phone's and a laptop's
 CHARACTER, LINE, MARKER = 6, 15, 7
-CLEAR = 13  # from the middle of other markers, so that nobody takes the label for theirs
+CLEAR = 13  # from the middle of other markers, so that labels are not attributed to them
 SIDES = ("top right", "bottom right", "top left", "bottom left", "middle right", "middle left")
 
 
@@ -15,11 +17,17 @@ class Box(NamedTuple):
     top: float
 
     def meets(self, other: "Box") -> bool:
-        return self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
 
 
 def label_sides(points: list[tuple[float, float]], labels: list[str]) -> list[str]:
-    """Plotly's ``textposition`` for each label, or "" where there is no room; the first in the list choose first.
+    """Plotly's ``textposition`` for each label, or "" where there is no room; the first in the list
+    choose first.
 
     Points are shares of the plot's width and height, 0 to 1, from the lower left corner.
     """
@@ -27,7 +35,14 @@ def label_sides(points: list[tuple[float, float]], labels: list[str]) -> list[st
     for here, label in zip(at, labels, strict=True):
         others = [Box(x - CLEAR, x + CLEAR, y - CLEAR, y + CLEAR) for x, y in at if (x, y) != here]
         boxes = {side: text_box(*here, CHARACTER * len(label), side) for side in SIDES}
-        side = next((s for s, box in boxes.items() if inside(box) and not any(box.meets(t) for t in taken + others)), "")
+        side = next(
+            (
+                s
+                for s, box in boxes.items()
+                if inside(box) and not any(box.meets(t) for t in taken + others)
+            ),
+            "",
+        )
         taken += [boxes[side]] if side else []
         sides.append(side)
     return sides

@@ -1,4 +1,5 @@
-"""Every benchmark, or those named, one after the other in processes of their own, as one Markdown table.
+"""Every benchmark, or those named, one after the other in processes of their own, as one Markdown
+table.
 
 python -m tests.benchmarks [NAME ...]
 """
@@ -11,13 +12,29 @@ from datetime import date
 from tests.benchmarks.machine import described
 from tests.benchmarks.measurement import HEADER
 
-NAMES = ("startup", "page_switch", "what_if", "compression_cost", "first_look", "memory", "quantization", "pruning", "orderings")
+NAMES = (
+    "startup",
+    "page_switch",
+    "what_if",
+    "compression_cost",
+    "first_look",
+    "memory",
+    "quantization",
+    "pruning",
+    "orderings",
+)
 
 
 def rows_of(name: str) -> Iterator[str]:
-    """As they come, without the header."""
-    with subprocess.Popen([sys.executable, "-m", f"tests.benchmarks.{name}"], stdout=subprocess.PIPE, text=True) as script:
-        yield from (line.rstrip() for line in script.stdout if line.startswith("| ") and line.rstrip() not in HEADER)
+    """Rows of a benchmark as they are produced, without the header."""
+    with subprocess.Popen(
+        [sys.executable, "-m", f"tests.benchmarks.{name}"], stdout=subprocess.PIPE, text=True
+    ) as script:
+        yield from (
+            line.rstrip()
+            for line in script.stdout
+            if line.startswith("| ") and line.rstrip() not in HEADER
+        )
     if script.returncode:
         yield f"| {name} | | failed, see above | | | |"
 

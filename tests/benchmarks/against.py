@@ -1,11 +1,15 @@
-"""Ours against a reference: the same model, the same calibration windows, the same number of threads.
+"""Ours against a reference: the same model, the same calibration windows, the same number of
+threads.
 
-    REFERENCE_PYTHON=references/bin/python python -m tests.benchmarks.quantization|pruning [TIMES] [BLOCKS] [MODEL]
+    REFERENCE_PYTHON=references/bin/python python -m tests.benchmarks.quantization|pruning [TIMES]
+    [BLOCKS] [MODEL]
 
-The model is a random Llama with 768-wide blocks (12: 85 million parameters in them), or MODEL, a directory. tests/golden/README.md says how the
-references' environment is made. Each measurement is a process of its own, ours and theirs in turn. Seconds are those of compressing alone, from
-weights in memory to compressed ones in memory (with calibration data ours reads them from the file, writes them, and measures each layer's error);
-CPU seconds tell more where other work goes on. Perplexity is measured by us for all, on windows after those of calibration.
+The model is a random Llama with 768-wide blocks (12: 85 million parameters in them), or MODEL, a
+directory. tests/golden/README.md says how the references' environment is made. Each measurement is
+a process of its own, ours and theirs in turn. Seconds are those of compressing alone, from weights
+in memory to compressed ones in memory (with calibration data ours reads them from the file, writes
+them, and measures each layer's error); CPU seconds tell more where other work goes on. Perplexity
+is measured by us for all, on windows after those of calibration.
 """
 
 import json
@@ -32,7 +36,9 @@ class Contest:
     times_as_fast: str = ""  # what is aimed at
 
 
-def measurements(contests: list[Contest], times: int, blocks: int, model: str) -> Iterator[Measurement]:
+def measurements(
+    contests: list[Contest], times: int, blocks: int, model: str
+) -> Iterator[Measurement]:
     reference = os.environ.get("REFERENCE_PYTHON", "")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -41,10 +47,19 @@ def measurements(contests: list[Contest], times: int, blocks: int, model: str) -
         for each in contests:
             ours, theirs = [], []
             for _ in range(times):
-                ours.append(carried_out([sys.executable, "-m", "tests.benchmarks.against"], asked | {"step": each.step}))
+                ours.append(
+                    carried_out(
+                        [sys.executable, "-m", "tests.benchmarks.against"],
+                        asked | {"step": each.step},
+                    )
+                )
                 if reference:
-                    theirs.append(carried_out([reference, str(SCRIPT)], asked | {"step": each.step}))
-            yield from rows(each.what, {"ours": ours} | ({each.reference: theirs} if theirs else {}))
+                    theirs.append(
+                        carried_out([reference, str(SCRIPT)], asked | {"step": each.step})
+                    )
+            yield from rows(
+                each.what, {"ours": ours} | ({each.reference: theirs} if theirs else {})
+            )
             if theirs:
                 yield from ratios(each, ours, theirs)
 
@@ -53,29 +68,54 @@ def rows(what: str, runs: dict[str, list[dict[str, float]]]) -> Iterator[Measure
     units = {"seconds": "s", "cpu": "CPU s", "memory": "MB", "perplexity": "perplexity"}
     for whose, measured in runs.items():
         for key, unit in units.items():
-            yield Measurement(f"{what}, {whose}: {key}", tuple(run[key] for run in measured), unit, digits=4)
+            yield Measurement(
+                f"{what}, {whose}: {key}", tuple(run[key] for run in measured), unit, digits=4
+            )
 
 
-def ratios(each: Contest, ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> Iterator[Measurement]:
+def ratios(
+    each: Contest, ours: list[dict[str, float]], theirs: list[dict[str, float]]
+) -> Iterator[Measurement]:
     for key, called in (("seconds", "times as fast"), ("cpu", "times as little CPU")):
         faster = tuple(b[key] / a[key] for a, b in zip(ours, theirs, strict=True))
-        yield Measurement(f"{each.what}: {called} as {each.reference}", faster, "x", each.times_as_fast)
+        yield Measurement(
+            f"{each.what}: {called} as {each.reference}", faster, "x", each.times_as_fast
+        )
     worse = tuple(a["perplexity"] / b["perplexity"] for a, b in zip(ours, theirs, strict=True))
-    yield Measurement(f"{each.what}: perplexity, ours to theirs", worse, "x", "at most 1.005", digits=4)
+    yield Measurement(
+        f"{each.what}: perplexity, ours to theirs", worse, "x", "at most 1.005", digits=4
+    )
 
 
 def carried_out(command: list[str], asked: dict) -> dict[str, float]:
-    """What a process said in its last line."""
+    """Result that a process prints in its last line."""
     threads = {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
-    said = subprocess.run([*command, json.dumps(asked)], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | threads)
+    said = subprocess.run(
+        [*command, json.dumps(asked)],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | threads,
+    )
     result = json.loads(said.stdout.splitlines()[-1])
-    return result if "perplexity" in result else result | perplexity_of(result.pop("weights"), asked)
+    return (
+        result if "perplexity" in result else result | perplexity_of(result.pop("weights"), asked)
+    )
 
 
 def perplexity_of(weights: str, asked: dict) -> dict[str, float]:
-    """Of a reference's result, measured here."""
-    command = [sys.executable, "-m", "tests.benchmarks.against", json.dumps(asked | {"weights": weights})]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.splitlines()[-1])
+    """Perplexity of a reference's result, measured here."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.against",
+        json.dumps(asked | {"weights": weights}),
+    ]
+    return json.loads(
+        subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ).stdout.splitlines()[-1]
+    )
 
 
 def random_model(folder: Path, blocks: int) -> str:
@@ -83,61 +123,94 @@ def random_model(folder: Path, blocks: int) -> str:
 
     from tests.tiny import tiny
 
-    sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": blocks, "vocab_size": 4096, "max_position_embeddings": CONTEXT}
-    return str(tiny("llama", folder / "model", torch.float32, num_attention_heads=12, num_key_value_heads=12, **sizes))
+    sizes = {
+        "hidden_size": 768,
+        "intermediate_size": 2048,
+        "num_hidden_layers": blocks,
+        "vocab_size": 4096,
+        "max_position_embeddings": CONTEXT,
+    }
+    return str(
+        tiny(
+            "llama",
+            folder / "model",
+            torch.float32,
+            num_attention_heads=12,
+            num_key_value_heads=12,
+            **sizes,
+        )
+    )
 
 
 def windows_of(model: str, folder: Path) -> Path:
-    """Tokens of the bundled documentation, or drawn at random for a random model: those to calibrate with, then those to measure."""
+    """Tokens of the bundled documentation, or drawn at random for a random model: those to
+    calibrate with, then those to measure.
+    """
     import torch
     from safetensors.torch import save_file
 
     config = json.loads((Path(model) / "config.json").read_text())
     if Path(model).is_relative_to(folder):
-        tokens = torch.randint(4, config["vocab_size"], (2 * WINDOWS, CONTEXT), generator=torch.Generator().manual_seed(0))
+        tokens = torch.randint(
+            4,
+            config["vocab_size"],
+            (2 * WINDOWS, CONTEXT),
+            generator=torch.Generator().manual_seed(0),
+        )
     else:
         tokens = documentation(model, min(CONTEXT, config["max_position_embeddings"]))
-    save_file({"calibration": tokens[:WINDOWS].contiguous(), "measured": tokens[WINDOWS:].contiguous()}, folder / "windows.safetensors")
+    save_file(
+        {"calibration": tokens[:WINDOWS].contiguous(), "measured": tokens[WINDOWS:].contiguous()},
+        folder / "windows.safetensors",
+    )
     return folder / "windows.safetensors"
 
 
 def documentation(model: str, context: int):
     from transformers import AutoTokenizer
 
-    from engine.work.tasks.data import text_of
-    from engine.work.tasks.tokens import stream_of, windows_of
+    from engine.evaluation.data.examples import text_of
+    from engine.evaluation.data.tokens import stream_of, windows_of
 
     text = text_of("bundled:docs", "text", "test", lambda *_: None)
-    return windows_of(stream_of(text, AutoTokenizer.from_pretrained(model), 2 * WINDOWS * context), context, text.name)
+    return windows_of(
+        stream_of(text, AutoTokenizer.from_pretrained(model), 2 * WINDOWS * context),
+        context,
+        text.name,
+    )
 
 
-# --- in a process of its own ----------------------------------------------------------------------------------------------
+# --- in a process of its own ----------------------------------------------------------------------
 
 
 def ours(asked: dict) -> dict[str, float]:
-    """Compress with the engine's own walk, the windows in the place of the recipe's calibration data; then measure what was written."""
+    """Compress with the engine's own walk, the windows in the place of the recipe's calibration
+    data; then measure what was written.
+    """
     import resource
     from time import perf_counter, process_time
 
     import torch
     from safetensors.torch import load_file
 
+    from engine.models.layers import chosen
+    from engine.models.loaded_model import compute_place, opened
+    from engine.models.loading import resolve
+    from engine.pipeline import blockwise as walk
+    from engine.pipeline.run import working_folder
     from engine.recipe import Recipe
-    from engine.work import walk
-    from engine.work.bench import Bench
-    from engine.work.layers import chosen
-    from engine.work.methods import compress
-    from engine.work.models import resolve
-    from engine.work.opened import compute_place, opened
-    from engine.work.quiet import ready
-    from engine.work.run import working_folder
+    from engine.runtime.worker_setup import ready
+    from engine.step.run_context import Bench
+    from engine.techniques.implementations import compress
 
     ready()
     torch.set_num_threads(asked["threads"])
     windows = load_file(asked["windows"])
     recipe = Recipe.of({"model": asked["model"], "steps": [asked["step"]], "device": "cpu"})
     if recipe.calibration:
-        walk.batches_of = lambda bench: [{"input_ids": part} for part in windows["calibration"].split(8)]
+        walk.batches_of = lambda bench: [
+            {"input_ids": part} for part in windows["calibration"].split(8)
+        ]
     bench = Bench(recipe, resolve(recipe.model))
     original = opened(bench.folder, *compute_place(recipe))
     targets = chosen(original.layers, recipe.layers)
@@ -149,7 +222,14 @@ def ours(asked: dict) -> dict[str, float]:
     def packed(weights: list) -> list:
         return [compress(recipe.steps[0], weight) for weight in weights]
 
-    weights = [] if recipe.calibration else [original.model.get_submodule(layer.name).stored.dense(torch.float32).clone() for layer in targets]
+    weights = (
+        []
+        if recipe.calibration
+        else [
+            original.model.get_submodule(layer.name).stored.dense(torch.float32).clone()
+            for layer in targets
+        ]
+    )
     with working_folder(None) as out:
         seconds, cpu = perf_counter(), process_time()
         walked() if recipe.calibration else packed(weights)
@@ -157,7 +237,11 @@ def ours(asked: dict) -> dict[str, float]:
         took["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         if not recipe.calibration:
             walked()
-        return took | {"perplexity": perplexity(opened(resolve(str(out)), *compute_place(recipe)).model, windows["measured"])}
+        return took | {
+            "perplexity": perplexity(
+                opened(resolve(str(out)), *compute_place(recipe)).model, windows["measured"]
+            )
+        }
 
 
 def perplexity(model, windows) -> float:
@@ -167,7 +251,9 @@ def perplexity(model, windows) -> float:
     with torch.inference_mode():
         for part in windows.split(4):
             logits = model(input_ids=part).logits[:, :-1].flatten(0, 1).float()
-            losses.append(torch.nn.functional.cross_entropy(logits, part[:, 1:].flatten(), reduction="none"))
+            losses.append(
+                torch.nn.functional.cross_entropy(logits, part[:, 1:].flatten(), reduction="none")
+            )
     return torch.cat(losses).mean().exp().item()
 
 

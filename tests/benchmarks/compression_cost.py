@@ -1,9 +1,11 @@
-"""What does rounding to 4 bits cost for each million parameters, in seconds and in memory? Random Llamas of three sizes, a process a run.
+"""Seconds and memory of rounding to 4 bits per million parameters: random Llamas of three sizes,
+one process per run.
 
 python -m tests.benchmarks.compression_cost
 
-Memory is what the process grew by since just before the run: "resident" has the pages of mapped files too, which the system can drop, "its own"
-has not. Compressing ends, for memory, where the result is measured: the model as written has been opened again by then.
+Memory is what the process grew by since just before the run: "resident" has the pages of mapped
+files too, which the system can drop, "its own" has not. Compressing ends, for memory, where the
+result is measured: the model as written has been opened again by then.
 """
 
 import json
@@ -17,12 +19,17 @@ from typing import Any
 from tests.benchmarks.measurement import Measurement, show
 from tests.benchmarks.models import Size, text_in
 
-SIZES = (Size(256, 688, 6), Size(768, 2048, 7), Size(1024, 2816, 16))  # about 5, 50 and 200 million parameters
+# about 5, 50 and 200 million parameters
+SIZES = (Size(256, 688, 6), Size(768, 2048, 7), Size(1024, 2816, 16))
 TIMES = 3
 UNITS = {
-    "compressing": "ms", "compressing, resident memory": "MB", "compressing, memory of its own": "MB",
-    "a run that reads 2,048 tokens": "ms", "that run, resident memory": "MB", "that run, memory of its own": "MB",
-}  # fmt: skip
+    "compressing": "ms",
+    "compressing, resident memory": "MB",
+    "compressing, memory of its own": "MB",
+    "a run that reads 2,048 tokens": "ms",
+    "that run, resident memory": "MB",
+    "that run, memory of its own": "MB",
+}
 
 
 def measurements() -> Iterator[Measurement]:
@@ -32,34 +39,64 @@ def measurements() -> Iterator[Measurement]:
             runs = [in_its_own_process(recipe) for _ in range(TIMES)]
         millions = runs[0]["millions"]
         for what, unit in UNITS.items():
-            yield Measurement(f"{millions:.0f} M parameters: {what}", tuple(run[what] / millions for run in runs), f"{unit}/M")
+            yield Measurement(
+                f"{millions:.0f} M parameters: {what}",
+                tuple(run[what] / millions for run in runs),
+                f"{unit}/M",
+            )
 
 
 def recipe_in(folder: Path, size: Size) -> dict[str, Any]:
-    task = {"kind": "language-modeling", "text": str(text_in(folder)), "context": 128, "tokens": 2048}
+    task = {
+        "kind": "language-modeling",
+        "text": str(text_in(folder)),
+        "context": 128,
+        "tokens": 2048,
+    }
     step = {"technique": "round-to-nearest", "bits": 4}
-    return {"model": str(size.saved(folder / "model")), "task": task, "steps": [step], "device": "cpu"}
+    return {
+        "model": str(size.saved(folder / "model")),
+        "task": task,
+        "steps": [step],
+        "device": "cpu",
+    }
 
 
 def in_its_own_process(recipe: dict[str, Any]) -> dict[str, float]:
-    """With a results folder of its own: the original is measured each time."""
+    """Run in a process with its own results folder, so that the original is measured each time."""
     with tempfile.TemporaryDirectory() as home:
-        command = ["env", f"COMPRESSION_EXPLORER_HOME={home}", sys.executable, "-m", "tests.benchmarks.compression_cost", json.dumps(recipe)]
+        command = [
+            "env",
+            f"COMPRESSION_EXPLORER_HOME={home}",
+            sys.executable,
+            "-m",
+            "tests.benchmarks.compression_cost",
+            json.dumps(recipe),
+        ]
         return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def cost_of(recipe: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds and megabytes of a run, by the names of UNITS, and the model's parameters in millions."""
+    """Milliseconds and megabytes of a run, by the names of UNITS, and the model's parameters in
+    millions.
+    """
+    from engine.pipeline.run import run
     from engine.recipe import Recipe
-    from engine.work.quiet import ready
-    from engine.work.run import run
+    from engine.runtime.worker_setup import ready
     from tests.benchmarks.stage_peaks import watched_stages
 
     ready()
     with watched_stages() as stages:
         summary = run(Recipe.of(recipe), report=stages.entered).summary
     compressing, whole = stages.peaks["Compressing"], stages.whole()
-    figures = (summary.compress_seconds * 1000, compressing.resident, compressing.own, summary.seconds * 1000, whole.resident, whole.own)
+    figures = (
+        summary.compress_seconds * 1000,
+        compressing.resident,
+        compressing.own,
+        summary.seconds * 1000,
+        whole.resident,
+        whole.own,
+    )
     return dict(zip(UNITS, figures, strict=True)) | {"millions": summary.baseline.parameters / 1e6}
 
 

@@ -17,7 +17,10 @@ class Measurement:
     digits: int = 3
 
     def __str__(self) -> str:
-        middle, least, most = (f"{value:.{self.digits}g} {self.unit}" for value in (median(self.values), min(self.values), max(self.values)))
+        middle, least, most = (
+            f"{value:.{self.digits}g} {self.unit}"
+            for value in (median(self.values), min(self.values), max(self.values))
+        )
         return f"| {self.what} | {self.target} | {middle} | {least} | {most} | {len(self.values)} |"
 
 
@@ -29,7 +32,7 @@ def show(measurements: Iterable[Measurement]) -> None:
 
 
 def milliseconds(doing: Callable[..., object], settings: Iterable[tuple]) -> Iterator[float]:
-    """What each call took, one for every setting."""
+    """Milliseconds of each call, one per setting."""
     for setting in settings:
         began = perf_counter()
         doing(*setting)

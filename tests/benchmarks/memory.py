@@ -1,9 +1,11 @@
-"""How much memory of its own does compressing hold at most? A random bfloat16 Llama, each technique in a process of its own.
+"""Peak memory of compression besides the model: a random bfloat16 Llama, each technique in its own
+process.
 
 python -m tests.benchmarks.memory [MILLIONS]
 
-Blocks are counted in float32. Techniques that look at data get CALIBRATION; their Gram matrices and the activations of one block count too.
-The target holds where no embedding or output layer is compressed: the last row's layer is larger than a block.
+Blocks are counted in float32. Techniques that look at data get CALIBRATION; their Gram matrices and
+the activations of one block count too. The target holds where no embedding or output layer is
+compressed: the last row's layer is larger than a block.
 """
 
 import json
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from engine.catalog import TECHNIQUES
+from engine.config.registry import TECHNIQUES
 from tests.benchmarks.measurement import Measurement, show
 from tests.benchmarks.models import text_in
 from tests.benchmarks.stage_peaks import watched_stages
@@ -26,8 +28,12 @@ ROUNDING = {"technique": "round-to-nearest"}
 OUTPUT_TOO = {"layers": {"skip": []}, "steps": [ROUNDING]}
 RECIPES = {
     "4-bit rounding": {"steps": [ROUNDING]},
-    "3-bit rounding, asymmetric, least squares": {"steps": [ROUNDING | {"bits": 3, "scheme": "asymmetric", "range": "mse"}]},
-    "NF4, double quantization": {"steps": [{"technique": "bitsandbytes", "double_quantization": True}]},
+    "3-bit rounding, asymmetric, least squares": {
+        "steps": [ROUNDING | {"bits": 3, "scheme": "asymmetric", "range": "mse"}]
+    },
+    "NF4, double quantization": {
+        "steps": [{"technique": "bitsandbytes", "double_quantization": True}]
+    },
     "INT8": {"steps": [{"technique": "bitsandbytes", "format": "int8"}]},
     "GPTQ": {"steps": [{"technique": "gptq"}]},
     "AWQ": {"steps": [{"technique": "awq", "steps": 5}]},
@@ -46,8 +52,20 @@ class Shape:
 
     def saved(self, folder: Path) -> Path:
         heads = self.width // 64
-        sizes = {"hidden_size": self.width, "intermediate_size": self.inner, "num_hidden_layers": self.blocks, "vocab_size": self.vocabulary}
-        return tiny("llama", folder, torch.bfloat16, num_attention_heads=heads, num_key_value_heads=heads, **sizes)
+        sizes = {
+            "hidden_size": self.width,
+            "intermediate_size": self.inner,
+            "num_hidden_layers": self.blocks,
+            "vocab_size": self.vocabulary,
+        }
+        return tiny(
+            "llama",
+            folder,
+            torch.bfloat16,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            **sizes,
+        )
 
 
 SHAPES = {120: Shape(768, 2048, 12, 24_576), 500: Shape(1280, 3456, 20, 40_000)}
@@ -55,11 +73,22 @@ SHAPES = {120: Shape(768, 2048, 12, 24_576), 500: Shape(1280, 3456, 20, 40_000)}
 
 def measurements(millions: int) -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as folder:
-        model, text = str(SHAPES[millions].saved(Path(folder) / "model")), str(text_in(Path(folder)))
+        model, text = (
+            str(SHAPES[millions].saved(Path(folder) / "model")),
+            str(text_in(Path(folder))),
+        )
         for what, recipe in RECIPES.items():
-            command = [sys.executable, "-m", "tests.benchmarks.memory", json.dumps(recipe | {"model": model, "device": "cpu", **shown(recipe, text)})]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.benchmarks.memory",
+                json.dumps(recipe | {"model": model, "device": "cpu", **shown(recipe, text)}),
+            ]
             cost = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-            name = f"{millions} M parameters, {what}: memory held of {cost['block']:.0f} MB for a block, {cost['layer']:.0f} MB for a layer"
+            name = (
+                f"{millions} M parameters, {what}: memory held of {cost['block']:.0f} MB for a "
+                f"block, {cost['layer']:.0f} MB for a layer"
+            )
             target = "" if shown(recipe, text) else "at most 2 blocks"
             yield Measurement(name, (cost["own"] / cost["block"],), "blocks", target)
 
@@ -72,25 +101,33 @@ def shown(recipe: dict, text: str) -> dict:
 
 def cost_of(recipe: dict) -> dict[str, float]:
     """Megabytes: the walk's peak, the largest block and the largest layer that is compressed."""
+    from engine.models.layers import blocks_of, chosen
+    from engine.models.loaded_model import compute_place, opened
+    from engine.models.loading import resolve
+    from engine.pipeline.blockwise import compressed_folder
+    from engine.pipeline.run import working_folder
     from engine.recipe import Recipe
-    from engine.work.bench import Bench
-    from engine.work.layers import blocks_of, chosen
-    from engine.work.models import resolve
-    from engine.work.opened import compute_place, opened
-    from engine.work.run import working_folder
-    from engine.work.walk import compressed_folder
+    from engine.step.run_context import Bench
 
     torch.set_num_threads(1)
     asked = Recipe.of(recipe)
     bench = Bench(asked, resolve(asked.model))
     original = opened(bench.folder, *compute_place(asked))
     targets = chosen(original.layers, asked.layers)
-    blocks = [sum(layer.parameters for layer in block) for block in blocks_of(original.layers) if block[0].block]
+    blocks = [
+        sum(layer.parameters for layer in block)
+        for block in blocks_of(original.layers)
+        if block[0].block
+    ]
     import bitsandbytes  # noqa: F401, its code is not the walk's memory
 
     with working_folder(None) as out, watched_stages() as stages:
         compressed_folder(bench, original, targets, out)
-    return {"own": stages.whole().own, "block": max(blocks) * 4 / 1e6, "layer": max(layer.parameters for layer in targets) * 4 / 1e6}
+    return {
+        "own": stages.whole().own,
+        "block": max(blocks) * 4 / 1e6,
+        "layer": max(layer.parameters for layer in targets) * 4 / 1e6,
+    }
 
 
 if __name__ == "__main__":

@@ -19,8 +19,19 @@ class Size:
         """The folder, now holding a model of this size and its tokenizer."""
         logging.disable_progress_bar()
         heads = self.width // 64
-        shape = {"hidden_size": self.width, "intermediate_size": self.inner, "num_hidden_layers": self.blocks}
-        return tiny("llama", folder, torch.bfloat16, num_attention_heads=heads, num_key_value_heads=heads, **shape)
+        shape = {
+            "hidden_size": self.width,
+            "intermediate_size": self.inner,
+            "num_hidden_layers": self.blocks,
+        }
+        return tiny(
+            "llama",
+            folder,
+            torch.bfloat16,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            **shape,
+        )
 
 
 def text_in(folder: Path) -> Path:

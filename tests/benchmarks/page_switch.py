@@ -1,8 +1,10 @@
-"""How long does the server work on a page that was open before? A stored run of the bundled model is shown wherever a page can show it.
+"""Server time of a page that was open before. A stored run of the bundled model is shown wherever a
+page can show it.
 
 python -m tests.benchmarks.page_switch
 
-Pages are run by Streamlit's AppTest: the script from its first to its last line, with everything it asks of the workers, without a browser.
+Pages are run by Streamlit's AppTest: the script from its first to its last line, with everything it
+asks of the workers, without a browser.
 """
 
 import os
@@ -16,11 +18,15 @@ from time import perf_counter
 from streamlit.testing.v1 import AppTest
 
 from engine.recipe import Recipe
-from engine.results.store import Store
+from engine.results.store.store import Store
 from tests.benchmarks.measurement import Measurement, show
 from tests.benchmarks.models import text_in
 
-PAGES = tuple(path.stem for path in sorted(Path("pages").glob("*.py")) if path.stem not in ("__init__", "frame"))
+PAGES = tuple(
+    path.stem
+    for path in sorted(Path("pages").glob("*.py"))
+    if path.stem not in ("__init__", "frame")
+)
 VISITS = 10
 
 
@@ -32,7 +38,12 @@ def measurements() -> Iterator[Measurement]:
         app.run()
         rounds = [{page: visited(app, page) for page in PAGES} for _ in range(1 + VISITS)][1:]
         for page in PAGES:
-            yield Measurement(f"Switch to {page.capitalize()}, at the server", tuple(took[page] for took in rounds), "ms", "500 ms")
+            yield Measurement(
+                f"Switch to {page.capitalize()}, at the server",
+                tuple(took[page] for took in rounds),
+                "ms",
+                "500 ms",
+            )
         close_session()  # before the folder goes
 
 
@@ -40,8 +51,12 @@ def stored_run(home: Path) -> str:
     """A real run of the bundled model, its quality measured on a short text. Returns its id."""
     task = {"kind": "language-modeling", "text": str(text_in(home)), "tokens": 2048}
     recipe = home / "recipe.yaml"
-    recipe.write_text(Recipe.of({"task": task, "steps": [{"technique": "round-to-nearest"}]}).to_yaml(), "utf8")
-    subprocess.run([sys.executable, "-m", "engine", "run", str(recipe)], check=True, capture_output=True)
+    recipe.write_text(
+        Recipe.of({"task": task, "steps": [{"technique": "round-to-nearest"}]}).to_yaml(), "utf8"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "engine", "run", str(recipe)], check=True, capture_output=True
+    )
     return Store(home).records()[0].id
 
 
@@ -57,7 +72,7 @@ def visited(app: AppTest, page: str) -> float:
 
 
 def close_session() -> None:
-    from pages.parts.state import session
+    from pages.widgets.state import session
 
     session().close()
 

@@ -1,4 +1,5 @@
-"""Ours against llm-compressor: SparseGPT and Wanda at 50 % and 2:4 (how: see ``against``); then what factorizing one layer takes.
+"""Ours against llm-compressor: SparseGPT and Wanda at 50% and 2:4 (how: see ``against``); then what
+factorizing one layer takes.
 
 On a random model perplexity says nothing; name a trained one as the third argument to compare it.
 """
@@ -8,9 +9,17 @@ from collections.abc import Iterator
 from tests.benchmarks.against import THREADS, Contest, asked_for
 from tests.benchmarks.measurement import Measurement, milliseconds
 
-SHARES = {"50 %": {"sparsity": 0.5}, "2:4": {"pattern": "2:4"}}
-SPARSEGPT = [Contest(f"SparseGPT, {what}", {"technique": "sparsegpt"} | how, "llm-compressor", "at least 1.5") for what, how in SHARES.items()]
-WANDA = [Contest(f"Wanda, {what}", {"technique": "wanda", "scope": "row"} | how, "llm-compressor") for what, how in SHARES.items()]
+SHARES = {"50%": {"sparsity": 0.5}, "2:4": {"pattern": "2:4"}}
+SPARSEGPT = [
+    Contest(
+        f"SparseGPT, {what}", {"technique": "sparsegpt"} | how, "llm-compressor", "at least 1.5"
+    )
+    for what, how in SHARES.items()
+]
+WANDA = [
+    Contest(f"Wanda, {what}", {"technique": "wanda", "scope": "row"} | how, "llm-compressor")
+    for what, how in SHARES.items()
+]
 MATRICES = (768, 768), (2048, 768), (768, 2048)
 KERNELS = (64, 64, 3, 3), (256, 256, 3, 3)
 TIMES = 3
@@ -20,12 +29,21 @@ def factorizations() -> Iterator[Measurement]:
     """A layer each, at half of its parameters."""
     import torch
 
-    from engine.catalog.lowrank import CP, SVD, Tucker
+    from engine.techniques.low_rank.svd.config import SVD
+    from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
 
     torch.set_num_threads(THREADS)
     for shape in MATRICES:
-        for what, how in {"exact": {}, "randomized": {"solver": "randomized"}, "whitened": {"whitening": "svd-llm"}}.items():
-            yield factorized(f"SVD of {shape[0]} x {shape[1]}, {what}", SVD(**{"kept": 0.5, "whitening": "none"} | how), shape)
+        for what, how in {
+            "exact": {},
+            "randomized": {"solver": "randomized"},
+            "whitened": {"whitening": "svd-llm"},
+        }.items():
+            yield factorized(
+                f"SVD of {shape[0]} x {shape[1]}, {what}",
+                SVD(**{"kept": 0.5, "whitening": "none"} | how),
+                shape,
+            )
     for shape in KERNELS:
         for how in (Tucker(kept=0.5), CP(kept=0.5)):
             yield factorized(f"{how.title} of a kernel {' x '.join(map(str, shape))}", how, shape)
@@ -34,9 +52,9 @@ def factorizations() -> Iterator[Measurement]:
 def factorized(what: str, how, shape: tuple[int, ...]) -> Measurement:
     import torch
 
-    from engine.work.calibration import Seen
-    from engine.work.layers import Layer
-    from engine.work.methods import compress, plan
+    from engine.calibration import Seen
+    from engine.models.layers import Layer
+    from engine.techniques.implementations import compress, plan
 
     layer = Layer("layer", "linear" if len(shape) == 2 else "conv2d", shape, 4, "")
     setting, weight, seen = plan(how, [layer])["layer"], torch.randn(layer.matrix_shape), None

@@ -2,8 +2,14 @@
 
 from tests.benchmarks.against import Contest, asked_for
 
+ABSMAX = {"technique": "gptq", "bits": 4, "range": "absmax"}  # as llm-compressor has it
 GPTQ = [
-    Contest(f"GPTQ, 4 bits, groups of {size}", {"technique": "gptq", "bits": 4, "group_size": size}, "llm-compressor", "at least 1.4")
+    Contest(
+        f"GPTQ, 4 bits, groups of {size}",
+        ABSMAX | {"group_size": size},
+        "llm-compressor",
+        "at least 1.4",
+    )
     for size in (32, 128)
 ]
 NF4 = Contest("NF4, blocks of 64", {"technique": "bitsandbytes"}, "bitsandbytes", "at least 1")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.work.measure.memory import reset_peak
+from engine.runtime.peak_memory import reset_peak
 
 STATUS = Path("/proc/self/status")  # Linux only
 SECONDS_BETWEEN_LOOKS = 0.005
@@ -31,7 +31,9 @@ def held(resident: str = "VmRSS") -> Memory:
 
 @dataclass
 class StagePeaks:
-    """``entered`` is a run's report. The resident peak is the system's own, the other is the highest seen at looks 5 ms apart."""
+    """``entered`` is a run's report. The resident peak is the system's own, the other is the
+    highest seen at looks 5 ms apart.
+    """
 
     before: Memory = field(default_factory=held)
     peaks: dict[str, Memory] = field(default_factory=dict)
@@ -48,7 +50,10 @@ class StagePeaks:
         self.peaks[self.stage] = self.peaks.get(self.stage, grown).highest(grown)
 
     def whole(self) -> Memory:
-        return Memory(max(peak.resident for peak in self.peaks.values()), max(peak.own for peak in self.peaks.values()))
+        return Memory(
+            max(peak.resident for peak in self.peaks.values()),
+            max(peak.own for peak in self.peaks.values()),
+        )
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""How long from the start command to a page that can be used? Needs Playwright and a Chromium.
+"""Seconds from the start command to a usable page. Needs Playwright and Chromium.
 
 python -m tests.benchmarks.startup
 
-The browser is open already, with an empty cache; the disk is warm; each start has a results folder of its own.
+The browser is open already, with an empty cache; the disk is warm; each start has a results folder
+of its own.
 """
 
 import os
@@ -22,7 +23,9 @@ from tests.benchmarks.measurement import Measurement, show
 
 PORT = int(os.environ.get("BENCHMARK_PORT", "8801"))
 URL = f"http://localhost:{PORT}"
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 START = (sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT))
 STARTS = 5
 MOMENTS = {"the server answers": "", "the title is on the page": "", "the page can be used": "4 s"}
@@ -56,7 +59,9 @@ def started(browser: Browser) -> list[float]:
 @contextmanager
 def serving() -> Iterator[None]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        server = subprocess.Popen(START, env=os.environ | {"COMPRESSION_EXPLORER_HOME": home}, stdout=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            START, env=os.environ | {"COMPRESSION_EXPLORER_HOME": home}, stdout=subprocess.DEVNULL
+        )
         try:
             yield
         finally:

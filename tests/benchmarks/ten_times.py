@@ -16,25 +16,35 @@ MEASURES = ("accuracy", "precision", "recall", "f1")
 
 def measurements(seeds: int) -> Iterator[Measurement]:
     journeys = [travelled(seed) for seed in range(seeds)]
-    yield Measurement("the whole journey", tuple(seconds for seconds, _ in journeys), "s", "under 600 on 2 idle cores")
+    yield Measurement(
+        "the whole journey",
+        tuple(seconds for seconds, _ in journeys),
+        "s",
+        "under 600 on 2 idle cores",
+    )
     known = pd.concat([table.assign(seed=seed) for seed, (_, table) in enumerate(journeys)])
     for step, station in enumerate(STATIONS):
         yield from sizes(station, known[(known.step == step) & (known.split == "test")])
     for (split, step), rows in known.groupby(["split", "step"], sort=False):
-        yield from (Measurement(f"{STATIONS[step]}, {split}: {name}", tuple(rows[name]), "", digits=4) for name in MEASURES)
+        yield from (
+            Measurement(f"{STATIONS[step]}, {split}: {name}", tuple(rows[name]), "", digits=4)
+            for name in MEASURES
+        )
     yield from behind(known[known.split == "test"])
 
 
 def travelled(seed: int) -> tuple[float, pd.DataFrame]:
     """Seconds, and how the model stood."""
-    from engine.catalog.models import ASSETS
+    from engine.pipeline.run import run
     from engine.recipe import Recipe
-    from engine.results.standings import standings
-    from engine.work.quiet import ready
-    from engine.work.run import run
+    from engine.recipe.model_names import ASSETS
+    from engine.results.analysis.per_step_scores import standings
+    from engine.runtime.worker_setup import ready
 
     ready()
-    recipe = Recipe.from_yaml((ASSETS / "recipes" / "ten-times.yaml").read_text()).model_copy(update={"seed": seed})
+    recipe = Recipe.from_yaml((ASSETS / "recipes" / "ten-times.yaml").read_text()).model_copy(
+        update={"seed": seed}
+    )
     outcome = run(recipe)
     return outcome.summary.seconds, standings(outcome.tables.stages)
 
@@ -43,7 +53,12 @@ def sizes(station: str, rows: pd.DataFrame) -> Iterator[Measurement]:
     yield Measurement(f"{station}: parameters", tuple(rows.parameters / 1e6), "million")
     yield Measurement(f"{station}: files", tuple(rows.size_bytes / 1e6), "MB")
     if station == STATIONS[-1]:
-        yield Measurement(f"{station}: smaller than the float32 teacher", tuple(rows["compression"]), "times", "at least 7")
+        yield Measurement(
+            f"{station}: smaller than the float32 teacher",
+            tuple(rows["compression"]),
+            "times",
+            "at least 7",
+        )
 
 
 def behind(known: pd.DataFrame) -> Iterator[Measurement]:
@@ -51,7 +66,9 @@ def behind(known: pd.DataFrame) -> Iterator[Measurement]:
     teacher = known[known.step == 0].set_index("seed").accuracy
     for step, station in list(enumerate(STATIONS))[1:]:
         lacking = 100 * (teacher - known[known.step == step].set_index("seed").accuracy)
-        yield Measurement(f"{station}: behind the teacher, test accuracy", tuple(lacking), "points", "at most 2")
+        yield Measurement(
+            f"{station}: behind the teacher, test accuracy", tuple(lacking), "points", "at most 2"
+        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What training wins, on our own trained models, over seeds: students beside the same students taught by labels alone, QAT beside rounding at the
-same bits, and LoRA beside a compressed model. Before that, training steps a second beside a bare loop on digits-cnn, in turns, with one thread.
+"""Gains of training on the bundled models, over seeds: students compared with students trained on
+labels alone, QAT with rounding at the same bits, and LoRA with a compressed model. Before that,
+training steps per second compared with a plain loop on digits-cnn, alternating, with one thread.
 
 python -m tests.benchmarks.training [SEEDS] [TOKENS]
 """
@@ -14,23 +15,40 @@ from pathlib import Path
 from tests.benchmarks.measurement import Measurement, show
 from tests.recipes import few_digits
 
-ROUNDING = {"technique": "round-to-nearest", "group_size": 32}
-QAT = {"technique": "qat", "group_size": 32}
+ROUNDING = {"technique": "round-to-nearest", "group_size": 32, "range": "absmax"}
+QAT = {"technique": "qat", "group_size": 32, "range": "absmax"}
 QATS = {
-    "QAT": {},
-    "QAT, steps learn (LSQ)": {"learn_scales": True},
+    "QAT": {"distill_weight": 0.0},
+    "QAT, steps learn (LSQ)": {"learn_scales": True, "distill_weight": 0.0},
     "QAT, steps learn (LSQ), taught by the original": {"learn_scales": True, "distill_weight": 1.0},
 }
-COURSES = {"docs-lm": {"steps": 60, "batch": 8, "rate": 1e-3}, "digits-cnn": {"steps": 300, "batch": 32, "rate": 1e-3}}
+COURSES = {
+    "docs-lm": {"steps": 60, "batch": 8, "rate": 1e-3},
+    "digits-cnn": {"steps": 300, "batch": 32, "rate": 1e-3},
+}
 ALONE, TAUGHT = {"distill_weight": 0}, {"distill_weight": 0.9, "temperature": 4.0}
-DIGITS = {"technique": "distill", "blocks": 0.5, "start": "random", "steps": 200, "batch": 32, "rate": 3e-3}
-PASSAGES = {"technique": "distill", "blocks": 0.5, "heads": 0.5, "steps": 100, "batch": 16, "rate": 5e-4}
+DIGITS = {
+    "technique": "distill",
+    "blocks": 0.5,
+    "start": "random",
+    "steps": 200,
+    "batch": 32,
+    "rate": 3e-3,
+}
+PASSAGES = {
+    "technique": "distill",
+    "blocks": 0.5,
+    "heads": 0.5,
+    "steps": 100,
+    "batch": 16,
+    "rate": 5e-4,
+}
 WRITER = {"technique": "distill", "blocks": 0.5, "steps": 100, "batch": 8, "rate": 1e-3}
 LORA = {"technique": "lora", "rank": 8, "steps": 60, "batch": 8, "rate": 3e-3}
 BASES = {
     "2 bits, groups of 32": {**ROUNDING, "bits": 2},
     "half of the weights removed by magnitude": {"technique": "magnitude"},
-    "half of the weights removed by Wanda": {"technique": "wanda"},
+    "half of the weights removed by Wanda": {"technique": "wanda", "scope": "row"},
 }
 
 
@@ -38,7 +56,7 @@ STEPS, TURNS = 200, 8  # of the two loops that are compared
 
 
 def measurements(seeds: int, tokens: int) -> Iterator[Measurement]:
-    from engine.work.quiet import ready
+    from engine.runtime.worker_setup import ready
 
     ready()
     yield from paces()
@@ -50,10 +68,16 @@ def measurements(seeds: int, tokens: int) -> Iterator[Measurement]:
 
 
 def paces() -> Iterator[Measurement]:
-    """Ours clips slopes, records its curve, and looks at held-out examples before and after; the other does not."""
-    from engine.work.threads import one_thread
+    """Ours clips gradients, records its curve, and looks at held-out examples before and after; the
+    other does not.
+    """
+    from engine.runtime.threads import one_thread
 
-    loops: dict[str, Callable[[], None]] = {"ours": watched, "a bare loop": bare, "a bare loop, fused": partial(bare, fused=True)}
+    loops: dict[str, Callable[[], None]] = {
+        "ours": watched,
+        "a bare loop": bare,
+        "a bare loop, fused": partial(bare, fused=True),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     with one_thread():
         for _ in range(TURNS):
@@ -63,36 +87,51 @@ def paces() -> Iterator[Measurement]:
                 go()
                 seconds[name].append(time.perf_counter() - began)
     for name, times in seconds.items():
-        yield Measurement(f"digits-cnn, batches of 32: {name}", tuple(STEPS / each for each in times), "steps a second", digits=3)
+        yield Measurement(
+            f"digits-cnn, batches of 32: {name}",
+            tuple(STEPS / each for each in times),
+            "steps a second",
+            digits=3,
+        )
     for name in ("a bare loop", "a bare loop, fused"):
-        ratios = tuple(theirs / ours for ours, theirs in zip(seconds["ours"], seconds[name], strict=True))
+        ratios = tuple(
+            theirs / ours for ours, theirs in zip(seconds["ours"], seconds[name], strict=True)
+        )
         yield Measurement(f"ours beside {name}", ratios, "times as many", "at least 0.9", digits=3)
 
 
 def watched() -> Callable[[], None]:
-    from engine.work.bench import Bench
-    from engine.work.training import Blend, Course, Study
-    from engine.work.training.losses import by_labels
+    from engine.step.run_context import Bench
+    from engine.training import Blend, Course, Study
+    from engine.training.losses import by_labels
 
     recipe, folder, model, lessons = digits()
     loss = Blend({"labels": (1.0, lambda logits, batch: by_labels(logits, batch.targets))})
-    return Study(Bench(recipe, folder), model, lessons, Course(STEPS, 1e-3, 32), loss, looks_every=STEPS).go
+    return Study(
+        Bench(recipe, folder), model, lessons, Course(STEPS, 1e-3, 32), loss, looks_every=STEPS
+    ).go
 
 
 def bare(fused: bool = False) -> Callable[[], None]:
-    """As it is mostly written; ``fused``: with the optimizer that ours has."""
+    """Plain training loop; ``fused``: with the same optimizer as ours."""
     import torch
     from torch.nn.functional import cross_entropy
 
     _, _, model, lessons = digits()
-    optimizer, draw, examples = torch.optim.AdamW(model.parameters(), 1e-3, fused=fused), torch.Generator().manual_seed(0), lessons.train
+    optimizer, draw, examples = (
+        torch.optim.AdamW(model.parameters(), 1e-3, fused=fused),
+        torch.Generator().manual_seed(0),
+        lessons.train,
+    )
 
     def go() -> None:
         model.train()
         for _ in range(STEPS):
             rows = torch.randint(len(examples), (32,), generator=draw)
             optimizer.zero_grad()
-            cross_entropy(model(examples.inputs["pixel_values"][rows]).logits, examples.targets[rows]).backward()
+            cross_entropy(
+                model(examples.inputs["pixel_values"][rows]).logits, examples.targets[rows]
+            ).backward()
             optimizer.step()
 
     return go
@@ -100,27 +139,48 @@ def bare(fused: bool = False) -> Callable[[], None]:
 
 def digits():
     """The recipe, the folder, a model of its own that learns, and what it learns from."""
-    from engine.catalog.models import BUNDLED
+    from engine.models.loading import load, resolve
     from engine.recipe import Recipe
-    from engine.work.models import load, resolve
-    from engine.work.training import lessons_of
+    from engine.recipe.model_names import BUNDLED
+    from engine.training import lessons_of
 
-    recipe = Recipe.of({"model": "bundled:digits-cnn", "task": BUNDLED["digits-cnn"].task.model_dump(), "steps": [{"technique": "fine-tune"}]})
+    recipe = Recipe.of(
+        {
+            "model": "bundled:digits-cnn",
+            "task": BUNDLED["digits-cnn"].task.model_dump(),
+            "steps": [{"technique": "fine-tune"}],
+        }
+    )
     folder = resolve(recipe.model)
     return recipe, folder, load(folder).requires_grad_(True), lessons_of(recipe, folder)
 
 
 def taught(seeds: int, tokens: int) -> Iterator[Measurement]:
-    """The same student with the same labelled examples and steps: alone, beside its teacher, and with examples that only the teacher knows."""
-    yield from with_few_labels("digits-cnn", DIGITS, few_digits, "bundled:digits", 50, seeds, tokens)
-    yield from with_few_labels("docs-classifier", PASSAGES, few_passages, "bundled:docs-libraries", 500, seeds, tokens)
+    """The same student with the same labeled examples and steps: alone, beside its teacher, and
+    with examples that only the teacher knows.
+    """
+    yield from with_few_labels(
+        "digits-cnn", DIGITS, few_digits, "bundled:digits", 50, seeds, tokens
+    )
+    yield from with_few_labels(
+        "docs-classifier", PASSAGES, few_passages, "bundled:docs-libraries", 500, seeds, tokens
+    )
     for what, options in {"by labels alone": ALONE, "by its teacher too": TAUGHT}.items():
         target = "" if options is ALONE else "lower"
-        yield quality("docs-lm", tokens, (WRITER | options,), f"docs-lm, every other block: taught {what}", range(seeds), target)
+        yield quality(
+            "docs-lm",
+            tokens,
+            (WRITER | options,),
+            f"docs-lm, every other block: taught {what}",
+            range(seeds),
+            target,
+        )
 
 
-def with_few_labels(model: str, student: dict, few: Callable, more: str, count: int, seeds: int, tokens: int) -> Iterator[Measurement]:
-    """Each seed draws its own labelled examples."""
+def with_few_labels(
+    model: str, student: dict, few: Callable, more: str, count: int, seeds: int, tokens: int
+) -> Iterator[Measurement]:
+    """Each seed draws its own labeled examples."""
     with tempfile.TemporaryDirectory() as place:
         data = [few(count, seed, Path(place)) for seed in range(seeds)]
         for what, (options, extra) in {
@@ -128,24 +188,39 @@ def with_few_labels(model: str, student: dict, few: Callable, more: str, count: 
             "its teacher too": (TAUGHT, {}),
             "its teacher too, who has examples without labels": (TAUGHT, {"unlabelled": more}),
         }.items():
-            scores = [outcome_of(model, (student | options,), seed, tokens, data[seed] | extra).summary.result.accuracy for seed in range(seeds)]
+            scores = [
+                outcome_of(
+                    model, (student | options,), seed, tokens, data[seed] | extra
+                ).summary.result.accuracy
+                for seed in range(seeds)
+            ]
             target = "" if options is ALONE else "better than labels alone"
-            yield Measurement(f"{model}, a student with {count} labels: taught by {what}", tuple(scores), "accuracy", target, digits=4)
+            yield Measurement(
+                f"{model}, a student with {count} labels: taught by {what}",
+                tuple(scores),
+                "accuracy",
+                target,
+                digits=4,
+            )
 
 
 def few_passages(count: int, seed: int, place: Path) -> dict[str, str]:
-    """So many labelled passages, drawn by the seed; judged by the usual ones."""
+    """So many labeled passages, drawn by the seed; judged by the usual ones."""
     import json
 
     import numpy as np
 
-    from engine.catalog.tasks import TextClassification
-    from engine.work.tasks.data import examples_of
+    from engine.evaluation.data.examples import examples_of
+    from engine.recipe.tasks import TextClassification
 
     known = examples_of(TextClassification(split="train", samples=8192))
     rows = np.random.default_rng(seed).permutation(len(known.labels))[:count]
     path = place / f"passages-{seed}.json"
-    path.write_text(json.dumps([{"text": known.inputs[row], "label": known.names[known.labels[row]]} for row in rows]))
+    path.write_text(
+        json.dumps(
+            [{"text": known.inputs[row], "label": known.names[known.labels[row]]} for row in rows]
+        )
+    )
     return {"train": str(path), "validation": "bundled:docs-libraries"}
 
 
@@ -154,14 +229,28 @@ def aware(model: str, bits: int, course: dict, seeds: int, tokens: int) -> Itera
     measured = partial(quality, model, tokens)
     if bits == 2:
         yield measured((), f"{model}, not compressed", range(1))
-    yield measured((ROUNDING | {"bits": bits},), f"{model}, {bits} bits, groups of 32: rounding", range(1))
+    yield measured(
+        (ROUNDING | {"bits": bits},), f"{model}, {bits} bits, groups of 32: rounding", range(1)
+    )
     for what, options in QATS.items():
         target = "better than rounding's"
-        yield measured((QAT | {"bits": bits} | course | options,), f"{model}, {bits} bits, groups of 32: {what}", range(seeds), target)
+        yield measured(
+            (QAT | {"bits": bits} | course | options,),
+            f"{model}, {bits} bits, groups of 32: {what}",
+            range(seeds),
+            target,
+        )
     if bits == 2:
-        bitnet = {"technique": "bitnet", "activation_bits": 0} | course
-        yield measured(({"technique": "ternary"},), f"{model}, three values, a scale a row: rounding", range(1))
-        yield measured((bitnet,), f"{model}, three values, a scale a row: BitNet", range(seeds), "better than rounding's")
+        bitnet = {"technique": "bitnet", "activation_bits": 0, "distill_weight": 0.0} | course
+        yield measured(
+            ({"technique": "ternary"},), f"{model}, three values, a scale a row: rounding", range(1)
+        )
+        yield measured(
+            (bitnet,),
+            f"{model}, three values, a scale a row: BitNet",
+            range(seeds),
+            "better than rounding's",
+        )
 
 
 def recovered(seeds: int, tokens: int) -> Iterator[Measurement]:
@@ -170,27 +259,54 @@ def recovered(seeds: int, tokens: int) -> Iterator[Measurement]:
         yield measured((base,), f"docs-lm, {what}", range(1))
         yield measured((base, LORA), f"docs-lm, {what}: LoRA beside it", range(seeds), "lower")
         if base["technique"] != "round-to-nearest":
-            yield measured((base, LORA | {"merge": True}), f"docs-lm, {what}: LoRA merged, zeros kept", range(seeds), "lower")
+            yield measured(
+                (base, LORA | {"merge": True}),
+                f"docs-lm, {what}: LoRA merged, zeros kept",
+                range(seeds),
+                "lower",
+            )
     yield measured((LORA | {"technique": "qlora"},), "docs-lm: QLoRA", range(seeds))
 
 
-def quality(model: str, tokens: int, steps: tuple[dict, ...], what: str, seeds: range, target: str = "") -> Measurement:
+def quality(
+    model: str, tokens: int, steps: tuple[dict, ...], what: str, seeds: range, target: str = ""
+) -> Measurement:
     """Perplexity of the language model, accuracy of the classifier, one value for each seed."""
     results = [outcome_of(model, steps, seed, tokens).summary.result for seed in seeds]
     if model == "docs-lm":
-        return Measurement(what, tuple(each.perplexity for each in results), "perplexity", target, digits=4)
+        return Measurement(
+            what, tuple(each.perplexity for each in results), "perplexity", target, digits=4
+        )
     return Measurement(what, tuple(each.accuracy for each in results), "accuracy", target, digits=4)
 
 
-def outcome_of(model: str, steps: tuple[dict, ...], seed: int, tokens: int, training: dict | None = None):
-    from engine.catalog.models import BUNDLED
+def outcome_of(
+    model: str, steps: tuple[dict, ...], seed: int, tokens: int, training: dict | None = None
+):
+    from engine.pipeline.run import run
     from engine.recipe import Recipe
-    from engine.work.run import run
+    from engine.recipe.model_names import BUNDLED
 
-    language = {"kind": "language-modeling", "text": "bundled:docs", "context": 256, "tokens": tokens}
+    language = {
+        "kind": "language-modeling",
+        "text": "bundled:docs",
+        "context": 256,
+        "tokens": tokens,
+    }
     task = language if model == "docs-lm" else BUNDLED[model].task.model_dump()
-    data = {"calibration": {"text": "bundled:docs", "samples": 64, "context": 256}} if model == "docs-lm" else {}
-    recipe = {"model": f"bundled:{model}", "task": task, "steps": steps, "seed": seed, "device": "cpu", "speed": False}
+    data = (
+        {"calibration": {"text": "bundled:docs", "samples": 64, "context": 256}}
+        if model == "docs-lm"
+        else {}
+    )
+    recipe = {
+        "model": f"bundled:{model}",
+        "task": task,
+        "steps": steps,
+        "seed": seed,
+        "device": "cpu",
+        "speed": False,
+    }
     recipe |= {"training": training} if training else {}
     return run(Recipe.of(recipe | data), report=lambda *_: None)
 

@@ -1,5 +1,6 @@
-"""On the bundled models: asked to remove nothing, pruning and low rank change nothing; what they remove otherwise answers the same once it is saved
-and opened again, and its files have the bytes that were said.
+"""On the bundled models: asked to remove nothing, pruning and low rank change nothing; what they
+remove otherwise answers the same once it is saved and opened again, and its files have the bytes
+that were said.
 
 python -m tests.benchmarks.unchanged
 """
@@ -21,18 +22,29 @@ NOTHING = [{"technique": score, "sparsity": 0.0} for score in SCORES] + [
     {"technique": "svd", "by": "kept", "kept": 1.0},
     {"technique": "svd", "by": "energy", "energy": 1.0},
 ]
-SOMETHING = [{"technique": score, "sparsity": 0.5} for score in SCORES] + [{"technique": "structured"}, {"technique": "svd", "kept": 0.5}]
+SOMETHING = [{"technique": score, "sparsity": 0.5} for score in SCORES] + [
+    {"technique": "structured"},
+    {"technique": "svd", "kept": 0.5},
+]
 PICTURES, BLOCKS = [{"technique": "tucker"}, {"technique": "cp"}], [{"technique": "blocks"}]
 
 
 def measurements() -> Iterator[Measurement]:
-    from engine.work.quiet import ready
+    from engine.runtime.worker_setup import ready
 
     ready()
     for model in TASKS:
-        for step in [*NOTHING, *([{"technique": "blocks", "count": 0}] if model != "digits-cnn" else [])]:
+        for step in [
+            *NOTHING,
+            *([{"technique": "blocks", "count": 0}] if model != "digits-cnn" else []),
+        ]:
             summary = run_of(model, step).summary
-            yield Measurement(f"{model}: {said(step)}", (summary.result.loss - summary.baseline.loss,), "nats of change", "0")
+            yield Measurement(
+                f"{model}: {said(step)}",
+                (summary.result.loss - summary.baseline.loss,),
+                "nats of change",
+                "0",
+            )
         for step in [*SOMETHING, *(PICTURES if model == "digits-cnn" else BLOCKS)]:
             yield from reopened(model, step)
 
@@ -43,16 +55,30 @@ def reopened(model: str, step: dict) -> Iterator[Measurement]:
         first = run_of(model, step, save=kept).summary.result
         again = run_of(model, None, reference=str(kept)).summary.result
         size = sum(path.stat().st_size for path in kept.glob("*.safetensors"))
-    yield Measurement(f"{model}: {said(step)}, opened again", (again.loss - first.loss,), "nats of change", "0")
-    yield Measurement(f"{model}: {said(step)}, its files", (size - first.size_bytes,), "bytes more than were said", "0")
+    yield Measurement(
+        f"{model}: {said(step)}, opened again", (again.loss - first.loss,), "nats of change", "0"
+    )
+    yield Measurement(
+        f"{model}: {said(step)}, its files",
+        (size - first.size_bytes,),
+        "bytes more than were said",
+        "0",
+    )
 
 
 def run_of(model: str, step: dict | None, reference: str = "", save: Path | None = None):
+    from engine.pipeline.run import run
     from engine.recipe import Recipe
-    from engine.work.run import run
 
-    recipe = {"model": reference or f"bundled:{model}", "task": TASKS[model], "speed": False, "calibration": {"samples": 16}}
-    return run(Recipe.of(recipe | {"steps": [step] if step else []}), save=save, report=lambda *_: None)
+    recipe = {
+        "model": reference or f"bundled:{model}",
+        "task": TASKS[model],
+        "speed": False,
+        "calibration": {"samples": 16},
+    }
+    return run(
+        Recipe.of(recipe | {"steps": [step] if step else []}), save=save, report=lambda *_: None
+    )
 
 
 def said(step: dict) -> str:

@@ -1,4 +1,5 @@
-"""How long does a control's answer take? One 1024 x 1024 layer on the CPU, the bits and the group size moving at each call.
+"""Seconds of a what-if: one 1024 x 1024 layer on the CPU, with other bits and group size in each
+call.
 
 python -m tests.benchmarks.what_if
 """
@@ -9,17 +10,22 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
-from engine.results.store import Store
+from engine.interactive.answers import what_if
+from engine.results.store.store import Store
 from engine.session import Session
-from engine.work.answers import what_if
 from tests.benchmarks.measurement import Measurement, milliseconds, show
 from tests.benchmarks.models import Size
 
 LAYER, ONE_BLOCK = "model.layers.0.self_attn.q_proj", Size(width=1024, inner=1024, blocks=1)
-GRIDS = [{"bits": bits, "group_size": size} for bits, size in ((4, 32), (3, 64), (5, 32), (4, 128), (2, 32), (8, 64))]
+GRIDS = [
+    {"bits": bits, "group_size": size}
+    for bits, size in ((4, 32), (3, 64), (5, 32), (4, 128), (2, 32), (8, 64))
+]
 STEPS = {
     "absmax": [{"technique": "round-to-nearest", "range": "absmax"} | grid for grid in GRIDS],
-    "percentile": [{"technique": "round-to-nearest", "range": "percentile"} | grid for grid in GRIDS],
+    "percentile": [
+        {"technique": "round-to-nearest", "range": "percentile"} | grid for grid in GRIDS
+    ],
     "mse": [{"technique": "round-to-nearest", "range": "mse"} | grid for grid in GRIDS],
     "NF4": [{"technique": "bitsandbytes", "block_size": size} for size in (64, 128, 256)],
 }
@@ -32,7 +38,12 @@ def measurements() -> Iterator[Measurement]:
         model = str(ONE_BLOCK.saved(Path(folder) / "model"))
         yield from timed("in this process", partial(what_if, model, LAYER))
         session = Session(Store(Path(folder) / "home"))
-        yield from timed("asked of the worker", lambda step: session.ask("answers:what_if", timeout=600, model=model, layer=LAYER, step=step))
+        yield from timed(
+            "asked of the worker",
+            lambda step: session.ask(
+                "answers:what_if", timeout=600, model=model, layer=LAYER, step=step
+            ),
+        )
         session.close()
 
 

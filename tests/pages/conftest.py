@@ -1,4 +1,4 @@
-"""What tests of the screen share."""
+"""Fixtures of the tests of the screen."""
 
 import os
 from collections.abc import Callable
@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pages.parts import state
+from pages.widgets import state
 from tests.tiny import SENTENCES, tiny
 
 
 @pytest.fixture(scope="session")
 def new_home(tmp_path_factory) -> Callable[[], Path]:
-    """Makes homes without runs. The extracted corpora, half a minute's work, are common to all of them."""
+    """Makes homes without runs. The extracted corpora, half a minute's work, are common to all of
+    them.
+    """
     corpora = tmp_path_factory.mktemp("corpora")
 
     def new_home() -> Path:

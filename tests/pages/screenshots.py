@@ -1,4 +1,4 @@
-"""Takes the pictures in README anew, in light colours: python tests/pages/screenshots.py [FOLDER]
+"""Takes the pictures in README again, in light colors: python tests/pages/screenshots.py [FOLDER]
 
 Real runs of the bundled language model are made for them, in a home of their own.
 """
@@ -50,7 +50,11 @@ def take(person: Visitor, page: str, query: str, folder: Path) -> None:
 
 def screenshots(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as home, serving(Path(home)) as address, browsing() as browser:
+    with (
+        tempfile.TemporaryDirectory() as home,
+        serving(Path(home)) as address,
+        browsing() as browser,
+    ):
         person = visitor(browser, address, WIDTH, height=HEIGHT)
         four, three = run_two(person)
         for page, query in {

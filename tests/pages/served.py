@@ -1,4 +1,6 @@
-"""The app as people meet it: a server with results of its own, and a browser that notes everything it complains about."""
+"""The app as people meet it: a server with results of its own, and a browser that notes everything
+it complains about.
+"""
 
 import os
 import re
@@ -17,37 +19,48 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 
 from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT
 
-# Streamlit looks for its server below the page's own path first, wherever a page other than Start is loaded directly.
+# Streamlit looks for its server below the page's own path first, wherever a page other than Start
+# is loaded directly.
 PROBES = re.compile(r"/\w+/_stcore/(health|host-config)$")
 MENU = {page: page.capitalize() for page in PAGES} | {"ten_times": "Ten times smaller"}
 FIRST = {
     "start": "What does compression do",
     "model": "What is in this model",
     "quantize": "fewer bits",
-    "prune": "fewer weights",
-    "factorize": "fewer directions",
-    "distill": "a student learns",
-    "train": "learn to live with it",
-    "pipeline": "one step after another",
+    "prune": "fewer parameters",
+    "factorize": "Low-rank factorization",
+    "distill": "train a smaller model",
+    "train": "Quantization-aware training",
+    "pipeline": "several steps in one run",
     "ten_times": "Ten times smaller",
-    "runs": "What has been run",
+    "runs": "Runs",
     "compare": "better trade",
 }
 
 
 def chromium() -> str | None:
     """The system's Chromium or Chrome."""
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (
+            path
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (path := shutil.which(name))
+        ),
+        None,
+    )
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[str]:
-    """The address of the app, started as the README says, on a free port."""
+def serving(home: Path, **variables: str) -> Iterator[str]:
+    """The address of the app, started as the README says, on a free port, with environment
+    variables besides.
+    """
     port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    environment = os.environ | {"COMPRESSION_EXPLORER_HOME": str(home)} | variables
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"COMPRESSION_EXPLORER_HOME": str(home)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
         wait_until_healthy(f"http://localhost:{port}", process)
@@ -118,7 +131,9 @@ class Visitor:
     def at_rest(self) -> None:
         """Wait until the script has run and the figures are drawn."""
         self.page.wait_for_timeout(150)  # a click takes this long to reach the script
-        expect(self.page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        expect(self.page.get_by_test_id("stApp")).to_have_attribute(
+            "data-test-script-state", "notRunning"
+        )
         expect(self.page.get_by_test_id("stSkeleton")).to_have_count(0)
         self.page.wait_for_timeout(150)
 
@@ -126,7 +141,7 @@ class Visitor:
         return self.page.locator(".js-plotly-plot")
 
     def widget(self, key: str, role: str = "button") -> Locator:
-        """What a page calls by that key."""
+        """Widget with the given key."""
         return self.page.locator(f".st-key-{key}").get_by_role(role)
 
     def picture(self, path: Path) -> None:
@@ -154,9 +169,14 @@ class Visitor:
             self.complaints.append(f"failed: {request.url} ({request.failure})")
 
 
-def visitor(browser: Browser, address: str, width: int = 1280, scheme: str = "light", height: int = 900) -> Visitor:
+def visitor(
+    browser: Browser, address: str, width: int = 1280, scheme: str = "light", height: int = 900
+) -> Visitor:
     """``scheme`` is what the system asks for, "light" or "dark"."""
-    return Visitor(browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme), address)
+    return Visitor(
+        browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme),
+        address,
+    )
 
 
 def finished(person: Visitor, other_than: str = "-") -> str:

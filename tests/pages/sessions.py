@@ -7,7 +7,19 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("start", "model", "quantize", "prune", "factorize", "distill", "train", "pipeline", "ten_times", "runs", "compare")
+PAGES = (
+    "start",
+    "model",
+    "quantize",
+    "prune",
+    "factorize",
+    "distill",
+    "train",
+    "pipeline",
+    "ten_times",
+    "runs",
+    "compare",
+)
 PATIENCE_SECONDS = 300  # the machine may be busy with something else
 
 
@@ -39,13 +51,28 @@ def until(app: AppTest, seen: Callable[[AppTest], bool]) -> AppTest:
 
 def words_on(app: AppTest) -> str:
     """Every word on the page, as written: Markdown and all."""
-    elements = [*app.markdown, *app.caption, *app.info, *app.error, *app.warning, *app.metric, *app.title]
-    return "\n".join(f"{getattr(element, 'label', '') or ''} {element.value}" for element in elements)
+    elements = [
+        *app.markdown,
+        *app.caption,
+        *app.info,
+        *app.error,
+        *app.warning,
+        *app.metric,
+        *app.title,
+    ]
+    return "\n".join(
+        f"{getattr(element, 'label', '') or ''} {element.value}" for element in elements
+    )
 
 
 def sentences(app: AppTest) -> list[str]:
-    """What the page says went wrong. Asserts that each is a sentence, and none a traceback."""
+    """Error messages on the page. Asserts that each is a sentence and none a traceback."""
     assert not app.exception, app.exception
     said = [error.value for error in app.error]
-    assert all(line.rstrip().endswith((".", "\\.")) and "Traceback" not in line and "\n" not in line.strip() for line in said)
+    assert all(
+        line.rstrip().endswith((".", "\\."))
+        and "Traceback" not in line
+        and "\n" not in line.strip()
+        for line in said
+    )
     return said

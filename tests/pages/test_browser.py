@@ -1,4 +1,4 @@
-"""The app in a real browser against a real server: the way a person goes, and what they see there.
+"""The app in a real browser against a real server: the way the user goes, and what they see there.
 
 SCREENSHOTS=folder keeps a picture of every page, narrow and wide, light and dark.
 """
@@ -21,35 +21,53 @@ from tests.pages.sessions import PAGES, ROOT
 pytestmark = pytest.mark.browser
 
 TOKENS = "2048"  # enough for a number, and quick
-VIEWS = {"Layers": 1, "Weights": 1, "Levels": 1, "Channels": 1, "Bits": 1, "Bytes": 1, "Steps": 1, "Text": 0, "Recipe": 0}  # figures of each
+VIEWS = {
+    "Layers": 1,
+    "Weights": 1,
+    "Levels": 1,
+    "Channels": 1,
+    "Bits": 1,
+    "Bytes": 1,
+    "Steps": 1,
+    "Text": 0,
+    "Recipe": 0,
+}  # figures of each
 SEEING_VIEWS = ("Inputs", "Alpha search", "Outliers", "Ranges")  # of a run that looked at data
 SMOOTHQUANT = {
     "task": {"kind": "language-modeling", "tokens": int(TOKENS)},
     "calibration": {"samples": 4, "context": 64},
     "steps": [{"technique": "smoothquant", "automatic": True}],
 }
-UNDRAWN = "plots => plots.filter(plot => !plot.querySelector('svg.main-svg path') || plot.getBoundingClientRect().height < 50).length"
+UNDRAWN = (
+    "plots => plots.filter(plot => !plot.querySelector('svg.main-svg path') || "
+    "plot.getBoundingClientRect().height < 50).length"
+)
 TOO_WIDE = """() => [document.documentElement, document.querySelector('[data-testid=stMain]')]
     .map(box => box.scrollWidth - Math.min(box.clientWidth, innerWidth)).filter(over => over > 0)"""
-# Contrast of headings, numbers and the main button with what is behind it, after WCAG 2; colours are painted, since they come in many notations.
+# Contrast of headings, numbers and the main button with what is behind it, after WCAG 2; colors are
+# painted, since they come in many notations.
 FAINT = """least => {
     const canvas = Object.assign(document.createElement('canvas'), {width: 1, height: 1});
     const pen = canvas.getContext('2d', {willReadFrequently: true});
-    const painted = colour => {
+    const painted = color => {
         pen.clearRect(0, 0, 1, 1);
-        pen.fillStyle = colour;
+        pen.fillStyle = color;
         pen.fillRect(0, 0, 1, 1);
         return pen.getImageData(0, 0, 1, 1).data;
     };
     const linear = value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-    const light = colour => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * linear(painted(colour)[i] / 255), 0);
+    const light = color => [0.2126, 0.7152, 0.0722].reduce(
+        (sum, share, i) => sum + share * linear(painted(color)[i] / 255), 0);
     const ground = box => getComputedStyle(box).backgroundColor;
-    const behind = box => !box ? 'white' : painted(ground(box))[3] > 250 ? ground(box) : behind(box.parentElement);
+    const behind = box => !box ? 'white'
+        : painted(ground(box))[3] > 250 ? ground(box) : behind(box.parentElement);
     const contrast = box => {
-        const [most, least] = [light(getComputedStyle(box).color), light(behind(box))].sort((a, b) => b - a);
+        const both = [light(getComputedStyle(box).color), light(behind(box))];
+        const [most, least] = both.sort((a, b) => b - a);
         return (most + 0.05) / (least + 0.05);
     };
-    const words = document.querySelectorAll('h1, h2, h3, h4, [data-testid=stMetricValue], [data-testid=stBaseButton-primary]');
+    const words = document.querySelectorAll(
+        'h1, h2, h3, h4, [data-testid=stMetricValue], [data-testid=stBaseButton-primary]');
     return [...words].filter(box => contrast(box) < least).map(box => box.innerText);
 }"""
 
@@ -63,14 +81,18 @@ def address(kept_apart) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if chromium() is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("There is no Chromium here; install the package chromium.")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "There is no Chromium here; install the package chromium."
+        )
     with browsing() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def person(browser, address) -> Iterator[Visitor]:
-    """Somebody who is first to come to this server, and by the address of Quantize; they ask for a short measurement."""
+    """Somebody who is first to come to this server, and by the address of Quantize; they ask for a
+    short measurement.
+    """
     person = visitor(browser, address)
     person.open("quantize")
     ask_for_few_tokens(person)
@@ -96,7 +118,13 @@ def run_from_a_shell(kept_apart, address) -> str:
     """The id of a SmoothQuant run."""
     (kept_apart / "recipe.yaml").write_text(Recipe.of(SMOOTHQUANT).to_yaml())
     command = [sys.executable, "-m", "engine", "run", str(kept_apart / "recipe.yaml"), "--json"]
-    said = subprocess.run(command, cwd=ROOT, env=os.environ | {"COMPRESSION_EXPLORER_HOME": str(kept_apart)}, stdout=subprocess.PIPE, check=True)
+    said = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"COMPRESSION_EXPLORER_HOME": str(kept_apart)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
     return json.loads(said.stdout)["run"]
 
 
@@ -124,13 +152,15 @@ def visit(browser, address):
     assert [one.complaints for one in visitors if one.complaints] == []
 
 
+# The last step that any curve has reached.
 LAST_STEP = """() => Math.max(0, ...[...document.querySelectorAll(".js-plotly-plot")].flatMap(
-    figure => (figure._fullData ?? []).flatMap(line => [...(line.x ?? [])].filter(Number.isFinite))))"""  # that any curve has reached
+    figure => (figure._fullData ?? []).flatMap(
+        line => [...(line.x ?? [])].filter(Number.isFinite))))"""
 
 
 def ask_for_few_tokens(person: Visitor) -> None:
-    person.page.get_by_text("Measured on, and which layers").click()
-    tokens = person.page.get_by_role("spinbutton", name="Tokens to read")
+    person.page.get_by_text("Data, protocol and layers").click()
+    tokens = person.page.get_by_role("spinbutton", name="Tokens to evaluate")
     tokens.fill(TOKENS)
     tokens.press("Enter")
     person.at_rest()
@@ -142,7 +172,7 @@ def drawn(person: Visitor, at_least: int) -> None:
     assert person.figures().evaluate_all(UNDRAWN) == 0
 
 
-# --- the way of one person -------------------------------------------------------------------------------------------------
+# --- the way of one person ------------------------------------------------------------------------
 
 
 def test_whoever_comes_first_and_not_by_start_finds_the_whole_app(person):
@@ -167,7 +197,7 @@ def test_a_student_is_watched_also_after_a_refresh_and_cancelled_it_is_kept_at_i
     person.widget("distill-run").click()
     step = 0
     for _ in range(2):
-        expect(person.page.get_by_text("How did the training go?")).to_be_visible()
+        expect(person.page.get_by_text("Training loss and quality")).to_be_visible()
         for _ in range(2):
             person.page.wait_for_function(f"({LAST_STEP})() > {step}")
             step = person.page.evaluate(LAST_STEP)
@@ -224,16 +254,18 @@ def test_nothing_went_wrong_in_the_browser(two_runs, person):
 def test_a_click_on_the_map_puts_that_weight_under_the_microscope(visit):
     person = visit()
     person.open("quantize")
-    person.page.get_by_text("Put single weights under the microscope").click()
+    person.page.get_by_text("Inspect single weights").click()
     chart = person.page.locator(".st-key-quantize-weight-map-figure .js-plotly-plot")
     expect(chart).to_be_visible()
     person.at_rest()
     chart.scroll_into_view_if_needed()
     chart.locator(".nsewdrag").first.click()  # its middle
-    expect(person.page.get_by_role("heading", name=re.compile(r"row 3[123], column 3[123] stored"))).to_be_visible()
+    expect(
+        person.page.get_by_role("heading", name=re.compile(r"row 3[123], column 3[123] stored"))
+    ).to_be_visible()
 
 
-# --- others ----------------------------------------------------------------------------------------------------------------
+# --- others ---------------------------------------------------------------------------------------
 
 
 def test_somebody_else_sees_the_same_runs(two_runs, visit):
@@ -258,7 +290,7 @@ def test_a_run_goes_on_when_its_browser_is_closed(two_runs, visit, browser, addr
     assert finished(again) == run and run not in two_runs
 
 
-# --- how it looks ----------------------------------------------------------------------------------------------------------
+# --- how it looks ---------------------------------------------------------------------------------
 
 
 LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (390, 1280)]
@@ -283,5 +315,9 @@ def test_the_page_follows_the_wish_for_dark(reader):
     for scheme in ("light", "dark"):
         reader.page.emulate_media(color_scheme=scheme)
         reader.open("runs")
-        behind.append(reader.page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor"))
+        behind.append(
+            reader.page.get_by_test_id("stApp").evaluate(
+                "app => getComputedStyle(app).backgroundColor"
+            )
+        )
     assert behind[0] != behind[1]

@@ -9,10 +9,21 @@ def page(kind: str, text: str) -> None:
     import pandas as pd
 
     from engine.recipe import Recipe
-    from pages.parts.mistakes import mistakes_table
+    from pages.widgets.runs.student_errors import mistakes_table
 
-    rows = [{"label": text, "teacher": 0.9, "answer": text, "student": 0.8, "text": f"{'before ' * 20}\n{text}", "picture": "data:image/png;base64,"}]
-    mistakes_table(pd.DataFrame(rows[: len(text)]), Recipe.of({"task": {"kind": kind}}).task, "here")
+    rows = [
+        {
+            "label": text,
+            "teacher": 0.9,
+            "answer": text,
+            "student": 0.8,
+            "text": f"{'before ' * 20}\n{text}",
+            "picture": "data:image/png;base64,",
+        }
+    ]
+    mistakes_table(
+        pd.DataFrame(rows[: len(text)]), Recipe.of({"task": {"kind": kind}}).task, "here"
+    )
 
 
 def shown(kind: str, text: str = MARKUP) -> AppTest:
@@ -41,4 +52,7 @@ def test_of_a_picture_there_is_the_picture():
 
 def test_no_mistakes_are_said():
     app = shown("text-classification", "")
-    assert not app.dataframe and app.caption[0].value == "The student got everything right that its teacher got right."
+    assert (
+        not app.dataframe
+        and app.caption[0].value == "The student got right everything that its teacher got right."
+    )

@@ -1,4 +1,5 @@
-"""Every page, through the frame, without a browser: what stands on it, what it remembers, and that nobody ever meets a traceback.
+"""Every page, through the frame, without a browser: what stands on it, what it remembers, and that
+nobody ever meets a traceback.
 
 Figures are tested as functions, and what is drawn in a real browser in test_browser.py.
 """
@@ -9,23 +10,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from engine.catalog import TECHNIQUES
-from engine.catalog.models import BUNDLED
-from engine.catalog.technique import Technique
+from engine.config.registry import TECHNIQUES
+from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.recipe import Recipe
-from engine.results.glossary import GLOSSARY
-from engine.results.record import FINISHED, RunRecord
-from engine.results.store import Store, home
-from engine.results.unfinished import folder_of, forget
+from engine.recipe.model_names import BUNDLED
+from engine.results.schema.glossary import GLOSSARY
+from engine.results.schema.record import FINISHED, RunRecord
+from engine.results.store.store import Store, home
+from engine.results.store.unfinished import folder_of, forget
 from engine.session import Session
-from pages.panels.numbers import megabytes
-from pages.parts import journey, state
-from tests.pages.sessions import PAGES, PATIENCE_SECONDS, ROOT, opened, sentences, turned, until, words_on
+from pages.formatting.numbers import megabytes
+from pages.widgets import state
+from pages.widgets.runs import ten_times as journey
+from tests.pages.sessions import (
+    PAGES,
+    PATIENCE_SECONDS,
+    ROOT,
+    opened,
+    sentences,
+    turned,
+    until,
+    words_on,
+)
 from tests.runs import done, layer, record, tables
 from tests.tiny import SENTENCES, tiny
 
@@ -40,11 +52,12 @@ HOSTILE = (
     ":red[x]",
     "no-such/model\n#x",
 )
-MARKUP = re.compile(r"(?<!\\)(<(img|b)\b|\]\(javascript|\*\*bold|`code|\$x|:red)")  # of those, where it would be read as such
+# of those, where it would be read as such
+MARKUP = re.compile(r"(?<!\\)(<(img|b)\b|\]\(javascript|\*\*bold|`code|\$x|:red)")
 UNKNOWN_RUNS = ("", ",", "zzzz-9999", "../../../etc", "<b>x</b>", "a,b,../c", "%00", "x" * 3000)
 
 
-# --- the app, and what stands on its pages ---------------------------------------------------------------------------------
+# --- the app, and what stands on its pages --------------------------------------------------------
 
 
 @pytest.fixture
@@ -70,11 +83,13 @@ def keys(app: AppTest, *kinds: str) -> set[str]:
 
 
 def only_text(page: str) -> bool:
-    """Whether what somebody typed has lost its meaning as Markdown and HTML: each such sign has a backslash before it."""
+    """Return True if a user's text has no effect as Markdown or HTML: each special character is
+    escaped with a backslash.
+    """
     return not MARKUP.search(page)
 
 
-# --- all pages -------------------------------------------------------------------------------------------------------------
+# --- all pages ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -107,7 +122,9 @@ def test_nothing_heavy_is_imported_by_the_screen(model, text, new_home):
     script = Path(__file__).with_name("visit_every_page.py")
     home = os.environ | {"COMPRESSION_EXPLORER_HOME": str(new_home())}
     command = [sys.executable, str(script), model, text]
-    visit = subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS)
+    visit = subprocess.run(
+        command, cwd=ROOT, env=home, capture_output=True, text=True, timeout=2 * PATIENCE_SECONDS
+    )
     assert visit.returncode == 0, visit.stderr[-3000:]
     assert visit.stdout.split() == [*PAGES, "nothing-heavy"]
 
@@ -116,10 +133,12 @@ def test_the_glossary_opens_with_every_number_in_it(model):
     app = opened(model=model)
     app.button(key="glossary").click().run()
     said = "\n".join(text.value for text in app.markdown)
-    assert not app.exception and all(f"`{name}`" in said and term.meaning in said for name, term in GLOSSARY.items())
+    assert not app.exception and all(
+        f"`{name}`" in said and term.meaning in said for name, term in GLOSSARY.items()
+    )
 
 
-# --- models and data that cannot be ----------------------------------------------------------------------------------------
+# --- models and data that cannot be ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", ["model", "quantize"])
@@ -152,7 +171,9 @@ def test_another_model_can_be_chosen_after_a_wrong_one(model):
     assert sentences(app) == [] and app.button(key="quantize-run").disabled is False
 
 
-@pytest.mark.parametrize(("widget", "value"), [("skip", "nonsense.*.["), ("skip", "*"), ("include", "<b>nothing</b>")])
+@pytest.mark.parametrize(
+    ("widget", "value"), [("skip", "nonsense.*.["), ("skip", "*"), ("include", "<b>nothing</b>")]
+)
 def test_layer_names_that_fit_nothing_get_one_sentence(model, widget, value):
     app = opened("quantize", model=model)
     app.text_input(key=f"measure-{model}-{widget}").input(value).run()
@@ -160,7 +181,9 @@ def test_layer_names_that_fit_nothing_get_one_sentence(model, widget, value):
     assert value == "*" or only_text(words_on(app))
 
 
-@pytest.mark.parametrize(("kind", "widget", "value"), [("text_input", "text", ""), ("number_input", "context", 1)])
+@pytest.mark.parametrize(
+    ("kind", "widget", "value"), [("text_input", "text", ""), ("number_input", "context", 1)]
+)
 def test_a_choice_that_is_not_allowed_can_be_mended(model, text, kind, widget, value):
     app = opened("quantize", model=model)
     before = getattr(app, kind)(key=f"measure-{model}-{widget}").value
@@ -171,38 +194,60 @@ def test_a_choice_that_is_not_allowed_can_be_mended(model, text, kind, widget, v
     assert sentences(app) == [] and not app.button(key="quantize-run").disabled
 
 
-# --- the form --------------------------------------------------------------------------------------------------------------
+# --- the form -------------------------------------------------------------------------------------
 
 
 def fields(how: type[Technique]) -> dict[str, dict]:
-    return {name: field for name, field in how.model_json_schema()["properties"].items() if name != "technique"}
+    return {
+        name: field
+        for name, field in how.model_json_schema()["properties"].items()
+        if name != "technique"
+    }
 
 
 def due(how: type[Technique], chosen: dict) -> set[str]:
     """The options that mean something beside the chosen ones."""
-    return {name for name, field in fields(how).items() if all(chosen[other] in allowed for other, allowed in field["when"].items())
-            and not any(chosen[other] in barred for other, barred in field["unless"].items())}  # fmt: skip
+    return {
+        name
+        for name, field in fields(how).items()
+        if all(chosen[other] in allowed for other, allowed in field["when"].items())
+        and not any(chosen[other] in barred for other, barred in field["unless"].items())
+    }
 
 
-WIDGETS = ("slider", "select_slider", "selectbox", "toggle", "number_input", "multiselect", "text_area")
+WIDGETS = (
+    "slider",
+    "select_slider",
+    "selectbox",
+    "toggle",
+    "number_input",
+    "multiselect",
+    "text_area",
+)
 
 
 def drawn(app: AppTest, technique: str) -> set[str]:
     """The options that have a widget."""
     found = keys(app, *WIDGETS)
-    return {key.removeprefix(f"form-{technique}-") for key in found if key and key.startswith(f"form-{technique}-")}
+    return {
+        key.removeprefix(f"form-{technique}-")
+        for key in found
+        if key and key.startswith(f"form-{technique}-")
+    }
 
 
 def form(technique: str, **chosen) -> AppTest:
-    """A technique's form alone on a page, which is drawn in a moment, with what a person has chosen before."""
+    """A technique's form alone on a page, which is drawn in a moment, with what the user has chosen
+    before.
+    """
 
     def page(name: str) -> None:
         import streamlit as st
 
-        from engine.catalog import TECHNIQUES
+        from engine.config.registry import TECHNIQUES
         from engine.errors import PlainError
         from engine.recipe import Recipe
-        from pages.parts.forms import technique_form
+        from pages.widgets.forms.technique_form import technique_form
 
         try:
             Recipe.of({"steps": [technique_form(TECHNIQUES[name])]})
@@ -214,28 +259,45 @@ def form(technique: str, **chosen) -> AppTest:
     return app.run()
 
 
-PAGE_OF = {"quantization": "quantize", "pruning": "prune", "low-rank": "factorize", "training": "train"}  # by family
+# by family
+PAGE_OF = {
+    "quantization": "quantize",
+    "pruning": "prune",
+    "low-rank": "factorize",
+    "training": "train",
+}
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique):
     app, how = form(technique), TECHNIQUES[technique]
-    assert drawn(app, technique) == due(how, {name: field["default"] for name, field in fields(how).items()})
+    assert drawn(app, technique) == due(
+        how, {name: field["default"] for name, field in fields(how).items()}
+    )
 
 
 def deciding(how: type[Technique]) -> dict[str, list]:
     """The options that others depend on, with the values they may take."""
     return {
         other: fields(how)[other].get("enum") or fields(how)[other].get("choices") or [False, True]
-        for field in fields(how).values() for other in field["when"]
-    }  # fmt: skip
+        for field in fields(how).values()
+        for other in field["when"]
+    }
 
 
-@pytest.mark.parametrize(("technique", "option"), [(name, option) for name, how in TECHNIQUES.items() for option in deciding(how)])
+@pytest.mark.parametrize(
+    ("technique", "option"),
+    [(name, option) for name, how in TECHNIQUES.items() for option in deciding(how)],
+)
 def test_options_come_and_go_with_those_they_depend_on(technique, option):
     how = TECHNIQUES[technique]
     defaults = {name: field["default"] for name, field in fields(how).items()}
-    needs = {other: values[0] for other, values in fields(how)[option]["when"].items() if defaults[other] not in values}  # to be there at all
+    # to be there at all
+    needs = {
+        other: values[0]
+        for other, values in fields(how)[option]["when"].items()
+        if defaults[other] not in values
+    }
     app = form(technique, **needs)
     for value in deciding(how)[option]:
         chosen = defaults | needs | {option: value}
@@ -246,7 +308,10 @@ def test_options_come_and_go_with_those_they_depend_on(technique, option):
 
 def test_another_models_blocks_and_heads_are_asked_for_where_it_is_the_student():
     its, shares = {"student_blocks", "student_heads"}, {"blocks", "heads", "width"}
-    own, other = drawn(form("distill"), "distill"), drawn(form("distill", student="distilbert-base-uncased"), "distill")
+    own, other = (
+        drawn(form("distill"), "distill"),
+        drawn(form("distill", student="distilbert-base-uncased"), "distill"),
+    )
     assert shares <= own and not its & own and its <= other and not shares & other
 
 
@@ -255,8 +320,14 @@ def test_every_widget_says_what_it_is_and_starts_at_the_default(technique):
     app = form(technique)
     for name, field in fields(TECHNIQUES[technique]).items():
         if name in drawn(app, technique):
-            widget = next(w for kind in WIDGETS for w in app.get(kind) if w.key == f"form-{technique}-{name}")
-            assert (widget.label, widget.help, widget.value or None) == (field["title"], field["description"], field["default"] or None)
+            widget = next(
+                w for kind in WIDGETS for w in app.get(kind) if w.key == f"form-{technique}-{name}"
+            )
+            assert (widget.label, widget.help, widget.value or None) == (
+                field["title"],
+                field["description"],
+                field["default"] or None,
+            )
 
 
 def test_choices_are_still_there_after_a_look_at_another_page(model, text):
@@ -301,22 +372,35 @@ def test_the_pruning_methods_are_held_against_each_other_on_one_layer(model):
 
 def test_the_ranks_of_all_layers_follow_a_budget(model):
     app = opened("factorize", model=model)
-    assert sentences(app) == [] and "Which ranks would this budget buy?" in words_on(app) and "How strong is each direction?" in words_on(app)
+    assert (
+        sentences(app) == []
+        and "Which ranks does this budget allow?" in words_on(app)
+        and "Singular values of this layer" in words_on(app)
+    )
     kept = [value.value for value in app.metric if value.label == "Parameters kept"]
     app.slider(key="factorize-planner-budget").set_value(30).run()
-    assert sentences(app) == [] and [value.value for value in app.metric if value.label == "Parameters kept"] != kept
+    assert (
+        sentences(app) == []
+        and [value.value for value in app.metric if value.label == "Parameters kept"] != kept
+    )
 
 
 def test_the_loss_and_the_teachers_words_follow_weight_temperature_and_example(model, text):
-    app = opened("distill", model=model, choices={model: {"task": {"text": text, "context": 32, "tokens": 2000}}})
-    assert sentences(app) == [] and "What does the teacher say" in words_on(app)
+    app = opened(
+        "distill",
+        model=model,
+        choices={model: {"task": {"text": text, "context": 32, "tokens": 2000}}},
+    )
+    assert sentences(app) == [] and "The teacher's probabilities" in words_on(app)
     loss = app.latex[0].value
     app.slider(key="distill-distill-distill_weight").set_value(1.0).run()
     assert r"\mathrm{CE}" in loss and r"\mathrm{CE}" not in app.latex[0].value
     said = app.caption
-    before = [each.value for each in said if each.value.startswith("The example")]
+    before = [each.value for each in said if each.value.startswith("Example: ")]
     app.slider(key="distill-example").set_value(3).run()
-    assert sentences(app) == [] and before != [each.value for each in app.caption if each.value.startswith("The example")]
+    assert sentences(app) == [] and before != [
+        each.value for each in app.caption if each.value.startswith("Example: ")
+    ]
 
 
 def test_other_data_to_learn_from_goes_into_the_recipe_of_what_learns_alone(model, text):
@@ -328,39 +412,79 @@ def test_other_data_to_learn_from_goes_into_the_recipe_of_what_learns_alone(mode
 
 def test_a_chain_of_convolutions_is_refused_for_a_model_without_any_in_one_sentence(model):
     app = opened("factorize", model=model, **{"technique-low-rank": "tucker"})
-    assert set(sentences(app)) == {line for line in sentences(app) if "for convolutions" in line} != set()
+    assert (
+        set(sentences(app))
+        == {line for line in sentences(app) if "for convolutions" in line}
+        != set()
+    )
 
 
 def test_any_pattern_may_be_typed_and_a_wrong_one_gets_one_sentence(model):
     app = opened("prune", model=model, options={"magnitude": {"pattern": "1:2"}})
     assert sentences(app) == [] and not app.button(key="prune-run").disabled
     app = opened("prune", model=model, options={"magnitude": {"pattern": "4:3"}})
-    assert len(sentences(app)) == 1 and "less than M" in sentences(app)[0] and app.button(key="prune-run").disabled
+    assert (
+        len(sentences(app)) == 1
+        and "less than M" in sentences(app)[0]
+        and app.button(key="prune-run").disabled
+    )
 
 
 @pytest.mark.parametrize(
-    ("technique", "options", "why"), [("magnitude", {"pattern": "3:5"}, "Layers to skip"), ("lottery-ticket", {}, "which a language model has not")]
+    ("technique", "options", "why"),
+    [
+        ("magnitude", {"pattern": "3:5"}, "Layers to skip"),
+        ("lottery-ticket", {}, "which language models do not have"),
+    ],
 )
 def test_what_the_forecast_refuses_cannot_be_run_and_is_said_once(technique, options, why, model):
-    app = opened("prune", model=model, options={technique: options}, **{"technique-pruning": technique})
+    app = opened(
+        "prune", model=model, options={technique: options}, **{"technique-pruning": technique}
+    )
     for toggle in (each for each in app.toggle if each.key == "prune-overlap"):
         toggle.set_value(True).run()
-    assert len(sentences(app)) == 1 and why in sentences(app)[0] and app.button(key="prune-run").disabled
+    assert (
+        len(sentences(app)) == 1
+        and why in sentences(app)[0]
+        and app.button(key="prune-run").disabled
+    )
 
 
-def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_address(model, stored):
-    step = {"technique": "gradual", "sparsity": 0.6, "schedule": "iterative", "steps": 50, "prune_every": 5}
+@pytest.mark.parametrize("load", [0.0, 100.0])
+def test_a_busy_machine_is_named_below_the_forecast(load, model, monkeypatch):
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (load * os.cpu_count(), 0.0, 0.0))
+    assert ("The machine is busy" in words_on(opened("quantize", model=model))) == bool(load)
+
+
+def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_address(
+    model, stored
+):
+    step = {
+        "technique": "gradual",
+        "sparsity": 0.6,
+        "schedule": "iterative",
+        "steps": 50,
+        "prune_every": 5,
+    }
     stored(run := record(77, "done", recipe=Recipe.of({"steps": [step]}), summary=done(77).summary))
     app = opened("prune", {"run": run.id}, model=model)
-    assert app.selectbox(key="pick-pruning").value == "gradual" and app.selectbox(key="prune-gradual-schedule").value == "iterative"
-    assert "How it works: Gradual" in words_on(app) and "How much has gone after each cut?" in words_on(app)
+    assert (
+        app.selectbox(key="pick-pruning").value == "gradual"
+        and app.selectbox(key="prune-gradual-schedule").value == "iterative"
+    )
+    assert "How it works: Gradual" in words_on(
+        app
+    ) and "Sparsity after each pruning step" in words_on(app)
     app.selectbox(key="pick-pruning").set_value("magnitude").run()
     titles = [each.value for each in app.markdown if "How it works" in each.value]
     assert ["Gradual" in each for each in titles] == [True, False] and sentences(app) == []
-    assert opened("quantize", {"run": run.id}, model=model).selectbox(key="pick-quantization").value == "round-to-nearest"
+    assert (
+        opened("quantize", {"run": run.id}, model=model).selectbox(key="pick-quantization").value
+        == "round-to-nearest"
+    )
 
 
-# --- how it works, on real weights -----------------------------------------------------------------------------------------
+# --- how it works, on real weights ----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -369,9 +493,15 @@ def pictures(tmp_path_factory) -> str:
     return str(tiny("resnet", tmp_path_factory.mktemp("tiny-resnet")))
 
 
-@pytest.mark.parametrize("technique", [name for name, how in TECHNIQUES.items() if how.family in PAGE_OF])
+@pytest.mark.parametrize(
+    "technique", [name for name, how in TECHNIQUES.items() if how.family in PAGE_OF]
+)
 def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model, pictures):
-    model = model if "linear" in TECHNIQUES[technique].treats and technique != "lottery-ticket" else pictures
+    model = (
+        model
+        if "linear" in TECHNIQUES[technique].treats and technique != "lottery-ticket"
+        else pictures
+    )
     family = TECHNIQUES[technique].family
     page = PAGE_OF[family]
     app = opened(page, model=model, **{f"technique-{family}": technique})
@@ -384,7 +514,10 @@ def test_a_single_weight_is_found_by_its_numbers_and_its_piece_by_the_arrows(mod
     app = opened("quantize", model=model)
     app.selectbox(key="quantize-what-if-layer").set_value("model.layers.0.mlp.down_proj").run()
     app.toggle(key="quantize-microscope").set_value(True).run()
-    assert "the weight in row 0, column 0 stored?" in words_on(app) and app.button(key="quantize-weight-Up-piece").disabled
+    assert (
+        "the weight in row 0, column 0 stored?" in words_on(app)
+        and app.button(key="quantize-weight-Up-piece").disabled
+    )
     app.number_input(key="quantize-weight-Row").set_value(7).run()
     assert "the weight in row 7, column 0 stored?" in words_on(app) and "| Code |" in words_on(app)
     app.button(key="quantize-weight-Right-piece").click().run()
@@ -401,16 +534,21 @@ def test_a_layer_that_cannot_be_looked_at_is_said_once(model, monkeypatch):
     ask = Session.ask
 
     def refusing(self, name, **arguments):
-        if name.startswith(("answers:what_if", "lessons:")):
+        if name.startswith(("answers:what_if", "explain:")):
             raise PlainError("Its inputs cannot be seen.")
         return ask(self, name, **arguments)
 
     monkeypatch.setattr(Session, "ask", refusing)
-    app = opened("quantize", model=model, options={"round-to-nearest": {"bits": 6}}, **{"quantize-microscope": True})
-    assert len(sentences(app)) == 1 and words_on(app).count("cannot be shown under this setting") == 2
+    app = opened(
+        "quantize",
+        model=model,
+        options={"round-to-nearest": {"bits": 6}},
+        **{"quantize-microscope": True},
+    )
+    assert len(sentences(app)) == 1 and words_on(app).count("Not available for these settings") == 2
 
 
-# --- runs ------------------------------------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
 
 def run_on(model: str, text: str, bits: int) -> AppTest:
@@ -433,7 +571,10 @@ def test_run_gives_numbers_and_stands_in_the_list(model, text):
 
 
 def test_a_student_is_trained_from_the_page_and_its_curves_are_there(model, text):
-    chosen = {"choices": {model: {"task": {"text": text, "context": 16, "tokens": 300}}}, "training": {model: {"train": text}}}
+    chosen = {
+        "choices": {model: {"task": {"text": text, "context": 16, "tokens": 300}}},
+        "training": {model: {"train": text}},
+    }
     app = opened("distill", model=model, options={"distill": {"steps": 50, "batch": 4}}, **chosen)
     assert sentences(app) == []
     app.button(key="distill-run").click().run()
@@ -443,7 +584,10 @@ def test_a_student_is_trained_from_the_page_and_its_curves_are_there(model, text
 
 
 def test_the_same_run_twice_is_one_run(model, text, session):
-    first, second = (until(run_on(model, text, bits=5), lambda page: len(page.metric) > 4).session_state["run"] for _ in range(2))
+    first, second = (
+        until(run_on(model, text, bits=5), lambda page: len(page.metric) > 4).session_state["run"]
+        for _ in range(2)
+    )
     assert first == second
 
 
@@ -451,7 +595,9 @@ def test_a_run_under_way_can_be_cancelled(text, session):
     app = opened("start")
     app.button(key="start-docs-lm").click().run()
     assert not app.exception
-    until(app, lambda page: "start-cancel" in keys(page, "button")).button(key="start-cancel").click().run()
+    until(app, lambda page: "start-cancel" in keys(page, "button")).button(
+        key="start-cancel"
+    ).click().run()
     ended = until(app, lambda page: session.record(page.session_state["run"]).status in FINISHED)
     assert session.record(ended.session_state["run"]).status == "cancelled"
     until(ended, lambda page: f"start-again-{page.session_state['run']}" in keys(page, "button"))
@@ -470,7 +616,9 @@ def test_a_text_that_is_not_there_fails_the_run_with_a_sentence_and_run_again(mo
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted"])
 def test_what_happened_to_a_run_is_said_as_text(status, stored):
-    message = "The text <img src=x onerror=alert(1)> [a](javascript:alert(1)) is missing; give another."
+    message = (
+        "The text <img src=x onerror=alert(1)> [a](javascript:alert(1)) is missing; give another."
+    )
     stored(record(1, status, message=message))
     app = opened("runs", run="run-0001")
     assert not app.exception and only_text(words_on(app))
@@ -480,10 +628,10 @@ def test_what_happened_to_a_run_is_said_as_text(status, stored):
 def test_a_run_that_ended_too_soon_says_when_finished_layers_are_kept(stored):
     lost = record(1, "failed", message="The process was killed.")
     stored(lost)
-    assert "goes on from there" not in words_on(opened("runs", run="run-0001"))
+    assert "resumes from there" not in words_on(opened("runs", run="run-0001"))
     folder = folder_of(lost.key, "here")
     (folder / "block-00001").mkdir(parents=True)
-    assert "goes on from there" in words_on(opened("runs", run="run-0001"))
+    assert "resumes from there" in words_on(opened("runs", run="run-0001"))
     forget(lost.key)
     assert not folder.exists()
 
@@ -495,7 +643,7 @@ def test_layers_that_were_kept_are_listed_with_the_reason_as_text(stored):
     kept = layer("head", technique="", relative_error=float("nan"), note=reason)
     Store(home()).finish(run, tables(layer(), kept))
     app = opened("runs", run="run-0001")
-    assert "1 layer kept as it was: which and why" in [each.label for each in app.expander]
+    assert "1 layer unchanged: details" in [each.label for each in app.expander]
     assert "head" in words_on(app) and only_text(words_on(app))
 
 
@@ -536,8 +684,20 @@ def test_a_run_without_its_tables_gets_a_sentence(stored):
 
 
 VIEWS = [
-    "Layers", "Weights", "Levels", "Channels", "Sensitivity", "Salience", "Bits", "Inputs", "Outliers", "Bytes", "Speed", "Text", "Recipe",
-]  # fmt: skip
+    "Layers",
+    "Weights",
+    "Levels",
+    "Channels",
+    "Sensitivity",
+    "Salience",
+    "Bits",
+    "Inputs",
+    "Outliers",
+    "Bytes",
+    "Speed",
+    "Text",
+    "Recipe",
+]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -548,7 +708,7 @@ def test_every_view_of_a_finished_run_opens(view, stored):
     assert sentences(app) == []
 
 
-# --- compare ---------------------------------------------------------------------------------------------------------------
+# --- compare --------------------------------------------------------------------------------------
 
 
 def test_compare_takes_its_runs_from_the_link(stored):
@@ -561,14 +721,19 @@ def test_the_link_follows_the_choice(stored):
     stored(done(1), done(2), done(3))
     app = opened("compare", query={"runs": "run-0001"})
     app.multiselect(key="compare-runs").set_value(["run-0003", "run-0002"]).run()
-    assert sentences(app) == [] and app.query_params["runs"] in ("run-0003,run-0002", ["run-0003,run-0002"])
+    assert sentences(app) == [] and app.query_params["runs"] in (
+        "run-0003,run-0002",
+        ["run-0003,run-0002"],
+    )
 
 
 def test_a_comparison_survives_a_look_at_another_page(stored):
     stored(done(1), done(2), done(3))
     app = opened("compare", query={"runs": "run-0001,run-0002"})
     app.multiselect(key="compare-runs").set_value(["run-0003"]).run()
-    assert turned(turned(app, "runs"), "compare").multiselect(key="compare-runs").value == ["run-0003"]
+    assert turned(turned(app, "runs"), "compare").multiselect(key="compare-runs").value == [
+        "run-0003"
+    ]
 
 
 def test_no_choice_stays_no_choice(stored):
@@ -586,29 +751,45 @@ def test_runs_that_do_not_exist_are_passed_over(unknown, stored):
 
 
 def test_only_finished_runs_are_offered(stored):
-    stored(done(1), record(2, "failed", message="It failed."), record(3, "cancelled", message="It was cancelled."))
+    stored(
+        done(1),
+        record(2, "failed", message="It failed."),
+        record(3, "cancelled", message="It was canceled."),
+    )
     offered = " ".join(opened("compare").multiselect(key="compare-runs").options)
     assert [run for run in ("run-0001", "run-0002", "run-0003") if run in offered] == ["run-0001"]
 
 
 def test_runs_with_equal_settings_are_told_apart(stored):
     stored(done(1), done(2))
-    labels = opened("compare", query={"runs": "run-0001,run-0002"}).multiselect(key="compare-runs").options
+    labels = (
+        opened("compare", query={"runs": "run-0001,run-0002"})
+        .multiselect(key="compare-runs")
+        .options
+    )
     assert len(set(labels)) == len(labels) >= 2
 
 
-# --- the ten-times journey -------------------------------------------------------------------------------------------------
+# --- the ten-times journey ------------------------------------------------------------------------
 
 
 @pytest.fixture
 def short_journey(tmp_path, monkeypatch):
     """The journey's own recipe for a teacher and texts of a moment."""
     for split, count in {"train": 24, "validation": 9, "test": 9}.items():
-        lines = [f"{split} {number} {SENTENCES[number % 3]},{number % 3}" for number in range(count)]
-        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *(line.replace(", ", " ") for line in lines)]))
+        lines = [
+            f"{split} {number} {SENTENCES[number % 3]},{number % 3}" for number in range(count)
+        ]
+        (tmp_path / f"{split}.csv").write_text(
+            "\n".join(["text,label", *(line.replace(", ", " ") for line in lines)])
+        )
     recipe = yaml.safe_load(journey.RECIPE.read_text())
     recipe["model"] = str(tiny("bert", tmp_path / "teacher"))
-    recipe["task"] |= {"data": str(tmp_path / "test.csv"), "also": str(tmp_path / "validation.csv"), "length": 32}
+    recipe["task"] |= {
+        "data": str(tmp_path / "test.csv"),
+        "also": str(tmp_path / "validation.csv"),
+        "length": 32,
+    }
     recipe["training"] = {"train": str(tmp_path / "train.csv")}
     recipe["steps"][0] |= {"steps": 4, "batch": 4}
     monkeypatch.setattr(journey, "RECIPE", tmp_path / "ten-times.yaml")
@@ -624,7 +805,7 @@ def test_a_newcomer_sees_at_once_what_the_journey_comes_to():
     app = opened("ten_times")
     assert tables_on(app) == [["Teacher", "Student", "4-bit student"]] * 2 and len(app.metric) == 3
     assert app.metric[0].delta == "uncompressed" and app.metric[2].delta == "7.2 times smaller"
-    assert "stored with this project" in words_on(app)
+    assert "A stored run of the same recipe" in words_on(app)
 
 
 def test_a_journey_of_ones_own_takes_the_place_of_the_stored_one(short_journey):
@@ -632,7 +813,9 @@ def test_a_journey_of_ones_own_takes_the_place_of_the_stored_one(short_journey):
     app.button(key="ten-times-run").click().run()
     until(app, lambda app: "Your run" in words_on(app))
     assert not app.exception and sentences(app) == []
-    assert tables_on(app) == [["Teacher", "Student", "4-bit student"]] * 2 and "stored with this project" not in words_on(app)
+    assert tables_on(app) == [
+        ["Teacher", "Student", "4-bit student"]
+    ] * 2 and "A stored run of the same recipe" not in words_on(app)
     run = state.session().record(app.session_state["run"])
     assert app.metric[2].value == megabytes(run.summary.result.size_bytes)
 

@@ -1,4 +1,5 @@
-"""Visits every page, makes a run on the way in a home without runs, and says what the screen's process has imported.
+"""Visits every page, makes a run on the way in a home without runs, and says what the screen's
+process has imported.
 
 python tests/pages/visit_every_page.py MODEL_FOLDER TEXT_FILE
 """
@@ -13,7 +14,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.pages.sessions import PATIENCE_SECONDS, opened, turned
 
-HEAVY = {"torch", "transformers", "bitsandbytes", "peft", "datasets", "accelerate", "sklearn", "torchvision"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "peft",
+    "datasets",
+    "accelerate",
+    "sklearn",
+    "torchvision",
+}
 
 
 def shown(app: AppTest, page: str) -> AppTest:
@@ -26,7 +36,10 @@ def shown(app: AppTest, page: str) -> AppTest:
 def finished(app: AppTest) -> AppTest:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(app.metric) < 4:
-        assert time.monotonic() < deadline and not app.exception and not app.error, (app.exception, app.error)
+        assert time.monotonic() < deadline and not app.exception and not app.error, (
+            app.exception,
+            app.error,
+        )
         time.sleep(0.2)
         app.run()
     return app
@@ -56,6 +69,6 @@ def visit(model: str, text: str) -> None:
 if __name__ == "__main__":
     visit(*sys.argv[1:])
     print(*sorted(HEAVY & set(sys.modules)) or ["nothing-heavy"])
-    from pages.parts.state import session
+    from pages.widgets.state import session
 
     session().close()

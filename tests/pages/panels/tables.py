@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from engine.results.answers import PlannedRow, SoftTargetRow
-from engine.results.lessons import (
+from engine.results.analysis.per_step_scores import step_by_step
+from engine.results.schema.explanations import (
     BitsRow,
     CriterionRow,
     GroupRow,
@@ -19,8 +19,8 @@ from engine.results.lessons import (
     ScaledRow,
     TileRow,
 )
-from engine.results.standings import step_by_step
-from engine.results.tables import (
+from engine.results.schema.query_results import PlannedRow, SoftTargetRow
+from engine.results.schema.tables import (
     ChannelRow,
     CurveRow,
     HistogramRow,
@@ -62,45 +62,77 @@ def histogram(bins: int = 40, spread: float = 0.1) -> pd.DataFrame:
     rows = [
         HistogramRow(LAYER, version, left, right, int(count))
         for version, values in versions.items()
-        for left, right, count in zip(edges[:-1], edges[1:], np.histogram(values, edges)[0], strict=True)
+        for left, right, count in zip(
+            edges[:-1], edges[1:], np.histogram(values, edges)[0], strict=True
+        )
     ]
     return table(rows, HistogramRow)
 
 
 def levels(number: int) -> pd.DataFrame:
-    return table([LevelRow(LAYER, float(value), round(1000 * np.exp(-20 * value**2))) for value in np.linspace(-0.4, 0.4, number)], LevelRow)
+    return table(
+        [
+            LevelRow(LAYER, float(value), round(1000 * np.exp(-20 * value**2)))
+            for value in np.linspace(-0.4, 0.4, number)
+        ],
+        LevelRow,
+    )
 
 
 def channels(number: int = 64, worst: int = 17) -> pd.DataFrame:
     """All alike but one, which reaches further and loses more."""
-    rows = [ChannelRow(LAYER, i, -0.1 * (1 + (i == worst)), 0.1, 0.05 + 0.2 * (i == worst)) for i in range(number)]
+    rows = [
+        ChannelRow(LAYER, i, -0.1 * (1 + (i == worst)), 0.1, 0.05 + 0.2 * (i == worst))
+        for i in range(number)
+    ]
     return table(rows, ChannelRow)
 
 
 def layers(blocks: int = 2) -> pd.DataFrame:
-    """An embedding kept, two layers a block compressed (the first block's second loses most), and a head tied to the embedding."""
+    """An embedding kept, two layers a block compressed (the first block's second loses most), and a
+    head tied to the embedding.
+    """
     rows = [layer("model.embed", "", NAN, kind="embedding")]
     for block in range(blocks):
         name = f"model.layers.{block}"
-        rows += [layer(f"{name}.attn.q_proj", name, 0.01 + block / 1000), layer(f"{name}.mlp.down_proj", name, 0.3 if block == 0 else 0.02)]
+        rows += [
+            layer(f"{name}.attn.q_proj", name, 0.01 + block / 1000),
+            layer(f"{name}.mlp.down_proj", name, 0.3 if block == 0 else 0.02),
+        ]
     return table([*rows, layer("lm_head", "", NAN, tied_to="model.embed")], LayerRow)
 
 
-def layer(name: str, block: str, relative_error: float, *, kind: str = "linear", tied_to: str = "") -> LayerRow:
+def layer(
+    name: str, block: str, relative_error: float, *, kind: str = "linear", tied_to: str = ""
+) -> LayerRow:
     kept = relative_error != relative_error
-    sizes = {"original_bytes": 2048, "size_bytes": 2048 if kept else 600, "bits_per_weight": 16.0 if kept else 4.7}
+    sizes = {
+        "original_bytes": 2048,
+        "size_bytes": 2048 if kept else 600,
+        "bits_per_weight": 16.0 if kept else 4.7,
+    }
     errors = {"relative_error": relative_error, "output_error": relative_error / 2}
-    return LayerRow(name, kind, (32, 32), 1024, block, tied_to, "" if kept else "s1", **sizes, **errors)
+    return LayerRow(
+        name, kind, (32, 32), 1024, block, tied_to, "" if kept else "s1", **sizes, **errors
+    )
 
 
 def spectrum(rank: int = 32) -> pd.DataFrame:
     values = np.exp(-np.arange(rank) / 6)
     energy = np.cumsum(values**2) / np.sum(values**2)
-    return table([SpectrumRow(LAYER, i + 1, float(v), float(e)) for i, (v, e) in enumerate(zip(values, energy, strict=True))], SpectrumRow)
+    return table(
+        [
+            SpectrumRow(LAYER, i + 1, float(v), float(e))
+            for i, (v, e) in enumerate(zip(values, energy, strict=True))
+        ],
+        SpectrumRow,
+    )
 
 
 def sensitivity() -> pd.DataFrame:
-    """Three layers, each twice as sensitive as the one before; four bits are worth a quarter of two."""
+    """Three layers, each twice as sensitive as the one before; four bits are worth a quarter of
+    two.
+    """
     rows = [
         SensitivityRow(
             f"model.layers.{layer}.mlp",
@@ -119,15 +151,33 @@ def sensitivity() -> pd.DataFrame:
 
 
 def salience() -> pd.DataFrame:
-    kept = [SalienceRow(by, share, 1.0, 3.2, 0.1, 14 - 40 * share * (by == "activations"), NAN, 2.6) for share in (0.001, 0.01, 0.03)
-            for by in ("activations", "weights", "random")]  # fmt: skip
-    scaled = [SalienceRow("", 0.01, scale, 3.2, 0.1, 14 - scale / 4, NAN, 2.6, scale == 2) for scale in (1.0, 2.0, 4.0)]
-    return table([SalienceRow("", 0.0, 1.0, 3.2, 0.12, 14.0, NAN, 2.64), *kept, *scaled], SalienceRow)
+    kept = [
+        SalienceRow(by, share, 1.0, 3.2, 0.1, 14 - 40 * share * (by == "activations"), NAN, 2.6)
+        for share in (0.001, 0.01, 0.03)
+        for by in ("activations", "weights", "random")
+    ]
+    scaled = [
+        SalienceRow("", 0.01, scale, 3.2, 0.1, 14 - scale / 4, NAN, 2.6, scale == 2)
+        for scale in (1.0, 2.0, 4.0)
+    ]
+    return table(
+        [SalienceRow("", 0.0, 1.0, 3.2, 0.12, 14.0, NAN, 2.64), *kept, *scaled], SalienceRow
+    )
 
 
 def inputs(number: int = 200, strongest: int = 17, scale: float = 4.0) -> pd.DataFrame:
     """All alike but one, which is ten times as strong, is scaled and loses less."""
-    rows = [InputRow(LAYER, i, 1 + 9 * (i == strongest), 4.0, scale if i == strongest else 1.0, 0.1 / (1 + (i == strongest))) for i in range(number)]
+    rows = [
+        InputRow(
+            LAYER,
+            i,
+            1 + 9 * (i == strongest),
+            4.0,
+            scale if i == strongest else 1.0,
+            0.1 / (1 + (i == strongest)),
+        )
+        for i in range(number)
+    ]
     return table(rows, InputRow)
 
 
@@ -135,7 +185,13 @@ def searches() -> pd.DataFrame:
     """Three inputs, of which the second gains most, at alpha 0.5."""
     best = {"model.layers.0.q": 0.9, "model.layers.1.q": 0.4, "model.layers.2.q": 0.8}
     rows = [
-        SearchRow(name, f"{name[:14]}.norm", alpha, least + (1 - least) * (2 * alpha - 1) ** 2, alpha == 0.5)
+        SearchRow(
+            name,
+            f"{name[:14]}.norm",
+            alpha,
+            least + (1 - least) * (2 * alpha - 1) ** 2,
+            alpha == 0.5,
+        )
         for name, least in best.items()
         for alpha in (0.0, 0.25, 0.5, 0.75)
     ]
@@ -143,7 +199,9 @@ def searches() -> pd.DataFrame:
 
 
 def surface(scaled: bool = True) -> pd.DataFrame:
-    """Six blocks of tokens by four of channels; the third reaches 20 before the scales and 2 after."""
+    """Six blocks of tokens by four of channels; the third reaches 20 before the scales and 2
+    after.
+    """
     versions = {"original": 20.0, "scaled": 2.0} if scaled else {"original": 20.0}
     rows = [
         SurfaceRow(LAYER, version, 4 * token, 8 * channel, top if channel == 2 else 1.0)
@@ -158,7 +216,16 @@ def ranges() -> pd.DataFrame:
     """The narrower a range, the less is lost by rounding and the more by clipping."""
     reach = {"min-max": 8.0, "moving-average": 7.0, "percentile": 4.0, "mse": 5.0, "entropy": 2.0}
     rows = [
-        ObserverRow(LAYER, name, -wide, wide, 1e-4 * wide**2, 1e-3 * (8 - wide), 1e-4 * (8 - wide), name == "percentile")
+        ObserverRow(
+            LAYER,
+            name,
+            -wide,
+            wide,
+            1e-4 * wide**2,
+            1e-3 * (8 - wide),
+            1e-4 * (8 - wide),
+            name == "percentile",
+        )
         for name, wide in reach.items()
     ]
     return table(rows, ObserverRow)
@@ -167,17 +234,50 @@ def ranges() -> pd.DataFrame:
 def latency() -> pd.DataFrame:
     """A model and a layer that are twice as fast, and a layer without a kernel."""
     timed = [
-        LatencyRow(what, version, kernel, "1 x 256 tokens", 1, 2, median, median * 0.9, median * 1.2, 5, off)
+        LatencyRow(
+            what,
+            version,
+            kernel,
+            "1 x 256 tokens",
+            1,
+            2,
+            median,
+            median * 0.9,
+            median * 1.2,
+            5,
+            off,
+        )
         for what, each in (("whole model", 40.0), (LAYER, 2.0))
-        for version, kernel, median, off in (("original", "float32 products", each, NAN), ("compressed", "oneDNN int8", each / 2, 1e-7))
+        for version, kernel, median, off in (
+            ("original", "float32 products", each, NAN),
+            ("compressed", "oneDNN int8", each / 2, 1e-7),
+        )
     ]
-    none = LatencyRow("lm_head", "compressed", "", "", 0, 2, NAN, NAN, NAN, 0, note="No kernel here: it has 3 rows.")
+    none = LatencyRow(
+        "lm_head",
+        "compressed",
+        "",
+        "",
+        0,
+        2,
+        NAN,
+        NAN,
+        NAN,
+        0,
+        note="No kernel here: it has 3 rows.",
+    )
     return table([*timed, none], LatencyRow)
 
 
 def ledger() -> pd.DataFrame:
-    parts = [LedgerRow(f"layer {i}", part, size) for i in range(3) for part, size in (("codes", 5000), ("scales", 600))]
-    return table([*parts, LedgerRow("", "norms and biases", 70), LedgerRow("", "file headers", 0)], LedgerRow)
+    parts = [
+        LedgerRow(f"layer {i}", part, size)
+        for i in range(3)
+        for part, size in (("codes", 5000), ("scales", 600))
+    ]
+    return table(
+        [*parts, LedgerRow("", "norms and biases", 70), LedgerRow("", "file headers", 0)], LedgerRow
+    )
 
 
 def runs(quality_name: str = "perplexity") -> pd.DataFrame:
@@ -196,7 +296,11 @@ def runs(quality_name: str = "perplexity") -> pd.DataFrame:
             "model": "bundled:docs-lm",
             "size_bytes": [int(size * 1e6) for _, size, *_ in rows],
             "compression": [10.4 / size for _, size, *_ in rows],
-            "quality": [quality if quality_name == "perplexity" else 1 / quality for *_, quality, _ in rows],
+            "bits_per_parameter": [1.6 * size for _, size, *_ in rows],
+            "bits_per_weight": [1.5 * size for _, size, *_ in rows],
+            "quality": [
+                quality if quality_name == "perplexity" else 1 / quality for *_, quality, _ in rows
+            ],
             "quality_name": quality_name,
             "best": [best for *_, best in rows],
             "group": 0,
@@ -211,27 +315,50 @@ def labelled(frame: pd.DataFrame, *labels: str) -> pd.DataFrame:
 def group(number: int = 32) -> pd.DataFrame:
     """Weights rounded to tenths; the fourth was asked about."""
     weights = np.random.default_rng(0).normal(0, 0.2, number)
-    return table([GroupRow(3, i, float(w), round(float(w), 1), i == 3) for i, w in enumerate(weights)], GroupRow)
+    return table(
+        [GroupRow(3, i, float(w), round(float(w), 1), i == 3) for i, w in enumerate(weights)],
+        GroupRow,
+    )
 
 
 def weight_piece(rows: int = 6, columns: int = 8) -> pd.DataFrame:
-    """Of a layer, from row 64, column 128 on."""
+    """Piece of a layer, from row 64 and column 128."""
     weights = np.random.default_rng(0).normal(0, 0.2, (rows, columns))
-    return table([MapRow(64 + i, 128 + j, float(w), round(float(w), 1)) for (i, j), w in np.ndenumerate(weights)], MapRow)
+    return table(
+        [
+            MapRow(64 + i, 128 + j, float(w), round(float(w), 1))
+            for (i, j), w in np.ndenumerate(weights)
+        ],
+        MapRow,
+    )
 
 
 def replay(rows: int = 3, places: int = 5) -> pd.DataFrame:
     """Columns in the order 4, 3, 2 ... ; those that wait move by a hundredth at each step."""
     cells = [
-        ReplayRow(step, place, row, places - 1 - place, 0.5, 0.4 if place < step else 0.5 + step / 100, 0.4 if place < step else 0.5,
-                  3.0 if place < step else NAN, step / 100, step / 50)
-        for step in range(places + 1) for row in range(rows) for place in range(places)
-    ]  # fmt: skip
+        ReplayRow(
+            step,
+            place,
+            row,
+            places - 1 - place,
+            0.5,
+            0.4 if place < step else 0.5 + step / 100,
+            0.4 if place < step else 0.5,
+            3.0 if place < step else NAN,
+            step / 100,
+            step / 50,
+        )
+        for step in range(places + 1)
+        for row in range(rows)
+        for place in range(places)
+    ]
     return table(cells, ReplayRow)
 
 
 def scaled() -> pd.DataFrame:
-    return table([ScaledRow(i, 7, 2.0, 0.1 * i, 0.2 * i, 0.02, -0.01) for i in range(12)], ScaledRow)
+    return table(
+        [ScaledRow(i, 7, 2.0, 0.1 * i, 0.2 * i, 0.02, -0.01) for i in range(12)], ScaledRow
+    )
 
 
 def reach() -> pd.DataFrame:
@@ -240,7 +367,10 @@ def reach() -> pd.DataFrame:
 
 def outliers(number: int = 2) -> pd.DataFrame:
     """The first columns reach the threshold."""
-    return table([OutlierRow(i, 8.0 - i * 0.5 if i < number else 2.0, 6.0, i < number) for i in range(10)], OutlierRow)
+    return table(
+        [OutlierRow(i, 8.0 - i * 0.5 if i < number else 2.0, 6.0, i < number) for i in range(10)],
+        OutlierRow,
+    )
 
 
 def bits() -> pd.DataFrame:
@@ -249,21 +379,35 @@ def bits() -> pd.DataFrame:
 
 def criteria() -> pd.DataFrame:
     """One channel is chosen by activation, two others by weight and at random."""
-    return table([CriterionRow(i, 1.0 + (i == 5), 2.0 + (i == 9), i == 5, i == 9, i == 2) for i in range(20)], CriterionRow)
+    return table(
+        [
+            CriterionRow(i, 1.0 + (i == 5), 2.0 + (i == 9), i == 5, i == 9, i == 2)
+            for i in range(20)
+        ],
+        CriterionRow,
+    )
 
 
 def pruned() -> pd.DataFrame:
-    """Half of each layer's weights are zero, which saves some two fifths of its bytes; the embedding was kept."""
+    """Half of each layer's weights are zero, which saves some two fifths of its bytes; the
+    embedding was kept.
+    """
     frame = layers()
     changed = frame.relative_error.notna()
-    return frame.assign(sparsity=frame.relative_error.where(changed, NAN) * 0 + 0.5, size_bytes=(0.56 * frame.original_bytes).astype(int))
+    return frame.assign(
+        sparsity=frame.relative_error.where(changed, NAN) * 0 + 0.5,
+        size_bytes=(0.56 * frame.original_bytes).astype(int),
+    )
 
 
 def storage() -> pd.DataFrame:
     """Two layers; the smaller one cannot be written with a pattern."""
     sizes = {"dense": 1000, "bitmask": 562, "csr": 1010, "n-of-m": 562}
     rows = [
-        StorageRow(name, way, size, way == "bitmask") for name in (LAYER, "other") for way, size in sizes.items() if name == LAYER or way != "n-of-m"
+        StorageRow(name, way, size, way == "bitmask")
+        for name in (LAYER, "other")
+        for way, size in sizes.items()
+        if name == LAYER or way != "n-of-m"
     ]
     return table(rows, StorageRow)
 
@@ -272,20 +416,41 @@ def importance(bins: int = 12) -> pd.DataFrame:
     """The lower half of the scores went, and one bin is shared."""
     edges = np.geomspace(1e-6, 1, bins + 1)
     rows = [
-        ImportanceRow(LAYER, float(low), float(high), 100 * (i >= bins // 2), 100 * (i < bins // 2) + 20 * (i == bins // 2))
+        ImportanceRow(
+            LAYER,
+            float(low),
+            float(high),
+            100 * (i >= bins // 2),
+            100 * (i < bins // 2) + 20 * (i == bins // 2),
+        )
         for i, (low, high) in enumerate(pairwise(edges))
     ]
     return table(rows, ImportanceRow)
 
 
 def tiles(side: int = 6) -> pd.DataFrame:
-    return table([MaskRow(LAYER, 8 * i, 8 * j, (i + j) / (2 * side)) for i in range(side) for j in range(side)], MaskRow)
+    return table(
+        [
+            MaskRow(LAYER, 8 * i, 8 * j, (i + j) / (2 * side))
+            for i in range(side)
+            for j in range(side)
+        ],
+        MaskRow,
+    )
 
 
 def structures(what: str = "neuron", number: int = 60, blocks: int = 3) -> pd.DataFrame:
-    """Scores rise with the number; the lower third of the first block goes, and a sixth of each other."""
+    """Scores rise with the number; the lower third of the first block goes, and a sixth of each
+    other.
+    """
     rows = [
-        StructureRow(f"model.layers.{block}", what, index, 0.1 + index / number, index >= number // (3 if block == 0 else 6))
+        StructureRow(
+            f"model.layers.{block}",
+            what,
+            index,
+            0.1 + index / number,
+            index >= number // (3 if block == 0 else 6),
+        )
         for block in range(blocks)
         for index in range(number)
     ]
@@ -293,25 +458,40 @@ def structures(what: str = "neuron", number: int = 60, blocks: int = 3) -> pd.Da
 
 
 def influences() -> pd.DataFrame:
-    """Of four blocks, the second least."""
-    return table([StructureRow(f"model.layers.{i}", "block", i, score, i != 1) for i, score in enumerate((1.0, 0.1, 0.15, 0.2))], StructureRow)
+    """Influence of four blocks; the second one has the least."""
+    return table(
+        [
+            StructureRow(f"model.layers.{i}", "block", i, score, i != 1)
+            for i, score in enumerate((1.0, 0.1, 0.15, 0.2))
+        ],
+        StructureRow,
+    )
 
 
 def overlap() -> pd.DataFrame:
     methods = ("Magnitude pruning (L1)", "Wanda", "Random pruning")
     shares = {("Magnitude pruning (L1)", "Wanda"): 0.8}
-    rows = [OverlapRow(a, b, 1.0 if a == b else shares.get((a, b)) or shares.get((b, a)) or 0.33) for a in methods for b in methods]
+    rows = [
+        OverlapRow(a, b, 1.0 if a == b else shares.get((a, b)) or shares.get((b, a)) or 0.33)
+        for a in methods
+        for b in methods
+    ]
     return table(rows, OverlapRow)
 
 
 def removed(number: int = 40) -> pd.DataFrame:
     weights = np.random.default_rng(0).normal(0, 0.2, number)
-    rows = [RemovedRow(3, i, float(w), abs(float(w)), float(w) * (abs(w) > 0.1), bool(abs(w) > 0.1)) for i, w in enumerate(weights)]
+    rows = [
+        RemovedRow(3, i, float(w), abs(float(w)), float(w) * (abs(w) > 0.1), bool(abs(w) > 0.1))
+        for i, w in enumerate(weights)
+    ]
     return table(rows, RemovedRow)
 
 
 def ranks() -> pd.DataFrame:
-    """A layer kept as it was, one below its break-even rank and one beyond, and a convolution in three."""
+    """A layer kept as it was, one below its break-even rank and one beyond, and a convolution in
+    three.
+    """
     rows = [
         RankRow("model.layers.0.q", 32, NAN, 32, 16.0, 1.0, 1.0, True),
         RankRow(LAYER, 8, NAN, 32, 16.0, 0.5, 0.9, False),
@@ -327,16 +507,20 @@ def singular(rank: int = 6, number: int = 24) -> pd.DataFrame:
     for version, decay in (("plain", 12), ("whitened", 4)):
         values = np.exp(-np.arange(number) / decay)
         energy = np.cumsum(values**2) / np.sum(values**2)
-        rows += [SingularRow(LAYER, version, i + 1, float(v), float(e), i < rank) for i, (v, e) in enumerate(zip(values, energy, strict=True))]
+        rows += [
+            SingularRow(LAYER, version, i + 1, float(v), float(e), i < rank)
+            for i, (v, e) in enumerate(zip(values, energy, strict=True))
+        ]
     return table(rows, SingularRow)
 
 
 def planned() -> pd.DataFrame:
     """The first layer stays whole, the second loses most."""
     rows = [
-        PlannedRow("model.layers.0.q", 32, 32, 16.0, True, 2048, 2048, 0.0), PlannedRow("model.layers.0.k", 4, 32, 16.0, False, 2048, 512, 0.4),
+        PlannedRow("model.layers.0.q", 32, 32, 16.0, True, 2048, 2048, 0.0),
+        PlannedRow("model.layers.0.k", 4, 32, 16.0, False, 2048, 512, 0.4),
         PlannedRow(LAYER, 12, 32, 16.0, False, 2048, 1536, 0.1),
-    ]  # fmt: skip
+    ]
     return table(rows, PlannedRow)
 
 
@@ -346,7 +530,14 @@ def matrix_tiles(side: int = 6) -> pd.DataFrame:
     rebuilt = np.outer(line, line)
     original = rebuilt + np.random.default_rng(0).normal(0, 0.1, (side, side))
     versions = {"original": original, "rebuilt": rebuilt, "missing": rebuilt - original}
-    return table([TileRow(v, 4 * i, 8 * j, float(x)) for v, matrix in versions.items() for (i, j), x in np.ndenumerate(matrix)], TileRow)
+    return table(
+        [
+            TileRow(v, 4 * i, 8 * j, float(x))
+            for v, matrix in versions.items()
+            for (i, j), x in np.ndenumerate(matrix)
+        ],
+        TileRow,
+    )
 
 
 def schedule(quality_name: str = "accuracy") -> pd.DataFrame:
@@ -355,14 +546,20 @@ def schedule(quality_name: str = "accuracy") -> pd.DataFrame:
     for cut, share in enumerate((0.5, 0.7, 0.8)):
         size = int(700_000 * (1 - share))
         rows.append(ScheduleRow(10 * cut, share, NAN, quality_name, 0.78, size, 0.01 * cut, "cut"))
-        rows.append(ScheduleRow(10 * cut + 10, share, 0.4, quality_name, 0.96, size, 0.01 * cut, "trained"))
+        rows.append(
+            ScheduleRow(10 * cut + 10, share, 0.4, quality_name, 0.96, size, 0.01 * cut, "trained")
+        )
     return table(rows, ScheduleRow)
 
 
 def schedule_live() -> pd.DataFrame:
     """The same, as it comes in while it goes on."""
     rows = schedule().itertuples(index=False)
-    values = ((row.step, name, value) for row in rows for name, value in (("zero", row.sparsity), (row.quality_name, row.quality)))
+    values = (
+        (row.step, name, value)
+        for row in rows
+        for name, value in (("zero", row.sparsity), (row.quality_name, row.quality))
+    )
     return table((CurveRow(step, "gradual", name, value) for step, name, value in values), CurveRow)
 
 
@@ -372,19 +569,31 @@ def lottery() -> pd.DataFrame:
     rows = [LotteryRow("dense", seed, 0, 1.0, 0.95 + 0.01 * seed) for seed in range(2)]
     rows += [
         LotteryRow(variant, seed, number, 0.3**number, 0.95 - each * number + 0.01 * seed)
-        for seed in range(2) for number in (1, 2) for variant, each in fall.items()
-    ]  # fmt: skip
+        for seed in range(2)
+        for number in (1, 2)
+        for variant, each in fall.items()
+    ]
     return table(rows, LotteryRow)
 
 
 def curves(quality_name: str = "accuracy", steps: int = 40, phase: str = "student") -> pd.DataFrame:
-    """A loss of two terms that falls, and a quality that rises until the last look, before which it was best."""
+    """A loss of two terms that falls, and a quality that rises until the last look, before which it
+    was best.
+    """
     rows = [CurveRow(0, phase, quality_name, 0.2)]
     for step in range(1, steps + 1):
-        terms = {"loss": 2.0 / step, "labels": 1.5 / step, "teacher": 2.5 / step, "rate": 1e-3 * (1 - step / steps), "examples per second": 900.0}
+        terms = {
+            "loss": 2.0 / step,
+            "labels": 1.5 / step,
+            "teacher": 2.5 / step,
+            "rate": 1e-3 * (1 - step / steps),
+            "examples per second": 900.0,
+        }
         rows += [CurveRow(step, phase, name, value) for name, value in terms.items()]
         if step % 10 == 0:
-            rows.append(CurveRow(step, phase, quality_name, 0.9 * step / steps - 0.3 * (step == steps)))
+            rows.append(
+                CurveRow(step, phase, quality_name, 0.9 * step / steps - 0.3 * (step == steps))
+            )
     return table(rows, CurveRow)
 
 
@@ -394,7 +603,9 @@ def precisions() -> pd.DataFrame:
     rows = []
     for phase, (lost, pace) in facts.items():
         for step in (10, 20):
-            values = {"loss": 3.0 / step, "accuracy": 0.9, "examples per second": pace} | ({} if lost is None else {"slopes lost": lost})
+            values = {"loss": 3.0 / step, "accuracy": 0.9, "examples per second": pace} | (
+                {} if lost is None else {"slopes lost": lost}
+            )
             rows += [CurveRow(step, phase, name, value) for name, value in values.items()]
     return table(rows, CurveRow)
 
@@ -403,18 +614,46 @@ def soft_targets(temperature: float = 2.0) -> pd.DataFrame:
     """Three answers of a teacher who is rather sure, and wrong."""
     plain = np.array([0.7, 0.2, 0.1])
     softened = plain ** (1 / temperature) / (plain ** (1 / temperature)).sum()
-    pairs = zip(("numpy", "a <b>very</b> long name of a class", "torch"), plain, softened, strict=True)
-    return table([SoftTargetRow(name, float(p), float(q), temperature, number == 1) for number, (name, p, q) in enumerate(pairs)], SoftTargetRow)
+    pairs = zip(
+        ("numpy", "a <b>very</b> long name of a class", "torch"), plain, softened, strict=True
+    )
+    return table(
+        [
+            SoftTargetRow(name, float(p), float(q), temperature, number == 1)
+            for number, (name, p, q) in enumerate(pairs)
+        ],
+        SoftTargetRow,
+    )
 
 
 def stages(*splits: str, quality: str = "accuracy") -> pd.DataFrame:
-    """The original, a pruning that takes a quarter off, a step that adds a little, and one that halves what is left."""
-    sizes, qualities = (8e6, 6e6, 6.3e6, 3.15e6), {"accuracy": (0.9, 0.8, 0.88, 0.87), "perplexity": (12.0, 18.0, 13.0, 13.5)}[quality]
-    labels, rows = ("", "Magnitude pruning (L1) 50 %", "LoRA rank 8", "<b>GPTQ</b> 4-bit, groups of 32"), []
+    """The original, a pruning that takes a quarter off, a step that adds a little, and one that
+    halves what is left.
+    """
+    sizes, qualities = (
+        (8e6, 6e6, 6.3e6, 3.15e6),
+        {"accuracy": (0.9, 0.8, 0.88, 0.87), "perplexity": (12.0, 18.0, 13.0, 13.5)}[quality],
+    )
+    labels, rows = (
+        ("", "Magnitude pruning (L1) 50%", "LoRA rank 8", "<b>GPTQ</b> 4-bit, groups of 32"),
+        [],
+    )
     for step, (label, size, value) in enumerate(zip(labels, sizes, qualities, strict=True)):
-        rows += [StageRow(step, label, "", name, number) for name, number in (("size_bytes", size), ("parameters", 2e6), ("bits_per_weight", 4.5))]
-        rows += [StageRow(step, label, split, quality, value - 0.01 * place) for place, split in enumerate(splits or ("test",))]
-        rows += [StageRow(step, label, split, "agreement", 0.95) for split in splits or ("test",) if step]
+        rows += [
+            StageRow(step, label, "", name, number)
+            for name, number in (
+                ("size_bytes", size),
+                ("parameters", 2e6),
+                ("bits_per_weight", 4.5),
+            )
+        ]
+        rows += [
+            StageRow(step, label, split, quality, value - 0.01 * place)
+            for place, split in enumerate(splits or ("test",))
+        ]
+        rows += [
+            StageRow(step, label, split, "agreement", 0.95) for split in splits or ("test",) if step
+        ]
     return table(rows, StageRow)
 
 
@@ -423,11 +662,31 @@ def steps(*splits: str, quality: str = "accuracy") -> pd.DataFrame:
 
 
 def similarity(blocks: int = 4) -> pd.DataFrame:
-    """A student of every other block of its teacher's, each of which is most like the one that it was."""
-    mine, its = (["embeddings", *(f"model.layers.{number}" for number in range(count))] for count in (blocks // 2, blocks))
-    return table([SimilarityRow(one, other, 1 - 0.1 * abs(2 * i - j)) for i, one in enumerate(mine) for j, other in enumerate(its)], SimilarityRow)
+    """A student of every other block of its teacher's, each of which is most like the one that it
+    was.
+    """
+    mine, its = (
+        ["embeddings", *(f"model.layers.{number}" for number in range(count))]
+        for count in (blocks // 2, blocks)
+    )
+    return table(
+        [
+            SimilarityRow(one, other, 1 - 0.1 * abs(2 * i - j))
+            for i, one in enumerate(mine)
+            for j, other in enumerate(its)
+        ],
+        SimilarityRow,
+    )
 
 
 def verdicts() -> pd.DataFrame:
-    """Of a hundred examples."""
-    return table([VerdictRow(True, True, 70), VerdictRow(True, False, 15), VerdictRow(False, True, 5), VerdictRow(False, False, 10)], VerdictRow)
+    """Agreement on a hundred examples."""
+    return table(
+        [
+            VerdictRow(True, True, 70),
+            VerdictRow(True, False, 15),
+            VerdictRow(False, True, 5),
+            VerdictRow(False, False, 10),
+        ],
+        VerdictRow,
+    )

@@ -1,12 +1,13 @@
-"""What every panel promises."""
+"""Properties of all panels."""
 
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 import pages.panels as room
-from engine.catalog.schedules import Gradual, LotteryTicket
-from engine.results.ahead import cuts_ahead, rounds_ahead
+from engine.techniques.pruning.gradual.config import Gradual
+from engine.techniques.pruning.gradual.preview import cuts_ahead, rounds_ahead
+from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 from pages.panels import Panel
 from tests.pages.panels import tables
 
@@ -65,15 +66,23 @@ TABLES = {
     "VERDICTS": tables.verdicts(),
     "WAYS_TO_CHOOSE": tables.criteria(),
     "WEIGHT_MAP": tables.weight_piece(),
-    **dict.fromkeys(("WEIGHTS_LEFT", "WEIGHTS_OF_FACTORS", "WEIGHTS_OF_STRUCTURES"), tables.histogram()),
+    **dict.fromkeys(
+        ("WEIGHTS_LEFT", "WEIGHTS_OF_FACTORS", "WEIGHTS_OF_STRUCTURES"), tables.histogram()
+    ),
     "WEIGHT_HISTOGRAM": tables.histogram(),
     "WHERE_THE_BYTES_ARE": tables.layers(),
 }
-every_panel = pytest.mark.parametrize(("panel", "table"), [pytest.param(PANELS[n], TABLES.get(n), id=n) for n in PANELS])
+every_panel = pytest.mark.parametrize(
+    ("panel", "table"), [pytest.param(PANELS[n], TABLES.get(n), id=n) for n in PANELS]
+)
 
 
 def drawn_axes(figure: go.Figure) -> list:
-    return [axis for axis in [*figure.select_xaxes(), *figure.select_yaxes()] if axis.visible is not False]
+    return [
+        axis
+        for axis in [*figure.select_xaxes(), *figure.select_yaxes()]
+        if axis.visible is not False
+    ]
 
 
 def has_axes(figure: go.Figure) -> bool:
@@ -97,19 +106,23 @@ def test_table_is_left_untouched(panel: Panel, table: pd.DataFrame):
 
 @every_panel
 def test_row_labels_do_not_matter(panel: Panel, table: pd.DataFrame):
-    joined = table.set_axis([0] * len(table))  # as pandas leaves them when tables of several runs are joined
+    # as pandas leaves them when tables of several runs are joined
+    joined = table.set_axis([0] * len(table))
     assert panel.draw(joined).to_json() == panel.draw(table).to_json()
     assert panel.alt(joined) == panel.alt(table)
 
 
 @every_panel
-def test_question_asks_and_caption_ends(panel: Panel, table: pd.DataFrame):
-    assert panel.question.endswith("?") and panel.caption.endswith(".")
+def test_headings_have_no_period_and_captions_end_with_one(panel: Panel, table: pd.DataFrame):
+    assert panel.question[0].isupper() and not panel.question.endswith(".")
+    assert panel.caption.endswith(".")
 
 
 @every_panel
 def test_alt_text_says_more_than_the_question(panel: Panel, table: pd.DataFrame):
-    assert panel.alt(table).startswith(panel.question) and any(letter.isdigit() for letter in panel.alt(table))
+    assert panel.alt(table).startswith(panel.question) and any(
+        letter.isdigit() for letter in panel.alt(table)
+    )
     assert panel.alt(table.iloc[:0]).endswith("Nothing to show.")
 
 
@@ -117,26 +130,34 @@ def test_alt_text_says_more_than_the_question(panel: Panel, table: pd.DataFrame)
 def test_axes_that_measure_name_their_unit(panel: Panel, table: pd.DataFrame):
     figure = panel.draw(table)
     titles = [axis.title.text or "" for axis in drawn_axes(figure) if axis.type != "category"]
-    assert all("(" in title for title in titles if title) and (any(titles) or not titles or not has_axes(figure))
+    assert all("(" in title for title in titles if title) and (
+        any(titles) or not titles or not has_axes(figure)
+    )
 
 
 @every_panel
 def test_background_is_left_to_the_page(panel: Panel, table: pd.DataFrame):
     layout = panel.draw(table).layout
     assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
-    assert layout.font.color is None, "a font colour set here would beat the page's theme"
+    assert layout.font.color is None, "a font color set here would beat the page's theme"
 
 
 @every_panel
 def test_figure_fits_a_phone(panel: Panel, table: pd.DataFrame):
     layout = panel.draw(table).layout
-    assert layout.width is None and layout.legend.orientation == "h" and layout.margin.l + layout.margin.r <= 24
+    assert (
+        layout.width is None
+        and layout.legend.orientation == "h"
+        and layout.margin.l + layout.margin.r <= 24
+    )
 
 
 @every_panel
 def test_every_trace_answers_the_pointer_with_words(panel: Panel, table: pd.DataFrame):
     shown = [trace for trace in panel.draw(table).data if trace.hoverinfo != "skip"]
-    assert shown and all(trace.hovertext is not None and "text" in trace.hoverinfo for trace in shown)
+    assert shown and all(
+        trace.hovertext is not None and "text" in trace.hoverinfo for trace in shown
+    )
 
 
 def test_every_panel_has_a_table_here():

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from pages.panels.error_by_bits import error_by_bits
-from pages.panels.gptq_replay import gptq_replay
-from pages.panels.input_reach import input_reach
-from pages.panels.one_group import one_group
-from pages.panels.outlier_columns import outlier_columns
-from pages.panels.scaled_column import scaled_column
+from pages.panels.explain.gptq_replay import gptq_replay
+from pages.panels.explain.scaled_column import scaled_column
+from pages.panels.layers.channel_selection import ways_to_choose
+from pages.panels.layers.input_reach import input_reach
+from pages.panels.layers.outlier_columns import outlier_columns
 from pages.panels.theme import COMPRESSED, HIGHLIGHT
-from pages.panels.ways_to_choose import ways_to_choose
-from pages.panels.weight_map import weight_map
+from pages.panels.weights.error_by_bits import error_by_bits
+from pages.panels.weights.group_rounding import one_group
+from pages.panels.weights.weight_map import weight_map
 from tests.pages.panels import tables
 
 
@@ -31,20 +31,30 @@ def test_a_frame_shows_how_far_each_weight_is_from_its_original():
     for frame in gptq_replay(replay).frames:
         now = replay[replay.step == int(frame.name)]
         for tiles, way in zip(frame.data[:2], ("gptq", "plain"), strict=True):
-            np.testing.assert_allclose(tiles.z, (now[way] - now.original).to_numpy().reshape(3, 5), atol=1e-6)
+            np.testing.assert_allclose(
+                tiles.z, (now[way] - now.original).to_numpy().reshape(3, 5), atol=1e-6
+            )
 
 
 def test_the_red_frame_stands_on_the_column_just_rounded():
     figure = gptq_replay(tables.replay())
     for frame in figure.frames:
         step, box = int(frame.name), frame.layout.shapes[0]
-        assert (box.x0, box.x1) == (step - 1.5, step - 0.5) and box.visible == (step > 0) and box.line.color == HIGHLIGHT
-    assert "column 4 rounded, off by 0.1" in figure.frames[1].layout.annotations[0].text, "the first in the order, not the first of the layer"
+        assert (
+            (box.x0, box.x1) == (step - 1.5, step - 0.5)
+            and box.visible == (step > 0)
+            and box.line.color == HIGHLIGHT
+        )
+    assert "column 4 rounded, off by 0.1" in figure.frames[1].layout.annotations[0].text, (
+        "the first in the order, not the first of the layer"
+    )
 
 
-def test_colours_mean_the_same_at_every_step():
+def test_colors_mean_the_same_at_every_step():
     figure = gptq_replay(tables.replay())
-    ends = {(tiles.zmin, tiles.zmax) for frame in figure.frames for tiles in frame.data[:2]} | {(t.zmin, t.zmax) for t in figure.data[:2]}
+    ends = {(tiles.zmin, tiles.zmax) for frame in figure.frames for tiles in frame.data[:2]} | {
+        (t.zmin, t.zmax) for t in figure.data[:2]
+    }
     assert len(ends) == 1 and ends == {(-max(ends)[1], max(ends)[1])}
 
 
@@ -53,20 +63,28 @@ def test_each_weight_is_joined_to_what_it_becomes():
     figure = one_group(group, tables.levels(16))
     strokes = next(trace for trace in figure.data if trace.name is None and trace.mode == "lines")
     assert strokes.y[0::3] == tuple(group.original) and strokes.y[1::3] == tuple(group.stored)
-    assert {y for y in named(figure, "16 levels").y if y is not None} == set(tables.levels(16).value)
+    assert {y for y in named(figure, "16 levels").y if y is not None} == set(
+        tables.levels(16).value
+    )
 
 
 def test_the_weight_that_was_asked_about_is_ringed():
     assert list(named(one_group(tables.group()), "This weight").x) == [3]
-    assert all(trace.name != "This weight" for trace in one_group(tables.group().assign(chosen=False)).data)
+    assert all(
+        trace.name != "This weight" for trace in one_group(tables.group().assign(chosen=False)).data
+    )
 
 
 def test_a_click_on_the_map_names_the_weights_own_row_and_column():
     piece = tables.weight_piece()
     tiles, targets = weight_map(piece).data
-    assert set(zip(targets.y, targets.x, strict=True)) == set(zip(piece.row, piece.column, strict=True))
+    assert set(zip(targets.y, targets.x, strict=True)) == set(
+        zip(piece.row, piece.column, strict=True)
+    )
     assert list(tiles.x) == sorted(set(piece.column)) and list(tiles.y) == sorted(set(piece.row))
-    assert targets.selected.marker.opacity == targets.unselected.marker.opacity == 0, "a click must not change the colours"
+    assert targets.selected.marker.opacity == targets.unselected.marker.opacity == 0, (
+        "a click must not change the colors"
+    )
 
 
 @pytest.mark.parametrize("shown", ["original", "stored", "error"])
@@ -101,22 +119,35 @@ def test_errors_stand_below_the_weights_they_belong_to():
 
 def test_inputs_stand_above_their_weights_in_the_tables_order():
     figure = input_reach(tables.reach())
-    assert [t.yaxis for t in figure.data] == ["y", "y", "y2", "y2"] and figure.layout.yaxis.domain[0] > figure.layout.yaxis2.domain[1]
+    assert [t.yaxis for t in figure.data] == ["y", "y", "y2", "y2"] and figure.layout.yaxis.domain[
+        0
+    ] > figure.layout.yaxis2.domain[1]
     assert list(figure.data[0].y) == list(tables.reach().input_after)
 
 
 def test_columns_that_stay_in_16_bits_are_red():
     figure = outlier_columns(tables.outliers(2))
-    assert len(named(figure, "Stay in 16 bits").x) == 2 and named(figure, "Stay in 16 bits").marker.color == HIGHLIGHT
+    assert (
+        len(named(figure, "Stay in 16 bits").x) == 2
+        and named(figure, "Stay in 16 bits").marker.color == HIGHLIGHT
+    )
     assert not named(outlier_columns(tables.outliers(0)), "Stay in 16 bits").showlegend
 
 
-def test_bits_that_a_layer_may_get_are_coloured():
+def test_bits_that_a_layer_may_get_are_colored():
     figure = error_by_bits(tables.bits())
-    assert [b for b, colour in zip(figure.data[0].x, figure.data[0].marker.color, strict=True) if colour == COMPRESSED] == [2, 4]
+    assert [
+        b
+        for b, color in zip(figure.data[0].x, figure.data[0].marker.color, strict=True)
+        if color == COMPRESSED
+    ] == [2, 4]
 
 
 def test_each_way_marks_the_channels_that_it_chooses():
     figure = ways_to_choose(tables.criteria())
-    assert len(named(figure, "chosen by none").x) == 17 and [len(t.x) for t in figure.data[1:]] == [1, 1, 1]
+    assert len(named(figure, "chosen by none").x) == 17 and [len(t.x) for t in figure.data[1:]] == [
+        1,
+        1,
+        1,
+    ]
     assert max(named(figure, "by activation").y) == tables.criteria().activation.max()

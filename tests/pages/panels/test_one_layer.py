@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import pytest
 
-from pages.panels.channel_error import channel_error
-from pages.panels.channel_ranges import channel_ranges
-from pages.panels.one_layer_side_by_side import one_layer_side_by_side, strip_domain
-from pages.panels.spectrum import spectrum
+from pages.panels.layers.channel_error import channel_error
+from pages.panels.layers.channel_ranges import channel_ranges
+from pages.panels.layers.spectrum import spectrum
 from pages.panels.theme import COMPRESSED, HIGHLIGHT, ORIGINAL
-from pages.panels.weight_histogram import weight_histogram
+from pages.panels.weights.one_layer_side_by_side import one_layer_side_by_side, strip_domain
+from pages.panels.weights.weight_histogram import weight_histogram
 from tests.pages.panels import tables
 
 
@@ -34,16 +34,24 @@ def test_levels_are_drawn_inside_the_histogram(number):
     figure = weight_histogram(tables.histogram(), levels=tables.levels(number))
     rug, bars = trace(figure, f"{number} levels"), trace(figure, "Compressed")
     assert min(bars.x) < min(rug.x) and max(rug.x) < max(bars.x)
-    assert figure.layout.yaxis2.domain[1] < figure.layout.yaxis.domain[0], "the rug has a lane of its own"
+    assert figure.layout.yaxis2.domain[1] < figure.layout.yaxis.domain[0], (
+        "the rug has a lane of its own"
+    )
 
 
 def test_many_levels_are_drawn_thinner():
-    thin, thick = (trace(weight_histogram(tables.histogram(), levels=tables.levels(n)), "levels") for n in (256, 16))
+    thin, thick = (
+        trace(weight_histogram(tables.histogram(), levels=tables.levels(n)), "levels")
+        for n in (256, 16)
+    )
     assert thin.marker.line.width < thick.marker.line.width
 
 
 def test_log_counts_change_the_axis_and_not_the_bars():
-    plain, log = weight_histogram(tables.histogram()), weight_histogram(tables.histogram(), log_counts=True)
+    plain, log = (
+        weight_histogram(tables.histogram()),
+        weight_histogram(tables.histogram(), log_counts=True),
+    )
     assert (plain.layout.yaxis.type, log.layout.yaxis.type) == (None, "log")
     assert plain.data == log.data
 
@@ -72,22 +80,31 @@ def test_words_of_a_channel_at_the_edge_turn_inwards(worst, side):
 
 
 def test_channel_without_an_error_is_left_out():
-    silent = tables.channels().assign(relative_error=lambda t: t.relative_error.where(t.channel != 3))
+    silent = tables.channels().assign(
+        relative_error=lambda t: t.relative_error.where(t.channel != 3)
+    )
     assert 3 not in channel_error(silent).data[0].x
     assert not channel_error(silent.assign(relative_error=tables.NAN)).data
 
 
 def test_four_thousand_channels_take_smaller_dots():
-    assert channel_error(tables.channels(4096)).data[0].marker.size < channel_error(tables.channels(64)).data[0].marker.size
+    assert (
+        channel_error(tables.channels(4096)).data[0].marker.size
+        < channel_error(tables.channels(64)).data[0].marker.size
+    )
 
 
 def test_band_runs_from_minimum_to_maximum():
     others = channel_ranges(tables.channels()).data[0]
-    assert list(others.base) == pytest.approx([-0.1] * 63) and list(others.base + others.y) == pytest.approx([0.1] * 63)
+    assert list(others.base) == pytest.approx([-0.1] * 63) and list(
+        others.base + others.y
+    ) == pytest.approx([0.1] * 63)
 
 
 def test_widest_channel_is_highlighted_and_named():
-    widest = next(t for t in channel_ranges(tables.channels(worst=5)).data if t.marker.color == HIGHLIGHT)
+    widest = next(
+        t for t in channel_ranges(tables.channels(worst=5)).data if t.marker.color == HIGHLIGHT
+    )
     assert list(widest.x) == [5] and "channel 5" in widest.name
 
 
@@ -100,7 +117,11 @@ def test_milestones_stand_where_the_energy_is_first_reached():
 
 
 def test_share_that_is_never_reached_is_not_marked():
-    marks = next(t for t in spectrum(tables.spectrum().query("cumulative_energy < 0.95")).data if t.marker.color == HIGHLIGHT)
+    marks = next(
+        t
+        for t in spectrum(tables.spectrum().query("cumulative_energy < 0.95")).data
+        if t.marker.color == HIGHLIGHT
+    )
     assert len(marks.x) == 2
 
 
@@ -108,7 +129,11 @@ def test_every_technique_has_its_strip_with_the_original_behind():
     labels = ("GPTQ", "AWQ", "NF4")
     figure = one_layer_side_by_side(tables.labelled(tables.histogram(), *labels))
     assert [a.text for a in figure.layout.annotations] == list(labels)
-    assert [t.yaxis for t in figure.data if t.name == "Original"] == [t.yaxis for t in figure.data if t.name == "Compressed"] == ["y", "y2", "y3"]
+    assert (
+        [t.yaxis for t in figure.data if t.name == "Original"]
+        == [t.yaxis for t in figure.data if t.name == "Compressed"]
+        == ["y", "y2", "y3"]
+    )
     assert sum(bool(t.showlegend) for t in figure.data) == 2, "one legend for all strips"
 
 
@@ -118,6 +143,11 @@ def test_strips_do_not_overlap():
     assert all(above[0] > below[1] for above, below in pairwise(domains))
 
 
-def test_original_is_the_same_colour_wherever_it_is_drawn():
+def test_original_is_the_same_color_wherever_it_is_drawn():
     histogram = weight_histogram(tables.histogram())
-    assert trace(histogram, "Original").line.color == channel_ranges(tables.channels()).data[0].marker.color == ORIGINAL != COMPRESSED
+    assert (
+        trace(histogram, "Original").line.color
+        == channel_ranges(tables.channels()).data[0].marker.color
+        == ORIGINAL
+        != COMPRESSED
+    )

@@ -1,6 +1,6 @@
 """The panel on speed."""
 
-from pages.panels.speed import description, speed
+from pages.panels.runs.speed import description, speed
 from tests.pages.panels import tables
 
 
@@ -11,7 +11,10 @@ def test_layers_without_a_kernel_are_not_drawn():
 
 def test_quartiles_are_the_whiskers():
     trace = next(trace for trace in speed(tables.latency()).data if trace.name == "Compressed")
-    ends = [(x - low, x + high) for x, low, high in zip(trace.x, trace.error_x.arrayminus, trace.error_x.array, strict=True)]
+    ends = [
+        (x - low, x + high)
+        for x, low, high in zip(trace.x, trace.error_x.arrayminus, trace.error_x.array, strict=True)
+    ]
     timed = tables.latency().query("version == 'compressed' and kernel != ''")
     assert [round(low, 9) for low, _ in ends] == timed.low_ms.round(9).tolist()
     assert [round(high, 9) for _, high in ends] == timed.high_ms.round(9).tolist()
@@ -23,4 +26,7 @@ def test_a_run_without_any_kernel_says_so():
 
 
 def test_the_description_names_both_versions():
-    assert description(tables.latency()) == "whole model, 1 x 256 tokens: original 40 ms, compressed 20 ms (median)."
+    assert (
+        description(tables.latency())
+        == "whole model, 1 x 256 tokens: original 40 ms, compressed 20 ms (median)."
+    )

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pages.panels.structure_grid import structure_grid
-from pages.panels.structure_scores import ONE_BY_ONE, STRUCTURE_SCORES, structure_scores
-from pages.panels.structures_kept import structures_kept
+from pages.panels.layers.structure_grid import structure_grid
+from pages.panels.layers.structure_scores import ONE_BY_ONE, STRUCTURE_SCORES, structure_scores
+from pages.panels.layers.structures_kept import structures_kept
 from tests.pages.panels import tables
 
 
@@ -13,14 +13,20 @@ def test_every_structure_is_counted_once_on_the_side_it_is_on(number):
     rows = tables.structures(number=number, blocks=1)
     gone, left = structure_scores(rows).data
     counts = [len(gone.x), len(left.x)] if number <= ONE_BY_ONE else [sum(gone.y), sum(left.y)]
-    assert counts == [(~rows.kept).sum(), rows.kept.sum()] and (gone.name, left.name) == ("Taken out", "Left")
+    assert counts == [(~rows.kept).sum(), rows.kept.sum()] and (gone.name, left.name) == (
+        "Removed",
+        "Left",
+    )
     assert len(gone.x) <= ONE_BY_ONE
 
 
 def test_blocks_are_drawn_by_their_influence():
     figure = structure_scores(tables.influences())
     assert figure.layout.yaxis.title.text.startswith("Influence") and list(figure.data[0].x) == [1]
-    assert STRUCTURE_SCORES.describe(tables.influences()) == "1 of 4 blocks were taken out; the highest score among them is 0.1."
+    assert (
+        STRUCTURE_SCORES.describe(tables.influences())
+        == "1 of 4 blocks were removed; the highest score among them is 0.1."
+    )
 
 
 def test_a_head_that_went_is_crossed_out_on_its_own_tile():

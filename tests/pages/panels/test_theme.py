@@ -1,4 +1,4 @@
-"""Colours can be seen on both backgrounds and told apart by everybody."""
+"""Colors can be seen on both backgrounds and told apart by everybody."""
 
 from itertools import combinations
 
@@ -7,7 +7,10 @@ import pytest
 
 from pages.panels import theme
 
-MEANINGS = {name: getattr(theme, name) for name in ("ORIGINAL", "COMPRESSED", "ERROR", "HIGHLIGHT", "REFERENCE")}
+MEANINGS = {
+    name: getattr(theme, name)
+    for name in ("ORIGINAL", "COMPRESSED", "ERROR", "HIGHLIGHT", "REFERENCE")
+}
 MEET = [
     ("ORIGINAL", "COMPRESSED"),
     ("ERROR", "HIGHLIGHT"),
@@ -22,27 +25,33 @@ BLINDNESS = {
 }
 
 
-def linear(colour: str) -> np.ndarray:
-    shares = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+def linear(color: str) -> np.ndarray:
+    shares = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
 
 
 def contrast(one: str, other: str) -> float:
     """WCAG 2.1 contrast ratio, 1 to 21."""
-    bright, dark = sorted((linear(c) @ [0.2126, 0.7152, 0.0722] for c in (one, other)), reverse=True)
+    bright, dark = sorted(
+        (linear(c) @ [0.2126, 0.7152, 0.0722] for c in (one, other)), reverse=True
+    )
     return (bright + 0.05) / (dark + 0.05)
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb.clip(0, 1) / [0.9505, 1, 1.089]
+    xyz = (
+        np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+        @ rgb.clip(0, 1)
+        / [0.9505, 1, 1.089]
+    )
     x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 @pytest.mark.parametrize("background", ["#ffffff", "#0e1117"])
-@pytest.mark.parametrize("colour", sorted({*MEANINGS.values(), *theme.SERIES}))
-def test_colours_stand_out_on_both_backgrounds(colour, background):
-    assert contrast(colour, background) >= 3
+@pytest.mark.parametrize("color", sorted({*MEANINGS.values(), *theme.SERIES}))
+def test_colors_stand_out_on_both_backgrounds(color, background):
+    assert contrast(color, background) >= 3
 
 
 def test_text_on_a_tile_is_readable():
@@ -51,14 +60,14 @@ def test_text_on_a_tile_is_readable():
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
 @pytest.mark.parametrize("pair", MEET)
-def test_colours_that_meet_in_a_figure_stay_apart_for_colour_blind_eyes(pair, blindness):
+def test_colors_that_meet_in_a_figure_stay_apart_for_color_blind_eyes(pair, blindness):
     seen = [lab(np.array(BLINDNESS[blindness]) @ linear(MEANINGS[name])) for name in pair]
     assert np.linalg.norm(seen[0] - seen[1]) > 20
 
 
-def test_runs_never_share_colour_and_symbol():
+def test_runs_never_share_color_and_symbol():
     assert all(a != b for a, b in combinations(zip(theme.SERIES, theme.SYMBOLS, strict=True), 2))
 
 
-def test_translucent_keeps_the_colour():
+def test_translucent_keeps_the_color():
     assert theme.translucent("#010203", 0.5) == "rgba(1, 2, 3, 0.5)"

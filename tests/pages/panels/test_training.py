@@ -3,14 +3,14 @@
 import pandas as pd
 import pytest
 
-from pages.panels.block_similarity import block_similarity
-from pages.panels.learning_pace import learning_pace
-from pages.panels.lost_gradients import lost_gradients
-from pages.panels.soft_targets import soft_targets
+from pages.panels.runs.agreement import verdicts
 from pages.panels.theme import HIGHLIGHT
-from pages.panels.training_curves import MOST, training_curves
-from pages.panels.training_pace import training_pace
-from pages.panels.verdicts import verdicts
+from pages.panels.training.block_similarity import block_similarity
+from pages.panels.training.learning_rate import learning_pace
+from pages.panels.training.lost_gradients import lost_gradients
+from pages.panels.training.soft_targets import soft_targets
+from pages.panels.training.throughput import training_pace
+from pages.panels.training.training_curves import MOST, training_curves
 from tests.pages.panels import tables
 
 
@@ -27,20 +27,36 @@ def test_the_ring_is_on_the_best_state_which_of_perplexities_is_the_least(qualit
 
 def test_every_term_of_the_loss_has_a_line_and_neither_rate_nor_speed_is_one():
     assert {trace.name for trace in training_curves(tables.curves()).data} == {
-        "Loss", "Of it: labels", "Of it: teacher", "Accuracy, held out", "Kept",
-    }  # fmt: skip
+        "Loss",
+        "Of it: labels",
+        "Of it: teacher",
+        "Accuracy, held out",
+        "Kept",
+    }
 
 
 def test_rate_and_pace_are_drawn_as_they_were_noted():
     rate, pace = learning_pace(tables.curves(steps=20)).data
-    assert rate.y[0] == pytest.approx(1e-3 * 19 / 20) and rate.y[-1] == 0 and set(pace.y) == {900.0} and pace.yaxis == "y2"
-    assert len(learning_pace(pd.concat([tables.curves(phase=each) for each in ("a", "b")])).data) == 4
+    assert (
+        rate.y[0] == pytest.approx(1e-3 * 19 / 20)
+        and rate.y[-1] == 0
+        and set(pace.y) == {900.0}
+        and pace.yaxis == "y2"
+    )
+    assert (
+        len(learning_pace(pd.concat([tables.curves(phase=each) for each in ("a", "b")])).data) == 4
+    )
 
 
 def test_two_phases_are_told_apart():
     both = pd.concat([tables.curves(phase="generation 1"), tables.curves(phase="generation 2")])
     names = [trace.name for trace in training_curves(both).data]
-    assert {"Generation 1, loss", "Generation 2, loss", "Generation 1, held out", "Generation 2, held out"} <= set(names)
+    assert {
+        "Generation 1, loss",
+        "Generation 2, loss",
+        "Generation 1, held out",
+        "Generation 2, held out",
+    } <= set(names)
 
 
 def test_a_long_training_is_thinned_and_a_short_one_is_whole():
@@ -51,7 +67,7 @@ def test_a_long_training_is_thinned_and_a_short_one_is_whole():
 
 def test_the_right_answer_alone_has_a_frame():
     for trace in soft_targets(tables.soft_targets()).data:
-        assert [colour == HIGHLIGHT for colour in trace.marker.line.color] == [False, True, False]
+        assert [color == HIGHLIGHT for color in trace.marker.line.color] == [False, True, False]
 
 
 def test_a_temperature_evens_answers_out():
@@ -61,27 +77,50 @@ def test_a_temperature_evens_answers_out():
 
 def test_of_many_phases_only_the_whole_loss_is_drawn():
     names = [trace.name for trace in training_curves(tables.precisions()).data]
-    assert names == [f"{phase}, {what}" for what in ("loss", "held out") for phase in ("Float32", "Bfloat16", "Float16")]
+    assert names == [
+        f"{phase}, {what}"
+        for what in ("loss", "held out")
+        for phase in ("Float32", "Bfloat16", "Float16")
+    ]
 
 
 def test_gradients_lost_have_a_line_for_each_short_precision_and_paces_a_bar_for_all():
-    assert [(trace.name, *trace.y) for trace in lost_gradients(tables.precisions()).data] == [("bfloat16", 0, 0), ("float16", 0.1, 0.1)]
+    assert [(trace.name, *trace.y) for trace in lost_gradients(tables.precisions()).data] == [
+        ("bfloat16", 0, 0),
+        ("float16", 0.1, 0.1),
+    ]
     (bars,) = training_pace(tables.precisions()).data
-    assert dict(zip(bars.y, bars.x, strict=True)) == {"float32": 400, "bfloat16": 500, "float16": 100}
+    assert dict(zip(bars.y, bars.x, strict=True)) == {
+        "float32": 400,
+        "bfloat16": 500,
+        "float16": 100,
+    }
 
 
 def test_each_of_the_students_blocks_is_framed_where_it_resembles_its_teacher_most():
     tiles, frames = block_similarity(tables.similarity()).data
     assert list(tiles.y) == ["input", "1", "2"] and list(tiles.x) == ["input", "1", "2", "3", "4"]
-    assert list(zip(frames.y, frames.x, strict=True)) == [("input", "input"), ("1", "2"), ("2", "4")]
+    assert list(zip(frames.y, frames.x, strict=True)) == [
+        ("input", "input"),
+        ("1", "2"),
+        ("2", "4"),
+    ]
 
 
 def test_numbers_are_written_only_where_there_is_room():
-    assert block_similarity(tables.similarity(4)).data[0].texttemplate and not block_similarity(tables.similarity(24)).data[0].texttemplate
+    assert (
+        block_similarity(tables.similarity(4)).data[0].texttemplate
+        and not block_similarity(tables.similarity(24)).data[0].texttemplate
+    )
 
 
 def test_of_four_cases_each_has_its_share_also_where_nobody_counted_one():
     (bars,) = verdicts(tables.verdicts()).data
-    assert dict(zip(bars.y, bars.x, strict=True)) == {"Both right": 0.7, "Only the teacher": 0.15, "Only the student": 0.05, "Neither": 0.1}
+    assert dict(zip(bars.y, bars.x, strict=True)) == {
+        "Both right": 0.7,
+        "Only the teacher": 0.15,
+        "Only the student": 0.05,
+        "Neither": 0.1,
+    }
     (bars,) = verdicts(tables.verdicts().iloc[:2]).data
     assert list(bars.x) == pytest.approx([70 / 85, 15 / 85, 0, 0])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pages.panels.names import axis_of, cut, shortened, wrapped
-from pages.panels.numbers import UNKNOWN, change, count, megabytes, percent, seconds
+from pages.formatting.names import axis_of, cut, shortened, wrapped
+from pages.formatting.numbers import UNKNOWN, change, count, megabytes, percent, seconds
 from pages.panels.panel import Panel
 from pages.panels.theme import frame
 from tests.pages.panels import tables
@@ -14,19 +14,49 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("written", "read"),
     [
-        (megabytes(10_400_000), "10.4 MB"), (megabytes(0), "0 B"), (megabytes(512), "512 B"), (megabytes(3_100), "3.1 kB"),
-        (megabytes(999_960), "1.0 MB"), (megabytes(104_400_000), "104 MB"), (megabytes(13_476_838_400), "13.5 GB"),
-        (percent(0.031), "3.1 %"), (percent(0), "0 %"), (percent(1), "100 %"), (percent(0.00042), "0.042 %"), (percent(0.634), "63.4 %"),
-        (change(18.3, 18.9), "+3.3 %"), (change(20, 10), "-50.0 %"), (change(5, 5), "±0 %"), (change(-2, -1), "+50.0 %"),
-        (seconds(9.2), "9 s"), (seconds(0.42), "0.4 s"), (seconds(125), "2 min 5 s"), (seconds(59.7), "1 min 0 s"), (seconds(3720), "1 h 2 min"),
-        (count(5_200_000), "5.2 M"), (count(812), "812"), (count(12_300), "12.3 k"), (count(7_240_000_000), "7.2 B"),
+        (megabytes(10_400_000), "10.4 MB"),
+        (megabytes(0), "0 B"),
+        (megabytes(512), "512 B"),
+        (megabytes(3_100), "3.1 kB"),
+        (megabytes(999_960), "1.0 MB"),
+        (megabytes(104_400_000), "104 MB"),
+        (megabytes(13_476_838_400), "13.5 GB"),
+        (percent(0.031), "3.1%"),
+        (percent(0), "0%"),
+        (percent(1), "100%"),
+        (percent(0.00042), "0.042%"),
+        (percent(0.634), "63.4%"),
+        (change(18.3, 18.9), "+3.3%"),
+        (change(20, 10), "-50.0%"),
+        (change(5, 5), "±0%"),
+        (change(-2, -1), "+50.0%"),
+        (seconds(9.2), "9 s"),
+        (seconds(0.42), "0.4 s"),
+        (seconds(125), "2 min 5 s"),
+        (seconds(59.7), "1 min 0 s"),
+        (seconds(3720), "1 h 2 min"),
+        (count(5_200_000), "5.2 M"),
+        (count(812), "812"),
+        (count(12_300), "12.3 k"),
+        (count(7_240_000_000), "7.2 B"),
     ],
-)  # fmt: skip
+)
 def test_numbers_read_as_people_write_them(written, read):
     assert written == read
 
 
-@pytest.mark.parametrize("words", [megabytes(NAN), percent(NAN), seconds(NAN), count(NAN), change(NAN, 1), change(1, NAN), change(0, 1)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        megabytes(NAN),
+        percent(NAN),
+        seconds(NAN),
+        count(NAN),
+        change(NAN, 1),
+        change(1, NAN),
+        change(0, 1),
+    ],
+)
 def test_unknown_is_a_dash(words):
     assert words == UNKNOWN
 
@@ -49,7 +79,10 @@ def test_long_names_without_dots_keep_their_end_too():
 
 
 def test_long_labels_keep_their_start():
-    assert cut("GPTQ 4-bit, groups of 32, act order").startswith("GPTQ 4-bit") and len(cut("y" * 99)) == 32
+    assert (
+        cut("GPTQ 4-bit, groups of 32, act order").startswith("GPTQ 4-bit")
+        and len(cut("y" * 99)) == 32
+    )
 
 
 @pytest.mark.parametrize("written", [shortened, cut, wrapped])
@@ -58,16 +91,24 @@ def test_names_are_never_read_as_markup(written):
 
 
 def test_an_axis_leaves_out_what_all_names_begin_with():
-    assert axis_of(["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"])["ticktext"] == ["0.mlp.up_proj", "1.mlp.up_proj"]
+    assert axis_of(["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"])["ticktext"] == [
+        "0.mlp.up_proj",
+        "1.mlp.up_proj",
+    ]
     assert axis_of(["model.layers.0.mlp.up_proj"])["ticktext"] == ["model.layers.0.mlp.up_proj"]
     assert axis_of(["layer10", "layer11"])["ticktext"] == ["layer10", "layer11"]
 
 
 def test_two_layers_with_the_same_end_stay_two_rows():
-    axis = axis_of(["encoder.layers.0.mlp.down_proj.weight", "decoder.layers.0.mlp.down_proj.weight"])
+    axis = axis_of(
+        ["encoder.layers.0.mlp.down_proj.weight", "decoder.layers.0.mlp.down_proj.weight"]
+    )
     assert len(set(axis["tickvals"])) == 2
 
 
 def test_a_panel_without_words_of_its_own_counts_rows():
     panel = Panel("How many?", "Count them.", draw=lambda table: frame())
-    assert panel.alt(tables.channels(3)) == "How many? 3 rows" and panel.alt(tables.channels(1)) == "How many? 1 row"
+    assert (
+        panel.alt(tables.channels(3)) == "How many? 3 rows"
+        and panel.alt(tables.channels(1)) == "How many? 1 row"
+    )

@@ -1,0 +1,261 @@
+"""The classifier's further courses: it reads on, then learns from more passages of the training
+files, without their labels.
+
+Reading is filling in masked words, as at first: its encoder had read each word but once, and its
+loss still fell.
+
+It and its baseline err in different places, so that together they know more than either. What they
+say together about passages that neither has learned from is what the model learns now, beside its
+labeled ones (self-training; distillation as in Hinton et al. 2015, arXiv:1503.02531). A course
+starts from the model as it is. What it keeps is a running mean of the weights along the way (Polyak
+averaging), from where that mean was best on validation: single steps swing by a point there.
+
+    python -m engine.bundled.docs_classifier_further --tokens 12000000 --epochs 1.5
+    --checkpoint /tmp/docs-classifier-further.pt
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from sklearn.pipeline import Pipeline
+from torch.nn.functional import cross_entropy, one_hot
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import (
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from engine.bundled.docs_classifier import (
+    BATCH,
+    CONFIG,
+    OUT,
+    PAD,
+    WINDOW,
+    Encoded,
+    baseline,
+    by_split,
+    fine_tuning_batch,
+    logits_of,
+    masked_batch,
+    masked_word_loss,
+    predictions,
+    scores_of,
+    texts_of,
+    token_stream,
+)
+from engine.bundled.pretraining import Curve, Schedule, curve_table, train
+from engine.evaluation.data.documents import Document, extracted, without_copies
+from engine.evaluation.data.passages import LABELS, MOST_PER_LABEL, Passage, passages
+
+FROM_A_DOCUMENT = 30  # passages, at most; the first course learned from 4
+KEPT = 0.99  # of the mean's weights from one step to the next
+# of the baseline in what both say, to pick from on validation
+SHARES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+
+
+def log_shares(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities, (texts, labels); texts of like lengths are read together."""
+    order = (tokens != PAD).sum(1).argsort()
+    rows = torch.empty(len(tokens), len(LABELS))
+    rows[order] = predictions(model, tokens[order]).log_softmax(1)
+    return rows
+
+
+def together(
+    model: BertForSequenceClassification, other: Pipeline, data: Encoded, chosen: list[Passage]
+) -> dict[float, torch.Tensor]:
+    """Probabilities by the baseline's share in them.  (texts, labels)"""
+    mine, its = (
+        log_shares(model, data.tokens),
+        torch.tensor(other.predict_log_proba(texts_of(chosen)), dtype=torch.float32),
+    )
+    return {share: ((1 - share) * mine + share * its).softmax(1) for share in SHARES}
+
+
+def accuracy(rows: torch.Tensor, labels: torch.Tensor) -> float:
+    return (rows.argmax(1) == labels).float().mean().item()
+
+
+def read_on(
+    model: BertForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    documents: list[Document],
+    asked: argparse.Namespace,
+) -> Curve:
+    """The model's own encoder, with a new head for words that is thrown away afterwards."""
+    read, held_out = (
+        token_stream(tokenizer, [d for d in documents if d.split in splits])
+        for splits in (("train", "unlabelled"), ("calibration",))
+    )
+    reader = BertForMaskedLM(CONFIG)
+    # without dropout, as at first
+    reader.bert.embeddings, reader.bert.encoder = (
+        model.bert.embeddings.eval(),
+        model.bert.encoder.eval(),
+    )
+    reader.tie_weights()
+    # windows drawn again, not those that were read at first
+    steps, begun = asked.tokens // (BATCH * WINDOW), 1_000_000
+
+    @torch.no_grad()
+    def held_out_loss() -> float:
+        return (
+            sum(
+                masked_word_loss(reader, *masked_batch(held_out, -1 - step)).item()
+                for step in range(8)
+            )
+            / 8
+        )
+
+    schedule = Schedule(steps, asked.reading_rate, warmup=steps // 20, decay_share=0.6)
+    place = asked.checkpoint.with_suffix(".read.pt")
+    return train(
+        reader,
+        lambda step: masked_word_loss(reader, *masked_batch(read, begun + step)),
+        held_out_loss,
+        schedule,
+        place,
+    )
+
+
+def learned(
+    model: BertForSequenceClassification,
+    data: Encoded,
+    held_out: Encoded,
+    asked: argparse.Namespace,
+) -> Curve:
+    steps, best = int(asked.epochs * (len(data.labels) // BATCH)), {"accuracy": 0.0, "weights": {}}
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(KEPT))
+
+    def loss(step: int) -> torch.Tensor:
+        mean.update_parameters(model)
+        tokens, shares = fine_tuning_batch(data, step)
+        return cross_entropy(logits_of(model, tokens), shares)
+
+    def held_out_loss() -> float:
+        rows = predictions(mean.module, held_out.tokens)
+        right = accuracy(rows, held_out.labels)
+        print(f"validation accuracy {right:.4f}", flush=True)
+        if right > best["accuracy"]:
+            best.update(
+                accuracy=right,
+                weights={name: value.clone() for name, value in mean.module.state_dict().items()},
+            )
+        return cross_entropy(rows, held_out.labels).item()
+
+    model.train()
+    curve = train(
+        model,
+        loss,
+        held_out_loss,
+        Schedule(steps, asked.rate, warmup=steps // 20, decay_share=0.95),
+        asked.checkpoint,
+    )
+    model.load_state_dict(best["weights"])
+    return curve
+
+
+def further(documents: list[Document], known: list[Passage]) -> list[Passage]:
+    """Passages of the training files beyond those that are known."""
+    texts = set(texts_of(known))
+    every = passages(documents, FROM_A_DOCUMENT, MOST_PER_LABEL | {"train": 1_000_000})
+    return [passage for passage in every if passage.split == "train" and passage.text not in texts]
+
+
+def taught(
+    model: BertForSequenceClassification,
+    other: Pipeline,
+    chosen: dict[str, list[Passage]],
+    data: dict[str, Encoded],
+) -> Encoded:
+    """The labeled passages with their labels, the others with what model and baseline say
+    together.
+    """
+    seen = together(model, other, data["calibration"], chosen["calibration"])
+    share = max(SHARES, key=lambda each: accuracy(seen[each], data["calibration"].labels))
+    print(
+        (
+            f"together {accuracy(seen[share], data['calibration'].labels):.4f} on validation, "
+            f"the baseline's share {share}"
+        ),
+        flush=True,
+    )
+    soft = together(model, other, data["more"], chosen["more"])[share]
+    hard = 0.9 * one_hot(data["train"].labels, len(LABELS)).float() + 0.1 / len(LABELS)
+    return Encoded(torch.cat([data["train"].tokens, data["more"].tokens]), torch.cat([hard, soft]))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument(
+        "--tokens", type=int, default=0, help="read before, filling in masked words"
+    )
+    options.add_argument("--reading-rate", type=float, default=7e-4)
+    options.add_argument("--epochs", type=float, default=1.0)
+    options.add_argument("--rate", type=float, default=1e-4)
+    options.add_argument("--checkpoint", type=Path, default=Path("docs-classifier-further.pt"))
+    asked = options.parse_args()
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(OUT)
+    model = BertForSequenceClassification.from_pretrained(
+        OUT, hidden_dropout_prob=0.1, classifier_dropout=0.1
+    )
+    documents = list(without_copies(extracted()))
+    chosen = by_split(passages(documents))
+    chosen |= {"more": further(documents, chosen["train"])}
+    data = {split: Encoded.of(tokenizer, rows) for split, rows in chosen.items()}
+    other = baseline(chosen)
+    lesson = taught(model, other, chosen, data)
+    reading = read_on(model, tokenizer, documents, asked) if asked.tokens else Curve([])
+    curve = learned(model, lesson, data["calibration"], asked)
+    model.config.hidden_dropout_prob = model.config.classifier_dropout = 0.0
+    model.save_pretrained(OUT)
+    scores = scores_of(model, other, data["evaluation"], chosen["evaluation"])
+    card = OUT / "README.md"
+    card.write_text(amended(card.read_text(), asked, scores, reading, curve, len(chosen["more"])))
+
+
+def amended(
+    card: str,
+    asked: argparse.Namespace,
+    scores: tuple[float, ...],
+    reading: Curve,
+    curve: Curve,
+    more: int,
+) -> str:
+    """The card with one more course."""
+    before = (
+        f"--tokens {asked.tokens} --reading-rate {asked.reading_rate:g} " if asked.tokens else ""
+    )
+    command = (
+        f"`python -m engine.bundled.docs_classifier_further {before}--epochs "
+        f"{asked.epochs:g} --rate {asked.rate:g}`"
+    )
+    lines = card.rstrip().splitlines()
+    held_out = next(
+        number for number, line in enumerate(lines) if line.startswith("- **Held out**")
+    )
+    lines[held_out] = (
+        f"- **Held out**: accuracy **{scores[0]:.3f}**, macro F1 **{scores[1]:.3f}** on the "
+        "test passages."
+    )
+    lines[held_out:held_out] = [
+        f"- **Further course**: {command}.",
+        (
+            f"  {more:,} more passages of the training files, without their labels: what the "
+            "model and the baseline together said of them was learned"
+        ),
+        (
+            f"  beside the labelled passages. Kept: the running mean of the weights ({KEPT:g} "
+            "from step to step) where it was best on validation."
+        ),
+    ]
+    read = ["", "Reading on, masked words:", "", curve_table(reading)] if asked.tokens else []
+    return "\n".join([*lines, *read, "", "Further course:", "", curve_table(curve), ""])
+
+
+if __name__ == "__main__":
+    main()

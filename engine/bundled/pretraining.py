@@ -1,0 +1,115 @@
+"""The loop that trained the bundled models: AdamW, warm-up, a plateau, then a linear decay to zero;
+resumable at any step.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Schedule:
+    steps: int
+    peak_rate: float
+    warmup: int = 200
+    decay_share: float = 0.3  # of all steps, at the end
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: warm-up, plateau, linear decay."""
+        left = (self.steps - step) / max(1, self.decay_share * self.steps)
+        return self.peak_rate * min(1.0, (step + 1) / self.warmup, left)
+
+
+@dataclass
+class Curve:
+    """Points of the training curve: (step, mean training loss since the last point,
+    held-out loss).
+    """
+
+    points: list[tuple[int, float, float]]
+
+
+def optimizer_of(model: torch.nn.Module, weight_decay: float = 0.1) -> torch.optim.AdamW:
+    """AdamW that decays matrices only, not norms and biases."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+
+
+def train(
+    model: torch.nn.Module,
+    loss_of: Callable[[int], torch.Tensor],
+    held_out: Callable[[], float],
+    schedule: Schedule,
+    checkpoint: Path,
+    every: int = 200,
+) -> Curve:
+    """Train in place. ``loss_of(step)`` draws its batch from the step alone, so a resumed run
+    continues the same stream.
+
+    Every ``every`` steps the held-out loss is measured and everything is written to ``checkpoint``.
+    """
+    optimizer, first, curve = optimizer_of(model), 0, Curve([])
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, curve = state["step"], Curve([tuple(point) for point in state["curve"]])
+    running, began = [], time.perf_counter()
+    for step in range(first, schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        loss = loss_of(step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        running.append(loss.item())
+        if (step + 1) % every == 0 or step + 1 == schedule.steps:
+            curve.points.append((step + 1, sum(running) / len(running), held_out()))
+            save_checkpoint(checkpoint, model, optimizer, step + 1, curve)
+            each = (time.perf_counter() - began) / (step + 1 - first)
+            print(describe(curve.points[-1], schedule.steps, each), flush=True)
+            running = []
+    return curve
+
+
+def save_checkpoint(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, curve: Curve
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "curve": curve.points,
+    }
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def describe(point: tuple[int, float, float], steps: int, seconds_each: float) -> str:
+    step, training, held_out = point
+    left = (steps - step) * seconds_each / 60
+    return (
+        f"step {step}/{steps}  loss {training:.3f}  held out {held_out:.3f} (perplexity "
+        f"{math.exp(held_out):.2f})  {left:.0f} min left"
+    )
+
+
+def curve_table(curve: Curve, rows: int = 12) -> str:
+    """The curve as a Markdown table, thinned to at most ``rows`` lines and always ending with the
+    last point.
+    """
+    stride = max(1, math.ceil(len(curve.points) / rows))
+    kept = curve.points[::-1][::stride][::-1]
+    lines = [f"| {step} | {training:.3f} | {held_out:.3f} |" for step, training, held_out in kept]
+    return "\n".join(["| step | training loss | held-out loss |", "|---|---|---|", *lines])

@@ -1,0 +1,246 @@
+"""Input statistics of one layer on the calibration data. Layers that share an input share them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from engine.errors import PlainError
+from engine.models.packed_modules import (
+    Unpacking,
+    UnpackingConv2d,
+    UnpackingEmbedding,
+    UnpackingLinear,
+)
+
+PIECES = 8  # a Gram matrix is symmetric: of 8 x 8 pieces 36 are computed
+NARROWEST = 96  # columns of a piece: narrower products are slow
+VALUES_KEPT = 1 << 18
+
+
+@dataclass
+class Seen:
+    """Sums over all input vectors of a layer. ``width`` is that of one vector (a convolution's
+    patch: in x height x width).
+    """
+
+    width: int
+    device: torch.device
+    wants_gram: bool = True
+    count: int = 0
+    gram: torch.Tensor = field(init=False)  # (width, width) float32, sum of x x^T
+    abs_sum: torch.Tensor = field(init=False)  # (width,) float32
+    square_sum: torch.Tensor = field(init=False)
+    abs_max: torch.Tensor = field(init=False)
+    # some of each batch, (vectors, width) float32
+    vectors: list[torch.Tensor] = field(default_factory=list)
+    # of each channel in each batch, (width,) float32
+    lows: list[torch.Tensor] = field(default_factory=list)
+    highs: list[torch.Tensor] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    # neighboring places of a vector that belong to one input channel: those of a convolution's
+    # kernel
+    area: int = 1
+    # number of replacement vectors for an expert's missing tokens, part of ``count``
+    missing: int = 0
+    # what methods derive from the Gram matrix, kept for layers that share it
+    factors: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.abs_sum, self.square_sum, self.abs_max = (
+            torch.zeros(self.width, device=self.device) for _ in range(3)
+        )
+        self.gram = (
+            torch.zeros(self.width, self.width, device=self.device)
+            if self.wants_gram
+            else torch.empty(0, device=self.device)
+        )
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Another batch of input vectors, (vectors, width) in any float dtype; of an adapter for
+        another language, say, none.
+        """
+        if not len(rows):
+            return
+        size = rows.abs()
+        self.count += len(rows)
+        self.abs_sum += size.sum(0, dtype=torch.float32)
+        self.square_sum += torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).square_()
+        self.abs_max = torch.maximum(self.abs_max, size.amax(0).float())
+        some = rows[:: max(1, len(rows) * self.width * 16 // VALUES_KEPT)]
+        # a view would hold on to the whole batch
+        self.vectors.append(some.to(torch.float32, copy=True))
+        if self.wants_gram:
+            add_gram(self.gram, rows)
+        else:
+            self.lows.append(rows.amin(0).float())
+            self.highs.append(rows.amax(0).float())
+
+    @property
+    def abs_mean(self) -> torch.Tensor:
+        """Mean magnitude of each input channel.  (width,)"""
+        return self.abs_sum / max(1, self.count)
+
+    @property
+    def rms(self) -> torch.Tensor:
+        """Root mean square of each input channel.  (width,)"""
+        return (self.square_sum / max(1, self.count)).sqrt()
+
+    @property
+    def extremes(self) -> list[tuple[float, float]]:
+        """Lowest and highest value of each batch."""
+        return [
+            (low.min().item(), high.max().item())
+            for low, high in zip(self.lows, self.highs, strict=True)
+        ]
+
+    def sample_vectors(self, count: int = 256) -> torch.Tensor:
+        """Sample of up to ``count`` input vectors, evenly spaced over the batches.  (vectors,
+        width) float32
+        """
+        vectors = torch.cat(self.vectors)
+        return vectors[:: -(-len(vectors) // count)]
+
+    def sample(self) -> torch.Tensor:
+        """Sample of up to VALUES_KEPT values, evenly spaced over the batches, on the CPU."""
+        flat = torch.cat(self.vectors).flatten()
+        return flat[:: -(-len(flat) // VALUES_KEPT)].cpu()
+
+    def scaled(self, scales: torch.Tensor) -> "Seen":
+        """Statistics of the layer's inputs divided by ``scales``, (width,)."""
+        other = Seen(
+            self.width,
+            self.device,
+            self.wants_gram,
+            self.count,
+            warnings=self.warnings,
+            area=self.area,
+            missing=self.missing,
+        )
+        other.abs_sum, other.square_sum, other.abs_max = (
+            self.abs_sum / scales,
+            self.square_sum / scales.square(),
+            self.abs_max / scales,
+        )
+        other.gram = self.gram / scales / scales[:, None] if self.wants_gram else self.gram
+        other.vectors, other.lows, other.highs = (
+            [each / scales for each in column] for column in (self.vectors, self.lows, self.highs)
+        )
+        return other
+
+    def refuse_nonsense(self, layer: str) -> None:
+        """Raises PlainError when nothing, or something that is no number, has come in."""
+        if not self.count:
+            raise PlainError(
+                f"No calibration data reached {layer}; skip it under layers.skip, or give "
+                "other calibration data."
+            )
+        if not self.abs_max.isfinite().all():
+            raise PlainError(
+                f"The inputs of {layer} become NaN or infinite on the calibration data; "
+                "compute in float32, or give other data."
+            )
+
+
+def pooled(parts: Iterable[Seen]) -> Seen:
+    """Merge the input statistics of layers with the same width, such as experts that share a scale.
+    Replacements for missing tokens count only if there are no others.
+    """
+    parts = list({id(each): each for each in parts}.values())
+    parts = [each for each in parts if each.missing < each.count] or parts
+    if len(parts) == 1:
+        return parts[0]
+    whole = Seen(parts[0].width, parts[0].device, parts[0].wants_gram, area=parts[0].area)
+    for each in parts:
+        whole.count += each.count
+        whole.abs_sum += each.abs_sum
+        whole.square_sum += each.square_sum
+        whole.abs_max = torch.maximum(whole.abs_max, each.abs_max)
+        whole.gram += each.gram
+        for mine, its in (
+            (whole.vectors, each.vectors),
+            (whole.lows, each.lows),
+            (whole.highs, each.highs),
+        ):
+            mine.extend(its)
+    return whole
+
+
+def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
+    """``total += rows^T rows``, in pieces on and below the diagonal, mirrored at once. Sums are
+    float32 whatever the rows are.
+    """
+    pieces = max(1, min(PIECES, len(total) // NARROWEST))
+    edges = [len(total) * piece // pieces for piece in range(pieces + 1)]
+    with short_products(rows.dtype == torch.bfloat16):
+        rows = rows.to(total.dtype)
+        for begin, end in pairwise(edges):
+            total[begin:end, :end].addmm_(rows[:, begin:end].T, rows[:, :end])
+            total[:begin, begin:end] = total[begin:end, :begin].T
+
+
+@contextmanager
+def short_products(exact: bool) -> Iterator[None]:
+    """Let the processor multiply float32 values that are exact in bfloat16 as bfloat16; sums stay
+    float32.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if exact else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def area_of(module: Unpacking) -> int:
+    """Columns of its weight that belong to one input channel."""
+    return (
+        module.image_kernel[2] * module.image_kernel[3]
+        if isinstance(module, UnpackingConv2d)
+        else 1
+    )
+
+
+def rows_of(module: Unpacking, inputs: torch.Tensor) -> torch.Tensor:
+    """A layer's input as vectors; a convolution's are its patches, (vectors, in x height x
+    width).
+    """
+    return module.patches(inputs) if isinstance(module, UnpackingConv2d) else inputs.flatten(0, -2)
+
+
+def layout_of(module: Unpacking) -> tuple | None:
+    """Key for how a layer forms vectors from its input; layers with equal keys have equal
+    statistics for the same input.
+    """
+    if not isinstance(module, UnpackingConv2d):
+        return None
+    return module.image_kernel[2:], module.margins, module.padding_mode, *sorted(module.how.items())
+
+
+def reader_of(model: nn.Module, name: str) -> nn.Module:
+    """Module that multiplies inputs by a layer's weight: the layer itself, or for an embedding the
+    output layer tied to it.
+    """
+    module = model.get_submodule(name)
+    if not isinstance(module, UnpackingEmbedding):
+        return module
+    return next(
+        (
+            other
+            for other in model.modules()
+            if isinstance(other, UnpackingLinear) and other.stored is module.stored
+        ),
+        module,
+    )
+
+
+def seeable(module: nn.Module) -> bool:
+    """Return True if the layer multiplies its weight with observable vectors: no embedding, no
+    grouped convolution.
+    """
+    return isinstance(module, UnpackingLinear) or (
+        isinstance(module, UnpackingConv2d) and module.how["groups"] == 1
+    )

@@ -1,0 +1,281 @@
+"""Places where a scale of a layer's inputs can be folded into preceding modules, found by testing
+rather than by name.
+
+A pair of source and sinks is right when dividing the source's outputs by powers of two and
+multiplying the sinks' columns by them leaves the block's output as it was: such scales are exact in
+any floating-point format.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from engine.calibration.activation_stats import Seen
+from engine.calibration.routing import Routing
+from engine.calibration.stream import Stream
+from engine.models.experts import Routed, routed_layers
+from engine.models.packed_modules import UnpackingLinear
+from engine.tensors.weights import Dense
+
+EQUAL = 1e-3  # of the largest output
+LAST, BEFORE_LAST = "down_proj", "up_proj"  # of an expert
+ROWS = 16  # random tokens to test an expert with
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Layers that share an input, and the module before them that can take its scale."""
+
+    source: str  # a norm, or a linear layer
+    sinks: tuple[str, ...]
+    from_norm: bool = False
+    repeats: int = 1  # heads that share one of the source's (grouped-query attention)
+    head: int = 0  # width of a head, where repeats > 1
+    # other modules that read the source, such as a router: they only take the scale
+    companions: tuple[str, ...] = ()
+
+    def tied(self, scales: torch.Tensor) -> torch.Tensor:
+        """Scales that the source can take: equal (the geometric mean) where its outputs are
+        repeated.  (in_,) -> (in_,)
+        """
+        if self.repeats == 1:
+            return scales
+        shared = scales.log().view(-1, self.repeats, self.head).mean(1, keepdim=True).exp()
+        return shared.expand(-1, self.repeats, -1).flatten()
+
+    def at_source(self, scales: torch.Tensor) -> torch.Tensor:
+        """Scales of the source's outputs, (out,), for given scales of the sinks' inputs."""
+        return (
+            scales
+            if self.repeats == 1
+            else scales.view(-1, self.repeats, self.head)[:, 0].flatten()
+        )
+
+    def apply(self, model: nn.Module, scales: torch.Tensor) -> None:
+        """Divide the source's outputs and multiply the sinks' columns, in place; the layers become
+        dense.
+        """
+        divide_outputs(model.get_submodule(self.source), self.at_source(scales))
+        for name in (*self.sinks, *self.companions):
+            multiply_columns(model.get_submodule(name), scales)
+
+
+def multiply_columns(reader: nn.Module, scales: torch.Tensor) -> None:
+    if isinstance(reader, UnpackingLinear):
+        hold(reader, reader.stored.dense() * scales)
+    else:
+        reader.weight.data = (reader.weight.float() * scales).to(reader.weight.dtype)
+
+
+def divide_outputs(source: nn.Module, scales: torch.Tensor) -> None:
+    if isinstance(source, UnpackingLinear):
+        hold(source, source.stored.dense() / scales[:, None])
+    else:
+        source.weight.data = (source.weight.float() / scales).to(source.weight.dtype)
+    if getattr(source, "bias", None) is not None:
+        source.bias.data = (source.bias.float() / scales).to(source.bias.dtype)
+
+
+def hold(module: UnpackingLinear, weight: torch.Tensor) -> None:
+    module.stored = Dense(tuple(weight.shape), weight)
+
+
+@torch.no_grad()
+def folds_in(stream: Stream, block: str, seen: dict[str, Seen], layers: list[str]) -> list[Fold]:
+    """Groups of layers with one input that have a source inside the block, at most one source each.
+
+    A source is a norm or one of ``layers``; a layer that is not compressed takes no scale. The
+    first layers of all experts of a block share one scale, because their tokens come from one norm;
+    the last layer of an expert has its own.
+    """
+    routed = routed_layers(stream.model, layers)
+    groups: dict[int, list[str]] = {}
+    for name in layers:
+        if (
+            isinstance(stream.model.get_submodule(name), UnpackingLinear)
+            and name in seen
+            and name not in routed
+        ):
+            groups.setdefault(id(seen[name]), []).append(name)
+    before, order = tried(stream, block)
+    kept = {
+        name for name in order if isinstance(stream.model.get_submodule(name), UnpackingLinear)
+    } - {*layers}
+    order = [name for name in order if name not in kept and name not in routed]
+    found = {
+        tuple(names): fold_of(stream, block, tuple(names), before, order)
+        for names in groups.values()
+    }
+    alone = [names for names, fold in found.items() if fold is None]
+    before_experts = [
+        into_experts(stream, block, path, [n for n in routed if n in seen], alone, before, order)
+        for path in Routing(routed).paths
+    ]
+    inside = [
+        inside_expert(stream.model, name, each)
+        for name, each in routed.items()
+        if name in seen and each.projection == LAST
+    ]
+    return [fold for fold in (*found.values(), *before_experts, *inside) if fold]
+
+
+def into_experts(
+    stream: Stream,
+    block: str,
+    path: str,
+    names: list[str],
+    alone: list[tuple[str, ...]],
+    before: torch.Tensor,
+    order: list[str],
+) -> Fold | None:
+    """Fold one scale for everything that reads the input of the experts at ``path``: their first
+    layers, a shared expert's, and the routers, which only take the scale.
+
+    ``alone``: groups without a source of their own.
+    """
+    routed = routed_layers(stream.model, names)
+    sinks = [name for name, each in routed.items() if each.path == path and each.projection != LAST]
+    if not sinks:
+        return None
+    width, beside = stream.model.get_submodule(sinks[0]).stored.shape[1], path.rpartition(".")[0]
+    near = [
+        name
+        for group in alone
+        for name in group
+        if name.startswith(f"{beside}.") and reads(stream.model.get_submodule(name), width)
+    ]
+    sinks = (*sinks, *near)
+    others = (
+        (name, module)
+        for name, module in stream.model.named_modules()
+        if name.startswith(f"{beside}.") and not name.startswith(f"{path}.")
+    )
+    companions = tuple(
+        name
+        for name, module in others
+        if name not in sinks and reads(module, width) and name not in routed
+    )
+    for source in order[::-1]:
+        fold = fitting(stream.model, source, sinks, width)
+        if (
+            source not in sinks
+            and fold
+            and holds(stream, block, fold := replace(fold, companions=companions), before, width)
+        ):
+            return fold
+    return None
+
+
+def reads(module: nn.Module, width: int) -> bool:
+    """Return True for a linear layer, or a router's bare matrix, on inputs of this width."""
+    if isinstance(module, UnpackingLinear):
+        return module.stored.shape[1] == width
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim == 2 and weight.shape[1] == width
+
+
+def inside_expert(model: nn.Module, name: str, routed: Routed) -> Fold | None:
+    """Fold for the inputs of an expert's last layer, with the layer before it as the source; tested
+    on the expert alone.
+    """
+    experts, source = model.get_submodule(routed.path), f"{name.removesuffix(LAST)}{BEFORE_LAST}"
+    width = model.get_submodule(name).stored.shape[1]
+    fold = fitting(model, source, (name,), width)
+    if fold is None:
+        return None
+    into = model.get_submodule(source)
+    rows = torch.randn(ROWS, into.stored.shape[1], generator=torch.Generator().manual_seed(0)).to(
+        into.weight
+    )
+    before = experts.output_of(int(routed.expert), rows)
+    with undone(model, [source, name]):
+        fold.apply(model, powers_of_two(width, fold).to(rows.device))
+        after = experts.output_of(int(routed.expert), rows)
+    return fold if bool((after - before).abs().max() <= EQUAL * before.abs().max()) else None
+
+
+def fold_of(
+    stream: Stream, block: str, sinks: tuple[str, ...], before: torch.Tensor, order: list[str]
+) -> Fold | None:
+    """The nearest module before the sinks that can take their scale."""
+    width = stream.model.get_submodule(sinks[0]).stored.shape[1]
+    earlier = order[: order.index(sinks[0])][::-1]
+    for source in earlier:
+        fold = fitting(stream.model, source, sinks, width)
+        if fold and holds(stream, block, fold, before, width):
+            return fold
+    return None
+
+
+def fitting(model: nn.Module, source: str, sinks: tuple[str, ...], width: int) -> Fold | None:
+    """The fold that the widths allow, if any."""
+    module = model.get_submodule(source)
+    linear = isinstance(module, UnpackingLinear)
+    outputs = module.stored.shape[0] if linear else module.weight.shape[0]
+    if outputs == width:
+        return Fold(source, sinks, from_norm=not linear)
+    head = getattr(model.get_submodule(source.rpartition(".")[0]), "head_dim", 0)
+    repeated = linear and head and outputs % head == 0 and width % outputs == 0
+    return Fold(source, sinks, repeats=width // outputs, head=head) if repeated else None
+
+
+def holds(stream: Stream, block: str, fold: Fold, before: torch.Tensor, width: int) -> bool:
+    with undone(stream.model, [fold.source, *fold.sinks, *fold.companions]):
+        fold.apply(stream.model, powers_of_two(width, fold).to(stream.device))
+        after, _ = tried(stream, block)
+    return bool((after - before).abs().max() <= EQUAL * before.abs().max())
+
+
+def powers_of_two(width: int, fold: Fold) -> torch.Tensor:
+    powers = torch.randint(-2, 3, (width,), generator=torch.Generator().manual_seed(0)).float()
+    return fold.tied(powers.exp2()).log2().round().exp2()
+
+
+@contextmanager
+def undone(model: nn.Module, names: list[str]) -> Iterator[None]:
+    """Give modules their weights back."""
+    modules = [model.get_submodule(name) for name in names]
+    kept = [
+        (m, getattr(m, "stored", None), m._parameters.get("weight"), m._parameters.get("bias"))
+        for m in modules
+    ]
+    values = [(p, p.data) for _, _, *parameters in kept for p in parameters if p is not None]
+    try:
+        yield
+    finally:
+        for module, stored, _, _ in kept:
+            if stored is not None:
+                module.stored = stored
+        for parameter, value in values:
+            parameter.data = value
+
+
+def tried(stream: Stream, block: str) -> tuple[torch.Tensor, list[str]]:
+    """The block's output on the first batch, and the norms and linear layers of it in the order in
+    which they ran.
+    """
+    order: list[str] = []
+    modules = (
+        (name, module)
+        for name, module in stream.model.named_modules()
+        if name.startswith(f"{block}.") and foldable(module)
+    )
+    hooks = [
+        module.register_forward_hook(lambda module, args, output, name=name: order.append(name))
+        for name, module in modules
+    ]
+    try:
+        output = stream.through(block, 0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output.float(), order
+
+
+def foldable(module: nn.Module) -> bool:
+    """Linear layers, and norms with a gain for each channel."""
+    weight = module._parameters.get("weight")
+    return isinstance(module, UnpackingLinear) or (weight is not None and weight.ndim == 1)

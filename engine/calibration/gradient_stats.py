@@ -1,0 +1,123 @@
+"""Gradients of the loss by every weight, on calibration data: of the model as a whole, so its
+weights are held dense while they are found.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from engine.errors import PlainError
+from engine.evaluation.calibration_batches import Batch
+from engine.evaluation.measured import placed
+from engine.models.experts import Routed, routed_layers
+from engine.models.packed_modules import unpacked_once, unpacking_layers
+
+UNREACHED = "no calibration token was routed to it, so its weights are ranked by magnitude"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Slopes:
+    """Gradient statistics of one layer's weight over the examples, (out, in_) float32."""
+
+    mean: torch.Tensor
+    # the mean of each example's gradient squared: the diagonal of the empirical Fisher information
+    square: torch.Tensor
+    warnings: list[str] = field(default_factory=list)
+
+    def of_rows(self, rows: int) -> "Slopes":
+        """The first rows'."""
+        return Slopes(self.mean[:rows], self.square[:rows], self.warnings)
+
+
+def slopes_of(
+    model: nn.Module,
+    names: Iterable[str],
+    batches: list[Batch],
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, Slopes]:
+    """One backward pass for each example. Raises PlainError where a gradient is no number."""
+    modules = {name: model.get_submodule(name) for name in names}
+    examples = [
+        {key: value[row : row + 1] for key, value in batch.items()}
+        for batch in batches
+        for row in range(len(next(iter(batch.values()))))
+    ]
+    sums = {
+        name: Slopes(*(torch.zeros(module.stored.shape, device=device) for _ in range(2)))
+        for name, module in modules.items()
+    }
+    with torch.inference_mode(False), torch.enable_grad(), unpacked_once(model):
+        leaves = {
+            name: module.weight.detach().clone().requires_grad_()
+            for name, module in modules.items()
+        }
+        held = {id(modules[name].stored): leaf for name, leaf in leaves.items()}
+        for module in unpacking_layers(model):  # tied layers share one
+            module.unpacked = held.get(id(module.stored), module.unpacked)
+        for done, example in enumerate(examples):
+            progress("Computing gradients of the loss", done, len(examples))
+            loss = loss_of(model, example, device)
+            for name, slope in zip(
+                leaves,
+                torch.autograd.grad(loss, list(leaves.values()), allow_unused=True),
+                strict=True,
+            ):
+                if slope is not None:
+                    flat = slope.float().reshape(sums[name].mean.shape)
+                    sums[name].mean.add_(flat, alpha=1 / len(examples))
+                    sums[name].square.addcmul_(flat, flat, value=1 / len(examples))
+    for name, each in sums.items():
+        if not each.square.isfinite().all():
+            raise PlainError(
+                f"The loss has no gradient for {name} on the calibration data (NaN or infinite); "
+                "compute in float32, or give other data."
+            )
+    found = {name: each for name, each in sums.items() if each.square.any()}
+    found |= stand_ins(routed_layers(model, sums), found, sums)
+    if not found:
+        raise PlainError(
+            "The loss on the calibration data has no gradient for any of these weights; give "
+            "other data, or a technique that needs no gradients."
+        )
+    return found
+
+
+def stand_ins(
+    layers: dict[str, Routed], found: dict[str, Slopes], sums: dict[str, Slopes]
+) -> dict[str, Slopes]:
+    """Gradients of experts without any example: equal for all weights and as large as those of the
+    block's other experts, so that ranking by them is ranking by magnitude.
+    """
+    made = {}
+    for name in (name for name in layers if name not in found):
+        others = [
+            found[other]
+            for other, routed in layers.items()
+            if other in found and routed.place == layers[name].place
+        ]
+        if others:
+            mean = sum(each.mean.square().mean().item() for each in others) / len(others)
+            square = sum(each.square.mean().item() for each in others) / len(others)
+            like = sums[name].mean
+            made[name] = Slopes(
+                torch.full_like(like, mean**0.5), torch.full_like(like, square), [UNREACHED]
+            )
+    return made
+
+
+def loss_of(model: nn.Module, example: Batch, device: torch.device) -> torch.Tensor:
+    """Cross-entropy of the next tokens, of the masked tokens (``labels``), or of a classifier's own
+    prediction, because calibration data need not be labeled.
+    """
+    logits = model(**placed(example, model, device)).logits.float()
+    if "labels" in example:
+        # -100 at unmasked positions, which torch ignores
+        return cross_entropy(logits[0], example["labels"][0].to(device))
+    if "input_ids" in example and logits.ndim == 3:
+        return cross_entropy(logits[0, :-1], example["input_ids"][0, 1:].to(device))
+    return cross_entropy(logits, logits.argmax(-1))

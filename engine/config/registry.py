@@ -1,0 +1,75 @@
+"""All techniques: those in the folders of ``engine/techniques``, where a module ``config`` adds the
+techniques that it defines, and those of other installed packages.
+
+A package adds a technique with an entry point in the group ``compression_explorer.techniques``,
+such as ``name = "package.config:Class"``; ``package.method`` registers its hooks.
+``tests/example_technique`` is an example.
+"""
+
+import logging
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Annotated, Union
+
+from pydantic import Field
+
+from engine.config.technique import Technique
+
+PACKAGE = "engine.techniques"
+ENTRY_POINTS = "compression_explorer.techniques"
+
+
+def config_modules() -> list[ModuleType]:
+    """Configs of all techniques, none of which imports torch."""
+    folders = import_module(PACKAGE).__path__
+    names = [module.name for module in pkgutil.walk_packages(folders, f"{PACKAGE}.")]
+    return [import_module(name) for name in names if name.endswith(".config")]
+
+
+def techniques_in(module: ModuleType) -> list[type[Technique]]:
+    """Techniques that a module defines, without their base classes."""
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    return [
+        cls
+        for cls in classes
+        if issubclass(cls, Technique) and cls.__module__ == module.__name__ and name_of(cls)
+    ]
+
+
+def name_of(cls: type[Technique]) -> str:
+    """Name of a technique in recipes; empty for a base class."""
+    default = cls.model_fields["technique"].default
+    return default if isinstance(default, str) else ""
+
+
+def installed_techniques(taken: set[str]) -> Iterator[type[Technique]]:
+    """Techniques of other packages. Those that cannot be used are skipped, with a warning in the
+    log.
+    """
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            cls = point.load()
+            if not (isinstance(cls, type) and issubclass(cls, Technique) and name_of(cls)):
+                raise TypeError("it is not a technique with a default name")
+            if name_of(cls) in taken:
+                raise ValueError(f"the name {name_of(cls)!r} is taken")
+        except Exception as error:  # code of another package
+            reason = f"{type(error).__name__}: {error}"
+            logging.getLogger(__name__).warning("Skipped %s: %s", point.value, reason)
+            continue
+        taken.add(name_of(cls))
+        yield cls
+
+
+OWN = [cls for module in config_modules() for cls in techniques_in(module)]
+EVERY: tuple[type[Technique], ...] = tuple(
+    sorted(
+        [*OWN, *installed_techniques({name_of(cls) for cls in OWN})],
+        key=lambda cls: cls.list_position,
+    )
+)
+TECHNIQUES: dict[str, type[Technique]] = {name_of(cls): cls for cls in EVERY}
+Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple

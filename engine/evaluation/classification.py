@@ -1,0 +1,227 @@
+"""Accuracy, macro precision, recall and F1 of classifiers of texts and of images."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from engine.errors import PlainError
+from engine.evaluation.data.examples import Examples, examples_of
+from engine.evaluation.data.tokens import chunks, token_batches
+from engine.evaluation.measured import Measured, dtype_name, finite, judging, placed
+from engine.evaluation.progress import Report
+from engine.models.positions import usable_length
+from engine.recipe.tasks import Classification, ImageClassification, TextClassification
+from engine.results.schema.record import Protocol
+
+TEXTS, IMAGES = 32, 64  # examples of one batch
+UNNAMED = re.compile(r"LABEL_\d+")  # transformers' name for an unnamed class
+
+# places of examples, and the model inputs for them
+Batches = Iterator[tuple[list[int], dict[str, torch.Tensor]]]
+
+
+def text_quality(
+    task: TextClassification,
+    model: nn.Module,
+    tokenizer: Any,
+    device: torch.device | str,
+    told: Report,
+) -> Measured:
+    """Raises PlainError where data and model do not fit each other."""
+    length = fitting_length(task.length, model.config, tokenizer)
+    examples = examples_of(task, told)
+    targets = targets_of(examples, model.config)
+    # GPT-like classifiers refuse more without one
+    most = TEXTS if getattr(model.config, "pad_token_id", None) is not None else 1
+    batches = token_batches(examples.inputs, tokenizer, length, most)
+    read = (
+        f"{'pairs of texts' if task.text_pair_column else 'texts'} cut at {length} tokens, "
+        "special tokens included"
+    )
+    return measured(
+        task, examples, targets, judged(model, batches, len(targets), device, told), read
+    )
+
+
+def image_quality(
+    task: ImageClassification,
+    model: nn.Module,
+    processor: Any,
+    device: torch.device | str,
+    told: Report,
+) -> Measured:
+    """Raises PlainError where data and model do not fit each other."""
+    examples = examples_of(task, told)
+    targets = targets_of(examples, model.config)
+    batches = image_batches(examples.inputs, processor, channels_of(model.config), IMAGES)
+    read = "images prepared by the model's own processor"
+    return measured(
+        task, examples, targets, judged(model, batches, len(targets), device, told), read
+    )
+
+
+def judged(
+    model: nn.Module, batches: Batches, count: int, device: torch.device | str, told: Report
+) -> torch.Tensor:
+    """Logits of every example in the data's order.  (examples, classes)"""
+    rows: dict[int, torch.Tensor] = {}
+    with judging(model):
+        for places, inputs in batches:
+            told("Measuring accuracy", len(rows), count)
+            logits = model(**placed(inputs, model, device)).logits
+            rows |= dict(zip(places, logits.cpu(), strict=True))
+    told("Measuring accuracy", count, count)
+    return torch.stack([rows[place] for place in range(count)])
+
+
+def measured(
+    task: Classification, examples: Examples, targets: torch.Tensor, logits: torch.Tensor, read: str
+) -> Measured:
+    loss = finite(cross_entropy(logits.float(), targets), "these examples")
+    guesses = logits.argmax(1)
+    accuracy = (guesses == targets).double().mean().item()
+    scores = {"accuracy": accuracy, **macro_scores(targets.numpy(), guesses.numpy()), "loss": loss}
+    protocol = Protocol(
+        task=task.kind,
+        data=examples.name,
+        fingerprint=examples.fingerprint,
+        samples=len(targets),
+        compute_dtype=dtype_name(logits.dtype),
+        measure=f"Accuracy, and the mean of every class's precision, recall and F1; {read}.",
+    )
+    return Measured(scores, protocol, guesses.numpy().astype(np.int32), examples.notes)
+
+
+def macro_scores(truth: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
+    """Means over the classes that occur in either: right / guessed, right / true, and 2 right /
+    (true + guessed); 0 where a class has none.
+    """
+    classes = int(max(truth.max(), guesses.max())) + 1
+    right, true, guessed = (
+        np.bincount(each, minlength=classes) for each in (truth[truth == guesses], truth, guesses)
+    )
+    seen = true + guessed > 0
+    shares = {
+        "macro_precision": right / np.maximum(1, guessed),
+        "macro_recall": right / np.maximum(1, true),
+    }
+    shares["macro_f1"] = 2 * right / np.maximum(1, true + guessed)
+    return {name: float(share[seen].mean()) for name, share in shares.items()}
+
+
+# --- what fits the model --------------------------------------------------------------------------
+
+
+def fitting_length(length: int, config: Any, tokenizer: Any) -> int:
+    """The length asked for. Raises PlainError when it is more than the model or its tokenizer
+    allows.
+    """
+    limit = min(
+        usable_length(config) or 10**9, getattr(tokenizer, "model_max_length", None) or 10**9
+    )
+    if length > limit:
+        raise PlainError(
+            f"Texts of {length:,} tokens are longer than the {limit:,} that this model "
+            f"reads; set task.length to at most {limit:,}."
+        )
+    return length
+
+
+def targets_of(examples: Examples, config: Any) -> torch.Tensor:
+    """Every example's class as the model numbers it: by name where both sides have names, else by
+    number.
+
+    Raises PlainError when the classes of data and model are not the same.
+    """
+    refuse_other_heads(config)
+    known = {str(name).strip().lower(): int(number) for number, name in config.id2label.items()}
+    named = not any(UNNAMED.fullmatch(str(name)) for name in config.id2label.values())
+    if examples.names and (named or not examples.numbered):
+        return by_name(examples, known, named)
+    return by_number(examples, len(known))
+
+
+def refuse_other_heads(config: Any) -> None:
+    """Check that the model is a single-label classifier.
+
+    Raises PlainError for regression and multi-label heads, for which accuracy is undefined.
+    """
+    kind = getattr(config, "problem_type", None)
+    if len(config.id2label) < 2 or kind == "regression":
+        what = "one number" if len(config.id2label) < 2 else f"{len(config.id2label)} numbers"
+        raise PlainError(
+            f"The model gives {what}, not classes (a regression head), so accuracy is "
+            "undefined; choose a classifier with at least two labels."
+        )
+    if kind == "multi_label_classification":
+        raise PlainError(
+            "The model gives several labels to one example (problem_type "
+            "multi_label_classification), which cannot be measured here; choose a "
+            "classifier whose examples have one label each."
+        )
+
+
+def by_name(examples: Examples, known: dict[str, int], named: bool) -> torch.Tensor:
+    strangers = [name for name in used_names(examples) if name.strip().lower() not in known]
+    if strangers:
+        ours = listed(known) if named else f"unnamed ones, 0 to {len(known) - 1}"
+        raise PlainError(
+            f"The labels of {examples.name} include {listed(strangers)}, which the model does "
+            f"not have; its labels are {ours}. "
+            "Rename the labels in the data or choose a model for them."
+        )
+    return torch.tensor([known[examples.names[label].strip().lower()] for label in examples.labels])
+
+
+def used_names(examples: Examples) -> list[str]:
+    """Names of the classes that occur. Raises PlainError for a label beyond the names."""
+    if max(examples.labels) >= len(examples.names):
+        raise PlainError(
+            f"{examples.name} has a label {max(examples.labels)} but names only "
+            f"{len(examples.names)} classes; correct the data."
+        )
+    return [examples.names[label] for label in sorted(set(examples.labels))]
+
+
+def by_number(examples: Examples, classes: int) -> torch.Tensor:
+    if (largest := max(examples.labels)) >= classes:
+        raise PlainError(
+            f"{examples.name} has labels up to {largest} but the model knows {classes} "
+            f"classes, 0 to {classes - 1}; choose data or a model that fits."
+        )
+    return torch.tensor(examples.labels)
+
+
+def listed(names: Any, most: int = 10) -> str:
+    shown = [str(name)[:40] for name in names]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def channels_of(config: Any) -> int:
+    return getattr(config, "num_channels", None) or 3
+
+
+def image_batches(images: list[Image.Image], processor: Any, channels: int, most: int) -> Batches:
+    """Batches prepared by the model's image processor, in gray for one channel and in color for
+    three.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    for places in chunks(list(range(len(images))), most):
+        pictures = [images[place].convert(mode) for place in places]
+        try:
+            prepared = processor(pictures, return_tensors="pt")
+        except Exception as error:  # a preprocessor_config.json may request anything
+            raise PlainError(
+                f"The model's image processor fails ({str(error)[:120]}); correct "
+                "preprocessor_config.json or choose another model."
+            ) from None
+        yield places, {"pixel_values": prepared["pixel_values"]}

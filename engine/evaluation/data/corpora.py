@@ -1,0 +1,87 @@
+"""The bundled corpora as tables, extracted from the installed packages once and kept as parquet."""
+
+import hashlib
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from engine.errors import PlainError
+from engine.evaluation.data import documents, passages
+from engine.evaluation.data.cache import kept_in, kept_or_made
+from engine.evaluation.data.documents import LIBRARIES, Document, Split
+from engine.evaluation.progress import Report
+
+# where the name to install differs from the name to import
+DISTRIBUTION = {"sklearn": "scikit-learn"}
+
+
+@cache
+def installed(library: str) -> str:
+    """Name and version of an installed library."""
+    try:
+        return f"{library} {version(DISTRIBUTION.get(library, library))}"
+    except PackageNotFoundError:
+        return f"{library} is missing"
+
+
+def corpus_key() -> str:
+    """16 hex digits of everything the corpora depend on: versions of the libraries and the code
+    that reads them.
+    """
+    code = [Path(module.__file__).read_bytes() for module in (documents, passages)]
+    return hashlib.sha256(
+        b"\n".join([*(installed(library).encode() for library in LIBRARIES), *code])
+    ).hexdigest()[:16]
+
+
+def corpus(name: Literal["docs", "libraries"], split: Split, report: Report) -> pd.DataFrame:
+    """One split of the documents (library, file, text) or of the labeled passages (text, label),
+    in a stable order.
+    """
+    path = kept_in() / f"{name}-{corpus_key()}.parquet"
+    make = all_documents if name == "docs" else all_passages
+    rows = kept_or_made(
+        path,
+        lambda kept: pd.read_parquet(kept, filters=[("split", "==", split)]),
+        lambda: make(report),
+        written,
+    )
+    return rows[rows["split"] == split].drop(columns="split").reset_index(drop=True)
+
+
+def written(path: Path, rows: pd.DataFrame) -> None:
+    rows.to_parquet(path, index=False, compression="zstd")
+
+
+def all_documents(report: Report) -> pd.DataFrame:
+    """Every document of every split. Takes some seconds."""
+
+    def told(share: float) -> None:
+        report("Reading the documentation of the installed packages", int(100 * share), 100)
+
+    found = [
+        asdict(document) | {"split": document.split}
+        for document in documents.without_copies(documents.extracted(report=told))
+    ]
+    if not found:
+        raise PlainError(
+            "The bundled texts come from installed packages and none was found; install "
+            f"some of {', '.join(LIBRARIES)}."
+        )
+    return pd.DataFrame(found)
+
+
+def all_passages(report: Report) -> pd.DataFrame:
+    """Every labeled passage of every split, cut from the kept documents."""
+    path = kept_in() / f"docs-{corpus_key()}.parquet"
+    rows = kept_or_made(path, pd.read_parquet, lambda: all_documents(report), written)
+    report("Cutting labeled passages", 0, 1)
+    texts = (
+        Document(library, file, text)
+        for library, file, text in zip(rows.library, rows.file, rows.text, strict=True)
+    )
+    return pd.DataFrame([asdict(passage) for passage in passages.passages(texts)])

@@ -1,0 +1,454 @@
+"""The data behind a task: texts to read and labeled examples to judge, from any source, with a
+fingerprint.
+"""
+
+import hashlib
+import io
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engine.errors import PlainError, given
+from engine.evaluation.data.corpora import corpus
+from engine.evaluation.data.digits import NAMES, digits
+from engine.evaluation.data.documents import Split, fingerprint, hash_of
+from engine.evaluation.data.passages import LABELS
+from engine.evaluation.data.sources import (
+    Table,
+    checked_column,
+    file_text,
+    is_local,
+    local_path,
+    missing,
+    path_of,
+    strings,
+    table_of,
+    text_column,
+)
+from engine.evaluation.progress import Report, silent
+from engine.recipe.tasks import Classification, ImageClassification, TextClassification, file_kind
+from engine.runtime.local_paths import check_path
+
+# which part of a bundled corpus stands behind a split's name; what a model was trained on is not on
+# offer as text
+TEXT_SPLITS: dict[str, Split] = {
+    "test": "evaluation",
+    "train": "calibration",
+    "calibration": "calibration",
+}
+# common names of a second text column
+PAIRS = ("text_pair", "sentence2", "hypothesis", "question2", "text2", "text_b")
+LABELLED_SPLITS: dict[str, Split] = {
+    "test": "evaluation",
+    "validation": "calibration",
+    "train": "train",
+    "unlabelled": "unlabelled",
+}
+
+
+# empty cells of numeric columns, in lower case
+EMPTY_NUMBERS = ("na", "n/a", "nan", "null", "none")
+MAX_PIXELS = 50_000_000  # of one image
+MAX_PIXELS_IN_ALL = 1_500_000_000  # of the images of a task, about 4.5 GB in color
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+WHOLE = re.compile(r"\d{1,9}\.0+", re.ASCII)  # an integer as written in columns with empty cells
+
+
+@dataclass(frozen=True)
+class Text:
+    texts: list[str]
+    name: str
+    fingerprint: str
+    separator: str = "\n\n"  # between two texts; what published WikiText numbers use
+    notes: tuple[str, ...] = ()  # assumptions, one sentence each
+
+
+@dataclass(frozen=True)
+class Examples:
+    inputs: list[str] | list[tuple[str, str]] | list[Image.Image]  # texts, pairs of texts or images
+    labels: list[int]
+    names: tuple[str, ...]  # of the classes; empty where the data gives numbers alone
+    name: str
+    fingerprint: str
+    # the data numbers its classes itself; False where ``names`` are in alphabetical order
+    numbered: bool = True
+    notes: tuple[str, ...] = ()  # assumptions and skipped rows, one sentence each
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+def text_of(
+    source: str, column: str = "text", split: str = "test", report: Report = silent
+) -> Text:
+    """Texts for language modeling and calibration. Raises PlainError when the source cannot be
+    read.
+    """
+    if source.startswith("bundled:"):
+        return bundled_text(source, split, report)
+    if is_local(source) and file_kind(source) == ".txt":
+        return plain_text(local_path(source))
+    table = table_of(source, split)
+    texts = text_column(table, column)
+    return Text(texts, table.name, fingerprint(texts), notes=table.notes)
+
+
+def plain_text(path: Path) -> Text:
+    text, notes = file_text(path)
+    return Text([text], path.name, fingerprint([text]), notes=notes)
+
+
+def bundled_text(source: str, split: str, report: Report) -> Text:
+    """A split of a bundled corpus, in an order drawn by hash: the first tokens are a sample of all
+    libraries.
+    """
+    match source:
+        case "bundled:docs":
+            rows = corpus("docs", known_split(source, split, TEXT_SPLITS), report)
+        case "bundled:docs-libraries":
+            rows = corpus("libraries", known_split(source, split, LABELLED_SPLITS), report)
+        case _:
+            raise PlainError(
+                f"{given(source)} is no bundled text; the bundled texts are bundled:docs and "
+                "bundled:docs-libraries."
+            )
+    texts = sorted(rows["text"], key=hash_of)
+    return Text(texts, f"{source}, {split} split", fingerprint(texts), "\n\n\n")
+
+
+def known_split(source: str, split: str, known: dict[str, Split]) -> Split:
+    if split not in known:
+        raise PlainError(
+            f"{source} has no split named {given(split)}; its splits are {', '.join(known)}."
+        )
+    return known[split]
+
+
+# --- labeled examples ----------------------------------------------------------------------------
+
+
+@singledispatch
+def examples_of(task: Classification, report: Report = silent, skip: int = 0) -> Examples:
+    """Return at most ``task.samples`` labeled examples, the same ones every time.
+
+    With ``skip``, those that come after the first ``skip`` of the same draw: no example is in both.
+    Raises PlainError when the source cannot be read.
+    """
+    raise TypeError(f"{type(task).__name__} has no labeled examples")
+
+
+@examples_of.register
+def labelled_texts(task: TextClassification, report: Report = silent, skip: int = 0) -> Examples:
+    if task.data.startswith("bundled:"):
+        return library_passages(task, report, skip)
+    table = table_of(task.data, task.split)
+    rows = drawn(len(table), task.samples, skip)
+    texts = texts_in(table, task.text_column, task.text_pair_column, rows)
+    return labelled(table, task, texts, rows, pair_not_read(table, task))
+
+
+def texts_in(
+    table: Table, first: str, second: str, rows: Sequence[int]
+) -> list[str] | list[tuple[str, str]]:
+    """Texts of the rows, or pairs if a ``second`` column is named."""
+    column = checked_column(table, first, "text_column")
+    texts = strings(table.values(column, rows), table, column)
+    if rows and not any(text.strip() for text in texts):
+        raise PlainError(
+            f"{table.name} has no text in its column {column!r}; name another text_column, "
+            "or other data."
+        )
+    if not second:
+        return texts
+    other = checked_column(table, second, "text_pair_column")
+    return list(zip(texts, strings(table.values(other, rows), table, other), strict=True))
+
+
+def pair_not_read(table: Table, task: TextClassification) -> tuple[str, ...]:
+    """Note on a column that looks like a second text but is not named; it is never read
+    automatically.
+    """
+    if task.text_pair_column:
+        return ()
+    found = next(
+        (
+            name
+            for name in (*PAIRS, *other_texts(table, task))
+            if name in table.columns and name != task.text_column
+        ),
+        None,
+    )
+    if not found:
+        return ()
+    about = (
+        "if the model compares two texts, name it as the second text column (task.text_pair_column)"
+    )
+    return (f"The column {found} of {table.name} was not read; {about}.",)
+
+
+def other_texts(table: Table, task: TextClassification) -> list[str]:
+    """Columns that are not read and hold texts of three words or more."""
+    others = [name for name in table.columns if name not in (task.text_column, task.label_column)]
+    rows = range(min(len(table), 20))
+    values = {
+        name: [value for value in table.values(name, rows) if isinstance(value, str)]
+        for name in others[:50]
+    }
+    return [
+        name
+        for name, texts in values.items()
+        if texts and sum(len(text.split()) >= 3 for text in texts) > len(texts) / 2
+    ]
+
+
+@examples_of.register
+def labelled_images(task: ImageClassification, report: Report = silent, skip: int = 0) -> Examples:
+    if task.data.startswith("bundled:"):
+        return digit_images(task, skip)
+    table = table_of(task.data, task.split)
+    column = checked_column(table, task.image_column, "image_column")
+    rows = drawn(len(table), task.samples, skip)
+    folder = path_of(task.data).parent
+    return labelled(table, task, images_in(table.values(column, rows), folder), rows)
+
+
+def pictures_of(source: str, column: str) -> list[Image.Image]:
+    """The pictures of a train split, whatever labels they may have. Raises PlainError when the
+    source cannot be read.
+    """
+    if source == "bundled:digits":
+        return digits("train").images
+    table = table_of(source, "train")
+    values = table.values(checked_column(table, column, "image_column"), range(len(table)))
+    return images_in(values, path_of(source).parent)
+
+
+def library_passages(task: TextClassification, report: Report, skip: int) -> Examples:
+    if task.data != "bundled:docs-libraries":
+        raise PlainError(
+            f"{given(task.data)} holds no labeled texts; the bundled ones are "
+            "bundled:docs-libraries."
+        )
+    if task.text_pair_column:
+        raise PlainError(
+            f"{task.data} has no second text column; leave task.text_pair_column empty, or "
+            "give other data."
+        )
+    rows = corpus("libraries", known_split(task.data, task.split, LABELLED_SPLITS), report)
+    rows = rows.iloc[drawn(len(rows), task.samples, skip)]
+    texts, labels = rows["text"].tolist(), rows["label"].tolist()
+    return Examples(
+        texts,
+        labels,
+        LABELS,
+        f"{task.data}, {task.split} split",
+        examples_fingerprint(texts, labels),
+    )
+
+
+def digit_images(task: ImageClassification, skip: int) -> Examples:
+    if task.data != "bundled:digits":
+        raise PlainError(
+            f"{given(task.data)} holds no labeled images; the bundled ones are bundled:digits."
+        )
+    data = digits(task.split)
+    rows = drawn(len(data.labels), task.samples, skip)
+    images, labels = [data.images[row] for row in rows], [data.labels[row] for row in rows]
+    return Examples(
+        images,
+        labels,
+        NAMES,
+        f"{task.data}, {task.split} split",
+        examples_fingerprint(images, labels),
+    )
+
+
+def labelled(
+    table: Table,
+    task: Classification,
+    inputs: list[Any],
+    rows: Sequence[int],
+    notes: tuple[str, ...] = (),
+) -> Examples:
+    """Skip rows without a label, with a note.
+
+    Raises PlainError if no row has one.
+    """
+    column = checked_column(table, task.label_column, "label_column")
+    given_labels = table.values(column, rows)
+    empty = empty_cells(given_labels)
+    known = [place for place, is_empty in enumerate(empty) if not is_empty]
+    if rows and not known:
+        raise PlainError(
+            f"The column {column} of {table.name} has no labels; choose another with "
+            "label_column, or give labeled data."
+        )
+    if left_out := len(rows) - len(known):
+        has, is_ = ("has", "is") if left_out == 1 else ("have", "are")
+        notes = (
+            *notes,
+            (
+                f"{left_out:,} of {len(rows):,} rows {has} no label in the column {column} of "
+                f"{table.name} and {is_} skipped."
+            ),
+        )
+    inputs = [inputs[place] for place in known]
+    values = [plain_label(given_labels[place], table.name, column) for place in known]
+    names = table.class_names(column) or tuple(
+        sorted({value for value in values if isinstance(value, str)})
+    )
+    labels = [names.index(value) if isinstance(value, str) else value for value in values]
+    numbered = not any(isinstance(value, str) for value in values)
+    if not numbered and any(isinstance(value, int) for value in values):
+        raise PlainError(
+            f"The column {column} of {table.name} mixes names and numbers; use either for "
+            "all labels."
+        )
+    return Examples(
+        inputs,
+        labels,
+        names,
+        table.name,
+        examples_fingerprint(inputs, labels),
+        numbered,
+        (*table.notes, *notes),
+    )
+
+
+def empty_cells(values: Sequence[Any]) -> list[bool]:
+    """True for cells without a label. Words such as NA are labels unless all others are numbers."""
+    words = [value.strip() if isinstance(value, str) else value for value in values]
+    empty = [missing(word) or word == "" for word in words]
+    numeric = [isinstance(word, str) and word.lower() in EMPTY_NUMBERS for word in words]
+    others = [
+        word
+        for word, skip, word_for_empty in zip(words, empty, numeric, strict=True)
+        if not skip and not word_for_empty
+    ]
+    if others and all(not isinstance(word, str) or NUMBER.fullmatch(word) for word in others):
+        return [one or other for one, other in zip(empty, numeric, strict=True)]
+    return empty
+
+
+def plain_label(value: Any, table: str, column: str) -> int | str:
+    """A label as the data means it: a class's number or its name."""
+    if isinstance(value, str) and value.strip():
+        return (
+            int(value)
+            if value.strip().isdecimal()
+            else int(float(value))
+            if WHOLE.fullmatch(value.strip())
+            else value.strip()
+        )
+    if (
+        not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value != int(value)
+        or value < 0
+    ):
+        raise PlainError(
+            f"The column {column} of {table} holds the label {given(value)}; labels are names or "
+            "whole numbers from 0 "
+            "(a split whose labels are -1 is not labeled: choose another)."
+        )
+    return int(value)
+
+
+def drawn(rows: int, samples: int, skip: int = 0) -> list[int]:
+    """Random row numbers, at most ``samples``, in order, with seed 0, so that a file sorted by
+    label loses no class.
+    """
+    return sorted(np.random.default_rng(0).permutation(rows)[skip : skip + samples].tolist())
+
+
+def image_of(value: Any, folder: Path) -> Image.Image:
+    """The image that a cell holds: decoded, as bytes, as a path next to the file, or as rows of
+    pixels.
+    """
+    try:
+        match value:
+            case Image.Image():
+                return value
+            case {"bytes": bytes(content)} | bytes(content):
+                return opened(io.BytesIO(content))
+            case {"path": str(path)} | str(path):
+                return opened(regular_file(check_path(folder / path)))
+        return Image.fromarray(
+            np.array([np.asarray(row).tolist() for row in value], dtype=np.uint8)
+        )
+    except PlainError:
+        raise
+    except (OSError, ValueError, TypeError, OverflowError, Image.DecompressionBombError) as error:
+        what = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else "cannot be read as an image"
+        )
+        raise PlainError(
+            f"The image {given(value)} {what}; images are files, their bytes, or rows of "
+            "pixels from 0 to 255."
+        ) from None
+
+
+def opened(file: Any) -> Image.Image:
+    """Raises PlainError for an image of more than MAX_PIXELS, before it is decoded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(file)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise PlainError(
+            f"An image has {width:,} x {height:,} pixels, and at most {MAX_PIXELS:,} in all "
+            "are read; make it smaller."
+        )
+    image.load()
+    return image
+
+
+def regular_file(path: Path) -> Path:
+    """Raises PlainError for a pipe or device, which may never end."""
+    if path.exists() and not path.is_file():
+        raise PlainError(
+            f"The image {given(str(path))} is not a regular file; give the path of an image."
+        )
+    return path
+
+
+def images_in(values: Sequence[Any], folder: Path) -> list[Image.Image]:
+    """Raises PlainError if they have more than MAX_PIXELS_IN_ALL together."""
+    images, pixels = [], 0
+    for value in values:
+        images.append(image_of(value, folder))
+        pixels += math.prod(images[-1].size)
+        if pixels > MAX_PIXELS_IN_ALL:
+            raise PlainError(
+                f"The first {len(images):,} of {len(values):,} images have more than "
+                f"{MAX_PIXELS_IN_ALL:,} pixels together; "
+                "use smaller images, or fewer samples (task.samples)."
+            )
+    return images
+
+
+def examples_fingerprint(
+    inputs: list[str] | list[tuple[str, str]] | list[Image.Image], labels: list[int]
+) -> str:
+    """16 hex digits that change when any text, pixel or label changes."""
+    digest = hashlib.sha256()
+    for content, label in zip(inputs, labels, strict=True):
+        content = "\0".join(content) if isinstance(content, tuple) else content
+        seen = (
+            content.encode()
+            if isinstance(content, str)
+            else f"{content.mode}{content.size}".encode() + content.tobytes()
+        )
+        digest.update(b"%d:%d:" % (label, len(seen)) + seen)
+    return digest.hexdigest()[:16]

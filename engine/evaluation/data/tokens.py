@@ -1,0 +1,219 @@
+"""Texts as tokens: one row of them cut into windows, or single texts of at most some length."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from engine.errors import PlainError
+from engine.evaluation.data.cache import kept_in, kept_or_made
+from engine.evaluation.data.examples import Text
+from engine.models.positions import usable_length
+
+FIRST_GUESS = 5  # characters of one token; when that was too few, twice as many
+MARGIN = 64  # tokens at the end of a cut text that may differ from those of the whole
+
+
+def stream_of(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
+    """The first ``tokens`` tokens of the joined texts, or all there are; kept on disk.  (tokens,)
+    int32
+    """
+    key = hashlib.sha256(
+        f"{text.fingerprint} {text.separator!r} {tokens} {tokenizer_key(tokenizer)}".encode()
+    ).hexdigest()[:16]
+    path = kept_in() / f"tokens-{key}.npy"
+    return kept_or_made(path, np.load, lambda: tokenized(text, tokenizer, tokens), np.save)
+
+
+def tokenizer_key(tokenizer: Any) -> str:
+    """Changes when any text could come out as other tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = (
+        rules(backend.to_str())
+        if hasattr(backend, "to_str")
+        else f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
+    )
+    return hashlib.sha256(state.encode()).hexdigest()
+
+
+def rules(state: str) -> str:
+    """Tokenization rules, without truncation, padding and decoding."""
+    return json.dumps(
+        {
+            name: value
+            for name, value in json.loads(state).items()
+            if name not in ("truncation", "padding", "decoder")
+        },
+        sort_keys=True,
+    )
+
+
+def tokenized(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
+    """Reads no more of the text than it needs."""
+    characters = (tokens + MARGIN) * FIRST_GUESS
+    while True:
+        part = joined(text, characters)
+        row = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
+        if len(part) < characters or len(row) >= tokens + MARGIN:
+            return np.array(row[:tokens], dtype=np.int32)
+        characters *= 2
+
+
+def joined(text: Text, characters: int) -> str:
+    """Beginning of the joined texts, up to a number of characters."""
+    parts, left = [], characters
+    for index, one in enumerate(text.texts):
+        part = text.separator + one if index else one
+        parts.append(part[:left])
+        left -= len(parts[-1])
+        if not left:
+            break
+    return "".join(parts)
+
+
+def windows_of(
+    stream: np.ndarray, context: int, name: str, prefix: tuple[int, ...] = ()
+) -> torch.Tensor:
+    """Cut the stream into windows that do not overlap, and drop the remainder. (windows, context)
+
+    Each window starts with ``prefix``, which is part of the context. Raises PlainError if there is
+    not one window.
+    """
+    width = context - len(prefix)
+    if width < 1:
+        raise PlainError(
+            f"A window of {context:,} tokens has no room next to its {len(prefix)} special "
+            "tokens; choose a longer context."
+        )
+    if len(stream) < width:
+        raise PlainError(
+            f"{name} gives {len(stream):,} tokens, fewer than one window of {context:,}; "
+            "choose a shorter context, more tokens or a longer text."
+        )
+    windows = torch.from_numpy(stream[: len(stream) // width * width].astype(np.int64)).view(
+        -1, width
+    )
+    return (
+        torch.cat(
+            [torch.tensor(prefix, dtype=torch.int64).expand(len(windows), -1), windows], dim=1
+        )
+        if prefix
+        else windows
+    )
+
+
+def window_prefix(tokenizer: Any, bos: Literal["auto", "always", "never"]) -> tuple[int, ...]:
+    """Special tokens at the start of each window: those that the tokenizer adds, or its BOS token
+    if always requested.
+
+    Raises PlainError if it is requested and the tokenizer has none.
+    """
+    if bos == "never":
+        return ()
+    added = added_before(tokenizer)
+    if added or bos == "auto":
+        return added
+    if getattr(tokenizer, "bos_token_id", None) is None:
+        raise PlainError(
+            "The tokenizer has no beginning-of-sequence token (BOS); set task.bos to auto or never."
+        )
+    return (tokenizer.bos_token_id,)
+
+
+def added_before(tokenizer: Any) -> tuple[int, ...]:
+    """Special tokens that the tokenizer adds before a text by default."""
+    plain, whole = (
+        tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True)
+    )
+    starts = range(len(whole) - len(plain) + 1) if plain else ()
+    return next(
+        (tuple(whole[:start]) for start in starts if whole[start : start + len(plain)] == plain), ()
+    )
+
+
+def first_target(prefix: tuple[int, ...]) -> int:
+    """Position of the first predicted token in a window; the very first token has no context."""
+    return max(1, len(prefix))
+
+
+Texts = list[str] | list[tuple[str, str]]  # single texts or pairs
+
+
+def token_batches(
+    texts: Texts, tokenizer: Any, length: int, most: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Places in ``texts`` and the model inputs for them, at most ``most`` texts at a time.
+
+    Texts of equal length share a batch, so nothing is padded: a result depends on its own text
+    alone, and statistics
+    of layer inputs see no padding.
+    """
+    encoded = tokens_of(texts, tokenizer, length)
+    rows = encoded["input_ids"]
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    for size, places in groupby(order, key=lambda place: len(rows[place])):
+        for batch in chunks(list(places), most if size else 1):
+            more = {
+                name: torch.tensor([values[place] for place in batch])
+                for name, values in encoded.items()
+                if name != "input_ids"
+            }
+            yield batch, model_inputs([rows[place] for place in batch]) | more
+
+
+def tokens_of(texts: Texts, tokenizer: Any, length: int) -> dict[str, list[list[int]]]:
+    """``input_ids`` of each text or pair, cut to ``length``; of pairs also ``token_type_ids``,
+    which
+    ``placed`` gives to models that have embeddings for them: teacher and student may differ.
+    """
+    options = {"truncation": True, "max_length": length, "return_attention_mask": False}
+    if not texts or not isinstance(texts[0], tuple):
+        return {"input_ids": tokenizer(texts, **options)["input_ids"]}
+    first, second = map(list, zip(*texts, strict=True))
+    encoded = tokenizer(first, second, return_token_type_ids=True, **options)
+    return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+
+def as_one_text(text: str | tuple[str, str]) -> str:
+    """Text or pair in readable form."""
+    return text if isinstance(text, str) else " ⏎ ".join(text)
+
+
+def model_inputs(rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    tokens = torch.tensor(rows, dtype=torch.int64)
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+
+def chunks(items: list[Any], most: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
+
+
+# --- what fits the model --------------------------------------------------------------------------
+
+
+def check_context(context: int, config: Any, option: str) -> None:
+    """Raises PlainError when a window is longer than the model can read."""
+    limit = usable_length(config)
+    if limit is not None and context > limit:
+        raise PlainError(
+            f"A window of {context:,} tokens exceeds the {limit:,} that this model reads; "
+            f"set {option} to at most {limit:,}."
+        )
+
+
+def check_vocabulary(tokens: np.ndarray, config: Any) -> None:
+    """Raises PlainError when the tokenizer gives a token that the model has no row for."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    vocabulary = getattr(text, "vocab_size", None)
+    if vocabulary and len(tokens) and (largest := int(tokens.max())) >= vocabulary:
+        raise PlainError(
+            f"The tokenizer gives token {largest:,} but the model knows {vocabulary:,}; use "
+            "the tokenizer it was trained with."
+        )

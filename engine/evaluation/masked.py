@@ -1,0 +1,155 @@
+"""Loss and accuracy of a masked language model on masked tokens."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from engine.errors import PlainError
+from engine.evaluation.data.examples import Text, text_of
+from engine.evaluation.data.tokens import check_context, check_vocabulary, stream_of, windows_of
+from engine.evaluation.measured import Measured, dtype_name, finite, judging
+from engine.evaluation.perplexity import perplexity_of, windows_at_once
+from engine.evaluation.progress import Report
+from engine.recipe.tasks import MaskedLanguageModeling
+from engine.results.schema.record import Protocol
+
+SEED = 0  # of the masked positions
+NOT_MASKED = -100  # label of other positions, which torch's cross-entropy ignores
+
+
+def masked_quality(
+    task: MaskedLanguageModeling,
+    model: nn.Module,
+    tokenizer: Any,
+    device: torch.device | str,
+    on_progress: Report,
+) -> Measured:
+    """Evaluate a masked language model.
+
+    Raises PlainError if text, tokenizer and model do not match.
+    """
+    text, inputs, labels = masked_text(task, tokenizer, model.config, on_progress)
+    loss, guesses, dtype = judged(model, inputs, labels, device, on_progress)
+    right = labels[labels != NOT_MASKED].numpy()
+    scores = {
+        "perplexity": perplexity_of(loss),
+        "loss": loss,
+        "accuracy": float((guesses == right).mean()),
+    }
+    return Measured(scores, protocol_of(task, text, labels, dtype), guesses, text.notes)
+
+
+def masked_text(
+    task: MaskedLanguageModeling, tokenizer: Any, config: Any, on_progress: Report
+) -> tuple[Text, torch.Tensor, torch.Tensor]:
+    """Text of the task, its masked windows and their labels. (windows, context) int64 both"""
+    check_context(task.context, config, "task.context")
+    text = text_of(task.text, task.text_column, task.split, on_progress)
+    on_progress("Tokenizing", 0, 1)
+    stream = stream_of(text, tokenizer, task.tokens)
+    check_vocabulary(stream, config)
+    return text, *masked_windows(
+        stream, tokenizer, task.context, task.mask_share, text.name, task.bos
+    )
+
+
+def masked_windows(
+    stream: np.ndarray, tokenizer: Any, context: int, share: float, name: str, bos: str = "auto"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows of ``context`` tokens, including special tokens, with the same share of tokens masked
+    in each, and their labels: the original tokens, ``NOT_MASKED`` elsewhere. (windows, context)
+    int64 both
+
+    Raises PlainError if the tokenizer has no mask token or a window has no room for text.
+    """
+    if tokenizer.mask_token_id is None:
+        raise PlainError(
+            "The model's tokenizer has no mask token (mask_token); add its special_tokens_map.json."
+        )
+    before, after = ([], []) if bos == "never" else special_tokens(tokenizer)
+    room = context - len(before) - len(after)
+    if room < 2:
+        raise PlainError(
+            f"A window of {context} tokens has no room for text next to "
+            f"{len(before) + len(after)} special tokens; set context to 16 or more."
+        )
+    text = windows_of(stream, room, name)
+    count = min(room, max(1, round(share * room)))
+    generator = torch.Generator().manual_seed(SEED)
+    places = torch.rand(text.shape, generator=generator).argsort(1)[:, :count]
+    hidden = torch.zeros_like(text, dtype=torch.bool).scatter_(1, places, True)
+    first, last = (
+        torch.tensor(tokens, dtype=torch.int64).expand(len(text), -1) for tokens in (before, after)
+    )
+    inputs = torch.cat([first, text.masked_fill(hidden, tokenizer.mask_token_id), last], 1)
+    labels = torch.cat(
+        [
+            torch.full_like(first, NOT_MASKED),
+            text.masked_fill(~hidden, NOT_MASKED),
+            torch.full_like(last, NOT_MASKED),
+        ],
+        1,
+    )
+    return inputs, labels
+
+
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Tokens that the tokenizer adds before and after a text, such as [CLS] and [SEP]."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    begin = next(
+        (place for place in range(len(whole)) if whole[place : place + len(plain)] == plain), 0
+    )
+    return whole[:begin], whole[begin + len(plain) :]
+
+
+def judged(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    device: torch.device | str,
+    on_progress: Report,
+) -> tuple[float, np.ndarray, torch.dtype]:
+    """Mean loss of the masked tokens, the predicted token for each in order, and the number format
+    of the logits.
+    """
+    total, guesses, dtype, done, rows = 0.0, [], torch.float32, 0, 1
+    with judging(model):
+        while done < len(inputs):
+            on_progress("Evaluating masked tokens", done, len(inputs))
+            some, due = (each[done : done + rows].to(device) for each in (inputs, labels))
+            logits = model(input_ids=some, attention_mask=torch.ones_like(some)).logits
+            predicted = logits[due != NOT_MASKED]
+            total += finite(
+                cross_entropy(predicted.float(), due[due != NOT_MASKED], reduction="sum").double(),
+                "this text",
+            )
+            guesses.append(predicted.argmax(-1).to(torch.int32).cpu())
+            done, dtype, rows = done + len(some), logits.dtype, windows_at_once(logits, device)
+    on_progress("Evaluating masked tokens", done, done)
+    return total / int((labels != NOT_MASKED).sum()), torch.cat(guesses).numpy(), dtype
+
+
+def protocol_of(
+    task: MaskedLanguageModeling, text: Text, labels: torch.Tensor, dtype: torch.dtype
+) -> Protocol:
+    windows, context = labels.shape
+    targets = int((labels != NOT_MASKED).sum())
+    return Protocol(
+        task="masked-language-modeling",
+        data=text.name,
+        fingerprint=text.fingerprint,
+        context=context,
+        windows=windows,
+        targets=targets,
+        compute_dtype=dtype_name(dtype),
+        measure=f"Masked tokens: the text is tokenized once and cut into windows of {context:,} "
+        "tokens that do not overlap, special tokens included; "
+        f"{task.mask_share:.0%} of each window's text, drawn with seed {SEED}, is replaced by "
+        "the mask token and predicted in one pass. Loss is the "
+        f"mean over {targets:,} masked tokens, perplexity its exp, accuracy the share whose most "
+        "likely token is the right one.",
+    )

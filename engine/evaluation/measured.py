@@ -1,0 +1,69 @@
+"""Scores of a task on one model, and the model's state during evaluation."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from engine.errors import PlainError
+from engine.results.schema.record import Protocol
+
+
+@dataclass(frozen=True)
+class Measured:
+    # of perplexity, loss, accuracy, macro_precision, macro_recall, macro_f1: those the task has
+    scores: dict[str, float]
+    protocol: Protocol
+    guesses: np.ndarray  # int32, the arg-max for every target token or example, in the data's order
+    notes: tuple[str, ...] = ()  # assumptions about the data, one sentence each
+
+
+@contextmanager
+def judging(model: nn.Module) -> Iterator[None]:
+    """No gradients and no dropout inside; the model's mode is given back."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def finite(loss: torch.Tensor, where: str) -> float:
+    """The summed loss as a number. Raises PlainError when it is none."""
+    value = loss.item()
+    if not math.isfinite(value):
+        what = "not numbers (NaN)" if math.isnan(value) else "infinitely wrong"
+        raise PlainError(
+            f"The model's predictions are {what} on {where}; its weights are damaged or "
+            "compressed too hard: use more bits or skip layers."
+        )
+    return value
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def placed(
+    inputs: dict[str, torch.Tensor], model: nn.Module, device: torch.device | str
+) -> dict[str, torch.Tensor]:
+    """Inputs that the model takes, where it is, and what is no whole number in the precision it
+    computes in.
+    """
+    dtype = next((parameter.dtype for parameter in model.parameters()), None)
+    if (
+        "token_type_ids" in inputs
+        and getattr(getattr(model, "config", None), "type_vocab_size", 0) < 2
+    ):
+        # of a DistilBERT
+        inputs = {name: value for name, value in inputs.items() if name != "token_type_ids"}
+    return {
+        name: value.to(device, dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }

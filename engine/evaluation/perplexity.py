@@ -1,0 +1,159 @@
+"""Perplexity of a causal language model over windows that do not overlap."""
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from engine.errors import PlainError
+from engine.evaluation.data.examples import Text, text_of
+from engine.evaluation.data.tokens import (
+    check_context,
+    check_vocabulary,
+    first_target,
+    stream_of,
+    window_prefix,
+    windows_of,
+)
+from engine.evaluation.measured import Measured, dtype_name, finite, judging
+from engine.evaluation.progress import Report
+from engine.recipe.tasks import LanguageModeling
+from engine.results.schema.record import Protocol
+
+LOGITS_BYTES = 256 * 2**20  # of one batch, in float32
+# of one batch, on a CPU for each thread: a fifth faster there than 8192, for the cache's sake
+CPU_TOKENS, GPU_TOKENS = 1024, 32768
+AT_ONCE = 1024  # tokens whose loss is computed together: their logits stay in the processor's cache
+LARGEST = 700.0  # nats: beyond this exp() is no number
+
+
+def perplexity(
+    task: LanguageModeling,
+    model: nn.Module,
+    tokenizer: Any,
+    device: torch.device | str,
+    told: Report,
+) -> Measured:
+    """Raises PlainError where text, tokenizer and model do not fit each other."""
+    check_context(task.context, model.config, "task.context")
+    text = text_of(task.text, task.text_column, task.split, told)
+    told("Tokenizing", 0, 1)
+    stream = stream_of(text, tokenizer, task.tokens)
+    check_vocabulary(stream, model.config)
+    prefix = window_prefix(tokenizer, task.bos)
+    windows = windows_of(stream, task.context, text.name, prefix)
+    check_vocabulary(windows[0].numpy(), model.config)
+    loss, guesses, dtype = judged(model, windows, device, told, first_target(prefix))
+    scores = {"perplexity": perplexity_of(loss), "loss": loss}
+    return Measured(
+        scores,
+        protocol_of(text, windows, dtype, tokenizer.convert_ids_to_tokens(list(prefix))),
+        guesses,
+        text.notes,
+    )
+
+
+def judged(
+    model: nn.Module,
+    windows: torch.Tensor,
+    device: torch.device | str,
+    told: Report,
+    first: int = 1,
+) -> tuple[float, np.ndarray, torch.dtype]:
+    """Mean loss, the predicted token for every target, and the number format of the logits. Tokens
+    before ``first`` are only context.
+    """
+    total, guesses, dtype = 0.0, [], torch.float32
+    with judging(model):
+        for logits, batch in batches_of_logits(model, windows, device, told):
+            losses, guessed = judged_batch(logits, batch, first)
+            total += finite(losses, "this text")
+            guesses.append(guessed[:, first - 1 : -1].flatten().cpu())
+            dtype = logits.dtype
+    return total / windows[:, first:].numel(), torch.cat(guesses).numpy(), dtype
+
+
+def batches_of_logits(
+    model: nn.Module, windows: torch.Tensor, device: torch.device | str, told: Report
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits (batch, context, vocabulary) and the tokens they were computed from (batch,
+    context).
+    """
+    done, rows = 0, 1  # the first window alone: its logits say how many fit
+    no_cache = (
+        {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    )
+    while done < len(windows):
+        told("Measuring perplexity", done, len(windows))
+        batch = windows[done : done + rows].to(device)
+        logits = model(input_ids=batch, **no_cache).logits
+        yield logits, batch
+        done += len(batch)
+        rows = windows_at_once(logits, device)
+    told("Measuring perplexity", done, done)
+
+
+def windows_at_once(logits: torch.Tensor, device: torch.device | str) -> int:
+    """Batch size in windows, from the size of the logits (batch, context, vocabulary)."""
+    tokens = (
+        CPU_TOKENS * torch.get_num_threads() if torch.device(device).type == "cpu" else GPU_TOKENS
+    )
+    return max(1, min(tokens // logits.shape[1], LOGITS_BYTES // (4 * logits[0].numel())))
+
+
+def judged_batch(
+    logits: torch.Tensor, tokens: torch.Tensor, first: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed loss in float32 and predicted tokens (batch, context); the last position, and those
+    before ``first`` - 1, have no target.
+    """
+    targets = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], -100)], dim=1)
+    targets[:, : first - 1] = -100
+    targets = targets.flatten()
+    parts = zip(logits.flatten(0, 1).split(AT_ONCE), targets.split(AT_ONCE), strict=True)
+    judged = [
+        (cross_entropy(part.float(), target, ignore_index=-100, reduction="sum"), part.argmax(1))
+        for part, target in parts
+    ]
+    losses, guesses = zip(*judged, strict=True)
+    return torch.stack(losses).double().sum(), torch.cat(guesses).to(torch.int32).view_as(tokens)
+
+
+def perplexity_of(loss: float) -> float:
+    if loss > LARGEST:
+        raise PlainError(
+            f"The mean loss is {loss:,.0f} nats a token, too much for a perplexity; the "
+            "model is compressed too hard: use more bits or skip layers."
+        )
+    return math.exp(loss)
+
+
+def protocol_of(
+    text: Text, windows: torch.Tensor, dtype: torch.dtype, prefix: list[str]
+) -> Protocol:
+    """Description of the protocol. Without a ``prefix`` it is the same text as in earlier versions,
+    so that results stay comparable.
+    """
+    count, context = windows.shape
+    scored = context - max(1, len(prefix))
+    begun = f", each beginning with {' '.join(prefix)} (context, not scored)" if prefix else ""
+    between = (
+        f", joined by {text.separator.count(chr(10))} line feeds," if len(text.texts) > 1 else ""
+    )
+    return Protocol(
+        task="language-modeling",
+        data=text.name,
+        fingerprint=text.fingerprint,
+        context=context,
+        windows=count,
+        targets=count * scored,
+        compute_dtype=dtype_name(dtype),
+        measure=f"Perplexity: exp of the mean token loss; the text{between} is tokenized once "
+        "without special tokens and cut into windows "
+        f"of {context:,} that do not overlap{begun}, {scored:,} targets each.",
+    )

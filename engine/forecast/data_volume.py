@@ -1,0 +1,157 @@
+"""Amount of data that a model reads, and the time that reading takes."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+
+from engine.errors import PlainError
+from engine.evaluation import calibration_data
+from engine.evaluation.calibration_batches import own_data
+from engine.evaluation.classification import IMAGES, TEXTS
+from engine.evaluation.data.cache import kept_in
+from engine.evaluation.data.corpora import corpus_key
+from engine.evaluation.data.examples import examples_of, text_of
+from engine.evaluation.data.sources import is_local, local_path
+from engine.evaluation.data.tokens import tokens_of
+from engine.evaluation.perplexity import CPU_TOKENS
+from engine.forecast.throughput import quickest
+from engine.models.loading import Folder, resolve, tokenizer_of
+from engine.recipe import Recipe, identity
+from engine.recipe.tasks import (
+    Calibration,
+    Classification,
+    LanguageModeling,
+    Task,
+    TextClassification,
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Amount of data that a model reads in one phase."""
+
+    places: float  # tokens or pictures
+    batches: float
+    length: int  # of one window or text, in tokens; 1 for pictures
+
+
+def reading(task: Task, folder: Folder) -> Reading:
+    if isinstance(task, LanguageModeling):
+        tokens = min(task.tokens, text_bytes(task) / 3)
+        at_once = max(1, CPU_TOKENS * torch.get_num_threads() // task.context) * task.context
+        return Reading(tokens, max(1.0, tokens / at_once), task.context)
+    if isinstance(task, TextClassification):
+        texts, each = count_of(task), text_length(task.model_dump_json(), str(folder.path))
+        # texts of one length share a batch
+        return Reading(texts * each, max(texts / TEXTS, min(texts, each)), int(each))
+    return Reading(count_of(task), max(1.0, count_of(task) / IMAGES), 1)
+
+
+def text_bytes(task: LanguageModeling) -> float:
+    if task.text.startswith("bundled:") or not is_local(task.text):
+        return float("inf")
+    try:
+        return max(1, local_path(task.text).stat().st_size)
+    except (OSError, PlainError):
+        return float("inf")
+
+
+def count_of(task: Task) -> float:
+    """Examples that are read; as many as asked for where that takes a download or an extraction to
+    know.
+    """
+    return len(inputs_of(task.model_dump_json())) or task.samples
+
+
+@lru_cache(maxsize=16)
+def text_length(task: str, model: str) -> float:
+    """Mean tokens of a text, by a few of them."""
+    asked, texts = TextClassification.model_validate_json(task), inputs_of(task)[:64]
+    if not texts:
+        return 0.7 * asked.length
+    rows = tokens_of(texts, tokenizer_of(resolve(model)), asked.length)["input_ids"]
+    return sum(map(len, rows)) / len(rows)
+
+
+@lru_cache(maxsize=16)
+def inputs_of(task: str) -> list:
+    """The task's own examples; none where they would have to be fetched or extracted first."""
+    asked = TypeAdapter(Task).validate_json(task)
+    if not (is_local(asked.data) or (asked.data.startswith("bundled:") and corpus_kept(asked))):
+        return []
+    try:
+        return examples_of(asked).inputs
+    except PlainError:
+        return []
+
+
+def corpus_kept(task: Task) -> bool:
+    """Return True if a task needs no extraction of bundled texts, or it is already cached."""
+    names = {"bundled:docs": "docs", "bundled:docs-libraries": "libraries"}
+    return (
+        task.source not in names
+        or Path(kept_in() / f"{names[task.source]}-{corpus_key()}.parquet").exists()
+    )
+
+
+def data_seconds(task: Task) -> float:
+    """Seconds for reading the data once it is available."""
+    return read_once(task.model_dump_json()) if corpus_kept(task) else 0.0
+
+
+@lru_cache(maxsize=16)
+def read_once(task: str) -> float:
+    asked = TypeAdapter(Task).validate_json(task)
+    if not isinstance(asked, LanguageModeling):
+        return quickest(lambda: inputs_of.__wrapped__(task), 2, least=2)
+    if not (is_local(asked.text) or asked.text.startswith("bundled:")):
+        return 1.0
+    try:
+        return quickest(lambda: text_of(asked.text, asked.text_column, asked.split), 2, least=2)
+    except PlainError:
+        return 0.0
+
+
+def notes_on_data(recipe: Recipe, folder: Folder) -> tuple[tuple[str, ...], int]:
+    """Notes on assumptions about a recipe's data and missing calibration data, and the number of
+    calibration tokens; only for local data.
+    """
+    task, calibration = recipe.task, recipe.calibration
+    files = "".join(
+        identity(source)
+        for source in (task.source, calibration.text if calibration else "")
+        if source
+    )
+    return read_notes(
+        task.model_dump_json(), calibration.model_dump_json() if calibration else "", folder, files
+    )
+
+
+@lru_cache(maxsize=32)
+def read_notes(
+    task: str, calibration: str, folder: Folder, files: str
+) -> tuple[tuple[str, ...], int]:
+    """Cached form of ``notes_on_data`` for one state of the ``files``. Errors are left to the
+    run.
+    """
+    asked, notes, tokens = TypeAdapter(Task).validate_json(task), [], 0
+    with suppress(PlainError):
+        if is_local(asked.source):
+            data = (
+                text_of(asked.text, asked.text_column, asked.split)
+                if isinstance(asked, LanguageModeling)
+                else examples_of(asked)
+            )
+            notes += data.notes
+    looked_at = Calibration.model_validate_json(calibration) if calibration else None
+    own = looked_at and isinstance(asked, Classification) and own_data(asked, looked_at)
+    if looked_at and is_local(asked.source if own else looked_at.text):
+        with suppress(PlainError):
+            data = calibration_data(looked_at, asked, folder)
+            notes += data.notes
+            tokens = data.tokens
+    return tuple(dict.fromkeys(notes)), tokens

@@ -1,0 +1,81 @@
+"""A recipe and what is known of its model before it runs."""
+
+from dataclasses import dataclass, replace
+
+from engine.config.technique import Technique
+from engine.evaluation.calibration_batches import ROWS
+from engine.forecast.data_volume import Reading, count_of, reading
+from engine.forecast.throughput import LayerPace, Passes, layer_pace, passes_of
+from engine.models.layers import Layer
+from engine.models.loaded_model import Opened, compute_place
+from engine.models.loading import Folder
+from engine.recipe import Recipe
+from engine.recipe.tasks import LanguageModeling, by_split
+from engine.runtime.threads import threads_to_train
+
+GPU_PACE = 2e13  # products a second of a GPU in a model, which the CPU's probes say nothing about
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of its steps, with those before it."""
+
+    recipe: Recipe
+    folder: Folder
+    key: tuple
+    at: Opened
+    settings: dict[str, Technique]  # of the layers to be compressed
+    opening_seconds: float  # of the model, once, with what the libraries load for it
+    earlier: tuple["Job", ...] = ()  # steps that come before
+
+    @property
+    def how(self) -> Technique | None:
+        return self.recipe.steps[-1] if self.recipe.steps else None
+
+    @property
+    def targets(self) -> list[Layer]:
+        return [layer for layer in self.at.layers if layer.name in self.settings]
+
+    @property
+    def passes(self) -> Passes:
+        measured = passes_of(self.key, self.at, self.folder, self.evaluation.length)
+        device, _ = compute_place(self.recipe)
+        return (
+            measured
+            if device.type == "cpu"
+            else Passes(measured.each, self.at.parameters / GPU_PACE)
+        )
+
+    @property
+    def training_passes(self) -> Passes:
+        """Timing of forward passes with as many threads as training uses."""
+        with threads_to_train(self.at.parameters):
+            return replace(self, key=(*self.key, "training")).passes
+
+    def pace(self, layer: Layer) -> LayerPace:
+        return layer_pace(self.settings[layer.name], layer.matrix_shape[1])
+
+    @property
+    def by_split(self) -> list["Job"]:
+        """One for each split that quality is measured on."""
+        return [
+            replace(self, recipe=self.recipe.model_copy(update={"task": task}))
+            for task in by_split(self.recipe.task).values()
+        ]
+
+    @property
+    def evaluation(self) -> Reading:
+        return reading(self.recipe.task, self.folder)
+
+    @property
+    def calibration(self) -> Reading:
+        asked, task = self.recipe.calibration, self.recipe.task
+        if asked is None:
+            return Reading(0, 0, 1)
+        each = (
+            self.evaluation.length
+            if isinstance(task, LanguageModeling)
+            else self.evaluation.places / max(1, count_of(task))
+        )
+        each = asked.context if isinstance(task, LanguageModeling) else each
+        return Reading(asked.samples * each, asked.samples / ROWS, max(1, int(each)))

@@ -1,0 +1,171 @@
+"""Bytes that a run holds at its most: the process, the model's file, and the largest of its
+stages.
+"""
+
+import psutil
+
+from engine.evaluation.calibration_batches import ROWS
+from engine.evaluation.perplexity import AT_ONCE, LOGITS_BYTES
+from engine.forecast.duration import share, shares_no_input
+from engine.forecast.job import Job
+from engine.forecast.workload import training_of, trials_of
+from engine.measurement.latency import MODEL_BYTES
+from engine.models.layers import Layer, blocks_of
+from engine.models.loaded_model import compute_place
+from engine.models.packed_modules import dense_bytes
+from engine.recipe.tasks import ImageClassification, LanguageModeling
+from engine.step.layer_swap import LOGITS_KEPT
+from engine.step.run_context import HELD_DENSE
+
+# of a process that has imported everything and opened nothing
+BASE = psutil.Process().memory_info().rss
+# bytes of tables that a layer leaves where data is looked at, and of what the allocator keeps: much
+# only with many experts
+SEEN_LAYER = 6e5
+# bytes that libraries take while they compute: thread pools, oneDNN's and the allocator's own
+SCRATCH = 60e6
+
+
+def peak_of(job: Job) -> float:
+    """Bytes: the process, the model's file in memory, and the largest of what its stages hold
+    beside.
+    """
+    device, _ = compute_place(job.recipe)
+    stages = [evaluation_bytes(job)] if device.type == "cpu" else [0.0]
+    if job.how:
+        stages += [
+            max(map(walk_bytes, [*job.earlier, job])) if device.type == "cpu" else 0.0,
+            speed_bytes(job) if device.type == "cpu" else 0.0,
+        ]
+    seen = SEEN_LAYER * max(
+        (
+            len(each.targets)
+            for each in [*job.earlier, job]
+            if each.how and each.how.needs != "nothing"
+        ),
+        default=0,
+    )
+    return BASE + SCRATCH + 1.2 * job.folder.size_bytes + max(stages) + seen
+
+
+def largest_layer(job: Job) -> float:
+    """Bytes of the largest matrix that is unpacked to float32."""
+    return 4.0 * max(
+        (layer.parameters for layer in job.at.layers if layer.kind != "embedding"), default=0
+    )
+
+
+def evaluation_bytes(job: Job) -> float:
+    """Logits of one batch with those whose loss is computed, and what a block holds between."""
+    much = job.evaluation
+    places = much.places / much.batches
+    if isinstance(job.recipe.task, LanguageModeling):
+        vocabulary = job.at.model.config.get_text_config().vocab_size
+        logits = (
+            min(LOGITS_BYTES, 4.0 * places * vocabulary)
+            + 3 * 4.0 * min(places, AT_ONCE) * vocabulary
+        )
+    else:
+        logits = 0.0
+    dense = dense_bytes(job.at.model)
+    return (
+        logits
+        + places * activation_bytes(job)
+        + (dense if dense <= HELD_DENSE else 2 * largest_layer(job))
+    )
+
+
+def activation_bytes(job: Job) -> float:
+    """Activation bytes per position in float32: about six vectors of a block's widest layer; for
+    images, all channels at each pixel.
+    """
+    if isinstance(job.recipe.task, ImageClassification):
+        size = getattr(job.at.model.config, "image_size", None) or 32
+        return (
+            4.0
+            * 3
+            * max(layer.shape[0] for layer in job.at.layers)
+            * (size if isinstance(size, int) else max(size)) ** 2
+            / 4
+        )
+    return (
+        4.0
+        * 6
+        * max(
+            (
+                max(layer.matrix_shape)
+                for layer in job.at.layers
+                if layer.kind != "embedding" and layer.block
+            ),
+            default=0,
+        )
+    )
+
+
+def walk_bytes(job: Job) -> float:
+    """A block in float32 and as it is stored, the calibration data between two blocks, and what
+    each layer's method needs.
+    """
+    much, how = job.calibration, job.how
+    largest = max(
+        (
+            sum(4.0 * layer.parameters for layer in block if layer.name in job.settings)
+            for block in blocks_of(job.at.layers)
+        ),
+        default=0.0,
+    )
+    held = 2 * largest_layer(job) + 0.5 * largest
+    if how.needs in ("range", "gram"):
+        hidden = min((layer.matrix_shape[1] for layer in job.targets), default=0)
+        widest = max((layer.matrix_shape[1] for layer in job.targets), default=0)
+        between = 2 * hidden + widest if how.in_step else 3 * hidden
+        held += 4.0 * much.places * between + much.places / max(
+            1.0, much.batches
+        ) * activation_bytes(job)
+    # weights, their gradients, and two sums of them; what one example leaves behind in every block
+    if how.needs == "gradients":
+        blocks = len({layer.block for layer in job.at.layers})
+        held += 16.0 * sum(
+            layer.parameters for layer in job.targets
+        ) + 2 * blocks * much.length * activation_bytes(job)
+    if how.needs == "gram":
+        held += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
+        held += (
+            0.0 if how.in_step else 4.0 * max(map(gram_entries_of_experts, blocks_of(job.targets)))
+        )
+    if (course := training_of(how)).steps:
+        each = (
+            much.length if isinstance(job.recipe.task, LanguageModeling) else job.evaluation.length
+        )
+        blocks = len({layer.block for layer in job.at.layers})
+        held += 4.0 * course.copies * sum(
+            layer.parameters for layer in job.targets
+        ) + course.batch * each * activation_bytes(job) * max(2, blocks)
+    trial = trials_of(how, len(job.targets))
+    if trial.answers and isinstance(job.recipe.task, LanguageModeling):
+        vocabulary = job.at.model.config.get_text_config().vocab_size
+        places = share(much, trial.examples)[0]
+        held += 4.0 * (min(LOGITS_KEPT, places * vocabulary) + 3 * ROWS * much.length * vocabulary)
+    if trial.evaluations:
+        held += evaluation_bytes(job) + sum(layer.parameters for layer in job.targets)
+    return held
+
+
+def gram_entries_of_experts(block: list[Layer]) -> float:
+    """Entries of the Gram matrices of all experts of a block, which are in memory together if its
+    layers are not compressed one by one.
+    """
+    firsts = (
+        layer
+        for number, layer in enumerate(block)
+        if layer.reached < 1 and shares_no_input(block, number)
+    )
+    return float(sum(layer.matrix_shape[1] ** 2 for layer in firsts))
+
+
+def speed_bytes(job: Job) -> float:
+    """Bytes of both models' dense weights during the speed measurement."""
+    ready = 8.0 * sum(layer.parameters for layer in job.at.layers if not layer.tied_to)
+    return evaluation_bytes(job) + (
+        ready if job.recipe.speed and 8 * job.at.parameters <= MODEL_BYTES else 0.0
+    )

@@ -1,0 +1,113 @@
+"""GPTQ, column by column: the method's own codes and errors, and what the columns held in
+between.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import torch
+
+from engine.calibration import Seen
+from engine.interactive.answers import Look
+from engine.interactive.explain.default import frame, no_levels, part_of, picture
+from engine.results.schema.explanations import Lesson, ReplayRow
+from engine.results.schema.tables import NAN
+from engine.techniques.implementations import compress
+from engine.techniques.quantization.gptq.config import GPTQ
+from engine.techniques.quantization.gptq.method import Columns, prepared
+from engine.techniques.quantization.grid import unsigned
+
+ROWS, PLACES = 12, 32  # rows of the weight, and columns in the order of rounding
+
+
+@picture.register
+def picture_gptq(asked: GPTQ, look: Look) -> Lesson:
+    """The first columns to be rounded, in the midst of all others. Rows do not know of one another:
+    a few are as good as all.
+    """
+    out, in_ = look.weight.shape
+    replay = Replay.of(asked, look.weight[:ROWS].contiguous(), look.seen)
+    part = (
+        f"{part_of('output rows', len(replay.rows), out)}; the first {len(replay.places)} of "
+        f"{in_} columns to be rounded"
+    )
+    return Lesson(ReplayRow, replay.table(), no_levels(), part)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A weight that GPTQ has rounded, and what it was before. Columns stand in the order of
+    rounding; arrays are (in_, out).
+    """
+
+    columns: Columns  # all rounded
+    order: torch.Tensor  # (in_,) the column that stands at each place
+    # as the method took it on: weights of inputs that are always zero do not count
+    before: torch.Tensor
+    original: torch.Tensor
+    rounded: torch.Tensor  # plainly
+    gram: torch.Tensor  # (in_, in_)
+
+    @classmethod
+    def of(cls, how: GPTQ, weight: torch.Tensor, seen: Seen) -> "Replay":
+        columns, order = prepared(how, weight, seen)
+        before = columns.left.clone()
+        columns.work_off(0, len(order))
+        rounded = compress(how.rounding(), weight).dense()
+        return cls(
+            columns, order, before, weight.T[order], rounded.T[order], seen.gram[order][:, order]
+        )
+
+    @property
+    def rows(self) -> torch.Tensor:
+        return torch.arange(self.original.shape[1])
+
+    @property
+    def places(self) -> torch.Tensor:
+        return torch.arange(min(PLACES, len(self.order)))
+
+    def table(self) -> pd.DataFrame:
+        """ReplayRow of every step, row and column shown, in this order."""
+        return pd.concat(
+            [self.after(step) for step in range(len(self.places) + 1)], ignore_index=True
+        )
+
+    def after(self, step: int) -> pd.DataFrame:
+        """ReplayRow of every row and column shown, after this many columns are rounded."""
+        done = (torch.arange(len(self.order)) < step)[:, None]
+        gptq, plain = (
+            self.columns.held_after(step, self.before),
+            torch.where(done, self.rounded, self.original),
+        )
+        at = torch.meshgrid(self.rows, self.places, indexing="ij")[::-1]  # row by row
+        return frame(
+            ReplayRow,
+            step=step,
+            place=at[0],
+            row=at[1],
+            column=self.order[at[0]],
+            original=self.original[at],
+            gptq=gptq[at],
+            plain=plain[at],
+            code=self.codes.masked_fill(~done, NAN)[at],
+            gptq_error=self.share_lost(gptq),
+            plain_error=self.share_lost(plain),
+        )
+
+    @cached_property
+    def codes(self) -> torch.Tensor:
+        """Codes as they are stored."""
+        return unsigned(self.columns.codes.clone(), self.columns.how.rounding()).float()
+
+    def share_lost(self, weight: torch.Tensor) -> float:
+        """|XW - XW^| / |XW| over the calibration data."""
+        return (self.energy(weight - self.original) / self.whole) ** 0.5 if self.whole else 0.0
+
+    @cached_property
+    def whole(self) -> float:
+        return self.energy(self.original)
+
+    def energy(self, weight: torch.Tensor) -> float:
+        """|XW|^2 over the calibration data."""
+        return (self.gram @ weight).mul_(weight).sum().clamp_min(0).item()

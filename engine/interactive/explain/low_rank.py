@@ -1,0 +1,65 @@
+"""Low rank at work on one layer: the matrix rebuilt from its factors, as a picture, and its
+singular values.
+"""
+
+import pandas as pd
+import torch
+
+from engine.interactive.answers import Look, look_at_hand
+from engine.interactive.explain.default import no_levels, picture
+from engine.results.schema.explanations import Lesson, TileRow
+from engine.results.schema.tables import SingularRow, table
+from engine.runtime.worker_setup import ready
+from engine.techniques.implementations import portrait
+from engine.techniques.low_rank.options import LowRank
+
+TILES = 48  # along each side
+
+
+@picture.register
+def picture_low_rank(asked: LowRank, look: Look) -> Lesson:
+    rebuilt = look.stored.dense()
+    versions = {"original": look.weight, "rebuilt": rebuilt, "missing": rebuilt - look.weight}
+    rows = pd.concat(
+        [tiled(version, matrix) for version, matrix in versions.items()], ignore_index=True
+    )
+    (ranks,) = portrait(look.how, look.part.name, look.weight, look.stored, look.seen).ranks
+    high, wide = steps(look.weight)
+    part = (
+        f"all {len(look.weight):,} x {look.weight.shape[1]:,} of them in tiles of {high} x {wide}; "
+        + ("kept as it was" if ranks.whole else f"rank {ranks.rank} of {ranks.full_rank}")
+    )
+    return Lesson(TileRow, rows, no_levels(), part)
+
+
+def steps(matrix: torch.Tensor) -> tuple[int, int]:
+    """Height and width of a tile, in weights."""
+    high, wide = (-(-size // TILES) for size in matrix.shape)
+    return high, wide
+
+
+def tiled(version: str, matrix: torch.Tensor) -> pd.DataFrame:
+    """TileRow of every tile, at most TILES along each side; as columns."""
+    high, wide = steps(matrix)
+    rows, columns = (
+        torch.arange(size) // step for size, step in zip(matrix.shape, (high, wide), strict=True)
+    )
+    down, across = int(rows[-1]) + 1, int(columns[-1]) + 1
+    by_rows = torch.zeros(down, matrix.shape[1]).index_add_(0, rows, matrix)
+    sums = torch.zeros(down, across).index_add_(1, columns, by_rows)
+    means = sums / (rows.bincount()[:, None] * columns.bincount())
+    at = torch.meshgrid(torch.arange(down) * high, torch.arange(across) * wide, indexing="ij")
+    numbers = {"row": at[0], "column": at[1], "value": means}
+    return pd.DataFrame(
+        {"version": version, **{name: values.flatten().numpy() for name, values in numbers.items()}}
+    )
+
+
+def singular(model: str, layer: str, step: dict, measured: dict | None = None) -> pd.DataFrame:
+    """SingularRow of one layer under a step, before and after whitening; none of a convolution in a
+    chain.
+    """
+    ready()
+    look = look_at_hand(model, layer, step, measured)
+    found = portrait(look.how, layer, look.weight, look.stored, look.seen).singular
+    return pd.concat(found, ignore_index=True) if found else table((), SingularRow)

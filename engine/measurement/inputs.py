@@ -1,0 +1,69 @@
+"""A sample of what flows into each layer, taken while calibration data runs through the
+uncompressed model.
+"""
+
+import torch
+from torch import nn
+
+from engine.evaluation.measured import placed
+from engine.models.packed_modules import UnpackingConv2d, UnpackingLinear
+
+ROWS = 256  # input vectors kept for each layer
+EXAMPLES = 8  # windows, texts or pictures they are taken from
+
+
+@torch.inference_mode()
+def sampled_inputs(
+    model: nn.Module,
+    batches: list[dict[str, torch.Tensor]],
+    device: torch.device,
+    step=lambda: None,
+) -> dict[str, torch.Tensor]:
+    """Up to ROWS input vectors of every linear and convolutional layer, evenly over the batches.
+    name -> (rows, in_)
+
+    ``step`` is called after each batch and may raise to stop.
+    """
+    each = max(1, -(-ROWS // max(1, len(batches))))
+    samples: dict[str, list[torch.Tensor]] = {}
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda module, args, name=name: samples.setdefault(name, []).append(
+                rows_of(module, args[0], each)
+            )
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, UnpackingLinear)
+        or (isinstance(module, UnpackingConv2d) and module.how["groups"] == 1)
+    ]
+    try:
+        for batch in batches:
+            model(**placed(batch, model, device))
+            step()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(parts)[:ROWS] for name, parts in samples.items()}
+
+
+def thinned(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    """EXAMPLES examples, evenly spaced over all batches."""
+    sizes = [len(next(iter(batch.values()))) for batch in batches]
+    wanted = set(range(0, sum(sizes), max(1, sum(sizes) // EXAMPLES)))
+    first, few = 0, []
+    for batch, size in zip(batches, sizes, strict=True):
+        mine = [row for row in range(size) if first + row in wanted]
+        few += [{name: values[mine] for name, values in batch.items()}] if mine else []
+        first += size
+    return few
+
+
+def rows_of(module: nn.Module, inputs: torch.Tensor, count: int) -> torch.Tensor:
+    """``count`` evenly spaced input vectors of a batch; a convolution's are its patches.  (count,
+    in_)
+    """
+    rows = module.patches(inputs) if isinstance(module, UnpackingConv2d) else inputs.flatten(0, -2)
+    chosen = torch.linspace(0, len(rows) - 1, min(count, len(rows)), device=rows.device).long()
+    half = rows[chosen].to("cpu", torch.float16)
+    # an outlier may leave float16's range
+    return half if half.isfinite().all() else rows[chosen].to("cpu", torch.float32)

@@ -1,0 +1,190 @@
+"""Similarity of two models' hidden states, block by block: linear CKA (Kornblith et al. 2019,
+arXiv:1905.00414).
+
+Its terms are estimated without bias from groups of inputs (Song et al. 2012; Nguyen et al. 2021,
+arXiv:2010.15327): the plain form calls random states alike as soon as they are wider than there are
+inputs. Of a group only its Gram matrices are kept, whatever the models' widths.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice, product
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.calibration.stream import first, hooked, rows_of_blocks
+from engine.evaluation import calibration_batches
+from engine.evaluation.calibration_batches import Batch
+from engine.evaluation.measured import judging, placed
+from engine.models.loaded_model import Opened, compute_place
+from engine.models.packed_modules import unpacked_once
+from engine.recipe.tasks import ImageClassification
+from engine.results.schema.tables import SimilarityRow
+from engine.step.run_context import Bench
+
+EMBEDDINGS = "embeddings"  # what flows into the first block
+TOKENS, PICTURES = 256, 64  # of one group; a picture's states are one long row
+GROUPS = 8  # that are looked at
+LEAST = 4  # rows without which there is no estimate
+
+States = dict[str, torch.Tensor]  # block -> (rows, width)
+
+
+def gram(states: torch.Tensor) -> torch.Tensor:
+    """(rows, width) -> (rows, rows): their products about the mean, without those of a row with
+    itself
+    """
+    centred = states.float() - states.float().mean(0)
+    return (centred @ centred.T).double().fill_diagonal_(0)
+
+
+def hsic(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """Hilbert-Schmidt independence criterion (HSIC, Song et al. 2012, equation 5) for each pair of
+    the models' Gram matrices.
+
+    (ours, rows, rows), (theirs, rows, rows) -> (ours, theirs)
+    """
+    n = ours.shape[-1]
+    mine, its = ours.sum(-1), theirs.sum(-1)  # (ours, rows), (theirs, rows)
+    whole = mine.sum(-1)[:, None] * its.sum(-1) / ((n - 1) * (n - 2))
+    return (ours.flatten(1) @ theirs.flatten(1).T + whole - 2 / (n - 2) * mine @ its.T) / (
+        n * (n - 3)
+    )
+
+
+@dataclass
+class Likeness:
+    """Sums over groups of inputs, from states of our model and of theirs."""
+
+    both: list[torch.Tensor] = field(default_factory=list)  # (ours, theirs) each
+    # (ours,), (theirs,)
+    alone: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def add(self, ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
+        """One group.  (rows, width) each, of widths of their own"""
+        mine, its = (torch.stack([gram(states) for states in each]) for each in (ours, theirs))
+        self.both.append(hsic(mine, its))
+        self.alone.append(
+            tuple(
+                torch.stack([hsic(one[None], one[None])[0, 0] for one in each])
+                for each in (mine, its)
+            )
+        )
+
+    def similarity(self) -> torch.Tensor:
+        """Linear CKA of every pair: 1 for equal states, also turned or scaled, about 0 for
+        unrelated ones.  (ours, theirs)
+        """
+        mine, its = (
+            torch.stack(each).sum(0).clamp_min(0) for each in zip(*self.alone, strict=True)
+        )
+        return torch.stack(self.both).sum(0) / (mine[:, None] * its).sqrt().clamp_min(1e-30)
+
+
+# --- of two models on calibration data ------------------------------------------------------------
+
+
+def similarity_rows(bench: Bench, teacher: Opened, student: Opened) -> list[SimilarityRow]:
+    """Rows for all pairs of blocks; none if a model has no sequence of blocks or there are too few
+    examples.
+    """
+    likeness, names = Likeness(), ([], [])
+    models = (student.model, teacher.model)
+    if not all(rows_of_blocks(model) for model in models):
+        return []
+    with ExitStack() as held:
+        seen = [held.enter_context(states_of(model)) for model in models]
+        for done, (mine, its) in enumerate(islice(groups(bench, models, seen), GROUPS)):
+            bench.progress("Comparing student and teacher", done, GROUPS)
+            if mine and its:
+                likeness.add(list(mine.values()), list(its.values()))
+                names = list(mine), list(its)
+    values = likeness.similarity().flatten().tolist() if likeness.both else []
+    return [
+        SimilarityRow(*pair, value) for pair, value in zip(product(*names), values, strict=True)
+    ]
+
+
+def groups(
+    bench: Bench, models: tuple[nn.Module, nn.Module], seen: list[States]
+) -> Iterator[tuple[States, States]]:
+    """The states of both models on the same inputs, a group of rows at a time; where there are
+    fewer rows than that, all in one.
+    """
+    pictures = isinstance(bench.recipe.task, ImageClassification)
+    size, whole, waiting = PICTURES if pictures else TOKENS, False, []
+    for batch in looked_at(bench):
+        for model in models:
+            model(**placed(batch, model, compute_place(bench.recipe)[0]))
+        waiting.append(
+            like_the_first(
+                [
+                    {name: rows_of(states, pictures, size) for name, states in each.items()}
+                    for each in seen
+                ]
+            )
+        )
+        if rows_in(waiting) >= size:
+            yield joined(waiting)
+            whole, waiting = True, []
+    if not whole and rows_in(waiting) >= LEAST:
+        yield joined(waiting)
+
+
+def looked_at(bench: Bench) -> list[Batch]:
+    """The recipe's calibration data; of pictures as many as fill all groups, since each is one
+    row.
+    """
+    asked = bench.recipe.calibration
+    if isinstance(bench.recipe.task, ImageClassification):
+        asked = asked.model_copy(update={"samples": max(asked.samples, PICTURES * GROUPS)})
+    return calibration_batches(asked, bench.recipe.task, bench.folder)
+
+
+@contextmanager
+def states_of(model: nn.Module) -> Iterator[States]:
+    """Hidden states before the first block and after each block in the last forward pass."""
+    held: States = {}
+    blocks = {name: model.get_submodule(name) for row in rows_of_blocks(model) for name in row}
+
+    def entered(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        note(EMBEDDINGS, args[0] if args else kwargs.get("hidden_states"))
+
+    def left(name: str) -> Callable:
+        return lambda module, args, output: note(name, first(output))
+
+    def note(name: str, states: Any) -> None:
+        # else a family of models that hands states on in a way of its own
+        if isinstance(states, torch.Tensor):
+            held[name] = states
+
+    before = next(iter(blocks.values())).register_forward_pre_hook(entered, with_kwargs=True)
+    after = [block.register_forward_hook(left(name)) for name, block in blocks.items()]
+    with hooked([before, *after]), judging(model), unpacked_once(model):
+        yield held
+
+
+def rows_of(states: torch.Tensor, pictures: bool, most: int) -> torch.Tensor:
+    """Evenly spaced tokens, or whole pictures.  (rows, width)"""
+    rows = states.flatten(1) if pictures else states.flatten(0, -2)
+    return rows[:: -(-len(rows) // most)]
+
+
+def like_the_first(both: list[States]) -> list[States]:
+    """Without states of other numbers of rows, as models have them that merge tokens on the way."""
+    rows = len(next(iter(both[0].values()), ()))
+    return [{name: states for name, states in each.items() if len(states) == rows} for each in both]
+
+
+def rows_in(waiting: list[list[States]]) -> int:
+    return sum(len(next(iter(mine.values()), ())) for mine, _ in waiting)
+
+
+def joined(waiting: list[list[States]]) -> list[States]:
+    return [
+        {name: torch.cat([each[name] for each in one]) for name in one[0]}
+        for one in zip(*waiting, strict=True)
+    ]

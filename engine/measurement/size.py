@@ -1,0 +1,120 @@
+"""Bytes of a model's files before they are written, and bits relative to the original model's
+parameters.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+import torch
+
+from engine.models.layers import Layer, blocks_of
+from engine.models.loaded_model import Opened
+from engine.models.origin import Origin
+from engine.models.packed_folder import file_bytes
+from engine.results.schema.tables import LayerRow
+from engine.step.pruning_plan import Rebuilt
+from engine.tensors.weights import Stored
+
+
+def written_bytes(at: Opened, plans: dict[str, Stored]) -> int:
+    """Bytes of all files of a run that stores some layers as planned and keeps the others."""
+    held = {layer.name: at.model.get_submodule(layer.name).stored for layer in at.layers} | plans
+    return sum(
+        file_bytes({layer.name: held[layer.name] for layer in block})
+        for block in blocks_of(at.layers)
+    ) + plain_bytes(at.plain)
+
+
+def plain_bytes(plain: dict[str, torch.Tensor]) -> int:
+    """Bytes of the file with tensors outside layers' weights; 0 if there are none, as in OLMo."""
+    return file_bytes({}, plain) if plain else 0
+
+
+# --- bits, relative to original parameters ------------------------------------------------------
+
+
+def bits_per_weight(at: Opened, layers: Collection[Layer] = ()) -> float:
+    """Bits per compressed weight: 8 x bytes of the compressed layers / their parameters in the
+    original model.
+
+    For an uncompressed model: those of ``layers``, or of all layers.
+    """
+    origin, holders = at.origin, [layer for layer in at.layers if not layer.tied_to]
+    if origin.compressed_parameters:
+        return (
+            sum(at.held_bytes(layer) for layer in holders if layer.name in origin.compressed)
+            * 8
+            / origin.compressed_parameters
+        )
+    layers = layers or holders
+    return (
+        sum(at.held_bytes(layer) for layer in layers)
+        * 8
+        / sum(layer.parameters for layer in layers)
+    )
+
+
+def bits_per_parameter(size_bytes: int, origin: Origin) -> float:
+    """8 x bytes of the whole file / parameters of the original model."""
+    return size_bytes * 8 / origin.parameters
+
+
+def by_original_parameters(rows: Iterable[LayerRow], at: Opened) -> list[LayerRow]:
+    """Rows of the layers of ``at``, with bits relative to each layer's parameters in the original
+    model.
+    """
+    counts = {layer.name: (layer.parameters, at.original_parameters(layer)) for layer in at.layers}
+    # a student's new layer uses its own count
+    shares = {name: now / (before or now) for name, (now, before) in counts.items()}
+    return [
+        replace(row, bits_per_weight=row.bits_per_weight * shares.get(row.name, 1.0))
+        for row in rows
+    ]
+
+
+# --- origins of written models -----------------------------------------------------------------
+
+
+def origin_of_compressed(at: Opened, compressed: Collection[str]) -> Origin:
+    """Origin of a model in which these layers are compressed in their shapes."""
+    counts = {
+        layer.name: at.original_parameters(layer)
+        for layer in at.layers
+        if layer.name in compressed and not layer.tied_to
+    }
+    return replace(at.origin, compressed=at.origin.compressed | counts)
+
+
+def origin_of_rebuilt(at: Opened, small: Rebuilt) -> Origin:
+    """Origin of a model without the removed structures, by the layers' new names."""
+    compressed = [
+        layer
+        for layer in at.layers
+        if not layer.tied_to and (small.changes(layer.name) or layer.name in at.origin.compressed)
+    ]
+    left = {
+        small.name(layer.name): at.original_parameters(layer)
+        for layer in compressed
+        if not small.drops(layer.name)
+    }
+    removed = sum(at.original_parameters(layer) for layer in compressed if small.drops(layer.name))
+    return Origin(at.origin.parameters, left, at.origin.removed + removed)
+
+
+def origin_of_replacement(at: Opened, layers: Iterable[Layer], homes: dict[str, str]) -> Origin:
+    """Origin of a dense model that replaces ``at``. Layers with unchanged shape and number format
+    are not compressed.
+
+    ``homes``: layer -> the layer of ``at`` from which it started
+    """
+    left = {layer.name: layer for layer in at.layers if not layer.tied_to}
+    counts: dict[str, int] = {}
+    for layer in (layer for layer in layers if not layer.tied_to):
+        before = left.pop(homes.get(layer.name, ""), None)
+        same = (
+            before and before.shape == layer.shape and at.held_bytes(before) == layer.original_bytes
+        )
+        if not same or before.name in at.origin.compressed:
+            counts[layer.name] = at.original_parameters(before) if before else 0
+    removed = sum(at.original_parameters(layer) for layer in left.values())
+    return Origin(at.origin.parameters, counts, at.origin.removed + removed)

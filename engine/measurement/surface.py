@@ -1,0 +1,79 @@
+"""Size of a layer's inputs by token and channel, in blocks small enough for a screen."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from engine.calibration.activation_stats import Seen
+
+SIDE = 64  # blocks along each axis at most
+KEPT = 12  # surfaces of a run
+
+
+def surface(layer: str, seen: Seen, scales: torch.Tensor | None) -> pd.DataFrame:
+    """SurfaceRow of one input, as columns; where it was divided by ``scales``, (width,), both
+    before and after.
+    """
+    received = torch.cat(seen.vectors)
+    versions = (
+        {"original": received}
+        if scales is None
+        else {"original": received * scales, "scaled": received}
+    )
+    return pd.concat(
+        [
+            surface_rows(layer, version, of_channels(vectors, seen.area))
+            for version, vectors in versions.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def of_channels(vectors: torch.Tensor, area: int) -> torch.Tensor:
+    """Magnitude of each input channel; a convolution's is its largest within the kernel.  (vectors,
+    width) -> (vectors, in_)
+    """
+    return vectors.abs().view(len(vectors), -1, area).amax(-1)
+
+
+def surface_rows(layer: str, version: str, magnitudes: torch.Tensor) -> pd.DataFrame:
+    tall, wide = (-(-size // SIDE) for size in magnitudes.shape)
+    largest = block_maxima(magnitudes, tall, wide)
+    rows, columns = np.indices(largest.shape)
+    numbers = {
+        "vector": rows.ravel() * tall,
+        "channel": columns.ravel() * wide,
+        "largest": largest.flatten().cpu().numpy(),
+    }
+    return pd.DataFrame({"layer": layer, "version": version, **numbers})
+
+
+def block_maxima(magnitudes: torch.Tensor, tall: int, wide: int) -> torch.Tensor:
+    """The largest of each block of ``tall`` x ``wide``; blocks at the ends may be smaller."""
+    rows, columns = magnitudes.shape
+    # zeros are no larger than any magnitude
+    padded = F.pad(magnitudes, (0, -columns % wide, 0, -rows % tall))
+    return padded.unflatten(1, (-1, wide)).unflatten(0, (-1, tall)).amax((1, 3))
+
+
+def most_striking(surfaces: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """KEPT of them, in their order: scaled ones first, then those in which the largest block stands
+    out most.
+    """
+    order = sorted(
+        range(len(surfaces)),
+        key=lambda place: (is_scaled(surfaces[place]), prominence(surfaces[place])),
+        reverse=True,
+    )
+    return [surfaces[place] for place in sorted(order[:KEPT])]
+
+
+def is_scaled(surface: pd.DataFrame) -> bool:
+    return bool((surface.version == "scaled").any())
+
+
+def prominence(surface: pd.DataFrame) -> float:
+    """The largest block over the median one."""
+    largest = surface.largest[surface.version == "original"]
+    return largest.max() / max(largest.median(), 1e-30)

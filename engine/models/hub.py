@@ -1,0 +1,128 @@
+"""Fetching a model from the Hugging Face Hub into its cache: weights as safetensors and the small
+files beside them, never code.
+"""
+
+import errno
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import errors, snapshot_download
+from tqdm import tqdm
+
+from engine.errors import PlainError
+from engine.recipe.model_names import ModelName
+
+WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
+# other formats, and second copies of the same weights
+UNWANTED = ("*/*", "consolidated*", "*.fp16.*", "*.bf16.*")
+LOGIN = "log in with `hf auth login` or set HF_TOKEN"
+
+
+def downloaded(name: ModelName, report: Callable[[str], None]) -> Path:
+    """The snapshot's folder, fetched where the cache lacks it. HF_ENDPOINT, HF_HOME and
+    HF_HUB_OFFLINE hold as always.
+    """
+    bar = reporting(name.name[:120], report)
+    try:
+        return Path(
+            snapshot_download(
+                name.name,
+                revision=name.revision,
+                allow_patterns=WANTED,
+                ignore_patterns=UNWANTED,
+                tqdm_class=bar,
+            )
+        )
+    except (errors.HFValidationError, httpx2.HTTPError, OSError) as error:
+        raise PlainError(sentence(error, name)) from None
+
+
+def reporting(name: str, report: Callable[[str], None]) -> type[tqdm]:
+    """A progress bar that draws nothing and reports what it would have shown, a few times a
+    second.
+    """
+
+    class Bar(tqdm):
+        # disabled: tqdm draws while it holds a lock, and never lets go of it when a report raises
+        # to stop the run
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.bytes, self.due = kwargs.get("unit") == "B", 0.0
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self.bytes and self.n and self.total and time.monotonic() >= self.due:
+                self.due = time.monotonic() + 0.3
+                report(
+                    f"Downloading {name}: {min(self.n, self.total) / 1e6:,.1f} of "
+                    f"{self.total / 1e6:,.1f} MB"
+                )
+
+    return Bar
+
+
+def sentence(error: Exception, name: ModelName) -> str:
+    """Explain a download error and what to do about it."""
+    model = repr(name.name[:120])
+    match error:
+        case errors.HFValidationError():
+            return (
+                f"{model} is neither a directory nor a Hub id; a Hub id looks like "
+                "HuggingFaceTB/SmolLM2-135M."
+            )
+        case errors.GatedRepoError():
+            return (
+                f"{model} is gated: accept its conditions on its Hub page, then {LOGIN} and try "
+                "again."
+            )
+        case errors.RepositoryNotFoundError():
+            return (
+                f"The Hub shows no model {model}; check its spelling, and if it is private, "
+                f"{LOGIN}."
+            )
+        case errors.RevisionNotFoundError():
+            return (
+                f"{model} has no revision {(name.revision or 'main')[:120]!r}; name a branch, "
+                "tag or commit from its Hub page."
+            )
+        case errors.LocalEntryNotFoundError():
+            return unreachable(error, model)
+        case errors.HfHubHTTPError():
+            return (
+                f"The Hub refused to send {model} (status {error.response.status_code}); try "
+                f"again later, or {LOGIN}."
+            )
+        case OSError(errno=errno.ENOSPC):
+            return (
+                f"The disk is full, so {model} cannot be downloaded; free some space or move the "
+                "cache with HF_HOME."
+            )
+        case _:
+            return f"The download of {model} was interrupted; try again, what has arrived is kept."
+
+
+def unreachable(error: errors.LocalEntryNotFoundError, model: str) -> str:
+    """The cache lacks the model, and the Hub gave no answer."""
+    lacking = (
+        "only partly in the cache"
+        if isinstance(error, errors.IncompleteSnapshotError)
+        else "not in the cache"
+    )
+    match error.__cause__:
+        case errors.OfflineModeIsEnabled():
+            return (
+                f"{model} is {lacking} and HF_HUB_OFFLINE forbids to fetch it; unset that, or "
+                "give a directory."
+            )
+        case errors.HfHubHTTPError() as answer:
+            return (
+                f"{model} is {lacking} and the Hub failed (status "
+                f"{answer.response.status_code}); try again later."
+            )
+        case _:
+            return (
+                f"{model} is {lacking} and the Hub cannot be reached; check the network and "
+                "HF_ENDPOINT, or give a directory."
+            )

@@ -1,0 +1,261 @@
+"""Compressible layers of any architecture, recognized by their computation: linear maps,
+convolutions, embeddings.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import groupby
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from engine.errors import PlainError
+from engine.models.experts import routed_layers, routers_in, shares_of_tokens
+from engine.models.layer_kinds import Kind, layer_kind
+from engine.recipe import Layers
+
+OTHER_PART = "it belongs to the part for images or sound, which is not compressed"
+# in a configuration: numbers of the blocks that only read images
+OF_IMAGES = "cross_attention_layers"
+BLOCK = re.compile(r"(.*?\.\d+)\.")
+TIED_KEPT = (
+    "it is tied to lm_head, which layers.skip names by default; set layers.skip to an empty list "
+    "to compress both"
+)
+EMBEDDING_KEPT = "embeddings are compressed only if layers.include names them"
+ROUTER_KEPT = "routers of experts are compressed only if layers.include names them"
+
+
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]  # output channels first
+    itemsize: int  # bytes of one weight in the model's file
+    tied_to: str  # the layer that holds the same tensor, or ""
+    dtype: str = "float32"  # of its weights in the model's file
+    groups: int = 1  # of a convolution
+    reads_text: bool = True  # False in a multimodal model's part for images or sound
+    routes: bool = False  # selects the experts of a token
+    reached: float = 1.0  # mean share of all tokens that reach it; below 1 for experts
+
+    @property
+    def block(self) -> str:
+        """Name of the repeated block the layer stands in, or ""."""
+        found = BLOCK.match(self.name)
+        return found[1] if found else ""
+
+    @property
+    def parameters(self) -> int:
+        return torch.Size(self.shape).numel()
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """Laid flat: (out, in_)."""
+        return self.shape[0], self.parameters // max(1, self.shape[0])
+
+    @property
+    def original_bytes(self) -> int:
+        return self.parameters * self.itemsize
+
+
+def depthwise(layer: Layer) -> bool:
+    """Return True for a convolution that computes each channel from that channel alone."""
+    return layer.groups > 1 and layer.groups == layer.shape[0] and layer.shape[1] == 1
+
+
+def compressible(module: nn.Module) -> bool:
+    """Return True if ``Unpacking`` can replace the module."""
+    return layer_kind(module) is not None
+
+
+def kind_of(module: nn.Module) -> Kind | None:
+    found = layer_kind(module)
+    return found and found.name
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """Every compressible layer in the model's order. Of tied ones the first holds the tensor."""
+    holders: dict[int, str] = {}
+    found: list[Layer] = []
+    reads_text = text_reader(model)
+    routers, shares = routers_in(model), shares_of_tokens(model)
+    reached = {
+        name: shares[each.path]
+        for name, each in routed_layers(
+            model, [name for name, _ in model.named_modules()] if shares else ()
+        ).items()
+    }
+    for name, module in model.named_modules():
+        if kind := layer_kind(module):
+            weight = module.weight
+            holder = holders.setdefault(id(weight), name)
+            known = {
+                "tied_to": "" if holder == name else holder,
+                "dtype": dtype_of(weight),
+                "groups": getattr(module, "groups", 1),
+            }
+            routing = {"routes": name in routers, "reached": reached.get(name, 1.0)}
+            found.append(
+                Layer(
+                    name,
+                    kind.name,
+                    shape_of(module),
+                    weight.itemsize,
+                    reads_text=reads_text(name),
+                    **known,
+                    **routing,
+                )
+            )
+    return found
+
+
+def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All tensors except layer weights; a tensor shared by several modules, such as a bias, has its
+    first name.
+    """
+    weights, found = {f"{layer.name}.weight" for layer in layers_of(model)}, {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if name not in weights:
+            found.setdefault(id(value), (name, value.detach()))
+    return dict(found.values())
+
+
+def text_reader(model: nn.Module) -> Callable[[str], bool]:
+    """Tells by a module's or tensor's name whether it takes part in reading text: of a multimodal
+    model, its decoder and output layer do, but
+    for blocks of the decoder that a text without an image passes by.
+    """
+    config = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config") or config.get_text_config() is config:
+        return lambda name: True
+    readers = [
+        module
+        for module in (model.get_decoder(), model.get_output_embeddings())
+        if module is not None
+    ]
+    names = tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if any(module is reader for reader in readers)
+    )
+    passed_by = tuple(
+        f"{name}layers.{number}."
+        for name in names
+        for number in getattr(config.get_text_config(), OF_IMAGES, None) or ()
+    )
+    return lambda name: f"{name}.".startswith(names) and not f"{name}.".startswith(passed_by)
+
+
+def dtype_of(weight: torch.Tensor) -> str:
+    return str(weight.dtype).removeprefix("torch.")
+
+
+def blocks_of(layers: list[Layer]) -> list[list[Layer]]:
+    """The layers that hold a tensor, block by block: what is compressed and written together."""
+    blocks = groupby(
+        (layer for layer in layers if not layer.tied_to), key=lambda layer: layer.block
+    )
+    return [list(block) for _, block in blocks]
+
+
+def shape_of(module: nn.Module) -> tuple[int, ...]:
+    shape = tuple(module.weight.shape)
+    return shape[::-1] if isinstance(module, Conv1D) else shape
+
+
+def matrix(module: nn.Module) -> torch.Tensor:
+    """The layer's weight, output channels first and laid flat; a view.  (out, in_)"""
+    weight = module.weight.detach()
+    return weight.T if isinstance(module, Conv1D) else weight.flatten(1)
+
+
+def chosen(layers: list[Layer], wanted: Layers) -> list[Layer]:
+    """The layers that steps may touch: all but embeddings and the skipped, and the embeddings that
+    are included.
+
+    A tied tensor goes by all its names: skipping either skips both. Raises PlainError when a
+    pattern names no layer,
+    or nothing is left.
+    """
+    if not layers:
+        raise PlainError(
+            "This model has no layer that can be compressed here: none of its modules computes a "
+            "linear map, a convolution or an "
+            "embedding lookup from a weight of its own. Choose another model."
+        )
+    for pattern in (*wanted.skip, *wanted.include):
+        if pattern not in Layers().skip and not any(
+            fnmatchcase(layer.name, pattern) for layer in layers
+        ):
+            raise PlainError(
+                f"No layer is called {pattern[:80]!r}; this model's are named like "
+                f"{layers[-1].name!r}, and globs such as '*.mlp.*' work."
+            )
+    # comparing all pairs would take minutes for 20,000 experts' layers
+    tied = [layer for layer in layers if layer.tied_to]
+    left = [layer for layer in layers if not layer.tied_to and not why_kept(layer, tied, wanted)]
+    if not left:
+        raise PlainError(nothing_left(layers, wanted))
+    return left
+
+
+def nothing_left(layers: list[Layer], wanted: Layers) -> str:
+    """Explain why no layer is left, and name the options that would change it: those set by the
+    user, and layers.include for embeddings.
+    """
+    whole = [layer for layer in layers if not layer.tied_to]
+    embeddings = [layer for layer in whole if why_kept(layer, layers, wanted) == EMBEDDING_KEPT]
+    skipped = [layer for layer in whole if layer not in embeddings]
+    advice = []
+    if skipped and wanted.skip != Layers().skip:
+        advice.append("remove a pattern from Layers to skip (layers.skip)")
+    elif skipped:
+        advice.append(
+            "set Layers to skip (layers.skip) to an empty list, since it names "
+            f"{', '.join(wanted.skip)} by default"
+        )
+    if embeddings:
+        advice.append(
+            f"name an embedding, such as {embeddings[0].name!r}, under Embeddings and "
+            "routers to include (layers.include)"
+        )
+    return f"No layer is left to compress. To compress one, {', or '.join(advice)}."
+
+
+def why_kept(layer: Layer, layers: list[Layer], wanted: Layers) -> str:
+    """Why no step may touch a layer that holds a tensor; empty where one may. ``layers``: all, or
+    those that are tied.
+    """
+    if not layer.reads_text:
+        return OTHER_PART
+    if layer.kind == "embedding" and not is_named(layer, layers, wanted.include):
+        return EMBEDDING_KEPT
+    if layer.routes and not is_named(layer, layers, wanted.include):
+        return ROUTER_KEPT
+    if not is_named(layer, layers, wanted.skip):
+        return ""
+    return (
+        TIED_KEPT
+        if layer.kind == "embedding" and wanted.skip == Layers().skip
+        else "layers.skip names it"
+    )
+
+
+def included_embeddings(layers: list[Layer], wanted: Layers) -> list[Layer]:
+    """Embeddings that hold a tensor and that layers.include names."""
+    tied = [layer for layer in layers if layer.tied_to]
+    return [
+        layer
+        for layer in layers
+        if layer.kind == "embedding" and not layer.tied_to and is_named(layer, tied, wanted.include)
+    ]
+
+
+def is_named(layer: Layer, layers: list[Layer], patterns: tuple[str, ...]) -> bool:
+    """Return True if a pattern matches a layer that has a tensor, or one tied to it."""
+    names = [layer.name, *(other.name for other in layers if other.tied_to == layer.name)]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)

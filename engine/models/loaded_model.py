@@ -1,0 +1,209 @@
+"""A model ready to run: its layers hold their weights as stored and unpack them where the run
+computes.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from engine.errors import PlainError
+from engine.models.experts import split_experts
+from engine.models.layers import Layer, layers_of, plain_tensors, text_reader
+from engine.models.loading import Folder, load_with_unused, skeleton
+from engine.models.origin import Origin
+from engine.models.packed_folder import origin_in, read_packed
+from engine.models.packed_modules import install
+from engine.models.shapes import fit
+from engine.models.shared_tensors import entry_bytes, names_by_tensor, stored_again
+from engine.recipe import Recipe
+from engine.tensors.weights import Dense, Stored
+
+
+@dataclass(frozen=True)
+class Opened:
+    model: nn.Module
+    layers: list[Layer]
+    # what belongs to no layer's weight (norms, biases, positions), as in the file
+    plain: dict[str, torch.Tensor]
+    device: torch.device
+    size_bytes: int = 0  # of the weight files; repeated tensors count once
+    recorded: Origin | None = None  # counts of the original, recorded in a compressed folder
+    notes: tuple[str, ...] = ()  # on its files, one sentence each
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Counts of the original model: recorded ones, or its own if it is an original. A folder
+        without a record uses its own counts.
+        """
+        holders = [layer for layer in self.layers if not layer.tied_to]
+        stored = {
+            layer.name: layer.parameters
+            for layer in holders
+            if not isinstance(self.model.get_submodule(layer.name).stored, Dense)
+        }
+        return self.recorded or Origin(self.parameters, stored)
+
+    @cached_property
+    def tied(self) -> list[Layer]:
+        """The layers whose tensor another one holds: few, where experts may make 20,000 of all."""
+        return [layer for layer in self.layers if layer.tied_to]
+
+    def original_parameters(self, layer: Layer) -> int:
+        """Number of parameters of this layer in the original model."""
+        return self.origin.compressed.get(layer.tied_to or layer.name, layer.parameters)
+
+    def held_bytes(self, layer: Layer) -> int:
+        """Bytes of a layer's weight as currently stored."""
+        return self.model.get_submodule(layer.name).stored.nbytes
+
+    @property
+    def parameters(self) -> int:
+        """Each tied tensor once."""
+        return sum(layer.parameters for layer in self.layers if not layer.tied_to) + sum(
+            value.numel() for value in self.plain.values()
+        )
+
+
+def other_parts(original: Opened) -> list[str]:
+    """Note on the parts of a multimodal model besides its language model; none for other models."""
+    reads_text = text_reader(original.model)
+    count = sum(layer.parameters for layer in original.layers if not layer.reads_text)
+    size = sum(layer.original_bytes for layer in original.layers if not layer.reads_text)
+    for name, value in original.plain.items():
+        if not reads_text(name):
+            count, size = count + value.numel(), size + value.nbytes
+    if not count:
+        return []
+    return [
+        "Only the language model is compressed and measured, on text. The parts for images or "
+        f"sound stay as they are: {count:,} of "
+        f"{original.parameters:,} parameters, {size:,} bytes of the model's files."
+    ]
+
+
+def compute_place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of the recipe: by default a GPU in bfloat16 if there is one, otherwise the
+    CPU in float32.
+    """
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise PlainError(
+            "The recipe asks for device cuda, but no CUDA device is usable here; set device "
+            "to cpu or auto."
+        )
+    device = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
+    default = torch.bfloat16 if device == "cuda" else torch.float32
+    return torch.device(device), default if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
+
+
+def calibration_dtype(recipe: Recipe) -> torch.dtype:
+    """Calibration data may run in bfloat16 where the processor multiplies it quickly: what is
+    rounded stays float32.
+    """
+    device, compute = compute_place(recipe)
+    return (
+        torch.bfloat16
+        if device.type == "cpu" and multiplies_bfloat16(device) and recipe.dtype == "auto"
+        else compute
+    )
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return True if the device multiplies bfloat16 faster than float32."""
+    return device.type == "cuda" or (
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def packed_model(folder: Folder) -> tuple[nn.Module, dict[str, Stored], dict[str, torch.Tensor]]:
+    """Compressed model without values but with the shapes of its files, and their contents: stored
+    layers and all other tensors.
+    """
+    model = skeleton(folder)
+    stored, plain = read_packed(folder.path)
+    experts, plain = split_experts(model, plain)
+    stored |= {name: Dense(tuple(weight.shape), weight) for name, weight in experts.items()}
+    return fit(model, stored, plain), stored, plain
+
+
+def opened(folder: Folder, device: torch.device, compute: torch.dtype) -> Opened:
+    """Original and packed models alike. Weights stay mapped to their files where they are stored as
+    they compute.
+    """
+    (model, stored, plain), unused = (
+        (packed_model(folder), {}) if folder.packed else original_model(folder)
+    )
+    model.load_state_dict(under_every_name(model, plain), strict=False, assign=True)
+    if folder.packed:
+        model.tie_weights()  # tensors that the file contains under one name only
+    layers, again = layers_of(model), {} if folder.packed else stored_again(folder, model)
+    weights = {f"{layer.name}.weight" for layer in layers}
+    plain = {
+        name: value
+        for name, value in (plain or plain_tensors(model)).items()
+        if name not in weights
+    }
+    notes = ((duplicates_note(again),) if again else ()) + (
+        (unused_note(unused),) if unused else ()
+    )
+    size_bytes, origin = (
+        folder.size_bytes - sum((again | unused).values()),
+        origin_in(folder) if folder.packed else None,
+    )
+    return Opened(
+        install(model, stored, compute, device), layers, plain, device, size_bytes, origin, notes
+    )
+
+
+def original_model(folder: Folder) -> tuple[tuple[nn.Module, dict, dict], dict[str, int]]:
+    """A model as ``packed_model`` gives it, and the bytes of the tensors in its files that it does
+    not use.
+    """
+    model, names = load_with_unused(folder)
+    return (model, {}, {}), entry_bytes(folder, set(names))
+
+
+def sharing(folder: Folder, original: Opened, compute: torch.dtype) -> nn.Module:
+    """Copy of the model that computes in another precision on the device of ``original`` and shares
+    its stored layers.
+
+    A file that transformers converts while reading would otherwise take its memory twice.
+    """
+    stored = {
+        layer.name: original.model.get_submodule(layer.name).stored
+        for layer in original.layers
+        if not layer.tied_to
+    }
+    model = fit(skeleton(folder), stored, original.plain)
+    model.load_state_dict(under_every_name(model, original.plain), strict=False, assign=True)
+    return install(model, stored, compute, original.device)
+
+
+def under_every_name(model: nn.Module, plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors under all names that the model has for each. ``plain`` is not changed when a model's
+    buffers are converted: load_state_dict(assign=True) would make its tensors the buffers.
+    """
+    return {
+        name: plain[known].detach()
+        for names in names_by_tensor(model)
+        for known in names
+        if known in plain
+        for name in names
+    }
+
+
+def unused_note(unused: dict[str, int]) -> str:
+    first, more = next(iter(unused)), f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+    return (
+        f"The model does not use {first}{more} of its files ({sum(unused.values()) / 1e6:.2f} "
+        "MB); sizes leave them out."
+    )
+
+
+def duplicates_note(again: dict[str, int]) -> str:
+    first, more = next(iter(again)), f" and {len(again) - 1} more" if len(again) > 1 else ""
+    return (
+        f"The files contain {first}{more} twice ({sum(again.values()) / 1e6:.2f} MB); sizes "
+        "count each tensor once."
+    )

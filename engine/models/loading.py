@@ -1,0 +1,397 @@
+"""Loading of a model's module, tokenizer and image processor without a second copy of the weights
+in memory.
+
+``from_pretrained`` leaves CPU weights as views on the memory-mapped files (private: writing to one
+copies its pages and leaves the file alone), as long as the dtype asked for is the stored one. That
+is why the stored dtype is asked for, whatever config.json says.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import huggingface_hub
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForMultimodalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from engine.errors import Cancelled, PlainError
+from engine.models.config_check import refuse_large_images
+from engine.models.experts import unfuse_experts
+from engine.models.model_source import (
+    INDEX,
+    WEIGHTS,
+    Folder,
+    foreign_ids,
+    header_of,
+    json_in,
+    languages_without_default,
+    resolve,
+)
+from engine.models.shared_tensors import aliases
+from engine.models.size_limits import within_stored_size
+
+__all__ = [
+    "Folder",
+    "check_finite",
+    "image_processor_of",
+    "load",
+    "resolve",
+    "skeleton",
+    "tokenizer_of",
+    "untrained",
+]
+
+MODELS = {
+    "language-modeling": AutoModelForCausalLM,
+    "masked-language-modeling": AutoModelForMaskedLM,
+    "text-classification": AutoModelForSequenceClassification,
+    "image-classification": AutoModelForImageClassification,
+}
+LOCAL = {"trust_remote_code": False, "local_files_only": True}
+OUT_OF_MEMORY = ("allocate memory", "not enough memory")  # says torch of the CPU's
+# how transformers names a package that a model cannot do without
+PACKAGE = re.compile(r"requires the (\S+) library")
+ROTARY = r"rotary_emb\.inv_freq"  # computed, and yet stored in older files
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+huggingface_hub.logging.set_verbosity_error()
+
+
+def load(folder: Folder, config: PreTrainedConfig | None = None) -> PreTrainedModel:
+    """The model in its stored dtype, in eval mode and without gradients; its weights are views on
+    the files. By another ``config``, one with
+    fewer blocks, the first of them. Of a bare encoder, the head is drawn; torch's seed decides.
+    """
+    return load_with_unused(folder, config)[0]
+
+
+def load_with_unused(
+    folder: Folder, config: PreTrainedConfig | None = None
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model as ``load`` opens it, and the names in its files of tensors that it does not
+    use.
+    """
+    if folder.packed:
+        raise PlainError(
+            f"{folder} is compressed already, by this engine; start from the model it was "
+            "made from."
+        )
+    with told(folder, f"{folder} cannot be built"), within_stored_size(folder):
+        model, found = class_and_source(folder, config)(
+            config=config or config_of(folder),
+            dtype=getattr(torch, folder.dtype),
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **LOCAL,
+        )
+    missing = [name for name in found["missing_keys"] if not (folder.bare and of_head(name, model))]
+    refuse_gaps(folder, missing, found["mismatched_keys"])
+    # not among the unexpected keys
+    ignored = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), ROTARY]
+    known = model.state_dict().keys()
+    unused = [
+        name
+        for name in names_in(folder)
+        if any(re.search(pattern, name) for pattern in ignored)
+        and known.isdisjoint(aliases(name, model))
+    ]
+    return at_rest(model), [*found["unexpected_keys"], *unused]
+
+
+def class_and_source(folder: Folder, config: PreTrainedConfig | None) -> Callable[..., Any]:
+    """``from_pretrained`` of a class and its source: the folder, or the tensors of shards without
+    an index, which transformers cannot find.
+    """
+    if any((folder.path / name).is_file() for name in (WEIGHTS, INDEX)):
+        return partial(class_for(folder).from_pretrained, folder.path, use_safetensors=True)
+    return partial(
+        type(skeleton(folder, config)).from_pretrained, None, state_dict=dict(tensors_in(folder))
+    )
+
+
+def class_for(folder: Folder):
+    """Return the transformers class that opens a model for its task."""
+    return AutoModelForMultimodalLM if folder.multimodal else MODELS[folder.kind]
+
+
+def of_head(name: str, model: PreTrainedModel) -> bool:
+    """Return True if a tensor belongs to a classifier's head."""
+    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
+
+
+def skeleton(folder: Folder, config: PreTrainedConfig | None = None) -> PreTrainedModel:
+    """Model with its stored tensors on the meta device; computed buffers (rotary angles) have
+    values.
+    By another ``config``, one that its file does not say.
+    """
+    with told(folder, f"{folder} cannot be built"), within_stored_size(folder):
+        with torch.device("meta"):
+            model = class_for(folder).from_config(
+                config or config_of(folder),
+                dtype=getattr(torch, folder.dtype),
+                trust_remote_code=False,
+            )
+        compute_buffers(model)
+    return at_rest(model)
+
+
+def untrained(folder: Folder) -> PreTrainedModel:
+    """Model with the architecture's random initial weights in float32, by torch's seed."""
+    with told(folder, f"{folder} cannot be built"), within_stored_size(folder):
+        return at_rest(
+            class_for(folder).from_config(
+                config_of(folder), dtype=torch.float32, trust_remote_code=False
+            )
+        )
+
+
+def compute_buffers(model: PreTrainedModel) -> None:
+    """Give the buffers that no file holds their values."""
+    for name, buffer in list(model.named_non_persistent_buffers()):
+        owner, _, attribute = name.rpartition(".")
+        model.get_submodule(owner)._buffers[attribute] = torch.empty_like(buffer, device="cpu")
+    for tensor in model.state_dict(keep_vars=True).values():
+        tensor._is_hf_initialized = True  # tells transformers not to initialize it randomly
+    model.initialize_weights()
+
+
+def at_rest(model: PreTrainedModel) -> PreTrainedModel:
+    if model.can_generate():
+        drop_foreign_ids(model.generation_config, model.config.get_text_config().vocab_size)
+    unfuse_experts(model)
+    return model.eval().requires_grad_(False)
+
+
+def config_of(folder: Folder) -> PreTrainedConfig:
+    """The configuration, rid of special tokens that the vocabulary does not hold (a layer's padding
+    row must exist).
+    """
+    with told(folder, f"The config.json of {folder} cannot be used"):
+        config = AutoConfig.from_pretrained(folder.path, **LOCAL)
+    text = config.get_text_config()
+    drop_foreign_ids(text, getattr(text, "vocab_size", None))
+    if languages := languages_without_default(vars(config)):
+        config.default_language = languages[0]
+    if folder.kind == "text-classification" and getattr(text, "pad_token_id", None) is None:
+        # a classifier must know which tokens to look past
+        text.pad_token_id = tokenizer_of(folder).pad_token_id
+    return config
+
+
+def changed_config(folder: Folder, fields: dict[str, Any]) -> PreTrainedConfig:
+    """Configuration with changed fields, each under this architecture's name."""
+    config = config_of(folder)
+    set_fields(config, fields)
+    return config
+
+
+def set_fields(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
+    """Change fields of a configuration, or of its language model's in a multimodal one."""
+    text = config.get_text_config()
+    for name, value in fields.items():
+        setattr(text, text.attribute_map.get(name, name), value)
+
+
+def drop_foreign_ids(config: object, vocabulary: int | None) -> None:
+    named = {key: value for key, value in vars(config).items() if key.endswith("_token_id")}
+    for key, outside in foreign_ids({**named, "vocab_size": vocabulary}).items():
+        kept = [i for i in named[key] if i not in outside] if isinstance(named[key], list) else []
+        try:
+            setattr(config, key, kept or None)
+        except StrictDataclassFieldValidationError:  # of a configuration that allows numbers only
+            setattr(config, key, 0)
+
+
+def refuse_gaps(
+    folder: Folder, missing: Iterable[str], mismatched: Iterable[tuple[str, torch.Size, torch.Size]]
+) -> None:
+    """Weights that a random draw would have filled."""
+    if missing := sorted(missing):
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise PlainError(
+            f"{folder} lacks {missing[0]}{rest}, which a {folder.architecture} needs; "
+            "download it again or choose another model."
+        )
+    for name, stored, due in sorted(mismatched):
+        shapes = f"{tuple(stored)} in the file and {tuple(due)} by config.json"
+        raise PlainError(
+            f"{name} of {folder} is {shapes}; they belong to different models; download the "
+            "model again."
+        )
+
+
+def check_finite(subject: Folder | torch.nn.Module) -> None:
+    """Raises PlainError with the name of the first weight that holds a NaN or an infinity. Looks at
+    one tensor at a time.
+    """
+    if isinstance(subject, Folder):
+        with told(subject, f"The weights of {subject} cannot be read"):
+            return refuse_unfinite(tensors_in(subject), str(subject))
+    refuse_unfinite(subject.state_dict().items(), "the model")
+
+
+def refuse_unfinite(tensors: Iterable[tuple[str, torch.Tensor]], owner: str) -> None:
+    bad = next((name for name, tensor in tensors if not finite(tensor)), None)
+    if bad is not None:
+        raise PlainError(
+            f"The weight {bad} of {owner} holds NaN or infinite numbers; download it again "
+            "or choose another model."
+        )
+
+
+def tensors_in(folder: Folder) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and value of everything in the weight files; a value is a view on its file."""
+    for file in folder.files:
+        with safe_open(file, framework="pt") as stream:
+            for name in stream.keys():  # noqa: SIM118, a safetensors handle is not iterable
+                yield name, stream.get_tensor(name)
+
+
+def names_in(folder: Folder) -> list[str]:
+    return [name for file in folder.files for name in header_of(file, str(folder))]
+
+
+def finite(tensor: torch.Tensor) -> bool:
+    """True of every whole number; the extremes of a tensor with a NaN are NaN."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # torch finds no extremes of 8-bit numbers
+    whole = tensor.float() if tensor.itemsize == 1 else tensor
+    return all(extreme.isfinite() for extreme in whole.aminmax())
+
+
+def tokenizer_of(folder: Folder):
+    """The tokenizer, with a padding token, giving only ids that the model has embeddings for."""
+    if not any(True for pattern in VOCABULARIES for _ in folder.path.glob(pattern)):
+        raise PlainError(
+            f"{folder} has no tokenizer ({', '.join(VOCABULARIES)}); add its files or choose "
+            "a model that has one."
+        )
+    with told(folder, f"The tokenizer of {folder} cannot be read"):
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, **LOCAL)
+        vocabulary = AutoConfig.from_pretrained(folder.path, **LOCAL).get_text_config().vocab_size
+    confine(tokenizer, vocabulary, folder)
+    refuse_broken(tokenizer, vocabulary, folder)
+    if tokenizer.pad_token_id is None or not 0 <= tokenizer.pad_token_id < vocabulary:
+        tokenizer.pad_token = next(
+            (
+                token
+                for token in (tokenizer.eos_token, tokenizer.unk_token)
+                if token in tokenizer.get_vocab()
+            ),
+            tokenizer.convert_ids_to_tokens(0),
+        )
+    return tokenizer
+
+
+def refuse_broken(tokenizer, vocabulary: int, folder: Folder) -> None:
+    """Check a tokenizer on a short text.
+
+    Raises PlainError if it cannot be used, such as one of another class than its vocabulary.
+    """
+    advice = "use the tokenizer that the model was trained with"
+    if not (folder.path / "tokenizer_config.json").is_file():
+        advice = "add tokenizer_config.json, which gives the kind of tokenizer"
+    try:
+        ids, _ = tokenizer("A text.")["input_ids"], tokenizer.pad_token_id
+    # a missing unknown token raises RecursionError, or Exception in tokenizers
+    except Exception as error:
+        why = (
+            "it has no unknown token"
+            if isinstance(error, RecursionError)
+            else reason(error, folder)
+        )
+        raise PlainError(
+            f"The tokenizer of {folder} cannot tokenize text ({why}); {advice}."
+        ) from None
+    if ids and max(ids) >= vocabulary:
+        raise PlainError(
+            f"The tokenizer of {folder} returns token {max(ids):,}, and the model has "
+            f"{vocabulary:,} embeddings; {advice}."
+        )
+
+
+def confine(tokenizer, vocabulary: int, folder: Folder) -> None:
+    """Forget added tokens beyond the embedding, such as a text model's picture token. Raises
+    PlainError if others are there.
+    """
+    added = tokenizer.added_tokens_decoder
+    beyond = [i for i in tokenizer.get_vocab().values() if i >= vocabulary]
+    if any(i not in added for i in beyond) or (beyond and not tokenizer.is_fast):
+        most = max(beyond) + 1
+        raise PlainError(
+            f"The tokenizer of {folder} has {most:,} tokens and the model embeds "
+            f"{vocabulary:,}; use the one it was trained with."
+        )
+    if beyond:
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        state["added_tokens"] = [
+            token for token in state["added_tokens"] if token["id"] < vocabulary
+        ]
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+
+
+def image_processor_of(folder: Folder):
+    """Image processor of the model, with PIL instead of torchvision."""
+    if not (folder.path / "preprocessor_config.json").is_file():
+        raise PlainError(
+            f"{folder} has no preprocessor_config.json, so images cannot be preprocessed; "
+            "add the file."
+        )
+    refuse_large_images(json_in(folder.path / "preprocessor_config.json", str(folder)), str(folder))
+    with told(folder, f"The image processor of {folder} cannot be read"):
+        return AutoImageProcessor.from_pretrained(folder.path, backend="pil", **LOCAL)
+
+
+@contextmanager
+def told(folder: Folder, failure: str) -> Iterator[None]:
+    """Whatever goes wrong inside a library becomes one sentence; its warnings stay unsaid."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (PlainError, Cancelled, MemoryError, torch.OutOfMemoryError):
+        raise
+    except ImportError as error:
+        package = PACKAGE.search(str(error))
+        if package is None:
+            raise PlainError(
+                f"{failure} ({reason(error, folder)}); choose another model."
+            ) from None
+        raise PlainError(
+            f"{folder} needs the Python package {package[1]}, which is not installed here; "
+            "install it or choose another model."
+        ) from None
+    except Exception as error:
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise PlainError(
+            f"{failure} ({reason(error, folder)}); download it again or choose another model."
+        ) from None
+
+
+def reason(error: Exception, folder: Folder) -> str:
+    """The error's own words, in one line without our paths."""
+    text = " ".join(str(error).replace(str(folder.path), folder.reference).split())
+    return f"{type(error).__name__}: {text[:120]}"

@@ -1,0 +1,470 @@
+"""A model's folder on this disk, found or fetched, and checked before anything heavy is loaded."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from engine.errors import PlainError
+from engine.models.config_check import StoredTensors, refuse_counts, stored_tensors
+from engine.models.hub import downloaded
+from engine.recipe import identity
+from engine.recipe.model_files import complete_shards, folder_without_config, folder_without_weights
+from engine.recipe.model_names import BUNDLED, ModelName
+from engine.runtime.local_paths import check_links
+
+Kind = Literal[
+    "language-modeling", "masked-language-modeling", "text-classification", "image-classification"
+]
+Dtype = Literal["float64", "float32", "bfloat16", "float16"]
+# encoders: their head is another than a classifier's, or they have none
+BARE = ("ForMaskedLM", "ForPreTraining", "Model")
+KINDS: dict[str, Kind] = {
+    "ForCausalLM": "language-modeling",
+    "LMHeadModel": "language-modeling",
+    "ForMaskedLM": "masked-language-modeling",
+    "ForSequenceClassification": "text-classification",
+    "ForImageClassification": "image-classification",
+}
+CLASSES: dict[Kind, dict[str, Any]] = {  # model_type -> class, by what the model does
+    "language-modeling": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "masked-language-modeling": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "text-classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "image-classification": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+}
+# model_type -> class; of images or sound, with text
+MULTIMODAL: dict[str, Any] = modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+CLASSIFIERS: tuple[Kind, ...] = ("text-classification", "image-classification")
+STORED: dict[str, Dtype] = {
+    "F64": "float64",
+    "F32": "float32",
+    "BF16": "bfloat16",
+    "F16": "float16",
+}
+# limit of safetensors itself; also used for other files that describe a model
+MOST_HEADER_BYTES = 100_000_000
+MOST_TENSORS = 1_000_000  # per file
+DESCRIBING = (".json", ".txt", ".model", ".jinja")
+WEIGHTS, INDEX, PACKED = "model.safetensors", "model.safetensors.index.json", "compression.json"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model on this disk whose configuration and weight files have been checked."""
+
+    path: Path
+    reference: str  # what the user wrote
+    revision: str  # Hub commit, or 12 hex digits of the files' names, sizes and times
+    architecture: str
+    kind: Kind
+    files: tuple[Path, ...]  # of the weights
+    size_bytes: int  # of the weights
+    packed: bool  # saved by this engine, compressed
+    dtype: Dtype  # most weights are stored in this
+    notes: tuple[str, ...] = ()  # what was put right without asking, a sentence each
+    bare: bool = False  # an encoder whose file has no head for its kind
+    multimodal: bool = False  # evaluated on text; other parts, such as for images, are unchanged
+
+    def __str__(self) -> str:
+        """The model's name as messages quote it."""
+        return quoted(self.reference)
+
+
+def resolve(
+    reference: str, report: Callable[[str], None] = lambda text: None, head_for: Kind | None = None
+) -> Folder:
+    """The checked folder of ``bundled:NAME``, a directory, or a Hub id with an optional @revision.
+
+    ``report`` is told how far a download is. With ``head_for``, a bare encoder will do, which is to
+    get a head for that kind.
+    Raises PlainError when there is no such model or it cannot be used here.
+    """
+    path, revision = located(reference, report)
+    try:
+        return checked(path, reference, revision, head_for)
+    except OSError as error:
+        raise PlainError(
+            f"The files of {quoted(reference)} cannot be read: "
+            f"{error.strerror or 'unknown reason'}."
+        ) from None
+
+
+def quoted(text: str) -> str:
+    return repr(text.strip()[:120])
+
+
+def located(reference: str, report: Callable[[str], None]) -> tuple[Path, str]:
+    """Path of the model, and its revision."""
+    name = parsed(reference)
+    if name.kind == "hub":
+        path = downloaded(name, report)
+        return path, path.name  # .../snapshots/<commit>
+    path = BUNDLED[name.name].folder if name.kind == "bundled" else Path(name.name)
+    if not path.is_dir():
+        raise PlainError(
+            f"The bundled model {quoted(name.name)} is missing from assets/models; fetch the "
+            "project again, completely."
+        )
+    if name.kind == "directory":
+        check_links(path)
+    return path, hashlib.sha256(identity(str(path)).encode("utf-8", "surrogatepass")).hexdigest()[
+        :12
+    ]
+
+
+def parsed(reference: str) -> ModelName:
+    try:
+        return ModelName.parse(reference)
+    # a path too long for the system, or the home of an unknown user
+    except (OSError, RuntimeError):
+        raise PlainError(
+            f"{quoted(reference)} is no model: give bundled:NAME, an existing directory, or "
+            "a Hub id."
+        ) from None
+
+
+def checked(path: Path, reference: str, revision: str, head_for: Kind | None = None) -> Folder:
+    """Raises PlainError with the first thing that would keep the model from working."""
+    name = quoted(reference)
+    if not any(path.iterdir()):
+        raise PlainError(
+            f"The directory {name} is empty; give one with config.json and *.safetensors."
+        )
+    if not (path / "config.json").is_file():
+        raise PlainError(folder_without_config(path, name))
+    refuse_large_files(path, name)
+    config = json_in(path / "config.json", name)
+    architecture = architecture_of(config, name)
+    bare = (
+        head_for in CLASSIFIERS
+        and known_kind(architecture) in (None, "masked-language-modeling")
+        and architecture.endswith(BARE)
+    )
+    architecture, kind = (
+        (headed(config, architecture, head_for), head_for)
+        if bare
+        else (architecture, kind_of(config, architecture, name))
+    )
+    packed = (path / PACKED).is_file()
+    refuse_unusable(config, architecture, kind, name)
+    files = weight_files(path, name)
+    refuse_counts(config, tensors_stored(files, name), name)
+    dtype = stored_dtype(files, name) if not packed else config.get("dtype") or "float32"
+    size_bytes = sum(file.stat().st_size for file in files)
+    notes, multimodal = tuple(notes_on(config)), is_multimodal(config, architecture)
+    return Folder(
+        path,
+        reference,
+        revision,
+        architecture,
+        kind,
+        files,
+        size_bytes,
+        packed,
+        dtype,
+        notes,
+        bare,
+        multimodal,
+    )
+
+
+def refuse_large_files(path: Path, name: str) -> None:
+    """Check the sizes of files next to the weights, such as a tokenizer or an index.
+
+    Raises PlainError if one is too large for a library to read.
+    """
+    for file in path.iterdir():
+        if (
+            file.suffix in DESCRIBING
+            and file.is_file()
+            and (size := file.stat().st_size) > MOST_HEADER_BYTES
+        ):
+            raise PlainError(
+                f"{file.name[:120]} of {name} has {size:,} bytes; at most "
+                f"{MOST_HEADER_BYTES:,} are read, fetch the model again."
+            )
+
+
+def json_in(file: Path, name: str) -> dict[str, Any]:
+    if not file.is_file():
+        raise PlainError(
+            f"{name} has no {file.name}, so it is no model in the Hugging Face format; give "
+            "a directory or Hub id with one."
+        )
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        raise PlainError(
+            f"The {file.name} of {name} is not valid JSON; fetch or save the model again."
+        ) from None
+    if not isinstance(content, dict):
+        raise PlainError(
+            f"The {file.name} of {name} must be a JSON object and is a "
+            f"{type(content).__name__}; fetch or save the model again."
+        )
+    return content
+
+
+def architecture_of(config: dict[str, Any], name: str) -> str:
+    names = config.get("architectures")
+    if not (isinstance(names, list) and names and isinstance(names[0], str)):
+        raise PlainError(
+            f"The config.json of {name} does not say what the model is; it needs "
+            "architectures, such as ['LlamaForCausalLM']."
+        )
+    return names[0]
+
+
+def known_kind(architecture: str) -> Kind | None:
+    return next((kind for suffix, kind in KINDS.items() if architecture.endswith(suffix)), None)
+
+
+def headed(config: dict[str, Any], architecture: str, kind: Kind) -> str:
+    """The class of its family that has a head of this kind; ``architecture`` where transformers has
+    none.
+    """
+    return str(CLASSES[kind].get(config.get("model_type"), architecture))
+
+
+def is_multimodal(config: dict[str, Any], architecture: str) -> bool:
+    """Return True if the class also reads images or sound and its language model is a decoder with
+    a configuration of its own.
+    """
+    text = config.get("text_config")
+    decodes = isinstance(text, dict) and not any(
+        each.get("is_encoder_decoder") for each in (config, text)
+    )
+    return decodes and MULTIMODAL.get(config.get("model_type")) == architecture
+
+
+def kind_of(config: dict[str, Any], architecture: str, name: str) -> Kind:
+    kind = "language-modeling" if is_multimodal(config, architecture) else known_kind(architecture)
+    if kind is None:
+        pair = config.get("is_encoder_decoder") or architecture.endswith("ForConditionalGeneration")
+        what = (
+            f"an encoder-decoder model ({architecture[:120]}), which writes one text for another"
+            if pair
+            else f"a {architecture[:120]}"
+        )
+        raise PlainError(
+            f"{name} is {what}; only language models (ForCausalLM, or ForConditionalGeneration "
+            "with a text_config), masked language models "
+            "(ForMaskedLM), text classifiers (ForSequenceClassification) and image classifiers "
+            "(ForImageClassification) can be compressed here."
+        )
+    return kind
+
+
+def refuse_unusable(config: dict[str, Any], architecture: str, kind: Kind, name: str) -> None:
+    """Compressed by others, code of its own, or unknown to transformers."""
+    family = str(config.get("model_type"))
+    if quantization := config.get("quantization_config") or config.get("compression_config"):
+        method = (
+            quantization.get("quant_method", "quantization")
+            if isinstance(quantization, dict)
+            else "quantization"
+        )
+        raise PlainError(
+            f"{name} is already compressed ({str(method)[:80]}); start from the model it was "
+            "made from, in 16 or 32 bits."
+        )
+    classes = MULTIMODAL if is_multimodal(config, architecture) else CLASSES[kind]
+    if config.get("auto_map") and architecture not in str(classes.get(family)):
+        raise PlainError(
+            f"{name} needs code of its own (auto_map), which is never run here; choose a "
+            "model that transformers has built in."
+        )
+    if family not in CONFIG_MAPPING_NAMES:
+        raise PlainError(
+            f"{name} has the model type {family[:80]!r}, which the installed transformers "
+            "does not know; try a newer version."
+        )
+    if family not in classes:
+        raise PlainError(
+            f"{name} has the model type {family[:80]!r}, for which transformers has no "
+            f"{kind} model; check its config.json."
+        )
+
+
+def weight_files(path: Path, name: str) -> tuple[Path, ...]:
+    """The safetensors files that make up the model, each of the length its header promises."""
+    files = (
+        (path / WEIGHTS,)
+        if (path / WEIGHTS).is_file()
+        else indexed_files(path, name) or complete_shards(path)
+    )
+    if not files:
+        raise PlainError(folder_without_weights(path, name))
+    return files
+
+
+def indexed_files(path: Path, name: str) -> tuple[Path, ...]:
+    if not (path / INDEX).is_file():
+        return ()
+    places = json_in(path / INDEX, name).get("weight_map")
+    if not isinstance(places, dict) or not all(
+        isinstance(file, str) and Path(file).name == file for file in places.values()
+    ):
+        raise PlainError(
+            f"The {INDEX} of {name} must map weights to files next to it; fetch or save the "
+            "model again."
+        )
+    files = tuple(path / file for file in sorted(set(places.values())))
+    if missing := next((file.name for file in files if not file.is_file()), None):
+        raise PlainError(
+            f"{name} lacks the weight file {missing[:120]} that its index names; fetch the "
+            "model again, completely."
+        )
+    return files
+
+
+def stored_dtype(files: tuple[Path, ...], name: str) -> Dtype:
+    """Dtype of most stored bytes. Raises PlainError if it is not a floating-point dtype of 16 bits
+    or more.
+    """
+    stored: Counter[str] = Counter()
+    for file in files:
+        status = file.stat()
+        stored.update(_bytes_by_dtype(file, name, status.st_size, status.st_mtime_ns))
+    most = stored.most_common(1)[0][0] if stored else "nothing"
+    if most not in STORED:
+        raise PlainError(
+            f"The weights of {name} are stored as {most[:20]}; start from a model in 16, 32 "
+            "or 64 bit floating point."
+        )
+    return STORED[most]
+
+
+@lru_cache(maxsize=1024)
+def _bytes_by_dtype(file: Path, name: str, size: int, changed: int) -> Counter[str]:
+    """Sums for one file, cached until it changes, since each query about a model resolves its
+    folder.
+    """
+    stored: Counter[str] = Counter()
+    for entry in header_of(file, name).values():
+        begin, end = entry["data_offsets"]
+        stored[entry["dtype"]] += end - begin
+    return stored
+
+
+def header_of(file: Path, name: str) -> dict[str, Any]:
+    """Header of a safetensors file: dtype, shape and data_offsets by tensor. Reads no weights."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = int.from_bytes(start, "little")
+        text = stream.read(length) if length <= min(size - 8, MOST_HEADER_BYTES) else b""
+    if start == b"version ":
+        raise PlainError(
+            f"{file.name} of {name} is a Git LFS pointer, not the weights; run git lfs pull "
+            "in its directory."
+        )
+    if MOST_HEADER_BYTES < length <= size - 8 or text.count(b"data_offsets") > MOST_TENSORS:
+        most = f"{MOST_HEADER_BYTES:,} bytes and {MOST_TENSORS:,} tensors"
+        raise PlainError(
+            f"{file.name} of {name} has a header of {length:,} bytes; at most {most} are "
+            "read, fetch the model again."
+        )
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        if not all(map(is_tensor_entry, header.values())):
+            raise ValueError("an entry that is not valid in safetensors")
+        due = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise PlainError(
+            f"{file.name} of {name} is cut short or no safetensors file; fetch the model again."
+        ) from None
+    if size != due:
+        raise PlainError(
+            f"{file.name} of {name} has {size:,} bytes where its header promises {due:,}; "
+            "fetch the model again."
+        )
+    return header
+
+
+def is_tensor_entry(entry: Any) -> bool:
+    """Return True if a header entry has a dtype, shape and data_offsets of valid types."""
+    if not (isinstance(entry, dict) and isinstance(entry.get("dtype"), str)):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not all(
+        isinstance(each, list) and all(type(number) is int and number >= 0 for number in each)
+        for each in (shape, offsets)
+    ):
+        return False
+    return len(offsets) == 2 and offsets[0] <= offsets[1]
+
+
+def tensors_stored(files: tuple[Path, ...], name: str) -> StoredTensors:
+    """Tensors and parameters in all weight files, from their headers; cached until a file
+    changes.
+    """
+    counted = (
+        _tensors_stored(file, name, status.st_size, status.st_mtime_ns)
+        for file in files
+        for status in (file.stat(),)
+    )
+    return sum(counted, StoredTensors())
+
+
+@lru_cache(maxsize=1024)
+def _tensors_stored(file: Path, name: str, size: int, changed: int) -> StoredTensors:
+    return stored_tensors(header_of(file, name).values())
+
+
+def foreign_ids(config: dict[str, Any]) -> dict[str, list[int]]:
+    """Ids of special tokens that lie outside the vocabulary, by name."""
+    size = config.get("vocab_size")
+    if not isinstance(size, int):
+        return {}
+    ids = {
+        key: value if isinstance(value, list) else [value]
+        for key, value in config.items()
+        if key.endswith("_token_id")
+    }
+    outside = {
+        key: [i for i in values if isinstance(i, int) and not 0 <= i < size]
+        for key, values in ids.items()
+    }
+    return {key: values for key, values in outside.items() if values}
+
+
+def languages_without_default(config: dict[str, Any]) -> list[str]:
+    """Languages of a model with layers for each (X-MOD) if none is the default; it cannot read text
+    without one.
+    """
+    names = config.get("languages")
+    without = "adapter_reduction_factor" in config and not config.get("default_language")
+    return (
+        list(names)
+        if without
+        and isinstance(names, list | tuple)
+        and all(isinstance(name, str) for name in names)
+        else []
+    )
+
+
+def notes_on(config: dict[str, Any]) -> list[str]:
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    read_as = [
+        (
+            f"Text is read as {name}, the first of the model's languages; set default_language "
+            "in config.json for another."
+        )
+        for name in languages_without_default(config)[:1]
+    ]
+    return read_as + [
+        (
+            f"{key} {', '.join(map(str, ids))} lies outside the vocabulary of "
+            f"{text['vocab_size']:,} and is ignored."
+        )
+        for key, ids in foreign_ids(text).items()
+    ]

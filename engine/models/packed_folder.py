@@ -1,0 +1,215 @@
+"""Compressed models on disk: one safetensors file for each block, each with its layers' settings in
+its header.
+
+The bytes of these files are the size that is reported. Beside them stand the model's own config and
+tokenizer, and ``compression.json``, which marks the folder as ours.
+"""
+
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from engine import __version__
+from engine.errors import PlainError
+from engine.models.model_source import Folder, json_in
+from engine.models.origin import Origin
+from engine.results.schema.tables import LedgerRow
+from engine.tensors.weights import Stored, restored
+
+MARK = "compression.json"
+DTYPES = {  # what safetensors calls them, in the order in which it writes them
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.float8_e8m0fnu: "F8_E8M0",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+CARRIED = ("*.json", "*.txt", "*.model", "LICENSE*")
+
+
+class PackedFolder:
+    """Folder of a compressed model, written block by block so that no more than a block is in
+    memory.
+    """
+
+    def __init__(self, folder: Path, source: Folder, recipe: dict[str, Any]):
+        self.folder, self.blocks = folder, 0
+        self.shapes: dict[str, tuple[int, int]] = {}  # of the layers written so far
+        self.ledger: dict[str, Counter[str]] = defaultdict(Counter)  # layer -> part -> bytes
+        with plainly_written(folder):
+            for path in {
+                path
+                for pattern in CARRIED
+                for path in source.path.glob(pattern)
+                if "index" not in path.name and path.name != MARK
+            }:
+                shutil.copyfile(path, folder / path.name)
+            # the file's dtype: config.json may say another, or none
+            config = json.loads((source.path / "config.json").read_bytes()) | {
+                "dtype": source.dtype
+            }
+            (folder / "config.json").write_text(json.dumps(config, indent=1))
+            self.mark = {"format": 1, "engine": __version__, "recipe": recipe}
+            (folder / MARK).write_text(json.dumps(self.mark, indent=1))
+            (folder / "README.md").write_text(card_of(recipe))
+
+    def add(self, layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> Path:
+        """Write a file with the stored layers of a block and other tensors, and return its path;
+        None if there are neither.
+        """
+        plain = plain or {}
+        if not layers and not plain:
+            return self.folder
+        path = self.folder / f"model-{self.blocks + 1:05d}.safetensors"
+        with plainly_written(self.folder):
+            held = write_file(path, layers, plain)
+            # safetensors makes its files readable by the owner only
+            path.chmod((self.folder / MARK).stat().st_mode)
+        self.blocks += 1
+        self.shapes |= {name: stored.shape for name, stored in layers.items()}
+        self.ledger |= {name: Counter(stored.ledger()) for name, stored in layers.items()}
+        written = {"norms and biases": sum(value.nbytes for value in plain.values())}
+        self.ledger[""].update(written | {"file headers": path.stat().st_size - held})
+        return path
+
+    def finish(self, origin: Origin) -> None:
+        """The index that names every tensor's file, as large models on the Hub have it, and in the
+        mark the original model's counts.
+        """
+        places = {}
+        for path in sorted(self.folder.glob("model-*.safetensors")):
+            with safe_open(path, "pt") as file:
+                places |= dict.fromkeys(file.keys(), path.name)
+        with plainly_written(self.folder):
+            index = {"metadata": {"total_size": self.size_bytes}, "weight_map": places}
+            (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+            (self.folder / MARK).write_text(
+                json.dumps(self.mark | {"origin": origin.to_json()}, indent=1)
+            )
+
+    def ledger_rows(self) -> list[LedgerRow]:
+        return [
+            LedgerRow(layer, part, size)
+            for layer, parts in self.ledger.items()
+            for part, size in parts.items()
+            if size
+        ]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.glob("model-*.safetensors"))
+
+
+def card_of(recipe: dict[str, Any]) -> str:
+    """The folder's own: what the original's card says of numbers is not true of it."""
+    steps = ", then ".join(f"`{step['technique']}`" for step in recipe.get("steps", []))
+    return (
+        f"# {recipe.get('model', 'A model')}, compressed\n\n"
+        f"Made by Compression Explorer {__version__} with {steps or 'no step'}; the whole recipe "
+        f"is in `{MARK}`. "
+        "Data and licence are the original's.\n\n"
+        "Open it with Compression Explorer as any model: this folder as `model` of a recipe, or "
+        "under “Another model…”.\n"
+    )
+
+
+def write_file(path: Path, layers: dict[str, Stored], plain: dict[str, torch.Tensor]) -> int:
+    """The bytes of all tensors, which is less than the file's by its header."""
+    tensors = {name: value.contiguous() for name, value in tensors_of(layers, plain).items()}
+    save_file(tensors, path, metadata=metadata_of(layers))
+    return sum(value.nbytes for value in tensors.values())
+
+
+def tensors_of(
+    layers: dict[str, Stored], plain: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Tensors of a file by name."""
+    return {
+        f"{name}.weight.{part}": value
+        for name, stored in layers.items()
+        for part, value in stored.tensors().items()
+    } | plain
+
+
+def metadata_of(layers: dict[str, Stored]) -> dict[str, str]:
+    # one key alone: safetensors writes several in any order, and equal models should be equal files
+    return {"layers": json.dumps({name: stored.settings() for name, stored in layers.items()})}
+
+
+def file_bytes(layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> int:
+    """Bytes of the file that would hold these, which may be blueprints: eight for a length, the
+    header filled up to eights, the values.
+    """
+    tensors = tensors_of(layers, plain or {})
+    header, end = {"__metadata__": metadata_of(layers)}, 0
+    for name, value in sorted(
+        tensors.items(), key=lambda item: (list(DTYPES).index(item[1].dtype), item[0])
+    ):
+        begin, end = end, end + value.nbytes
+        header[name] = {
+            "dtype": DTYPES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [begin, end],
+        }
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // 8) * 8 + end
+
+
+@contextmanager
+def plainly_written(folder: Path) -> Iterator[None]:
+    """A full disk, a missing permission or a file in the way, as a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise PlainError(
+            f"The folder {str(folder)!r} cannot be written to ({why[:200].lower()}); free "
+            "some space or give another one."
+        ) from None
+
+
+def origin_in(folder: Folder) -> Origin | None:
+    """Counts of the original model recorded in a compressed folder; None for earlier versions."""
+    mark = json_in(folder.path / MARK, str(folder))
+    return Origin.from_json(mark["origin"], str(folder)) if "origin" in mark else None
+
+
+def read_packed(folder: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor]]:
+    """The stored layers by name, and the tensors that belong to no layer. Tensors stay mapped to
+    the files.
+    """
+    layers: dict[str, Stored] = {}
+    plain: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("model-*.safetensors")):
+        more_layers, more_plain = read_file(path)
+        layers |= more_layers
+        plain |= more_plain
+    return layers, plain
+
+
+def read_file(path: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor]]:
+    with safe_open(path, "pt") as file:
+        settings = json.loads((file.metadata() or {}).get("layers", "{}"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in settings}
+    plain: dict[str, torch.Tensor] = {}
+    for key, value in tensors.items():
+        name, _, part = key.partition(".weight.")
+        parts[name].update({part: value}) if name in parts else plain.update({key: value})
+    return {name: restored(how, parts[name]) for name, how in settings.items()}, plain

@@ -1,0 +1,42 @@
+"""Notes of a forecast on included embeddings (layers.include) that a step leaves unchanged or
+treats differently.
+"""
+
+from engine.calibration.activation_stats import reader_of, seeable
+from engine.config.technique import Technique
+from engine.models.layers import Layer, included_embeddings, why_kept
+from engine.models.loaded_model import Opened
+from engine.pipeline.blockwise import UNSCALED, why_not_seen
+from engine.pipeline.pruned_writer import UNTOUCHED
+from engine.recipe import Recipe
+from engine.techniques.implementations import plan
+from engine.techniques.pruning.options import Shrinking
+
+
+def notes_on_included(recipe: Recipe, original: Opened) -> tuple[str, ...]:
+    """Return a note for each such step and embedding, worded as the notes of the run."""
+    notes = []
+    for layer in included_embeddings(original.layers, recipe.layers):
+        for step in recipe.steps:
+            if reason := why_kept(layer, original.tied, recipe.layers) or why_left(
+                step, layer, original
+            ):
+                notes.append(
+                    f"{layer.name} is included (layers.include), but {step.title} leaves it "
+                    f"as it is: {reason}."
+                )
+            elif step.folds:
+                notes.append(
+                    f"{layer.name} is included (layers.include), but {step.title} treats it "
+                    f"{UNSCALED}."
+                )
+    return tuple(dict.fromkeys(notes))
+
+
+def why_left(step: Technique, layer: Layer, original: Opened) -> str:
+    """Reason why a step leaves an embedding unchanged; empty if it does not."""
+    if isinstance(step, Shrinking):
+        return UNTOUCHED
+    setting, reader = plan(step, [layer])[layer.name], reader_of(original.model, layer.name)
+    by_inputs = setting.needs in ("range", "gram") and not setting.trains
+    return why_not_seen(setting, reader) if by_inputs and not seeable(reader) else ""

@@ -1,0 +1,30 @@
+"""Entry point of runs in workers, called by name. Arguments and results are plain data or
+tables.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.pipeline.run import run
+from engine.recipe import Recipe
+from engine.results.schema.outcome import Outcome
+from engine.runtime.worker_setup import ready
+
+
+def run_job(
+    recipe: dict,
+    run_id: str,
+    keep: str,
+    report: Callable[[str, int, int], None],
+    cancelled: Callable[[], bool],
+    stream: Callable[[list], None],
+) -> Outcome:
+    ready()
+    return run(
+        Recipe.of(recipe),
+        run_id,
+        keep=Path(keep),
+        report=report,
+        cancelled=cancelled,
+        stream=stream,
+    )

@@ -1,0 +1,60 @@
+"""Checks of a recipe before heavy work starts, also used by the forecast."""
+
+from collections.abc import Iterable
+
+from engine.config.technique import Technique
+from engine.errors import PlainError
+from engine.evaluation.evaluation import refuse_other_kind
+from engine.models.layers import Layer
+from engine.models.loaded_model import compute_place
+from engine.models.model_source import Folder
+from engine.recipe import Recipe
+from engine.techniques.distillation.distill.students import refuse_strangers
+from engine.techniques.implementations import refuse_unfit
+from engine.techniques.training.finetuner import refuse_pages
+
+CHANNELS_FOR_A_TOKEN = 16  # maximum input channels of the widest layer per calibration token
+
+
+def refuse_noise(step: Technique, layers: Iterable[Layer], tokens: int) -> None:
+    """Check that there is enough calibration data for Gram matrices.
+
+    A Gram matrix of n tokens has at most rank n. With damping, directions without data are treated
+    as in plain rounding, so few tokens are workable; with fewer than one token per 16 input
+    channels almost all directions are unseen. ``tokens`` 0: images, which have many patches. Raises
+    PlainError.
+    """
+    widest = max(
+        (layer for layer in layers if layer.kind in ("linear", "conv1d")),
+        key=lambda layer: layer.matrix_shape[1],
+        default=None,
+    )
+    if step.needs != "gram" or not tokens or widest is None:
+        return
+    width = widest.matrix_shape[1]
+    if tokens * CHANNELS_FOR_A_TOKEN < width:
+        raise PlainError(
+            f"The calibration data gives {tokens:,} tokens, too few for {step.title}: "
+            f"{widest.name} has {width:,} input channels and needs at least "
+            f"{-(-width // CHANNELS_FOR_A_TOKEN):,} (one for {CHANNELS_FOR_A_TOKEN} channels). "
+            "Give a longer calibration.text or more "
+            "calibration.samples."
+        )
+
+
+def refuse_steps(recipe: Recipe, folder: Folder, at_hand: bool = False) -> None:
+    """Raises PlainError for the first step that this model, task or device does not allow.
+    ``at_hand``: other models only where they need no
+    download.
+    """
+    refuse_other_kind(recipe.task, folder)
+    if folder.packed and recipe.steps:
+        raise PlainError(
+            f"{recipe.model} is already compressed; start from the original model, or leave "
+            "out the steps to measure it."
+        )
+    device, _ = compute_place(recipe)
+    for step in recipe.steps:
+        refuse_unfit(step, recipe)
+        refuse_strangers(step, folder, recipe, at_hand)
+        refuse_pages(step, device)

@@ -1,0 +1,142 @@
+"""Finished blocks of a run, kept until it is complete, so that a canceled or killed run can
+resume.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError
+
+from engine.errors import Cancelled, PlainError
+from engine.evaluation.calibration_batches import Batch
+from engine.models.loaded_model import calibration_dtype, compute_place
+from engine.models.packed_folder import read_file, write_file
+from engine.results.store import atomic_files, parquet
+from engine.results.store.unfinished import KEPT, folder_of, held, sweep
+from engine.step.run_context import Bench, Rows
+from engine.tensors.weights import Stored
+
+DIGEST = "digest"  # file of a kept block that tells whether the others are as they were written
+UNREADABLE = (OSError, PlainError, SafetensorError, ValueError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One block: its layers as stored, the norms and biases that changed with them, and what was
+    noted.
+    """
+
+    layers: dict[str, Stored]
+    plain: dict[str, torch.Tensor]
+    rows: Rows
+
+
+@dataclass
+class Unfinished:
+    """The blocks of one run, in their order. A disk that cannot be written costs what would have
+    been kept, never the run.
+    """
+
+    folder: Path | None = None  # of the step at hand; None: nothing is kept
+    folders: list[Path] = field(default_factory=list)  # of all steps so far
+    taken_up: int = 0  # blocks that were found finished
+    lock: ExitStack = field(default_factory=ExitStack)
+
+    def begin(self, bench: Bench, batches: list[Batch]) -> None:
+        """Keep blocks of a step from now on, and find those that an earlier run kept. A second
+        process with the same recipe keeps nothing.
+        """
+        self.folder = self.place(bench, batches)
+
+    def place(self, bench: Bench, batches: list[Batch] = ()) -> Path | None:
+        """Folder in which a step may keep what it resumes from."""
+        folder = folder_of(bench.recipe.key(), place_of(bench, batches))
+        if not self.lock.enter_context(held(folder)):
+            return None
+        self.folders.append(folder)
+        sweep(folder)
+        return folder
+
+    def block(self, number: int) -> Finished | None:
+        """Stored result of a block; None if there is none or it is damaged."""
+        path = self.path(number)
+        if path is None or not path.is_dir():
+            return None
+        with suppress(*UNREADABLE):
+            if (path / DIGEST).read_text() != digest_of(path):
+                return None
+            layers, plain = read_file(path / "block.safetensors")
+            return Finished(layers, plain, Rows.of(parquet.load(path)))
+        return None
+
+    def keep(self, number: int, done: Finished) -> None:
+        """Whole or not at all."""
+        path = self.path(number)
+        if path is None:
+            return
+        part = path.with_name(f".{uuid4().hex}")
+        with suppress(OSError, PlainError):
+            try:
+                part.mkdir(parents=True)
+                write_file(part / "block.safetensors", done.layers, done.plain)
+                parquet.save(done.rows.tables(), part)
+                (part / DIGEST).write_text(digest_of(part))
+                shutil.rmtree(path, ignore_errors=True)
+                part.rename(path)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+
+    def path(self, number: int) -> Path | None:
+        return self.folder / f"block-{number:05d}" if self.folder else None
+
+
+def digest_of(block: Path) -> str:
+    """Digest of all files of a stored block except the one that contains the digest."""
+    digest = hashlib.sha256()
+    for path in sorted(block.iterdir()):
+        if path.name != DIGEST:
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@contextmanager
+def unfinished() -> Iterator[Unfinished]:
+    """Store of a run's finished blocks: removed when the run is done and measured, kept when it is
+    canceled, killed or fails.
+
+    Raises Cancelled again, with a message about what was kept.
+    """
+    kept = Unfinished()
+    with kept.lock:
+        try:
+            yield kept
+        except Cancelled:
+            if any(next(folder.glob(name), None) for folder in kept.folders for name in KEPT):
+                raise Cancelled(
+                    "The run was canceled. Finished layers are kept; run it again to resume."
+                ) from None
+            raise
+        for folder in kept.folders:
+            atomic_files.remove(folder)
+
+
+def place_of(bench: Bench, batches: list[Batch]) -> str:
+    """Digest of what affects the result besides the recipe: contents of model and data, device and
+    data types.
+    """
+    data = hashlib.sha256()
+    for batch in batches:
+        for name, values in sorted(batch.items()):
+            data.update(f"{name}{tuple(values.shape)}".encode() + values.numpy().tobytes())
+    device, compute = compute_place(bench.recipe)
+    precisions = "-".join(
+        str(dtype).removeprefix("torch.") for dtype in (compute, calibration_dtype(bench.recipe))
+    )
+    step = f"-{bench.step}" if bench.step else ""
+    return f"{bench.folder.revision[:12]}{step}-{data.hexdigest()[:12]}-{device.type}-{precisions}"

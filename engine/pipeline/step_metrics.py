@@ -1,0 +1,76 @@
+"""Size and quality after each step of a recipe: the original, every intermediate model and the
+result.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.evaluation import Measured
+from engine.measurement.scores import result_scores
+from engine.models.loaded_model import Opened
+from engine.results.schema.record import Scores
+from engine.results.schema.tables import LatencyRow, StageRow
+
+SIZES = ("size_bytes", "parameters", "bits_per_weight", "bits_per_parameter")
+Qualities = dict[str, Measured]  # by split, that which the run is judged by first
+
+
+@dataclass
+class Stages:
+    """Sizes and scores of the original, and a row for each score of each later model."""
+
+    before: Scores
+    baseline: Qualities
+    rows: list[StageRow] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.note(0, "", self.before, self.baseline)
+
+    def after(self, step: int, technique: str, written: Opened, qualities: Qualities) -> Scores:
+        """Quality of the model that a step has written, loaded from its files."""
+        agreements = {
+            split: agreement(measured, self.baseline[split])
+            for split, measured in qualities.items()
+        }
+        scores = result_scores(self.before, written, first(qualities), first(agreements))
+        self.note(step, technique, scores, qualities)
+        self.rows.extend(
+            StageRow(step, technique, split, "agreement", value)
+            for split, value in agreements.items()
+        )
+        return scores
+
+    def note(self, step: int, technique: str, scores: Scores, qualities: Qualities) -> None:
+        self.rows.extend(
+            StageRow(step, technique, "", name, float(getattr(scores, name))) for name in SIZES
+        )
+        for split, measured in qualities.items():
+            self.rows.extend(
+                StageRow(step, technique, split, name.removeprefix("macro_"), value)
+                for name, value in measured.scores.items()
+            )
+
+    def timed(self, step: int, technique: str, latency: list[LatencyRow]) -> None:
+        """One example through the original and through what the step has written, where a kernel
+        was timed.
+        """
+        seconds = {
+            row.version: row.median_ms / 1000
+            for row in latency
+            if row.what == "whole model" and row.batch == 1 and row.kernel
+        }
+        stages = {"original": (0, ""), "compressed": (step, technique)}
+        self.rows.extend(
+            StageRow(*stages[version], "", "latency_seconds", value)
+            for version, value in seconds.items()
+        )
+
+
+def agreement(measured: Measured, baseline: Measured) -> float:
+    """Share of equal guesses, on the same inputs."""
+    return float(np.mean(measured.guesses == baseline.guesses))
+
+
+def first(by_split: dict):
+    return next(iter(by_split.values()))

@@ -1,0 +1,271 @@
+"""A recipe: a model, a task and the ordered steps that compress it. YAML and JSON both ways; its
+key names a run.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticSerializationError
+
+from engine import __version__
+from engine.config.registry import TECHNIQUES, Step
+from engine.config.technique import Frozen, Technique
+from engine.errors import PlainError, one_of, refusal
+from engine.recipe.model_names import BUNDLED, existing
+from engine.recipe.tasks import Calibration, LanguageModeling, Task, TextClassification, Training
+from engine.recipe.text import parse
+
+MAX_STEPS = 32
+# newer fields of a task, and their meaning in recipes without them
+EMPTY = {"also": "", "bos": "never", "text_pair_column": ""}
+MOST_NAMED = 3  # techniques that an advice names
+
+LEFT = {
+    "fewer": "layers with other shapes",
+    "zeros": "zeros that it would not keep",
+    "factors": "two factors in place of each layer",
+    "codes": "quantized codes in place of weights",
+    "adapters": "adapters next to each layer's weights",
+}
+
+
+def as_stored(fields: Any) -> Any:
+    """Add newer fields to a recipe stored by any version, with their meaning at that time.
+
+    New recipes get the defaults instead.
+    """
+    if not isinstance(fields, dict):
+        return fields
+    task, steps = fields.get("task"), fields.get("steps")
+    if isinstance(task, dict) and task.get("kind") == "language-modeling":
+        fields = fields | {"task": {"bos": EMPTY["bos"]} | task}
+    if isinstance(steps, list | tuple):
+        fields = fields | {"steps": [step_as_stored(step) for step in steps]}
+    return fields
+
+
+def step_as_stored(step: Any) -> Any:
+    """Add newer options to a stored step, with their meaning at that time."""
+    technique = step.get("technique") if isinstance(step, dict) else None
+    known = isinstance(technique, str) and technique in TECHNIQUES
+    return TECHNIQUES[technique].meaning_if_absent | step if known else step
+
+
+def unchanged_options(step: Technique) -> set[str]:
+    """Newer options that have their meaning in recipes stored without them."""
+    newer = step.meaning_if_absent.items()
+    return {name for name, meaning in newer if getattr(step, name) == meaning}
+
+
+class Layers(Frozen):
+    """Layers that steps may change, by name or pattern. Embeddings and routers are changed only if
+    ``include`` names them.
+    """
+
+    skip: tuple[str, ...] = ("lm_head",)
+    include: tuple[str, ...] = ()
+
+
+class Recipe(Frozen):
+    model: str = Field("bundled:docs-lm", min_length=1, max_length=4096)
+    task: Task = LanguageModeling()
+    calibration: Calibration | None = None
+    training: Training | None = None
+    seed: int = Field(0, ge=0, lt=2**32)
+    layers: Layers = Layers()
+    steps: tuple[Step, ...] = ()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # whether the result is timed, where a real kernel runs it; a part of the key, as what is asked
+    # for comes back
+    speed: bool = True
+
+    @model_validator(mode="after")
+    def shown_data(self) -> "Recipe":
+        """A step that looks at data or learns from it gets the usual calibration where none is
+        named.
+        """
+        if self.calibration is None and any(
+            step.needs != "nothing" or step.trains for step in self.steps
+        ):
+            usual = self.usual_calibration
+            fitting = usual.model_copy(
+                update={"context": min(usual.context, getattr(self.task, "context", usual.context))}
+            )
+            object.__setattr__(self, "calibration", fitting)
+        return self
+
+    @property
+    def usual_calibration(self) -> Calibration:
+        """Default calibration data: the training texts of a classifier if the recipe names them."""
+        if not (
+            isinstance(self.task, TextClassification) and self.training and self.training.train
+        ):
+            return Calibration()
+        return Calibration(
+            text=self.training.train, text_column=self.training.text_column or self.task.text_column
+        )
+
+    @model_validator(mode="after")
+    def learns_from_it(self) -> "Recipe":
+        """Data to learn from has a step that learns, and epochs one that counts them."""
+        if self.training and not any(step.trains for step in self.steps):
+            raise ValueError(
+                "training is set, but no step trains; add one such as distill, or remove training"
+            )
+        without_epochs = next(
+            (step for step in self.steps if step.trains and not step.counts_epochs), None
+        )
+        if self.training and self.training.epochs and without_epochs:
+            raise ValueError(
+                f"training.epochs does not apply to {without_epochs.title}, which counts "
+                "steps; set its steps and remove epochs"
+            )
+        return self
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def few_enough(cls, steps: Any) -> Any:
+        """Check the number of steps before any of them is parsed."""
+        if isinstance(steps, list | tuple) and len(steps) > MAX_STEPS:
+            raise ValueError(
+                f"{len(steps):,} steps are given, and at most {MAX_STEPS} are allowed; split "
+                "them into several recipes"
+            )
+        return steps
+
+    @field_validator("steps")
+    @classmethod
+    def composable(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        if why := order_refused(steps):
+            raise ValueError(why)
+        return steps
+
+    @classmethod
+    def of(cls, fields: Any) -> "Recipe":
+        """Build a recipe from plain data. Raises PlainError with the first error."""
+        if not isinstance(fields, dict):
+            raise PlainError(
+                "A recipe is a mapping with keys such as model and steps; this one is a "
+                f"{type(fields).__name__}."
+            )
+        try:
+            recipe = cls.model_validate(fields)
+        except ValidationError as error:
+            raise refusal(error, cls) from None
+        try:
+            recipe.model_dump_json()
+        except PydanticSerializationError:
+            raise PlainError(
+                "The recipe contains an invalid character (a lone surrogate); save it as UTF-8."
+            ) from None
+        return recipe
+
+    @classmethod
+    def from_yaml(cls, text: str) -> "Recipe":
+        """Parse YAML or JSON.
+
+        Raises PlainError if the text is neither, exceeds a limit, or is not a recipe.
+        """
+        return cls.of(parse(text))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(
+            self.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120
+        )
+
+    def key(self) -> str:
+        """16 hex digits of everything that changes the answer: recipe, engine version, and the
+        local files it names.
+        """
+        files = [identity(self.model), identity(self.task.source)]
+        files += [identity(self.calibration.text)] if self.calibration else []
+        files += [identity(further) for further in self.task.further]
+        files += [identity(source) for source in self.sources_of_training if source]
+        parts = [
+            __version__,
+            self.model_dump_json(exclude=self.left_empty),
+            *files,
+            *self.revisions,
+        ]
+        return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """Revisions above 1 of the steps' methods; empty if there are none, so that older keys do
+        not change.
+        """
+        return tuple(
+            f"step {number} revision {step.revision}"
+            for number, step in enumerate(self.steps, start=1)
+            if step.revision > 1
+        )
+
+    @property
+    def left_empty(self) -> dict[str, Any]:
+        """Fields that are younger than others: a recipe without them has the key that it had before
+        there were any.
+        """
+        task = {name for name, empty in EMPTY.items() if getattr(self.task, name, empty) == empty}
+        steps = dict(enumerate(map(unchanged_options, self.steps)))
+        return {"task": task, "steps": steps} | ({} if self.training else {"training": True})
+
+    @property
+    def sources_of_training(self) -> tuple[str, ...]:
+        """Data and models that steps learn from."""
+        data = (
+            (self.training.train, self.training.validation, self.training.unlabelled)
+            if self.training
+            else ()
+        )
+        return (*data, *(name for step in self.steps for name in step.models))
+
+    def label(self) -> str:
+        """The steps in a few words."""
+        steps = " → ".join(step.label() for step in self.steps) or "Uncompressed"
+        return f"{steps}, seed {self.seed}" if self.seed else steps
+
+
+def order_refused(steps: Sequence[Technique]) -> str:
+    """Why steps cannot follow one another so, and what to do; empty where they can. Each says what
+    a layer may be made of before it.
+    """
+    made, by = "dense", None
+    for step in steps:
+        if made not in step.takes:
+            return (
+                f"{step.title} cannot come after {by.title}, which leaves {LEFT[made]}; "
+                f"{advice(by, step)}"
+            )
+        if step.leaves != "dense":
+            made, by = step.leaves, step
+    return ""
+
+
+def advice(first: Technique, second: Technique) -> str:
+    """Advice for two steps in an order that is not possible."""
+    if second.leaves in first.takes:
+        return "swap the two"
+    alike = [
+        how.title
+        for how in TECHNIQUES.values()
+        if how.family == second.family and first.leaves in how().takes
+    ]
+    return (
+        f"remove one of them, or use {one_of(alike[:MOST_NAMED])} next"
+        if alike
+        else "remove one of them"
+    )
+
+
+def identity(source: str) -> str:
+    """Names, sizes and times of the files a local source is made of; empty for anything else."""
+    bundled = BUNDLED.get(source.removeprefix("bundled:"))
+    path = existing(str(bundled.folder) if bundled else source)
+    if not path:
+        return ""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return ";".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)

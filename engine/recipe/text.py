@@ -1,0 +1,236 @@
+"""Parsing of recipe text, YAML or JSON, into plain data within fixed limits.
+
+The text is untrusted: an upload, a link or a shell argument. Limits are checked while the parser
+runs, before values are built. An alias counts as many values as its anchor contains, so nested
+aliases cannot multiply.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.composer import Composer
+from yaml.constructor import ConstructorError, SafeConstructor
+from yaml.resolver import Resolver
+
+from engine.errors import PlainError
+
+MAX_BYTES = 64 * 1024  # of the text; recipes have a few thousand
+MAX_VALUES = 4096  # mappings, lists, keys and values; a step with all options has about 70
+MAX_DEPTH = 12  # nested mappings and lists; recipes have four
+MAX_ALIASES = 64
+MAX_CHARACTERS = 8192  # per key or value; base-60 numbers take quadratic time
+
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<
+# Errors that PyYAML raises for invalid values: March 32, !!bool 3, 5000 digits.
+UNREADABLE = (ValueError, ArithmeticError, TypeError, AttributeError, LookupError, RecursionError)
+
+
+def parse(text: str) -> Any:
+    """Return plain data from YAML or JSON.
+
+    Raises PlainError if the text is neither or exceeds a limit.
+    """
+    refuse_long(len(text) if text.isascii() else len(text.encode("utf8", "surrogatepass")))
+    if text.lstrip()[:1] == "{":
+        try:
+            return parsed_json(text)
+        except PlainError:
+            raise
+        except (ValueError, RecursionError):  # YAML's flow style also starts with a brace
+            pass
+    return parsed_yaml(text)
+
+
+def read_file(path: Path) -> str:
+    """Return the text of a recipe file.
+
+    Raises PlainError if it cannot be read, is not a regular file, or is too long.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise PlainError(
+                f"The recipe {str(path)[:200]!r} is {kind}; give the path of a YAML file."
+            )
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except PlainError:
+        raise
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not a path"
+        raise PlainError(
+            f"The recipe {str(path)[:200]!r} cannot be read: {why}; give the path of a YAML file."
+        ) from None
+    return decoded(content, f"The recipe {str(path)[:200]!r}")
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Return the text of an uploaded or local recipe; ``name`` starts the message.
+
+    Raises PlainError if it is too long or not UTF-8.
+    """
+    refuse_long(len(content))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise PlainError(
+            f"{name} is not UTF-8 text, so it is not a recipe; save it as UTF-8, or choose "
+            "another file."
+        ) from None
+
+
+def refuse_long(size: int) -> None:
+    if size > MAX_BYTES:
+        raise PlainError(
+            f"The recipe is longer than {MAX_BYTES // 1024} KB; recipes have a few KB. "
+            "Shorten it, or choose another file."
+        )
+
+
+def refuse_beyond(what: str, most: int) -> None:
+    raise PlainError(
+        f"The recipe has more than {most:,} {what}; shorten it, or split it into several recipes."
+    )
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def parsed_json(text: str) -> Any:
+    """Return plain data from JSON.
+
+    Raises ValueError or RecursionError if the text is not JSON, PlainError for a duplicate key or
+    an exceeded limit.
+    """
+    data = json.loads(text, object_pairs_hook=without_duplicates)
+    refuse_large(data)
+    return data
+
+
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise PlainError(f"The recipe is not valid: {name[:60]!r} is given twice; remove one.")
+        seen.add(name)
+    return dict(pairs)
+
+
+def refuse_large(data: Any) -> None:
+    """Check plain data against the limits.
+
+    Raises PlainError if one is exceeded.
+    """
+    values, level, depth = 0, [data], 0
+    while level:
+        keys = sum(len(item) for item in level if isinstance(item, dict))  # they count, as in YAML
+        values += len(level) + keys
+        if values > MAX_VALUES:
+            refuse_beyond("keys and values", MAX_VALUES)
+        if depth > MAX_DEPTH:
+            refuse_beyond("levels of mappings and lists", MAX_DEPTH)
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        depth += 1
+
+
+# --- YAML ----------------------------------------------------------------------------------------
+
+
+def parsed_yaml(text: str) -> Any:
+    loader = None
+    try:
+        loader = RecipeLoader(text)
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        at = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise PlainError(f"The recipe is not valid YAML{at}: {problem}.") from None
+    except PlainError:
+        raise
+    except UNREADABLE:
+        raise PlainError(
+            "The recipe is not valid YAML: a date, number or tag is invalid; put quotes "
+            "around text."
+        ) from None
+    finally:
+        if loader:
+            loader.dispose()
+
+
+class Events:
+    """Parser events, from libyaml if PyYAML includes it (ten times as fast)."""
+
+    def __init__(self, text: str):
+        parser = yaml.CSafeLoader(text) if yaml.__with_libyaml__ else yaml.SafeLoader(text)
+        self.check_event, self.peek_event, self.get_event = (
+            parser.check_event,
+            parser.peek_event,
+            parser.get_event,
+        )
+        self.dispose = parser.dispose
+
+
+class RecipeLoader(Events, Composer, SafeConstructor, Resolver):
+    """Safe YAML loader with limits that refuses duplicate keys, of which YAML silently keeps the
+    last.
+
+    Raises PlainError as soon as a limit is exceeded.
+    """
+
+    def __init__(self, text: str):
+        Events.__init__(self, text)
+        Composer.__init__(self)
+        SafeConstructor.__init__(self)
+        Resolver.__init__(self)
+        self.values, self.depth, self.aliases = 0, 0, 0
+        self.sizes: dict[int, int] = {}  # id of a node -> its number of values, aliases expanded
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        before, alias = self.values, self.check_event(yaml.AliasEvent)
+        self.depth += 1
+        if self.depth > MAX_DEPTH + 1:
+            refuse_beyond("levels of mappings and lists", MAX_DEPTH)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if alias:
+            self.count_alias(node)
+        else:
+            self.count(1)
+            if isinstance(node, yaml.ScalarNode) and len(node.value) > MAX_CHARACTERS:
+                refuse_beyond("characters in one value", MAX_CHARACTERS)
+            self.sizes[id(node)] = self.values - before
+        return node
+
+    def count_alias(self, node: yaml.Node) -> None:
+        self.aliases += 1
+        if self.aliases > MAX_ALIASES:
+            refuse_beyond("aliases", MAX_ALIASES)
+        if id(node) not in self.sizes:
+            raise PlainError(
+                "The recipe is not valid: an alias is inside its own anchor; write the value out."
+            )
+        self.count(self.sizes[id(node)])
+
+    def count(self, values: int) -> None:
+        self.values += values
+        if self.values > MAX_VALUES:
+            refuse_beyond("keys and values", MAX_VALUES)
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                if key.value in names:
+                    problem = f"{key.value[:60]!r} is given twice"
+                    raise ConstructorError(problem=problem, problem_mark=key.start_mark)
+                names.add(key.value)
+        return node

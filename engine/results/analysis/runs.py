@@ -1,0 +1,323 @@
+"""From tables to tables: what the charts and comparisons say, worked out where it can be tested.
+Everything here is pure.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from engine.recipe import Recipe
+from engine.results.schema.record import RunRecord, Scores, Summary
+from engine.results.schema.tables import LayerRow, Tables, table
+
+TRADE_OFF = (
+    "run",
+    "label",
+    "model",
+    "size_bytes",
+    "compression",
+    "bits_per_weight",
+    "bits_per_parameter",
+    "quality",
+    "quality_name",
+    "best",
+    "group",
+)
+COMPARISON = (
+    "run",
+    "label",
+    "model",
+    "technique",
+    "size_bytes",
+    "compression",
+    "bits_per_weight",
+    "bits_per_parameter",
+    "quality_name",
+    "quality_before",
+    "quality_after",
+    "quality_change",
+    "quality_change_share",
+    "agreement",
+    "seconds",
+    "device",
+    "fingerprint",
+)
+
+
+def pareto_front(
+    frame: pd.DataFrame, cost: str, gain: str, higher_is_better: bool = True
+) -> pd.Series:
+    """True for rows that no other row beats: none costs as little and gains as much, with one of
+    the two better.
+
+    Equal rows stand or fall together. A row whose cost or gain is missing is not on the front and
+    beats nobody.
+    """
+    known = frame[cost].notna() & frame[gain].notna()
+    signed = frame[gain] if higher_is_better else -frame[gain]
+    most = signed[known].groupby(frame[cost][known]).max()  # by cost, ascending
+    worthy = most[~(most <= most.cummax().shift())]  # more than anything cheaper offers
+    return (known & (signed == frame[cost].map(worthy))).rename("best")
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def trade_off(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """Quality against size: a row per finished run, and one "Uncompressed" (run "") per model and
+    protocol.
+
+    ``best`` marks the Pareto front among runs of the same model under the same protocol, which have
+    one number as their ``group``.
+    """
+    finished = measured(records)
+    groups = [group_of(run.summary) for run in finished]
+    originals = {group: original(run.summary) for group, run in zip(groups, finished, strict=True)}
+    rows = [*originals.values(), *(compressed(run) for run in finished)]
+    frame, every = pd.DataFrame(rows, columns=list(TRADE_OFF[:-2])), [*originals, *groups]
+    return frame.assign(
+        best=best_of_each(frame, every), group=[list(originals).index(group) for group in every]
+    )
+
+
+def measured(records: Iterable[RunRecord]) -> list[RunRecord]:
+    return [run for run in records if run.status == "done" and run.summary]
+
+
+def group_of(summary: Summary) -> str:
+    """Equal for numbers that may be held against each other."""
+    return "\n".join([summary.model, summary.revision, summary.protocol.model_dump_json()])
+
+
+def original(summary: Summary) -> dict:
+    return point("", "Uncompressed", summary, summary.baseline)
+
+
+def compressed(run: RunRecord) -> dict:
+    return point(run.id, run.label, run.summary, run.summary.result)
+
+
+def point(run: str, label: str, summary: Summary, scores: Scores) -> dict:
+    name = quality_name(summary)
+    return {
+        "run": run,
+        "label": label,
+        "model": summary.model,
+        "size_bytes": scores.size_bytes,
+        "compression": scores.compression,
+        "bits_per_weight": scores.bits_per_weight,
+        "bits_per_parameter": quality(scores, "bits_per_parameter"),
+        "quality": quality(scores, name),
+        "quality_name": name,
+    }
+
+
+def quality_name(summary: Summary) -> str:
+    """Name of the task's main metric: perplexity (lower is better) or accuracy (higher
+    is better).
+    """
+    return "accuracy" if summary.baseline.perplexity is None else "perplexity"
+
+
+def quality(scores: Scores, name: str) -> float:
+    value = getattr(scores, name)
+    return float("nan") if value is None else value
+
+
+def best_of_each(frame: pd.DataFrame, groups: list[str]) -> pd.Series:
+    best = pd.Series(False, index=frame.index)
+    for _, rows in frame.groupby(pd.Series(groups, index=frame.index, dtype=object)):
+        best[rows.index] = pareto_front(
+            rows,
+            "size_bytes",
+            "quality",
+            higher_is_better=rows["quality_name"].iloc[0] == "accuracy",
+        )
+    return best
+
+
+def comparison(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """One row per finished run: what was done, what it cost, what it saved. Missing numbers are
+    NaN.
+    """
+    return pd.DataFrame(
+        [compared(run, run.summary) for run in measured(records)], columns=list(COMPARISON)
+    )
+
+
+def compared(run: RunRecord, summary: Summary) -> dict:
+    """``quality_change`` is after - before in the measure's own unit, ``quality_change_share`` the
+    same as a share of before.
+    """
+    before, after = (
+        quality(scores, quality_name(summary)) for scores in (summary.baseline, summary.result)
+    )
+    result = summary.result
+    return {
+        "run": run.id,
+        "label": run.label,
+        "model": summary.model,
+        "technique": " → ".join(step.title for step in run.recipe.steps) or "Uncompressed",
+        "size_bytes": result.size_bytes,
+        "compression": result.compression,
+        "bits_per_weight": result.bits_per_weight,
+        "bits_per_parameter": quality(result, "bits_per_parameter"),
+        "quality_name": quality_name(summary),
+        "quality_before": before,
+        "quality_after": after,
+        "quality_change": after - before,
+        "quality_change_share": (after - before) / before if before else float("nan"),
+        "agreement": quality(result, "agreement"),
+        "seconds": summary.seconds,
+        "device": summary.device,
+        "fingerprint": summary.protocol.fingerprint,
+    }
+
+
+def comparable(records: Iterable[RunRecord]) -> str:
+    """Empty when the runs' numbers may be held against each other; otherwise a sentence that says
+    why not.
+    """
+    summaries = [run.summary for run in measured(records)]
+    differing = [
+        f"{what} ({', '.join(seen)})"
+        for what, values in conditions(summaries).items()
+        if len(seen := distinct(values)) > 1
+    ]
+    if not differing:
+        return ""
+    return (
+        "The numbers of these runs do not compare: they differ in "
+        f"{' and in '.join(differing[:2])}; choose runs measured the same way."
+    )
+
+
+def conditions(summaries: list[Summary]) -> dict[str, list]:
+    """Conditions that must be equal for numbers to be comparable, with the value in each run."""
+    protocols = [summary.protocol for summary in summaries]
+    models = [summary.model for summary in summaries]
+    return {
+        "model": models,
+        "the model's revision": []
+        if len(set(models)) > 1
+        else [summary.revision[:12] for summary in summaries],
+        "task": [protocol.task for protocol in protocols],
+        "data": [protocol.data for protocol in protocols],
+        "the data's content": [protocol.fingerprint[:12] for protocol in protocols]
+        if len({p.data for p in protocols}) == 1
+        else [],
+        "context": [protocol.context for protocol in protocols],
+        "number of windows": [protocol.windows for protocol in protocols],
+        "number of predicted tokens": [protocol.targets for protocol in protocols],
+        "number of examples": [protocol.samples for protocol in protocols],
+        "compute dtype": [protocol.compute_dtype for protocol in protocols],
+        "measure": [protocol.measure for protocol in protocols],
+    }
+
+
+def distinct(values: list) -> list[str]:
+    """In order of appearance. None counts: the same measure with a context and without one is not
+    the same.
+    """
+    return list(dict.fromkeys("none" if value is None else str(value) for value in values))
+
+
+def latest_alike(records: Iterable[RunRecord], recipe: Recipe) -> RunRecord | None:
+    """The latest finished run of the same technique on the same model and task: its costs tell most
+    about the next one's.
+    """
+    steps = [step.technique for step in recipe.steps]
+    alike = (
+        each
+        for each in records
+        if each.summary
+        and (each.recipe.model, each.recipe.task, each.recipe.device)
+        == (recipe.model, recipe.task, recipe.device)
+    )
+    return next(
+        (
+            each
+            for each in alike
+            if [step.technique for step in each.recipe.steps] == steps and steps
+        ),
+        None,
+    )
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+def worst_layer(layers: pd.DataFrame) -> str:
+    """The layer with the largest output error, or relative error where outputs were not measured;
+    empty when none was compressed.
+    """
+    for column in ("output_error", "relative_error"):
+        errors = pd.to_numeric(layers[column]).dropna()
+        if len(errors):
+            return str(layers["name"][errors.idxmax()])
+    return ""
+
+
+def layers_side_by_side(tables_by_label: Mapping[str, Tables]) -> pd.DataFrame:
+    """The layers of several runs in one table: LayerRow's columns after ``label``."""
+    parts = [
+        tables.layers.assign(label=label)
+        for label, tables in tables_by_label.items()
+        if len(tables.layers)
+    ]
+    frame = (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else table((), LayerRow).assign(label=pd.Series(dtype=object))
+    )
+    return frame[["label", *(name for name in frame if name != "label")]]
+
+
+# --- notes ----------------------------------------------------------------------------------------
+
+NAMED = 12  # layers that are named with a reason
+
+
+def noted_layers(layers: pd.DataFrame) -> pd.DataFrame:
+    """Rows of LayerRow that carry a note, gathered by it: kept, note, count, names (in one text,
+    the first NAMED); kept ones first.
+    """
+    noted = layers[(layers.note != "") & (layers.tied_to == "")]
+    groups = noted.groupby([noted.technique == "", "note"], sort=False)
+    rows = [
+        (kept, note, len(group), names_in_short(group["name"].tolist()))
+        for (kept, note), group in groups
+    ]
+    return pd.DataFrame(rows, columns=["kept", "note", "count", "names"]).sort_values(
+        "kept", ascending=False, kind="stable", ignore_index=True
+    )
+
+
+def names_in_short(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def most_flattened(surfaces: pd.DataFrame) -> str:
+    """The input (SurfaceRow) whose largest value the scales brought down most; where none was
+    scaled, the one that stands out most; "" for none.
+    """
+    if surfaces.empty:
+        return ""
+    by_version = (
+        surfaces.groupby(["layer", "version"], sort=False).largest.agg(["max", "median"]).unstack()
+    )
+    if "scaled" in by_version["max"]:
+        return str((by_version["max"].original / by_version["max"].scaled).idxmax())
+    return str(
+        (by_version["max"].original / by_version["median"].original.clip(lower=1e-30)).idxmax()
+    )
+
+
+def entropy_bits(levels: pd.DataFrame) -> float:
+    """Least bits that any lossless code needs for one of a layer's codes.  Rows of LevelRow for one
+    layer
+    """
+    shares = levels.weights[levels.weights > 0] / levels.weights.sum()
+    return float((shares * np.log2(1 / shares)).sum())

@@ -1,0 +1,90 @@
+"""Files that are whole or absent, and what to say when the disk refuses."""
+
+import errno
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from engine.errors import PlainError
+
+ELSEWHERE = "set COMPRESSION_EXPLORER_HOME to another folder"
+ADVICE = {
+    errno.ENOSPC: f"delete runs, free some space or {ELSEWHERE}",
+    errno.EDQUOT: f"delete runs, free some space or {ELSEWHERE}",
+    errno.EROFS: f"make it writable or {ELSEWHERE}",
+    errno.EACCES: f"make it accessible or {ELSEWHERE}",
+    errno.EPERM: f"make it accessible or {ELSEWHERE}",
+    errno.ENOTDIR: f"a file stands where a folder should: move it away or {ELSEWHERE}",
+    errno.EEXIST: f"a file stands where a folder should: move it away or {ELSEWHERE}",
+    errno.ENOENT: "it may have been deleted meanwhile: try again",
+}
+
+
+@contextmanager
+def refused(root: Path, doing: str = "written to") -> Iterator[None]:
+    """Turns an operating system's refusal into a sentence that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, f"check the disk or {ELSEWHERE}")
+        raise PlainError(
+            f"The results folder {root} cannot be {doing} "
+            f"({(error.strerror or str(error)).lower()}); {advice}."
+        ) from None
+
+
+def write(path: Path, content: bytes) -> str:
+    """Puts a file in place in one step, or leaves what was there. Returns its seal."""
+    draft = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+            seal = seal_of(os.fstat(file.fileno()))
+        draft.replace(path)
+        return seal
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+
+
+def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
+    """Return the content and the seal of a regular file.
+
+    Raises OSError for larger files, and for pipes and devices, which may never end.
+    """
+    # opening a pipe must not block
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if status.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"it is larger than {most_bytes // 10**6} MB")
+        return file.read(most_bytes), seal_of(status)
+
+
+def seal_of(status: os.stat_result) -> str:
+    """A few words that differ when a file was replaced or written to."""
+    return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
+
+
+def remove(path: Path) -> None:
+    """A file, a link or a whole folder; what cannot be removed stays."""
+    with suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(folder: Path, hours: float = 1) -> None:
+    """Removes the hidden leftovers of processes that died in the middle of something."""
+    for path in folder.glob(".*-*"):
+        with suppress(OSError):
+            if path.lstat().st_mtime < time.time() - hours * 3600:
+                remove(path)

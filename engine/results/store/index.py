@@ -1,0 +1,312 @@
+"""The SQLite index of the run folders: only a memory of what they said, checked against them at
+every reading.
+"""
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import TypeVar
+
+from engine.errors import PlainError
+from engine.results.schema.record import RunRecord
+from engine.results.store.atomic_files import seal_of
+from engine.results.store.run_folder import RUN_ID, Said, damage_seal, said_by
+from engine.results.store.run_query import IndexedRun, Order, RunPage, RunQuery, RunRow, moment
+
+SCHEMA = 2  # an index with another number is rebuilt
+BUSY_SECONDS = 10
+DAMAGED = (  # errors of other schemas and corrupt files; 0: text that is not UTF-8
+    0,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_INTERNAL,
+)
+COLUMNS = [column.name for column in fields(IndexedRun)]
+TYPES = {
+    "created": "REAL",
+    "measured": "INTEGER",
+    **dict.fromkeys(("size", "compression", "before", "after", "lost"), "REAL"),
+}
+COLUMN_TYPES = ", ".join(
+    f"{name} {TYPES.get(name, 'TEXT')}{' PRIMARY KEY' * (name == 'id')}" for name in COLUMNS
+)
+MADE_AGAIN = f"""
+    BEGIN IMMEDIATE;
+    DROP TABLE IF EXISTS runs;
+    CREATE TABLE runs ({COLUMN_TYPES}, seal TEXT);
+    CREATE INDEX runs_by_time ON runs (created, id);
+    CREATE INDEX runs_by_key ON runs (key);
+    CREATE INDEX runs_by_status ON runs (status);
+    PRAGMA user_version = {SCHEMA};
+    COMMIT;
+"""
+LISTED = "id, status, created, label, model, message, size, measure, before, after"
+ORDERS: dict[Order, tuple[str, str]] = {  # unknown values come last
+    "newest": ("created", "DESC"),
+    "oldest": ("created", "ASC"),
+    "smallest": ("COALESCE(size, 9e999)", "ASC"),
+    "compression": ("COALESCE(compression, -1.0)", "DESC"),
+    "quality": ("COALESCE(lost, 9e999)", "ASC"),
+    "model": ("model", "ASC"),
+    "setting": ("label", "ASC"),
+}
+MAX_CHOICES = 100  # per filter
+ANSWERABLE = ("done", "queued", "running")
+Answer = TypeVar("Answer")
+Question = Callable[[sqlite3.Connection], Answer]
+
+
+class DamagedIndex(sqlite3.DatabaseError):
+    """Raised for rows with other types than their columns."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def asked(path: Path | None, question: Question[Answer]) -> Answer:
+    """The answer of the index at ``path``. One that is damaged is made again; without one, or where
+    none can be written, one in memory answers.
+    """
+    for _ in range(2 if path and path.parent.is_dir() else 0):
+        try:
+            with opened(str(path)) as index:
+                return question(index)
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0)
+            # locked, full, read-only
+            if code & 0xFF not in DAMAGED and code != sqlite3.SQLITE_IOERR_SHORT_READ:
+                break
+            with suppress(OSError):
+                erase(path)
+    with opened(":memory:") as index:
+        return question(index)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[sqlite3.Connection]:
+    """A connection for one question: threads cannot share one, and an index that was erased is not
+    held on to.
+    """
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as index, index:
+        index.execute("PRAGMA journal_mode = WAL").fetchone()
+        index.execute("PRAGMA synchronous = NORMAL")
+        if index.execute("PRAGMA user_version").fetchone() != (SCHEMA,):
+            index.executescript(MADE_AGAIN)
+        yield index
+
+
+def erase(path: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+# --- synchronization with the folders ----------------------------------------------------------
+
+
+def catch_up(index: sqlite3.Connection, folders: Path) -> None:
+    """Read new and changed folders and remove deleted ones. Folders with a known seal are not read
+    again.
+    """
+    rows = index.execute("SELECT id, seal FROM runs").fetchall()
+    check_texts(value for row in rows for value in row)
+    known = dict(rows)
+    present = seals(folders)
+    forget(index, known.keys() - present.keys())
+    for run, seal in present.items():
+        if not seal or known.get(run) != seal:
+            folder = folders / run
+            if not known.get(run, "").startswith("!") or known[run] != damage_seal(folder):
+                learn(index, folder)
+
+
+def seals(folders: Path) -> dict[str, str]:
+    """The seal of each run's record as it is on disk; empty where there is none."""
+    try:
+        with os.scandir(folders) as entries:
+            return {
+                entry.name: seal_at(entry.path) for entry in entries if RUN_ID.fullmatch(entry.name)
+            }
+    except FileNotFoundError:
+        return {}
+
+
+def seal_at(folder: str) -> str:
+    try:
+        # thousands of Paths would take longer than the disk
+        return seal_of(os.stat(f"{folder}/record.json"))  # noqa: PTH116
+    except OSError:
+        return ""
+
+
+def learn(index: sqlite3.Connection, folder: Path) -> None:
+    """Store what a folder contains, or remove it if it has just been deleted."""
+    try:
+        note(index, said_by(folder))
+    except PlainError:
+        forget(index, {folder.name})
+
+
+def note(index: sqlite3.Connection, said: Said) -> None:
+    row = (*astuple(IndexedRun.of(said.record)), said.seal)
+    index.execute(f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(row))})", row)
+
+
+def forget(index: sqlite3.Connection, runs: Collection[str]) -> None:
+    index.executemany("DELETE FROM runs WHERE id = ?", [(run,) for run in runs])
+
+
+# --- queries of a synchronized index -----------------------------------------------------------
+
+
+def every_record(index: sqlite3.Connection) -> list[RunRecord]:
+    """All records, newest first."""
+    return records(index, "TRUE")
+
+
+def with_key(index: sqlite3.Connection, key: str) -> list[RunRecord]:
+    """Return the runs with a key that are done, queued or running, newest first."""
+    return records(index, f"key = ? AND key != '' AND status IN {ANSWERABLE}", key)
+
+
+def under_way(index: sqlite3.Connection) -> list[RunRecord]:
+    return records(index, "status IN ('queued', 'running')")
+
+
+def records(index: sqlite3.Connection, condition: str, *values: str | int) -> list[RunRecord]:
+    rows = index.execute(
+        f"SELECT id, record FROM runs WHERE {condition} ORDER BY created DESC, id DESC", values
+    ).fetchall()
+    return [parsed(*row) for row in rows]
+
+
+def parsed(run: str, text: str) -> RunRecord:
+    """Parse the record in a row.
+
+    Raises DamagedIndex, after which the index is rebuilt, if it is invalid or from another version.
+    """
+    try:
+        record = RunRecord.model_validate_json(text)
+    except (ValueError, TypeError):
+        raise DamagedIndex(f"the record of {run}") from None
+    if record.id != run:
+        raise DamagedIndex(f"the record of {run}")
+    return record
+
+
+def page(index: sqlite3.Connection, query: RunQuery, without: Collection[str] = ()) -> RunPage:
+    """One page of a query's runs without the excluded ones, with the choices for filters."""
+    condition, values = filters(query, without)
+    expression, direction = ORDERS[query.order]
+    beyond, last = "", ()
+    if query.after:
+        beyond, last = (
+            f"AND ({expression}, id) {'<' if direction == 'DESC' else '>'} (?, ?)",
+            query.after,
+        )
+    rows = index.execute(
+        (
+            f"SELECT {LISTED}, {expression} FROM runs WHERE {condition} {beyond} ORDER BY "
+            f"{expression} {direction}, id {direction} LIMIT ?"
+        ),
+        (*values, *last, query.limit if query.limit < 0 else query.limit + 1),
+    ).fetchall()
+    shown = rows if query.limit < 0 else rows[: query.limit]
+    matching = index.execute(f"SELECT COUNT(*) FROM runs WHERE {condition}", values).fetchone()[0]
+    every = filters(RunQuery(measured=query.measured), without)
+    total = index.execute(f"SELECT COUNT(*) FROM runs WHERE {every[0]}", every[1]).fetchone()[0]
+    return RunPage(
+        tuple(listed_row(row) for row in shown),
+        matching,
+        total,
+        len(shown) < len(rows),
+        *choices(index, *every),
+    )
+
+
+def filters(query: RunQuery, without: Collection[str]) -> tuple[str, list[str]]:
+    parts = {
+        "model = ?": [query.model] * bool(query.model),
+        "status = ?": [query.status] * bool(query.status),
+        "instr(families, ?)": [f"|{query.family}|"] * bool(query.family),
+        "instr(techniques, ?)": [f"|{query.technique}|"] * bool(query.technique),
+        "instr(words, ?)": query.terms,
+        "id NOT IN (SELECT value FROM json_each(?))": [json.dumps(list(without))] * bool(without),
+    }
+    conditions = [condition for condition, values in parts.items() for _ in values]
+    conditions += ["measured = 1"] * query.measured
+    return " AND ".join(conditions) or "TRUE", [
+        value for values in parts.values() for value in values
+    ]
+
+
+def listed_row(row: tuple) -> RunRow:
+    run, status, created, label, model, message, size, measure, before, after, order = row
+    texts, numbers = (run, status, label, model, message, measure), (size, before, after)
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(created, float)
+        and all(isinstance(n, float | None) for n in numbers)
+    ):
+        raise DamagedIndex(f"the row of {run}")
+    size, before, after = (float("nan") if number is None else number for number in numbers)
+    return RunRow(
+        run,
+        status,
+        moment(created),
+        label,
+        model,
+        message,
+        size,
+        measure,
+        before,
+        after,
+        (order, run),
+    )
+
+
+def check_texts(values: Iterable[object]) -> None:
+    """Raises DamagedIndex if any value is not text."""
+    if not all(isinstance(value, str) for value in values):
+        raise DamagedIndex("a value is not text")
+
+
+def choices(index: sqlite3.Connection, condition: str, values: list[str]) -> list[tuple[str, ...]]:
+    """Models, techniques and statuses that occur, most frequent first."""
+    models, steps, statuses = (
+        index.execute(
+            (
+                f"SELECT {name}, COUNT(*) FROM runs WHERE {condition} GROUP BY {name} ORDER BY 2 "
+                "DESC, 1"
+            ),
+            values,
+        ).fetchall()
+        for name in ("model", "techniques", "status")
+    )
+    check_texts(name for rows in (models, steps, statuses) for name, _ in rows)
+    techniques = Counter()
+    for names, count in steps:
+        techniques.update(dict.fromkeys(names.strip("|").split("|"), count))
+    ranked = (
+        [name for name, _ in models],
+        [name for name, _ in techniques.most_common()],
+        [name for name, _ in statuses],
+    )
+    return [tuple(name for name in names if name)[:MAX_CHOICES] for names in ranked]
+
+
+def similar(
+    index: sqlite3.Connection, model: str, techniques: str, task: str, device: str, most: int
+) -> list[RunRecord]:
+    """Latest finished runs with the same techniques, model, kind of task and device, newest
+    first.
+    """
+    condition = "model = ? AND techniques = ? AND task = ? AND device = ? AND measured = 1"
+    newest = f"id IN (SELECT id FROM runs WHERE {condition} ORDER BY created DESC, id DESC LIMIT ?)"
+    return records(index, newest, model, techniques, task, device, most)

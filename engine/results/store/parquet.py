@@ -1,0 +1,212 @@
+"""A run's tables as Parquet files, one each: what is read is what was written, or a refusal."""
+
+import io
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from engine.errors import PlainError
+from engine.results.schema.tables import ROWS, Tables, empty_table
+from engine.results.store.atomic_files import read_regular_file, write
+
+MOST_BYTES = 256_000_000  # of a file
+MOST_VALUES = 50_000_000  # of an unpacked table; a few kilobytes can unpack to any size
+MOST_TEXT_BYTES = 512_000_000
+LATER = (  # tables that runs of earlier versions do not have
+    "surfaces",
+    "latency",
+    "storage",
+    "importance",
+    "masks",
+    "structures",
+    "ranks",
+    "singular",
+    "schedule",
+    "lottery",
+    "curves",
+    "written",
+    "stages",
+    "similarity",
+    "verdicts",
+    "mistakes",
+)
+DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    pa.ArrowException,
+)  # what flipped bits were seen to raise, and its kin
+
+
+def save(tables: Tables, folder: Path) -> None:
+    """Raises OSError when the disk refuses."""
+    for name in ROWS:
+        write(folder / f"{name}.parquet", packed(getattr(tables, name)))
+
+
+def load(folder: Path, names: Collection[str] = tuple(ROWS)) -> Tables:
+    """Load the named tables of a run; the others stay empty.
+
+    Raises PlainError if one is missing or damaged. Other files are ignored.
+    """
+    return Tables(
+        **{
+            name: loaded(folder / f"{name}.parquet", row) if name in names else empty_table(row)
+            for name, row in ROWS.items()
+        }
+    )
+
+
+def loaded(path: Path, row: type) -> pd.DataFrame:
+    try:
+        return unpacked(read_regular_file(path, MOST_BYTES)[0], row)
+    except FileNotFoundError:
+        if path.stem in LATER:
+            return empty_table(row)
+        raise damaged(path, "is missing") from None
+    except DAMAGED:
+        raise damaged(path, "cannot be read") from None
+
+
+def damaged(path: Path, how: str) -> PlainError:
+    return PlainError(
+        f"{path} {how}: the folder is damaged or of another version; run the recipe again "
+        "and delete this run."
+    )
+
+
+def packed(frame: pd.DataFrame) -> bytes:
+    file = io.BytesIO()
+    # checksums: a flipped bit is a refusal, never a wrong number on a screen
+    pq.write_table(pa.Table.from_pandas(frame), file, compression="zstd", write_page_checksum=True)
+    return file.getvalue()
+
+
+def unpacked(content: bytes, row: type) -> pd.DataFrame:
+    """Read a table.
+
+    Raises ValueError if a column is missing (unless it has a default and no unknown column is
+    there, as in older runs), has another type than its row class, or if the table is too large.
+    """
+    file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+    refuse_large(file, content)
+    refuse_other_types(file, row)
+    frame = file.read().to_pandas().reset_index(drop=True)
+    absent = [field for field in fields(row) if field.name not in frame]
+    strange = set(frame) - {field.name for field in fields(row)}
+    if absent and (strange or any(field.default is MISSING for field in absent)):
+        raise ValueError(f"columns {[field.name for field in absent]} are missing")
+    frame = frame.assign(
+        **{
+            field.name: pd.Series([field.default] * len(frame), index=frame.index)
+            for field in absent
+        }
+    )
+    frame = frame.assign(
+        **{
+            field.name: tuples(frame[field.name])
+            for field in fields(row)
+            if get_origin(field.type) is tuple
+        }
+    )
+    for field in fields(row):
+        texts = field.type is str or get_origin(field.type) is Literal
+        if texts and not all(isinstance(value, str) for value in frame[field.name]):
+            raise ValueError(f"column {field.name} has missing values")
+    return frame
+
+
+def refuse_large(file: pq.ParquetFile, content: bytes) -> None:
+    """Check the unpacked size of a table.
+
+    Raises ValueError if it exceeds what any run writes.
+    """
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    if max(file.metadata.num_rows, sum(column.num_values for column in columns)) > MOST_VALUES:
+        raise ValueError("more values than a run writes")
+    texts = [
+        name
+        for name, kind in zip(file.schema_arrow.names, file.schema_arrow.types, strict=True)
+        if is_text(kind)
+    ]
+    longest = sum(
+        column.num_values * column.total_uncompressed_size
+        for column in columns
+        if column.path_in_schema in texts
+    )
+    if (
+        longest > MOST_TEXT_BYTES
+        and sum(map(text_bytes, dictionaries(content, texts))) > MOST_TEXT_BYTES
+    ):
+        raise ValueError("more text than a run writes")
+
+
+def refuse_other_types(file: pq.ParquetFile, row: type) -> None:
+    """Check the column types in the file's schema before anything is unpacked.
+
+    Raises ValueError if one differs from the row class. Columns of empty tables have no type.
+    """
+    if not file.metadata.num_rows:
+        return
+    stored = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+    for field in fields(row):
+        if field.name in stored and not has_type(stored[field.name], field.type):
+            raise ValueError(f"column {field.name} is {stored[field.name]}, not {field.type}")
+
+
+def has_type(stored: pa.DataType, declared: Any) -> bool:
+    if get_origin(declared) is tuple:
+        return pa.types.is_list(stored) or pa.types.is_large_list(stored)
+    if declared is str or get_origin(declared) is Literal:
+        return is_text(stored)
+    if declared is bool:
+        return pa.types.is_boolean(stored)
+    return pa.types.is_integer(stored) or pa.types.is_floating(stored)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    kinds = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_dictionary,
+    )
+    return any(check(kind) for check in kinds)
+
+
+def dictionaries(content: bytes, names: list[str]) -> Iterator[pa.DictionaryArray]:
+    """Columns of text as dictionary arrays, which store equal values once."""
+    table = pq.read_table(io.BytesIO(content), columns=names, read_dictionary=names)
+    return (chunk for column in table.columns for chunk in column.chunks)
+
+
+def text_bytes(chunk: pa.DictionaryArray) -> int:
+    """Bytes of a dictionary column if every value were stored separately."""
+    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+    return pc.sum(lengths.take(chunk.indices)).as_py() or 0
+
+
+def tuples(column: pd.Series) -> pd.Series:
+    """Parquet knows lists; they come back as arrays."""
+    shapes = [tuple(np.asarray(array).tolist()) for array in column]
+    if not all(isinstance(size, int) for shape in shapes for size in shape):
+        raise ValueError("a shape contains values that are not integers")
+    return pd.Series(shapes, index=column.index, dtype=object)
+
+
+def remove(folder: Path) -> None:
+    for name in ROWS:
+        with suppress(OSError):
+            (folder / f"{name}.parquet").unlink()

@@ -1,0 +1,36 @@
+"""Which process runs a run, and whether it is still there."""
+
+import os
+from functools import lru_cache
+
+import psutil
+
+
+def owner() -> str:
+    """This process: ``pid:start time``. No two processes share it, now or later."""
+    return owner_of(os.getpid())
+
+
+# by pid, because a fork is another process; kept, because the clock may be set in between
+@lru_cache(maxsize=1)
+def owner_of(pid: int) -> str:
+    return f"{pid}:{psutil.Process(pid).create_time():.2f}"
+
+
+def alive(name: str) -> bool:
+    """Return True if the process of an owner still runs."""
+    try:
+        return name == owner() or still_there(
+            int(name.partition(":")[0]), float(name.partition(":")[2])
+        )
+    except psutil.AccessDenied:
+        return True
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
+        return False
+
+
+def still_there(pid: int, started: float) -> bool:
+    process = psutil.Process(pid)
+    # the system's start, which this counts from, moves a little when the clock is set
+    same = abs(process.create_time() - started) < 2
+    return same and process.status() != psutil.STATUS_ZOMBIE

@@ -1,0 +1,143 @@
+"""Folder of a run on disk, the authoritative source for its record."""
+
+import errno
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from engine.errors import PlainError
+from engine.recipe import Recipe, as_stored
+from engine.recipe.text import parse
+from engine.results.schema.record import RunRecord
+from engine.results.store.atomic_files import read_regular_file
+from engine.results.store.run_query import IndexedRun, moment
+
+RUN_ID = re.compile(r"[0-9a-z-]{4,40}")
+MOST_BYTES = 4_000_000  # of a record; records have a few thousand
+MOST_RECIPE_BYTES = 100_000
+# errors that last until the folder changes
+LASTING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A run's record and the seal of its source, which changes with the content. An empty seal
+    means that it must be read again.
+    """
+
+    record: RunRecord
+    seal: str
+
+
+def said_by(folder: Path) -> Said:
+    """Read the record in a folder; if it is invalid, return one with status "unreadable" and the
+    reason.
+    """
+    try:
+        content, seal = read_regular_file(folder / "record.json", MOST_BYTES)
+        record = RunRecord.model_validate_json(content)
+        IndexedRun.of(record)  # its row in the list must be valid too
+    except (OSError, ValueError, OverflowError) as error:
+        lasting = not isinstance(error, OSError) or error.errno in LASTING
+        return Said(unreadable(folder, trouble(error)), damage_seal(folder) if lasting else "")
+    if record.id != folder.name:
+        return Said(
+            unreadable(folder, f"its record.json belongs to run {record.id[:40]}"),
+            damage_seal(folder),
+        )
+    return Said(record, seal)
+
+
+def damage_seal(folder: Path) -> str:
+    """Stamp of a damaged folder, which changes when it is repaired or made accessible."""
+    return "!" + ";".join(
+        touched(path) for path in (folder, folder / "record.json", folder / "recipe.yaml")
+    )
+
+
+def touched(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "?")
+    return f"{status.st_ctime_ns}:{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
+
+
+def trouble(error: Exception) -> str:
+    match error:
+        case FileNotFoundError():
+            return "record.json is missing"
+        case NotADirectoryError():
+            return "it is a file"
+        case OSError():
+            return f"record.json: {(error.strerror or 'cannot be read').lower()}"
+        case ValidationError():
+            return misfit(error)
+        case OverflowError():
+            return "record.json contains a number that is too large"
+    return "record.json is cut short or of another version"
+
+
+def misfit(error: ValidationError) -> str:
+    """Describe the first error in a record: "record.json does not fit this version at created:
+    invalid timezone".
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return "record.json is truncated or not JSON"
+    where = ".".join(str(part) for part in first["loc"])[:80] or "its top"
+    match first["type"]:
+        case "union_tag_invalid":
+            what = (
+                f"unknown {first['ctx']['discriminator'].strip(chr(39))} "
+                f"{str(first['ctx']['tag'])[:40]!r}"
+            )
+        case "extra_forbidden":
+            what = "a field that this version does not know"
+        case _:
+            what = first["msg"].removeprefix("Value error, ")[:160].rstrip(".")
+    return f"record.json does not fit this version at {where}: {what}"
+
+
+def unreadable(folder: Path, trouble: str) -> RunRecord:
+    """Stands for a damaged folder, with its recipe where that survived. Raises PlainError when the
+    folder is gone.
+    """
+    recipe = recipe_in(folder)
+    place = str(folder).encode("utf-8", "replace").decode()
+    return RunRecord(
+        id=folder.name,
+        key="",
+        recipe=recipe or Recipe(),
+        status="unreadable",
+        created=changed(folder),
+        message=(
+            f"This run's files are damaged ({trouble}); "
+            f"{'run its recipe again or delete it' if recipe else 'delete it'}. They are in "
+            f"{place}."
+        ),
+    )
+
+
+def recipe_in(folder: Path) -> Recipe | None:
+    with suppress(OSError, ValueError):
+        text = read_regular_file(folder / "recipe.yaml", MOST_RECIPE_BYTES)[0].decode()
+        return Recipe.of(as_stored(parse(text)))
+    return None
+
+
+def changed(folder: Path) -> datetime:
+    try:
+        return moment(folder.lstat().st_mtime)
+    except FileNotFoundError:
+        raise missing(folder.name) from None
+
+
+def missing(run: str) -> PlainError:
+    return PlainError(
+        f"There is no run {run} here, it may have been deleted; choose a run from the list."
+    )

@@ -1,0 +1,78 @@
+"""Finished blocks of incomplete runs, in one folder per recipe and compute settings."""
+
+import fcntl
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from engine.results.store import atomic_files
+from engine.results.store.store import home
+
+KEPT = ("block-*", "training-*.pt")  # what a run resumes from
+KEY = re.compile(r"[0-9a-z-]{1,64}")
+MOST = 5  # unfinished runs kept, the latest
+
+
+def folder_of(key: str, place: str) -> Path:
+    return home() / "unfinished" / f"{key}-{place}"
+
+
+def blocks_kept(key: str) -> int:
+    """Number of finished blocks of the recipe with that key; a started training counts as one."""
+    with suppress(OSError):
+        return sum(len(list(folder.glob(kept))) for folder in folders_of(key) for kept in KEPT)
+    return 0
+
+
+def folders_of(key: str) -> list[Path]:
+    """Folders of a key; none if the key is invalid, because it would be used as a file pattern."""
+    return list((home() / "unfinished").glob(f"{key}-*")) if KEY.fullmatch(key) else []
+
+
+def forget(key: str) -> None:
+    """Remove what is kept of a recipe, unless a run is at it."""
+    for folder in folders_of(key):
+        remove_unless_held(folder)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Create and lock the folder. Yields False if another process holds it or it cannot be
+    created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError:
+        yield False
+        return
+    with lock:
+        yield locked(lock)
+
+
+def locked(file) -> bool:
+    """Lock a file until it is closed or the process ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def sweep(mine: Path) -> None:
+    """Forget all but the latest, and those that a run is at."""
+    with suppress(OSError):
+        others = sorted(
+            (path for path in mine.parent.iterdir() if path != mine),
+            key=lambda path: path.stat().st_mtime,
+            reverse=True,
+        )
+        for path in others[MOST - 1 :]:
+            remove_unless_held(path)
+
+
+def remove_unless_held(folder: Path) -> None:
+    with held(folder) as mine:
+        if mine:
+            atomic_files.remove(folder)

@@ -1,0 +1,90 @@
+"""Temporary folders that a later start removes if their process was killed.
+
+A process locks its folder while using it; the lock ends with the process in any case. `sweep`
+removes unlocked folders of this user. (systemd-tmpfiles also leaves locked folders alone.)
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from engine.runtime.local_paths import own_folder
+
+PREFIX = "compression-explorer-tmp-"  # earlier versions, without locks, used another prefix
+SETTLING_SECONDS = 60  # allowed between creating a folder and locking it
+
+
+@contextmanager
+def temporary_folder(kind: str) -> Iterator[Path]:
+    """Create a folder that only this user can read, and remove it afterwards; first remove unused
+    ones.
+    """
+    sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{kind}-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        lock = locked(folder)
+        try:
+            with own_folder(folder):
+                yield folder
+        finally:
+            unlock(lock)
+
+
+def locked(folder: Path, exclusive: bool = False) -> int | None:
+    """Lock a folder until `unlock` or the end of the process; return the lock, or None on failure.
+
+    A lock that is not exclusive can be shared by any number of processes.
+    """
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def unlock(lock: int | None) -> None:
+    if lock is not None:
+        with suppress(OSError):
+            os.close(lock)
+
+
+def sweep() -> list[Path]:
+    """Remove this user's unused temporary folders and return them."""
+    removed = []
+    with suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and left_behind(entry):
+                removed += remove_unused(Path(entry.path))
+    return removed
+
+
+def left_behind(entry: os.DirEntry) -> bool:
+    """Return True for a folder of this user that is old enough to be locked if it were in use."""
+    with suppress(OSError):
+        if entry.is_dir(follow_symlinks=False):
+            status = entry.stat(follow_symlinks=False)
+            return (
+                status.st_uid == os.geteuid() and time.time() - status.st_mtime > SETTLING_SECONDS
+            )
+    return False
+
+
+def remove_unused(folder: Path) -> list[Path]:
+    lock = locked(folder, exclusive=True)
+    if lock is None:
+        return []
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        unlock(lock)
+    return [] if folder.exists() else [folder]

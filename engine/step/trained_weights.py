@@ -1,0 +1,14 @@
+"""Weights after training, before they are written."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from engine.tensors.weights import Stored
+
+
+@dataclass(frozen=True)
+class Trained:
+    layers: dict[str, Stored]  # each layer that a step may touch, as it will be stored
+    # norms with their statistics and biases, in the file's number formats
+    plain: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -1,0 +1,57 @@
+"""A discriminator that learns to tell a student's answers from its teacher's, while the student
+learns to deceive it (Goodfellow et al. 2014, arXiv:1406.2661; for distillation Xu et al. 2018,
+arXiv:1709.00513).
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from engine.techniques.distillation.distill.distillation_loss import Tuition
+from engine.training import Companion, Course, Exercises
+from engine.training.loop import answers, at_rest
+
+HIDDEN = 64
+
+
+@dataclass
+class Discriminator(Companion):
+    """Sees log-probabilities; 1 stands for the teacher."""
+
+    tuition: Tuition
+
+    @classmethod
+    def against(cls, tuition: Tuition, examples: Exercises, course: Course) -> Self:
+        device = next(tuition.student.parameters()).device
+        few = examples.some(slice(0, 2))
+        with at_rest(tuition.student):
+            classes = tuition.both_answers(answers(tuition.student, few, device), few)[0].shape[-1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(course.seed)
+            judge = nn.Sequential(
+                nn.Linear(classes, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
+            ).to(device)
+        return cls(judge, torch.optim.AdamW(judge.parameters(), lr=course.rate), tuition)
+
+    def not_deceived(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+        """Adversarial loss of the student. The discriminator is trained on the same
+        outputs first.
+        """
+        ours, theirs = (
+            each.flatten(0, -2).float().log_softmax(-1)
+            for each in self.tuition.both_answers(logits, batch)
+        )
+        self.learn(ours.detach(), theirs)
+        judged = self.model.requires_grad_(False)(ours)
+        self.model.requires_grad_(True)
+        return binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
+
+    def learn(self, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+        judged = self.model(torch.cat([theirs, ours]))
+        due = torch.cat([torch.ones(len(theirs), 1), torch.zeros(len(ours), 1)]).to(judged.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        binary_cross_entropy_with_logits(judged, due).backward()
+        self.optimizer.step()

@@ -1,0 +1,177 @@
+"""Number of directions that a layer keeps: by a share of its parameters or energy, or by one budget
+for all layers (water-filling).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from heapq import heapify, heappop, heapreplace
+
+import torch
+
+from engine.tensors.low_rank import saves
+
+ROUNDS = 20  # of halving the interval in which the budget for an energy lies
+
+
+def rank_of_share(shape: tuple[int, int], kept: float) -> int:
+    """The largest rank whose factors have at most that share of the parameters; at least 1. Full
+    where nothing is to go.
+    """
+    return (
+        min(shape)
+        if kept == 1
+        else max(1, min(min(shape), int(kept * shape[0] * shape[1] / sum(shape))))
+    )
+
+
+def rank_of_energy(values: torch.Tensor, share: float) -> int:
+    """The smallest rank that holds such a share of the squared singular values, which are given
+    largest first.
+    """
+    energy = values.double().square().cumsum(0)
+    return min(len(values), int((energy < share * energy[-1] * (1 - 1e-12)).sum()) + 1)
+
+
+@dataclass(frozen=True)
+class Layered:
+    """Gain of one layer per kept parameter. Its energy is a share of its own sum, so that layers
+    are comparable.
+    """
+
+    shape: tuple[int, int]
+    energy: torch.Tensor  # (full rank,) float64, cumulative, the last is 1
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], values: torch.Tensor) -> "Layered":
+        squares = values.double().cpu().square()
+        total = squares.sum()
+        return cls(
+            shape,
+            squares.cumsum(0) / total
+            if total > 0
+            else torch.ones(len(squares), dtype=torch.float64),
+        )
+
+    @property
+    def step(self) -> int:
+        """Parameters of one more direction."""
+        return sum(self.shape)
+
+    @property
+    def whole(self) -> int:
+        """Parameters of the layer as it is."""
+        return self.shape[0] * self.shape[1]
+
+    @cached_property
+    def most(self) -> int:
+        """The largest rank whose factors save something; 1 where none does."""
+        rank = -(-self.whole // self.step) - 1
+        return max(1, min(rank, min(self.shape)))
+
+    def cost(self, rank: int) -> int:
+        return rank * self.step if self.holds(rank) else self.whole
+
+    def holds(self, rank: int) -> bool:
+        """Return True if the layer is factorized at this rank; with more, it stays whole."""
+        return rank <= self.most and saves(self.shape, rank)
+
+    def gain(self, rank: int) -> float:
+        return self.energy[rank - 1].item() if self.holds(rank) else 1.0
+
+    @cached_property
+    def turning(self) -> int:
+        """The rank from which on it pays more, parameter for parameter, to keep the layer whole
+        than to add directions.
+        """
+        ranks = torch.arange(1, self.most)
+        if not len(ranks):
+            return 1
+        next_gain = self.energy[1 : self.most] - self.energy[: self.most - 1]
+        jump = (1 - self.energy[: self.most - 1]) * self.step / (self.whole - ranks * self.step)
+        turned = (next_gain <= jump).nonzero()
+        return int(turned[0]) + 1 if len(turned) else self.most
+
+    @cached_property
+    def steps(self) -> list[tuple[float, int, int]]:
+        """(gain for each parameter, parameters, rank reached), best first: one direction after the
+        other, then all at once.
+        """
+        ones = [
+            (gain / self.step, self.step, rank)
+            for rank, gain in enumerate(self.energy[: self.turning].diff().tolist(), 2)
+        ]
+        left = self.whole - self.cost(self.turning)
+        return ones + (
+            [((1 - self.gain(self.turning)) / left, left, min(self.shape))] if left > 0 else []
+        )
+
+
+def shared_out(layers: dict[str, Layered], kept: float) -> dict[str, int]:
+    """Each layer's rank, so that the sum of their energies is largest for that share of all
+    parameters; full rank: it stays whole.
+
+    Steps are taken from the most gain for a parameter downwards until one does not fit; single
+    directions then fill what is left, so that
+    less than one more direction of any layer remains. Each layer keeps at least one.
+    """
+    ranks = {name: 1 if layer.holds(1) else min(layer.shape) for name, layer in layers.items()}
+    left = kept * sum(layer.whole for layer in layers.values()) - sum(
+        layer.cost(ranks[name]) for name, layer in layers.items()
+    )
+    steps = sorted(
+        ((*step, name) for name, layer in layers.items() if layer.holds(1) for step in layer.steps),
+        key=lambda step: -step[0],
+    )
+    for _, cost, rank, name in steps:
+        if cost > left:
+            break
+        ranks[name], left = rank, left - cost
+    return filled(layers, ranks, left)
+
+
+def filled(layers: dict[str, Layered], ranks: dict[str, int], left: float) -> dict[str, int]:
+    """Single directions, the best next one each time, while any fits."""
+    waiting = [
+        (-worth(layers[name], rank), name)
+        for name, rank in ranks.items()
+        if layers[name].holds(rank)
+    ]
+    heapify(waiting)
+    while waiting:
+        _, name = waiting[0]
+        layer, rank = layers[name], ranks[name]
+        after = rank + 1 if layer.holds(rank + 1) else min(layer.shape)
+        cost = layer.cost(after) - layer.cost(rank)
+        if cost > left:
+            heappop(waiting)
+            continue
+        ranks[name], left = after, left - cost
+        heapreplace(waiting, (-worth(layer, after), name)) if layer.holds(after) else heappop(
+            waiting
+        )
+    return ranks
+
+
+def worth(layer: Layered, rank: int) -> float:
+    """Gain of the next direction per parameter."""
+    after = rank + 1 if layer.holds(rank + 1) else min(layer.shape)
+    return (layer.gain(after) - layer.gain(rank)) / max(1, layer.cost(after) - layer.cost(rank))
+
+
+def shared_out_by_energy(layers: dict[str, Layered], energy: float) -> dict[str, int]:
+    """The same for the fewest parameters with which the layers hold such a share of their energy on
+    average.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(ROUNDS):
+        middle = (low + high) / 2
+        low, high = (
+            (low, middle)
+            if mean_energy(layers, shared_out(layers, middle)) >= energy
+            else (middle, high)
+        )
+    return shared_out(layers, high)
+
+
+def mean_energy(layers: dict[str, Layered], ranks: dict[str, int]) -> float:
+    return sum(layer.gain(ranks[name]) for name, layer in layers.items()) / max(1, len(layers))

@@ -1,0 +1,203 @@
+"""Table rows about factorized layers: rank and break-even rank, and singular values with
+the cut.
+"""
+
+from functools import singledispatch
+
+import pandas as pd
+import torch
+
+from engine.calibration import Seen
+from engine.calibration.gradient_stats import Slopes
+from engine.results.schema.tables import NAN, RankRow
+from engine.step.run_context import Rows
+from engine.techniques.hooks import portrait
+from engine.techniques.low_rank.correction.config import LowRankCorrection
+from engine.techniques.low_rank.options import LowRank
+from engine.techniques.low_rank.svd.config import SVD
+from engine.techniques.low_rank.svd.method import fixed_rank, randomized, singular_values
+from engine.techniques.low_rank.whitening import PLAIN, Whitening, whitening
+from engine.tensors import low_rank as stored_lowrank
+from engine.tensors.low_rank import CPKernel, Sum, TuckerKernel, Whole, break_even
+from engine.tensors.weights import Stored
+
+POINTS = 128  # of one layer's singular values, in one version
+
+
+@portrait.register
+def portrait_low_rank(
+    how: LowRank, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
+) -> Rows:
+    """Return the ranks of a convolution chain."""
+    kept = energy_left(weight, stored.dense() - weight)
+    return Rows(ranks=[rank_row(stored, layer, kept)])
+
+
+@portrait.register
+def portrait_svd(
+    how: SVD, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
+) -> Rows:
+    spectra = spectra_of(how, weight, whitening(how, seen))
+    rank = rank_of(stored)
+    used = spectra.get("whitened", spectra["plain"])
+    kept = (
+        float(used[:rank].square().sum() / used.square().sum().clamp_min(1e-30))
+        if used.any()
+        else 1.0
+    )
+    return Rows(
+        ranks=[rank_row(stored, layer, kept)], singular=singular_tables(layer, spectra, rank)
+    )
+
+
+@portrait.register
+def portrait_low_rank_correction(
+    how: LowRankCorrection,
+    layer: str,
+    weight: torch.Tensor,
+    stored: Sum,
+    seen: Seen | Slopes | None,
+) -> Rows:
+    """Return the singular values of the rounding error."""
+    lost = weight - stored.base.dense()
+    white = whitening(how, seen)
+    spectra = {"plain": singular_values(PLAIN, lost)} | (
+        {} if white.is_plain else {"whitened": singular_values(white, lost)}
+    )
+    kept = energy_left(white.applied(lost), white.applied(stored.dense() - weight))
+    row = rank_row(stored.correction, layer, kept)
+    return Rows(ranks=[row], singular=singular_tables(layer, spectra, row.rank))
+
+
+def energy_left(whole: torch.Tensor, lost: torch.Tensor) -> float:
+    """Share of the squares that is not lost, 0 to 1."""
+    return max(0.0, 1 - (lost.square().sum() / whole.square().sum().clamp_min(1e-30)).item())
+
+
+# --- ranks ----------------------------------------------------------------------------------------
+
+
+@singledispatch
+def rank_row(stored: Stored, layer: str, kept_energy: float) -> RankRow:
+    raise TypeError(f"{stored.kind} has no rank")
+
+
+@rank_row.register
+def rank_row_whole(stored: Whole, layer: str, kept_energy: float) -> RankRow:
+    return RankRow(
+        layer, min(stored.shape), NAN, min(stored.shape), break_even(stored.shape), 1.0, 1.0, True
+    )
+
+
+@rank_row.register
+def rank_row_low_rank(stored: stored_lowrank.LowRank, layer: str, kept_energy: float) -> RankRow:
+    share = stored.rank * sum(stored.shape) / (stored.shape[0] * stored.shape[1])
+    return RankRow(
+        layer,
+        stored.rank,
+        NAN,
+        min(stored.shape),
+        break_even(stored.shape),
+        share,
+        kept_energy,
+        False,
+    )
+
+
+@rank_row.register
+def rank_row_tucker_kernel(stored: TuckerKernel, layer: str, kept_energy: float) -> RankRow:
+    share = stored.nparameters / (stored.shape[0] * stored.shape[1])
+    return RankRow(
+        layer,
+        stored.ranks[0],
+        float(stored.ranks[1]),
+        stored.shape[0],
+        NAN,
+        share,
+        kept_energy,
+        False,
+    )
+
+
+@rank_row.register
+def rank_row_cp_kernel(stored: CPKernel, layer: str, kept_energy: float) -> RankRow:
+    out, all_of = stored.shape[0], stored.shape[0] * stored.shape[1]
+    axes = (out, stored.inputs.shape[1], stored.down.shape[1], stored.across.shape[1])
+    return RankRow(
+        layer,
+        stored.rank,
+        NAN,
+        all_of // max(axes),
+        all_of / sum(axes),
+        stored.nparameters / all_of,
+        kept_energy,
+        False,
+    )
+
+
+def rank_of(stored: Stored) -> int:
+    return stored.rank if isinstance(stored, stored_lowrank.LowRank) else min(stored.shape)
+
+
+# --- singular values ------------------------------------------------------------------------------
+
+
+def spectra_of(how: SVD, weight: torch.Tensor, white: Whitening) -> dict[str, torch.Tensor]:
+    """Singular values by version, largest first; those of the randomized solver and the exact
+    ones.
+    """
+    spectra = {"plain": singular_values(PLAIN, weight)}
+    if not white.is_plain:
+        spectra["whitened"] = singular_values(white, weight)
+    if how.solver == "randomized" and not (
+        how.by == "energy" and getattr(how, "settled", None) is None
+    ):
+        spectra["randomized"] = randomized(
+            white.applied(weight), fixed_rank(how, tuple(weight.shape)), how.iterations
+        ).values
+    return spectra
+
+
+def singular_tables(layer: str, spectra: dict[str, torch.Tensor], rank: int) -> list[pd.DataFrame]:
+    """SingularRow of every version; as columns. What was found at random is measured by the exact
+    ones.
+    """
+    exact = spectra.get("whitened", spectra["plain"])
+    wholes = {
+        version: (exact if version == "randomized" else values)
+        for version, values in spectra.items()
+    }
+    return [
+        singular_table(layer, version, values, wholes[version], rank)
+        for version, values in spectra.items()
+    ]
+
+
+def singular_table(
+    layer: str, version: str, values: torch.Tensor, whole: torch.Tensor, rank: int
+) -> pd.DataFrame:
+    energy = values.double().square().cumsum(0) / whole.double().square().sum().clamp_min(1e-30)
+    at = shown(len(values), rank)
+    numbers = {
+        "index": at + 1,
+        "singular_value": values[at] / whole[0].clamp_min(1e-30),
+        "cumulative_energy": energy[at],
+        "kept": at < rank,
+    }
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "version": version,
+            **{name: column.cpu().numpy() for name, column in numbers.items()},
+        }
+    )
+
+
+def shown(count: int, rank: int) -> torch.Tensor:
+    """Places of the values that are shown: all or evenly spaced ones, with both sides of the
+    cut.
+    """
+    even = torch.linspace(0, count - 1, min(POINTS, count)).round().long()
+    return torch.cat(
+        [even, torch.tensor([rank - 1, min(rank, count - 1)]).clamp(0, count - 1)]
+    ).unique()

@@ -1,0 +1,109 @@
+"""Weighting of a matrix for its factorization: its rows or columns are multiplied before it, and
+the factors divided after it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.calibration import Seen
+from engine.calibration.gradient_stats import Slopes
+from engine.runtime.threads import threads_for
+from engine.techniques.low_rank.options import Whitened
+
+LEAST = 1e-4  # of the mean: what an input or row that was never heard of counts
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """W -> diag(rows) W S, of which the nearest matrix of a rank is taken back."""
+
+    rows: torch.Tensor | None = None  # (out,)
+    columns: torch.Tensor | None = None  # (in_,)
+    root: torch.Tensor | None = None  # (in_, in_) lower triangular S with S S^T = X^T X / N
+
+    @property
+    def is_plain(self) -> bool:
+        return self.rows is None and self.columns is None and self.root is None
+
+    def applied(self, weight: torch.Tensor) -> torch.Tensor:
+        """(out, in_) -> (out, in_)"""
+        if self.rows is not None:
+            weight = weight * self.rows[:, None]
+        if self.columns is not None:
+            weight = weight * self.columns
+        return weight if self.root is None else weight @ self.root
+
+    def taken_back(
+        self, left: torch.Tensor, right: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Factors of the weight from those of the whitened one.  (out, rank), (rank, in_)"""
+        if self.rows is not None:
+            left = left / self.rows[:, None]
+        if self.columns is not None:
+            right = right / self.columns
+        return left, right if self.root is None else torch.linalg.solve_triangular(
+            self.root, right, upper=False, left=False
+        )
+
+
+PLAIN = Whitening()
+
+
+def whitening(how: Whitened, seen: Seen | Slopes | None) -> Whitening:
+    match how.whitening:
+        case "asvd":
+            return Whitening(columns=not_silent(seen.abs_mean).pow(how.alpha))
+        case "svd-llm":
+            return Whitening(root=root_of(seen, how.damping))
+        case "fisher":
+            return Whitening(rows=not_silent(seen.square.sum(1).sqrt()))
+        case _:
+            return PLAIN
+
+
+def not_silent(strengths: torch.Tensor) -> torch.Tensor:
+    """Strengths of channels, none so small that dividing by it would blow up."""
+    return strengths.clamp_min(LEAST * strengths.mean().clamp_min(1e-30))
+
+
+def root_of(seen: Seen, damping: float) -> torch.Tensor:
+    """Lower Cholesky factor of the damped Gram matrix (arXiv:2403.07378, section 3.2), made once
+    for all layers with one input.
+
+    Equal damping of all directions leaves it true that no matrix of the rank loses less of the
+    output than plain SVD's does.
+    """
+    key = ("root", damping)
+    if key not in seen.factors:
+        seen.factors[key] = damped_root(seen, damping)
+    return seen.factors[key]
+
+
+def damped_root(seen: Seen, wanted: float) -> torch.Tensor:
+    # in double precision: what is small in it decides which directions are free
+    gram = seen.gram.double() / max(1, seen.count)
+    mean = gram.diagonal().mean().clamp_min(1e-30)
+    damping = wanted
+    while True:
+        with threads_for(gram.shape):
+            lower, failed = torch.linalg.cholesky_ex(
+                gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+            )
+        if not failed and lower.isfinite().all():
+            say(seen, wanted, damping)
+            return lower.float()
+        damping *= 10
+
+
+def say(seen: Seen, wanted: float, used: float) -> None:
+    if seen.count < seen.width:
+        seen.warnings.append(
+            f"{seen.count:,} input vectors cannot span {seen.width:,} inputs, so damping "
+            f"({used:g}) stands for the rest; give more data"
+        )
+    elif used > wanted:
+        seen.warnings.append(
+            f"the inputs' Gram matrix could not be factorized with damping {wanted:g}; "
+            f"{used:g} was used"
+        )

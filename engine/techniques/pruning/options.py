@@ -1,0 +1,134 @@
+"""Options shared by pruning techniques."""
+
+import re
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, model_validator
+
+from engine.config.technique import Family, Made, Technique, option
+
+PATTERN = re.compile(r"(\d{1,3}):(\d{1,3})")
+
+
+SCOPE = {
+    "description": "Weights that are ranked together: those of one row (output channel), of one "
+    "layer, or of "
+    "all layers, so that some layers lose more than others.",
+    "title": "Scope",
+    "when": {"pattern": [""]},
+    "words": {"row": "per row", "layer": "per layer", "global": "global (all layers)"},
+}
+
+
+Storage = Literal["smallest", "dense", "bitmask", "csr", "n-of-m"]
+
+
+def n_of_m(pattern: str) -> tuple[int, int]:
+    """Parse a pattern such as "2:4" into its two numbers.
+
+    Raises ValueError for any other text.
+    """
+    match = PATTERN.fullmatch(pattern.strip())
+    if not match:
+        raise ValueError(
+            f"{pattern[:40]!r} is not a pattern; give N:M such as 2:4 (keeps 2 of every 4 "
+            "adjacent weights), or leave it empty"
+        )
+    kept, of = int(match[1]), int(match[2])
+    if not 1 <= kept < of:
+        raise ValueError(
+            f"{pattern} asks to keep {kept} of every {of} weights; N must be at least 1 and "
+            "less than M, as in 2:4"
+        )
+    return kept, of
+
+
+def checked(pattern: str) -> str:
+    if pattern:
+        n_of_m(pattern)
+    return pattern
+
+
+class Pruning(Technique):
+    """Options shared by methods that set single weights to zero."""
+
+    family: ClassVar[Family] = "pruning"
+    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
+    leaves: ClassVar[Made] = "zeros"
+
+    pattern: Annotated[str, AfterValidator(checked)] = option(
+        "",
+        "Keeps N of every M adjacent weights in a row. 2:4 runs on NVIDIA sparse tensor cores "
+        "(Ampere and later, in FP16, BF16, INT8 and FP8) and speeds up large batches only; vLLM "
+        "no longer supports it. No hardware runs 4:8 or 1:4. Empty: unstructured.",
+        title="Pattern (N:M)",
+        choices=("", "2:4", "4:8", "1:4"),
+        words={"": "none (unstructured)"},
+    )
+    sparsity: float = option(
+        0.5,
+        "Share of the weights set to zero. 0 changes nothing.",
+        title="Sparsity",
+        ge=0,
+        le=0.99,
+        when={"pattern": [""]},
+    )
+    scope: Literal["row", "layer", "global"] = option("layer", **SCOPE)
+    storage: Storage = option(
+        "smallest",
+        "Storage of the remaining weights: the smallest of all ways, dense with explicit zeros, "
+        "one bit per weight plus the nonzero weights (bitmask), or the column of each nonzero "
+        "weight (CSR). With a pattern, also their positions within each M.",
+        title="Storage",
+        advanced=True,
+        words={
+            "smallest": "smallest",
+            "dense": "dense (zeros stored)",
+            "bitmask": "bitmask and values",
+            "csr": "compressed rows (CSR)",
+            "n-of-m": "N:M positions",
+        },
+    )
+    values: Literal["model", "float32", "bfloat16", "float16"] = option(
+        "model",
+        "Number format of the remaining weights; by default that of the model's file.",
+        title="Weight precision",
+        advanced=True,
+        words={"model": "same as the model's file"},
+    )
+
+    @model_validator(mode="after")
+    def fitting_storage(self) -> Self:
+        if self.storage == "n-of-m" and not self.pattern:
+            raise ValueError(
+                "storage n-of-m needs a pattern such as 2:4; set pattern, or choose another storage"
+            )
+        return self
+
+    @property
+    def removed(self) -> float:
+        """Share of the weights set to zero."""
+        if not self.pattern:
+            return self.sparsity
+        kept, of = n_of_m(self.pattern)
+        return 1 - kept / of
+
+    @property
+    def may_change_nothing(self) -> bool:
+        return self.removed == 0
+
+    def label(self) -> str:
+        where = (
+            self.pattern
+            or f"{100 * self.sparsity:g}%"
+            + {"row": " of each row", "layer": "", "global": " of all layers"}[self.scope]
+        )
+        return f"{self.title} {where}"
+
+
+class Shrinking(Technique):
+    """Options shared by methods that remove structures from a model."""
+
+    family: ClassVar[Family] = "pruning"
+    takes: ClassVar[tuple[Made, ...]] = ("dense",)
+    leaves: ClassVar[Made] = "fewer"

@@ -1,0 +1,95 @@
+"""Structures that stand in for each other, such as the neurons of one feed-forward layer, and where
+each stands in the layers around it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from engine.step.pruning_plan import Cut, Subject
+
+Side = Literal["outputs", "inputs"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Slice of one layer or norm that belongs to the structures. Removing one from its readers'
+    inputs alone changes the model as much as to
+    take it out altogether.
+    """
+
+    name: str
+    side: Side
+    places: torch.Tensor  # (structures, places of one) int64
+    of_norm: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    block: str  # where they stand: a block of the model, or a convolution
+    what: str  # "neuron", "head", "key/value group", "channel"
+    parts: tuple[Part, ...]
+    first: int = 0  # number of the first among all of the block
+    heads: int = 1  # attention heads per structure; several in a group that shares keys and values
+    keeps_keys: bool = False  # heads removed without the keys and values that they share
+
+    @property
+    def is_heads(self) -> bool:
+        return self.what in ("head", "key/value group")
+
+    @property
+    def size(self) -> int:
+        return len(self.parts[0].places)
+
+    @property
+    def readers(self) -> list[Part]:
+        return [part for part in self.parts if part.side == "inputs"]
+
+
+def single(count: int) -> torch.Tensor:
+    """Places of structures that take up one each."""
+    return torch.arange(count)[:, None]
+
+
+def runs(count: int, width: int) -> torch.Tensor:
+    """Positions of structures of ``width`` adjacent elements each."""
+    return torch.arange(count * width).view(count, width)
+
+
+def cuts_of(
+    families: Iterable[tuple[Family, torch.Tensor]], size_of: Callable[[str, Side], int]
+) -> dict[str, Cut]:
+    """Remaining slices of each changed layer and norm if the marked structures (True) of every
+    family are kept.
+    """
+    gone: dict[tuple[str, Side], list[torch.Tensor]] = {}
+    for family, stays in families:
+        for part in family.parts:
+            if not stays.all():
+                gone.setdefault((part.name, part.side), []).append(part.places[~stays].flatten())
+    left = {place: remaining(size_of(*place), torch.cat(lost)) for place, lost in gone.items()}
+    return {name: Cut(left.get((name, "outputs")), left.get((name, "inputs"))) for name, _ in left}
+
+
+def remaining(count: int, gone: torch.Tensor) -> torch.Tensor:
+    stays = torch.ones(count, dtype=torch.bool)
+    stays[gone] = False
+    return stays.nonzero().flatten()
+
+
+def sizes_in(subject: Subject) -> Callable[[str, Side], int]:
+    """Rows or columns of a layer as a matrix; a norm's channels."""
+    layers = {layer.name: layer for layer in subject.original.layers}
+
+    def size_of(name: str, side: Side) -> int:
+        if name in layers:
+            return layers[name].matrix_shape[side == "inputs"]
+        return max(
+            len(value)
+            for tensor, value in subject.original.plain.items()
+            if tensor.startswith(f"{name}.") and value.ndim
+        )
+
+    return size_of

@@ -1,0 +1,407 @@
+"""Coupled structures of a model, found by gradients in a trace instead of module names.
+
+An input channel of a layer depends on an output channel of an earlier layer if the gradient between
+them is not zero. Channels that depend on each other, directly or indirectly, must be removed
+together and form one structure. In a feed-forward part each channel is a structure (a neuron); in
+attention, heads or groups of heads that share keys and values are. (Dependency groups as in
+DepGraph, arXiv:2301.12900, measured here instead of derived from operations.)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+
+from engine.calibration.stream import lists_of_blocks
+from engine.models.layers import Layer
+from engine.step.pruning_plan import Subject
+from engine.techniques.pruning.tracing import Trace, outline_of, random_outputs, shifted, traced
+
+MOST_GROUPS = 1024  # of attention heads in one layer; more than that is not searched
+Rows = dict[str, torch.Tensor]  # layer -> (rows,) bool
+
+
+class Sources(NamedTuple):
+    """Rows of one layer by structure. (structures, rows per structure) int64"""
+
+    layer: str
+    rows: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Input channels of ``reader`` that each depend on their own rows."""
+
+    block: str
+    reader: str
+    sources: tuple[Sources, ...]
+
+    @property
+    def layers(self) -> list[str]:
+        return [self.reader, *(source.layer for source in self.sources)]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Attention heads whose outputs ``reader`` reads, in groups that share keys and values; without
+    sharing, each group has one head.
+    """
+
+    block: str
+    reader: str
+    columns: torch.Tensor  # (groups, heads of each, width) int64
+    queries: tuple[Sources, ...]  # rows that a head has for itself
+    shared: tuple[Sources, ...]  # rows that the heads of a group share
+
+    @property
+    def each(self) -> int:
+        return self.columns.shape[1]
+
+    @property
+    def layers(self) -> list[str]:
+        return [self.reader, *(source.layer for source in (*self.queries, *self.shared))]
+
+
+def coupled_structures(subject: Subject) -> list[Neurons | Heads]:
+    """Neurons and heads of the model's blocks, in the model's order.
+
+    Raises the model's own error if it cannot be traced.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        trace = traced(outline_of(shifted(subject)), random_outputs())
+        order = {layer.name: layer for layer in subject.original.layers}
+        blocks = sorted(
+            (block for row in lists_of_blocks(subject.original.model) for block in row),
+            key=len,
+            reverse=True,
+        )
+        found = []
+        known: dict[tuple, Neurons | Heads | None] = {}
+        for reader, makers, beside in feeding(trace, order):
+            block = next(
+                (
+                    block
+                    for block in blocks
+                    if all(name.startswith(f"{block}.") for name in (reader, *makers))
+                ),
+                None,
+            )
+            if block is None:
+                continue
+            form = type(subject.original.model.get_submodule(block))
+            alike = (
+                form,
+                *((name.removeprefix(block), order[name].shape) for name in (reader, *makers)),
+            )
+            if alike not in known:
+                known[alike] = structures_of(Probe(trace, reader, makers), block)
+            each = known[alike]
+            if each and (isinstance(each, Heads) or not beside):
+                found.append(moved(each, block))
+    found += in_blocks_that_did_not_run(found, subject, trace)
+    places = {layer.name: place for place, layer in enumerate(subject.original.layers)}
+    return sorted(found, key=lambda each: places[each.reader])
+
+
+def in_blocks_that_did_not_run(
+    found: list[Neurons | Heads], subject: Subject, trace: Trace
+) -> list[Neurons | Heads]:
+    """Structures of blocks that received no token, as may happen with experts: those of neighbors
+    whose layers have the same names and shapes.
+    """
+    shapes = {layer.name: layer.shape for layer in subject.original.layers}
+    more: dict[str, Neurons | Heads] = {}
+    for row in lists_of_blocks(subject.original.model):
+        ran = {block for block in row if any(name.startswith(f"{block}.") for name in trace.inputs)}
+        for each in (each for each in found if each.block in ran):
+            for there in (moved(each, block) for block in row if block not in ran):
+                if all(
+                    shapes.get(one) == shapes[other]
+                    for one, other in zip(there.layers, each.layers, strict=True)
+                ):
+                    more.setdefault(there.reader, there)
+    return list(more.values())
+
+
+def feeding(trace: Trace, layers: dict[str, Layer]) -> Iterator[tuple[str, Rows, bool]]:
+    """Each layer that alone reads what it reads, with the rows of the layers that it reads; and
+    whether it reads an embedding besides, such as a table of relative positions that all blocks'
+    attention shares.
+    """
+    leaves = [(name, value) for name, calls in trace.outputs.items() for value in calls]
+    reached = {name: rows_reached(leaves, calls) for name, calls in trace.inputs.items()}
+    reached[""] = rows_reached(leaves, trace.results)
+    readers: dict[str, torch.Tensor] = {}
+    for rows in reached.values():
+        for name, mask in rows.items():
+            readers[name] = readers.get(name, 0) + mask.long()
+    for name, rows in reached.items():
+        made = {each: mask for each, mask in rows.items() if layers[each].kind != "embedding"}
+        plain = name and all(layers[each].kind in ("linear", "conv1d") for each in (name, *made))
+        if made and plain and all((readers[each][mask] == 1).all() for each, mask in made.items()):
+            yield name, {each: made[each] for each in layers if each in made}, len(made) < len(rows)
+
+
+def rows_reached(leaves: list[tuple[str, torch.Tensor]], values: list[torch.Tensor]) -> Rows:
+    """Rows of layers with a gradient to any of these values."""
+    values = [value for value in values if value.requires_grad]
+    if not values:
+        return {}
+    gradients = torch.autograd.grad(
+        values,
+        [leaf for _, leaf in leaves],
+        list(map(noise, values)),
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return any_rows((name, gradient) for (name, _), gradient in zip(leaves, gradients, strict=True))
+
+
+def any_rows(gradients: Iterator[tuple[str, torch.Tensor | None]]) -> Rows:
+    found: Rows = {}
+    for name, gradient in gradients:
+        if gradient is not None and (mask := (gradient != 0).flatten(0, -2).any(0)).any():
+            found[name] = found[name] | mask if name in found else mask
+    return found
+
+
+def noise(like: torch.Tensor) -> torch.Tensor:
+    """Random numbers whose sums do not cancel; softmax has no gradient with respect to the sum of
+    its outputs.
+    """
+    return torch.rand(like.shape, generator=torch.Generator().manual_seed(like.numel())) + 0.5
+
+
+class Probe:
+    """Tests in both directions which columns of ``reader`` and which rows of ``makers`` depend on
+    each other.
+    """
+
+    def __init__(self, trace: Trace, reader: str, makers: Rows):
+        self.reader, self.makers = reader, list(makers)
+        self.rows_of = makers
+        self.inputs = trace.inputs[reader]
+        self.leaves = [(name, value) for name in makers for value in trace.outputs[name]]
+        self.weights = [noise(value) for value in self.inputs]
+        self.backward: tuple | None = None
+
+    @property
+    def columns(self) -> int:
+        return self.inputs[0].shape[-1]
+
+    def gradients(self, weights: list[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor | None]]:
+        found = torch.autograd.grad(
+            self.inputs,
+            [leaf for _, leaf in self.leaves],
+            weights,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        return ((name, gradient) for (name, _), gradient in zip(self.leaves, found, strict=True))
+
+    def rows(self, columns: torch.Tensor) -> Rows:
+        """Rows with a gradient to the given columns, (columns,) bool."""
+        return any_rows(self.gradients([weight * columns for weight in self.weights]))
+
+    def columns_of(self, rows: Rows) -> torch.Tensor:
+        """Columns with a gradient to the given rows, computed in forward mode as a derivative of
+        the backward pass.
+        """
+        if self.backward is None:
+            weights = [torch.zeros_like(value, requires_grad=True) for value in self.inputs]
+            leaves = [leaf for _, leaf in self.leaves]
+            gradients = torch.autograd.grad(
+                self.inputs, leaves, weights, create_graph=True, allow_unused=True
+            )
+            kept = [
+                (name, gradient)
+                for (name, _), gradient in zip(self.leaves, gradients, strict=True)
+                if gradient is not None
+            ]
+            self.backward = weights, [name for name, _ in kept], [gradient for _, gradient in kept]
+        weights, names, gradients = self.backward
+        chosen = [
+            noise(each) * rows.get(name, torch.zeros(each.shape[-1], dtype=torch.bool))
+            for name, each in zip(names, gradients, strict=True)
+        ]
+        found = torch.autograd.grad(
+            gradients, weights, chosen, retain_graph=True, allow_unused=True
+        )
+        return torch.stack(
+            [(each != 0).flatten(0, -2).any(0) for each in found if each is not None]
+        ).any(0)
+
+    def rows_alone(self) -> Rows:
+        """Rows that affect only their own token: queries and neurons, but not keys and values."""
+        weights = [torch.zeros_like(value) for value in self.weights]
+        weights[0].flatten(0, -2)[-1] = self.weights[0].flatten(0, -2)[-1]
+        found: Rows = {}
+        for name, gradient in self.gradients(weights):
+            if gradient is not None and name not in found:
+                found[name] = (gradient != 0).flatten(0, -2).sum(0) == 1
+        return found
+
+
+def structures_of(probe: Probe, block: str) -> Neurons | Heads | None:
+    """Structures of the reader's channels, or None if all of them depend on each other, as after a
+    norm, or irregularly.
+    """
+    alone = probe.rows_alone()
+    if set(alone) != set(probe.makers):
+        return None
+    if all(alone[name][mask].all() for name, mask in probe.rows_of.items()):
+        return neurons_of(probe, block)
+    return heads_of(probe, block, alone)
+
+
+def neurons_of(probe: Probe, block: str) -> Neurons | None:
+    """Map each row to its column, one binary digit of the row number at a time: a row affects
+    columns with digit one or with digit zero.
+    """
+    numbers, places = (
+        torch.arange(probe.columns),
+        {name: torch.zeros(len(mask), dtype=torch.long) for name, mask in probe.rows_of.items()},
+    )
+    for digit in range(max(1, (probe.columns - 1).bit_length())):
+        ones = (numbers >> digit & 1).bool()
+        met = probe.rows(ones), probe.rows(~ones)
+        for name, mask in probe.rows_of.items():
+            one, zero = (each.get(name, torch.zeros_like(mask)) for each in met)
+            if not (one ^ zero)[mask].all():
+                return None
+            places[name] += one.long() << digit
+    sources = [
+        in_structures(name, places[name], mask, probe.columns)
+        for name, mask in probe.rows_of.items()
+    ]
+    return None if None in sources else Neurons(block, probe.reader, tuple(sources))
+
+
+def in_structures(
+    name: str, number: torch.Tensor, mask: torch.Tensor, count: int
+) -> Sources | None:
+    """Rows of a layer by the number of their structure; None if structures have different numbers
+    of rows.
+    """
+    rows = mask.nonzero().flatten()
+    order = number[rows].argsort(stable=True)
+    if len(rows) % count or not torch.equal(
+        number[rows][order], torch.arange(count).repeat_interleave(len(rows) // count)
+    ):
+        return None
+    return Sources(name, rows[order].view(count, -1))
+
+
+def heads_of(probe: Probe, block: str, alone: Rows) -> Heads | None:
+    """Heads by their own rows, and groups of heads by shared rows."""
+    own = {name: mask & probe.rows_of[name] for name, mask in alone.items()}
+    own = own if any(mask.any() for mask in own.values()) else probe.rows_of
+    heads = connected(probe, own)
+    if heads is None:
+        return None
+    shared = without_common(
+        [
+            {name: mask & ~own[name] for name, mask in probe.rows(columns).items()}
+            for columns in heads
+        ]
+    )
+    group_of = [
+        next(other for other in range(len(heads)) if overlap(shared[number], shared[other]))
+        for number in range(len(heads))
+    ]
+    groups = [
+        [number for number, _ in members]
+        for _, members in groupby(enumerate(group_of), key=lambda pair: pair[1])
+    ]
+    widths, sizes = {int(columns.sum()) for columns in heads}, {len(group) for group in groups}
+    if len(widths) != 1 or len(sizes) != 1 or len(groups) != len(set(group_of)):
+        return None
+    queries = [
+        rows_by(name, [probe.rows(columns)[name] & own[name] for columns in heads])
+        for name in probe.makers
+        if own[name].any()
+    ]
+    common = [
+        rows_by(name, [shared[group[0]][name] for group in groups])
+        for name in probe.makers
+        if any(name in each and each[name].any() for each in shared)
+    ]
+    if None in queries or None in common:
+        return None
+    columns = torch.stack([columns.nonzero().flatten() for columns in heads]).view(
+        len(groups), sizes.pop(), -1
+    )
+    return Heads(block, probe.reader, columns, tuple(queries), tuple(common))
+
+
+def without_common(shared: list[Rows]) -> list[Rows]:
+    """Without rows that all heads share, as the rotary part of the keys in multi-head latent
+    attention, where every head has others besides: these stay.
+    """
+    names = {name for each in shared for name in each}
+    common = {
+        name: torch.stack([each[name] for each in shared]).all(0)
+        for name in names
+        if all(name in each for each in shared)
+    }
+    rest = [
+        {name: mask & ~common[name] if name in common else mask for name, mask in each.items()}
+        for each in shared
+    ]
+    return rest if all(any(mask.any() for mask in each.values()) for each in rest) else shared
+
+
+def one_column(probe: Probe, column: int) -> torch.Tensor:
+    return torch.arange(probe.columns) == column
+
+
+def connected(probe: Probe, through: Rows) -> list[torch.Tensor] | None:
+    """Sets of columns, (columns,) bool each, connected through these rows; None if there is only
+    one set or too many.
+    """
+    left, found = torch.ones(probe.columns, dtype=torch.bool), []
+    while left.any() and len(found) < MOST_GROUPS:
+        columns = one_column(probe, int(left.nonzero()[0]))
+        while True:
+            rows = {name: mask & through[name] for name, mask in probe.rows(columns).items()}
+            wider = probe.columns_of(rows) | columns
+            if torch.equal(wider, columns):
+                break
+            columns = wider
+        if not (columns <= left).all():
+            return None
+        found.append(columns)
+        left &= ~columns
+    return found if 1 < len(found) < MOST_GROUPS else None
+
+
+def overlap(one: Rows, other: Rows) -> bool:
+    return one is other or any(
+        (mask & other[name]).any() for name, mask in one.items() if name in other
+    )
+
+
+def rows_by(name: str, masks: list[torch.Tensor]) -> Sources | None:
+    """Rows of each structure; None if structures have different numbers of rows or share some."""
+    counts = {int(mask.sum()) for mask in masks}
+    if len(counts) != 1 or torch.stack(masks).sum(0).max() > 1:
+        return None
+    return Sources(name, torch.stack([mask.nonzero().flatten() for mask in masks]))
+
+
+def moved(found: Neurons | Heads, block: str) -> Neurons | Heads:
+    """Same structures in another block of the same form."""
+
+    def there(name: str) -> str:
+        return block + name.removeprefix(found.block)
+
+    def all_there(sources: tuple[Sources, ...]) -> tuple[Sources, ...]:
+        return tuple(Sources(there(each.layer), each.rows) for each in sources)
+
+    if isinstance(found, Neurons):
+        return Neurons(block, there(found.reader), all_there(found.sources))
+    return Heads(
+        block, there(found.reader), found.columns, all_there(found.queries), all_there(found.shared)
+    )

@@ -1,0 +1,133 @@
+"""Attention heads: each is some rows of the layers that compute queries, keys and values, and
+some columns of the layer that reads it.
+
+The width of a head stays, and so does the model's; where several heads share keys and values
+(grouped-query attention), either whole groups are removed, or equally many heads of every group.
+"""
+
+import re
+from collections.abc import Iterator
+
+import torch
+
+from engine.errors import PlainError
+from engine.models.shapes import KEPT_HEADS
+from engine.step.pruning_plan import Rebuilt, Subject
+from engine.techniques.pruning.structured.config import Structured
+from engine.techniques.pruning.structured.coupled_structures import Family, Part
+from engine.techniques.pruning.structured.dependencies import Heads, Sources, coupled_structures
+
+NUMBERED = re.compile(r"(.+)\.(\d+)\.(\w+)")
+
+
+def heads(subject: Subject, how: Structured) -> list[Family]:
+    """Heads of every block with attention. Raises PlainError where heads cannot be removed as
+    evenly as
+    was asked for.
+    """
+    found = [each for each in coupled_structures(subject) if isinstance(each, Heads)]
+    # all heads share the same keys and values, which stay
+    if all(len(each.columns) == 1 for each in found):
+        return [family for each in found for family in heads_of_each_group(each)]
+    if how.together == "groups" or all(each.each == 1 for each in found):
+        return [whole_groups(each) for each in found]
+    if how.scope == "global":
+        raise PlainError(
+            "Heads can be removed evenly from each group only with a share per layer; "
+            "set Scope (scope) to layer, or Grouped-query heads (together) to groups."
+        )
+    return [family for each in found for family in heads_of_each_group(each)]
+
+
+def whole_groups(found: Heads) -> Family:
+    """Queries, keys and values of a layer are one part where one layer computes them."""
+    groups = len(found.columns)
+    own = [Sources(source.layer, source.rows.view(groups, -1)) for source in found.queries]
+    rows: dict[str, list[torch.Tensor]] = {}
+    for source in (*own, *found.shared):
+        rows.setdefault(source.layer, []).append(source.rows)
+    made = (Part(name, "outputs", torch.cat(parts, 1)) for name, parts in rows.items())
+    what = "head" if found.each == 1 else "key/value group"
+    return Family(
+        found.block,
+        what,
+        (*made, Part(found.reader, "inputs", found.columns.flatten(1))),
+        heads=found.each,
+    )
+
+
+def heads_of_each_group(found: Heads) -> Iterator[Family]:
+    for group, columns in enumerate(found.columns):
+        first = group * found.each
+        made = (
+            Part(source.layer, "outputs", source.rows[first : first + found.each])
+            for source in found.queries
+        )
+        yield Family(
+            found.block,
+            "head",
+            (*made, Part(found.reader, "inputs", columns)),
+            first,
+            keeps_keys=True,
+        )
+
+
+def head_tensors(
+    subject: Subject, small: Rebuilt, families: list[Family]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Attributes of attention modules besides their layers, without the heads that are
+    removed: tensors with one number or row for each head, such as tables of relative positions;
+    and then the numbers of the heads that are left, for what they are given for every head.
+    """
+    plain, own, left = subject.original.plain, {}, {}
+    layers = {layer.name for layer in subject.original.layers}
+    for family in families:
+        reader, attention = family.readers[0], family.parts[0].name.rpartition(".")[0]
+        if reader.name not in small.cuts:
+            continue
+        width = reader.places.shape[1] // family.heads
+        kept = small.cuts[reader.name].columns[::width] // width
+        before = subject.original.model.get_submodule(reader.name).stored.shape[1] // width
+        for name, value in plain.items():
+            owner, _, tensor = name.rpartition(".")
+            inside = (
+                f"{owner}.".startswith(f"{attention}.")
+                and owner not in layers
+                and tensor != KEPT_HEADS
+            )
+            if inside and list(value.shape).count(before) == 1:
+                own[name] = value.index_select(list(value.shape).index(before), kept)
+        own |= norms_of_heads(
+            plain,
+            attention,
+            {before: kept, before // family.heads: kept[:: family.heads] // family.heads},
+        )
+        name = f"{attention}.{KEPT_HEADS}"
+        left[name] = plain[name][kept] if name in plain else kept
+    if own:
+        yield own
+    yield own | left
+
+
+def norms_of_heads(
+    plain: dict[str, torch.Tensor], attention: str, kept: dict[int, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Tensors of modules in numbered lists with one for each head, or for each group that shares
+    keys, such as StableLM's norms: those of the heads that are left stand first.
+
+    ``kept``: numbers of those that are left, by how many there were.
+    """
+    lists: dict[tuple[str, str], dict[int, torch.Tensor]] = {}
+    for name, value in plain.items():
+        if (
+            place := NUMBERED.fullmatch(name.removeprefix(f"{attention}."))
+            if name.startswith(f"{attention}.")
+            else None
+        ):
+            lists.setdefault((place[1], place[3]), {})[int(place[2])] = value
+    return {
+        f"{attention}.{stem}.{place}.{tensor}": values[number].clone()
+        for (stem, tensor), values in lists.items()
+        if sorted(values) == list(range(len(values))) and len(values) in kept
+        for place, number in enumerate(kept[len(values)].tolist())
+    }

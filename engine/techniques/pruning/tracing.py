@@ -1,0 +1,261 @@
+"""Traces of a model's computation between its layers, to find which outputs each input depends on.
+
+Each layer is replaced by a stub that returns given numbers of the right shape. A trace needs no
+matrix products and no weights, only norms, biases and other small tensors; layer inputs can only
+depend on what other layers returned.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from engine.models.layers import Layer, depthwise, layers_of
+from engine.models.loading import Folder, config_of, set_fields, skeleton
+from engine.models.shapes import fit
+from engine.step.pruning_plan import Rebuilt, Subject
+from engine.tensors.weights import Stored
+
+CONVOLUTIONS = ("conv2d", "convolution1d")  # kinds of layers whose channels stand second
+TOKENS = 6  # of the text that is traced
+SIDE = 64  # pixels of the image that is traced, where the model does not give its size
+# layers return numbers between these: there no activation function is flat, as ReLU is below 0
+LOW, HIGH = 0.2, 1.2
+# (layer, number of the call, shape) -> what the layer returns
+Feed = Callable[[str, int, torch.Size], torch.Tensor]
+
+
+@dataclass
+class Trace:
+    """Inputs and outputs of every executed layer, one entry per call, with channels last."""
+
+    inputs: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    outputs: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    results: list[torch.Tensor] = field(default_factory=list)  # what the model returns
+
+
+def outline(
+    folder: Folder, stored: dict[str, Stored], plain: dict[str, torch.Tensor], config: Any = None
+) -> nn.Module:
+    """Model with its small tensors in float32 and one repeated number in place of each weight."""
+    model = fit(skeleton(folder, config), stored, plain)
+    held = {
+        name: value.float() if value.is_floating_point() else value for name, value in plain.items()
+    }
+    model.load_state_dict(
+        {name: value.cpu() for name, value in held.items()}, strict=False, assign=True
+    )
+    for layer in layers_of(model):
+        module = model.get_submodule(layer.name)
+        module._parameters["weight"] = nn.Parameter(
+            torch.full((), 0.01).expand(module.weight.shape), requires_grad=False
+        )
+    model.config.get_text_config().use_cache = False
+    return (
+        model.float() if any(value.dtype == torch.float64 for value in model.buffers()) else model
+    )
+
+
+def example_inputs(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Short text of one repeated token that is not padding, or an image."""
+    if model.main_input_name == "pixel_values":
+        return {"pixel_values": example_image(model)}
+    text = model.config.get_text_config()
+    token = next(
+        token
+        for token in range(3)
+        if token not in (getattr(text, "pad_token_id", None), getattr(text, "eos_token_id", None))
+    )
+    ids = torch.full((1, TOKENS), token)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def example_image(model: nn.Module) -> torch.Tensor:
+    size = getattr(model.config, "image_size", None) or SIDE
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.randn(
+        1, model.config.num_channels, height, width, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def traced(model: nn.Module, feed: Feed, idle: frozenset[str] = frozenset()) -> Trace:
+    """Run ``model``, an ``outline``, once on its example. Blocks in ``idle`` return their input.
+    Replaces the layers of ``model``.
+    """
+    trace = Trace()
+    for layer in layers_of(model):
+        model.get_submodule(layer.name).forward = stub(
+            layer, model.get_submodule(layer.name), feed, trace
+        )
+    for name in idle:
+        block = model.get_submodule(name)
+        block.forward = passing_on(block.forward)
+    with sdpa_kernel(SDPBackend.MATH):  # others cannot be differentiated twice
+        returned = model(**example_inputs(model))
+    trace.results = [value for value in returned.values() if isinstance(value, torch.Tensor)]
+    return trace
+
+
+def stub(layer: Layer, module: nn.Module, feed: Feed, trace: Trace) -> Callable:
+    channels_first = layer.kind in CONVOLUTIONS
+
+    def forward(inputs: torch.Tensor, *_: Any) -> torch.Tensor:
+        shape = output_shape(layer, module, inputs.shape)
+        calls = trace.outputs.setdefault(layer.name, [])
+        values = feed(
+            layer.name,
+            len(calls),
+            torch.Size((shape[0], *shape[2:], shape[1])) if channels_first else shape,
+        )
+        calls.append(values)
+        trace.inputs.setdefault(layer.name, []).append(
+            inputs.movedim(1, -1) if channels_first else inputs
+        )
+        return (values.movedim(-1, 1) if channels_first else values).clone()
+
+    return forward
+
+
+def output_shape(layer: Layer, module: nn.Module, shape: torch.Size) -> torch.Size:
+    if layer.kind in CONVOLUTIONS:
+        return module._conv_forward(
+            torch.empty(shape, device="meta"), torch.empty(layer.shape, device="meta"), None
+        ).shape
+    return (
+        torch.Size((*shape, layer.shape[1]))
+        if layer.kind == "embedding"
+        else torch.Size((*shape[:-1], layer.shape[0]))
+    )
+
+
+def passing_on(forward: Callable) -> Callable:
+    """Forward pass of a block that returns its input in the form of its output."""
+
+    def idle(*args: Any, **kwargs: Any) -> Any:
+        returned, states = forward(*args, **kwargs), args[0] if args else kwargs["hidden_states"]
+        return (states, *returned[1:]) if isinstance(returned, tuple) else states
+
+    return idle
+
+
+def random_outputs() -> Feed:
+    """Distinct numbers, the same in every run, that record gradients."""
+    generator = torch.Generator().manual_seed(0)
+
+    def feed(name: str, call: int, shape: torch.Size) -> torch.Tensor:
+        return (
+            torch.empty(shape)
+            .uniform_(LOW, HIGH, generator=generator)
+            .requires_grad_(torch.is_grad_enabled())
+        )
+
+    return feed
+
+
+# --- whether a smaller model computes the same ----------------------------------------------------
+
+
+def differing_layer(subject: Subject, small: Rebuilt) -> str:
+    """Name of the first layer, or the error, in which the smaller model differs from the original
+    without those structures; empty if none.
+
+    Every layer of the smaller model returns the original's output without the removed rows, so
+    every layer must read the original's input without the removed columns. ``subject`` must be
+    ``shifted``, and ``small`` must be built from it.
+    """
+    with torch.no_grad():
+        try:
+            before = traced(outline_of(subject), random_outputs(), frozenset(small.dropped))
+            after = traced(outline_after(subject, small), remaining_outputs(before, small))
+        except Exception as error:  # whatever a model says of tensors that do not fit one another
+            return f"{type(error).__name__}: {error}"
+    for layer in subject.original.layers:
+        if small.drops(layer.name):
+            continue
+        due = [
+            remaining_inputs(small, layer, inputs) for inputs in before.inputs.get(layer.name, [])
+        ]
+        found = after.inputs.get(small.name(layer.name), [])
+        if len(found) != len(due) or not all(map(alike, due, found)):
+            return layer.name
+    return "" if all(map(alike, before.results, after.results)) else "what it returns"
+
+
+def failure_without(subject: Subject, small: Rebuilt) -> str:
+    """Error of building or running the smaller model, if the original has none; otherwise ""."""
+    failures = []
+    for made in (lambda: outline_after(subject, small), lambda: outline_of(subject)):
+        try:
+            with torch.no_grad():
+                traced(made(), random_outputs())
+        # whatever a model says of tensors or fields that do not fit one another
+        except Exception as error:
+            failures.append(" ".join(f"{type(error).__name__}: {error}".split()))
+        else:
+            break
+    return failures[0] if len(failures) == 1 else ""
+
+
+def shifted(subject: Subject) -> Subject:
+    """Model with randomly changed small tensors: a scale of 1 or a factor of 0, as before training,
+    would hide dependencies.
+    """
+    generator, original = torch.Generator().manual_seed(0), subject.original
+    plain = {
+        name: value.cpu()
+        + torch.empty(value.shape).uniform_(0.1, 0.6, generator=generator).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for name, value in original.plain.items()
+    }
+    return replace(subject, original=replace(original, plain=plain))
+
+
+def outline_of(subject: Subject) -> nn.Module:
+    original = subject.original
+    held = {
+        layer.name: original.model.get_submodule(layer.name).stored for layer in original.layers
+    }
+    return outline(subject.folder, held, original.plain)
+
+
+def outline_after(subject: Subject, small: Rebuilt) -> nn.Module:
+    original, pairs = subject.original, list(small.layers(subject.original.layers))
+    stored = {
+        after.name: small.sketch(layer, original.model.get_submodule(layer.name).stored)
+        for layer, after in pairs
+    }
+    config = config_of(subject.folder)
+    set_fields(config, small.config)
+    return outline(subject.folder, stored, small.plain(original.plain), config)
+
+
+def remaining_outputs(before: Trace, small: Rebuilt) -> Feed:
+    """Outputs of the larger model's layers, without the removed rows."""
+    names = {small.name(name): name for name in before.outputs if not small.drops(name)}
+
+    def feed(name: str, call: int, shape: torch.Size) -> torch.Tensor:
+        values, cut = before.outputs[names[name]][call], small.cuts.get(names[name])
+        return values if cut is None or cut.rows is None else values[..., cut.rows]
+
+    return feed
+
+
+def remaining_inputs(small: Rebuilt, layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
+    """Input of a layer, without the removed channels."""
+    cut = small.cuts.get(layer.name)
+    if cut is None or not inputs.is_floating_point():
+        return inputs
+    if depthwise(layer):
+        return inputs if cut.rows is None else inputs[..., cut.rows]
+    area = torch.Size(layer.shape[2:]).numel()
+    return inputs if cut.columns is None else inputs[..., cut.columns[::area] // area]
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(
+        one, other, rtol=1e-4, atol=1e-5, equal_nan=True
+    )

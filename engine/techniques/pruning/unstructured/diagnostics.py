@@ -1,0 +1,82 @@
+"""Table rows about pruned layers: scores with their threshold, positions of the remaining weights,
+and the size of each storage format.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+
+from engine.calibration import Seen
+from engine.calibration.gradient_stats import Slopes
+from engine.results.schema.tables import ImportanceRow, StorageRow
+from engine.step.run_context import Rows
+from engine.techniques.hooks import portrait
+from engine.techniques.pruning.options import Pruning, n_of_m
+from engine.techniques.pruning.unstructured.method import dtype_of
+from engine.techniques.pruning.unstructured.scores import importance
+from engine.tensors.sparse import sizes
+from engine.tensors.weights import Stored
+
+BINS = 60
+DECADES = 6  # of scores below the largest; smaller ones count in the lowest bin
+TILES = 32  # along each side of a layer's picture
+
+
+@portrait.register
+def portrait_pruning(
+    how: Pruning, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
+) -> Rows:
+    """Scores by which training chose, time and again, are not those of the weights that there were
+    before it: they are not shown.
+    """
+    left = stored.dense() != 0
+    rows = Rows(
+        storage=list(storage_rows(how, layer, stored, int(left.sum()))), masks=[mask(layer, left)]
+    )
+    if not how.trains:
+        rows.importance.extend(
+            importance_rows(layer, importance(how, weight, *([seen] if seen else [])), left)
+        )
+    return rows
+
+
+def storage_rows(how: Pruning, layer: str, stored: Stored, left: int) -> Iterator[StorageRow]:
+    ways = sizes(
+        stored.shape, left, dtype_of(how).itemsize, n_of_m(how.pattern) if how.pattern else None
+    )
+    return (StorageRow(layer, way, size, way == stored.kind) for way, size in ways.items())
+
+
+def importance_rows(layer: str, score: torch.Tensor, left: torch.Tensor) -> Iterator[ImportanceRow]:
+    """Histograms of the scores of kept and removed weights, with logarithmic bins."""
+    high = score.max().clamp_min(1e-30).log10().item()
+    places = (
+        ((score.clamp_min(1e-38).log10() - high) * (BINS / DECADES) + BINS)
+        .floor()
+        .clamp(0, BINS - 1)
+        .long()
+    )
+    stays, goes = (places[chosen].bincount(minlength=BINS).tolist() for chosen in (left, ~left))
+    edges = torch.logspace(high - DECADES, high, BINS + 1).tolist()
+    return (
+        ImportanceRow(layer, *row) for row in zip(edges[:-1], edges[1:], stays, goes, strict=True)
+    )
+
+
+def mask(layer: str, left: torch.Tensor) -> pd.DataFrame:
+    """MaskRow of every tile, at most TILES along each side; as columns."""
+    high, wide = (-(-size // TILES) for size in left.shape)
+    rows, columns = (
+        torch.arange(size, device=left.device) // step
+        for size, step in zip(left.shape, (high, wide), strict=True)
+    )
+    down, across = int(rows[-1]) + 1, int(columns[-1]) + 1
+    by_rows = torch.zeros(down, left.shape[1], device=left.device).index_add_(0, rows, left.float())
+    counts = torch.zeros(down, across, device=left.device).index_add_(1, columns, by_rows)
+    share = counts / (rows.bincount()[:, None] * columns.bincount())
+    at = torch.meshgrid(torch.arange(down) * high, torch.arange(across) * wide, indexing="ij")
+    numbers = {"row": at[0], "column": at[1], "left": share.cpu()}
+    return pd.DataFrame(
+        {"layer": layer, **{name: values.flatten().numpy() for name, values in numbers.items()}}
+    )

@@ -1,0 +1,91 @@
+"""Choosing one candidate for each layer: the least total damage within a budget of bytes."""
+
+from heapq import heapify, heappop, heappush
+from math import gcd
+
+import numpy as np
+
+PLACES = 1 << 16  # bytes are counted in units so that the budget has at most this many
+# beyond that, rounding up each layer's size costs more of the budget than the greedy way leaves of
+# it
+MOST_LAYERS = 2048
+
+
+def dealt(damage: np.ndarray, sizes: np.ndarray, budget: int, exact: bool = True) -> list[int]:
+    """The candidate of each layer.  damage, sizes: (layers, candidates); ``budget`` holds at least
+    the smallest of each.
+
+    Exact is the multiple-choice knapsack by dynamic programming (Dudzinski and Walukiewicz 1987).
+    Where sizes have no common
+    divisor large enough, they are rounded up to 1/65536 of what the budget leaves, never beyond it.
+    """
+    greedy = by_steps(damage, sizes, budget)
+    ways = (
+        [by_programming(damage, sizes, budget), greedy]
+        if exact and len(sizes) <= MOST_LAYERS
+        else [greedy]
+    )
+    return min(ways, key=lambda way: sum(damage[layer, place] for layer, place in enumerate(way)))
+
+
+def by_steps(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
+    """Greedy allocation: starting from the fewest bits, repeat the step that reduces the damage
+    most per byte.
+
+    A step that does not fit into the rest of the budget never will, so each is looked at once: when
+    its layer comes to where it begins.
+    """
+    chosen = [int(np.lexsort((damage[layer], sizes[layer]))[0]) for layer in range(len(sizes))]
+    left = budget - sum(int(sizes[layer, place]) for layer, place in enumerate(chosen))
+    waiting = [
+        step
+        for layer, place in enumerate(chosen)
+        for step in steps_from(layer, place, damage, sizes)
+    ]
+    heapify(waiting)
+    while waiting:
+        _, layer, other, place = heappop(waiting)
+        layer, other = -layer, -other
+        more = int(sizes[layer, other] - sizes[layer, place])
+        if place == chosen[layer] and more <= left:
+            chosen[layer], left = other, left - more
+            for step in steps_from(layer, other, damage, sizes):
+                heappush(waiting, step)
+    return chosen
+
+
+def steps_from(
+    layer: int, place: int, damage: np.ndarray, sizes: np.ndarray
+) -> list[tuple[float, int, int, int]]:
+    """Better candidates than ``place`` that take more bytes; of equal ones the last sorts first.
+    (- damage saved a byte, - layer, - other, place)
+    """
+    more, saved = sizes[layer] - sizes[layer, place], damage[layer, place] - damage[layer]
+    return [
+        (-float(saved[other] / more[other]), -layer, -int(other), place)
+        for other in np.flatnonzero((more > 0) & (saved > 0))
+    ]
+
+
+def by_programming(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
+    """Layer by layer, the least damage that each number of spent units allows."""
+    smallest = sizes.min(axis=1)
+    extra, left = sizes - smallest[:, None], int(budget - smallest.sum())
+    unit = max(gcd(*extra.flatten().tolist(), left) or 1, -(-left // PLACES), 1)
+    extra, places = -(-extra // unit), left // unit + 1
+    least, choices = np.zeros(places), np.zeros((len(sizes), places), dtype=np.int8)
+    for layer, (costs, units) in enumerate(zip(damage, extra, strict=True)):
+        ways = np.full((len(costs), places), np.inf)
+        for way, cost, spent in zip(ways, costs, units, strict=True):
+            if spent < places:
+                way[spent:] = least[: places - spent] + cost
+        choices[layer], least = ways.argmin(axis=0), ways.min(axis=0)
+    return walked_back(choices, extra, int(least.argmin()))
+
+
+def walked_back(choices: np.ndarray, extra: np.ndarray, place: int) -> list[int]:
+    chosen = []
+    for layer in range(len(choices) - 1, -1, -1):
+        chosen.append(int(choices[layer, place]))
+        place -= int(extra[layer, chosen[-1]])
+    return chosen[::-1]

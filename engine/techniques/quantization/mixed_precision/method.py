@@ -1,0 +1,168 @@
+"""Mixed precision: how many bits each layer gets (in the spirit of HAWQ-V2, arXiv:1911.03852, with
+measured damage).
+"""
+
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from engine.errors import PlainError
+from engine.models.layers import Layer
+from engine.results.schema.tables import NAN, SensitivityRow
+from engine.step.layer_swap import Trial
+from engine.techniques.hooks import compress, plan, predicted_bytes
+from engine.techniques.quantization.mixed_precision.bit_allocation import dealt
+from engine.techniques.quantization.mixed_precision.config import MixedPrecision
+from engine.techniques.quantization.rounding.config import RoundToNearest
+from engine.tensors.weights import Stored
+
+
+@plan.register
+def plan_mixed_precision(
+    how: MixedPrecision, layers: list[Layer], trial: Trial | None = None
+) -> dict[str, RoundToNearest]:
+    """Without a trial (a forecast), damage is taken to be the mean squared rounding error, which
+    falls by four with each bit.
+    """
+    if how.by == "name":
+        return by_name(how, layers)
+    candidates = how.candidates()
+    sizes = np.array(
+        [[predicted_bytes(each, layer.matrix_shape) for each in candidates] for layer in layers]
+    )
+    budget = budget_bytes(how, layers, sizes)
+    if trial is None:
+        damage, other = (
+            np.array(
+                [[layer.parameters / 4.0**each.bits for each in candidates] for layer in layers]
+            ),
+            None,
+        )
+    else:
+        damage, other = Damage(how, layers, trial.few(how.examples)).measured()
+    chosen = dealt(damage, sizes, budget, how.solver == "exact")
+    if trial is not None:
+        trial.rows.sensitivity.extend(rows_of(how, layers, sizes, damage, other, chosen))
+    return {layer.name: candidates[place] for layer, place in zip(layers, chosen, strict=True)}
+
+
+def by_name(how: MixedPrecision, layers: list[Layer]) -> dict[str, RoundToNearest]:
+    """Raises PlainError for a pattern that names no layer."""
+    for pattern in how.bits_by_name:
+        if not any(fnmatchcase(layer.name, pattern) for layer in layers):
+            raise PlainError(
+                f"No layer to be compressed fits the pattern {pattern[:80]!r}; theirs are "
+                f"named like {layers[-1].name!r}."
+            )
+    bits = {
+        layer.name: next(
+            (b for p, b in how.bits_by_name.items() if fnmatchcase(layer.name, p)), how.bits
+        )
+        for layer in layers
+    }
+    return {name: how.rounding(each) for name, each in bits.items()}
+
+
+def budget_bytes(how: MixedPrecision, layers: list[Layer], sizes: np.ndarray) -> int:
+    """Raises PlainError where even the coarsest choices take more."""
+    parameters = sum(layer.parameters for layer in layers)
+    budget, least = int(how.budget * parameters / 8), int(sizes.min(axis=1).sum())
+    if least > budget:
+        raise PlainError(
+            f"A budget of {how.budget:g} bits per weight cannot be met: the coarsest choice, "
+            f"{min(how.choices)} bits in groups of {how.group_size}, "
+            f"takes {least * 8 / parameters:.2f} with its scales; raise the budget, allow fewer "
+            "bits, or use larger groups."
+        )
+    return budget
+
+
+class Damage:
+    """Change of the model's outputs by each layer's rounding, measured both ways.
+
+    The way that decides is measured for every candidate, the other for the coarsest.
+    """
+
+    def __init__(self, how: MixedPrecision, layers: list[Layer], trial: Trial):
+        self.how, self.layers, self.trial, self.candidates = how, layers, trial, how.candidates()
+        self.floor: dict[str, Stored] = {}  # every layer at the coarsest
+        self.done, self.total = 0, len(layers) * (len(self.candidates) + 1) + 1
+
+    def measured(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sensitivities measured in the way that decides, and in the other one: (layers,
+        candidates) each, NaN where not measured.
+        """
+        for layer in self.layers:
+            self.floor[layer.name] = compress(self.candidates[0], self.trial.weight_of(layer.name))
+        everything = self.divergence(self.floor)
+        alone, restored = self.alone, lambda layer: everything - self.without(layer)
+        if self.how.sensitivity == "quantize-one":
+            return self.each(alone), self.coarsest(restored)
+        return np.array([self.beside_all(layer) for layer in self.layers]), self.coarsest(
+            lambda layer: alone(layer, 0)
+        )
+
+    def each(self, way) -> np.ndarray:
+        return np.array(
+            [[way(layer, place) for place in range(len(self.candidates))] for layer in self.layers]
+        )
+
+    def coarsest(self, way) -> np.ndarray:
+        damage = np.full((len(self.layers), len(self.candidates)), NAN)
+        damage[:, 0] = [way(layer) for layer in self.layers]
+        return damage
+
+    def alone(self, layer: Layer, place: int) -> float:
+        """Quantize one: this layer rounded, all others as they are."""
+        return self.divergence({layer.name: self.stored(layer, place)})
+
+    def without(self, layer: Layer) -> float:
+        """Restore one: all layers at the coarsest but this."""
+        return self.divergence(
+            {name: stored for name, stored in self.floor.items() if name != layer.name}
+        )
+
+    def beside_all(self, layer: Layer) -> list[float]:
+        """Sensitivity of this layer at each candidate while all others are at the coarsest one."""
+        without = self.without(layer)
+        return [
+            self.divergence(self.floor | {layer.name: self.stored(layer, place)}) - without
+            for place in range(len(self.candidates))
+        ]
+
+    def stored(self, layer: Layer, place: int) -> Stored:
+        return (
+            self.floor[layer.name]
+            if place == 0
+            else compress(self.candidates[place], self.trial.weight_of(layer.name))
+        )
+
+    def divergence(self, swapped: dict[str, Stored]) -> float:
+        self.trial.bench.progress("Measuring each layer's sensitivity", self.done, self.total)
+        self.done = min(self.done + 1, self.total)
+        return self.trial.divergence(swapped)
+
+
+def rows_of(
+    how: MixedPrecision,
+    layers: list[Layer],
+    sizes: np.ndarray,
+    damage: np.ndarray,
+    other: np.ndarray,
+    chosen: list[int],
+) -> list[SensitivityRow]:
+    ones, rest = (damage, other) if how.sensitivity == "quantize-one" else (other, damage)
+    return [
+        SensitivityRow(
+            layer.name,
+            each.bits,
+            each.scheme,
+            each.range,
+            int(sizes[i, j]),
+            float(ones[i, j]),
+            float(rest[i, j]),
+            chosen[i] == j,
+        )
+        for i, layer in enumerate(layers)
+        for j, each in enumerate(how.candidates())
+    ]

@@ -1,0 +1,73 @@
+"""Rounded in the forward pass, whole in the backward one: the straight-through estimator (Bengio et
+al. 2013, arXiv:1308.3432), and steps that learn (LSQ, Esser et al. 2020, arXiv:1902.08153).
+"""
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from engine.techniques.quantization.grid import Levels, dequantize, quantize
+
+# steps: a weight at most half a step beyond the outermost level is rounded, not clipped; 16-bit
+# scales may be off a little
+NEAR = 0.6
+
+
+class StraightThrough(torch.autograd.Function):
+    """``rounded``, to the bit, with gradients as if it were ``value``."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+        return rounded.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return slope, None
+
+
+class OnLevels(torch.autograd.Function):
+    """Weights on their grid, s (clip(round(w/s + z)) - z), with gradients by the weights and by
+    their
+    steps.
+
+    By a weight: 1 inside the range, 0 where it is clipped (equation 5). By its step: round(w/s) -
+    w/s inside, the outermost level where it is
+    clipped (equation 3). All of them (out, in_), or what spreads to it. ``beyond``: where the range
+    ends, in steps from the outermost level.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: torch.Tensor,
+        steps: torch.Tensor,
+        zeros: torch.Tensor,
+        levels: Levels,
+        beyond: float = 0.0,
+    ) -> torch.Tensor:
+        codes = quantize(weight, steps, zeros, levels)
+        ctx.save_for_backward(weight, steps, zeros, codes)
+        ctx.range = levels.lowest - beyond, levels.highest + beyond
+        return dequantize(codes, steps, zeros)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weight, steps, zeros, codes = ctx.saved_tensors
+        place = weight / steps + zeros
+        inside = (place > ctx.range[0]) & (place < ctx.range[1])
+        by_step = (
+            (slope * torch.where(inside, codes - place, codes - zeros)).sum_to_size(steps.shape)
+            if ctx.needs_input_grad[1]
+            else None
+        )
+        return slope * inside, by_step, None, None, None
+
+
+def shrunk_slope(value: torch.Tensor, times: float) -> torch.Tensor:
+    """The same value, with its gradient multiplied by a factor (LSQ, section 2.2)."""
+    if value.requires_grad:
+        value.register_hook(lambda slope: slope * times)
+    return value

@@ -1,0 +1,34 @@
+"""Predictions of two language models over their shared tokens.
+
+Embeddings are often padded to a multiple of 64 or 128, so models with the same tokenizer may have
+different numbers of logits. Rows beyond the tokenizer's last token are unused and untrained.
+"""
+
+from functools import lru_cache
+
+import torch
+
+from engine.models.loading import tokenizer_of
+from engine.models.model_source import Folder
+
+
+@lru_cache(maxsize=16)
+def token_count(folder: Folder) -> int | None:
+    """Number of token ids in the model's tokenizer (largest id plus one); None for image models."""
+    return (
+        None
+        if folder.kind == "image-classification"
+        else max(tokenizer_of(folder).get_vocab().values()) + 1
+    )
+
+
+def over_shared_tokens(answers: list[torch.Tensor], tokens: int | None) -> list[torch.Tensor]:
+    """Logits of several models for the same examples, cut to the first ``tokens`` if their widths
+    differ, so that softmax only covers the tokenizer's tokens. (..., width) each -> (..., shared
+    width)
+    """
+    widths = {each.shape[-1] for each in answers}
+    if len(widths) == 1:
+        return answers
+    shared = min(*widths, tokens or max(widths))
+    return [each[..., :shared] for each in answers]

@@ -1,0 +1,84 @@
+"""Weights whose layer quantizes its inputs too."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from engine.tensors.weights import Stored
+
+
+@dataclass(frozen=True)
+class WithActivations(Stored):
+    """A stored weight, and how the layer's inputs are rounded to whole numbers: x = scale * (code -
+    zero).
+
+    The arithmetic is done in floating point, with the result that whole numbers would give.
+    """
+
+    kind: ClassVar[str] = "with-activations"
+    names: ClassVar[dict[str, str]] = {"scale": "activation range", "zero": "activation range"}
+    weight: Stored
+    bits: int
+    scheme: Literal["symmetric", "asymmetric"]
+    per: Literal["token", "tensor"]
+    scale: torch.Tensor | None = None  # (1,) float32; None: computed for each input
+    zero: torch.Tensor | None = None  # (1,) float32, a whole number
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return self.weight.dense(dtype)
+
+    def levels(self) -> torch.Tensor:
+        return self.weight.levels()
+
+    def occupancy(self) -> torch.Tensor:
+        return self.weight.occupancy()
+
+    def received(self, inputs: torch.Tensor) -> torch.Tensor:
+        values = inputs.float()
+        scale, zero = (self.scale, self.zero) if self.scale is not None else self.range_of(values)
+        lowest, highest = code_range(self.bits, self.scheme)
+        return (
+            values.div(scale)
+            .add_(zero)
+            .round_()
+            .clamp_(lowest, highest)
+            .sub_(zero)
+            .mul_(scale)
+            .to(inputs.dtype)
+        )
+
+    def range_of(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Range for each token (the last axis; for images, each image), or for each example."""
+        picture = values.ndim == 4
+        axes = tuple(range(1, values.ndim)) if picture or self.per == "tensor" else (-1,)
+        return qparams(
+            values.amin(axes, keepdim=True), values.amax(axes, keepdim=True), self.bits, self.scheme
+        )
+
+
+def code_range(bits: int, scheme: str) -> tuple[int, int]:
+    """Symmetric: -(2^(b-1) - 1) ... 2^(b-1) - 1, as integer kernels have it. Asymmetric: 0 ... 2^b
+    - 1.
+    """
+    return (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) if scheme == "symmetric" else (0, 2**bits - 1)
+
+
+def qparams(
+    low: torch.Tensor, high: torch.Tensor, bits: int, scheme: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and zero code of a range, which is widened to hold zero."""
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    lowest, highest = code_range(bits, scheme)
+    width = (
+        torch.maximum(-low, high) / highest
+        if scheme == "symmetric"
+        else (high - low) / (highest - lowest)
+    )
+    scale = width.clamp_min(1e-30)
+    zero = (
+        torch.zeros_like(scale)
+        if scheme == "symmetric"
+        else (-low / scale).round().clamp(lowest, highest)
+    )
+    return scale, zero

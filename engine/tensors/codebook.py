@@ -1,0 +1,79 @@
+"""Weights that share a few values of their own layer."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+
+from engine.tensors.huffman import code_lengths, decoded, entropy_bits
+from engine.tensors.packing import counted, unpacked
+from engine.tensors.weights import Stored
+
+
+@dataclass(frozen=True)
+class Shared(Stored):
+    """Indices into a codebook (Deep Compression, arXiv:1510.00149): one book for all rows or for
+    each band of them.
+
+    The indices take ``bits`` each, or less where they are Huffman-coded; those are decoded once,
+    when they are first used.
+    """
+
+    kind: ClassVar[str] = "shared"
+    names: ClassVar[dict[str, str]] = {
+        "codes": "codes",
+        "books": "codebook",
+        "lengths": "Huffman code lengths",
+        "chunk_bits": "Huffman starting points",
+    }
+    bits: int
+    rows: int  # that share a book
+    codes: torch.Tensor  # bytes, see ``packing`` and ``huffman``
+    books: torch.Tensor  # (bands, 2^bits) float32, ascending
+    # (2^bits,) uint8: bits of each index where they are Huffman-coded
+    lengths: torch.Tensor | None = None
+    chunk_bits: torch.Tensor | None = None  # int16, see ``huffman``
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        places = self.indices().view(self.shape).int()
+        if len(self.books) > 1:
+            places += (
+                torch.arange(self.shape[0], device=places.device, dtype=torch.int32)
+                // self.rows
+                * 2**self.bits
+            )[:, None]
+        return self.books.flatten()[places].to(dtype)
+
+    def indices(self) -> torch.Tensor:
+        """(out * in_,) uint8"""
+        return (
+            unpacked(self.codes, self.bits, self.shape[0] * self.shape[1])
+            if self.lengths is None
+            else self._decoded
+        )
+
+    @cached_property
+    def _decoded(self) -> torch.Tensor:
+        return decoded(self.codes, self.lengths, self.chunk_bits, self.shape[0] * self.shape[1])
+
+    def levels(self) -> torch.Tensor:
+        return self.books[len(self.books) // 2]
+
+    def occupancy(self) -> torch.Tensor:
+        return counted(self.indices(), 2**self.bits)
+
+    def note(self) -> str:
+        """Result of Huffman coding of the indices, or None."""
+        counts = self.occupancy()
+        total, entropy = counts.sum().item(), entropy_bits(counts)
+        bits = (counts.cpu() * torch.tensor(code_lengths(counts.tolist()))).sum().item()
+        size = (
+            f"{bits / total:.2f} bits instead of {self.bits} (entropy {entropy:.2f}), "
+            f"{bits / 8e3:,.1f} kB instead of {self.bits * total / 8e3:,.1f}"
+        )
+        return (
+            f"Huffman-coded indices take {size}"
+            if self.lengths is not None
+            else f"with Huffman coding the indices would take {size}"
+        )

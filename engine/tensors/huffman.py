@@ -1,0 +1,118 @@
+"""Huffman coding of small whole numbers, canonical, with starting points so that many places are
+decoded at once.
+
+The file holds each symbol's code length and the bits; the codes follow from the lengths (RFC 1951,
+section 3.2.2). The first bit of a code is the highest still free in its byte. After each CHUNK
+symbols the number of their bits is noted: 16 bits for 512 symbols.
+"""
+
+import heapq
+from itertools import count
+
+import torch
+from torch.nn.functional import pad
+
+CHUNK = 512
+LONGEST = 16  # bits of a code, so that one table of 65536 entries decodes every code
+
+
+def code_lengths(counts: list[int]) -> list[int]:
+    """Bits of each symbol's code, least in sum; 0 for symbols that do not occur. Longer ones than
+    LONGEST are avoided by flatter counts.
+    """
+    lengths = optimal_lengths(counts)
+    while max(lengths) > LONGEST:
+        counts = [1 + number // 2 if number else 0 for number in counts]
+        lengths = optimal_lengths(counts)
+    return lengths
+
+
+def optimal_lengths(counts: list[int]) -> list[int]:
+    """Huffman 1952: join the two rarest until one is left; every joining makes the codes below one
+    bit longer.
+    """
+    lengths, tie = [0] * len(counts), count()
+    rarest = [(number, next(tie), [symbol]) for symbol, number in enumerate(counts) if number]
+    if len(rarest) == 1:
+        lengths[rarest[0][2][0]] = 1
+    heapq.heapify(rarest)
+    while len(rarest) > 1:
+        (less, _, left), (more, _, right) = heapq.heappop(rarest), heapq.heappop(rarest)
+        for symbol in left + right:
+            lengths[symbol] += 1
+        heapq.heappush(rarest, (less + more, next(tie), left + right))
+    return lengths
+
+
+def canonical_codes(lengths: torch.Tensor) -> torch.Tensor:
+    """The code of each symbol, as a number of its length in bits.  (symbols,) int64"""
+    codes, code, before = torch.zeros(len(lengths), dtype=torch.int64), 0, 0
+    for symbol in in_code_order(lengths).tolist():
+        code <<= int(lengths[symbol]) - before
+        codes[symbol], before = code, int(lengths[symbol])
+        code += 1
+    return codes
+
+
+def in_code_order(lengths: torch.Tensor) -> torch.Tensor:
+    """Symbols that have a code, shorter codes first, then by number."""
+    order = lengths.argsort(stable=True)
+    return order[lengths[order] > 0]
+
+
+def encoded(symbols: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bits as bytes, and how many each chunk takes, int16.  symbols: (count,) uint8, lengths:
+    (symbols,) uint8
+    """
+    places = symbols.int()
+    bits = lengths.int()[places]
+    ends = bits.cumsum(0)
+    starts = ends - bits
+    # a code of at most 16 bits, begun inside a byte, ends within three bytes
+    words = canonical_codes(lengths.cpu()).to(symbols.device)[places] << (24 - bits - (starts & 7))
+    data = torch.zeros(int(ends[-1] + 7) // 8 + 2, dtype=torch.int32, device=symbols.device)
+    for byte in range(3):
+        data.index_add_(0, (starts >> 3) + byte, ((words >> (16 - 8 * byte)) & 255).int())
+    chunk_ends = ends[
+        torch.arange(CHUNK, len(symbols) + CHUNK, CHUNK, device=ends.device).clamp(max=len(symbols))
+        - 1
+    ]
+    return data[:-2].to(torch.uint8), chunk_ends.diff(prepend=chunk_ends.new_zeros(1)).to(
+        torch.int16
+    )
+
+
+def decoded(
+    data: torch.Tensor, lengths: torch.Tensor, chunk_bits: torch.Tensor, count: int
+) -> torch.Tensor:
+    """The symbols that ``encoded`` turned into these bytes, (count,) uint8. Every chunk goes on by
+    one symbol at a step.
+    """
+    table = decoding_table(lengths)
+    # the last chunk may be short and read on
+    room = pad(data, (0, CHUNK * LONGEST // 8 + 2)).long()
+    words = room[:-2] << 16 | room[1:-1] << 8 | room[2:]  # the 24 bits from each byte on
+    place = chunk_bits.long().cumsum(0) - chunk_bits
+    symbols = torch.empty(min(CHUNK, count), len(chunk_bits), dtype=torch.uint8, device=data.device)
+    for step in range(len(symbols)):
+        entry = table.take(words.take(place >> 3) >> (8 - (place & 7)) & (2**LONGEST - 1))
+        symbols[step] = entry >> 8
+        place += entry & 255
+    return symbols.T.flatten()[:count]
+
+
+def decoding_table(lengths: torch.Tensor) -> torch.Tensor:
+    """For all values of the next 16 bits: the symbol they begin with, times 256, and its bits.
+    (65536,) int64
+    """
+    order = in_code_order(lengths)
+    entries = (order << 8 | lengths[order]).repeat_interleave(
+        1 << (LONGEST - lengths[order].long())
+    )
+    return pad(entries, (0, 2**LONGEST - len(entries)))
+
+
+def entropy_bits(counts: torch.Tensor) -> float:
+    """Least bits a symbol that any code could reach."""
+    shares = counts[counts > 0].double() / counts.sum()
+    return -(shares * shares.log2()).sum().item()

@@ -1,0 +1,84 @@
+"""Weights of which some columns are stored apart: those that meet the largest inputs."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from engine.tensors.weights import Stored
+
+
+@dataclass(frozen=True)
+class WithColumns(Stored):
+    """A stored weight and some columns of it in 16 bits, which count where both are stored (AWQ,
+    arXiv:2306.00978, table 1).
+    """
+
+    kind: ClassVar[str] = "with-columns"
+    names: ClassVar[dict[str, str]] = {"columns": "outlier columns", "values": "outlier columns"}
+    weight: Stored
+    columns: torch.Tensor  # (kept,) int32, ascending
+    values: torch.Tensor  # (out, kept) float16, or bfloat16 where float16 does not reach
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        weight = self.weight.dense(torch.float32)
+        weight[:, self.columns.long()] = self.values.float()
+        return weight.to(dtype)
+
+    def levels(self) -> torch.Tensor:
+        return self.weight.levels()
+
+    def occupancy(self) -> torch.Tensor:
+        return self.weight.occupancy()
+
+
+@dataclass(frozen=True)
+class MixedInt8(WithColumns):
+    """LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339): INT8 weights and inputs, but for
+    outliers, whose products stay in 16 bits.
+
+    Every token has a scale of its own. Inputs at or beyond the threshold in columns that are not
+    stored apart stay as they are too,
+    as in bitsandbytes for one token.
+    """
+
+    kind: ClassVar[str] = "mixed-int8"
+    threshold: float = 6.0
+    area: int = 1  # columns of one input channel: a convolution's kernel
+
+    def received(self, inputs: torch.Tensor) -> torch.Tensor:
+        picture = inputs.ndim == 4
+        values = (inputs.movedim(1, -1) if picture else inputs).float()
+        apart = values.abs() >= self.threshold
+        apart[..., (self.columns.long() // self.area).unique()] = True
+        rest = values.masked_fill(apart, 0)
+        axes = tuple(range(1, rest.ndim)) if picture else (-1,)
+        scale = (rest.abs().amax(axes, keepdim=True) / 127).clamp_min(1e-30)
+        rounded = torch.where(apart, values, rest.div(scale).round_().mul_(scale)).to(inputs.dtype)
+        return rounded.movedim(-1, 1) if picture else rounded
+
+
+@dataclass(frozen=True)
+class ScaledColumns(Stored):
+    """A stored weight some columns of which were multiplied by one factor beforehand."""
+
+    kind: ClassVar[str] = "scaled-columns"
+    names: ClassVar[dict[str, str]] = {"columns": "scaled columns"}
+    weight: Stored
+    columns: torch.Tensor  # (scaled,) int32, ascending
+    factor: float
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        weight = self.weight.dense(torch.float32)
+        weight[:, self.columns.long()] /= self.factor
+        return weight.to(dtype)
+
+
+def columns_of(weight: torch.Tensor, columns: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Fields of the columns stored apart.  weight: (out, in_), columns: (kept,)"""
+    values = weight[:, columns]
+    half = values.half()
+    return {
+        "columns": columns.to(torch.int32),
+        "values": half if half.isfinite().all() else values.bfloat16(),
+    }

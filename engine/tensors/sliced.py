@@ -1,0 +1,34 @@
+"""A weight of which whole rows and columns are gone, looked at where they stood."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from engine.tensors.weights import Stored
+
+
+@dataclass(frozen=True)
+class Narrowed(Stored):
+    """Zeros stand where something is gone. Files hold ``weight`` alone, as a dense one of its own
+    shape.
+    """
+
+    kind: ClassVar[str] = "narrowed"
+    names: ClassVar[dict[str, str]] = {
+        "weight": "dense weights",
+        "rows": "rows left",
+        "columns": "columns left",
+    }
+    weight: torch.Tensor  # (rows left, columns left)
+    rows: torch.Tensor  # (rows left,) int64
+    columns: torch.Tensor
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        dense = torch.zeros(self.shape, dtype=dtype, device=self.weight.device)
+        dense[self.rows[:, None], self.columns] = self.weight.to(dtype)
+        return dense
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes

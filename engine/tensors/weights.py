@@ -1,0 +1,261 @@
+"""Stored form of one weight tensor, with its bytes and its conversion to a dense tensor.
+
+Weights are matrices here, output channels first: (out, in_). A convolution's kernel is laid flat,
+(out, in_ * height * width); GPT-2's transposed ``Conv1D`` is turned round.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+import torch
+
+from engine.tensors.packing import counted, unpacked
+
+Links = tuple[tuple[torch.Tensor, dict[str, Any]], ...]
+REGISTRY: dict[str, type["Stored"]] = {}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Tensors and settings of one stored weight. Subclasses add fields: tensors are stored, the
+    rest is metadata.
+    """
+
+    kind: ClassVar[str]
+    names: ClassVar[dict[str, str]]  # field -> what the size ledger calls it
+    shape: tuple[int, int]  # of the dense matrix: out, in_
+
+    def __init_subclass__(cls) -> None:
+        REGISTRY[cls.kind] = cls
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The weight as the model sees it, computed in float32 and rounded to ``dtype`` once.
+        (out, in_)
+        """
+        raise NotImplementedError
+
+    def received(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Inputs as they are multiplied with the weight; subclasses may quantize or permute
+        them.
+        """
+        return inputs
+
+    def factors(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        """Matrices that inputs are multiplied with one after the other, where that is less work
+        than with the weight they make; else none.
+        """
+        return ()
+
+    def links(self, kernel: tuple[int, ...], how: dict[str, Any], dtype: torch.dtype) -> "Links":
+        """Chain of convolutions for a ``kernel`` (out, in_, height, width), each with its own
+        stride, padding and other options.
+        """
+        return ()
+
+    def parts(self) -> dict[str, "Stored"]:
+        """Stored weights that this one is made of, by field."""
+        return {
+            field.name: value
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Stored)
+        }
+
+    def own_tensors(self) -> dict[str, torch.Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Tensors of the weight and its parts, named "part.name"."""
+        inner = {
+            f"{part}.{name}": value
+            for part, stored in self.parts().items()
+            for name, value in stored.tensors().items()
+        }
+        return self.own_tensors() | inner
+
+    def settings(self) -> dict[str, Any]:
+        """All fields except tensors, as JSON types, without those that are None."""
+        plain = {
+            field.name: value
+            for field in fields(self)
+            if not isinstance(value := getattr(self, field.name), torch.Tensor)
+        }
+        return {"kind": self.kind} | {
+            name: json_of(value) for name, value in plain.items() if value is not None
+        }
+
+    def ledger(self) -> dict[str, int]:
+        """Bytes by what they hold."""
+        own = Counter()
+        for name, value in self.own_tensors().items():
+            own[self.names[name]] += value.nbytes
+        return dict(sum((Counter(part.ledger()) for part in self.parts().values()), own))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(value.nbytes for value in self.tensors().values())
+
+    def to(self, device: torch.device | str) -> Self:
+        return replace(
+            self,
+            **{
+                name: value.to(device)
+                for name, value in (self.own_tensors() | self.parts()).items()
+            },
+        )
+
+    def levels(self) -> torch.Tensor:
+        """The values a weight may take where the scale is the median one; empty when any value may
+        be taken.
+        """
+        return torch.empty(0)
+
+    def occupancy(self) -> torch.Tensor:
+        """Number of weights on each of ``levels()``, in any scale; empty if not counted."""
+        return torch.empty(0, dtype=torch.int64)
+
+    def note(self) -> str:
+        """Note on how the weight is stored; usually empty."""
+        return ""
+
+
+def restored(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Stored:
+    """The stored weight that ``settings()`` and ``tensors()`` came from."""
+    plain = {key: value for key, value in settings.items() if key != "kind"}
+    nested = {key: value for key, value in plain.items() if isinstance(value, dict)}
+    parts = {
+        key: restored(
+            how,
+            {name[len(key) + 1 :]: tensors[name] for name in tensors if name.startswith(f"{key}.")},
+        )
+        for key, how in nested.items()
+    }
+    own = {name: value for name, value in tensors.items() if "." not in name}
+    return REGISTRY[settings["kind"]](**plain | {"shape": tuple(plain["shape"])} | own | parts)
+
+
+def json_of(value: Any) -> Any:
+    if isinstance(value, Stored):
+        return value.settings()
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Dense(Stored):
+    """A weight kept as it was."""
+
+    kind: ClassVar[str] = "dense"
+    names: ClassVar[dict[str, str]] = {"weight": "dense weights"}
+    weight: torch.Tensor  # (out, in_), in the model's own dtype
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return self.weight.to(dtype)
+
+
+@dataclass(frozen=True)
+class Grid(Stored):
+    """Codes on an even grid: weight = scale * (code - zero). One scale for the tensor, a row, or a
+    group inside a row.
+    """
+
+    kind: ClassVar[str] = "grid"
+    names: ClassVar[dict[str, str]] = {
+        "codes": "codes",
+        "scales": "scales",
+        "zeros": "zero points",
+        "order": "column order",
+    }
+    bits: int
+    # columns that share a scale, all of them where there is one a row; the last group may be
+    # shorter
+    group_size: int
+    codes: torch.Tensor  # bytes, see ``packing``; code 0 is the lowest level
+    # (out, groups), (out, 1) or (1, 1); float16, float32 where that is too coarse, or E8M0: powers
+    # of two in a byte
+    scales: torch.Tensor
+    # codes of zero, one for each scale: packed in ``bits``, or floats where zero lies between two
+    # codes; None: 2^(bits - 1)
+    zeros: torch.Tensor | None = None
+    # (in_,) int32: the column that stands at each place, where groups are not neighbors
+    order: torch.Tensor | None = None
+    # rows that share a scale, where those are blocks; then there is a row of scales for each band
+    # of rows
+    rows: int | None = None
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        weight = self.code_matrix().float()
+        for part, scale, zero in groups_of(
+            weight,
+            self.group_size,
+            self.per_row(self.scales.float()),
+            self.per_row(self.zero_codes().float()),
+        ):
+            part.sub_(zero).mul_(scale)
+        if self.order is not None:
+            weight = weight[:, self.order.argsort()]
+        return weight.to(dtype)
+
+    def code_matrix(self) -> torch.Tensor:
+        """(out, in_) uint8, in the order in which they are stored"""
+        return unpacked(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape)
+
+    def per_row(self, params: torch.Tensor) -> torch.Tensor:
+        """A row of scales for each row of the weight, or one for all."""
+        return (
+            params if self.rows is None else params.repeat_interleave(self.rows, 0)[: self.shape[0]]
+        )
+
+    def zero_codes(self) -> torch.Tensor:
+        """The code that means zero, for each scale.  (out, groups) as ``scales``"""
+        if self.zeros is None:
+            return torch.full(self.scales.shape, 2 ** (self.bits - 1), device=self.scales.device)
+        if self.zeros.is_floating_point():
+            return self.zeros
+        return unpacked(self.zeros, self.bits, self.scales.numel()).view(self.scales.shape)
+
+    def levels(self) -> torch.Tensor:
+        flat = self.scales.flatten().float()
+        middle = int(flat.argsort()[len(flat) // 2])
+        zero = self.zero_codes().flatten()[middle].float()
+        return (torch.arange(2**self.bits, device=flat.device) - zero) * flat[middle]
+
+    def occupancy(self) -> torch.Tensor:
+        return counted(self.code_matrix(), 2**self.bits)
+
+
+@dataclass(frozen=True)
+class Turned(Stored):
+    """A weight stored by its columns: what shares a scale lies along the outputs."""
+
+    kind: ClassVar[str] = "turned"
+    names: ClassVar[dict[str, str]] = {}
+    columns: Stored  # of shape (in_, out)
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return self.columns.dense(dtype).T.contiguous()
+
+    def levels(self) -> torch.Tensor:
+        return self.columns.levels()
+
+    def occupancy(self) -> torch.Tensor:
+        return self.columns.occupancy()
+
+
+def groups_of(
+    weight: torch.Tensor, width: int, *params: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Views of the whole groups, then of the shorter last ones, each with its params.
+
+    (out, in_), (out, groups) each -> (out, groups, width), (out, groups, 1) each
+    """
+    whole, in_ = weight.shape[1] // width, weight.shape[1]
+    edge = whole * width
+    if whole:
+        yield (
+            weight[:, :edge].unflatten(1, (whole, -1)),
+            *(each[:, :whole, None] for each in params),
+        )
+    if edge < in_:
+        yield weight[:, edge:].unsqueeze(1), *(each[:, whole:, None] for each in params)

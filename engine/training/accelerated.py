@@ -1,0 +1,44 @@
+"""``accelerate``'s hand on a training: the number format of products, gradients, their clipping,
+and the optimizer's steps.
+"""
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+
+def accelerator_for(device: torch.device, half: bool = False) -> Accelerator:
+    """Accelerator of one training. ``half``: products in bfloat16 while weights and gradients stay
+    float32 (mixed precision).
+
+    Models are placed by those who make them.
+    """
+    forget_the_last()
+    return Accelerator(
+        cpu=device.type == "cpu", mixed_precision="bf16" if half else "no", device_placement=False
+    )
+
+
+class Float16(Accelerator):
+    """Products in float16 on any device, with or without loss scaling; accelerate's own refuses
+    CPUs, and always scales.
+    """
+
+    def __init__(self, device: torch.device, first_scale: float, scaled: bool) -> None:
+        forget_the_last()
+        super().__init__(cpu=device.type == "cpu", mixed_precision="no", device_placement=False)
+        self.scaler = torch.amp.GradScaler(device.type, first_scale, enabled=scaled)
+
+    def autocast(self, autocast_handler: object = None) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.float16)
+
+    def unscale_gradients(self, optimizer: object = None) -> None:
+        for each in self._optimizers:
+            self.scaler.unscale_(each.optimizer)
+
+
+def forget_the_last() -> None:
+    """accelerate has one state for a process, which takes neither another device nor another
+    format; a worker's trainings differ in both.
+    """
+    AcceleratorState._reset_state(reset_partial_state=True)

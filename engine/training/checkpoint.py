@@ -1,0 +1,91 @@
+"""Checkpoints of a training on disk: a killed one resumes with an equal result."""
+
+import os
+import pickle
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar, TypeVar
+from zipfile import BadZipFile
+
+import torch
+
+from engine.results.schema.tables import CurveRow
+
+State = dict[str, torch.Tensor]
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    BadZipFile,
+    pickle.UnpicklingError,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Tensors and plain data that a training goes on from, and what it has noted so far."""
+
+    row: ClassVar[type] = CurveRow
+    rows: list
+
+
+OfKind = TypeVar("OfKind", bound=Kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Kept):
+    step: int  # done
+    model: State  # what moves of it
+    optimizer: dict
+    best_step: int
+    best: State
+    beside: State = field(default_factory=dict)  # state of a model trained with it, if any
+    beside_optimizer: dict = field(default_factory=dict)
+
+
+def file_in(folder: Path | None, phase: str) -> Path | None:
+    """Checkpoint file of one training of a step; None if nothing is kept."""
+    return folder and folder / f"training-{phase.replace(' ', '-')}.pt"
+
+
+def saved(kept: Kept, file: Path | None) -> None:
+    """Whole or not at all; a disk that cannot be written costs what would have been kept, never the
+    training.
+    """
+    if file is None:
+        return
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    plain = {each.name: getattr(kept, each.name) for each in fields(kept)} | {
+        "rows": [asdict(row) for row in kept.rows]
+    }
+    with suppress(OSError, RuntimeError):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(plain, part)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def loaded(kind: type[OfKind], file: Path | None, device: torch.device) -> OfKind | None:
+    """None where nothing was kept, or it is damaged or of another kind. Tensors and plain data
+    alone are read, nothing that could run code.
+    """
+    if file is None or not file.is_file():
+        return None
+    with suppress(*UNREADABLE):
+        plain = torch.load(file, map_location=device, weights_only=True)
+        return kind(**plain | {"rows": [kind.row(**row) for row in plain["rows"]]})
+    return None
+
+
+def went_on(done: int, of: int, what: str = "training steps were done") -> str:
+    """Note about a resumed training."""
+    return (
+        f"{done} of its {of} {what} by an earlier run that was stopped; this one went on from "
+        "there."
+    )

@@ -1,0 +1,127 @@
+"""The dense model that learns: the weights of some layers, and norms and biases; everything else
+stays as it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from engine.models.layers import Layer
+from engine.models.loaded_model import Opened, packed_model
+from engine.models.loading import load
+from engine.models.model_source import Folder
+from engine.training.masks import Cut, before_cut, hang
+
+
+@dataclass
+class Pupil:
+    """In float32, on the device it computes on. Matrices go in and out as (out, in_)."""
+
+    model: nn.Module
+    original: Opened
+    layers: list[Layer]  # that are cut and learn
+    cuts: dict[str, Cut] = field(default_factory=dict)
+
+    def prepare(self, regrow: bool = False, gated: bool = False) -> None:
+        """Hang a mask on every layer that learns."""
+        for layer in self.layers:
+            names = [
+                layer.name,
+                *(other.name for other in self.original.layers if other.tied_to == layer.name),
+            ]
+            self.cuts[layer.name] = hang(
+                [self.model.get_submodule(name) for name in names], regrow, gated
+            )
+
+    def whole(self, name: str) -> torch.Tensor:
+        """A weight as if nothing of it were cut; gates count.  (out, in_)"""
+        module = self.model.get_submodule(name)
+        return laid_flat(module, before_cut(module))
+
+    @torch.no_grad()
+    def weight(self, name: str) -> torch.Tensor:
+        """Weight as the forward pass uses it, (out, in_)."""
+        module = self.model.get_submodule(name)
+        return laid_flat(module, module.weight.detach())
+
+    def mask(self, name: str) -> torch.Tensor:
+        return laid_flat(self.model.get_submodule(name), self.cuts[name].mask)
+
+    def set_mask(self, name: str, mask: torch.Tensor) -> None:
+        laid_flat(self.model.get_submodule(name), self.cuts[name].mask).copy_(mask)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that changes, to come back to."""
+        return {
+            name: value.detach().clone()
+            for name, value in self.model.state_dict().items()
+            if name not in self.resting
+        }
+
+    def come_back(self, state: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(state, strict=False)
+
+    @property
+    def resting(self) -> set[str]:
+        """Weights of layers that do not learn."""
+        learning = {layer.name for layer in self.layers}
+        return {
+            f"{layer.name}.weight" for layer in self.original.layers if layer.name not in learning
+        }
+
+    def plain(self) -> dict[str, torch.Tensor]:
+        """Norms with their statistics and biases, in the file's number formats."""
+        held = self.model.state_dict()
+        return {
+            name: held[name].detach().to("cpu", value.dtype, copy=True)
+            for name, value in self.original.plain.items()
+        }
+
+
+def laid_flat(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """A view, output channels first.  (out, in_)"""
+    return tensor.T if isinstance(module, Conv1D) else tensor.flatten(1)
+
+
+def pupil_of(folder: Folder, original: Opened, layers: list[Layer], device: torch.device) -> Pupil:
+    """A model of its own, that shares nothing with the files or with ``original``."""
+    model = unshared(load(folder) if not folder.packed else refilled(folder, original), device)
+    learning = {f"{layer.name}.weight" for layer in layers} | original.plain.keys()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in learning)
+    return Pupil(model, original, layers)
+
+
+def refilled(folder: Folder, original: Opened) -> nn.Module:
+    """A model of other shapes than its configuration says."""
+    model, stored, plain = packed_model(folder)
+    weights = {
+        f"{name}.weight": in_place(model.get_submodule(name), each.dense(torch.float32))
+        for name, each in stored.items()
+    }
+    model.load_state_dict(plain | weights, strict=False, assign=True)
+    model.tie_weights()
+    return model
+
+
+def in_place(module: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
+    """(out, in_) as the module holds it."""
+    return matrix.T.contiguous() if isinstance(module, Conv1D) else matrix.view(module.weight.shape)
+
+
+def unshared(model: nn.Module, device: torch.device) -> nn.Module:
+    def own(value: torch.Tensor) -> torch.Tensor:
+        return value.to(
+            device, torch.float32 if value.is_floating_point() else value.dtype, copy=True
+        )
+
+    each: Callable[[torch.Tensor], torch.Tensor] = own
+    for parameter in model.parameters():
+        parameter.data = each(parameter.data)
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else each(buffer)
+    return model

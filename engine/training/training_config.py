@@ -1,0 +1,36 @@
+"""Length and speed of a training."""
+
+import math
+from dataclasses import dataclass
+
+WARMUP = 0.05  # share of the steps in which the rate rises
+
+
+@dataclass(frozen=True)
+class Course:
+    steps: int
+    rate: float  # at its highest
+    batch: int
+    seed: int = 0
+    decay: float = 0.01  # of matrices, AdamW's
+    clip: float = 1.0  # largest norm of all gradients together
+    # in which a step's examples are gone through, their gradients added up (accumulation)
+    parts: int = 1
+    # what the optimizer remembers, in 8 bits, moves to main memory where the GPU's does not suffice
+    # (QLoRA)
+    paged: bool = False
+    # products in bfloat16 while weights and gradients stay float32 (mixed precision)
+    half: bool = False
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0: linear warm-up, then cosine decay to zero."""
+        rise = (step + 1) / max(1.0, WARMUP * self.steps)
+        return self.rate * min(1.0, rise) * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+    def seed_at(self, step: int) -> int:
+        """Seed of each step, so that a resumed run draws the same numbers."""
+        return (self.seed * 1_000_003 + step) % 2**63
+
+    @property
+    def learns(self) -> bool:
+        return self.rate > 0

@@ -1,0 +1,64 @@
+"""Layer names and labels that fit an axis. They come from untrusted files, so they are escaped."""
+
+from collections.abc import Iterable
+from html import escape
+from itertools import takewhile
+from textwrap import wrap
+
+LONGEST_ON_AXIS = 26
+LONGEST_LABEL = 32
+
+
+def whole(name: str) -> str:
+    """Escape a name for Plotly, which interprets some HTML tags and, with MathJax, formulas between
+    dollar signs.
+    """
+    return escape(name, quote=False).replace("$", "&#36;")
+
+
+def shortened(name: str, longest: int = LONGEST_ON_AXIS) -> str:
+    """The end of a layer's name, which is the telling part, from a dot on where one is:
+    "…2.mlp.down_proj".
+    """
+    if len(name) <= longest:
+        return whole(name)
+    end = name[1 - longest :]
+    return whole("…" + (end.partition(".")[2] or end))
+
+
+def cut(label: str, longest: int = LONGEST_LABEL) -> str:
+    """The start of a run's label, which is the telling part: "GPTQ 4-bit, groups of 32…"."""
+    return whole(label if len(label) <= longest else label[: longest - 1] + "…")
+
+
+def wrapped(label: str, width: int = 44) -> str:
+    return "<br>".join(whole(line) for line in wrap(label, width))
+
+
+def axis_of(names: Iterable[str]) -> dict:
+    """Settings of an upright category axis, first name on top, that shows names shortened and keeps
+    them whole underneath.
+    """
+    names = list(names)
+    shared = shared_start(names)
+    ends = [len(names) - 0.5, -0.5]
+    return {
+        "range": ends,
+        "type": "category",
+        "tickmode": "array",
+        "tickvals": names,
+        "ticktext": [shortened(n.removeprefix(shared)) for n in names],
+        "categoryarray": names,
+    }
+
+
+def shared_start(names: list[str]) -> str:
+    """Common beginning of all names up to a dot, such as "model.layers."; empty for a single
+    name.
+    """
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return (
+        "".join(f"{words[0]}." for words in takewhile(lambda words: len(set(words)) == 1, columns))
+        if len(names) > 1
+        else ""
+    )

@@ -1,0 +1,266 @@
+"""GPTQ at work: one column after another is rounded, and its error is pushed onto those still to
+come.
+"""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import (
+    AXIS,
+    COMPRESSED,
+    HIGHLIGHT,
+    PERCENT,
+    REFERENCE,
+    frame,
+    sentence,
+    translucent,
+)
+from pages.panels.weights.weight_map import DIVERGING
+
+GPTQ_LANE, PLAIN_LANE, ERROR_LANE = (0.72, 0.96), (0.41, 0.65), (0.0, 0.23)
+INSTANT = {
+    "mode": "immediate",
+    "frame": {"duration": 0, "redraw": True},
+    "transition": {"duration": 0},
+}
+PLAYING = {
+    "fromcurrent": True,
+    "frame": {"duration": 350, "redraw": True},
+    "transition": {"duration": 0},
+}
+
+
+def gptq_replay(replay: pd.DataFrame) -> go.Figure:
+    """Rows of ReplayRow. It opens half-way, where there is most to see; a slider and a button lead
+    through all steps.
+    """
+    if replay.empty:
+        return sentence("There are no columns to replay.")
+    replay = replay.reset_index(drop=True)
+    steps = dict(tuple(replay.groupby("step")))
+    middle, most = sorted(steps)[len(steps) // 2], change(replay).abs().max()
+    figure = frame(height=640).add_traces(
+        [*maps(steps[middle], most), *curves(replay), *markers(steps[middle])]
+    )
+    figure.frames = [
+        go.Frame(name=str(step), data=moving(rows, most), traces=[0, 1, 4, 5], layout=words(rows))
+        for step, rows in steps.items()
+    ]
+    figure.update_layout(words(steps[middle])).update_layout(lanes()).update_layout(
+        controls(list(steps), middle), legend={"y": ERROR_LANE[1]}
+    )
+    return figure
+
+
+def maps(rows: pd.DataFrame, most: float) -> list[go.Heatmap]:
+    """Maps of each weight's distance from its original, for GPTQ and for rounding."""
+    look = {
+        "colorscale": DIVERGING,
+        "zmin": -most,
+        "zmax": most,
+        "showscale": False,
+        "hoverinfo": "text+z",
+        "xgap": 1,
+        "ygap": 1,
+    }
+    return [
+        go.Heatmap(
+            z=grid(rows, way),
+            x=sorted(rows.place.unique()),
+            y=sorted(rows.row.unique()),
+            hovertext=hover(rows),
+            yaxis=axis,
+            **look,
+        )
+        for way, axis in (("gptq", "y"), ("plain", "y2"))
+    ]
+
+
+def curves(replay: pd.DataFrame) -> list[go.Scatter]:
+    """The output's error after each step."""
+    each = replay.drop_duplicates("step")
+    ways = {
+        "gptq_error": ("GPTQ", COMPRESSED, "solid"),
+        "plain_error": ("Plain rounding", REFERENCE, "dash"),
+    }
+    return [
+        go.Scatter(
+            x=each.step,
+            y=each[way],
+            xaxis="x3",
+            yaxis="y3",
+            mode="lines",
+            name=name,
+            line={"color": color, "width": 2.5, "dash": dash},
+            hovertext=[
+                f"{name}, {step} columns rounded: {percent(error)}"
+                for step, error in zip(each.step, each[way], strict=True)
+            ],
+            hoverinfo="text",
+        )
+        for way, (name, color, dash) in ways.items()
+    ]
+
+
+def markers(rows: pd.DataFrame) -> list[go.Scatter]:
+    now = rows.iloc[0]
+    place = {
+        "x": [now.step],
+        "xaxis": "x3",
+        "yaxis": "y3",
+        "mode": "markers",
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    return [
+        go.Scatter(y=[error], marker={"color": color, "size": 11}, **place)
+        for error, color in ((now.gptq_error, COMPRESSED), (now.plain_error, REFERENCE))
+    ]
+
+
+def moving(rows: pd.DataFrame, most: float) -> list:
+    """Parts of the figure that change with the step."""
+    return [
+        *(go.Heatmap(z=grid(rows, way), zmin=-most, zmax=most) for way in ("gptq", "plain")),
+        *markers(rows),
+    ]
+
+
+def grid(rows: pd.DataFrame, way: str) -> np.ndarray:
+    return change(rows, way).to_numpy(np.float32).reshape(rows.row.nunique(), -1)
+
+
+def change(rows: pd.DataFrame, way: str = "gptq") -> pd.Series:
+    return rows[way] - rows.original
+
+
+def hover(rows: pd.DataFrame) -> list[list[str]]:
+    texts = [
+        f"row {row.row}, column {row.column}<br>originally {row.original:.4g}; moved by"
+        for row in rows.itertuples(index=False)
+    ]
+    return np.array(texts).reshape(rows.row.nunique(), -1).tolist()
+
+
+def words(rows: pd.DataFrame) -> dict:
+    """Above each map what it shows at this step, and a frame around the column at hand."""
+    titles = {
+        GPTQ_LANE[1]: f"<b>GPTQ</b>: {told(rows)}",
+        PLAIN_LANE[1]: "<b>Plain rounding</b>: no other column moves",
+    }
+    place = {
+        "x": 0,
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "showarrow": False,
+    }
+    step = rows.step.iloc[0]
+    box = {
+        "type": "rect",
+        "x0": step - 1.5,
+        "x1": step - 0.5,
+        "line": {"color": HIGHLIGHT, "width": 2},
+        "visible": bool(step),
+    }
+    ends = [-0.5, rows.row.nunique() - 0.5]
+    return {
+        "annotations": [place | {"y": y, "text": text} for y, text in titles.items()],
+        "shapes": [box | {"y0": ends[0], "y1": ends[1], "yref": axis} for axis in ("y", "y2")],
+    }
+
+
+def told(rows: pd.DataFrame) -> str:
+    """Description of the step."""
+    step = rows.step.iloc[0]
+    if not step:
+        return "nothing is rounded yet"
+    here = rows[rows.place == step - 1]
+    size = ((here.gptq - here.original) ** 2).mean() ** 0.5
+    return f"column {here.column.iloc[0]} rounded, off by {size:.2g}"
+
+
+def lanes() -> dict:
+    upper = AXIS | {"showgrid": False, "fixedrange": True}
+    return {
+        "xaxis": upper
+        | {"anchor": "y2", "title": {"text": "Place in the order of rounding (column)"}},
+        "yaxis": upper
+        | {"domain": GPTQ_LANE, "autorange": "reversed", "title": {"text": "Row (output)"}},
+        "yaxis2": upper
+        | {"domain": PLAIN_LANE, "autorange": "reversed", "title": {"text": "Row (output)"}},
+        "xaxis3": AXIS | {"anchor": "y3", "title": {"text": "Columns rounded (number)"}},
+        "yaxis3": AXIS
+        | {
+            "domain": ERROR_LANE,
+            "anchor": "x3",
+            "rangemode": "tozero",
+            "tickformat": PERCENT,
+            "title": {"text": "Output error (%)"},
+        },
+    }
+
+
+def controls(steps: list[int], active: int) -> dict:
+    slide = [
+        {"label": str(step), "method": "animate", "args": [[str(step)], INSTANT]} for step in steps
+    ]
+    slider = {
+        "active": steps.index(active),
+        "steps": slide,
+        "x": 0.34,
+        "len": 0.66,
+        "y": -0.13,
+        "pad": {"t": 0, "b": 0},
+        "ticklen": 0,
+        "minorticklen": 0,
+        "currentvalue": {"prefix": "Columns rounded: ", "xanchor": "left"},
+        "bgcolor": translucent(REFERENCE, 0.3),
+        "bordercolor": REFERENCE,
+        "activebgcolor": HIGHLIGHT,
+        "font": {"size": 12},
+    }
+    buttons = [
+        {"label": label, "method": "animate", "args": args}
+        for label, args in (("▶", [None, PLAYING]), ("❚❚", [[None], INSTANT]))
+    ]
+    menu = {
+        "type": "buttons",
+        "direction": "left",
+        "buttons": buttons,
+        "x": 0,
+        "xanchor": "left",
+        "y": -0.13,
+        "yanchor": "top",
+        "showactive": False,
+        "pad": {"t": 18, "r": 0},
+        "bgcolor": translucent(REFERENCE, 0.15),
+        "bordercolor": REFERENCE,
+    }
+    return {"sliders": [slider], "updatemenus": [menu]}
+
+
+def description(replay: pd.DataFrame) -> str:
+    last = replay.iloc[replay.step.argmax()]
+    return (
+        f"After {last.step} columns, GPTQ has lost {percent(last.gptq_error)} of these outputs "
+        f"and plain rounding {percent(last.plain_error)} "
+        f"({replay.row.nunique()} rows shown)."
+    )
+
+
+GPTQ_REPLAY = Panel(
+    question="How does GPTQ compensate rounding errors?",
+    caption=(
+        "Tiles are weights, colored by their distance from the original: orange above, blue "
+        "below. Columns left of the red frame are rounded. GPTQ compensates each error in the "
+        "columns to the right; plain rounding does not. Below: the output error so far. Press "
+        "play or move the slider."
+    ),
+    draw=gptq_replay,
+    describe=description,
+)

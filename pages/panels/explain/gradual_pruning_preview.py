@@ -1,0 +1,71 @@
+"""Pruning with training in between, before it is run: how much has gone after each cut, by each
+schedule.
+"""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import count, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, frame, sentence
+
+DASHES = {"one-shot": "dot", "iterative": "dash", "cubic": "solid"}
+
+
+def cuts_ahead(cuts: pd.DataFrame) -> go.Figure:
+    """Rows of CutRow, a line for each schedule; the chosen one in color, with a mark for each
+    cut.
+    """
+    if cuts.empty:
+        return sentence("Nothing is cut.")
+    lines = [of_schedule(rows, name) for name, rows in cuts.groupby("schedule", sort=False)]
+    figure = frame(height=280).add_traces(sorted(lines, key=lambda line: line.line.width))
+    figure.update_xaxes(title_text="Training steps (number)", rangemode="tozero")
+    return figure.update_yaxes(
+        title_text="Weights that are zero (%)", tickformat=PERCENT, rangemode="tozero"
+    )
+
+
+def of_schedule(rows: pd.DataFrame, name: str) -> go.Scatter:
+    chosen = bool(rows.chosen.iloc[0])
+    color = COMPRESSED if chosen else REFERENCE
+    look = {
+        "line": {"color": color, "width": 3 if chosen else 1, "dash": DASHES[name], "shape": "hv"},
+        "marker": {"color": color, "size": 7},
+    }
+    words = [
+        f"{name}<br>from step {count(row.step)} on {percent(row.share)} zero"
+        for row in rows.itertuples(index=False)
+    ]
+    called = f"{name.capitalize()}{' (chosen)' if chosen else ''}"
+    return go.Scatter(
+        x=rows.step,
+        y=rows.share,
+        mode="lines+markers" if chosen else "lines",
+        name=called,
+        hovertext=words,
+        hoverinfo="text",
+        **look,
+    )
+
+
+def description(cuts: pd.DataFrame) -> str:
+    mine = cuts[cuts.chosen & cuts.cut.gt(0)]
+    name = mine.schedule.iloc[0].capitalize()
+    return (
+        f"{name}: {len(mine)} cuts, the first to {percent(mine.share.iloc[0])}, the last to "
+        f"{percent(mine.share.iloc[-1])}."
+    )
+
+
+CUTS_AHEAD = Panel(
+    question="Sparsity after each pruning step",
+    caption=(
+        "For the schedule chosen above (marks are pruning steps) and the two others. The "
+        "remaining weights are trained between pruning steps and, without regrowth, after the "
+        "last one. With regrowth, pruning steps continue to the end and may change which weights "
+        "are zero, but not how many."
+    ),
+    draw=cuts_ahead,
+    describe=description,
+)

@@ -1,0 +1,87 @@
+"""Lottery tickets before they are drawn: what each round leaves, and the step that it is set back
+to.
+"""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import count, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, frame, sentence
+
+
+def rounds_ahead(rounds: pd.DataFrame) -> go.Figure:
+    """Rows of RoundRow: a training is a line to the right, cut and rewinding the dotted way
+    back.
+    """
+    if rounds.empty:
+        return sentence("No round is asked for.")
+    figure = frame(height=280).add_traces(
+        [back(rounds), *(training(row) for row in rounds.itertuples(index=False))]
+    )
+    figure.update_xaxes(title_text="Training steps (number)", rangemode="tozero")
+    return figure.update_yaxes(
+        title_text="Weights left (%)", tickformat=PERCENT, rangemode="tozero"
+    )
+
+
+def back(rounds: pd.DataFrame) -> go.Scatter:
+    ways = list(
+        zip(rounds.ends[:-1], rounds.begins[1:], rounds.left[:-1], rounds.left[1:], strict=True)
+    )
+    points = [
+        point
+        for end, begin, before, after in ways
+        for point in ((end, before), (begin, after), (None, None))
+    ]
+    look = {
+        "line": {"color": REFERENCE, "width": 1, "dash": "dot"},
+        "mode": "lines",
+        "hoverinfo": "skip",
+    }
+    return go.Scatter(
+        x=[x for x, _ in points], y=[y for _, y in points], name="Pruned and rewound", **look
+    )
+
+
+def training(row) -> go.Scatter:
+    number = row[0]
+    named = f"round {number}" if number else "all weights"
+    words = (
+        f"{named}: {percent(row.left)} left<br>trained from step {count(row.begins)} to "
+        f"{count(row.ends)}"
+    )
+    look = {
+        "line": {"color": COMPRESSED, "width": 3},
+        "marker": {"color": COMPRESSED, "size": 8, "symbol": ["circle", "triangle-right"]},
+    }
+    return go.Scatter(
+        x=[row.begins, row.ends],
+        y=[row.left] * 2,
+        mode="lines+markers",
+        name="Training",
+        showlegend=not number,
+        hovertext=[words] * 2,
+        hoverinfo="text",
+        **look,
+    )
+
+
+def description(rounds: pd.DataFrame) -> str:
+    last = rounds.iloc[-1]
+    return (
+        f"After {len(rounds) - 1} rounds {percent(last.left)} of the weights are left, set back "
+        f"each time to step {count(last.begins)}."
+    )
+
+
+ROUNDS_AHEAD = Panel(
+    question="Sparsity and rewinding of each round",
+    caption=(
+        "For the options above and one seed. Each line is a training run; at its end the smallest "
+        "weights are pruned and the others reset to their values at the step where the next line "
+        "starts (rewinding)."
+    ),
+    draw=rounds_ahead,
+    describe=description,
+)

@@ -1,0 +1,181 @@
+"""Size of a layer's inputs by token and channel, before and after scaling."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.panel import Panel
+from pages.panels.theme import AXIS, GRID, frame, sentence
+
+VERSIONS = {"original": "Before the scales", "scaled": "After the scales"}
+COLOURS = "Cividis"  # made for color-blind eyes
+CAMERA = {"eye": {"x": -1.75, "y": -2.05, "z": 1.2}}
+
+
+def activation_surface(surface: pd.DataFrame, *, relief: bool = False) -> go.Figure:
+    """Rows of SurfaceRow for one layer: a map for each version, or a surface in space (``relief``),
+    on one scale of color and height.
+    """
+    if surface.empty:
+        return sentence("The inputs of this layer were not recorded.")
+    versions = [version for version in VERSIONS if (surface.version == version).any()]
+    top = surface.largest.max()
+    figure = frame(height=(420 if relief else 300) * len(versions) + 60)
+    figure.add_traces(
+        [
+            (hill if relief else plane)(surface[surface.version == version], number, top)
+            for number, version in enumerate(versions)
+        ]
+    )
+    figure.update_layout(
+        coloraxis={"colorscale": COLOURS, "cmin": 0, "cmax": top, "colorbar": bar()}
+    )
+    for number, version in enumerate(versions):
+        place(
+            figure,
+            number,
+            len(versions),
+            VERSIONS[version] if len(versions) > 1 else "",
+            top,
+            relief,
+        )
+    return figure
+
+
+def plane(surface: pd.DataFrame, number: int, top: float) -> go.Heatmap:
+    tall = matrix(surface)
+    axes = {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"} if number else {}
+    return go.Heatmap(
+        z=tall,
+        x=tall.columns,
+        y=tall.index,
+        coloraxis="coloraxis",
+        hovertext=hover(tall),
+        hoverinfo="text",
+        **axes,
+    )
+
+
+def hill(surface: pd.DataFrame, number: int, top: float) -> go.Surface:
+    tall, scene = matrix(surface), f"scene{number + 1 if number else ''}"
+    return go.Surface(
+        z=tall,
+        x=tall.columns,
+        y=tall.index,
+        coloraxis="coloraxis",
+        hovertext=hover(tall),
+        hoverinfo="text",
+        scene=scene,
+    )
+
+
+def matrix(surface: pd.DataFrame) -> pd.DataFrame:
+    """Blocks of tokens down, blocks of channels across."""
+    return surface.pivot(index="vector", columns="channel", values="largest")
+
+
+def hover(tall: pd.DataFrame) -> np.ndarray:
+    """Hover text of each tile: its position and largest value."""
+    return np.array(
+        [
+            [
+                f"input {row}, channel {column}<br>|x| up to {value:.3g}"
+                for column, value in tall.loc[row].items()
+            ]
+            for row in tall.index
+        ]
+    )
+
+
+def bar() -> dict:
+    """A scale of colors below, where a phone has room for it."""
+    title = {"text": "Largest |x| (value)", "side": "top"}
+    return {
+        "orientation": "h",
+        "thickness": 10,
+        "len": 0.9,
+        "y": -0.02,
+        "yanchor": "top",
+        "title": title,
+    }
+
+
+def place(figure: go.Figure, number: int, of: int, title: str, top: float, relief: bool) -> None:
+    """Position of one version, from the top, with its title and axes."""
+    high, number_ = 1 - number / of, f"{number + 1 if number else ''}"
+    low = high - 0.84 / of
+    if relief:
+        axes = {
+            "xaxis": solid("Channel"),
+            "yaxis": solid("Input"),
+            "zaxis": solid("|x|") | {"range": [0, top], "nticks": 4},
+        }
+        figure.update_layout(
+            {
+                f"scene{number_}": {
+                    "domain": {"x": [0, 1], "y": [low, high - 0.04]},
+                    "camera": CAMERA,
+                    "aspectratio": {"x": 1.5, "y": 1.1, "z": 0.6},
+                    **axes,
+                }
+            }
+        )
+        figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
+    else:
+        figure.update_layout(
+            {
+                f"xaxis{number_}": AXIS
+                | {
+                    "anchor": f"y{number_}",
+                    "title": {"text": "Input channel (number)", "standoff": 4},
+                    "showgrid": False,
+                },
+                f"yaxis{number_}": AXIS
+                | {
+                    "domain": [low, high - 0.06],
+                    "anchor": f"x{number_}",
+                    "title": {"text": "Sampled input (number)"},
+                },
+            }
+        )
+    figure.add_annotation(
+        text=title,
+        x=0,
+        y=high,
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        yanchor="top",
+        showarrow=False,
+    )
+
+
+def solid(title: str) -> dict:
+    return {
+        "title": {"text": title},
+        "backgroundcolor": "rgba(0,0,0,0)",
+        "gridcolor": GRID,
+        "showbackground": False,
+    }
+
+
+def description(surface: pd.DataFrame) -> str:
+    largest = surface.groupby("version", sort=False).largest.max()
+    blocks = (
+        f"{surface.vector.nunique()} blocks of tokens by {surface.channel.nunique()} of channels"
+    )
+    after = f", {largest['scaled']:.3g} after the scales" if "scaled" in largest else ""
+    return f"{blocks}; the largest input is {largest['original']:.3g}{after}."
+
+
+ACTIVATION_SURFACE = Panel(
+    question="Are there outlier channels?",
+    caption=(
+        "Each cell is the largest |x| in a block of adjacent inputs (tokens or image positions) "
+        "and channels, on a sample of calibration data. Bright stripes are outlier channels, "
+        "which widen the range for all others. After scaling (SmoothQuant, AWQ) they should "
+        "disappear."
+    ),
+    draw=activation_surface,
+    describe=description,
+)

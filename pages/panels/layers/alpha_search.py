@@ -1,0 +1,125 @@
+"""Output error of each layer for each strength of the activation scales, and the chosen
+strength.
+"""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import shortened, whole
+from pages.formatting.numbers import change
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, HIGHLIGHT, REFERENCE, frame, sentence, translucent
+
+WIDE = 20  # times from the least to the largest error: beyond, the axis is logarithmic
+
+
+def alpha_search(searches: pd.DataFrame, *, layer: str = "") -> go.Figure:
+    """Rows of SearchRow of all layers; ``layer`` stands out from the thin lines of the others, by
+    default the one that gained most.
+    """
+    tried = searches[searches.groupby("layer").alpha.transform("size") > 1].reset_index(drop=True)
+    if tried.empty:
+        return sentence("This run did not search alpha.")
+    layer = layer if layer in set(tried.layer) else gained_most(tried)
+    mine, others = tried[tried.layer == layer], tried[tried.layer != layer]
+    figure = frame(height=380).add_traces(
+        [thin_lines(others), picked(others), curve(mine), pick_of(mine)]
+    )
+    figure.add_hline(y=1, line={"color": REFERENCE, "width": 1, "dash": "dash"})
+    figure.update_xaxes(title_text="Alpha (exponent of the scales)", showgrid=False)
+    log = (
+        {"type": "log", "dtick": 1}
+        if tried.error.max() > WIDE * max(tried.error.min(), 1e-12)
+        else {}
+    )
+    return figure.update_yaxes(title_text="Output error (alpha 0 is 1)", **log)
+
+
+def thin_lines(searches: pd.DataFrame) -> go.Scatter:
+    """All in one trace, a gap after each."""
+    gap = pd.DataFrame({"alpha": [None], "error": [None]})
+    parts = [
+        part
+        for _, rows in searches.groupby("layer", sort=False)
+        for part in (rows[["alpha", "error"]].astype(object), gap)
+    ]
+    joined = pd.concat(parts) if parts else gap
+    look = {
+        "mode": "lines",
+        "line": {"color": translucent(REFERENCE, 0.55), "width": 1},
+        "name": "Other layers",
+        "showlegend": bool(parts),
+    }
+    return go.Scatter(x=joined.alpha.tolist(), y=joined.error.tolist(), hoverinfo="skip", **look)
+
+
+def picked(searches: pd.DataFrame) -> go.Scatter:
+    """The chosen strength of every other layer."""
+    rows = searches[searches.chosen]
+    look = {"mode": "markers", "marker": {"color": REFERENCE, "size": 5}, "showlegend": False}
+    return go.Scatter(x=rows.alpha, y=rows.error, hovertext=hover(rows), hoverinfo="text", **look)
+
+
+def curve(searches: pd.DataFrame) -> go.Scatter:
+    look = {
+        "mode": "lines+markers",
+        "line": {"color": COMPRESSED, "width": 2},
+        "marker": {"color": COMPRESSED, "size": 5},
+    }
+    return go.Scatter(
+        x=searches.alpha,
+        y=searches.error,
+        name=shortened(searches.layer.iloc[0]),
+        hovertext=hover(searches),
+        hoverinfo="text",
+        **look,
+    )
+
+
+def pick_of(searches: pd.DataFrame) -> go.Scatter:
+    rows = searches[searches.chosen]
+    look = {
+        "mode": "markers",
+        "marker": {"color": HIGHLIGHT, "size": 11, "symbol": "diamond"},
+        "name": "Chosen",
+    }
+    return go.Scatter(x=rows.alpha, y=rows.error, hovertext=hover(rows), hoverinfo="text", **look)
+
+
+def hover(searches: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.layer)}</b><br>scales folded into {whole(row.source)}<br>"
+        f"alpha {row.alpha:.3g}: error {change(1, row.error)} relative to alpha 0"
+        for row in searches.itertuples(index=False)
+    ]
+
+
+def gained_most(searches: pd.DataFrame) -> str:
+    return searches.layer[searches.error.idxmin()]
+
+
+def description(searches: pd.DataFrame) -> str:
+    rows = searches.reset_index(drop=True)
+    best = rows[rows.chosen]
+    least = best.loc[best.error.idxmin()]
+    gain = (
+        f"{shortened(least.layer, 80)} gained most: {change(1, least.error)} at alpha "
+        f"{least.alpha:.2g}"
+    )
+    return (
+        f"{rows.layer.nunique()} inputs with {best.alpha.min():.2g} to {best.alpha.max():.2g} "
+        f"chosen; {gain}."
+    )
+
+
+ALPHA_SEARCH = Panel(
+    question="How does the error depend on alpha?",
+    caption=(
+        "Each line is the input of one layer (or of several that share it): the expected squared "
+        "output error at each alpha, relative to alpha 0. The lowest point was chosen. With AWQ, "
+        "alpha 0 is unscaled, so above the dashed line scaling hurts; with SmoothQuant, alpha 0 "
+        "leaves the difficulty to the activations."
+    ),
+    draw=alpha_search,
+    describe=description,
+)

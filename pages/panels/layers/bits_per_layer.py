@@ -1,0 +1,177 @@
+"""Bits of each layer, and how sensitive the model is to its rounding."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.numbers import megabytes, significant
+from pages.panels.panel import Panel
+from pages.panels.theme import AXIS, COMPRESSED, ERROR, GRID, ORIGINAL, REFERENCE, frame, sentence
+
+MOST_LAYERS = 60
+LEAST = 1e-7  # nats: what is less is drawn there
+
+
+def bits_per_layer(layers: pd.DataFrame, *, sensitivity: pd.DataFrame | None = None) -> go.Figure:
+    """Rows of LayerRow; where there are rows of SensitivityRow, both ways of measuring stand
+    beside. Beyond 60 layers the largest are drawn.
+    """
+    counted = layers[layers.tied_to == ""].reset_index(drop=True)
+    if counted.empty:
+        return sentence("There is no layer whose bits could be counted.")
+    shown = largest_in_order(counted)
+    felt = both_ways(sensitivity, shown)
+    figure = frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
+    figure.add_traces([*bars(shown), *damage(felt)])
+    figure.update_layout(
+        yaxis=axis_of(shown.name) | {"showgrid": not felt.empty, "gridcolor": GRID}
+    )
+    figure.update_xaxes(
+        title_text=bits_title(len(shown), len(counted)),
+        range=[0, 1.15 * shown.bits_per_weight.max()],
+        domain=[0, 1 if felt.empty else 0.5],
+    )
+    return figure if felt.empty else figure.update_layout(xaxis2=damage_axis())
+
+
+def largest_in_order(layers: pd.DataFrame) -> pd.DataFrame:
+    return layers.loc[layers.size_bytes.nlargest(MOST_LAYERS).index.sort_values()]
+
+
+def bars(layers: pd.DataFrame) -> list[go.Bar]:
+    kept = layers.technique == ""
+    parts = [(layers[~kept], COMPRESSED, "Compressed"), (layers[kept], ORIGINAL, "Kept as it was")]
+    return [bar(part, color, name) for part, color, name in parts if not part.empty]
+
+
+def bar(layers: pd.DataFrame, color: str, name: str) -> go.Bar:
+    look = {
+        "orientation": "h",
+        "marker": {"color": color},
+        "name": name,
+        "hovertext": hover(layers),
+        "hoverinfo": "text",
+    }
+    words = {
+        "text": [f"{bits:.3g}" for bits in layers.bits_per_weight],
+        "textposition": "outside",
+        "textfont": {"size": 11},
+        "cliponaxis": False,
+    }
+    return go.Bar(y=layers.name, x=layers.bits_per_weight, **look, **words)
+
+
+def hover(layers: pd.DataFrame) -> list[str]:
+    return [
+        (
+            f"<b>{whole(row.name)}</b><br>{row.bits_per_weight:.3g} bits per weight, scales "
+            f"included<br>{megabytes(row.size_bytes)}"
+        )
+        for row in layers.itertuples(index=False)
+    ]
+
+
+def both_ways(sensitivity: pd.DataFrame | None, layers: pd.DataFrame) -> pd.DataFrame:
+    """The setting of each layer for which both ways were measured: the coarsest."""
+    if sensitivity is None:
+        return pd.DataFrame()
+    known = sensitivity[sensitivity.layer.isin(layers.name)].dropna(
+        subset=["quantize_one", "restore_one"]
+    )
+    return known.drop_duplicates("layer", ignore_index=True)
+
+
+def damage(felt: pd.DataFrame) -> list[go.Scatter]:
+    if felt.empty:
+        return []
+    return [
+        joined(felt),
+        marks(felt, "quantize_one", "circle", "Rounded alone"),
+        marks(felt, "restore_one", "diamond-open", "Saved by restoring it"),
+    ]
+
+
+def joined(felt: pd.DataFrame) -> go.Scatter:
+    """A thin line from one way to the other."""
+    ends = felt[["quantize_one", "restore_one"]].clip(lower=LEAST)
+    x = [value for pair in ends.itertuples(index=False) for value in (*pair, None)]
+    y = [name for name in felt.layer for _ in range(3)]
+    return go.Scatter(
+        x=x,
+        y=y,
+        xaxis="x2",
+        mode="lines",
+        line={"color": REFERENCE, "width": 1},
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def marks(felt: pd.DataFrame, column: str, symbol: str, name: str) -> go.Scatter:
+    look = {
+        "mode": "markers",
+        "marker": {
+            "color": ERROR,
+            "symbol": symbol,
+            "size": 9,
+            "line": {"width": 2, "color": ERROR},
+        },
+        "name": name,
+    }
+    text = [
+        (
+            f"<b>{whole(row.layer)}</b><br>at {row.bits} bits: {name.lower()} "
+            f"{significant(1000 * getattr(row, column))} millinats"
+        )
+        for row in felt.itertuples()
+    ]
+    return go.Scatter(
+        x=felt[column].clip(lower=LEAST),
+        y=felt.layer,
+        xaxis="x2",
+        hovertext=text,
+        hoverinfo="text",
+        **look,
+    )
+
+
+def damage_axis() -> dict:
+    return AXIS | {
+        "domain": [0.56, 1],
+        "anchor": "y",
+        "type": "log",
+        "exponentformat": "power",
+        "nticks": 4,
+        "title": AXIS["title"] | {"text": "Damage (nats)"},
+    }
+
+
+def bits_title(shown: int, of: int) -> str:
+    return "Bits (per weight)" + (f"<br>{shown} largest of {of} layers" if shown < of else "")
+
+
+def description(layers: pd.DataFrame) -> str:
+    treated = layers[layers.technique != ""].reset_index(drop=True)
+    if treated.empty:
+        return f"All {len(layers)} layers were kept."
+    most, least = (
+        treated.loc[treated.bits_per_weight.idxmax()],
+        treated.loc[treated.bits_per_weight.idxmin()],
+    )
+    return (
+        f"{len(treated)} compressed layers; from {least.bits_per_weight:.3g} bits a weight "
+        f"({shortened(least['name'], 80)}) "
+        f"to {most.bits_per_weight:.3g} ({shortened(most['name'], 80)})."
+    )
+
+
+BITS_PER_LAYER = Panel(
+    question="How many bits did each layer get, and why?",
+    caption=(
+        "Bars are the bits per weight in the file, scales included. Next to them, where measured, "
+        "the damage at the fewest bits: the KL divergence when only this layer is rounded, and "
+        "the divergence saved when only this layer is not."
+    ),
+    draw=bits_per_layer,
+    describe=description,
+)

@@ -1,0 +1,83 @@
+"""Change of each output channel of one layer."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import ERROR, HIGHLIGHT, PERCENT, frame, sentence
+
+
+def channel_error(channels: pd.DataFrame) -> go.Figure:
+    """Rows of ChannelRow for one layer. Channels without an error (all zero, so nothing to compare
+    with) are left out.
+    """
+    judged = channels.dropna(subset="relative_error", ignore_index=True)
+    if judged.empty:
+        return sentence("No channel of this layer has changed.")
+    figure = frame(height=300).add_traces([points(judged)])
+    figure.update_xaxes(title_text="Output channel (number)", showgrid=False)
+    figure.update_yaxes(title_text="Relative error (%)", tickformat=PERCENT, rangemode="tozero")
+    return marked(figure, worst(judged), right_half=worst(judged).channel > judged.channel.median())
+
+
+def points(channels: pd.DataFrame) -> go.Scatter:
+    dots = {"color": ERROR, "size": 6 if len(channels) <= 256 else 3}
+    hover = [
+        f"channel {row.channel}: {percent(row.relative_error)}" for row in channels.itertuples()
+    ]
+    return go.Scatter(
+        x=channels.channel,
+        y=channels.relative_error,
+        mode="markers",
+        marker=dots,
+        hovertext=hover,
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def marked(figure: go.Figure, row: pd.Series, *, right_half: bool) -> go.Figure:
+    """The worst channel highlighted, with its words turned inwards so that they stay inside the
+    figure.
+    """
+    at, red = {"x": row.channel, "y": row.relative_error}, {"color": HIGHLIGHT, "size": 9}
+    figure.add_scatter(
+        x=[at["x"]],
+        y=[at["y"]],
+        mode="markers",
+        marker=red,
+        name="Worst channel",
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    side = {"xanchor": "right" if right_half else "left", "yanchor": "bottom", "yshift": 5}
+    return figure.add_annotation(
+        **at, **side, text=words(row), showarrow=False, font={"color": HIGHLIGHT}
+    )
+
+
+def worst(channels: pd.DataFrame) -> pd.Series:
+    return channels.loc[channels.relative_error.idxmax()]
+
+
+def words(row: pd.Series) -> str:
+    return f"channel {row.channel}: {percent(row.relative_error)}"
+
+
+def description(channels: pd.DataFrame) -> str:
+    judged = channels.dropna(subset="relative_error", ignore_index=True)
+    return f"{len(channels)} output channels" + (
+        "." if judged.empty else f"; the worst is {words(worst(judged))}."
+    )
+
+
+CHANNEL_ERROR = Panel(
+    question="Which channels of this layer changed most?",
+    caption=(
+        "Each dot is an output channel: the norm of its change divided by the norm of its "
+        "weights (relative error, ‖w - ŵ‖/‖w‖)."
+    ),
+    draw=channel_error,
+    describe=description,
+)

@@ -1,0 +1,66 @@
+"""Input channels that three selection criteria would keep."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, SERIES, frame, sentence, translucent
+
+WAYS = {
+    "by_activations": ("by activation", COMPRESSED, "circle"),
+    "by_weights": ("by weight", ORIGINAL, "square"),
+    "at_random": ("at random", SERIES[2], "x"),
+}
+
+
+def ways_to_choose(channels: pd.DataFrame) -> go.Figure:
+    """Rows of CriterionRow."""
+    if channels.empty:
+        return sentence("No channels to show.")
+    others = channels[~channels[[*WAYS]].any(axis=1)]
+    quiet = {"color": translucent(REFERENCE, 0.45), "size": 6}
+    figure = frame(height=400).add_traces([dots(others, "chosen by none", quiet)])
+    figure.add_traces(
+        [
+            dots(channels[channels[way]], name, {"color": c, "symbol": s, "size": 11})
+            for way, (name, c, s) in WAYS.items()
+        ]
+    )
+    figure.update_xaxes(title_text="Weights of the channel (norm)")
+    return figure.update_yaxes(title_text="Its input (mean |x|)", rangemode="tozero")
+
+
+def dots(channels: pd.DataFrame, name: str, look: dict) -> go.Scatter:
+    hover = [
+        f"column {row.column}, {name}<br>mean |x| {row.activation:.3g}, norm {row.weight:.3g}"
+        for row in channels.itertuples(index=False)
+    ]
+    return go.Scatter(
+        x=channels.weight,
+        y=channels.activation,
+        mode="markers",
+        marker=look,
+        name=name,
+        hovertext=hover,
+        hoverinfo="text",
+    )
+
+
+def description(channels: pd.DataFrame) -> str:
+    both = (channels.by_activations & channels.by_weights).sum()
+    return (
+        f"{channels.by_activations.sum()} of {len(channels)} channels are chosen by activation; "
+        f"by weight, {both} of these would be chosen too."
+    )
+
+
+WAYS_TO_CHOOSE = Panel(
+    question="Which 1% of the channels does each criterion keep?",
+    caption=(
+        "Each dot is an input channel of the layer, by the size of its weights (x) and the "
+        "strength of its inputs (y). Strong inputs and large weights are rarely the same "
+        "channels."
+    ),
+    draw=ways_to_choose,
+    describe=description,
+)

@@ -1,0 +1,132 @@
+"""Change of each compressed layer, in the model's order."""
+
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.numbers import count, megabytes, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import ERROR, HIGHLIGHT, PERCENT, REFERENCE, frame, sentence
+
+MOST_ROWS = 40
+
+
+def layer_error(layers: pd.DataFrame) -> go.Figure:
+    """Rows of LayerRow; kept layers are left out, and beyond 40 only the worst are drawn, which the
+    axis title then says.
+    """
+    changed = layers.dropna(subset="relative_error", ignore_index=True)
+    if changed.empty:
+        return sentence("Every layer was kept as it was.")
+    shown = worst_in_order(changed)
+    figure = (
+        frame(height=110 + 22 * len(shown))
+        .update_layout(barmode="overlay", bargap=0.25)
+        .add_traces(traces(shown))
+    )
+    figure.update_yaxes(axis_of(shown.name), showgrid=False)
+    return figure.update_xaxes(
+        title_text=error_title(len(shown), len(changed)), tickformat=PERCENT, rangemode="tozero"
+    )
+
+
+def traces(layers: pd.DataFrame) -> list[go.Bar | go.Scatter]:
+    is_worst = layers.index == judged(layers).idxmax()
+    both = [
+        bars(layers[~is_worst], ERROR, "Weights"),
+        bars(layers[is_worst], HIGHLIGHT, "Weights of the most affected layer"),
+    ]
+    return [*both, diamonds(layers)] if layers.output_error.notna().any() else both
+
+
+def judged(layers: pd.DataFrame) -> pd.Series:
+    """Error by which the most affected layer is found: of the output, or of the weights if no
+    output was measured.
+    """
+    return layers.output_error if layers.output_error.notna().any() else layers.relative_error
+
+
+def bars(layers: pd.DataFrame, color: str, name: str) -> go.Bar:
+    look = {
+        "orientation": "h",
+        "marker": {"color": color},
+        "name": name,
+        "showlegend": not layers.empty,
+    }
+    return go.Bar(
+        y=layers.name, x=layers.relative_error, hovertext=hover(layers), hoverinfo="text", **look
+    )
+
+
+def diamonds(layers: pd.DataFrame) -> go.Scatter:
+    """The error of the layer's output, where it was measured."""
+    measured = layers.dropna(subset="output_error")
+    look = {
+        "symbol": "diamond",
+        "size": 8,
+        "color": "#ffffff",
+        "line": {"color": REFERENCE, "width": 2},
+    }
+    return go.Scatter(
+        y=measured.name,
+        x=measured.output_error,
+        mode="markers",
+        marker=look,
+        name="Output",
+        hovertext=hover(measured),
+        hoverinfo="text",
+    )
+
+
+def hover(layers: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.name)}</b><br>error of the weights "
+        f"{percent(row.relative_error)}<br>error of the output {percent(row.output_error)}"
+        f"<br>{count(row.parameters)} weights, {row.bits_per_weight:.3g} bits each{narrowed(row)}"
+        f"<br>{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}"
+        for row in layers.itertuples(index=False)
+    ]
+
+
+def narrowed(row: Any) -> str:
+    """The shapes before and after, where they differ."""
+    before, after = (" × ".join(map(str, shape)) for shape in (row.original_shape, row.shape))
+    return f"<br>shape {before} → {after}" if before else ""
+
+
+def worst_in_order(layers: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
+    return (
+        layers.loc[judged(layers).fillna(layers.relative_error).nlargest(most).index.sort_values()]
+        if len(layers) > most
+        else layers
+    )
+
+
+def error_title(shown: int, of: int) -> str:
+    return "Relative error (%)" + (f"<br>{shown} worst of {of} layers" if shown < of else "")
+
+
+def description(layers: pd.DataFrame) -> str:
+    changed = layers.dropna(subset="relative_error", ignore_index=True)
+    if changed.empty:
+        return f"All {len(layers)} layers were kept."
+    worst = judged(changed).idxmax()
+    return (
+        f"{len(changed)} of {len(layers)} layers changed; the worst is "
+        f"{shortened(changed['name'][worst], 80)} at {percent(judged(changed)[worst])}."
+    )
+
+
+LAYER_ERROR = Panel(
+    question="Which layers are most affected?",
+    caption=(
+        "Bars show the change of the weights (relative error, ‖W - Ŵ‖/‖W‖). Diamonds, where "
+        "measured, show the change of the layer's output on calibration inputs of the original "
+        "model (output error, ‖WX - ŴX̂‖/‖WX‖, with quantized inputs X̂ if the method quantizes "
+        "them)."
+    ),
+    draw=layer_error,
+    describe=description,
+)

@@ -1,0 +1,78 @@
+"""Rank of each layer, compared with its break-even rank."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.numbers import percent
+from pages.panels.layers.rank_bars import bars, first_of, points, rank_frame, rank_title
+from pages.panels.panel import Panel
+from pages.panels.theme import sentence
+
+
+def rank_per_layer(ranks: pd.DataFrame) -> go.Figure:
+    """Rows of RankRow, in the model's order; beyond 60 the first are drawn."""
+    if ranks.empty:
+        return sentence("No layer was factorized.")
+    shown = first_of(ranks)
+    figure = rank_frame(shown).add_traces(
+        [*bars(shown, ("Rank kept", "Kept as it was"), hover), *marks(shown)]
+    )
+    figure.update_layout(yaxis=axis_of(shown.layer) | {"showgrid": False})
+    return figure.update_xaxes(title_text=rank_title(shown, ranks), rangemode="tozero")
+
+
+def marks(ranks: pd.DataFrame) -> list[go.Scatter]:
+    """Markers of the break-even rank, or of the second rank if there are two."""
+    even, other = ranks.dropna(subset="break_even"), ranks.dropna(subset="input_rank")
+    parts = [
+        (even, even.break_even, "Break-even rank", "diamond"),
+        (other, other.input_rank, "Input rank", "x"),
+    ]
+    return [
+        points(rows, values, name, hover, symbol)
+        for rows, values, name, symbol in parts
+        if not rows.empty
+    ]
+
+
+def hover(ranks: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.layer)}</b><br>rank {row.rank} of {row.full_rank}{beside(row)}<br>"
+        f"{percent(row.kept_parameters)} of the parameters kept, "
+        f"{percent(max(0.0, 1 - row.kept_parameters))} removed<br>"
+        f"{percent(row.kept_energy)} of the energy kept"
+        for row in ranks.itertuples(index=False)
+    ]
+
+
+def beside(row: tuple) -> str:
+    if row.input_rank == row.input_rank:  # not NaN
+        return f" along outputs, {row.input_rank:.0f} along inputs"
+    return f", break-even {row.break_even:.1f}"
+
+
+def description(ranks: pd.DataFrame) -> str:
+    cut = ranks[~ranks.whole].reset_index(drop=True)
+    if cut.empty:
+        return f"All {len(ranks)} layers were kept as they were."
+    least, most = (
+        cut.loc[place] for place in (cut.kept_parameters.idxmin(), cut.kept_parameters.idxmax())
+    )
+    return (
+        f"{len(cut)} of {len(ranks)} layers were factorized; {shortened(least.layer, 80)} keeps "
+        f"{percent(least.kept_parameters)} of its parameters "
+        f"at rank {least['rank']}, {shortened(most.layer, 80)} {percent(most.kept_parameters)} "
+        f"at rank {most['rank']}."
+    )
+
+
+RANK_PER_LAYER = Panel(
+    question="Which rank did each layer get?",
+    caption=(
+        "Bars are the ranks of the layers, diamonds their break-even ranks, at which the factors "
+        "are as large as the layer: a bar must end left of its diamond to save bytes."
+    ),
+    draw=rank_per_layer,
+    describe=description,
+)

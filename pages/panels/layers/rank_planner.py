@@ -1,0 +1,88 @@
+"""Rank of each layer under a budget of parameters, and its error."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.numbers import megabytes, percent
+from pages.panels.layers.rank_bars import bars, first_of, points, rank_frame, rank_title
+from pages.panels.panel import Panel
+from pages.panels.theme import AXIS, ERROR, GRID, PERCENT, sentence
+
+
+def rank_planner(ranks: pd.DataFrame) -> go.Figure:
+    """Rows of PlannedRow, in the model's order; beyond 60 the first are drawn."""
+    if ranks.empty:
+        return sentence("No layer's data can be seen, so there are no ranks to share out.")
+    shown = first_of(ranks)
+    even = points(shown, shown.break_even, "Break-even rank", hover)
+    figure = rank_frame(shown).add_traces(
+        [*bars(shown, ("Rank", "Kept as it is"), hover), even, lost(shown)]
+    )
+    figure.update_layout(
+        yaxis=axis_of(shown.layer) | {"showgrid": True, "gridcolor": GRID}, xaxis2=error_axis(shown)
+    )
+    return figure.update_layout(
+        xaxis={
+            "title": {"text": rank_title(shown, ranks)},
+            "domain": [0, 0.56],
+            "rangemode": "tozero",
+        }
+    )
+
+
+def lost(ranks: pd.DataFrame) -> go.Scatter:
+    look = {"color": ERROR, "size": 9}
+    words = {"name": "Predicted error", "hovertext": hover(ranks), "hoverinfo": "text"}
+    return go.Scatter(
+        y=ranks.layer, x=ranks.predicted_error, xaxis="x2", mode="markers", marker=look, **words
+    )
+
+
+def error_axis(ranks: pd.DataFrame) -> dict:
+    reach = [0, 1.08 * max(ranks.predicted_error.max(), 0.01)]
+    return AXIS | {
+        "domain": [0.62, 1],
+        "anchor": "y",
+        "tickformat": PERCENT,
+        "nticks": 4,
+        "range": reach,
+        "title": AXIS["title"] | {"text": "Error (%)"},
+    }
+
+
+def hover(ranks: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.layer)}</b><br>rank {row.rank} of {row.full_rank}, break-even "
+        f"{row.break_even:.1f}<br>"
+        f"{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}<br>predicted error "
+        f"{percent(row.predicted_error)}"
+        for row in ranks.itertuples(index=False)
+    ]
+
+
+def description(ranks: pd.DataFrame) -> str:
+    before, after, worst = (
+        ranks.original_bytes.sum(),
+        ranks.size_bytes.sum(),
+        ranks.reset_index(drop=True).predicted_error.idxmax(),
+    )
+    row = ranks.iloc[worst]
+    return (
+        f"{len(ranks)} layers, {megabytes(before)} → {megabytes(after)}; the most is lost in "
+        f"{shortened(row.layer, 80)}, "
+        f"{percent(row.predicted_error)} at rank {row['rank']}; {int(ranks.whole.sum())} are "
+        "kept as they are."
+    )
+
+
+RANK_PLANNER = Panel(
+    question="Which ranks does this budget allow?",
+    caption=(
+        "Left: the rank of each layer and its break-even rank. Right: the error predicted from "
+        "the dropped singular values, of the layer's output with SVD-LLM whitening, otherwise of "
+        "its weighted weights."
+    ),
+    draw=rank_planner,
+    describe=description,
+)

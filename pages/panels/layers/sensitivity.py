@@ -1,0 +1,136 @@
+"""Sensitivity of the model to each layer's rounding, at every number of bits."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.numbers import megabytes, significant
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, ERROR, GRID, frame, sentence
+
+MOST_LAYERS = 60
+LEAST = 1e-7  # nats: what is less is drawn there
+
+
+def sensitivity(settings: pd.DataFrame) -> go.Figure:
+    """Rows of SensitivityRow. Beyond 60 layers only the most sensitive are drawn."""
+    if settings.empty:
+        return sentence("No sensitivities were measured in this run.")
+    shown = most_sensitive(settings.reset_index(drop=True))
+    names = shown.layer.drop_duplicates()
+    figure = frame(height=120 + 24 * len(names))
+    figure.add_traces(
+        [
+            reach(shown),
+            *(dots(shown[shown.chosen == chosen], chosen) for chosen in (False, True)),
+            diamonds(shown),
+        ]
+    )
+    figure.update_yaxes(axis_of(names), showgrid=True, gridcolor=GRID)
+    return figure.update_xaxes(
+        type="log",
+        title_text="Shift of the model's answers (KL, nats)",
+        exponentformat="power",
+        nticks=6,
+    )
+
+
+def most_sensitive(settings: pd.DataFrame) -> pd.DataFrame:
+    worst = deciding(settings).groupby(settings.layer, sort=False).max().nlargest(MOST_LAYERS)
+    return settings[settings.layer.isin(worst.index)]
+
+
+def deciding(settings: pd.DataFrame) -> pd.Series:
+    """The way of measuring that every setting has."""
+    return settings.quantize_one if settings.quantize_one.notna().all() else settings.restore_one
+
+
+def reach(settings: pd.DataFrame) -> go.Scatter:
+    """A thin line from a layer's least to its largest shift."""
+    ends = (
+        deciding(settings).clip(lower=LEAST).groupby(settings.layer, sort=False).agg(["min", "max"])
+    )
+    x = [value for low, high in ends.itertuples(index=False) for value in (low, high, None)]
+    y = [name for name in ends.index for _ in range(3)]
+    return go.Scatter(
+        x=x, y=y, mode="lines", line={"color": GRID, "width": 3}, showlegend=False, hoverinfo="skip"
+    )
+
+
+def dots(settings: pd.DataFrame, chosen: bool) -> go.Scatter:
+    look = {
+        "size": 19 if chosen else 15,
+        "color": COMPRESSED if chosen else "rgba(133, 139, 149, 0.35)",
+    }
+    return go.Scatter(
+        x=deciding(settings).clip(lower=LEAST),
+        y=settings.layer,
+        mode="markers+text",
+        marker=look,
+        text=settings.bits.astype(str),
+        textfont={"size": 11, "color": "#0e1117" if chosen else None},
+        hovertext=hover(settings),
+        hoverinfo="text",
+        name="Bits it got" if chosen else "Bits it might have got",
+        showlegend=not settings.empty,
+    )
+
+
+def diamonds(settings: pd.DataFrame) -> go.Scatter:
+    """The other way of measuring, known for the fewest bits."""
+    other = (
+        settings.restore_one
+        if deciding(settings) is settings.quantize_one
+        else settings.quantize_one
+    )
+    known = settings[other.notna()]
+    look = {"symbol": "diamond-open", "size": 9, "color": ERROR, "line": {"width": 2}}
+    name = "Saved by restoring it" if other.name == "restore_one" else "Rounded alone"
+    x = other[other.notna()].clip(lower=LEAST)
+    return go.Scatter(
+        x=x,
+        y=known.layer,
+        mode="markers",
+        marker=look,
+        name=name,
+        hovertext=hover(known),
+        hoverinfo="text",
+        showlegend=len(known) > 0,
+    )
+
+
+def hover(settings: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.layer)}</b><br>{row.bits} bits, {whole(row.scheme)}, {whole(row.range)}: "
+        f"{megabytes(row.size_bytes)}"
+        f"<br>rounded alone {nats(row.quantize_one)}<br>added when all others are rounded "
+        f"{nats(row.restore_one)}"
+        for row in settings.itertuples(index=False)
+    ]
+
+
+def nats(value: float) -> str:
+    return "not measured" if value != value else f"{significant(1000 * value)} millinats"
+
+
+def description(settings: pd.DataFrame) -> str:
+    plain = settings.reset_index(drop=True)
+    worst = plain.loc[deciding(plain).idxmax()]
+    spread = plain[plain.chosen].bits
+    return (
+        f"{plain.layer.nunique()} layers; the most sensitive is {shortened(worst.layer, 80)}. "
+        f"Layers got {spread.min()} to {spread.max()} bits."
+    )
+
+
+SENSITIVITY = Panel(
+    question="Which layers are most sensitive to rounding?",
+    caption=(
+        "Each disc is a candidate number of bits; its position is the KL divergence on "
+        "calibration data when only that layer is rounded, or the measure chosen in the recipe. "
+        "Orange discs were chosen within the budget. Diamonds show the other measure at the "
+        "fewest bits."
+    ),
+    draw=sensitivity,
+    describe=description,
+)

@@ -1,0 +1,100 @@
+"""The strength of one layer's directions, before and after data weighs them, and where they were
+cut.
+"""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, HIGHLIGHT, ORIGINAL, SERIES, frame, sentence
+
+VERSIONS = {
+    "plain": ("Weights", ORIGINAL, "solid"),
+    "whitened": ("Whitened", COMPRESSED, "solid"),
+    "randomized": ("Randomized SVD", SERIES[2], "dot"),
+}
+
+
+def singular_values(singular: pd.DataFrame) -> go.Figure:
+    """Rows of SingularRow of one layer."""
+    if singular.empty:
+        return sentence("This technique cuts no singular values.")
+    figure = frame(height=380).add_traces(
+        [line(rows, version, rows.singular_value) for version, rows in by_version(singular)]
+    )
+    mark_cut(figure, singular)
+    figure.update_xaxes(title_text="Direction (number), the strongest first", rangemode="tozero")
+    return figure.update_yaxes(
+        title_text="Singular value (relative to the largest)",
+        type="log",
+        exponentformat="power",
+        nticks=6,
+    )
+
+
+def by_version(singular: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [
+        (version, singular[singular.version == version])
+        for version in VERSIONS
+        if (singular.version == version).any()
+    ]
+
+
+def line(rows: pd.DataFrame, version: str, values: pd.Series) -> go.Scatter:
+    name, color, dash = VERSIONS[version]
+    hover = [
+        (
+            f"{name}<br>direction {row.index}: {row.singular_value:.3g} of the "
+            f"largest<br>{100 * row.cumulative_energy:.1f}% of the energy up to here"
+        )
+        for row in rows.itertuples(index=False)
+    ]
+    look = {"color": color, "width": 2.5, "dash": dash}
+    return go.Scatter(
+        x=rows["index"],
+        y=values,
+        mode="lines",
+        line=look,
+        name=name,
+        hovertext=hover,
+        hoverinfo="text",
+    )
+
+
+def cut_of(singular: pd.DataFrame) -> int:
+    """The last direction that is kept."""
+    return int(singular["index"][singular.kept].max()) if singular.kept.any() else 0
+
+
+def mark_cut(figure: go.Figure, singular: pd.DataFrame, side: str = "top") -> None:
+    """A line at the cut, named at the end of it where no curve runs."""
+    cut, last = cut_of(singular), singular["index"].max()
+    edge = {
+        "line_color": HIGHLIGHT,
+        "line_dash": "dash",
+        "annotation_text": f"rank {cut}",
+        "annotation_font_color": HIGHLIGHT,
+    }
+    figure.add_vline(
+        x=cut + 0.5, annotation_position=f"{side} {'left' if cut > last / 2 else 'right'}", **edge
+    )
+
+
+def description(singular: pd.DataFrame) -> str:
+    ends = ", ".join(
+        f"{VERSIONS[version][0].lower()}: the last is {rows.singular_value.min():.2g} of the first"
+        for version, rows in by_version(singular)
+    )
+    return f"{singular['index'].max()} directions, {cut_of(singular)} of them kept; {ends}."
+
+
+SINGULAR_VALUES = Panel(
+    question="Singular values of this layer",
+    caption=(
+        "Each point is a singular value of the layer. The steeper a line falls, the less is lost "
+        "right of the cut; whitening makes it steeper, because inputs do not use all directions "
+        "equally."
+    ),
+    draw=singular_values,
+    describe=description,
+)

@@ -1,0 +1,90 @@
+"""Removed share of each layer, and the bytes it saved."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.numbers import count, megabytes, percent
+from pages.panels.layers.layer_error import worst_in_order
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, frame, sentence
+
+
+def sparsity_per_layer(layers: pd.DataFrame) -> go.Figure:
+    """Rows of LayerRow; kept layers are left out, and beyond 40 only those with the largest errors
+    are drawn.
+    """
+    pruned = layers.dropna(subset="sparsity", ignore_index=True)
+    if pruned.empty:
+        return sentence("No layer was pruned.")
+    shown = worst_in_order(pruned)
+    figure = (
+        frame(height=110 + 22 * len(shown))
+        .update_layout(bargap=0.25)
+        .add_traces([zeros(shown), saved(shown)])
+    )
+    figure.update_yaxes(axis_of(shown.name), showgrid=False)
+    title = "Share of the layer (%)" + (
+        f"<br>{len(shown)} worst of {len(pruned)} layers" if len(shown) < len(pruned) else ""
+    )
+    return figure.update_xaxes(title_text=title, tickformat=PERCENT, rangemode="tozero")
+
+
+def zeros(layers: pd.DataFrame) -> go.Bar:
+    look = {"orientation": "h", "marker": {"color": COMPRESSED}, "name": "Weights that are zero"}
+    return go.Bar(
+        y=layers.name, x=layers.sparsity, hovertext=hover(layers), hoverinfo="text", **look
+    )
+
+
+def saved(layers: pd.DataFrame) -> go.Scatter:
+    look = {
+        "symbol": "diamond",
+        "size": 8,
+        "color": "#ffffff",
+        "line": {"color": REFERENCE, "width": 2},
+    }
+    return go.Scatter(
+        y=layers.name,
+        x=share_saved(layers),
+        mode="markers",
+        marker=look,
+        name="Bytes saved",
+        hovertext=hover(layers),
+        hoverinfo="text",
+    )
+
+
+def share_saved(layers: pd.DataFrame) -> pd.Series:
+    return 1 - layers.size_bytes / layers.original_bytes
+
+
+def hover(layers: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.name)}</b><br>{percent(row.sparsity)} of {count(row.parameters)} weights "
+        "are zero<br>"
+        f"{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}"
+        for row in layers.itertuples(index=False)
+    ]
+
+
+def description(layers: pd.DataFrame) -> str:
+    pruned = layers.dropna(subset="sparsity", ignore_index=True)
+    if pruned.empty:
+        return f"All {len(layers)} layers were kept."
+    most = pruned.sparsity.idxmax()
+    fewer = 1 - pruned.size_bytes.sum() / pruned.original_bytes.sum()
+    lost = f"{shortened(pruned['name'][most], 80)} lost most, {percent(pruned.sparsity[most])}"
+    return f"{lost}; all pruned layers together take {percent(fewer)} fewer bytes."
+
+
+SPARSITY_PER_LAYER = Panel(
+    question="Sparsity and bytes saved per layer",
+    caption=(
+        "Bars show the share of zero weights (sparsity), diamonds the share of bytes saved. "
+        "Positions of nonzero weights cost bytes too, so diamonds are usually left of their bars, "
+        "unless values are stored in a shorter format."
+    ),
+    draw=sparsity_per_layer,
+    describe=description,
+)

@@ -1,0 +1,114 @@
+"""One layer's singular values, and how soon they add up to the whole."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import HIGHLIGHT, ORIGINAL, REFERENCE, frame, sentence
+
+SHARES = (0.5, 0.9, 0.99)
+
+
+def spectrum(singular: pd.DataFrame) -> go.Figure:
+    """Rows of SpectrumRow for one layer, by index."""
+    if singular.empty:
+        return sentence("No singular values of this layer were computed.")
+    figure = frame().add_traces([values(singular), energy(singular), milestones(singular)])
+    figure.update_xaxes(title_text="Rank (number of singular values)", showgrid=False)
+    figure.update_yaxes(
+        title_text="Singular value (log scale)", type="log", dtick="D2", exponentformat="power"
+    )
+    right = {
+        "overlaying": "y",
+        "side": "right",
+        "range": [0, 1.08],
+        "tickformat": ".0%",
+        "title": {"text": "Energy so far (%)", "standoff": 8},
+    }
+    return figure.update_layout(
+        yaxis2={
+            **right,
+            "showgrid": False,
+            "zeroline": False,
+            "automargin": True,
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+        }
+    )
+
+
+def values(singular: pd.DataFrame) -> go.Scatter:
+    hover = [f"singular value {row.index}: {row.singular_value:.4g}" for row in records(singular)]
+    line = {"color": ORIGINAL, "width": 2}
+    return go.Scatter(
+        x=singular["index"],
+        y=singular.singular_value,
+        mode="lines",
+        line=line,
+        name="Singular values",
+        hovertext=hover,
+        hoverinfo="text",
+    )
+
+
+def energy(singular: pd.DataFrame) -> go.Scatter:
+    hover = [
+        f"the first {row.index} hold {percent(row.cumulative_energy)} of the energy"
+        for row in records(singular)
+    ]
+    look = {
+        "mode": "lines",
+        "line": {"color": REFERENCE, "width": 2, "dash": "dash"},
+        "name": "Energy so far",
+        "yaxis": "y2",
+    }
+    return go.Scatter(
+        x=singular["index"], y=singular.cumulative_energy, hovertext=hover, hoverinfo="text", **look
+    )
+
+
+def milestones(singular: pd.DataFrame) -> go.Scatter:
+    """Ranks at which 50%, 90% and 99% of the energy are reached."""
+    rows = reached(singular)
+    words = [f"{share:.0%}: rank {row.index}" for share, row in rows]
+    sides = [
+        "top left" if row.index > singular["index"].max() / 2 else "bottom right" for _, row in rows
+    ]
+    look = {
+        "mode": "markers+text",
+        "marker": {"color": HIGHLIGHT, "size": 9},
+        "text": words,
+        "textposition": sides,
+        "yaxis": "y2",
+        "showlegend": False,
+    }
+    at = {"x": [row.index for _, row in rows], "y": [row.cumulative_energy for _, row in rows]}
+    return go.Scatter(**at, hovertext=words, hoverinfo="text", **look)
+
+
+def records(singular: pd.DataFrame) -> list:
+    return list(singular.itertuples(index=False))
+
+
+def reached(singular: pd.DataFrame) -> list[tuple]:
+    """Each share with the first row that holds as much; shares never reached are left out."""
+    enough = [(share, singular[singular.cumulative_energy >= share]) for share in SHARES]
+    return [(share, records(rows)[0]) for share, rows in enough if not rows.empty]
+
+
+def description(singular: pd.DataFrame) -> str:
+    marks = ", ".join(
+        f"{share:.0%} of the energy at rank {row.index}" for share, row in reached(singular)
+    )
+    return f"{len(singular)} singular values" + (f"; {marks}." if marks else ".")
+
+
+SPECTRUM = Panel(
+    question="Which rank does this layer need?",
+    caption=(
+        "The faster the dashed line rises (cumulative energy: share of the sum of squared "
+        "singular values), the lower a rank the layer needs."
+    ),
+    draw=spectrum,
+    describe=description,
+)

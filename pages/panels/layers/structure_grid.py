@@ -1,0 +1,104 @@
+"""Kept heads by block."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import axis_of, whole
+from pages.formatting.numbers import significant
+from pages.panels.panel import Panel
+from pages.panels.theme import HIGHLIGHT, ORIGINAL, frame, sentence, translucent
+
+
+def structure_grid(rows: pd.DataFrame) -> go.Figure:
+    """Rows of StructureRow: a line for each block, a column for each head of it; darker is more
+    important.
+    """
+    if rows.empty:
+        return sentence("No heads were scored in this run.")
+    blocks = rows.block.drop_duplicates().tolist()
+    figure = frame(height=190 + 32 * len(blocks)).add_traces(
+        [tiles(rows, blocks), crosses(rows[~rows.kept])]
+    )
+    title = f"{whole(rows.what.iloc[0].capitalize())} (number)"
+    figure.update_xaxes(
+        title_text=title,
+        title_standoff=32,
+        showgrid=False,
+        dtick=max(1, (rows["index"].max() + 1) // 12),
+    )
+    return figure.update_yaxes(axis_of(blocks), showgrid=False)
+
+
+def tiles(rows: pd.DataFrame, blocks: list[str]) -> go.Heatmap:
+    """Beside the largest score of each block, so that every line has its own scale."""
+    shown = rows.assign(
+        beside=rows.score / rows.groupby("block").score.transform("max").clip(lower=1e-30)
+    )
+    grid = shown.pivot(index="block", columns="index", values="beside").loc[blocks]
+    words = shown.assign(words=[hover(row) for row in shown.itertuples(index=False)])
+    texts = words.pivot(index="block", columns="index", values="words").loc[blocks]
+    bar = {
+        "orientation": "h",
+        "thickness": 10,
+        "y": 1,
+        "yanchor": "bottom",
+        "nticks": 4,
+        "outlinewidth": 0,
+        "tickformat": ".0%",
+    }
+    look = {
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [[0, translucent(ORIGINAL, 0.06)], [1, ORIGINAL]],
+        "colorbar": bar,
+        "xgap": 2,
+        "ygap": 2,
+    }
+    return go.Heatmap(
+        x=grid.columns,
+        y=blocks,
+        z=grid.to_numpy(),
+        hovertext=texts.to_numpy(),
+        hoverinfo="text",
+        **look,
+    )
+
+
+def hover(row) -> str:
+    return (
+        f"<b>{whole(row.block)}</b><br>{whole(row.what)} {row[2]}: "
+        f"{'kept' if row.kept else 'removed'}<br>score {significant(row.score)}"
+    )
+
+
+def crosses(gone: pd.DataFrame) -> go.Scatter:
+    look = {"symbol": "x", "size": 11, "color": HIGHLIGHT}
+    words = [hover(row) for row in gone.itertuples(index=False)]
+    return go.Scatter(
+        x=gone["index"],
+        y=gone.block,
+        mode="markers",
+        marker=look,
+        name="Removed",
+        hovertext=words,
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def description(rows: pd.DataFrame) -> str:
+    gone = int((~rows.kept).sum())
+    return (
+        f"{gone} of {len(rows)} {rows.what.iloc[0]}s in {rows.block.nunique()} blocks were removed."
+    )
+
+
+STRUCTURE_GRID = Panel(
+    question="Which heads were kept?",
+    caption=(
+        "A row for each block, a tile for each head or group of heads that share keys and values. "
+        "Color is the score relative to the block's highest; crosses mark removed heads."
+    ),
+    draw=structure_grid,
+    describe=description,
+)

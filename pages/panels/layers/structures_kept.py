@@ -1,0 +1,76 @@
+"""Remaining share of each block's neurons, heads or channels."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, PERCENT, frame, sentence
+
+MOST = 60
+
+
+def structures_kept(rows: pd.DataFrame) -> go.Figure:
+    """Rows of StructureRow. Beyond 60 blocks only those that lost most are drawn, which the axis
+    title then says.
+    """
+    if rows.empty:
+        return sentence("No structures were scored in this run.")
+    shares = by_block(rows)
+    shown = (
+        shares.loc[shares.share.nsmallest(MOST).index.sort_values()]
+        if len(shares) > MOST
+        else shares
+    )
+    figure = (
+        frame(height=110 + 22 * len(shown)).update_layout(bargap=0.25).add_traces([bars(shown)])
+    )
+    figure.update_yaxes(axis_of(shown.block), showgrid=False)
+    title = "Share left (%)" + (
+        f"<br>the {MOST} of {len(shares)} that lost most" if len(shown) < len(shares) else ""
+    )
+    return figure.update_xaxes(title_text=title, tickformat=PERCENT, range=[0, 1.02])
+
+
+def by_block(rows: pd.DataFrame) -> pd.DataFrame:
+    """Structures by block, in the model's order."""
+    grouped = rows.groupby("block", sort=False)
+    return grouped.agg(
+        what=("what", "first"), left=("kept", "sum"), of=("kept", "size"), share=("kept", "mean")
+    ).reset_index()
+
+
+def bars(shares: pd.DataFrame) -> go.Bar:
+    hover = [
+        f"<b>{whole(row.block)}</b><br>{row.left} of {row.of} {whole(row.what)}s left"
+        for row in shares.itertuples(index=False)
+    ]
+    look = {
+        "orientation": "h",
+        "marker": {"color": COMPRESSED},
+        "hovertext": hover,
+        "hoverinfo": "text",
+        "showlegend": False,
+    }
+    return go.Bar(y=shares.block, x=shares.share, **look)
+
+
+def description(rows: pd.DataFrame) -> str:
+    shares = by_block(rows)
+    least = shares.loc[shares.share.idxmin()]
+    return (
+        f"{shortened(least.block, 80)} keeps least, {percent(least.share)} of its {least.of} "
+        f"{least.what}s."
+    )
+
+
+STRUCTURES_KEPT = Panel(
+    question="How much of each layer was kept?",
+    caption=(
+        "With a share per layer all bars are equal; with a global share, this shows which "
+        "layers had the most redundancy by that score."
+    ),
+    draw=structures_kept,
+    describe=description,
+)

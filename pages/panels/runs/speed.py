@@ -1,0 +1,107 @@
+"""Latency before and after, where a kernel ran."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import shortened, whole
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, GRID, ORIGINAL, frame, sentence
+
+COLOURS = {"original": ORIGINAL, "compressed": COMPRESSED}
+SYMBOLS = {"original": "circle", "compressed": "diamond"}
+
+
+def speed(latency: pd.DataFrame) -> go.Figure:
+    """Rows of LatencyRow; those without a kernel have no numbers and are not drawn."""
+    timed = latency[latency.kernel != ""].reset_index(drop=True)
+    if timed.empty:
+        return sentence("No kernel ran here, so there is no speed to show.")
+    places = [place(row) for row in timed.itertuples()]
+    names = list(dict.fromkeys(places))
+    figure = frame(height=130 + 34 * len(names)).add_traces(
+        [line(timed, places), *(dots(timed, places, version) for version in COLOURS)]
+    )
+    figure.update_yaxes(
+        type="category", autorange="reversed", categoryorder="array", categoryarray=names
+    )
+    # steps between do not fit on a phone
+    decades = {"dtick": 1} if timed.median_ms.max() > 30 * timed.median_ms.min() else {"nticks": 8}
+    return figure.update_xaxes(type="log", title_text="One forward pass (milliseconds)", **decades)
+
+
+def place(row) -> str:
+    return f"{shortened(row.what, 40)}<br>{whole(row.shape)}"
+
+
+def line(timed: pd.DataFrame, places: list[str]) -> go.Scatter:
+    """Line from the fastest to the slowest version."""
+    ends = timed.median_ms.groupby(pd.Series(places), sort=False).agg(["min", "max"])
+    x = [value for low, high in ends.itertuples(index=False) for value in (low, high, None)]
+    y = [name for name in ends.index for _ in range(3)]
+    return go.Scatter(
+        x=x, y=y, mode="lines", line={"color": GRID, "width": 3}, showlegend=False, hoverinfo="skip"
+    )
+
+
+def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
+    """Medians, with the quartiles as whiskers."""
+    mine = timed.version == version
+    rows = timed[mine]
+    whiskers = {
+        "type": "data",
+        "symmetric": False,
+        "array": rows.high_ms - rows.median_ms,
+        "arrayminus": rows.median_ms - rows.low_ms,
+        "width": 5,
+    }
+    look = {"color": COLOURS[version], "symbol": SYMBOLS[version], "size": 11}
+    y = [place for place, shown in zip(places, mine, strict=True) if shown]
+    hover = [words(row) for row in rows.itertuples()]
+    return go.Scatter(
+        x=rows.median_ms,
+        y=y,
+        error_x=whiskers,
+        mode="markers",
+        marker=look,
+        name=version.capitalize(),
+        hovertext=hover,
+        hoverinfo="text",
+    )
+
+
+def words(row) -> str:
+    off = (
+        f"<br>outputs differ from the measured ones by {row.difference:.1g} of their size"
+        if row.difference == row.difference
+        else ""
+    )
+    threads = f"{row.threads} thread{'s' * (row.threads > 1)}"
+    return (
+        f"<b>{whole(row.what)}</b>, {row.version}<br>{whole(row.kernel)}, {whole(row.shape)}, "
+        f"{threads}<br>median {row.median_ms:.3g} ms, "
+        f"half of them from {row.low_ms:.3g} to {row.high_ms:.3g} ms ({row.repeats} "
+        f"repetitions){off}"
+    )
+
+
+def description(latency: pd.DataFrame) -> str:
+    timed = latency[latency.kernel != ""]
+    if timed.empty:
+        return f"No kernel ran here, for {len(latency)} reason{'s' * (len(latency) > 1)}."
+    first = timed[
+        (timed["what"] == timed["what"].iloc[0]) & (timed["shape"] == timed["shape"].iloc[0])
+    ]
+    each = ", ".join(f"{row.version} {row.median_ms:.3g} ms" for row in first.itertuples())
+    return f"{first['what'].iloc[0]}, {first['shape'].iloc[0]}: {each} (median)."
+
+
+SPEED = Panel(
+    question="Latency on this machine",
+    caption=(
+        "Median latency of one forward pass on this machine, both versions in alternation; "
+        "whiskers cover the middle half of the repetitions. Only real kernels on stored codes are "
+        "timed, and slow cases are left out."
+    ),
+    draw=speed,
+    describe=description,
+)

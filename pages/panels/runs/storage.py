@@ -1,0 +1,86 @@
+"""Size of all pruned layers in each storage format."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import megabytes, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence
+
+WAYS = {
+    "dense": "Dense (zeros stored)",
+    "bitmask": "Bitmask and values",
+    "csr": "Compressed rows (CSR)",
+    "n-of-m": "N:M positions",
+}
+
+
+def storage(rows: pd.DataFrame) -> go.Figure:
+    """Rows of StorageRow. A way that some layer does not allow is left out."""
+    if rows.empty:
+        return sentence("No layer was pruned.")
+    sums = by_way(rows)
+    figure = frame(height=110 + 42 * len(sums)).update_layout(bargap=0.35).add_traces([bars(sums)])
+    named = {
+        "tickmode": "array",
+        "tickvals": list(sums.index),
+        "ticktext": [label(way, row) for way, row in sums.iterrows()],
+    }
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False, **named)
+    return figure.update_xaxes(
+        title_text="Size of the pruned layers (bytes)",
+        exponentformat="SI",
+        ticksuffix="B",
+        nticks=5,
+        rangemode="tozero",
+    )
+
+
+def label(way: str, row: pd.Series) -> str:
+    return f"{WAYS[way]}<br>{megabytes(row.size_bytes)}" + (
+        f", {row.chosen} of {row.layers} layers" if row.chosen else ""
+    )
+
+
+def by_way(rows: pd.DataFrame) -> pd.DataFrame:
+    """Bytes of all layers in each way, and how many layers are stored so."""
+    sums = rows.groupby("way", sort=False).agg(
+        size_bytes=("size_bytes", "sum"), layers=("layer", "size"), chosen=("chosen", "sum")
+    )
+    return sums[sums.layers == rows.layer.nunique()]
+
+
+def bars(sums: pd.DataFrame) -> go.Bar:
+    paint = [
+        COMPRESSED if row.chosen else ORIGINAL if way == "dense" else REFERENCE
+        for way, row in sums.iterrows()
+    ]
+    hover = [
+        (
+            f"<b>{WAYS[way]}</b><br>{megabytes(row.size_bytes)}<br>"
+            f"{percent(row.size_bytes / sums.size_bytes['dense'])} of dense"
+        )
+        for way, row in sums.iterrows()
+    ]
+    look = {"orientation": "h", "marker": {"color": paint}, "hovertext": hover, "hoverinfo": "text"}
+    return go.Bar(y=list(sums.index), x=sums.size_bytes, showlegend=False, **look)
+
+
+def description(rows: pd.DataFrame) -> str:
+    sums = by_way(rows)
+    least = sums.size_bytes.idxmin()
+    return (
+        f"{WAYS[least]} takes least, {megabytes(sums.size_bytes[least])}; dense takes "
+        f"{megabytes(sums.size_bytes['dense'])}."
+    )
+
+
+STORAGE = Panel(
+    question="Which way of storing is the smallest?",
+    caption=(
+        "Size of the same weights in each format; zeros save nothing in dense storage. Orange "
+        "marks the formats used, with the number of layers."
+    ),
+    draw=storage,
+    describe=description,
+)

@@ -1,0 +1,182 @@
+"""Every run's size against its quality."""
+
+from math import log10
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import cut, whole
+from pages.formatting.numbers import megabytes, percent, two_decimals
+from pages.panels.panel import Panel
+from pages.panels.placement import label_sides
+from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence
+
+UNCOMPRESSED = "Uncompressed"
+TITLES = {
+    "perplexity": "Perplexity (lower is better)",
+    "accuracy": "Accuracy (%, higher is better)",
+}
+TICKS = {"accuracy": {"tickformat": ".2~%"}}  # runs may differ by less than a tenth of a percent
+EMPTY_RIGHT = 1.08  # of the largest size, so that the original's marker is whole
+
+
+def trade_off(runs: pd.DataFrame) -> go.Figure:
+    """Draw size against quality of runs.
+
+    Columns: run, label, model, size_bytes, compression, bits_per_weight, bits_per_parameter,
+    quality, quality_name, best, group; one quality_name for all rows.
+    """
+    scored = runs.dropna(subset=["quality", "size_bytes"]).sort_values(
+        "size_bytes", ignore_index=True
+    )
+    if scored.empty:
+        return sentence("No finished run to compare yet.")
+    figure = frame(height=420).add_traces([*fronts(scored), *groups(scored)])
+    figure.update_xaxes(
+        title_text="Size of the weight files (MB)",
+        range=[0, scored.size_bytes.max() / 1e6 * EMPTY_RIGHT],
+    )
+    return figure.update_yaxes(quality_axis(scored))
+
+
+def fronts(runs: pd.DataFrame) -> list[go.Scatter]:
+    """A line for each model and protocol: runs of different ones say nothing of one another."""
+    best, line = runs[runs.best.astype(bool)], {"color": COMPRESSED, "width": 1.5, "dash": "dot"}
+    look = {
+        "mode": "lines",
+        "line": line,
+        "name": "Best for their size",
+        "legendgroup": "best",
+        "hoverinfo": "skip",
+    }
+    lines = [rows for _, rows in best.groupby("group", sort=False)]
+    return [
+        go.Scatter(x=rows.size_bytes / 1e6, y=rows.quality, showlegend=not number, **look)
+        for number, rows in enumerate(lines)
+    ]
+
+
+def groups(runs: pd.DataFrame) -> list[go.Scatter]:
+    """Original, best and other runs as markers of their own; empty groups are left out of the
+    figure.
+    """
+    original, best = runs.label == UNCOMPRESSED, runs.best.astype(bool)
+    looks = (
+        (runs[original], "Uncompressed", {"color": ORIGINAL, "symbol": "diamond", "size": 13}),
+        (runs[best & ~original], "Best runs", {"color": COMPRESSED, "size": 11}),
+        (
+            runs[~best & ~original],
+            "Other runs",
+            {"color": REFERENCE, "symbol": "circle-open", "size": 10, "line": {"width": 2}},
+        ),
+    )
+    sides = placed_labels(runs)
+    return [
+        markers(rows, name, look, sides[rows.index]) for rows, name, look in looks if not rows.empty
+    ]
+
+
+def markers(rows: pd.DataFrame, name: str, look: dict, sides: pd.Series) -> go.Scatter:
+    """Draw the markers; labels without room appear on hover only."""
+    labels = [cut(label) if side else "" for label, side in zip(rows.label, sides, strict=True)]
+    text = {
+        "text": labels,
+        "textposition": [side or "top right" for side in sides],
+        "textfont": {"size": 11},
+    }
+    where = {
+        "x": rows.size_bytes / 1e6,
+        "y": rows.quality,
+        "mode": "markers+text",
+        "cliponaxis": False,
+    }
+    return go.Scatter(
+        **where, **text, marker=look, name=name, hovertext=hover(rows), hoverinfo="text"
+    )
+
+
+def placed_labels(runs: pd.DataFrame) -> pd.Series:
+    """The side of its marker each run's label stands on, "" where it has no room. The original and
+    the best choose first.
+    """
+    order = runs.assign(original=runs.label == UNCOMPRESSED).sort_values(
+        ["original", "best"], ascending=False, kind="stable"
+    )
+    x, y = order.size_bytes / (runs.size_bytes.max() * EMPTY_RIGHT), heights(order)
+    return pd.Series(
+        label_sides(list(zip(x, y, strict=True)), [cut(label) for label in order.label]),
+        index=order.index,
+    )
+
+
+def heights(runs: pd.DataFrame) -> pd.Series:
+    """Vertical positions of the markers, as shares of the plot's height."""
+    quality = runs.quality.map(log10) if needs_log(runs) else runs.quality
+    reach = quality.max() - quality.min()
+    return 0.06 + 0.88 * (quality - quality.min()) / reach if reach else quality * 0 + 0.5
+
+
+def needs_log(runs: pd.DataFrame) -> bool:
+    """Perplexities that differ by more than ten times take a log scale: one broken run must not
+    flatten the others.
+    """
+    return (
+        runs.quality_name.iloc[0] == "perplexity"
+        and runs.quality.max() > 10 * runs.quality.min() > 0
+    )
+
+
+def hover(runs: pd.DataFrame) -> list[str]:
+    return [
+        f"<b>{whole(row.label)}</b><br>{whole(row.model)}<br>{megabytes(row.size_bytes)}, "
+        f"{row.compression:.3g}x smaller"
+        f"<br>{two_decimals(row.bits_per_parameter)} bits per parameter, "
+        f"{two_decimals(row.bits_per_weight)} per compressed weight"
+        f"<br>{whole(row.quality_name)} {quality(row)}<br>run {whole(str(row.run))}"
+        for row in runs.itertuples()
+    ]
+
+
+def quality(row) -> str:
+    return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
+
+
+def quality_axis(runs: pd.DataFrame) -> dict:
+    name = runs.quality_name.iloc[0]
+    scale = {"type": "log", "dtick": 1} if needs_log(runs) else TICKS.get(name, {})
+    one = runs.quality.iloc[0]
+    alike = (
+        {"range": [one - 0.05, one + 0.05]}
+        if name == "accuracy" and (runs.quality == one).all()
+        else {}
+    )
+    return {
+        "title": {
+            "text": TITLES.get(name, whole(name)) + (", log scale" if needs_log(runs) else "")
+        },
+        **scale,
+        **alike,
+    }
+
+
+def description(runs: pd.DataFrame) -> str:
+    smallest = runs.iloc[runs.size_bytes.argmin()]
+    named = (
+        f"{smallest.label} at {megabytes(smallest.size_bytes)} with {smallest.quality_name} "
+        f"{quality(smallest)}"
+    )
+    return (
+        f"{len(runs)} runs, {int(runs.best.sum())} of them best for their size; the smallest is "
+        f"{named}."
+    )
+
+
+TRADE_OFF = Panel(
+    question="Size against quality",
+    caption=(
+        "Left is smaller. A dotted line joins the runs of one model and protocol that no other "
+        "beats in both size and quality (Pareto front). Overlapping labels appear on hover."
+    ),
+    draw=trade_off,
+    describe=description,
+)

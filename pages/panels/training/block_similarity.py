@@ -1,0 +1,123 @@
+"""Similarity of the states after a student's and its teacher's blocks."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import whole
+from pages.panels.panel import Panel
+from pages.panels.theme import HIGHLIGHT, ON_COLOUR, ORIGINAL, PALE, frame, sentence
+
+WRITTEN = 10  # columns up to which there is room for numbers
+
+
+def block_similarity(rows: pd.DataFrame) -> go.Figure:
+    """Rows of SimilarityRow, in the order of the blocks."""
+    if rows.empty:
+        return sentence("No student was compared with its teacher in this run.")
+    grid = rows.pivot(index="student", columns="teacher", values="similarity").loc[
+        rows.student.unique(), rows.teacher.unique()
+    ]
+    figure = frame(height=160 + 36 * len(grid)).add_traces([tiles(grid), nearest(grid)])
+    figure.update_yaxes(
+        type="category",
+        autorange="reversed",
+        showgrid=False,
+        title_text="After the student's block",
+    )
+    return figure.update_xaxes(
+        type="category", showgrid=False, tickangle=0, title_text="After the teacher's block"
+    )
+
+
+def tiles(grid: pd.DataFrame) -> go.Heatmap:
+    hover = [
+        [
+            f"student: {whole(mine)}<br>teacher: {whole(its)}<br>similarity {value:.2f}"
+            for its, value in cells.items()
+        ]
+        for mine, cells in grid.iterrows()
+    ]
+    bar = {
+        "orientation": "h",
+        "thickness": 10,
+        "y": 1,
+        "yanchor": "bottom",
+        "nticks": 5,
+        "outlinewidth": 0,
+    }
+    look = {
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [[0, PALE], [1, ORIGINAL]],
+        "colorbar": bar,
+        "textfont": {"color": ON_COLOUR},
+    }
+    written = (
+        {
+            "text": [[f"{value:.2f}" for value in cells] for cells in grid.to_numpy()],
+            "texttemplate": "%{text}",
+        }
+        if fits(grid)
+        else {}
+    )
+    return go.Heatmap(
+        x=numbered(grid.columns),
+        y=numbered(grid.index),
+        z=grid.to_numpy(),
+        hovertext=hover,
+        hoverinfo="text",
+        **look,
+        **written,
+    )
+
+
+def hovered(mine: str, its: str, value: float) -> str:
+    return f"student: {whole(mine)}<br>teacher: {whole(its)}<br>similarity {value:.2f}"
+
+
+def fits(grid: pd.DataFrame) -> bool:
+    return len(grid.columns) <= WRITTEN
+
+
+def nearest(grid: pd.DataFrame) -> go.Scatter:
+    """A frame around the block of the teacher that each of the student's resembles most."""
+    best = numbered(grid.columns)
+    x = [best[place] for place in grid.to_numpy().argmax(1)]
+    look = {
+        "symbol": "square-open",
+        "size": 30 if fits(grid) else 12,
+        "color": HIGHLIGHT,
+        "line": {"width": 2},
+    }
+    return go.Scatter(
+        x=x, y=numbered(grid.index), mode="markers", marker=look, showlegend=False, hoverinfo="skip"
+    )
+
+
+def numbered(blocks: pd.Index) -> list[str]:
+    """Blocks by their place in the model, which is what a reader counts by."""
+    before = ["input"] if blocks[0] == "embeddings" else []
+    return [*before, *(str(place + 1) for place in range(len(blocks) - len(before)))]
+
+
+def description(rows: pd.DataFrame) -> str:
+    plain = rows.reset_index(drop=True)
+    best = plain.loc[plain.groupby("student", sort=False).similarity.idxmax()]
+    low = best.loc[best.similarity.idxmin()]
+    return (
+        f"{len(best)} places in the student; the one least like its teacher is {low.student}, "
+        f"{low.similarity:.2f} at its nearest, {low.teacher}."
+    )
+
+
+BLOCK_SIMILARITY = Panel(
+    question="Which teacher block does each student block resemble?",
+    caption=(
+        "Similarity of hidden states on the same calibration inputs (linear CKA): 1 if they "
+        "differ only by rotation and scale, about 0 if they have nothing in common. Frames mark "
+        "the teacher block most similar to each student block; input is the input of the first "
+        "block."
+    ),
+    draw=block_similarity,
+    describe=description,
+)

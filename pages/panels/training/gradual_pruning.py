@@ -1,0 +1,136 @@
+"""Pruning with training in between: how much was cut when, what that cost, and what training won
+back.
+"""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import whole
+from pages.formatting.numbers import count, megabytes, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, HIGHLIGHT, ORIGINAL, PERCENT, REFERENCE, frame, sentence
+
+EVENTS = {
+    "before": ("before", REFERENCE, "circle"),
+    "cut": ("just cut", COMPRESSED, "circle-open"),
+    "size reached": ("size reached", HIGHLIGHT, "star"),
+    "trained": ("trained", COMPRESSED, "circle"),
+    "below the floor": ("below the floor", HIGHLIGHT, "x"),
+    "went back": ("went back", HIGHLIGHT, "diamond"),
+}
+
+
+def schedule(moments: pd.DataFrame) -> go.Figure:
+    """Rows of ScheduleRow: quality above, the share that is zero below."""
+    if moments.empty:
+        return sentence("Nothing was trained in this run.")
+    rows = moments.reset_index(drop=True)
+    figure = frame(height=460).add_traces([line(rows), *marks(rows), share(rows)])
+    figure.add_hline(
+        y=rows.quality.iloc[0], line={"color": REFERENCE, "width": 1, "dash": "dash"}, yref="y"
+    )
+    return with_axes(figure, rows.quality_name.iloc[0])
+
+
+def with_axes(figure: go.Figure, quality_name: str) -> go.Figure:
+    """Quality above, the share that is zero below, over training steps."""
+    accuracy = quality_name == "accuracy"
+    above = (
+        {"title_text": "Accuracy, held out (%)", "tickformat": PERCENT}
+        if accuracy
+        else {"title_text": "Perplexity (log)", "type": "log"}
+    )
+    below = figure.layout.yaxis.to_plotly_json() | {
+        "title": {"text": "Weights that are zero (%)", "standoff": 14}
+    }
+    figure.update_layout(
+        yaxis={"domain": [0.42, 1]} | above,
+        yaxis2=below | {"domain": [0, 0.32], "tickformat": PERCENT, "rangemode": "tozero"},
+    )
+    return figure.update_xaxes(title_text="Training steps (number)", anchor="y2")
+
+
+def line(rows: pd.DataFrame) -> go.Scatter:
+    look = {
+        "line": {"color": COMPRESSED, "width": 1},
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    return go.Scatter(x=rows.step, y=rows.quality, **look)
+
+
+def marks(rows: pd.DataFrame) -> list[go.Scatter]:
+    """One trace for each kind of moment."""
+    return [
+        of_event(part, *EVENTS[event])
+        for event in EVENTS
+        if not (part := rows[rows.event == event]).empty
+    ]
+
+
+def of_event(rows: pd.DataFrame, name: str, color: str, symbol: str) -> go.Scatter:
+    look = {"color": color, "symbol": symbol, "size": 8}
+    return go.Scatter(
+        x=rows.step,
+        y=rows.quality,
+        mode="markers",
+        marker=look,
+        name=name.capitalize(),
+        hovertext=hover(rows),
+        hoverinfo="text",
+    )
+
+
+def share(rows: pd.DataFrame) -> go.Scatter:
+    look = {"color": ORIGINAL, "width": 2, "shape": "hv"}
+    return go.Scatter(
+        x=rows.step,
+        y=rows.sparsity,
+        mode="lines",
+        line=look,
+        name="Weights that are zero",
+        yaxis="y2",
+        hovertext=hover(rows),
+        hoverinfo="text",
+    )
+
+
+def hover(rows: pd.DataFrame) -> list[str]:
+    return [
+        (
+            f"step {count(row.step)}, "
+            f"{whole(row.event)}<br>{named(row.quality_name, row.quality)}<br>"
+            f"{percent(row.sparsity)} zero, "
+        )
+        + megabytes(row.size_bytes)
+        + (f"<br>{percent(row.regrown)} of what is left had been cut before" if row.regrown else "")
+        for row in rows.itertuples(index=False)
+    ]
+
+
+def named(name: str, value: float) -> str:
+    return f"accuracy {percent(value)}" if name == "accuracy" else f"perplexity {value:.4g}"
+
+
+def description(moments: pd.DataFrame) -> str:
+    first, last = moments.iloc[0], moments.iloc[-1]
+    ends = (
+        f"from {named(first.quality_name, first.quality)} to "
+        f"{named(last.quality_name, last.quality)}"
+    )
+    return (
+        f"In {last.step} training steps {ends} with {percent(last.sparsity)} of the weights zero."
+    )
+
+
+SCHEDULE = Panel(
+    question="Quality after each pruning step and after training",
+    caption=(
+        "Above: quality on held-out examples; hollow marks are right after a pruning step, full "
+        "marks after the training that followed; the dashed line is the original. Below: "
+        "sparsity."
+    ),
+    draw=schedule,
+    describe=description,
+)

@@ -1,0 +1,63 @@
+"""Gradients that underflow to zero in 16 bits, in each precision."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import whole
+from pages.formatting.numbers import count, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import PERCENT, SERIES, SYMBOLS, frame, sentence
+
+
+def lost_gradients(curves: pd.DataFrame) -> go.Figure:
+    """Rows of CurveRow: the share of gradients lost at each look, a line for each precision."""
+    rows = lost(curves)
+    if rows.empty:
+        return sentence("No precision with 16 bits was trained in.")
+    figure = frame(height=320).add_traces(
+        [line(each, number) for number, (_, each) in enumerate(rows.groupby("phase", sort=False))]
+    )
+    figure.update_yaxes(title_text="Gradients lost (%)", tickformat=PERCENT, rangemode="tozero")
+    return figure.update_xaxes(title_text="Training steps (number)")
+
+
+def lost(curves: pd.DataFrame) -> pd.DataFrame:
+    return curves[curves.name == "slopes lost"].reset_index(drop=True)
+
+
+def line(rows: pd.DataFrame, number: int) -> go.Scatter:
+    look = {"line": {"color": SERIES[number]}, "marker": {"symbol": SYMBOLS[number], "size": 8}}
+    words = [
+        f"{whole(row.phase)}<br>step {count(row.step)}<br>{percent(row.value)} of the gradients"
+        for row in rows.itertuples(index=False)
+    ]
+    return go.Scatter(
+        x=rows.step,
+        y=rows.value,
+        mode="lines+markers",
+        name=whole(rows.phase.iloc[0]),
+        hovertext=words,
+        hoverinfo="text",
+        **look,
+    )
+
+
+def description(curves: pd.DataFrame) -> str:
+    last = lost(curves).groupby("phase", sort=False).value.last()
+    return (
+        "Gradients lost at the last evaluation: "
+        + ", ".join(f"{phase} {percent(value)}" for phase, value in last.items())
+        + "."
+    )
+
+
+LOST_GRADIENTS = Panel(
+    question="How many gradients underflow in 16 bits?",
+    caption=(
+        "Share of the gradients nonzero in float32 that are zero in this precision (underflow), "
+        "at the same weights and examples. Loss scaling multiplies the loss first, so that fewer "
+        "underflow."
+    ),
+    draw=lost_gradients,
+    describe=description,
+)

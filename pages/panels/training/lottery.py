@@ -1,0 +1,113 @@
+"""The experiment on lottery tickets: sparse networks trained from lucky first weights, and their
+twins.
+"""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import PERCENT, REFERENCE, SERIES, SYMBOLS, frame, sentence, translucent
+
+VARIANTS = ("winning ticket", "other first weights", "random mask")
+
+
+def lottery(networks: pd.DataFrame) -> go.Figure:
+    """Rows of LotteryRow: means over the seeds, in bands from the least to the best."""
+    if networks.empty:
+        return sentence("This run has no lottery tickets.")
+    curves = {variant: of_rounds(networks, variant) for variant in VARIANTS}
+    traces = [
+        (band(curve, number), mean(curve, number, name))
+        for number, (name, curve) in enumerate(curves.items())
+    ]
+    figure = frame(height=420).add_traces([trace for pair in traces for trace in pair])
+    dense = networks[networks.variant == "dense"].accuracy.mean()
+    figure.add_hline(
+        y=dense,
+        line={"color": REFERENCE, "width": 1, "dash": "dash"},
+        annotation={"text": "all weights", "xanchor": "right"},
+    )
+    ticks = sorted(networks.left.round(4).unique())
+    figure.update_xaxes(
+        title_text="Weights left (%, log)",
+        type="log",
+        autorange="reversed",
+        tickvals=ticks,
+        ticktext=[percent(each) for each in ticks],
+    )
+    return figure.update_yaxes(title_text="Accuracy, held out (%)", tickformat=PERCENT)
+
+
+def of_rounds(networks: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """left, mean, min, max and count of each round."""
+    mine = networks[networks.variant == variant]
+    return mine.groupby("round").agg(
+        left=("left", "mean"),
+        **{name: ("accuracy", name) for name in ("mean", "min", "max", "count")},
+    )
+
+
+def band(curve: pd.DataFrame, number: int) -> go.Scatter:
+    """Range over all seeds."""
+    there, back = curve, curve[::-1]
+    look = {
+        "fill": "toself",
+        "fillcolor": translucent(SERIES[number], 0.18),
+        "line": {"width": 0},
+        "mode": "lines",
+    }
+    return go.Scatter(
+        x=[*there.left, *back.left],
+        y=[*there["min"], *back["max"]],
+        hoverinfo="skip",
+        showlegend=False,
+        **look,
+    )
+
+
+def mean(curve: pd.DataFrame, number: int, name: str) -> go.Scatter:
+    color = SERIES[number]
+    look = {
+        "mode": "lines+markers",
+        "line": {"color": color, "width": 2},
+        "marker": {"color": color, "size": 8, "symbol": SYMBOLS[number]},
+    }
+    return go.Scatter(
+        x=curve.left,
+        y=curve["mean"],
+        name=name.capitalize(),
+        hovertext=hover(curve, name),
+        hoverinfo="text",
+        **look,
+    )
+
+
+def hover(curve: pd.DataFrame, name: str) -> list[str]:
+    return [
+        f"<b>{name}</b>, round {number}<br>{percent(left)} of the weights left<br>accuracy "
+        f"{percent(middle)}"
+        f"<br>{percent(least)} to {percent(best)} in {seeds} seeds"
+        for number, left, middle, least, best, seeds in curve.itertuples()
+    ]
+
+
+def description(networks: pd.DataFrame) -> str:
+    last = networks[networks["round"] == networks["round"].max()]
+    means = last.groupby("variant").accuracy.mean()
+    said = ", ".join(
+        f"{name} {percent(means[name])}" for name in (*VARIANTS, "dense") if name in means
+    )
+    return f"With {percent(last.left.mean())} of the weights left, mean accuracy: {said}."
+
+
+LOTTERY = Panel(
+    question="Does a small network train as well from scratch?",
+    caption=(
+        "Each mark is the mean accuracy of networks trained from scratch with this share of "
+        "weights; the band spans the seeds. If winning tickets stay high while equally sparse "
+        "controls drop, both mask and initial weights matter. The dashed line has all weights."
+    ),
+    draw=lottery,
+    describe=description,
+)

@@ -1,0 +1,87 @@
+"""Pruning with training in between, live: current sparsity, and quality of the
+model is.
+"""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import count, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, ORIGINAL, frame, sentence
+from pages.panels.training.gradual_pruning import named, with_axes
+
+PHASE = "gradual"  # as a training of this kind calls its curves
+JUDGED = ("accuracy", "perplexity")
+
+
+def schedule_live(curves: pd.DataFrame) -> go.Figure:
+    """Rows of CurveRow; those of one moment follow one another, the share of zeros first."""
+    if curves.empty:
+        return sentence("Nothing has been cut yet.")
+    rows = moments(curves)
+    return with_axes(
+        frame(height=460).add_traces([quality(rows), zeros(rows)]), rows.quality_name.iloc[0]
+    )
+
+
+def moments(curves: pd.DataFrame) -> pd.DataFrame:
+    """step, zero, quality, quality_name of each."""
+    judged, zero = curves[curves.name.isin(JUDGED)], curves[curves.name == "zero"]
+    return pd.DataFrame(
+        {
+            "step": judged.step.to_numpy(),
+            "zero": zero.value.to_numpy(),
+            "quality": judged.value.to_numpy(),
+            "quality_name": judged.name.to_numpy(),
+        }
+    )
+
+
+def quality(rows: pd.DataFrame) -> go.Scatter:
+    words = [
+        f"step {count(row.step)}<br>{named(row.quality_name, row.quality)}"
+        for row in rows.itertuples(index=False)
+    ]
+    look = {
+        "line": {"color": COMPRESSED, "width": 1},
+        "marker": {"color": COMPRESSED, "size": 7},
+        "mode": "lines+markers",
+    }
+    return go.Scatter(
+        x=rows.step, y=rows.quality, name="Held out", hovertext=words, hoverinfo="text", **look
+    )
+
+
+def zeros(rows: pd.DataFrame) -> go.Scatter:
+    words = [
+        f"step {count(row.step)}<br>{percent(row.zero)} zero"
+        for row in rows.itertuples(index=False)
+    ]
+    look = {"line": {"color": ORIGINAL, "width": 2, "shape": "hv"}, "mode": "lines", "yaxis": "y2"}
+    return go.Scatter(
+        x=rows.step,
+        y=rows.zero,
+        name="Weights that are zero",
+        hovertext=words,
+        hoverinfo="text",
+        **look,
+    )
+
+
+def description(curves: pd.DataFrame) -> str:
+    last = moments(curves).iloc[-1]
+    return (
+        f"After {count(last.step)} steps {percent(last.zero)} of the weights are zero, "
+        f"{named(last.quality_name, last.quality)}."
+    )
+
+
+SCHEDULE_LIVE = Panel(
+    question="Pruning progress",
+    caption=(
+        "Above: quality on held-out examples, after each pruning step and after the training "
+        "that follows. Below: sparsity."
+    ),
+    draw=schedule_live,
+    describe=description,
+)

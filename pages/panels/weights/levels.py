@@ -1,0 +1,76 @@
+"""The values one layer's weights may take, and how many weights sit on each."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import count, percent
+from pages.panels.panel import Panel
+from pages.panels.theme import COMPRESSED, HIGHLIGHT, frame, sentence
+
+
+def levels(levels: pd.DataFrame) -> go.Figure:
+    """Rows of LevelRow for one layer. Those whose weights were not counted are left out."""
+    counted = levels.dropna(subset="weights", ignore_index=True)
+    if counted.empty:
+        return sentence("The weights of this layer may take any value, or were not counted.")
+    figure = frame(height=300).add_traces([stems(counted), heads(counted)])
+    figure.update_xaxes(title_text="Level (value, at the median scale)", showgrid=False)
+    return figure.update_yaxes(
+        title_text="Weights (count)", rangemode="tozero", exponentformat="SI"
+    )
+
+
+def stems(counted: pd.DataFrame) -> go.Scatter:
+    """One line from the axis up to each head, with a gap after it."""
+    x = [place for value in counted.value for place in (value, value, None)]
+    y = [height for weights in counted.weights for height in (0, weights, None)]
+    line = {"color": COMPRESSED, "width": 3 if len(counted) <= 32 else 1}
+    return go.Scatter(
+        x=x, y=y, mode="lines", line=line, name="Stems", hoverinfo="skip", showlegend=False
+    )
+
+
+def heads(counted: pd.DataFrame) -> go.Scatter:
+    """The busiest level stands out."""
+    busiest = counted.weights.idxmax()
+    colors = [HIGHLIGHT if place == busiest else COMPRESSED for place in counted.index]
+    dots = {"color": colors, "size": 8 if len(counted) <= 32 else 4}
+    return go.Scatter(
+        x=counted.value,
+        y=counted.weights,
+        mode="markers",
+        marker=dots,
+        name="Levels",
+        hovertext=words(counted),
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def words(counted: pd.DataFrame) -> list[str]:
+    whole = counted.weights.sum()
+    return [
+        (
+            f"level {place} of {len(counted)}: {row.value:.4g}, {count(row.weights)} weights "
+            f"({percent(row.weights / whole)})"
+        )
+        for place, row in enumerate(counted.itertuples(), 1)
+    ]
+
+
+def description(levels: pd.DataFrame) -> str:
+    counted = levels.dropna(subset="weights", ignore_index=True)
+    if counted.empty:
+        return f"{len(levels)} levels, not counted."
+    return f"{len(counted)} levels; the busiest is {words(counted)[counted.weights.idxmax()]}."
+
+
+LEVELS = Panel(
+    question="How many weights are stored at each level?",
+    caption=(
+        "Each stem is a level of the grid or a centroid of the codebook, at the median scale; its "
+        "height is the number of weights stored with that code. The most frequent level is red."
+    ),
+    draw=levels,
+    describe=description,
+)

@@ -1,0 +1,69 @@
+"""Agreement of methods on the weights to keep."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.names import whole, wrapped
+from pages.formatting.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import ERROR, ON_COLOUR, PALE_ERROR, frame, sentence
+
+
+def mask_overlap(rows: pd.DataFrame) -> go.Figure:
+    """Rows of OverlapRow, every pair both ways round."""
+    if rows.empty:
+        return sentence("No two methods to compare.")
+    order = rows.one.unique().tolist()
+    figure = frame(height=130 + 44 * len(order)).add_traces([shares(rows, order)])
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return figure.update_xaxes(type="category", showgrid=False, tickangle=-45)
+
+
+def shares(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
+    grid = rows.pivot(index="one", columns="other", values="overlap").loc[order, order].to_numpy()
+    text = [[percent(value) for value in cells] for cells in grid]
+    hover = [
+        [
+            f"{whole(one)}<br>and {whole(other)}<br>both keep {share} of what either keeps"
+            for other, share in zip(order, cells, strict=True)
+        ]
+        for one, cells in zip(order, text, strict=True)
+    ]
+    look = {
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [[0, PALE_ERROR], [1, ERROR]],
+        "showscale": False,
+        "text": text,
+        "texttemplate": "%{text}",
+        "textfont": {"color": ON_COLOUR},
+    }
+    names = [wrapped(short(name), 14) for name in order]
+    return go.Heatmap(x=names, y=names, z=grid, hovertext=hover, hoverinfo="text", **look)
+
+
+def short(name: str) -> str:
+    """Name of a method without brackets and the word that all share."""
+    return name.partition(" (")[0].removesuffix(" pruning")
+
+
+def description(rows: pd.DataFrame) -> str:
+    pairs = rows[rows.one != rows.other].reset_index(drop=True)
+    if pairs.empty:
+        return "One method alone."
+    least, most = pairs.loc[pairs.overlap.idxmin()], pairs.loc[pairs.overlap.idxmax()]
+    return (
+        f"{most.one} and {most.other} agree most, {percent(most.overlap)}; {least.one} and "
+        f"{least.other} least, {percent(least.overlap)}."
+    )
+
+
+MASK_OVERLAP = Panel(
+    question="Do the methods keep the same weights?",
+    caption=(
+        "Of the weights that either of two methods keeps, the share that both keep (intersection "
+        "over union). Two random masks that keep half of the weights share a third."
+    ),
+    draw=mask_overlap,
+    describe=description,
+)

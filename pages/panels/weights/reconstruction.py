@@ -1,0 +1,103 @@
+"""A layer's matrix, its reconstruction from the factors, and the difference, as heat maps."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.formatting.numbers import percent
+from pages.panels.panel import Panel
+from pages.panels.theme import AXIS, frame, sentence
+from pages.panels.weights.weight_map import DIVERGING
+
+VERSIONS = {"original": "Original", "rebuilt": "Rebuilt", "missing": "Difference"}
+FULL_COLOUR = 0.98  # share of the original's tiles that lie within the colors' ends
+GAP = 0.03
+
+
+def reconstruction(tiles: pd.DataFrame) -> go.Figure:
+    """Rows of TileRow."""
+    if tiles.empty:
+        return sentence("No matrix to show.")
+    end = float(tiles.value[tiles.version == "original"].abs().quantile(FULL_COLOUR)) or 1.0
+    figure = frame(height=360).add_traces(
+        [picture(tiles, version, place, end) for place, version in enumerate(VERSIONS)]
+    )
+    figure.update_layout(
+        margin={"t": 36},
+        dragmode=False,
+        **{f"xaxis{place + 1 if place else ''}": across(place) for place in range(len(VERSIONS))},
+    )
+    for place, name in enumerate(VERSIONS.values()):
+        figure.add_annotation(
+            text=name,
+            x=sum(domain(place)) / 2,
+            y=1,
+            xref="paper",
+            yref="paper",
+            xanchor="center",
+            yanchor="bottom",
+            showarrow=False,
+        )
+    return figure.update_yaxes(
+        title_text="Row (output)", autorange="reversed", showgrid=False, fixedrange=True
+    )
+
+
+def picture(tiles: pd.DataFrame, version: str, place: int, end: float) -> go.Heatmap:
+    grid = tiles[tiles.version == version].pivot(index="row", columns="column", values="value")
+    hover = [
+        [
+            f"{VERSIONS[version]}<br>from row {row}, column {column}<br>mean {value:+.3g}"
+            for column, value in cells.items()
+        ]
+        for row, cells in grid.iterrows()
+    ]
+    look = {"zmin": -end, "zmax": end, "colorscale": DIVERGING, "showscale": False}
+    axis = {"xaxis": f"x{place + 1}"} if place else {}
+    return go.Heatmap(
+        z=grid.to_numpy(),
+        x=grid.columns,
+        y=grid.index,
+        hovertext=hover,
+        hoverinfo="text",
+        **look,
+        **axis,
+    )
+
+
+def domain(place: int) -> list[float]:
+    width = (1 - GAP * (len(VERSIONS) - 1)) / len(VERSIONS)
+    return [place * (width + GAP), place * (width + GAP) + width]
+
+
+def across(place: int) -> dict:
+    title = AXIS["title"] | {"text": "Column (input)"}
+    return AXIS | {
+        "domain": domain(place),
+        "anchor": "y",
+        "title": title,
+        "showgrid": False,
+        "fixedrange": True,
+        "nticks": 4,
+    }
+
+
+def description(tiles: pd.DataFrame) -> str:
+    whole, missing = (
+        tiles.value[tiles.version == version].pow(2).sum() for version in ("original", "missing")
+    )
+    return (
+        f"{(tiles.version == 'original').sum()} tiles; the difference has "
+        f"{percent((missing / max(whole, 1e-30)) ** 0.5)} of the original's strength."
+    )
+
+
+RECONSTRUCTION = Panel(
+    question="What does the product of the factors look like?",
+    caption=(
+        "Each tile is the mean of adjacent weights, blue below zero and orange above, with the "
+        "same color scale in all three: the original, the product of the factors "
+        "(reconstruction), and the difference."
+    ),
+    draw=reconstruction,
+    describe=description,
+)

@@ -1,1 +1,0 @@
-"""Streamlit widgets that pages are put together from."""

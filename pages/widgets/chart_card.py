@@ -1,0 +1,80 @@
+"""Display of a panel: its question, figure, caption and table."""
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.panels import Panel
+from pages.widgets.glossary_help import column_meanings
+
+
+def show(
+    panel: Panel, table: pd.DataFrame, key: str, chart: dict[str, Any] | None = None, **options: Any
+) -> None:
+    """Draw a panel; ``key`` is unique on the page and part of the download's name.
+
+    ``chart`` is passed to the chart, such as click handlers; ``options`` to the panel.
+    """
+    st.markdown(f"#### {panel.question}")
+    look = {
+        "width": "stretch",
+        "key": f"{key}-figure",
+        "alt": panel.alt(table),
+        "config": {"displaylogo": False},
+    }
+    st.plotly_chart(panel.draw(table, **options), **look | (chart or {}))
+    st.caption(panel.caption)
+    if not table.empty:
+        numbers_behind(table, key)
+
+
+def numbers_behind(table: pd.DataFrame, key: str) -> None:
+    with st.expander("Data", icon=":material/table:"):
+        st.dataframe(
+            table,
+            width="stretch",
+            hide_index=True,
+            key=f"{key}-table",
+            height=260,
+            column_config=column_meanings(table),
+        )
+        table_download("Download as CSV", table, f"{key}.csv", key=f"{key}-csv")
+
+
+def table_download(label: str, table: pd.DataFrame, file_name: str, key: str) -> None:
+    """Draw a button that creates the CSV when clicked.
+
+    Bytes given beforehand would be stored at their own address, which a rerun with another table
+    removes while the browser may still check it.
+    """
+    st.download_button(
+        label,
+        partial(csv_of, table),
+        file_name,
+        "text/csv",
+        key=key,
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def csv_of(table: pd.DataFrame) -> bytes:
+    """CSV of the table, in which a spreadsheet reads no text as a formula (OWASP, CSV
+    injection).
+    """
+    texts = [name for name in table if not pd.api.types.is_numeric_dtype(table[name].dtype)]
+    return (
+        table.assign(**{name: table[name].map(without_formula) for name in texts})
+        .to_csv(index=False)
+        .encode()
+    )
+
+
+def without_formula(value: Any) -> Any:
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )

@@ -1,0 +1,50 @@
+"""Forecast of a run's size, time and memory."""
+
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.results.analysis.runs import latest_alike
+from engine.results.schema.record import RunRecord
+from engine.runtime import settings
+from engine.runtime.machine_load import machine_is_busy
+from pages.formatting.numbers import megabytes, seconds
+from pages.widgets.queries import escaped, show_error
+from pages.widgets.state import ask, session
+
+
+def forecast_line(recipe: Recipe) -> bool:
+    """Draw the forecast, or the reason why there is none; return True if the run is possible."""
+    try:
+        past = latest_alike(session().similar(recipe), recipe)
+        ahead = ask(
+            "answers:forecast",
+            timeout=120,
+            recipe=recipe.model_dump(mode="json"),
+            past=costs_of(past) if past else None,
+        )
+    except PlainError as error:
+        show_error(str(error))
+        return False
+    bound = "at least " if ahead.at_least else "at most " if ahead.at_most else ""
+    size = f"{bound}{megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller)"
+    st.markdown(
+        f"**Forecast**: {size}, {ahead.bits_per_parameter:.2f} bits per parameter "
+        f"({ahead.bits_per_weight:.2f} per compressed weight in "
+        f"{ahead.layers} layers), "
+        f"about {seconds(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
+    )
+    if machine_is_busy() and not settings.scheduler():
+        st.caption("The machine is busy, so the run may take longer.")
+    for note in ahead.notes:
+        st.caption(escaped(note))
+    return True
+
+
+def costs_of(run: RunRecord) -> dict:
+    """Return what a past run took, as input for the forecast."""
+    return {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "seconds": run.summary.seconds,
+        "peak_rss_bytes": run.summary.peak_rss_bytes,
+    }

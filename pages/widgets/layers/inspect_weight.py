@@ -1,0 +1,178 @@
+"""Single weights: a clickable section of the layer, and details of one weight."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.results.schema.explanations import SIDE, Code, WeightMap, WeightView
+from engine.results.schema.query_results import ModelView
+from pages.panels import ONE_GROUP, WEIGHT_MAP
+from pages.panels.weights.weight_map import SHOWN
+from pages.widgets.chart_card import show
+from pages.widgets.layers.what_if import looked_at
+from pages.widgets.queries import cached_ask
+
+NEIGHBOURS = replace(ONE_GROUP, question="Which weights share its scale or are next to it?")
+MOVES = {
+    "Left": (0, -SIDE, ":material/arrow_back:"),
+    "Right": (0, SIDE, ":material/arrow_forward:"),
+    "Up": (-SIDE, 0, ":material/arrow_upward:"),
+    "Down": (SIDE, 0, ":material/arrow_downward:"),
+}
+
+
+def microscope(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+    """Draw the view if the user opens it; it recomputes at every change of an option."""
+    st.markdown("### Single weights")
+    if st.toggle("Inspect single weights", key=f"{key}-microscope"):
+        under_the_microscope(looked_at(view, step, recipe, key), view.revision, f"{key}-weight")
+
+
+@st.fragment
+def under_the_microscope(question: dict[str, Any], revision: str, key: str) -> None:
+    try:
+        row, column = whereabouts(key, cached_ask("explain:piece", revision, **question).shape)
+        piece: WeightMap = cached_ask(
+            "explain:piece",
+            revision,
+            **question,
+            row=row // SIDE * SIDE,
+            column=column // SIDE * SIDE,
+        )
+        weight: WeightView = cached_ask(
+            "explain:weight", revision, **question, row=row, column=column
+        )
+    except PlainError:
+        st.caption("Not available for these settings; see the message next to the form.")
+        return
+    shown = navigation(key, piece.shape)
+    left, right = st.columns(2, gap="large")
+    with left:
+        click = {"on_select": partial(take_click, key), "selection_mode": "points"}
+        show(WEIGHT_MAP, piece.table, f"{key}-map", click, shown=shown, chosen=(row, column))
+    with right:
+        one_weight(weight, key)
+
+
+def whereabouts(key: str, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the position of the inspected weight in this layer."""
+    row, column = st.session_state.get(f"{key}-at", (0, 0))
+    return min(row, shape[0] - 1), min(column, shape[1] - 1)
+
+
+def take_click(key: str) -> None:
+    """Store the clicked weight before the fragment is drawn again."""
+    points = st.session_state[f"{key}-map-figure"].selection.points
+    if points:
+        st.session_state[f"{key}-at"] = int(points[0]["y"]), int(points[0]["x"])
+
+
+def navigation(key: str, shape: tuple[int, int]) -> str:
+    """Draw row and column inputs, buttons to move, and the choice of colors."""
+    at = whereabouts(key, shape)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        for place, name in enumerate(("Row", "Column")):
+            box, last = f"{key}-{name}", shape[place] - 1
+            st.session_state[box] = at[place]
+            st.number_input(
+                f"{name} (0 to {last})",
+                0,
+                last,
+                key=box,
+                on_change=take_numbers,
+                args=(key,),
+                width=140,
+            )
+        for name, (down, right, icon) in MOVES.items():
+            to = at[0] + down, at[1] + right
+            outside = not (
+                0 <= to[0] // SIDE * SIDE < shape[0] and 0 <= to[1] // SIDE * SIDE < shape[1]
+            )
+            about = f"{name}: {'end of the layer' if outside else f'{SIDE} weights further'}."
+            st.button(
+                "",
+                icon=icon,
+                key=f"{key}-{name}-piece",
+                on_click=go,
+                args=(key, to),
+                disabled=outside,
+                help=about,
+            )
+        return (
+            st.segmented_control(
+                "Colors show",
+                list(SHOWN),
+                format_func=SHOWN.get,
+                default="original",
+                key=f"{key}-shown",
+            )
+            or "original"
+        )
+
+
+def take_numbers(key: str) -> None:
+    st.session_state[f"{key}-at"] = (
+        st.session_state[f"{key}-Row"],
+        st.session_state[f"{key}-Column"],
+    )
+
+
+def go(key: str, to: tuple[int, int]) -> None:
+    st.session_state[f"{key}-at"] = to
+
+
+def one_weight(weight: WeightView, key: str) -> None:
+    st.markdown(f"#### How is the weight in row {weight.row}, column {weight.column} stored?")
+    facts = [
+        ("Original weight", f"{weight.original:.5g}"),
+        *code_facts(weight),
+        ("Reconstruction", f"{weight.stored:.5g}"),
+    ]
+    facts += [("Error", f"{weight.stored - weight.original:+.3g}")]
+    st.markdown(
+        "\n".join(
+            ["| Number | Value |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]
+        )
+    )
+    if weight.code is None:
+        st.caption("It is stored directly, without a code.")
+    else:
+        st.latex(formula(weight, weight.code))
+    options = {} if weight.levels.empty else {"levels": weight.levels}
+    show(NEIGHBOURS, weight.group, f"{key}-group", **options)
+
+
+def code_facts(weight: WeightView) -> list[tuple[str, str]]:
+    """Describe the stored code."""
+    code = weight.code
+    if code is None:
+        return []
+    zero = [("Zero point", f"{code.zero:g}")] if on_even_grid(code) else []
+    factor = [("Column scale", f"{weight.factor:.5g}")] if weight.factor != 1 else []
+    scale = ("Scale", f"{code.scale:.5g}, shared by {code.shared_by:,} weights")
+    return [
+        *factor,
+        ("Code", f"{code.code}"),
+        ("Code, in bits", f"`{code.written}`"),
+        scale,
+        *zero,
+        ("Level", f"{code.level:+.5g}"),
+    ]
+
+
+def formula(weight: WeightView, code: Code) -> str:
+    """LaTeX formula that dequantizes the code, with its numbers."""
+    level = f"({code.code} - {code.zero:g})" if on_even_grid(code) else f"({code.level:.5g})"
+    factor = rf" \;/\; {weight.factor:.5g}" if weight.factor != 1 else ""
+    return (
+        rf"\begin{{aligned}} \hat w &= {code.scale:.5g} \times {level}{factor} \\ &= "
+        rf"{weight.stored:.5g} \end{{aligned}}"
+    )
+
+
+def on_even_grid(code: Code) -> bool:
+    return code.zero == code.zero  # not NaN

@@ -1,0 +1,49 @@
+"""Ranges that the observers choose for one layer's inputs, for a setting or a finished run."""
+
+from typing import Any
+
+import streamlit as st
+
+from engine.config.registry import TECHNIQUES
+from engine.errors import PlainError
+from engine.techniques.quantization.activations.config import Activations
+from pages.panels import OBSERVERS
+from pages.widgets.chart_card import show
+from pages.widgets.queries import show_error
+from pages.widgets.state import ask
+
+
+def chooses_ranges(step: dict[str, Any]) -> bool:
+    """Return True if the step quantizes activations with static ranges."""
+    return issubclass(TECHNIQUES[step["technique"]], Activations) and step["mode"] == "static"
+
+
+def ranges(
+    model: str,
+    layer: str,
+    step: dict[str, Any],
+    measured: dict[str, Any],
+    key: str,
+    scales: list[float] | None = None,
+) -> None:
+    """Draw the ranges of all five observers; ``scales`` are those by which a run divided the
+    inputs.
+    """
+    try:
+        answer = ask(
+            "answers:ranges",
+            timeout=120,
+            model=model,
+            layer=layer,
+            step=step,
+            measured=measured,
+            scales=scales,
+        )
+    except PlainError as error:
+        show_error(str(error))
+        return
+    show(OBSERVERS, answer.observers, f"{key}-ranges", histogram=answer.histogram)
+    st.caption(
+        f"Computed from {answer.examples} calibration examples with the uncompressed model; "
+        "a run uses all of its examples."
+    )

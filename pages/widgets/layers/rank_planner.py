@@ -1,0 +1,109 @@
+"""Singular values of one layer, and the ranks of all layers for a budget, computed by a worker
+while a slider moves.
+"""
+
+from typing import Any
+
+import streamlit as st
+
+from engine.config.registry import TECHNIQUES
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.results.schema.query_results import ModelView, PlannedRanks
+from engine.techniques.low_rank.options import Whitened
+from engine.techniques.low_rank.svd.config import SVD
+from pages.formatting.numbers import megabytes, percent
+from pages.panels import CUMULATIVE_ENERGY, RANK_PLANNER, SINGULAR_VALUES
+from pages.widgets.chart_card import show
+from pages.widgets.layers.what_if import looked_at
+from pages.widgets.queries import cached_ask, show_error
+from pages.widgets.state import ask
+
+SCOPES = {"layer": "Same share per layer", "global": "Global (all layers)"}
+
+
+def directions(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+    how = TECHNIQUES[step["technique"]]
+    if not issubclass(how, Whitened):
+        st.caption(
+            "Only SVD and low-rank correction have one list of singular values; Tucker and "
+            "CP do not."
+        )
+        return
+    st.markdown("### Singular values of this layer")
+    one_layer(view, step, recipe, key)
+    if how is SVD:
+        st.markdown("### Ranks of all layers")
+        planner(view.reference, step, measured_options(recipe), f"{key}-planner")
+
+
+def measured_options(recipe: Recipe | None) -> dict[str, Any]:
+    """Return the data options and the layers that steps may change."""
+    return (
+        recipe.model_dump(mode="json", include={"task", "calibration", "layers"}) if recipe else {}
+    )
+
+
+def one_layer(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+    try:
+        singular = cached_ask(
+            "explain.low_rank:singular", view.revision, **looked_at(view, step, recipe, key)
+        )
+    except PlainError as error:
+        show_error(str(error))
+        return
+    left, right = st.columns(2, gap="large")
+    with left:
+        show(SINGULAR_VALUES, singular, f"{key}-singular")
+    with right:
+        show(CUMULATIVE_ENERGY, singular, f"{key}-energy")
+
+
+@st.fragment
+def planner(model: str, step: dict[str, Any], measured: dict[str, Any], key: str) -> None:
+    """Draw the rank planner. The singular values of all layers are computed once and cached."""
+    budget, scope = st.columns([3, 2], gap="medium", vertical_alignment="bottom")
+    percent_kept = budget.slider(
+        "Budget: parameters kept (%)", 5, 100, round(100 * step["kept"]), key=f"{key}-budget"
+    )
+    shared = (
+        scope.segmented_control(
+            "Scope", list(SCOPES), format_func=SCOPES.get, default="global", key=f"{key}-scope"
+        )
+        or "global"
+    )
+    planned = step | {"by": "kept", "kept": percent_kept / 100, "scope": shared}
+    try:
+        with st.spinner("Computing the singular values of all layers…", show_time=True):
+            answer = ask(
+                "rank_planner:planned", timeout=600, model=model, step=planned, measured=measured
+            )
+    except PlainError as error:
+        show_error(str(error))
+        return
+    numbers(answer)
+    show(RANK_PLANNER, answer.ranks, f"{key}-ranks")
+
+
+def numbers(answer: PlannedRanks) -> None:
+    ranks = answer.ranks
+    before, after = ranks.original_bytes.sum(), ranks.size_bytes.sum()
+    kept = answer.kept_parameters / max(1, answer.parameters)
+    first, second, third = st.columns(3)
+    first.metric(
+        "Parameters kept",
+        percent(kept),
+        help=f"{percent(max(0.0, 1 - kept))} of the layers below are removed.",
+    )
+    second.metric(
+        "Size of these layers",
+        megabytes(after),
+        f"from {megabytes(before)}",
+        delta_color="off",
+        delta_arrow="off",
+    )
+    third.metric(
+        "Predicted error, mean",
+        percent(ranks.predicted_error.mean()),
+        help="Total of the layers below; tied layers are counted once.",
+    )

@@ -1,0 +1,130 @@
+"""What-if view of one layer, answered by a worker independently of the queue of runs."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from engine.config.registry import TECHNIQUES
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.results.schema.query_results import ModelView, WhatIf
+from pages.formatting.numbers import percent
+from pages.panels import (
+    LEVELS,
+    WEIGHT_HISTOGRAM,
+    WEIGHTS_LEFT,
+    WEIGHTS_OF_FACTORS,
+    WEIGHTS_OF_STRUCTURES,
+    Panel,
+)
+from pages.widgets.chart_card import show
+from pages.widgets.glossary_help import meaning
+from pages.widgets.layers.ranges import chooses_ranges, ranges
+from pages.widgets.loading import skeleton
+from pages.widgets.queries import NOT_AVAILABLE, escaped, show_error
+from pages.widgets.state import ask
+
+
+def what_if(
+    view: ModelView,
+    step: dict,
+    recipe: Recipe | None,
+    key: str,
+    earlier: Sequence[dict] = (),
+    refused: bool = False,
+) -> None:
+    """Draw the effect of the settings on one layer, again after every change.
+
+    Calibrated techniques use the recipe's calibration data. ``earlier`` are the steps before this
+    one; ``refused``: the page already shows why nothing can run.
+    """
+    st.markdown("#### Effect on one layer")
+    layers = layers_for(view, step)
+    layer = st.selectbox(
+        "Layer", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search."
+    )
+    try:
+        with skeleton(400):
+            answer = ask(
+                "answers:what_if",
+                timeout=120,
+                **looked_at(view, step, recipe, key),
+                earlier=list(earlier),
+            )
+    except PlainError as error:
+        st.caption(NOT_AVAILABLE) if refused else show_error(str(error))
+        return
+    numbers(answer)
+    whole = int(layers.parameters[layers.name == layer].iloc[0])
+    if answer.weights < whole:
+        st.caption(
+            f"Computed from the first {answer.weights:,} of {whole:,} weights for speed; a "
+            "run uses all of them."
+        )
+    show(histogram_for(step), answer.histogram, f"{key}-what-if", levels=answer.levels)
+    if answer.row.note:
+        st.caption(escaped(answer.row.note[:1].upper() + answer.row.note[1:] + "."))
+    if not answer.levels.empty and st.toggle(
+        "Show the number of weights per level", key=f"{key}-what-if-occupancy"
+    ):
+        show(LEVELS, answer.levels, f"{key}-what-if-levels")
+    if chooses_ranges(step):
+        ranges(view.reference, layer, step, data_of(recipe), f"{key}-what-if")
+
+
+def histogram_for(step: dict) -> Panel:
+    """Draw the histogram; levels are shown for quantization."""
+    how = TECHNIQUES[step["technique"]]
+    if how.family == "pruning":
+        return WEIGHTS_LEFT if how.leaves == "zeros" else WEIGHTS_OF_STRUCTURES
+    return (
+        WEIGHTS_OF_FACTORS
+        if how.family == "low-rank" and how.leaves == "factors"
+        else WEIGHT_HISTOGRAM
+    )
+
+
+def layers_for(view: ModelView, step: dict) -> pd.DataFrame:
+    """Layers of the kinds that the technique accepts, or all if the model has none."""
+    layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
+    mine = layers[layers.kind.isin(TECHNIQUES[step["technique"]].treats)]
+    return layers if mine.empty else mine
+
+
+def looked_at(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> dict[str, Any]:
+    """Arguments shared by all questions about the chosen layer."""
+    return {
+        "model": view.reference,
+        "layer": st.session_state[f"{key}-what-if-layer"],
+        "step": step,
+        "measured": data_of(recipe),
+    }
+
+
+def data_of(recipe: Recipe | None) -> dict:
+    return recipe.model_dump(mode="json", include={"task", "calibration"}) if recipe else {}
+
+
+def numbers(answer: WhatIf) -> None:
+    error, second, bits = st.columns(3)
+    error.metric(
+        "Relative error", percent(answer.row.relative_error), help=meaning("relative_error")
+    )
+    if answer.row.original_shape:  # structures are removed
+        second.metric(
+            "Parameters kept",
+            percent(answer.row.parameters / prod(answer.row.original_shape)),
+            help=meaning("kept_parameters"),
+        )
+    elif answer.row.output_error == answer.row.output_error:  # not NaN: a calibrated technique
+        second.metric(
+            "Output error", percent(answer.row.output_error), help=meaning("output_error")
+        )
+    else:
+        second.metric("Signal to noise", f"{answer.row.sqnr_db:.1f} dB", help=meaning("sqnr_db"))
+    bits.metric(
+        "Bits per weight", f"{answer.row.bits_per_weight:.2f}", help=meaning("bits_per_weight")
+    )

@@ -1,0 +1,92 @@
+"""Recipe as text: display, download and upload into the pipeline."""
+
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.recipe.model_names import ASSETS
+from engine.recipe.text import decoded
+from pages.widgets.model_picker import choose_model
+from pages.widgets.queries import show_error
+from pages.widgets.recipes import pipeline_editor
+from pages.widgets.state import choices_for, opened_recipes, training_for
+
+REFUSED = "recipe-refused"  # error of the last upload
+MOST_MEGABYTES = 1  # recipes have a few kilobytes
+OWN = {path.stem: path for path in sorted((ASSETS / "recipes").glob("*.yaml"))}
+
+
+def recipe_file(recipe: Recipe | None) -> None:
+    """Draw the recipe, its download and the upload of another one."""
+    st.markdown("#### Recipe")
+    if recipe:
+        with st.expander("The recipe as text (YAML)"):
+            st.code(recipe.to_yaml(), language="yaml")
+        look = {
+            "icon": ":material/download:",
+            "width": "stretch",
+            "key": "pipeline-save",
+            "on_click": "ignore",
+        }
+        st.download_button("Save as recipe", recipe.to_yaml, "pipeline.yaml", "text/yaml", **look)
+    key, own = (f"pipeline-{what}-{opened_recipes()}" for what in ("open", "own"))
+    about = "Replaces the model, data and steps on this page."
+    look = {
+        "key": key,
+        "on_change": open_file,
+        "args": (key,),
+        "max_upload_size": MOST_MEGABYTES,
+        "help": about,
+    }
+    if (
+        st.file_uploader("Open a recipe", ["yaml", "yml", "json"], **look)
+        and REFUSED in st.session_state
+    ):
+        show_error(st.session_state[REFUSED])
+    st.selectbox(
+        "Or a bundled recipe",
+        list(OWN),
+        None,
+        title,
+        key=own,
+        placeholder="Choose a recipe",
+        on_change=open_own,
+        args=(own,),
+        help=about,
+    )
+
+
+def title(name: str) -> str:
+    return name.replace("-", " ").capitalize()
+
+
+def open_own(key: str) -> None:
+    take_over(Recipe.from_yaml(OWN[st.session_state[key]].read_text()))
+
+
+def open_file(key: str) -> None:
+    st.session_state.pop(REFUSED, None)
+    if file := st.session_state[key]:
+        try:
+            take_over(Recipe.from_yaml(decoded(file.getvalue(), file.name)))
+        except PlainError as error:
+            st.session_state[REFUSED] = str(error)
+
+
+def take_over(recipe: Recipe) -> None:
+    """Set everything a recipe contains as the user's choices. Call it before the page is drawn
+    again.
+    """
+    fields = recipe.model_dump(mode="json")
+    choose_model(recipe.model)
+    pipeline_editor.replace(fields["steps"])
+    measured = {name: fields[name] for name in ("task", "device", "dtype", "layers", "seed")}
+    choices_for(recipe.model).update(measured | {"calibration": fields["calibration"] or {}})
+    learnt = training_for(recipe.model)
+    learnt.clear()
+    learnt.update(recipe.training.model_dump(exclude_defaults=True) if recipe.training else {})
+    st.session_state["pipeline-beside"] = {
+        recipe.model: {"speed": fields["speed"]}
+        | ({} if fields["calibration"] else {"calibration": None})
+    }
+    st.session_state["opened-recipes"] = opened_recipes() + 1

@@ -1,0 +1,32 @@
+"""Notes on layers that were kept or compressed differently, below a run's numbers."""
+
+import pandas as pd
+import streamlit as st
+
+from engine.results.analysis.runs import noted_layers
+from pages.widgets.queries import escaped
+
+
+def show_notes(layers: pd.DataFrame) -> None:
+    """Draw an expander with the notes; nothing if there are none."""
+    noted = noted_layers(layers)
+    if noted.empty:
+        return
+    with st.expander(title(noted), icon=":material/info:"):
+        for row in noted.to_dict("records"):
+            st.markdown(
+                f"**{'Unchanged' if row['kept'] else 'Compressed'}** "
+                f"({escaped(row['note'])}): {escaped(row['names'])}"
+            )
+
+
+def title(noted: pd.DataFrame) -> str:
+    """Title such as "3 layers unchanged, 2 layers compressed with a note"."""
+    kept, changed = (int(noted["count"][noted.kept == which].sum()) for which in (True, False))
+    parts = [f"{layers(kept)} unchanged"] if kept else []
+    parts += [f"{layers(changed)} compressed with a note"] if changed else []
+    return f"{', '.join(parts)}: details"
+
+
+def layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"

@@ -1,0 +1,143 @@
+"""Results of a finished run: numbers before and after, and one view at a time."""
+
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.results.analysis.runs import worst_layer
+from engine.results.schema.record import RunRecord, Scores
+from engine.results.schema.tables import Tables
+from pages.formatting.numbers import change, count, megabytes, percent, seconds, two_decimals
+from pages.widgets.glossary_help import meaning
+from pages.widgets.model_picker import short_name
+from pages.widgets.queries import escaped, show_errors, stop_on_error
+from pages.widgets.runs.notes import show_notes
+from pages.widgets.runs.result_views import views_of
+from pages.widgets.state import session
+
+
+def show_results(record: RunRecord, key: str) -> None:
+    with stop_on_error():
+        tables = session().tables(record.id)
+    show_run(record, tables, key)
+
+
+def show_run(record: RunRecord, tables: Tables, key: str) -> None:
+    st.markdown(f"### {escaped(record.label)}")
+    st.caption(f"{escaped(short_name(record.recipe.model))} · run {record.id}")
+    if record.summary is None:
+        raise PlainError(
+            f"Run {record.id} is marked as done but has no results; run its recipe again, or "
+            "delete it."
+        )
+    with show_errors(f"The summary of run {record.id}"):
+        headline(record, tables)
+    show_notes(tables.layers)
+    for note in [*record.summary.notes, *([record.message] if record.message else [])]:
+        st.warning(escaped(note))
+    views = views_of(record, tables)
+    first = first_of(views, record)
+    chosen = (
+        st.pills(
+            "View", list(views), default=first, key=f"{key}-view", label_visibility="collapsed"
+        )
+        or first
+    )
+    with show_errors(f"This view of run {record.id}"):
+        views[chosen](record, tables, f"{key}-{record.id}")
+
+
+def first_of(views: dict, record: RunRecord) -> str:
+    """Name of the default view: steps of a pipeline, curve of a training, otherwise layers."""
+    if "Steps" in views and len(record.recipe.steps) > 1:
+        return "Steps"
+    return next((name for name in ("Lottery", "Training", "Curves") if name in views), "Layers")
+
+
+def headline(record: RunRecord, tables: Tables) -> None:
+    """Draw the main numbers with their changes."""
+    before, after = record.summary.baseline, record.summary.result
+    size, quality, bits, worst = st.columns([6, 6, 8, 8])  # the last one shows a layer's name
+    smaller = f"{after.compression:.2f}x, from {megabytes(before.size_bytes)}"
+    metric(size, "Size of the files", megabytes(after.size_bytes), smaller, meaning("size_bytes"))
+    quality_metric(quality, before, after)
+    compressed = f"{after.bits_per_weight:.2f} per compressed weight"
+    about = (
+        f"{meaning('bits_per_parameter')}\n\nPer compressed weight: {meaning('bits_per_weight')}"
+    )
+    metric(bits, "Bits per parameter", two_decimals(after.bits_per_parameter), compressed, about)
+    if tables.verdicts.empty or after.agreement is None:
+        worst_metric(worst, tables)
+    else:
+        metric(
+            worst,
+            "Same answer as its teacher",
+            percent(after.agreement),
+            "agreement",
+            meaning("agreement"),
+        )
+    st.caption(escaped(protocol_of(record)))
+
+
+def worst_metric(place, tables: Tables) -> None:
+    layer = worst_layer(tables.layers)
+    row = tables.layers[tables.layers.name == layer]
+    error = row.output_error.fillna(row.relative_error).iloc[0] if layer else float("nan")
+    metric(
+        place,
+        "Most affected layer",
+        percent(error),
+        escaped(layer.removeprefix("model.")) or "none",
+        f"{escaped(layer)}. {meaning('output_error')}",
+    )
+
+
+def metric(
+    place, title: str, value: str, change: str, about: str | None = None, color: str = "off"
+) -> None:
+    place.metric(title, value, change, color, delta_arrow="off", help=about, border=True)
+
+
+def quality_metric(place, before: Scores, after: Scores) -> None:
+    """Draw the quality with its change in words; red for worse, green for better."""
+    name, was, now = quality_of(before, after)
+    if name == "Perplexity":
+        metric(
+            place,
+            name,
+            f"{now:.2f}",
+            f"{change(was, now)} from {was:.2f}",
+            meaning("perplexity"),
+            "red" if now > was else "green",
+        )
+    else:
+        moved = f"{100 * (now - was):+.1f} pts from {percent(was)}"
+        metric(
+            place, name, percent(now), moved, meaning("accuracy"), "red" if now < was else "green"
+        )
+
+
+def quality_of(before: Scores, after: Scores) -> tuple[str, float, float]:
+    if before.perplexity is not None:
+        return "Perplexity", before.perplexity, after.perplexity
+    return "Accuracy", before.accuracy, after.accuracy
+
+
+def protocol_of(record: RunRecord) -> str:
+    """One line that describes the data and protocol of the numbers."""
+    summary, left = record.summary, record.summary.result.parameters
+    parameters = (
+        f" {count(left)} of {count(summary.baseline.parameters)} parameters remain."
+        if 0 < left < summary.baseline.parameters
+        else ""
+    )
+    agreed = (
+        f" Same answer as the original in {percent(summary.result.agreement)} (agreement)."
+        if summary.result.agreement is not None
+        else ""
+    )
+    data, dtype = summary.protocol.fingerprint, summary.protocol.compute_dtype
+    where = (
+        f"Data fingerprint {data}; computed in {dtype} on {summary.device} in "
+        f"{seconds(summary.seconds)}."
+    )
+    return f"{summary.protocol.measure} {where}{agreed}{parameters}"

@@ -1,0 +1,113 @@
+"""Caches of a worker between questions: the next slider position is fast, and memory is limited."""
+
+import pytest
+import torch
+
+from engine.interactive import answers
+from engine.interactive.answers import layer_view, tensor_bytes, what_if
+from engine.tensors.weights import Dense
+from tests.tiny import SENTENCES, tiny
+
+BLOCK = "model.layers.0.mlp"
+MEASURED_LAYERS = [
+    f"{BLOCK}.gate_proj",
+    f"{BLOCK}.up_proj",
+    f"{BLOCK}.down_proj",
+    "model.layers.1.self_attn.q_proj",
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    """Start each test with empty caches, and restore the number of threads."""
+    for kept in (answers._seen, answers._weights, answers._looks, answers._spectra):
+        kept.clear()
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    return str(tiny("llama", tmp_path / "model", torch.bfloat16))
+
+
+@pytest.fixture
+def measured(tmp_path) -> dict:
+    (tmp_path / "text.txt").write_text(" ".join(SENTENCES) * 300)
+    text = {"text": str(tmp_path / "text.txt"), "context": 16}
+    return {
+        "task": {"kind": "language-modeling", "tokens": 64, **text},
+        "calibration": text | {"samples": 2},
+    }
+
+
+def gptq(model, layer, measured, bits=4):
+    return what_if(model, layer, {"technique": "gptq", "bits": bits}, measured)
+
+
+def test_what_layers_see_is_kept_within_its_bytes_the_latest_longest(model, measured, monkeypatch):
+    gptq(model, MEASURED_LAYERS[0], measured)
+    (one,) = map(tensor_bytes, answers._seen.values())
+    answers._seen.clear()
+    monkeypatch.setattr(answers, "BYTES_AT_HAND", int(2.5 * one))
+    for layer in MEASURED_LAYERS:
+        gptq(model, layer, measured)
+        assert (
+            len(answers._seen) == 1 or sum(map(tensor_bytes, answers._seen.values())) <= 2.5 * one
+        )
+    assert next(reversed(answers._seen))[2] == MEASURED_LAYERS[-1] and len(answers._seen) < len(
+        MEASURED_LAYERS
+    )
+
+
+def test_calibration_data_runs_through_the_model_once_for_all_positions_of_a_slider(
+    model, measured, monkeypatch
+):
+    first = gptq(model, MEASURED_LAYERS[0], measured, bits=3)
+    monkeypatch.setattr(answers, "calibration_batches", None)  # must not be called again
+    second = gptq(model, MEASURED_LAYERS[0], measured, bits=4)
+    assert second.row.relative_error < first.row.relative_error
+
+
+def test_a_layers_weight_is_unpacked_once_for_all_positions_and_its_rows_are_the_layers(
+    model, monkeypatch
+):
+    layer, step = (
+        MEASURED_LAYERS[2],
+        {"technique": "round-to-nearest", "bits": 3, "range": "absmax"},
+    )
+    monkeypatch.setattr(answers, "LIVE_WEIGHTS", 12 * 172)
+    few = what_if(model, layer, step)
+    monkeypatch.undo()
+    whole = what_if(model, layer, step)
+    assert (few.row.shape, whole.row.shape) == ((12, 172), (48, 172))
+    assert few.channels.equals(whole.channels[:12])
+    unpacked, dense = [], Dense.dense
+    monkeypatch.setattr(
+        Dense,
+        "dense",
+        lambda self, *dtype: unpacked.append(self.weight.dtype) or dense(self, *dtype),
+    )
+    what_if(model, layer, step | {"bits": 2})
+    assert torch.bfloat16 not in unpacked, "as the file has it"
+
+
+def test_spectra_are_kept_up_to_a_number_of_layers(model, monkeypatch):
+    monkeypatch.setattr(answers, "SPECTRA_AT_HAND", 2)
+    for layer in MEASURED_LAYERS:
+        layer_view(model, layer)
+    assert [key[2] for key in answers._spectra] == MEASURED_LAYERS[-2:]
+
+
+def test_bytes_are_counted_in_lists_mappings_and_objects():
+    class Held:
+        def __init__(self):
+            self.one, self.many, self.named, self.count = (
+                torch.zeros(3),
+                [torch.zeros(2, dtype=torch.uint8)],
+                {"a": torch.zeros(1)},
+                7,
+            )
+
+    assert tensor_bytes(Held()) == 12 + 2 + 4

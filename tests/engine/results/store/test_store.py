@@ -1,0 +1,735 @@
+"""The store: what was put in comes out, whatever happens in between."""
+
+import errno
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from engine.errors import PlainError
+from engine.recipe.model_names import ASSETS
+from engine.results.schema.tables import ROWS, LayerRow, LevelRow, SurfaceRow, Tables
+from engine.results.store import index, parquet
+from engine.results.store.process_lease import alive
+from engine.results.store.run_query import RunQuery
+from engine.results.store.store import Store, home, owner
+from tests.runs import done, layer, record, tables
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
+
+
+@pytest.fixture
+def finished(store):
+    """A store with run-0001 done."""
+    store.add(record(1, "running", owner=owner()))
+    store.finish(done(1), tables())
+    return store
+
+
+def ids(records):
+    return [run.id for run in records]
+
+
+def assert_equal(left: Tables, right: Tables):
+    for field in fields(Tables):
+        pd.testing.assert_frame_equal(
+            getattr(left, field.name), getattr(right, field.name), check_exact=True
+        )
+
+
+# --- what was put in comes out --------------------------------------------------------------------
+
+
+def test_a_record_comes_back_as_it_was(store):
+    store.add(record(1))
+    assert store.record("run-0001") == record(1) == Store(store.root).records()[0]
+
+
+def test_an_update_replaces_the_record_everywhere(store):
+    store.add(record(1))
+    store.update(record(1, "failed", message="Out of memory; choose a smaller model."))
+    assert (
+        store.record("run-0001")
+        == store.records()[0]
+        == record(1, "failed", message="Out of memory; choose a smaller model.")
+    )
+
+
+def test_the_newest_run_is_first_whatever_order_they_came_in(store):
+    for number in (2, 3, 1):
+        store.add(record(number))
+    assert ids(store.records()) == ["run-0003", "run-0002", "run-0001"]
+
+
+def test_an_empty_store_has_no_runs_and_makes_no_folder(store):
+    assert (
+        store.records() == []
+        and store.find("key-1") is None
+        and store.interrupted() == []
+        and not store.root.exists()
+    )
+
+
+def test_tables_come_back_exactly(finished):
+    assert_equal(finished.tables("run-0001"), tables())
+
+
+def test_empty_tables_come_back_exactly(store):
+    store.add(record(1))
+    store.finish(done(1), Tables.empty())
+    assert_equal(store.tables("run-0001"), Tables.empty())
+
+
+def test_shapes_come_back_as_tuples(finished):
+    assert finished.tables("run-0001").layers["shape"].tolist() == [(3, 4), (8, 3, 5, 5)]
+
+
+def test_columns_a_panel_added_come_back_too(store):
+    store.add(record(1))
+    given = tables()
+    given.layers["kept_by_hand"] = [True, False]
+    store.finish(done(1), given)
+    assert_equal(store.tables("run-0001"), given)
+
+
+def test_finishing_makes_a_run_done_and_dates_it(store):
+    store.add(record(1, "running"))
+    store.finish(record(1, "running"), tables())
+    assert (
+        store.record("run-0001").status == "done" and store.record("run-0001").finished is not None
+    )
+
+
+def test_the_recipe_in_the_folder_repeats_the_run(finished):
+    assert (
+        record(1).recipe.from_yaml((finished.folder("run-0001") / "recipe.yaml").read_text())
+        == record(1).recipe
+    )
+
+
+@pytest.mark.parametrize("status", ["done", "queued", "running"])
+def test_a_run_is_found_by_its_key(store, status):
+    store.add(record(1, status))
+    assert store.find("key-1") == record(1, status)
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted"])
+def test_a_run_without_an_answer_is_not_found(store, status):
+    store.add(record(1, status))
+    assert store.find("key-1") is None
+
+
+def test_the_newest_of_equal_keys_is_found(store):
+    for number in (2, 3, 1):
+        store.add(record(number, key="same"))
+    assert store.find("same").id == "run-0003"
+
+
+def test_a_deleted_run_is_gone_from_everywhere(finished):
+    finished.delete("run-0001")
+    assert finished.records() == [] and list(finished.folders.iterdir()) == []
+    with pytest.raises(PlainError, match="no run run-0001"):
+        finished.record("run-0001")
+
+
+def test_a_run_deleted_while_it_ran_does_not_come_back(store):
+    store.add(record(1, "running"))
+    store.delete("run-0001")
+    for write in (
+        lambda: store.update(record(1)),
+        lambda: store.finish(done(1), tables()),
+        lambda: store.delete("run-0001"),
+    ):
+        with pytest.raises(PlainError, match="may have been deleted"):
+            write()
+    assert store.records() == []
+
+
+def test_an_id_is_given_once(store):
+    store.add(record(1))
+    with pytest.raises(PlainError, match="already a run run-0001"):
+        store.add(record(1, "failed"))
+    assert store.records() == [record(1)] and len(list(store.folders.iterdir())) == 1
+
+
+def test_a_run_that_is_not_done_has_no_tables_and_says_why(store):
+    store.add(record(1, "running"))
+    store.add(record(2, "failed", message="The disk was full; free some space."))
+    with pytest.raises(PlainError, match="is running"):
+        store.tables("run-0001")
+    with pytest.raises(PlainError, match="The disk was full"):
+        store.tables("run-0002")
+
+
+EVIL = [
+    "..",
+    "../..",
+    "../../etc",
+    "/etc",
+    "a/b-c-d",
+    "run",
+    "RUN-0001",
+    "x" * 41,
+    "run-0001\n",
+    "",
+    "run\x000001",
+    "~root",
+    "....",
+    "été-été",
+]
+
+
+@pytest.mark.parametrize("run", EVIL)
+@pytest.mark.parametrize(
+    "act",
+    [Store.record, Store.tables, Store.delete, lambda store, run: store.add(record(1, id=run))],
+)
+def test_no_id_leads_out_of_the_store(finished, act, run):
+    with pytest.raises(PlainError, match="is no run"):
+        act(finished, run)
+
+
+def test_a_link_is_deleted_and_what_it_points_to_stays(finished, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (finished.folders / "link-0001").symlink_to(tmp_path / "precious")
+    finished.delete("link-0001")
+    assert (tmp_path / "precious").is_dir() and ids(finished.records()) == ["run-0001"]
+
+
+def test_a_store_without_an_index_says_the_same_and_leaves_no_trace(finished):
+    before = finished.records()
+    index.erase(finished.index)
+    bare = Store(finished.root, indexed=False)
+    assert bare.records() == before and bare.find("key-1") == before[0]
+    bare.add(record(2))
+    bare.rebuild()
+    assert ids(bare.records()) == ["run-0002", "run-0001"] and {
+        path.name for path in finished.root.iterdir()
+    } == {"runs"}
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+def truncate(folder):
+    (folder / "record.json").write_bytes((folder / "record.json").read_bytes()[:40])
+
+
+def lose_record(folder):
+    (folder / "record.json").unlink()
+
+
+def bewilder(folder):
+    (folder / "record.json").write_bytes(b"\xff\x00[1]")
+
+
+def swap_record(folder):
+    (folder / "record.json").write_text(record(9).model_dump_json())
+
+
+def become_a_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+
+
+def become_a_folder(folder):
+    lose_record(folder)
+    (folder / "record.json").mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, lose_record, bewilder, swap_record, become_a_file, become_a_folder]
+)
+def test_a_damaged_run_is_listed_as_unreadable_and_the_others_stay(finished, damage):
+    finished.add(record(2))
+    damage(finished.folder("run-0001"))
+    by_id = {run.id: run for run in finished.records()}
+    assert by_id["run-0002"] == record(2)
+    assert by_id["run-0001"].status == "unreadable" == finished.record("run-0001").status
+    assert (
+        str(finished.folder("run-0001")) in by_id["run-0001"].message
+        and "delete it" in by_id["run-0001"].message
+    )
+    with pytest.raises(PlainError, match="damaged"):
+        finished.tables("run-0001")
+    assert finished.find("key-1") is None
+    finished.delete("run-0001")
+    assert ids(finished.records()) == ["run-0002"]
+
+
+def test_a_damaged_run_keeps_its_recipe_so_that_it_can_be_repeated(finished):
+    truncate(finished.folder("run-0001"))
+    assert (
+        finished.records()[0].recipe == record(1).recipe
+        and "run its recipe again" in finished.records()[0].message
+    )
+
+
+def test_a_repaired_run_is_readable_again(finished):
+    path = finished.folder("run-0001") / "record.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40])
+    assert finished.records()[0].status == "unreadable"
+    path.write_bytes(whole)
+    assert (
+        finished.records()[0] == finished.record("run-0001")
+        and finished.records()[0].status == "done"
+    )
+
+
+def drop(path):
+    path.unlink()
+
+
+def scramble(path):
+    path.write_bytes(b"garbage" * 100)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def be_another_table(path):
+    pd.DataFrame({"other": [1]}).to_parquet(path)
+
+
+WAYS = [
+    (damage, name)
+    for damage in (drop, scramble, empty, halve, be_another_table)
+    for name in ROWS
+    if damage != drop or name not in parquet.LATER
+]
+
+
+@pytest.mark.parametrize(("damage", "name"), WAYS)
+def test_damaged_tables_are_refused_with_their_file_and_the_way_out(finished, name, damage):
+    path = finished.folder("run-0001") / f"{name}.parquet"
+    damage(path)
+    with pytest.raises(PlainError, match=r"run the recipe again and delete this run\.$") as refused:
+        finished.tables("run-0001")
+    assert str(path) in str(refused.value) and finished.record("run-0001").status == "done"
+
+
+def test_no_flipped_bit_gives_another_number(finished):
+    path = finished.folder("run-0001") / "layers.parquet"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 41):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with suppress(PlainError):
+            assert_equal(finished.tables("run-0001"), tables())
+
+
+def test_files_of_another_version_do_no_harm(finished):
+    folder = finished.folder("run-0001")
+    (folder / "thoughts.parquet").write_bytes(b"garbage")
+    (folder / "layers.csv").write_text("name")
+    (finished.folders / ".DS_Store").write_text("")
+    (finished.folders / "Thumbs.db").write_text("")
+    assert_equal(finished.tables("run-0001"), tables())
+    assert ids(finished.records()) == ["run-0001"]
+
+
+# --- the index ------------------------------------------------------------------------------------
+
+
+def index_of(store, statement):
+    with sqlite3.connect(store.index) as rows:
+        found = rows.execute(statement).fetchall()
+    rows.close()
+    return found
+
+
+def lose_index(store):
+    index.erase(store.index)
+
+
+def scramble_index(store):
+    lose_index(store)
+    store.index.write_bytes(b"This is no database. " * 500)
+
+
+def halve_index(store):
+    content = store.index.read_bytes()
+    lose_index(store)
+    store.index.write_bytes(content[: len(content) // 2])
+
+
+def age_index(store):
+    index_of(store, "PRAGMA user_version = 99")
+
+
+def reshape_index(store):
+    index_of(store, "ALTER TABLE runs RENAME COLUMN seal TO wax")
+
+
+def empty_index(store):
+    index_of(store, "DELETE FROM runs")
+
+
+def confuse_index(store):
+    index_of(store, "UPDATE runs SET record = '{}'")
+
+
+INDEX_DAMAGE = [
+    lose_index,
+    scramble_index,
+    halve_index,
+    age_index,
+    reshape_index,
+    empty_index,
+    confuse_index,
+]
+
+
+@pytest.mark.parametrize("damage", INDEX_DAMAGE)
+def test_the_index_is_made_again_from_the_folders(finished, damage):
+    finished.add(record(2))
+    before = finished.records()
+    damage(finished)
+    assert finished.records() == before
+    assert index_of(finished, "SELECT id FROM runs ORDER BY id") == [("run-0001",), ("run-0002",)]
+    assert index_of(finished, "PRAGMA journal_mode") == [("wal",)]
+
+
+@pytest.mark.parametrize("damage", INDEX_DAMAGE)
+def test_writing_survives_a_damaged_index(finished, damage):
+    damage(finished)
+    finished.add(record(2))
+    finished.update(record(2, "running"))
+    finished.delete("run-0001")
+    assert finished.records() == [record(2, "running")]
+
+
+@pytest.mark.parametrize(
+    "column", ["seal", "status", "label", "model", "techniques", "message", "created"]
+)
+def test_an_index_with_a_value_of_another_type_is_made_again(finished, column):
+    before = finished.page(RunQuery())
+    index_of(finished, f"UPDATE runs SET {column} = NULL")
+    assert finished.page(RunQuery()) == before
+
+
+def test_an_index_that_cannot_be_opened_changes_nothing_but_the_time(finished):
+    before = finished.records()
+    lose_index(finished)
+    finished.index.mkdir()
+    finished.add(record(2))
+    assert finished.records() == [record(2), *before]
+
+
+def test_folders_copied_in_deleted_or_edited_by_hand_are_seen(finished, tmp_path):
+    other = Store(tmp_path / "other")
+    other.add(record(2))
+    shutil.copytree(other.folder("run-0002"), finished.folder("run-0002"))
+    assert ids(finished.records()) == ["run-0002", "run-0001"]
+    shutil.rmtree(finished.folder("run-0001"))
+    (finished.folder("run-0002") / "record.json").write_text(record(2, "failed").model_dump_json())
+    assert finished.records() == [record(2, "failed")] and finished.find("key-1") is None
+    assert index_of(finished, "SELECT id, status FROM runs") == [("run-0002", "failed")]
+
+
+def test_known_folders_are_not_read_again(finished, monkeypatch):
+    finished.records()
+    monkeypatch.setattr(index, "said_by", lambda folder: pytest.fail(f"{folder} was read again"))
+    assert ids(finished.records()) == ["run-0001"]
+
+
+def test_rebuilding_sweeps_what_the_dead_left_behind_and_spares_the_living(finished):
+    for name, hours in (
+        (".new-run-0002-dead", 2),
+        (".gone-run-0003-dead", 2),
+        (".new-run-0004-alive", 0),
+    ):
+        (finished.folders / name).mkdir()
+        os.utime(finished.folders / name, (time.time() - hours * 3600,) * 2)
+    finished.rebuild()
+    assert {path.name for path in finished.folders.iterdir()} == {"run-0001", ".new-run-0004-alive"}
+
+
+def test_a_thousand_runs_are_listed_in_a_moment(store, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    for number in range(1000):
+        run = done(number)
+        store.folder(run.id).mkdir(parents=True)
+        (store.folder(run.id) / "record.json").write_text(run.model_dump_json())
+    store.records()
+    start = time.process_time()
+    assert len(store.records()) == 1000
+    assert time.process_time() - start < 1
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+def test_threads_may_share_a_store(store):
+    def work(number):
+        store.add(record(number, "running"))
+        store.records()
+        store.finish(done(number), tables())
+        return store.find(f"key-{number}").status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(work, range(24))) == {"done"}
+    assert len(store.records()) == 24
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from engine.results.store.run_query import RunQuery
+from engine.results.store.store import Store
+from tests.runs import record
+store, first = Store(Path(sys.argv[1])), int(sys.argv[2])
+for number in range(first, first + 10):
+    store.add(record(number))
+    store.update(record(number, "cancelled"))
+    assert record(number, "cancelled") in store.records()
+"""
+
+
+def in_python(code, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_processes_may_share_a_store(store):
+    writers = [in_python(WRITER, store.root, first) for first in (0, 100, 200)]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    assert (
+        len(store.records())
+        == 30
+        == len(index_of(store, "SELECT * FROM runs WHERE status = 'cancelled'"))
+    )
+
+
+def test_a_reader_never_meets_half_a_record(store):
+    store.add(record(1))
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(
+            lambda: [store.update(record(1, message="m" * 5000 * (n % 2))) for n in range(60)]
+        )
+        while not writing.done():
+            assert store.record("run-0001").status == store.records()[0].status == "queued"
+        writing.result()
+
+
+# --- who owns a run -------------------------------------------------------------------------------
+
+
+def test_this_process_is_alive_and_a_made_up_one_is_not():
+    assert alive(owner())
+    assert not any(
+        alive(name)
+        for name in ("", "x", "1", f"{os.getpid()}:1.0", "999999999:1.0", "-1:1.0", f"{10**30}:1.0")
+    )
+
+
+def test_a_process_whose_clock_was_set_a_little_is_still_itself():
+    child = in_python("import time; time.sleep(60)")
+    started = psutil.Process(child.pid).create_time()
+    assert alive(f"{child.pid}:{started + 0.5:.2f}") and not alive(
+        f"{child.pid}:{started - 3600:.2f}"
+    )
+    child.kill()
+    gone = [alive(f"{child.pid}:{started:.2f}") for _ in (time.sleep(0.5), child.wait())]
+    assert gone[-1] is False
+
+
+def test_a_run_whose_process_was_killed_is_interrupted_and_says_so(store):
+    child = in_python("import time; time.sleep(60)")
+    store.add(
+        record(1, "running", owner=f"{child.pid}:{psutil.Process(child.pid).create_time():.2f}")
+    )
+    store.add(record(2, "running", owner=owner()))
+    assert store.interrupted() == []
+    child.kill()
+    child.wait()
+    assert ids(store.interrupted()) == ["run-0001"] and store.interrupted() == []
+    assert store.record("run-0001").status == "interrupted" and store.record(
+        "run-0001"
+    ).message.endswith("run its recipe again.")
+    assert store.record("run-0002") == record(2, "running", owner=owner())
+
+
+def test_a_killed_process_that_nobody_waited_for_is_gone_too():
+    child = in_python("import time; time.sleep(60)")
+    name = f"{child.pid}:{psutil.Process(child.pid).create_time():.2f}"
+    child.kill()
+    deadline = time.time() + 10
+    while alive(name) and time.time() < deadline:
+        time.sleep(0.02)
+    assert not alive(name)
+    child.wait()
+
+
+def test_finished_runs_are_never_interrupted(store):
+    for number, status in enumerate(("done", "failed", "cancelled", "interrupted")):
+        store.add(record(number, status, owner="1:1.0"))
+    assert store.interrupted() == []
+
+
+# --- a disk that refuses --------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+def refusing(request, finished, monkeypatch):
+    """A store whose disk takes nothing more."""
+
+    def refuse(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    finished.add(record(2, "running"))
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(Path, name, refuse)
+    return finished
+
+
+def test_a_disk_that_refuses_says_which_folder_what_happened_and_what_to_do(refusing):
+    for write in (
+        lambda: refusing.add(record(3)),
+        lambda: refusing.update(record(2, "failed")),
+        lambda: refusing.finish(done(2), tables()),
+        lambda: refusing.delete("run-0001"),
+    ):
+        with pytest.raises(PlainError, match="COMPRESSION_EXPLORER_HOME") as refused:
+            write()
+        assert str(refusing.root) in str(refused.value) and "cannot be written to" in str(
+            refused.value
+        )
+
+
+def test_a_disk_that_refuses_loses_nothing_and_keeps_no_litter(refusing):
+    for write in (lambda: refusing.add(record(3)), lambda: refusing.finish(done(2), tables())):
+        with pytest.raises(PlainError):
+            write()
+    assert refusing.records()[0] == record(2, "running") and ids(refusing.records()) == [
+        "run-0002",
+        "run-0001",
+    ]
+    assert {path.name for path in refusing.folder("run-0002").iterdir()} == {
+        "record.json",
+        "recipe.yaml",
+    }
+    assert {path.name for path in refusing.folders.iterdir()} == {"run-0001", "run-0002"}
+
+
+def test_interrupted_runs_are_told_apart_even_where_they_cannot_be_marked(refusing):
+    assert ids(refusing.interrupted()) == ["run-0002"]
+
+
+def test_a_file_in_place_of_the_store_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file")
+    for act in (
+        lambda: store.add(record(1)),
+        lambda: store.records(),
+        lambda: store.record("run-0001"),
+        lambda: store.rebuild(),
+    ):
+        with pytest.raises(PlainError, match="a file stands where a folder should") as refused:
+            act()
+        assert str(store.root) in str(refused.value)
+
+
+def mounted(path, options):
+    return (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)],
+            capture_output=True,
+            check=False,
+        ).returncode
+        == 0
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real disk of 256 kB."""
+    if not shutil.which("mount") or not mounted(tmp_path, "size=256k"):
+        pytest.skip("mounting needs rights this process lacks")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_reported_and_stays_readable(small_disk):
+    store = Store(small_disk)
+    store.add(record(1))
+    store.finish(done(1), tables(*(layer(os.urandom(20).hex()) for _ in range(20))))
+    store.add(record(2, "running"))
+    with pytest.raises(
+        PlainError, match=r"\(no space left on device\); delete runs, free some space"
+    ):
+        store.finish(done(2), tables(*(layer(os.urandom(200).hex()) for _ in range(2000))))
+    assert (
+        ids(store.records()) == ["run-0002", "run-0001"]
+        and len(store.tables("run-0001").layers) == 20
+    )
+    store.update(record(2, "failed", message="The disk is full."))
+    assert store.record("run-0002").status == "failed"
+
+
+def test_a_read_only_disk_stays_readable(small_disk):
+    store = Store(small_disk)
+    store.add(record(1))
+    store.finish(done(1), tables())
+    before = store.records()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert store.records() == before and store.find("key-1") == before[0]
+    assert_equal(store.tables("run-0001"), tables())
+    with pytest.raises(PlainError, match=r"\(read-only file system\); make it writable"):
+        store.add(record(2))
+
+
+def test_home_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path))
+    assert home() == tmp_path
+    monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", "")
+    assert home() == Path.home() / ".cache" / "compression-explorer"
+
+
+def test_the_finished_example_that_comes_along_can_be_read():
+    """It has this version's tables: a newer table must be added to it, empty or not."""
+    kept = Store(ASSETS / "examples", indexed=False)
+    assert kept.record("first-look").status == "done" and not kept.tables("first-look").layers.empty
+
+
+def test_a_run_of_an_earlier_version_lacks_what_came_later_and_is_read_all_the_same(finished):
+    folder = finished.root / "runs" / "run-0001"
+    for name in parquet.LATER:
+        (folder / f"{name}.parquet").unlink()
+    levels = parquet.unpacked((folder / "levels.parquet").read_bytes(), LevelRow).drop(
+        columns="weights"
+    )
+    (folder / "levels.parquet").write_bytes(parquet.packed(levels))
+    layers = parquet.unpacked((folder / "layers.parquet").read_bytes(), LayerRow).drop(
+        columns="original_shape"
+    )
+    (folder / "layers.parquet").write_bytes(parquet.packed(layers))
+    read = finished.tables("run-0001")
+    assert (read.layers.original_shape.map(len) == 0).all() and len(read.layers) == len(layers)
+    assert read.latency.empty and list(read.surfaces) == [
+        field.name for field in fields(SurfaceRow)
+    ]
+    assert read.levels.weights.isna().all() and len(read.levels) == len(levels)

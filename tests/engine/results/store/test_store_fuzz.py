@@ -1,0 +1,64 @@
+"""Every run in a damaged store is listed, readable or explained, and can be deleted.
+
+`tests/benchmarks/fuzz_store.py` is the long form.
+"""
+
+import os
+import random
+
+import pytest
+
+from engine.errors import PlainError
+from engine.results.analysis.runs import (
+    comparable,
+    comparison,
+    latest_alike,
+    layers_side_by_side,
+    trade_off,
+)
+from engine.results.store.run_query import RunQuery
+from engine.results.store.store import Store
+from engine.session.run_registry import Shelf
+from tests.runs import record
+from tests.store_damage import damage, filled
+
+ORDERS = ("newest", "oldest", "smallest", "compression", "quality", "model", "setting")
+
+
+def read_everything(store: Store) -> None:
+    """Read everything that pages read from a store; only single runs may raise PlainError."""
+    shelf = Shelf(store)
+    there = {path.name for path in store.folders.iterdir() if not path.name.startswith(".")}
+    records = store.records()
+    assert {run.id for run in records} == there
+    for order in ORDERS:
+        page = shelf.page(RunQuery(order=order, limit=-1))
+        assert {row.id for row in page.rows} == there and page.matching == page.total == len(
+            there
+        ), order
+    good = []
+    for run in records:
+        one = shelf.record(run.id)
+        assert one.message or one.status != "unreadable"
+        shelf.find(run.key)
+        try:
+            comparison([one]), trade_off([one])
+            layers_side_by_side({"one": shelf.tables(run.id)})
+            good.append(one)
+        except PlainError as error:
+            assert str(error).endswith(".")
+    comparable(good), comparison(good), trade_off(good)
+    latest_alike(shelf.similar(record(1).recipe), record(1).recipe)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_store_lists_every_run_and_lets_it_be_deleted(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    draw, store = random.Random(seed), Store(tmp_path / "results")
+    filled(store, 2)
+    for _ in range(5):
+        damage(store, draw)
+        read_everything(store)
+    for run in [run.id for run in store.records()]:
+        store.delete(run)
+    assert store.records() == [] and store.page(RunQuery()).total == 0

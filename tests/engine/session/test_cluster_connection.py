@@ -1,0 +1,75 @@
+"""When the background processes are started: after the first page, unless somebody needs them
+before.
+"""
+
+import threading
+
+import pytest
+
+from engine.errors import PlainError
+from engine.session import cluster_connection as link
+from engine.session.cluster_connection import Link
+
+PATIENCE = 60
+
+
+class Standing:
+    """A cluster that is there, and nothing more."""
+
+    alive, closed = True, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[Standing]:
+    """Every cluster that was started."""
+    clusters: list[Standing] = []
+    monkeypatch.setattr(link, "connected", lambda: clusters.append(Standing()) or clusters[-1])
+    return clusters
+
+
+def test_whoever_needs_it_does_not_wait_for_the_page(made):
+    waiting = Link(page_first=PATIENCE)
+    assert made == []
+    assert waiting.cluster() is waiting.cluster() is made[0] and len(made) == 1
+
+
+def test_it_starts_by_itself_once_the_page_has_had_its_time(monkeypatch):
+    started = threading.Event()
+    monkeypatch.setattr(link, "connected", lambda: started.set() or Standing())
+    Link(page_first=0.01)
+    assert started.wait(PATIENCE)
+
+
+def test_an_app_that_closes_before_starts_nothing(made):
+    waiting = Link(page_first=PATIENCE)
+    waiting.close()
+    assert made == []
+    with pytest.raises(PlainError, match="The app is closing"):
+        waiting.cluster()
+
+
+def test_a_started_one_is_closed_and_a_lost_one_made_anew(made):
+    waiting = Link(page_first=PATIENCE)
+    first = waiting.cluster()
+    first.alive = False
+    second = waiting.cluster()
+    assert second is not first and made == [first, second]
+    waiting.close()
+    assert second.closed
+
+
+def test_a_greeting_that_fails_is_waited_for_once_more(monkeypatch):
+    from engine.session import cluster
+
+    asked = []
+
+    def client(address, **_):
+        asked.append(address)
+        assert len(asked) > 1
+        return "a client"
+
+    monkeypatch.setattr(cluster, "Client", client)
+    assert cluster.client_of("tcp://here") == "a client" and asked == ["tcp://here"] * 2

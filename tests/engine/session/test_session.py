@@ -1,0 +1,1021 @@
+"""The session: whatever happens to a run or to the machine, the app goes on, nothing finished is
+lost, and the card says what to do.
+
+Processes are real, and so is what befalls them.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import count, pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine.errors import PlainError
+from engine.recipe import Recipe
+from engine.results.schema.record import FINISHED
+from engine.results.store.store import Store
+from engine.results.store.unfinished import blocks_kept, folder_of
+from engine.session import Progress, Session
+from engine.session.local_cluster_host import DRIVERS
+from engine.session.progress import MOST_ROWS, STAGES, duration
+from engine.session.run_registry import Shelf
+from engine.session.worker_tasks import plainly
+from tests.clusters import dask_process, dask_scheduler
+from tests.tiny import SENTENCES, tiny
+from tests.waiting import PATIENCE_SECONDS, wait_for
+
+ROOT = Path(__file__).parents[3]
+seeds = count(1)  # another seed, another run
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a tiny model and a text."""
+    folder = tmp_path_factory.mktemp("session")
+    tiny("llama", folder / "model")
+    (folder / "text.txt").write_text(" ".join(SENTENCES) * 3000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(home):
+    """A recipe nobody has run yet: a quick one, or one that takes minutes unless it is stopped."""
+
+    def made(slow=False, **others):
+        task = {
+            "kind": "language-modeling",
+            "text": str(home / "text.txt"),
+            "context": 16,
+            "tokens": 10**6 if slow else 256,
+        }
+        step = {"technique": "round-to-nearest", "bits": 4, "group_size": 4}
+        return Recipe.of(
+            {"model": str(home / "model"), "task": task, "seed": next(seeds), "steps": [step]}
+            | others
+        )
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared(home):
+    session = Session(Store(home / "results"))
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def session(shared):
+    """Shared by all tests; every one leaves it idle."""
+    yield shared
+    for run in list(shared._live):
+        shared.cancel(run)
+    wait_for(lambda: not shared._live)
+
+
+def ended(session, run):
+    wait_for(lambda: session.record(run).status in FINISHED)
+    return session.record(run)
+
+
+def measuring(session, run):
+    """Once the run is in the middle of its work."""
+    wait_for(lambda: session.progress(run).done or session.record(run).status in FINISHED)
+    assert session.record(run).status == "running", session.record(run).message
+
+
+def pids(session):
+    cluster = session._link.cluster()
+    names = wait_for(
+        lambda: (
+            named
+            if len(named := {at: each["name"] for at, each in workers(cluster).items()}) == 3
+            else None
+        )
+    )
+    return {names[at]: pid for at, pid in cluster.client.run(os.getpid).items()} | {
+        "host": cluster.embedded.process.pid
+    }
+
+
+def workers(cluster):
+    return cluster.client.scheduler_info(n_workers=-1)["workers"]
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def program(script, *arguments, **variables):
+    """Python in another process, which says something on standard output and ends with its standard
+    input.
+    """
+    environment = (
+        os.environ
+        | {"PYTHONPATH": str(ROOT)}
+        | {name: str(value) for name, value in variables.items()}
+    )
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=environment,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for end in (process.stdin, process.stdout, process.stderr):
+            with suppress(OSError):
+                end.close()
+
+
+# --- how far, and how long ------------------------------------------------------------------------
+
+
+def told(*news, start=0.0):
+    """Progress after (stage, done, total, time)."""
+    progress = Progress(began=start, told=start)
+    for stage, done, total, at in news:
+        progress = progress.after({"stage": stage, "done": done, "total": total, "time": at})
+    return progress
+
+
+def test_a_long_curve_is_thinned_evenly_and_what_was_judged_stays():
+    progress = Progress()
+    for step in range(1, 6001):
+        rows = [
+            (step, "student", "loss", 1.0),
+            (step, "student", "rate", 0.1),
+            *([(step, "student", "accuracy", 0.5)] if step % 999 == 0 else []),
+        ]
+        progress = progress.after(
+            {
+                "stage": "Training · student",
+                "done": step,
+                "total": 6000,
+                "time": 1.0,
+                "curves": rows,
+            }
+        )
+    losses, judged = (
+        [row.step for row in progress.curves if row.name == name] for name in ("loss", "accuracy")
+    )
+    assert len(progress.curves) <= MOST_ROWS and judged == [999 * number for number in range(1, 7)]
+    assert len(losses) > MOST_ROWS / 5 and {b - a for a, b in pairwise(losses[:100])} == {
+        losses[1] - losses[0]
+    }
+
+
+MEASURED = ((STAGES[0], 0, 10, 0.0), (STAGES[0], 10, 10, 40.0))
+
+
+def test_time_left_falls_second_by_second_at_an_even_pace():
+    half = told(*MEASURED, (STAGES[2], 0, 10, 40.0), (STAGES[2], 5, 10, 50.0))
+    assert half.stage_seconds_left(50.0) == pytest.approx(10)
+    assert half.stage_seconds_left(53.0) == pytest.approx(7)
+
+
+def test_the_last_measurement_is_foretold_by_the_first():
+    assert told(*MEASURED, (STAGES[2], 0, 10, 40.0), (STAGES[2], 5, 10, 50.0)).seconds_left(
+        50.0
+    ) == pytest.approx(10 + 40)
+
+
+def test_nobody_foretells_what_was_never_seen():
+    kept_baseline = told((STAGES[2], 0, 10, 0.0), (STAGES[2], 5, 10, 10.0))
+    assert kept_baseline.seconds_left(10.0) is None
+    assert "in this step" in kept_baseline.sentence(10.0)
+    assert told(*MEASURED).seconds_left(40.0) is None  # how long compressing will take
+
+
+def test_no_time_is_told_at_a_beginning_or_when_it_is_overdue():
+    begun = told(*MEASURED, (STAGES[2], 0, 10, 40.0))
+    assert begun.seconds_left(45.0) is None
+    nearly = begun.after({"stage": STAGES[2], "done": 9, "total": 10, "time": 49.0})
+    assert nearly.stage_seconds_left(49.0) == pytest.approx(1)
+    assert nearly.stage_seconds_left(51.0) is None
+    assert nearly.sentence(51.0) == "Compressing · 9 of 10"
+
+
+def test_a_training_tells_its_time_after_ten_steps():
+    begun = told(("Training", 0, 900, 0.0))
+    early, enough = (
+        begun.after(
+            {"stage": "Training · loss 1.2", "done": done, "total": 900, "time": 0.5 * done}
+        )
+        for done in (9, 10)
+    )
+    assert early.stage_seconds_left(4.5) is None and enough.stage_seconds_left(
+        5.0
+    ) == pytest.approx(445)
+
+
+def test_the_pace_of_the_second_split_is_its_own_and_the_last_measurement_takes_what_all_took():
+    """Both are called alike; the first one's minutes say nothing of the second one's pace."""
+    both = told(
+        (STAGES[0], 0, 1121, 0.0),
+        (STAGES[0], 1121, 1121, 300.0),
+        (STAGES[0], 0, 1121, 300.0),
+        (STAGES[0], 118, 1121, 303.0),
+    )
+    assert both.stage_seconds_left(303.0) == pytest.approx(3 * (1121 / 118 - 1))
+    later = both.after({"stage": STAGES[2], "done": 0, "total": 10, "time": 330.0}).after(
+        {"stage": STAGES[2], "done": 5, "total": 10, "time": 340.0}
+    )
+    assert later.seconds_left(340.0) == pytest.approx(10 + 330)
+
+
+def test_progress_never_goes_back():
+    steps = (
+        *MEASURED,
+        ("Tokenizing", 0, 0, 41.0),
+        (STAGES[2], 3, 10, 42.0),
+        ("Something else", 1, 2, 43.0),
+        (STAGES[0], 0, 10, 44.0),
+    )
+    shares = [told(*steps[:end]).overall for end in range(len(steps) + 1)]
+    assert (
+        all(before <= after for before, after in pairwise(shares))
+        and shares[0] >= 0
+        and shares[-1] < 1
+    )
+
+
+def test_more_done_than_there_is_counts_as_all():
+    assert told((STAGES[4], 7, 3, 1.0)).overall == 1.0
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [(0.2, "1 s"), (59.4, "59 s"), (61, "1 min 1 s"), (1250, "20 min"), (3700, "1 h 1 min")],
+)
+def test_durations_are_as_exact_as_a_person_needs(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_news_leave_the_progress_before_as_it_was():
+    before = told(*MEASURED)
+    copy = replace(before, seen=dict(before.seen))
+    before.after({"stage": STAGES[2], "done": 0, "total": 1, "time": 50.0})
+    assert before == copy
+
+
+def test_what_an_earlier_run_had_finished_does_not_hasten_the_forecast():
+    """Six of ten were there before: of the other four, one took 10 seconds."""
+    resumed = told(
+        *MEASURED,
+        ("Going on from an earlier run", 5, 10, 40.0),
+        (STAGES[2], 6, 10, 41.0),
+        (STAGES[2], 7, 10, 51.0),
+    )
+    assert resumed.stage_seconds_left(51.0) == pytest.approx(30)
+
+
+def test_planning_moves_the_progress_of_the_whole_run():
+    planning = told(*MEASURED, ("Measuring each layer's sensitivity", 0, 10, 41.0))
+    further = planning.after(
+        {"stage": "Measuring each layer's sensitivity", "done": 5, "total": 10, "time": 45.0}
+    )
+    compressing = further.after({"stage": STAGES[2], "done": 0, "total": 10, "time": 50.0})
+    assert (
+        planning.overall
+        < further.overall
+        < compressing.overall
+        < compressing.after({"stage": STAGES[3], "done": 0, "total": 1, "time": 60.0}).overall
+    )
+
+
+def test_each_step_of_a_recipe_moves_the_progress_of_the_whole_run():
+    first, second, learning = (
+        "Step 1 of 2: compressing",
+        "Step 2 of 2: compressing",
+        "Step 2 of 2: training · loss 0.",
+    )
+    news = (
+        (first, 0),
+        (first, 4),
+        ("Measuring after step 1 of 2", 0),
+        (f"{learning}3", 1),
+        (f"{learning}2", 3),
+        (second, 0),
+        (second, 4),
+    )
+    stages = (
+        *MEASURED,
+        *((stage, done, 4, 41.0 + number) for number, (stage, done) in enumerate(news)),
+    )
+    shares = [told(*stages[:end]).overall * len(STAGES) for end in range(2, len(stages) + 1)]
+    assert shares == pytest.approx([1, 2, 2.5, 2.5, 2.5625, 2.6875, 2.75, 3])
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def test_a_run_reports_in_order_and_ends_with_its_tables(session, recipe):
+    heard, hear = [], session._hear
+    session._hear = lambda run, news: (heard.append(news), hear(run, news))
+    try:
+        record = session.submit(recipe())
+        assert record.status == "queued"
+        done = ended(session, record.id)
+    finally:
+        del session._hear
+    assert done.status == "done" and done.message == "" and done.summary.result.size_bytes > 0
+    assert len(session.tables(record.id).layers) > 0
+    wait_for(lambda: session.progress(record.id).overall == 1.0)
+    assert [news["time"] for news in heard] == sorted(news["time"] for news in heard)
+    assert heard[0]["stage"] == "Starting" and heard[-1]["stage"] == STAGES[-1]
+    compressing = [news["done"] for news in heard if news["stage"] == "Compressing"]
+    assert compressing == sorted(compressing)
+
+
+def test_the_compressed_model_is_kept_as_long_as_its_run_and_answers_as_the_run_said(
+    session, recipe
+):
+    asked = recipe()
+    run = ended(session, session.submit(asked).id)
+    kept = session.kept_model(run.id)
+    assert (
+        sum(path.stat().st_size for path in kept.glob("*.safetensors"))
+        == run.summary.result.size_bytes
+    )
+    again = ended(
+        session, session.submit(asked.model_copy(update={"model": str(kept), "steps": ()})).id
+    ).summary.result
+    assert again.perplexity == run.summary.result.perplexity
+    session.delete(run.id)
+    assert session.kept_model(run.id) is None and not kept.exists()
+
+
+def test_the_same_recipe_submitted_twice_at_once_is_one_run(session, recipe):
+    asked = recipe(slow=True)
+    with ThreadPoolExecutor(8) as browsers:
+        runs = set(browsers.map(lambda _: session.submit(asked).id, range(8)))
+    assert len(runs) == 1
+    session.cancel(runs.pop())
+
+
+def test_a_finished_answer_is_not_computed_again(session, recipe):
+    asked = recipe()
+    first = ended(session, session.submit(asked).id)
+    assert session.submit(asked).id == first.id
+    session.delete(first.id)
+    assert session.submit(asked).id != first.id
+
+
+def test_runs_of_two_browsers_take_turns_and_both_end(session, recipe):
+    with ThreadPoolExecutor(2) as browsers:
+        runs = list(browsers.map(lambda _: session.submit(recipe()).id, range(2)))
+    assert [ended(session, run).status for run in runs] == ["done", "done"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or any(Path(driver).exists() for driver in DRIVERS),
+    reason="each worker is started by itself here",
+)
+def test_workers_are_forked_from_a_process_that_is_ready_and_so_are_those_that_follow_them(session):
+    def parents() -> set[int]:
+        return {psutil.Process(pid).ppid() for name, pid in pids(session).items() if name != "host"}
+
+    def lives_at() -> str | None:
+        return next(
+            (
+                at
+                for at, each in workers(session._link.cluster()).items()
+                if each["name"] == "ask-1"
+            ),
+            None,
+        )
+
+    ready, before = parents(), lives_at()
+    assert len(ready) == 1 and "forkserver" in " ".join(psutil.Process(*ready).cmdline())
+    kill(pids(session)["ask-1"])
+    wait_for(lambda: lives_at() not in (None, before))
+    assert parents() == ready
+
+
+def test_a_run_outlives_the_browser_that_asked_for_it(session, recipe):
+    run = []
+    browser = threading.Thread(target=lambda: run.append(session.submit(recipe()).id))
+    browser.start()
+    browser.join()
+    assert ended(session, run[0]).status == "done"
+
+
+def test_a_waiting_run_is_cancelled_at_once_and_never_starts(session, recipe):
+    first, second = session.submit(recipe(slow=True)), session.submit(recipe())
+    session.cancel(second.id)
+    cancelled = session.record(second.id)
+    assert cancelled.status == "cancelled" and "while it waited" in cancelled.message
+    session.cancel(first.id)
+    ended(session, first.id)
+    third = session.submit(recipe())
+    assert ended(session, third.id).status == "done"
+    assert session.record(second.id) == cancelled
+
+
+def test_a_running_run_stops_when_cancelled(session, recipe):
+    run = session.submit(recipe(slow=True)).id
+    measuring(session, run)
+    with pytest.raises(PlainError, match="cancel it first"):
+        session.delete(run)
+    session.cancel(run)  # about a second on an idle machine; the run itself would take minutes
+    record = ended(session, run)
+    assert record.status == "cancelled" and "canceled" in record.message and record.finished
+    session.cancel(run)  # once more does no harm
+    assert session.record(run) == record
+    session.delete(run)
+    assert run not in [each.id for each in session.records()]
+
+
+def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
+    session, recipe, home
+):
+    task = {
+        "kind": "language-modeling",
+        "text": str(home / "text.txt"),
+        "context": 16,
+        "tokens": 256,
+    }
+    calibration = {"text": str(home / "text.txt"), "context": 16}
+    run = session.submit(
+        recipe(
+            task=task,
+            calibration=calibration,
+            steps=[{"technique": "distill", "steps": 100_000, "batch": 2}],
+        )
+    ).id
+    wait_for(
+        lambda: (
+            len({row.step for row in session.progress(run).curves}) > 3
+            or session.record(run).status in FINISHED
+        )
+    )
+    seen = session.progress(run).curves
+    wait_for(lambda: session.progress(run).curves[-1].step > seen[-1].step)
+    session.cancel(run)
+    record = ended(session, run)
+    assert record.status == "done" and record.summary.ended_early, record.message
+    whole = session.tables(run).curves
+    assert {(row.step, row.name, row.value) for row in seen} <= set(
+        whole[["step", "name", "value"]].itertuples(index=False, name=None)
+    )
+    measured = session.submit(
+        record.recipe.model_copy(
+            update={"model": str(session.kept_model(run)), "steps": (), "calibration": None}
+        )
+    ).id
+    assert ended(session, measured).summary.result.perplexity == record.summary.result.perplexity, (
+        "the best state is a model like any other"
+    )
+    again = session.submit(record.recipe).id
+    assert again != run, "a run that was ended early is no answer to its recipe"
+
+
+def test_a_run_cancelled_the_moment_it_was_asked_for_is_cancelled(session, recipe):
+    for pause in (0, 0.005, 0.02, 0.1):
+        run = session.submit(recipe(slow=True)).id
+        time.sleep(pause)
+        session.cancel(run)
+        assert ended(session, run).status == "cancelled"
+
+
+def test_a_recipe_that_cannot_be_run_fails_with_its_own_sentence(session, recipe):
+    with pytest.raises(PlainError, match="no bundled model"):
+        session.submit(recipe(model="bundled:nothing"))
+    failed = ended(
+        session,
+        session.submit(recipe(task={"kind": "image-classification", "data": "bundled:digits"})).id,
+    )
+    assert failed.status == "failed" and "task" in failed.message and failed.summary is None
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+def test_questions_are_answered_while_a_run_goes_on(session, recipe, home):
+    run = session.submit(recipe(slow=True)).id
+    measuring(session, run)
+    assert (
+        session.ask("answers:model_view", PATIENCE_SECONDS, model=str(home / "model")).parameters
+        > 0
+    )
+    assert session.record(run).status == "running"
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("answers:model_view", {"model": "bundled:nothing"}),
+        ("answers:nothing", {}),
+        ("nothing:at_all", {}),
+    ],
+)
+def test_a_question_without_answer_gives_a_sentence(session, name, arguments):
+    with pytest.raises(PlainError, match=r"^[A-Z].*\.$"):
+        session.ask(name, PATIENCE_SECONDS, **arguments)
+
+
+def test_an_error_comes_back_alone():
+    """Its context would be pickled too, and unpickling a torch exception imports torch in the
+    screen's process.
+    """
+
+    def breaks():
+        raise LookupError("of a library")
+
+    with pytest.raises(PlainError, match=r"LookupError: of a library") as error:
+        plainly(breaks)
+    assert error.value.__context__ is None and error.value.__cause__ is None
+
+
+def test_a_question_that_takes_too_long_gives_a_sentence(session):
+    with pytest.raises(PlainError, match="No answer within 0 seconds"):
+        session.ask("answers:doctor", timeout=0.0001)
+
+
+def test_questions_are_answered_after_their_worker_was_killed(session):
+    before = session.ask("answers:doctor", PATIENCE_SECONDS)["pid"]
+    kill(before)
+    with suppress(PlainError):  # asked of the dying worker
+        session.ask("answers:doctor", PATIENCE_SECONDS)
+    assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"] != before
+
+
+def test_only_the_question_that_exceeds_its_memory_is_stopped_with_the_reason(
+    tmp_path, monkeypatch, home
+):
+    """Torch's own ones, 8 GB of them, stand for whatever takes so much."""
+    monkeypatch.setenv("COMPRESSION_EXPLORER_QUESTION_MEMORY", "1.5GB")
+    session = Session(Store(tmp_path / "results"))
+    try:
+        workers = {session.ask("answers:doctor", PATIENCE_SECONDS)["pid"]}
+        with pytest.raises(
+            PlainError,
+            match=r"The question needed more than the 1\.5 GB of memory.*QUESTION_MEMORY.*smaller",
+        ):
+            session.ask("answers:torch.ones", PATIENCE_SECONDS, size=[2_000_000_000])
+        assert (
+            session.ask(
+                "answers:model_view", PATIENCE_SECONDS, model=str(home / "model")
+            ).parameters
+            > 0
+        )
+        assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"] not in workers
+    finally:
+        session.close()
+
+
+def test_visitors_with_slow_questions_do_not_make_another_wait(session, tmp_path):
+    """More slow questions than workers that always run: spare ones start."""
+    end = tmp_path / "end"
+    with ThreadPoolExecutor(4) as visitors:
+        commands = [
+            f"while [ ! -e {end} ]; do sleep 0.1; done; : {visitor}" for visitor in range(4)
+        ]
+        slow = [
+            visitors.submit(
+                session.ask, "answers:os.system", PATIENCE_SECONDS, number, command=command
+            )
+            for number, command in enumerate(commands)
+        ]
+        try:
+            assert session.ask("answers:doctor", PATIENCE_SECONDS, "another")["pid"]
+            assert not any(each.done() for each in slow)
+        finally:
+            end.touch()
+        assert [each.result() for each in slow] == [0] * 4
+
+
+def test_questions_that_take_too_long_are_stopped_and_the_next_one_is_answered_by_another_process(
+    session,
+):
+    """There are as many slow questions as workers."""
+    before = pids(session)
+    with ThreadPoolExecutor(2) as visitors:
+        stuck = [
+            visitors.submit(
+                session.ask, "answers:os.system", 5, visitor, command=f"sleep 100; : {visitor}"
+            )
+            for visitor in (1, 2)
+        ]
+        for each in stuck:
+            with pytest.raises(
+                PlainError,
+                match=(
+                    "No answer within 5 seconds: the question takes longer, and its process was "
+                    "restarted"
+                ),
+            ):
+                each.result()
+    assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"] not in before.values()
+
+
+# --- what befalls processes -----------------------------------------------------------------------
+
+
+def test_a_killed_worker_fails_its_run_and_nothing_else(session, recipe):
+    finished = ended(session, session.submit(recipe()).id)
+    run, waiting = session.submit(recipe(slow=True)).id, session.submit(recipe()).id
+    measuring(session, run)
+    kill(pids(session)["run"])
+    failed = ended(session, run)
+    assert (
+        failed.status == "failed"
+        and "was killed" in failed.message
+        and "run it again" in failed.message
+    )
+    assert ended(session, waiting).status == "done"
+    assert session.record(finished.id) == finished and len(session.tables(finished.id).layers)
+    again = session.submit(failed.recipe)
+    assert again.id != run
+    session.cancel(again.id)
+
+
+def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(
+    session, recipe, home
+):
+    text = str(home / "text.txt")
+    shown = {"text": text, "samples": 100, "context": 32}
+    asked, worker = (
+        recipe(steps=[{"technique": "gptq", "group_size": 4}], calibration=shown),
+        pids(session)["run"],
+    )
+    run = session.submit(asked).id
+    wait_for(lambda: blocks_kept(asked.key()) or session.record(run).status in FINISHED)
+    kill(worker)
+    failed = ended(session, run)
+    assert failed.status == "failed" and session.kept(failed)
+    again = ended(session, session.submit(asked).id)
+    assert (
+        again.status == "done"
+        and "finished by an earlier run" in again.summary.notes[-1]
+        and not session.kept(again)
+    )
+
+
+def test_a_deleted_run_takes_what_it_left_unfinished_with_it(session, recipe):
+    record = ended(session, session.submit(recipe(model="no/such-model-here")).id)
+    folder = folder_of(record.key, "somewhere")
+    (folder / "block-00001").mkdir(parents=True)
+    assert session.kept(record)
+    session.delete(record.id)
+    assert not session.kept(record) and not folder.exists()
+
+
+def test_a_lost_scheduler_fails_the_run_and_a_new_one_is_started(session, recipe):
+    run = session.submit(recipe(slow=True)).id
+    measuring(session, run)
+    before = pids(session)
+    kill(before["host"])
+    failed = ended(session, run)
+    assert failed.status == "failed" and "background processes were lost" in failed.message
+    assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"] not in before.values()
+    assert ended(session, session.submit(recipe()).id).status == "done"
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
+
+
+def test_a_run_that_outgrows_its_memory_says_so_and_the_app_goes_on(tmp_path, recipe, monkeypatch):
+    # PyTorch and Transformers alone take more
+    monkeypatch.setenv("COMPRESSION_EXPLORER_MEMORY", "250MB")
+    session = Session(Store(tmp_path / "results"))
+    try:
+        failed = ended(session, session.submit(recipe()).id)
+        assert (
+            failed.status == "failed"
+            and "more memory than a worker may use" in failed.message
+            and "smaller model" in failed.message
+        )
+        assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"]
+    finally:
+        session.close()
+
+
+AMOUNTS = [
+    ("", "a lot", "not an amount of memory"),
+    ("", "-1GB", "too little"),
+    ("", "20MB", "too little"),
+    ("QUESTION_", "500MB", "too little"),
+]
+
+
+@pytest.mark.parametrize("worker, amount, wrong", AMOUNTS)
+def test_an_invalid_amount_of_memory_gives_a_message(
+    tmp_path, recipe, monkeypatch, worker, amount, wrong
+):
+    monkeypatch.setenv(f"COMPRESSION_EXPLORER_{worker}MEMORY", amount)
+    session = Session(Store(tmp_path / "results"))
+    try:
+        for _ in range(2):
+            with pytest.raises(
+                PlainError, match=f"COMPRESSION_EXPLORER_{worker}MEMORY is '{amount}'.*{wrong}"
+            ):
+                session.submit(recipe())
+        assert session.records() == []
+    finally:
+        session.close()
+
+
+OWNER = """
+import sys, time
+from engine.recipe import Recipe
+from engine.results.store.store import Store
+from engine.session import Session
+
+session = Session(Store(sys.argv[1]))
+run = session.submit(Recipe.from_yaml(sys.stdin.readline().encode().decode("unicode_escape"))).id
+while not session.progress(run).done:
+    time.sleep(0.02)
+print(run, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def owner(store, asked, temporary):
+    """A program in the middle of a run, and the ids of all its processes."""
+    temporary.mkdir()
+    with program(OWNER, store, TMPDIR=temporary) as process:
+        process.stdin.write(asked.to_yaml().encode("unicode_escape").decode() + "\n")
+        process.stdin.flush()
+        run = process.stdout.readline().strip()
+        assert run, process.stderr.read()
+        yield (
+            process,
+            run,
+            [child.pid for child in psutil.Process(process.pid).children(recursive=True)],
+        )
+
+
+def test_a_restarted_server_finds_the_run_interrupted_and_no_processes_left(
+    session, recipe, tmp_path
+):
+    asked = recipe(slow=True)
+    with owner(session.shelf.store.root, asked, tmp_path / "temporary") as (process, run, children):
+        assert len(children) >= 3
+        again = Session(session.shelf.store)  # an app and a shell on one store
+        try:
+            assert again.record(run).status == session.record(run).status == "running"
+            assert (
+                session.submit(asked).id == run
+                and "another program" in session.progress(run).sentence()
+            )
+            with pytest.raises(PlainError, match="another program"):
+                session.cancel(run)
+        finally:
+            again.close()
+        process.kill()
+        process.wait()
+        # within a second or two
+        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children))
+        assert list((tmp_path / "temporary").iterdir()) == []
+    lost = session.record(run)
+    assert lost.status == "interrupted" and "run its recipe again" in lost.message
+    restarted = session.submit(asked)
+    assert restarted.id != run
+    session.cancel(restarted.id)
+
+
+def test_a_program_that_ends_in_the_middle_of_a_run_leaves_nothing_behind(
+    session, recipe, tmp_path
+):
+    with owner(session.shelf.store.root, recipe(slow=True), tmp_path / "temporary") as (
+        process,
+        run,
+        children,
+    ):
+        process.stdin.close()
+        process.wait(PATIENCE_SECONDS)
+        assert process.stderr.read() == ""
+        # within a second or two
+        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children))
+        assert list((tmp_path / "temporary").iterdir()) == []
+    assert session.record(run).status == "interrupted"
+
+
+QUIET = """
+import os, sys, time
+from engine.recipe import Recipe
+from engine.results.store.store import Store
+from engine.session import Session
+
+assert "distributed" not in sys.modules, "importing the session is to be quick"
+session = Session(Store(sys.argv[1]))
+assert session.ask("answers:model_view", 600, model=sys.argv[2]).parameters
+run = session.submit(Recipe.from_yaml(open(sys.argv[3]).read())).id
+while session.record(run).status in ("queued", "running"):
+    time.sleep(0.02)
+assert len(session.tables(run).layers), session.record(run).message
+assert not {"torch", "transformers", "streamlit", "engine.interactive"} & set(sys.modules)
+"""
+
+
+def test_a_normal_day_prints_nothing_leaves_no_files_and_imports_no_torch(recipe, home, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(recipe().to_yaml())
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "here").mkdir()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            QUIET,
+            tmp_path / "results",
+            home / "model",
+            tmp_path / "recipe.yaml",
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")},
+        cwd=tmp_path / "here",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list((tmp_path / "here").iterdir()) == list((tmp_path / "temporary").iterdir()) == []
+
+
+# --- what befalls the store -----------------------------------------------------------------------
+
+
+def mount(*arguments):
+    return (
+        subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of our own, to be filled up or made read-only."""
+    (tmp_path / "disk").mkdir()
+    if not (
+        shutil.which("mount") and mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "disk")
+    ):
+        pytest.skip("mounting needs rights this process lacks")
+    yield tmp_path / "disk"
+    subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
+
+
+@contextmanager
+def kept_in(session, root):
+    """The session with another store, so that its processes need not be started again."""
+    before, session.shelf = session.shelf, Shelf(Store(root))
+    try:
+        yield session
+        wait_for(lambda: not session._live)
+    finally:
+        session.shelf = before
+
+
+def fill(disk):
+    with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_store_that_cannot_be_written_costs_no_result(session, recipe, tmp_path):
+    (tmp_path / "results").write_text("a file where a folder should be")
+    with kept_in(session, tmp_path / "results"):
+        asked = recipe()
+        done = ended(session, session.submit(asked).id)
+        assert (
+            done.status == "done"
+            and "Not saved" in done.message
+            and "COMPRESSION_EXPLORER_HOME" in done.message
+        )
+        assert len(session.tables(done.id).layers) and session.submit(asked).id == done.id
+        assert [each.id for each in session.records()] == [done.id]
+        (tmp_path / "results").unlink()
+        second = ended(session, session.submit(recipe()).id)  # mended: the store takes both
+        assert {
+            each.id for each in Store(tmp_path / "results").records() if each.status == "done"
+        } == {done.id, second.id}
+        assert session.record(done.id).message == second.message == ""
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_result(session, recipe, disk):
+    with kept_in(session, disk / "results"):
+        saved = ended(session, session.submit(recipe()).id)
+        waiting = session.submit(recipe(slow=True)).id
+        measuring(session, waiting)
+        run = session.submit(recipe()).id
+        fill(disk)
+        session.cancel(waiting)
+        assert ended(session, waiting).status == "cancelled"
+        done = ended(session, run)
+        assert (
+            done.status == "done"
+            and "no space left on device" in done.message
+            and "free some space" in done.message
+        )
+        assert len(session.tables(run).layers) and len(session.tables(saved.id).layers)
+        (disk / "ballast").unlink()
+        session.delete(run)
+        assert run not in [each.id for each in session.records()]
+
+
+def test_a_disk_that_turns_read_only_costs_no_result(session, recipe, disk):
+    with kept_in(session, disk / "results"):
+        saved = ended(session, session.submit(recipe()).id)
+        assert mount("-o", "remount,ro", disk)
+        done = ended(session, session.submit(recipe()).id)
+        assert done.status == "done" and "read-only" in done.message
+        assert [each.id for each in session.records()] == [done.id, saved.id]
+        assert len(session.tables(done.id).layers) and len(session.tables(saved.id).layers)
+        with pytest.raises(PlainError, match="read-only"):
+            session.delete(saved.id)
+
+
+@pytest.mark.parametrize("file", ["record.json", "layers.parquet"])
+def test_a_damaged_run_is_said_and_can_be_run_again(session, recipe, tmp_path, file):
+    with kept_in(session, tmp_path / "results"):
+        asked = recipe()
+        run, other = session.submit(asked).id, session.submit(recipe()).id
+        assert {ended(session, run).status, ended(session, other).status} == {"done"}
+        path = next((tmp_path / "results" / "runs" / run).rglob(file))
+        path.write_bytes(path.read_bytes()[:20])
+        with pytest.raises(PlainError, match="damaged"):
+            session.tables(run)
+        assert {each.id for each in session.records()} == {run, other}
+        assert ended(session, session.submit(asked).id).status == "done"
+        session.delete(run)
+
+
+# --- clusters that exist already ------------------------------------------------------------------
+
+
+@pytest.fixture
+def scheduler(tmp_path, monkeypatch):
+    """Address of a scheduler, set in DASK_SCHEDULER_ADDRESS too."""
+    with dask_scheduler(tmp_path) as address:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+        yield address
+
+
+@pytest.mark.parametrize(
+    "resources", [[], ["--resources", "run=1 ask=1"]], ids=["any worker", "named resources"]
+)
+def test_a_cluster_that_exists_already_runs_and_answers(
+    scheduler, recipe, home, tmp_path, resources
+):
+    with dask_process(
+        tmp_path,
+        "worker",
+        scheduler,
+        "--nthreads",
+        1,
+        "--no-dashboard",
+        "--local-directory",
+        tmp_path,
+        *resources,
+    ) as worker:
+        session = Session(Store(tmp_path / "results"))
+        try:
+            pid = session.ask("answers:doctor", PATIENCE_SECONDS)["pid"]
+            assert pid in [
+                child.pid for child in psutil.Process(worker.pid).children(recursive=True)
+            ]
+            assert ended(session, session.submit(recipe()).id).status == "done"
+        finally:
+            session.close()
+        assert worker.poll() is None  # it is not ours to stop
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence_until_it_does(
+    tmp_path, recipe, home, monkeypatch
+):
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
+    session = Session(Store(tmp_path / "results"))  # says nothing yet
+    try:
+        for question in (lambda: session.submit(recipe()), lambda: session.ask("answers:doctor")):
+            with pytest.raises(
+                PlainError, match=r"No cluster answers at 'tcp://127.0.0.1:9'.*unset the variable"
+            ):
+                question()
+        assert session.records() == []
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "no address: at all")
+        with pytest.raises(PlainError, match="No cluster answers"):
+            session.submit(recipe())
+        monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
+        assert session.ask(
+            "answers:model_view", PATIENCE_SECONDS, model=str(home / "model")
+        ).parameters
+    finally:
+        session.close()

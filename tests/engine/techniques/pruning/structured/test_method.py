@@ -1,0 +1,737 @@
+"""Whole structures taken out: the smaller model computes exactly what the original does without
+them.
+"""
+
+import json
+from dataclasses import replace
+from math import prod
+
+import pytest
+import torch
+import torch_pruning
+from torch import nn
+from torch.nn.utils import prune
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+)
+from transformers.pytorch_utils import Conv1D
+
+from engine.calibration.gradient_stats import loss_of
+from engine.errors import PlainError
+from engine.evaluation import calibration_batches
+from engine.interactive.answers import forecast, trial_on, what_if
+from engine.interactive.explain import lesson, piece
+from engine.interactive.explain import weight as one_weight
+from engine.models.layers import chosen
+from engine.models.loaded_model import opened
+from engine.models.loading import load, resolve
+from engine.pipeline.blockwise import compressed_folder
+from engine.pipeline.run import run
+from engine.step.pruning_plan import Subject
+from engine.step.run_context import Bench
+from engine.techniques.implementations import rebuild, survey
+from engine.techniques.pruning.blocks.config import Blocks
+from engine.techniques.pruning.structured.channels import plain_copy
+from engine.techniques.pruning.structured.config import Structured
+from engine.techniques.pruning.structured.coupled_structures import Family, Part, runs
+from engine.techniques.pruning.structured.method import ORDERS, Scored, norms
+from engine.techniques.pruning.structured.method import chosen as chosen_of
+from tests.recipes import recipe_for
+from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
+
+CPU = torch.device("cpu")
+TRANSFORMERS = [name for name in ARCHITECTURES if name != "resnet"]
+LAYERS = {  # a feed-forward's and an attention's reader, in block {}
+    **dict.fromkeys(
+        ("llama", "llama-tied", "qwen2"),
+        ("model.layers.{}.mlp.down_proj", "model.layers.{}.self_attn.o_proj"),
+    ),
+    "gpt2": ("transformer.h.{}.mlp.c_proj", "transformer.h.{}.attn.c_proj"),
+    "opt": ("model.decoder.layers.{}.fc2", "model.decoder.layers.{}.self_attn.out_proj"),
+    "bert": ("bert.encoder.layer.{}.output.dense", "bert.encoder.layer.{}.attention.output.dense"),
+}
+KINDS = {"bert": AutoModelForSequenceClassification, "resnet": AutoModelForImageClassification}
+STEPS = {
+    "neurons": {"technique": "structured", "what": "neurons", "score": "l2"},
+    "neurons-l1-global": {
+        "technique": "structured",
+        "what": "neurons",
+        "share": 0.6,
+        "score": "l1",
+        "scope": "global",
+    },
+    "neurons-largest": {"technique": "structured", "what": "neurons", "score": "linf"},
+    "neurons-activations": {"technique": "structured", "score": "activations"},
+    "neurons-taylor-global": {"technique": "structured", "score": "taylor", "scope": "global"},
+    "heads": {"technique": "structured", "what": "heads", "share": 0.5, "score": "l2"},
+    "heads-taylor": {"technique": "structured", "what": "heads", "score": "taylor"},
+    "heads-evenly": {
+        "technique": "structured",
+        "what": "heads",
+        "share": 0.5,
+        "score": "activations",
+        "together": "queries",
+    },
+    "heads-global": {
+        "technique": "structured",
+        "what": "heads",
+        "share": 0.3,
+        "scope": "global",
+        "score": "l2",
+    },
+}
+CHANNELS = {
+    "channels": {"technique": "structured", "score": "l2"},
+    "channels-taylor-global": {
+        "technique": "structured",
+        "what": "channels",
+        "score": "taylor",
+        "scope": "global",
+        "share": 0.4,
+    },
+    "channels-activations": {
+        "technique": "structured",
+        "what": "channels",
+        "score": "activations",
+        "share": 0.5,
+    },
+}
+BLOCKS = {"blocks": {"technique": "blocks"}}
+EVERY = STEPS | CHANNELS | BLOCKS
+CASES = [(a, s) for a in TRANSFORMERS for s in (*STEPS, *BLOCKS)] + [
+    ("resnet", s) for s in CHANNELS
+]
+each_case = pytest.mark.parametrize(("architecture", "step"), CASES)
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["outputs", "inputs"])
+@pytest.mark.parametrize("kernel", [(), (3, 3)], ids=["linear", "convolution"])
+@pytest.mark.parametrize("score", ORDERS)
+def test_norms_choose_as_torchs_ln_structured(score, kernel, side):
+    layer = nn.Conv2d(12, 20, kernel) if kernel else nn.Linear(12, 20)
+    axis, width = ("outputs", "inputs").index(side), 1 if side == "outputs" else prod(kernel)
+    due = (
+        prune.ln_structured(layer, "weight", 0.4, n=ORDERS[score], dim=axis)
+        .weight_mask.transpose(0, axis)
+        .flatten(1)
+    )
+    family = Family("layer", "channel", (Part("layer", side, runs(len(due), width)),))
+    scored = Scored(family, norms(family, lambda _: layer.weight_orig.flatten(1), ORDERS[score]))
+    assert torch.equal(chosen_of(Structured(score=score, share=0.4), scored), due.bool().all(1))
+
+
+@pytest.fixture(scope="module")
+def done(carried_out):
+    """Return the outcome by the step's name."""
+    return lambda architecture, step: carried_out(architecture, EVERY[step])
+
+
+def refused(architecture, folders, tmp_path, step, **fields) -> str:
+    with pytest.raises(PlainError) as error:
+        run(recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields))
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+    return str(error.value)
+
+
+def plain(architecture, folder):
+    return KINDS.get(architecture, AutoModelForCausalLM).from_pretrained(folder).eval()
+
+
+def reopened(folder):
+    return opened(resolve(str(folder)), CPU, torch.float32)
+
+
+def inputs_for(architecture) -> dict:
+    if architecture == "resnet":
+        return {
+            "pixel_values": torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        }
+    return {"input_ids": torch.arange(4, 68).view(2, 32)}
+
+
+@torch.inference_mode()
+def assert_alike(one, other, architecture):
+    inputs = inputs_for(architecture)
+    torch.testing.assert_close(one(**inputs).logits, other(**inputs).logits, rtol=1e-4, atol=1e-5)
+
+
+def number_of(block: str) -> int:
+    return int(block.rpartition(".")[2])
+
+
+@torch.no_grad()
+def silence(model, architecture, structures) -> None:
+    """Set to zero, in place, the weights of what reads neurons and heads that were taken out."""
+    for row in structures[~structures.kept].itertuples():
+        reader = model.get_submodule(
+            LAYERS[architecture][row.what != "neuron"].format(number_of(row.block))
+        )
+        matrix = reader.weight if isinstance(reader, Conv1D) else reader.weight.T  # (in_, out)
+        width = {"neuron": 1, "head": 12, "key/value group": 24}[row.what]
+        matrix[row.index * width : (row.index + 1) * width] = 0
+
+
+# --- exactness ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("architecture", TRANSFORMERS)
+def test_the_saved_model_computes_what_the_original_does_without_those_structures(
+    architecture, step, done, folders
+):
+    outcome, save, _ = done(architecture, step)
+    reference = plain(architecture, folders[architecture])
+    before = reference(**inputs_for(architecture)).logits
+    silence(reference, architecture, outcome.tables.structures)
+    assert not torch.allclose(reference(**inputs_for(architecture)).logits, before, atol=1e-6)
+    assert_alike(reopened(save).model, reference, architecture)
+
+
+@pytest.mark.parametrize("step", CHANNELS)
+def test_a_network_without_channels_computes_what_it_does_when_its_norms_give_zero_there(
+    step, done, folders
+):
+    """Batch norms stand behind every convolution of this network, so a channel whose norms give
+    zero is gone.
+    """
+    _, save, _ = done("resnet", step)
+    small, reference = reopened(save), plain("resnet", folders["resnet"])
+    before = {
+        name: set(map(tuple, matrix.tolist())) for name, matrix in rows_of_kernels(small).items()
+    }
+    with torch.no_grad():
+        for name, norm in reference.named_modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                kernel = reference.get_submodule(name.replace("normalization", "convolution"))
+                gone = gone_rows(
+                    kernel,
+                    small.model.get_submodule(name.replace("normalization", "convolution")),
+                    before,
+                )
+                norm.weight[gone], norm.bias[gone] = 0.0, 0.0
+    assert_alike(small.model, reference, "resnet")
+
+
+def rows_of_kernels(small) -> dict:
+    return {
+        layer.name: small.model.get_submodule(layer.name).stored.dense()
+        for layer in small.layers
+        if layer.kind == "conv2d"
+    }
+
+
+def gone_rows(kernel, left, before) -> list[int]:
+    """Rows of which the smaller kernel has no part: its rows are subsets of the original ones, in
+    order.
+    """
+    matrix, rows, at = kernel.weight.flatten(1), left.stored.dense(), 0
+    gone = []
+    for number, row in enumerate(matrix):
+        if at < len(rows) and set(rows[at].tolist()) <= set(row.tolist()):
+            at += 1
+        else:
+            gone.append(number)
+    assert at == len(rows)
+    return gone
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("architecture", TRANSFORMERS)
+def test_without_blocks_a_model_computes_what_it_does_when_they_are_deleted(
+    architecture, count, tmp_path
+):
+    depth = {"gpt2": "n_layer"}.get(architecture, "num_hidden_layers")
+    folder = tiny(architecture, tmp_path / "model", **{depth: 4})
+    outcome = run(
+        recipe_for(
+            architecture, folder, tmp_path / "data", {"technique": "blocks", "count": count}
+        ),
+        save=tmp_path / "saved",
+    )
+    rows, reference = outcome.tables.structures, plain(architecture, folder)
+    assert (~rows.kept).sum() == count and rows.score[~rows.kept].max() <= rows.score[
+        rows.kept
+    ].min()
+    blocks = reference.get_submodule(rows.block[0].rpartition(".")[0])
+    for block in rows.block[~rows.kept][::-1]:
+        del blocks[number_of(block)]
+    small = reopened(tmp_path / "saved").model
+    assert_alike(small, reference, architecture)
+    assert small.config.num_hidden_layers == 4 - count
+    assert_alike(plain_of_packed(architecture, tmp_path / "saved"), small, architecture)
+
+
+def plain_of_packed(architecture, folder):
+    """The saved model as transformers makes it from its config.json alone, filled with the saved
+    weights.
+    """
+    small, made = (
+        reopened(folder),
+        KINDS.get(architecture, AutoModelForCausalLM)
+        .from_config(AutoConfig.from_pretrained(folder))
+        .eval(),
+    )
+    weights = {
+        f"{layer.name}.weight": small.model.get_submodule(layer.name).stored.dense()
+        for layer in small.layers
+    }
+    with torch.no_grad():
+        for name, value in made.state_dict().items():
+            turned = (
+                isinstance(made.get_submodule(name.rpartition(".")[0]), Conv1D) and name in weights
+            )
+            given = weights.get(name, small.plain.get(name))
+            value.copy_(given.T if turned else given.view(value.shape))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("architecture", "step", "fields"),
+    [
+        ("llama", "neurons", {"intermediate_size": 129}),
+        ("gpt2", "neurons", {"n_inner": 129}),
+        ("opt", "neurons", {"ffn_dim": 129}),
+        ("bert", "neurons", {"intermediate_size": 129}),
+        ("llama", "heads", {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 12}),
+        (
+            "qwen2",
+            "heads-evenly",
+            {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 12},
+        ),
+        ("resnet", "channels", {"embedding_size": 6, "hidden_sizes": [9, 15]}),
+    ],
+)
+def test_where_layers_are_alike_config_json_alone_makes_the_model(architecture, step, fields, done):
+    _, save, _ = done(architecture, step)
+    assert json.loads((save / "config.json").read_bytes()).items() >= fields.items()
+    assert_alike(plain_of_packed(architecture, save), reopened(save).model, architecture)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "step"),
+    [("llama", "neurons-l1-global"), ("gpt2", "heads"), ("bert", "heads"), ("opt", "heads")],
+)
+def test_where_config_json_has_no_words_for_the_shapes_it_stays(architecture, step, done, folders):
+    _, save, _ = done(architecture, step)
+    before, after = (
+        json.loads((folder / "config.json").read_bytes())
+        for folder in (folders[architecture], save)
+    )
+    assert after == before
+
+
+@pytest.mark.parametrize("step", ["heads", "heads-evenly", "neurons-l1-global", "blocks"])
+@pytest.mark.parametrize("architecture", LANGUAGE_MODELS)
+def test_generation_is_the_same_with_and_without_a_cache(architecture, step, done):
+    model = reopened(done(architecture, step)[1]).model
+    asked = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with torch.inference_mode():
+        one, other = (
+            model.generate(torch.arange(4, 20)[None], use_cache=cache, **asked)
+            for cache in (True, False)
+        )
+    assert one.tolist() == other.tolist() and one.shape == (1, 22)
+
+
+def test_torch_prunings_own_pruner_leaves_the_same_shapes(done, folders):
+    small, model = reopened(done("resnet", "channels")[1]), plain("resnet", folders["resnet"])
+    torch_pruning.pruner.BasePruner(
+        model,
+        {"pixel_values": torch.randn(1, 1, 16, 16)},
+        torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=0.25,
+        ignored_layers=[model.classifier],
+    ).step()
+    assert {layer.name: layer.shape for layer in small.layers} == {
+        name: tuple(module.weight.shape)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+    }
+
+
+# --- what is said of it ---------------------------------------------------------------------------
+
+
+@each_case
+def test_sizes_counts_and_shapes_are_those_of_the_files(architecture, step, done):
+    outcome, save, _ = done(architecture, step)
+    small, result, layers, ledger = (
+        reopened(save),
+        outcome.summary.result,
+        outcome.tables.layers,
+        outcome.tables.ledger,
+    )
+    written = sum(file.stat().st_size for file in save.glob("*.safetensors"))
+    assert written == result.size_bytes == ledger.size_bytes.sum() == resolve(str(save)).size_bytes
+    assert result.parameters == small.parameters < outcome.summary.baseline.parameters
+    assert (
+        result.parameters
+        == sum(value.numel() for value in small.plain.values())
+        + layers.parameters[layers.tied_to == ""].sum()
+    )
+    held = (
+        layers[(layers.tied_to == "") & (layers.size_bytes > 0)]
+        .set_index("name")
+        .size_bytes.to_dict()
+    )
+    assert ledger.groupby("layer").size_bytes.sum().drop("").to_dict() == held
+    treated = layers[layers.technique != ""]
+    before = sum(prod(shape) for shape in treated.original_shape)  # what went counts too
+    assert (
+        result.bits_per_weight == treated.size_bytes.sum() * 8 / before < 32
+        and result.compression > 1
+    )
+    assert (treated.size_bytes == 4 * treated.parameters).all()
+    assert sorted(small.shape for small in small.layers) == sorted(
+        tuple(shape) for shape in layers["shape"] if shape[0]
+    )
+
+
+@each_case
+def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
+    outcome, save, recipe = done(architecture, step)
+    again, said = (
+        run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary.result,
+        outcome.summary.result,
+    )
+    assert (again.loss, again.accuracy, again.size_bytes, again.parameters) == (
+        said.loss,
+        said.accuracy,
+        said.size_bytes,
+        said.parameters,
+    )
+
+
+@pytest.mark.usefixtures("bytes_alone")
+@pytest.mark.parametrize(
+    ("architecture", "step"),
+    [case for case in CASES if "taylor-global" not in case[1] and "global" not in case[1]],
+)
+def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, done):
+    outcome, _, recipe = done(architecture, step)
+    said, result = forecast(recipe.model_dump(mode="json")), outcome.summary.result
+    assert (said.size_bytes, said.bits_per_weight, said.compression) == (
+        result.size_bytes,
+        result.bits_per_weight,
+        result.compression,
+    )
+    assert said.layers == (outcome.tables.layers.technique != "").sum()
+
+
+def test_a_layers_error_is_the_share_of_its_norm_that_went(done, folders):
+    outcome, save, _ = done("llama", "neurons")
+    row = outcome.tables.layers.set_index("name").loc["model.layers.1.mlp.down_proj"]
+    before = plain("llama", folders["llama"]).model.layers[1].mlp.down_proj.weight.norm().item()
+    after = reopened(save).model.model.layers[1].mlp.down_proj.stored.dense().norm().item()
+    assert row.relative_error == pytest.approx((1 - (after / before) ** 2) ** 0.5, rel=1e-4)
+    assert (row["shape"], row.original_shape, row.parameters, row.sparsity) == (
+        (48, 129),
+        (48, 172),
+        48 * 129,
+        0.0,
+    )
+    assert row.note == "reads 129 of 172 neurons"
+
+
+def test_a_share_that_whole_heads_cannot_meet_is_said(folders, tmp_path):
+    step = {"technique": "structured", "what": "heads", "share": 0.25}
+    notes = run(recipe_for("llama", folders["llama"], tmp_path / "data", step)).tables.layers.note
+    assert "1 of 2 key/value groups left (asked to lose 25%, and only whole ones go)" in set(notes)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_is_left_keeps_its_number_format(dtype, tmp_path):
+    folder = tiny("gpt2", tmp_path / "model", dtype)
+    layers = run(recipe_for("gpt2", folder, tmp_path / "data", STEPS["neurons"])).tables.layers
+    treated = layers[layers.technique != ""]
+    assert len(treated) and (treated.size_bytes == 2 * treated.parameters).all()
+
+
+@pytest.mark.parametrize(
+    "step", [{"technique": "structured", "share": 0}, {"technique": "blocks", "count": 0}]
+)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert"])
+def test_to_take_out_nothing_changes_nothing(architecture, step, folders, tmp_path):
+    outcome = run(
+        recipe_for(architecture, folders[architecture], tmp_path / "data", step),
+        save=tmp_path / "saved",
+    )
+    assert (
+        outcome.summary.result.loss == outcome.summary.baseline.loss
+        and outcome.tables.structures.kept.all()
+    )
+    assert outcome.summary.result.parameters == outcome.summary.baseline.parameters
+    assert_alike(
+        reopened(tmp_path / "saved").model, plain(architecture, folders[architecture]), architecture
+    )
+
+
+# --- scores and choice ----------------------------------------------------------------------------
+
+
+def subject_of(architecture, folders, tmp_path, step, data=True, **fields) -> Subject:
+    recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
+    folder, original = resolve(str(folders[architecture])), reopened(folders[architecture])
+    batches = calibration_batches(recipe.calibration, recipe.task, folder) if data else []
+    targets = frozenset(layer.name for layer in chosen(original.layers, recipe.layers))
+    return Subject(original, folder, targets, trial_on(batches, recipe, original))
+
+
+def test_influence_is_one_minus_the_cosine_of_the_states_around_a_block(folders, tmp_path):
+    subject = subject_of("llama", folders, tmp_path, BLOCKS["blocks"])
+    found = survey(Blocks(), subject)
+    model, cosines = plain("llama", folders["llama"]), []
+    for block in model.model.layers:
+        block.register_forward_hook(
+            lambda module, args, output: cosines[-1].append(
+                torch.cosine_similarity(args[0], output, dim=-1)
+            )
+        )
+    with torch.inference_mode():
+        for batch in subject.trial.batches:
+            cosines.append([])
+            model(**batch)
+    due = [
+        1 - torch.cat([batch[number].flatten() for batch in cosines]).mean().item()
+        for number in range(2)
+    ]
+    assert list(found.values()) == pytest.approx(due, rel=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_heads_taylor_score_is_the_slope_by_a_gate_on_its_output(architecture, folders, tmp_path):
+    subject = subject_of(architecture, folders, tmp_path, STEPS["heads-taylor"])
+    scores = survey(Structured(what="heads", score="taylor"), subject)[0].scores
+    model, (_, reader) = plain(architecture, folders[architecture]), LAYERS[architecture]
+    gate = torch.ones(len(scores), requires_grad=True)
+    hook = lambda module, args: (args[0] * gate.repeat_interleave(48 // len(scores)),)  # noqa: E731
+    model.get_submodule(reader.format(0)).register_forward_pre_hook(hook)
+    examples = [
+        {"input_ids": row[None]} for batch in subject.trial.batches for row in batch["input_ids"]
+    ]
+    slopes = [torch.autograd.grad(loss_of(model, example, CPU), gate)[0] for example in examples]
+    torch.testing.assert_close(scores, torch.stack(slopes).mean(0).abs(), rtol=1e-3, atol=1e-6)
+
+
+def test_a_neurons_output_score_is_wandas_of_its_column(folders, tmp_path):
+    how = Structured(score="activations")
+    subject = subject_of("opt", folders, tmp_path, STEPS["neurons-activations"])
+    name = "model.decoder.layers.0.fc2"
+    seen = subject.trial.knows("range", [name])[name]
+    due = (subject.trial.weight_of(name).square() * seen.rms.square()).sum(0).sqrt()
+    torch.testing.assert_close(survey(how, subject)[0].scores, due)
+
+
+def test_over_all_layers_the_least_go_and_each_layer_keeps_one(folders, tmp_path):
+    how = Structured(share=0.98, scope="global", score="taylor")
+    subject = subject_of("gpt2", folders, tmp_path, STEPS["neurons-taylor-global"])
+    found = survey(how, subject)
+    found[0] = replace(found[0], scores=found[0].scores * 1e-6)
+    left = [row for row in rebuild(how, subject, found).structures if row.kept]
+    assert (
+        len(left) == 344 - round(0.98 * 344)
+        and sum(row.block == found[0].family.block for row in left) == 1
+    )
+
+
+def test_groups_stay_equal_where_heads_go_evenly(done):
+    rows = done("llama", "heads-evenly")[0].tables.structures
+    assert (
+        rows.assign(group=rows["index"] // 2).groupby(["block", "group"]).kept.sum() == 1
+    ).all() and len(rows) == 8
+
+
+def test_structures_in_skipped_layers_stay(folders, tmp_path):
+    layers = {"skip": ["lm_head", "model.layers.0.mlp.up_proj"]}
+    outcome = run(
+        recipe_for("llama", folders["llama"], tmp_path / "data", STEPS["neurons"], layers=layers)
+    )
+    assert set(outcome.tables.structures.block) == {"model.layers.1"}
+    outcome = run(
+        recipe_for("llama", folders["llama"], tmp_path / "data", BLOCKS["blocks"], layers=layers)
+    )
+    assert outcome.tables.structures.kept.tolist() == [True, False]
+
+
+# --- one step after another -----------------------------------------------------------------------
+
+
+def after(save, recipe, step, out):
+    """A further step over a folder that was written, as a run of several would take it."""
+    folder, following = (
+        resolve(str(save)),
+        type(recipe).of(recipe.model_dump() | {"model": str(save), "steps": [step]}),
+    )
+    original = opened(folder, CPU, torch.float32)
+    out.mkdir()
+    compressed_folder(
+        Bench(following, folder), original, chosen(original.layers, following.layers), out
+    )
+    return reopened(out)
+
+
+@pytest.mark.parametrize(
+    "step", [{"technique": "round-to-nearest"}, {"technique": "gptq"}, {"technique": "magnitude"}]
+)
+@pytest.mark.parametrize(
+    ("architecture", "first"),
+    [("llama", "heads-global"), ("gpt2", "heads"), ("bert", "neurons"), ("resnet", "channels")],
+)
+def test_a_pruned_model_is_compressed_further(architecture, first, step, done, tmp_path):
+    _, save, recipe = done(architecture, first)
+    small = reopened(save)
+    further = after(save, recipe, step, tmp_path / "out")
+    assert [(layer.name, layer.shape) for layer in further.layers] == [
+        (layer.name, layer.shape) for layer in small.layers
+    ]
+    weights = {
+        layer.name: further.model.get_submodule(layer.name).stored.dense()
+        for layer in further.layers
+    }
+    for name, weight in weights.items():
+        small.model.get_submodule(name).stored = replace_weight(
+            small.model.get_submodule(name).stored, weight
+        )
+    assert_alike(further.model, small.model, architecture)
+
+
+def replace_weight(stored, weight):
+    return replace(stored, weight=weight)
+
+
+def test_blocks_heads_and_neurons_can_go_one_after_the_other(tmp_path):
+    folder = tiny("qwen2", tmp_path / "model", num_hidden_layers=4)
+    recipe = recipe_for("qwen2", folder, tmp_path / "data", STEPS["heads-global"])
+    calibrated = recipe.model_copy(
+        update={
+            "calibration": recipe_for(
+                "qwen2", folder, tmp_path / "data", BLOCKS["blocks"]
+            ).calibration
+        }
+    )
+    run(calibrated, save=tmp_path / "first")
+    without = after(
+        tmp_path / "first", calibrated, {"technique": "blocks", "count": 2}, tmp_path / "second"
+    )
+    assert len(without.model.model.layers) == 2 and [
+        block.self_attn.layer_idx for block in without.model.model.layers
+    ] == [0, 1]
+    least = after(
+        tmp_path / "second",
+        calibrated,
+        {"technique": "structured", "share": 0.5},
+        tmp_path / "third",
+    )
+    assert {layer.shape for layer in least.layers if "down_proj" in layer.name} == {(48, 86)}
+    least.model.generate(torch.arange(4, 20)[None], max_new_tokens=3, pad_token_id=0)
+
+
+# --- questions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "step"),
+    [("llama", "neurons"), ("gpt2", "heads-taylor"), ("resnet", "channels"), ("bert", "blocks")],
+)
+def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, done, folders):
+    outcome, _, recipe = done(architecture, step)
+    treated = outcome.tables.layers[outcome.tables.layers.technique != ""].iloc[-1]
+    measured = recipe.model_dump(mode="json", include={"task", "calibration"})
+    asked = {
+        "model": str(folders[architecture]),
+        "layer": treated["name"],
+        "step": EVERY[step],
+        "measured": measured,
+    }
+    said, shown = what_if(**asked), lesson(**asked)
+    assert said.row.shape == tuple(treated["shape"]) and said.row.note == treated.note
+    assert said.row.relative_error == pytest.approx(treated.relative_error, rel=1e-4)
+    rows = outcome.tables.structures
+    assert set(shown.table.score.round(4)) <= set(rows.score.round(4)) and len(shown.table) in set(
+        rows.groupby("block").size()
+    ) | {len(rows)}
+    assert piece(**asked).shape == treated.original_shape and one_weight(**asked).code is None
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "step", "says"),
+    [
+        (
+            "llama",
+            {"technique": "structured", "what": "heads", "share": 0.9},
+            "would leave no key/value group in model.layers.0, which has 2",
+        ),
+        (
+            "gpt2",
+            {"technique": "structured", "what": "heads", "share": 0.99, "scope": "global"},
+            "would remove 8 of 8 heads",
+        ),
+        (
+            "llama",
+            {"technique": "structured", "what": "heads", "share": 0.1},
+            "nothing would be removed; set it to 25% or more",
+        ),
+        (
+            "llama",
+            STEPS["heads-evenly"] | {"scope": "global"},
+            "only with a share per layer; set Scope (scope)",
+        ),
+        (
+            "resnet",
+            {"technique": "structured", "what": "heads"},
+            "is a convolutional network without heads",
+        ),
+        (
+            "resnet",
+            {"technique": "structured", "what": "neurons"},
+            "is a convolutional network without neurons",
+        ),
+        ("resnet", {"technique": "structured", "share": 0.99}, "which has 8; lower the share"),
+        (
+            "llama",
+            {"technique": "structured", "what": "channels"},
+            "has no convolutions, so it has no channels",
+        ),
+        (
+            "llama",
+            {"technique": "blocks", "count": 2},
+            "2 of 2 blocks would leave none; take out 1 at most",
+        ),
+        ("resnet", {"technique": "blocks"}, "has no removable blocks"),
+    ],
+)
+def test_what_cannot_be_taken_out_is_refused_in_a_sentence(
+    architecture, step, says, folders, tmp_path
+):
+    assert says in refused(architecture, folders, tmp_path, step)
+
+
+@pytest.mark.parametrize(("what", "skip"), [("neurons", ["*mlp*"]), ("heads", ["*attn*"])])
+def test_where_every_structure_is_skipped_that_is_said(what, skip, folders, tmp_path):
+    step = {"technique": "structured", "what": what, "share": 0.5}
+    assert "(layers.skip) lists" in refused(
+        "llama", folders, tmp_path, step, layers={"skip": [*skip, "lm_head"]}
+    )
+    assert "Only 0 of 2 blocks may go" in refused(
+        "llama", folders, tmp_path, BLOCKS["blocks"], layers={"skip": [*skip, "lm_head"]}
+    )
+
+
+def test_blocks_that_compute_by_their_number_are_refused(tmp_path):
+    folder = tiny("gpt2", tmp_path / "model", scale_attn_by_inverse_layer_idx=True)
+    with pytest.raises(PlainError, match="depend on their number"):
+        run(recipe_for("gpt2", folder, tmp_path / "data", BLOCKS["blocks"]))
+
+
+def test_a_plain_copy_is_the_model(folders, tmp_path):
+    subject = subject_of("resnet", folders, tmp_path, CHANNELS["channels"], data=False)
+    assert_alike(plain_copy(subject), load(subject.folder), "resnet")

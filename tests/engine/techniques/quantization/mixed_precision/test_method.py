@@ -1,0 +1,245 @@
+"""Mixed precision against brute force and by hand, and the experiment on salient weights."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.config.registry import TECHNIQUES
+from engine.errors import PlainError
+from engine.models.layers import Layer, chosen
+from engine.models.loaded_model import compute_place, opened
+from engine.models.loading import resolve
+from engine.pipeline.blockwise import batches_of
+from engine.pipeline.run import run
+from engine.recipe import Recipe
+from engine.step.layer_swap import Trial
+from engine.step.run_context import Bench, Rows
+from engine.techniques.implementations import compress, plan, predicted_bytes
+from engine.techniques.quantization.mixed_precision.bit_allocation import dealt
+from engine.techniques.quantization.salience.method import VARIANTS
+from tests.recipes import recipe_for
+from tests.tiny import tiny
+
+Mixed = TECHNIQUES["mixed-precision"]
+LAYERS = [
+    Layer(f"model.layers.{i}.{name}", "linear", (64, 32 * (i + 1)), 4, "")
+    for i in range(3)
+    for name in ("up", "down")
+]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return tiny("llama", tmp_path_factory.mktemp("llama"))
+
+
+# --- the knapsack ---------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(0, 9), st.integers(1, 9)), min_size=3, max_size=3),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 30),
+)
+def test_exact_is_as_good_as_trying_everything_and_greedy_keeps_to_the_budget(candidates, more):
+    damage, sizes = (
+        np.array([[each[kind] for each in layer] for layer in candidates]) for kind in (0, 1)
+    )
+    budget = int(sizes.min(axis=1).sum()) + more
+
+    def total(values, choice):
+        return sum(values[layer, place] for layer, place in enumerate(choice))
+
+    allowed = [
+        choice for choice in product(range(3), repeat=len(sizes)) if total(sizes, choice) <= budget
+    ]
+    best = min(total(damage, choice) for choice in allowed)
+    exact, greedy = dealt(damage, sizes, budget), dealt(damage, sizes, budget, exact=False)
+    assert total(damage, exact) == pytest.approx(best) and total(sizes, exact) <= budget
+    assert total(damage, greedy) >= best - 1e-9 and total(sizes, greedy) <= budget
+
+
+def test_budgets_of_many_bytes_are_never_passed():
+    draw = np.random.default_rng(0)
+    sizes = np.sort(draw.integers(10**6, 10**8, (60, 4)))
+    damage = -np.sort(-draw.random((60, 4)))
+    for budget in np.linspace(sizes[:, 0].sum(), sizes[:, -1].sum(), 7).astype(int).tolist():
+        spent, missed = (
+            [
+                sum(
+                    values[layer, place]
+                    for layer, place in enumerate(dealt(damage, sizes, budget, exact))
+                )
+                for exact in (True, False)
+            ]
+            for values in (sizes, damage)
+        )
+        assert max(spent) <= budget and missed[0] <= missed[1]
+
+
+# --- who gets how many bits -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["exact", "greedy"])
+@pytest.mark.parametrize("budget", [3.0, 4.0, 5.5, 9.0])
+def test_a_forecast_keeps_to_the_budget_and_uses_it(budget, solver):
+    how = Mixed(budget=budget, solver=solver)
+    spent = sum(
+        predicted_bytes(each, layer.matrix_shape)
+        for layer, each in zip(LAYERS, plan(how, LAYERS).values(), strict=True)
+    )
+    average = spent * 8 / sum(layer.parameters for layer in LAYERS)
+    assert budget - 1.5 < average <= budget
+
+
+def test_a_budget_that_cannot_be_met_is_one_sentence():
+    with pytest.raises(
+        PlainError,
+        match=(
+            r"budget of 2 bits per weight cannot be met: the coarsest choice, 2 bits in groups "
+            r"of 32, takes 2\.50"
+        ),
+    ):
+        plan(Mixed(budget=2), LAYERS)
+
+
+def test_names_decide_in_their_order():
+    how = Mixed(by="name", bits_by_name={"*.0.*": 8, "*.down": 2}, bits=5)
+    bits = {name: each.bits for name, each in plan(how, LAYERS).items()}
+    assert [bits[f"model.layers.{i}.{name}"] for i in range(3) for name in ("up", "down")] == [
+        8,
+        8,
+        5,
+        2,
+        5,
+        2,
+    ]
+
+
+def test_names_may_be_typed_as_lines():
+    assert Mixed(by="name", bits_by_name="'*.down': 2\n'*.0.*': 8").bits_by_name == {
+        "*.down": 2,
+        "*.0.*": 8,
+    }
+    with pytest.raises(ValueError, match="one pattern per line"):
+        Mixed(by="name", bits_by_name="{*: 3")
+
+
+def test_a_pattern_that_fits_no_layer_is_one_sentence():
+    with pytest.raises(PlainError, match="No layer to be compressed fits the pattern 'nothing'"):
+        plan(Mixed(by="name", bits_by_name={"nothing": 3}), LAYERS)
+
+
+# --- sensitivity ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sensitivity", ["quantize-one", "restore-one"])
+def test_sensitivities_are_the_divergences_that_a_rewrite_finds(sensitivity, llama, tmp_path):
+    step = {
+        "technique": "mixed-precision",
+        "budget": 4.5,
+        "choices": [2, 4],
+        "sensitivity": sensitivity,
+        "examples": 3,
+    }
+    recipe = recipe_for("llama", llama, tmp_path / "data", step)
+    bench = Bench(recipe, resolve(recipe.model))
+    original = opened(bench.folder, *compute_place(recipe))
+    targets, batches, rows = chosen(original.layers, recipe.layers), batches_of(bench), Rows()
+    settings = plan(recipe.steps[0], targets, Trial(bench, original, batches, rows))
+    inputs = torch.cat([batch["input_ids"] for batch in batches])[:3]
+
+    def answers(bits_of):
+        other = opened(bench.folder, *compute_place(recipe)).model
+        for layer in targets:
+            if bits := bits_of(layer.name):
+                module = other.get_submodule(layer.name)
+                module.stored = compress(recipe.steps[0].rounding(bits), module.stored.dense())
+        with torch.no_grad():
+            return other(inputs).logits.double().log_softmax(-1)
+
+    def moved(mine, others):
+        before, after = (
+            answers(lambda layer: 0),
+            answers(lambda layer: mine if layer == name else others),
+        )
+        return (before.exp() * (before - after)).sum(-1).mean().item()
+
+    name = targets[2].name
+    by_layer = {(row.layer, row.bits): row for row in rows.sensitivity}
+    for bits in (2, 4):
+        if sensitivity == "quantize-one":
+            assert by_layer[name, bits].quantize_one == pytest.approx(
+                moved(bits, 0), rel=1e-3, abs=1e-7
+            )
+        else:
+            assert by_layer[name, bits].restore_one == pytest.approx(
+                moved(bits, 2) - moved(0, 2), rel=1e-3, abs=1e-6
+            )
+    assert {row.layer: row.bits for row in rows.sensitivity if row.chosen} == {
+        n: how.bits for n, how in settings.items()
+    }
+    assert original.model.get_submodule(name).stored.kind == "dense"  # all was put back
+
+
+def test_the_file_keeps_to_the_budget(llama, tmp_path):
+    outcome = run(
+        recipe_for(
+            "llama",
+            llama,
+            tmp_path / "data",
+            {"technique": "mixed-precision", "budget": 4.5, "scheme": "either"},
+        )
+    )
+    assert 3.5 < outcome.summary.result.bits_per_weight <= 4.5
+    assert set(outcome.tables.layers[outcome.tables.layers.technique != ""].technique) == {
+        "round-to-nearest"
+    }
+    chosen_rows = outcome.tables.sensitivity[outcome.tables.sensitivity.chosen]
+    sizes = outcome.tables.layers.set_index("name").size_bytes
+    assert all(sizes[row.layer] == row.size_bytes for row in chosen_rows.itertuples())
+
+
+# --- salient weights ------------------------------------------------------------------------------
+
+
+def test_one_run_gives_the_whole_table(llama, tmp_path):
+    outcome = run(
+        recipe_for(
+            "llama",
+            llama,
+            tmp_path / "data",
+            {"technique": "awq-salience", "group_size": 32, "bits": 2},
+        )
+    )
+    table = outcome.tables.salience
+    assert len(table) == len(VARIANTS) == 15 and table.chosen.sum() == 1
+    plain, neutral = (
+        table[(table.kept_by == "") & (table.share == 0)],
+        table[(table.kept_by == "") & (table.scale == 1) & (table.share > 0)],
+    )
+    assert plain.loss.item() == pytest.approx(neutral.loss.item(), abs=1e-6)
+    best = table[table.chosen].iloc[0]
+    assert best.kept_by == "" and outcome.summary.result.loss == pytest.approx(best.loss, abs=1e-6)
+    kept = table[(table.kept_by == "activations")].sort_values("share")
+    assert (
+        kept.output_error.is_monotonic_decreasing and kept.bits_per_weight.is_monotonic_increasing
+    )
+    others = table[(table.share == 0.03)].set_index("kept_by").output_error
+    assert others["activations"] < others["random"] < plain.output_error.item()
+
+
+def test_what_a_step_wants_must_be_sensible():
+    for fields, said in (
+        ({"choices": []}, "choices"),
+        ({"by": "name", "scheme": "either"}, "either"),
+    ):
+        with pytest.raises(PlainError, match=said):
+            Recipe.of({"steps": [{"technique": "mixed-precision"} | fields]})

@@ -1,0 +1,430 @@
+"""Adapters: merged or apart they say the same, bases stay as they were stored, and both are
+counted.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from bitsandbytes.optim import PagedAdamW8bit
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from engine.errors import PlainError
+from engine.interactive.answers import forecast, what_if
+from engine.models.loaded_model import opened
+from engine.models.loading import resolve
+from engine.pipeline.run import run
+from engine.recipe import Recipe
+from engine.techniques.implementations import plan
+from engine.techniques.training import finetuner as learner_module
+from engine.techniques.training.adapters.config import LoRA, QLoRA
+from engine.techniques.training.adapters.method import factors_of, lora_around
+from engine.techniques.training.finetuner import refuse_pages
+from engine.tensors.low_rank import Adapted
+from engine.training import Course
+from engine.training.loop import optimizer_of
+from tests.recipes import recipe_for
+
+CPU = torch.device("cpu")
+ARCHITECTURES = ("llama", "llama-tied", "gpt2", "bert", "resnet")
+SHORT = {"technique": "lora", "rank": 2, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1}
+MERGED = SHORT | {"merge": True}
+BASES = {
+    "rounded": {"technique": "round-to-nearest", "bits": 2},
+    "nf4": {"technique": "bitsandbytes", "double_quantization": True},
+    "int8": {"technique": "bitsandbytes", "format": "int8"},
+    "pruned": {"technique": "magnitude", "sparsity": 0.6},
+    "factorized": {"technique": "svd", "whitening": "none", "kept": 0.5, "scope": "layer"},
+    "w8a8": {"technique": "activations", "mode": "dynamic"},
+    "ternary": {"technique": "ternary"},
+}
+each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_base = pytest.mark.parametrize("base", BASES)
+
+
+@pytest.fixture
+def done(folders, tmp_path):
+    def carried_out(architecture, *steps, save=None, **fields):
+        return run(
+            recipe_for(architecture, folders[architecture], tmp_path / "data", *steps, **fields),
+            save=save,
+            report=lambda *_: None,
+        )
+
+    return carried_out
+
+
+@pytest.fixture
+def pupils_logits(monkeypatch):
+    """Final outputs of the model in training, with all adapters."""
+    heard, learn = [], learner_module.Learner.learn
+
+    def listening(self):
+        learn(self)
+        with torch.inference_mode():
+            heard.append(self.pupil.model.eval()(**inputs_of(self.pupil.model)).logits)
+        heard.append(
+            {
+                name: module
+                for name, module in self.pupil.model.named_modules()
+                if isinstance(module, LoraLayer)
+            }
+        )
+
+    monkeypatch.setattr(learner_module.Learner, "learn", listening)
+    return heard
+
+
+def inputs_of(model) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    if model.config.model_type == "resnet":
+        return {"pixel_values": torch.randn(2, 1, 16, 16, generator=draw)}
+    return {"input_ids": torch.arange(4, 36)[None]}
+
+
+def saved(folder):
+    return opened(resolve(str(folder)), CPU, torch.float32)
+
+
+def logits_of(folder) -> torch.Tensor:
+    model = saved(folder).model
+    with torch.inference_mode():
+        return model(**inputs_of(model)).logits
+
+
+# --- merged, apart, and in training ---------------------------------------------------------------
+
+
+@each_architecture
+def test_merged_apart_and_in_training_the_answers_are_the_same(
+    architecture, done, kept_last, pupils_logits, tmp_path
+):
+    """On an unquantized base; the model in training holds peft's own layers."""
+    done(architecture, SHORT, save=tmp_path / "apart")
+    done(architecture, MERGED, save=tmp_path / "merged")
+    apart, with_peft, merged = (
+        logits_of(tmp_path / "apart"),
+        pupils_logits[0],
+        logits_of(tmp_path / "merged"),
+    )
+    assert pupils_logits[1]
+    torch.testing.assert_close(apart, with_peft, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(merged, with_peft, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d", "conv2d"])
+def test_pefts_own_merge_is_what_is_merged_here(kind):
+    torch.manual_seed(0)
+    module = {
+        "linear": nn.Linear(9, 6),
+        "conv1d": Conv1D(6, 9),
+        "conv2d": nn.Conv2d(9, 6, 3, 2, 2, 2),
+    }[kind]
+    inputs = torch.randn(2, 9, 12, 12) if kind == "conv2d" else torch.randn(5, 9)
+    lora = lora_around(module, LoRA(rank=3, alpha=5))
+    lora.lora_B["adapter"].weight.data.normal_()
+    beside = lora(inputs)
+    up, down = factors_of(lora)
+    whole = up @ down
+    delta = lora.get_delta_weight("adapter")
+    torch.testing.assert_close(whole.T if kind == "conv1d" else whole.view_as(delta), delta)
+    lora.merge()
+    torch.testing.assert_close(lora(inputs), beside, rtol=1e-4, atol=1e-5)
+
+
+@each_base
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "resnet"])
+def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_training(
+    base, architecture, done, kept_last, pupils_logits, tmp_path
+):
+    first = BASES[base]
+    done(architecture, first, save=tmp_path / "base")
+    outcome = done(architecture, first, SHORT, save=tmp_path / "adapted")
+    before, after = saved(tmp_path / "base").model, saved(tmp_path / "adapted").model
+    with_adapters = [
+        name
+        for name, module in after.named_modules()
+        if isinstance(getattr(module, "stored", None), Adapted)
+    ]
+    assert with_adapters
+    for name in with_adapters:
+        held, base_now = before.get_submodule(name).stored, after.get_submodule(name).stored.base
+        assert type(held) is type(base_now) and all(
+            torch.equal(value, base_now.tensors()[part]) for part, value in held.tensors().items()
+        )
+        inputs = torch.randn(4, *after.get_submodule(name).kernel[1:])
+        torch.testing.assert_close(
+            after.get_submodule(name)(inputs), pupils_logits[1][name](inputs), rtol=1e-4, atol=1e-5
+        )
+    if base != "w8a8":  # where a sum in another order may round to the next code
+        torch.testing.assert_close(
+            logits_of(tmp_path / "adapted"), pupils_logits[0], rtol=1e-4, atol=1e-4
+        )
+    written = sum(file.stat().st_size for file in (tmp_path / "adapted").glob("*.safetensors"))
+    assert written == outcome.summary.result.size_bytes == outcome.tables.ledger.size_bytes.sum()
+
+
+def test_base_and_adapters_are_told_apart_in_the_ledger(done):
+    alone, both = (
+        done("llama", BASES["nf4"], *more).tables.ledger.groupby("part").size_bytes.sum()
+        for more in ((), (SHORT,))
+    )
+    layers = [(48, 48), (24, 48), (24, 48), (48, 48), (172, 48), (172, 48), (48, 172)] * 2
+    assert both["adapters"] == sum(4 * 2 * (out + in_) for out, in_ in layers)
+    assert both["codes"] == alone["codes"] and both["absmax"] == alone["absmax"]
+
+
+# --- zeros ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "resnet"])
+def test_a_merge_that_keeps_zeros_was_trained_with_them(
+    architecture, done, kept_last, pupils_logits, tmp_path
+):
+    outcome = done(architecture, BASES["pruned"], MERGED, save=tmp_path / "merged")
+    treated = outcome.tables.layers[outcome.tables.layers.technique == "lora"]
+    # no layer of peft's: its factors hang on the weight
+    assert (treated.sparsity >= 0.59).all() and not pupils_logits[1]
+    torch.testing.assert_close(
+        logits_of(tmp_path / "merged"), pupils_logits[0], rtol=1e-4, atol=1e-5
+    )
+    assert (
+        outcome.summary.result.size_bytes
+        == done(architecture, BASES["pruned"]).summary.result.size_bytes
+    )
+
+
+def test_a_merge_may_fill_zeros_where_it_is_told_to(done, kept_last):
+    treated = done("bert", BASES["pruned"], MERGED | {"keep_zeros": False}).tables.layers
+    assert (treated[treated.technique == "lora"].sparsity < 0.01).all()
+
+
+def test_merged_weights_may_be_quantized_and_zeros_stay(done, kept_last):
+    outcome = done("bert", BASES["pruned"], MERGED, {"technique": "round-to-nearest"})
+    treated = outcome.tables.layers[outcome.tables.layers.technique != ""]
+    assert (treated.sparsity >= 0.59).all() and outcome.summary.result.bits_per_weight < 5
+
+
+# --- which layers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("architecture", "attention"), [("llama", 8), ("gpt2", 4), ("bert", 8)])
+def test_adapters_stand_where_they_were_asked_for(
+    architecture, attention, folders, tmp_path, done, kept_last
+):
+    where = {}
+    for place in ("all", "attention", "feed-forward"):
+        done(architecture, SHORT | {"where": place}, save=tmp_path / place)
+        at = saved(tmp_path / place)
+        where[place] = {
+            layer.name
+            for layer in at.layers
+            if isinstance(at.model.get_submodule(layer.name).stored, Adapted)
+        }
+    assert len(where["attention"]) == attention and not where["attention"] & where["feed-forward"]
+    inside = {name for name in where["all"] if ".0." in name or ".1." in name}
+    assert where["attention"] | where["feed-forward"] == inside
+
+
+def test_layers_without_adapters_stay_as_they_are_stored(done, kept_last, tmp_path):
+    qlora = SHORT | {"technique": "qlora", "where": "attention"}
+    done("llama", qlora, save=tmp_path / "saved")
+    stored = {
+        layer.name: saved(tmp_path / "saved").model.get_submodule(layer.name).stored.kind
+        for layer in saved(tmp_path / "saved").layers
+    }
+    assert (
+        stored["model.layers.0.mlp.up_proj"] == "four-bit"
+        and stored["model.layers.0.self_attn.q_proj"] == "adapted"
+    )
+
+
+def test_narrow_layers_get_as_many_directions_as_they_have(folders):
+    at = opened(resolve(str(folders["bert"])), CPU, torch.float32)
+    layers = [layer for layer in at.layers if layer.kind == "linear"]
+    settings = plan(LoRA(rank=16, alpha=32), layers)
+    assert (
+        settings["classifier"].rank == 3
+        and settings["classifier"].alpha == 6
+        and settings["bert.pooler.dense"].rank == 16
+    )
+
+
+# --- how it learns --------------------------------------------------------------------------------
+
+
+def test_nothing_but_adapters_learns(done, kept_last, tmp_path):
+    done("bert", SHORT, save=tmp_path / "saved")
+    before, after = (
+        saved(tmp_path / "saved").plain,
+        done("bert", SHORT | {"rate": 0}, save=tmp_path / "still")
+        and saved(tmp_path / "still").plain,
+    )
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_training_that_moves_nothing_changes_nothing(done):
+    for base in ("rounded", "pruned"):
+        alone, with_adapters = (
+            done("bert", BASES[base]),
+            done("bert", BASES[base], SHORT | {"rate": 0}),
+        )
+        assert with_adapters.summary.result.loss == alone.summary.result.loss
+
+
+def test_qlora_is_nf4_and_lora_in_one_step(done):
+    one = done("bert", SHORT | {"technique": "qlora"})
+    two = done("bert", {"technique": "bitsandbytes", "double_quantization": True}, SHORT)
+    assert (
+        one.summary.result.loss == two.summary.result.loss
+        and one.summary.result.size_bytes == two.summary.result.size_bytes
+    )
+    assert QLoRA().double_quantization and (one.tables.curves.phase == "adapter").all()
+
+
+def test_runs_repeat_to_the_bit(done):
+    first, second = (done("resnet", BASES["rounded"], SHORT | {"dropout": 0.5}) for _ in range(2))
+    one, other = (
+        curves[curves.name != "examples per second"]
+        for curves in (first.tables.curves, second.tables.curves)
+    )
+    assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
+
+
+def test_adapters_win_back_what_rounding_lost(done):
+    """Taught by the original on the text that is measured, the last look is better than the
+    first.
+    """
+    curves = done(
+        "llama",
+        BASES["rounded"],
+        SHORT | {"steps": 60, "rank": 8, "distill_weight": 1.0, "look_every": 20},
+    ).tables.curves
+    loss = curves[curves.name == "loss"].value
+    assert loss.tail(5).mean() < 0.9 * loss.head(5).mean()
+
+
+# --- forecasts, looks, refusals -------------------------------------------------------------------
+
+
+STEPS = {
+    "apart": [SHORT],
+    "merged": [MERGED],
+    "qlora": [SHORT | {"technique": "qlora", "adapters": "bfloat16"}],
+    "rounded": [BASES["rounded"], SHORT],
+    "pruned": [BASES["pruned"], SHORT],
+    "pruned-merged": [BASES["pruned"], MERGED],
+    "pruned-qlora": [BASES["pruned"], SHORT | {"technique": "qlora"}],
+    "pruned-rounded": [BASES["pruned"], BASES["nf4"], SHORT],
+    "factorized": [BASES["factorized"], SHORT | {"where": "all"}],
+    "w8a8": [BASES["w8a8"], SHORT],
+}
+
+
+@pytest.mark.usefixtures("bytes_alone")
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("architecture", ["gpt2", "resnet"])
+def test_the_forecast_is_what_is_written(architecture, steps, folders, tmp_path):
+    recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", *STEPS[steps])
+    assert (
+        forecast(recipe.model_dump(mode="json")).size_bytes == run(recipe).summary.result.size_bytes
+    )
+
+
+def test_a_look_is_where_training_begins(folders):
+    layer, model = "bert.encoder.layer.0.intermediate.dense", str(folders["bert"])
+    nothing = what_if(model, layer, {"technique": "lora"})
+    assert nothing.row.relative_error == 0 and nothing.row.size_bytes > 4 * 172 * 48
+    nf4 = what_if(model, layer, {"technique": "bitsandbytes", "double_quantization": True})
+    both = (
+        what_if(model, layer, {"technique": "qlora"}),
+        what_if(model, layer, {"technique": "lora"}, earlier=[{"technique": "bitsandbytes"}]),
+    )
+    assert both[0].row.relative_error == nf4.row.relative_error and both[
+        1
+    ].row.relative_error == pytest.approx(nf4.row.relative_error, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "step", "words"),
+    [
+        ("bert", {"rank": 49}, "Rank 49 is above the full rank of every layer, 48 at most"),
+        ("resnet", {"where": "attention"}, "No layer of this model is named as attention"),
+    ],
+)
+def test_what_a_model_has_not_is_refused(architecture, step, words, done):
+    with pytest.raises(PlainError, match=words):
+        done(architecture, SHORT | step)
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({"technique": "lora", "rank": 0}, "from 1 to 65536"),
+        ({"technique": "lora", "alpha": 0}, "from 0.01 to 65536"),
+        ({"technique": "lora", "dropout": 1}, "from 0 to 0.9"),
+        (
+            {"technique": "lora", "merge": True, "dropout": 0.1},
+            "set dropout to 0, or keep_zeros to false",
+        ),
+        ({"technique": "qlora", "merge": True}, "there is no option 'merge'"),
+        ({"technique": "qlora", "format": "nf3"}, "nf4, fp4 or int8"),
+    ],
+)
+def test_nonsense_is_refused_in_a_sentence(step, words):
+    with pytest.raises(PlainError, match=words) as refused:
+        Recipe.of({"steps": [step]})
+    assert "\n" not in str(refused.value)
+
+
+PAGED = SHORT | {"technique": "qlora", "optimizer": "paged-8bit"}
+
+
+def test_a_paged_optimizer_is_refused_before_the_run_where_there_is_no_gpu(folders, tmp_path):
+    heard = []
+    with pytest.raises(
+        PlainError,
+        match=(
+            r"^The paged optimizer needs a CUDA device, and this run computes on the cpu; set "
+            r"optimizer to adamw"
+        ),
+    ):
+        run(
+            recipe_for("bert", folders["bert"], tmp_path / "data", PAGED),
+            report=lambda stage, *_: heard.append(stage),
+        )
+    assert not any("Measuring" in stage for stage in heard)
+    refuse_pages(QLoRA(optimizer="paged-8bit"), torch.device("cuda"))
+    refuse_pages(QLoRA(), CPU)
+
+
+def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+    plain, paged = (
+        optimizer_of(model, Course(10, 1e-3, 4, paged=paged)) for paged in (False, True)
+    )
+    assert (
+        isinstance(paged, PagedAdamW8bit)
+        and paged.is_paged
+        and not isinstance(plain, PagedAdamW8bit)
+    )
+    for one, other in zip(plain.param_groups, paged.param_groups, strict=True):
+        assert [id(each) for each in one["params"]] == [id(each) for each in other["params"]]
+        assert all(one[name] == other[name] for name in ("weight_decay", "pace", "betas", "eps"))
+
+
+def test_adapters_that_ask_for_it_learn_with_it(done, monkeypatch):
+    """Up to where a GPU would be needed."""
+    asked = []
+    monkeypatch.setattr("engine.pipeline.preflight.refuse_pages", lambda *_: None)
+
+    def unpaged(model, course):
+        asked.append(course)
+        return optimizer_of(model, replace(course, paged=False))
+
+    monkeypatch.setattr("engine.training.trainer.optimizer_of", unpaged)
+    for step in (PAGED, SHORT | {"technique": "qlora"}):
+        done("bert", step)
+    assert [course.paged for course in asked] == [True, False]

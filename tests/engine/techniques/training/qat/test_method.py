@@ -1,0 +1,445 @@
+"""Quantization-aware training in whole runs: it begins at rounding, what was trained is what is
+written, and what is refused is said.
+"""
+
+import pytest
+import torch
+
+from engine.errors import PlainError
+from engine.interactive.answers import forecast
+from engine.models.loaded_model import opened
+from engine.models.loading import resolve
+from engine.pipeline.run import run
+from engine.recipe import Recipe
+from engine.recipe.tasks import Training
+from engine.techniques.training import finetuner as learner_module
+from engine.training import Quality
+from engine.training import trainer as study
+from tests.recipes import recipe_for
+
+CPU = torch.device("cpu")
+ARCHITECTURES = ("llama", "llama-tied", "gpt2", "bert", "resnet")
+SHORT = {"technique": "qat", "bits": 2, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1}
+PLAIN = {"technique": "round-to-nearest", "bits": 2, "range": "absmax"}
+STATIC = {"activation_range": "static", "observer": "mse"}
+each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+@pytest.fixture
+def done(folders, tmp_path):
+    def carried_out(
+        architecture, *steps, save=None, report=lambda *_: None, cancelled=lambda: False, **fields
+    ):
+        return run(
+            recipe_for(architecture, folders[architecture], tmp_path / "data", *steps, **fields),
+            save=save,
+            report=report,
+            cancelled=cancelled,
+        )
+
+    return carried_out
+
+
+def logits_of(folder, architecture) -> torch.Tensor:
+    model = opened(resolve(str(folder)), CPU, torch.float32).model
+    draw = torch.Generator().manual_seed(0)
+    inputs = (
+        {"pixel_values": torch.randn(2, 1, 16, 16, generator=draw)}
+        if architecture == "resnet"
+        else {"input_ids": torch.arange(4, 36)[None]}
+    )
+    with torch.inference_mode():
+        return model(**inputs).logits
+
+
+# --- where it begins, and what is written ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"learn_scales": True},
+        {"learn_scales": True, "distill_weight": 1.0},
+        {"scheme": "asymmetric"},
+    ],
+)
+@each_architecture
+def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, options, done):
+    mine, plain = (
+        done(architecture, SHORT | options | {"rate": 0}),
+        done(architecture, PLAIN | {k: v for k, v in options.items() if k == "scheme"}),
+    )
+    assert (
+        mine.summary.result.loss == plain.summary.result.loss
+        and mine.summary.result.size_bytes == plain.summary.result.size_bytes
+    )
+    assert mine.tables.layers.relative_error.equals(plain.tables.layers.relative_error)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        SHORT,
+        SHORT | {"learn_scales": True, "activation_bits": 6, "pull": 1.0},
+        {**SHORT, "technique": "bitnet"},
+        SHORT | {"activation_bits": 4, **STATIC},
+    ],
+    ids=["qat", "lsq", "bitnet", "static"],
+)
+@each_architecture
+def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
+    architecture, step, done, monkeypatch, kept_last, tmp_path
+):
+    """The pupil's own answers at the end, beside those of the file."""
+    step = {
+        key: value for key, value in step.items() if step["technique"] != "bitnet" or key != "bits"
+    }
+    heard = []
+    learn = learner_module.Learner.learn
+
+    def listening(self):
+        learn(self)
+        draw = torch.Generator().manual_seed(0)
+        pixels = torch.randn(2, 1, 16, 16, generator=draw)
+        inputs = (
+            {"pixel_values": pixels}
+            if architecture == "resnet"
+            else {"input_ids": torch.arange(4, 36)[None]}
+        )
+        with torch.inference_mode():
+            heard.append(self.pupil.model.eval()(**inputs).logits)
+
+    monkeypatch.setattr(learner_module.Learner, "learn", listening)
+    done(architecture, step, save=tmp_path / "saved")
+    torch.testing.assert_close(
+        logits_of(tmp_path / "saved", architecture), heard[0], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("observer", ["min-max", "percentile"])
+def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_rounded(
+    observer, done, kept_last, tmp_path
+):
+    """Nearly those of post-training quantization with 8-bit weights, which observes inputs behind
+    rounded layers.
+    """
+    trained = SHORT | {"activation_bits": 6, "activation_range": "static", "observer": observer}
+    plain = {"technique": "activations", "activation_bits": 6, "observer": observer}
+    for name, step in (("trained", trained), ("plain", plain)):
+        done("bert", step, save=tmp_path / name)
+    mine, its = (
+        opened(resolve(str(tmp_path / name)), CPU, torch.float32).model
+        for name in ("trained", "plain")
+    )
+    for name in ("query", "value"):
+        one, other = (
+            model.bert.encoder.layer[1].attention.self.get_submodule(name).stored
+            for model in (mine, its)
+        )
+        assert (
+            one.scale.item() == pytest.approx(other.scale.item(), rel=0.02)
+            and abs(one.zero - other.zero) <= 1
+        )
+    first = mine.bert.encoder.layer[0].attention.self.query.stored
+    inputs = torch.tensor([[-100.0, 0.0, 100.0]])
+    low, zero, high = first.received(inputs)[0].tolist()
+    assert (high - low) / first.scale.item() == pytest.approx(63) and zero == 0
+
+
+def test_static_ranges_stay_as_they_were_while_the_model_learns(done, kept_last, tmp_path):
+    scales = []
+    for steps in (1, 6):
+        done(
+            "resnet",
+            SHORT | {"activation_bits": 6, "activation_range": "static", "steps": steps},
+            save=tmp_path / str(steps),
+        )
+        model = opened(resolve(str(tmp_path / str(steps))), CPU, torch.float32).model
+        scales.append(
+            [
+                module.stored.scale.item()
+                for module in model.modules()
+                if getattr(getattr(module, "stored", None), "scale", None) is not None
+            ]
+        )
+    assert scales[0] == scales[1] and len(scales[0]) > 5
+
+
+def test_it_learns(done, kept_last):
+    curves = done("resnet", SHORT | {"steps": 40, "batch": 32}).tables.curves
+    loss = curves[curves.name == "loss"].value
+    assert loss.tail(5).mean() < loss.head(5).mean()
+
+
+def test_every_step_has_its_terms_and_looks_have_a_quality(done):
+    curves = done(
+        "bert", SHORT | {"distill_weight": 0.25, "pull": 2.0, "look_every": 2}
+    ).tables.curves
+    assert (curves.phase == "qat").all()
+    for name in ("loss", "labels", "teacher", "regularizer", "rate"):
+        assert curves[curves.name == name].step.tolist() == [1, 2, 3]
+    assert curves[curves.name == "accuracy"].step.tolist() == [0, 2, 3]
+    by_step = curves[curves.step > 0].pivot_table(index="step", columns="name", values="value")
+    paid = 0.75 * by_step.labels + 0.25 * by_step.teacher + by_step.regularizer
+    assert paid.tolist() == pytest.approx(by_step.loss.tolist(), rel=1e-5)
+
+
+def test_the_best_look_is_what_is_stored_also_when_it_is_the_first(done, monkeypatch):
+    said = iter([0.9, 0.5, 0.4, 0.3])
+    monkeypatch.setattr(study, "quality_of", lambda *_: Quality("accuracy", next(said)))
+    assert done("bert", SHORT).summary.result.loss == done("bert", PLAIN).summary.result.loss
+
+
+def test_runs_repeat_to_the_bit(done):
+    first, second = (done("resnet", SHORT | {"learn_scales": True}) for _ in range(2))
+    one, other = (
+        curves[curves.name != "examples per second"]
+        for curves in (first.tables.curves, second.tables.curves)
+    )
+    assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
+
+
+def test_steps_learn_only_where_they_are_asked_to(done, kept_last, tmp_path):
+    saved = {}
+    for learn in (False, True):
+        done(
+            "bert",
+            SHORT | {"learn_scales": learn, "range": "mse", "rate": 1e-1},
+            save=tmp_path / str(learn),
+        )
+        layers = opened(resolve(str(tmp_path / str(learn))), CPU, torch.float32)
+        stored = layers.model.bert.encoder.layer[0].intermediate.dense.stored
+        saved[learn] = stored.scales.float()
+        assert stored.scales.dtype == torch.float16
+    assert not torch.equal(saved[False], saved[True])
+
+
+def test_random_weights_are_the_architectures_and_the_seeds(done):
+    bitnet = {
+        "technique": "bitnet",
+        "start": "random",
+        "rate": 0,
+        "steps": 1,
+        "batch": 4,
+        "activation_bits": 0,
+    }
+    one, same, other = (done("bert", bitnet, seed=seed) for seed in (1, 1, 2))
+    checkpoint = done("bert", bitnet | {"start": "checkpoint"}, seed=1)
+    assert one.summary.result.loss == same.summary.result.loss
+    assert len({each.summary.result.loss for each in (one, other, checkpoint)}) == 3
+    assert (
+        checkpoint.summary.result.loss == done("bert", {"technique": "ternary"}).summary.result.loss
+    )
+
+
+# --- after other steps ----------------------------------------------------------------------------
+
+
+def test_fine_tuning_after_a_quantizer_begins_at_its_weights(done):
+    gptq = {"technique": "gptq", "bits": 3, "group_size": 32, "activation_order": False}
+    alone, after = (
+        done("llama", gptq),
+        done("llama", gptq, SHORT | {"bits": 8, "granularity": "channel", "rate": 0}),
+    )
+    errors = [
+        outcome.tables.layers.set_index("name").relative_error.dropna()
+        for outcome in (alone, after)
+    ]
+    assert (errors[0] - errors[1]).abs().max() < 0.01  # 8 bits hold what 3 bits have left
+
+
+@pytest.mark.usefixtures("bytes_alone")
+@pytest.mark.parametrize(
+    "step",
+    [SHORT, SHORT | {"learn_scales": True}, {"technique": "bitnet", "steps": 3, "batch": 4}],
+    ids=["qat", "lsq", "bitnet"],
+)
+def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(
+    step, done, folders, tmp_path, kept_last
+):
+    pruned = {"technique": "magnitude", "sparsity": 0.6}
+    outcome = done("gpt2", pruned, step)
+    treated = outcome.tables.layers[outcome.tables.layers.technique != ""]
+    assert (treated.sparsity >= 0.59).all()
+    recipe = recipe_for("gpt2", folders["gpt2"], tmp_path / "data", pruned, step)
+    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
+
+
+@pytest.mark.usefixtures("bytes_alone")
+@each_architecture
+def test_the_forecast_is_what_is_written(architecture, done, folders, tmp_path):
+    grids = (
+        SHORT,
+        SHORT | {"learn_scales": True, "bits": 3, "granularity": "channel"},
+        SHORT | {"activation_bits": 8, **STATIC},
+    )
+    for step in (*grids, {"technique": "bitnet", "steps": 1, "batch": 4}):
+        recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
+        assert (
+            forecast(recipe.model_dump(mode="json")).size_bytes
+            == run(recipe).summary.result.size_bytes
+        )
+
+
+def test_more_steps_take_longer(folders, tmp_path):
+    few, many = (
+        forecast(
+            recipe_for(
+                "bert", folders["bert"], tmp_path / "data", SHORT | {"steps": steps}
+            ).model_dump(mode="json")
+        ).seconds
+        for steps in (4, 4000)
+    )
+    assert many > 5 * few
+
+
+def test_the_teacher_is_the_recipes_own_model_whatever_came_before(done, monkeypatch):
+    taught = []
+    taught_by = learner_module.answers
+
+    def listening(model, batch, device):
+        taught.append(model)
+        return taught_by(model, batch, device)
+
+    monkeypatch.setattr(learner_module, "answers", listening)
+    step = SHORT | {"distill_weight": 1.0, "steps": 1}
+    done("bert", {"technique": "round-to-nearest", "bits": 2}, step)
+    assert len(taught) == 1 and {
+        type(m.stored).__name__ for m in taught[0].modules() if hasattr(m, "stored")
+    } == {"Dense"}
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({"technique": "qat", "bits": 1}, "from 2 to 8"),
+        ({"technique": "qat", "steps": 0}, "from 1 to 100000"),
+        ({"technique": "qat", "activation_bits": 1}, "allows only zero; set it to 2 to 8, or to 0"),
+        ({"technique": "bitnet", "activation_bits": 1}, "allows only zero"),
+        (
+            {"technique": "qat", "learn_scales": True, "scales": "power-of-two"},
+            "set scales to free, or learn_scales to false",
+        ),
+        ({"technique": "qat", "pull": -1}, "from 0 to 1000"),
+        ({"technique": "bitnet", "start": "rnadom"}, "checkpoint or random"),
+    ],
+)
+def test_nonsense_is_refused_in_a_sentence(step, words):
+    with pytest.raises(PlainError, match=words) as refused:
+        Recipe.of({"steps": [step]})
+    assert "\n" not in str(refused.value)
+
+
+def test_inputs_that_a_step_before_rounds_are_not_forgotten_in_silence(done):
+    with pytest.raises(
+        PlainError, match=r"^bert\.\S+: The step before rounds its inputs, and this one would not"
+    ):
+        done("bert", {"technique": "activations", "mode": "dynamic"}, SHORT)
+
+
+def test_random_weights_need_the_shapes_of_the_configuration(done):
+    uneven = {
+        "technique": "structured",
+        "what": "neurons",
+        "score": "l1",
+        "scope": "global",
+        "share": 0.3,
+    }
+    with pytest.raises(
+        PlainError,
+        match=(
+            "has another shape than config.json says, so random weights have none; set start to "
+            "checkpoint"
+        ),
+    ):
+        done("llama", uneven, {"technique": "bitnet", "start": "random", "steps": 1, "batch": 4})
+
+
+def test_a_cancelled_training_keeps_its_best_and_says_where_it_ended(done):
+    heard = []
+    outcome = done(
+        "bert",
+        SHORT,
+        report=lambda stage, *_: heard.append(stage),
+        cancelled=lambda: any("loss" in stage for stage in heard),
+    )
+    assert sum("loss" in stage for stage in heard) == 1 and outcome.summary.ended_early
+    assert any(
+        note.startswith("Training was ended at step 1 of 3") for note in outcome.summary.notes
+    )
+
+
+# --- a course like any other's --------------------------------------------------------------------
+
+TRAINED = [
+    SHORT,
+    {"technique": "bitnet", "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1},
+    *(
+        {"technique": name, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1, "rank": 2}
+        for name in ("lora", "qlora")
+    ),
+]
+each_technique = pytest.mark.parametrize("step", TRAINED, ids=lambda step: step["technique"])
+
+
+def losses(outcome) -> list[float]:
+    rows = outcome.tables.curves
+    return rows[rows["name"] == "loss"]["value"].tolist()
+
+
+@each_technique
+def test_a_step_in_parts_learns_as_in_one(step, done):
+    assert losses(done("llama", step | {"parts": 2})) == pytest.approx(
+        losses(done("llama", step)), rel=1e-3
+    )
+
+
+@each_technique
+def test_training_without_gain_ends_early(step, done, monkeypatch):
+    values = iter([0.5, 0.6])
+    monkeypatch.setattr(
+        "engine.training.trainer.quality_of", lambda *_: Quality("accuracy", next(values, 0.1))
+    )
+    outcome = done("resnet", step | {"steps": 40, "look_every": 4, "patience": 2})
+    assert len(losses(outcome)) == 12
+    assert any(
+        "Training ended at step 12 of 40: nothing was gained since step 4" in note
+        for note in outcome.summary.notes
+    )
+
+
+@each_technique
+def test_products_may_be_bfloat16(step, done, monkeypatch):
+    monkeypatch.setattr(
+        "engine.techniques.training.training_setup.multiplies_bfloat16", lambda device: True
+    )
+    # answers of the original that is still near are nearly equal, and differences of little are
+    # rough
+    step = step | {"distill_weight": 0.0}
+    plain, half = losses(done("bert", step)), losses(done("bert", step | {"products": "bfloat16"}))
+    assert plain != half and plain == pytest.approx(half, rel=0.1)
+
+
+@each_technique
+def test_epochs_are_counted_and_foretold(step, folders, tmp_path):
+    recipe = recipe_for("bert", folders["bert"], tmp_path / "data", step)
+    outcome = run(recipe.model_copy(update={"training": Training(epochs=2, samples=16)}))
+    once = run(recipe.model_copy(update={"training": Training(epochs=1, samples=16)}))
+    assert len(losses(outcome)) == 2 * len(losses(once)) > 3
+    long, short = (
+        forecast(
+            recipe.model_dump(mode="json") | {"training": {"epochs": many, "samples": 16}}
+        ).seconds
+        for many in (500, 1)
+    )
+    assert long > short
+
+
+@each_technique
+def test_a_recipe_stored_before_has_the_course_it_had(step):
+    (how,) = Recipe.of({"steps": [step]}).steps
+    assert (how.parts, how.patience, how.products) == (1, 0, "float32")

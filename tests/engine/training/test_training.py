@@ -1,0 +1,372 @@
+"""The training loop: what is asked for is what moves, draws repeat, and nothing is learned from
+what quality is measured on.
+"""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, softmax
+
+from engine.errors import PlainError
+from engine.evaluation.data.examples import examples_of
+from engine.models.layers import chosen
+from engine.models.loaded_model import opened
+from engine.models.loading import resolve
+from engine.recipe.tasks import (
+    Calibration,
+    ImageClassification,
+    LanguageModeling,
+    TextClassification,
+)
+from engine.training import Course, Exercises, Quality, lessons_for, pupil_of, quality_of, trained
+from engine.training.accelerated import Float16, accelerator_for
+from engine.training.loop import drawn, optimizer_of
+from engine.training.losses import absolute, aligned, by_labels, by_teacher
+from engine.training.masks import OPEN, Gates
+from tests.recipes import recipe_for, task_for
+from tests.tiny import LANGUAGE_MODELS, tiny
+
+CPU = torch.device("cpu")
+COURSE = Course(steps=3, rate=1e-2, batch=4)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {
+        name: tiny(name, tmp_path_factory.mktemp(name))
+        for name in ("llama", "llama-tied", "gpt2", "bert", "resnet")
+    }
+
+
+@pytest.fixture
+def pupil(folders):
+    def of(architecture, prepared=True, **cuts):
+        folder = resolve(str(folders[architecture]))
+        at = opened(folder, CPU, torch.float32)
+        recipe = recipe_for("resnet", folders["resnet"], folders["resnet"])
+        mine = pupil_of(folder, at, chosen(at.layers, recipe.layers), CPU)
+        if prepared:
+            mine.prepare(**cuts)
+        return mine
+
+    return of
+
+
+def exercises(architecture: str, count: int = 12) -> Exercises:
+    draw = torch.Generator().manual_seed(3)
+    if architecture == "resnet":
+        return Exercises(
+            {"pixel_values": torch.randn(count, 1, 16, 16, generator=draw)},
+            torch.arange(count) % 10,
+        )
+    tokens = torch.randint(5, 250, (count, 9), generator=draw)
+    if architecture in LANGUAGE_MODELS:
+        return Exercises({"input_ids": tokens}, tokens)
+    return Exercises(
+        {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, torch.arange(count) % 3
+    )
+
+
+def labels(logits, batch):
+    return by_labels(logits, batch.targets)
+
+
+def learnt(pupil, architecture, course=COURSE, loss=labels) -> list[float]:
+    return [each for _, each in trained(pupil.model, exercises(architecture), course, loss)]
+
+
+# --- the loop -------------------------------------------------------------------------------------
+
+
+def test_the_rate_rises_then_falls_to_nothing():
+    course = Course(steps=100, rate=0.1, batch=4)
+    rates = [course.rate_at(step) for step in range(101)]
+    assert (
+        rates[0] < rates[2] < rates[4] == max(rates)
+        and rates[5:] == sorted(rates[5:], reverse=True)
+        and rates[100] == pytest.approx(0)
+    )
+
+
+@pytest.mark.parametrize("architecture", ["llama", "llama-tied", "gpt2", "bert", "resnet"])
+def test_layers_norms_and_biases_learn_and_everything_else_stays(architecture, pupil):
+    mine = pupil(architecture)
+    before = {name: value.clone() for name, value in mine.model.state_dict().items()}
+    learnt(mine, architecture)
+    moved = {
+        name
+        for name, value in mine.model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    learning = {f"{layer.name}.parametrizations.weight.original" for layer in mine.layers}
+    assert learning <= moved and moved - learning <= mine.original.plain.keys() and moved - learning
+
+
+@pytest.mark.parametrize("architecture", ["llama", "resnet"])
+def test_a_rate_of_zero_moves_nothing_not_even_statistics(architecture, pupil):
+    mine = pupil(architecture)
+    before = mine.state()
+    learnt(mine, architecture, Course(3, 0.0, 4))
+    assert all(torch.equal(value, before[name]) for name, value in mine.state().items())
+
+
+def test_batch_norms_count_anew_what_they_see(pupil):
+    mine = pupil("resnet")
+    learnt(mine, "resnet")
+    norms = {name: value for name, value in mine.plain().items() if "running_mean" in name}
+    assert norms and all(
+        not torch.equal(value, mine.original.plain[name]) for name, value in norms.items()
+    )
+
+
+def test_the_original_and_its_files_are_left_alone(pupil, folders):
+    mine = pupil("gpt2")
+    before = (folders["gpt2"] / "model.safetensors").read_bytes()
+    held = {
+        layer.name: mine.original.model.get_submodule(layer.name).stored.dense().clone()
+        for layer in mine.layers
+    }
+    learnt(mine, "gpt2")
+    assert (folders["gpt2"] / "model.safetensors").read_bytes() == before
+    assert all(
+        torch.equal(mine.original.model.get_submodule(name).stored.dense(), weight)
+        for name, weight in held.items()
+    )
+    assert all(not torch.equal(mine.weight(name), weight) for name, weight in held.items())
+
+
+def test_seeds_repeat_to_the_bit_and_differ_from_one_another(pupil):
+    losses = [
+        learnt(pupil("bert", gated=True), "bert", Course(3, 1e-2, 4, seed)) for seed in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_it_learns(pupil):
+    mine, course = pupil("resnet"), Course(steps=30, rate=1e-2, batch=12)
+    before = quality_of(mine.model, exercises("resnet")).value
+    losses = learnt(mine, "resnet", course)
+    assert losses[-1] < losses[0] / 2 and quality_of(mine.model, exercises("resnet")).value > before
+
+
+def test_trainings_in_other_number_formats_follow_one_another_in_a_process(pupil):
+    """accelerate's state is one for a process and takes a single format; each training here has its
+    own.
+    """
+    mine, seen = pupil("bert", prepared=False), []
+
+    def noted(logits, batch):
+        seen.append(logits.dtype)
+        return labels(logits, batch)
+
+    for half in (False, True, False):
+        learnt(mine, "bert", Course(1, 1e-3, 4, half=half), noted)
+    assert seen == [torch.float32, torch.bfloat16, torch.float32]
+
+
+def by_torch_alone(
+    model: torch.nn.Module, course: Course, cast: torch.dtype | None, scaler: torch.amp.GradScaler
+) -> None:
+    """AdamW under a rise and a cosine with clipped gradients, written out."""
+    optimizer = optimizer_of(model, course)
+    for step, rows in zip(range(course.steps), drawn(12, course), strict=False):
+        batch = exercises("bert").some(rows)
+        for group in optimizer.param_groups:
+            group["lr"] = course.rate_at(step)
+        model.train()
+        torch.manual_seed(course.seed_at(step))
+        optimizer.zero_grad()
+        with torch.autocast("cpu", cast, enabled=cast is not None):
+            loss = cross_entropy(model(**batch.inputs).logits, batch.targets)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), course.clip)
+        scaler.step(optimizer)
+        scaler.update()
+
+
+@pytest.mark.parametrize(
+    ("cast", "hand"),
+    [
+        (None, lambda: accelerator_for(CPU)),
+        (torch.bfloat16, lambda: accelerator_for(CPU, half=True)),
+        (torch.float16, lambda: Float16(CPU, 1024.0, scaled=False)),
+        (torch.float16, lambda: Float16(CPU, 1024.0, scaled=True)),
+    ],
+)
+def test_its_steps_are_those_of_torch_alone(cast, hand, pupil):
+    mine, bare, accelerator = pupil("bert", prepared=False), pupil("bert", prepared=False), hand()
+    for _ in trained(mine.model, exercises("bert"), COURSE, labels, accelerator=accelerator):
+        pass
+    scaler = torch.amp.GradScaler(
+        "cpu", 1024.0, enabled=accelerator.scaler is not None and accelerator.scaler.is_enabled()
+    )
+    by_torch_alone(bare.model, COURSE, cast, scaler)
+    torch.testing.assert_close(dict(mine.model.state_dict()), dict(bare.model.state_dict()))
+
+
+def test_every_example_comes_once_before_any_comes_again(pupil):
+    seen = []
+
+    def noted(logits, batch):
+        seen.extend(batch.inputs["pixel_values"][:, 0, 0, 0].tolist())
+        return labels(logits, batch)
+
+    learnt(pupil("resnet"), "resnet", Course(3, 0.0, 4), noted)
+    assert len(set(seen)) == 12
+
+
+def test_a_loss_that_is_no_number_is_said_in_a_sentence(pupil):
+    with pytest.raises(
+        PlainError, match=r"no number any more at training step 1; lower rate, which is 0\.01"
+    ):
+        learnt(
+            pupil("resnet"), "resnet", loss=lambda logits, batch: labels(logits, batch) * math.nan
+        )
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def test_a_text_is_judged_by_the_next_token():
+    logits, tokens = torch.randn(2, 5, 7), torch.randint(7, (2, 5))
+    assert by_labels(logits, tokens) == pytest.approx(
+        cross_entropy(logits[:, :-1].reshape(-1, 7), tokens[:, 1:].reshape(-1)).item()
+    )
+    assert aligned(logits, tokens)[1].tolist() == tokens[:, 1:].flatten().tolist()
+
+
+def test_a_teacher_who_says_the_same_costs_nothing_and_at_one_degree_it_is_kl():
+    ours, theirs = torch.randn(4, 6), torch.randn(4, 6)
+    p = softmax(theirs, -1)
+    assert by_teacher(ours, ours, 3.0).item() == pytest.approx(0, abs=1e-6)
+    assert by_teacher(ours, theirs, 1.0).item() == pytest.approx(
+        (p * (p.log() - ours.log_softmax(-1))).sum(-1).mean().item(), rel=1e-5
+    )
+
+
+def test_a_penalty_on_size_shrinks_weights(pupil):
+    def norm_at(price: float) -> float:
+        mine = pupil("resnet")
+        modules = [mine.model.get_submodule(layer.name) for layer in mine.layers]
+        learnt(
+            mine,
+            "resnet",
+            Course(10, 1e-3, 4),
+            lambda logits, batch: (
+                labels(logits, batch) + price * absolute(m.weight for m in modules)
+            ),
+        )
+        return sum(mine.weight(layer.name).abs().sum().item() for layer in mine.layers)
+
+    assert norm_at(1e-2) < norm_at(0.0)
+
+
+# --- cuts and gates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "resnet"])
+@pytest.mark.parametrize("regrow", [False, True])
+def test_what_is_cut_stays_zero_forward_and_learns_unseen_only_where_it_may_come_back(
+    architecture, regrow, pupil
+):
+    mine = pupil(architecture, regrow=regrow)
+    masks = {
+        layer.name: torch.rand(layer.matrix_shape, generator=torch.Generator().manual_seed(1)) > 0.5
+        for layer in mine.layers
+    }
+    for name, mask in masks.items():
+        mine.set_mask(name, mask)
+    before = {name: mine.whole(name).clone() for name in masks}
+    learnt(mine, architecture, Course(3, 1e-2, 4, decay=0.0))
+    assert all(not mine.weight(name)[~mask].any() for name, mask in masks.items())
+    moved = sum(
+        int((mine.whole(name) != before[name])[~mask].sum()) for name, mask in masks.items()
+    )
+    assert (moved > 0) == regrow
+
+
+def test_gates_begin_open_and_close_where_they_are_paid_for():
+    gates, weight = Gates(torch.ones(40, 40)).eval(), torch.ones(40, 40)
+    assert torch.equal(gates(weight), weight) and gates.open().item() > 0.97 * 1600
+    gates.train()
+    assert (gates(weight) < 1).any() and gates(weight).min() >= 0
+    gates.eval().openness.data.fill_(-OPEN)
+    assert not gates(weight).any() and gates.open().item() < 0.3 * 1600
+
+
+# --- lessons --------------------------------------------------------------------------------------
+
+
+def test_nothing_is_learnt_from_what_quality_is_measured_on(folders, tmp_path):
+    task = TextClassification(**task_for("bert", tmp_path))
+    lessons, tokens = lessons_for(task, None, resolve(str(folders["bert"]))), set()
+    for part in (lessons.train, lessons.held_out):
+        tokens |= {tuple(row.tolist()) for row in part.inputs["input_ids"]}
+    assert (
+        len(lessons.train) + len(lessons.held_out) == 24 - 16
+        and len(examples_of(task).inputs) == 16
+    )
+
+
+def test_pictures_come_from_the_splits_for_it(folders):
+    lessons = lessons_for(ImageClassification(), None, resolve(str(folders["resnet"])))
+    assert (
+        len(lessons.train) > 1000
+        and 150 < len(lessons.held_out) < 256
+        and lessons.train.inputs["pixel_values"].shape[1:] == (1, 16, 16)
+    )
+
+
+def test_texts_are_padded_behind_and_cut_to_the_longest_of_a_batch(folders, tmp_path):
+    train = lessons_for(
+        TextClassification(**task_for("bert", tmp_path)), None, resolve(str(folders["bert"]))
+    ).train
+    lengths = train.inputs["attention_mask"].sum(1)
+    shortest = train.some(lengths.argmin()[None])
+    assert (
+        shortest.inputs["input_ids"].shape[1] == lengths.min()
+        and shortest.inputs["attention_mask"].all()
+    )
+
+
+def test_a_text_is_cut_into_windows_of_which_the_last_are_held_out(folders, tmp_path):
+    task = LanguageModeling(**task_for("llama", tmp_path))
+    lessons = lessons_for(
+        task, Calibration(text=task.text, context=16), resolve(str(folders["llama"]))
+    )
+    assert (
+        lessons.train.targets.shape[1] == 16
+        and len(lessons.held_out) == 32
+        and torch.equal(lessons.train.inputs["input_ids"], lessons.train.targets)
+    )
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"), [(24, "has no labeled examples"), (23, "has 1 labeled examples")]
+)
+def test_data_without_more_examples_is_refused(samples, words, folders, tmp_path):
+    with pytest.raises(PlainError, match=words + " to train on besides those"):
+        lessons_for(
+            TextClassification(**task_for("bert", tmp_path) | {"samples": samples}),
+            None,
+            resolve(str(folders["bert"])),
+        )
+
+
+def test_a_text_of_one_window_is_refused(folders, tmp_path):
+    task = LanguageModeling(**task_for("llama", tmp_path))
+    (tmp_path / "short.txt").write_text("a b c d e f g h i j")
+    with pytest.raises(PlainError, match="one window of 16 tokens"):
+        lessons_for(
+            task,
+            Calibration(text=str(tmp_path / "short.txt"), context=16),
+            resolve(str(folders["llama"])),
+        )
+
+
+def test_perplexities_are_shares_the_other_way_round():
+    assert Quality("accuracy", 0.45).share_of(Quality("accuracy", 0.9)) == 0.5
+    assert Quality("perplexity", 20.0).share_of(Quality("perplexity", 10.0)) == 0.5
+    assert Quality("accuracy", 0.0).share_of(Quality("accuracy", 0.0)) == 0.0

@@ -1,0 +1,1 @@
+"""An example of a technique in another package."""

@@ -1,0 +1,420 @@
+"""All untrusted text is shown as text on every page: no name acts as Markdown, HTML, a formula or a
+link.
+"""
+
+import ast
+import re
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import streamlit as st
+
+from engine.errors import PlainError
+from engine.results.store.store import Store, home
+from engine.session import Session
+from engine.session import cluster_connection as link
+from engine.session.progress import Progress
+from pages.widgets import state
+from pages.widgets.chart_card import csv_of
+from pages.widgets.runs.result_views import views_of
+from pages.widgets.safe_text import JOINER, escaped
+from tests.pages import hostile
+from tests.pages.hostile import ACTS, HOSTILE, Listener
+from tests.pages.sessions import PAGES, ROOT, opened
+
+VIEWS = tuple(views_of(hostile.hostile_run(1), hostile.hostile_tables()))
+
+
+@pytest.fixture(scope="module")
+def kept_apart(tmp_path_factory):
+    """Store of hostile runs, without workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr(link, "connected", no_cluster)
+        patch.setattr(
+            Session, "ask", lambda self, name, timeout=60, **asked: hostile.answer(name, **asked)
+        )
+        st.cache_data.clear()
+        state.session.clear()
+        store = Store(home())
+        for number, status in enumerate(("done", "done", "failed", "cancelled", "interrupted"), 1):
+            store.add(hostile.hostile_run(number, status))
+            if status == "done":
+                store.finish(hostile.hostile_run(number), hostile.hostile_tables())
+        damaged = store.folders / "run-0009"
+        damaged.mkdir()
+        (damaged / "record.json").write_text(
+            hostile.hostile_run(9)
+            .model_dump_json()
+            .replace('"key"', '"![zq](http://foreign.test/p.png)"')
+        )
+        yield store
+        state.session().close()
+        state.session.clear()
+        st.cache_data.clear()
+
+
+def no_cluster():
+    raise PlainError(f"There is no cluster at {HOSTILE}.")
+
+
+@pytest.fixture
+def sent(monkeypatch) -> Listener:
+    return Listener.attached(monkeypatch)
+
+
+def assert_safe(app, sent: Listener) -> None:
+    assert not app.exception, [each.value for each in app.exception]
+    assert sent.names_something_hostile()
+    assert not sent.acting()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_name_has_an_effect_on_any_page(page, sent):
+    """With a hostile model, run and pipeline step."""
+    chain = {"chain": [], "chain-numbers": 1} if page != "pipeline" else {}
+    remembered = {f"{page}-microscope": True, "model": HOSTILE, "run": "run-0001"} | chain
+    assert_safe(opened(page, **remembered), sent)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_quoted_text_in_messages_has_no_effect(page, sent, monkeypatch):
+    st.cache_data.clear()
+    monkeypatch.setattr(
+        Session, "ask", lambda self, name, timeout=60, **asked: hostile.refusal(name, **asked)
+    )
+    assert_safe(
+        opened(page, query={"model": HOSTILE, "run": HOSTILE, "runs": HOSTILE, "recipe": HOSTILE}),
+        sent,
+    )
+    st.cache_data.clear()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_no_name_has_an_effect_in_any_view(view, sent):
+    app = opened("runs", run="run-0001", model=HOSTILE, **{"runs-view": view})
+    assert_safe(app, sent)
+    assert not app.error or view in ("Ranges",), [each.value for each in app.error]
+
+
+@pytest.mark.parametrize("run", ["run-0003", "run-0004", "run-0005", "run-0009"])
+def test_messages_of_ended_runs_have_no_effect(run, sent):
+    app = opened("runs", run=run, model=HOSTILE)
+    assert_safe(app, sent)
+    assert any(run in each.value for each in app.markdown)
+
+
+def test_stage_names_of_active_runs_have_no_effect(sent, monkeypatch, kept_apart):
+    from engine.results.store.process_lease import owner
+
+    run = hostile.hostile_run(20, "running").model_copy(update={"owner": owner()})
+    kept_apart.add(run)
+    monkeypatch.setattr(
+        Session,
+        "progress",
+        lambda self, run: Progress().after({"stage": HOSTILE, "done": 1, "total": 2, "time": 0}),
+    )
+    assert_safe(opened("start", run=run.id, model=HOSTILE), sent)
+    kept_apart.delete(run.id)
+
+
+def test_images_of_mistakes_are_never_fetched(sent):
+    opened("runs", run="run-0001", model=HOSTILE, **{"runs-view": "Mistakes"})
+    tables = [message for message in sent.messages if message.HasField("delta")]
+    assert not any(
+        b"http://foreign.test/picture.png" in message.SerializeToString() for message in tables
+    )
+
+
+def test_the_check_detects_an_unescaped_name(sent, monkeypatch):
+    """Without escaping in one place, the pages' messages would show it."""
+    from pages.widgets.runs import run_card
+
+    monkeypatch.setattr(run_card, "escaped", str)
+    opened("runs", run="run-0003", model=HOSTILE)
+    assert sent.acting()
+
+
+def test_no_cell_of_a_download_is_a_formula():
+    table = pd.DataFrame(
+        {
+            "name": ["=1+1", "-2+3", "@x", "+y", "layer", ""],
+            "value": [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        }
+    )
+    read = pd.read_csv(BytesIO(csv_of(table)), keep_default_na=False)
+    assert (
+        read.name.tolist() == ["'=1+1", "'-2+3", "'@x", "'+y", "layer", ""]
+        and read.value.tolist() == table.value.tolist()
+    )
+
+
+# --- escaped() ---------------------------------------------------------------------------------
+
+
+def test_escaped_text_reads_as_it_was_written():
+    plain = escaped(HOSTILE).replace("\\", "").replace(JOINER, "")
+    assert plain == HOSTILE and not ACTS.search(escaped(HOSTILE))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("model.layers.0.mlp", "model.layers.0.mlp"),
+        ("1. first", r"1\. first"),
+        ("a\n\n# b\tc", r"a \# b c"),
+        ("a\n===", r"a \=\=\="),
+        ("    code", "code"),
+        ("&lt;b&gt;", r"\&lt;b\&gt;"),
+        ("\x00\x1b[31m", r"\[31m"),
+        ("a\u202eb", "a\ufffdb"),
+        ("\udcff", "\ufffd"),
+        ("", ""),
+        (None, "None"),
+        ("été 😀", "été 😀"),
+    ],
+)
+def test_links_and_icons_are_split(text, shown):
+    assert escaped(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "_www.foreign.test/a",
+        "a@foreign.test",
+        "mailto:a@foreign.test",
+        "xmpp:a@foreign.test/b",
+        "HTTP://foreign.test",
+    ],
+)
+def test_no_address_is_left_in_one_piece(text):
+    """GitHub's rules for links without brackets: www., a scheme, or a name before an @."""
+    shown = escaped(text).replace("\\", "")
+    assert (
+        not re.search(r"www\.|://\w|[\w.+-]@\w|(mailto|xmpp):\w", shown, re.IGNORECASE)
+        and shown.replace(JOINER, "") == text
+    )
+
+
+def test_commonmark_sees_text_alone():
+    """According to markdown-it, with tables, strikethrough and linkify."""
+    reference = pytest.importorskip("markdown_it")
+    reader = reference.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    texts = (
+        HOSTILE,
+        "1) a",
+        "- a",
+        "+ b",
+        "* c",
+        "| a |\n|---|\n| b |",
+        "a  \nb",
+        "\\*a\\*",
+        "<!-- x -->",
+        "<http://a.b>",
+        "[a]: http://b",
+        "```\nx",
+    )
+    for text in texts:
+        tokens = reader.parse(escaped(text))
+        assert [token.type for token in tokens] == [
+            "paragraph_open",
+            "inline",
+            "paragraph_close",
+        ], text
+        assert {child.type for child in tokens[1].children} <= {"text", "text_special"}, text
+        shown = "".join(child.content for child in tokens[1].children).replace(JOINER, "")
+        assert shown.split() == text.split()
+
+
+# --- check of the sources ----------------------------------------------------------------------
+
+ONE = (0, 1)
+MARKDOWN = {  # methods of Streamlit, and which of their positional arguments are Markdown
+    **dict.fromkeys(
+        (
+            "markdown",
+            "caption",
+            "error",
+            "info",
+            "warning",
+            "success",
+            "toast",
+            "title",
+            "header",
+            "subheader",
+        ),
+        ONE,
+    ),
+    **dict.fromkeys(
+        (
+            "expander",
+            "popover",
+            "spinner",
+            "button",
+            "download_button",
+            "toggle",
+            "checkbox",
+            "slider",
+            "selectbox",
+        ),
+        ONE,
+    ),
+    **dict.fromkeys(
+        (
+            "text_input",
+            "number_input",
+            "segmented_control",
+            "pills",
+            "multiselect",
+            "latex",
+            "tabs",
+            "dialog",
+        ),
+        ONE,
+    ),
+    "metric": (0, 3),
+    "progress": (1, 2),
+}
+# Calls whose answer is safe to put into Markdown: it is escaped, or made of numbers and the app's
+# own words.
+SAFE_CALLS = {
+    "escaped",
+    "percent",
+    "megabytes",
+    "count",
+    "seconds",
+    "change",
+    "meaning",
+    "facts",
+    "setting_of",
+    "loss_in_numbers",
+    "formula",
+    "moved",
+    "title",
+    "round",
+    "len",
+    "max",
+    "min",
+    "abs",
+    "int",
+}
+OWN_WORDS = {  # of the app itself, ids and numbers, file by file: expressions that need no escaping
+    "start.py": {"bundled.title", "bundled.about"},
+    "pipeline_editor.py": {"place", "label"},
+    "comparison.py": {"helps.get(name)"},
+    "explain.py": {"how.idea", "how.formula", "how.fails", "how.paper"},
+    "forecast.py": {"size", "ahead.layers"},
+    "technique_form.py": {"TECHNIQUES[chosen].kind", "TECHNIQUES[chosen].summary"},
+    "ten_times.py": {"smaller", "source", "number", "name", "idea"},
+    "measure_form.py": {"title", "about"},
+    "inspect_weight.py": {
+        "weight.row",
+        "weight.column",
+        "name",
+        "last",
+        "about",
+        "(f'| {name} | {value} |' for name, value in facts)",
+    },
+    "student_errors.py": {"where"},
+    "ranges.py": {"answer.examples"},
+    "recipe_file.py": {"about"},
+    # of metric(), which is given escaped text
+    "results.py": {"record.id", "title", "value", "change", "about"},
+    "run_card.py": {"record.id"},
+    "run_filters.py": {"title", "active"},
+    "run_list.py": {"record.id"},
+    "chart_card.py": {"panel.question", "panel.caption", "label"},
+    "technique_page.py": {"title"},
+    "glossary_help.py": {"term.name", "term.unit", "name", "term.meaning", "term.formula"},
+}
+
+
+def unescaped(node: ast.expr) -> list[str]:
+    """Parts of an expression that might contain untrusted text."""
+    match node:
+        case ast.Constant():
+            return []
+        case ast.JoinedStr():
+            return [each for part in node.values for each in unescaped(part)]
+        case ast.FormattedValue(format_spec=ast.JoinedStr()):
+            return []  # numbers: text has no such formats here
+        case ast.FormattedValue():
+            return unescaped(node.value)
+        case ast.IfExp():
+            return [*unescaped(node.body), *unescaped(node.orelse)]
+        case ast.BoolOp():
+            return [each for value in node.values for each in unescaped(value)]
+        case ast.BinOp():
+            return [*unescaped(node.left), *unescaped(node.right)]
+        case ast.Call(func=ast.Attribute(attr="join"), args=[ast.List() | ast.Tuple() as parts]):
+            return [
+                each
+                for part in parts.elts
+                for each in unescaped(part.value if isinstance(part, ast.Starred) else part)
+            ]
+        case ast.Call():
+            return [] if name_of(node.func) in SAFE_CALLS else [ast.unparse(node)]
+        case ast.List() | ast.Tuple():
+            return [each for part in node.elts for each in unescaped(part)]
+        case ast.Name() | ast.Attribute() | ast.Subscript():
+            return [] if name_of(node).isupper() else [ast.unparse(node)]
+    return [ast.unparse(node)]
+
+
+def name_of(node: ast.expr) -> str:
+    match node:
+        case ast.Name():
+            return node.id
+        case ast.Attribute():
+            return node.attr
+        case ast.Subscript():
+            return name_of(node.value)
+    return ""
+
+
+def markdown_in(path: Path) -> list[tuple[int, str]]:
+    """Lines that put something unescaped into Markdown."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    shown = [
+        (call, part)
+        for call in calls
+        for part in call.args[slice(*MARKDOWN.get(call.func.attr, (0, 0)))]
+    ]
+    shown += [
+        (call, keyword.value)
+        for call in calls
+        for keyword in call.keywords
+        if keyword.arg == "help"
+    ]
+    return [(call.lineno, each) for call, part in shown for each in unescaped(part)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "pages").glob("*.py")) + sorted((ROOT / "pages" / "widgets").rglob("*.py")),
+    ids=lambda path: str(path.relative_to(ROOT / "pages")),
+)
+def test_text_of_others_goes_through_escaped(path):
+    found = [
+        (line, each) for line, each in markdown_in(path) if each not in OWN_WORDS.get(path.name, ())
+    ]
+    assert not found, (
+        f"{path.name}: write escaped(...) around {found}; or list it in this test, where it "
+        "is the app's own"
+    )
+
+
+def test_the_check_of_sources_detects_missing_escapes(tmp_path):
+    source = tmp_path / "page.py"
+    source.write_text(
+        'st.markdown(f"**{view.architecture}**")\nst.caption(message)\nst.error("a" + '
+        'text)\nst.info(f"{escaped(text)} {share:.2f}")\n'
+    )
+    assert [line for line, _ in markdown_in(source)] == [1, 2, 3]
