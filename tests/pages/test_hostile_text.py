@@ -20,6 +20,7 @@ from pages.widgets import state
 from pages.widgets.chart_card import csv_of
 from pages.widgets.runs.result_views import views_of
 from pages.widgets.safe_text import JOINER, escaped
+from tests.cases import for_each
 from tests.pages import hostile
 from tests.pages.hostile import ACTS, HOSTILE, Listener
 from tests.pages.sessions import PAGES, ROOT, opened
@@ -71,7 +72,7 @@ def assert_safe(app, sent: Listener) -> None:
     assert not sent.acting()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_no_name_has_an_effect_on_any_page(page, sent):
     """With a hostile model, run and pipeline step."""
     chain = {"chain": [], "chain-numbers": 1} if page != "pipeline" else {}
@@ -79,7 +80,7 @@ def test_no_name_has_an_effect_on_any_page(page, sent):
     assert_safe(opened(page, **remembered), sent)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_quoted_text_in_messages_has_no_effect(page, sent, monkeypatch):
     st.cache_data.clear()
     monkeypatch.setattr(
@@ -92,14 +93,14 @@ def test_quoted_text_in_messages_has_no_effect(page, sent, monkeypatch):
     st.cache_data.clear()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@for_each("view", VIEWS)
 def test_no_name_has_an_effect_in_any_view(view, sent):
     app = opened("runs", run="run-0001", model=HOSTILE, **{"runs-view": view})
     assert_safe(app, sent)
     assert not app.error or view in ("Ranges",), [each.value for each in app.error]
 
 
-@pytest.mark.parametrize("run", ["run-0003", "run-0004", "run-0005", "run-0009"])
+@for_each("run", ["run-0003", "run-0004", "run-0005", "run-0009"])
 def test_messages_of_ended_runs_have_no_effect(run, sent):
     app = opened("runs", run=run, model=HOSTILE)
     assert_safe(app, sent)
@@ -159,7 +160,7 @@ def test_escaped_text_reads_as_it_was_written():
     assert plain == HOSTILE and not ACTS.search(escaped(HOSTILE))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "shown"),
     [
         ("model.layers.0.mlp", "model.layers.0.mlp"),
@@ -180,7 +181,7 @@ def test_links_and_icons_are_split(text, shown):
     assert escaped(text) == shown
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "_www.foreign.test/a",
@@ -396,7 +397,7 @@ def markdown_in(path: Path) -> list[tuple[int, str]]:
     return [(call.lineno, each) for call, part in shown for each in unescaped(part)]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "path",
     sorted((ROOT / "pages").glob("*.py")) + sorted((ROOT / "pages" / "widgets").rglob("*.py")),
     ids=lambda path: str(path.relative_to(ROOT / "pages")),

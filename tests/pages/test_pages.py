@@ -28,6 +28,7 @@ from engine.session import Session
 from pages.formatting.numbers import megabytes
 from pages.widgets import state
 from pages.widgets.runs import ten_times as journey
+from tests.cases import for_each
 from tests.pages.sessions import (
     PAGES,
     PATIENCE_SECONDS,
@@ -92,15 +93,15 @@ def only_text(page: str) -> bool:
 # --- all pages ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_a_page_opens_with_its_title(page, model):
     app = opened(page, model=model)
     assert not app.exception and not app.error
     assert len(app.title) == 1 and "model-choice" in keys(app, "selectbox")
 
 
-@pytest.mark.parametrize("page", ["model", "quantize"])
-@pytest.mark.parametrize("bundled", BUNDLED)
+@for_each("page", ["model", "quantize"])
+@for_each("bundled", BUNDLED)
 def test_bundled_models_open_on_every_page_about_a_model(page, bundled):
     app = opened(page, model=f"bundled:{bundled}")
     assert sentences(app) == [] and bundled in words_on(app).replace("\\", "")
@@ -112,7 +113,7 @@ def test_a_page_without_runs_says_what_to_do(page):
     assert sentences(app) == [] and [info.value.endswith(".") for info in app.info] == [True]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_the_link_names_the_model(page, model):
     assert opened(page, query={"model": model}).session_state["model"] == model
 
@@ -141,16 +142,16 @@ def test_the_glossary_opens_with_every_number_in_it(model):
 # --- models and data that cannot be ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", ["model", "quantize"])
-@pytest.mark.parametrize("name", HOSTILE)
+@for_each("page", ["model", "quantize"])
+@for_each("name", HOSTILE)
 def test_a_name_that_is_no_model_gets_one_sentence(page, name):
     app = opened(page, model=name)
     assert len(sentences(app)) == 1
     assert only_text(words_on(app))
 
 
-@pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("name", HOSTILE[:2])
+@for_each("page", PAGES)
+@for_each("name", HOSTILE[:2])
 def test_a_hostile_link_breaks_no_page(page, name):
     app = opened(page, query={"model": name, "run": name, "runs": name})
     sentences(app)
@@ -268,7 +269,7 @@ PAGE_OF = {
 }
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
+@for_each("technique", TECHNIQUES)
 def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique):
     app, how = form(technique), TECHNIQUES[technique]
     assert drawn(app, technique) == due(
@@ -285,7 +286,7 @@ def deciding(how: type[Technique]) -> dict[str, list]:
     }
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("technique", "option"),
     [(name, option) for name, how in TECHNIQUES.items() for option in deciding(how)],
 )
@@ -315,7 +316,7 @@ def test_another_models_blocks_and_heads_are_asked_for_where_it_is_the_student()
     assert shares <= own and not its & own and its <= other and not shares & other
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
+@for_each("technique", TECHNIQUES)
 def test_every_widget_says_what_it_is_and_starts_at_the_default(technique):
     app = form(technique)
     for name, field in fields(TECHNIQUES[technique]).items():
@@ -493,9 +494,7 @@ def pictures(tmp_path_factory) -> str:
     return str(tiny("resnet", tmp_path_factory.mktemp("tiny-resnet")))
 
 
-@pytest.mark.parametrize(
-    "technique", [name for name, how in TECHNIQUES.items() if how.family in PAGE_OF]
-)
+@for_each("technique", [name for name, how in TECHNIQUES.items() if how.family in PAGE_OF])
 def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model, pictures):
     model = (
         model
@@ -700,7 +699,7 @@ VIEWS = [
 ]
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@for_each("view", VIEWS)
 def test_every_view_of_a_finished_run_opens(view, stored):
     stored(done(1))
     app = opened("runs", run="run-0001")
@@ -743,7 +742,7 @@ def test_no_choice_stays_no_choice(stored):
     assert app.run().multiselect(key="compare-runs").value == [] and len(app.info) == 1
 
 
-@pytest.mark.parametrize("unknown", UNKNOWN_RUNS)
+@for_each("unknown", UNKNOWN_RUNS)
 def test_runs_that_do_not_exist_are_passed_over(unknown, stored):
     stored(done(1), done(2), record(3, "failed", message="It failed."))
     app = opened("compare", query={"runs": f"{unknown},run-0002,run-0003,run-0002"})

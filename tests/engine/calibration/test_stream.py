@@ -10,10 +10,11 @@ from engine.models.layers import Layer, blocks_of
 from engine.models.loaded_model import Opened, opened
 from engine.models.loading import resolve
 from engine.models.packed_modules import UnpackingLinear
+from tests.cases import for_each
 from tests.tiny import ARCHITECTURES, tiny
 
 CPU = torch.device("cpu")
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = for_each("architecture", ARCHITECTURES)
 # by the ends of their names: what each architecture lets a scale be hidden in, one block's worth
 FOLDS = {
     "llama": {
@@ -213,7 +214,7 @@ def test_convolutions_are_seen_as_patches(tmp_path):
     )
 
 
-@pytest.mark.parametrize("architecture", FOLDS)
+@for_each("architecture", FOLDS)
 def test_scales_are_hidden_where_each_architecture_allows_it(architecture, tmp_path):
     subject = subject_of(architecture, tmp_path)
     stream, block = (
@@ -229,7 +230,7 @@ def test_scales_are_hidden_where_each_architecture_allows_it(architecture, tmp_p
     assert ends == FOLDS[architecture]
 
 
-@pytest.mark.parametrize("architecture", [name for name, folds in FOLDS.items() if folds])
+@for_each("architecture", [name for name, folds in FOLDS.items() if folds])
 def test_hidden_scales_leave_the_logits_as_they_were(architecture, tmp_path):
     subject = subject_of(architecture, tmp_path)
     stream, batch = stream_of(architecture, subject), batches_for(architecture)[0]

@@ -19,6 +19,7 @@ from engine.recipe.tasks import MaskedLanguageModeling
 from engine.training.datasets import lessons_of
 from engine.training.losses import aligned
 from tests.architectures import MASKED, saved
+from tests.cases import for_each
 from tests.tiny import BOS, EOS, MASK, SENTENCES
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def recipe_for(model, text: str, *steps: dict, **fields) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("architecture", MASKED)
+@for_each("architecture", MASKED)
 def test_loss_is_the_one_that_transformers_computes_from_the_labels(architecture, models, text):
     folder = resolve(str(models[architecture]))
     found = evaluate(task_for(text), load(folder), folder)
@@ -112,7 +113,7 @@ def test_the_requested_share_is_masked(models, text):
         assert protocol.targets == protocol.windows * each and f"{share:.0%}" in protocol.measure
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         {"technique": "round-to-nearest"},

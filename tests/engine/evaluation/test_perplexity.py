@@ -13,6 +13,7 @@ from engine.evaluation.data.tokens import joined, stream_of, tokenized, windows_
 from engine.evaluation.progress import never, silent, watched
 from engine.models.loading import load, resolve
 from engine.recipe.tasks import LanguageModeling
+from tests.cases import for_each
 from tests.tiny import SENTENCES, VOCABULARY, tiny, tokenizer
 
 TOKENIZER = tokenizer("llama")
@@ -176,7 +177,7 @@ def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):
 TEXT = Text([*SENTENCES] * 300, "many", "fingerprint", "\n\n\n")
 
 
-@pytest.mark.parametrize("tokens", [2, 100, 5000, 10**6])
+@for_each("tokens", [2, 100, 5000, 10**6])
 def test_the_first_tokens_are_those_of_the_whole_text(tokens):
     whole = TOKENIZER("\n\n\n".join(TEXT.texts), add_special_tokens=False)["input_ids"]
     assert tokenized(TEXT, TOKENIZER, tokens).tolist() == whole[:tokens]

@@ -28,6 +28,7 @@ from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
 from engine.techniques.pruning.blocks.config import Blocks
 from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.quantization.mixed_precision.config import MixedPrecision
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.runs import done
 from tests.tiny import tiny
@@ -75,9 +76,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("architecture", "technique"), [case for case in CASES if case not in REFUSED]
-)
+@for_each(("architecture", "technique"), [case for case in CASES if case not in REFUSED])
 def test_every_technique_has_a_forecast_on_every_kind_of_model(architecture, technique, said):
     if architecture != "resnet" and "linear" not in TECHNIQUES[technique].treats:
         with pytest.raises(PlainError, match="for convolutions"):
@@ -232,7 +231,7 @@ def test_what_a_probe_found_is_good_for_a_while_only(monkeypatch):
     assert asked == ["layer", 8, "layer", 8]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "technique",
     [
         name

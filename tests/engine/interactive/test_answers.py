@@ -11,6 +11,7 @@ from engine.interactive import answers
 from engine.interactive.answers import doctor, forecast, layer_view, model_view, what_if
 from engine.pipeline.run import run
 from engine.recipe import Recipe
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import ARCHITECTURES, tiny
 
@@ -46,8 +47,8 @@ def size_written(recipe) -> int:
     return run(recipe).summary.result.size_bytes
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
-@pytest.mark.parametrize("architecture", LAYERS)
+@for_each("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
+@for_each("architecture", LAYERS)
 def test_what_if_says_what_a_run_does_to_that_layer(architecture, step, folders, tmp_path):
     layer, recipe = (
         LAYERS[architecture],
@@ -78,7 +79,7 @@ def test_a_very_large_layer_is_judged_on_its_first_rows(folders, monkeypatch):
     assert said.row.bits_per_weight == pytest.approx(4.0 + 16 * 6 / 172)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("found", "rows"),
     [("absmax", 40), ("rms", 40), ("percentile", 10), ("mse", 10), ("entropy", 10)],
 )
@@ -93,8 +94,8 @@ def test_ranges_that_are_searched_for_are_judged_on_fewer_rows_while_a_control_i
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
+@for_each("architecture", ARCHITECTURES)
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, folders, tmp_path):
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
     said, result = forecast(recipe.model_dump(mode="json")), run(recipe).summary.result
@@ -218,11 +219,11 @@ def with_a_nan(folder):
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("spoil", "words"),
     [(with_a_nan, "holds NaN or infinite numbers"), (without_tokenizer, "tokenizer")],
 )
-@pytest.mark.parametrize(
+@for_each(
     "ask",
     [
         model_view,

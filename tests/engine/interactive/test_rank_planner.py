@@ -8,6 +8,7 @@ from engine.interactive import rank_planner
 from engine.interactive.explain.low_rank import singular
 from engine.interactive.rank_planner import planned
 from engine.pipeline.run import run
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -32,7 +33,7 @@ def asked(architecture, folders, tmp_path, step):
     return recipe, recipe.model_dump(mode="json", include={"task", "calibration", "layers"})
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         SVD | {"whitening": "none"},
@@ -44,7 +45,7 @@ def asked(architecture, folders, tmp_path, step):
         SVD | {"scope": "global"},
     ],
 )
-@pytest.mark.parametrize("architecture", ["llama", "resnet"])
+@for_each("architecture", ["llama", "resnet"])
 def test_the_plan_is_what_a_run_does(architecture, step, folders, tmp_path):
     recipe, measured = asked(architecture, folders, tmp_path, step)
     plan = planned(str(folders[architecture]), step, measured)

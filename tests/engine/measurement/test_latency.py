@@ -10,6 +10,7 @@ from engine.measurement import latency
 from engine.measurement.latency import Clock, Shape, largest_inputs, row
 from engine.pipeline.run import run
 from engine.results.schema.tables import LatencyRow
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -49,7 +50,7 @@ def said(rows) -> bool:
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         W8A8,
@@ -59,7 +60,7 @@ def said(rows) -> bool:
     ],
     ids=lambda step: step["technique"],
 )
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "resnet"])
+@for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_what_is_timed_gives_the_runs_own_answers(architecture, step, folders, tmp_path, no_hurry):
     rows = rows_of(architecture, folders, tmp_path, step)
     assert len(rows) and said(rows)

@@ -14,6 +14,7 @@ from engine.interactive.answers import forecast, model_view
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
 from engine.pipeline.run import run
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import LLAMA, TOKENS, tiny, tokenizer
 
@@ -68,7 +69,7 @@ def original_parameters(folder) -> int:
     return sum(parameter.numel() for parameter in load(resolve(str(folder))).parameters())
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@for_each("chain", CHAINS)
 def test_bits_per_parameter_are_those_of_the_whole_file_by_the_originals_parameters(
     chain, carried_out, folders
 ):
@@ -87,7 +88,7 @@ def test_bits_per_parameter_are_those_of_the_whole_file_by_the_originals_paramet
     )
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@for_each("chain", CHAINS)
 def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, carried_out):
     outcome, saved, recipe = carried_out(chain)
     again, said, view = (
@@ -104,7 +105,7 @@ def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, carrie
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize("chain", CHAINS)
+@for_each("chain", CHAINS)
 def test_a_forecast_says_both_as_the_run_does(chain, carried_out):
     outcome, _, recipe = carried_out(chain)
     ahead, said = forecast(recipe.model_dump(mode="json")), outcome.summary.result
@@ -170,7 +171,7 @@ def test_a_folder_that_records_no_origin_counts_the_parameters_it_has(carried_ou
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "origin",
     [
         [],

@@ -14,6 +14,7 @@ from engine.interactive.answers import model_view
 from engine.models import model_source as folders
 from engine.models.loading import image_processor_of, skeleton
 from engine.models.model_source import header_of, resolve
+from tests.cases import for_each
 from tests.hostile_models import asked_as_a_page, hostile, library
 
 FIRST_SEED, FOLDERS = 1000, 40
@@ -71,7 +72,7 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize("base, part, fields", COUNTS, ids=lambda value: str(value)[:40])
+@for_each("base, part, fields", COUNTS, ids=lambda value: str(value)[:40])
 def test_counts_in_config_json_beyond_what_the_files_hold_are_refused_at_once(
     copied, base, part, fields
 ):
@@ -92,7 +93,7 @@ BUILT = [
 ]
 
 
-@pytest.mark.parametrize("base, fields", BUILT, ids=lambda value: str(value)[:40])
+@for_each("base, fields", BUILT, ids=lambda value: str(value)[:40])
 def test_a_model_much_larger_than_its_files_is_refused_while_it_is_built(copied, base, fields):
     """Refused by questions and forecasts; neither needs the memory of such a model."""
     folder = copied(base, **fields)

@@ -27,6 +27,7 @@ from engine.models.layers import chosen, layers_of
 from engine.models.packed_modules import install
 from engine.pipeline.run import run
 from engine.recipe import Layers
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -110,7 +111,7 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@for_each("name", PLAIN)
 def test_a_module_that_computes_a_plain_function_is_a_layer_and_runs_the_same_when_stored(name):
     module, inputs = PLAIN[name]
     model = nn.Sequential(module).eval()
@@ -119,7 +120,7 @@ def test_a_module_that_computes_a_plain_function_is_a_layer_and_runs_the_same_wh
     torch.testing.assert_close(install(model, {}, torch.float32)(inputs), due, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", OTHER)
+@for_each("name", OTHER)
 def test_a_module_that_computes_anything_else_is_not_a_layer(name):
     assert layer_kind(OTHER[name]) is None
 
@@ -143,7 +144,7 @@ def test_a_layer_without_values_is_recognized():
         )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         {"technique": "gptq"},
@@ -198,7 +199,7 @@ def model_of(**modules: nn.Module) -> nn.Module:
     return nn.ModuleDict(modules)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("model", "wanted", "words", "unsaid"),
     [
         (

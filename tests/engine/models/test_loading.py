@@ -23,6 +23,7 @@ from engine.models.loading import (
     tokenizer_of,
 )
 from engine.recipe import model_names as catalog
+from tests.cases import for_each
 from tests.hub import Hub, serving
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, VOCABULARY, tiny
 
@@ -119,7 +120,7 @@ def logits(model: torch.nn.Module, folder: Folder) -> torch.Tensor:
 # What loads
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("architecture", ARCHITECTURES)
 def test_a_good_model_loads_at_rest_in_its_stored_dtype_and_predicts(library, architecture):
     folder = resolve(str(library / architecture))
     model = load(folder)
@@ -134,7 +135,7 @@ def test_a_good_model_loads_at_rest_in_its_stored_dtype_and_predicts(library, ar
     check_finite(model)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("architecture", ARCHITECTURES)
 def test_a_skeleton_filled_from_the_file_is_the_loaded_model(library, architecture):
     folder = resolve(str(library / architecture))
     bones = skeleton(folder)
@@ -231,7 +232,7 @@ def test_a_bundled_model_is_found_in_the_assets(library, monkeypatch, tmp_path):
     assert resolve("bundled:docs-lm").path == tmp_path / "models" / "docs-lm"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     ["/no/such/place", "bundled:nothing", "~nobody-here/model", "a b", "", "x" * 300, "../..//x"],
 )
@@ -256,18 +257,18 @@ def test_a_directory_without_configuration_is_refused(llama):
     assert "no config.json" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize("text", ["{", "\xff\xfe", "[" * 100_000, "[1]", "null"])
+@for_each("text", ["{", "\xff\xfe", "[" * 100_000, "[1]", "null"])
 def test_a_broken_configuration_is_refused(llama, text):
     (llama / "config.json").write_bytes(text.encode("latin1"))
     assert "config.json" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize("architectures", [None, [], "LlamaForCausalLM", [3]])
+@for_each("architectures", [None, [], "LlamaForCausalLM", [3]])
 def test_a_configuration_that_names_no_architecture_is_refused(llama, architectures):
     assert "needs architectures" in refused(resolve, edited(llama, architectures=architectures))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "architecture", ["T5ForConditionalGeneration", "BertModel", "BertForPreTraining", "x" * 500]
 )
 def test_another_kind_of_model_is_refused_and_the_allowed_kinds_are_listed(llama, architecture):
@@ -336,14 +337,14 @@ def test_a_folder_without_weights_is_refused(llama):
     assert "no model.safetensors" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize("kept", [0, 4, 8, 100, 5000, -1])
+@for_each("kept", [0, 4, 8, 100, 5000, -1])
 def test_a_weight_file_cut_short_anywhere_is_refused_before_loading(llama, kept):
     content = (llama / "model.safetensors").read_bytes()
     (llama / "model.safetensors").write_bytes(content[:kept])
     assert "fetch the model again" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "header", [b"[]", b"{}", b'{"a": 1}', b'{"a": {"dtype": "F32", "data_offsets": []}}', b"\xff"]
 )
 def test_a_weight_file_with_a_senseless_header_is_refused(llama, header):
@@ -363,7 +364,7 @@ def test_a_missing_shard_is_named(llama):
     assert "b.safetensors" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize("weight_map", [None, {"x": 3}, {"x": "../llama/a.safetensors"}, ["a"]])
+@for_each("weight_map", [None, {"x": 3}, {"x": "../llama/a.safetensors"}, ["a"]])
 def test_an_index_that_maps_nowhere_is_refused(llama, weight_map):
     assert "must map weights" in refused(
         resolve, edited(sharded(llama), "model.safetensors.index.json", weight_map=weight_map)
@@ -402,7 +403,7 @@ def test_a_shard_without_its_weights_is_refused(llama):
     assert "lacks" in refused(load, resolve(str(llama)))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "change",
     [
         {"hidden_size": "wide"},
@@ -411,7 +412,7 @@ def test_a_shard_without_its_weights_is_refused(llama):
         {"hidden_size": 50},
     ],
 )
-@pytest.mark.parametrize("build", [load, skeleton])
+@for_each("build", [load, skeleton])
 def test_a_configuration_that_makes_no_model_is_refused(llama, change, build):
     assert str(llama.parent) not in refused(build, resolve(edited(llama, **change))).replace(
         repr(str(llama)), ""
@@ -430,7 +431,7 @@ def test_the_first_weight_that_is_no_number_is_named(llama, value):
 # Tokens
 
 
-@pytest.mark.parametrize(
+@for_each(
     "ids",
     [
         {"pad_token_id": 999},
@@ -463,7 +464,7 @@ def test_a_tokenizer_without_padding_gets_one(llama):
     )
 
 
-@pytest.mark.parametrize("architecture", [*LANGUAGE_MODELS, "bert"])
+@for_each("architecture", [*LANGUAGE_MODELS, "bert"])
 def test_a_model_without_tokenizer_is_refused_rather_than_given_an_empty_one(
     library, tmp_path, architecture
 ):
@@ -665,7 +666,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@for_each("name", FILES)
 def test_a_file_that_is_not_a_model_is_named_by_its_format(name, tmp_path):
     content, words = FILES[name]
     (tmp_path / name).write_bytes(content)
@@ -721,7 +722,7 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@for_each("name", FOLDERS)
 def test_a_folder_that_is_not_a_model_is_named_by_its_content(name, tmp_path, library):
     files, words = FOLDERS[name]
     for file, text in files.items():

@@ -19,6 +19,7 @@ from engine.models.loading import load
 from engine.models.model_source import resolve
 from engine.pipeline.run import run
 from tests.architectures import FURTHER_MULTIMODAL, MULTIMODAL, saved
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -58,7 +59,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("architecture", "step"), CASES)
+@for_each(("architecture", "step"), CASES)
 def test_the_saved_folder_measures_as_the_run_said_and_its_size_was_forecast(
     architecture, step, models, tmp_path, bytes_alone
 ):
@@ -95,7 +96,7 @@ FURTHER = {  # each by another family: tests of the families run them on few mod
 }
 
 
-@pytest.mark.parametrize("architecture", FURTHER)
+@for_each("architecture", FURTHER)
 def test_further_architectures_keep_what_no_text_reaches(architecture, tmp_path, bytes_alone):
     folder = saved(FURTHER_MULTIMODAL[architecture], tmp_path / "model")
     recipe = recipe_for("llama", folder, tmp_path / "data", FURTHER[architecture])

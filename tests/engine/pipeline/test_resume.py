@@ -14,6 +14,7 @@ from engine.pipeline.run import run
 from engine.results.schema.tables import ROWS
 from engine.results.store.store import home
 from engine.results.store.unfinished import MOST, blocks_kept, forget, held, sweep
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -58,8 +59,8 @@ def same(one, other) -> None:
     assert one.summary.result == other.summary.result
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("step", STEPS)
+@for_each("architecture", ARCHITECTURES)
 def test_a_cancelled_run_goes_on_and_ends_the_same(architecture, step, tmp_path, monkeypatch):
     recipe = recipe_for(
         architecture, tiny(architecture, tmp_path / "model"), tmp_path / "data", STEPS[step]

@@ -9,6 +9,7 @@ import pytest
 
 from engine.pipeline.run import run
 from engine.techniques.training.mixed_precision_training.config import Variant
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 DISTILL = {"technique": "distill", "steps": 20, "batch": 4, "rate": 1e-2}
@@ -71,7 +72,7 @@ def curve_of(outcome) -> pd.DataFrame:
     )
 
 
-@pytest.mark.parametrize("training", TRAININGS)
+@for_each("training", TRAININGS)
 def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(
     training, folders, tmp_path
 ):
@@ -116,7 +117,7 @@ def test_a_killed_comparison_of_precisions_goes_on_with_the_training_that_it_was
     assert again.summary.result == whole.summary.result
 
 
-@pytest.mark.parametrize("done", range(1, 8))
+@for_each("done", range(1, 8))
 def test_a_killed_lottery_goes_on_at_the_first_network_not_trained(done, folders, tmp_path):
     lottery = {
         "technique": "lottery-ticket",

@@ -26,15 +26,16 @@ from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
 from engine.pipeline.run import run
 from engine.recipe import Recipe
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY, STEPS
 from tests.tiny import ARCHITECTURES, LLAMA, TOKENS, tiny, tokenizer
 
 CPU = torch.device("cpu")
 FOUR = STEPS["rounding"]
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
-each_step = pytest.mark.parametrize("step", STEPS)
-any_step = pytest.mark.parametrize("step", ANY)
+each_architecture = for_each("architecture", ARCHITECTURES)
+each_step = for_each("step", STEPS)
+any_step = for_each("step", ANY)
 
 
 @pytest.fixture(scope="module")
@@ -301,8 +302,8 @@ def with_weight(source, folder, name, weight):
     return folder
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize(
+@for_each("value", [math.nan, math.inf])
+@for_each(
     "name",
     ["model.layers.1.self_attn.q_proj.weight", "model.norm.weight", "model.embed_tokens.weight"],
 )
@@ -435,7 +436,7 @@ STOPS = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "count"), STOPS)
+@for_each(("stage", "count"), STOPS)
 def test_a_run_stops_where_it_is_asked_to_and_leaves_nothing(
     stage, count, folders, tmp_path, monkeypatch
 ):
@@ -471,7 +472,7 @@ def test_progress_counts_every_layer(folders, tmp_path):
 # --- what is kept ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("why", ["large", "no room", "no folder", "no steps", "kept"])
+@for_each("why", ["large", "no room", "no folder", "no steps", "kept"])
 def test_a_small_model_is_kept_where_there_is_room_and_nothing_else_changes(
     why, carried_out, monkeypatch, tmp_path
 ):

@@ -22,6 +22,7 @@ from engine.techniques.quantization.gptq.config import GPTQ
 from engine.techniques.training.composed import compress_further, sketched
 from engine.tensors.sparse_codes import Sieved, keeping_zeros
 from engine.tensors.weights import restored
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY
 from tests.techniques import EVERY, HUFFMAN, named
@@ -34,7 +35,7 @@ HOW = {name: Recipe.of({"steps": [step]}).steps[0] for name, step in ANY.items()
 AFTER_PRUNING = [
     name for name, how in HOW.items() if "zeros" in how.takes and how.leaves != "adapters"
 ]
-each_quantizer = pytest.mark.parametrize("how", [*EVERY, *HUFFMAN], ids=named)
+each_quantizer = for_each("how", [*EVERY, *HUFFMAN], ids=named)
 
 
 def half_zero(out: int = 24, in_: int = 41) -> torch.Tensor:
@@ -128,7 +129,7 @@ def stored_in(folder):
     return {layer.name: at.model.get_submodule(layer.name).stored for layer in at.layers}
 
 
-@pytest.mark.parametrize("name", AFTER_PRUNING)
+@for_each("name", AFTER_PRUNING)
 def test_pruned_then_quantized_is_what_was_written(name, folders, tmp_path):
     architecture = list(ARCHITECTURES)[AFTER_PRUNING.index(name) % len(ARCHITECTURES)]
     outcome, save, recipe = carried_out(architecture, folders, tmp_path, PRUNED, ANY[name])
@@ -158,10 +159,8 @@ FACTOR_STEPS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"]
-)
-@pytest.mark.parametrize(("first", "architecture"), FACTORIZED)
+@for_each("name", ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"])
+@for_each(("first", "architecture"), FACTORIZED)
 def test_factorized_then_quantized_stores_quantized_factors(
     name, first, architecture, folders, tmp_path
 ):
@@ -195,7 +194,7 @@ def test_a_model_with_structures_taken_out_goes_through_two_more_steps(first, fo
     )
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("architecture", ARCHITECTURES)
 def test_the_pair_is_smaller_than_either(architecture, folders, tmp_path):
     steps = PRUNED, ANY["rounding"]
     both, one, other = (
@@ -244,7 +243,7 @@ def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, 
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("steps", "words"),
     [
         (
@@ -269,7 +268,7 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "first"),
     [
         ("llama", PRUNED),
@@ -282,7 +281,7 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
         ("resnet", {"technique": "structured", "what": "channels"}),
     ],
 )
-@pytest.mark.parametrize("second", ["rounding", "nf4"])
+@for_each("second", ["rounding", "nf4"])
 def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders, tmp_path):
     outcome, _, recipe = carried_out(architecture, folders, tmp_path, first, ANY[second])
     ahead = forecast(recipe.model_dump(mode="json"))
@@ -293,7 +292,7 @@ def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders,
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "first",
     [
         {"technique": "fine-tune"},
@@ -301,7 +300,7 @@ def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders,
         {"technique": "mixed-precision-training"},
     ],
 )
-@pytest.mark.parametrize("then", [{"technique": "structured", "what": "neurons"}, ANY["rounding"]])
+@for_each("then", [{"technique": "structured", "what": "neurons"}, ANY["rounding"]])
 def test_what_leaves_weights_in_their_place_is_no_matter_to_the_size_forecast(
     first, then, folders, tmp_path, monkeypatch
 ):

@@ -15,6 +15,7 @@ from engine.models.packed_modules import install
 from engine.pipeline import blockwise as walk
 from engine.pipeline.run import run
 from engine.recipe import Layers
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -71,7 +72,7 @@ def linear_weights(folder) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.parametrize("step", PRUNING, ids=lambda step: "-".join(map(str, step.values())))
+@for_each("step", PRUNING, ids=lambda step: "-".join(map(str, step.values())))
 def test_a_layer_that_is_half_zero_gets_a_note(step, tmp_path):
     model = changed(tiny("llama", tmp_path / "model"), half_zero)
     outcome = run(recipe_for("llama", model, tmp_path / "data", step))
@@ -149,7 +150,7 @@ def included(tmp_path, step, **overrides):
     )
 
 
-@pytest.mark.parametrize("step", CALIBRATED, ids=lambda step: step["technique"])
+@for_each("step", CALIBRATED, ids=lambda step: step["technique"])
 def test_a_tied_embedding_is_calibrated_with_the_heads_inputs(step, tmp_path):
     rows = run(included(tmp_path, step, tie_word_embeddings=True)).tables.layers.set_index("name")
     assert (
@@ -213,8 +214,8 @@ def test_an_included_embedding_whose_head_is_skipped_by_default_says_what_to_set
 LEFT_WHOLE = [{"technique": "structured"}, {"technique": "blocks"}, {"technique": "gptq"}]
 
 
-@pytest.mark.parametrize("step", LEFT_WHOLE, ids=lambda step: step["technique"])
-@pytest.mark.parametrize("tied", [True, False])
+@for_each("step", LEFT_WHOLE, ids=lambda step: step["technique"])
+@for_each("tied", [True, False])
 def test_the_forecast_says_which_included_embeddings_stay_whole_and_so_does_the_result(
     step, tied, tmp_path, bytes_alone
 ):

@@ -26,6 +26,7 @@ from engine.runtime.local_paths import (
     path_limit,
 )
 from engine.session.worker_tasks import call
+from tests.cases import for_each
 from tests.tiny import SENTENCES, tiny
 
 STEP = {"technique": "round-to-nearest", "bits": 4, "group_size": 4}
@@ -129,7 +130,7 @@ def test_images_named_in_a_data_file_are_not_fetched_from_elsewhere(secret, shar
             images(path)
 
 
-@pytest.mark.parametrize("name", ["text", "csv", "json", "parquet", "imagefolder"])
+@for_each("name", ["text", "csv", "json", "parquet", "imagefolder"])
 def test_a_file_format_is_not_a_dataset_name(shared, monkeypatch, name):
     monkeypatch.chdir(shared)
     with pytest.raises(
@@ -234,7 +235,7 @@ def test_models_of_finished_runs_may_be_opened_and_nothing_else_of_a_run(tmp_pat
         assert not limit.allows(path)
 
 
-@pytest.mark.parametrize("path", ["~nobody-at-all/x", "a\0b", "x" * 5000, "loop"])
+@for_each("path", ["~nobody-at-all/x", "a\0b", "x" * 5000, "loop"])
 def test_invalid_paths_are_not_allowed(path, shared, monkeypatch):
     monkeypatch.chdir(shared.parent)
     Path("loop").symlink_to("loop")

@@ -22,6 +22,7 @@ from engine.session.external_cluster import (
     offering,
     status,
 )
+from tests.cases import for_each
 from tests.clusters import dask_scheduler, dask_worker, occupied_until, run_until_cancelled
 from tests.waiting import wait_for
 
@@ -50,7 +51,7 @@ def test_a_worker_is_busy_when_all_its_threads_are():
     assert not busy(worker()) and not busy(worker(executing=1, nthreads=2)) and not busy({})
 
 
-@pytest.mark.parametrize(
+@for_each(
     "workers, words",
     [
         ([], "no worker is connected"),

@@ -30,6 +30,7 @@ from engine.session.local_cluster_host import DRIVERS
 from engine.session.progress import MOST_ROWS, STAGES, duration
 from engine.session.run_registry import Shelf
 from engine.session.worker_tasks import plainly
+from tests.cases import for_each
 from tests.clusters import dask_process, dask_scheduler
 from tests.tiny import SENTENCES, tiny
 from tests.waiting import PATIENCE_SECONDS, wait_for
@@ -262,7 +263,7 @@ def test_more_done_than_there_is_counts_as_all():
     assert told((STAGES[4], 7, 3, 1.0)).overall == 1.0
 
 
-@pytest.mark.parametrize(
+@for_each(
     "seconds, words",
     [(0.2, "1 s"), (59.4, "59 s"), (61, "1 min 1 s"), (1250, "20 min"), (3700, "1 h 1 min")],
 )
@@ -716,7 +717,7 @@ AMOUNTS = [
 ]
 
 
-@pytest.mark.parametrize("worker, amount, wrong", AMOUNTS)
+@for_each("worker, amount, wrong", AMOUNTS)
 def test_an_invalid_amount_of_memory_gives_a_message(
     tmp_path, recipe, monkeypatch, worker, amount, wrong
 ):

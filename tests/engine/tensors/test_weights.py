@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,10 +9,11 @@ from hypothesis import strategies as st
 from engine.models.packed_folder import file_bytes
 from engine.techniques.implementations import blueprint, compress, predicted_bytes
 from engine.tensors.weights import Dense, restored
+from tests.cases import for_each
 from tests.techniques import EVERY, named
 
 SHAPES = [(48, 172), (33, 352), (7, 13), (1, 5)]
-each_technique = pytest.mark.parametrize("how", EVERY, ids=named)
+each_technique = for_each("how", EVERY, ids=named)
 
 
 def weight_of(shape) -> torch.Tensor:
@@ -24,7 +24,7 @@ def described(stored) -> dict:
     return {name: (value.shape, value.dtype) for name, value in stored.tensors().items()}
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@for_each("shape", SHAPES, ids=str)
 @each_technique
 def test_the_blueprint_is_what_is_stored_in_every_byte(how, shape):
     stored, plan = compress(how, weight_of(shape)), blueprint(how, shape)
@@ -44,7 +44,7 @@ def test_the_ledger_adds_up(how):
     )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@for_each("shape", SHAPES, ids=str)
 @each_technique
 def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(how, shape):
     stored = compress(how, weight_of(shape))

@@ -2,13 +2,13 @@
 
 import pandas as pd
 import plotly.graph_objects as go
-import pytest
 
 import pages.panels as room
 from engine.techniques.pruning.gradual.config import Gradual
 from engine.techniques.pruning.gradual.preview import cuts_ahead, rounds_ahead
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 from pages.panels import Panel
+from tests.cases import for_each
 from tests.pages.panels import tables
 
 PANELS = {name: getattr(room, name) for name in room.__all__ if name != "Panel"}
@@ -72,8 +72,8 @@ TABLES = {
     "WEIGHT_HISTOGRAM": tables.histogram(),
     "WHERE_THE_BYTES_ARE": tables.layers(),
 }
-every_panel = pytest.mark.parametrize(
-    ("panel", "table"), [pytest.param(PANELS[n], TABLES.get(n), id=n) for n in PANELS]
+every_panel = for_each(
+    ("panel", "table"), [(panel, TABLES.get(name)) for name, panel in PANELS.items()], ids=PANELS
 )
 
 

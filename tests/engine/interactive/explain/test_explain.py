@@ -35,6 +35,7 @@ from engine.techniques.implementations import compress
 from engine.techniques.quantization.gptq.config import GPTQ
 from engine.tensors.packing import unpacked
 from engine.tensors.weights import Dense
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.techniques import EVERY, named
 from tests.tiny import ARCHITECTURES, tiny
@@ -96,8 +97,8 @@ SHOWN = {
     **dict.fromkeys(("svd", "low-rank-correction"), TileRow),
 }
 WITHOUT_CODES = {name for name, how in TECHNIQUES.items() if how.family in ("pruning", "low-rank")}
-any_step = pytest.mark.parametrize("step", STEPS)
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+any_step = for_each("step", STEPS)
+each_architecture = for_each("architecture", ARCHITECTURES)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def names_of(row: type) -> list[str]:
 # --- GPTQ, column by column -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", REPLAYED)
+@for_each("step", REPLAYED)
 @each_architecture
 def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, step, questions):
     look = look_at_hand(**questions(architecture, step))
@@ -161,7 +162,7 @@ def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, st
     assert torch.equal(few.dense(), look.stored.dense()[:ROWS]), "a few rows are rounded as all are"
 
 
-@pytest.mark.parametrize("step", REPLAYED)
+@for_each("step", REPLAYED)
 @each_architecture
 def test_rounded_columns_are_on_the_grid_and_waiting_ones_have_moved(architecture, step, questions):
     question = questions(architecture, step)
@@ -282,8 +283,8 @@ def test_a_weight_stands_among_its_neighbours_on_the_levels_of_its_group(
             assert max(nearest) < 1e-4 * view.levels.value.abs().max()
 
 
-@pytest.mark.parametrize("how", EVERY, ids=named)
-@pytest.mark.parametrize("shape", [(33, 352), (7, 13), (1, 5)], ids=str)
+@for_each("how", EVERY, ids=named)
+@for_each("shape", [(33, 352), (7, 13), (1, 5)], ids=str)
 def test_every_setting_is_explained(how, shape):
     stored = compress(how, torch.randn(shape, generator=torch.Generator().manual_seed(1)))
     if isinstance(stored, Dense):
@@ -332,7 +333,7 @@ def test_a_piece_is_a_part_of_the_layer_before_and_after(step, questions):
     )
 
 
-@pytest.mark.parametrize(("row", "column"), [(48, 0), (0, 172), (-1, 0), (0, -1)])
+@for_each(("row", "column"), [(48, 0), (0, 172), (-1, 0), (0, -1)])
 def test_a_place_outside_the_layer_is_refused_in_a_sentence(row, column, questions):
     for ask in (piece, weight):
         with pytest.raises(

@@ -18,6 +18,7 @@ from engine.results.store.process_lease import owner
 from engine.results.store.run_query import RunPage, RunQuery
 from engine.results.store.store import Store
 from engine.session.run_registry import Shelf
+from tests.cases import for_each
 from tests.runs import START, done, record, scores, summary
 
 ORDERS = ("newest", "oldest", "smallest", "compression", "quality", "model", "setting")
@@ -58,7 +59,7 @@ def every_page(store, query: RunQuery) -> list[RunPage]:
     return pages
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@for_each("order", ORDERS)
 def test_pages_together_hold_every_run_once_in_order(store, quick, order):
     for number in range(23):
         store.add(
@@ -106,7 +107,7 @@ def test_a_page_does_not_change_when_runs_arrive_or_are_deleted(store, quick):
     assert ids(store.page(second)) == before
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("search", "found"),
     [
         ("gptq", {"run-0001"}),
@@ -327,7 +328,7 @@ def test_a_time_without_a_zone_is_read_as_utc(store):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("fields", "why"),
     [
         ({"created": "0001-01-01T00:00:00+14:00"}, "created"),

@@ -23,6 +23,7 @@ from engine.results.store import index, parquet
 from engine.results.store.process_lease import alive
 from engine.results.store.run_query import RunQuery
 from engine.results.store.store import Store, home, owner
+from tests.cases import for_each
 from tests.runs import done, layer, record, tables
 
 ROOT = Path(__file__).parents[4]
@@ -400,7 +401,7 @@ INDEX_DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize("damage", INDEX_DAMAGE)
+@for_each("damage", INDEX_DAMAGE)
 def test_the_index_is_made_again_from_the_folders(finished, damage):
     finished.add(record(2))
     before = finished.records()
@@ -410,7 +411,7 @@ def test_the_index_is_made_again_from_the_folders(finished, damage):
     assert index_of(finished, "PRAGMA journal_mode") == [("wal",)]
 
 
-@pytest.mark.parametrize("damage", INDEX_DAMAGE)
+@for_each("damage", INDEX_DAMAGE)
 def test_writing_survives_a_damaged_index(finished, damage):
     damage(finished)
     finished.add(record(2))
@@ -419,9 +420,7 @@ def test_writing_survives_a_damaged_index(finished, damage):
     assert finished.records() == [record(2, "running")]
 
 
-@pytest.mark.parametrize(
-    "column", ["seal", "status", "label", "model", "techniques", "message", "created"]
-)
+@for_each("column", ["seal", "status", "label", "model", "techniques", "message", "created"])
 def test_an_index_with_a_value_of_another_type_is_made_again(finished, column):
     before = finished.page(RunQuery())
     index_of(finished, f"UPDATE runs SET {column} = NULL")

@@ -6,8 +6,6 @@
 import os
 import random
 
-import pytest
-
 from engine.errors import PlainError
 from engine.results.analysis.runs import (
     comparable,
@@ -19,6 +17,7 @@ from engine.results.analysis.runs import (
 from engine.results.store.run_query import RunQuery
 from engine.results.store.store import Store
 from engine.session.run_registry import Shelf
+from tests.cases import for_each
 from tests.runs import record
 from tests.store_damage import damage, filled
 
@@ -51,7 +50,7 @@ def read_everything(store: Store) -> None:
     latest_alike(shelf.similar(record(1).recipe), record(1).recipe)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@for_each("seed", range(8))
 def test_a_damaged_store_lists_every_run_and_lets_it_be_deleted(tmp_path, monkeypatch, seed):
     monkeypatch.setattr(os, "fsync", lambda file: None)
     draw, store = random.Random(seed), Store(tmp_path / "results")

@@ -9,11 +9,12 @@ from engine.interactive.answers import ranges, what_if
 from engine.techniques.quantization.activations.config import Activations
 from engine.techniques.quantization.observers import OBSERVERS, observed, observer_rows
 from engine.tensors.activations import code_range, qparams
+from tests.cases import for_each
 from tests.recipes import task_for
 from tests.tiny import tiny
 
 LAYER = "model.layers.1.mlp.down_proj"
-each_setting = pytest.mark.parametrize(
+each_setting = for_each(
     "how",
     [
         Activations(),
@@ -98,7 +99,7 @@ def test_least_squares_loses_no_more_than_the_widest_range():
     assert rows["mse"] <= rows["min-max"] * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("observer", OBSERVERS)
+@for_each("observer", OBSERVERS)
 def test_the_recipes_observer_is_marked_and_its_range_is_the_runs(observer):
     seen, how = heavy_tailed(), Activations(observer=observer, scheme="symmetric")
     (row,) = [row for row in observer_rows("layer", seen, how) if row.chosen]

@@ -34,6 +34,7 @@ from engine.training import Exercises, lessons_for, loop
 from engine.training.accelerated import accelerator_for
 from engine.training.loop import Course, slopes_of, trained
 from engine.training.losses import UNLABELLED, by_attention, by_features, by_labels, by_teacher
+from tests.cases import for_each
 from tests.engine.training.test_training import exercises
 from tests.recipes import few_digits, recipe_for
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
@@ -180,7 +181,7 @@ def test_one_block_may_be_a_plain_number():
     assert TECHNIQUES["distill"](features="mse", feature_blocks=2).compared_blocks == (2,)
 
 
-@pytest.mark.parametrize("given", ["first", "0,1", "1,,2", "1.5", "-1", ","])
+@for_each("given", ["first", "0,1", "1,,2", "1.5", "-1", ","])
 def test_blocks_that_are_no_numbers_are_refused_in_one_sentence(given):
     with pytest.raises(PlainError) as error:
         Recipe.of({"steps": [{"technique": "distill", "features": "mse", "feature_blocks": given}]})
@@ -288,7 +289,7 @@ def test_products_in_bfloat16_are_close_and_where_they_gain_nothing_they_are_flo
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize(("architecture", "student"), CASES)
+@for_each(("architecture", "student"), CASES)
 def test_what_is_written_is_the_student_and_a_forecast_knows_its_bytes(
     architecture, student, folders, tmp_path
 ):
@@ -334,7 +335,7 @@ def test_the_student_loads_again_with_equal_logits(architecture, folders, tmp_pa
         assert torch.equal(kept["heir"].model.eval()(**inputs).logits, again.model(**inputs).logits)
 
 
-@pytest.mark.parametrize("architecture", [*LANGUAGE_MODELS, "bert"])
+@for_each("architecture", [*LANGUAGE_MODELS, "bert"])
 def test_every_other_block_begins_with_the_teachers_weights(architecture, tmp_path, folders):
     deep = tiny(
         architecture,
@@ -448,8 +449,8 @@ def test_a_model_of_which_structures_were_taken_out_can_be_trained_on(
 # --- settings -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", KINDS)
-@pytest.mark.parametrize("setting", ["online", "self", "black-box", "adversarial"])
+@for_each("architecture", KINDS)
+@for_each("setting", ["online", "self", "black-box", "adversarial"])
 def test_every_setting_trains_a_student_of_every_kind(setting, architecture, done):
     outcome = done(architecture, setting=setting, written=8, prompt=4)
     names = set(outcome.tables.curves["name"])
@@ -858,7 +859,7 @@ def test_pictures_may_come_without_labels_too(folders, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("labels", "words"),
     [
         ([1] * 8, "are of one class, LABEL_1, so there is nothing to tell apart"),

@@ -16,6 +16,7 @@ from engine.techniques.implementations import compress
 from engine.techniques.pruning.gradual.config import Gradual
 from engine.techniques.pruning.unstructured.config import Magnitude
 from engine.training import Quality, loop
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -63,8 +64,8 @@ def test_schedules_are_their_closed_forms(sparsity):
     ) == pytest.approx(sparsity)
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "cubic"])
+@for_each("scope", ["layer", "global"])
+@for_each("schedule", ["one-shot", "iterative", "cubic"])
 def test_each_cut_removes_what_the_schedule_says_and_the_file_has_it_too(schedule, scope, done):
     outcome, how = (
         done(schedule=schedule, scope=scope),
@@ -277,7 +278,7 @@ def test_a_size_out_of_reach_is_refused_before_training(done, monkeypatch):
         done(target_mb=0.001)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "words"),
     [
         ({"prune_every": 11, "steps": 10}, "prune_every is 11, more than the 10 training steps"),

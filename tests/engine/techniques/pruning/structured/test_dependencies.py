@@ -24,6 +24,7 @@ from engine.techniques.pruning.structured.dependencies import Heads, Neurons, co
 from engine.techniques.pruning.structured.method import families_of
 from engine.techniques.pruning.tracing import differing_layer, shifted
 from tests.architectures import CLASSIFIERS, CONVOLUTIONAL, IMAGE_MODELS, WRITERS, saved
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -43,7 +44,7 @@ CASES += [
     if name not in NOT_HEADS | CONVOLUTIONAL.keys()
     for step in (HEADS, QUERIES)
 ]
-each_case = pytest.mark.parametrize(
+each_case = for_each(
     ("architecture", "step"),
     CASES,
     ids=[f"{name}-{step['what']}-{len(step)}" for name, step in CASES],
@@ -192,7 +193,7 @@ def sizes_alone(bytes_alone):
     """Restrict forecasts to sizes."""
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "neurons", "groups", "each"),
     [
         ("gpt-neox", 172, 4, 1),
@@ -289,7 +290,7 @@ def test_a_block_that_others_depend_on_is_kept(models):
         rebuild(Blocks(count=1), only_first, {first: 0.1, second: 0.2})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "step", "fields"),
     [
         ("gpt-neox", NEURONS, {"intermediate_size": 129}),

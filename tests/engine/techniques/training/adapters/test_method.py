@@ -25,6 +25,7 @@ from engine.techniques.training.finetuner import refuse_pages
 from engine.tensors.low_rank import Adapted
 from engine.training import Course
 from engine.training.loop import optimizer_of
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -40,8 +41,8 @@ BASES = {
     "w8a8": {"technique": "activations", "mode": "dynamic"},
     "ternary": {"technique": "ternary"},
 }
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
-each_base = pytest.mark.parametrize("base", BASES)
+each_architecture = for_each("architecture", ARCHITECTURES)
+each_base = for_each("base", BASES)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_pefts_own_merge_is_what_is_merged_here(kind):
 
 
 @each_base
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "resnet"])
+@for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_training(
     base, architecture, done, kept_last, pupils_logits, tmp_path
 ):
@@ -179,7 +180,7 @@ def test_base_and_adapters_are_told_apart_in_the_ledger(done):
 # --- zeros ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "resnet"])
+@for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_merge_that_keeps_zeros_was_trained_with_them(
     architecture, done, kept_last, pupils_logits, tmp_path
 ):
@@ -324,8 +325,8 @@ STEPS = {
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("architecture", ["gpt2", "resnet"])
+@for_each("steps", STEPS)
+@for_each("architecture", ["gpt2", "resnet"])
 def test_the_forecast_is_what_is_written(architecture, steps, folders, tmp_path):
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", *STEPS[steps])
     assert (
@@ -359,7 +360,7 @@ def test_what_a_model_has_not_is_refused(architecture, step, words, done):
         done(architecture, SHORT | step)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "words"),
     [
         ({"technique": "lora", "rank": 0}, "from 1 to 65536"),

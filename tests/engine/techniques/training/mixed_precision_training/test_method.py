@@ -18,6 +18,7 @@ from engine.techniques.training.mixed_precision_training.config import (
 )
 from engine.techniques.training.mixed_precision_training.method import FIRST_SCALE, Training
 from engine.training import Lessons, pupil_of
+from tests.cases import for_each
 from tests.engine.training.test_training import exercises
 from tests.recipes import recipe_for
 
@@ -119,7 +120,7 @@ def test_sixteen_bit_weights_swallow_small_steps(training):
     assert moved["float32"] > 0.9 > 0.5 > moved["bfloat16 weights"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@for_each("variant", VARIANTS)
 def test_the_variant_that_is_kept_is_the_result(variant, done):
     outcome = done(keep=variant, rate=1e-2)
     assert outcome.summary.result.loss != outcome.summary.baseline.loss

@@ -15,6 +15,7 @@ from engine.recipe.tasks import Training
 from engine.techniques.training import finetuner as learner_module
 from engine.training import Quality
 from engine.training import trainer as study
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ ARCHITECTURES = ("llama", "llama-tied", "gpt2", "bert", "resnet")
 SHORT = {"technique": "qat", "bits": 2, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1}
 PLAIN = {"technique": "round-to-nearest", "bits": 2, "range": "absmax"}
 STATIC = {"activation_range": "static", "observer": "mse"}
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = for_each("architecture", ARCHITECTURES)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def logits_of(folder, architecture) -> torch.Tensor:
 # --- where it begins, and what is written ---------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     "options",
     [
         {},
@@ -77,7 +78,7 @@ def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, option
     assert mine.tables.layers.relative_error.equals(plain.tables.layers.relative_error)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         SHORT,
@@ -313,7 +314,7 @@ def test_the_teacher_is_the_recipes_own_model_whatever_came_before(done, monkeyp
 # --- what is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "words"),
     [
         ({"technique": "qat", "bits": 1}, "from 2 to 8"),
@@ -383,7 +384,7 @@ TRAINED = [
         for name in ("lora", "qlora")
     ),
 ]
-each_technique = pytest.mark.parametrize("step", TRAINED, ids=lambda step: step["technique"])
+each_technique = for_each("step", TRAINED, ids=lambda step: step["technique"])
 
 
 def losses(outcome) -> list[float]:

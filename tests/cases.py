@@ -1,0 +1,79 @@
+"""Many cases in one test item."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LONGEST_LABEL = 200
+
+
+def for_each(
+    names: str | Sequence[str],
+    cases: Iterable[Any],
+    ids: Iterable[Any] | Callable[[Any], str] | None = None,
+) -> Callable[[Callable], Callable]:
+    """Run the test once for each case, as `pytest.mark.parametrize` does, but as one item.
+
+    A case that fails is reported as a subtest with its label, and those after it still run.
+    Each case has a `tmp_path` of its own, and its `monkeypatch` is undone after it; all other
+    fixtures are shared by the cases. Loops that are stacked run over the product of their cases.
+    """
+    names = names.replace(",", " ").split() if isinstance(names, str) else list(names)
+    cases = [dict(zip(names, case if len(names) > 1 else [case], strict=True)) for case in cases]
+    if not cases:
+        raise ValueError(f"No cases of {', '.join(names)}: such a test cannot fail.")
+    if ids is None or callable(ids):
+        ids = [" ".join(label(value, ids) for value in case.values()) for case in cases]
+    labeled = list(zip(map(str, ids), cases, strict=True))
+
+    def decorated(test: Callable) -> Callable:
+        body = getattr(test, "body_of_loop", test)
+        further = getattr(test, "cases_of_loop", [("", {})])
+        product_of_cases = [
+            (f"{first} {second}".strip(), this | that)
+            for (second, that), (first, this) in product(further, labeled)
+        ]
+
+        @wraps(test)
+        def loop(subtests: pytest.Subtests, **fixtures: Any) -> None:
+            for number, (name, case) in enumerate(product_of_cases):
+                with subtests.test(name), own_fixtures(fixtures, number) as own:
+                    body(**own, **case)
+
+        loop.body_of_loop, loop.cases_of_loop = body, product_of_cases
+        loop.is_hypothesis_test = False  # its plugin would object to `subtests`
+        given = product_of_cases[0][1]
+        wanted = [p for p in inspect.signature(body).parameters.values() if p.name not in given]
+        subtests = inspect.Parameter("subtests", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        loop.__signature__ = inspect.Signature([subtests, *wanted])
+        return loop
+
+    return decorated
+
+
+def label(value: Any, name: Callable[[Any], str] | None) -> str:
+    """Short text that tells one case from the others."""
+    try:
+        text = name(value) if name else getattr(value, "__name__", None) or str(value)
+    except ValueError:  # an integer of thousands of digits
+        text = type(value).__name__
+    return text if len(text) <= LONGEST_LABEL else f"{text[:LONGEST_LABEL]}…"
+
+
+@contextmanager
+def own_fixtures(fixtures: dict[str, Any], number: int) -> Iterator[dict[str, Any]]:
+    """Fixtures of one case: a folder of its own, and patches that end with it."""
+    own = dict(fixtures)
+    if "tmp_path" in own:
+        own["tmp_path"] = Path(own["tmp_path"], str(number))
+        own["tmp_path"].mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        if "monkeypatch" in own:
+            own["monkeypatch"] = patch
+        yield own
