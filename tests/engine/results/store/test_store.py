@@ -34,12 +34,17 @@ def store(tmp_path):
     return Store(tmp_path / "results")
 
 
-@pytest.fixture
-def finished(store):
+def finished_store(folder: Path) -> Store:
     """A store with run-0001 done."""
+    store = Store(folder / "results")
     store.add(record(1, "running", owner=owner()))
     store.finish(done(1), tables())
     return store
+
+
+@pytest.fixture
+def finished(tmp_path):
+    return finished_store(tmp_path)
 
 
 def ids(records):
@@ -195,8 +200,8 @@ EVIL = [
 ]
 
 
-@pytest.mark.parametrize("run", EVIL)
-@pytest.mark.parametrize(
+@for_each("run", EVIL)
+@for_each(
     "act",
     [Store.record, Store.tables, Store.delete, lambda store, run: store.add(record(1, id=run))],
 )
@@ -253,10 +258,9 @@ def become_a_folder(folder):
     (folder / "record.json").mkdir()
 
 
-@pytest.mark.parametrize(
-    "damage", [truncate, lose_record, bewilder, swap_record, become_a_file, become_a_folder]
-)
-def test_a_damaged_run_is_listed_as_unreadable_and_the_others_stay(finished, damage):
+@for_each("damage", [truncate, lose_record, bewilder, swap_record, become_a_file, become_a_folder])
+def test_a_damaged_run_is_listed_as_unreadable_and_the_others_stay(tmp_path, damage):
+    finished = finished_store(tmp_path)
     finished.add(record(2))
     damage(finished.folder("run-0001"))
     by_id = {run.id: run for run in finished.records()}
@@ -321,8 +325,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "name"), WAYS)
-def test_damaged_tables_are_refused_with_their_file_and_the_way_out(finished, name, damage):
+@for_each(("damage", "name"), WAYS)
+def test_damaged_tables_are_refused_with_their_file_and_the_way_out(tmp_path, name, damage):
+    finished = finished_store(tmp_path)
     path = finished.folder("run-0001") / f"{name}.parquet"
     damage(path)
     with pytest.raises(PlainError, match=r"run the recipe again and delete this run\.$") as refused:
