@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import inspect
 import os
 from pathlib import Path
 
@@ -23,7 +24,22 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
+# fixtures that cost nothing; a test with others reads or writes files, or shares a model or cluster
+PLAIN_FIXTURES = {"subtests", "monkeypatch", "recwarn", "caplog", "capsys"}
+SLOW_MARKS = ("gpu", "browser", "usefixtures")
+
+
+def is_fast(item: pytest.Function) -> bool:
+    """True if a test computes from values alone."""
+    wanted = set(inspect.signature(item.function).parameters)
+    wanted -= set(item.callspec.params) if hasattr(item, "callspec") else set()
+    return wanted <= PLAIN_FIXTURES and not any(map(item.get_closest_marker, SLOW_MARKS))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and is_fast(item):
+            item.add_marker("fast")
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(Path(item.path).stem, len(places)))
 

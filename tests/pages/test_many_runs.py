@@ -16,7 +16,6 @@ from engine.results.store.store import Store, home
 from engine.session import cluster_connection as link
 from pages.widgets import state
 from pages.widgets.runs import comparison
-from tests.cases import for_each
 from tests.pages.hostile import Listener
 from tests.pages.sessions import opened, sentences, turned, words_on
 from tests.runs import done, record, scores, summary, tables
@@ -228,7 +227,7 @@ BENT = {
 
 
 @pytest.mark.parametrize("store", [4], indirect=True)
-@for_each("what", BENT)
+@pytest.mark.parametrize("what", BENT)
 def test_a_damaged_record_breaks_no_page_and_can_be_deleted(store, what):
     path = store.folder("run-0128") / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | BENT[what]))

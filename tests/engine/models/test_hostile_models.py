@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def copied(bases, tmp_path):
     """Copy a valid folder and set fields of its config.json, or of a nested part."""
 
     def copy(base: str, part: str = "", **fields) -> Path:
-        folder = shutil.copytree(bases[base], tmp_path / "model")
+        folder = shutil.copytree(bases[base], tempfile.mkdtemp(dir=tmp_path), dirs_exist_ok=True)
         config = json.loads((folder / "config.json").read_text())
         (config.setdefault(part, {}) if part else config).update(fields)
         (folder / "config.json").write_text(json.dumps(config))

@@ -40,15 +40,19 @@ def library(tmp_path_factory) -> Path:
     return shelf
 
 
+def own_copy(library: Path, architecture: str, folder: Path) -> Path:
+    """A model of the test's own, to spoil."""
+    return shutil.copytree(library / architecture, folder / architecture)
+
+
 @pytest.fixture
 def llama(library, tmp_path) -> Path:
-    """A Llama of the test's own, to spoil."""
-    return shutil.copytree(library / "llama", tmp_path / "llama")
+    return own_copy(library, "llama", tmp_path)
 
 
 @pytest.fixture
 def bert(library, tmp_path) -> Path:
-    return shutil.copytree(library / "bert", tmp_path / "bert")
+    return own_copy(library, "bert", tmp_path)
 
 
 def edited(
@@ -258,20 +262,25 @@ def test_a_directory_without_configuration_is_refused(llama):
 
 
 @for_each("text", ["{", "\xff\xfe", "[" * 100_000, "[1]", "null"])
-def test_a_broken_configuration_is_refused(llama, text):
+def test_a_broken_configuration_is_refused(text, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     (llama / "config.json").write_bytes(text.encode("latin1"))
     assert "config.json" in refused(resolve, str(llama))
 
 
 @for_each("architectures", [None, [], "LlamaForCausalLM", [3]])
-def test_a_configuration_that_names_no_architecture_is_refused(llama, architectures):
+def test_a_configuration_that_names_no_architecture_is_refused(architectures, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     assert "needs architectures" in refused(resolve, edited(llama, architectures=architectures))
 
 
 @for_each(
     "architecture", ["T5ForConditionalGeneration", "BertModel", "BertForPreTraining", "x" * 500]
 )
-def test_another_kind_of_model_is_refused_and_the_allowed_kinds_are_listed(llama, architecture):
+def test_another_kind_of_model_is_refused_and_the_allowed_kinds_are_listed(
+    architecture, library, tmp_path
+):
+    llama = own_copy(library, "llama", tmp_path)
     assert "ForSequenceClassification" in refused(
         resolve, edited(llama, architectures=[architecture])
     )
@@ -338,7 +347,8 @@ def test_a_folder_without_weights_is_refused(llama):
 
 
 @for_each("kept", [0, 4, 8, 100, 5000, -1])
-def test_a_weight_file_cut_short_anywhere_is_refused_before_loading(llama, kept):
+def test_a_weight_file_cut_short_anywhere_is_refused_before_loading(kept, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     content = (llama / "model.safetensors").read_bytes()
     (llama / "model.safetensors").write_bytes(content[:kept])
     assert "fetch the model again" in refused(resolve, str(llama))
@@ -347,7 +357,8 @@ def test_a_weight_file_cut_short_anywhere_is_refused_before_loading(llama, kept)
 @for_each(
     "header", [b"[]", b"{}", b'{"a": 1}', b'{"a": {"dtype": "F32", "data_offsets": []}}', b"\xff"]
 )
-def test_a_weight_file_with_a_senseless_header_is_refused(llama, header):
+def test_a_weight_file_with_a_senseless_header_is_refused(header, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     (llama / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     refused(resolve, str(llama))
 
@@ -365,7 +376,8 @@ def test_a_missing_shard_is_named(llama):
 
 
 @for_each("weight_map", [None, {"x": 3}, {"x": "../llama/a.safetensors"}, ["a"]])
-def test_an_index_that_maps_nowhere_is_refused(llama, weight_map):
+def test_an_index_that_maps_nowhere_is_refused(weight_map, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     assert "must map weights" in refused(
         resolve, edited(sharded(llama), "model.safetensors.index.json", weight_map=weight_map)
     )
@@ -413,7 +425,8 @@ def test_a_shard_without_its_weights_is_refused(llama):
     ],
 )
 @for_each("build", [load, skeleton])
-def test_a_configuration_that_makes_no_model_is_refused(llama, change, build):
+def test_a_configuration_that_makes_no_model_is_refused(change, build, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     assert str(llama.parent) not in refused(build, resolve(edited(llama, **change))).replace(
         repr(str(llama)), ""
     )
@@ -440,7 +453,8 @@ def test_the_first_weight_that_is_no_number_is_named(llama, value):
         {"bos_token_id": 10**9},
     ],
 )
-def test_special_tokens_outside_the_vocabulary_are_ignored_and_noted(llama, ids):
+def test_special_tokens_outside_the_vocabulary_are_ignored_and_noted(ids, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     edited(llama, "generation_config.json", **ids)
     folder = resolve(edited(llama, **ids))
     model, tokenizer = load(folder), tokenizer_of(folder)

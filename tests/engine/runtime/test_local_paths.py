@@ -235,11 +235,11 @@ def test_models_of_finished_runs_may_be_opened_and_nothing_else_of_a_run(tmp_pat
         assert not limit.allows(path)
 
 
-@for_each("path", ["~nobody-at-all/x", "a\0b", "x" * 5000, "loop"])
-def test_invalid_paths_are_not_allowed(path, shared, monkeypatch):
+def test_invalid_paths_are_not_allowed(shared, monkeypatch):
     monkeypatch.chdir(shared.parent)
     Path("loop").symlink_to("loop")
-    assert not path_limit().allows(Path(path))
+    for path in ("~nobody-at-all/x", "a\0b", "x" * 5000, "loop"):
+        assert not path_limit().allows(Path(path)), path
 
 
 def test_a_limit_that_comes_with_a_job_holds_at_the_worker_and_ends_with_it(

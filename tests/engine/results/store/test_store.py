@@ -341,7 +341,8 @@ def test_no_flipped_bit_gives_another_number(finished):
     for place in range(0, len(whole), 41):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with suppress(PlainError):
-            assert_equal(finished.tables("run-0001"), tables())
+            read = finished.tables("run-0001", ["layers"]).layers
+            pd.testing.assert_frame_equal(read, tables().layers, check_exact=True)
 
 
 def test_files_of_another_version_do_no_harm(finished):
@@ -407,7 +408,8 @@ INDEX_DAMAGE = [
 
 
 @for_each("damage", INDEX_DAMAGE)
-def test_the_index_is_made_again_from_the_folders(finished, damage):
+def test_the_index_is_made_again_from_the_folders(tmp_path, damage):
+    finished = finished_store(tmp_path)
     finished.add(record(2))
     before = finished.records()
     damage(finished)
@@ -417,7 +419,8 @@ def test_the_index_is_made_again_from_the_folders(finished, damage):
 
 
 @for_each("damage", INDEX_DAMAGE)
-def test_writing_survives_a_damaged_index(finished, damage):
+def test_writing_survives_a_damaged_index(tmp_path, damage):
+    finished = finished_store(tmp_path)
     damage(finished)
     finished.add(record(2))
     finished.update(record(2, "running"))
@@ -426,7 +429,8 @@ def test_writing_survives_a_damaged_index(finished, damage):
 
 
 @for_each("column", ["seal", "status", "label", "model", "techniques", "message", "created"])
-def test_an_index_with_a_value_of_another_type_is_made_again(finished, column):
+def test_an_index_with_a_value_of_another_type_is_made_again(tmp_path, column):
+    finished = finished_store(tmp_path)
     before = finished.page(RunQuery())
     index_of(finished, f"UPDATE runs SET {column} = NULL")
     assert finished.page(RunQuery()) == before
@@ -469,8 +473,7 @@ def test_rebuilding_sweeps_what_the_dead_left_behind_and_spares_the_living(finis
     assert {path.name for path in finished.folders.iterdir()} == {"run-0001", ".new-run-0004-alive"}
 
 
-def test_a_thousand_runs_are_listed_in_a_moment(store, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+def test_a_thousand_runs_are_listed_in_a_moment(store):
     for number in range(1000):
         run = done(number)
         store.folder(run.id).mkdir(parents=True)

@@ -64,6 +64,7 @@ def pupils_logits(monkeypatch):
 
     def listening(self):
         learn(self)
+        heard.clear()  # of an earlier case
         with torch.inference_mode():
             heard.append(self.pupil.model.eval()(**inputs_of(self.pupil.model)).logits)
         heard.append(
