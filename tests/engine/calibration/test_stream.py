@@ -130,7 +130,9 @@ def test_a_block_sees_what_compressed_blocks_before_it_make(tmp_path):
 def test_in_step_layers_that_stay_as_they_are_see_the_same(architecture, tmp_path):
     subject = subject_of(architecture, tmp_path)
     twice, once = stream_of(architecture, subject), stream_of(architecture, subject)
-    for layers in [block for block in blocks_of(subject.layers) if block[0].block in once.chain]:
+    in_chain = [block for block in blocks_of(subject.layers) if block[0].block in once.chain]
+    assert in_chain
+    for layers in in_chain:
         block, names, told = layers[0].block, [layer.name for layer in layers], []
         seen = twice.look(block, names, True)
         assert once.goes_in_step(block, names)

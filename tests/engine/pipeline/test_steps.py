@@ -209,7 +209,9 @@ def test_losses_are_counted_from_the_original_not_from_the_step_before(folders, 
         "llama", folders, tmp_path, PRUNED, {"technique": "bitsandbytes", "format": "int8"}
     )
     original, now = stored_in(folders["llama"]), stored_in(save)
-    for row in outcome.tables.layers[outcome.tables.layers.technique != ""].itertuples():
+    compressed = outcome.tables.layers[outcome.tables.layers.technique != ""]
+    assert len(compressed)
+    for row in compressed.itertuples():
         before, after = original[row.name].dense(), now[row.name].dense()
         assert row.relative_error == pytest.approx(
             ((after - before).norm() / before.norm()).item(), rel=1e-4

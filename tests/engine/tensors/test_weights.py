@@ -13,6 +13,8 @@ from tests.cases import for_each
 from tests.techniques import EVERY, named
 
 SHAPES = [(48, 172), (33, 352), (7, 13), (1, 5)]
+# floating-point numbers of 16 bits and more; their levels are not listed
+TOO_MANY_LEVELS = {f"float-{name}-channel" for name in ("bfloat16", "float16", "float64")}
 each_technique = for_each("how", EVERY, ids=named)
 
 
@@ -92,7 +94,7 @@ def test_every_weight_sits_on_one_of_the_levels(how):
     stored = compress(how, weight_of((33, 352)))
     levels, counts = stored.levels(), stored.occupancy()
     assert len(levels) == len(counts) and (levels.diff() >= 0).all()
-    assert not len(counts) or counts.sum() == 33 * 352
+    assert counts.sum() == (0 if named(how) in TOO_MANY_LEVELS else 33 * 352)
 
 
 def test_a_16_bit_weight_kept_as_it_is_has_16_bits():

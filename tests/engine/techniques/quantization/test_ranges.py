@@ -57,7 +57,9 @@ def rewritten(values: torch.Tensor, chosen: tuple[float, float], how: Activation
 def test_rounding_and_clipping_add_up_to_the_whole_error(how):
     seen = heavy_tailed()
     values = seen.sample().double()
-    for row in observer_rows("layer", seen, how):
+    rows = observer_rows("layer", seen, how)
+    assert {row.observer for row in rows} == set(OBSERVERS)
+    for row in rows:
         due = rewritten(values, OBSERVERS[row.observer](seen, how), how) / values.square().sum()
         assert row.rounding_error + row.clipping_error == pytest.approx(due.item(), rel=1e-12)
         assert (row.clipping_error > 0) == (row.clipped > 0)
