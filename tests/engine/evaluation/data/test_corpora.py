@@ -96,7 +96,7 @@ def test_a_new_version_of_a_library_makes_a_new_corpus(monkeypatch):
     assert corpus_key() != before
 
 
-def test_splits_share_no_file_and_no_text():
+def test_splits_share_no_file_and_no_text(first):
     frames = {split: corpus("docs", split, silent) for split in SPLITS}
     files = pd.concat([frame[["file"]].drop_duplicates() for frame in frames.values()])
     assert not files["file"].duplicated().any()
@@ -121,7 +121,7 @@ def test_the_first_texts_come_from_many_libraries():
     assert len({library[text] for text in text_of("bundled:docs").texts[:100]}) >= 8
 
 
-def test_labelled_splits_share_no_passage():
+def test_labelled_splits_share_no_passage(first):
     splits = [
         examples_of(TextClassification(split=split, samples=10**6))
         for split in ("test", "validation", "train")
