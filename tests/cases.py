@@ -20,7 +20,8 @@ def for_each(
 ) -> Callable[[Callable], Callable]:
     """Run the test once for each case, as `pytest.mark.parametrize` does, but as one item.
 
-    A case that fails is reported as a subtest with its label, and those after it still run.
+    A case that fails is reported as a subtest with its label, and those after it still run;
+    `pytest --case TEXT` runs only cases with the text in their label.
     Each case has a `tmp_path` of its own, and its `monkeypatch` is undone after it; all other
     fixtures are shared by the cases. Loops that are stacked run over the product of their cases.
     """
@@ -41,17 +42,24 @@ def for_each(
         ]
 
         @wraps(test)
-        def loop(subtests: pytest.Subtests, **fixtures: Any) -> None:
-            for number, (name, case) in enumerate(product_of_cases):
+        def loop(subtests: pytest.Subtests, pytestconfig: pytest.Config, **fixtures: Any) -> None:
+            wanted = pytestconfig.getoption("--case")
+            chosen = [(name, case) for name, case in product_of_cases if wanted in name]
+            if not chosen:
+                pytest.skip(f"no case with {wanted} in its label")
+            for number, (name, case) in enumerate(chosen):
                 with subtests.test(name), own_fixtures(fixtures, number) as own:
                     body(**own, **case)
 
         loop.body_of_loop, loop.cases_of_loop = body, product_of_cases
         loop.is_hypothesis_test = False  # its plugin would object to `subtests`
         given = product_of_cases[0][1]
-        wanted = [p for p in inspect.signature(body).parameters.values() if p.name not in given]
-        subtests = inspect.Parameter("subtests", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        loop.__signature__ = inspect.Signature([subtests, *wanted])
+        own = inspect.signature(body).parameters.values()
+        needed = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
+            for name in ("subtests", "pytestconfig")
+        ]
+        loop.__signature__ = inspect.Signature([*(p for p in own if p.name not in given), *needed])
         return loop
 
     return decorated

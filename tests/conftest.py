@@ -18,6 +18,10 @@ settings.load_profile("patient")
 LONGEST = ("test_pages", "test_browser", "test_session", "test_docs_lm", "test_run")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--case", default="", help="run only cases of for_each whose label has this")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: some tests wait for processes of their own."""
@@ -25,7 +29,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 # fixtures that cost nothing; a test with others reads or writes files, or shares a model or cluster
-PLAIN_FIXTURES = {"subtests", "monkeypatch", "recwarn", "caplog", "capsys"}
+PLAIN_FIXTURES = {"subtests", "pytestconfig", "monkeypatch", "recwarn", "caplog", "capsys"}
 SLOW_MARKS = ("gpu", "browser", "usefixtures")
 
 
