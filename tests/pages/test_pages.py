@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -260,6 +261,12 @@ def form(technique: str, **chosen) -> AppTest:
     return app.run()
 
 
+@cache
+def untouched_form(technique: str) -> AppTest:
+    """The form with its defaults, drawn once for all tests that only read it."""
+    return form(technique)
+
+
 # by family
 PAGE_OF = {
     "quantization": "quantize",
@@ -271,7 +278,7 @@ PAGE_OF = {
 
 @for_each("technique", TECHNIQUES)
 def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique):
-    app, how = form(technique), TECHNIQUES[technique]
+    app, how = untouched_form(technique), TECHNIQUES[technique]
     assert drawn(app, technique) == due(
         how, {name: field["default"] for name, field in fields(how).items()}
     )
@@ -318,7 +325,7 @@ def test_another_models_blocks_and_heads_are_asked_for_where_it_is_the_student()
 
 @for_each("technique", TECHNIQUES)
 def test_every_widget_says_what_it_is_and_starts_at_the_default(technique):
-    app = form(technique)
+    app = untouched_form(technique)
     for name, field in fields(TECHNIQUES[technique]).items():
         if name in drawn(app, technique):
             widget = next(
