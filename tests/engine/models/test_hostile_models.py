@@ -32,7 +32,8 @@ def copied(bases, tmp_path):
     """Copy a valid folder and set fields of its config.json, or of a nested part."""
 
     def copy(base: str, part: str = "", **fields) -> Path:
-        folder = shutil.copytree(bases[base], tempfile.mkdtemp(dir=tmp_path), dirs_exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=tmp_path), "model")
+        shutil.copytree(bases[base], folder)
         config = json.loads((folder / "config.json").read_text())
         (config.setdefault(part, {}) if part else config).update(fields)
         (folder / "config.json").write_text(json.dumps(config))
