@@ -1,6 +1,7 @@
 """Packed weights, and that their bytes are counted correctly."""
 
 import json
+from functools import cache
 
 import torch
 from hypothesis import given, settings
@@ -22,6 +23,12 @@ def weight_of(shape) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
+@cache
+def stored_weight(how, shape):
+    """A compressed weight, shared by all tests that only read it."""
+    return compress(how, weight_of(shape))
+
+
 def described(stored) -> dict:
     return {name: (value.shape, value.dtype) for name, value in stored.tensors().items()}
 
@@ -29,7 +36,7 @@ def described(stored) -> dict:
 @for_each("shape", SHAPES, ids=str)
 @each_technique
 def test_the_blueprint_is_what_is_stored_in_every_byte(how, shape):
-    stored, plan = compress(how, weight_of(shape)), blueprint(how, shape)
+    stored, plan = stored_weight(how, shape), blueprint(how, shape)
     assert plan.settings() == stored.settings() and described(plan) == described(stored)
     assert (
         predicted_bytes(how, shape)
@@ -40,7 +47,7 @@ def test_the_blueprint_is_what_is_stored_in_every_byte(how, shape):
 
 @each_technique
 def test_the_ledger_adds_up(how):
-    stored = compress(how, weight_of((33, 352)))
+    stored = stored_weight(how, (33, 352))
     assert sum(stored.ledger().values()) == stored.nbytes and all(
         part and size > 0 for part, size in stored.ledger().items()
     )
@@ -49,7 +56,7 @@ def test_the_ledger_adds_up(how):
 @for_each("shape", SHAPES, ids=str)
 @each_technique
 def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(how, shape):
-    stored = compress(how, weight_of(shape))
+    stored = stored_weight(how, shape)
     again = restored(
         json.loads(json.dumps(stored.settings())),
         {name: value.clone() for name, value in stored.tensors().items()},
@@ -59,7 +66,7 @@ def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(how, shape):
 
 @each_technique
 def test_dense_has_the_shape_and_comes_anew_each_time(how):
-    stored = compress(how, weight_of((7, 13)))
+    stored = stored_weight(how, (7, 13))
     first = stored.dense()
     first.zero_()
     assert stored.dense().shape == (7, 13) and stored.dense().any()
@@ -79,7 +86,7 @@ def test_a_weight_of_zeros_stays_zero(how):
 
 @each_technique
 def test_levels_are_values_that_a_weight_takes(how):
-    stored = compress(how, weight_of((1, 5)))
+    stored = stored_weight(how, (1, 5))
     one_scale = all(
         value.numel() == 1 for name, value in stored.tensors().items() if name.endswith("scales")
     )
@@ -91,7 +98,7 @@ def test_levels_are_values_that_a_weight_takes(how):
 
 @each_technique
 def test_every_weight_sits_on_one_of_the_levels(how):
-    stored = compress(how, weight_of((33, 352)))
+    stored = stored_weight(how, (33, 352))
     levels, counts = stored.levels(), stored.occupancy()
     assert len(levels) == len(counts) and (levels.diff() >= 0).all()
     assert counts.sum() == (0 if named(how) in TOO_MANY_LEVELS else 33 * 352)
