@@ -57,8 +57,9 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     """The header, then one row for each text. Raises PlainError if the file is missing or
     damaged.
     """
+    content = content_of(path)
     try:
-        return [json.loads(line) for line in lzma.decompress(content_of(path)).splitlines()]
+        return [json.loads(line) for line in lzma.decompress(content).splitlines()]
     except (lzma.LZMAError, ValueError):
         raise PlainError(f"{path} is damaged; fetch the repository's assets again.") from None
 
