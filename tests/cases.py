@@ -51,8 +51,9 @@ def for_each(
                 with subtests.test(name), own_fixtures(fixtures, number) as own:
                     body(**own, **case)
 
+        for attribute in [name for name in vars(loop) if "hypothesis" in name]:
+            delattr(loop, attribute)  # or its plugin takes the loop for a property
         loop.body_of_loop, loop.cases_of_loop = body, product_of_cases
-        loop.is_hypothesis_test = False  # its plugin would object to `subtests`
         given = product_of_cases[0][1]
         own = inspect.signature(body).parameters.values()
         needed = [

@@ -11,6 +11,8 @@ from tests.cases import for_each
 TESTS = """
 import os
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.cases import for_each
 
 @for_each("number", [1, 2, 3])
@@ -24,8 +26,10 @@ def test_product(number, letter, tmp_path, monkeypatch):
     assert number != 2
 
 @for_each("number", [1, 2])
-def test_good(number):
-    assert number
+@settings(max_examples=5)
+@given(st.booleans())
+def test_good(number, drawn):
+    assert number and drawn in (True, False)
 """
 
 
