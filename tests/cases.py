@@ -31,7 +31,7 @@ def for_each(
         raise ValueError(f"No cases of {', '.join(names)}: such a test cannot fail.")
     if ids is None or callable(ids):
         ids = [" ".join(label(value, ids) for value in case.values()) for case in cases]
-    labeled = list(zip(map(str, ids), cases, strict=True))
+    labeled = list(zip(map(printable, ids), cases, strict=True))
 
     def decorated(test: Callable) -> Callable:
         body = getattr(test, "body_of_loop", test)
@@ -73,6 +73,11 @@ def label(value: Any, name: Callable[[Any], str] | None) -> str:
     except ValueError:  # an integer of thousands of digits
         text = type(value).__name__
     return text if len(text) <= LONGEST_LABEL else f"{text[:LONGEST_LABEL]}…"
+
+
+def printable(text: Any) -> str:
+    """The text with escapes for what a terminal or another process may not take."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 @contextmanager

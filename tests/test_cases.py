@@ -26,9 +26,10 @@ def test_product(number, letter, tmp_path, monkeypatch):
     assert number != 2
 
 @for_each("number", [1, 2])
+@for_each("text", ["\\udcff"])
 @settings(max_examples=5)
 @given(st.booleans())
-def test_good(number, drawn):
+def test_good(number, text, drawn):
     assert number and drawn in (True, False)
 """
 
@@ -37,7 +38,7 @@ def outcome(folder: Path, *options: str) -> str:
     (folder / "test_loops.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     root = Path(__file__).parents[1]
-    arguments = ["-c", str(root / "pyproject.toml"), "-n", "0", str(folder), "-vv"]
+    arguments = ["-c", str(root / "pyproject.toml"), "-n", "1", str(folder), "-vv"]
     arguments += ["--confcutdir", str(folder), "-p", "tests.conftest"]
     done = subprocess.run([*command, *arguments], cwd=root, capture_output=True, text=True)
     return done.stdout + done.stderr
@@ -45,13 +46,14 @@ def outcome(folder: Path, *options: str) -> str:
 
 def test_each_case_runs_and_a_failing_one_fails_the_test_by_name(tmp_path):
     words = outcome(tmp_path)
-    assert "test_product SUBFAILED[2 a]" in words and "test_product SUBFAILED[1 a]" not in words
-    assert "contains 1 failed subtest" in words and "test_good PASSED" in words
+    assert "SUBFAILED[2 a]" in words and "SUBFAILED[1 a]" not in words
+    assert "contains 1 failed subtest" in words and "PASSED test_loops.py::test_good" in words
 
 
 def test_a_case_runs_alone(tmp_path):
     words = outcome(tmp_path, "--case", "1 a")
-    assert "test_product PASSED" in words and "test_good SKIPPED" in words
+    assert "PASSED test_loops.py::test_product" in words
+    assert "SKIPPED test_loops.py::test_good" in words
 
 
 def test_no_cases_are_refused():
