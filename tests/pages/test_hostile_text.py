@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.events import DownloadEvent, Message
 from engine.results.store.store import Store, home
 from engine.session import Session
 from engine.session import cluster_connection as link
@@ -111,10 +112,11 @@ def test_stage_names_of_active_runs_have_no_effect(sent, monkeypatch, kept_apart
 
     run = hostile.hostile_run(20, "running").model_copy(update={"owner": owner()})
     kept_apart.add(run)
+    event = DownloadEvent("downloading", 1, 2, model=HOSTILE)
     monkeypatch.setattr(
         Session,
         "progress",
-        lambda self, run: Progress().after({"stage": HOSTILE, "done": 1, "total": 2, "time": 0}),
+        lambda self, run: Progress().after(Message(event, 0.0)),
     )
     assert_safe(opened("start", run=run.id, model=HOSTILE), sent)
     kept_apart.delete(run.id)

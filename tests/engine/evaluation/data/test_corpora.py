@@ -26,18 +26,18 @@ def home(tmp_path_factory):
 def first(home):
     """The evaluation texts of the first reading, and what was reported meanwhile."""
     reported = []
-    return text_of("bundled:docs", report=lambda *told: reported.append(told)), reported
+    return text_of("bundled:docs", report=reported.append), reported
 
 
 def test_the_first_reading_reports_progress(first):
-    assert [done for _, done, _ in first[1]] == sorted(done for _, done, _ in first[1])
+    assert [event.done for event in first[1]] == sorted(event.done for event in first[1])
     assert len(first[1]) > 5
 
 
 def test_the_second_reading_is_the_same_and_instantaneous(first):
     reported = []
     began = time.process_time()
-    again = text_of("bundled:docs", report=lambda *told: reported.append(told))
+    again = text_of("bundled:docs", report=reported.append)
     assert time.process_time() - began < 0.3
     assert again == first[0]
     assert reported == []
