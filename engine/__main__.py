@@ -368,7 +368,7 @@ def speed_lines(latency: object) -> list[str]:
     ]
     without = latency[latency.kernel == ""]
     return timed + [
-        f"speed       {note.rstrip('.')} ({what})"
+        f"speed       {what}: {note}"
         for note, what in dict.fromkeys(zip(without.note, without["what"], strict=True))
     ]
 

@@ -140,9 +140,6 @@ class ModelCache:
             recent.values.clear()
 
 
-CACHE = ModelCache()  # of this worker
-
-
 def open_model(key: tuple[str, str], folder: Folder) -> CachedModel:
     """Open a model, with the checks of a run, so that a page does not offer one that would fail:
     non-finite weights, a missing or invalid tokenizer.
@@ -170,3 +167,6 @@ def tensor_bytes(value: Any) -> int:
     if isinstance(value, list | tuple):
         return sum(map(tensor_bytes, value))
     return tensor_bytes(vars(value)) if hasattr(value, "__dict__") else 0
+
+
+CACHE = ModelCache()  # of this worker

@@ -67,7 +67,7 @@ def answer_mask_overlap(query: MaskOverlapQuery) -> pd.DataFrame:
     for how in methods:
         other = shared | {"technique": how.model_fields["technique"].default}
         look = preview(Recipe.of(recipe | {"steps": [other]}), query.layer)
-        kept[how.title] = look.stored.dense() != 0
+        kept[how.brief or how.title] = look.stored.dense() != 0
     rows = (
         OverlapRow(one, other, share_of_both(kept[one], kept[other]))
         for one, other in product(kept, kept)
