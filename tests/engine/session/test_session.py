@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.errors import PlainError
+from engine.errors import Cancelled, PlainError
 from engine.events import Message, ProgressEvent, TrainingEvent
 from engine.queries import ModelQuery, WorkerQuery
 from engine.recipe import Recipe
@@ -524,6 +524,23 @@ def test_an_error_comes_back_alone():
     with pytest.raises(PlainError, match=r"LookupError: of a library") as error:
         plainly(breaks)
     assert error.value.__context__ is None and error.value.__cause__ is None
+
+
+def test_an_error_comes_back_as_a_class_that_needs_no_torch():
+    class Broken(PlainError):
+        """Such as the error of a training, whose module imports torch."""
+
+    class Stopped(Cancelled):
+        """A cancellation with details."""
+
+    for raised, kind in ((Broken, PlainError), (Stopped, Cancelled)):
+
+        def breaks(raised=raised):
+            raise raised("A sentence.")
+
+        with pytest.raises(PlainError, match=r"^A sentence\.$") as error:
+            plainly(breaks)
+        assert type(error.value) is kind
 
 
 def test_a_question_that_takes_too_long_gives_a_sentence(session):
