@@ -201,6 +201,7 @@ class TicketEvent(TrainingEvent):
 class WorkerEvent(ProgressEvent):
     """Delay of a run on an external cluster."""
 
+    stage: Stage = "waiting-for-worker"
     cause: Literal["waiting", "silent", "restarting", "lost"] = "waiting"
     workers: int = 0  # that can take the run
     busy: int = 0

@@ -5,7 +5,6 @@ import ssl
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -141,9 +140,6 @@ def status(address: str) -> str:
     return f"The cluster answers; {state}."
 
 
-delayed = partial(WorkerEvent, "waiting-for-worker", 0, 0, 0, 0)
-
-
 @dataclass
 class RunWatch:
     """State of a run on an external cluster: on a worker, waiting for one, or lost."""
@@ -166,21 +162,21 @@ class RunWatch:
         now = time.monotonic() if now is None else now
         able = offering(workers.values(), "run")
         if not self.worker:
-            return delayed("waiting", workers=len(able), busy=sum(map(busy, able)))
+            return WorkerEvent(cause="waiting", workers=len(able), busy=sum(map(busy, able)))
         if self.worker in workers:
             silent = self._silence(workers[self.worker].get("last_seen", 0.0), now)
-            return delayed("silent", seconds=silent) if silent >= SILENT_SECONDS else None
+            return WorkerEvent(cause="silent", seconds=silent) if silent >= SILENT_SECONDS else None
         if self.lost_at is None:
             self.lost_at = now
         if able:
             self.lost_at = now  # another worker will start it
-            return delayed("restarting")
+            return WorkerEvent(cause="restarting")
         if now - self.lost_at >= LOST_SECONDS:
             raise PlainError(
                 f"The worker of this run ({self.worker}) was lost, and no other connected within "
                 f"{LOST_SECONDS:.0f} seconds; start a worker and run it again."
             )
-        return delayed("lost")
+        return WorkerEvent(cause="lost")
 
     @property
     def on_worker(self) -> bool:

@@ -34,9 +34,7 @@ def kept_apart(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(link, "connected", no_cluster)
-        patch.setattr(
-            Session, "ask", lambda self, name, timeout=60, **asked: hostile.answer(name, **asked)
-        )
+        patch.setattr(Session, "ask", lambda self, query, *_, **__: hostile.answer(query))
         st.cache_data.clear()
         state.session.clear()
         store = Store(home())
@@ -83,9 +81,7 @@ def test_no_name_has_an_effect_on_any_page(page, sent):
 @pytest.mark.parametrize("page", PAGES)
 def test_quoted_text_in_messages_has_no_effect(page, sent, monkeypatch):
     st.cache_data.clear()
-    monkeypatch.setattr(
-        Session, "ask", lambda self, name, timeout=60, **asked: hostile.refusal(name, **asked)
-    )
+    monkeypatch.setattr(Session, "ask", lambda self, query, *_, **__: hostile.refusal(query))
     assert_safe(
         opened(page, query={"model": HOSTILE, "run": HOSTILE, "runs": HOSTILE, "recipe": HOSTILE}),
         sent,
