@@ -22,6 +22,7 @@ from torch import nn
 
 from engine.calibration.stream import hooked
 from engine.evaluation.measured import judging
+from engine.events import ProgressEvent
 from engine.kernels import Kernel, NoKernel, kernel_of
 from engine.kernels.narrower import Narrower, is_narrower
 from engine.models.experts import routed_layers
@@ -225,7 +226,7 @@ def model_rows(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRo
     )
     weights = sum(layer.parameters for layer in pair.original.layers if layer.kind != "embedding")
     for done, shape in enumerate(pair.shapes):
-        bench.progress("Measuring the speed", done, len(pair.shapes))
+        bench.progress(ProgressEvent("measuring-speed", done, len(pair.shapes)))
         given = shape.of(pair.inputs)
         if main(given).ndim == 2 and main(given).numel() * weights > WORK:
             continue
@@ -266,7 +267,7 @@ def layers_timed(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[Latency
         Clock(LAYERS_SECONDS, len(chosen) * len(pair.shapes)),
     )
     for done, name in enumerate(chosen):
-        bench.progress("Measuring the speed", done, len(chosen))
+        bench.progress(ProgressEvent("measuring-speed", done, len(chosen)))
         simulated = pair.compressed.model.get_submodule(name)
         for shape in pair.shapes:
             if name in routed and not shape.first_token:

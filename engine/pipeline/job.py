@@ -5,6 +5,7 @@ tables.
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.events import Report
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.results.schema.outcome import Outcome
@@ -15,7 +16,7 @@ def run_job(
     recipe: dict,
     run_id: str,
     keep: str,
-    report: Callable[[str, int, int], None],
+    report: Report,
     cancelled: Callable[[], bool],
     stream: Callable[[list], None],
 ) -> Outcome:

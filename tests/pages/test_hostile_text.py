@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.events import DownloadEvent, Message
 from engine.results.store.store import Store, home
 from engine.session import Session
 from engine.session import cluster_connection as link
@@ -34,9 +35,7 @@ def kept_apart(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(link, "connected", no_cluster)
-        patch.setattr(
-            Session, "ask", lambda self, name, timeout=60, **asked: hostile.answer(name, **asked)
-        )
+        patch.setattr(Session, "ask", lambda self, query, *_, **__: hostile.answer(query))
         st.cache_data.clear()
         state.session.clear()
         store = Store(home())
@@ -83,9 +82,7 @@ def test_no_name_has_an_effect_on_any_page(page, sent):
 @for_each("page", PAGES)
 def test_quoted_text_in_messages_has_no_effect(page, sent, monkeypatch):
     st.cache_data.clear()
-    monkeypatch.setattr(
-        Session, "ask", lambda self, name, timeout=60, **asked: hostile.refusal(name, **asked)
-    )
+    monkeypatch.setattr(Session, "ask", lambda self, query, *_, **__: hostile.refusal(query))
     assert_safe(
         opened(page, query={"model": HOSTILE, "run": HOSTILE, "runs": HOSTILE, "recipe": HOSTILE}),
         sent,
@@ -112,10 +109,11 @@ def test_stage_names_of_active_runs_have_no_effect(sent, monkeypatch, kept_apart
 
     run = hostile.hostile_run(20, "running").model_copy(update={"owner": owner()})
     kept_apart.add(run)
+    event = DownloadEvent("downloading", 1, 2, model=HOSTILE)
     monkeypatch.setattr(
         Session,
         "progress",
-        lambda self, run: Progress().after({"stage": HOSTILE, "done": 1, "total": 2, "time": 0}),
+        lambda self, run: Progress().after(Message(event, 0.0)),
     )
     assert_safe(opened("start", run=run.id, model=HOSTILE), sent)
     kept_apart.delete(run.id)

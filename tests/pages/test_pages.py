@@ -19,6 +19,7 @@ from streamlit.testing.v1 import AppTest
 from engine.config.registry import TECHNIQUES
 from engine.config.technique import Technique
 from engine.errors import PlainError
+from engine.queries import StepQuery
 from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED
 from engine.results.schema.glossary import GLOSSARY
@@ -539,10 +540,10 @@ def test_a_smaller_layer_takes_the_microscope_to_its_own_last_weight(model):
 def test_a_layer_that_cannot_be_looked_at_is_said_once(model, monkeypatch):
     ask = Session.ask
 
-    def refusing(self, name, **arguments):
-        if name.startswith(("answers:what_if", "explain:")):
+    def refusing(self, query, **arguments):
+        if isinstance(query, StepQuery):
             raise PlainError("Its inputs cannot be seen.")
-        return ask(self, name, **arguments)
+        return ask(self, query, **arguments)
 
     monkeypatch.setattr(Session, "ask", refusing)
     app = opened(

@@ -21,7 +21,7 @@ from engine.evaluation.data.held_out import (
     held_out_digest,
     held_out_texts,
 )
-from engine.evaluation.progress import Report
+from engine.events import ProgressEvent, Report
 
 # where the name to install differs from the name to import
 DISTRIBUTION = {"sklearn": "scikit-learn"}
@@ -87,12 +87,12 @@ def written(path: Path, rows: pd.DataFrame) -> None:
 def all_documents(report: Report) -> pd.DataFrame:
     """Every document of every split. Takes some seconds."""
 
-    def told(share: float) -> None:
-        report("Reading the documentation of the installed packages", int(100 * share), 100)
+    def report_share(share: float) -> None:
+        report(ProgressEvent("reading-documentation", int(100 * share), 100))
 
     found = [
         asdict(document) | {"split": document.split}
-        for document in documents.without_copies(documents.extracted(report=told))
+        for document in documents.without_copies(documents.extracted(report=report_share))
     ]
     if not found:
         raise PlainError(
@@ -107,7 +107,7 @@ def all_passages(report: Report) -> pd.DataFrame:
     rows = kept_or_made(
         extracted_file("docs"), pd.read_parquet, lambda: all_documents(report), written
     )
-    report("Cutting labeled passages", 0, 1)
+    report(ProgressEvent("cutting-passages", 0, 1))
     texts = (
         Document(library, file, text)
         for library, file, text in zip(rows.library, rows.file, rows.text, strict=True)

@@ -33,7 +33,8 @@ from engine.evaluation.data.sources import (
     table_of,
     text_column,
 )
-from engine.evaluation.progress import Report, silent
+from engine.evaluation.progress import silent
+from engine.events import Report
 from engine.recipe.tasks import Classification, ImageClassification, TextClassification, file_kind
 from engine.runtime.local_paths import check_path
 

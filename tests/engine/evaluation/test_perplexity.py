@@ -11,6 +11,7 @@ from engine.evaluation import evaluate, perplexity
 from engine.evaluation.data.examples import Text, text_of
 from engine.evaluation.data.tokens import joined, stream_of, tokenized, windows_of
 from engine.evaluation.progress import never, silent, watched
+from engine.events import ProgressEvent
 from engine.models.loading import load, resolve
 from engine.recipe.tasks import LanguageModeling
 from tests.cases import for_each
@@ -158,8 +159,8 @@ def test_a_tokenizer_of_another_model_is_refused(task):
 
 def test_progress_ends_at_all_windows(task):
     told = []
-    measured(task, Answers(uniform), lambda *step: told.append(step))
-    assert told[-1] == ("Measuring perplexity", 62, 62)
+    measured(task, Answers(uniform), told.append)
+    assert told[-1] == ProgressEvent("measuring-perplexity", 62, 62)
 
 
 def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):

@@ -20,7 +20,7 @@ from engine.forecast import throughput as paces
 from engine.forecast.duration import EXTRACTION
 from engine.forecast.throughput import LayerPace, Passes, layer_pace, quickest
 from engine.forecast.workload import Trials, training_of, trials_of
-from engine.interactive.answers import forecast
+from engine.queries import PastRun
 from engine.recipe import Recipe
 from engine.results.analysis.runs import latest_alike
 from engine.techniques.distillation.distill.config import Distill
@@ -28,6 +28,7 @@ from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
 from engine.techniques.pruning.blocks.config import Blocks
 from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.quantization.mixed_precision.config import MixedPrecision
+from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.runs import done
@@ -62,7 +63,7 @@ def even_paces(monkeypatch):
 def said(folders, tmp_path):
     def ask(step, architecture="llama", past=None, **fields):
         recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
-        return forecast(recipe.model_dump(mode="json"), past)
+        return forecast(recipe, past)
 
     return ask
 
@@ -159,19 +160,13 @@ def test_what_a_run_would_refuse_is_refused_before_there_is_a_forecast(said):
 
 def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(said, folders, tmp_path):
     plain = said(ROUNDING)
-    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING).model_dump(
-        mode="json"
-    )
-    past = {
-        "recipe": recipe,
-        "seconds": 3 * plain.seconds,
-        "peak_rss_bytes": plain.peak_rss_bytes / 2,
-    }
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING)
+    past = PastRun(recipe, 3 * plain.seconds, plain.peak_rss_bytes / 2)
     after = said(ROUNDING, past=past)
     assert after.seconds == pytest.approx(
         3 * plain.seconds, rel=1e-6
     ) and after.peak_rss_bytes == pytest.approx(plain.peak_rss_bytes / 2, rel=0.01)
-    assert said(ROUNDING, past=past | {"seconds": 1e9}).seconds == pytest.approx(
+    assert said(ROUNDING, past=replace(past, seconds=1e9)).seconds == pytest.approx(
         CORRECTION * plain.seconds
     )
 
@@ -271,7 +266,7 @@ def test_a_model_without_blocks_has_a_forecast(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 0}))
     asked = recipe_for("bert", folder, tmp_path / "data", {"technique": "round-to-nearest"})
-    assert forecast(asked.model_dump(mode="json")).size_bytes > 0
+    assert forecast(asked).size_bytes > 0
 
 
 def test_threads_that_wait_for_each_other_do_not_count(monkeypatch):

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.interactive import rank_planner
-from engine.interactive.explain.low_rank import singular
-from engine.interactive.rank_planner import planned
+from engine.interactive import answers, rank_planner
+from engine.interactive.model_cache import CACHE
 from engine.pipeline.run import run
+from tests.answers import planned, singular
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -23,9 +23,9 @@ def folders(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     # threads that wait for one another are slow on a busy machine
-    monkeypatch.setattr(rank_planner, "ready", lambda: torch.set_num_threads(1))
+    monkeypatch.setattr(answers, "ready", lambda: torch.set_num_threads(1))
     yield
-    rank_planner._spectra.clear()
+    CACHE.clear()
 
 
 def asked(architecture, folders, tmp_path, step):

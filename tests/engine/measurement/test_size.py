@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import RobertaConfig, RobertaForCausalLM
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast, model_view
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
 from engine.pipeline.run import run
+from tests.answers import forecast, model_view
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import LLAMA, TOKENS, tiny, tokenizer
@@ -108,7 +108,7 @@ def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, carrie
 @for_each("chain", CHAINS)
 def test_a_forecast_says_both_as_the_run_does(chain, carried_out):
     outcome, _, recipe = carried_out(chain)
-    ahead, said = forecast(recipe.model_dump(mode="json")), outcome.summary.result
+    ahead, said = forecast(recipe), outcome.summary.result
     assert (ahead.bits_per_weight, ahead.bits_per_parameter) == pytest.approx(
         (said.bits_per_weight, said.bits_per_parameter)
     )
@@ -213,7 +213,7 @@ def test_a_tied_head_that_the_file_repeats_counts_once(folders, tmp_path):
     said, view, ahead = (
         run(recipe).summary,
         model_view(str(model)),
-        forecast(recipe.model_dump(mode="json")),
+        forecast(recipe),
     )
     header = 128  # maximum bytes for the name of the repeated tensor
     for size in (said.baseline.size_bytes, view.size_bytes):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import PlainError
-from engine.interactive.answers import model_view
 from engine.models import model_source as folders
 from engine.models.loading import image_processor_of, skeleton
 from engine.models.model_source import header_of, resolve
+from tests.answers import model_view
 from tests.cases import for_each
 from tests.hostile_models import asked_as_a_page, hostile, library
 

@@ -21,12 +21,12 @@ from transformers.models.perceiver.modeling_perceiver import Conv2dSamePadding
 from transformers.pytorch_utils import Conv1D
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.models.layer_kinds import layer_kind
 from engine.models.layers import chosen, layers_of
 from engine.models.packed_modules import install
 from engine.pipeline.run import run
 from engine.recipe import Layers
+from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -161,7 +161,7 @@ def test_falcon_is_compressed_like_any_other(step, tmp_path, bytes_alone):
         len(layers[layers.technique != ""]) == 8
         and layers.technique["transformer.h.0.mlp.dense_4h_to_h"]
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes > 0
+    assert forecast(recipe).size_bytes > 0
 
 
 @pytest.mark.parametrize(

@@ -542,7 +542,8 @@ def test_a_model_from_the_hub_is_the_same_model(hub: Hub, library):
         logits(load(here), here), logits(load(there), there)
     )
     assert tokenizer_of(there).get_vocab() == tokenizer_of(here).get_vocab()
-    assert heard and all(text.startswith("Downloading tiny/llama: ") for text in heard)
+    assert heard and {event.model for event in heard} == {"tiny/llama"}
+    assert all(0 < event.done <= event.total for event in heard)
 
 
 def test_a_model_is_fetched_once(hub: Hub):

@@ -6,9 +6,9 @@ import random
 import pytest
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast, model_view
 from engine.models.loading import tokenizer_of
 from engine.models.model_source import resolve
+from tests.answers import forecast, model_view
 from tests.cases import for_each
 from tests.tiny import tiny
 

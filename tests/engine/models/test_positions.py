@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from engine.errors import PlainError
-from engine.interactive.answers import model_view
 from engine.models.positions import usable_length
 from engine.pipeline.run import run
+from tests.answers import model_view
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import SENTENCES, tiny

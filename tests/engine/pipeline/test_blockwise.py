@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import PlainError
+from engine.events import ProgressEvent
 from engine.models.layers import layers_of
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
@@ -272,8 +273,8 @@ def test_never_more_than_a_block_is_dense(technique, tmp_path):
             each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found
         }
 
-    def look(stage: str, done: int, total: int) -> None:
-        if stage == "Compressing":
+    def look(event: ProgressEvent) -> None:
+        if event.stage == "compressing":
             most.append(sum(dense().values()))
 
     gc.collect()

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from engine.interactive import answers
 from engine.models.layers import layers_of
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
@@ -13,6 +12,7 @@ from engine.models.origin import Origin
 from engine.models.packed_folder import PackedFolder, read_packed
 from engine.pipeline.run import run
 from engine.tensors.weights import Dense
+from tests import answers
 from tests.cases import for_each
 from tests.experts import EXPERTS, MODELS, built, saved, saved_without_tokens
 from tests.recipes import recipe_for
@@ -54,7 +54,7 @@ def test_experts_are_compressed_and_reload_with_equal_loss_and_the_forecast_byte
     name, step, folders, tmp_path
 ):
     recipe = recipe_for("mixtral", folders[name], tmp_path / "data", step)
-    planned = answers.forecast(recipe.model_dump(mode="json"))
+    planned = answers.forecast(recipe)
     outcome = run(recipe, save=tmp_path / "saved")
     again = run(recipe_for("mixtral", tmp_path / "saved", tmp_path / "data")).summary.result
     assert again.loss == outcome.summary.result.loss

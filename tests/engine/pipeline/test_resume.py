@@ -150,12 +150,12 @@ def test_a_run_cancelled_while_its_result_is_measured_keeps_its_blocks(tmp_path,
     with pytest.raises(Cancelled, match="run it again to resume"):
         run(
             recipe,
-            report=lambda stage, *_: stages.append(stage),
-            cancelled=lambda: "Measuring the result" in stages,
+            report=lambda event: stages.append(event.stage),
+            cancelled=lambda: "measuring-result" in stages,
         )
     asked, stages[:] = looks(monkeypatch), []
-    again = run(recipe, report=lambda stage, *_: stages.append(stage))
-    assert not asked and "Going on from an earlier run" in stages
+    again = run(recipe, report=lambda event: stages.append(event.stage))
+    assert not asked and "resuming" in stages
     assert "2 of its blocks were finished by an earlier run" in again.summary.notes[0]
     assert blocks_kept(recipe.key()) == 0
 

@@ -10,7 +10,6 @@ import torch
 from engine.calibration import Seen
 from engine.errors import Cancelled, PlainError
 from engine.forecast import Cost
-from engine.interactive.answers import forecast
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
 from engine.pipeline.run import run
@@ -22,6 +21,7 @@ from engine.techniques.quantization.gptq.config import GPTQ
 from engine.techniques.training.composed import compress_further, sketched
 from engine.tensors.sparse_codes import Sieved, keeping_zeros
 from engine.tensors.weights import restored
+from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY
@@ -221,7 +221,7 @@ def test_losses_are_counted_from_the_original_not_from_the_step_before(folders, 
 def test_each_step_says_which_it_is(folders, tmp_path):
     told = []
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", PRUNED, ANY["rounding"])
-    run(recipe, report=lambda stage, done, total: told.append(stage))
+    run(recipe, report=lambda event: told.append(event.title))
     assert {"Step 1 of 2: compressing", "Step 2 of 2: compressing"} <= set(told)
 
 
@@ -234,10 +234,10 @@ def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, 
     seen = []
 
     def late() -> bool:
-        return any(stage.startswith("Step 2") and done > 8 for stage, done in seen)
+        return any(event.step == 2 and event.done > 8 for event in seen)
 
     with pytest.raises(Cancelled, match="Finished layers are kept"):
-        run(recipe, report=lambda stage, done, total: seen.append((stage, done)), cancelled=late)
+        run(recipe, report=seen.append, cancelled=late)
     again = run(recipe)
     assert again.summary.result == whole.summary.result
     assert "blocks were finished" in " ".join(again.summary.notes) and not list(
@@ -286,7 +286,7 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
 @for_each("second", ["rounding", "nf4"])
 def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders, tmp_path):
     outcome, _, recipe = carried_out(architecture, folders, tmp_path, first, ANY[second])
-    ahead = forecast(recipe.model_dump(mode="json"))
+    ahead = forecast(recipe)
     assert ahead.size_bytes == outcome.summary.result.size_bytes
     assert (
         ahead.bits_per_weight == pytest.approx(outcome.summary.result.bits_per_weight, rel=1e-6)
@@ -306,11 +306,9 @@ def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders,
 def test_what_leaves_weights_in_their_place_is_no_matter_to_the_size_forecast(
     first, then, folders, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("engine.interactive.answers.cost_of", lambda job, past: Cost(1.0, 1.0))
+    monkeypatch.setattr("engine.interactive.run_forecast.cost_of", lambda job, past: Cost(1.0, 1.0))
     both, alone = (
-        forecast(
-            recipe_for("llama", folders["llama"], tmp_path / "data", *steps).model_dump(mode="json")
-        )
+        forecast(recipe_for("llama", folders["llama"], tmp_path / "data", *steps))
         for steps in ((first, then), (then,))
     )
     assert both == alone

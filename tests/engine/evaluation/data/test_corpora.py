@@ -27,17 +27,17 @@ def home(tmp_path_factory):
 def first(home):
     """Training documents of the first reading, and the progress reported meanwhile."""
     reported = []
-    return corpus("docs", "train", lambda *progress: reported.append(progress)), reported
+    return corpus("docs", "train", reported.append), reported
 
 
 def test_the_first_reading_reports_progress(first):
-    assert [done for _, done, _ in first[1]] == sorted(done for _, done, _ in first[1])
+    assert [event.done for event in first[1]] == sorted(event.done for event in first[1])
     assert len(first[1]) > 5
 
 
 def test_the_second_reading_is_the_same_and_reports_nothing(first):
     reported = []
-    again = corpus("docs", "train", lambda *progress: reported.append(progress))
+    again = corpus("docs", "train", reported.append)
     pd.testing.assert_frame_equal(again, first[0])
     assert reported == []
 

@@ -2,7 +2,6 @@
 what the model computes with.
 """
 
-from collections import OrderedDict
 from dataclasses import fields
 
 import pandas as pd
@@ -12,12 +11,12 @@ import torch
 from engine.calibration import Seen
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
-from engine.interactive import answers
-from engine.interactive.answers import look_at_hand
-from engine.interactive.explain import lesson, piece, weight
+from engine.interactive import layer_preview
 from engine.interactive.explain.default import COLUMNS
 from engine.interactive.explain.gptq import PLACES, ROWS, Replay
 from engine.interactive.inspect_weight import NEIGHBOURS, column_factors, found
+from engine.interactive.layer_preview import cached_preview
+from engine.interactive.model_cache import CACHE, Recent
 from engine.results.schema.explanations import (
     SIDE,
     BitsRow,
@@ -35,6 +34,7 @@ from engine.techniques.implementations import compress
 from engine.techniques.quantization.gptq.config import GPTQ
 from engine.tensors.packing import unpacked
 from engine.tensors.weights import Dense
+from tests.answers import lesson, piece, recipe_with, weight
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.techniques import EVERY, named
@@ -101,6 +101,10 @@ any_step = for_each("step", STEPS)
 each_architecture = for_each("architecture", ARCHITECTURES)
 
 
+def look_at_hand(model, layer, step, measured):
+    return cached_preview(recipe_with(model, [step], measured), layer)
+
+
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
     """Questions about a layer of each architecture, with data of its own."""
@@ -124,11 +128,10 @@ def questions(tmp_path_factory):
 def all_at_hand():
     """Each layer is compressed once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("LOOKS_AT_HAND", "MODELS_AT_HAND", "WEIGHTS_AT_HAND", "BYTES_AT_HAND"):
-            patch.setattr(answers, name, 10**12)
+        for recent in (CACHE.previews, CACHE.models, CACHE.first_rows_kept, CACHE.statistics):
+            patch.setattr(recent, "most", 10**12)
         yield
-    for kept in (answers._looks, answers._models, answers._seen):
-        kept.clear()
+    CACHE.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -350,18 +353,17 @@ def test_looking_closer_does_not_compress_again(questions, monkeypatch):
     question = questions("llama", "rounding")
     lesson(**question)
     monkeypatch.setattr(
-        answers, "looked_at", lambda *args, **kwargs: pytest.fail("compressed again")
+        layer_preview, "preview", lambda *args, **kwargs: pytest.fail("compressed again")
     )
     piece(**question)
     weight(**question, row=5, column=5)
 
 
 def test_only_the_last_looks_are_kept(questions, monkeypatch):
-    monkeypatch.setattr(answers, "_looks", OrderedDict())
-    monkeypatch.setattr(answers, "LOOKS_AT_HAND", 2)
+    monkeypatch.setattr(CACHE, "previews", Recent(2))
     for step in ("rounding", "nf4", "int8"):
         lesson(**questions("llama", step))
-    assert len(answers._looks) == 2
+    assert len(CACHE.previews.values) == 2
 
 
 # --- each technique at work -----------------------------------------------------------------------

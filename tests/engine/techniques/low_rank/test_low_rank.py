@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from engine.calibration import Seen
 from engine.calibration.gradient_stats import Slopes
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.kernels import NoKernel, kernel_of
 from engine.models.layers import Layer
 from engine.models.loaded_model import opened
@@ -46,6 +45,7 @@ from engine.techniques.low_rank.whitening import whitening
 from engine.techniques.quantization.awq.method import output_error
 from engine.tensors.low_rank import CPKernel, LowRank, Sum, TuckerKernel, Whole, break_even, saves
 from engine.tensors.weights import restored
+from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import CONVOLUTIONAL
@@ -780,7 +780,7 @@ def test_the_forecast_is_the_size_or_says_that_it_is_at_most_that(architecture, 
         tmp_path / "data",
         {"technique": "svd", "whitening": "none", **step},
     )
-    ahead, size = forecast(recipe.model_dump(mode="json")), run(recipe).summary.result.size_bytes
+    ahead, size = forecast(recipe), run(recipe).summary.result.size_bytes
     assert ahead.size_bytes >= size if ahead.at_most else ahead.size_bytes == size
     assert (
         ahead.at_most == (step.get("scope") == "global" or step.get("by") == "energy")

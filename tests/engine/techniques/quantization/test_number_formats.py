@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast, what_if
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.techniques.implementations import blueprint, compress
@@ -17,6 +16,7 @@ from engine.techniques.quantization.fixed_levels.config import Logarithmic, Tern
 from engine.techniques.quantization.float_formats.config import FloatingPoint
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.tensors.lookup_table import E2M1
+from tests.answers import forecast, what_if
 from tests.cases import for_each
 from tests.engine.techniques.quantization.test_grid import weights
 from tests.recipes import recipe_for
@@ -357,7 +357,7 @@ def test_a_forecast_of_huffman_coding_is_an_upper_bound_and_says_so(tmp_path):
     recipe = recipe_for(
         "llama", model, tmp_path / "data", {"technique": "codebook", "coding": "huffman"}
     )
-    said, size = forecast(recipe.model_dump(mode="json")), run(recipe).summary.result.size_bytes
+    said, size = forecast(recipe), run(recipe).summary.result.size_bytes
     assert said.at_most and not said.at_least and said.size_bytes > size
     assert not forecast(
         recipe.model_copy(update={"steps": (Codebook(),)}).model_dump(mode="json")

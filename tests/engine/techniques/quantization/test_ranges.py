@@ -5,10 +5,10 @@ import torch
 
 from engine.calibration import Seen
 from engine.errors import PlainError
-from engine.interactive.answers import ranges, what_if
 from engine.techniques.quantization.activations.config import Activations
 from engine.techniques.quantization.observers import OBSERVERS, observed, observer_rows
 from engine.tensors.activations import code_range, qparams
+from tests.answers import ranges, what_if
 from tests.cases import for_each
 from tests.recipes import task_for
 from tests.tiny import tiny

@@ -18,7 +18,6 @@ from torch.nn.functional import (
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.models.loaded_model import multiplies_bfloat16, opened
 from engine.models.loading import config_of, load, resolve
 from engine.pipeline.run import run
@@ -34,6 +33,7 @@ from engine.training import Exercises, lessons_for, loop
 from engine.training.accelerated import accelerator_for
 from engine.training.loop import Course, slopes_of, trained
 from engine.training.losses import UNLABELLED, by_attention, by_features, by_labels, by_teacher
+from tests.answers import forecast
 from tests.cases import for_each
 from tests.engine.training.test_training import exercises
 from tests.recipes import few_digits, recipe_for
@@ -301,7 +301,7 @@ def test_what_is_written_is_the_student_and_a_forecast_knows_its_bytes(
     )
     outcome = run(recipe, save=tmp_path / "student")
     again = opened(resolve(str(tmp_path / "student")), CPU, torch.float32)
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
+    assert forecast(recipe).size_bytes == outcome.summary.result.size_bytes
     assert outcome.summary.result.parameters == again.parameters
     measured = run(
         Recipe.of(
@@ -439,7 +439,7 @@ def test_a_model_of_which_structures_were_taken_out_can_be_trained_on(
         run(recipe, save=tmp_path / "small"),
         run(recipe.model_copy(update={"steps": recipe.steps[:1]})),
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
+    assert forecast(recipe).size_bytes == outcome.summary.result.size_bytes
     assert (
         outcome.summary.result.parameters == pruned.summary.result.parameters
         and len(curve(outcome)) == 4
@@ -472,7 +472,7 @@ def test_each_generation_is_taught_by_the_one_before(done):
     assert all(len(each) == 4 for each in losses) and losses[0] != losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("stopped", ["Training · generation 2", "Asking the teacher"])
+@pytest.mark.parametrize("stopped", ["training", "asking-teacher"])
 def test_generations_that_are_stopped_leave_the_best_of_all(done, monkeypatch, tmp_path, stopped):
     """Generation 1 looks five times and is best at step 3, generation 2 is poor: what is written is
     what the first one was.
@@ -493,12 +493,13 @@ def test_generations_that_are_stopped_leave_the_best_of_all(done, monkeypatch, t
     }
 
     def after() -> bool:
-        return "finished" in heard and any(
-            stopped in stage for stage in heard[heard.index("finished") :]
+        return any(
+            event.stage == stopped and (stopped != "training" or event.network == "generation 2")
+            for event in heard
         )
 
-    def report(stage, *_):
-        heard.extend(["finished"] * (len(states) >= 5 and "finished" not in heard) + [stage])
+    def report(event):
+        heard.extend([event] * (len(states) >= 5))  # once the first generation is finished
 
     outcome = done("resnet", cancelled=after, report=report, save=tmp_path / "student", **recipe)
     (said,) = (note for note in outcome.summary.notes if "as was asked for" in note)
@@ -728,8 +729,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(folders, monkeypatch):
 def test_a_cancelled_training_keeps_the_best_so_far_and_can_be_run_anew(done, tmp_path):
     heard = []
 
-    def hear(stage, *_):
-        heard.extend([stage] if "Training" in stage else [])
+    def hear(event):
+        heard.extend([event] if event.stage == "training" else [])
 
     outcome = done(
         "resnet",
@@ -902,9 +903,9 @@ def test_models_that_cannot_learn_from_one_another_are_told_apart_before_the_run
 ):
     heard = []
     assert "is made for image-classification" in refused(
-        done, student=str(folders["resnet"]), report=lambda stage, *_: heard.append(stage)
+        done, student=str(folders["resnet"]), report=heard.append
     )
-    assert not any("Measuring" in stage for stage in heard)
+    assert not any(event.stage == "measuring-original" for event in heard)
     assert "is made for image-classification" in refused(
         done, setting="several", teachers=str(folders["resnet"])
     )

@@ -7,7 +7,6 @@ import torch
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import Cancelled, PlainError
-from engine.interactive.answers import forecast
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
 from engine.pipeline.run import run
@@ -16,6 +15,7 @@ from engine.techniques.implementations import compress
 from engine.techniques.pruning.gradual.config import Gradual
 from engine.techniques.pruning.unstructured.config import Magnitude
 from engine.training import Quality, loop
+from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -306,8 +306,8 @@ def stopping(steps: int) -> dict:
     """A report, and whether the run is cancelled: after so many training steps."""
     heard = []
     return {
-        "report": lambda stage, *_: heard.append(stage),
-        "cancelled": lambda: sum("loss" in stage for stage in heard) >= steps,
+        "report": lambda event: heard.append(getattr(event, "loss", None) is not None),
+        "cancelled": lambda: sum(heard) >= steps,
     }
 
 
@@ -353,15 +353,13 @@ def test_a_cancelled_training_goes_back_to_what_held_and_keeps_nothing_where_not
 
 def test_the_forecast_is_what_is_written(done, folders, tmp_path):
     recipe = recipe_for("bert", folders["bert"], tmp_path / "data", SHORT)
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == done().summary.result.size_bytes
+    assert forecast(recipe).size_bytes == done().summary.result.size_bytes
 
 
 def test_more_steps_take_longer(folders, tmp_path):
     few, many = (
         forecast(
-            recipe_for(
-                "bert", folders["bert"], tmp_path / "data", SHORT | {"steps": steps}
-            ).model_dump(mode="json")
+            recipe_for("bert", folders["bert"], tmp_path / "data", SHORT | {"steps": steps})
         ).seconds
         for steps in (4, 4000)
     )

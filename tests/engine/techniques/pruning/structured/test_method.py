@@ -22,9 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from engine.calibration.gradient_stats import loss_of
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches
-from engine.interactive.answers import forecast, trial_on, what_if
-from engine.interactive.explain import lesson, piece
-from engine.interactive.explain import weight as one_weight
+from engine.interactive.layer_preview import trial_on
 from engine.models.layers import chosen
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
@@ -39,6 +37,8 @@ from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.pruning.structured.coupled_structures import Family, Part, runs
 from engine.techniques.pruning.structured.method import ORDERS, Scored, norms
 from engine.techniques.pruning.structured.method import chosen as chosen_of
+from tests.answers import forecast, lesson, piece, what_if
+from tests.answers import weight as one_weight
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
@@ -416,7 +416,7 @@ def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
 )
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, done):
     outcome, _, recipe = done(architecture, step)
-    said, result = forecast(recipe.model_dump(mode="json")), outcome.summary.result
+    said, result = forecast(recipe), outcome.summary.result
     assert (said.size_bytes, said.bits_per_weight, said.compression) == (
         result.size_bytes,
         result.bits_per_weight,
