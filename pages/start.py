@@ -3,7 +3,6 @@
 import streamlit as st
 
 from engine.recipe.model_names import BUNDLED
-from engine.techniques.quantization.rounding.config import RoundToNearest
 from pages.widgets.model_picker import choose_model
 from pages.widgets.runs.example import finished_example
 from pages.widgets.runs.run_card import current_run, run_card, start
@@ -28,7 +27,11 @@ for column, bundled in zip(st.columns(len(BUNDLED)), BUNDLED.values(), strict=Tr
             args=(bundled.reference,),
             **look,
         ):
-            start(recipe_for([RoundToNearest().model_dump()], bundled.reference, bundled.task.kind))
+            start(
+                recipe_for(
+                    [{"technique": "round-to-nearest"}], bundled.reference, bundled.task.kind
+                )
+            )
 if run := current_run():
     run_card(run, "start")
 else:

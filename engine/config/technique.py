@@ -16,6 +16,8 @@ Made = Literal["dense", "fewer", "zeros", "factors", "codes", "adapters"]
 Needs = Literal["nothing", "answers", "states", "range", "gram", "gradients"]
 # conv1d: GPT-2's transposed linear layer; convolution1d: a convolution along one axis
 LayerKind = Literal["linear", "conv1d", "convolution1d", "conv2d", "embedding"]
+# views of one layer that are computed live, besides those that every technique has
+LiveView = Literal["mask-overlap", "singular-values", "rank-planner", "input-ranges"]
 EVERY_KIND: tuple[LayerKind, ...] = get_args(LayerKind)
 
 
@@ -43,7 +45,15 @@ class Technique(Frozen):
     needs: ClassVar[Needs] = "nothing"  # a property where it depends on options
     size_depends_on_data: ClassVar[bool] = False  # a size forecast is only a lower bound
     folds: ClassVar[bool] = False  # scales move between a layer and the previous one
-    trains: ClassVar[bool] = False  # weights are trained before they are stored
+    # weights are trained before they are stored, in ``steps`` steps of ``batch`` examples
+    trains: ClassVar[bool] = False
+    # the result is a student, which is compared with the original as its teacher
+    trains_student: ClassVar[bool] = False
+    # whole structures are removed, so that later steps see smaller layers
+    removes_structures: ClassVar[bool] = False
+    # layers keep the shapes and number formats in which an earlier step has stored them
+    keeps_storage: ClassVar[bool] = False
+    live_views: ClassVar[tuple[LiveView, ...]] = ()
     counts_epochs: ClassVar[bool] = False  # training length may be given in epochs
     # a layer is calibrated on the outputs of the compressed layers before it
     in_step: ClassVar[bool] = False

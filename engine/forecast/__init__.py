@@ -12,8 +12,9 @@ from engine.evaluation.baseline import baseline_known
 from engine.forecast.duration import seconds_of
 from engine.forecast.job import Job
 from engine.forecast.memory import peak_of
-from engine.forecast.workload import Trials, trials_of
 from engine.queries import PastRun
+from engine.step.workload import SearchWork
+from engine.techniques.implementations import search_work
 
 CORRECTION = 4.0  # at most, by what a past run took
 
@@ -45,7 +46,7 @@ def cost_of(job: Job, past: PastRun | None = None) -> Cost:
 def settings_then(job: Job, past: PastRun) -> dict[str, Technique]:
     """The past run's own technique on the same layers."""
     how = past.recipe.steps[-1]
-    return dict.fromkeys(job.settings, how) if trials_of(how, 1) == Trials() else {}
+    return dict.fromkeys(job.settings, how) if search_work(how, 1) == SearchWork() else {}
 
 
 def within(ratio: float) -> float:

@@ -11,7 +11,6 @@ from engine.evaluation.classification import IMAGES
 from engine.forecast.data_volume import Reading, corpus_kept, data_seconds
 from engine.forecast.job import Job
 from engine.forecast.throughput import product_pace, weights_of
-from engine.forecast.workload import SLOPES, Training, Trials, products_of, training_of, trials_of
 from engine.measurement.generations import NEW_TOKENS, PROMPTS, SMALL
 from engine.measurement.inputs import EXAMPLES
 from engine.measurement.latency import LAYERS_SECONDS, MODEL_SECONDS
@@ -22,7 +21,8 @@ from engine.models.packed_modules import dense_bytes
 from engine.recipe.tasks import ImageClassification, LanguageModeling
 from engine.recipe.tasks import Training as Learnt
 from engine.step.run_context import HELD_DENSE
-from engine.techniques.distillation.distill.config import Distill
+from engine.step.workload import GRADIENT_PASSES, SearchWork, TrainingWork
+from engine.techniques.implementations import layer_operations, search_work, training_work
 from engine.training.datasets import HELD_OUT, WINDOWS_HELD_OUT
 
 EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
@@ -80,7 +80,7 @@ def vectors_of(layer: Layer) -> float:
 def compressing(job: Job) -> float:
     how, much = job.how, job.calibration
     targets, rounds = job.targets, 0.0
-    trial = trials_of(how, len(targets))
+    trial = search_work(how, len(targets))
     for number, layer in enumerate(targets):
         pace, rows = job.pace(layer), layer.matrix_shape[0]
         first = shares_no_input(targets, number)
@@ -90,10 +90,10 @@ def compressing(job: Job) -> float:
             + pace.start
             + 0.004
         )
-        rounds += products_of(how, layer.matrix_shape) / product_pace()
+        rounds += layer_operations(how, layer.matrix_shape) / product_pace()
         rounds += gram(job, layer) * first if how.needs == "gram" else 0.0
     rounds += (
-        SLOPES * job.passes.seconds(much.places, job.recipe.calibration.samples)
+        GRADIENT_PASSES * job.passes.seconds(much.places, job.recipe.calibration.samples)
         if how.needs == "gradients"
         else 0.0
     )
@@ -103,11 +103,11 @@ def compressing(job: Job) -> float:
         + judging
         + walking(job)
         + trying(job, trial)
-        + training(job, training_of(lasting(job)))
+        + training(job, training_work(lasting(job)))
     )
 
 
-def training(job: Job, course: Training) -> float:
+def training(job: Job, course: TrainingWork) -> float:
     """Steps there and back, and looks at what is held out; examples are made ready once."""
     if not course.steps:
         return 0.0
@@ -226,7 +226,7 @@ def walking(job: Job) -> float:
     return ((1 if job.how.in_step else 2) if chain else blocks) * 1.3 * streaming(job)
 
 
-def trying(job: Job, trial: Trials) -> float:
+def trying(job: Job, trial: SearchWork) -> float:
     batches = share(job.calibration, trial.examples)
     seen = (
         job.passes.seconds(job.calibration.places, job.calibration.batches)
@@ -268,10 +268,7 @@ def comparing(job: Job) -> float:
     """Student and teacher on the same calibration data; the student is reckoned
     as large.
     """
-    if (
-        not any(isinstance(step, Distill) for step in job.recipe.steps)
-        or not job.recipe.calibration
-    ):
+    if not any(step.trains_student for step in job.recipe.steps) or not job.recipe.calibration:
         return 0.0
     examples = (
         PICTURES * GROUPS

@@ -8,7 +8,6 @@ from engine.evaluation.calibration_batches import ROWS
 from engine.evaluation.perplexity import AT_ONCE, LOGITS_BYTES
 from engine.forecast.duration import share, shares_no_input
 from engine.forecast.job import Job
-from engine.forecast.workload import training_of, trials_of
 from engine.measurement.latency import MODEL_BYTES
 from engine.models.layers import Layer, blocks_of
 from engine.models.loaded_model import compute_place
@@ -16,6 +15,7 @@ from engine.models.packed_modules import dense_bytes
 from engine.recipe.tasks import ImageClassification, LanguageModeling
 from engine.step.layer_swap import LOGITS_KEPT
 from engine.step.run_context import HELD_DENSE
+from engine.techniques.implementations import search_work, training_work
 
 # of a process that has imported everything and opened nothing
 BASE = psutil.Process().memory_info().rss
@@ -133,7 +133,7 @@ def walk_bytes(job: Job) -> float:
         held += (
             0.0 if how.in_step else 4.0 * max(map(gram_entries_of_experts, blocks_of(job.targets)))
         )
-    if (course := training_of(how)).steps:
+    if (course := training_work(how)).steps:
         each = (
             much.length if isinstance(job.recipe.task, LanguageModeling) else job.evaluation.length
         )
@@ -141,7 +141,7 @@ def walk_bytes(job: Job) -> float:
         held += 4.0 * course.copies * sum(
             layer.parameters for layer in job.targets
         ) + course.batch * each * activation_bytes(job) * max(2, blocks)
-    trial = trials_of(how, len(job.targets))
+    trial = search_work(how, len(job.targets))
     if trial.answers and isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size
         places = share(much, trial.examples)[0]

@@ -1,6 +1,6 @@
 """One layer as the last step of a recipe would store it, from the first calibration examples."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -17,33 +17,19 @@ from engine.models.loaded_model import Opened
 from engine.models.loading import resolve
 from engine.recipe import Recipe
 from engine.runtime.threads import threads_to_judge
+from engine.step.compressed_layer import CompressedLayer
 from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Rebuilt, Subject
+from engine.step.pruning_plan import Subject
 from engine.step.run_context import Bench, Rows
+from engine.techniques.composed import compress_further
 from engine.techniques.implementations import plan, rebuild, scales_for, survey
-from engine.techniques.pruning.options import Shrinking
-from engine.techniques.training.composed import compress_further
 from engine.tensors.weights import Dense, Stored
 
 # other ranges are searched for, so fewer weights are compared
 QUICK_RANGES, COARSER = ("absmax", "rms"), 4
 
 
-@dataclass(frozen=True)
-class Look:
-    """One layer as a step would store it."""
-
-    asked: Technique
-    how: Technique  # this layer's setting
-    part: Layer  # its first rows, where it is very large
-    weight: torch.Tensor  # (out, in_) float32
-    seen: Seen | Slopes | None
-    stored: Stored
-    scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
-    rebuilt: Rebuilt | None = None  # what stays of the whole model, where structures are taken out
-
-
-def cached_preview(recipe: Recipe, layer: str) -> Look:
+def cached_preview(recipe: Recipe, layer: str) -> CompressedLayer:
     """Preview of a layer, computed unless it is one of the last ones."""
     key = preview_key(CACHE.model(recipe.model), recipe, layer)
     return CACHE.previews.get(key) or preview(recipe, layer)
@@ -53,7 +39,7 @@ def preview_key(model: CachedModel, recipe: Recipe, layer: str) -> tuple:
     return *model.key, layer, recipe.model_dump_json()
 
 
-def preview(recipe: Recipe, layer: str) -> Look:
+def preview(recipe: Recipe, layer: str) -> CompressedLayer:
     """Preview of a layer, computed now and kept for further questions."""
     model = CACHE.model(recipe.model)
     known = model.layer(layer)
@@ -64,7 +50,7 @@ def preview(recipe: Recipe, layer: str) -> Look:
     torch.manual_seed(recipe.seed)
     look = (
         narrowed(recipe, model, known)
-        if isinstance(recipe.steps[-1], Shrinking)
+        if recipe.steps[-1].removes_structures
         else compressed(recipe, model, part, weight)
     )
     return CACHE.previews.keep(preview_key(model, recipe, layer), look)
@@ -76,16 +62,18 @@ def live_weights(how: Technique) -> int:
     return model_cache.LIVE_WEIGHTS // (1 if quick else COARSER)
 
 
-def compressed(recipe: Recipe, model: CachedModel, part: Layer, weight: torch.Tensor) -> Look:
+def compressed(
+    recipe: Recipe, model: CachedModel, part: Layer, weight: torch.Tensor
+) -> CompressedLayer:
     """A layer after all steps that leave it in its shape."""
     stored, zeros = Dense(tuple(weight.shape), weight), False
-    for each in (step for step in recipe.steps if not isinstance(step, Shrinking)):
+    for each in (step for step in recipe.steps if not step.removes_structures):
         how = plan(each, [part])[part.name]
         seen = data_for(how, model, part.name, recipe, len(weight))
         with threads_to_judge(weight.numel()):
             stored, scales = compressed_layer(how, stored, seen, zeros)
         zeros = zeros or each.leaves == "zeros"
-    return Look(recipe.steps[-1], how, part, weight, seen, stored, scales)
+    return CompressedLayer(recipe.steps[-1], how, part, weight, seen, stored, scales)
 
 
 def compressed_layer(
@@ -102,7 +90,7 @@ def compressed_layer(
     return compress_further(how, held, weight * scales, seen.scaled(scales), keep_zeros), scales
 
 
-def narrowed(recipe: Recipe, model: CachedModel, layer: Layer) -> Look:
+def narrowed(recipe: Recipe, model: CachedModel, layer: Layer) -> CompressedLayer:
     """A layer without what a step removes, chosen by the first calibration examples among all of
     the model.
     """
@@ -121,7 +109,7 @@ def narrowed(recipe: Recipe, model: CachedModel, layer: Layer) -> Look:
         )
         small = rebuild(how, subject, by)
     weight, stored = held.dense(torch.float32), small.narrowed(layer, held)
-    return Look(how, how, layer, weight, None, stored, 1.0, small)
+    return CompressedLayer(how, how, layer, weight, None, stored, 1.0, small)
 
 
 def subject_of(recipe: Recipe, model: CachedModel) -> Subject:

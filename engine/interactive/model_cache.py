@@ -21,12 +21,12 @@ from engine.models.loading import Folder, check_finite, resolve, tokenizer_of, t
 from engine.recipe import Recipe
 from engine.recipe.tasks import Calibration
 from engine.results.schema.tables import SpectrumRow, table
+from engine.step.compressed_layer import LIVE_SAMPLES
 from engine.techniques.low_rank.ranks import Layered
 from engine.tensors.weights import Stored
 
 # weights compared while a control is dragged; of a larger layer, the first rows
 LIVE_WEIGHTS = 1 << 21
-LIVE_SAMPLES = 8  # calibration examples that a question uses
 Value = TypeVar("Value")
 
 

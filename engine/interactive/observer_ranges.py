@@ -3,6 +3,7 @@
 import torch
 
 from engine.calibration import Fold, Seen
+from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.interactive.layer_preview import input_statistics
 from engine.interactive.model_cache import CACHE, live_calibration
@@ -12,9 +13,7 @@ from engine.queries import RangesQuery
 from engine.results.schema.query_results import Ranges
 from engine.results.schema.tables import HistogramRow, ObserverRow, table
 from engine.runtime.threads import one_thread
-from engine.techniques.implementations import plan, scales_for
-from engine.techniques.quantization.activations.config import Activations
-from engine.techniques.quantization.observers import observer_rows
+from engine.techniques.implementations import plan, range_rows, scales_for
 
 
 @answer.register
@@ -22,7 +21,7 @@ def answer_ranges(query: RangesQuery) -> Ranges:
     recipe, model = query.recipe, CACHE.model(query.recipe.model)
     layer = model.layer(query.layer)
     how = plan(recipe.steps[-1], [layer])[layer.name]
-    if not isinstance(how, Activations):
+    if "input-ranges" not in how.live_views:
         raise PlainError(
             f"{how.title} chooses no range for a layer's inputs; ask about a technique that "
             "quantizes activations."
@@ -34,7 +33,7 @@ def answer_ranges(query: RangesQuery) -> Ranges:
         layer.name, "original", values, values.min().item(), values.max().item()
     )
     with one_thread():
-        observers = observer_rows(layer.name, seen, how)
+        observers = range_rows(how, layer.name, seen)
     return Ranges(
         histogram=table(histogram, HistogramRow),
         observers=table(observers, ObserverRow),
@@ -43,7 +42,7 @@ def answer_ranges(query: RangesQuery) -> Ranges:
 
 
 def scaled_inputs(
-    how: Activations, weight: torch.Tensor, seen: Seen, scales: tuple[float, ...] | None
+    how: Technique, weight: torch.Tensor, seen: Seen, scales: tuple[float, ...] | None
 ) -> Seen:
     """Inputs of the layer divided by the scales. Raises PlainError for scales of another width."""
     if scales is None:

@@ -21,17 +21,9 @@ from engine.pipeline.pruned_writer import rebuilt_bytes
 from engine.queries import ForecastQuery, PastRun
 from engine.recipe import Recipe
 from engine.results.schema.query_results import Forecast
-from engine.techniques.distillation.distill.config import FineTune
-from engine.techniques.implementations import outlined, plan, rebuild
-from engine.techniques.pruning.blocks.config import Blocks
-from engine.techniques.pruning.blocks.method import differ_in_size
-from engine.techniques.training.composed import sketched
+from engine.techniques.composed import sketched
+from engine.techniques.implementations import forecast_notes, outlined, plan, rebuild
 from engine.tensors.weights import Stored
-
-BLOCKS_DIFFER = (
-    "The model's blocks differ in size, so the size that is left depends on which of them the "
-    "calibration data chooses."
-)
 
 
 @answer.register
@@ -43,10 +35,9 @@ def answer_forecast(query: ForecastQuery) -> Forecast:
     notes, tokens = notes_on_data(recipe, model.folder)
     for step in recipe.steps:
         refuse_noise(step, chosen(model.opened.layers, recipe.layers), tokens)
-    differ = any(isinstance(step, Blocks) for step in recipe.steps) and differ_in_size(
-        subject_of(recipe, model)
-    )
-    notes = *notes, *notes_on_included(recipe, model.opened), *([BLOCKS_DIFFER] if differ else [])
+    subject = subject_of(recipe, model)
+    further = [note for step in recipe.steps for note in forecast_notes(step, subject)]
+    notes = *notes, *notes_on_included(recipe, model.opened), *dict.fromkeys(further)
     return replace(forecast, notes=notes)
 
 
@@ -140,7 +131,7 @@ def shaping(steps: Sequence[Technique]) -> Sequence[Technique]:
     """Steps that determine the stored format: others keep shapes and formats, or the next step
     stores their result again.
     """
-    left = [step for step in steps if not isinstance(step, FineTune)]
+    left = [step for step in steps if not step.keeps_storage]
     return list(dropwhile(lambda step: step.leaves == "dense", left)) or left[-1:] or steps[:1]
 
 

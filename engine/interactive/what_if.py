@@ -3,7 +3,7 @@
 import time
 
 from engine.calibration import Seen
-from engine.interactive.layer_preview import Look, preview
+from engine.interactive.layer_preview import preview
 from engine.interactive.registry import answer
 from engine.measurement.error import Judged, level_rows
 from engine.pipeline.pruned_writer import changed_row, histogram
@@ -11,6 +11,7 @@ from engine.queries import WhatIfQuery
 from engine.results.schema.query_results import WhatIf
 from engine.results.schema.tables import HistogramRow, LevelRow, table
 from engine.runtime.threads import threads_to_judge
+from engine.step.compressed_layer import CompressedLayer
 
 
 @answer.register
@@ -22,7 +23,7 @@ def answer_what_if(query: WhatIfQuery) -> WhatIf:
         return effect(look, query.layer, began)
 
 
-def effect(look: Look, layer: str, began: float) -> WhatIf:
+def effect(look: CompressedLayer, layer: str, began: float) -> WhatIf:
     """Comparison of a layer before and after; ``began`` is when the question started."""
     judged = Judged(look.part, look.weight, look.stored.dense() / look.scales)
     inputs = look.seen.sample_vectors() if isinstance(look.seen, Seen) else None

@@ -6,11 +6,10 @@ from engine.calibration.activation_stats import reader_of, seeable
 from engine.config.technique import Technique
 from engine.models.layers import Layer, included_embeddings, why_kept
 from engine.models.loaded_model import Opened
-from engine.pipeline.blockwise import UNSCALED, why_not_seen
+from engine.pipeline.layer_report import UNSCALED, why_not_seen
 from engine.pipeline.pruned_writer import UNTOUCHED
 from engine.recipe import Recipe
 from engine.techniques.implementations import plan
-from engine.techniques.pruning.options import Shrinking
 
 
 def notes_on_included(recipe: Recipe, original: Opened) -> tuple[str, ...]:
@@ -35,7 +34,7 @@ def notes_on_included(recipe: Recipe, original: Opened) -> tuple[str, ...]:
 
 def why_left(step: Technique, layer: Layer, original: Opened) -> str:
     """Reason why a step leaves an embedding unchanged; empty if it does not."""
-    if isinstance(step, Shrinking):
+    if step.removes_structures:
         return UNTOUCHED
     setting, reader = plan(step, [layer])[layer.name], reader_of(original.model, layer.name)
     by_inputs = setting.needs in ("range", "gram") and not setting.trains

@@ -6,12 +6,9 @@ from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.evaluation.evaluation import refuse_other_kind
 from engine.models.layers import Layer
-from engine.models.loaded_model import compute_place
 from engine.models.model_source import Folder
 from engine.recipe import Recipe
-from engine.techniques.distillation.distill.students import refuse_strangers
-from engine.techniques.implementations import refuse_unfit
-from engine.techniques.training.finetuner import refuse_pages
+from engine.techniques.implementations import check_models, refuse_unfit
 
 CHANNELS_FOR_A_TOKEN = 16  # maximum input channels of the widest layer per calibration token
 
@@ -53,8 +50,6 @@ def refuse_steps(recipe: Recipe, folder: Folder, at_hand: bool = False) -> None:
             f"{recipe.model} is already compressed; start from the original model, or leave "
             "out the steps to measure it."
         )
-    device, _ = compute_place(recipe)
     for step in recipe.steps:
         refuse_unfit(step, recipe)
-        refuse_strangers(step, folder, recipe, at_hand)
-        refuse_pages(step, device)
+        check_models(step, folder, recipe, at_hand)

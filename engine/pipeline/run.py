@@ -36,7 +36,6 @@ from engine.runtime.local_paths import own_folder
 from engine.runtime.peak_memory import peak_rss_bytes, reset_peak
 from engine.runtime.temporary_folders import temporary_folder
 from engine.step.run_context import Bench, Rows
-from engine.techniques.distillation.distill.config import Distill
 
 KEPT_BYTES = 256 << 20  # of a compressed model, up to which a run leaves a copy
 ROOM = 4  # times as much must be free
@@ -254,7 +253,7 @@ def measured_result(
         treated = [row.name for row in rows.layers if row.technique]
         rows.latency.extend(latency_rows(bench, original, reopened, treated, inputs))
         stages.timed(step, technique, rows.latency)
-    if any(isinstance(step, Distill) for step in bench.recipe.steps):
+    if any(step.trains_student for step in bench.recipe.steps):
         rows.similarity.extend(similarity_rows(bench, original, reopened))
         rows.add(mistakes(bench, first(stages.baseline), first(qualities), original, reopened))
     bench.progress(ProgressEvent("writing-examples", 0, 1))

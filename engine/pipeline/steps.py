@@ -30,7 +30,7 @@ def every_step(
 
     ``look`` is shown what every step but the last has written, opened again for the step after it.
     """
-    rows, packed, seconds, subject = Rows(), None, 0.0, original
+    rows, packed, seconds, subject, comparable = Rows(), None, 0.0, original, True
     if not bench.recipe.steps:
         rows.layers.extend(
             by_original_parameters(
@@ -47,11 +47,12 @@ def every_step(
             subject = subject if packed is None else opened(at.folder, *compute_place(bench.recipe))
             if packed:
                 look(at, subject, packed, rows)
-            reference = original if same_layers(original, subject) else subject
-            more, packed, took = compressed_folder(
+            reference = original if comparable and same_layers(original, subject) else subject
+            done = compressed_folder(
                 at, subject, chosen(subject.layers, bench.recipe.layers), folder, kept, reference
             )
-            rows, seconds = rows.followed_by(more), seconds + took
+            rows, packed = rows.followed_by(done.rows), done.packed
+            seconds, comparable = seconds + done.seconds, comparable and done.comparable
     return rows, packed, seconds
 
 

@@ -10,10 +10,17 @@ blueprint what that will be, before it is done: tensors of the right shapes with
 beside    the same for what leaves a layer stored as it is and only adds to it
 portrait  what there is to see of a layer that is done
 
+Before all of these, ``equivalent_weights`` may move weights between layers and blocks without
+changing the model's function.
+
 Methods that train do so before the walk, which then stores what they left (``retrained``). Those
 that train a model as a whole put another in its place (``taught``), whose shapes are known before
 (``outlined``). Methods that change the model's shape walk through no layers. They say what stays of
 each (``rebuild``), by what ``survey`` has found.
+
+Besides a run, ``search_work``, ``training_work``, ``layer_operations`` and ``forecast_notes`` tell
+a forecast what a technique does (in its ``cost.py``), and ``explanation`` shows it at work on one
+layer (in its ``explain.py``).
 """
 
 from functools import singledispatch
@@ -26,13 +33,38 @@ from engine.calibration.gradient_stats import Slopes
 from engine.config.technique import Technique
 from engine.models.layers import Layer
 from engine.models.loaded_model import Opened
+from engine.models.model_source import Folder
 from engine.recipe import Recipe
+from engine.results.schema.explanations import Lesson
+from engine.results.schema.tables import ObserverRow
+from engine.step.compressed_layer import CompressedLayer
+from engine.step.equivalent_weights import EquivalentWeights
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Rebuilt, Subject
 from engine.step.replacement_model import Successor
 from engine.step.run_context import Bench, Rows
 from engine.step.trained_weights import Trained
-from engine.tensors.weights import Stored
+from engine.step.workload import SearchWork, TrainingWork
+from engine.tensors.weights import Dense, Stored
+from engine.training.trainer import LOOKS
+
+
+@singledispatch
+def equivalent_weights(config: Technique, subject: Subject) -> EquivalentWeights | None:
+    """Return new weights of any layers, norms and biases with which the model computes the same
+    function; None to leave the model as it is.
+
+    For changes of basis that run through several blocks, such as folding a norm's scale into the
+    layers that follow it, or rotating the residual stream (QuaRot, SpinQuant). It is called once
+    per step, before calibration data is read: statistics, ``plan``, ``compress`` and all errors of
+    the step refer to the new weights.
+
+    The hook may change the values of every layer, also of layers that the recipe skips, and of
+    norms, biases and positions. It must keep all shapes and number formats, the tie between layers
+    that share a tensor, and config.json; and it must not write to the tensors of ``subject``, which
+    may be mapped to the model's files. ``subject.trial`` is None, since no data has been read.
+    """
+    return None
 
 
 @singledispatch
@@ -127,6 +159,79 @@ def outlined(how: Technique, subject: Subject) -> Opened | None:
     subject is not replaced.
     """
     return None
+
+
+@singledispatch
+def check_models(config: Technique, folder: Folder, recipe: Recipe, at_hand: bool) -> None:
+    """Check the other models that the step uses against the one in ``folder``. ``at_hand``: only
+    those that need no download.
+
+    Raises PlainError for a model that the step cannot use.
+    """
+
+
+@singledispatch
+def nonzero_weights(config: Technique, shape: tuple[int, int]) -> int | None:
+    """Number of weights that are not set to zero in a layer of this shape; None for techniques that
+    set none to zero.
+    """
+    return None
+
+
+@singledispatch
+def why_unchanged(config: Technique, layer: Layer, stored: Stored, before: torch.Tensor) -> str:
+    """Reason why a layer is rightly unchanged, as the end of a sentence; empty if the method should
+    have changed it. before: (out, in_) float32
+    """
+    if isinstance(stored, Dense):
+        dtype = str(stored.weight.dtype).removeprefix("torch.")
+        return f"is already stored in {dtype}" if getattr(config, "format", "") == dtype else ""
+    return "is unchanged because this format represents each of its weights exactly"
+
+
+@singledispatch
+def search_work(config: Technique, layers: int) -> SearchWork:
+    """Search before the settings of this many layers are known; none by default."""
+    return SearchWork()
+
+
+@singledispatch
+def training_work(config: Technique) -> TrainingWork:
+    """Training before layers are stored: by default that of all weights in ``config.steps`` steps
+    of ``config.batch`` examples, if the technique trains.
+    """
+    if not config.trains:
+        return TrainingWork()
+    steps, batch = getattr(config, "steps", 0), getattr(config, "batch", 0)
+    return TrainingWork(steps, batch, looks=LOOKS + 1, copies=5.0)
+
+
+@singledispatch
+def layer_operations(config: Technique, shape: tuple[int, int]) -> float:
+    """Operations for a layer of this shape besides those proportional to its rows, which are
+    measured.
+    """
+    return 0.0
+
+
+@singledispatch
+def forecast_notes(config: Technique, subject: Subject) -> tuple[str, ...]:
+    """Sentences about the forecast of a step, such as what its size depends on."""
+    return ()
+
+
+@singledispatch
+def explanation(config: Technique, look: CompressedLayer) -> Lesson | None:
+    """Table that shows the technique at work on one layer, bounded for layers of any size; None for
+    the default, a few weights that share a scale.
+    """
+    return None
+
+
+@singledispatch
+def range_rows(config: Technique, layer: str, seen: Seen) -> list[ObserverRow]:
+    """Range of a layer's inputs by each observer, for techniques with the view ``input-ranges``."""
+    return []
 
 
 def sketch(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

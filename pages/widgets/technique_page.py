@@ -93,7 +93,7 @@ def technique_page(title: str, family: str, key: str) -> None:
     how_it_works(asked.how)
     what_lies_ahead(step, key)
     on_real_weights(view, step, recipe, key)
-    if "sparsity" in step:
+    if "mask-overlap" in asked.how.live_views:
         st.divider()
         overlap(view, step, recipe, key, asked.refused)
     if family == "low-rank":

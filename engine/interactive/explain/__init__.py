@@ -8,21 +8,25 @@ import torch
 
 from engine.errors import PlainError
 
-# importing these registers their figures
-from engine.interactive.explain import gptq, low_rank, pruning, structured  # noqa: F401
-from engine.interactive.explain.default import factors_of, frame, group_table, picture
+# importing these registers their answers
+from engine.interactive.explain import mask_overlap, singular_values  # noqa: F401
+from engine.interactive.explain.default import default_explanation, factors_of, group_table
 from engine.interactive.inspect_weight import found
-from engine.interactive.layer_preview import Look, cached_preview
+from engine.interactive.layer_preview import cached_preview
 from engine.interactive.registry import answer
 from engine.queries import ExplanationQuery, WeightMapQuery, WeightQuery
 from engine.results.schema.explanations import SIDE, Lesson, MapRow, WeightMap, WeightView
 from engine.results.schema.tables import LevelRow, table
+from engine.step.compressed_layer import CompressedLayer
+from engine.techniques.explanations import frame
+from engine.techniques.implementations import explanation
 
 
 @answer.register
 def answer_explanation(query: ExplanationQuery) -> Lesson:
     look = cached_preview(query.recipe, query.layer)
-    return picture(look.asked, look)
+    shown = explanation(look.asked, look)
+    return default_explanation(look) if shown is None else shown
 
 
 @answer.register
@@ -68,7 +72,7 @@ def answer_weight(query: WeightQuery) -> WeightView:
     )
 
 
-def inside(look: Look, row: int, column: int) -> tuple[int, int]:
+def inside(look: CompressedLayer, row: int, column: int) -> tuple[int, int]:
     """The layer's rows and columns. Raises PlainError for a place outside."""
     out, in_ = look.weight.shape
     if not (0 <= row < out and 0 <= column < in_):

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import Family, Made, Needs, Technique, option
+from engine.config.technique import Family, LiveView, Made, Needs, Technique, option
 
 FACTORS = {
     "default": "model",
@@ -66,6 +66,8 @@ class LowRank(Technique):
 
 class Whitened(LowRank):
     """Options shared by methods that can weight the approximation error by data."""
+
+    live_views: ClassVar[tuple[LiveView, ...]] = ("singular-values",)
 
     whitening: Literal["none", "asvd", "svd-llm", "fisher"] = option(
         "svd-llm",

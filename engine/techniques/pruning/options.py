@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, LiveView, Made, Technique, option
 
 PATTERN = re.compile(r"(\d{1,3}):(\d{1,3})")
 
@@ -55,6 +55,7 @@ class Pruning(Technique):
     family: ClassVar[Family] = "pruning"
     takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
     leaves: ClassVar[Made] = "zeros"
+    live_views: ClassVar[tuple[LiveView, ...]] = ("mask-overlap",)
 
     pattern: Annotated[str, AfterValidator(checked)] = option(
         "",
@@ -129,6 +130,7 @@ class Pruning(Technique):
 class Shrinking(Technique):
     """Options shared by methods that remove structures from a model."""
 
+    removes_structures: ClassVar[bool] = True
     family: ClassVar[Family] = "pruning"
     takes: ClassVar[tuple[Made, ...]] = ("dense",)
     leaves: ClassVar[Made] = "fewer"

@@ -4,6 +4,7 @@ import torch
 
 from engine.calibration.activation_stats import Seen
 from engine.results.schema.tables import ObserverRow
+from engine.techniques.hooks import range_rows
 from engine.techniques.quantization.activations.config import Activations
 from engine.tensors.activations import code_range, qparams
 
@@ -110,6 +111,11 @@ OBSERVERS = {
     "mse": least_squares,
     "entropy": least_lost_information,
 }
+
+
+@range_rows.register
+def range_rows_activations(config: Activations, layer: str, seen: Seen) -> list[ObserverRow]:
+    return observer_rows(layer, seen, config)
 
 
 def observer_rows(layer: str, seen: Seen, how: Activations) -> list[ObserverRow]:

@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.events import TrainingEvent
 from engine.models.loaded_model import compute_place, opened
 from engine.models.loading import resolve
 from engine.models.packed_modules import unpacked_once
+from engine.recipe import Recipe
 from engine.results.schema.tables import CurveRow
 from engine.runtime.threads import threads_to_train
 from engine.step.pruning_plan import Subject
 from engine.step.run_context import Bench
+from engine.techniques.hooks import refuse_unfit
 from engine.techniques.training.options import Aware
 from engine.techniques.training.training_setup import coursework
 from engine.techniques.training.vocabulary import over_shared_tokens, token_count
@@ -96,11 +97,16 @@ class Learner:
         return opened(resolve(self.bench.recipe.model), *compute_place(self.bench.recipe)).model
 
 
-def refuse_pages(how: Technique, device: torch.device) -> None:
+@refuse_unfit.register
+def refuse_unfit_aware(how: Aware, recipe: Recipe) -> None:
+    refuse_pages(how, compute_place(recipe)[0])
+
+
+def refuse_pages(how: Aware, device: torch.device) -> None:
     """Raises PlainError where a paged optimizer is asked for and there is no GPU whose memory it
     could leave.
     """
-    if isinstance(how, Aware) and how.pages and device.type != "cuda":
+    if how.pages and device.type != "cuda":
         raise PlainError(
             "The paged optimizer needs a CUDA device, and this run computes on the "
             f"{device.type}; set optimizer to adamw, or run where there is one."

@@ -38,12 +38,10 @@ def teaching(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: 
 
 def loss_in_numbers(step: dict[str, Any]) -> str:
     """LaTeX of the loss with the current weights; terms with weight 0 are left out."""
-    if step["technique"] == "fine-tune" or step["setting"] == "black-box":
-        return (
-            r"\mathcal{L} = \mathrm{CE}(y, p)"
-            if step["technique"] == "fine-tune"
-            else r"\mathcal{L} = \mathrm{CE}(y_{\text{teacher}}, p)"
-        )
+    if "setting" not in step:  # trained without a teacher
+        return r"\mathcal{L} = \mathrm{CE}(y, p)"
+    if step["setting"] == "black-box":
+        return r"\mathcal{L} = \mathrm{CE}(y_{\text{teacher}}, p)"
     alpha, degrees = step["distill_weight"], step["temperature"]
     other = (
         "other view"

@@ -15,19 +15,19 @@ from engine.recipe import Recipe
 from engine.results.schema.explanations import (
     BitsRow,
     CriterionRow,
+    CutRow,
     GroupRow,
     OutlierRow,
     ReachRow,
     RemovedRow,
     ReplayRow,
+    RoundRow,
     ScaledRow,
     TileRow,
 )
 from engine.results.schema.query_results import ModelView
 from engine.results.schema.tables import StructureRow
-from engine.techniques.pruning.gradual.config import Gradual
-from engine.techniques.pruning.gradual.preview import cuts_ahead, rounds_ahead
-from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
+from engine.techniques.previews import preview
 from pages.panels import (
     CUTS_AHEAD,
     ERROR_BY_BITS,
@@ -54,6 +54,8 @@ PICTURES: dict[type, Panel] = {
     ReachRow: INPUT_REACH,
     OutlierRow: OUTLIER_COLUMNS,
     BitsRow: ERROR_BY_BITS,
+    CutRow: CUTS_AHEAD,
+    RoundRow: ROUNDS_AHEAD,
     CriterionRow: WAYS_TO_CHOOSE,
     RemovedRow: REMOVED_WEIGHTS,
     StructureRow: STRUCTURE_SCORES,
@@ -79,11 +81,9 @@ def what_lies_ahead(step: dict[str, Any], key: str) -> None:
         how = TECHNIQUES[step["technique"]](**step)
     except ValidationError:
         return
-    match how:
-        case Gradual():
-            show(CUTS_AHEAD, cuts_ahead(how), f"{key}-ahead")
-        case LotteryTicket():
-            show(ROUNDS_AHEAD, rounds_ahead(how), f"{key}-ahead")
+    if ahead := preview(how):
+        row, rows = ahead
+        show(PICTURES[row], rows, f"{key}-ahead")
 
 
 def on_real_weights(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:

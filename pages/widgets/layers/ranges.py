@@ -8,7 +8,6 @@ from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
 from engine.queries import RangesQuery
 from engine.recipe import Recipe
-from engine.techniques.quantization.activations.config import Activations
 from pages.panels import OBSERVERS
 from pages.widgets.chart_card import show
 from pages.widgets.queries import show_error
@@ -17,7 +16,8 @@ from pages.widgets.state import ask
 
 def chooses_ranges(step: dict[str, Any]) -> bool:
     """Return True if the step quantizes activations with static ranges."""
-    return issubclass(TECHNIQUES[step["technique"]], Activations) and step["mode"] == "static"
+    views = TECHNIQUES[step["technique"]].live_views
+    return "input-ranges" in views and step.get("mode", "static") == "static"
 
 
 def ranges(recipe: Recipe, layer: str, key: str, scales: tuple[float, ...] | None = None) -> None:

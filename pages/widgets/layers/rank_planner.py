@@ -11,8 +11,6 @@ from engine.errors import PlainError
 from engine.queries import RankPlanQuery, SingularValuesQuery
 from engine.recipe import Recipe
 from engine.results.schema.query_results import ModelView, PlannedRanks
-from engine.techniques.low_rank.options import Whitened
-from engine.techniques.low_rank.svd.config import SVD
 from pages.formatting.numbers import megabytes, percent
 from pages.panels import CUMULATIVE_ENERGY, RANK_PLANNER, SINGULAR_VALUES
 from pages.widgets.chart_card import show
@@ -25,8 +23,8 @@ SCOPES = {"layer": "Same share per layer", "global": "Global (all layers)"}
 
 
 def directions(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
-    how = TECHNIQUES[step["technique"]]
-    if not issubclass(how, Whitened):
+    views = TECHNIQUES[step["technique"]].live_views
+    if "singular-values" not in views:
         st.caption(
             "Only SVD and low-rank correction have one list of singular values; Tucker and "
             "CP do not."
@@ -34,7 +32,7 @@ def directions(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key
         return
     st.markdown("### Singular values of this layer")
     one_layer(view, step, recipe, key)
-    if how is SVD:
+    if "rank-planner" in views:
         st.markdown("### Ranks of all layers")
         planner(view.reference, step, recipe, f"{key}-planner")
 

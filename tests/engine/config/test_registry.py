@@ -122,6 +122,50 @@ def test_its_form_forecast_what_if_and_explanation_are_on_the_page(tmp_path, rec
     assert seen.returncode == 0, seen.stderr[-3000:]
 
 
+FURTHER = {
+    "cost": """
+from engine.step.workload import TrainingWork
+from engine.techniques.hooks import training_work
+from example_technique.config import Example
+
+@training_work.register
+def training_work_example(config: Example) -> TrainingWork:
+    return TrainingWork(steps=7)
+""",
+    "explain": """
+raise RuntimeError("an explanation that cannot be imported")
+""",
+    "preview": """
+from engine.techniques.previews import preview
+from example_technique.config import Example
+
+@preview.register
+def preview_example(config: Example) -> tuple:
+    return dict, "table"
+""",
+}
+USE = """
+import sys
+from engine.techniques.previews import preview
+from example_technique.config import Example
+
+assert preview(Example()) == (dict, "table") and "torch" not in sys.modules
+from engine.techniques.implementations import blueprint, explanation, training_work
+
+assert training_work(Example()).steps == 7 and explanation(Example(), None) is None
+assert blueprint(Example(), (4, 8)).nbytes > 0
+"""
+
+
+def test_a_package_may_have_costs_explanations_and_previews(tmp_path):
+    folder = installed(tmp_path / "packages")
+    for name, text in FURTHER.items():
+        folder.joinpath("example_technique", f"{name}.py").write_text(text)
+    done = python(folder, "-c", USE)
+    assert done.returncode == 0, done.stderr
+    assert "example_technique.explain cannot be imported: an explanation" in done.stderr
+
+
 @for_each(
     ("entry", "reason"),
     [

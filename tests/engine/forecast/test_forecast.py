@@ -19,11 +19,12 @@ from engine.forecast import duration as seconds
 from engine.forecast import throughput as paces
 from engine.forecast.duration import EXTRACTION
 from engine.forecast.throughput import LayerPace, Passes, layer_pace, quickest
-from engine.forecast.workload import Trials, training_of, trials_of
 from engine.queries import PastRun
 from engine.recipe import Recipe
 from engine.results.analysis.runs import latest_alike
+from engine.step.workload import SearchWork
 from engine.techniques.distillation.distill.config import Distill
+from engine.techniques.implementations import search_work, training_work
 from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
 from engine.techniques.pruning.blocks.config import Blocks
 from engine.techniques.pruning.structured.config import Structured
@@ -183,13 +184,13 @@ def test_the_latest_run_of_one_technique_model_and_task_is_learnt_from():
 
 
 def test_trials_are_counted_as_they_are_run():
-    assert trials_of(TECHNIQUES["mixed-precision"](), 10) == Trials(0, 10 * 5 + 2, 8, 8)
+    assert search_work(TECHNIQUES["mixed-precision"](), 10) == SearchWork(0, 10 * 5 + 2, 8, 8)
     assert (
-        trials_of(TECHNIQUES["mixed-precision"](by="name"), 10)
-        == trials_of(TECHNIQUES["gptq"](), 10)
-        == Trials()
+        search_work(TECHNIQUES["mixed-precision"](by="name"), 10)
+        == search_work(TECHNIQUES["gptq"](), 10)
+        == SearchWork()
     )
-    assert trials_of(TECHNIQUES["awq-salience"](), 10).evaluations == 15
+    assert search_work(TECHNIQUES["awq-salience"](), 10).evaluations == 15
 
 
 def test_slow_probes_are_few_and_quick_ones_count_by_the_quickest(monkeypatch):
@@ -251,7 +252,7 @@ def test_wide_layers_are_reckoned_from_narrow_ones():
 
 def test_two_views_take_two_passes_with_slopes_and_ask_no_teacher():
     once, twice = (
-        training_of(Distill(setting="self", student="same", views=views, generations=1))
+        training_work(Distill(setting="self", student="same", views=views, generations=1))
         for views in ("generations", "two-views")
     )
     assert (

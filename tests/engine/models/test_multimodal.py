@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 from engine.errors import PlainError
 from engine.evaluation import evaluate
-from engine.interactive.run_forecast import BLOCKS_DIFFER
 from engine.models import loading as work_models
 from engine.models.layers import OTHER_PART, layers_of
 from engine.models.loaded_model import opened
 from engine.models.loading import load
 from engine.models.model_source import resolve
 from engine.pipeline.run import run
+from engine.techniques.pruning.blocks.method import BLOCKS_DIFFER
 from tests.answers import forecast, model_view
 from tests.architectures import FURTHER_MULTIMODAL, MULTIMODAL, saved
 from tests.cases import for_each

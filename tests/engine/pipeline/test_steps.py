@@ -14,11 +14,11 @@ from engine.models.loaded_model import opened
 from engine.models.loading import resolve
 from engine.pipeline.run import run
 from engine.recipe import Recipe
+from engine.techniques.composed import compress_further, sketched
 from engine.techniques.implementations import compress
 from engine.techniques.pruning.unstructured.config import Magnitude
 from engine.techniques.quantization.awq.method import output_error
 from engine.techniques.quantization.gptq.config import GPTQ
-from engine.techniques.training.composed import compress_further, sketched
 from engine.tensors.sparse_codes import Sieved, keeping_zeros
 from engine.tensors.weights import restored
 from tests.answers import forecast

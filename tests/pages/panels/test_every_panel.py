@@ -7,8 +7,9 @@ import plotly.graph_objects as go
 
 import pages.panels as room
 from engine.techniques.pruning.gradual.config import Gradual
-from engine.techniques.pruning.gradual.preview import cuts_ahead, rounds_ahead
+from engine.techniques.pruning.gradual.preview import cuts_ahead
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
+from engine.techniques.pruning.lottery_ticket.preview import rounds_ahead
 from pages.panels import Panel
 from tests.cases import for_each
 from tests.pages.panels import tables

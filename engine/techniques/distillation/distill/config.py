@@ -48,6 +48,7 @@ class Learning(Technique):
 
 
 class FineTune(Learning):
+    keeps_storage: ClassVar[bool] = True
     list_position: ClassVar[int] = 300
     title: ClassVar[str] = "Fine-tuning"
     takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
@@ -85,6 +86,7 @@ class FineTune(Learning):
 
 
 class Distill(Learning):
+    trains_student: ClassVar[bool] = True
     list_position: ClassVar[int] = 290
     title: ClassVar[str] = "Distillation"
     takes: ClassVar[tuple[Made, ...]] = ("dense",)

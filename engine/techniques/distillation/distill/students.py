@@ -10,7 +10,6 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from engine.calibration.stream import rows_of_blocks
-from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.evaluation.data.tokens import tokenizer_key
 from engine.models.layers import layers_of, text_reader
@@ -33,7 +32,7 @@ from engine.recipe.model_names import ModelName
 from engine.step.pruning_plan import Rebuilt, Subject
 from engine.step.replacement_model import Successor
 from engine.techniques.distillation.distill.config import SAME, SMALLER, Distill, FineTune, Learning
-from engine.techniques.hooks import rebuild
+from engine.techniques.hooks import check_models, rebuild
 from engine.techniques.pruning.blocks.method import (
     BY_NUMBER,
     lists_by_block,
@@ -388,11 +387,10 @@ def dividing(heads: int, folder: Folder) -> int:
     return heads
 
 
-def refuse_strangers(
-    how: Technique, teacher: Folder, recipe: Recipe, at_hand: bool = False
-) -> None:
-    """Refuse models of a step that cannot be trained by, or teach, this one, before anything heavy
-    is done. ``at_hand``: only those that need no download.
+@check_models.register
+def check_models_distill(how: Distill, teacher: Folder, recipe: Recipe, at_hand: bool) -> None:
+    """Refuse students that this model cannot train and teachers that cannot train it together with
+    this one.
     """
     for name in how.models:
         if at_hand and ModelName.parse(name).kind == "hub":

@@ -2,11 +2,12 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import option
+from engine.config.technique import LiveView, option
 from engine.techniques.low_rank.options import BY, ENERGY, FACTORS, KEPT, Whitened
 
 
 class SVD(Whitened):
+    live_views: ClassVar[tuple[LiveView, ...]] = ("singular-values", "rank-planner")
     list_position: ClassVar[int] = 250
     title: ClassVar[str] = "SVD"
     kind: ClassVar[str] = "Matrices"

@@ -15,10 +15,14 @@ from engine.models.loading import changed_config, skeleton
 from engine.results.schema.tables import NAN, StructureRow
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Rebuilt, Subject
-from engine.techniques.hooks import rebuild, survey
+from engine.techniques.hooks import forecast_notes, rebuild, survey
 from engine.techniques.pruning.blocks.config import Blocks
 from engine.techniques.pruning.tracing import first_difference, shifted
 
+BLOCKS_DIFFER = (
+    "The model's blocks differ in size, so the size that is left depends on which of them the "
+    "calibration data chooses."
+)
 # how many blocks at the beginning have no experts
 DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers")
 # lists of the numbers of blocks without experts, or with some, or for images
@@ -128,6 +132,11 @@ def rebuild_blocks(how: Blocks, subject: Subject, known: dict[str, float] | None
                 "another technique."
             )
     return small
+
+
+@forecast_notes.register
+def forecast_notes_blocks(config: Blocks, subject: Subject) -> tuple[str, ...]:
+    return (BLOCKS_DIFFER,) if differ_in_size(subject) else ()
 
 
 def differ_in_size(subject: Subject) -> bool:

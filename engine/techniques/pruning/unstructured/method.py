@@ -7,7 +7,7 @@ from engine.calibration.gradient_stats import Slopes
 from engine.errors import PlainError
 from engine.models.layers import Layer
 from engine.step.layer_swap import Trial
-from engine.techniques.hooks import blueprint, compress, plan
+from engine.techniques.hooks import blueprint, compress, nonzero_weights, plan, why_unchanged
 from engine.techniques.pruning.masks import gone, refuse_uneven, shares, stays
 from engine.techniques.pruning.options import Pruning, n_of_m
 from engine.techniques.pruning.unstructured.config import Random
@@ -103,6 +103,22 @@ def blueprint_pruning(how: Pruning, shape: tuple[int, int]) -> Stored:
         dtype_of(how),
         how.storage,
         n_of_m(how.pattern) if how.pattern else None,
+    )
+
+
+@nonzero_weights.register
+def nonzero_weights_pruning(how: Pruning, shape: tuple[int, int]) -> int | None:
+    return left_of(how, shape) if how.removed else None
+
+
+@why_unchanged.register
+def why_unchanged_pruning(how: Pruning, layer: Layer, stored: Stored, before: torch.Tensor) -> str:
+    nonzero = before.count_nonzero().item()
+    zeros = 1 - nonzero / layer.parameters
+    return (
+        (f"is unchanged because {zeros:.1%} of its weights were already zero, as many as requested")
+        if nonzero <= left_of(how, layer.matrix_shape)
+        else ""
     )
 
 

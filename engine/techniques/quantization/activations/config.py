@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import Family, Needs, Technique, option
+from engine.config.technique import Family, LiveView, Needs, Technique, option
 from engine.techniques.quantization.options import SCHEME
 from engine.techniques.quantization.rounding.config import RoundToNearest
 
@@ -13,6 +13,7 @@ class Activations(Technique):
     kind: ClassVar[str] = "Weights and activations"
     family: ClassVar[Family] = "quantization"
     needs: ClassVar[Needs] = "range"
+    live_views: ClassVar[tuple[LiveView, ...]] = ("input-ranges",)
     summary: ClassVar[str] = (
         "Quantizes the inputs of each layer too, so that matrix products can run on integers."
     )

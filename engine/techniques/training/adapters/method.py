@@ -21,10 +21,10 @@ from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Subject
 from engine.step.run_context import Bench
 from engine.step.trained_weights import Trained
+from engine.techniques.composed import compress_further
 from engine.techniques.hooks import beside, blueprint, compress, plan, retrained, sketch
 from engine.techniques.low_rank.svd.method import beyond_full, low_rank
 from engine.techniques.training.adapters.config import Adapters, LoRA, QLoRA
-from engine.techniques.training.composed import compress_further
 from engine.techniques.training.fake_quant import round_inputs
 from engine.techniques.training.finetuner import learn
 from engine.tensors.low_rank import Adapted, LowRank

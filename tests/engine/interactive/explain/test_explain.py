@@ -12,8 +12,6 @@ from engine.calibration import Seen
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
 from engine.interactive import layer_preview
-from engine.interactive.explain.default import COLUMNS
-from engine.interactive.explain.gptq import PLACES, ROWS, Replay
 from engine.interactive.inspect_weight import NEIGHBOURS, column_factors, found
 from engine.interactive.layer_preview import cached_preview
 from engine.interactive.model_cache import CACHE, Recent
@@ -31,7 +29,9 @@ from engine.results.schema.explanations import (
     TileRow,
 )
 from engine.techniques.implementations import compress
+from engine.techniques.quantization.activations.explain import COLUMNS
 from engine.techniques.quantization.gptq.config import GPTQ
+from engine.techniques.quantization.gptq.explain import PLACES, ROWS, Replay
 from engine.tensors.packing import unpacked
 from engine.tensors.weights import Dense
 from tests.answers import lesson, piece, recipe_with, weight

@@ -16,7 +16,7 @@ from engine.evaluation.calibration_batches import Batch
 from engine.models.layers import Layer
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
-from engine.pipeline.blockwise import NO_GRADIENT, why_not_seen
+from engine.pipeline.layer_report import NO_GRADIENT, why_not_seen
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.techniques.implementations import blueprint, compress, plan, portrait

@@ -97,7 +97,8 @@ def pruned(recipe, subject, out) -> tuple:
     """Prune to ``out`` and return the table of structures."""
     out.mkdir()
     targets = chosen(subject.original.layers, recipe.layers)
-    return compressed_folder(Bench(recipe, subject.folder), subject.original, targets, out)[:2]
+    done = compressed_folder(Bench(recipe, subject.folder), subject.original, targets, out)
+    return done.rows, done.packed
 
 
 def silenced(folder, small) -> nn.Module:

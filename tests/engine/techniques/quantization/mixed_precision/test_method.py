@@ -13,8 +13,8 @@ from engine.errors import PlainError
 from engine.models.layers import Layer, chosen
 from engine.models.loaded_model import compute_place, opened
 from engine.models.loading import resolve
-from engine.pipeline.blockwise import batches_of
 from engine.pipeline.run import run
+from engine.pipeline.statistics_pass import batches_of
 from engine.recipe import Recipe
 from engine.step.layer_swap import Trial
 from engine.step.run_context import Bench, Rows

@@ -418,7 +418,7 @@ def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
 def test_adapters_that_ask_for_it_learn_with_it(done, monkeypatch):
     """Up to where a GPU would be needed."""
     asked = []
-    monkeypatch.setattr("engine.pipeline.preflight.refuse_pages", lambda *_: None)
+    monkeypatch.setattr("engine.techniques.training.finetuner.refuse_pages", lambda *_: None)
 
     def unpaged(model, course):
         asked.append(course)

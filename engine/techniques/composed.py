@@ -10,9 +10,7 @@ import torch
 from engine.calibration import Seen
 from engine.calibration.gradient_stats import Slopes
 from engine.config.technique import Technique
-from engine.techniques.hooks import beside, blueprint, compress
-from engine.techniques.pruning.options import Pruning
-from engine.techniques.pruning.unstructured.method import left_of
+from engine.techniques.hooks import beside, blueprint, compress, nonzero_weights
 from engine.tensors.low_rank import Factored
 from engine.tensors.sparse_codes import forecast_keeping_zeros, keeping_zeros
 from engine.tensors.weights import Stored
@@ -43,9 +41,10 @@ def sketched(steps: list[Technique], shape: tuple[int, int]) -> Stored:
     """A blueprint of what all steps together will store; exact where it is known how many weights
     the first one leaves.
     """
-    stored, pruned = blueprint(steps[0], shape), None
+    stored, nonzero = blueprint(steps[0], shape), None
     for before, how in pairwise(steps):
-        pruned = before if isinstance(before, Pruning) and before.removed else pruned
+        left = nonzero_weights(before, shape)
+        nonzero = nonzero if left is None else left
         if (added := beside(how, stored)) is not None:
             stored = added
         elif isinstance(stored, Factored):
@@ -55,5 +54,5 @@ def sketched(steps: list[Technique], shape: tuple[int, int]) -> Stored:
             )
         else:
             stored = blueprint(how, shape)
-            stored = forecast_keeping_zeros(stored, left_of(pruned, shape)) if pruned else stored
+            stored = stored if nonzero is None else forecast_keeping_zeros(stored, nonzero)
     return stored

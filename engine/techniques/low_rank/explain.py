@@ -1,24 +1,19 @@
-"""Low rank at work on one layer: the matrix rebuilt from its factors, as a picture, and its
-singular values.
-"""
+"""A matrix rebuilt from its factors, as an image."""
 
 import pandas as pd
 import torch
 
-from engine.interactive.explain.default import no_levels, picture
-from engine.interactive.layer_preview import Look, cached_preview
-from engine.interactive.registry import answer
-from engine.queries import SingularValuesQuery
 from engine.results.schema.explanations import Lesson, TileRow
-from engine.results.schema.tables import SingularRow, table
-from engine.techniques.implementations import portrait
+from engine.step.compressed_layer import CompressedLayer
+from engine.techniques.explanations import no_levels
+from engine.techniques.hooks import explanation, portrait
 from engine.techniques.low_rank.options import LowRank
 
 TILES = 48  # along each side
 
 
-@picture.register
-def picture_low_rank(asked: LowRank, look: Look) -> Lesson:
+@explanation.register
+def explanation_low_rank(config: LowRank, look: CompressedLayer) -> Lesson:
     rebuilt = look.stored.dense()
     versions = {"original": look.weight, "rebuilt": rebuilt, "missing": rebuilt - look.weight}
     rows = pd.concat(
@@ -54,10 +49,3 @@ def tiled(version: str, matrix: torch.Tensor) -> pd.DataFrame:
     return pd.DataFrame(
         {"version": version, **{name: values.flatten().numpy() for name, values in numbers.items()}}
     )
-
-
-@answer.register
-def answer_singular_values(query: SingularValuesQuery) -> pd.DataFrame:
-    look = cached_preview(query.recipe, query.layer)
-    found = portrait(look.how, query.layer, look.weight, look.stored, look.seen).singular
-    return pd.concat(found, ignore_index=True) if found else table((), SingularRow)

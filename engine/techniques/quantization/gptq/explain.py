@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 
 from engine.calibration import Seen
-from engine.interactive.explain.default import frame, no_levels, part_of, picture
-from engine.interactive.layer_preview import Look
 from engine.results.schema.explanations import Lesson, ReplayRow
 from engine.results.schema.tables import NAN
-from engine.techniques.implementations import compress
+from engine.step.compressed_layer import CompressedLayer
+from engine.techniques.explanations import frame, no_levels, part_of
+from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.gptq.config import GPTQ
 from engine.techniques.quantization.gptq.method import Columns, prepared
 from engine.techniques.quantization.grid import unsigned
@@ -21,13 +21,13 @@ from engine.techniques.quantization.grid import unsigned
 ROWS, PLACES = 12, 32  # rows of the weight, and columns in the order of rounding
 
 
-@picture.register
-def picture_gptq(asked: GPTQ, look: Look) -> Lesson:
+@explanation.register
+def explanation_gptq(config: GPTQ, look: CompressedLayer) -> Lesson:
     """The first columns to be rounded, in the midst of all others. Rows do not know of one another:
     a few are as good as all.
     """
     out, in_ = look.weight.shape
-    replay = Replay.of(asked, look.weight[:ROWS].contiguous(), look.seen)
+    replay = Replay.of(config, look.weight[:ROWS].contiguous(), look.seen)
     part = (
         f"{part_of('output rows', len(replay.rows), out)}; the first {len(replay.places)} of "
         f"{in_} columns to be rounded"

@@ -1,0 +1,16 @@
+"""Singular values of one layer."""
+
+import pandas as pd
+
+from engine.interactive.layer_preview import cached_preview
+from engine.interactive.registry import answer
+from engine.queries import SingularValuesQuery
+from engine.results.schema.tables import SingularRow, table
+from engine.techniques.implementations import portrait
+
+
+@answer.register
+def answer_singular_values(query: SingularValuesQuery) -> pd.DataFrame:
+    look = cached_preview(query.recipe, query.layer)
+    found = portrait(look.how, query.layer, look.weight, look.stored, look.seen).singular
+    return pd.concat(found, ignore_index=True) if found else table((), SingularRow)

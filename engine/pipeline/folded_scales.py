@@ -1,0 +1,35 @@
+"""Scales that were moved between layers, and layers in the original's terms in spite of them."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from engine.tensors.weights import Stored
+
+
+@dataclass
+class FoldedScales:
+    """Scales by layer, while a model is compressed block by block."""
+
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)  # factors of columns, (in_,)
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)  # divisors of rows, (out,)
+    routers: dict[str, Stored] = field(default_factory=dict)  # uncompressed layers with new columns
+
+    def moved(self, name: str) -> bool:
+        return name in self.inputs or name in self.outputs
+
+    def unscaled(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """A stored weight in the original's terms."""
+        if name in self.inputs:
+            weight = weight / self.inputs[name]
+        return weight * self.outputs[name][:, None] if name in self.outputs else weight
+
+    def received(
+        self, name: str, stored: Stored, inputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A sample of the layer's inputs, and what the compressed layer makes of them."""
+        inputs = inputs.float()
+        scales = self.inputs.get(name)
+        return inputs, stored.received(inputs) if scales is None else stored.received(
+            inputs / scales
+        ) * scales

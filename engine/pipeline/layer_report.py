@@ -1,0 +1,223 @@
+"""What became of each layer of a step: its error, the table rows about it, and notes on layers that
+did not change.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from engine.calibration import Seen
+from engine.calibration.activation_stats import seeable
+from engine.calibration.gradient_stats import Slopes
+from engine.config.technique import Technique
+from engine.errors import PlainError
+from engine.measurement.error import Judged, kept_row, level_rows
+from engine.models.layers import Layer, included_embeddings
+from engine.models.loaded_model import Opened
+from engine.pipeline.folded_scales import FoldedScales
+from engine.recipe import Layers
+from engine.step.run_context import Rows
+from engine.techniques.implementations import portrait, why_unchanged
+from engine.tensors.weights import Dense, Stored
+
+SQUARED = 1e18  # a weight whose square is near the end of float32
+ADVICE_UNCHANGED = (
+    "Choose a stronger setting (fewer bits, a shorter format, more zeros) or another model."
+)
+NOT_SCALED = "no norm or layer before it can take a scale, so it was rounded without one"
+UNSCALED = "without scales, since nothing before it can take them"
+RESCALED = "it takes the scales of its inputs"
+REWRITTEN = "it changed together with other layers, which leaves the model's function as it was"
+NOT_SEEN = "its inputs cannot be seen (an embedding or grouped convolution)"
+NOT_REACHED = "no calibration data reached it"
+NO_GRADIENT = "the loss on the calibration data has no gradient for its weights"
+EQUAL_WEIGHTS = "all its weights are equal"
+
+
+@dataclass
+class LayerReport:
+    """Rows and notes on the layers of one step."""
+
+    original: Opened  # what is compressed
+    reference: Opened  # what losses are counted from: the same, or what it was before earlier steps
+    settings: dict[str, Technique]
+    choice: Layers  # that the recipe includes and skips
+    samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
+    scales: FoldedScales = field(default_factory=FoldedScales)
+    found: Rows = field(default_factory=Rows)  # of the block at hand
+    notes: dict[str, str] = field(default_factory=dict)
+    judged: int = 0  # compressed layers
+    unchanged: dict[str, str] = field(default_factory=dict)  # unchanged ones, with the reason
+
+    def keep(self, layer: Layer, held: Stored, why: str) -> None:
+        """Record a layer that is stored as it was."""
+        self.found.layers.append(kept_row(layer, held.nbytes, why))
+
+    def judge(self, layer: Layer, held: Stored, stored: Stored, seen: Seen | Slopes | None) -> None:
+        """Record a layer's error.
+
+        Raises PlainError if it became NaN, or did not change although it should have.
+        """
+        before, inputs = held.dense(torch.float32), self.sample_for(layer)
+        original = (
+            self.reference.model.get_submodule(layer.name).stored.dense(torch.float32)
+            if self.reference is not self.original
+            else before
+        )
+        judged = Judged(layer, original, self.scales.unscaled(layer.name, stored.dense()))
+        setting, constant = self.settings[layer.name], bool(before.min() == before.max())
+        notes = [
+            self.notes.get(layer.name, ""),
+            narrow(setting, layer),
+            EQUAL_WEIGHTS if constant else "",
+        ]
+        notes += dict.fromkeys(seen.warnings if seen else ())
+        converted = dtypes_of(held, stored)
+        if converted and torch.equal(judged.compressed, before):
+            notes.append(
+                f"{converted[1]} holds every {converted[0]} weight of the file exactly: "
+                "nothing is lost, only the bytes change"
+            )
+        if torch.equal(judged.compressed, before) and not (
+            constant or converted or setting.may_change_nothing
+        ):
+            self.unchanged[layer.name] = reason = why_unchanged(setting, layer, stored, before)
+            if not reason:
+                raise PlainError(broken(layer.name, setting))
+            notes.append(reason)
+        self.judged += 1
+        received = (
+            None
+            if inputs is None
+            else self.scales.received(layer.name, stored, inputs.to(original.device))
+        )
+        row = judged.row(
+            stored, setting.technique, received, "; ".join(note for note in notes if note)
+        )
+        if not row.relative_error < float("inf"):
+            raise PlainError(unmeasurable(row.name, original))
+        self.found.layers.append(row)
+        self.found.channels.append(judged.channels())
+        self.found.histograms.extend(judged.histogram())
+        self.found.levels.extend(
+            () if self.scales.moved(layer.name) else level_rows(row.name, stored)
+        )
+        self.found.add(portrait(setting, layer.name, original, stored, seen))
+        if isinstance(seen, Seen) and seen.missing < seen.count:
+            self.found.inputs.append(self.input_rows(judged, seen))
+
+    def sample_for(self, layer: Layer) -> torch.Tensor | None:
+        """Sample of a layer's inputs; for an embedding, of the output layer tied to it."""
+        tied = [
+            layer.name,
+            *(other.name for other in self.original.tied if other.tied_to == layer.name),
+        ]
+        return next((self.samples[name] for name in tied if name in self.samples), None)
+
+    def refuse_unchanged(self) -> None:
+        """Check that at least one compressed layer has changed.
+
+        Raises PlainError otherwise.
+        """
+        if self.unchanged and len(self.unchanged) == self.judged:
+            name, reason = next(iter(self.unchanged.items()))
+            raise PlainError(f"No layer has changed: {name} {reason}. {ADVICE_UNCHANGED}")
+
+    def notes_on_layers(self, rows: Rows) -> list[str]:
+        """Notes of a result on unchanged layers, and on included embeddings that were treated
+        differently.
+        """
+        notes, by_name = [], {row.name: row for row in rows.layers}
+        if self.unchanged:
+            names = ", ".join(list(self.unchanged)[:3]) + (
+                " and others" if len(self.unchanged) > 3 else ""
+            )
+            notes.append(
+                f"{len(self.unchanged)} of {self.judged} layers needed no change: {names}."
+            )
+        for layer in included_embeddings(self.original.layers, self.choice):
+            if not by_name[layer.name].technique:
+                notes.append(
+                    f"{layer.name} is included (layers.include) but was not changed: "
+                    f"{by_name[layer.name].note}."
+                )
+            elif self.notes.get(layer.name) == NOT_SCALED:
+                notes.append(
+                    f"{layer.name} is included (layers.include) and was treated {UNSCALED}."
+                )
+        return notes
+
+    def input_rows(self, judged: Judged, seen: Seen) -> pd.DataFrame:
+        """InputRow of every input channel, in the original's terms; as columns. A convolution's
+        channel has its kernel's whole area.
+        """
+        scales = self.scales.inputs.get(judged.layer.name, torch.ones_like(seen.abs_mean))
+        mean, largest, scale = (
+            each.view(-1, seen.area)
+            for each in (seen.abs_mean * scales, seen.abs_max * scales, scales)
+        )
+        lost, whole = (
+            each.square().sum(0).view(-1, seen.area).sum(1).sqrt()
+            for each in (judged.missed, judged.original)
+        )
+        lost = lost / whole.clamp_min(1e-30)
+        numbers = {
+            "magnitude": mean.mean(1),
+            "largest": largest.amax(1),
+            "scale": scale[:, 0],
+            "weight_error": lost,
+        }
+        columns = {name: values.double().cpu().numpy() for name, values in numbers.items()}
+        return pd.DataFrame(
+            {"layer": judged.layer.name, "channel": np.arange(len(lost)), **columns}
+        )
+
+
+def dtypes_of(held: Stored, stored: Stored) -> tuple[str, str] | None:
+    """Original and new dtype of a dense weight that was only cast, possibly without loss."""
+    if (
+        not (isinstance(held, Dense) and isinstance(stored, Dense))
+        or held.weight.dtype == stored.weight.dtype
+    ):
+        return None
+    return tuple(str(each.weight.dtype).removeprefix("torch.") for each in (held, stored))
+
+
+def unmeasurable(name: str, original: torch.Tensor) -> str:
+    largest = original.abs().max().item()
+    if largest < SQUARED:
+        return f"{name} became NaN while it was compressed; please report this recipe."
+    return (
+        f"{name} holds a weight of {largest:.0e}, too large to compute with in float32; check "
+        "the model, or skip the layer under layers.skip."
+    )
+
+
+def broken(name: str, setting: Technique) -> str:
+    return (
+        f"{name} is unchanged, although {setting.title} should have changed it; please report "
+        "this recipe, or add the layer to "
+        "Layers to skip (layers.skip)."
+    )
+
+
+def why_not_seen(setting: Technique, module: nn.Module) -> str:
+    if setting.needs == "gradients":
+        return NO_GRADIENT
+    return NOT_REACHED if seeable(module) else NOT_SEEN
+
+
+def narrow(setting: Technique, layer: Layer) -> str:
+    """Note for rows with fewer weights than a group."""
+    in_ = layer.matrix_shape[1]
+    return (
+        (
+            f"a row has {in_:,} weights, fewer than a group of {setting.group:,}: each row has "
+            "one scale"
+        )
+        if in_ < setting.group
+        else ""
+    )

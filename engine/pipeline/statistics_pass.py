@@ -1,0 +1,209 @@
+"""Calibration data on its way through the model, block by block: statistics of each layer's inputs,
+and the scales that move between layers because of them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+
+from engine.calibration import Fold, Seen, Stream, folds_in
+from engine.calibration.activation_stats import pooled
+from engine.calibration.gradient_stats import Slopes
+from engine.config.technique import Technique
+from engine.evaluation import calibration_data
+from engine.evaluation.calibration_batches import Batch
+from engine.events import ProgressEvent
+from engine.measurement.inputs import sampled_inputs, thinned
+from engine.measurement.surface import surface
+from engine.models.layers import Layer
+from engine.models.loaded_model import Opened, calibration_dtype, compute_place, sharing
+from engine.models.packed_modules import Unpacking
+from engine.pipeline.folded_scales import FoldedScales
+from engine.pipeline.layer_report import NOT_SCALED, LayerReport
+from engine.pipeline.preflight import refuse_noise
+from engine.pipeline.resume import Finished
+from engine.results.schema.tables import SearchRow
+from engine.step.layer_swap import Trial
+from engine.step.run_context import Bench
+from engine.techniques.implementations import scales_for
+from engine.tensors.weights import Dense
+
+
+def slopes_for(how: Technique, trial: Trial, settings: dict[str, Technique]) -> dict[str, Slopes]:
+    return trial.slopes(tuple(settings)) if how.needs == "gradients" else {}
+
+
+def batches_of(bench: Bench, targets: Sequence[Layer] = ()) -> list[Batch]:
+    """Calibration batches of the recipe; shortfalls are noted once for all steps.
+
+    Raises PlainError for too little data.
+    """
+    if not bench.recipe.calibration:
+        return []
+    data = calibration_data(bench.recipe.calibration, bench.recipe.task, bench.folder)
+    bench.notes.extend(note for note in data.notes if note not in bench.notes)
+    refuse_noise(bench.how, targets, data.tokens)
+    return data.batches
+
+
+def surveyed(bench: Bench, original: Opened, batches: list[Batch]) -> dict[str, torch.Tensor]:
+    """A sample of each layer's inputs on calibration data, empty where the recipe has none."""
+    if not batches:
+        return {}
+    device, _ = compute_place(bench.recipe)
+    few = thinned(batches)
+    done = iter(range(1, len(few) + 1))
+    return sampled_inputs(
+        original.model,
+        few,
+        device,
+        lambda: bench.progress(ProgressEvent("reading-calibration", next(done), len(few))),
+    )
+
+
+def stream_of(
+    bench: Bench, original: Opened, batches: list[Batch], progress: Callable[[], None]
+) -> Stream:
+    """Calibration data at the first block, in bfloat16 where that is quick and possible."""
+    device, compute = compute_place(bench.recipe)
+
+    def stream_in(dtype: torch.dtype) -> Stream:
+        return Stream(sharing(bench.folder, original, dtype), batches, device, progress)
+
+    try:
+        return stream_in(quick := calibration_dtype(bench.recipe))
+    except RuntimeError:  # an operation without bfloat16, as FNet's Fourier transform
+        if quick == compute:
+            raise
+        return stream_in(compute)
+
+
+@dataclass
+class StatisticsPass:
+    """The model that calibration data goes through, whose blocks are replaced one after another by
+    compressed ones.
+    """
+
+    how: Technique
+    original: Opened  # what is compressed
+    stream: Stream
+    report: LayerReport
+    plain: dict[str, torch.Tensor]  # norms and biases as they will be written
+    progress: Callable[[], None]
+    # of ``plain``, by the block at hand
+    changed: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def scales(self) -> FoldedScales:
+        return self.report.scales
+
+    def module(self, name: str) -> Unpacking:
+        return self.stream.model.get_submodule(name)
+
+    def begin_block(self) -> dict[str, torch.Tensor]:
+        """The norms and biases that will have changed with the next block."""
+        self.changed = {}
+        return self.changed
+
+    def seen(self, block: str, names: list[str]) -> dict[str, Seen]:
+        """Input statistics of the layers on the calibration data, after scales are folded."""
+        seen = self.stream.look(block, names, self.how.needs == "gram")
+        if self.how.folds and block in self.stream.chain:
+            folds = folds_in(self.stream, block, seen, names)
+            chosen = [
+                (fold, self.scales_of(fold, pooled(seen[name] for name in fold.sinks)))
+                for fold in folds
+            ]
+            moved = [(fold, scales) for fold, scales in chosen if scales is not None]
+            for fold, scales in moved:
+                self.fold(fold, scales)
+            self.report.notes |= {
+                name: NOT_SCALED
+                for name in names
+                if not any(name in fold.sinks for fold, _ in moved)
+            }
+            for fold, scales in moved:
+                after = {id(seen[name]): seen[name].scaled(scales) for name in fold.sinks}
+                seen |= {name: after[id(seen[name])] for name in fold.sinks}
+        elif self.how.folds:
+            self.report.notes |= dict.fromkeys(names, NOT_SCALED)
+        return seen
+
+    def surfaces(self, seen: dict[str, Seen]) -> list[pd.DataFrame]:
+        """Activation surfaces of every input, under the name of its first layer."""
+        firsts = {
+            id(each): name for name, each in reversed(seen.items()) if each.missing < each.count
+        }.values()
+        return [
+            surface(name, seen[name], self.scales.inputs.get(name))
+            for name in seen
+            if name in firsts
+        ]
+
+    def scales_of(self, fold: Fold, seen: Seen) -> torch.Tensor | None:
+        """Input scales of the technique; tried values are recorded."""
+        self.progress()
+        answer = scales_for(self.how, fold, [self.weight_of(name) for name in fold.sinks], seen)
+        if answer is None:
+            return None
+        scales, searched = answer
+        base, best = max(searched[0][1], 1e-30), min(error for _, error in searched)
+        self.report.found.searches.extend(
+            SearchRow(fold.sinks[0], fold.source, alpha, error / base, error == best)
+            for alpha, error in searched
+        )
+        return scales
+
+    def fold(self, fold: Fold, scales: torch.Tensor) -> None:
+        """Move scales in the model that is walked, and in the norms and biases that will be
+        written.
+        """
+        fold.apply(self.stream.model, scales)
+        outputs = fold.at_source(scales).cpu()
+        self.scales.inputs |= dict.fromkeys(fold.sinks, scales)
+        if not fold.from_norm:
+            self.scales.outputs[fold.source] = fold.at_source(scales)
+        for name in (f"{fold.source}.weight", f"{fold.source}.bias"):
+            if name in self.plain:
+                self.settle(name, (self.plain[name].float() / outputs).to(self.plain[name].dtype))
+        for name in fold.companions:
+            self.rescale(name, scales)
+
+    def rescale(self, name: str, scales: torch.Tensor) -> None:
+        """Multiply the columns of an uncompressed router, in the file's number format."""
+        if (tensor := f"{name}.weight") in self.plain:
+            self.settle(
+                tensor, (self.plain[tensor].float() * scales.cpu()).to(self.plain[tensor].dtype)
+            )
+        else:
+            held = self.original.model.get_submodule(name).stored
+            weight = (held.dense(torch.float32) * scales).to(
+                held.weight.dtype if isinstance(held, Dense) else torch.float32
+            )
+            self.scales.routers[name] = self.module(name).stored = Dense(
+                tuple(weight.shape), weight
+            )
+
+    def install(self, done: Finished) -> None:
+        """Bring the model that is walked to where it was after this block."""
+        routers = {layer.name for layer in self.original.layers if layer.routes}
+        for name in done.layers.keys() & (self.report.settings.keys() | routers):
+            module = self.stream.model.get_submodule(name)
+            module.stored = done.layers[name].to(self.stream.device)
+        for name, value in done.plain.items():
+            self.settle(name, value)
+
+    def weight_of(self, name: str) -> torch.Tensor:
+        """(out, in_) float32"""
+        return self.stream.model.get_submodule(name).stored.dense(torch.float32)
+
+    def settle(self, name: str, value: torch.Tensor) -> None:
+        """A norm's or bias's values as they will be written; the model that is walked computes with
+        the same.
+        """
+        self.plain[name] = self.changed[name] = value
+        module, _, part = name.rpartition(".")
+        parameter = getattr(self.stream.model.get_submodule(module), part)
+        parameter.data = value.to(parameter.device, parameter.dtype)

@@ -1,0 +1,28 @@
+"""One layer as a step would store it, for live questions and explanations."""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.calibration import Seen
+from engine.calibration.gradient_stats import Slopes
+from engine.config.technique import Technique
+from engine.models.layers import Layer
+from engine.step.pruning_plan import Rebuilt
+from engine.tensors.weights import Stored
+
+LIVE_SAMPLES = 8  # calibration examples that a live question reads
+
+
+@dataclass(frozen=True)
+class CompressedLayer:
+    """One layer as a step would store it."""
+
+    asked: Technique
+    how: Technique  # this layer's setting
+    part: Layer  # its first rows, where it is very large
+    weight: torch.Tensor  # (out, in_) float32
+    seen: Seen | Slopes | None
+    stored: Stored
+    scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
+    rebuilt: Rebuilt | None = None  # what stays of the whole model, where structures are taken out

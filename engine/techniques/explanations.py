@@ -1,0 +1,32 @@
+"""Tables for the explanations of techniques."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+
+from engine.results.schema.tables import LevelRow, table
+from engine.step.compressed_layer import LIVE_SAMPLES
+
+
+def frame(row: type, /, **columns: Any) -> pd.DataFrame:
+    """A row class's table from its columns: tensors of one length, laid flat, or one value for all
+    rows.
+    """
+    flat = {
+        name: value.flatten().numpy() if isinstance(value, torch.Tensor) else value
+        for name, value in columns.items()
+    }
+    return pd.DataFrame(flat)[[*row.__dataclass_fields__]]
+
+
+def no_levels() -> pd.DataFrame:
+    return table((), LevelRow)
+
+
+def part_of(things: str, shown: int, of: int) -> str:
+    return f"all {of} {things}" if shown == of else f"{shown} of {of} {things}"
+
+
+def by_examples() -> str:
+    return f"by the first {LIVE_SAMPLES} calibration examples at most; a run looks at all"

@@ -1,0 +1,13 @@
+"""Workload of fine-tuning after the decomposition."""
+
+from engine.step.workload import TrainingWork
+from engine.techniques.hooks import training_work
+from engine.techniques.low_rank.tensor_decomposition.config import Kernels
+from engine.training.trainer import LOOKS
+
+
+@training_work.register
+def training_work_kernels(config: Kernels) -> TrainingWork:
+    if not config.trains:
+        return TrainingWork()
+    return TrainingWork(config.recovery, config.batch, looks=LOOKS + 1, copies=5.0)

@@ -1,0 +1,45 @@
+"""Weights of a small part of a layer, by value and by importance."""
+
+import torch
+
+from engine.results.schema.explanations import Lesson, RemovedRow
+from engine.step.compressed_layer import CompressedLayer
+from engine.techniques.explanations import frame, no_levels
+from engine.techniques.hooks import explanation
+from engine.techniques.pruning.options import Pruning
+from engine.techniques.pruning.unstructured.scores import importance
+
+BEFORE = ", by their size before any training: what training makes of them, a run shows"
+ROWS, COLUMNS = 12, 48  # of the layer, from its middle on
+
+
+@explanation.register
+def explanation_pruning(config: Pruning, look: CompressedLayer) -> Lesson:
+    return removed_weights(look)
+
+
+def removed_weights(look: CompressedLayer) -> Lesson:
+    """Neighboring weights by value and by importance; of techniques that train, as they are
+    before.
+    """
+    score = importance(look.how, look.weight, *([look.seen] if look.seen else []))
+    rows, columns = (
+        torch.arange(size)[size // 2 :][:most]
+        for size, most in zip(look.weight.shape, (ROWS, COLUMNS), strict=True)
+    )
+    at, dense = torch.meshgrid(rows, columns, indexing="ij"), look.stored.dense()
+    shown = score[at] / score[at].max().clamp_min(1e-38)
+    removed = frame(
+        RemovedRow,
+        row=at[0],
+        column=at[1],
+        weight=look.weight[at],
+        score=shown,
+        stored=dense[at],
+        stays=dense[at] != 0,
+    )
+    part = (
+        f"{len(removed)} weights, rows {int(rows[0])} to {int(rows[-1])}, columns "
+        f"{int(columns[0])} to {int(columns[-1])}"
+    )
+    return Lesson(RemovedRow, removed, no_levels(), part + (BEFORE if look.asked.trains else ""))

@@ -1,0 +1,18 @@
+"""Workload of gradual pruning: training with an evaluation after each pruning step."""
+
+from engine.step.workload import GRADIENT_PASSES, TrainingWork
+from engine.techniques.hooks import training_work
+from engine.techniques.pruning.gradual.config import Gradual
+
+
+@training_work.register
+def training_work_gradual(config: Gradual) -> TrainingWork:
+    """Each L0 gate holds four more values, and a quality floor a state to return to."""
+    intervals = config.steps // config.prune_every
+    return TrainingWork(
+        config.steps,
+        config.batch,
+        GRADIENT_PASSES + (config.distill_weight > 0),
+        looks=intervals + (intervals if config.regrow else config.cuts) + 2,
+        copies=5.0 + 4 * (config.regularizer == "l0") + bool(config.floor),
+    )

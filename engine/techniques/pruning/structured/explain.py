@@ -1,0 +1,22 @@
+"""Importance of each structure of one block, and which ones are removed."""
+
+from engine.results.schema.explanations import Lesson
+from engine.results.schema.tables import StructureRow, table
+from engine.step.compressed_layer import CompressedLayer
+from engine.techniques.explanations import by_examples, no_levels
+from engine.techniques.hooks import explanation
+from engine.techniques.pruning.structured.config import Structured
+
+
+@explanation.register
+def explanation_structured(config: Structured, look: CompressedLayer) -> Lesson:
+    """Show the structures that run through the layer, or else those of its block."""
+    home = look.rebuilt.homes.get(look.part.name, look.part.block)
+    every = look.rebuilt.structures
+    rows = [row for row in every if row.block == home] or [
+        row for row in every if row.block == every[0].block
+    ]
+    part = f"all {len(rows)} {rows[0].what}s of {rows[0].block}" + (
+        f", {by_examples()}" if config.needs != "nothing" else ""
+    )
+    return Lesson(StructureRow, table(rows, StructureRow), no_levels(), part)

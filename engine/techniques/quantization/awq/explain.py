@@ -1,0 +1,37 @@
+"""One column of a layer with and without its scale."""
+
+import torch
+
+from engine.results.schema.explanations import Lesson, ScaledRow
+from engine.step.compressed_layer import CompressedLayer
+from engine.techniques.explanations import frame, no_levels, part_of
+from engine.techniques.hooks import compress, explanation
+from engine.techniques.quantization.awq.config import AWQ
+
+ROWS = 48  # output rows that are shown
+
+
+@explanation.register
+def explanation_awq(config: AWQ, look: CompressedLayer) -> Lesson:
+    """The column behind the strongest input."""
+    column = int(look.seen.abs_mean.argmax())
+    factor, weight = look.scales[column], look.weight[:ROWS]
+    without = compress(config.rounding(), weight).dense()[:, column]
+    within = look.stored.dense()[:ROWS, column] / factor
+    original = weight[:, column]
+    rows = frame(
+        ScaledRow,
+        row=torch.arange(len(weight)),
+        column=column,
+        factor=factor.item(),
+        original=original,
+        scaled=original * factor,
+        error_without=without - original,
+        error_with=within - original,
+    )
+    return Lesson(
+        ScaledRow,
+        rows,
+        no_levels(),
+        part_of("output rows", len(rows), len(look.weight)) + f" of column {column}",
+    )

@@ -1,0 +1,31 @@
+"""Input columns above the outlier threshold."""
+
+import torch
+
+from engine.results.schema.explanations import Lesson, OutlierRow
+from engine.step.compressed_layer import CompressedLayer
+from engine.techniques.explanations import frame, no_levels, part_of
+from engine.techniques.hooks import explanation
+from engine.techniques.quantization.llm_int8.config import LLMInt8
+
+COLUMNS = 96  # input columns that are shown
+
+
+@explanation.register
+def explanation_llm_int8(config: LLMInt8, look: CompressedLayer) -> Lesson:
+    largest = look.seen.abs_max
+    strongest = largest.topk(min(COLUMNS, len(largest))).indices
+    apart = torch.isin(strongest, look.stored.columns.long())
+    rows = frame(
+        OutlierRow,
+        column=strongest,
+        largest=largest[strongest],
+        threshold=config.threshold,
+        apart=apart,
+    )
+    return Lesson(
+        OutlierRow,
+        rows,
+        no_levels(),
+        part_of("input columns", len(rows), len(largest)) + ", the largest inputs first",
+    )

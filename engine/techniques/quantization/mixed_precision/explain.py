@@ -1,0 +1,30 @@
+"""One layer at every number of bits."""
+
+from engine.measurement.error import ratio
+from engine.results.schema.explanations import BitsRow, Lesson
+from engine.results.schema.tables import table
+from engine.step.compressed_layer import CompressedLayer
+from engine.techniques.explanations import no_levels, part_of
+from engine.techniques.hooks import compress, explanation
+from engine.techniques.quantization.mixed_precision.config import MixedPrecision
+
+WEIGHTS = 1 << 18  # rounded at each number of bits
+EVERY_BITS = range(2, 9)
+
+
+@explanation.register
+def explanation_mixed_precision(config: MixedPrecision, look: CompressedLayer) -> Lesson:
+    """One layer at every number of bits."""
+    weight = look.weight[: max(1, WEIGHTS // look.weight.shape[1])]
+    allowed = set(config.choices) if config.by == "budget" else {look.how.bits}
+    tried = {bits: compress(config.rounding(bits), weight) for bits in EVERY_BITS}
+    rows = [
+        BitsRow(b, ratio(s.dense() - weight, weight), 8 * s.nbytes / weight.numel(), b in allowed)
+        for b, s in tried.items()
+    ]
+    return Lesson(
+        BitsRow,
+        table(rows, BitsRow),
+        no_levels(),
+        part_of("output rows", len(weight), len(look.weight)),
+    )

@@ -1,0 +1,17 @@
+"""Workload of training a model in the form in which it is stored."""
+
+from engine.step.workload import GRADIENT_PASSES, TrainingWork
+from engine.techniques.hooks import training_work
+from engine.techniques.training.options import Aware
+
+
+@training_work.register
+def training_work_aware(config: Aware) -> TrainingWork:
+    """The best state so far is in memory, too."""
+    return TrainingWork(
+        config.steps,
+        config.batch,
+        GRADIENT_PASSES + (config.distill_weight > 0),
+        looks=config.steps // config.look_every + 2,
+        copies=5.0,
+    )
