@@ -35,7 +35,8 @@ from engine.results.schema.tables import SearchRow
 from engine.runtime.peak_memory import give_back
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Subject, nowhere
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.step.trained_weights import Trained
 from engine.techniques.implementations import plan, portrait, rebuild, retrained, scales_for, taught
 from engine.techniques.pruning.options import Pruning
@@ -51,11 +52,11 @@ def compressed_folder(
     out: Path,
     kept: Unfinished | None = None,
     reference: Opened | None = None,
-) -> tuple[Rows, PackedFolder, float]:
+) -> tuple[TableBuilder, PackedFolder, float]:
     """One step: compress and write block by block, on from what was ``kept``. What is lost is
     counted from ``reference``, or from the original.
     """
-    rows, began = Rows(), time.perf_counter()
+    rows, began = TableBuilder(), time.perf_counter()
     keeps = partial(kept.place, bench) if kept else nowhere
     if heir := taught(bench.how, bench, subject_of(bench, original, targets, keeps), rows):
         packed = Succession(bench, original, heir, rows).write(out)
@@ -161,7 +162,7 @@ class Walk:
     reference: Opened  # what losses are counted from: the same, or what it was before earlier steps
     settings: dict[str, Technique]
     samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
-    rows: Rows  # of all blocks so far
+    rows: TableBuilder  # of all blocks so far
     batches: list[Batch]
     # finished blocks, where they cost so much that a run may want to go on from them
     kept: Unfinished
@@ -178,7 +179,7 @@ class Walk:
     notes: dict[str, str] = field(default_factory=dict)
     stream: Stream | None = None
     stage: Literal["compressing", "resuming"] = "compressing"
-    found: Rows = field(default_factory=Rows)  # of the block at hand
+    found: TableBuilder = field(default_factory=TableBuilder)  # of the block at hand
     # of ``plain``, by the block at hand
     changed: dict[str, torch.Tensor] = field(default_factory=dict)
     judged: int = 0  # compressed layers
@@ -220,7 +221,7 @@ class Walk:
             self.install(done)
             self.kept.taken_up += 1
         else:
-            self.stage, self.found, self.changed = "compressing", Rows(), {}
+            self.stage, self.found, self.changed = "compressing", TableBuilder(), {}
             done = Finished(self.block(layers), self.changed, self.found)
             # what was only copied is copied again
             if any(layer.name in self.settings for layer in layers):
@@ -230,7 +231,7 @@ class Walk:
         self.rows.add(done.rows)
         # after each block: those of thousands of experts would take gigabytes
         self.rows.surfaces = most_striking(self.rows.surfaces)
-        self.found = Rows()
+        self.found = TableBuilder()
         return done.layers
 
     def map_to(self, path: Path) -> None:

@@ -10,9 +10,10 @@ from engine.interactive.layer_preview import Look, cached_preview
 from engine.interactive.registry import answer
 from engine.queries import SingularValuesQuery
 from engine.results.schema.explanations import Lesson, TileRow
-from engine.results.schema.tables import SingularRow, table
+from engine.results.schema.tables import table
 from engine.techniques.implementations import portrait
 from engine.techniques.low_rank.options import LowRank
+from engine.techniques.low_rank.tables import SingularRow
 
 TILES = 48  # along each side
 
