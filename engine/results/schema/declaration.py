@@ -61,15 +61,12 @@ class ResultView:
     opens_first: bool = False  # preferred to the errors of the layers when a run is opened
 
     def __post_init__(self) -> None:
+        table_of(self.row)  # raises TypeError if it is not declared
         names = [column.name for column in columns_of(self.row)]
         if self.per_layer and "layer" not in names:
             raise TypeError(f"{self.row.__name__} has no column 'layer' for a view per layer")
         if not self.panels:
             raise TypeError(f"the view {self.title!r} names no panel")
-
-    @property
-    def table(self) -> str:
-        return table_of(self.row).name
 
 
 def run_table(name: str, *, required: bool = False) -> Callable[[Row], Row]:

@@ -1,7 +1,8 @@
 """All tables of a run: those in ``tables`` and those that techniques declare in their folders."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -10,37 +11,43 @@ from engine.config.registry import technique_modules
 from engine.results.schema import tables
 from engine.results.schema.declaration import ResultView, RunTable, empty_table, table_of
 
+LOG = logging.getLogger(__name__)
 MODULES = (tables, *technique_modules("tables"))
 
 
-def declared_tables() -> Iterator[RunTable]:
-    """Tables of all modules. One whose name is taken is skipped, with a warning in the log."""
-    taken: dict[str, type] = {}
-    for module in MODULES:
+def declared_tables(modules: Iterable[ModuleType]) -> Iterator[RunTable]:
+    """Tables of the modules. One whose name is taken is skipped, with a warning in the log."""
+    taken = set()
+    for module in modules:
         for row in vars(module).values():
-            if not isinstance(row, type) or row.__module__ != module.__name__:
-                continue
-            if "run_table" not in vars(row):
+            if not is_declared_in(module, row):
                 continue
             declared = table_of(row)
             if declared.name in taken:
-                logging.getLogger(__name__).warning(
-                    "Skipped the table of %s: the name %r is taken", row, declared.name
-                )
+                reason = f"the name {declared.name!r} is taken"
+                LOG.warning("Skipped table %s of %s: %s", row.__name__, module.__name__, reason)
                 continue
-            taken[declared.name] = row
+            taken.add(declared.name)
             yield declared
+
+
+def is_declared_in(module: ModuleType, value: Any) -> bool:
+    """Return True for a row class that the module declares, not for one that it imports."""
+    return (
+        isinstance(value, type)
+        and value.__module__ == module.__name__
+        and "run_table" in vars(value)
+    )
 
 
 def declared_views() -> Iterator[ResultView]:
     """Views that are declared next to tables."""
-    for module in MODULES:
-        for view in vars(module).values():
-            if isinstance(view, ResultView):
-                yield view
+    return (
+        view for module in MODULES for view in vars(module).values() if isinstance(view, ResultView)
+    )
 
 
-TABLES: Mapping[str, RunTable] = {declared.name: declared for declared in declared_tables()}
+TABLES: dict[str, RunTable] = {declared.name: declared for declared in declared_tables(MODULES)}
 
 
 class Tables:
