@@ -17,6 +17,7 @@ import pandas as pd
 
 NAN = float("nan")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+METHODS = {"add", "empty", "followed_by", "of", "tables"}  # of Tables and TableBuilder
 Row = TypeVar("Row", bound=type)
 
 
@@ -73,11 +74,14 @@ def run_table(name: str, *, required: bool = False) -> Callable[[Row], Row]:
     """Declare a frozen dataclass as the row class of the run table ``name``.
 
     A column added later needs a default, which runs stored without it get when they are read.
-    Raises TypeError for a name that is no lower-case identifier, or a column whose type is not
-    stored.
+    Raises TypeError for a name that is no lower-case identifier or is a method of ``Tables`` or
+    ``TableBuilder``, and for a column whose type is not stored.
     """
-    if not NAME.fullmatch(name) or iskeyword(name):
-        raise TypeError(f"{name!r} cannot name a table: use small letters, digits and underscores")
+    if not NAME.fullmatch(name) or iskeyword(name) or name in METHODS:
+        raise TypeError(
+            f"{name!r} cannot name a table: use another name of small letters, digits and "
+            "underscores"
+        )
 
     def declare(row: Row) -> Row:
         if not is_dataclass(row):

@@ -40,14 +40,15 @@ def is_declared_in(module: ModuleType, value: Any) -> bool:
     )
 
 
-def declared_views() -> Iterator[ResultView]:
-    """Views that are declared next to tables."""
-    return (
-        view for module in MODULES for view in vars(module).values() if isinstance(view, ResultView)
-    )
-
-
 TABLES: dict[str, RunTable] = {declared.name: declared for declared in declared_tables(MODULES)}
+
+
+def declared_views() -> Iterator[ResultView]:
+    """Views that are declared next to tables, except those of tables that were skipped."""
+    for module in MODULES:
+        for view in vars(module).values():
+            if isinstance(view, ResultView) and TABLES[table_of(view.row).name].row is view.row:
+                yield view
 
 
 class Tables:

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from engine.errors import PlainError
+from engine.results.schema import run_tables
 from engine.results.schema.declaration import (
+    METHODS,
     ResultView,
     columns_of,
     empty_table,
@@ -103,7 +105,7 @@ def test_tables_from_a_worker_with_other_packages_have_this_process_s_tables(dec
     assert read.others.empty and not hasattr(read, "extras")
 
 
-def test_a_taken_table_name_is_skipped_with_a_warning(caplog):
+def test_a_taken_table_name_is_skipped_with_a_warning_and_so_is_its_view(caplog, monkeypatch):
     module = ModuleType("another_package.tables")
 
     @run_table("layers")
@@ -117,12 +119,24 @@ def test_a_taken_table_name_is_skipped_with_a_warning(caplog):
         found = {each.name: each.row for each in declared_tables([*MODULES, module])}
     assert found["layers"] is LayerRow and found.keys() == TABLES.keys()
     assert "OtherRow of another_package.tables: the name 'layers' is taken" in caplog.text
+    module.VIEW = ResultView("Other", OtherRow, ("MASK",))
+    module.MORE = ResultView("More", LayerRow, ("LAYER_ERROR",))
+    before = list(run_tables.declared_views())
+    monkeypatch.setattr(run_tables, "MODULES", (*MODULES, module))
+    assert list(run_tables.declared_views()) == [*before, module.MORE]
 
 
-@pytest.mark.parametrize("name", ["Layers", "../layers", "two words", "class", "", "_hidden"])
+@pytest.mark.parametrize(
+    "name", ["Layers", "../layers", "two words", "class", "", "_hidden", *sorted(METHODS)]
+)
 def test_a_table_name_is_a_lower_case_identifier(name):
     with pytest.raises(TypeError, match="cannot name a table"):
         run_table(name)
+
+
+def test_methods_of_tables_and_their_builder_are_known():
+    public = {name for kind in (Tables, TableBuilder) for name in vars(kind) if name[0] != "_"}
+    assert public == METHODS
 
 
 @pytest.mark.parametrize("kind", [int | None, dict, list[int], Literal[1, 2], pd.DataFrame])
