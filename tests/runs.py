@@ -6,36 +6,33 @@ from datetime import UTC, datetime, timedelta
 
 from engine.recipe import Recipe
 from engine.results.schema.record import Protocol, RunRecord, Scores, Summary
+from engine.results.schema.run_tables import Tables
 from engine.results.schema.tables import (
     ChannelRow,
     CurveRow,
     HistogramRow,
-    ImportanceRow,
     InputRow,
     LatencyRow,
     LayerRow,
     LedgerRow,
     LevelRow,
-    LotteryRow,
-    MaskRow,
     MistakeRow,
-    RankRow,
-    SalienceRow,
     SampleRow,
-    ScheduleRow,
     SearchRow,
-    SensitivityRow,
     SimilarityRow,
-    SingularRow,
     StageRow,
-    StorageRow,
     StructureRow,
     SurfaceRow,
-    Tables,
     VerdictRow,
-    WrittenRow,
     table,
 )
+from engine.techniques.distillation.distill.tables import WrittenRow
+from engine.techniques.low_rank.tables import RankRow, SingularRow
+from engine.techniques.pruning.gradual.tables import ScheduleRow
+from engine.techniques.pruning.lottery_ticket.tables import LotteryRow
+from engine.techniques.pruning.tables import ImportanceRow, MaskRow, StorageRow
+from engine.techniques.quantization.mixed_precision.tables import SensitivityRow
+from engine.techniques.quantization.salience.tables import SalienceRow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PROTOCOL = Protocol(

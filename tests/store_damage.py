@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.results.schema.tables import ROWS
+from engine.results.schema.run_tables import TABLES
 from engine.results.store.store import Store
 from tests.runs import done, record, tables
 
@@ -209,7 +209,7 @@ def another_time(store: Store, folder: Path, draw: random.Random) -> str:
 
 def changed_table(store: Store, folder: Path, draw: random.Random) -> str:
     """Change bytes, columns, types or values of one table."""
-    path = folder / f"{draw.choice(sorted(ROWS))}.parquet"
+    path = folder / f"{draw.choice(sorted(TABLES))}.parquet"
     if not path.is_file() or path.is_symlink():
         return "no table"
     way = draw.choice([mangle, lost_column, strange_column, other_values, other_types, many_rows])

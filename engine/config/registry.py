@@ -2,8 +2,9 @@
 techniques that it defines, and those of other installed packages.
 
 A package adds a technique with an entry point in the group ``compression_explorer.techniques``,
-such as ``name = "package.config:Class"``; ``package.method`` registers its hooks.
-``tests/example_technique`` is an example.
+such as ``name = "package.config:Class"``; ``package.method`` registers its hooks, and
+``package.tables`` declares its tables and result views, if it has any. ``tests/example_technique``
+is an example.
 """
 
 import logging
@@ -11,6 +12,7 @@ import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Annotated, Union
 
@@ -24,9 +26,14 @@ ENTRY_POINTS = "compression_explorer.techniques"
 
 def config_modules() -> list[ModuleType]:
     """Configs of all techniques, none of which imports torch."""
+    return own_modules("config")
+
+
+def own_modules(name: str) -> list[ModuleType]:
+    """Modules with this name in the folders of ``engine/techniques``."""
     folders = import_module(PACKAGE).__path__
     names = [module.name for module in pkgutil.walk_packages(folders, f"{PACKAGE}.")]
-    return [import_module(name) for name in names if name.endswith(".config")]
+    return [import_module(each) for each in names if each.endswith(f".{name}")]
 
 
 def techniques_in(module: ModuleType) -> list[type[Technique]]:
@@ -73,3 +80,24 @@ EVERY: tuple[type[Technique], ...] = tuple(
 )
 TECHNIQUES: dict[str, type[Technique]] = {name_of(cls): cls for cls in EVERY}
 Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple
+
+
+def technique_modules(name: str) -> list[ModuleType]:
+    """Modules with this name in the folders of all techniques and families, and next to the configs
+    of installed techniques.
+    """
+    return [*own_modules(name), *installed_modules(name)]
+
+
+def installed_modules(name: str) -> Iterator[ModuleType]:
+    """Modules with this name next to the configs of installed techniques, where there are any.
+    Those that cannot be imported are skipped, with a warning in the log.
+    """
+    installed = [cls for cls in EVERY if not cls.__module__.startswith(f"{PACKAGE}.")]
+    for package in dict.fromkeys(cls.__module__.rpartition(".")[0] for cls in installed):
+        module = f"{package}.{name}"
+        try:
+            if find_spec(module):
+                yield import_module(module)
+        except Exception as error:  # code of another package
+            logging.getLogger(__name__).warning("%s cannot be imported: %s", module, error)

@@ -20,7 +20,8 @@ from engine.runtime.threads import threads_to_judge
 from engine.step.compressed_layer import CompressedLayer
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.techniques.composed import compress_further
 from engine.techniques.implementations import plan, rebuild, scales_for, survey
 from engine.tensors.weights import Dense, Stored
@@ -120,7 +121,7 @@ def subject_of(recipe: Recipe, model: CachedModel) -> Subject:
 def trial_on(batches: list[Batch], recipe: Recipe, at: Opened) -> Trial:
     """Trial with a cached model, computed on the CPU."""
     here = recipe.model_copy(update={"device": "cpu", "dtype": "float32"})
-    return Trial(Bench(here, resolve(recipe.model)), at, batches, Rows())
+    return Trial(Bench(here, resolve(recipe.model)), at, batches, TableBuilder())
 
 
 # --- calibration data -----------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from engine.results.schema.query_results import PlannedRanks, PlannedRow
 from engine.results.schema.tables import table
 from engine.runtime.threads import one_thread
 from engine.step.layer_swap import Trial
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.techniques.low_rank.ranks import Layered, rank_of_share
 from engine.techniques.low_rank.svd.config import SVD
 from engine.techniques.low_rank.svd.method import (
@@ -90,7 +91,7 @@ def trial_on(recipe: Recipe, at: Opened) -> Trial:
         if recipe.steps[0].needs == "nothing"
         else calibration_batches(live_calibration(recipe), recipe.task, folder)
     )
-    return Trial(Bench(recipe, folder), at, batches, Rows())
+    return Trial(Bench(recipe, folder), at, batches, TableBuilder())
 
 
 def ranks_by(how: SVD, spectra: dict[str, Layered]) -> dict[str, int]:

@@ -48,7 +48,8 @@ from engine.recipe.tasks import (
     TextClassification,
 )
 from engine.results.schema.tables import MistakeRow, VerdictRow
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 
 MOST = 50  # mistakes that are shown
 WINDOWS = 8  # of a text among which they are looked for
@@ -84,7 +85,7 @@ class Paper:
 
 def mistakes(
     bench: Bench, before: Measured, after: Measured, teacher: Opened, student: Opened
-) -> Rows:
+) -> TableBuilder:
     """Counts of all four cases, and the mistakes of which the student was surest, the surest
     first.
     """
@@ -96,7 +97,7 @@ def mistakes(
         for one, other in CASES
     ]
     lost = np.flatnonzero((knew & ~knows)[: paper.looked_through])
-    return Rows(
+    return TableBuilder(
         verdicts=counts,
         mistakes=mistake_rows(paper, lost, after.guesses, teacher, student) if len(lost) else [],
     )

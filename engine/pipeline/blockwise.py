@@ -35,7 +35,8 @@ from engine.pipeline.statistics_pass import (
 from engine.runtime.peak_memory import give_back
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Subject, nowhere
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.step.trained_weights import Trained
 from engine.techniques.composed import compress_further
 from engine.techniques.implementations import (
@@ -50,7 +51,7 @@ from engine.tensors.weights import Stored
 
 @dataclass(frozen=True)
 class StepResult:
-    rows: Rows
+    rows: TableBuilder
     packed: PackedFolder
     seconds: float
     # False if layers that kept their shapes have other, equivalent weights
@@ -68,7 +69,7 @@ def compressed_folder(
     """One step: compress and write block by block, on from what was ``kept``. What is lost is
     counted from ``reference``, or from the original.
     """
-    rows, began = Rows(), time.perf_counter()
+    rows, began = TableBuilder(), time.perf_counter()
     keeps = partial(kept.place, bench) if kept else nowhere
     if heir := taught(bench.how, bench, subject_of(bench, original, targets, keeps), rows):
         packed = Succession(bench, original, heir, rows).write(out)
@@ -133,7 +134,7 @@ class Walk:
     original: Opened  # what is compressed
     settings: dict[str, Technique]
     report: LayerReport
-    rows: Rows  # of all blocks so far
+    rows: TableBuilder  # of all blocks so far
     batches: list[Batch]
     # of the loss, by each layer's weights, where the technique wants them
     slopes: dict[str, Slopes] = field(default_factory=dict)
@@ -175,7 +176,7 @@ class Walk:
             self.statistics.install(done)
             self.kept.taken_up += 1
         else:
-            self.stage, self.report.found = "compressing", Rows()
+            self.stage, self.report.found = "compressing", TableBuilder()
             changed = self.statistics.begin_block() if self.statistics else {}
             done = Finished(self.block(layers), changed, self.report.found)
             # what was only copied is copied again
@@ -186,7 +187,7 @@ class Walk:
         self.rows.add(done.rows)
         # after each block: those of thousands of experts would take gigabytes
         self.rows.surfaces = most_striking(self.rows.surfaces)
-        self.report.found = Rows()
+        self.report.found = TableBuilder()
         return done.layers
 
     def map_to(self, path: Path) -> None:

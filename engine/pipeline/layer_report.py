@@ -19,7 +19,7 @@ from engine.models.layers import Layer, included_embeddings
 from engine.models.loaded_model import Opened
 from engine.pipeline.folded_scales import FoldedScales
 from engine.recipe import Layers
-from engine.step.run_context import Rows
+from engine.step.table_builder import TableBuilder
 from engine.techniques.implementations import portrait, why_unchanged
 from engine.tensors.weights import Dense, Stored
 
@@ -47,7 +47,7 @@ class LayerReport:
     choice: Layers  # that the recipe includes and skips
     samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
     scales: FoldedScales = field(default_factory=FoldedScales)
-    found: Rows = field(default_factory=Rows)  # of the block at hand
+    found: TableBuilder = field(default_factory=TableBuilder)  # of the block at hand
     notes: dict[str, str] = field(default_factory=dict)
     judged: int = 0  # compressed layers
     unchanged: dict[str, str] = field(default_factory=dict)  # unchanged ones, with the reason
@@ -126,7 +126,7 @@ class LayerReport:
             name, reason = next(iter(self.unchanged.items()))
             raise PlainError(f"No layer has changed: {name} {reason}. {ADVICE_UNCHANGED}")
 
-    def notes_on_layers(self, rows: Rows) -> list[str]:
+    def notes_on_layers(self, rows: TableBuilder) -> list[str]:
         """Notes of a result on unchanged layers, and on included embeddings that were treated
         differently.
         """

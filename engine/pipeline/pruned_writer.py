@@ -18,7 +18,8 @@ from engine.models.packed_folder import PackedFolder, file_bytes
 from engine.models.shapes import KEPT_HEADS
 from engine.results.schema.tables import HistogramRow, LayerRow
 from engine.step.pruning_plan import Rebuilt
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.tensors.sliced import Narrowed
 from engine.tensors.weights import Stored
 
@@ -35,7 +36,7 @@ class Rewriting:
     original: Opened
     small: Rebuilt
     samples: dict[str, torch.Tensor]  # of each layer's inputs, to judge by
-    rows: Rows
+    rows: TableBuilder
 
     @property
     def technique(self) -> str:

@@ -14,7 +14,8 @@ from engine.models.packed_folder import PackedFolder
 from engine.pipeline.pruned_writer import configure, gone_row
 from engine.results.schema.tables import NAN, LayerRow
 from engine.step.replacement_model import Successor
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.tensors.weights import Dense
 
 
@@ -27,7 +28,7 @@ class Succession:
     bench: Bench
     original: Opened
     heir: Successor
-    rows: Rows
+    rows: TableBuilder
 
     def write(self, out: Path) -> PackedFolder:
         packed = PackedFolder(out, self.heir.source, self.bench.recipe.model_dump(mode="json"))

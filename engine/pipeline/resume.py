@@ -19,7 +19,8 @@ from engine.models.loaded_model import calibration_dtype, compute_place
 from engine.models.packed_folder import read_file, write_file
 from engine.results.store import atomic_files, parquet
 from engine.results.store.unfinished import KEPT, folder_of, held, sweep
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.tensors.weights import Stored
 
 DIGEST = "digest"  # file of a kept block that tells whether the others are as they were written
@@ -34,7 +35,7 @@ class Finished:
 
     layers: dict[str, Stored]
     plain: dict[str, torch.Tensor]
-    rows: Rows
+    rows: TableBuilder
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Unfinished:
             if (path / DIGEST).read_text() != digest_of(path):
                 return None
             layers, plain = read_file(path / "block.safetensors")
-            return Finished(layers, plain, Rows.of(parquet.load(path)))
+            return Finished(layers, plain, TableBuilder.of(parquet.load(path)))
         return None
 
     def keep(self, number: int, done: Finished) -> None:

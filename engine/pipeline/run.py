@@ -35,7 +35,8 @@ from engine.results.store import atomic_files
 from engine.runtime.local_paths import own_folder
 from engine.runtime.peak_memory import peak_rss_bytes, reset_peak
 from engine.runtime.temporary_folders import temporary_folder
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 
 KEPT_BYTES = 256 << 20  # of a compressed model, up to which a run leaves a copy
 ROOM = 4  # times as much must be free
@@ -227,7 +228,7 @@ def measured_original(bench: Bench, original: Opened) -> Qualities:
 
 
 def measured_between(
-    stages: Stages, bench: Bench, subject: Opened, packed: PackedFolder, rows: Rows
+    stages: Stages, bench: Bench, subject: Opened, packed: PackedFolder, rows: TableBuilder
 ) -> None:
     """Quality and bytes of what the step before has written."""
     done, steps = bench.step, bench.recipe.steps
@@ -237,7 +238,7 @@ def measured_between(
 
 
 def measured_result(
-    bench: Bench, original: Opened, packed: PackedFolder | None, stages: Stages, rows: Rows
+    bench: Bench, original: Opened, packed: PackedFolder | None, stages: Stages, rows: TableBuilder
 ) -> Scores:
     """Quality and bytes of the model as written: it is loaded from its files again."""
     if packed is None:

@@ -16,21 +16,22 @@ from engine.models.packed_folder import PackedFolder
 from engine.pipeline.blockwise import compressed_folder
 from engine.pipeline.resume import Unfinished
 from engine.runtime.temporary_folders import temporary_folder
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 
 # at the step to come, what was written before it, and what was noted of that
-Between = Callable[[Bench, Opened, PackedFolder, Rows], None]
+Between = Callable[[Bench, Opened, PackedFolder, TableBuilder], None]
 
 
 def every_step(
     bench: Bench, original: Opened, out: Path, kept: Unfinished, look: Between
-) -> tuple[Rows, PackedFolder | None, float]:
+) -> tuple[TableBuilder, PackedFolder | None, float]:
     """Return the notes, the folder that the last step wrote, and the seconds of all steps; without
     steps nothing is written.
 
     ``look`` is shown what every step but the last has written, opened again for the step after it.
     """
-    rows, packed, seconds, subject, comparable = Rows(), None, 0.0, original, True
+    rows, packed, seconds, subject, comparable = TableBuilder(), None, 0.0, original, True
     if not bench.recipe.steps:
         rows.layers.extend(
             by_original_parameters(

@@ -21,7 +21,7 @@ from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
 from engine.results.schema.outcome import Outcome
 from engine.results.schema.record import RunRecord, Status
-from engine.results.schema.tables import ROWS, Tables
+from engine.results.schema.run_tables import TABLES, Tables
 from engine.results.store import unfinished
 from engine.results.store.run_query import RunPage, RunQuery
 from engine.results.store.store import Store, home, owner
@@ -101,7 +101,7 @@ class Session:
     def record(self, run: str) -> RunRecord:
         return self.shelf.record(run)
 
-    def tables(self, run: str, names: Collection[str] = tuple(ROWS)) -> Tables:
+    def tables(self, run: str, names: Collection[str] = tuple(TABLES)) -> Tables:
         """Tables of a finished run; those not named may be empty."""
         return self.shelf.tables(run, names)
 

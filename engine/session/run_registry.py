@@ -11,7 +11,7 @@ from typing import TypeVar
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.schema.record import RunRecord
-from engine.results.schema.tables import ROWS, Tables
+from engine.results.schema.run_tables import TABLES, Tables
 from engine.results.store import index
 from engine.results.store.process_lease import alive
 from engine.results.store.run_folder import Said
@@ -95,7 +95,7 @@ class Shelf:
             return [*unsaved, *self.store.similar(run, most)]
         return unsaved
 
-    def tables(self, run: str, names: Collection[str] = tuple(ROWS)) -> Tables:
+    def tables(self, run: str, names: Collection[str] = tuple(TABLES)) -> Tables:
         """Tables of a run; those not named may be empty."""
         unsaved = self._unsaved.get(run)
         return (

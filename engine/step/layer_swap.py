@@ -18,7 +18,8 @@ from engine.evaluation.calibration_batches import Batch
 from engine.evaluation.measured import judging, placed
 from engine.events import ProgressEvent
 from engine.models.loaded_model import Opened, compute_place
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.tensors.weights import Stored
 
 LOGITS_KEPT = 1 << 25  # of the original, in float32: 128 MB
@@ -33,7 +34,7 @@ class Trial:
     bench: Bench
     original: Opened
     batches: list[Batch]
-    rows: Rows  # what is found out on the way is noted here
+    rows: TableBuilder  # what is found out on the way is noted here
     slopes_kept: dict[tuple[str, ...], dict[str, Slopes]] = field(default_factory=dict)
 
     def weight_of(self, name: str) -> torch.Tensor:

@@ -1,11 +1,9 @@
-"""Context of a run for all its stages, and the table rows that they add."""
+"""Context of a run for all its stages."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 
-import pandas as pd
 from torch import nn
 
 from engine.config.technique import Technique
@@ -17,7 +15,7 @@ from engine.models.loading import Folder
 from engine.models.packed_modules import dense_bytes, unpacked_once
 from engine.recipe import Recipe
 from engine.recipe.tasks import by_split
-from engine.results.schema.tables import ROWS, CurveRow, LayerRow, Tables, table
+from engine.results.schema.tables import CurveRow
 from engine.step.early_end import EarlyEnd, PruningEnd, TicketsEnd
 
 # bytes: a smaller model is not unpacked again for each batch that it is measured on
@@ -92,71 +90,3 @@ class Bench:
 
         with unpacked_once(model) if dense_bytes(model) <= HELD_DENSE else nullcontext():
             return evaluate(self.recipe.task, model, folder, device, report, lambda: self.stops)
-
-
-@dataclass
-class Rows:
-    """Table rows as they come in, layer by layer."""
-
-    layers: list = field(default_factory=list)
-    channels: list = field(default_factory=list)  # a table a layer
-    histograms: list = field(default_factory=list)
-    levels: list = field(default_factory=list)
-    ledger: list = field(default_factory=list)
-    samples: list = field(default_factory=list)
-    searches: list = field(default_factory=list)
-    inputs: list = field(default_factory=list)  # a table a layer
-    surfaces: list = field(default_factory=list)  # a table an input
-    sensitivity: list = field(default_factory=list)
-    salience: list = field(default_factory=list)
-    latency: list = field(default_factory=list)
-    storage: list = field(default_factory=list)
-    importance: list = field(default_factory=list)
-    masks: list = field(default_factory=list)  # a table a layer
-    structures: list = field(default_factory=list)
-    ranks: list = field(default_factory=list)
-    singular: list = field(default_factory=list)  # a table a layer
-    schedule: list = field(default_factory=list)
-    lottery: list = field(default_factory=list)
-    curves: list = field(default_factory=list)
-    written: list = field(default_factory=list)
-    stages: list = field(default_factory=list)
-    similarity: list = field(default_factory=list)
-    verdicts: list = field(default_factory=list)
-    mistakes: list = field(default_factory=list)
-
-    def tables(self) -> Tables:
-        return Tables(**{name: whole(getattr(self, name), row) for name, row in ROWS.items()})
-
-    @classmethod
-    def of(cls, tables: Tables) -> "Rows":
-        """Layers as rows again, the others as tables."""
-        layers = [LayerRow(**row) for row in tables.layers.to_dict("records")]
-        return cls(
-            layers=layers,
-            **{name: some(getattr(tables, name)) for name in ROWS if name != "layers"},
-        )
-
-    def add(self, other: "Rows") -> None:
-        for name in ROWS:
-            getattr(self, name).extend(getattr(other, name))
-
-    def followed_by(self, other: "Rows") -> "Rows":
-        """Merge the rows of two steps: the later one's notes, and for each table without rows in
-        the later step the earlier one's rows.
-        """
-        return Rows(**{name: getattr(other, name) or getattr(self, name) for name in ROWS})
-
-
-def some(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    return [] if frame.empty else [frame]
-
-
-def whole(rows: list, row: type) -> pd.DataFrame:
-    """One table of rows and tables, in their order."""
-    parts = [
-        (framed, list(part))
-        for framed, part in groupby(rows, key=lambda each: isinstance(each, pd.DataFrame))
-    ]
-    frames = [frame for framed, part in parts for frame in (part if framed else [table(part, row)])]
-    return pd.concat(frames, ignore_index=True) if frames else table((), row)

@@ -42,7 +42,8 @@ from engine.step.equivalent_weights import EquivalentWeights
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Rebuilt, Subject
 from engine.step.replacement_model import Successor
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.step.trained_weights import Trained
 from engine.step.workload import SearchWork, TrainingWork
 from engine.tensors.weights import Dense, Stored
@@ -113,9 +114,9 @@ def beside(how: Technique, held: Stored) -> Stored | None:
 @singledispatch
 def portrait(
     how: Technique, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
-) -> Rows:
+) -> TableBuilder:
     """Return the table rows about one layer that only this technique has."""
-    return Rows()
+    return TableBuilder()
 
 
 @singledispatch
@@ -146,7 +147,7 @@ def retrained(how: Technique, bench: Bench, subject: Subject) -> Trained | None:
 
 
 @singledispatch
-def taught(how: Technique, bench: Bench, subject: Subject, rows: Rows) -> Successor | None:
+def taught(how: Technique, bench: Bench, subject: Subject, rows: TableBuilder) -> Successor | None:
     """The model that takes the place of the subject, for techniques that train one; None for all
     others. Its curves go to ``rows``.
     """

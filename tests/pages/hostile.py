@@ -5,7 +5,7 @@ about them.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pandas as pd
@@ -40,7 +40,8 @@ from engine.results.schema.query_results import (
     WhatIf,
 )
 from engine.results.schema.record import RunRecord
-from engine.results.schema.tables import ROWS, HistogramRow, LayerRow, LevelRow, Tables
+from engine.results.schema.run_tables import TABLES, Tables
+from engine.results.schema.tables import HistogramRow, LayerRow, LevelRow
 from tests.pages.panels import tables as samples
 from tests.pages.panels.test_hostile_names import drawn_texts
 from tests.runs import PROTOCOL, layer, record, summary, tables
@@ -85,11 +86,11 @@ def hostile_tables() -> Tables:
         layer("kept", technique="", relative_error=float("nan"), note="zq"),
     )
     hostile = {
-        name: hostile_table(getattr(rows, name), row, CLOSED.get(name, set()))
-        for name, row in ROWS.items()
+        name: hostile_table(getattr(rows, name), declared.row, CLOSED.get(name, set()))
+        for name, declared in TABLES.items()
     }
     hostile["mistakes"] = hostile["mistakes"].assign(picture=f"http://{SITE}/picture.png")
-    return replace(rows, **hostile)
+    return Tables(**hostile)
 
 
 def hostile_run(number: int, status: str = "done") -> RunRecord:

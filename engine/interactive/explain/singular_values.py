@@ -5,8 +5,9 @@ import pandas as pd
 from engine.interactive.layer_preview import cached_preview
 from engine.interactive.registry import answer
 from engine.queries import SingularValuesQuery
-from engine.results.schema.tables import SingularRow, table
+from engine.results.schema.tables import table
 from engine.techniques.implementations import portrait
+from engine.techniques.low_rank.tables import SingularRow
 
 
 @answer.register

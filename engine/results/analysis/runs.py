@@ -9,7 +9,8 @@ import pandas as pd
 
 from engine.recipe import Recipe
 from engine.results.schema.record import RunRecord, Scores, Summary
-from engine.results.schema.tables import LayerRow, Tables, table
+from engine.results.schema.run_tables import Tables
+from engine.results.schema.tables import LayerRow, table
 
 TRADE_OFF = (
     "run",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from engine.results.schema.record import Summary
-from engine.results.schema.tables import Tables
+from engine.results.schema.run_tables import Tables
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,17 @@
-"""Typed tables of a run's results. A row class is a table's schema.
+"""Rows of the tables that a run of any technique may have, and of those that answer live questions.
+A row class is a table's schema.
 
 Missing is NaN (numbers) or absent, never -1 or 0.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
+from engine.results.schema.declaration import NAN, ResultView, run_table
+from engine.results.schema.declaration import table as table
 
-NAN = float("nan")
 
-
+@run_table("layers", required=True)
 @dataclass(frozen=True)
 class LayerRow:
     """One compressible layer and what became of it."""
@@ -38,6 +37,7 @@ class LayerRow:
     original_shape: tuple[int, ...] = ()
 
 
+@run_table("channels", required=True)
 @dataclass(frozen=True)
 class ChannelRow:
     """One output channel of one layer."""
@@ -49,6 +49,10 @@ class ChannelRow:
     relative_error: float
 
 
+CHANNELS_VIEW = ResultView("Channels", ChannelRow, ("CHANNEL_ERROR",), position=110, per_layer=True)
+
+
+@run_table("histograms", required=True)
 @dataclass(frozen=True)
 class HistogramRow:
     """One bin of a layer's weights, original or compressed; bins are shared by both."""
@@ -60,6 +64,7 @@ class HistogramRow:
     count: int
 
 
+@run_table("levels", required=True)
 @dataclass(frozen=True)
 class LevelRow:
     """One value a weight may take, in the group of weights whose scale is the median."""
@@ -81,6 +86,7 @@ class SpectrumRow:
     cumulative_energy: float  # share of the sum of squares up to here, 0 to 1
 
 
+@run_table("ledger", required=True)
 @dataclass(frozen=True)
 class LedgerRow:
     """Bytes of one kind in one layer's (or the rest's) storage; all rows add up to the files
@@ -94,6 +100,7 @@ class LedgerRow:
     size_bytes: int
 
 
+@run_table("samples", required=True)
 @dataclass(frozen=True)
 class SampleRow:
     """One prompt continued by both models, or one example classified by both."""
@@ -103,6 +110,7 @@ class SampleRow:
     compressed: str
 
 
+@run_table("searches", required=True)
 @dataclass(frozen=True)
 class SearchRow:
     """One strength of scaling that was tried for the layers that share an input."""
@@ -114,6 +122,7 @@ class SearchRow:
     chosen: bool
 
 
+@run_table("inputs", required=True)
 @dataclass(frozen=True)
 class InputRow:
     """One input channel of one layer, on calibration data."""
@@ -126,6 +135,7 @@ class InputRow:
     weight_error: float  # |w - w^| / |w| of the channel's weights
 
 
+@run_table("surfaces")
 @dataclass(frozen=True)
 class SurfaceRow:
     """One block of a layer's inputs: neighboring vectors (tokens) by neighboring channels."""
@@ -153,74 +163,7 @@ class ObserverRow:
     chosen: bool  # by the recipe
 
 
-@dataclass(frozen=True)
-class SensitivityRow:
-    """One setting that a layer might get in mixed precision."""
-
-    layer: str
-    bits: int
-    scheme: str
-    range: str
-    size_bytes: int
-    # KL divergence of the model's answers when this layer alone is rounded so, nats
-    quantize_one: float
-    # what it adds when all others are rounded to the fewest bits, nats; either is NaN where not
-    # measured
-    restore_one: float
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class SalienceRow:
-    """One variant of the experiment on salient weights, measured at the recipe's task."""
-
-    # how the channels kept in 16 bits were chosen; "" where none was
-    kept_by: Literal["", "activations", "weights", "random"]
-    share: float  # of the input channels, kept or scaled
-    scale: float
-    bits_per_weight: float
-    # |XW - XW^| / |XW| over all layers, on calibration inputs of the uncompressed model
-    output_error: float
-    perplexity: float
-    accuracy: float
-    loss: float
-    chosen: bool = False  # whether it is the result
-
-    def marked(self, chosen: bool) -> "SalienceRow":
-        return replace(self, chosen=chosen)
-
-
-@dataclass(frozen=True)
-class StorageRow:
-    """Size of one pruned layer in one storage format."""
-
-    layer: str
-    way: Literal["dense", "bitmask", "csr", "n-of-m"]
-    size_bytes: int
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class ImportanceRow:
-    """One bin of a pruned layer's scores. Bins are even in the logarithm."""
-
-    layer: str
-    left: float  # of the score; the lowest bin holds every lower score too
-    right: float
-    stays: int  # weights
-    goes: int
-
-
-@dataclass(frozen=True)
-class MaskRow:
-    """One tile of a pruned layer: neighboring output by neighboring input channels."""
-
-    layer: str
-    row: int  # the tile's first
-    column: int
-    left: float  # share of its weights that are not zero
-
-
+@run_table("structures")
 @dataclass(frozen=True)
 class StructureRow:
     """One neuron, head, channel or block that might be taken out whole."""
@@ -232,38 +175,7 @@ class StructureRow:
     kept: bool
 
 
-@dataclass(frozen=True)
-class RankRow:
-    """Rank of one factorized layer."""
-
-    layer: str
-    rank: int  # of a convolution in three: along outputs
-    input_rank: float  # of a convolution in three: along inputs; NaN for others
-    full_rank: int  # at which nothing would be lost
-    # rank at which factors take as many parameters as the weight; NaN where two ranks say that
-    # together
-    break_even: float
-    kept_parameters: float  # share; of a correction, what it adds
-    # share of the squared singular values, whitened where the technique does that; of a correction,
-    # of the rounding error's
-    kept_energy: float
-    whole: bool  # kept as it was
-
-
-@dataclass(frozen=True)
-class SingularRow:
-    """One singular value of a layer that was factorized, of the matrix in one version. Of many,
-    some evenly spaced ones.
-    """
-
-    layer: str
-    version: Literal["plain", "whitened", "randomized"]
-    index: int  # from 1
-    singular_value: float  # relative to the largest of its version: 0 to 1
-    cumulative_energy: float  # share of the sum of squares up to here
-    kept: bool  # whether the technique keeps it
-
-
+@run_table("curves")
 @dataclass(frozen=True)
 class CurveRow:
     """One value at one step of a training: a term of the loss, the learning rate, or a quality on
@@ -278,40 +190,7 @@ class CurveRow:
     value: float
 
 
-@dataclass(frozen=True)
-class ScheduleRow:
-    """One moment of pruning with training in between."""
-
-    step: int  # training steps done
-    sparsity: float  # share of the weights of all layers treated that are zero
-    train_loss: float  # mean since the row before, nats; NaN where nothing was trained
-    quality_name: Literal["accuracy", "perplexity"]
-    quality: float  # on examples held out from training, which are not those of the result
-    size_bytes: int  # of the model's files, were they written now
-    regrown: float  # of the weights left, the share that had been cut before the last cut
-    event: Literal["before", "cut", "size reached", "trained", "below the floor", "went back"]
-
-
-@dataclass(frozen=True)
-class LotteryRow:
-    """One network of the experiment on lottery tickets, after it was trained."""
-
-    variant: Literal["dense", "winning ticket", "other first weights", "random mask"]
-    seed: int
-    round: int  # 0 of the dense network
-    left: float  # share of the weights
-    accuracy: float  # on examples held out from training
-
-
-@dataclass(frozen=True)
-class WrittenRow:
-    """Text or label from a black-box teacher for its student."""
-
-    # from the training text; of a classifier the text itself, or the number of a picture
-    prompt: str
-    continuation: str  # the teacher's; of a classifier the label it chose
-
-
+@run_table("stages")
 @dataclass(frozen=True)
 class StageRow:
     """One measure of the model as it was after one step of the recipe, read back from the file
@@ -327,6 +206,7 @@ class StageRow:
     value: float
 
 
+@run_table("similarity")
 @dataclass(frozen=True)
 class SimilarityRow:
     """Similarity of the states after a student's block and a teacher's block, on calibration
@@ -339,6 +219,10 @@ class SimilarityRow:
     similarity: float
 
 
+SIMILARITY_VIEW = ResultView("Similarity", SimilarityRow, ("BLOCK_SIMILARITY",), position=50)
+
+
+@run_table("verdicts")
 @dataclass(frozen=True)
 class VerdictRow:
     """Number of evaluation examples (or next tokens) that the teacher and the student predicted
@@ -350,6 +234,7 @@ class VerdictRow:
     count: int
 
 
+@run_table("mistakes")
 @dataclass(frozen=True)
 class MistakeRow:
     """An example, or a next token, that the teacher got right and its student did not; those of
@@ -364,6 +249,7 @@ class MistakeRow:
     picture: str = ""  # a data: address, where the example is one
 
 
+@run_table("latency")
 @dataclass(frozen=True)
 class LatencyRow:
     """Duration of one forward pass in one version, or the reason why no kernel could be timed."""
@@ -382,87 +268,3 @@ class LatencyRow:
     # |y - y^| / |y|: the kernel's outputs compared with those that the run measured
     difference: float = NAN
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Every table of a run. Each has its row class's columns, also when it is empty."""
-
-    layers: pd.DataFrame
-    channels: pd.DataFrame
-    histograms: pd.DataFrame
-    levels: pd.DataFrame
-    ledger: pd.DataFrame
-    samples: pd.DataFrame
-    searches: pd.DataFrame
-    inputs: pd.DataFrame
-    surfaces: pd.DataFrame
-    sensitivity: pd.DataFrame
-    salience: pd.DataFrame
-    latency: pd.DataFrame
-    storage: pd.DataFrame
-    importance: pd.DataFrame
-    masks: pd.DataFrame
-    structures: pd.DataFrame
-    ranks: pd.DataFrame
-    singular: pd.DataFrame
-    schedule: pd.DataFrame
-    lottery: pd.DataFrame
-    curves: pd.DataFrame
-    written: pd.DataFrame
-    stages: pd.DataFrame
-    similarity: pd.DataFrame
-    verdicts: pd.DataFrame
-    mistakes: pd.DataFrame
-
-    @classmethod
-    def empty(cls) -> "Tables":
-        return cls(**{name: empty_table(row) for name, row in ROWS.items()})
-
-
-ROWS = {
-    "layers": LayerRow,
-    "channels": ChannelRow,
-    "histograms": HistogramRow,
-    "levels": LevelRow,
-    "ledger": LedgerRow,
-    "samples": SampleRow,
-    "searches": SearchRow,
-    "inputs": InputRow,
-    "surfaces": SurfaceRow,
-    "sensitivity": SensitivityRow,
-    "salience": SalienceRow,
-    "latency": LatencyRow,
-    "storage": StorageRow,
-    "importance": ImportanceRow,
-    "masks": MaskRow,
-    "structures": StructureRow,
-    "ranks": RankRow,
-    "singular": SingularRow,
-    "schedule": ScheduleRow,
-    "lottery": LotteryRow,
-    "curves": CurveRow,
-    "written": WrittenRow,
-    "stages": StageRow,
-    "similarity": SimilarityRow,
-    "verdicts": VerdictRow,
-    "mistakes": MistakeRow,
-}
-
-
-def empty_table(row: type) -> pd.DataFrame:
-    """Return an empty table. It is a copy of a cached one, because creating dozens of columns is
-    slow.
-    """
-    return no_rows(row).copy()
-
-
-@cache
-def no_rows(row: type) -> pd.DataFrame:
-    return table((), row)
-
-
-def table(rows: Iterable[object], row: type) -> pd.DataFrame:
-    """Rows as a frame with the row class's columns, in their order."""
-    names = [field.name for field in fields(row)]
-    return pd.DataFrame([[getattr(each, name) for name in names] for each in rows], columns=names)

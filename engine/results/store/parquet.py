@@ -3,9 +3,8 @@
 import io
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, Literal, get_origin
 
 import numpy as np
 import pandas as pd
@@ -14,30 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.errors import PlainError
-from engine.results.schema.tables import ROWS, Tables, empty_table
+from engine.results.schema.declaration import Column, RunTable, columns_of, empty_table
+from engine.results.schema.run_tables import TABLES, Tables
 from engine.results.store.atomic_files import read_regular_file, write
 
 MOST_BYTES = 256_000_000  # of a file
 MOST_VALUES = 50_000_000  # of an unpacked table; a few kilobytes can unpack to any size
 MOST_TEXT_BYTES = 512_000_000
-LATER = (  # tables that runs of earlier versions do not have
-    "surfaces",
-    "latency",
-    "storage",
-    "importance",
-    "masks",
-    "structures",
-    "ranks",
-    "singular",
-    "schedule",
-    "lottery",
-    "curves",
-    "written",
-    "stages",
-    "similarity",
-    "verdicts",
-    "mistakes",
-)
 DAMAGED = (
     OSError,
     ValueError,
@@ -50,30 +32,31 @@ DAMAGED = (
 
 def save(tables: Tables, folder: Path) -> None:
     """Raises OSError when the disk refuses."""
-    for name in ROWS:
+    for name in TABLES:
         write(folder / f"{name}.parquet", packed(getattr(tables, name)))
 
 
-def load(folder: Path, names: Collection[str] = tuple(ROWS)) -> Tables:
+def load(folder: Path, names: Collection[str] = tuple(TABLES)) -> Tables:
     """Load the named tables of a run; the others stay empty.
 
     Raises PlainError if one is missing or damaged. Other files are ignored.
     """
     return Tables(
         **{
-            name: loaded(folder / f"{name}.parquet", row) if name in names else empty_table(row)
-            for name, row in ROWS.items()
+            name: loaded(folder / f"{name}.parquet", declared)
+            for name, declared in TABLES.items()
+            if name in names
         }
     )
 
 
-def loaded(path: Path, row: type) -> pd.DataFrame:
+def loaded(path: Path, declared: RunTable) -> pd.DataFrame:
     try:
-        return unpacked(read_regular_file(path, MOST_BYTES)[0], row)
+        return unpacked(read_regular_file(path, MOST_BYTES)[0], declared.row)
     except FileNotFoundError:
-        if path.stem in LATER:
-            return empty_table(row)
-        raise damaged(path, "is missing") from None
+        if declared.required:
+            raise damaged(path, "is missing") from None
+        return empty_table(declared.row)
     except DAMAGED:
         raise damaged(path, "cannot be read") from None
 
@@ -102,27 +85,22 @@ def unpacked(content: bytes, row: type) -> pd.DataFrame:
     refuse_large(file, content)
     refuse_other_types(file, row)
     frame = file.read().to_pandas().reset_index(drop=True)
-    absent = [field for field in fields(row) if field.name not in frame]
-    strange = set(frame) - {field.name for field in fields(row)}
-    if absent and (strange or any(field.default is MISSING for field in absent)):
-        raise ValueError(f"columns {[field.name for field in absent]} are missing")
+    absent = [column for column in columns_of(row) if column.name not in frame]
+    strange = set(frame) - {column.name for column in columns_of(row)}
+    if absent and (strange or any(column.default is MISSING for column in absent)):
+        raise ValueError(f"columns {[column.name for column in absent]} are missing")
     frame = frame.assign(
         **{
-            field.name: pd.Series([field.default] * len(frame), index=frame.index)
-            for field in absent
+            column.name: pd.Series([column.default] * len(frame), index=frame.index)
+            for column in absent
         }
     )
     frame = frame.assign(
-        **{
-            field.name: tuples(frame[field.name])
-            for field in fields(row)
-            if get_origin(field.type) is tuple
-        }
+        **{column.name: tuples(frame[column.name]) for column in columns_of(row) if column.is_shape}
     )
-    for field in fields(row):
-        texts = field.type is str or get_origin(field.type) is Literal
-        if texts and not all(isinstance(value, str) for value in frame[field.name]):
-            raise ValueError(f"column {field.name} has missing values")
+    for column in columns_of(row):
+        if column.is_text and not all(isinstance(value, str) for value in frame[column.name]):
+            raise ValueError(f"column {column.name} has missing values")
     return frame
 
 
@@ -160,17 +138,17 @@ def refuse_other_types(file: pq.ParquetFile, row: type) -> None:
     if not file.metadata.num_rows:
         return
     stored = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-    for field in fields(row):
-        if field.name in stored and not has_type(stored[field.name], field.type):
-            raise ValueError(f"column {field.name} is {stored[field.name]}, not {field.type}")
+    for column in columns_of(row):
+        if column.name in stored and not has_type(stored[column.name], column):
+            raise ValueError(f"column {column.name} is {stored[column.name]}, not {column.type}")
 
 
-def has_type(stored: pa.DataType, declared: Any) -> bool:
-    if get_origin(declared) is tuple:
+def has_type(stored: pa.DataType, column: Column) -> bool:
+    if column.is_shape:
         return pa.types.is_list(stored) or pa.types.is_large_list(stored)
-    if declared is str or get_origin(declared) is Literal:
+    if column.is_text:
         return is_text(stored)
-    if declared is bool:
+    if column.type is bool:
         return pa.types.is_boolean(stored)
     return pa.types.is_integer(stored) or pa.types.is_floating(stored)
 
@@ -207,6 +185,6 @@ def tuples(column: pd.Series) -> pd.Series:
 
 
 def remove(folder: Path) -> None:
-    for name in ROWS:
+    for name in TABLES:
         with suppress(OSError):
             (folder / f"{name}.parquet").unlink()

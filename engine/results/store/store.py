@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from engine.errors import PlainError
 from engine.results.schema.record import RunRecord
-from engine.results.schema.tables import ROWS, Tables
+from engine.results.schema.run_tables import TABLES, Tables
 from engine.results.store import atomic_files, index, parquet
 from engine.results.store.process_lease import alive, owner
 from engine.results.store.run_folder import RUN_ID, Said, missing, said_by
@@ -131,7 +131,7 @@ class Store:
         with atomic_files.refused(self.root, "read"):
             return said_by(self.folder(run)).record
 
-    def tables(self, run: str, names: Collection[str] = tuple(ROWS)) -> Tables:
+    def tables(self, run: str, names: Collection[str] = tuple(TABLES)) -> Tables:
         """Tables of a run; those not named stay empty.
 
         Raises PlainError if the run is not done or its tables are damaged.

@@ -10,7 +10,7 @@ from engine.errors import PlainError
 from engine.results.analysis.runs import comparison
 from engine.results.schema.glossary import GLOSSARY
 from engine.results.schema.record import RunRecord
-from engine.results.schema.tables import Tables
+from engine.results.schema.run_tables import Tables
 from engine.results.store.run_query import MAX_CELL_CHARACTERS, RunPage, RunQuery
 from pages.widgets.chart_card import table_download
 from pages.widgets.glossary_help import meaning

@@ -1,40 +1,42 @@
-"""Views of a finished run, one panel each."""
-
-from collections.abc import Callable
+"""Views of a finished run that have controls or texts of their own. Those that consist of panels
+alone are declared next to their tables.
+"""
 
 import pandas as pd
 import streamlit as st
 
 from engine.recipe.tasks import LanguageModeling
 from engine.results.analysis.per_step_scores import step_by_step
-from engine.results.analysis.runs import entropy_bits, most_flattened, worst_layer
+from engine.results.analysis.runs import entropy_bits, most_flattened
 from engine.results.schema.record import RunRecord
-from engine.results.schema.tables import Tables
+from engine.results.schema.run_tables import Tables
+from engine.results.schema.tables import (
+    CurveRow,
+    HistogramRow,
+    InputRow,
+    LatencyRow,
+    LevelRow,
+    SampleRow,
+    StructureRow,
+    SurfaceRow,
+    VerdictRow,
+)
+from engine.techniques.distillation.distill.tables import WrittenRow
+from engine.techniques.pruning.tables import ImportanceRow, StorageRow
 from pages.panels import (
     ACTIVATION_SURFACE,
     ALPHA_SEARCH,
     BITS_PER_LAYER,
-    BLOCK_SIMILARITY,
-    CHANNEL_ERROR,
-    CUMULATIVE_ENERGY,
     IMPORTANCE,
     IMPORTANCE_BY_BLOCKS,
     LAYER_ERROR,
     LEARNING_PACE,
     LEVELS,
     LOST_GRADIENTS,
-    LOTTERY,
-    MASK,
-    RANK_PER_LAYER,
-    SALIENCE,
     SALIENT_CHANNELS,
-    SCHEDULE,
-    SENSITIVITY,
-    SINGULAR_VALUES,
     SIZE_LEDGER,
     SPARSITY_PER_LAYER,
     SPEED,
-    STORAGE,
     STRUCTURE_GRID,
     STRUCTURE_SCORES,
     STRUCTURES_KEPT,
@@ -51,84 +53,31 @@ from pages.widgets.queries import escaped
 from pages.widgets.recipes.recipe_file import take_over
 from pages.widgets.runs.kept_model import kept_model
 from pages.widgets.runs.student_errors import mistakes_table
+from pages.widgets.runs.view_registry import (
+    VIEWS,
+    RunView,
+    pick_layer,
+    register_declared,
+    result_view,
+)
 
 
-def views_of(
-    record: RunRecord, tables: Tables
-) -> dict[str, Callable[[RunRecord, Tables, str], None]]:
-    """Views available for this run."""
-    views = {
-        "Steps": steps_view,
-        "Lottery": lottery_view,
-        "Training": training_view,
-        "Curves": curves_view,
-        "Similarity": similarity_view,
-        "Mistakes": mistakes_view,
-        "Written": written_view,
-        "Layers": layers_view,
-        "Weights": weights_view,
-        "Levels": levels_view,
-        "Channels": channels_view,
-        "Sparsity": sparsity_view,
-        "Importance": importance_view,
-        "Mask": mask_view,
-        "Storage": storage_view,
-        "Removed": structures_view,
-        "Ranks": ranks_view,
-        "Spectrum": spectrum_view,
-        "Sensitivity": sensitivity_view,
-        "Salience": salience_view,
-        "Bits": bits_view,
-        "Inputs": inputs_view,
-        "Alpha search": search_view,
-        "Outliers": surface_view,
-        "Ranges": ranges_view,
-        "Bytes": bytes_view,
-        "Speed": speed_view,
-        "Text": text_view,
-        "Recipe": recipe_view,
-    }
-    there = {
-        "Steps": bool(record.recipe.steps) and not tables.stages.empty,
-        "Lottery": not tables.lottery.empty,
-        "Training": not tables.schedule.empty,
-        "Curves": not tables.curves.empty,
-        "Similarity": not tables.similarity.empty,
-        "Mistakes": not tables.verdicts.empty,
-        "Written": not tables.written.empty,
-        "Levels": not tables.levels.empty,
-        **dict.fromkeys(("Sparsity", "Mask", "Storage"), not tables.storage.empty),
-        "Importance": not tables.importance.empty,
-        "Removed": not tables.structures.empty,
-        "Weights": not tables.histograms.empty,
-        "Channels": not tables.channels.empty,
-        "Ranks": not tables.ranks.empty,
-        "Spectrum": not tables.singular.empty,
-        "Sensitivity": not tables.sensitivity.empty,
-        "Salience": not tables.salience.empty,
-        "Bits": bool(record.recipe.steps) and tables.structures.empty,
-        "Inputs": not tables.inputs.empty,
-        "Alpha search": bool(tables.searches.layer.duplicated().any()),
-        "Outliers": not tables.surfaces.empty,
-        "Ranges": any(chooses_ranges(step.model_dump()) for step in record.recipe.steps),
-        "Speed": not tables.latency.empty,
-        "Text": not tables.samples.empty,
-    }
-    return {name: view for name, view in views.items() if there.get(name, True)}
+def views_of(record: RunRecord, tables: Tables) -> dict[str, RunView]:
+    """Views available for this run by their titles, in their order."""
+    ordered = sorted(VIEWS.values(), key=lambda view: view.position)
+    return {view.title: view for view in ordered if view.is_shown(record, tables)}
 
 
+@result_view(
+    "Steps",
+    10,
+    is_shown=lambda record, tables: bool(record.recipe.steps) and not tables.stages.empty,
+)
 def steps_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(WATERFALL, step_by_step(tables.stages), f"{key}-steps")
 
 
-def lottery_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(LOTTERY, tables.lottery, f"{key}-lottery")
-
-
-def training_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(SCHEDULE, tables.schedule, f"{key}-training")
-
-
+@result_view("Curves", 40, CurveRow, opens_first=True)
 def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(TRAINING_CURVES, tables.curves, f"{key}-curves")
     if record.recipe.steps[-1].family == "training" and record.recipe.steps[-1].technique == "qat":
@@ -142,16 +91,14 @@ def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
         show(TRAINING_PACE, tables.curves, f"{key}-pace")
 
 
-def similarity_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(BLOCK_SIMILARITY, tables.similarity, f"{key}-similarity")
-
-
+@result_view("Mistakes", 60, VerdictRow)
 def mistakes_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Counts of mistakes, and the most confident ones."""
     show(VERDICTS, tables.verdicts, f"{key}-verdicts")
     mistakes_table(tables.mistakes, record.recipe.task, key)
 
 
+@result_view("Written", 70, WrittenRow)
 def written_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Table of all outputs of a black-box teacher."""
     writes = isinstance(record.recipe.task, LanguageModeling)
@@ -174,10 +121,12 @@ def written_view(record: RunRecord, tables: Tables, key: str) -> None:
     )
 
 
+@result_view("Layers", 80)
 def layers_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(LAYER_ERROR, tables.layers, f"{key}-layers")
 
 
+@result_view("Weights", 90, HistogramRow)
 def weights_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     mine = tables.histograms[tables.histograms.layer == layer]
@@ -186,6 +135,7 @@ def weights_view(record: RunRecord, tables: Tables, key: str) -> None:
     )
 
 
+@result_view("Levels", 100, LevelRow)
 def levels_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     mine = tables.levels[tables.levels.layer == layer]
@@ -204,29 +154,17 @@ def about_codes(levels: pd.DataFrame, note: str) -> None:
         st.caption(escaped(note[:1].upper() + note[1:] + "."))
 
 
-def channels_view(record: RunRecord, tables: Tables, key: str) -> None:
-    layer = pick_layer(tables, key)
-    show(CHANNEL_ERROR, tables.channels[tables.channels.layer == layer], f"{key}-channels")
-
-
-def pick_layer(tables: Tables, key: str) -> str:
-    """Let the user choose a compressed layer, most affected first."""
-    treated = tables.layers[tables.layers.technique != ""]
-    names = treated.name.tolist()
-    worst = worst_layer(tables.layers)
-    return st.selectbox(
-        "Layer", names, names.index(worst) if worst in names else 0, key=f"{key}-layer"
-    )
-
-
+@result_view("Bytes", 600)
 def bytes_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(SIZE_LEDGER, tables.ledger, f"{key}-bytes")
 
 
+@result_view("Sparsity", 120, StorageRow)
 def sparsity_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(SPARSITY_PER_LAYER, tables.layers, f"{key}-sparsity")
 
 
+@result_view("Importance", 130, ImportanceRow)
 def importance_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     by_blocks = (tables.layers.technique[tables.layers.name == layer] == "sparsegpt").any()
@@ -234,15 +172,7 @@ def importance_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(panel, tables.importance[tables.importance.layer == layer], f"{key}-importance")
 
 
-def mask_view(record: RunRecord, tables: Tables, key: str) -> None:
-    layer = pick_layer(tables, key)
-    show(MASK, tables.masks[tables.masks.layer == layer], f"{key}-mask")
-
-
-def storage_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(STORAGE, tables.storage, f"{key}-storage")
-
-
+@result_view("Removed", 160, StructureRow)
 def structures_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Draw blocks and heads together; neurons and channels one block at a time."""
     rows = tables.structures
@@ -261,29 +191,16 @@ def structures_view(record: RunRecord, tables: Tables, key: str) -> None:
             show(STRUCTURES_KEPT, rows, f"{key}-kept")
 
 
-def ranks_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(RANK_PER_LAYER, tables.ranks, f"{key}-ranks")
-
-
-def spectrum_view(record: RunRecord, tables: Tables, key: str) -> None:
-    layer = pick_layer(tables, key)
-    mine = tables.singular[tables.singular.layer == layer]
-    show(SINGULAR_VALUES, mine, f"{key}-singular")
-    show(CUMULATIVE_ENERGY, mine, f"{key}-energy")
-
-
-def sensitivity_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(SENSITIVITY, tables.sensitivity, f"{key}-sensitivity")
-
-
-def salience_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(SALIENCE, tables.salience, f"{key}-salience")
-
-
+@result_view(
+    "Bits",
+    210,
+    is_shown=lambda record, tables: bool(record.recipe.steps) and tables.structures.empty,
+)
 def bits_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(BITS_PER_LAYER, tables.layers, f"{key}-bits", sensitivity=tables.sensitivity)
 
 
+@result_view("Inputs", 220, InputRow)
 def inputs_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     order = st.segmented_control(
@@ -301,6 +218,11 @@ def inputs_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(SALIENT_CHANNELS, tables.inputs[tables.inputs.layer == layer], f"{key}-inputs", **options)
 
 
+@result_view(
+    "Alpha search",
+    230,
+    is_shown=lambda record, tables: bool(tables.searches.layer.duplicated().any()),
+)
 def search_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = st.selectbox(
         "Layer",
@@ -311,6 +233,7 @@ def search_view(record: RunRecord, tables: Tables, key: str) -> None:
     show(ALPHA_SEARCH, tables.searches, f"{key}-search", layer=layer)
 
 
+@result_view("Outliers", 240, SurfaceRow)
 def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
     names = tables.surfaces.layer.unique().tolist()
     first = names.index(most_flattened(tables.surfaces))
@@ -332,6 +255,13 @@ def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
     )
 
 
+@result_view(
+    "Ranges",
+    250,
+    is_shown=lambda record, tables: any(
+        chooses_ranges(step.model_dump()) for step in record.recipe.steps
+    ),
+)
 def ranges_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Draw the observers' ranges, computed with the scales of the run."""
     layer = pick_layer(tables, key)
@@ -341,6 +271,7 @@ def ranges_view(record: RunRecord, tables: Tables, key: str) -> None:
     ranges(shown, layer, key, scales or None)
 
 
+@result_view("Speed", 610, LatencyRow)
 def speed_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Draw latencies, or why no kernel ran."""
     ran = tables.latency.kernel != ""
@@ -351,6 +282,7 @@ def speed_view(record: RunRecord, tables: Tables, key: str) -> None:
         st.info(escaped(f"{row.note} ({row.what})"))
 
 
+@result_view("Text", 620, SampleRow)
 def text_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Draw continuations of the same prompts by both models."""
     st.markdown("#### Generated text")
@@ -365,6 +297,7 @@ def text_view(record: RunRecord, tables: Tables, key: str) -> None:
     st.caption("Greedy decoding.")
 
 
+@result_view("Recipe", 630)
 def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Draw the compressed model and everything needed to repeat the run."""
     if record.recipe.steps:
@@ -384,3 +317,6 @@ def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
         help="Opens its model, data and steps for editing.",
     ):
         st.switch_page("pipeline.py")
+
+
+register_declared()

@@ -5,13 +5,14 @@ import streamlit as st
 from engine.errors import PlainError
 from engine.results.analysis.runs import worst_layer
 from engine.results.schema.record import RunRecord, Scores
-from engine.results.schema.tables import Tables
+from engine.results.schema.run_tables import Tables
 from pages.formatting.numbers import change, count, megabytes, percent, seconds, two_decimals
 from pages.widgets.glossary_help import meaning
 from pages.widgets.model_picker import short_name
 from pages.widgets.queries import escaped, show_errors, stop_on_error
 from pages.widgets.runs.notes import show_notes
 from pages.widgets.runs.result_views import views_of
+from pages.widgets.runs.view_registry import RunView
 from pages.widgets.state import session
 
 
@@ -43,14 +44,14 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
         or first
     )
     with show_errors(f"This view of run {record.id}"):
-        views[chosen](record, tables, f"{key}-{record.id}")
+        views[chosen].draw(record, tables, f"{key}-{record.id}")
 
 
-def first_of(views: dict, record: RunRecord) -> str:
-    """Name of the default view: steps of a pipeline, curve of a training, otherwise layers."""
+def first_of(views: dict[str, RunView], record: RunRecord) -> str:
+    """Title of the default view: steps of a pipeline, curve of a training, otherwise layers."""
     if "Steps" in views and len(record.recipe.steps) > 1:
         return "Steps"
-    return next((name for name in ("Lottery", "Training", "Curves") if name in views), "Layers")
+    return next((title for title, view in views.items() if view.opens_first), "Layers")
 
 
 def headline(record: RunRecord, tables: Tables) -> None:

@@ -95,6 +95,43 @@ def test_an_installed_package_adds_a_technique_that_runs_and_is_read_again(tmp_p
     assert read["result"]["perplexity"] == pytest.approx(result["result"]["perplexity"])
 
 
+VIEW = """
+from engine.results.schema.run_tables import TABLES
+from engine.results.store.store import Store
+from engine.runtime.settings import home
+from tests.pages.sessions import opened, sentences, words_on
+
+(record,) = Store(home()).records()
+assert TABLES["example_scales"].row.__module__ == "example_technique.tables"
+scales = Store(home()).tables(record.id).example_scales
+layers = Store(home()).tables(record.id).layers
+sizes = {row.name: row.shape[0] for row in layers.itertuples() if row.technique}
+assert scales.groupby("layer").row.count().to_dict() == sizes and (scales.scale > 0).all()
+
+app = opened("runs", run=record.id, model=record.recipe.model)
+assert "Row scales" in app.button_group(key="runs-view").options, app.button_group(key="runs-view")
+app = opened("runs", run=record.id, model=record.recipe.model, **{"runs-view": "Row scales"})
+assert not app.exception and sentences(app) == [], (app.exception, sentences(app))
+assert "How far apart are the levels of each row?" in words_on(app), words_on(app)
+worst = app.selectbox(key=f"runs-{record.id}-layer").value
+(shown,) = [each.value for each in app.dataframe if "scale" in each.value]
+assert shown.scale.tolist() == scales[scales.layer == worst].scale.tolist()
+from pages.widgets.state import session
+
+session().close()
+"""
+
+
+def test_its_own_table_is_stored_with_a_run_and_shown_among_its_views(tmp_path, recipe):
+    folder = installed(tmp_path / "packages")
+    done = python(folder, "-m", "engine", "run", str(recipe), "--json")
+    assert done.returncode == 0, done.stderr
+    script = tmp_path / "view.py"
+    script.write_text(VIEW)
+    seen = python(folder, str(script))
+    assert seen.returncode == 0, seen.stderr[-3000:]
+
+
 PAGE = """
 import json, sys
 from tests.pages.sessions import opened, sentences, words_on

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from engine.calibration import Stream
 from engine.errors import Cancelled
 from engine.pipeline.run import run
-from engine.results.schema.tables import ROWS
+from engine.results.schema.run_tables import TABLES
 from engine.results.store.store import home
 from engine.results.store.unfinished import MOST, blocks_kept, forget, held, sweep
 from tests.cases import for_each
@@ -52,7 +52,7 @@ def looks(monkeypatch) -> list[str]:
 
 
 def same(one, other) -> None:
-    for name in ROWS:
+    for name in TABLES:
         pd.testing.assert_frame_equal(
             getattr(one.tables, name), getattr(other.tables, name), check_dtype=False
         )

@@ -2,10 +2,12 @@
 
 import torch
 
-from engine.techniques.hooks import blueprint, compress, sketch
+from engine.step.table_builder import TableBuilder
+from engine.techniques.hooks import blueprint, compress, portrait, sketch
 from engine.tensors.packing import packed, packed_bytes
 from engine.tensors.weights import Grid
 from example_technique.config import Example
+from example_technique.tables import ExampleScaleRow
 
 
 @compress.register
@@ -33,4 +35,15 @@ def blueprint_example(config: Example, shape: tuple[int, int]) -> Grid:
         group_size=shape[1],
         codes=sketch(packed_bytes(shape[0] * shape[1], config.bits), dtype=torch.uint8),
         scales=sketch(shape[0], 1, dtype=torch.float16),
+    )
+
+
+@portrait.register
+def portrait_example(
+    config: Example, layer: str, weight: torch.Tensor, stored: Grid, seen: object
+) -> TableBuilder:
+    """Return the scales of one layer's rows as rows of the technique's own table."""
+    scales = stored.scales.flatten().tolist()
+    return TableBuilder(
+        example_scales=[ExampleScaleRow(layer, row, scale) for row, scale in enumerate(scales)]
     )

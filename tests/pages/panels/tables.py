@@ -24,30 +24,27 @@ from engine.results.schema.tables import (
     ChannelRow,
     CurveRow,
     HistogramRow,
-    ImportanceRow,
     InputRow,
     LatencyRow,
     LayerRow,
     LedgerRow,
     LevelRow,
-    LotteryRow,
-    MaskRow,
     ObserverRow,
-    RankRow,
-    SalienceRow,
-    ScheduleRow,
     SearchRow,
-    SensitivityRow,
     SimilarityRow,
-    SingularRow,
     SpectrumRow,
     StageRow,
-    StorageRow,
     StructureRow,
     SurfaceRow,
     VerdictRow,
     table,
 )
+from engine.techniques.low_rank.tables import RankRow, SingularRow
+from engine.techniques.pruning.gradual.tables import ScheduleRow
+from engine.techniques.pruning.lottery_ticket.tables import LotteryRow
+from engine.techniques.pruning.tables import ImportanceRow, MaskRow, StorageRow
+from engine.techniques.quantization.mixed_precision.tables import SensitivityRow
+from engine.techniques.quantization.salience.tables import SalienceRow
 
 NAN = float("nan")
 LAYER = "model.layers.2.mlp.down_proj"

@@ -9,7 +9,8 @@ from torch import nn
 from engine.models.loaded_model import compute_place
 from engine.step.pruning_plan import Subject
 from engine.step.replacement_model import Successor
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.techniques.distillation.distill.config import Learning
 from engine.techniques.distillation.distill.distillation_loss import Tuition
 from engine.techniques.distillation.distill.students import student_of
@@ -29,12 +30,12 @@ class DistillRun:
     subject: Subject
     lessons: Lessons
     course: Course
-    rows: Rows
+    rows: TableBuilder
     keeps: Path | None  # the folder in which trainings are kept meanwhile
     device: torch.device
 
     @classmethod
-    def of(cls, how: Learning, bench: Bench, subject: Subject, rows: Rows) -> "DistillRun":
+    def of(cls, how: Learning, bench: Bench, subject: Subject, rows: TableBuilder) -> "DistillRun":
         lessons, course = coursework(how, bench)
         return cls(
             how,

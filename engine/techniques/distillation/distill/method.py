@@ -19,7 +19,8 @@ from engine.runtime.threads import threads_to_train
 from engine.step.early_end import EarlyEnd, GenerationsEnd
 from engine.step.pruning_plan import Subject
 from engine.step.replacement_model import Successor
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.techniques.distillation.distill.adversarial import Discriminator
 from engine.techniques.distillation.distill.config import Distill, FineTune, Learning
 from engine.techniques.distillation.distill.distill_run import DistillRun
@@ -35,7 +36,9 @@ from engine.training import Blend, Quality, Study
 
 
 @taught.register
-def taught_fine_tune(how: FineTune, bench: Bench, subject: Subject, rows: Rows) -> Successor:
+def taught_fine_tune(
+    how: FineTune, bench: Bench, subject: Subject, rows: TableBuilder
+) -> Successor:
     """From labels alone."""
     if bench.recipe.training and bench.recipe.training.unlabelled:
         raise PlainError(
@@ -50,7 +53,7 @@ def taught_fine_tune(how: FineTune, bench: Bench, subject: Subject, rows: Rows) 
 
 
 @taught.register
-def taught_distill(how: Distill, bench: Bench, subject: Subject, rows: Rows) -> Successor:
+def taught_distill(how: Distill, bench: Bench, subject: Subject, rows: TableBuilder) -> Successor:
     run = DistillRun.of(how, bench, subject, rows)
     with threads_to_train(subject.original.parameters):
         match how.setting:

@@ -10,9 +10,10 @@ from engine.errors import PlainError
 from engine.events import ProgressEvent
 from engine.models.loading import config_of, tokenizer_of
 from engine.models.packed_modules import unpacked_once
-from engine.results.schema.tables import WrittenRow
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.techniques.distillation.distill.config import Distill
+from engine.techniques.distillation.distill.tables import WrittenRow
 from engine.techniques.distillation.distill.teacher_logits import AT_ONCE, asked
 from engine.training import Exercises, Lessons
 from engine.training.loop import answers, at_rest
@@ -41,7 +42,7 @@ def answered(
     teacher: nn.Module,
     lessons: Lessons,
     device: torch.device,
-    rows: Rows,
+    rows: TableBuilder,
 ) -> Lessons:
     """The teacher's choices in the place of labels, also of examples that had none; as many as a
     language model would write can be read.
@@ -74,7 +75,7 @@ def written(
     teacher: nn.Module,
     lessons: Lessons,
     device: torch.device,
-    rows: Rows,
+    rows: TableBuilder,
     unshared: int | None = None,
 ) -> Lessons:
     """Text sampled from the teacher for prompts from the training text, the student's only training

@@ -9,13 +9,14 @@ import torch
 
 from engine.calibration import Seen
 from engine.calibration.gradient_stats import Slopes
-from engine.results.schema.tables import NAN, RankRow
-from engine.step.run_context import Rows
+from engine.results.schema.tables import NAN
+from engine.step.table_builder import TableBuilder
 from engine.techniques.hooks import portrait
 from engine.techniques.low_rank.correction.config import LowRankCorrection
 from engine.techniques.low_rank.options import LowRank
 from engine.techniques.low_rank.svd.config import SVD
 from engine.techniques.low_rank.svd.method import fixed_rank, randomized, singular_values
+from engine.techniques.low_rank.tables import RankRow
 from engine.techniques.low_rank.whitening import PLAIN, Whitening, whitening
 from engine.tensors import low_rank as stored_lowrank
 from engine.tensors.low_rank import CPKernel, Sum, TuckerKernel, Whole, break_even
@@ -27,16 +28,16 @@ POINTS = 128  # of one layer's singular values, in one version
 @portrait.register
 def portrait_low_rank(
     how: LowRank, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
-) -> Rows:
+) -> TableBuilder:
     """Return the ranks of a convolution chain."""
     kept = energy_left(weight, stored.dense() - weight)
-    return Rows(ranks=[rank_row(stored, layer, kept)])
+    return TableBuilder(ranks=[rank_row(stored, layer, kept)])
 
 
 @portrait.register
 def portrait_svd(
     how: SVD, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
-) -> Rows:
+) -> TableBuilder:
     spectra = spectra_of(how, weight, whitening(how, seen))
     rank = rank_of(stored)
     used = spectra.get("whitened", spectra["plain"])
@@ -45,7 +46,7 @@ def portrait_svd(
         if used.any()
         else 1.0
     )
-    return Rows(
+    return TableBuilder(
         ranks=[rank_row(stored, layer, kept)], singular=singular_tables(layer, spectra, rank)
     )
 
@@ -57,7 +58,7 @@ def portrait_low_rank_correction(
     weight: torch.Tensor,
     stored: Sum,
     seen: Seen | Slopes | None,
-) -> Rows:
+) -> TableBuilder:
     """Return the singular values of the rounding error."""
     lost = weight - stored.base.dense()
     white = whitening(how, seen)
@@ -66,7 +67,7 @@ def portrait_low_rank_correction(
     )
     kept = energy_left(white.applied(lost), white.applied(stored.dense() - weight))
     row = rank_row(stored.correction, layer, kept)
-    return Rows(ranks=[row], singular=singular_tables(layer, spectra, row.rank))
+    return TableBuilder(ranks=[row], singular=singular_tables(layer, spectra, row.rank))
 
 
 def energy_left(whole: torch.Tensor, lost: torch.Tensor) -> float:

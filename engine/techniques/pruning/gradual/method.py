@@ -13,7 +13,7 @@ from engine.errors import PlainError
 from engine.events import TrainingEvent
 from engine.models.loaded_model import compute_place
 from engine.models.packed_modules import unpacked_once
-from engine.results.schema.tables import NAN, CurveRow, ScheduleRow
+from engine.results.schema.tables import NAN, CurveRow
 from engine.runtime.threads import threads_to_train
 from engine.step.early_end import PruningEnd
 from engine.step.pruning_plan import Subject
@@ -22,6 +22,7 @@ from engine.step.trained_weights import Trained
 from engine.techniques.hooks import plan, retrained
 from engine.techniques.pruning.gradual.config import Gradual
 from engine.techniques.pruning.gradual.magnitude_schedule import cut, left_in, size_bytes, stored
+from engine.techniques.pruning.gradual.tables import ScheduleRow
 from engine.techniques.pruning.options import Pruning
 from engine.techniques.pruning.unstructured.method import left_of
 from engine.techniques.pruning.unstructured.scores import importance

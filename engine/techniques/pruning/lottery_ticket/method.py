@@ -17,7 +17,6 @@ from engine.models.loaded_model import compute_place
 from engine.models.loading import untrained
 from engine.recipe import Recipe
 from engine.recipe.tasks import LanguageModeling
-from engine.results.schema.tables import LotteryRow
 from engine.runtime.threads import threads_to_train
 from engine.step.early_end import TicketsEnd
 from engine.step.layer_swap import Trial
@@ -28,6 +27,7 @@ from engine.techniques.hooks import blueprint, compress, plan, refuse_unfit, ret
 from engine.techniques.pruning.gradual.magnitude_schedule import cut, stored
 from engine.techniques.pruning.gradual.method import refuse_emptying
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
+from engine.techniques.pruning.lottery_ticket.tables import LotteryRow
 from engine.techniques.pruning.unstructured.config import Magnitude
 from engine.techniques.pruning.unstructured.method import left_of
 from engine.tensors.weights import Stored

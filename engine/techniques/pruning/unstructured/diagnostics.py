@@ -9,10 +9,10 @@ import torch
 
 from engine.calibration import Seen
 from engine.calibration.gradient_stats import Slopes
-from engine.results.schema.tables import ImportanceRow, StorageRow
-from engine.step.run_context import Rows
+from engine.step.table_builder import TableBuilder
 from engine.techniques.hooks import portrait
 from engine.techniques.pruning.options import Pruning, n_of_m
+from engine.techniques.pruning.tables import ImportanceRow, StorageRow
 from engine.techniques.pruning.unstructured.method import dtype_of
 from engine.techniques.pruning.unstructured.scores import importance
 from engine.tensors.sparse import sizes
@@ -26,12 +26,12 @@ TILES = 32  # along each side of a layer's picture
 @portrait.register
 def portrait_pruning(
     how: Pruning, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
-) -> Rows:
+) -> TableBuilder:
     """Scores by which training chose, time and again, are not those of the weights that there were
     before it: they are not shown.
     """
     left = stored.dense() != 0
-    rows = Rows(
+    rows = TableBuilder(
         storage=list(storage_rows(how, layer, stored, int(left.sum()))), masks=[mask(layer, left)]
     )
     if not how.trains:

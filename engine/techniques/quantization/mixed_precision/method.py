@@ -9,11 +9,12 @@ import numpy as np
 from engine.errors import PlainError
 from engine.events import ProgressEvent
 from engine.models.layers import Layer
-from engine.results.schema.tables import NAN, SensitivityRow
+from engine.results.schema.tables import NAN
 from engine.step.layer_swap import Trial
 from engine.techniques.hooks import compress, plan, predicted_bytes
 from engine.techniques.quantization.mixed_precision.bit_allocation import dealt
 from engine.techniques.quantization.mixed_precision.config import MixedPrecision
+from engine.techniques.quantization.mixed_precision.tables import SensitivityRow
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.tensors.weights import Stored
 

@@ -12,11 +12,12 @@ from engine.calibration import Seen
 from engine.config.technique import Needs, Technique
 from engine.events import ProgressEvent, VariantEvent
 from engine.models.layers import Layer
-from engine.results.schema.tables import NAN, SalienceRow
+from engine.results.schema.tables import NAN
 from engine.step.layer_swap import Trial
 from engine.techniques.hooks import blueprint, compress, plan, sketch
 from engine.techniques.quantization.grid import stored_grid
 from engine.techniques.quantization.salience.config import AWQSalience
+from engine.techniques.quantization.salience.tables import SalienceRow
 from engine.tensors.outliers import ScaledColumns, WithColumns, columns_of
 from engine.tensors.weights import Stored
 

@@ -16,7 +16,8 @@ from engine.results.analysis.runs import (
     trade_off,
     worst_layer,
 )
-from engine.results.schema.tables import LayerRow, LevelRow, SurfaceRow, Tables, table
+from engine.results.schema.run_tables import Tables
+from engine.results.schema.tables import LayerRow, LevelRow, SurfaceRow, table
 from tests.cases import for_each
 from tests.runs import PROTOCOL, done, layer, record, scores, tables
 

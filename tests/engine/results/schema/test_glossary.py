@@ -7,6 +7,7 @@ from engine.results.schema import query_results as answers
 from engine.results.schema import tables
 from engine.results.schema.glossary import GLOSSARY
 from engine.results.schema.record import Scores, Summary
+from engine.results.schema.run_tables import TABLES
 from engine.results.schema.tables import LayerRow
 from tests.cases import for_each
 
@@ -17,7 +18,7 @@ SHOWN = {f.name for f in fields(LayerRow) if f.type in NUMBERS} | {
     for name, field in model.model_fields.items()
     if field.annotation in NUMBERS
 }
-ROWS = [
+ROWS = [declared.row for declared in TABLES.values()] + [
     row
     for module in (tables, answers)
     for row in vars(module).values()

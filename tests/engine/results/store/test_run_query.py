@@ -11,7 +11,7 @@ import pytest
 
 from engine.recipe import Recipe
 from engine.results.schema.record import RunRecord
-from engine.results.schema.tables import Tables
+from engine.results.schema.run_tables import Tables
 from engine.results.store import index
 from engine.results.store import run_folder as folder
 from engine.results.store.process_lease import owner

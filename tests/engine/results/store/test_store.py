@@ -18,7 +18,8 @@ import pytest
 
 from engine.errors import PlainError
 from engine.recipe.model_names import ASSETS
-from engine.results.schema.tables import ROWS, LayerRow, LevelRow, SurfaceRow, Tables
+from engine.results.schema.run_tables import TABLES, Tables
+from engine.results.schema.tables import LayerRow, LevelRow, SurfaceRow
 from engine.results.store import index, parquet
 from engine.results.store.process_lease import alive
 from engine.results.store.run_query import RunQuery
@@ -52,10 +53,8 @@ def ids(records):
 
 
 def assert_equal(left: Tables, right: Tables):
-    for field in fields(Tables):
-        pd.testing.assert_frame_equal(
-            getattr(left, field.name), getattr(right, field.name), check_exact=True
-        )
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(left, name), getattr(right, name), check_exact=True)
 
 
 # --- what was put in comes out --------------------------------------------------------------------
@@ -320,8 +319,8 @@ def be_another_table(path):
 WAYS = [
     (damage, name)
     for damage in (drop, scramble, empty, halve, be_another_table)
-    for name in ROWS
-    if damage != drop or name not in parquet.LATER
+    for name, declared in TABLES.items()
+    if damage != drop or declared.required
 ]
 
 
@@ -724,8 +723,9 @@ def test_the_finished_example_that_comes_along_can_be_read():
 
 def test_a_run_of_an_earlier_version_lacks_what_came_later_and_is_read_all_the_same(finished):
     folder = finished.root / "runs" / "run-0001"
-    for name in parquet.LATER:
-        (folder / f"{name}.parquet").unlink()
+    for name, declared in TABLES.items():
+        if not declared.required:
+            (folder / f"{name}.parquet").unlink()
     levels = parquet.unpacked((folder / "levels.parquet").read_bytes(), LevelRow).drop(
         columns="weights"
     )

@@ -17,7 +17,8 @@ from engine.pipeline.run import run
 from engine.pipeline.statistics_pass import batches_of
 from engine.recipe import Recipe
 from engine.step.layer_swap import Trial
-from engine.step.run_context import Bench, Rows
+from engine.step.run_context import Bench
+from engine.step.table_builder import TableBuilder
 from engine.techniques.implementations import compress, plan, predicted_bytes
 from engine.techniques.quantization.mixed_precision.bit_allocation import dealt
 from engine.techniques.quantization.salience.method import VARIANTS
@@ -153,7 +154,11 @@ def test_sensitivities_are_the_divergences_that_a_rewrite_finds(sensitivity, lla
     recipe = recipe_for("llama", llama, tmp_path / "data", step)
     bench = Bench(recipe, resolve(recipe.model))
     original = opened(bench.folder, *compute_place(recipe))
-    targets, batches, rows = chosen(original.layers, recipe.layers), batches_of(bench), Rows()
+    targets, batches, rows = (
+        chosen(original.layers, recipe.layers),
+        batches_of(bench),
+        TableBuilder(),
+    )
     settings = plan(recipe.steps[0], targets, Trial(bench, original, batches, rows))
     inputs = torch.cat([batch["input_ids"] for batch in batches])[:3]
 

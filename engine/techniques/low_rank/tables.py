@@ -1,0 +1,52 @@
+"""Tables of factorized layers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.results.schema.declaration import ResultView, run_table
+
+
+@run_table("ranks")
+@dataclass(frozen=True)
+class RankRow:
+    """Rank of one factorized layer."""
+
+    layer: str
+    rank: int  # of a convolution in three: along outputs
+    input_rank: float  # of a convolution in three: along inputs; NaN for others
+    full_rank: int  # at which nothing would be lost
+    # rank at which factors take as many parameters as the weight; NaN where two ranks say that
+    # together
+    break_even: float
+    kept_parameters: float  # share; of a correction, what it adds
+    # share of the squared singular values, whitened where the technique does that; of a correction,
+    # of the rounding error's
+    kept_energy: float
+    whole: bool  # kept as it was
+
+
+RANKS_VIEW = ResultView("Ranks", RankRow, ("RANK_PER_LAYER",), position=170)
+
+
+@run_table("singular")
+@dataclass(frozen=True)
+class SingularRow:
+    """One singular value of a layer that was factorized, of the matrix in one version. Of many,
+    some evenly spaced ones.
+    """
+
+    layer: str
+    version: Literal["plain", "whitened", "randomized"]
+    index: int  # from 1
+    singular_value: float  # relative to the largest of its version: 0 to 1
+    cumulative_energy: float  # share of the sum of squares up to here
+    kept: bool  # whether the technique keeps it
+
+
+SPECTRUM_VIEW = ResultView(
+    "Spectrum",
+    SingularRow,
+    ("SINGULAR_VALUES", "CUMULATIVE_ENERGY"),
+    position=180,
+    per_layer=True,
+)

@@ -1,0 +1,121 @@
+"""Registry of the views of a finished run.
+
+A view that consists of panels about one table is declared next to the table (``ResultView``), in
+the engine or in a technique's package. A view with controls or texts of its own is a function under
+``@result_view``.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import streamlit as st
+
+from engine.results.analysis.runs import worst_layer
+from engine.results.schema.declaration import ResultView, table_of
+from engine.results.schema.record import RunRecord
+from engine.results.schema.run_tables import Tables, declared_views
+from pages import panels
+from pages.panels import Panel
+from pages.widgets.chart_card import show
+
+Draw = Callable[[RunRecord, Tables, str], None]
+Condition = Callable[[RunRecord, Tables], bool]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """View of a finished run, drawn for those runs for which ``is_shown`` returns True."""
+
+    title: str
+    position: int
+    draw: Draw
+    is_shown: Condition
+    opens_first: bool = False
+
+
+VIEWS: dict[str, RunView] = {}
+
+
+def add(view: RunView) -> None:
+    """Raises ValueError if the title is taken."""
+    if view.title in VIEWS:
+        raise ValueError(f"the title {view.title!r} is taken")
+    VIEWS[view.title] = view
+
+
+def result_view(
+    title: str,
+    position: int,
+    row: type | None = None,
+    *,
+    is_shown: Condition | None = None,
+    opens_first: bool = False,
+) -> Callable[[Draw], Draw]:
+    """Register a function that draws a view. Without a condition, the view is shown for runs in
+    which the table of ``row`` has rows, or for all runs if there is none.
+    """
+
+    def register(draw: Draw) -> Draw:
+        condition = is_shown or (has_rows(row) if row else always)
+        add(RunView(title, position, draw, condition, opens_first))
+        return draw
+
+    return register
+
+
+def always(record: RunRecord, tables: Tables) -> bool:
+    return True
+
+
+def has_rows(row: type) -> Condition:
+    """Condition that the table of a row class has rows."""
+    table_of(row)  # raises TypeError if it is not declared
+    return lambda record, tables: not tables[row].empty
+
+
+def register_declared() -> None:
+    """Register the views that are declared next to tables. Those of other packages that cannot be
+    used are skipped, with a warning in the log.
+    """
+    for declared in declared_views():
+        try:
+            add(of_panels(declared, [panel_named(name) for name in declared.panels]))
+        except Exception as error:  # code of another package
+            reason = f"{type(error).__name__}: {error}"
+            logging.getLogger(__name__).warning("Skipped view %s: %s", declared.title, reason)
+
+
+def panel_named(name: str) -> Panel:
+    """Panel of ``pages.panels``, or of another module as ``"package.module:NAME"``."""
+    module, _, attribute = name.rpartition(":")
+    panel = getattr(import_module(module) if module else panels, attribute)
+    if not isinstance(panel, Panel):
+        raise TypeError(f"{name} is not a panel")
+    return panel
+
+
+def of_panels(declared: ResultView, shown: list[Panel]) -> RunView:
+    """View that shows panels one below the other."""
+
+    def draw(record: RunRecord, tables: Tables, key: str) -> None:
+        table = tables[declared.row]
+        if declared.per_layer:
+            table = table[table.layer == pick_layer(tables, key)]
+        for name, panel in zip(declared.panels, shown, strict=True):
+            show(panel, table, f"{key}-{name.rpartition(':')[2].lower().replace('_', '-')}")
+
+    return RunView(
+        declared.title, declared.position, draw, has_rows(declared.row), declared.opens_first
+    )
+
+
+def pick_layer(tables: Tables, key: str) -> str:
+    """Let the user choose a compressed layer, most affected first."""
+    treated = tables.layers[tables.layers.technique != ""]
+    names = treated.name.tolist()
+    worst = worst_layer(tables.layers)
+    return st.selectbox(
+        "Layer", names, names.index(worst) if worst in names else 0, key=f"{key}-layer"
+    )

@@ -1,0 +1,100 @@
+"""Views of a finished run: declared once, next to their table or as a function of the page."""
+
+import logging
+
+import pandas as pd
+import pytest
+
+import pages.panels as room
+from engine.recipe import Recipe
+from engine.results.schema.declaration import ResultView, table_of
+from engine.results.schema.run_tables import TABLES, Tables, declared_views
+from engine.results.schema.tables import ChannelRow, SearchRow, table
+from pages.widgets.runs import view_registry
+from pages.widgets.runs.result_views import views_of
+from pages.widgets.runs.results import first_of
+from pages.widgets.runs.view_registry import VIEWS, has_rows, panel_named, result_view
+from tests.runs import done, tables
+
+IN_ORDER = (
+    "Steps, Lottery, Training, Curves, Similarity, Mistakes, Written, Layers, Weights, Levels, "
+    "Channels, Sparsity, Importance, Mask, Storage, Removed, Ranks, Spectrum, Sensitivity, "
+    "Salience, Bits, Inputs, Alpha search, Outliers, Ranges, Bytes, Speed, Text, Recipe"
+)
+ALWAYS = ["Layers", "Bytes", "Recipe"]
+
+
+def test_views_have_their_order_and_no_two_share_a_position():
+    ordered = sorted(VIEWS.values(), key=lambda view: view.position)
+    assert ", ".join(view.title for view in ordered) == IN_ORDER
+    assert len({view.position for view in ordered}) == len(ordered)
+
+
+def test_a_run_without_rows_has_the_views_that_are_always_shown():
+    run = done()
+    assert list(views_of(run, Tables.empty())) == ["Layers", "Bits", "Bytes", "Recipe"]
+    original = run.model_copy(update={"recipe": Recipe()})
+    assert list(views_of(original, Tables.empty())) == ALWAYS
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_with_rows_brings_the_views_that_need_it(name):
+    """Every table of a run is shown in a view, or belongs to one that is always there."""
+    frame = getattr(tables(), name)
+    if name == "searches":  # one strength alone is no search
+        frame = table(
+            [SearchRow("conv", "norm", alpha, 0.5, alpha == 0) for alpha in (0, 1)], SearchRow
+        )
+    shown = views_of(done(), Tables(**{name: frame}))
+    more = set(shown) - {*ALWAYS, "Bits"}
+    assert bool(more) == (name not in ("layers", "ledger", "mistakes")), more
+
+
+def test_a_declared_view_is_shown_exactly_for_runs_whose_table_has_rows():
+    for declared in declared_views():
+        name, full = table_of(declared.row).name, tables()
+        assert declared.title in views_of(done(), Tables(**{name: getattr(full, name)}))
+        others = {other: getattr(full, other) for other in TABLES if other != name}
+        assert declared.title not in views_of(done(), Tables(**others))
+
+
+def test_a_run_opens_with_the_view_of_its_training_or_with_its_layers():
+    assert first_of(views_of(done(), Tables.empty()), done()) == "Layers"
+    assert first_of(views_of(done(), tables()), done()) == "Lottery"
+    only_curves = Tables(curves=tables().curves)
+    assert first_of(views_of(done(), only_curves), done()) == "Curves"
+
+
+def test_panels_are_named_as_they_are_exported_or_by_their_module():
+    for declared in declared_views():
+        assert all(panel_named(name) for name in declared.panels)
+    assert panel_named("pages.panels.weights.mask:MASK") is room.MASK
+    with pytest.raises(AttributeError):
+        panel_named("NO_SUCH_PANEL")
+    with pytest.raises(TypeError, match="not a panel"):
+        panel_named("pages.panels.theme:ERROR")
+
+
+def test_a_declared_view_that_cannot_be_used_is_skipped_with_a_warning(monkeypatch, caplog):
+    unusable = [
+        ResultView("Channels", ChannelRow, ("CHANNEL_ERROR",)),
+        ResultView("Unknown panel", ChannelRow, ("NO_SUCH_PANEL",)),
+        ResultView("Missing module", ChannelRow, ("no_such_module:PANEL",)),
+    ]
+    monkeypatch.setattr(view_registry, "declared_views", lambda: iter(unusable))
+    before = dict(VIEWS)
+    with caplog.at_level(logging.WARNING):
+        view_registry.register_declared()
+    assert before == VIEWS
+    for reason in ("'Channels' is taken", "AttributeError", "ModuleNotFoundError"):
+        assert reason in caplog.text
+
+
+def test_a_function_with_a_taken_title_is_refused():
+    with pytest.raises(ValueError, match="'Layers' is taken"):
+        result_view("Layers", 1)(lambda record, tables, key: None)
+
+
+def test_a_condition_names_a_declared_table():
+    with pytest.raises(TypeError, match="not declared"):
+        has_rows(pd.DataFrame)
