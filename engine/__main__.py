@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         asked.does(asked)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with Path(os.devnull).open("w") as silent:
+            os.dup2(silent.fileno(), sys.stdout.fileno())
     except PlainError as error:
         print(error, file=sys.stderr)
         return 2

@@ -30,7 +30,7 @@ from engine.pipeline.pruned_writer import Rewriting
 from engine.pipeline.replacement_writer import Succession
 from engine.pipeline.resume import Finished, Unfinished
 from engine.results.schema.tables import SearchRow
-from engine.runtime.peak_memory import give_back
+from engine.runtime.platform_support import free_unused_memory
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Subject, nowhere
 from engine.step.run_context import Bench, Rows
@@ -371,7 +371,7 @@ class Walk:
 
     def layer(self, layer: Layer, seen: Seen | Slopes | None) -> Stored:
         """One layer as it will be stored."""
-        give_back()
+        free_unused_memory()
         self.bench.progress(*self.place)
         held = self.original.model.get_submodule(layer.name).stored
         if layer.name not in self.settings:

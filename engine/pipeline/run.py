@@ -32,7 +32,7 @@ from engine.results.schema.outcome import Outcome
 from engine.results.schema.record import Scores, Summary
 from engine.results.store import atomic_files
 from engine.runtime.local_paths import own_folder
-from engine.runtime.peak_memory import peak_rss_bytes, reset_peak
+from engine.runtime.platform_support import peak_rss_bytes, reset_peak
 from engine.runtime.temporary_folders import temporary_folder
 from engine.step.run_context import Bench, Report, Rows
 from engine.techniques.distillation.distill.config import Distill

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.runtime.peak_memory import reset_peak
+from engine.runtime.platform_support import reset_peak
 
 STATUS = Path("/proc/self/status")  # Linux only
 SECONDS_BETWEEN_LOOKS = 0.005

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import PlainError
+from engine.runtime.platform_support import open_without_waiting
 
 ELSEWHERE = "set COMPRESSION_EXPLORER_HOME to another folder"
 ADVICE = {
@@ -58,8 +59,7 @@ def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
 
     Raises OSError for larger files, and for pipes and devices, which may never end.
     """
-    # opening a pipe must not block
-    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+    with open_without_waiting(path) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")

@@ -25,8 +25,8 @@ from engine.recipe import Recipe
 from engine.results.schema.record import FINISHED
 from engine.results.store.store import Store
 from engine.results.store.unfinished import blocks_kept, folder_of
+from engine.runtime.platform_support import can_fork_workers
 from engine.session import Progress, Session
-from engine.session.local_cluster_host import DRIVERS
 from engine.session.progress import MOST_ROWS, STAGES, duration
 from engine.session.run_registry import Shelf
 from engine.session.worker_tasks import plainly
@@ -387,7 +387,7 @@ def test_runs_of_two_browsers_take_turns_and_both_end(session, recipe):
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux" or any(Path(driver).exists() for driver in DRIVERS),
+    not can_fork_workers(),
     reason="each worker is started by itself here",
 )
 def test_workers_are_forked_from_a_process_that_is_ready_and_so_are_those_that_follow_them(session):
