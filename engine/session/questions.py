@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cachetools import TTLCache
+
 from engine.errors import PlainError
 from engine.recipe import identity
 
@@ -94,7 +96,8 @@ class Questions:
         self._cluster = cluster
         self._changed = threading.Condition()
         self._questions: OrderedDict[str, Question] = OrderedDict()  # by key, in order
-        self._answers: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        # pickled, by key
+        self._answers: TTLCache[str, bytes] = TTLCache(CACHE_BYTES, CACHE_SECONDS, getsizeof=len)
         self._last: dict[str, tuple[str, str]] = {}  # last model and layer of each worker
         self._open: dict[str, deque[str]] = {}  # open models of each worker
         self._idle: set[str] = set()
@@ -116,7 +119,7 @@ class Questions:
         key = question_key(name, arguments)
         with self._changed:
             self._overtake(ticket.visitor)
-            if (cached := self._cached(key)) is not None:
+            if (cached := self._answers.get(key)) is not None:
                 return pickle.loads(cached)
         self._begin_serving()
         with self._changed:
@@ -218,7 +221,8 @@ class Questions:
                 if self._questions.get(question.key) is question:
                     del self._questions[question.key]
                 if answer is not None and any(question.about):  # answers about processes change
-                    self._cache(question.key, answer)
+                    with suppress(ValueError):  # larger than the cache
+                        self._answers[question.key] = answer
                 self._changed.notify_all()
             if question.replaced:  # no other question may go to a worker that is being killed
                 time.sleep(REPLACING_SECONDS)
@@ -306,22 +310,6 @@ class Questions:
         with suppress(ValueError):
             self._open[slot].remove(model)
         self._open[slot].append(model)
-
-    # --- cached answers (called with the condition held) -----------------------------------------
-
-    def _cached(self, key: str) -> bytes | None:
-        if key not in self._answers or time.monotonic() - self._answers[key][0] > CACHE_SECONDS:
-            return None
-        self._answers.move_to_end(key)
-        return self._answers[key][1]
-
-    def _cache(self, key: str, answer: bytes) -> None:
-        self._answers[key] = time.monotonic(), answer
-        self._answers.move_to_end(key)
-        total = sum(len(pickled) for _, pickled in self._answers.values())
-        while total > CACHE_BYTES:
-            _, (_, oldest) = self._answers.popitem(last=False)
-            total -= len(oldest)
 
 
 def question_key(name: str, arguments: dict[str, Any]) -> str:
