@@ -28,8 +28,9 @@ from engine.results.analysis.per_step_scores import standings
 from engine.results.schema.record import RunRecord
 from engine.results.store import unfinished
 from engine.results.store.run_query import RunQuery
-from engine.results.store.store import Store, home, owner
+from engine.results.store.store import Store, owner
 from engine.runtime import settings
+from engine.runtime.settings import home
 
 PROGRAM = "compression-explorer"
 FORMATS = {

@@ -12,6 +12,7 @@ from huggingface_hub import errors, snapshot_download
 from tqdm import tqdm
 
 from engine.errors import PlainError
+from engine.quantities import megabytes
 from engine.recipe.model_names import ModelName
 
 WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -56,8 +57,8 @@ def reporting(name: str, report: Callable[[str], None]) -> type[tqdm]:
             if self.bytes and self.n and self.total and time.monotonic() >= self.due:
                 self.due = time.monotonic() + 0.3
                 report(
-                    f"Downloading {name}: {min(self.n, self.total) / 1e6:,.1f} of "
-                    f"{self.total / 1e6:,.1f} MB"
+                    f"Downloading {name}: {megabytes(min(self.n, self.total))} of "
+                    f"{megabytes(self.total)}"
                 )
 
     return Bar

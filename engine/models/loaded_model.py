@@ -17,6 +17,7 @@ from engine.models.packed_folder import origin_in, read_packed
 from engine.models.packed_modules import install
 from engine.models.shapes import fit
 from engine.models.shared_tensors import entry_bytes, names_by_tensor, stored_again
+from engine.quantities import megabytes
 from engine.recipe import Recipe
 from engine.tensors.weights import Dense, Stored
 
@@ -196,14 +197,14 @@ def under_every_name(model: nn.Module, plain: dict[str, torch.Tensor]) -> dict[s
 def unused_note(unused: dict[str, int]) -> str:
     first, more = next(iter(unused)), f" and {len(unused) - 1} more" if len(unused) > 1 else ""
     return (
-        f"The model does not use {first}{more} of its files ({sum(unused.values()) / 1e6:.2f} "
-        "MB); sizes leave them out."
+        f"The model does not use {first}{more} of its files "
+        f"({megabytes(sum(unused.values()))}); sizes leave them out."
     )
 
 
 def duplicates_note(again: dict[str, int]) -> str:
     first, more = next(iter(again)), f" and {len(again) - 1} more" if len(again) > 1 else ""
     return (
-        f"The files contain {first}{more} twice ({sum(again.values()) / 1e6:.2f} MB); sizes "
-        "count each tensor once."
+        f"The files contain {first}{more} twice "
+        f"({megabytes(sum(again.values()))}); sizes count each tensor once."
     )

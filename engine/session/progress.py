@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from time import time
 from typing import Any
 
+from engine.quantities import duration
 from engine.results.schema.tables import CurveRow
 
 STAGES = (
@@ -127,9 +128,9 @@ class Progress:
         run, stage = self.seconds_left(now), self.stage_seconds_left(now)
         counted = [f"{self.done} of {self.total}"] if self.total else []
         left = (
-            [f"about {duration(run)} left"]
+            [f"about {duration(max(1, run))} left"]
             if run is not None
-            else [f"about {duration(stage)} left in this step"]
+            else [f"about {duration(max(1, stage))} left in this step"]
             if stage is not None
             else []
         )
@@ -158,13 +159,3 @@ def thinned(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:
         every *= 2
         curves = tuple(row for row in curves if row.step % every == 0 or row.name in JUDGED)
     return curves
-
-
-def duration(seconds: float) -> str:
-    """Duration in words: to the second up to ten minutes, to the minute beyond."""
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 60} min" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

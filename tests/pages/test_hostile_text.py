@@ -12,7 +12,8 @@ import pytest
 import streamlit as st
 
 from engine.errors import PlainError
-from engine.results.store.store import Store, home
+from engine.results.store.store import Store
+from engine.runtime.settings import home
 from engine.session import Session
 from engine.session import cluster_connection as link
 from engine.session.progress import Progress

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from engine.results.store import atomic_files
-from engine.results.store.store import home
+from engine.runtime.settings import home
 
 KEPT = ("block-*", "training-*.pt")  # what a run resumes from
 KEY = re.compile(r"[0-9a-z-]{1,64}")

@@ -27,7 +27,7 @@ from engine.results.store.store import Store
 from engine.results.store.unfinished import blocks_kept, folder_of
 from engine.runtime.platform_support import can_fork_workers
 from engine.session import Progress, Session
-from engine.session.progress import MOST_ROWS, STAGES, duration
+from engine.session.progress import MOST_ROWS, STAGES
 from engine.session.run_registry import Shelf
 from engine.session.worker_tasks import plainly
 from tests.clusters import dask_process, dask_scheduler
@@ -260,14 +260,6 @@ def test_progress_never_goes_back():
 
 def test_more_done_than_there_is_counts_as_all():
     assert told((STAGES[4], 7, 3, 1.0)).overall == 1.0
-
-
-@pytest.mark.parametrize(
-    "seconds, words",
-    [(0.2, "1 s"), (59.4, "59 s"), (61, "1 min 1 s"), (1250, "20 min"), (3700, "1 h 1 min")],
-)
-def test_durations_are_as_exact_as_a_person_needs(seconds, words):
-    assert duration(seconds) == words
 
 
 def test_news_leave_the_progress_before_as_it_was():
