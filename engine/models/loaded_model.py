@@ -85,15 +85,17 @@ def other_parts(original: Opened) -> list[str]:
 
 
 def compute_place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of the recipe: by default a GPU in bfloat16 if there is one, otherwise the
-    CPU in float32.
+    """Device and dtype of the recipe: by default a CUDA GPU in bfloat16 if there is one, otherwise
+    the CPU in float32. Apple's GPU (MPS), which lacks float64, is used only on request.
     """
-    if recipe.device == "cuda" and not torch.cuda.is_available():
+    usable = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if recipe.device in usable and not usable[recipe.device]():
         raise PlainError(
-            "The recipe asks for device cuda, but no CUDA device is usable here; set device "
-            "to cpu or auto."
+            f"The recipe asks for device {recipe.device}, but no {recipe.device.upper()} device "
+            "is usable here; set device to cpu or auto."
         )
-    device = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = automatic if recipe.device == "auto" else recipe.device
     default = torch.bfloat16 if device == "cuda" else torch.float32
     return torch.device(device), default if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
 

@@ -15,7 +15,8 @@ from engine.errors import PlainError
 from engine.evaluation import Measured, measured_once
 from engine.evaluation.evaluation import refuse_other_kind
 from engine.measurement.generations import sample_rows
-from engine.measurement.latency import largest_inputs, latency_rows
+from engine.measurement.latency import latency_rows
+from engine.measurement.latency_inputs import largest_inputs
 from engine.measurement.scores import baseline_scores
 from engine.measurement.similarity import similarity_rows
 from engine.measurement.student_errors import mistakes
