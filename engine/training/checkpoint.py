@@ -1,6 +1,5 @@
 """Checkpoints of a training on disk: a killed one resumes with an equal result."""
 
-import os
 import pickle
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -11,6 +10,7 @@ from zipfile import BadZipFile
 import torch
 
 from engine.results.schema.tables import CurveRow
+from engine.results.store.atomic_files import file_draft
 
 State = dict[str, torch.Tensor]
 UNREADABLE = (
@@ -58,17 +58,13 @@ def saved(kept: Kept, file: Path | None) -> None:
     """
     if file is None:
         return
-    part = file.with_name(f".{file.name}.{os.getpid()}")
     plain = {each.name: getattr(kept, each.name) for each in fields(kept)} | {
         "rows": [asdict(row) for row in kept.rows]
     }
     with suppress(OSError, RuntimeError):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(plain, part)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file_draft(file) as draft:
+            torch.save(plain, draft)
 
 
 def loaded(kind: type[OfKind], file: Path | None, device: torch.device) -> OfKind | None:

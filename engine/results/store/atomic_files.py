@@ -38,20 +38,27 @@ def refused(root: Path, doing: str = "written to") -> Iterator[None]:
         ) from None
 
 
-def write(path: Path, content: bytes) -> str:
-    """Puts a file in place in one step, or leaves what was there. Returns its seal."""
-    draft = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
+@contextmanager
+def file_draft(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a path to write to, whose file then replaces ``path`` in one step; after an error, what
+    was there stays. ``suffix`` is the draft's, for libraries that would append one.
+    """
+    draft = path.with_name(f".{path.name}-{os.urandom(4).hex()}{suffix}")
     try:
-        with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-            seal = seal_of(os.fstat(file.fileno()))
+        yield draft
         draft.replace(path)
-        return seal
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def write(path: Path, content: bytes) -> str:
+    """Puts a file in place in one step, or leaves what was there. Returns its seal."""
+    with file_draft(path) as draft, draft.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        return seal_of(os.fstat(file.fileno()))
 
 
 def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
