@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import uuid4
 
 import psutil
@@ -296,7 +296,7 @@ def keep(record: RunRecord, tables: object) -> None:
 class Bar:
     """A progress line on standard error."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         from engine.session.progress import Progress
 
         self.progress, self.shown = Progress(), 0.0
@@ -320,7 +320,7 @@ class Bar:
             print(self.progress.sentence(), file=sys.stderr, flush=True)
 
 
-def results_json(outcome: object) -> dict:
+def results_json(outcome: object) -> dict[str, Any]:
     """The contract for automation. What was not measured is null."""
     more = {
         name: rows
@@ -335,7 +335,7 @@ def results_json(outcome: object) -> dict:
     )
 
 
-def records(table: object) -> list[dict]:
+def records(table: object) -> list[dict[str, Any]]:
     rows = table.to_dict("records")
     return [
         {

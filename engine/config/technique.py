@@ -72,7 +72,7 @@ class Technique(Frozen):
         )
 
     @classmethod
-    def required_options(cls, given: dict[str, Any]) -> Iterator[tuple[str, str, list]]:
+    def required_options(cls, given: dict[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
         """Yield (option, required option, allowed values) for each given option that has no effect
         with the required option's default.
         """
@@ -123,8 +123,8 @@ def option(
     *,
     title: str,
     advanced: bool = False,
-    when: dict[str, list] | None = None,
-    unless: dict[str, list] | None = None,
+    when: dict[str, list[Any]] | None = None,
+    unless: dict[str, list[Any]] | None = None,
     stops: tuple[int, ...] = (),
     choices: tuple[str, ...] = (),
     words: dict[str, str] | None = None,

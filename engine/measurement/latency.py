@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,7 +199,7 @@ def layer_rows(
 
 def one_of_each_shape(compressed: Opened, kernels: Kernels, names: set[str]) -> list[str]:
     """First layer of each shape and kernel among ``names``, largest first."""
-    first: dict[tuple, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
     for name, kernel in kernels.found.items():
         if name not in names:
             continue

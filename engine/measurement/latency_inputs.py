@@ -21,7 +21,7 @@ def largest_inputs(model: nn.Module) -> Iterator[Inputs]:
     """Fills with the largest batch that the model gets inside."""
     largest: Inputs = {}
 
-    def look(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not largest or main(kwargs).numel() > main(largest).numel():
             largest.update(kwargs)
 
@@ -91,8 +91,8 @@ def inputs_of_layers(
     received: dict[str, torch.Tensor] = {}
     routed, examples = routed_layers(compressed.model, names), len(main(inputs))
 
-    def noted(name: str) -> Callable:
-        def hook(module: nn.Module, args: tuple) -> None:
+    def noted(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             rows = 1 if name in routed else examples
             flat = args[0].ndim == 2 and len(args[0]) % rows == 0
             received[name] = args[0].unflatten(0, (rows, -1)) if flat else args[0]

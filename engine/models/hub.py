@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import errors, snapshot_download
@@ -48,7 +49,7 @@ def reporting(name: str, report: Callable[[str], None]) -> type[tqdm]:
     class Bar(tqdm):
         # disabled: tqdm draws while it holds a lock, and never lets go of it when a report raises
         # to stop the run
-        def __init__(self, *args, **kwargs):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})
             self.bytes, self.due = kwargs.get("unit") == "B", 0.0
 

@@ -4,6 +4,7 @@ computes.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -159,7 +160,9 @@ def opened(folder: Folder, device: torch.device, compute: torch.dtype) -> Opened
     )
 
 
-def original_model(folder: Folder) -> tuple[tuple[nn.Module, dict, dict], dict[str, int]]:
+def original_model(
+    folder: Folder,
+) -> tuple[tuple[nn.Module, dict[str, Any], dict[str, Any]], dict[str, int]]:
     """A model as ``packed_model`` gives it, and the bytes of the tensors in its files that it does
     not use.
     """

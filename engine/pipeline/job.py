@@ -4,6 +4,7 @@ tables.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engine.pipeline.run import run
 from engine.recipe import Recipe
@@ -12,12 +13,12 @@ from engine.runtime.worker_setup import ready
 
 
 def run_job(
-    recipe: dict,
+    recipe: dict[str, Any],
     run_id: str,
     keep: str,
     report: Callable[[str, int, int], None],
     cancelled: Callable[[], bool],
-    stream: Callable[[list], None],
+    stream: Callable[[list[Any]], None],
 ) -> Outcome:
     ready()
     return run(

@@ -45,7 +45,7 @@ def sweep() -> list[Path]:
     return removed
 
 
-def left_behind(entry: os.DirEntry) -> bool:
+def left_behind(entry: os.DirEntry[str]) -> bool:
     """Return True for a folder of this user that is old enough to be locked if it were in use."""
     with suppress(OSError):
         if entry.is_dir(follow_symlinks=False):

@@ -4,7 +4,7 @@ import pickle
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from zipfile import BadZipFile
 
 import torch
@@ -30,7 +30,7 @@ class Kept:
     """Tensors and plain data that a training goes on from, and what it has noted so far."""
 
     row: ClassVar[type] = CurveRow
-    rows: list
+    rows: list[Any]
 
 
 OfKind = TypeVar("OfKind", bound=Kept)
@@ -40,11 +40,11 @@ OfKind = TypeVar("OfKind", bound=Kept)
 class Checkpoint(Kept):
     step: int  # done
     model: State  # what moves of it
-    optimizer: dict
+    optimizer: dict[str, Any]
     best_step: int
     best: State
     beside: State = field(default_factory=dict)  # state of a model trained with it, if any
-    beside_optimizer: dict = field(default_factory=dict)
+    beside_optimizer: dict[str, Any] = field(default_factory=dict)
 
 
 def file_in(folder: Path | None, phase: str) -> Path | None:

@@ -50,7 +50,7 @@ def model() -> str:
     return st.session_state.setdefault("model", st.query_params.get("model", DEFAULT_MODEL))
 
 
-def options_of(technique: str) -> dict:
+def options_of(technique: str) -> dict[str, Any]:
     """Options chosen for a technique."""
     return st.session_state.setdefault("options", {}).setdefault(technique, {})
 
@@ -62,17 +62,17 @@ def opened_recipes() -> int:
     return st.session_state.setdefault("opened-recipes", 0)
 
 
-def choices_for(reference: str) -> dict:
+def choices_for(reference: str) -> dict[str, Any]:
     """Measurement options chosen for a model: parts of a recipe."""
     return st.session_state.setdefault("choices", {}).setdefault(reference, {})
 
 
 def recipe_for(
-    steps: list[dict],
+    steps: list[dict[str, Any]],
     reference: str,
     kind: str,
     longest: int | None = None,
-    beside: dict | None = None,
+    beside: dict[str, Any] | None = None,
 ) -> Recipe:
     """Recipe that the page would run: this model, its task and these steps.
 
@@ -97,7 +97,7 @@ def recipe_for(
     return Recipe.of(parts | (beside or {}) | ({"training": learnt} if learnt else {}))
 
 
-def trains(step: dict) -> bool:
+def trains(step: dict[str, Any]) -> bool:
     """Return True if the step trains; some techniques decide by their options."""
     try:
         return TECHNIQUES[step["technique"]](**step).trains
@@ -105,12 +105,12 @@ def trains(step: dict) -> bool:
         return False
 
 
-def training_for(reference: str) -> dict:
+def training_for(reference: str) -> dict[str, Any]:
     """Training data chosen for a model, if other than its task's."""
     return st.session_state.setdefault("training", {}).setdefault(reference, {})
 
 
-def task_for(reference: str, kind: str, longest: int | None = None) -> dict:
+def task_for(reference: str, kind: str, longest: int | None = None) -> dict[str, Any]:
     """Fields of the task as chosen, allowed or not; by default no longer than the model's maximum
     length.
     """
@@ -124,7 +124,7 @@ def task_for(reference: str, kind: str, longest: int | None = None) -> dict:
     return task | fitting | (chosen if chosen.get("kind", task["kind"]) == task["kind"] else {})
 
 
-def calibration_beside(task: dict) -> dict:
+def calibration_beside(task: dict[str, Any]) -> dict[str, Any]:
     """Calibration windows no longer than those of the task."""
     context = task.get("context", CALIBRATION.context)
     return CALIBRATION.model_copy(

@@ -1,5 +1,7 @@
 """Bytes of an uncompressed model by block and layer."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -57,7 +59,7 @@ def tiles(layers: pd.DataFrame) -> go.Treemap:
     )
 
 
-def words(layers: pd.DataFrame, blocks: pd.Series) -> dict:
+def words(layers: pd.DataFrame, blocks: pd.Series) -> dict[str, Any]:
     """Text on the tiles and under the pointer."""
     sizes = [
         megabytes(size) for size in (layers.original_bytes.sum(), *blocks, *layers.original_bytes)

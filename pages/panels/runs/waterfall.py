@@ -2,6 +2,8 @@
 then.
 """
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -150,7 +152,7 @@ def side(before: float, value: float, after: float) -> str:
     return "top left" if before >= value else "bottom left"
 
 
-def quality_range(quality: pd.Series) -> dict:
+def quality_range(quality: pd.Series) -> dict[str, Any]:
     """Room for the numbers next to the outermost markers; shares as percent."""
     room = 0.35 * (quality.max() - quality.min()) or 0.05 * abs(quality.max()) or 1.0
     ticks = {"tickformat": PERCENT} if quality.max() <= 1 else {}

@@ -1,5 +1,7 @@
 """Forecast of a run's size, time and memory."""
 
+from typing import Any
+
 import streamlit as st
 
 from engine.errors import PlainError
@@ -41,7 +43,7 @@ def forecast_line(recipe: Recipe) -> bool:
     return True
 
 
-def costs_of(run: RunRecord) -> dict:
+def costs_of(run: RunRecord) -> dict[str, Any]:
     """Return what a past run took, as input for the forecast."""
     return {
         "recipe": run.recipe.model_dump(mode="json"),

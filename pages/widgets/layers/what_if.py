@@ -30,10 +30,10 @@ from pages.widgets.state import ask
 
 def what_if(
     view: ModelView,
-    step: dict,
+    step: dict[str, Any],
     recipe: Recipe | None,
     key: str,
-    earlier: Sequence[dict] = (),
+    earlier: Sequence[dict[str, Any]] = (),
     refused: bool = False,
 ) -> None:
     """Draw the effect of the settings on one layer, again after every change.
@@ -75,7 +75,7 @@ def what_if(
         ranges(view.reference, layer, step, data_of(recipe), f"{key}-what-if")
 
 
-def histogram_for(step: dict) -> Panel:
+def histogram_for(step: dict[str, Any]) -> Panel:
     """Draw the histogram; levels are shown for quantization."""
     how = TECHNIQUES[step["technique"]]
     if how.family == "pruning":
@@ -87,14 +87,16 @@ def histogram_for(step: dict) -> Panel:
     )
 
 
-def layers_for(view: ModelView, step: dict) -> pd.DataFrame:
+def layers_for(view: ModelView, step: dict[str, Any]) -> pd.DataFrame:
     """Layers of the kinds that the technique accepts, or all if the model has none."""
     layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
     mine = layers[layers.kind.isin(TECHNIQUES[step["technique"]].treats)]
     return layers if mine.empty else mine
 
 
-def looked_at(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> dict[str, Any]:
+def looked_at(
+    view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str
+) -> dict[str, Any]:
     """Arguments shared by all questions about the chosen layer."""
     return {
         "model": view.reference,
@@ -104,7 +106,7 @@ def looked_at(view: ModelView, step: dict, recipe: Recipe | None, key: str) -> d
     }
 
 
-def data_of(recipe: Recipe | None) -> dict:
+def data_of(recipe: Recipe | None) -> dict[str, Any]:
     return recipe.model_dump(mode="json", include={"task", "calibration"}) if recipe else {}
 
 
