@@ -125,7 +125,7 @@ def option(
     advanced: bool = False,
     when: dict[str, list[Any]] | None = None,
     unless: dict[str, list[Any]] | None = None,
-    stops: tuple[int, ...] = (),
+    stops: tuple[float, ...] = (),
     choices: tuple[str, ...] = (),
     words: dict[str, str] | None = None,
     **bounds: Any,

@@ -66,7 +66,7 @@ MODELS = {
     "text-classification": AutoModelForSequenceClassification,
     "image-classification": AutoModelForImageClassification,
 }
-LOCAL = {"trust_remote_code": False, "local_files_only": True}
+LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 OUT_OF_MEMORY = ("allocate memory", "not enough memory")  # says torch of the CPU's
 # how transformers names a package that a model cannot do without
 PACKAGE = re.compile(r"requires the (\S+) library")

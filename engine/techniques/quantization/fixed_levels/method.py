@@ -24,7 +24,7 @@ from engine.tensors.lookup_table import (
 ScaleOf = Callable[[torch.Tensor], torch.Tensor]
 CodesOf = Callable[[torch.Tensor], torch.Tensor]  # a weight relative to its scale -> uint8
 MX_BLOCK = 32
-MXFP4 = {"table": "e2m1", "bits": 4, "powers": True}
+MXFP4: dict[str, Any] = {"table": "e2m1", "bits": 4, "powers": True}
 
 
 def tabled(
