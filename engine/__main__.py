@@ -282,7 +282,7 @@ def run(
     write_output(json.dumps(results_json(outcome), indent=1) if as_json else as_text(outcome))
 
 
-def keep(record: RunRecord, tables: object) -> None:
+def keep(record: RunRecord, tables: Any) -> None:
     """Save the run in the store, where the dashboard lists it; if that fails, the result is still
     printed.
     """
@@ -320,7 +320,7 @@ class Bar:
             print(self.progress.sentence(), file=sys.stderr, flush=True)
 
 
-def results_json(outcome: object) -> dict[str, Any]:
+def results_json(outcome: Any) -> dict[str, Any]:
     """The contract for automation. What was not measured is null."""
     more = {
         name: rows
@@ -335,7 +335,7 @@ def results_json(outcome: object) -> dict[str, Any]:
     )
 
 
-def records(table: object) -> list[dict[str, Any]]:
+def records(table: Any) -> list[dict[str, Any]]:
     rows = table.to_dict("records")
     return [
         {
@@ -346,7 +346,7 @@ def records(table: object) -> list[dict[str, Any]]:
     ]
 
 
-def as_text(outcome: object) -> str:
+def as_text(outcome: Any) -> str:
     said, before, after = outcome.summary, outcome.summary.baseline, outcome.summary.result
     name = "perplexity" if before.perplexity is not None else "accuracy"
     lines = [
@@ -372,7 +372,7 @@ def as_text(outcome: object) -> str:
     return "\n".join(lines)
 
 
-def speed_lines(latency: object) -> list[str]:
+def speed_lines(latency: Any) -> list[str]:
     """The whole model's medians, or why nothing was timed."""
     whole = latency[latency["what"] == "whole model"]
     pairs = [
@@ -393,7 +393,7 @@ def speed_lines(latency: object) -> list[str]:
     ]
 
 
-def stage_lines(stages: object) -> list[str]:
+def stage_lines(stages: Any) -> list[str]:
     """Sizes and scores after each step, one table per split, if there are several steps or
     splits.
     """

@@ -58,7 +58,7 @@ class Technique(Frozen):
         Raises ValueError if a required option could take several values, or if two given options
         require different ones.
         """
-        required = {}
+        required: dict[str, list[Any]] = {}
         for name, other, values in cls.required_options(given) if isinstance(given, dict) else ():
             required[other] = [value for value in required.get(other, values) if value in values]
             if len(required[other]) != 1:

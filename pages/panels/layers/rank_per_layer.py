@@ -48,7 +48,7 @@ def hover(ranks: pd.DataFrame) -> list[str]:
     ]
 
 
-def beside(row: tuple[Any, ...]) -> str:
+def beside(row: Any) -> str:
     if row.input_rank == row.input_rank:  # not NaN
         return f" along outputs, {row.input_rank:.0f} along inputs"
     return f", break-even {row.break_even:.1f}"

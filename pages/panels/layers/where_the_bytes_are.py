@@ -80,7 +80,7 @@ def words(layers: pd.DataFrame, blocks: pd.Series) -> dict[str, Any]:
     }
 
 
-def hover(row) -> str:
+def hover(row: Any) -> str:
     shape = " x ".join(map(str, row.shape))
     return (
         f"<b>{whole(row.name)}</b><br>{whole(row.kind)}, {shape}<br>{count(row.parameters)} "
@@ -88,7 +88,7 @@ def hover(row) -> str:
     )
 
 
-def within_block(row) -> str:
+def within_block(row: Any) -> str:
     return whole(row.name.removeprefix(f"{row.block}.") if row.block else row.name)
 
 

@@ -138,7 +138,7 @@ def hover(runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def quality(row) -> str:
+def quality(row: Any) -> str:
     return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
 
 

@@ -159,16 +159,16 @@ def quality_range(quality: pd.Series) -> dict[str, Any]:
     return {"range": [quality.min() - room, quality.max() + room], "nticks": 3} | ticks
 
 
-def named(row) -> str:
+def named(row: Any) -> str:
     return "Original" if row.step == 0 else f"{row.step} · {cut(row.technique, LONGEST)}"
 
 
-def in_short(row) -> str:
+def in_short(row: Any) -> str:
     """Size with its change from the previous step, such as "5.2 MB (-35%)"."""
     return megabytes(row.size_bytes) + (f" ({change(1.0, 1.0 - row.removed)})" if row.step else "")
 
 
-def valued(row) -> str:
+def valued(row: Any) -> str:
     return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
 
 

@@ -133,7 +133,7 @@ def rebuild_blocks(how: Blocks, subject: Subject, known: dict[str, float] | None
 
 def differ_in_size(subject: Subject) -> bool:
     """Return True if the remaining size depends on which blocks are removed."""
-    shapes = {block: [] for block in blocks_in(subject)}
+    shapes: dict[str, list[Any]] = {block: [] for block in blocks_in(subject)}
     for layer in subject.original.layers:
         if layer.block in shapes and not layer.tied_to:
             shapes[layer.block].append((layer.name.removeprefix(layer.block), layer.shape))
