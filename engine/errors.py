@@ -191,7 +191,7 @@ def span(schema: dict[str, Any]) -> str:
 
 def closed(schema: dict[str, Any]) -> dict[str, Any]:
     """Between whole numbers an open bound is the next closed one."""
-    ends = {name: schema[name] for name in ("minimum", "maximum") if name in schema}
+    ends: dict[str, Any] = {name: schema[name] for name in ("minimum", "maximum") if name in schema}
     if "exclusiveMinimum" in schema:
         ends["minimum"] = schema["exclusiveMinimum"] + 1
     if "exclusiveMaximum" in schema:

@@ -48,7 +48,7 @@ class Seen:
     # number of replacement vectors for an expert's missing tokens, part of ``count``
     missing: int = 0
     # what methods derive from the Gram matrix, kept for layers that share it
-    factors: dict[str, Any] = field(default_factory=dict)
+    factors: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.abs_sum, self.square_sum, self.abs_max = (
