@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.kernels import Kernel
-from engine.measurement import interleaved_timing, latency
+from engine.measurement import interleaved_timing, latency, layer_kernels
 from engine.measurement.interleaved_timing import MOST, Clock
 from engine.measurement.latency import row
 from engine.measurement.latency_inputs import Shape, largest_inputs
@@ -139,7 +139,7 @@ def test_a_kernel_that_gives_something_else_is_no_kernel(folders, tmp_path, monk
         def forward(self, inputs):
             return 1.01 * self.layer[0](inputs)
 
-    monkeypatch.setattr(latency, "kernel_of", Wrong)
+    monkeypatch.setattr(layer_kernels, "kernel_of", Wrong)
     rows = rows_of("llama", folders, tmp_path, W8A8)
     assert (
         said(rows)
