@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,8 @@ import typer
 from engine import __version__
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
+from engine.events import Message, ProgressEvent
+from engine.queries import WorkerQuery
 from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED
 from engine.recipe.text import read_file
@@ -200,7 +203,7 @@ def doctor(as_json: JSON = False) -> None:
         "engine": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        **resolve_name("engine.interactive.answers:doctor")(),
+        **asdict(resolve_name("engine.interactive.answers:answer")(WorkerQuery())),
         "versions": {name: installed(name) for name in PACKAGES},
         "cores": os.cpu_count(),
         "memory_bytes": memory.total,
@@ -301,12 +304,10 @@ class Bar:
 
         self.progress, self.shown = Progress(), 0.0
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, event: ProgressEvent) -> None:
         import time
 
-        self.progress = self.progress.after(
-            {"stage": stage, "done": done, "total": total, "time": time.time()}
-        )
+        self.progress = self.progress.after(Message(event, time.time()))
         if sys.stderr.isatty():
             filled = round(24 * self.progress.overall)
             print(
@@ -315,7 +316,7 @@ class Bar:
                 file=sys.stderr,
                 flush=True,
             )
-        elif done in (0, total) or time.time() - self.shown > 5:
+        elif event.done in (0, event.total) or time.time() - self.shown > 5:
             self.shown = time.time()
             print(self.progress.sentence(), file=sys.stderr, flush=True)
 
@@ -388,7 +389,7 @@ def speed_lines(latency: Any) -> list[str]:
     ]
     without = latency[latency.kernel == ""]
     return timed + [
-        f"speed       {note.rstrip('.')} ({what})"
+        f"speed       {what}: {note}"
         for note, what in dict.fromkeys(zip(without.note, without["what"], strict=True))
     ]
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from engine.queries import LayerQuery
 from pages.panels import CHANNEL_RANGES, SPECTRUM, WEIGHT_HISTOGRAM, WHERE_THE_BYTES_ARE
 from pages.widgets.chart_card import show
 from pages.widgets.glossary_help import meaning
@@ -34,7 +35,7 @@ layer = st.selectbox(
     "Layer", names, min(1, len(names) - 1), key="model-layer", help="Type to search."
 )
 with st.spinner("Loading the layer…"):
-    look = ask_or_stop("answers:layer_view", timeout=300, model=view.reference, layer=layer)
+    look = ask_or_stop(LayerQuery(view.reference, layer), timeout=300)
 left, right = st.columns(2, gap="large")
 with left:
     show(WEIGHTS, look.histogram, "weights")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import Cancelled
-from engine.session.worker_tasks import Wire
+from engine.events import ProgressEvent
+from engine.session.worker_tasks import ProgressChannel
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,9 +80,9 @@ def dask_worker(folder: Path, address: str, *options: Any) -> Any:
 
 def run_until_cancelled(recipe: dict, run: str, keep: str, limit: Any = None) -> None:
     """Replacement for ``run_recipe`` that has finished 6 of 30 layers and then waits."""
-    wire = Wire(run)
-    wire.report("Compressing", 6, 30)
-    while not wire.cancelled():
+    channel = ProgressChannel(run)
+    channel.report(ProgressEvent("compressing", 6, 30))
+    while not channel.cancelled():
         time.sleep(0.05)
     raise Cancelled("The run was canceled.")
 

@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import inspect
 import os
 from pathlib import Path
 
@@ -17,13 +18,32 @@ settings.load_profile("patient")
 LONGEST = ("test_pages", "test_browser", "test_session", "test_docs_lm", "test_run")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--case", default="", help="run only cases of for_each whose label has this")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: some tests wait for processes of their own."""
     return len(os.sched_getaffinity(0)) + 1
 
 
+# fixtures that cost nothing; a test with others reads or writes files, or shares a model or cluster
+PLAIN_FIXTURES = {"subtests", "pytestconfig", "monkeypatch", "recwarn", "caplog", "capsys"}
+SLOW_MARKS = ("gpu", "browser", "usefixtures")
+
+
+def is_fast(item: pytest.Function) -> bool:
+    """True if a test computes from values alone."""
+    wanted = set(inspect.signature(item.function).parameters)
+    wanted -= set(item.callspec.params) if hasattr(item, "callspec") else set()
+    return wanted <= PLAIN_FIXTURES and not any(map(item.get_closest_marker, SLOW_MARKS))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and is_fast(item):
+            item.add_marker("fast")
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(Path(item.path).stem, len(places)))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast, layer_view, model_view, what_if
+from tests.answers import forecast, layer_view, model_view, what_if
 from tests.tiny import tiny
 
 BASES = ("llama", "gpt2", "bert", "resnet", "mixtral", "vit")

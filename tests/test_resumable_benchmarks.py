@@ -9,6 +9,7 @@ from engine.config.technique import Technique
 from tests.benchmarks import defaults
 from tests.benchmarks.default_options import GROUPS
 from tests.benchmarks.resumable import append_line, stored_lines
+from tests.cases import for_each
 
 GROUP = "gptq-range-3"
 
@@ -72,7 +73,7 @@ def test_patterns_choose_groups():
     assert not defaults.chosen_groups(["nothing-*"])
 
 
-@pytest.mark.parametrize("name", GROUPS)
+@for_each("name", GROUPS)
 def test_every_setting_of_every_group_is_a_recipe_and_the_first_is_the_default(name):
     protocol = defaults.Protocol()
     for setting in GROUPS[name].settings:

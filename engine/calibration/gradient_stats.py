@@ -2,7 +2,7 @@
 weights are held dense while they are found.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy
 from engine.errors import PlainError
 from engine.evaluation.calibration_batches import Batch
 from engine.evaluation.measured import placed
+from engine.events import ProgressEvent, Report
 from engine.models.experts import Routed, routed_layers
 from engine.models.packed_modules import unpacked_once, unpacking_layers
 
 UNREACHED = "no calibration token was routed to it, so its weights are ranked by magnitude"
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -38,7 +38,7 @@ def slopes_of(
     names: Iterable[str],
     batches: list[Batch],
     device: torch.device,
-    progress: Progress,
+    progress: Report,
 ) -> dict[str, Slopes]:
     """One backward pass for each example. Raises PlainError where a gradient is no number."""
     modules = {name: model.get_submodule(name) for name in names}
@@ -60,7 +60,7 @@ def slopes_of(
         for module in unpacking_layers(model):  # tied layers share one
             module.unpacked = held.get(id(module.stored), module.unpacked)
         for done, example in enumerate(examples):
-            progress("Computing gradients of the loss", done, len(examples))
+            progress(ProgressEvent("computing-gradients", done, len(examples)))
             loss = loss_of(model, example, device)
             for name, slope in zip(
                 leaves,

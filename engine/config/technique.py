@@ -28,6 +28,7 @@ class Technique(Frozen):
 
     list_position: ClassVar[int] = 1000  # in pickers and lists; smaller ones come first
     title: ClassVar[str]
+    brief: ClassVar[str] = ""  # shorter title for crowded places, where the title is long
     family: ClassVar[Family]
     kind: ClassVar[str]  # subgroup within the family, for a picker
     summary: ClassVar[str]  # one line for a picker

@@ -20,7 +20,7 @@ from engine.evaluation.data.tokens import (
     windows_of,
 )
 from engine.evaluation.masked import masked_windows
-from engine.evaluation.progress import Report
+from engine.events import ProgressEvent, Report
 from engine.recipe.tasks import (
     Calibration,
     Classification,
@@ -48,7 +48,7 @@ class CalibrationData:
 
 @singledispatch
 def data_for(
-    task: Task, calibration: Calibration, reader: Any, config: Any, told: Report
+    task: Task, calibration: Calibration, reader: Any, config: Any, on_progress: Report
 ) -> CalibrationData:
     """Calibration inputs of a model with this config, whose tokenizer or image processor is
     ``reader``.
@@ -58,9 +58,9 @@ def data_for(
 
 @data_for.register
 def windows_for(
-    task: LanguageModeling, calibration: Calibration, reader: Any, config: Any, told: Report
+    task: LanguageModeling, calibration: Calibration, reader: Any, config: Any, on_progress: Report
 ) -> CalibrationData:
-    stream, text = stream_for(task, calibration, reader, config, told)
+    stream, text = stream_for(task, calibration, reader, config, on_progress)
     windows = windows_of(stream, calibration.context, text.name, window_prefix(reader, task.bos))[
         : calibration.samples
     ]
@@ -79,10 +79,14 @@ def windows_for(
 
 @data_for.register
 def masked_windows_for(
-    task: MaskedLanguageModeling, calibration: Calibration, reader: Any, config: Any, told: Report
+    task: MaskedLanguageModeling,
+    calibration: Calibration,
+    reader: Any,
+    config: Any,
+    on_progress: Report,
 ) -> CalibrationData:
     """Windows masked as for evaluation, with the original tokens as ``labels``."""
-    stream, text = stream_for(task, calibration, reader, config, told)
+    stream, text = stream_for(task, calibration, reader, config, on_progress)
     masked = masked_windows(
         stream, reader, calibration.context, task.mask_share, text.name, task.bos
     )
@@ -104,12 +108,12 @@ def masked_windows_for(
 
 
 def stream_for(
-    task: LanguageModeling, calibration: Calibration, reader: Any, config: Any, told: Report
+    task: LanguageModeling, calibration: Calibration, reader: Any, config: Any, on_progress: Report
 ) -> tuple[np.ndarray, Text]:
     """Tokens of the calibration text that are not used for evaluation, and the text."""
     check_context(calibration.context, config, "calibration.context")
-    text = text_of(calibration.text, calibration.text_column, calibration.split, told)
-    told("Tokenizing calibration data", 0, 1)
+    text = text_of(calibration.text, calibration.text_column, calibration.split, on_progress)
+    on_progress(ProgressEvent("tokenizing-calibration", 0, 1))
     skip = task.tokens if same_texts(task, calibration) else 0
     stream = stream_of(text, reader, skip + calibration.samples * calibration.context)
     if skip and len(stream) - skip < calibration.context:
@@ -145,15 +149,19 @@ def same_texts(task: LanguageModeling, calibration: Calibration) -> bool:
 
 @data_for.register
 def texts_for(
-    task: TextClassification, calibration: Calibration, reader: Any, config: Any, told: Report
+    task: TextClassification,
+    calibration: Calibration,
+    reader: Any,
+    config: Any,
+    on_progress: Report,
 ) -> CalibrationData:
     length = fitting_length(task.length, config, reader)
     own = own_data(task, calibration)
     if own:
-        data = other_examples(task, own, told)
+        data = other_examples(task, own, on_progress)
         texts = data.inputs
     else:
-        data = text_of(calibration.text, calibration.text_column, calibration.split, told)
+        data = text_of(calibration.text, calibration.text_column, calibration.split, on_progress)
         texts = data.texts
     most = ROWS if getattr(config, "pad_token_id", None) is not None else 1
     batches = [
@@ -166,7 +174,11 @@ def texts_for(
 
 @data_for.register
 def images_for(
-    task: ImageClassification, calibration: Calibration, reader: Any, config: Any, told: Report
+    task: ImageClassification,
+    calibration: Calibration,
+    reader: Any,
+    config: Any,
+    on_progress: Report,
 ) -> CalibrationData:
     own = own_data(task, calibration) or task.model_copy(
         update={
@@ -175,7 +187,7 @@ def images_for(
             "samples": calibration.samples,
         }
     )
-    data = other_examples(task, own, told)
+    data = other_examples(task, own, on_progress)
     batches = [
         inputs for _, inputs in image_batches(data.inputs, reader, channels_of(config), ROWS)
     ]
@@ -193,12 +205,12 @@ def own_data(task: Classification, calibration: Calibration) -> Classification |
     return task.model_copy(update={"split": calibration.split, "samples": calibration.samples})
 
 
-def other_examples(task: Classification, own: Classification, told: Report) -> Examples:
+def other_examples(task: Classification, own: Classification, on_progress: Report) -> Examples:
     """Calibration examples. Where a source has no such split, those of the same draw that quality
     is not measured on.
     """
     shared = task.data == own.data and (is_local(task.data) or task.split == own.split)
-    examples = examples_of(own, told, skip=task.samples if shared else 0)
+    examples = examples_of(own, on_progress, skip=task.samples if shared else 0)
     if not examples.inputs:
         raise PlainError(
             f"{examples.name} has no examples besides those that quality is measured on; "

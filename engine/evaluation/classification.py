@@ -14,7 +14,7 @@ from engine.errors import PlainError
 from engine.evaluation.data.examples import Examples, examples_of
 from engine.evaluation.data.tokens import chunks, token_batches
 from engine.evaluation.measured import Measured, dtype_name, finite, judging, placed
-from engine.evaluation.progress import Report
+from engine.events import ProgressEvent, Report
 from engine.models.positions import usable_length
 from engine.recipe.tasks import Classification, ImageClassification, TextClassification
 from engine.results.schema.record import Protocol
@@ -31,11 +31,11 @@ def text_quality(
     model: nn.Module,
     tokenizer: Any,
     device: torch.device | str,
-    told: Report,
+    on_progress: Report,
 ) -> Measured:
     """Raises PlainError where data and model do not fit each other."""
     length = fitting_length(task.length, model.config, tokenizer)
-    examples = examples_of(task, told)
+    examples = examples_of(task, on_progress)
     targets = targets_of(examples, model.config)
     # GPT-like classifiers refuse more without one
     most = TEXTS if getattr(model.config, "pad_token_id", None) is not None else 1
@@ -45,7 +45,7 @@ def text_quality(
         "special tokens included"
     )
     return measured(
-        task, examples, targets, judged(model, batches, len(targets), device, told), read
+        task, examples, targets, judged(model, batches, len(targets), device, on_progress), read
     )
 
 
@@ -54,29 +54,29 @@ def image_quality(
     model: nn.Module,
     processor: Any,
     device: torch.device | str,
-    told: Report,
+    on_progress: Report,
 ) -> Measured:
     """Raises PlainError where data and model do not fit each other."""
-    examples = examples_of(task, told)
+    examples = examples_of(task, on_progress)
     targets = targets_of(examples, model.config)
     batches = image_batches(examples.inputs, processor, channels_of(model.config), IMAGES)
     read = "images prepared by the model's own processor"
     return measured(
-        task, examples, targets, judged(model, batches, len(targets), device, told), read
+        task, examples, targets, judged(model, batches, len(targets), device, on_progress), read
     )
 
 
 def judged(
-    model: nn.Module, batches: Batches, count: int, device: torch.device | str, told: Report
+    model: nn.Module, batches: Batches, count: int, device: torch.device | str, on_progress: Report
 ) -> torch.Tensor:
     """Logits of every example in the data's order.  (examples, classes)"""
     rows: dict[int, torch.Tensor] = {}
     with judging(model):
         for places, inputs in batches:
-            told("Measuring accuracy", len(rows), count)
+            on_progress(ProgressEvent("measuring-accuracy", len(rows), count))
             logits = model(**placed(inputs, model, device)).logits
             rows |= dict(zip(places, logits.cpu(), strict=True))
-    told("Measuring accuracy", count, count)
+    on_progress(ProgressEvent("measuring-accuracy", count, count))
     return torch.stack([rows[place] for place in range(count)])
 
 

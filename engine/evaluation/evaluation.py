@@ -12,7 +12,8 @@ from engine.evaluation.classification import image_quality, text_quality
 from engine.evaluation.masked import masked_quality
 from engine.evaluation.measured import Measured
 from engine.evaluation.perplexity import perplexity
-from engine.evaluation.progress import Report, never, silent, watched
+from engine.evaluation.progress import never, silent, watched
+from engine.events import Report
 from engine.models.loading import Folder, config_of, image_processor_of, tokenizer_of
 from engine.recipe.tasks import (
     Calibration,

@@ -12,7 +12,7 @@ from engine.evaluation.data.examples import Text, text_of
 from engine.evaluation.data.tokens import check_context, check_vocabulary, stream_of, windows_of
 from engine.evaluation.measured import Measured, dtype_name, finite, judging
 from engine.evaluation.perplexity import perplexity_of, windows_at_once
-from engine.evaluation.progress import Report
+from engine.events import ProgressEvent, Report
 from engine.recipe.tasks import MaskedLanguageModeling
 from engine.results.schema.record import Protocol
 
@@ -48,7 +48,7 @@ def masked_text(
     """Text of the task, its masked windows and their labels. (windows, context) int64 both"""
     check_context(task.context, config, "task.context")
     text = text_of(task.text, task.text_column, task.split, on_progress)
-    on_progress("Tokenizing", 0, 1)
+    on_progress(ProgressEvent("tokenizing", 0, 1))
     stream = stream_of(text, tokenizer, task.tokens)
     check_vocabulary(stream, config)
     return text, *masked_windows(
@@ -119,7 +119,7 @@ def judged(
     total, guesses, dtype, done, rows = 0.0, [], torch.float32, 0, 1
     with judging(model):
         while done < len(inputs):
-            on_progress("Evaluating masked tokens", done, len(inputs))
+            on_progress(ProgressEvent("measuring-masked-tokens", done, len(inputs)))
             some, due = (each[done : done + rows].to(device) for each in (inputs, labels))
             logits = model(input_ids=some, attention_mask=torch.ones_like(some)).logits
             predicted = logits[due != NOT_MASKED]
@@ -129,7 +129,7 @@ def judged(
             )
             guesses.append(predicted.argmax(-1).to(torch.int32).cpu())
             done, dtype, rows = done + len(some), logits.dtype, windows_at_once(logits, device)
-    on_progress("Evaluating masked tokens", done, done)
+    on_progress(ProgressEvent("measuring-masked-tokens", done, done))
     return total / int((labels != NOT_MASKED).sum()), torch.cat(guesses).numpy(), dtype
 
 

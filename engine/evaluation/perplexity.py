@@ -21,7 +21,7 @@ from engine.evaluation.data.tokens import (
     windows_of,
 )
 from engine.evaluation.measured import Measured, dtype_name, finite, judging
-from engine.evaluation.progress import Report
+from engine.events import ProgressEvent, Report
 from engine.recipe.tasks import LanguageModeling
 from engine.results.schema.record import Protocol
 
@@ -37,18 +37,18 @@ def perplexity(
     model: nn.Module,
     tokenizer: Any,
     device: torch.device | str,
-    told: Report,
+    on_progress: Report,
 ) -> Measured:
     """Raises PlainError where text, tokenizer and model do not fit each other."""
     check_context(task.context, model.config, "task.context")
-    text = text_of(task.text, task.text_column, task.split, told)
-    told("Tokenizing", 0, 1)
+    text = text_of(task.text, task.text_column, task.split, on_progress)
+    on_progress(ProgressEvent("tokenizing", 0, 1))
     stream = stream_of(text, tokenizer, task.tokens)
     check_vocabulary(stream, model.config)
     prefix = window_prefix(tokenizer, task.bos)
     windows = windows_of(stream, task.context, text.name, prefix)
     check_vocabulary(windows[0].numpy(), model.config)
-    loss, guesses, dtype = judged(model, windows, device, told, first_target(prefix))
+    loss, guesses, dtype = judged(model, windows, device, on_progress, first_target(prefix))
     scores = {"perplexity": perplexity_of(loss), "loss": loss}
     return Measured(
         scores,
@@ -62,7 +62,7 @@ def judged(
     model: nn.Module,
     windows: torch.Tensor,
     device: torch.device | str,
-    told: Report,
+    on_progress: Report,
     first: int = 1,
 ) -> tuple[float, np.ndarray, torch.dtype]:
     """Mean loss, the predicted token for every target, and the number format of the logits. Tokens
@@ -70,7 +70,7 @@ def judged(
     """
     total, guesses, dtype = 0.0, [], torch.float32
     with judging(model):
-        for logits, batch in batches_of_logits(model, windows, device, told):
+        for logits, batch in batches_of_logits(model, windows, device, on_progress):
             losses, guessed = judged_batch(logits, batch, first)
             total += finite(losses, "this text")
             guesses.append(guessed[:, first - 1 : -1].flatten().cpu())
@@ -79,7 +79,7 @@ def judged(
 
 
 def batches_of_logits(
-    model: nn.Module, windows: torch.Tensor, device: torch.device | str, told: Report
+    model: nn.Module, windows: torch.Tensor, device: torch.device | str, on_progress: Report
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Logits (batch, context, vocabulary) and the tokens they were computed from (batch,
     context).
@@ -89,13 +89,13 @@ def batches_of_logits(
         {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     )
     while done < len(windows):
-        told("Measuring perplexity", done, len(windows))
+        on_progress(ProgressEvent("measuring-perplexity", done, len(windows)))
         batch = windows[done : done + rows].to(device)
         logits = model(input_ids=batch, **no_cache).logits
         yield logits, batch
         done += len(batch)
         rows = windows_at_once(logits, device)
-    told("Measuring perplexity", done, done)
+    on_progress(ProgressEvent("measuring-perplexity", done, done))
 
 
 def windows_at_once(logits: torch.Tensor, device: torch.device | str) -> int:

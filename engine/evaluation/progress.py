@@ -1,30 +1,28 @@
-"""Telling how far the work is, and stopping when asked."""
+"""Progress reports of an evaluation, and stopping when the user asks for it."""
 
 from collections.abc import Callable
 
 from engine.errors import Cancelled
+from engine.events import ProgressEvent, Report
 
-Report = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Discard a progress report."""
+def silent(event: ProgressEvent) -> None:
+    """Discard a progress event."""
 
 
 def never() -> bool:
-    """Nobody asks to stop."""
+    """Return False: the user does not ask to stop."""
     return False
 
 
 def watched(report: Report, cancelled: Callable[[], bool]) -> Report:
     """Wrap a progress report so that it raises Cancelled after the user asked to stop."""
 
-    def told(stage: str, done: int, total: int) -> None:
+    def report_unless_cancelled(event: ProgressEvent) -> None:
         if cancelled():
             raise Cancelled(
-                f"The run was canceled while it was {stage[:1].lower()}{stage[1:]}; nothing "
-                "was kept of it."
+                f"The run was canceled while it was {event.phrase}; nothing was kept of it."
             )
-        report(stage, done, total)
+        report(event)
 
-    return told
+    return report_unless_cancelled

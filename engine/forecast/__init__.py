@@ -13,7 +13,7 @@ from engine.forecast.duration import seconds_of
 from engine.forecast.job import Job
 from engine.forecast.memory import peak_of
 from engine.forecast.workload import Trials, trials_of
-from engine.recipe import Recipe
+from engine.queries import PastRun
 
 CORRECTION = 4.0  # at most, by what a past run took
 
@@ -24,29 +24,27 @@ class Cost:
     peak_rss_bytes: float
 
 
-def cost_of(job: Job, past: dict | None = None) -> Cost:
-    """``past``: recipe, seconds and peak_rss_bytes of a run like it on this machine; numbers are
-    moved by as much as it was off.
+def cost_of(job: Job, past: PastRun | None = None) -> Cost:
+    """``past`` is a run like it on this machine; numbers are corrected by as much as its forecast
+    was off.
     """
     known = all(baseline_known(each.recipe, each.folder) for each in job.by_split)
     cost = Cost(seconds_of(job, known), peak_of(job))
     if past is None:
         return cost
-    then = replace(
-        job, recipe=Recipe.of(past["recipe"]), settings=job.settings | settings_then(job, past)
-    )
+    then = replace(job, recipe=past.recipe, settings=job.settings | settings_then(job, past))
     # it was not recorded whether the original's quality was known
     ways = [seconds_of(then, True), seconds_of(then, False)]
-    off = min((past["seconds"] / way for way in ways), key=lambda ratio: max(ratio, 1 / ratio))
+    off = min((past.seconds / way for way in ways), key=lambda ratio: max(ratio, 1 / ratio))
     return Cost(
         cost.seconds * within(off),
-        cost.peak_rss_bytes * within(past["peak_rss_bytes"] / peak_of(then)),
+        cost.peak_rss_bytes * within(past.peak_rss_bytes / peak_of(then)),
     )
 
 
-def settings_then(job: Job, past: dict) -> dict[str, Technique]:
+def settings_then(job: Job, past: PastRun) -> dict[str, Technique]:
     """The past run's own technique on the same layers."""
-    how = Recipe.of(past["recipe"]).steps[-1]
+    how = past.recipe.steps[-1]
     return dict.fromkeys(job.settings, how) if trials_of(how, 1) == Trials() else {}
 
 

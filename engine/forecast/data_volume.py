@@ -3,7 +3,6 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
@@ -12,9 +11,7 @@ from engine.errors import PlainError
 from engine.evaluation import calibration_data
 from engine.evaluation.calibration_batches import own_data
 from engine.evaluation.classification import IMAGES, TEXTS
-from engine.evaluation.data.cache import kept_in
-from engine.evaluation.data.corpora import corpus_key
-from engine.evaluation.data.examples import examples_of, text_of
+from engine.evaluation.data.examples import examples_of, is_available, text_of
 from engine.evaluation.data.sources import is_local, local_path
 from engine.evaluation.data.tokens import tokens_of
 from engine.evaluation.perplexity import CPU_TOKENS
@@ -91,11 +88,7 @@ def inputs_of(task: str) -> list:
 
 def corpus_kept(task: Task) -> bool:
     """Return True if a task needs no extraction of bundled texts, or it is already cached."""
-    names = {"bundled:docs": "docs", "bundled:docs-libraries": "libraries"}
-    return (
-        task.source not in names
-        or Path(kept_in() / f"{names[task.source]}-{corpus_key()}.parquet").exists()
-    )
+    return is_available(task.source, task.split)
 
 
 def data_seconds(task: Task) -> float:

@@ -3,21 +3,21 @@ kept.
 """
 
 import time
-from collections import OrderedDict
 
 import torch
 
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches
-from engine.interactive.answers import LIVE_SAMPLES, at_hand
+from engine.interactive.model_cache import CACHE, CachedModel, live_calibration
+from engine.interactive.registry import answer
 from engine.models.layers import Layer, chosen
 from engine.models.loaded_model import Opened
 from engine.models.loading import resolve
+from engine.queries import RankPlanQuery
 from engine.recipe import Recipe
 from engine.results.schema.query_results import PlannedRanks, PlannedRow
 from engine.results.schema.tables import table
 from engine.runtime.threads import one_thread
-from engine.runtime.worker_setup import ready
 from engine.step.layer_swap import Trial
 from engine.step.run_context import Bench, Rows
 from engine.techniques.low_rank.ranks import Layered, rank_of_share
@@ -29,24 +29,21 @@ from engine.techniques.low_rank.svd.method import (
     why_whole,
 )
 
-SPECTRA_AT_HAND = 4
 MOST_PRODUCTS = 1e11  # rows x columns x the smaller of both, over all layers: some minutes
-_spectra: OrderedDict[tuple, dict[str, Layered]] = OrderedDict()
 
 
-def planned(model: str, step: dict, measured: dict | None = None) -> PlannedRanks:
-    """Return the rank of each layer. ``step`` is a step of SVD; the data are the first few
-    calibration examples.
-    """
-    ready()
-    asked = Recipe.of({"model": model, "steps": [step], **(measured or {})})
-    (how,) = asked.steps
+@answer.register
+def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
+    """The data are the first few calibration examples."""
+    recipe = query.recipe
+    (how,) = recipe.steps
     if not isinstance(how, SVD):
         raise PlainError(f"{how.title} has no ranks to share out; ask about SVD.")
-    key, at = at_hand(model)
-    layers = {layer.name: layer for layer in chosen(at.layers, asked.layers)}
+    model = CACHE.model(recipe.model)
+    at = model.opened
+    layers = {layer.name: layer for layer in chosen(at.layers, recipe.layers)}
     refuse_beyond_full(how, list(layers.values()))
-    spectra = spectra_at_hand(key, at, asked, list(layers.values()))
+    spectra = spectra_of(model, recipe, list(layers.values()))
     began = time.perf_counter()
     ranks = ranks_by(how, spectra)
     rows = [planned_row(how, layers[name], spectra[name], ranks[name], at) for name in spectra]
@@ -60,30 +57,20 @@ def planned(model: str, step: dict, measured: dict | None = None) -> PlannedRank
     )
 
 
-def spectra_at_hand(
-    key: tuple, at: Opened, asked: Recipe, layers: list[Layer]
-) -> dict[str, Layered]:
+def spectra_of(model: CachedModel, recipe: Recipe, layers: list[Layer]) -> dict[str, Layered]:
     """Kept for as long as nothing changes but the budget. Raises PlainError for a model so large
     that it would take too long.
     """
-    (how,) = asked.steps
-    mine = (
-        *key,
-        how.whitening,
-        how.alpha,
-        how.damping,
-        asked.calibration,
-        asked.task,
-        asked.layers,
-    )
-    if mine not in _spectra:
+    (how,) = recipe.steps
+    data = recipe.calibration, recipe.task, recipe.layers
+
+    def computed() -> dict[str, Layered]:
         refuse_large(layers)
         with one_thread():
-            _spectra[mine] = layered_by(how, layers, trial_on(asked, at))
-        while len(_spectra) > SPECTRA_AT_HAND:
-            _spectra.popitem(last=False)
-    _spectra.move_to_end(mine)
-    return _spectra[mine]
+            return layered_by(how, layers, trial_on(recipe, model.opened))
+
+    key = *model.key, how.whitening, how.alpha, how.damping, *data
+    return CACHE.rank_spectra.get_or_make(key, computed)
 
 
 def refuse_large(layers: list[Layer]) -> None:
@@ -95,17 +82,15 @@ def refuse_large(layers: list[Layer]) -> None:
         )
 
 
-def trial_on(asked: Recipe, at: Opened) -> Trial:
+def trial_on(recipe: Recipe, at: Opened) -> Trial:
     """Return a trial on a few calibration examples if the technique needs data."""
-    folder = resolve(asked.model)
-    if asked.steps[0].needs == "nothing":
-        return Trial(Bench(asked, folder), at, [], Rows())
-    calibration = asked.calibration.model_copy(
-        update={"samples": min(LIVE_SAMPLES, asked.calibration.samples)}
+    folder = resolve(recipe.model)
+    batches = (
+        []
+        if recipe.steps[0].needs == "nothing"
+        else calibration_batches(live_calibration(recipe), recipe.task, folder)
     )
-    return Trial(
-        Bench(asked, folder), at, calibration_batches(calibration, asked.task, folder), Rows()
-    )
+    return Trial(Bench(recipe, folder), at, batches, Rows())
 
 
 def ranks_by(how: SVD, spectra: dict[str, Layered]) -> dict[str, int]:

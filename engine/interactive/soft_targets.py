@@ -15,33 +15,36 @@ from engine.evaluation.evaluation import refuse_other_kind
 from engine.evaluation.masked import NOT_MASKED, masked_text
 from engine.evaluation.measured import judging, placed
 from engine.evaluation.progress import silent
-from engine.interactive.answers import at_hand
+from engine.interactive.model_cache import CACHE
+from engine.interactive.registry import answer
 from engine.models.loaded_model import Opened
 from engine.models.loading import Folder, config_of, resolve, tokenizer_of
+from engine.queries import SoftTargetsQuery
 from engine.recipe import Recipe
 from engine.recipe.tasks import ImageClassification, LanguageModeling, MaskedLanguageModeling
 from engine.results.schema.query_results import SoftTargetRow, SoftTargets
 from engine.results.schema.tables import table
-from engine.runtime.worker_setup import ready
 from engine.training.datasets import prepared
 
 MOST = 12  # answers that are shown
 TEXT = 400  # characters of an example that are shown
 
 
-def soft_targets(model: str, measured: dict, example: int, temperature: float) -> SoftTargets:
+@answer.register
+def answer_soft_targets(query: SoftTargetsQuery) -> SoftTargets:
     """The likeliest answers to an example that quality is measured on; of a text, to what comes
     after one of its windows.
     """
-    ready()
-    asked, folder = Recipe.of({"model": model, **measured}), resolve(model)
-    refuse_other_kind(asked.task, folder)
-    _, at = at_hand(model)
-    if isinstance(asked.task, MaskedLanguageModeling):
-        return masked_token(asked, folder, at, example, temperature)
-    if isinstance(asked.task, LanguageModeling):
-        return next_tokens(asked, folder, at, example, temperature)
-    return classes(asked, folder, at, example, temperature)
+    recipe = query.recipe
+    refuse_other_kind(recipe.task, resolve(recipe.model))
+    model = CACHE.model(recipe.model)
+    arguments = recipe, model.folder, model.opened, query.example, query.temperature
+    match recipe.task:
+        case MaskedLanguageModeling():
+            return masked_token(*arguments)
+        case LanguageModeling():
+            return next_tokens(*arguments)
+    return classes(*arguments)
 
 
 def next_tokens(

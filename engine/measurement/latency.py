@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from engine.evaluation.measured import judging
+from engine.events import ProgressEvent
 from engine.kernels import Kernel
 from engine.kernels.narrower import is_narrower
 from engine.measurement.interleaved_timing import Clock
@@ -99,7 +100,7 @@ def model_rows(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRo
     )
     weights = sum(layer.parameters for layer in pair.original.layers if layer.kind != "embedding")
     for done, shape in enumerate(pair.shapes):
-        bench.progress("Measuring the speed", done, len(pair.shapes))
+        bench.progress(ProgressEvent("measuring-speed", done, len(pair.shapes)))
         given = shape.of(pair.inputs)
         if main(given).ndim == 2 and main(given).numel() * weights > WORK:
             continue
@@ -140,7 +141,7 @@ def layers_timed(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[Latency
         Clock(LAYERS_SECONDS, len(chosen) * len(pair.shapes)),
     )
     for done, name in enumerate(chosen):
-        bench.progress("Measuring the speed", done, len(chosen))
+        bench.progress(ProgressEvent("measuring-speed", done, len(chosen)))
         simulated = pair.compressed.model.get_submodule(name)
         for shape in pair.shapes:
             if name in routed and not shape.first_token:

@@ -19,6 +19,7 @@ from engine.calibration.stream import first, hooked, rows_of_blocks
 from engine.evaluation import calibration_batches
 from engine.evaluation.calibration_batches import Batch
 from engine.evaluation.measured import judging, placed
+from engine.events import ProgressEvent
 from engine.models.loaded_model import Opened, compute_place
 from engine.models.packed_modules import unpacked_once
 from engine.recipe.tasks import ImageClassification
@@ -98,7 +99,7 @@ def similarity_rows(bench: Bench, teacher: Opened, student: Opened) -> list[Simi
     with ExitStack() as held:
         seen = [held.enter_context(states_of(model)) for model in models]
         for done, (mine, its) in enumerate(islice(groups(bench, models, seen), GROUPS)):
-            bench.progress("Comparing student and teacher", done, GROUPS)
+            bench.progress(ProgressEvent("comparing-student", done, GROUPS))
             if mine and its:
                 likeness.add(list(mine.values()), list(its.values()))
                 names = list(mine), list(its)

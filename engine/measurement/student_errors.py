@@ -35,6 +35,7 @@ from engine.evaluation.data.tokens import (
 from engine.evaluation.masked import NOT_MASKED, masked_text
 from engine.evaluation.measured import judging, placed
 from engine.evaluation.progress import silent
+from engine.events import ProgressEvent
 from engine.models.loaded_model import Opened
 from engine.models.loading import Folder, config_of, image_processor_of, tokenizer_of
 from engine.models.packed_modules import unpacked_once
@@ -87,7 +88,7 @@ def mistakes(
     """Counts of all four cases, and the mistakes of which the student was surest, the surest
     first.
     """
-    bench.progress("Looking at the student's mistakes", 0, 1)
+    bench.progress(ProgressEvent("analyzing-errors", 0, 1))
     paper = paper_of(bench.recipe.task, bench.folder)
     knew, knows = before.guesses == paper.right, after.guesses == paper.right
     counts = [

@@ -4,7 +4,6 @@ files beside them, never code.
 
 import errno
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from huggingface_hub import errors, snapshot_download
 from tqdm import tqdm
 
 from engine.errors import PlainError
-from engine.quantities import megabytes
+from engine.events import DownloadEvent, Report
 from engine.recipe.model_names import ModelName
 
 WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -22,7 +21,7 @@ UNWANTED = ("*/*", "consolidated*", "*.fp16.*", "*.bf16.*")
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
 
-def downloaded(name: ModelName, report: Callable[[str], None]) -> Path:
+def downloaded(name: ModelName, report: Report) -> Path:
     """The snapshot's folder, fetched where the cache lacks it. HF_ENDPOINT, HF_HOME and
     HF_HUB_OFFLINE hold as always.
     """
@@ -41,7 +40,7 @@ def downloaded(name: ModelName, report: Callable[[str], None]) -> Path:
         raise PlainError(sentence(error, name)) from None
 
 
-def reporting(name: str, report: Callable[[str], None]) -> type[tqdm]:
+def reporting(name: str, report: Report) -> type[tqdm]:
     """A progress bar that draws nothing and reports what it would have shown, a few times a
     second.
     """
@@ -57,10 +56,8 @@ def reporting(name: str, report: Callable[[str], None]) -> type[tqdm]:
             self.n += n or 0
             if self.bytes and self.n and self.total and time.monotonic() >= self.due:
                 self.due = time.monotonic() + 0.3
-                report(
-                    f"Downloading {name}: {megabytes(min(self.n, self.total))} of "
-                    f"{megabytes(self.total)}"
-                )
+                done, total = int(min(self.n, self.total)), int(self.total)
+                report(DownloadEvent("downloading", done, total, model=name))
 
     return Bar
 

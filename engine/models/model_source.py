@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from engine.errors import PlainError
+from engine.events import Report
 from engine.models.config_check import StoredTensors, refuse_counts, stored_tensors
 from engine.models.hub import downloaded
 from engine.recipe import identity
@@ -78,7 +78,7 @@ class Folder:
 
 
 def resolve(
-    reference: str, report: Callable[[str], None] = lambda text: None, head_for: Kind | None = None
+    reference: str, report: Report = lambda event: None, head_for: Kind | None = None
 ) -> Folder:
     """The checked folder of ``bundled:NAME``, a directory, or a Hub id with an optional @revision.
 
@@ -100,7 +100,7 @@ def quoted(text: str) -> str:
     return repr(text.strip()[:120])
 
 
-def located(reference: str, report: Callable[[str], None]) -> tuple[Path, str]:
+def located(reference: str, report: Report) -> tuple[Path, str]:
     """Path of the model, and its revision."""
     name = parsed(reference)
     if name.kind == "hub":

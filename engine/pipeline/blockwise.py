@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.evaluation import calibration_data
 from engine.evaluation.calibration_batches import Batch
+from engine.events import ProgressEvent
 from engine.measurement.error import Judged, kept_row, level_rows
 from engine.measurement.inputs import sampled_inputs, thinned
 from engine.measurement.size import by_original_parameters, origin_of_compressed
@@ -143,12 +145,11 @@ def surveyed(bench: Bench, original: Opened, batches: list[Batch]) -> dict[str, 
         original.model,
         few,
         device,
-        lambda: bench.progress("Reading calibration data", next(done), len(few)),
+        lambda: bench.progress(ProgressEvent("reading-calibration", next(done), len(few))),
     )
 
 
 SQUARED = 1e18  # a weight whose square is near the end of float32
-COMPRESSING, GOING_ON = "Compressing", "Going on from an earlier run"
 
 
 @dataclass
@@ -176,7 +177,7 @@ class Walk:
     rescaled: dict[str, Stored] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     stream: Stream | None = None
-    stage: str = COMPRESSING
+    stage: Literal["compressing", "resuming"] = "compressing"
     found: Rows = field(default_factory=Rows)  # of the block at hand
     # of ``plain``, by the block at hand
     changed: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -201,11 +202,12 @@ class Walk:
     def stream_in(self, dtype: torch.dtype) -> Stream:
         device, _ = compute_place(self.bench.recipe)
         model = sharing(self.bench.folder, self.original, dtype)
-        return Stream(model, self.batches, device, lambda: self.bench.progress(*self.place))
+        return Stream(model, self.batches, device, lambda: self.bench.progress(self.place))
 
     @property
-    def place(self) -> tuple[str, int, int]:
-        return self.stage, len(self.rows.layers) + len(self.found.layers), len(self.original.layers)
+    def place(self) -> ProgressEvent:
+        done = len(self.rows.layers) + len(self.found.layers)
+        return ProgressEvent(self.stage, done, len(self.original.layers))
 
     @torch.no_grad()
     def done(self, number: int, layers: list[Layer]) -> dict[str, Stored]:
@@ -214,11 +216,11 @@ class Walk:
         """
         done = self.kept.block(number)
         if done and set(done.layers) == {layer.name for layer in layers}:
-            self.stage = GOING_ON
+            self.stage = "resuming"
             self.install(done)
             self.kept.taken_up += 1
         else:
-            self.stage, self.found, self.changed = COMPRESSING, Rows(), {}
+            self.stage, self.found, self.changed = "compressing", Rows(), {}
             done = Finished(self.block(layers), self.changed, self.found)
             # what was only copied is copied again
             if any(layer.name in self.settings for layer in layers):
@@ -323,7 +325,7 @@ class Walk:
 
     def scales(self, fold: Fold, seen: Seen) -> torch.Tensor | None:
         """Input scales of the technique; tried values are recorded."""
-        self.bench.progress(*self.place)
+        self.bench.progress(self.place)
         answer = scales_for(self.how, fold, [self.weight_of(name) for name in fold.sinks], seen)
         if answer is None:
             return None
@@ -372,7 +374,7 @@ class Walk:
     def layer(self, layer: Layer, seen: Seen | Slopes | None) -> Stored:
         """One layer as it will be stored."""
         free_unused_memory()
-        self.bench.progress(*self.place)
+        self.bench.progress(self.place)
         held = self.original.model.get_submodule(layer.name).stored
         if layer.name not in self.settings:
             why = why_kept(layer, self.original.tied, self.bench.recipe.layers)

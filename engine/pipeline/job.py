@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engine.events import Report
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.results.schema.outcome import Outcome
@@ -16,7 +17,7 @@ def run_job(
     recipe: dict[str, Any],
     run_id: str,
     keep: str,
-    report: Callable[[str, int, int], None],
+    report: Report,
     cancelled: Callable[[], bool],
     stream: Callable[[list[Any]], None],
 ) -> Outcome:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from engine.errors import PlainError
+from engine.events import ProgressEvent
 from engine.measurement.error import Judged, described, histogram_rows, kept_row
 from engine.measurement.size import origin_of_rebuilt, plain_bytes
 from engine.models.layers import Layer, blocks_of, included_embeddings, layers_of, why_kept
@@ -76,7 +77,8 @@ class Rewriting:
 
     def done(self, layer: Layer) -> Stored:
         """Return a layer as it will be stored, and record its error."""
-        self.bench.progress("Taking out", len(self.rows.layers), len(self.original.layers))
+        done, total = len(self.rows.layers), len(self.original.layers)
+        self.bench.progress(ProgressEvent("removing-structures", done, total))
         held = self.original.model.get_submodule(layer.name).stored
         if layer.name not in self.small.cuts:
             why = why_kept(layer, self.original.tied, self.bench.recipe.layers) or (

@@ -14,6 +14,7 @@ import torch
 from engine.errors import PlainError
 from engine.evaluation import Measured, measured_once
 from engine.evaluation.evaluation import refuse_other_kind
+from engine.events import ProgressEvent, Report
 from engine.measurement.generations import sample_rows
 from engine.measurement.latency import latency_rows
 from engine.measurement.latency_inputs import largest_inputs
@@ -35,7 +36,7 @@ from engine.results.store import atomic_files
 from engine.runtime.local_paths import own_folder
 from engine.runtime.platform_support import peak_rss_bytes, reset_peak
 from engine.runtime.temporary_folders import temporary_folder
-from engine.step.run_context import Bench, Report, Rows
+from engine.step.run_context import Bench, Rows
 from engine.techniques.distillation.distill.config import Distill
 
 KEPT_BYTES = 256 << 20  # of a compressed model, up to which a run leaves a copy
@@ -60,7 +61,7 @@ def run(
     torch.manual_seed(recipe.seed)
     bench = Bench(
         recipe,
-        resolve(recipe.model, lambda text: report(text, 0, 0)),
+        resolve(recipe.model, report),
         report,
         cancelled,
         stream=stream,
@@ -93,7 +94,7 @@ def run(
             *original.notes,
             *data_notes(baseline),
             *bench.notes,
-            *bench.ended_early,
+            *(end.note for end in bench.ended_early),
             *taken_up(kept.taken_up),
             *notes_on(original, recipe),
         ),
@@ -221,7 +222,7 @@ def measured_original(bench: Bench, original: Opened) -> Qualities:
             return measured_once(
                 at.recipe,
                 at.folder,
-                lambda: at.measured(original.model, at.folder, "Measuring the original"),
+                lambda: at.measured(original.model, at.folder, ProgressEvent("measuring-original")),
             )
 
     return {split: measured(at) for split, at in bench.by_split.items()}
@@ -232,9 +233,8 @@ def measured_between(
 ) -> None:
     """Quality and bytes of what the step before has written."""
     done, steps = bench.step, bench.recipe.steps
-    qualities = bench.qualities(
-        subject.model, bench.folder, f"Measuring after step {done} of {len(steps)}"
-    )
+    event = ProgressEvent("measuring-step", step=done, steps=len(steps))
+    qualities = bench.qualities(subject.model, bench.folder, event)
     stages.after(done, steps[done - 1].label(), subject, qualities)
 
 
@@ -247,7 +247,8 @@ def measured_result(
     folder, step = resolve(str(packed.folder)), len(bench.recipe.steps)
     reopened = opened(folder, *compute_place(bench.recipe))
     with largest_inputs(reopened.model) as inputs:
-        qualities = bench.qualities(reopened.model, folder, "Measuring the result")
+        event = ProgressEvent("measuring-result")
+        qualities = bench.qualities(reopened.model, folder, event)
     technique = bench.recipe.steps[-1].label()
     scores = stages.after(step, technique, reopened, qualities)
     if bench.recipe.speed:
@@ -257,6 +258,6 @@ def measured_result(
     if any(isinstance(step, Distill) for step in bench.recipe.steps):
         rows.similarity.extend(similarity_rows(bench, original, reopened))
         rows.add(mistakes(bench, first(stages.baseline), first(qualities), original, reopened))
-    bench.progress("Writing examples", 0, 1)
+    bench.progress(ProgressEvent("writing-examples", 0, 1))
     rows.samples.extend(sample_rows(bench.recipe, bench.folder, original.model, reopened.model))
     return scores

@@ -6,15 +6,17 @@ Nothing here imports torch, and nothing here computes: workers do, in processes 
 import atexit
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from time import time
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 from engine.errors import Cancelled, PlainError
+from engine.events import Message
+from engine.queries import Answer, Query
 from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
 from engine.results.schema.outcome import Outcome
@@ -160,14 +162,14 @@ class Session:
 
     # --- questions --------------------------------------------------------------------------------
 
-    def ask(self, name: str, timeout: float = 60, visitor: object = None, **arguments: Any) -> Any:
-        """Return the answer of a function in engine.interactive, such as "answers:what_if".
+    def ask(self, query: Query[Answer], timeout: float = 60, visitor: object = None) -> Answer:
+        """Return a worker's answer to a question.
 
         A newer question of the same visitor drops a waiting one. Raises PlainError, also if the
         worker exceeds ``timeout`` seconds or the memory limit of questions; the worker is then
         replaced.
         """
-        return self._questions.ask(name, arguments, timeout, visitor)
+        return self._questions.ask(query, timeout, visitor)
 
     def close(self) -> None:
         """Let the cluster go. Runs under way are marked interrupted."""
@@ -216,7 +218,10 @@ class Session:
         try:
             keep = str(self.shelf.store.model_folder(run))
             outcome = self._link.cluster().run(
-                record.recipe.model_dump(mode="json"), run, keep, lambda news: self._hear(run, news)
+                record.recipe.model_dump(mode="json"),
+                run,
+                keep,
+                lambda message: self._hear(run, message),
             )
         except Cancelled as stop:
             self._end(run, *self._why_ended(run, "cancelled", str(stop)))
@@ -263,10 +268,10 @@ class Session:
             return "failed", LATE.format(seconds=sharing.seconds)
         return status, message
 
-    def _hear(self, run: str, news: dict[str, Any]) -> None:
+    def _hear(self, run: str, message: Message) -> None:
         if live := self._live.get(run):
             # the worker's clock may be another machine's
-            live.progress = live.progress.after(news | {"time": time()})
+            live.progress = live.progress.after(replace(message, time=time()))
 
     def _moved(self, run: str, to: Literal["begun", "ending"], allowed: set[str]) -> bool:
         """Change a run's status. Return False if another caller already did."""

@@ -17,6 +17,9 @@ dask.config.set({"distributed.admin.tick.interval": "1s"})
 from distributed import Client, Event, KilledWorker  # noqa: E402
 
 from engine.errors import Cancelled, PlainError  # noqa: E402
+from engine.events import Message, WorkerEvent, occupation  # noqa: E402
+from engine.queries import Answer, Query  # noqa: E402
+from engine.results.schema.outcome import Outcome  # noqa: E402
 from engine.runtime import settings  # noqa: E402
 from engine.runtime.local_paths import path_limit  # noqa: E402
 from engine.runtime.settings import QUESTION_MEMORY  # noqa: E402
@@ -29,7 +32,7 @@ from engine.session.local_cluster import (  # noqa: E402
     Embedded,
     started,
 )
-from engine.session.worker_tasks import call, run_recipe, warmed  # noqa: E402
+from engine.session.worker_tasks import answer_query, run_recipe, warmed  # noqa: E402
 
 STOP_SECONDS = 30  # timeout for a worker's restart
 GONE_SECONDS = 10  # timeout until a stopped worker has ended
@@ -108,16 +111,13 @@ class Cluster:
         if self.embedded:
             self.embedded.end(slot)
 
-    def ask(
-        self, name: str, arguments: dict[str, Any], timeout: float, slot: str, subject: str
-    ) -> Any:
-        """Return the answer of a function, such as "engine.interactive.answers:what_if", from the
-        worker that offers ``slot``.
+    def ask(self, query: Query[Answer], timeout: float, slot: str, subject: str) -> Answer:
+        """Return the answer of the worker that offers ``slot``.
 
         The worker is replaced after ``timeout`` seconds. ``subject`` describes the question in
         messages, such as "the question about 'bundled:docs-lm'". Raises PlainError.
         """
-        job = self._submitted(slot, call, name, arguments, path_limit(), key=f"ask-{uuid4().hex}")
+        job = self._submitted(slot, answer_query, query, path_limit(), key=f"ask-{uuid4().hex}")
         try:
             return self._result(
                 job, "Choose a smaller model or layer, or ask again.", timeout, subject
@@ -138,12 +138,18 @@ class Cluster:
         if self.embedded:
             self.embedded.replace(slot)
 
-    def run(self, recipe: dict, run: str, keep: str, hear: Callable[[dict], None]) -> Any:
+    def run(self, recipe: dict, run: str, keep: str, hear: Callable[[Message], None]) -> Outcome:
         """The outcome of a run, however long it takes. Its progress is heard meanwhile, in another
         thread. ``keep``: where its model may stay.
         """
         watch = named.RunWatch()
-        self.client.subscribe_topic(run, lambda event: (watch.hear(event[1]), hear(event[1])))
+
+        def forward(event: tuple[float, dict]) -> None:
+            message = Message.of(event[1])
+            watch.hear(message)
+            hear(message)
+
+        self.client.subscribe_topic(run, forward)
         try:
             job = self._submitted(
                 "run", run_recipe, recipe, run, keep, path_limit(), key=f"run-{run}"
@@ -188,8 +194,8 @@ class Cluster:
     # ----------------------------------------------------------------------------------------------
 
     def _result_of_run(
-        self, job: Any, run: str, watch: named.RunWatch, hear: Callable[[dict], None]
-    ) -> Any:
+        self, job: Any, run: str, watch: named.RunWatch, hear: Callable[[Message], None]
+    ) -> Outcome:
         """Wait for a run's result. On an external cluster, also watch its workers and report what
         delays the run.
         """
@@ -199,26 +205,26 @@ class Cluster:
         )
         if self.embedded:
             return self._result(job, advice)
-        shown = ""
+        shown: WorkerEvent | None = None
         while True:
             try:
                 return self._result(job, advice, WATCH_SECONDS)
             except TimeoutError:
-                state = self._state_of(job, watch)
+                delay = self._delay_of(job, watch)
             if run in self._abandoned or (run in self._cancelled and not watch.on_worker):
                 job.cancel()
                 raise Cancelled(CANCELLED)
-            if state and state != shown:
-                hear({"stage": state, "done": 0, "total": 0, "time": time.time()})
-            shown = state
+            if delay and delay != shown:
+                hear(Message(delay, time.time()))
+            shown = delay
 
-    def _state_of(self, job: Any, watch: named.RunWatch) -> str:
+    def _delay_of(self, job: Any, watch: named.RunWatch) -> WorkerEvent | None:
         try:
             workers = self.client.scheduler_info(n_workers=-1)["workers"]
         except Exception:  # the scheduler is gone, which the job reports
-            return ""
+            return None
         try:
-            return watch.state(workers)
+            return watch.delay(workers)
         except PlainError:
             job.cancel()
             raise
@@ -303,7 +309,8 @@ class Cluster:
             able = named.offering(self._workers(), "ask")
             if self.embedded:
                 return ""
-            return named.occupation(able) if not able or all(map(named.busy, able)) else ""
+            busy = sum(map(named.busy, able))
+            return occupation(len(able), busy) if busy == len(able) else ""
         return "the cluster does not answer; check it"
 
     def _offering(self, resource: str) -> int:

@@ -12,6 +12,7 @@ from distributed import Client
 from distributed.security import Security
 
 from engine.errors import PlainError
+from engine.events import Message, WorkerEvent, occupation
 from engine.runtime.settings import SCHEDULER
 
 ANSWER_SECONDS = 5  # timeout for a connection
@@ -126,20 +127,6 @@ def busy(worker: dict[str, Any]) -> bool:
     return executing >= worker.get("nthreads", 1)
 
 
-def occupation(workers: list[dict[str, Any]]) -> str:
-    """Describe the workers, such as "no worker is connected to the cluster"."""
-    if not workers:
-        return "no worker is connected to the cluster"
-    at_work = sum(map(busy, workers))
-    if at_work == len(workers):
-        if at_work == 1:
-            return "its only worker is busy with other work"
-        return f"all {at_work} workers are busy with other work"
-    if len(workers) == 1:
-        return "its only worker is not busy"
-    return f"{at_work} of {len(workers)} workers are busy"
-
-
 def status(address: str) -> str:
     """Describe a cluster in one sentence: why it does not answer, or what its workers do."""
     try:
@@ -148,7 +135,8 @@ def status(address: str) -> str:
         return str(error)
     with client:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        state = occupation(offering(workers, "run"))
+        able = offering(workers, "run")
+        state = occupation(len(able), sum(map(busy, able)))
     return f"The cluster answers; {state}."
 
 
@@ -161,34 +149,34 @@ class RunWatch:
     beats: dict[str, tuple[float, float]] = field(default_factory=dict)
     lost_at: float | None = None
 
-    def hear(self, news: dict[str, Any]) -> None:
-        self.worker, self.lost_at = news.get("worker", ""), None
+    def hear(self, message: Message) -> None:
+        self.worker, self.lost_at = message.worker, None
 
-    def state(self, workers: dict[str, dict[str, Any]], now: float | None = None) -> str:
-        """Describe the run's state, without a period; empty while its worker reports.
+    def delay(
+        self, workers: dict[str, dict[str, Any]], now: float | None = None
+    ) -> WorkerEvent | None:
+        """What delays the run; None while its worker reports.
 
         ``workers`` are those of the scheduler, by address. Raises PlainError if the run is lost.
         """
         now = time.monotonic() if now is None else now
         able = offering(workers.values(), "run")
         if not self.worker:
-            return f"Waiting for a worker: {occupation(able)}"
+            return WorkerEvent(cause="waiting", workers=len(able), busy=sum(map(busy, able)))
         if self.worker in workers:
             silent = self._silence(workers[self.worker].get("last_seen", 0.0), now)
-            return (
-                f"No signal from the worker for {silent:.0f} s" if silent >= SILENT_SECONDS else ""
-            )
+            return WorkerEvent(cause="silent", seconds=silent) if silent >= SILENT_SECONDS else None
         if self.lost_at is None:
             self.lost_at = now
         if able:
             self.lost_at = now  # another worker will start it
-            return "The worker was lost; waiting to restart on another one"
+            return WorkerEvent(cause="restarting")
         if now - self.lost_at >= LOST_SECONDS:
             raise PlainError(
                 f"The worker of this run ({self.worker}) was lost, and no other connected within "
                 f"{LOST_SECONDS:.0f} seconds; start a worker and run it again."
             )
-        return "The worker was lost, and no other is connected; waiting for one"
+        return WorkerEvent(cause="lost")
 
     @property
     def on_worker(self) -> bool:

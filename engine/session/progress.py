@@ -1,36 +1,38 @@
 """Progress of a run and its remaining time."""
 
-import re
 from dataclasses import dataclass, field, replace
 from time import time
-from typing import Any
+from typing import Literal
 
+from engine.events import Message, ProgressEvent, Stage, counts
 from engine.quantities import duration
+from engine.results.schema.record import Status
 from engine.results.schema.tables import CurveRow
 
-STAGES = (
-    "Measuring the original",
-    "Reading calibration data",
-    "Compressing",
-    "Measuring the result",
-    "Writing examples",
+STAGES: tuple[Stage, ...] = (
+    "measuring-original",
+    "reading-calibration",
+    "compressing",
+    "measuring-result",
+    "writing-examples",
 )
-FIRST_MEASUREMENT, _, COMPRESSING, LAST_MEASUREMENT, _ = STAGES
 # what some techniques do before they compress
-PLANNING = {"Measuring each layer's sensitivity", "Rounding layers", "Training"}
-# in a recipe of several
-IN_STEP, BETWEEN = (
-    re.compile(r"Step (\d+) of (\d+): "),
-    re.compile(r"Measuring after step (\d+) of (\d+)"),
-)
+PLANNING: frozenset[Stage] = frozenset({"measuring-sensitivity", "rounding-layers", "training"})
 # of a curve that is shown while it grows
 MOST_ROWS, JUDGED = 2000, ("accuracy", "perplexity", "zero")
 ENOUGH = 10  # steps of a stage after which its pace is known, or 2% of them where that is sooner
-OUTSIDE = {
-    "queued": "Waiting in another program",
-    "running": "Running in another program",
+State = Literal["waiting", "running", "queued-elsewhere", "running-elsewhere", "done", "ended"]
+STATES: dict[State, str] = {
+    "waiting": "Waiting to begin",
+    "queued-elsewhere": "Waiting in another program",
+    "running-elsewhere": "Running in another program",
     "done": "Done",
-    "cancelled": "Cancelled",
+    "ended": "Not finished",
+}
+OUTSIDE: dict[Status, State] = {
+    "queued": "queued-elsewhere",
+    "running": "running-elsewhere",
+    "done": "done",
 }
 
 
@@ -38,78 +40,85 @@ OUTSIDE = {
 class Progress:
     """One stage after the other. Times are seconds since 1970 on one clock."""
 
-    stage: str = "Waiting to begin"
-    done: int = 0
-    total: int = 0
+    state: State = "waiting"
+    event: ProgressEvent | None = None  # the latest one, of a run that is under way here
     # done when the stage was first heard of: what an earlier run had finished took no time
     first: int = 0
     overall: float = 0.0  # of the whole run, 0 to 1, stages counted alike; never goes back
     began: float = field(default_factory=time)  # the stage
-    told: float = field(default_factory=time)  # the last news
-    # seconds of the stages before, of all that had one name
-    seen: dict[str, float] = field(default_factory=dict)
+    updated: float = field(default_factory=time)  # time of the last event
+    # seconds of the stages before, by their identity
+    seen: dict[tuple, float] = field(default_factory=dict)
     # of the current training, thinned to what a chart can show
     curves: tuple[CurveRow, ...] = ()
 
     @classmethod
-    def outside(cls, status: str) -> "Progress":
-        """Progress of a run with this status that another program carries out."""
-        return cls(OUTSIDE.get(status, "Not finished"), overall=float(status == "done"))
+    def outside(cls, status: Status) -> "Progress":
+        """Progress of a run with this status that no worker of this program carries out."""
+        return cls(OUTSIDE.get(status, "ended"), overall=float(status == "done"))
 
-    def after(self, news: dict[str, Any]) -> "Progress":
-        """Progress after a worker's message with stage, done, total and time."""
-        curves = thinned((*self.curves, *(CurveRow(*row) for row in news.get("curves", ()))))
-        now = replace(
-            self,
-            stage=news["stage"],
-            done=news["done"],
-            total=news["total"],
-            told=news["time"],
-            curves=curves,
-        )
-        # a name once more: the next split, or generation
-        if now.name != self.name or now.total != self.total or now.done < self.done:
-            took = self.seen.get(self.name, 0.0) + now.told - self.began
-            now = replace(now, began=now.told, first=now.done, seen=self.seen | {self.name: took})
+    def after(self, message: Message) -> "Progress":
+        """Progress after a worker's message."""
+        event, before = message.event, self.event
+        curves = thinned((*self.curves, *message.curves)) if message.curves else self.curves
+        now = replace(self, state="running", event=event, updated=message.time, curves=curves)
+        # an identity once more: the next split, or generation
+        if (
+            before is None
+            or event.identity != before.identity
+            or event.total != before.total
+            or event.done < before.done
+        ):
+            seen = self.seen
+            if before is not None:
+                took = self.seen.get(before.identity, 0.0) + message.time - self.began
+                seen = self.seen | {before.identity: took}
+            now = replace(now, began=message.time, first=event.done, seen=seen)
         return replace(now, overall=max(self.overall, now.whole))
 
     @property
-    def name(self) -> str:
-        """Name of the stage, without details after a dot, such as a loss."""
-        return self.stage.partition(" · ")[0]
+    def done(self) -> int:
+        return self.event.done if self.event else 0
 
     @property
     def share(self) -> float:
         """Completed share of the stage, 0 to 1."""
-        return min(1.0, self.done / self.total) if self.total else 0.0
+        return min(1.0, self.done / self.event.total) if self.event and self.event.total else 0.0
 
     @property
     def whole(self) -> float:
         """Completed share of the run, by the order of STAGES; 0 in other stages. All steps share
         the place of compression.
         """
-        if between := BETWEEN.fullmatch(self.name):
-            return placed(COMPRESSING, int(between[1]) / int(between[2]))
-        begins, part, name = of_step(self.name)
-        if name in PLANNING:
-            return placed(COMPRESSING, begins + part * self.share / 2)
-        if name == COMPRESSING:
+        event = self.event
+        if event is None:
+            return 0.0
+        if event.stage == "measuring-step":
+            return placed("compressing", event.step / event.steps)
+        begins, part = of_step(event)
+        if event.stage in PLANNING:
+            return placed("compressing", begins + part * self.share / 2)
+        if event.stage == "compressing":
             planned = any(
-                of_step(each) in {(begins, part, one) for one in PLANNING} for each in self.seen
+                stage in PLANNING and (step, steps) == (event.step, event.steps)
+                for _, stage, step, steps, *_ in self.seen
             )
             return placed(
-                COMPRESSING, begins + part * ((1 + self.share) / 2 if planned else self.share)
+                "compressing", begins + part * ((1 + self.share) / 2 if planned else self.share)
             )
-        return placed(self.stage, self.share) if self.stage in STAGES else 0.0
+        return placed(event.stage, self.share) if event.stage in STAGES else 0.0
 
     def stage_seconds_left(self, now: float) -> float | None:
         """Remaining seconds of the stage at the current pace; None if it is too early to estimate,
         or overdue.
         """
-        mine, all_mine = self.done - self.first, self.total - self.first
-        if mine < min(ENOUGH, 0.02 * all_mine) or mine <= 0 or self.told <= self.began:
+        if self.event is None:
             return None
-        left = (self.told - self.began) * (all_mine / min(mine, all_mine) - 1) - (now - self.told)
+        mine, all_mine = self.done - self.first, self.event.total - self.first
+        if mine < min(ENOUGH, 0.02 * all_mine) or mine <= 0 or self.updated <= self.began:
+            return None
+        left = (self.updated - self.began) * (all_mine / min(mine, all_mine) - 1)
+        left -= now - self.updated
         return left if left >= 0 else None
 
     def seconds_left(self, now: float) -> float | None:
@@ -117,37 +126,39 @@ class Progress:
         as the first. None if unknown.
         """
         left = self.stage_seconds_left(now)
-        ahead = {COMPRESSING: self.seen.get(FIRST_MEASUREMENT), LAST_MEASUREMENT: 0.0}.get(
-            self.stage
-        )
-        return left + ahead if left is not None and ahead is not None else None
+        if left is None or self.event.steps > 1:
+            return None
+        match self.event.stage:
+            case "compressing":
+                ahead = self.seen.get(ProgressEvent("measuring-original").identity)
+                return None if ahead is None else left + ahead
+            case "measuring-result":
+                return left
+        return None
 
     def sentence(self, now: float | None = None) -> str:
         """Progress in words, such as "Compressing · 12 of 28 · about 9 s left"."""
+        if self.event is None:
+            return STATES[self.state]
         now = time() if now is None else now
         run, stage = self.seconds_left(now), self.stage_seconds_left(now)
-        counted = [f"{self.done} of {self.total}"] if self.total else []
-        left = (
-            [f"about {duration(max(1, run))} left"]
-            if run is not None
-            else [f"about {duration(max(1, stage))} left in this step"]
-            if stage is not None
-            else []
-        )
-        return " · ".join([self.stage, *counted, *left])
+        left = ""
+        if run is not None:
+            left = f"about {duration(max(1, run))} left"
+        elif stage is not None:
+            left = f"about {duration(max(1, stage))} left in this step"
+        return " · ".join(part for part in (self.event.title, counts(self.event), left) if part)
 
 
-def placed(stage: str, share: float) -> float:
+def placed(stage: Stage, share: float) -> float:
     """Share of the run completed at this point of a stage."""
     return (STAGES.index(stage) + share) / len(STAGES)
 
 
-def of_step(stage: str) -> tuple[float, float, str]:
-    """Start and length of a step within all compression, as shares, and the name of its stage."""
-    if not (found := IN_STEP.match(stage)):
-        return 0.0, 1.0, stage
-    number, steps, name = int(found[1]), int(found[2]), stage[found.end() :]
-    return (number - 1) / steps, 1 / steps, name[:1].upper() + name[1:]
+def of_step(event: ProgressEvent) -> tuple[float, float]:
+    """Start and length of a step within all compression, as shares."""
+    steps = max(1, event.steps)
+    return (max(1, event.step) - 1) / steps, 1 / steps
 
 
 def thinned(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import TTLCache
 
 from engine.errors import PlainError
+from engine.queries import Answer, Query
 from engine.recipe import identity
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ class Question:
     """A question for a worker, shared by all who ask it."""
 
     key: str
-    name: str
-    arguments: dict[str, Any]
+    query: Query
     tickets: list[Ticket]
     asked: float = field(default_factory=time.monotonic)
     slot: str = ""  # its worker; empty while it waits
@@ -76,15 +76,9 @@ class Question:
         return self.answer is not None or self.error is not None
 
     @property
-    def about(self) -> tuple[str, str]:
-        """Model and layer of the question, whose data the last worker has in memory."""
-        model = self.arguments.get("model") or (self.arguments.get("recipe") or {}).get("model")
-        return str(model or ""), str(self.arguments.get("layer") or "")
-
-    @property
     def subject(self) -> str:
         """Description for messages, such as "the question about layer 'x' of 'y'"."""
-        model, layer = (f"{text[:120]!r}" if text else "" for text in self.about)
+        model, layer = (f"{text[:120]!r}" if text else "" for text in self.query.about)
         what = " of ".join(part for part in (f"layer {layer}" if layer else "", model) if part)
         return f"the question about {what}" if what else "the question"
 
@@ -106,24 +100,22 @@ class Questions:
         self._running_spare: dict[str, tuple[float, Cluster]] = {}
         self._closed = False
 
-    def ask(
-        self, name: str, arguments: dict[str, Any], timeout: float, visitor: object = None
-    ) -> Any:
-        """Return the answer of ``engine.interactive.NAME``.
+    def ask(self, query: Query[Answer], timeout: float, visitor: object = None) -> Answer:
+        """Return a worker's answer.
 
         Waits at most ``timeout`` seconds in the queue and as long again for the worker. A visitor
         has one active question: a newer one makes an older one raise Overtaken. Without a visitor,
         none is dropped. Raises PlainError.
         """
         ticket = Ticket(object() if visitor is None else visitor, timeout)
-        key = question_key(name, arguments)
+        key = query_key(query)
         with self._changed:
             self._overtake(ticket.visitor)
             if (cached := self._answers.get(key)) is not None:
                 return pickle.loads(cached)
         self._begin_serving()
         with self._changed:
-            question = self._questions.setdefault(key, Question(key, name, arguments, []))
+            question = self._questions.setdefault(key, Question(key, query, []))
             question.tickets.append(ticket)
             self._changed.notify_all()
             try:
@@ -207,9 +199,9 @@ class Questions:
                 question.cluster = self._cluster()
                 if slot in self._spare:
                     question.cluster.start(slot)
-                name, limit = f"engine.interactive.{question.name}", self._limit(question)
+                limit = self._limit(question)
                 answer = pickle.dumps(
-                    question.cluster.ask(name, question.arguments, limit, slot, question.subject)
+                    question.cluster.ask(question.query, limit, slot, question.subject)
                 )
             except PlainError as refused:
                 error = refused
@@ -220,7 +212,8 @@ class Questions:
                 question.answer, question.error = answer, error
                 if self._questions.get(question.key) is question:
                     del self._questions[question.key]
-                if answer is not None and any(question.about):  # answers about processes change
+                # answers about processes change
+                if answer is not None and any(question.query.about):
                     with suppress(ValueError):  # larger than the cache
                         self._answers[question.key] = answer
                 self._changed.notify_all()
@@ -246,9 +239,9 @@ class Questions:
                     question.slot, question.begun, self._last[slot] = (
                         slot,
                         time.monotonic(),
-                        question.about,
+                        question.query.about,
                     )
-                    self._remember(slot, question.about[0])
+                    self._remember(slot, question.query.about[0])
                     self._idle.discard(slot)
                     self._changed.notify_all()  # another worker may take the rest
                     return question
@@ -290,9 +283,9 @@ class Questions:
         waited = time.monotonic() - waiting[0].asked
         if slot in self._spare:
             return waiting[0] if waited > SLOW_SECONDS and self._all_slow() else None
-        same_layer = (question for question in waiting if question.about == self._last[slot])
+        same_layer = (question for question in waiting if question.query.about == self._last[slot])
         chosen = next(same_layer, waiting[0]) if waited < ABANDONED_SECONDS else waiting[0]
-        model, _ = chosen.about
+        model, _ = chosen.query.about
         if model in self._open[slot]:
             return chosen
         elsewhere = {other for other, models in self._open.items() if model in models}
@@ -312,12 +305,15 @@ class Questions:
         self._open[slot].append(model)
 
 
-def question_key(name: str, arguments: dict[str, Any]) -> str:
-    """Key of a question: its name, arguments, and the names, sizes and times of all local files in
+def query_key(query: Query) -> str:
+    """Key of a question: its type, its fields, and the names, sizes and times of all local files in
     them, so that a changed file gives another question.
     """
-    text = json.dumps(arguments, sort_keys=True, default=str)
-    return "\n".join([name, text, *map(known_files, strings_in(arguments))])
+    plain, kind = query.plain(), type(query)
+    text = json.dumps(plain, sort_keys=True)
+    return "\n".join(
+        [f"{kind.__module__}.{kind.__qualname__}", text, *map(known_files, strings_in(plain))]
+    )
 
 
 def known_files(source: str) -> str:

@@ -1,5 +1,5 @@
-"""Tasks sent to workers: the name of a function and plain arguments. Importing this module imports
-neither torch nor Streamlit.
+"""Tasks sent to workers: a question, or a recipe to run. Importing this module imports neither
+torch nor Streamlit; what computes is imported by its name in the worker.
 """
 
 import importlib
@@ -8,10 +8,12 @@ import pkgutil
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import Any
 
-from engine.errors import PlainError
+from engine.errors import Cancelled, PlainError
+from engine.events import Message, ProgressEvent
+from engine.queries import Answer, Query
+from engine.results.schema.tables import CurveRow
 from engine.runtime.local_paths import PathLimit, limited
 
 NO_MEMORY = (
@@ -19,13 +21,13 @@ NO_MEMORY = (
     "shorter context."
 )
 SECONDS_BETWEEN_REPORTS = 0.1
-SECONDS_BETWEEN_LOOKS = 0.5  # between checks for cancellation: a round trip to the scheduler
+SECONDS_BETWEEN_CHECKS = 0.5  # between checks for cancellation: a round trip to the scheduler
 
 
-def call(name: str, arguments: dict[str, Any], limit: PathLimit | None = None) -> Any:
-    """Runs in a worker: the answer of a function by its name."""
+def answer_query(query: Query[Answer], limit: PathLimit | None = None) -> Answer:
+    """Runs in a worker: the answer to a question."""
     with limited(limit):
-        return plainly(lambda: pkgutil.resolve_name(name)(**arguments))
+        return plainly(lambda: pkgutil.resolve_name("engine.interactive.answers:answer")(query))
 
 
 def warmed(module: str) -> None:
@@ -37,51 +39,51 @@ def warmed(module: str) -> None:
 
 def run_recipe(recipe: dict, run: str, keep: str, limit: PathLimit | None = None) -> Any:
     """Runs in a worker: a whole run, with its progress sent to the topic of its name."""
-    wire = Wire(run)
-    wire.report("Starting", 0, 0)
+    channel = ProgressChannel(run)
+    channel.report(ProgressEvent("starting"))
     run_job = "engine.pipeline.job:run_job"
     with limited(limit):
         return plainly(
             lambda: pkgutil.resolve_name(run_job)(
-                recipe, run, keep, wire.report, wire.cancelled, wire.stream
+                recipe, run, keep, channel.report, channel.cancelled, channel.stream
             )
         )
 
 
-class Wire:
-    """Channel between a run and the app."""
+class ProgressChannel:
+    """Channel from a run to the app, and the flag that asks the run to stop."""
 
     def __init__(self, run: str):
         from distributed import Event, get_worker
 
         self.run, self.worker, self.event = run, get_worker(), Event(f"cancel-{run}")
-        self.stage, self.told, self.looked, self.stop = "", 0.0, 0.0, False
-        self.waiting: list[tuple] = []  # rows of a curve that are not sent yet
+        self.identity: tuple = ()  # of the last stage sent
+        self.sent = self.checked = 0.0
+        self.stop = False
+        self.waiting: list[CurveRow] = []  # rows of a curve that are not sent yet
 
-    def report(self, stage: str, done: int, total: int) -> None:
-        """Every stage's beginning and end; between these, at most as often as a user could
-        read it.
+    def report(self, event: ProgressEvent) -> None:
+        """Send the beginning and end of every stage; between these, at most as often as a user
+        could read it.
         """
-        # what comes behind a dot, such as a loss, changes with every step
-        name = stage.partition(" · ")[0]
         if (
-            name == self.stage
-            and done < total
-            and time.monotonic() - self.told < SECONDS_BETWEEN_REPORTS
+            event.identity == self.identity
+            and event.done < event.total
+            and time.monotonic() - self.sent < SECONDS_BETWEEN_REPORTS
         ):
             return
-        self.stage, self.told = name, time.monotonic()
-        curves, self.waiting = self.waiting, []
-        news = {"stage": stage, "done": done, "total": total, "time": time.time(), "curves": curves}
-        self.worker.log_event(self.run, news | {"worker": self.worker.address})
+        self.identity, self.sent = event.identity, time.monotonic()
+        curves, self.waiting = tuple(self.waiting), []
+        message = Message(event, time.time(), curves, self.worker.address)
+        self.worker.log_event(self.run, message.as_dict())
 
-    def stream(self, rows: list[Any]) -> None:
-        """Rows of a training's curves, which travel with the next report."""
-        self.waiting += [astuple(row) for row in rows]
+    def stream(self, rows: list[CurveRow]) -> None:
+        """Keep rows of a training's curves, which travel with the next event."""
+        self.waiting += rows
 
     def cancelled(self) -> bool:
-        if time.monotonic() - self.looked > SECONDS_BETWEEN_LOOKS:
-            self.looked, self.stop = time.monotonic(), self.event.is_set()
+        if time.monotonic() - self.checked > SECONDS_BETWEEN_CHECKS:
+            self.checked, self.stop = time.monotonic(), self.event.is_set()
         return self.stop
 
 
@@ -98,8 +100,9 @@ def plainly(work: Callable[[], Any]) -> Any:
 
 
 def plain_of(error: Exception) -> PlainError:
+    """Return the error as one of the classes that the app can unpickle, without its context."""
     if isinstance(error, PlainError):
-        return type(error)(str(error))
+        return (Cancelled if isinstance(error, Cancelled) else PlainError)(str(error))
     if place := where_memory_ran_out(error):
         return PlainError(NO_MEMORY.format(place=place))
     logging.getLogger("compression-explorer").error("".join(traceback.format_exception(error)))

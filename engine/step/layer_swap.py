@@ -16,6 +16,7 @@ from engine.config.technique import Needs
 from engine.evaluation import Measured
 from engine.evaluation.calibration_batches import Batch
 from engine.evaluation.measured import judging, placed
+from engine.events import ProgressEvent
 from engine.models.loaded_model import Opened, compute_place
 from engine.step.run_context import Bench, Rows
 from engine.tensors.weights import Stored
@@ -60,10 +61,10 @@ class Trial:
             ]
         return torch.cat(parts).mean().item()
 
-    def measured(self, swapped: dict[str, Stored], stage: str) -> Measured:
-        """Quality at the recipe's task."""
+    def measured(self, swapped: dict[str, Stored], event: ProgressEvent) -> Measured:
+        """Quality at the recipe's task; ``event`` names the measurement."""
         with self.swapped(swapped):
-            return self.bench.measured(self.original.model, self.bench.folder, stage)
+            return self.bench.measured(self.original.model, self.bench.folder, event)
 
     @torch.no_grad()
     def seen(self, names: list[str]) -> dict[str, Seen]:
@@ -71,7 +72,7 @@ class Trial:
         device, _ = compute_place(self.bench.recipe)
         with watched(self.original.model, names, False, device) as seen:
             for done, batch in enumerate(self.batches):
-                self.bench.progress("Reading calibration data", done, len(self.batches))
+                self.bench.progress(ProgressEvent("reading-calibration", done, len(self.batches)))
                 self.logits(batch)
         routing = Routing.of(self.original.model, names)
         for name, each in seen.items():

@@ -11,14 +11,15 @@ from torch import nn
 from engine.config.technique import Technique
 from engine.errors import Cancelled
 from engine.evaluation import Measured, evaluate
+from engine.events import EVALUATION, ProgressEvent, Report
 from engine.models.loaded_model import compute_place
 from engine.models.loading import Folder
 from engine.models.packed_modules import dense_bytes, unpacked_once
 from engine.recipe import Recipe
 from engine.recipe.tasks import by_split
 from engine.results.schema.tables import ROWS, CurveRow, LayerRow, Tables, table
+from engine.step.early_end import EarlyEnd, PruningEnd, TicketsEnd
 
-Report = Callable[[str, int, int], None]
 # bytes: a smaller model is not unpacked again for each batch that it is measured on
 HELD_DENSE = 256 * 2**20
 
@@ -29,12 +30,12 @@ class Bench:
 
     recipe: Recipe
     folder: Folder
-    report: Report = lambda stage, done, total: None
+    report: Report = lambda event: None
     cancelled: Callable[[], bool] = lambda: False
     step: int = 0  # which of the recipe's is being done
     notes: list[str] = field(default_factory=list)  # what a reader of the numbers should know
     # trainings that the user stopped: their progress is kept, and the run continues
-    ended_early: list[str] = field(default_factory=list)
+    ended_early: list[EarlyEnd | PruningEnd | TicketsEnd] = field(default_factory=list)
     stream: Callable[[list[CurveRow]], None] = lambda rows: None  # to whoever watches a training
 
     @property
@@ -51,25 +52,19 @@ class Bench:
         """Return True if the user asked to stop and no training has ended for it."""
         return self.cancelled() and not self.ended_early
 
-    def progress(self, stage: str, done: int, total: int) -> None:
+    def progress(self, event: ProgressEvent) -> None:
         """Report, and stop here if the user asked to."""
-        self.tell(stage, done, total)
+        self.tell(event)
         if self.stops:
             raise Cancelled(
                 "The run was canceled before it finished; nothing was kept. Run it again at "
                 "any time."
             )
 
-    def tell(self, stage: str, done: int, total: int) -> None:
-        """Report."""
+    def tell(self, event: ProgressEvent) -> None:
+        """Report, with the number of the step in a recipe of several."""
         steps = len(self.recipe.steps)
-        self.report(
-            f"Step {self.step + 1} of {steps}: {stage[:1].lower()}{stage[1:]}"
-            if steps > 1
-            else stage,
-            done,
-            total,
-        )
+        self.report(replace(event, step=self.step + 1, steps=steps) if steps > 1 else event)
 
     @property
     def by_split(self) -> dict[str, "Bench"]:
@@ -79,21 +74,24 @@ class Bench:
             for split, task in by_split(self.recipe.task).items()
         }
 
-    def qualities(self, model: nn.Module, folder: Folder, stage: str) -> dict[str, Measured]:
+    def qualities(
+        self, model: nn.Module, folder: Folder, event: ProgressEvent
+    ) -> dict[str, Measured]:
         """In every split."""
         return {
-            split: bench.measured(model, folder, stage) for split, bench in self.by_split.items()
+            split: bench.measured(model, folder, event) for split, bench in self.by_split.items()
         }
 
-    def measured(self, model: nn.Module, folder: Folder, stage: str) -> Measured:
-        """In the split that the run is judged by."""
+    def measured(self, model: nn.Module, folder: Folder, event: ProgressEvent) -> Measured:
+        """In the split that the run is judged by. ``event`` names the measurement."""
         device, _ = compute_place(self.recipe)
 
-        def told(inner: str, done: int, total: int) -> None:
-            self.report(stage if inner.startswith("Measuring") else inner, done, total)
+        def report(inner: ProgressEvent) -> None:
+            counted = replace(event, done=inner.done, total=inner.total)
+            self.report(counted if inner.stage in EVALUATION else inner)
 
         with unpacked_once(model) if dense_bytes(model) <= HELD_DENSE else nullcontext():
-            return evaluate(self.recipe.task, model, folder, device, told, lambda: self.stops)
+            return evaluate(self.recipe.task, model, folder, device, report, lambda: self.stops)
 
 
 @dataclass

@@ -26,7 +26,14 @@ PLACES = 4096  # tokens that are judged at once; pictures, a sixteenth of it
 
 
 class Diverged(PlainError):
-    """The loss was no number any more."""
+    """The loss was no number any more, at a training step counted from 1."""
+
+    def __init__(self, step: int, rate: float):
+        super().__init__(
+            f"The loss was no number any more at training step {step}; lower rate, which is "
+            f"{rate:g}, or remove less."
+        )
+        self.step, self.rate = step, rate
 
 
 def trained(
@@ -145,10 +152,7 @@ def answers(model: nn.Module, batch: Exercises, device: torch.device) -> torch.T
 
 def refuse_nonsense(loss: float, step: int, course: Course) -> None:
     if not math.isfinite(loss):
-        raise Diverged(
-            f"The loss was no number any more at training step {step + 1}; lower rate, which "
-            f"is {course.rate:g}, or remove less."
-        )
+        raise Diverged(step + 1, course.rate)
 
 
 def optimizer_of(model: nn.Module, course: Course) -> torch.optim.Optimizer:

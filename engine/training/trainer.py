@@ -10,7 +10,9 @@ from time import perf_counter
 import torch
 from torch import nn
 
+from engine.events import TrainingEvent
 from engine.results.schema.tables import CurveRow
+from engine.step.early_end import EarlyEnd
 from engine.step.run_context import Bench
 from engine.training.checkpoint import Checkpoint, State, loaded, saved, went_on
 from engine.training.datasets import Exercises, Lessons
@@ -91,7 +93,8 @@ class Study:
             if not self.best_step:
                 raise
             self.bench.notes.append(
-                f"{str(error).partition(';')[0]}, so training stopped there and went back to "
+                f"The loss was no number any more at training step {error.step}, so training "
+                f"stopped there and went back to "
                 f"step {self.best_step}, the best so far; a rate below "
                 f"{self.course.rate:g} may go further."
             )
@@ -117,11 +120,7 @@ class Study:
         """Return True if training ends here; adds a note unless it is complete."""
         if self.bench.stops:
             self.look(step)
-            said = (
-                f"Training was ended at step {step} of {self.course.steps}, as was asked for; "
-                f"what it knew at step {self.best_step} is kept."
-            )
-            self.bench.ended_early.append(said)
+            self.bench.ended_early.append(EarlyEnd(step, self.course.steps, self.best_step))
             return True
         if step % self.every and step < self.course.steps:
             return False
@@ -174,13 +173,21 @@ class Study:
         took, self.began = perf_counter() - self.began, perf_counter()
         terms = self.loss.taken()
         speed = min(self.course.batch, len(self.lessons.train)) / max(took, 1e-9)
+        rate = self.course.rate_at(step - 1)
         paid = {"loss": loss} | (terms if len(terms) > 1 else {})
-        self.add(step, paid | {"rate": self.course.rate_at(step - 1), "examples per second": speed})
-        self.bench.tell(
-            f"Training · {self.phase}, loss {loss:.3f}, {self.best_quality}",
+        self.add(step, paid | {"rate": rate, "examples per second": speed})
+        event = TrainingEvent(
+            "training",
             step,
             self.course.steps,
+            network=self.phase,
+            loss=loss,
+            metric=self.best_quality.name,
+            best=self.best_quality.value,
+            rate=rate,
+            examples_per_second=speed,
         )
+        self.bench.tell(event)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         self.record([CurveRow(step, self.phase, name, value) for name, value in values.items()])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from engine.queries import ModelQuery
 from engine.recipe.model_names import BUNDLED
 from engine.results.schema.query_results import ModelView
 from pages.formatting.numbers import count, megabytes
@@ -55,7 +56,7 @@ def pick_model() -> None:
 
 @st.cache_data(max_entries=16, show_spinner="Opening the model…", ttl=60)
 def view_of(reference: str) -> ModelView:
-    return ask("answers:model_view", timeout=600, model=reference)
+    return ask(ModelQuery(reference), timeout=600)
 
 
 def opened_model() -> ModelView:

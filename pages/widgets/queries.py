@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.queries import Answer, Query
+from engine.session.questions import query_key
 from pages.widgets.safe_text import escaped
 from pages.widgets.state import ask
 
@@ -58,13 +59,18 @@ def show_error(sentence: str) -> None:
     st.error(escaped(sentence), icon=":material/error:")
 
 
-def ask_or_stop(name: str, **arguments: Any) -> Any:
+def ask_or_stop(query: Query[Answer], timeout: float = 60) -> Answer:
     """Return a worker's answer; the page ends with an error if there is none."""
     with stop_on_error():
-        return ask(name, **arguments)
+        return ask(query, timeout)
+
+
+def cached_ask(query: Query[Answer], revision: str) -> Answer:
+    """Return an answer that depends only on the revision of a model."""
+    return answer_by_key(query_key(query), revision, query)
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing…")
-def cached_ask(name: str, revision: str, **arguments: Any) -> Any:
-    """Return an answer that depends only on the revision of a model."""
-    return ask(name, timeout=120, **arguments)
+def answer_by_key(key: str, revision: str, _query: Query[Answer]) -> Answer:
+    """Streamlit compares the key, because it cannot compare configs."""
+    return ask(_query, timeout=120)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from engine.config.registry import TECHNIQUES
+from engine.queries import Answer, Query
 from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED
 from engine.recipe.tasks import (
@@ -36,14 +37,14 @@ def session() -> Session:
     return Session()
 
 
-def ask(name: str, timeout: float = 60, **arguments: Any) -> Any:
+def ask(query: Query[Answer], timeout: float = 60) -> Answer:
     """Return a worker's answer for this page's visitor; their older questions are dropped.
 
     Raises PlainError.
     """
     context = get_script_run_ctx(suppress_warning=True)
     visitor = context.session_id if context else None
-    return session().ask(name, timeout=timeout, visitor=visitor, **arguments)
+    return session().ask(query, timeout=timeout, visitor=visitor)
 
 
 def model() -> str:

@@ -88,7 +88,7 @@ def cost_of(recipe: dict[str, Any]) -> dict[str, float]:
     ready()
     with watched_stages() as stages:
         summary = run(Recipe.of(recipe), report=stages.entered).summary
-    compressing, whole = stages.peaks["Compressing"], stages.whole()
+    compressing, whole = stages.peaks["compressing"], stages.whole()
     figures = (
         summary.compress_seconds * 1000,
         compressing.resident,

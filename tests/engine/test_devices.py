@@ -9,6 +9,7 @@ from engine.config.registry import TECHNIQUES
 from engine.pipeline import run as running
 from engine.pipeline.run import run
 from tests import gpu_check
+from tests.cases import for_each
 from tests.recipes import recipe_for, task_for
 from tests.simulated_cuda import SimulatedCudaTensor, simulated_cuda
 from tests.steps import ANY, CONVOLUTIONAL
@@ -56,7 +57,7 @@ def summaries(architecture, folder, data, step, **fields):
     return simulated, run(recipe).summary
 
 
-@pytest.mark.parametrize("name", [name for name in ANY if name not in ALIKE])
+@for_each("name", [name for name in ANY if name not in ALIKE])
 def test_a_language_model_on_one_device_gives_the_numbers_of_the_cpu(name, folders, tmp_path):
     simulated, on_cpu = summaries("llama", folders["llama"], tmp_path / "data", ANY[name])
     assert simulated.device.startswith("cuda") and on_cpu.device == "cpu"
@@ -64,7 +65,7 @@ def test_a_language_model_on_one_device_gives_the_numbers_of_the_cpu(name, folde
     assert simulated.result.loss == pytest.approx(on_cpu.result.loss, rel=1e-3)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "name",
     [
         *(name for name in CONVOLUTIONAL if name not in ALIKE),
@@ -127,6 +128,6 @@ def test_gradients_flow_on_the_simulated_device():
         ]
 
 
-@pytest.mark.parametrize("step", gpu_check.FAMILIES.values(), ids=gpu_check.FAMILIES)
+@for_each("step", gpu_check.FAMILIES.values(), ids=gpu_check.FAMILIES)
 def test_steps_of_the_gpu_check_are_valid(step):
     assert TECHNIQUES[step["technique"]](**step)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from engine.pipeline.run import run
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY, STEPS
 from tests.tiny import tiny
@@ -34,7 +35,7 @@ SOME = ("rounding", "nf4", "gptq", "wanda", "structured", "svd-llm", "qat", "qlo
 STEPS_OF = {"llama": ANY, "gpt2": SOME, "bert": SOME, "resnet": SOME}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "step"),
     [(architecture, step) for architecture, steps in STEPS_OF.items() for step in steps],
 )

@@ -11,6 +11,7 @@ from engine import __version__
 from engine.__main__ import main
 from engine.config.registry import TECHNIQUES
 from engine.recipe.model_names import BUNDLED
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -277,7 +278,7 @@ def test_a_run_is_told_to_people_in_a_few_lines(written, capsys):
 # --- refusals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "words"),
     [
         ("steps: [", "not valid YAML"),

@@ -12,7 +12,7 @@ from tests.tiny import SENTENCES, tiny
 
 @pytest.fixture(scope="session")
 def new_home(tmp_path_factory) -> Callable[[], Path]:
-    """Makes homes without runs. The extracted corpora, half a minute's work, are common to all of
+    """Makes homes without runs. The extracted corpora, some seconds' work, are common to all of
     them.
     """
     corpora = tmp_path_factory.mktemp("corpora")

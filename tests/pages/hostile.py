@@ -14,6 +14,20 @@ from google.protobuf.message import Message
 from streamlit.testing.v1 import local_script_runner
 
 from engine.errors import PlainError
+from engine.queries import (
+    ExplanationQuery,
+    ForecastQuery,
+    LayerQuery,
+    ModelQuery,
+    Query,
+    RangesQuery,
+    RankPlanQuery,
+    SingularValuesQuery,
+    SoftTargetsQuery,
+    WeightMapQuery,
+    WeightQuery,
+    WhatIfQuery,
+)
 from engine.recipe import Recipe
 from engine.results.schema.explanations import Code, GroupRow, Lesson, WeightMap, WeightView
 from engine.results.schema.query_results import (
@@ -99,7 +113,7 @@ def hostile_run(number: int, status: str = "done") -> RunRecord:
     return record(number, status, recipe=recipe, summary=numbers, message=HOSTILE)
 
 
-def answer(name: str, **asked: Any) -> Any:
+def answer(query: Query) -> Any:
     """Answers of a worker that opened a hostile model."""
     named = hostile_table(samples.layers(), LayerRow, CLOSED["layers"])
     histogram, levels = (
@@ -108,8 +122,8 @@ def answer(name: str, **asked: Any) -> Any:
     )
     channels = samples.channels().assign(layer=HOSTILE)
     row = layer(HOSTILE, note=HOSTILE, block=HOSTILE)
-    match name.partition(":")[2]:
-        case "model_view":
+    match query:
+        case ModelQuery():
             return ModelView(
                 HOSTILE,
                 "r1",
@@ -123,40 +137,40 @@ def answer(name: str, **asked: Any) -> Any:
                 (HOSTILE,),
                 longest=64,
             )
-        case "layer_view":
+        case LayerQuery():
             return LayerView(
                 histogram[histogram.version == "original"],
                 channels,
                 samples.spectrum().assign(layer=HOSTILE),
             )
-        case "what_if":
+        case WhatIfQuery():
             return WhatIf(row, histogram, levels, channels, 1.0, 12)
-        case "forecast":
+        case ForecastQuery():
             return Forecast(1000, 4.5, 7.5, 3.5, 2.0, 1e8, 4)
-        case "ranges":
+        case RangesQuery():
             return Ranges(histogram, samples.ranges().assign(layer=HOSTILE), 8)
-        case "soft_targets":
+        case SoftTargetsQuery():
             return SoftTargets(
                 samples.soft_targets().assign(answer=[f"{HOSTILE} {i}" for i in range(3)]), HOSTILE
             )
-        case "planned":
+        case RankPlanQuery():
             return PlannedRanks(
                 samples.planned().assign(layer=[f"{HOSTILE}.{i}" for i in range(3)]), 1000, 500, 1.0
             )
-        case "singular":
+        case SingularValuesQuery():
             return samples.singular().assign(layer=HOSTILE)
-        case "lesson":
+        case ExplanationQuery():
             return Lesson(GroupRow, samples.group(), samples.levels(8), HOSTILE)
-        case "piece":
+        case WeightMapQuery():
             return WeightMap(samples.weight_piece(), (128, 256))
-        case "weight":
+        case WeightQuery():
             return WeightView(
                 3, 3, 0.1, 0.2, 1.0, Code(3, 3, 0.1, 1.0), samples.group(), samples.levels(8)
             )
     raise PlainError(f"{HOSTILE}.")
 
 
-def refusal(name: str, **asked: Any) -> Any:
+def refusal(query: Query) -> Any:
     raise PlainError(f"The model {HOSTILE!r} cannot be opened.")
 
 

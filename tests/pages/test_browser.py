@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from engine.recipe import Recipe
+from tests.cases import for_each
 from tests.pages.served import MENU, Visitor, browsing, chromium, finished, serving, visitor
 from tests.pages.sessions import PAGES, ROOT
 
@@ -296,7 +297,7 @@ def test_a_run_goes_on_when_its_browser_is_closed(two_runs, visit, browser, addr
 LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (390, 1280)]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_nothing_is_cut_off_or_too_faint_to_read(page, two_runs, reader):
     reader.page.set_viewport_size({"width": LOOKS[0][0], "height": 900})
     reader.open(page, f"?run={two_runs[0]}" if page in ("start", "quantize") else "")

@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.events import DownloadEvent, Message
 from engine.results.store.store import Store
 from engine.runtime.settings import home
 from engine.session import Session
@@ -21,6 +22,7 @@ from pages.widgets import state
 from pages.widgets.chart_card import csv_of
 from pages.widgets.runs.result_views import views_of
 from pages.widgets.safe_text import JOINER, escaped
+from tests.cases import for_each
 from tests.pages import hostile
 from tests.pages.hostile import ACTS, HOSTILE, Listener
 from tests.pages.sessions import PAGES, ROOT, opened
@@ -34,9 +36,7 @@ def kept_apart(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(link, "connected", no_cluster)
-        patch.setattr(
-            Session, "ask", lambda self, name, timeout=60, **asked: hostile.answer(name, **asked)
-        )
+        patch.setattr(Session, "ask", lambda self, query, *_, **__: hostile.answer(query))
         st.cache_data.clear()
         state.session.clear()
         store = Store(home())
@@ -72,7 +72,7 @@ def assert_safe(app, sent: Listener) -> None:
     assert not sent.acting()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_no_name_has_an_effect_on_any_page(page, sent):
     """With a hostile model, run and pipeline step."""
     chain = {"chain": [], "chain-numbers": 1} if page != "pipeline" else {}
@@ -80,12 +80,10 @@ def test_no_name_has_an_effect_on_any_page(page, sent):
     assert_safe(opened(page, **remembered), sent)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_quoted_text_in_messages_has_no_effect(page, sent, monkeypatch):
     st.cache_data.clear()
-    monkeypatch.setattr(
-        Session, "ask", lambda self, name, timeout=60, **asked: hostile.refusal(name, **asked)
-    )
+    monkeypatch.setattr(Session, "ask", lambda self, query, *_, **__: hostile.refusal(query))
     assert_safe(
         opened(page, query={"model": HOSTILE, "run": HOSTILE, "runs": HOSTILE, "recipe": HOSTILE}),
         sent,
@@ -93,14 +91,14 @@ def test_quoted_text_in_messages_has_no_effect(page, sent, monkeypatch):
     st.cache_data.clear()
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@for_each("view", VIEWS)
 def test_no_name_has_an_effect_in_any_view(view, sent):
     app = opened("runs", run="run-0001", model=HOSTILE, **{"runs-view": view})
     assert_safe(app, sent)
     assert not app.error or view in ("Ranges",), [each.value for each in app.error]
 
 
-@pytest.mark.parametrize("run", ["run-0003", "run-0004", "run-0005", "run-0009"])
+@for_each("run", ["run-0003", "run-0004", "run-0005", "run-0009"])
 def test_messages_of_ended_runs_have_no_effect(run, sent):
     app = opened("runs", run=run, model=HOSTILE)
     assert_safe(app, sent)
@@ -112,10 +110,11 @@ def test_stage_names_of_active_runs_have_no_effect(sent, monkeypatch, kept_apart
 
     run = hostile.hostile_run(20, "running").model_copy(update={"owner": owner()})
     kept_apart.add(run)
+    event = DownloadEvent("downloading", 1, 2, model=HOSTILE)
     monkeypatch.setattr(
         Session,
         "progress",
-        lambda self, run: Progress().after({"stage": HOSTILE, "done": 1, "total": 2, "time": 0}),
+        lambda self, run: Progress().after(Message(event, 0.0)),
     )
     assert_safe(opened("start", run=run.id, model=HOSTILE), sent)
     kept_apart.delete(run.id)
@@ -160,7 +159,7 @@ def test_escaped_text_reads_as_it_was_written():
     assert plain == HOSTILE and not ACTS.search(escaped(HOSTILE))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "shown"),
     [
         ("model.layers.0.mlp", "model.layers.0.mlp"),
@@ -181,7 +180,7 @@ def test_links_and_icons_are_split(text, shown):
     assert escaped(text) == shown
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "_www.foreign.test/a",
@@ -397,7 +396,7 @@ def markdown_in(path: Path) -> list[tuple[int, str]]:
     return [(call.lineno, each) for call, part in shown for each in unescaped(part)]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "path",
     sorted((ROOT / "pages").glob("*.py")) + sorted((ROOT / "pages" / "widgets").rglob("*.py")),
     ids=lambda path: str(path.relative_to(ROOT / "pages")),

@@ -5,6 +5,7 @@ and runs.
 import pytest
 
 from tests.architectures import MASKED, MULTIMODAL, saved
+from tests.cases import for_each
 from tests.pages.sessions import opened, sentences, until, words_on
 
 pytestmark = pytest.mark.usefixtures("session")
@@ -20,8 +21,8 @@ def reads_images(tmp_path_factory) -> str:
     return str(saved(MULTIMODAL["gemma3"], tmp_path_factory.mktemp("multimodal") / "model"))
 
 
-@pytest.mark.parametrize("page", ["model", "quantize", "prune", "distill", "pipeline"])
-@pytest.mark.parametrize("kind", ["masked", "reads_images"])
+@for_each("page", ["model", "quantize", "prune", "distill", "pipeline"])
+@for_each("kind", ["masked", "reads_images"])
 def test_every_page_about_a_model_opens_for_them(page, kind, request):
     assert sentences(opened(page, model=request.getfixturevalue(kind))) == []
 

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from streamlit.testing.v1 import AppTest
 from engine.config.registry import TECHNIQUES
 from engine.config.technique import Technique
 from engine.errors import PlainError
+from engine.queries import StepQuery
 from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED
 from engine.results.schema.glossary import GLOSSARY
@@ -29,6 +31,7 @@ from engine.session import Session
 from pages.formatting.numbers import megabytes
 from pages.widgets import state
 from pages.widgets.runs import ten_times as journey
+from tests.cases import for_each
 from tests.pages.sessions import (
     PAGES,
     PATIENCE_SECONDS,
@@ -93,15 +96,15 @@ def only_text(page: str) -> bool:
 # --- all pages ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_a_page_opens_with_its_title(page, model):
     app = opened(page, model=model)
     assert not app.exception and not app.error
     assert len(app.title) == 1 and "model-choice" in keys(app, "selectbox")
 
 
-@pytest.mark.parametrize("page", ["model", "quantize"])
-@pytest.mark.parametrize("bundled", BUNDLED)
+@for_each("page", ["model", "quantize"])
+@for_each("bundled", BUNDLED)
 def test_bundled_models_open_on_every_page_about_a_model(page, bundled):
     app = opened(page, model=f"bundled:{bundled}")
     assert sentences(app) == [] and bundled in words_on(app).replace("\\", "")
@@ -113,7 +116,7 @@ def test_a_page_without_runs_says_what_to_do(page):
     assert sentences(app) == [] and [info.value.endswith(".") for info in app.info] == [True]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_the_link_names_the_model(page, model):
     assert opened(page, query={"model": model}).session_state["model"] == model
 
@@ -142,16 +145,16 @@ def test_the_glossary_opens_with_every_number_in_it(model):
 # --- models and data that cannot be ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", ["model", "quantize"])
-@pytest.mark.parametrize("name", HOSTILE)
+@for_each("page", ["model", "quantize"])
+@for_each("name", HOSTILE)
 def test_a_name_that_is_no_model_gets_one_sentence(page, name):
     app = opened(page, model=name)
     assert len(sentences(app)) == 1
     assert only_text(words_on(app))
 
 
-@pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("name", HOSTILE[:2])
+@for_each("page", PAGES)
+@for_each("name", HOSTILE[:2])
 def test_a_hostile_link_breaks_no_page(page, name):
     app = opened(page, query={"model": name, "run": name, "runs": name})
     sentences(app)
@@ -260,6 +263,12 @@ def form(technique: str, **chosen) -> AppTest:
     return app.run()
 
 
+@cache
+def untouched_form(technique: str) -> AppTest:
+    """The form with its defaults, drawn once for all tests that only read it."""
+    return form(technique)
+
+
 # by family
 PAGE_OF = {
     "quantization": "quantize",
@@ -269,9 +278,9 @@ PAGE_OF = {
 }
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
+@for_each("technique", TECHNIQUES)
 def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique):
-    app, how = form(technique), TECHNIQUES[technique]
+    app, how = untouched_form(technique), TECHNIQUES[technique]
     assert drawn(app, technique) == due(
         how, {name: field["default"] for name, field in fields(how).items()}
     )
@@ -286,7 +295,7 @@ def deciding(how: type[Technique]) -> dict[str, list]:
     }
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("technique", "option"),
     [(name, option) for name, how in TECHNIQUES.items() for option in deciding(how)],
 )
@@ -316,9 +325,9 @@ def test_another_models_blocks_and_heads_are_asked_for_where_it_is_the_student()
     assert shares <= own and not its & own and its <= other and not shares & other
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
+@for_each("technique", TECHNIQUES)
 def test_every_widget_says_what_it_is_and_starts_at_the_default(technique):
-    app = form(technique)
+    app = untouched_form(technique)
     for name, field in fields(TECHNIQUES[technique]).items():
         if name in drawn(app, technique):
             widget = next(
@@ -494,9 +503,7 @@ def pictures(tmp_path_factory) -> str:
     return str(tiny("resnet", tmp_path_factory.mktemp("tiny-resnet")))
 
 
-@pytest.mark.parametrize(
-    "technique", [name for name, how in TECHNIQUES.items() if how.family in PAGE_OF]
-)
+@for_each("technique", [name for name, how in TECHNIQUES.items() if how.family in PAGE_OF])
 def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model, pictures):
     model = (
         model
@@ -534,10 +541,10 @@ def test_a_smaller_layer_takes_the_microscope_to_its_own_last_weight(model):
 def test_a_layer_that_cannot_be_looked_at_is_said_once(model, monkeypatch):
     ask = Session.ask
 
-    def refusing(self, name, **arguments):
-        if name.startswith(("answers:what_if", "explain:")):
+    def refusing(self, query, **arguments):
+        if isinstance(query, StepQuery):
             raise PlainError("Its inputs cannot be seen.")
-        return ask(self, name, **arguments)
+        return ask(self, query, **arguments)
 
     monkeypatch.setattr(Session, "ask", refusing)
     app = opened(
@@ -701,12 +708,12 @@ VIEWS = [
 ]
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_every_view_of_a_finished_run_opens(view, stored):
+def test_every_view_of_a_finished_run_opens(stored):
     stored(done(1))
-    app = opened("runs", run="run-0001")
-    app.get("button_group")[0].set_value(view).run()
-    assert sentences(app) == []
+    for view in VIEWS:
+        app = opened("runs", run="run-0001")
+        app.get("button_group")[0].set_value(view).run()
+        assert sentences(app) == [], view
 
 
 # --- compare --------------------------------------------------------------------------------------
@@ -744,11 +751,12 @@ def test_no_choice_stays_no_choice(stored):
     assert app.run().multiselect(key="compare-runs").value == [] and len(app.info) == 1
 
 
-@pytest.mark.parametrize("unknown", UNKNOWN_RUNS)
-def test_runs_that_do_not_exist_are_passed_over(unknown, stored):
+def test_runs_that_do_not_exist_are_passed_over(stored):
     stored(done(1), done(2), record(3, "failed", message="It failed."))
-    app = opened("compare", query={"runs": f"{unknown},run-0002,run-0003,run-0002"})
-    assert sentences(app) == [] and app.multiselect(key="compare-runs").value == ["run-0002"]
+    for unknown in UNKNOWN_RUNS:
+        app = opened("compare", query={"runs": f"{unknown},run-0002,run-0003,run-0002"})
+        assert sentences(app) == [], unknown
+        assert app.multiselect(key="compare-runs").value == ["run-0002"], unknown
 
 
 def test_only_finished_runs_are_offered(stored):

@@ -13,6 +13,7 @@ from engine.recipe import MAX_STEPS, Recipe
 from engine.recipe.model_names import ASSETS
 from pages.widgets.recipes.pipeline_editor import Link
 from pages.widgets.recipes.recipe_link import packed, unpacked
+from tests.cases import for_each
 from tests.pages.sessions import opened, sentences, turned, until, words_on
 
 pytestmark = pytest.mark.usefixtures("session")
@@ -268,7 +269,7 @@ def test_calibration_and_seed_are_chosen_on_the_page_too(saved, pipeline):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("content", "words"),
     [
         (b"\xff\xfe\x00\x01", "is not UTF-8 text"),
@@ -337,7 +338,7 @@ def test_a_choice_that_is_not_allowed_leaves_the_address_as_it_was(saved, pipeli
     assert len(sentences(app)) == 1 and unpacked(address(app)["recipe"]) == saved
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "words"),
     [
         ("no base64", "is damaged"),

@@ -12,6 +12,7 @@ import pytest
 from pages.widgets import server_guard
 from pages.widgets.recipes.recipe_file import MOST_MEGABYTES
 from pages.widgets.server_guard import COOKIE, own_names, refusal
+from tests.cases import for_each
 from tests.pages.served import serving
 
 LOCAL = "127.0.0.1"
@@ -36,7 +37,7 @@ ROUTES = (
 # --- names and origins -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     "host, origin",
     [
         ("localhost:8501", None),
@@ -52,7 +53,7 @@ def test_the_servers_own_names_and_pages_are_served(host, origin):
     assert refusal([host], [origin] if origin else [], LOCAL) == ""
 
 
-@pytest.mark.parametrize(
+@for_each(
     "host",
     [
         "evil.example",
@@ -75,7 +76,7 @@ def test_a_request_has_one_name(hosts):
     assert refusal(hosts, [], LOCAL)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "origin",
     [
         "http://evil.example",
@@ -95,7 +96,7 @@ def test_the_address_a_request_arrived_at_is_a_name_of_the_server():
     assert refusal(["10.1.2.3:8501"], ["http://10.1.2.3:8501"], "10.1.2.3") == ""
 
 
-@pytest.mark.parametrize(
+@for_each(
     "host, origin, served",
     [
         ("app.example.com", "https://app.example.com", True),  # a proxy that forwards the name
@@ -174,7 +175,7 @@ def test_a_websocket_opens_for_the_servers_own_page_alone(address):
         assert handshake(address, **foreign) == 403
 
 
-@pytest.mark.parametrize("path", ROUTES)
+@for_each("path", ROUTES)
 def test_no_route_answers_under_a_foreign_name_or_to_a_foreign_page(address, path):
     method = "PUT" if "upload" in path else "GET"
     assert REFUSED not in answer(address, path, method)[2]

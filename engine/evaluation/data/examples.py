@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from engine.errors import PlainError, given
-from engine.evaluation.data.corpora import corpus
+from engine.evaluation.data.corpora import corpus, needs_extraction
 from engine.evaluation.data.digits import NAMES, digits
 from engine.evaluation.data.documents import Split, fingerprint, hash_of
 from engine.evaluation.data.passages import LABELS
@@ -33,7 +33,8 @@ from engine.evaluation.data.sources import (
     table_of,
     text_column,
 )
-from engine.evaluation.progress import Report, silent
+from engine.evaluation.progress import silent
+from engine.events import Report
 from engine.recipe.tasks import Classification, ImageClassification, TextClassification, file_kind
 from engine.runtime.local_paths import check_path
 
@@ -122,6 +123,13 @@ def bundled_text(source: str, split: str, report: Report) -> Text:
             )
     texts = sorted(rows["text"], key=hash_of)
     return Text(texts, f"{source}, {split} split", fingerprint(texts), "\n\n\n")
+
+
+def is_available(source: str, split: str) -> bool:
+    """False if a bundled text would have to be extracted from the installed packages first."""
+    if source != "bundled:docs-libraries" or split not in LABELLED_SPLITS:
+        return True
+    return not needs_extraction("libraries", LABELLED_SPLITS[split])
 
 
 def known_split(source: str, split: str, known: dict[str, Split]) -> Split:

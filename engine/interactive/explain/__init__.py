@@ -1,38 +1,34 @@
 """Lessons on real weights: a technique at work on a small part of one layer, a piece of it, and
 single weights under the microscope.
 
-Answered by the worker for quick questions, from what ``answers.look_at_hand`` keeps.
+Answered from the layer previews that ``layer_preview.cached_preview`` keeps.
 """
 
 import torch
 
 from engine.errors import PlainError
-from engine.interactive.answers import Look, look_at_hand
 
 # importing these registers their figures
 from engine.interactive.explain import gptq, low_rank, pruning, structured  # noqa: F401
 from engine.interactive.explain.default import factors_of, frame, group_table, picture
 from engine.interactive.inspect_weight import found
+from engine.interactive.layer_preview import Look, cached_preview
+from engine.interactive.registry import answer
+from engine.queries import ExplanationQuery, WeightMapQuery, WeightQuery
 from engine.results.schema.explanations import SIDE, Lesson, MapRow, WeightMap, WeightView
 from engine.results.schema.tables import LevelRow, table
-from engine.runtime.worker_setup import ready
-
-__all__ = ["lesson", "piece", "weight"]
 
 
-def lesson(model: str, layer: str, step: dict, measured: dict | None = None) -> Lesson:
-    """Explanation of the step's technique on this layer."""
-    ready()
-    look = look_at_hand(model, layer, step, measured)
+@answer.register
+def answer_explanation(query: ExplanationQuery) -> Lesson:
+    look = cached_preview(query.recipe, query.layer)
     return picture(look.asked, look)
 
 
-def piece(
-    model: str, layer: str, step: dict, measured: dict | None = None, row: int = 0, column: int = 0
-) -> WeightMap:
-    """SIDE x SIDE weights from a row and column on, before and after."""
-    ready()
-    look = look_at_hand(model, layer, step, measured)
+@answer.register
+def answer_weight_map(query: WeightMapQuery) -> WeightMap:
+    """SIDE x SIDE weights."""
+    look, row, column = cached_preview(query.recipe, query.layer), query.row, query.column
     out, in_ = inside(look, row, column)
     rows, columns = (
         torch.arange(row, min(out, row + SIDE)),
@@ -46,12 +42,9 @@ def piece(
     )
 
 
-def weight(
-    model: str, layer: str, step: dict, measured: dict | None = None, row: int = 0, column: int = 0
-) -> WeightView:
-    """Everything there is to know of one weight."""
-    ready()
-    look = look_at_hand(model, layer, step, measured)
+@answer.register
+def answer_weight(query: WeightQuery) -> WeightView:
+    look, row, column = cached_preview(query.recipe, query.layer), query.row, query.column
     inside(look, row, column)
     seen, factors, dense = (
         found(look.stored, row, column),
@@ -59,7 +52,9 @@ def weight(
         look.stored.dense() / look.scales,
     )
     levels = (
-        () if seen.levels is None else (LevelRow(layer, value) for value in seen.levels.tolist())
+        ()
+        if seen.levels is None
+        else (LevelRow(query.layer, value) for value in seen.levels.tolist())
     )
     return WeightView(
         row,

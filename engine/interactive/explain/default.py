@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from engine.config.technique import Technique
-from engine.interactive.answers import Look
 from engine.interactive.inspect_weight import Found, column_factors, found
+from engine.interactive.layer_preview import Look
 from engine.measurement.error import ratio
 from engine.results.schema.explanations import (
     BitsRow,

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 
 from engine.calibration import Seen
-from engine.interactive.answers import Look
 from engine.interactive.explain.default import frame, no_levels, part_of, picture
+from engine.interactive.layer_preview import Look
 from engine.results.schema.explanations import Lesson, ReplayRow
 from engine.results.schema.tables import NAN
 from engine.techniques.implementations import compress

@@ -5,11 +5,12 @@ singular values.
 import pandas as pd
 import torch
 
-from engine.interactive.answers import Look, look_at_hand
 from engine.interactive.explain.default import no_levels, picture
+from engine.interactive.layer_preview import Look, cached_preview
+from engine.interactive.registry import answer
+from engine.queries import SingularValuesQuery
 from engine.results.schema.explanations import Lesson, TileRow
 from engine.results.schema.tables import SingularRow, table
-from engine.runtime.worker_setup import ready
 from engine.techniques.implementations import portrait
 from engine.techniques.low_rank.options import LowRank
 
@@ -55,11 +56,8 @@ def tiled(version: str, matrix: torch.Tensor) -> pd.DataFrame:
     )
 
 
-def singular(model: str, layer: str, step: dict, measured: dict | None = None) -> pd.DataFrame:
-    """SingularRow of one layer under a step, before and after whitening; none of a convolution in a
-    chain.
-    """
-    ready()
-    look = look_at_hand(model, layer, step, measured)
-    found = portrait(look.how, layer, look.weight, look.stored, look.seen).singular
+@answer.register
+def answer_singular_values(query: SingularValuesQuery) -> pd.DataFrame:
+    look = cached_preview(query.recipe, query.layer)
+    found = portrait(look.how, query.layer, look.weight, look.stored, look.seen).singular
     return pd.concat(found, ignore_index=True) if found else table((), SingularRow)

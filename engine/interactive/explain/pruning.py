@@ -7,11 +7,13 @@ import torch
 
 from engine.config.registry import TECHNIQUES
 from engine.config.technique import Technique
-from engine.interactive.answers import Look, looked_at
 from engine.interactive.explain.default import frame, no_levels, picture
+from engine.interactive.layer_preview import Look, preview
+from engine.interactive.registry import answer
+from engine.queries import MaskOverlapQuery
+from engine.recipe import Recipe
 from engine.results.schema.explanations import Lesson, OverlapRow, RemovedRow
 from engine.results.schema.tables import table
-from engine.runtime.worker_setup import ready
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 from engine.techniques.pruning.options import Pruning
 from engine.techniques.pruning.unstructured.scores import importance
@@ -49,24 +51,23 @@ def picture_pruning_or_lottery_ticket(asked: Technique, look: Look) -> Lesson:
     return Lesson(RemovedRow, removed, no_levels(), part + (BEFORE if asked.trains else ""))
 
 
-def overlap(model: str, layer: str, step: dict, measured: dict | None = None) -> pd.DataFrame:
-    """OverlapRow of every two methods that can do what this step asks: the same share, scope and
+@answer.register
+def answer_mask_overlap(query: MaskOverlapQuery) -> pd.DataFrame:
+    """OverlapRow of every two methods that can do what this step does: the same share, scope and
     pattern.
     """
-    ready()
     methods = [how for how in TECHNIQUES.values() if issubclass(how, Pruning) and not how.trains]
+    recipe, step = query.recipe.model_dump(mode="json"), query.recipe.steps[-1]
     shared = {
-        name: value
-        for name, value in step.items()
-        if name in Pruning.model_fields and name != "technique"
+        name: getattr(step, name)
+        for name in Pruning.model_fields
+        if name != "technique" and hasattr(step, name)
     }
-    kept = {
-        how.title: looked_at(
-            model, layer, shared | {"technique": how.model_fields["technique"].default}, measured
-        ).stored.dense()
-        != 0
-        for how in methods
-    }
+    kept = {}
+    for how in methods:
+        other = shared | {"technique": how.model_fields["technique"].default}
+        look = preview(Recipe.of(recipe | {"steps": [other]}), query.layer)
+        kept[how.brief or how.title] = look.stored.dense() != 0
     rows = (
         OverlapRow(one, other, share_of_both(kept[one], kept[other]))
         for one, other in product(kept, kept)

@@ -1,7 +1,8 @@
 """Structured pruning at work: how much each structure of one block matters, and which go."""
 
-from engine.interactive.answers import LIVE_SAMPLES, Look
 from engine.interactive.explain.default import no_levels, picture
+from engine.interactive.layer_preview import Look
+from engine.interactive.model_cache import LIVE_SAMPLES
 from engine.results.schema.explanations import Lesson
 from engine.results.schema.tables import StructureRow, table
 from engine.techniques.pruning.blocks.config import Blocks

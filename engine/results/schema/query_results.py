@@ -8,6 +8,16 @@ from engine.results.schema.tables import LayerRow
 
 
 @dataclass(frozen=True)
+class WorkerFacts:
+    """Device and process of a worker."""
+
+    device: str  # name of the GPU, or "cpu"
+    cuda: bool
+    threads: int
+    pid: int
+
+
+@dataclass(frozen=True)
 class ModelView:
     """A model as it is."""
 

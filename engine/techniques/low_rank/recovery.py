@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from engine.events import ProgressEvent
 from engine.models.layers import Layer
 from engine.models.loaded_model import compute_place
 from engine.runtime.threads import threads_to_train
@@ -50,7 +51,7 @@ def decomposed(how: Kernels, bench: Bench, subject: Subject) -> Iterator[tuple[s
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
     settings = plan(how, layers)
     for done, layer in enumerate(layers):
-        bench.progress("Factorizing", done, len(layers))
+        bench.progress(ProgressEvent("factorizing", done, len(layers)))
         yield (
             layer.name,
             compress(

@@ -158,9 +158,23 @@ def random_outputs() -> Feed:
 # --- whether a smaller model computes the same ----------------------------------------------------
 
 
-def differing_layer(subject: Subject, small: Rebuilt) -> str:
-    """Name of the first layer, or the error, in which the smaller model differs from the original
-    without those structures; empty if none.
+@dataclass(frozen=True)
+class Difference:
+    """First place where a smaller model differs from the original; without a layer or a failure
+    it is the model's output.
+    """
+
+    layer: str = ""
+    failure: str = ""  # error with which the smaller model cannot be computed
+
+    def __str__(self) -> str:
+        """The place or the error, short and on one line."""
+        return " ".join((self.failure or self.layer or "what it returns").split())[:120]
+
+
+def first_difference(subject: Subject, small: Rebuilt) -> Difference | None:
+    """First difference between the smaller model and the original without those structures; None
+    if they compute the same.
 
     Every layer of the smaller model returns the original's output without the removed rows, so
     every layer must read the original's input without the removed columns. ``subject`` must be
@@ -171,7 +185,7 @@ def differing_layer(subject: Subject, small: Rebuilt) -> str:
             before = traced(outline_of(subject), random_outputs(), frozenset(small.dropped))
             after = traced(outline_after(subject, small), remaining_outputs(before, small))
         except Exception as error:  # whatever a model says of tensors that do not fit one another
-            return f"{type(error).__name__}: {error}"
+            return Difference(failure=f"{type(error).__name__}: {error}")
     for layer in subject.original.layers:
         if small.drops(layer.name):
             continue
@@ -180,8 +194,8 @@ def differing_layer(subject: Subject, small: Rebuilt) -> str:
         ]
         found = after.inputs.get(small.name(layer.name), [])
         if len(found) != len(due) or not all(map(alike, due, found)):
-            return layer.name
-    return "" if all(map(alike, before.results, after.results)) else "what it returns"
+            return Difference(layer.name)
+    return None if all(map(alike, before.results, after.results)) else Difference()
 
 
 def failure_without(subject: Subject, small: Rebuilt) -> str:

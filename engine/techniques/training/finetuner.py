@@ -12,6 +12,7 @@ from torch import nn
 
 from engine.config.technique import Technique
 from engine.errors import PlainError
+from engine.events import TrainingEvent
 from engine.models.loaded_model import compute_place, opened
 from engine.models.loading import resolve
 from engine.models.packed_modules import unpacked_once
@@ -63,7 +64,7 @@ class Learner:
             self.phase,
             **kept,
         )
-        self.bench.progress("Training", 0, self.course.steps)
+        self.bench.progress(TrainingEvent("training", 0, self.course.steps))
         study.go()
 
     def terms(self) -> dict[str, tuple[float, Loss]]:

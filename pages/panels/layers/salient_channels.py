@@ -3,7 +3,7 @@ weights.
 """
 
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -27,6 +27,13 @@ MOST_POINTS = 512  # besides the salient ones, which are all drawn
 MEASURES = {"magnitude": "Mean |x|", "largest": "Largest |x|"}
 
 
+class Lane(NamedTuple):
+    """A vertical axis; ``percent`` formats its numbers."""
+
+    title: str
+    percent: bool = False
+
+
 def salient_channels(
     inputs: pd.DataFrame,
     *,
@@ -45,9 +52,9 @@ def salient_channels(
     return with_lanes(
         figure,
         [
-            f"{MEASURES[measure]} (value)",
-            *(["Scale (factor)"] if is_scaled(inputs) else []),
-            "Weight error (%)",
+            Lane(f"{MEASURES[measure]} (value)"),
+            *([Lane("Scale (factor)")] if is_scaled(inputs) else []),
+            Lane("Weight error (%)", percent=True),
         ],
     )
 
@@ -145,19 +152,19 @@ def is_scaled(inputs: pd.DataFrame) -> bool:
     return bool((inputs.scale != 1).any())
 
 
-def with_lanes(figure: go.Figure, titles: list[str]) -> go.Figure:
-    """Figure with one lane per title, the first on top, all sharing the horizontal axis."""
-    step = 1 / len(titles)
-    for number, title in enumerate(titles):
+def with_lanes(figure: go.Figure, lanes: list[Lane]) -> go.Figure:
+    """Figure with these lanes, the first on top, all sharing the horizontal axis."""
+    step = 1 / len(lanes)
+    for number, lane in enumerate(lanes):
         axis = AXIS | {
             "domain": [1 - (number + 0.86) * step, 1 - number * step],
             "anchor": "x",
             "rangemode": "tozero",
-            "title": AXIS["title"] | {"text": title},
+            "title": AXIS["title"] | {"text": lane.title},
         }
-        ticks = {"tickformat": PERCENT} if title.startswith("Weight error") else {}
+        ticks = {"tickformat": PERCENT} if lane.percent else {}
         figure.update_layout({f"yaxis{number + 1 if number else ''}": axis | ticks})
-    return figure.update_layout(xaxis={"anchor": f"y{len(titles)}"})
+    return figure.update_layout(xaxis={"anchor": f"y{len(lanes)}"})
 
 
 def axis_title(by_strength: bool, width: int) -> str:

@@ -38,13 +38,8 @@ def shares(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
         "texttemplate": "%{text}",
         "textfont": {"color": ON_COLOUR},
     }
-    names = [wrapped(short(name), 14) for name in order]
+    names = [wrapped(name, 14) for name in order]
     return go.Heatmap(x=names, y=names, z=grid, hovertext=hover, hoverinfo="text", **look)
-
-
-def short(name: str) -> str:
-    """Name of a method without brackets and the word that all share."""
-    return name.partition(" (")[0].removesuffix(" pruning")
 
 
 def description(rows: pd.DataFrame) -> str:

@@ -1,10 +1,9 @@
 """Forecast of a run's size, time and memory."""
 
-from typing import Any
-
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.queries import ForecastQuery, PastRun
 from engine.recipe import Recipe
 from engine.results.analysis.runs import latest_alike
 from engine.results.schema.record import RunRecord
@@ -19,12 +18,7 @@ def forecast_line(recipe: Recipe) -> bool:
     """Draw the forecast, or the reason why there is none; return True if the run is possible."""
     try:
         past = latest_alike(session().similar(recipe), recipe)
-        ahead = ask(
-            "answers:forecast",
-            timeout=120,
-            recipe=recipe.model_dump(mode="json"),
-            past=costs_of(past) if past else None,
-        )
+        ahead = ask(ForecastQuery(recipe, past_run(past) if past else None), timeout=120)
     except PlainError as error:
         show_error(str(error))
         return False
@@ -43,10 +37,6 @@ def forecast_line(recipe: Recipe) -> bool:
     return True
 
 
-def costs_of(run: RunRecord) -> dict[str, Any]:
-    """Return what a past run took, as input for the forecast."""
-    return {
-        "recipe": run.recipe.model_dump(mode="json"),
-        "seconds": run.summary.seconds,
-        "peak_rss_bytes": run.summary.peak_rss_bytes,
-    }
+def past_run(run: RunRecord) -> PastRun:
+    """Return what a finished run took, as input for the forecast."""
+    return PastRun(run.recipe, run.summary.seconds, run.summary.peak_rss_bytes)

@@ -15,7 +15,7 @@ def pick_technique(family: str) -> type[Technique]:
     """Let the user choose a technique of a family; the choice is remembered."""
     names = by_kind(family)
     before = st.session_state.get(f"technique-{family}", names[0])
-    titles = {name: short(TECHNIQUES[name].title) for name in names}
+    titles = {name: short_title(TECHNIQUES[name]) for name in names}
     chosen = st.selectbox(
         "Technique",
         names,
@@ -29,9 +29,9 @@ def pick_technique(family: str) -> type[Technique]:
     return TECHNIQUES[chosen]
 
 
-def short(title: str) -> str:
-    """Remove a title's parenthesis if it would be truncated at a window width of 1280 pixels."""
-    return title if len(title) <= FITS else title.partition(" (")[0]
+def short_title(how: type[Technique]) -> str:
+    """Title of a technique that is not truncated at a window width of 1280 pixels."""
+    return how.title if len(how.title) <= FITS else how.brief or how.title
 
 
 def by_kind(family: str) -> list[str]:

@@ -7,11 +7,12 @@ from typing import Any
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.queries import SoftTargetsQuery
 from engine.recipe import Recipe
-from engine.results.schema.query_results import ModelView, SoftTargets
+from engine.results.schema.query_results import ModelView
 from pages.panels import SOFT_TARGETS
 from pages.widgets.chart_card import show
-from pages.widgets.layers.what_if import data_of
+from pages.widgets.layers.what_if import shown_recipe
 from pages.widgets.queries import cached_ask, escaped, show_error
 
 EXAMPLES = 50  # examples to choose from
@@ -24,14 +25,10 @@ def teaching(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: 
         "Example", 1, EXAMPLES, key=f"{key}-example", help="One of the evaluation examples."
     )
     try:
-        answer: SoftTargets = cached_ask(
-            "soft_targets:soft_targets",
-            view.revision,
-            model=view.reference,
-            measured=data_of(recipe),
-            example=number - 1,
-            temperature=step.get("temperature", 1.0),
+        query = SoftTargetsQuery(
+            shown_recipe(view.reference, [], recipe), number - 1, step.get("temperature", 1.0)
         )
+        answer = cached_ask(query, view.revision)
     except PlainError as error:
         show_error(str(error))
         return

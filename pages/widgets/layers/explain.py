@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from engine.config.registry import TECHNIQUES
 from engine.config.technique import Technique
 from engine.errors import PlainError
+from engine.queries import ExplanationQuery
 from engine.recipe import Recipe
 from engine.results.schema.explanations import (
     BitsRow,
     CriterionRow,
     GroupRow,
-    Lesson,
     OutlierRow,
     ReachRow,
     RemovedRow,
@@ -44,7 +44,7 @@ from pages.panels import (
     Panel,
 )
 from pages.widgets.chart_card import show
-from pages.widgets.layers.what_if import looked_at
+from pages.widgets.layers.what_if import chosen_layer, shown_recipe
 from pages.widgets.queries import NOT_AVAILABLE, cached_ask, escaped
 
 PICTURES: dict[type, Panel] = {
@@ -88,15 +88,16 @@ def what_lies_ahead(step: dict[str, Any], key: str) -> None:
 
 def on_real_weights(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
     """Draw the technique at work on part of the chosen layer."""
-    question = looked_at(view, step, recipe, key)
+    layer = chosen_layer(key)
     try:
-        lesson: Lesson = cached_ask("explain:lesson", view.revision, **question)
+        query = ExplanationQuery(shown_recipe(view.reference, [step], recipe), layer)
+        lesson = cached_ask(query, view.revision)
     except PlainError:
         st.caption(NOT_AVAILABLE)
         return
     options = {} if lesson.levels.empty else {"levels": lesson.levels}
     show(PICTURES[lesson.row], lesson.table, f"{key}-lesson", **options)
     st.caption(
-        f"Real weights of {escaped(question['layer'])}: {escaped(lesson.part)}. Change an "
+        f"Real weights of {escaped(layer)}: {escaped(lesson.part)}. Change an "
         "option or the layer to compare."
     )

@@ -7,14 +7,15 @@ from typing import Any
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.queries import WeightMapQuery, WeightQuery
 from engine.recipe import Recipe
-from engine.results.schema.explanations import SIDE, Code, WeightMap, WeightView
+from engine.results.schema.explanations import SIDE, Code, WeightView
 from engine.results.schema.query_results import ModelView
 from pages.panels import ONE_GROUP, WEIGHT_MAP
 from pages.panels.weights.weight_map import SHOWN
 from pages.widgets.chart_card import show
-from pages.widgets.layers.what_if import looked_at
-from pages.widgets.queries import cached_ask
+from pages.widgets.layers.what_if import chosen_layer, shown_recipe
+from pages.widgets.queries import NOT_AVAILABLE, cached_ask
 
 NEIGHBOURS = replace(ONE_GROUP, question="Which weights share its scale or are next to it?")
 MOVES = {
@@ -29,31 +30,28 @@ def microscope(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key
     """Draw the view if the user opens it; it recomputes at every change of an option."""
     st.markdown("### Single weights")
     if st.toggle("Inspect single weights", key=f"{key}-microscope"):
-        under_the_microscope(looked_at(view, step, recipe, key), view.revision, f"{key}-weight")
+        under_the_microscope(view, step, recipe, chosen_layer(key), f"{key}-weight")
 
 
 @st.fragment
-def under_the_microscope(question: dict[str, Any], revision: str, key: str) -> None:
+def under_the_microscope(
+    view: ModelView, step: dict[str, Any], recipe: Recipe | None, layer: str, key: str
+) -> None:
     try:
-        row, column = whereabouts(key, cached_ask("explain:piece", revision, **question).shape)
-        piece: WeightMap = cached_ask(
-            "explain:piece",
-            revision,
-            **question,
-            row=row // SIDE * SIDE,
-            column=column // SIDE * SIDE,
-        )
-        weight: WeightView = cached_ask(
-            "explain:weight", revision, **question, row=row, column=column
-        )
+        shown = shown_recipe(view.reference, [step], recipe)
+        shape = cached_ask(WeightMapQuery(shown, layer), view.revision).shape
+        row, column = whereabouts(key, shape)
+        corner = row // SIDE * SIDE, column // SIDE * SIDE
+        piece = cached_ask(WeightMapQuery(shown, layer, *corner), view.revision)
+        weight = cached_ask(WeightQuery(shown, layer, row, column), view.revision)
     except PlainError:
-        st.caption("Not available for these settings; see the message next to the form.")
+        st.caption(NOT_AVAILABLE)
         return
-    shown = navigation(key, piece.shape)
+    colors = navigation(key, piece.shape)
     left, right = st.columns(2, gap="large")
     with left:
         click = {"on_select": partial(take_click, key), "selection_mode": "points"}
-        show(WEIGHT_MAP, piece.table, f"{key}-map", click, shown=shown, chosen=(row, column))
+        show(WEIGHT_MAP, piece.table, f"{key}-map", click, shown=colors, chosen=(row, column))
     with right:
         one_weight(weight, key)
 

@@ -5,11 +5,12 @@ from typing import Any
 import streamlit as st
 
 from engine.errors import PlainError
+from engine.queries import MaskOverlapQuery
 from engine.recipe import Recipe
 from engine.results.schema.query_results import ModelView
 from pages.panels import MASK_OVERLAP
 from pages.widgets.chart_card import show
-from pages.widgets.layers.what_if import looked_at
+from pages.widgets.layers.what_if import chosen_layer, shown_recipe
 from pages.widgets.queries import NOT_AVAILABLE, cached_ask, show_error
 
 
@@ -20,9 +21,8 @@ def overlap(
     if not st.toggle("Compare the weights that each method keeps", key=f"{key}-overlap"):
         return
     try:
-        answer = cached_ask(
-            "explain.pruning:overlap", view.revision, **looked_at(view, step, recipe, key)
-        )
+        shown = shown_recipe(view.reference, [step], recipe)
+        answer = cached_ask(MaskOverlapQuery(shown, chosen_layer(key)), view.revision)
     except PlainError as error:
         st.caption(NOT_AVAILABLE) if refused else show_error(str(error))
         return

@@ -6,6 +6,8 @@ import streamlit as st
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
+from engine.queries import RangesQuery
+from engine.recipe import Recipe
 from engine.techniques.quantization.activations.config import Activations
 from pages.panels import OBSERVERS
 from pages.widgets.chart_card import show
@@ -18,27 +20,12 @@ def chooses_ranges(step: dict[str, Any]) -> bool:
     return issubclass(TECHNIQUES[step["technique"]], Activations) and step["mode"] == "static"
 
 
-def ranges(
-    model: str,
-    layer: str,
-    step: dict[str, Any],
-    measured: dict[str, Any],
-    key: str,
-    scales: list[float] | None = None,
-) -> None:
+def ranges(recipe: Recipe, layer: str, key: str, scales: tuple[float, ...] | None = None) -> None:
     """Draw the ranges of all five observers; ``scales`` are those by which a run divided the
     inputs.
     """
     try:
-        answer = ask(
-            "answers:ranges",
-            timeout=120,
-            model=model,
-            layer=layer,
-            step=step,
-            measured=measured,
-            scales=scales,
-        )
+        answer = ask(RangesQuery(recipe, layer, scales), timeout=120)
     except PlainError as error:
         show_error(str(error))
         return

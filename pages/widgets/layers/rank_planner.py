@@ -8,6 +8,7 @@ import streamlit as st
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
+from engine.queries import RankPlanQuery, SingularValuesQuery
 from engine.recipe import Recipe
 from engine.results.schema.query_results import ModelView, PlannedRanks
 from engine.techniques.low_rank.options import Whitened
@@ -15,10 +16,11 @@ from engine.techniques.low_rank.svd.config import SVD
 from pages.formatting.numbers import megabytes, percent
 from pages.panels import CUMULATIVE_ENERGY, RANK_PLANNER, SINGULAR_VALUES
 from pages.widgets.chart_card import show
-from pages.widgets.layers.what_if import looked_at
+from pages.widgets.layers.what_if import chosen_layer, shown_recipe
 from pages.widgets.queries import cached_ask, show_error
 from pages.widgets.state import ask
 
+PLANNED = frozenset({"task", "calibration", "layers"})
 SCOPES = {"layer": "Same share per layer", "global": "Global (all layers)"}
 
 
@@ -34,21 +36,13 @@ def directions(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key
     one_layer(view, step, recipe, key)
     if how is SVD:
         st.markdown("### Ranks of all layers")
-        planner(view.reference, step, measured_options(recipe), f"{key}-planner")
-
-
-def measured_options(recipe: Recipe | None) -> dict[str, Any]:
-    """Return the data options and the layers that steps may change."""
-    return (
-        recipe.model_dump(mode="json", include={"task", "calibration", "layers"}) if recipe else {}
-    )
+        planner(view.reference, step, recipe, f"{key}-planner")
 
 
 def one_layer(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
     try:
-        singular = cached_ask(
-            "explain.low_rank:singular", view.revision, **looked_at(view, step, recipe, key)
-        )
+        shown = shown_recipe(view.reference, [step], recipe)
+        singular = cached_ask(SingularValuesQuery(shown, chosen_layer(key)), view.revision)
     except PlainError as error:
         show_error(str(error))
         return
@@ -60,7 +54,7 @@ def one_layer(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key:
 
 
 @st.fragment
-def planner(model: str, step: dict[str, Any], measured: dict[str, Any], key: str) -> None:
+def planner(model: str, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
     """Draw the rank planner. The singular values of all layers are computed once and cached."""
     budget, scope = st.columns([3, 2], gap="medium", vertical_alignment="bottom")
     percent_kept = budget.slider(
@@ -75,9 +69,8 @@ def planner(model: str, step: dict[str, Any], measured: dict[str, Any], key: str
     planned = step | {"by": "kept", "kept": percent_kept / 100, "scope": shared}
     try:
         with st.spinner("Computing the singular values of all layers…", show_time=True):
-            answer = ask(
-                "rank_planner:planned", timeout=600, model=model, step=planned, measured=measured
-            )
+            shown = shown_recipe(model, [planned], recipe, PLANNED)
+            answer = ask(RankPlanQuery(shown), timeout=600)
     except PlainError as error:
         show_error(str(error))
         return

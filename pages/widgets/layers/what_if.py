@@ -9,6 +9,7 @@ import streamlit as st
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
+from engine.queries import WhatIfQuery
 from engine.recipe import Recipe
 from engine.results.schema.query_results import ModelView, WhatIf
 from pages.formatting.numbers import percent
@@ -48,12 +49,9 @@ def what_if(
     )
     try:
         with skeleton(400):
-            answer = ask(
-                "answers:what_if",
-                timeout=120,
-                **looked_at(view, step, recipe, key),
-                earlier=list(earlier),
-            )
+            shown = shown_recipe(view.reference, [*earlier, step], recipe)
+            alone = shown_recipe(view.reference, [step], recipe)
+            answer = ask(WhatIfQuery(shown, layer), timeout=120)
     except PlainError as error:
         st.caption(NOT_AVAILABLE) if refused else show_error(str(error))
         return
@@ -72,7 +70,7 @@ def what_if(
     ):
         show(LEVELS, answer.levels, f"{key}-what-if-levels")
     if chooses_ranges(step):
-        ranges(view.reference, layer, step, data_of(recipe), f"{key}-what-if")
+        ranges(alone, layer, f"{key}-what-if")
 
 
 def histogram_for(step: dict[str, Any]) -> Panel:
@@ -94,20 +92,23 @@ def layers_for(view: ModelView, step: dict[str, Any]) -> pd.DataFrame:
     return layers if mine.empty else mine
 
 
-def looked_at(
-    view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str
-) -> dict[str, Any]:
-    """Arguments shared by all questions about the chosen layer."""
-    return {
-        "model": view.reference,
-        "layer": st.session_state[f"{key}-what-if-layer"],
-        "step": step,
-        "measured": data_of(recipe),
-    }
+def chosen_layer(key: str) -> str:
+    return st.session_state[f"{key}-what-if-layer"]
 
 
-def data_of(recipe: Recipe | None) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", include={"task", "calibration"}) if recipe else {}
+def shown_recipe(
+    model: str,
+    steps: Sequence[dict[str, Any]],
+    recipe: Recipe | None,
+    parts: frozenset[str] = frozenset({"task", "calibration"}),
+) -> Recipe:
+    """Recipe of a live question: these steps, with the parts of the page's recipe that matter to
+    it.
+
+    Raises PlainError if an option is not allowed.
+    """
+    data = recipe.model_dump(mode="json", include=set(parts)) if recipe else {}
+    return Recipe.of({"model": model, "steps": list(steps), **data})
 
 
 def numbers(answer: WhatIf) -> None:

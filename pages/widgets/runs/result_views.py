@@ -46,6 +46,7 @@ from pages.panels import (
 )
 from pages.widgets.chart_card import show
 from pages.widgets.layers.ranges import chooses_ranges, ranges
+from pages.widgets.layers.what_if import shown_recipe
 from pages.widgets.queries import escaped
 from pages.widgets.recipes.recipe_file import take_over
 from pages.widgets.runs.kept_model import kept_model
@@ -334,10 +335,10 @@ def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
 def ranges_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Draw the observers' ranges, computed with the scales of the run."""
     layer = pick_layer(tables, key)
-    asked = record.recipe.model_dump(mode="json", include={"task", "calibration", "steps"})
-    step = asked.pop("steps")[-1]
-    scales = tables.inputs.scale[tables.inputs.layer == layer].tolist()
-    ranges(record.recipe.model, layer, step, asked, key, scales or None)
+    scales = tuple(tables.inputs.scale[tables.inputs.layer == layer].tolist())
+    step = record.recipe.steps[-1].model_dump(mode="json")
+    shown = shown_recipe(record.recipe.model, [step], record.recipe)
+    ranges(shown, layer, key, scales or None)
 
 
 def speed_view(record: RunRecord, tables: Tables, key: str) -> None:

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from engine.forecast import Cost
-from engine.interactive import answers
+from engine.interactive import run_forecast
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
 from engine.pipeline.run import run
@@ -18,6 +18,7 @@ from engine.recipe import Recipe
 from engine.recipe.model_names import ASSETS
 from engine.results.analysis.per_step_scores import standings
 from engine.results.store.store import Store
+from tests.answers import forecast
 from tests.hub import serving
 from tests.tiny import SENTENCES, tiny
 
@@ -123,9 +124,9 @@ def test_the_last_station_loads_again_with_the_accuracy_that_was_reported(travel
 
 
 def test_the_bundled_journey_will_be_a_seventh_of_its_teacher_or_less(monkeypatch):
-    monkeypatch.setattr(answers, "cost_of", lambda job, past: Cost(0.0, 0.0))
+    monkeypatch.setattr(run_forecast, "cost_of", lambda job, past: Cost(0.0, 0.0))
     asked = Recipe.of(shipped("ten-times"))
-    assert answers.forecast(asked.model_dump(mode="json")).compression >= 7
+    assert forecast(asked).compression >= 7
     assert (asked.task.split, asked.task.also) == (
         "test",
         "validation",

@@ -11,6 +11,7 @@ from engine.calibration.routing import Routing, Strength, add_uncorrelated
 from engine.models.layers import blocks_of
 from engine.models.loaded_model import Opened, opened
 from engine.models.loading import resolve
+from tests.cases import for_each
 from tests.experts import EXPERTS, built, saved, saved_without_tokens, without_tokens
 
 CPU = torch.device("cpu")
@@ -67,8 +68,8 @@ def test_an_expert_sees_the_tokens_routed_to_it_and_no_others(wants_gram, tmp_pa
                 torch.testing.assert_close(stats.gram, vectors.T @ vectors, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2-moe", "deepseek-v3", "jetmoe", "llama4"])
-@pytest.mark.parametrize("batches", [MANY, FEW], ids=["many", "few"])
+@for_each("name", ["mixtral", "qwen2-moe", "deepseek-v3", "jetmoe", "llama4"])
+@for_each("batches", [MANY, FEW], ids=["many", "few"])
 def test_batches_in_step_see_what_each_sees_alone(name, batches, tmp_path):
     """Batches that reach different experts wait at the layers that all reach; without changes, the
     result is the same as without waiting.
@@ -158,7 +159,7 @@ def test_experts_that_share_a_scale_are_taken_together():
     assert whole.count == 17 and pooled([empty]) is empty
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "into", "inside"),
     [
         ("mixtral", {"gate"}, True),

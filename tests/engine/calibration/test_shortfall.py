@@ -6,9 +6,9 @@ import pytest
 
 from engine.__main__ import as_text
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.pipeline.run import run
 from engine.recipe import Recipe
+from tests.answers import forecast
 from tests.tiny import SENTENCES, tiny
 
 WORDS = " ".join(SENTENCES * 40)
@@ -50,18 +50,14 @@ def test_forecast_run_and_shell_report_the_shortfall(model, tmp_path):
         "short.txt has no more."
     )
     outcome = run(recipe)
-    assert (
-        said in forecast(recipe.model_dump(mode="json")).notes
-        and outcome.summary.notes.count(said) == 1
-    )
+    assert said in forecast(recipe).notes and outcome.summary.notes.count(said) == 1
     assert said in as_text(outcome).splitlines()
 
 
 def test_enough_data_gives_no_note(model, tmp_path):
     recipe = recipe_on(model, tmp_path, len(WORDS), samples=4)
     assert not any(
-        "Calibration used" in note
-        for note in (*forecast(recipe.model_dump(mode="json")).notes, *run(recipe).summary.notes)
+        "Calibration used" in note for note in (*forecast(recipe).notes, *run(recipe).summary.notes)
     )
 
 
@@ -69,7 +65,7 @@ def test_enough_data_gives_no_note(model, tmp_path):
 def test_too_little_data_is_refused_by_forecast_and_run(technique, model, tmp_path):
     """172 input channels need eleven tokens."""
     few, enough = (recipe_on(model, tmp_path, 400, 1, context, technique) for context in (10, 11))
-    for attempt in (run, lambda recipe: forecast(recipe.model_dump(mode="json"))):
+    for attempt in (run, lambda recipe: forecast(recipe)):
         with pytest.raises(
             PlainError,
             match=(
@@ -78,7 +74,7 @@ def test_too_little_data_is_refused_by_forecast_and_run(technique, model, tmp_pa
             ),
         ):
             attempt(few)
-    assert forecast(enough.model_dump(mode="json")).layers and run(enough).summary.result.size_bytes
+    assert forecast(enough).layers and run(enough).summary.result.size_bytes
 
 
 def test_methods_without_gram_matrix_accept_little_data(model, tmp_path):
@@ -90,7 +86,7 @@ def test_assumptions_about_the_test_data_are_noted(model, tmp_path):
     (tmp_path / "test.txt").write_bytes(WORDS.replace("weights", "wéights").encode("latin-1"))
     # measured, then remembered
     for notes in (
-        forecast(recipe.model_dump(mode="json")).notes,
+        forecast(recipe).notes,
         run(recipe).summary.notes,
         run(recipe).summary.notes,
     ):

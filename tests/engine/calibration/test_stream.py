@@ -10,10 +10,11 @@ from engine.models.layers import Layer, blocks_of
 from engine.models.loaded_model import Opened, opened
 from engine.models.loading import resolve
 from engine.models.packed_modules import UnpackingLinear
+from tests.cases import for_each
 from tests.tiny import ARCHITECTURES, tiny
 
 CPU = torch.device("cpu")
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = for_each("architecture", ARCHITECTURES)
 # by the ends of their names: what each architecture lets a scale be hidden in, one block's worth
 FOLDS = {
     "llama": {
@@ -129,7 +130,9 @@ def test_a_block_sees_what_compressed_blocks_before_it_make(tmp_path):
 def test_in_step_layers_that_stay_as_they_are_see_the_same(architecture, tmp_path):
     subject = subject_of(architecture, tmp_path)
     twice, once = stream_of(architecture, subject), stream_of(architecture, subject)
-    for layers in [block for block in blocks_of(subject.layers) if block[0].block in once.chain]:
+    in_chain = [block for block in blocks_of(subject.layers) if block[0].block in once.chain]
+    assert in_chain
+    for layers in in_chain:
         block, names, told = layers[0].block, [layer.name for layer in layers], []
         seen = twice.look(block, names, True)
         assert once.goes_in_step(block, names)
@@ -213,7 +216,7 @@ def test_convolutions_are_seen_as_patches(tmp_path):
     )
 
 
-@pytest.mark.parametrize("architecture", FOLDS)
+@for_each("architecture", FOLDS)
 def test_scales_are_hidden_where_each_architecture_allows_it(architecture, tmp_path):
     subject = subject_of(architecture, tmp_path)
     stream, block = (
@@ -229,7 +232,7 @@ def test_scales_are_hidden_where_each_architecture_allows_it(architecture, tmp_p
     assert ends == FOLDS[architecture]
 
 
-@pytest.mark.parametrize("architecture", [name for name, folds in FOLDS.items() if folds])
+@for_each("architecture", [name for name, folds in FOLDS.items() if folds])
 def test_hidden_scales_leave_the_logits_as_they_were(architecture, tmp_path):
     subject = subject_of(architecture, tmp_path)
     stream, batch = stream_of(architecture, subject), batches_for(architecture)[0]

@@ -11,6 +11,7 @@ import pytest
 
 from engine.config.registry import ENTRY_POINTS, EVERY, TECHNIQUES, config_modules, techniques_in
 from engine.recipe import Recipe
+from tests.cases import for_each
 from tests.tiny import SENTENCES, tiny
 from tests.waiting import PATIENCE_SECONDS
 
@@ -121,7 +122,7 @@ def test_its_form_forecast_what_if_and_explanation_are_on_the_page(tmp_path, rec
     assert seen.returncode == 0, seen.stderr[-3000:]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("entry", "reason"),
     [
         ("example_technique.config:Missing", "AttributeError"),

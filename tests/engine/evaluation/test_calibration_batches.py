@@ -113,7 +113,9 @@ def test_a_classifier_calibrates_on_other_texts_where_they_are_named(labelled, b
 
 
 def test_no_calibration_text_is_padded(labelled, bert):
-    for batch in calibration_batches(Calibration(), labelled, bert):
+    batches = calibration_batches(Calibration(), labelled, bert)
+    assert batches
+    for batch in batches:
         assert (
             batch["attention_mask"].all()
             and batch["input_ids"].shape == batch["attention_mask"].shape

@@ -16,6 +16,7 @@ from engine.evaluation.data.tokens import token_batches
 from engine.evaluation.progress import silent
 from engine.models.loading import load, resolve, tokenizer_of
 from engine.recipe.tasks import ImageClassification, TextClassification
+from tests.cases import for_each
 from tests.tiny import SENTENCES, tiny, tokenizer
 
 TEXTS = [sentence[: 5 + 3 * index] for index in range(8) for sentence in SENTENCES]
@@ -103,7 +104,7 @@ def test_a_model_without_padding_token_reads_one_text_at_a_time(task):
     assert set(model.asked) == {1}
 
 
-@pytest.mark.parametrize("seed", range(5))
+@for_each("seed", range(5))
 def test_macro_precision_recall_and_f1_are_scikit_learns(seed):
     truth, guesses = np.random.default_rng(seed).integers(0, 6, (2, 40)) * np.array([[1], [2]]) % 9
     theirs = {
@@ -183,7 +184,7 @@ def test_a_class_that_does_not_occur_need_not_be_known():
     assert targets_of(examples([0], ("ham", "spam")), config("ham", "eggs")).tolist() == [0]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("given", "model", "words"),
     [
         (

@@ -9,8 +9,6 @@ from engine.errors import PlainError
 from engine.evaluation import calibration_batches, evaluate
 from engine.evaluation.masked import NOT_MASKED, masked_text, masked_windows, special_tokens
 from engine.evaluation.progress import silent
-from engine.interactive.answers import forecast, model_view
-from engine.interactive.soft_targets import soft_targets
 from engine.models.loading import load, tokenizer_of
 from engine.models.model_source import resolve
 from engine.pipeline.run import run
@@ -18,7 +16,9 @@ from engine.recipe import Recipe
 from engine.recipe.tasks import MaskedLanguageModeling
 from engine.training.datasets import lessons_of
 from engine.training.losses import aligned
+from tests.answers import forecast, model_view, soft_targets
 from tests.architectures import MASKED, saved
+from tests.cases import for_each
 from tests.tiny import BOS, EOS, MASK, SENTENCES
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def recipe_for(model, text: str, *steps: dict, **fields) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("architecture", MASKED)
+@for_each("architecture", MASKED)
 def test_loss_is_the_one_that_transformers_computes_from_the_labels(architecture, models, text):
     folder = resolve(str(models[architecture]))
     found = evaluate(task_for(text), load(folder), folder)
@@ -112,7 +112,7 @@ def test_the_requested_share_is_masked(models, text):
         assert protocol.targets == protocol.windows * each and f"{share:.0%}" in protocol.measure
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         {"technique": "round-to-nearest"},
@@ -137,7 +137,7 @@ def test_a_masked_language_model_is_compressed_and_its_folder_measures_as_the_ru
         result.accuracy,
         result.size_bytes,
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == result.size_bytes
+    assert forecast(recipe).size_bytes == result.size_bytes
     assert outcome.tables.samples.empty and "masked" in outcome.summary.protocol.measure
 
 

@@ -11,8 +11,10 @@ from engine.evaluation import evaluate, perplexity
 from engine.evaluation.data.examples import Text, text_of
 from engine.evaluation.data.tokens import joined, stream_of, tokenized, windows_of
 from engine.evaluation.progress import never, silent, watched
+from engine.events import ProgressEvent
 from engine.models.loading import load, resolve
 from engine.recipe.tasks import LanguageModeling
+from tests.cases import for_each
 from tests.tiny import SENTENCES, VOCABULARY, tiny, tokenizer
 
 TOKENIZER = tokenizer("llama")
@@ -157,8 +159,8 @@ def test_a_tokenizer_of_another_model_is_refused(task):
 
 def test_progress_ends_at_all_windows(task):
     told = []
-    measured(task, Answers(uniform), lambda *step: told.append(step))
-    assert told[-1] == ("Measuring perplexity", 62, 62)
+    measured(task, Answers(uniform), told.append)
+    assert told[-1] == ProgressEvent("measuring-perplexity", 62, 62)
 
 
 def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):
@@ -176,7 +178,7 @@ def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):
 TEXT = Text([*SENTENCES] * 300, "many", "fingerprint", "\n\n\n")
 
 
-@pytest.mark.parametrize("tokens", [2, 100, 5000, 10**6])
+@for_each("tokens", [2, 100, 5000, 10**6])
 def test_the_first_tokens_are_those_of_the_whole_text(tokens):
     whole = TOKENIZER("\n\n\n".join(TEXT.texts), add_special_tokens=False)["input_ids"]
     assert tokenized(TEXT, TOKENIZER, tokens).tolist() == whole[:tokens]

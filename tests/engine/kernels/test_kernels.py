@@ -11,6 +11,7 @@ from engine.kernels import Kernel, NoKernel, integer, kernel_for, kernel_of
 from engine.models.layers import kind_of
 from engine.models.packed_modules import UNPACKING, Unpacking
 from engine.techniques.implementations import compress
+from tests.cases import for_each
 
 INTEGER = [
     {"technique": "activations"},
@@ -86,8 +87,8 @@ def linear_layer(in_: int = 96, out: int = 48) -> nn.Linear:
     return nn.Linear(in_, out)
 
 
-@pytest.mark.parametrize("tokens", [1, 37])
-@pytest.mark.parametrize("fields", [*INTEGER, *WEIGHT_ONLY, *SPARSE], ids=name)
+@for_each("tokens", [1, 37])
+@for_each("fields", [*INTEGER, *WEIGHT_ONLY, *SPARSE], ids=name)
 def test_a_kernel_gives_what_the_simulation_gives(fields, tokens):
     inputs = inputs_of(3, tokens, 96)
     layer = stored_layer(fields, linear_layer(), inputs)
@@ -96,7 +97,7 @@ def test_a_kernel_gives_what_the_simulation_gives(fields, tokens):
     assert kernel(inputs).shape == (3, tokens, 48)
 
 
-@pytest.mark.parametrize("fields", INTEGER, ids=name)
+@for_each("fields", INTEGER, ids=name)
 def test_inputs_beyond_what_was_seen_are_clipped_or_set_apart_as_in_the_simulation(fields):
     layer = stored_layer(fields, linear_layer(), inputs_of(3, 9, 96))
     kernel = kernel_or_skip(layer)
@@ -167,7 +168,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("fields", "shape", "why"),
     REFUSED,
     ids=lambda each: name(each) if isinstance(each, dict) else str(each),

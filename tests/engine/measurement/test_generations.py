@@ -3,6 +3,7 @@
 import torch
 
 from engine.evaluation.data.cache import kept_in
+from engine.events import ProgressEvent
 from engine.measurement import generations as samples
 from engine.measurement.generations import sample_rows
 from engine.models.loaded_model import opened
@@ -69,9 +70,9 @@ def test_a_small_model_is_unpacked_once_while_it_is_measured_and_a_large_one_is_
         "engine.step.run_context.evaluate",
         lambda task, model, *rest: held.append(unpacking_layers(model)[1].unpacked is not None),
     )
-    Bench(recipe, folder).measured(model, folder, "Measuring")
+    Bench(recipe, folder).measured(model, folder, ProgressEvent("measuring-result"))
     monkeypatch.setattr("engine.step.run_context.HELD_DENSE", dense_bytes(model) - 1)
-    Bench(recipe, folder).measured(model, folder, "Measuring")
+    Bench(recipe, folder).measured(model, folder, ProgressEvent("measuring-result"))
     assert held == [True, False] and all(
         layer.unpacked is None for layer in unpacking_layers(model)
     )

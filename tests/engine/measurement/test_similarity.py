@@ -11,6 +11,7 @@ import torch
 from engine.measurement import similarity
 from engine.measurement.similarity import EMBEDDINGS, Likeness, gram, hsic, like_the_first
 from engine.pipeline.run import run
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 SAME = {"technique": "distill", "student": "same", "steps": 1, "batch": 4, "rate": 0}
@@ -83,7 +84,7 @@ def test_each_term_is_the_mean_over_different_rows():
     )
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "opt", "bert", "resnet"])
+@for_each("architecture", ["llama", "gpt2", "opt", "bert", "resnet"])
 def test_a_student_that_learnt_nothing_is_its_teacher_block_by_block(
     architecture, folders, tmp_path
 ):

@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import RobertaConfig, RobertaForCausalLM
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast, model_view
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
 from engine.pipeline.run import run
+from tests.answers import forecast, model_view
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import LLAMA, TOKENS, tiny, tokenizer
 
@@ -68,7 +69,7 @@ def original_parameters(folder) -> int:
     return sum(parameter.numel() for parameter in load(resolve(str(folder))).parameters())
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@for_each("chain", CHAINS)
 def test_bits_per_parameter_are_those_of_the_whole_file_by_the_originals_parameters(
     chain, carried_out, folders
 ):
@@ -87,7 +88,7 @@ def test_bits_per_parameter_are_those_of_the_whole_file_by_the_originals_paramet
     )
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@for_each("chain", CHAINS)
 def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, carried_out):
     outcome, saved, recipe = carried_out(chain)
     again, said, view = (
@@ -104,10 +105,10 @@ def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, carrie
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize("chain", CHAINS)
+@for_each("chain", CHAINS)
 def test_a_forecast_says_both_as_the_run_does(chain, carried_out):
     outcome, _, recipe = carried_out(chain)
-    ahead, said = forecast(recipe.model_dump(mode="json")), outcome.summary.result
+    ahead, said = forecast(recipe), outcome.summary.result
     assert (ahead.bits_per_weight, ahead.bits_per_parameter) == pytest.approx(
         (said.bits_per_weight, said.bits_per_parameter)
     )
@@ -170,7 +171,7 @@ def test_a_folder_that_records_no_origin_counts_the_parameters_it_has(carried_ou
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "origin",
     [
         [],
@@ -212,7 +213,7 @@ def test_a_tied_head_that_the_file_repeats_counts_once(folders, tmp_path):
     said, view, ahead = (
         run(recipe).summary,
         model_view(str(model)),
-        forecast(recipe.model_dump(mode="json")),
+        forecast(recipe),
     )
     header = 128  # maximum bytes for the name of the repeated tensor
     for size in (said.baseline.size_bytes, view.size_bytes):

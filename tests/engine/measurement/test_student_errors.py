@@ -101,6 +101,7 @@ def test_mistakes_are_those_of_which_the_student_was_surest(architecture, done):
 def test_probabilities_are_the_models_own(done):
     outcome, _, recipe, (folder, student) = done("bert")
     texts = [row["text"] for row in json.loads(Path(recipe.task.data).read_text())]
+    assert len(outcome.tables.mistakes)
     for row in outcome.tables.mistakes.itertuples():
         assert row.text in texts
         inputs = tokenizer_of(resolve(str(folder)))(

@@ -9,6 +9,7 @@ import torch
 from engine.calibration import Seen
 from engine.measurement.surface import KEPT, SIDE, block_maxima, most_striking, surface
 from engine.pipeline.run import run
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -26,7 +27,7 @@ def draw(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 63), (7, 300), (200, 172)])
+@for_each("shape", [(1, 1), (64, 64), (65, 63), (7, 300), (200, 172)])
 def test_every_block_holds_the_largest_of_its_part_of_the_raw_tensor(shape):
     inputs = draw(*shape)
     rows = surface("layer", seen_of(inputs), None)
@@ -80,7 +81,7 @@ def test_a_run_keeps_the_scaled_and_the_most_striking():
     assert len(kept) == KEPT and [each.layer.iloc[0] for each in kept[-2:]] == ["wild", "scaled"]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "scaled"),
     [("smoothquant", True), ("awq", True), ("activations", False), ("llm-int8", False)],
 )

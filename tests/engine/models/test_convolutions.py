@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer
 
-from engine.interactive.answers import forecast
 from engine.kernels import NoKernel, kernel_of
 from engine.models.layers import layers_of, matrix
 from engine.models.loaded_model import opened
@@ -22,6 +21,8 @@ from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
 from engine.techniques.quantization.grid import stored_grid
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.tensors.activations import WithActivations, qparams
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import ARCHITECTURES, tiny
 
@@ -204,8 +205,8 @@ def test_the_model_of_varied_convolutions_has_every_option(varied):
     } == {True, False}
 
 
-@pytest.mark.parametrize("step", TECHNIQUES, ids=lambda step: step["technique"])
-@pytest.mark.parametrize("architecture", ["resnet", "efficientnet"])
+@for_each("step", TECHNIQUES, ids=lambda step: step["technique"])
+@for_each("architecture", ["resnet", "efficientnet"])
 def test_every_technique_goes_through_a_model_of_varied_convolutions(
     architecture, step, varied, tmp_path, bytes_alone
 ):
@@ -228,4 +229,4 @@ def test_every_technique_goes_through_a_model_of_varied_convolutions(
         }
         untreated = untreated[untreated.name.map(groups) > 1]
     assert untreated.empty
-    assert forecast(recipe.model_dump(mode="json")).size_bytes > 0
+    assert forecast(recipe).size_bytes > 0

@@ -1,6 +1,5 @@
 """Experts become layers."""
 
-import pytest
 import torch
 from torch import nn
 
@@ -8,10 +7,11 @@ from engine.models.experts import experts_in, scaled_down, unfuse_experts
 from engine.models.layers import layers_of
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve, skeleton
+from tests.cases import for_each
 from tests.experts import EXPERTS, MODELS, built, saved
 
 CPU = torch.device("cpu")
-each_model = pytest.mark.parametrize("name", MODELS)
+each_model = for_each("name", MODELS)
 IDS = torch.randint(4, 200, (2, 24), generator=torch.Generator().manual_seed(0))
 
 

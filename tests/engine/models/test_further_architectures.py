@@ -6,6 +6,7 @@ import pytest
 
 from engine.errors import PlainError
 from engine.pipeline.run import run
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -36,7 +37,7 @@ def folders(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize(("architecture", "step"), CASES)
+@for_each(("architecture", "step"), CASES)
 def test_it_is_saved_smaller_and_answers_the_same_when_it_is_opened_again(
     architecture, step, folders, tmp_path
 ):

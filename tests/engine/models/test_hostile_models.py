@@ -5,15 +5,17 @@ import os
 import re
 import shutil
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from engine.errors import PlainError
-from engine.interactive.answers import model_view
 from engine.models import model_source as folders
 from engine.models.loading import image_processor_of, skeleton
 from engine.models.model_source import header_of, resolve
+from tests.answers import model_view
+from tests.cases import for_each
 from tests.hostile_models import asked_as_a_page, hostile, library
 
 FIRST_SEED, FOLDERS = 1000, 40
@@ -30,7 +32,8 @@ def copied(bases, tmp_path):
     """Copy a valid folder and set fields of its config.json, or of a nested part."""
 
     def copy(base: str, part: str = "", **fields) -> Path:
-        folder = shutil.copytree(bases[base], tmp_path / "model")
+        folder = Path(tempfile.mkdtemp(dir=tmp_path), "model")
+        shutil.copytree(bases[base], folder)
         config = json.loads((folder / "config.json").read_text())
         (config.setdefault(part, {}) if part else config).update(fields)
         (folder / "config.json").write_text(json.dumps(config))
@@ -71,7 +74,7 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize("base, part, fields", COUNTS, ids=lambda value: str(value)[:40])
+@for_each("base, part, fields", COUNTS, ids=lambda value: str(value)[:40])
 def test_counts_in_config_json_beyond_what_the_files_hold_are_refused_at_once(
     copied, base, part, fields
 ):
@@ -92,7 +95,7 @@ BUILT = [
 ]
 
 
-@pytest.mark.parametrize("base, fields", BUILT, ids=lambda value: str(value)[:40])
+@for_each("base, fields", BUILT, ids=lambda value: str(value)[:40])
 def test_a_model_much_larger_than_its_files_is_refused_while_it_is_built(copied, base, fields):
     """Refused by questions and forecasts; neither needs the memory of such a model."""
     folder = copied(base, **fields)

@@ -3,10 +3,10 @@
 import pytest
 import transformers
 
-from engine.interactive.answers import forecast, model_view
 from engine.models.loading import config_of, resolve
 from engine.models.positions import usable_length
 from engine.pipeline.run import run
+from tests.answers import forecast, model_view
 from tests.architectures import BERT, made, saved
 from tests.recipes import recipe_for
 
@@ -48,4 +48,4 @@ def test_layers_of_other_languages_are_rounded_without_data(folder, tmp_path, by
     assert (
         not rows[rows.index.str.contains("de_DE")].note.str.contains("no calibration token").any()
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
+    assert forecast(recipe).size_bytes == outcome.summary.result.size_bytes

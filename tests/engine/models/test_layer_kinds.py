@@ -21,12 +21,13 @@ from transformers.models.perceiver.modeling_perceiver import Conv2dSamePadding
 from transformers.pytorch_utils import Conv1D
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.models.layer_kinds import layer_kind
 from engine.models.layers import chosen, layers_of
 from engine.models.packed_modules import install
 from engine.pipeline.run import run
 from engine.recipe import Layers
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -110,7 +111,7 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@for_each("name", PLAIN)
 def test_a_module_that_computes_a_plain_function_is_a_layer_and_runs_the_same_when_stored(name):
     module, inputs = PLAIN[name]
     model = nn.Sequential(module).eval()
@@ -119,7 +120,7 @@ def test_a_module_that_computes_a_plain_function_is_a_layer_and_runs_the_same_wh
     torch.testing.assert_close(install(model, {}, torch.float32)(inputs), due, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", OTHER)
+@for_each("name", OTHER)
 def test_a_module_that_computes_anything_else_is_not_a_layer(name):
     assert layer_kind(OTHER[name]) is None
 
@@ -143,7 +144,7 @@ def test_a_layer_without_values_is_recognized():
         )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         {"technique": "gptq"},
@@ -160,7 +161,7 @@ def test_falcon_is_compressed_like_any_other(step, tmp_path, bytes_alone):
         len(layers[layers.technique != ""]) == 8
         and layers.technique["transformer.h.0.mlp.dense_4h_to_h"]
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes > 0
+    assert forecast(recipe).size_bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def model_of(**modules: nn.Module) -> nn.Module:
     return nn.ModuleDict(modules)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("model", "wanted", "words", "unsaid"),
     [
         (

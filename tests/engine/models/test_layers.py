@@ -18,10 +18,11 @@ from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
 from engine.models.packed_modules import Unpacking, install
 from engine.recipe import Layers
+from tests.cases import for_each
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, VOCABULARY, tiny
 
 CPU = torch.device("cpu")
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = for_each("architecture", ARCHITECTURES)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +208,7 @@ def test_unpacking_layers_give_the_untouched_models_logits(architecture, folders
     torch.testing.assert_close(result, due, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", LANGUAGE_MODELS)
+@for_each("architecture", LANGUAGE_MODELS)
 def test_a_bfloat16_model_computes_in_bfloat16_where_asked(architecture, folders):
     inputs = inputs_for(architecture)
     with torch.inference_mode():

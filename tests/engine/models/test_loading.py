@@ -23,6 +23,7 @@ from engine.models.loading import (
     tokenizer_of,
 )
 from engine.recipe import model_names as catalog
+from tests.cases import for_each
 from tests.hub import Hub, serving
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, VOCABULARY, tiny
 
@@ -39,15 +40,19 @@ def library(tmp_path_factory) -> Path:
     return shelf
 
 
+def own_copy(library: Path, architecture: str, folder: Path) -> Path:
+    """A model of the test's own, to spoil."""
+    return shutil.copytree(library / architecture, folder / architecture)
+
+
 @pytest.fixture
 def llama(library, tmp_path) -> Path:
-    """A Llama of the test's own, to spoil."""
-    return shutil.copytree(library / "llama", tmp_path / "llama")
+    return own_copy(library, "llama", tmp_path)
 
 
 @pytest.fixture
 def bert(library, tmp_path) -> Path:
-    return shutil.copytree(library / "bert", tmp_path / "bert")
+    return own_copy(library, "bert", tmp_path)
 
 
 def edited(
@@ -119,7 +124,7 @@ def logits(model: torch.nn.Module, folder: Folder) -> torch.Tensor:
 # What loads
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("architecture", ARCHITECTURES)
 def test_a_good_model_loads_at_rest_in_its_stored_dtype_and_predicts(library, architecture):
     folder = resolve(str(library / architecture))
     model = load(folder)
@@ -134,7 +139,7 @@ def test_a_good_model_loads_at_rest_in_its_stored_dtype_and_predicts(library, ar
     check_finite(model)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("architecture", ARCHITECTURES)
 def test_a_skeleton_filled_from_the_file_is_the_loaded_model(library, architecture):
     folder = resolve(str(library / architecture))
     bones = skeleton(folder)
@@ -231,7 +236,7 @@ def test_a_bundled_model_is_found_in_the_assets(library, monkeypatch, tmp_path):
     assert resolve("bundled:docs-lm").path == tmp_path / "models" / "docs-lm"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     ["/no/such/place", "bundled:nothing", "~nobody-here/model", "a b", "", "x" * 300, "../..//x"],
 )
@@ -256,21 +261,26 @@ def test_a_directory_without_configuration_is_refused(llama):
     assert "no config.json" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize("text", ["{", "\xff\xfe", "[" * 100_000, "[1]", "null"])
-def test_a_broken_configuration_is_refused(llama, text):
+@for_each("text", ["{", "\xff\xfe", "[" * 100_000, "[1]", "null"])
+def test_a_broken_configuration_is_refused(text, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     (llama / "config.json").write_bytes(text.encode("latin1"))
     assert "config.json" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize("architectures", [None, [], "LlamaForCausalLM", [3]])
-def test_a_configuration_that_names_no_architecture_is_refused(llama, architectures):
+@for_each("architectures", [None, [], "LlamaForCausalLM", [3]])
+def test_a_configuration_that_names_no_architecture_is_refused(architectures, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     assert "needs architectures" in refused(resolve, edited(llama, architectures=architectures))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "architecture", ["T5ForConditionalGeneration", "BertModel", "BertForPreTraining", "x" * 500]
 )
-def test_another_kind_of_model_is_refused_and_the_allowed_kinds_are_listed(llama, architecture):
+def test_another_kind_of_model_is_refused_and_the_allowed_kinds_are_listed(
+    architecture, library, tmp_path
+):
+    llama = own_copy(library, "llama", tmp_path)
     assert "ForSequenceClassification" in refused(
         resolve, edited(llama, architectures=[architecture])
     )
@@ -336,17 +346,19 @@ def test_a_folder_without_weights_is_refused(llama):
     assert "no model.safetensors" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize("kept", [0, 4, 8, 100, 5000, -1])
-def test_a_weight_file_cut_short_anywhere_is_refused_before_loading(llama, kept):
+@for_each("kept", [0, 4, 8, 100, 5000, -1])
+def test_a_weight_file_cut_short_anywhere_is_refused_before_loading(kept, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     content = (llama / "model.safetensors").read_bytes()
     (llama / "model.safetensors").write_bytes(content[:kept])
     assert "fetch the model again" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "header", [b"[]", b"{}", b'{"a": 1}', b'{"a": {"dtype": "F32", "data_offsets": []}}', b"\xff"]
 )
-def test_a_weight_file_with_a_senseless_header_is_refused(llama, header):
+def test_a_weight_file_with_a_senseless_header_is_refused(header, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     (llama / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     refused(resolve, str(llama))
 
@@ -363,8 +375,9 @@ def test_a_missing_shard_is_named(llama):
     assert "b.safetensors" in refused(resolve, str(llama))
 
 
-@pytest.mark.parametrize("weight_map", [None, {"x": 3}, {"x": "../llama/a.safetensors"}, ["a"]])
-def test_an_index_that_maps_nowhere_is_refused(llama, weight_map):
+@for_each("weight_map", [None, {"x": 3}, {"x": "../llama/a.safetensors"}, ["a"]])
+def test_an_index_that_maps_nowhere_is_refused(weight_map, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     assert "must map weights" in refused(
         resolve, edited(sharded(llama), "model.safetensors.index.json", weight_map=weight_map)
     )
@@ -402,7 +415,7 @@ def test_a_shard_without_its_weights_is_refused(llama):
     assert "lacks" in refused(load, resolve(str(llama)))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "change",
     [
         {"hidden_size": "wide"},
@@ -411,8 +424,9 @@ def test_a_shard_without_its_weights_is_refused(llama):
         {"hidden_size": 50},
     ],
 )
-@pytest.mark.parametrize("build", [load, skeleton])
-def test_a_configuration_that_makes_no_model_is_refused(llama, change, build):
+@for_each("build", [load, skeleton])
+def test_a_configuration_that_makes_no_model_is_refused(change, build, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     assert str(llama.parent) not in refused(build, resolve(edited(llama, **change))).replace(
         repr(str(llama)), ""
     )
@@ -430,7 +444,7 @@ def test_the_first_weight_that_is_no_number_is_named(llama, value):
 # Tokens
 
 
-@pytest.mark.parametrize(
+@for_each(
     "ids",
     [
         {"pad_token_id": 999},
@@ -439,7 +453,8 @@ def test_the_first_weight_that_is_no_number_is_named(llama, value):
         {"bos_token_id": 10**9},
     ],
 )
-def test_special_tokens_outside_the_vocabulary_are_ignored_and_noted(llama, ids):
+def test_special_tokens_outside_the_vocabulary_are_ignored_and_noted(ids, library, tmp_path):
+    llama = own_copy(library, "llama", tmp_path)
     edited(llama, "generation_config.json", **ids)
     folder = resolve(edited(llama, **ids))
     model, tokenizer = load(folder), tokenizer_of(folder)
@@ -463,7 +478,7 @@ def test_a_tokenizer_without_padding_gets_one(llama):
     )
 
 
-@pytest.mark.parametrize("architecture", [*LANGUAGE_MODELS, "bert"])
+@for_each("architecture", [*LANGUAGE_MODELS, "bert"])
 def test_a_model_without_tokenizer_is_refused_rather_than_given_an_empty_one(
     library, tmp_path, architecture
 ):
@@ -527,7 +542,8 @@ def test_a_model_from_the_hub_is_the_same_model(hub: Hub, library):
         logits(load(here), here), logits(load(there), there)
     )
     assert tokenizer_of(there).get_vocab() == tokenizer_of(here).get_vocab()
-    assert heard and all(text.startswith("Downloading tiny/llama: ") for text in heard)
+    assert heard and {event.model for event in heard} == {"tiny/llama"}
+    assert all(0 < event.done <= event.total for event in heard)
 
 
 def test_a_model_is_fetched_once(hub: Hub):
@@ -665,7 +681,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@for_each("name", FILES)
 def test_a_file_that_is_not_a_model_is_named_by_its_format(name, tmp_path):
     content, words = FILES[name]
     (tmp_path / name).write_bytes(content)
@@ -721,7 +737,7 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@for_each("name", FOLDERS)
 def test_a_folder_that_is_not_a_model_is_named_by_its_content(name, tmp_path, library):
     files, words = FOLDERS[name]
     for file, text in files.items():

@@ -6,9 +6,10 @@ import random
 import pytest
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast, model_view
 from engine.models.loading import tokenizer_of
 from engine.models.model_source import resolve
+from tests.answers import forecast, model_view
+from tests.cases import for_each
 from tests.tiny import tiny
 
 GOOD = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
@@ -28,7 +29,7 @@ def llama(tmp_path_factory):
     return tiny("llama", tmp_path_factory.mktemp("models") / "llama")
 
 
-@pytest.mark.parametrize("entry", ODD_ENTRIES, ids=map(str, range(len(ODD_ENTRIES))))
+@for_each("entry", ODD_ENTRIES, ids=map(str, range(len(ODD_ENTRIES))))
 def test_an_odd_header_entry_is_refused_in_a_sentence(entry, llama, tmp_path):
     (tmp_path / "config.json").write_bytes((llama / "config.json").read_bytes())
     header = json.dumps({"weight": entry}).encode()
@@ -70,7 +71,7 @@ def test_a_folder_broken_at_random_is_read_or_refused(llama, tmp_path):
     assert 100 < refused < 300
 
 
-@pytest.mark.parametrize("architecture", ["bert", "distilbert", "llama", "gpt2"])
+@for_each("architecture", ["bert", "distilbert", "llama", "gpt2"])
 def test_a_tokenizer_without_its_configuration_works_or_says_what_is_missing(
     architecture, tmp_path
 ):
@@ -89,7 +90,7 @@ def test_a_bert_without_a_tokenizer_configuration_is_refused_before_a_run_is_off
         model_view(str(folder))
 
 
-@pytest.mark.parametrize("technique", ["qlora", "gptq", "distill", "magnitude", "svd"])
+@for_each("technique", ["qlora", "gptq", "distill", "magnitude", "svd"])
 def test_a_forecast_refuses_a_task_of_another_kind_as_a_run_does(technique, tmp_path):
     folder = tiny("resnet", tmp_path)
     with pytest.raises(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.interactive import answers
 from engine.models.experts import RoutedExperts, split_experts
 from engine.models.layers import chosen
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
 from engine.recipe import Layers
 from engine.techniques.quantization.mixed_precision.bit_allocation import by_steps
+from tests.answers import forecast
 from tests.experts import saved_of
 from tests.recipes import recipe_for
 
@@ -67,8 +67,8 @@ def test_a_forecast(step, folders, tmp_path, bytes_alone):
         for count in folders
     }
     for recipe in recipes.values():
-        answers.forecast(recipe)
-    assert growth(lambda count: answers.forecast(recipes[count])) < MOST
+        forecast(recipe)
+    assert growth(lambda count: forecast(recipes[count])) < MOST
 
 
 def test_opening_the_layers_of_a_compressed_folder(folders):

@@ -11,14 +11,16 @@ from safetensors.torch import load_file
 
 from engine.errors import PlainError
 from engine.evaluation import evaluate
-from engine.interactive.answers import BLOCKS_DIFFER, forecast, model_view
+from engine.interactive.run_forecast import BLOCKS_DIFFER
 from engine.models import loading as work_models
 from engine.models.layers import OTHER_PART, layers_of
 from engine.models.loaded_model import opened
 from engine.models.loading import load
 from engine.models.model_source import resolve
 from engine.pipeline.run import run
+from tests.answers import forecast, model_view
 from tests.architectures import FURTHER_MULTIMODAL, MULTIMODAL, saved
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -58,7 +60,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("architecture", "step"), CASES)
+@for_each(("architecture", "step"), CASES)
 def test_the_saved_folder_measures_as_the_run_said_and_its_size_was_forecast(
     architecture, step, models, tmp_path, bytes_alone
 ):
@@ -75,7 +77,7 @@ def test_the_saved_folder_measures_as_the_run_said_and_its_size_was_forecast(
         result.size_bytes,
         result.parameters,
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == result.size_bytes
+    assert forecast(recipe).size_bytes == result.size_bytes
     kept = outcome.tables.layers[~outcome.tables.layers.name.str.startswith(LANGUAGE)]
     assert len(kept) and (kept.technique == "").all()
 
@@ -95,7 +97,7 @@ FURTHER = {  # each by another family: tests of the families run them on few mod
 }
 
 
-@pytest.mark.parametrize("architecture", FURTHER)
+@for_each("architecture", FURTHER)
 def test_further_architectures_keep_what_no_text_reaches(architecture, tmp_path, bytes_alone):
     folder = saved(FURTHER_MULTIMODAL[architecture], tmp_path / "model")
     recipe = recipe_for("llama", folder, tmp_path / "data", FURTHER[architecture])
@@ -106,7 +108,7 @@ def test_further_architectures_keep_what_no_text_reaches(architecture, tmp_path,
         )
     ).summary.result
     assert (again.loss, again.size_bytes) == (result.loss, result.size_bytes)
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == result.size_bytes
+    assert forecast(recipe).size_bytes == result.size_bytes
     before, after = (
         opened(resolve(str(each)), CPU, torch.float32) for each in (folder, tmp_path / "saved")
     )
@@ -148,7 +150,7 @@ def test_a_narrower_student_of_a_multimodal_model_is_refused(models, tmp_path):
 def test_blocks_that_differ_are_a_note_in_the_forecast(tmp_path, bytes_alone):
     folder = saved(FURTHER_MULTIMODAL["mllama"], tmp_path / "model")
     recipe = recipe_for("llama", folder, tmp_path / "data", STEPS["blocks"])
-    ahead, outcome = forecast(recipe.model_dump(mode="json")), run(recipe, save=tmp_path / "saved")
+    ahead, outcome = forecast(recipe), run(recipe, save=tmp_path / "saved")
     assert (
         BLOCKS_DIFFER in ahead.notes
         and abs(ahead.size_bytes - outcome.summary.result.size_bytes) < 100

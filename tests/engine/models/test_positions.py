@@ -7,9 +7,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from engine.errors import PlainError
-from engine.interactive.answers import model_view
 from engine.models.positions import usable_length
 from engine.pipeline.run import run
+from tests.answers import model_view
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import SENTENCES, tiny
 
@@ -133,7 +134,7 @@ def length_read(model, length: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("family", FROM_THE_TABLE)
+@for_each("family", FROM_THE_TABLE)
 def test_the_limit_works_and_one_token_more_does_not(family):
     fields, kind, due = FROM_THE_TABLE[family]
     config = config_of(family, fields)
@@ -143,7 +144,7 @@ def test_the_limit_works_and_one_token_more_does_not(family):
     )
 
 
-@pytest.mark.parametrize("family", BY_THE_CONFIGURATION)
+@for_each("family", BY_THE_CONFIGURATION)
 def test_where_positions_are_computed_the_configuration_decides(family):
     fields, kind, due = BY_THE_CONFIGURATION[family]
     config = config_of(family, fields)

@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import PlainError
+from engine.events import ProgressEvent
 from engine.models.layers import layers_of
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
 from engine.pipeline.run import run
 from engine.recipe import Recipe
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -53,7 +55,7 @@ def with_tensors(source, folder, **tensors):
 # --- nothing is left out in silence ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", UP)
+@for_each("architecture", UP)
 def test_every_layer_that_was_kept_says_why(architecture, folders, tmp_path):
     skipped = UP[architecture]
     recipe = recipe_for(
@@ -72,7 +74,7 @@ def test_every_layer_that_was_kept_says_why(architecture, folders, tmp_path):
     )
 
 
-@pytest.mark.parametrize("architecture", UP)
+@for_each("architecture", UP)
 def test_a_group_wider_than_a_row_is_said_at_each_layer_where_it_is(
     architecture, folders, tmp_path
 ):
@@ -127,7 +129,7 @@ def test_weights_in_no_layer_of_a_known_kind_are_named(folders, tmp_path):
 # --- odd weights and inputs -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [{"technique": "bitsandbytes", "format": "int8"}, {"technique": "llm-int8"}, GPTQ, AWQ],
     ids=str,
@@ -138,7 +140,7 @@ def test_a_layer_of_equal_weights_is_said_and_not_refused(step, folders, tmp_pat
     assert "all its weights are equal" in notes_of(outcome)[UP["llama"]]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [GPTQ, AWQ, {"technique": "smoothquant"}, {"technique": "activations", "observer": "entropy"}],
     ids=str,
@@ -221,7 +223,7 @@ def test_a_calibration_text_shorter_than_a_window_is_refused(architecture, folde
     assert "fewer than one window of 64" in sentence(recipe)
 
 
-@pytest.mark.parametrize("architecture", UP)
+@for_each("architecture", UP)
 def test_a_budget_that_no_choice_of_bits_meets_is_refused(architecture, folders, tmp_path):
     step = {"technique": "mixed-precision", "budget": 2.0, "choices": [4, 8]}
     assert "cannot be met" in sentence(
@@ -271,8 +273,8 @@ def test_never_more_than_a_block_is_dense(technique, tmp_path):
             each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found
         }
 
-    def look(stage: str, done: int, total: int) -> None:
-        if stage == "Compressing":
+    def look(event: ProgressEvent) -> None:
+        if event.stage == "compressing":
             most.append(sum(dense().values()))
 
     gc.collect()

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from engine.interactive import answers
 from engine.models.layers import layers_of
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
@@ -13,6 +12,8 @@ from engine.models.origin import Origin
 from engine.models.packed_folder import PackedFolder, read_packed
 from engine.pipeline.run import run
 from engine.tensors.weights import Dense
+from tests import answers
+from tests.cases import for_each
 from tests.experts import EXPERTS, MODELS, built, saved, saved_without_tokens
 from tests.recipes import recipe_for
 
@@ -48,12 +49,12 @@ def ids(case):
     return case if isinstance(case, str) else case["technique"]
 
 
-@pytest.mark.parametrize(("name", "step"), RUNS, ids=ids)
+@for_each(("name", "step"), RUNS, ids=ids)
 def test_experts_are_compressed_and_reload_with_equal_loss_and_the_forecast_bytes(
     name, step, folders, tmp_path
 ):
     recipe = recipe_for("mixtral", folders[name], tmp_path / "data", step)
-    planned = answers.forecast(recipe.model_dump(mode="json"))
+    planned = answers.forecast(recipe)
     outcome = run(recipe, save=tmp_path / "saved")
     again = run(recipe_for("mixtral", tmp_path / "saved", tmp_path / "data")).summary.result
     assert again.loss == outcome.summary.result.loss
@@ -76,7 +77,7 @@ TRAINED = [
 ]
 
 
-@pytest.mark.parametrize("step", TRAINED, ids=ids)
+@for_each("step", TRAINED, ids=ids)
 def test_training_techniques_support_experts(step, folders, tmp_path):
     outcome = run(
         recipe_for("mixtral", folders["mixtral"], tmp_path / "data", step), save=tmp_path / "saved"
@@ -107,7 +108,7 @@ DATA_FREE = [
 ]
 
 
-@pytest.mark.parametrize(("step", "data_free"), DATA_FREE, ids=ids)
+@for_each(("step", "data_free"), DATA_FREE, ids=ids)
 def test_an_expert_that_no_token_reaches_is_named_and_treated_without_data(
     step, data_free, tmp_path
 ):

@@ -14,6 +14,7 @@ from engine.pipeline.run import run
 from engine.results.schema.tables import ROWS
 from engine.results.store.unfinished import MOST, blocks_kept, forget, held, sweep
 from engine.runtime.settings import home
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -58,8 +59,8 @@ def same(one, other) -> None:
     assert one.summary.result == other.summary.result
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("step", STEPS)
+@for_each("architecture", ARCHITECTURES)
 def test_a_cancelled_run_goes_on_and_ends_the_same(architecture, step, tmp_path, monkeypatch):
     recipe = recipe_for(
         architecture, tiny(architecture, tmp_path / "model"), tmp_path / "data", STEPS[step]
@@ -149,12 +150,12 @@ def test_a_run_cancelled_while_its_result_is_measured_keeps_its_blocks(tmp_path,
     with pytest.raises(Cancelled, match="run it again to resume"):
         run(
             recipe,
-            report=lambda stage, *_: stages.append(stage),
-            cancelled=lambda: "Measuring the result" in stages,
+            report=lambda event: stages.append(event.stage),
+            cancelled=lambda: "measuring-result" in stages,
         )
     asked, stages[:] = looks(monkeypatch), []
-    again = run(recipe, report=lambda stage, *_: stages.append(stage))
-    assert not asked and "Going on from an earlier run" in stages
+    again = run(recipe, report=lambda event: stages.append(event.stage))
+    assert not asked and "resuming" in stages
     assert "2 of its blocks were finished by an earlier run" in again.summary.notes[0]
     assert blocks_kept(recipe.key()) == 0
 

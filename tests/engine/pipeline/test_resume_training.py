@@ -7,8 +7,10 @@ from typing import get_args
 import pandas as pd
 import pytest
 
+from engine.events import ProgressEvent, Stage
 from engine.pipeline.run import run
 from engine.techniques.training.mixed_precision_training.config import Variant
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 DISTILL = {"technique": "distill", "steps": 20, "batch": 4, "rate": 1e-2}
@@ -53,9 +55,9 @@ class Killed(BaseException):
     """Nothing catches it: as if the process had ended."""
 
 
-def killing(step: int, at: str = "raining"):
-    def report(stage: str, done: int, total: int) -> None:
-        if at in stage and done == step:
+def killing(step: int, at: Stage = "training"):
+    def report(event: ProgressEvent) -> None:
+        if event.stage == at and event.done == step:
             raise Killed
 
     return report
@@ -71,7 +73,7 @@ def curve_of(outcome) -> pd.DataFrame:
     )
 
 
-@pytest.mark.parametrize("training", TRAININGS)
+@for_each("training", TRAININGS)
 def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(
     training, folders, tmp_path
 ):
@@ -103,9 +105,9 @@ def test_a_killed_comparison_of_precisions_goes_on_with_the_training_that_it_was
     whole, told = run(recipe), []
     done = get_args(Variant).index(keep) + 1
     with pytest.raises(Killed):
-        run(recipe, report=killing(done * 8 + 3) if done < 5 else killing(0, "Compressing"))
+        run(recipe, report=killing(done * 8 + 3) if done < 5 else killing(0, "compressing"))
     again = run(
-        recipe, report=lambda stage, now, of: told.append(now) if "raining" in stage else None
+        recipe, report=lambda event: told.append(event.done) if event.stage == "training" else None
     )
     assert any(
         f"{done} of its 5 trainings were done by an earlier run" in note
@@ -116,7 +118,7 @@ def test_a_killed_comparison_of_precisions_goes_on_with_the_training_that_it_was
     assert again.summary.result == whole.summary.result
 
 
-@pytest.mark.parametrize("done", range(1, 8))
+@for_each("done", range(1, 8))
 def test_a_killed_lottery_goes_on_at_the_first_network_not_trained(done, folders, tmp_path):
     lottery = {
         "technique": "lottery-ticket",
@@ -134,7 +136,7 @@ def test_a_killed_lottery_goes_on_at_the_first_network_not_trained(done, folders
         run(recipe, report=killing(done * 4 + 3))
     told = []
     again = run(
-        recipe, report=lambda stage, now, of: told.append(now) if "Training" in stage else None
+        recipe, report=lambda event: told.append(event.done) if event.stage == "training" else None
     )
     assert any(
         f"{done} of its 8 networks were trained by an earlier run" in note

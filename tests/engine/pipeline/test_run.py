@@ -26,15 +26,16 @@ from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
 from engine.pipeline.run import run
 from engine.recipe import Recipe
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY, STEPS
 from tests.tiny import ARCHITECTURES, LLAMA, TOKENS, tiny, tokenizer
 
 CPU = torch.device("cpu")
 FOUR = STEPS["rounding"]
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
-each_step = pytest.mark.parametrize("step", STEPS)
-any_step = pytest.mark.parametrize("step", ANY)
+each_architecture = for_each("architecture", ARCHITECTURES)
+each_step = for_each("step", STEPS)
+any_step = for_each("step", ANY)
 
 
 @pytest.fixture(scope="module")
@@ -301,8 +302,8 @@ def with_weight(source, folder, name, weight):
     return folder
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize(
+@for_each("value", [math.nan, math.inf])
+@for_each(
     "name",
     ["model.layers.1.self_attn.q_proj.weight", "model.norm.weight", "model.embed_tokens.weight"],
 )
@@ -355,9 +356,9 @@ def test_a_pattern_that_names_no_layer_is_refused_before_anything_is_measured(fo
         "llama", folders["llama"], tmp_path / "data", FOUR, layers={"skip": ["nothing.*"]}
     )
     assert "No layer is called 'nothing.*'" in refused(
-        recipe, report=lambda stage, done, total: stages.append(stage)
+        recipe, report=lambda event: stages.append(event.stage)
     )
-    assert "Measuring the original" not in stages
+    assert "measuring-original" not in stages
 
 
 def test_two_quantizations_in_one_recipe_are_refused():
@@ -394,11 +395,11 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_measured(fo
     for save in (tmp_path / "file", tmp_path / "file" / "below"):
         stages = []
 
-        def report(stage, done, total, stages=stages):
-            stages.append(stage)
+        def report(event, stages=stages):
+            stages.append(event.stage)
 
         assert "cannot be written to" in refused(recipe, save=save, report=report)
-        assert "Measuring the original" not in stages
+        assert "measuring-original" not in stages
 
 
 def test_a_full_disk_is_said_and_nothing_is_left(folders, tmp_path, monkeypatch):
@@ -424,18 +425,18 @@ def test_without_steps_there_is_nothing_to_save(folders, tmp_path):
 def stop_at(stage, count=1):
     """A report and a question that asks to stop once a stage was reported so often."""
     seen = []
-    return lambda name, done, total: seen.append(name), lambda: seen.count(stage) >= count, seen
+    return lambda event: seen.append(event.stage), lambda: seen.count(stage) >= count, seen
 
 
 STOPS = [
-    ("Measuring the original", 1),
-    ("Compressing", 3),
-    ("Measuring the result", 1),
-    ("Writing examples", 1),
+    ("measuring-original", 1),
+    ("compressing", 3),
+    ("measuring-result", 1),
+    ("writing-examples", 1),
 ]
 
 
-@pytest.mark.parametrize(("stage", "count"), STOPS)
+@for_each(("stage", "count"), STOPS)
 def test_a_run_stops_where_it_is_asked_to_and_leaves_nothing(
     stage, count, folders, tmp_path, monkeypatch
 ):
@@ -459,19 +460,19 @@ def test_progress_counts_every_layer(folders, tmp_path):
     told = []
     run(
         recipe_for("gpt2", folders["gpt2"], tmp_path / "data", FOUR),
-        report=lambda *each: told.append(each),
+        report=told.append,
     )
-    counts = [done for stage, done, _ in told if stage == "Compressing"]
+    compressing = [event for event in told if event.stage == "compressing"]
+    counts = [event.done for event in compressing]
     # one is tied
-    assert counts == list(range(len(counts))) and {
-        total for stage, _, total in told if stage == "Compressing"
-    } == {len(counts) + 1}
+    assert counts == list(range(len(counts)))
+    assert {event.total for event in compressing} == {len(counts) + 1}
 
 
 # --- what is kept ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("why", ["large", "no room", "no folder", "no steps", "kept"])
+@for_each("why", ["large", "no room", "no folder", "no steps", "kept"])
 def test_a_small_model_is_kept_where_there_is_room_and_nothing_else_changes(
     why, carried_out, monkeypatch, tmp_path
 ):

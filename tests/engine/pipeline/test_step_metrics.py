@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from engine.errors import Cancelled, PlainError
-from engine.interactive.answers import forecast
 from engine.pipeline.run import run
 from engine.recipe import Recipe
+from tests.answers import forecast
 from tests.recipes import recipe_for
 from tests.steps import ANY
 
@@ -104,13 +104,11 @@ def test_a_run_of_one_step_measures_nothing_more(folders, tmp_path):
     told = []
     run(
         recipe_for("llama", folders["llama"], tmp_path / "data", PRUNED),
-        report=lambda stage, done, total: told.append((stage, done)),
+        report=told.append,
     )
-    assert {stage for stage, _ in told if "easuring" in stage} == {
-        "Measuring the original",
-        "Measuring the result",
-    }
-    assert told.count(("Measuring the result", 0)) == 1
+    measuring = {"measuring-original", "measuring-step", "measuring-variant", "measuring-result"}
+    assert {event.stage for event in told} & measuring == {"measuring-original", "measuring-result"}
+    assert sum(event.stage == "measuring-result" and not event.done for event in told) == 1
 
 
 def test_a_run_without_steps_has_the_original_alone(folders, tmp_path):
@@ -129,8 +127,8 @@ def test_a_run_stopped_while_it_measures_between_two_steps_goes_on_and_ends_the_
     with pytest.raises(Cancelled, match="Finished layers are kept"):
         run(
             recipe,
-            report=lambda stage, *_: told.append(stage),
-            cancelled=lambda: "Measuring after step 1 of 2" in told,
+            report=lambda event: told.append((event.stage, event.step)),
+            cancelled=lambda: ("measuring-step", 1) in told,
         )
     again = run(recipe)
     assert "blocks were finished" in " ".join(again.summary.notes)
@@ -152,11 +150,11 @@ def test_a_training_that_is_ended_early_is_measured_and_the_next_step_still_foll
     )
     outcome = run(
         recipe,
-        report=lambda stage, *_: told.append(stage),
-        cancelled=lambda: any("raining" in stage for stage in told),
+        report=lambda event: told.append((event.stage, event.step)),
+        cancelled=lambda: ("training", 1) in told,
     )
     assert outcome.summary.ended_early and set(outcome.tables.stages.step) == {0, 1, 2}
-    assert told.index("Measuring after step 1 of 2") < told.index("Step 2 of 2: compressing")
+    assert told.index(("measuring-step", 1)) < told.index(("compressing", 2))
 
 
 # --- a further split ------------------------------------------------------------------------------
@@ -200,9 +198,9 @@ def test_the_original_is_measured_once_in_every_split(further):
     told = []
     run(
         further.model_copy(update={"steps": further.steps[:1]}),
-        report=lambda stage, *_: told.append(stage),
+        report=lambda event: told.append((event.stage, event.step)),
     )
-    assert "Measuring the original" not in told and "Measuring the result" in told
+    assert ("measuring-original", 0) not in told and ("measuring-result", 0) in told
 
 
 def test_a_split_of_the_bundled_data_has_its_own_examples(folders, tmp_path):
@@ -223,9 +221,9 @@ def test_a_split_that_is_not_there_is_said_before_anything_is_compressed(folders
     with pytest.raises(PlainError, match=r"no split .*'nowhere'.*\.$"):
         run(
             recipe.model_copy(update={"task": recipe.task.model_copy(update={"also": "nowhere"})}),
-            report=lambda stage, *_: told.append(stage),
+            report=lambda event: told.append((event.stage, event.step)),
         )
-    assert "Compressing" not in told
+    assert ("compressing", 0) not in told
 
 
 def test_the_split_that_is_measured_already_is_no_further_one():
@@ -308,10 +306,6 @@ def test_the_forecast_counts_what_is_measured_between_and_besides(further, monke
     monkeypatch.setattr("engine.forecast.peak_of", lambda job: 1.0)
     alone = further.model_copy(update={"task": further.task.model_copy(update={"also": ""})})
     one = alone.model_copy(update={"steps": alone.steps[:1]})
-    assert [
-        forecast(recipe.model_dump(mode="json")).seconds for recipe in (one, alone, further)
-    ] == [1.0, 2.0, 4.0]
+    assert [forecast(recipe).seconds for recipe in (one, alone, further)] == [1.0, 2.0, 4.0]
     monkeypatch.setattr("engine.forecast.baseline_known", lambda *_: False)
-    assert [
-        forecast(recipe.model_dump(mode="json")).seconds for recipe in (one, alone, further)
-    ] == [2.0, 3.0, 6.0]
+    assert [forecast(recipe).seconds for recipe in (one, alone, further)] == [2.0, 3.0, 6.0]

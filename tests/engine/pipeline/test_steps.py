@@ -10,7 +10,6 @@ import torch
 from engine.calibration import Seen
 from engine.errors import Cancelled, PlainError
 from engine.forecast import Cost
-from engine.interactive.answers import forecast
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
 from engine.pipeline.run import run
@@ -22,6 +21,8 @@ from engine.techniques.quantization.gptq.config import GPTQ
 from engine.techniques.training.composed import compress_further, sketched
 from engine.tensors.sparse_codes import Sieved, keeping_zeros
 from engine.tensors.weights import restored
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY
 from tests.techniques import EVERY, HUFFMAN, named
@@ -34,7 +35,7 @@ HOW = {name: Recipe.of({"steps": [step]}).steps[0] for name, step in ANY.items()
 AFTER_PRUNING = [
     name for name, how in HOW.items() if "zeros" in how.takes and how.leaves != "adapters"
 ]
-each_quantizer = pytest.mark.parametrize("how", [*EVERY, *HUFFMAN], ids=named)
+each_quantizer = for_each("how", [*EVERY, *HUFFMAN], ids=named)
 
 
 def half_zero(out: int = 24, in_: int = 41) -> torch.Tensor:
@@ -128,7 +129,7 @@ def stored_in(folder):
     return {layer.name: at.model.get_submodule(layer.name).stored for layer in at.layers}
 
 
-@pytest.mark.parametrize("name", AFTER_PRUNING)
+@for_each("name", AFTER_PRUNING)
 def test_pruned_then_quantized_is_what_was_written(name, folders, tmp_path):
     architecture = list(ARCHITECTURES)[AFTER_PRUNING.index(name) % len(ARCHITECTURES)]
     outcome, save, recipe = carried_out(architecture, folders, tmp_path, PRUNED, ANY[name])
@@ -158,10 +159,8 @@ FACTOR_STEPS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"]
-)
-@pytest.mark.parametrize(("first", "architecture"), FACTORIZED)
+@for_each("name", ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"])
+@for_each(("first", "architecture"), FACTORIZED)
 def test_factorized_then_quantized_stores_quantized_factors(
     name, first, architecture, folders, tmp_path
 ):
@@ -195,7 +194,7 @@ def test_a_model_with_structures_taken_out_goes_through_two_more_steps(first, fo
     )
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@for_each("architecture", ARCHITECTURES)
 def test_the_pair_is_smaller_than_either(architecture, folders, tmp_path):
     steps = PRUNED, ANY["rounding"]
     both, one, other = (
@@ -210,7 +209,9 @@ def test_losses_are_counted_from_the_original_not_from_the_step_before(folders, 
         "llama", folders, tmp_path, PRUNED, {"technique": "bitsandbytes", "format": "int8"}
     )
     original, now = stored_in(folders["llama"]), stored_in(save)
-    for row in outcome.tables.layers[outcome.tables.layers.technique != ""].itertuples():
+    compressed = outcome.tables.layers[outcome.tables.layers.technique != ""]
+    assert len(compressed)
+    for row in compressed.itertuples():
         before, after = original[row.name].dense(), now[row.name].dense()
         assert row.relative_error == pytest.approx(
             ((after - before).norm() / before.norm()).item(), rel=1e-4
@@ -220,7 +221,7 @@ def test_losses_are_counted_from_the_original_not_from_the_step_before(folders, 
 def test_each_step_says_which_it_is(folders, tmp_path):
     told = []
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", PRUNED, ANY["rounding"])
-    run(recipe, report=lambda stage, done, total: told.append(stage))
+    run(recipe, report=lambda event: told.append(event.title))
     assert {"Step 1 of 2: compressing", "Step 2 of 2: compressing"} <= set(told)
 
 
@@ -233,10 +234,10 @@ def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, 
     seen = []
 
     def late() -> bool:
-        return any(stage.startswith("Step 2") and done > 8 for stage, done in seen)
+        return any(event.step == 2 and event.done > 8 for event in seen)
 
     with pytest.raises(Cancelled, match="Finished layers are kept"):
-        run(recipe, report=lambda stage, done, total: seen.append((stage, done)), cancelled=late)
+        run(recipe, report=seen.append, cancelled=late)
     again = run(recipe)
     assert again.summary.result == whole.summary.result
     assert "blocks were finished" in " ".join(again.summary.notes) and not list(
@@ -244,7 +245,7 @@ def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, 
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("steps", "words"),
     [
         (
@@ -269,7 +270,7 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "first"),
     [
         ("llama", PRUNED),
@@ -282,10 +283,10 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
         ("resnet", {"technique": "structured", "what": "channels"}),
     ],
 )
-@pytest.mark.parametrize("second", ["rounding", "nf4"])
+@for_each("second", ["rounding", "nf4"])
 def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders, tmp_path):
     outcome, _, recipe = carried_out(architecture, folders, tmp_path, first, ANY[second])
-    ahead = forecast(recipe.model_dump(mode="json"))
+    ahead = forecast(recipe)
     assert ahead.size_bytes == outcome.summary.result.size_bytes
     assert (
         ahead.bits_per_weight == pytest.approx(outcome.summary.result.bits_per_weight, rel=1e-6)
@@ -293,7 +294,7 @@ def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders,
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "first",
     [
         {"technique": "fine-tune"},
@@ -301,15 +302,13 @@ def test_a_forecast_of_both_steps_is_exact(architecture, first, second, folders,
         {"technique": "mixed-precision-training"},
     ],
 )
-@pytest.mark.parametrize("then", [{"technique": "structured", "what": "neurons"}, ANY["rounding"]])
+@for_each("then", [{"technique": "structured", "what": "neurons"}, ANY["rounding"]])
 def test_what_leaves_weights_in_their_place_is_no_matter_to_the_size_forecast(
     first, then, folders, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("engine.interactive.answers.cost_of", lambda job, past: Cost(1.0, 1.0))
+    monkeypatch.setattr("engine.interactive.run_forecast.cost_of", lambda job, past: Cost(1.0, 1.0))
     both, alone = (
-        forecast(
-            recipe_for("llama", folders["llama"], tmp_path / "data", *steps).model_dump(mode="json")
-        )
+        forecast(recipe_for("llama", folders["llama"], tmp_path / "data", *steps))
         for steps in ((first, then), (then,))
     )
     assert both == alone

@@ -8,13 +8,14 @@ from safetensors.torch import load_file, save_file
 
 from engine.calibration.stream import watched
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.models.layers import layers_of, matrix
 from engine.models.loading import load, resolve
 from engine.models.packed_modules import install
 from engine.pipeline import blockwise as walk
 from engine.pipeline.run import run
 from engine.recipe import Layers
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -71,7 +72,7 @@ def linear_weights(folder) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.parametrize("step", PRUNING, ids=lambda step: "-".join(map(str, step.values())))
+@for_each("step", PRUNING, ids=lambda step: "-".join(map(str, step.values())))
 def test_a_layer_that_is_half_zero_gets_a_note(step, tmp_path):
     model = changed(tiny("llama", tmp_path / "model"), half_zero)
     outcome = run(recipe_for("llama", model, tmp_path / "data", step))
@@ -149,7 +150,7 @@ def included(tmp_path, step, **overrides):
     )
 
 
-@pytest.mark.parametrize("step", CALIBRATED, ids=lambda step: step["technique"])
+@for_each("step", CALIBRATED, ids=lambda step: step["technique"])
 def test_a_tied_embedding_is_calibrated_with_the_heads_inputs(step, tmp_path):
     rows = run(included(tmp_path, step, tie_word_embeddings=True)).tables.layers.set_index("name")
     assert (
@@ -198,7 +199,7 @@ def test_an_included_embedding_that_is_not_tied_is_named_at_the_top_and_the_fore
         f"{TIED} is included (layers.include) but was not changed" in note
         for note in outcome.summary.notes
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
+    assert forecast(recipe).size_bytes == outcome.summary.result.size_bytes
 
 
 def test_an_included_embedding_whose_head_is_skipped_by_default_says_what_to_set(tmp_path):
@@ -213,15 +214,15 @@ def test_an_included_embedding_whose_head_is_skipped_by_default_says_what_to_set
 LEFT_WHOLE = [{"technique": "structured"}, {"technique": "blocks"}, {"technique": "gptq"}]
 
 
-@pytest.mark.parametrize("step", LEFT_WHOLE, ids=lambda step: step["technique"])
-@pytest.mark.parametrize("tied", [True, False])
+@for_each("step", LEFT_WHOLE, ids=lambda step: step["technique"])
+@for_each("tied", [True, False])
 def test_the_forecast_says_which_included_embeddings_stay_whole_and_so_does_the_result(
     step, tied, tmp_path, bytes_alone
 ):
     recipe = included(tmp_path, step, tie_word_embeddings=tied)
     if tied and step["technique"] in ("structured", "blocks"):
         recipe = recipe.model_copy(update={"layers": Layers(include=(TIED,))})
-    ahead, outcome = forecast(recipe.model_dump(mode="json")), run(recipe)
+    ahead, outcome = forecast(recipe), run(recipe)
     whole = not outcome.tables.layers.set_index("name").technique[TIED]
     assert whole == (not tied or step["technique"] in ("structured", "blocks"))
     for notes in (ahead.notes, outcome.summary.notes):
@@ -229,9 +230,7 @@ def test_the_forecast_says_which_included_embeddings_stay_whole_and_so_does_the_
 
 
 def test_the_forecast_says_that_awq_has_no_scales_for_a_tied_embedding(tmp_path, bytes_alone):
-    ahead = forecast(
-        included(tmp_path, CALIBRATED[1], tie_word_embeddings=True).model_dump(mode="json")
-    )
+    ahead = forecast(included(tmp_path, CALIBRATED[1], tie_word_embeddings=True))
     assert any(
         f"{TIED} is included (layers.include)" in note and "without scales" in note
         for note in ahead.notes

@@ -19,6 +19,7 @@ from engine.recipe.tasks import (
     LanguageModeling,
     TextClassification,
 )
+from tests.cases import for_each
 
 TASKS = {
     task.model_fields["kind"].default: task
@@ -177,7 +178,7 @@ def test_a_changed_local_text_changes_the_key(tmp_path):
 STORED = json.loads((Path(__file__).parents[2] / "golden" / "keys.json").read_text())
 
 
-@pytest.mark.parametrize("technique", STORED)
+@for_each("technique", STORED)
 def test_a_stored_recipe_keeps_its_options_and_its_key_unless_its_answer_changed(
     technique, monkeypatch
 ):
@@ -216,7 +217,7 @@ def test_what_younger_options_meant_is_a_setting_of_the_technique():
         technique(**technique.meaning_if_absent)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "steps",
     [
         None,
@@ -262,7 +263,7 @@ def steps_beyond():
             for plain in schema.get("anyOf", [schema]):
                 step = 1 if plain.get("type") == "integer" else 1e-6
                 yield from (
-                    pytest.param(name, option, plain[end] + way * step, id=f"{name}-{option}-{end}")
+                    (name, option, plain[end] + way * step)
                     for end, way in ENDS.items()
                     if end in plain
                 )
@@ -297,14 +298,14 @@ def assert_one_clear_sentence(text: str):
     )
 
 
-@pytest.mark.parametrize(("technique", "option", "value"), list(steps_beyond()))
+@for_each(("technique", "option", "value"), list(steps_beyond()))
 def test_every_bound_refuses_one_step_beyond(technique, option, value):
     sentence = refused({"steps": [with_required_options(technique, option, value)]})
     assert sentence.startswith(f"Step 1, {option}: {value} is not allowed; give a ")
     assert_one_clear_sentence(sentence)
 
 
-@pytest.mark.parametrize(("technique", "option"), choices())
+@for_each(("technique", "option"), choices())
 def test_every_choice_refuses_others_and_lists_its_own(technique, option):
     sentence = refused({"steps": [with_required_options(technique, option, "no-such-thing")]})
     allowed = TECHNIQUES[technique].model_json_schema()["properties"][option]["enum"]
@@ -314,7 +315,7 @@ def test_every_choice_refuses_others_and_lists_its_own(technique, option):
     assert_one_clear_sentence(sentence)
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
+@for_each("technique", TECHNIQUES.values(), ids=TECHNIQUES)
 def test_every_technique_explains_itself(technique):
     for words in (
         technique.title,
@@ -328,7 +329,7 @@ def test_every_technique_explains_itself(technique):
     assert "http" in technique.paper and technique.summary.endswith(".") and technique().label()
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
+@for_each("technique", TECHNIQUES.values(), ids=TECHNIQUES)
 def test_every_option_has_what_a_form_needs(technique):
     for name, schema in technique.model_json_schema()["properties"].items():
         assert name == "technique" or (
@@ -338,7 +339,7 @@ def test_every_option_has_what_a_form_needs(technique):
         ), name
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
+@for_each("technique", TECHNIQUES.values(), ids=TECHNIQUES)
 def test_every_option_depends_on_options_and_values_that_exist(technique):
     properties = technique.model_json_schema()["properties"]
     for schema in properties.values():
@@ -349,7 +350,7 @@ def test_every_option_depends_on_options_and_values_that_exist(technique):
             assert set(needed) <= set(known)
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
+@for_each("technique", TECHNIQUES.values(), ids=TECHNIQUES)
 def test_a_technique_cannot_be_changed_once_made(technique):
     with pytest.raises(ValidationError):
         technique().technique = "other"
@@ -362,7 +363,7 @@ def test_techniques_go_by_their_own_id():
 # --- refusals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("fields", "sentence"),
     [
         (
@@ -532,7 +533,7 @@ def test_a_technique_alone_is_refused_in_the_same_words():
         assert str(refusal(error.value, technique)).startswith(sentence)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "fields",
     [
         {"steps": [{}]},
@@ -558,7 +559,7 @@ class Bounds(BaseModel):
     given: int
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("fields", "sentence"),
     [
         ({"above": 0}, "Above: 0 is not allowed; give a number above 0."),
@@ -635,7 +636,7 @@ EVIL += [
 EVIL += ["\t", "{", "a: b: c", "? [1]\n: 2", "- 1", "\x00"]
 
 
-@pytest.mark.parametrize("text", EVIL)
+@for_each("text", EVIL)
 def test_bad_yaml_is_refused_in_a_sentence(text):
     with pytest.raises(PlainError) as error:
         Recipe.from_yaml(text)
@@ -676,7 +677,7 @@ def test_a_directory_is_known_by_its_absolute_path(tmp_path, monkeypatch):
     assert ModelName.parse(tmp_path.name) == ModelName("directory", str(tmp_path))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "bundled:nothing",
@@ -704,7 +705,7 @@ def test_a_long_wrong_name_is_not_repeated_in_full():
     assert len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "chosen"),
     [
         ({"technique": "svd", "rank": 8}, {"by": "rank"}),

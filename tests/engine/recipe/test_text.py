@@ -20,10 +20,11 @@ from engine.recipe.text import (
     parse,
     read_file,
 )
+from tests.cases import for_each
 from tests.hostile_recipes import HOSTILE, nested
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@for_each("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_text_is_refused_in_one_short_sentence(text):
     with pytest.raises(PlainError) as error:
         Recipe.from_yaml(text)
@@ -47,7 +48,7 @@ def test_reading_a_hostile_text_takes_little_memory():
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
+@for_each(
     "name",
     [
         name
@@ -155,7 +156,7 @@ def test_json_is_parsed_as_json():
     assert parse("{rate: 1.0e-05}") == {"rate": 1e-05}  # a mapping in flow style
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     ['{"seed": 1, "seed": 2}', "{seed: 1, seed: 2}", "seed: 1\nseed: 2", 'seed: 1\n"seed": 2'],
 )

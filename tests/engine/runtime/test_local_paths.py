@@ -13,7 +13,9 @@ from PIL import Image
 
 from engine.errors import PlainError
 from engine.evaluation.data.examples import examples_of, text_of
+from engine.models.model_source import resolve
 from engine.pipeline.run import run
+from engine.queries import ModelQuery
 from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
 from engine.recipe.tasks import ImageClassification, TextClassification
@@ -25,7 +27,8 @@ from engine.runtime.local_paths import (
     own_folder,
     path_limit,
 )
-from engine.session.worker_tasks import call
+from engine.session.worker_tasks import answer_query
+from tests.cases import for_each
 from tests.tiny import SENTENCES, tiny
 
 STEP = {"technique": "round-to-nearest", "bits": 4, "group_size": 4}
@@ -129,7 +132,7 @@ def test_images_named_in_a_data_file_are_not_fetched_from_elsewhere(secret, shar
             images(path)
 
 
-@pytest.mark.parametrize("name", ["text", "csv", "json", "parquet", "imagefolder"])
+@for_each("name", ["text", "csv", "json", "parquet", "imagefolder"])
 def test_a_file_format_is_not_a_dataset_name(shared, monkeypatch, name):
     monkeypatch.chdir(shared)
     with pytest.raises(
@@ -168,9 +171,7 @@ def test_a_link_inside_the_folder_is_read_like_a_file(shared):
     (shared / "blob").write_bytes((shared / "model" / "config.json").read_bytes())
     (shared / "model" / "config.json").unlink()
     (shared / "model" / "config.json").symlink_to(Path("..") / "blob")
-    assert call(
-        "engine.models.model_source:resolve", {"reference": str(shared / "model")}
-    ).architecture
+    assert resolve(str(shared / "model")).architecture
 
 
 def test_a_recipe_is_refused_with_the_key_that_names_the_path(secret, shared):
@@ -234,11 +235,11 @@ def test_models_of_finished_runs_may_be_opened_and_nothing_else_of_a_run(tmp_pat
         assert not limit.allows(path)
 
 
-@pytest.mark.parametrize("path", ["~nobody-at-all/x", "a\0b", "x" * 5000, "loop"])
-def test_invalid_paths_are_not_allowed(path, shared, monkeypatch):
+def test_invalid_paths_are_not_allowed(shared, monkeypatch):
     monkeypatch.chdir(shared.parent)
     Path("loop").symlink_to("loop")
-    assert not path_limit().allows(Path(path))
+    for path in ("~nobody-at-all/x", "a\0b", "x" * 5000, "loop"):
+        assert not path_limit().allows(Path(path)), path
 
 
 def test_a_limit_that_comes_with_a_job_holds_at_the_worker_and_ends_with_it(
@@ -246,10 +247,10 @@ def test_a_limit_that_comes_with_a_job_holds_at_the_worker_and_ends_with_it(
 ):
     limit = path_limit()
     monkeypatch.delenv("COMPRESSION_EXPLORER_SHARED")
-    question = ("engine.recipe.model_names:ModelName.parse", {"text": str(secret / "model")})
+    query = ModelQuery(str(secret / "model"))
     with pytest.raises(PlainError, match="outside"):
-        call(*question, limit)
-    assert call(*question).kind == "directory" and path_limit() is None
+        answer_query(query, limit)
+    assert answer_query(query).reference == query.model and path_limit() is None
 
 
 def test_a_process_reads_back_what_it_wrote_itself(secret, shared):

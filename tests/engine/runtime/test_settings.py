@@ -6,9 +6,10 @@ from engine.errors import PlainError
 from engine.runtime import settings
 from engine.runtime.platform_support import LINUX
 from engine.runtime.settings import Sharing, sharing
+from tests.cases import for_each
 
 
-@pytest.mark.parametrize("value", ["", "0", "false", "No", " off "])
+@for_each("value", ["", "0", "false", "No", " off "])
 def test_a_server_is_not_shared_by_default(value):
     assert sharing({"COMPRESSION_EXPLORER_SHARED": value}) is None and sharing({}) is None
 
@@ -36,7 +37,7 @@ def test_the_folder_is_the_one_a_link_leads_to(tmp_path):
     assert sharing(folder).folder == (tmp_path / "there").resolve()
 
 
-@pytest.mark.parametrize(
+@for_each(
     "variable, value",
     [
         ("COMPRESSION_EXPLORER_SHARED", "maybe"),

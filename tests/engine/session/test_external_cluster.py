@@ -5,11 +5,13 @@ message.
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from distributed import Client
 
 from engine.errors import Cancelled, PlainError
+from engine.events import Message, ProgressEvent, WorkerEvent
 from engine.session import cluster as clusters
 from engine.session import external_cluster as named
 from engine.session.cluster import Cluster
@@ -18,16 +20,19 @@ from engine.session.external_cluster import (
     SILENT_SECONDS,
     RunWatch,
     busy,
-    occupation,
     offering,
     status,
 )
+from tests.cases import for_each
 from tests.clusters import dask_scheduler, dask_worker, occupied_until, run_until_cancelled
+from tests.extra_queries import DurationQuery
 from tests.waiting import wait_for
 
-COMPRESSING, NONE = "Compressing", "Waiting for a worker: no worker is connected to the cluster"
-BUSY = "Waiting for a worker: its only worker is busy with other work"
-GONE = "The worker was lost, and no other is connected; waiting for one"
+COMPRESSING = ProgressEvent("compressing", 6, 30)
+NONE = WorkerEvent("waiting-for-worker", cause="waiting")
+BUSY = WorkerEvent("waiting-for-worker", cause="waiting", workers=1, busy=1)
+GONE = WorkerEvent("waiting-for-worker", cause="lost")
+HERE = Message(COMPRESSING, 0.0, worker="tcp://here")
 
 QUESTION = ("ask", "the question")  # required resource, and its description
 
@@ -50,17 +55,17 @@ def test_a_worker_is_busy_when_all_its_threads_are():
     assert not busy(worker()) and not busy(worker(executing=1, nthreads=2)) and not busy({})
 
 
-@pytest.mark.parametrize(
+@for_each(
     "workers, words",
     [
-        ([], "no worker is connected"),
-        ([worker(1)], "its only worker is busy"),
-        ([worker(1), worker(1)], "all 2 workers are busy"),
-        ([worker(1), worker(), worker()], "1 of 3 workers are busy"),
+        ({}, "Waiting for a worker: no worker is connected to the cluster"),
+        ({"a": worker(1)}, "its only worker is busy"),
+        ({"a": worker(1), "b": worker(1)}, "all 2 workers are busy"),
+        ({"a": worker(1), "b": worker(), "c": worker()}, "1 of 3 workers are busy"),
     ],
 )
 def test_what_the_workers_do_is_said_in_numbers(workers, words):
-    assert words in occupation(workers)
+    assert words in RunWatch().delay(workers).title
 
 
 def test_only_workers_that_offer_a_resource_count_where_any_does():
@@ -71,37 +76,36 @@ def test_only_workers_that_offer_a_resource_count_where_any_does():
 
 def test_a_run_on_a_responsive_worker_has_no_message():
     watch = RunWatch()
-    assert watch.state({}) == NONE
-    watch.hear({"worker": "tcp://here"})
-    assert watch.on_worker and watch.state({"tcp://here": worker(1, last_seen=1.0)}, now=10.0) == ""
+    assert watch.delay({}) == NONE
+    watch.hear(HERE)
+    assert watch.on_worker
+    assert watch.delay({"tcp://here": worker(1, last_seen=1.0)}, now=10.0) is None
 
 
 def test_a_worker_is_silent_while_its_heartbeat_does_not_change():
     watch = RunWatch()
-    watch.hear({"worker": "tcp://here"})
-    states = [
-        watch.state({"tcp://here": worker(1, last_seen=beat)}, now)
+    watch.hear(HERE)
+    delays = [
+        watch.delay({"tcp://here": worker(1, last_seen=beat)}, now)
         for beat, now in ((5.0, 0.0), (5.0, SILENT_SECONDS + 1.0), (6.0, 99.0))
     ]
-    assert (
-        states[0] == states[2] == ""
-        and states[1] == f"No signal from the worker for {SILENT_SECONDS + 1} s"
-    )
+    assert delays[0] is delays[2] is None
+    assert delays[1].title == f"No signal from the worker for {SILENT_SECONDS + 1} s"
 
 
 def test_a_lost_run_waits_for_another_worker_and_fails_when_none_comes():
     watch = RunWatch()
-    watch.hear({"worker": "tcp://lost"})
-    assert watch.state({}, 0.0) == watch.state({}, LOST_SECONDS - 1) == GONE and not watch.on_worker
-    assert "restart on another" in watch.state({"tcp://other": worker()}, LOST_SECONDS + 5)
+    watch.hear(replace(HERE, worker="tcp://lost"))
+    assert watch.delay({}, 0.0) == watch.delay({}, LOST_SECONDS - 1) == GONE and not watch.on_worker
+    assert watch.delay({"tcp://other": worker()}, LOST_SECONDS + 5).cause == "restarting"
     # that one is lost too, so the wait starts again
-    assert watch.state({}, LOST_SECONDS + 6) == GONE
+    assert watch.delay({}, LOST_SECONDS + 6) == GONE
     with pytest.raises(
         PlainError, match=r"tcp://lost.*was lost.*start a worker and run it again\.$"
     ):
-        watch.state({}, 2 * LOST_SECONDS + 6)
-    watch.hear({"worker": "tcp://other"})
-    assert watch.on_worker and watch.state({"tcp://other": worker(1)}, 3 * LOST_SECONDS) == ""
+        watch.delay({}, 2 * LOST_SECONDS + 6)
+    watch.hear(replace(HERE, worker="tcp://other"))
+    assert watch.on_worker and watch.delay({"tcp://other": worker(1)}, 3 * LOST_SECONDS) is None
 
 
 # --- real processes ----------------------------------------------------------------------------
@@ -131,21 +135,21 @@ class Run:
     """Run in a thread, with its messages."""
 
     def __init__(self, cluster, name):
-        self.name, self.cluster, self.stages, self.end = name, cluster, [], None
+        self.name, self.cluster, self.events, self.end = name, cluster, [], None
         self.thread = threading.Thread(target=self.follow, daemon=True)
         self.thread.start()
 
     def follow(self):
         try:
-            self.cluster.run({}, self.name, "", lambda news: self.stages.append(news["stage"]))
+            self.cluster.run({}, self.name, "", lambda message: self.events.append(message.event))
         except PlainError as error:
             self.end = error
 
-    def says(self, stage):
-        """Wait until the run sends a message (again)."""
-        wait_for(lambda: stage in self.stages or self.end)
-        assert stage in self.stages, self.end
-        del self.stages[: self.stages.index(stage) + 1]
+    def says(self, event):
+        """Wait until the run sends an event (again)."""
+        wait_for(lambda: event in self.events or self.end)
+        assert event in self.events, self.end
+        del self.events[: self.events.index(event) + 1]
 
     def ended(self):
         wait_for(lambda: not self.thread.is_alive())
@@ -190,23 +194,20 @@ def test_a_run_and_a_question_say_that_all_workers_are_busy_and_the_run_can_be_c
         with pytest.raises(
             PlainError, match="No answer within 0 seconds: its only worker is busy with other work"
         ):
-            cluster.ask("engine.session.progress:duration", {"seconds": 1}, 0.1, *QUESTION)
+            cluster.ask(DurationQuery(1), 0.1, *QUESTION)
         assert status(address) == "The cluster answers; its only worker is busy with other work."
         cluster.cancel("busy")
         assert isinstance(run.ended(), Cancelled) and "waited for a worker" in str(run.end)
         done.touch()
         theirs.result()
-        assert (
-            cluster.ask("engine.session.progress:duration", {"seconds": 61}, 300, *QUESTION)
-            == "1 min 1 s"
-        )
+        assert cluster.ask(DurationQuery(61), 300, *QUESTION) == "1 min 1 s"
         assert process.poll() is None
 
 
 def test_a_question_without_workers_says_so(cluster):
     wait_for(lambda: not cluster._workers())
     with pytest.raises(PlainError, match="no worker is connected to the cluster"):
-        cluster.ask("engine.session.progress:duration", {"seconds": 1}, 0.1, *QUESTION)
+        cluster.ask(DurationQuery(1), 0.1, *QUESTION)
 
 
 def test_a_lost_external_cluster_is_named_in_the_message(tmp_path, monkeypatch):

@@ -6,24 +6,42 @@ A fake cluster replaces the workers; ``tests/engine/session/test_session.py`` us
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
 from engine.errors import PlainError
+from engine.queries import ExplanationQuery, Query, WhatIfQuery
+from engine.recipe import Recipe
 from engine.session import questions
-from engine.session.questions import Overtaken, Questions, question_key
+from engine.session.questions import Overtaken, Questions, query_key
 from tests.waiting import PATIENCE_SECONDS, wait_for
 
 
+@dataclass(frozen=True)
+class AnyQuery(Query):
+    """A question that is its own answer."""
+
+    model: str
+    layer: str = ""
+    bits: int = 4
+    padding: str = ""
+    wrong: bool = False
+
+    @property
+    def about(self):
+        return self.model, self.layer
+
+
 class Workers:
-    """Cluster that returns the arguments after a gate is opened."""
+    """Cluster that returns the question after a gate is opened."""
 
     def __init__(self, slots: int = 1, spare: int = 0):
         self.slots = tuple(f"ask-{number}" for number in range(slots))
         self.spare = tuple(f"spare-{number}" for number in range(spare))
         self.running: list[str] = []  # spare workers
         self.ended: list[str] = []
-        self.asked: list[tuple[str, dict]] = []
+        self.asked: list[tuple[str, AnyQuery]] = []
         self.gates: dict[str, threading.Event] = {}
         self.replaced: list[str] = []
 
@@ -41,19 +59,17 @@ class Workers:
         self.running.remove(slot)
         self.ended.append(slot)
 
-    def ask(self, name, arguments, timeout, slot, subject):
-        self.asked.append((slot, arguments))
-        if gate := self.gates.get(arguments["model"]):
+    def ask(self, query, timeout, slot, subject):
+        self.asked.append((slot, query))
+        if gate := self.gates.get(query.model):
             assert gate.wait(PATIENCE_SECONDS)
-        if name == "engine.interactive.wrong":
+        if query.wrong:
             raise PlainError(f"{subject[:1].upper()}{subject[1:]} has no answer.")
-        return arguments
+        return query
 
     def replace(self, slot):
         self.replaced.append(slot)
-        self.gates[
-            next(arguments["model"] for at, arguments in reversed(self.asked) if at == slot)
-        ].set()
+        self.gates[next(query.model for at, query in reversed(self.asked) if at == slot)].set()
 
 
 @pytest.fixture
@@ -76,8 +92,8 @@ def closed_gate(workers, *models):
     workers.gates |= {model: threading.Event() for model in models}
 
 
-def ask(queue, model, visitor=None, timeout=PATIENCE_SECONDS, name="any", **more):
-    return queue.ask(name, {"model": model} | more, timeout, visitor)
+def ask(queue, model, visitor=None, timeout=PATIENCE_SECONDS, **more):
+    return queue.ask(AnyQuery(model, **more), timeout, visitor)
 
 
 def waiting(queue):
@@ -90,8 +106,8 @@ def test_equal_questions_at_once_are_one_and_later_ones_none(asking):
     answers = [threads.submit(ask, queue, "a", visitor) for visitor in range(20)]
     wait_for(lambda: waiting(queue) == 20)
     workers.gates["a"].set()
-    assert [each.result()["model"] for each in answers] == ["a"] * 20
-    assert ask(queue, "a")["model"] == "a" and len(workers.asked) == 1
+    assert [each.result().model for each in answers] == ["a"] * 20
+    assert ask(queue, "a").model == "a" and len(workers.asked) == 1
 
 
 def test_a_newer_question_drops_the_older_one_unless_others_wait_for_it(asking):
@@ -111,12 +127,12 @@ def test_a_newer_question_drops_the_older_one_unless_others_wait_for_it(asking):
     with pytest.raises(Overtaken):
         moved.result()
     workers.gates["busy"].set()
-    assert [each.result()["model"] for each in (busy, asked[1], again)] == [
+    assert [each.result().model for each in (busy, asked[1], again)] == [
         "busy",
         "shared",
         "last",
     ]
-    assert [arguments["model"] for _, arguments in workers.asked] == ["busy", "shared", "last"]
+    assert [query.model for _, query in workers.asked] == ["busy", "shared", "last"]
 
 
 def test_questions_without_a_visitor_drop_no_others(asking):
@@ -127,7 +143,7 @@ def test_questions_without_a_visitor_drop_no_others(asking):
     asked = [busy, *(threads.submit(ask, queue, model) for model in ("a", "b", "c"))]
     wait_for(lambda: waiting(queue) == 4)
     workers.gates["busy"].set()
-    assert sorted(each.result()["model"] for each in asked) == ["a", "b", "busy", "c"]
+    assert sorted(each.result().model for each in asked) == ["a", "b", "busy", "c"]
 
 
 def test_a_question_of_one_visitor_does_not_wait_for_that_of_another(asking):
@@ -135,7 +151,7 @@ def test_a_question_of_one_visitor_does_not_wait_for_that_of_another(asking):
     closed_gate(workers, "slow")
     slow = threads.submit(ask, queue, "slow", "one")
     wait_for(lambda: workers.asked)
-    assert ask(queue, "quick", "two")["model"] == "quick"
+    assert ask(queue, "quick", "two").model == "quick"
     assert not slow.done()
     workers.gates["slow"].set()
     slow.result()
@@ -149,7 +165,7 @@ def test_spare_workers_start_while_all_others_are_busy_with_slow_questions(askin
     closed_gate(workers, *slow)
     asked = [threads.submit(ask, queue, slow[0], 1)]
     wait_for(lambda: workers.asked)
-    assert ask(queue, "quick", 2)["model"] == "quick"
+    assert ask(queue, "quick", 2).model == "quick"
     assert workers.asked[-1][0].startswith("spare") and not asked[0].done()
     wait_for(lambda: workers.ended and not workers.running)
     asked += [
@@ -161,7 +177,7 @@ def test_spare_workers_start_while_all_others_are_busy_with_slow_questions(askin
         ask(queue, "quick again", 9, timeout=0.3)
     for model in slow:
         workers.gates[model].set()
-    assert [each.result()["model"] for each in asked] == slow
+    assert [each.result().model for each in asked] == slow
     wait_for(lambda: not workers.running)
 
 
@@ -184,7 +200,7 @@ def test_an_abandoned_question_gives_way(asking, monkeypatch):
     closed_gate(workers, "stuck", "wanted")
     stuck = threads.submit(ask, queue, "stuck", "me")
     wait_for(lambda: workers.asked)
-    assert threads.submit(ask, queue, "other", "me").result()["model"] == "other", (
+    assert threads.submit(ask, queue, "other", "me").result().model == "other", (
         "the visitor moved on"
     )
     assert workers.replaced == ["ask-0"]
@@ -207,7 +223,7 @@ def test_questions_go_to_the_worker_with_the_model_open(asking):
     ask(queue, "two")
     for bits in range(6, 9):
         ask(queue, "one", bits=bits)
-    assert len({slot for slot, arguments in workers.asked if arguments["model"] == "one"}) == 1
+    assert len({slot for slot, query in workers.asked if query.model == "one"}) == 1
 
 
 def test_questions_about_one_layer_follow_one_another(asking):
@@ -221,7 +237,7 @@ def test_questions_about_one_layer_follow_one_another(asking):
     workers.gates["busy"].set()
     for each in asked:
         each.result()
-    layers = [arguments["layer"] for _, arguments in workers.asked[1:]]
+    layers = [query.layer for _, query in workers.asked[1:]]
     assert layers == ["layer 0"] * 4 + ["layer 1"] * 4
 
 
@@ -229,7 +245,7 @@ def test_an_error_reaches_everyone_who_waits_and_is_not_cached(asking):
     queue, workers, threads = asking()
     closed_gate(workers, "a")
     refused = [
-        threads.submit(ask, queue, "a", visitor, name="wrong", layer="x") for visitor in range(3)
+        threads.submit(ask, queue, "a", visitor, wrong=True, layer="x") for visitor in range(3)
     ]
     wait_for(lambda: waiting(queue) == 3)
     workers.gates["a"].set()
@@ -238,7 +254,7 @@ def test_an_error_reaches_everyone_who_waits_and_is_not_cached(asking):
         "The question about layer 'x' of 'a' has no answer."
     } and len(set(map(id, errors))) == 3
     with pytest.raises(PlainError):
-        ask(queue, "a", name="wrong", layer="x")
+        ask(queue, "a", wrong=True, layer="x")
     assert len(workers.asked) == 2
 
 
@@ -247,7 +263,7 @@ def test_cached_answers_are_limited_in_bytes_least_recently_used_first(asking, m
     queue, workers, _ = asking()
     for model in ("a", "b", "a", "c", "a", "b"):
         ask(queue, model, padding="x" * 1000)
-    assert [arguments["model"] for _, arguments in workers.asked] == ["a", "b", "c", "b"]
+    assert [query.model for _, query in workers.asked] == ["a", "b", "c", "b"]
 
 
 def test_cached_answers_expire(asking, monkeypatch):
@@ -268,17 +284,18 @@ def test_what_is_not_about_a_model_is_asked_each_time(asking):
 def test_a_changed_model_or_text_is_another_question(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "text.txt").write_text("words")
-    arguments = {
-        "model": str(tmp_path),
-        "measured": {"calibration": {"text": str(tmp_path / "text.txt")}},
-        "step": {"bits": 4},
-    }
-    keys = [question_key("what_if", arguments), question_key("what_if", arguments)]
+
+    def query(bits=4, kind=WhatIfQuery):
+        data = {"calibration": {"text": str(tmp_path / "text.txt")}}
+        step = {"technique": "gptq", "bits": bits}
+        return kind(Recipe.of({"model": str(tmp_path), "steps": [step], **data}), "a.layer")
+
+    keys = [query_key(query()), query_key(query())]
     for name in ("config.json", "text.txt"):
         (tmp_path / name).write_text("something longer")
-        keys.append(question_key("what_if", arguments))
-    keys.append(question_key("what_if", arguments | {"step": {"bits": 3}}))
-    assert keys[0] == keys[1] and len(set(keys)) == 4
+        keys.append(query_key(query()))
+    keys += [query_key(query(bits=3)), query_key(query(kind=ExplanationQuery))]
+    assert keys[0] == keys[1] and len(set(keys)) == 5
 
 
 def test_closing_the_session_ends_all_waiting(asking):

@@ -20,9 +20,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.errors import PlainError
+from engine.errors import Cancelled, PlainError
+from engine.events import Message, ProgressEvent, TrainingEvent
+from engine.queries import ModelQuery, WorkerQuery
 from engine.recipe import Recipe
 from engine.results.schema.record import FINISHED
+from engine.results.schema.tables import CurveRow
 from engine.results.store.store import Store
 from engine.results.store.unfinished import blocks_kept, folder_of
 from engine.runtime.platform_support import can_fork_workers
@@ -30,7 +33,9 @@ from engine.session import Progress, Session
 from engine.session.progress import MOST_ROWS, STAGES
 from engine.session.run_registry import Shelf
 from engine.session.worker_tasks import plainly
+from tests.cases import for_each
 from tests.clusters import dask_process, dask_scheduler
+from tests.extra_queries import MemoryQuery, UnansweredQuery, WaitQuery
 from tests.tiny import SENTENCES, tiny
 from tests.waiting import PATIENCE_SECONDS, wait_for
 
@@ -149,31 +154,28 @@ def program(script, *arguments, **variables):
 # --- how far, and how long ------------------------------------------------------------------------
 
 
+def at(stage, done, total, time, **fields):
+    return Message(ProgressEvent(stage, done, total, **fields), time)
+
+
 def told(*news, start=0.0):
-    """Progress after (stage, done, total, time)."""
-    progress = Progress(began=start, told=start)
-    for stage, done, total, at in news:
-        progress = progress.after({"stage": stage, "done": done, "total": total, "time": at})
+    """Progress after messages, or (stage, done, total, time)."""
+    progress = Progress(began=start, updated=start)
+    for each in news:
+        progress = progress.after(each if isinstance(each, Message) else at(*each))
     return progress
 
 
 def test_a_long_curve_is_thinned_evenly_and_what_was_judged_stays():
     progress = Progress()
     for step in range(1, 6001):
-        rows = [
-            (step, "student", "loss", 1.0),
-            (step, "student", "rate", 0.1),
-            *([(step, "student", "accuracy", 0.5)] if step % 999 == 0 else []),
-        ]
-        progress = progress.after(
-            {
-                "stage": "Training · student",
-                "done": step,
-                "total": 6000,
-                "time": 1.0,
-                "curves": rows,
-            }
+        rows = (
+            CurveRow(step, "student", "loss", 1.0),
+            CurveRow(step, "student", "rate", 0.1),
+            *([CurveRow(step, "student", "accuracy", 0.5)] if step % 999 == 0 else []),
         )
+        event = TrainingEvent("training", step, 6000, network="student")
+        progress = progress.after(Message(event, 1.0, rows))
     losses, judged = (
         [row.step for row in progress.curves if row.name == name] for name in ("loss", "accuracy")
     )
@@ -208,18 +210,16 @@ def test_nobody_foretells_what_was_never_seen():
 def test_no_time_is_told_at_a_beginning_or_when_it_is_overdue():
     begun = told(*MEASURED, (STAGES[2], 0, 10, 40.0))
     assert begun.seconds_left(45.0) is None
-    nearly = begun.after({"stage": STAGES[2], "done": 9, "total": 10, "time": 49.0})
+    nearly = begun.after(at(STAGES[2], 9, 10, 49.0))
     assert nearly.stage_seconds_left(49.0) == pytest.approx(1)
     assert nearly.stage_seconds_left(51.0) is None
     assert nearly.sentence(51.0) == "Compressing · 9 of 10"
 
 
 def test_a_training_tells_its_time_after_ten_steps():
-    begun = told(("Training", 0, 900, 0.0))
+    begun = told(Message(TrainingEvent("training", 0, 900), 0.0))
     early, enough = (
-        begun.after(
-            {"stage": "Training · loss 1.2", "done": done, "total": 900, "time": 0.5 * done}
-        )
+        begun.after(Message(TrainingEvent("training", done, 900, loss=1 / done), 0.5 * done))
         for done in (9, 10)
     )
     assert early.stage_seconds_left(4.5) is None and enough.stage_seconds_left(
@@ -236,18 +236,16 @@ def test_the_pace_of_the_second_split_is_its_own_and_the_last_measurement_takes_
         (STAGES[0], 118, 1121, 303.0),
     )
     assert both.stage_seconds_left(303.0) == pytest.approx(3 * (1121 / 118 - 1))
-    later = both.after({"stage": STAGES[2], "done": 0, "total": 10, "time": 330.0}).after(
-        {"stage": STAGES[2], "done": 5, "total": 10, "time": 340.0}
-    )
+    later = both.after(at(STAGES[2], 0, 10, 330.0)).after(at(STAGES[2], 5, 10, 340.0))
     assert later.seconds_left(340.0) == pytest.approx(10 + 330)
 
 
 def test_progress_never_goes_back():
     steps = (
         *MEASURED,
-        ("Tokenizing", 0, 0, 41.0),
+        ("tokenizing", 0, 0, 41.0),
         (STAGES[2], 3, 10, 42.0),
-        ("Something else", 1, 2, 43.0),
+        ("factorizing", 1, 2, 43.0),
         (STAGES[0], 0, 10, 44.0),
     )
     shares = [told(*steps[:end]).overall for end in range(len(steps) + 1)]
@@ -265,7 +263,7 @@ def test_more_done_than_there_is_counts_as_all():
 def test_news_leave_the_progress_before_as_it_was():
     before = told(*MEASURED)
     copy = replace(before, seen=dict(before.seen))
-    before.after({"stage": STAGES[2], "done": 0, "total": 1, "time": 50.0})
+    before.after(at(STAGES[2], 0, 1, 50.0))
     assert before == copy
 
 
@@ -273,7 +271,7 @@ def test_what_an_earlier_run_had_finished_does_not_hasten_the_forecast():
     """Six of ten were there before: of the other four, one took 10 seconds."""
     resumed = told(
         *MEASURED,
-        ("Going on from an earlier run", 5, 10, 40.0),
+        ("resuming", 5, 10, 40.0),
         (STAGES[2], 6, 10, 41.0),
         (STAGES[2], 7, 10, 51.0),
     )
@@ -281,38 +279,31 @@ def test_what_an_earlier_run_had_finished_does_not_hasten_the_forecast():
 
 
 def test_planning_moves_the_progress_of_the_whole_run():
-    planning = told(*MEASURED, ("Measuring each layer's sensitivity", 0, 10, 41.0))
-    further = planning.after(
-        {"stage": "Measuring each layer's sensitivity", "done": 5, "total": 10, "time": 45.0}
-    )
-    compressing = further.after({"stage": STAGES[2], "done": 0, "total": 10, "time": 50.0})
+    planning = told(*MEASURED, ("measuring-sensitivity", 0, 10, 41.0))
+    further = planning.after(at("measuring-sensitivity", 5, 10, 45.0))
+    compressing = further.after(at(STAGES[2], 0, 10, 50.0))
     assert (
         planning.overall
         < further.overall
         < compressing.overall
-        < compressing.after({"stage": STAGES[3], "done": 0, "total": 1, "time": 60.0}).overall
+        < compressing.after(at(STAGES[3], 0, 1, 60.0)).overall
     )
 
 
 def test_each_step_of_a_recipe_moves_the_progress_of_the_whole_run():
-    first, second, learning = (
-        "Step 1 of 2: compressing",
-        "Step 2 of 2: compressing",
-        "Step 2 of 2: training · loss 0.",
+    def training(done, loss):
+        return TrainingEvent("training", done, 4, 2, 2, network="student", loss=loss)
+
+    events = (
+        ProgressEvent("compressing", 0, 4, 1, 2),
+        ProgressEvent("compressing", 4, 4, 1, 2),
+        ProgressEvent("measuring-step", 0, 4, 1, 2),
+        training(1, 0.3),
+        training(3, 0.2),
+        ProgressEvent("compressing", 0, 4, 2, 2),
+        ProgressEvent("compressing", 4, 4, 2, 2),
     )
-    news = (
-        (first, 0),
-        (first, 4),
-        ("Measuring after step 1 of 2", 0),
-        (f"{learning}3", 1),
-        (f"{learning}2", 3),
-        (second, 0),
-        (second, 4),
-    )
-    stages = (
-        *MEASURED,
-        *((stage, done, 4, 41.0 + number) for number, (stage, done) in enumerate(news)),
-    )
+    stages = *MEASURED, *(Message(event, 41.0 + n) for n, event in enumerate(events))
     shares = [told(*stages[:end]).overall * len(STAGES) for end in range(2, len(stages) + 1)]
     assert shares == pytest.approx([1, 2, 2.5, 2.5, 2.5625, 2.6875, 2.75, 3])
 
@@ -332,9 +323,9 @@ def test_a_run_reports_in_order_and_ends_with_its_tables(session, recipe):
     assert done.status == "done" and done.message == "" and done.summary.result.size_bytes > 0
     assert len(session.tables(record.id).layers) > 0
     wait_for(lambda: session.progress(record.id).overall == 1.0)
-    assert [news["time"] for news in heard] == sorted(news["time"] for news in heard)
-    assert heard[0]["stage"] == "Starting" and heard[-1]["stage"] == STAGES[-1]
-    compressing = [news["done"] for news in heard if news["stage"] == "Compressing"]
+    assert [news.time for news in heard] == sorted(news.time for news in heard)
+    assert heard[0].event.stage == "starting" and heard[-1].event.stage == STAGES[-1]
+    compressing = [news.event.done for news in heard if news.event.stage == "compressing"]
     assert compressing == sorted(compressing)
 
 
@@ -505,24 +496,14 @@ def test_a_recipe_that_cannot_be_run_fails_with_its_own_sentence(session, recipe
 def test_questions_are_answered_while_a_run_goes_on(session, recipe, home):
     run = session.submit(recipe(slow=True)).id
     measuring(session, run)
-    assert (
-        session.ask("answers:model_view", PATIENCE_SECONDS, model=str(home / "model")).parameters
-        > 0
-    )
+    assert session.ask(ModelQuery(str(home / "model")), PATIENCE_SECONDS).parameters > 0
     assert session.record(run).status == "running"
 
 
-@pytest.mark.parametrize(
-    "name, arguments",
-    [
-        ("answers:model_view", {"model": "bundled:nothing"}),
-        ("answers:nothing", {}),
-        ("nothing:at_all", {}),
-    ],
-)
-def test_a_question_without_answer_gives_a_sentence(session, name, arguments):
+@pytest.mark.parametrize("query", [ModelQuery("bundled:nothing"), UnansweredQuery()])
+def test_a_question_without_answer_gives_a_sentence(session, query):
     with pytest.raises(PlainError, match=r"^[A-Z].*\.$"):
-        session.ask(name, PATIENCE_SECONDS, **arguments)
+        session.ask(query, PATIENCE_SECONDS)
 
 
 def test_an_error_comes_back_alone():
@@ -538,17 +519,34 @@ def test_an_error_comes_back_alone():
     assert error.value.__context__ is None and error.value.__cause__ is None
 
 
+def test_an_error_comes_back_as_a_class_that_needs_no_torch():
+    class Broken(PlainError):
+        """Such as the error of a training, whose module imports torch."""
+
+    class Stopped(Cancelled):
+        """A cancellation with details."""
+
+    for raised, kind in ((Broken, PlainError), (Stopped, Cancelled)):
+
+        def breaks(raised=raised):
+            raise raised("A sentence.")
+
+        with pytest.raises(PlainError, match=r"^A sentence\.$") as error:
+            plainly(breaks)
+        assert type(error.value) is kind
+
+
 def test_a_question_that_takes_too_long_gives_a_sentence(session):
     with pytest.raises(PlainError, match="No answer within 0 seconds"):
-        session.ask("answers:doctor", timeout=0.0001)
+        session.ask(WorkerQuery(), timeout=0.0001)
 
 
 def test_questions_are_answered_after_their_worker_was_killed(session):
-    before = session.ask("answers:doctor", PATIENCE_SECONDS)["pid"]
+    before = session.ask(WorkerQuery(), PATIENCE_SECONDS).pid
     kill(before)
     with suppress(PlainError):  # asked of the dying worker
-        session.ask("answers:doctor", PATIENCE_SECONDS)
-    assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"] != before
+        session.ask(WorkerQuery(), PATIENCE_SECONDS)
+    assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid != before
 
 
 def test_only_the_question_that_exceeds_its_memory_is_stopped_with_the_reason(
@@ -558,19 +556,14 @@ def test_only_the_question_that_exceeds_its_memory_is_stopped_with_the_reason(
     monkeypatch.setenv("COMPRESSION_EXPLORER_QUESTION_MEMORY", "1.5GB")
     session = Session(Store(tmp_path / "results"))
     try:
-        workers = {session.ask("answers:doctor", PATIENCE_SECONDS)["pid"]}
+        workers = {session.ask(WorkerQuery(), PATIENCE_SECONDS).pid}
         with pytest.raises(
             PlainError,
             match=r"The question needed more than the 1\.5 GB of memory.*QUESTION_MEMORY.*smaller",
         ):
-            session.ask("answers:torch.ones", PATIENCE_SECONDS, size=[2_000_000_000])
-        assert (
-            session.ask(
-                "answers:model_view", PATIENCE_SECONDS, model=str(home / "model")
-            ).parameters
-            > 0
-        )
-        assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"] not in workers
+            session.ask(MemoryQuery(2_000_000_000), PATIENCE_SECONDS)
+        assert session.ask(ModelQuery(str(home / "model")), PATIENCE_SECONDS).parameters > 0
+        assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid not in workers
     finally:
         session.close()
 
@@ -579,33 +572,26 @@ def test_visitors_with_slow_questions_do_not_make_another_wait(session, tmp_path
     """More slow questions than workers that always run: spare ones start."""
     end = tmp_path / "end"
     with ThreadPoolExecutor(4) as visitors:
-        commands = [
-            f"while [ ! -e {end} ]; do sleep 0.1; done; : {visitor}" for visitor in range(4)
-        ]
         slow = [
-            visitors.submit(
-                session.ask, "answers:os.system", PATIENCE_SECONDS, number, command=command
-            )
-            for number, command in enumerate(commands)
+            visitors.submit(session.ask, WaitQuery(str(end), number), PATIENCE_SECONDS, number)
+            for number in range(4)
         ]
         try:
-            assert session.ask("answers:doctor", PATIENCE_SECONDS, "another")["pid"]
+            assert session.ask(WorkerQuery(), PATIENCE_SECONDS, "another").pid
             assert not any(each.done() for each in slow)
         finally:
             end.touch()
-        assert [each.result() for each in slow] == [0] * 4
+        assert [each.result() for each in slow] == ["done"] * 4
 
 
 def test_questions_that_take_too_long_are_stopped_and_the_next_one_is_answered_by_another_process(
-    session,
+    session, tmp_path
 ):
     """There are as many slow questions as workers."""
     before = pids(session)
     with ThreadPoolExecutor(2) as visitors:
         stuck = [
-            visitors.submit(
-                session.ask, "answers:os.system", 5, visitor, command=f"sleep 100; : {visitor}"
-            )
+            visitors.submit(session.ask, WaitQuery(str(tmp_path / "never"), visitor), 5, visitor)
             for visitor in (1, 2)
         ]
         for each in stuck:
@@ -617,7 +603,7 @@ def test_questions_that_take_too_long_are_stopped_and_the_next_one_is_answered_b
                 ),
             ):
                 each.result()
-    assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"] not in before.values()
+    assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid not in before.values()
 
 
 # --- what befalls processes -----------------------------------------------------------------------
@@ -679,7 +665,7 @@ def test_a_lost_scheduler_fails_the_run_and_a_new_one_is_started(session, recipe
     kill(before["host"])
     failed = ended(session, run)
     assert failed.status == "failed" and "background processes were lost" in failed.message
-    assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"] not in before.values()
+    assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid not in before.values()
     assert ended(session, session.submit(recipe()).id).status == "done"
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
 
@@ -695,7 +681,7 @@ def test_a_run_that_outgrows_its_memory_says_so_and_the_app_goes_on(tmp_path, re
             and "more memory than a worker may use" in failed.message
             and "smaller model" in failed.message
         )
-        assert session.ask("answers:doctor", PATIENCE_SECONDS)["pid"]
+        assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid
     finally:
         session.close()
 
@@ -708,7 +694,7 @@ AMOUNTS = [
 ]
 
 
-@pytest.mark.parametrize("worker, amount, wrong", AMOUNTS)
+@for_each("worker, amount, wrong", AMOUNTS)
 def test_an_invalid_amount_of_memory_gives_a_message(
     tmp_path, recipe, monkeypatch, worker, amount, wrong
 ):
@@ -804,13 +790,14 @@ def test_a_program_that_ends_in_the_middle_of_a_run_leaves_nothing_behind(
 
 QUIET = """
 import os, sys, time
+from engine.queries import ModelQuery
 from engine.recipe import Recipe
 from engine.results.store.store import Store
 from engine.session import Session
 
 assert "distributed" not in sys.modules, "importing the session is to be quick"
 session = Session(Store(sys.argv[1]))
-assert session.ask("answers:model_view", 600, model=sys.argv[2]).parameters
+assert session.ask(ModelQuery(sys.argv[2]), 600).parameters
 run = session.submit(Recipe.from_yaml(open(sys.argv[3]).read())).id
 while session.record(run).status in ("queued", "running"):
     time.sleep(0.02)
@@ -980,7 +967,7 @@ def test_a_cluster_that_exists_already_runs_and_answers(
     ) as worker:
         session = Session(Store(tmp_path / "results"))
         try:
-            pid = session.ask("answers:doctor", PATIENCE_SECONDS)["pid"]
+            pid = session.ask(WorkerQuery(), PATIENCE_SECONDS).pid
             assert pid in [
                 child.pid for child in psutil.Process(worker.pid).children(recursive=True)
             ]
@@ -996,7 +983,7 @@ def test_a_cluster_that_does_not_answer_is_one_sentence_until_it_does(
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
     session = Session(Store(tmp_path / "results"))  # says nothing yet
     try:
-        for question in (lambda: session.submit(recipe()), lambda: session.ask("answers:doctor")):
+        for question in (lambda: session.submit(recipe()), lambda: session.ask(WorkerQuery())):
             with pytest.raises(
                 PlainError, match=r"No cluster answers at 'tcp://127.0.0.1:9'.*unset the variable"
             ):
@@ -1006,8 +993,6 @@ def test_a_cluster_that_does_not_answer_is_one_sentence_until_it_does(
         with pytest.raises(PlainError, match="No cluster answers"):
             session.submit(recipe())
         monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
-        assert session.ask(
-            "answers:model_view", PATIENCE_SECONDS, model=str(home / "model")
-        ).parameters
+        assert session.ask(ModelQuery(str(home / "model")), PATIENCE_SECONDS).parameters
     finally:
         session.close()

@@ -25,6 +25,7 @@ from engine.techniques.quantization.hqq.method import fractional_codes
 from engine.techniques.quantization.observers import observed, rounding_and_clipping
 from engine.tensors.packing import unpacked
 from engine.tensors.weights import Grid
+from tests.cases import for_each
 
 FOLDER = Path(__file__).parents[2] / "golden"
 CPU = torch.device("cpu")
@@ -53,9 +54,7 @@ def share_equal(one: torch.Tensor, other: torch.Tensor) -> float:
     return (one == other).float().mean().item()
 
 
-@pytest.mark.parametrize(
-    "name", ["gptq", "smoothquant", "observers", "hqq", "pruning", "bitsandbytes"]
-)
+@for_each("name", ["gptq", "smoothquant", "observers", "hqq", "pruning", "bitsandbytes"])
 def test_every_golden_says_what_made_it_and_is_small(name):
     path = FOLDER / f"{name}.safetensors"
     with safe_open(path, "pt") as file:
@@ -75,11 +74,9 @@ def nearest_scales(monkeypatch):
 
 
 @pytest.mark.usefixtures("nearest_scales")
-@pytest.mark.parametrize("order", ["plain", "ordered"])
-@pytest.mark.parametrize("group_size", [32, 128, 0])
-@pytest.mark.parametrize(
-    ("bits", "scheme"), [(4, "symmetric"), (3, "symmetric"), (4, "asymmetric")]
-)
+@for_each("order", ["plain", "ordered"])
+@for_each("group_size", [32, 128, 0])
+@for_each(("bits", "scheme"), [(4, "symmetric"), (3, "symmetric"), (4, "asymmetric")])
 def test_gptq_gives_llm_compressors_codes_where_scales_are_chosen_beforehand(
     bits, scheme, group_size, order
 ):
@@ -148,8 +145,8 @@ def test_smoothing_scales_are_llm_compressors_but_for_one_factor(alpha):
     )
 
 
-@pytest.mark.parametrize("reference", ["torch", "llmcompressor"])
-@pytest.mark.parametrize("observer", ["min-max", "moving-average"])
+@for_each("reference", ["torch", "llmcompressor"])
+@for_each("observer", ["min-max", "moving-average"])
 def test_observers_choose_the_same_range(observer, reference):
     due = golden("observers")
     ours = observed(seen_of(due["batches"], False), Activations(observer=observer))
@@ -214,7 +211,7 @@ PRUNED = {
 }
 
 
-@pytest.mark.parametrize("name", PRUNED)
+@for_each("name", PRUNED)
 def test_wanda_keeps_llm_compressors_weights(name):
     due = golden("pruning")
     left = (
@@ -230,7 +227,7 @@ def test_wanda_keeps_llm_compressors_weights(name):
     assert (differ <= 1).all() if name == "third" else not differ.any()
 
 
-@pytest.mark.parametrize("name", PRUNED)
+@for_each("name", PRUNED)
 def test_sparsegpt_loses_what_llm_compressors_loses(name):
     """An unstructured block of theirs removes one weight more, the one at its threshold: of these
     small blocks that is a two thousandth.
@@ -268,8 +265,8 @@ def hqq_golden(
     return weight.T, codes.T, scales.view(2, 128).T, zeros.view(2, 128).T
 
 
-@pytest.mark.parametrize("axis", ["row", "column"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@for_each("axis", ["row", "column"])
+@for_each("bits", [2, 3, 4, 8])
 def test_hqq_finds_the_packages_zero_points_and_codes(bits, axis):
     weight, codes, scales, zeros = hqq_golden(bits, axis)
     stored = compress(
@@ -290,8 +287,8 @@ def test_hqq_finds_the_packages_zero_points_and_codes(bits, axis):
     assert (grid.dense() - weight).norm() < 1.01 * (theirs - weight).norm()
 
 
-@pytest.mark.parametrize("axis", ["row", "column"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@for_each("axis", ["row", "column"])
+@for_each("bits", [2, 3, 4, 8])
 def test_on_the_packages_own_grid_the_codes_are_equal(bits, axis):
     weight, codes, scales, zeros = hqq_golden(bits, axis)
     groups = weight.unflatten(1, (-1, 32))

@@ -1,11 +1,11 @@
 """Codes in whole bytes."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.tensors.packing import packed, packed_bytes, unpacked
+from tests.cases import for_each
 
 BITS = st.integers(2, 8)
 
@@ -44,7 +44,7 @@ def test_a_byte_is_filled_from_its_lowest_bit(drawn):
     )
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
+@for_each("bits", range(2, 9))
 def test_large_and_shaped_codes_come_back_in_order(bits):
     values = torch.randint(0, 2**bits, (301, 1001), dtype=torch.uint8)
     assert torch.equal(

@@ -1,8 +1,8 @@
 """Packed weights, and that their bytes are counted correctly."""
 
 import json
+from functools import cache
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,24 +10,33 @@ from hypothesis import strategies as st
 from engine.models.packed_folder import file_bytes
 from engine.techniques.implementations import blueprint, compress, predicted_bytes
 from engine.tensors.weights import Dense, restored
+from tests.cases import for_each
 from tests.techniques import EVERY, named
 
 SHAPES = [(48, 172), (33, 352), (7, 13), (1, 5)]
-each_technique = pytest.mark.parametrize("how", EVERY, ids=named)
+# floating-point numbers of 16 bits and more; their levels are not listed
+TOO_MANY_LEVELS = {f"float-{name}-channel" for name in ("bfloat16", "float16", "float64")}
+each_technique = for_each("how", EVERY, ids=named)
 
 
 def weight_of(shape) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
+@cache
+def stored_weight(how, shape):
+    """A compressed weight, shared by all tests that only read it."""
+    return compress(how, weight_of(shape))
+
+
 def described(stored) -> dict:
     return {name: (value.shape, value.dtype) for name, value in stored.tensors().items()}
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@for_each("shape", SHAPES, ids=str)
 @each_technique
 def test_the_blueprint_is_what_is_stored_in_every_byte(how, shape):
-    stored, plan = compress(how, weight_of(shape)), blueprint(how, shape)
+    stored, plan = stored_weight(how, shape), blueprint(how, shape)
     assert plan.settings() == stored.settings() and described(plan) == described(stored)
     assert (
         predicted_bytes(how, shape)
@@ -38,16 +47,16 @@ def test_the_blueprint_is_what_is_stored_in_every_byte(how, shape):
 
 @each_technique
 def test_the_ledger_adds_up(how):
-    stored = compress(how, weight_of((33, 352)))
+    stored = stored_weight(how, (33, 352))
     assert sum(stored.ledger().values()) == stored.nbytes and all(
         part and size > 0 for part, size in stored.ledger().items()
     )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@for_each("shape", SHAPES, ids=str)
 @each_technique
 def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(how, shape):
-    stored = compress(how, weight_of(shape))
+    stored = stored_weight(how, shape)
     again = restored(
         json.loads(json.dumps(stored.settings())),
         {name: value.clone() for name, value in stored.tensors().items()},
@@ -57,7 +66,7 @@ def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(how, shape):
 
 @each_technique
 def test_dense_has_the_shape_and_comes_anew_each_time(how):
-    stored = compress(how, weight_of((7, 13)))
+    stored = stored_weight(how, (7, 13))
     first = stored.dense()
     first.zero_()
     assert stored.dense().shape == (7, 13) and stored.dense().any()
@@ -77,7 +86,7 @@ def test_a_weight_of_zeros_stays_zero(how):
 
 @each_technique
 def test_levels_are_values_that_a_weight_takes(how):
-    stored = compress(how, weight_of((1, 5)))
+    stored = stored_weight(how, (1, 5))
     one_scale = all(
         value.numel() == 1 for name, value in stored.tensors().items() if name.endswith("scales")
     )
@@ -89,10 +98,10 @@ def test_levels_are_values_that_a_weight_takes(how):
 
 @each_technique
 def test_every_weight_sits_on_one_of_the_levels(how):
-    stored = compress(how, weight_of((33, 352)))
+    stored = stored_weight(how, (33, 352))
     levels, counts = stored.levels(), stored.occupancy()
     assert len(levels) == len(counts) and (levels.diff() >= 0).all()
-    assert not len(counts) or counts.sum() == 33 * 352
+    assert counts.sum() == (0 if named(how) in TOO_MANY_LEVELS else 33 * 352)
 
 
 def test_a_16_bit_weight_kept_as_it_is_has_16_bits():

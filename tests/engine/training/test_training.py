@@ -24,6 +24,7 @@ from engine.training.accelerated import Float16, accelerator_for
 from engine.training.loop import drawn, optimizer_of
 from engine.training.losses import absolute, aligned, by_labels, by_teacher
 from engine.training.masks import OPEN, Gates
+from tests.cases import for_each
 from tests.recipes import recipe_for, task_for
 from tests.tiny import LANGUAGE_MODELS, tiny
 
@@ -89,7 +90,7 @@ def test_the_rate_rises_then_falls_to_nothing():
     )
 
 
-@pytest.mark.parametrize("architecture", ["llama", "llama-tied", "gpt2", "bert", "resnet"])
+@for_each("architecture", ["llama", "llama-tied", "gpt2", "bert", "resnet"])
 def test_layers_norms_and_biases_learn_and_everything_else_stays(architecture, pupil):
     mine = pupil(architecture)
     before = {name: value.clone() for name, value in mine.model.state_dict().items()}
@@ -186,7 +187,7 @@ def by_torch_alone(
         scaler.update()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("cast", "hand"),
     [
         (None, lambda: accelerator_for(CPU)),
@@ -266,8 +267,8 @@ def test_a_penalty_on_size_shrinks_weights(pupil):
 # --- cuts and gates -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "resnet"])
-@pytest.mark.parametrize("regrow", [False, True])
+@for_each("architecture", ["gpt2", "resnet"])
+@for_each("regrow", [False, True])
 def test_what_is_cut_stays_zero_forward_and_learns_unseen_only_where_it_may_come_back(
     architecture, regrow, pupil
 ):

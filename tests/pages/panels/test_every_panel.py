@@ -1,14 +1,16 @@
 """Properties of all panels."""
 
+from functools import cache
+
 import pandas as pd
 import plotly.graph_objects as go
-import pytest
 
 import pages.panels as room
 from engine.techniques.pruning.gradual.config import Gradual
 from engine.techniques.pruning.gradual.preview import cuts_ahead, rounds_ahead
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 from pages.panels import Panel
+from tests.cases import for_each
 from tests.pages.panels import tables
 
 PANELS = {name: getattr(room, name) for name in room.__all__ if name != "Panel"}
@@ -72,9 +74,16 @@ TABLES = {
     "WEIGHT_HISTOGRAM": tables.histogram(),
     "WHERE_THE_BYTES_ARE": tables.layers(),
 }
-every_panel = pytest.mark.parametrize(
-    ("panel", "table"), [pytest.param(PANELS[n], TABLES.get(n), id=n) for n in PANELS]
+every_panel = for_each(
+    ("panel", "table"), [(panel, TABLES.get(name)) for name, panel in PANELS.items()], ids=PANELS
 )
+
+
+@cache
+def figure_of(panel: Panel) -> go.Figure:
+    """The panel's figure, drawn once for all tests that only read it."""
+    (name,) = [name for name, other in PANELS.items() if other is panel]
+    return panel.draw(TABLES[name])
 
 
 def drawn_axes(figure: go.Figure) -> list:
@@ -128,7 +137,7 @@ def test_alt_text_says_more_than_the_question(panel: Panel, table: pd.DataFrame)
 
 @every_panel
 def test_axes_that_measure_name_their_unit(panel: Panel, table: pd.DataFrame):
-    figure = panel.draw(table)
+    figure = figure_of(panel)
     titles = [axis.title.text or "" for axis in drawn_axes(figure) if axis.type != "category"]
     assert all("(" in title for title in titles if title) and (
         any(titles) or not titles or not has_axes(figure)
@@ -137,14 +146,14 @@ def test_axes_that_measure_name_their_unit(panel: Panel, table: pd.DataFrame):
 
 @every_panel
 def test_background_is_left_to_the_page(panel: Panel, table: pd.DataFrame):
-    layout = panel.draw(table).layout
+    layout = figure_of(panel).layout
     assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
     assert layout.font.color is None, "a font color set here would beat the page's theme"
 
 
 @every_panel
 def test_figure_fits_a_phone(panel: Panel, table: pd.DataFrame):
-    layout = panel.draw(table).layout
+    layout = figure_of(panel).layout
     assert (
         layout.width is None
         and layout.legend.orientation == "h"
@@ -154,7 +163,7 @@ def test_figure_fits_a_phone(panel: Panel, table: pd.DataFrame):
 
 @every_panel
 def test_every_trace_answers_the_pointer_with_words(panel: Panel, table: pd.DataFrame):
-    shown = [trace for trace in panel.draw(table).data if trace.hoverinfo != "skip"]
+    shown = [trace for trace in figure_of(panel).data if trace.hoverinfo != "skip"]
     assert shown and all(
         trace.hovertext is not None and "text" in trace.hoverinfo for trace in shown
     )

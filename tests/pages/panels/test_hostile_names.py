@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-import pytest
 
 from pages.formatting.names import cut, shortened, whole, wrapped
+from tests.cases import for_each
 from tests.pages.panels.test_every_panel import PANELS, TABLES, every_panel
 
 PAYLOAD = '<a href="foreign.test"><b>zq</b></a> $\\alpha$ &lt;i&gt;'
@@ -89,9 +89,7 @@ def test_no_name_has_an_effect(panel, table):
         assert isinstance(alt, str)
 
 
-@pytest.mark.parametrize(
-    "name", ["LAYER_ERROR", "TRADE_OFF", "SOFT_TARGETS", "WATERFALL", "TRAINING_CURVES"]
-)
+@for_each("name", ["LAYER_ERROR", "TRADE_OFF", "SOFT_TARGETS", "WATERFALL", "TRAINING_CURVES"])
 def test_names_are_shown_as_they_were_written(name):
     """So that the check above cannot pass because names are missing."""
     columns = {
@@ -112,6 +110,6 @@ def test_the_check_detects_a_name_with_an_effect():
     assert not any(piece in text for text in drawn_texts(figure) for piece in ACTS)
 
 
-@pytest.mark.parametrize("written", [whole, shortened, cut, wrapped])
+@for_each("written", [whole, shortened, cut, wrapped])
 def test_formulas_stay_text(written):
     assert "$" not in written("$x$") and "&#36;" in written("$x$")

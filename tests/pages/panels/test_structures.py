@@ -5,10 +5,11 @@ import pytest
 from pages.panels.layers.structure_grid import structure_grid
 from pages.panels.layers.structure_scores import ONE_BY_ONE, STRUCTURE_SCORES, structure_scores
 from pages.panels.layers.structures_kept import structures_kept
+from tests.cases import for_each
 from tests.pages.panels import tables
 
 
-@pytest.mark.parametrize("number", [6, ONE_BY_ONE, ONE_BY_ONE + 1, 5000])
+@for_each("number", [6, ONE_BY_ONE, ONE_BY_ONE + 1, 5000])
 def test_every_structure_is_counted_once_on_the_side_it_is_on(number):
     rows = tables.structures(number=number, blocks=1)
     gone, left = structure_scores(rows).data

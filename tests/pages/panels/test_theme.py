@@ -3,9 +3,9 @@
 from itertools import combinations
 
 import numpy as np
-import pytest
 
 from pages.panels import theme
+from tests.cases import for_each
 
 MEANINGS = {
     name: getattr(theme, name)
@@ -48,8 +48,8 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-@pytest.mark.parametrize("background", ["#ffffff", "#0e1117"])
-@pytest.mark.parametrize("color", sorted({*MEANINGS.values(), *theme.SERIES}))
+@for_each("background", ["#ffffff", "#0e1117"])
+@for_each("color", sorted({*MEANINGS.values(), *theme.SERIES}))
 def test_colors_stand_out_on_both_backgrounds(color, background):
     assert contrast(color, background) >= 3
 
@@ -58,8 +58,8 @@ def test_text_on_a_tile_is_readable():
     assert all(contrast(theme.ON_COLOUR, tile) >= 4.5 for tile in (theme.ORIGINAL, theme.REFERENCE))
 
 
-@pytest.mark.parametrize("blindness", BLINDNESS)
-@pytest.mark.parametrize("pair", MEET)
+@for_each("blindness", BLINDNESS)
+@for_each("pair", MEET)
 def test_colors_that_meet_in_a_figure_stay_apart_for_color_blind_eyes(pair, blindness):
     seen = [lab(np.array(BLINDNESS[blindness]) @ linear(MEANINGS[name])) for name in pair]
     assert np.linalg.norm(seen[0] - seen[1]) > 20

@@ -66,7 +66,9 @@ def test_a_long_training_is_thinned_and_a_short_one_is_whole():
 
 
 def test_the_right_answer_alone_has_a_frame():
-    for trace in soft_targets(tables.soft_targets()).data:
+    traces = soft_targets(tables.soft_targets()).data
+    assert traces
+    for trace in traces:
         assert [color == HIGHLIGHT for color in trace.marker.line.color] == [False, True, False]
 
 

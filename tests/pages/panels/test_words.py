@@ -6,12 +6,13 @@ from pages.formatting.names import axis_of, cut, shortened, wrapped
 from pages.formatting.numbers import UNKNOWN, change, count, duration, megabytes, percent
 from pages.panels.panel import Panel
 from pages.panels.theme import frame
+from tests.cases import for_each
 from tests.pages.panels import tables
 
 NAN = float("nan")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("written", "read"),
     [
         (megabytes(10_400_000), "10.4 MB"),
@@ -45,7 +46,7 @@ def test_numbers_read_as_people_write_them(written, read):
     assert written == read
 
 
-@pytest.mark.parametrize(
+@for_each(
     "words",
     [
         megabytes(NAN),
@@ -61,7 +62,7 @@ def test_unknown_is_a_dash(words):
     assert words == UNKNOWN
 
 
-@pytest.mark.parametrize("size", [1, 999, 1000, 999_499, 999_500, 10**9, 10**14])
+@for_each("size", [1, 999, 1000, 999_499, 999_500, 10**9, 10**14])
 def test_no_size_needs_four_digits_below_terabytes(size):
     assert len(megabytes(size).split()[0].replace(".", "")) <= 3
 

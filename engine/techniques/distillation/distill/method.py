@@ -16,6 +16,7 @@ from engine.models.packed_modules import install
 from engine.recipe import Recipe
 from engine.recipe.tasks import LanguageModeling, MaskedLanguageModeling
 from engine.runtime.threads import threads_to_train
+from engine.step.early_end import EarlyEnd, GenerationsEnd
 from engine.step.pruning_plan import Subject
 from engine.step.replacement_model import Successor
 from engine.step.run_context import Bench, Rows
@@ -107,7 +108,7 @@ def over_generations(how: Distill, run: DistillRun) -> Successor:
             latest if latest and (best is None or latest.quality.at_least(best.quality)) else best
         )
         if len(run.bench.ended_early) > ended:
-            run.bench.ended_early[-1] = best.said_instead_of(run.bench.ended_early[-1], number)
+            run.bench.ended_early[-1] = best.kept_after(run.bench.ended_early[-1], number)
             latest = best
             break
         teacher = latest.student.model
@@ -124,15 +125,10 @@ class Generation:
     quality: Quality
     step: int
 
-    def said_instead_of(self, ended: str, number: int) -> str:
-        """Message for a training that was ended in this generation."""
-        begun = (
-            f"{ended.partition(', as was asked for')[0].rstrip('.')} of generation {number}, as "
-            "was asked for"
-        )
-        return (
-            f"{begun}; the best of all generations is kept: what generation {self.number} knew "
-            f"at step {self.step}, with {self.quality}."
+    def kept_after(self, end: EarlyEnd, number: int) -> GenerationsEnd:
+        """End of a training that was stopped in generation ``number``, with this one as result."""
+        return GenerationsEnd(
+            end.step, end.steps, self.step, number, self.number, str(self.quality)
         )
 
 
@@ -148,7 +144,7 @@ def a_generation(
     except Cancelled:
         if not finished:
             raise
-        run.bench.ended_early.append("Training was ended before the first step")
+        run.bench.ended_early.append(EarlyEnd(0, run.course.steps, 0))
         return None
     return Generation(number, student, study.best_quality, study.best_step)
 

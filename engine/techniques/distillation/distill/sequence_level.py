@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import PlainError
+from engine.events import ProgressEvent
 from engine.models.loading import config_of, tokenizer_of
 from engine.models.packed_modules import unpacked_once
 from engine.results.schema.tables import WrittenRow
@@ -92,7 +93,7 @@ def written(
     ):
         torch.manual_seed(bench.recipe.seed)
         for done, begun in enumerate(asking.split(AT_ONCE)):
-            bench.progress("Writing with the teacher", done * AT_ONCE, count)
+            bench.progress(ProgressEvent("generating-text", done * AT_ONCE, count))
             made.append(continued(teacher, begun.to(device), windows.shape[1], unshared).cpu())
     texts = torch.cat(made)
     rows.written.extend(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from engine.events import ProgressEvent
 from engine.step.run_context import Bench
 from engine.training import Exercises
 
@@ -21,7 +22,7 @@ def asked(
     """
     order, given = examples.by_length(), []
     for done, rows in enumerate(order.split(AT_ONCE)):
-        bench.progress("Asking the teacher", done * AT_ONCE, len(examples))
+        bench.progress(ProgressEvent("asking-teacher", done * AT_ONCE, len(examples)))
         given.append(answer(examples.some(rows)).cpu())
     return torch.cat(given)[order.argsort()]
 

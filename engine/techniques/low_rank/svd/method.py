@@ -7,6 +7,7 @@ import torch
 from engine.calibration import Seen, Stream
 from engine.calibration.gradient_stats import Slopes
 from engine.errors import PlainError
+from engine.events import ProgressEvent
 from engine.models.layers import Layer, blocks_of
 from engine.runtime.threads import threads_for
 from engine.step.layer_swap import Trial
@@ -25,7 +26,6 @@ from engine.tensors.low_rank import LowRank, Whole, break_even, saves
 from engine.tensors.weights import Dense, Stored
 
 MORE = 8  # directions that are sought beyond those kept, by the randomized solver
-FINDING = "Finding ranks"
 
 
 class PlacedSVD(SVD):
@@ -93,7 +93,7 @@ def spectra_of(how: Whitened, layers: list[Layer], trial: Trial) -> dict[str, to
     seen = trial.knows(how.needs, names)
     found = {}
     for done, name in enumerate(names):
-        trial.bench.progress(FINDING, done, len(names))
+        trial.bench.progress(ProgressEvent("finding-ranks", done, len(names)))
         if how.needs == "nothing" or name in seen:
             found[name] = singular_values(whitening(how, seen.get(name)), trial.weight_of(name))
     return found
@@ -105,7 +105,7 @@ def streamed_spectra(how: Whitened, layers: list[Layer], trial: Trial) -> dict[s
         trial.original.model,
         trial.batches,
         trial.original.device,
-        lambda: trial.bench.progress(FINDING, len(found), len(layers)),
+        lambda: trial.bench.progress(ProgressEvent("finding-ranks", len(found), len(layers))),
     )
     for block in blocks_of(layers):
         for name, seen in stream.look(

@@ -9,6 +9,7 @@ import torch
 
 from engine.calibration.stream import Call, first, hooked, lists_of_blocks
 from engine.errors import PlainError
+from engine.events import ProgressEvent
 from engine.models.layers import OF_IMAGES, layers_of
 from engine.models.loading import changed_config, skeleton
 from engine.results.schema.tables import NAN, StructureRow
@@ -16,7 +17,7 @@ from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Rebuilt, Subject
 from engine.techniques.hooks import rebuild, survey
 from engine.techniques.pruning.blocks.config import Blocks
-from engine.techniques.pruning.tracing import differing_layer, shifted
+from engine.techniques.pruning.tracing import first_difference, shifted
 
 # how many blocks at the beginning have no experts
 DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers")
@@ -94,7 +95,7 @@ def turned(blocks: list[str], trial: Trial) -> dict[str, float]:
         ]
     ):
         for done, batch in enumerate(trial.batches):
-            trial.bench.progress("Reading calibration data", done, len(trial.batches))
+            trial.bench.progress(ProgressEvent("reading-calibration", done, len(trial.batches)))
             if "attention_mask" in batch:
                 where["mask"] = batch["attention_mask"].bool().to(trial.original.device)
             trial.logits(batch)
@@ -113,19 +114,19 @@ def turned(blocks: list[str], trial: Trial) -> dict[str, float]:
 def rebuild_blocks(how: Blocks, subject: Subject, known: dict[str, float] | None = None) -> Rebuilt:
     influence = influences(how, subject) if known is None else known
     small, probe = without(chosen(how, subject, influence), influence, subject), shifted(subject)
-    if small.dropped and differing_layer(probe, small):
+    if small.dropped and first_difference(probe, small):
         needed = {
             block
             for block in influence
-            if differing_layer(probe, without([block], influence, subject))
+            if first_difference(probe, without([block], influence, subject))
         }
         small = without(chosen(how, subject, influence, needed), influence, subject)
-        if differs := differing_layer(probe, small):
+        if differs := first_difference(probe, small):
             raise PlainError(
                 f"{how.count} blocks of {subject.folder} ({subject.folder.architecture}) cannot "
                 "be removed: the smaller "
                 "model would differ from the original without them "
-                f"({' '.join(differs.split())[:120]}). Lower Blocks removed (count), or choose "
+                f"({differs}). Lower Blocks removed (count), or choose "
                 "another technique."
             )
     return small

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import torch
 
 from engine.errors import PlainError
+from engine.events import TrainingEvent
 from engine.models.loaded_model import compute_place
 from engine.models.packed_modules import unpacked_once
 from engine.results.schema.tables import NAN, CurveRow, ScheduleRow
 from engine.runtime.threads import threads_to_train
+from engine.step.early_end import PruningEnd
 from engine.step.pruning_plan import Subject
 from engine.step.run_context import Bench
 from engine.step.trained_weights import Trained
@@ -126,7 +128,7 @@ class Descent:
             self.bench.notes.append,
         ):
             self.losses.append(loss)
-            self.bench.tell(f"Training · loss {loss:.3f}", step, self.how.steps)
+            self.bench.tell(TrainingEvent("training", step, self.how.steps, loss=loss))
             if self.over(step):
                 break
 
@@ -154,12 +156,10 @@ class Descent:
         """
         if not self.holds(step):
             if self.held is None:
-                self.bench.progress("Training", step, self.how.steps)
+                self.bench.progress(TrainingEvent("training", step, self.how.steps))
             self.go_back(step)
         self.bench.ended_early.append(
-            f"Training was ended at step {step} of {self.how.steps}, as was asked for; "
-            f"{self.rows[-1].sparsity:.0%} of the weights were zero then, "
-            f"of {self.how.removed:.0%} that were to be."
+            PruningEnd(step, self.how.steps, self.rows[-1].sparsity, self.how.removed)
         )
 
     def goes_on(self, number: int) -> bool:
@@ -168,7 +168,7 @@ class Descent:
 
     def begin(self) -> None:
         """The original's quality, and whether what is asked for can be had at all."""
-        self.bench.progress("Training", 0, self.how.steps)
+        self.bench.progress(TrainingEvent("training", 0, self.how.steps))
         self.dense = quality_of(self.pupil.model, self.lessons.held_out)
         if self.how.floor and not self.dense.share_of(self.dense):
             raise PlainError(

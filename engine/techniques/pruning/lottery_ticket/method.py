@@ -3,7 +3,7 @@ pruning with rewinding, against twins.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 
 from engine.errors import Cancelled, PlainError
+from engine.events import TicketEvent
 from engine.models.layers import Layer
 from engine.models.loaded_model import compute_place
 from engine.models.loading import untrained
@@ -18,6 +19,7 @@ from engine.recipe import Recipe
 from engine.recipe.tasks import LanguageModeling
 from engine.results.schema.tables import LotteryRow
 from engine.runtime.threads import threads_to_train
+from engine.step.early_end import TicketsEnd
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Subject
 from engine.step.run_context import Bench
@@ -114,6 +116,9 @@ def retrained_lottery_ticket(how: LotteryTicket, bench: Bench, subject: Subject)
     return Trained(stored(pupil, plan(how, layers)), pupil.plain())
 
 
+REWINDING = TicketEvent("training")  # up to the step that networks are rewound to
+
+
 @dataclass(frozen=True, kw_only=True)
 class Draw(Kept):
     """State that the next network needs from previous ones, and the result if there is none.
@@ -202,7 +207,10 @@ class Lottery:
     def network(self, variant: str, seed: int, number: int, begun: int = 0) -> State:
         """Trained from where it was set out, and noted."""
         state = self.train(
-            seed, self.how.steps, begun, f" · {variant}, round {number}, seed {seed}"
+            seed,
+            self.how.steps,
+            begun,
+            TicketEvent("training", network=variant, round=number, seed=seed),
         )
         masks = self.masks_now()
         left = sum(int(mask.sum()) for mask in masks.values()) / sum(
@@ -219,7 +227,13 @@ class Lottery:
         )
         return state
 
-    def train(self, seed: int, until: int, begun: int = 0, what: str = "") -> State:
+    def train(
+        self,
+        seed: int,
+        until: int,
+        begun: int = 0,
+        event: TicketEvent = REWINDING,
+    ) -> State:
         """Train from step ``begun`` with a new optimizer."""
         course = Course(self.how.steps, self.how.rate, self.how.batch, seed)
         for step, _ in trained(
@@ -230,11 +244,11 @@ class Lottery:
             begun,
             said=self.bench.notes.append,
         ):
-            self.bench.progress(
-                f"Training{what}",
+            done, total = (
                 len(self.rows) * self.how.steps + step,
                 self.how.trainings * self.how.steps,
             )
+            self.bench.progress(replace(event, done=done, total=total))
             if step >= until:
                 break
         return self.pupil.state()
@@ -279,15 +293,8 @@ class Lottery:
             for row in self.rows
             if row.seed == self.bench.recipe.seed and row.variant in ("dense", "winning ticket")
         ]
-        number = of_first[-1].round
-        what = (
-            f"the winning ticket of round {number}"
-            if number
-            else "the dense network, since no round was finished"
-        )
         self.bench.ended_early.append(
-            f"Training was ended after {len(self.rows)} of {self.how.trainings} networks, as "
-            f"was asked for; the result is {what}."
+            TicketsEnd(len(self.rows), self.how.trainings, of_first[-1].round)
         )
 
     # --- weights and masks ------------------------------------------------------------------------

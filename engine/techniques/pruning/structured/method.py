@@ -2,7 +2,6 @@
 layer.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import floor
@@ -22,7 +21,7 @@ from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.pruning.structured.coupled_structures import Family, cuts_of, sizes_in
 from engine.techniques.pruning.structured.heads import head_tensors, heads
 from engine.techniques.pruning.structured.neurons import neurons
-from engine.techniques.pruning.tracing import differing_layer, shifted
+from engine.techniques.pruning.tracing import first_difference, shifted
 
 ORDERS = {"l1": 1.0, "l2": 2.0, "linf": torch.inf}  # of a norm
 # what config.json may call their number
@@ -34,7 +33,6 @@ NEURON_COUNTS = (
     "ffn_hidden_size",
     "hidden_dim",
 )  # what config.json may call them
-FAILURE = re.compile(r"[A-Za-z]+(Error|Exception): ")
 EXACT = 0.005  # of a share: what is rounded by less is not said
 Known = dict[str, Seen | Slopes]
 
@@ -109,20 +107,20 @@ def equivalent(subject: Subject, small: Rebuilt, families: list[Family]) -> Rebu
     not otherwise. Raises PlainError where it does not in any case.
     """
     probe = shifted(subject)
-    differs = differing_layer(probe, small) if small.cuts else ""
+    differs = first_difference(probe, small) if small.cuts else None
     if differs and families[0].is_heads:
         candidates = (head_tensors(each, small, families) for each in (subject, probe))
         for tensors, probed in zip(*candidates, strict=True):
-            if not differing_layer(probe, replace(small, set_tensors=probed)):
+            if not first_difference(probe, replace(small, set_tensors=probed)):
                 return replace(small, set_tensors=tensors)
     if differs:
         why = "the smaller model would compute something else than the original without them"
-        if FAILURE.match(differs):
+        if differs.failure:
             why = "this architecture does not compute with fewer of them"
         raise PlainError(
             f"The {families[0].what}s of {subject.folder} ({subject.folder.architecture}) cannot "
             f"be removed: {why} "
-            f"({' '.join(differs.split())[:120]}). Set Structure (what) to another kind, or "
+            f"({differs}). Set Structure (what) to another kind, or "
             "choose another technique."
         )
     return small

@@ -9,6 +9,7 @@ from engine.techniques.pruning.options import Pruning
 class Random(Pruning):
     list_position: ClassVar[int] = 200
     title: ClassVar[str] = "Random pruning"
+    brief: ClassVar[str] = "Random"
     kind: ClassVar[str] = "Needs no data"
     summary: ClassVar[str] = "Removes random weights: the baseline for every other method."
     idea: ClassVar[str] = (
@@ -40,6 +41,7 @@ class Random(Pruning):
 class Magnitude(Pruning):
     list_position: ClassVar[int] = 150
     title: ClassVar[str] = "Magnitude pruning (L1)"
+    brief: ClassVar[str] = "Magnitude"
     kind: ClassVar[str] = "Needs no data"
     summary: ClassVar[str] = "Removes the weights closest to zero."
     idea: ClassVar[str] = (
@@ -90,6 +92,7 @@ class Wanda(Pruning):
 class Taylor(Pruning):
     list_position: ClassVar[int] = 180
     title: ClassVar[str] = "Gradient (Taylor, first order)"
+    brief: ClassVar[str] = "Gradient"
     kind: ClassVar[str] = "Uses gradients"
     needs: ClassVar[Needs] = "gradients"
     summary: ClassVar[str] = (

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from engine.errors import PlainError
+from engine.events import ProgressEvent
 from engine.models.layers import Layer
 from engine.results.schema.tables import NAN, SensitivityRow
 from engine.step.layer_swap import Trial
@@ -139,7 +140,7 @@ class Damage:
         )
 
     def divergence(self, swapped: dict[str, Stored]) -> float:
-        self.trial.bench.progress("Measuring each layer's sensitivity", self.done, self.total)
+        self.trial.bench.progress(ProgressEvent("measuring-sensitivity", self.done, self.total))
         self.done = min(self.done + 1, self.total)
         return self.trial.divergence(swapped)
 

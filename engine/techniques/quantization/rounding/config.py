@@ -16,6 +16,7 @@ Range = Annotated[
 class RoundToNearest(Technique):
     list_position: ClassVar[int] = 10
     title: ClassVar[str] = "Round to nearest"
+    label_name: ClassVar[str] = "Rounding"  # first word of the label
     kind: ClassVar[str] = "Uniform grid"
     family: ClassVar[Family] = "quantization"
     takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
@@ -190,7 +191,7 @@ class RoundToNearest(Technique):
         extras += ["fixed point"] * (self.scales == "power-of-two")
         return ", ".join(
             [
-                f"Rounding {self.bits}-bit",
+                f"{self.label_name} {self.bits}-bit",
                 shared.get(self.granularity, f"per {self.granularity}"),
                 *extras,
             ]

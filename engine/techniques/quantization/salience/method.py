@@ -10,6 +10,7 @@ import torch
 
 from engine.calibration import Seen
 from engine.config.technique import Needs, Technique
+from engine.events import ProgressEvent, VariantEvent
 from engine.models.layers import Layer
 from engine.results.schema.tables import NAN, SalienceRow
 from engine.step.layer_swap import Trial
@@ -103,7 +104,8 @@ class Experiment:
     def row(self, number: int, variant: Variant) -> SalienceRow:
         stored = dict(self.layers(variant))
         error, size = self.output_error(stored), sum(each.nbytes for each in stored.values())
-        measured = self.trial.measured(stored, f"Measuring variant {number + 1} of {len(VARIANTS)}")
+        event = VariantEvent("measuring-variant", variant=number + 1, variants=len(VARIANTS))
+        measured = self.trial.measured(stored, event)
         scores = {
             name: measured.scores.get(name, NAN) for name in ("perplexity", "accuracy", "loss")
         }
@@ -112,9 +114,8 @@ class Experiment:
 
     def layers(self, variant: Variant) -> Iterator[tuple[str, Stored]]:
         for name in self.names:
-            self.trial.bench.progress(
-                "Rounding layers", len(self.trial.rows.salience), len(VARIANTS)
-            )
+            done = len(self.trial.rows.salience)
+            self.trial.bench.progress(ProgressEvent("rounding-layers", done, len(VARIANTS)))
             weight, seen = self.trial.weight_of(name), self.seen.get(name)
             yield (
                 name,

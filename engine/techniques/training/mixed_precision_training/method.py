@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from engine.errors import PlainError
+from engine.events import PrecisionEvent
 from engine.models.layers import Layer
 from engine.models.loaded_model import compute_place
 from engine.results.schema.tables import CurveRow
@@ -187,7 +188,8 @@ class Training:
 
     def tell(self, step: int, loss: float, rate: float, scale: float) -> None:
         done, of = self.number * self.how.steps + step, self.how.trainings * self.how.steps
-        self.bench.progress(f"Training in {self.variant} · loss {loss:.3f}", done, of)
+        event = PrecisionEvent("training", done, of, loss=loss, rate=rate, precision=self.variant)
+        self.bench.progress(event)
         self.note(
             step, {"loss": loss, "rate": rate} | ({"loss scale": scale} if self.scales else {})
         )
@@ -197,7 +199,7 @@ class Training:
         return self.variant == "float16 with loss scaling"
 
     def accelerator(self) -> Accelerator:
-        if self.variant.startswith("float16"):
+        if CASTS.get(self.variant) is torch.float16:
             return Float16(self.device, FIRST_SCALE, self.scales)
         return accelerator_for(self.device, half=self.variant == "bfloat16")
 

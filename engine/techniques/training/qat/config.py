@@ -21,6 +21,7 @@ from engine.techniques.training_options import distill_weight_option
 class QAT(Aware, RoundToNearest):
     list_position: ClassVar[int] = 310
     title: ClassVar[str] = "Quantization-aware training (QAT)"
+    label_name: ClassVar[str] = "QAT"
     kind: ClassVar[str] = "Quantization-aware training"
     takes: ClassVar[tuple[Made, ...]] = (*WEIGHTS, "codes")
     summary: ClassVar[str] = (
@@ -107,7 +108,7 @@ class QAT(Aware, RoundToNearest):
     def label(self) -> str:
         return ", ".join(
             [
-                super().label().replace("Rounding", "QAT"),
+                super().label(),
                 *["LSQ"] * self.learn_scales,
                 *activation_label(self),
             ]

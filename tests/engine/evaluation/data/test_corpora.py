@@ -1,16 +1,17 @@
-"""The real corpora, extracted once for all of these tests."""
-
-import time
+"""The real corpora: training splits are extracted once for all of these tests."""
 
 import pandas as pd
 import pytest
 
 from engine.errors import PlainError
 from engine.evaluation.data import corpora
-from engine.evaluation.data.corpora import corpus, corpus_key
-from engine.evaluation.data.documents import SPLITS
-from engine.evaluation.data.examples import examples_of, text_of
+from engine.evaluation.data import held_out as held_out_module
+from engine.evaluation.data.corpora import corpus, corpus_key, library_version
+from engine.evaluation.data.documents import LIBRARIES, SPLITS, fingerprint
+from engine.evaluation.data.examples import examples_of, is_available, text_of
+from engine.evaluation.data.held_out import HELD_OUT_SPLITS, held_out, source_versions
 from engine.evaluation.progress import silent
+from engine.recipe.model_names import ASSETS
 from engine.recipe.tasks import TextClassification
 
 
@@ -24,23 +25,69 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(home):
-    """The evaluation texts of the first reading, and what was reported meanwhile."""
+    """Training documents of the first reading, and the progress reported meanwhile."""
     reported = []
-    return text_of("bundled:docs", report=lambda *told: reported.append(told)), reported
+    return corpus("docs", "train", reported.append), reported
 
 
 def test_the_first_reading_reports_progress(first):
-    assert [done for _, done, _ in first[1]] == sorted(done for _, done, _ in first[1])
+    assert [event.done for event in first[1]] == sorted(event.done for event in first[1])
     assert len(first[1]) > 5
 
 
-def test_the_second_reading_is_the_same_and_instantaneous(first):
+def test_the_second_reading_is_the_same_and_reports_nothing(first):
     reported = []
-    began = time.process_time()
-    again = text_of("bundled:docs", report=lambda *told: reported.append(told))
-    assert time.process_time() - began < 0.3
-    assert again == first[0]
+    again = corpus("docs", "train", reported.append)
+    pd.testing.assert_frame_equal(again, first[0])
     assert reported == []
+
+
+def test_held_out_texts_are_read_without_extraction(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path))
+    for name in ("all_documents", "all_passages"):
+        monkeypatch.setattr(corpora, name, lambda report: pytest.fail("extracted"))
+    assert is_available("bundled:docs-libraries", "test")
+    assert not is_available("bundled:docs-libraries", "train")
+    for split in ("test", "calibration"):
+        assert len(text_of("bundled:docs", split=split).texts) > 1500
+    for split in ("test", "validation"):
+        assert len(examples_of(TextClassification(split=split, samples=10**6)).inputs) > 1000
+
+
+def test_published_numbers_rest_on_the_held_out_file():
+    """The fingerprint that the card of docs-classifier names."""
+    card = (ASSETS / "models" / "docs-classifier" / "README.md").read_text()
+    assert f"`{fingerprint(list(corpus('libraries', 'evaluation', silent)['text']))}`" in card
+
+
+def test_the_versions_it_was_trained_on_give_the_held_out_file(first, home):
+    installed = {library: library_version(library) for library in LIBRARIES}
+    if installed != source_versions():
+        pytest.skip(f"other versions are installed: {installed}")
+    corpus("libraries", "train", silent)
+    for name in ("docs", "libraries"):
+        extracted = pd.read_parquet(corpora.extracted_file(name))
+        for split in HELD_OUT_SPLITS:
+            rows = extracted[extracted["split"] == split].drop(columns="split")
+            pd.testing.assert_frame_equal(held_out(name, split), rows.reset_index(drop=True))
+
+
+def test_a_held_out_text_that_moved_to_another_file_is_not_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path))
+    moved = held_out("docs", "evaluation").assign(split="train")
+    new = moved.iloc[:1].assign(text="A text of a newer version.")
+    monkeypatch.setattr(corpora, "all_documents", lambda report: pd.concat([moved, new]))
+    assert list(corpus("docs", "train", silent)["text"]) == ["A text of a newer version."]
+
+
+def test_a_missing_or_damaged_held_out_file_is_one_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "held-out.jsonl.xz"
+    monkeypatch.setattr(held_out_module, "HELD_OUT_FILE", path)
+    with pytest.raises(PlainError, match="cannot be read from .* fetch the repository's assets"):
+        corpus("docs", "evaluation", silent)
+    path.write_bytes(b"damaged")
+    with pytest.raises(PlainError, match="is damaged; fetch the repository's assets"):
+        corpus("docs", "evaluation", silent)
 
 
 def test_a_new_version_of_a_library_makes_a_new_corpus(monkeypatch):
@@ -56,20 +103,22 @@ def test_splits_share_no_file_and_no_text(first):
     assert not set(frames["evaluation"]["text"]) & set(frames["train"]["text"])
 
 
-def test_calibration_and_evaluation_share_no_text(first):
-    assert not set(text_of("bundled:docs", split="train").texts) & set(first[0].texts)
+def test_calibration_and_evaluation_share_no_text():
+    calibration, evaluation = (text_of("bundled:docs", split=s).texts for s in ("train", "test"))
+    assert not set(calibration) & set(evaluation)
 
 
 def test_what_the_model_was_trained_on_is_not_on_offer(first):
-    trained = set(corpus("docs", "train", silent)["text"])
-    assert not trained & {*first[0].texts, *text_of("bundled:docs", split="train").texts}
+    trained = set(first[0]["text"])
+    for split in ("train", "test"):
+        assert not trained & set(text_of("bundled:docs", split=split).texts)
     with pytest.raises(PlainError, match="'unlabelled'; its splits are test, train, calibration"):
         text_of("bundled:docs", split="unlabelled")
 
 
-def test_the_first_texts_come_from_many_libraries(first):
+def test_the_first_texts_come_from_many_libraries():
     library = corpus("docs", "evaluation", silent).set_index("text")["library"].to_dict()
-    assert len({library[text] for text in first[0].texts[:100]}) >= 8
+    assert len({library[text] for text in text_of("bundled:docs").texts[:100]}) >= 8
 
 
 def test_labelled_splits_share_no_passage(first):
@@ -88,5 +137,5 @@ def test_a_damaged_cache_is_made_anew(first, home, monkeypatch):
     documents = pd.read_parquet(kept)
     kept.write_bytes(whole[: len(whole) // 2])
     monkeypatch.setattr(corpora, "all_documents", lambda report: documents)
-    assert text_of("bundled:docs") == first[0]
+    pd.testing.assert_frame_equal(corpus("docs", "train", silent), first[0])
     assert len(kept.read_bytes()) == len(whole)

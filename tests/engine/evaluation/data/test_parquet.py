@@ -11,6 +11,7 @@ from engine.errors import PlainError
 from engine.evaluation.data import parquet
 from engine.evaluation.data.parquet import refuse_large_parquet
 from engine.evaluation.data.sources import file_table
+from tests.cases import for_each
 
 SENTENCE = (
     r"^{name} holds more than 2 GB once it is unpacked, and at most that is read; keep fewer "
@@ -89,7 +90,7 @@ def test_ordinary_files_are_read_as_pandas_reads_them(tmp_path):
     )
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".json", ".parquet"])
+@for_each("suffix", [".csv", ".jsonl", ".json", ".parquet"])
 def test_a_file_above_the_unpacked_limit_is_not_opened(tmp_path, suffix):
     path = tmp_path / f"large{suffix}"
     with path.open("wb") as file:

@@ -15,6 +15,7 @@ from engine.evaluation.data import examples as data
 from engine.evaluation.data import sources
 from engine.evaluation.data.examples import examples_of, image_of, images_in, text_of
 from engine.recipe.tasks import ImageClassification, TextClassification
+from tests.cases import for_each
 
 ROWS = {"text": ["NA", "null", "some words", "2024-01-01"], "label": [0, 1, 1, 0]}
 
@@ -31,7 +32,7 @@ def saved(folder, name, rows=ROWS):
     return str(path)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.parquet"])
+@for_each("name", ["a.csv", "a.json", "a.jsonl", "a.parquet"])
 def test_every_kind_of_file_gives_the_same_texts_and_labels(tmp_path, name):
     source = saved(tmp_path, name)
     assert text_of(source).texts == ROWS["text"]
@@ -39,7 +40,7 @@ def test_every_kind_of_file_gives_the_same_texts_and_labels(tmp_path, name):
     assert (examples.inputs, examples.labels) == (ROWS["text"], ROWS["label"])
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.parquet"])
+@for_each("name", ["a.csv", "a.json", "a.jsonl", "a.parquet"])
 def test_nothing_becomes_a_date(tmp_path, name):
     assert text_of(saved(tmp_path, name, {"date": ["2024-01-01"]}), "date").texts == ["2024-01-01"]
 
@@ -141,7 +142,7 @@ def refused(read, *words):
     assert all(word in sentence for word in words), sentence
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "content", "words"),
     [
         ("a.txt", b"", ["a.txt is empty"]),
@@ -167,7 +168,7 @@ def test_every_broken_file_is_one_sentence(tmp_path, name, content, words):
     refused(lambda: text_of(str(tmp_path / name)), *words)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "source", ["missing.txt", "/nowhere/a.csv", "~nobody/a.csv", "a\0b.csv", "x" * 5000 + ".csv"]
 )
 def test_a_missing_file_is_one_sentence(source):
@@ -178,7 +179,7 @@ def test_a_folder_is_no_data(tmp_path):
     refused(lambda: text_of(str(tmp_path)), "is a folder")
 
 
-@pytest.mark.parametrize("source", ["two words", "a/b/c", "https://x.org", "ü"])
+@for_each("source", ["two words", "a/b/c", "https://x.org", "ü"])
 def test_what_names_nothing_is_one_sentence(source):
     refused(lambda: text_of(source), "names no data")
 
@@ -190,7 +191,7 @@ def test_a_bundled_text_there_is_not_names_those_there_are(source):
     refused(lambda: examples_of(ImageClassification(data="bundled:docs")), "bundled:digits")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("labels", "words"),
     [
         ([0, -1], ["holds the label -1", "choose another"]),
@@ -266,7 +267,7 @@ def test_class_names_of_a_hub_dataset_are_kept(hub):
     assert (examples.names, examples.labels, examples.numbered) == (("spam", "ham"), [1, 0], True)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("error", "words"),
     [
         (

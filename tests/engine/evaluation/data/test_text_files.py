@@ -21,6 +21,7 @@ from engine.evaluation.data.examples import examples_of, text_of
 from engine.evaluation.data.sources import is_local, table_of
 from engine.recipe.tasks import Calibration, TextClassification, file_kind, is_file
 from engine.runtime.platform_support import LINUX, limited_memory
+from tests.cases import for_each
 
 TEXTS = [
     "Crème brûlée, très bon; à refaire",
@@ -99,7 +100,7 @@ def saved(tmp_path):
     return write
 
 
-@pytest.mark.parametrize(("name", "content"), FILES.values(), ids=FILES)
+@for_each(("name", "content"), FILES.values(), ids=FILES)
 def test_every_file_gives_the_same_rows(name, content, saved):
     source = saved(name, content)
     examples = examples_of(TextClassification(data=source))
@@ -107,7 +108,7 @@ def test_every_file_gives_the_same_rows(name, content, saved):
     assert text_of(source).texts == TEXTS and is_file(source) and is_local(source)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("kind", "words"),
     [
         ("commas", []),
@@ -153,7 +154,7 @@ def test_stray_quotation_marks_of_a_tsv_are_plain_characters(saved):
     assert any("Quotation marks" in note for note in examples.notes)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "content", "words"),
     [
         (
@@ -203,7 +204,7 @@ def test_a_pipe_is_not_read_as_data(tmp_path):
         text_of(str(tmp_path / "a.txt"))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "kind"),
     [
         ("a.CSV.gz", ".csv"),
@@ -221,8 +222,8 @@ def test_the_kind_of_a_file_is_its_ending_without_the_compression(name, kind):
 # --- labels ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("empty", ["", "  ", None])
-@pytest.mark.parametrize("labels", [["no", "yes"], [0, 1]])
+@for_each("empty", ["", "  ", None])
+@for_each("labels", [["no", "yes"], [0, 1]])
 def test_rows_without_a_label_are_skipped_and_counted(empty, labels, tmp_path):
     rows = [{"text": f"text {row}", "label": labels[row % 2]} for row in range(240)]
     rows[17]["label"] = empty

@@ -2,7 +2,6 @@
 what the model computes with.
 """
 
-from collections import OrderedDict
 from dataclasses import fields
 
 import pandas as pd
@@ -12,12 +11,12 @@ import torch
 from engine.calibration import Seen
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
-from engine.interactive import answers
-from engine.interactive.answers import look_at_hand
-from engine.interactive.explain import lesson, piece, weight
+from engine.interactive import layer_preview
 from engine.interactive.explain.default import COLUMNS
 from engine.interactive.explain.gptq import PLACES, ROWS, Replay
 from engine.interactive.inspect_weight import NEIGHBOURS, column_factors, found
+from engine.interactive.layer_preview import cached_preview
+from engine.interactive.model_cache import CACHE, Recent
 from engine.results.schema.explanations import (
     SIDE,
     BitsRow,
@@ -35,6 +34,8 @@ from engine.techniques.implementations import compress
 from engine.techniques.quantization.gptq.config import GPTQ
 from engine.tensors.packing import unpacked
 from engine.tensors.weights import Dense
+from tests.answers import lesson, piece, recipe_with, weight
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.techniques import EVERY, named
 from tests.tiny import ARCHITECTURES, tiny
@@ -96,8 +97,12 @@ SHOWN = {
     **dict.fromkeys(("svd", "low-rank-correction"), TileRow),
 }
 WITHOUT_CODES = {name for name, how in TECHNIQUES.items() if how.family in ("pruning", "low-rank")}
-any_step = pytest.mark.parametrize("step", STEPS)
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+any_step = for_each("step", STEPS)
+each_architecture = for_each("architecture", ARCHITECTURES)
+
+
+def look_at_hand(model, layer, step, measured):
+    return cached_preview(recipe_with(model, [step], measured), layer)
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +128,10 @@ def questions(tmp_path_factory):
 def all_at_hand():
     """Each layer is compressed once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("LOOKS_AT_HAND", "MODELS_AT_HAND", "WEIGHTS_AT_HAND", "BYTES_AT_HAND"):
-            patch.setattr(answers, name, 10**12)
+        for recent in (CACHE.previews, CACHE.models, CACHE.first_rows_kept, CACHE.statistics):
+            patch.setattr(recent, "most", 10**12)
         yield
-    for kept in (answers._looks, answers._models, answers._seen):
-        kept.clear()
+    CACHE.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +148,7 @@ def names_of(row: type) -> list[str]:
 # --- GPTQ, column by column -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", REPLAYED)
+@for_each("step", REPLAYED)
 @each_architecture
 def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, step, questions):
     look = look_at_hand(**questions(architecture, step))
@@ -161,7 +165,7 @@ def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, st
     assert torch.equal(few.dense(), look.stored.dense()[:ROWS]), "a few rows are rounded as all are"
 
 
-@pytest.mark.parametrize("step", REPLAYED)
+@for_each("step", REPLAYED)
 @each_architecture
 def test_rounded_columns_are_on_the_grid_and_waiting_ones_have_moved(architecture, step, questions):
     question = questions(architecture, step)
@@ -282,8 +286,8 @@ def test_a_weight_stands_among_its_neighbours_on_the_levels_of_its_group(
             assert max(nearest) < 1e-4 * view.levels.value.abs().max()
 
 
-@pytest.mark.parametrize("how", EVERY, ids=named)
-@pytest.mark.parametrize("shape", [(33, 352), (7, 13), (1, 5)], ids=str)
+@for_each("how", EVERY, ids=named)
+@for_each("shape", [(33, 352), (7, 13), (1, 5)], ids=str)
 def test_every_setting_is_explained(how, shape):
     stored = compress(how, torch.randn(shape, generator=torch.Generator().manual_seed(1)))
     if isinstance(stored, Dense):
@@ -332,7 +336,7 @@ def test_a_piece_is_a_part_of_the_layer_before_and_after(step, questions):
     )
 
 
-@pytest.mark.parametrize(("row", "column"), [(48, 0), (0, 172), (-1, 0), (0, -1)])
+@for_each(("row", "column"), [(48, 0), (0, 172), (-1, 0), (0, -1)])
 def test_a_place_outside_the_layer_is_refused_in_a_sentence(row, column, questions):
     for ask in (piece, weight):
         with pytest.raises(
@@ -349,18 +353,17 @@ def test_looking_closer_does_not_compress_again(questions, monkeypatch):
     question = questions("llama", "rounding")
     lesson(**question)
     monkeypatch.setattr(
-        answers, "looked_at", lambda *args, **kwargs: pytest.fail("compressed again")
+        layer_preview, "preview", lambda *args, **kwargs: pytest.fail("compressed again")
     )
     piece(**question)
     weight(**question, row=5, column=5)
 
 
 def test_only_the_last_looks_are_kept(questions, monkeypatch):
-    monkeypatch.setattr(answers, "_looks", OrderedDict())
-    monkeypatch.setattr(answers, "LOOKS_AT_HAND", 2)
+    monkeypatch.setattr(CACHE, "previews", Recent(2))
     for step in ("rounding", "nf4", "int8"):
         lesson(**questions("llama", step))
-    assert len(answers._looks) == 2
+    assert len(CACHE.previews.values) == 2
 
 
 # --- each technique at work -----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from engine.results.analysis.runs import (
     worst_layer,
 )
 from engine.results.schema.tables import LayerRow, LevelRow, SurfaceRow, Tables, table
+from tests.cases import for_each
 from tests.runs import PROTOCOL, done, layer, record, scores, tables
 
 few = st.integers(0, 5)  # few values, so that ties happen
@@ -153,7 +154,7 @@ CHANGES = [
 CHANGES += [{"targets": 7}, {"samples": 8}, {"compute_dtype": "bfloat16"}, {"measure": "Other."}]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@for_each("change", CHANGES)
 def test_any_difference_in_protocol_is_named(change):
     (value,) = change.values()
     sentence = comparable([done(1), done(2, protocol=PROTOCOL.model_copy(update=change))])

@@ -2,14 +2,13 @@
 
 from dataclasses import fields, is_dataclass
 
-import pytest
-
 from engine.results.analysis.per_step_scores import STANDINGS
 from engine.results.schema import query_results as answers
 from engine.results.schema import tables
 from engine.results.schema.glossary import GLOSSARY
 from engine.results.schema.record import Scores, Summary
 from engine.results.schema.tables import LayerRow
+from tests.cases import for_each
 
 NUMBERS = (int, float, int | None, float | None)
 SHOWN = {f.name for f in fields(LayerRow) if f.type in NUMBERS} | {
@@ -35,24 +34,24 @@ def test_there_are_numbers_to_explain():
     assert {"relative_error", "perplexity", "seconds"} <= SHOWN
 
 
-@pytest.mark.parametrize("name", sorted(SHOWN))
+@for_each("name", sorted(SHOWN))
 def test_every_number_of_a_run_is_in_the_glossary(name):
     assert name in GLOSSARY
 
 
-@pytest.mark.parametrize("name", GLOSSARY)
+@for_each("name", GLOSSARY)
 def test_every_meaning_is_one_or_two_whole_sentences(name):
     meaning = GLOSSARY[name].meaning
     assert meaning[0].isupper() and meaning.endswith(".") and 1 <= meaning.count(". ") + 1 <= 2
 
 
-@pytest.mark.parametrize("name", GLOSSARY)
+@for_each("name", GLOSSARY)
 def test_every_formula_closes_its_braces(name):
     formula = GLOSSARY[name].formula
     assert formula.count("{") == formula.count("}") and "$" not in formula
 
 
-@pytest.mark.parametrize("name", GLOSSARY)
+@for_each("name", GLOSSARY)
 def test_every_term_is_a_number_that_some_record_or_table_has(name):
     assert name in MEASURED
 

@@ -10,6 +10,7 @@ from engine.results.analysis.per_step_scores import standings
 from engine.results.analysis.runs import comparison, trade_off
 from engine.results.schema.record import RELATIVE_TO_REMAINING, RunRecord, Summary
 from engine.results.store.store import Store
+from tests.cases import for_each
 from tests.runs import done, scores, summary
 
 EXAMPLES = Store(ASSETS / "examples", indexed=False)
@@ -51,7 +52,7 @@ def test_a_record_without_any_count_has_none():
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "result",
     [
         {"size_bytes": 2**63},

@@ -18,6 +18,7 @@ from engine.results.store.process_lease import owner
 from engine.results.store.run_query import RunPage, RunQuery
 from engine.results.store.store import Store
 from engine.session.run_registry import Shelf
+from tests.cases import for_each
 from tests.runs import START, done, record, scores, summary
 
 ORDERS = ("newest", "oldest", "smallest", "compression", "quality", "model", "setting")
@@ -41,12 +42,6 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "results")
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Skip waiting for the disk."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
-
-
 def ids(page: RunPage) -> list[str]:
     return [row.id for row in page.rows]
 
@@ -58,8 +53,9 @@ def every_page(store, query: RunQuery) -> list[RunPage]:
     return pages
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_pages_together_hold_every_run_once_in_order(store, quick, order):
+@for_each("order", ORDERS)
+def test_pages_together_hold_every_run_once_in_order(tmp_path, order):
+    store = Store(tmp_path / "results")
     for number in range(23):
         store.add(
             run(
@@ -75,7 +71,7 @@ def test_pages_together_hold_every_run_once_in_order(store, quick, order):
     assert all(page.matching == page.total == 23 for page in pages)
 
 
-def test_rows_follow_the_sort_order(store, quick):
+def test_rows_follow_the_sort_order(store):
     for number in range(10):
         store.add(run(number, model=f"model-{9 - number}"))
     store.add(run(10, status="failed", message="It failed."))
@@ -94,7 +90,7 @@ def test_rows_follow_the_sort_order(store, quick):
     assert [row.model for row in rows["model"]] == sorted(row.model for row in rows["model"])
 
 
-def test_a_page_does_not_change_when_runs_arrive_or_are_deleted(store, quick):
+def test_a_page_does_not_change_when_runs_arrive_or_are_deleted(store):
     for number in range(12):
         store.add(run(number))
     first = store.page(RunQuery(limit=4))
@@ -106,7 +102,7 @@ def test_a_page_does_not_change_when_runs_arrive_or_are_deleted(store, quick):
     assert ids(store.page(second)) == before
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("search", "found"),
     [
         ("gptq", {"run-0001"}),
@@ -125,7 +121,8 @@ def test_a_page_does_not_change_when_runs_arrive_or_are_deleted(store, quick):
         ("   ", {f"run-{n:04}" for n in range(1, 5)}),
     ],
 )
-def test_a_search_finds_runs_with_all_its_words_anywhere(store, search, found):
+def test_a_search_finds_runs_with_all_its_words_anywhere(tmp_path, search, found):
+    store = Store(tmp_path / "results")
     store.add(run(1, technique="gptq"))
     noted = run(2, model="Qwen/Qwen3")
     store.add(
@@ -140,7 +137,7 @@ def test_a_search_finds_runs_with_all_its_words_anywhere(store, search, found):
     assert set(ids(store.page(RunQuery(search=search)))) == found
 
 
-def test_filters_are_offered_by_how_often_they_occur_and_narrow_the_list(store, quick):
+def test_filters_are_offered_by_how_often_they_occur_and_narrow_the_list(store):
     for number, (model, technique) in enumerate(
         [("a", "gptq"), ("a", "gptq"), ("b", "magnitude"), ("a", "svd")]
     ):
@@ -252,7 +249,7 @@ def test_a_run_with_a_key_is_found_without_the_others(many, monkeypatch):
 # --- runs missing or outdated in the store ----------------------------------------------------
 
 
-def test_runs_that_could_not_be_saved_are_listed_among_the_others(store, quick, monkeypatch):
+def test_runs_that_could_not_be_saved_are_listed_among_the_others(store, monkeypatch):
     for number in range(6):
         store.add(run(number))
     shelf = Shelf(store)
@@ -327,7 +324,7 @@ def test_a_time_without_a_zone_is_read_as_utc(store):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("fields", "why"),
     [
         ({"created": "0001-01-01T00:00:00+14:00"}, "created"),
@@ -344,7 +341,8 @@ def test_a_time_without_a_zone_is_read_as_utc(store):
         ({"recipe": {"newer_field": 1}}, "recipe.newer_field"),
     ],
 )
-def test_an_invalid_record_is_listed_with_the_reason(store, fields, why):
+def test_an_invalid_record_is_listed_with_the_reason(tmp_path, fields, why):
+    store = Store(tmp_path / "results")
     store.add(run(1))
     store.add(run(2))
     rewritten(store, "run-0001", **fields)

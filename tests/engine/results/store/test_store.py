@@ -24,6 +24,7 @@ from engine.results.store.process_lease import alive
 from engine.results.store.run_query import RunQuery
 from engine.results.store.store import Store, owner
 from engine.runtime.settings import home
+from tests.cases import for_each
 from tests.runs import done, layer, record, tables
 
 ROOT = Path(__file__).parents[4]
@@ -34,12 +35,17 @@ def store(tmp_path):
     return Store(tmp_path / "results")
 
 
-@pytest.fixture
-def finished(store):
+def finished_store(folder: Path) -> Store:
     """A store with run-0001 done."""
+    store = Store(folder / "results")
     store.add(record(1, "running", owner=owner()))
     store.finish(done(1), tables())
     return store
+
+
+@pytest.fixture
+def finished(tmp_path):
+    return finished_store(tmp_path)
 
 
 def ids(records):
@@ -195,8 +201,8 @@ EVIL = [
 ]
 
 
-@pytest.mark.parametrize("run", EVIL)
-@pytest.mark.parametrize(
+@for_each("run", EVIL)
+@for_each(
     "act",
     [Store.record, Store.tables, Store.delete, lambda store, run: store.add(record(1, id=run))],
 )
@@ -253,10 +259,9 @@ def become_a_folder(folder):
     (folder / "record.json").mkdir()
 
 
-@pytest.mark.parametrize(
-    "damage", [truncate, lose_record, bewilder, swap_record, become_a_file, become_a_folder]
-)
-def test_a_damaged_run_is_listed_as_unreadable_and_the_others_stay(finished, damage):
+@for_each("damage", [truncate, lose_record, bewilder, swap_record, become_a_file, become_a_folder])
+def test_a_damaged_run_is_listed_as_unreadable_and_the_others_stay(tmp_path, damage):
+    finished = finished_store(tmp_path)
     finished.add(record(2))
     damage(finished.folder("run-0001"))
     by_id = {run.id: run for run in finished.records()}
@@ -321,8 +326,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "name"), WAYS)
-def test_damaged_tables_are_refused_with_their_file_and_the_way_out(finished, name, damage):
+@for_each(("damage", "name"), WAYS)
+def test_damaged_tables_are_refused_with_their_file_and_the_way_out(tmp_path, name, damage):
+    finished = finished_store(tmp_path)
     path = finished.folder("run-0001") / f"{name}.parquet"
     damage(path)
     with pytest.raises(PlainError, match=r"run the recipe again and delete this run\.$") as refused:
@@ -336,7 +342,8 @@ def test_no_flipped_bit_gives_another_number(finished):
     for place in range(0, len(whole), 41):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with suppress(PlainError):
-            assert_equal(finished.tables("run-0001"), tables())
+            read = finished.tables("run-0001", ["layers"]).layers
+            pd.testing.assert_frame_equal(read, tables().layers, check_exact=True)
 
 
 def test_files_of_another_version_do_no_harm(finished):
@@ -401,8 +408,9 @@ INDEX_DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize("damage", INDEX_DAMAGE)
-def test_the_index_is_made_again_from_the_folders(finished, damage):
+@for_each("damage", INDEX_DAMAGE)
+def test_the_index_is_made_again_from_the_folders(tmp_path, damage):
+    finished = finished_store(tmp_path)
     finished.add(record(2))
     before = finished.records()
     damage(finished)
@@ -411,8 +419,9 @@ def test_the_index_is_made_again_from_the_folders(finished, damage):
     assert index_of(finished, "PRAGMA journal_mode") == [("wal",)]
 
 
-@pytest.mark.parametrize("damage", INDEX_DAMAGE)
-def test_writing_survives_a_damaged_index(finished, damage):
+@for_each("damage", INDEX_DAMAGE)
+def test_writing_survives_a_damaged_index(tmp_path, damage):
+    finished = finished_store(tmp_path)
     damage(finished)
     finished.add(record(2))
     finished.update(record(2, "running"))
@@ -420,10 +429,9 @@ def test_writing_survives_a_damaged_index(finished, damage):
     assert finished.records() == [record(2, "running")]
 
 
-@pytest.mark.parametrize(
-    "column", ["seal", "status", "label", "model", "techniques", "message", "created"]
-)
-def test_an_index_with_a_value_of_another_type_is_made_again(finished, column):
+@for_each("column", ["seal", "status", "label", "model", "techniques", "message", "created"])
+def test_an_index_with_a_value_of_another_type_is_made_again(tmp_path, column):
+    finished = finished_store(tmp_path)
     before = finished.page(RunQuery())
     index_of(finished, f"UPDATE runs SET {column} = NULL")
     assert finished.page(RunQuery()) == before
@@ -466,8 +474,7 @@ def test_rebuilding_sweeps_what_the_dead_left_behind_and_spares_the_living(finis
     assert {path.name for path in finished.folders.iterdir()} == {"run-0001", ".new-run-0004-alive"}
 
 
-def test_a_thousand_runs_are_listed_in_a_moment(store, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+def test_a_thousand_runs_are_listed_in_a_moment(store):
     for number in range(1000):
         run = done(number)
         store.folder(run.id).mkdir(parents=True)

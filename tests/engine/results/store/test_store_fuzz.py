@@ -3,10 +3,7 @@
 `tests/benchmarks/fuzz_store.py` is the long form.
 """
 
-import os
 import random
-
-import pytest
 
 from engine.errors import PlainError
 from engine.results.analysis.runs import (
@@ -19,6 +16,7 @@ from engine.results.analysis.runs import (
 from engine.results.store.run_query import RunQuery
 from engine.results.store.store import Store
 from engine.session.run_registry import Shelf
+from tests.cases import for_each
 from tests.runs import record
 from tests.store_damage import damage, filled
 
@@ -51,9 +49,8 @@ def read_everything(store: Store) -> None:
     latest_alike(shelf.similar(record(1).recipe), record(1).recipe)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_damaged_store_lists_every_run_and_lets_it_be_deleted(tmp_path, monkeypatch, seed):
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+@for_each("seed", range(8))
+def test_a_damaged_store_lists_every_run_and_lets_it_be_deleted(tmp_path, seed):
     draw, store = random.Random(seed), Store(tmp_path / "results")
     filled(store, 2)
     for _ in range(5):

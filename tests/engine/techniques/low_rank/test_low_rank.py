@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from engine.calibration import Seen
 from engine.calibration.gradient_stats import Slopes
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.kernels import NoKernel, kernel_of
 from engine.models.layers import Layer
 from engine.models.loaded_model import opened
@@ -46,12 +45,14 @@ from engine.techniques.low_rank.whitening import whitening
 from engine.techniques.quantization.awq.method import output_error
 from engine.tensors.low_rank import CPKernel, LowRank, Sum, TuckerKernel, Whole, break_even, saves
 from engine.tensors.weights import restored
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import CONVOLUTIONAL
 from tests.tiny import ARCHITECTURES, tiny
 
 CPU = torch.device("cpu")
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = for_each("architecture", ARCHITECTURES)
 WHITENED = ("asvd", "svd-llm", "fisher")
 CONVOLUTION = Layer("conv", "conv2d", (20, 12, 3, 3), 4, "")
 
@@ -180,7 +181,7 @@ def test_inputs_and_rows_that_nobody_heard_of_do_no_harm():
     )
 
 
-@pytest.mark.parametrize("white", ("none", *WHITENED))
+@for_each("white", ("none", *WHITENED))
 def test_a_layer_of_zeros_stays_one(white):
     assert not factorized(SVD(whitening=white), torch.zeros(24, 40)).any()
 
@@ -216,8 +217,8 @@ def test_the_randomized_solver_gives_the_same_each_time_and_leaves_other_draws_a
 # --- ranks ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("white", ("none", *WHITENED))
-@pytest.mark.parametrize(
+@for_each("white", ("none", *WHITENED))
+@for_each(
     "step", [{"by": "rank", "rank": 24}, {"by": "kept", "kept": 1}, {"by": "energy", "energy": 1}]
 )
 def test_full_rank_changes_nothing(step, white):
@@ -398,7 +399,7 @@ def test_a_kernel_of_few_terms_is_found_again():
     ).norm() < 1e-4 * weight.norm()
 
 
-@pytest.mark.parametrize(
+@for_each(
     "how",
     [
         Tucker(by="rank", rank_out=20, rank_in=12),
@@ -436,7 +437,7 @@ def test_more_terms_than_any_kernel_needs():
     assert full_cp_rank(20, (12, 3, 3)) == 12 * 9 and full_cp_rank(2, (3, 5, 5)) == 2 * 3 * 5
 
 
-@pytest.mark.parametrize(
+@for_each(
     "layer",
     [
         Layer("head", "linear", (10, 20), 4, ""),
@@ -444,7 +445,7 @@ def test_more_terms_than_any_kernel_needs():
         Layer("deep", "conv2d", (20, 1, 3, 3), 4, "", groups=20),
     ],
 )
-@pytest.mark.parametrize("how", [Tucker(), CP()])
+@for_each("how", [Tucker(), CP()])
 def test_what_is_no_convolution_for_it_is_kept_with_the_reason(how, layer):
     weight = weight_of(*layer.matrix_shape)
     stored = compress(plan(how, [CONVOLUTION, layer])[layer.name], weight)
@@ -465,9 +466,9 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("how", [Tucker(), CP(), SVD(whitening="none", kept=0.5)])
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (1, 7)])
+@for_each("settings", SETTINGS, ids=str)
+@for_each("how", [Tucker(), CP(), SVD(whitening="none", kept=0.5)])
+@for_each("kernel", [(3, 3), (5, 3), (1, 7)])
 def test_a_convolution_runs_as_a_chain_with_the_outputs_of_its_kernel_and_keeps_its_bias(
     kernel, how, settings
 ):
@@ -553,7 +554,7 @@ def test_a_chain_comes_back_from_the_file(kind):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "how",
     [
         SVD(whitening="none", scope="layer"),
@@ -574,7 +575,7 @@ def test_the_forecast_is_what_is_stored(how):
     assert blueprint(mine, (24, 40)).settings() == compress(mine, weight_of()).settings()
 
 
-@pytest.mark.parametrize(
+@for_each(
     "how",
     [
         Tucker(),
@@ -641,10 +642,8 @@ def test_more_bits_and_more_directions_lose_less():
 # --- portraits ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("white", ("none", *WHITENED))
-@pytest.mark.parametrize(
-    "how", [SVD(kept=0.5), SVD(kept=0.5, solver="randomized"), LowRankCorrection(rank=3)]
-)
+@for_each("white", ("none", *WHITENED))
+@for_each("how", [SVD(kept=0.5), SVD(kept=0.5, solver="randomized"), LowRankCorrection(rank=3)])
 def test_a_portrait_has_the_rank_and_the_spectrum_with_its_cut(how, white):
     how, weight = how.model_copy(update={"whitening": white}), weight_of(200, 300)
     data = data_for(how, weight)
@@ -684,7 +683,7 @@ def test_a_portrait_of_a_convolution_has_its_ranks(how):
 # --- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", CONVOLUTIONAL)
+@for_each("step", CONVOLUTIONAL)
 def test_chains_are_saved_loaded_and_measure_as_the_run_said(step, tmp_path):
     model = tiny("resnet", tmp_path / "model")
     recipe = recipe_for("resnet", model, tmp_path / "data", CONVOLUTIONAL[step])
@@ -762,7 +761,7 @@ def test_an_embedding_is_factorized_where_it_is_asked_for_and_no_data_is_needed(
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         {"scope": "layer"},
@@ -773,7 +772,7 @@ def test_an_embedding_is_factorized_where_it_is_asked_for_and_no_data_is_needed(
         {"scope": "layer", "kept": 0.02},
     ],
 )
-@pytest.mark.parametrize("architecture", ["llama", "resnet"])
+@for_each("architecture", ["llama", "resnet"])
 def test_the_forecast_is_the_size_or_says_that_it_is_at_most_that(architecture, step, tmp_path):
     recipe = recipe_for(
         architecture,
@@ -781,7 +780,7 @@ def test_the_forecast_is_the_size_or_says_that_it_is_at_most_that(architecture, 
         tmp_path / "data",
         {"technique": "svd", "whitening": "none", **step},
     )
-    ahead, size = forecast(recipe.model_dump(mode="json")), run(recipe).summary.result.size_bytes
+    ahead, size = forecast(recipe), run(recipe).summary.result.size_bytes
     assert ahead.size_bytes >= size if ahead.at_most else ahead.size_bytes == size
     assert (
         ahead.at_most == (step.get("scope") == "global" or step.get("by") == "energy")
@@ -822,7 +821,7 @@ def test_ranks_wider_than_every_convolution_are_refused():
         plan(CP(by="rank", rank=109), [CONVOLUTION])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "words"),
     [
         ({"technique": "svd", "rank": 0}, "rank: 0 is not allowed"),

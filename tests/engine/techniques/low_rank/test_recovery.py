@@ -5,13 +5,13 @@ has learned, and it helps.
 import pytest
 import torch
 
-from engine.interactive.answers import forecast
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED
 from engine.techniques.low_rank.recovery import Factors
 from engine.tensors.low_rank import CPKernel, LowRank, TuckerKernel
 from engine.tensors.weights import Dense
+from tests.answers import forecast
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -86,9 +86,7 @@ def test_runs_repeat_to_the_bit(done):
 @pytest.mark.usefixtures("bytes_alone")
 def test_its_forecast_has_the_bytes_to_one(resnet, tmp_path):
     recipe = recipe_for("resnet", resnet, tmp_path / "data", {"technique": "tucker", **SHORT})
-    assert (
-        forecast(recipe.model_dump(mode="json")).size_bytes == run(recipe).summary.result.size_bytes
-    )
+    assert forecast(recipe).size_bytes == run(recipe).summary.result.size_bytes
 
 
 @pytest.mark.parametrize("technique", ["tucker", "cp"])

@@ -34,6 +34,7 @@ from engine.techniques.pruning.unstructured.scores import among_layers, importan
 from engine.techniques.quantization.awq.method import output_error
 from engine.tensors.sparse import CSR, Bitmask, NOfM, sizes, sparse
 from engine.tensors.weights import Dense, restored
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -80,9 +81,9 @@ def pruned(how: Pruning, weight: torch.Tensor) -> torch.Tensor:
 # --- how many go ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scope", ["row", "layer"])
-@pytest.mark.parametrize("sparsity", [0.0, 0.25, 0.5, 0.9])
-@pytest.mark.parametrize("method", EVERY)
+@for_each("scope", ["row", "layer"])
+@for_each("sparsity", [0.0, 0.25, 0.5, 0.9])
+@for_each("method", EVERY)
 def test_as_many_go_as_were_asked_for(method, sparsity, scope):
     weight, how = weight_of(), method(sparsity=sparsity, scope=scope)
     zeros = (pruned(how, weight) == 0).sum(1)
@@ -92,23 +93,23 @@ def test_as_many_go_as_were_asked_for(method, sparsity, scope):
         assert zeros.sum() == pytest.approx(sparsity * weight.numel(), abs=1)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("pattern", "kept", "of"),
     [("2:4", 2, 4), ("4:8", 4, 8), ("1:4", 1, 4), ("3:5", 3, 5), ("20:40", 20, 40)],
 )
-@pytest.mark.parametrize("method", EVERY)
+@for_each("method", EVERY)
 def test_a_pattern_keeps_n_of_every_m_neighbours(method, pattern, kept, of):
     left = pruned(method(pattern=pattern), weight_of()) != 0
     assert (left.unflatten(1, (-1, of)).sum(-1) == kept).all()
 
 
-@pytest.mark.parametrize("method", EVERY)
+@for_each("method", EVERY)
 def test_zero_sparsity_changes_nothing(method):
     weight = weight_of()
     assert torch.equal(pruned(method(sparsity=0), weight), weight)
 
 
-@pytest.mark.parametrize("method", [each for each in EVERY if each is not SparseGPT])
+@for_each("method", [each for each in EVERY if each is not SparseGPT])
 def test_what_stays_stays_as_it_was_and_matters_most(method):
     weight, how = weight_of(), method(sparsity=0.4, scope="layer")
     score, result = importance(*given_to(how, weight)), pruned(how, weight)
@@ -225,7 +226,7 @@ def test_sparsegpt_with_uncorrelated_inputs_changes_no_weight_that_stays():
     assert torch.equal(result[result != 0], weight[result != 0])
 
 
-@pytest.mark.parametrize(
+@for_each(
     "asked",
     [
         {},
@@ -265,7 +266,7 @@ def test_inputs_that_are_always_zero_cost_their_weights_nothing_more():
 # --- gradients ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["llama", "llama-tied", "gpt2", "bert", "resnet"])
+@for_each("architecture", ["llama", "llama-tied", "gpt2", "bert", "resnet"])
 def test_slopes_are_those_of_the_models_own_weights(tmp_path, architecture):
     """Against autograd through the plain transformers model."""
     at, batches = model_and_batches(tmp_path, architecture)
@@ -348,9 +349,9 @@ def test_the_slope_scores_are_the_papers():
 # --- storage --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("storage", ["dense", "bitmask", "csr", "n-of-m"])
-@pytest.mark.parametrize("shape", [(24, 40), (3, 4), (7, 172)])
+@for_each("dtype", [torch.float32, torch.bfloat16])
+@for_each("storage", ["dense", "bitmask", "csr", "n-of-m"])
+@for_each("shape", [(24, 40), (3, 4), (7, 172)])
 def test_every_way_of_storing_gives_the_weight_back_and_knows_its_bytes(shape, storage, dtype):
     how = Magnitude(pattern="2:4", storage=storage)
     weight = weight_of(*shape).to(dtype)
@@ -380,7 +381,7 @@ def test_zeros_that_were_there_before_fit_a_pattern_too():
     assert torch.equal(NOfM.of(weight, 2, 4).dense(), weight)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("asked", "kind"),
     [
         ({"sparsity": 0.05}, "dense"),
@@ -397,7 +398,7 @@ def test_the_smallest_way_is_chosen_unless_told_otherwise(asked, kind):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "asked",
     [
         {},
@@ -408,8 +409,8 @@ def test_the_smallest_way_is_chosen_unless_told_otherwise(asked, kind):
         {"pattern": "2:4", "storage": "n-of-m"},
     ],
 )
-@pytest.mark.parametrize("values", ["float32", "float16"])
-@pytest.mark.parametrize("method", [Magnitude, SparseGPT])
+@for_each("values", ["float32", "float16"])
+@for_each("method", [Magnitude, SparseGPT])
 def test_the_forecast_is_what_is_stored(method, values, asked):
     weight, how = weight_of(), method(values=values, **asked)
     assert blueprint(how, (24, 40)).nbytes == compress(*given_to(how, weight)).nbytes
@@ -424,7 +425,7 @@ def test_what_is_left_has_the_files_number_format():
 # --- portraits ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", EVERY)
+@for_each("method", EVERY)
 def test_a_portrait_counts_every_weight(method):
     weight = weight_of(50, 90)
     asked = given_to(method(sparsity=0.3), weight)
@@ -442,7 +443,7 @@ def test_a_portrait_counts_every_weight(method):
 # --- bad input ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "words"),
     [
         ({"pattern": "4:2"}, "less than M"),
@@ -477,7 +478,7 @@ def test_a_layer_is_not_emptied():
         compress(Magnitude(sparsity=0.99), weight_of(2, 3))
 
 
-@pytest.mark.parametrize("method", EVERY)
+@for_each("method", EVERY)
 def test_a_layer_of_zeros_stays_one(method):
     weight = torch.zeros(24, 40)
     assert not pruned(method(), weight).any()

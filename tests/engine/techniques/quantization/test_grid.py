@@ -16,6 +16,7 @@ from engine.techniques.quantization.grid import stored_grid
 from engine.techniques.quantization.ranges import saturation
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.tensors.packing import unpacked
+from tests.cases import for_each
 from tests.techniques import NARROW, RANGES, ROUNDING, named
 
 few = settings(max_examples=20)  # where there are many settings to try
@@ -73,7 +74,7 @@ def lost(weight, stored) -> torch.Tensor:
 # --- what always holds ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", PLAIN, ids=named)
+@for_each("how", PLAIN, ids=named)
 @few
 @given(weights())
 def test_no_weight_is_off_by_more_than_half_a_step(how, weight):
@@ -83,7 +84,7 @@ def test_no_weight_is_off_by_more_than_half_a_step(how, weight):
     assert ((stored.dense() - weight).abs() <= half * steps(stored) + 1e-6 * weight.abs()).all()
 
 
-@pytest.mark.parametrize("how", [*PLAIN, *RANGES], ids=named)
+@for_each("how", [*PLAIN, *RANGES], ids=named)
 @few
 @given(weights())
 def test_zero_stays_zero_and_no_weight_changes_its_sign(how, weight):
@@ -92,17 +93,14 @@ def test_zero_stays_zero_and_no_weight_changes_its_sign(how, weight):
     assert (result * weight >= 0).all()
 
 
-@pytest.mark.parametrize("how", [*PLAIN, *RANGES], ids=named)
+@for_each("how", [how for how in [*PLAIN, *RANGES] if how.granularity != "tensor"], ids=named)
 @few
 @given(weights())
 def test_a_row_and_a_matrix_of_it_are_rounded_alike(how, weight):
-    if how.granularity != "tensor":
-        assert torch.equal(
-            stored_grid(weight, how).dense()[-1:], stored_grid(weight[-1:], how).dense()
-        )
+    assert torch.equal(stored_grid(weight, how).dense()[-1:], stored_grid(weight[-1:], how).dense())
 
 
-@pytest.mark.parametrize("how", PLAIN, ids=named)
+@for_each("how", PLAIN, ids=named)
 @few
 @given(weights())
 def test_rounding_again_with_the_same_scales_changes_nothing(how, weight):
@@ -222,7 +220,7 @@ CLIPPED = [
 ]
 
 
-@pytest.mark.parametrize("how", CLIPPED, ids=named)
+@for_each("how", CLIPPED, ids=named)
 @few
 @given(weights())
 def test_the_short_last_group_is_rounded_like_a_matrix_of_its_own(how, weight):
@@ -464,8 +462,8 @@ def test_fixed_point_is_off_by_at_most_half_a_step(weight, bits):
 # --- against torch's own --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
+@for_each("bits", [2, 3, 4, 8])
+@for_each("scheme", ["symmetric", "asymmetric"])
 def test_torch_rounds_to_the_same_weights_with_the_same_scales(bits, scheme):
     weight = torch.randn(33, 352)
     stored = stored_grid(weight, to_widest(bits=bits, granularity="channel", scheme=scheme))

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast, what_if
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.techniques.implementations import blueprint, compress
@@ -17,6 +16,8 @@ from engine.techniques.quantization.fixed_levels.config import Logarithmic, Tern
 from engine.techniques.quantization.float_formats.config import FloatingPoint
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.tensors.lookup_table import E2M1
+from tests.answers import forecast, what_if
+from tests.cases import for_each
 from tests.engine.techniques.quantization.test_grid import weights
 from tests.recipes import recipe_for
 from tests.techniques import CODEBOOKS, FLOATS, HUFFMAN, LOGARITHMIC, TERNARY, named
@@ -36,7 +37,7 @@ def normal(*shape, seed=0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "how", [*FLOATS, *LOGARITHMIC, *(how for how in TERNARY if how.values == "ternary")], ids=named
 )
 @few
@@ -222,7 +223,7 @@ def test_five_ternary_weights_or_eight_binary_ones_take_a_byte():
 # --- powers of two --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", LOGARITHMIC, ids=named)
+@for_each("how", LOGARITHMIC, ids=named)
 @few
 @given(weights())
 def test_inside_the_range_the_logarithm_is_off_by_at_most_half_a_step(how, weight):
@@ -270,7 +271,7 @@ def test_k_means_is_never_worse_than_as_many_even_levels(weight, bits):
         assert lost(Codebook(bits=bits, start=start), weight) <= nearest * (1 + 1e-6) + size * 1e-12
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+@for_each("bits", [2, 3, 4, 6, 8])
 def test_k_means_beats_the_grid_with_one_scale(bits):
     weight = normal(64, 256)
     for scheme in ("symmetric", "asymmetric"):
@@ -279,7 +280,7 @@ def test_k_means_beats_the_grid_with_one_scale(bits):
         )
 
 
-@pytest.mark.parametrize("how", [*CODEBOOKS, *HUFFMAN], ids=named)
+@for_each("how", [*CODEBOOKS, *HUFFMAN], ids=named)
 @few
 @given(weights())
 def test_every_weight_takes_the_nearest_value_of_its_book(how, weight):
@@ -318,7 +319,7 @@ def test_a_random_start_follows_the_seed():
     assert torch.equal(books[0], books[1]) and not torch.equal(books[0], books[2])
 
 
-@pytest.mark.parametrize("how", HUFFMAN, ids=named)
+@for_each("how", HUFFMAN, ids=named)
 def test_huffman_coding_changes_the_bytes_and_not_the_weights(how):
     weight = normal(48, 172)
     coded, plain = (
@@ -356,7 +357,7 @@ def test_a_forecast_of_huffman_coding_is_an_upper_bound_and_says_so(tmp_path):
     recipe = recipe_for(
         "llama", model, tmp_path / "data", {"technique": "codebook", "coding": "huffman"}
     )
-    said, size = forecast(recipe.model_dump(mode="json")), run(recipe).summary.result.size_bytes
+    said, size = forecast(recipe), run(recipe).summary.result.size_bytes
     assert said.at_most and not said.at_least and said.size_bytes > size
     assert not forecast(
         recipe.model_copy(update={"steps": (Codebook(),)}).model_dump(mode="json")
@@ -370,7 +371,7 @@ def test_a_what_if_of_a_codebook_is_repeatable_and_names_the_huffman_size(tmp_pa
     assert first.row == again.row and "Huffman" in first.row.note
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "sentence"),
     [
         (

@@ -5,15 +5,16 @@ import torch
 
 from engine.calibration import Seen
 from engine.errors import PlainError
-from engine.interactive.answers import ranges, what_if
 from engine.techniques.quantization.activations.config import Activations
 from engine.techniques.quantization.observers import OBSERVERS, observed, observer_rows
 from engine.tensors.activations import code_range, qparams
+from tests.answers import ranges, what_if
+from tests.cases import for_each
 from tests.recipes import task_for
 from tests.tiny import tiny
 
 LAYER = "model.layers.1.mlp.down_proj"
-each_setting = pytest.mark.parametrize(
+each_setting = for_each(
     "how",
     [
         Activations(),
@@ -56,7 +57,9 @@ def rewritten(values: torch.Tensor, chosen: tuple[float, float], how: Activation
 def test_rounding_and_clipping_add_up_to_the_whole_error(how):
     seen = heavy_tailed()
     values = seen.sample().double()
-    for row in observer_rows("layer", seen, how):
+    rows = observer_rows("layer", seen, how)
+    assert {row.observer for row in rows} == set(OBSERVERS)
+    for row in rows:
         due = rewritten(values, OBSERVERS[row.observer](seen, how), how) / values.square().sum()
         assert row.rounding_error + row.clipping_error == pytest.approx(due.item(), rel=1e-12)
         assert (row.clipping_error > 0) == (row.clipped > 0)
@@ -98,7 +101,7 @@ def test_least_squares_loses_no_more_than_the_widest_range():
     assert rows["mse"] <= rows["min-max"] * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("observer", OBSERVERS)
+@for_each("observer", OBSERVERS)
 def test_the_recipes_observer_is_marked_and_its_range_is_the_runs(observer):
     seen, how = heavy_tailed(), Activations(observer=observer, scheme="symmetric")
     (row,) = [row for row in observer_rows("layer", seen, how) if row.chosen]

@@ -12,6 +12,7 @@ from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.techniques.training.fake_quant import RoundedOnGrid, RoundedToTable, round_inputs
 from engine.techniques.training.qat.config import QAT, BitNet
 from engine.techniques.training.straight_through import NEAR, OnLevels, StraightThrough
+from tests.cases import for_each
 from tests.techniques import BLOCKS, FIXED_POINT, NARROW, RANGES, ROUNDING, TERNARY, named
 
 GRIDS = [*ROUNDING, *RANGES, *NARROW, *BLOCKS, *FIXED_POINT]
@@ -37,8 +38,8 @@ def test_a_straight_through_value_is_the_rounded_one_with_the_whole_ones_slope()
     assert torch.equal(out, rounded) and torch.equal(value.grad, slope)
 
 
-@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@for_each("scheme", ["symmetric", "asymmetric"])
+@for_each("bits", [2, 4, 8])
 def test_slopes_on_levels_are_the_papers_equations(bits, scheme):
     """LSQ, equations 3 and 5, weight by weight; far beyond both ends, too."""
     levels = Levels.of(RoundToNearest(bits=bits, scheme=scheme))
@@ -96,7 +97,7 @@ def test_learned_steps_have_lsqs_slope_and_its_scale(granularity):
     torch.testing.assert_close(rounded.multiples.grad.view_as(due), due, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", GRIDS, ids=named)
+@for_each("how", GRIDS, ids=named)
 def test_before_it_learns_a_weight_is_rounded_to_nearest_to_the_bit(how):
     module = layer()
     plain = compress(how, module.weight.detach())
@@ -110,7 +111,7 @@ def test_before_it_learns_a_weight_is_rounded_to_nearest_to_the_bit(how):
     }
 
 
-@pytest.mark.parametrize("how", LEARNABLE, ids=named)
+@for_each("how", LEARNABLE, ids=named)
 def test_what_is_trained_is_what_is_stored_also_when_steps_have_moved(how):
     module = layer()
     rounded = RoundedOnGrid(learning(how, learn_scales=True), module, None)
@@ -121,7 +122,7 @@ def test_what_is_trained_is_what_is_stored_also_when_steps_have_moved(how):
         assert rounded.stored(module.weight).nbytes == compress(how, module.weight).nbytes
 
 
-@pytest.mark.parametrize("how", TERNARY, ids=named)
+@for_each("how", TERNARY, ids=named)
 def test_three_values_in_training_are_those_that_are_stored(how):
     module = layer()
     rounded = RoundedToTable(
@@ -146,7 +147,7 @@ def test_nothing_is_clipped_where_the_grid_reaches_the_widest_weight():
     assert 0.05 < (module.weight.grad == 0).float().mean() < 0.5
 
 
-@pytest.mark.parametrize(
+@for_each(
     "how",
     [
         QAT(scheme="asymmetric"),

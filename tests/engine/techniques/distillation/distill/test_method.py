@@ -18,7 +18,6 @@ from torch.nn.functional import (
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.models.loaded_model import multiplies_bfloat16, opened
 from engine.models.loading import config_of, load, resolve
 from engine.pipeline.run import run
@@ -34,6 +33,8 @@ from engine.training import Exercises, lessons_for, loop
 from engine.training.accelerated import accelerator_for
 from engine.training.loop import Course, slopes_of, trained
 from engine.training.losses import UNLABELLED, by_attention, by_features, by_labels, by_teacher
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.engine.training.test_training import exercises
 from tests.recipes import few_digits, recipe_for
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
@@ -180,7 +181,7 @@ def test_one_block_may_be_a_plain_number():
     assert TECHNIQUES["distill"](features="mse", feature_blocks=2).compared_blocks == (2,)
 
 
-@pytest.mark.parametrize("given", ["first", "0,1", "1,,2", "1.5", "-1", ","])
+@for_each("given", ["first", "0,1", "1,,2", "1.5", "-1", ","])
 def test_blocks_that_are_no_numbers_are_refused_in_one_sentence(given):
     with pytest.raises(PlainError) as error:
         Recipe.of({"steps": [{"technique": "distill", "features": "mse", "feature_blocks": given}]})
@@ -288,7 +289,7 @@ def test_products_in_bfloat16_are_close_and_where_they_gain_nothing_they_are_flo
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize(("architecture", "student"), CASES)
+@for_each(("architecture", "student"), CASES)
 def test_what_is_written_is_the_student_and_a_forecast_knows_its_bytes(
     architecture, student, folders, tmp_path
 ):
@@ -300,7 +301,7 @@ def test_what_is_written_is_the_student_and_a_forecast_knows_its_bytes(
     )
     outcome = run(recipe, save=tmp_path / "student")
     again = opened(resolve(str(tmp_path / "student")), CPU, torch.float32)
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
+    assert forecast(recipe).size_bytes == outcome.summary.result.size_bytes
     assert outcome.summary.result.parameters == again.parameters
     measured = run(
         Recipe.of(
@@ -334,7 +335,7 @@ def test_the_student_loads_again_with_equal_logits(architecture, folders, tmp_pa
         assert torch.equal(kept["heir"].model.eval()(**inputs).logits, again.model(**inputs).logits)
 
 
-@pytest.mark.parametrize("architecture", [*LANGUAGE_MODELS, "bert"])
+@for_each("architecture", [*LANGUAGE_MODELS, "bert"])
 def test_every_other_block_begins_with_the_teachers_weights(architecture, tmp_path, folders):
     deep = tiny(
         architecture,
@@ -438,7 +439,7 @@ def test_a_model_of_which_structures_were_taken_out_can_be_trained_on(
         run(recipe, save=tmp_path / "small"),
         run(recipe.model_copy(update={"steps": recipe.steps[:1]})),
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
+    assert forecast(recipe).size_bytes == outcome.summary.result.size_bytes
     assert (
         outcome.summary.result.parameters == pruned.summary.result.parameters
         and len(curve(outcome)) == 4
@@ -448,8 +449,8 @@ def test_a_model_of_which_structures_were_taken_out_can_be_trained_on(
 # --- settings -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", KINDS)
-@pytest.mark.parametrize("setting", ["online", "self", "black-box", "adversarial"])
+@for_each("architecture", KINDS)
+@for_each("setting", ["online", "self", "black-box", "adversarial"])
 def test_every_setting_trains_a_student_of_every_kind(setting, architecture, done):
     outcome = done(architecture, setting=setting, written=8, prompt=4)
     names = set(outcome.tables.curves["name"])
@@ -471,7 +472,7 @@ def test_each_generation_is_taught_by_the_one_before(done):
     assert all(len(each) == 4 for each in losses) and losses[0] != losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("stopped", ["Training · generation 2", "Asking the teacher"])
+@pytest.mark.parametrize("stopped", ["training", "asking-teacher"])
 def test_generations_that_are_stopped_leave_the_best_of_all(done, monkeypatch, tmp_path, stopped):
     """Generation 1 looks five times and is best at step 3, generation 2 is poor: what is written is
     what the first one was.
@@ -492,12 +493,13 @@ def test_generations_that_are_stopped_leave_the_best_of_all(done, monkeypatch, t
     }
 
     def after() -> bool:
-        return "finished" in heard and any(
-            stopped in stage for stage in heard[heard.index("finished") :]
+        return any(
+            event.stage == stopped and (stopped != "training" or event.network == "generation 2")
+            for event in heard
         )
 
-    def report(stage, *_):
-        heard.extend(["finished"] * (len(states) >= 5 and "finished" not in heard) + [stage])
+    def report(event):
+        heard.extend([event] * (len(states) >= 5))  # once the first generation is finished
 
     outcome = done("resnet", cancelled=after, report=report, save=tmp_path / "student", **recipe)
     (said,) = (note for note in outcome.summary.notes if "as was asked for" in note)
@@ -727,8 +729,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(folders, monkeypatch):
 def test_a_cancelled_training_keeps_the_best_so_far_and_can_be_run_anew(done, tmp_path):
     heard = []
 
-    def hear(stage, *_):
-        heard.extend([stage] if "Training" in stage else [])
+    def hear(event):
+        heard.extend([event] if event.stage == "training" else [])
 
     outcome = done(
         "resnet",
@@ -858,7 +860,7 @@ def test_pictures_may_come_without_labels_too(folders, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("labels", "words"),
     [
         ([1] * 8, "are of one class, LABEL_1, so there is nothing to tell apart"),
@@ -901,9 +903,9 @@ def test_models_that_cannot_learn_from_one_another_are_told_apart_before_the_run
 ):
     heard = []
     assert "is made for image-classification" in refused(
-        done, student=str(folders["resnet"]), report=lambda stage, *_: heard.append(stage)
+        done, student=str(folders["resnet"]), report=heard.append
     )
-    assert not any("Measuring" in stage for stage in heard)
+    assert not any(event.stage == "measuring-original" for event in heard)
     assert "is made for image-classification" in refused(
         done, setting="several", teachers=str(folders["resnet"])
     )

@@ -14,6 +14,7 @@ from engine.pipeline.run import run
 from engine.techniques.distillation.distill import sequence_level as blackbox
 from engine.techniques.training.vocabulary import over_shared_tokens, token_count
 from engine.training.losses import by_teacher
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import VOCABULARY, tiny
 
@@ -43,8 +44,8 @@ def recipe(models, tmp_path, teacher, *steps):
     return recipe_for("llama", models[teacher], tmp_path / "data", *steps)
 
 
-@pytest.mark.parametrize(("teacher", "student"), [("narrow", "wide"), ("wide", "narrow")])
-@pytest.mark.parametrize("setting", SETTINGS)
+@for_each(("teacher", "student"), [("narrow", "wide"), ("wide", "narrow")])
+@for_each("setting", SETTINGS)
 def test_every_setting_works_with_padded_vocabularies(setting, teacher, student, models, tmp_path):
     step = SHORT | SETTINGS[setting] | {"student": models[student]}
     step |= {"teachers": models["exact"]} if setting == "several" else {}

@@ -7,7 +7,6 @@ import torch
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import Cancelled, PlainError
-from engine.interactive.answers import forecast
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
 from engine.pipeline.run import run
@@ -16,6 +15,8 @@ from engine.techniques.implementations import compress
 from engine.techniques.pruning.gradual.config import Gradual
 from engine.techniques.pruning.unstructured.config import Magnitude
 from engine.training import Quality, loop
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -63,8 +64,8 @@ def test_schedules_are_their_closed_forms(sparsity):
     ) == pytest.approx(sparsity)
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "cubic"])
+@for_each("scope", ["layer", "global"])
+@for_each("schedule", ["one-shot", "iterative", "cubic"])
 def test_each_cut_removes_what_the_schedule_says_and_the_file_has_it_too(schedule, scope, done):
     outcome, how = (
         done(schedule=schedule, scope=scope),
@@ -277,7 +278,7 @@ def test_a_size_out_of_reach_is_refused_before_training(done, monkeypatch):
         done(target_mb=0.001)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "words"),
     [
         ({"prune_every": 11, "steps": 10}, "prune_every is 11, more than the 10 training steps"),
@@ -305,8 +306,8 @@ def stopping(steps: int) -> dict:
     """A report, and whether the run is cancelled: after so many training steps."""
     heard = []
     return {
-        "report": lambda stage, *_: heard.append(stage),
-        "cancelled": lambda: sum("loss" in stage for stage in heard) >= steps,
+        "report": lambda event: heard.append(getattr(event, "loss", None) is not None),
+        "cancelled": lambda: sum(heard) >= steps,
     }
 
 
@@ -352,15 +353,13 @@ def test_a_cancelled_training_goes_back_to_what_held_and_keeps_nothing_where_not
 
 def test_the_forecast_is_what_is_written(done, folders, tmp_path):
     recipe = recipe_for("bert", folders["bert"], tmp_path / "data", SHORT)
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == done().summary.result.size_bytes
+    assert forecast(recipe).size_bytes == done().summary.result.size_bytes
 
 
 def test_more_steps_take_longer(folders, tmp_path):
     few, many = (
         forecast(
-            recipe_for(
-                "bert", folders["bert"], tmp_path / "data", SHORT | {"steps": steps}
-            ).model_dump(mode="json")
+            recipe_for("bert", folders["bert"], tmp_path / "data", SHORT | {"steps": steps})
         ).seconds
         for steps in (4, 4000)
     )

@@ -4,8 +4,6 @@ import pytest
 import torch
 
 from engine.errors import Cancelled, PlainError
-from engine.interactive.answers import forecast
-from engine.interactive.explain import lesson
 from engine.models.layers import chosen
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
@@ -15,6 +13,7 @@ from engine.step.run_context import Bench
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 from engine.techniques.pruning.lottery_ticket.method import Lottery
 from engine.training import Lessons, pupil_of
+from tests.answers import forecast, lesson
 from tests.engine.training.test_training import exercises
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -136,9 +135,7 @@ def test_the_result_is_the_ticket_of_the_first_seeds_last_round(done, folders, t
         again.loss == outcome.summary.result.loss
         and again.size_bytes == outcome.summary.result.size_bytes
     )
-    ahead = forecast(
-        recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT).model_dump(mode="json")
-    )
+    ahead = forecast(recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT))
     assert ahead.size_bytes == outcome.summary.result.size_bytes
 
 
@@ -187,9 +184,7 @@ def test_language_models_are_refused(folders, tmp_path):
 
 def test_language_models_are_refused_in_the_forecast_already(folders, tmp_path):
     with pytest.raises(PlainError, match="which language models do not have; choose"):
-        forecast(
-            recipe_for("llama", folders["llama"], tmp_path / "data", SHORT).model_dump(mode="json")
-        )
+        forecast(recipe_for("llama", folders["llama"], tmp_path / "data", SHORT))
 
 
 @pytest.mark.parametrize(
@@ -230,8 +225,8 @@ def test_a_cancelled_lottery_ends_with_what_is_finished(
     recipe = recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT)
     outcome = run(
         recipe,
-        report=lambda stage, *_: heard.append(stage),
-        cancelled=lambda: sum("round" in stage for stage in heard) > 2 * networks,
+        report=lambda event: heard.append(event.stage == "training" and event.network != ""),
+        cancelled=lambda: sum(heard) > 2 * networks,
     )
     assert outcome.summary.ended_early and outcome.tables.lottery.equals(
         done[0].tables.lottery.iloc[:networks]
@@ -250,7 +245,7 @@ def test_a_run_is_cancelled_while_it_trains(folders, tmp_path):
         recipe = recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT)
         run(
             recipe,
-            report=lambda stage, *_: heard.append(stage),
-            cancelled=lambda: any("round" in stage for stage in heard),
+            report=lambda event: heard.append(event.stage == "training" and event.network != ""),
+            cancelled=lambda: any(heard),
         )
-    assert sum("round" in stage for stage in heard) == 1
+    assert sum(heard) == 1

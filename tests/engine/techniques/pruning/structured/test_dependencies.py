@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.models.layers import chosen
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
@@ -22,8 +21,10 @@ from engine.techniques.pruning.blocks.config import Blocks
 from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.pruning.structured.dependencies import Heads, Neurons, coupled_structures
 from engine.techniques.pruning.structured.method import families_of
-from engine.techniques.pruning.tracing import differing_layer, shifted
+from engine.techniques.pruning.tracing import Difference, first_difference, shifted
+from tests.answers import forecast
 from tests.architectures import CLASSIFIERS, CONVOLUTIONAL, IMAGE_MODELS, WRITERS, saved
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -43,7 +44,7 @@ CASES += [
     if name not in NOT_HEADS | CONVOLUTIONAL.keys()
     for step in (HEADS, QUERIES)
 ]
-each_case = pytest.mark.parametrize(
+each_case = for_each(
     ("architecture", "step"),
     CASES,
     ids=[f"{name}-{step['what']}-{len(step)}" for name, step in CASES],
@@ -141,7 +142,7 @@ def test_a_pruned_model_computes_what_the_dense_one_does_without_those_structure
     assert not torch.allclose(logits_of(dense, architecture), due, atol=1e-6)
     assert any(not row.kept for row in rows.structures)
     written = sum(file.stat().st_size for file in (tmp_path / "saved").glob("*.safetensors"))
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == written == packed.size_bytes
+    assert forecast(recipe).size_bytes == written == packed.size_bytes
 
 
 @pytest.mark.parametrize("architecture", CONVOLUTIONAL)
@@ -174,7 +175,7 @@ def test_without_channels_a_network_computes_what_it_does_where_they_are_silent(
     torch.testing.assert_close(
         logits_of(small.model, architecture), logits_of(dense, architecture), rtol=1e-4, atol=1e-5
     )
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == packed.size_bytes
+    assert forecast(recipe).size_bytes == packed.size_bytes
 
 
 def test_depthwise_convolutions_lose_the_channels_that_they_compute(models):
@@ -192,7 +193,7 @@ def sizes_alone(bytes_alone):
     """Restrict forecasts to sizes."""
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "neurons", "groups", "each"),
     [
         ("gpt-neox", 172, 4, 1),
@@ -266,12 +267,11 @@ def test_a_model_that_does_not_compute_with_fewer_heads_is_refused(architecture,
 def test_a_wrong_removal_is_detected(models):
     subject = subject_of(models("gpt-neox"))
     small = rebuild(Structured(share=0.5), subject)
-    assert not differing_layer(probe := shifted(subject), small)
+    assert not first_difference(probe := shifted(subject), small)
     name = "gpt_neox.layers.1.mlp.dense_4h_to_h"
     other = torch.arange(172)[~torch.isin(torch.arange(172), small.cuts[name].columns)]
-    assert (
-        differing_layer(probe, replace(small, cuts=small.cuts | {name: Cut(columns=other)})) == name
-    )
+    wrong = replace(small, cuts=small.cuts | {name: Cut(columns=other)})
+    assert first_difference(probe, wrong) == Difference(layer=name)
 
 
 def test_a_block_that_others_depend_on_is_kept(models):
@@ -289,7 +289,7 @@ def test_a_block_that_others_depend_on_is_kept(models):
         rebuild(Blocks(count=1), only_first, {first: 0.1, second: 0.2})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "step", "fields"),
     [
         ("gpt-neox", NEURONS, {"intermediate_size": 129}),

@@ -22,9 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from engine.calibration.gradient_stats import loss_of
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches
-from engine.interactive.answers import forecast, trial_on, what_if
-from engine.interactive.explain import lesson, piece
-from engine.interactive.explain import weight as one_weight
+from engine.interactive.layer_preview import trial_on
 from engine.models.layers import chosen
 from engine.models.loaded_model import opened
 from engine.models.loading import load, resolve
@@ -39,6 +37,9 @@ from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.pruning.structured.coupled_structures import Family, Part, runs
 from engine.techniques.pruning.structured.method import ORDERS, Scored, norms
 from engine.techniques.pruning.structured.method import chosen as chosen_of
+from tests.answers import forecast, lesson, piece, what_if
+from tests.answers import weight as one_weight
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
 
@@ -104,15 +105,15 @@ EVERY = STEPS | CHANNELS | BLOCKS
 CASES = [(a, s) for a in TRANSFORMERS for s in (*STEPS, *BLOCKS)] + [
     ("resnet", s) for s in CHANNELS
 ]
-each_case = pytest.mark.parametrize(("architecture", "step"), CASES)
+each_case = for_each(("architecture", "step"), CASES)
 
 
 # --- scores ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", ["outputs", "inputs"])
-@pytest.mark.parametrize("kernel", [(), (3, 3)], ids=["linear", "convolution"])
-@pytest.mark.parametrize("score", ORDERS)
+@for_each("side", ["outputs", "inputs"])
+@for_each("kernel", [(), (3, 3)], ids=["linear", "convolution"])
+@for_each("score", ORDERS)
 def test_norms_choose_as_torchs_ln_structured(score, kernel, side):
     layer = nn.Conv2d(12, 20, kernel) if kernel else nn.Linear(12, 20)
     axis, width = ("outputs", "inputs").index(side), 1 if side == "outputs" else prod(kernel)
@@ -180,8 +181,8 @@ def silence(model, architecture, structures) -> None:
 # --- exactness ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("architecture", TRANSFORMERS)
+@for_each("step", STEPS)
+@for_each("architecture", TRANSFORMERS)
 def test_the_saved_model_computes_what_the_original_does_without_those_structures(
     architecture, step, done, folders
 ):
@@ -241,8 +242,8 @@ def gone_rows(kernel, left, before) -> list[int]:
     return gone
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("architecture", TRANSFORMERS)
+@for_each("count", [1, 2])
+@for_each("architecture", TRANSFORMERS)
 def test_without_blocks_a_model_computes_what_it_does_when_they_are_deleted(
     architecture, count, tmp_path
 ):
@@ -291,7 +292,7 @@ def plain_of_packed(architecture, folder):
     return made
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "step", "fields"),
     [
         ("llama", "neurons", {"intermediate_size": 129}),
@@ -313,7 +314,7 @@ def test_where_layers_are_alike_config_json_alone_makes_the_model(architecture, 
     assert_alike(plain_of_packed(architecture, save), reopened(save).model, architecture)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "step"),
     [("llama", "neurons-l1-global"), ("gpt2", "heads"), ("bert", "heads"), ("opt", "heads")],
 )
@@ -326,8 +327,8 @@ def test_where_config_json_has_no_words_for_the_shapes_it_stays(architecture, st
     assert after == before
 
 
-@pytest.mark.parametrize("step", ["heads", "heads-evenly", "neurons-l1-global", "blocks"])
-@pytest.mark.parametrize("architecture", LANGUAGE_MODELS)
+@for_each("step", ["heads", "heads-evenly", "neurons-l1-global", "blocks"])
+@for_each("architecture", LANGUAGE_MODELS)
 def test_generation_is_the_same_with_and_without_a_cache(architecture, step, done):
     model = reopened(done(architecture, step)[1]).model
     asked = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
@@ -409,13 +410,13 @@ def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "step"),
     [case for case in CASES if "taylor-global" not in case[1] and "global" not in case[1]],
 )
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, done):
     outcome, _, recipe = done(architecture, step)
-    said, result = forecast(recipe.model_dump(mode="json")), outcome.summary.result
+    said, result = forecast(recipe), outcome.summary.result
     assert (said.size_bytes, said.bits_per_weight, said.compression) == (
         result.size_bytes,
         result.bits_per_weight,
@@ -453,10 +454,8 @@ def test_what_is_left_keeps_its_number_format(dtype, tmp_path):
     assert len(treated) and (treated.size_bytes == 2 * treated.parameters).all()
 
 
-@pytest.mark.parametrize(
-    "step", [{"technique": "structured", "share": 0}, {"technique": "blocks", "count": 0}]
-)
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert"])
+@for_each("step", [{"technique": "structured", "share": 0}, {"technique": "blocks", "count": 0}])
+@for_each("architecture", ["llama", "gpt2", "bert"])
 def test_to_take_out_nothing_changes_nothing(architecture, step, folders, tmp_path):
     outcome = run(
         recipe_for(architecture, folders[architecture], tmp_path / "data", step),
@@ -576,10 +575,10 @@ def after(save, recipe, step, out):
     return reopened(out)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step", [{"technique": "round-to-nearest"}, {"technique": "gptq"}, {"technique": "magnitude"}]
 )
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "first"),
     [("llama", "heads-global"), ("gpt2", "heads"), ("bert", "neurons"), ("resnet", "channels")],
 )
@@ -635,7 +634,7 @@ def test_blocks_heads_and_neurons_can_go_one_after_the_other(tmp_path):
 # --- questions ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "step"),
     [("llama", "neurons"), ("gpt2", "heads-taylor"), ("resnet", "channels"), ("bert", "blocks")],
 )
@@ -662,7 +661,7 @@ def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, done, folders):
 # --- refusals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("architecture", "step", "says"),
     [
         (

@@ -7,11 +7,12 @@ import torch
 from engine.techniques.implementations import compress
 from engine.techniques.quantization.bitsandbytes.config import BitsAndBytes
 from engine.tensors.blockwise import FP4, NESTED_BLOCK, NF4, dynamic_map
+from tests.cases import for_each
 from tests.techniques import FOUR_BIT, INT8, named
 
 SHAPES = [(48, 172), (33, 352), (7, 13), (1, 5), (64, 1024)]
-each_format = pytest.mark.parametrize("how", FOUR_BIT, ids=named)
-each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+each_format = for_each("how", FOUR_BIT, ids=named)
+each_shape = for_each("shape", SHAPES, ids=str)
 
 
 def normal(shape) -> torch.Tensor:
@@ -61,8 +62,8 @@ def test_levels_are_the_librarys(format, table):
     assert torch.equal(library.get_4bit_type(format, device="cpu"), torch.tensor(table))
 
 
-@pytest.mark.parametrize(("format", "due"), [("nf4", 0.092), ("fp4", 0.122)])
-@pytest.mark.parametrize("width", [172, 352, 1000, 1024])
+@for_each(("format", "due"), [("nf4", 0.092), ("fp4", 0.122)])
+@for_each("width", [172, 352, 1000, 1024])
 def test_bell_shaped_weights_lose_what_is_published(format, due, width):
     assert relative_error(BitsAndBytes(format=format), normal((1000, width))) == pytest.approx(
         due, abs=0.001
@@ -104,7 +105,7 @@ def test_int8_works_beyond_the_range_of_float16(size):
     )
 
 
-@pytest.mark.parametrize("how", [*FOUR_BIT, INT8], ids=named)
+@for_each("how", [*FOUR_BIT, INT8], ids=named)
 def test_a_block_of_zeros_beside_others_stays_zero(how):
     weight = normal((4, 1024))
     weight[1:3] = 0

@@ -10,6 +10,7 @@ from engine.techniques.implementations import blueprint, compress, scales_for
 from engine.techniques.quantization.awq.config import AWQ
 from engine.techniques.quantization.awq.method import output_error
 from engine.techniques.quantization.gptq.config import GPTQ
+from tests.cases import for_each
 
 CPU = torch.device("cpu")
 SHAPES = [(24, 172), (9, 352), (16, 64)]
@@ -81,8 +82,8 @@ def plain_gptq(weight: torch.Tensor, rows: torch.Tensor, how: GPTQ) -> torch.Ten
     return result.float()
 
 
-@pytest.mark.parametrize("bits", [3, 4])
-@pytest.mark.parametrize("size", [0, 16, 32, 100])
+@for_each("bits", [3, 4])
+@for_each("size", [0, 16, 32, 100])
 def test_it_is_the_method_of_the_paper(bits, size):
     how = GPTQ(
         bits=bits, group_size=size, static_groups=False, activation_order=False, range="absmax"
@@ -96,8 +97,8 @@ def test_it_is_the_method_of_the_paper(bits, size):
     )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("how", SETTINGS, ids=str)
+@for_each("shape", SHAPES, ids=str)
+@for_each("how", SETTINGS, ids=str)
 def test_it_is_stored_as_planned_and_the_outputs_lose_less_than_by_rounding(how, shape):
     weight, seen = weight_of(shape), seen_of(rows_of(shape[1]))
     stored, plan = compress(how, weight, seen), blueprint(how, shape)
@@ -119,9 +120,9 @@ def test_with_inputs_that_do_not_go_together_it_is_plain_rounding(how):
     )
 
 
-@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
-@pytest.mark.parametrize("range", ["absmax", "mse", "percentile", "rms", "entropy"])
-@pytest.mark.parametrize("order", [False, True])
+@for_each("scheme", ["symmetric", "asymmetric"])
+@for_each("range", ["absmax", "mse", "percentile", "rms", "entropy"])
+@for_each("order", [False, True])
 def test_static_groups_have_the_scales_of_rounding_with_the_same_range(range, scheme, order):
     how = GPTQ(bits=3, group_size=48, scheme=scheme, range=range, activation_order=order)
     weight, seen = weight_of((24, 172)), seen_of(rows_of(172))
@@ -140,8 +141,8 @@ def test_groups_that_are_not_static_search_the_range_of_what_they_hold_by_then(s
     assert not torch.equal(stored.scales[:, 1:], rounded.scales[:, 1:])
 
 
-@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
-@pytest.mark.parametrize("static", [True, False])
+@for_each("scheme", ["symmetric", "asymmetric"])
+@for_each("static", [True, False])
 def test_a_searched_range_loses_less_where_groups_have_an_outlier(scheme, static):
     weight, seen = (
         weight_of((64, 172)),
@@ -213,9 +214,9 @@ def test_constant_and_empty_layers_stay_what_they_are():
 # --- AWQ ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
-@pytest.mark.parametrize("size", [0, 32, 100])
+@for_each("shape", SHAPES, ids=str)
+@for_each("scheme", ["symmetric", "asymmetric"])
+@for_each("size", [0, 32, 100])
 def test_awq_is_stored_as_planned_and_loses_less_than_rounding(shape, scheme, size):
     how, weight, seen = (
         AWQ(bits=3, group_size=size, scheme=scheme),

@@ -21,6 +21,7 @@ from engine.step.run_context import Bench, Rows
 from engine.techniques.implementations import compress, plan, predicted_bytes
 from engine.techniques.quantization.mixed_precision.bit_allocation import dealt
 from engine.techniques.quantization.salience.method import VARIANTS
+from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
 
@@ -87,8 +88,8 @@ def test_budgets_of_many_bytes_are_never_passed():
 # --- who gets how many bits -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", ["exact", "greedy"])
-@pytest.mark.parametrize("budget", [3.0, 4.0, 5.5, 9.0])
+@for_each("solver", ["exact", "greedy"])
+@for_each("budget", [3.0, 4.0, 5.5, 9.0])
 def test_a_forecast_keeps_to_the_budget_and_uses_it(budget, solver):
     how = Mixed(budget=budget, solver=solver)
     spent = sum(

@@ -12,7 +12,6 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast, what_if
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
 from engine.pipeline.run import run
@@ -25,6 +24,8 @@ from engine.techniques.training.finetuner import refuse_pages
 from engine.tensors.low_rank import Adapted
 from engine.training import Course
 from engine.training.loop import optimizer_of
+from tests.answers import forecast, what_if
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -40,8 +41,8 @@ BASES = {
     "w8a8": {"technique": "activations", "mode": "dynamic"},
     "ternary": {"technique": "ternary"},
 }
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
-each_base = pytest.mark.parametrize("base", BASES)
+each_architecture = for_each("architecture", ARCHITECTURES)
+each_base = for_each("base", BASES)
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def pupils_logits(monkeypatch):
 
     def listening(self):
         learn(self)
+        heard.clear()  # of an earlier case
         with torch.inference_mode():
             heard.append(self.pupil.model.eval()(**inputs_of(self.pupil.model)).logits)
         heard.append(
@@ -135,7 +137,7 @@ def test_pefts_own_merge_is_what_is_merged_here(kind):
 
 
 @each_base
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "resnet"])
+@for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_training(
     base, architecture, done, kept_last, pupils_logits, tmp_path
 ):
@@ -179,7 +181,7 @@ def test_base_and_adapters_are_told_apart_in_the_ledger(done):
 # --- zeros ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bert", "resnet"])
+@for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_merge_that_keeps_zeros_was_trained_with_them(
     architecture, done, kept_last, pupils_logits, tmp_path
 ):
@@ -324,13 +326,11 @@ STEPS = {
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("architecture", ["gpt2", "resnet"])
+@for_each("steps", STEPS)
+@for_each("architecture", ["gpt2", "resnet"])
 def test_the_forecast_is_what_is_written(architecture, steps, folders, tmp_path):
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", *STEPS[steps])
-    assert (
-        forecast(recipe.model_dump(mode="json")).size_bytes == run(recipe).summary.result.size_bytes
-    )
+    assert forecast(recipe).size_bytes == run(recipe).summary.result.size_bytes
 
 
 def test_a_look_is_where_training_begins(folders):
@@ -359,7 +359,7 @@ def test_what_a_model_has_not_is_refused(architecture, step, words, done):
         done(architecture, SHORT | step)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "words"),
     [
         ({"technique": "lora", "rank": 0}, "from 1 to 65536"),
@@ -393,9 +393,9 @@ def test_a_paged_optimizer_is_refused_before_the_run_where_there_is_no_gpu(folde
     ):
         run(
             recipe_for("bert", folders["bert"], tmp_path / "data", PAGED),
-            report=lambda stage, *_: heard.append(stage),
+            report=heard.append,
         )
-    assert not any("Measuring" in stage for stage in heard)
+    assert not any(event.stage == "measuring-original" for event in heard)
     refuse_pages(QLoRA(optimizer="paged-8bit"), torch.device("cuda"))
     refuse_pages(QLoRA(), CPU)
 

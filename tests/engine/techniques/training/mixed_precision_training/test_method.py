@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.models.layers import chosen
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
@@ -18,6 +17,8 @@ from engine.techniques.training.mixed_precision_training.config import (
 )
 from engine.techniques.training.mixed_precision_training.method import FIRST_SCALE, Training
 from engine.training import Lessons, pupil_of
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.engine.training.test_training import exercises
 from tests.recipes import recipe_for
 
@@ -119,7 +120,7 @@ def test_sixteen_bit_weights_swallow_small_steps(training):
     assert moved["float32"] > 0.9 > 0.5 > moved["bfloat16 weights"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@for_each("variant", VARIANTS)
 def test_the_variant_that_is_kept_is_the_result(variant, done):
     outcome = done(keep=variant, rate=1e-2)
     assert outcome.summary.result.loss != outcome.summary.baseline.loss
@@ -149,7 +150,5 @@ def test_the_result_of_a_training_that_broke_is_refused(training):
 def test_the_forecast_is_what_is_written(folders, tmp_path):
     threads = torch.get_num_threads()
     recipe = recipe_for("bert", folders["bert"], tmp_path / "data", SHORT)
-    assert (
-        forecast(recipe.model_dump(mode="json")).size_bytes == run(recipe).summary.result.size_bytes
-    )
+    assert forecast(recipe).size_bytes == run(recipe).summary.result.size_bytes
     torch.set_num_threads(threads)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.interactive.answers import forecast
 from engine.models.loaded_model import opened
 from engine.models.loading import resolve
 from engine.pipeline.run import run
@@ -15,6 +14,8 @@ from engine.recipe.tasks import Training
 from engine.techniques.training import finetuner as learner_module
 from engine.training import Quality
 from engine.training import trainer as study
+from tests.answers import forecast
+from tests.cases import for_each
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ ARCHITECTURES = ("llama", "llama-tied", "gpt2", "bert", "resnet")
 SHORT = {"technique": "qat", "bits": 2, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1}
 PLAIN = {"technique": "round-to-nearest", "bits": 2, "range": "absmax"}
 STATIC = {"activation_range": "static", "observer": "mse"}
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_architecture = for_each("architecture", ARCHITECTURES)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def logits_of(folder, architecture) -> torch.Tensor:
 # --- where it begins, and what is written ---------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     "options",
     [
         {},
@@ -77,7 +78,7 @@ def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, option
     assert mine.tables.layers.relative_error.equals(plain.tables.layers.relative_error)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "step",
     [
         SHORT,
@@ -263,7 +264,7 @@ def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(
     treated = outcome.tables.layers[outcome.tables.layers.technique != ""]
     assert (treated.sparsity >= 0.59).all()
     recipe = recipe_for("gpt2", folders["gpt2"], tmp_path / "data", pruned, step)
-    assert forecast(recipe.model_dump(mode="json")).size_bytes == outcome.summary.result.size_bytes
+    assert forecast(recipe).size_bytes == outcome.summary.result.size_bytes
 
 
 @pytest.mark.usefixtures("bytes_alone")
@@ -276,18 +277,13 @@ def test_the_forecast_is_what_is_written(architecture, done, folders, tmp_path):
     )
     for step in (*grids, {"technique": "bitnet", "steps": 1, "batch": 4}):
         recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
-        assert (
-            forecast(recipe.model_dump(mode="json")).size_bytes
-            == run(recipe).summary.result.size_bytes
-        )
+        assert forecast(recipe).size_bytes == run(recipe).summary.result.size_bytes
 
 
 def test_more_steps_take_longer(folders, tmp_path):
     few, many = (
         forecast(
-            recipe_for(
-                "bert", folders["bert"], tmp_path / "data", SHORT | {"steps": steps}
-            ).model_dump(mode="json")
+            recipe_for("bert", folders["bert"], tmp_path / "data", SHORT | {"steps": steps})
         ).seconds
         for steps in (4, 4000)
     )
@@ -313,7 +309,7 @@ def test_the_teacher_is_the_recipes_own_model_whatever_came_before(done, monkeyp
 # --- what is refused ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("step", "words"),
     [
         ({"technique": "qat", "bits": 1}, "from 2 to 8"),
@@ -364,10 +360,10 @@ def test_a_cancelled_training_keeps_its_best_and_says_where_it_ended(done):
     outcome = done(
         "bert",
         SHORT,
-        report=lambda stage, *_: heard.append(stage),
-        cancelled=lambda: any("loss" in stage for stage in heard),
+        report=lambda event: heard.append(getattr(event, "loss", None) is not None),
+        cancelled=lambda: any(heard),
     )
-    assert sum("loss" in stage for stage in heard) == 1 and outcome.summary.ended_early
+    assert sum(heard) == 1 and outcome.summary.ended_early
     assert any(
         note.startswith("Training was ended at step 1 of 3") for note in outcome.summary.notes
     )
@@ -383,7 +379,7 @@ TRAINED = [
         for name in ("lora", "qlora")
     ),
 ]
-each_technique = pytest.mark.parametrize("step", TRAINED, ids=lambda step: step["technique"])
+each_technique = for_each("step", TRAINED, ids=lambda step: step["technique"])
 
 
 def losses(outcome) -> list[float]:

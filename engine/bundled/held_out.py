@@ -1,0 +1,22 @@
+"""Writes ``assets/data/held-out.jsonl.xz``: the texts that bundled models are measured on.
+
+    python -m engine.bundled.held_out
+
+To be run only when the bundled models are trained again: every published number changes with it.
+"""
+
+from engine.evaluation.data.corpora import all_documents, all_passages, library_version
+from engine.evaluation.data.documents import LIBRARIES
+from engine.evaluation.data.held_out import HELD_OUT_FILE, write_held_out
+from engine.evaluation.progress import silent
+
+
+def main() -> None:
+    versions = {library: library_version(library) for library in LIBRARIES}
+    rows = {"docs": all_documents(silent), "libraries": all_passages(silent)}
+    write_held_out(HELD_OUT_FILE, versions, rows)
+    print(f"{HELD_OUT_FILE}: {HELD_OUT_FILE.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

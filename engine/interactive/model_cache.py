@@ -1,0 +1,172 @@
+"""Models that a worker keeps open between questions, and what it has computed from them."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import pandas as pd
+import torch
+
+from engine.calibration import Seen
+from engine.calibration.gradient_stats import Slopes
+from engine.errors import PlainError
+from engine.evaluation import calibration_batches
+from engine.evaluation.calibration_batches import Batch
+from engine.measurement.spectrum import spectrum
+from engine.models.layers import Layer
+from engine.models.loaded_model import Opened, opened
+from engine.models.loading import Folder, check_finite, resolve, tokenizer_of, told
+from engine.recipe import Recipe
+from engine.recipe.tasks import Calibration
+from engine.results.schema.tables import SpectrumRow, table
+from engine.techniques.low_rank.ranks import Layered
+from engine.tensors.weights import Stored
+
+# weights compared while a control is dragged; of a larger layer, the first rows
+LIVE_WEIGHTS = 1 << 21
+LIVE_SAMPLES = 8  # calibration examples that a question uses
+Value = TypeVar("Value")
+
+
+class Recent(Generic[Value]):
+    """The values used last: as many as ``most`` allows, and at least one."""
+
+    def __init__(self, most: int, size: Callable[[Value], int] = lambda value: 1):
+        self.most, self.size = most, size
+        self.values: OrderedDict[Hashable, Value] = OrderedDict()
+
+    def get(self, key: Hashable) -> Value | None:
+        return self.values.get(key)
+
+    def keep(self, key: Hashable, value: Value) -> Value:
+        """Add a value, and drop those unused for longest that exceed the limit."""
+        self.values[key] = value
+        self.values.move_to_end(key)
+        while len(self.values) > 1 and sum(map(self.size, self.values.values())) > self.most:
+            self.values.popitem(last=False)
+        return value
+
+    def get_or_make(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Return the value of a key, made only if it is not kept."""
+        if key not in self.values:
+            return self.keep(key, make())
+        self.values.move_to_end(key)
+        return self.values[key]
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """A model opened on the CPU. The key changes when its files do."""
+
+    key: tuple[str, str]  # reference and revision
+    folder: Folder
+    opened: Opened
+    opening_seconds: float
+
+    def layer(self, name: str) -> Layer:
+        """Raises PlainError if no layer has this name."""
+        layer = next((layer for layer in self.opened.layers if layer.name == name), None)
+        if layer is None:
+            raise PlainError(
+                f"The model has no layer called {name[:80]!r}; choose one from the list."
+            )
+        return layer
+
+    def stored(self, layer: Layer) -> Stored:
+        return self.opened.model.get_submodule(layer.name).stored
+
+    def weight(self, layer: Layer) -> torch.Tensor:
+        """(out, in_) float32"""
+        return self.stored(layer).dense()
+
+
+class ModelCache:
+    """What a worker keeps in memory between questions, each kind up to a limit."""
+
+    def __init__(self) -> None:
+        self.models: Recent[CachedModel] = Recent(3)
+        self.first_rows_kept: Recent[torch.Tensor] = Recent(8)  # at most 8 MB each
+        self.spectra: Recent[pd.DataFrame] = Recent(256)
+        # bytes of statistics of layer inputs, of gradients, and of scores of structures
+        self.statistics: Recent[Any] = Recent(500_000_000, tensor_bytes)
+        self.previews: Recent[Any] = Recent(2)  # layers as a step would store them
+        self.rank_spectra: Recent[dict[str, Layered]] = Recent(4)  # of all layers of a model
+
+    def model(self, reference: str) -> CachedModel:
+        """Open a model, or return it if it is open and its files have not changed."""
+        folder = resolve(reference)
+        key = (reference, folder.revision)
+        return self.models.get_or_make(key, lambda: open_model(key, folder))
+
+    def first_rows(self, model: CachedModel, layer: Layer, rows: int) -> torch.Tensor:
+        """First rows of a layer's weight, (rows, in_) float32. As many as one question may use are
+        kept.
+        """
+        key = (*model.key, layer.name)
+        kept = self.first_rows_kept.get(key)
+        if kept is None or len(kept) < rows:
+            weight = model.weight(layer)
+            most = max(rows, LIVE_WEIGHTS // max(1, weight.shape[1]))
+            kept = weight[:most].clone()
+        return self.first_rows_kept.keep(key, kept)[:rows].contiguous()
+
+    def spectrum(self, model: CachedModel, layer: Layer, weight: torch.Tensor) -> pd.DataFrame:
+        """SpectrumRow of a layer, which takes seconds to compute."""
+        return self.spectra.get_or_make(
+            (*model.key, layer.name), lambda: table(spectrum(layer.name, weight), SpectrumRow)
+        )
+
+    def by_examples(
+        self,
+        about: tuple,
+        recipe: Recipe,
+        compute: Callable[[list[Batch]], Seen | Slopes | None],
+    ) -> Any:
+        """Result of a computation on the first calibration examples."""
+        calibration = live_calibration(recipe)
+
+        def computed() -> Any:
+            folder = resolve(recipe.model)
+            batches = calibration_batches(calibration, recipe.task, folder)
+            with told(folder, f"{folder} cannot process the calibration data"):
+                return compute(batches)
+
+        return self.statistics.get_or_make((*about, calibration, recipe.task), computed)
+
+    def clear(self) -> None:
+        for recent in vars(self).values():
+            recent.values.clear()
+
+
+def open_model(key: tuple[str, str], folder: Folder) -> CachedModel:
+    """Open a model, with the checks of a run, so that a page does not offer one that would fail:
+    non-finite weights, a missing or invalid tokenizer.
+    """
+    check_finite(folder)
+    if folder.kind != "image-classification":
+        tokenizer_of(folder)
+    began = time.perf_counter()
+    model = opened(folder, torch.device("cpu"), torch.float32)
+    return CachedModel(key, folder, model, time.perf_counter() - began)
+
+
+def live_calibration(recipe: Recipe) -> Calibration:
+    """Calibration with no more examples than a live question uses."""
+    calibration = recipe.calibration
+    return calibration.model_copy(update={"samples": min(LIVE_SAMPLES, calibration.samples)})
+
+
+def tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors in an object's fields, lists and mappings."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(tensor_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(tensor_bytes, value))
+    return tensor_bytes(vars(value)) if hasattr(value, "__dict__") else 0
+
+
+CACHE = ModelCache()  # of this worker
