@@ -2,7 +2,6 @@
 RECIPE.yaml``.
 """
 
-import argparse
 import json
 import math
 import os
@@ -14,9 +13,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Annotated, Any
 from uuid import uuid4
 
 import psutil
+import typer
 
 from engine import __version__
 from engine.config.registry import TECHNIQUES
@@ -30,8 +31,9 @@ from engine.results.analysis.per_step_scores import standings
 from engine.results.schema.record import RunRecord
 from engine.results.store import unfinished
 from engine.results.store.run_query import RunQuery
-from engine.results.store.store import Store, home, owner
+from engine.results.store.store import Store, owner
 from engine.runtime import settings
+from engine.runtime.settings import home
 
 PROGRAM = "compression-explorer"
 FORMATS = {
@@ -54,77 +56,71 @@ PACKAGES = (
 )
 
 
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+shell = typer.Typer(
+    help="Compress neural networks and measure the effect.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Stopped(Exception):
+    """The user stopped a run; its text says what is kept."""
+
+
 def command() -> None:
     """Run the console script."""
     sys.exit(main())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0, or 2 with one sentence on stderr for what the user can fix."""
-    asked, further = parser().parse_known_args(arguments)
-    if further and asked.does is not app:
-        parser().error(f"unrecognized arguments: {' '.join(further)}")
-    asked.further = further
+    """Exit code: 0; 2 with one sentence on stderr for what the user can fix; 130 if stopped."""
+    name = PROGRAM if Path(sys.argv[0]).stem == PROGRAM else "python -m engine"
     try:
-        asked.does(asked)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        typer.main.get_command(shell)(arguments, prog_name=name)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except PlainError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        print(f"\n{stop}" if str(stop) else "\nStopped; nothing was kept.", file=sys.stderr)
+    except Stopped as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
         return 130
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog=PROGRAM if Path(sys.argv[0]).stem == PROGRAM else "python -m engine",
-        description="Compress neural networks and measure the effect.",
-    )
-    top.add_argument("--version", action="version", version=__version__)
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for name, does, about in (
-        ("models", models, "the bundled models"),
-        ("techniques", techniques, "compression techniques with all their options"),
-        ("runs", runs, "stored runs"),
-        ("doctor", doctor, "this machine: device, versions, memory, directories, cluster"),
-    ):
-        command = commands.add_parser(name, help=about, description=about)
-        command.add_argument("--json", action="store_true", help="for programs")
-        command.set_defaults(does=does)
-    command = commands.add_parser(
-        "run", help="run a recipe", description="Run a recipe and print the results."
-    )
-    command.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
-    command.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    command.add_argument(
-        "--save",
-        type=Path,
-        metavar="DIR",
-        help="write the compressed model there (packed, safetensors)",
-    )
-    command.set_defaults(does=run)
-    command = commands.add_parser(
-        "app",
-        help="start the dashboard",
-        description="Start the dashboard. Further arguments go to Streamlit.",
-    )
-    command.set_defaults(does=app)
-    return top
+def print_version(requested: bool) -> None:
+    if requested:
+        write_output(__version__)
+        raise typer.Exit()
 
 
-def app(asked: argparse.Namespace) -> None:
+@shell.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@shell.command(
+    help="Start the dashboard. Further arguments go to Streamlit.",
+    short_help="Start the dashboard.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def app(context: typer.Context) -> None:
     """Start the dashboard, and wait until it ends."""
     script = Path(__file__).resolve().parents[1] / "app.py"
-    command = [sys.executable, "-m", "streamlit", "run", str(script), *asked.further]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), *context.args]
     if code := subprocess.call(command, cwd=script.parent):
         raise PlainError(f"The dashboard ended with exit code {code}; its messages are above.")
 
 
-def models(asked: argparse.Namespace) -> None:
+@shell.command(help="List the bundled models.")
+def models(as_json: JSON = False) -> None:
     rows = [
         {
             "model": m.reference,
@@ -136,14 +132,15 @@ def models(asked: argparse.Namespace) -> None:
         for m in BUNDLED.values()
     ]
     show(
-        asked,
+        as_json,
         rows,
         [f"{row['model']:26} {row['about']}" for row in rows]
         + ["Or any Hub id with an optional @revision, or a directory."],
     )
 
 
-def techniques(asked: argparse.Namespace) -> None:
+@shell.command(help="List compression techniques with all their options.")
+def techniques(as_json: JSON = False) -> None:
     rows = [
         {
             "id": name,
@@ -166,14 +163,15 @@ def techniques(asked: argparse.Namespace) -> None:
             f"    {name} = {option.get('default')}: {option['description']}"
             for name, option in options.items()
         ]
-    show(asked, rows, lines)
+    show(as_json, rows, lines)
 
 
-def runs(asked: argparse.Namespace) -> None:
+@shell.command(help="List stored runs.")
+def runs(as_json: JSON = False) -> None:
     """List the runs. Only --json reads complete records, which is slow for thousands of runs."""
     store = Store(home())
-    if asked.json:
-        show(asked, [json.loads(record.model_dump_json()) for record in store.records()], [])
+    if as_json:
+        show(as_json, [json.loads(record.model_dump_json()) for record in store.records()], [])
         return
     rows = store.page(RunQuery(limit=-1)).rows
     lines = [
@@ -184,7 +182,7 @@ def runs(asked: argparse.Namespace) -> None:
         for row in rows
     ]
     show(
-        asked,
+        as_json,
         [],
         [printable(line) for line in lines]
         or ["No runs yet. Start one with: python -m engine run RECIPE.yaml"],
@@ -198,7 +196,8 @@ def printable(line: str) -> str:
     )
 
 
-def doctor(asked: argparse.Namespace) -> None:
+@shell.command(help="Show this machine: device, versions, memory, directories, cluster.")
+def doctor(as_json: JSON = False) -> None:
     memory = psutil.virtual_memory()
     facts = {
         "engine": __version__,
@@ -222,7 +221,7 @@ def doctor(asked: argparse.Namespace) -> None:
             f"{name} {number or 'missing'}" for name, number in facts["versions"].items()
         )
     }
-    show(asked, facts, [f"{name:24} {value}" for name, value in said.items()])
+    show(as_json, facts, [f"{name:24} {value}" for name, value in said.items()])
 
 
 def installed(package: str) -> str | None:
@@ -237,23 +236,45 @@ def writable(folder: Path) -> bool:
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
-def show(asked: argparse.Namespace, data: object, lines: list[str]) -> None:
-    print(json.dumps(data, indent=1, default=str) if asked.json else "\n".join(lines))
+def show(as_json: bool, data: object, lines: list[str]) -> None:
+    write_output(json.dumps(data, indent=1, default=str) if as_json else "\n".join(lines))
 
 
-def run(asked: argparse.Namespace) -> None:
-    recipe = Recipe.from_yaml(read_file(asked.recipe))
+def write_output(text: str) -> None:
+    """Print to standard output, whose reader, such as head, may already have read enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        with Path(os.devnull).open("w") as silent:
+            os.dup2(silent.fileno(), sys.stdout.fileno())
+
+
+@shell.command(help="Run a recipe and print the results.")
+def run(
+    recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE.yaml")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the compressed model there (packed, safetensors)."),
+    ] = None,
+) -> None:
+    recipe = Recipe.from_yaml(read_file(recipe_file))
     record = RunRecord(
         id=uuid4().hex[:8], key=recipe.key(), recipe=recipe, owner=owner(), status="running"
     )
     resolve_name("engine.runtime.worker_setup:ready")()
     try:
         outcome = resolve_name("engine.pipeline.run:run")(
-            recipe, record.id, save=asked.save, report=Bar()
+            recipe, record.id, save=save, report=Bar()
         )
     except KeyboardInterrupt:
-        kept = "Stopped. Finished layers are kept; run the same command to resume."
-        raise KeyboardInterrupt(*[kept] if unfinished.blocks_kept(record.key) else []) from None
+        raise Stopped(
+            "Stopped. Finished layers are kept; run the same command to resume."
+            if unfinished.blocks_kept(record.key)
+            else "Stopped; nothing was kept."
+        ) from None
     print(file=sys.stderr)
     keep(
         record.model_copy(
@@ -261,10 +282,10 @@ def run(asked: argparse.Namespace) -> None:
         ),
         outcome.tables,
     )
-    print(json.dumps(as_json(outcome), indent=1) if asked.json else as_text(outcome))
+    write_output(json.dumps(results_json(outcome), indent=1) if as_json else as_text(outcome))
 
 
-def keep(record: RunRecord, tables: object) -> None:
+def keep(record: RunRecord, tables: Any) -> None:
     """Save the run in the store, where the dashboard lists it; if that fails, the result is still
     printed.
     """
@@ -278,7 +299,7 @@ def keep(record: RunRecord, tables: object) -> None:
 class Bar:
     """A progress line on standard error."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         from engine.session.progress import Progress
 
         self.progress, self.shown = Progress(), 0.0
@@ -300,7 +321,7 @@ class Bar:
             print(self.progress.sentence(), file=sys.stderr, flush=True)
 
 
-def as_json(outcome: object) -> dict:
+def results_json(outcome: Any) -> dict[str, Any]:
     """The contract for automation. What was not measured is null."""
     more = {
         name: rows
@@ -315,7 +336,7 @@ def as_json(outcome: object) -> dict:
     )
 
 
-def records(table: object) -> list[dict]:
+def records(table: Any) -> list[dict[str, Any]]:
     rows = table.to_dict("records")
     return [
         {
@@ -326,7 +347,7 @@ def records(table: object) -> list[dict]:
     ]
 
 
-def as_text(outcome: object) -> str:
+def as_text(outcome: Any) -> str:
     said, before, after = outcome.summary, outcome.summary.baseline, outcome.summary.result
     name = "perplexity" if before.perplexity is not None else "accuracy"
     lines = [
@@ -352,7 +373,7 @@ def as_text(outcome: object) -> str:
     return "\n".join(lines)
 
 
-def speed_lines(latency: object) -> list[str]:
+def speed_lines(latency: Any) -> list[str]:
     """The whole model's medians, or why nothing was timed."""
     whole = latency[latency["what"] == "whole model"]
     pairs = [
@@ -373,7 +394,7 @@ def speed_lines(latency: object) -> list[str]:
     ]
 
 
-def stage_lines(stages: object) -> list[str]:
+def stage_lines(stages: Any) -> list[str]:
     """Sizes and scores after each step, one table per split, if there are several steps or
     splits.
     """

@@ -34,7 +34,7 @@ def refusal(error: ValidationError, model: type[BaseModel] | None = None) -> Pla
 
 
 @cache
-def schema_of(model: type[BaseModel]) -> dict:
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """Its JSON schema, which a recipe's takes pydantic a twentieth of a second to make."""
     return model.model_json_schema()
 
@@ -43,7 +43,7 @@ def unknown_key(wrong: Mapping[str, Any]) -> bool:
     return wrong["type"] in ("extra_forbidden", "invalid_key")
 
 
-def complaint(wrong: Mapping[str, Any], schema: dict) -> str:
+def complaint(wrong: Mapping[str, Any], schema: dict[str, Any]) -> str:
     """Return what is wrong and what would be valid, without the location."""
     loc, kind, here = wrong["loc"], wrong["type"], schema_at(schema, wrong["loc"])
     if unknown_key(wrong):
@@ -66,7 +66,7 @@ def no_such_option(key: Any, options: Mapping[str, Any]) -> str:
     return f"there is no option {given(key)}{nearest(key, options)}{listed}"
 
 
-def no_such_tag(context: Mapping[str, str], holder: Any, schema: dict) -> str:
+def no_such_tag(context: Mapping[str, str], holder: Any, schema: dict[str, Any]) -> str:
     name = context["discriminator"].strip("'")
     value = holder.get(name) if isinstance(holder, dict) else context["tag"]
     known = tags(schema) or [tag.strip("' ") for tag in context["expected_tags"].split(",")]
@@ -158,7 +158,7 @@ BOUNDS = {
 }
 
 
-def allowed(schema: dict) -> str:
+def allowed(schema: dict[str, Any]) -> str:
     """Describe the values that the schema allows; empty if there is no description."""
     if "enum" in schema or "const" in schema:
         return one_of(schema.get("enum") or [schema["const"]])
@@ -169,7 +169,7 @@ def allowed(schema: dict) -> str:
     return f"{KINDS[schema['type']]}{limits(schema)}" if schema.get("type") in KINDS else ""
 
 
-def limits(schema: dict) -> str:
+def limits(schema: dict[str, Any]) -> str:
     match schema["type"]:
         case "integer" | "number":
             return span(schema)
@@ -180,7 +180,7 @@ def limits(schema: dict) -> str:
     return ""
 
 
-def span(schema: dict) -> str:
+def span(schema: dict[str, Any]) -> str:
     """`` from 2 to 8``, `` above 0``: the bounds of a number in words."""
     ends = closed(schema) if schema["type"] == "integer" else schema
     if "minimum" in ends and "maximum" in ends:
@@ -189,9 +189,9 @@ def span(schema: dict) -> str:
     return f" {' and '.join(words)}" if words else ""
 
 
-def closed(schema: dict) -> dict:
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
     """Between whole numbers an open bound is the next closed one."""
-    ends = {name: schema[name] for name in ("minimum", "maximum") if name in schema}
+    ends: dict[str, Any] = {name: schema[name] for name in ("minimum", "maximum") if name in schema}
     if "exclusiveMinimum" in schema:
         ends["minimum"] = schema["exclusiveMinimum"] + 1
     if "exclusiveMaximum" in schema:
@@ -211,12 +211,12 @@ def one_of(choices: Iterable[Any]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def tags(schema: dict) -> list[str]:
+def tags(schema: dict[str, Any]) -> list[str]:
     """Names of the members of a union."""
     return list(schema.get("discriminator", {}).get("mapping", {}))
 
 
-def schema_at(root: dict, loc: tuple[int | str, ...]) -> dict:
+def schema_at(root: dict[str, Any], loc: tuple[int | str, ...]) -> dict[str, Any]:
     """The JSON schema of one place; empty where there is none."""
     here = resolved(root, root)
     for part in loc:
@@ -224,7 +224,7 @@ def schema_at(root: dict, loc: tuple[int | str, ...]) -> dict:
     return here
 
 
-def inside(schema: dict, part: int | str) -> dict:
+def inside(schema: dict[str, Any], part: int | str) -> dict[str, Any]:
     if tags(schema):
         return {"$ref": schema["discriminator"]["mapping"].get(part, "")}
     return (
@@ -234,7 +234,7 @@ def inside(schema: dict, part: int | str) -> dict:
     )
 
 
-def resolved(schema: dict, root: dict) -> dict:
+def resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     """The schema behind a reference, or behind "this or nothing"."""
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
     if len(choices) == 1:

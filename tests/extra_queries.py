@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.interactive.registry import answer
+from engine.quantities import duration
 from engine.queries import Query
-from engine.session.progress import duration
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from engine.results.store.atomic_files import file_draft
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -92,8 +94,8 @@ def save_checkpoint(
         "step": step,
         "curve": curve.points,
     }
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    with file_draft(path) as draft:
+        torch.save(state, draft)
 
 
 def describe(point: tuple[int, float, float], steps: int, seconds_each: float) -> str:

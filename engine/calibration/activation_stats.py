@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,7 +48,7 @@ class Seen:
     # number of replacement vectors for an expert's missing tokens, part of ``count``
     missing: int = 0
     # what methods derive from the Gram matrix, kept for layers that share it
-    factors: dict = field(default_factory=dict)
+    factors: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.abs_sum, self.square_sum, self.abs_max = (
@@ -211,7 +212,7 @@ def rows_of(module: Unpacking, inputs: torch.Tensor) -> torch.Tensor:
     return module.patches(inputs) if isinstance(module, UnpackingConv2d) else inputs.flatten(0, -2)
 
 
-def layout_of(module: Unpacking) -> tuple | None:
+def layout_of(module: Unpacking) -> tuple[Any, ...] | None:
     """Key for how a layer forms vectors from its input; layers with equal keys have equal
     statistics for the same input.
     """

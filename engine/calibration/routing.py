@@ -9,6 +9,7 @@ Wanda prune by magnitude, and whitened SVD is plain SVD.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -120,7 +121,7 @@ class Routing:
         share one.
         """
         found: dict[str, Seen] = {}
-        shared: dict[tuple, Seen] = {}
+        shared: dict[tuple[Any, ...], Seen] = {}
         known = set(known)
         for name, routed in self.layers.items():
             if name in known:

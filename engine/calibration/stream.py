@@ -41,7 +41,7 @@ class ReachedTheBlock(Exception):
 class Call:
     """Arguments of a block's call with one batch."""
 
-    args: tuple
+    args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
     @property
@@ -230,7 +230,7 @@ def first(output: Any) -> torch.Tensor:
 
 
 @contextmanager
-def hooked(hooks: list) -> Iterator[None]:
+def hooked(hooks: list[Any]) -> Iterator[None]:
     try:
         yield
     finally:
@@ -246,10 +246,10 @@ def watched(
     by the first.
     """
     seen: dict[str, Seen] = {}
-    held: list = [None, None, None]  # the latest input, its layer and layout
+    held: list[Any] = [None, None, None]  # the latest input, its layer and layout
 
-    def noted(name: str) -> Callable:
-        def hook(module: nn.Module, args: tuple) -> None:
+    def noted(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             shared = args[0] is held[0] and layout_of(module) == held[2]
             if shared and name not in seen:
                 seen[name] = seen[held[1]]  # from the first batch on
@@ -304,8 +304,8 @@ def waited_before(
     """
     seen: dict[str, Seen] = {}
 
-    def waiting(name: str) -> Callable:
-        def hook(module: nn.Module, args: tuple) -> None:
+    def waiting(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             if name in changed:
                 return
             batch = getcurrent()
@@ -319,8 +319,8 @@ def waited_before(
 
         return hook
 
-    def beginning(path: str) -> Callable:
-        def hook(module: nn.Module, args: tuple) -> None:
+    def beginning(path: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             getcurrent().parent.switch(path)
 
         return hook
@@ -343,7 +343,7 @@ def ended_at(model: nn.Module, names: list[str]) -> Iterator[None]:
     at.
     """
 
-    def reached(module: nn.Module, args: tuple) -> None:
+    def reached(module: nn.Module, args: tuple[Any, ...]) -> None:
         raise ReachedTheBlock
 
     with hooked([model.get_submodule(name).register_forward_pre_hook(reached) for name in names]):
@@ -357,7 +357,7 @@ def idle(model: nn.Module, chain: list[str], calls: dict[str, list[Call]]) -> It
     """
     blocks = {name: model.get_submodule(name) for name in chain}
 
-    def standing_in(name: str) -> Callable:
+    def standing_in(name: str) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             call = Call(args, kwargs)
             calls[name].append(call)
@@ -384,12 +384,12 @@ def chain_of(model: nn.Module, once: Callable[[], Any]) -> list[str]:
     went_in: dict[str, Any] = {}
     came_out: dict[str, Any] = {}
 
-    def entered(name: str) -> Callable:
+    def entered(name: str) -> Callable[..., Any]:
         return lambda module, args, kwargs: went_in.update(
             {name: Call(args, kwargs).states if args or "hidden_states" in kwargs else None}
         )
 
-    def left(name: str) -> Callable:
+    def left(name: str) -> Callable[..., Any]:
         return lambda module, args, output: came_out.update({name: output})
 
     modules = {name: model.get_submodule(name) for name in names}

@@ -69,7 +69,7 @@ class Technique(Frozen):
         Raises ValueError if a required option could take several values, or if two given options
         require different ones.
         """
-        required = {}
+        required: dict[str, list[Any]] = {}
         for name, other, values in cls.required_options(given) if isinstance(given, dict) else ():
             required[other] = [value for value in required.get(other, values) if value in values]
             if len(required[other]) != 1:
@@ -83,7 +83,7 @@ class Technique(Frozen):
         )
 
     @classmethod
-    def required_options(cls, given: dict[str, Any]) -> Iterator[tuple[str, str, list]]:
+    def required_options(cls, given: dict[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
         """Yield (option, required option, allowed values) for each given option that has no effect
         with the required option's default.
         """
@@ -134,9 +134,9 @@ def option(
     *,
     title: str,
     advanced: bool = False,
-    when: dict[str, list] | None = None,
-    unless: dict[str, list] | None = None,
-    stops: tuple[int, ...] = (),
+    when: dict[str, list[Any]] | None = None,
+    unless: dict[str, list[Any]] | None = None,
+    stops: tuple[float, ...] = (),
     choices: tuple[str, ...] = (),
     words: dict[str, str] | None = None,
     **bounds: Any,

@@ -48,28 +48,48 @@ def evaluate(
 
 @evaluate.register
 def evaluate_language_modeling(
-    task: LanguageModeling, model, folder, device="cpu", report=silent, cancelled=never
+    task: LanguageModeling,
+    model: nn.Module,
+    folder: Folder,
+    device: Device = "cpu",
+    report: Report = silent,
+    cancelled: Cancelled = never,
 ) -> Measured:
     return perplexity(task, model, tokenizer_of(folder), device, watched(report, cancelled))
 
 
 @evaluate.register
 def evaluate_masked_language_modeling(
-    task: MaskedLanguageModeling, model, folder, device="cpu", report=silent, cancelled=never
+    task: MaskedLanguageModeling,
+    model: nn.Module,
+    folder: Folder,
+    device: Device = "cpu",
+    report: Report = silent,
+    cancelled: Cancelled = never,
 ) -> Measured:
     return masked_quality(task, model, tokenizer_of(folder), device, watched(report, cancelled))
 
 
 @evaluate.register
 def evaluate_text_classification(
-    task: TextClassification, model, folder, device="cpu", report=silent, cancelled=never
+    task: TextClassification,
+    model: nn.Module,
+    folder: Folder,
+    device: Device = "cpu",
+    report: Report = silent,
+    cancelled: Cancelled = never,
 ) -> Measured:
     return text_quality(task, model, tokenizer_of(folder), device, watched(report, cancelled))
 
 
 @evaluate.register
 def evaluate_image_classification(
-    task: ImageClassification, model, folder, device="cpu", report=silent, cancelled=never
+    task: ImageClassification,
+    model: nn.Module,
+    folder: Folder,
+    device: Device = "cpu",
+    report: Report = silent,
+    cancelled: Cancelled = never,
 ) -> Measured:
     return image_quality(
         task, model, image_processor_of(folder), device, watched(report, cancelled)

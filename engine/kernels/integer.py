@@ -7,6 +7,7 @@ halves that cannot overflow: exact, at twice the work.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +67,7 @@ class MatrixProducts(Products):
 
 
 class PictureProducts(Products):
-    def __init__(self, codes: torch.Tensor, scales: torch.Tensor, how: dict):
+    def __init__(self, codes: torch.Tensor, scales: torch.Tensor, how: dict[str, Any]):
         self.how = [list(how["stride"]), list(how["padding"]), list(how["dilation"]), how["groups"]]
         super().__init__(codes, scales)
 

@@ -2,6 +2,8 @@
 uncompressed model.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -17,7 +19,7 @@ def sampled_inputs(
     model: nn.Module,
     batches: list[dict[str, torch.Tensor]],
     device: torch.device,
-    step=lambda: None,
+    step: Callable[[], object] = lambda: None,
 ) -> dict[str, torch.Tensor]:
     """Up to ROWS input vectors of every linear and convolutional layer, evenly over the batches.
     name -> (rows, in_)

@@ -151,10 +151,10 @@ def states_of(model: nn.Module) -> Iterator[States]:
     held: States = {}
     blocks = {name: model.get_submodule(name) for row in rows_of_blocks(model) for name in row}
 
-    def entered(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def entered(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         note(EMBEDDINGS, args[0] if args else kwargs.get("hidden_states"))
 
-    def left(name: str) -> Callable:
+    def left(name: str) -> Callable[..., Any]:
         return lambda module, args, output: note(name, first(output))
 
     def note(name: str, states: Any) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import nn
@@ -316,7 +317,7 @@ def unfuse_experts(model: PreTrainedModel) -> PreTrainedModel:
     rows that are not a multiple of 16 bytes wide.
     """
     model.set_experts_implementation("eager")
-    known: dict[tuple, int | None] = {}
+    known: dict[tuple[Any, ...], int | None] = {}
     for name, fused in list(model.named_modules()):
         layouts = list(layouts_for(fused))
         if not layouts:

@@ -5,6 +5,7 @@ files beside them, never code.
 import errno
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import errors, snapshot_download
@@ -47,7 +48,7 @@ def reporting(name: str, report: Report) -> type[tqdm]:
     class Bar(tqdm):
         # disabled: tqdm draws while it holds a lock, and never lets go of it when a report raises
         # to stop the run
-        def __init__(self, *args, **kwargs):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})
             self.bytes, self.due = kwargs.get("unit") == "B", 0.0
 

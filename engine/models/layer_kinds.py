@@ -43,7 +43,7 @@ class LayerKind:
     scale: float = 1.0  # by which an embedding multiplies what it reads
 
 
-_tried: dict[tuple, LayerKind | None] = {}
+_tried: dict[tuple[Any, ...], LayerKind | None] = {}
 
 
 def layer_kind(module: nn.Module) -> LayerKind | None:

@@ -4,6 +4,7 @@ computes.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from engine.models.packed_folder import origin_in, read_packed
 from engine.models.packed_modules import install
 from engine.models.shapes import fit
 from engine.models.shared_tensors import entry_bytes, names_by_tensor, stored_again
+from engine.quantities import megabytes
 from engine.recipe import Recipe
 from engine.tensors.weights import Dense, Stored
 
@@ -84,15 +86,17 @@ def other_parts(original: Opened) -> list[str]:
 
 
 def compute_place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of the recipe: by default a GPU in bfloat16 if there is one, otherwise the
-    CPU in float32.
+    """Device and dtype of the recipe: by default a CUDA GPU in bfloat16 if there is one, otherwise
+    the CPU in float32. Apple's GPU (MPS), which lacks float64, is used only on request.
     """
-    if recipe.device == "cuda" and not torch.cuda.is_available():
+    usable = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if recipe.device in usable and not usable[recipe.device]():
         raise PlainError(
-            "The recipe asks for device cuda, but no CUDA device is usable here; set device "
-            "to cpu or auto."
+            f"The recipe asks for device {recipe.device}, but no {recipe.device.upper()} device "
+            "is usable here; set device to cpu or auto."
         )
-    device = "cuda" if recipe.device != "cpu" and torch.cuda.is_available() else "cpu"
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = automatic if recipe.device == "auto" else recipe.device
     default = torch.bfloat16 if device == "cuda" else torch.float32
     return torch.device(device), default if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
 
@@ -156,7 +160,9 @@ def opened(folder: Folder, device: torch.device, compute: torch.dtype) -> Opened
     )
 
 
-def original_model(folder: Folder) -> tuple[tuple[nn.Module, dict, dict], dict[str, int]]:
+def original_model(
+    folder: Folder,
+) -> tuple[tuple[nn.Module, dict[str, Any], dict[str, Any]], dict[str, int]]:
     """A model as ``packed_model`` gives it, and the bytes of the tensors in its files that it does
     not use.
     """
@@ -196,14 +202,14 @@ def under_every_name(model: nn.Module, plain: dict[str, torch.Tensor]) -> dict[s
 def unused_note(unused: dict[str, int]) -> str:
     first, more = next(iter(unused)), f" and {len(unused) - 1} more" if len(unused) > 1 else ""
     return (
-        f"The model does not use {first}{more} of its files ({sum(unused.values()) / 1e6:.2f} "
-        "MB); sizes leave them out."
+        f"The model does not use {first}{more} of its files "
+        f"({megabytes(sum(unused.values()))}); sizes leave them out."
     )
 
 
 def duplicates_note(again: dict[str, int]) -> str:
     first, more = next(iter(again)), f" and {len(again) - 1} more" if len(again) > 1 else ""
     return (
-        f"The files contain {first}{more} twice ({sum(again.values()) / 1e6:.2f} MB); sizes "
-        "count each tensor once."
+        f"The files contain {first}{more} twice "
+        f"({megabytes(sum(again.values()))}); sizes count each tensor once."
     )

@@ -66,7 +66,7 @@ MODELS = {
     "text-classification": AutoModelForSequenceClassification,
     "image-classification": AutoModelForImageClassification,
 }
-LOCAL = {"trust_remote_code": False, "local_files_only": True}
+LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 OUT_OF_MEMORY = ("allocate memory", "not enough memory")  # says torch of the CPU's
 # how transformers names a package that a model cannot do without
 PACKAGE = re.compile(r"requires the (\S+) library")
@@ -130,7 +130,7 @@ def class_and_source(folder: Folder, config: PreTrainedConfig | None) -> Callabl
     )
 
 
-def class_for(folder: Folder):
+def class_for(folder: Folder) -> Any:
     """Return the transformers class that opens a model for its task."""
     return AutoModelForMultimodalLM if folder.multimodal else MODELS[folder.kind]
 
@@ -281,7 +281,7 @@ def finite(tensor: torch.Tensor) -> bool:
     return all(extreme.isfinite() for extreme in whole.aminmax())
 
 
-def tokenizer_of(folder: Folder):
+def tokenizer_of(folder: Folder) -> Any:
     """The tokenizer, with a padding token, giving only ids that the model has embeddings for."""
     if not any(True for pattern in VOCABULARIES for _ in folder.path.glob(pattern)):
         raise PlainError(
@@ -305,7 +305,7 @@ def tokenizer_of(folder: Folder):
     return tokenizer
 
 
-def refuse_broken(tokenizer, vocabulary: int, folder: Folder) -> None:
+def refuse_broken(tokenizer: Any, vocabulary: int, folder: Folder) -> None:
     """Check a tokenizer on a short text.
 
     Raises PlainError if it cannot be used, such as one of another class than its vocabulary.
@@ -332,7 +332,7 @@ def refuse_broken(tokenizer, vocabulary: int, folder: Folder) -> None:
         )
 
 
-def confine(tokenizer, vocabulary: int, folder: Folder) -> None:
+def confine(tokenizer: Any, vocabulary: int, folder: Folder) -> None:
     """Forget added tokens beyond the embedding, such as a text model's picture token. Raises
     PlainError if others are there.
     """
@@ -352,7 +352,7 @@ def confine(tokenizer, vocabulary: int, folder: Folder) -> None:
         tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
 
 
-def image_processor_of(folder: Folder):
+def image_processor_of(folder: Folder) -> Any:
     """Image processor of the model, with PIL instead of torchvision."""
     if not (folder.path / "preprocessor_config.json").is_file():
         raise PlainError(

@@ -92,7 +92,7 @@ class PackedFolder:
         """The index that names every tensor's file, as large models on the Hub have it, and in the
         mark the original model's counts.
         """
-        places = {}
+        places: dict[str, Any] = {}
         for path in sorted(self.folder.glob("model-*.safetensors")):
             with safe_open(path, "pt") as file:
                 places |= dict.fromkeys(file.keys(), path.name)

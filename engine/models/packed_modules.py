@@ -4,6 +4,7 @@ place of the model's own.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ class Unpacking(nn.Module):
         # the dense weight, while many batches go through one after the other
         self.unpacked: torch.Tensor | None = None
         # its factors likewise, where it runs as several smaller layers
-        self.chain: tuple | None = None
+        self.chain: tuple[Any, ...] | None = None
         self.kernel = shape_of(original)
         bias = getattr(original, "bias", None)
         self.bias = (
@@ -44,7 +45,7 @@ class Unpacking(nn.Module):
             else self.unpacked
         )
 
-    def running(self) -> tuple:
+    def running(self) -> tuple[Any, ...]:
         """Smaller layers that are run one after the other; empty if the weight is one matrix or
         kernel.
         """
@@ -52,7 +53,7 @@ class Unpacking(nn.Module):
             return ()
         return self.made() if self.chain is None else self.chain
 
-    def made(self) -> tuple:
+    def made(self) -> tuple[Any, ...]:
         return self.stored.factors(self.compute)
 
 
@@ -110,7 +111,7 @@ class UnpackingConv2d(Unpacking):
         how = {name: self.how[name] for name in ("stride", "padding", "dilation")}
         return F.unfold(self.image(inputs), self.image_kernel[2:], **how).mT.flatten(0, 1)
 
-    def made(self) -> tuple:
+    def made(self) -> tuple[Any, ...]:
         return (
             self.stored.links(self.image_kernel, self.how, self.compute)
             if self.how["groups"] == 1

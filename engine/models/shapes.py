@@ -6,6 +6,7 @@ import re
 from copy import copy
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -127,7 +128,9 @@ def keep_heads(attention: nn.Module, kept: torch.Tensor) -> None:
     )
     attention.register_buffer(KEPT_HEADS, torch.empty_like(kept, device="meta"))
 
-    def select(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def select(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         states = args[0] if args else kwargs["hidden_states"]
         part = partial(of_heads, kept=module.kept_heads, heads=heads, states=states)
         return tuple(map(part, args)), {name: part(value) for name, value in kwargs.items()}

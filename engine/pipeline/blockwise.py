@@ -32,7 +32,7 @@ from engine.pipeline.statistics_pass import (
     stream_of,
     surveyed,
 )
-from engine.runtime.peak_memory import give_back
+from engine.runtime.platform_support import free_unused_memory
 from engine.step.layer_swap import Trial
 from engine.step.pruning_plan import Subject, nowhere
 from engine.step.run_context import Bench
@@ -231,7 +231,7 @@ class Walk:
 
     def layer(self, layer: Layer, seen: Seen | Slopes | None) -> Stored:
         """One layer as it will be stored."""
-        give_back()
+        free_unused_memory()
         self.progress()
         module = self.original.model.get_submodule(layer.name)
         if layer.name not in self.settings:

@@ -4,6 +4,7 @@ tables.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engine.events import Report
 from engine.pipeline.run import run
@@ -13,12 +14,12 @@ from engine.runtime.worker_setup import ready
 
 
 def run_job(
-    recipe: dict,
+    recipe: dict[str, Any],
     run_id: str,
     keep: str,
     report: Report,
     cancelled: Callable[[], bool],
-    stream: Callable[[list], None],
+    stream: Callable[[list[Any]], None],
 ) -> Outcome:
     ready()
     return run(

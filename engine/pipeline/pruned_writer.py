@@ -4,6 +4,7 @@ layer.
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -96,7 +97,11 @@ class Rewriting:
 
 
 def changed_row(
-    judged: Judged, left: Narrowed, small: Rebuilt, technique: str, inputs: tuple | None = None
+    judged: Judged,
+    left: Narrowed,
+    small: Rebuilt,
+    technique: str,
+    inputs: tuple[Any, ...] | None = None,
 ) -> LayerRow:
     """Row of a layer with its new shape. Its relative error is the removed share of the weights'
     norm.
@@ -163,7 +168,7 @@ def configure(packed: PackedFolder, small: Rebuilt) -> None:
             path.write_text(json.dumps(fields, indent=1))
 
 
-def said(fields: dict, changes: dict, packed: PackedFolder) -> dict:
+def said(fields: dict[str, Any], changes: dict[str, Any], packed: PackedFolder) -> dict[str, Any]:
     """A configuration with some fields changed, each under the name that this architecture has for
     it; those unknown to it are left out.
     """

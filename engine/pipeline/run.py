@@ -16,7 +16,8 @@ from engine.evaluation import Measured, measured_once
 from engine.evaluation.evaluation import refuse_other_kind
 from engine.events import ProgressEvent, Report
 from engine.measurement.generations import sample_rows
-from engine.measurement.latency import largest_inputs, latency_rows
+from engine.measurement.latency import latency_rows
+from engine.measurement.latency_inputs import largest_inputs
 from engine.measurement.scores import baseline_scores
 from engine.measurement.similarity import similarity_rows
 from engine.measurement.student_errors import mistakes
@@ -33,7 +34,7 @@ from engine.results.schema.outcome import Outcome
 from engine.results.schema.record import Scores, Summary
 from engine.results.store import atomic_files
 from engine.runtime.local_paths import own_folder
-from engine.runtime.peak_memory import peak_rss_bytes, reset_peak
+from engine.runtime.platform_support import peak_rss_bytes, reset_peak
 from engine.runtime.temporary_folders import temporary_folder
 from engine.step.run_context import Bench
 from engine.step.table_builder import TableBuilder

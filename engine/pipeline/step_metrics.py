@@ -3,6 +3,7 @@ result.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -72,5 +73,5 @@ def agreement(measured: Measured, baseline: Measured) -> float:
     return float(np.mean(measured.guesses == baseline.guesses))
 
 
-def first(by_split: dict):
+def first(by_split: dict[str, Any]):
     return next(iter(by_split.values()))

@@ -77,7 +77,7 @@ class Recipe(Frozen):
     seed: int = Field(0, ge=0, lt=2**32)
     layers: Layers = Layers()
     steps: tuple[Step, ...] = ()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     # whether the result is timed, where a real kernel runs it; a part of the key, as what is asked
     # for comes back

@@ -126,7 +126,7 @@ def complete_shards(path: Path) -> tuple[Path, ...]:
     return tuple(sorted(path / match[0] for match in shards)) if complete else ()
 
 
-def shards_refusal(shards: list[re.Match], name: str) -> str:
+def shards_refusal(shards: list[re.Match[str]], name: str) -> str:
     """Message for sharded weights with missing files or without an index."""
     numbers = {int(shard["number"]) for shard in shards}
     count, stem = int(shards[0]["count"]), shards[0]["stem"][:60]

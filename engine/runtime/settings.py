@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 HOME = "COMPRESSION_EXPLORER_HOME"
 MEMORY = "COMPRESSION_EXPLORER_MEMORY"
 QUESTION_MEMORY = "COMPRESSION_EXPLORER_QUESTION_MEMORY"
 HOSTS = "COMPRESSION_EXPLORER_HOSTS"
+EARLIER_HOME = "~/.cache/compression-explorer"
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
 SHARED = "COMPRESSION_EXPLORER_SHARED"
 SHARED_FOLDER = "COMPRESSION_EXPLORER_SHARED_FOLDER"
@@ -33,8 +36,15 @@ class Sharing:
 
 
 def home() -> Path:
-    """Folder of results and caches: $COMPRESSION_EXPLORER_HOME, or one in the user's cache."""
-    return Path(os.environ.get(HOME) or "~/.cache/compression-explorer").expanduser()
+    """Folder of results and caches: $COMPRESSION_EXPLORER_HOME, or one in the user's cache.
+
+    Earlier versions used ~/.cache/compression-explorer on every system; if it exists, it stays in
+    use.
+    """
+    if chosen := os.environ.get(HOME):
+        return Path(chosen).expanduser()
+    earlier = Path(EARLIER_HOME).expanduser()
+    return earlier if earlier.is_dir() else user_cache_path("compression-explorer", False)
 
 
 def memory(variable: str = MEMORY) -> str:

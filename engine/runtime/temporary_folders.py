@@ -4,7 +4,6 @@ A process locks its folder while using it; the lock ends with the process in any
 removes unlocked folders of this user. (systemd-tmpfiles also leaves locked folders alone.)
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.runtime.local_paths import own_folder
+from engine.runtime.platform_support import is_own, lock_folder, unlock_folder
 
 PREFIX = "compression-explorer-tmp-"  # earlier versions, without locks, used another prefix
 SETTLING_SECONDS = 60  # allowed between creating a folder and locking it
@@ -27,35 +27,12 @@ def temporary_folder(kind: str) -> Iterator[Path]:
     sweep()
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{kind}-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        lock = locked(folder)
+        lock = lock_folder(folder)
         try:
             with own_folder(folder):
                 yield folder
         finally:
-            unlock(lock)
-
-
-def locked(folder: Path, exclusive: bool = False) -> int | None:
-    """Lock a folder until `unlock` or the end of the process; return the lock, or None on failure.
-
-    A lock that is not exclusive can be shared by any number of processes.
-    """
-    try:
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
-
-
-def unlock(lock: int | None) -> None:
-    if lock is not None:
-        with suppress(OSError):
-            os.close(lock)
+            unlock_folder(lock)
 
 
 def sweep() -> list[Path]:
@@ -68,23 +45,20 @@ def sweep() -> list[Path]:
     return removed
 
 
-def left_behind(entry: os.DirEntry) -> bool:
+def left_behind(entry: os.DirEntry[str]) -> bool:
     """Return True for a folder of this user that is old enough to be locked if it were in use."""
     with suppress(OSError):
         if entry.is_dir(follow_symlinks=False):
             status = entry.stat(follow_symlinks=False)
-            return (
-                status.st_uid == os.geteuid() and time.time() - status.st_mtime > SETTLING_SECONDS
-            )
+            return is_own(status) and time.time() - status.st_mtime > SETTLING_SECONDS
     return False
 
 
 def remove_unused(folder: Path) -> list[Path]:
-    lock = locked(folder, exclusive=True)
+    lock = lock_folder(folder, exclusive=True)
     if lock is None:
         return []
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        unlock(lock)
+    # nothing can lock it again: names of temporary folders are random and locked once created
+    unlock_folder(lock)
+    shutil.rmtree(folder, ignore_errors=True)
     return [] if folder.exists() else [folder]

@@ -4,6 +4,7 @@ operations many times slower.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -23,21 +24,21 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def threads_for(shape: tuple[int, ...]) -> AbstractContextManager:
+def threads_for(shape: tuple[int, ...]) -> AbstractContextManager[Any]:
     """One for a matrix whose decomposition is thousands of small products: 6 s instead of 85 for
     all of a small model on a busy machine.
     """
     return one_thread() if min(shape) <= NARROW else nullcontext()
 
 
-def threads_to_judge(weights: int) -> AbstractContextManager:
+def threads_to_judge(weights: int) -> AbstractContextManager[Any]:
     """One thread for ordinary layers of small models, whose live preview runs a hundred operations
     of under a millisecond: on a busy machine, waiting threads would take ten times as long.
     """
     return one_thread() if weights < SMALL else nullcontext()
 
 
-def threads_to_train(weights: int) -> AbstractContextManager:
+def threads_to_train(weights: int) -> AbstractContextManager[Any]:
     """One for a small model: a little slower on an idle machine, many times faster on a busy
     one.
     """

@@ -3,19 +3,18 @@ terminals.
 """
 
 import logging
-import os
 import warnings
 
 import torch
+
+from engine.runtime.platform_support import usable_cpus
 
 
 def ready() -> None:
     """Workers start with one thread for arithmetic; take what the machine has. Libraries keep to
     errors.
     """
-    torch.set_num_threads(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    torch.set_num_threads(usable_cpus())
     warnings.filterwarnings("ignore")
     for name in (
         "transformers",

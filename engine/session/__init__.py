@@ -24,9 +24,10 @@ from engine.results.schema.record import RunRecord, Status
 from engine.results.schema.run_tables import TABLES, Tables
 from engine.results.store import unfinished
 from engine.results.store.run_query import RunPage, RunQuery
-from engine.results.store.store import Store, home, owner
+from engine.results.store.store import Store, owner
 from engine.runtime import settings
 from engine.runtime.local_paths import check_sources, path_limit
+from engine.runtime.settings import home
 from engine.session.cluster_connection import Link
 from engine.session.progress import Progress
 from engine.session.questions import Questions

@@ -44,8 +44,12 @@ def write_credentials(folder: Path) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with open(path, "xb", opener=private_descriptor) as file:
         file.write(content)
+
+
+def private_descriptor(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def security(folder: Path) -> Security:

@@ -15,8 +15,9 @@ from dask.utils import parse_bytes
 
 from engine.errors import PlainError
 from engine.runtime import settings
+from engine.runtime.platform_support import FolderLock, lock_folder, unlock_folder
 from engine.runtime.settings import MEMORY, QUESTION_MEMORY
-from engine.runtime.temporary_folders import PREFIX, locked, sweep, unlock
+from engine.runtime.temporary_folders import PREFIX, sweep
 from engine.session.credentials import Security, security, write_credentials
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ class Embedded:
     process: subprocess.Popen
     address: str
     scratch: Path  # credentials and temporary files of its processes
-    lock: int | None = None  # on the scratch folder, so that no other app removes it
+    lock: FolderLock | None = None  # on the scratch folder, so that no other app removes it
 
     @property
     def security(self) -> Security:
@@ -78,7 +79,7 @@ class Embedded:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
-        unlock(self.lock)
+        unlock_folder(self.lock)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
@@ -94,7 +95,7 @@ def started() -> Embedded:
     # in the background, because leftover folders may be large
     threading.Thread(target=sweep, daemon=True).start()
     scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}session-"))  # readable by this user only
-    lock = locked(scratch)
+    lock = lock_folder(scratch)
     process = subprocess.Popen(
         [sys.executable, "-m", "engine.session.local_cluster_host"],
         stdin=subprocess.PIPE,

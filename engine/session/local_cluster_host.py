@@ -12,8 +12,6 @@ support Windows.
 
 import asyncio
 import json
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
 import os
 import shutil
 import sys
@@ -29,7 +27,13 @@ from typing import TYPE_CHECKING, Any
 import dask
 import psutil
 
-from engine.runtime.temporary_folders import locked
+from engine.runtime.platform_support import (
+    can_fork_workers,
+    lock_folder,
+    private_memory_bytes,
+    resource_tracker_pid,
+    start_fork_server,
+)
 from engine.session.local_cluster import LEAST_QUESTION_MEMORY, QUESTION_WORKERS
 
 if TYPE_CHECKING:
@@ -55,8 +59,6 @@ SETTINGS = {
     "distributed.scheduler.work-stealing": False,
 }
 WATCH_SECONDS = 0.2  # interval of checks on the memory of question workers
-# of GPUs: what has touched one does not survive a fork
-DRIVERS = ("/proc/driver/nvidia", "/dev/dxg", "/dev/kfd")
 # none may be there when a process forks; runs take theirs later
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -68,31 +70,12 @@ def fork_workers_ready() -> dict[str, str]:
     That process begins to read at once. Where there is a GPU, no such process, or no room for its
     socket's name, each worker starts by itself.
     """
-    if sys.platform != "linux" or any(Path(driver).exists() for driver in DRIVERS):
+    if not can_fork_workers():
         return {}
     os.environ.update(dict.fromkeys(THREADS, "1"))
-    multiprocessing.set_forkserver_preload(["engine.pipeline.job", "engine.interactive.answers"])
-    try:
-        start_resource_tracker()
-        multiprocessing.forkserver.ensure_running()
-    except OSError:
+    if not start_fork_server(["engine.pipeline.job", "engine.interactive.answers"]):
         return {}
     return {"distributed.worker.multiprocessing-method": "forkserver"}
-
-
-def start_resource_tracker() -> None:
-    """Start multiprocessing's process that removes semaphores of killed workers, without an error
-    stream: it prints a traceback
-    for each one that a worker had removed itself.
-    """
-    saved, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(silent, 2)
-        multiprocessing.resource_tracker.ensure_running()
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(silent)
 
 
 class Nannies:
@@ -193,7 +176,7 @@ def obey(nannies: "Future[Nannies]", scratch: str) -> None:
         nannies.result().do(*line.decode().split())
     # Python's resource tracker ends by itself; if it were killed, the event loop, which still runs,
     # would start another
-    tracker = getattr(multiprocessing.resource_tracker._resource_tracker, "_pid", None)
+    tracker = resource_tracker_pid()
     for child in psutil.Process().children(recursive=True):
         if child.pid != tracker:
             with suppress(psutil.Error):
@@ -213,7 +196,7 @@ def watch_memory(
     while True:
         time.sleep(WATCH_SECONDS)
         used = {
-            name: own_bytes(pid)
+            name: private_memory_bytes(pid)
             for name in limits
             if (nanny := nannies.running.get(name)) and (pid := pid_of(nanny))
         }
@@ -226,21 +209,6 @@ def watch_memory(
                     {"worker": nanny.worker_address, "limit": limit, "together": limit == together}
                 )
                 nannies.kill(name)
-
-
-def own_bytes(pid: int) -> int:
-    """Memory of a process without mapped files, or including them if the system does not
-    distinguish; 0 if it has ended.
-    """
-    try:
-        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
-        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        pass
-    try:
-        return psutil.Process(pid).memory_info().rss
-    except psutil.Error:
-        return 0
 
 
 def pid_of(nanny: "Nanny") -> int | None:
@@ -258,7 +226,7 @@ if __name__ == "__main__":  # workers import this module too
     asked, started = json.loads(sys.stdin.buffer.readline() or b"{}"), Future()
     if not asked:
         os._exit(0)  # the app has ended
-    lock = locked(Path(asked["scratch"]))  # so that no other app removes it
+    lock = lock_folder(Path(asked["scratch"]))  # so that no other app removes it
     threading.Thread(target=obey, args=(started, asked["scratch"]), daemon=True).start()
     with dask.config.set(settings):
         asyncio.run(

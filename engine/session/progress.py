@@ -5,6 +5,7 @@ from time import time
 from typing import Literal
 
 from engine.events import Message, ProgressEvent, Stage, counts
+from engine.quantities import duration
 from engine.results.schema.record import Status
 from engine.results.schema.tables import CurveRow
 
@@ -143,9 +144,9 @@ class Progress:
         run, stage = self.seconds_left(now), self.stage_seconds_left(now)
         left = ""
         if run is not None:
-            left = f"about {duration(run)} left"
+            left = f"about {duration(max(1, run))} left"
         elif stage is not None:
-            left = f"about {duration(stage)} left in this step"
+            left = f"about {duration(max(1, stage))} left in this step"
         return " · ".join(part for part in (self.event.title, counts(self.event), left) if part)
 
 
@@ -169,13 +170,3 @@ def thinned(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:
         every *= 2
         curves = tuple(row for row in curves if row.step % every == 0 or row.name in JUDGED)
     return curves
-
-
-def duration(seconds: float) -> str:
-    """Duration in words: to the second up to ten minutes, to the minute beyond."""
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 60} min" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

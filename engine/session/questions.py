@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cachetools import TTLCache
+
 from engine.errors import PlainError
 from engine.queries import Answer, Query
 from engine.recipe import identity
@@ -88,7 +90,8 @@ class Questions:
         self._cluster = cluster
         self._changed = threading.Condition()
         self._questions: OrderedDict[str, Question] = OrderedDict()  # by key, in order
-        self._answers: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        # pickled, by key
+        self._answers: TTLCache[str, bytes] = TTLCache(CACHE_BYTES, CACHE_SECONDS, getsizeof=len)
         self._last: dict[str, tuple[str, str]] = {}  # last model and layer of each worker
         self._open: dict[str, deque[str]] = {}  # open models of each worker
         self._idle: set[str] = set()
@@ -108,7 +111,7 @@ class Questions:
         key = query_key(query)
         with self._changed:
             self._overtake(ticket.visitor)
-            if (cached := self._cached(key)) is not None:
+            if (cached := self._answers.get(key)) is not None:
                 return pickle.loads(cached)
         self._begin_serving()
         with self._changed:
@@ -209,10 +212,10 @@ class Questions:
                 question.answer, question.error = answer, error
                 if self._questions.get(question.key) is question:
                     del self._questions[question.key]
-                if answer is not None and any(
-                    question.query.about
-                ):  # answers about processes change
-                    self._cache(question.key, answer)
+                # answers about processes change
+                if answer is not None and any(question.query.about):
+                    with suppress(ValueError):  # larger than the cache
+                        self._answers[question.key] = answer
                 self._changed.notify_all()
             if question.replaced:  # no other question may go to a worker that is being killed
                 time.sleep(REPLACING_SECONDS)
@@ -300,22 +303,6 @@ class Questions:
         with suppress(ValueError):
             self._open[slot].remove(model)
         self._open[slot].append(model)
-
-    # --- cached answers (called with the condition held) -----------------------------------------
-
-    def _cached(self, key: str) -> bytes | None:
-        if key not in self._answers or time.monotonic() - self._answers[key][0] > CACHE_SECONDS:
-            return None
-        self._answers.move_to_end(key)
-        return self._answers[key][1]
-
-    def _cache(self, key: str, answer: bytes) -> None:
-        self._answers[key] = time.monotonic(), answer
-        self._answers.move_to_end(key)
-        total = sum(len(pickled) for _, pickled in self._answers.values())
-        while total > CACHE_BYTES:
-            _, (_, oldest) = self._answers.popitem(last=False)
-            total -= len(oldest)
 
 
 def query_key(query: Query) -> str:

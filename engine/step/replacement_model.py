@@ -3,6 +3,7 @@ trained.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ class Successor:
     dtype: torch.dtype  # that its weights are written in
     small: Rebuilt = field(default_factory=Rebuilt)  # what of the subject it began as
     # fields of its config.json, where those are not the source's
-    config: dict = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
     # layer -> the subject's layer that it began as
     homes: dict[str, str] = field(default_factory=dict)
     begins: str = ""  # why layers without such a home have none: a note

@@ -1,6 +1,8 @@
 """Options shared by techniques of several families."""
 
-DAMPING = {
+from typing import Any
+
+DAMPING: dict[str, Any] = {
     "default": 0.01,
     "title": "Damping",
     "advanced": True,

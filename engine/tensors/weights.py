@@ -88,7 +88,7 @@ class Stored:
 
     def ledger(self) -> dict[str, int]:
         """Bytes by what they hold."""
-        own = Counter()
+        own: Counter[str] = Counter()
         for name, value in self.own_tensors().items():
             own[self.names[name]] += value.nbytes
         return dict(sum((Counter(part.ledger()) for part in self.parts().values()), own))

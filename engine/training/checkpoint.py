@@ -1,16 +1,16 @@
 """Checkpoints of a training on disk: a killed one resumes with an equal result."""
 
-import os
 import pickle
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from zipfile import BadZipFile
 
 import torch
 
 from engine.results.schema.tables import CurveRow
+from engine.results.store.atomic_files import file_draft
 
 State = dict[str, torch.Tensor]
 UNREADABLE = (
@@ -30,7 +30,7 @@ class Kept:
     """Tensors and plain data that a training goes on from, and what it has noted so far."""
 
     row: ClassVar[type] = CurveRow
-    rows: list
+    rows: list[Any]
 
 
 OfKind = TypeVar("OfKind", bound=Kept)
@@ -40,11 +40,11 @@ OfKind = TypeVar("OfKind", bound=Kept)
 class Checkpoint(Kept):
     step: int  # done
     model: State  # what moves of it
-    optimizer: dict
+    optimizer: dict[str, Any]
     best_step: int
     best: State
     beside: State = field(default_factory=dict)  # state of a model trained with it, if any
-    beside_optimizer: dict = field(default_factory=dict)
+    beside_optimizer: dict[str, Any] = field(default_factory=dict)
 
 
 def file_in(folder: Path | None, phase: str) -> Path | None:
@@ -58,17 +58,13 @@ def saved(kept: Kept, file: Path | None) -> None:
     """
     if file is None:
         return
-    part = file.with_name(f".{file.name}.{os.getpid()}")
     plain = {each.name: getattr(kept, each.name) for each in fields(kept)} | {
         "rows": [asdict(row) for row in kept.rows]
     }
     with suppress(OSError, RuntimeError):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(plain, part)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file_draft(file) as draft:
+            torch.save(plain, draft)
 
 
 def loaded(kind: type[OfKind], file: Path | None, device: torch.device) -> OfKind | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from html import escape
 from itertools import takewhile
 from textwrap import wrap
+from typing import Any
 
 LONGEST_ON_AXIS = 26
 LONGEST_LABEL = 32
@@ -35,7 +36,7 @@ def wrapped(label: str, width: int = 44) -> str:
     return "<br>".join(whole(line) for line in wrap(label, width))
 
 
-def axis_of(names: Iterable[str]) -> dict:
+def axis_of(names: Iterable[str]) -> dict[str, Any]:
     """Settings of an upright category axis, first name on top, that shows names shortened and keeps
     them whole underneath.
     """

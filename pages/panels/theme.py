@@ -6,6 +6,8 @@ the template and leaves alone what the figure itself sets. Every color has a con
 2008), darkened or lightened until they do.
 """
 
+from typing import Any
+
 import plotly.graph_objects as go
 
 ORIGINAL = "#3489c9"
@@ -24,7 +26,7 @@ PERCENT = ".3~p"  # d3: 0.125 -> 12.5%
 
 # without Streamlit's theme, text is legible on both backgrounds
 BARE = go.layout.Template(layout={"font": {"color": REFERENCE}})
-AXIS = {
+AXIS: dict[str, Any] = {
     "showgrid": True,
     "gridcolor": GRID,
     "zeroline": False,

@@ -1,5 +1,7 @@
 """Glossary on the screen: help texts for numbers, and the full list."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -12,7 +14,7 @@ def meaning(name: str) -> str:
     return f"{term.meaning} ({term.unit})" if term.unit else term.meaning
 
 
-def column_meanings(table: pd.DataFrame) -> dict:
+def column_meanings(table: pd.DataFrame) -> dict[str, Any]:
     """Help for each column of a table that the glossary contains."""
     return {
         name: st.column_config.Column(help=meaning(name))

@@ -2,6 +2,8 @@
 is left.
 """
 
+from typing import Any
+
 import streamlit as st
 from pydantic import ValidationError
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -49,7 +51,7 @@ def model() -> str:
     return st.session_state.setdefault("model", st.query_params.get("model", DEFAULT_MODEL))
 
 
-def options_of(technique: str) -> dict:
+def options_of(technique: str) -> dict[str, Any]:
     """Options chosen for a technique."""
     return st.session_state.setdefault("options", {}).setdefault(technique, {})
 
@@ -61,17 +63,17 @@ def opened_recipes() -> int:
     return st.session_state.setdefault("opened-recipes", 0)
 
 
-def choices_for(reference: str) -> dict:
+def choices_for(reference: str) -> dict[str, Any]:
     """Measurement options chosen for a model: parts of a recipe."""
     return st.session_state.setdefault("choices", {}).setdefault(reference, {})
 
 
 def recipe_for(
-    steps: list[dict],
+    steps: list[dict[str, Any]],
     reference: str,
     kind: str,
     longest: int | None = None,
-    beside: dict | None = None,
+    beside: dict[str, Any] | None = None,
 ) -> Recipe:
     """Recipe that the page would run: this model, its task and these steps.
 
@@ -96,7 +98,7 @@ def recipe_for(
     return Recipe.of(parts | (beside or {}) | ({"training": learnt} if learnt else {}))
 
 
-def trains(step: dict) -> bool:
+def trains(step: dict[str, Any]) -> bool:
     """Return True if the step trains; some techniques decide by their options."""
     try:
         return TECHNIQUES[step["technique"]](**step).trains
@@ -104,12 +106,12 @@ def trains(step: dict) -> bool:
         return False
 
 
-def training_for(reference: str) -> dict:
+def training_for(reference: str) -> dict[str, Any]:
     """Training data chosen for a model, if other than its task's."""
     return st.session_state.setdefault("training", {}).setdefault(reference, {})
 
 
-def task_for(reference: str, kind: str, longest: int | None = None) -> dict:
+def task_for(reference: str, kind: str, longest: int | None = None) -> dict[str, Any]:
     """Fields of the task as chosen, allowed or not; by default no longer than the model's maximum
     length.
     """
@@ -123,7 +125,7 @@ def task_for(reference: str, kind: str, longest: int | None = None) -> dict:
     return task | fitting | (chosen if chosen.get("kind", task["kind"]) == task["kind"] else {})
 
 
-def calibration_beside(task: dict) -> dict:
+def calibration_beside(task: dict[str, Any]) -> dict[str, Any]:
     """Calibration windows no longer than those of the task."""
     context = task.get("context", CALIBRATION.context)
     return CALIBRATION.model_copy(

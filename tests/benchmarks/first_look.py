@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from engine.results.store.store import home
+from engine.runtime.settings import home
 from tests.benchmarks.measurement import Measurement, show
 
 RECIPE = "assets/recipes/first-look.yaml"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.events import ProgressEvent
-from engine.runtime.peak_memory import reset_peak
+from engine.runtime.platform_support import reset_peak
 
 STATUS = Path("/proc/self/status")  # Linux only
 SECONDS_BETWEEN_LOOKS = 0.005

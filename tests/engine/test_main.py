@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from engine import __version__
 from engine.__main__ import main
 from engine.config.registry import TECHNIQUES
 from engine.recipe.model_names import BUNDLED
@@ -132,6 +133,52 @@ def test_every_command_speaks_to_people_too(capsys):
 def test_a_package_that_is_not_there_does_not_stop_the_doctor(capsys, monkeypatch):
     monkeypatch.setattr("engine.__main__.PACKAGES", ("torch", "no-such-package"))
     assert printed(capsys, "doctor", "--json")["versions"]["no-such-package"] is None
+
+
+def test_commands_that_compute_nothing_do_not_import_torch(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("steps: [")
+    script = (
+        "import sys; from engine.__main__ import main; "
+        "codes = [main([name]) for name in ('models', 'techniques', 'runs')]; "
+        "codes.append(main(['run', sys.argv[1]])); "
+        "sys.exit(codes != [0, 0, 0, 2] or 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "recipe.yaml")]
+    subprocess.run(command, stdout=subprocess.DEVNULL, timeout=120, check=True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["models", "--nonsense"], ["run"]])
+def test_a_wrong_command_line_is_explained_with_exit_code_2(arguments, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "Usage:" in said.err and "Traceback" not in said.err
+
+
+def test_help_and_version_are_printed(capsys):
+    assert main(["--version"]) == 0 and capsys.readouterr().out.strip() == __version__
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("models", "techniques", "runs", "doctor", "run", "app"))
+
+
+def test_arguments_of_the_dashboard_go_to_streamlit(monkeypatch):
+    commands = []
+    monkeypatch.setattr(
+        "engine.__main__.subprocess.call", lambda command, cwd: commands.append(command) or 0
+    )
+    assert main(["app", "--server.port", "8502", "--server.headless=true"]) == 0
+    assert commands[0][-3:] == ["--server.port", "8502", "--server.headless=true"]
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    shell = subprocess.Popen(
+        [sys.executable, "-m", "engine", "techniques"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    shell.stdout.close()
+    assert (shell.stderr.read(), shell.wait(120)) == (b"", 0)
+    shell.stderr.close()
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import streamlit as st
 
 from engine.errors import PlainError
 from engine.events import DownloadEvent, Message
-from engine.results.store.store import Store, home
+from engine.results.store.store import Store
+from engine.runtime.settings import home
 from engine.session import Session
 from engine.session import cluster_connection as link
 from engine.session.progress import Progress

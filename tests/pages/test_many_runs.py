@@ -12,7 +12,8 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.schema.record import RunRecord
 from engine.results.store import index, parquet
-from engine.results.store.store import Store, home
+from engine.results.store.store import Store
+from engine.runtime.settings import home
 from engine.session import cluster_connection as link
 from pages.widgets import state
 from pages.widgets.runs import comparison

@@ -24,8 +24,9 @@ from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED
 from engine.results.schema.glossary import GLOSSARY
 from engine.results.schema.record import FINISHED, RunRecord
-from engine.results.store.store import Store, home
+from engine.results.store.store import Store
 from engine.results.store.unfinished import folder_of, forget
+from engine.runtime.settings import home
 from engine.session import Session
 from pages.formatting.numbers import megabytes
 from pages.widgets import state

@@ -5,7 +5,8 @@ import streamlit as st
 
 from engine.recipe import Recipe
 from engine.results.schema.record import RunRecord
-from engine.results.store.store import Store, home
+from engine.results.store.store import Store
+from engine.runtime.settings import home
 from engine.session.visitors import visitor_id
 from pages.widgets import state
 from pages.widgets.server_guard import COOKIE

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
-from uuid import uuid4
 from zipfile import BadZipFile
 
 from engine.results.store import atomic_files
@@ -43,13 +42,9 @@ def keep(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name and rename it, so that another process reads a whole file or
     none.
     """
-    # keeps the suffix, which numpy would otherwise append
-    part = path.with_name(f".part-{uuid4().hex}{path.suffix}")
     with suppress(OSError):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_files.sweep(path.parent)  # left by killed processes
-            write(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.sweep(path.parent)  # left by killed processes
+        # with its suffix, which numpy would otherwise append
+        with atomic_files.file_draft(path, path.suffix) as draft:
+            write(draft)

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import PlainError, given
-from engine.evaluation.data.memory_limit import limited_memory
 from engine.evaluation.data.parquet import MAX_BYTES, refuse_large, refuse_wide, too_large
 from engine.evaluation.data.text_files import SEPARATORS, TextFile, columns_of, text_file
 from engine.recipe.tasks import COMPRESSIONS, FILES, file_kind
 from engine.runtime.local_paths import check_path, path_limit
+from engine.runtime.platform_support import limited_memory
 
 HUB_DATASET = re.compile(
     r"(?P<id>(?:[\w.-]+/)?[\w.-]+)(?::(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?", re.ASCII

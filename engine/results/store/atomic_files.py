@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import PlainError
+from engine.runtime.platform_support import open_without_waiting
 
 ELSEWHERE = "set COMPRESSION_EXPLORER_HOME to another folder"
 ADVICE = {
@@ -37,20 +38,27 @@ def refused(root: Path, doing: str = "written to") -> Iterator[None]:
         ) from None
 
 
-def write(path: Path, content: bytes) -> str:
-    """Puts a file in place in one step, or leaves what was there. Returns its seal."""
-    draft = path.with_name(f".{path.name}-{os.urandom(4).hex()}")
+@contextmanager
+def file_draft(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a path to write to, whose file then replaces ``path`` in one step; after an error, what
+    was there stays. ``suffix`` is the draft's, for libraries that would append one.
+    """
+    draft = path.with_name(f".{path.name}-{os.urandom(4).hex()}{suffix}")
     try:
-        with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-            seal = seal_of(os.fstat(file.fileno()))
+        yield draft
         draft.replace(path)
-        return seal
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def write(path: Path, content: bytes) -> str:
+    """Puts a file in place in one step, or leaves what was there. Returns its seal."""
+    with file_draft(path) as draft, draft.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        return seal_of(os.fstat(file.fileno()))
 
 
 def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
@@ -58,8 +66,7 @@ def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
 
     Raises OSError for larger files, and for pipes and devices, which may never end.
     """
-    # opening a pipe must not block
-    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+    with open_without_waiting(path) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")

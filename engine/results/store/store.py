@@ -15,16 +15,10 @@ from engine.results.store import atomic_files, index, parquet
 from engine.results.store.process_lease import alive, owner
 from engine.results.store.run_folder import RUN_ID, Said, missing, said_by
 from engine.results.store.run_query import IndexedRun, RunPage, RunQuery
-from engine.runtime import settings
 
-__all__ = ["Store", "home", "owner"]
+__all__ = ["Store", "owner"]
 
 Answer = TypeVar("Answer")
-
-
-def home() -> Path:
-    """Directory of the results: $COMPRESSION_EXPLORER_HOME, or a folder in the user's cache."""
-    return settings.home()
 
 
 class Store:

@@ -1,13 +1,14 @@
 """Finished blocks of incomplete runs, in one folder per recipe and compute settings."""
 
-import fcntl
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from engine.results.store import atomic_files
-from engine.results.store.store import home
+from engine.runtime.settings import home
 
 KEPT = ("block-*", "training-*.pt")  # what a run resumes from
 KEY = re.compile(r"[0-9a-z-]{1,64}")
@@ -41,23 +42,18 @@ def held(folder: Path) -> Iterator[bool]:
     """Create and lock the folder. Yields False if another process holds it or it cannot be
     created.
     """
+    # no soft lock, which a killed process would leave behind
+    lock = FileLock(folder / "lock", blocking=False, fallback_to_soft=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError:
+        lock.acquire()
+    except (OSError, NotImplementedError):  # locked, or on a disk without locks
         yield False
         return
-    with lock:
-        yield locked(lock)
-
-
-def locked(file) -> bool:
-    """Lock a file until it is closed or the process ends."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        yield True
+    finally:
+        lock.release()
 
 
 def sweep(mine: Path) -> None:

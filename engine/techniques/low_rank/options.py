@@ -1,10 +1,10 @@
 """Options shared by low-rank techniques."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from engine.config.technique import Family, LiveView, Made, Needs, Technique, option
 
-FACTORS = {
+FACTORS: dict[str, Any] = {
     "default": "model",
     "description": "Number format of the factors; by default that of the model's file.",
     "title": "Factor precision",
@@ -13,10 +13,10 @@ FACTORS = {
 }
 
 
-RANKS = {"ge": 1, "le": 65536, "stops": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
+RANKS: dict[str, Any] = {"ge": 1, "le": 65536, "stops": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
 
 
-KEPT = {
+KEPT: dict[str, Any] = {
     "default": 0.8,
     "title": "Parameters kept",
     "ge": 0.01,
@@ -28,7 +28,7 @@ KEPT = {
 }
 
 
-ENERGY = {
+ENERGY: dict[str, Any] = {
     "default": 0.9,
     "title": "Energy kept",
     "ge": 0.01,

@@ -2,6 +2,7 @@
 arXiv:1412.6553; Kim et al. 2015, arXiv:1511.06530).
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -45,7 +46,7 @@ def retrained_kernels(how: Kernels, bench: Bench, subject: Subject) -> Trained |
     )
 
 
-def decomposed(how: Kernels, bench: Bench, subject: Subject):
+def decomposed(how: Kernels, bench: Bench, subject: Subject) -> Iterator[tuple[str, Stored]]:
     """(name, as it would be stored without training) of each layer."""
     layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
     settings = plan(how, layers)

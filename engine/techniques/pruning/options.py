@@ -1,7 +1,7 @@
 """Options shared by pruning techniques."""
 
 import re
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
@@ -10,7 +10,7 @@ from engine.config.technique import Family, LiveView, Made, Technique, option
 PATTERN = re.compile(r"(\d{1,3}):(\d{1,3})")
 
 
-SCOPE = {
+SCOPE: dict[str, Any] = {
     "description": "Weights that are ranked together: those of one row (output channel), of one "
     "layer, or of "
     "all layers, so that some layers lose more than others.",

@@ -99,7 +99,7 @@ def traced(model: nn.Module, feed: Feed, idle: frozenset[str] = frozenset()) -> 
     return trace
 
 
-def stub(layer: Layer, module: nn.Module, feed: Feed, trace: Trace) -> Callable:
+def stub(layer: Layer, module: nn.Module, feed: Feed, trace: Trace) -> Callable[..., Any]:
     channels_first = layer.kind in CONVOLUTIONS
 
     def forward(inputs: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -131,7 +131,7 @@ def output_shape(layer: Layer, module: nn.Module, shape: torch.Size) -> torch.Si
     )
 
 
-def passing_on(forward: Callable) -> Callable:
+def passing_on(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Forward pass of a block that returns its input in the form of its output."""
 
     def idle(*args: Any, **kwargs: Any) -> Any:

@@ -1,14 +1,20 @@
 """Options shared by calibrated quantization on a uniform grid."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from engine.config.technique import Family, Technique, option
 from engine.techniques.quantization.rounding.config import RoundToNearest
 
-BITS = {"default": 4, "description": "Bits per stored weight.", "title": "Bits", "ge": 2, "le": 8}
+BITS: dict[str, Any] = {
+    "default": 4,
+    "description": "Bits per stored weight.",
+    "title": "Bits",
+    "ge": 2,
+    "le": 8,
+}
 
 
-GROUP_SIZE = {
+GROUP_SIZE: dict[str, Any] = {
     "default": 32,
     "title": "Group size",
     "ge": 0,
@@ -20,7 +26,7 @@ GROUP_SIZE = {
 }
 
 
-RANGE = {
+RANGE: dict[str, Any] = {
     "default": "mse",
     "title": "Clipping range",
     "advanced": True,
@@ -32,7 +38,7 @@ RANGE = {
 }
 
 
-SCHEME = {
+SCHEME: dict[str, Any] = {
     "default": "symmetric",
     "title": "Scheme",
     "description": "Symmetric grids are centered on zero. Asymmetric grids store a zero point "

@@ -1,6 +1,6 @@
 """Options shared by techniques that train quantized models."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from engine.config.technique import Family, Made, Technique, option
 from engine.techniques.quantization.activations.config import Activations
@@ -18,7 +18,7 @@ from engine.techniques.training_options import (
 WEIGHTS: tuple[Made, ...] = ("dense", "fewer", "zeros")
 
 
-INPUT_BITS = {
+INPUT_BITS: dict[str, Any] = {
     "title": "Activation bits",
     "ge": 0,
     "le": 8,
@@ -27,7 +27,7 @@ INPUT_BITS = {
 }
 
 
-RANGE = {
+RANGE: dict[str, Any] = {
     "title": "Activation range",
     "advanced": True,
     "description": "Range of quantized activations. Dynamic: computed for each token (each "
@@ -38,7 +38,7 @@ RANGE = {
 }
 
 
-RANGE_OF_WEIGHTS = {
+RANGE_OF_WEIGHTS: dict[str, Any] = {
     "title": "Clipping range",
     "advanced": True,
     "words": RoundToNearest.model_fields["range"].json_schema_extra["words"],
@@ -49,7 +49,7 @@ RANGE_OF_WEIGHTS = {
 }
 
 
-OBSERVER = {
+OBSERVER: dict[str, Any] = {
     "title": "Observer",
     "advanced": True,
     "when": {"activation_range": ["static"]},

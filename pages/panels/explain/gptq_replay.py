@@ -2,6 +2,8 @@
 come.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -121,7 +123,7 @@ def markers(rows: pd.DataFrame) -> list[go.Scatter]:
     ]
 
 
-def moving(rows: pd.DataFrame, most: float) -> list:
+def moving(rows: pd.DataFrame, most: float) -> list[Any]:
     """Parts of the figure that change with the step."""
     return [
         *(go.Heatmap(z=grid(rows, way), zmin=-most, zmax=most) for way in ("gptq", "plain")),
@@ -145,7 +147,7 @@ def hover(rows: pd.DataFrame) -> list[list[str]]:
     return np.array(texts).reshape(rows.row.nunique(), -1).tolist()
 
 
-def words(rows: pd.DataFrame) -> dict:
+def words(rows: pd.DataFrame) -> dict[str, Any]:
     """Above each map what it shows at this step, and a frame around the column at hand."""
     titles = {
         GPTQ_LANE[1]: f"<b>GPTQ</b>: {told(rows)}",
@@ -184,7 +186,7 @@ def told(rows: pd.DataFrame) -> str:
     return f"column {here.column.iloc[0]} rounded, off by {size:.2g}"
 
 
-def lanes() -> dict:
+def lanes() -> dict[str, Any]:
     upper = AXIS | {"showgrid": False, "fixedrange": True}
     return {
         "xaxis": upper
@@ -205,7 +207,7 @@ def lanes() -> dict:
     }
 
 
-def controls(steps: list[int], active: int) -> dict:
+def controls(steps: list[int], active: int) -> dict[str, Any]:
     slide = [
         {"label": str(step), "method": "animate", "args": [[str(step)], INSTANT]} for step in steps
     ]

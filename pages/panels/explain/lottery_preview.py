@@ -2,6 +2,8 @@
 to.
 """
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -44,7 +46,7 @@ def back(rounds: pd.DataFrame) -> go.Scatter:
     )
 
 
-def training(row) -> go.Scatter:
+def training(row: Any) -> go.Scatter:
     number = row[0]
     named = f"round {number}" if number else "all weights"
     words = (

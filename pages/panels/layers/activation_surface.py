@@ -1,5 +1,7 @@
 """Size of a layer's inputs by token and channel, before and after scaling."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -87,7 +89,7 @@ def hover(tall: pd.DataFrame) -> np.ndarray:
     )
 
 
-def bar() -> dict:
+def bar() -> dict[str, Any]:
     """A scale of colors below, where a phone has room for it."""
     title = {"text": "Largest |x| (value)", "side": "top"}
     return {
@@ -150,7 +152,7 @@ def place(figure: go.Figure, number: int, of: int, title: str, top: float, relie
     )
 
 
-def solid(title: str) -> dict:
+def solid(title: str) -> dict[str, Any]:
     return {
         "title": {"text": title},
         "backgroundcolor": "rgba(0,0,0,0)",

@@ -1,5 +1,7 @@
 """Bits of each layer, and how sensitive the model is to its rounding."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -135,7 +137,7 @@ def marks(felt: pd.DataFrame, column: str, symbol: str, name: str) -> go.Scatter
     )
 
 
-def damage_axis() -> dict:
+def damage_axis() -> dict[str, Any]:
     return AXIS | {
         "domain": [0.56, 1],
         "anchor": "y",

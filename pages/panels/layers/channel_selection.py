@@ -1,5 +1,7 @@
 """Input channels that three selection criteria would keep."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -30,7 +32,7 @@ def ways_to_choose(channels: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(title_text="Its input (mean |x|)", rangemode="tozero")
 
 
-def dots(channels: pd.DataFrame, name: str, look: dict) -> go.Scatter:
+def dots(channels: pd.DataFrame, name: str, look: dict[str, Any]) -> go.Scatter:
     hover = [
         f"column {row.column}, {name}<br>mean |x| {row.activation:.3g}, norm {row.weight:.3g}"
         for row in channels.itertuples(index=False)

@@ -2,6 +2,8 @@
 clipping.
 """
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -77,7 +79,7 @@ def spans(ranges: pd.DataFrame) -> list[go.Scatter]:
     return [span(row) for row in ranges.itertuples(index=False)]
 
 
-def span(row) -> go.Scatter:
+def span(row: Any) -> go.Scatter:
     color = COMPRESSED if row.chosen else REFERENCE
     look = {
         "mode": "lines+markers",
@@ -137,11 +139,11 @@ def totals(ranges: pd.DataFrame) -> go.Scatter:
     )
 
 
-def clips(row) -> str:
+def clips(row: Any) -> str:
     return f"clips {percent(row.clipped)}" if row.clipped else "clips none"
 
 
-def hover(row) -> str:
+def hover(row: Any) -> str:
     saturation = (
         f"saturating: {percent(row.clipped)} of the values lie outside"
         if row.clipped

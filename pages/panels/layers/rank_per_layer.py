@@ -1,5 +1,7 @@
 """Rank of each layer, compared with its break-even rank."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -46,7 +48,7 @@ def hover(ranks: pd.DataFrame) -> list[str]:
     ]
 
 
-def beside(row: tuple) -> str:
+def beside(row: Any) -> str:
     if row.input_rank == row.input_rank:  # not NaN
         return f" along outputs, {row.input_rank:.0f} along inputs"
     return f", break-even {row.break_even:.1f}"

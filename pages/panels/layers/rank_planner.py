@@ -1,5 +1,7 @@
 """Rank of each layer under a budget of parameters, and its error."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -39,7 +41,7 @@ def lost(ranks: pd.DataFrame) -> go.Scatter:
     )
 
 
-def error_axis(ranks: pd.DataFrame) -> dict:
+def error_axis(ranks: pd.DataFrame) -> dict[str, Any]:
     reach = [0, 1.08 * max(ranks.predicted_error.max(), 0.01)]
     return AXIS | {
         "domain": [0.62, 1],

@@ -1,5 +1,7 @@
 """One layer's singular values, and how soon they add up to the whole."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -86,11 +88,11 @@ def milestones(singular: pd.DataFrame) -> go.Scatter:
     return go.Scatter(**at, hovertext=words, hoverinfo="text", **look)
 
 
-def records(singular: pd.DataFrame) -> list:
+def records(singular: pd.DataFrame) -> list[Any]:
     return list(singular.itertuples(index=False))
 
 
-def reached(singular: pd.DataFrame) -> list[tuple]:
+def reached(singular: pd.DataFrame) -> list[tuple[Any, ...]]:
     """Each share with the first row that holds as much; shares never reached are left out."""
     enough = [(share, singular[singular.cumulative_energy >= share]) for share in SHARES]
     return [(share, records(rows)[0]) for share, rows in enough if not rows.empty]

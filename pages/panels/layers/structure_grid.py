@@ -1,5 +1,7 @@
 """Kept heads by block."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -64,7 +66,7 @@ def tiles(rows: pd.DataFrame, blocks: list[str]) -> go.Heatmap:
     )
 
 
-def hover(row) -> str:
+def hover(row: Any) -> str:
     return (
         f"<b>{whole(row.block)}</b><br>{whole(row.what)} {row[2]}: "
         f"{'kept' if row.kept else 'removed'}<br>score {significant(row.score)}"

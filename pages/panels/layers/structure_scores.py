@@ -1,5 +1,8 @@
 """Importance of each neuron, head, channel or block, and whether it was removed."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -58,7 +61,7 @@ def bars(rows: pd.DataFrame, kept: bool) -> go.Bar:
     return go.Bar(x=rows["index"], y=rows.score, **look)
 
 
-def numbered(rows: pd.DataFrame):
+def numbered(rows: pd.DataFrame) -> Iterable[Any]:
     return rows.rename(columns={"index": "index_"}).itertuples(index=False)
 
 

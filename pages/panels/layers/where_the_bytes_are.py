@@ -1,5 +1,7 @@
 """Bytes of an uncompressed model by block and layer."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -57,7 +59,7 @@ def tiles(layers: pd.DataFrame) -> go.Treemap:
     )
 
 
-def words(layers: pd.DataFrame, blocks: pd.Series) -> dict:
+def words(layers: pd.DataFrame, blocks: pd.Series) -> dict[str, Any]:
     """Text on the tiles and under the pointer."""
     sizes = [
         megabytes(size) for size in (layers.original_bytes.sum(), *blocks, *layers.original_bytes)
@@ -78,7 +80,7 @@ def words(layers: pd.DataFrame, blocks: pd.Series) -> dict:
     }
 
 
-def hover(row) -> str:
+def hover(row: Any) -> str:
     shape = " x ".join(map(str, row.shape))
     return (
         f"<b>{whole(row.name)}</b><br>{whole(row.kind)}, {shape}<br>{count(row.parameters)} "
@@ -86,7 +88,7 @@ def hover(row) -> str:
     )
 
 
-def within_block(row) -> str:
+def within_block(row: Any) -> str:
     return whole(row.name.removeprefix(f"{row.block}.") if row.block else row.name)
 
 

@@ -1,5 +1,7 @@
 """Latency before and after, where a kernel ran."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -29,7 +31,7 @@ def speed(latency: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(type="log", title_text="One forward pass (milliseconds)", **decades)
 
 
-def place(row) -> str:
+def place(row: Any) -> str:
     return f"{shortened(row.what, 40)}<br>{whole(row.shape)}"
 
 
@@ -69,7 +71,7 @@ def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
     )
 
 
-def words(row) -> str:
+def words(row: Any) -> str:
     off = (
         f"<br>outputs differ from the measured ones by {row.difference:.1g} of their size"
         if row.difference == row.difference

@@ -1,6 +1,7 @@
 """Every run's size against its quality."""
 
 from math import log10
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -76,7 +77,7 @@ def groups(runs: pd.DataFrame) -> list[go.Scatter]:
     ]
 
 
-def markers(rows: pd.DataFrame, name: str, look: dict, sides: pd.Series) -> go.Scatter:
+def markers(rows: pd.DataFrame, name: str, look: dict[str, Any], sides: pd.Series) -> go.Scatter:
     """Draw the markers; labels without room appear on hover only."""
     labels = [cut(label) if side else "" for label, side in zip(rows.label, sides, strict=True)]
     text = {
@@ -137,11 +138,11 @@ def hover(runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def quality(row) -> str:
+def quality(row: Any) -> str:
     return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
 
 
-def quality_axis(runs: pd.DataFrame) -> dict:
+def quality_axis(runs: pd.DataFrame) -> dict[str, Any]:
     name = runs.quality_name.iloc[0]
     scale = {"type": "log", "dtick": 1} if needs_log(runs) else TICKS.get(name, {})
     one = runs.quality.iloc[0]

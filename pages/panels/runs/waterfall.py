@@ -2,6 +2,8 @@
 then.
 """
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -150,23 +152,23 @@ def side(before: float, value: float, after: float) -> str:
     return "top left" if before >= value else "bottom left"
 
 
-def quality_range(quality: pd.Series) -> dict:
+def quality_range(quality: pd.Series) -> dict[str, Any]:
     """Room for the numbers next to the outermost markers; shares as percent."""
     room = 0.35 * (quality.max() - quality.min()) or 0.05 * abs(quality.max()) or 1.0
     ticks = {"tickformat": PERCENT} if quality.max() <= 1 else {}
     return {"range": [quality.min() - room, quality.max() + room], "nticks": 3} | ticks
 
 
-def named(row) -> str:
+def named(row: Any) -> str:
     return "Original" if row.step == 0 else f"{row.step} · {cut(row.technique, LONGEST)}"
 
 
-def in_short(row) -> str:
+def in_short(row: Any) -> str:
     """Size with its change from the previous step, such as "5.2 MB (-35%)"."""
     return megabytes(row.size_bytes) + (f" ({change(1.0, 1.0 - row.removed)})" if row.step else "")
 
 
-def valued(row) -> str:
+def valued(row: Any) -> str:
     return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
 
 

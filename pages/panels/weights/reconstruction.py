@@ -1,5 +1,7 @@
 """A layer's matrix, its reconstruction from the factors, and the difference, as heat maps."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -69,7 +71,7 @@ def domain(place: int) -> list[float]:
     return [place * (width + GAP), place * (width + GAP) + width]
 
 
-def across(place: int) -> dict:
+def across(place: int) -> dict[str, Any]:
     title = AXIS["title"] | {"text": "Column (input)"}
     return AXIS | {
         "domain": domain(place),

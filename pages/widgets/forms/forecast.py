@@ -9,7 +9,7 @@ from engine.results.analysis.runs import latest_alike
 from engine.results.schema.record import RunRecord
 from engine.runtime import settings
 from engine.runtime.machine_load import machine_is_busy
-from pages.formatting.numbers import megabytes, seconds
+from pages.formatting.numbers import duration, megabytes
 from pages.widgets.queries import escaped, show_error
 from pages.widgets.state import ask, session
 
@@ -28,7 +28,7 @@ def forecast_line(recipe: Recipe) -> bool:
         f"**Forecast**: {size}, {ahead.bits_per_parameter:.2f} bits per parameter "
         f"({ahead.bits_per_weight:.2f} per compressed weight in "
         f"{ahead.layers} layers), "
-        f"about {seconds(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
+        f"about {duration(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
     )
     if machine_is_busy() and not settings.scheduler():
         st.caption("The machine is busy, so the run may take longer.")

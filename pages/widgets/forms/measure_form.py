@@ -19,7 +19,7 @@ from pages.widgets.state import (
     trains,
 )
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 CHOICES = {"bos": ("auto", "always", "never")}  # of the task's fields
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

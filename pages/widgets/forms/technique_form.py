@@ -67,7 +67,7 @@ def technique_form(
     return {"technique": name} | values
 
 
-def drawn(field: dict, option: str, values: dict[str, Any], key: str) -> Any:
+def drawn(field: dict[str, Any], option: str, values: dict[str, Any], key: str) -> Any:
     """Draw an option's widget, or return its value unchanged if the other options make it
     irrelevant.
     """
@@ -77,7 +77,7 @@ def drawn(field: dict, option: str, values: dict[str, Any], key: str) -> Any:
     return widget(field, values[option], f"{key}-{option}")
 
 
-def widget(field: dict, value: Any, key: str) -> Any:
+def widget(field: dict[str, Any], value: Any, key: str) -> Any:
     shared = {"label": field["title"], "help": field["description"], "key": key}
     if "enum" in field:
         words = field["words"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -30,10 +31,10 @@ from pages.widgets.state import ask
 
 def what_if(
     view: ModelView,
-    step: dict,
+    step: dict[str, Any],
     recipe: Recipe | None,
     key: str,
-    earlier: Sequence[dict] = (),
+    earlier: Sequence[dict[str, Any]] = (),
     refused: bool = False,
 ) -> None:
     """Draw the effect of the settings on one layer, again after every change.
@@ -72,7 +73,7 @@ def what_if(
         ranges(alone, layer, f"{key}-what-if")
 
 
-def histogram_for(step: dict) -> Panel:
+def histogram_for(step: dict[str, Any]) -> Panel:
     """Draw the histogram; levels are shown for quantization."""
     how = TECHNIQUES[step["technique"]]
     if how.family == "pruning":
@@ -84,7 +85,7 @@ def histogram_for(step: dict) -> Panel:
     )
 
 
-def layers_for(view: ModelView, step: dict) -> pd.DataFrame:
+def layers_for(view: ModelView, step: dict[str, Any]) -> pd.DataFrame:
     """Layers of the kinds that the technique accepts, or all if the model has none."""
     layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
     mine = layers[layers.kind.isin(TECHNIQUES[step["technique"]].treats)]
@@ -97,7 +98,7 @@ def chosen_layer(key: str) -> str:
 
 def shown_recipe(
     model: str,
-    steps: Sequence[dict],
+    steps: Sequence[dict[str, Any]],
     recipe: Recipe | None,
     parts: frozenset[str] = frozenset({"task", "calibration"}),
 ) -> Recipe:

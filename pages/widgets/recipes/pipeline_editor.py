@@ -27,10 +27,10 @@ LAYER_BY_LAYER = ("quantization", "pruning", "low-rank")  # families that can be
 class Link:
     number: int  # names its widgets, at any position
     technique: str
-    options: dict
+    options: dict[str, Any]
 
     @property
-    def step(self) -> dict:
+    def step(self) -> dict[str, Any]:
         return {"technique": self.technique} | self.options
 
     @property
@@ -45,7 +45,7 @@ def chain() -> list[Link]:
     return st.session_state.setdefault("chain", [])
 
 
-def add(step: dict, place: int | None = None) -> None:
+def add(step: dict[str, Any], place: int | None = None) -> None:
     """Add a step at the given place, otherwise at the last allowed one, and open its options."""
     number = st.session_state["chain-numbers"] = st.session_state.get("chain-numbers", 0) + 1
     options = {name: value for name, value in step.items() if name != "technique"}
@@ -56,7 +56,7 @@ def add(step: dict, place: int | None = None) -> None:
     st.session_state["chain-open"] = number
 
 
-def replace(steps: list[dict]) -> None:
+def replace(steps: list[dict[str, Any]]) -> None:
     """Replace all steps."""
     chain().clear()
     for place, step in enumerate(steps):
@@ -78,7 +78,7 @@ def is_open(link: Link) -> bool:
     return st.session_state.get("chain-open") == link.number
 
 
-def places_for(step: dict) -> list[int]:
+def places_for(step: dict[str, Any]) -> list[int]:
     """Positions at which the step is allowed; none if the recipe has the maximum number of
     steps.
     """
@@ -101,7 +101,7 @@ def places_for(step: dict) -> list[int]:
 # --- display ----------------------------------------------------------------------------------
 
 
-def steps_in_order() -> list[dict]:
+def steps_in_order() -> list[dict[str, Any]]:
     """Return the steps with their current options."""
     if not chain():
         st.info(
@@ -145,7 +145,7 @@ def action(
     )
 
 
-def label_of(step: dict) -> str:
+def label_of(step: dict[str, Any]) -> str:
     how = TECHNIQUES[step["technique"]]
     try:
         return how.model_validate(step).label()
@@ -178,7 +178,7 @@ def one_more() -> None:
         st.caption(escaped(f"{refused_at_the_end(step)}."))
 
 
-def refused_at_the_end(step: dict) -> str:
+def refused_at_the_end(step: dict[str, Any]) -> str:
     if len(chain()) >= MAX_STEPS:
         return f"A pipeline has at most {MAX_STEPS} steps; remove one first"
     return order_refused(
@@ -189,7 +189,7 @@ def refused_at_the_end(step: dict) -> str:
     )
 
 
-def step_looked_at() -> tuple[list[dict], dict] | None:
+def step_looked_at() -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     """Return the open step and those before it, if all of them can be tried on one layer."""
     place = next((place for place, link in enumerate(chain()) if is_open(link)), None)
     if (
@@ -201,7 +201,7 @@ def step_looked_at() -> tuple[list[dict], dict] | None:
     return [link.step for link in chain()[:place]], chain()[place].step
 
 
-def add_to_the_pipeline(step: dict, allowed: bool, key: str) -> None:
+def add_to_the_pipeline(step: dict[str, Any], allowed: bool, key: str) -> None:
     """Draw the button that adds the page's step to the pipeline."""
     about = "Adds this step to the Pipeline page, where you can combine several steps into one run."
     look = {

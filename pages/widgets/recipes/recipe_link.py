@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from typing import Any
 
 import streamlit as st
 
@@ -14,7 +15,7 @@ from pages.widgets.recipes.recipe_file import take_over
 LINK = "recipe"
 
 
-def link_to(recipe: Recipe | None, steps: list[dict]) -> None:
+def link_to(recipe: Recipe | None, steps: list[dict[str, Any]]) -> None:
     """Store the recipe in the address; nothing without steps. If a choice is not allowed, the
     address is unchanged.
     """

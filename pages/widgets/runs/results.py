@@ -6,7 +6,7 @@ from engine.errors import PlainError
 from engine.results.analysis.runs import worst_layer
 from engine.results.schema.record import RunRecord, Scores
 from engine.results.schema.run_tables import Tables
-from pages.formatting.numbers import change, count, megabytes, percent, seconds, two_decimals
+from pages.formatting.numbers import change, count, duration, megabytes, percent, two_decimals
 from pages.widgets.glossary_help import meaning
 from pages.widgets.model_picker import short_name
 from pages.widgets.queries import escaped, show_errors, stop_on_error
@@ -139,6 +139,6 @@ def protocol_of(record: RunRecord) -> str:
     data, dtype = summary.protocol.fingerprint, summary.protocol.compute_dtype
     where = (
         f"Data fingerprint {data}; computed in {dtype} on {summary.device} in "
-        f"{seconds(summary.seconds)}."
+        f"{duration(summary.seconds)}."
     )
     return f"{summary.protocol.measure} {where}{agreed}{parameters}"

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from engine.kernels import Kernel
-from engine.measurement import latency
-from engine.measurement.latency import Clock, Shape, largest_inputs, row
+from engine.measurement import interleaved_timing, latency, layer_kernels
+from engine.measurement.interleaved_timing import MOST, Clock
+from engine.measurement.latency import row
+from engine.measurement.latency_inputs import Shape, largest_inputs
 from engine.pipeline.run import run
 from engine.results.schema.tables import LatencyRow
 from tests.cases import for_each
@@ -31,7 +33,7 @@ def no_hurry(monkeypatch):
     """A busy machine leaves nothing out."""
     monkeypatch.setattr(latency, "MODEL_SECONDS", 60)
     monkeypatch.setattr(latency, "LAYERS_SECONDS", 60)
-    monkeypatch.setattr(latency, "MOST", 3)
+    monkeypatch.setattr(interleaved_timing, "MOST", 3)
 
 
 def rows_of(architecture, folders, tmp_path, *steps, **fields):
@@ -142,7 +144,7 @@ def test_a_kernel_that_gives_something_else_is_no_kernel(folders, tmp_path, monk
         def forward(self, inputs):
             return 1.01 * self.layer[0](inputs)
 
-    monkeypatch.setattr(latency, "kernel_of", Wrong)
+    monkeypatch.setattr(layer_kernels, "kernel_of", Wrong)
     rows = rows_of("llama", folders, tmp_path, W8A8)
     assert (
         said(rows)
@@ -178,15 +180,15 @@ def test_no_time_is_no_numbers_and_little_time_is_few_repetitions():
     assert Clock(-1, 1).in_turns({"a": lambda: None}) == {}
     times = Clock(1000, 1).in_turns({"a": lambda: None, "b": lambda: None})
     assert {name: len(each) for name, each in times.items()} == {
-        "a": latency.MOST,
-        "b": latency.MOST,
+        "a": MOST,
+        "b": MOST,
     }
 
 
 def test_passes_take_turns():
     order = []
     Clock(1000, 1).in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")})
-    assert order == ["a", "b"] * (1 + latency.MOST)
+    assert order == ["a", "b"] * (1 + MOST)
 
 
 def test_a_row_has_the_median_and_the_quartiles():

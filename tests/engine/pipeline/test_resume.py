@@ -12,8 +12,8 @@ from engine.calibration import Stream
 from engine.errors import Cancelled
 from engine.pipeline.run import run
 from engine.results.schema.run_tables import TABLES
-from engine.results.store.store import home
 from engine.results.store.unfinished import MOST, blocks_kept, forget, held, sweep
+from engine.runtime.settings import home
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny

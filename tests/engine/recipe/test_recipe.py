@@ -112,7 +112,7 @@ recipes = st.builds(
     seed=st.integers(0, 2**32 - 1),
     layers=configs(Layers),
     steps=st.lists(steps, max_size=2).map(tuple).filter(composable),
-    device=st.sampled_from(["auto", "cpu", "cuda"]),
+    device=st.sampled_from(["auto", "cpu", "cuda", "mps"]),
     dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
 )
 
@@ -391,7 +391,7 @@ def test_techniques_go_by_their_own_id():
         ({"model": ""}, "Model: an empty value is not allowed; give text of 1 to 4096 characters."),
         ({"layers": {"skip": "lm_head"}}, "Layers, skip: 'lm_head' is not allowed; give a list."),
         ({"layers": {"skip": [1]}}, "Layers, skip, item 1: 1 is not allowed; give text."),
-        ({"device": "tpu"}, "Device: 'tpu' is not allowed; give auto, cpu or cuda."),
+        ({"device": "tpu"}, "Device: 'tpu' is not allowed; give auto, cpu, cuda or mps."),
         (
             {"task": {"kind": "language-modeling", "context": 1}},
             "Task, context: 1 is not allowed; give a whole number from 2 to 131072.",

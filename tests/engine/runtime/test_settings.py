@@ -1,11 +1,10 @@
 """Environment variables have defaults, and invalid values are reported, never ignored."""
 
-from pathlib import Path
-
 import pytest
 
 from engine.errors import PlainError
 from engine.runtime import settings
+from engine.runtime.platform_support import LINUX
 from engine.runtime.settings import Sharing, sharing
 from tests.cases import for_each
 
@@ -66,5 +65,19 @@ def test_the_other_settings_follow_the_environment(monkeypatch, tmp_path):
         "COMPRESSION_EXPLORER_MEMORY",
     ):
         monkeypatch.delenv(name, raising=False)
-    assert settings.home() == Path.home() / ".cache" / "compression-explorer"
     assert (settings.hosts(), settings.scheduler(), settings.memory()) == ((), "", "")
+
+
+@pytest.mark.skipif(not LINUX, reason="other systems have other folders")
+def test_the_default_folder_is_in_the_users_cache_unless_an_earlier_one_exists(
+    monkeypatch, tmp_path
+):
+    monkeypatch.delenv("COMPRESSION_EXPLORER_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    earlier = tmp_path / ".cache" / "compression-explorer"
+    assert settings.home() == earlier
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert settings.home() == tmp_path / "elsewhere" / "compression-explorer"
+    earlier.mkdir(parents=True)
+    assert settings.home() == earlier

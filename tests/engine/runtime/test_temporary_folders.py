@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from engine.evaluation.data.cache import keep
+from engine.runtime.platform_support import lock_folder, unlock_folder
 from engine.runtime.temporary_folders import (
     PREFIX,
     SETTLING_SECONDS,
-    locked,
     sweep,
     temporary_folder,
-    unlock,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -99,10 +98,10 @@ def test_a_new_folder_is_not_removed_before_it_can_be_locked(temporary):
 
 def test_a_folder_used_by_two_processes_stays_until_both_are_gone(temporary):
     folder = made(temporary / f"{PREFIX}session-two")
-    first, second = locked(folder), locked(folder)
-    unlock(first)
+    first, second = lock_folder(folder), lock_folder(folder)
+    unlock_folder(first)
     assert sweep() == []
-    unlock(second)
+    unlock_folder(second)
     assert sweep() == [folder]
 
 

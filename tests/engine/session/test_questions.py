@@ -267,9 +267,9 @@ def test_cached_answers_are_limited_in_bytes_least_recently_used_first(asking, m
 
 
 def test_cached_answers_expire(asking, monkeypatch):
+    monkeypatch.setattr(questions, "CACHE_SECONDS", 0)
     queue, workers, _ = asking()
     ask(queue, "a")
-    monkeypatch.setattr(questions, "CACHE_SECONDS", -1)
     ask(queue, "a")
     assert len(workers.asked) == 2
 

@@ -28,9 +28,9 @@ from engine.results.schema.record import FINISHED
 from engine.results.schema.tables import CurveRow
 from engine.results.store.store import Store
 from engine.results.store.unfinished import blocks_kept, folder_of
+from engine.runtime.platform_support import can_fork_workers
 from engine.session import Progress, Session
-from engine.session.local_cluster_host import DRIVERS
-from engine.session.progress import MOST_ROWS, STAGES, duration
+from engine.session.progress import MOST_ROWS, STAGES
 from engine.session.run_registry import Shelf
 from engine.session.worker_tasks import plainly
 from tests.cases import for_each
@@ -260,14 +260,6 @@ def test_more_done_than_there_is_counts_as_all():
     assert told((STAGES[4], 7, 3, 1.0)).overall == 1.0
 
 
-@for_each(
-    "seconds, words",
-    [(0.2, "1 s"), (59.4, "59 s"), (61, "1 min 1 s"), (1250, "20 min"), (3700, "1 h 1 min")],
-)
-def test_durations_are_as_exact_as_a_person_needs(seconds, words):
-    assert duration(seconds) == words
-
-
 def test_news_leave_the_progress_before_as_it_was():
     before = told(*MEASURED)
     copy = replace(before, seen=dict(before.seen))
@@ -378,7 +370,7 @@ def test_runs_of_two_browsers_take_turns_and_both_end(session, recipe):
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux" or any(Path(driver).exists() for driver in DRIVERS),
+    not can_fork_workers(),
     reason="each worker is started by itself here",
 )
 def test_workers_are_forked_from_a_process_that_is_ready_and_so_are_those_that_follow_them(session):

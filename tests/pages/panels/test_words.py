@@ -3,7 +3,7 @@
 import pytest
 
 from pages.formatting.names import axis_of, cut, shortened, wrapped
-from pages.formatting.numbers import UNKNOWN, change, count, megabytes, percent, seconds
+from pages.formatting.numbers import UNKNOWN, change, count, duration, megabytes, percent
 from pages.panels.panel import Panel
 from pages.panels.theme import frame
 from tests.cases import for_each
@@ -31,11 +31,11 @@ NAN = float("nan")
         (change(20, 10), "-50.0%"),
         (change(5, 5), "±0%"),
         (change(-2, -1), "+50.0%"),
-        (seconds(9.2), "9 s"),
-        (seconds(0.42), "0.4 s"),
-        (seconds(125), "2 min 5 s"),
-        (seconds(59.7), "1 min 0 s"),
-        (seconds(3720), "1 h 2 min"),
+        (duration(9.2), "9 s"),
+        (duration(0.42), "0.4 s"),
+        (duration(125), "2 min 5 s"),
+        (duration(59.7), "1 min 0 s"),
+        (duration(3720), "1 h 2 min"),
         (count(5_200_000), "5.2 M"),
         (count(812), "812"),
         (count(12_300), "12.3 k"),
@@ -51,7 +51,7 @@ def test_numbers_read_as_people_write_them(written, read):
     [
         megabytes(NAN),
         percent(NAN),
-        seconds(NAN),
+        duration(NAN),
         count(NAN),
         change(NAN, 1),
         change(1, NAN),

@@ -74,8 +74,10 @@ def turned(blocks: list[str], trial: Trial) -> dict[str, float]:
     sums, counts, model = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0), trial.original.model
     where: dict[str, torch.Tensor] = {}
 
-    def looking(name: str) -> Callable:
-        def hook(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def looking(name: str) -> Callable[..., Any]:
+        def hook(
+            module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        ) -> None:
             if Call(args, kwargs).states.shape != first(output).shape:
                 raise PlainError(
                     f"{trial.bench.folder} has no removable blocks, because they differ in "
@@ -141,7 +143,7 @@ def forecast_notes_blocks(config: Blocks, subject: Subject) -> tuple[str, ...]:
 
 def differ_in_size(subject: Subject) -> bool:
     """Return True if the remaining size depends on which blocks are removed."""
-    shapes = {block: [] for block in blocks_in(subject)}
+    shapes: dict[str, list[Any]] = {block: [] for block in blocks_in(subject)}
     for layer in subject.original.layers:
         if layer.block in shapes and not layer.tied_to:
             shapes[layer.block].append((layer.name.removeprefix(layer.block), layer.shape))
@@ -245,7 +247,7 @@ def config_without(goes: list[str], blocks: list[str], subject: Subject) -> dict
     return counted | of_experts(fields, left)
 
 
-def lists_by_block(fields: dict[str, Any], blocks: int) -> dict[str, list]:
+def lists_by_block(fields: dict[str, Any], blocks: int) -> dict[str, list[Any]]:
     """Fields with an entry for each block."""
     named = {name: value for name, value in fields.items() if "layer" in name or name in PER_BLOCK}
     return {

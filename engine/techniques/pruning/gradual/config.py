@@ -1,6 +1,6 @@
 """Gradual magnitude pruning with training in between."""
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -16,7 +16,7 @@ from engine.techniques.training_options import (
 RECOVERY = 0.25  # share of the training after the last pruning step
 
 
-LAYER_OR_ALL = SCOPE | {
+LAYER_OR_ALL: dict[str, Any] = SCOPE | {
     "description": (
         "Weights that are ranked together: those of one layer, or of all layers, so that some "
         "layers lose more than others."

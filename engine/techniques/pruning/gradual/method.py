@@ -5,7 +5,7 @@ a teacher, and places to stop.
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -90,7 +90,7 @@ class Landing(Kept):
     row: ClassVar[type] = ScheduleRow
     step: int  # done
     model: State  # with masks and gates
-    optimizer: dict
+    optimizer: dict[str, Any]
     held: State | None
     reached: float | None
     regrown: float

@@ -10,7 +10,7 @@ DepGraph, arXiv:2301.12900, measured here instead of derived from operations.)
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -78,7 +78,7 @@ def coupled_structures(subject: Subject) -> list[Neurons | Heads]:
             reverse=True,
         )
         found = []
-        known: dict[tuple, Neurons | Heads | None] = {}
+        known: dict[tuple[Any, ...], Neurons | Heads | None] = {}
         for reader, makers, beside in feeding(trace, order):
             block = next(
                 (
@@ -185,7 +185,7 @@ class Probe:
         self.inputs = trace.inputs[reader]
         self.leaves = [(name, value) for name in makers for value in trace.outputs[name]]
         self.weights = [noise(value) for value in self.inputs]
-        self.backward: tuple | None = None
+        self.backward: tuple[Any, ...] | None = None
 
     @property
     def columns(self) -> int:

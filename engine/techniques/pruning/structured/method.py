@@ -5,6 +5,7 @@ layer.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import floor
+from typing import Any
 
 import torch
 
@@ -328,7 +329,7 @@ def notes_on(how: Structured, pairs: list[tuple[Family, torch.Tensor]]) -> dict[
 
 def uniform_config(
     subject: Subject, cuts: dict[str, Cut], pairs: list[tuple[Family, torch.Tensor]]
-) -> dict:
+) -> dict[str, Any]:
     """Fields of config.json that would say the shapes, where all layers are alike; the writer tries
     whether they do.
     """
@@ -355,7 +356,7 @@ def uniform_config(
     }
 
 
-def stage_widths(subject: Subject, cuts: dict[str, Cut]) -> dict:
+def stage_widths(subject: Subject, cuts: dict[str, Cut]) -> dict[str, Any]:
     """A ResNet's: of its first convolution, and of the last of each stage."""
     kernels = [layer for layer in subject.original.layers if layer.kind == "conv2d"]
     rows = {

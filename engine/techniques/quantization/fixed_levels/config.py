@@ -1,10 +1,10 @@
 """Ternary, binary and power-of-two levels."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from engine.config.technique import Family, Made, Technique, option
 
-GRANULARITY = {
+GRANULARITY: dict[str, Any] = {
     "title": "Granularity",
     "words": {"tensor": "tensor", "channel": "output channel", "group": "group within a row"},
     "description": (
@@ -14,7 +14,7 @@ GRANULARITY = {
 }
 
 
-GROUP_SIZE = {
+GROUP_SIZE: dict[str, Any] = {
     "title": "Group size",
     "ge": 1,
     "le": 65536,

@@ -4,6 +4,7 @@ of two (LogNet), 4-bit floats (MXFP4).
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from engine.tensors.lookup_table import (
 ScaleOf = Callable[[torch.Tensor], torch.Tensor]
 CodesOf = Callable[[torch.Tensor], torch.Tensor]  # a weight relative to its scale -> uint8
 MX_BLOCK = 32
-MXFP4 = {"table": "e2m1", "bits": 4, "powers": True}
+MXFP4: dict[str, Any] = {"table": "e2m1", "bits": 4, "powers": True}
 
 
 def tabled(
@@ -32,7 +33,7 @@ def tabled(
     scale_of: ScaleOf,
     codes_of: CodesOf,
     powers: bool = False,
-    **format,
+    **format: Any,
 ) -> Tabled:
     """Scales of a weight's groups, then codes of what is left, packed; ``powers``: scales are
     powers of two.
@@ -55,7 +56,7 @@ def tabled(
 
 
 def sketched(
-    shape: tuple[int, int], granularity: str, group_size: int, powers: bool = False, **format
+    shape: tuple[int, int], granularity: str, group_size: int, powers: bool = False, **format: Any
 ) -> Tabled:
     """Storage plan with float16 scales unless they are powers of two; weights that need float32
     scales take 2 bytes more per scale.
@@ -87,7 +88,7 @@ def blueprint_ternary(how: Ternary, shape: tuple[int, int]) -> Tabled:
     return sketched(shape, how.granularity, how.group_size, **values_of(how))
 
 
-def values_of(how: Ternary) -> dict:
+def values_of(how: Ternary) -> dict[str, Any]:
     return {"table": how.values, "bits": 2 if how.values == "ternary" else 1}
 
 
@@ -125,7 +126,7 @@ def blueprint_logarithmic(how: Logarithmic, shape: tuple[int, int]) -> Tabled:
     return sketched(shape, how.granularity, how.group_size, **octaves_of(how))
 
 
-def octaves_of(how: Logarithmic) -> dict:
+def octaves_of(how: Logarithmic) -> dict[str, Any]:
     return {
         "table": "powers-of-two",
         "bits": how.bits,

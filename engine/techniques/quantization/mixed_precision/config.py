@@ -11,7 +11,12 @@ from engine.techniques.quantization.rounding.config import RoundToNearest
 Bits = Literal[2, 3, 4, 5, 6, 7, 8]
 
 
-SHARED = {"title": "Group size", "ge": 1, "le": 65536, "stops": (8, 16, 32, 64, 128, 256, 512)}
+SHARED: dict[str, Any] = {
+    "title": "Group size",
+    "ge": 1,
+    "le": 65536,
+    "stops": (8, 16, 32, 64, 128, 256, 512),
+}
 
 
 def read(value: Any) -> Any:

@@ -2,6 +2,7 @@
 measured damage).
 """
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -104,12 +105,12 @@ class Damage:
             lambda layer: alone(layer, 0)
         )
 
-    def each(self, way) -> np.ndarray:
+    def each(self, way: Callable[[Layer, int], float]) -> np.ndarray:
         return np.array(
             [[way(layer, place) for place in range(len(self.candidates))] for layer in self.layers]
         )
 
-    def coarsest(self, way) -> np.ndarray:
+    def coarsest(self, way: Callable[[Layer], float]) -> np.ndarray:
         damage = np.full((len(self.layers), len(self.candidates)), NAN)
         damage[:, 0] = [way(layer) for layer in self.layers]
         return damage

@@ -18,9 +18,9 @@ import pytest
 from engine.errors import PlainError
 from engine.evaluation.data import sources, text_files
 from engine.evaluation.data.examples import examples_of, text_of
-from engine.evaluation.data.memory_limit import LIMITED, limited_memory
 from engine.evaluation.data.sources import is_local, table_of
 from engine.recipe.tasks import Calibration, TextClassification, file_kind, is_file
+from engine.runtime.platform_support import LINUX, limited_memory
 from tests.cases import for_each
 
 TEXTS = [
@@ -278,14 +278,14 @@ def test_json_rows_with_a_key_of_their_own_each_do_not_become_a_square_table(tmp
         table_of(str(path), "test")
 
 
-@pytest.mark.skipif(not LIMITED, reason="only Linux limits a process's memory")
+@pytest.mark.skipif(not LINUX, reason="only Linux limits a process's memory")
 def test_reading_stops_at_the_memory_limit():
     with pytest.raises(MemoryError), limited_memory(100_000_000):
         bytearray(400_000_000)
     assert len(bytearray(400_000_000)) == 400_000_000
 
 
-@pytest.mark.skipif(not LIMITED, reason="only Linux limits a process's memory")
+@pytest.mark.skipif(not LINUX, reason="only Linux limits a process's memory")
 @pytest.mark.parametrize("kind", ["delta", "list", "dotted"])
 def test_parquet_values_that_repeat_their_text_are_refused(kind, tmp_path, monkeypatch):
     """Neither the sizes in the file nor its dictionaries tell how much these unpack to."""

@@ -23,7 +23,8 @@ from engine.results.schema.tables import LayerRow, LevelRow, SurfaceRow
 from engine.results.store import index, parquet
 from engine.results.store.process_lease import alive
 from engine.results.store.run_query import RunQuery
-from engine.results.store.store import Store, home, owner
+from engine.results.store.store import Store, owner
+from engine.runtime.settings import home
 from tests.cases import for_each
 from tests.runs import done, layer, record, tables
 

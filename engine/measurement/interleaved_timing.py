@@ -1,0 +1,47 @@
+"""Times of passes that take turns, so that a busy moment of the machine affects all of them."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+LEAST, MOST = 3, 20  # repetitions
+
+
+class Clock:
+    """Seconds that are shared out among what is still to be timed."""
+
+    def __init__(self, seconds: float, shapes: int):
+        self.end, self.shapes = time.perf_counter() + seconds, shapes
+
+    def in_turns(self, passes: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+        """Milliseconds of each pass, one after the other and again, after one that does not count;
+        nothing where time is up.
+        """
+        began = time.perf_counter()
+        left, self.shapes = self.end - began, self.shapes - 1
+        if left <= 0:
+            return {}
+        for run in passes.values():
+            run()
+        finished()
+        once = time.perf_counter() - began
+        if once * LEAST > 2 * left:
+            return {}
+        repeats = max(LEAST, min(MOST, int(left / (self.shapes + 1) / once)))
+        times: dict[str, list[float]] = {name: [] for name in passes}
+        for _ in range(repeats):
+            for name, run in passes.items():
+                began = time.perf_counter()
+                run()
+                finished()
+                times[name].append(1000 * (time.perf_counter() - began))
+        return times
+
+
+def finished() -> None:
+    """A GPU is given work and does it by and by."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()

@@ -1,0 +1,109 @@
+"""Inputs of timed models and layers, taken from a pass of the evaluation batch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.calibration.stream import hooked
+from engine.models.experts import routed_layers
+from engine.models.loaded_model import Opened
+from engine.recipe.tasks import Task
+
+Inputs = dict[str, Any]  # of a model, by name; tensors have one example a row
+
+
+@contextmanager
+def largest_inputs(model: nn.Module) -> Iterator[Inputs]:
+    """Fills with the largest batch that the model gets inside."""
+    largest: Inputs = {}
+
+    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not largest or main(kwargs).numel() > main(largest).numel():
+            largest.update(kwargs)
+
+    with hooked([model.register_forward_pre_hook(look, with_kwargs=True)]):
+        yield largest
+
+
+def main(inputs: Inputs) -> torch.Tensor:
+    """Tokens (batch, tokens) or pictures (batch, channels, height, width)."""
+    return inputs["input_ids"] if "input_ids" in inputs else inputs["pixel_values"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The first examples of the evaluation batch, or the first token alone."""
+
+    examples: int
+    words: str
+    first_token: bool = False
+
+    def cut(self, tensor: torch.Tensor) -> torch.Tensor:
+        few = tensor[: self.examples]
+        return few[:, :1] if self.first_token else few
+
+    def of(self, inputs: Inputs) -> Inputs:
+        return {
+            name: self.cut(value) if isinstance(value, torch.Tensor) else value
+            for name, value in inputs.items()
+        }
+
+
+def shapes_of(inputs: Inputs, task: Task) -> list[Shape]:
+    """One example, the evaluation batch, and for a model that writes one token, as in writing."""
+    batch = main(inputs)
+    if batch.ndim == 4:
+        return [
+            Shape(count, f"{count} picture{'s' * (count > 1)}") for count in sorted({1, len(batch)})
+        ]
+    first = [Shape(1, "1 token", first_token=True)] if task.kind == "language-modeling" else []
+    return [
+        *first,
+        *(Shape(count, f"{count} x {batch.shape[1]} tokens") for count in sorted({1, len(batch)})),
+    ]
+
+
+def reached(model: nn.Module, names: Iterable[str], inputs: Inputs) -> set[str]:
+    """Layers that run in a pass of the evaluation batch: all except experts without tokens."""
+    found: set[str] = set()
+    with hooked(
+        [
+            model.get_submodule(name).register_forward_pre_hook(
+                lambda module, args, name=name: found.add(name)
+            )
+            for name in names
+        ]
+    ):
+        model(**inputs)
+    return found
+
+
+def inputs_of_layers(
+    compressed: Opened, names: list[str], inputs: Inputs
+) -> dict[str, torch.Tensor]:
+    """Inputs of these layers in one pass of the evaluation batch; flattened tokens are reshaped to
+    examples again.
+    """
+    received: dict[str, torch.Tensor] = {}
+    routed, examples = routed_layers(compressed.model, names), len(main(inputs))
+
+    def noted(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            rows = 1 if name in routed else examples
+            flat = args[0].ndim == 2 and len(args[0]) % rows == 0
+            received[name] = args[0].unflatten(0, (rows, -1)) if flat else args[0]
+
+        return hook
+
+    with hooked(
+        [
+            compressed.model.get_submodule(name).register_forward_pre_hook(noted(name))
+            for name in names
+        ]
+    ):
+        compressed.model(**inputs)
+    return received
