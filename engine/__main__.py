@@ -293,7 +293,7 @@ def keep(record: RunRecord, tables: Any) -> None:
         Store(home()).add(record)
         Store(home()).finish(record, tables)
     except PlainError as error:
-        print(f"Not kept in the list of runs. {error}", file=sys.stderr)
+        print(f"Not saved to the list of runs: {error}", file=sys.stderr)
 
 
 class Bar:

@@ -70,7 +70,7 @@ def no_such_tag(context: Mapping[str, str], holder: Any, schema: dict[str, Any])
     name = context["discriminator"].strip("'")
     value = holder.get(name) if isinstance(holder, dict) else context["tag"]
     known = tags(schema) or [tag.strip("' ") for tag in context["expected_tags"].split(",")]
-    return f"{given(value)} is no known {name}{nearest(value, known)}; give {one_of(known)}"
+    return f"{given(value)} is not a known {name}{nearest(value, known)}; give {one_of(known)}"
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:
@@ -128,7 +128,7 @@ def given(value: Any) -> str:
         case str():
             return repr(value if len(value) <= 60 else f"{value[:60]}...")
         case int() if abs(value) >= 10**18:
-            return "so large a number"  # and Python refuses to print the largest
+            return "a number this large"  # and Python refuses to print the largest
         case int() | float():
             return str(value)
     return (

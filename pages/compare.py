@@ -15,7 +15,7 @@ from pages.widgets.runs.comparison import (
     tables_by_label,
 )
 
-st.title("Which is the better trade?")
+st.title("Which is the better trade-off?")
 chosen = pick_runs()
 if not chosen:
     st.info("Choose finished runs above, for example two settings of one technique on one model.")

@@ -14,7 +14,7 @@ from pages.widgets.queries import ask_or_stop, escaped
 
 WEIGHTS = replace(
     WEIGHT_HISTOGRAM,
-    question="How are its weights spread?",
+    question="How are the weights distributed?",
     caption="Histogram of the weights: the tails make low-bit quantization hard.",
 )
 

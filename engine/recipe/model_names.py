@@ -44,7 +44,7 @@ BUNDLED = {
         Bundled(
             "docs-classifier",
             "Library detective",
-            "A small BERT: which library is this documentation from?",
+            "A small BERT that predicts which library a documentation passage is from.",
             TextClassification(),
             "accuracy",
         ),

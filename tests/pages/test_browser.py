@@ -255,7 +255,7 @@ def test_nothing_went_wrong_in_the_browser(two_runs, person):
 def test_a_click_on_the_map_puts_that_weight_under_the_microscope(visit):
     person = visit()
     person.open("quantize")
-    person.page.get_by_text("Inspect single weights").click()
+    person.page.get_by_text("Inspect individual weights").click()
     chart = person.page.locator(".st-key-quantize-weight-map-figure .js-plotly-plot")
     expect(chart).to_be_visible()
     person.at_rest()

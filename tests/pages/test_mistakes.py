@@ -54,5 +54,5 @@ def test_no_mistakes_are_said():
     app = shown("text-classification", "")
     assert (
         not app.dataframe
-        and app.caption[0].value == "The student got right everything that its teacher got right."
+        and app.caption[0].value == "The student is right wherever its teacher is."
     )

@@ -141,7 +141,7 @@ def change(rows: pd.DataFrame, way: str = "gptq") -> pd.Series:
 
 def hover(rows: pd.DataFrame) -> list[list[str]]:
     texts = [
-        f"row {row.row}, column {row.column}<br>originally {row.original:.4g}; moved by"
+        f"row {row.row}, column {row.column}<br>original {row.original:.4g}; changed by"
         for row in rows.itertuples(index=False)
     ]
     return np.array(texts).reshape(rows.row.nunique(), -1).tolist()
@@ -151,7 +151,7 @@ def words(rows: pd.DataFrame) -> dict[str, Any]:
     """Above each map what it shows at this step, and a frame around the column at hand."""
     titles = {
         GPTQ_LANE[1]: f"<b>GPTQ</b>: {told(rows)}",
-        PLAIN_LANE[1]: "<b>Plain rounding</b>: no other column moves",
+        PLAIN_LANE[1]: "<b>Plain rounding</b>: no other column changes",
     }
     place = {
         "x": 0,
@@ -189,8 +189,7 @@ def told(rows: pd.DataFrame) -> str:
 def lanes() -> dict[str, Any]:
     upper = AXIS | {"showgrid": False, "fixedrange": True}
     return {
-        "xaxis": upper
-        | {"anchor": "y2", "title": {"text": "Place in the order of rounding (column)"}},
+        "xaxis": upper | {"anchor": "y2", "title": {"text": "Rounding order (column)"}},
         "yaxis": upper
         | {"domain": GPTQ_LANE, "autorange": "reversed", "title": {"text": "Row (output)"}},
         "yaxis2": upper
@@ -249,19 +248,19 @@ def controls(steps: list[int], active: int) -> dict[str, Any]:
 def description(replay: pd.DataFrame) -> str:
     last = replay.iloc[replay.step.argmax()]
     return (
-        f"After {last.step} columns, GPTQ has lost {percent(last.gptq_error)} of these outputs "
-        f"and plain rounding {percent(last.plain_error)} "
+        f"After {last.step} columns, the output error is {percent(last.gptq_error)} with GPTQ "
+        f"and {percent(last.plain_error)} with plain rounding "
         f"({replay.row.nunique()} rows shown)."
     )
 
 
 GPTQ_REPLAY = Panel(
-    question="How does GPTQ compensate rounding errors?",
+    question="How does GPTQ compensate for rounding errors?",
     caption=(
         "Tiles are weights, colored by their distance from the original: orange above, blue "
-        "below. Columns left of the red frame are rounded. GPTQ compensates each error in the "
-        "columns to the right; plain rounding does not. Below: the output error so far. Press "
-        "play or move the slider."
+        "below. Columns left of the red frame are rounded. GPTQ compensates for each error by "
+        "updating the columns to the right; plain rounding does not. Below: the output error so "
+        "far. Press play or move the slider."
     ),
     draw=gptq_replay,
     describe=description,

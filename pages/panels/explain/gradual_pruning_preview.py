@@ -17,12 +17,12 @@ def cuts_ahead(cuts: pd.DataFrame) -> go.Figure:
     cut.
     """
     if cuts.empty:
-        return sentence("Nothing is cut.")
+        return sentence("Nothing is pruned.")
     lines = [of_schedule(rows, name) for name, rows in cuts.groupby("schedule", sort=False)]
     figure = frame(height=280).add_traces(sorted(lines, key=lambda line: line.line.width))
     figure.update_xaxes(title_text="Training steps (number)", rangemode="tozero")
     return figure.update_yaxes(
-        title_text="Weights that are zero (%)", tickformat=PERCENT, rangemode="tozero"
+        title_text="Zero weights (%)", tickformat=PERCENT, rangemode="tozero"
     )
 
 
@@ -34,7 +34,7 @@ def of_schedule(rows: pd.DataFrame, name: str) -> go.Scatter:
         "marker": {"color": color, "size": 7},
     }
     words = [
-        f"{name}<br>from step {count(row.step)} on {percent(row.share)} zero"
+        f"{name}<br>{percent(row.share)} zero from step {count(row.step)}"
         for row in rows.itertuples(index=False)
     ]
     called = f"{name.capitalize()}{' (chosen)' if chosen else ''}"
@@ -53,8 +53,8 @@ def description(cuts: pd.DataFrame) -> str:
     mine = cuts[cuts.chosen & cuts.cut.gt(0)]
     name = mine.schedule.iloc[0].capitalize()
     return (
-        f"{name}: {len(mine)} cuts, the first to {percent(mine.share.iloc[0])}, the last to "
-        f"{percent(mine.share.iloc[-1])}."
+        f"{name}: {len(mine)} pruning steps, from {percent(mine.share.iloc[0])} to "
+        f"{percent(mine.share.iloc[-1])} zero weights."
     )
 
 

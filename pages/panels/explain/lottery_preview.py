@@ -17,13 +17,13 @@ def rounds_ahead(rounds: pd.DataFrame) -> go.Figure:
     back.
     """
     if rounds.empty:
-        return sentence("No round is asked for.")
+        return sentence("There are no pruning rounds.")
     figure = frame(height=280).add_traces(
         [back(rounds), *(training(row) for row in rounds.itertuples(index=False))]
     )
     figure.update_xaxes(title_text="Training steps (number)", rangemode="tozero")
     return figure.update_yaxes(
-        title_text="Weights left (%)", tickformat=PERCENT, rangemode="tozero"
+        title_text="Weights remaining (%)", tickformat=PERCENT, rangemode="tozero"
     )
 
 
@@ -50,7 +50,7 @@ def training(row: Any) -> go.Scatter:
     number = row[0]
     named = f"round {number}" if number else "all weights"
     words = (
-        f"{named}: {percent(row.left)} left<br>trained from step {count(row.begins)} to "
+        f"{named}: {percent(row.left)} remaining<br>trained from step {count(row.begins)} to "
         f"{count(row.ends)}"
     )
     look = {
@@ -72,8 +72,8 @@ def training(row: Any) -> go.Scatter:
 def description(rounds: pd.DataFrame) -> str:
     last = rounds.iloc[-1]
     return (
-        f"After {len(rounds) - 1} rounds {percent(last.left)} of the weights are left, set back "
-        f"each time to step {count(last.begins)}."
+        f"After {len(rounds) - 1} rounds, {percent(last.left)} of the weights remain; each round "
+        f"rewinds to step {count(last.begins)}."
     )
 
 

@@ -30,7 +30,7 @@ def scaled_column(weights: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title_text="Weight (value)", selector={"anchor": None}).update_layout(
         yaxis2={"title": {"text": "Error (value)"}}
     )
-    return figure.update_xaxes(title_text="Output row (number)", showgrid=False)
+    return figure.update_xaxes(title_text="Output channel (row)", showgrid=False)
 
 
 def line(weights: pd.DataFrame, version: str) -> go.Scatter:
@@ -56,7 +56,7 @@ def line(weights: pd.DataFrame, version: str) -> go.Scatter:
 def bars(weights: pd.DataFrame, version: str) -> go.Bar:
     name, color = {
         "error_without": ("Error without the scale", REFERENCE),
-        "error_with": ("Error with it", COMPRESSED),
+        "error_with": ("Error with the scale", COMPRESSED),
     }[version]
     look = {"marker": {"color": color}, "yaxis": "y2", "name": name}
     return go.Bar(

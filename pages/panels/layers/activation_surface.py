@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from pages.panels.panel import Panel
 from pages.panels.theme import AXIS, GRID, frame, sentence
 
-VERSIONS = {"original": "Before the scales", "scaled": "After the scales"}
+VERSIONS = {"original": "Before scaling", "scaled": "After scaling"}
 COLOURS = "Cividis"  # made for color-blind eyes
 CAMERA = {"eye": {"x": -1.75, "y": -2.05, "z": 1.2}}
 
@@ -166,7 +166,7 @@ def description(surface: pd.DataFrame) -> str:
     blocks = (
         f"{surface.vector.nunique()} blocks of tokens by {surface.channel.nunique()} of channels"
     )
-    after = f", {largest['scaled']:.3g} after the scales" if "scaled" in largest else ""
+    after = f", {largest['scaled']:.3g} after scaling" if "scaled" in largest else ""
     return f"{blocks}; the largest input is {largest['original']:.3g}{after}."
 
 

@@ -32,7 +32,7 @@ def alpha_search(searches: pd.DataFrame, *, layer: str = "") -> go.Figure:
         if tried.error.max() > WIDE * max(tried.error.min(), 1e-12)
         else {}
     )
-    return figure.update_yaxes(title_text="Output error (alpha 0 is 1)", **log)
+    return figure.update_yaxes(title_text="Output error (relative to alpha 0)", **log)
 
 
 def thin_lines(searches: pd.DataFrame) -> go.Scatter:
@@ -103,12 +103,12 @@ def description(searches: pd.DataFrame) -> str:
     best = rows[rows.chosen]
     least = best.loc[best.error.idxmin()]
     gain = (
-        f"{shortened(least.layer, 80)} gained most: {change(1, least.error)} at alpha "
+        f"{shortened(least.layer, 80)} improves most: {change(1, least.error)} at alpha "
         f"{least.alpha:.2g}"
     )
     return (
-        f"{rows.layer.nunique()} inputs with {best.alpha.min():.2g} to {best.alpha.max():.2g} "
-        f"chosen; {gain}."
+        f"{rows.layer.nunique()} layer inputs, alpha {best.alpha.min():.2g} to "
+        f"{best.alpha.max():.2g} chosen; {gain}."
     )
 
 
@@ -118,7 +118,7 @@ ALPHA_SEARCH = Panel(
         "Each line is the input of one layer (or of several that share it): the expected squared "
         "output error at each alpha, relative to alpha 0. The lowest point was chosen. With AWQ, "
         "alpha 0 is unscaled, so above the dashed line scaling hurts; with SmoothQuant, alpha 0 "
-        "leaves the difficulty to the activations."
+        "puts the whole difficulty on the activations."
     ),
     draw=alpha_search,
     describe=description,

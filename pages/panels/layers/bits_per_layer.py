@@ -20,7 +20,7 @@ def bits_per_layer(layers: pd.DataFrame, *, sensitivity: pd.DataFrame | None = N
     """
     counted = layers[layers.tied_to == ""].reset_index(drop=True)
     if counted.empty:
-        return sentence("There is no layer whose bits could be counted.")
+        return sentence("There are no layers to show.")
     shown = largest_in_order(counted)
     felt = both_ways(sensitivity, shown)
     figure = frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
@@ -42,7 +42,7 @@ def largest_in_order(layers: pd.DataFrame) -> pd.DataFrame:
 
 def bars(layers: pd.DataFrame) -> list[go.Bar]:
     kept = layers.technique == ""
-    parts = [(layers[~kept], COMPRESSED, "Compressed"), (layers[kept], ORIGINAL, "Kept as it was")]
+    parts = [(layers[~kept], COMPRESSED, "Compressed"), (layers[kept], ORIGINAL, "Unchanged")]
     return [bar(part, color, name) for part, color, name in parts if not part.empty]
 
 
@@ -88,8 +88,8 @@ def damage(felt: pd.DataFrame) -> list[go.Scatter]:
         return []
     return [
         joined(felt),
-        marks(felt, "quantize_one", "circle", "Rounded alone"),
-        marks(felt, "restore_one", "diamond-open", "Saved by restoring it"),
+        marks(felt, "quantize_one", "circle", "Only this layer rounded"),
+        marks(felt, "restore_one", "diamond-open", "Saved by restoring this layer"),
     ]
 
 
@@ -144,7 +144,7 @@ def damage_axis() -> dict[str, Any]:
         "type": "log",
         "exponentformat": "power",
         "nticks": 4,
-        "title": AXIS["title"] | {"text": "Damage (nats)"},
+        "title": AXIS["title"] | {"text": "KL divergence (nats)"},
     }
 
 
@@ -155,13 +155,13 @@ def bits_title(shown: int, of: int) -> str:
 def description(layers: pd.DataFrame) -> str:
     treated = layers[layers.technique != ""].reset_index(drop=True)
     if treated.empty:
-        return f"All {len(layers)} layers were kept."
+        return f"All {len(layers)} layers are unchanged."
     most, least = (
         treated.loc[treated.bits_per_weight.idxmax()],
         treated.loc[treated.bits_per_weight.idxmin()],
     )
     return (
-        f"{len(treated)} compressed layers; from {least.bits_per_weight:.3g} bits a weight "
+        f"{len(treated)} compressed layers; from {least.bits_per_weight:.3g} bits per weight "
         f"({shortened(least['name'], 80)}) "
         f"to {most.bits_per_weight:.3g} ({shortened(most['name'], 80)})."
     )

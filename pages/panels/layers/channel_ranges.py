@@ -11,7 +11,7 @@ def channel_ranges(channels: pd.DataFrame) -> go.Figure:
     """Rows of ChannelRow for one layer."""
     reaching = channels.dropna(subset=["minimum", "maximum"], ignore_index=True)
     if reaching.empty:
-        return sentence("No channel ranges of this layer were kept.")
+        return sentence("No channel ranges were recorded for this layer.")
     is_widest = reaching.index == widest(reaching).name
     figure = frame(height=300).update_layout(
         barmode="overlay", bargap=0.15 if len(reaching) <= 64 else 0

@@ -21,15 +21,15 @@ def ways_to_choose(channels: pd.DataFrame) -> go.Figure:
         return sentence("No channels to show.")
     others = channels[~channels[[*WAYS]].any(axis=1)]
     quiet = {"color": translucent(REFERENCE, 0.45), "size": 6}
-    figure = frame(height=400).add_traces([dots(others, "chosen by none", quiet)])
+    figure = frame(height=400).add_traces([dots(others, "not chosen", quiet)])
     figure.add_traces(
         [
             dots(channels[channels[way]], name, {"color": c, "symbol": s, "size": 11})
             for way, (name, c, s) in WAYS.items()
         ]
     )
-    figure.update_xaxes(title_text="Weights of the channel (norm)")
-    return figure.update_yaxes(title_text="Its input (mean |x|)", rangemode="tozero")
+    figure.update_xaxes(title_text="Channel weights (norm)")
+    return figure.update_yaxes(title_text="Channel input (mean |x|)", rangemode="tozero")
 
 
 def dots(channels: pd.DataFrame, name: str, look: dict[str, Any]) -> go.Scatter:
@@ -52,7 +52,7 @@ def description(channels: pd.DataFrame) -> str:
     both = (channels.by_activations & channels.by_weights).sum()
     return (
         f"{channels.by_activations.sum()} of {len(channels)} channels are chosen by activation; "
-        f"by weight, {both} of these would be chosen too."
+        f"{both} of these are also chosen by weight."
     )
 
 

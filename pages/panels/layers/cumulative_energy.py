@@ -12,13 +12,15 @@ from pages.panels.theme import frame, sentence
 def cumulative_energy(singular: pd.DataFrame) -> go.Figure:
     """Rows of SingularRow of one layer."""
     if singular.empty:
-        return sentence("This technique cuts no singular values.")
+        return sentence("This technique drops no singular values.")
     figure = frame(height=380).add_traces(
         [line(rows, version, rows.cumulative_energy) for version, rows in by_version(singular)]
     )
     mark_cut(figure, singular, "bottom")
-    figure.update_xaxes(title_text="Directions kept (rank)", rangemode="tozero")
-    return figure.update_yaxes(title_text="Energy so far (%)", tickformat=".0%", range=[0, 1.03])
+    figure.update_xaxes(title_text="Singular values kept (rank)", rangemode="tozero")
+    return figure.update_yaxes(
+        title_text="Cumulative energy (%)", tickformat=".0%", range=[0, 1.03]
+    )
 
 
 def description(singular: pd.DataFrame) -> str:
@@ -30,7 +32,7 @@ def description(singular: pd.DataFrame) -> str:
         )
         for version, rows in by_version(singular)
     ]
-    return f"The first {cut} directions hold {', '.join(shares)} of the energy."
+    return f"The first {cut} singular values hold {', '.join(shares)} of the energy."
 
 
 CUMULATIVE_ENERGY = Panel(

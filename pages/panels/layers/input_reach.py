@@ -25,7 +25,7 @@ def input_reach(columns: pd.DataFrame) -> go.Figure:
         yaxis2=lower,
         xaxis={"anchor": "y2"},
     )
-    return figure.update_xaxes(title_text="Input columns, strongest first (rank)", showgrid=False)
+    return figure.update_xaxes(title_text="Input channels, strongest first (rank)", showgrid=False)
 
 
 def pair(columns: pd.DataFrame, of: str, axis: str) -> list[go.Bar | go.Scatter]:
@@ -48,8 +48,8 @@ def pair(columns: pd.DataFrame, of: str, axis: str) -> list[go.Bar | go.Scatter]
 
 def hover(columns: pd.DataFrame) -> list[str]:
     return [
-        f"column {row.column}<br>inputs reach {row.input_before:.3g} → {row.input_after:.3g}"
-        f"<br>weights reach {row.weight_before:.3g} → {row.weight_after:.3g}"
+        f"column {row.column}<br>inputs up to {row.input_before:.3g} → {row.input_after:.3g}"
+        f"<br>weights up to {row.weight_before:.3g} → {row.weight_after:.3g}"
         for row in columns.itertuples(index=False)
     ]
 

@@ -19,7 +19,7 @@ def layer_error(layers: pd.DataFrame) -> go.Figure:
     """
     changed = layers.dropna(subset="relative_error", ignore_index=True)
     if changed.empty:
-        return sentence("Every layer was kept as it was.")
+        return sentence("No layer was changed.")
     shown = worst_in_order(changed)
     figure = (
         frame(height=110 + 22 * len(shown))
@@ -84,7 +84,8 @@ def hover(layers: pd.DataFrame) -> list[str]:
     return [
         f"<b>{whole(row.name)}</b><br>error of the weights "
         f"{percent(row.relative_error)}<br>error of the output {percent(row.output_error)}"
-        f"<br>{count(row.parameters)} weights, {row.bits_per_weight:.3g} bits each{narrowed(row)}"
+        f"<br>{count(row.parameters)} parameters, {row.bits_per_weight:.3g} bits each"
+        f"{narrowed(row)}"
         f"<br>{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}"
         for row in layers.itertuples(index=False)
     ]
@@ -111,7 +112,7 @@ def error_title(shown: int, of: int) -> str:
 def description(layers: pd.DataFrame) -> str:
     changed = layers.dropna(subset="relative_error", ignore_index=True)
     if changed.empty:
-        return f"All {len(layers)} layers were kept."
+        return f"All {len(layers)} layers are unchanged."
     worst = judged(changed).idxmax()
     return (
         f"{len(changed)} of {len(layers)} layers changed; the worst is "

@@ -16,7 +16,7 @@ def layer_error_side_by_side(layers: pd.DataFrame) -> go.Figure:
     """
     changed = layers.dropna(subset="relative_error", ignore_index=True)
     if changed.empty:
-        return sentence("No run here has changed a layer.")
+        return sentence("None of these runs changed a layer.")
     names, labels = worst_names(changed), list(changed.label.unique())
     figure = frame(height=110 + 24 * len(names) + 20 * len(labels[: len(SERIES)]))
     figure.add_traces(

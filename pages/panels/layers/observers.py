@@ -26,7 +26,7 @@ TITLES = {
     "min-max": "min-max",
     "moving-average": "moving average",
     "percentile": "percentile",
-    "mse": "least squares",
+    "mse": "least squared error",
     "entropy": "entropy (KL)",
 }
 
@@ -140,7 +140,7 @@ def totals(ranges: pd.DataFrame) -> go.Scatter:
 
 
 def clips(row: Any) -> str:
-    return f"clips {percent(row.clipped)}" if row.clipped else "clips none"
+    return f"clips {percent(row.clipped)}" if row.clipped else "no clipping"
 
 
 def hover(row: Any) -> str:
@@ -175,7 +175,7 @@ def placed(figure: go.Figure, ranges: pd.DataFrame) -> go.Figure:
             "anchor": "y3",
             "tickformat": PERCENT,
             "range": [0, max(most, 1e-12) * 1.9],
-            "title": {"text": "Error, of the inputs' energy (%)"},
+            "title": {"text": "Error (% of the inputs' energy)"},
         },
         yaxis3=AXIS | names | {"domain": [0, 0.28], "anchor": "x2"},
     )

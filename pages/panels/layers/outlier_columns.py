@@ -15,12 +15,12 @@ def outlier_columns(columns: pd.DataFrame) -> go.Figure:
     figure = frame(height=360).update_layout(barmode="overlay", bargap=0.15)
     figure.add_traces(
         [
-            bars(columns[columns.apart], "Stay in 16 bits", HIGHLIGHT),
-            bars(columns[~columns.apart], "In 8 bits", COMPRESSED),
+            bars(columns[columns.apart], "Kept in 16 bits", HIGHLIGHT),
+            bars(columns[~columns.apart], "Stored in 8 bits", COMPRESSED),
         ]
     )
     figure.add_traces([threshold(columns)])
-    figure.update_xaxes(title_text="Input columns, largest first (rank)", showgrid=False)
+    figure.update_xaxes(title_text="Input channels, largest first (rank)", showgrid=False)
     return figure.update_yaxes(title_text="Largest input (max |x|)", rangemode="tozero")
 
 
@@ -49,7 +49,7 @@ def threshold(columns: pd.DataFrame) -> go.Scatter:
 
 def description(columns: pd.DataFrame) -> str:
     return (
-        f"{columns.apart.sum()} of the {len(columns)} columns shown reach the threshold of "
+        f"{columns.apart.sum()} of the {len(columns)} channels shown reach the threshold of "
         f"{columns.threshold.iloc[0]:g}."
     )
 

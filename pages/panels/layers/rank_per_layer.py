@@ -18,7 +18,7 @@ def rank_per_layer(ranks: pd.DataFrame) -> go.Figure:
         return sentence("No layer was factorized.")
     shown = first_of(ranks)
     figure = rank_frame(shown).add_traces(
-        [*bars(shown, ("Rank kept", "Kept as it was"), hover), *marks(shown)]
+        [*bars(shown, ("Rank kept", "Unchanged"), hover), *marks(shown)]
     )
     figure.update_layout(yaxis=axis_of(shown.layer) | {"showgrid": False})
     return figure.update_xaxes(title_text=rank_title(shown, ranks), rangemode="tozero")
@@ -57,7 +57,7 @@ def beside(row: Any) -> str:
 def description(ranks: pd.DataFrame) -> str:
     cut = ranks[~ranks.whole].reset_index(drop=True)
     if cut.empty:
-        return f"All {len(ranks)} layers were kept as they were."
+        return f"All {len(ranks)} layers are unchanged."
     least, most = (
         cut.loc[place] for place in (cut.kept_parameters.idxmin(), cut.kept_parameters.idxmax())
     )

@@ -15,11 +15,11 @@ from pages.panels.theme import AXIS, ERROR, GRID, PERCENT, sentence
 def rank_planner(ranks: pd.DataFrame) -> go.Figure:
     """Rows of PlannedRow, in the model's order; beyond 60 the first are drawn."""
     if ranks.empty:
-        return sentence("No layer's data can be seen, so there are no ranks to share out.")
+        return sentence("No layer has calibration data, so no ranks can be assigned.")
     shown = first_of(ranks)
     even = points(shown, shown.break_even, "Break-even rank", hover)
     figure = rank_frame(shown).add_traces(
-        [*bars(shown, ("Rank", "Kept as it is"), hover), even, lost(shown)]
+        [*bars(shown, ("Rank", "Unchanged"), hover), even, lost(shown)]
     )
     figure.update_layout(
         yaxis=axis_of(shown.layer) | {"showgrid": True, "gridcolor": GRID}, xaxis2=error_axis(shown)
@@ -71,10 +71,10 @@ def description(ranks: pd.DataFrame) -> str:
     )
     row = ranks.iloc[worst]
     return (
-        f"{len(ranks)} layers, {megabytes(before)} → {megabytes(after)}; the most is lost in "
+        f"{len(ranks)} layers, {megabytes(before)} → {megabytes(after)}; the largest error is in "
         f"{shortened(row.layer, 80)}, "
         f"{percent(row.predicted_error)} at rank {row['rank']}; {int(ranks.whole.sum())} are "
-        "kept as they are."
+        "unchanged."
     )
 
 
@@ -82,8 +82,8 @@ RANK_PLANNER = Panel(
     question="Which ranks does this budget allow?",
     caption=(
         "Left: the rank of each layer and its break-even rank. Right: the error predicted from "
-        "the dropped singular values, of the layer's output with SVD-LLM whitening, otherwise of "
-        "its weighted weights."
+        "the dropped singular values: that of the layer's output with SVD-LLM whitening, otherwise "
+        "that of the (weighted) weights."
     ),
     draw=rank_planner,
     describe=description,

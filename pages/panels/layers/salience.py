@@ -19,7 +19,7 @@ def salience(variants: pd.DataFrame) -> go.Figure:
     of quality.
     """
     if variants.empty:
-        return sentence("This run was no experiment on salient weights.")
+        return sentence("This run is not a salient-weights experiment.")
     score = score_of(variants)
     figure = frame(height=400).add_traces(
         [
@@ -118,7 +118,7 @@ def description(variants: pd.DataFrame) -> str:
     )
     by = variants[variants.kept_by != ""].sort_values("share").groupby("kept_by")[score].last()
     return (
-        f"{SCORES[score]} {plain_row[score].iloc[0]:.4g} when all is rounded; with the most "
+        f"{SCORES[score]} {plain_row[score].iloc[0]:.4g} with all channels rounded; with the most "
         "channels kept, "
     ) + ", ".join(f"{value:.4g} {WAYS[name][0]}" for name, value in by.items())
 
@@ -129,7 +129,7 @@ SALIENCE = Panel(
         "Left: a few input channels of every layer stay in 16 bits, chosen by activation "
         "strength, by weight magnitude, or at random; the dashed line has all channels rounded. "
         "Right: the strongest 1% are scaled up before rounding and divided afterwards; the "
-        "colored one is the model that was kept."
+        "orange one is the model that was kept."
     ),
     draw=salience,
     describe=description,

@@ -44,7 +44,7 @@ def salient_channels(
     the axis title then says.
     """
     if inputs.empty:
-        return sentence("The inputs of this layer were not looked at.")
+        return sentence("The inputs of this layer were not recorded.")
     points, width = thinned(placed(inputs, measure, by_strength))
     figure = frame(height=560 if is_scaled(inputs) else 440)
     figure.add_traces([*magnitudes(points, measure), *scales(points), *losses(points)])
@@ -94,7 +94,7 @@ def thinned(points: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 def magnitudes(points: pd.DataFrame, measure: str) -> list[go.Scatter]:
     salient, rest = points[points.salient], points[~points.salient]
-    after = [dots(points, "after", COMPRESSED, "After the scales", 4)] if is_scaled(points) else []
+    after = [dots(points, "after", COMPRESSED, "After scaling", 4)] if is_scaled(points) else []
     name = f"Salient: the strongest {100 * SALIENT:g}%"
     return [
         dots(rest, "before", ORIGINAL, MEASURES[measure], 4),
@@ -169,7 +169,7 @@ def with_lanes(figure: go.Figure, lanes: list[Lane]) -> go.Figure:
 
 def axis_title(by_strength: bool, width: int) -> str:
     where = "Input channels, strongest first (rank)" if by_strength else "Input channel (number)"
-    return where + (f"<br>each dot is the largest of {width} neighbours" if width > 1 else "")
+    return where + (f"<br>each dot is the largest of {width} neighbors" if width > 1 else "")
 
 
 def hover(points: pd.DataFrame) -> list[str]:
@@ -178,8 +178,8 @@ def hover(points: pd.DataFrame) -> list[str]:
             f"{'channel' if row.width == 1 else f'the largest of {row.width}, from channel'} "
             f"{row.channel}<br>|x| {row.before:.3g}"
         )
-        + (f", {row.after:.3g} after the scale {row.scale:.3g}" if row.scale != 1 else "")
-        + f"<br>its weights lost {percent(row.weight_error)}"
+        + (f", {row.after:.3g} after scaling by {row.scale:.3g}" if row.scale != 1 else "")
+        + f"<br>weight error {percent(row.weight_error)}"
         for row in points.itertuples(index=False)
     ]
 

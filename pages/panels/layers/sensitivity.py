@@ -29,7 +29,7 @@ def sensitivity(settings: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(axis_of(names), showgrid=True, gridcolor=GRID)
     return figure.update_xaxes(
         type="log",
-        title_text="Shift of the model's answers (KL, nats)",
+        title_text="KL divergence of the model's predictions (nats)",
         exponentformat="power",
         nticks=6,
     )
@@ -71,7 +71,7 @@ def dots(settings: pd.DataFrame, chosen: bool) -> go.Scatter:
         textfont={"size": 11, "color": "#0e1117" if chosen else None},
         hovertext=hover(settings),
         hoverinfo="text",
-        name="Bits it got" if chosen else "Bits it might have got",
+        name="Chosen bits" if chosen else "Other candidates",
         showlegend=not settings.empty,
     )
 
@@ -85,7 +85,11 @@ def diamonds(settings: pd.DataFrame) -> go.Scatter:
     )
     known = settings[other.notna()]
     look = {"symbol": "diamond-open", "size": 9, "color": ERROR, "line": {"width": 2}}
-    name = "Saved by restoring it" if other.name == "restore_one" else "Rounded alone"
+    name = (
+        "Saved by restoring this layer"
+        if other.name == "restore_one"
+        else "Only this layer rounded"
+    )
     x = other[other.notna()].clip(lower=LEAST)
     return go.Scatter(
         x=x,
@@ -103,7 +107,8 @@ def hover(settings: pd.DataFrame) -> list[str]:
     return [
         f"<b>{whole(row.layer)}</b><br>{row.bits} bits, {whole(row.scheme)}, {whole(row.range)}: "
         f"{megabytes(row.size_bytes)}"
-        f"<br>rounded alone {nats(row.quantize_one)}<br>added when all others are rounded "
+        f"<br>only this layer rounded {nats(row.quantize_one)}"
+        "<br>added when all others are rounded "
         f"{nats(row.restore_one)}"
         for row in settings.itertuples(index=False)
     ]

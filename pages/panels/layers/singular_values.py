@@ -18,12 +18,12 @@ VERSIONS = {
 def singular_values(singular: pd.DataFrame) -> go.Figure:
     """Rows of SingularRow of one layer."""
     if singular.empty:
-        return sentence("This technique cuts no singular values.")
+        return sentence("This technique drops no singular values.")
     figure = frame(height=380).add_traces(
         [line(rows, version, rows.singular_value) for version, rows in by_version(singular)]
     )
     mark_cut(figure, singular)
-    figure.update_xaxes(title_text="Direction (number), the strongest first", rangemode="tozero")
+    figure.update_xaxes(title_text="Singular value (number), largest first", rangemode="tozero")
     return figure.update_yaxes(
         title_text="Singular value (relative to the largest)",
         type="log",
@@ -44,7 +44,7 @@ def line(rows: pd.DataFrame, version: str, values: pd.Series) -> go.Scatter:
     name, color, dash = VERSIONS[version]
     hover = [
         (
-            f"{name}<br>direction {row.index}: {row.singular_value:.3g} of the "
+            f"{name}<br>singular value {row.index}: {row.singular_value:.3g} of the "
             f"largest<br>{100 * row.cumulative_energy:.1f}% of the energy up to here"
         )
         for row in rows.itertuples(index=False)
@@ -85,7 +85,7 @@ def description(singular: pd.DataFrame) -> str:
         f"{VERSIONS[version][0].lower()}: the last is {rows.singular_value.min():.2g} of the first"
         for version, rows in by_version(singular)
     )
-    return f"{singular['index'].max()} directions, {cut_of(singular)} of them kept; {ends}."
+    return f"{singular['index'].max()} singular values, {cut_of(singular)} of them kept; {ends}."
 
 
 SINGULAR_VALUES = Panel(

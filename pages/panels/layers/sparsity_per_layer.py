@@ -31,7 +31,7 @@ def sparsity_per_layer(layers: pd.DataFrame) -> go.Figure:
 
 
 def zeros(layers: pd.DataFrame) -> go.Bar:
-    look = {"orientation": "h", "marker": {"color": COMPRESSED}, "name": "Weights that are zero"}
+    look = {"orientation": "h", "marker": {"color": COMPRESSED}, "name": "Zero weights"}
     return go.Bar(
         y=layers.name, x=layers.sparsity, hovertext=hover(layers), hoverinfo="text", **look
     )
@@ -71,10 +71,10 @@ def hover(layers: pd.DataFrame) -> list[str]:
 def description(layers: pd.DataFrame) -> str:
     pruned = layers.dropna(subset="sparsity", ignore_index=True)
     if pruned.empty:
-        return f"All {len(layers)} layers were kept."
+        return f"All {len(layers)} layers are unchanged."
     most = pruned.sparsity.idxmax()
     fewer = 1 - pruned.size_bytes.sum() / pruned.original_bytes.sum()
-    lost = f"{shortened(pruned['name'][most], 80)} lost most, {percent(pruned.sparsity[most])}"
+    lost = f"{shortened(pruned['name'][most], 80)} is sparsest, {percent(pruned.sparsity[most])}"
     return f"{lost}; all pruned layers together take {percent(fewer)} fewer bytes."
 
 

@@ -26,7 +26,7 @@ def spectrum(singular: pd.DataFrame) -> go.Figure:
         "side": "right",
         "range": [0, 1.08],
         "tickformat": ".0%",
-        "title": {"text": "Energy so far (%)", "standoff": 8},
+        "title": {"text": "Cumulative energy (%)", "standoff": 8},
     }
     return figure.update_layout(
         yaxis2={
@@ -61,7 +61,7 @@ def energy(singular: pd.DataFrame) -> go.Scatter:
     look = {
         "mode": "lines",
         "line": {"color": REFERENCE, "width": 2, "dash": "dash"},
-        "name": "Energy so far",
+        "name": "Cumulative energy",
         "yaxis": "y2",
     }
     return go.Scatter(

@@ -14,8 +14,8 @@ from pages.panels.theme import ORIGINAL, REFERENCE, frame, sentence
 
 ONE_BY_ONE = 48  # structures that are drawn as a bar each; of more there is a histogram
 BINS = 48
-SIDES = {False: ("Removed", REFERENCE), True: ("Left", ORIGINAL)}
-SCORE = "Importance (score; more to the right)"
+SIDES = {False: ("Removed", REFERENCE), True: ("Kept", ORIGINAL)}
+SCORE = "Importance (score)"
 
 
 def structure_scores(rows: pd.DataFrame) -> go.Figure:
@@ -97,7 +97,7 @@ def bins(rows: pd.DataFrame, kept: bool, edges: np.ndarray) -> go.Bar:
 def description(rows: pd.DataFrame) -> str:
     gone, what = rows[~rows.kept], rows.what.iloc[0]
     if gone.empty:
-        return f"All {len(rows)} {what}s stay."
+        return f"None of the {len(rows)} {what}s was removed."
     return (
         f"{len(gone)} of {len(rows)} {what}s were removed; the highest score among them is "
         f"{significant(gone.score.max())}."
@@ -108,7 +108,7 @@ STRUCTURE_SCORES = Panel(
     question="Importance scores, and what was removed",
     caption=(
         "Gray structures were removed: those with the lowest scores, up to the requested share or "
-        "number. Scores close to the cut could as well have been chosen otherwise."
+        "number. Near the threshold, small differences of the score decided."
     ),
     draw=structure_scores,
     describe=description,

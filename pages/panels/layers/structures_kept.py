@@ -27,7 +27,7 @@ def structures_kept(rows: pd.DataFrame) -> go.Figure:
         frame(height=110 + 22 * len(shown)).update_layout(bargap=0.25).add_traces([bars(shown)])
     )
     figure.update_yaxes(axis_of(shown.block), showgrid=False)
-    title = "Share left (%)" + (
+    title = "Share kept (%)" + (
         f"<br>the {MOST} of {len(shares)} that lost most" if len(shown) < len(shares) else ""
     )
     return figure.update_xaxes(title_text=title, tickformat=PERCENT, range=[0, 1.02])
@@ -43,7 +43,7 @@ def by_block(rows: pd.DataFrame) -> pd.DataFrame:
 
 def bars(shares: pd.DataFrame) -> go.Bar:
     hover = [
-        f"<b>{whole(row.block)}</b><br>{row.left} of {row.of} {whole(row.what)}s left"
+        f"<b>{whole(row.block)}</b><br>{row.left} of {row.of} {whole(row.what)}s kept"
         for row in shares.itertuples(index=False)
     ]
     look = {
@@ -60,7 +60,8 @@ def description(rows: pd.DataFrame) -> str:
     shares = by_block(rows)
     least = shares.loc[shares.share.idxmin()]
     return (
-        f"{shortened(least.block, 80)} keeps least, {percent(least.share)} of its {least.of} "
+        f"{shortened(least.block, 80)} keeps the smallest share, "
+        f"{percent(least.share)} of its {least.of} "
         f"{least.what}s."
     )
 

@@ -17,7 +17,7 @@ def speed(latency: pd.DataFrame) -> go.Figure:
     """Rows of LatencyRow; those without a kernel have no numbers and are not drawn."""
     timed = latency[latency.kernel != ""].reset_index(drop=True)
     if timed.empty:
-        return sentence("No kernel ran here, so there is no speed to show.")
+        return sentence("No kernel ran on this machine, so no latency was measured.")
     places = [place(row) for row in timed.itertuples()]
     names = list(dict.fromkeys(places))
     figure = frame(height=130 + 34 * len(names)).add_traces(
@@ -81,7 +81,7 @@ def words(row: Any) -> str:
     return (
         f"<b>{whole(row.what)}</b>, {row.version}<br>{whole(row.kernel)}, {whole(row.shape)}, "
         f"{threads}<br>median {row.median_ms:.3g} ms, "
-        f"half of them from {row.low_ms:.3g} to {row.high_ms:.3g} ms ({row.repeats} "
+        f"middle half {row.low_ms:.3g} to {row.high_ms:.3g} ms ({row.repeats} "
         f"repetitions){off}"
     )
 
@@ -89,7 +89,7 @@ def words(row: Any) -> str:
 def description(latency: pd.DataFrame) -> str:
     timed = latency[latency.kernel != ""]
     if timed.empty:
-        return f"No kernel ran here, for {len(latency)} reason{'s' * (len(latency) > 1)}."
+        return f"No kernel ran on this machine ({len(latency)} reason{'s' * (len(latency) > 1)})."
     first = timed[
         (timed["what"] == timed["what"].iloc[0]) & (timed["shape"] == timed["shape"].iloc[0])
     ]

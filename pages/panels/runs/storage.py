@@ -70,13 +70,13 @@ def description(rows: pd.DataFrame) -> str:
     sums = by_way(rows)
     least = sums.size_bytes.idxmin()
     return (
-        f"{WAYS[least]} takes least, {megabytes(sums.size_bytes[least])}; dense takes "
+        f"{WAYS[least]} is the smallest, {megabytes(sums.size_bytes[least])}; dense takes "
         f"{megabytes(sums.size_bytes['dense'])}."
     )
 
 
 STORAGE = Panel(
-    question="Which way of storing is the smallest?",
+    question="Which storage format is the smallest?",
     caption=(
         "Size of the same weights in each format; zeros save nothing in dense storage. Orange "
         "marks the formats used, with the number of layers."

@@ -31,7 +31,7 @@ def trade_off(runs: pd.DataFrame) -> go.Figure:
         "size_bytes", ignore_index=True
     )
     if scored.empty:
-        return sentence("No finished run to compare yet.")
+        return sentence("No finished runs to compare yet.")
     figure = frame(height=420).add_traces([*fronts(scored), *groups(scored)])
     figure.update_xaxes(
         title_text="Size of the weight files (MB)",

@@ -27,7 +27,7 @@ from pages.panels.theme import (
 ROW, BAR, ABOVE = 64, 0.4, 24
 SIZES, QUALITY = [0, 0.64], [0.72, 0.95]  # shares of the width
 LONGEST = 46  # letters of a step that fit next to its number on a phone
-TITLES = {"perplexity": "Perplexity<br>(less is better)", "accuracy": "Accuracy (%)"}
+TITLES = {"perplexity": "Perplexity<br>(lower is better)", "accuracy": "Accuracy (%)"}
 
 
 def waterfall(steps: pd.DataFrame) -> go.Figure:
@@ -35,7 +35,7 @@ def waterfall(steps: pd.DataFrame) -> go.Figure:
     line of quality for each split.
     """
     if steps.empty:
-        return sentence("This run has no steps to show one by one.")
+        return sentence("This run has no steps to show.")
     sizes, height = steps.drop_duplicates("step"), 90 + ROW * steps.step.nunique()
     figure = frame(height).add_traces([gone(sizes), left(sizes), *qualities(steps)])
     for row in sizes.itertuples():

@@ -105,8 +105,8 @@ def description(rows: pd.DataFrame) -> str:
     best = plain.loc[plain.groupby("student", sort=False).similarity.idxmax()]
     low = best.loc[best.similarity.idxmin()]
     return (
-        f"{len(best)} places in the student; the one least like its teacher is {low.student}, "
-        f"{low.similarity:.2f} at its nearest, {low.teacher}."
+        f"{len(best)} student blocks; the least similar to the teacher is {low.student}, "
+        f"{low.similarity:.2f} at its most similar block, {low.teacher}."
     )
 
 

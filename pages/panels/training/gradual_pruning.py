@@ -12,11 +12,11 @@ from pages.panels.theme import COMPRESSED, HIGHLIGHT, ORIGINAL, PERCENT, REFEREN
 
 EVENTS = {
     "before": ("before", REFERENCE, "circle"),
-    "cut": ("just cut", COMPRESSED, "circle-open"),
+    "cut": ("just pruned", COMPRESSED, "circle-open"),
     "size reached": ("size reached", HIGHLIGHT, "star"),
     "trained": ("trained", COMPRESSED, "circle"),
-    "below the floor": ("below the floor", HIGHLIGHT, "x"),
-    "went back": ("went back", HIGHLIGHT, "diamond"),
+    "below the floor": ("below minimum quality", HIGHLIGHT, "x"),
+    "went back": ("restored earlier state", HIGHLIGHT, "diamond"),
 }
 
 
@@ -41,7 +41,7 @@ def with_axes(figure: go.Figure, quality_name: str) -> go.Figure:
         else {"title_text": "Perplexity (log)", "type": "log"}
     )
     below = figure.layout.yaxis.to_plotly_json() | {
-        "title": {"text": "Weights that are zero (%)", "standoff": 14}
+        "title": {"text": "Zero weights (%)", "standoff": 14}
     }
     figure.update_layout(
         yaxis={"domain": [0.42, 1]} | above,
@@ -89,7 +89,7 @@ def share(rows: pd.DataFrame) -> go.Scatter:
         y=rows.sparsity,
         mode="lines",
         line=look,
-        name="Weights that are zero",
+        name="Zero weights",
         yaxis="y2",
         hovertext=hover(rows),
         hoverinfo="text",
@@ -104,7 +104,11 @@ def hover(rows: pd.DataFrame) -> list[str]:
             f"{percent(row.sparsity)} zero, "
         )
         + megabytes(row.size_bytes)
-        + (f"<br>{percent(row.regrown)} of what is left had been cut before" if row.regrown else "")
+        + (
+            f"<br>{percent(row.regrown)} of the remaining weights had been pruned before"
+            if row.regrown
+            else ""
+        )
         for row in rows.itertuples(index=False)
     ]
 
@@ -127,7 +131,7 @@ def description(moments: pd.DataFrame) -> str:
 SCHEDULE = Panel(
     question="Quality after each pruning step and after training",
     caption=(
-        "Above: quality on held-out examples; hollow marks are right after a pruning step, full "
+        "Above: quality on held-out examples; hollow marks are right after a pruning step, filled "
         "marks after the training that followed; the dashed line is the original. Below: "
         "sparsity."
     ),

@@ -13,11 +13,13 @@ def lost_gradients(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow: the share of gradients lost at each look, a line for each precision."""
     rows = lost(curves)
     if rows.empty:
-        return sentence("No precision with 16 bits was trained in.")
+        return sentence("This run did not train in a 16-bit precision.")
     figure = frame(height=320).add_traces(
         [line(each, number) for number, (_, each) in enumerate(rows.groupby("phase", sort=False))]
     )
-    figure.update_yaxes(title_text="Gradients lost (%)", tickformat=PERCENT, rangemode="tozero")
+    figure.update_yaxes(
+        title_text="Underflowed gradients (%)", tickformat=PERCENT, rangemode="tozero"
+    )
     return figure.update_xaxes(title_text="Training steps (number)")
 
 
@@ -45,7 +47,7 @@ def line(rows: pd.DataFrame, number: int) -> go.Scatter:
 def description(curves: pd.DataFrame) -> str:
     last = lost(curves).groupby("phase", sort=False).value.last()
     return (
-        "Gradients lost at the last evaluation: "
+        "Underflowed gradients at the last evaluation: "
         + ", ".join(f"{phase} {percent(value)}" for phase, value in last.items())
         + "."
     )

@@ -30,7 +30,7 @@ def lottery(networks: pd.DataFrame) -> go.Figure:
     )
     ticks = sorted(networks.left.round(4).unique())
     figure.update_xaxes(
-        title_text="Weights left (%, log)",
+        title_text="Weights remaining (%, log)",
         type="log",
         autorange="reversed",
         tickvals=ticks,
@@ -85,7 +85,7 @@ def mean(curve: pd.DataFrame, number: int, name: str) -> go.Scatter:
 
 def hover(curve: pd.DataFrame, name: str) -> list[str]:
     return [
-        f"<b>{name}</b>, round {number}<br>{percent(left)} of the weights left<br>accuracy "
+        f"<b>{name}</b>, round {number}<br>{percent(left)} of the weights remaining<br>accuracy "
         f"{percent(middle)}"
         f"<br>{percent(least)} to {percent(best)} in {seeds} seeds"
         for number, left, middle, least, best, seeds in curve.itertuples()
@@ -98,7 +98,7 @@ def description(networks: pd.DataFrame) -> str:
     said = ", ".join(
         f"{name} {percent(means[name])}" for name in (*VARIANTS, "dense") if name in means
     )
-    return f"With {percent(last.left.mean())} of the weights left, mean accuracy: {said}."
+    return f"With {percent(last.left.mean())} of the weights remaining, mean accuracy: {said}."
 
 
 LOTTERY = Panel(
@@ -106,7 +106,7 @@ LOTTERY = Panel(
     caption=(
         "Each mark is the mean accuracy of networks trained from scratch with this share of "
         "weights; the band spans the seeds. If winning tickets stay high while equally sparse "
-        "controls drop, both mask and initial weights matter. The dashed line has all weights."
+        "controls drop, both mask and initial weights matter. The dashed line is the dense network."
     ),
     draw=lottery,
     describe=description,

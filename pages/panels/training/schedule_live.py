@@ -17,7 +17,7 @@ JUDGED = ("accuracy", "perplexity")
 def schedule_live(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow; those of one moment follow one another, the share of zeros first."""
     if curves.empty:
-        return sentence("Nothing has been cut yet.")
+        return sentence("Nothing has been pruned yet.")
     rows = moments(curves)
     return with_axes(
         frame(height=460).add_traces([quality(rows), zeros(rows)]), rows.quality_name.iloc[0]
@@ -61,7 +61,7 @@ def zeros(rows: pd.DataFrame) -> go.Scatter:
     return go.Scatter(
         x=rows.step,
         y=rows.zero,
-        name="Weights that are zero",
+        name="Zero weights",
         hovertext=words,
         hoverinfo="text",
         **look,

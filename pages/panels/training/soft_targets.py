@@ -45,7 +45,7 @@ def bars(rows: pd.DataFrame, column: str, name: str) -> go.Bar:
     words = [
         (
             f"{short(answer)}<br>{percent(value)} "
-            f"{name[0].lower()}{name[1:]}{'<br>the right answer' if right else ''}"
+            f"{name[0].lower()}{name[1:]}{'<br>the correct answer' if right else ''}"
         )
         for answer, value, right in zip(rows.answer, rows[column], rows.right, strict=True)
     ]

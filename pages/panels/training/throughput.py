@@ -13,7 +13,7 @@ def training_pace(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow: examples a second, a bar for each phase."""
     paces = pace(curves)
     if paces.empty:
-        return sentence("The speed of this training was not measured.")
+        return sentence("Training throughput was not measured.")
     words = [
         f"{whole(phase)}<br>{significant(value)} examples per second"
         for phase, value in paces.items()

@@ -57,7 +57,7 @@ def losses(paid: pd.DataFrame) -> list[go.Scatter]:
 
 
 def called(phase: str, name: str, several: bool) -> str:
-    words = "loss" if name == "loss" else f"of it: {name}"
+    words = "loss" if name == "loss" else f"{name} term"
     return whole(f"{phase.capitalize()}, {words}" if several else words.capitalize())
 
 

@@ -11,9 +11,9 @@ from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, frame, sentence
 def error_by_bits(settings: pd.DataFrame) -> go.Figure:
     """Rows of BitsRow."""
     if settings.empty:
-        return sentence("No numbers of bits were tried.")
+        return sentence("No bit widths were tried.")
     figure = frame(height=340).add_traces([curve(settings)])
-    figure.update_xaxes(title_text="Bits of one weight (number)", dtick=1)
+    figure.update_xaxes(title_text="Bits per weight (number)", dtick=1)
     return figure.update_yaxes(
         title_text="Relative error (%, log)", type="log", tickformat=PERCENT, dtick="D2"
     )
@@ -23,7 +23,7 @@ def curve(settings: pd.DataFrame) -> go.Scatter:
     hover = [
         f"{row.bits} bits, {row.bits_per_weight:.2f} with scales<br>relative error "
         f"{percent(row.relative_error)}"
-        f"<br>{'one of the choices' if row.allowed else 'not among the choices'}"
+        f"<br>{'a candidate' if row.allowed else 'not a candidate'}"
         for row in settings.itertuples(index=False)
     ]
     look = {
@@ -55,7 +55,7 @@ ERROR_BY_BITS = Panel(
     question="How does the error of this layer depend on the bits?",
     caption=(
         "Relative error of the layer's weights for each number of bits; orange marks the "
-        "candidates of this layer. Each bit about halves the error; layers differ in how "
+        "candidates of this layer. Each extra bit about halves the error; layers differ in how "
         "sensitive the model is to it."
     ),
     draw=error_by_bits,

@@ -28,7 +28,7 @@ def one_group(group: pd.DataFrame, levels: pd.DataFrame | None = None) -> go.Fig
     figure.add_traces([ways(group), dots(group, "original"), dots(group, "stored")])
     if group.chosen.any():
         figure.add_traces([ring(group[group.chosen])])
-    figure.update_xaxes(title_text="Weight of the group (number)", showgrid=False)
+    figure.update_xaxes(title_text="Weight in the group (number)", showgrid=False)
     return figure.update_yaxes(title_text="Weight (value)", showgrid=False)
 
 
@@ -114,7 +114,7 @@ def description(group: pd.DataFrame) -> str:
 ONE_GROUP = Panel(
     question="Which level does each weight get?",
     caption=(
-        "Blue dots are adjacent weights, orange bars their stored values, and the strokes between "
+        "Blue dots are adjacent weights, orange bars their stored values; the lines between them "
         "are the errors. Horizontal lines are the available levels."
     ),
     draw=one_group,

@@ -9,7 +9,7 @@ from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
 from pages.panels.theme import ORIGINAL, REFERENCE, frame, sentence
 
-SIDES = {"goes": ("Removed", REFERENCE), "stays": ("Left", ORIGINAL)}
+SIDES = {"goes": ("Removed", REFERENCE), "stays": ("Kept", ORIGINAL)}
 
 
 def importance(rows: pd.DataFrame) -> go.Figure:
@@ -22,7 +22,7 @@ def importance(rows: pd.DataFrame) -> go.Figure:
         .add_traces([bars(rows, side) for side in SIDES])
     )
     figure.update_xaxes(
-        title_text="Importance (score; each step to the right is more)",
+        title_text="Importance (score, log)",
         type="log",
         exponentformat="power",
         dtick=1,
@@ -34,7 +34,7 @@ def bars(rows: pd.DataFrame, side: str) -> go.Bar:
     name, color = SIDES[side]
     middle = (rows.left * rows.right) ** 0.5
     hover = [
-        f"score {row.left:.2g} to {row.right:.2g}<br>{row.stays:,} left, {row.goes:,} removed"
+        f"score {row.left:.2g} to {row.right:.2g}<br>{row.stays:,} kept, {row.goes:,} removed"
         for row in rows.itertuples(index=False)
     ]
     return go.Bar(

@@ -12,7 +12,7 @@ def levels(levels: pd.DataFrame) -> go.Figure:
     """Rows of LevelRow for one layer. Those whose weights were not counted are left out."""
     counted = levels.dropna(subset="weights", ignore_index=True)
     if counted.empty:
-        return sentence("The weights of this layer may take any value, or were not counted.")
+        return sentence("This layer has no fixed levels, or its weights were not counted.")
     figure = frame(height=300).add_traces([stems(counted), heads(counted)])
     figure.update_xaxes(title_text="Level (value, at the median scale)", showgrid=False)
     return figure.update_yaxes(
@@ -62,7 +62,8 @@ def description(levels: pd.DataFrame) -> str:
     counted = levels.dropna(subset="weights", ignore_index=True)
     if counted.empty:
         return f"{len(levels)} levels, not counted."
-    return f"{len(counted)} levels; the busiest is {words(counted)[counted.weights.idxmax()]}."
+    most_frequent = words(counted)[counted.weights.idxmax()]
+    return f"{len(counted)} levels; the most frequent is {most_frequent}."
 
 
 LEVELS = Panel(

@@ -32,7 +32,7 @@ def shares(tiles: pd.DataFrame) -> go.Heatmap:
     }
     hover = [
         [
-            f"from row {row}, column {column}<br>{percent(value)} left"
+            f"from row {row}, column {column}<br>{percent(value)} nonzero"
             for column, value in cells.items()
         ]
         for row, cells in grid.iterrows()
@@ -51,7 +51,7 @@ def shares(tiles: pd.DataFrame) -> go.Heatmap:
 def description(tiles: pd.DataFrame) -> str:
     return (
         f"Between {percent(tiles.left.min())} and {percent(tiles.left.max())} of the weights of "
-        "a tile are left."
+        "a tile are nonzero."
     )
 
 

@@ -45,7 +45,7 @@ def shares(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
 def description(rows: pd.DataFrame) -> str:
     pairs = rows[rows.one != rows.other].reset_index(drop=True)
     if pairs.empty:
-        return "One method alone."
+        return "Only one method."
     least, most = pairs.loc[pairs.overlap.idxmin()], pairs.loc[pairs.overlap.idxmax()]
     return (
         f"{most.one} and {most.other} agree most, {percent(most.overlap)}; {least.one} and "

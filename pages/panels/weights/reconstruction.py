@@ -10,7 +10,7 @@ from pages.panels.panel import Panel
 from pages.panels.theme import AXIS, frame, sentence
 from pages.panels.weights.weight_map import DIVERGING
 
-VERSIONS = {"original": "Original", "rebuilt": "Rebuilt", "missing": "Difference"}
+VERSIONS = {"original": "Original", "rebuilt": "Reconstruction", "missing": "Difference"}
 FULL_COLOUR = 0.98  # share of the original's tiles that lie within the colors' ends
 GAP = 0.03
 
@@ -89,7 +89,7 @@ def description(tiles: pd.DataFrame) -> str:
     )
     return (
         f"{(tiles.version == 'original').sum()} tiles; the difference has "
-        f"{percent((missing / max(whole, 1e-30)) ** 0.5)} of the original's strength."
+        f"{percent((missing / max(whole, 1e-30)) ** 0.5)} of the original's norm."
     )
 
 

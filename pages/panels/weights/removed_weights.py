@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from pages.panels.panel import Panel
 from pages.panels.theme import ORIGINAL, REFERENCE, frame, sentence
 
-SIDES = {False: ("Removed", REFERENCE, "x"), True: ("Left", ORIGINAL, "circle")}
+SIDES = {False: ("Removed", REFERENCE, "x"), True: ("Kept", ORIGINAL, "circle")}
 
 
 def removed_weights(rows: pd.DataFrame) -> go.Figure:
@@ -27,7 +27,7 @@ def dots(rows: pd.DataFrame, stays: bool) -> go.Scatter:
             f"row {row.row}, column {row.column}<br>weight {row.weight:.4g}<br>score "
             f"{row.score:.3g}<br>"
         )
-        + (f"left as {row.stored:.4g}" if row.stays else "removed")
+        + (f"kept as {row.stored:.4g}" if row.stays else "removed")
         for row in rows.itertuples(index=False)
     ]
     look = {"color": color, "size": 5, "symbol": symbol, "opacity": 0.75}

@@ -19,7 +19,7 @@ def weight_histogram(
     has an axis of its own, y2.
     """
     if histogram.empty:
-        return sentence("No histogram of this layer was kept.")
+        return sentence("No histogram was recorded for this layer.")
     figure = frame().update_layout(barmode="overlay", bargap=0, hovermode="x unified")
     figure.add_traces([compressed_bars(histogram), original_outline(histogram)])
     figure.update_xaxes(

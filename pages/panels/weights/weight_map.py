@@ -110,7 +110,7 @@ def description(piece: pd.DataFrame) -> str:
 
 
 WEIGHT_MAP = Panel(
-    question="What is each single weight?",
+    question="What is the value of each weight?",
     caption=(
         "Each tile is a weight of the layer: blue below zero, orange above; the largest 2% share "
         "the full color. Click one for details."

@@ -28,8 +28,8 @@ MOVES = {
 
 def microscope(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
     """Draw the view if the user opens it; it recomputes at every change of an option."""
-    st.markdown("### Single weights")
-    if st.toggle("Inspect single weights", key=f"{key}-microscope"):
+    st.markdown("### Individual weights")
+    if st.toggle("Inspect individual weights", key=f"{key}-microscope"):
         under_the_microscope(view, step, recipe, chosen_layer(key), f"{key}-weight")
 
 
@@ -137,7 +137,7 @@ def one_weight(weight: WeightView, key: str) -> None:
         )
     )
     if weight.code is None:
-        st.caption("It is stored directly, without a code.")
+        st.caption("This weight is stored directly, without a code.")
     else:
         st.latex(formula(weight, weight.code))
     options = {} if weight.levels.empty else {"levels": weight.levels}

@@ -18,9 +18,9 @@ def layer_table(layers: pd.DataFrame) -> None:
             "name": "Layer",
             "kind": "Kind",
             "shape": st.column_config.TextColumn("Shape", help="Output channels first."),
-            "parameters": st.column_config.NumberColumn("Weights", format="localized"),
+            "parameters": st.column_config.NumberColumn("Parameters", format="localized"),
             "size": st.column_config.NumberColumn(
-                "Size (kB)", format="%.1f", help="0 where the tensor is counted at another layer."
+                "Size (kB)", format="%.1f", help="0 if the tensor is counted in another layer."
             ),
             "bits": st.column_config.NumberColumn("Bits per weight", format="%.2f"),
             "block": "Block",

@@ -84,7 +84,7 @@ def numbers(answer: PlannedRanks) -> None:
     first.metric(
         "Parameters kept",
         percent(kept),
-        help=f"{percent(max(0.0, 1 - kept))} of the layers below are removed.",
+        help=f"{percent(max(0.0, 1 - kept))} of the parameters of these layers are removed.",
     )
     second.metric(
         "Size of these layers",
@@ -96,5 +96,5 @@ def numbers(answer: PlannedRanks) -> None:
     third.metric(
         "Predicted error, mean",
         percent(ranks.predicted_error.mean()),
-        help="Total of the layers below; tied layers are counted once.",
+        help="Mean over the layers below; tied layers count once.",
     )

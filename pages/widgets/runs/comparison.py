@@ -123,7 +123,7 @@ def comparison_table(chosen: list[RunRecord]) -> None:
     )
     numbers = {
         "size_bytes": ("Size (MB)", "%.2f"),
-        "compression": ("Smaller by", "%.2fx"),
+        "compression": ("Compression", "%.2fx"),
         "quality_before": ("Before", "%.3f"),
         "quality_after": ("After", "%.3f"),
         "quality_change_share": ("Change", "%+.1f%%"),

@@ -21,7 +21,7 @@ def kept_model(record: RunRecord, key: str) -> None:
     folder = session().kept_model(record.id)
     if folder is None:
         st.caption(
-            "The model was too large to keep, or was made by an earlier version. Download "
+            "The model was too large to keep, or was created by an earlier version. Download "
             "the recipe and recreate it with:"
         )
         st.code(IN_A_SHELL, language="bash")

@@ -245,13 +245,13 @@ def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
         help="First of the layers that share this input.",
     )
     seen = st.segmented_control(
-        "Seen from", ["Above", "The side"], default="Above", key=f"{key}-relief"
+        "Chart type", ["Heat map", "3D surface"], default="Heat map", key=f"{key}-relief"
     )
     show(
         ACTIVATION_SURFACE,
         tables.surfaces[tables.surfaces.layer == layer],
         f"{key}-surface",
-        relief=seen == "The side",
+        relief=seen == "3D surface",
     )
 
 
@@ -287,7 +287,7 @@ def text_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Draw continuations of the same prompts by both models."""
     st.markdown("#### Generated text")
     for row in tables.samples.itertuples():
-        st.markdown("**Beginning**")
+        st.markdown("**Prompt**")
         st.code(row.prompt, language=None, wrap_lines=True)
         left, right = st.columns(2)
         left.caption("Original model")

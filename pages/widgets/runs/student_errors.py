@@ -9,7 +9,7 @@ BEFORE = 44  # characters shown before a token; a longer text would hide its end
 COLUMNS = {
     "picture": st.column_config.ImageColumn("Image", width=70),
     "label": st.column_config.TextColumn(
-        "Right", width=110, help="The correct answer, given by the teacher."
+        "Correct answer", width=110, help="The label, which the teacher predicted."
     ),
     "teacher": st.column_config.NumberColumn(
         "Teacher",
@@ -17,7 +17,7 @@ COLUMNS = {
         width=75,
         help="Probability that the teacher assigned to the correct answer.",
     ),
-    "answer": st.column_config.TextColumn("Student said", width=110),
+    "answer": st.column_config.TextColumn("Student's answer", width=110),
     "student": st.column_config.NumberColumn(
         "Student",
         format="percent",
@@ -32,7 +32,7 @@ def mistakes_table(mistakes: pd.DataFrame, task: Task, key: str) -> None:
     """Draw the table; all cells are shown as text."""
     st.markdown("#### Most confident mistakes of the student")
     if mistakes.empty:
-        st.caption("The student got right everything that its teacher got right.")
+        st.caption("The student is right wherever its teacher is.")
         return
     picture = isinstance(task, ImageClassification)
     mistakes = mistakes.assign(picture=[embedded(address) for address in mistakes.picture])

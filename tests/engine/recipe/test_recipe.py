@@ -376,7 +376,7 @@ def test_techniques_go_by_their_own_id():
         ),
         (
             {"seed": 10**5000},
-            "Seed: so large a number is not allowed; give a whole number from 0 to 4294967295.",
+            "Seed: a number this large is not allowed; give a whole number from 0 to 4294967295.",
         ),
         ({"seed": True}, None),
         (
@@ -496,7 +496,7 @@ def test_an_unknown_technique_is_answered_with_the_known_ones():
         sentence = refused({"steps": [{"technique": given_}]})
         assert (
             sentence.startswith("Step 1: ")
-            and "is no known technique; give " in sentence
+            and "is not a known technique; give " in sentence
             and all(name in sentence for name in TECHNIQUES)
         )
     assert "(did you mean round-to-nearest?)" in refused(

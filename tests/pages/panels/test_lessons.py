@@ -112,7 +112,7 @@ def test_the_first_row_is_on_top_of_the_map():
 
 def test_errors_stand_below_the_weights_they_belong_to():
     figure = scaled_column(tables.scaled())
-    assert list(named(figure, "Weight").x) == list(named(figure, "Error with it").x)
+    assert list(named(figure, "Weight").x) == list(named(figure, "Error with the scale").x)
     assert figure.layout.yaxis.domain[0] > figure.layout.yaxis2.domain[1]
     assert list(named(figure, "Times 2").y) == list(tables.scaled().scaled)
 
@@ -128,10 +128,10 @@ def test_inputs_stand_above_their_weights_in_the_tables_order():
 def test_columns_that_stay_in_16_bits_are_red():
     figure = outlier_columns(tables.outliers(2))
     assert (
-        len(named(figure, "Stay in 16 bits").x) == 2
-        and named(figure, "Stay in 16 bits").marker.color == HIGHLIGHT
+        len(named(figure, "Kept in 16 bits").x) == 2
+        and named(figure, "Kept in 16 bits").marker.color == HIGHLIGHT
     )
-    assert not named(outlier_columns(tables.outliers(0)), "Stay in 16 bits").showlegend
+    assert not named(outlier_columns(tables.outliers(0)), "Kept in 16 bits").showlegend
 
 
 def test_bits_that_a_layer_may_get_are_colored():
@@ -145,7 +145,7 @@ def test_bits_that_a_layer_may_get_are_colored():
 
 def test_each_way_marks_the_channels_that_it_chooses():
     figure = ways_to_choose(tables.criteria())
-    assert len(named(figure, "chosen by none").x) == 17 and [len(t.x) for t in figure.data[1:]] == [
+    assert len(named(figure, "not chosen").x) == 17 and [len(t.x) for t in figure.data[1:]] == [
         1,
         1,
         1,

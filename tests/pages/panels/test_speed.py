@@ -22,7 +22,7 @@ def test_quartiles_are_the_whiskers():
 
 def test_a_run_without_any_kernel_says_so():
     none = tables.latency().query("kernel == ''")
-    assert not speed(none).data and description(none) == "No kernel ran here, for 1 reason."
+    assert not speed(none).data and description(none) == "No kernel ran on this machine (1 reason)."
 
 
 def test_the_description_names_both_versions():

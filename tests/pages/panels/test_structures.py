@@ -16,7 +16,7 @@ def test_every_structure_is_counted_once_on_the_side_it_is_on(number):
     counts = [len(gone.x), len(left.x)] if number <= ONE_BY_ONE else [sum(gone.y), sum(left.y)]
     assert counts == [(~rows.kept).sum(), rows.kept.sum()] and (gone.name, left.name) == (
         "Removed",
-        "Left",
+        "Kept",
     )
     assert len(gone.x) <= ONE_BY_ONE
 

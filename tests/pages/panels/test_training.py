@@ -28,8 +28,8 @@ def test_the_ring_is_on_the_best_state_which_of_perplexities_is_the_least(qualit
 def test_every_term_of_the_loss_has_a_line_and_neither_rate_nor_speed_is_one():
     assert {trace.name for trace in training_curves(tables.curves()).data} == {
         "Loss",
-        "Of it: labels",
-        "Of it: teacher",
+        "Labels term",
+        "Teacher term",
         "Accuracy, held out",
         "Kept",
     }

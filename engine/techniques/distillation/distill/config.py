@@ -95,8 +95,8 @@ class Distill(Learning):
         "Trains a smaller student to match the model's predicted probabilities."
     )
     idea: ClassVar[str] = (
-        "A label tells only which answer is right. A **teacher** also tells how likely it finds "
-        "the others. Softened by a **temperature**, these probabilities show which classes or "
+        "A label tells only which answer is correct. A **teacher** also tells how likely the other "
+        "answers are. Softened by a **temperature**, these probabilities show which classes or "
         "tokens resemble each other, and a smaller **student** learns more from them than from "
         "labels alone. The student can also match the teacher's hidden states (**features**) or "
         "where they are large (**attention transfer**, which is not about a transformer's "
@@ -215,7 +215,7 @@ class Distill(Learning):
         "offline",
         "Offline: the teacher is fixed. Online: both models learn, from labels and from each "
         "other. Self: each generation teaches the next, or one student learns to agree with "
-        "itself. Several: further models teach too. Black box: the student sees only the "
+        "itself. Several: further models are teachers too. Black box: the student sees only the "
         "teacher's text or answers, not its probabilities. Adversarial: a discriminator learns to "
         "tell student from teacher, and the student learns to fool it.",
         title="Setting",

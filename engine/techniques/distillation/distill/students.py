@@ -250,11 +250,19 @@ def narrower(how: Distill, subject: Subject, seed: int, valueless: bool) -> Succ
     fields = fewer_blocks(stacks_of(subject), how.blocks, subject).config | widths(
         subject.original.model.config, how.width, subject.folder
     )
-    config = changed_config(subject.folder, fields)
-    model = skeleton(subject.folder, config) if valueless else drawn(config, subject.folder, seed)
+    model_config = changed_config(subject.folder, fields)
+    model = (
+        skeleton(subject.folder, model_config)
+        if valueless
+        else drawn(model_config, subject.folder, seed)
+    )
     dtype = written_in(how, subject.folder)
     return Successor(
-        model, subject.folder, dtype, config=dict_of(config, subject.folder, dtype), begins=RANDOM
+        model,
+        subject.folder,
+        dtype,
+        config=dict_of(model_config, subject.folder, dtype),
+        begins=RANDOM,
     )
 
 
@@ -326,11 +334,15 @@ def another(how: Distill, subject: Subject, seed: int, valueless: bool) -> Succe
     """
     folder = resolve(how.student, head_for=subject.folder.kind)
     refuse_stranger(folder, subject.folder, "student")
-    config = changed_config(folder, fields_of(how, folder, subject.folder))
+    model_config = changed_config(folder, fields_of(how, folder, subject.folder))
     dtype, changed = written_in(how, folder), folder.bare or how.student_blocks or how.student_heads
-    model = skeleton(folder, config) if valueless else begun(folder, config, seed)
+    model = skeleton(folder, model_config) if valueless else begun(folder, model_config, seed)
     return Successor(
-        model, folder, dtype, config=dict_of(config, folder, dtype) if changed else {}, begins=OTHER
+        model,
+        folder,
+        dtype,
+        config=dict_of(model_config, folder, dtype) if changed else {},
+        begins=OTHER,
     )
 
 

@@ -63,7 +63,7 @@ class SVD(Whitened):
         "global",
         "Applies the share to each layer, or to all layers together, so that some keep more than "
         "others. Global loses less at the same size, except without whitening when most of the "
-        "model is removed. What-if shows a single layer with the share of all.",
+        "model is removed. The preview of one layer applies the share to that layer alone.",
         title="Scope",
         when={"by": ["kept", "energy"]},
         words={"layer": "per layer", "global": "global (all layers)"},

@@ -137,8 +137,8 @@ class SmoothQuant(Activations):
     technique: Literal["smoothquant"] = "smoothquant"
     alpha: float = option(
         0.5,
-        "How the difficulty is split: 0 leaves all of it to the activations, 1 moves all of it to "
-        "the weights, 0.5 splits it evenly.",
+        "How the difficulty is split: 0 puts all of it on the activations, 1 puts all of it on the "
+        "weights, 0.5 splits it evenly.",
         title="Alpha",
         ge=0,
         le=1,

@@ -26,7 +26,7 @@ class Codebook(Technique):
     formula: ClassVar[str] = (
         r"\begin{gathered} \min_{c_1 \dots c_k} \sum_{i=1}^{k} \sum_{w \in C_i} |w - c_i|^2, "
         r"\qquad k = 2^b \\[4pt]"
-        r" \text{bits a weight} \approx -\sum_i p_i \log_2 p_i \ \text{(Huffman)} \end{gathered}"
+        r" \text{bits per weight} \approx -\sum_i p_i \log_2 p_i \ \text{(Huffman)} \end{gathered}"
     )
     fails: ClassVar[str] = (
         "One codebook serves a whole layer, so a few outliers take centroids from all other "

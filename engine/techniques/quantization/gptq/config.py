@@ -15,13 +15,13 @@ class GPTQ(OnAGrid):
     needs: ClassVar[Needs] = "gram"
     in_step: ClassVar[bool] = True
     summary: ClassVar[str] = (
-        "Rounds weights one column at a time and compensates each rounding error in the columns "
-        "not yet rounded."
+        "Rounds weights one column at a time and compensates for each rounding error in the "
+        "columns not yet rounded."
     )
     idea: ClassVar[str] = (
         "Calibration data gives the matrix H of products of a layer's inputs (the **Hessian** of "
         "the layer's squared output error). Columns are rounded one at a time, and the remaining "
-        "columns are adjusted to compensate each rounding error as far as correlations between "
+        "columns are adjusted to compensate for each rounding error as far as correlations between "
         "inputs allow. Row j of U, the Cholesky factor of the inverse of H, accounts for just the "
         "columns not yet rounded. The grid is the same as in rounding to nearest; only the codes "
         "are chosen better."

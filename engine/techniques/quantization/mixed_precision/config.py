@@ -59,8 +59,8 @@ class MixedPrecision(Technique):
     )
     fails: ClassVar[str] = (
         "Damage is added up as if layers were independent; at 2 bits they are not. With few "
-        "calibration examples, small differences between layers are noise. The formula shows "
-        "quantize-one."
+        "calibration examples, small differences between layers are noise. The formula is for the "
+        "quantize-one measure."
     )
     paper: ClassVar[str] = (
         "Sensitivity by KL divergence: [Cai et al. 2020, ZeroQ "
@@ -85,7 +85,7 @@ class MixedPrecision(Technique):
     )
     choices: tuple[Bits, ...] = option(
         (2, 3, 4, 8),
-        "Numbers of bits that a layer may get.",
+        "Bit widths that a layer may get.",
         title="Candidate bits",
         when={"by": ["budget"]},
         min_length=1,

@@ -298,13 +298,13 @@ def lora_around(module: nn.Module, how: Adapters) -> nn.Module:
     from peft import LoraConfig
     from peft.tuners.lora.layer import Conv1d, Conv2d, Linear
 
-    config = LoraConfig(lora_dropout=how.dropout, fan_in_fan_out=isinstance(module, Conv1D))
+    lora_config = LoraConfig(lora_dropout=how.dropout, fan_in_fan_out=isinstance(module, Conv1D))
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         if not isinstance(module, nn.Linear | Conv1D):  # peft reads the widths of unknown classes
             module.out_features, module.in_features = module.weight.shape
-        return Linear(module, NAME, config=config, r=how.rank, lora_alpha=how.alpha)
+        return Linear(module, NAME, config=lora_config, r=how.rank, lora_alpha=how.alpha)
     convolution = Conv1d if isinstance(module, nn.Conv1d) else Conv2d
-    lora = convolution(module, NAME, config=config, r=how.rank, lora_alpha=how.alpha)
+    lora = convolution(module, NAME, config=lora_config, r=how.rank, lora_alpha=how.alpha)
     # missing in peft
     for setting in ("dilation", "padding_mode", "_reversed_padding_repeated_twice"):
         setattr(lora.lora_A[NAME], setting, getattr(module, setting))
