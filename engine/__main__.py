@@ -25,13 +25,13 @@ from engine.errors import PlainError
 from engine.events import Message, ProgressEvent
 from engine.queries import WorkerQuery
 from engine.recipe import Recipe
-from engine.recipe.model_names import BUNDLED
+from engine.recipe.model_names import BUNDLED_MODELS
 from engine.recipe.text import read_file
-from engine.results.analysis.per_step_scores import standings
+from engine.results.analysis.per_step_scores import step_scores
 from engine.results.schema.record import RunRecord
 from engine.results.store import unfinished
 from engine.results.store.run_query import RunQuery
-from engine.results.store.store import Store, owner
+from engine.results.store.store import Store, current_owner
 from engine.runtime import settings
 from engine.runtime.settings import home
 
@@ -129,9 +129,9 @@ def models(as_json: JSON = False) -> None:
             "task": m.task.kind,
             "present": m.folder.is_dir(),
         }
-        for m in BUNDLED.values()
+        for m in BUNDLED_MODELS.values()
     ]
-    show(
+    print_result(
         as_json,
         rows,
         [f"{row['model']:26} {row['about']}" for row in rows]
@@ -144,12 +144,12 @@ def techniques(as_json: JSON = False) -> None:
     rows = [
         {
             "id": name,
-            "title": how.title,
-            "family": how.family,
-            "summary": how.summary,
-            "schema": how.model_json_schema(),
+            "title": config.title,
+            "family": config.family,
+            "summary": config.summary,
+            "schema": config.model_json_schema(),
         }
-        for name, how in TECHNIQUES.items()
+        for name, config in TECHNIQUES.items()
     ]
     lines = []
     for row in rows:
@@ -163,7 +163,7 @@ def techniques(as_json: JSON = False) -> None:
             f"    {name} = {option.get('default')}: {option['description']}"
             for name, option in options.items()
         ]
-    show(as_json, rows, lines)
+    print_result(as_json, rows, lines)
 
 
 @shell.command(help="List stored runs.")
@@ -171,7 +171,9 @@ def runs(as_json: JSON = False) -> None:
     """List the runs. Only --json reads complete records, which is slow for thousands of runs."""
     store = Store(home())
     if as_json:
-        show(as_json, [json.loads(record.model_dump_json()) for record in store.records()], [])
+        print_result(
+            as_json, [json.loads(record.model_dump_json()) for record in store.records()], []
+        )
         return
     rows = store.page(RunQuery(limit=-1)).rows
     lines = [
@@ -181,7 +183,7 @@ def runs(as_json: JSON = False) -> None:
         )
         for row in rows
     ]
-    show(
+    print_result(
         as_json,
         [],
         [printable(line) for line in lines]
@@ -204,12 +206,12 @@ def doctor(as_json: JSON = False) -> None:
         "python": platform.python_version(),
         "system": platform.platform(),
         **asdict(resolve_name("engine.interactive.answers:answer")(WorkerQuery())),
-        "versions": {name: installed(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},
         "cores": os.cpu_count(),
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,
         "home": str(home()),
-        "home_writable": writable(home()),
+        "home_writable": is_writable(home()),
         "cluster": settings.scheduler() or "embedded",
     }
     if settings.scheduler():
@@ -221,22 +223,22 @@ def doctor(as_json: JSON = False) -> None:
             f"{name} {number or 'missing'}" for name, number in facts["versions"].items()
         )
     }
-    show(as_json, facts, [f"{name:24} {value}" for name, value in said.items()])
+    print_result(as_json, facts, [f"{name:24} {value}" for name, value in said.items()])
 
 
-def installed(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
-def show(as_json: bool, data: object, lines: list[str]) -> None:
+def print_result(as_json: bool, data: object, lines: list[str]) -> None:
     write_output(json.dumps(data, indent=1, default=str) if as_json else "\n".join(lines))
 
 
@@ -262,7 +264,7 @@ def run(
 ) -> None:
     recipe = Recipe.from_yaml(read_file(recipe_file))
     record = RunRecord(
-        id=uuid4().hex[:8], key=recipe.key(), recipe=recipe, owner=owner(), status="running"
+        id=uuid4().hex[:8], key=recipe.key(), recipe=recipe, owner=current_owner(), status="running"
     )
     resolve_name("engine.runtime.worker_setup:ready")()
     try:
@@ -272,20 +274,20 @@ def run(
     except KeyboardInterrupt:
         raise Stopped(
             "Stopped. Finished layers are kept; run the same command to resume."
-            if unfinished.blocks_kept(record.key)
+            if unfinished.finished_block_count(record.key)
             else "Stopped; nothing was kept."
         ) from None
     print(file=sys.stderr)
-    keep(
+    save_run(
         record.model_copy(
             update={"status": "done", "summary": outcome.summary, "finished": datetime.now(UTC)}
         ),
         outcome.tables,
     )
-    write_output(json.dumps(results_json(outcome), indent=1) if as_json else as_text(outcome))
+    write_output(json.dumps(results_json(outcome), indent=1) if as_json else outcome_text(outcome))
 
 
-def keep(record: RunRecord, tables: Any) -> None:
+def save_run(record: RunRecord, tables: Any) -> None:
     """Save the run in the store, where the dashboard lists it; if that fails, the result is still
     printed.
     """
@@ -326,17 +328,17 @@ def results_json(outcome: Any) -> dict[str, Any]:
     more = {
         name: rows
         for name in ("salience", "sensitivity", "latency")
-        if (rows := records(getattr(outcome.tables, name)))
+        if (rows := json_rows(getattr(outcome.tables, name)))
     }
     tables = {"tables": more} if more else {}
     return (
         json.loads(outcome.summary.model_dump_json())
-        | {"layers": records(outcome.tables.layers)}
+        | {"layers": json_rows(outcome.tables.layers)}
         | tables
     )
 
 
-def records(table: Any) -> list[dict[str, Any]]:
+def json_rows(table: Any) -> list[dict[str, Any]]:
     rows = table.to_dict("records")
     return [
         {
@@ -347,7 +349,7 @@ def records(table: Any) -> list[dict[str, Any]]:
     ]
 
 
-def as_text(outcome: Any) -> str:
+def outcome_text(outcome: Any) -> str:
     said, before, after = outcome.summary, outcome.summary.baseline, outcome.summary.result
     name = "perplexity" if before.perplexity is not None else "accuracy"
     lines = [
@@ -398,13 +400,13 @@ def stage_lines(stages: Any) -> list[str]:
     """Sizes and scores after each step, one table per split, if there are several steps or
     splits.
     """
-    known = standings(stages)
+    known = step_scores(stages)
     lines = []
     for split, rows in known.groupby("split", sort=False) if (known.step > 0).sum() > 1 else ():
         after = rows.technique.where(rows.step > 0, "the original")
         shown = (
             rows.drop(columns=["step", "technique", "split"])
-            .dropna(axis=1, how="all")
+            .dropna(axis=1, config="all")
             .assign(after=after)
             .set_index("after")
             .rename_axis(None)

@@ -18,15 +18,17 @@ class Cancelled(PlainError):
     """A person asked the run to stop."""
 
 
-def refusal(error: ValidationError, model: type[BaseModel] | None = None) -> PlainError:
+def plain_error(error: ValidationError, model: type[BaseModel] | None = None) -> PlainError:
     """The first thing wrong in a recipe or form, as a sentence.
 
     ``model`` is the class that refused: with it the sentence can say what would be allowed.
     """
     first = error.errors(include_url=False)[0]
-    sentence = complaint(first, schema_of(model) if model else {})
+    sentence = problem_description(first, schema_of(model) if model else {})
     where = (
-        place(first["loc"][:-1]) or subject(model) if unknown_key(first) else place(first["loc"])
+        location(first["loc"][:-1]) or subject(model)
+        if is_unknown_key(first)
+        else location(first["loc"])
     )
     return PlainError(
         f"{where}: {sentence}." if where else f"{sentence[:1].upper()}{sentence[1:]}."
@@ -39,48 +41,52 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema()
 
 
-def unknown_key(wrong: Mapping[str, Any]) -> bool:
+def is_unknown_key(wrong: Mapping[str, Any]) -> bool:
     return wrong["type"] in ("extra_forbidden", "invalid_key")
 
 
-def complaint(wrong: Mapping[str, Any], schema: dict[str, Any]) -> str:
+def problem_description(wrong: Mapping[str, Any], schema: dict[str, Any]) -> str:
     """Return what is wrong and what would be valid, without the location."""
     loc, kind, here = wrong["loc"], wrong["type"], schema_at(schema, wrong["loc"])
-    if unknown_key(wrong):
+    if is_unknown_key(wrong):
         return no_such_option(loc[-1], schema_at(schema, loc[:-1]).get("properties", {}))
     if kind == "union_tag_invalid":
         return no_such_tag(wrong["ctx"], wrong["input"], here)
     if kind == "union_tag_not_found":
         return (
             f"{wrong['ctx']['discriminator'].strip(chr(39))} is missing; give "
-            f"{one_of(tags(here) or ['one'])}"
+            f"{one_of(union_tags(here) or ['one'])}"
         )
-    if kind in ("value_error", "assertion_error") or not allowed(here):
-        return tidied(wrong["msg"])
-    problem = "it is missing" if kind == "missing" else f"{given(wrong['input'])} is not allowed"
-    return f"{problem}; give {allowed(here)}"
+    if kind in ("value_error", "assertion_error") or not allowed_values(here):
+        return validator_message(wrong["msg"])
+    problem = (
+        "it is missing" if kind == "missing" else f"{value_text(wrong['input'])} is not allowed"
+    )
+    return f"{problem}; give {allowed_values(here)}"
 
 
 def no_such_option(key: Any, options: Mapping[str, Any]) -> str:
     listed = f"; the options are {', '.join(options)}" if options else "; remove it"
-    return f"there is no option {given(key)}{nearest(key, options)}{listed}"
+    return f"there is no option {value_text(key)}{suggestion(key, options)}{listed}"
 
 
 def no_such_tag(context: Mapping[str, str], holder: Any, schema: dict[str, Any]) -> str:
     name = context["discriminator"].strip("'")
     value = holder.get(name) if isinstance(holder, dict) else context["tag"]
-    known = tags(schema) or [tag.strip("' ") for tag in context["expected_tags"].split(",")]
-    return f"{given(value)} is not a known {name}{nearest(value, known)}; give {one_of(known)}"
+    known = union_tags(schema) or [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+    return (
+        f"{value_text(value)} is not a known {name}{suggestion(value, known)}; give {one_of(known)}"
+    )
 
 
-def nearest(word: Any, known: Iterable[str]) -> str:
+def suggestion(word: Any, known: Iterable[str]) -> str:
     close = (
         get_close_matches(str(word)[:80].lower(), list(known), 1) if isinstance(word, str) else []
     )
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def tidied(message: str) -> str:
+def validator_message(message: str) -> str:
     """A validator's own words, fit to stand after a colon."""
     words = (
         message.removeprefix("Value error, ")
@@ -94,7 +100,7 @@ def tidied(message: str) -> str:
 # --- where ----------------------------------------------------------------------------------------
 
 
-def place(loc: tuple[int | str, ...]) -> str:
+def location(loc: tuple[int | str, ...]) -> str:
     """Return the location in the recipe for users, such as ``Step 1, bits``; empty for the whole
     recipe. The member of a union is omitted.
     """
@@ -118,7 +124,7 @@ def subject(model: type[BaseModel] | None) -> str:
 # --- what was given -------------------------------------------------------------------------------
 
 
-def given(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as people write it, short and on one line."""
     match value:
         case None | "":
@@ -158,38 +164,41 @@ BOUNDS = {
 }
 
 
-def allowed(schema: dict[str, Any]) -> str:
+def allowed_values(schema: dict[str, Any]) -> str:
     """Describe the values that the schema allows; empty if there is no description."""
     if "enum" in schema or "const" in schema:
         return one_of(schema.get("enum") or [schema["const"]])
-    if tags(schema):
-        return f"a mapping such as {{{schema['discriminator']['propertyName']}: {tags(schema)[0]}}}"
+    if union_tags(schema):
+        return (
+            "a mapping such as "
+            f"{{{schema['discriminator']['propertyName']}: {union_tags(schema)[0]}}}"
+        )
     if schema.get("properties"):
         return f"a mapping with keys such as {', '.join(list(schema['properties'])[:3])}"
-    return f"{KINDS[schema['type']]}{limits(schema)}" if schema.get("type") in KINDS else ""
+    return f"{KINDS[schema['type']]}{bounds_text(schema)}" if schema.get("type") in KINDS else ""
 
 
-def limits(schema: dict[str, Any]) -> str:
+def bounds_text(schema: dict[str, Any]) -> str:
     match schema["type"]:
         case "integer" | "number":
-            return span(schema)
+            return number_bounds(schema)
         case "string":
-            return length(schema.get("minLength", 0), schema.get("maxLength"), "characters")
+            return length_bounds(schema.get("minLength", 0), schema.get("maxLength"), "characters")
         case "array":
-            return length(schema.get("minItems", 0), schema.get("maxItems"), "items")
+            return length_bounds(schema.get("minItems", 0), schema.get("maxItems"), "items")
     return ""
 
 
-def span(schema: dict[str, Any]) -> str:
+def number_bounds(schema: dict[str, Any]) -> str:
     """`` from 2 to 8``, `` above 0``: the bounds of a number in words."""
-    ends = closed(schema) if schema["type"] == "integer" else schema
+    ends = closed_bounds(schema) if schema["type"] == "integer" else schema
     if "minimum" in ends and "maximum" in ends:
         return f" from {ends['minimum']:.15g} to {ends['maximum']:.15g}"
     words = [f"{word} {ends[name]:.15g}" for name, word in BOUNDS.items() if name in ends]
     return f" {' and '.join(words)}" if words else ""
 
 
-def closed(schema: dict[str, Any]) -> dict[str, Any]:
+def closed_bounds(schema: dict[str, Any]) -> dict[str, Any]:
     """Between whole numbers an open bound is the next closed one."""
     ends: dict[str, Any] = {name: schema[name] for name in ("minimum", "maximum") if name in schema}
     if "exclusiveMinimum" in schema:
@@ -199,7 +208,7 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
     return ends
 
 
-def length(least: int, most: int | None, unit: str) -> str:
+def length_bounds(least: int, most: int | None, unit: str) -> str:
     """`` of 1 to 80 characters``, `` that is not empty``: the bounds of a text or list in words."""
     if most is not None:
         return f" of {least} to {most} {unit}"
@@ -211,21 +220,21 @@ def one_of(choices: Iterable[Any]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def tags(schema: dict[str, Any]) -> list[str]:
+def union_tags(schema: dict[str, Any]) -> list[str]:
     """Names of the members of a union."""
     return list(schema.get("discriminator", {}).get("mapping", {}))
 
 
 def schema_at(root: dict[str, Any], loc: tuple[int | str, ...]) -> dict[str, Any]:
     """The JSON schema of one place; empty where there is none."""
-    here = resolved(root, root)
+    here = resolved_schema(root, root)
     for part in loc:
-        here = resolved(inside(here, part), root)
+        here = resolved_schema(schema_of_part(here, part), root)
     return here
 
 
-def inside(schema: dict[str, Any], part: int | str) -> dict[str, Any]:
-    if tags(schema):
+def schema_of_part(schema: dict[str, Any], part: int | str) -> dict[str, Any]:
+    if union_tags(schema):
         return {"$ref": schema["discriminator"]["mapping"].get(part, "")}
     return (
         schema.get("items", {})
@@ -234,11 +243,11 @@ def inside(schema: dict[str, Any], part: int | str) -> dict[str, Any]:
     )
 
 
-def resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+def resolved_schema(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     """The schema behind a reference, or behind "this or nothing"."""
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
     if len(choices) == 1:
-        return resolved(choices[0], root)
+        return resolved_schema(choices[0], root)
     return (
         root.get("$defs", {}).get(schema["$ref"].rpartition("/")[2], {})
         if "$ref" in schema

@@ -12,15 +12,15 @@ import pandas as pd
 from pydantic import BaseModel
 
 from engine.recipe import Recipe
-from engine.results.schema.explanations import Lesson, WeightMap, WeightView
+from engine.results.schema.explanations import Explanation, WeightMap, WeightView
 from engine.results.schema.query_results import (
     Forecast,
+    InputRanges,
+    LayerPreview,
     LayerView,
     ModelView,
     PlannedRanks,
-    Ranges,
     SoftTargets,
-    WhatIf,
     WorkerFacts,
 )
 
@@ -92,12 +92,12 @@ class StepQuery(RecipeQuery[Answer]):
 
 
 @dataclass(frozen=True)
-class WhatIfQuery(StepQuery[WhatIf]):
+class WhatIfQuery(StepQuery[LayerPreview]):
     """Effect of the recipe on the layer; very large layers are compared on their first rows."""
 
 
 @dataclass(frozen=True)
-class RangesQuery(StepQuery[Ranges]):
+class RangesQuery(StepQuery[InputRanges]):
     """Range that each observer would choose for the layer's inputs.
 
     ``scales``, one for each input channel, are those by which a run divided the inputs; without
@@ -108,7 +108,7 @@ class RangesQuery(StepQuery[Ranges]):
 
 
 @dataclass(frozen=True)
-class ExplanationQuery(StepQuery[Lesson]):
+class ExplanationQuery(StepQuery[Explanation]):
     """Explanation of the technique on the layer."""
 
 

@@ -10,11 +10,11 @@ from pages.widgets.model_picker import pick_model
 from pages.widgets.recipes.recipe_link import open_link
 
 HERE = Path(__file__).parent
-PICTURES = HERE.parent / "assets" / "pictures"
+IMAGES = HERE.parent / "assets" / "pictures"
 st.set_page_config(
-    page_title="Compression Explorer", page_icon=str(PICTURES / "icon.svg"), layout="wide"
+    page_title="Compression Explorer", page_icon=str(IMAGES / "icon.svg"), layout="wide"
 )
-st.logo(str(PICTURES / "logo.svg"), icon_image=str(PICTURES / "icon.svg"), size="large")
+st.logo(str(IMAGES / "logo.svg"), icon_image=str(IMAGES / "icon.svg"), size="large")
 
 PAGES = [
     st.Page(HERE / "start.py", title="Start", icon=":material/home:", default=True),

@@ -6,11 +6,11 @@ import streamlit as st
 
 from engine.queries import LayerQuery
 from pages.panels import CHANNEL_RANGES, SPECTRUM, WEIGHT_HISTOGRAM, WHERE_THE_BYTES_ARE
-from pages.widgets.chart_card import show
+from pages.widgets.chart_card import show_panel
 from pages.widgets.glossary_help import meaning
 from pages.widgets.layers.layer_table import layer_table
-from pages.widgets.model_picker import bits_line, facts, opened_model
-from pages.widgets.queries import ask_or_stop, escaped
+from pages.widgets.model_picker import bits_line, model_summary, opened_model
+from pages.widgets.queries import ask_or_stop, literal_markdown
 
 WEIGHTS = replace(
     WEIGHT_HISTOGRAM,
@@ -20,14 +20,14 @@ WEIGHTS = replace(
 
 st.title("What is in this model?")
 view = opened_model()
-st.markdown(facts(view))
+st.markdown(model_summary(view))
 st.caption(
-    escaped(bits_line(view)),
+    literal_markdown(bits_line(view)),
     help=f"{meaning('bits_per_parameter')}\n\n{meaning('bits_per_weight')}",
 )
 for note in view.notes:
-    st.warning(escaped(note))
-show(WHERE_THE_BYTES_ARE, view.layers, "bytes")
+    st.warning(literal_markdown(note))
+show_panel(WHERE_THE_BYTES_ARE, view.layers, "bytes")
 
 st.markdown("### A closer look at one layer")
 names = view.layers[view.layers.tied_to == ""].name.tolist()
@@ -35,12 +35,12 @@ layer = st.selectbox(
     "Layer", names, min(1, len(names) - 1), key="model-layer", help="Type to search."
 )
 with st.spinner("Loading the layer…"):
-    look = ask_or_stop(LayerQuery(view.reference, layer), timeout=300)
+    layer_view = ask_or_stop(LayerQuery(view.reference, layer), timeout=300)
 left, right = st.columns(2, gap="large")
 with left:
-    show(WEIGHTS, look.histogram, "weights")
+    show_panel(WEIGHTS, layer_view.histogram, "weights")
 with right:
-    show(SPECTRUM, look.spectrum, "spectrum")
-show(CHANNEL_RANGES, look.channels, "ranges")
+    show_panel(SPECTRUM, layer_view.spectrum, "spectrum")
+show_panel(CHANNEL_RANGES, layer_view.channels, "ranges")
 st.markdown("### Every layer")
 layer_table(view.layers)

@@ -3,37 +3,37 @@
 import streamlit as st
 
 from pages.widgets.forms.forecast import forecast_line
-from pages.widgets.forms.measure_form import measured_recipe
+from pages.widgets.forms.measure_form import recipe_form
 from pages.widgets.layers.what_if import what_if
-from pages.widgets.model_picker import facts, opened_model
-from pages.widgets.recipes.pipeline_editor import one_more, step_looked_at, steps_in_order
+from pages.widgets.model_picker import model_summary, opened_model
+from pages.widgets.recipes.pipeline_editor import edited_steps, open_step, step_picker
 from pages.widgets.recipes.recipe_file import recipe_file
-from pages.widgets.recipes.recipe_link import link_to
+from pages.widgets.recipes.recipe_link import store_in_address
 from pages.widgets.runs.run_card import current_run, run_button, run_card
 
 st.title("Pipeline: several steps in one run")
 view = opened_model()
-st.markdown(facts(view))
-chained, asked = st.columns([3, 2], gap="medium")
-with chained:
-    steps = steps_in_order()
+st.markdown(model_summary(view))
+steps_column, form_column = st.columns([3, 2], gap="medium")
+with steps_column:
+    steps = edited_steps()
     with st.container(border=True):
-        one_more()
-with asked, st.container(border=True):
-    recipe = measured_recipe(
+        step_picker()
+with form_column, st.container(border=True):
+    recipe = recipe_form(
         steps, view, st.session_state.get("pipeline-beside", {}).get(view.reference)
     )
-    link_to(recipe, steps)
-    refused = recipe is None or (bool(steps) and not forecast_line(recipe))
-    run_button(recipe if steps and not refused else None, "pipeline")
+    store_in_address(recipe, steps)
+    error_shown = recipe is None or (bool(steps) and not forecast_line(recipe))
+    run_button(recipe if steps and not error_shown else None, "pipeline")
     recipe_file(recipe if steps else None)
 if (
-    (look := step_looked_at())
+    (open_with_earlier := open_step())
     and recipe
     and st.toggle("Try the open step on one layer", key="pipeline-look")
 ):
-    earlier, step = look
-    what_if(view, step, recipe, "pipeline", earlier, refused)
+    earlier, step = open_with_earlier
+    what_if(view, step, recipe, "pipeline", earlier, error_shown)
 if run := current_run():
     st.divider()
     run_card(run, "pipeline")

@@ -4,8 +4,8 @@ import streamlit as st
 
 from pages.widgets.queries import stop_on_error
 from pages.widgets.runs.run_card import run_card
-from pages.widgets.runs.run_filters import filter_runs, first_page, query_from, turn_pages
-from pages.widgets.runs.run_list import actions, chosen_run, run_table
+from pages.widgets.runs.run_filters import filter_runs, first_page, page_buttons, query_from
+from pages.widgets.runs.run_list import chosen_run, delete_button, run_table
 from pages.widgets.state import session
 
 st.title("Runs")
@@ -23,10 +23,10 @@ if page.rows:
     run_table(page)
 else:
     st.info("No run matches the search and filters. Use fewer words, or clear the filters.")
-turn_pages(query, page, "runs")
+page_buttons(query, page, "runs")
 chosen = chosen_run()
 if chosen is None:
     st.caption("Choose a run to open it.")
 else:
-    actions(chosen)
+    delete_button(chosen)
     run_card(chosen.id, "runs")

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from engine.recipe.model_names import BUNDLED
+from engine.recipe.model_names import BUNDLED_MODELS
 from pages.widgets.model_picker import choose_model
 from pages.widgets.runs.example import finished_example
-from pages.widgets.runs.run_card import current_run, run_card, start
+from pages.widgets.runs.run_card import current_run, run_card, start_run
 from pages.widgets.state import recipe_for
 
 st.title("What does compression do to a model?")
@@ -14,7 +14,7 @@ st.markdown(
     "and the quality. "
     "Everything is computed on this machine, and all results are measured, not estimated."
 )
-for column, bundled in zip(st.columns(len(BUNDLED)), BUNDLED.values(), strict=True):
+for column, bundled in zip(st.columns(len(BUNDLED_MODELS)), BUNDLED_MODELS.values(), strict=True):
     with column.container(border=True, height="stretch"):
         st.markdown(f"**{bundled.title}**")
         st.caption(bundled.about)
@@ -27,7 +27,7 @@ for column, bundled in zip(st.columns(len(BUNDLED)), BUNDLED.values(), strict=Tr
             args=(bundled.reference,),
             **look,
         ):
-            start(
+            start_run(
                 recipe_for(
                     [{"technique": "round-to-nearest"}], bundled.reference, bundled.task.kind
                 )

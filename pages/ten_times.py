@@ -4,22 +4,29 @@ import streamlit as st
 
 from pages.widgets.forms.forecast import forecast_line
 from pages.widgets.queries import show_errors
-from pages.widgets.runs.run_card import run_card, start
-from pages.widgets.runs.ten_times import RECIPE, journey, outcome_of, own_run, report, stations
+from pages.widgets.runs.run_card import run_card, start_run
+from pages.widgets.runs.ten_times import (
+    RECIPE,
+    example_recipe,
+    own_run,
+    score_tables,
+    scores_and_source,
+    stage_cards,
+)
 
 st.title("Ten times smaller")
 st.markdown(
     "Distill the model into a smaller student, then quantize the student to 4 bits. "
     '("10x" is from the title of the article this follows; measured in bytes, both reach about 7x.)'
 )
-recipe = journey()
+recipe = example_recipe()
 run = own_run(recipe)
-known, source = outcome_of(run)
+scores, source = scores_and_source(run)
 with show_errors("This run"):
-    stations(known)
-    if not known.empty:
+    stage_cards(scores)
+    if not scores.empty:
         st.markdown("### Before and after")
-        report(known, source, "ten-times")
+        score_tables(scores, source, "ten-times")
 st.markdown("### Run it yourself")
 st.markdown(
     "This trains a new student on your machine, about four minutes on two cores. If you cancel, "
@@ -27,17 +34,17 @@ st.markdown(
     "far continues to the next step."
 )
 forecast_line(recipe)
-go, take = st.columns(2)
-if go.button(
+run_column, download_column = st.columns(2)
+if run_column.button(
     "Run distillation and quantization",
     type="primary",
     key="ten-times-run",
     width="stretch",
     icon=":material/play_arrow:",
 ):
-    start(recipe)
+    start_run(recipe)
     st.rerun()
-take.download_button(
+download_column.download_button(
     "Recipe as YAML",
     RECIPE.read_text("utf-8"),
     RECIPE.name,

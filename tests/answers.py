@@ -21,22 +21,22 @@ from engine.queries import (
     WhatIfQuery,
 )
 from engine.recipe import Recipe
-from engine.results.schema.explanations import Lesson, WeightMap, WeightView
+from engine.results.schema.explanations import Explanation, WeightMap, WeightView
 from engine.results.schema.query_results import (
     Forecast,
+    InputRanges,
+    LayerPreview,
     LayerView,
     ModelView,
     PlannedRanks,
-    Ranges,
     SoftTargets,
-    WhatIf,
 )
 
 Plain = dict[str, Any]
 
 
 def recipe_with(model: str, steps: Sequence[Plain], measured: Plain | None = None) -> Recipe:
-    return Recipe.of({"model": model, "steps": list(steps), **(measured or {})})
+    return Recipe.from_dict({"model": model, "steps": list(steps), **(measured or {})})
 
 
 def model_view(model: str) -> ModelView:
@@ -48,7 +48,7 @@ def layer_view(model: str, layer: str) -> LayerView:
 
 
 def forecast(recipe: Recipe | Plain, past: PastRun | None = None) -> Forecast:
-    known = recipe if isinstance(recipe, Recipe) else Recipe.of(recipe)
+    known = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
     return answer(ForecastQuery(known, past))
 
 
@@ -58,7 +58,7 @@ def what_if(
     step: Plain,
     measured: Plain | None = None,
     earlier: Sequence[Plain] = (),
-) -> WhatIf:
+) -> LayerPreview:
     return answer(WhatIfQuery(recipe_with(model, [*earlier, step], measured), layer))
 
 
@@ -68,12 +68,12 @@ def ranges(
     step: Plain,
     measured: Plain | None = None,
     scales: Sequence[float] | None = None,
-) -> Ranges:
+) -> InputRanges:
     recipe = recipe_with(model, [step], measured)
     return answer(RangesQuery(recipe, layer, None if scales is None else tuple(scales)))
 
 
-def lesson(model: str, layer: str, step: Plain, measured: Plain | None = None) -> Lesson:
+def lesson(model: str, layer: str, step: Plain, measured: Plain | None = None) -> Explanation:
     return answer(ExplanationQuery(recipe_with(model, [step], measured), layer))
 
 

@@ -32,7 +32,7 @@ VISION = {
 }
 
 
-def made(family: str, head: str, **fields) -> Callable[[], PreTrainedModel]:
+def model_builder(family: str, head: str, **fields) -> Callable[[], PreTrainedModel]:
     """Return a function that builds a random model of ``family``; ``head`` is the end of its class
     name, such as ForCausalLM.
     """
@@ -46,15 +46,15 @@ def made(family: str, head: str, **fields) -> Callable[[], PreTrainedModel]:
 
 
 def writer(family: str, **fields) -> Callable[[], PreTrainedModel]:
-    return made(family, "ForCausalLM", **fields)
+    return model_builder(family, "ForCausalLM", **fields)
 
 
 def classifier(family: str, **fields) -> Callable[[], PreTrainedModel]:
-    return made(family, "ForSequenceClassification", **{**BERT, **fields})
+    return model_builder(family, "ForSequenceClassification", **{**BERT, **fields})
 
 
 def image_model(family: str, **fields) -> Callable[[], PreTrainedModel]:
-    return made(family, "ForImageClassification", **{**IMAGE, **fields})
+    return model_builder(family, "ForImageClassification", **{**IMAGE, **fields})
 
 
 WRITERS = {
@@ -127,7 +127,7 @@ IMAGE_MODELS = {
 CONVOLUTIONAL = {
     "mobilenetv2": image_model("MobileNetV2", depth_multiplier=0.35),
     "mobilenetv1": image_model("MobileNetV1", depth_multiplier=0.25),
-    "regnet": made(
+    "regnet": model_builder(
         "RegNet",
         "ForImageClassification",
         num_channels=1,
@@ -139,12 +139,14 @@ CONVOLUTIONAL = {
     ),
 }
 MASKED = {
-    "bert": made("Bert", "ForMaskedLM", **BERT),
-    "roberta": made("Roberta", "ForMaskedLM", **BERT),
+    "bert": model_builder("Bert", "ForMaskedLM", **BERT),
+    "roberta": model_builder("Roberta", "ForMaskedLM", **BERT),
     "distilbert": lambda: tiny.encoder(),
-    "modernbert": made("ModernBert", "ForMaskedLM", **BERT, cls_token_id=1, sep_token_id=2),
-    "electra": made("Electra", "ForMaskedLM", **BERT, embedding_size=24),
-    "deberta-v2": made("DebertaV2", "ForMaskedLM", **BERT),
+    "modernbert": model_builder(
+        "ModernBert", "ForMaskedLM", **BERT, cls_token_id=1, sep_token_id=2
+    ),
+    "electra": model_builder("Electra", "ForMaskedLM", **BERT, embedding_size=24),
+    "deberta-v2": model_builder("DebertaV2", "ForMaskedLM", **BERT),
 }
 ROTARY = {"rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 10_000.0}
 IMAGE_TOKENS = {
@@ -154,7 +156,7 @@ IMAGE_TOKENS = {
     "video_token_id": 9,
 }
 MULTIMODAL = {
-    "gemma3": made(
+    "gemma3": model_builder(
         "Gemma3",
         "ForConditionalGeneration",
         text_config={**tiny.LLAMA, "head_dim": 12},
@@ -165,7 +167,7 @@ MULTIMODAL = {
         bos_token_id=1,
         eos_token_id=2,
     ),
-    "qwen2-vl": made(
+    "qwen2-vl": model_builder(
         "Qwen2VL",
         "ForConditionalGeneration",
         text_config={**LLAMA, "rope_parameters": ROTARY},
@@ -179,7 +181,7 @@ MULTIMODAL = {
         },
         **IMAGE_TOKENS,
     ),
-    "llava": made(
+    "llava": model_builder(
         "Llava",
         "ForConditionalGeneration",
         text_config={**LLAMA, "model_type": "llama"},
@@ -211,14 +213,14 @@ WITH_CROSS_ATTENTION = {
     "supported_aspect_ratios": [[1, 1], [1, 2]],
 }
 FURTHER_MULTIMODAL = {
-    "qwen2.5-vl": made(
+    "qwen2.5-vl": model_builder(
         "Qwen2_5_VL",
         "ForConditionalGeneration",
         text_config={**LLAMA, "rope_parameters": ROTARY},
         vision_config={**GRID, "window_size": 16, "fullatt_block_indexes": [1]},
         **IMAGE_TOKENS,
     ),
-    "qwen3-vl": made(
+    "qwen3-vl": model_builder(
         "Qwen3VL",
         "ForConditionalGeneration",
         text_config={**LLAMA, "head_dim": 12, "rope_parameters": ROTARY},
@@ -226,14 +228,14 @@ FURTHER_MULTIMODAL = {
         vision_config={**GRID, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
         **IMAGE_TOKENS,
     ),
-    "mistral3": made(
+    "mistral3": model_builder(
         "Mistral3",
         "ForConditionalGeneration",
         text_config={**LLAMA, "model_type": "mistral", "head_dim": 12},
         image_token_index=8,
         vision_config={**VISION, "model_type": "pixtral", "head_dim": 16},
     ),
-    "paligemma": made(
+    "paligemma": model_builder(
         "PaliGemma",
         "ForConditionalGeneration",
         text_config={**LLAMA, "model_type": "gemma", "head_dim": 12},
@@ -242,7 +244,7 @@ FURTHER_MULTIMODAL = {
         image_token_index=8,
         hidden_size=48,
     ),
-    "smolvlm": made(
+    "smolvlm": model_builder(
         "SmolVLM",
         "ForConditionalGeneration",
         text_config={**LLAMA, "model_type": "llama"},
@@ -250,7 +252,7 @@ FURTHER_MULTIMODAL = {
         image_token_id=8,
         pad_token_id=0,
     ),
-    "internvl": made(
+    "internvl": model_builder(
         "InternVL",
         "ForConditionalGeneration",
         text_config={**LLAMA, "model_type": "qwen2"},
@@ -258,7 +260,7 @@ FURTHER_MULTIMODAL = {
         tie_word_embeddings=False,
         vision_config={**VISION, "image_size": [16, 16], "patch_size": [4, 4]},
     ),
-    "mllama": made(  # blocks of its decoder read the image, and no text reaches them
+    "mllama": model_builder(  # blocks of its decoder read the image, and no text reaches them
         "Mllama",
         "ForConditionalGeneration",
         vision_config=WITH_CROSS_ATTENTION,
@@ -270,7 +272,7 @@ FURTHER_MULTIMODAL = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
         },
     ),
-    "llama4": made(
+    "llama4": model_builder(
         "Llama4",
         "ForConditionalGeneration",
         image_token_index=8,
@@ -294,7 +296,7 @@ FURTHER_MULTIMODAL = {
             "projector_output_dim": 48,
         },
     ),
-    "llava-next": made(
+    "llava-next": model_builder(
         "LlavaNext",
         "ForConditionalGeneration",
         text_config={**LLAMA, "model_type": "llama"},
@@ -303,7 +305,7 @@ FURTHER_MULTIMODAL = {
         vision_config={**VISION, "model_type": "clip_vision_model", "projection_dim": 32},
         image_grid_pinpoints=[[16, 16]],
     ),
-    "qwen2-audio": made(
+    "qwen2-audio": model_builder(
         "Qwen2Audio",
         "ForConditionalGeneration",
         text_config={**LLAMA, "model_type": "qwen2"},
@@ -316,7 +318,7 @@ FURTHER_MULTIMODAL = {
             "d_model": 32,
         },
     ),
-    "voxtral": made(
+    "voxtral": model_builder(
         "Voxtral",
         "ForConditionalGeneration",
         text_config={**LLAMA, "model_type": "llama", "head_dim": 12},
@@ -332,7 +334,7 @@ FURTHER_MULTIMODAL = {
 }
 
 
-def saved(
+def save_random_model(
     build: Callable[[], PreTrainedModel], folder: Path, tokens: str = "llama", seed: int = 0
 ) -> Path:
     """Save the random model that ``build`` returns, and return its folder; ``tokens`` names the

@@ -175,7 +175,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-def built(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
+def build_model(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
     """Model with random weights everywhere, also where an architecture starts with zeros or
     uninitialized memory.
     """
@@ -188,8 +188,8 @@ def built(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTr
     return model.to(dtype).eval()
 
 
-def saved(name: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
-    built(name, dtype).save_pretrained(folder)
+def save_model(name: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+    build_model(name, dtype).save_pretrained(folder)
     tokenizer("mixtral").save_pretrained(folder)
     return folder
 
@@ -226,8 +226,8 @@ def without_tokens(model: PreTrainedModel) -> int:
     return 2
 
 
-def saved_without_tokens(folder: Path) -> Path:
-    model = built("mixtral")
+def save_model_without_tokens(folder: Path) -> Path:
+    model = build_model("mixtral")
     without_tokens(model)
     model.save_pretrained(folder)
     tokenizer("mixtral").save_pretrained(folder)

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from engine import forecast as costs
-from engine.config.registry import OWN, TECHNIQUES, name_of
+from engine.config.registry import BUILT_IN_TECHNIQUES, TECHNIQUES, technique_name
 from engine.errors import PlainError
 from engine.forecast import data_volume, duration, job, memory
 from engine.forecast.job import Job
-from engine.forecast.throughput import LayerPace, Passes
+from engine.forecast.throughput import ForwardTiming, LayerTiming
 from engine.interactive import run_forecast
 from engine.techniques.implementations import layer_operations, search_work, training_work
 from tests.answers import forecast
@@ -54,7 +54,7 @@ FURTHER: tuple[dict[str, Any], ...] = (
 
 def steps() -> list[dict[str, Any]]:
     """The techniques of this package with their default options, then those with FURTHER ones."""
-    return [*({"technique": name_of(cls)} for cls in OWN), *FURTHER]
+    return [*({"technique": technique_name(cls)} for cls in BUILT_IN_TECHNIQUES), *FURTHER]
 
 
 def opened_at_once(*fields: Any) -> Job:
@@ -64,14 +64,14 @@ def opened_at_once(*fields: Any) -> Job:
 
 def fix_throughputs(patch: pytest.MonkeyPatch) -> None:
     """Make forecasts independent of this machine and of earlier runs."""
-    patch.setattr(job, "passes_of", lambda *_: Passes(0.001, 1e-5))
-    pace = LayerPace(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7, 1e-3)
-    patch.setattr(job, "layer_pace", lambda config, in_: pace)
-    patch.setattr(duration, "product_pace", lambda dtype=None: 1e10)
-    patch.setattr(data_volume, "read_once", lambda task: 0.1)
+    patch.setattr(job, "forward_timing", lambda *_: ForwardTiming(0.001, 1e-5))
+    pace = LayerTiming(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7, 1e-3)
+    patch.setattr(job, "layer_timing", lambda config, in_: pace)
+    patch.setattr(duration, "products_per_second", lambda dtype=None: 1e10)
+    patch.setattr(data_volume, "measured_data_seconds", lambda task: 0.1)
     for module in (data_volume, duration):
         patch.setattr(module, "corpus_kept", lambda task: True)
-    patch.setattr(costs, "baseline_known", lambda *_: False)
+    patch.setattr(costs, "is_baseline_cached", lambda *_: False)
     patch.setattr(memory, "BASE", 0)
     patch.setattr(run_forecast, "Job", opened_at_once)
     patch.setattr(torch, "get_num_threads", lambda: 1)

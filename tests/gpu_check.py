@@ -46,10 +46,10 @@ def missing() -> list[str]:
     known = [
         (pin[1], pin[2]) for pin in pins if pin and pin[1] not in (*NEVER_REPLACED, *NOT_NEEDED)
     ]
-    return [f"{name}=={pinned}" for name, pinned in known if installed(name) != pinned]
+    return [f"{name}=={pinned}" for name, pinned in known if installed_version(name) != pinned]
 
 
-def installed(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
@@ -106,7 +106,7 @@ def models(folder: Path, small: bool) -> dict[str, dict[str, Any]]:
     )
     text = str(text_in(folder))
     random = {
-        "model": str(size.saved(folder / "llama")),
+        "model": str(size.save_model(folder / "llama")),
         "task": {"kind": "language-modeling", "text": text, "context": 128, "tokens": 2048},
     }
     bundled = {
@@ -132,10 +132,12 @@ def printed_row(model: str, title: str, recipe: dict[str, Any], device: str, fol
     try:
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        on_device = run(Recipe.of(recipe | {"device": device, "speed": False}), save=saved).summary
+        on_device = run(
+            Recipe.from_dict(recipe | {"device": device, "speed": False}), save=saved
+        ).summary
         took = time.monotonic() - began
         peak = f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB" if device == "cuda" else ""
-        again = Recipe.of(
+        again = Recipe.from_dict(
             {"model": str(saved), "task": recipe["task"], "device": "cpu", "speed": False}
         )
         on_cpu = run(again).summary.baseline.loss

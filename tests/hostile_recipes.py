@@ -7,7 +7,7 @@ from engine.recipe.text import MAX_ALIASES, MAX_VALUES
 NINE = ", ".join(["*a{0}"] * 9)
 
 
-def nested(first: str, line: str, levels: int) -> str:
+def nested_lines(first: str, line: str, levels: int) -> str:
     """Lines that each refer to the one before nine times."""
     return "\n".join(
         [first, *(line.format(number, NINE.format(number - 1)) for number in range(1, levels))]
@@ -15,8 +15,10 @@ def nested(first: str, line: str, levels: int) -> str:
 
 
 HOSTILE = {
-    "merge keys in merge keys": nested("a0: &a0 {k: 1}", "a{0}: &a{0} {{<<: [{1}], x{0}: 1}}", 25),
-    "aliases in aliases": nested("a0: &a0 [x, x]", "a{0}: &a{0} [{1}]", 12),
+    "merge keys in merge keys": nested_lines(
+        "a0: &a0 {k: 1}", "a{0}: &a{0} {{<<: [{1}], x{0}: 1}}", 25
+    ),
+    "aliases in aliases": nested_lines("a0: &a0 [x, x]", "a{0}: &a{0} [{1}]", 12),
     "an alias inside of its anchor": "a: &a [*a]",
     "a merge key inside of its anchor": "a: &a {<<: *a}",
     "many aliases": "a: &a 1\nb: [" + "*a, " * (MAX_ALIASES + 1) + "]",

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.recipe.model_names import BUNDLED
+from engine.recipe.model_names import BUNDLED_MODELS
 
 WIDTH = 256
 CHANNELS = (5, 77, 130)
@@ -26,11 +26,11 @@ def spread() -> torch.Tensor:
     return 2.0 ** torch.randint(-3, 4, (WIDTH,), generator=torch.Generator().manual_seed(0))
 
 
-def planted(folder: Path, factors: torch.Tensor) -> str:
+def save_rescaled_model(folder: Path, factors: torch.Tensor) -> str:
     """Writes it into ``folder``, which is made: norms multiply by the factors, the columns behind
     them divide.
     """
-    shutil.copytree(BUNDLED["docs-lm"].folder, folder)
+    shutil.copytree(BUNDLED_MODELS["docs-lm"].folder, folder)
     for path in folder.glob("*.safetensors"):
         tensors = {name: value.float() for name, value in load_file(path).items()}
         for name, value in tensors.items():

@@ -54,7 +54,7 @@ def recipe_for(
         if any(looks_at_data(TECHNIQUES[step["technique"]](**step)) for step in steps)
         else {}
     )
-    return Recipe.of(
+    return Recipe.from_dict(
         {
             "model": str(model),
             "task": task,
@@ -67,8 +67,8 @@ def recipe_for(
     )
 
 
-def looks_at_data(how: Technique) -> bool:
-    return how.needs != "nothing" or how.trains
+def looks_at_data(config: Technique) -> bool:
+    return config.needs != "nothing" or config.trains
 
 
 def few_digits(count: int, seed: int, folder: Path) -> dict[str, str]:

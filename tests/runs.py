@@ -74,7 +74,7 @@ def summary(run="run-0001", result=None, baseline=None, protocol=PROTOCOL, **oth
 
 def record(number=1, status="queued", bits=4, **others) -> RunRecord:
     """Higher numbers are newer."""
-    recipe = Recipe.of({"steps": [{"technique": "round-to-nearest", "bits": bits}]})
+    recipe = Recipe.from_dict({"steps": [{"technique": "round-to-nearest", "bits": bits}]})
     known = {
         "id": f"run-{number:04}",
         "key": f"key-{number}",
@@ -85,7 +85,7 @@ def record(number=1, status="queued", bits=4, **others) -> RunRecord:
     return RunRecord(**known | others)
 
 
-def done(number=1, **others) -> RunRecord:
+def finished_record(number=1, **others) -> RunRecord:
     """A finished run; ``others`` are its summary's."""
     return record(number, "done", summary=summary(f"run-{number:04}", **others))
 

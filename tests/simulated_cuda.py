@@ -76,7 +76,7 @@ class SimulatedCudaTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, operator, types, args=(), kwargs=None):
-        return computed(operator, args, kwargs or {})
+        return cpu_results(operator, args, kwargs or {})
 
 
 class CudaMode(TorchDispatchMode):
@@ -87,7 +87,7 @@ class CudaMode(TorchDispatchMode):
     on_simulated = False
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        return computed(operator, args, kwargs or {})
+        return cpu_results(operator, args, kwargs or {})
 
 
 class DeviceIndexMode(TorchFunctionMode):
@@ -127,7 +127,7 @@ def with_index(value: Any) -> Any:
     return CUDA if isinstance(value, str | torch.device) and str(value) == "cuda" else value
 
 
-def computed(operator, args: tuple, kwargs: dict[str, Any]) -> Any:
+def cpu_results(operator, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Results of the operator, computed on the CPU and placed as CUDA would."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     simulated = {
@@ -162,7 +162,7 @@ def computed(operator, args: tuple, kwargs: dict[str, Any]) -> Any:
     if moved and any(results is on_cpu(tensor) for tensor in tensors):
         results = results.clone()
 
-    def placed(value: Any) -> Any:
+    def place_result(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
         if to_cuda and id(value) in simulated:  # written in place
@@ -171,7 +171,7 @@ def computed(operator, args: tuple, kwargs: dict[str, Any]) -> Any:
             return tensor
         return SimulatedCudaTensor(value) if to_cuda else value
 
-    return tree_map(placed, results)
+    return tree_map(place_result, results)
 
 
 def on_cpu(value: Any) -> Any:

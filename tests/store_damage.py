@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.results.schema.run_tables import TABLES
 from engine.results.store.store import Store
-from tests.runs import done, record, tables
+from tests.runs import finished_record, record, tables
 
 HOSTILE = (
     "![zq](http://foreign.test/p.png) <img src=http://foreign.test/x> <a "
@@ -61,11 +61,11 @@ VALUES: tuple[Any, ...] = (
 RAW = ("NaN", "Infinity", "-Infinity", "1e999", '"\\ud800"', "[" * 5000, "{", "")
 
 
-def filled(store: Store, runs: int = 5) -> list[str]:
+def fill_store(store: Store, runs: int = 5) -> list[str]:
     """Store with finished runs, a failed one and one of another program."""
     for number in range(1, runs + 1):
-        store.add(done(number))
-        store.finish(done(number), tables())
+        store.add(finished_record(number))
+        store.finish(finished_record(number), tables())
     store.add(record(runs + 1, "failed", message="Out of memory; choose a smaller model."))
     store.add(record(runs + 2, "running", owner="1:1.0"))
     return [run.id for run in store.records()]
@@ -187,11 +187,11 @@ def another_id(store: Store, folder: Path, draw: random.Random) -> str:
     """Copy a folder under another name, so that two have the same id."""
     target = store.folders / f"copy-{draw.randrange(100):04}"
     if not target.exists():
-        shutil.copytree(folder, target, symlinks=True, copy_function=copied)
+        shutil.copytree(folder, target, symlinks=True, copy_function=copy_file)
     return target.name
 
 
-def copied(source: str, target: str) -> None:
+def copy_file(source: str, target: str) -> None:
     if Path(source).is_file():  # reading a pipe never ends
         shutil.copy2(source, target)
 

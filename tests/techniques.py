@@ -109,6 +109,6 @@ EVERY: list[Technique] = [
 ]  # but for HUFFMAN, whose size depends on the weights
 
 
-def named(how: Technique) -> str:
+def technique_id(config: Technique) -> str:
     """A test's id."""
-    return "-".join(str(value) for value in how.model_dump().values())
+    return "-".join(str(value) for value in config.model_dump().values())

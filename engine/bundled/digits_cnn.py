@@ -14,7 +14,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from engine.bundled.pretraining import Curve, Schedule, curve_table, train
+from engine.bundled.pretraining import Schedule, TrainingCurve, curve_table, train
 from engine.evaluation.data.digits import NAMES, Digits, digits
 from engine.evaluation.data.examples import examples_fingerprint
 
@@ -38,18 +38,18 @@ ROTATION, SHIFT, ZOOM = math.radians(12), 0.15, 0.12
 
 
 @dataclass(frozen=True)
-class Pictures:
+class DigitTensors:
     pixels: torch.Tensor  # (pictures, 1, PIXELS, PIXELS)
     labels: torch.Tensor  # (pictures,)
 
     @classmethod
-    def of(cls, data: Digits) -> "Pictures":
+    def from_digits(cls, data: Digits) -> "DigitTensors":
         return cls(
             PROCESSOR(data.images, return_tensors="pt")["pixel_values"], torch.tensor(data.labels)
         )
 
 
-def moved(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def augmented_images(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """Each picture turned, shifted and scaled a little, as hands do; what comes in at the edge is
     paper.
     """
@@ -63,7 +63,7 @@ def moved(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     return grid_sample(pixels + 1, grid, align_corners=False) - 1  # paper is -1, padding is 0
 
 
-def batch_of(data: Pictures, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def training_batch(data: DigitTensors, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """BATCH moved pictures and their labels; the order is a fresh shuffle each epoch, known from
     the step.
     """
@@ -72,11 +72,15 @@ def batch_of(data: Pictures, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         len(data.labels), generator=torch.Generator().manual_seed(step // per_epoch)
     )
     rows = order[(step % per_epoch) * BATCH :][:BATCH]
-    return moved(data.pixels[rows], torch.Generator().manual_seed(step)), data.labels[rows]
+    return augmented_images(data.pixels[rows], torch.Generator().manual_seed(step)), data.labels[
+        rows
+    ]
 
 
 @torch.no_grad()
-def judged(model: ResNetForImageClassification, data: Pictures) -> tuple[float, float]:
+def loss_and_accuracy(
+    model: ResNetForImageClassification, data: DigitTensors
+) -> tuple[float, float]:
     """Mean loss and accuracy."""
     model.eval()
     logits = torch.cat([model(part).logits for part in data.pixels.split(256)])
@@ -94,41 +98,41 @@ def main() -> None:
     asked = options.parse_args()
     torch.manual_seed(0)
     splits = {split: digits(split) for split in ("train", "validation", "test")}
-    data = {split: Pictures.of(pictures) for split, pictures in splits.items()}
-    model, curve = trained(asked, data)
-    scores = {split: judged(model, data[split])[1] for split in data}
+    data = {split: DigitTensors.from_digits(pictures) for split, pictures in splits.items()}
+    model, curve = train_classifier(asked, data)
+    scores = {split: loss_and_accuracy(model, data[split])[1] for split in data}
     model.save_pretrained(OUT)
     PROCESSOR.save_pretrained(OUT)
-    (OUT / "README.md").write_text(card(asked, model, splits, curve, scores))
+    (OUT / "README.md").write_text(model_card(asked, model, splits, curve, scores))
     print("accuracy: " + ", ".join(f"{split} {accuracy:.4f}" for split, accuracy in scores.items()))
 
 
-def trained(
-    asked: argparse.Namespace, data: dict[str, Pictures]
-) -> tuple[ResNetForImageClassification, Curve]:
+def train_classifier(
+    arguments: argparse.Namespace, data: dict[str, DigitTensors]
+) -> tuple[ResNetForImageClassification, TrainingCurve]:
     model = ResNetForImageClassification(CONFIG).train()
-    steps = asked.epochs * (len(data["train"].labels) // BATCH)
+    steps = arguments.epochs * (len(data["train"].labels) // BATCH)
 
     def loss(step: int) -> torch.Tensor:
-        pixels, labels = batch_of(data["train"], step)
+        pixels, labels = training_batch(data["train"], step)
         return cross_entropy(model(pixels).logits, labels, label_smoothing=0.05)
 
-    schedule = Schedule(steps, asked.rate, warmup=steps // 20, decay_share=0.7)
+    schedule = Schedule(steps, arguments.rate, warmup=steps // 20, decay_share=0.7)
     return model, train(
         model,
         loss,
-        lambda: judged(model, data["validation"])[0],
+        lambda: loss_and_accuracy(model, data["validation"])[0],
         schedule,
-        asked.checkpoint,
+        arguments.checkpoint,
         every=steps // 8,
     )
 
 
-def card(
-    asked: argparse.Namespace,
+def model_card(
+    arguments: argparse.Namespace,
     model: ResNetForImageClassification,
     splits: dict[str, Digits],
-    curve: Curve,
+    curve: TrainingCurve,
     scores: dict[str, float],
 ) -> str:
     counts = ", ".join(f"{len(data.labels):,} {split}" for split, data in splits.items())
@@ -142,8 +146,8 @@ A ResNet ({sum(CONFIG.depths)} basic layers, {CONFIG.hidden_sizes[0]} and
 - **Data**: the 1,797 gray images of 8 x 8 pixels in scikit-learn (`load_digits`; UCI Optical
   Recognition of Handwritten Digits), enlarged to {PIXELS} x {PIXELS}. Fixed, stratified splits:
   {counts}. Fingerprint of the test images and labels `{fingerprint}`.
-- **Command**: `python -m engine.bundled.digits_cnn --epochs {asked.epochs}
-  --rate {asked.rate}`, seed 0. Each image is randomly rotated, shifted and scaled a little.
+- **Command**: `python -m engine.bundled.digits_cnn --epochs {arguments.epochs}
+  --rate {arguments.rate}`, seed 0. Each image is randomly rotated, shifted and scaled a little.
 - **Held out**: accuracy **{scores["test"]:.3f}** on the test images, which were not used before
   (validation {scores["validation"]:.3f}, train {scores["train"]:.3f}). The splits share writers, so
   digits of other writers are harder.

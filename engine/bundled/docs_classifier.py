@@ -35,9 +35,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from engine.bundled.pretraining import Curve, Schedule, curve_table, train
-from engine.evaluation.data.documents import Document, Split, extracted, fingerprint, without_copies
-from engine.evaluation.data.passages import LABELS, Passage, masked, passages
+from engine.bundled.pretraining import Schedule, TrainingCurve, curve_table, train
+from engine.evaluation.data.documents import (
+    Document,
+    Split,
+    extract_documents,
+    fingerprint,
+    unique_documents,
+)
+from engine.evaluation.data.passages import LABELS, Passage, labeled_passages, mask_giveaways
 
 OUT = Path("assets/models/docs-classifier")
 WINDOW, BATCH, VOCABULARY = 192, 24, 4096
@@ -95,7 +101,7 @@ def trained_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 def token_stream(tokenizer: PreTrainedTokenizerFast, documents: list[Document]) -> torch.Tensor:
     """All documents, giveaways masked, as one row of tokens with [SEP] between two.  (tokens,)"""
     pieces = tokenizer.backend_tokenizer.encode_batch(
-        [masked(document.text) for document in documents], add_special_tokens=False
+        [mask_giveaways(document.text) for document in documents], add_special_tokens=False
     )
     return torch.tensor(
         [token for piece in pieces for token in (*piece.ids, SEP)], dtype=torch.int32
@@ -136,7 +142,7 @@ def masked_word_loss(
 
 
 @torch.no_grad()
-def look_near(model: BertForMaskedLM, width: int = 64, blocks: int = 4) -> None:
+def initialize_attention(model: BertForMaskedLM, width: int = 64, blocks: int = 4) -> None:
     """Start with positions as sinusoids in the last ``width`` dimensions and heads that look at the
     next, the last and the near words.
 
@@ -166,12 +172,14 @@ def look_near(model: BertForMaskedLM, width: int = 64, blocks: int = 4) -> None:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedPassages:
     tokens: torch.Tensor  # (texts, WINDOW)
     labels: torch.Tensor  # (texts,)
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerFast, chosen: list[Passage]) -> "Encoded":
+    def tokenize(
+        cls, tokenizer: PreTrainedTokenizerFast, chosen: list[Passage]
+    ) -> "TokenizedPassages":
         rows = tokenizer(
             [p.text for p in chosen],
             padding="max_length",
@@ -182,7 +190,7 @@ class Encoded:
         return cls(rows["input_ids"], torch.tensor([p.label for p in chosen]))
 
 
-def logits_of(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
+def model_logits(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
     # no work on columns that are all padding
     tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
     with half_precision():
@@ -190,19 +198,19 @@ def logits_of(model: BertForSequenceClassification, tokens: torch.Tensor) -> tor
 
 
 @torch.no_grad()
-def predictions(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
+def evaluation_logits(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
     model.eval()
-    rows = torch.cat([logits_of(model, part) for part in tokens.split(100)])
+    rows = torch.cat([model_logits(model, part) for part in tokens.split(100)])
     model.train()
     return rows
 
 
-def fine_tuning_batch(data: Encoded, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def fine_tuning_batch(data: TokenizedPassages, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """BATCH texts of like lengths; the order is a fresh shuffle each epoch, known from the step. A
     tenth of the words is hidden.
     """
     per_epoch = len(data.labels) // BATCH
-    rows = batches_of_like_lengths((data.tokens != PAD).sum(1), seed=step // per_epoch)[
+    rows = length_grouped_batches((data.tokens != PAD).sum(1), seed=step // per_epoch)[
         step % per_epoch
     ]
     tokens = data.tokens[rows]
@@ -212,7 +220,7 @@ def fine_tuning_batch(data: Encoded, step: int) -> tuple[torch.Tensor, torch.Ten
     return tokens.masked_fill(hidden, MASK), data.labels[rows]
 
 
-def batches_of_like_lengths(lengths: torch.Tensor, seed: int, pool: int = 16) -> torch.Tensor:
+def length_grouped_batches(lengths: torch.Tensor, seed: int, pool: int = 16) -> torch.Tensor:
     """Shuffled rows, in pools of this many batches sorted by length, the batches shuffled again.
     (batches, BATCH)
     """
@@ -223,11 +231,11 @@ def batches_of_like_lengths(lengths: torch.Tensor, seed: int, pool: int = 16) ->
     return batches[torch.randperm(len(batches), generator=draw)]
 
 
-def texts_of(chosen: list[Passage]) -> list[str]:
+def passage_texts(chosen: list[Passage]) -> list[str]:
     return [passage.text for passage in chosen]
 
 
-def baseline(chosen: dict[Split, list[Passage]]) -> Pipeline:
+def tfidf_baseline(chosen: dict[Split, list[Passage]]) -> Pipeline:
     """TF-IDF of words and word pairs with logistic regression, its strength picked on
     validation.
     """
@@ -240,21 +248,21 @@ def baseline(chosen: dict[Split, list[Passage]]) -> Pipeline:
         for c in (1, 3, 10)
     ]
     for fit in fits:
-        fit.fit(texts_of(chosen["train"]), truth["train"])
+        fit.fit(passage_texts(chosen["train"]), truth["train"])
     return max(
-        fits, key=lambda fit: fit.score(texts_of(chosen["calibration"]), truth["calibration"])
+        fits, key=lambda fit: fit.score(passage_texts(chosen["calibration"]), truth["calibration"])
     )
 
 
-def pretrained(
-    asked: argparse.Namespace, documents: list[Document], tokenizer: PreTrainedTokenizerFast
-) -> tuple[BertForMaskedLM, Curve]:
+def pretrain(
+    arguments: argparse.Namespace, documents: list[Document], tokenizer: PreTrainedTokenizerFast
+) -> tuple[BertForMaskedLM, TrainingCurve]:
     read = token_stream(tokenizer, [d for d in documents if d.split in ("train", "unlabelled")])
     held_out = token_stream(tokenizer, [d for d in documents if d.split == "calibration"])
     print(f"{len(read):,} tokens to read", flush=True)
     model = BertForMaskedLM(CONFIG)
-    look_near(model)
-    if asked.compile:
+    initialize_attention(model)
+    if arguments.compile:
         model.bert.compile()
 
     @torch.no_grad()
@@ -267,37 +275,40 @@ def pretrained(
             / 8
         )
 
-    schedule = Schedule(asked.tokens // (BATCH * WINDOW), asked.rate)
+    schedule = Schedule(arguments.tokens // (BATCH * WINDOW), arguments.rate)
     return model, train(
         model,
         lambda step: masked_word_loss(model, *masked_batch(read, step)),
         held_out_loss,
         schedule,
-        asked.checkpoint,
+        arguments.checkpoint,
     )
 
 
-def fine_tuned(
-    asked: argparse.Namespace, encoder: BertForMaskedLM, data: dict[Split, Encoded]
-) -> tuple[BertForSequenceClassification, Curve]:
+def fine_tune(
+    arguments: argparse.Namespace, encoder: BertForMaskedLM, data: dict[Split, TokenizedPassages]
+) -> tuple[BertForSequenceClassification, TrainingCurve]:
     CONFIG.hidden_dropout_prob = CONFIG.classifier_dropout = 0.1
     model = BertForSequenceClassification(CONFIG)
     # all but the pooler, which the language model lacks
     model.bert.load_state_dict(encoder.bert.state_dict(), strict=False)
-    steps = asked.epochs * (len(data["train"].labels) // BATCH)
+    steps = arguments.epochs * (len(data["train"].labels) // BATCH)
 
     def loss(step: int) -> torch.Tensor:
         tokens, labels = fine_tuning_batch(data["train"], step)
-        return cross_entropy(logits_of(model, tokens), labels, label_smoothing=0.1)
+        return cross_entropy(model_logits(model, tokens), labels, label_smoothing=0.1)
 
     def held_out_loss() -> float:
-        rows, truth = predictions(model, data["calibration"].tokens), data["calibration"].labels
+        rows, truth = (
+            evaluation_logits(model, data["calibration"].tokens),
+            data["calibration"].labels,
+        )
         print(f"validation accuracy {(rows.argmax(1) == truth).float().mean():.4f}", flush=True)
         return cross_entropy(rows, truth).item()
 
-    schedule = Schedule(steps, asked.fine_rate, warmup=steps // 10, decay_share=0.9)
+    schedule = Schedule(steps, arguments.fine_rate, warmup=steps // 10, decay_share=0.9)
     return model, train(
-        model, loss, held_out_loss, schedule, asked.checkpoint.with_suffix(".fine.pt")
+        model, loss, held_out_loss, schedule, arguments.checkpoint.with_suffix(".fine.pt")
     )
 
 
@@ -315,21 +326,21 @@ def main() -> None:
     )
     asked = options.parse_args()
     torch.manual_seed(0)
-    documents = list(without_copies(extracted()))
+    documents = list(unique_documents(extract_documents()))
     tokenizer = trained_tokenizer(
-        [masked(d.text) for d in documents if d.split in ("train", "unlabelled")]
+        [mask_giveaways(d.text) for d in documents if d.split in ("train", "unlabelled")]
     )
-    encoder, reading = pretrained(asked, documents, tokenizer)
-    chosen = by_split(passages(documents))
-    data = {split: Encoded.of(tokenizer, rows) for split, rows in chosen.items()}
-    model, learning = fine_tuned(asked, encoder, data)
+    encoder, reading = pretrain(asked, documents, tokenizer)
+    chosen = passages_by_split(labeled_passages(documents))
+    data = {split: TokenizedPassages.tokenize(tokenizer, rows) for split, rows in chosen.items()}
+    model, learning = fine_tune(asked, encoder, data)
     model.save_pretrained(OUT)
     tokenizer.save_pretrained(OUT)
-    scores = scores_of(model, baseline(chosen), data["evaluation"], chosen["evaluation"])
-    (OUT / "README.md").write_text(card(asked, model, chosen, reading, learning, scores))
+    scores = test_scores(model, tfidf_baseline(chosen), data["evaluation"], chosen["evaluation"])
+    (OUT / "README.md").write_text(model_card(asked, model, chosen, reading, learning, scores))
 
 
-def by_split(rows: list[Passage]) -> dict[Split, list[Passage]]:
+def passages_by_split(rows: list[Passage]) -> dict[Split, list[Passage]]:
     chosen: dict[Split, list[Passage]] = {
         "train": [],
         "unlabelled": [],
@@ -341,11 +352,17 @@ def by_split(rows: list[Passage]) -> dict[Split, list[Passage]]:
     return chosen
 
 
-def scores_of(
-    model: BertForSequenceClassification, other: Pipeline, test: Encoded, passages: list[Passage]
+def test_scores(
+    model: BertForSequenceClassification,
+    baseline_model: Pipeline,
+    test: TokenizedPassages,
+    passages: list[Passage],
 ) -> tuple[float, ...]:
     """Accuracy and macro F1 of the model, then of the baseline, on the test passages."""
-    both = predictions(model, test.tokens).argmax(1), other.predict(texts_of(passages))
+    both = (
+        evaluation_logits(model, test.tokens).argmax(1),
+        baseline_model.predict(passage_texts(passages)),
+    )
     scores = tuple(
         score
         for guesses in both
@@ -358,19 +375,20 @@ def scores_of(
     return scores
 
 
-def card(
-    asked: argparse.Namespace,
+def model_card(
+    arguments: argparse.Namespace,
     model: BertForSequenceClassification,
     chosen: dict[Split, list[Passage]],
-    reading: Curve,
-    learning: Curve,
+    reading: TrainingCurve,
+    learning: TrainingCurve,
     scores: tuple[float, ...],
 ) -> str:
     accuracy, f1, baseline, baseline_f1 = scores
     counts = ", ".join(f"{len(rows):,} {split}" for split, rows in chosen.items())
     flags = (
-        f"--tokens {asked.tokens} --rate {asked.rate} --epochs {asked.epochs} --fine-rate "
-        f"{asked.fine_rate}{' --compile' if asked.compile else ''}"
+        f"--tokens {arguments.tokens} --rate {arguments.rate} --epochs {arguments.epochs} "
+        "--fine-rate "
+        f"{arguments.fine_rate}{' --compile' if arguments.compile else ''}"
     )
     return f"""# docs-classifier
 

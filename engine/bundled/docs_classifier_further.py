@@ -34,43 +34,46 @@ from engine.bundled.docs_classifier import (
     OUT,
     PAD,
     WINDOW,
-    Encoded,
-    baseline,
-    by_split,
+    TokenizedPassages,
+    evaluation_logits,
     fine_tuning_batch,
-    logits_of,
     masked_batch,
     masked_word_loss,
-    predictions,
-    scores_of,
-    texts_of,
+    model_logits,
+    passage_texts,
+    passages_by_split,
+    test_scores,
+    tfidf_baseline,
     token_stream,
 )
-from engine.bundled.pretraining import Curve, Schedule, curve_table, train
-from engine.evaluation.data.documents import Document, extracted, without_copies
-from engine.evaluation.data.passages import LABELS, MOST_PER_LABEL, Passage, passages
+from engine.bundled.pretraining import Schedule, TrainingCurve, curve_table, train
+from engine.evaluation.data.documents import Document, extract_documents, unique_documents
+from engine.evaluation.data.passages import LABELS, MOST_PER_LABEL, Passage, labeled_passages
 
-FROM_A_DOCUMENT = 30  # passages, at most; the first course learned from 4
-KEPT = 0.99  # of the mean's weights from one step to the next
+MOST_PER_DOCUMENT_IN_TRAINING = 30  # passages, at most; the first course learned from 4
+EMA_DECAY = 0.99  # of the mean's weights from one step to the next
 # of the baseline in what both say, to pick from on validation
 SHARES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
 
 
-def log_shares(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
+def log_probabilities(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
     """Log-probabilities, (texts, labels); texts of like lengths are read together."""
     order = (tokens != PAD).sum(1).argsort()
     rows = torch.empty(len(tokens), len(LABELS))
-    rows[order] = predictions(model, tokens[order]).log_softmax(1)
+    rows[order] = evaluation_logits(model, tokens[order]).log_softmax(1)
     return rows
 
 
-def together(
-    model: BertForSequenceClassification, other: Pipeline, data: Encoded, chosen: list[Passage]
+def ensemble_probabilities(
+    model: BertForSequenceClassification,
+    baseline_model: Pipeline,
+    data: TokenizedPassages,
+    chosen: list[Passage],
 ) -> dict[float, torch.Tensor]:
     """Probabilities by the baseline's share in them.  (texts, labels)"""
     mine, its = (
-        log_shares(model, data.tokens),
-        torch.tensor(other.predict_log_proba(texts_of(chosen)), dtype=torch.float32),
+        log_probabilities(model, data.tokens),
+        torch.tensor(baseline_model.predict_log_proba(passage_texts(chosen)), dtype=torch.float32),
     )
     return {share: ((1 - share) * mine + share * its).softmax(1) for share in SHARES}
 
@@ -79,12 +82,12 @@ def accuracy(rows: torch.Tensor, labels: torch.Tensor) -> float:
     return (rows.argmax(1) == labels).float().mean().item()
 
 
-def read_on(
+def continue_pretraining(
     model: BertForSequenceClassification,
     tokenizer: PreTrainedTokenizerFast,
     documents: list[Document],
-    asked: argparse.Namespace,
-) -> Curve:
+    arguments: argparse.Namespace,
+) -> TrainingCurve:
     """The model's own encoder, with a new head for words that is thrown away afterwards."""
     read, held_out = (
         token_stream(tokenizer, [d for d in documents if d.split in splits])
@@ -98,7 +101,7 @@ def read_on(
     )
     reader.tie_weights()
     # windows drawn again, not those that were read at first
-    steps, begun = asked.tokens // (BATCH * WINDOW), 1_000_000
+    steps, begun = arguments.tokens // (BATCH * WINDOW), 1_000_000
 
     @torch.no_grad()
     def held_out_loss() -> float:
@@ -110,8 +113,8 @@ def read_on(
             / 8
         )
 
-    schedule = Schedule(steps, asked.reading_rate, warmup=steps // 20, decay_share=0.6)
-    place = asked.checkpoint.with_suffix(".read.pt")
+    schedule = Schedule(steps, arguments.reading_rate, warmup=steps // 20, decay_share=0.6)
+    place = arguments.checkpoint.with_suffix(".read.pt")
     return train(
         reader,
         lambda step: masked_word_loss(reader, *masked_batch(read, begun + step)),
@@ -121,22 +124,25 @@ def read_on(
     )
 
 
-def learned(
+def self_train(
     model: BertForSequenceClassification,
-    data: Encoded,
-    held_out: Encoded,
-    asked: argparse.Namespace,
-) -> Curve:
-    steps, best = int(asked.epochs * (len(data.labels) // BATCH)), {"accuracy": 0.0, "weights": {}}
-    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(KEPT))
+    data: TokenizedPassages,
+    held_out: TokenizedPassages,
+    arguments: argparse.Namespace,
+) -> TrainingCurve:
+    steps, best = (
+        int(arguments.epochs * (len(data.labels) // BATCH)),
+        {"accuracy": 0.0, "weights": {}},
+    )
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
 
     def loss(step: int) -> torch.Tensor:
         mean.update_parameters(model)
         tokens, shares = fine_tuning_batch(data, step)
-        return cross_entropy(logits_of(model, tokens), shares)
+        return cross_entropy(model_logits(model, tokens), shares)
 
     def held_out_loss() -> float:
-        rows = predictions(mean.module, held_out.tokens)
+        rows = evaluation_logits(mean.module, held_out.tokens)
         right = accuracy(rows, held_out.labels)
         print(f"validation accuracy {right:.4f}", flush=True)
         if right > best["accuracy"]:
@@ -151,30 +157,32 @@ def learned(
         model,
         loss,
         held_out_loss,
-        Schedule(steps, asked.rate, warmup=steps // 20, decay_share=0.95),
-        asked.checkpoint,
+        Schedule(steps, arguments.rate, warmup=steps // 20, decay_share=0.95),
+        arguments.checkpoint,
     )
     model.load_state_dict(best["weights"])
     return curve
 
 
-def further(documents: list[Document], known: list[Passage]) -> list[Passage]:
+def additional_passages(documents: list[Document], known: list[Passage]) -> list[Passage]:
     """Passages of the training files beyond those that are known."""
-    texts = set(texts_of(known))
-    every = passages(documents, FROM_A_DOCUMENT, MOST_PER_LABEL | {"train": 1_000_000})
+    texts = set(passage_texts(known))
+    every = labeled_passages(
+        documents, MOST_PER_DOCUMENT_IN_TRAINING, MOST_PER_LABEL | {"train": 1_000_000}
+    )
     return [passage for passage in every if passage.split == "train" and passage.text not in texts]
 
 
-def taught(
+def self_training_data(
     model: BertForSequenceClassification,
-    other: Pipeline,
+    baseline_model: Pipeline,
     chosen: dict[str, list[Passage]],
-    data: dict[str, Encoded],
-) -> Encoded:
+    data: dict[str, TokenizedPassages],
+) -> TokenizedPassages:
     """The labeled passages with their labels, the others with what model and baseline say
     together.
     """
-    seen = together(model, other, data["calibration"], chosen["calibration"])
+    seen = ensemble_probabilities(model, baseline_model, data["calibration"], chosen["calibration"])
     share = max(SHARES, key=lambda each: accuracy(seen[each], data["calibration"].labels))
     print(
         (
@@ -183,9 +191,11 @@ def taught(
         ),
         flush=True,
     )
-    soft = together(model, other, data["more"], chosen["more"])[share]
+    soft = ensemble_probabilities(model, baseline_model, data["more"], chosen["more"])[share]
     hard = 0.9 * one_hot(data["train"].labels, len(LABELS)).float() + 0.1 / len(LABELS)
-    return Encoded(torch.cat([data["train"].tokens, data["more"].tokens]), torch.cat([hard, soft]))
+    return TokenizedPassages(
+        torch.cat([data["train"].tokens, data["more"].tokens]), torch.cat([hard, soft])
+    )
 
 
 def main() -> None:
@@ -203,36 +213,44 @@ def main() -> None:
     model = BertForSequenceClassification.from_pretrained(
         OUT, hidden_dropout_prob=0.1, classifier_dropout=0.1
     )
-    documents = list(without_copies(extracted()))
-    chosen = by_split(passages(documents))
-    chosen |= {"more": further(documents, chosen["train"])}
-    data = {split: Encoded.of(tokenizer, rows) for split, rows in chosen.items()}
-    other = baseline(chosen)
-    lesson = taught(model, other, chosen, data)
-    reading = read_on(model, tokenizer, documents, asked) if asked.tokens else Curve([])
-    curve = learned(model, lesson, data["calibration"], asked)
+    documents = list(unique_documents(extract_documents()))
+    chosen = passages_by_split(labeled_passages(documents))
+    chosen |= {"more": additional_passages(documents, chosen["train"])}
+    data = {split: TokenizedPassages.tokenize(tokenizer, rows) for split, rows in chosen.items()}
+    other = tfidf_baseline(chosen)
+    lesson = self_training_data(model, other, chosen, data)
+    reading = (
+        continue_pretraining(model, tokenizer, documents, asked)
+        if asked.tokens
+        else TrainingCurve([])
+    )
+    curve = self_train(model, lesson, data["calibration"], asked)
     model.config.hidden_dropout_prob = model.config.classifier_dropout = 0.0
     model.save_pretrained(OUT)
-    scores = scores_of(model, other, data["evaluation"], chosen["evaluation"])
+    scores = test_scores(model, other, data["evaluation"], chosen["evaluation"])
     card = OUT / "README.md"
-    card.write_text(amended(card.read_text(), asked, scores, reading, curve, len(chosen["more"])))
+    card.write_text(
+        extended_model_card(card.read_text(), asked, scores, reading, curve, len(chosen["more"]))
+    )
 
 
-def amended(
+def extended_model_card(
     card: str,
-    asked: argparse.Namespace,
+    arguments: argparse.Namespace,
     scores: tuple[float, ...],
-    reading: Curve,
-    curve: Curve,
+    reading: TrainingCurve,
+    curve: TrainingCurve,
     more: int,
 ) -> str:
     """The card with one more course."""
     before = (
-        f"--tokens {asked.tokens} --reading-rate {asked.reading_rate:g} " if asked.tokens else ""
+        f"--tokens {arguments.tokens} --reading-rate {arguments.reading_rate:g} "
+        if arguments.tokens
+        else ""
     )
     command = (
         f"`python -m engine.bundled.docs_classifier_further {before}--epochs "
-        f"{asked.epochs:g} --rate {asked.rate:g}`"
+        f"{arguments.epochs:g} --rate {arguments.rate:g}`"
     )
     lines = card.rstrip().splitlines()
     held_out = next(
@@ -249,11 +267,11 @@ def amended(
             "model and the baseline together said of them was learned"
         ),
         (
-            f"  beside the labelled passages. Kept: the running mean of the weights ({KEPT:g} "
+            f"  beside the labelled passages. Kept: the running mean of the weights ({EMA_DECAY:g} "
             "from step to step) where it was best on validation."
         ),
     ]
-    read = ["", "Reading on, masked words:", "", curve_table(reading)] if asked.tokens else []
+    read = ["", "Reading on, masked words:", "", curve_table(reading)] if arguments.tokens else []
     return "\n".join([*lines, *read, "", "Further course:", "", curve_table(curve), ""])
 
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from engine.bundled.pretraining import Curve, Schedule, curve_table, train
-from engine.evaluation.data.documents import Split, extracted, fingerprint, without_copies
+from engine.bundled.pretraining import Schedule, TrainingCurve, curve_table, train
+from engine.evaluation.data.documents import Split, extract_documents, fingerprint, unique_documents
 
 OUT = Path("assets/models/docs-lm")
 CONTEXT, BATCH, VOCABULARY, END = 256, 16, 4096, "<|endoftext|>"
@@ -33,8 +33,12 @@ CONFIG = LlamaConfig(
 )
 
 
-def texts_of(*splits: Split) -> list[str]:
-    return [document.text for document in without_copies(extracted()) if document.split in splits]
+def document_texts(*splits: Split) -> list[str]:
+    return [
+        document.text
+        for document in unique_documents(extract_documents())
+        if document.split in splits
+    ]
 
 
 def trained_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -69,7 +73,7 @@ def token_stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.
     return torch.tensor([token for piece in pieces for token in piece.ids], dtype=torch.int32)
 
 
-def batch_of(stream: torch.Tensor, step: int) -> torch.Tensor:
+def training_batch(stream: torch.Tensor, step: int) -> torch.Tensor:
     """BATCH windows of CONTEXT tokens at places that depend on the step alone.  (BATCH, CONTEXT)"""
     starts = torch.randint(
         len(stream) - CONTEXT, (BATCH,), generator=torch.Generator().manual_seed(step)
@@ -77,7 +81,7 @@ def batch_of(stream: torch.Tensor, step: int) -> torch.Tensor:
     return torch.stack([stream[start : start + CONTEXT] for start in starts.tolist()]).long()
 
 
-def loss_of(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
+def language_modeling_loss(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(tokens).logits
     return cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten())
@@ -87,7 +91,9 @@ def loss_of(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
 def held_out_loss(model: LlamaForCausalLM, stream: torch.Tensor, windows: int) -> float:
     """Mean token loss over the first non-overlapping windows of a held-out stream."""
     rows = stream[: windows * CONTEXT].view(-1, CONTEXT).long().split(BATCH)
-    return sum(loss_of(model, row).item() * len(row) for row in rows) / sum(map(len, rows))
+    return sum(language_modeling_loss(model, row).item() * len(row) for row in rows) / sum(
+        map(len, rows)
+    )
 
 
 def main() -> None:
@@ -100,11 +106,11 @@ def main() -> None:
     )
     asked = options.parse_args()
     torch.manual_seed(0)
-    texts = texts_of("train", "unlabelled")
+    texts = document_texts("train", "unlabelled")
     tokenizer = trained_tokenizer(texts)
     stream, held_out = (
         token_stream(tokenizer, texts),
-        token_stream(tokenizer, texts_of("evaluation")),
+        token_stream(tokenizer, document_texts("evaluation")),
     )
     print(
         (
@@ -114,11 +120,11 @@ def main() -> None:
         flush=True,
     )
     model = LlamaForCausalLM(CONFIG)
-    step_loss = torch.compile(loss_of) if asked.compile else loss_of
+    step_loss = torch.compile(language_modeling_loss) if asked.compile else language_modeling_loss
     schedule = Schedule(asked.tokens // (BATCH * CONTEXT), asked.rate)
     curve = train(
         model,
-        lambda step: step_loss(model, batch_of(stream, step)),
+        lambda step: step_loss(model, training_batch(stream, step)),
         lambda: held_out_loss(model, held_out, 64),
         schedule,
         asked.checkpoint,
@@ -127,21 +133,21 @@ def main() -> None:
     model.bfloat16().save_pretrained(OUT)
     tokenizer.save_pretrained(OUT)
     (OUT / "README.md").write_text(
-        card(asked, model, curve, final, len(stream), fingerprint(texts))
+        model_card(asked, model, curve, final, len(stream), fingerprint(texts))
     )
 
 
-def card(
-    asked: argparse.Namespace,
+def model_card(
+    arguments: argparse.Namespace,
     model: LlamaForCausalLM,
-    curve: Curve,
+    curve: TrainingCurve,
     final: float,
     stream: int,
     data: str,
 ) -> str:
     parameters, flag = (
         sum(p.numel() for p in model.parameters()),
-        " --compile" if asked.compile else "",
+        " --compile" if arguments.compile else "",
     )
     return f"""# docs-lm
 
@@ -152,9 +158,9 @@ key/value heads, tied embeddings), {parameters:,} parameters, stored in bfloat16
 - **Data**: documentation strings of the packages pinned in `requirements.txt`, deduplicated, split
   by source file. {stream:,} training tokens, fingerprint `{data}`.
 - **Tokenizer**: byte-level BPE, {VOCABULARY:,} pieces, trained on the same texts.
-- **Command**: `python -m engine.bundled.docs_lm --tokens {asked.tokens}
-  --rate {asked.rate}{flag}`, seed 0.
-- **Tokens seen**: {asked.tokens:,} ({asked.tokens / stream:.1f} passes over the data).
+- **Command**: `python -m engine.bundled.docs_lm --tokens {arguments.tokens}
+  --rate {arguments.rate}{flag}`, seed 0.
+- **Tokens seen**: {arguments.tokens:,} ({arguments.tokens / stream:.1f} passes over the data).
 - **Held-out perplexity**: **{math.exp(final):.2f}** on all of the evaluation split, windows of
   {CONTEXT} tokens (bfloat16 autocast).
 

@@ -12,10 +12,10 @@ from engine.recipe import Recipe
 from engine.recipe.model_names import ASSETS
 from engine.results.schema.record import RunRecord
 from engine.results.store.store import Store
-from engine.runtime.worker_setup import ready
+from engine.runtime.worker_setup import setup_worker
 
 
-def made(name: str) -> None:
+def make_example(name: str) -> None:
     recipe = Recipe.from_yaml((ASSETS / "recipes" / f"{name}.yaml").read_text())
     outcome = run(recipe, name)
     shutil.rmtree(ASSETS / "examples" / "runs" / name, ignore_errors=True)
@@ -31,6 +31,6 @@ def made(name: str) -> None:
 
 
 if __name__ == "__main__":
-    ready()
+    setup_worker()
     for asked in sys.argv[1:]:
-        made(asked)
+        make_example(asked)

@@ -27,7 +27,7 @@ class Schedule:
 
 
 @dataclass
-class Curve:
+class TrainingCurve:
     """Points of the training curve: (step, mean training loss since the last point,
     held-out loss).
     """
@@ -49,22 +49,22 @@ def optimizer_of(model: torch.nn.Module, weight_decay: float = 0.1) -> torch.opt
 def train(
     model: torch.nn.Module,
     loss_of: Callable[[int], torch.Tensor],
-    held_out: Callable[[], float],
+    held_out_loss: Callable[[], float],
     schedule: Schedule,
     checkpoint: Path,
     every: int = 200,
-) -> Curve:
+) -> TrainingCurve:
     """Train in place. ``loss_of(step)`` draws its batch from the step alone, so a resumed run
     continues the same stream.
 
     Every ``every`` steps the held-out loss is measured and everything is written to ``checkpoint``.
     """
-    optimizer, first, curve = optimizer_of(model), 0, Curve([])
+    optimizer, first, curve = optimizer_of(model), 0, TrainingCurve([])
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        first, curve = state["step"], Curve([tuple(point) for point in state["curve"]])
+        first, curve = state["step"], TrainingCurve([tuple(point) for point in state["curve"]])
     running, began = [], time.perf_counter()
     for step in range(first, schedule.steps):
         for group in optimizer.param_groups:
@@ -76,16 +76,20 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         running.append(loss.item())
         if (step + 1) % every == 0 or step + 1 == schedule.steps:
-            curve.points.append((step + 1, sum(running) / len(running), held_out()))
+            curve.points.append((step + 1, sum(running) / len(running), held_out_loss()))
             save_checkpoint(checkpoint, model, optimizer, step + 1, curve)
             each = (time.perf_counter() - began) / (step + 1 - first)
-            print(describe(curve.points[-1], schedule.steps, each), flush=True)
+            print(progress_line(curve.points[-1], schedule.steps, each), flush=True)
             running = []
     return curve
 
 
 def save_checkpoint(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, curve: Curve
+    path: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    curve: TrainingCurve,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
@@ -98,7 +102,7 @@ def save_checkpoint(
         torch.save(state, draft)
 
 
-def describe(point: tuple[int, float, float], steps: int, seconds_each: float) -> str:
+def progress_line(point: tuple[int, float, float], steps: int, seconds_each: float) -> str:
     step, training, held_out = point
     left = (steps - step) * seconds_each / 60
     return (
@@ -107,7 +111,7 @@ def describe(point: tuple[int, float, float], steps: int, seconds_each: float) -
     )
 
 
-def curve_table(curve: Curve, rows: int = 12) -> str:
+def curve_table(curve: TrainingCurve, rows: int = 12) -> str:
     """The curve as a Markdown table, thinned to at most ``rows`` lines and always ending with the
     last point.
     """

@@ -1,7 +1,7 @@
 """Calibration activations, block by block, and the statistics that layers collect of them."""
 
-from engine.calibration.activation_stats import Seen
-from engine.calibration.folding import Fold, folds_in
-from engine.calibration.stream import Stream
+from engine.calibration.activation_stats import InputStats
+from engine.calibration.folding import Fold, scale_folds
+from engine.calibration.stream import CalibrationStream
 
-__all__ = ["Fold", "Seen", "Stream", "folds_in"]
+__all__ = ["CalibrationStream", "Fold", "InputStats", "scale_folds"]

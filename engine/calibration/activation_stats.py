@@ -23,7 +23,7 @@ VALUES_KEPT = 1 << 18
 
 
 @dataclass
-class Seen:
+class InputStats:
     """Sums over all input vectors of a layer. ``width`` is that of one vector (a convolution's
     patch: in x height x width).
     """
@@ -110,9 +110,9 @@ class Seen:
         flat = torch.cat(self.vectors).flatten()
         return flat[:: -(-len(flat) // VALUES_KEPT)].cpu()
 
-    def scaled(self, scales: torch.Tensor) -> "Seen":
+    def divided_by(self, scales: torch.Tensor) -> "InputStats":
         """Statistics of the layer's inputs divided by ``scales``, (width,)."""
-        other = Seen(
+        other = InputStats(
             self.width,
             self.device,
             self.wants_gram,
@@ -132,7 +132,7 @@ class Seen:
         )
         return other
 
-    def refuse_nonsense(self, layer: str) -> None:
+    def check_usable(self, layer: str) -> None:
         """Raises PlainError when nothing, or something that is no number, has come in."""
         if not self.count:
             raise PlainError(
@@ -146,7 +146,7 @@ class Seen:
             )
 
 
-def pooled(parts: Iterable[Seen]) -> Seen:
+def merged_stats(parts: Iterable[InputStats]) -> InputStats:
     """Merge the input statistics of layers with the same width, such as experts that share a scale.
     Replacements for missing tokens count only if there are no others.
     """
@@ -154,7 +154,7 @@ def pooled(parts: Iterable[Seen]) -> Seen:
     parts = [each for each in parts if each.missing < each.count] or parts
     if len(parts) == 1:
         return parts[0]
-    whole = Seen(parts[0].width, parts[0].device, parts[0].wants_gram, area=parts[0].area)
+    whole = InputStats(parts[0].width, parts[0].device, parts[0].wants_gram, area=parts[0].area)
     for each in parts:
         whole.count += each.count
         whole.abs_sum += each.abs_sum
@@ -176,7 +176,7 @@ def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
     """
     pieces = max(1, min(PIECES, len(total) // NARROWEST))
     edges = [len(total) * piece // pieces for piece in range(pieces + 1)]
-    with short_products(rows.dtype == torch.bfloat16):
+    with reduced_precision_products(rows.dtype == torch.bfloat16):
         rows = rows.to(total.dtype)
         for begin, end in pairwise(edges):
             total[begin:end, :end].addmm_(rows[:, begin:end].T, rows[:, :end])
@@ -184,7 +184,7 @@ def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
 
 
 @contextmanager
-def short_products(exact: bool) -> Iterator[None]:
+def reduced_precision_products(exact: bool) -> Iterator[None]:
     """Let the processor multiply float32 values that are exact in bfloat16 as bfloat16; sums stay
     float32.
     """
@@ -196,7 +196,7 @@ def short_products(exact: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def area_of(module: Unpacking) -> int:
+def kernel_area(module: Unpacking) -> int:
     """Columns of its weight that belong to one input channel."""
     return (
         module.image_kernel[2] * module.image_kernel[3]
@@ -205,23 +205,28 @@ def area_of(module: Unpacking) -> int:
     )
 
 
-def rows_of(module: Unpacking, inputs: torch.Tensor) -> torch.Tensor:
+def input_vectors(module: Unpacking, inputs: torch.Tensor) -> torch.Tensor:
     """A layer's input as vectors; a convolution's are its patches, (vectors, in x height x
     width).
     """
     return module.patches(inputs) if isinstance(module, UnpackingConv2d) else inputs.flatten(0, -2)
 
 
-def layout_of(module: Unpacking) -> tuple[Any, ...] | None:
+def input_layout(module: Unpacking) -> tuple[Any, ...] | None:
     """Key for how a layer forms vectors from its input; layers with equal keys have equal
     statistics for the same input.
     """
     if not isinstance(module, UnpackingConv2d):
         return None
-    return module.image_kernel[2:], module.margins, module.padding_mode, *sorted(module.how.items())
+    return (
+        module.image_kernel[2:],
+        module.margins,
+        module.padding_mode,
+        *sorted(module.config.items()),
+    )
 
 
-def reader_of(model: nn.Module, name: str) -> nn.Module:
+def input_reader(model: nn.Module, name: str) -> nn.Module:
     """Module that multiplies inputs by a layer's weight: the layer itself, or for an embedding the
     output layer tied to it.
     """
@@ -238,10 +243,10 @@ def reader_of(model: nn.Module, name: str) -> nn.Module:
     )
 
 
-def seeable(module: nn.Module) -> bool:
+def has_observable_inputs(module: nn.Module) -> bool:
     """Return True if the layer multiplies its weight with observable vectors: no embedding, no
     grouped convolution.
     """
     return isinstance(module, UnpackingLinear) or (
-        isinstance(module, UnpackingConv2d) and module.how["groups"] == 1
+        isinstance(module, UnpackingConv2d) and module.config["groups"] == 1
     )

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from engine.calibration.activation_stats import Seen
-from engine.calibration.routing import Routing
-from engine.calibration.stream import Stream
-from engine.models.experts import Routed, routed_layers
+from engine.calibration.activation_stats import InputStats
+from engine.calibration.routing import ExpertRouting
+from engine.calibration.stream import CalibrationStream
+from engine.models.experts import RoutedLayer, routed_layers
 from engine.models.packed_modules import UnpackingLinear
-from engine.tensors.weights import Dense
+from engine.tensors.weights import DenseWeight
 
-EQUAL = 1e-3  # of the largest output
+TOLERANCE = 1e-3  # of the largest output
 LAST, BEFORE_LAST = "down_proj", "up_proj"  # of an expert
 ROWS = 16  # random tokens to test an expert with
 
@@ -37,7 +37,7 @@ class Fold:
     # other modules that read the source, such as a router: they only take the scale
     companions: tuple[str, ...] = ()
 
-    def tied(self, scales: torch.Tensor) -> torch.Tensor:
+    def repeated_scales(self, scales: torch.Tensor) -> torch.Tensor:
         """Scales that the source can take: equal (the geometric mean) where its outputs are
         repeated.  (in_,) -> (in_,)
         """
@@ -46,7 +46,7 @@ class Fold:
         shared = scales.log().view(-1, self.repeats, self.head).mean(1, keepdim=True).exp()
         return shared.expand(-1, self.repeats, -1).flatten()
 
-    def at_source(self, scales: torch.Tensor) -> torch.Tensor:
+    def source_scales(self, scales: torch.Tensor) -> torch.Tensor:
         """Scales of the source's outputs, (out,), for given scales of the sinks' inputs."""
         return (
             scales
@@ -58,33 +58,35 @@ class Fold:
         """Divide the source's outputs and multiply the sinks' columns, in place; the layers become
         dense.
         """
-        divide_outputs(model.get_submodule(self.source), self.at_source(scales))
+        divide_outputs(model.get_submodule(self.source), self.source_scales(scales))
         for name in (*self.sinks, *self.companions):
             multiply_columns(model.get_submodule(name), scales)
 
 
 def multiply_columns(reader: nn.Module, scales: torch.Tensor) -> None:
     if isinstance(reader, UnpackingLinear):
-        hold(reader, reader.stored.dense() * scales)
+        set_weight(reader, reader.stored.to_dense() * scales)
     else:
         reader.weight.data = (reader.weight.float() * scales).to(reader.weight.dtype)
 
 
 def divide_outputs(source: nn.Module, scales: torch.Tensor) -> None:
     if isinstance(source, UnpackingLinear):
-        hold(source, source.stored.dense() / scales[:, None])
+        set_weight(source, source.stored.to_dense() / scales[:, None])
     else:
         source.weight.data = (source.weight.float() / scales).to(source.weight.dtype)
     if getattr(source, "bias", None) is not None:
         source.bias.data = (source.bias.float() / scales).to(source.bias.dtype)
 
 
-def hold(module: UnpackingLinear, weight: torch.Tensor) -> None:
-    module.stored = Dense(tuple(weight.shape), weight)
+def set_weight(module: UnpackingLinear, weight: torch.Tensor) -> None:
+    module.stored = DenseWeight(tuple(weight.shape), weight)
 
 
 @torch.no_grad()
-def folds_in(stream: Stream, block: str, seen: dict[str, Seen], layers: list[str]) -> list[Fold]:
+def scale_folds(
+    stream: CalibrationStream, block: str, stats: dict[str, InputStats], layers: list[str]
+) -> list[Fold]:
     """Groups of layers with one input that have a source inside the block, at most one source each.
 
     A source is a norm or one of ``layers``; a layer that is not compressed takes no scale. The
@@ -96,38 +98,40 @@ def folds_in(stream: Stream, block: str, seen: dict[str, Seen], layers: list[str
     for name in layers:
         if (
             isinstance(stream.model.get_submodule(name), UnpackingLinear)
-            and name in seen
+            and name in stats
             and name not in routed
         ):
-            groups.setdefault(id(seen[name]), []).append(name)
-    before, order = tried(stream, block)
+            groups.setdefault(id(stats[name]), []).append(name)
+    before, order = compress_with_scales(stream, block)
     kept = {
         name for name in order if isinstance(stream.model.get_submodule(name), UnpackingLinear)
     } - {*layers}
     order = [name for name in order if name not in kept and name not in routed]
     found = {
-        tuple(names): fold_of(stream, block, tuple(names), before, order)
+        tuple(names): nearest_fold(stream, block, tuple(names), before, order)
         for names in groups.values()
     }
     alone = [names for names, fold in found.items() if fold is None]
     before_experts = [
-        into_experts(stream, block, path, [n for n in routed if n in seen], alone, before, order)
-        for path in Routing(routed).paths
+        fold_into_experts(
+            stream, block, path, [n for n in routed if n in stats], alone, before, order
+        )
+        for path in ExpertRouting(routed).paths
     ]
     inside = [
-        inside_expert(stream.model, name, each)
+        fold_inside_expert(stream.model, name, each)
         for name, each in routed.items()
-        if name in seen and each.projection == LAST
+        if name in stats and each.projection == LAST
     ]
     return [fold for fold in (*found.values(), *before_experts, *inside) if fold]
 
 
-def into_experts(
-    stream: Stream,
+def fold_into_experts(
+    stream: CalibrationStream,
     block: str,
     path: str,
     names: list[str],
-    alone: list[tuple[str, ...]],
+    unfolded: list[tuple[str, ...]],
     before: torch.Tensor,
     order: list[str],
 ) -> Fold | None:
@@ -143,9 +147,10 @@ def into_experts(
     width, beside = stream.model.get_submodule(sinks[0]).stored.shape[1], path.rpartition(".")[0]
     near = [
         name
-        for group in alone
+        for group in unfolded
         for name in group
-        if name.startswith(f"{beside}.") and reads(stream.model.get_submodule(name), width)
+        if name.startswith(f"{beside}.")
+        and has_input_width(stream.model.get_submodule(name), width)
     ]
     sinks = (*sinks, *near)
     others = (
@@ -156,20 +161,22 @@ def into_experts(
     companions = tuple(
         name
         for name, module in others
-        if name not in sinks and reads(module, width) and name not in routed
+        if name not in sinks and has_input_width(module, width) and name not in routed
     )
     for source in order[::-1]:
-        fold = fitting(stream.model, source, sinks, width)
+        fold = fold_by_width(stream.model, source, sinks, width)
         if (
             source not in sinks
             and fold
-            and holds(stream, block, fold := replace(fold, companions=companions), before, width)
+            and fold_is_exact(
+                stream, block, fold := replace(fold, companions=companions), before, width
+            )
         ):
             return fold
     return None
 
 
-def reads(module: nn.Module, width: int) -> bool:
+def has_input_width(module: nn.Module, width: int) -> bool:
     """Return True for a linear layer, or a router's bare matrix, on inputs of this width."""
     if isinstance(module, UnpackingLinear):
         return module.stored.shape[1] == width
@@ -177,40 +184,44 @@ def reads(module: nn.Module, width: int) -> bool:
     return weight is not None and weight.ndim == 2 and weight.shape[1] == width
 
 
-def inside_expert(model: nn.Module, name: str, routed: Routed) -> Fold | None:
+def fold_inside_expert(model: nn.Module, name: str, routed: RoutedLayer) -> Fold | None:
     """Fold for the inputs of an expert's last layer, with the layer before it as the source; tested
     on the expert alone.
     """
     experts, source = model.get_submodule(routed.path), f"{name.removesuffix(LAST)}{BEFORE_LAST}"
     width = model.get_submodule(name).stored.shape[1]
-    fold = fitting(model, source, (name,), width)
+    fold = fold_by_width(model, source, (name,), width)
     if fold is None:
         return None
     into = model.get_submodule(source)
     rows = torch.randn(ROWS, into.stored.shape[1], generator=torch.Generator().manual_seed(0)).to(
         into.weight
     )
-    before = experts.output_of(int(routed.expert), rows)
-    with undone(model, [source, name]):
+    before = experts.expert_output(int(routed.expert), rows)
+    with preserve_weights(model, [source, name]):
         fold.apply(model, powers_of_two(width, fold).to(rows.device))
-        after = experts.output_of(int(routed.expert), rows)
-    return fold if bool((after - before).abs().max() <= EQUAL * before.abs().max()) else None
+        after = experts.expert_output(int(routed.expert), rows)
+    return fold if bool((after - before).abs().max() <= TOLERANCE * before.abs().max()) else None
 
 
-def fold_of(
-    stream: Stream, block: str, sinks: tuple[str, ...], before: torch.Tensor, order: list[str]
+def nearest_fold(
+    stream: CalibrationStream,
+    block: str,
+    sinks: tuple[str, ...],
+    before: torch.Tensor,
+    order: list[str],
 ) -> Fold | None:
     """The nearest module before the sinks that can take their scale."""
     width = stream.model.get_submodule(sinks[0]).stored.shape[1]
     earlier = order[: order.index(sinks[0])][::-1]
     for source in earlier:
-        fold = fitting(stream.model, source, sinks, width)
-        if fold and holds(stream, block, fold, before, width):
+        fold = fold_by_width(stream.model, source, sinks, width)
+        if fold and fold_is_exact(stream, block, fold, before, width):
             return fold
     return None
 
 
-def fitting(model: nn.Module, source: str, sinks: tuple[str, ...], width: int) -> Fold | None:
+def fold_by_width(model: nn.Module, source: str, sinks: tuple[str, ...], width: int) -> Fold | None:
     """The fold that the widths allow, if any."""
     module = model.get_submodule(source)
     linear = isinstance(module, UnpackingLinear)
@@ -222,20 +233,22 @@ def fitting(model: nn.Module, source: str, sinks: tuple[str, ...], width: int) -
     return Fold(source, sinks, repeats=width // outputs, head=head) if repeated else None
 
 
-def holds(stream: Stream, block: str, fold: Fold, before: torch.Tensor, width: int) -> bool:
-    with undone(stream.model, [fold.source, *fold.sinks, *fold.companions]):
+def fold_is_exact(
+    stream: CalibrationStream, block: str, fold: Fold, before: torch.Tensor, width: int
+) -> bool:
+    with preserve_weights(stream.model, [fold.source, *fold.sinks, *fold.companions]):
         fold.apply(stream.model, powers_of_two(width, fold).to(stream.device))
-        after, _ = tried(stream, block)
-    return bool((after - before).abs().max() <= EQUAL * before.abs().max())
+        after, _ = compress_with_scales(stream, block)
+    return bool((after - before).abs().max() <= TOLERANCE * before.abs().max())
 
 
 def powers_of_two(width: int, fold: Fold) -> torch.Tensor:
     powers = torch.randint(-2, 3, (width,), generator=torch.Generator().manual_seed(0)).float()
-    return fold.tied(powers.exp2()).log2().round().exp2()
+    return fold.repeated_scales(powers.exp2()).log2().round().exp2()
 
 
 @contextmanager
-def undone(model: nn.Module, names: list[str]) -> Iterator[None]:
+def preserve_weights(model: nn.Module, names: list[str]) -> Iterator[None]:
     """Give modules their weights back."""
     modules = [model.get_submodule(name) for name in names]
     kept = [
@@ -253,7 +266,7 @@ def undone(model: nn.Module, names: list[str]) -> Iterator[None]:
             parameter.data = value
 
 
-def tried(stream: Stream, block: str) -> tuple[torch.Tensor, list[str]]:
+def compress_with_scales(stream: CalibrationStream, block: str) -> tuple[torch.Tensor, list[str]]:
     """The block's output on the first batch, and the norms and linear layers of it in the order in
     which they ran.
     """
@@ -261,21 +274,21 @@ def tried(stream: Stream, block: str) -> tuple[torch.Tensor, list[str]]:
     modules = (
         (name, module)
         for name, module in stream.model.named_modules()
-        if name.startswith(f"{block}.") and foldable(module)
+        if name.startswith(f"{block}.") and is_foldable(module)
     )
     hooks = [
         module.register_forward_hook(lambda module, args, output, name=name: order.append(name))
         for name, module in modules
     ]
     try:
-        output = stream.through(block, 0)
+        output = stream.run_block(block, 0)
     finally:
         for hook in hooks:
             hook.remove()
     return output.float(), order
 
 
-def foldable(module: nn.Module) -> bool:
+def is_foldable(module: nn.Module) -> bool:
     """Linear layers, and norms with a gain for each channel."""
     weight = module._parameters.get("weight")
     return isinstance(module, UnpackingLinear) or (weight is not None and weight.ndim == 1)

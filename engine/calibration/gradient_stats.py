@@ -11,16 +11,16 @@ from torch.nn.functional import cross_entropy
 
 from engine.errors import PlainError
 from engine.evaluation.calibration_batches import Batch
-from engine.evaluation.measured import placed
+from engine.evaluation.measured import inputs_on_device
 from engine.events import ProgressEvent, Report
-from engine.models.experts import Routed, routed_layers
-from engine.models.packed_modules import unpacked_once, unpacking_layers
+from engine.models.experts import RoutedLayer, routed_layers
+from engine.models.packed_modules import keep_unpacked, unpacking_layers
 
 UNREACHED = "no calibration token was routed to it, so its weights are ranked by magnitude"
 
 
 @dataclass
-class Slopes:
+class GradientStats:
     """Gradient statistics of one layer's weight over the examples, (out, in_) float32."""
 
     mean: torch.Tensor
@@ -28,18 +28,18 @@ class Slopes:
     square: torch.Tensor
     warnings: list[str] = field(default_factory=list)
 
-    def of_rows(self, rows: int) -> "Slopes":
+    def first_rows(self, rows: int) -> "GradientStats":
         """The first rows'."""
-        return Slopes(self.mean[:rows], self.square[:rows], self.warnings)
+        return GradientStats(self.mean[:rows], self.square[:rows], self.warnings)
 
 
-def slopes_of(
+def accumulate_gradients(
     model: nn.Module,
     names: Iterable[str],
     batches: list[Batch],
     device: torch.device,
     progress: Report,
-) -> dict[str, Slopes]:
+) -> dict[str, GradientStats]:
     """One backward pass for each example. Raises PlainError where a gradient is no number."""
     modules = {name: model.get_submodule(name) for name in names}
     examples = [
@@ -48,10 +48,10 @@ def slopes_of(
         for row in range(len(next(iter(batch.values()))))
     ]
     sums = {
-        name: Slopes(*(torch.zeros(module.stored.shape, device=device) for _ in range(2)))
+        name: GradientStats(*(torch.zeros(module.stored.shape, device=device) for _ in range(2)))
         for name, module in modules.items()
     }
-    with torch.inference_mode(False), torch.enable_grad(), unpacked_once(model):
+    with torch.inference_mode(False), torch.enable_grad(), keep_unpacked(model):
         leaves = {
             name: module.weight.detach().clone().requires_grad_()
             for name, module in modules.items()
@@ -61,7 +61,7 @@ def slopes_of(
             module.unpacked = held.get(id(module.stored), module.unpacked)
         for done, example in enumerate(examples):
             progress(ProgressEvent("computing-gradients", done, len(examples)))
-            loss = loss_of(model, example, device)
+            loss = example_loss(model, example, device)
             for name, slope in zip(
                 leaves,
                 torch.autograd.grad(loss, list(leaves.values()), allow_unused=True),
@@ -78,7 +78,7 @@ def slopes_of(
                 "compute in float32, or give other data."
             )
     found = {name: each for name, each in sums.items() if each.square.any()}
-    found |= stand_ins(routed_layers(model, sums), found, sums)
+    found |= replacement_stats(routed_layers(model, sums), found, sums)
     if not found:
         raise PlainError(
             "The loss on the calibration data has no gradient for any of these weights; give "
@@ -87,9 +87,9 @@ def slopes_of(
     return found
 
 
-def stand_ins(
-    layers: dict[str, Routed], found: dict[str, Slopes], sums: dict[str, Slopes]
-) -> dict[str, Slopes]:
+def replacement_stats(
+    layers: dict[str, RoutedLayer], found: dict[str, GradientStats], sums: dict[str, GradientStats]
+) -> dict[str, GradientStats]:
     """Gradients of experts without any example: equal for all weights and as large as those of the
     block's other experts, so that ranking by them is ranking by magnitude.
     """
@@ -104,17 +104,17 @@ def stand_ins(
             mean = sum(each.mean.square().mean().item() for each in others) / len(others)
             square = sum(each.square.mean().item() for each in others) / len(others)
             like = sums[name].mean
-            made[name] = Slopes(
+            made[name] = GradientStats(
                 torch.full_like(like, mean**0.5), torch.full_like(like, square), [UNREACHED]
             )
     return made
 
 
-def loss_of(model: nn.Module, example: Batch, device: torch.device) -> torch.Tensor:
+def example_loss(model: nn.Module, example: Batch, device: torch.device) -> torch.Tensor:
     """Cross-entropy of the next tokens, of the masked tokens (``labels``), or of a classifier's own
     prediction, because calibration data need not be labeled.
     """
-    logits = model(**placed(example, model, device)).logits.float()
+    logits = model(**inputs_on_device(example, model, device)).logits.float()
     if "labels" in example:
         # -100 at unmasked positions, which torch ignores
         return cross_entropy(logits[0], example["labels"][0].to(device))

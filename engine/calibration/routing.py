@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.calibration.activation_stats import Seen
-from engine.models.experts import Routed, routed_layers
+from engine.calibration.activation_stats import InputStats
+from engine.models.experts import RoutedLayer, routed_layers
 
 # tokens that the mean and the range of a channel need; a Gram matrix needs as many as there are
 # channels
-ENOUGH = 32
+MIN_TOKENS = 32
 
 
 @dataclass
-class Strength:
+class InputMagnitude:
     """Sums and extremes of input values, which give their mean magnitude, mean square and range."""
 
     count: int = 0
@@ -33,39 +33,41 @@ class Strength:
     high: float = -torch.inf
 
     @classmethod
-    def of(cls, seen: Seen) -> "Strength":
-        largest = seen.abs_max.max().item()
-        lows, highs = zip(*(seen.extremes or [(-largest, largest)]), strict=True)
+    def from_stats(cls, stats: InputStats) -> "InputMagnitude":
+        largest = stats.abs_max.max().item()
+        lows, highs = zip(*(stats.extremes or [(-largest, largest)]), strict=True)
         return cls(
-            seen.count * seen.width,
-            seen.abs_sum.sum().item(),
-            seen.square_sum.sum().item(),
+            stats.count * stats.width,
+            stats.abs_sum.sum().item(),
+            stats.square_sum.sum().item(),
             min(lows),
             max(highs),
         )
 
-    def with_more(self, other: "Strength") -> "Strength":
+    def merged_with(self, other: "InputMagnitude") -> "InputMagnitude":
         sums = (
             self.count + other.count,
             self.absolute + other.absolute,
             self.square + other.square,
         )
-        return Strength(*sums, min(self.low, other.low), max(self.high, other.high))
+        return InputMagnitude(*sums, min(self.low, other.low), max(self.high, other.high))
 
 
-UNIT = Strength(1, 1.0, 1.0, -1.0, 1.0)  # where none of a block's experts got a token
+UNIT_MAGNITUDE = InputMagnitude(
+    1, 1.0, 1.0, -1.0, 1.0
+)  # where none of a block's experts got a token
 
 
 @dataclass
-class Routing:
+class ExpertRouting:
     """Input statistics of experts, and replacements for missing tokens."""
 
-    layers: dict[str, Routed]  # the layers of experts
+    layers: dict[str, RoutedLayer]  # the layers of experts
     # (experts, projection) -> of all experts' inputs so far
-    strengths: dict[tuple[str, str], Strength] = field(default_factory=dict)
+    magnitudes: dict[tuple[str, str], InputMagnitude] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, names: Iterable[str]) -> "Routing":
+    def for_layers(cls, model: nn.Module, names: Iterable[str]) -> "ExpertRouting":
         return cls(routed_layers(model, names))
 
     @property
@@ -73,55 +75,57 @@ class Routing:
         """Paths of the modules that route tokens."""
         return list(dict.fromkeys(each.path for each in self.layers.values()))
 
-    def complete(self, name: str, seen: Seen) -> None:
+    def fill_missing_tokens(self, name: str, stats: InputStats) -> None:
         """Note how strong the inputs of a layer are, and add to those of an expert what it lacks. A
         layer that was only called without any token
         lacks them all.
         """
-        if not seen.count:
-            add_uncorrelated(seen, UNIT, f"no calibration token was routed to it; {STAND_IN}")
-        if name not in self.layers or seen.missing:
+        if not stats.count:
+            add_uncorrelated_inputs(
+                stats, UNIT_MAGNITUDE, f"no calibration token was routed to it; {STAND_IN}"
+            )
+        if name not in self.layers or stats.missing:
             return
-        own = Strength.of(seen)
-        self.note({name: seen}, self.layers)
-        if seen.count < enough(seen):
-            add_uncorrelated(
-                seen,
+        own = InputMagnitude.from_stats(stats)
+        self.note({name: stats}, self.layers)
+        if stats.count < required_tokens(stats):
+            add_uncorrelated_inputs(
+                stats,
                 own,
                 (
-                    f"{seen.count:,} calibration tokens were routed to it, fewer than "
-                    f"{enough(seen):,}; {STAND_IN}"
+                    f"{stats.count:,} calibration tokens were routed to it, fewer than "
+                    f"{required_tokens(stats):,}; {STAND_IN}"
                 ),
             )
 
-    def siblings_to_look_at(self, model: nn.Module, known: Iterable[str]) -> dict[str, Routed]:
+    def siblings_to_observe(self, model: nn.Module, known: Iterable[str]) -> dict[str, RoutedLayer]:
         """Layers of other experts, needed if neither a layer nor its siblings received tokens."""
         places = {
             self.layers[name].place for name in self.layers.keys() - set(known)
-        } - self.strengths.keys()
+        } - self.magnitudes.keys()
         every = routed_layers(model, [name for name, _ in model.named_modules()]) if places else {}
         return {name: routed for name, routed in every.items() if routed.place in places}
 
-    def note(self, seen: dict[str, Seen], layers: dict[str, Routed]) -> None:
+    def note(self, seen: dict[str, InputStats], layers: dict[str, RoutedLayer]) -> None:
         """Record the input strength of these layers."""
         for name, each in seen.items():
             place = layers[name].place
-            self.strengths[place] = self.strengths.get(place, Strength()).with_more(
-                Strength.of(each)
+            self.magnitudes[place] = self.magnitudes.get(place, InputMagnitude()).merged_with(
+                InputMagnitude.from_stats(each)
             )
 
-    def unreached(
+    def unreached_stats(
         self,
         known: Iterable[str],
         width_of: Callable[[str], int],
         wants_gram: bool,
         device: torch.device,
-    ) -> dict[str, Seen]:
+    ) -> dict[str, InputStats]:
         """Replacement statistics for experts' layers without any token. Layers with a common input
         share one.
         """
-        found: dict[str, Seen] = {}
-        shared: dict[tuple[Any, ...], Seen] = {}
+        found: dict[str, InputStats] = {}
+        shared: dict[tuple[Any, ...], InputStats] = {}
         known = set(known)
         for name, routed in self.layers.items():
             if name in known:
@@ -132,9 +136,9 @@ class Routing:
                 "down_proj" if routed.projection == "down_proj" else "",
             )
             if key not in shared:
-                shared[key] = Seen(width_of(name), device, wants_gram)
-                strength = self.strengths.get(routed.place, UNIT)
-                add_uncorrelated(
+                shared[key] = InputStats(width_of(name), device, wants_gram)
+                strength = self.magnitudes.get(routed.place, UNIT_MAGNITUDE)
+                add_uncorrelated_inputs(
                     shared[key], strength, f"no calibration token was routed to it; {STAND_IN}"
                 )
             found[name] = shared[key]
@@ -144,33 +148,33 @@ class Routing:
 STAND_IN = "uncorrelated inputs stand in for the missing ones"
 
 
-def enough(seen: Seen) -> int:
+def required_tokens(stats: InputStats) -> int:
     """Number of tokens from which an expert is calibrated on its own tokens alone."""
-    return seen.width if seen.wants_gram else min(seen.width, ENOUGH)
+    return stats.width if stats.wants_gram else min(stats.width, MIN_TOKENS)
 
 
-def add_uncorrelated(seen: Seen, strength: Strength, note: str) -> None:
+def add_uncorrelated_inputs(stats: InputStats, magnitude: InputMagnitude, note: str) -> None:
     """Add the missing number of input vectors, uncorrelated and of equal strength in every
     channel.
     """
-    missing = enough(seen) - seen.count
-    square, absolute = strength.square / strength.count, strength.absolute / strength.count
-    if not seen.vectors:
+    missing = required_tokens(stats) - stats.count
+    square, absolute = magnitude.square / magnitude.count, magnitude.absolute / magnitude.count
+    if not stats.vectors:
         vectors = (
             torch.randn(
-                min(missing, ENOUGH), seen.width, generator=torch.Generator().manual_seed(0)
+                min(missing, MIN_TOKENS), stats.width, generator=torch.Generator().manual_seed(0)
             )
             * square**0.5
         )
-        seen.vectors.append(vectors.clamp(strength.low, strength.high).to(seen.device))
-    seen.count += missing
-    seen.missing = missing
-    seen.abs_sum += missing * absolute
-    seen.square_sum += missing * square
-    seen.abs_max.clamp_min_(square**0.5)
-    if seen.wants_gram:
-        seen.gram.diagonal().add_(missing * square)
+        stats.vectors.append(vectors.clamp(magnitude.low, magnitude.high).to(stats.device))
+    stats.count += missing
+    stats.missing = missing
+    stats.abs_sum += missing * absolute
+    stats.square_sum += missing * square
+    stats.abs_max.clamp_min_(square**0.5)
+    if stats.wants_gram:
+        stats.gram.diagonal().add_(missing * square)
     else:
-        seen.lows.append(torch.full_like(seen.abs_max, strength.low))
-        seen.highs.append(torch.full_like(seen.abs_max, strength.high))
-    seen.warnings.append(note)
+        stats.lows.append(torch.full_like(stats.abs_max, magnitude.low))
+        stats.highs.append(torch.full_like(stats.abs_max, magnitude.high))
+    stats.warnings.append(note)

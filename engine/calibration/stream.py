@@ -16,29 +16,29 @@ from greenlet import getcurrent, greenlet
 from torch import nn
 
 from engine.calibration.activation_stats import (
-    Seen,
-    area_of,
-    layout_of,
-    reader_of,
-    rows_of,
-    seeable,
+    InputStats,
+    has_observable_inputs,
+    input_layout,
+    input_reader,
+    input_vectors,
+    kernel_area,
 )
-from engine.calibration.routing import Routing
+from engine.calibration.routing import ExpertRouting
 from engine.evaluation.calibration_batches import Batch
-from engine.evaluation.measured import placed
+from engine.evaluation.measured import inputs_on_device
 from engine.models.layers import text_reader
-from engine.models.packed_modules import unpacked_once
+from engine.models.packed_modules import keep_unpacked
 
 STAGE = re.compile(r"\.stages\.\d+\.layers$")
 IN_STEP_BYTES = 2e9  # of activations that may be held for batches that go through a block in step
 
 
-class ReachedTheBlock(Exception):
+class StopForward(Exception):
     """Ends a pass that is needed no further."""
 
 
 @dataclass
-class Call:
+class BlockCall:
     """Arguments of a block's call with one batch."""
 
     args: tuple[Any, ...]
@@ -48,17 +48,17 @@ class Call:
     def states(self) -> torch.Tensor:
         return self.args[0] if self.args else self.kwargs["hidden_states"]
 
-    def on(self, states: torch.Tensor) -> "Call":
+    def with_states(self, states: torch.Tensor) -> "BlockCall":
         """Return the call with other states."""
         return (
-            Call((states, *self.args[1:]), self.kwargs)
+            BlockCall((states, *self.args[1:]), self.kwargs)
             if self.args
-            else Call((), self.kwargs | {"hidden_states": states})
+            else BlockCall((), self.kwargs | {"hidden_states": states})
         )
 
 
 @dataclass
-class Stream:
+class CalibrationStream:
     """Feeds ``model``, which may be changed between calls, with ``batches``. ``step`` is called
     after each batch and may raise to stop.
     """
@@ -70,88 +70,98 @@ class Stream:
     chain: list[str] = field(init=False)  # blocks of which each is fed by the one before
     # what the next block of the chain gets, for each batch
     waiting: list[torch.Tensor] = field(default_factory=list)
-    calls: dict[str, list[Call]] = field(default_factory=dict)
+    calls: dict[str, list[BlockCall]] = field(default_factory=dict)
     # blocks that all batches have gone through in step
     passed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         # a cache would grow with each pass through a block
         self.model.config.get_text_config().use_cache = False
-        self.chain = chain_of(
+        self.chain = block_chain(
             self.model,
             lambda: self.whole({key: value[:1] for key, value in self.batches[0].items()}),
         )
 
     @torch.no_grad()
     def whole(self, batch: Batch) -> Any:
-        return self.model(**placed(batch, self.model, self.device))
+        return self.model(**inputs_on_device(batch, self.model, self.device))
 
     @torch.no_grad()
-    def look(self, block: str, names: list[str], wants_gram: bool) -> dict[str, Seen]:
+    def collect_stats(
+        self, block: str, names: list[str], wants_gram: bool
+    ) -> dict[str, InputStats]:
         """Input statistics of these layers. The block's position in the chain is kept until
         ``go_on``.
         """
-        routing = Routing.of(self.model, names)
-        with watched(self.model, names, wants_gram, self.device) as seen:
-            self.through(block, 0)
+        routing = ExpertRouting.for_layers(self.model, names)
+        with observe_inputs(self.model, names, wants_gram, self.device) as seen:
+            self.run_block(block, 0)
             self.step()
             # with experts, batches reach different layers, so none is known to be the last
-            with ended_at(
+            with stop_before(
                 self.model, list(seen)[-1:] if block in self.chain and not routing.layers else []
             ):
                 for index in range(1, len(self.batches)):
-                    with suppress(ReachedTheBlock):
-                        self.through(block, index)
+                    with suppress(StopForward):
+                        self.run_block(block, index)
                     self.step()
-        return self.completed(seen, routing, wants_gram)
+        return self.with_replacements(seen, routing, wants_gram)
 
-    def completed(
-        self, seen: dict[str, Seen], routing: Routing, wants_gram: bool
-    ) -> dict[str, Seen]:
+    def with_replacements(
+        self, stats: dict[str, InputStats], routing: ExpertRouting, wants_gram: bool
+    ) -> dict[str, InputStats]:
         """Statistics with replacements for experts that received too few tokens."""
-        for name, each in seen.items():
-            routing.complete(name, each)
-            each.refuse_nonsense(name)
-        if siblings := routing.siblings_to_look_at(self.model, seen):
-            with watched(self.model, list(siblings), False, self.device) as others:
+        for name, each in stats.items():
+            routing.fill_missing_tokens(name, each)
+            each.check_usable(name)
+        if siblings := routing.siblings_to_observe(self.model, stats):
+            with observe_inputs(self.model, list(siblings), False, self.device) as others:
                 for batch in self.batches:
                     self.whole(batch)
                     self.step()
             routing.note(others, siblings)
-        return seen | routing.unreached(
-            seen,
+        return stats | routing.unreached_stats(
+            stats,
             lambda name: self.model.get_submodule(name).stored.shape[1],
             wants_gram,
             self.device,
         )
 
-    def through(self, block: str, index: int) -> torch.Tensor:
+    def run_block(self, block: str, index: int) -> torch.Tensor:
         """One batch through one block of the chain, or through the whole model."""
         if block not in self.chain:
             return self.whole(self.batches[index])
-        self.arrive(block)
-        call = self.calls[block][index].on(self.waiting[index])
-        return first(self.model.get_submodule(block)(*call.args, **call.kwargs))
+        self.capture_chain_inputs(block)
+        call = self.calls[block][index].with_states(self.waiting[index])
+        return first_output(self.model.get_submodule(block)(*call.args, **call.kwargs))
 
-    def goes_in_step(self, block: str, names: list[str]) -> bool:
+    def in_step_fits(self, block: str, names: list[str]) -> bool:
         """Return True if the block is in the chain and its intermediate states of all batches fit
         into memory.
         """
-        layers = [module for name in names if seeable(module := self.model.get_submodule(name))]
+        layers = [
+            module
+            for name in names
+            if has_observable_inputs(module := self.model.get_submodule(name))
+        ]
         if block not in self.chain or not layers:
             return False
-        self.arrive(block)
+        self.capture_chain_inputs(block)
         # channels of a picture stand second
         width = self.waiting[0].shape[1 if self.waiting[0].ndim == 4 else -1]
-        widest = max(module.stored.shape[1] // area_of(module) for module in layers)
+        widest = max(module.stored.shape[1] // kernel_area(module) for module in layers)
         return (
             4 * sum(each.numel() for each in self.waiting) * (2 + widest / width) <= IN_STEP_BYTES
         )
 
     @torch.no_grad()
-    def in_step(
-        self, block: str, names: list[str], wants_gram: bool, change: Callable[[str, Seen], None]
-    ) -> dict[str, Seen]:
+    def run_in_step(
+        self,
+        block: str,
+        names: list[str],
+        wants_gram: bool,
+        change: Callable[[str, InputStats], None],
+    ) -> dict[str, InputStats]:
         """Combine ``look`` and ``go_on``: every batch waits before each layer until all have
         arrived; ``change(name, seen)`` then changes the layer, and the batches continue with its
         new outputs.
@@ -162,13 +172,13 @@ class Stream:
         together and meet at the next layer that none skips.
         """
         changed: set[str] = set()
-        routing = Routing.of(self.model, names)
+        routing = ExpertRouting.for_layers(self.model, names)
         with (
-            waited_before(self.model, names, wants_gram, self.device, changed) as seen,
-            unpacked_once(self.model.get_submodule(block)),
+            pause_before_layers(self.model, names, wants_gram, self.device, changed) as seen,
+            keep_unpacked(self.model.get_submodule(block)),
         ):
             passes, order = (
-                [Pass(self.through) for _ in self.batches],
+                [BatchPass(self.run_block) for _ in self.batches],
                 {name: number for number, name in enumerate(names)},
             )
             at = [each.switch(block, index) for index, each in enumerate(passes)]
@@ -178,8 +188,8 @@ class Stream:
                     key=lambda place: order.get(place, len(order)),
                 )
                 if name in order:
-                    routing.complete(name, seen[name])
-                    seen[name].refuse_nonsense(name)
+                    routing.fill_missing_tokens(name, seen[name])
+                    seen[name].check_usable(name)
                     change(name, seen.pop(name))
                     changed.add(name)
                 at = [
@@ -190,7 +200,7 @@ class Stream:
         self.waiting = at
         self.calls.pop(block)
         self.passed.add(block)
-        return routing.unreached(
+        return routing.unreached_stats(
             changed,
             lambda name: self.model.get_submodule(name).stored.shape[1],
             wants_gram,
@@ -198,39 +208,39 @@ class Stream:
         )
 
     @torch.no_grad()
-    def go_on(self, block: str) -> None:
+    def advance(self, block: str) -> None:
         """The block has changed for good: its outputs become what the next one gets. Those of the
         last block are not used.
         """
         if block in self.chain and block not in self.passed:
-            self.arrive(block)
+            self.capture_chain_inputs(block)
             if block != self.chain[-1]:
-                with unpacked_once(self.model.get_submodule(block)):
+                with keep_unpacked(self.model.get_submodule(block)):
                     for index in range(len(self.batches)):
-                        self.waiting[index] = self.through(block, index)
+                        self.waiting[index] = self.run_block(block, index)
                         self.step()
             self.calls.pop(block)
 
-    def arrive(self, block: str) -> None:
+    def capture_chain_inputs(self, block: str) -> None:
         """Bring every batch to the beginning of the chain. All blocks' calls are taken down in one
         pass in which the blocks do nothing.
         """
         if not self.calls:
             self.calls = {name: [] for name in self.chain}
-            with idle(self.model, self.chain, self.calls):
+            with skip_blocks(self.model, self.chain, self.calls):
                 for batch in self.batches:
-                    with suppress(ReachedTheBlock):
+                    with suppress(StopForward):
                         self.whole(batch)
                     self.step()
             self.waiting = [call.states for call in self.calls[self.chain[0]]]
 
 
-def first(output: Any) -> torch.Tensor:
+def first_output(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
 @contextmanager
-def hooked(hooks: list[Any]) -> Iterator[None]:
+def active_hooks(hooks: list[Any]) -> Iterator[None]:
     try:
         yield
     finally:
@@ -239,40 +249,40 @@ def hooked(hooks: list[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def watched(
+def observe_inputs(
     model: nn.Module, names: list[str], wants_gram: bool, device: torch.device
-) -> Iterator[dict[str, Seen]]:
+) -> Iterator[dict[str, InputStats]]:
     """Record inputs; layers that read the same tensor in the same layout share one ``Seen``, filled
     by the first.
     """
-    seen: dict[str, Seen] = {}
+    seen: dict[str, InputStats] = {}
     held: list[Any] = [None, None, None]  # the latest input, its layer and layout
 
-    def noted(name: str) -> Callable[..., Any]:
+    def recording_hook(name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            shared = args[0] is held[0] and layout_of(module) == held[2]
+            shared = args[0] is held[0] and input_layout(module) == held[2]
             if shared and name not in seen:
                 seen[name] = seen[held[1]]  # from the first batch on
             elif not shared:
-                held[:] = args[0], name, layout_of(module)
+                held[:] = args[0], name, input_layout(module)
             if held[1] == name:
-                taken_down(seen, name, module, args[0], wants_gram, device)
+                add_batch(seen, name, module, args[0], wants_gram, device)
 
         return hook
 
-    watched_modules = ((name, reader_of(model, name)) for name in names)
-    with hooked(
+    watched_modules = ((name, input_reader(model, name)) for name in names)
+    with active_hooks(
         [
-            module.register_forward_pre_hook(noted(name))
+            module.register_forward_pre_hook(recording_hook(name))
             for name, module in watched_modules
-            if seeable(module)
+            if has_observable_inputs(module)
         ]
     ):
         yield seen
 
 
-def taken_down(
-    seen: dict[str, Seen],
+def add_batch(
+    stats: dict[str, InputStats],
     name: str,
     module: nn.Module,
     inputs: torch.Tensor,
@@ -280,95 +290,108 @@ def taken_down(
     device: torch.device,
 ) -> None:
     """Add a batch to a layer's input statistics."""
-    rows = rows_of(module, inputs)
-    if name not in seen:
-        seen[name] = Seen(rows.shape[1], device, wants_gram, area=area_of(module))
-    seen[name].add(rows)
+    rows = input_vectors(module, inputs)
+    if name not in stats:
+        stats[name] = InputStats(rows.shape[1], device, wants_gram, area=kernel_area(module))
+    stats[name].add(rows)
 
 
-class Pass(greenlet):
+class BatchPass(greenlet):
     """One batch on its way through a block; it can wait anywhere."""
 
     latest: Any = None  # the input it met last
     layout: Any = None  # layout of the first layer that read it
-    seen: Seen | None = None  # statistics of the layers that read it
+    seen: InputStats | None = None  # statistics of the layers that read it
 
 
 @contextmanager
-def waited_before(
+def pause_before_layers(
     model: nn.Module, names: list[str], wants_gram: bool, device: torch.device, changed: set[str]
-) -> Iterator[dict[str, Seen]]:
+) -> Iterator[dict[str, InputStats]]:
     """Record inputs as ``watched`` does, for batches that are a ``Pass`` each: they wait, with the
     layer's name, before each layer in ``changed`` and before every module that routes tokens to
     experts.
     """
-    seen: dict[str, Seen] = {}
+    seen: dict[str, InputStats] = {}
 
-    def waiting(name: str) -> Callable[..., Any]:
+    def pausing_hook(name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             if name in changed:
                 return
             batch = getcurrent()
-            if args[0] is batch.latest and layout_of(module) == batch.layout:
+            if args[0] is batch.latest and input_layout(module) == batch.layout:
                 seen.setdefault(name, batch.seen)
             else:
-                batch.latest, batch.layout = args[0], layout_of(module)
-                taken_down(seen, name, module, args[0], wants_gram, device)
+                batch.latest, batch.layout = args[0], input_layout(module)
+                add_batch(seen, name, module, args[0], wants_gram, device)
                 batch.seen = seen[name]
             batch.parent.switch(name)
 
         return hook
 
-    def beginning(path: str) -> Callable[..., Any]:
+    def routing_hook(path: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             getcurrent().parent.switch(path)
 
         return hook
 
-    modules = {name: module for name in names if seeable(module := reader_of(model, name))}
-    begins = {path: model.get_submodule(path) for path in Routing.of(model, modules).paths}
-    hooks = [module.register_forward_pre_hook(beginning(path)) for path, module in begins.items()]
-    with hooked(
+    modules = {
+        name: module for name in names if has_observable_inputs(module := input_reader(model, name))
+    }
+    begins = {
+        path: model.get_submodule(path) for path in ExpertRouting.for_layers(model, modules).paths
+    }
+    hooks = [
+        module.register_forward_pre_hook(routing_hook(path)) for path, module in begins.items()
+    ]
+    with active_hooks(
         [
             *hooks,
-            *(module.register_forward_pre_hook(waiting(name)) for name, module in modules.items()),
+            *(
+                module.register_forward_pre_hook(pausing_hook(name))
+                for name, module in modules.items()
+            ),
         ]
     ):
         yield seen
 
 
 @contextmanager
-def ended_at(model: nn.Module, names: list[str]) -> Iterator[None]:
+def stop_before(model: nn.Module, names: list[str]) -> Iterator[None]:
     """A pass ends where one of these layers is about to multiply: what comes after is not looked
     at.
     """
 
-    def reached(module: nn.Module, args: tuple[Any, ...]) -> None:
-        raise ReachedTheBlock
+    def stop_forward(module: nn.Module, args: tuple[Any, ...]) -> None:
+        raise StopForward
 
-    with hooked([model.get_submodule(name).register_forward_pre_hook(reached) for name in names]):
+    with active_hooks(
+        [model.get_submodule(name).register_forward_pre_hook(stop_forward) for name in names]
+    ):
         yield
 
 
 @contextmanager
-def idle(model: nn.Module, chain: list[str], calls: dict[str, list[Call]]) -> Iterator[None]:
+def skip_blocks(
+    model: nn.Module, chain: list[str], calls: dict[str, list[BlockCall]]
+) -> Iterator[None]:
     """The chain's blocks only note how they are called, hand their input on in the form of their
     output, and the last one ends the pass.
     """
     blocks = {name: model.get_submodule(name) for name in chain}
 
-    def standing_in(name: str) -> Callable[..., Any]:
+    def recording_forward(name: str) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            call = Call(args, kwargs)
+            call = BlockCall(args, kwargs)
             calls[name].append(call)
             if name == chain[-1]:
-                raise ReachedTheBlock
+                raise StopForward
             return call.states
 
         return forward
 
     for name, block in blocks.items():
-        block.forward = standing_in(name)
+        block.forward = recording_forward(name)
     try:
         yield
     finally:
@@ -376,37 +399,40 @@ def idle(model: nn.Module, chain: list[str], calls: dict[str, list[Call]]) -> It
             del block.forward
 
 
-def chain_of(model: nn.Module, once: Callable[[], Any]) -> list[str]:
+def block_chain(model: nn.Module, run_once: Callable[[], Any]) -> list[str]:
     """The blocks of the longest module list in which each block's output is the very tensor that
     the next one gets; found by running once.
     """
-    names = max(lists_of_blocks(model), key=len, default=[])
+    names = max(block_lists(model), key=len, default=[])
     went_in: dict[str, Any] = {}
     came_out: dict[str, Any] = {}
 
-    def entered(name: str) -> Callable[..., Any]:
+    def input_hook(name: str) -> Callable[..., Any]:
         return lambda module, args, kwargs: went_in.update(
-            {name: Call(args, kwargs).states if args or "hidden_states" in kwargs else None}
+            {name: BlockCall(args, kwargs).states if args or "hidden_states" in kwargs else None}
         )
 
-    def left(name: str) -> Callable[..., Any]:
+    def output_hook(name: str) -> Callable[..., Any]:
         return lambda module, args, output: came_out.update({name: output})
 
     modules = {name: model.get_submodule(name) for name in names}
     hooks = [
-        module.register_forward_pre_hook(entered(name), with_kwargs=True)
+        module.register_forward_pre_hook(input_hook(name), with_kwargs=True)
         for name, module in modules.items()
     ]
-    with hooked(
-        [*hooks, *(module.register_forward_hook(left(name)) for name, module in modules.items())]
+    with active_hooks(
+        [
+            *hooks,
+            *(module.register_forward_hook(output_hook(name)) for name, module in modules.items()),
+        ]
     ):
-        once()
+        run_once()
     plain = all(isinstance(came_out.get(name), torch.Tensor) for name in names)
     linked = plain and all(came_out[one] is went_in.get(next_) for one, next_ in pairwise(names))
     return names if linked and len(names) > 1 else []
 
 
-def lists_of_blocks(model: nn.Module) -> list[list[str]]:
+def block_lists(model: nn.Module) -> list[list[str]]:
     reads_text = text_reader(model)
     lists = {
         name: module
@@ -419,7 +445,7 @@ def lists_of_blocks(model: nn.Module) -> list[list[str]]:
     ]
 
 
-def rows_of_blocks(model: nn.Module) -> list[list[str]]:
+def block_sequences(model: nn.Module) -> list[list[str]]:
     """Blocks that follow one another: a transformer has one such row, a ResNet one for each stage;
     none where there are no lists of blocks.
     """
@@ -428,4 +454,4 @@ def rows_of_blocks(model: nn.Module) -> list[list[str]]:
         for name, module in model.named_modules()
         if STAGE.search(name)
     ]
-    return stages or [row for row in [max(lists_of_blocks(model), key=len, default=[])] if row]
+    return stages or [row for row in [max(block_lists(model), key=len, default=[])] if row]

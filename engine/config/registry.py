@@ -42,11 +42,11 @@ def techniques_in(module: ModuleType) -> list[type[Technique]]:
     return [
         cls
         for cls in classes
-        if issubclass(cls, Technique) and cls.__module__ == module.__name__ and name_of(cls)
+        if issubclass(cls, Technique) and cls.__module__ == module.__name__ and technique_name(cls)
     ]
 
 
-def name_of(cls: type[Technique]) -> str:
+def technique_name(cls: type[Technique]) -> str:
     """Name of a technique in recipes; empty for a base class."""
     default = cls.model_fields["technique"].default
     return default if isinstance(default, str) else ""
@@ -59,27 +59,30 @@ def installed_techniques(taken: set[str]) -> Iterator[type[Technique]]:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             cls = point.load()
-            if not (isinstance(cls, type) and issubclass(cls, Technique) and name_of(cls)):
+            if not (isinstance(cls, type) and issubclass(cls, Technique) and technique_name(cls)):
                 raise TypeError("it is not a technique with a default name")
-            if name_of(cls) in taken:
-                raise ValueError(f"the name {name_of(cls)!r} is taken")
+            if technique_name(cls) in taken:
+                raise ValueError(f"the name {technique_name(cls)!r} is taken")
         except Exception as error:  # code of another package
             reason = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).warning("Skipped %s: %s", point.value, reason)
             continue
-        taken.add(name_of(cls))
+        taken.add(technique_name(cls))
         yield cls
 
 
-OWN = [cls for module in config_modules() for cls in techniques_in(module)]
-EVERY: tuple[type[Technique], ...] = tuple(
+BUILT_IN_TECHNIQUES = [cls for module in config_modules() for cls in techniques_in(module)]
+ALL_TECHNIQUES: tuple[type[Technique], ...] = tuple(
     sorted(
-        [*OWN, *installed_techniques({name_of(cls) for cls in OWN})],
+        [
+            *BUILT_IN_TECHNIQUES,
+            *installed_techniques({technique_name(cls) for cls in BUILT_IN_TECHNIQUES}),
+        ],
         key=lambda cls: cls.list_position,
     )
 )
-TECHNIQUES: dict[str, type[Technique]] = {name_of(cls): cls for cls in EVERY}
-Step = Annotated[Union[EVERY], Field(discriminator="technique")]  # noqa: UP007, made of a tuple
+TECHNIQUES: dict[str, type[Technique]] = {technique_name(cls): cls for cls in ALL_TECHNIQUES}
+Step = Annotated[Union[ALL_TECHNIQUES], Field(discriminator="technique")]  # noqa: UP007, made of a tuple
 
 
 def technique_modules(name: str) -> list[ModuleType]:
@@ -93,7 +96,7 @@ def installed_modules(name: str) -> Iterator[ModuleType]:
     """Modules with this name next to the configs of installed techniques, where there are any.
     Those that cannot be imported are skipped, with a warning in the log.
     """
-    installed = [cls for cls in EVERY if not cls.__module__.startswith(f"{PACKAGE}.")]
+    installed = [cls for cls in ALL_TECHNIQUES if not cls.__module__.startswith(f"{PACKAGE}.")]
     for package in dict.fromkeys(cls.__module__.rpartition(".")[0] for cls in installed):
         module = f"{package}.{name}"
         try:

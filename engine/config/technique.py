@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Family = Literal["quantization", "pruning", "low-rank", "distillation", "training"]
 # what a layer consists of: dense weights, fewer of them (structures removed), weights with many
 # zeros, low-rank factors, quantized codes, or any of these plus an adapter
-Made = Literal["dense", "fewer", "zeros", "factors", "codes", "adapters"]
+WeightState = Literal["dense", "fewer", "zeros", "factors", "codes", "adapters"]
 # what a method reads from calibration data: nothing, model outputs, hidden states between blocks,
 # the range of each layer's inputs, their Gram matrix, or gradients of the loss
 Needs = Literal["nothing", "answers", "states", "range", "gram", "gradients"]
@@ -18,14 +18,14 @@ Needs = Literal["nothing", "answers", "states", "range", "gram", "gradients"]
 LayerKind = Literal["linear", "conv1d", "convolution1d", "conv2d", "embedding"]
 # views of one layer that are computed live, besides those that every technique has
 LiveView = Literal["mask-overlap", "singular-values", "rank-planner", "input-ranges"]
-EVERY_KIND: tuple[LayerKind, ...] = get_args(LayerKind)
+ALL_LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Technique(Frozen):
+class Technique(FrozenModel):
     """One step of a recipe. Subclasses add a ``technique`` literal and their options."""
 
     list_position: ClassVar[int] = 1000  # in pickers and lists; smaller ones come first
@@ -34,17 +34,21 @@ class Technique(Frozen):
     family: ClassVar[Family]
     kind: ClassVar[str]  # subgroup within the family, for a picker
     summary: ClassVar[str]  # one line for a picker
-    idea: ClassVar[str]  # one paragraph for learners
+    explanation: ClassVar[str]  # one paragraph for learners
     formula: ClassVar[str]  # LaTeX
-    fails: ClassVar[str]  # when not to use it
+    limitations: ClassVar[str]  # when not to use it
     paper: ClassVar[str]  # title and link, Markdown
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros")  # accepted weight states
-    leaves: ClassVar[Made] = "codes"  # resulting weight state
+    accepts: ClassVar[tuple[WeightState, ...]] = (
+        "dense",
+        "fewer",
+        "zeros",
+    )  # accepted weight states
+    produces: ClassVar[WeightState] = "codes"  # resulting weight state
     # layer kinds; other layers are left unchanged
-    treats: ClassVar[tuple[LayerKind, ...]] = EVERY_KIND
+    layer_kinds: ClassVar[tuple[LayerKind, ...]] = ALL_LAYER_KINDS
     needs: ClassVar[Needs] = "nothing"  # a property where it depends on options
     size_depends_on_data: ClassVar[bool] = False  # a size forecast is only a lower bound
-    folds: ClassVar[bool] = False  # scales move between a layer and the previous one
+    rescales_inputs: ClassVar[bool] = False  # scales move between a layer and the previous one
     # weights are trained before they are stored, in ``steps`` steps of ``batch`` examples
     trains: ClassVar[bool] = False
     # the result is a student, which is compared with the original as its teacher
@@ -56,7 +60,7 @@ class Technique(Frozen):
     live_views: ClassVar[tuple[LiveView, ...]] = ()
     counts_epochs: ClassVar[bool] = False  # training length may be given in epochs
     # a layer is calibrated on the outputs of the compressed layers before it
-    in_step: ClassVar[bool] = False
+    sequential: ClassVar[bool] = False
     # newer options, and their meaning in recipes stored without them
     meaning_if_absent: ClassVar[dict[str, Any]] = {}
     technique: str

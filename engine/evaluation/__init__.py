@@ -1,7 +1,13 @@
 """Measurement of quality: tasks with their data and protocols, and calibration inputs."""
 
-from engine.evaluation.baseline import measured_once
+from engine.evaluation.baseline import cached_baseline
 from engine.evaluation.evaluation import calibration_batches, calibration_data, evaluate
-from engine.evaluation.measured import Measured
+from engine.evaluation.measured import EvaluationResult
 
-__all__ = ["Measured", "calibration_batches", "calibration_data", "evaluate", "measured_once"]
+__all__ = [
+    "EvaluationResult",
+    "cached_baseline",
+    "calibration_batches",
+    "calibration_data",
+    "evaluate",
+]

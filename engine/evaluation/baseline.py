@@ -9,47 +9,49 @@ import numpy as np
 import torch
 
 from engine import __version__
-from engine.evaluation.data.cache import kept_in, kept_or_made
+from engine.evaluation.data.cache import data_folder, load_or_make
 from engine.evaluation.data.corpora import corpus_key
 from engine.evaluation.data.sources import is_local
-from engine.evaluation.measured import Measured
-from engine.models.loading import Folder
-from engine.recipe import Recipe, identity
+from engine.evaluation.measured import EvaluationResult
+from engine.models.loading import ModelSource
+from engine.recipe import Recipe, file_identity
 from engine.results.schema.record import Protocol
 
-FORM = "3"  # of the cached data; increased when scores or notes are added
+CACHE_VERSION = "3"  # of the cached data; increased when scores or notes are added
 
 
-def measured_once(recipe: Recipe, folder: Folder, measure: Callable[[], Measured]) -> Measured:
+def cached_baseline(
+    recipe: Recipe, folder: ModelSource, measure: Callable[[], EvaluationResult]
+) -> EvaluationResult:
     """Result of ``measure``, cached on disk by everything that could change it."""
-    if not unchanging(recipe.task.source):
+    if not has_detectable_changes(recipe.task.source):
         return measure()
-    return kept_or_made(kept_at(recipe, folder), read, measure, write)
+    return load_or_make(baseline_path(recipe, folder), load_baseline, measure, save_baseline)
 
 
-def baseline_known(recipe: Recipe, folder: Folder) -> bool:
+def is_baseline_cached(recipe: Recipe, folder: ModelSource) -> bool:
     """Return True if the original's quality is cached."""
-    return unchanging(recipe.task.source) and kept_at(recipe, folder).exists()
+    return has_detectable_changes(recipe.task.source) and baseline_path(recipe, folder).exists()
 
 
-def kept_at(recipe: Recipe, folder: Folder) -> Path:
-    return kept_in() / f"baseline-{baseline_key(recipe, folder)}.npz"
+def baseline_path(recipe: Recipe, folder: ModelSource) -> Path:
+    return data_folder() / f"baseline-{baseline_key(recipe, folder)}.npz"
 
 
-def unchanging(source: str) -> bool:
+def has_detectable_changes(source: str) -> bool:
     """Return True if a change of the data would be detected; a Hub dataset without @revision may
     change under its name.
     """
     return source.startswith("bundled:") or is_local(source) or "@" in source
 
 
-def baseline_key(recipe: Recipe, folder: Folder) -> str:
+def baseline_key(recipe: Recipe, folder: ModelSource) -> str:
     source = recipe.task.source
-    data = corpus_key() if source.startswith("bundled:") else identity(source)
-    return place_key(recipe, folder, recipe.task.model_dump_json(), data, FORM)
+    data = corpus_key() if source.startswith("bundled:") else file_identity(source)
+    return environment_key(recipe, folder, recipe.task.model_dump_json(), data, CACHE_VERSION)
 
 
-def place_key(recipe: Recipe, folder: Folder, *more: str) -> str:
+def environment_key(recipe: Recipe, folder: ModelSource, *more: str) -> str:
     """16 hex digits of the model as its files are now, of where and how the recipe computes, and of
     what else may matter.
     """
@@ -60,20 +62,20 @@ def place_key(recipe: Recipe, folder: Folder, *more: str) -> str:
     ).hexdigest()[:16]
 
 
-def write(path: Path, measured: Measured) -> None:
+def save_baseline(path: Path, result: EvaluationResult) -> None:
     words = {
-        "scores": json.dumps(measured.scores),
-        "protocol": measured.protocol.model_dump_json(),
-        "notes": json.dumps(measured.notes),
+        "scores": json.dumps(result.scores),
+        "protocol": result.protocol.model_dump_json(),
+        "notes": json.dumps(result.notes),
     }
-    np.savez(path, guesses=measured.guesses, **words)
+    np.savez(path, guesses=result.guesses, **words)
 
 
-def read(path: Path) -> Measured:
+def load_baseline(path: Path) -> EvaluationResult:
     # a file of our own, because numpy leaves a damaged one open
     with path.open("rb") as file, np.load(file) as kept:
         protocol, notes = (
             Protocol.model_validate_json(str(kept["protocol"])),
             tuple(json.loads(str(kept["notes"]))),
         )
-        return Measured(json.loads(str(kept["scores"])), protocol, kept["guesses"], notes)
+        return EvaluationResult(json.loads(str(kept["scores"])), protocol, kept["guesses"], notes)

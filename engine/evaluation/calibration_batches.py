@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from engine.errors import PlainError
-from engine.evaluation.classification import channels_of, fitting_length, image_batches
-from engine.evaluation.data.examples import TEXT_SPLITS, Examples, Text, examples_of, text_of
+from engine.evaluation.classification import checked_length, image_batches, image_channels
+from engine.evaluation.data.examples import TEXT_SPLITS, Examples, Text, load_examples, load_text
 from engine.evaluation.data.sources import is_local
 from engine.evaluation.data.tokens import (
     check_context,
     check_vocabulary,
-    stream_of,
+    text_tokens,
     token_batches,
+    token_windows,
     window_prefix,
-    windows_of,
 )
 from engine.evaluation.masked import masked_windows
 from engine.events import ProgressEvent, Report
@@ -47,8 +47,8 @@ class CalibrationData:
 
 
 @singledispatch
-def data_for(
-    task: Task, calibration: Calibration, reader: Any, config: Any, on_progress: Report
+def calibration_data_for(
+    task: Task, calibration: Calibration, preprocessor: Any, config: Any, on_progress: Report
 ) -> CalibrationData:
     """Calibration inputs of a model with this config, whose tokenizer or image processor is
     ``reader``.
@@ -56,39 +56,43 @@ def data_for(
     raise TypeError(f"{type(task).__name__} has no calibration data")
 
 
-@data_for.register
+@calibration_data_for.register
 def windows_for(
-    task: LanguageModeling, calibration: Calibration, reader: Any, config: Any, on_progress: Report
+    task: LanguageModeling,
+    calibration: Calibration,
+    preprocessor: Any,
+    config: Any,
+    on_progress: Report,
 ) -> CalibrationData:
-    stream, text = stream_for(task, calibration, reader, config, on_progress)
-    windows = windows_of(stream, calibration.context, text.name, window_prefix(reader, task.bos))[
-        : calibration.samples
-    ]
+    stream, text = calibration_tokens(task, calibration, preprocessor, config, on_progress)
+    windows = token_windows(
+        stream, calibration.context, text.name, window_prefix(preprocessor, task.bos)
+    )[: calibration.samples]
     check_vocabulary(windows[0].numpy(), config)
     batches = [{"input_ids": part} for part in windows.split(ROWS)]
     return CalibrationData(
         batches,
         (
             *text.notes,
-            *shortfall(
+            *shortfall_notes(
                 calibration, len(windows), f"windows of {calibration.context:,} tokens", text.name
             ),
         ),
     )
 
 
-@data_for.register
+@calibration_data_for.register
 def masked_windows_for(
     task: MaskedLanguageModeling,
     calibration: Calibration,
-    reader: Any,
+    preprocessor: Any,
     config: Any,
     on_progress: Report,
 ) -> CalibrationData:
     """Windows masked as for evaluation, with the original tokens as ``labels``."""
-    stream, text = stream_for(task, calibration, reader, config, on_progress)
+    stream, text = calibration_tokens(task, calibration, preprocessor, config, on_progress)
     masked = masked_windows(
-        stream, reader, calibration.context, task.mask_share, text.name, task.bos
+        stream, preprocessor, calibration.context, task.mask_share, text.name, task.bos
     )
     inputs, labels = (each[: calibration.samples] for each in masked)
     pairs = zip(inputs.split(ROWS), labels.split(ROWS), strict=True)
@@ -100,22 +104,26 @@ def masked_windows_for(
         batches,
         (
             *text.notes,
-            *shortfall(
+            *shortfall_notes(
                 calibration, len(inputs), f"windows of {calibration.context:,} tokens", text.name
             ),
         ),
     )
 
 
-def stream_for(
-    task: LanguageModeling, calibration: Calibration, reader: Any, config: Any, on_progress: Report
+def calibration_tokens(
+    task: LanguageModeling,
+    calibration: Calibration,
+    preprocessor: Any,
+    config: Any,
+    on_progress: Report,
 ) -> tuple[np.ndarray, Text]:
     """Tokens of the calibration text that are not used for evaluation, and the text."""
     check_context(calibration.context, config, "calibration.context")
-    text = text_of(calibration.text, calibration.text_column, calibration.split, on_progress)
+    text = load_text(calibration.text, calibration.text_column, calibration.split, on_progress)
     on_progress(ProgressEvent("tokenizing-calibration", 0, 1))
-    skip = task.tokens if same_texts(task, calibration) else 0
-    stream = stream_of(text, reader, skip + calibration.samples * calibration.context)
+    skip = task.tokens if is_evaluation_text(task, calibration) else 0
+    stream = text_tokens(text, preprocessor, skip + calibration.samples * calibration.context)
     if skip and len(stream) - skip < calibration.context:
         raise PlainError(
             f"{text.name} is also what quality is measured on, and after those "
@@ -126,7 +134,7 @@ def stream_for(
     return stream[skip:], text
 
 
-def shortfall(calibration: Calibration, count: int, unit: str, name: str) -> tuple[str, ...]:
+def shortfall_notes(calibration: Calibration, count: int, unit: str, name: str) -> tuple[str, ...]:
     """Note if the data has fewer examples than requested."""
     if count >= calibration.samples:
         return ()
@@ -138,7 +146,7 @@ def shortfall(calibration: Calibration, count: int, unit: str, name: str) -> tup
     )
 
 
-def same_texts(task: LanguageModeling, calibration: Calibration) -> bool:
+def is_evaluation_text(task: LanguageModeling, calibration: Calibration) -> bool:
     """Return True if calibration reads the evaluation texts; a file has no splits."""
     ours, theirs = (
         TEXT_SPLITS.get(split, split) if task.text == "bundled:docs" else split
@@ -147,56 +155,58 @@ def same_texts(task: LanguageModeling, calibration: Calibration) -> bool:
     return task.text == calibration.text and (is_local(task.text) or ours == theirs)
 
 
-@data_for.register
+@calibration_data_for.register
 def texts_for(
     task: TextClassification,
     calibration: Calibration,
-    reader: Any,
+    preprocessor: Any,
     config: Any,
     on_progress: Report,
 ) -> CalibrationData:
-    length = fitting_length(task.length, config, reader)
-    own = own_data(task, calibration)
+    length = checked_length(task.length, config, preprocessor)
+    own = own_calibration_task(task, calibration)
     if own:
-        data = other_examples(task, own, on_progress)
+        data = calibration_examples(task, own, on_progress)
         texts = data.inputs
     else:
-        data = text_of(calibration.text, calibration.text_column, calibration.split, on_progress)
+        data = load_text(calibration.text, calibration.text_column, calibration.split, on_progress)
         texts = data.texts
     most = ROWS if getattr(config, "pad_token_id", None) is not None else 1
     batches = [
-        inputs for _, inputs in token_batches(texts[: calibration.samples], reader, length, most)
+        inputs
+        for _, inputs in token_batches(texts[: calibration.samples], preprocessor, length, most)
     ]
     return CalibrationData(
-        batches, (*data.notes, *shortfall(calibration, len(texts), "texts", data.name))
+        batches, (*data.notes, *shortfall_notes(calibration, len(texts), "texts", data.name))
     )
 
 
-@data_for.register
+@calibration_data_for.register
 def images_for(
     task: ImageClassification,
     calibration: Calibration,
-    reader: Any,
+    preprocessor: Any,
     config: Any,
     on_progress: Report,
 ) -> CalibrationData:
-    own = own_data(task, calibration) or task.model_copy(
+    own = own_calibration_task(task, calibration) or task.model_copy(
         update={
             "data": calibration.text,
             "split": calibration.split,
             "samples": calibration.samples,
         }
     )
-    data = other_examples(task, own, on_progress)
+    data = calibration_examples(task, own, on_progress)
     batches = [
-        inputs for _, inputs in image_batches(data.inputs, reader, channels_of(config), ROWS)
+        inputs
+        for _, inputs in image_batches(data.inputs, preprocessor, image_channels(config), ROWS)
     ]
     return CalibrationData(
-        batches, (*data.notes, *shortfall(calibration, len(data.inputs), "images", data.name))
+        batches, (*data.notes, *shortfall_notes(calibration, len(data.inputs), "images", data.name))
     )
 
 
-def own_data(task: Classification, calibration: Calibration) -> Classification | None:
+def own_calibration_task(task: Classification, calibration: Calibration) -> Classification | None:
     """The classifier's own data, its calibration split; None where the recipe names texts of its
     own.
     """
@@ -205,12 +215,16 @@ def own_data(task: Classification, calibration: Calibration) -> Classification |
     return task.model_copy(update={"split": calibration.split, "samples": calibration.samples})
 
 
-def other_examples(task: Classification, own: Classification, on_progress: Report) -> Examples:
+def calibration_examples(
+    task: Classification, source_task: Classification, on_progress: Report
+) -> Examples:
     """Calibration examples. Where a source has no such split, those of the same draw that quality
     is not measured on.
     """
-    shared = task.data == own.data and (is_local(task.data) or task.split == own.split)
-    examples = examples_of(own, on_progress, skip=task.samples if shared else 0)
+    shared = task.data == source_task.data and (
+        is_local(task.data) or task.split == source_task.split
+    )
+    examples = load_examples(source_task, on_progress, skip=task.samples if shared else 0)
     if not examples.inputs:
         raise PlainError(
             f"{examples.name} has no examples besides those that quality is measured on; "

@@ -11,9 +11,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from engine.errors import PlainError
-from engine.evaluation.data.examples import Examples, examples_of
+from engine.evaluation.data.examples import Examples, load_examples
 from engine.evaluation.data.tokens import chunks, token_batches
-from engine.evaluation.measured import Measured, dtype_name, finite, judging, placed
+from engine.evaluation.measured import (
+    EvaluationResult,
+    dtype_name,
+    evaluation_mode,
+    finite_loss,
+    inputs_on_device,
+)
 from engine.events import ProgressEvent, Report
 from engine.models.positions import usable_length
 from engine.recipe.tasks import Classification, ImageClassification, TextClassification
@@ -32,11 +38,11 @@ def text_quality(
     tokenizer: Any,
     device: torch.device | str,
     on_progress: Report,
-) -> Measured:
+) -> EvaluationResult:
     """Raises PlainError where data and model do not fit each other."""
-    length = fitting_length(task.length, model.config, tokenizer)
-    examples = examples_of(task, on_progress)
-    targets = targets_of(examples, model.config)
+    length = checked_length(task.length, model.config, tokenizer)
+    examples = load_examples(task, on_progress)
+    targets = class_targets(examples, model.config)
     # GPT-like classifiers refuse more without one
     most = TEXTS if getattr(model.config, "pad_token_id", None) is not None else 1
     batches = token_batches(examples.inputs, tokenizer, length, most)
@@ -44,8 +50,12 @@ def text_quality(
         f"{'pairs of texts' if task.text_pair_column else 'texts'} cut at {length} tokens, "
         "special tokens included"
     )
-    return measured(
-        task, examples, targets, judged(model, batches, len(targets), device, on_progress), read
+    return classification_result(
+        task,
+        examples,
+        targets,
+        example_logits(model, batches, len(targets), device, on_progress),
+        read,
     )
 
 
@@ -55,35 +65,43 @@ def image_quality(
     processor: Any,
     device: torch.device | str,
     on_progress: Report,
-) -> Measured:
+) -> EvaluationResult:
     """Raises PlainError where data and model do not fit each other."""
-    examples = examples_of(task, on_progress)
-    targets = targets_of(examples, model.config)
-    batches = image_batches(examples.inputs, processor, channels_of(model.config), IMAGES)
+    examples = load_examples(task, on_progress)
+    targets = class_targets(examples, model.config)
+    batches = image_batches(examples.inputs, processor, image_channels(model.config), IMAGES)
     read = "images prepared by the model's own processor"
-    return measured(
-        task, examples, targets, judged(model, batches, len(targets), device, on_progress), read
+    return classification_result(
+        task,
+        examples,
+        targets,
+        example_logits(model, batches, len(targets), device, on_progress),
+        read,
     )
 
 
-def judged(
+def example_logits(
     model: nn.Module, batches: Batches, count: int, device: torch.device | str, on_progress: Report
 ) -> torch.Tensor:
     """Logits of every example in the data's order.  (examples, classes)"""
     rows: dict[int, torch.Tensor] = {}
-    with judging(model):
+    with evaluation_mode(model):
         for places, inputs in batches:
             on_progress(ProgressEvent("measuring-accuracy", len(rows), count))
-            logits = model(**placed(inputs, model, device)).logits
+            logits = model(**inputs_on_device(inputs, model, device)).logits
             rows |= dict(zip(places, logits.cpu(), strict=True))
     on_progress(ProgressEvent("measuring-accuracy", count, count))
     return torch.stack([rows[place] for place in range(count)])
 
 
-def measured(
-    task: Classification, examples: Examples, targets: torch.Tensor, logits: torch.Tensor, read: str
-) -> Measured:
-    loss = finite(cross_entropy(logits.float(), targets), "these examples")
+def classification_result(
+    task: Classification,
+    examples: Examples,
+    targets: torch.Tensor,
+    logits: torch.Tensor,
+    input_description: str,
+) -> EvaluationResult:
+    loss = finite_loss(cross_entropy(logits.float(), targets), "these examples")
     guesses = logits.argmax(1)
     accuracy = (guesses == targets).double().mean().item()
     scores = {"accuracy": accuracy, **macro_scores(targets.numpy(), guesses.numpy()), "loss": loss}
@@ -93,9 +111,12 @@ def measured(
         fingerprint=examples.fingerprint,
         samples=len(targets),
         compute_dtype=dtype_name(logits.dtype),
-        measure=f"Accuracy, and the mean of every class's precision, recall and F1; {read}.",
+        measure=(
+            "Accuracy, and the mean of every class's precision, recall and F1; "
+            f"{input_description}."
+        ),
     )
-    return Measured(scores, protocol, guesses.numpy().astype(np.int32), examples.notes)
+    return EvaluationResult(scores, protocol, guesses.numpy().astype(np.int32), examples.notes)
 
 
 def macro_scores(truth: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
@@ -118,7 +139,7 @@ def macro_scores(truth: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
 # --- what fits the model --------------------------------------------------------------------------
 
 
-def fitting_length(length: int, config: Any, tokenizer: Any) -> int:
+def checked_length(length: int, config: Any, tokenizer: Any) -> int:
     """The length asked for. Raises PlainError when it is more than the model or its tokenizer
     allows.
     """
@@ -133,21 +154,21 @@ def fitting_length(length: int, config: Any, tokenizer: Any) -> int:
     return length
 
 
-def targets_of(examples: Examples, config: Any) -> torch.Tensor:
+def class_targets(examples: Examples, config: Any) -> torch.Tensor:
     """Every example's class as the model numbers it: by name where both sides have names, else by
     number.
 
     Raises PlainError when the classes of data and model are not the same.
     """
-    refuse_other_heads(config)
+    check_single_label_head(config)
     known = {str(name).strip().lower(): int(number) for number, name in config.id2label.items()}
     named = not any(UNNAMED.fullmatch(str(name)) for name in config.id2label.values())
     if examples.names and (named or not examples.numbered):
-        return by_name(examples, known, named)
-    return by_number(examples, len(known))
+        return targets_by_name(examples, known, named)
+    return targets_by_number(examples, len(known))
 
 
-def refuse_other_heads(config: Any) -> None:
+def check_single_label_head(config: Any) -> None:
     """Check that the model is a single-label classifier.
 
     Raises PlainError for regression and multi-label heads, for which accuracy is undefined.
@@ -167,19 +188,20 @@ def refuse_other_heads(config: Any) -> None:
         )
 
 
-def by_name(examples: Examples, known: dict[str, int], named: bool) -> torch.Tensor:
-    strangers = [name for name in used_names(examples) if name.strip().lower() not in known]
+def targets_by_name(examples: Examples, known: dict[str, int], named: bool) -> torch.Tensor:
+    strangers = [name for name in used_class_names(examples) if name.strip().lower() not in known]
     if strangers:
-        ours = listed(known) if named else f"unnamed ones, 0 to {len(known) - 1}"
+        ours = shortened_list(known) if named else f"unnamed ones, 0 to {len(known) - 1}"
         raise PlainError(
-            f"The labels of {examples.name} include {listed(strangers)}, which the model does "
+            f"The labels of {examples.name} include {shortened_list(strangers)}, which the model "
+            "does "
             f"not have; its labels are {ours}. "
             "Rename the labels in the data or choose a model for them."
         )
     return torch.tensor([known[examples.names[label].strip().lower()] for label in examples.labels])
 
 
-def used_names(examples: Examples) -> list[str]:
+def used_class_names(examples: Examples) -> list[str]:
     """Names of the classes that occur. Raises PlainError for a label beyond the names."""
     if max(examples.labels) >= len(examples.names):
         raise PlainError(
@@ -189,7 +211,7 @@ def used_names(examples: Examples) -> list[str]:
     return [examples.names[label] for label in sorted(set(examples.labels))]
 
 
-def by_number(examples: Examples, classes: int) -> torch.Tensor:
+def targets_by_number(examples: Examples, classes: int) -> torch.Tensor:
     if (largest := max(examples.labels)) >= classes:
         raise PlainError(
             f"{examples.name} has labels up to {largest} but the model knows {classes} "
@@ -198,7 +220,7 @@ def by_number(examples: Examples, classes: int) -> torch.Tensor:
     return torch.tensor(examples.labels)
 
 
-def listed(names: Any, most: int = 10) -> str:
+def shortened_list(names: Any, most: int = 10) -> str:
     shown = [str(name)[:40] for name in names]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
@@ -206,7 +228,7 @@ def listed(names: Any, most: int = 10) -> str:
 # --- images ---------------------------------------------------------------------------------------
 
 
-def channels_of(config: Any) -> int:
+def image_channels(config: Any) -> int:
     return getattr(config, "num_channels", None) or 3
 
 

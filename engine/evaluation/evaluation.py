@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from engine.errors import PlainError
-from engine.evaluation.calibration_batches import CalibrationData, data_for
+from engine.evaluation.calibration_batches import CalibrationData, calibration_data_for
 from engine.evaluation.classification import image_quality, text_quality
 from engine.evaluation.masked import masked_quality
-from engine.evaluation.measured import Measured
+from engine.evaluation.measured import EvaluationResult
 from engine.evaluation.perplexity import perplexity
-from engine.evaluation.progress import never, silent, watched
+from engine.evaluation.progress import cancellable_report, ignore_progress, never_cancelled
 from engine.events import Report
-from engine.models.loading import Folder, config_of, image_processor_of, tokenizer_of
+from engine.models.loading import ModelSource, config_of, image_processor_of, tokenizer_of
 from engine.recipe.tasks import (
     Calibration,
     ImageClassification,
@@ -24,7 +24,7 @@ from engine.recipe.tasks import (
     TextClassification,
 )
 
-Cancelled = Callable[[], bool]
+CancelCheck = Callable[[], bool]
 Device = torch.device | str
 
 
@@ -32,11 +32,11 @@ Device = torch.device | str
 def evaluate(
     task: Task,
     model: nn.Module,
-    folder: Folder,
+    folder: ModelSource,
     device: Device = "cpu",
-    report: Report = silent,
-    cancelled: Cancelled = never,
-) -> Measured:
+    report: Report = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+) -> EvaluationResult:
     """The model's quality at a task. The model is on ``device`` already; ``folder`` has its
     tokenizer or image processor.
 
@@ -50,53 +50,59 @@ def evaluate(
 def evaluate_language_modeling(
     task: LanguageModeling,
     model: nn.Module,
-    folder: Folder,
+    folder: ModelSource,
     device: Device = "cpu",
-    report: Report = silent,
-    cancelled: Cancelled = never,
-) -> Measured:
-    return perplexity(task, model, tokenizer_of(folder), device, watched(report, cancelled))
+    report: Report = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+) -> EvaluationResult:
+    return perplexity(
+        task, model, tokenizer_of(folder), device, cancellable_report(report, cancelled)
+    )
 
 
 @evaluate.register
 def evaluate_masked_language_modeling(
     task: MaskedLanguageModeling,
     model: nn.Module,
-    folder: Folder,
+    folder: ModelSource,
     device: Device = "cpu",
-    report: Report = silent,
-    cancelled: Cancelled = never,
-) -> Measured:
-    return masked_quality(task, model, tokenizer_of(folder), device, watched(report, cancelled))
+    report: Report = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+) -> EvaluationResult:
+    return masked_quality(
+        task, model, tokenizer_of(folder), device, cancellable_report(report, cancelled)
+    )
 
 
 @evaluate.register
 def evaluate_text_classification(
     task: TextClassification,
     model: nn.Module,
-    folder: Folder,
+    folder: ModelSource,
     device: Device = "cpu",
-    report: Report = silent,
-    cancelled: Cancelled = never,
-) -> Measured:
-    return text_quality(task, model, tokenizer_of(folder), device, watched(report, cancelled))
+    report: Report = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+) -> EvaluationResult:
+    return text_quality(
+        task, model, tokenizer_of(folder), device, cancellable_report(report, cancelled)
+    )
 
 
 @evaluate.register
 def evaluate_image_classification(
     task: ImageClassification,
     model: nn.Module,
-    folder: Folder,
+    folder: ModelSource,
     device: Device = "cpu",
-    report: Report = silent,
-    cancelled: Cancelled = never,
-) -> Measured:
+    report: Report = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+) -> EvaluationResult:
     return image_quality(
-        task, model, image_processor_of(folder), device, watched(report, cancelled)
+        task, model, image_processor_of(folder), device, cancellable_report(report, cancelled)
     )
 
 
-def refuse_other_kind(task: Task, folder: Folder) -> None:
+def check_task_kind(task: Task, folder: ModelSource) -> None:
     """Check that the model's kind matches the task.
 
     Raises PlainError otherwise.
@@ -111,9 +117,9 @@ def refuse_other_kind(task: Task, folder: Folder) -> None:
 def calibration_batches(
     calibration: Calibration,
     task: Task,
-    folder: Folder,
-    report: Report = silent,
-    cancelled: Cancelled = never,
+    folder: ModelSource,
+    report: Report = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
 ) -> list[dict[str, torch.Tensor]]:
     """Model inputs on the CPU, a few rows each: ``input_ids`` (and ``attention_mask``) or
     ``pixel_values``.
@@ -128,15 +134,17 @@ def calibration_batches(
 def calibration_data(
     calibration: Calibration,
     task: Task,
-    folder: Folder,
-    report: Report = silent,
-    cancelled: Cancelled = never,
+    folder: ModelSource,
+    report: Report = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
 ) -> CalibrationData:
     """Calibration batches, with notes on assumptions and shortfalls."""
-    refuse_other_kind(task, folder)
+    check_task_kind(task, folder)
     reader = (
         image_processor_of(folder)
         if isinstance(task, ImageClassification)
         else tokenizer_of(folder)
     )
-    return data_for(task, calibration, reader, config_of(folder), watched(report, cancelled))
+    return calibration_data_for(
+        task, calibration, reader, config_of(folder), cancellable_report(report, cancelled)
+    )

@@ -8,10 +8,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from engine.errors import PlainError
-from engine.evaluation.data.examples import Text, text_of
-from engine.evaluation.data.tokens import check_context, check_vocabulary, stream_of, windows_of
-from engine.evaluation.measured import Measured, dtype_name, finite, judging
-from engine.evaluation.perplexity import perplexity_of, windows_at_once
+from engine.evaluation.data.examples import Text, load_text
+from engine.evaluation.data.tokens import (
+    check_context,
+    check_vocabulary,
+    text_tokens,
+    token_windows,
+)
+from engine.evaluation.measured import EvaluationResult, dtype_name, evaluation_mode, finite_loss
+from engine.evaluation.perplexity import perplexity_from_loss, windows_per_batch
 from engine.events import ProgressEvent, Report
 from engine.recipe.tasks import MaskedLanguageModeling
 from engine.results.schema.record import Protocol
@@ -26,20 +31,20 @@ def masked_quality(
     tokenizer: Any,
     device: torch.device | str,
     on_progress: Report,
-) -> Measured:
+) -> EvaluationResult:
     """Evaluate a masked language model.
 
     Raises PlainError if text, tokenizer and model do not match.
     """
     text, inputs, labels = masked_text(task, tokenizer, model.config, on_progress)
-    loss, guesses, dtype = judged(model, inputs, labels, device, on_progress)
+    loss, guesses, dtype = masked_loss_and_guesses(model, inputs, labels, device, on_progress)
     right = labels[labels != NOT_MASKED].numpy()
     scores = {
-        "perplexity": perplexity_of(loss),
+        "perplexity": perplexity_from_loss(loss),
         "loss": loss,
         "accuracy": float((guesses == right).mean()),
     }
-    return Measured(scores, protocol_of(task, text, labels, dtype), guesses, text.notes)
+    return EvaluationResult(scores, masked_protocol(task, text, labels, dtype), guesses, text.notes)
 
 
 def masked_text(
@@ -47,9 +52,9 @@ def masked_text(
 ) -> tuple[Text, torch.Tensor, torch.Tensor]:
     """Text of the task, its masked windows and their labels. (windows, context) int64 both"""
     check_context(task.context, config, "task.context")
-    text = text_of(task.text, task.text_column, task.split, on_progress)
+    text = load_text(task.text, task.text_column, task.split, on_progress)
     on_progress(ProgressEvent("tokenizing", 0, 1))
-    stream = stream_of(text, tokenizer, task.tokens)
+    stream = text_tokens(text, tokenizer, task.tokens)
     check_vocabulary(stream, config)
     return text, *masked_windows(
         stream, tokenizer, task.context, task.mask_share, text.name, task.bos
@@ -76,7 +81,7 @@ def masked_windows(
             f"A window of {context} tokens has no room for text next to "
             f"{len(before) + len(after)} special tokens; set context to 16 or more."
         )
-    text = windows_of(stream, room, name)
+    text = token_windows(stream, room, name)
     count = min(room, max(1, round(share * room)))
     generator = torch.Generator().manual_seed(SEED)
     places = torch.rand(text.shape, generator=generator).argsort(1)[:, :count]
@@ -106,7 +111,7 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     return whole[:begin], whole[begin + len(plain) :]
 
 
-def judged(
+def masked_loss_and_guesses(
     model: nn.Module,
     inputs: torch.Tensor,
     labels: torch.Tensor,
@@ -117,23 +122,23 @@ def judged(
     of the logits.
     """
     total, guesses, dtype, done, rows = 0.0, [], torch.float32, 0, 1
-    with judging(model):
+    with evaluation_mode(model):
         while done < len(inputs):
             on_progress(ProgressEvent("measuring-masked-tokens", done, len(inputs)))
             some, due = (each[done : done + rows].to(device) for each in (inputs, labels))
             logits = model(input_ids=some, attention_mask=torch.ones_like(some)).logits
             predicted = logits[due != NOT_MASKED]
-            total += finite(
+            total += finite_loss(
                 cross_entropy(predicted.float(), due[due != NOT_MASKED], reduction="sum").double(),
                 "this text",
             )
             guesses.append(predicted.argmax(-1).to(torch.int32).cpu())
-            done, dtype, rows = done + len(some), logits.dtype, windows_at_once(logits, device)
+            done, dtype, rows = done + len(some), logits.dtype, windows_per_batch(logits, device)
     on_progress(ProgressEvent("measuring-masked-tokens", done, done))
     return total / int((labels != NOT_MASKED).sum()), torch.cat(guesses).numpy(), dtype
 
 
-def protocol_of(
+def masked_protocol(
     task: MaskedLanguageModeling, text: Text, labels: torch.Tensor, dtype: torch.dtype
 ) -> Protocol:
     windows, context = labels.shape

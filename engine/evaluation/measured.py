@@ -14,7 +14,7 @@ from engine.results.schema.record import Protocol
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     # of perplexity, loss, accuracy, macro_precision, macro_recall, macro_f1: those the task has
     scores: dict[str, float]
     protocol: Protocol
@@ -23,7 +23,7 @@ class Measured:
 
 
 @contextmanager
-def judging(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """No gradients and no dropout inside; the model's mode is given back."""
     was_training = model.training
     model.eval()
@@ -34,7 +34,7 @@ def judging(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def finite(loss: torch.Tensor, where: str) -> float:
+def finite_loss(loss: torch.Tensor, where: str) -> float:
     """The summed loss as a number. Raises PlainError when it is none."""
     value = loss.item()
     if not math.isfinite(value):
@@ -50,7 +50,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def placed(
+def inputs_on_device(
     inputs: dict[str, torch.Tensor], model: nn.Module, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
     """Inputs that the model takes, where it is, and what is no whole number in the precision it

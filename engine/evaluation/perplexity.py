@@ -11,16 +11,16 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from engine.errors import PlainError
-from engine.evaluation.data.examples import Text, text_of
+from engine.evaluation.data.examples import Text, load_text
 from engine.evaluation.data.tokens import (
     check_context,
     check_vocabulary,
     first_target,
-    stream_of,
+    text_tokens,
+    token_windows,
     window_prefix,
-    windows_of,
 )
-from engine.evaluation.measured import Measured, dtype_name, finite, judging
+from engine.evaluation.measured import EvaluationResult, dtype_name, evaluation_mode, finite_loss
 from engine.events import ProgressEvent, Report
 from engine.recipe.tasks import LanguageModeling
 from engine.results.schema.record import Protocol
@@ -28,8 +28,10 @@ from engine.results.schema.record import Protocol
 LOGITS_BYTES = 256 * 2**20  # of one batch, in float32
 # of one batch, on a CPU for each thread: a fifth faster there than 8192, for the cache's sake
 CPU_TOKENS, GPU_TOKENS = 1024, 32768
-AT_ONCE = 1024  # tokens whose loss is computed together: their logits stay in the processor's cache
-LARGEST = 700.0  # nats: beyond this exp() is no number
+TOKENS_PER_LOSS = (
+    1024  # tokens whose loss is computed together: their logits stay in the processor's cache
+)
+MAX_LOSS = 700.0  # nats: beyond this exp() is no number
 
 
 def perplexity(
@@ -38,27 +40,29 @@ def perplexity(
     tokenizer: Any,
     device: torch.device | str,
     on_progress: Report,
-) -> Measured:
+) -> EvaluationResult:
     """Raises PlainError where text, tokenizer and model do not fit each other."""
     check_context(task.context, model.config, "task.context")
-    text = text_of(task.text, task.text_column, task.split, on_progress)
+    text = load_text(task.text, task.text_column, task.split, on_progress)
     on_progress(ProgressEvent("tokenizing", 0, 1))
-    stream = stream_of(text, tokenizer, task.tokens)
+    stream = text_tokens(text, tokenizer, task.tokens)
     check_vocabulary(stream, model.config)
     prefix = window_prefix(tokenizer, task.bos)
-    windows = windows_of(stream, task.context, text.name, prefix)
+    windows = token_windows(stream, task.context, text.name, prefix)
     check_vocabulary(windows[0].numpy(), model.config)
-    loss, guesses, dtype = judged(model, windows, device, on_progress, first_target(prefix))
-    scores = {"perplexity": perplexity_of(loss), "loss": loss}
-    return Measured(
+    loss, guesses, dtype = token_loss_and_guesses(
+        model, windows, device, on_progress, first_target(prefix)
+    )
+    scores = {"perplexity": perplexity_from_loss(loss), "loss": loss}
+    return EvaluationResult(
         scores,
-        protocol_of(text, windows, dtype, tokenizer.convert_ids_to_tokens(list(prefix))),
+        perplexity_protocol(text, windows, dtype, tokenizer.convert_ids_to_tokens(list(prefix))),
         guesses,
         text.notes,
     )
 
 
-def judged(
+def token_loss_and_guesses(
     model: nn.Module,
     windows: torch.Tensor,
     device: torch.device | str,
@@ -69,16 +73,16 @@ def judged(
     before ``first`` are only context.
     """
     total, guesses, dtype = 0.0, [], torch.float32
-    with judging(model):
-        for logits, batch in batches_of_logits(model, windows, device, on_progress):
-            losses, guessed = judged_batch(logits, batch, first)
-            total += finite(losses, "this text")
+    with evaluation_mode(model):
+        for logits, batch in logit_batches(model, windows, device, on_progress):
+            losses, guessed = batch_loss_and_guesses(logits, batch, first)
+            total += finite_loss(losses, "this text")
             guesses.append(guessed[:, first - 1 : -1].flatten().cpu())
             dtype = logits.dtype
     return total / windows[:, first:].numel(), torch.cat(guesses).numpy(), dtype
 
 
-def batches_of_logits(
+def logit_batches(
     model: nn.Module, windows: torch.Tensor, device: torch.device | str, on_progress: Report
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Logits (batch, context, vocabulary) and the tokens they were computed from (batch,
@@ -94,11 +98,11 @@ def batches_of_logits(
         logits = model(input_ids=batch, **no_cache).logits
         yield logits, batch
         done += len(batch)
-        rows = windows_at_once(logits, device)
+        rows = windows_per_batch(logits, device)
     on_progress(ProgressEvent("measuring-perplexity", done, done))
 
 
-def windows_at_once(logits: torch.Tensor, device: torch.device | str) -> int:
+def windows_per_batch(logits: torch.Tensor, device: torch.device | str) -> int:
     """Batch size in windows, from the size of the logits (batch, context, vocabulary)."""
     tokens = (
         CPU_TOKENS * torch.get_num_threads() if torch.device(device).type == "cpu" else GPU_TOKENS
@@ -106,7 +110,7 @@ def windows_at_once(logits: torch.Tensor, device: torch.device | str) -> int:
     return max(1, min(tokens // logits.shape[1], LOGITS_BYTES // (4 * logits[0].numel())))
 
 
-def judged_batch(
+def batch_loss_and_guesses(
     logits: torch.Tensor, tokens: torch.Tensor, first: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed loss in float32 and predicted tokens (batch, context); the last position, and those
@@ -115,7 +119,9 @@ def judged_batch(
     targets = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], -100)], dim=1)
     targets[:, : first - 1] = -100
     targets = targets.flatten()
-    parts = zip(logits.flatten(0, 1).split(AT_ONCE), targets.split(AT_ONCE), strict=True)
+    parts = zip(
+        logits.flatten(0, 1).split(TOKENS_PER_LOSS), targets.split(TOKENS_PER_LOSS), strict=True
+    )
     judged = [
         (cross_entropy(part.float(), target, ignore_index=-100, reduction="sum"), part.argmax(1))
         for part, target in parts
@@ -124,8 +130,8 @@ def judged_batch(
     return torch.stack(losses).double().sum(), torch.cat(guesses).to(torch.int32).view_as(tokens)
 
 
-def perplexity_of(loss: float) -> float:
-    if loss > LARGEST:
+def perplexity_from_loss(loss: float) -> float:
+    if loss > MAX_LOSS:
         raise PlainError(
             f"The mean loss is {loss:,.0f} nats a token, too much for a perplexity; the "
             "model is compressed too hard: use more bits or skip layers."
@@ -133,7 +139,7 @@ def perplexity_of(loss: float) -> float:
     return math.exp(loss)
 
 
-def protocol_of(
+def perplexity_protocol(
     text: Text, windows: torch.Tensor, dtype: torch.dtype, prefix: list[str]
 ) -> Protocol:
     """Description of the protocol. Without a ``prefix`` it is the same text as in earlier versions,

@@ -6,16 +6,16 @@ from engine.errors import Cancelled
 from engine.events import ProgressEvent, Report
 
 
-def silent(event: ProgressEvent) -> None:
+def ignore_progress(event: ProgressEvent) -> None:
     """Discard a progress event."""
 
 
-def never() -> bool:
+def never_cancelled() -> bool:
     """Return False: the user does not ask to stop."""
     return False
 
 
-def watched(report: Report, cancelled: Callable[[], bool]) -> Report:
+def cancellable_report(report: Report, cancelled: Callable[[], bool]) -> Report:
     """Wrap a progress report so that it raises Cancelled after the user asked to stop."""
 
     def report_unless_cancelled(event: ProgressEvent) -> None:

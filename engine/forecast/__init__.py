@@ -8,10 +8,10 @@ runs took corrects the sum.
 from dataclasses import dataclass, replace
 
 from engine.config.technique import Technique
-from engine.evaluation.baseline import baseline_known
-from engine.forecast.duration import seconds_of
+from engine.evaluation.baseline import is_baseline_cached
+from engine.forecast.duration import run_seconds
 from engine.forecast.job import Job
-from engine.forecast.memory import peak_of
+from engine.forecast.memory import peak_bytes
 from engine.queries import PastRun
 from engine.step.workload import SearchWork
 from engine.techniques.implementations import search_work
@@ -29,27 +29,27 @@ def cost_of(job: Job, past: PastRun | None = None) -> Cost:
     """``past`` is a run like it on this machine; numbers are corrected by as much as its forecast
     was off.
     """
-    known = all(baseline_known(each.recipe, each.folder) for each in job.by_split)
-    cost = Cost(seconds_of(job, known), peak_of(job))
+    known = all(is_baseline_cached(each.recipe, each.folder) for each in job.by_split)
+    cost = Cost(run_seconds(job, known), peak_bytes(job))
     if past is None:
         return cost
-    then = replace(job, recipe=past.recipe, settings=job.settings | settings_then(job, past))
+    then = replace(job, recipe=past.recipe, settings=job.settings | past_settings(job, past))
     # it was not recorded whether the original's quality was known
-    ways = [seconds_of(then, True), seconds_of(then, False)]
+    ways = [run_seconds(then, True), run_seconds(then, False)]
     off = min((past.seconds / way for way in ways), key=lambda ratio: max(ratio, 1 / ratio))
     return Cost(
-        cost.seconds * within(off),
-        cost.peak_rss_bytes * within(past.peak_rss_bytes / peak_of(then)),
+        cost.seconds * clamped_correction(off),
+        cost.peak_rss_bytes * clamped_correction(past.peak_rss_bytes / peak_bytes(then)),
     )
 
 
-def settings_then(job: Job, past: PastRun) -> dict[str, Technique]:
+def past_settings(job: Job, past: PastRun) -> dict[str, Technique]:
     """The past run's own technique on the same layers."""
-    how = past.recipe.steps[-1]
-    return dict.fromkeys(job.settings, how) if search_work(how, 1) == SearchWork() else {}
+    config = past.recipe.steps[-1]
+    return dict.fromkeys(job.settings, config) if search_work(config, 1) == SearchWork() else {}
 
 
-def within(ratio: float) -> float:
+def clamped_correction(ratio: float) -> float:
     return min(CORRECTION, max(1 / CORRECTION, ratio))
 
 

@@ -9,15 +9,15 @@ from pydantic import TypeAdapter
 
 from engine.errors import PlainError
 from engine.evaluation import calibration_data
-from engine.evaluation.calibration_batches import own_data
+from engine.evaluation.calibration_batches import own_calibration_task
 from engine.evaluation.classification import IMAGES, TEXTS
-from engine.evaluation.data.examples import examples_of, is_available, text_of
+from engine.evaluation.data.examples import is_available, load_examples, load_text
 from engine.evaluation.data.sources import is_local, local_path
-from engine.evaluation.data.tokens import tokens_of
+from engine.evaluation.data.tokens import encoded_texts
 from engine.evaluation.perplexity import CPU_TOKENS
-from engine.forecast.throughput import quickest
-from engine.models.loading import Folder, resolve, tokenizer_of
-from engine.recipe import Recipe, identity
+from engine.forecast.throughput import best_of
+from engine.models.loading import ModelSource, resolve_model, tokenizer_of
+from engine.recipe import Recipe, file_identity
 from engine.recipe.tasks import (
     Calibration,
     Classification,
@@ -28,7 +28,7 @@ from engine.recipe.tasks import (
 
 
 @dataclass(frozen=True)
-class Reading:
+class DataVolume:
     """Amount of data that a model reads in one phase."""
 
     places: float  # tokens or pictures
@@ -36,16 +36,16 @@ class Reading:
     length: int  # of one window or text, in tokens; 1 for pictures
 
 
-def reading(task: Task, folder: Folder) -> Reading:
+def data_volume(task: Task, folder: ModelSource) -> DataVolume:
     if isinstance(task, LanguageModeling):
         tokens = min(task.tokens, text_bytes(task) / 3)
         at_once = max(1, CPU_TOKENS * torch.get_num_threads() // task.context) * task.context
-        return Reading(tokens, max(1.0, tokens / at_once), task.context)
+        return DataVolume(tokens, max(1.0, tokens / at_once), task.context)
     if isinstance(task, TextClassification):
-        texts, each = count_of(task), text_length(task.model_dump_json(), str(folder.path))
+        texts, each = example_count(task), text_length(task.model_dump_json(), str(folder.path))
         # texts of one length share a batch
-        return Reading(texts * each, max(texts / TEXTS, min(texts, each)), int(each))
-    return Reading(count_of(task), max(1.0, count_of(task) / IMAGES), 1)
+        return DataVolume(texts * each, max(texts / TEXTS, min(texts, each)), int(each))
+    return DataVolume(example_count(task), max(1.0, example_count(task) / IMAGES), 1)
 
 
 def text_bytes(task: LanguageModeling) -> float:
@@ -57,76 +57,78 @@ def text_bytes(task: LanguageModeling) -> float:
         return float("inf")
 
 
-def count_of(task: Task) -> float:
+def example_count(task: Task) -> float:
     """Examples that are read; as many as asked for where that takes a download or an extraction to
     know.
     """
-    return len(inputs_of(task.model_dump_json())) or task.samples
+    return len(task_inputs(task.model_dump_json())) or task.samples
 
 
 @lru_cache(maxsize=16)
 def text_length(task: str, model: str) -> float:
     """Mean tokens of a text, by a few of them."""
-    asked, texts = TextClassification.model_validate_json(task), inputs_of(task)[:64]
+    asked, texts = TextClassification.model_validate_json(task), task_inputs(task)[:64]
     if not texts:
         return 0.7 * asked.length
-    rows = tokens_of(texts, tokenizer_of(resolve(model)), asked.length)["input_ids"]
+    rows = encoded_texts(texts, tokenizer_of(resolve_model(model)), asked.length)["input_ids"]
     return sum(map(len, rows)) / len(rows)
 
 
 @lru_cache(maxsize=16)
-def inputs_of(task: str) -> list:
+def task_inputs(task: str) -> list:
     """The task's own examples; none where they would have to be fetched or extracted first."""
     asked = TypeAdapter(Task).validate_json(task)
-    if not (is_local(asked.data) or (asked.data.startswith("bundled:") and corpus_kept(asked))):
+    if not (
+        is_local(asked.data) or (asked.data.startswith("bundled:") and is_corpus_cached(asked))
+    ):
         return []
     try:
-        return examples_of(asked).inputs
+        return load_examples(asked).inputs
     except PlainError:
         return []
 
 
-def corpus_kept(task: Task) -> bool:
+def is_corpus_cached(task: Task) -> bool:
     """Return True if a task needs no extraction of bundled texts, or it is already cached."""
     return is_available(task.source, task.split)
 
 
 def data_seconds(task: Task) -> float:
     """Seconds for reading the data once it is available."""
-    return read_once(task.model_dump_json()) if corpus_kept(task) else 0.0
+    return measured_data_seconds(task.model_dump_json()) if is_corpus_cached(task) else 0.0
 
 
 @lru_cache(maxsize=16)
-def read_once(task: str) -> float:
+def measured_data_seconds(task: str) -> float:
     asked = TypeAdapter(Task).validate_json(task)
     if not isinstance(asked, LanguageModeling):
-        return quickest(lambda: inputs_of.__wrapped__(task), 2, least=2)
+        return best_of(lambda: task_inputs.__wrapped__(task), 2, least=2)
     if not (is_local(asked.text) or asked.text.startswith("bundled:")):
         return 1.0
     try:
-        return quickest(lambda: text_of(asked.text, asked.text_column, asked.split), 2, least=2)
+        return best_of(lambda: load_text(asked.text, asked.text_column, asked.split), 2, least=2)
     except PlainError:
         return 0.0
 
 
-def notes_on_data(recipe: Recipe, folder: Folder) -> tuple[tuple[str, ...], int]:
+def notes_on_data(recipe: Recipe, folder: ModelSource) -> tuple[tuple[str, ...], int]:
     """Notes on assumptions about a recipe's data and missing calibration data, and the number of
     calibration tokens; only for local data.
     """
     task, calibration = recipe.task, recipe.calibration
     files = "".join(
-        identity(source)
+        file_identity(source)
         for source in (task.source, calibration.text if calibration else "")
         if source
     )
-    return read_notes(
+    return cached_notes_on_data(
         task.model_dump_json(), calibration.model_dump_json() if calibration else "", folder, files
     )
 
 
 @lru_cache(maxsize=32)
-def read_notes(
-    task: str, calibration: str, folder: Folder, files: str
+def cached_notes_on_data(
+    task: str, calibration: str, folder: ModelSource, files: str
 ) -> tuple[tuple[str, ...], int]:
     """Cached form of ``notes_on_data`` for one state of the ``files``. Errors are left to the
     run.
@@ -135,13 +137,13 @@ def read_notes(
     with suppress(PlainError):
         if is_local(asked.source):
             data = (
-                text_of(asked.text, asked.text_column, asked.split)
+                load_text(asked.text, asked.text_column, asked.split)
                 if isinstance(asked, LanguageModeling)
-                else examples_of(asked)
+                else load_examples(asked)
             )
             notes += data.notes
     looked_at = Calibration.model_validate_json(calibration) if calibration else None
-    own = looked_at and isinstance(asked, Classification) and own_data(asked, looked_at)
+    own = looked_at and isinstance(asked, Classification) and own_calibration_task(asked, looked_at)
     if looked_at and is_local(asked.source if own else looked_at.text):
         with suppress(PlainError):
             data = calibration_data(looked_at, asked, folder)

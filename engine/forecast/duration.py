@@ -4,49 +4,54 @@ import math
 
 import torch
 
-from engine.calibration.stream import lists_of_blocks
+from engine.calibration.stream import block_lists
 from engine.config.technique import Technique
 from engine.evaluation.calibration_batches import ROWS
 from engine.evaluation.classification import IMAGES
-from engine.forecast.data_volume import Reading, corpus_kept, data_seconds
+from engine.forecast.data_volume import DataVolume, data_seconds, is_corpus_cached
 from engine.forecast.job import Job
-from engine.forecast.throughput import product_pace, weights_of
+from engine.forecast.throughput import processing_weights, products_per_second
 from engine.measurement.generations import NEW_TOKENS, PROMPTS, SMALL
 from engine.measurement.inputs import EXAMPLES
 from engine.measurement.latency import LAYERS_SECONDS, MODEL_SECONDS
 from engine.measurement.similarity import GROUPS, PICTURES
 from engine.models.layers import Layer
-from engine.models.loaded_model import calibration_dtype, compute_place, multiplies_bfloat16
+from engine.models.loaded_model import calibration_dtype, device_and_dtype, multiplies_bfloat16
 from engine.models.packed_modules import dense_bytes
 from engine.recipe.tasks import ImageClassification, LanguageModeling
 from engine.recipe.tasks import Training as Learnt
-from engine.step.run_context import HELD_DENSE
+from engine.step.run_context import MAX_UNPACKED_BYTES
 from engine.step.workload import GRADIENT_PASSES, SearchWork, TrainingWork
 from engine.techniques.implementations import layer_operations, search_work, training_work
-from engine.training.datasets import HELD_OUT, WINDOWS_HELD_OUT
+from engine.training.datasets import MAX_HELD_OUT, MAX_HELD_OUT_WINDOWS
 
 EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
 TOKENIZING = 1e-5  # seconds of a token
 
 
-def seconds_of(job: Job, baseline: bool) -> float:
-    steps = [*job.earlier, job] if job.how else []
+def run_seconds(job: Job, baseline: bool) -> float:
+    steps = [*job.earlier, job] if job.config else []
     evaluations = (
         []
         if baseline
-        else [evaluating(each, ()) + TOKENIZING * each.evaluation.places for each in job.by_split]
+        else [
+            evaluation_seconds(each, ()) + TOKENIZING * each.evaluation.places
+            for each in job.by_split
+        ]
     )
-    evaluations += [evaluating(each, each.targets) for step in steps for each in step.by_split]
+    evaluations += [
+        evaluation_seconds(each, each.targets) for step in steps for each in step.by_split
+    ]
     reading_data = (len(evaluations) + bool(steps)) * data_seconds(job.recipe.task)
     return (
-        opening(job)
+        loading_seconds(job)
         + sum(evaluations)
         + reading_data
-        + (sum(map(compressing, steps)) + finishing(job) if steps else 0.0)
+        + (sum(map(compression_seconds, steps)) + finishing_seconds(job) if steps else 0.0)
     )
 
 
-def opening(job: Job) -> float:
+def loading_seconds(job: Job) -> float:
     """The model is opened before, for techniques that walk, and after; its weights are read through
     once to be checked.
     """
@@ -54,17 +59,17 @@ def opening(job: Job) -> float:
         0.3
         + 1.5 * job.opening_seconds
         + job.folder.size_bytes / 2e9
-        + (0.0 if corpus_kept(job.recipe.task) else EXTRACTION)
+        + (0.0 if is_corpus_cached(job.recipe.task) else EXTRACTION)
     )
 
 
-def evaluating(job: Job, compressed: list[Layer]) -> float:
+def evaluation_seconds(job: Job, compressed: list[Layer]) -> float:
     """The task once, by the original or with these layers compressed."""
     much = job.evaluation
     seconds = job.passes.seconds(much.places, much.batches)
-    unpackings = 1 if dense_bytes(job.at.model) <= HELD_DENSE else much.batches
+    unpackings = 1 if dense_bytes(job.at.model) <= MAX_UNPACKED_BYTES else much.batches
     for layer in compressed:
-        pace = job.pace(layer)
+        pace = job.layer_timing(layer)
         vectors = much.places * layer.reached * vectors_of(layer)
         seconds += unpackings * pace.unpack * layer.matrix_shape[0] + vectors * pace.receive
     return seconds
@@ -77,57 +82,57 @@ def vectors_of(layer: Layer) -> float:
     return 1.0 if layer.kind != "conv2d" else 64 / (layer.shape[2] * layer.shape[3])
 
 
-def compressing(job: Job) -> float:
-    how, much = job.how, job.calibration
+def compression_seconds(job: Job) -> float:
+    config, much = job.config, job.calibration
     targets, rounds = job.targets, 0.0
-    trial = search_work(how, len(targets))
+    trial = search_work(config, len(targets))
     for number, layer in enumerate(targets):
-        pace, rows = job.pace(layer), layer.matrix_shape[0]
-        first = shares_no_input(targets, number)
+        pace, rows = job.layer_timing(layer), layer.matrix_shape[0]
+        first = is_first_with_input(targets, number)
         rounds += (
             rows * (pace.compress * (1 + trial.roundings) + pace.scale + pace.judge)
             + pace.once * first
             + pace.start
             + 0.004
         )
-        rounds += layer_operations(how, layer.matrix_shape) / product_pace()
-        rounds += gram(job, layer) * first if how.needs == "gram" else 0.0
+        rounds += layer_operations(config, layer.matrix_shape) / products_per_second()
+        rounds += gram_seconds(job, layer) * first if config.needs == "gram" else 0.0
     rounds += (
         GRADIENT_PASSES * job.passes.seconds(much.places, job.recipe.calibration.samples)
-        if how.needs == "gradients"
+        if config.needs == "gradients"
         else 0.0
     )
-    judging = job.passes.seconds(*share(much, EXAMPLES)) if much.places else 0.0
+    judging = job.passes.seconds(*share_of_examples(much, EXAMPLES)) if much.places else 0.0
     return (
         rounds
         + judging
-        + walking(job)
-        + trying(job, trial)
-        + training(job, training_work(lasting(job)))
+        + calibration_seconds(job)
+        + search_seconds(job, trial)
+        + training_seconds(job, training_work(technique_with_epoch_steps(job)))
     )
 
 
-def training(job: Job, course: TrainingWork) -> float:
+def training_seconds(job: Job, course: TrainingWork) -> float:
     """Steps there and back, and looks at what is held out; examples are made ready once."""
     if not course.steps:
         return 0.0
     each, held = (
-        (job.calibration.length, WINDOWS_HELD_OUT)
+        (job.calibration.length, MAX_HELD_OUT_WINDOWS)
         if isinstance(job.recipe.task, LanguageModeling)
-        else (job.evaluation.length, HELD_OUT)
+        else (job.evaluation.length, MAX_HELD_OUT)
     )
     passes = job.training_passes
-    step = in_products(
-        job, passes.seconds(course.batch * each, 1), course.batch * each, learnt_in(job)
+    step = seconds_in_dtype(
+        job, passes.seconds(course.batch * each, 1), course.batch * each, training_dtype(job)
     )
     asked = course.asked * (
         course.steps
         if isinstance(job.recipe.task, LanguageModeling)
-        else min(course.steps, examples(job) / course.batch)
+        else min(course.steps, max_training_examples(job) / course.batch)
     )
     rounding = (
         course.roundings
-        * sum(job.pace(layer).compress * layer.matrix_shape[0] for layer in job.targets)
+        * sum(job.layer_timing(layer).compress * layer.matrix_shape[0] for layer in job.targets)
         if course.roundings
         else 0.0
     )
@@ -140,35 +145,35 @@ def training(job: Job, course: TrainingWork) -> float:
     )
 
 
-def lasting(job: Job) -> Technique:
+def technique_with_epoch_steps(job: Job) -> Technique:
     """Return the job with the number of steps that its epochs have for the largest possible number
     of examples.
     """
     epochs = job.recipe.training.epochs if job.recipe.training else None
-    if not (epochs and job.how.counts_epochs):
-        return job.how
-    return job.how.model_copy(
-        update={"steps": max(1, math.ceil(epochs * job.recipe.training.samples / job.how.batch))}
+    if not (epochs and job.config.counts_epochs):
+        return job.config
+    return job.config.model_copy(
+        update={"steps": max(1, math.ceil(epochs * job.recipe.training.samples / job.config.batch))}
     )
 
 
-def examples(job: Job) -> float:
+def max_training_examples(job: Job) -> float:
     """To learn from, as many as there may be."""
     data = job.recipe.training or Learnt()
     return data.samples * (2 if data.unlabelled else 1)
 
 
-def learnt_in(job: Job) -> torch.dtype:
+def training_dtype(job: Job) -> torch.dtype:
     """The precision of products while the model learns; a GPU is reckoned with the CPU's
     float32.
     """
-    quick = getattr(job.how, "products", "auto") == "bfloat16" and multiplies_bfloat16(
+    quick = getattr(job.config, "products", "auto") == "bfloat16" and multiplies_bfloat16(
         torch.device("cpu")
     )
     return torch.bfloat16 if quick else torch.float32
 
 
-def shares_no_input(layers: list[Layer], number: int) -> bool:
+def is_first_with_input(layers: list[Layer], number: int) -> bool:
     """Return True if a layer is the first one with its input: adjacent layers of equal width in a
     block usually share it.
     """
@@ -178,56 +183,59 @@ def shares_no_input(layers: list[Layer], number: int) -> bool:
     )
 
 
-def gram(job: Job, layer: Layer) -> float:
+def gram_seconds(job: Job, layer: Layer) -> float:
     """Ten sixteenths of a symmetric product are computed, and not at full speed."""
     return (
         2
         * job.calibration.places
         * layer.reached
         * layer.matrix_shape[1] ** 2
-        / product_pace(streamed_in(job))
+        / products_per_second(streaming_dtype(job))
     )
 
 
-def streamed_in(job: Job) -> torch.dtype:
+def streaming_dtype(job: Job) -> torch.dtype:
     """The precision in which calibration data goes from block to block; a GPU is reckoned with the
     CPU's float32.
     """
-    device, _ = compute_place(job.recipe)
+    device, _ = device_and_dtype(job.recipe)
     return calibration_dtype(job.recipe) if device.type == "cpu" else torch.float32
 
 
-def streaming(job: Job) -> float:
+def streaming_seconds(job: Job) -> float:
     """Seconds of the calibration data's way through the whole model. A shorter precision makes its
     matrix products quicker, and nothing else.
     """
     much = job.calibration
-    return in_products(
-        job, job.passes.seconds(much.places, much.batches), much.places, streamed_in(job)
+    return seconds_in_dtype(
+        job, job.passes.seconds(much.places, much.batches), much.places, streaming_dtype(job)
     )
 
 
-def in_products(job: Job, seconds: float, places: float, dtype: torch.dtype) -> float:
+def seconds_in_dtype(job: Job, seconds: float, places: float, dtype: torch.dtype) -> float:
     """Passes that take so long in float32, with products in another precision."""
-    products = 2.0 * weights_of(job.at.layers) * places
-    return max(seconds / 4, seconds - products / product_pace() + products / product_pace(dtype))
+    products = 2.0 * processing_weights(job.at.layers) * places
+    return max(
+        seconds / 4,
+        seconds - products / products_per_second() + products / products_per_second(dtype),
+    )
 
 
-def walking(job: Job) -> float:
+def calibration_seconds(job: Job) -> float:
     """Calibration data goes through each block twice where blocks follow one another, in step once;
     else through the model for each block.
     """
-    if job.how.needs not in ("range", "gram"):
+    if job.config.needs not in ("range", "gram"):
         return 0.0
-    chain = max(map(len, lists_of_blocks(job.at.model)), default=0) > 1 and not isinstance(
+    chain = max(map(len, block_lists(job.at.model)), default=0) > 1 and not isinstance(
         job.recipe.task, ImageClassification
     )
     blocks = len({layer.block for layer in job.targets})
-    return ((1 if job.how.in_step else 2) if chain else blocks) * 1.3 * streaming(job)
+    return ((1 if job.config.sequential else 2) if chain else blocks) * 1.3 * streaming_seconds(job)
 
 
-def trying(job: Job, trial: SearchWork) -> float:
-    batches = share(job.calibration, trial.examples)
+def search_seconds(job: Job, trial: SearchWork) -> float:
+    batches = share_of_examples(job.calibration, trial.examples)
     seen = (
         job.passes.seconds(job.calibration.places, job.calibration.batches)
         if trial.evaluations
@@ -235,18 +243,18 @@ def trying(job: Job, trial: SearchWork) -> float:
     )
     return (
         seen
-        + trial.evaluations * (evaluating(job, job.targets) + data_seconds(job.recipe.task))
+        + trial.evaluations * (evaluation_seconds(job, job.targets) + data_seconds(job.recipe.task))
         + trial.answers * job.passes.seconds(*batches)
     )
 
 
-def share(much: Reading, examples: int) -> tuple[float, float]:
+def share_of_examples(much: DataVolume, examples: int) -> tuple[float, float]:
     """Places and batches of some of the examples."""
     batches = max(1.0, examples / ROWS)
     return much.places * min(1.0, batches / max(1.0, much.batches)), batches
 
 
-def finishing(job: Job) -> float:
+def finishing_seconds(job: Job) -> float:
     """Continued beginnings, token after token, and the speed."""
     one, seconds = job.passes.each + job.passes.place, 0.0
     if isinstance(job.recipe.task, LanguageModeling):
@@ -261,10 +269,10 @@ def finishing(job: Job) -> float:
             else 2 * much.places / much.batches
         )
         seconds += min(MODEL_SECONDS + LAYERS_SECONDS, 60 * job.passes.seconds(batch, 1))
-    return seconds + comparing(job)
+    return seconds + comparison_seconds(job)
 
 
-def comparing(job: Job) -> float:
+def comparison_seconds(job: Job) -> float:
     """Student and teacher on the same calibration data; the student is reckoned
     as large.
     """

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 from engine.config.technique import Technique
 from engine.evaluation.calibration_batches import ROWS
-from engine.forecast.data_volume import Reading, count_of, reading
-from engine.forecast.throughput import LayerPace, Passes, layer_pace, passes_of
+from engine.forecast.data_volume import DataVolume, data_volume, example_count
+from engine.forecast.throughput import ForwardTiming, LayerTiming, forward_timing, layer_timing
 from engine.models.layers import Layer
-from engine.models.loaded_model import Opened, compute_place
-from engine.models.loading import Folder
+from engine.models.loaded_model import LoadedModel, device_and_dtype
+from engine.models.loading import ModelSource
 from engine.recipe import Recipe
-from engine.recipe.tasks import LanguageModeling, by_split
+from engine.recipe.tasks import LanguageModeling, tasks_by_split
 from engine.runtime.threads import threads_to_train
 
 GPU_PACE = 2e13  # products a second of a GPU in a model, which the CPU's probes say nothing about
@@ -21,15 +21,15 @@ class Job:
     """One of its steps, with those before it."""
 
     recipe: Recipe
-    folder: Folder
+    folder: ModelSource
     key: tuple
-    at: Opened
+    at: LoadedModel
     settings: dict[str, Technique]  # of the layers to be compressed
     opening_seconds: float  # of the model, once, with what the libraries load for it
     earlier: tuple["Job", ...] = ()  # steps that come before
 
     @property
-    def how(self) -> Technique | None:
+    def config(self) -> Technique | None:
         return self.recipe.steps[-1] if self.recipe.steps else None
 
     @property
@@ -37,45 +37,45 @@ class Job:
         return [layer for layer in self.at.layers if layer.name in self.settings]
 
     @property
-    def passes(self) -> Passes:
-        measured = passes_of(self.key, self.at, self.folder, self.evaluation.length)
-        device, _ = compute_place(self.recipe)
+    def passes(self) -> ForwardTiming:
+        measured = forward_timing(self.key, self.at, self.folder, self.evaluation.length)
+        device, _ = device_and_dtype(self.recipe)
         return (
             measured
             if device.type == "cpu"
-            else Passes(measured.each, self.at.parameters / GPU_PACE)
+            else ForwardTiming(measured.each, self.at.parameters / GPU_PACE)
         )
 
     @property
-    def training_passes(self) -> Passes:
+    def training_passes(self) -> ForwardTiming:
         """Timing of forward passes with as many threads as training uses."""
         with threads_to_train(self.at.parameters):
             return replace(self, key=(*self.key, "training")).passes
 
-    def pace(self, layer: Layer) -> LayerPace:
-        return layer_pace(self.settings[layer.name], layer.matrix_shape[1])
+    def layer_timing(self, layer: Layer) -> LayerTiming:
+        return layer_timing(self.settings[layer.name], layer.matrix_shape[1])
 
     @property
     def by_split(self) -> list["Job"]:
         """One for each split that quality is measured on."""
         return [
             replace(self, recipe=self.recipe.model_copy(update={"task": task}))
-            for task in by_split(self.recipe.task).values()
+            for task in tasks_by_split(self.recipe.task).values()
         ]
 
     @property
-    def evaluation(self) -> Reading:
-        return reading(self.recipe.task, self.folder)
+    def evaluation(self) -> DataVolume:
+        return data_volume(self.recipe.task, self.folder)
 
     @property
-    def calibration(self) -> Reading:
+    def calibration(self) -> DataVolume:
         asked, task = self.recipe.calibration, self.recipe.task
         if asked is None:
-            return Reading(0, 0, 1)
+            return DataVolume(0, 0, 1)
         each = (
             self.evaluation.length
             if isinstance(task, LanguageModeling)
-            else self.evaluation.places / max(1, count_of(task))
+            else self.evaluation.places / max(1, example_count(task))
         )
         each = asked.context if isinstance(task, LanguageModeling) else each
-        return Reading(asked.samples * each, asked.samples / ROWS, max(1, int(each)))
+        return DataVolume(asked.samples * each, asked.samples / ROWS, max(1, int(each)))

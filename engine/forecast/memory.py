@@ -5,16 +5,16 @@ stages.
 import psutil
 
 from engine.evaluation.calibration_batches import ROWS
-from engine.evaluation.perplexity import AT_ONCE, LOGITS_BYTES
-from engine.forecast.duration import share, shares_no_input
+from engine.evaluation.perplexity import LOGITS_BYTES, TOKENS_PER_LOSS
+from engine.forecast.duration import is_first_with_input, share_of_examples
 from engine.forecast.job import Job
 from engine.measurement.latency import MODEL_BYTES
 from engine.models.layers import Layer, blocks_of
-from engine.models.loaded_model import compute_place
+from engine.models.loaded_model import device_and_dtype
 from engine.models.packed_modules import dense_bytes
 from engine.recipe.tasks import ImageClassification, LanguageModeling
-from engine.step.layer_swap import LOGITS_KEPT
-from engine.step.run_context import HELD_DENSE
+from engine.step.layer_swap import MAX_CACHED_LOGITS
+from engine.step.run_context import MAX_UNPACKED_BYTES
 from engine.techniques.implementations import search_work, training_work
 
 # of a process that has imported everything and opened nothing
@@ -26,22 +26,22 @@ SEEN_LAYER = 6e5
 SCRATCH = 60e6
 
 
-def peak_of(job: Job) -> float:
+def peak_bytes(job: Job) -> float:
     """Bytes: the process, the model's file in memory, and the largest of what its stages hold
     beside.
     """
-    device, _ = compute_place(job.recipe)
+    device, _ = device_and_dtype(job.recipe)
     stages = [evaluation_bytes(job)] if device.type == "cpu" else [0.0]
-    if job.how:
+    if job.config:
         stages += [
-            max(map(walk_bytes, [*job.earlier, job])) if device.type == "cpu" else 0.0,
+            max(map(compression_bytes, [*job.earlier, job])) if device.type == "cpu" else 0.0,
             speed_bytes(job) if device.type == "cpu" else 0.0,
         ]
     seen = SEEN_LAYER * max(
         (
             len(each.targets)
             for each in [*job.earlier, job]
-            if each.how and each.how.needs != "nothing"
+            if each.config and each.config.needs != "nothing"
         ),
         default=0,
     )
@@ -63,7 +63,7 @@ def evaluation_bytes(job: Job) -> float:
         vocabulary = job.at.model.config.get_text_config().vocab_size
         logits = (
             min(LOGITS_BYTES, 4.0 * places * vocabulary)
-            + 3 * 4.0 * min(places, AT_ONCE) * vocabulary
+            + 3 * 4.0 * min(places, TOKENS_PER_LOSS) * vocabulary
         )
     else:
         logits = 0.0
@@ -71,7 +71,7 @@ def evaluation_bytes(job: Job) -> float:
     return (
         logits
         + places * activation_bytes(job)
-        + (dense if dense <= HELD_DENSE else 2 * largest_layer(job))
+        + (dense if dense <= MAX_UNPACKED_BYTES else 2 * largest_layer(job))
     )
 
 
@@ -102,11 +102,11 @@ def activation_bytes(job: Job) -> float:
     )
 
 
-def walk_bytes(job: Job) -> float:
+def compression_bytes(job: Job) -> float:
     """A block in float32 and as it is stored, the calibration data between two blocks, and what
     each layer's method needs.
     """
-    much, how = job.calibration, job.how
+    much, config = job.calibration, job.config
     largest = max(
         (
             sum(4.0 * layer.parameters for layer in block if layer.name in job.settings)
@@ -115,25 +115,27 @@ def walk_bytes(job: Job) -> float:
         default=0.0,
     )
     held = 2 * largest_layer(job) + 0.5 * largest
-    if how.needs in ("range", "gram"):
+    if config.needs in ("range", "gram"):
         hidden = min((layer.matrix_shape[1] for layer in job.targets), default=0)
         widest = max((layer.matrix_shape[1] for layer in job.targets), default=0)
-        between = 2 * hidden + widest if how.in_step else 3 * hidden
+        between = 2 * hidden + widest if config.sequential else 3 * hidden
         held += 4.0 * much.places * between + much.places / max(
             1.0, much.batches
         ) * activation_bytes(job)
     # weights, their gradients, and two sums of them; what one example leaves behind in every block
-    if how.needs == "gradients":
+    if config.needs == "gradients":
         blocks = len({layer.block for layer in job.at.layers})
         held += 16.0 * sum(
             layer.parameters for layer in job.targets
         ) + 2 * blocks * much.length * activation_bytes(job)
-    if how.needs == "gram":
+    if config.needs == "gram":
         held += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
         held += (
-            0.0 if how.in_step else 4.0 * max(map(gram_entries_of_experts, blocks_of(job.targets)))
+            0.0
+            if config.sequential
+            else 4.0 * max(map(gram_entries_of_experts, blocks_of(job.targets)))
         )
-    if (course := training_work(how)).steps:
+    if (course := training_work(config)).steps:
         each = (
             much.length if isinstance(job.recipe.task, LanguageModeling) else job.evaluation.length
         )
@@ -141,11 +143,13 @@ def walk_bytes(job: Job) -> float:
         held += 4.0 * course.copies * sum(
             layer.parameters for layer in job.targets
         ) + course.batch * each * activation_bytes(job) * max(2, blocks)
-    trial = search_work(how, len(job.targets))
+    trial = search_work(config, len(job.targets))
     if trial.answers and isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size
-        places = share(much, trial.examples)[0]
-        held += 4.0 * (min(LOGITS_KEPT, places * vocabulary) + 3 * ROWS * much.length * vocabulary)
+        places = share_of_examples(much, trial.examples)[0]
+        held += 4.0 * (
+            min(MAX_CACHED_LOGITS, places * vocabulary) + 3 * ROWS * much.length * vocabulary
+        )
     if trial.evaluations:
         held += evaluation_bytes(job) + sum(layer.parameters for layer in job.targets)
     return held
@@ -158,7 +162,7 @@ def gram_entries_of_experts(block: list[Layer]) -> float:
     firsts = (
         layer
         for number, layer in enumerate(block)
-        if layer.reached < 1 and shares_no_input(block, number)
+        if layer.reached < 1 and is_first_with_input(block, number)
     )
     return float(sum(layer.matrix_shape[1] ** 2 for layer in firsts))
 

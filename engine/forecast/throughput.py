@@ -16,19 +16,19 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter
 
-from engine.calibration import Fold, Seen
-from engine.calibration.gradient_stats import Slopes
-from engine.config.registry import EVERY, Step
+from engine.calibration import Fold, InputStats
+from engine.calibration.gradient_stats import GradientStats
+from engine.config.registry import ALL_TECHNIQUES, Step
 from engine.config.technique import Technique
-from engine.evaluation.classification import channels_of, image_batches
-from engine.evaluation.measured import judging
-from engine.measurement.error import Judged, level_rows
+from engine.evaluation.classification import image_batches, image_channels
+from engine.evaluation.measured import evaluation_mode
+from engine.measurement.error import LayerComparison, level_rows
 from engine.models.layers import Layer
-from engine.models.loaded_model import Opened
-from engine.models.loading import Folder, image_processor_of, told
+from engine.models.loaded_model import LoadedModel
+from engine.models.loading import ModelSource, explain_load_errors, image_processor_of
 from engine.models.positions import usable_length
 from engine.runtime.threads import one_thread
-from engine.techniques.implementations import compress, scales_for
+from engine.techniques.implementations import compress, input_scales
 
 Result = TypeVar("Result")
 
@@ -40,7 +40,7 @@ TALLER = 4  # times as many rows, in a second probe
 FOLD = Fold("", (), from_norm=True)
 
 
-def quickest(run: Callable[[], object], probes: int = PROBES, least: int = 1) -> float:
+def best_of(run: Callable[[], object], probes: int = PROBES, least: int = 1) -> float:
     """Seconds of the quickest of a few calls; where they are slow, of fewer. The first one may have
     libraries to load: ``least`` 2 counts it out.
     """
@@ -63,33 +63,33 @@ def idle_seconds(run: Callable[[], Result]) -> tuple[float, Result]:
     return min(time.perf_counter() - wall, time.process_time() - processor), result
 
 
-def for_a_while(probe: Callable) -> Callable:
+def cached_for_a_while(probe: Callable) -> Callable:
     """Cache a probe's result for FRESH seconds: a result of a busy machine should not
     outlast that.
     """
     found: dict[tuple, tuple[float, object]] = {}
 
     @wraps(probe)
-    def remembered(*asked: Hashable) -> object:
+    def cached_probe(*asked: Hashable) -> object:
         if asked not in found or time.monotonic() - found[asked][0] > FRESH:
             found[asked] = time.monotonic(), probe(*asked)
         return found[asked][1]
 
-    return remembered
+    return cached_probe
 
 
-@for_a_while
-def product_pace(dtype: torch.dtype = torch.float32) -> float:
+@cached_for_a_while
+def products_per_second(dtype: torch.dtype = torch.float32) -> float:
     """Operations a second of a matrix product."""
     a = torch.randn(768, 768).to(dtype)
-    return 2 * 768**3 / quickest(lambda: a @ a, 8)
+    return 2 * 768**3 / best_of(lambda: a @ a, 8)
 
 
 # --- the model ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Passes:
+class ForwardTiming:
     """Seconds of a forward pass of the original model: a part for each pass, and one for each token
     or picture.
     """
@@ -101,31 +101,31 @@ class Passes:
         return self.each * batches + self.place * places
 
 
-_passes: dict[tuple, tuple[float, Passes]] = {}  # with when they were taken
+_passes: dict[tuple, tuple[float, ForwardTiming]] = {}  # with when they were taken
 
 
-def passes_of(key: tuple, at: Opened, folder: Folder, length: int) -> Passes:
+def forward_timing(key: tuple, at: LoadedModel, folder: ModelSource, length: int) -> ForwardTiming:
     """``length``: tokens of one window or text. Measured again after FRESH seconds."""
     taken, found = _passes.get((*key, length), (-math.inf, None))
     if time.monotonic() - taken > FRESH:
-        with told(folder, f"{folder} cannot run"):
-            found = timed(at, folder, length)
+        with explain_load_errors(folder, f"{folder} cannot run"):
+            found = measured_timing(at, folder, length)
         _passes[*key, length] = time.monotonic(), found
     return found
 
 
-def timed(at: Opened, folder: Folder, length: int) -> Passes:
+def measured_timing(at: LoadedModel, folder: ModelSource, length: int) -> ForwardTiming:
     one, many = (
         probe_inputs(at, folder, 1, 1),
-        probe_inputs(at, folder, length, PRODUCTS / weights_of(at.layers)),
+        probe_inputs(at, folder, length, PRODUCTS / processing_weights(at.layers)),
     )
-    with judging(at.model):
+    with evaluation_mode(at.model):
         short, long = (
             least_seconds(lambda given=given: at.model(**given)) for given in (one, many)
         )
-    more = places_in(many) - places_in(one)
+    more = place_count(many) - place_count(one)
     place = max(0.0, long - short) / more if more else short
-    return Passes(max(0.0, short - place), place + preparing(at, folder))
+    return ForwardTiming(max(0.0, short - place), place + preparation_seconds(at, folder))
 
 
 def least_seconds(run: Callable[[], object]) -> float:
@@ -133,26 +133,28 @@ def least_seconds(run: Callable[[], object]) -> float:
 
     On a busy machine, threads that wait for each other use processor time; one thread does not.
     """
-    seconds = quickest(run)
+    seconds = best_of(run)
     if torch.get_num_threads() > 1:
         with one_thread():
-            seconds = min(seconds, quickest(run))
+            seconds = min(seconds, best_of(run))
     return seconds
 
 
-def preparing(at: Opened, folder: Folder) -> float:
+def preparation_seconds(at: LoadedModel, folder: ModelSource) -> float:
     """Seconds in which one picture is made ready for the model; texts are quick."""
     if folder.kind != "image-classification":
         return 0.0
-    return quickest(lambda: probe_inputs(at, folder, 1, 16)) / 16
+    return best_of(lambda: probe_inputs(at, folder, 1, 16)) / 16
 
 
-def weights_of(layers: list[Layer]) -> int:
+def processing_weights(layers: list[Layer]) -> int:
     """Weights that process every token."""
     return max(1, sum(layer.parameters for layer in layers if layer.kind != "embedding"))
 
 
-def probe_inputs(at: Opened, folder: Folder, length: int, places: float) -> dict[str, torch.Tensor]:
+def probe_inputs(
+    at: LoadedModel, folder: ModelSource, length: int, places: float
+) -> dict[str, torch.Tensor]:
     """Inputs of ``places`` tokens in windows of at most ``length``, or images; at least one."""
     if folder.kind == "image-classification":
         pictures = [Image.new("RGB", (32, 32))] * max(1, min(64, int(places)))
@@ -161,7 +163,7 @@ def probe_inputs(at: Opened, folder: Folder, length: int, places: float) -> dict
                 image_batches(
                     pictures,
                     image_processor_of(folder),
-                    channels_of(at.model.config),
+                    image_channels(at.model.config),
                     len(pictures),
                 )
             )
@@ -177,7 +179,7 @@ def probe_inputs(at: Opened, folder: Folder, length: int, places: float) -> dict
     return {"input_ids": torch.randint(vocabulary // 2, vocabulary, (rows, window))}
 
 
-def places_in(inputs: dict[str, torch.Tensor]) -> int:
+def place_count(inputs: dict[str, torch.Tensor]) -> int:
     return inputs["input_ids"].numel() if "input_ids" in inputs else len(inputs["pixel_values"])
 
 
@@ -185,7 +187,7 @@ def places_in(inputs: dict[str, torch.Tensor]) -> int:
 
 
 @dataclass(frozen=True)
-class LayerPace:
+class LayerTiming:
     """Seconds of what is done to one layer."""
 
     once: float = 0.0  # for layers that share an input: factorizing its Gram matrix
@@ -197,58 +199,66 @@ class LayerPace:
     # compressing and searching, however many rows there are: their steps from column to column
     start: float = 0.0
 
-    def widened(self, times: float, power: int) -> "LayerPace":
-        return LayerPace(
+    def scaled_to_width(self, times: float, power: int) -> "LayerTiming":
+        return LayerTiming(
             self.once * times**3,
             *(value * times**power for value in (self.scale, self.compress)),
             *(value * times for value in (self.judge, self.unpack, self.receive, self.start)),
         )
 
 
-def layer_pace(how: Technique, in_: int) -> LayerPace:
+def layer_timing(config: Technique, in_: int) -> LayerTiming:
     """Speed of a layer with rows of ``in_`` weights; wide ones are extrapolated from narrower
     ones.
     """
     width = min(in_, WIDTH)
-    return probed(
-        how.model_dump_json(),
-        type(how) if type(how) not in EVERY else None,  # a variant that a technique tries
+    return probed_timing(
+        config.model_dump_json(),
+        type(config)
+        if type(config) not in ALL_TECHNIQUES
+        else None,  # a variant that a technique tries
         width,
-    ).widened(in_ / width, 2 if how.needs == "gram" else 1)
+    ).scaled_to_width(in_ / width, 2 if config.needs == "gram" else 1)
 
 
-@for_a_while
-def probed(fields: str, known: type[Technique] | None, width: int) -> LayerPace:
-    how = known(**json.loads(fields)) if known else TypeAdapter(Step).validate_json(fields)
+@cached_for_a_while
+def probed_timing(fields: str, known: type[Technique] | None, width: int) -> LayerTiming:
+    config = known(**json.loads(fields)) if known else TypeAdapter(Step).validate_json(fields)
     weight = torch.randn(ROWS, width)
-    seen = None if how.needs == "nothing" else probe_seen(how, width)
-    given = (how, weight) if seen is None else (how, weight, seen)
+    seen = None if config.needs == "nothing" else probe_stats(config, width)
+    given = (config, weight) if seen is None else (config, weight, seen)
     first, stored = idle_seconds(lambda: compress(*given))
-    again, start = by_rows(
-        lambda tall: quickest(lambda: compress(how, *([tall] if seen is None else [tall, seen]))),
+    again, start = row_and_fixed_seconds(
+        lambda tall: best_of(lambda: compress(config, *([tall] if seen is None else [tall, seen]))),
         weight,
-        how,
+        config,
     )
     scale, search = (
-        by_rows(lambda tall: quickest(lambda: scales_for(how, FOLD, [tall], seen), 1), weight, how)
-        if how.folds
+        row_and_fixed_seconds(
+            lambda tall: best_of(lambda: input_scales(config, FOLD, [tall], seen), 1),
+            weight,
+            config,
+        )
+        if config.rescales_inputs
         else (0.0, 0.0)
     )
-    judged = Judged(Layer("probe", "linear", tuple(weight.shape), 4, ""), weight, stored.dense())
+    judged = LayerComparison(
+        Layer("probe", "linear", tuple(weight.shape), 4, ""), weight, stored.to_dense()
+    )
     vectors = torch.randn(VECTORS, width)
-    rows = [quickest(lambda: looked(judged, stored, how)), quickest(stored.dense)]
-    return LayerPace(
-        max(0.0, first - start - ROWS * again) if how.needs == "gram" else 0.0,
+    rows = [best_of(lambda: compare_layer(judged, stored, config)), best_of(stored.to_dense)]
+    return LayerTiming(
+        max(0.0, first - start - ROWS * again) if config.needs == "gram" else 0.0,
         scale,
         again,
         *(value / ROWS for value in rows),
-        quickest(lambda: stored.received(vectors)) / VECTORS,
+        best_of(lambda: stored.quantized_inputs(vectors)) / VECTORS,
         start + search,
     )
 
 
-def by_rows(
-    seconds: Callable[[torch.Tensor], float], weight: torch.Tensor, how: Technique
+def row_and_fixed_seconds(
+    seconds: Callable[[torch.Tensor], float], weight: torch.Tensor, config: Technique
 ) -> tuple[float, float]:
     """Seconds of a row, and of what is done once for all rows: where a method goes from column to
     column, a few rows take as long as many.
@@ -258,7 +268,7 @@ def by_rows(
     rows only.
     """
     few = seconds(weight)
-    if how.needs not in ("range", "gram"):
+    if config.needs not in ("range", "gram"):
         return few / len(weight), 0.0
     # never nothing: a probe may be held up
     more = max(seconds(weight.repeat(TALLER, 1)) - few, 0.01 * few)
@@ -266,17 +276,17 @@ def by_rows(
     return each, max(0.0, few - len(weight) * each)
 
 
-def probe_seen(how: Technique, width: int) -> Seen | Slopes:
-    if how.needs == "gradients":
-        return Slopes(torch.randn(ROWS, width), torch.rand(ROWS, width))
-    seen = Seen(width, torch.device("cpu"), wants_gram=how.needs == "gram")
+def probe_stats(config: Technique, width: int) -> InputStats | GradientStats:
+    if config.needs == "gradients":
+        return GradientStats(torch.randn(ROWS, width), torch.rand(ROWS, width))
+    seen = InputStats(width, torch.device("cpu"), wants_gram=config.needs == "gram")
     for _ in range(2):
         seen.add(torch.randn(width, width))
     return seen
 
 
-def looked(judged: Judged, stored: object, how: Technique) -> None:
-    judged.row(stored, how.technique)
+def compare_layer(judged: LayerComparison, stored: object, config: Technique) -> None:
+    judged.row(stored, config.technique)
     judged.channels()
     list(judged.histogram())
     level_rows("probe", stored)

@@ -11,12 +11,12 @@ from engine.interactive import (  # noqa: F401
 )
 from engine.interactive.registry import answer as handled
 from engine.queries import Answer, Query
-from engine.runtime.worker_setup import ready
+from engine.runtime.worker_setup import setup_worker
 
 __all__ = ["answer"]
 
 
 def answer(query: Query[Answer]) -> Answer:
     """Return the answer to a question, in a process that is set up for it."""
-    ready()
+    setup_worker()
     return handled(query)

@@ -9,37 +9,37 @@ from functools import singledispatch
 
 import torch
 
-from engine.results.schema.explanations import Code
-from engine.tensors.activations import WithActivations
+from engine.results.schema.explanations import WeightCode
+from engine.tensors.activations import WithQuantizedInputs
 from engine.tensors.blockwise import TABLES, FourBit, RowInt8
-from engine.tensors.codebook import Shared
+from engine.tensors.codebook import CodebookWeight
 from engine.tensors.floats import Float8
-from engine.tensors.lookup_table import Tabled
-from engine.tensors.outliers import ScaledColumns, WithColumns
-from engine.tensors.packing import unpacked
-from engine.tensors.weights import Grid, Stored, Turned
+from engine.tensors.lookup_table import LookupTableWeight
+from engine.tensors.outliers import ScaledColumns, WithOutlierColumns
+from engine.tensors.packing import unpack_bits
+from engine.tensors.weights import IntegerWeight, StoredWeight, TransposedWeight
 
 NEIGHBOURS = 32  # shown around a weight
 
 
 @dataclass(frozen=True)
-class Found:
+class WeightLocation:
     """One weight's code and its neighbors, those that share its scale where one is shared."""
 
     rows: torch.Tensor  # (neighbors,) with the weight itself among them
     columns: torch.Tensor
-    code: Code | None = None
+    code: WeightCode | None = None
     # values of its group's grid, as stored; None where there is no grid
     levels: torch.Tensor | None = None
 
 
 @singledispatch
-def found(stored: Stored, row: int, column: int) -> Found:
-    return Found(*beside(row, column, stored.shape[1]))
+def weight_location(stored: StoredWeight, row: int, column: int) -> WeightLocation:
+    return WeightLocation(*row_neighbors(row, column, stored.shape[1]))
 
 
-@found.register
-def found_grid(stored: Grid, row: int, column: int) -> Found:
+@weight_location.register
+def weight_location_integer(stored: IntegerWeight, row: int, column: int) -> WeightLocation:
     out, in_ = stored.shape
     place = column if stored.order is None else int((stored.order == column).nonzero())
     tall = stored.rows or (1 if len(stored.scales) > 1 else out)
@@ -51,17 +51,21 @@ def found_grid(stored: Grid, row: int, column: int) -> Found:
         float(stored.scales.float()[at]),
         float(stored.zero_codes().float()[at]),
     )
-    places = torch.arange(*window(place - first, width)) + first
-    return Found(
+    places = torch.arange(*neighbor_window(place - first, width)) + first
+    return WeightLocation(
         torch.full_like(places, row),
         places if stored.order is None else stored.order[places].long(),
-        Code(code, stored.bits, scale, code - zero, zero, width * min(tall, out - at[0] * tall)),
+        WeightCode(
+            code, stored.bits, scale, code - zero, zero, width * min(tall, out - at[0] * tall)
+        ),
         (torch.arange(2**stored.bits) - zero) * scale,
     )
 
 
-@found.register
-def found_tabled(stored: Tabled, row: int, column: int) -> Found:
+@weight_location.register
+def weight_location_lookup_table(
+    stored: LookupTableWeight, row: int, column: int
+) -> WeightLocation:
     out, in_ = stored.shape
     at = (
         row % len(stored.scales),
@@ -70,23 +74,23 @@ def found_tabled(stored: Tabled, row: int, column: int) -> Found:
     first = at[1] * stored.group_size
     width = min(stored.group_size, in_ - first)
     code, scale, table = (
-        int(stored.code_row()[row * in_ + column]),
+        int(stored.flat_codes()[row * in_ + column]),
         float(stored.scales.float()[at]),
         stored.values(),
     )
-    places = torch.arange(*window(column - first, width)) + first
-    seen = Code(
+    places = torch.arange(*neighbor_window(column - first, width)) + first
+    seen = WeightCode(
         code,
         stored.bits,
         scale,
         float(table[code]),
         shared_by=width if len(stored.scales) > 1 or out == 1 else out * in_,
     )
-    return Found(torch.full_like(places, row), places, seen, table.sort().values * scale)
+    return WeightLocation(torch.full_like(places, row), places, seen, table.sort().values * scale)
 
 
-@found.register
-def found_shared(stored: Shared, row: int, column: int) -> Found:
+@weight_location.register
+def weight_location_codebook(stored: CodebookWeight, row: int, column: int) -> WeightLocation:
     """A book's values stand as they are: they are the levels for a scale of 1."""
     out, in_ = stored.shape
     book, code = (
@@ -96,15 +100,15 @@ def found_shared(stored: Shared, row: int, column: int) -> Found:
     rows = (
         min(stored.rows, out - row // stored.rows * stored.rows) if len(stored.books) > 1 else out
     )
-    return Found(
-        *beside(row, column, in_),
-        Code(code, stored.bits, 1.0, float(book[code]), shared_by=rows * in_),
+    return WeightLocation(
+        *row_neighbors(row, column, in_),
+        WeightCode(code, stored.bits, 1.0, float(book[code]), shared_by=rows * in_),
         book,
     )
 
 
-@found.register
-def found_float8(stored: Float8, row: int, column: int) -> Found:
+@weight_location.register
+def weight_location_float8(stored: Float8, row: int, column: int) -> WeightLocation:
     out, in_ = stored.shape
     scale = 1.0 if stored.scales is None else float(stored.scales[row % len(stored.scales), 0])
     code, number = (
@@ -112,60 +116,64 @@ def found_float8(stored: Float8, row: int, column: int) -> Found:
         float(stored.numbers[row, column]),
     )
     shared_by = in_ if stored.scales is not None and len(stored.scales) > 1 else out * in_
-    return Found(
-        *beside(row, column, in_),
-        Code(code, 8, scale, number, shared_by=shared_by),
+    return WeightLocation(
+        *row_neighbors(row, column, in_),
+        WeightCode(code, 8, scale, number, shared_by=shared_by),
         stored.finite_numbers().sort().values * scale,
     )
 
 
-@found.register
-def found_turned(stored: Turned, row: int, column: int) -> Found:
-    turned = found(stored.columns, column, row)
+@weight_location.register
+def weight_location_transposed(stored: TransposedWeight, row: int, column: int) -> WeightLocation:
+    turned = weight_location(stored.columns, column, row)
     return replace(turned, rows=turned.columns, columns=turned.rows)
 
 
-@found.register
-def found_four_bit(stored: FourBit, row: int, column: int) -> Found:
+@weight_location.register
+def weight_location_four_bit(stored: FourBit, row: int, column: int) -> WeightLocation:
     flat = row * stored.shape[1] + column
     block = flat // stored.block_size
     first = block * stored.block_size
     width = min(stored.block_size, stored.shape[0] * stored.shape[1] - first)
     byte, scale = int(stored.codes[flat // 2]), float(stored.block_absmax()[block])
     code = byte % 16 if flat % 2 else byte // 16
-    places = torch.arange(*window(flat - first, width)) + first
+    places = torch.arange(*neighbor_window(flat - first, width)) + first
     levels = torch.tensor(sorted(TABLES[stored.format])) * scale
-    return Found(
+    return WeightLocation(
         places // stored.shape[1],
         places % stored.shape[1],
-        Code(code, 4, scale, TABLES[stored.format][code], shared_by=width),
+        WeightCode(code, 4, scale, TABLES[stored.format][code], shared_by=width),
         levels,
     )
 
 
-@found.register
-def found_row_int8(stored: RowInt8, row: int, column: int) -> Found:
+@weight_location.register
+def weight_location_row_int8(stored: RowInt8, row: int, column: int) -> WeightLocation:
     code, scale = int(stored.codes[row, column]), float(stored.absmax[row]) / 127
-    code = Code(code, 8, scale, code, 0.0, stored.shape[1])
-    return Found(*beside(row, column, stored.shape[1]), code, torch.arange(-127, 128) * scale)
+    code = WeightCode(code, 8, scale, code, 0.0, stored.shape[1])
+    return WeightLocation(
+        *row_neighbors(row, column, stored.shape[1]), code, torch.arange(-127, 128) * scale
+    )
 
 
-@found.register(WithActivations)
-@found.register(ScaledColumns)
-def found_with_activations_or_scaled_columns(
-    stored: WithActivations | ScaledColumns, row: int, column: int
-) -> Found:
-    return found(stored.weight, row, column)
+@weight_location.register(WithQuantizedInputs)
+@weight_location.register(ScaledColumns)
+def weight_location_wrapped(
+    stored: WithQuantizedInputs | ScaledColumns, row: int, column: int
+) -> WeightLocation:
+    return weight_location(stored.weight, row, column)
 
 
-@found.register
-def found_with_columns(stored: WithColumns, row: int, column: int) -> Found:
-    inner = found(stored.weight, row, column)
+@weight_location.register
+def weight_location_kept_columns(
+    stored: WithOutlierColumns, row: int, column: int
+) -> WeightLocation:
+    inner = weight_location(stored.weight, row, column)
     return replace(inner, code=None, levels=None) if (stored.columns == column).any() else inner
 
 
 @singledispatch
-def column_factors(stored: Stored) -> torch.Tensor:
+def column_factors(stored: StoredWeight) -> torch.Tensor:
     """Factor of each column before it was stored, (in_,)."""
     return torch.ones(stored.shape[1])
 
@@ -177,23 +185,23 @@ def column_factors_scaled_columns(stored: ScaledColumns) -> torch.Tensor:
     return factors
 
 
-def codes_of_row(stored: Grid, row: int) -> torch.Tensor:
+def codes_of_row(stored: IntegerWeight, row: int) -> torch.Tensor:
     """Codes of one row, in the order of storage.  (in_,) uint8; only the bytes that hold them are
     unpacked
     """
     begin, in_ = row * stored.shape[1], stored.shape[1]
     word = begin // 8  # eight codes fill whole bytes
     data = stored.codes[word * stored.bits : -(-(begin + in_) // 8) * stored.bits]
-    return unpacked(data, stored.bits, begin + in_ - word * 8)[begin - word * 8 :]
+    return unpack_bits(data, stored.bits, begin + in_ - word * 8)[begin - word * 8 :]
 
 
-def window(place: int, width: int) -> tuple[int, int]:
+def neighbor_window(place: int, width: int) -> tuple[int, int]:
     """Begin and end of the at most NEIGHBOURS places of a group that are shown with one of them."""
     begin = min(max(0, place // NEIGHBOURS * NEIGHBOURS), max(0, width - NEIGHBOURS))
     return begin, min(width, begin + NEIGHBOURS)
 
 
-def beside(row: int, column: int, in_: int) -> tuple[torch.Tensor, torch.Tensor]:
+def row_neighbors(row: int, column: int, in_: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows and columns of its neighbors in the row."""
-    columns = torch.arange(*window(column, in_))
+    columns = torch.arange(*neighbor_window(column, in_))
     return torch.full_like(columns, row), columns

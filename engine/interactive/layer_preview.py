@@ -4,27 +4,27 @@ from dataclasses import replace
 
 import torch
 
-from engine.calibration import Fold, Seen, Stream
-from engine.calibration.gradient_stats import Slopes, slopes_of
+from engine.calibration import CalibrationStream, Fold, InputStats
+from engine.calibration.gradient_stats import GradientStats, accumulate_gradients
 from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.evaluation.calibration_batches import Batch
-from engine.evaluation.progress import silent
+from engine.evaluation.progress import ignore_progress
 from engine.interactive import model_cache
 from engine.interactive.model_cache import CACHE, CachedModel
-from engine.models.layers import Layer, chosen
-from engine.models.loaded_model import Opened
-from engine.models.loading import resolve
+from engine.models.layers import Layer, selected_layers
+from engine.models.loaded_model import LoadedModel
+from engine.models.loading import resolve_model
 from engine.recipe import Recipe
 from engine.runtime.threads import threads_to_judge
 from engine.step.compressed_layer import CompressedLayer
-from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
+from engine.step.layer_swap import LayerSwap
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.techniques.composed import compress_further
-from engine.techniques.implementations import plan, rebuild, scales_for, survey
-from engine.tensors.weights import Dense, Stored
+from engine.techniques.implementations import input_scales, plan, plan_removal, survey
+from engine.tensors.weights import DenseWeight, StoredWeight
 
 # other ranges are searched for, so fewer weights are compared
 QUICK_RANGES, COARSER = ("absmax", "rms"), 4
@@ -50,16 +50,16 @@ def preview(recipe: Recipe, layer: str) -> CompressedLayer:
     weight = CACHE.first_rows(model, known, rows)
     torch.manual_seed(recipe.seed)
     look = (
-        narrowed(recipe, model, known)
+        pruned_preview(recipe, model, known)
         if recipe.steps[-1].removes_structures
         else compressed(recipe, model, part, weight)
     )
     return CACHE.previews.keep(preview_key(model, recipe, layer), look)
 
 
-def live_weights(how: Technique) -> int:
+def live_weights(config: Technique) -> int:
     """Number of weights that are compared while a control is dragged."""
-    quick = getattr(how, "range", "absmax") in QUICK_RANGES
+    quick = getattr(config, "range", "absmax") in QUICK_RANGES
     return model_cache.LIVE_WEIGHTS // (1 if quick else COARSER)
 
 
@@ -67,76 +67,80 @@ def compressed(
     recipe: Recipe, model: CachedModel, part: Layer, weight: torch.Tensor
 ) -> CompressedLayer:
     """A layer after all steps that leave it in its shape."""
-    stored, zeros = Dense(tuple(weight.shape), weight), False
+    stored, zeros = DenseWeight(tuple(weight.shape), weight), False
     for each in (step for step in recipe.steps if not step.removes_structures):
-        how = plan(each, [part])[part.name]
-        seen = data_for(how, model, part.name, recipe, len(weight))
+        config = plan(each, [part])[part.name]
+        seen = data_for(config, model, part.name, recipe, len(weight))
         with threads_to_judge(weight.numel()):
-            stored, scales = compressed_layer(how, stored, seen, zeros)
-        zeros = zeros or each.leaves == "zeros"
-    return CompressedLayer(recipe.steps[-1], how, part, weight, seen, stored, scales)
+            stored, scales = compressed_layer(config, stored, seen, zeros)
+        zeros = zeros or each.produces == "zeros"
+    return CompressedLayer(recipe.steps[-1], config, part, weight, seen, stored, scales)
 
 
 def compressed_layer(
-    how: Technique, held: Stored, seen: Seen | Slopes | None, keep_zeros: bool
-) -> tuple[Stored, torch.Tensor | float]:
+    config: Technique, held: StoredWeight, seen: InputStats | GradientStats | None, keep_zeros: bool
+) -> tuple[StoredWeight, torch.Tensor | float]:
     """One layer as it would be stored, and the scales of its columns, as if a norm before it could
     take them.
     """
-    weight = held.dense()
-    answer = None if seen is None else scales_for(how, Fold("", (), from_norm=True), [weight], seen)
+    weight = held.to_dense()
+    answer = (
+        None if seen is None else input_scales(config, Fold("", (), from_norm=True), [weight], seen)
+    )
     if answer is None:
-        return compress_further(how, held, weight, seen, keep_zeros), 1.0
+        return compress_further(config, held, weight, seen, keep_zeros), 1.0
     scales, _ = answer
-    return compress_further(how, held, weight * scales, seen.scaled(scales), keep_zeros), scales
+    return compress_further(
+        config, held, weight * scales, seen.divided_by(scales), keep_zeros
+    ), scales
 
 
-def narrowed(recipe: Recipe, model: CachedModel, layer: Layer) -> CompressedLayer:
+def pruned_preview(recipe: Recipe, model: CachedModel, layer: Layer) -> CompressedLayer:
     """A layer without what a step removes, chosen by the first calibration examples among all of
     the model.
     """
-    how, held, subject = recipe.steps[-1], model.stored(layer), subject_of(recipe, model)
-    if how.needs == "nothing":
-        small = rebuild(how, subject)
+    config, held, subject = recipe.steps[-1], model.stored(layer), subject_of(recipe, model)
+    if config.needs == "nothing":
+        small = plan_removal(config, subject)
     else:
         # scores do not depend on how much is removed
-        amounts = {name: 0 for name in ("share", "count") if hasattr(how, name)}
+        amounts = {name: 0 for name in ("share", "count") if hasattr(config, name)}
         by = CACHE.by_examples(
-            (*model.key, how.model_copy(update=amounts), recipe.layers),
+            (*model.key, config.model_copy(update=amounts), recipe.layers),
             recipe,
             lambda batches: survey(
-                how, replace(subject, trial=trial_on(batches, recipe, model.opened))
+                config, replace(subject, layer_swap=trial_on(batches, recipe, model.opened))
             ),
         )
-        small = rebuild(how, subject, by)
-    weight, stored = held.dense(torch.float32), small.narrowed(layer, held)
-    return CompressedLayer(how, how, layer, weight, None, stored, 1.0, small)
+        small = plan_removal(config, subject, by)
+    weight, stored = held.to_dense(torch.float32), small.sliced_weight(layer, held)
+    return CompressedLayer(config, config, layer, weight, None, stored, 1.0, small)
 
 
-def subject_of(recipe: Recipe, model: CachedModel) -> Subject:
-    targets = frozenset(layer.name for layer in chosen(model.opened.layers, recipe.layers))
-    return Subject(model.opened, resolve(recipe.model), targets)
+def subject_of(recipe: Recipe, model: CachedModel) -> TechniqueInput:
+    targets = frozenset(layer.name for layer in selected_layers(model.opened.layers, recipe.layers))
+    return TechniqueInput(model.opened, resolve_model(recipe.model), targets)
 
 
-def trial_on(batches: list[Batch], recipe: Recipe, at: Opened) -> Trial:
+def trial_on(batches: list[Batch], recipe: Recipe, at: LoadedModel) -> LayerSwap:
     """Trial with a cached model, computed on the CPU."""
     here = recipe.model_copy(update={"device": "cpu", "dtype": "float32"})
-    return Trial(Bench(here, resolve(recipe.model)), at, batches, TableBuilder())
+    return LayerSwap(RunContext(here, resolve_model(recipe.model)), at, batches, TableBuilder())
 
 
 # --- calibration data -----------------------------------------------------------------------------
 
 
 def data_for(
-    how: Technique, model: CachedModel, layer: str, recipe: Recipe, rows: int
-) -> Seen | Slopes | None:
+    config: Technique, model: CachedModel, layer: str, recipe: Recipe, rows: int
+) -> InputStats | GradientStats | None:
     """Data that a technique uses for a layer, restricted to its first rows where that matters."""
-    if how.needs == "gradients":
-        return gradients(model, layer, recipe).of_rows(rows)
-    return None if how.needs == "nothing" else input_statistics(model, layer, recipe)
+    if config.needs == "gradients":
+        return gradients(model, layer, recipe).first_rows(rows)
+    return None if config.needs == "nothing" else input_statistics(model, layer, recipe)
 
 
-def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> Seen:
+def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> InputStats:
     """Input statistics of one layer of the uncompressed model on the first calibration examples.
     Raises PlainError if there are none.
     """
@@ -146,7 +150,9 @@ def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> Seen:
         (*model.key, layer, wants_gram),
         recipe,
         lambda batches: (
-            Stream(at.model, batches, at.device).look("", [layer], wants_gram).get(layer)
+            CalibrationStream(at.model, batches, at.device)
+            .collect_stats("", [layer], wants_gram)
+            .get(layer)
         ),
     )
     if seen is None:
@@ -157,7 +163,7 @@ def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> Seen:
     return seen
 
 
-def gradients(model: CachedModel, layer: str, recipe: Recipe) -> Slopes:
+def gradients(model: CachedModel, layer: str, recipe: Recipe) -> GradientStats:
     """Gradients of the loss by one layer's weights, on the first calibration examples. Raises
     PlainError where it has none.
     """
@@ -165,7 +171,9 @@ def gradients(model: CachedModel, layer: str, recipe: Recipe) -> Slopes:
     found = CACHE.by_examples(
         (*model.key, layer, "gradients"),
         recipe,
-        lambda batches: slopes_of(at.model, [layer], batches, at.device, silent).get(layer),
+        lambda batches: accumulate_gradients(
+            at.model, [layer], batches, at.device, ignore_progress
+        ).get(layer),
     )
     if found is None:
         raise PlainError(

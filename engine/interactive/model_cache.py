@@ -9,21 +9,27 @@ from typing import Any, Generic, TypeVar
 import pandas as pd
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches
 from engine.evaluation.calibration_batches import Batch
 from engine.measurement.spectrum import spectrum
 from engine.models.layers import Layer
-from engine.models.loaded_model import Opened, opened
-from engine.models.loading import Folder, check_finite, resolve, tokenizer_of, told
+from engine.models.loaded_model import LoadedModel, load_model
+from engine.models.loading import (
+    ModelSource,
+    check_finite,
+    explain_load_errors,
+    resolve_model,
+    tokenizer_of,
+)
 from engine.recipe import Recipe
 from engine.recipe.tasks import Calibration
 from engine.results.schema.tables import SpectrumRow, table
 from engine.step.compressed_layer import LIVE_SAMPLES
-from engine.techniques.low_rank.ranks import Layered
-from engine.tensors.weights import Stored
+from engine.techniques.low_rank.ranks import LayerEnergy
+from engine.tensors.weights import StoredWeight
 
 # weights compared while a control is dragged; of a larger layer, the first rows
 LIVE_WEIGHTS = 1 << 21
@@ -61,8 +67,8 @@ class CachedModel:
     """A model opened on the CPU. The key changes when its files do."""
 
     key: tuple[str, str]  # reference and revision
-    folder: Folder
-    opened: Opened
+    folder: ModelSource
+    opened: LoadedModel
     opening_seconds: float
 
     def layer(self, name: str) -> Layer:
@@ -74,12 +80,12 @@ class CachedModel:
             )
         return layer
 
-    def stored(self, layer: Layer) -> Stored:
+    def stored(self, layer: Layer) -> StoredWeight:
         return self.opened.model.get_submodule(layer.name).stored
 
     def weight(self, layer: Layer) -> torch.Tensor:
         """(out, in_) float32"""
-        return self.stored(layer).dense()
+        return self.stored(layer).to_dense()
 
 
 class ModelCache:
@@ -92,11 +98,11 @@ class ModelCache:
         # bytes of statistics of layer inputs, of gradients, and of scores of structures
         self.statistics: Recent[Any] = Recent(500_000_000, tensor_bytes)
         self.previews: Recent[Any] = Recent(2)  # layers as a step would store them
-        self.rank_spectra: Recent[dict[str, Layered]] = Recent(4)  # of all layers of a model
+        self.rank_spectra: Recent[dict[str, LayerEnergy]] = Recent(4)  # of all layers of a model
 
     def model(self, reference: str) -> CachedModel:
         """Open a model, or return it if it is open and its files have not changed."""
-        folder = resolve(reference)
+        folder = resolve_model(reference)
         key = (reference, folder.revision)
         return self.models.get_or_make(key, lambda: open_model(key, folder))
 
@@ -122,15 +128,15 @@ class ModelCache:
         self,
         about: tuple,
         recipe: Recipe,
-        compute: Callable[[list[Batch]], Seen | Slopes | None],
+        compute: Callable[[list[Batch]], InputStats | GradientStats | None],
     ) -> Any:
         """Result of a computation on the first calibration examples."""
         calibration = live_calibration(recipe)
 
         def computed() -> Any:
-            folder = resolve(recipe.model)
+            folder = resolve_model(recipe.model)
             batches = calibration_batches(calibration, recipe.task, folder)
-            with told(folder, f"{folder} cannot process the calibration data"):
+            with explain_load_errors(folder, f"{folder} cannot process the calibration data"):
                 return compute(batches)
 
         return self.statistics.get_or_make((*about, calibration, recipe.task), computed)
@@ -140,7 +146,7 @@ class ModelCache:
             recent.values.clear()
 
 
-def open_model(key: tuple[str, str], folder: Folder) -> CachedModel:
+def open_model(key: tuple[str, str], folder: ModelSource) -> CachedModel:
     """Open a model, with the checks of a run, so that a page does not offer one that would fail:
     non-finite weights, a missing or invalid tokenizer.
     """
@@ -148,7 +154,7 @@ def open_model(key: tuple[str, str], folder: Folder) -> CachedModel:
     if folder.kind != "image-classification":
         tokenizer_of(folder)
     began = time.perf_counter()
-    model = opened(folder, torch.device("cpu"), torch.float32)
+    model = load_model(folder, torch.device("cpu"), torch.float32)
     return CachedModel(key, folder, model, time.perf_counter() - began)
 
 

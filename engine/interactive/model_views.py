@@ -6,9 +6,9 @@ import torch
 
 from engine.interactive.model_cache import CACHE
 from engine.interactive.registry import answer
-from engine.measurement.error import Judged, histogram_rows, kept_row
+from engine.measurement.error import LayerComparison, histogram_rows, unchanged_row
 from engine.measurement.size import bits_per_parameter, bits_per_weight, by_original_parameters
-from engine.models.loaded_model import other_parts
+from engine.models.loaded_model import other_parts_notes
 from engine.models.positions import usable_length
 from engine.queries import LayerQuery, ModelQuery, WorkerQuery
 from engine.results.schema.query_results import LayerView, ModelView, WorkerFacts
@@ -20,7 +20,7 @@ def answer_model(query: ModelQuery) -> ModelView:
     cached = CACHE.model(query.model)
     folder, at = cached.folder, cached.opened
     layers = by_original_parameters(
-        (kept_row(layer, at.held_bytes(layer)) for layer in at.layers), at
+        (unchanged_row(layer, at.stored_bytes(layer)) for layer in at.layers), at
     )
     return ModelView(
         reference=query.model,
@@ -32,7 +32,7 @@ def answer_model(query: ModelQuery) -> ModelView:
         bits_per_weight=bits_per_weight(at),
         bits_per_parameter=bits_per_parameter(at.size_bytes, at.origin),
         layers=table(layers, LayerRow),
-        notes=(*folder.notes, *at.notes, *other_parts(at)),
+        notes=(*folder.notes, *at.notes, *other_parts_notes(at)),
         compressed=folder.packed,
         longest=usable_length(at.model.config) if folder.kind != "image-classification" else None,
     )
@@ -48,7 +48,7 @@ def answer_layer(query: LayerQuery) -> LayerView:
     )
     return LayerView(
         histogram=table(histogram, HistogramRow),
-        channels=Judged(layer, weight, weight).channels(),
+        channels=LayerComparison(layer, weight, weight).channels(),
         spectrum=CACHE.spectrum(cached, layer, weight),
     )
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.calibration import Fold, Seen
+from engine.calibration import Fold, InputStats
 from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.interactive.layer_preview import input_statistics
@@ -10,31 +10,31 @@ from engine.interactive.model_cache import CACHE, live_calibration
 from engine.interactive.registry import answer
 from engine.measurement.error import histogram_rows
 from engine.queries import RangesQuery
-from engine.results.schema.query_results import Ranges
+from engine.results.schema.query_results import InputRanges
 from engine.results.schema.tables import HistogramRow, ObserverRow, table
 from engine.runtime.threads import one_thread
-from engine.techniques.implementations import plan, range_rows, scales_for
+from engine.techniques.implementations import input_scales, plan, range_rows
 
 
 @answer.register
-def answer_ranges(query: RangesQuery) -> Ranges:
+def answer_ranges(query: RangesQuery) -> InputRanges:
     recipe, model = query.recipe, CACHE.model(query.recipe.model)
     layer = model.layer(query.layer)
-    how = plan(recipe.steps[-1], [layer])[layer.name]
-    if "input-ranges" not in how.live_views:
+    config = plan(recipe.steps[-1], [layer])[layer.name]
+    if "input-ranges" not in config.live_views:
         raise PlainError(
-            f"{how.title} chooses no range for a layer's inputs; ask about a technique that "
+            f"{config.title} chooses no range for a layer's inputs; ask about a technique that "
             "quantizes activations."
         )
     statistics = input_statistics(model, layer.name, recipe)
-    seen = scaled_inputs(how, model.weight(layer), statistics, query.scales)
+    seen = scaled_inputs(config, model.weight(layer), statistics, query.scales)
     values = seen.sample()
     histogram = histogram_rows(
         layer.name, "original", values, values.min().item(), values.max().item()
     )
     with one_thread():
-        observers = range_rows(how, layer.name, seen)
-    return Ranges(
+        observers = range_rows(config, layer.name, seen)
+    return InputRanges(
         histogram=table(histogram, HistogramRow),
         observers=table(observers, ObserverRow),
         examples=live_calibration(recipe).samples,
@@ -42,15 +42,15 @@ def answer_ranges(query: RangesQuery) -> Ranges:
 
 
 def scaled_inputs(
-    how: Technique, weight: torch.Tensor, seen: Seen, scales: tuple[float, ...] | None
-) -> Seen:
+    config: Technique, weight: torch.Tensor, seen: InputStats, scales: tuple[float, ...] | None
+) -> InputStats:
     """Inputs of the layer divided by the scales. Raises PlainError for scales of another width."""
     if scales is None:
-        answer = scales_for(how, Fold("", (), from_norm=True), [weight], seen)
-        return seen if answer is None else seen.scaled(answer[0])
+        answer = input_scales(config, Fold("", (), from_norm=True), [weight], seen)
+        return seen if answer is None else seen.divided_by(answer[0])
     if len(scales) * seen.area != seen.width:
         raise PlainError(
             f"{len(scales)} scales were given for {seen.width // seen.area} input channels; "
             "give one for each."
         )
-    return seen.scaled(torch.tensor(scales, device=seen.device).repeat_interleave(seen.area))
+    return seen.divided_by(torch.tensor(scales, device=seen.device).repeat_interleave(seen.area))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import dropwhile
 
-from engine.calibration.activation_stats import reader_of, seeable
+from engine.calibration.activation_stats import has_observable_inputs, input_reader
 from engine.config.technique import Technique
 from engine.forecast import Job, cost_of
 from engine.forecast.data_volume import notes_on_data
@@ -12,51 +12,56 @@ from engine.interactive.layer_preview import subject_of
 from engine.interactive.model_cache import CACHE, CachedModel
 from engine.interactive.registry import answer
 from engine.measurement.size import bits_per_parameter, origin_of_rebuilt, written_bytes
-from engine.models.layers import Layer, chosen
-from engine.models.loaded_model import Opened
+from engine.models.layers import Layer, selected_layers
+from engine.models.loaded_model import LoadedModel
 from engine.models.origin import Origin
-from engine.pipeline.included_layers import notes_on_included
-from engine.pipeline.preflight import refuse_noise, refuse_steps
-from engine.pipeline.pruned_writer import rebuilt_bytes
+from engine.pipeline.included_layers import included_layer_notes
+from engine.pipeline.preflight import check_calibration_size, check_steps
+from engine.pipeline.pruned_writer import pruned_model_bytes
 from engine.queries import ForecastQuery, PastRun
 from engine.recipe import Recipe
 from engine.results.schema.query_results import Forecast
 from engine.techniques.composed import sketched
-from engine.techniques.implementations import forecast_notes, outlined, plan, rebuild
-from engine.tensors.weights import Stored
+from engine.techniques.implementations import (
+    forecast_notes,
+    plan,
+    plan_removal,
+    replacement_outline,
+)
+from engine.tensors.weights import StoredWeight
 
 
 @answer.register
 def answer_forecast(query: ForecastQuery) -> Forecast:
     """The size is exact unless scales turn out to need float32."""
     recipe, model = query.recipe, CACHE.model(query.recipe.model)
-    refuse_steps(recipe, model.folder, at_hand=True)
-    forecast = of_steps(recipe, model, query.past)
+    check_steps(recipe, model.folder, local_only=True)
+    forecast = steps_forecast(recipe, model, query.past)
     notes, tokens = notes_on_data(recipe, model.folder)
     for step in recipe.steps:
-        refuse_noise(step, chosen(model.opened.layers, recipe.layers), tokens)
+        check_calibration_size(step, selected_layers(model.opened.layers, recipe.layers), tokens)
     subject = subject_of(recipe, model)
     further = [note for step in recipe.steps for note in forecast_notes(step, subject)]
-    notes = *notes, *notes_on_included(recipe, model.opened), *dict.fromkeys(further)
+    notes = *notes, *included_layer_notes(recipe, model.opened), *dict.fromkeys(further)
     return replace(forecast, notes=notes)
 
 
-def of_steps(recipe: Recipe, model: CachedModel, past: PastRun | None) -> Forecast:
+def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> Forecast:
     """Forecast of size, time and memory."""
-    at, steps = model.opened, shaping(recipe.steps)
-    heir = outlined(steps[0], subject_of(recipe, model)) if steps else None
+    at, steps = model.opened, storing_steps(recipe.steps)
+    heir = replacement_outline(steps[0], subject_of(recipe, model)) if steps else None
     if heir:
-        return of_heir(recipe, model, heir, steps[1:], past)
-    small = rebuild(steps[0], subject_of(recipe, model)) if steps else None
+        return replacement_forecast(recipe, model, heir, steps[1:], past)
+    small = plan_removal(steps[0], subject_of(recipe, model)) if steps else None
     rest, layers = (
         steps[1:] if small else steps,
         [after for _, after in small.layers(at.layers)] if small else at.layers,
     )
-    targets = chosen(layers, recipe.layers) if recipe.steps else []
+    targets = selected_layers(layers, recipe.layers) if recipe.steps else []
     planned = [plan(step, targets) for step in rest]
     plans = blueprints(planned, targets, at)
     size = (
-        rebuilt_bytes(at, small, plans)
+        pruned_model_bytes(at, small, plans)
         if small
         else written_bytes(at, plans)
         if plans
@@ -65,7 +70,7 @@ def of_steps(recipe: Recipe, model: CachedModel, past: PastRun | None) -> Foreca
     origin = origin_of_rebuilt(at, small) if small else at.origin
     held = (
         {
-            after.name: small.sketch(layer, model.stored(layer))
+            after.name: small.planned_weight(layer, model.stored(layer))
             for layer, after in small.layers(at.layers)
         }
         if small
@@ -74,22 +79,22 @@ def of_steps(recipe: Recipe, model: CachedModel, past: PastRun | None) -> Foreca
     held = held or {layer.name: model.stored(layer) for layer in at.layers}
     bits = planned_bits_per_weight(held | plans, layers, plans.keys(), origin)
     changed = (
-        sum(small.changes(layer.name) for layer in chosen(at.layers, recipe.layers))
+        sum(small.changes(layer.name) for layer in selected_layers(at.layers, recipe.layers))
         if small and not rest
         else len(plans)
     )
     return forecast_of(recipe, model, planned, past, size, bits, origin, changed)
 
 
-def of_heir(
+def replacement_forecast(
     recipe: Recipe,
     model: CachedModel,
-    heir: Opened,
+    heir: LoadedModel,
     rest: Sequence[Technique],
     past: PastRun | None,
 ) -> Forecast:
     """Forecast for a replacement model, which later steps compress."""
-    targets = chosen(heir.layers, recipe.layers)
+    targets = selected_layers(heir.layers, recipe.layers)
     planned = [plan(step, targets) for step in rest]
     plans = blueprints(planned, targets, heir)
     size = written_bytes(heir, plans)
@@ -113,7 +118,7 @@ def forecast_of(
     origin: Origin,
     layers: int,
 ) -> Forecast:
-    cost = cost_of(job_of(recipe, model, planned), past)
+    cost = cost_of(forecast_job(recipe, model, planned), past)
     return Forecast(
         size_bytes=size,
         bits_per_weight=bits,
@@ -127,16 +132,16 @@ def forecast_of(
     )
 
 
-def shaping(steps: Sequence[Technique]) -> Sequence[Technique]:
+def storing_steps(steps: Sequence[Technique]) -> Sequence[Technique]:
     """Steps that determine the stored format: others keep shapes and formats, or the next step
     stores their result again.
     """
     left = [step for step in steps if not step.keeps_storage]
-    return list(dropwhile(lambda step: step.leaves == "dense", left)) or left[-1:] or steps[:1]
+    return list(dropwhile(lambda step: step.produces == "dense", left)) or left[-1:] or steps[:1]
 
 
 def planned_bits_per_weight(
-    held: dict[str, Stored], layers: list[Layer], targets: set[str], origin: Origin
+    held: dict[str, StoredWeight], layers: list[Layer], targets: set[str], origin: Origin
 ) -> float:
     """Forecast of ``bits_per_weight``.
 
@@ -160,7 +165,7 @@ def planned_bits_per_weight(
     )
 
 
-def job_of(recipe: Recipe, model: CachedModel, planned: list[dict[str, Technique]]) -> Job:
+def forecast_job(recipe: Recipe, model: CachedModel, planned: list[dict[str, Technique]]) -> Job:
     """The last step, with those before it."""
     first = Job(recipe, model.folder, model.key, model.opened, {}, model.opening_seconds)
     recipes = [recipe.model_copy(update={"steps": (step,)}) for step in recipe.steps]
@@ -174,14 +179,16 @@ def job_of(recipe: Recipe, model: CachedModel, planned: list[dict[str, Technique
 
 
 def blueprints(
-    planned: list[dict[str, Technique]], targets: list[Layer], at: Opened
-) -> dict[str, Stored]:
+    planned: list[dict[str, Technique]], targets: list[Layer], at: LoadedModel
+) -> dict[str, StoredWeight]:
     """Planned storage after all steps of each layer that any of them changes; ``planned``: the
     setting of each layer, step by step.
     """
     steps = {
         layer.name: [
-            mine for settings in planned if sees(mine := settings[layer.name], layer.name, at)
+            mine
+            for settings in planned
+            if can_observe_inputs(mine := settings[layer.name], layer.name, at)
         ]
         for layer in targets
     }
@@ -192,12 +199,12 @@ def blueprints(
     }
 
 
-def sees(setting: Technique, name: str, at: Opened) -> bool:
+def can_observe_inputs(setting: Technique, name: str, at: LoadedModel) -> bool:
     """Return True if the technique needs no layer inputs or can observe them; otherwise the layer
     is left unchanged.
     """
     return (
         setting.trains
         or setting.needs not in ("range", "gram")
-        or seeable(reader_of(at.model, name))
+        or has_observable_inputs(input_reader(at.model, name))
     )

@@ -2,20 +2,20 @@
 
 import time
 
-from engine.calibration import Seen
+from engine.calibration import InputStats
 from engine.interactive.layer_preview import preview
 from engine.interactive.registry import answer
-from engine.measurement.error import Judged, level_rows
-from engine.pipeline.pruned_writer import changed_row, histogram
+from engine.measurement.error import LayerComparison, level_rows
+from engine.pipeline.pruned_writer import changed_row, pruned_histogram_rows
 from engine.queries import WhatIfQuery
-from engine.results.schema.query_results import WhatIf
+from engine.results.schema.query_results import LayerPreview
 from engine.results.schema.tables import HistogramRow, LevelRow, table
 from engine.runtime.threads import threads_to_judge
 from engine.step.compressed_layer import CompressedLayer
 
 
 @answer.register
-def answer_what_if(query: WhatIfQuery) -> WhatIf:
+def answer_what_if(query: WhatIfQuery) -> LayerPreview:
     """Steps that use data get a few calibration examples, which run through the model once."""
     began = time.perf_counter()
     look = preview(query.recipe, query.layer)
@@ -23,23 +23,23 @@ def answer_what_if(query: WhatIfQuery) -> WhatIf:
         return effect(look, query.layer, began)
 
 
-def effect(look: CompressedLayer, layer: str, began: float) -> WhatIf:
+def effect(look: CompressedLayer, layer: str, began: float) -> LayerPreview:
     """Comparison of a layer before and after; ``began`` is when the question started."""
-    judged = Judged(look.part, look.weight, look.stored.dense() / look.scales)
-    inputs = look.seen.sample_vectors() if isinstance(look.seen, Seen) else None
+    judged = LayerComparison(look.part, look.weight, look.stored.to_dense() / look.scales)
+    inputs = look.seen.sample_vectors() if isinstance(look.seen, InputStats) else None
     received = (
         None
         if inputs is None
-        else (inputs, look.stored.received(inputs / look.scales) * look.scales)
+        else (inputs, look.stored.quantized_inputs(inputs / look.scales) * look.scales)
     )
     if look.rebuilt:
-        row = changed_row(judged, look.stored, look.rebuilt, look.how.technique)
-        bins = histogram(judged, look.stored)
+        row = changed_row(judged, look.stored, look.rebuilt, look.config.technique)
+        bins = pruned_histogram_rows(judged, look.stored)
     else:
-        row = judged.row(look.stored, look.how.technique, received)
+        row = judged.row(look.stored, look.config.technique, received)
         bins = judged.histogram()
     levels = level_rows(layer, look.stored) if isinstance(look.scales, float) else ()
-    return WhatIf(
+    return LayerPreview(
         row=row,
         histogram=table(bins, HistogramRow),
         levels=table(levels, LevelRow),

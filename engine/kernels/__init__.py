@@ -3,15 +3,15 @@ package registers them all.
 """
 
 from engine.kernels import chain, integer, sparse, weight_only
-from engine.kernels.kernel import Kernel, NoKernel, kernel_for, kernel_of
+from engine.kernels.kernel import Kernel, NoKernelError, kernel_for, supported_kernel
 
 __all__ = [
     "Kernel",
-    "NoKernel",
+    "NoKernelError",
     "chain",
     "integer",
     "kernel_for",
-    "kernel_of",
     "sparse",
+    "supported_kernel",
     "weight_only",
 ]

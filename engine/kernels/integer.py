@@ -12,22 +12,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.kernels.kernel import Kernel, NoKernel, kernel_for, linear
+from engine.kernels.kernel import Kernel, NoKernelError, kernel_for, require_linear
 from engine.models.packed_modules import Unpacking, UnpackingConv2d
-from engine.tensors.activations import WithActivations, code_range
+from engine.tensors.activations import WithQuantizedInputs, code_range
 from engine.tensors.outliers import MixedInt8
-from engine.tensors.packing import unpacked
-from engine.tensors.weights import Grid, Stored
+from engine.tensors.packing import unpack_bits
+from engine.tensors.weights import IntegerWeight, StoredWeight
 
-UNSIGNED = 128  # added to signed input codes: oneDNN is several times faster with unsigned ones
-SAFE = 64  # 2 x 255 x 64 < 2^15
-IN_HALVES = (
+UNSIGNED_SHIFT = (
+    128  # added to signed input codes: oneDNN is several times faster with unsigned ones
+)
+MAX_SAFE_CODE = 64  # 2 x 255 x 64 < 2^15
+SPLIT_WEIGHT_NOTE = (
     "this processor's 8-bit products overflow (no VNNI instructions), so weights go in two "
     "halves: exact, for twice the work"
 )
 
 
-class Products(nn.Module):
+class Int8Product(nn.Module):
     """Products of input codes (uint8) with weight codes, times one scale for each output
     channel.
     """
@@ -36,7 +38,7 @@ class Products(nn.Module):
         """``codes``: int8, (out, in_) or (out, in_, height, width). ``scales``: (out,) float32"""
         super().__init__()
         self.scales, self.zeros = scales, torch.zeros(len(codes), dtype=torch.int32)
-        self.parts = [self.prepacked(part) for part in halves(codes)]
+        self.parts = [self.packed_weight(part) for part in overflow_free_parts(codes)]
 
     def forward(
         self, codes: torch.Tensor, scale: float, zero: int, bias: torch.Tensor | None = None
@@ -48,8 +50,8 @@ class Products(nn.Module):
         return total
 
 
-class MatrixProducts(Products):
-    def prepacked(self, codes: torch.Tensor) -> torch.Tensor:
+class Int8MatrixProduct(Int8Product):
+    def packed_weight(self, codes: torch.Tensor) -> torch.Tensor:
         return torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
 
     def product(
@@ -66,14 +68,19 @@ class MatrixProducts(Products):
         )
 
 
-class PictureProducts(Products):
-    def __init__(self, codes: torch.Tensor, scales: torch.Tensor, how: dict[str, Any]):
-        self.how = [list(how["stride"]), list(how["padding"]), list(how["dilation"]), how["groups"]]
+class Int8ConvolutionProduct(Int8Product):
+    def __init__(self, codes: torch.Tensor, scales: torch.Tensor, config: dict[str, Any]):
+        self.config = [
+            list(config["stride"]),
+            list(config["padding"]),
+            list(config["dilation"]),
+            config["groups"],
+        ]
         super().__init__(codes, scales)
 
-    def prepacked(self, codes: torch.Tensor) -> torch.Tensor:
+    def packed_weight(self, codes: torch.Tensor) -> torch.Tensor:
         return torch.ops.onednn.qconv_prepack(
-            codes.contiguous(), self.scales, 1.0, 0, *self.how, None
+            codes.contiguous(), self.scales, 1.0, 0, *self.config, None
         )
 
     def product(
@@ -86,20 +93,20 @@ class PictureProducts(Products):
     ) -> torch.Tensor:
         output = (1.0, 0, torch.float32, "none", [], "")
         return torch.ops.onednn.qconv_pointwise(
-            codes, scale, zero, weight, self.scales, self.zeros, bias, *self.how, *output
+            codes, scale, zero, weight, self.scales, self.zeros, bias, *self.config, *output
         )
 
 
-def halves(codes: torch.Tensor) -> list[torch.Tensor]:
+def overflow_free_parts(codes: torch.Tensor) -> list[torch.Tensor]:
     """Codes that add up to these and do not overflow here."""
-    if codes.abs().max() <= SAFE or not overflows():
+    if codes.abs().max() <= MAX_SAFE_CODE or not int8_products_overflow():
         return [codes]
     half = codes.div(2, rounding_mode="floor")
     return [half, codes - half]
 
 
 @lru_cache(maxsize=1)
-def overflows() -> bool:
+def int8_products_overflow() -> bool:
     """Return True if this processor's int8 products overflow at full range, found by
     multiplying.
     """
@@ -118,22 +125,24 @@ def overflows() -> bool:
     return bool((product != 64 * 255 * 127).any())
 
 
-class Int8(Kernel):
-    called = "oneDNN int8"
+class Int8Kernel(Kernel):
+    display_name = "oneDNN int8"
     tolerance = 1e-5
 
-    def __init__(self, stored: Stored, layer: Unpacking, codes: torch.Tensor, scales: torch.Tensor):
+    def __init__(
+        self, stored: StoredWeight, layer: Unpacking, codes: torch.Tensor, scales: torch.Tensor
+    ):
         """``codes``: (out, in_) int8, ``scales``: (out,) float32"""
         super().__init__()
         self.stored, self.bias = stored, None if layer.bias is None else layer.bias.float()
         picture = isinstance(layer, UnpackingConv2d)
         self.convolution = layer if picture else None
         self.products = (
-            PictureProducts(codes.view(layer.image_kernel), scales, layer.how)
+            Int8ConvolutionProduct(codes.view(layer.image_kernel), scales, layer.config)
             if picture
-            else MatrixProducts(codes, scales)
+            else Int8MatrixProduct(codes, scales)
         )
-        self.note = IN_HALVES if len(self.products.parts) > 1 else ""
+        self.note = SPLIT_WEIGHT_NOTE if len(self.products.parts) > 1 else ""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if self.convolution is None:
@@ -147,42 +156,52 @@ class Int8(Kernel):
         raise NotImplementedError
 
 
-class StaticInt8(Int8):
+class StaticInt8Kernel(Int8Kernel):
     """One range for all inputs."""
 
     def __init__(
-        self, stored: WithActivations, layer: Unpacking, codes: torch.Tensor, scales: torch.Tensor
+        self,
+        stored: WithQuantizedInputs,
+        layer: Unpacking,
+        codes: torch.Tensor,
+        scales: torch.Tensor,
     ):
         super().__init__(stored, layer, codes, scales)
-        self.scale, self.zero = stored.scale.item(), int(stored.zero.item()) + shift(stored)
+        self.scale, self.zero = stored.scale.item(), int(stored.zero.item()) + code_shift(stored)
 
     def multiply(self, inputs: torch.Tensor) -> torch.Tensor:
         codes = input_codes(self.stored, inputs.float(), self.stored.scale, self.stored.zero)
-        return shaped(self.products, codes, self.scale, self.zero, self.bias).to(inputs.dtype)
+        return batched_product(self.products, codes, self.scale, self.zero, self.bias).to(
+            inputs.dtype
+        )
 
 
-class DynamicInt8(Int8):
+class DynamicInt8Kernel(Int8Kernel):
     """A range for each token or example, found while it runs."""
 
     def __init__(
-        self, stored: WithActivations, layer: Unpacking, codes: torch.Tensor, scales: torch.Tensor
+        self,
+        stored: WithQuantizedInputs,
+        layer: Unpacking,
+        codes: torch.Tensor,
+        scales: torch.Tensor,
     ):
         super().__init__(stored, layer, codes, scales)
         self.row_sums = codes.sum(1, dtype=torch.float32) * scales  # (out,)
 
     def multiply(self, inputs: torch.Tensor) -> torch.Tensor:
         values = inputs.float()
-        scale, zero = self.stored.range_of(values)
-        outputs = shaped(
-            self.products, input_codes(self.stored, values, scale, zero), 1.0, UNSIGNED
+        scale, zero = self.stored.dynamic_qparams(values)
+        outputs = batched_product(
+            self.products, input_codes(self.stored, values, scale, zero), 1.0, UNSIGNED_SHIFT
         )
         if self.stored.scheme == "asymmetric":
-            outputs.addcmul_(UNSIGNED - zero, self.row_sums)
+            outputs.addcmul_(UNSIGNED_SHIFT - zero, self.row_sums)
         outputs.mul_(scale)
-        return with_bias(outputs, self.bias).to(inputs.dtype)
+        return add_bias(outputs, self.bias).to(inputs.dtype)
 
 
-class OutlierInt8(Int8):
+class OutlierInt8Kernel(Int8Kernel):
     """LLM.int8(): all but the outliers in whole numbers, with a scale for each token; outliers as
     they are.
     """
@@ -201,20 +220,20 @@ class OutlierInt8(Int8):
         if late is not None:
             rest = rest.masked_fill(others, 0)
         scale = (rest.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-30)
-        codes = rest.div(scale).round_().add_(UNSIGNED).to(torch.uint8)
-        outputs = shaped(self.products, codes, 1.0, UNSIGNED).mul_(scale)
+        codes = rest.div(scale).round_().add_(UNSIGNED_SHIFT).to(torch.uint8)
+        outputs = batched_product(self.products, codes, 1.0, UNSIGNED_SHIFT).mul_(scale)
         outputs += apart @ self.values.T
         if late is not None:
-            outputs += late @ self.stored.dense().T
-        return with_bias(outputs, self.bias).to(inputs.dtype)
+            outputs += late @ self.stored.to_dense().T
+        return add_bias(outputs, self.bias).to(inputs.dtype)
 
 
-def shift(stored: WithActivations) -> int:
-    return UNSIGNED if stored.scheme == "symmetric" else 0
+def code_shift(stored: WithQuantizedInputs) -> int:
+    return UNSIGNED_SHIFT if stored.scheme == "symmetric" else 0
 
 
 def input_codes(
-    stored: WithActivations, values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
+    stored: WithQuantizedInputs, values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
 ) -> torch.Tensor:
     """Codes as in ``WithActivations.received``, shifted if signed.  uint8"""
     lowest, highest = code_range(stored.bits, stored.scheme)
@@ -223,53 +242,53 @@ def input_codes(
         .add_(zero)
         .round_()
         .clamp_(lowest, highest)
-        .add_(shift(stored))
+        .add_(code_shift(stored))
         .to(torch.uint8)
     )
 
 
-def shaped(
-    products: Products,
+def batched_product(
+    products: Int8Product,
     codes: torch.Tensor,
     scale: float,
     zero: int,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Reshape inputs with any number of leading axes; images are unchanged."""
-    if isinstance(products, PictureProducts):
+    if isinstance(products, Int8ConvolutionProduct):
         return products(codes, scale, zero, bias).contiguous()
     return products(codes.flatten(0, -2), scale, zero, bias).unflatten(0, codes.shape[:-1])
 
 
-def with_bias(outputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def add_bias(outputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     if bias is None:
         return outputs
     return outputs.add_(bias[:, None, None] if outputs.ndim == 4 else bias)
 
 
-def signed_codes(grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
+def signed_codes(grid: IntegerWeight) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes of a grid with one scale a row and none of the zero points, (out, in_) int8, and the
     scales, (out,) float32
     """
-    codes = unpacked(grid.codes, grid.bits, grid.shape[0] * grid.shape[1]).view(grid.shape)
+    codes = unpack_bits(grid.codes, grid.bits, grid.shape[0] * grid.shape[1]).view(grid.shape)
     return (codes.to(torch.int16) - 2 ** (grid.bits - 1)).to(
         torch.int8
     ), grid.scales.float().flatten().expand(grid.shape[0]).contiguous()
 
 
 @kernel_for.register
-def kernel_for_with_activations(stored: WithActivations, layer: Unpacking) -> Int8:
+def kernel_for_with_activations(stored: WithQuantizedInputs, layer: Unpacking) -> Int8Kernel:
     codes, scales = signed_codes(stored.weight)
     if stored.scale is not None:
-        return StaticInt8(stored, layer, codes, scales)
+        return StaticInt8Kernel(stored, layer, codes, scales)
     if isinstance(layer, UnpackingConv2d) and stored.scheme == "asymmetric":
-        raise NoKernel(
+        raise NoKernelError(
             "oneDNN's int8 convolution takes one zero point for all pictures: choose "
             "symmetric or static ranges of activations"
         )
-    return DynamicInt8(stored, layer, codes, scales)
+    return DynamicInt8Kernel(stored, layer, codes, scales)
 
 
 @kernel_for.register
-def kernel_for_mixed_int8(stored: MixedInt8, layer: Unpacking) -> OutlierInt8:
-    return OutlierInt8(stored, linear(layer, "products that set outliers apart"))
+def kernel_for_mixed_int8(stored: MixedInt8, layer: Unpacking) -> OutlierInt8Kernel:
+    return OutlierInt8Kernel(stored, require_linear(layer, "products that set outliers apart"))

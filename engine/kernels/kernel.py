@@ -6,10 +6,10 @@ from typing import ClassVar
 from torch import nn
 
 from engine.models.packed_modules import Unpacking, UnpackingConv2d, UnpackingLinear
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 
-class NoKernel(Exception):
+class NoKernelError(Exception):
     """Why nothing here multiplies this layer as it is stored: the rest of a sentence."""
 
 
@@ -18,32 +18,32 @@ class Kernel(nn.Module):
     norm.
     """
 
-    called: ClassVar[str]  # as it is written on the screen
+    display_name: ClassVar[str]  # as it is written on the screen
     tolerance: ClassVar[float]
     note: str = ""  # what is peculiar about it here
 
 
 @singledispatch
-def kernel_for(stored: Stored, layer: Unpacking) -> Kernel:
+def kernel_for(stored: StoredWeight, layer: Unpacking) -> Kernel:
     """The kernel that multiplies this layer as it is stored, on the device where that lies. Raises
     NoKernel.
     """
-    raise NoKernel(f"torch has no CPU kernel for the format {stored.kind!r}")
+    raise NoKernelError(f"torch has no CPU kernel for the format {stored.kind!r}")
 
 
-def kernel_of(layer: Unpacking) -> Kernel:
+def supported_kernel(layer: Unpacking) -> Kernel:
     """Raises NoKernel also where this build of torch or this processor has none."""
     try:
         return kernel_for(layer.stored, layer)
     except (RuntimeError, AttributeError, ValueError) as error:
-        raise NoKernel(
+        raise NoKernelError(
             f"torch refuses on this processor ({str(error).splitlines()[0][:120]})"
         ) from None
 
 
-def linear(layer: Unpacking, what: str) -> UnpackingLinear:
+def require_linear(layer: Unpacking, product_name: str) -> UnpackingLinear:
     """Raises NoKernel for any other kind of layer."""
     if not isinstance(layer, UnpackingLinear):
         kind = "convolutions" if isinstance(layer, UnpackingConv2d) else "embeddings"
-        raise NoKernel(f"{what} multiply matrices, and there are none for {kind}")
+        raise NoKernelError(f"{product_name} multiply matrices, and there are none for {kind}")
     return layer

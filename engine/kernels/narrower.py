@@ -8,18 +8,18 @@ import torch
 
 from engine.kernels.kernel import Kernel
 from engine.models.packed_modules import Unpacking
-from engine.tensors.weights import Dense
+from engine.tensors.weights import DenseWeight
 
 
-class Narrower(Kernel):
+class NarrowerLayerKernel(Kernel):
     """The dense layer that is left, its weight ready in the precision in which it computes."""
 
     tolerance: ClassVar[float] = 1e-5
 
-    def __init__(self, layer: Unpacking, ready: Unpacking):
+    def __init__(self, layer: Unpacking, dense_layer: Unpacking):
         super().__init__()
-        self.called = f"{str(layer.compute).removeprefix('torch.')} products"
-        self.ready = ready
+        self.display_name = f"{str(layer.compute).removeprefix('torch.')} products"
+        self.ready = dense_layer
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.ready(inputs)
@@ -28,7 +28,7 @@ class Narrower(Kernel):
 def is_narrower(layer: Unpacking, before: Unpacking) -> bool:
     """Return True if a layer is dense like the original one but has another shape."""
     return (
-        isinstance(layer.stored, Dense)
-        and isinstance(before.stored, Dense)
+        isinstance(layer.stored, DenseWeight)
+        and isinstance(before.stored, DenseWeight)
         and layer.kernel != before.kernel
     )

@@ -7,18 +7,18 @@ import warnings
 import torch
 from torch.nn.functional import linear as product
 
-from engine.kernels.integer import with_bias
-from engine.kernels.kernel import Kernel, NoKernel, kernel_for, linear
+from engine.kernels.integer import add_bias
+from engine.kernels.kernel import Kernel, NoKernelError, kernel_for, require_linear
 from engine.models.packed_modules import Unpacking, UnpackingLinear
 from engine.tensors.sparse import CSR, Bitmask, NOfM
 
 SPARSE = "torch's sparse products"
 
 
-class SparseRows(Kernel):
+class SparseRowKernel(Kernel):
     """MKL's products of compressed sparse rows, in float32."""
 
-    called = "torch CSR"
+    display_name = "torch CSR"
     tolerance = 1e-2  # of a model that computes in bfloat16
 
     def __init__(self, stored: CSR, layer: UnpackingLinear):
@@ -36,22 +36,22 @@ class SparseRows(Kernel):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs = (self.rows @ inputs.flatten(0, -2).float().T).T
-        return with_bias(outputs, self.bias).unflatten(0, inputs.shape[:-1]).to(inputs.dtype)
+        return add_bias(outputs, self.bias).unflatten(0, inputs.shape[:-1]).to(inputs.dtype)
 
 
-class SemiStructured(Kernel):
+class SemiStructuredKernel(Kernel):
     """Tensor cores' products with 2 of every 4 (Mishra et al. 2021, arXiv:2104.08378), in 16
     bits.
     """
 
-    called = "torch 2:4 (tensor cores)"
+    display_name = "torch 2:4 (tensor cores)"
     tolerance = 1e-2
 
     def __init__(self, stored: NOfM, layer: UnpackingLinear):
         super().__init__()
         dtype = layer.compute if layer.compute.itemsize == 2 else torch.float16
         self.note = f"computes in {str(dtype).removeprefix('torch.')}"
-        self.weight = torch.sparse.to_sparse_semi_structured(stored.dense(dtype))
+        self.weight = torch.sparse.to_sparse_semi_structured(stored.to_dense(dtype))
         self.bias = None if layer.bias is None else layer.bias.to(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -60,25 +60,30 @@ class SemiStructured(Kernel):
 
 
 @kernel_for.register
-def kernel_for_csr(stored: CSR, layer: Unpacking) -> SparseRows:
-    return SparseRows(stored, linear(layer, SPARSE))
+def kernel_for_csr(stored: CSR, layer: Unpacking) -> SparseRowKernel:
+    return SparseRowKernel(stored, require_linear(layer, SPARSE))
 
 
 @kernel_for.register
-def kernel_for_n_of_m(stored: NOfM, layer: Unpacking) -> SemiStructured:
-    layer, kept = linear(layer, SPARSE), stored.of_ * stored.values.shape[1] // stored.shape[1]
+def kernel_for_n_of_m(stored: NOfM, layer: Unpacking) -> SemiStructuredKernel:
+    layer, kept = (
+        require_linear(layer, SPARSE),
+        stored.of_ * stored.values.shape[1] // stored.shape[1],
+    )
     if (kept, stored.of_) != (2, 4):
-        raise NoKernel(f"tensor cores multiply 2 of every 4, and these are {kept} of {stored.of_}")
+        raise NoKernelError(
+            f"tensor cores multiply 2 of every 4, and these are {kept} of {stored.of_}"
+        )
     if not stored.values.is_cuda:
-        raise NoKernel(
+        raise NoKernelError(
             "2 of every 4 is multiplied by tensor cores of NVIDIA GPUs, and this run "
             "computed on the CPU"
         )
-    return SemiStructured(stored, layer)
+    return SemiStructuredKernel(stored, layer)
 
 
 @kernel_for.register
 def kernel_for_bitmask(stored: Bitmask, layer: Unpacking) -> Kernel:
-    raise NoKernel(
+    raise NoKernelError(
         "nothing multiplies a bit mask as it is stored; on a CPU, CSR is multiplied (under storage)"
     )

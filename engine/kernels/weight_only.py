@@ -7,22 +7,22 @@ They compute in bfloat16: that is their precision, and on a CPU the only one in 
 
 import torch
 
-from engine.kernels.integer import signed_codes, with_bias
-from engine.kernels.kernel import Kernel, NoKernel, kernel_for, linear
+from engine.kernels.integer import add_bias, signed_codes
+from engine.kernels.kernel import Kernel, NoKernelError, kernel_for, require_linear
 from engine.models.packed_modules import Unpacking, UnpackingLinear
 from engine.tensors.blockwise import FourBit, RowInt8
-from engine.tensors.outliers import ScaledColumns, WithColumns
-from engine.tensors.packing import unpacked
-from engine.tensors.weights import Grid
+from engine.tensors.outliers import ScaledColumns, WithOutlierColumns
+from engine.tensors.packing import unpack_bits
+from engine.tensors.weights import IntegerWeight
 
 GROUPS = (256, 128, 64, 32)  # weights that may share a scale in torch's int4 kernel
 # what the kernels' rows and columns must be multiples of; beyond, torch 2.13 reads memory that is
 # not its own
 ROWS, COLUMNS = 16, 16
-CENTRE = 8  # the code of zero in torch's int4 format
+CENTER_CODE = 8  # the code of zero in torch's int4 format
 
 
-class WeightOnly(Kernel):
+class WeightOnlyKernel(Kernel):
     tolerance = 1e-2
     note = "computes in bfloat16"
 
@@ -32,15 +32,15 @@ class WeightOnly(Kernel):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs = self.product(inputs.flatten(0, -2).bfloat16()).to(inputs.dtype)
-        return with_bias(outputs, self.bias).unflatten(0, inputs.shape[:-1])
+        return add_bias(outputs, self.bias).unflatten(0, inputs.shape[:-1])
 
 
-class Int4(WeightOnly):
-    called = "torch int4 weight-only"
+class Int4WeightOnly(WeightOnlyKernel):
+    display_name = "torch int4 weight-only"
 
-    def __init__(self, grid: Grid, layer: UnpackingLinear, width: int):
+    def __init__(self, grid: IntegerWeight, layer: UnpackingLinear, width: int):
         super().__init__(layer)
-        codes, steps, zeros = centred(grid, width)
+        codes, steps, zeros = int4_codes_and_steps(grid, width)
         self.width = width
         self.codes = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
         # (groups, out, 2)
@@ -52,13 +52,13 @@ class Int4(WeightOnly):
         )
 
 
-class Int8WeightOnly(WeightOnly):
-    called = "torch int8 weight-only"
+class Int8WeightOnly(WeightOnlyKernel):
+    display_name = "torch int8 weight-only"
 
     def __init__(self, codes: torch.Tensor, scales: torch.Tensor, layer: UnpackingLinear):
         super().__init__(layer)
         if codes.shape[1] % COLUMNS:
-            raise NoKernel(
+            raise NoKernelError(
                 f"torch's int8 kernel takes rows of a multiple of {COLUMNS} weights, and "
                 f"these have {codes.shape[1]}"
             )
@@ -68,23 +68,28 @@ class Int8WeightOnly(WeightOnly):
         return torch.ops.aten._weight_int8pack_mm(inputs, self.codes, self.scales)
 
 
-def centred(grid: Grid, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def int4_codes_and_steps(
+    grid: IntegerWeight, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The grid as torch's int4 format has it: weight = step * (code - 8) + zero. (out, in_) int32,
     (out, groups) float32 x 2
     """
-    codes = unpacked(grid.codes, grid.bits, grid.shape[0] * grid.shape[1]).view(grid.shape).int()
+    codes = unpack_bits(grid.codes, grid.bits, grid.shape[0] * grid.shape[1]).view(grid.shape).int()
     steps, zero_codes = (
         values.float().expand(grid.shape[0], -1) for values in (grid.scales, grid.zero_codes())
     )
     if grid.zeros is None:  # move the codes: the format's zero is then exact
-        codes, zero_codes = codes + CENTRE - 2 ** (grid.bits - 1), torch.full_like(steps, CENTRE)
+        codes, zero_codes = (
+            codes + CENTER_CODE - 2 ** (grid.bits - 1),
+            torch.full_like(steps, CENTER_CODE),
+        )
     each = min(grid.group_size, grid.shape[1]) // width
     return codes, *(
-        values.repeat_interleave(each, 1) for values in (steps, steps * (CENTRE - zero_codes))
+        values.repeat_interleave(each, 1) for values in (steps, steps * (CENTER_CODE - zero_codes))
     )
 
 
-def width_of(grid: Grid) -> int:
+def int4_group_size(grid: IntegerWeight) -> int:
     """Weights that share a scale in torch's int4 format, where the grid fits into it. Raises
     NoKernel.
     """
@@ -93,42 +98,46 @@ def width_of(grid: Grid) -> int:
         (width for width in GROUPS if grid.group_size % width == 0 and in_ % width == 0), None
     )
     if width is None or grid.order is not None:
-        raise NoKernel(
+        raise NoKernelError(
             "torch's int4 kernel takes neighbours in whole groups of "
             f"{', '.join(map(str, reversed(GROUPS)))}, and these do not fit"
         )
     if out % ROWS:
-        raise NoKernel(f"torch's int4 kernel takes a multiple of {ROWS} rows, and these are {out}")
+        raise NoKernelError(
+            f"torch's int4 kernel takes a multiple of {ROWS} rows, and these are {out}"
+        )
     return width
 
 
 @kernel_for.register
-def kernel_for_grid(stored: Grid, layer: Unpacking) -> WeightOnly:
-    layer = linear(layer, "torch's weight-only kernels")
+def kernel_for_integer_weight(stored: IntegerWeight, layer: Unpacking) -> WeightOnlyKernel:
+    layer = require_linear(layer, "torch's weight-only kernels")
     if stored.bits <= 4:
-        return Int4(stored, layer, width_of(stored))
+        return Int4WeightOnly(stored, layer, int4_group_size(stored))
     if stored.zeros is not None or stored.order is not None or stored.scales.shape[1] > 1:
-        raise NoKernel("torch's int8 weight-only kernel takes one scale a row and no zero points")
+        raise NoKernelError(
+            "torch's int8 weight-only kernel takes one scale a row and no zero points"
+        )
     return Int8WeightOnly(*signed_codes(stored), layer)
 
 
 @kernel_for.register
-def kernel_for_row_int8(stored: RowInt8, layer: Unpacking) -> WeightOnly:
+def kernel_for_row_int8(stored: RowInt8, layer: Unpacking) -> WeightOnlyKernel:
     return Int8WeightOnly(
-        stored.codes, stored.absmax / 127, linear(layer, "torch's weight-only kernels")
+        stored.codes, stored.absmax / 127, require_linear(layer, "torch's weight-only kernels")
     )
 
 
 @kernel_for.register
-def kernel_for_four_bit(stored: FourBit, layer: Unpacking) -> WeightOnly:
-    raise NoKernel(
+def kernel_for_four_bit(stored: FourBit, layer: Unpacking) -> WeightOnlyKernel:
+    raise NoKernelError(
         f"torch has no CPU kernel that looks {stored.format.upper()} codes up in a table"
     )
 
 
-@kernel_for.register(WithColumns)
+@kernel_for.register(WithOutlierColumns)
 @kernel_for.register(ScaledColumns)
 def kernel_for_with_columns_or_scaled_columns(
-    stored: WithColumns | ScaledColumns, layer: Unpacking
-) -> WeightOnly:
-    raise NoKernel("no kernel reads a format that treats some columns apart")
+    stored: WithOutlierColumns | ScaledColumns, layer: Unpacking
+) -> WeightOnlyKernel:
+    raise NoKernelError("no kernel reads a format that treats some columns apart")

@@ -12,14 +12,14 @@ import torch
 
 from engine.models.layers import Layer
 from engine.results.schema.tables import NAN, HistogramRow, LayerRow, LevelRow
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 BINS = 96
 EXACT = 1 << 24  # torch counts in float32, which stops here
 
 
 @dataclass(frozen=True)
-class Judged:
+class LayerComparison:
     """A layer's weight before and after.  Both (out, in_) float32"""
 
     layer: Layer
@@ -27,12 +27,12 @@ class Judged:
     compressed: torch.Tensor
 
     @cached_property
-    def missed(self) -> torch.Tensor:
+    def weight_error(self) -> torch.Tensor:
         return self.compressed - self.original
 
     def row(
         self,
-        stored: Stored,
+        stored: StoredWeight,
         technique: str,
         inputs: tuple[torch.Tensor, torch.Tensor] | None = None,
         note: str = "",
@@ -40,9 +40,9 @@ class Judged:
         """``inputs``: (rows, in_) of the uncompressed model, and what the compressed layer makes of
         them, for the output error.
         """
-        relative = ratio(self.missed, self.original)
+        relative = relative_norm(self.weight_error, self.original)
         return LayerRow(
-            **described(self.layer),
+            **layer_columns(self.layer),
             technique=technique,
             size_bytes=stored.nbytes,
             bits_per_weight=stored.nbytes * 8 / self.layer.parameters,
@@ -51,7 +51,7 @@ class Judged:
             if inputs is None
             else output_error(*inputs, self.compressed, self.original),
             sqnr_db=-20 * math.log10(relative) if relative > 0 else math.inf,
-            largest_error=max(extreme.abs().item() for extreme in self.missed.aminmax()),
+            largest_error=max(extreme.abs().item() for extreme in self.weight_error.aminmax()),
             sparsity=1 - self.compressed.count_nonzero().item() / self.layer.parameters,
             note="; ".join(words for words in (note, stored.note()) if words),
         )
@@ -59,7 +59,7 @@ class Judged:
     def channels(self) -> pd.DataFrame:
         """ChannelRow of every output channel; as columns, because a model has a million of them."""
         low, high = self.original.aminmax(dim=1)
-        lost = self.missed.norm(dim=1) / self.original.norm(dim=1).clamp_min(1e-30)
+        lost = self.weight_error.norm(dim=1) / self.original.norm(dim=1).clamp_min(1e-30)
         numbers = {"minimum": low, "maximum": high, "relative_error": lost}
         columns = {name: values.double().cpu().numpy() for name, values in numbers.items()}
         return pd.DataFrame({"layer": self.layer.name, "channel": np.arange(len(low)), **columns})
@@ -71,14 +71,14 @@ class Judged:
         yield from histogram_rows(self.layer.name, "compressed", self.compressed, low, high)
 
 
-def kept_row(layer: Layer, held_bytes: int, note: str = "") -> LayerRow:
+def unchanged_row(layer: Layer, stored_bytes: int, note: str = "") -> LayerRow:
     """A layer that stays as it was: dense, or as an earlier run stored it. ``held_bytes`` of a tied
     one are its holder's.
     """
-    bits = held_bytes * 8 / layer.parameters
-    sizes = dict.fromkeys(("original_bytes", "size_bytes"), 0 if layer.tied_to else held_bytes)
+    bits = stored_bytes * 8 / layer.parameters
+    sizes = dict.fromkeys(("original_bytes", "size_bytes"), 0 if layer.tied_to else stored_bytes)
     return LayerRow(
-        **described(layer) | sizes,
+        **layer_columns(layer) | sizes,
         technique="",
         bits_per_weight=bits,
         relative_error=NAN,
@@ -86,7 +86,7 @@ def kept_row(layer: Layer, held_bytes: int, note: str = "") -> LayerRow:
     )
 
 
-def described(layer: Layer) -> dict[str, Any]:
+def layer_columns(layer: Layer) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
@@ -98,19 +98,22 @@ def described(layer: Layer) -> dict[str, Any]:
     }
 
 
-def ratio(missed: torch.Tensor, original: torch.Tensor) -> float:
+def relative_norm(error: torch.Tensor, original: torch.Tensor) -> float:
     """Norm of the error over norm of the original; 0 where both are zero."""
-    return (missed.norm() / original.norm().clamp_min(1e-30)).item()
+    return (error.norm() / original.norm().clamp_min(1e-30)).item()
 
 
 def output_error(
-    inputs: torch.Tensor, received: torch.Tensor, compressed: torch.Tensor, original: torch.Tensor
+    inputs: torch.Tensor,
+    compressed_inputs: torch.Tensor,
+    compressed: torch.Tensor,
+    original: torch.Tensor,
 ) -> float:
     """|X W - X^ W^| / |X W| on a sample of the layer's inputs; X^ is what the compressed layer
     makes of them.
     """
     due = inputs @ original.T
-    return ratio(received @ compressed.T - due, due)
+    return relative_norm(compressed_inputs @ compressed.T - due, due)
 
 
 def histogram_rows(
@@ -127,8 +130,8 @@ def histogram_rows(
     ]
 
 
-def level_rows(layer: str, stored: Stored) -> list[LevelRow]:
-    values, counts = stored.levels().tolist(), stored.occupancy().tolist()
+def level_rows(layer: str, stored: StoredWeight) -> list[LevelRow]:
+    values, counts = stored.levels().tolist(), stored.level_counts().tolist()
     return [
         LevelRow(layer, value, count)
         for value, count in zip(values, counts or [NAN] * len(values), strict=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from engine.evaluation.measured import placed
+from engine.evaluation.measured import inputs_on_device
 from engine.models.packed_modules import UnpackingConv2d, UnpackingLinear
 
 ROWS = 256  # input vectors kept for each layer
@@ -19,7 +19,7 @@ def sampled_inputs(
     model: nn.Module,
     batches: list[dict[str, torch.Tensor]],
     device: torch.device,
-    step: Callable[[], object] = lambda: None,
+    on_batch_done: Callable[[], object] = lambda: None,
 ) -> dict[str, torch.Tensor]:
     """Up to ROWS input vectors of every linear and convolutional layer, evenly over the batches.
     name -> (rows, in_)
@@ -31,24 +31,24 @@ def sampled_inputs(
     hooks = [
         module.register_forward_pre_hook(
             lambda module, args, name=name: samples.setdefault(name, []).append(
-                rows_of(module, args[0], each)
+                sampled_vectors(module, args[0], each)
             )
         )
         for name, module in model.named_modules()
         if isinstance(module, UnpackingLinear)
-        or (isinstance(module, UnpackingConv2d) and module.how["groups"] == 1)
+        or (isinstance(module, UnpackingConv2d) and module.config["groups"] == 1)
     ]
     try:
         for batch in batches:
-            model(**placed(batch, model, device))
-            step()
+            model(**inputs_on_device(batch, model, device))
+            on_batch_done()
     finally:
         for hook in hooks:
             hook.remove()
     return {name: torch.cat(parts)[:ROWS] for name, parts in samples.items()}
 
 
-def thinned(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+def evenly_spaced_examples(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
     """EXAMPLES examples, evenly spaced over all batches."""
     sizes = [len(next(iter(batch.values()))) for batch in batches]
     wanted = set(range(0, sum(sizes), max(1, sum(sizes) // EXAMPLES)))
@@ -60,7 +60,7 @@ def thinned(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tens
     return few
 
 
-def rows_of(module: nn.Module, inputs: torch.Tensor, count: int) -> torch.Tensor:
+def sampled_vectors(module: nn.Module, inputs: torch.Tensor, count: int) -> torch.Tensor:
     """``count`` evenly spaced input vectors of a batch; a convolution's are its patches.  (count,
     in_)
     """

@@ -8,13 +8,13 @@ import torch
 LEAST, MOST = 3, 20  # repetitions
 
 
-class Clock:
+class TimeBudget:
     """Seconds that are shared out among what is still to be timed."""
 
     def __init__(self, seconds: float, shapes: int):
         self.end, self.shapes = time.perf_counter() + seconds, shapes
 
-    def in_turns(self, passes: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    def alternating_times(self, passes: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
         """Milliseconds of each pass, one after the other and again, after one that does not count;
         nothing where time is up.
         """
@@ -24,7 +24,7 @@ class Clock:
             return {}
         for run in passes.values():
             run()
-        finished()
+        synchronize()
         once = time.perf_counter() - began
         if once * LEAST > 2 * left:
             return {}
@@ -34,12 +34,12 @@ class Clock:
             for name, run in passes.items():
                 began = time.perf_counter()
                 run()
-                finished()
+                synchronize()
                 times[name].append(1000 * (time.perf_counter() - began))
         return times
 
 
-def finished() -> None:
+def synchronize() -> None:
     """A GPU is given work and does it by and by."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -16,27 +16,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.evaluation.measured import judging
+from engine.evaluation.measured import evaluation_mode
 from engine.events import ProgressEvent
 from engine.kernels import Kernel
 from engine.kernels.narrower import is_narrower
-from engine.measurement.interleaved_timing import Clock
+from engine.measurement.interleaved_timing import TimeBudget
 from engine.measurement.latency_inputs import (
     Inputs,
     Shape,
-    inputs_of_layers,
+    input_shapes,
+    layer_batch_inputs,
     main,
-    reached,
-    shapes_of,
+    reached_layers,
 )
 from engine.measurement.layer_kernels import NO_KERNEL, Kernels
-from engine.measurement.ready_layers import ready_layers, replaced, with_weight
+from engine.measurement.ready_layers import dense_layers, swap_modules, with_dense_weight
 from engine.models.experts import routed_layers
-from engine.models.loaded_model import Opened
+from engine.models.loaded_model import LoadedModel
 from engine.models.packed_modules import Unpacking
 from engine.results.schema.tables import NAN, LatencyRow
-from engine.step.run_context import Bench
-from engine.tensors.weights import Dense
+from engine.step.run_context import RunContext
+from engine.tensors.weights import DenseWeight
 
 MODEL_SECONDS, LAYERS_SECONDS = 1.5, 0.5  # set aside in one run; what does not fit is left out
 SHAPES = 4  # of layers that are timed, the largest
@@ -45,17 +45,21 @@ MODEL_BYTES = 1 << 30  # of ready weights: a larger model is timed layer by laye
 
 
 @dataclass(frozen=True)
-class Pair:
+class ModelPair:
     """The model before and after, and what both are given."""
 
-    original: Opened
-    compressed: Opened
+    original: LoadedModel
+    compressed: LoadedModel
     inputs: Inputs
     shapes: list[Shape]
 
 
 def latency_rows(
-    bench: Bench, original: Opened, compressed: Opened, names: list[str], inputs: Inputs
+    bench: RunContext,
+    original: LoadedModel,
+    compressed: LoadedModel,
+    names: list[str],
+    inputs: Inputs,
 ) -> list[LatencyRow]:
     """Latency of the whole model and of each layer; ``names`` are the compressed layers, some of
     which may have been removed.
@@ -74,29 +78,37 @@ def latency_rows(
     rows = list(kernels.reasons())
     if not kernels.found and not fewer:
         return rows
-    pair = Pair(original, compressed, inputs, shapes_of(inputs, bench.recipe.task))
-    with judging(original.model), judging(compressed.model):
-        layers = list(layers_timed(bench, pair, kernels))
-        models = list(model_rows(bench, pair, kernels)) if all(row.kernel for row in layers) else []
+    pair = ModelPair(original, compressed, inputs, input_shapes(inputs, bench.recipe.task))
+    with evaluation_mode(original.model), evaluation_mode(compressed.model):
+        layers = list(layer_latency_rows(bench, pair, kernels))
+        models = (
+            list(model_latency_rows(bench, pair, kernels))
+            if all(row.kernel for row in layers)
+            else []
+        )
     return models + layers + rows
 
 
-def is_changed(name: str, original: Opened, compressed: Opened) -> bool:
+def is_changed(name: str, original: LoadedModel, compressed: LoadedModel) -> bool:
     """Return True if the layer still exists and is no longer dense at its original size; remaining
     blocks are renumbered.
     """
     one, other = (dict(opened.model.named_modules()).get(name) for opened in (original, compressed))
-    return other is not None and (not isinstance(other.stored, Dense) or is_narrower(other, one))
+    return other is not None and (
+        not isinstance(other.stored, DenseWeight) or is_narrower(other, one)
+    )
 
 
-def model_rows(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRow]:
+def model_latency_rows(
+    bench: RunContext, pair: ModelPair, kernels: Kernels
+) -> Iterator[LatencyRow]:
     """The whole model at every shape of inputs that does not take too long."""
     if pair.original.parameters * 8 > MODEL_BYTES:
         return
     before, after = pair.original.model, pair.compressed.model
     layers, clock = (
-        (ready_layers(pair.original), ready_layers(pair.compressed) | kernels.found),
-        Clock(MODEL_SECONDS, len(pair.shapes)),
+        (dense_layers(pair.original), dense_layers(pair.compressed) | kernels.found),
+        TimeBudget(MODEL_SECONDS, len(pair.shapes)),
     )
     weights = sum(layer.parameters for layer in pair.original.layers if layer.kind != "embedding")
     for done, shape in enumerate(pair.shapes):
@@ -105,40 +117,46 @@ def model_rows(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRo
         if main(given).ndim == 2 and main(given).numel() * weights > WORK:
             continue
         simulated = after(**given).logits
-        with replaced(before, layers[0]), replaced(after, layers[1]):
-            off = difference(after(**given).logits, simulated)
-            times = clock.in_turns(
+        with swap_modules(before, layers[0]), swap_modules(after, layers[1]):
+            off = relative_difference(after(**given).logits, simulated)
+            times = clock.alternating_times(
                 {"original": partial(before, **given), "compressed": partial(after, **given)}
             )
         if times:
-            yield row(
-                "whole model", "original", f"{precision(pair.original)} products", shape, times
+            yield latency_row(
+                "whole model",
+                "original",
+                f"{compute_precision(pair.original)} products",
+                shape,
+                times,
             )
-            yield row(
+            yield latency_row(
                 "whole model",
                 "compressed",
-                kernels.called or f"{precision(pair.compressed)} products",
+                kernels.called or f"{compute_precision(pair.compressed)} products",
                 shape,
                 times,
                 off,
-                [*kernels.notes, kernels.without(precision(pair.compressed))],
+                [*kernels.notes, kernels.without(compute_precision(pair.compressed))],
             )
 
 
-def layers_timed(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[LatencyRow]:
+def layer_latency_rows(
+    bench: RunContext, pair: ModelPair, kernels: Kernels
+) -> Iterator[LatencyRow]:
     """One layer of each shape, on what reaches it."""
     met = [
-        reached(opened.model, kernels.found, pair.inputs)
+        reached_layers(opened.model, kernels.found, pair.inputs)
         for opened in (pair.original, pair.compressed)
     ]
     chosen = one_of_each_shape(pair.compressed, kernels, set.intersection(*met))
     routed = routed_layers(pair.compressed.model, chosen)
     before, received = (
-        inputs_of_layers(model, chosen, pair.inputs) for model in (pair.original, pair.compressed)
+        layer_batch_inputs(model, chosen, pair.inputs) for model in (pair.original, pair.compressed)
     )
     ready, clock = (
-        ready_layers(pair.original, chosen),
-        Clock(LAYERS_SECONDS, len(chosen) * len(pair.shapes)),
+        dense_layers(pair.original, chosen),
+        TimeBudget(LAYERS_SECONDS, len(chosen) * len(pair.shapes)),
     )
     for done, name in enumerate(chosen):
         bench.progress(ProgressEvent("measuring-speed", done, len(chosen)))
@@ -146,33 +164,33 @@ def layers_timed(bench: Bench, pair: Pair, kernels: Kernels) -> Iterator[Latency
         for shape in pair.shapes:
             if name in routed and not shape.first_token:
                 continue  # the shape does not tell how many tokens an expert gets
-            given = Given(shape.cut(before[name]), shape.cut(received[name]))
+            given = LayerInputs(shape.cut(before[name]), shape.cut(received[name]))
             if given.after.ndim == 4 or given.before.numel() * ready[name].stored.shape[0] <= WORK:
-                yield from layer_rows(
+                yield from one_layer_latency_rows(
                     name, ready[name], kernels.found[name], simulated, shape, given, clock
                 )
 
 
 @dataclass(frozen=True)
-class Given:
+class LayerInputs:
     """Inputs of a layer in the original and in the compressed model, which may be narrower."""
 
     before: torch.Tensor
     after: torch.Tensor
 
 
-def layer_rows(
+def one_layer_latency_rows(
     name: str,
-    ready: nn.Module,
+    dense_layer: nn.Module,
     kernel: Kernel,
     simulated: nn.Module,
     shape: Shape,
-    given: Given,
-    clock: "Clock",
+    layer_inputs: LayerInputs,
+    clock: "TimeBudget",
 ) -> Iterator[LatencyRow]:
-    off = difference(kernel(given.after), simulated(given.after))
+    off = relative_difference(kernel(layer_inputs.after), simulated(layer_inputs.after))
     if not off <= kernel.tolerance:
-        why = f"{kernel.called} gives outputs that are {off:.2g} off on this processor"
+        why = f"{kernel.display_name} gives outputs that are {off:.2g} off on this processor"
         yield LatencyRow(
             name,
             "compressed",
@@ -188,17 +206,26 @@ def layer_rows(
             NO_KERNEL.format(why=why),
         )
         return
-    passes = {"original": partial(ready, given.before), "compressed": partial(kernel, given.after)}
-    if ready.compute == torch.float32 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        passes["bfloat16"] = partial(with_weight(ready, torch.bfloat16), given.before.bfloat16())
-    if times := clock.in_turns(passes):
-        yield row(name, "original", f"{dtype_of(ready)} products", shape, times)
+    passes = {
+        "original": partial(dense_layer, layer_inputs.before),
+        "compressed": partial(kernel, layer_inputs.after),
+    }
+    if dense_layer.compute == torch.float32 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        passes["bfloat16"] = partial(
+            with_dense_weight(dense_layer, torch.bfloat16), layer_inputs.before.bfloat16()
+        )
+    if times := clock.alternating_times(passes):
+        yield latency_row(
+            name, "original", f"{compute_dtype_name(dense_layer)} products", shape, times
+        )
         if "bfloat16" in times:
-            yield row(name, "original", "bfloat16 products", shape, {"original": times["bfloat16"]})
-        yield row(name, "compressed", kernel.called, shape, times, off, [kernel.note])
+            yield latency_row(
+                name, "original", "bfloat16 products", shape, {"original": times["bfloat16"]}
+            )
+        yield latency_row(name, "compressed", kernel.display_name, shape, times, off, [kernel.note])
 
 
-def one_of_each_shape(compressed: Opened, kernels: Kernels, names: set[str]) -> list[str]:
+def one_of_each_shape(compressed: LoadedModel, kernels: Kernels, names: set[str]) -> list[str]:
     """First layer of each shape and kernel among ``names``, largest first."""
     first: dict[tuple[Any, ...], str] = {}
     for name, kernel in kernels.found.items():
@@ -211,7 +238,7 @@ def one_of_each_shape(compressed: Opened, kernels: Kernels, names: set[str]) -> 
     return sorted(sizes, key=sizes.get, reverse=True)[:SHAPES]
 
 
-def row(
+def latency_row(
     what: str,
     version: str,
     kernel: str,
@@ -238,15 +265,15 @@ def row(
     )
 
 
-def difference(outputs: torch.Tensor, due: torch.Tensor) -> float:
+def relative_difference(outputs: torch.Tensor, due: torch.Tensor) -> float:
     return ((outputs.float() - due.float()).norm() / due.float().norm().clamp_min(1e-30)).item()
 
 
-def precision(opened: Opened) -> str:
-    return dtype_of(
-        next(module for module in opened.model.modules() if isinstance(module, Unpacking))
+def compute_precision(loaded: LoadedModel) -> str:
+    return compute_dtype_name(
+        next(module for module in loaded.model.modules() if isinstance(module, Unpacking))
     )
 
 
-def dtype_of(module: Unpacking) -> str:
+def compute_dtype_name(module: Unpacking) -> str:
     return str(module.compute).removeprefix("torch.")

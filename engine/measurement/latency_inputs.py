@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.calibration.stream import hooked
+from engine.calibration.stream import active_hooks
 from engine.models.experts import routed_layers
-from engine.models.loaded_model import Opened
+from engine.models.loaded_model import LoadedModel
 from engine.recipe.tasks import Task
 
 Inputs = dict[str, Any]  # of a model, by name; tensors have one example a row
@@ -21,11 +21,11 @@ def largest_inputs(model: nn.Module) -> Iterator[Inputs]:
     """Fills with the largest batch that the model gets inside."""
     largest: Inputs = {}
 
-    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def keep_largest(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not largest or main(kwargs).numel() > main(largest).numel():
             largest.update(kwargs)
 
-    with hooked([model.register_forward_pre_hook(look, with_kwargs=True)]):
+    with active_hooks([model.register_forward_pre_hook(keep_largest, with_kwargs=True)]):
         yield largest
 
 
@@ -53,7 +53,7 @@ class Shape:
         }
 
 
-def shapes_of(inputs: Inputs, task: Task) -> list[Shape]:
+def input_shapes(inputs: Inputs, task: Task) -> list[Shape]:
     """One example, the evaluation batch, and for a model that writes one token, as in writing."""
     batch = main(inputs)
     if batch.ndim == 4:
@@ -67,10 +67,10 @@ def shapes_of(inputs: Inputs, task: Task) -> list[Shape]:
     ]
 
 
-def reached(model: nn.Module, names: Iterable[str], inputs: Inputs) -> set[str]:
+def reached_layers(model: nn.Module, names: Iterable[str], inputs: Inputs) -> set[str]:
     """Layers that run in a pass of the evaluation batch: all except experts without tokens."""
     found: set[str] = set()
-    with hooked(
+    with active_hooks(
         [
             model.get_submodule(name).register_forward_pre_hook(
                 lambda module, args, name=name: found.add(name)
@@ -82,8 +82,8 @@ def reached(model: nn.Module, names: Iterable[str], inputs: Inputs) -> set[str]:
     return found
 
 
-def inputs_of_layers(
-    compressed: Opened, names: list[str], inputs: Inputs
+def layer_batch_inputs(
+    compressed: LoadedModel, names: list[str], inputs: Inputs
 ) -> dict[str, torch.Tensor]:
     """Inputs of these layers in one pass of the evaluation batch; flattened tokens are reshaped to
     examples again.
@@ -91,7 +91,7 @@ def inputs_of_layers(
     received: dict[str, torch.Tensor] = {}
     routed, examples = routed_layers(compressed.model, names), len(main(inputs))
 
-    def noted(name: str) -> Callable[..., Any]:
+    def recording_hook(name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             rows = 1 if name in routed else examples
             flat = args[0].ndim == 2 and len(args[0]) % rows == 0
@@ -99,9 +99,9 @@ def inputs_of_layers(
 
         return hook
 
-    with hooked(
+    with active_hooks(
         [
-            compressed.model.get_submodule(name).register_forward_pre_hook(noted(name))
+            compressed.model.get_submodule(name).register_forward_pre_hook(recording_hook(name))
             for name in names
         ]
     ):

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engine.kernels import Kernel, NoKernel, kernel_of
-from engine.kernels.narrower import Narrower, is_narrower
-from engine.measurement.ready_layers import with_weight
-from engine.models.loaded_model import Opened
+from engine.kernels import Kernel, NoKernelError, supported_kernel
+from engine.kernels.narrower import NarrowerLayerKernel, is_narrower
+from engine.measurement.ready_layers import with_dense_weight
+from engine.models.loaded_model import LoadedModel
 from engine.results.schema.tables import NAN, LatencyRow
 from engine.tensors.sparse import NOfM
 
@@ -26,22 +26,22 @@ class Kernels:
     missing: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
-    def of(cls, compressed: Opened, names: Iterable[str], original: Opened) -> "Kernels":
+    def of(cls, compressed: LoadedModel, names: Iterable[str], original: LoadedModel) -> "Kernels":
         kernels, before = cls(), dict(original.model.named_modules())
         for name in names:
             try:
                 layer = compressed.model.get_submodule(name)
                 if compressed.device.type != "cpu" and not isinstance(layer.stored, NOfM):
-                    raise NoKernel(
+                    raise NoKernelError(
                         f"this run computed on {compressed.device.type}, and all kernels "
                         "known here but that for 2:4 run on a CPU"
                     )
                 kernels.found[name] = (
-                    Narrower(layer, with_weight(layer, layer.compute))
+                    NarrowerLayerKernel(layer, with_dense_weight(layer, layer.compute))
                     if is_narrower(layer, before[name])
-                    else kernel_of(layer)
+                    else supported_kernel(layer)
                 )
-            except NoKernel as none:
+            except NoKernelError as none:
                 kernels.missing[str(none)].append(name)
         return kernels
 

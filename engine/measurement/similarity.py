@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.calibration.stream import first, hooked, rows_of_blocks
+from engine.calibration.stream import active_hooks, block_sequences, first_output
 from engine.evaluation import calibration_batches
 from engine.evaluation.calibration_batches import Batch
-from engine.evaluation.measured import judging, placed
+from engine.evaluation.measured import evaluation_mode, inputs_on_device
 from engine.events import ProgressEvent
-from engine.models.loaded_model import Opened, compute_place
-from engine.models.packed_modules import unpacked_once
+from engine.models.loaded_model import LoadedModel, device_and_dtype
+from engine.models.packed_modules import keep_unpacked
 from engine.recipe.tasks import ImageClassification
 from engine.results.schema.tables import SimilarityRow
-from engine.step.run_context import Bench
+from engine.step.run_context import RunContext
 
 EMBEDDINGS = "embeddings"  # what flows into the first block
 TOKENS, PICTURES = 256, 64  # of one group; a picture's states are one long row
@@ -34,7 +34,7 @@ LEAST = 4  # rows without which there is no estimate
 States = dict[str, torch.Tensor]  # block -> (rows, width)
 
 
-def gram(states: torch.Tensor) -> torch.Tensor:
+def centered_gram(states: torch.Tensor) -> torch.Tensor:
     """(rows, width) -> (rows, rows): their products about the mean, without those of a row with
     itself
     """
@@ -57,7 +57,7 @@ def hsic(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass
-class Likeness:
+class CKAEstimate:
     """Sums over groups of inputs, from states of our model and of theirs."""
 
     both: list[torch.Tensor] = field(default_factory=list)  # (ours, theirs) each
@@ -66,7 +66,9 @@ class Likeness:
 
     def add(self, ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
         """One group.  (rows, width) each, of widths of their own"""
-        mine, its = (torch.stack([gram(states) for states in each]) for each in (ours, theirs))
+        mine, its = (
+            torch.stack([centered_gram(states) for states in each]) for each in (ours, theirs)
+        )
         self.both.append(hsic(mine, its))
         self.alone.append(
             tuple(
@@ -88,17 +90,19 @@ class Likeness:
 # --- of two models on calibration data ------------------------------------------------------------
 
 
-def similarity_rows(bench: Bench, teacher: Opened, student: Opened) -> list[SimilarityRow]:
+def similarity_rows(
+    bench: RunContext, teacher: LoadedModel, student: LoadedModel
+) -> list[SimilarityRow]:
     """Rows for all pairs of blocks; none if a model has no sequence of blocks or there are too few
     examples.
     """
-    likeness, names = Likeness(), ([], [])
+    likeness, names = CKAEstimate(), ([], [])
     models = (student.model, teacher.model)
-    if not all(rows_of_blocks(model) for model in models):
+    if not all(block_sequences(model) for model in models):
         return []
     with ExitStack() as held:
-        seen = [held.enter_context(states_of(model)) for model in models]
-        for done, (mine, its) in enumerate(islice(groups(bench, models, seen), GROUPS)):
+        seen = [held.enter_context(record_block_states(model)) for model in models]
+        for done, (mine, its) in enumerate(islice(state_groups(bench, models, seen), GROUPS)):
             bench.progress(ProgressEvent("comparing-student", done, GROUPS))
             if mine and its:
                 likeness.add(list(mine.values()), list(its.values()))
@@ -109,33 +113,33 @@ def similarity_rows(bench: Bench, teacher: Opened, student: Opened) -> list[Simi
     ]
 
 
-def groups(
-    bench: Bench, models: tuple[nn.Module, nn.Module], seen: list[States]
+def state_groups(
+    bench: RunContext, models: tuple[nn.Module, nn.Module], recorded: list[States]
 ) -> Iterator[tuple[States, States]]:
     """The states of both models on the same inputs, a group of rows at a time; where there are
     fewer rows than that, all in one.
     """
     pictures = isinstance(bench.recipe.task, ImageClassification)
     size, whole, waiting = PICTURES if pictures else TOKENS, False, []
-    for batch in looked_at(bench):
+    for batch in compressed_layer(bench):
         for model in models:
-            model(**placed(batch, model, compute_place(bench.recipe)[0]))
+            model(**inputs_on_device(batch, model, device_and_dtype(bench.recipe)[0]))
         waiting.append(
-            like_the_first(
+            with_equal_row_counts(
                 [
-                    {name: rows_of(states, pictures, size) for name, states in each.items()}
-                    for each in seen
+                    {name: sampled_states(states, pictures, size) for name, states in each.items()}
+                    for each in recorded
                 ]
             )
         )
-        if rows_in(waiting) >= size:
-            yield joined(waiting)
+        if row_count(waiting) >= size:
+            yield concatenated_states(waiting)
             whole, waiting = True, []
-    if not whole and rows_in(waiting) >= LEAST:
-        yield joined(waiting)
+    if not whole and row_count(waiting) >= LEAST:
+        yield concatenated_states(waiting)
 
 
-def looked_at(bench: Bench) -> list[Batch]:
+def compressed_layer(bench: RunContext) -> list[Batch]:
     """The recipe's calibration data; of pictures as many as fill all groups, since each is one
     row.
     """
@@ -146,45 +150,45 @@ def looked_at(bench: Bench) -> list[Batch]:
 
 
 @contextmanager
-def states_of(model: nn.Module) -> Iterator[States]:
+def record_block_states(model: nn.Module) -> Iterator[States]:
     """Hidden states before the first block and after each block in the last forward pass."""
     held: States = {}
-    blocks = {name: model.get_submodule(name) for row in rows_of_blocks(model) for name in row}
+    blocks = {name: model.get_submodule(name) for row in block_sequences(model) for name in row}
 
-    def entered(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        note(EMBEDDINGS, args[0] if args else kwargs.get("hidden_states"))
+    def record_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        record_states(EMBEDDINGS, args[0] if args else kwargs.get("hidden_states"))
 
-    def left(name: str) -> Callable[..., Any]:
-        return lambda module, args, output: note(name, first(output))
+    def output_hook(name: str) -> Callable[..., Any]:
+        return lambda module, args, output: record_states(name, first_output(output))
 
-    def note(name: str, states: Any) -> None:
+    def record_states(name: str, states: Any) -> None:
         # else a family of models that hands states on in a way of its own
         if isinstance(states, torch.Tensor):
             held[name] = states
 
-    before = next(iter(blocks.values())).register_forward_pre_hook(entered, with_kwargs=True)
-    after = [block.register_forward_hook(left(name)) for name, block in blocks.items()]
-    with hooked([before, *after]), judging(model), unpacked_once(model):
+    before = next(iter(blocks.values())).register_forward_pre_hook(record_input, with_kwargs=True)
+    after = [block.register_forward_hook(output_hook(name)) for name, block in blocks.items()]
+    with active_hooks([before, *after]), evaluation_mode(model), keep_unpacked(model):
         yield held
 
 
-def rows_of(states: torch.Tensor, pictures: bool, most: int) -> torch.Tensor:
+def sampled_states(states: torch.Tensor, pictures: bool, most: int) -> torch.Tensor:
     """Evenly spaced tokens, or whole pictures.  (rows, width)"""
     rows = states.flatten(1) if pictures else states.flatten(0, -2)
     return rows[:: -(-len(rows) // most)]
 
 
-def like_the_first(both: list[States]) -> list[States]:
+def with_equal_row_counts(both: list[States]) -> list[States]:
     """Without states of other numbers of rows, as models have them that merge tokens on the way."""
     rows = len(next(iter(both[0].values()), ()))
     return [{name: states for name, states in each.items() if len(states) == rows} for each in both]
 
 
-def rows_in(waiting: list[list[States]]) -> int:
+def row_count(waiting: list[list[States]]) -> int:
     return sum(len(next(iter(mine.values()), ())) for mine, _ in waiting)
 
 
-def joined(waiting: list[list[States]]) -> list[States]:
+def concatenated_states(waiting: list[list[States]]) -> list[States]:
     return [
         {name: torch.cat([each[name] for each in one]) for name in one[0]}
         for one in zip(*waiting, strict=True)

@@ -8,21 +8,23 @@ from dataclasses import replace
 import torch
 
 from engine.models.layers import Layer, blocks_of
-from engine.models.loaded_model import Opened
+from engine.models.loaded_model import LoadedModel
 from engine.models.origin import Origin
 from engine.models.packed_folder import file_bytes
 from engine.results.schema.tables import LayerRow
-from engine.step.pruning_plan import Rebuilt
-from engine.tensors.weights import Stored
+from engine.step.pruning_plan import PruningPlan
+from engine.tensors.weights import StoredWeight
 
 
-def written_bytes(at: Opened, plans: dict[str, Stored]) -> int:
+def written_bytes(loaded: LoadedModel, plans: dict[str, StoredWeight]) -> int:
     """Bytes of all files of a run that stores some layers as planned and keeps the others."""
-    held = {layer.name: at.model.get_submodule(layer.name).stored for layer in at.layers} | plans
+    held = {
+        layer.name: loaded.model.get_submodule(layer.name).stored for layer in loaded.layers
+    } | plans
     return sum(
         file_bytes({layer.name: held[layer.name] for layer in block})
-        for block in blocks_of(at.layers)
-    ) + plain_bytes(at.plain)
+        for block in blocks_of(loaded.layers)
+    ) + plain_bytes(loaded.plain)
 
 
 def plain_bytes(plain: dict[str, torch.Tensor]) -> int:
@@ -33,22 +35,22 @@ def plain_bytes(plain: dict[str, torch.Tensor]) -> int:
 # --- bits, relative to original parameters ------------------------------------------------------
 
 
-def bits_per_weight(at: Opened, layers: Collection[Layer] = ()) -> float:
+def bits_per_weight(loaded: LoadedModel, layers: Collection[Layer] = ()) -> float:
     """Bits per compressed weight: 8 x bytes of the compressed layers / their parameters in the
     original model.
 
     For an uncompressed model: those of ``layers``, or of all layers.
     """
-    origin, holders = at.origin, [layer for layer in at.layers if not layer.tied_to]
+    origin, holders = loaded.origin, [layer for layer in loaded.layers if not layer.tied_to]
     if origin.compressed_parameters:
         return (
-            sum(at.held_bytes(layer) for layer in holders if layer.name in origin.compressed)
+            sum(loaded.stored_bytes(layer) for layer in holders if layer.name in origin.compressed)
             * 8
             / origin.compressed_parameters
         )
     layers = layers or holders
     return (
-        sum(at.held_bytes(layer) for layer in layers)
+        sum(loaded.stored_bytes(layer) for layer in layers)
         * 8
         / sum(layer.parameters for layer in layers)
     )
@@ -59,11 +61,13 @@ def bits_per_parameter(size_bytes: int, origin: Origin) -> float:
     return size_bytes * 8 / origin.parameters
 
 
-def by_original_parameters(rows: Iterable[LayerRow], at: Opened) -> list[LayerRow]:
+def by_original_parameters(rows: Iterable[LayerRow], loaded: LoadedModel) -> list[LayerRow]:
     """Rows of the layers of ``at``, with bits relative to each layer's parameters in the original
     model.
     """
-    counts = {layer.name: (layer.parameters, at.original_parameters(layer)) for layer in at.layers}
+    counts = {
+        layer.name: (layer.parameters, loaded.original_parameters(layer)) for layer in loaded.layers
+    }
     # a student's new layer uses its own count
     shares = {name: now / (before or now) for name, (now, before) in counts.items()}
     return [
@@ -75,46 +79,53 @@ def by_original_parameters(rows: Iterable[LayerRow], at: Opened) -> list[LayerRo
 # --- origins of written models -----------------------------------------------------------------
 
 
-def origin_of_compressed(at: Opened, compressed: Collection[str]) -> Origin:
+def origin_of_compressed(loaded: LoadedModel, compressed: Collection[str]) -> Origin:
     """Origin of a model in which these layers are compressed in their shapes."""
     counts = {
-        layer.name: at.original_parameters(layer)
-        for layer in at.layers
+        layer.name: loaded.original_parameters(layer)
+        for layer in loaded.layers
         if layer.name in compressed and not layer.tied_to
     }
-    return replace(at.origin, compressed=at.origin.compressed | counts)
+    return replace(loaded.origin, compressed=loaded.origin.compressed | counts)
 
 
-def origin_of_rebuilt(at: Opened, small: Rebuilt) -> Origin:
+def origin_of_rebuilt(loaded: LoadedModel, small: PruningPlan) -> Origin:
     """Origin of a model without the removed structures, by the layers' new names."""
     compressed = [
         layer
-        for layer in at.layers
-        if not layer.tied_to and (small.changes(layer.name) or layer.name in at.origin.compressed)
+        for layer in loaded.layers
+        if not layer.tied_to
+        and (small.changes(layer.name) or layer.name in loaded.origin.compressed)
     ]
     left = {
-        small.name(layer.name): at.original_parameters(layer)
+        small.name(layer.name): loaded.original_parameters(layer)
         for layer in compressed
-        if not small.drops(layer.name)
+        if not small.removes(layer.name)
     }
-    removed = sum(at.original_parameters(layer) for layer in compressed if small.drops(layer.name))
-    return Origin(at.origin.parameters, left, at.origin.removed + removed)
+    removed = sum(
+        loaded.original_parameters(layer) for layer in compressed if small.removes(layer.name)
+    )
+    return Origin(loaded.origin.parameters, left, loaded.origin.removed + removed)
 
 
-def origin_of_replacement(at: Opened, layers: Iterable[Layer], homes: dict[str, str]) -> Origin:
+def origin_of_replacement(
+    loaded: LoadedModel, layers: Iterable[Layer], homes: dict[str, str]
+) -> Origin:
     """Origin of a dense model that replaces ``at``. Layers with unchanged shape and number format
     are not compressed.
 
     ``homes``: layer -> the layer of ``at`` from which it started
     """
-    left = {layer.name: layer for layer in at.layers if not layer.tied_to}
+    left = {layer.name: layer for layer in loaded.layers if not layer.tied_to}
     counts: dict[str, int] = {}
     for layer in (layer for layer in layers if not layer.tied_to):
         before = left.pop(homes.get(layer.name, ""), None)
         same = (
-            before and before.shape == layer.shape and at.held_bytes(before) == layer.original_bytes
+            before
+            and before.shape == layer.shape
+            and loaded.stored_bytes(before) == layer.original_bytes
         )
-        if not same or before.name in at.origin.compressed:
-            counts[layer.name] = at.original_parameters(before) if before else 0
-    removed = sum(at.original_parameters(layer) for layer in left.values())
-    return Origin(at.origin.parameters, counts, at.origin.removed + removed)
+        if not same or before.name in loaded.origin.compressed:
+            counts[layer.name] = loaded.original_parameters(before) if before else 0
+    removed = sum(loaded.original_parameters(layer) for layer in left.values())
+    return Origin(loaded.origin.parameters, counts, loaded.origin.removed + removed)

@@ -11,34 +11,34 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine.evaluation import Measured
+from engine.evaluation import EvaluationResult
 from engine.evaluation.classification import (
     IMAGES,
     TEXTS,
     Batches,
-    channels_of,
-    fitting_length,
+    checked_length,
+    class_targets,
+    example_logits,
     image_batches,
-    judged,
-    targets_of,
+    image_channels,
 )
-from engine.evaluation.data.examples import Examples, examples_of, text_of
+from engine.evaluation.data.examples import Examples, load_examples, load_text
 from engine.evaluation.data.tokens import (
     as_one_text,
     first_target,
     model_inputs,
-    stream_of,
+    text_tokens,
     token_batches,
+    token_windows,
     window_prefix,
-    windows_of,
 )
 from engine.evaluation.masked import NOT_MASKED, masked_text
-from engine.evaluation.measured import judging, placed
-from engine.evaluation.progress import silent
+from engine.evaluation.measured import evaluation_mode, inputs_on_device
+from engine.evaluation.progress import ignore_progress
 from engine.events import ProgressEvent
-from engine.models.loaded_model import Opened
-from engine.models.loading import Folder, config_of, image_processor_of, tokenizer_of
-from engine.models.packed_modules import unpacked_once
+from engine.models.loaded_model import LoadedModel
+from engine.models.loading import ModelSource, config_of, image_processor_of, tokenizer_of
+from engine.models.packed_modules import keep_unpacked
 from engine.recipe.tasks import (
     Classification,
     ImageClassification,
@@ -48,7 +48,7 @@ from engine.recipe.tasks import (
     TextClassification,
 )
 from engine.results.schema.tables import MistakeRow, VerdictRow
-from engine.step.run_context import Bench
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 
 MOST = 50  # mistakes that are shown
@@ -58,18 +58,20 @@ CASES = ((True, True), (True, False), (False, True), (False, False))  # teacher 
 
 
 @dataclass(frozen=True)
-class Paper:
+class EvaluationSet:
     """Evaluation examples and their correct answers."""
 
-    folder: Folder  # with the tokenizer or image processor of both models
+    folder: ModelSource  # with the tokenizer or image processor of both models
     right: np.ndarray  # of every question
 
     @property
-    def looked_through(self) -> int:
+    def searched_count(self) -> int:
         """Questions among which mistakes are looked for."""
         return len(self.right)
 
-    def likely(self, at: Opened, places: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    def answer_probabilities(
+        self, loaded: LoadedModel, places: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
         """Probability that a model assigns to each of these answers.  places and answers:
         (questions,)
         """
@@ -79,24 +81,28 @@ class Paper:
         """Text or image of an example."""
         raise NotImplementedError
 
-    def named(self, answer: int) -> str:
+    def answer_name(self, answer: int) -> str:
         raise NotImplementedError
 
 
-def mistakes(
-    bench: Bench, before: Measured, after: Measured, teacher: Opened, student: Opened
+def mistake_tables(
+    bench: RunContext,
+    before: EvaluationResult,
+    after: EvaluationResult,
+    teacher: LoadedModel,
+    student: LoadedModel,
 ) -> TableBuilder:
     """Counts of all four cases, and the mistakes of which the student was surest, the surest
     first.
     """
     bench.progress(ProgressEvent("analyzing-errors", 0, 1))
-    paper = paper_of(bench.recipe.task, bench.folder)
+    paper = evaluation_set(bench.recipe.task, bench.folder)
     knew, knows = before.guesses == paper.right, after.guesses == paper.right
     counts = [
         VerdictRow(one, other, int(((knew == one) & (knows == other)).sum()))
         for one, other in CASES
     ]
-    lost = np.flatnonzero((knew & ~knows)[: paper.looked_through])
+    lost = np.flatnonzero((knew & ~knows)[: paper.searched_count])
     return TableBuilder(
         verdicts=counts,
         mistakes=mistake_rows(paper, lost, after.guesses, teacher, student) if len(lost) else [],
@@ -104,18 +110,22 @@ def mistakes(
 
 
 def mistake_rows(
-    paper: Paper, lost: np.ndarray, guesses: np.ndarray, teacher: Opened, student: Opened
+    examples: EvaluationSet,
+    lost: np.ndarray,
+    guesses: np.ndarray,
+    teacher: LoadedModel,
+    student: LoadedModel,
 ) -> list[MistakeRow]:
-    sure = paper.likely(student, lost, guesses[lost])
+    sure = examples.answer_probabilities(student, lost, guesses[lost])
     surest = np.argsort(-sure, kind="stable")[:MOST]
     places = lost[surest]
-    theirs = paper.likely(teacher, places, paper.right[places])
+    theirs = examples.answer_probabilities(teacher, places, examples.right[places])
     return [
         MistakeRow(
-            **paper.question(place),
-            label=paper.named(paper.right[place]),
+            **examples.question(place),
+            label=examples.answer_name(examples.right[place]),
             teacher=its,
-            answer=paper.named(guesses[place]),
+            answer=examples.answer_name(guesses[place]),
             student=mine,
         )
         for place, its, mine in zip(
@@ -125,7 +135,7 @@ def mistake_rows(
 
 
 @singledispatch
-def paper_of(task: Task, folder: Folder) -> Paper:
+def evaluation_set(task: Task, folder: ModelSource) -> EvaluationSet:
     raise TypeError(f"{type(task).__name__} asks nothing")
 
 
@@ -133,18 +143,20 @@ def paper_of(task: Task, folder: Folder) -> Paper:
 
 
 @dataclass(frozen=True)
-class Classes(Paper):
+class ClassificationSet(EvaluationSet):
     task: Classification
     examples: Examples
 
-    def likely(self, at: Opened, places: np.ndarray, answers: np.ndarray) -> np.ndarray:
-        with unpacked_once(at.model):
-            logits = judged(
-                at.model,
+    def answer_probabilities(
+        self, loaded: LoadedModel, places: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
+        with keep_unpacked(loaded.model):
+            logits = example_logits(
+                loaded.model,
                 self.batches([self.examples.inputs[place] for place in places]),
                 len(places),
-                at.device,
-                silent,
+                loaded.device,
+                ignore_progress,
             )
         return logits.float().softmax(-1).numpy()[np.arange(len(places)), answers]
 
@@ -153,42 +165,42 @@ class Classes(Paper):
         config = config_of(self.folder)
         if isinstance(self.task, ImageClassification):
             return image_batches(
-                inputs, image_processor_of(self.folder), channels_of(config), IMAGES
+                inputs, image_processor_of(self.folder), image_channels(config), IMAGES
             )
         tokenizer, most = (
             tokenizer_of(self.folder),
             TEXTS if getattr(config, "pad_token_id", None) is not None else 1,
         )
         return token_batches(
-            inputs, tokenizer, fitting_length(self.task.length, config, tokenizer), most
+            inputs, tokenizer, checked_length(self.task.length, config, tokenizer), most
         )
 
     def question(self, place: int) -> dict[str, str]:
         what = self.examples.inputs[place]
         return (
-            {"text": shortened(as_one_text(what))}
+            {"text": shortened_text(as_one_text(what))}
             if isinstance(what, str | tuple)
-            else {"picture": as_link(what)}
+            else {"picture": image_data_url(what)}
         )
 
-    def named(self, answer: int) -> str:
+    def answer_name(self, answer: int) -> str:
         return str(config_of(self.folder).id2label[int(answer)])
 
 
-@paper_of.register(TextClassification)
-@paper_of.register(ImageClassification)
-def paper_of_text_classification_or_image_classification(
-    task: Classification, folder: Folder
-) -> Classes:
-    examples = examples_of(task)
-    return Classes(folder, targets_of(examples, config_of(folder)).numpy(), task, examples)
+@evaluation_set.register(TextClassification)
+@evaluation_set.register(ImageClassification)
+def classification_set(task: Classification, folder: ModelSource) -> ClassificationSet:
+    examples = load_examples(task)
+    return ClassificationSet(
+        folder, class_targets(examples, config_of(folder)).numpy(), task, examples
+    )
 
 
-def shortened(text: str) -> str:
+def shortened_text(text: str) -> str:
     return text if len(text) <= TEXT else f"{text[: TEXT - 1]}…"
 
 
-def as_link(picture: Image.Image) -> str:
+def image_data_url(picture: Image.Image) -> str:
     """A small PNG, as a data: address."""
     small, file = picture.convert("L" if picture.mode == "L" else "RGB"), io.BytesIO()
     small.thumbnail((SIDE, SIDE))
@@ -200,16 +212,16 @@ def as_link(picture: Image.Image) -> str:
 
 
 @dataclass(frozen=True)
-class NextTokens(Paper):
+class NextTokenSet(EvaluationSet):
     windows: torch.Tensor  # (windows, context)
     prefix: int = 0  # special tokens at the start of each window
 
     @property
-    def looked_through(self) -> int:
-        return min(len(self.windows), WINDOWS) * self.asked
+    def searched_count(self) -> int:
+        return min(len(self.windows), WINDOWS) * self.questions_per_window
 
     @property
-    def asked(self) -> int:
+    def questions_per_window(self) -> int:
         """Questions of one window."""
         return self.windows.shape[1] - self.first
 
@@ -218,15 +230,19 @@ class NextTokens(Paper):
         """Place in a window of the first token that is predicted."""
         return max(1, self.prefix)
 
-    def likely(self, at: Opened, places: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    def answer_probabilities(
+        self, loaded: LoadedModel, places: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
         found = np.zeros(len(places))
-        with judging(at.model), unpacked_once(at.model):
-            for window, mine in by_window(places // self.asked):
-                logits = at.model(
-                    **placed(model_inputs([self.windows[window].tolist()]), at.model, at.device)
+        with evaluation_mode(loaded.model), keep_unpacked(loaded.model):
+            for window, mine in questions_by_window(places // self.questions_per_window):
+                logits = loaded.model(
+                    **inputs_on_device(
+                        model_inputs([self.windows[window].tolist()]), loaded.model, loaded.device
+                    )
                 ).logits[0]
                 shares = (
-                    logits[self.first - 1 + places[mine] % self.asked]
+                    logits[self.first - 1 + places[mine] % self.questions_per_window]
                     .float()
                     .softmax(-1)
                     .cpu()
@@ -236,55 +252,65 @@ class NextTokens(Paper):
         return found
 
     def question(self, place: int) -> dict[str, str]:
-        window, token = divmod(place, self.asked)
+        window, token = divmod(place, self.questions_per_window)
         before = tokenizer_of(self.folder).decode(
             self.windows[window, self.prefix : self.first + token]
         )
         return {"text": f"…{before[-TEXT // 2 :]}"}
 
-    def named(self, answer: int) -> str:
+    def answer_name(self, answer: int) -> str:
         return repr(tokenizer_of(self.folder).decode([int(answer)]))
 
 
-@paper_of.register
-def paper_of_language_modeling(task: LanguageModeling, folder: Folder) -> NextTokens:
-    text = text_of(task.text, task.text_column, task.split)
+@evaluation_set.register
+def next_token_set(task: LanguageModeling, folder: ModelSource) -> NextTokenSet:
+    text = load_text(task.text, task.text_column, task.split)
     tokenizer = tokenizer_of(folder)
     prefix = window_prefix(tokenizer, task.bos)
-    windows = windows_of(stream_of(text, tokenizer, task.tokens), task.context, text.name, prefix)
-    return NextTokens(
+    windows = token_windows(
+        text_tokens(text, tokenizer, task.tokens), task.context, text.name, prefix
+    )
+    return NextTokenSet(
         folder, windows[:, first_target(prefix) :].flatten().numpy(), windows, len(prefix)
     )
 
 
 @dataclass(frozen=True)
-class MaskedTokens(Paper):
+class MaskedTokenSet(EvaluationSet):
     """Questions about masked tokens, one each."""
 
     windows: torch.Tensor  # with mask tokens, (windows, context)
     masks: torch.Tensor  # positions of the masks, (windows, masked tokens per window) int64
 
     @property
-    def looked_through(self) -> int:
-        return min(len(self.windows), WINDOWS) * self.asked
+    def searched_count(self) -> int:
+        return min(len(self.windows), WINDOWS) * self.questions_per_window
 
     @property
-    def asked(self) -> int:
+    def questions_per_window(self) -> int:
         """Questions of one window."""
         return self.masks.shape[1]
 
-    def named(self, answer: int) -> str:
+    def answer_name(self, answer: int) -> str:
         return repr(tokenizer_of(self.folder).decode([int(answer)]))
 
-    def likely(self, at: Opened, places: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    def answer_probabilities(
+        self, loaded: LoadedModel, places: np.ndarray, answers: np.ndarray
+    ) -> np.ndarray:
         found = np.zeros(len(places))
-        with judging(at.model), unpacked_once(at.model):
-            for window, mine in by_window(places // self.asked):
-                logits = at.model(
-                    **placed(model_inputs([self.windows[window].tolist()]), at.model, at.device)
+        with evaluation_mode(loaded.model), keep_unpacked(loaded.model):
+            for window, mine in questions_by_window(places // self.questions_per_window):
+                logits = loaded.model(
+                    **inputs_on_device(
+                        model_inputs([self.windows[window].tolist()]), loaded.model, loaded.device
+                    )
                 ).logits[0]
                 shares = (
-                    logits[self.masks[window, places[mine] % self.asked].to(logits.device)]
+                    logits[
+                        self.masks[window, places[mine] % self.questions_per_window].to(
+                            logits.device
+                        )
+                    ]
                     .float()
                     .softmax(-1)
                     .cpu()
@@ -294,7 +320,7 @@ class MaskedTokens(Paper):
         return found
 
     def question(self, place: int) -> dict[str, str]:
-        window, mask = divmod(place, self.asked)
+        window, mask = divmod(place, self.questions_per_window)
         at, tokenizer = int(self.masks[window, mask]), tokenizer_of(self.folder)
         before, after = (
             tokenizer.decode(part)
@@ -303,16 +329,16 @@ class MaskedTokens(Paper):
         return {"text": f"…{before[-TEXT // 2 :]}▁{after[: TEXT // 4]}…"}
 
 
-@paper_of.register
-def paper_of_masked_language_modeling(task: MaskedLanguageModeling, folder: Folder) -> MaskedTokens:
-    _, inputs, labels = masked_text(task, tokenizer_of(folder), config_of(folder), silent)
+@evaluation_set.register
+def masked_token_set(task: MaskedLanguageModeling, folder: ModelSource) -> MaskedTokenSet:
+    _, inputs, labels = masked_text(task, tokenizer_of(folder), config_of(folder), ignore_progress)
     masked = labels != NOT_MASKED
-    return MaskedTokens(
+    return MaskedTokenSet(
         folder, labels[masked].numpy(), inputs, masked.nonzero()[:, 1].view(len(inputs), -1)
     )
 
 
-def by_window(windows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def questions_by_window(windows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Each window with the places in ``windows`` that name it."""
     for window in np.unique(windows):
         yield int(window), np.flatnonzero(windows == window)

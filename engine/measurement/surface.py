@@ -5,17 +5,17 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from engine.calibration.activation_stats import Seen
+from engine.calibration.activation_stats import InputStats
 
 SIDE = 64  # blocks along each axis at most
 KEPT = 12  # surfaces of a run
 
 
-def surface(layer: str, seen: Seen, scales: torch.Tensor | None) -> pd.DataFrame:
+def surface(layer: str, stats: InputStats, scales: torch.Tensor | None) -> pd.DataFrame:
     """SurfaceRow of one input, as columns; where it was divided by ``scales``, (width,), both
     before and after.
     """
-    received = torch.cat(seen.vectors)
+    received = torch.cat(stats.vectors)
     versions = (
         {"original": received}
         if scales is None
@@ -23,14 +23,14 @@ def surface(layer: str, seen: Seen, scales: torch.Tensor | None) -> pd.DataFrame
     )
     return pd.concat(
         [
-            surface_rows(layer, version, of_channels(vectors, seen.area))
+            surface_rows(layer, version, channel_magnitudes(vectors, stats.area))
             for version, vectors in versions.items()
         ],
         ignore_index=True,
     )
 
 
-def of_channels(vectors: torch.Tensor, area: int) -> torch.Tensor:
+def channel_magnitudes(vectors: torch.Tensor, area: int) -> torch.Tensor:
     """Magnitude of each input channel; a convolution's is its largest within the kernel.  (vectors,
     width) -> (vectors, in_)
     """
@@ -57,7 +57,7 @@ def block_maxima(magnitudes: torch.Tensor, tall: int, wide: int) -> torch.Tensor
     return padded.unflatten(1, (-1, wide)).unflatten(0, (-1, tall)).amax((1, 3))
 
 
-def most_striking(surfaces: list[pd.DataFrame]) -> list[pd.DataFrame]:
+def most_prominent(surfaces: list[pd.DataFrame]) -> list[pd.DataFrame]:
     """KEPT of them, in their order: scaled ones first, then those in which the largest block stands
     out most.
     """

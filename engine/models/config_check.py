@@ -22,27 +22,27 @@ MAX_PIXELS_PER_SIDE = 8192
 
 
 @dataclass(frozen=True)
-class StoredTensors:
+class TensorTotals:
     """Totals over the headers of a model's weight files."""
 
     tensors: int = 0  # experts in one stacked tensor count individually
     parameters: int = 0
     largest_dimension: int = 0
 
-    def __add__(self, other: "StoredTensors") -> "StoredTensors":
+    def __add__(self, other: "TensorTotals") -> "TensorTotals":
         largest = max(self.largest_dimension, other.largest_dimension)
-        return StoredTensors(
+        return TensorTotals(
             self.tensors + other.tensors, self.parameters + other.parameters, largest
         )
 
 
-def stored_tensors(entries: Iterable[Any]) -> StoredTensors:
+def header_totals(entries: Iterable[Any]) -> TensorTotals:
     """Totals of one header. Shapes that do not match their bytes are skipped, because a hostile
     header may contain anything.
     """
     shapes = [entry["shape"] for entry in entries if has_shape(entry)]
     stacked = sum(shape[0] if len(shape) == 3 else 1 for shape in shapes)
-    return StoredTensors(
+    return TensorTotals(
         stacked, sum(map(prod, shapes)), max((max(shape, default=1) for shape in shapes), default=0)
     )
 
@@ -57,7 +57,7 @@ def has_shape(entry: Any) -> bool:
     return False
 
 
-def refuse_counts(config: dict[str, Any], stored: StoredTensors, name: str) -> None:
+def check_counts(config: dict[str, Any], stored: TensorTotals, name: str) -> None:
     """Check the numbers of layers and classes in a configuration against the weight files, in every
     part of a multimodal model.
 
@@ -98,7 +98,7 @@ def integers_in(config: dict[str, Any]) -> Iterator[tuple[str, int, bool]]:
             yield key, value, listed
 
 
-def refuse_large_images(config: dict[str, Any], name: str) -> None:
+def check_image_size(config: dict[str, Any], name: str) -> None:
     """Check the image size in a preprocessor_config.json.
 
     Raises PlainError if images would exceed memory.

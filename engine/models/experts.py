@@ -38,7 +38,9 @@ class Expert(nn.Module):
         super().__init__()
         for name, stack in weights.items():
             setattr(
-                self, name, linear(stack[number], biases[name][number] if name in biases else None)
+                self,
+                name,
+                linear_view(stack[number], biases[name][number] if name in biases else None),
             )
 
 
@@ -47,7 +49,7 @@ class RoutedExperts(nn.Module):
     are the original module's.
     """
 
-    def __init__(self, fused: nn.Module, layout: "Fused"):
+    def __init__(self, fused: nn.Module, layout: "FusedLayout"):
         super().__init__()
         weights, biases = layout.stacks(dict(fused.named_parameters()))
         self.layout, self.count = layout, len(weights["down_proj"])
@@ -70,19 +72,21 @@ class RoutedExperts(nn.Module):
         for number in top_k_index.unique().tolist():
             if number < self.count:
                 place, token = torch.where(number == top_k_index.T)
-                output = self.output_of(number, states[token]) * top_k_weights[token, place, None]
+                output = (
+                    self.expert_output(number, states[token]) * top_k_weights[token, place, None]
+                )
                 # index_add_ wakes all threads even for two rows
                 total.index_put_((token,), output.to(total.dtype), accumulate=True)
         return total.view_as(hidden_states)
 
-    def example(self, draw: torch.Generator) -> tuple[torch.Tensor, ...]:
+    def example(self, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         """Random arguments of ``forward``; the last expert gets no token."""
         states, weights = (
-            torch.randn(TOKENS, self.width, generator=draw),
-            torch.rand(TOKENS, 2, generator=draw),
+            torch.randn(TOKENS, self.width, generator=generator),
+            torch.rand(TOKENS, 2, generator=generator),
         )
         index = torch.stack(
-            [torch.randperm(max(1, self.count - 1), generator=draw)[:2] for _ in range(TOKENS)]
+            [torch.randperm(max(1, self.count - 1), generator=generator)[:2] for _ in range(TOKENS)]
         )
         return states, index, weights
 
@@ -90,11 +94,11 @@ class RoutedExperts(nn.Module):
     def width(self) -> int:
         return self.get_submodule("0").up_proj.in_features
 
-    def output_of(self, number: int, states: torch.Tensor) -> torch.Tensor:
+    def expert_output(self, number: int, states: torch.Tensor) -> torch.Tensor:
         """Output of one expert for its tokens. (tokens, hidden) -> (tokens, hidden)"""
         expert = self.get_submodule(str(number))
         inner = (
-            self.layout.joined(expert.gate_proj(states), expert.up_proj(states))
+            self.layout.gate_and_up_output(expert.gate_proj(states), expert.up_proj(states))
             if self.layout.gated
             else expert.up_proj(states)
         )
@@ -116,12 +120,12 @@ class SortedExperts(RoutedExperts):
         total = torch.zeros_like(states)
         for number, (treated, own) in enumerate(zip(states.any(-1), states, strict=True)):
             if treated.any():  # without biases a zero token's output is zero
-                total[number, treated] = self.output_of(number, own[treated])
+                total[number, treated] = self.expert_output(number, own[treated])
         return total.view(-1, hidden_states.shape[-1])
 
-    def example(self, draw: torch.Generator) -> tuple[torch.Tensor, ...]:
-        states = torch.randn(self.count, TOKENS, self.width, generator=draw)
-        treated = torch.rand(self.count, TOKENS, 1, generator=draw) < 0.5
+    def example(self, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        states = torch.randn(self.count, TOKENS, self.width, generator=generator)
+        treated = torch.rand(self.count, TOKENS, 1, generator=generator) < 0.5
         treated[-1] = False
         return ((states * treated).flatten(0, 1),)
 
@@ -131,12 +135,12 @@ class ParallelLinear(nn.Module):
     each.
     """
 
-    def __init__(self, fused: nn.Module, layout: "Parallel"):
+    def __init__(self, fused: nn.Module, layout: "ParallelLayout"):
         super().__init__()
         weights, _ = layout.stacks(dict(fused.named_parameters()))
         self.layout, self.count, self.out_features = layout, *weights[""].shape[:2]
         for number in range(self.count):
-            self.add_module(str(number), linear(weights[""][number], None))
+            self.add_module(str(number), linear_view(weights[""][number], None))
 
     def forward(self, inputs: torch.Tensor, expert_size: list[int]) -> torch.Tensor:
         """Apply each expert's layer to its tokens. (tokens, in) -> (tokens, out)"""
@@ -144,15 +148,17 @@ class ParallelLinear(nn.Module):
         outputs = [self.get_submodule(str(number))(part) for number, part in parts if len(part)]
         return torch.cat(outputs) if outputs else inputs.new_zeros(0, self.out_features)
 
-    def example(self, draw: torch.Generator) -> tuple[torch.Tensor, list[int]]:
+    def example(self, generator: torch.Generator) -> tuple[torch.Tensor, list[int]]:
         sizes = [TOKENS] * (self.count - 1) + [0]
-        return torch.randn(sum(sizes), self.get_submodule("0").in_features, generator=draw), sizes
+        return torch.randn(
+            sum(sizes), self.get_submodule("0").in_features, generator=generator
+        ), sizes
 
 
 ROUTING = (RoutedExperts, ParallelLinear)
 
 
-def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+def linear_view(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     """Linear layer on views of larger tensors. weight: (out, in), bias: (out,)"""
     made = nn.Linear.__new__(nn.Linear)
     # the layer's own would draw random weights first, once for each of thousands of layers
@@ -194,7 +200,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Fused:
+class FusedLayout:
     """Layout with one 3-D parameter for the first product of all experts and one for the second, as
     ``use_experts_implementation`` describes.
     """
@@ -230,7 +236,7 @@ class Fused:
             else {"gate_proj": gate, "up_proj": up}
         )
 
-    def joined(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    def gate_and_up_output(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """Output of the single product in the original module. (tokens, inner) each -> (tokens, 2 *
         inner)
         """
@@ -252,7 +258,7 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Flat(Fused):
+class FlatLayout(FusedLayout):
     """Layout of DBRX: three 2-D parameters with the experts' rows stacked; the last one is
     transposed.
     """
@@ -275,7 +281,7 @@ class Flat(Fused):
 
 
 @dataclass(frozen=True)
-class Parallel:
+class ParallelLayout:
     """Layout of JetMoe: one 3-D parameter with a linear layer per expert."""
 
     module: type[ParallelLinear]
@@ -285,18 +291,18 @@ class Parallel:
         return {"": tensors["weight"].detach()}, {}
 
 
-def layouts_for(fused: nn.Module) -> Iterator[Fused | Parallel]:
+def layouts_for(fused: nn.Module) -> Iterator[FusedLayout | ParallelLayout]:
     """Layouts whose tensors the module has, starting with the one that its attributes suggest."""
     own = {
         name: value for name, value in fused.named_parameters() if not name.startswith(f"{NORM}.")
     }
     names = {name.removesuffix("_bias") for name in own}
     if names == {"weight"} and fused.weight.ndim == 3:
-        yield Parallel(ParallelLinear)
-    if names == Flat(RoutedExperts).tensors:
-        yield Flat(RoutedExperts, experts=fused.num_experts)
+        yield ParallelLayout(ParallelLinear)
+    if names == FlatLayout(RoutedExperts).tensors:
+        yield FlatLayout(RoutedExperts, experts=fused.num_experts)
     for gated in (True, False):
-        if names == Fused(RoutedExperts, gated).tensors and own["down_proj"].ndim == 3:
+        if names == FusedLayout(RoutedExperts, gated).tensors and own["down_proj"].ndim == 3:
             transposed, concatenated = (
                 getattr(fused, "is_transposed", False),
                 getattr(fused, "is_concatenated", True),
@@ -304,7 +310,7 @@ def layouts_for(fused: nn.Module) -> Iterator[Fused | Parallel]:
             for module, other, turned in product(
                 (RoutedExperts, SortedExperts), (False, True), (False, True)
             ):
-                yield Fused(module, gated, transposed ^ turned, not concatenated ^ other)
+                yield FusedLayout(module, gated, transposed ^ turned, not concatenated ^ other)
 
 
 # --- choice of the storage ------------------------------------------------------------------------
@@ -337,13 +343,17 @@ def matching_layout(fused: nn.Module) -> int | None:
     """Number of the first layout that reproduces the module's outputs on random input, or None."""
     small = scaled_down(fused)
     return next(
-        (number for number, layout in enumerate(layouts_for(small)) if reproduces(layout, small)),
+        (
+            number
+            for number, layout in enumerate(layouts_for(small))
+            if is_reproduced(layout, small)
+        ),
         None,
     )
 
 
 @torch.no_grad()
-def reproduces(layout: Fused | Parallel, small: nn.Module) -> bool:
+def is_reproduced(layout: FusedLayout | ParallelLayout, small: nn.Module) -> bool:
     """Return True if the layout computes what ``small`` does, also if an expert gets no token."""
     # other shapes, arguments or attributes: another layout
     with suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError):
@@ -402,9 +412,9 @@ def smaller_sizes(sizes: set[int], numbers: set[int], experts: int) -> dict[int,
     }
 
 
-def random_like(value: torch.Tensor, shape: list[int], draw: torch.Generator) -> torch.Tensor:
+def random_like(value: torch.Tensor, shape: list[int], generator: torch.Generator) -> torch.Tensor:
     """Random values that are large enough for clamped activations to clamp."""
-    tensor = 2 * torch.randn(shape, generator=draw)
+    tensor = 2 * torch.randn(shape, generator=generator)
     return nn.Parameter(tensor, requires_grad=False) if isinstance(value, nn.Parameter) else tensor
 
 
@@ -412,7 +422,7 @@ def random_like(value: torch.Tensor, shape: list[int], draw: torch.Generator) ->
 
 
 @dataclass(frozen=True)
-class Routed:
+class RoutedLayer:
     """Position of a layer whose tokens are routed to its expert."""
 
     path: str  # of the module that holds all experts
@@ -425,7 +435,7 @@ class Routed:
         return self.path, self.projection
 
 
-def routed_layers(model: nn.Module, names: Iterable[str]) -> dict[str, Routed]:
+def routed_layers(model: nn.Module, names: Iterable[str]) -> dict[str, RoutedLayer]:
     """Experts' layers among ``names``."""
     paths, found = (
         {path for path, module in model.named_modules() if isinstance(module, ROUTING)},
@@ -435,13 +445,13 @@ def routed_layers(model: nn.Module, names: Iterable[str]) -> dict[str, Routed]:
         parent, _, last = name.rpartition(".")
         path, _, expert = parent.rpartition(".")
         if path in paths:
-            found[name] = Routed(path, expert, last)
+            found[name] = RoutedLayer(path, expert, last)
         elif parent in paths:
-            found[name] = Routed(parent, last, "")
+            found[name] = RoutedLayer(parent, last, "")
     return found
 
 
-def experts_in(model: nn.Module) -> list[str]:
+def expert_paths(model: nn.Module) -> list[str]:
     """Paths of all experts, such as ``model.layers.0.mlp.experts.3``."""
     return [name for name, module in model.named_modules() if isinstance(module, Expert)]
 
@@ -481,7 +491,7 @@ def layer_name(prefix: str, number: int, projection: str) -> str:
     return f"{prefix}{number}.{projection}".rstrip(".")
 
 
-def shares_of_tokens(model: nn.Module) -> dict[str, float]:
+def token_shares(model: nn.Module) -> dict[str, float]:
     """Mean share of all tokens that an expert receives, by the path of the routing module; 1 if the
     number of experts per token is unknown.
     """
@@ -501,7 +511,7 @@ def shares_of_tokens(model: nn.Module) -> dict[str, float]:
     return shares
 
 
-def routers_in(model: nn.Module) -> set[str]:
+def router_names(model: nn.Module) -> set[str]:
     """Linear layers that choose experts or weight a shared expert: they are next to the experts and
     have one output per expert, or one in total.
     """

@@ -21,11 +21,11 @@ UNWANTED = ("*/*", "consolidated*", "*.fp16.*", "*.bf16.*")
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
 
-def downloaded(name: ModelName, report: Report) -> Path:
+def download_model(name: ModelName, report: Report) -> Path:
     """The snapshot's folder, fetched where the cache lacks it. HF_ENDPOINT, HF_HOME and
     HF_HUB_OFFLINE hold as always.
     """
-    bar = reporting(name.name[:120], report)
+    bar = progress_bar_class(name.name[:120], report)
     try:
         return Path(
             snapshot_download(
@@ -37,10 +37,10 @@ def downloaded(name: ModelName, report: Report) -> Path:
             )
         )
     except (errors.HFValidationError, httpx2.HTTPError, OSError) as error:
-        raise PlainError(sentence(error, name)) from None
+        raise PlainError(download_error_message(error, name)) from None
 
 
-def reporting(name: str, report: Report) -> type[tqdm]:
+def progress_bar_class(name: str, report: Report) -> type[tqdm]:
     """A progress bar that draws nothing and reports what it would have shown, a few times a
     second.
     """
@@ -62,7 +62,7 @@ def reporting(name: str, report: Report) -> type[tqdm]:
     return Bar
 
 
-def sentence(error: Exception, name: ModelName) -> str:
+def download_error_message(error: Exception, name: ModelName) -> str:
     """Explain a download error and what to do about it."""
     model = repr(name.name[:120])
     match error:
@@ -87,7 +87,7 @@ def sentence(error: Exception, name: ModelName) -> str:
                 "tag or commit from its Hub page."
             )
         case errors.LocalEntryNotFoundError():
-            return unreachable(error, model)
+            return unreachable_message(error, model)
         case errors.HfHubHTTPError():
             return (
                 f"The Hub refused to send {model} (status {error.response.status_code}); try "
@@ -102,7 +102,7 @@ def sentence(error: Exception, name: ModelName) -> str:
             return f"The download of {model} was interrupted; try again, what has arrived is kept."
 
 
-def unreachable(error: errors.LocalEntryNotFoundError, model: str) -> str:
+def unreachable_message(error: errors.LocalEntryNotFoundError, model: str) -> str:
     """The cache lacks the model, and the Hub gave no answer."""
     lacking = (
         "only partly in the cache"

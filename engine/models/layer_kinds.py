@@ -43,7 +43,7 @@ class LayerKind:
     scale: float = 1.0  # by which an embedding multiplies what it reads
 
 
-_tried: dict[tuple[Any, ...], LayerKind | None] = {}
+_tested_kinds: dict[tuple[Any, ...], LayerKind | None] = {}
 
 
 def layer_kind(module: nn.Module) -> LayerKind | None:
@@ -69,10 +69,10 @@ def layer_kind(module: nn.Module) -> LayerKind | None:
         return LayerKind(KINDS[base])
     if renormalizes(module) or module.weight.ndim not in (2, 3, 4):
         return None
-    key = type(module), module.weight.ndim, *sorted(settings(module).items())
-    if key not in _tried:
-        _tried[key] = tried_kind(module)
-    return _tried[key]
+    key = type(module), module.weight.ndim, *sorted(module_settings(module).items())
+    if key not in _tested_kinds:
+        _tested_kinds[key] = kind_by_testing(module)
+    return _tested_kinds[key]
 
 
 def renormalizes(module: nn.Module) -> bool:
@@ -80,7 +80,7 @@ def renormalizes(module: nn.Module) -> bool:
     return getattr(module, "max_norm", None) is not None
 
 
-def settings(module: nn.Module) -> dict[str, str]:
+def module_settings(module: nn.Module) -> dict[str, str]:
     """Attributes that distinguish instances of a module's class, without sizes, as text."""
     plain = {
         name: value
@@ -100,17 +100,19 @@ def settings(module: nn.Module) -> dict[str, str]:
     }
 
 
-def tried_kind(module: nn.Module) -> LayerKind | None:
+def kind_by_testing(module: nn.Module) -> LayerKind | None:
     """Kind found by testing; None if no plain function gives the module's outputs."""
-    trials = {3: (as_convolution,), 4: (as_convolution,)}.get(
-        module.weight.ndim, (as_linear, as_embedding)
+    trials = {3: (convolution_kind,), 4: (convolution_kind,)}.get(
+        module.weight.ndim, (linear_kind, embedding_kind)
     )
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return next((found for trial in trials if (found := outcome(trial, module))), None)
+        return next((found for trial in trials if (found := result_or_none(trial, module))), None)
 
 
-def outcome(trial: Callable[[nn.Module], LayerKind | None], module: nn.Module) -> LayerKind | None:
+def result_or_none(
+    trial: Callable[[nn.Module], LayerKind | None], module: nn.Module
+) -> LayerKind | None:
     """Output of a module, or None: custom modules may raise any error for these inputs."""
     try:
         return trial(module)
@@ -118,19 +120,21 @@ def outcome(trial: Callable[[nn.Module], LayerKind | None], module: nn.Module) -
         return None
 
 
-def as_linear(module: nn.Module) -> LayerKind | None:
+def linear_kind(module: nn.Module) -> LayerKind | None:
     """x W^T + b, or x W + b for subclasses of Conv1D."""
     turned = isinstance(module, Conv1D)
     for dtype in TOLERANCES:
         double = small_copy(module, (IN, OUT) if turned else (OUT, IN), dtype)
-        inputs = drawn((2, 4, IN), dtype)
+        inputs = random_tensor((2, 4, IN), dtype)
         weight = double.weight.T if turned else double.weight
-        if not equal(double(inputs), F.linear(inputs, weight, double._parameters.get("bias"))):
+        if not outputs_match(
+            double(inputs), F.linear(inputs, weight, double._parameters.get("bias"))
+        ):
             return None
     return LayerKind("conv1d" if turned else "linear")
 
 
-def as_embedding(module: nn.Module) -> LayerKind | None:
+def embedding_kind(module: nn.Module) -> LayerKind | None:
     """c W[ids] with a constant c."""
     if module._parameters.get("bias") is not None:
         return None
@@ -142,12 +146,12 @@ def as_embedding(module: nn.Module) -> LayerKind | None:
         return None
     for dtype in TOLERANCES:
         double = small_copy(module, (ROWS, IN), dtype)
-        if not equal(double(ids) / scale, double.weight[ids]):
+        if not outputs_match(double(ids) / scale, double.weight[ids]):
             return None
     return LayerKind("embedding", scale)
 
 
-def as_convolution(module: nn.Module) -> LayerKind | None:
+def convolution_kind(module: nn.Module) -> LayerKind | None:
     """Convolution with the module's settings, as in torch's classes."""
     plain = {3: nn.Conv1d, 4: nn.Conv2d}[module.weight.ndim]
     if not isinstance(module, plain):
@@ -158,8 +162,8 @@ def as_convolution(module: nn.Module) -> LayerKind | None:
             dilation * (size - 1) + 1
             for dilation, size in zip(module.dilation, module.kernel_size, strict=True)
         ]
-        inputs = drawn((2, module.in_channels, *(side + 2 for side in reach)), dtype)
-        if not equal(double(inputs), plain.forward(double, inputs)):
+        inputs = random_tensor((2, module.in_channels, *(side + 2 for side in reach)), dtype)
+        if not outputs_match(double(inputs), plain.forward(double, inputs)):
             return None
     return LayerKind(KINDS[plain])
 
@@ -167,10 +171,10 @@ def as_convolution(module: nn.Module) -> LayerKind | None:
 def small_copy(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> nn.Module:
     """Copy of the module with random weights of the given shape, on the CPU."""
     double = copy.copy(module)
-    double._parameters = {"weight": nn.Parameter(drawn(shape, dtype), False)}
+    double._parameters = {"weight": nn.Parameter(random_tensor(shape, dtype), False)}
     rows = shape[1] if isinstance(module, Conv1D) else shape[0]
     double._parameters["bias"] = (
-        nn.Parameter(drawn((rows,), dtype), False)
+        nn.Parameter(random_tensor((rows,), dtype), False)
         if module._parameters.get("bias") is not None
         else None
     )
@@ -187,11 +191,11 @@ def small_copy(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) ->
     return double
 
 
-def drawn(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+def random_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(math.prod(shape))).to(dtype)
 
 
-def equal(outputs: Any, due: torch.Tensor) -> bool:
+def outputs_match(outputs: Any, due: torch.Tensor) -> bool:
     """Return True if a module's output equals the expected one, within the precision of its
     inputs.
     """

@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.errors import PlainError
-from engine.models.experts import routed_layers, routers_in, shares_of_tokens
+from engine.models.experts import routed_layers, router_names, token_shares
 from engine.models.layer_kinds import Kind, layer_kind
 from engine.recipe import Layers
 
@@ -62,12 +62,12 @@ class Layer:
         return self.parameters * self.itemsize
 
 
-def depthwise(layer: Layer) -> bool:
+def is_depthwise(layer: Layer) -> bool:
     """Return True for a convolution that computes each channel from that channel alone."""
     return layer.groups > 1 and layer.groups == layer.shape[0] and layer.shape[1] == 1
 
 
-def compressible(module: nn.Module) -> bool:
+def is_compressible(module: nn.Module) -> bool:
     """Return True if ``Unpacking`` can replace the module."""
     return layer_kind(module) is not None
 
@@ -82,7 +82,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
     holders: dict[int, str] = {}
     found: list[Layer] = []
     reads_text = text_reader(model)
-    routers, shares = routers_in(model), shares_of_tokens(model)
+    routers, shares = router_names(model), token_shares(model)
     reached = {
         name: shares[each.path]
         for name, each in routed_layers(
@@ -167,13 +167,13 @@ def shape_of(module: nn.Module) -> tuple[int, ...]:
     return shape[::-1] if isinstance(module, Conv1D) else shape
 
 
-def matrix(module: nn.Module) -> torch.Tensor:
+def weight_matrix(module: nn.Module) -> torch.Tensor:
     """The layer's weight, output channels first and laid flat; a view.  (out, in_)"""
     weight = module.weight.detach()
     return weight.T if isinstance(module, Conv1D) else weight.flatten(1)
 
 
-def chosen(layers: list[Layer], wanted: Layers) -> list[Layer]:
+def selected_layers(layers: list[Layer], selection: Layers) -> list[Layer]:
     """The layers that steps may touch: all but embeddings and the skipped, and the embeddings that
     are included.
 
@@ -187,7 +187,7 @@ def chosen(layers: list[Layer], wanted: Layers) -> list[Layer]:
             "linear map, a convolution or an "
             "embedding lookup from a weight of its own. Choose another model."
         )
-    for pattern in (*wanted.skip, *wanted.include):
+    for pattern in (*selection.skip, *selection.include):
         if pattern not in Layers().skip and not any(
             fnmatchcase(layer.name, pattern) for layer in layers
         ):
@@ -197,26 +197,30 @@ def chosen(layers: list[Layer], wanted: Layers) -> list[Layer]:
             )
     # comparing all pairs would take minutes for 20,000 experts' layers
     tied = [layer for layer in layers if layer.tied_to]
-    left = [layer for layer in layers if not layer.tied_to and not why_kept(layer, tied, wanted)]
+    left = [
+        layer for layer in layers if not layer.tied_to and not skip_reason(layer, tied, selection)
+    ]
     if not left:
-        raise PlainError(nothing_left(layers, wanted))
+        raise PlainError(no_layer_message(layers, selection))
     return left
 
 
-def nothing_left(layers: list[Layer], wanted: Layers) -> str:
+def no_layer_message(layers: list[Layer], selection: Layers) -> str:
     """Explain why no layer is left, and name the options that would change it: those set by the
     user, and layers.include for embeddings.
     """
     whole = [layer for layer in layers if not layer.tied_to]
-    embeddings = [layer for layer in whole if why_kept(layer, layers, wanted) == EMBEDDING_KEPT]
+    embeddings = [
+        layer for layer in whole if skip_reason(layer, layers, selection) == EMBEDDING_KEPT
+    ]
     skipped = [layer for layer in whole if layer not in embeddings]
     advice = []
-    if skipped and wanted.skip != Layers().skip:
+    if skipped and selection.skip != Layers().skip:
         advice.append("remove a pattern from Layers to skip (layers.skip)")
     elif skipped:
         advice.append(
             "set Layers to skip (layers.skip) to an empty list, since it names "
-            f"{', '.join(wanted.skip)} by default"
+            f"{', '.join(selection.skip)} by default"
         )
     if embeddings:
         advice.append(
@@ -226,32 +230,34 @@ def nothing_left(layers: list[Layer], wanted: Layers) -> str:
     return f"No layer is left to compress. To compress one, {', or '.join(advice)}."
 
 
-def why_kept(layer: Layer, layers: list[Layer], wanted: Layers) -> str:
+def skip_reason(layer: Layer, layers: list[Layer], selection: Layers) -> str:
     """Why no step may touch a layer that holds a tensor; empty where one may. ``layers``: all, or
     those that are tied.
     """
     if not layer.reads_text:
         return OTHER_PART
-    if layer.kind == "embedding" and not is_named(layer, layers, wanted.include):
+    if layer.kind == "embedding" and not is_named(layer, layers, selection.include):
         return EMBEDDING_KEPT
-    if layer.routes and not is_named(layer, layers, wanted.include):
+    if layer.routes and not is_named(layer, layers, selection.include):
         return ROUTER_KEPT
-    if not is_named(layer, layers, wanted.skip):
+    if not is_named(layer, layers, selection.skip):
         return ""
     return (
         TIED_KEPT
-        if layer.kind == "embedding" and wanted.skip == Layers().skip
+        if layer.kind == "embedding" and selection.skip == Layers().skip
         else "layers.skip names it"
     )
 
 
-def included_embeddings(layers: list[Layer], wanted: Layers) -> list[Layer]:
+def included_embeddings(layers: list[Layer], selection: Layers) -> list[Layer]:
     """Embeddings that hold a tensor and that layers.include names."""
     tied = [layer for layer in layers if layer.tied_to]
     return [
         layer
         for layer in layers
-        if layer.kind == "embedding" and not layer.tied_to and is_named(layer, tied, wanted.include)
+        if layer.kind == "embedding"
+        and not layer.tied_to
+        and is_named(layer, tied, selection.include)
     ]
 
 

@@ -12,26 +12,26 @@ from torch import nn
 from engine.errors import PlainError
 from engine.models.experts import split_experts
 from engine.models.layers import Layer, layers_of, plain_tensors, text_reader
-from engine.models.loading import Folder, load_with_unused, skeleton
+from engine.models.loading import ModelSource, load_pretrained_with_unused, meta_model
 from engine.models.origin import Origin
-from engine.models.packed_folder import origin_in, read_packed
-from engine.models.packed_modules import install
-from engine.models.shapes import fit
-from engine.models.shared_tensors import entry_bytes, names_by_tensor, stored_again
+from engine.models.packed_folder import read_origin, read_packed
+from engine.models.packed_modules import install_packed_layers
+from engine.models.shapes import fit_shapes
+from engine.models.shared_tensors import duplicate_bytes, entry_bytes, names_by_tensor
 from engine.quantities import megabytes
 from engine.recipe import Recipe
-from engine.tensors.weights import Dense, Stored
+from engine.tensors.weights import DenseWeight, StoredWeight
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedModel:
     model: nn.Module
     layers: list[Layer]
     # what belongs to no layer's weight (norms, biases, positions), as in the file
     plain: dict[str, torch.Tensor]
     device: torch.device
     size_bytes: int = 0  # of the weight files; repeated tensors count once
-    recorded: Origin | None = None  # counts of the original, recorded in a compressed folder
+    recorded_origin: Origin | None = None  # counts of the original, recorded in a compressed folder
     notes: tuple[str, ...] = ()  # on its files, one sentence each
 
     @cached_property
@@ -43,12 +43,12 @@ class Opened:
         stored = {
             layer.name: layer.parameters
             for layer in holders
-            if not isinstance(self.model.get_submodule(layer.name).stored, Dense)
+            if not isinstance(self.model.get_submodule(layer.name).stored, DenseWeight)
         }
-        return self.recorded or Origin(self.parameters, stored)
+        return self.recorded_origin or Origin(self.parameters, stored)
 
     @cached_property
-    def tied(self) -> list[Layer]:
+    def tied_layers(self) -> list[Layer]:
         """The layers whose tensor another one holds: few, where experts may make 20,000 of all."""
         return [layer for layer in self.layers if layer.tied_to]
 
@@ -56,7 +56,7 @@ class Opened:
         """Number of parameters of this layer in the original model."""
         return self.origin.compressed.get(layer.tied_to or layer.name, layer.parameters)
 
-    def held_bytes(self, layer: Layer) -> int:
+    def stored_bytes(self, layer: Layer) -> int:
         """Bytes of a layer's weight as currently stored."""
         return self.model.get_submodule(layer.name).stored.nbytes
 
@@ -68,7 +68,7 @@ class Opened:
         )
 
 
-def other_parts(original: Opened) -> list[str]:
+def other_parts_notes(original: LoadedModel) -> list[str]:
     """Note on the parts of a multimodal model besides its language model; none for other models."""
     reads_text = text_reader(original.model)
     count = sum(layer.parameters for layer in original.layers if not layer.reads_text)
@@ -85,7 +85,7 @@ def other_parts(original: Opened) -> list[str]:
     ]
 
 
-def compute_place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
     """Device and dtype of the recipe: by default a CUDA GPU in bfloat16 if there is one, otherwise
     the CPU in float32. Apple's GPU (MPS), which lacks float64, is used only on request.
     """
@@ -105,7 +105,7 @@ def calibration_dtype(recipe: Recipe) -> torch.dtype:
     """Calibration data may run in bfloat16 where the processor multiplies it quickly: what is
     rounded stays float32.
     """
-    device, compute = compute_place(recipe)
+    device, compute = device_and_dtype(recipe)
     return (
         torch.bfloat16
         if device.type == "cpu" and multiplies_bfloat16(device) and recipe.dtype == "auto"
@@ -120,28 +120,30 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     )
 
 
-def packed_model(folder: Folder) -> tuple[nn.Module, dict[str, Stored], dict[str, torch.Tensor]]:
+def packed_model(
+    folder: ModelSource,
+) -> tuple[nn.Module, dict[str, StoredWeight], dict[str, torch.Tensor]]:
     """Compressed model without values but with the shapes of its files, and their contents: stored
     layers and all other tensors.
     """
-    model = skeleton(folder)
+    model = meta_model(folder)
     stored, plain = read_packed(folder.path)
     experts, plain = split_experts(model, plain)
-    stored |= {name: Dense(tuple(weight.shape), weight) for name, weight in experts.items()}
-    return fit(model, stored, plain), stored, plain
+    stored |= {name: DenseWeight(tuple(weight.shape), weight) for name, weight in experts.items()}
+    return fit_shapes(model, stored, plain), stored, plain
 
 
-def opened(folder: Folder, device: torch.device, compute: torch.dtype) -> Opened:
+def load_model(folder: ModelSource, device: torch.device, compute: torch.dtype) -> LoadedModel:
     """Original and packed models alike. Weights stay mapped to their files where they are stored as
     they compute.
     """
     (model, stored, plain), unused = (
         (packed_model(folder), {}) if folder.packed else original_model(folder)
     )
-    model.load_state_dict(under_every_name(model, plain), strict=False, assign=True)
+    model.load_state_dict(tensors_under_all_names(model, plain), strict=False, assign=True)
     if folder.packed:
         model.tie_weights()  # tensors that the file contains under one name only
-    layers, again = layers_of(model), {} if folder.packed else stored_again(folder, model)
+    layers, again = layers_of(model), {} if folder.packed else duplicate_bytes(folder, model)
     weights = {f"{layer.name}.weight" for layer in layers}
     plain = {
         name: value
@@ -153,24 +155,30 @@ def opened(folder: Folder, device: torch.device, compute: torch.dtype) -> Opened
     )
     size_bytes, origin = (
         folder.size_bytes - sum((again | unused).values()),
-        origin_in(folder) if folder.packed else None,
+        read_origin(folder) if folder.packed else None,
     )
-    return Opened(
-        install(model, stored, compute, device), layers, plain, device, size_bytes, origin, notes
+    return LoadedModel(
+        install_packed_layers(model, stored, compute, device),
+        layers,
+        plain,
+        device,
+        size_bytes,
+        origin,
+        notes,
     )
 
 
 def original_model(
-    folder: Folder,
+    folder: ModelSource,
 ) -> tuple[tuple[nn.Module, dict[str, Any], dict[str, Any]], dict[str, int]]:
     """A model as ``packed_model`` gives it, and the bytes of the tensors in its files that it does
     not use.
     """
-    model, names = load_with_unused(folder)
+    model, names = load_pretrained_with_unused(folder)
     return (model, {}, {}), entry_bytes(folder, set(names))
 
 
-def sharing(folder: Folder, original: Opened, compute: torch.dtype) -> nn.Module:
+def shared_copy(folder: ModelSource, original: LoadedModel, compute: torch.dtype) -> nn.Module:
     """Copy of the model that computes in another precision on the device of ``original`` and shares
     its stored layers.
 
@@ -181,12 +189,14 @@ def sharing(folder: Folder, original: Opened, compute: torch.dtype) -> nn.Module
         for layer in original.layers
         if not layer.tied_to
     }
-    model = fit(skeleton(folder), stored, original.plain)
-    model.load_state_dict(under_every_name(model, original.plain), strict=False, assign=True)
-    return install(model, stored, compute, original.device)
+    model = fit_shapes(meta_model(folder), stored, original.plain)
+    model.load_state_dict(tensors_under_all_names(model, original.plain), strict=False, assign=True)
+    return install_packed_layers(model, stored, compute, original.device)
 
 
-def under_every_name(model: nn.Module, plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def tensors_under_all_names(
+    model: nn.Module, plain: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Tensors under all names that the model has for each. ``plain`` is not changed when a model's
     buffers are converted: load_state_dict(assign=True) would make its tensors the buffers.
     """

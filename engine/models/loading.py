@@ -34,30 +34,30 @@ from transformers import (
 )
 
 from engine.errors import Cancelled, PlainError
-from engine.models.config_check import refuse_large_images
+from engine.models.config_check import check_image_size
 from engine.models.experts import unfuse_experts
 from engine.models.model_source import (
     INDEX,
     WEIGHTS,
-    Folder,
-    foreign_ids,
-    header_of,
-    json_in,
+    ModelSource,
+    ids_outside_vocabulary,
     languages_without_default,
-    resolve,
+    read_header,
+    read_json,
+    resolve_model,
 )
 from engine.models.shared_tensors import aliases
 from engine.models.size_limits import within_stored_size
 
 __all__ = [
-    "Folder",
+    "ModelSource",
     "check_finite",
     "image_processor_of",
-    "load",
-    "resolve",
-    "skeleton",
+    "load_pretrained",
+    "meta_model",
+    "resolve_model",
     "tokenizer_of",
-    "untrained",
+    "untrained_model",
 ]
 
 MODELS = {
@@ -78,16 +78,16 @@ transformers.logging.disable_progress_bar()
 huggingface_hub.logging.set_verbosity_error()
 
 
-def load(folder: Folder, config: PreTrainedConfig | None = None) -> PreTrainedModel:
+def load_pretrained(folder: ModelSource, config: PreTrainedConfig | None = None) -> PreTrainedModel:
     """The model in its stored dtype, in eval mode and without gradients; its weights are views on
     the files. By another ``config``, one with
     fewer blocks, the first of them. Of a bare encoder, the head is drawn; torch's seed decides.
     """
-    return load_with_unused(folder, config)[0]
+    return load_pretrained_with_unused(folder, config)[0]
 
 
-def load_with_unused(
-    folder: Folder, config: PreTrainedConfig | None = None
+def load_pretrained_with_unused(
+    folder: ModelSource, config: PreTrainedConfig | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model as ``load`` opens it, and the names in its files of tensors that it does not
     use.
@@ -97,7 +97,7 @@ def load_with_unused(
             f"{folder} is compressed already, by this engine; start from the model it was "
             "made from."
         )
-    with told(folder, f"{folder} cannot be built"), within_stored_size(folder):
+    with explain_load_errors(folder, f"{folder} cannot be built"), within_stored_size(folder):
         model, found = class_and_source(folder, config)(
             config=config or config_of(folder),
             dtype=getattr(torch, folder.dtype),
@@ -105,62 +105,66 @@ def load_with_unused(
             output_loading_info=True,
             **LOCAL,
         )
-    missing = [name for name in found["missing_keys"] if not (folder.bare and of_head(name, model))]
-    refuse_gaps(folder, missing, found["mismatched_keys"])
+    missing = [
+        name for name in found["missing_keys"] if not (folder.bare and is_head_tensor(name, model))
+    ]
+    check_missing_weights(folder, missing, found["mismatched_keys"])
     # not among the unexpected keys
     ignored = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), ROTARY]
     known = model.state_dict().keys()
     unused = [
         name
-        for name in names_in(folder)
+        for name in file_tensor_names(folder)
         if any(re.search(pattern, name) for pattern in ignored)
         and known.isdisjoint(aliases(name, model))
     ]
-    return at_rest(model), [*found["unexpected_keys"], *unused]
+    return prepare_for_inference(model), [*found["unexpected_keys"], *unused]
 
 
-def class_and_source(folder: Folder, config: PreTrainedConfig | None) -> Callable[..., Any]:
+def class_and_source(folder: ModelSource, config: PreTrainedConfig | None) -> Callable[..., Any]:
     """``from_pretrained`` of a class and its source: the folder, or the tensors of shards without
     an index, which transformers cannot find.
     """
     if any((folder.path / name).is_file() for name in (WEIGHTS, INDEX)):
-        return partial(class_for(folder).from_pretrained, folder.path, use_safetensors=True)
+        return partial(model_class(folder).from_pretrained, folder.path, use_safetensors=True)
     return partial(
-        type(skeleton(folder, config)).from_pretrained, None, state_dict=dict(tensors_in(folder))
+        type(meta_model(folder, config)).from_pretrained,
+        None,
+        state_dict=dict(file_tensors(folder)),
     )
 
 
-def class_for(folder: Folder) -> Any:
+def model_class(folder: ModelSource) -> Any:
     """Return the transformers class that opens a model for its task."""
     return AutoModelForMultimodalLM if folder.multimodal else MODELS[folder.kind]
 
 
-def of_head(name: str, model: PreTrainedModel) -> bool:
+def is_head_tensor(name: str, model: PreTrainedModel) -> bool:
     """Return True if a tensor belongs to a classifier's head."""
     return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
-def skeleton(folder: Folder, config: PreTrainedConfig | None = None) -> PreTrainedModel:
+def meta_model(folder: ModelSource, config: PreTrainedConfig | None = None) -> PreTrainedModel:
     """Model with its stored tensors on the meta device; computed buffers (rotary angles) have
     values.
     By another ``config``, one that its file does not say.
     """
-    with told(folder, f"{folder} cannot be built"), within_stored_size(folder):
+    with explain_load_errors(folder, f"{folder} cannot be built"), within_stored_size(folder):
         with torch.device("meta"):
-            model = class_for(folder).from_config(
+            model = model_class(folder).from_config(
                 config or config_of(folder),
                 dtype=getattr(torch, folder.dtype),
                 trust_remote_code=False,
             )
         compute_buffers(model)
-    return at_rest(model)
+    return prepare_for_inference(model)
 
 
-def untrained(folder: Folder) -> PreTrainedModel:
+def untrained_model(folder: ModelSource) -> PreTrainedModel:
     """Model with the architecture's random initial weights in float32, by torch's seed."""
-    with told(folder, f"{folder} cannot be built"), within_stored_size(folder):
-        return at_rest(
-            class_for(folder).from_config(
+    with explain_load_errors(folder, f"{folder} cannot be built"), within_stored_size(folder):
+        return prepare_for_inference(
+            model_class(folder).from_config(
                 config_of(folder), dtype=torch.float32, trust_remote_code=False
             )
         )
@@ -176,18 +180,18 @@ def compute_buffers(model: PreTrainedModel) -> None:
     model.initialize_weights()
 
 
-def at_rest(model: PreTrainedModel) -> PreTrainedModel:
+def prepare_for_inference(model: PreTrainedModel) -> PreTrainedModel:
     if model.can_generate():
         drop_foreign_ids(model.generation_config, model.config.get_text_config().vocab_size)
     unfuse_experts(model)
     return model.eval().requires_grad_(False)
 
 
-def config_of(folder: Folder) -> PreTrainedConfig:
+def config_of(folder: ModelSource) -> PreTrainedConfig:
     """The configuration, rid of special tokens that the vocabulary does not hold (a layer's padding
     row must exist).
     """
-    with told(folder, f"The config.json of {folder} cannot be used"):
+    with explain_load_errors(folder, f"The config.json of {folder} cannot be used"):
         config = AutoConfig.from_pretrained(folder.path, **LOCAL)
     text = config.get_text_config()
     drop_foreign_ids(text, getattr(text, "vocab_size", None))
@@ -199,7 +203,7 @@ def config_of(folder: Folder) -> PreTrainedConfig:
     return config
 
 
-def changed_config(folder: Folder, fields: dict[str, Any]) -> PreTrainedConfig:
+def changed_config(folder: ModelSource, fields: dict[str, Any]) -> PreTrainedConfig:
     """Configuration with changed fields, each under this architecture's name."""
     config = config_of(folder)
     set_fields(config, fields)
@@ -215,7 +219,7 @@ def set_fields(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
 
 def drop_foreign_ids(config: object, vocabulary: int | None) -> None:
     named = {key: value for key, value in vars(config).items() if key.endswith("_token_id")}
-    for key, outside in foreign_ids({**named, "vocab_size": vocabulary}).items():
+    for key, outside in ids_outside_vocabulary({**named, "vocab_size": vocabulary}).items():
         kept = [i for i in named[key] if i not in outside] if isinstance(named[key], list) else []
         try:
             setattr(config, key, kept or None)
@@ -223,8 +227,10 @@ def drop_foreign_ids(config: object, vocabulary: int | None) -> None:
             setattr(config, key, 0)
 
 
-def refuse_gaps(
-    folder: Folder, missing: Iterable[str], mismatched: Iterable[tuple[str, torch.Size, torch.Size]]
+def check_missing_weights(
+    folder: ModelSource,
+    missing: Iterable[str],
+    mismatched: Iterable[tuple[str, torch.Size, torch.Size]],
 ) -> None:
     """Weights that a random draw would have filled."""
     if missing := sorted(missing):
@@ -241,18 +247,18 @@ def refuse_gaps(
         )
 
 
-def check_finite(subject: Folder | torch.nn.Module) -> None:
+def check_finite(subject: ModelSource | torch.nn.Module) -> None:
     """Raises PlainError with the name of the first weight that holds a NaN or an infinity. Looks at
     one tensor at a time.
     """
-    if isinstance(subject, Folder):
-        with told(subject, f"The weights of {subject} cannot be read"):
-            return refuse_unfinite(tensors_in(subject), str(subject))
-    refuse_unfinite(subject.state_dict().items(), "the model")
+    if isinstance(subject, ModelSource):
+        with explain_load_errors(subject, f"The weights of {subject} cannot be read"):
+            return check_finite_tensors(file_tensors(subject), str(subject))
+    check_finite_tensors(subject.state_dict().items(), "the model")
 
 
-def refuse_unfinite(tensors: Iterable[tuple[str, torch.Tensor]], owner: str) -> None:
-    bad = next((name for name, tensor in tensors if not finite(tensor)), None)
+def check_finite_tensors(tensors: Iterable[tuple[str, torch.Tensor]], owner: str) -> None:
+    bad = next((name for name, tensor in tensors if not is_finite(tensor)), None)
     if bad is not None:
         raise PlainError(
             f"The weight {bad} of {owner} holds NaN or infinite numbers; download it again "
@@ -260,7 +266,7 @@ def refuse_unfinite(tensors: Iterable[tuple[str, torch.Tensor]], owner: str) -> 
         )
 
 
-def tensors_in(folder: Folder) -> Iterator[tuple[str, torch.Tensor]]:
+def file_tensors(folder: ModelSource) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and value of everything in the weight files; a value is a view on its file."""
     for file in folder.files:
         with safe_open(file, framework="pt") as stream:
@@ -268,11 +274,11 @@ def tensors_in(folder: Folder) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, stream.get_tensor(name)
 
 
-def names_in(folder: Folder) -> list[str]:
-    return [name for file in folder.files for name in header_of(file, str(folder))]
+def file_tensor_names(folder: ModelSource) -> list[str]:
+    return [name for file in folder.files for name in read_header(file, str(folder))]
 
 
-def finite(tensor: torch.Tensor) -> bool:
+def is_finite(tensor: torch.Tensor) -> bool:
     """True of every whole number; the extremes of a tensor with a NaN are NaN."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
@@ -281,18 +287,18 @@ def finite(tensor: torch.Tensor) -> bool:
     return all(extreme.isfinite() for extreme in whole.aminmax())
 
 
-def tokenizer_of(folder: Folder) -> Any:
+def tokenizer_of(folder: ModelSource) -> Any:
     """The tokenizer, with a padding token, giving only ids that the model has embeddings for."""
     if not any(True for pattern in VOCABULARIES for _ in folder.path.glob(pattern)):
         raise PlainError(
             f"{folder} has no tokenizer ({', '.join(VOCABULARIES)}); add its files or choose "
             "a model that has one."
         )
-    with told(folder, f"The tokenizer of {folder} cannot be read"):
+    with explain_load_errors(folder, f"The tokenizer of {folder} cannot be read"):
         tokenizer = AutoTokenizer.from_pretrained(folder.path, **LOCAL)
         vocabulary = AutoConfig.from_pretrained(folder.path, **LOCAL).get_text_config().vocab_size
-    confine(tokenizer, vocabulary, folder)
-    refuse_broken(tokenizer, vocabulary, folder)
+    drop_excess_tokens(tokenizer, vocabulary, folder)
+    check_tokenizer(tokenizer, vocabulary, folder)
     if tokenizer.pad_token_id is None or not 0 <= tokenizer.pad_token_id < vocabulary:
         tokenizer.pad_token = next(
             (
@@ -305,7 +311,7 @@ def tokenizer_of(folder: Folder) -> Any:
     return tokenizer
 
 
-def refuse_broken(tokenizer: Any, vocabulary: int, folder: Folder) -> None:
+def check_tokenizer(tokenizer: Any, vocabulary: int, folder: ModelSource) -> None:
     """Check a tokenizer on a short text.
 
     Raises PlainError if it cannot be used, such as one of another class than its vocabulary.
@@ -320,7 +326,7 @@ def refuse_broken(tokenizer: Any, vocabulary: int, folder: Folder) -> None:
         why = (
             "it has no unknown token"
             if isinstance(error, RecursionError)
-            else reason(error, folder)
+            else error_reason(error, folder)
         )
         raise PlainError(
             f"The tokenizer of {folder} cannot tokenize text ({why}); {advice}."
@@ -332,7 +338,7 @@ def refuse_broken(tokenizer: Any, vocabulary: int, folder: Folder) -> None:
         )
 
 
-def confine(tokenizer: Any, vocabulary: int, folder: Folder) -> None:
+def drop_excess_tokens(tokenizer: Any, vocabulary: int, folder: ModelSource) -> None:
     """Forget added tokens beyond the embedding, such as a text model's picture token. Raises
     PlainError if others are there.
     """
@@ -352,20 +358,20 @@ def confine(tokenizer: Any, vocabulary: int, folder: Folder) -> None:
         tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
 
 
-def image_processor_of(folder: Folder) -> Any:
+def image_processor_of(folder: ModelSource) -> Any:
     """Image processor of the model, with PIL instead of torchvision."""
     if not (folder.path / "preprocessor_config.json").is_file():
         raise PlainError(
             f"{folder} has no preprocessor_config.json, so images cannot be preprocessed; "
             "add the file."
         )
-    refuse_large_images(json_in(folder.path / "preprocessor_config.json", str(folder)), str(folder))
-    with told(folder, f"The image processor of {folder} cannot be read"):
+    check_image_size(read_json(folder.path / "preprocessor_config.json", str(folder)), str(folder))
+    with explain_load_errors(folder, f"The image processor of {folder} cannot be read"):
         return AutoImageProcessor.from_pretrained(folder.path, backend="pil", **LOCAL)
 
 
 @contextmanager
-def told(folder: Folder, failure: str) -> Iterator[None]:
+def explain_load_errors(folder: ModelSource, failure: str) -> Iterator[None]:
     """Whatever goes wrong inside a library becomes one sentence; its warnings stay unsaid."""
     try:
         with warnings.catch_warnings():
@@ -377,7 +383,7 @@ def told(folder: Folder, failure: str) -> Iterator[None]:
         package = PACKAGE.search(str(error))
         if package is None:
             raise PlainError(
-                f"{failure} ({reason(error, folder)}); choose another model."
+                f"{failure} ({error_reason(error, folder)}); choose another model."
             ) from None
         raise PlainError(
             f"{folder} needs the Python package {package[1]}, which is not installed here; "
@@ -387,11 +393,11 @@ def told(folder: Folder, failure: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         raise PlainError(
-            f"{failure} ({reason(error, folder)}); download it again or choose another model."
+            f"{failure} ({error_reason(error, folder)}); download it again or choose another model."
         ) from None
 
 
-def reason(error: Exception, folder: Folder) -> str:
+def error_reason(error: Exception, folder: ModelSource) -> str:
     """The error's own words, in one line without our paths."""
     text = " ".join(str(error).replace(str(folder.path), folder.reference).split())
     return f"{type(error).__name__}: {text[:120]}"

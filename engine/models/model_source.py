@@ -13,11 +13,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from engine.errors import PlainError
 from engine.events import Report
-from engine.models.config_check import StoredTensors, refuse_counts, stored_tensors
-from engine.models.hub import downloaded
-from engine.recipe import identity
+from engine.models.config_check import TensorTotals, check_counts, header_totals
+from engine.models.hub import download_model
+from engine.recipe import file_identity
 from engine.recipe.model_files import complete_shards, folder_without_config, folder_without_weights
-from engine.recipe.model_names import BUNDLED, ModelName
+from engine.recipe.model_names import BUNDLED_MODELS, ModelName
 from engine.runtime.local_paths import check_links
 
 Kind = Literal[
@@ -42,7 +42,7 @@ CLASSES: dict[Kind, dict[str, Any]] = {  # model_type -> class, by what the mode
 # model_type -> class; of images or sound, with text
 MULTIMODAL: dict[str, Any] = modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 CLASSIFIERS: tuple[Kind, ...] = ("text-classification", "image-classification")
-STORED: dict[str, Dtype] = {
+SAFETENSORS_DTYPES: dict[str, Dtype] = {
     "F64": "float64",
     "F32": "float32",
     "BF16": "bfloat16",
@@ -51,12 +51,12 @@ STORED: dict[str, Dtype] = {
 # limit of safetensors itself; also used for other files that describe a model
 MOST_HEADER_BYTES = 100_000_000
 MOST_TENSORS = 1_000_000  # per file
-DESCRIBING = (".json", ".txt", ".model", ".jinja")
+DESCRIPTION_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 WEIGHTS, INDEX, PACKED = "model.safetensors", "model.safetensors.index.json", "compression.json"
 
 
 @dataclass(frozen=True)
-class Folder:
+class ModelSource:
     """A model on this disk whose configuration and weight files have been checked."""
 
     path: Path
@@ -74,73 +74,75 @@ class Folder:
 
     def __str__(self) -> str:
         """The model's name as messages quote it."""
-        return quoted(self.reference)
+        return short_repr(self.reference)
 
 
-def resolve(
+def resolve_model(
     reference: str, report: Report = lambda event: None, head_for: Kind | None = None
-) -> Folder:
+) -> ModelSource:
     """The checked folder of ``bundled:NAME``, a directory, or a Hub id with an optional @revision.
 
     ``report`` is told how far a download is. With ``head_for``, a bare encoder will do, which is to
     get a head for that kind.
     Raises PlainError when there is no such model or it cannot be used here.
     """
-    path, revision = located(reference, report)
+    path, revision = locate_model(reference, report)
     try:
-        return checked(path, reference, revision, head_for)
+        return checked_source(path, reference, revision, head_for)
     except OSError as error:
         raise PlainError(
-            f"The files of {quoted(reference)} cannot be read: "
+            f"The files of {short_repr(reference)} cannot be read: "
             f"{error.strerror or 'unknown reason'}."
         ) from None
 
 
-def quoted(text: str) -> str:
+def short_repr(text: str) -> str:
     return repr(text.strip()[:120])
 
 
-def located(reference: str, report: Report) -> tuple[Path, str]:
+def locate_model(reference: str, report: Report) -> tuple[Path, str]:
     """Path of the model, and its revision."""
-    name = parsed(reference)
+    name = parse_model_name(reference)
     if name.kind == "hub":
-        path = downloaded(name, report)
+        path = download_model(name, report)
         return path, path.name  # .../snapshots/<commit>
-    path = BUNDLED[name.name].folder if name.kind == "bundled" else Path(name.name)
+    path = BUNDLED_MODELS[name.name].folder if name.kind == "bundled" else Path(name.name)
     if not path.is_dir():
         raise PlainError(
-            f"The bundled model {quoted(name.name)} is missing from assets/models; fetch the "
+            f"The bundled model {short_repr(name.name)} is missing from assets/models; fetch the "
             "project again, completely."
         )
     if name.kind == "directory":
         check_links(path)
-    return path, hashlib.sha256(identity(str(path)).encode("utf-8", "surrogatepass")).hexdigest()[
-        :12
-    ]
+    return path, hashlib.sha256(
+        file_identity(str(path)).encode("utf-8", "surrogatepass")
+    ).hexdigest()[:12]
 
 
-def parsed(reference: str) -> ModelName:
+def parse_model_name(reference: str) -> ModelName:
     try:
         return ModelName.parse(reference)
     # a path too long for the system, or the home of an unknown user
     except (OSError, RuntimeError):
         raise PlainError(
-            f"{quoted(reference)} is no model: give bundled:NAME, an existing directory, or "
+            f"{short_repr(reference)} is no model: give bundled:NAME, an existing directory, or "
             "a Hub id."
         ) from None
 
 
-def checked(path: Path, reference: str, revision: str, head_for: Kind | None = None) -> Folder:
+def checked_source(
+    path: Path, reference: str, revision: str, head_for: Kind | None = None
+) -> ModelSource:
     """Raises PlainError with the first thing that would keep the model from working."""
-    name = quoted(reference)
+    name = short_repr(reference)
     if not any(path.iterdir()):
         raise PlainError(
             f"The directory {name} is empty; give one with config.json and *.safetensors."
         )
     if not (path / "config.json").is_file():
         raise PlainError(folder_without_config(path, name))
-    refuse_large_files(path, name)
-    config = json_in(path / "config.json", name)
+    check_file_sizes(path, name)
+    config = read_json(path / "config.json", name)
     architecture = architecture_of(config, name)
     bare = (
         head_for in CLASSIFIERS
@@ -148,18 +150,18 @@ def checked(path: Path, reference: str, revision: str, head_for: Kind | None = N
         and architecture.endswith(BARE)
     )
     architecture, kind = (
-        (headed(config, architecture, head_for), head_for)
+        (architecture_with_head(config, architecture, head_for), head_for)
         if bare
-        else (architecture, kind_of(config, architecture, name))
+        else (architecture, task_kind(config, architecture, name))
     )
     packed = (path / PACKED).is_file()
-    refuse_unusable(config, architecture, kind, name)
+    check_supported(config, architecture, kind, name)
     files = weight_files(path, name)
-    refuse_counts(config, tensors_stored(files, name), name)
+    check_counts(config, tensor_totals(files, name), name)
     dtype = stored_dtype(files, name) if not packed else config.get("dtype") or "float32"
     size_bytes = sum(file.stat().st_size for file in files)
-    notes, multimodal = tuple(notes_on(config)), is_multimodal(config, architecture)
-    return Folder(
+    notes, multimodal = tuple(config_notes(config)), is_multimodal(config, architecture)
+    return ModelSource(
         path,
         reference,
         revision,
@@ -175,14 +177,14 @@ def checked(path: Path, reference: str, revision: str, head_for: Kind | None = N
     )
 
 
-def refuse_large_files(path: Path, name: str) -> None:
+def check_file_sizes(path: Path, name: str) -> None:
     """Check the sizes of files next to the weights, such as a tokenizer or an index.
 
     Raises PlainError if one is too large for a library to read.
     """
     for file in path.iterdir():
         if (
-            file.suffix in DESCRIBING
+            file.suffix in DESCRIPTION_SUFFIXES
             and file.is_file()
             and (size := file.stat().st_size) > MOST_HEADER_BYTES
         ):
@@ -192,7 +194,7 @@ def refuse_large_files(path: Path, name: str) -> None:
             )
 
 
-def json_in(file: Path, name: str) -> dict[str, Any]:
+def read_json(file: Path, name: str) -> dict[str, Any]:
     if not file.is_file():
         raise PlainError(
             f"{name} has no {file.name}, so it is no model in the Hugging Face format; give "
@@ -226,7 +228,7 @@ def known_kind(architecture: str) -> Kind | None:
     return next((kind for suffix, kind in KINDS.items() if architecture.endswith(suffix)), None)
 
 
-def headed(config: dict[str, Any], architecture: str, kind: Kind) -> str:
+def architecture_with_head(config: dict[str, Any], architecture: str, kind: Kind) -> str:
     """The class of its family that has a head of this kind; ``architecture`` where transformers has
     none.
     """
@@ -244,7 +246,7 @@ def is_multimodal(config: dict[str, Any], architecture: str) -> bool:
     return decodes and MULTIMODAL.get(config.get("model_type")) == architecture
 
 
-def kind_of(config: dict[str, Any], architecture: str, name: str) -> Kind:
+def task_kind(config: dict[str, Any], architecture: str, name: str) -> Kind:
     kind = "language-modeling" if is_multimodal(config, architecture) else known_kind(architecture)
     if kind is None:
         pair = config.get("is_encoder_decoder") or architecture.endswith("ForConditionalGeneration")
@@ -262,7 +264,7 @@ def kind_of(config: dict[str, Any], architecture: str, name: str) -> Kind:
     return kind
 
 
-def refuse_unusable(config: dict[str, Any], architecture: str, kind: Kind, name: str) -> None:
+def check_supported(config: dict[str, Any], architecture: str, kind: Kind, name: str) -> None:
     """Compressed by others, code of its own, or unknown to transformers."""
     family = str(config.get("model_type"))
     if quantization := config.get("quantization_config") or config.get("compression_config"):
@@ -308,7 +310,7 @@ def weight_files(path: Path, name: str) -> tuple[Path, ...]:
 def indexed_files(path: Path, name: str) -> tuple[Path, ...]:
     if not (path / INDEX).is_file():
         return ()
-    places = json_in(path / INDEX, name).get("weight_map")
+    places = read_json(path / INDEX, name).get("weight_map")
     if not isinstance(places, dict) or not all(
         isinstance(file, str) and Path(file).name == file for file in places.values()
     ):
@@ -334,12 +336,12 @@ def stored_dtype(files: tuple[Path, ...], name: str) -> Dtype:
         status = file.stat()
         stored.update(_bytes_by_dtype(file, name, status.st_size, status.st_mtime_ns))
     most = stored.most_common(1)[0][0] if stored else "nothing"
-    if most not in STORED:
+    if most not in SAFETENSORS_DTYPES:
         raise PlainError(
             f"The weights of {name} are stored as {most[:20]}; start from a model in 16, 32 "
             "or 64 bit floating point."
         )
-    return STORED[most]
+    return SAFETENSORS_DTYPES[most]
 
 
 @lru_cache(maxsize=1024)
@@ -348,13 +350,13 @@ def _bytes_by_dtype(file: Path, name: str, size: int, changed: int) -> Counter[s
     folder.
     """
     stored: Counter[str] = Counter()
-    for entry in header_of(file, name).values():
+    for entry in read_header(file, name).values():
         begin, end = entry["data_offsets"]
         stored[entry["dtype"]] += end - begin
     return stored
 
 
-def header_of(file: Path, name: str) -> dict[str, Any]:
+def read_header(file: Path, name: str) -> dict[str, Any]:
     """Header of a safetensors file: dtype, shape and data_offsets by tensor. Reads no weights."""
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -403,24 +405,24 @@ def is_tensor_entry(entry: Any) -> bool:
     return len(offsets) == 2 and offsets[0] <= offsets[1]
 
 
-def tensors_stored(files: tuple[Path, ...], name: str) -> StoredTensors:
+def tensor_totals(files: tuple[Path, ...], name: str) -> TensorTotals:
     """Tensors and parameters in all weight files, from their headers; cached until a file
     changes.
     """
     counted = (
-        _tensors_stored(file, name, status.st_size, status.st_mtime_ns)
+        _file_totals(file, name, status.st_size, status.st_mtime_ns)
         for file in files
         for status in (file.stat(),)
     )
-    return sum(counted, StoredTensors())
+    return sum(counted, TensorTotals())
 
 
 @lru_cache(maxsize=1024)
-def _tensors_stored(file: Path, name: str, size: int, changed: int) -> StoredTensors:
-    return stored_tensors(header_of(file, name).values())
+def _file_totals(file: Path, name: str, size: int, changed: int) -> TensorTotals:
+    return header_totals(read_header(file, name).values())
 
 
-def foreign_ids(config: dict[str, Any]) -> dict[str, list[int]]:
+def ids_outside_vocabulary(config: dict[str, Any]) -> dict[str, list[int]]:
     """Ids of special tokens that lie outside the vocabulary, by name."""
     size = config.get("vocab_size")
     if not isinstance(size, int):
@@ -452,7 +454,7 @@ def languages_without_default(config: dict[str, Any]) -> list[str]:
     )
 
 
-def notes_on(config: dict[str, Any]) -> list[str]:
+def config_notes(config: dict[str, Any]) -> list[str]:
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     read_as = [
         (
@@ -466,5 +468,5 @@ def notes_on(config: dict[str, Any]) -> list[str]:
             f"{key} {', '.join(map(str, ids))} lies outside the vocabulary of "
             f"{text['vocab_size']:,} and is ignored."
         )
-        for key, ids in foreign_ids(text).items()
+        for key, ids in ids_outside_vocabulary(text).items()
     ]

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 
 from engine import __version__
 from engine.errors import PlainError
-from engine.models.model_source import Folder, json_in
+from engine.models.model_source import ModelSource, read_json
 from engine.models.origin import Origin
 from engine.results.schema.tables import LedgerRow
-from engine.tensors.weights import Stored, restored
+from engine.tensors.weights import StoredWeight, weight_from_settings
 
-MARK = "compression.json"
+MARKER_FILE = "compression.json"
 DTYPES = {  # what safetensors calls them, in the order in which it writes them
     torch.int64: "I64",
     torch.float64: "F64",
@@ -40,7 +40,7 @@ DTYPES = {  # what safetensors calls them, in the order in which it writes them
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-CARRIED = ("*.json", "*.txt", "*.model", "LICENSE*")
+COPIED_FILES = ("*.json", "*.txt", "*.model", "LICENSE*")
 
 
 class PackedFolder:
@@ -48,16 +48,16 @@ class PackedFolder:
     memory.
     """
 
-    def __init__(self, folder: Path, source: Folder, recipe: dict[str, Any]):
+    def __init__(self, folder: Path, source: ModelSource, recipe: dict[str, Any]):
         self.folder, self.blocks = folder, 0
         self.shapes: dict[str, tuple[int, int]] = {}  # of the layers written so far
         self.ledger: dict[str, Counter[str]] = defaultdict(Counter)  # layer -> part -> bytes
-        with plainly_written(folder):
+        with explain_write_errors(folder):
             for path in {
                 path
-                for pattern in CARRIED
+                for pattern in COPIED_FILES
                 for path in source.path.glob(pattern)
-                if "index" not in path.name and path.name != MARK
+                if "index" not in path.name and path.name != MARKER_FILE
             }:
                 shutil.copyfile(path, folder / path.name)
             # the file's dtype: config.json may say another, or none
@@ -66,10 +66,12 @@ class PackedFolder:
             }
             (folder / "config.json").write_text(json.dumps(config, indent=1))
             self.mark = {"format": 1, "engine": __version__, "recipe": recipe}
-            (folder / MARK).write_text(json.dumps(self.mark, indent=1))
-            (folder / "README.md").write_text(card_of(recipe))
+            (folder / MARKER_FILE).write_text(json.dumps(self.mark, indent=1))
+            (folder / "README.md").write_text(model_card(recipe))
 
-    def add(self, layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> Path:
+    def add(
+        self, layers: dict[str, StoredWeight], plain: dict[str, torch.Tensor] | None = None
+    ) -> Path:
         """Write a file with the stored layers of a block and other tensors, and return its path;
         None if there are neither.
         """
@@ -77,13 +79,13 @@ class PackedFolder:
         if not layers and not plain:
             return self.folder
         path = self.folder / f"model-{self.blocks + 1:05d}.safetensors"
-        with plainly_written(self.folder):
+        with explain_write_errors(self.folder):
             held = write_file(path, layers, plain)
             # safetensors makes its files readable by the owner only
-            path.chmod((self.folder / MARK).stat().st_mode)
+            path.chmod((self.folder / MARKER_FILE).stat().st_mode)
         self.blocks += 1
         self.shapes |= {name: stored.shape for name, stored in layers.items()}
-        self.ledger |= {name: Counter(stored.ledger()) for name, stored in layers.items()}
+        self.ledger |= {name: Counter(stored.byte_breakdown()) for name, stored in layers.items()}
         written = {"norms and biases": sum(value.nbytes for value in plain.values())}
         self.ledger[""].update(written | {"file headers": path.stat().st_size - held})
         return path
@@ -96,10 +98,10 @@ class PackedFolder:
         for path in sorted(self.folder.glob("model-*.safetensors")):
             with safe_open(path, "pt") as file:
                 places |= dict.fromkeys(file.keys(), path.name)
-        with plainly_written(self.folder):
+        with explain_write_errors(self.folder):
             index = {"metadata": {"total_size": self.size_bytes}, "weight_map": places}
             (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
-            (self.folder / MARK).write_text(
+            (self.folder / MARKER_FILE).write_text(
                 json.dumps(self.mark | {"origin": origin.to_json()}, indent=1)
             )
 
@@ -116,28 +118,28 @@ class PackedFolder:
         return sum(path.stat().st_size for path in self.folder.glob("model-*.safetensors"))
 
 
-def card_of(recipe: dict[str, Any]) -> str:
+def model_card(recipe: dict[str, Any]) -> str:
     """The folder's own: what the original's card says of numbers is not true of it."""
     steps = ", then ".join(f"`{step['technique']}`" for step in recipe.get("steps", []))
     return (
         f"# {recipe.get('model', 'A model')}, compressed\n\n"
         f"Made by Compression Explorer {__version__} with {steps or 'no step'}; the whole recipe "
-        f"is in `{MARK}`. "
+        f"is in `{MARKER_FILE}`. "
         "Data and licence are the original's.\n\n"
         "Open it with Compression Explorer as any model: this folder as `model` of a recipe, or "
         "under “Another model…”.\n"
     )
 
 
-def write_file(path: Path, layers: dict[str, Stored], plain: dict[str, torch.Tensor]) -> int:
+def write_file(path: Path, layers: dict[str, StoredWeight], plain: dict[str, torch.Tensor]) -> int:
     """The bytes of all tensors, which is less than the file's by its header."""
-    tensors = {name: value.contiguous() for name, value in tensors_of(layers, plain).items()}
-    save_file(tensors, path, metadata=metadata_of(layers))
+    tensors = {name: value.contiguous() for name, value in packed_tensors(layers, plain).items()}
+    save_file(tensors, path, metadata=packed_metadata(layers))
     return sum(value.nbytes for value in tensors.values())
 
 
-def tensors_of(
-    layers: dict[str, Stored], plain: dict[str, torch.Tensor]
+def packed_tensors(
+    layers: dict[str, StoredWeight], plain: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Tensors of a file by name."""
     return {
@@ -147,17 +149,19 @@ def tensors_of(
     } | plain
 
 
-def metadata_of(layers: dict[str, Stored]) -> dict[str, str]:
+def packed_metadata(layers: dict[str, StoredWeight]) -> dict[str, str]:
     # one key alone: safetensors writes several in any order, and equal models should be equal files
     return {"layers": json.dumps({name: stored.settings() for name, stored in layers.items()})}
 
 
-def file_bytes(layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None = None) -> int:
+def file_bytes(
+    layers: dict[str, StoredWeight], plain: dict[str, torch.Tensor] | None = None
+) -> int:
     """Bytes of the file that would hold these, which may be blueprints: eight for a length, the
     header filled up to eights, the values.
     """
-    tensors = tensors_of(layers, plain or {})
-    header, end = {"__metadata__": metadata_of(layers)}, 0
+    tensors = packed_tensors(layers, plain or {})
+    header, end = {"__metadata__": packed_metadata(layers)}, 0
     for name, value in sorted(
         tensors.items(), key=lambda item: (list(DTYPES).index(item[1].dtype), item[0])
     ):
@@ -172,7 +176,7 @@ def file_bytes(layers: dict[str, Stored], plain: dict[str, torch.Tensor] | None 
 
 
 @contextmanager
-def plainly_written(folder: Path) -> Iterator[None]:
+def explain_write_errors(folder: Path) -> Iterator[None]:
     """A full disk, a missing permission or a file in the way, as a sentence."""
     try:
         yield
@@ -184,17 +188,17 @@ def plainly_written(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def origin_in(folder: Folder) -> Origin | None:
+def read_origin(folder: ModelSource) -> Origin | None:
     """Counts of the original model recorded in a compressed folder; None for earlier versions."""
-    mark = json_in(folder.path / MARK, str(folder))
+    mark = read_json(folder.path / MARKER_FILE, str(folder))
     return Origin.from_json(mark["origin"], str(folder)) if "origin" in mark else None
 
 
-def read_packed(folder: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor]]:
+def read_packed(folder: Path) -> tuple[dict[str, StoredWeight], dict[str, torch.Tensor]]:
     """The stored layers by name, and the tensors that belong to no layer. Tensors stay mapped to
     the files.
     """
-    layers: dict[str, Stored] = {}
+    layers: dict[str, StoredWeight] = {}
     plain: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("model-*.safetensors")):
         more_layers, more_plain = read_file(path)
@@ -203,7 +207,7 @@ def read_packed(folder: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor
     return layers, plain
 
 
-def read_file(path: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor]]:
+def read_file(path: Path) -> tuple[dict[str, StoredWeight], dict[str, torch.Tensor]]:
     with safe_open(path, "pt") as file:
         settings = json.loads((file.metadata() or {}).get("layers", "{}"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -212,4 +216,6 @@ def read_file(path: Path) -> tuple[dict[str, Stored], dict[str, torch.Tensor]]:
     for key, value in tensors.items():
         name, _, part = key.partition(".weight.")
         parts[name].update({part: value}) if name in parts else plain.update({key: value})
-    return {name: restored(how, parts[name]) for name, how in settings.items()}, plain
+    return {
+        name: weight_from_settings(config, parts[name]) for name, config in settings.items()
+    }, plain

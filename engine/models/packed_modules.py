@@ -11,14 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.models.layer_kinds import Kind, layer_kind
-from engine.models.layers import compressible, kind_of, matrix, shape_of
-from engine.tensors.weights import Dense, Stored
+from engine.models.layers import is_compressible, kind_of, shape_of, weight_matrix
+from engine.tensors.weights import DenseWeight, StoredWeight
 
 
 class Unpacking(nn.Module):
     """A layer whose weight is ``stored``; its bias and everything else is the original layer's."""
 
-    def __init__(self, stored: Stored, original: nn.Module, compute: torch.dtype):
+    def __init__(self, stored: StoredWeight, original: nn.Module, compute: torch.dtype):
         super().__init__()
         self.stored, self.compute = stored, compute
         # the dense weight, while many batches go through one after the other
@@ -40,27 +40,27 @@ class Unpacking(nn.Module):
         ``unpacked``.
         """
         return (
-            self.stored.dense(self.compute).view(self.kernel)
+            self.stored.to_dense(self.compute).view(self.kernel)
             if self.unpacked is None
             else self.unpacked
         )
 
-    def running(self) -> tuple[Any, ...]:
+    def active_factors(self) -> tuple[Any, ...]:
         """Smaller layers that are run one after the other; empty if the weight is one matrix or
         kernel.
         """
         if self.unpacked is not None:
             return ()
-        return self.made() if self.chain is None else self.chain
+        return self.weight_factors() if self.chain is None else self.chain
 
-    def made(self) -> tuple[Any, ...]:
+    def weight_factors(self) -> tuple[Any, ...]:
         return self.stored.factors(self.compute)
 
 
 class UnpackingLinear(Unpacking):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        inputs = self.stored.received(inputs)
-        *first, last = self.running() or (self.weight,)
+        inputs = self.stored.quantized_inputs(inputs)
+        *first, last = self.active_factors() or (self.weight,)
         for factor in first:
             inputs = F.linear(inputs, factor)
         return F.linear(inputs, last, self.bias)
@@ -78,17 +78,17 @@ class UnpackingConv2d(Unpacking):
     height 1.
     """
 
-    def __init__(self, stored: Stored, original: nn.Conv1d | nn.Conv2d, compute: torch.dtype):
+    def __init__(self, stored: StoredWeight, original: nn.Conv1d | nn.Conv2d, compute: torch.dtype):
         super().__init__(stored, original, compute)
         self.one_axis = original.weight.ndim == 3
         padding, self.margins = paddings(original)
         axes = {"stride": original.stride, "padding": padding, "dilation": original.dilation}
         neutral = {"stride": 1, "padding": 0, "dilation": 1}
-        self.how = {
+        self.config = {
             name: (neutral[name], *value) if self.one_axis else tuple(value)
             for name, value in axes.items()
         }
-        self.how["groups"] = original.groups
+        self.config["groups"] = original.groups
         # (out, in_, height, width)
         self.image_kernel = (*self.kernel[:2], 1, self.kernel[2]) if self.one_axis else self.kernel
 
@@ -108,22 +108,24 @@ class UnpackingConv2d(Unpacking):
 
     def patches(self, inputs: torch.Tensor) -> torch.Tensor:
         """Input patches that the kernel multiplies. (vectors, in_ x height x width)"""
-        how = {name: self.how[name] for name in ("stride", "padding", "dilation")}
-        return F.unfold(self.image(inputs), self.image_kernel[2:], **how).mT.flatten(0, 1)
+        config = {name: self.config[name] for name in ("stride", "padding", "dilation")}
+        return F.unfold(self.image(inputs), self.image_kernel[2:], **config).mT.flatten(0, 1)
 
-    def made(self) -> tuple[Any, ...]:
+    def weight_factors(self) -> tuple[Any, ...]:
         return (
-            self.stored.links(self.image_kernel, self.how, self.compute)
-            if self.how["groups"] == 1
+            self.stored.conv_chain(self.image_kernel, self.config, self.compute)
+            if self.config["groups"] == 1
             else ()
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        inputs = self.stored.received(self.image(inputs))
-        *first, (last, how) = self.running() or ((self.weight.view(self.image_kernel), self.how),)
+        inputs = self.stored.quantized_inputs(self.image(inputs))
+        *first, (last, config) = self.active_factors() or (
+            (self.weight.view(self.image_kernel), self.config),
+        )
         for kernel, its in first:
             inputs = F.conv2d(inputs, kernel, **its)
-        return self.signal(F.conv2d(inputs, last, self.bias, **how))
+        return self.signal(F.conv2d(inputs, last, self.bias, **config))
 
 
 def paddings(original: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -149,7 +151,7 @@ def paddings(original: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[in
 
 
 class UnpackingEmbedding(Unpacking):
-    def __init__(self, stored: Stored, original: nn.Embedding, compute: torch.dtype):
+    def __init__(self, stored: StoredWeight, original: nn.Embedding, compute: torch.dtype):
         super().__init__(stored, original, compute)
         self.scale = layer_kind(original).scale
 
@@ -158,9 +160,9 @@ class UnpackingEmbedding(Unpacking):
         return read if self.scale == 1 else read * torch.tensor(self.scale, dtype=read.dtype)
 
     def read(self, ids: torch.Tensor) -> torch.Tensor:
-        if isinstance(self.stored, Dense) and self.unpacked is None:
+        if isinstance(self.stored, DenseWeight) and self.unpacked is None:
             return F.embedding(ids, self.stored.weight).to(self.compute)
-        if factors := self.running():
+        if factors := self.active_factors():
             right, left = factors
             return F.linear(F.embedding(ids, left), right.T)
         return F.embedding(ids, self.weight)
@@ -175,9 +177,9 @@ UNPACKING: dict[Kind, type[Unpacking]] = {
 }
 
 
-def install(
+def install_packed_layers(
     model: nn.Module,
-    stored: dict[str, Stored],
+    stored: dict[str, StoredWeight],
     compute: torch.dtype,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
@@ -188,13 +190,14 @@ def install(
     copy in 32 bits;
     tied layers share one stored weight. Everything else (norms, positions) is converted.
     """
-    held: dict[int, Stored] = {}
+    held: dict[int, StoredWeight] = {}
     for name, module in list(model.named_modules()):
-        if compressible(module):
+        if is_compressible(module):
             key = id(module.weight)
             if key not in held:
                 held[key] = (
-                    stored.get(name) or Dense(tuple(matrix(module).shape), matrix(module))
+                    stored.get(name)
+                    or DenseWeight(tuple(weight_matrix(module).shape), weight_matrix(module))
                 ).to(device)
             parent, _, child = name.rpartition(".")
             setattr(
@@ -224,13 +227,13 @@ def unpacking_layers(model: nn.Module) -> list[Unpacking]:
 
 
 @contextmanager
-def unpacked_once(model: nn.Module) -> Iterator[None]:
+def keep_unpacked(model: nn.Module) -> Iterator[None]:
     """The weights of a model or block stay dense while it runs many times, and so do factors where
     layers run as these.
     """
     layers = unpacking_layers(model)
     for layer in layers:
-        layer.chain = layer.made()
+        layer.chain = layer.weight_factors()
         layer.unpacked = None if layer.chain else layer.weight
     try:
         yield

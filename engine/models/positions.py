@@ -20,7 +20,7 @@ NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 LARGEST_TABLE = 1 << 15  # rows; position tables are smaller, and longer ones are computed
 
 
-class ReachedTheBlocks(Exception):
+class BlocksReached(Exception):
     """Raised to end a pass before the first block."""
 
 
@@ -34,7 +34,7 @@ def usable_length(config: Any) -> int | None:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     if not hasattr(text, "to_dict"):
         return declared_length(text)
-    return found_length(text.model_type, json.dumps(text.to_dict(), sort_keys=True, default=str))
+    return tested_length(text.model_type, json.dumps(text.to_dict(), sort_keys=True, default=str))
 
 
 def declared_length(config: Any) -> int | None:
@@ -50,26 +50,26 @@ def declared_length(config: Any) -> int | None:
 
 
 @lru_cache(maxsize=64)
-def found_length(family: str, fields: str) -> int | None:
+def tested_length(family: str, fields: str) -> int | None:
     """``usable_length`` of a configuration with these fields, as JSON."""
     config = CONFIG_MAPPING[family].from_dict(json.loads(fields))
     declared = declared_length(config)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         try:
-            model = model_of_zeros(config)
+            model = zero_model(config)
         except Exception:  # errors are reported when the model itself is built
             return declared
         tables = [len(table) for table in tables_outside_blocks(model)]
         longest = declared or max(tables, default=0)
         if not tables or longest > LARGEST_TABLE:
             return declared
-        if reads(model, longest) or not reads(model, 1):
+        if length_fits(model, longest) or not length_fits(model, 1):
             return declared
-        return last_that_reads(model, longest)
+        return longest_fitting_length(model, longest)
 
 
-def model_of_zeros(config: Any) -> nn.Module:
+def zero_model(config: Any) -> nn.Module:
     """Base model with zero weights that take no memory, and real buffers."""
     with torch.device("meta"):
         model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
@@ -100,22 +100,22 @@ def tables_outside_blocks(model: nn.Module) -> list[torch.Tensor]:
     ]
 
 
-def reads(model: nn.Module, length: int) -> bool:
+def length_fits(model: nn.Module, length: int) -> bool:
     """Return True if this many tokens reach the first block, or the end without blocks."""
 
-    def reached(*_: Any) -> None:
-        raise ReachedTheBlocks
+    def stop_forward(*_: Any) -> None:
+        raise BlocksReached
 
     padding = getattr(model.config, "pad_token_id", None)
     tokens = torch.full((1, length), 1 if padding == 0 else 0)
     blocks = [
         module[0] for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)
     ]
-    hooks = [block.register_forward_pre_hook(reached, with_kwargs=True) for block in blocks]
+    hooks = [block.register_forward_pre_hook(stop_forward, with_kwargs=True) for block in blocks]
     try:
         with torch.no_grad():
             model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
-    except ReachedTheBlocks:
+    except BlocksReached:
         return True
     except Exception:  # an index beyond a table, or shapes that do not match
         return False
@@ -125,10 +125,10 @@ def reads(model: nn.Module, length: int) -> bool:
     return True
 
 
-def last_that_reads(model: nn.Module, too_long: int) -> int:
+def longest_fitting_length(model: nn.Module, too_long: int) -> int:
     """Maximum length that works, found by bisection below one that fails; one token works."""
     read = 1
     while too_long - read > 1:
         middle = (read + too_long) // 2
-        read, too_long = (middle, too_long) if reads(model, middle) else (read, middle)
+        read, too_long = (middle, too_long) if length_fits(model, middle) else (read, middle)
     return read

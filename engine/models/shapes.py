@@ -13,7 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.models.layers import shape_of
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 Shape = tuple[int, ...]
 Changes = dict[str, tuple[Shape, Shape]]  # layer of a module -> old and new shape
@@ -27,7 +27,9 @@ WIDTH = re.compile(r"((embed|hidden|split|all_head|inner|attn|attention|kv|key_v
 KEPT_HEADS = "kept_heads"
 
 
-def fit(model: nn.Module, stored: dict[str, Stored], plain: dict[str, torch.Tensor]) -> nn.Module:
+def fit_shapes(
+    model: nn.Module, stored: dict[str, StoredWeight], plain: dict[str, torch.Tensor]
+) -> nn.Module:
     """Give every layer and norm the shape of its tensor and update the numbers of heads; changes
     and returns ``model``.
     """
@@ -37,7 +39,7 @@ def fit(model: nn.Module, stored: dict[str, Stored], plain: dict[str, torch.Tens
         out, in_ = each.shape
         shape = (out, in_ // torch.Size(shape_of(module)[2:]).numel(), *shape_of(module)[2:])
         if shape != (before := shape_of(module)):
-            resize(module, shape)
+            resize_layer(module, shape)
             owner, _, child = name.rpartition(".")
             changes.setdefault(owner, {})[child] = before, shape
     for name in plain:
@@ -48,15 +50,17 @@ def fit(model: nn.Module, stored: dict[str, Stored], plain: dict[str, torch.Tens
         recount_heads(model.get_submodule(owner), changed)
     for name, value in plain.items():
         owner, _, tensor = name.rpartition(".")
-        reshape(model.get_submodule(owner), tensor, value.shape)
+        resize_tensor(model.get_submodule(owner), tensor, value.shape)
     return model
 
 
-def resize(module: nn.Module, shape: Shape) -> None:
+def resize_layer(module: nn.Module, shape: Shape) -> None:
     """``shape``: output channels first"""
     if 1 < getattr(module, "groups", 1) == module.weight.shape[0] and shape[1] == 1:
         module.groups = shape[0]  # each channel is a group
-    reshape(module, "weight", torch.Size(shape[::-1] if isinstance(module, Conv1D) else shape))
+    resize_tensor(
+        module, "weight", torch.Size(shape[::-1] if isinstance(module, Conv1D) else shape)
+    )
     for out, in_ in (
         ("out_features", "in_features"),
         ("out_channels", "in_channels"),
@@ -67,7 +71,7 @@ def resize(module: nn.Module, shape: Shape) -> None:
             setattr(module, in_, shape[1] * getattr(module, "groups", 1))
 
 
-def reshape(module: nn.Module, tensor: str, shape: torch.Size) -> None:
+def resize_tensor(module: nn.Module, tensor: str, shape: torch.Size) -> None:
     """A parameter or buffer of another shape, still without values."""
     held = getattr(module, tensor, None)
     if held is None or held.shape == shape:
@@ -103,7 +107,7 @@ def recount_heads(attention: nn.Module, changed: Changes) -> None:
     queries = min(inputs or outputs, default=Fraction(1))
     keys = (
         queries
-        if all(each == queries for each in outputs) and not makes_queries_alone(attention, changed)
+        if all(each == queries for each in outputs) and not only_queries_changed(attention, changed)
         else Fraction(1)
     )
     width = max(
@@ -132,13 +136,13 @@ def keep_heads(attention: nn.Module, kept: torch.Tensor) -> None:
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         states = args[0] if args else kwargs["hidden_states"]
-        part = partial(of_heads, kept=module.kept_heads, heads=heads, states=states)
+        part = partial(select_heads, kept=module.kept_heads, heads=heads, states=states)
         return tuple(map(part, args)), {name: part(value) for name, value in kwargs.items()}
 
     attention.register_forward_pre_hook(select, with_kwargs=True)
 
 
-def of_heads(value: object, kept: torch.Tensor, heads: int, states: torch.Tensor) -> object:
+def select_heads(value: object, kept: torch.Tensor, heads: int, states: torch.Tensor) -> object:
     """Attention argument without removed heads if it has one number or row per head, otherwise
     unchanged.
 
@@ -154,7 +158,7 @@ def of_heads(value: object, kept: torch.Tensor, heads: int, states: torch.Tensor
     return value.unflatten(0, (-1, heads))[:, kept].flatten(0, 1)
 
 
-def makes_queries_alone(attention: nn.Module, changed: Changes) -> bool:
+def only_queries_changed(attention: nn.Module, changed: Changes) -> bool:
     """Return True if the only layer with changed outputs has unchanged siblings with the same
     input: those of keys and values.
     """

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from engine.models.model_source import Folder, header_of
+from engine.models.model_source import ModelSource, read_header
 
 
 def names_by_tensor(model: nn.Module) -> list[list[str]]:
@@ -13,14 +13,14 @@ def names_by_tensor(model: nn.Module) -> list[list[str]]:
     return list(names.values())
 
 
-def stored_again(folder: Folder, model: nn.Module) -> dict[str, int]:
+def duplicate_bytes(folder: ModelSource, model: nn.Module) -> dict[str, int]:
     """Bytes of file entries that repeat a tensor: under another name of the same tensor in the
     loaded ``model``, or under the same name in another shard.
     """
     holders = {name: names[0] for names in names_by_tensor(model) for name in names}
     entries: dict[str, list[tuple[str, int]]] = {}
     for file in folder.files:
-        for name, entry in header_of(file, str(folder)).items():
+        for name, entry in read_header(file, str(folder)).items():
             tensor = next(
                 (holders[known] for known in aliases(name, model) if known in holders), name
             )
@@ -35,11 +35,11 @@ def stored_again(folder: Folder, model: nn.Module) -> dict[str, int]:
     return again
 
 
-def entry_bytes(folder: Folder, names: set[str]) -> dict[str, int]:
+def entry_bytes(folder: ModelSource, names: set[str]) -> dict[str, int]:
     """Bytes of the file entries with these names."""
     found: dict[str, int] = {}
     for file in folder.files:
-        for name, entry in header_of(file, str(folder)).items():
+        for name, entry in read_header(file, str(folder)).items():
             if name in names:
                 begin, end = entry["data_offsets"]
                 found[name] = found.get(name, 0) + end - begin

@@ -10,26 +10,28 @@ from torch.nn.modules.module import (
 )
 
 from engine.errors import PlainError
-from engine.models.model_source import Folder, tensors_stored
+from engine.models.model_source import ModelSource, tensor_totals
 
-ROOM = 4  # allowed multiple of the stored size: files omit tied weights, heads and other parts
+ALLOWED_MULTIPLE = (
+    4  # allowed multiple of the stored size: files omit tied weights, heads and other parts
+)
 FEW_TENSORS = 2_000  # always allowed, as are the following
 SMALL_PARAMETERS, SMALL_BUFFERS = 64_000_000, 1_000_000_000  # the latter in bytes
 
 
 @contextmanager
-def within_stored_size(folder: Folder) -> Iterator[None]:
+def within_stored_size(folder: ModelSource) -> Iterator[None]:
     """Limit the model built inside to several times the parameters and tensors in its files.
 
     Raises PlainError at the first excess parameter or buffer, before any memory is allocated,
     because modules are created on the meta device.
     """
-    stored = tensors_stored(folder.files, str(folder))
-    guard = Guard(
+    stored = tensor_totals(folder.files, str(folder))
+    guard = SizeGuard(
         str(folder),
-        ROOM * stored.tensors + FEW_TENSORS,
+        ALLOWED_MULTIPLE * stored.tensors + FEW_TENSORS,
         # codes and factors represent more weights
-        None if folder.packed else ROOM * stored.parameters + SMALL_PARAMETERS,
+        None if folder.packed else ALLOWED_MULTIPLE * stored.parameters + SMALL_PARAMETERS,
         max(SMALL_BUFFERS, 2 * folder.size_bytes),
     )
     hooks = (
@@ -43,7 +45,7 @@ def within_stored_size(folder: Folder) -> Iterator[None]:
             hook.remove()
 
 
-class Guard:
+class SizeGuard:
     """Counter of registered parameters and buffers; replacing one, as loading does, does not count
     again.
     """
@@ -61,31 +63,31 @@ class Guard:
         self.parameters = self.buffer_bytes = 0
 
     def parameter(self, module: nn.Module, name: str, value: Tensor | None) -> None:
-        if not self._first(module, name, value):
+        if not self._is_new(module, name, value):
             return
         self.parameters += value.numel()
         if len(self.places) > self.most_tensors:
-            raise self._refusal(f"more than {self.most_tensors:,} tensors")
+            raise self._error(f"more than {self.most_tensors:,} tensors")
         if self.most_parameters is not None and self.parameters > self.most_parameters:
-            raise self._refusal(f"more than {self.most_parameters:,} parameters")
+            raise self._error(f"more than {self.most_parameters:,} parameters")
 
     def buffer(self, module: nn.Module, name: str, value: Tensor | None) -> None:
-        if not self._first(module, f"{name} (buffer)", value):
+        if not self._is_new(module, f"{name} (buffer)", value):
             return
         self.buffer_bytes += value.numel() * value.itemsize
         if self.buffer_bytes > self.most_buffer_bytes:
-            raise self._refusal(
+            raise self._error(
                 f"tables of more than {self.most_buffer_bytes / 1e9:.0f} GB, as for positions,"
             )
 
-    def _first(self, module: nn.Module, name: str, value: Tensor | None) -> bool:
+    def _is_new(self, module: nn.Module, name: str, value: Tensor | None) -> bool:
         place = (id(module), name)
         if value is None or place in self.places:
             return False
         self.places.add(place)
         return True
 
-    def _refusal(self, what: str) -> PlainError:
+    def _error(self, what: str) -> PlainError:
         return PlainError(
             f"config.json of {self.name} describes a model with {what} that its weight files do "
             "not contain; they belong to different models: "

@@ -9,44 +9,44 @@ from typing import Literal
 
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.evaluation.calibration_batches import Batch
 from engine.events import ProgressEvent
-from engine.measurement.error import kept_row
+from engine.measurement.error import unchanged_row
 from engine.measurement.size import by_original_parameters, origin_of_compressed
-from engine.measurement.surface import most_striking
-from engine.models.layers import Layer, blocks_of, why_kept
-from engine.models.loaded_model import Opened, compute_place
+from engine.measurement.surface import most_prominent
+from engine.models.layers import Layer, blocks_of, skip_reason
+from engine.models.loaded_model import LoadedModel, device_and_dtype
 from engine.models.packed_folder import PackedFolder, read_file
 from engine.pipeline.layer_report import RESCALED, REWRITTEN, LayerReport, why_not_seen
-from engine.pipeline.pruned_writer import Rewriting
-from engine.pipeline.replacement_writer import Succession
-from engine.pipeline.resume import Finished, Unfinished
+from engine.pipeline.pruned_writer import PrunedWriter
+from engine.pipeline.replacement_writer import ReplacementWriter
+from engine.pipeline.resume import FinishedBlock, ResumeStore
 from engine.pipeline.statistics_pass import (
     StatisticsPass,
-    batches_of,
-    slopes_for,
+    gradient_stats_for,
+    input_samples,
+    load_calibration_batches,
     stream_of,
-    surveyed,
 )
 from engine.runtime.platform_support import free_unused_memory
-from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Subject, nowhere
-from engine.step.run_context import Bench
+from engine.step.layer_swap import LayerSwap
+from engine.step.pruning_plan import TechniqueInput, no_checkpoint_folder
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
-from engine.step.trained_weights import Trained
+from engine.step.trained_weights import TrainedWeights
 from engine.techniques.composed import compress_further
 from engine.techniques.implementations import (
     equivalent_weights,
     plan,
-    rebuild,
-    retrained,
-    taught,
+    plan_removal,
+    train_replacement,
+    train_weights,
 )
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 
 @dataclass(frozen=True)
@@ -58,139 +58,157 @@ class StepResult:
     comparable: bool = True
 
 
-def compressed_folder(
-    bench: Bench,
-    original: Opened,
+def run_step(
+    context: RunContext,
+    original: LoadedModel,
     targets: list[Layer],
     out: Path,
-    kept: Unfinished | None = None,
-    reference: Opened | None = None,
+    resume_store: ResumeStore | None = None,
+    reference: LoadedModel | None = None,
 ) -> StepResult:
     """One step: compress and write block by block, on from what was ``kept``. What is lost is
     counted from ``reference``, or from the original.
     """
     rows, began = TableBuilder(), time.perf_counter()
-    keeps = partial(kept.place, bench) if kept else nowhere
-    if heir := taught(bench.how, bench, subject_of(bench, original, targets, keeps), rows):
-        packed = Succession(bench, original, heir, rows).write(out)
-        rows.layers = by_original_parameters(rows.layers, original)
+    keeps = (
+        partial(resume_store.claim_step_folder, context) if resume_store else no_checkpoint_folder
+    )
+    if heir := train_replacement(
+        context.config, context, make_technique_input(context, original, targets, keeps), rows
+    ):
+        packed = ReplacementWriter(context, original, heir, rows).write(out)
+        rows.treated_layers = by_original_parameters(rows.layers, original)
         return StepResult(rows, packed, time.perf_counter() - began)
-    rewritten = equivalent_weights(bench.how, subject_of(bench, original, targets, keeps))
+    rewritten = equivalent_weights(
+        context.config, make_technique_input(context, original, targets, keeps)
+    )
     if rewritten:
-        _, compute = compute_place(bench.recipe)
-        original = reference = rewritten.applied(original, bench.folder, compute)
-    batches = batches_of(bench, targets)
-    inputs = surveyed(bench, reference or original, batches)
-    packed = PackedFolder(out, bench.folder, bench.recipe.model_dump(mode="json"))
+        _, compute = device_and_dtype(context.recipe)
+        original = reference = rewritten.applied(original, context.folder, compute)
+    batches = load_calibration_batches(context, targets)
+    inputs = input_samples(context, reference or original, batches)
+    packed = PackedFolder(out, context.folder, context.recipe.model_dump(mode="json"))
     began = time.perf_counter()
-    trial = Trial(bench, original, batches, rows)
-    subject = subject_of(bench, original, targets, keeps, trial)
-    if small := rebuild(bench.how, subject):
-        Rewriting(bench, original, small, inputs, rows).write(packed)
-        rows.layers = by_original_parameters(rows.layers, original)
+    trial = LayerSwap(context, original, batches, rows)
+    subject = make_technique_input(context, original, targets, keeps, trial)
+    if small := plan_removal(context.config, subject):
+        PrunedWriter(context, original, small, inputs, rows).write(packed)
+        rows.treated_layers = by_original_parameters(rows.layers, original)
         return StepResult(rows, packed, time.perf_counter() - began, rewritten is None)
-    settings = plan(bench.how, targets, trial)
-    slopes = slopes_for(bench.how, trial, settings)
-    trained = retrained(bench.how, bench, subject)
-    report = LayerReport(original, reference or original, settings, bench.recipe.layers, inputs)
+    settings = plan(context.config, targets, trial)
+    slopes = gradient_stats_for(context.config, trial, settings)
+    trained = train_weights(context.config, context, subject)
+    report = LayerReport(original, reference or original, settings, context.recipe.layers, inputs)
     changed = frozenset(rewritten.layers if rewritten else ())
-    walk = Walk(bench, original, settings, report, rows, batches, slopes, trained, changed)
+    walk = BlockwiseCompressor(
+        context, original, settings, report, rows, batches, slopes, trained, changed
+    )
     # else to begin again costs little, and what is kept are an earlier step's blocks
-    if kept and walk.statistics:
-        kept.begin(bench, batches)
-        walk.kept = kept
+    if resume_store and walk.statistics:
+        resume_store.open_step(context, batches)
+        walk.resume_store = resume_store
     for number, block in enumerate(blocks_of(original.layers)):
-        walk.map_to(packed.add(walk.done(number, block)))
+        walk.memory_map_block(packed.add(walk.finish_block(number, block)))
     report.refuse_unchanged()
-    bench.notes.extend(report.notes_on_layers(rows))
+    context.notes.extend(report.notes_on_layers(rows))
     packed.add({}, walk.plain)
     packed.finish(
         origin_of_compressed(original, {row.name for row in rows.layers if row.technique})
     )
     sizes = {row.name: row.size_bytes for row in rows.layers}
     rows.layers.extend(
-        kept_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to
+        unchanged_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to
     )
-    rows.layers = by_original_parameters(rows.layers, original)
+    rows.treated_layers = by_original_parameters(rows.layers, original)
     rows.ledger.extend(packed.ledger_rows())
     return StepResult(rows, packed, time.perf_counter() - began, rewritten is None)
 
 
-def subject_of(
-    bench: Bench,
-    original: Opened,
+def make_technique_input(
+    context: RunContext,
+    original: LoadedModel,
     targets: list[Layer],
-    keeps: Callable[[], Path | None],
-    trial: Trial | None = None,
-) -> Subject:
-    return Subject(original, bench.folder, frozenset(layer.name for layer in targets), trial, keeps)
+    open_checkpoint_folder: Callable[[], Path | None],
+    layer_swap: LayerSwap | None = None,
+) -> TechniqueInput:
+    return TechniqueInput(
+        original,
+        context.folder,
+        frozenset(layer.name for layer in targets),
+        layer_swap,
+        open_checkpoint_folder,
+    )
 
 
 @dataclass
-class Walk:
+class BlockwiseCompressor:
     """State of the block-wise compression."""
 
-    bench: Bench
-    original: Opened  # what is compressed
+    context: RunContext
+    original: LoadedModel  # what is compressed
     settings: dict[str, Technique]
     report: LayerReport
-    rows: TableBuilder  # of all blocks so far
+    tables: TableBuilder  # of all blocks so far
     batches: list[Batch]
     # of the loss, by each layer's weights, where the technique wants them
-    slopes: dict[str, Slopes] = field(default_factory=dict)
-    trained: Trained | None = None  # what training has left, where the technique trains
+    gradient_stats: dict[str, GradientStats] = field(default_factory=dict)
+    trained_weights: TrainedWeights | None = (
+        None  # what training has left, where the technique trains
+    )
     # layers whose weights the technique replaced by equivalent ones
     rewritten: frozenset[str] = frozenset()
     # finished blocks, where they cost so much that a run may want to go on from them
-    kept: Unfinished = field(default_factory=Unfinished)
+    resume_store: ResumeStore = field(default_factory=ResumeStore)
     plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases as they will be written
     # of the layers' inputs, where the technique wants them
     statistics: StatisticsPass | None = None
     stage: Literal["compressing", "resuming"] = "compressing"
 
     def __post_init__(self) -> None:
-        self.plain = self.original.plain | (self.trained.plain if self.trained else {})
-        self.how = self.bench.how
-        if self.how.needs in ("range", "gram"):
-            stream = stream_of(self.bench, self.original, self.batches, self.progress)
+        self.plain = self.original.plain | (
+            self.trained_weights.plain if self.trained_weights else {}
+        )
+        self.config = self.context.config
+        if self.config.needs in ("range", "gram"):
+            stream = stream_of(self.context, self.original, self.batches, self.progress)
             self.statistics = StatisticsPass(
-                self.how, self.original, stream, self.report, self.plain, self.progress
+                self.config, self.original, stream, self.report, self.plain, self.progress
             )
 
     @property
-    def place(self) -> ProgressEvent:
-        done = len(self.rows.layers) + len(self.report.found.layers)
+    def progress_position(self) -> ProgressEvent:
+        done = len(self.tables.layers) + len(self.report.found.layers)
         return ProgressEvent(self.stage, done, len(self.original.layers))
 
     def progress(self) -> None:
-        self.bench.progress(self.place)
+        self.context.progress(self.progress_position)
 
     @torch.no_grad()
-    def done(self, number: int, layers: list[Layer]) -> dict[str, Stored]:
+    def finish_block(self, number: int, layers: list[Layer]) -> dict[str, StoredWeight]:
         """Every layer of a block as it will be stored: kept from a run that came so far, or
         compressed now and kept.
         """
-        done = self.kept.block(number)
+        done = self.resume_store.load_block(number)
         if done and set(done.layers) == {layer.name for layer in layers}:
             self.stage = "resuming"
-            self.statistics.install(done)
-            self.kept.taken_up += 1
+            self.statistics.restore_block(done)
+            self.resume_store.resumed_blocks += 1
         else:
             self.stage, self.report.found = "compressing", TableBuilder()
             changed = self.statistics.begin_block() if self.statistics else {}
-            done = Finished(self.block(layers), changed, self.report.found)
+            done = FinishedBlock(self.compress_block(layers), changed, self.report.found)
             # what was only copied is copied again
             if any(layer.name in self.settings for layer in layers):
-                self.kept.keep(number, done)
+                self.resume_store.save_block(number, done)
         if self.statistics:
-            self.statistics.stream.go_on(layers[0].block)
-        self.rows.add(done.rows)
+            self.statistics.stream.advance(layers[0].block)
+        self.tables.add(done.tables)
         # after each block: those of thousands of experts would take gigabytes
-        self.rows.surfaces = most_striking(self.rows.surfaces)
+        self.tables.surfaces = most_prominent(self.tables.surfaces)
         self.report.found = TableBuilder()
         return done.layers
 
-    def map_to(self, path: Path) -> None:
+    def memory_map_block(self, path: Path) -> None:
         """The model that is walked reads the layers of a block from the file they were written to,
         and no longer from memory.
         """
@@ -199,67 +217,76 @@ class Walk:
             for name in layers.keys() & self.settings.keys():
                 self.statistics.module(name).stored = layers[name]
 
-    def block(self, layers: list[Layer]) -> dict[str, Stored]:
+    def compress_block(self, layers: list[Layer]) -> dict[str, StoredWeight]:
         """Every layer of a block as it will be stored; the report notes what each lost."""
         block, statistics = layers[0].block, self.statistics
         names = [layer.name for layer in layers if layer.name in self.settings]
-        if statistics and self.how.in_step and statistics.stream.goes_in_step(block, names):
-            return self.in_step(layers, names)
-        seen = statistics.seen(block, names) if statistics and names else self.slopes
-        if statistics and (self.how.folds or self.how.needs == "range"):
+        if statistics and self.config.sequential and statistics.stream.in_step_fits(block, names):
+            return self.compress_sequentially(layers, names)
+        seen = statistics.seen(block, names) if statistics and names else self.gradient_stats
+        if statistics and (self.config.rescales_inputs or self.config.needs == "range"):
             self.report.found.surfaces.extend(statistics.surfaces(seen))
-        return {layer.name: self.layer(layer, seen.get(layer.name)) for layer in layers}
+        return {layer.name: self.compress_layer(layer, seen.get(layer.name)) for layer in layers}
 
-    def in_step(self, layers: list[Layer], names: list[str]) -> dict[str, Stored]:
+    def compress_sequentially(
+        self, layers: list[Layer], names: list[str]
+    ) -> dict[str, StoredWeight]:
         """Compress the layers of a block one after the other, each with inputs from the compressed
         layers before it.
         """
         done, by_name = {}, {layer.name: layer for layer in layers}
         stream = self.statistics.stream
 
-        def change(name: str, seen: Seen) -> None:
-            done[name] = self.layer(by_name[name], seen)
+        def compress_in_place(name: str, stats: InputStats) -> None:
+            done[name] = self.compress_layer(by_name[name], stats)
             module = self.statistics.module(name)
             module.unpacked = None
             module.unpacked = module.weight
 
-        unreached = stream.in_step(layers[0].block, names, self.how.needs == "gram", change)
+        unreached = stream.run_in_step(
+            layers[0].block, names, self.config.needs == "gram", compress_in_place
+        )
         return {
-            layer.name: done.get(layer.name) or self.layer(layer, unreached.get(layer.name))
+            layer.name: done.get(layer.name)
+            or self.compress_layer(layer, unreached.get(layer.name))
             for layer in layers
         }
 
-    def layer(self, layer: Layer, seen: Seen | Slopes | None) -> Stored:
+    def compress_layer(
+        self, layer: Layer, stats: InputStats | GradientStats | None
+    ) -> StoredWeight:
         """One layer as it will be stored."""
         free_unused_memory()
         self.progress()
         module = self.original.model.get_submodule(layer.name)
         if layer.name not in self.settings:
             return self.left(layer, module.stored)
-        if self.trained:
-            stored = self.trained.layers[layer.name]
-            self.report.judge(layer, module.stored, stored.to(self.original.device), seen)
+        if self.trained_weights:
+            stored = self.trained_weights.layers[layer.name]
+            self.report.judge(layer, module.stored, stored.to(self.original.device), stats)
             return stored
         setting = self.settings[layer.name]
-        if seen is None and setting.needs != "nothing":
+        if stats is None and setting.needs != "nothing":
             self.report.keep(layer, module.stored, why_not_seen(setting, module))
             return module.stored
         read = self.statistics.module(layer.name) if self.statistics else module
-        weight = read.stored.dense(torch.float32)
+        weight = read.stored.to_dense(torch.float32)
         try:
-            stored = compress_further(setting, module.stored, weight, seen, self.bench.keeps_zeros)
+            stored = compress_further(
+                setting, module.stored, weight, stats, self.context.keeps_zeros
+            )
         except PlainError as error:
             raise PlainError(f"{layer.name}: {error}") from None
         if self.statistics:
             read.stored = stored
-        self.report.judge(layer, module.stored, stored, seen)
+        self.report.judge(layer, module.stored, stored, stats)
         return stored.to("cpu")
 
-    def left(self, layer: Layer, held: Stored) -> Stored:
+    def left(self, layer: Layer, held: StoredWeight) -> StoredWeight:
         """A layer that the step does not compress."""
         routers = self.report.scales.routers
         why = [
-            why_kept(layer, self.original.tied, self.bench.recipe.layers),
+            skip_reason(layer, self.original.tied_layers, self.context.recipe.layers),
             RESCALED if layer.name in routers else "",
             REWRITTEN if layer.name in self.rewritten else "",
         ]

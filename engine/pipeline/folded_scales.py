@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 
 @dataclass
@@ -13,7 +13,9 @@ class FoldedScales:
 
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)  # factors of columns, (in_,)
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)  # divisors of rows, (out,)
-    routers: dict[str, Stored] = field(default_factory=dict)  # uncompressed layers with new columns
+    routers: dict[str, StoredWeight] = field(
+        default_factory=dict
+    )  # uncompressed layers with new columns
 
     def moved(self, name: str) -> bool:
         return name in self.inputs or name in self.outputs
@@ -25,11 +27,11 @@ class FoldedScales:
         return weight * self.outputs[name][:, None] if name in self.outputs else weight
 
     def received(
-        self, name: str, stored: Stored, inputs: torch.Tensor
+        self, name: str, stored: StoredWeight, inputs: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A sample of the layer's inputs, and what the compressed layer makes of them."""
         inputs = inputs.float()
         scales = self.inputs.get(name)
-        return inputs, stored.received(inputs) if scales is None else stored.received(
-            inputs / scales
-        ) * scales
+        return inputs, stored.quantized_inputs(
+            inputs
+        ) if scales is None else stored.quantized_inputs(inputs / scales) * scales

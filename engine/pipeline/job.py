@@ -10,7 +10,7 @@ from engine.events import Report
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.results.schema.outcome import Outcome
-from engine.runtime.worker_setup import ready
+from engine.runtime.worker_setup import setup_worker
 
 
 def run_job(
@@ -21,9 +21,9 @@ def run_job(
     cancelled: Callable[[], bool],
     stream: Callable[[list[Any]], None],
 ) -> Outcome:
-    ready()
+    setup_worker()
     return run(
-        Recipe.of(recipe),
+        Recipe.from_dict(recipe),
         run_id,
         keep=Path(keep),
         report=report,

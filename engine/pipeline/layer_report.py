@@ -9,21 +9,21 @@ import pandas as pd
 import torch
 from torch import nn
 
-from engine.calibration import Seen
-from engine.calibration.activation_stats import seeable
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.activation_stats import has_observable_inputs
+from engine.calibration.gradient_stats import GradientStats
 from engine.config.technique import Technique
 from engine.errors import PlainError
-from engine.measurement.error import Judged, kept_row, level_rows
+from engine.measurement.error import LayerComparison, level_rows, unchanged_row
 from engine.models.layers import Layer, included_embeddings
-from engine.models.loaded_model import Opened
+from engine.models.loaded_model import LoadedModel
 from engine.pipeline.folded_scales import FoldedScales
 from engine.recipe import Layers
 from engine.step.table_builder import TableBuilder
-from engine.techniques.implementations import portrait, why_unchanged
-from engine.tensors.weights import Dense, Stored
+from engine.techniques.implementations import diagnostics, why_unchanged
+from engine.tensors.weights import DenseWeight, StoredWeight
 
-SQUARED = 1e18  # a weight whose square is near the end of float32
+MAX_SQUARABLE = 1e18  # a weight whose square is near the end of float32
 ADVICE_UNCHANGED = (
     "Choose a stronger setting (fewer bits, a shorter format, more zeros) or another model."
 )
@@ -41,8 +41,10 @@ EQUAL_WEIGHTS = "all its weights are equal"
 class LayerReport:
     """Rows and notes on the layers of one step."""
 
-    original: Opened  # what is compressed
-    reference: Opened  # what losses are counted from: the same, or what it was before earlier steps
+    original: LoadedModel  # what is compressed
+    reference: (
+        LoadedModel  # what losses are counted from: the same, or what it was before earlier steps
+    )
     settings: dict[str, Technique]
     choice: Layers  # that the recipe includes and skips
     samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
@@ -52,30 +54,38 @@ class LayerReport:
     judged: int = 0  # compressed layers
     unchanged: dict[str, str] = field(default_factory=dict)  # unchanged ones, with the reason
 
-    def keep(self, layer: Layer, held: Stored, why: str) -> None:
+    def keep(self, layer: Layer, held: StoredWeight, why: str) -> None:
         """Record a layer that is stored as it was."""
-        self.found.layers.append(kept_row(layer, held.nbytes, why))
+        self.found.layers.append(unchanged_row(layer, held.nbytes, why))
 
-    def judge(self, layer: Layer, held: Stored, stored: Stored, seen: Seen | Slopes | None) -> None:
+    def judge(
+        self,
+        layer: Layer,
+        held: StoredWeight,
+        stored: StoredWeight,
+        seen: InputStats | GradientStats | None,
+    ) -> None:
         """Record a layer's error.
 
         Raises PlainError if it became NaN, or did not change although it should have.
         """
-        before, inputs = held.dense(torch.float32), self.sample_for(layer)
+        before, inputs = held.to_dense(torch.float32), self.sample_for(layer)
         original = (
-            self.reference.model.get_submodule(layer.name).stored.dense(torch.float32)
+            self.reference.model.get_submodule(layer.name).stored.to_dense(torch.float32)
             if self.reference is not self.original
             else before
         )
-        judged = Judged(layer, original, self.scales.unscaled(layer.name, stored.dense()))
+        judged = LayerComparison(
+            layer, original, self.scales.unscaled(layer.name, stored.to_dense())
+        )
         setting, constant = self.settings[layer.name], bool(before.min() == before.max())
         notes = [
             self.notes.get(layer.name, ""),
-            narrow(setting, layer),
+            narrow_rows_note(setting, layer),
             EQUAL_WEIGHTS if constant else "",
         ]
         notes += dict.fromkeys(seen.warnings if seen else ())
-        converted = dtypes_of(held, stored)
+        converted = cast_dtypes(held, stored)
         if converted and torch.equal(judged.compressed, before):
             notes.append(
                 f"{converted[1]} holds every {converted[0]} weight of the file exactly: "
@@ -86,7 +96,7 @@ class LayerReport:
         ):
             self.unchanged[layer.name] = reason = why_unchanged(setting, layer, stored, before)
             if not reason:
-                raise PlainError(broken(layer.name, setting))
+                raise PlainError(unchanged_message(layer.name, setting))
             notes.append(reason)
         self.judged += 1
         received = (
@@ -98,22 +108,22 @@ class LayerReport:
             stored, setting.technique, received, "; ".join(note for note in notes if note)
         )
         if not row.relative_error < float("inf"):
-            raise PlainError(unmeasurable(row.name, original))
+            raise PlainError(not_finite_message(row.name, original))
         self.found.layers.append(row)
         self.found.channels.append(judged.channels())
         self.found.histograms.extend(judged.histogram())
         self.found.levels.extend(
             () if self.scales.moved(layer.name) else level_rows(row.name, stored)
         )
-        self.found.add(portrait(setting, layer.name, original, stored, seen))
-        if isinstance(seen, Seen) and seen.missing < seen.count:
+        self.found.add(diagnostics(setting, layer.name, original, stored, seen))
+        if isinstance(seen, InputStats) and seen.missing < seen.count:
             self.found.inputs.append(self.input_rows(judged, seen))
 
     def sample_for(self, layer: Layer) -> torch.Tensor | None:
         """Sample of a layer's inputs; for an embedding, of the output layer tied to it."""
         tied = [
             layer.name,
-            *(other.name for other in self.original.tied if other.tied_to == layer.name),
+            *(other.name for other in self.original.tied_layers if other.tied_to == layer.name),
         ]
         return next((self.samples[name] for name in tied if name in self.samples), None)
 
@@ -150,7 +160,7 @@ class LayerReport:
                 )
         return notes
 
-    def input_rows(self, judged: Judged, seen: Seen) -> pd.DataFrame:
+    def input_rows(self, judged: LayerComparison, seen: InputStats) -> pd.DataFrame:
         """InputRow of every input channel, in the original's terms; as columns. A convolution's
         channel has its kernel's whole area.
         """
@@ -161,7 +171,7 @@ class LayerReport:
         )
         lost, whole = (
             each.square().sum(0).view(-1, seen.area).sum(1).sqrt()
-            for each in (judged.missed, judged.original)
+            for each in (judged.weight_error, judged.original)
         )
         lost = lost / whole.clamp_min(1e-30)
         numbers = {
@@ -176,19 +186,19 @@ class LayerReport:
         )
 
 
-def dtypes_of(held: Stored, stored: Stored) -> tuple[str, str] | None:
+def cast_dtypes(current: StoredWeight, stored: StoredWeight) -> tuple[str, str] | None:
     """Original and new dtype of a dense weight that was only cast, possibly without loss."""
     if (
-        not (isinstance(held, Dense) and isinstance(stored, Dense))
-        or held.weight.dtype == stored.weight.dtype
+        not (isinstance(current, DenseWeight) and isinstance(stored, DenseWeight))
+        or current.weight.dtype == stored.weight.dtype
     ):
         return None
-    return tuple(str(each.weight.dtype).removeprefix("torch.") for each in (held, stored))
+    return tuple(str(each.weight.dtype).removeprefix("torch.") for each in (current, stored))
 
 
-def unmeasurable(name: str, original: torch.Tensor) -> str:
+def not_finite_message(name: str, original: torch.Tensor) -> str:
     largest = original.abs().max().item()
-    if largest < SQUARED:
+    if largest < MAX_SQUARABLE:
         return f"{name} became NaN while it was compressed; please report this recipe."
     return (
         f"{name} holds a weight of {largest:.0e}, too large to compute with in float32; check "
@@ -196,7 +206,7 @@ def unmeasurable(name: str, original: torch.Tensor) -> str:
     )
 
 
-def broken(name: str, setting: Technique) -> str:
+def unchanged_message(name: str, setting: Technique) -> str:
     return (
         f"{name} is unchanged, although {setting.title} should have changed it; please report "
         "this recipe, or add the layer to "
@@ -207,10 +217,10 @@ def broken(name: str, setting: Technique) -> str:
 def why_not_seen(setting: Technique, module: nn.Module) -> str:
     if setting.needs == "gradients":
         return NO_GRADIENT
-    return NOT_REACHED if seeable(module) else NOT_SEEN
+    return NOT_REACHED if has_observable_inputs(module) else NOT_SEEN
 
 
-def narrow(setting: Technique, layer: Layer) -> str:
+def narrow_rows_note(setting: Technique, layer: Layer) -> str:
     """Note for rows with fewer weights than a group."""
     in_ = layer.matrix_shape[1]
     return (

@@ -4,16 +4,16 @@ from collections.abc import Iterable
 
 from engine.config.technique import Technique
 from engine.errors import PlainError
-from engine.evaluation.evaluation import refuse_other_kind
+from engine.evaluation.evaluation import check_task_kind
 from engine.models.layers import Layer
-from engine.models.model_source import Folder
+from engine.models.model_source import ModelSource
 from engine.recipe import Recipe
-from engine.techniques.implementations import check_models, refuse_unfit
+from engine.techniques.implementations import check_models, check_recipe
 
-CHANNELS_FOR_A_TOKEN = 16  # maximum input channels of the widest layer per calibration token
+MAX_CHANNELS_PER_TOKEN = 16  # maximum input channels of the widest layer per calibration token
 
 
-def refuse_noise(step: Technique, layers: Iterable[Layer], tokens: int) -> None:
+def check_calibration_size(step: Technique, layers: Iterable[Layer], tokens: int) -> None:
     """Check that there is enough calibration data for Gram matrices.
 
     A Gram matrix of n tokens has at most rank n. With damping, directions without data are treated
@@ -29,27 +29,27 @@ def refuse_noise(step: Technique, layers: Iterable[Layer], tokens: int) -> None:
     if step.needs != "gram" or not tokens or widest is None:
         return
     width = widest.matrix_shape[1]
-    if tokens * CHANNELS_FOR_A_TOKEN < width:
+    if tokens * MAX_CHANNELS_PER_TOKEN < width:
         raise PlainError(
             f"The calibration data gives {tokens:,} tokens, too few for {step.title}: "
             f"{widest.name} has {width:,} input channels and needs at least "
-            f"{-(-width // CHANNELS_FOR_A_TOKEN):,} (one for {CHANNELS_FOR_A_TOKEN} channels). "
+            f"{-(-width // MAX_CHANNELS_PER_TOKEN):,} (one for {MAX_CHANNELS_PER_TOKEN} channels). "
             "Give a longer calibration.text or more "
             "calibration.samples."
         )
 
 
-def refuse_steps(recipe: Recipe, folder: Folder, at_hand: bool = False) -> None:
+def check_steps(recipe: Recipe, folder: ModelSource, local_only: bool = False) -> None:
     """Raises PlainError for the first step that this model, task or device does not allow.
     ``at_hand``: other models only where they need no
     download.
     """
-    refuse_other_kind(recipe.task, folder)
+    check_task_kind(recipe.task, folder)
     if folder.packed and recipe.steps:
         raise PlainError(
             f"{recipe.model} is already compressed; start from the original model, or leave "
             "out the steps to measure it."
         )
     for step in recipe.steps:
-        refuse_unfit(step, recipe)
-        check_models(step, folder, recipe, at_hand)
+        check_recipe(step, recipe)
+        check_models(step, folder, recipe, local_only)

@@ -10,96 +10,111 @@ import torch
 
 from engine.errors import PlainError
 from engine.events import ProgressEvent
-from engine.measurement.error import Judged, described, histogram_rows, kept_row
+from engine.measurement.error import LayerComparison, histogram_rows, layer_columns, unchanged_row
 from engine.measurement.size import origin_of_rebuilt, plain_bytes
-from engine.models.layers import Layer, blocks_of, included_embeddings, layers_of, why_kept
-from engine.models.loaded_model import Opened
-from engine.models.loading import resolve, skeleton
+from engine.models.layers import Layer, blocks_of, included_embeddings, layers_of, skip_reason
+from engine.models.loaded_model import LoadedModel
+from engine.models.loading import meta_model, resolve_model
 from engine.models.packed_folder import PackedFolder, file_bytes
 from engine.models.shapes import KEPT_HEADS
 from engine.results.schema.tables import HistogramRow, LayerRow
-from engine.step.pruning_plan import Rebuilt
-from engine.step.run_context import Bench
+from engine.step.pruning_plan import PruningPlan
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
-from engine.tensors.sliced import Narrowed
-from engine.tensors.weights import Stored
+from engine.tensors.sliced import SlicedWeight
+from engine.tensors.weights import StoredWeight
 
 READ_IF_THERE = ("head_dim",)  # in config.json, though some configurations do not declare it
-GONE, UNTOUCHED = "taken out with its block", "nothing of it is taken out"
-IN_GROUPS = "its channels are kept because they pass through a grouped convolution"
+REMOVED, UNTOUCHED = "taken out with its block", "nothing of it is taken out"
+GROUPED_CONVOLUTION = "its channels are kept because they pass through a grouped convolution"
 
 
 @dataclass(frozen=True)
-class Rewriting:
+class PrunedWriter:
     """One model on its way into a folder."""
 
-    bench: Bench
-    original: Opened
-    small: Rebuilt
+    context: RunContext
+    original: LoadedModel
+    pruning_plan: PruningPlan
     samples: dict[str, torch.Tensor]  # of each layer's inputs, to judge by
-    rows: TableBuilder
+    tables: TableBuilder
 
     @property
     def technique(self) -> str:
-        return self.bench.how.technique
+        return self.context.config.technique
 
     def write(self, packed: PackedFolder) -> None:
         for block in blocks_of(self.original.layers):
-            if not self.small.drops(block[0].name):
-                packed.add({self.small.name(layer.name): self.done(layer) for layer in block})
+            if not self.pruning_plan.removes(block[0].name):
+                packed.add(
+                    {
+                        self.pruning_plan.name(layer.name): self.record_layer(layer)
+                        for layer in block
+                    }
+                )
             else:
-                self.rows.layers.extend(gone_row(layer, self.technique) for layer in block)
-        packed.add({}, self.small.plain(self.original.plain))
-        packed.finish(origin_of_rebuilt(self.original, self.small))
-        configure(packed, self.small)
-        self.note(packed)
+                self.tables.layers.extend(removed_row(layer, self.technique) for layer in block)
+        packed.add({}, self.pruning_plan.plain(self.original.plain))
+        packed.finish(origin_of_rebuilt(self.original, self.pruning_plan))
+        update_config(packed, self.pruning_plan)
+        self.add_notes(packed)
 
-    def note(self, packed: PackedFolder) -> None:
+    def add_notes(self, packed: PackedFolder) -> None:
         """Add notes after writing. Layers have their original names."""
-        sizes = {row.name: row.size_bytes for row in self.rows.layers}
-        self.rows.layers.extend(
-            kept_row(layer, sizes[layer.tied_to]) for layer in self.original.layers if layer.tied_to
+        sizes = {row.name: row.size_bytes for row in self.tables.layers}
+        self.tables.layers.extend(
+            unchanged_row(layer, sizes[layer.tied_to])
+            for layer in self.original.layers
+            if layer.tied_to
         )
         before = {
-            self.small.name(layer.name): layer.name
+            self.pruning_plan.name(layer.name): layer.name
             for layer in self.original.layers
-            if not self.small.drops(layer.name)
+            if not self.pruning_plan.removes(layer.name)
         }
-        self.rows.ledger.extend(
+        self.tables.ledger.extend(
             replace(row, layer=before.get(row.layer, row.layer)) for row in packed.ledger_rows()
         )
-        self.rows.structures.extend(self.small.structures)
-        for layer in included_embeddings(self.original.layers, self.bench.recipe.layers):
-            if layer.name not in self.small.cuts:
-                reason = why_kept(layer, self.original.tied, self.bench.recipe.layers) or UNTOUCHED
-                self.bench.notes.append(
+        self.tables.structures.extend(self.pruning_plan.structures)
+        for layer in included_embeddings(self.original.layers, self.context.recipe.layers):
+            if layer.name not in self.pruning_plan.kept_indices:
+                reason = (
+                    skip_reason(layer, self.original.tied_layers, self.context.recipe.layers)
+                    or UNTOUCHED
+                )
+                self.context.notes.append(
                     f"{layer.name} is included (layers.include) but was not changed: {reason}."
                 )
 
-    def done(self, layer: Layer) -> Stored:
+    def record_layer(self, layer: Layer) -> StoredWeight:
         """Return a layer as it will be stored, and record its error."""
-        done, total = len(self.rows.layers), len(self.original.layers)
-        self.bench.progress(ProgressEvent("removing-structures", done, total))
+        done, total = len(self.tables.layers), len(self.original.layers)
+        self.context.progress(ProgressEvent("removing-structures", done, total))
         held = self.original.model.get_submodule(layer.name).stored
-        if layer.name not in self.small.cuts:
-            why = why_kept(layer, self.original.tied, self.bench.recipe.layers) or (
-                IN_GROUPS if layer.groups > 1 else ""
+        if layer.name not in self.pruning_plan.kept_indices:
+            why = skip_reason(layer, self.original.tied_layers, self.context.recipe.layers) or (
+                GROUPED_CONVOLUTION if layer.groups > 1 else ""
             )
-            self.rows.layers.append(kept_row(layer, held.nbytes, why))
+            self.tables.layers.append(unchanged_row(layer, held.nbytes, why))
             return held
-        left, weight = self.small.narrowed(layer, held), held.dense(torch.float32)
-        judged, inputs = Judged(layer, weight, left.dense()), self.samples.get(layer.name)
+        left, weight = self.pruning_plan.sliced_weight(layer, held), held.to_dense(torch.float32)
+        judged, inputs = (
+            LayerComparison(layer, weight, left.to_dense()),
+            self.samples.get(layer.name),
+        )
         received = None if inputs is None else (inputs.to(weight.device).float(),) * 2
-        self.rows.layers.append(changed_row(judged, left, self.small, self.technique, received))
-        self.rows.channels.append(judged.channels())
-        self.rows.histograms.extend(histogram(judged, left))
-        return self.small.stored(layer, held)
+        self.tables.layers.append(
+            changed_row(judged, left, self.pruning_plan, self.technique, received)
+        )
+        self.tables.channels.append(judged.channels())
+        self.tables.histograms.extend(pruned_histogram_rows(judged, left))
+        return self.pruning_plan.stored_weight(layer, held)
 
 
 def changed_row(
-    judged: Judged,
-    left: Narrowed,
-    small: Rebuilt,
+    judged: LayerComparison,
+    left: SlicedWeight,
+    pruning_plan: PruningPlan,
     technique: str,
     inputs: tuple[Any, ...] | None = None,
 ) -> LayerRow:
@@ -107,14 +122,14 @@ def changed_row(
     norm.
     """
     layer = judged.layer
-    if small.drops(layer.name):
-        return gone_row(layer, technique)
+    if pruning_plan.removes(layer.name):
+        return removed_row(layer, technique)
     row, count = (
-        judged.row(left, technique, inputs, small.notes.get(layer.name, UNTOUCHED)),
+        judged.row(left, technique, inputs, pruning_plan.notes.get(layer.name, UNTOUCHED)),
         left.weight.numel(),
     )
     after = {
-        "shape": small.shape(layer),
+        "shape": pruning_plan.shape(layer),
         "original_shape": layer.shape,
         "parameters": count,
         "bits_per_weight": left.nbytes * 8 / layer.parameters,
@@ -122,21 +137,21 @@ def changed_row(
     return replace(row, **after, sparsity=0.0)
 
 
-def gone_row(layer: Layer, technique: str) -> LayerRow:
+def removed_row(layer: Layer, technique: str) -> LayerRow:
     """A layer of which nothing is left."""
     after = {"shape": (0, *layer.shape[1:]), "original_shape": layer.shape, "parameters": 0}
     return LayerRow(
-        **described(layer) | after,
+        **layer_columns(layer) | after,
         technique=technique,
         size_bytes=0,
         bits_per_weight=0.0,
         relative_error=1.0,
         sparsity=0.0,
-        note=GONE,
+        note=REMOVED,
     )
 
 
-def histogram(judged: Judged, left: Narrowed) -> list[HistogramRow]:
+def pruned_histogram_rows(judged: LayerComparison, left: SlicedWeight) -> list[HistogramRow]:
     """All weights before, and those that are left, in the same bins."""
     low, high = judged.original.min().item(), judged.original.max().item()
     versions = {"original": judged.original, "compressed": left.weight.float()}
@@ -147,32 +162,36 @@ def histogram(judged: Judged, left: Narrowed) -> list[HistogramRow]:
     ]
 
 
-def configure(packed: PackedFolder, small: Rebuilt) -> None:
+def update_config(packed: PackedFolder, pruning_plan: PruningPlan) -> None:
     """Say the new shapes in config.json where it has words for them; where layers differ from one
     another it has not.
     """
     path = packed.folder / "config.json"
     fields = json.loads(path.read_bytes())
-    if small.config:
-        fields = said(fields, small.config, packed)
+    if pruning_plan.config:
+        fields = updated_config_fields(fields, pruning_plan.config, packed)
         path.write_text(json.dumps(fields, indent=1))
     # so many must stay in config.json
-    given_for_every_head = any(name.endswith(f".{KEPT_HEADS}") for name in small.set_tensors)
+    given_for_every_head = any(
+        name.endswith(f".{KEPT_HEADS}") for name in pruning_plan.replaced_tensors
+    )
     if (
-        small.uniform
+        pruning_plan.uniform
         and not given_for_every_head
-        and (wider := said(fields, small.uniform, packed)) != fields
+        and (wider := updated_config_fields(fields, pruning_plan.uniform, packed)) != fields
     ):
         path.write_text(json.dumps(wider, indent=1))
-        if not fits(packed):
+        if not config_fits(packed):
             path.write_text(json.dumps(fields, indent=1))
 
 
-def said(fields: dict[str, Any], changes: dict[str, Any], packed: PackedFolder) -> dict[str, Any]:
+def updated_config_fields(
+    fields: dict[str, Any], changes: dict[str, Any], packed: PackedFolder
+) -> dict[str, Any]:
     """A configuration with some fields changed, each under the name that this architecture has for
     it; those unknown to it are left out.
     """
-    whole = skeleton(resolve(str(packed.folder))).config
+    whole = meta_model(resolve_model(str(packed.folder))).config
     config = whole.get_text_config()
     named = {
         name: value
@@ -193,10 +212,10 @@ def said(fields: dict[str, Any], changes: dict[str, Any], packed: PackedFolder) 
     )
 
 
-def fits(packed: PackedFolder) -> bool:
+def config_fits(packed: PackedFolder) -> bool:
     """Return True if a model built from the configuration has the written shapes."""
     try:
-        layers = layers_of(skeleton(resolve(str(packed.folder))))
+        layers = layers_of(meta_model(resolve_model(str(packed.folder))))
     except PlainError:
         return False
     return all(
@@ -204,17 +223,24 @@ def fits(packed: PackedFolder) -> bool:
     )
 
 
-def rebuilt_bytes(original: Opened, small: Rebuilt, plans: dict[str, Stored]) -> int:
+def pruned_model_bytes(
+    original: LoadedModel, pruning_plan: PruningPlan, plans: dict[str, StoredWeight]
+) -> int:
     """Bytes of all files to be written; ``plans``: storage by later steps, by the new names of
     layers.
     """
     held = {
         layer.name: original.model.get_submodule(layer.name).stored for layer in original.layers
     }
-    blocks = [block for block in blocks_of(original.layers) if not small.drops(block[0].name)]
+    blocks = [
+        block for block in blocks_of(original.layers) if not pruning_plan.removes(block[0].name)
+    ]
     files = (
-        {small.name(layer.name): small.sketch(layer, held[layer.name]) for layer in block}
+        {
+            pruning_plan.name(layer.name): pruning_plan.planned_weight(layer, held[layer.name])
+            for layer in block
+        }
         for block in blocks
     )
     files = ({name: plans.get(name, stored) for name, stored in file.items()} for file in files)
-    return sum(map(file_bytes, files)) + plain_bytes(small.plain(original.plain))
+    return sum(map(file_bytes, files)) + plain_bytes(pruning_plan.plain(original.plain))

@@ -15,68 +15,73 @@ from safetensors import SafetensorError
 
 from engine.errors import Cancelled, PlainError
 from engine.evaluation.calibration_batches import Batch
-from engine.models.loaded_model import calibration_dtype, compute_place
+from engine.models.loaded_model import calibration_dtype, device_and_dtype
 from engine.models.packed_folder import read_file, write_file
 from engine.results.store import atomic_files, parquet
-from engine.results.store.unfinished import KEPT, folder_of, held, sweep
-from engine.step.run_context import Bench
+from engine.results.store.unfinished import (
+    RESUMABLE_FILES,
+    exclusive_folder,
+    remove_oldest,
+    unfinished_folder,
+)
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 DIGEST = "digest"  # file of a kept block that tells whether the others are as they were written
-UNREADABLE = (OSError, PlainError, SafetensorError, ValueError, KeyError, TypeError)
+READ_ERRORS = (OSError, PlainError, SafetensorError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedBlock:
     """One block: its layers as stored, the norms and biases that changed with them, and what was
     noted.
     """
 
-    layers: dict[str, Stored]
+    layers: dict[str, StoredWeight]
     plain: dict[str, torch.Tensor]
-    rows: TableBuilder
+    tables: TableBuilder
 
 
 @dataclass
-class Unfinished:
+class ResumeStore:
     """The blocks of one run, in their order. A disk that cannot be written costs what would have
     been kept, never the run.
     """
 
     folder: Path | None = None  # of the step at hand; None: nothing is kept
     folders: list[Path] = field(default_factory=list)  # of all steps so far
-    taken_up: int = 0  # blocks that were found finished
+    resumed_blocks: int = 0  # blocks that were found finished
     lock: ExitStack = field(default_factory=ExitStack)
 
-    def begin(self, bench: Bench, batches: list[Batch]) -> None:
+    def open_step(self, context: RunContext, batches: list[Batch]) -> None:
         """Keep blocks of a step from now on, and find those that an earlier run kept. A second
         process with the same recipe keeps nothing.
         """
-        self.folder = self.place(bench, batches)
+        self.folder = self.claim_step_folder(context, batches)
 
-    def place(self, bench: Bench, batches: list[Batch] = ()) -> Path | None:
+    def claim_step_folder(self, context: RunContext, batches: list[Batch] = ()) -> Path | None:
         """Folder in which a step may keep what it resumes from."""
-        folder = folder_of(bench.recipe.key(), place_of(bench, batches))
-        if not self.lock.enter_context(held(folder)):
+        folder = unfinished_folder(context.recipe.key(), resume_key(context, batches))
+        if not self.lock.enter_context(exclusive_folder(folder)):
             return None
         self.folders.append(folder)
-        sweep(folder)
+        remove_oldest(folder)
         return folder
 
-    def block(self, number: int) -> Finished | None:
+    def load_block(self, number: int) -> FinishedBlock | None:
         """Stored result of a block; None if there is none or it is damaged."""
         path = self.path(number)
         if path is None or not path.is_dir():
             return None
-        with suppress(*UNREADABLE):
+        with suppress(*READ_ERRORS):
             if (path / DIGEST).read_text() != digest_of(path):
                 return None
             layers, plain = read_file(path / "block.safetensors")
-            return Finished(layers, plain, TableBuilder.of(parquet.load(path)))
+            return FinishedBlock(layers, plain, TableBuilder.of(parquet.load(path)))
         return None
 
-    def keep(self, number: int, done: Finished) -> None:
+    def save_block(self, number: int, done: FinishedBlock) -> None:
         """Whole or not at all."""
         path = self.path(number)
         if path is None:
@@ -86,7 +91,7 @@ class Unfinished:
             try:
                 part.mkdir(parents=True)
                 write_file(part / "block.safetensors", done.layers, done.plain)
-                parquet.save(done.rows.tables(), part)
+                parquet.save(done.tables.tables(), part)
                 (part / DIGEST).write_text(digest_of(part))
                 shutil.rmtree(path, ignore_errors=True)
                 part.rename(path)
@@ -107,18 +112,20 @@ def digest_of(block: Path) -> str:
 
 
 @contextmanager
-def unfinished() -> Iterator[Unfinished]:
+def open_resume_store() -> Iterator[ResumeStore]:
     """Store of a run's finished blocks: removed when the run is done and measured, kept when it is
     canceled, killed or fails.
 
     Raises Cancelled again, with a message about what was kept.
     """
-    kept = Unfinished()
+    kept = ResumeStore()
     with kept.lock:
         try:
             yield kept
         except Cancelled:
-            if any(next(folder.glob(name), None) for folder in kept.folders for name in KEPT):
+            if any(
+                next(folder.glob(name), None) for folder in kept.folders for name in RESUMABLE_FILES
+            ):
                 raise Cancelled(
                     "The run was canceled. Finished layers are kept; run it again to resume."
                 ) from None
@@ -127,7 +134,7 @@ def unfinished() -> Iterator[Unfinished]:
             atomic_files.remove(folder)
 
 
-def place_of(bench: Bench, batches: list[Batch]) -> str:
+def resume_key(context: RunContext, batches: list[Batch]) -> str:
     """Digest of what affects the result besides the recipe: contents of model and data, device and
     data types.
     """
@@ -135,9 +142,11 @@ def place_of(bench: Bench, batches: list[Batch]) -> str:
     for batch in batches:
         for name, values in sorted(batch.items()):
             data.update(f"{name}{tuple(values.shape)}".encode() + values.numpy().tobytes())
-    device, compute = compute_place(bench.recipe)
+    device, compute = device_and_dtype(context.recipe)
     precisions = "-".join(
-        str(dtype).removeprefix("torch.") for dtype in (compute, calibration_dtype(bench.recipe))
+        str(dtype).removeprefix("torch.") for dtype in (compute, calibration_dtype(context.recipe))
     )
-    step = f"-{bench.step}" if bench.step else ""
-    return f"{bench.folder.revision[:12]}{step}-{data.hexdigest()[:12]}-{device.type}-{precisions}"
+    step = f"-{context.step}" if context.step else ""
+    return (
+        f"{context.folder.revision[:12]}{step}-{data.hexdigest()[:12]}-{device.type}-{precisions}"
+    )

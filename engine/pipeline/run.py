@@ -12,35 +12,35 @@ from pathlib import Path
 import torch
 
 from engine.errors import PlainError
-from engine.evaluation import Measured, measured_once
-from engine.evaluation.evaluation import refuse_other_kind
+from engine.evaluation import EvaluationResult, cached_baseline
+from engine.evaluation.evaluation import check_task_kind
 from engine.events import ProgressEvent, Report
 from engine.measurement.generations import sample_rows
 from engine.measurement.latency import latency_rows
 from engine.measurement.latency_inputs import largest_inputs
 from engine.measurement.scores import baseline_scores
 from engine.measurement.similarity import similarity_rows
-from engine.measurement.student_errors import mistakes
-from engine.models.layers import chosen, text_reader
-from engine.models.loaded_model import Opened, compute_place, opened, other_parts
-from engine.models.loading import check_finite, resolve, told
-from engine.models.packed_folder import PackedFolder, plainly_written
-from engine.pipeline.preflight import refuse_steps
-from engine.pipeline.resume import unfinished
-from engine.pipeline.step_metrics import Qualities, Stages, first
-from engine.pipeline.steps import every_step
+from engine.measurement.student_errors import mistake_tables
+from engine.models.layers import selected_layers, text_reader
+from engine.models.loaded_model import LoadedModel, device_and_dtype, load_model, other_parts_notes
+from engine.models.loading import check_finite, explain_load_errors, resolve_model
+from engine.models.packed_folder import PackedFolder, explain_write_errors
+from engine.pipeline.preflight import check_steps
+from engine.pipeline.resume import open_resume_store
+from engine.pipeline.step_metrics import Qualities, StepMetrics, main_split
+from engine.pipeline.steps import run_steps
 from engine.recipe import Recipe
 from engine.results.schema.outcome import Outcome
 from engine.results.schema.record import Scores, Summary
 from engine.results.store import atomic_files
-from engine.runtime.local_paths import own_folder
+from engine.runtime.local_paths import allow_folder
 from engine.runtime.platform_support import peak_rss_bytes, reset_peak
 from engine.runtime.temporary_folders import temporary_folder
-from engine.step.run_context import Bench
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 
-KEPT_BYTES = 256 << 20  # of a compressed model, up to which a run leaves a copy
-ROOM = 4  # times as much must be free
+MAX_COPY_BYTES = 256 << 20  # of a compressed model, up to which a run leaves a copy
+FREE_SPACE_FACTOR = 4  # times as much must be free
 
 
 def run(
@@ -48,9 +48,9 @@ def run(
     run_id: str = "",
     save: Path | None = None,
     keep: Path | None = None,
-    report: Report = Bench.report,
-    cancelled=Bench.cancelled,
-    stream=Bench.stream,
+    report: Report = RunContext.report,
+    cancelled=RunContext.cancelled,
+    stream=RunContext.stream,
 ) -> Outcome:
     """The compressed model is written to ``save``; without that, a small one is left at ``keep``
     where there is room.
@@ -59,25 +59,25 @@ def run(
     began = time.perf_counter()
     reset_peak()
     torch.manual_seed(recipe.seed)
-    bench = Bench(
+    bench = RunContext(
         recipe,
-        resolve(recipe.model, report),
+        resolve_model(recipe.model, report),
         report,
         cancelled,
         stream=stream,
     )
-    check(bench, save)
-    original = opened(bench.folder, *compute_place(recipe))
-    targets = chosen(original.layers, recipe.layers) if recipe.steps else []
-    with working_folder(save) as out, unfinished() as kept:
-        baseline = measured_original(bench, original)
-        stages = Stages(baseline_scores(original, targets, first(baseline)), baseline)
-        rows, packed, seconds = every_step(
-            bench, original, out, kept, partial(measured_between, stages)
+    check_run(bench, save)
+    original = load_model(bench.folder, *device_and_dtype(recipe))
+    targets = selected_layers(original.layers, recipe.layers) if recipe.steps else []
+    with working_folder(save) as out, open_resume_store() as kept:
+        baseline = evaluate_original(bench, original)
+        stages = StepMetrics(baseline_scores(original, targets, main_split(baseline)), baseline)
+        rows, packed, seconds = run_steps(
+            bench, original, out, kept, partial(record_step_metrics, stages)
         )
-        result = measured_result(bench, original, packed, stages, rows)
+        result = evaluate_result(bench, original, packed, stages, rows)
         if keep and recipe.steps:
-            kept_copy(out, keep, result.size_bytes)
+            keep_copy(out, keep, result.size_bytes)
     rows.stages = stages.rows
     summary = Summary(
         run=run_id,
@@ -85,18 +85,18 @@ def run(
         revision=bench.folder.revision,
         architecture=bench.folder.architecture,
         device=str(original.device),
-        protocol=first(baseline).protocol,
+        protocol=main_split(baseline).protocol,
         baseline=stages.before,
         result=result,
         ended_early=bool(bench.ended_early),
-        notes=without_copies(
+        notes=unique_notes(
             *bench.folder.notes,
             *original.notes,
             *data_notes(baseline),
             *bench.notes,
             *(end.note for end in bench.ended_early),
-            *taken_up(kept.taken_up),
-            *notes_on(original, recipe),
+            *resumed_blocks_note(kept.resumed_blocks),
+            *model_notes(original, recipe),
         ),
         seconds=time.perf_counter() - began,
         compress_seconds=seconds,
@@ -110,12 +110,12 @@ def data_notes(baseline: Qualities) -> list[str]:
     return [note for measured in baseline.values() for note in measured.notes]
 
 
-def without_copies(*notes: str) -> tuple[str, ...]:
+def unique_notes(*notes: str) -> tuple[str, ...]:
     """Remove duplicate notes: one file may be used for evaluation and calibration."""
     return tuple(dict.fromkeys(notes))
 
 
-def taken_up(blocks: int) -> list[str]:
+def resumed_blocks_note(blocks: int) -> list[str]:
     return (
         [
             (
@@ -128,12 +128,12 @@ def taken_up(blocks: int) -> list[str]:
     )
 
 
-def notes_on(original: Opened, recipe: Recipe) -> list[str]:
+def model_notes(original: LoadedModel, recipe: Recipe) -> list[str]:
     """Notes on parts of the model that no step can change."""
-    return [*other_parts(original), *(outside_layers(original) if recipe.steps else [])]
+    return [*other_parts_notes(original), *(uncompressible_note(original) if recipe.steps else [])]
 
 
-def outside_layers(original: Opened) -> list[str]:
+def uncompressible_note(original: LoadedModel) -> list[str]:
     """Weights that no step could reach: those that stand in no layer of a known kind."""
     reads_text = text_reader(original.model)
     tensors = {
@@ -153,36 +153,36 @@ def outside_layers(original: Opened) -> list[str]:
     )
 
 
-def check(bench: Bench, save: Path | None) -> None:
+def check_run(context: RunContext, save: Path | None) -> None:
     """Refuse before anything heavy is done."""
-    refuse_other_kind(bench.recipe.task, bench.folder)
-    if save and not bench.recipe.steps:
+    check_task_kind(context.recipe.task, context.folder)
+    if save and not context.recipe.steps:
         raise PlainError(
             "The recipe has no steps, so there is nothing to save; add a step, or leave --save out."
         )
-    refuse_steps(bench.recipe, bench.folder)
-    check_finite(bench.folder)
+    check_steps(context.recipe, context.folder)
+    check_finite(context.folder)
 
 
 @contextmanager
 def working_folder(save: Path | None) -> Iterator[Path]:
     """Folder for the compressed model: kept if requested, otherwise removed afterwards."""
     if save:
-        with claimed(save), own_folder(save):
+        with claim_output_folder(save), allow_folder(save):
             yield save
     else:
         with temporary_folder("run") as folder:
             yield folder
 
 
-def kept_copy(out: Path, keep: Path, size: int) -> None:
+def keep_copy(out: Path, keep: Path, size: int) -> None:
     """A disk that refuses, or a worker elsewhere, costs the copy and never the run."""
     part = keep.with_name(f".{keep.name}")
     with suppress(OSError):
         if (
-            size <= KEPT_BYTES
+            size <= MAX_COPY_BYTES
             and keep.parent.is_dir()
-            and shutil.disk_usage(keep.parent).free > ROOM * size
+            and shutil.disk_usage(keep.parent).free > FREE_SPACE_FACTOR * size
         ):
             try:
                 shutil.copytree(out, part)
@@ -192,11 +192,11 @@ def kept_copy(out: Path, keep: Path, size: int) -> None:
 
 
 @contextmanager
-def claimed(save: Path) -> Iterator[None]:
+def claim_output_folder(save: Path) -> Iterator[None]:
     """A new or empty folder to write to; left as it was found when the run does not finish. Raises
     PlainError for any other.
     """
-    with plainly_written(save):
+    with explain_write_errors(save):
         new = not save.exists()
         save.mkdir(parents=True, exist_ok=True)
         empty = not any(save.iterdir())
@@ -212,52 +212,66 @@ def claimed(save: Path) -> Iterator[None]:
         raise
 
 
-def measured_original(bench: Bench, original: Opened) -> Qualities:
+def evaluate_original(context: RunContext, original: LoadedModel) -> Qualities:
     """Measured once for all runs that start from the model, each split by itself. Raises PlainError
     if the model fails.
     """
 
-    def measured(at: Bench) -> Measured:
-        with told(at.folder, f"{at.folder} does not compute on this data"):
-            return measured_once(
+    def evaluate_split(at: RunContext) -> EvaluationResult:
+        with explain_load_errors(at.folder, f"{at.folder} does not compute on this data"):
+            return cached_baseline(
                 at.recipe,
                 at.folder,
-                lambda: at.measured(original.model, at.folder, ProgressEvent("measuring-original")),
+                lambda: at.evaluate(original.model, at.folder, ProgressEvent("measuring-original")),
             )
 
-    return {split: measured(at) for split, at in bench.by_split.items()}
+    return {split: evaluate_split(at) for split, at in context.by_split.items()}
 
 
-def measured_between(
-    stages: Stages, bench: Bench, subject: Opened, packed: PackedFolder, rows: TableBuilder
+def record_step_metrics(
+    stages: StepMetrics,
+    context: RunContext,
+    subject: LoadedModel,
+    packed: PackedFolder,
+    tables: TableBuilder,
 ) -> None:
     """Quality and bytes of what the step before has written."""
-    done, steps = bench.step, bench.recipe.steps
+    done, steps = context.step, context.recipe.steps
     event = ProgressEvent("measuring-step", step=done, steps=len(steps))
-    qualities = bench.qualities(subject.model, bench.folder, event)
-    stages.after(done, steps[done - 1].label(), subject, qualities)
+    qualities = context.evaluate_splits(subject.model, context.folder, event)
+    stages.record_model(done, steps[done - 1].label(), subject, qualities)
 
 
-def measured_result(
-    bench: Bench, original: Opened, packed: PackedFolder | None, stages: Stages, rows: TableBuilder
+def evaluate_result(
+    context: RunContext,
+    original: LoadedModel,
+    packed: PackedFolder | None,
+    stages: StepMetrics,
+    tables: TableBuilder,
 ) -> Scores:
     """Quality and bytes of the model as written: it is loaded from its files again."""
     if packed is None:
         return stages.before.model_copy(update={"agreement": 1.0})
-    folder, step = resolve(str(packed.folder)), len(bench.recipe.steps)
-    reopened = opened(folder, *compute_place(bench.recipe))
+    folder, step = resolve_model(str(packed.folder)), len(context.recipe.steps)
+    reopened = load_model(folder, *device_and_dtype(context.recipe))
     with largest_inputs(reopened.model) as inputs:
         event = ProgressEvent("measuring-result")
-        qualities = bench.qualities(reopened.model, folder, event)
-    technique = bench.recipe.steps[-1].label()
-    scores = stages.after(step, technique, reopened, qualities)
-    if bench.recipe.speed:
-        treated = [row.name for row in rows.layers if row.technique]
-        rows.latency.extend(latency_rows(bench, original, reopened, treated, inputs))
-        stages.timed(step, technique, rows.latency)
-    if any(step.trains_student for step in bench.recipe.steps):
-        rows.similarity.extend(similarity_rows(bench, original, reopened))
-        rows.add(mistakes(bench, first(stages.baseline), first(qualities), original, reopened))
-    bench.progress(ProgressEvent("writing-examples", 0, 1))
-    rows.samples.extend(sample_rows(bench.recipe, bench.folder, original.model, reopened.model))
+        qualities = context.evaluate_splits(reopened.model, folder, event)
+    technique = context.recipe.steps[-1].label()
+    scores = stages.record_model(step, technique, reopened, qualities)
+    if context.recipe.speed:
+        treated = [row.name for row in tables.layers if row.technique]
+        tables.latency.extend(latency_rows(context, original, reopened, treated, inputs))
+        stages.record_latency(step, technique, tables.latency)
+    if any(step.trains_student for step in context.recipe.steps):
+        tables.similarity.extend(similarity_rows(context, original, reopened))
+        tables.add(
+            mistake_tables(
+                context, main_split(stages.baseline), main_split(qualities), original, reopened
+            )
+        )
+    context.progress(ProgressEvent("writing-examples", 0, 1))
+    tables.samples.extend(
+        sample_rows(context.recipe, context.folder, original.model, reopened.model)
+    )
     return scores

@@ -8,69 +8,75 @@ from dataclasses import dataclass, field
 import pandas as pd
 import torch
 
-from engine.calibration import Fold, Seen, Stream, folds_in
-from engine.calibration.activation_stats import pooled
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import CalibrationStream, Fold, InputStats, scale_folds
+from engine.calibration.activation_stats import merged_stats
+from engine.calibration.gradient_stats import GradientStats
 from engine.config.technique import Technique
 from engine.evaluation import calibration_data
 from engine.evaluation.calibration_batches import Batch
 from engine.events import ProgressEvent
-from engine.measurement.inputs import sampled_inputs, thinned
+from engine.measurement.inputs import evenly_spaced_examples, sampled_inputs
 from engine.measurement.surface import surface
 from engine.models.layers import Layer
-from engine.models.loaded_model import Opened, calibration_dtype, compute_place, sharing
+from engine.models.loaded_model import LoadedModel, calibration_dtype, device_and_dtype, shared_copy
 from engine.models.packed_modules import Unpacking
 from engine.pipeline.folded_scales import FoldedScales
 from engine.pipeline.layer_report import NOT_SCALED, LayerReport
-from engine.pipeline.preflight import refuse_noise
-from engine.pipeline.resume import Finished
+from engine.pipeline.preflight import check_calibration_size
+from engine.pipeline.resume import FinishedBlock
 from engine.results.schema.tables import SearchRow
-from engine.step.layer_swap import Trial
-from engine.step.run_context import Bench
-from engine.techniques.implementations import scales_for
-from engine.tensors.weights import Dense
+from engine.step.layer_swap import LayerSwap
+from engine.step.run_context import RunContext
+from engine.techniques.implementations import input_scales
+from engine.tensors.weights import DenseWeight
 
 
-def slopes_for(how: Technique, trial: Trial, settings: dict[str, Technique]) -> dict[str, Slopes]:
-    return trial.slopes(tuple(settings)) if how.needs == "gradients" else {}
+def gradient_stats_for(
+    config: Technique, layer_swap: LayerSwap, settings: dict[str, Technique]
+) -> dict[str, GradientStats]:
+    return layer_swap.gradient_stats(tuple(settings)) if config.needs == "gradients" else {}
 
 
-def batches_of(bench: Bench, targets: Sequence[Layer] = ()) -> list[Batch]:
+def load_calibration_batches(context: RunContext, targets: Sequence[Layer] = ()) -> list[Batch]:
     """Calibration batches of the recipe; shortfalls are noted once for all steps.
 
     Raises PlainError for too little data.
     """
-    if not bench.recipe.calibration:
+    if not context.recipe.calibration:
         return []
-    data = calibration_data(bench.recipe.calibration, bench.recipe.task, bench.folder)
-    bench.notes.extend(note for note in data.notes if note not in bench.notes)
-    refuse_noise(bench.how, targets, data.tokens)
+    data = calibration_data(context.recipe.calibration, context.recipe.task, context.folder)
+    context.notes.extend(note for note in data.notes if note not in context.notes)
+    check_calibration_size(context.config, targets, data.tokens)
     return data.batches
 
 
-def surveyed(bench: Bench, original: Opened, batches: list[Batch]) -> dict[str, torch.Tensor]:
+def input_samples(
+    context: RunContext, original: LoadedModel, batches: list[Batch]
+) -> dict[str, torch.Tensor]:
     """A sample of each layer's inputs on calibration data, empty where the recipe has none."""
     if not batches:
         return {}
-    device, _ = compute_place(bench.recipe)
-    few = thinned(batches)
+    device, _ = device_and_dtype(context.recipe)
+    few = evenly_spaced_examples(batches)
     done = iter(range(1, len(few) + 1))
     return sampled_inputs(
         original.model,
         few,
         device,
-        lambda: bench.progress(ProgressEvent("reading-calibration", next(done), len(few))),
+        lambda: context.progress(ProgressEvent("reading-calibration", next(done), len(few))),
     )
 
 
 def stream_of(
-    bench: Bench, original: Opened, batches: list[Batch], progress: Callable[[], None]
-) -> Stream:
+    bench: RunContext, original: LoadedModel, batches: list[Batch], progress: Callable[[], None]
+) -> CalibrationStream:
     """Calibration data at the first block, in bfloat16 where that is quick and possible."""
-    device, compute = compute_place(bench.recipe)
+    device, compute = device_and_dtype(bench.recipe)
 
-    def stream_in(dtype: torch.dtype) -> Stream:
-        return Stream(sharing(bench.folder, original, dtype), batches, device, progress)
+    def stream_in(dtype: torch.dtype) -> CalibrationStream:
+        return CalibrationStream(
+            shared_copy(bench.folder, original, dtype), batches, device, progress
+        )
 
     try:
         return stream_in(quick := calibration_dtype(bench.recipe))
@@ -86,9 +92,9 @@ class StatisticsPass:
     compressed ones.
     """
 
-    how: Technique
-    original: Opened  # what is compressed
-    stream: Stream
+    config: Technique
+    original: LoadedModel  # what is compressed
+    stream: CalibrationStream
     report: LayerReport
     plain: dict[str, torch.Tensor]  # norms and biases as they will be written
     progress: Callable[[], None]
@@ -107,13 +113,13 @@ class StatisticsPass:
         self.changed = {}
         return self.changed
 
-    def seen(self, block: str, names: list[str]) -> dict[str, Seen]:
+    def seen(self, block: str, names: list[str]) -> dict[str, InputStats]:
         """Input statistics of the layers on the calibration data, after scales are folded."""
-        seen = self.stream.look(block, names, self.how.needs == "gram")
-        if self.how.folds and block in self.stream.chain:
-            folds = folds_in(self.stream, block, seen, names)
+        seen = self.stream.collect_stats(block, names, self.config.needs == "gram")
+        if self.config.rescales_inputs and block in self.stream.chain:
+            folds = scale_folds(self.stream, block, seen, names)
             chosen = [
-                (fold, self.scales_of(fold, pooled(seen[name] for name in fold.sinks)))
+                (fold, self.scales_of(fold, merged_stats(seen[name] for name in fold.sinks)))
                 for fold in folds
             ]
             moved = [(fold, scales) for fold, scales in chosen if scales is not None]
@@ -125,13 +131,13 @@ class StatisticsPass:
                 if not any(name in fold.sinks for fold, _ in moved)
             }
             for fold, scales in moved:
-                after = {id(seen[name]): seen[name].scaled(scales) for name in fold.sinks}
+                after = {id(seen[name]): seen[name].divided_by(scales) for name in fold.sinks}
                 seen |= {name: after[id(seen[name])] for name in fold.sinks}
-        elif self.how.folds:
+        elif self.config.rescales_inputs:
             self.report.notes |= dict.fromkeys(names, NOT_SCALED)
         return seen
 
-    def surfaces(self, seen: dict[str, Seen]) -> list[pd.DataFrame]:
+    def surfaces(self, seen: dict[str, InputStats]) -> list[pd.DataFrame]:
         """Activation surfaces of every input, under the name of its first layer."""
         firsts = {
             id(each): name for name, each in reversed(seen.items()) if each.missing < each.count
@@ -142,10 +148,12 @@ class StatisticsPass:
             if name in firsts
         ]
 
-    def scales_of(self, fold: Fold, seen: Seen) -> torch.Tensor | None:
+    def scales_of(self, fold: Fold, seen: InputStats) -> torch.Tensor | None:
         """Input scales of the technique; tried values are recorded."""
         self.progress()
-        answer = scales_for(self.how, fold, [self.weight_of(name) for name in fold.sinks], seen)
+        answer = input_scales(
+            self.config, fold, [self.weight_of(name) for name in fold.sinks], seen
+        )
         if answer is None:
             return None
         scales, searched = answer
@@ -161,10 +169,10 @@ class StatisticsPass:
         written.
         """
         fold.apply(self.stream.model, scales)
-        outputs = fold.at_source(scales).cpu()
+        outputs = fold.source_scales(scales).cpu()
         self.scales.inputs |= dict.fromkeys(fold.sinks, scales)
         if not fold.from_norm:
-            self.scales.outputs[fold.source] = fold.at_source(scales)
+            self.scales.outputs[fold.source] = fold.source_scales(scales)
         for name in (f"{fold.source}.weight", f"{fold.source}.bias"):
             if name in self.plain:
                 self.settle(name, (self.plain[name].float() / outputs).to(self.plain[name].dtype))
@@ -179,14 +187,14 @@ class StatisticsPass:
             )
         else:
             held = self.original.model.get_submodule(name).stored
-            weight = (held.dense(torch.float32) * scales).to(
-                held.weight.dtype if isinstance(held, Dense) else torch.float32
+            weight = (held.to_dense(torch.float32) * scales).to(
+                held.weight.dtype if isinstance(held, DenseWeight) else torch.float32
             )
-            self.scales.routers[name] = self.module(name).stored = Dense(
+            self.scales.routers[name] = self.module(name).stored = DenseWeight(
                 tuple(weight.shape), weight
             )
 
-    def install(self, done: Finished) -> None:
+    def install(self, done: FinishedBlock) -> None:
         """Bring the model that is walked to where it was after this block."""
         routers = {layer.name for layer in self.original.layers if layer.routes}
         for name in done.layers.keys() & (self.report.settings.keys() | routers):
@@ -197,7 +205,7 @@ class StatisticsPass:
 
     def weight_of(self, name: str) -> torch.Tensor:
         """(out, in_) float32"""
-        return self.stream.model.get_submodule(name).stored.dense(torch.float32)
+        return self.stream.model.get_submodule(name).stored.to_dense(torch.float32)
 
     def settle(self, name: str, value: torch.Tensor) -> None:
         """A norm's or bias's values as they will be written; the model that is walked computes with

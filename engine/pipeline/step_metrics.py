@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from engine.evaluation import Measured
+from engine.evaluation import EvaluationResult
 from engine.measurement.scores import result_scores
-from engine.models.loaded_model import Opened
+from engine.models.loaded_model import LoadedModel
 from engine.results.schema.record import Scores
 from engine.results.schema.tables import LatencyRow, StageRow
 
 SIZES = ("size_bytes", "parameters", "bits_per_weight", "bits_per_parameter")
-Qualities = dict[str, Measured]  # by split, that which the run is judged by first
+Qualities = dict[str, EvaluationResult]  # by split, that which the run is judged by first
 
 
 @dataclass
-class Stages:
+class StepMetrics:
     """Sizes and scores of the original, and a row for each score of each later model."""
 
     before: Scores
@@ -26,23 +26,27 @@ class Stages:
     rows: list[StageRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.note(0, "", self.before, self.baseline)
+        self.record_scores(0, "", self.before, self.baseline)
 
-    def after(self, step: int, technique: str, written: Opened, qualities: Qualities) -> Scores:
+    def record_model(
+        self, step: int, technique: str, written: LoadedModel, qualities: Qualities
+    ) -> Scores:
         """Quality of the model that a step has written, loaded from its files."""
         agreements = {
             split: agreement(measured, self.baseline[split])
             for split, measured in qualities.items()
         }
-        scores = result_scores(self.before, written, first(qualities), first(agreements))
-        self.note(step, technique, scores, qualities)
+        scores = result_scores(self.before, written, main_split(qualities), main_split(agreements))
+        self.record_scores(step, technique, scores, qualities)
         self.rows.extend(
             StageRow(step, technique, split, "agreement", value)
             for split, value in agreements.items()
         )
         return scores
 
-    def note(self, step: int, technique: str, scores: Scores, qualities: Qualities) -> None:
+    def record_scores(
+        self, step: int, technique: str, scores: Scores, qualities: Qualities
+    ) -> None:
         self.rows.extend(
             StageRow(step, technique, "", name, float(getattr(scores, name))) for name in SIZES
         )
@@ -52,7 +56,7 @@ class Stages:
                 for name, value in measured.scores.items()
             )
 
-    def timed(self, step: int, technique: str, latency: list[LatencyRow]) -> None:
+    def record_latency(self, step: int, technique: str, latency: list[LatencyRow]) -> None:
         """One example through the original and through what the step has written, where a kernel
         was timed.
         """
@@ -68,10 +72,10 @@ class Stages:
         )
 
 
-def agreement(measured: Measured, baseline: Measured) -> float:
+def agreement(measured: EvaluationResult, baseline: EvaluationResult) -> float:
     """Share of equal guesses, on the same inputs."""
     return float(np.mean(measured.guesses == baseline.guesses))
 
 
-def first(by_split: dict[str, Any]):
+def main_split(by_split: dict[str, Any]):
     return next(iter(by_split.values()))

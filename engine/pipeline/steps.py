@@ -7,24 +7,28 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from engine.measurement.error import kept_row
+from engine.measurement.error import unchanged_row
 from engine.measurement.size import by_original_parameters
-from engine.models.layers import chosen
-from engine.models.loaded_model import Opened, compute_place, opened
-from engine.models.model_source import resolve
+from engine.models.layers import selected_layers
+from engine.models.loaded_model import LoadedModel, device_and_dtype, load_model
+from engine.models.model_source import resolve_model
 from engine.models.packed_folder import PackedFolder
-from engine.pipeline.blockwise import compressed_folder
-from engine.pipeline.resume import Unfinished
+from engine.pipeline.blockwise import run_step
+from engine.pipeline.resume import ResumeStore
 from engine.runtime.temporary_folders import temporary_folder
-from engine.step.run_context import Bench
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 
 # at the step to come, what was written before it, and what was noted of that
-Between = Callable[[Bench, Opened, PackedFolder, TableBuilder], None]
+OnStepDone = Callable[[RunContext, LoadedModel, PackedFolder, TableBuilder], None]
 
 
-def every_step(
-    bench: Bench, original: Opened, out: Path, kept: Unfinished, look: Between
+def run_steps(
+    context: RunContext,
+    original: LoadedModel,
+    out: Path,
+    resume_store: ResumeStore,
+    on_step_done: OnStepDone,
 ) -> tuple[TableBuilder, PackedFolder | None, float]:
     """Return the notes, the folder that the last step wrote, and the seconds of all steps; without
     steps nothing is written.
@@ -32,25 +36,35 @@ def every_step(
     ``look`` is shown what every step but the last has written, opened again for the step after it.
     """
     rows, packed, seconds, subject, comparable = TableBuilder(), None, 0.0, original, True
-    if not bench.recipe.steps:
+    if not context.recipe.steps:
         rows.layers.extend(
             by_original_parameters(
-                (kept_row(layer, original.held_bytes(layer)) for layer in original.layers), original
+                (unchanged_row(layer, original.stored_bytes(layer)) for layer in original.layers),
+                original,
             )
         )
-    with between(bench, out) as folders:
+    with step_folders(context, out) as folders:
         for number, folder in enumerate(folders):
             at = (
-                bench
+                context
                 if packed is None
-                else replace(bench, step=number, folder=written(bench, packed))
+                else replace(context, step=number, folder=written_folder(context, packed))
             )
-            subject = subject if packed is None else opened(at.folder, *compute_place(bench.recipe))
+            subject = (
+                subject
+                if packed is None
+                else load_model(at.folder, *device_and_dtype(context.recipe))
+            )
             if packed:
-                look(at, subject, packed, rows)
-            reference = original if comparable and same_layers(original, subject) else subject
-            done = compressed_folder(
-                at, subject, chosen(subject.layers, bench.recipe.layers), folder, kept, reference
+                on_step_done(at, subject, packed, rows)
+            reference = original if comparable and has_same_layers(original, subject) else subject
+            done = run_step(
+                at,
+                subject,
+                selected_layers(subject.layers, context.recipe.layers),
+                folder,
+                resume_store,
+                reference,
             )
             rows, packed = rows.followed_by(done.rows), done.packed
             seconds, comparable = seconds + done.seconds, comparable and done.comparable
@@ -58,28 +72,28 @@ def every_step(
 
 
 @contextmanager
-def between(bench: Bench, out: Path) -> Iterator[list[Path]]:
+def step_folders(context: RunContext, out: Path) -> Iterator[list[Path]]:
     """Yield the folder of each step: ``out`` for the last one, temporary folders for the others."""
     with temporary_folder("run") as place:
-        steps = len(bench.recipe.steps)
+        steps = len(context.recipe.steps)
         folders = [place / str(number) for number in range(steps - 1)]
         for folder in folders:
             folder.mkdir()
         yield [*folders, out][:steps]
 
 
-def written(bench: Bench, packed: PackedFolder):
+def written_folder(context: RunContext, packed: PackedFolder):
     """The folder of the step before; messages go on to speak of the model that the user has
     named.
     """
     return replace(
-        resolve(str(packed.folder)),
-        reference=bench.folder.reference,
-        revision=bench.folder.revision,
+        resolve_model(str(packed.folder)),
+        reference=context.folder.reference,
+        revision=context.folder.revision,
     )
 
 
-def same_layers(original: Opened, subject: Opened) -> bool:
+def has_same_layers(original: LoadedModel, subject: LoadedModel) -> bool:
     """Return True if layers have kept their shapes, so that errors can be computed against the
     original's weights.
     """

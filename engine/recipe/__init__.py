@@ -12,18 +12,18 @@ from pydantic_core import PydanticSerializationError
 
 from engine import __version__
 from engine.config.registry import TECHNIQUES, Step
-from engine.config.technique import Frozen, Technique
-from engine.errors import PlainError, one_of, refusal
-from engine.recipe.model_names import BUNDLED, existing
+from engine.config.technique import FrozenModel, Technique
+from engine.errors import PlainError, one_of, plain_error
+from engine.recipe.model_names import BUNDLED_MODELS, existing_path
 from engine.recipe.tasks import Calibration, LanguageModeling, Task, TextClassification, Training
 from engine.recipe.text import parse
 
 MAX_STEPS = 32
 # newer fields of a task, and their meaning in recipes without them
-EMPTY = {"also": "", "bos": "never", "text_pair_column": ""}
+MEANING_IF_ABSENT = {"also": "", "bos": "never", "text_pair_column": ""}
 MOST_NAMED = 3  # techniques that an advice names
 
-LEFT = {
+WEIGHT_STATE_NAMES = {
     "fewer": "layers with other shapes",
     "zeros": "zeros that it would not keep",
     "factors": "two factors in place of each layer",
@@ -32,7 +32,7 @@ LEFT = {
 }
 
 
-def as_stored(fields: Any) -> Any:
+def with_newer_fields(fields: Any) -> Any:
     """Add newer fields to a recipe stored by any version, with their meaning at that time.
 
     New recipes get the defaults instead.
@@ -41,13 +41,13 @@ def as_stored(fields: Any) -> Any:
         return fields
     task, steps = fields.get("task"), fields.get("steps")
     if isinstance(task, dict) and task.get("kind") == "language-modeling":
-        fields = fields | {"task": {"bos": EMPTY["bos"]} | task}
+        fields = fields | {"task": {"bos": MEANING_IF_ABSENT["bos"]} | task}
     if isinstance(steps, list | tuple):
-        fields = fields | {"steps": [step_as_stored(step) for step in steps]}
+        fields = fields | {"steps": [step_with_newer_options(step) for step in steps]}
     return fields
 
 
-def step_as_stored(step: Any) -> Any:
+def step_with_newer_options(step: Any) -> Any:
     """Add newer options to a stored step, with their meaning at that time."""
     technique = step.get("technique") if isinstance(step, dict) else None
     known = isinstance(technique, str) and technique in TECHNIQUES
@@ -60,7 +60,7 @@ def unchanged_options(step: Technique) -> set[str]:
     return {name for name, meaning in newer if getattr(step, name) == meaning}
 
 
-class Layers(Frozen):
+class Layers(FrozenModel):
     """Layers that steps may change, by name or pattern. Embeddings and routers are changed only if
     ``include`` names them.
     """
@@ -69,7 +69,7 @@ class Layers(Frozen):
     include: tuple[str, ...] = ()
 
 
-class Recipe(Frozen):
+class Recipe(FrozenModel):
     model: str = Field("bundled:docs-lm", min_length=1, max_length=4096)
     task: Task = LanguageModeling()
     calibration: Calibration | None = None
@@ -84,14 +84,14 @@ class Recipe(Frozen):
     speed: bool = True
 
     @model_validator(mode="after")
-    def shown_data(self) -> "Recipe":
+    def add_default_calibration(self) -> "Recipe":
         """A step that looks at data or learns from it gets the usual calibration where none is
         named.
         """
         if self.calibration is None and any(
             step.needs != "nothing" or step.trains for step in self.steps
         ):
-            usual = self.usual_calibration
+            usual = self.default_calibration
             fitting = usual.model_copy(
                 update={"context": min(usual.context, getattr(self.task, "context", usual.context))}
             )
@@ -99,7 +99,7 @@ class Recipe(Frozen):
         return self
 
     @property
-    def usual_calibration(self) -> Calibration:
+    def default_calibration(self) -> Calibration:
         """Default calibration data: the training texts of a classifier if the recipe names them."""
         if not (
             isinstance(self.task, TextClassification) and self.training and self.training.train
@@ -110,7 +110,7 @@ class Recipe(Frozen):
         )
 
     @model_validator(mode="after")
-    def learns_from_it(self) -> "Recipe":
+    def check_training(self) -> "Recipe":
         """Data to learn from has a step that learns, and epochs one that counts them."""
         if self.training and not any(step.trains for step in self.steps):
             raise ValueError(
@@ -128,7 +128,7 @@ class Recipe(Frozen):
 
     @field_validator("steps", mode="before")
     @classmethod
-    def few_enough(cls, steps: Any) -> Any:
+    def check_step_count(cls, steps: Any) -> Any:
         """Check the number of steps before any of them is parsed."""
         if isinstance(steps, list | tuple) and len(steps) > MAX_STEPS:
             raise ValueError(
@@ -139,13 +139,13 @@ class Recipe(Frozen):
 
     @field_validator("steps")
     @classmethod
-    def composable(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        if why := order_refused(steps):
+    def check_step_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        if why := step_order_error(steps):
             raise ValueError(why)
         return steps
 
     @classmethod
-    def of(cls, fields: Any) -> "Recipe":
+    def from_dict(cls, fields: Any) -> "Recipe":
         """Build a recipe from plain data. Raises PlainError with the first error."""
         if not isinstance(fields, dict):
             raise PlainError(
@@ -155,7 +155,7 @@ class Recipe(Frozen):
         try:
             recipe = cls.model_validate(fields)
         except ValidationError as error:
-            raise refusal(error, cls) from None
+            raise plain_error(error, cls) from None
         try:
             recipe.model_dump_json()
         except PydanticSerializationError:
@@ -170,7 +170,7 @@ class Recipe(Frozen):
 
         Raises PlainError if the text is neither, exceeds a limit, or is not a recipe.
         """
-        return cls.of(parse(text))
+        return cls.from_dict(parse(text))
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(
@@ -181,13 +181,13 @@ class Recipe(Frozen):
         """16 hex digits of everything that changes the answer: recipe, engine version, and the
         local files it names.
         """
-        files = [identity(self.model), identity(self.task.source)]
-        files += [identity(self.calibration.text)] if self.calibration else []
-        files += [identity(further) for further in self.task.further]
-        files += [identity(source) for source in self.sources_of_training if source]
+        files = [file_identity(self.model), file_identity(self.task.source)]
+        files += [file_identity(self.calibration.text)] if self.calibration else []
+        files += [file_identity(further) for further in self.task.further]
+        files += [file_identity(source) for source in self.training_sources if source]
         parts = [
             __version__,
-            self.model_dump_json(exclude=self.left_empty),
+            self.model_dump_json(exclude=self.default_fields),
             *files,
             *self.revisions,
         ]
@@ -205,16 +205,20 @@ class Recipe(Frozen):
         )
 
     @property
-    def left_empty(self) -> dict[str, Any]:
+    def default_fields(self) -> dict[str, Any]:
         """Fields that are younger than others: a recipe without them has the key that it had before
         there were any.
         """
-        task = {name for name, empty in EMPTY.items() if getattr(self.task, name, empty) == empty}
+        task = {
+            name
+            for name, empty in MEANING_IF_ABSENT.items()
+            if getattr(self.task, name, empty) == empty
+        }
         steps = dict(enumerate(map(unchanged_options, self.steps)))
         return {"task": task, "steps": steps} | ({} if self.training else {"training": True})
 
     @property
-    def sources_of_training(self) -> tuple[str, ...]:
+    def training_sources(self) -> tuple[str, ...]:
         """Data and models that steps learn from."""
         data = (
             (self.training.train, self.training.validation, self.training.unlabelled)
@@ -229,30 +233,31 @@ class Recipe(Frozen):
         return f"{steps}, seed {self.seed}" if self.seed else steps
 
 
-def order_refused(steps: Sequence[Technique]) -> str:
+def step_order_error(steps: Sequence[Technique]) -> str:
     """Why steps cannot follow one another so, and what to do; empty where they can. Each says what
     a layer may be made of before it.
     """
     made, by = "dense", None
     for step in steps:
-        if made not in step.takes:
+        if made not in step.accepts:
             return (
-                f"{step.title} cannot come after {by.title}, which leaves {LEFT[made]}; "
-                f"{advice(by, step)}"
+                f"{step.title} cannot come after {by.title}, which leaves "
+                f"{WEIGHT_STATE_NAMES[made]}; "
+                f"{order_advice(by, step)}"
             )
-        if step.leaves != "dense":
-            made, by = step.leaves, step
+        if step.produces != "dense":
+            made, by = step.produces, step
     return ""
 
 
-def advice(first: Technique, second: Technique) -> str:
+def order_advice(first: Technique, second: Technique) -> str:
     """Advice for two steps in an order that is not possible."""
-    if second.leaves in first.takes:
+    if second.produces in first.accepts:
         return "swap the two"
     alike = [
-        how.title
-        for how in TECHNIQUES.values()
-        if how.family == second.family and first.leaves in how().takes
+        config.title
+        for config in TECHNIQUES.values()
+        if config.family == second.family and first.produces in config().accepts
     ]
     return (
         f"remove one of them, or use {one_of(alike[:MOST_NAMED])} next"
@@ -261,10 +266,10 @@ def advice(first: Technique, second: Technique) -> str:
     )
 
 
-def identity(source: str) -> str:
+def file_identity(source: str) -> str:
     """Names, sizes and times of the files a local source is made of; empty for anything else."""
-    bundled = BUNDLED.get(source.removeprefix("bundled:"))
-    path = existing(str(bundled.folder) if bundled else source)
+    bundled = BUNDLED_MODELS.get(source.removeprefix("bundled:"))
+    path = existing_path(str(bundled.folder) if bundled else source)
     if not path:
         return ""
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]

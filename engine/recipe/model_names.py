@@ -8,14 +8,14 @@ from typing import Literal
 from engine.errors import PlainError
 from engine.recipe.model_files import file_refusal
 from engine.recipe.tasks import ImageClassification, LanguageModeling, Task, TextClassification
-from engine.runtime.local_paths import check_path, expanded, names_a_path
+from engine.runtime.local_paths import check_path, expanded_path, is_local_path
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 HUB_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+(?:@[\w./-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Bundled:
+class BundledModel:
     name: str
     title: str
     about: str
@@ -31,24 +31,24 @@ class Bundled:
         return ASSETS / "models" / self.name
 
 
-BUNDLED = {
+BUNDLED_MODELS = {
     model.name: model
     for model in (
-        Bundled(
+        BundledModel(
             "docs-lm",
             "Documentation writer",
             "A small Llama that writes Python documentation.",
             LanguageModeling(),
             "perplexity",
         ),
-        Bundled(
+        BundledModel(
             "docs-classifier",
             "Library detective",
             "A small BERT that predicts which library a documentation passage is from.",
             TextClassification(),
             "accuracy",
         ),
-        Bundled(
+        BundledModel(
             "digits-cnn",
             "Digit reader",
             "A small ResNet that reads handwritten digits.",
@@ -76,14 +76,15 @@ class ModelName:
         text = text.strip()
         if text.startswith("bundled:"):
             name = text.removeprefix("bundled:")
-            if name not in BUNDLED:
+            if name not in BUNDLED_MODELS:
                 raise PlainError(
-                    f"There is no bundled model {name[:80]!r}; choose one of {', '.join(BUNDLED)}."
+                    f"There is no bundled model {name[:80]!r}; choose one of "
+                    f"{', '.join(BUNDLED_MODELS)}."
                 )
             return cls("bundled", name)
-        if names_a_path(text):
-            check_path(expanded(text))
-        path = existing(text)
+        if is_local_path(text):
+            check_path(expanded_path(text))
+        path = existing_path(text)
         if path and path.is_dir():
             return cls("directory", str(path.resolve()))
         if path and path.is_file():
@@ -98,7 +99,7 @@ class ModelName:
         return cls("hub", name, revision or None)
 
 
-def existing(text: str) -> Path | None:
+def existing_path(text: str) -> Path | None:
     """Return the path of an existing file or folder, or None.
 
     Any text is accepted: one that is too long, has an unknown user (``~name``) or may not be read

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engine.config.technique import Frozen
+from engine.config.technique import FrozenModel
 
 FILES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")  # suffixes that may follow a text file's
@@ -38,12 +38,12 @@ def file_kind(source: str) -> str:
     return (Path(path.stem) if path.suffix.lower() in COMPRESSIONS else path).suffix.lower()
 
 
-def is_file(source: str) -> bool:
+def is_data_file(source: str) -> bool:
     """Return True if a source's suffix is that of a data file. The file may be missing."""
     return file_kind(source) in FILES
 
 
-class Judged(Frozen):
+class EvaluationTask(FrozenModel):
     """Fields shared by all tasks: a ``source`` of data, the ``split`` that runs are compared by,
     and further ones.
     """
@@ -54,7 +54,7 @@ class Judged(Frozen):
         return tuple(name.strip() for name in self.also.split(",") if name.strip())
 
     @model_validator(mode="after")
-    def measured_once(self) -> Self:
+    def check_unique_splits(self) -> Self:
         """Check that each split and file is named once.
 
         Raises ValueError if a name is repeated or cannot be read with the source.
@@ -66,7 +66,7 @@ class Judged(Frozen):
                     f"also lists {name}, which is evaluated already; give another split or "
                     "file, or remove it"
                 )
-            if is_file(self.source) and not is_file(name):
+            if is_data_file(self.source) and not is_data_file(name):
                 raise ValueError(
                     f"also lists {name}, but {self.source} is a file without splits; give "
                     "another file, or remove it"
@@ -75,7 +75,7 @@ class Judged(Frozen):
         return self
 
 
-class LanguageModeling(Judged):
+class LanguageModeling(EvaluationTask):
     """Perplexity over non-overlapping windows of a text."""
 
     kind: Literal["language-modeling"] = "language-modeling"
@@ -109,7 +109,7 @@ class MaskedLanguageModeling(LanguageModeling):
     )
 
 
-class Classification(Judged):
+class Classification(EvaluationTask):
     """Fields shared by both classification tasks."""
 
     data: Source
@@ -158,13 +158,13 @@ Task = Annotated[
 ]
 
 
-def by_split(task: Task) -> dict[str, Task]:
+def tasks_by_split(task: Task) -> dict[str, Task]:
     """Return one task per split or file by its name, starting with the one that runs are compared
     by.
     """
     tasks = {task.split: task.model_copy(update={"also": ""})}
     for name in task.further:
-        if is_file(name):
+        if is_data_file(name):
             data, stem = "text" if isinstance(task, LanguageModeling) else "data", Path(name).stem
             tasks[stem if stem not in tasks else name] = tasks[task.split].model_copy(
                 update={data: name}
@@ -174,7 +174,7 @@ def by_split(task: Task) -> dict[str, Task]:
     return tasks
 
 
-class Calibration(Frozen):
+class Calibration(FrozenModel):
     """Data for statistics and layer errors, never the data that quality is measured on."""
 
     text: Source = "bundled:docs"
@@ -184,7 +184,7 @@ class Calibration(Frozen):
     context: int = Field(256, ge=2, le=131072)
 
 
-class Training(Frozen):
+class Training(FrozenModel):
     """Training and validation data, never the data that quality is measured on. Empty fields use
     the task's data.
     """

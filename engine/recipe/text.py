@@ -32,15 +32,15 @@ def parse(text: str) -> Any:
 
     Raises PlainError if the text is neither or exceeds a limit.
     """
-    refuse_long(len(text) if text.isascii() else len(text.encode("utf8", "surrogatepass")))
+    check_length(len(text) if text.isascii() else len(text.encode("utf8", "surrogatepass")))
     if text.lstrip()[:1] == "{":
         try:
-            return parsed_json(text)
+            return json_data(text)
         except PlainError:
             raise
         except (ValueError, RecursionError):  # YAML's flow style also starts with a brace
             pass
-    return parsed_yaml(text)
+    return yaml_data(text)
 
 
 def read_file(path: Path) -> str:
@@ -63,15 +63,15 @@ def read_file(path: Path) -> str:
         raise PlainError(
             f"The recipe {str(path)[:200]!r} cannot be read: {why}; give the path of a YAML file."
         ) from None
-    return decoded(content, f"The recipe {str(path)[:200]!r}")
+    return decode_recipe(content, f"The recipe {str(path)[:200]!r}")
 
 
-def decoded(content: bytes, name: str) -> str:
+def decode_recipe(content: bytes, name: str) -> str:
     """Return the text of an uploaded or local recipe; ``name`` starts the message.
 
     Raises PlainError if it is too long or not UTF-8.
     """
-    refuse_long(len(content))
+    check_length(len(content))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -81,7 +81,7 @@ def decoded(content: bytes, name: str) -> str:
         ) from None
 
 
-def refuse_long(size: int) -> None:
+def check_length(size: int) -> None:
     if size > MAX_BYTES:
         raise PlainError(
             f"The recipe is longer than {MAX_BYTES // 1024} KB; recipes have a few KB. "
@@ -89,7 +89,7 @@ def refuse_long(size: int) -> None:
         )
 
 
-def refuse_beyond(what: str, most: int) -> None:
+def raise_limit_exceeded(what: str, most: int) -> None:
     raise PlainError(
         f"The recipe has more than {most:,} {what}; shorten it, or split it into several recipes."
     )
@@ -98,18 +98,18 @@ def refuse_beyond(what: str, most: int) -> None:
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def parsed_json(text: str) -> Any:
+def json_data(text: str) -> Any:
     """Return plain data from JSON.
 
     Raises ValueError or RecursionError if the text is not JSON, PlainError for a duplicate key or
     an exceeded limit.
     """
-    data = json.loads(text, object_pairs_hook=without_duplicates)
-    refuse_large(data)
+    data = json.loads(text, object_pairs_hook=dict_without_duplicates)
+    check_limits(data)
     return data
 
 
-def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def dict_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
@@ -118,7 +118,7 @@ def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def refuse_large(data: Any) -> None:
+def check_limits(data: Any) -> None:
     """Check plain data against the limits.
 
     Raises PlainError if one is exceeded.
@@ -128,9 +128,9 @@ def refuse_large(data: Any) -> None:
         keys = sum(len(item) for item in level if isinstance(item, dict))  # they count, as in YAML
         values += len(level) + keys
         if values > MAX_VALUES:
-            refuse_beyond("keys and values", MAX_VALUES)
+            raise_limit_exceeded("keys and values", MAX_VALUES)
         if depth > MAX_DEPTH:
-            refuse_beyond("levels of mappings and lists", MAX_DEPTH)
+            raise_limit_exceeded("levels of mappings and lists", MAX_DEPTH)
         level = [
             inner
             for item in level
@@ -143,7 +143,7 @@ def refuse_large(data: Any) -> None:
 # --- YAML ----------------------------------------------------------------------------------------
 
 
-def parsed_yaml(text: str) -> Any:
+def yaml_data(text: str) -> Any:
     loader = None
     try:
         loader = RecipeLoader(text)
@@ -165,7 +165,7 @@ def parsed_yaml(text: str) -> Any:
             loader.dispose()
 
 
-class Events:
+class YamlEvents:
     """Parser events, from libyaml if PyYAML includes it (ten times as fast)."""
 
     def __init__(self, text: str):
@@ -178,7 +178,7 @@ class Events:
         self.dispose = parser.dispose
 
 
-class RecipeLoader(Events, Composer, SafeConstructor, Resolver):
+class RecipeLoader(YamlEvents, Composer, SafeConstructor, Resolver):
     """Safe YAML loader with limits that refuses duplicate keys, of which YAML silently keeps the
     last.
 
@@ -186,7 +186,7 @@ class RecipeLoader(Events, Composer, SafeConstructor, Resolver):
     """
 
     def __init__(self, text: str):
-        Events.__init__(self, text)
+        YamlEvents.__init__(self, text)
         Composer.__init__(self)
         SafeConstructor.__init__(self)
         Resolver.__init__(self)
@@ -197,7 +197,7 @@ class RecipeLoader(Events, Composer, SafeConstructor, Resolver):
         before, alias = self.values, self.check_event(yaml.AliasEvent)
         self.depth += 1
         if self.depth > MAX_DEPTH + 1:
-            refuse_beyond("levels of mappings and lists", MAX_DEPTH)
+            raise_limit_exceeded("levels of mappings and lists", MAX_DEPTH)
         node = super().compose_node(parent, index)
         self.depth -= 1
         if alias:
@@ -205,14 +205,14 @@ class RecipeLoader(Events, Composer, SafeConstructor, Resolver):
         else:
             self.count(1)
             if isinstance(node, yaml.ScalarNode) and len(node.value) > MAX_CHARACTERS:
-                refuse_beyond("characters in one value", MAX_CHARACTERS)
+                raise_limit_exceeded("characters in one value", MAX_CHARACTERS)
             self.sizes[id(node)] = self.values - before
         return node
 
     def count_alias(self, node: yaml.Node) -> None:
         self.aliases += 1
         if self.aliases > MAX_ALIASES:
-            refuse_beyond("aliases", MAX_ALIASES)
+            raise_limit_exceeded("aliases", MAX_ALIASES)
         if id(node) not in self.sizes:
             raise PlainError(
                 "The recipe is not valid: an alias is inside its own anchor; write the value out."
@@ -222,7 +222,7 @@ class RecipeLoader(Events, Composer, SafeConstructor, Resolver):
     def count(self, values: int) -> None:
         self.values += values
         if self.values > MAX_VALUES:
-            refuse_beyond("keys and values", MAX_VALUES)
+            raise_limit_exceeded("keys and values", MAX_VALUES)
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

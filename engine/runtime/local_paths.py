@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import PlainError, given
+from engine.errors import PlainError, value_text
 from engine.runtime import settings
 
 
@@ -52,7 +52,7 @@ def path_limit() -> PathLimit | None:
 
 
 @contextmanager
-def limited(limit: PathLimit | None) -> Iterator[None]:
+def apply_path_limit(limit: PathLimit | None) -> Iterator[None]:
     """Apply a job's limit while it runs. With None, the limit of the environment applies."""
     token = _limit.set(limit) if limit else None
     try:
@@ -63,7 +63,7 @@ def limited(limit: PathLimit | None) -> Iterator[None]:
 
 
 @contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
+def allow_folder(folder: Path) -> Iterator[None]:
     """Allow a folder that this process writes and reads back, such as the model between two
     steps.
     """
@@ -82,7 +82,7 @@ def check_path(path: Path) -> Path:
     """
     limit = path_limit()
     if limit and not limit.allows(path):
-        raise PlainError(f"{refusal(str(path), limit)}.")
+        raise PlainError(f"{refusal_message(str(path), limit)}.")
     return path
 
 
@@ -97,7 +97,8 @@ def check_links(folder: Path) -> None:
     links = (path for path in folder.rglob("*") if path.is_symlink())
     if outside := next((path for path in links if not limit.allows(path)), None):
         raise PlainError(
-            f"The folder {given(str(folder))} contains the link {given(outside.name)}, which "
+            f"The folder {value_text(str(folder))} contains the link {value_text(outside.name)}, "
+            "which "
             "leads out of it; replace the link with the file."
         )
 
@@ -109,13 +110,15 @@ def check_sources(fields: dict[str, Any], limit: PathLimit | None) -> None:
     """
     if limit is None:
         return
-    for key, text in texts_in({name: value for name, value in fields.items() if name != "layers"}):
+    for key, text in nested_texts(
+        {name: value for name, value in fields.items() if name != "layers"}
+    ):
         for source in text.split(","):  # task.also lists several
-            if names_a_path(source) and not limit.allows(expanded(source)):
-                raise PlainError(f"{key}: {refusal(source.strip(), limit)}.")
+            if is_local_path(source) and not limit.allows(expanded_path(source)):
+                raise PlainError(f"{key}: {refusal_message(source.strip(), limit)}.")
 
 
-def names_a_path(text: str) -> bool:
+def is_local_path(text: str) -> bool:
     """Return True if the text can only be a local path, or names an existing file."""
     text = text.strip()
     if text.startswith(("/", "~", "\\", "./", "../")) or text in (".", ".."):
@@ -126,29 +129,29 @@ def names_a_path(text: str) -> bool:
         return False
 
 
-def expanded(text: str) -> Path:
+def expanded_path(text: str) -> Path:
     try:
         return Path(text.strip()).expanduser()
     except RuntimeError:  # ~name of an unknown user
         return Path(text.strip())
 
 
-def refusal(path: str, limit: PathLimit) -> str:
+def refusal_message(path: str, limit: PathLimit) -> str:
     if limit.folder is None:
         return (
-            f"{given(path)} is a local path, which this shared server does not open; give "
+            f"{value_text(path)} is a local path, which this shared server does not open; give "
             "bundled:NAME or a Hub id"
         )
     return (
-        f"{given(path)} is outside {limit.folder}, the only folder this shared server opens; "
+        f"{value_text(path)} is outside {limit.folder}, the only folder this shared server opens; "
         "give a path below it, bundled:NAME or a Hub id"
     )
 
 
-def texts_in(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def nested_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield every text in nested plain data with its key in the recipe, such as steps.0.student."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, dict | list | tuple):
         for name, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from texts_in(part, f"{key}.{name}" if key else str(name))
+            yield from nested_texts(part, f"{key}.{name}" if key else str(name))

@@ -69,23 +69,23 @@ def sharing(environment: Mapping[str, str] | None = None) -> Sharing | None:
     Raises PlainError for an invalid value, so that a typing error does not remove a limit.
     """
     variables = os.environ if environment is None else environment
-    if not switched_on(variables.get(SHARED, "")):
+    if not is_switched_on(variables.get(SHARED, "")):
         return None
     numbers = {
         name: whole_number(variables, variable)
-        for name, variable in COUNTED.items()
+        for name, variable in COUNT_VARIABLES.items()
         if variables.get(variable)
     }
     return Sharing(folder=shared_folder(variables.get(SHARED_FOLDER, "")), **numbers)
 
 
-COUNTED = {"runs": SHARED_RUNS, "queue": SHARED_QUEUE, "seconds": SHARED_SECONDS}
+COUNT_VARIABLES = {"runs": SHARED_RUNS, "queue": SHARED_QUEUE, "seconds": SHARED_SECONDS}
 
 
-def switched_on(value: str) -> bool:
+def is_switched_on(value: str) -> bool:
     word = value.strip().lower()
     if word not in (*ON, *OFF):
-        raise invalid(
+        raise setting_error(
             f"{SHARED} is {value[:40]!r}; set it to 1 for shared use, or to 0 (or unset it) "
             "otherwise."
         )
@@ -95,7 +95,7 @@ def switched_on(value: str) -> bool:
 def whole_number(variables: Mapping[str, str], name: str) -> int:
     text = variables[name].strip()
     if not (text.isascii() and text.isdigit() and 0 < int(text[:18]) <= 10**9):
-        raise invalid(
+        raise setting_error(
             f"{name} is {text[:40]!r}; set it to a whole number of at least 1, or unset it."
         )
     return int(text)
@@ -107,13 +107,13 @@ def shared_folder(text: str) -> Path | None:
     try:
         return Path(text).expanduser().resolve(strict=True)
     except (OSError, RuntimeError):
-        raise invalid(
+        raise setting_error(
             f"{SHARED_FOLDER} is {text[:120]!r}, which does not exist; give an existing "
             "folder, or unset it."
         ) from None
 
 
-def invalid(sentence: str) -> ValueError:
+def setting_error(sentence: str) -> ValueError:
     from engine.errors import PlainError  # imports pydantic, which would delay the start by 0.25 s
 
     return PlainError(sentence)

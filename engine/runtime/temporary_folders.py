@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine.runtime.local_paths import own_folder
+from engine.runtime.local_paths import allow_folder
 from engine.runtime.platform_support import is_own, lock_folder, unlock_folder
 
 PREFIX = "compression-explorer-tmp-"  # earlier versions, without locks, used another prefix
@@ -24,28 +24,28 @@ def temporary_folder(kind: str) -> Iterator[Path]:
     """Create a folder that only this user can read, and remove it afterwards; first remove unused
     ones.
     """
-    sweep()
+    remove_unused_folders()
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{kind}-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         lock = lock_folder(folder)
         try:
-            with own_folder(folder):
+            with allow_folder(folder):
                 yield folder
         finally:
             unlock_folder(lock)
 
 
-def sweep() -> list[Path]:
+def remove_unused_folders() -> list[Path]:
     """Remove this user's unused temporary folders and return them."""
     removed = []
     with suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
         for entry in entries:
-            if entry.name.startswith(PREFIX) and left_behind(entry):
-                removed += remove_unused(Path(entry.path))
+            if entry.name.startswith(PREFIX) and is_left_behind(entry):
+                removed += remove_if_unused(Path(entry.path))
     return removed
 
 
-def left_behind(entry: os.DirEntry[str]) -> bool:
+def is_left_behind(entry: os.DirEntry[str]) -> bool:
     """Return True for a folder of this user that is old enough to be locked if it were in use."""
     with suppress(OSError):
         if entry.is_dir(follow_symlinks=False):
@@ -54,7 +54,7 @@ def left_behind(entry: os.DirEntry[str]) -> bool:
     return False
 
 
-def remove_unused(folder: Path) -> list[Path]:
+def remove_if_unused(folder: Path) -> list[Path]:
     lock = lock_folder(folder, exclusive=True)
     if lock is None:
         return []

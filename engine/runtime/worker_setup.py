@@ -10,7 +10,7 @@ import torch
 from engine.runtime.platform_support import usable_cpus
 
 
-def ready() -> None:
+def setup_worker() -> None:
     """Workers start with one thread for arithmetic; take what the machine has. Libraries keep to
     errors.
     """

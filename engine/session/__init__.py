@@ -24,22 +24,22 @@ from engine.results.schema.record import RunRecord, Status
 from engine.results.schema.run_tables import TABLES, Tables
 from engine.results.store import unfinished
 from engine.results.store.run_query import RunPage, RunQuery
-from engine.results.store.store import Store, owner
+from engine.results.store.store import Store, current_owner
 from engine.runtime import settings
 from engine.runtime.local_paths import check_sources, path_limit
 from engine.runtime.settings import home
-from engine.session.cluster_connection import Link
+from engine.session.cluster_connection import ClusterConnection
 from engine.session.progress import Progress
 from engine.session.questions import Questions
-from engine.session.run_queue import Turns
-from engine.session.run_registry import UNDER_WAY, Shelf
+from engine.session.run_queue import RunQueue
+from engine.session.run_registry import ACTIVE_STATUSES, RunRegistry
 from engine.session.visitors import LATE, check_owner, check_quota, may_change
 
 __all__ = ["Progress", "Session"]
 
 
 @dataclass
-class Live:
+class ActiveRun:
     """A run of this session that is not over. Its state only moves forward, under the session's
     lock.
     """
@@ -57,10 +57,10 @@ class Session:
     """One for a whole server: every browser session shares it, from any thread."""
 
     def __init__(self, store: Store | None = None):
-        self.shelf = Shelf(store or Store(home()))
-        self._live: dict[str, Live] = {}
+        self.shelf = RunRegistry(store or Store(home()))
+        self._live: dict[str, ActiveRun] = {}
         self._lock = threading.Lock()
-        self._link = Link()
+        self._link = ClusterConnection()
         self._questions = Questions(self._link.cluster)
         atexit.register(self.close)
 
@@ -77,9 +77,9 @@ class Session:
         ModelName.parse(recipe.model)
         key = recipe.key()
         record = RunRecord(
-            id=uuid4().hex[:8], key=key, recipe=recipe, owner=owner(), visitor=visitor
+            id=uuid4().hex[:8], key=key, recipe=recipe, owner=current_owner(), visitor=visitor
         )
-        return self.shelf.find(key) or self._queued(record)
+        return self.shelf.find(key) or self._enqueue(record)
 
     def records(self) -> list[RunRecord]:
         """Every run, newest first."""
@@ -93,11 +93,11 @@ class Session:
         """Id of the newest queued or running run."""
         return self.shelf.under_way()
 
-    def similar(self, recipe: Recipe) -> list[RunRecord]:
+    def similar_runs(self, recipe: Recipe) -> list[RunRecord]:
         """Latest finished runs with the recipe's techniques and model, newest first, as input for a
         forecast.
         """
-        return self.shelf.similar(recipe)
+        return self.shelf.similar_runs(recipe)
 
     def record(self, run: str) -> RunRecord:
         return self.shelf.record(run)
@@ -128,13 +128,13 @@ class Session:
         visitor.
         """
         check_owner(self.record(run), visitor, settings.sharing())
-        if self._moved(run, "ending", {"waiting"}):
-            self._ended(
+        if self._change_state(run, "ending", {"waiting"}):
+            self._record_end(
                 run, "cancelled", "The run was canceled while it waited. Run it again at any time."
             )
         elif run in self._live:
             self._link.cluster().cancel(run)
-        elif self.record(run).status in UNDER_WAY:
+        elif self.record(run).status in ACTIVE_STATUSES:
             raise PlainError(
                 "This run belongs to another program, which uses the same results folder; "
                 "cancel it there."
@@ -148,17 +148,17 @@ class Session:
         """
         record = self.record(run)
         check_owner(record, visitor, settings.sharing())
-        if record.status in UNDER_WAY:
+        if record.status in ACTIVE_STATUSES:
             raise PlainError("This run is still under way; cancel it first, then delete it.")
         self.shelf.delete(run)
         if not self.shelf.find(record.key):
-            unfinished.forget(record.key)
+            unfinished.remove_unfinished(record.key)
 
-    def kept(self, record: RunRecord) -> bool:
+    def has_finished_blocks(self, record: RunRecord) -> bool:
         """Return True if finished blocks of an incomplete run are kept, from which its recipe
         resumes.
         """
-        return unfinished.blocks_kept(record.key) > 0
+        return unfinished.finished_block_count(record.key) > 0
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -176,8 +176,8 @@ class Session:
         atexit.unregister(self.close)
         self._questions.close()
         for run in list(self._live):
-            if self._moved(run, "ending", {"waiting", "begun"}):
-                self._ended(
+            if self._change_state(run, "ending", {"waiting", "begun"}):
+                self._record_end(
                     run,
                     "interrupted",
                     "The app was closed before this run was done; run its recipe again.",
@@ -187,11 +187,11 @@ class Session:
     # --- inside -----------------------------------------------------------------------------------
 
     @cached_property
-    def _turns(self) -> Turns[str]:
-        return Turns(self._link.cluster().run_slots(), self._see_through)
+    def _turns(self) -> RunQueue[str]:
+        return RunQueue(self._link.cluster().run_slots(), self._execute)
 
-    def _queued(self, record: RunRecord) -> RunRecord:
-        turns = self._first_turns()
+    def _enqueue(self, record: RunRecord) -> RunRecord:
+        turns = self._started_queue()
         with self._lock:  # the same recipe may be submitted twice at the same moment
             if known := self.shelf.find(record.key):
                 return known
@@ -199,18 +199,18 @@ class Session:
                 [live.record for live in self._live.values()], record.visitor, settings.sharing()
             )
             self.shelf.keep(record)
-            self._live[record.id] = Live(record)
+            self._live[record.id] = ActiveRun(record)
         turns.queue(record.id)
         return record
 
-    def _first_turns(self) -> Turns[str]:
+    def _started_queue(self) -> RunQueue[str]:
         self._link.cluster()  # raises where there is none, also later on
         with self._lock:
             return self._turns
 
-    def _see_through(self, run: str) -> None:
+    def _execute(self, run: str) -> None:
         """Carry out one run from start to end, in its queue's thread, and record any failure."""
-        if not self._moved(run, "begun", {"waiting"}):
+        if not self._change_state(run, "begun", {"waiting"}):
             return  # cancelled meanwhile
         record = self._live[run].record
         self.shelf.keep(record.model_copy(update={"status": "running"}))
@@ -221,20 +221,20 @@ class Session:
                 record.recipe.model_dump(mode="json"),
                 run,
                 keep,
-                lambda message: self._hear(run, message),
+                lambda message: self._update_progress(run, message),
             )
         except Cancelled as stop:
-            self._end(run, *self._why_ended(run, "cancelled", str(stop)))
+            self._end_run(run, *self._why_ended(run, "cancelled", str(stop)))
         except PlainError as error:
-            self._end(run, *self._why_ended(run, "failed", str(error)))
+            self._end_run(run, *self._why_ended(run, "failed", str(error)))
         except Exception as error:  # the thread must live on
-            self._end(
+            self._end_run(
                 run,
                 "failed",
                 f"The run was lost ({type(error).__name__}: {str(error)[:200]}); run it again.",
             )
         else:
-            self._end(run, "done", outcome=outcome)
+            self._end_run(run, "done", outcome=outcome)
         finally:
             for timer in clock:
                 timer.cancel()
@@ -268,12 +268,12 @@ class Session:
             return "failed", LATE.format(seconds=sharing.seconds)
         return status, message
 
-    def _hear(self, run: str, message: Message) -> None:
+    def _update_progress(self, run: str, message: Message) -> None:
         if live := self._live.get(run):
             # the worker's clock may be another machine's
             live.progress = live.progress.after(replace(message, time=time()))
 
-    def _moved(self, run: str, to: Literal["begun", "ending"], allowed: set[str]) -> bool:
+    def _change_state(self, run: str, to: Literal["begun", "ending"], allowed: set[str]) -> bool:
         """Change a run's status. Return False if another caller already did."""
         with self._lock:
             live = self._live.get(run)
@@ -282,13 +282,13 @@ class Session:
             live.state = to
             return True
 
-    def _end(
+    def _end_run(
         self, run: str, status: Status, message: str = "", outcome: Outcome | None = None
     ) -> None:
-        if self._moved(run, "ending", {"begun"}):
-            self._ended(run, status, message, outcome)
+        if self._change_state(run, "ending", {"begun"}):
+            self._record_end(run, status, message, outcome)
 
-    def _ended(
+    def _record_end(
         self, run: str, status: Status, message: str = "", outcome: Outcome | None = None
     ) -> None:
         """Record the end of a run, for the caller that changed its status."""

@@ -29,10 +29,10 @@ from engine.session.local_cluster import (  # noqa: E402
     QUESTION_WORKERS,
     SPARE_WORKERS,
     START_SECONDS,
-    Embedded,
-    started,
+    LocalCluster,
+    start_local_cluster,
 )
-from engine.session.worker_tasks import answer_query, run_recipe, warmed  # noqa: E402
+from engine.session.worker_tasks import answer_query, preload_module, run_recipe  # noqa: E402
 
 STOP_SECONDS = 30  # timeout for a worker's restart
 GONE_SECONDS = 10  # timeout until a stopped worker has ended
@@ -74,7 +74,7 @@ FOREIGN = (
 class Cluster:
     """Safe to use from any number of threads. Everything that goes wrong is a PlainError."""
 
-    def __init__(self, client: Client, embedded: Embedded | None = None):
+    def __init__(self, client: Client, embedded: LocalCluster | None = None):
         self.client, self.embedded = client, embedded
         # kept after the connection is lost
         self.address = embedded.address if embedded else client.scheduler.address
@@ -117,7 +117,7 @@ class Cluster:
         The worker is replaced after ``timeout`` seconds. ``subject`` describes the question in
         messages, such as "the question about 'bundled:docs-lm'". Raises PlainError.
         """
-        job = self._submitted(slot, answer_query, query, path_limit(), key=f"ask-{uuid4().hex}")
+        job = self._submit(slot, answer_query, query, path_limit(), key=f"ask-{uuid4().hex}")
         try:
             return self._result(
                 job, "Choose a smaller model or layer, or ask again.", timeout, subject
@@ -151,9 +151,7 @@ class Cluster:
 
         self.client.subscribe_topic(run, forward)
         try:
-            job = self._submitted(
-                "run", run_recipe, recipe, run, keep, path_limit(), key=f"run-{run}"
-            )
+            job = self._submit("run", run_recipe, recipe, run, keep, path_limit(), key=f"run-{run}")
             return self._result_of_run(job, run, watch, hear)
         finally:
             self._forget(run)
@@ -164,7 +162,7 @@ class Cluster:
             QUESTION_WORKERS, "engine.interactive.answers"
         )
         self._warming = [
-            self._submitted(worker, warmed, module, key=f"warm-{worker}")
+            self._submit(worker, preload_module, module, key=f"warm-{worker}")
             for worker, module in modules.items()
         ]
 
@@ -253,7 +251,7 @@ class Cluster:
             job.result(GONE_SECONDS)
         job.cancel()
 
-    def _submitted(self, worker: str, function: Callable, *arguments: Any, key: str) -> Any:
+    def _submit(self, worker: str, function: Callable, *arguments: Any, key: str) -> Any:
         try:
             restricted = {worker: 1} if self.embedded or self._offering(worker) else None
             return self.client.submit(
@@ -324,11 +322,11 @@ def sentence_case(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def connected() -> Cluster:
+def connect_cluster() -> Cluster:
     """The cluster that DASK_SCHEDULER_ADDRESS names, else an embedded one. Raises PlainError."""
     if address := settings.scheduler():
         return Cluster(named.client_of(address))
-    embedded = started()
+    embedded = start_local_cluster()
     try:
         cluster = Cluster(client_of(embedded.address, embedded.security), embedded)
     except BaseException:

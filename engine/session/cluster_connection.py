@@ -19,7 +19,7 @@ CLOSING = "The app is closing; start it again."
 PAGE_FIRST = 2.5
 
 
-class Link:
+class ClusterConnection:
     def __init__(self, page_first: float = PAGE_FIRST):
         self._lock, self._closed, self._wanted = threading.Lock(), False, threading.Event()
         self._making: Future = in_background(self._connected_soon, page_first)
@@ -31,8 +31,8 @@ class Link:
             if self._closed:
                 raise PlainError(CLOSING)
             if self._making.done() and not alive(self._making):
-                in_background(closed, self._making)
-                self._making = in_background(connected)
+                in_background(close_when_made, self._making)
+                self._making = in_background(import_and_connect)
             making = self._making
         try:
             return making.result()
@@ -48,27 +48,27 @@ class Link:
         with self._lock:
             self._closed = True
         self._wanted.set()
-        closed(self._making)
+        close_when_made(self._making)
 
     def _connected_soon(self, page_first: float) -> "Cluster":
         self._wanted.wait(page_first)
         if self._closed:
             raise PlainError(CLOSING)
-        return connected()
+        return import_and_connect()
 
 
-def connected() -> "Cluster":
+def import_and_connect() -> "Cluster":
     # half a second, which the first page need not wait for
-    from engine.session.cluster import connected
+    from engine.session.cluster import connect_cluster
 
-    return connected()
+    return connect_cluster()
 
 
 def alive(making: Future) -> bool:
     return making.exception() is None and making.result().alive
 
 
-def closed(making: Future) -> None:
+def close_when_made(making: Future) -> None:
     with suppress(Exception):  # one that never came to be
         making.result(timeout=30).close()
 

@@ -17,7 +17,7 @@ from engine.errors import PlainError
 from engine.runtime import settings
 from engine.runtime.platform_support import FolderLock, lock_folder, unlock_folder
 from engine.runtime.settings import MEMORY, QUESTION_MEMORY
-from engine.runtime.temporary_folders import PREFIX, sweep
+from engine.runtime.temporary_folders import PREFIX, remove_unused_folders
 from engine.session.credentials import Security, security, write_credentials
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ NOT_STARTED = (
 
 
 @dataclass(frozen=True)
-class Embedded:
+class LocalCluster:
     """Host process of a cluster on the loopback interface, which requires the session's
     certificate.
     """
@@ -83,7 +83,7 @@ class Embedded:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def started() -> Embedded:
+def start_local_cluster() -> LocalCluster:
     """Start the embedded cluster and return once its scheduler listens; workers connect shortly
     after. Raises PlainError.
     """
@@ -93,7 +93,7 @@ def started() -> Embedded:
         memory_limit(QUESTION_MEMORY, QUESTION_SHARE, LEAST_QUESTION_MEMORY),
     )
     # in the background, because leftover folders may be large
-    threading.Thread(target=sweep, daemon=True).start()
+    threading.Thread(target=remove_unused_folders, daemon=True).start()
     scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}session-"))  # readable by this user only
     lock = lock_folder(scratch)
     process = subprocess.Popen(
@@ -104,7 +104,7 @@ def started() -> Embedded:
         env=environment(scratch),
         start_new_session=True,  # Ctrl-C in the terminal is the app's to answer
     )
-    embedded = Embedded(process, "", scratch, lock)
+    embedded = LocalCluster(process, "", scratch, lock)
     try:
         write_credentials(scratch)  # while the host starts
         print(

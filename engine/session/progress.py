@@ -60,7 +60,7 @@ class Progress:
     def after(self, message: Message) -> "Progress":
         """Progress after a worker's message."""
         event, before = message.event, self.event
-        curves = thinned((*self.curves, *message.curves)) if message.curves else self.curves
+        curves = thinned_curves((*self.curves, *message.curves)) if message.curves else self.curves
         now = replace(self, state="running", event=event, updated=message.time, curves=curves)
         # an identity once more: the next split, or generation
         if (
@@ -94,19 +94,19 @@ class Progress:
         if event is None:
             return 0.0
         if event.stage == "measuring-step":
-            return placed("compressing", event.step / event.steps)
+            return run_share("compressing", event.step / event.steps)
         begins, part = of_step(event)
         if event.stage in PLANNING:
-            return placed("compressing", begins + part * self.share / 2)
+            return run_share("compressing", begins + part * self.share / 2)
         if event.stage == "compressing":
             planned = any(
                 stage in PLANNING and (step, steps) == (event.step, event.steps)
                 for _, stage, step, steps, *_ in self.seen
             )
-            return placed(
+            return run_share(
                 "compressing", begins + part * ((1 + self.share) / 2 if planned else self.share)
             )
-        return placed(event.stage, self.share) if event.stage in STAGES else 0.0
+        return run_share(event.stage, self.share) if event.stage in STAGES else 0.0
 
     def stage_seconds_left(self, now: float) -> float | None:
         """Remaining seconds of the stage at the current pace; None if it is too early to estimate,
@@ -150,7 +150,7 @@ class Progress:
         return " · ".join(part for part in (self.event.title, counts(self.event), left) if part)
 
 
-def placed(stage: Stage, share: float) -> float:
+def run_share(stage: Stage, share: float) -> float:
     """Share of the run completed at this point of a stage."""
     return (STAGES.index(stage) + share) / len(STAGES)
 
@@ -161,7 +161,7 @@ def of_step(event: ProgressEvent) -> tuple[float, float]:
     return (max(1, event.step) - 1) / steps, 1 / steps
 
 
-def thinned(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:
+def thinned_curves(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:
     """Every second, fourth, eighth ... step where there are many; what was judged on held-out
     examples stays.
     """

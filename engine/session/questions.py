@@ -20,7 +20,7 @@ from cachetools import TTLCache
 
 from engine.errors import PlainError
 from engine.queries import Answer, Query
-from engine.recipe import identity
+from engine.recipe import file_identity
 
 if TYPE_CHECKING:
     from engine.session.cluster import Cluster
@@ -72,7 +72,7 @@ class Question:
     error: PlainError | None = None
 
     @property
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         return self.answer is not None or self.error is not None
 
     @property
@@ -142,7 +142,7 @@ class Questions:
         self._changed.notify_all()
 
     def _wait(self, question: Question, ticket: Ticket) -> None:
-        while not question.settled:
+        while not question.is_settled:
             if self._closed:
                 raise PlainError(CLOSED)
             if ticket.overtaken:
@@ -318,7 +318,7 @@ def query_key(query: Query) -> str:
 
 def known_files(source: str) -> str:
     try:
-        return identity(source)
+        return file_identity(source)
     except OSError:  # an unreadable folder, which the worker reports
         return ""
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Turns(Generic[Item]):
+class RunQueue(Generic[Item]):
     """A few threads that take one item after the other. They are daemons: an app that ends does not
     wait for them.
 

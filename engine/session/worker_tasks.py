@@ -14,7 +14,7 @@ from engine.errors import Cancelled, PlainError
 from engine.events import Message, ProgressEvent
 from engine.queries import Answer, Query
 from engine.results.schema.tables import CurveRow
-from engine.runtime.local_paths import PathLimit, limited
+from engine.runtime.local_paths import PathLimit, apply_path_limit
 
 NO_MEMORY = (
     "There was not enough memory for this ({place}); choose a smaller model, fewer tokens or a "
@@ -26,11 +26,13 @@ SECONDS_BETWEEN_CHECKS = 0.5  # between checks for cancellation: a round trip to
 
 def answer_query(query: Query[Answer], limit: PathLimit | None = None) -> Answer:
     """Runs in a worker: the answer to a question."""
-    with limited(limit):
-        return plainly(lambda: pkgutil.resolve_name("engine.interactive.answers:answer")(query))
+    with apply_path_limit(limit):
+        return with_plain_errors(
+            lambda: pkgutil.resolve_name("engine.interactive.answers:answer")(query)
+        )
 
 
-def warmed(module: str) -> None:
+def preload_module(module: str) -> None:
     """Runs in a worker that waits: the seconds of importing torch, before a user waits for
     them.
     """
@@ -42,8 +44,8 @@ def run_recipe(recipe: dict, run: str, keep: str, limit: PathLimit | None = None
     channel = ProgressChannel(run)
     channel.report(ProgressEvent("starting"))
     run_job = "engine.pipeline.job:run_job"
-    with limited(limit):
-        return plainly(
+    with apply_path_limit(limit):
+        return with_plain_errors(
             lambda: pkgutil.resolve_name(run_job)(
                 recipe, run, keep, channel.report, channel.cancelled, channel.stream
             )
@@ -87,7 +89,7 @@ class ProgressChannel:
         return self.stop
 
 
-def plainly(work: Callable[[], Any]) -> Any:
+def with_plain_errors(work: Callable[[], Any]) -> Any:
     """Only plain errors come back, raised where no other is being handled: an error takes along the
     one in its context, and a pickled torch
     exception would import torch on the screen's side.

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.config.technique import Technique
 from engine.models.layers import Layer
-from engine.step.pruning_plan import Rebuilt
-from engine.tensors.weights import Stored
+from engine.step.pruning_plan import PruningPlan
+from engine.tensors.weights import StoredWeight
 
 LIVE_SAMPLES = 8  # calibration examples that a live question reads
 
@@ -19,10 +19,12 @@ class CompressedLayer:
     """One layer as a step would store it."""
 
     asked: Technique
-    how: Technique  # this layer's setting
+    config: Technique  # this layer's setting
     part: Layer  # its first rows, where it is very large
     weight: torch.Tensor  # (out, in_) float32
-    seen: Seen | Slopes | None
-    stored: Stored
+    seen: InputStats | GradientStats | None
+    stored: StoredWeight
     scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
-    rebuilt: Rebuilt | None = None  # what stays of the whole model, where structures are taken out
+    rebuilt: PruningPlan | None = (
+        None  # what stays of the whole model, where structures are taken out
+    )

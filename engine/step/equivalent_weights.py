@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from engine.models.loaded_model import Opened, sharing
-from engine.models.model_source import Folder
-from engine.step.pruning_plan import dtype_of
-from engine.tensors.weights import Dense
+from engine.models.loaded_model import LoadedModel, shared_copy
+from engine.models.model_source import ModelSource
+from engine.step.pruning_plan import original_dtype
+from engine.tensors.weights import DenseWeight
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class EquivalentWeights:
     plain: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
-    def applied(self, original: Opened, folder: Folder, compute: torch.dtype) -> Opened:
+    def applied(
+        self, original: LoadedModel, folder: ModelSource, compute: torch.dtype
+    ) -> LoadedModel:
         """The model with these tensors, each in the number format of the one it replaces.
         ``original`` is left as it is, and shares all other tensors.
 
@@ -36,13 +38,16 @@ class EquivalentWeights:
             name: self.plain[name].to(value.device, value.dtype) if name in self.plain else value
             for name, value in original.plain.items()
         }
-        model = sharing(folder, replace(original, plain=plain), compute)
+        model = shared_copy(folder, replace(original, plain=plain), compute)
         modules = dict(model.named_modules())
         for name, weight in self.layers.items():
             held = modules[name].stored
-            weight = weight.to(original.device, dtype_of(holders[name], held)).contiguous()
-            for tied in (name, *(layer.name for layer in original.tied if layer.tied_to == name)):
-                modules[tied].stored = Dense(tuple(weight.shape), weight)
+            weight = weight.to(original.device, original_dtype(holders[name], held)).contiguous()
+            for tied in (
+                name,
+                *(layer.name for layer in original.tied_layers if layer.tied_to == name),
+            ):
+                modules[tied].stored = DenseWeight(tuple(weight.shape), weight)
         return replace(original, model=model, plain=plain)
 
 

@@ -8,26 +8,26 @@ from torch import nn
 
 from engine.config.technique import Technique
 from engine.errors import Cancelled
-from engine.evaluation import Measured, evaluate
+from engine.evaluation import EvaluationResult, evaluate
 from engine.events import EVALUATION, ProgressEvent, Report
-from engine.models.loaded_model import compute_place
-from engine.models.loading import Folder
-from engine.models.packed_modules import dense_bytes, unpacked_once
+from engine.models.loaded_model import device_and_dtype
+from engine.models.loading import ModelSource
+from engine.models.packed_modules import dense_bytes, keep_unpacked
 from engine.recipe import Recipe
-from engine.recipe.tasks import by_split
+from engine.recipe.tasks import tasks_by_split
 from engine.results.schema.tables import CurveRow
 from engine.step.early_end import EarlyEnd, PruningEnd, TicketsEnd
 
 # bytes: a smaller model is not unpacked again for each batch that it is measured on
-HELD_DENSE = 256 * 2**20
+MAX_UNPACKED_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Bench:
+class RunContext:
     """Context of a run for all its stages."""
 
     recipe: Recipe
-    folder: Folder
+    folder: ModelSource
     report: Report = lambda event: None
     cancelled: Callable[[], bool] = lambda: False
     step: int = 0  # which of the recipe's is being done
@@ -37,56 +37,60 @@ class Bench:
     stream: Callable[[list[CurveRow]], None] = lambda rows: None  # to whoever watches a training
 
     @property
-    def how(self) -> Technique:
+    def config(self) -> Technique:
         return self.recipe.steps[self.step]
 
     @property
     def keeps_zeros(self) -> bool:
         """Return True if an earlier step has set weights to zero, which this one must preserve."""
-        return any(before.leaves == "zeros" for before in self.recipe.steps[: self.step])
+        return any(before.produces == "zeros" for before in self.recipe.steps[: self.step])
 
     @property
-    def stops(self) -> bool:
+    def is_stopping(self) -> bool:
         """Return True if the user asked to stop and no training has ended for it."""
         return self.cancelled() and not self.ended_early
 
     def progress(self, event: ProgressEvent) -> None:
         """Report, and stop here if the user asked to."""
-        self.tell(event)
-        if self.stops:
+        self.report_stage(event)
+        if self.is_stopping:
             raise Cancelled(
                 "The run was canceled before it finished; nothing was kept. Run it again at "
                 "any time."
             )
 
-    def tell(self, event: ProgressEvent) -> None:
+    def report_stage(self, event: ProgressEvent) -> None:
         """Report, with the number of the step in a recipe of several."""
         steps = len(self.recipe.steps)
         self.report(replace(event, step=self.step + 1, steps=steps) if steps > 1 else event)
 
     @property
-    def by_split(self) -> dict[str, "Bench"]:
+    def by_split(self) -> dict[str, "RunContext"]:
         """For each split that quality is measured on, with that as the recipe's own."""
         return {
             split: replace(self, recipe=self.recipe.model_copy(update={"task": task}))
-            for split, task in by_split(self.recipe.task).items()
+            for split, task in tasks_by_split(self.recipe.task).items()
         }
 
-    def qualities(
-        self, model: nn.Module, folder: Folder, event: ProgressEvent
-    ) -> dict[str, Measured]:
+    def evaluate_splits(
+        self, model: nn.Module, folder: ModelSource, event: ProgressEvent
+    ) -> dict[str, EvaluationResult]:
         """In every split."""
         return {
-            split: bench.measured(model, folder, event) for split, bench in self.by_split.items()
+            split: bench.evaluate(model, folder, event) for split, bench in self.by_split.items()
         }
 
-    def measured(self, model: nn.Module, folder: Folder, event: ProgressEvent) -> Measured:
+    def evaluate(
+        self, model: nn.Module, folder: ModelSource, event: ProgressEvent
+    ) -> EvaluationResult:
         """In the split that the run is judged by. ``event`` names the measurement."""
-        device, _ = compute_place(self.recipe)
+        device, _ = device_and_dtype(self.recipe)
 
         def report(inner: ProgressEvent) -> None:
             counted = replace(event, done=inner.done, total=inner.total)
             self.report(counted if inner.stage in EVALUATION else inner)
 
-        with unpacked_once(model) if dense_bytes(model) <= HELD_DENSE else nullcontext():
-            return evaluate(self.recipe.task, model, folder, device, report, lambda: self.stops)
+        with keep_unpacked(model) if dense_bytes(model) <= MAX_UNPACKED_BYTES else nullcontext():
+            return evaluate(
+                self.recipe.task, model, folder, device, report, lambda: self.is_stopping
+            )

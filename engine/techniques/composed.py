@@ -7,52 +7,59 @@ from itertools import pairwise
 
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.config.technique import Technique
-from engine.techniques.hooks import beside, blueprint, compress, nonzero_weights
-from engine.tensors.low_rank import Factored
-from engine.tensors.sparse_codes import forecast_keeping_zeros, keeping_zeros
-from engine.tensors.weights import Stored
+from engine.techniques.hooks import compress, nonzero_weights, storage_plan, with_adapter
+from engine.tensors.low_rank import FactoredWeight
+from engine.tensors.sparse_codes import preserve_zeros, preserve_zeros_plan
+from engine.tensors.weights import StoredWeight
 
 
 def compress_further(
-    how: Technique, held: Stored, weight: torch.Tensor, seen: Seen | Slopes | None, keep_zeros: bool
-) -> Stored:
+    config: Technique,
+    current: StoredWeight,
+    weight: torch.Tensor,
+    stats: InputStats | GradientStats | None,
+    keep_zeros: bool,
+) -> StoredWeight:
     """Return a layer that an earlier step stored as ``held``, compressed further. weight: (out,
     in_) float32, the dequantized ``held``
     """
-    if (added := beside(how, held)) is not None:
+    if (added := with_adapter(config, current)) is not None:
         return added
-    if isinstance(held, Factored):
+    if isinstance(current, FactoredWeight):
         return replace(
-            held,
+            current,
             **{
-                field: compress(how, part.dense(torch.float32))
-                for field, part in held.parts().items()
+                field: compress(config, part.to_dense(torch.float32))
+                for field, part in current.parts().items()
             },
         )
     zeros = weight == 0 if keep_zeros else None
-    stored = compress(how, weight, *([seen] if seen else []))
-    return stored if zeros is None or not zeros.any() else keeping_zeros(stored, zeros)
+    stored = compress(config, weight, *([stats] if stats else []))
+    return stored if zeros is None or not zeros.any() else preserve_zeros(stored, zeros)
 
 
-def sketched(steps: list[Technique], shape: tuple[int, int]) -> Stored:
+def sketched(steps: list[Technique], shape: tuple[int, int]) -> StoredWeight:
     """A blueprint of what all steps together will store; exact where it is known how many weights
     the first one leaves.
     """
-    stored, nonzero = blueprint(steps[0], shape), None
-    for before, how in pairwise(steps):
+    stored, nonzero = storage_plan(steps[0], shape), None
+    for before, config in pairwise(steps):
         left = nonzero_weights(before, shape)
         nonzero = nonzero if left is None else left
-        if (added := beside(how, stored)) is not None:
+        if (added := with_adapter(config, stored)) is not None:
             stored = added
-        elif isinstance(stored, Factored):
+        elif isinstance(stored, FactoredWeight):
             stored = replace(
                 stored,
-                **{field: blueprint(how, part.shape) for field, part in stored.parts().items()},
+                **{
+                    field: storage_plan(config, part.shape)
+                    for field, part in stored.parts().items()
+                },
             )
         else:
-            stored = blueprint(how, shape)
-            stored = stored if nonzero is None else forecast_keeping_zeros(stored, nonzero)
+            stored = storage_plan(config, shape)
+            stored = stored if nonzero is None else preserve_zeros_plan(stored, nonzero)
     return stored

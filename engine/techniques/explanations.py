@@ -20,7 +20,7 @@ def frame(row: type, /, **columns: Any) -> pd.DataFrame:
     return pd.DataFrame(flat)[[*row.__dataclass_fields__]]
 
 
-def no_levels() -> pd.DataFrame:
+def empty_levels() -> pd.DataFrame:
     return table((), LevelRow)
 
 
@@ -28,5 +28,5 @@ def part_of(things: str, shown: int, of: int) -> str:
     return f"all {of} {things}" if shown == of else f"{shown} of {of} {things}"
 
 
-def by_examples() -> str:
+def examples_note() -> str:
     return f"by the first {LIVE_SAMPLES} calibration examples at most; a run looks at all"

@@ -28,30 +28,30 @@ from typing import Any
 
 import torch
 
-from engine.calibration import Fold, Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import Fold, InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.config.technique import Technique
 from engine.models.layers import Layer
-from engine.models.loaded_model import Opened
-from engine.models.model_source import Folder
+from engine.models.loaded_model import LoadedModel
+from engine.models.model_source import ModelSource
 from engine.recipe import Recipe
-from engine.results.schema.explanations import Lesson
+from engine.results.schema.explanations import Explanation
 from engine.results.schema.tables import ObserverRow
 from engine.step.compressed_layer import CompressedLayer
 from engine.step.equivalent_weights import EquivalentWeights
-from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Rebuilt, Subject
-from engine.step.replacement_model import Successor
-from engine.step.run_context import Bench
+from engine.step.layer_swap import LayerSwap
+from engine.step.pruning_plan import PruningPlan, TechniqueInput
+from engine.step.replacement_model import ReplacementModel
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
-from engine.step.trained_weights import Trained
+from engine.step.trained_weights import TrainedWeights
 from engine.step.workload import SearchWork, TrainingWork
-from engine.tensors.weights import Dense, Stored
-from engine.training.trainer import LOOKS
+from engine.tensors.weights import DenseWeight, StoredWeight
+from engine.training.trainer import EVALUATIONS
 
 
 @singledispatch
-def equivalent_weights(config: Technique, subject: Subject) -> EquivalentWeights | None:
+def equivalent_weights(config: Technique, subject: TechniqueInput) -> EquivalentWeights | None:
     """Return new weights of any layers, norms and biases with which the model computes the same
     function; None to leave the model as it is.
 
@@ -69,25 +69,29 @@ def equivalent_weights(config: Technique, subject: Subject) -> EquivalentWeights
 
 
 @singledispatch
-def plan(how: Technique, layers: list[Layer], trial: Trial | None = None) -> dict[str, Technique]:
+def plan(
+    config: Technique, layers: list[Layer], layer_swap: LayerSwap | None = None
+) -> dict[str, Technique]:
     """The setting of each layer by name; by default all are treated alike. ``trial`` lets a
     technique see what changed layers do to the
     model's answers; a forecast goes without.
     """
-    return {layer.name: how for layer in layers}
+    return {layer.name: config for layer in layers}
 
 
 @singledispatch
-def compress(how: Technique, weight: torch.Tensor, seen: Seen | None = None) -> Stored:
+def compress(
+    config: Technique, weight: torch.Tensor, stats: InputStats | None = None
+) -> StoredWeight:
     """Return one layer's weight, (out, in_) float32, as it would be stored. ``seen`` are the
     statistics of its inputs that the technique needs.
     """
-    raise TypeError(f"no method implements {type(how).__name__}")
+    raise TypeError(f"no method implements {type(config).__name__}")
 
 
 @singledispatch
-def scales_for(
-    how: Technique, fold: Fold, weights: list[torch.Tensor], seen: Seen
+def input_scales(
+    config: Technique, fold: Fold, weights: list[torch.Tensor], stats: InputStats
 ) -> tuple[torch.Tensor, list[tuple[float, float]]] | None:
     """Scales for the inputs of layers that share one, (in_,), with the (alpha, error) that were
     tried; None to leave them.
@@ -96,15 +100,15 @@ def scales_for(
 
 
 @singledispatch
-def blueprint(how: Technique, shape: tuple[int, int]) -> Stored:
+def storage_plan(config: Technique, shape: tuple[int, int]) -> StoredWeight:
     """Return the result of ``compress`` for a weight of this shape with tensors without values
     (device meta).
     """
-    raise TypeError(f"no method forecasts {type(how).__name__}")
+    raise TypeError(f"no method forecasts {type(config).__name__}")
 
 
 @singledispatch
-def beside(how: Technique, held: Stored) -> Stored | None:
+def with_adapter(config: Technique, stored: StoredWeight) -> StoredWeight | None:
     """A layer stored as ``held``, which may be a blueprint, with what the technique adds to it;
     None if it is stored again.
     """
@@ -112,21 +116,27 @@ def beside(how: Technique, held: Stored) -> Stored | None:
 
 
 @singledispatch
-def portrait(
-    how: Technique, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
+def diagnostics(
+    config: Technique,
+    layer: str,
+    weight: torch.Tensor,
+    stored: StoredWeight,
+    stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
     """Return the table rows about one layer that only this technique has."""
     return TableBuilder()
 
 
 @singledispatch
-def survey(how: Technique, subject: Subject) -> Any:
+def survey(config: Technique, technique_input: TechniqueInput) -> Any:
     """Collect the statistics for ``rebuild``, which do not depend on how much is removed."""
     return None
 
 
 @singledispatch
-def rebuild(how: Technique, subject: Subject, known: Any = None) -> Rebuilt | None:
+def plan_removal(
+    config: Technique, technique_input: TechniqueInput, survey_result: Any = None
+) -> PruningPlan | None:
     """Return what is kept of each layer, for techniques that shrink tensors; None for all others.
     ``known`` is the result of ``survey``, which is called if it is None.
     """
@@ -134,20 +144,24 @@ def rebuild(how: Technique, subject: Subject, known: Any = None) -> Rebuilt | No
 
 
 @singledispatch
-def refuse_unfit(how: Technique, recipe: Recipe) -> None:
+def check_recipe(config: Technique, recipe: Recipe) -> None:
     """Raises PlainError where a technique has no meaning for what a recipe asks; said in the
     forecast already.
     """
 
 
 @singledispatch
-def retrained(how: Technique, bench: Bench, subject: Subject) -> Trained | None:
+def train_weights(
+    config: Technique, context: RunContext, technique_input: TechniqueInput
+) -> TrainedWeights | None:
     """Return the trained weights of the layers, for techniques that train; None for all others."""
     return None
 
 
 @singledispatch
-def taught(how: Technique, bench: Bench, subject: Subject, rows: TableBuilder) -> Successor | None:
+def train_replacement(
+    config: Technique, context: RunContext, technique_input: TechniqueInput, tables: TableBuilder
+) -> ReplacementModel | None:
     """The model that takes the place of the subject, for techniques that train one; None for all
     others. Its curves go to ``rows``.
     """
@@ -155,7 +169,7 @@ def taught(how: Technique, bench: Bench, subject: Subject, rows: TableBuilder) -
 
 
 @singledispatch
-def outlined(how: Technique, subject: Subject) -> Opened | None:
+def replacement_outline(config: Technique, technique_input: TechniqueInput) -> LoadedModel | None:
     """Return the model that replaces the subject, without values, for a forecast; None if the
     subject is not replaced.
     """
@@ -163,7 +177,7 @@ def outlined(how: Technique, subject: Subject) -> Opened | None:
 
 
 @singledispatch
-def check_models(config: Technique, folder: Folder, recipe: Recipe, at_hand: bool) -> None:
+def check_models(config: Technique, folder: ModelSource, recipe: Recipe, at_hand: bool) -> None:
     """Check the other models that the step uses against the one in ``folder``. ``at_hand``: only
     those that need no download.
 
@@ -180,11 +194,13 @@ def nonzero_weights(config: Technique, shape: tuple[int, int]) -> int | None:
 
 
 @singledispatch
-def why_unchanged(config: Technique, layer: Layer, stored: Stored, before: torch.Tensor) -> str:
+def why_unchanged(
+    config: Technique, layer: Layer, stored: StoredWeight, before: torch.Tensor
+) -> str:
     """Reason why a layer is rightly unchanged, as the end of a sentence; empty if the method should
     have changed it. before: (out, in_) float32
     """
-    if isinstance(stored, Dense):
+    if isinstance(stored, DenseWeight):
         dtype = str(stored.weight.dtype).removeprefix("torch.")
         return f"is already stored in {dtype}" if getattr(config, "format", "") == dtype else ""
     return "is unchanged because this format represents each of its weights exactly"
@@ -204,7 +220,7 @@ def training_work(config: Technique) -> TrainingWork:
     if not config.trains:
         return TrainingWork()
     steps, batch = getattr(config, "steps", 0), getattr(config, "batch", 0)
-    return TrainingWork(steps, batch, looks=LOOKS + 1, copies=5.0)
+    return TrainingWork(steps, batch, looks=EVALUATIONS + 1, copies=5.0)
 
 
 @singledispatch
@@ -216,13 +232,13 @@ def layer_operations(config: Technique, shape: tuple[int, int]) -> float:
 
 
 @singledispatch
-def forecast_notes(config: Technique, subject: Subject) -> tuple[str, ...]:
+def forecast_notes(config: Technique, subject: TechniqueInput) -> tuple[str, ...]:
     """Sentences about the forecast of a step, such as what its size depends on."""
     return ()
 
 
 @singledispatch
-def explanation(config: Technique, look: CompressedLayer) -> Lesson | None:
+def explanation(config: Technique, look: CompressedLayer) -> Explanation | None:
     """Table that shows the technique at work on one layer, bounded for layers of any size; None for
     the default, a few weights that share a scale.
     """
@@ -230,16 +246,16 @@ def explanation(config: Technique, look: CompressedLayer) -> Lesson | None:
 
 
 @singledispatch
-def range_rows(config: Technique, layer: str, seen: Seen) -> list[ObserverRow]:
+def range_rows(config: Technique, layer: str, seen: InputStats) -> list[ObserverRow]:
     """Range of a layer's inputs by each observer, for techniques with the view ``input-ranges``."""
     return []
 
 
-def sketch(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def meta_tensor(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """A tensor without values, for blueprints."""
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def predicted_bytes(how: Technique, shape: tuple[int, int]) -> int:
+def predicted_bytes(config: Technique, shape: tuple[int, int]) -> int:
     """Bytes that ``compress`` will store for a weight of this shape."""
-    return blueprint(how, shape).nbytes
+    return storage_plan(config, shape).nbytes

@@ -8,57 +8,57 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from engine import techniques
-from engine.config.registry import EVERY
+from engine.config.registry import ALL_TECHNIQUES
 from engine.techniques.hooks import (
-    beside,
-    blueprint,
     check_models,
+    check_recipe,
     compress,
+    diagnostics,
     equivalent_weights,
     explanation,
     forecast_notes,
+    input_scales,
     layer_operations,
     nonzero_weights,
-    outlined,
     plan,
-    portrait,
+    plan_removal,
     predicted_bytes,
     range_rows,
-    rebuild,
-    refuse_unfit,
-    retrained,
-    scales_for,
+    replacement_outline,
     search_work,
+    storage_plan,
     survey,
-    taught,
+    train_replacement,
+    train_weights,
     training_work,
     why_unchanged,
+    with_adapter,
 )
 
 __all__ = [
-    "beside",
-    "blueprint",
     "check_models",
+    "check_recipe",
     "compress",
+    "diagnostics",
     "equivalent_weights",
     "explanation",
     "forecast_notes",
+    "input_scales",
     "layer_operations",
     "nonzero_weights",
-    "outlined",
     "plan",
-    "portrait",
+    "plan_removal",
     "predicted_bytes",
     "range_rows",
-    "rebuild",
-    "refuse_unfit",
-    "retrained",
-    "scales_for",
+    "replacement_outline",
     "search_work",
+    "storage_plan",
     "survey",
-    "taught",
+    "train_replacement",
+    "train_weights",
     "training_work",
     "why_unchanged",
+    "with_adapter",
 ]
 
 # modules of another package that register hooks; those besides the method are optional
@@ -67,7 +67,7 @@ REQUIRED, OPTIONAL = "method", ("cost", "explain")
 for _module in pkgutil.walk_packages(techniques.__path__, f"{techniques.__name__}."):
     if not _module.ispkg and _module.name != __name__:
         import_module(_module.name)
-for _technique in EVERY:
+for _technique in ALL_TECHNIQUES:
     if not _technique.__module__.startswith(f"{techniques.__name__}."):  # in another package
         _package = _technique.__module__.rpartition(".")[0]
         for _name in (f"{_package}.{name}" for name in (REQUIRED, *OPTIONAL)):

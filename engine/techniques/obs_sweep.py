@@ -9,44 +9,46 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.calibration.activation_stats import Seen
+from engine.calibration.activation_stats import InputStats
 
-LEAF = 32  # columns that are corrected one by one; everything wider is a matrix product
+BLOCK_COLUMNS = 32  # columns that are corrected one by one; everything wider is a matrix product
 
 
 @dataclass
-class Sweep:
+class ColumnSweep:
     """A weight on its way. What becomes of a column, its ``leaf`` says."""
 
-    left: torch.Tensor  # (in_, out), moves while it waits
+    weight: torch.Tensor  # (in_, out), moves while it waits
     factor: torch.Tensor  # (in_, in_) upper Cholesky factor of the inverse Hessian
     errors: torch.Tensor  # (in_, out), each over its pivot
 
-    def work_off(self, begin: int, end: int) -> None:
+    def process(self, begin: int, end: int) -> None:
         """Columns begin ... end, in halves of halves: what one half's errors do to the other is a
         matrix product.
         """
-        if self.is_leaf(begin, end):
-            return self.leaf(begin, end)
-        middle = self.middle(begin, end)
-        self.work_off(begin, middle)
-        self.push_on(begin, middle, end)
-        self.work_off(middle, end)
+        if self.is_block(begin, end):
+            return self.process_block(begin, end)
+        middle = self.split_point(begin, end)
+        self.process(begin, middle)
+        self.propagate(begin, middle, end)
+        self.process(middle, end)
 
-    def push_on(self, begin: int, middle: int, end: int) -> None:
+    def propagate(self, begin: int, middle: int, end: int) -> None:
         """The errors of columns begin ... middle onto columns middle ... end."""
-        self.left[middle:end] -= self.factor[begin:middle, middle:end].T @ self.errors[begin:middle]
+        self.weight[middle:end] -= (
+            self.factor[begin:middle, middle:end].T @ self.errors[begin:middle]
+        )
 
-    def is_leaf(self, begin: int, end: int) -> bool:
-        return end - begin <= LEAF
+    def is_block(self, begin: int, end: int) -> bool:
+        return end - begin <= BLOCK_COLUMNS
 
-    def middle(self, begin: int, end: int) -> int:
+    def split_point(self, begin: int, end: int) -> int:
         return (begin + end) // 2
 
-    def leaf(self, begin: int, end: int) -> None:
+    def process_block(self, begin: int, end: int) -> None:
         raise NotImplementedError
 
-    def held_after(self, done: int, before: torch.Tensor) -> torch.Tensor:
+    def values_after(self, done: int, before: torch.Tensor) -> torch.Tensor:
         """Values of all columns after the first ``done`` were processed, (in_, out): those as they
         will be stored, and the others adjusted. ``before`` are the values at the start. Known when
         all are done.
@@ -54,54 +56,56 @@ class Sweep:
         return before - self.factor[:done].T @ self.errors[:done]
 
 
-def factor_of(seen: Seen, damping: float, order: torch.Tensor | None = None) -> torch.Tensor:
+def hessian_factor(
+    stats: InputStats, damping: float, order: torch.Tensor | None = None
+) -> torch.Tensor:
     """Upper Cholesky factor of the damped Hessian's inverse, made once for all layers with one
     input. Damps more where that fails, and says so.
 
     ``order``: in which the columns are worked off, (in_,); from left to right where there is none.
     """
     key = (damping, order is not None)
-    if key not in seen.factors:
-        order = torch.arange(seen.width, device=seen.gram.device) if order is None else order
-        seen.factors[key] = next(factors(seen, damping, order))
-    return seen.factors[key]
+    if key not in stats.factors:
+        order = torch.arange(stats.width, device=stats.gram.device) if order is None else order
+        stats.factors[key] = next(damped_factors(stats, damping, order))
+    return stats.factors[key]
 
 
-def factors(seen: Seen, wanted: float, order: torch.Tensor) -> Iterator[torch.Tensor]:
-    diagonal = seen.gram.diagonal()[order] / seen.count
+def damped_factors(stats: InputStats, wanted: float, order: torch.Tensor) -> Iterator[torch.Tensor]:
+    diagonal = stats.gram.diagonal()[order] / stats.count
     mean = diagonal.mean().clamp_min(1e-30)
     dead = diagonal <= 0
     if dead.any():
-        seen.warnings.append(
+        stats.warnings.append(
             f"{int(dead.sum()):,} of {len(dead):,} inputs were always zero on the "
             "calibration data, so their weights became 0"
         )
     damping = wanted
     while True:
         lower, failed = torch.linalg.cholesky_ex(
-            damped(seen, order, dead * mean + damping * mean).flip(0, 1)
+            damped_hessian(stats, order, dead * mean + damping * mean).flip(0, 1)
         )
-        upper = inverse_of(lower).flip(0, 1) if not failed else lower
+        upper = triangular_inverse(lower).flip(0, 1) if not failed else lower
         if not failed and upper.isfinite().all():
             if damping > wanted:
-                seen.warnings.append(
+                stats.warnings.append(
                     f"H could not be inverted with damping {wanted:g}; {damping:g} was used"
                 )
             yield upper
         damping *= 10
 
 
-def damped(seen: Seen, order: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+def damped_hessian(stats: InputStats, order: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
     """H with ``more`` on its diagonal, in a new tensor: at the width of a large model each copy
     kept
     would be a gigabyte.
     """
-    hessian = seen.gram[order][:, order].div_(seen.count)
-    hessian.diagonal().add_(more)
+    hessian = stats.gram[order][:, order].div_(stats.count)
+    hessian.diagonal().add_(damping)
     return hessian
 
 
-def inverse_of(lower: torch.Tensor) -> torch.Tensor:
+def triangular_inverse(lower: torch.Tensor) -> torch.Tensor:
     """Inverse of a lower triangular matrix. With H reversed as L L^T, the reversed inverse of L is
     the factor U of H^-1 = U^T U, without a third step.
     """

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pandas as pd
 
-from engine.config.registry import EVERY
+from engine.config.registry import ALL_TECHNIQUES
 from engine.config.technique import Technique
 
 
@@ -21,7 +21,7 @@ def preview(config: Technique) -> tuple[type, pd.DataFrame] | None:
     return None
 
 
-for _package in dict.fromkeys(cls.__module__.rpartition(".")[0] for cls in EVERY):
+for _package in dict.fromkeys(cls.__module__.rpartition(".")[0] for cls in ALL_TECHNIQUES):
     try:
         if find_spec(f"{_package}.preview"):
             import_module(f"{_package}.preview")

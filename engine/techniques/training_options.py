@@ -69,7 +69,7 @@ def recovery_option() -> int:
     )
 
 
-def parts_option() -> int:
+def accumulation_option() -> int:
     return option(
         1,
         "Splits each batch into this many micro-batches and accumulates their gradients: same "
@@ -82,13 +82,13 @@ def parts_option() -> int:
     )
 
 
-def patience_option(looks: str = " (a run evaluates ten times)") -> int:
+def patience_option(evaluations: str = " (a run evaluates ten times)") -> int:
     """Early-stopping patience; ``looks`` says how often the technique evaluates."""
     return option(
         0,
         (
             "Stops after this many evaluations in a row without improvement on held-out "
-            f"examples{looks}. 0 disables early stopping."
+            f"examples{evaluations}. 0 disables early stopping."
         ),
         title="Early-stopping patience",
         advanced=True,
@@ -97,7 +97,7 @@ def patience_option(looks: str = " (a run evaluates ten times)") -> int:
     )
 
 
-def products_option(default: str = "auto") -> str:
+def precision_option(default: str = "auto") -> str:
     return option(
         default,
         "Number format of matrix products during training; weights, gradients and losses stay in "

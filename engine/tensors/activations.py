@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 
 @dataclass(frozen=True)
-class WithActivations(Stored):
+class WithQuantizedInputs(StoredWeight):
     """A stored weight, and how the layer's inputs are rounded to whole numbers: x = scale * (code -
     zero).
 
@@ -18,25 +18,27 @@ class WithActivations(Stored):
 
     kind: ClassVar[str] = "with-activations"
     names: ClassVar[dict[str, str]] = {"scale": "activation range", "zero": "activation range"}
-    weight: Stored
+    weight: StoredWeight
     bits: int
     scheme: Literal["symmetric", "asymmetric"]
     per: Literal["token", "tensor"]
     scale: torch.Tensor | None = None  # (1,) float32; None: computed for each input
     zero: torch.Tensor | None = None  # (1,) float32, a whole number
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return self.weight.dense(dtype)
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return self.weight.to_dense(dtype)
 
     def levels(self) -> torch.Tensor:
         return self.weight.levels()
 
-    def occupancy(self) -> torch.Tensor:
-        return self.weight.occupancy()
+    def level_counts(self) -> torch.Tensor:
+        return self.weight.level_counts()
 
-    def received(self, inputs: torch.Tensor) -> torch.Tensor:
+    def quantized_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
         values = inputs.float()
-        scale, zero = (self.scale, self.zero) if self.scale is not None else self.range_of(values)
+        scale, zero = (
+            (self.scale, self.zero) if self.scale is not None else self.dynamic_qparams(values)
+        )
         lowest, highest = code_range(self.bits, self.scheme)
         return (
             values.div(scale)
@@ -48,7 +50,7 @@ class WithActivations(Stored):
             .to(inputs.dtype)
         )
 
-    def range_of(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def dynamic_qparams(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Range for each token (the last axis; for images, each image), or for each example."""
         picture = values.ndim == 4
         axes = tuple(range(1, values.ndim)) if picture or self.per == "tensor" else (-1,)

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from engine.tensors.packing import counted
-from engine.tensors.weights import Stored
+from engine.tensors.packing import code_counts
+from engine.tensors.weights import StoredWeight
 
 # quantiles of the normal distribution, zero exact (QLoRA, arXiv:2305.14314, appendix E)
 NF4 = (
@@ -37,12 +37,12 @@ FP4 = tuple(
     sign * value / 12 for sign in (1, -1) for value in (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
 )
 TABLES = {"nf4": NF4, "fp4": FP4}
-LOOKED_UP_AT_ONCE = 1 << 18  # bytes
+LOOKUP_CHUNK = 1 << 18  # bytes
 NESTED_BLOCK = 256  # absmax values that share one second-level absmax
 
 
 @dataclass(frozen=True)
-class FourBit(Stored):
+class FourBit(StoredWeight):
     """NF4 or FP4: blocks of the row-by-row flattened weight share an absmax, stored in float32 or,
     twice quantized, in 8 bits.
     """
@@ -62,7 +62,7 @@ class FourBit(Stored):
     # (1,) mean of the absmax values, taken off before they were quantized
     offset: torch.Tensor | None = None
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         count = self.shape[0] * self.shape[1]
         values = self.level_values()[:count]
         # where a shorter last block begins
@@ -78,7 +78,7 @@ class FourBit(Stored):
         table = byte_values(self.format).to(self.codes.device)
         values = torch.empty(len(self.codes), 2, device=self.codes.device)
         for codes, place in zip(
-            self.codes.split(LOOKED_UP_AT_ONCE), values.split(LOOKED_UP_AT_ONCE), strict=True
+            self.codes.split(LOOKUP_CHUNK), values.split(LOOKUP_CHUNK), strict=True
         ):
             place.copy_(table[codes.int()])
         return values.flatten()
@@ -93,15 +93,15 @@ class FourBit(Stored):
     def levels(self) -> torch.Tensor:
         return torch.tensor(sorted(TABLES[self.format])) * self.block_absmax().median().cpu()
 
-    def occupancy(self) -> torch.Tensor:
+    def level_counts(self) -> torch.Tensor:
         halves = torch.stack([self.codes >> 4, self.codes & 15], 1).flatten()[
             : self.shape[0] * self.shape[1]
         ]
-        return counted(halves, 16).cpu()[torch.tensor(TABLES[self.format]).argsort(stable=True)]
+        return code_counts(halves, 16).cpu()[torch.tensor(TABLES[self.format]).argsort(stable=True)]
 
 
 @dataclass(frozen=True)
-class RowInt8(Stored):
+class RowInt8(StoredWeight):
     """Signed 8-bit codes with one absmax a row: weight = code * absmax / 127."""
 
     kind: ClassVar[str] = "row-int8"
@@ -109,14 +109,14 @@ class RowInt8(Stored):
     codes: torch.Tensor  # (out, in_) int8
     absmax: torch.Tensor  # (out,) float32
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return self.codes.float().mul_(self.absmax[:, None] / 127).to(dtype)
 
     def levels(self) -> torch.Tensor:
         return torch.arange(-127, 128) * (self.absmax.median().cpu() / 127)
 
-    def occupancy(self) -> torch.Tensor:
-        return counted(self.codes.view(torch.uint8), 256)[torch.arange(-127, 128) % 256]
+    def level_counts(self) -> torch.Tensor:
+        return code_counts(self.codes.view(torch.uint8), 256)[torch.arange(-127, 128) % 256]
 
 
 @lru_cache

@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import torch
 
-from engine.tensors.huffman import code_lengths, decoded, entropy_bits
-from engine.tensors.packing import counted, unpacked
-from engine.tensors.weights import Stored
+from engine.tensors.huffman import code_lengths, decode_symbols, entropy_bits
+from engine.tensors.packing import code_counts, unpack_bits
+from engine.tensors.weights import StoredWeight
 
 
 @dataclass(frozen=True)
-class Shared(Stored):
+class CodebookWeight(StoredWeight):
     """Indices into a codebook (Deep Compression, arXiv:1510.00149): one book for all rows or for
     each band of them.
 
@@ -35,7 +35,7 @@ class Shared(Stored):
     lengths: torch.Tensor | None = None
     chunk_bits: torch.Tensor | None = None  # int16, see ``huffman``
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         places = self.indices().view(self.shape).int()
         if len(self.books) > 1:
             places += (
@@ -48,24 +48,26 @@ class Shared(Stored):
     def indices(self) -> torch.Tensor:
         """(out * in_,) uint8"""
         return (
-            unpacked(self.codes, self.bits, self.shape[0] * self.shape[1])
+            unpack_bits(self.codes, self.bits, self.shape[0] * self.shape[1])
             if self.lengths is None
-            else self._decoded
+            else self._decoded_indices
         )
 
     @cached_property
-    def _decoded(self) -> torch.Tensor:
-        return decoded(self.codes, self.lengths, self.chunk_bits, self.shape[0] * self.shape[1])
+    def _decoded_indices(self) -> torch.Tensor:
+        return decode_symbols(
+            self.codes, self.lengths, self.chunk_bits, self.shape[0] * self.shape[1]
+        )
 
     def levels(self) -> torch.Tensor:
         return self.books[len(self.books) // 2]
 
-    def occupancy(self) -> torch.Tensor:
-        return counted(self.indices(), 2**self.bits)
+    def level_counts(self) -> torch.Tensor:
+        return code_counts(self.indices(), 2**self.bits)
 
     def note(self) -> str:
         """Result of Huffman coding of the indices, or None."""
-        counts = self.occupancy()
+        counts = self.level_counts()
         total, entropy = counts.sum().item(), entropy_bits(counts)
         bits = (counts.cpu() * torch.tensor(code_lengths(counts.tolist()))).sum().item()
         size = (

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import torch
 
-from engine.tensors.packing import counted
-from engine.tensors.weights import Stored
+from engine.tensors.packing import code_counts
+from engine.tensors.weights import StoredWeight
 
 
 @dataclass(frozen=True)
-class Float8(Stored):
+class Float8(StoredWeight):
     """E4M3 or E5M2 numbers, one byte each, with a scale for all, one a row, or none: weight = scale
     * number.
     """
@@ -20,7 +20,7 @@ class Float8(Stored):
     numbers: torch.Tensor  # (out, in_) float8_e4m3fn or float8_e5m2
     scales: torch.Tensor | None = None  # (1, 1) or (out, 1) float32
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         numbers = self.numbers.float()
         return (numbers if self.scales is None else numbers.mul_(self.scales)).to(dtype)
 
@@ -28,11 +28,11 @@ class Float8(Stored):
         numbers = self.finite_numbers().sort().values
         return numbers if self.scales is None else numbers * self.scales.median()
 
-    def occupancy(self) -> torch.Tensor:
-        counts = counted(self.numbers.view(torch.uint8), 256)
-        return counts[self.every_number().isfinite()][self.finite_numbers().argsort(stable=True)]
+    def level_counts(self) -> torch.Tensor:
+        counts = code_counts(self.numbers.view(torch.uint8), 256)
+        return counts[self.byte_values().isfinite()][self.finite_numbers().argsort(stable=True)]
 
-    def every_number(self) -> torch.Tensor:
+    def byte_values(self) -> torch.Tensor:
         """Value of each of the 256 bytes, float32."""
         return (
             torch.arange(256, dtype=torch.uint8, device=self.numbers.device)
@@ -41,4 +41,4 @@ class Float8(Stored):
         )
 
     def finite_numbers(self) -> torch.Tensor:
-        return self.every_number()[self.every_number().isfinite()]
+        return self.byte_values()[self.byte_values().isfinite()]

@@ -12,8 +12,8 @@ from itertools import count
 import torch
 from torch.nn.functional import pad
 
-CHUNK = 512
-LONGEST = 16  # bits of a code, so that one table of 65536 entries decodes every code
+CHUNK_SYMBOLS = 512
+MAX_CODE_BITS = 16  # bits of a code, so that one table of 65536 entries decodes every code
 
 
 def code_lengths(counts: list[int]) -> list[int]:
@@ -21,7 +21,7 @@ def code_lengths(counts: list[int]) -> list[int]:
     LONGEST are avoided by flatter counts.
     """
     lengths = optimal_lengths(counts)
-    while max(lengths) > LONGEST:
+    while max(lengths) > MAX_CODE_BITS:
         counts = [1 + number // 2 if number else 0 for number in counts]
         lengths = optimal_lengths(counts)
     return lengths
@@ -47,20 +47,22 @@ def optimal_lengths(counts: list[int]) -> list[int]:
 def canonical_codes(lengths: torch.Tensor) -> torch.Tensor:
     """The code of each symbol, as a number of its length in bits.  (symbols,) int64"""
     codes, code, before = torch.zeros(len(lengths), dtype=torch.int64), 0, 0
-    for symbol in in_code_order(lengths).tolist():
+    for symbol in symbols_in_code_order(lengths).tolist():
         code <<= int(lengths[symbol]) - before
         codes[symbol], before = code, int(lengths[symbol])
         code += 1
     return codes
 
 
-def in_code_order(lengths: torch.Tensor) -> torch.Tensor:
+def symbols_in_code_order(lengths: torch.Tensor) -> torch.Tensor:
     """Symbols that have a code, shorter codes first, then by number."""
     order = lengths.argsort(stable=True)
     return order[lengths[order] > 0]
 
 
-def encoded(symbols: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_symbols(
+    symbols: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The bits as bytes, and how many each chunk takes, int16.  symbols: (count,) uint8, lengths:
     (symbols,) uint8
     """
@@ -74,7 +76,9 @@ def encoded(symbols: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor,
     for byte in range(3):
         data.index_add_(0, (starts >> 3) + byte, ((words >> (16 - 8 * byte)) & 255).int())
     chunk_ends = ends[
-        torch.arange(CHUNK, len(symbols) + CHUNK, CHUNK, device=ends.device).clamp(max=len(symbols))
+        torch.arange(
+            CHUNK_SYMBOLS, len(symbols) + CHUNK_SYMBOLS, CHUNK_SYMBOLS, device=ends.device
+        ).clamp(max=len(symbols))
         - 1
     ]
     return data[:-2].to(torch.uint8), chunk_ends.diff(prepend=chunk_ends.new_zeros(1)).to(
@@ -82,7 +86,7 @@ def encoded(symbols: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor,
     )
 
 
-def decoded(
+def decode_symbols(
     data: torch.Tensor, lengths: torch.Tensor, chunk_bits: torch.Tensor, count: int
 ) -> torch.Tensor:
     """The symbols that ``encoded`` turned into these bytes, (count,) uint8. Every chunk goes on by
@@ -90,12 +94,14 @@ def decoded(
     """
     table = decoding_table(lengths)
     # the last chunk may be short and read on
-    room = pad(data, (0, CHUNK * LONGEST // 8 + 2)).long()
+    room = pad(data, (0, CHUNK_SYMBOLS * MAX_CODE_BITS // 8 + 2)).long()
     words = room[:-2] << 16 | room[1:-1] << 8 | room[2:]  # the 24 bits from each byte on
     place = chunk_bits.long().cumsum(0) - chunk_bits
-    symbols = torch.empty(min(CHUNK, count), len(chunk_bits), dtype=torch.uint8, device=data.device)
+    symbols = torch.empty(
+        min(CHUNK_SYMBOLS, count), len(chunk_bits), dtype=torch.uint8, device=data.device
+    )
     for step in range(len(symbols)):
-        entry = table.take(words.take(place >> 3) >> (8 - (place & 7)) & (2**LONGEST - 1))
+        entry = table.take(words.take(place >> 3) >> (8 - (place & 7)) & (2**MAX_CODE_BITS - 1))
         symbols[step] = entry >> 8
         place += entry & 255
     return symbols.T.flatten()[:count]
@@ -105,11 +111,11 @@ def decoding_table(lengths: torch.Tensor) -> torch.Tensor:
     """For all values of the next 16 bits: the symbol they begin with, times 256, and its bits.
     (65536,) int64
     """
-    order = in_code_order(lengths)
+    order = symbols_in_code_order(lengths)
     entries = (order << 8 | lengths[order]).repeat_interleave(
-        1 << (LONGEST - lengths[order].long())
+        1 << (MAX_CODE_BITS - lengths[order].long())
     )
-    return pad(entries, (0, 2**LONGEST - len(entries)))
+    return pad(entries, (0, 2**MAX_CODE_BITS - len(entries)))
 
 
 def entropy_bits(counts: torch.Tensor) -> float:

@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 import torch
 
 from engine.tensors.packing import (
-    counted,
-    packed,
-    packed_bytes,
-    packed_trits,
-    unpacked,
-    unpacked_trits,
+    code_counts,
+    pack_bits,
+    pack_trits,
+    packed_size_bytes,
+    unpack_bits,
+    unpack_trits,
 )
-from engine.tensors.weights import Stored, groups_of
+from engine.tensors.weights import StoredWeight, groups_with_params
 
 # OCP Microscaling Formats 1.0, section 5.3.3; the code's highest bit is the sign
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -24,7 +24,7 @@ Table = Literal["binary", "ternary", "e2m1", "powers-of-two"]
 
 
 @dataclass(frozen=True)
-class Tabled(Stored):
+class LookupTableWeight(StoredWeight):
     """weight = scale * table[code]. One scale for the tensor, a row, or a group inside a row."""
 
     kind: ClassVar[str] = "tabled"
@@ -38,43 +38,43 @@ class Tabled(Stored):
     scales: torch.Tensor
     steps_per_octave: int | None = None  # of powers of two
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        weight = self.values()[self.code_row().int()].view(self.shape)
-        for part, scale in groups_of(weight, self.group_size, self.scales.float()):
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        weight = self.values()[self.flat_codes().int()].view(self.shape)
+        for part, scale in groups_with_params(weight, self.group_size, self.scales.float()):
             part.mul_(scale)
         return weight.to(dtype)
 
     def values(self) -> torch.Tensor:
         """The table, on the codes' device."""
-        return table_of(self.table, self.bits, self.steps_per_octave or 1).to(self.codes.device)
+        return level_table(self.table, self.bits, self.steps_per_octave or 1).to(self.codes.device)
 
-    def code_row(self) -> torch.Tensor:
+    def flat_codes(self) -> torch.Tensor:
         """(out * in_,) uint8"""
         count = self.shape[0] * self.shape[1]
         return (
-            unpacked_trits(self.codes, count)
+            unpack_trits(self.codes, count)
             if self.table == "ternary"
-            else unpacked(self.codes, self.bits, count)
+            else unpack_bits(self.codes, self.bits, count)
         )
 
     def levels(self) -> torch.Tensor:
         return self.values().sort().values * self.scales.float().flatten().median()
 
-    def occupancy(self) -> torch.Tensor:
+    def level_counts(self) -> torch.Tensor:
         order = self.values().argsort(stable=True)
-        return counted(self.code_row(), len(order))[order]
+        return code_counts(self.flat_codes(), len(order))[order]
 
 
-def packed_codes(table: Table, codes: torch.Tensor, bits: int) -> torch.Tensor:
-    return packed_trits(codes) if table == "ternary" else packed(codes, bits)
+def pack_table_codes(table: Table, codes: torch.Tensor, bits: int) -> torch.Tensor:
+    return pack_trits(codes) if table == "ternary" else pack_bits(codes, bits)
 
 
-def bytes_of_codes(table: Table, count: int, bits: int) -> int:
-    return -(-count // 5) if table == "ternary" else packed_bytes(count, bits)
+def table_codes_bytes(table: Table, count: int, bits: int) -> int:
+    return -(-count // 5) if table == "ternary" else packed_size_bytes(count, bits)
 
 
 @lru_cache
-def table_of(table: Table, bits: int, steps_per_octave: int) -> torch.Tensor:
+def level_table(table: Table, bits: int, steps_per_octave: int) -> torch.Tensor:
     """Value of each code for a scale of 1."""
     match table:
         case "binary":
@@ -83,11 +83,13 @@ def table_of(table: Table, bits: int, steps_per_octave: int) -> torch.Tensor:
             return torch.tensor([-1.0, 0.0, 1.0])
         case "e2m1":
             return torch.tensor([*E2M1, *(-value for value in E2M1)])
-    falling = torch.exp2(-torch.arange(magnitudes(bits), dtype=torch.float64) / steps_per_octave)
+    falling = torch.exp2(
+        -torch.arange(magnitude_count(bits), dtype=torch.float64) / steps_per_octave
+    )
     return torch.cat([-falling, torch.zeros(1, dtype=torch.float64), falling.flip(0)]).float()
 
 
-def magnitudes(bits: int) -> int:
+def magnitude_count(bits: int) -> int:
     """Powers of two, besides zero and the sign: one code of 2^bits is not used."""
     return 2 ** (bits - 1) - 1
 

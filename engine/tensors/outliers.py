@@ -5,35 +5,35 @@ from typing import ClassVar
 
 import torch
 
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 
 @dataclass(frozen=True)
-class WithColumns(Stored):
+class WithOutlierColumns(StoredWeight):
     """A stored weight and some columns of it in 16 bits, which count where both are stored (AWQ,
     arXiv:2306.00978, table 1).
     """
 
     kind: ClassVar[str] = "with-columns"
     names: ClassVar[dict[str, str]] = {"columns": "outlier columns", "values": "outlier columns"}
-    weight: Stored
+    weight: StoredWeight
     columns: torch.Tensor  # (kept,) int32, ascending
     values: torch.Tensor  # (out, kept) float16, or bfloat16 where float16 does not reach
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        weight = self.weight.dense(torch.float32)
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        weight = self.weight.to_dense(torch.float32)
         weight[:, self.columns.long()] = self.values.float()
         return weight.to(dtype)
 
     def levels(self) -> torch.Tensor:
         return self.weight.levels()
 
-    def occupancy(self) -> torch.Tensor:
-        return self.weight.occupancy()
+    def level_counts(self) -> torch.Tensor:
+        return self.weight.level_counts()
 
 
 @dataclass(frozen=True)
-class MixedInt8(WithColumns):
+class MixedInt8(WithOutlierColumns):
     """LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339): INT8 weights and inputs, but for
     outliers, whose products stay in 16 bits.
 
@@ -46,7 +46,7 @@ class MixedInt8(WithColumns):
     threshold: float = 6.0
     area: int = 1  # columns of one input channel: a convolution's kernel
 
-    def received(self, inputs: torch.Tensor) -> torch.Tensor:
+    def quantized_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
         picture = inputs.ndim == 4
         values = (inputs.movedim(1, -1) if picture else inputs).float()
         apart = values.abs() >= self.threshold
@@ -59,22 +59,22 @@ class MixedInt8(WithColumns):
 
 
 @dataclass(frozen=True)
-class ScaledColumns(Stored):
+class ScaledColumns(StoredWeight):
     """A stored weight some columns of which were multiplied by one factor beforehand."""
 
     kind: ClassVar[str] = "scaled-columns"
     names: ClassVar[dict[str, str]] = {"columns": "scaled columns"}
-    weight: Stored
+    weight: StoredWeight
     columns: torch.Tensor  # (scaled,) int32, ascending
     factor: float
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        weight = self.weight.dense(torch.float32)
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        weight = self.weight.to_dense(torch.float32)
         weight[:, self.columns.long()] /= self.factor
         return weight.to(dtype)
 
 
-def columns_of(weight: torch.Tensor, columns: torch.Tensor) -> dict[str, torch.Tensor]:
+def outlier_fields(weight: torch.Tensor, columns: torch.Tensor) -> dict[str, torch.Tensor]:
     """Fields of the columns stored apart.  weight: (out, in_), columns: (kept,)"""
     values = weight[:, columns]
     half = values.half()

@@ -5,69 +5,71 @@ from functools import lru_cache
 import torch
 from torch.nn.functional import pad
 
-TOGETHER = 8  # this many codes of b bits fill b bytes
-COUNTED_AT_ONCE = 1 << 20
-TRITS = 5  # digits of base three in a byte: 3^5 = 243
+CODES_PER_WORD = 8  # this many codes of b bits fill b bytes
+COUNT_CHUNK = 1 << 20
+TRITS_PER_BYTE = 5  # digits of base three in a byte: 3^5 = 243
 
 
-def packed_bytes(count: int, bits: int) -> int:
+def packed_size_bytes(count: int, bits: int) -> int:
     """Bytes that ``count`` codes of ``bits`` bits take."""
     return -(-count * bits // 8)
 
 
-def packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
+def pack_bits(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """Unsigned codes below 2^bits (uint8, any shape) as a row of bytes, the first code in the
     lowest bits.
     """
     flat = codes.flatten()
-    parts = pad(flat, (0, -len(flat) % TOGETHER)).view(-1, TOGETHER)
+    parts = pad(flat, (0, -len(flat) % CODES_PER_WORD)).view(-1, CODES_PER_WORD)
     words = torch.zeros(len(parts), dtype=torch.int64, device=codes.device)
-    for place in range(TOGETHER):
+    for place in range(CODES_PER_WORD):
         words |= parts[:, place].long() << (bits * place)
     return (
         words.view(torch.uint8)
         .view(-1, 8)[:, :bits]
-        .flatten()[: packed_bytes(len(flat), bits)]
+        .flatten()[: packed_size_bytes(len(flat), bits)]
         .clone()
     )
 
 
-def unpacked(data: torch.Tensor, bits: int, count: int) -> torch.Tensor:
+def unpack_bits(data: torch.Tensor, bits: int, count: int) -> torch.Tensor:
     """The ``count`` codes that ``packed`` put into these bytes, uint8.  (count,)"""
     rows = pad(data, (0, -len(data) % bits)).view(-1, bits)
     words = pad(rows, (0, 8 - bits)).view(torch.int64).squeeze(1)  # a row of b bytes, as one number
-    codes = torch.empty(len(words), TOGETHER, dtype=torch.uint8, device=data.device)
-    for place in range(TOGETHER):
+    codes = torch.empty(len(words), CODES_PER_WORD, dtype=torch.uint8, device=data.device)
+    for place in range(CODES_PER_WORD):
         codes[:, place] = (words >> (bits * place)) & (2**bits - 1)
     return codes.flatten()[:count]
 
 
-def counted(codes: torch.Tensor, values: int) -> torch.Tensor:
+def code_counts(codes: torch.Tensor, values: int) -> torch.Tensor:
     """Number of occurrences of each code 0 ... values - 1, (values,). Counted in pieces, because
     torch counts in 8 bytes per code.
     """
-    return sum(part.bincount(minlength=values) for part in codes.flatten().split(COUNTED_AT_ONCE))
+    return sum(part.bincount(minlength=values) for part in codes.flatten().split(COUNT_CHUNK))
 
 
-def packed_trits(codes: torch.Tensor) -> torch.Tensor:
+def pack_trits(codes: torch.Tensor) -> torch.Tensor:
     """Codes 0, 1 and 2 (uint8, any shape) as a row of bytes, five in each, the first the lowest
     digit: 1.6 bits a code.
     """
     flat = codes.flatten()
-    digits = pad(flat, (0, -len(flat) % TRITS)).view(-1, TRITS)
+    digits = pad(flat, (0, -len(flat) % TRITS_PER_BYTE)).view(-1, TRITS_PER_BYTE)
     number = torch.zeros(len(digits), dtype=torch.uint8, device=codes.device)
-    for place in reversed(range(TRITS)):
+    for place in reversed(range(TRITS_PER_BYTE)):
         number.mul_(3).add_(digits[:, place])
     return number
 
 
-def unpacked_trits(data: torch.Tensor, count: int) -> torch.Tensor:
+def unpack_trits(data: torch.Tensor, count: int) -> torch.Tensor:
     """The ``count`` codes that ``packed_trits`` put into these bytes, uint8.  (count,)"""
-    return digits_of_bytes(data.device)[data.int()].flatten()[:count]
+    return trits_of_bytes(data.device)[data.int()].flatten()[:count]
 
 
 @lru_cache
-def digits_of_bytes(device: torch.device) -> torch.Tensor:
+def trits_of_bytes(device: torch.device) -> torch.Tensor:
     """The five digits of every byte, lowest first.  (256, 5)"""
     numbers = torch.arange(256, device=device)
-    return torch.stack([numbers // 3**place % 3 for place in range(TRITS)], 1).to(torch.uint8)
+    return torch.stack([numbers // 3**place % 3 for place in range(TRITS_PER_BYTE)], 1).to(
+        torch.uint8
+    )

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import torch
 
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 
 @dataclass(frozen=True)
-class Narrowed(Stored):
+class SlicedWeight(StoredWeight):
     """Zeros stand where something is gone. Files hold ``weight`` alone, as a dense one of its own
     shape.
     """
@@ -24,7 +24,7 @@ class Narrowed(Stored):
     rows: torch.Tensor  # (rows left,) int64
     columns: torch.Tensor
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         dense = torch.zeros(self.shape, dtype=dtype, device=self.weight.device)
         dense[self.rows[:, None], self.columns] = self.weight.to(dtype)
         return dense

@@ -7,52 +7,52 @@ from typing import ClassVar
 import torch
 
 from engine.tensors.blockwise import FourBit, RowInt8
-from engine.tensors.codebook import Shared
+from engine.tensors.codebook import CodebookWeight
 from engine.tensors.floats import Float8
-from engine.tensors.lookup_table import Tabled, packed_codes
-from engine.tensors.low_rank import Adapted
-from engine.tensors.packing import packed, packed_bytes, unpacked
-from engine.tensors.sparse import sparse, sparse_blueprint
-from engine.tensors.weights import Dense, Grid, Stored, Turned
+from engine.tensors.lookup_table import LookupTableWeight, pack_table_codes
+from engine.tensors.low_rank import AdaptedWeight
+from engine.tensors.packing import pack_bits, packed_size_bytes, unpack_bits
+from engine.tensors.sparse import sparse_storage_plan, sparse_weight
+from engine.tensors.weights import DenseWeight, IntegerWeight, StoredWeight, TransposedWeight
 
 
 @dataclass(frozen=True)
-class Masked(Stored):
+class MaskedWeight(StoredWeight):
     """A stored weight, and a bit for each place that tells whether it is zero after all."""
 
     kind: ClassVar[str] = "masked"
     names: ClassVar[dict[str, str]] = {"mask": "mask"}
-    weight: Stored
+    weight: StoredWeight
     mask: torch.Tensor  # (out * in_ / 8,) uint8, 1 where a weight is left
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return (
-            self.whole()
-            .dense(torch.float32)
-            .masked_fill_(~self.left().view(self.shape), 0)
+            self.without_mask()
+            .to_dense(torch.float32)
+            .masked_fill_(~self.remaining_mask().view(self.shape), 0)
             .to(dtype)
         )
 
-    def left(self) -> torch.Tensor:
+    def remaining_mask(self) -> torch.Tensor:
         """(out * in_,) bool"""
-        return unpacked(self.mask, 1, self.shape[0] * self.shape[1]).bool()
+        return unpack_bits(self.mask, 1, self.shape[0] * self.shape[1]).bool()
 
-    def whole(self) -> Stored:
+    def without_mask(self) -> StoredWeight:
         """The weight with something at every place."""
         return self.weight
 
-    def received(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.weight.received(inputs)
+    def quantized_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.weight.quantized_inputs(inputs)
 
     def levels(self) -> torch.Tensor:
         return self.weight.levels()
 
-    def occupancy(self) -> torch.Tensor:
-        return self.weight.occupancy()
+    def level_counts(self) -> torch.Tensor:
+        return self.weight.level_counts()
 
 
 @dataclass(frozen=True)
-class Sieved(Masked):
+class SparseCodesWeight(MaskedWeight):
     """The codes of the weights left alone; scales and all else are as in a weight that has a code
     for each place.
     """
@@ -64,116 +64,124 @@ class Sieved(Masked):
     codes: torch.Tensor
 
     @classmethod
-    def of(cls, stored: Stored, left: torch.Tensor) -> "Sieved":
+    def of(cls, stored: StoredWeight, left: torch.Tensor) -> "SparseCodesWeight":
         """``left``: (out * in_,) bool"""
-        codes, bits = codes_of(stored), code_bits(stored)
+        codes, bits = weight_codes(stored), code_bits(stored)
         return cls(
             stored.shape,
             with_codes(stored, codes[:0]),
-            packed(left.to(torch.uint8), 1),
+            pack_bits(left.to(torch.uint8), 1),
             bits,
-            packed(codes[left], bits),
+            pack_bits(codes[left], bits),
         )
 
-    def whole(self) -> Stored:
-        left = self.left()
+    def without_mask(self) -> StoredWeight:
+        left = self.remaining_mask()
         codes = torch.zeros(len(left), dtype=torch.uint8, device=left.device)
-        codes[left] = self.kept_codes()
+        codes[left] = self.remaining_codes()
         return with_codes(self.weight, codes)
 
-    def kept_codes(self) -> torch.Tensor:
-        return unpacked(self.codes, self.bits, int(self.left().sum()))
+    def remaining_codes(self) -> torch.Tensor:
+        return unpack_bits(self.codes, self.bits, int(self.remaining_mask().sum()))
 
-    def occupancy(self) -> torch.Tensor:
-        codes = self.kept_codes()
-        return replace(with_codes(self.weight, codes), shape=(1, len(codes))).occupancy()
+    def level_counts(self) -> torch.Tensor:
+        codes = self.remaining_codes()
+        return replace(with_codes(self.weight, codes), shape=(1, len(codes))).level_counts()
 
 
-def keeping_zeros(stored: Stored, zeros: torch.Tensor) -> Stored:
+def preserve_zeros(stored: StoredWeight, zeros: torch.Tensor) -> StoredWeight:
     """The smallest way to store it with zeros where the weight was zero.  zeros: (out, in_) bool"""
-    if isinstance(stored, Adapted):  # the adapter trained with it is dense
-        return replace(stored, base=keeping_zeros(stored.base, zeros))
+    if isinstance(stored, AdaptedWeight):  # the adapter trained with it is dense
+        return replace(stored, base=preserve_zeros(stored.base, zeros))
     inner = stored.parts().get("weight") or stored.parts().get("columns")
     # it goes for the weight inside; columns stored apart, factors and activation ranges are as they
     # are
     if inner is not None:
-        place = "columns" if isinstance(stored, Turned) else "weight"
+        place = "columns" if isinstance(stored, TransposedWeight) else "weight"
         stored = replace(
             stored,
-            **{place: keeping_zeros(inner, zeros.T if isinstance(stored, Turned) else zeros)},
+            **{
+                place: preserve_zeros(
+                    inner, zeros.T if isinstance(stored, TransposedWeight) else zeros
+                )
+            },
         )
-        return stored if not stored.dense()[zeros].any() else masked(stored, zeros)
-    if isinstance(stored, Dense):
-        return sparse(stored.weight.masked_fill(zeros, 0), "smallest")
-    ways = [stored] if not stored.dense()[zeros].any() else [masked(stored, zeros)]
-    ways += [Sieved.of(stored, ~zeros.flatten())] if has_codes(stored) else []
+        return stored if not stored.to_dense()[zeros].any() else masked_weight(stored, zeros)
+    if isinstance(stored, DenseWeight):
+        return sparse_weight(stored.weight.masked_fill(zeros, 0), "smallest")
+    ways = [stored] if not stored.to_dense()[zeros].any() else [masked_weight(stored, zeros)]
+    ways += [SparseCodesWeight.of(stored, ~zeros.flatten())] if has_codes(stored) else []
     return min(ways, key=lambda way: way.nbytes)
 
 
-def left_in(stored: Stored) -> torch.Tensor:
+def remaining_mask(stored: StoredWeight) -> torch.Tensor:
     """Mask of the weights that no earlier step has removed, as far as known, (out, in_) bool."""
-    return stored.left().view(stored.shape) if isinstance(stored, Masked) else stored.dense() != 0
+    return (
+        stored.remaining_mask().view(stored.shape)
+        if isinstance(stored, MaskedWeight)
+        else stored.to_dense() != 0
+    )
 
 
-def masked(stored: Stored, zeros: torch.Tensor) -> Masked:
-    return Masked(stored.shape, stored, packed((~zeros).to(torch.uint8), 1))
+def masked_weight(stored: StoredWeight, zeros: torch.Tensor) -> MaskedWeight:
+    return MaskedWeight(stored.shape, stored, pack_bits((~zeros).to(torch.uint8), 1))
 
 
-def has_codes(stored: Stored) -> bool:
+def has_codes(stored: StoredWeight) -> bool:
     """Return True if there is a code for each weight, in order."""
     return (
-        type(stored) in codes_of.registry
+        type(stored) in weight_codes.registry
         and getattr(stored, "order", None) is None
         and getattr(stored, "lengths", None) is None
     )
 
 
 @singledispatch
-def codes_of(stored: Stored) -> torch.Tensor:
+def weight_codes(stored: StoredWeight) -> torch.Tensor:
     """The code of each weight, (out * in_,) uint8."""
     raise TypeError(f"{type(stored).__name__} has no codes")
 
 
-@codes_of.register
-def codes_of_grid(stored: Grid) -> torch.Tensor:
+@weight_codes.register
+def weight_codes_integer(stored: IntegerWeight) -> torch.Tensor:
     return stored.code_matrix().flatten()
 
 
-@codes_of.register
-def codes_of_tabled(stored: Tabled) -> torch.Tensor:
-    return stored.code_row()
+@weight_codes.register
+def weight_codes_lookup_table(stored: LookupTableWeight) -> torch.Tensor:
+    return stored.flat_codes()
 
 
-@codes_of.register
-def codes_of_shared(stored: Shared) -> torch.Tensor:
+@weight_codes.register
+def weight_codes_codebook(stored: CodebookWeight) -> torch.Tensor:
     return stored.indices()
 
 
-@codes_of.register
-def codes_of_four_bit(stored: FourBit) -> torch.Tensor:
+@weight_codes.register
+def weight_codes_four_bit(stored: FourBit) -> torch.Tensor:
     halves = torch.stack([stored.codes >> 4, stored.codes & 15], 1).flatten()
     return halves[: stored.shape[0] * stored.shape[1]]
 
 
-@codes_of.register
-def codes_of_row_int8(stored: RowInt8) -> torch.Tensor:
+@weight_codes.register
+def weight_codes_row_int8(stored: RowInt8) -> torch.Tensor:
     return stored.codes.view(torch.uint8).flatten()
 
 
-@codes_of.register
-def codes_of_float8(stored: Float8) -> torch.Tensor:
+@weight_codes.register
+def weight_codes_float8(stored: Float8) -> torch.Tensor:
     return stored.numbers.view(torch.uint8).flatten()
 
 
 @singledispatch
-def with_codes(stored: Stored, codes: torch.Tensor) -> Stored:
+def with_codes(stored: StoredWeight, codes: torch.Tensor) -> StoredWeight:
     """The same with these codes, which may be none.  codes: (count,) uint8"""
-    return replace(stored, codes=packed(codes, stored.bits))
+    return replace(stored, codes=pack_bits(codes, stored.bits))
 
 
 @with_codes.register
-def with_codes_tabled(stored: Tabled, codes: torch.Tensor) -> Tabled:
-    return replace(stored, codes=packed_codes(stored.table, codes, stored.bits))
+def with_codes_lookup_table(stored: LookupTableWeight, codes: torch.Tensor) -> LookupTableWeight:
+    return replace(stored, codes=pack_table_codes(stored.table, codes, stored.bits))
 
 
 @with_codes.register
@@ -184,27 +192,27 @@ def with_codes_four_bit(stored: FourBit, codes: torch.Tensor) -> FourBit:
 
 @with_codes.register
 def with_codes_row_int8(stored: RowInt8, codes: torch.Tensor) -> RowInt8:
-    return replace(stored, codes=shaped(codes, stored.shape).view(torch.int8))
+    return replace(stored, codes=codes_in_shape(codes, stored.shape).view(torch.int8))
 
 
 @with_codes.register
 def with_codes_float8(stored: Float8, codes: torch.Tensor) -> Float8:
-    return replace(stored, numbers=shaped(codes, stored.shape).view(stored.numbers.dtype))
+    return replace(stored, numbers=codes_in_shape(codes, stored.shape).view(stored.numbers.dtype))
 
 
-def shaped(codes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+def codes_in_shape(codes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     return codes.view(shape) if len(codes) == shape[0] * shape[1] else codes
 
 
-def forecast_keeping_zeros(stored: Stored, left: int) -> Stored:
+def preserve_zeros_plan(stored: StoredWeight, nonzero_count: int) -> StoredWeight:
     """Return the result of ``keeping_zeros`` from a storage plan and the number of remaining
     weights.
     """
     place = next(iter(stored.parts()), None)
     if place:
-        return replace(stored, **{place: forecast_keeping_zeros(stored.parts()[place], left)})
-    if isinstance(stored, Dense):
-        return sparse_blueprint(stored.shape, left, stored.weight.dtype, "smallest")
+        return replace(stored, **{place: preserve_zeros_plan(stored.parts()[place], nonzero_count)})
+    if isinstance(stored, DenseWeight):
+        return sparse_storage_plan(stored.shape, nonzero_count, stored.weight.dtype, "smallest")
     if not has_codes(stored):
         return stored
     count, bits, field = (
@@ -215,18 +223,18 @@ def forecast_keeping_zeros(stored: Stored, left: int) -> Stored:
     none = replace(stored, **{field: getattr(stored, field).new_empty(0)})
     mask, codes = (
         torch.empty(size, dtype=torch.uint8, device="meta")
-        for size in (packed_bytes(count, 1), packed_bytes(left, bits))
+        for size in (packed_size_bytes(count, 1), packed_size_bytes(nonzero_count, bits))
     )
-    sieved = Sieved(stored.shape, none, mask, bits, codes)
-    return min([sieved, *([stored] if has_a_zero(stored) else [])], key=lambda way: way.nbytes)
+    sieved = SparseCodesWeight(stored.shape, none, mask, bits, codes)
+    return min([sieved, *([stored] if has_zero_level(stored) else [])], key=lambda way: way.nbytes)
 
 
-def has_a_zero(stored: Stored) -> bool:
+def has_zero_level(stored: StoredWeight) -> bool:
     """Return True if zero is certainly among the levels; the means of a codebook rarely
     include it.
     """
-    return not isinstance(stored, Shared) and getattr(stored, "table", "") != "binary"
+    return not isinstance(stored, CodebookWeight) and getattr(stored, "table", "") != "binary"
 
 
-def code_bits(stored: Stored) -> int:
+def code_bits(stored: StoredWeight) -> int:
     return 4 if isinstance(stored, FourBit) else getattr(stored, "bits", 8)

@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from engine.tensors.packing import counted, unpacked
+from engine.tensors.packing import code_counts, unpack_bits
 
-Links = tuple[tuple[torch.Tensor, dict[str, Any]], ...]
-REGISTRY: dict[str, type["Stored"]] = {}
+ConvChain = tuple[tuple[torch.Tensor, dict[str, Any]], ...]
+REGISTRY: dict[str, type["StoredWeight"]] = {}
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredWeight:
     """Tensors and settings of one stored weight. Subclasses add fields: tensors are stored, the
     rest is metadata.
     """
@@ -30,13 +30,13 @@ class Stored:
     def __init_subclass__(cls) -> None:
         REGISTRY[cls.kind] = cls
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The weight as the model sees it, computed in float32 and rounded to ``dtype`` once.
         (out, in_)
         """
         raise NotImplementedError
 
-    def received(self, inputs: torch.Tensor) -> torch.Tensor:
+    def quantized_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Inputs as they are multiplied with the weight; subclasses may quantize or permute
         them.
         """
@@ -48,18 +48,20 @@ class Stored:
         """
         return ()
 
-    def links(self, kernel: tuple[int, ...], how: dict[str, Any], dtype: torch.dtype) -> "Links":
+    def conv_chain(
+        self, kernel: tuple[int, ...], config: dict[str, Any], dtype: torch.dtype
+    ) -> "ConvChain":
         """Chain of convolutions for a ``kernel`` (out, in_, height, width), each with its own
         stride, padding and other options.
         """
         return ()
 
-    def parts(self) -> dict[str, "Stored"]:
+    def parts(self) -> dict[str, "StoredWeight"]:
         """Stored weights that this one is made of, by field."""
         return {
             field.name: value
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Stored)
+            if isinstance(value := getattr(self, field.name), StoredWeight)
         }
 
     def own_tensors(self) -> dict[str, torch.Tensor]:
@@ -83,15 +85,15 @@ class Stored:
             if not isinstance(value := getattr(self, field.name), torch.Tensor)
         }
         return {"kind": self.kind} | {
-            name: json_of(value) for name, value in plain.items() if value is not None
+            name: json_value(value) for name, value in plain.items() if value is not None
         }
 
-    def ledger(self) -> dict[str, int]:
+    def byte_breakdown(self) -> dict[str, int]:
         """Bytes by what they hold."""
         own: Counter[str] = Counter()
         for name, value in self.own_tensors().items():
             own[self.names[name]] += value.nbytes
-        return dict(sum((Counter(part.ledger()) for part in self.parts().values()), own))
+        return dict(sum((Counter(part.byte_breakdown()) for part in self.parts().values()), own))
 
     @property
     def nbytes(self) -> int:
@@ -112,7 +114,7 @@ class Stored:
         """
         return torch.empty(0)
 
-    def occupancy(self) -> torch.Tensor:
+    def level_counts(self) -> torch.Tensor:
         """Number of weights on each of ``levels()``, in any scale; empty if not counted."""
         return torch.empty(0, dtype=torch.int64)
 
@@ -121,41 +123,43 @@ class Stored:
         return ""
 
 
-def restored(settings: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Stored:
+def weight_from_settings(
+    settings: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> StoredWeight:
     """The stored weight that ``settings()`` and ``tensors()`` came from."""
     plain = {key: value for key, value in settings.items() if key != "kind"}
     nested = {key: value for key, value in plain.items() if isinstance(value, dict)}
     parts = {
-        key: restored(
-            how,
+        key: weight_from_settings(
+            config,
             {name[len(key) + 1 :]: tensors[name] for name in tensors if name.startswith(f"{key}.")},
         )
-        for key, how in nested.items()
+        for key, config in nested.items()
     }
     own = {name: value for name, value in tensors.items() if "." not in name}
     return REGISTRY[settings["kind"]](**plain | {"shape": tuple(plain["shape"])} | own | parts)
 
 
-def json_of(value: Any) -> Any:
-    if isinstance(value, Stored):
+def json_value(value: Any) -> Any:
+    if isinstance(value, StoredWeight):
         return value.settings()
     return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
-class Dense(Stored):
+class DenseWeight(StoredWeight):
     """A weight kept as it was."""
 
     kind: ClassVar[str] = "dense"
     names: ClassVar[dict[str, str]] = {"weight": "dense weights"}
     weight: torch.Tensor  # (out, in_), in the model's own dtype
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return self.weight.to(dtype)
 
 
 @dataclass(frozen=True)
-class Grid(Stored):
+class IntegerWeight(StoredWeight):
     """Codes on an even grid: weight = scale * (code - zero). One scale for the tensor, a row, or a
     group inside a row.
     """
@@ -184,9 +188,9 @@ class Grid(Stored):
     # of rows
     rows: int | None = None
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         weight = self.code_matrix().float()
-        for part, scale, zero in groups_of(
+        for part, scale, zero in groups_with_params(
             weight,
             self.group_size,
             self.per_row(self.scales.float()),
@@ -199,7 +203,7 @@ class Grid(Stored):
 
     def code_matrix(self) -> torch.Tensor:
         """(out, in_) uint8, in the order in which they are stored"""
-        return unpacked(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape)
+        return unpack_bits(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape)
 
     def per_row(self, params: torch.Tensor) -> torch.Tensor:
         """A row of scales for each row of the weight, or one for all."""
@@ -213,7 +217,7 @@ class Grid(Stored):
             return torch.full(self.scales.shape, 2 ** (self.bits - 1), device=self.scales.device)
         if self.zeros.is_floating_point():
             return self.zeros
-        return unpacked(self.zeros, self.bits, self.scales.numel()).view(self.scales.shape)
+        return unpack_bits(self.zeros, self.bits, self.scales.numel()).view(self.scales.shape)
 
     def levels(self) -> torch.Tensor:
         flat = self.scales.flatten().float()
@@ -221,29 +225,29 @@ class Grid(Stored):
         zero = self.zero_codes().flatten()[middle].float()
         return (torch.arange(2**self.bits, device=flat.device) - zero) * flat[middle]
 
-    def occupancy(self) -> torch.Tensor:
-        return counted(self.code_matrix(), 2**self.bits)
+    def level_counts(self) -> torch.Tensor:
+        return code_counts(self.code_matrix(), 2**self.bits)
 
 
 @dataclass(frozen=True)
-class Turned(Stored):
+class TransposedWeight(StoredWeight):
     """A weight stored by its columns: what shares a scale lies along the outputs."""
 
     kind: ClassVar[str] = "turned"
     names: ClassVar[dict[str, str]] = {}
-    columns: Stored  # of shape (in_, out)
+    columns: StoredWeight  # of shape (in_, out)
 
-    def dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return self.columns.dense(dtype).T.contiguous()
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return self.columns.to_dense(dtype).T.contiguous()
 
     def levels(self) -> torch.Tensor:
         return self.columns.levels()
 
-    def occupancy(self) -> torch.Tensor:
-        return self.columns.occupancy()
+    def level_counts(self) -> torch.Tensor:
+        return self.columns.level_counts()
 
 
-def groups_of(
+def groups_with_params(
     weight: torch.Tensor, width: int, *params: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Views of the whole groups, then of the shorter last ones, each with its params.

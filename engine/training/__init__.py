@@ -12,24 +12,29 @@ checkpoint  where it stands, on disk
 cuts        weights that the forward pass sees as zero, by a mask or by gates
 """
 
-from engine.training.datasets import Exercises, Lessons, lessons_for, lessons_of
-from engine.training.loop import Quality, quality_of, trained
-from engine.training.trainable_model import Pupil, pupil_of
-from engine.training.trainer import Blend, Companion, Study
-from engine.training.training_config import Course
+from engine.training.datasets import (
+    EncodedExamples,
+    TrainingData,
+    load_recipe_training_data,
+    load_training_data,
+)
+from engine.training.loop import Quality, held_out_quality, train_steps
+from engine.training.trainable_model import TrainableModel, make_trainable
+from engine.training.trainer import AuxiliaryModel, Trainer, WeightedLoss
+from engine.training.training_config import TrainingConfig
 
 __all__ = [
-    "Blend",
-    "Companion",
-    "Course",
-    "Exercises",
-    "Lessons",
-    "Pupil",
+    "AuxiliaryModel",
+    "EncodedExamples",
     "Quality",
-    "Study",
-    "lessons_for",
-    "lessons_of",
-    "pupil_of",
-    "quality_of",
-    "trained",
+    "TrainableModel",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingData",
+    "WeightedLoss",
+    "held_out_quality",
+    "load_recipe_training_data",
+    "load_training_data",
+    "make_trainable",
+    "train_steps",
 ]

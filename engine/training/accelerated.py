@@ -13,21 +13,21 @@ def accelerator_for(device: torch.device, half: bool = False) -> Accelerator:
 
     Models are placed by those who make them.
     """
-    forget_the_last()
+    reset_accelerator_state()
     return Accelerator(
         cpu=device.type == "cpu", mixed_precision="bf16" if half else "no", device_placement=False
     )
 
 
-class Float16(Accelerator):
+class Float16Accelerator(Accelerator):
     """Products in float16 on any device, with or without loss scaling; accelerate's own refuses
     CPUs, and always scales.
     """
 
-    def __init__(self, device: torch.device, first_scale: float, scaled: bool) -> None:
-        forget_the_last()
+    def __init__(self, device: torch.device, first_scale: float, loss_scaling: bool) -> None:
+        reset_accelerator_state()
         super().__init__(cpu=device.type == "cpu", mixed_precision="no", device_placement=False)
-        self.scaler = torch.amp.GradScaler(device.type, first_scale, enabled=scaled)
+        self.scaler = torch.amp.GradScaler(device.type, first_scale, enabled=loss_scaling)
 
     def autocast(self, autocast_handler: object = None) -> torch.autocast:
         return torch.autocast(self.device.type, torch.float16)
@@ -37,7 +37,7 @@ class Float16(Accelerator):
             self.scaler.unscale_(each.optimizer)
 
 
-def forget_the_last() -> None:
+def reset_accelerator_state() -> None:
     """accelerate has one state for a process, which takes neither another device nor another
     format; a worker's trainings differ in both.
     """

@@ -13,7 +13,7 @@ from engine.results.schema.tables import CurveRow
 from engine.results.store.atomic_files import file_draft
 
 State = dict[str, torch.Tensor]
-UNREADABLE = (
+READ_ERRORS = (
     OSError,
     RuntimeError,
     ValueError,
@@ -26,18 +26,18 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class SavedState:
     """Tensors and plain data that a training goes on from, and what it has noted so far."""
 
     row: ClassVar[type] = CurveRow
     rows: list[Any]
 
 
-OfKind = TypeVar("OfKind", bound=Kept)
+SavedStateT = TypeVar("OfKind", bound=SavedState)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint(Kept):
+class Checkpoint(SavedState):
     step: int  # done
     model: State  # what moves of it
     optimizer: dict[str, Any]
@@ -47,19 +47,19 @@ class Checkpoint(Kept):
     beside_optimizer: dict[str, Any] = field(default_factory=dict)
 
 
-def file_in(folder: Path | None, phase: str) -> Path | None:
+def checkpoint_file(folder: Path | None, phase: str) -> Path | None:
     """Checkpoint file of one training of a step; None if nothing is kept."""
     return folder and folder / f"training-{phase.replace(' ', '-')}.pt"
 
 
-def saved(kept: Kept, file: Path | None) -> None:
+def write_checkpoint(state: SavedState, file: Path | None) -> None:
     """Whole or not at all; a disk that cannot be written costs what would have been kept, never the
     training.
     """
     if file is None:
         return
-    plain = {each.name: getattr(kept, each.name) for each in fields(kept)} | {
-        "rows": [asdict(row) for row in kept.rows]
+    plain = {each.name: getattr(state, each.name) for each in fields(state)} | {
+        "rows": [asdict(row) for row in state.rows]
     }
     with suppress(OSError, RuntimeError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,19 +67,21 @@ def saved(kept: Kept, file: Path | None) -> None:
             torch.save(plain, draft)
 
 
-def loaded(kind: type[OfKind], file: Path | None, device: torch.device) -> OfKind | None:
+def read_checkpoint(
+    kind: type[SavedStateT], file: Path | None, device: torch.device
+) -> SavedStateT | None:
     """None where nothing was kept, or it is damaged or of another kind. Tensors and plain data
     alone are read, nothing that could run code.
     """
     if file is None or not file.is_file():
         return None
-    with suppress(*UNREADABLE):
+    with suppress(*READ_ERRORS):
         plain = torch.load(file, map_location=device, weights_only=True)
-        return kind(**plain | {"rows": [kind.row(**row) for row in plain["rows"]]})
+        return kind(**plain | {"rows": [kind.measure_variant(**row) for row in plain["rows"]]})
     return None
 
 
-def went_on(done: int, of: int, what: str = "training steps were done") -> str:
+def resumed_note(done: int, of: int, what: str = "training steps were done") -> str:
     """Note about a resumed training."""
     return (
         f"{done} of its {of} {what} by an earlier run that was stopped; this one went on from "

@@ -10,12 +10,23 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches
-from engine.evaluation.classification import channels_of, fitting_length, image_batches, targets_of
-from engine.evaluation.data.examples import Examples, examples_of, pictures_of, text_of, texts_in
-from engine.evaluation.data.sources import is_local, table_of
-from engine.evaluation.data.tokens import tokens_of
+from engine.evaluation.classification import (
+    checked_length,
+    class_targets,
+    image_batches,
+    image_channels,
+)
+from engine.evaluation.data.examples import (
+    Examples,
+    load_examples,
+    load_text,
+    texts_in,
+    training_images,
+)
+from engine.evaluation.data.sources import is_local, load_table
+from engine.evaluation.data.tokens import encoded_texts
 from engine.models.loading import config_of, image_processor_of, tokenizer_of
-from engine.models.model_source import Folder
+from engine.models.model_source import ModelSource
 from engine.recipe import Recipe
 from engine.recipe.tasks import (
     Calibration,
@@ -26,34 +37,38 @@ from engine.recipe.tasks import (
     TextClassification,
     Training,
 )
-from engine.training.losses import UNLABELLED
+from engine.training.losses import IGNORE_INDEX
 
 # examples that are read to learn from; that quality is judged by meanwhile
-MOST, HELD_OUT = 8192, 256
-WINDOWS, WINDOWS_HELD_OUT = 4096, 32  # the same of a text
-EVERY = 10  # where data has no validation split, one in this many examples is held out
+MAX_EXAMPLES, MAX_HELD_OUT = 8192, 256
+MAX_WINDOWS, MAX_HELD_OUT_WINDOWS = 4096, 32  # the same of a text
+HELD_OUT_EVERY = 10  # where data has no validation split, one in this many examples is held out
 
 
 @dataclass(frozen=True)
-class Exercises:
+class EncodedExamples:
     inputs: dict[str, torch.Tensor]  # (examples, ...) each
     # (examples,) classes; the tokens themselves of a text, (examples, context)
     targets: torch.Tensor
     # logits of teachers that were asked about all of them before, (examples, classes)
-    said: torch.Tensor | None = None
+    teacher_logits: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def some(self, rows: torch.Tensor | slice) -> "Exercises":
+    def subset(self, rows: torch.Tensor | slice) -> "EncodedExamples":
         """Cut to the longest of these texts: what is padding in all of them goes."""
         inputs = {name: value[rows] for name, value in self.inputs.items()}
         if "attention_mask" in inputs:
             longest = max(1, int(inputs["attention_mask"].sum(1).max()))
             inputs = {name: value[:, :longest] for name, value in inputs.items()}
-        return Exercises(inputs, self.targets[rows], None if self.said is None else self.said[rows])
+        return EncodedExamples(
+            inputs,
+            self.targets[rows],
+            None if self.teacher_logits is None else self.teacher_logits[rows],
+        )
 
-    def by_length(self) -> torch.Tensor:
+    def length_order(self) -> torch.Tensor:
         """Their rows, texts of one length side by side, the longest first: what memory does not
         suffice for fails at once.  (examples,)
         """
@@ -66,41 +81,47 @@ class Exercises:
 
 
 @dataclass(frozen=True)
-class Lessons:
-    train: Exercises
-    held_out: Exercises
+class TrainingData:
+    train: EncodedExamples
+    held_out: EncodedExamples
 
 
-def lessons_of(recipe: Recipe, folder: Folder, most: int | None = None) -> Lessons:
+def load_recipe_training_data(
+    recipe: Recipe, folder: ModelSource, max_examples: int | None = None
+) -> TrainingData:
     """Training data of a recipe, at most ``most`` examples, or as many as are read."""
-    samples = recipe.training.samples if recipe.training else MOST
-    return lessons_for(
-        recipe.task, recipe.calibration, folder, samples if most is None else most, recipe.training
+    samples = recipe.training.samples if recipe.training else MAX_EXAMPLES
+    return load_training_data(
+        recipe.task,
+        recipe.calibration,
+        folder,
+        samples if max_examples is None else max_examples,
+        recipe.training,
     )
 
 
 @singledispatch
-def lessons_for(
+def load_training_data(
     task: Task,
     calibration: Calibration | None,
-    folder: Folder,
-    most: int = MOST,
+    folder: ModelSource,
+    max_examples: int = MAX_EXAMPLES,
     training: Training | None = None,
-) -> Lessons:
+) -> TrainingData:
     """Training data with at most ``most`` examples, on the CPU. Raises PlainError if there are
     none, or none with labels.
     """
     raise TypeError(f"{type(task).__name__} has no lessons")
 
 
-@lessons_for.register
-def lessons_for_language_modeling(
+@load_training_data.register
+def load_training_data_language_modeling(
     task: LanguageModeling,
     calibration: Calibration | None,
-    folder: Folder,
-    most: int = MOST,
+    folder: ModelSource,
+    max_examples: int = MAX_EXAMPLES,
     training: Training | None = None,
-) -> Lessons:
+) -> TrainingData:
     """Windows of the calibration text, or of one to train on; the last ones are held out unless
     there is a text for that.
     """
@@ -111,17 +132,19 @@ def lessons_for_language_modeling(
             "leave training.unlabelled out."
         )
     if data.validation:
-        train = windows_from(data.train, min(WINDOWS, most), asked, data, task, folder)
-        return Lessons(
-            as_exercises(train),
-            as_exercises(
-                windows_from(data.validation, WINDOWS_HELD_OUT, asked, data, task, folder)
+        train = training_windows(
+            data.train, min(MAX_WINDOWS, max_examples), asked, data, task, folder
+        )
+        return TrainingData(
+            encoded_windows(train),
+            encoded_windows(
+                training_windows(data.validation, MAX_HELD_OUT_WINDOWS, asked, data, task, folder)
             ),
         )
-    windows = windows_from(
-        data.train, min(WINDOWS, most + WINDOWS_HELD_OUT), asked, data, task, folder
+    windows = training_windows(
+        data.train, min(MAX_WINDOWS, max_examples + MAX_HELD_OUT_WINDOWS), asked, data, task, folder
     )
-    out = min(WINDOWS_HELD_OUT, len(windows) // 2)
+    out = min(MAX_HELD_OUT_WINDOWS, len(windows) // 2)
     if not out:
         name = "training.train" if data.train else "calibration.text"
         raise PlainError(
@@ -129,33 +152,39 @@ def lessons_for_language_modeling(
             f"{asked.context:,} tokens, and training takes two: give a "
             f"longer {name} or a shorter calibration.context."
         )
-    return Lessons(*(as_exercises(part) for part in windows.split([len(windows) - out, out])))
+    return TrainingData(
+        *(encoded_windows(part) for part in windows.split([len(windows) - out, out]))
+    )
 
 
-def windows_from(
+def training_windows(
     source: str,
     count: int,
-    asked: Calibration,
+    calibration: Calibration,
     data: Training,
     task: LanguageModeling,
-    folder: Folder,
+    folder: ModelSource,
 ) -> torch.Tensor:
     """Windows of the training text, by default the calibration text: tokens and targets. (windows,
     2, context)
     """
-    own = {"text": source, "text_column": data.text_column or asked.text_column} if source else {}
-    wanted = asked.model_copy(update=own | {"samples": count})
+    own = (
+        {"text": source, "text_column": data.text_column or calibration.text_column}
+        if source
+        else {}
+    )
+    wanted = calibration.model_copy(update=own | {"samples": count})
     batches = calibration_batches(wanted, task, folder)
     return torch.stack(
         [
             torch.cat([batch["input_ids"] for batch in batches]),
-            torch.cat([targets_in(batch) for batch in batches]),
+            torch.cat([window_targets(batch) for batch in batches]),
         ],
         1,
     )
 
 
-def targets_in(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def window_targets(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Targets of a window, one position later than the position that predicts them. (windows,
     context)
 
@@ -163,52 +192,60 @@ def targets_in(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     has a special token, which is never masked.
     """
     return (
-        pad(batch["labels"][:, :-1], (1, 0), value=UNLABELLED)
+        pad(batch["labels"][:, :-1], (1, 0), value=IGNORE_INDEX)
         if "labels" in batch
         else batch["input_ids"]
     )
 
 
-def as_exercises(windows: torch.Tensor) -> Exercises:
+def encoded_windows(windows: torch.Tensor) -> EncodedExamples:
     """Exercises from tokens and targets. (windows, 2, context)"""
-    return Exercises({"input_ids": windows[:, 0]}, windows[:, 1])
+    return EncodedExamples({"input_ids": windows[:, 0]}, windows[:, 1])
 
 
-@lessons_for.register
-def lessons_for_classification(
+@load_training_data.register
+def load_training_data_classification(
     task: Classification,
     calibration: Calibration | None,
-    folder: Folder,
-    most: int = MOST,
+    folder: ModelSource,
+    max_examples: int = MAX_EXAMPLES,
     training: Training | None = None,
-) -> Lessons:
+) -> TrainingData:
     """The task's train split, judged by its validation split; of data without splits, what quality
     is not measured on. Or data to train on.
     """
     data = training or Training()
-    most = min(most, data.samples)
-    train = labelled(to_learn_from(task, data, data.train), "train", folder, most, task)
-    refuse_one_class(train, folder)
+    max_examples = min(max_examples, data.samples)
+    train = labeled_examples(
+        task_with_data(task, data, data.train), "train", folder, max_examples, task
+    )
+    check_several_classes(train, folder)
     if data.validation or (
         not data.train and task.data.startswith("bundled:") and task.split != "validation"
     ):
-        held_out = labelled(
-            to_learn_from(task, data, data.validation),
+        held_out = labeled_examples(
+            task_with_data(task, data, data.validation),
             "validation",
             folder,
-            min(HELD_OUT, data.samples),
+            min(MAX_HELD_OUT, data.samples),
             task,
         )
-        return Lessons(with_unlabelled(train, task, data, folder, most), held_out)
+        return TrainingData(
+            with_unlabeled_examples(train, task, data, folder, max_examples), held_out
+        )
     rows = torch.arange(len(train))
-    held = rows % EVERY == EVERY - 1 if len(train) >= EVERY else rows == len(train) - 1
-    return Lessons(
-        with_unlabelled(train.some(rows[~held]), task, data, folder, most),
-        train.some(rows[held][:HELD_OUT]),
+    held = (
+        rows % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        if len(train) >= HELD_OUT_EVERY
+        else rows == len(train) - 1
+    )
+    return TrainingData(
+        with_unlabeled_examples(train.subset(rows[~held]), task, data, folder, max_examples),
+        train.subset(rows[held][:MAX_HELD_OUT]),
     )
 
 
-def to_learn_from(task: Classification, data: Training, source: str) -> Classification:
+def task_with_data(task: Classification, data: Training, source: str) -> Classification:
     """The task with its data in the place of what quality is measured on; the task itself where
     none is named.
     """
@@ -220,23 +257,29 @@ def to_learn_from(task: Classification, data: Training, source: str) -> Classifi
     return task.model_copy(update={"data": source} | columns)
 
 
-def labelled(
-    mine: Classification, split: str, folder: Folder, most: int, task: Classification
-) -> Exercises:
+def labeled_examples(
+    source_task: Classification,
+    split: str,
+    folder: ModelSource,
+    max_examples: int,
+    task: Classification,
+) -> EncodedExamples:
     """Examples of ``mine`` that ``task`` does not measure quality on."""
-    own = mine.model_copy(update={"split": split, "samples": most})
-    shared = mine.data == task.data and (is_local(task.data) or task.split == split)
-    examples = examples_of(own, skip=task.samples if shared else 0)
+    own = source_task.model_copy(update={"split": split, "samples": max_examples})
+    shared = source_task.data == task.data and (is_local(task.data) or task.split == split)
+    examples = load_examples(own, skip=task.samples if shared else 0)
     if len(examples.inputs) < 2:
         raise PlainError(
             f"{examples.name} has {len(examples.inputs) or 'no'} labeled examples to train on "
             "besides those that quality is measured on; lower "
             "task.samples, or give data with a train split."
         )
-    return Exercises(prepared(mine, examples, folder), targets_of(examples, config_of(folder)))
+    return EncodedExamples(
+        encoded_inputs(source_task, examples, folder), class_targets(examples, config_of(folder))
+    )
 
 
-def refuse_one_class(train: Exercises, folder: Folder) -> None:
+def check_several_classes(train: EncodedExamples, folder: ModelSource) -> None:
     if len(classes := train.targets.unique()) == 1:
         name = config_of(folder).id2label.get(classes.item(), classes.item())
         raise PlainError(
@@ -245,35 +288,42 @@ def refuse_one_class(train: Exercises, folder: Folder) -> None:
         )
 
 
-def with_unlabelled(
-    train: Exercises, task: Classification, data: Training, folder: Folder, most: int
-) -> Exercises:
+def with_unlabeled_examples(
+    train: EncodedExamples,
+    task: Classification,
+    data: Training,
+    folder: ModelSource,
+    max_examples: int,
+) -> EncodedExamples:
     """The examples, and further ones that only a teacher says something about."""
     if not data.unlabelled:
         return train
-    found = unlabelled(task, data)[:most]
-    more = prepared(task, Examples(found, [], (), data.unlabelled, ""), folder)
+    found = unlabeled_inputs(task, data)[:max_examples]
+    more = encoded_inputs(task, Examples(found, [], (), data.unlabelled, ""), folder)
     padding = {"input_ids": getattr(config_of(folder), "pad_token_id", None) or 0}
     inputs = {
-        name: stacked(train.inputs[name], more[name], padding.get(name, 0)) for name in train.inputs
+        name: concatenate_padded(train.inputs[name], more[name], padding.get(name, 0))
+        for name in train.inputs
     }
-    return Exercises(inputs, torch.cat([train.targets, torch.full((len(found),), UNLABELLED)]))
+    return EncodedExamples(
+        inputs, torch.cat([train.targets, torch.full((len(found),), IGNORE_INDEX)])
+    )
 
 
-def unlabelled(
+def unlabeled_inputs(
     task: Classification, data: Training
 ) -> list[str] | list[tuple[str, str]] | list[Image.Image]:
     if isinstance(task, ImageClassification):
-        return pictures_of(data.unlabelled, task.image_column)
+        return training_images(data.unlabelled, task.image_column)
     if task.text_pair_column:
-        table = table_of(data.unlabelled, "unlabelled")
+        table = load_table(data.unlabelled, "unlabelled")
         return texts_in(
             table, data.text_column or task.text_column, task.text_pair_column, range(len(table))
         )
-    return text_of(data.unlabelled, data.text_column or task.text_column, "unlabelled").texts
+    return load_text(data.unlabelled, data.text_column or task.text_column, "unlabelled").texts
 
 
-def stacked(one: torch.Tensor, other: torch.Tensor, padding: int) -> torch.Tensor:
+def concatenate_padded(one: torch.Tensor, other: torch.Tensor, padding: int) -> torch.Tensor:
     """Texts padded to one length, pictures as they are.  (examples, tokens) or (examples, channels,
     height, width)
     """
@@ -286,29 +336,31 @@ def stacked(one: torch.Tensor, other: torch.Tensor, padding: int) -> torch.Tenso
 
 
 @singledispatch
-def prepared(task: Classification, examples: Examples, folder: Folder) -> dict[str, torch.Tensor]:
+def encoded_inputs(
+    task: Classification, examples: Examples, folder: ModelSource
+) -> dict[str, torch.Tensor]:
     """Inputs of the model."""
     raise TypeError(f"{type(task).__name__} is not prepared")
 
 
-@prepared.register
-def prepared_image_classification(
-    task: ImageClassification, examples: Examples, folder: Folder
+@encoded_inputs.register
+def encoded_inputs_image_classification(
+    task: ImageClassification, examples: Examples, folder: ModelSource
 ) -> dict[str, torch.Tensor]:
     batches = image_batches(
-        examples.inputs, image_processor_of(folder), channels_of(config_of(folder)), 256
+        examples.inputs, image_processor_of(folder), image_channels(config_of(folder)), 256
     )
     return {"pixel_values": torch.cat([inputs["pixel_values"] for _, inputs in batches])}
 
 
-@prepared.register
-def prepared_text_classification(
-    task: TextClassification, examples: Examples, folder: Folder
+@encoded_inputs.register
+def encoded_inputs_text_classification(
+    task: TextClassification, examples: Examples, folder: ModelSource
 ) -> dict[str, torch.Tensor]:
     """Padded on the right, with a mask that says where."""
     tokenizer, config = tokenizer_of(folder), config_of(folder)
-    length = fitting_length(task.length, config, tokenizer)
-    encoded = tokens_of(examples.inputs, tokenizer, length)
+    length = checked_length(task.length, config, tokenizer)
+    encoded = encoded_texts(examples.inputs, tokenizer, length)
     rows = {
         name: [torch.tensor(row, dtype=torch.int64) for row in values]
         for name, values in encoded.items()

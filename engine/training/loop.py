@@ -14,15 +14,17 @@ from accelerate import Accelerator
 from torch import nn
 
 from engine.errors import PlainError
-from engine.evaluation.measured import placed
+from engine.evaluation.measured import inputs_on_device
 from engine.training.accelerated import accelerator_for
-from engine.training.datasets import Exercises
-from engine.training.losses import aligned, by_labels
-from engine.training.masks import GATE_PACE, Gates
-from engine.training.training_config import Course
+from engine.training.datasets import EncodedExamples
+from engine.training.losses import aligned_targets, label_loss
+from engine.training.masks import GATE_RATE_FACTOR, HardConcreteGates
+from engine.training.training_config import TrainingConfig
 
-Loss = Callable[[torch.Tensor, Exercises], torch.Tensor]  # of logits, for the exercises they answer
-PLACES = 4096  # tokens that are judged at once; pictures, a sixteenth of it
+Loss = Callable[
+    [torch.Tensor, EncodedExamples], torch.Tensor
+]  # of logits, for the exercises they answer
+POSITIONS_AT_ONCE = 4096  # tokens that are judged at once; pictures, a sixteenth of it
 
 
 class Diverged(PlainError):
@@ -36,14 +38,14 @@ class Diverged(PlainError):
         self.step, self.rate = step, rate
 
 
-def trained(
+def train_steps(
     model: nn.Module,
-    exercises: Exercises,
-    course: Course,
+    examples: EncodedExamples,
+    training_config: TrainingConfig,
     loss_of: Loss,
-    begun: int = 0,
+    first_step: int = 0,
     optimizer: torch.optim.Optimizer | None = None,
-    said: Callable[[str], None] = lambda text: None,
+    on_note: Callable[[str], None] = lambda text: None,
     accelerator: Accelerator | None = None,
 ) -> Iterator[tuple[int, float]]:
     """Trains in place for as long as it is asked to go on: yields after each step, with its number
@@ -57,48 +59,56 @@ def trained(
     A step that memory does not suffice for is tried again in smaller parts, which is ``said``.
     Raises Diverged when the loss is no number.
     """
-    accelerator = accelerator or accelerator_for(next(model.parameters()).device, course.half)
-    optimizer = accelerator.prepare_optimizer(optimizer or optimizer_of(model, course))
-    parts, modules = course.parts, list(model.modules())
+    accelerator = accelerator or accelerator_for(
+        next(model.parameters()).device, training_config.half
+    )
+    optimizer = accelerator.prepare_optimizer(optimizer or make_optimizer(model, training_config))
+    parts, modules = training_config.parts, list(model.modules())
     for step, rows in islice(
-        zip(range(course.steps), drawn(len(exercises), course), strict=False), begun, None
+        zip(
+            range(training_config.steps),
+            batch_indices(len(examples), training_config),
+            strict=False,
+        ),
+        first_step,
+        None,
     ):
         for group in optimizer.param_groups:
-            group["lr"] = group["pace"] * course.rate_at(step)
-        switch(modules, course.learns)
+            group["lr"] = group["pace"] * training_config.rate_at(step)
+        set_training_mode(modules, training_config.updates_weights)
         while True:
-            seed_draws(course.seed_at(step))  # dropout's, and the gates'
+            seed_generators(training_config.seed_at(step))  # dropout's, and the gates'
             try:
-                loss = slopes_of(
+                loss = forward_backward(
                     model,
-                    [exercises.some(part) for part in rows.chunk(parts)],
+                    [examples.subset(part) for part in rows.chunk(parts)],
                     accelerator,
                     loss_of,
                 )
                 break
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                parts = smaller(parts, len(rows), error)
-                said(
-                    f"Memory did not suffice for {course.batch} examples at once, so each "
+                parts = more_micro_batches(parts, len(rows), error)
+                on_note(
+                    f"Memory did not suffice for {training_config.batch} examples at once, so each "
                     f"step takes them in {parts} parts from step {step + 1} on."
                 )
-        refuse_nonsense(loss, step, course)
-        accelerator.clip_grad_norm_(model.parameters(), course.clip)
+        check_finite_loss(loss, step, training_config)
+        accelerator.clip_grad_norm_(model.parameters(), training_config.clip)
         optimizer.step()
-        switch(modules, False)
+        set_training_mode(modules, False)
         yield step + 1, loss
 
 
-def switch(modules: list[nn.Module], learning: bool) -> None:
+def set_training_mode(modules: list[nn.Module], training: bool) -> None:
     """``train()`` and ``eval()``, which twice a step look through the model again: two hundredths
     of
     a small model's step.
     """
     for each in modules:
-        vars(each)["training"] = learning
+        vars(each)["training"] = training
 
 
-def seed_draws(seed: int) -> None:
+def seed_generators(seed: int) -> None:
     """torch.manual_seed without its look for devices there are not, which costs a hundredth of a
     small model's step.
     """
@@ -107,8 +117,8 @@ def seed_draws(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def slopes_of(
-    model: nn.Module, parts: list[Exercises], accelerator: Accelerator, loss_of: Loss
+def forward_backward(
+    model: nn.Module, micro_batches: list[EncodedExamples], accelerator: Accelerator, loss_of: Loss
 ) -> float:
     """The mean loss of a step's examples, whose gradients are added up part by part (accumulation),
     each by how many of the examples it has.
@@ -116,17 +126,17 @@ def slopes_of(
     device, total = next(model.parameters()).device, 0.0
     model.zero_grad(set_to_none=True)
     with torch.inference_mode(False), torch.enable_grad():
-        for part in parts:
-            share = len(part) / sum(map(len, parts))
+        for part in micro_batches:
+            share = len(part) / sum(map(len, micro_batches))
             with accelerator.autocast():
-                loss = share * loss_of(answers(model, part, device), part)
+                loss = share * loss_of(batch_logits(model, part, device), part)
             if loss.isfinite():
                 accelerator.backward(loss)
             total += loss.item()
     return total
 
 
-def smaller(parts: int, examples: int, error: Exception) -> int:
+def more_micro_batches(micro_batches: int, examples: int, error: Exception) -> int:
     """The next number of parts. Raises the error again where it is another one, and a PlainError
     where a part is one example already.
     """
@@ -136,38 +146,38 @@ def smaller(parts: int, examples: int, error: Exception) -> int:
         and "allocate memory" not in str(error)
     ):
         raise error
-    if parts >= examples:
+    if micro_batches >= examples:
         raise PlainError(
             "Memory does not suffice to train on a single example; choose a smaller model, "
             "shorter texts, or more memory."
         ) from None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return min(examples, 2 * parts)
+    return min(examples, 2 * micro_batches)
 
 
-def answers(model: nn.Module, batch: Exercises, device: torch.device) -> torch.Tensor:
-    return model(**placed(batch.inputs, model, device)).logits
+def batch_logits(model: nn.Module, batch: EncodedExamples, device: torch.device) -> torch.Tensor:
+    return model(**inputs_on_device(batch.inputs, model, device)).logits
 
 
-def refuse_nonsense(loss: float, step: int, course: Course) -> None:
+def check_finite_loss(loss: float, step: int, training_config: TrainingConfig) -> None:
     if not math.isfinite(loss):
-        raise Diverged(step + 1, course.rate)
+        raise Diverged(step + 1, training_config.rate)
 
 
-def optimizer_of(model: nn.Module, course: Course) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, training_config: TrainingConfig) -> torch.optim.Optimizer:
     """Matrices decay, norms and biases do not; gates move faster than weights."""
-    gates = {id(each.openness) for each in model.modules() if isinstance(each, Gates)}
+    gates = {id(each.openness) for each in model.modules() if isinstance(each, HardConcreteGates)}
     learning = [each for each in model.parameters() if each.requires_grad]
     groups = [
         {
             "params": [each for each in learning if id(each) in gates],
             "weight_decay": 0.0,
-            "pace": GATE_PACE,
+            "pace": GATE_RATE_FACTOR,
         },
         {
             "params": [each for each in learning if id(each) not in gates and each.ndim >= 2],
-            "weight_decay": course.decay,
+            "weight_decay": training_config.weight_decay,
             "pace": 1.0,
         },
         {
@@ -176,28 +186,31 @@ def optimizer_of(model: nn.Module, course: Course) -> torch.optim.Optimizer:
             "pace": 1.0,
         },
     ]
-    return adamw_of(course)(
+    return adamw_class(training_config)(
         [group for group in groups if group["params"]], lr=0.0, betas=(0.9, 0.98)
     )
 
 
-def adamw_of(course: Course) -> Callable[..., torch.optim.Optimizer]:
+def adamw_class(training_config: TrainingConfig) -> Callable[..., torch.optim.Optimizer]:
     """torch's in one go over each tensor (fused), four times as fast on a CPU as operation by
     operation; or bitsandbytes' (Dettmers et al. 2023,
     arXiv:2305.14314, section 3), which is slow to import and no use without CUDA.
     """
-    if not course.paged:
+    if not training_config.paged:
         return partial(torch.optim.AdamW, fused=True)
     from bitsandbytes.optim import PagedAdamW8bit
 
     return PagedAdamW8bit
 
 
-def drawn(count: int, course: Course) -> Iterator[torch.Tensor]:
+def batch_indices(count: int, training_config: TrainingConfig) -> Iterator[torch.Tensor]:
     """Rows of one batch after the other, without end; an example comes again when all others have
     come.  (batch,)
     """
-    draw, batch = torch.Generator().manual_seed(course.seed), min(course.batch, count)
+    draw, batch = (
+        torch.Generator().manual_seed(training_config.seed),
+        min(training_config.batch, count),
+    )
     while True:
         order = torch.randperm(count, generator=draw)
         yield from (order[start : start + batch] for start in range(0, count - batch + 1, batch))
@@ -213,13 +226,13 @@ class Quality:
     name: str
     value: float
 
-    def share_of(self, original: "Quality") -> float:
+    def relative_to(self, original: "Quality") -> float:
         """1 where it is as good as the original's; of perplexities, the original's by this one."""
         if self.name == "perplexity":
             return original.value / self.value
         return self.value / original.value if original.value else 0.0
 
-    def at_least(self, other: "Quality") -> bool:
+    def is_at_least(self, other: "Quality") -> bool:
         return self.value <= other.value if self.name == "perplexity" else self.value >= other.value
 
     def __str__(self) -> str:
@@ -230,33 +243,37 @@ class Quality:
         )
 
 
-def quality_of(model: nn.Module, exercises: Exercises) -> Quality:
+def held_out_quality(model: nn.Module, examples: EncodedExamples) -> Quality:
     device = next(model.parameters()).device
     right = loss = places = 0.0
-    with at_rest(model):
-        for rows in torch.arange(len(exercises)).split(rows_at_once(exercises)):
-            batch = exercises.some(rows)
-            logits, targets = aligned(answers(model, batch, device), batch.targets.to(device))
+    with evaluation_mode(model):
+        for rows in torch.arange(len(examples)).split(evaluation_batch_size(examples)):
+            batch = examples.subset(rows)
+            logits, targets = aligned_targets(
+                batch_logits(model, batch, device), batch.targets.to(device)
+            )
             right += (logits.argmax(-1) == targets).sum().item()
-            loss += by_labels_of(logits, targets)
+            loss += label_loss_sum(logits, targets)
             places += len(targets)
-    if exercises.targets.ndim == 1:
+    if examples.targets.ndim == 1:
         return Quality("accuracy", right / places)
     return Quality("perplexity", math.exp(min(700.0, loss / places)))
 
 
-def by_labels_of(logits: torch.Tensor, targets: torch.Tensor) -> float:
+def label_loss_sum(logits: torch.Tensor, targets: torch.Tensor) -> float:
     """The sum over all places."""
-    return by_labels(logits, targets).item() * len(targets)
+    return label_loss(logits, targets).item() * len(targets)
 
 
-def rows_at_once(exercises: Exercises) -> int:
-    tokens = exercises.inputs.get("input_ids")
-    return PLACES // 16 if tokens is None else max(1, PLACES // tokens.shape[1])
+def evaluation_batch_size(examples: EncodedExamples) -> int:
+    tokens = examples.inputs.get("input_ids")
+    return (
+        POSITIONS_AT_ONCE // 16 if tokens is None else max(1, POSITIONS_AT_ONCE // tokens.shape[1])
+    )
 
 
 @contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Neither gradients nor dropout; the model's mode is given back."""
     was_training = model.training
     model.eval()

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, mse_loss, normalize
 
-UNLABELLED = -100  # the target of an example whose label is not known: torch looks past it
+IGNORE_INDEX = -100  # the target of an example whose label is not known: torch looks past it
 
 
-def aligned(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def aligned_targets(
+    logits: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Pair each output with its target: in a text, the next token.  (places, classes),
     (places,)
     """
@@ -17,13 +19,13 @@ def aligned(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, 
     return logits.float(), targets
 
 
-def by_labels(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def label_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy; of examples without a label there is none."""
-    flat, due = aligned(logits, targets)
-    return cross_entropy(flat, due) if (due != UNLABELLED).any() else 0.0 * flat.sum()
+    flat, due = aligned_targets(logits, targets)
+    return cross_entropy(flat, due) if (due != IGNORE_INDEX).any() else 0.0 * flat.sum()
 
 
-def by_teacher(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """T^2 KL of softened answers (Hinton et al. 2015, arXiv:1503.02531): gradients of the size that
     labels give, whatever T.
     """
@@ -33,26 +35,28 @@ def by_teacher(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) 
     return temperature**2 * kl_div(ours, theirs, log_target=True, reduction="batchmean")
 
 
-def by_features(ours: torch.Tensor, theirs: torch.Tensor, cosine: bool = False) -> torch.Tensor:
+def feature_loss(
+    student: torch.Tensor, teacher: torch.Tensor, cosine: bool = False
+) -> torch.Tensor:
     """Mean squared difference of two hidden states (FitNets, Romero et al. 2015, arXiv:1412.6550),
     or one minus their cosine (DistilBERT,
     Sanh et al. 2019, arXiv:1910.01108).  (..., width) both
     """
     if cosine:
-        return (1 - cosine_similarity(ours.float(), theirs.float(), dim=-1)).mean()
-    return mse_loss(ours.float(), theirs.float())
+        return (1 - cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
+    return mse_loss(student.float(), teacher.float())
 
 
-def by_attention(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+def attention_transfer_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Attention transfer (Zagoruyko & Komodakis 2017, arXiv:1612.03928, equation 2): where states
     are strong, whatever their width. The squared
     distance of both maps of mean squares, each of norm 1, the mean over examples.  (examples,
     places, width) both, of widths of their own
     """
-    mine, its = (normalize(each.float().square().mean(-1), dim=-1) for each in (ours, theirs))
+    mine, its = (normalize(each.float().square().mean(-1), dim=-1) for each in (student, teacher))
     return (mine - its).square().sum(-1).mean()
 
 
-def absolute(weights: Iterable[torch.Tensor]) -> torch.Tensor:
+def l1_norm(weights: Iterable[torch.Tensor]) -> torch.Tensor:
     """The sum of |w| over all weights (L1)."""
     return sum((weight.abs().sum() for weight in weights), torch.tensor(0.0))

@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 # of a gate before it is clipped to 0 and 1, and the temperature of its draws: the paper's
-REACH = (-0.1, 1.1)
-BETA = 2 / 3
-OPEN = 2.5  # gates begin fully open: sigmoid(2.5) stretched is beyond 1
-GATE_PACE = 100.0  # times the weights' rate, or gates would take ten thousand steps to close
+GATE_RANGE = (-0.1, 1.1)
+GATE_TEMPERATURE = 2 / 3
+INITIAL_OPENNESS = 2.5  # gates begin fully open: sigmoid(2.5) stretched is beyond 1
+GATE_RATE_FACTOR = 100.0  # times the weights' rate, or gates would take ten thousand steps to close
 
 
-class Cut(nn.Module):
+class WeightMask(nn.Module):
     """A mask over a weight. With ``regrow`` gradients reach cut weights too (Lin et al. 2020,
     arXiv:2006.07253), so they go on learning.
     """
@@ -30,50 +30,53 @@ class Cut(nn.Module):
         return weight + (left - weight).detach() if self.regrow else left
 
 
-class Gates(nn.Module):
+class HardConcreteGates(nn.Module):
     """A hard concrete gate before each weight (Louizos et al. 2018, arXiv:1712.01312): drawn while
     training, settled otherwise.
     """
 
     def __init__(self, weight: torch.Tensor):
         super().__init__()
-        self.openness = nn.Parameter(torch.full_like(weight, OPEN))
+        self.openness = nn.Parameter(torch.full_like(weight, INITIAL_OPENNESS))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        low, high = REACH
-        return weight * (self.drawn() * (high - low) + low).clamp(0, 1)
+        low, high = GATE_RANGE
+        return weight * (self.sample() * (high - low) + low).clamp(0, 1)
 
-    def drawn(self) -> torch.Tensor:
+    def sample(self) -> torch.Tensor:
         """Equation 10."""
         if not self.training:
             return self.openness.sigmoid()
         noise = torch.rand_like(self.openness).clamp(1e-6, 1 - 1e-6)
-        return ((noise.logit() + self.openness) / BETA).sigmoid()
+        return ((noise.logit() + self.openness) / GATE_TEMPERATURE).sigmoid()
 
-    def open(self) -> torch.Tensor:
+    def expected_open(self) -> torch.Tensor:
         """The expected number of gates that are not zero (equation 12)."""
-        low, high = REACH
-        return (self.openness - BETA * math.log(-low / high)).sigmoid().sum()
+        low, high = GATE_RANGE
+        return (self.openness - GATE_TEMPERATURE * math.log(-low / high)).sigmoid().sum()
 
 
-def hang(holders: list[nn.Module], regrow: bool = False, gated: bool = False) -> Cut:
+def attach_mask(modules: list[nn.Module], regrow: bool = False, gated: bool = False) -> WeightMask:
     """A cut, behind gates where asked for, on one weight, which several layers may share. Its mask
     lets everything through.
     """
-    weight = holders[0].weight.detach()
-    cut, gates = Cut(weight, regrow), Gates(weight) if gated else None
-    for module in holders:
+    weight = modules[0].weight.detach()
+    cut, gates = WeightMask(weight, regrow), HardConcreteGates(weight) if gated else None
+    for module in modules:
         for each in (gates, cut):
             if each is not None:
                 parametrize.register_parametrization(module, "weight", each)
     return cut
 
 
-def gates_of(module: nn.Module) -> Gates | None:
-    return next((each for each in module.parametrizations.weight if isinstance(each, Gates)), None)
+def gates_of(module: nn.Module) -> HardConcreteGates | None:
+    return next(
+        (each for each in module.parametrizations.weight if isinstance(each, HardConcreteGates)),
+        None,
+    )
 
 
-def before_cut(module: nn.Module) -> torch.Tensor:
+def unmasked_weight(module: nn.Module) -> torch.Tensor:
     """The weight with its gates, but whole."""
     held, gates = module.parametrizations.weight.original.detach(), gates_of(module)
     return held if gates is None else gates(held).detach()

@@ -10,62 +10,62 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.models.layers import Layer
-from engine.models.loaded_model import Opened, packed_model
-from engine.models.loading import load
-from engine.models.model_source import Folder
-from engine.training.masks import Cut, before_cut, hang
+from engine.models.loaded_model import LoadedModel, packed_model
+from engine.models.loading import load_pretrained
+from engine.models.model_source import ModelSource
+from engine.training.masks import WeightMask, attach_mask, unmasked_weight
 
 
 @dataclass
-class Pupil:
+class TrainableModel:
     """In float32, on the device it computes on. Matrices go in and out as (out, in_)."""
 
     model: nn.Module
-    original: Opened
+    original: LoadedModel
     layers: list[Layer]  # that are cut and learn
-    cuts: dict[str, Cut] = field(default_factory=dict)
+    masks: dict[str, WeightMask] = field(default_factory=dict)
 
-    def prepare(self, regrow: bool = False, gated: bool = False) -> None:
+    def attach_masks(self, regrow: bool = False, gated: bool = False) -> None:
         """Hang a mask on every layer that learns."""
         for layer in self.layers:
             names = [
                 layer.name,
                 *(other.name for other in self.original.layers if other.tied_to == layer.name),
             ]
-            self.cuts[layer.name] = hang(
+            self.masks[layer.name] = attach_mask(
                 [self.model.get_submodule(name) for name in names], regrow, gated
             )
 
-    def whole(self, name: str) -> torch.Tensor:
+    def unmasked_weight(self, name: str) -> torch.Tensor:
         """A weight as if nothing of it were cut; gates count.  (out, in_)"""
         module = self.model.get_submodule(name)
-        return laid_flat(module, before_cut(module))
+        return matrix_view(module, unmasked_weight(module))
 
     @torch.no_grad()
     def weight(self, name: str) -> torch.Tensor:
         """Weight as the forward pass uses it, (out, in_)."""
         module = self.model.get_submodule(name)
-        return laid_flat(module, module.weight.detach())
+        return matrix_view(module, module.weight.detach())
 
     def mask(self, name: str) -> torch.Tensor:
-        return laid_flat(self.model.get_submodule(name), self.cuts[name].mask)
+        return matrix_view(self.model.get_submodule(name), self.masks[name].mask)
 
     def set_mask(self, name: str, mask: torch.Tensor) -> None:
-        laid_flat(self.model.get_submodule(name), self.cuts[name].mask).copy_(mask)
+        matrix_view(self.model.get_submodule(name), self.masks[name].mask).copy_(mask)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that changes, to come back to."""
         return {
             name: value.detach().clone()
             for name, value in self.model.state_dict().items()
-            if name not in self.resting
+            if name not in self.frozen_names
         }
 
-    def come_back(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self.model.load_state_dict(state, strict=False)
 
     @property
-    def resting(self) -> set[str]:
+    def frozen_names(self) -> set[str]:
         """Weights of layers that do not learn."""
         learning = {layer.name for layer in self.layers}
         return {
@@ -81,25 +81,30 @@ class Pupil:
         }
 
 
-def laid_flat(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+def matrix_view(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
     """A view, output channels first.  (out, in_)"""
     return tensor.T if isinstance(module, Conv1D) else tensor.flatten(1)
 
 
-def pupil_of(folder: Folder, original: Opened, layers: list[Layer], device: torch.device) -> Pupil:
+def make_trainable(
+    folder: ModelSource, original: LoadedModel, layers: list[Layer], device: torch.device
+) -> TrainableModel:
     """A model of its own, that shares nothing with the files or with ``original``."""
-    model = unshared(load(folder) if not folder.packed else refilled(folder, original), device)
+    model = unshare_tensors(
+        load_pretrained(folder) if not folder.packed else load_packed_weights(folder, original),
+        device,
+    )
     learning = {f"{layer.name}.weight" for layer in layers} | original.plain.keys()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in learning)
-    return Pupil(model, original, layers)
+    return TrainableModel(model, original, layers)
 
 
-def refilled(folder: Folder, original: Opened) -> nn.Module:
+def load_packed_weights(folder: ModelSource, original: LoadedModel) -> nn.Module:
     """A model of other shapes than its configuration says."""
     model, stored, plain = packed_model(folder)
     weights = {
-        f"{name}.weight": in_place(model.get_submodule(name), each.dense(torch.float32))
+        f"{name}.weight": as_module_weight(model.get_submodule(name), each.to_dense(torch.float32))
         for name, each in stored.items()
     }
     model.load_state_dict(plain | weights, strict=False, assign=True)
@@ -107,18 +112,18 @@ def refilled(folder: Folder, original: Opened) -> nn.Module:
     return model
 
 
-def in_place(module: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
+def as_module_weight(module: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
     """(out, in_) as the module holds it."""
     return matrix.T.contiguous() if isinstance(module, Conv1D) else matrix.view(module.weight.shape)
 
 
-def unshared(model: nn.Module, device: torch.device) -> nn.Module:
-    def own(value: torch.Tensor) -> torch.Tensor:
+def unshare_tensors(model: nn.Module, device: torch.device) -> nn.Module:
+    def own_tensor(value: torch.Tensor) -> torch.Tensor:
         return value.to(
             device, torch.float32 if value.is_floating_point() else value.dtype, copy=True
         )
 
-    each: Callable[[torch.Tensor], torch.Tensor] = own
+    each: Callable[[torch.Tensor], torch.Tensor] = own_tensor
     for parameter in model.parameters():
         parameter.data = each(parameter.data)
     for module in model.modules():

@@ -13,40 +13,53 @@ from torch import nn
 from engine.events import TrainingEvent
 from engine.results.schema.tables import CurveRow
 from engine.step.early_end import EarlyEnd
-from engine.step.run_context import Bench
-from engine.training.checkpoint import Checkpoint, State, loaded, saved, went_on
-from engine.training.datasets import Exercises, Lessons
-from engine.training.loop import Diverged, Loss, Quality, optimizer_of, quality_of, trained
-from engine.training.training_config import Course
+from engine.step.run_context import RunContext
+from engine.training.checkpoint import (
+    Checkpoint,
+    State,
+    read_checkpoint,
+    resumed_note,
+    write_checkpoint,
+)
+from engine.training.datasets import EncodedExamples, TrainingData
+from engine.training.loop import (
+    Diverged,
+    Loss,
+    Quality,
+    held_out_quality,
+    make_optimizer,
+    train_steps,
+)
+from engine.training.training_config import TrainingConfig
 
-LOOKS = 10  # at what is held out, in a whole course
+EVALUATIONS = 10  # at what is held out, in a whole course
 
 
 @dataclass
-class Blend:
+class WeightedLoss:
     """A loss of several terms, each with its weight. One of weight 0 is not even computed."""
 
     terms: dict[str, tuple[float, Loss]]
     # values since they were last asked for
-    heard: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    recent_values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def __call__(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         values = {
             name: term(logits, batch) for name, (weight, term) in self.terms.items() if weight
         }
         for name, value in values.items():
-            self.heard[name].append(value.item())
+            self.recent_values[name].append(value.item())
         return sum(self.terms[name][0] * value for name, value in values.items())
 
-    def taken(self) -> dict[str, float]:
+    def pop_means(self) -> dict[str, float]:
         """The mean of each term since the last time."""
-        means = {name: sum(values) / len(values) for name, values in self.heard.items()}
-        self.heard.clear()
+        means = {name: sum(values) / len(values) for name, values in self.recent_values.items()}
+        self.recent_values.clear()
         return means
 
 
 @dataclass
-class Companion:
+class AuxiliaryModel:
     """Additional model that is trained with a model and kept with it. It is trained when the model
     computes its loss, unless it continues by itself.
     """
@@ -54,113 +67,119 @@ class Companion:
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
-    def go_on(self, step: int) -> list[CurveRow]:
+    def after_step(self, step: int) -> list[CurveRow]:
         """After each of the model's steps, counted from 1; what is noted of it."""
         return []
 
 
 @dataclass
-class Study:
+class Trainer:
     """One model's way through a course. What it leaves in ``model`` is the best that was found on
     held-out examples, in ``rows`` all of it.
     """
 
-    bench: Bench
+    context: RunContext
     model: nn.Module
-    lessons: Lessons
-    course: Course
-    loss: Blend
+    training_data: TrainingData
+    training_config: TrainingConfig
+    loss: WeightedLoss
     phase: str = "student"
     patience: int = 0  # looks in a row without gain after which it ends; 0: none is too many
     file: Path | None = None  # where it is kept meanwhile
     looks_every: int = 0  # steps; 0: LOOKS in all
     rows: list[CurveRow] = field(default_factory=list)
-    beside: Companion | None = None
+    auxiliary: AuxiliaryModel | None = None
     best: State = field(default_factory=dict)
     best_step: int = 0
     best_quality: Quality | None = None
-    looked: int = -1  # step of the last look
+    last_evaluated_step: int = -1  # step of the last look
 
-    def go(self) -> None:
-        self.optimizer = optimizer_of(self.model, self.course)
-        begun = self.taken_up()
+    def run(self) -> None:
+        self.optimizer = make_optimizer(self.model, self.training_config)
+        begun = self.resume()
         if not begun:
-            self.look(0)
+            self.evaluate(0)
         try:
-            if not self.tired(begun):
-                self.learn_from(begun)
+            if not self.out_of_patience(begun):
+                self.train_from(begun)
         except Diverged as error:
             if not self.best_step:
                 raise
-            self.bench.notes.append(
+            self.context.notes.append(
                 f"The loss was no number any more at training step {error.step}, so training "
                 f"stopped there and went back to "
                 f"step {self.best_step}, the best so far; a rate below "
-                f"{self.course.rate:g} may go further."
+                f"{self.training_config.rate:g} may go further."
             )
         self.model.load_state_dict(self.best, strict=False)
 
-    def learn_from(self, begun: int) -> None:
+    def train_from(self, first_step: int) -> None:
         self.began = perf_counter()
-        for step, loss in trained(
+        for step, loss in train_steps(
             self.model,
-            self.lessons.train,
-            self.course,
+            self.training_data.train,
+            self.training_config,
             self.loss,
-            begun,
+            first_step,
             self.optimizer,
-            self.bench.notes.append,
+            self.context.notes.append,
         ):
-            self.note(step, loss)
-            self.record(self.beside.go_on(step) if self.beside else [])
-            if self.over(step):
+            self.record_step(step, loss)
+            self.record(self.auxiliary.after_step(step) if self.auxiliary else [])
+            if self.should_stop(step):
                 break
 
-    def over(self, step: int) -> bool:
+    def should_stop(self, step: int) -> bool:
         """Return True if training ends here; adds a note unless it is complete."""
-        if self.bench.stops:
-            self.look(step)
-            self.bench.ended_early.append(EarlyEnd(step, self.course.steps, self.best_step))
+        if self.context.is_stopping:
+            self.evaluate(step)
+            self.context.ended_early.append(
+                EarlyEnd(step, self.training_config.steps, self.best_step)
+            )
             return True
-        if step % self.every and step < self.course.steps:
+        if step % self.evaluation_interval and step < self.training_config.steps:
             return False
-        self.look(step)
-        self.keep(step)
-        if self.tired(step):
-            self.bench.notes.append(
-                f"Training ended at step {step} of {self.course.steps}: nothing was gained "
+        self.evaluate(step)
+        self.save(step)
+        if self.out_of_patience(step):
+            self.context.notes.append(
+                f"Training ended at step {step} of {self.training_config.steps}: nothing was "
+                "gained "
                 f"since step {self.best_step}."
             )
-        return self.tired(step)
+        return self.out_of_patience(step)
 
-    def tired(self, step: int) -> bool:
+    def out_of_patience(self, step: int) -> bool:
         """Return True if the patience of early stopping is exhausted."""
         return (
             bool(self.patience)
-            and step < self.course.steps
-            and step - self.best_step >= self.patience * self.every
+            and step < self.training_config.steps
+            and step - self.best_step >= self.patience * self.evaluation_interval
         )
 
     @property
-    def every(self) -> int:
+    def evaluation_interval(self) -> int:
         """Steps from one look at what is held out to the next."""
-        return self.looks_every or max(1, self.course.steps // LOOKS)
+        return self.looks_every or max(1, self.training_config.steps // EVALUATIONS)
 
-    def look(self, step: int) -> None:
+    def evaluate(self, step: int) -> None:
         """Judges, and keeps the state if there was none better; of equals the latest."""
-        if step == self.looked:
+        if step == self.last_evaluated_step:
             return
-        quality, self.looked = quality_of(self.model, self.lessons.held_out), step
+        quality, self.last_evaluated_step = (
+            held_out_quality(self.model, self.training_data.held_out),
+            step,
+        )
         self.add(step, {quality.name: quality.value})
-        if self.best_quality is None or quality.at_least(self.best_quality):
+        if self.best_quality is None or quality.is_at_least(self.best_quality):
             self.best_quality, self.best_step = quality, step
-            self.best = self.moving()
+            self.best = self.trainable_state_copy()
 
-    def moving(self) -> State:
+    def trainable_state_copy(self) -> State:
         """A copy of everything that changes while the model learns."""
-        return {name: value.clone() for name, value in self.held().items()}
+        return {name: value.clone() for name, value in self.trainable_state().items()}
 
-    def held(self) -> State:
+    def trainable_state(self) -> State:
         """The same, as it goes on changing."""
         names = {name for name, value in self.model.named_parameters() if value.requires_grad} | {
             name for name, _ in self.model.named_buffers()
@@ -169,17 +188,17 @@ class Study:
             name: value.detach() for name, value in self.model.state_dict().items() if name in names
         }
 
-    def note(self, step: int, loss: float) -> None:
+    def record_step(self, step: int, loss: float) -> None:
         took, self.began = perf_counter() - self.began, perf_counter()
-        terms = self.loss.taken()
-        speed = min(self.course.batch, len(self.lessons.train)) / max(took, 1e-9)
-        rate = self.course.rate_at(step - 1)
+        terms = self.loss.pop_means()
+        speed = min(self.training_config.batch, len(self.training_data.train)) / max(took, 1e-9)
+        rate = self.training_config.rate_at(step - 1)
         paid = {"loss": loss} | (terms if len(terms) > 1 else {})
         self.add(step, paid | {"rate": rate, "examples per second": speed})
         event = TrainingEvent(
             "training",
             step,
-            self.course.steps,
+            self.training_config.steps,
             network=self.phase,
             loss=loss,
             metric=self.best_quality.name,
@@ -187,46 +206,46 @@ class Study:
             rate=rate,
             examples_per_second=speed,
         )
-        self.bench.tell(event)
+        self.context.report_stage(event)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         self.record([CurveRow(step, self.phase, name, value) for name, value in values.items()])
 
     def record(self, rows: list[CurveRow]) -> None:
         self.rows.extend(rows)
-        self.bench.stream(rows)
+        self.context.stream(rows)
 
     # --- kept meanwhile ---------------------------------------------------------------------------
 
-    def keep(self, step: int) -> None:
+    def save(self, step: int) -> None:
         beside = (
             {
-                "beside": self.beside.model.state_dict(),
-                "beside_optimizer": self.beside.optimizer.state_dict(),
+                "beside": self.auxiliary.model.state_dict(),
+                "beside_optimizer": self.auxiliary.optimizer.state_dict(),
             }
-            if self.beside
+            if self.auxiliary
             else {}
         )
         now = {
             "step": step,
-            "model": self.held(),
+            "model": self.trainable_state(),
             "optimizer": self.optimizer.state_dict(),
             "best_step": self.best_step,
             "best": self.best,
         }
-        saved(Checkpoint(**now, **beside, rows=self.rows), self.file)
+        write_checkpoint(Checkpoint(**now, **beside, rows=self.rows), self.file)
 
-    def taken_up(self) -> int:
+    def resume(self) -> int:
         """The steps that an earlier run has done; its curve is ours."""
-        kept = loaded(Checkpoint, self.file, next(self.model.parameters()).device)
+        kept = read_checkpoint(Checkpoint, self.file, next(self.model.parameters()).device)
         if kept is None:
             return 0
         self.model.load_state_dict(kept.model, strict=False)
         self.optimizer.load_state_dict(kept.optimizer)
-        if self.beside:
-            self.beside.model.load_state_dict(kept.beside)
-            self.beside.optimizer.load_state_dict(kept.beside_optimizer)
-        self.best, self.best_step, self.looked = kept.best, kept.best_step, kept.step
+        if self.auxiliary:
+            self.auxiliary.model.load_state_dict(kept.beside)
+            self.auxiliary.optimizer.load_state_dict(kept.beside_optimizer)
+        self.best, self.best_step, self.last_evaluated_step = kept.best, kept.best_step, kept.step
         self.rows.extend(kept.rows)
         judged = [
             row
@@ -234,6 +253,6 @@ class Study:
             if row.step == kept.best_step and row.name in ("accuracy", "perplexity")
         ]
         self.best_quality = Quality(judged[0].name, judged[0].value)
-        self.bench.stream(kept.rows)
-        self.bench.notes.append(went_on(kept.step, self.course.steps))
+        self.context.stream(kept.rows)
+        self.context.notes.append(resumed_note(kept.step, self.training_config.steps))
         return kept.step

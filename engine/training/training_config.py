@@ -7,12 +7,12 @@ WARMUP = 0.05  # share of the steps in which the rate rises
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingConfig:
     steps: int
     rate: float  # at its highest
     batch: int
     seed: int = 0
-    decay: float = 0.01  # of matrices, AdamW's
+    weight_decay: float = 0.01  # of matrices, AdamW's
     clip: float = 1.0  # largest norm of all gradients together
     # in which a step's examples are gone through, their gradients added up (accumulation)
     parts: int = 1
@@ -32,5 +32,5 @@ class Course:
         return (self.seed * 1_000_003 + step) % 2**63
 
     @property
-    def learns(self) -> bool:
+    def updates_weights(self) -> bool:
         return self.rate > 0

@@ -10,50 +10,50 @@ LONGEST_ON_AXIS = 26
 LONGEST_LABEL = 32
 
 
-def whole(name: str) -> str:
+def plotly_text(name: str) -> str:
     """Escape a name for Plotly, which interprets some HTML tags and, with MathJax, formulas between
     dollar signs.
     """
     return escape(name, quote=False).replace("$", "&#36;")
 
 
-def shortened(name: str, longest: int = LONGEST_ON_AXIS) -> str:
+def short_layer_name(name: str, longest: int = LONGEST_ON_AXIS) -> str:
     """The end of a layer's name, which is the telling part, from a dot on where one is:
     "…2.mlp.down_proj".
     """
     if len(name) <= longest:
-        return whole(name)
+        return plotly_text(name)
     end = name[1 - longest :]
-    return whole("…" + (end.partition(".")[2] or end))
+    return plotly_text("…" + (end.partition(".")[2] or end))
 
 
-def cut(label: str, longest: int = LONGEST_LABEL) -> str:
+def short_label(label: str, longest: int = LONGEST_LABEL) -> str:
     """The start of a run's label, which is the telling part: "GPTQ 4-bit, groups of 32…"."""
-    return whole(label if len(label) <= longest else label[: longest - 1] + "…")
+    return plotly_text(label if len(label) <= longest else label[: longest - 1] + "…")
 
 
-def wrapped(label: str, width: int = 44) -> str:
-    return "<br>".join(whole(line) for line in wrap(label, width))
+def multiline_label(label: str, width: int = 44) -> str:
+    return "<br>".join(plotly_text(line) for line in wrap(label, width))
 
 
-def axis_of(names: Iterable[str]) -> dict[str, Any]:
+def layer_axis(names: Iterable[str]) -> dict[str, Any]:
     """Settings of an upright category axis, first name on top, that shows names shortened and keeps
     them whole underneath.
     """
     names = list(names)
-    shared = shared_start(names)
+    shared = common_prefix(names)
     ends = [len(names) - 0.5, -0.5]
     return {
         "range": ends,
         "type": "category",
         "tickmode": "array",
         "tickvals": names,
-        "ticktext": [shortened(n.removeprefix(shared)) for n in names],
+        "ticktext": [short_layer_name(n.removeprefix(shared)) for n in names],
         "categoryarray": names,
     }
 
 
-def shared_start(names: list[str]) -> str:
+def common_prefix(names: list[str]) -> str:
     """Common beginning of all names up to a dot, such as "model.layers."; empty for a single
     name.
     """

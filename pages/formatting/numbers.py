@@ -22,7 +22,7 @@ def count(number: float) -> str:
 
 def percent(share: float) -> str:
     """0.031 -> "3.1%"; below one percent, two digits that say something: 0.00042 -> "0.042%"."""
-    return UNKNOWN if isnan(share) else f"{significant(100 * share)}%"
+    return UNKNOWN if isnan(share) else f"{short_number(100 * share)}%"
 
 
 def change(before: float, after: float) -> str:
@@ -38,7 +38,7 @@ def two_decimals(number: float | None) -> str:
     return UNKNOWN if number is None or isnan(number) else f"{number:.2f}"
 
 
-def significant(number: float) -> str:
+def short_number(number: float) -> str:
     return (
         f"{number:.0f}"
         if number in (0, 100)

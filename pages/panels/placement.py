@@ -4,9 +4,12 @@ markers.
 
 from typing import NamedTuple
 
-WIDE, HIGH = 420, 300  # pixels of the plot that is assumed: between a phone's and a laptop's
+PLOT_WIDTH, PLOT_HEIGHT = (
+    420,
+    300,
+)  # pixels of the plot that is assumed: between a phone's and a laptop's
 CHARACTER, LINE, MARKER = 6, 15, 7
-CLEAR = 13  # from the middle of other markers, so that labels are not attributed to them
+CLEARANCE = 13  # from the middle of other markers, so that labels are not attributed to them
 SIDES = ("top right", "bottom right", "top left", "bottom left", "middle right", "middle left")
 
 
@@ -16,7 +19,7 @@ class Box(NamedTuple):
     bottom: float
     top: float
 
-    def meets(self, other: "Box") -> bool:
+    def overlaps(self, other: "Box") -> bool:
         return (
             self.left < other.right
             and other.left < self.right
@@ -31,15 +34,19 @@ def label_sides(points: list[tuple[float, float]], labels: list[str]) -> list[st
 
     Points are shares of the plot's width and height, 0 to 1, from the lower left corner.
     """
-    at, taken, sides = [(x * WIDE, y * HIGH) for x, y in points], [], []
+    at, taken, sides = [(x * PLOT_WIDTH, y * PLOT_HEIGHT) for x, y in points], [], []
     for here, label in zip(at, labels, strict=True):
-        others = [Box(x - CLEAR, x + CLEAR, y - CLEAR, y + CLEAR) for x, y in at if (x, y) != here]
+        others = [
+            Box(x - CLEARANCE, x + CLEARANCE, y - CLEARANCE, y + CLEARANCE)
+            for x, y in at
+            if (x, y) != here
+        ]
         boxes = {side: text_box(*here, CHARACTER * len(label), side) for side in SIDES}
         side = next(
             (
                 s
                 for s, box in boxes.items()
-                if inside(box) and not any(box.meets(t) for t in taken + others)
+                if is_inside_plot(box) and not any(box.overlaps(t) for t in taken + others)
             ),
             "",
         )
@@ -55,5 +62,5 @@ def text_box(x: float, y: float, width: float, side: str) -> Box:
     return Box(left, left + width, middle - LINE / 2, middle + LINE / 2)
 
 
-def inside(box: Box) -> bool:
-    return box.left >= 0 and box.right <= WIDE
+def is_inside_plot(box: Box) -> bool:
+    return box.left >= 0 and box.right <= PLOT_WIDTH

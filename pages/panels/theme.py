@@ -19,13 +19,13 @@ REFERENCE = "#858b95"
 SERIES = (ORIGINAL, COMPRESSED, "#109a72", "#c2619a", "#9a8700", "#7d78d8", "#c65a3a", REFERENCE)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 GRID = "rgba(133, 139, 149, 0.28)"
-ON_COLOUR = "#0e1117"  # text on a colored tile
+TEXT_ON_COLOR = "#0e1117"  # text on a colored tile
 PALE = "#dbe7f1"  # the low end of a scale from ORIGINAL, on which such text is legible
 PALE_ERROR = "#ece3f3"  # the same, of a scale from ERROR
 PERCENT = ".3~p"  # d3: 0.125 -> 12.5%
 
 # without Streamlit's theme, text is legible on both backgrounds
-BARE = go.layout.Template(layout={"font": {"color": REFERENCE}})
+TEMPLATE = go.layout.Template(layout={"font": {"color": REFERENCE}})
 AXIS: dict[str, Any] = {
     "showgrid": True,
     "gridcolor": GRID,
@@ -44,10 +44,10 @@ LEGEND = {
 }
 
 
-def frame(height: int = 360) -> go.Figure:
+def base_figure(height: int = 360) -> go.Figure:
     """A figure without traces: transparent, narrow margins, legend above."""
     figure = go.Figure(
-        layout={"template": BARE, "height": height, "legend": LEGEND, "hovermode": "closest"}
+        layout={"template": TEMPLATE, "height": height, "legend": LEGEND, "hovermode": "closest"}
     )
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
@@ -57,9 +57,9 @@ def frame(height: int = 360) -> go.Figure:
     return figure.update_xaxes(AXIS).update_yaxes(AXIS)
 
 
-def sentence(text: str) -> go.Figure:
+def message_figure(text: str) -> go.Figure:
     """A figure that says in words why there is nothing to see."""
-    figure = frame(height=160).update_xaxes(visible=False).update_yaxes(visible=False)
+    figure = base_figure(height=160).update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.add_annotation(
         text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 14}
     )

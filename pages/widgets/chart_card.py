@@ -10,7 +10,7 @@ from pages.panels import Panel
 from pages.widgets.glossary_help import column_meanings
 
 
-def show(
+def show_panel(
     panel: Panel, table: pd.DataFrame, key: str, chart: dict[str, Any] | None = None, **options: Any
 ) -> None:
     """Draw a panel; ``key`` is unique on the page and part of the download's name.
@@ -27,10 +27,10 @@ def show(
     st.plotly_chart(panel.draw(table, **options), **look | (chart or {}))
     st.caption(panel.caption)
     if not table.empty:
-        numbers_behind(table, key)
+        data_expander(table, key)
 
 
-def numbers_behind(table: pd.DataFrame, key: str) -> None:
+def data_expander(table: pd.DataFrame, key: str) -> None:
     with st.expander("Data", icon=":material/table:"):
         st.dataframe(
             table,
@@ -51,7 +51,7 @@ def table_download(label: str, table: pd.DataFrame, file_name: str, key: str) ->
     """
     st.download_button(
         label,
-        partial(csv_of, table),
+        partial(csv_bytes, table),
         file_name,
         "text/csv",
         key=key,
@@ -60,7 +60,7 @@ def table_download(label: str, table: pd.DataFrame, file_name: str, key: str) ->
     )
 
 
-def csv_of(table: pd.DataFrame) -> bytes:
+def csv_bytes(table: pd.DataFrame) -> bytes:
     """CSV of the table, in which a spreadsheet reads no text as a formula (OWASP, CSV
     injection).
     """

@@ -5,11 +5,11 @@ from pathlib import Path
 import streamlit as st
 
 from engine.queries import ModelQuery
-from engine.recipe.model_names import BUNDLED
+from engine.recipe.model_names import BUNDLED_MODELS
 from engine.results.schema.query_results import ModelView
 from pages.formatting.numbers import count, megabytes
-from pages.widgets.queries import escaped, stop_on_error
-from pages.widgets.state import ask, model
+from pages.widgets.queries import literal_markdown, stop_on_error
+from pages.widgets.state import ask, chosen_model
 
 OTHER = "Another model…"
 
@@ -18,7 +18,7 @@ def choose_model(reference: str) -> None:
     """Select a model before the page is drawn again (``on_click``), because a widget's state cannot
     be set afterwards.
     """
-    bundled = reference in [bundled.reference for bundled in BUNDLED.values()]
+    bundled = reference in [bundled.reference for bundled in BUNDLED_MODELS.values()]
     chosen = {
         "model": reference,
         "model-choice": reference if bundled else OTHER,
@@ -30,9 +30,10 @@ def choose_model(reference: str) -> None:
 
 def pick_model() -> None:
     """Let the user choose a bundled model, a Hub id or a directory."""
-    current, names = model(), [bundled.reference for bundled in BUNDLED.values()]
+    current, names = chosen_model(), [bundled.reference for bundled in BUNDLED_MODELS.values()]
     titles = {
-        bundled.reference: f"{bundled.title} ({bundled.name})" for bundled in BUNDLED.values()
+        bundled.reference: f"{bundled.title} ({bundled.name})"
+        for bundled in BUNDLED_MODELS.values()
     }
     st.session_state.setdefault("model-choice", current if current in names else OTHER)
     chosen = st.selectbox(
@@ -55,21 +56,22 @@ def pick_model() -> None:
 
 
 @st.cache_data(max_entries=16, show_spinner="Opening the model…", ttl=60)
-def view_of(reference: str) -> ModelView:
+def model_view(reference: str) -> ModelView:
     return ask(ModelQuery(reference), timeout=600)
 
 
 def opened_model() -> ModelView:
     """Return the chosen model; the page ends with an error if it cannot be opened."""
     with stop_on_error():
-        return view_of(model())
+        return model_view(chosen_model())
 
 
-def facts(view: ModelView) -> str:
+def model_summary(view: ModelView) -> str:
     """Markdown such as "docs-lm · 4.0 M parameters · 8.0 MB"."""
     name = view.reference.removeprefix("bundled:")
     return (
-        f"**{escaped(name)}** · {escaped(view.architecture)} · {count(view.parameters)} "
+        f"**{literal_markdown(name)}** · {literal_markdown(view.architecture)} · "
+        f"{count(view.parameters)} "
         f"parameters · {megabytes(view.size_bytes)}"
     )
 

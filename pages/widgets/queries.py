@@ -9,14 +9,14 @@ import streamlit as st
 from engine.errors import PlainError
 from engine.queries import Answer, Query
 from engine.session.questions import query_key
-from pages.widgets.safe_text import escaped
+from pages.widgets.safe_text import literal_markdown
 from pages.widgets.state import ask
 
 __all__ = [
     "NOT_AVAILABLE",
     "ask_or_stop",
     "cached_ask",
-    "escaped",
+    "literal_markdown",
     "show_error",
     "show_errors",
     "stop_on_error",
@@ -56,7 +56,7 @@ def show_errors(what: str) -> Iterator[None]:
 
 def show_error(sentence: str) -> None:
     """Show a sentence as text, never as Markdown or HTML, because it may quote user input."""
-    st.error(escaped(sentence), icon=":material/error:")
+    st.error(literal_markdown(sentence), icon=":material/error:")
 
 
 def ask_or_stop(query: Query[Answer], timeout: float = 60) -> Answer:

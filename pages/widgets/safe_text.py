@@ -16,7 +16,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 MISLEADING = re.compile(r"[\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def escaped(text: object) -> str:
+def literal_markdown(text: object) -> str:
     """Return the text as one line of Markdown that shows it literally.
 
     Use it in every element and label whose text is not the app's own. Source: CommonMark 0.31,

@@ -11,7 +11,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from engine.config.registry import TECHNIQUES
 from engine.queries import Answer, Query
 from engine.recipe import Recipe
-from engine.recipe.model_names import BUNDLED
+from engine.recipe.model_names import BUNDLED_MODELS
 from engine.recipe.tasks import (
     Calibration,
     ImageClassification,
@@ -47,11 +47,11 @@ def ask(query: Query[Answer], timeout: float = 60) -> Answer:
     return session().ask(query, timeout=timeout, visitor=visitor)
 
 
-def model() -> str:
+def chosen_model() -> str:
     return st.session_state.setdefault("model", st.query_params.get("model", DEFAULT_MODEL))
 
 
-def options_of(technique: str) -> dict[str, Any]:
+def technique_options(technique: str) -> dict[str, Any]:
     """Options chosen for a technique."""
     return st.session_state.setdefault("options", {}).setdefault(technique, {})
 
@@ -63,7 +63,7 @@ def opened_recipes() -> int:
     return st.session_state.setdefault("opened-recipes", 0)
 
 
-def choices_for(reference: str) -> dict[str, Any]:
+def measurement_choices(reference: str) -> dict[str, Any]:
     """Measurement options chosen for a model: parts of a recipe."""
     return st.session_state.setdefault("choices", {}).setdefault(reference, {})
 
@@ -73,32 +73,32 @@ def recipe_for(
     reference: str,
     kind: str,
     longest: int | None = None,
-    beside: dict[str, Any] | None = None,
+    other_fields: dict[str, Any] | None = None,
 ) -> Recipe:
     """Recipe that the page would run: this model, its task and these steps.
 
     Raises PlainError if a choice is not allowed. ``longest`` is the model's maximum number of
     tokens; ``beside`` contains the other fields of an opened recipe.
     """
-    task, chosen = task_for(reference, kind, longest), choices_for(reference)
+    task, chosen = task_fields(reference, kind, longest), measurement_choices(reference)
     parts = (
         {"model": reference}
         | chosen
         | {
             "task": task,
-            "calibration": calibration_beside(task) | chosen.get("calibration", {}),
+            "calibration": default_calibration(task) | chosen.get("calibration", {}),
             "steps": steps,
         }
     )
     learnt = (
-        {name: value for name, value in training_for(reference).items() if value}
-        if any(map(trains, steps))
+        {name: value for name, value in training_choices(reference).items() if value}
+        if any(map(is_training_step, steps))
         else {}
     )
-    return Recipe.of(parts | (beside or {}) | ({"training": learnt} if learnt else {}))
+    return Recipe.from_dict(parts | (other_fields or {}) | ({"training": learnt} if learnt else {}))
 
 
-def trains(step: dict[str, Any]) -> bool:
+def is_training_step(step: dict[str, Any]) -> bool:
     """Return True if the step trains; some techniques decide by their options."""
     try:
         return TECHNIQUES[step["technique"]](**step).trains
@@ -106,26 +106,26 @@ def trains(step: dict[str, Any]) -> bool:
         return False
 
 
-def training_for(reference: str) -> dict[str, Any]:
+def training_choices(reference: str) -> dict[str, Any]:
     """Training data chosen for a model, if other than its task's."""
     return st.session_state.setdefault("training", {}).setdefault(reference, {})
 
 
-def task_for(reference: str, kind: str, longest: int | None = None) -> dict[str, Any]:
+def task_fields(reference: str, kind: str, longest: int | None = None) -> dict[str, Any]:
     """Fields of the task as chosen, allowed or not; by default no longer than the model's maximum
     length.
     """
-    bundled = BUNDLED.get(reference.removeprefix("bundled:"))
+    bundled = BUNDLED_MODELS.get(reference.removeprefix("bundled:"))
     task = (bundled.task if bundled else TASKS[kind]()).model_dump()
     fitting = {
         name: min(task[name], longest) for name in ("context", "length") if longest and name in task
     }
-    chosen = choices_for(reference).get("task", {})
+    chosen = measurement_choices(reference).get("task", {})
     # a recipe may have a task of another kind
     return task | fitting | (chosen if chosen.get("kind", task["kind"]) == task["kind"] else {})
 
 
-def calibration_beside(task: dict[str, Any]) -> dict[str, Any]:
+def default_calibration(task: dict[str, Any]) -> dict[str, Any]:
     """Calibration windows no longer than those of the task."""
     context = task.get("context", CALIBRATION.context)
     return CALIBRATION.model_copy(

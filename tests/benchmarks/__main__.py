@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from datetime import date
 
-from tests.benchmarks.machine import described
+from tests.benchmarks.machine import machine_description
 from tests.benchmarks.measurement import HEADER
 
 NAMES = (
@@ -40,7 +40,7 @@ def rows_of(name: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(f"{date.today()}. {described()}\n\n{HEADER}", flush=True)
+    print(f"{date.today()}. {machine_description()}\n\n{HEADER}", flush=True)
     for name in sys.argv[1:] or NAMES:
         for row in rows_of(name):
             print(row, flush=True)

@@ -169,12 +169,12 @@ def windows_of(model: str, folder: Path) -> Path:
 def documentation(model: str, context: int):
     from transformers import AutoTokenizer
 
-    from engine.evaluation.data.examples import text_of
-    from engine.evaluation.data.tokens import stream_of, windows_of
+    from engine.evaluation.data.examples import load_text
+    from engine.evaluation.data.tokens import text_tokens, token_windows
 
-    text = text_of("bundled:docs", "text", "test", lambda *_: None)
-    return windows_of(
-        stream_of(text, AutoTokenizer.from_pretrained(model), 2 * WINDOWS * context),
+    text = load_text("bundled:docs", "text", "test", lambda *_: None)
+    return token_windows(
+        text_tokens(text, AutoTokenizer.from_pretrained(model), 2 * WINDOWS * context),
         context,
         text.name,
     )
@@ -193,53 +193,54 @@ def ours(asked: dict) -> dict[str, float]:
     import torch
     from safetensors.torch import load_file
 
-    from engine.models.layers import chosen
-    from engine.models.loaded_model import compute_place, opened
-    from engine.models.loading import resolve
+    from engine.models.layers import selected_layers
+    from engine.models.loaded_model import device_and_dtype, load_model
+    from engine.models.loading import resolve_model
     from engine.pipeline import blockwise as walk
     from engine.pipeline.run import working_folder
     from engine.recipe import Recipe
-    from engine.runtime.worker_setup import ready
-    from engine.step.run_context import Bench
+    from engine.runtime.worker_setup import setup_worker
+    from engine.step.run_context import RunContext
     from engine.techniques.implementations import compress
 
-    ready()
+    setup_worker()
     torch.set_num_threads(asked["threads"])
     windows = load_file(asked["windows"])
-    recipe = Recipe.of({"model": asked["model"], "steps": [asked["step"]], "device": "cpu"})
+    recipe = Recipe.from_dict({"model": asked["model"], "steps": [asked["step"]], "device": "cpu"})
     if recipe.calibration:
-        walk.batches_of = lambda bench: [
+        walk.load_calibration_batches = lambda bench: [
             {"input_ids": part} for part in windows["calibration"].split(8)
         ]
-    bench = Bench(recipe, resolve(recipe.model))
-    original = opened(bench.folder, *compute_place(recipe))
-    targets = chosen(original.layers, recipe.layers)
+    bench = RunContext(recipe, resolve_model(recipe.model))
+    original = load_model(bench.folder, *device_and_dtype(recipe))
+    targets = selected_layers(original.layers, recipe.layers)
     import bitsandbytes  # noqa: F401, loading it is not compressing
 
-    def walked() -> None:
-        walk.compressed_folder(bench, original, targets, out)
+    def compress_blockwise() -> None:
+        walk.run_step(bench, original, targets, out)
 
-    def packed(weights: list) -> list:
+    def compress_each(weights: list) -> list:
         return [compress(recipe.steps[0], weight) for weight in weights]
 
     weights = (
         []
         if recipe.calibration
         else [
-            original.model.get_submodule(layer.name).stored.dense(torch.float32).clone()
+            original.model.get_submodule(layer.name).stored.to_dense(torch.float32).clone()
             for layer in targets
         ]
     )
     with working_folder(None) as out:
         seconds, cpu = perf_counter(), process_time()
-        walked() if recipe.calibration else packed(weights)
+        compress_blockwise() if recipe.calibration else compress_each(weights)
         took = {"seconds": perf_counter() - seconds, "cpu": process_time() - cpu}
         took["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         if not recipe.calibration:
-            walked()
+            compress_blockwise()
         return took | {
             "perplexity": perplexity(
-                opened(resolve(str(out)), *compute_place(recipe)).model, windows["measured"]
+                load_model(resolve_model(str(out)), *device_and_dtype(recipe)).model,
+                windows["measured"],
             )
         }
 

@@ -55,7 +55,7 @@ def recipe_in(folder: Path, size: Size) -> dict[str, Any]:
     }
     step = {"technique": "round-to-nearest", "bits": 4}
     return {
-        "model": str(size.saved(folder / "model")),
+        "model": str(size.save_model(folder / "model")),
         "task": task,
         "steps": [step],
         "device": "cpu",
@@ -82,13 +82,13 @@ def cost_of(recipe: dict[str, Any]) -> dict[str, float]:
     """
     from engine.pipeline.run import run
     from engine.recipe import Recipe
-    from engine.runtime.worker_setup import ready
+    from engine.runtime.worker_setup import setup_worker
     from tests.benchmarks.stage_peaks import watched_stages
 
-    ready()
+    setup_worker()
     with watched_stages() as stages:
-        summary = run(Recipe.of(recipe), report=stages.entered).summary
-    compressing, whole = stages.peaks["compressing"], stages.whole()
+        summary = run(Recipe.from_dict(recipe), report=stages.report_stage).summary
+    compressing, whole = stages.peaks["compressing"], stages.overall_peak()
     figures = (
         summary.compress_seconds * 1000,
         compressing.resident,

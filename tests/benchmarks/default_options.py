@@ -91,10 +91,10 @@ GROUPS = {
     },
     **{
         f"gptq-range-{bits}-{name}": Group(
-            f"gptq: range, {bits} bits, {words}", LM, grid("gptq", bits=bits) | how, RANGES
+            f"gptq: range, {bits} bits, {words}", LM, grid("gptq", bits=bits) | config, RANGES
         )
         for bits in (2, 3, 4)
-        for name, words, how in (
+        for name, words, config in (
             ("128", "groups of 128", {"group_size": 128}),
             ("asymmetric", "asymmetric", {"scheme": "asymmetric"}),
             ("moving", "groups not static", {"static_groups": False}),

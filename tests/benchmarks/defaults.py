@@ -89,7 +89,7 @@ def results_of(name: str, protocol: Protocol, path: Path | None) -> Iterator[Res
         if result.identity in stored:
             yield stored[result.identity]
             continue
-        result = measured(result, protocol)
+        result = measured_result(result, protocol)
         append_line(path, asdict(result))
         yield result
 
@@ -106,7 +106,7 @@ def recipe_of(group: Group, setting: dict, protocol: Protocol):
     task = {"kind": kind} | (
         {"context": CONTEXT} if group.model == LM else {"samples": protocol.samples}
     )
-    return Recipe.of(
+    return Recipe.from_dict(
         {
             "model": f"bundled:{group.model}",
             "task": task,
@@ -117,11 +117,11 @@ def recipe_of(group: Group, setting: dict, protocol: Protocol):
     )
 
 
-def measured(result: Result, protocol: Protocol) -> Result:
+def measured_result(result: Result, protocol: Protocol) -> Result:
     group = GROUPS[result.group]
     recipe = recipe_of(group, result.setting, protocol)
     with tempfile.TemporaryDirectory() as place:
-        at, seconds = compressed(recipe, Path(place))
+        at, seconds = compress_and_open(recipe, Path(place))
         each = losses(at, protocol.tokens) if group.model == LM else right(at, recipe)
         return replace(
             result,
@@ -149,10 +149,10 @@ def difference(result: Result, first: Result) -> str:
     if result is first:
         return ""
     unit = "%" if GROUPS[result.group].model == LM else " points"
-    return paired(result.each, first.each) + unit
+    return paired_difference(result.each, first.each) + unit
 
 
-def paired(each: list[float], others: list[float]) -> str:
+def paired_difference(each: list[float], others: list[float]) -> str:
     """Mean difference and its standard error over the same windows or examples, in hundredths."""
     apart = 100 * (np.array(each) - np.array(others))
     return f"{apart.mean():+.2f} ± {apart.std(ddof=1) / math.sqrt(len(apart)):.2f}"
@@ -163,15 +163,17 @@ def losses(at, tokens: int) -> np.ndarray:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from engine.evaluation.data.examples import text_of
-    from engine.evaluation.data.tokens import stream_of, windows_of
-    from engine.models.loading import resolve, tokenizer_of
-    from engine.models.packed_modules import unpacked_once
+    from engine.evaluation.data.examples import load_text
+    from engine.evaluation.data.tokens import text_tokens, token_windows
+    from engine.models.loading import resolve_model, tokenizer_of
+    from engine.models.packed_modules import keep_unpacked
 
-    stream = stream_of(text_of("bundled:docs"), tokenizer_of(resolve("bundled:docs-lm")), tokens)
+    stream = text_tokens(
+        load_text("bundled:docs"), tokenizer_of(resolve_model("bundled:docs-lm")), tokens
+    )
     found = []
-    with torch.inference_mode(), unpacked_once(at.model):
-        for batch in windows_of(stream, CONTEXT, "bundled:docs").split(4):
+    with torch.inference_mode(), keep_unpacked(at.model):
+        for batch in token_windows(stream, CONTEXT, "bundled:docs").split(4):
             logits = at.model(input_ids=batch).logits[:, :-1].float()
             each = cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none")
             found.append(each.mean(1))
@@ -181,39 +183,39 @@ def losses(at, tokens: int) -> np.ndarray:
 def right(at, recipe) -> np.ndarray:
     """1 for each example that is answered rightly, 0 for the others."""
     from engine.evaluation import evaluate
-    from engine.evaluation.data.examples import examples_of
-    from engine.models.loading import resolve
+    from engine.evaluation.data.examples import load_examples
+    from engine.models.loading import resolve_model
 
-    guesses = evaluate(recipe.task, at.model, resolve(recipe.model)).guesses
-    return (guesses == np.array(examples_of(recipe.task).labels)).astype(int)
+    guesses = evaluate(recipe.task, at.model, resolve_model(recipe.model)).guesses
+    return (guesses == np.array(load_examples(recipe.task).labels)).astype(int)
 
 
-def compressed(recipe, place: Path):
+def compress_and_open(recipe, place: Path):
     """The compressed model, opened from the folder it was written to, and the seconds that took.
 
     No finished block is kept: another measurement would go on from it.
     """
     import torch
 
-    from engine.models.loaded_model import compute_place, opened
-    from engine.models.loading import resolve
-    from engine.pipeline.resume import Unfinished
-    from engine.pipeline.steps import every_step
-    from engine.step.run_context import Bench
+    from engine.models.loaded_model import device_and_dtype, load_model
+    from engine.models.loading import resolve_model
+    from engine.pipeline.resume import ResumeStore
+    from engine.pipeline.steps import run_steps
+    from engine.step.run_context import RunContext
 
-    class KeepsNothing(Unfinished):
-        def place(self, bench: Bench, batches: list = ()) -> None:
+    class KeepsNothing(ResumeStore):
+        def claim_step_folder(self, bench: RunContext, batches: list = ()) -> None:
             return None
 
-    folder = resolve(recipe.model)
-    original = opened(folder, *compute_place(recipe))
+    folder = resolve_model(recipe.model)
+    original = load_model(folder, *device_and_dtype(recipe))
     if not recipe.steps:
         return original, 0.0
     torch.manual_seed(recipe.seed)
-    _, packed, seconds = every_step(
-        Bench(recipe, folder), original, place, KeepsNothing(), lambda *_: None
+    _, packed, seconds = run_steps(
+        RunContext(recipe, folder), original, place, KeepsNothing(), lambda *_: None
     )
-    return opened(resolve(str(packed.folder)), *compute_place(recipe)), seconds
+    return load_model(resolve_model(str(packed.folder)), *device_and_dtype(recipe)), seconds
 
 
 def bits_of(at) -> float:
@@ -225,7 +227,7 @@ def bits_of(at) -> float:
 def main() -> None:
     import torch
 
-    from engine.runtime.worker_setup import ready
+    from engine.runtime.worker_setup import setup_worker
 
     usual = Protocol()
     parser = argparse.ArgumentParser(
@@ -256,7 +258,7 @@ def main() -> None:
         parser.error(
             f"no group is called {' or '.join(given.only)}; groups are {', '.join(GROUPS)}"
         )
-    ready()
+    setup_worker()
     torch.set_num_threads(1)
     print(HEADER, flush=True)
     for row in rows(groups, Protocol(given.tokens, given.samples, given.calibration), given.out):

@@ -76,7 +76,7 @@ def random_model(name: str, folder: Path) -> dict[str, Any]:
         "tokens": 1024,
     }
     saved = (
-        LLAMA_SIZE.saved(folder / name)
+        LLAMA_SIZE.save_model(folder / name)
         if name == LLAMA
         else saved_of(32, folder / name, **EXPERTS_SIZE)
     )
@@ -112,11 +112,11 @@ def forecasts(recipes: Iterable[dict[str, Any]]) -> Iterator[dict[str, float]]:
 def runs(recipes: Iterable[dict[str, Any]]) -> Iterator[dict[str, float]]:
     from engine.pipeline.run import run
     from engine.recipe import Recipe
-    from engine.runtime.worker_setup import ready
+    from engine.runtime.worker_setup import setup_worker
 
-    ready()
+    setup_worker()
     for recipe in recipes:
-        summary = run(Recipe.of(recipe)).summary
+        summary = run(Recipe.from_dict(recipe)).summary
         yield {"seconds": summary.seconds, "bytes": summary.peak_rss_bytes}
 
 

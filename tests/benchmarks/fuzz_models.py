@@ -22,7 +22,7 @@ from tests.hostile_models import asked_as_a_page, hostile, library
 FOLDERS, SLOW_SECONDS = 1000, 10
 
 
-def fuzzed(folders: int, first: int) -> None:
+def fuzz(folders: int, first: int) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # waiting threads count as processor time
     outcomes: Counter[str] = Counter()
@@ -64,7 +64,7 @@ def peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    fuzzed(
+    fuzz(
         int(sys.argv[1]) if len(sys.argv) > 1 else FOLDERS,
         int(sys.argv[2]) if len(sys.argv) > 2 else 0,
     )

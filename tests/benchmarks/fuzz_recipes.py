@@ -115,7 +115,7 @@ def places_in(data: object) -> list[tuple]:
     return found
 
 
-def malformed(draw: random.Random) -> str:
+def malformed_recipe(draw: random.Random) -> str:
     """Text of a recipe that is usually invalid."""
     recipe = any_recipe(draw)
     for _ in range(draw.choice((0, 1, 1, 2, 5))):
@@ -173,7 +173,7 @@ def texts(count: int, seed: int) -> Iterator[str]:
     yield from HOSTILE.values()
     draw = random.Random(seed)
     for _ in range(count):
-        yield malformed(draw)
+        yield malformed_recipe(draw)
 
 
 def main(count: int = 10_000, seed: int = 0) -> int:

@@ -24,7 +24,7 @@ from streamlit.testing.v1 import AppTest
 
 from engine.errors import PlainError
 from engine.results.store.store import Store
-from tests.store_damage import damage, filled
+from tests.store_damage import damage, fill_store
 
 PAGES, SLOW_SECONDS = ("runs", "compare", "start", "ten_times"), 10
 FRAME = Path("pages/frame.py").resolve()
@@ -45,13 +45,13 @@ def visits(store: Store) -> Iterator[tuple[str, AppTest]]:
     """Every page about runs, with each run opened on the Runs page, and all of them compared."""
     runs = sorted(path.name for path in store.folders.iterdir() if not path.name.startswith("."))
     for run in runs:
-        yield f"runs, {run} open", opened("runs", run=run)
-    yield "compare", opened("compare", compared=runs)
+        yield f"runs, {run} open", open_page("runs", run=run)
+    yield "compare", open_page("compare", compared=runs)
     for page in ("start", "ten_times"):
-        yield page, opened(page)
+        yield page, open_page(page)
 
 
-def opened(page: str, **remembered) -> AppTest:
+def open_page(page: str, **remembered) -> AppTest:
     app = AppTest.from_file(FRAME, default_timeout=120)
     for name, value in remembered.items():
         app.session_state[name] = value
@@ -66,7 +66,7 @@ def fuzz(stores: int, seed: int) -> None:
     from engine.session import cluster_connection as link
     from pages.widgets import state
 
-    link.connected = without_workers
+    link.import_and_connect = without_workers
     swallowed, tracebacks, slow, pages, slowest = Swallowed(), [], [], 0, 0.0
     logging.getLogger("pages.widgets.queries").addHandler(swallowed)
     for number in range(stores):
@@ -74,7 +74,7 @@ def fuzz(stores: int, seed: int) -> None:
         with tempfile.TemporaryDirectory() as home:
             os.environ["COMPRESSION_EXPLORER_HOME"] = home
             store = Store(Path(home))
-            filled(store, 2)
+            fill_store(store, 2)
             blows = [damage(store, draw) for _ in range(draw.randrange(1, 7))]
             state.session.clear()
             try:

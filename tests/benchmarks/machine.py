@@ -20,7 +20,7 @@ PACKAGES = (
 CPU = Path("/proc/cpuinfo")
 
 
-def described() -> str:
+def machine_description() -> str:
     """Two Markdown lines: the machine, and what is installed on it."""
     busy = f"{psutil.getloadavg()[0]:.1f}"
     memory = f"{psutil.virtual_memory().total / 1e9:.0f} GB"

@@ -48,7 +48,7 @@ MODELS = (
 
 def synthetic_run(number: int) -> RunRecord:
     """Synthetic run; higher numbers are newer, and one in ten failed."""
-    recipe = Recipe.of(
+    recipe = Recipe.from_dict(
         {
             "model": MODELS[number % len(MODELS)],
             "seed": number,
@@ -105,20 +105,20 @@ class Watch:
             script_runner.ScriptRunner._run_script_thread,
         )
 
-        def counted(messages):
+        def count_bytes(messages):
             self.bytes = sum(message.ByteSize() for message in messages)
             return parse(messages)
 
-        def timed(runner):
+        def time_script(runner):
             began, worked = perf_counter(), thread_time()
             run(runner)
             self.took, self.busy = 1000 * (perf_counter() - began), 1000 * (thread_time() - worked)
 
-        local_script_runner.parse_tree_from_messages = counted
-        script_runner.ScriptRunner._run_script_thread = timed
+        local_script_runner.parse_tree_from_messages = count_bytes
+        script_runner.ScriptRunner._run_script_thread = time_script
 
 
-def visited(page: str, watch: Watch) -> tuple[float, float, int]:
+def page_cost(page: str, watch: Watch) -> tuple[float, float, int]:
     """Milliseconds and processor milliseconds of a page's script in a new browser session, and
     bytes sent.
     """
@@ -146,11 +146,11 @@ def without_workers() -> None:
 
 
 def measurements(runs: int) -> Iterator[Measurement]:
-    from engine.results.analysis.runs import latest_alike
+    from engine.results.analysis.runs import latest_similar_run
     from engine.session import cluster_connection as link
     from pages.widgets.state import session
 
-    link.connected = without_workers
+    link.import_and_connect = without_workers
 
     with tempfile.TemporaryDirectory() as home:
         os.environ["COMPRESSION_EXPLORER_HOME"] = home
@@ -162,7 +162,7 @@ def measurements(runs: int) -> Iterator[Measurement]:
         )
         watch = Watch()
         for page in ("start", "runs", "compare"):
-            rounds = [visited(page, watch) for _ in range(1 + VISITS)][1:]
+            rounds = [page_cost(page, watch) for _ in range(1 + VISITS)][1:]
             what = f"{page.capitalize()} with {runs:,} runs"
             yield Measurement(
                 f"{what}, at the server", tuple(took for took, _, _ in rounds), "ms", "500 ms"
@@ -173,7 +173,9 @@ def measurements(runs: int) -> Iterator[Measurement]:
             yield Measurement(f"{what}, sent", tuple(size / 1000 for _, _, size in rounds), "kB")
         recipe = synthetic_run(0).recipe
         past = getattr(session(), "similar", lambda recipe: session().records())
-        found = tuple(timed(lambda: latest_alike(past(recipe), recipe)) for _ in range(VISITS))
+        found = tuple(
+            duration_ms(lambda: latest_similar_run(past(recipe), recipe)) for _ in range(VISITS)
+        )
         yield Measurement("Past run that a forecast learns from", found, "ms")
         yield Measurement(
             "python -m engine runs, once imported",
@@ -183,7 +185,7 @@ def measurements(runs: int) -> Iterator[Measurement]:
         session().close()
 
 
-def timed(work) -> float:
+def duration_ms(work) -> float:
     began = perf_counter()
     work()
     return 1000 * (perf_counter() - began)

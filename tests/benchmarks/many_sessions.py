@@ -39,10 +39,10 @@ def measurements() -> Iterator[Measurement]:
         session = Session(Store(Path(folder) / "home"))
         directly = partial(asked_directly, session)
         for layer in LAYERS:  # model opened and modules imported
-            asked(session, what_if(0, layer), object())
+            answer_seconds(session, what_if(0, layer), object())
         yield Measurement(
             "One what-if alone",
-            tuple(asked(session, what_if(place), object()) for place in range(ALONE)),
+            tuple(answer_seconds(session, what_if(place), object()) for place in range(ALONE)),
             "s",
         )
         before = at_once(
@@ -52,7 +52,7 @@ def measurements() -> Iterator[Measurement]:
         different = [(what_if(place), object()) for place in range(VISITORS * POSITIONS)]
         yield Measurement(
             "100 at once, of 100 people, all different",
-            at_once(partial(asked, session), different),
+            at_once(partial(answer_seconds, session), different),
             "s",
         )
         dragged = [
@@ -60,7 +60,7 @@ def measurements() -> Iterator[Measurement]:
             for place in range(POSITIONS)
             for person in range(VISITORS)
         ]
-        answers = at_once(partial(asked, session), dragged)
+        answers = at_once(partial(answer_seconds, session), dragged)
         yield Measurement(
             f"100 at once, of 20 people who drag: {len(answers)} answered, the others overtaken",
             answers,
@@ -71,7 +71,7 @@ def measurements() -> Iterator[Measurement]:
         alike = [(question, object()) for question in lesson for _ in range(VISITORS)]
         yield Measurement(
             "100 at once, of 20 people with the same five positions",
-            at_once(partial(asked, session), alike),
+            at_once(partial(answer_seconds, session), alike),
             "s",
             "1.5 s",
         )
@@ -87,7 +87,7 @@ def what_if(place: int, layer: str = "") -> Question:
         "bits": 2 + place % 7,
         "group_size": (32, 64, 128)[place % 3],
     }
-    recipe = Recipe.of({"model": MODEL, "steps": [step], "seed": next(seeds)})
+    recipe = Recipe.from_dict({"model": MODEL, "steps": [step], "seed": next(seeds)})
     return WhatIfQuery(recipe, layer or LAYERS[place % len(LAYERS)])
 
 
@@ -100,7 +100,7 @@ def at_once(
     return tuple(each for each in waited if each is not None)
 
 
-def asked(session: Session, question: Question, visitor: object) -> float | None:
+def answer_seconds(session: Session, question: Question, visitor: object) -> float | None:
     began = time.perf_counter()
     try:
         session.ask(question, SECONDS, visitor)

@@ -50,7 +50,7 @@ class Shape:
     blocks: int
     vocabulary: int
 
-    def saved(self, folder: Path) -> Path:
+    def save_model(self, folder: Path) -> Path:
         heads = self.width // 64
         sizes = {
             "hidden_size": self.width,
@@ -74,7 +74,7 @@ SHAPES = {120: Shape(768, 2048, 12, 24_576), 500: Shape(1280, 3456, 20, 40_000)}
 def measurements(millions: int) -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as folder:
         model, text = (
-            str(SHAPES[millions].saved(Path(folder) / "model")),
+            str(SHAPES[millions].save_model(Path(folder) / "model")),
             str(text_in(Path(folder))),
         )
         for what, recipe in RECIPES.items():
@@ -82,18 +82,20 @@ def measurements(millions: int) -> Iterator[Measurement]:
                 sys.executable,
                 "-m",
                 "tests.benchmarks.memory",
-                json.dumps(recipe | {"model": model, "device": "cpu", **shown(recipe, text)}),
+                json.dumps(
+                    recipe | {"model": model, "device": "cpu", **calibration_field(recipe, text)}
+                ),
             ]
             cost = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             name = (
                 f"{millions} M parameters, {what}: memory held of {cost['block']:.0f} MB for a "
                 f"block, {cost['layer']:.0f} MB for a layer"
             )
-            target = "" if shown(recipe, text) else "at most 2 blocks"
+            target = "" if calibration_field(recipe, text) else "at most 2 blocks"
             yield Measurement(name, (cost["own"] / cost["block"],), "blocks", target)
 
 
-def shown(recipe: dict, text: str) -> dict:
+def calibration_field(recipe: dict, text: str) -> dict:
     """The calibration, where the recipe's technique looks at data."""
     looks = TECHNIQUES[recipe["steps"][0]["technique"]].needs != "nothing"
     return {"calibration": CALIBRATION | {"text": text}} if looks else {}
@@ -101,19 +103,19 @@ def shown(recipe: dict, text: str) -> dict:
 
 def cost_of(recipe: dict) -> dict[str, float]:
     """Megabytes: the walk's peak, the largest block and the largest layer that is compressed."""
-    from engine.models.layers import blocks_of, chosen
-    from engine.models.loaded_model import compute_place, opened
-    from engine.models.loading import resolve
-    from engine.pipeline.blockwise import compressed_folder
+    from engine.models.layers import blocks_of, selected_layers
+    from engine.models.loaded_model import device_and_dtype, load_model
+    from engine.models.loading import resolve_model
+    from engine.pipeline.blockwise import run_step
     from engine.pipeline.run import working_folder
     from engine.recipe import Recipe
-    from engine.step.run_context import Bench
+    from engine.step.run_context import RunContext
 
     torch.set_num_threads(1)
-    asked = Recipe.of(recipe)
-    bench = Bench(asked, resolve(asked.model))
-    original = opened(bench.folder, *compute_place(asked))
-    targets = chosen(original.layers, asked.layers)
+    asked = Recipe.from_dict(recipe)
+    bench = RunContext(asked, resolve_model(asked.model))
+    original = load_model(bench.folder, *device_and_dtype(asked))
+    targets = selected_layers(original.layers, asked.layers)
     blocks = [
         sum(layer.parameters for layer in block)
         for block in blocks_of(original.layers)
@@ -122,9 +124,9 @@ def cost_of(recipe: dict) -> dict[str, float]:
     import bitsandbytes  # noqa: F401, its code is not the walk's memory
 
     with working_folder(None) as out, watched_stages() as stages:
-        compressed_folder(bench, original, targets, out)
+        run_step(bench, original, targets, out)
     return {
-        "own": stages.whole().own,
+        "own": stages.overall_peak().own,
         "block": max(blocks) * 4 / 1e6,
         "layer": max(layer.parameters for layer in targets) * 4 / 1e6,
     }

@@ -15,7 +15,7 @@ class Size:
     inner: int
     blocks: int
 
-    def saved(self, folder: Path) -> Path:
+    def save_model(self, folder: Path) -> Path:
         """The folder, now holding a model of this size and its tokenizer."""
         logging.disable_progress_bar()
         heads = self.width // 64

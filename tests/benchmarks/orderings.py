@@ -111,9 +111,9 @@ TRAINED = {  # nine tenths of each layer of digits-cnn
 
 
 def measurements(tokens: int) -> Iterator[Measurement]:
-    from engine.runtime.worker_setup import ready
+    from engine.runtime.worker_setup import setup_worker
 
-    ready()
+    setup_worker()
     for what, step in STEPS.items():
         summary = outcome_of(step | GRID, tokens).summary
         if what == "round to nearest":
@@ -189,7 +189,7 @@ def low_rank(tokens: int) -> Iterator[Measurement]:
                 target,
                 digits=4,
             )
-    yield from uneven(tokens)
+    yield from uneven_channels(tokens)
     for what, step in CORRECTIONS.items():
         perplexity = outcome_of(
             {"bits": 2, "group_size": 32} | step, tokens
@@ -199,14 +199,14 @@ def low_rank(tokens: int) -> Iterator[Measurement]:
         )
 
 
-def uneven(tokens: int) -> Iterator[Measurement]:
+def uneven_channels(tokens: int) -> Iterator[Measurement]:
     """The same function in weights whose input channels differ from an eighth to eight, as they do
     in large models.
     """
-    from tests.planted import planted, spread
+    from tests.planted import save_rescaled_model, spread
 
     with tempfile.TemporaryDirectory() as place:
-        model = planted(Path(place) / "model", spread())
+        model = save_rescaled_model(Path(place) / "model", spread())
         for what, step in LOW_RANK.items():
             perplexity = outcome_of(
                 {"technique": "svd", "kept": 0.8} | step, tokens, model
@@ -277,22 +277,22 @@ def outcome_of(step: dict, tokens: int, model: str = "bundled:docs-lm"):
         "calibration": {"text": "bundled:docs", "samples": 64, "context": 256},
         "device": "cpu",
     }
-    return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
+    return run(Recipe.from_dict(recipe | {"steps": [step]}), report=lambda *_: None)
 
 
 def of_examples(model: str, step: dict):
     """Measure a step on a bundled classifier with its test examples."""
     from engine.pipeline.run import run
     from engine.recipe import Recipe
-    from engine.recipe.model_names import BUNDLED
+    from engine.recipe.model_names import BUNDLED_MODELS
 
     recipe = {
         "model": f"bundled:{model}",
-        "task": BUNDLED[model].task.model_dump(),
+        "task": BUNDLED_MODELS[model].task.model_dump(),
         "device": "cpu",
         "speed": False,
     }
-    return run(Recipe.of(recipe | {"steps": [step]}), report=lambda *_: None)
+    return run(Recipe.from_dict(recipe | {"steps": [step]}), report=lambda *_: None)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def measurements() -> Iterator[Measurement]:
         app = AppTest.from_file(Path("pages/frame.py").resolve(), default_timeout=600)
         app.session_state["run"] = stored_run(Path(home))
         app.run()
-        rounds = [{page: visited(app, page) for page in PAGES} for _ in range(1 + VISITS)][1:]
+        rounds = [{page: page_script_ms(app, page) for page in PAGES} for _ in range(1 + VISITS)][
+            1:
+        ]
         for page in PAGES:
             yield Measurement(
                 f"Switch to {page.capitalize()}, at the server",
@@ -52,7 +54,8 @@ def stored_run(home: Path) -> str:
     task = {"kind": "language-modeling", "text": str(text_in(home)), "tokens": 2048}
     recipe = home / "recipe.yaml"
     recipe.write_text(
-        Recipe.of({"task": task, "steps": [{"technique": "round-to-nearest"}]}).to_yaml(), "utf8"
+        Recipe.from_dict({"task": task, "steps": [{"technique": "round-to-nearest"}]}).to_yaml(),
+        "utf8",
     )
     subprocess.run(
         [sys.executable, "-m", "engine", "run", str(recipe)], check=True, capture_output=True
@@ -60,7 +63,7 @@ def stored_run(home: Path) -> str:
     return Store(home).records()[0].id
 
 
-def visited(app: AppTest, page: str) -> float:
+def page_script_ms(app: AppTest, page: str) -> float:
     """Milliseconds of the page's script."""
     app.switch_page(f"{page}.py")
     began = perf_counter()

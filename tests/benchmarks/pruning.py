@@ -12,13 +12,13 @@ from tests.benchmarks.measurement import Measurement, milliseconds
 SHARES = {"50%": {"sparsity": 0.5}, "2:4": {"pattern": "2:4"}}
 SPARSEGPT = [
     Contest(
-        f"SparseGPT, {what}", {"technique": "sparsegpt"} | how, "llm-compressor", "at least 1.5"
+        f"SparseGPT, {what}", {"technique": "sparsegpt"} | config, "llm-compressor", "at least 1.5"
     )
-    for what, how in SHARES.items()
+    for what, config in SHARES.items()
 ]
 WANDA = [
-    Contest(f"Wanda, {what}", {"technique": "wanda", "scope": "row"} | how, "llm-compressor")
-    for what, how in SHARES.items()
+    Contest(f"Wanda, {what}", {"technique": "wanda", "scope": "row"} | config, "llm-compressor")
+    for what, config in SHARES.items()
 ]
 MATRICES = (768, 768), (2048, 768), (768, 2048)
 KERNELS = (64, 64, 3, 3), (256, 256, 3, 3)
@@ -34,32 +34,34 @@ def factorizations() -> Iterator[Measurement]:
 
     torch.set_num_threads(THREADS)
     for shape in MATRICES:
-        for what, how in {
+        for what, config in {
             "exact": {},
             "randomized": {"solver": "randomized"},
             "whitened": {"whitening": "svd-llm"},
         }.items():
-            yield factorized(
+            yield factorization_time(
                 f"SVD of {shape[0]} x {shape[1]}, {what}",
-                SVD(**{"kept": 0.5, "whitening": "none"} | how),
+                SVD(**{"kept": 0.5, "whitening": "none"} | config),
                 shape,
             )
     for shape in KERNELS:
-        for how in (Tucker(kept=0.5), CP(kept=0.5)):
-            yield factorized(f"{how.title} of a kernel {' x '.join(map(str, shape))}", how, shape)
+        for config in (Tucker(kept=0.5), CP(kept=0.5)):
+            yield factorization_time(
+                f"{config.title} of a kernel {' x '.join(map(str, shape))}", config, shape
+            )
 
 
-def factorized(what: str, how, shape: tuple[int, ...]) -> Measurement:
+def factorization_time(what: str, config, shape: tuple[int, ...]) -> Measurement:
     import torch
 
-    from engine.calibration import Seen
+    from engine.calibration import InputStats
     from engine.models.layers import Layer
     from engine.techniques.implementations import compress, plan
 
     layer = Layer("layer", "linear" if len(shape) == 2 else "conv2d", shape, 4, "")
-    setting, weight, seen = plan(how, [layer])["layer"], torch.randn(layer.matrix_shape), None
-    if how.needs == "gram":
-        seen = Seen(layer.matrix_shape[1], torch.device("cpu"), wants_gram=True)
+    setting, weight, seen = plan(config, [layer])["layer"], torch.randn(layer.matrix_shape), None
+    if config.needs == "gram":
+        seen = InputStats(layer.matrix_shape[1], torch.device("cpu"), wants_gram=True)
         seen.add(torch.randn(4096, layer.matrix_shape[1]))
     given = (setting, weight) if seen is None else (setting, weight, seen)
     return Measurement(what, tuple(milliseconds(compress, [given] * TIMES)), "ms")

@@ -20,7 +20,7 @@ from engine.errors import PlainError
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.results.schema.record import RunRecord
-from engine.runtime.worker_setup import ready
+from engine.runtime.worker_setup import setup_worker
 
 FILE = Path(__file__).with_name("recorded_results.json")
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -41,7 +41,7 @@ def recipes() -> Iterator[tuple[str, Recipe]]:
         for model, task in TASKS.items():
             calibration = {"samples": 8, "context": 128}
             on_model = {"model": f"bundled:{model}", "task": task, "calibration": calibration}
-            yield f"{name} on {model}", Recipe.of({**fields, **on_model})
+            yield f"{name} on {model}", Recipe.from_dict({**fields, **on_model})
     for path in sorted((ASSETS / "recipes").glob("*.yaml")):
         if path.stem != NEEDS_A_NETWORK:
             yield path.stem, Recipe.from_yaml(path.read_text())
@@ -81,7 +81,7 @@ def results() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def main() -> int:
-    ready()
+    setup_worker()
     found = {}
     for name, result in results():
         found[name] = result

@@ -23,14 +23,14 @@ def llm_compressor(
     from datasets import Dataset
     from llmcompressor import oneshot
 
-    how = gptq(step) if step["technique"] == "gptq" else pruning(step)
+    config = gptq(step) if step["technique"] == "gptq" else pruning(step)
     data = Dataset.from_dict(
         {"input_ids": windows.tolist(), "attention_mask": torch.ones_like(windows).tolist()}
     )
     oneshot(
         model=model,
         dataset=data,
-        recipe=how,
+        recipe=config,
         max_seq_length=windows.shape[1],
         num_calibration_samples=len(windows),
         shuffle_calibration_samples=False,
@@ -82,9 +82,9 @@ def bitsandbytes(
 def hqq(model: torch.nn.Module, windows: torch.Tensor, step: dict) -> dict[str, torch.Tensor]:
     from hqq.core.quantize import Quantizer
 
-    how = {"nbits": step["bits"], "group_size": step["group_size"], "axis": 1, "device": "cpu"}
+    config = {"nbits": step["bits"], "group_size": step["group_size"], "axis": 1, "device": "cpu"}
     return {
-        f"{name}.weight": Quantizer.quantize(module.weight.detach(), **how)
+        f"{name}.weight": Quantizer.quantize(module.weight.detach(), **config)
         for name, module in linears(model)
     }
 

@@ -17,7 +17,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.benchmarks.default_options import LM, Group
-from tests.benchmarks.defaults import Protocol, compressed, losses, paired, recipe_of
+from tests.benchmarks.defaults import (
+    Protocol,
+    compress_and_open,
+    losses,
+    paired_difference,
+    recipe_of,
+)
 from tests.benchmarks.resumable import append_line, stored_lines
 
 GRIDS = {"groups of 32": 32, "groups of 128": 128, "one scale a row": 0}
@@ -42,18 +48,18 @@ HEADER = (
 
 def rows(names: list[str], tokens: int, path: Path | None) -> Iterator[str]:
     for name in names:
-        found = {way: measured(name, way, tokens, path) for way in WAYS}
+        found = {way: scale_losses(name, way, tokens, path) for way in WAYS}
         exact = found["float32"]["each"]
         words = [
             f"{math.exp(sum(each) / len(each)):.3f}"
-            + ("" if way == "float32" else f" ({paired(each, exact)}%)")
+            + ("" if way == "float32" else f" ({paired_difference(each, exact)}%)")
             for way, each in ((way, found[way]["each"]) for way in WAYS)
         ]
         sizes = [f"{found[way]['size_bytes']:,}" for way in ("down", "float32")]
         yield "| " + " | ".join([name, *words, *sizes]) + " |"
 
 
-def measured(name: str, way: str, tokens: int, path: Path | None) -> dict:
+def scale_losses(name: str, way: str, tokens: int, path: Path | None) -> dict:
     """Mean loss of each window and bytes of the files, stored or measured now."""
     from engine.techniques.quantization import grid
 
@@ -62,20 +68,20 @@ def measured(name: str, way: str, tokens: int, path: Path | None) -> dict:
         if identity.items() <= line.items():
             return line
     rounding = {
-        "nearest": grid.storable,
+        "nearest": grid.nearest_float16,
         "up": above,
-        "down": grid.storable_below,
+        "down": grid.float16_below,
         "float32": lambda scale: scale,
     }[way]
-    kept, grid.storable_below = grid.storable_below, rounding
+    kept, grid.float16_below = grid.float16_below, rounding
     try:
         recipe = recipe_of(Group(name, LM, STEPS[name], ()), {}, Protocol(tokens))
         with tempfile.TemporaryDirectory() as place:
-            at, _ = compressed(recipe, Path(place))
+            at, _ = compress_and_open(recipe, Path(place))
             each = [round(loss, 6) for loss in losses(at, tokens).tolist()]
             line = identity | {"size_bytes": at.size_bytes, "each": each}
     finally:
-        grid.storable_below = kept
+        grid.float16_below = kept
     append_line(path, line)
     return line
 
@@ -95,7 +101,7 @@ def above(scale):
 def main() -> None:
     import torch
 
-    from engine.runtime.worker_setup import ready
+    from engine.runtime.worker_setup import setup_worker
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -119,7 +125,7 @@ def main() -> None:
     ]
     if not names:
         parser.error(f"no row is called {' or '.join(given.only)}; rows are {'; '.join(STEPS)}")
-    ready()
+    setup_worker()
     torch.set_num_threads(1)
     print(HEADER, flush=True)
     for row in rows(names, given.tokens, given.out):

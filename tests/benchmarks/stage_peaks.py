@@ -25,7 +25,7 @@ class Memory:
         return Memory(self.resident - before.resident, self.own - before.own)
 
 
-def held(resident: str = "VmRSS") -> Memory:
+def memory_in_use(resident: str = "VmRSS") -> Memory:
     kilobytes = dict(line.split(":") for line in STATUS.read_text().splitlines())
     return Memory(*(int(kilobytes[name].split()[0]) * 1024 / 1e6 for name in (resident, "RssAnon")))
 
@@ -36,21 +36,21 @@ class StagePeaks:
     highest seen at looks 5 ms apart.
     """
 
-    before: Memory = field(default_factory=held)
+    before: Memory = field(default_factory=memory_in_use)
     peaks: dict[str, Memory] = field(default_factory=dict)
     stage: str = "opening"
 
-    def entered(self, event: ProgressEvent) -> None:
+    def report_stage(self, event: ProgressEvent) -> None:
         if event.stage != self.stage:
-            self.look()
+            self.update_peak()
             self.stage = event.stage
             reset_peak()
 
-    def look(self) -> None:
-        grown = held("VmHWM").since(self.before)
+    def update_peak(self) -> None:
+        grown = memory_in_use("VmHWM").since(self.before)
         self.peaks[self.stage] = self.peaks.get(self.stage, grown).highest(grown)
 
-    def whole(self) -> Memory:
+    def overall_peak(self) -> Memory:
         return Memory(
             max(peak.resident for peak in self.peaks.values()),
             max(peak.own for peak in self.peaks.values()),
@@ -64,7 +64,7 @@ def watched_stages() -> Iterator[StagePeaks]:
 
     def keep_looking() -> None:
         while not over.wait(SECONDS_BETWEEN_LOOKS):
-            stages.look()
+            stages.update_peak()
 
     watcher = threading.Thread(target=keep_looking, daemon=True)
     watcher.start()
@@ -73,4 +73,4 @@ def watched_stages() -> Iterator[StagePeaks]:
     finally:
         over.set()
         watcher.join()
-        stages.look()
+        stages.update_peak()

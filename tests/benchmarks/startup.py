@@ -35,14 +35,14 @@ PRIMARY = "[data-testid=stBaseButton-primary]:not([disabled])"
 def measurements() -> Iterator[Measurement]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        started(browser)  # warms the disk
-        starts = [started(browser) for _ in range(STARTS)]
+        startup_seconds(browser)  # warms the disk
+        starts = [startup_seconds(browser) for _ in range(STARTS)]
         browser.close()
     for moment, took in zip(MOMENTS, zip(*starts, strict=True), strict=True):
         yield Measurement(f"Start until {moment}", took, "s", MOMENTS[moment])
 
 
-def started(browser: Browser) -> list[float]:
+def startup_seconds(browser: Browser) -> list[float]:
     """Seconds from the command to each of MOMENTS."""
     began = perf_counter()
     with serving(), browser.new_context() as context:

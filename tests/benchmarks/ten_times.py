@@ -15,7 +15,7 @@ MEASURES = ("accuracy", "precision", "recall", "f1")
 
 
 def measurements(seeds: int) -> Iterator[Measurement]:
-    journeys = [travelled(seed) for seed in range(seeds)]
+    journeys = [ten_times_run(seed) for seed in range(seeds)]
     yield Measurement(
         "the whole journey",
         tuple(seconds for seconds, _ in journeys),
@@ -33,20 +33,20 @@ def measurements(seeds: int) -> Iterator[Measurement]:
     yield from behind(known[known.split == "test"])
 
 
-def travelled(seed: int) -> tuple[float, pd.DataFrame]:
+def ten_times_run(seed: int) -> tuple[float, pd.DataFrame]:
     """Seconds, and how the model stood."""
     from engine.pipeline.run import run
     from engine.recipe import Recipe
     from engine.recipe.model_names import ASSETS
-    from engine.results.analysis.per_step_scores import standings
-    from engine.runtime.worker_setup import ready
+    from engine.results.analysis.per_step_scores import step_scores
+    from engine.runtime.worker_setup import setup_worker
 
-    ready()
+    setup_worker()
     recipe = Recipe.from_yaml((ASSETS / "recipes" / "ten-times.yaml").read_text()).model_copy(
         update={"seed": seed}
     )
     outcome = run(recipe)
-    return outcome.summary.seconds, standings(outcome.tables.stages)
+    return outcome.summary.seconds, step_scores(outcome.tables.stages)
 
 
 def sizes(station: str, rows: pd.DataFrame) -> Iterator[Measurement]:

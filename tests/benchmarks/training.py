@@ -56,15 +56,15 @@ STEPS, TURNS = 200, 8  # of the two loops that are compared
 
 
 def measurements(seeds: int, tokens: int) -> Iterator[Measurement]:
-    from engine.runtime.worker_setup import ready
+    from engine.runtime.worker_setup import setup_worker
 
-    ready()
+    setup_worker()
     yield from paces()
     yield from taught(seeds, tokens)
     for model, course in COURSES.items():
         for bits in (2, 3):
             yield from aware(model, bits, course, seeds, tokens)
-    yield from recovered(seeds, tokens)
+    yield from adapter_measurements(seeds, tokens)
 
 
 def paces() -> Iterator[Measurement]:
@@ -74,7 +74,7 @@ def paces() -> Iterator[Measurement]:
     from engine.runtime.threads import one_thread
 
     loops: dict[str, Callable[[], None]] = {
-        "ours": watched,
+        "ours": distill_training,
         "a bare loop": bare,
         "a bare loop, fused": partial(bare, fused=True),
     }
@@ -100,16 +100,21 @@ def paces() -> Iterator[Measurement]:
         yield Measurement(f"ours beside {name}", ratios, "times as many", "at least 0.9", digits=3)
 
 
-def watched() -> Callable[[], None]:
-    from engine.step.run_context import Bench
-    from engine.training import Blend, Course, Study
-    from engine.training.losses import by_labels
+def distill_training() -> Callable[[], None]:
+    from engine.step.run_context import RunContext
+    from engine.training import Trainer, TrainingConfig, WeightedLoss
+    from engine.training.losses import label_loss
 
     recipe, folder, model, lessons = digits()
-    loss = Blend({"labels": (1.0, lambda logits, batch: by_labels(logits, batch.targets))})
-    return Study(
-        Bench(recipe, folder), model, lessons, Course(STEPS, 1e-3, 32), loss, looks_every=STEPS
-    ).go
+    loss = WeightedLoss({"labels": (1.0, lambda logits, batch: label_loss(logits, batch.targets))})
+    return Trainer(
+        RunContext(recipe, folder),
+        model,
+        lessons,
+        TrainingConfig(STEPS, 1e-3, 32),
+        loss,
+        looks_every=STEPS,
+    ).run
 
 
 def bare(fused: bool = False) -> Callable[[], None]:
@@ -139,20 +144,25 @@ def bare(fused: bool = False) -> Callable[[], None]:
 
 def digits():
     """The recipe, the folder, a model of its own that learns, and what it learns from."""
-    from engine.models.loading import load, resolve
+    from engine.models.loading import load_pretrained, resolve_model
     from engine.recipe import Recipe
-    from engine.recipe.model_names import BUNDLED
-    from engine.training import lessons_of
+    from engine.recipe.model_names import BUNDLED_MODELS
+    from engine.training import load_recipe_training_data
 
-    recipe = Recipe.of(
+    recipe = Recipe.from_dict(
         {
             "model": "bundled:digits-cnn",
-            "task": BUNDLED["digits-cnn"].task.model_dump(),
+            "task": BUNDLED_MODELS["digits-cnn"].task.model_dump(),
             "steps": [{"technique": "fine-tune"}],
         }
     )
-    folder = resolve(recipe.model)
-    return recipe, folder, load(folder).requires_grad_(True), lessons_of(recipe, folder)
+    folder = resolve_model(recipe.model)
+    return (
+        recipe,
+        folder,
+        load_pretrained(folder).requires_grad_(True),
+        load_recipe_training_data(recipe, folder),
+    )
 
 
 def taught(seeds: int, tokens: int) -> Iterator[Measurement]:
@@ -210,10 +220,10 @@ def few_passages(count: int, seed: int, place: Path) -> dict[str, str]:
 
     import numpy as np
 
-    from engine.evaluation.data.examples import examples_of
+    from engine.evaluation.data.examples import load_examples
     from engine.recipe.tasks import TextClassification
 
-    known = examples_of(TextClassification(split="train", samples=8192))
+    known = load_examples(TextClassification(split="train", samples=8192))
     rows = np.random.default_rng(seed).permutation(len(known.labels))[:count]
     path = place / f"passages-{seed}.json"
     path.write_text(
@@ -253,7 +263,7 @@ def aware(model: str, bits: int, course: dict, seeds: int, tokens: int) -> Itera
         )
 
 
-def recovered(seeds: int, tokens: int) -> Iterator[Measurement]:
+def adapter_measurements(seeds: int, tokens: int) -> Iterator[Measurement]:
     measured = partial(quality, "docs-lm", tokens)
     for what, base in BASES.items():
         yield measured((base,), f"docs-lm, {what}", range(1))
@@ -285,7 +295,7 @@ def outcome_of(
 ):
     from engine.pipeline.run import run
     from engine.recipe import Recipe
-    from engine.recipe.model_names import BUNDLED
+    from engine.recipe.model_names import BUNDLED_MODELS
 
     language = {
         "kind": "language-modeling",
@@ -293,7 +303,7 @@ def outcome_of(
         "context": 256,
         "tokens": tokens,
     }
-    task = language if model == "docs-lm" else BUNDLED[model].task.model_dump()
+    task = language if model == "docs-lm" else BUNDLED_MODELS[model].task.model_dump()
     data = (
         {"calibration": {"text": "bundled:docs", "samples": 64, "context": 256}}
         if model == "docs-lm"
@@ -308,7 +318,7 @@ def outcome_of(
         "speed": False,
     }
     recipe |= {"training": training} if training else {}
-    return run(Recipe.of(recipe | data), report=lambda *_: None)
+    return run(Recipe.from_dict(recipe | data), report=lambda *_: None)
 
 
 if __name__ == "__main__":

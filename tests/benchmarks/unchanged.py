@@ -30,9 +30,9 @@ PICTURES, BLOCKS = [{"technique": "tucker"}, {"technique": "cp"}], [{"technique"
 
 
 def measurements() -> Iterator[Measurement]:
-    from engine.runtime.worker_setup import ready
+    from engine.runtime.worker_setup import setup_worker
 
-    ready()
+    setup_worker()
     for model in TASKS:
         for step in [
             *NOTHING,
@@ -40,26 +40,29 @@ def measurements() -> Iterator[Measurement]:
         ]:
             summary = run_of(model, step).summary
             yield Measurement(
-                f"{model}: {said(step)}",
+                f"{model}: {step_description(step)}",
                 (summary.result.loss - summary.baseline.loss,),
                 "nats of change",
                 "0",
             )
         for step in [*SOMETHING, *(PICTURES if model == "digits-cnn" else BLOCKS)]:
-            yield from reopened(model, step)
+            yield from reopened_measurements(model, step)
 
 
-def reopened(model: str, step: dict) -> Iterator[Measurement]:
+def reopened_measurements(model: str, step: dict) -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as place:
         kept = Path(place) / "model"
         first = run_of(model, step, save=kept).summary.result
         again = run_of(model, None, reference=str(kept)).summary.result
         size = sum(path.stat().st_size for path in kept.glob("*.safetensors"))
     yield Measurement(
-        f"{model}: {said(step)}, opened again", (again.loss - first.loss,), "nats of change", "0"
+        f"{model}: {step_description(step)}, opened again",
+        (again.loss - first.loss,),
+        "nats of change",
+        "0",
     )
     yield Measurement(
-        f"{model}: {said(step)}, its files",
+        f"{model}: {step_description(step)}, its files",
         (size - first.size_bytes,),
         "bytes more than were said",
         "0",
@@ -77,11 +80,13 @@ def run_of(model: str, step: dict | None, reference: str = "", save: Path | None
         "calibration": {"samples": 16},
     }
     return run(
-        Recipe.of(recipe | {"steps": [step] if step else []}), save=save, report=lambda *_: None
+        Recipe.from_dict(recipe | {"steps": [step] if step else []}),
+        save=save,
+        report=lambda *_: None,
     )
 
 
-def said(step: dict) -> str:
+def step_description(step: dict) -> str:
     options = ", ".join(f"{name} {value}" for name, value in step.items() if name != "technique")
     return f"{step['technique']} ({options})" if options else step["technique"]
 

@@ -36,17 +36,17 @@ CALLS, WARMING = 30, 3
 
 def measurements() -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as folder:
-        model = str(ONE_BLOCK.saved(Path(folder) / "model"))
-        yield from timed("in this process", partial(what_if, model, LAYER))
+        model = str(ONE_BLOCK.save_model(Path(folder) / "model"))
+        yield from timings("in this process", partial(what_if, model, LAYER))
         session = Session(Store(Path(folder) / "home"))
-        yield from timed(
+        yield from timings(
             "asked of the worker",
             lambda step: session.ask(WhatIfQuery(recipe_with(model, [step]), LAYER), timeout=600),
         )
         session.close()
 
 
-def timed(where: str, ask: Callable[[dict], object]) -> Iterator[Measurement]:
+def timings(where: str, ask: Callable[[dict], object]) -> Iterator[Measurement]:
     for name, steps in STEPS.items():
         calls = islice(cycle(steps), WARMING + CALLS)
         took = tuple(milliseconds(ask, ((step,) for step in calls)))[WARMING:]

@@ -30,7 +30,7 @@ def few_words():
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch):
     """A forecast takes all of the machine's; tests share it."""
-    monkeypatch.setattr(answers, "ready", lambda: None)
+    monkeypatch.setattr(answers, "setup_worker", lambda: None)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -48,7 +48,7 @@ def kept_last(monkeypatch):
     stored.
     """
     ever_better = (Quality("accuracy", look / 10_000) for look in range(1, 10_000))
-    monkeypatch.setattr(study, "quality_of", lambda *_: next(ever_better))
+    monkeypatch.setattr(study, "held_out_quality", lambda *_: next(ever_better))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def carried_out(folders, tmp_path_factory) -> Callable[[str, dict[str, Any]], tuple]:
+def cached_run(folders, tmp_path_factory) -> Callable[[str, dict[str, Any]], tuple]:
     """Runs by architecture and step, each made once: the outcome, the folder it was saved to, the
     recipe.
     """

@@ -10,7 +10,7 @@ import torch
 from engine import __version__
 from engine.__main__ import main
 from engine.config.registry import TECHNIQUES
-from engine.recipe.model_names import BUNDLED
+from engine.recipe.model_names import BUNDLED_MODELS
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -59,7 +59,7 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def written(models, tmp_path):
+def write_recipe(models, tmp_path):
     """The path of a recipe as YAML."""
 
     def write(architecture="llama", *steps, **fields):
@@ -74,7 +74,7 @@ def written(models, tmp_path):
     return write
 
 
-def printed(capsys, *arguments) -> object:
+def json_output(capsys, *arguments) -> object:
     """The one JSON document on standard output."""
     assert main(list(arguments)) == 0
     return json.loads(
@@ -98,16 +98,16 @@ def complaint(capsys, *arguments) -> str:
 
 
 def test_models_techniques_runs_and_doctor_speak_json(capsys):
-    assert {row["model"] for row in printed(capsys, "models", "--json")} == {
-        model.reference for model in BUNDLED.values()
+    assert {row["model"] for row in json_output(capsys, "models", "--json")} == {
+        model.reference for model in BUNDLED_MODELS.values()
     }
-    techniques = {row["id"]: row for row in printed(capsys, "techniques", "--json")}
+    techniques = {row["id"]: row for row in json_output(capsys, "techniques", "--json")}
     assert (
         techniques.keys() == TECHNIQUES.keys()
         and techniques["round-to-nearest"]["schema"]["properties"]["bits"]["maximum"] == 8
     )
-    assert printed(capsys, "runs", "--json") == []
-    facts = printed(capsys, "doctor", "--json")
+    assert json_output(capsys, "runs", "--json") == []
+    facts = json_output(capsys, "doctor", "--json")
     assert (
         facts["versions"]["torch"] == torch.__version__
         and facts["home_writable"] is True
@@ -118,7 +118,7 @@ def test_models_techniques_runs_and_doctor_speak_json(capsys):
 def test_the_doctor_says_what_keeps_a_named_cluster_from_answering(capsys, monkeypatch):
     monkeypatch.setattr("engine.session.external_cluster.ANSWER_SECONDS", 1)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
-    facts = printed(capsys, "doctor", "--json")
+    facts = json_output(capsys, "doctor", "--json")
     assert facts["cluster"] == "tcp://127.0.0.1:9" and facts["cluster_status"].startswith(
         "No cluster answers at"
     )
@@ -132,7 +132,7 @@ def test_every_command_speaks_to_people_too(capsys):
 
 def test_a_package_that_is_not_there_does_not_stop_the_doctor(capsys, monkeypatch):
     monkeypatch.setattr("engine.__main__.PACKAGES", ("torch", "no-such-package"))
-    assert printed(capsys, "doctor", "--json")["versions"]["no-such-package"] is None
+    assert json_output(capsys, "doctor", "--json")["versions"]["no-such-package"] is None
 
 
 def test_commands_that_compute_nothing_do_not_import_torch(tmp_path):
@@ -184,13 +184,15 @@ def test_a_reader_that_has_read_enough_is_no_error():
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def test_a_run_from_a_shell_prints_one_json_object_and_its_progress_beside_it(written, tmp_path):
+def test_a_run_from_a_shell_prints_one_json_object_and_its_progress_beside_it(
+    write_recipe, tmp_path
+):
     command = [
         sys.executable,
         "-m",
         "engine",
         "run",
-        written(),
+        write_recipe(),
         "--json",
         "--save",
         str(tmp_path / "saved"),
@@ -224,8 +226,8 @@ def test_a_run_from_a_shell_prints_one_json_object_and_its_progress_beside_it(wr
     ]
 
 
-def test_what_was_not_measured_is_null(written, capsys):
-    said = printed(capsys, "run", written(), "--json")
+def test_what_was_not_measured_is_null(write_recipe, capsys):
+    said = json_output(capsys, "run", write_recipe(), "--json")
     kept = next(layer for layer in said["layers"] if layer["name"] == "lm_head")
     assert (
         kept["relative_error"] is None and kept["output_error"] is None and kept["technique"] == ""
@@ -235,17 +237,17 @@ def test_what_was_not_measured_is_null(written, capsys):
         and said["result"]["perplexity"] > 1
         and said["baseline"]["bits_per_weight"] == 16.0
     )
-    picture = printed(capsys, "run", written("resnet"), "--json")["result"]
+    picture = json_output(capsys, "run", write_recipe("resnet"), "--json")["result"]
     assert picture["perplexity"] is None and 0 <= picture["accuracy"] <= 1
 
 
-def test_a_saved_model_gives_the_same_perplexity_exactly(written, capsys, tmp_path):
-    first = printed(capsys, "run", written(), "--json", "--save", str(tmp_path / "saved"))
+def test_a_saved_model_gives_the_same_perplexity_exactly(write_recipe, capsys, tmp_path):
+    first = json_output(capsys, "run", write_recipe(), "--json", "--save", str(tmp_path / "saved"))
     recipe = tmp_path / "again.yaml"
     task = recipe_for("llama", tmp_path, tmp_path / "data").task.model_dump()
     # JSON is YAML
     recipe.write_text(json.dumps({"model": str(tmp_path / "saved"), "task": task, "device": "cpu"}))
-    again = printed(capsys, "run", str(recipe), "--json")
+    again = json_output(capsys, "run", str(recipe), "--json")
     assert (
         again["result"]["perplexity"] == first["result"]["perplexity"]
         and again["result"]["size_bytes"] == first["result"]["size_bytes"]
@@ -255,9 +257,9 @@ def test_a_saved_model_gives_the_same_perplexity_exactly(written, capsys, tmp_pa
     }
 
 
-def test_a_run_is_kept_in_the_list_of_runs(written, capsys):
-    said = printed(capsys, "run", written(), "--json")
-    (kept,) = printed(capsys, "runs", "--json")
+def test_a_run_is_kept_in_the_list_of_runs(write_recipe, capsys):
+    said = json_output(capsys, "run", write_recipe(), "--json")
+    (kept,) = json_output(capsys, "runs", "--json")
     assert (
         kept["id"] == said["run"]
         and kept["status"] == "done"
@@ -265,8 +267,8 @@ def test_a_run_is_kept_in_the_list_of_runs(written, capsys):
     )
 
 
-def test_a_run_is_told_to_people_in_a_few_lines(written, capsys):
-    assert main(["run", written()]) == 0
+def test_a_run_is_told_to_people_in_a_few_lines(write_recipe, capsys):
+    assert main(["run", write_recipe()]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert (
         len(lines) <= 8
@@ -304,18 +306,20 @@ def test_a_recipe_that_is_not_there_is_one_sentence_and_exit_code_2(capsys, tmp_
         assert words in complaint(capsys, "run", str(path))
 
 
-def test_a_place_that_cannot_be_saved_to_is_one_sentence_and_exit_code_2(written, capsys, tmp_path):
+def test_a_place_that_cannot_be_saved_to_is_one_sentence_and_exit_code_2(
+    write_recipe, capsys, tmp_path
+):
     (tmp_path / "file").write_text("")
     assert "cannot be written to" in complaint(
-        capsys, "run", written(), "--save", str(tmp_path / "file" / "below")
+        capsys, "run", write_recipe(), "--save", str(tmp_path / "file" / "below")
     )
-    assert "is not empty" in complaint(capsys, "run", written(), "--save", str(tmp_path))
+    assert "is not empty" in complaint(capsys, "run", write_recipe(), "--save", str(tmp_path))
 
 
-def test_a_stopped_run_says_so_and_leaves_nothing(written, capsys, monkeypatch, tmp_path):
-    def stopped(*_):
+def test_a_stopped_run_says_so_and_leaves_nothing(write_recipe, capsys, monkeypatch, tmp_path):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.pipeline.steps.compressed_folder", stopped)
-    assert main(["run", written(), "--save", str(tmp_path / "saved")]) == 130
+    monkeypatch.setattr("engine.pipeline.steps.run_step", interrupt)
+    assert main(["run", write_recipe(), "--save", str(tmp_path / "saved")]) == 130
     assert "nothing was kept" in capsys.readouterr().err and not (tmp_path / "saved").exists()

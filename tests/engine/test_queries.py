@@ -14,7 +14,7 @@ from engine.queries import PastRun, Query, RecipeQuery, StepQuery
 from engine.recipe import Recipe
 from engine.session.questions import query_key
 
-RECIPE = Recipe.of({"steps": [{"technique": "gptq"}]})
+RECIPE = Recipe.from_dict({"steps": [{"technique": "gptq"}]})
 VALUES = {
     "recipe": RECIPE,
     "model": RECIPE.model,

@@ -33,13 +33,13 @@ HERE = Path(__file__).parent
 Tensors = dict[str, torch.Tensor]
 
 
-def drawn(seed: int) -> torch.Generator:
+def seeded_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
     """Values that float16 holds exactly, so that a file can be half as large.  float32"""
-    return torch.randn(shape, generator=drawn(seed)).half().float()
+    return torch.randn(shape, generator=seeded_generator(seed)).half().float()
 
 
 def inputs_of(count: int, width: int) -> torch.Tensor:
@@ -117,8 +117,8 @@ def smoothquant() -> Tensors:
         "second": layers[1].weight.detach().clone(),
     }
     for alpha in (0.25, 0.5, 0.8):
-        how = SmoothQuantModifier(smoothing_strength=alpha, mappings=[])
-        kept[f"scales-{alpha}"] = how._calculate_smoothing_scales(
+        config = SmoothQuantModifier(smoothing_strength=alpha, mappings=[])
+        kept[f"scales-{alpha}"] = config._calculate_smoothing_scales(
             layers, inputs.amax(0) - inputs.amin(0)
         ).detach()
     return kept
@@ -159,7 +159,7 @@ def observers() -> Tensors:
             [watching.min_vals, watching.max_vals]
         ).flatten()
     return kept | {
-        f"onnxruntime.{name}": onnxruntime(batches, *how) for name, how in COLLECTED.items()
+        f"onnxruntime.{name}": onnxruntime(batches, *config) for name, config in COLLECTED.items()
     }
 
 
@@ -172,11 +172,11 @@ COLLECTED = {
 }
 
 
-def onnxruntime(batches: torch.Tensor, *how: object) -> torch.Tensor:
+def onnxruntime(batches: torch.Tensor, *config: object) -> torch.Tensor:
     """The range of onnxruntime's histogram collector, the one behind its PercentileCalibrater and
     EntropyCalibrater.
     """
-    collector = HistogramCollector(*how, scenario="same")
+    collector = HistogramCollector(*config, scenario="same")
     collector.collect({"input": [np.ascontiguousarray(batches.numpy())]})
     low, high = (float(end) for end in collector.compute_collection_result()["input"][:2])
     return torch.tensor([low, high])

@@ -29,15 +29,21 @@ from engine.queries import (
     WhatIfQuery,
 )
 from engine.recipe import Recipe
-from engine.results.schema.explanations import Code, GroupRow, Lesson, WeightMap, WeightView
+from engine.results.schema.explanations import (
+    Explanation,
+    GroupRow,
+    WeightCode,
+    WeightMap,
+    WeightView,
+)
 from engine.results.schema.query_results import (
     Forecast,
+    InputRanges,
+    LayerPreview,
     LayerView,
     ModelView,
     PlannedRanks,
-    Ranges,
     SoftTargets,
-    WhatIf,
 )
 from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import TABLES, Tables
@@ -62,7 +68,7 @@ CLOSED = {  # columns of text with a few known values
 }
 
 
-def spelled(value: str) -> str:
+def hostile_name(value: str) -> str:
     """Replace each name by a hostile one; None is unchanged."""
     return f"{HOSTILE} {value}" if value else ""
 
@@ -76,7 +82,7 @@ def hostile_table(
         for field in fields(row)
         if field.type is str and field.name not in closed and field.name in frame
     ]
-    return frame.assign(**{name: frame[name].map(spelled) for name in names})
+    return frame.assign(**{name: frame[name].map(hostile_name) for name in names})
 
 
 def hostile_tables() -> Tables:
@@ -94,7 +100,7 @@ def hostile_tables() -> Tables:
 
 
 def hostile_run(number: int, status: str = "done") -> RunRecord:
-    recipe = Recipe.of(
+    recipe = Recipe.from_dict(
         {
             "model": HOSTILE,
             "task": {"kind": "language-modeling", "text": HOSTILE},
@@ -145,28 +151,31 @@ def answer(query: Query) -> Any:
                 samples.spectrum().assign(layer=HOSTILE),
             )
         case WhatIfQuery():
-            return WhatIf(row, histogram, levels, channels, 1.0, 12)
+            return LayerPreview(row, histogram, levels, channels, 1.0, 12)
         case ForecastQuery():
             return Forecast(1000, 4.5, 7.5, 3.5, 2.0, 1e8, 4)
         case RangesQuery():
-            return Ranges(histogram, samples.ranges().assign(layer=HOSTILE), 8)
+            return InputRanges(histogram, samples.ranges().assign(layer=HOSTILE), 8)
         case SoftTargetsQuery():
             return SoftTargets(
                 samples.soft_targets().assign(answer=[f"{HOSTILE} {i}" for i in range(3)]), HOSTILE
             )
         case RankPlanQuery():
             return PlannedRanks(
-                samples.planned().assign(layer=[f"{HOSTILE}.{i}" for i in range(3)]), 1000, 500, 1.0
+                samples.planned_ranks().assign(layer=[f"{HOSTILE}.{i}" for i in range(3)]),
+                1000,
+                500,
+                1.0,
             )
         case SingularValuesQuery():
             return samples.singular().assign(layer=HOSTILE)
         case ExplanationQuery():
-            return Lesson(GroupRow, samples.group(), samples.levels(8), HOSTILE)
+            return Explanation(GroupRow, samples.group(), samples.levels(8), HOSTILE)
         case WeightMapQuery():
             return WeightMap(samples.weight_piece(), (128, 256))
         case WeightQuery():
             return WeightView(
-                3, 3, 0.1, 0.2, 1.0, Code(3, 3, 0.1, 1.0), samples.group(), samples.levels(8)
+                3, 3, 0.1, 0.2, 1.0, WeightCode(3, 3, 0.1, 1.0), samples.group(), samples.levels(8)
             )
     raise PlainError(f"{HOSTILE}.")
 
@@ -214,14 +223,14 @@ class Listener:
     messages: list[Message]
 
     @classmethod
-    def attached(cls, patch) -> "Listener":
+    def attach(cls, patch) -> "Listener":
         listener, parse = cls([]), local_script_runner.parse_tree_from_messages
 
-        def heard(messages):
+        def record_messages(messages):
             listener.messages = list(messages)
             return parse(messages)
 
-        patch.setattr(local_script_runner, "parse_tree_from_messages", heard)
+        patch.setattr(local_script_runner, "parse_tree_from_messages", record_messages)
         return listener
 
     def acting(self) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.pages.served import Visitor, browsing, finished, serving, visitor
+from tests.pages.served import Visitor, browsing, serving, visitor, wait_for_results
 
 WIDTH, HEIGHT = 1280, 960
 PICTURES = Path(__file__).resolve().parents[2] / "assets" / "pictures"
@@ -19,25 +19,25 @@ def run_two(person: Visitor) -> list[str]:
     """4 and 3 bits."""
     person.open("start")
     person.widget("start-docs-lm").click()
-    first = finished(person)
+    first = wait_for_results(person)
     person.turn_to("quantize")
     person.widget("quantize-round-to-nearest-bits", "slider").press("ArrowLeft")
     person.at_rest()
     person.widget("quantize-run").click()
-    return [first, finished(person, other_than=first)]
+    return [first, wait_for_results(person, other_than=first)]
 
 
 def run_a_chain(person: Visitor, folder: Path) -> None:
     """Pruned, then rounded: the whole page, since what each step saved stands at its end."""
     person.open("prune")
     person.widget("prune-pipeline").click()
-    person.settled("pipeline")
+    person.wait_until_settled("pipeline")
     person.widget("chain-add").click()
     person.at_rest()
     person.widget("step-2-options").click()
     person.at_rest()
     person.widget("pipeline-run").click()
-    finished(person)
+    wait_for_results(person)
     person.picture(folder / "pipeline.png")
     person.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 

@@ -111,19 +111,19 @@ class Visitor:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.page.on("response", self._response)
-        self.page.on("requestfailed", self._failed)
+        self.page.on("requestfailed", self._record_failure)
 
     def open(self, name: str = "start", query: str = "") -> None:
         """A page by its address, once it is drawn."""
         self.page.goto(f"{self.address}/{'' if name == 'start' else name}{query}")
-        self.settled(name)
+        self.wait_until_settled(name)
 
     def turn_to(self, name: str) -> None:
         """A page through the menu, as people go: the session goes along."""
         self.page.get_by_test_id("stSidebarNavLink").filter(has_text=MENU[name]).click()
-        self.settled(name)
+        self.wait_until_settled(name)
 
-    def settled(self, name: str) -> None:
+    def wait_until_settled(self, name: str) -> None:
         """Wait until the page has its title and nothing on it is being computed."""
         expect(self.page.get_by_role("heading", level=1)).to_contain_text(FIRST[name])
         self.at_rest()
@@ -164,7 +164,7 @@ class Visitor:
         if response.status >= 400 and not PROBES.search(response.url):
             self.complaints.append(f"{response.status}: {response.url}")
 
-    def _failed(self, request) -> None:
+    def _record_failure(self, request) -> None:
         if request.failure != "net::ERR_ABORTED":  # what was on its way when the page was left
             self.complaints.append(f"failed: {request.url} ({request.failure})")
 
@@ -179,7 +179,7 @@ def visitor(
     )
 
 
-def finished(person: Visitor, other_than: str = "-") -> str:
+def wait_for_results(person: Visitor, other_than: str = "-") -> str:
     """The id of the run on the page, once its numbers stand there."""
     expect(person.page).to_have_url(re.compile(rf"[?&]run=(?!{other_than})"))
     person.at_rest()

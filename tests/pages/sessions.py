@@ -23,7 +23,7 @@ PAGES = (
 PATIENCE_SECONDS = 300  # the machine may be busy with something else
 
 
-def opened(page: str = "start", query: dict[str, str] | None = None, **remembered) -> AppTest:
+def open_page(page: str = "start", query: dict[str, str] | None = None, **remembered) -> AppTest:
     """A browser session that has just come to a page; ``remembered`` is its session state."""
     app = AppTest.from_file(str(ROOT / "pages" / "frame.py"), default_timeout=PATIENCE_SECONDS)
     for name, value in remembered.items():
@@ -32,7 +32,7 @@ def opened(page: str = "start", query: dict[str, str] | None = None, **remembere
     return app.switch_page(f"{page}.py").run()
 
 
-def turned(app: AppTest, page: str, query: dict[str, str] | None = None) -> AppTest:
+def switch_page(app: AppTest, page: str, query: dict[str, str] | None = None) -> AppTest:
     """The same session on another page."""
     app.switch_page(f"{page}.py")
     app.query_params.update(query or {})

@@ -16,7 +16,15 @@ from playwright.sync_api import Browser, expect
 
 from engine.recipe import Recipe
 from tests.cases import for_each
-from tests.pages.served import MENU, Visitor, browsing, chromium, finished, serving, visitor
+from tests.pages.served import (
+    MENU,
+    Visitor,
+    browsing,
+    chromium,
+    serving,
+    visitor,
+    wait_for_results,
+)
 from tests.pages.sessions import PAGES, ROOT
 
 pytestmark = pytest.mark.browser
@@ -106,18 +114,18 @@ def two_runs(person) -> list[str]:
     """Their ids: the example on Start, and 3 bits on Quantize."""
     person.turn_to("start")
     person.widget("start-docs-lm").click()
-    first = finished(person)
+    first = wait_for_results(person)
     person.turn_to("quantize")
     person.widget("quantize-round-to-nearest-bits", "slider").press("ArrowLeft")
     person.at_rest()
     person.widget("quantize-run").click()
-    return [first, finished(person, other_than=first)]
+    return [first, wait_for_results(person, other_than=first)]
 
 
 @pytest.fixture(scope="module")
 def run_from_a_shell(kept_apart, address) -> str:
     """The id of a SmoothQuant run."""
-    (kept_apart / "recipe.yaml").write_text(Recipe.of(SMOOTHQUANT).to_yaml())
+    (kept_apart / "recipe.yaml").write_text(Recipe.from_dict(SMOOTHQUANT).to_yaml())
     command = [sys.executable, "-m", "engine", "run", str(kept_apart / "recipe.yaml"), "--json"]
     said = subprocess.run(
         command,
@@ -167,7 +175,7 @@ def ask_for_few_tokens(person: Visitor) -> None:
     person.at_rest()
 
 
-def drawn(person: Visitor, at_least: int) -> None:
+def wait_for_figures(person: Visitor, at_least: int) -> None:
     expect(person.figures().nth(at_least - 1)).to_be_visible()
     person.at_rest()
     assert person.figures().evaluate_all(UNDRAWN) == 0
@@ -187,7 +195,7 @@ def test_the_first_click_shows_progress_then_numbers(visit):
     person.open("start")
     person.widget("start-digits-cnn").click()
     expect(person.page.get_by_role("progressbar")).to_be_visible()
-    finished(person)
+    wait_for_results(person)
 
 
 def test_a_student_is_watched_also_after_a_refresh_and_cancelled_it_is_kept_at_its_best(visit):
@@ -205,7 +213,7 @@ def test_a_student_is_watched_also_after_a_refresh_and_cancelled_it_is_kept_at_i
         person.page.reload()
     person.widget("distill-cancel").click()
     expect(person.page.get_by_text("Training was ended at step")).to_be_visible()
-    drawn(person, at_least=2)
+    wait_for_figures(person, at_least=2)
     assert person.page.evaluate(LAST_STEP) >= step
     person.page.get_by_test_id("stButtonGroup").get_by_text("Recipe", exact=True).click()
     person.page.get_by_role("button", name="Use as the model").click()
@@ -218,7 +226,7 @@ def test_every_view_of_a_result_is_drawn(two_runs, reader):
         reader.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
         reader.at_rest()
         if figures:
-            drawn(reader, figures)
+            wait_for_figures(reader, figures)
         else:
             expect(reader.page.get_by_test_id("stCode").first).to_be_visible()
 
@@ -228,13 +236,13 @@ def test_every_view_of_a_run_that_looked_at_data_is_drawn(run_from_a_shell, read
     for view in SEEING_VIEWS:
         reader.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
         reader.at_rest()
-        drawn(reader, at_least=1)
+        wait_for_figures(reader, at_least=1)
 
 
 def test_every_figure_about_a_model_is_drawn(reader):
     for page, figures in (("model", 4), ("quantize", 2)):
         reader.open(page)
-        drawn(reader, figures)
+        wait_for_figures(reader, figures)
 
 
 def test_two_runs_stand_side_by_side_and_still_do_after_a_refresh(two_runs, person):
@@ -243,7 +251,7 @@ def test_two_runs_stand_side_by_side_and_still_do_after_a_refresh(two_runs, pers
         for run in two_runs:
             expect(person.page.get_by_test_id("stMultiSelect").get_by_text(run)).to_be_visible()
             assert run in person.page.url
-        drawn(person, at_least=3)
+        wait_for_figures(person, at_least=3)
         person.page.reload()
         person.settled("compare")
 
@@ -288,7 +296,7 @@ def test_a_run_goes_on_when_its_browser_is_closed(two_runs, visit, browser, addr
     person.close()
     again = visit()
     again.open("start", f"?run={run}")
-    assert finished(again) == run and run not in two_runs
+    assert wait_for_results(again) == run and run not in two_runs
 
 
 # --- how it looks ---------------------------------------------------------------------------------

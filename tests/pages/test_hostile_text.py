@@ -19,15 +19,15 @@ from engine.session import Session
 from engine.session import cluster_connection as link
 from engine.session.progress import Progress
 from pages.widgets import state
-from pages.widgets.chart_card import csv_of
-from pages.widgets.runs.result_views import views_of
-from pages.widgets.safe_text import JOINER, escaped
+from pages.widgets.chart_card import csv_bytes
+from pages.widgets.runs.result_views import available_views
+from pages.widgets.safe_text import JOINER, literal_markdown
 from tests.cases import for_each
 from tests.pages import hostile
 from tests.pages.hostile import ACTS, HOSTILE, Listener
-from tests.pages.sessions import PAGES, ROOT, opened
+from tests.pages.sessions import PAGES, ROOT, open_page
 
-VIEWS = tuple(views_of(hostile.hostile_run(1), hostile.hostile_tables()))
+VIEWS = tuple(available_views(hostile.hostile_run(1), hostile.hostile_tables()))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def kept_apart(tmp_path_factory):
     """Store of hostile runs, without workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setattr(link, "connected", no_cluster)
+        patch.setattr(link, "import_and_connect", no_cluster)
         patch.setattr(Session, "ask", lambda self, query, *_, **__: hostile.answer(query))
         st.cache_data.clear()
         state.session.clear()
@@ -62,53 +62,55 @@ def no_cluster():
 
 
 @pytest.fixture
-def sent(monkeypatch) -> Listener:
-    return Listener.attached(monkeypatch)
+def sent_messages(monkeypatch) -> Listener:
+    return Listener.attach(monkeypatch)
 
 
-def assert_safe(app, sent: Listener) -> None:
+def assert_safe(app, sent_messages: Listener) -> None:
     assert not app.exception, [each.value for each in app.exception]
-    assert sent.names_something_hostile()
-    assert not sent.acting()
+    assert sent_messages.names_something_hostile()
+    assert not sent_messages.acting()
 
 
 @for_each("page", PAGES)
-def test_no_name_has_an_effect_on_any_page(page, sent):
+def test_no_name_has_an_effect_on_any_page(page, sent_messages):
     """With a hostile model, run and pipeline step."""
     chain = {"chain": [], "chain-numbers": 1} if page != "pipeline" else {}
     remembered = {f"{page}-microscope": True, "model": HOSTILE, "run": "run-0001"} | chain
-    assert_safe(opened(page, **remembered), sent)
+    assert_safe(open_page(page, **remembered), sent_messages)
 
 
 @for_each("page", PAGES)
-def test_quoted_text_in_messages_has_no_effect(page, sent, monkeypatch):
+def test_quoted_text_in_messages_has_no_effect(page, sent_messages, monkeypatch):
     st.cache_data.clear()
     monkeypatch.setattr(Session, "ask", lambda self, query, *_, **__: hostile.refusal(query))
     assert_safe(
-        opened(page, query={"model": HOSTILE, "run": HOSTILE, "runs": HOSTILE, "recipe": HOSTILE}),
-        sent,
+        open_page(
+            page, query={"model": HOSTILE, "run": HOSTILE, "runs": HOSTILE, "recipe": HOSTILE}
+        ),
+        sent_messages,
     )
     st.cache_data.clear()
 
 
 @for_each("view", VIEWS)
-def test_no_name_has_an_effect_in_any_view(view, sent):
-    app = opened("runs", run="run-0001", model=HOSTILE, **{"runs-view": view})
-    assert_safe(app, sent)
+def test_no_name_has_an_effect_in_any_view(view, sent_messages):
+    app = open_page("runs", run="run-0001", model=HOSTILE, **{"runs-view": view})
+    assert_safe(app, sent_messages)
     assert not app.error or view in ("Ranges",), [each.value for each in app.error]
 
 
 @for_each("run", ["run-0003", "run-0004", "run-0005", "run-0009"])
-def test_messages_of_ended_runs_have_no_effect(run, sent):
-    app = opened("runs", run=run, model=HOSTILE)
-    assert_safe(app, sent)
+def test_messages_of_ended_runs_have_no_effect(run, sent_messages):
+    app = open_page("runs", run=run, model=HOSTILE)
+    assert_safe(app, sent_messages)
     assert any(run in each.value for each in app.markdown)
 
 
-def test_stage_names_of_active_runs_have_no_effect(sent, monkeypatch, kept_apart):
-    from engine.results.store.process_lease import owner
+def test_stage_names_of_active_runs_have_no_effect(sent_messages, monkeypatch, kept_apart):
+    from engine.results.store.process_lease import current_owner
 
-    run = hostile.hostile_run(20, "running").model_copy(update={"owner": owner()})
+    run = hostile.hostile_run(20, "running").model_copy(update={"owner": current_owner()})
     kept_apart.add(run)
     event = DownloadEvent("downloading", 1, 2, model=HOSTILE)
     monkeypatch.setattr(
@@ -116,25 +118,25 @@ def test_stage_names_of_active_runs_have_no_effect(sent, monkeypatch, kept_apart
         "progress",
         lambda self, run: Progress().after(Message(event, 0.0)),
     )
-    assert_safe(opened("start", run=run.id, model=HOSTILE), sent)
+    assert_safe(open_page("start", run=run.id, model=HOSTILE), sent_messages)
     kept_apart.delete(run.id)
 
 
-def test_images_of_mistakes_are_never_fetched(sent):
-    opened("runs", run="run-0001", model=HOSTILE, **{"runs-view": "Mistakes"})
-    tables = [message for message in sent.messages if message.HasField("delta")]
+def test_images_of_mistakes_are_never_fetched(sent_messages):
+    open_page("runs", run="run-0001", model=HOSTILE, **{"runs-view": "Mistakes"})
+    tables = [message for message in sent_messages.messages if message.HasField("delta")]
     assert not any(
         b"http://foreign.test/picture.png" in message.SerializeToString() for message in tables
     )
 
 
-def test_the_check_detects_an_unescaped_name(sent, monkeypatch):
+def test_the_check_detects_an_unescaped_name(sent_messages, monkeypatch):
     """Without escaping in one place, the pages' messages would show it."""
     from pages.widgets.runs import run_card
 
-    monkeypatch.setattr(run_card, "escaped", str)
-    opened("runs", run="run-0003", model=HOSTILE)
-    assert sent.acting()
+    monkeypatch.setattr(run_card, "literal_markdown", str)
+    open_page("runs", run="run-0003", model=HOSTILE)
+    assert sent_messages.acting()
 
 
 def test_no_cell_of_a_download_is_a_formula():
@@ -144,7 +146,7 @@ def test_no_cell_of_a_download_is_a_formula():
             "value": [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
         }
     )
-    read = pd.read_csv(BytesIO(csv_of(table)), keep_default_na=False)
+    read = pd.read_csv(BytesIO(csv_bytes(table)), keep_default_na=False)
     assert (
         read.name.tolist() == ["'=1+1", "'-2+3", "'@x", "'+y", "layer", ""]
         and read.value.tolist() == table.value.tolist()
@@ -155,8 +157,8 @@ def test_no_cell_of_a_download_is_a_formula():
 
 
 def test_escaped_text_reads_as_it_was_written():
-    plain = escaped(HOSTILE).replace("\\", "").replace(JOINER, "")
-    assert plain == HOSTILE and not ACTS.search(escaped(HOSTILE))
+    plain = literal_markdown(HOSTILE).replace("\\", "").replace(JOINER, "")
+    assert plain == HOSTILE and not ACTS.search(literal_markdown(HOSTILE))
 
 
 @for_each(
@@ -177,7 +179,7 @@ def test_escaped_text_reads_as_it_was_written():
     ],
 )
 def test_links_and_icons_are_split(text, shown):
-    assert escaped(text) == shown
+    assert literal_markdown(text) == shown
 
 
 @for_each(
@@ -192,7 +194,7 @@ def test_links_and_icons_are_split(text, shown):
 )
 def test_no_address_is_left_in_one_piece(text):
     """GitHub's rules for links without brackets: www., a scheme, or a name before an @."""
-    shown = escaped(text).replace("\\", "")
+    shown = literal_markdown(text).replace("\\", "")
     assert (
         not re.search(r"www\.|://\w|[\w.+-]@\w|(mailto|xmpp):\w", shown, re.IGNORECASE)
         and shown.replace(JOINER, "") == text
@@ -218,7 +220,7 @@ def test_commonmark_sees_text_alone():
         "```\nx",
     )
     for text in texts:
-        tokens = reader.parse(escaped(text))
+        tokens = reader.parse(literal_markdown(text))
         assert [token.type for token in tokens] == [
             "paragraph_open",
             "inline",
@@ -332,33 +334,33 @@ OWN_WORDS = {  # of the app itself, ids and numbers, file by file: expressions t
 }
 
 
-def unescaped(node: ast.expr) -> list[str]:
+def unescaped_parts(node: ast.expr) -> list[str]:
     """Parts of an expression that might contain untrusted text."""
     match node:
         case ast.Constant():
             return []
         case ast.JoinedStr():
-            return [each for part in node.values for each in unescaped(part)]
+            return [each for part in node.values for each in unescaped_parts(part)]
         case ast.FormattedValue(format_spec=ast.JoinedStr()):
             return []  # numbers: text has no such formats here
         case ast.FormattedValue():
-            return unescaped(node.value)
+            return unescaped_parts(node.value)
         case ast.IfExp():
-            return [*unescaped(node.body), *unescaped(node.orelse)]
+            return [*unescaped_parts(node.body), *unescaped_parts(node.orelse)]
         case ast.BoolOp():
-            return [each for value in node.values for each in unescaped(value)]
+            return [each for value in node.values for each in unescaped_parts(value)]
         case ast.BinOp():
-            return [*unescaped(node.left), *unescaped(node.right)]
+            return [*unescaped_parts(node.left), *unescaped_parts(node.right)]
         case ast.Call(func=ast.Attribute(attr="join"), args=[ast.List() | ast.Tuple() as parts]):
             return [
                 each
                 for part in parts.elts
-                for each in unescaped(part.value if isinstance(part, ast.Starred) else part)
+                for each in unescaped_parts(part.value if isinstance(part, ast.Starred) else part)
             ]
         case ast.Call():
             return [] if name_of(node.func) in SAFE_CALLS else [ast.unparse(node)]
         case ast.List() | ast.Tuple():
-            return [each for part in node.elts for each in unescaped(part)]
+            return [each for part in node.elts for each in unescaped_parts(part)]
         case ast.Name() | ast.Attribute() | ast.Subscript():
             return [] if name_of(node).isupper() else [ast.unparse(node)]
     return [ast.unparse(node)]
@@ -393,7 +395,7 @@ def markdown_in(path: Path) -> list[tuple[int, str]]:
         for keyword in call.keywords
         if keyword.arg == "help"
     ]
-    return [(call.lineno, each) for call, part in shown for each in unescaped(part)]
+    return [(call.lineno, each) for call, part in shown for each in unescaped_parts(part)]
 
 
 @for_each(

@@ -18,8 +18,8 @@ from engine.session import cluster_connection as link
 from pages.widgets import state
 from pages.widgets.runs import comparison
 from tests.pages.hostile import Listener
-from tests.pages.sessions import opened, sentences, turned, words_on
-from tests.runs import done, record, scores, summary, tables
+from tests.pages.sessions import open_page, sentences, switch_page, words_on
+from tests.runs import finished_record, record, scores, summary, tables
 
 MANY = 130
 MODELS = ("bundled:docs-lm", "Qwen/Qwen3-0.6B")
@@ -28,7 +28,7 @@ MODELS = ("bundled:docs-lm", "Qwen/Qwen3-0.6B")
 def run(number: int) -> RunRecord:
     """Synthetic run; every tenth failed, and the others have two models and two techniques."""
     technique = "gptq" if number % 3 else "magnitude"
-    recipe = Recipe.of(
+    recipe = Recipe.from_dict(
         {"model": MODELS[number % 2], "steps": [{"technique": technique}], "seed": number}
     )
     if number % 10 == 9:
@@ -54,7 +54,7 @@ def store(request, tmp_path, monkeypatch) -> Store:
     """Store with the requested number of runs."""
     runs = getattr(request, "param", MANY)
     monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path))
-    monkeypatch.setattr(link, "connected", no_workers)
+    monkeypatch.setattr(link, "import_and_connect", no_workers)
     state.session.clear()
     st.cache_data.clear()
     store = Store(home())
@@ -70,7 +70,7 @@ def no_workers():
     raise PlainError("There are no workers in this test; start the app for some.")
 
 
-def listed(app: AppTest) -> list[str]:
+def listed_runs(app: AppTest) -> list[str]:
     return app.dataframe[0].value["run"].tolist()
 
 
@@ -79,77 +79,77 @@ def newest(number: int, skipped: int = 0) -> list[str]:
 
 
 def test_a_page_of_runs_is_sent_and_the_next_one_after_a_click(store):
-    app = opened("runs")
-    assert listed(app) == newest(50) and "Page 1 of 3 · 130 of 130 runs" in words_on(app)
+    app = open_page("runs")
+    assert listed_runs(app) == newest(50) and "Page 1 of 3 · 130 of 130 runs" in words_on(app)
     app.button(key="runs-next").click().run()
-    assert listed(app) == newest(50, 50)
+    assert listed_runs(app) == newest(50, 50)
     put(store, run(MANY))  # arrives meanwhile
-    assert listed(app.run()) == newest(50, 50)
+    assert listed_runs(app.run()) == newest(50, 50)
     app.button(key="runs-next").click().run()
-    assert listed(app) == newest(30, 100) and app.button(key="runs-next").disabled
+    assert listed_runs(app) == newest(30, 100) and app.button(key="runs-next").disabled
     for _ in range(2):
         app.button(key="runs-previous").click().run()
-    assert listed(app) == [f"run-{MANY:04}", *newest(49)] and sentences(app) == []
+    assert listed_runs(app) == [f"run-{MANY:04}", *newest(49)] and sentences(app) == []
 
 
 def test_a_page_whose_runs_were_deleted_is_replaced_by_the_first(store):
-    app = opened("runs")
+    app = open_page("runs")
     for _ in range(2):
         app.button(key="runs-next").click().run()
-    for run in listed(app):
+    for run in listed_runs(app):
         store.delete(run)
-    assert listed(app.run()) == newest(50) and sentences(app) == []
+    assert listed_runs(app.run()) == newest(50) and sentences(app) == []
 
 
 def test_what_is_sent_does_not_grow_with_the_number_of_runs(store, monkeypatch):
-    sent = Listener.attached(monkeypatch)
+    sent = Listener.attach(monkeypatch)
     sizes = {}
     for runs in (MANY, 2 * MANY):
         for number in range(MANY, runs):
             put(store, run(number))
         for page, query in (("runs", {}), ("compare", {"runs": "run-0128,run-0126"})):
-            opened(page, query)
+            open_page(page, query)
             sizes.setdefault(page, []).append(sum(message.ByteSize() for message in sent.messages))
     assert all(after < 1.05 * before for before, after in sizes.values()), sizes
 
 
 def test_no_page_parses_the_records_of_runs_it_does_not_open(store, monkeypatch):
-    opened("runs")
+    open_page("runs")
     parsed = []
-    original = index.parsed
+    original = index.parsed_record
     monkeypatch.setattr(
-        index, "parsed", lambda run, text: (parsed.append(run), original(run, text))[1]
+        index, "parsed_record", lambda run, text: (parsed.append(run), original(run, text))[1]
     )
-    monkeypatch.setattr(index, "said_by", lambda folder: pytest.fail(f"{folder} was read"))
+    monkeypatch.setattr(index, "read_record", lambda folder: pytest.fail(f"{folder} was read"))
     for page in ("start", "runs", "compare"):
-        assert not opened(page).exception
+        assert not open_page(page).exception
     assert parsed == []
 
 
 def test_search_and_filters_narrow_the_list_and_are_remembered(store):
-    app = opened("runs")
+    app = open_page("runs")
     app.text_input(key="runs-search").set_value("Qwen magnitude").run()
-    assert set(listed(app)) == {f"run-{n:04}" for n in range(MANY) if n % 2 and n % 3 == 0}
+    assert set(listed_runs(app)) == {f"run-{n:04}" for n in range(MANY) if n % 2 and n % 3 == 0}
     app.selectbox(key="runs-status").set_value("failed").run()
     expected = {f"run-{n:04}" for n in range(MANY) if n % 2 and n % 3 == 0 and n % 10 == 9}
-    assert set(listed(app)) == expected and "memory" in str(app.dataframe[0].value.to_numpy())
-    assert set(listed(turned(turned(app, "compare"), "runs"))) == expected
+    assert set(listed_runs(app)) == expected and "memory" in str(app.dataframe[0].value.to_numpy())
+    assert set(listed_runs(switch_page(switch_page(app, "compare"), "runs"))) == expected
     app.text_input(key="runs-search").set_value("no such words").run()
     assert not app.dataframe and "No run matches" in app.info[0].value
     app.button(key="runs-clear").click().run()
-    assert listed(app) == newest(50) and app.text_input(key="runs-search").value == ""
+    assert listed_runs(app) == newest(50) and app.text_input(key="runs-search").value == ""
 
 
 def test_sorting_is_of_all_runs_and_not_of_the_page(store):
-    app = opened("runs")
+    app = open_page("runs")
     app.selectbox(key="runs-order").set_value("smallest").run()
-    assert listed(app)[:3] == ["run-0000", "run-0001", "run-0002"]
+    assert listed_runs(app)[:3] == ["run-0000", "run-0001", "run-0002"]
     app.selectbox(key="runs-order").set_value("oldest").run()
-    assert listed(app) == [f"run-{n:04}" for n in range(50)]
+    assert listed_runs(app) == [f"run-{n:04}" for n in range(50)]
 
 
 def test_a_run_that_is_open_stays_open_when_others_arrive(store):
-    app = opened("runs", **{"runs-chosen": "run-0128"})
+    app = open_page("runs", **{"runs-chosen": "run-0128"})
     assert "run-0128" in words_on(app)
     put(store, run(MANY))
     assert "run-0128" in words_on(app.run()) and not app.exception
@@ -158,21 +158,21 @@ def test_a_run_that_is_open_stays_open_when_others_arrive(store):
 # --- compare -----------------------------------------------------------------------------------
 
 
-def offered(app: AppTest) -> set[str]:
+def offered_runs(app: AppTest) -> set[str]:
     return {option.rpartition(" · ")[2] for option in app.multiselect(key="compare-runs").options}
 
 
 def test_the_picker_offers_a_page_of_runs_and_those_chosen(store):
-    app = opened("compare", query={"runs": "run-0003"})
+    app = open_page("compare", query={"runs": "run-0003"})
     for each in ("run-0003", "run-0128"):
         parquet.save(tables(), store.folder(each))
     assert (
-        len(offered(app)) == 51
-        and "run-0003" in offered(app)
+        len(offered_runs(app)) == 51
+        and "run-0003" in offered_runs(app)
         and "117 finished runs" in words_on(app)
     )
     app.text_input(key="compare-search").set_value("run-0004").run()
-    assert offered(app) == {"run-0003", "run-0004"} and app.multiselect(
+    assert offered_runs(app) == {"run-0003", "run-0004"} and app.multiselect(
         key="compare-runs"
     ).value == ["run-0003"]
     parquet.save(tables(), store.folder("run-0004"))
@@ -190,7 +190,7 @@ def test_the_picker_offers_a_page_of_runs_and_those_chosen(store):
 
 def test_a_link_to_thousands_of_runs_compares_a_few(store):
     names = ",".join(f"run-{number:04}" for number in range(MANY))
-    app = opened("compare", query={"runs": names})
+    app = open_page("compare", query={"runs": names})
     assert (
         not app.exception
         and len(app.multiselect(key="compare-runs").value) == comparison.MAX_COMPARED
@@ -199,7 +199,7 @@ def test_a_link_to_thousands_of_runs_compares_a_few(store):
 
 def test_runs_with_damaged_tables_are_named_and_the_others_compared(store):
     (store.folder("run-0126") / "layers.parquet").write_bytes(b"nothing")
-    app = opened("compare", query={"runs": "run-0128,run-0126,run-0124"})
+    app = open_page("compare", query={"runs": "run-0128,run-0126,run-0124"})
     assert len(sentences(app)) == 1 and "run\\-0126" in sentences(app)[0]
     assert "Which layers are most affected" in words_on(app) or len(app.get("plotly_chart")) >= 2
 
@@ -214,11 +214,11 @@ BENT = {
     "a status that there is not": {"status": "paused"},
     "no results": {"summary": None},
     "numbers of another measure": {
-        "summary": json.loads(done(1).model_dump_json())["summary"]
+        "summary": json.loads(finished_record(1).model_dump_json())["summary"]
         | {"result": {"size_bytes": 1, "bits_per_weight": 1}}
     },
     "negative and huge numbers": {
-        "summary": json.loads(done(1).model_dump_json())["summary"]
+        "summary": json.loads(finished_record(1).model_dump_json())["summary"]
         | {"seconds": -1e300, "peak_rss_bytes": -(10**30)}
     },
     "a clock that was wrong": {"created": "9999-12-31T23:59:59Z"},
@@ -233,11 +233,11 @@ def test_a_damaged_record_breaks_no_page_and_can_be_deleted(store, what):
     path = store.folder("run-0128") / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | BENT[what]))
     for page in ("start", "compare", "ten_times", "runs"):
-        app = opened(
+        app = open_page(
             page, query={"runs": "run-0128,run-0126"}, run="run-0128", **{"example-seen": True}
         )
         sentences(app)
     app.text_input(key="runs-search").set_value("run-0128").run()
-    assert listed(app) == ["run-0128"]
+    assert listed_runs(app) == ["run-0128"]
     app.button(key="runs-delete").click().run()
     assert not path.parent.exists() and len(Store(home()).records()) == 3

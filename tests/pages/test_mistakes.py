@@ -22,11 +22,11 @@ def page(kind: str, text: str) -> None:
         }
     ]
     mistakes_table(
-        pd.DataFrame(rows[: len(text)]), Recipe.of({"task": {"kind": kind}}).task, "here"
+        pd.DataFrame(rows[: len(text)]), Recipe.from_dict({"task": {"kind": kind}}).task, "here"
     )
 
 
-def shown(kind: str, text: str = MARKUP) -> AppTest:
+def mistakes_page(kind: str, text: str = MARKUP) -> AppTest:
     app = AppTest.from_function(page, args=(kind, text)).run(timeout=30)
     assert not app.exception
     return app
@@ -34,24 +34,24 @@ def shown(kind: str, text: str = MARKUP) -> AppTest:
 
 def test_markup_in_an_example_is_shown_as_text():
     """A table's cells are drawn, not laid out; nothing of an example stands outside them."""
-    app = shown("text-classification")
+    app = mistakes_page("text-classification")
     (row,) = app.dataframe[0].value.to_dict("records")
     assert row["label"] == row["answer"] == MARKUP and row["text"].endswith(f"↵{MARKUP}")
     assert not any("img" in each.value for each in [*app.markdown, *app.caption])
 
 
 def test_before_a_token_stands_the_end_of_the_text():
-    (row,) = shown("language-modeling").dataframe[0].value.to_dict("records")
+    (row,) = mistakes_page("language-modeling").dataframe[0].value.to_dict("records")
     assert row["text"] == f"…{('before ' * 20 + '↵' + MARKUP)[-44:]}" and "picture" not in row
 
 
 def test_of_a_picture_there_is_the_picture():
-    (row,) = shown("image-classification").dataframe[0].value.to_dict("records")
+    (row,) = mistakes_page("image-classification").dataframe[0].value.to_dict("records")
     assert row["picture"].startswith("data:") and "text" not in row
 
 
 def test_no_mistakes_are_said():
-    app = shown("text-classification", "")
+    app = mistakes_page("text-classification", "")
     assert (
         not app.dataframe
         and app.caption[0].value == "The student is right wherever its teacher is."

@@ -21,11 +21,11 @@ from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.queries import StepQuery
 from engine.recipe import Recipe
-from engine.recipe.model_names import BUNDLED
+from engine.recipe.model_names import BUNDLED_MODELS
 from engine.results.schema.glossary import GLOSSARY
 from engine.results.schema.record import FINISHED, RunRecord
 from engine.results.store.store import Store
-from engine.results.store.unfinished import folder_of, forget
+from engine.results.store.unfinished import remove_unfinished, unfinished_folder
 from engine.runtime.settings import home
 from engine.session import Session
 from pages.formatting.numbers import megabytes
@@ -36,13 +36,13 @@ from tests.pages.sessions import (
     PAGES,
     PATIENCE_SECONDS,
     ROOT,
-    opened,
+    open_page,
     sentences,
-    turned,
+    switch_page,
     until,
     words_on,
 )
-from tests.runs import done, layer, record, tables
+from tests.runs import finished_record, layer, record, tables
 from tests.tiny import SENTENCES, tiny
 
 pytestmark = pytest.mark.usefixtures("session")
@@ -65,7 +65,7 @@ UNKNOWN_RUNS = ("", ",", "zzzz-9999", "../../../etc", "<b>x</b>", "a,b,../c", "%
 
 
 @pytest.fixture
-def stored():
+def store_runs():
     """Puts made-up runs where the app finds them; they are gone after the test."""
     store, kept = Store(home()), []
 
@@ -98,27 +98,27 @@ def only_text(page: str) -> bool:
 
 @for_each("page", PAGES)
 def test_a_page_opens_with_its_title(page, model):
-    app = opened(page, model=model)
+    app = open_page(page, model=model)
     assert not app.exception and not app.error
     assert len(app.title) == 1 and "model-choice" in keys(app, "selectbox")
 
 
 @for_each("page", ["model", "quantize"])
-@for_each("bundled", BUNDLED)
+@for_each("bundled", BUNDLED_MODELS)
 def test_bundled_models_open_on_every_page_about_a_model(page, bundled):
-    app = opened(page, model=f"bundled:{bundled}")
+    app = open_page(page, model=f"bundled:{bundled}")
     assert sentences(app) == [] and bundled in words_on(app).replace("\\", "")
 
 
 @pytest.mark.parametrize("page", ["runs", "compare"])
 def test_a_page_without_runs_says_what_to_do(page):
-    app = opened(page)
+    app = open_page(page)
     assert sentences(app) == [] and [info.value.endswith(".") for info in app.info] == [True]
 
 
 @for_each("page", PAGES)
 def test_the_link_names_the_model(page, model):
-    assert opened(page, query={"model": model}).session_state["model"] == model
+    assert open_page(page, query={"model": model}).session_state["model"] == model
 
 
 def test_nothing_heavy_is_imported_by_the_screen(model, text, new_home):
@@ -134,7 +134,7 @@ def test_nothing_heavy_is_imported_by_the_screen(model, text, new_home):
 
 
 def test_the_glossary_opens_with_every_number_in_it(model):
-    app = opened(model=model)
+    app = open_page(model=model)
     app.button(key="glossary").click().run()
     said = "\n".join(text.value for text in app.markdown)
     assert not app.exception and all(
@@ -148,7 +148,7 @@ def test_the_glossary_opens_with_every_number_in_it(model):
 @for_each("page", ["model", "quantize"])
 @for_each("name", HOSTILE)
 def test_a_name_that_is_no_model_gets_one_sentence(page, name):
-    app = opened(page, model=name)
+    app = open_page(page, model=name)
     assert len(sentences(app)) == 1
     assert only_text(words_on(app))
 
@@ -156,20 +156,20 @@ def test_a_name_that_is_no_model_gets_one_sentence(page, name):
 @for_each("page", PAGES)
 @for_each("name", HOSTILE[:2])
 def test_a_hostile_link_breaks_no_page(page, name):
-    app = opened(page, query={"model": name, "run": name, "runs": name})
+    app = open_page(page, query={"model": name, "run": name, "runs": name})
     sentences(app)
     assert only_text(words_on(app))
 
 
 def test_a_model_is_chosen_by_typing_its_directory(model):
-    app = opened("model")
+    app = open_page("model")
     app.selectbox(key="model-choice").select_index(-1).run()
     app.text_input(key="model-text").input(f"  {model} ").run()
     assert sentences(app) == [] and app.session_state["model"] == model
 
 
 def test_another_model_can_be_chosen_after_a_wrong_one(model):
-    app = opened("quantize", model="no such model")
+    app = open_page("quantize", model="no such model")
     assert sentences(app)
     app.text_input(key="model-text").input(model).run()
     assert sentences(app) == [] and app.button(key="quantize-run").disabled is False
@@ -179,7 +179,7 @@ def test_another_model_can_be_chosen_after_a_wrong_one(model):
     ("widget", "value"), [("skip", "nonsense.*.["), ("skip", "*"), ("include", "<b>nothing</b>")]
 )
 def test_layer_names_that_fit_nothing_get_one_sentence(model, widget, value):
-    app = opened("quantize", model=model)
+    app = open_page("quantize", model=model)
     app.text_input(key=f"measure-{model}-{widget}").input(value).run()
     assert len(sentences(app)) == 1
     assert value == "*" or only_text(words_on(app))
@@ -189,10 +189,10 @@ def test_layer_names_that_fit_nothing_get_one_sentence(model, widget, value):
     ("kind", "widget", "value"), [("text_input", "text", ""), ("number_input", "context", 1)]
 )
 def test_a_choice_that_is_not_allowed_can_be_mended(model, text, kind, widget, value):
-    app = opened("quantize", model=model)
+    app = open_page("quantize", model=model)
     before = getattr(app, kind)(key=f"measure-{model}-{widget}").value
     getattr(app, kind)(key=f"measure-{model}-{widget}").set_value(value).run()
-    for page in (app.run(), turned(turned(app, "runs"), "quantize")):
+    for page in (app.run(), switch_page(switch_page(app, "runs"), "quantize")):
         assert len(sentences(page)) == 1 and page.button(key="quantize-run").disabled
     getattr(app, kind)(key=f"measure-{model}-{widget}").set_value(before).run()
     assert sentences(app) == [] and not app.button(key="quantize-run").disabled
@@ -201,19 +201,19 @@ def test_a_choice_that_is_not_allowed_can_be_mended(model, text, kind, widget, v
 # --- the form -------------------------------------------------------------------------------------
 
 
-def fields(how: type[Technique]) -> dict[str, dict]:
+def fields(config: type[Technique]) -> dict[str, dict]:
     return {
         name: field
-        for name, field in how.model_json_schema()["properties"].items()
+        for name, field in config.model_json_schema()["properties"].items()
         if name != "technique"
     }
 
 
-def due(how: type[Technique], chosen: dict) -> set[str]:
+def due(config: type[Technique], chosen: dict) -> set[str]:
     """The options that mean something beside the chosen ones."""
     return {
         name
-        for name, field in fields(how).items()
+        for name, field in fields(config).items()
         if all(chosen[other] in allowed for other, allowed in field["when"].items())
         and not any(chosen[other] in barred for other, barred in field["unless"].items())
     }
@@ -230,7 +230,7 @@ WIDGETS = (
 )
 
 
-def drawn(app: AppTest, technique: str) -> set[str]:
+def visible_options(app: AppTest, technique: str) -> set[str]:
     """The options that have a widget."""
     found = keys(app, *WIDGETS)
     return {
@@ -254,7 +254,7 @@ def form(technique: str, **chosen) -> AppTest:
         from pages.widgets.forms.technique_form import technique_form
 
         try:
-            Recipe.of({"steps": [technique_form(TECHNIQUES[name])]})
+            Recipe.from_dict({"steps": [technique_form(TECHNIQUES[name])]})
         except PlainError as error:
             st.error(str(error))
 
@@ -280,47 +280,51 @@ PAGE_OF = {
 
 @for_each("technique", TECHNIQUES)
 def test_the_form_has_a_widget_for_every_option_with_a_meaning(technique):
-    app, how = untouched_form(technique), TECHNIQUES[technique]
-    assert drawn(app, technique) == due(
-        how, {name: field["default"] for name, field in fields(how).items()}
+    app, config = untouched_form(technique), TECHNIQUES[technique]
+    assert visible_options(app, technique) == due(
+        config, {name: field["default"] for name, field in fields(config).items()}
     )
 
 
-def deciding(how: type[Technique]) -> dict[str, list]:
+def deciding(config: type[Technique]) -> dict[str, list]:
     """The options that others depend on, with the values they may take."""
     return {
-        other: fields(how)[other].get("enum") or fields(how)[other].get("choices") or [False, True]
-        for field in fields(how).values()
+        other: fields(config)[other].get("enum")
+        or fields(config)[other].get("choices")
+        or [False, True]
+        for field in fields(config).values()
         for other in field["when"]
     }
 
 
 @for_each(
     ("technique", "option"),
-    [(name, option) for name, how in TECHNIQUES.items() for option in deciding(how)],
+    [(name, option) for name, config in TECHNIQUES.items() for option in deciding(config)],
 )
 def test_options_come_and_go_with_those_they_depend_on(technique, option):
-    how = TECHNIQUES[technique]
-    defaults = {name: field["default"] for name, field in fields(how).items()}
+    config = TECHNIQUES[technique]
+    defaults = {name: field["default"] for name, field in fields(config).items()}
     # to be there at all
     needs = {
         other: values[0]
-        for other, values in fields(how)[option]["when"].items()
+        for other, values in fields(config)[option]["when"].items()
         if defaults[other] not in values
     }
     app = form(technique, **needs)
-    for value in deciding(how)[option]:
+    for value in deciding(config)[option]:
         chosen = defaults | needs | {option: value}
         widget = app.toggle if isinstance(value, bool) else app.selectbox
         widget(key=f"form-{technique}-{option}").set_value(value).run()
-        assert sentences(app) == [] and drawn(app, technique) == due(how, chosen), value
+        assert sentences(app) == [] and visible_options(app, technique) == due(config, chosen), (
+            value
+        )
 
 
 def test_another_models_blocks_and_heads_are_asked_for_where_it_is_the_student():
     its, shares = {"student_blocks", "student_heads"}, {"blocks", "heads", "width"}
     own, other = (
-        drawn(form("distill"), "distill"),
-        drawn(form("distill", student="distilbert-base-uncased"), "distill"),
+        visible_options(form("distill"), "distill"),
+        visible_options(form("distill", student="distilbert-base-uncased"), "distill"),
     )
     assert shares <= own and not its & own and its <= other and not shares & other
 
@@ -329,7 +333,7 @@ def test_another_models_blocks_and_heads_are_asked_for_where_it_is_the_student()
 def test_every_widget_says_what_it_is_and_starts_at_the_default(technique):
     app = untouched_form(technique)
     for name, field in fields(TECHNIQUES[technique]).items():
-        if name in drawn(app, technique):
+        if name in visible_options(app, technique):
             widget = next(
                 w for kind in WIDGETS for w in app.get(kind) if w.key == f"form-{technique}-{name}"
             )
@@ -341,24 +345,24 @@ def test_every_widget_says_what_it_is_and_starts_at_the_default(technique):
 
 
 def test_choices_are_still_there_after_a_look_at_another_page(model, text):
-    app = opened("quantize", model=model)
+    app = open_page("quantize", model=model)
     app.selectbox(key="pick-quantization").set_value("round-to-nearest").run()
     app.slider(key="quantize-round-to-nearest-bits").set_value(3)
     app.text_input(key=f"measure-{model}-text").set_value(text).run()
-    turned(turned(app, "compare"), "quantize")
+    switch_page(switch_page(app, "compare"), "quantize")
     assert app.slider(key="quantize-round-to-nearest-bits").value == 3
     assert app.text_input(key=f"measure-{model}-text").value == text
 
 
 def test_each_model_is_measured_on_data_of_its_own(model, text):
-    app = opened("quantize", model=model)
+    app = open_page("quantize", model=model)
     app.text_input(key=f"measure-{model}-text").set_value(text).run()
     app.selectbox(key="model-choice").select_index(0).run()
     assert sentences(app) == [] and text not in [field.value for field in app.text_input]
 
 
 def test_another_technique_and_back_keeps_both_settings(model):
-    app = opened("quantize", model=model)
+    app = open_page("quantize", model=model)
     app.slider(key="quantize-round-to-nearest-bits").set_value(7).run()
     app.selectbox(key="pick-quantization").set_value("bitsandbytes").run()
     app.selectbox(key="quantize-bitsandbytes-format").set_value("int8").run()
@@ -369,19 +373,19 @@ def test_another_technique_and_back_keeps_both_settings(model):
 
 
 def test_two_people_do_not_see_each_others_choices(model):
-    one, other = opened("quantize", model=model), opened("quantize", model=model)
+    one, other = open_page("quantize", model=model), open_page("quantize", model=model)
     one.slider(key="quantize-round-to-nearest-bits").set_value(2).run()
     assert other.run().slider(key="quantize-round-to-nearest-bits").value == 4
 
 
 def test_the_pruning_methods_are_held_against_each_other_on_one_layer(model):
-    app = opened("prune", model=model)
+    app = open_page("prune", model=model)
     app.toggle(key="prune-overlap").set_value(True).run()
     assert sentences(app) == [] and "Do the methods keep the same weights?" in words_on(app)
 
 
 def test_the_ranks_of_all_layers_follow_a_budget(model):
-    app = opened("factorize", model=model)
+    app = open_page("factorize", model=model)
     assert (
         sentences(app) == []
         and "Which ranks does this budget allow?" in words_on(app)
@@ -396,7 +400,7 @@ def test_the_ranks_of_all_layers_follow_a_budget(model):
 
 
 def test_the_loss_and_the_teachers_words_follow_weight_temperature_and_example(model, text):
-    app = opened(
+    app = open_page(
         "distill",
         model=model,
         choices={model: {"task": {"text": text, "context": 32, "tokens": 2000}}},
@@ -414,14 +418,14 @@ def test_the_loss_and_the_teachers_words_follow_weight_temperature_and_example(m
 
 
 def test_other_data_to_learn_from_goes_into_the_recipe_of_what_learns_alone(model, text):
-    app = opened("distill", model=model)
+    app = open_page("distill", model=model)
     app.text_input(key=f"training-{model}-train").set_value(text).run()
     assert sentences(app) == [] and app.session_state["training"][model]["train"] == text
-    assert sentences(turned(app, "quantize")) == []
+    assert sentences(switch_page(app, "quantize")) == []
 
 
 def test_a_chain_of_convolutions_is_refused_for_a_model_without_any_in_one_sentence(model):
-    app = opened("factorize", model=model, **{"technique-low-rank": "tucker"})
+    app = open_page("factorize", model=model, **{"technique-low-rank": "tucker"})
     assert (
         set(sentences(app))
         == {line for line in sentences(app) if "for convolutions" in line}
@@ -430,9 +434,9 @@ def test_a_chain_of_convolutions_is_refused_for_a_model_without_any_in_one_sente
 
 
 def test_any_pattern_may_be_typed_and_a_wrong_one_gets_one_sentence(model):
-    app = opened("prune", model=model, options={"magnitude": {"pattern": "1:2"}})
+    app = open_page("prune", model=model, options={"magnitude": {"pattern": "1:2"}})
     assert sentences(app) == [] and not app.button(key="prune-run").disabled
-    app = opened("prune", model=model, options={"magnitude": {"pattern": "4:3"}})
+    app = open_page("prune", model=model, options={"magnitude": {"pattern": "4:3"}})
     assert (
         len(sentences(app)) == 1
         and "less than M" in sentences(app)[0]
@@ -448,7 +452,7 @@ def test_any_pattern_may_be_typed_and_a_wrong_one_gets_one_sentence(model):
     ],
 )
 def test_what_the_forecast_refuses_cannot_be_run_and_is_said_once(technique, options, why, model):
-    app = opened(
+    app = open_page(
         "prune", model=model, options={technique: options}, **{"technique-pruning": technique}
     )
     for toggle in (each for each in app.toggle if each.key == "prune-overlap"):
@@ -463,11 +467,11 @@ def test_what_the_forecast_refuses_cannot_be_run_and_is_said_once(technique, opt
 @pytest.mark.parametrize("load", [0.0, 100.0])
 def test_a_busy_machine_is_named_below_the_forecast(load, model, monkeypatch):
     monkeypatch.setattr(psutil, "getloadavg", lambda: (load * os.cpu_count(), 0.0, 0.0))
-    assert ("The machine is busy" in words_on(opened("quantize", model=model))) == bool(load)
+    assert ("The machine is busy" in words_on(open_page("quantize", model=model))) == bool(load)
 
 
 def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_address(
-    model, stored
+    model, store_runs
 ):
     step = {
         "technique": "gradual",
@@ -476,8 +480,15 @@ def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_a
         "steps": 50,
         "prune_every": 5,
     }
-    stored(run := record(77, "done", recipe=Recipe.of({"steps": [step]}), summary=done(77).summary))
-    app = opened("prune", {"run": run.id}, model=model)
+    store_runs(
+        run := record(
+            77,
+            "done",
+            recipe=Recipe.from_dict({"steps": [step]}),
+            summary=finished_record(77).summary,
+        )
+    )
+    app = open_page("prune", {"run": run.id}, model=model)
     assert (
         app.selectbox(key="pick-pruning").value == "gradual"
         and app.selectbox(key="prune-gradual-schedule").value == "iterative"
@@ -489,7 +500,7 @@ def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_a
     titles = [each.value for each in app.markdown if "How it works" in each.value]
     assert ["Gradual" in each for each in titles] == [True, False] and sentences(app) == []
     assert (
-        opened("quantize", {"run": run.id}, model=model).selectbox(key="pick-quantization").value
+        open_page("quantize", {"run": run.id}, model=model).selectbox(key="pick-quantization").value
         == "round-to-nearest"
     )
 
@@ -503,23 +514,23 @@ def pictures(tmp_path_factory) -> str:
     return str(tiny("resnet", tmp_path_factory.mktemp("tiny-resnet")))
 
 
-@for_each("technique", [name for name, how in TECHNIQUES.items() if how.family in PAGE_OF])
+@for_each("technique", [name for name, config in TECHNIQUES.items() if config.family in PAGE_OF])
 def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model, pictures):
     model = (
         model
-        if "linear" in TECHNIQUES[technique].treats and technique != "lottery-ticket"
+        if "linear" in TECHNIQUES[technique].layer_kinds and technique != "lottery-ticket"
         else pictures
     )
     family = TECHNIQUES[technique].family
     page = PAGE_OF[family]
-    app = opened(page, model=model, **{f"technique-{family}": technique})
+    app = open_page(page, model=model, **{f"technique-{family}": technique})
     layer = app.selectbox(key=f"{page}-what-if-layer").options[3]
     app.selectbox(key=f"{page}-what-if-layer").set_value(layer).run()
     assert sentences(app) == [] and f"Real weights of {layer}" in words_on(app).replace("\\", "")
 
 
 def test_a_single_weight_is_found_by_its_numbers_and_its_piece_by_the_arrows(model):
-    app = opened("quantize", model=model)
+    app = open_page("quantize", model=model)
     app.selectbox(key="quantize-what-if-layer").set_value("model.layers.0.mlp.down_proj").run()
     app.toggle(key="quantize-microscope").set_value(True).run()
     assert (
@@ -533,7 +544,7 @@ def test_a_single_weight_is_found_by_its_numbers_and_its_piece_by_the_arrows(mod
 
 
 def test_a_smaller_layer_takes_the_microscope_to_its_own_last_weight(model):
-    app = opened("quantize", model=model, **{"quantize-weight-at": (40, 171)})
+    app = open_page("quantize", model=model, **{"quantize-weight-at": (40, 171)})
     app.toggle(key="quantize-microscope").set_value(True).run()
     assert sentences(app) == [] and "the weight in row 40, column 47 stored?" in words_on(app)
 
@@ -547,7 +558,7 @@ def test_a_layer_that_cannot_be_looked_at_is_said_once(model, monkeypatch):
         return ask(self, query, **arguments)
 
     monkeypatch.setattr(Session, "ask", refusing)
-    app = opened(
+    app = open_page(
         "quantize",
         model=model,
         options={"round-to-nearest": {"bits": 6}},
@@ -561,7 +572,7 @@ def test_a_layer_that_cannot_be_looked_at_is_said_once(model, monkeypatch):
 
 def run_on(model: str, text: str, bits: int) -> AppTest:
     """Quantize, with Run just pressed on a small text."""
-    app = opened("quantize", model=model)
+    app = open_page("quantize", model=model)
     app.slider(key="quantize-round-to-nearest-bits").set_value(bits)
     app.text_input(key=f"measure-{model}-text").set_value(text)
     app.number_input(key=f"measure-{model}-context").set_value(16).run()
@@ -574,7 +585,7 @@ def test_run_gives_numbers_and_stands_in_the_list(model, text):
     assert not app.exception
     until(app, lambda page: len(page.metric) > 4)
     run = app.session_state["run"]
-    listed = turned(app, "runs")
+    listed = switch_page(app, "runs")
     assert sentences(listed) == [] and run in str(listed.dataframe[0].value.to_numpy().tolist())
 
 
@@ -583,7 +594,9 @@ def test_a_student_is_trained_from_the_page_and_its_curves_are_there(model, text
         "choices": {model: {"task": {"text": text, "context": 16, "tokens": 300}}},
         "training": {model: {"train": text}},
     }
-    app = opened("distill", model=model, options={"distill": {"steps": 50, "batch": 4}}, **chosen)
+    app = open_page(
+        "distill", model=model, options={"distill": {"steps": 50, "batch": 4}}, **chosen
+    )
     assert sentences(app) == []
     app.button(key="distill-run").click().run()
     until(app, lambda page: len(page.metric) > 3 or page.error)
@@ -600,7 +613,7 @@ def test_the_same_run_twice_is_one_run(model, text, session):
 
 
 def test_a_run_under_way_can_be_cancelled(text, session):
-    app = opened("start")
+    app = open_page("start")
     app.button(key="start-docs-lm").click().run()
     assert not app.exception
     until(app, lambda page: "start-cancel" in keys(page, "button")).button(
@@ -623,72 +636,77 @@ def test_a_text_that_is_not_there_fails_the_run_with_a_sentence_and_run_again(mo
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted"])
-def test_what_happened_to_a_run_is_said_as_text(status, stored):
+def test_what_happened_to_a_run_is_said_as_text(status, store_runs):
     message = (
         "The text <img src=x onerror=alert(1)> [a](javascript:alert(1)) is missing; give another."
     )
-    stored(record(1, status, message=message))
-    app = opened("runs", run="run-0001")
+    store_runs(record(1, status, message=message))
+    app = open_page("runs", run="run-0001")
     assert not app.exception and only_text(words_on(app))
     assert "runs-again-run-0001" in keys(app, "button")
 
 
-def test_a_run_that_ended_too_soon_says_when_finished_layers_are_kept(stored):
+def test_a_run_that_ended_too_soon_says_when_finished_layers_are_kept(store_runs):
     lost = record(1, "failed", message="The process was killed.")
-    stored(lost)
-    assert "resumes from there" not in words_on(opened("runs", run="run-0001"))
-    folder = folder_of(lost.key, "here")
+    store_runs(lost)
+    assert "resumes from there" not in words_on(open_page("runs", run="run-0001"))
+    folder = unfinished_folder(lost.key, "here")
     (folder / "block-00001").mkdir(parents=True)
-    assert "resumes from there" in words_on(opened("runs", run="run-0001"))
-    forget(lost.key)
+    assert "resumes from there" in words_on(open_page("runs", run="run-0001"))
+    remove_unfinished(lost.key)
     assert not folder.exists()
 
 
-def test_layers_that_were_kept_are_listed_with_the_reason_as_text(stored):
-    run = done(1)
-    stored(run)
+def test_layers_that_were_kept_are_listed_with_the_reason_as_text(store_runs):
+    run = finished_record(1)
+    store_runs(run)
     reason = "layers.skip names <b>it</b>"
     kept = layer("head", technique="", relative_error=float("nan"), note=reason)
     Store(home()).finish(run, tables(layer(), kept))
-    app = opened("runs", run="run-0001")
+    app = open_page("runs", run="run-0001")
     assert "1 layer unchanged: details" in [each.label for each in app.expander]
     assert "head" in words_on(app) and only_text(words_on(app))
 
 
-def test_delete_forgets_a_run(stored, session):
-    stored(done(1), done(2))
-    app = opened("runs", run="run-0001")
+def test_delete_forgets_a_run(store_runs, session):
+    store_runs(finished_record(1), finished_record(2))
+    app = open_page("runs", run="run-0001")
     app.button(key="runs-delete").click().run()
     assert sentences(app) == []
     assert {"run-0001", "run-0002"} & {run.id for run in session.records()} == {"run-0002"}
     assert "run-0001" not in str(app.dataframe[0].value.to_numpy().tolist())
 
 
-def test_a_run_deleted_by_somebody_else_breaks_no_page(stored):
-    stored(done(1))
-    app = opened("start", run="run-0001")
+def test_a_run_deleted_by_somebody_else_breaks_no_page(store_runs):
+    store_runs(finished_record(1))
+    app = open_page("start", run="run-0001")
     Store(home()).delete("run-0001")
-    for page in (app.run(), turned(app, "quantize"), turned(app, "runs"), turned(app, "compare")):
+    for page in (
+        app.run(),
+        switch_page(app, "quantize"),
+        switch_page(app, "runs"),
+        switch_page(app, "compare"),
+    ):
         assert not page.exception
 
 
-def test_an_unreadable_run_is_listed_with_what_to_do_and_can_be_deleted(stored, session):
-    stored(done(1))
+def test_an_unreadable_run_is_listed_with_what_to_do_and_can_be_deleted(store_runs, session):
+    store_runs(finished_record(1))
     folder = Store(home()).folder("run-0001")
     (folder / "record.json").write_text("{")
-    app = opened("runs", run="run-0001")
+    app = open_page("runs", run="run-0001")
     assert "unreadable" in str(app.dataframe[0].value.to_numpy().tolist())
     assert len(sentences(app)) == 1
     app.button(key="runs-delete").click().run()
     assert not folder.exists()
 
 
-def test_a_run_without_its_tables_gets_a_sentence(stored):
-    stored(done(1))
+def test_a_run_without_its_tables_gets_a_sentence(store_runs):
+    store_runs(finished_record(1))
     for file in Store(home()).folder("run-0001").glob("*.parquet"):
         file.write_bytes(b"nothing")
-    assert len(sentences(opened("runs", run="run-0001"))) == 1
-    assert len(sentences(opened("compare", query={"runs": "run-0001"}))) == 1
+    assert len(sentences(open_page("runs", run="run-0001"))) == 1
+    assert len(sentences(open_page("compare", query={"runs": "run-0001"}))) == 1
 
 
 VIEWS = [
@@ -708,10 +726,10 @@ VIEWS = [
 ]
 
 
-def test_every_view_of_a_finished_run_opens(stored):
-    stored(done(1))
+def test_every_view_of_a_finished_run_opens(store_runs):
+    store_runs(finished_record(1))
     for view in VIEWS:
-        app = opened("runs", run="run-0001")
+        app = open_page("runs", run="run-0001")
         app.get("button_group")[0].set_value(view).run()
         assert sentences(app) == [], view
 
@@ -719,15 +737,15 @@ def test_every_view_of_a_finished_run_opens(stored):
 # --- compare --------------------------------------------------------------------------------------
 
 
-def test_compare_takes_its_runs_from_the_link(stored):
-    stored(done(1), done(2), done(3), done(4))
-    app = opened("compare", query={"runs": "run-0001,run-0003"})
+def test_compare_takes_its_runs_from_the_link(store_runs):
+    store_runs(finished_record(1), finished_record(2), finished_record(3), finished_record(4))
+    app = open_page("compare", query={"runs": "run-0001,run-0003"})
     assert app.multiselect(key="compare-runs").value == ["run-0001", "run-0003"]
 
 
-def test_the_link_follows_the_choice(stored):
-    stored(done(1), done(2), done(3))
-    app = opened("compare", query={"runs": "run-0001"})
+def test_the_link_follows_the_choice(store_runs):
+    store_runs(finished_record(1), finished_record(2), finished_record(3))
+    app = open_page("compare", query={"runs": "run-0001"})
     app.multiselect(key="compare-runs").set_value(["run-0003", "run-0002"]).run()
     assert sentences(app) == [] and app.query_params["runs"] in (
         "run-0003,run-0002",
@@ -735,44 +753,44 @@ def test_the_link_follows_the_choice(stored):
     )
 
 
-def test_a_comparison_survives_a_look_at_another_page(stored):
-    stored(done(1), done(2), done(3))
-    app = opened("compare", query={"runs": "run-0001,run-0002"})
+def test_a_comparison_survives_a_look_at_another_page(store_runs):
+    store_runs(finished_record(1), finished_record(2), finished_record(3))
+    app = open_page("compare", query={"runs": "run-0001,run-0002"})
     app.multiselect(key="compare-runs").set_value(["run-0003"]).run()
-    assert turned(turned(app, "runs"), "compare").multiselect(key="compare-runs").value == [
-        "run-0003"
-    ]
+    assert switch_page(switch_page(app, "runs"), "compare").multiselect(
+        key="compare-runs"
+    ).value == ["run-0003"]
 
 
-def test_no_choice_stays_no_choice(stored):
-    stored(done(1), done(2))
-    app = opened("compare")
+def test_no_choice_stays_no_choice(store_runs):
+    store_runs(finished_record(1), finished_record(2))
+    app = open_page("compare")
     app.multiselect(key="compare-runs").set_value([]).run()
     assert app.run().multiselect(key="compare-runs").value == [] and len(app.info) == 1
 
 
-def test_runs_that_do_not_exist_are_passed_over(stored):
-    stored(done(1), done(2), record(3, "failed", message="It failed."))
+def test_runs_that_do_not_exist_are_passed_over(store_runs):
+    store_runs(finished_record(1), finished_record(2), record(3, "failed", message="It failed."))
     for unknown in UNKNOWN_RUNS:
-        app = opened("compare", query={"runs": f"{unknown},run-0002,run-0003,run-0002"})
+        app = open_page("compare", query={"runs": f"{unknown},run-0002,run-0003,run-0002"})
         assert sentences(app) == [], unknown
         assert app.multiselect(key="compare-runs").value == ["run-0002"], unknown
 
 
-def test_only_finished_runs_are_offered(stored):
-    stored(
-        done(1),
+def test_only_finished_runs_are_offered(store_runs):
+    store_runs(
+        finished_record(1),
         record(2, "failed", message="It failed."),
         record(3, "cancelled", message="It was canceled."),
     )
-    offered = " ".join(opened("compare").multiselect(key="compare-runs").options)
+    offered = " ".join(open_page("compare").multiselect(key="compare-runs").options)
     assert [run for run in ("run-0001", "run-0002", "run-0003") if run in offered] == ["run-0001"]
 
 
-def test_runs_with_equal_settings_are_told_apart(stored):
-    stored(done(1), done(2))
+def test_runs_with_equal_settings_are_told_apart(store_runs):
+    store_runs(finished_record(1), finished_record(2))
     labels = (
-        opened("compare", query={"runs": "run-0001,run-0002"})
+        open_page("compare", query={"runs": "run-0001,run-0002"})
         .multiselect(key="compare-runs")
         .options
     )
@@ -811,14 +829,14 @@ def tables_on(app: AppTest) -> list[list[str]]:
 
 
 def test_a_newcomer_sees_at_once_what_the_journey_comes_to():
-    app = opened("ten_times")
+    app = open_page("ten_times")
     assert tables_on(app) == [["Teacher", "Student", "4-bit student"]] * 2 and len(app.metric) == 3
     assert app.metric[0].delta == "uncompressed" and app.metric[2].delta == "7.2 times smaller"
     assert "A stored run of the same recipe" in words_on(app)
 
 
 def test_a_journey_of_ones_own_takes_the_place_of_the_stored_one(short_journey):
-    app = opened("ten_times")
+    app = open_page("ten_times")
     app.button(key="ten-times-run").click().run()
     until(app, lambda app: "Your run" in words_on(app))
     assert not app.exception and sentences(app) == []
@@ -830,7 +848,7 @@ def test_a_journey_of_ones_own_takes_the_place_of_the_stored_one(short_journey):
 
 
 def test_a_refresh_keeps_the_model_that_was_chosen(model):
-    app = opened("model", model=model)
+    app = open_page("model", model=model)
     kept = app.query_params["model"]
-    again = opened("quantize", {"model": kept if isinstance(kept, str) else kept[-1]})
+    again = open_page("quantize", {"model": kept if isinstance(kept, str) else kept[-1]})
     assert again.session_state["model"] == model and sentences(again) == []

@@ -11,10 +11,10 @@ from streamlit.testing.v1 import AppTest
 from engine.config.technique import Technique
 from engine.recipe import MAX_STEPS, Recipe
 from engine.recipe.model_names import ASSETS
-from pages.widgets.recipes.pipeline_editor import Link
-from pages.widgets.recipes.recipe_link import packed, unpacked
+from pages.widgets.recipes.pipeline_editor import StepEntry
+from pages.widgets.recipes.recipe_link import decoded_recipe, encoded_recipe
 from tests.cases import for_each
-from tests.pages.sessions import opened, sentences, turned, until, words_on
+from tests.pages.sessions import open_page, sentences, switch_page, until, words_on
 
 pytestmark = pytest.mark.usefixtures("session")
 PRUNED, ROUNDED = (
@@ -34,7 +34,9 @@ def pipeline(model, text):
             }
         }
         links = [
-            Link(number, step["technique"], {k: v for k, v in step.items() if k != "technique"})
+            StepEntry(
+                number, step["technique"], {k: v for k, v in step.items() if k != "technique"}
+            )
             for number, step in enumerate(steps, 1)
         ]
         beside = {
@@ -46,12 +48,12 @@ def pipeline(model, text):
             "choices": choices,
             "pipeline-beside": beside,
         }
-        return opened("pipeline", model=model, **remembered)
+        return open_page("pipeline", model=model, **remembered)
 
     return page
 
 
-def chained(app: AppTest) -> list[str]:
+def chain_techniques(app: AppTest) -> list[str]:
     return [link.technique for link in app.session_state["chain"]]
 
 
@@ -60,7 +62,7 @@ def recipe_on(app: AppTest) -> Recipe:
     return Recipe.from_yaml(next(code.value for code in app.code if code.language == "yaml"))
 
 
-def chosen(app: AppTest, family: str, technique: str) -> AppTest:
+def choose_technique(app: AppTest, family: str, technique: str) -> AppTest:
     app.get("button_group")[0].set_value(family).run()
     return app.selectbox(key=f"pick-{family}").set_value(technique).run()
 
@@ -77,16 +79,16 @@ def test_steps_of_any_family_are_added_each_where_it_can_be_done(pipeline):
         ("distillation", "distill"),
         ("training", "qlora"),
     ):
-        chosen(app, family, technique)
+        choose_technique(app, family, technique)
         if not app.button(key="chain-add").disabled:
             app.button(key="chain-add").click().run()
     # from the last to the first; QLoRA would round again what is rounded
-    assert chained(app) == ["distill", "magnitude", "gptq"]
+    assert chain_techniques(app) == ["distill", "magnitude", "gptq"]
     assert sentences(app) == [] and not app.button(key="pipeline-run").disabled
 
 
 def test_a_step_without_a_place_says_why_and_cannot_be_added(pipeline):
-    app = chosen(pipeline(ROUNDED), "quantization", "gptq")
+    app = choose_technique(pipeline(ROUNDED), "quantization", "gptq")
     assert app.button(
         key="chain-add"
     ).disabled and "GPTQ cannot come after Round to nearest" in words_on(app)
@@ -97,7 +99,7 @@ def test_an_order_that_is_not_possible_gets_one_sentence_at_once_and_moving_back
     assert sentences(app) == []
     app.button(key="step-1-down").click().run()
     assert (
-        chained(app) == ["round-to-nearest", "magnitude"]
+        chain_techniques(app) == ["round-to-nearest", "magnitude"]
         and app.button(key="pipeline-run").disabled
     )
     [why] = sentences(app)
@@ -105,7 +107,7 @@ def test_an_order_that_is_not_possible_gets_one_sentence_at_once_and_moving_back
     app.button(key="step-1-up").click().run()
     assert (
         sentences(app) == []
-        and chained(app) == ["magnitude", "round-to-nearest"]
+        and chain_techniques(app) == ["magnitude", "round-to-nearest"]
         and not app.button(key="pipeline-run").disabled
     )
 
@@ -113,7 +115,7 @@ def test_an_order_that_is_not_possible_gets_one_sentence_at_once_and_moving_back
 def test_a_step_is_taken_out(pipeline):
     app = pipeline(PRUNED, ROUNDED)
     app.button(key="step-1-remove").click().run()
-    assert chained(app) == ["round-to-nearest"] and [
+    assert chain_techniques(app) == ["round-to-nearest"] and [
         step.bits for step in recipe_on(app).steps
     ] == [3]
 
@@ -124,7 +126,7 @@ def test_options_of_a_step_go_with_it_wherever_it_moves_and_stay_after_other_pag
     app.slider(key="step-2-round-to-nearest-bits").set_value(6).run()
     app.button(key="step-2-up").click().run()
     app.button(key="step-2-down").click().run()
-    turned(turned(app, "quantize"), "pipeline")
+    switch_page(switch_page(app, "quantize"), "pipeline")
     assert [getattr(step, "bits", None) for step in recipe_on(app).steps] == [None, 6]
     assert app.slider(key="step-2-round-to-nearest-bits").value == 6
 
@@ -156,25 +158,25 @@ def test_the_open_step_is_looked_at_on_one_layer_after_those_before_it(pipeline)
 
 
 def test_a_step_of_a_familys_page_comes_along_as_it_is_set_there(pipeline):
-    app = turned(pipeline(ROUNDED), "prune")
+    app = switch_page(pipeline(ROUNDED), "prune")
     app.slider(key="prune-magnitude-sparsity").set_value(0.7).run()
     app.button(key="prune-pipeline").click().run()
     assert (
-        chained(app) == ["magnitude", "round-to-nearest"]
+        chain_techniques(app) == ["magnitude", "round-to-nearest"]
         and recipe_on(app).steps[0].sparsity == 0.7
     )
-    assert sentences(turned(app, "quantize")) == []  # whose own step stands alone
+    assert sentences(switch_page(app, "quantize")) == []  # whose own step stands alone
 
 
 # --- running it -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def finished(session, model, text) -> str:
+def pipeline_run(session, model, text) -> str:
     """The id of a run of both steps."""
     task = {"kind": "language-modeling", "text": text, "context": 32, "tokens": 512}
     calibration = {"text": text, "samples": 2, "context": 32}
-    recipe = Recipe.of(
+    recipe = Recipe.from_dict(
         {
             "model": model,
             "task": task,
@@ -186,22 +188,22 @@ def finished(session, model, text) -> str:
     return session.submit(recipe).id
 
 
-def test_a_run_of_the_chain_ends_with_its_steps_side_by_side(pipeline, finished, session):
+def test_a_run_of_the_chain_ends_with_its_steps_side_by_side(pipeline, pipeline_run, session):
     app = pipeline(PRUNED, ROUNDED)
     app.button(key="pipeline-run").click().run()
-    assert app.session_state["run"] == finished  # the same recipe is one run
+    assert app.session_state["run"] == pipeline_run  # the same recipe is one run
     until(app, lambda app: len(app.metric) >= 4)
     assert sentences(app) == [] and "Size and quality after each step" in words_on(app)
-    assert set(session.tables(finished).stages.step) == {0, 1, 2}
+    assert set(session.tables(pipeline_run).stages.step) == {0, 1, 2}
 
 
-def test_a_run_is_opened_again_to_be_changed(finished, model, session):
-    app = until(opened("runs", run=finished), lambda app: len(app.metric) >= 4)
+def test_a_run_is_opened_again_to_be_changed(pipeline_run, model, session):
+    app = until(open_page("runs", run=pipeline_run), lambda app: len(app.metric) >= 4)
     next(group for group in app.get("button_group") if "Recipe" in group.options).set_value(
         "Recipe"
     ).run()
     next(button for button in app.button if button.label == "Open in the pipeline").click().run()
-    assert sentences(app) == [] and recipe_on(app) == session.record(finished).recipe
+    assert sentences(app) == [] and recipe_on(app) == session.record(pipeline_run).recipe
 
 
 # --- a recipe as a file ---------------------------------------------------------------------------
@@ -213,9 +215,9 @@ def upload(app: AppTest, content: bytes) -> AppTest:
 
 
 @pytest.fixture
-def saved(model, text) -> Recipe:
+def saved_recipe(model, text) -> Recipe:
     """One that says something of everything."""
-    return Recipe.of(
+    return Recipe.from_dict(
         {
             "model": model,
             "seed": 7,
@@ -235,37 +237,41 @@ def saved(model, text) -> Recipe:
     )
 
 
-def test_a_saved_recipe_comes_back_whole_whatever_was_on_the_page(saved, pipeline):
-    app = upload(pipeline(ROUNDED), saved.to_yaml().encode())
-    assert sentences(app) == [] and recipe_on(app) == saved and recipe_on(app).key() == saved.key()
-
-
-def test_a_recipe_of_another_model_brings_its_model_along(saved):
-    app = upload(opened("pipeline"), saved.to_yaml().encode())
+def test_a_saved_recipe_comes_back_whole_whatever_was_on_the_page(saved_recipe, pipeline):
+    app = upload(pipeline(ROUNDED), saved_recipe.to_yaml().encode())
     assert (
         sentences(app) == []
-        and app.session_state["model"] == saved.model
-        and recipe_on(app) == saved
+        and recipe_on(app) == saved_recipe
+        and recipe_on(app).key() == saved_recipe.key()
     )
-    assert app.text_input(key="model-text").value == saved.model
 
 
-def test_what_an_opened_recipe_says_can_be_changed_on_the_page(saved, pipeline):
-    app = upload(pipeline(), saved.to_yaml().encode())
-    app.number_input(key=f"measure-{saved.model}-1-context").set_value(16).run()
-    assert recipe_on(app).task.context == 16 and recipe_on(app).steps == saved.steps
+def test_a_recipe_of_another_model_brings_its_model_along(saved_recipe):
+    app = upload(open_page("pipeline"), saved_recipe.to_yaml().encode())
+    assert (
+        sentences(app) == []
+        and app.session_state["model"] == saved_recipe.model
+        and recipe_on(app) == saved_recipe
+    )
+    assert app.text_input(key="model-text").value == saved_recipe.model
 
 
-def test_calibration_and_seed_are_chosen_on_the_page_too(saved, pipeline):
-    app = upload(pipeline(), saved.to_yaml().encode())
-    app.number_input(key=f"measure-{saved.model}-1-calibration-samples").set_value(5)
-    app.number_input(key=f"measure-{saved.model}-1-seed").set_value(11).run()
+def test_what_an_opened_recipe_says_can_be_changed_on_the_page(saved_recipe, pipeline):
+    app = upload(pipeline(), saved_recipe.to_yaml().encode())
+    app.number_input(key=f"measure-{saved_recipe.model}-1-context").set_value(16).run()
+    assert recipe_on(app).task.context == 16 and recipe_on(app).steps == saved_recipe.steps
+
+
+def test_calibration_and_seed_are_chosen_on_the_page_too(saved_recipe, pipeline):
+    app = upload(pipeline(), saved_recipe.to_yaml().encode())
+    app.number_input(key=f"measure-{saved_recipe.model}-1-calibration-samples").set_value(5)
+    app.number_input(key=f"measure-{saved_recipe.model}-1-seed").set_value(11).run()
     now = recipe_on(app)
     assert (
         sentences(app) == []
         and now.seed == 11
-        and now.calibration == saved.calibration.model_copy(update={"samples": 5})
-        and now.task == saved.task
+        and now.calibration == saved_recipe.calibration.model_copy(update={"samples": 5})
+        and now.task == saved_recipe.task
     )
 
 
@@ -309,33 +315,33 @@ def address(app: AppTest) -> dict[str, str]:
     }
 
 
-def test_a_refresh_keeps_everything_on_the_page(saved, pipeline):
-    app = upload(pipeline(ROUNDED), saved.to_yaml().encode())
-    again = opened("pipeline", address(app))
+def test_a_refresh_keeps_everything_on_the_page(saved_recipe, pipeline):
+    app = upload(pipeline(ROUNDED), saved_recipe.to_yaml().encode())
+    again = open_page("pipeline", address(app))
     assert (
         sentences(again) == []
-        and recipe_on(again) == saved
-        and again.session_state["model"] == saved.model
+        and recipe_on(again) == saved_recipe
+        and again.session_state["model"] == saved_recipe.model
     )
 
 
-def test_a_link_opens_once_and_what_is_changed_after_that_stays(saved, pipeline):
-    app = opened("pipeline", {"recipe": packed(saved)})
+def test_a_link_opens_once_and_what_is_changed_after_that_stays(saved_recipe, pipeline):
+    app = open_page("pipeline", {"recipe": encoded_recipe(saved_recipe)})
     app.button(key="step-1-remove").click().run()
     assert (
-        chained(app)
+        chain_techniques(app)
         == ["magnitude", "gptq"]
-        == [step.technique for step in unpacked(address(app)["recipe"]).steps]
+        == [step.technique for step in decoded_recipe(address(app)["recipe"]).steps]
     )
     for number in (2, 3):
         app.button(key=f"step-{number}-remove").click().run()
     assert "recipe" not in address(app) and "No steps yet" in words_on(app)
 
 
-def test_a_choice_that_is_not_allowed_leaves_the_address_as_it_was(saved, pipeline):
-    app = opened("pipeline", {"recipe": packed(saved)})
-    app.text_input(key=f"measure-{saved.model}-1-text").set_value("").run()
-    assert len(sentences(app)) == 1 and unpacked(address(app)["recipe"]) == saved
+def test_a_choice_that_is_not_allowed_leaves_the_address_as_it_was(saved_recipe, pipeline):
+    app = open_page("pipeline", {"recipe": encoded_recipe(saved_recipe)})
+    app.text_input(key=f"measure-{saved_recipe.model}-1-text").set_value("").run()
+    assert len(sentences(app)) == 1 and decoded_recipe(address(app)["recipe"]) == saved_recipe
 
 
 @for_each(
@@ -372,7 +378,7 @@ def test_a_choice_that_is_not_allowed_leaves_the_address_as_it_was(saved, pipeli
     ],
 )
 def test_an_address_without_a_recipe_gets_one_sentence_and_an_empty_page(text, words):
-    app = opened("pipeline", {"recipe": text})
+    app = open_page("pipeline", {"recipe": text})
     [why] = sentences(app)
     assert (
         words in why.replace("\\", "")
@@ -382,14 +388,14 @@ def test_an_address_without_a_recipe_gets_one_sentence_and_an_empty_page(text, w
 
 
 def test_a_pipeline_takes_no_more_steps_than_a_recipe_may_have(model):
-    recipe = Recipe.of({"model": model, "steps": [{"technique": "fine-tune"}] * MAX_STEPS})
-    app = opened("pipeline", {"recipe": packed(recipe)})
-    assert sentences(app) == [] and len(chained(app)) == MAX_STEPS
+    recipe = Recipe.from_dict({"model": model, "steps": [{"technique": "fine-tune"}] * MAX_STEPS})
+    app = open_page("pipeline", {"recipe": encoded_recipe(recipe)})
+    assert sentences(app) == [] and len(chain_techniques(app)) == MAX_STEPS
     assert app.button(key="chain-add").disabled and f"at most {MAX_STEPS} steps" in words_on(app)
 
 
 def test_the_recipes_that_come_along_are_opened_by_name():
-    app = opened("pipeline")
+    app = open_page("pipeline")
     app.selectbox(key="pipeline-own-0").set_value("first-look").run()
     assert sentences(app) == [] and recipe_on(app) == Recipe.from_yaml(
         (ASSETS / "recipes" / "first-look.yaml").read_text()
@@ -398,11 +404,13 @@ def test_the_recipes_that_come_along_are_opened_by_name():
 
 def test_a_recipe_whose_task_is_not_the_models_is_measured_as_the_model_can(model, pipeline):
     """A person sees in the recipe what will be measured."""
-    other = Recipe.of({"model": model, "task": {"kind": "text-classification"}, "steps": [ROUNDED]})
+    other = Recipe.from_dict(
+        {"model": model, "task": {"kind": "text-classification"}, "steps": [ROUNDED]}
+    )
     app = upload(pipeline(), other.to_yaml().encode())
     assert sentences(app) == [] and recipe_on(app).task.kind == "language-modeling"
 
 
 def test_a_link_is_what_a_recipe_calls_a_step():
-    step: Technique = Recipe.of({"steps": [PRUNED]}).steps[0]
-    assert Link(1, "magnitude", {"sparsity": 0.6}).step.items() <= step.model_dump().items()
+    step: Technique = Recipe.from_dict({"steps": [PRUNED]}).steps[0]
+    assert StepEntry(1, "magnitude", {"sparsity": 0.6}).step.items() <= step.model_dump().items()

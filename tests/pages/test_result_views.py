@@ -11,10 +11,10 @@ from engine.results.schema.declaration import ResultView, table_of
 from engine.results.schema.run_tables import TABLES, Tables, declared_views
 from engine.results.schema.tables import ChannelRow, SearchRow, table
 from pages.widgets.runs import view_registry
-from pages.widgets.runs.result_views import views_of
-from pages.widgets.runs.results import first_of
+from pages.widgets.runs.result_views import available_views
+from pages.widgets.runs.results import default_view
 from pages.widgets.runs.view_registry import VIEWS, has_rows, panel_named, result_view
-from tests.runs import done, tables
+from tests.runs import finished_record, tables
 
 IN_ORDER = (
     "Steps, Lottery, Training, Curves, Similarity, Mistakes, Written, Layers, Weights, Levels, "
@@ -31,10 +31,10 @@ def test_views_have_their_order_and_no_two_share_a_position():
 
 
 def test_a_run_without_rows_has_the_views_that_are_always_shown():
-    run = done()
-    assert list(views_of(run, Tables.empty())) == ["Layers", "Bits", "Bytes", "Recipe"]
+    run = finished_record()
+    assert list(available_views(run, Tables.empty())) == ["Layers", "Bits", "Bytes", "Recipe"]
     original = run.model_copy(update={"recipe": Recipe()})
-    assert list(views_of(original, Tables.empty())) == ALWAYS
+    assert list(available_views(original, Tables.empty())) == ALWAYS
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -45,7 +45,7 @@ def test_a_table_with_rows_brings_the_views_that_need_it(name):
         frame = table(
             [SearchRow("conv", "norm", alpha, 0.5, alpha == 0) for alpha in (0, 1)], SearchRow
         )
-    shown = views_of(done(), Tables(**{name: frame}))
+    shown = available_views(finished_record(), Tables(**{name: frame}))
     more = set(shown) - {*ALWAYS, "Bits"}
     assert bool(more) == (name not in ("layers", "ledger", "mistakes")), more
 
@@ -53,16 +53,25 @@ def test_a_table_with_rows_brings_the_views_that_need_it(name):
 def test_a_declared_view_is_shown_exactly_for_runs_whose_table_has_rows():
     for declared in declared_views():
         name, full = table_of(declared.row).name, tables()
-        assert declared.title in views_of(done(), Tables(**{name: getattr(full, name)}))
+        assert declared.title in available_views(
+            finished_record(), Tables(**{name: getattr(full, name)})
+        )
         others = {other: getattr(full, other) for other in TABLES if other != name}
-        assert declared.title not in views_of(done(), Tables(**others))
+        assert declared.title not in available_views(finished_record(), Tables(**others))
 
 
 def test_a_run_opens_with_the_view_of_its_training_or_with_its_layers():
-    assert first_of(views_of(done(), Tables.empty()), done()) == "Layers"
-    assert first_of(views_of(done(), tables()), done()) == "Lottery"
+    assert (
+        default_view(available_views(finished_record(), Tables.empty()), finished_record())
+        == "Layers"
+    )
+    assert (
+        default_view(available_views(finished_record(), tables()), finished_record()) == "Lottery"
+    )
     only_curves = Tables(curves=tables().curves)
-    assert first_of(views_of(done(), only_curves), done()) == "Curves"
+    assert (
+        default_view(available_views(finished_record(), only_curves), finished_record()) == "Curves"
+    )
 
 
 def test_panels_are_named_as_they_are_exported_or_by_their_module():

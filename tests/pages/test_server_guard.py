@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pages.widgets import server_guard
-from pages.widgets.recipes.recipe_file import MOST_MEGABYTES
+from pages.widgets.recipes.recipe_file import MAX_MEGABYTES
 from pages.widgets.server_guard import COOKIE, own_names, refusal
 from tests.cases import for_each
 from tests.pages.served import serving
@@ -192,7 +192,7 @@ def test_no_upload_is_larger_than_a_megabyte_whatever_the_browser_allows():
         tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())[
             "server"
         ]["maxUploadSize"]
-        == MOST_MEGABYTES
+        == MAX_MEGABYTES
     )
 
 

@@ -11,13 +11,13 @@ from engine.session.visitors import visitor_id
 from pages.widgets import state
 from pages.widgets.server_guard import COOKIE
 from pages.widgets.visitor import visitor
-from tests.pages.sessions import opened
+from tests.pages.sessions import open_page
 
 SECRET = "of this browser"
 
 
 @pytest.fixture
-def shared(monkeypatch):
+def shared_server(monkeypatch):
     """Shared server with a browser cookie."""
     monkeypatch.setenv("COMPRESSION_EXPLORER_SHARED", "1")
     monkeypatch.setattr(type(st.context), "cookies", {COOKIE: SECRET})
@@ -26,8 +26,8 @@ def shared(monkeypatch):
     state.session.clear()
 
 
-def stored(run: str, seed: int, by: str) -> str:
-    recipe = Recipe.of(
+def store_failed_run(run: str, seed: int, by: str) -> str:
+    recipe = Recipe.from_dict(
         {"model": "bundled:docs-lm", "seed": seed, "steps": [{"technique": "round-to-nearest"}]}
     )
     record = RunRecord(
@@ -43,25 +43,28 @@ def stored(run: str, seed: int, by: str) -> str:
 
 
 def buttons(run: str) -> set[str]:
-    app = opened("runs", run=run)
+    app = open_page("runs", run=run)
     assert not app.exception
     return {button.key for button in app.button if button.key}
 
 
-def test_only_own_runs_have_a_delete_button_and_all_can_be_run_again(shared):
-    own, other = stored("mine-1", 1, SECRET), stored("theirs-1", 2, "another browser")
+def test_only_own_runs_have_a_delete_button_and_all_can_be_run_again(shared_server):
+    own, other = (
+        store_failed_run("mine-1", 1, SECRET),
+        store_failed_run("theirs-1", 2, "another browser"),
+    )
     assert "runs-delete" in buttons(own) and "runs-delete" not in buttons(other)
     assert f"runs-again-{other}" in buttons(other)
 
 
 def test_without_sharing_every_run_has_a_delete_button(kept_apart, monkeypatch):
     monkeypatch.delenv("COMPRESSION_EXPLORER_SHARED", raising=False)
-    assert "runs-delete" in buttons(stored("theirs-2", 3, "another browser"))
+    assert "runs-delete" in buttons(store_failed_run("theirs-2", 3, "another browser"))
     state.session().close()
     state.session.clear()
 
 
-def test_a_visitor_is_identified_by_the_cookie_on_a_shared_server_only(shared, monkeypatch):
+def test_a_visitor_is_identified_by_the_cookie_on_a_shared_server_only(shared_server, monkeypatch):
     assert visitor() == visitor_id(SECRET)
     monkeypatch.setenv("COMPRESSION_EXPLORER_SHARED", "0")
     assert visitor() == ""

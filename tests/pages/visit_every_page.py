@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.pages.sessions import PATIENCE_SECONDS, opened, turned
+from tests.pages.sessions import PATIENCE_SECONDS, open_page, switch_page
 
 HEAVY = {
     "torch",
@@ -26,14 +26,14 @@ HEAVY = {
 }
 
 
-def shown(app: AppTest, page: str) -> AppTest:
-    turned(app, page)
+def show_page(app: AppTest, page: str) -> AppTest:
+    switch_page(app, page)
     assert not app.exception, app.exception
     print(page)
     return app
 
 
-def finished(app: AppTest) -> AppTest:
+def wait_for_results(app: AppTest) -> AppTest:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(app.metric) < 4:
         assert time.monotonic() < deadline and not app.exception and not app.error, (
@@ -45,25 +45,25 @@ def finished(app: AppTest) -> AppTest:
     return app
 
 
-def quantized(app: AppTest, model: str, text: str) -> AppTest:
+def run_quantization(app: AppTest, model: str, text: str) -> AppTest:
     app.text_input(key=f"measure-{model}-text").set_value(text)
     app.number_input(key=f"measure-{model}-context").set_value(16).run()
     app.button(key="quantize-run").click().run()
-    return finished(app)
+    return wait_for_results(app)
 
 
 def visit(model: str, text: str) -> None:
-    app = opened(model=model)
-    shown(shown(app, "start"), "model")
-    quantized(shown(app, "quantize"), model, text)
-    shown(app, "prune")
-    shown(app, "factorize")
-    shown(app, "distill")
-    shown(app, "train")
-    shown(app, "pipeline")
-    shown(app, "ten_times")
-    finished(shown(app, "runs"))
-    shown(app, "compare")
+    app = open_page(model=model)
+    show_page(show_page(app, "start"), "model")
+    run_quantization(show_page(app, "quantize"), model, text)
+    show_page(app, "prune")
+    show_page(app, "factorize")
+    show_page(app, "distill")
+    show_page(app, "train")
+    show_page(app, "pipeline")
+    show_page(app, "ten_times")
+    wait_for_results(show_page(app, "runs"))
+    show_page(app, "compare")
 
 
 if __name__ == "__main__":

@@ -11,22 +11,22 @@ from zipfile import BadZipFile
 from engine.results.store import atomic_files
 from engine.runtime import settings
 
-Kept = TypeVar("Kept")
+CachedContent = TypeVar("Kept")
 
 
-def kept_in() -> Path:
+def data_folder() -> Path:
     """The folder ``data`` under COMPRESSION_EXPLORER_HOME, or under
     ~/.cache/compression-explorer.
     """
     return settings.home() / "data"
 
 
-def kept_or_made(
+def load_or_make(
     path: Path,
-    read: Callable[[Path], Kept],
-    make: Callable[[], Kept],
-    write: Callable[[Path, Kept], object],
-) -> Kept:
+    read: Callable[[Path], CachedContent],
+    make: Callable[[], CachedContent],
+    write: Callable[[Path, CachedContent], object],
+) -> CachedContent:
     """Content of ``path``; if it is missing or damaged, the result of ``make``, which is then
     cached.
     """
@@ -34,17 +34,17 @@ def kept_or_made(
     with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile):
         return read(path)
     made = make()
-    keep(path, lambda part: write(part, made))
+    save_to_cache(path, lambda part: write(part, made))
     return made
 
 
-def keep(path: Path, write: Callable[[Path], object]) -> None:
+def save_to_cache(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name and rename it, so that another process reads a whole file or
     none.
     """
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_files.sweep(path.parent)  # left by killed processes
+        atomic_files.remove_leftovers(path.parent)  # left by killed processes
         # with its suffix, which numpy would otherwise append
         with atomic_files.file_draft(path, path.suffix) as draft:
             write(draft)

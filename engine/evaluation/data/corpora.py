@@ -12,7 +12,7 @@ import pandas as pd
 
 from engine.errors import PlainError
 from engine.evaluation.data import documents, passages
-from engine.evaluation.data.cache import kept_in, kept_or_made
+from engine.evaluation.data.cache import data_folder, load_or_make
 from engine.evaluation.data.documents import LIBRARIES, Document, Split
 from engine.evaluation.data.held_out import (
     HELD_OUT_SPLITS,
@@ -54,7 +54,7 @@ def corpus_key() -> str:
 
 def extracted_file(name: Corpus) -> Path:
     """Where the extracted rows of a corpus are kept."""
-    return kept_in() / f"{name}-{corpus_key()}.parquet"
+    return data_folder() / f"{name}-{corpus_key()}.parquet"
 
 
 def needs_extraction(name: Corpus, split: Split) -> bool:
@@ -69,18 +69,18 @@ def corpus(name: Corpus, split: Split, report: Report) -> pd.DataFrame:
     if split in HELD_OUT_SPLITS:
         return held_out(name, split)
     make = all_documents if name == "docs" else all_passages
-    rows = kept_or_made(
+    rows = load_or_make(
         extracted_file(name),
         lambda kept: pd.read_parquet(kept, filters=[("split", "==", split)]),
         lambda: make(report),
-        written,
+        write_parquet,
     )
     # other versions of a library may have moved a held-out text to a file of this split
     seen = rows["text"].isin(held_out_texts(name))
     return rows[(rows["split"] == split) & ~seen].drop(columns="split").reset_index(drop=True)
 
 
-def written(path: Path, rows: pd.DataFrame) -> None:
+def write_parquet(path: Path, rows: pd.DataFrame) -> None:
     rows.to_parquet(path, index=False, compression="zstd")
 
 
@@ -92,7 +92,7 @@ def all_documents(report: Report) -> pd.DataFrame:
 
     found = [
         asdict(document) | {"split": document.split}
-        for document in documents.without_copies(documents.extracted(report=report_share))
+        for document in documents.unique_documents(documents.extract_documents(report=report_share))
     ]
     if not found:
         raise PlainError(
@@ -104,12 +104,12 @@ def all_documents(report: Report) -> pd.DataFrame:
 
 def all_passages(report: Report) -> pd.DataFrame:
     """Every labeled passage of every split, cut from the kept documents."""
-    rows = kept_or_made(
-        extracted_file("docs"), pd.read_parquet, lambda: all_documents(report), written
+    rows = load_or_make(
+        extracted_file("docs"), pd.read_parquet, lambda: all_documents(report), write_parquet
     )
     report(ProgressEvent("cutting-passages", 0, 1))
     texts = (
         Document(library, file, text)
         for library, file, text in zip(rows.library, rows.file, rows.text, strict=True)
     )
-    return pd.DataFrame([asdict(passage) for passage in passages.passages(texts)])
+    return pd.DataFrame([asdict(passage) for passage in passages.labeled_passages(texts)])

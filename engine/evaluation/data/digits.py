@@ -20,7 +20,7 @@ class Digits:
     labels: list[int]
 
 
-def splits_of(labels: np.ndarray) -> np.ndarray:
+def digit_splits(labels: np.ndarray) -> np.ndarray:
     """Split each ten images of a digit, in order: two for the test, one for validation, seven for
     training.
     """
@@ -39,6 +39,6 @@ def digits(split: str) -> Digits:
             f"bundled:digits has no split named {split[:40]!r}; it has train, validation and test."
         )
     data = load_digits()
-    chosen = np.flatnonzero(splits_of(data.target) == split)
+    chosen = np.flatnonzero(digit_splits(data.target) == split)
     pixels = np.round(data.images[chosen] * (255 / 16)).astype(np.uint8)  # stored as 0 to 16
     return Digits([Image.fromarray(image) for image in pixels], data.target[chosen].tolist())

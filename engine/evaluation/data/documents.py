@@ -81,7 +81,7 @@ def docstrings(source: str) -> Iterator[str]:
             yield text
 
 
-def extracted(
+def extract_documents(
     libraries: tuple[str, ...] = LIBRARIES, report: Callable[[float], None] = lambda share: None
 ) -> Iterator[Document]:
     """Every documentation text of the installed libraries, in a stable order."""
@@ -98,7 +98,7 @@ def extracted(
             yield Document(library, name, text)
 
 
-def without_copies(documents: Iterator[Document]) -> Iterator[Document]:
+def unique_documents(documents: Iterator[Document]) -> Iterator[Document]:
     """The documents that say something new.
 
     One is dropped when more than half of its words stand in lines already seen, digits and
@@ -112,14 +112,14 @@ def without_copies(documents: Iterator[Document]) -> Iterator[Document]:
             for raw in document.text.splitlines()
             if len(line := NOT_WORDS.sub("", raw.lower())) > 15
         ]
-        keys = [hash_of(line) for line in lines]
+        keys = [stable_hash(line) for line in lines]
         known = sum(len(line) for line, key in zip(lines, keys, strict=True) if key in seen)
         seen.update(keys)
         if lines and known * 2 <= sum(map(len, lines)):
             yield document
 
 
-def hash_of(line: str) -> int:
+def stable_hash(line: str) -> int:
     """64 bits that are equal for equal lines in every process (Python's own ``hash`` is salted)."""
     return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
 

@@ -16,24 +16,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.errors import PlainError, given
+from engine.errors import PlainError, value_text
 from engine.evaluation.data.corpora import corpus, needs_extraction
 from engine.evaluation.data.digits import NAMES, digits
-from engine.evaluation.data.documents import Split, fingerprint, hash_of
+from engine.evaluation.data.documents import Split, fingerprint, stable_hash
 from engine.evaluation.data.passages import LABELS
 from engine.evaluation.data.sources import (
     Table,
     checked_column,
     file_text,
     is_local,
+    is_missing,
+    load_table,
     local_path,
-    missing,
-    path_of,
-    strings,
-    table_of,
+    source_path,
     text_column,
+    text_values,
 )
-from engine.evaluation.progress import silent
+from engine.evaluation.progress import ignore_progress
 from engine.events import Report
 from engine.recipe.tasks import Classification, ImageClassification, TextClassification, file_kind
 from engine.runtime.local_paths import check_path
@@ -87,8 +87,8 @@ class Examples:
 # --- texts ----------------------------------------------------------------------------------------
 
 
-def text_of(
-    source: str, column: str = "text", split: str = "test", report: Report = silent
+def load_text(
+    source: str, column: str = "text", split: str = "test", report: Report = ignore_progress
 ) -> Text:
     """Texts for language modeling and calibration. Raises PlainError when the source cannot be
     read.
@@ -97,7 +97,7 @@ def text_of(
         return bundled_text(source, split, report)
     if is_local(source) and file_kind(source) == ".txt":
         return plain_text(local_path(source))
-    table = table_of(source, split)
+    table = load_table(source, split)
     texts = text_column(table, column)
     return Text(texts, table.name, fingerprint(texts), notes=table.notes)
 
@@ -118,10 +118,10 @@ def bundled_text(source: str, split: str, report: Report) -> Text:
             rows = corpus("libraries", known_split(source, split, LABELLED_SPLITS), report)
         case _:
             raise PlainError(
-                f"{given(source)} is no bundled text; the bundled texts are bundled:docs and "
+                f"{value_text(source)} is no bundled text; the bundled texts are bundled:docs and "
                 "bundled:docs-libraries."
             )
-    texts = sorted(rows["text"], key=hash_of)
+    texts = sorted(rows["text"], key=stable_hash)
     return Text(texts, f"{source}, {split} split", fingerprint(texts), "\n\n\n")
 
 
@@ -135,7 +135,7 @@ def is_available(source: str, split: str) -> bool:
 def known_split(source: str, split: str, known: dict[str, Split]) -> Split:
     if split not in known:
         raise PlainError(
-            f"{source} has no split named {given(split)}; its splits are {', '.join(known)}."
+            f"{source} has no split named {value_text(split)}; its splits are {', '.join(known)}."
         )
     return known[split]
 
@@ -144,7 +144,9 @@ def known_split(source: str, split: str, known: dict[str, Split]) -> Split:
 
 
 @singledispatch
-def examples_of(task: Classification, report: Report = silent, skip: int = 0) -> Examples:
+def load_examples(
+    task: Classification, report: Report = ignore_progress, skip: int = 0
+) -> Examples:
     """Return at most ``task.samples`` labeled examples, the same ones every time.
 
     With ``skip``, those that come after the first ``skip`` of the same draw: no example is in both.
@@ -153,14 +155,16 @@ def examples_of(task: Classification, report: Report = silent, skip: int = 0) ->
     raise TypeError(f"{type(task).__name__} has no labeled examples")
 
 
-@examples_of.register
-def labelled_texts(task: TextClassification, report: Report = silent, skip: int = 0) -> Examples:
+@load_examples.register
+def labeled_texts(
+    task: TextClassification, report: Report = ignore_progress, skip: int = 0
+) -> Examples:
     if task.data.startswith("bundled:"):
         return library_passages(task, report, skip)
-    table = table_of(task.data, task.split)
-    rows = drawn(len(table), task.samples, skip)
+    table = load_table(task.data, task.split)
+    rows = random_rows(len(table), task.samples, skip)
     texts = texts_in(table, task.text_column, task.text_pair_column, rows)
-    return labelled(table, task, texts, rows, pair_not_read(table, task))
+    return labeled_examples(table, task, texts, rows, unread_pair_notes(table, task))
 
 
 def texts_in(
@@ -168,7 +172,7 @@ def texts_in(
 ) -> list[str] | list[tuple[str, str]]:
     """Texts of the rows, or pairs if a ``second`` column is named."""
     column = checked_column(table, first, "text_column")
-    texts = strings(table.values(column, rows), table, column)
+    texts = text_values(table.values(column, rows), table, column)
     if rows and not any(text.strip() for text in texts):
         raise PlainError(
             f"{table.name} has no text in its column {column!r}; name another text_column, "
@@ -177,10 +181,10 @@ def texts_in(
     if not second:
         return texts
     other = checked_column(table, second, "text_pair_column")
-    return list(zip(texts, strings(table.values(other, rows), table, other), strict=True))
+    return list(zip(texts, text_values(table.values(other, rows), table, other), strict=True))
 
 
-def pair_not_read(table: Table, task: TextClassification) -> tuple[str, ...]:
+def unread_pair_notes(table: Table, task: TextClassification) -> tuple[str, ...]:
     """Note on a column that looks like a second text but is not named; it is never read
     automatically.
     """
@@ -189,7 +193,7 @@ def pair_not_read(table: Table, task: TextClassification) -> tuple[str, ...]:
     found = next(
         (
             name
-            for name in (*PAIRS, *other_texts(table, task))
+            for name in (*PAIRS, *other_text_columns(table, task))
             if name in table.columns and name != task.text_column
         ),
         None,
@@ -202,7 +206,7 @@ def pair_not_read(table: Table, task: TextClassification) -> tuple[str, ...]:
     return (f"The column {found} of {table.name} was not read; {about}.",)
 
 
-def other_texts(table: Table, task: TextClassification) -> list[str]:
+def other_text_columns(table: Table, task: TextClassification) -> list[str]:
     """Columns that are not read and hold texts of three words or more."""
     others = [name for name in table.columns if name not in (task.text_column, task.label_column)]
     rows = range(min(len(table), 20))
@@ -217,32 +221,34 @@ def other_texts(table: Table, task: TextClassification) -> list[str]:
     ]
 
 
-@examples_of.register
-def labelled_images(task: ImageClassification, report: Report = silent, skip: int = 0) -> Examples:
+@load_examples.register
+def labeled_images(
+    task: ImageClassification, report: Report = ignore_progress, skip: int = 0
+) -> Examples:
     if task.data.startswith("bundled:"):
         return digit_images(task, skip)
-    table = table_of(task.data, task.split)
+    table = load_table(task.data, task.split)
     column = checked_column(table, task.image_column, "image_column")
-    rows = drawn(len(table), task.samples, skip)
-    folder = path_of(task.data).parent
-    return labelled(table, task, images_in(table.values(column, rows), folder), rows)
+    rows = random_rows(len(table), task.samples, skip)
+    folder = source_path(task.data).parent
+    return labeled_examples(table, task, images_in(table.values(column, rows), folder), rows)
 
 
-def pictures_of(source: str, column: str) -> list[Image.Image]:
+def training_images(source: str, column: str) -> list[Image.Image]:
     """The pictures of a train split, whatever labels they may have. Raises PlainError when the
     source cannot be read.
     """
     if source == "bundled:digits":
         return digits("train").images
-    table = table_of(source, "train")
+    table = load_table(source, "train")
     values = table.values(checked_column(table, column, "image_column"), range(len(table)))
-    return images_in(values, path_of(source).parent)
+    return images_in(values, source_path(source).parent)
 
 
 def library_passages(task: TextClassification, report: Report, skip: int) -> Examples:
     if task.data != "bundled:docs-libraries":
         raise PlainError(
-            f"{given(task.data)} holds no labeled texts; the bundled ones are "
+            f"{value_text(task.data)} holds no labeled texts; the bundled ones are "
             "bundled:docs-libraries."
         )
     if task.text_pair_column:
@@ -251,7 +257,7 @@ def library_passages(task: TextClassification, report: Report, skip: int) -> Exa
             "give other data."
         )
     rows = corpus("libraries", known_split(task.data, task.split, LABELLED_SPLITS), report)
-    rows = rows.iloc[drawn(len(rows), task.samples, skip)]
+    rows = rows.iloc[random_rows(len(rows), task.samples, skip)]
     texts, labels = rows["text"].tolist(), rows["label"].tolist()
     return Examples(
         texts,
@@ -265,10 +271,10 @@ def library_passages(task: TextClassification, report: Report, skip: int) -> Exa
 def digit_images(task: ImageClassification, skip: int) -> Examples:
     if task.data != "bundled:digits":
         raise PlainError(
-            f"{given(task.data)} holds no labeled images; the bundled ones are bundled:digits."
+            f"{value_text(task.data)} holds no labeled images; the bundled ones are bundled:digits."
         )
     data = digits(task.split)
-    rows = drawn(len(data.labels), task.samples, skip)
+    rows = random_rows(len(data.labels), task.samples, skip)
     images, labels = [data.images[row] for row in rows], [data.labels[row] for row in rows]
     return Examples(
         images,
@@ -279,7 +285,7 @@ def digit_images(task: ImageClassification, skip: int) -> Examples:
     )
 
 
-def labelled(
+def labeled_examples(
     table: Table,
     task: Classification,
     inputs: list[Any],
@@ -334,7 +340,7 @@ def labelled(
 def empty_cells(values: Sequence[Any]) -> list[bool]:
     """True for cells without a label. Words such as NA are labels unless all others are numbers."""
     words = [value.strip() if isinstance(value, str) else value for value in values]
-    empty = [missing(word) or word == "" for word in words]
+    empty = [is_missing(word) or word == "" for word in words]
     numeric = [isinstance(word, str) and word.lower() in EMPTY_NUMBERS for word in words]
     others = [
         word
@@ -363,21 +369,22 @@ def plain_label(value: Any, table: str, column: str) -> int | str:
         or value < 0
     ):
         raise PlainError(
-            f"The column {column} of {table} holds the label {given(value)}; labels are names or "
+            f"The column {column} of {table} holds the label {value_text(value)}; labels are "
+            "names or "
             "whole numbers from 0 "
             "(a split whose labels are -1 is not labeled: choose another)."
         )
     return int(value)
 
 
-def drawn(rows: int, samples: int, skip: int = 0) -> list[int]:
+def random_rows(rows: int, samples: int, skip: int = 0) -> list[int]:
     """Random row numbers, at most ``samples``, in order, with seed 0, so that a file sorted by
     label loses no class.
     """
     return sorted(np.random.default_rng(0).permutation(rows)[skip : skip + samples].tolist())
 
 
-def image_of(value: Any, folder: Path) -> Image.Image:
+def cell_image(value: Any, folder: Path) -> Image.Image:
     """The image that a cell holds: decoded, as bytes, as a path next to the file, or as rows of
     pixels.
     """
@@ -386,9 +393,9 @@ def image_of(value: Any, folder: Path) -> Image.Image:
             case Image.Image():
                 return value
             case {"bytes": bytes(content)} | bytes(content):
-                return opened(io.BytesIO(content))
+                return open_image(io.BytesIO(content))
             case {"path": str(path)} | str(path):
-                return opened(regular_file(check_path(folder / path)))
+                return open_image(check_regular_file(check_path(folder / path)))
         return Image.fromarray(
             np.array([np.asarray(row).tolist() for row in value], dtype=np.uint8)
         )
@@ -401,12 +408,12 @@ def image_of(value: Any, folder: Path) -> Image.Image:
             else "cannot be read as an image"
         )
         raise PlainError(
-            f"The image {given(value)} {what}; images are files, their bytes, or rows of "
+            f"The image {value_text(value)} {what}; images are files, their bytes, or rows of "
             "pixels from 0 to 255."
         ) from None
 
 
-def opened(file: Any) -> Image.Image:
+def open_image(file: Any) -> Image.Image:
     """Raises PlainError for an image of more than MAX_PIXELS, before it is decoded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -422,11 +429,11 @@ def opened(file: Any) -> Image.Image:
     return image
 
 
-def regular_file(path: Path) -> Path:
+def check_regular_file(path: Path) -> Path:
     """Raises PlainError for a pipe or device, which may never end."""
     if path.exists() and not path.is_file():
         raise PlainError(
-            f"The image {given(str(path))} is not a regular file; give the path of an image."
+            f"The image {value_text(str(path))} is not a regular file; give the path of an image."
         )
     return path
 
@@ -435,7 +442,7 @@ def images_in(values: Sequence[Any], folder: Path) -> list[Image.Image]:
     """Raises PlainError if they have more than MAX_PIXELS_IN_ALL together."""
     images, pixels = [], 0
     for value in values:
-        images.append(image_of(value, folder))
+        images.append(cell_image(value, folder))
         pixels += math.prod(images[-1].size)
         if pixels > MAX_PIXELS_IN_ALL:
             raise PlainError(

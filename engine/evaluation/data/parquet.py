@@ -25,31 +25,31 @@ ROWS_AT_ONCE = 16_384
 MAX_COLUMNS = 10_000
 
 
-def refuse_large(path: Path) -> None:
+def check_table_size(path: Path) -> None:
     """Check the packed and unpacked size of a table's file.
 
     Raises PlainError if it exceeds the limit.
     """
     if path.stat().st_size > MAX_BYTES:
-        raise too_large(path.name)
+        raise size_error(path.name)
     if path.suffix.lower() == ".parquet":
-        refuse_large_parquet(path)
+        check_parquet_size(path)
 
 
-def refuse_large_parquet(path: Path) -> None:
+def check_parquet_size(path: Path) -> None:
     """Check the size of a Parquet file's values, from its metadata and the lengths of its text
     dictionaries.
 
     Raises PlainError if it exceeds the limit, and pyarrow's errors if the file is not Parquet.
     """
     with pq.ParquetFile(path) as file:
-        refuse_wide(file.metadata.num_columns, path.name)
+        check_column_count(file.metadata.num_columns, path.name)
         if (
-            sum(stated_bytes(file, group) for group in range(file.metadata.num_row_groups))
+            sum(declared_bytes(file, group) for group in range(file.metadata.num_row_groups))
             > MAX_BYTES
         ):
-            raise too_large(path.name)
-        texts = dictionary_coded(file)
+            raise size_error(path.name)
+        texts = dictionary_columns(file)
     if not texts:
         return
     total = 0
@@ -58,10 +58,10 @@ def refuse_large_parquet(path: Path) -> None:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=texts):
             total += sum(map(decoded_bytes, batch.columns))
             if total > MAX_BYTES:
-                raise too_large(path.name)
+                raise size_error(path.name)
 
 
-def stated_bytes(file: pq.ParquetFile, group: int) -> int:
+def declared_bytes(file: pq.ParquetFile, group: int) -> int:
     """Bytes of a row group's values; for texts and other variable sizes, the size of their pages
     according to the file.
     """
@@ -77,7 +77,7 @@ def stated_bytes(file: pq.ParquetFile, group: int) -> int:
     return total
 
 
-def dictionary_coded(file: pq.ParquetFile) -> list[str]:
+def dictionary_columns(file: pq.ParquetFile) -> list[str]:
     """Text columns that any row group stores with a dictionary, except those inside lists."""
     coded = []
     for column in range(file.metadata.num_columns):
@@ -104,7 +104,7 @@ def decoded_bytes(column: pa.Array) -> int:
     return column.indices.nbytes + (pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0)
 
 
-def refuse_wide(columns: int, name: str) -> None:
+def check_column_count(columns: int, name: str) -> None:
     """Raises PlainError for more columns than MAX_COLUMNS."""
     if columns > MAX_COLUMNS:
         raise PlainError(
@@ -113,7 +113,7 @@ def refuse_wide(columns: int, name: str) -> None:
         )
 
 
-def too_large(name: str) -> PlainError:
+def size_error(name: str) -> PlainError:
     return PlainError(
         f"{name} holds more than {MAX_BYTES / 1e9:.0f} GB once it is unpacked, and at most "
         "that is read; keep fewer rows or columns of it."

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from engine.evaluation.data.documents import Document, Split, hash_of
+from engine.evaluation.data.documents import Document, Split, stable_hash
 
 LABELS = (
     "numpy",
@@ -49,11 +49,11 @@ class Passage:
     split: Split
 
 
-def masked(text: str) -> str:
+def mask_giveaways(text: str) -> str:
     return GIVEAWAYS.sub("lib", text)
 
 
-def cut(text: str) -> Iterator[str]:
+def passages_in(text: str) -> Iterator[str]:
     """Passages of whole paragraphs, each at most LONGEST characters."""
     passage = ""
     for paragraph in re.split(r"\n\s*\n", text):
@@ -65,7 +65,7 @@ def cut(text: str) -> Iterator[str]:
         yield passage
 
 
-def passages(
+def labeled_passages(
     documents: Iterable[Document],
     per_document: int = MOST_PER_DOCUMENT,
     per_label: dict[Split, int] = MOST_PER_LABEL,
@@ -79,8 +79,8 @@ def passages(
         if document.library not in LIBRARY_LABEL:
             continue
         label = LABELS.index(LIBRARY_LABEL[document.library])
-        for text in list(cut(masked(document.text)))[:per_document]:
-            key = hash_of(re.sub(r"[\W\d_]+", "", text.lower()))
+        for text in list(passages_in(mask_giveaways(document.text)))[:per_document]:
+            key = stable_hash(re.sub(r"[\W\d_]+", "", text.lower()))
             if len(text) >= 120 and key not in seen:
                 seen.add(key)
                 pools[document.split, label][key] = Passage(text, label, document.split)

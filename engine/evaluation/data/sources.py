@@ -13,9 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from engine.errors import PlainError, given
-from engine.evaluation.data.parquet import MAX_BYTES, refuse_large, refuse_wide, too_large
-from engine.evaluation.data.text_files import SEPARATORS, TextFile, columns_of, text_file
+from engine.errors import PlainError, value_text
+from engine.evaluation.data.parquet import (
+    MAX_BYTES,
+    check_column_count,
+    check_table_size,
+    size_error,
+)
+from engine.evaluation.data.text_files import SEPARATORS, TextFile, column_format, text_file
 from engine.recipe.tasks import COMPRESSIONS, FILES, file_kind
 from engine.runtime.local_paths import check_path, path_limit
 from engine.runtime.platform_support import limited_memory
@@ -100,7 +105,7 @@ class HubTable:
         return tuple(getattr(self.data.features[column], "names", None) or ())
 
 
-def table_of(source: str, split: str) -> Table:
+def load_table(source: str, split: str) -> Table:
     """Raises PlainError when the source cannot be read."""
     if is_local(source):
         return file_table(local_path(source))
@@ -112,17 +117,17 @@ def is_local(source: str) -> bool:
     return (
         file_kind(source) in FILES
         or source.startswith(("/", ".", "~", "\\"))
-        or is_there(Path(source))
+        or path_exists(Path(source))
     )
 
 
-def is_there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     with suppress(OSError):  # a name too long for this disk
         return path.exists()
     return False
 
 
-def path_of(source: str) -> Path:
+def source_path(source: str) -> Path:
     with suppress(RuntimeError):  # the home of an unknown user
         return Path(source).expanduser()
     return Path(source)
@@ -130,9 +135,9 @@ def path_of(source: str) -> Path:
 
 def local_path(source: str) -> Path:
     """The file a source names. Raises PlainError where there is none, or none that can be read."""
-    path = check_path(path_of(source))
-    if not is_there(path):
-        raise PlainError(f"There is no file {given(str(path))}; {ALLOWED}.")
+    path = check_path(source_path(source))
+    if not path_exists(path):
+        raise PlainError(f"There is no file {value_text(str(path))}; {ALLOWED}.")
     if path.is_dir() or file_kind(path.name) not in FILES:
         what = (
             "a folder"
@@ -157,7 +162,7 @@ def local_path(source: str) -> Path:
 def file_text(path: Path) -> tuple[str, tuple[str, ...]]:
     """Content of a text file, at most MOST_CHARACTERS, and notes on assumptions."""
     file = text_file(path)
-    with file.opened() as stream:
+    with file.open_text() as stream:
         text = stream.read(MOST_CHARACTERS)
     if not text.strip():
         raise PlainError(
@@ -175,13 +180,13 @@ def file_table(path: Path) -> FileTable:
         )
     try:
         with limited_memory(READING_BYTES):
-            refuse_large(path)
+            check_table_size(path)
             file = TextFile(path, "") if kind == ".parquet" else text_file(path)
             table = table_in(file, kind)
     except PlainError:
         raise
     except MemoryError:
-        raise too_large(path.name) from None
+        raise size_error(path.name) from None
     except UNREADABLE as error:
         raise PlainError(
             f"{path.name} cannot be read as {kind[1:]} ({first_line(error)}); correct the "
@@ -197,8 +202,8 @@ def table_in(file: TextFile, kind: str) -> FileTable:
     if kind == ".parquet":
         return FileTable(file.path.name, pd.read_parquet(file.path))
     if kind in (".csv", ".tsv"):
-        return separated(file)
-    with file.opened() as text:
+        return delimited_table(file)
+    with file.open_text() as text:
         start = text.read(1024).lstrip()[:1]
     if start == "[" or kind == ".json":
         try:
@@ -212,32 +217,32 @@ def table_in(file: TextFile, kind: str) -> FileTable:
 
 def json_frame(file: TextFile) -> pd.DataFrame:
     """Table from a list of rows, or from a mapping of columns to lists or to mappings of rows."""
-    with file.opened() as text:
+    with file.open_text() as text:
         data = json.load(text)
     if isinstance(data, list):
-        return frame_of_rows(data, file.path.name)
+        return frame_from_rows(data, file.path.name)
     if (
         isinstance(data, dict)
         and data
         and all(isinstance(column, list | dict) for column in data.values())
     ):
         return pd.DataFrame(data).reset_index(drop=True)
-    return frame_of_rows([data], file.path.name)
+    return frame_from_rows([data], file.path.name)
 
 
 def json_lines(file: TextFile) -> pd.DataFrame:
     rows = []
-    with file.opened() as text:
+    with file.open_text() as text:
         for number, line in enumerate(text, 1):
             if line.strip():
                 try:
                     rows.append(json.loads(line))
                 except json.JSONDecodeError as error:
                     raise ValueError(f"line {number:,}: {error.msg}") from None
-    return frame_of_rows(rows, file.path.name)
+    return frame_from_rows(rows, file.path.name)
 
 
-def frame_of_rows(rows: list[Any], name: str) -> pd.DataFrame:
+def frame_from_rows(rows: list[Any], name: str) -> pd.DataFrame:
     """Table whose columns are the keys of all rows. Raises PlainError beyond MAX_COLUMNS or
     MAX_CELLS.
     """
@@ -246,7 +251,7 @@ def frame_of_rows(rows: list[Any], name: str) -> pd.DataFrame:
         if not isinstance(row, dict):
             raise ValueError(f"row {number:,} is not an object with a value for each column")
         columns |= dict.fromkeys(row)
-        refuse_wide(len(columns), name)
+        check_column_count(len(columns), name)
     if len(rows) * len(columns) > MAX_CELLS:
         raise PlainError(
             f"{name} has {len(rows):,} rows of {len(columns):,} columns, and at most "
@@ -255,16 +260,16 @@ def frame_of_rows(rows: list[Any], name: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(columns))
 
 
-def separated(file: TextFile) -> FileTable:
+def delimited_table(file: TextFile) -> FileTable:
     """Read a file with separated columns.
 
     Raises ValueError, with the separator, if rows and header differ in width.
     """
-    columns = columns_of(file)
+    columns = column_format(file)
     separator = SEPARATORS[columns.separator]
-    refuse_wide(columns.count, file.path.name)
+    check_column_count(columns.count, file.path.name)
     quoting = csv.QUOTE_MINIMAL if columns.quoted else csv.QUOTE_NONE
-    with file.opened() as text:
+    with file.open_text() as text:
         try:
             if columns.stated:
                 text.readline()
@@ -293,13 +298,13 @@ def hub_table(source: str, split: str) -> HubTable:
     """One split of a Hub dataset: ``id``, ``id:config``, either with ``@revision``."""
     named = HUB_DATASET.fullmatch(source)
     if named is None:
-        raise PlainError(f"{given(source)} names no data; {ALLOWED}.")
+        raise PlainError(f"{value_text(source)} names no data; {ALLOWED}.")
     import datasets  # slow to import, and not needed for anything else
 
-    silence(datasets)
+    silence_datasets(datasets)
     # would read from the server's own folder
     if named["id"] in datasets.packaged_modules._PACKAGED_DATASETS_MODULES:
-        raise PlainError(f"{given(source)} is a file format, not a dataset; {ALLOWED}.")
+        raise PlainError(f"{value_text(source)} is a file format, not a dataset; {ALLOWED}.")
     try:
         if path_limit():
             check_data_files(
@@ -321,7 +326,7 @@ def hub_table(source: str, split: str) -> HubTable:
         datasets.exceptions.DatasetsError,
     ) as error:
         raise PlainError(
-            f"The dataset {named['id']} cannot be loaded: {why_not(error, named['id'])}."
+            f"The dataset {named['id']} cannot be loaded: {load_error_reason(error, named['id'])}."
         ) from None
     if len(data) == 0:
         raise PlainError(f"The {split} split of {source} is empty; choose another split.")
@@ -340,13 +345,13 @@ def check_data_files(builder: Any) -> None:
                 check_path(Path(file))
 
 
-def silence(datasets: Any) -> None:
+def silence_datasets(datasets: Any) -> None:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
-def why_not(error: Exception, name: str) -> str:
+def load_error_reason(error: Exception, name: str) -> str:
     """The cause and the way out, in one clause."""
     text = first_line(error)
     if "onfig name is missing" in text:
@@ -375,12 +380,12 @@ def checked_column(table: Table, column: str, option: str) -> str:
         if len(table.columns) == 1 and table.name.lower().endswith((".csv", ".tsv")):
             *most, last = SEPARATORS.values()
             raise PlainError(
-                f"{table.name} has no column {given(column)}; its only column is "
-                f"{given(listed)}. Choose it with {option}, or "
+                f"{table.name} has no column {value_text(column)}; its only column is "
+                f"{value_text(listed)}. Choose it with {option}, or "
                 f"separate the columns by {', '.join(most)} or {last}."
             )
         raise PlainError(
-            f"{table.name} has no column {given(column)}; its columns are {listed}. Choose "
+            f"{table.name} has no column {value_text(column)}; its columns are {listed}. Choose "
             f"one with {option}."
         )
     return column
@@ -394,7 +399,7 @@ def text_column(table: Table, column: str) -> list[str]:
     texts: list[str] = []
     left = MOST_CHARACTERS
     for start in range(0, len(table), 1000):
-        chunk = strings(
+        chunk = text_values(
             table.values(column, range(start, min(start + 1000, len(table)))), table, column
         )
         texts += [text for text in chunk if text]
@@ -408,15 +413,15 @@ def text_column(table: Table, column: str) -> list[str]:
     return texts
 
 
-def strings(values: Iterable[Any], table: Table, column: str) -> list[str]:
+def text_values(values: Iterable[Any], table: Table, column: str) -> list[str]:
     """The values as texts, nothing for a missing one. Raises PlainError where they are something
     else.
     """
-    texts = ["" if missing(value) else value for value in values]
+    texts = ["" if is_missing(value) else value for value in values]
     other = next((value for value in texts if not isinstance(value, str)), None)
     if other is not None:
         raise PlainError(
-            f"The column {column} of {table.name} holds {given(other)} where text is due; "
+            f"The column {column} of {table.name} holds {value_text(other)} where text is due; "
             "choose another with text_column."
         )
     try:
@@ -429,5 +434,5 @@ def strings(values: Iterable[Any], table: Table, column: str) -> list[str]:
     return texts
 
 
-def missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and np.isnan(value))

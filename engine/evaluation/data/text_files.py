@@ -22,7 +22,7 @@ from engine.errors import PlainError
 MAX_UNPACKED = 256 * 2**20  # unpacked bytes; a small file can unpack to any size
 SCANNED = 256 * 2**20  # bytes used to detect the encoding
 HEAD = 256 * 1024  # bytes used to detect the separator
-MARKS = (  # byte order marks; UTF-32's starts with UTF-16's
+BYTE_ORDER_MARKS = (  # byte order marks; UTF-32's starts with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -42,25 +42,25 @@ class TextFile:
     notes: tuple[str, ...] = ()  # assumptions, one sentence each
 
     @contextmanager
-    def opened(self) -> Iterator[TextIO]:
+    def open_text(self) -> Iterator[TextIO]:
         """Open the file as unpacked and decoded text.
 
         Raises PlainError if that fails.
         """
         with (
-            readable(self.path),
-            unpacked(self.path) as stream,
+            explain_read_errors(self.path),
+            open_unpacked(self.path) as stream,
             io.TextIOWrapper(stream, self.encoding, newline="") as text,
         ):
             yield text
 
     def head(self) -> str:
-        with self.opened() as text:
+        with self.open_text() as text:
             return text.read(HEAD)
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnFormat:
     """Separator and quoting of a file's columns."""
 
     separator: str
@@ -73,7 +73,7 @@ class Columns:
 # --- bytes -------------------------------------------------------------------------------------
 
 
-class Limited(io.RawIOBase):
+class LimitedStream(io.RawIOBase):
     """Unpacked stream that raises a PlainError beyond the limit."""
 
     def __init__(self, stream: BinaryIO, name: str):
@@ -98,7 +98,7 @@ class Limited(io.RawIOBase):
         super().close()
 
 
-def unpacked(path: Path) -> BinaryIO:
+def open_unpacked(path: Path) -> BinaryIO:
     """Bytes of the file, decompressed if its suffix or its first bytes name a compression."""
     with path.open("rb") as file:
         start = file.read(8)
@@ -108,11 +108,13 @@ def unpacked(path: Path) -> BinaryIO:
     )
     unpack = UNPACKERS.get(suffix)
     return (
-        io.BufferedReader(Limited(unpack(path), path.name), 1 << 16) if unpack else path.open("rb")
+        io.BufferedReader(LimitedStream(unpack(path), path.name), 1 << 16)
+        if unpack
+        else path.open("rb")
     )
 
 
-def unpacked_zstd(path: Path) -> BinaryIO:
+def open_zstd(path: Path) -> BinaryIO:
     import pyarrow
 
     return pyarrow.input_stream(str(path), compression="zstd")
@@ -128,12 +130,12 @@ UNPACKERS: dict[str, Callable[[Path], BinaryIO]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,
-    ".zst": unpacked_zstd,
+    ".zst": open_zstd,
 }
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def explain_read_errors(path: Path) -> Iterator[None]:
     """Replace errors of reading, unpacking and decoding a file by messages."""
     try:
         yield
@@ -162,21 +164,23 @@ def text_file(path: Path) -> TextFile:
 
     Raises PlainError if it is not text or its encoding cannot be detected.
     """
-    with readable(path), unpacked(path) as stream:
+    with explain_read_errors(path), open_unpacked(path) as stream:
         head = stream.read(1 << 16)
-        if encoding := next((encoding for mark, encoding in MARKS if head.startswith(mark)), None):
+        if encoding := next(
+            (encoding for mark, encoding in BYTE_ORDER_MARKS if head.startswith(mark)), None
+        ):
             return TextFile(path, encoding)
         if b"\0" in head:
             return TextFile(
                 path,
-                without_mark(head, path.name),
+                utf16_without_mark(head, path.name),
                 (f"{path.name} has no byte order mark and was read as UTF-16.",),
             )
         if is_utf8(head, stream):
             return TextFile(path, "utf-8")
     return TextFile(
         path,
-        western(head, path),
+        western_encoding(head, path),
         (
             (
                 f"{path.name} is not UTF-8 and was read as Windows-1252 (Latin-1); if letters "
@@ -186,7 +190,7 @@ def text_file(path: Path) -> TextFile:
     )
 
 
-def without_mark(head: bytes, name: str) -> str:
+def utf16_without_mark(head: bytes, name: str) -> str:
     """Detect UTF-16 without a byte order mark by null bytes at every other position."""
     even, odd = head[0::2].count(0), head[1::2].count(0)
     half = len(head) // 2
@@ -213,7 +217,7 @@ def is_utf8(head: bytes, stream: BinaryIO) -> bool:
     return True
 
 
-def western(head: bytes, path: Path) -> str:
+def western_encoding(head: bytes, path: Path) -> str:
     """Return Windows-1252 if the bytes look like a Western language.
 
     Raises PlainError otherwise.
@@ -233,7 +237,7 @@ def western(head: bytes, path: Path) -> str:
 # --- columns -----------------------------------------------------------------------------------
 
 
-def columns_of(file: TextFile) -> Columns:
+def column_format(file: TextFile) -> ColumnFormat:
     """Detect the columns of a .csv or .tsv file: the separator that gives most rows the header's
     width, with comma (or tab) preferred.
     """
@@ -246,12 +250,14 @@ def columns_of(file: TextFile) -> Columns:
             "table with a header line."
         )
     if (stated := STATED.fullmatch(first)) and stated[1] in SEPARATORS:
-        return Columns(stated[1], True, header_width(head[len(first) :], stated[1]), stated=True)
+        return ColumnFormat(
+            stated[1], True, header_width(head[len(first) :], stated[1]), stated=True
+        )
     choices = [
         (separator, True) for separator in sorted(SEPARATORS, key=lambda each: each != usual)
     ] + [("\t", False)]
     # the first of equals
-    separator, quoted = max(choices, key=lambda choice: evenness(head, *choice))
+    separator, quoted = max(choices, key=lambda choice: even_row_share(head, *choice))
     notes: list[str] = []
     if separator != usual:
         notes.append(
@@ -259,17 +265,19 @@ def columns_of(file: TextFile) -> Columns:
         )
     if not quoted:
         notes.append(f"Quotation marks in {file.path.name} were read as plain characters.")
-    return Columns(separator, quoted, header_width(head, separator, quoted), notes=tuple(notes))
+    return ColumnFormat(
+        separator, quoted, header_width(head, separator, quoted), notes=tuple(notes)
+    )
 
 
 def header_width(head: str, separator: str, quoted: bool = True) -> int:
     """Number of columns of the first row that has any."""
     with suppress(csv.Error):
-        return next(map(len, filter(None, rows_of(head, separator, quoted))), 1)
+        return next(map(len, filter(None, csv_rows(head, separator, quoted))), 1)
     return 1
 
 
-def rows_of(head: str, separator: str, quoted: bool) -> Iterator[list[str]]:
+def csv_rows(head: str, separator: str, quoted: bool) -> Iterator[list[str]]:
     """Raises csv.Error at a value over 128 KB, most likely an unclosed quotation mark."""
     return csv.reader(
         io.StringIO(head, newline=""),
@@ -278,11 +286,11 @@ def rows_of(head: str, separator: str, quoted: bool) -> Iterator[list[str]]:
     )
 
 
-def evenness(head: str, separator: str, quoted: bool) -> float:
+def even_row_share(head: str, separator: str, quoted: bool) -> float:
     """Share of rows with as many values as the header; 0 if the header has only one."""
     widths: list[int] = []
     try:
-        widths.extend(len(row) for row in rows_of(head, separator, quoted) if row)
+        widths.extend(len(row) for row in csv_rows(head, separator, quoted) if row)
     except csv.Error:
         widths.append(0)
     # the last row may be truncated

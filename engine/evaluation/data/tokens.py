@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from engine.errors import PlainError
-from engine.evaluation.data.cache import kept_in, kept_or_made
+from engine.evaluation.data.cache import data_folder, load_or_make
 from engine.evaluation.data.examples import Text
 from engine.models.positions import usable_length
 
@@ -18,29 +18,29 @@ FIRST_GUESS = 5  # characters of one token; when that was too few, twice as many
 MARGIN = 64  # tokens at the end of a cut text that may differ from those of the whole
 
 
-def stream_of(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
+def text_tokens(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
     """The first ``tokens`` tokens of the joined texts, or all there are; kept on disk.  (tokens,)
     int32
     """
     key = hashlib.sha256(
         f"{text.fingerprint} {text.separator!r} {tokens} {tokenizer_key(tokenizer)}".encode()
     ).hexdigest()[:16]
-    path = kept_in() / f"tokens-{key}.npy"
-    return kept_or_made(path, np.load, lambda: tokenized(text, tokenizer, tokens), np.save)
+    path = data_folder() / f"tokens-{key}.npy"
+    return load_or_make(path, np.load, lambda: leading_tokens(text, tokenizer, tokens), np.save)
 
 
 def tokenizer_key(tokenizer: Any) -> str:
     """Changes when any text could come out as other tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = (
-        rules(backend.to_str())
+        tokenization_rules(backend.to_str())
         if hasattr(backend, "to_str")
         else f"{type(tokenizer)} {sorted(tokenizer.get_vocab().items())}"
     )
     return hashlib.sha256(state.encode()).hexdigest()
 
 
-def rules(state: str) -> str:
+def tokenization_rules(state: str) -> str:
     """Tokenization rules, without truncation, padding and decoding."""
     return json.dumps(
         {
@@ -52,11 +52,11 @@ def rules(state: str) -> str:
     )
 
 
-def tokenized(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
+def leading_tokens(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
     """Reads no more of the text than it needs."""
     characters = (tokens + MARGIN) * FIRST_GUESS
     while True:
-        part = joined(text, characters)
+        part = leading_text(text, characters)
         row = tokenizer(part, add_special_tokens=False, return_attention_mask=False, verbose=False)[
             "input_ids"
         ]
@@ -65,7 +65,7 @@ def tokenized(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
         characters *= 2
 
 
-def joined(text: Text, characters: int) -> str:
+def leading_text(text: Text, characters: int) -> str:
     """Beginning of the joined texts, up to a number of characters."""
     parts, left = [], characters
     for index, one in enumerate(text.texts):
@@ -77,7 +77,7 @@ def joined(text: Text, characters: int) -> str:
     return "".join(parts)
 
 
-def windows_of(
+def token_windows(
     stream: np.ndarray, context: int, name: str, prefix: tuple[int, ...] = ()
 ) -> torch.Tensor:
     """Cut the stream into windows that do not overlap, and drop the remainder. (windows, context)
@@ -116,7 +116,7 @@ def window_prefix(tokenizer: Any, bos: Literal["auto", "always", "never"]) -> tu
     """
     if bos == "never":
         return ()
-    added = added_before(tokenizer)
+    added = leading_special_tokens(tokenizer)
     if added or bos == "auto":
         return added
     if getattr(tokenizer, "bos_token_id", None) is None:
@@ -126,7 +126,7 @@ def window_prefix(tokenizer: Any, bos: Literal["auto", "always", "never"]) -> tu
     return (tokenizer.bos_token_id,)
 
 
-def added_before(tokenizer: Any) -> tuple[int, ...]:
+def leading_special_tokens(tokenizer: Any) -> tuple[int, ...]:
     """Special tokens that the tokenizer adds before a text by default."""
     plain, whole = (
         tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True)
@@ -154,7 +154,7 @@ def token_batches(
     alone, and statistics
     of layer inputs see no padding.
     """
-    encoded = tokens_of(texts, tokenizer, length)
+    encoded = encoded_texts(texts, tokenizer, length)
     rows = encoded["input_ids"]
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     for size, places in groupby(order, key=lambda place: len(rows[place])):
@@ -167,7 +167,7 @@ def token_batches(
             yield batch, model_inputs([rows[place] for place in batch]) | more
 
 
-def tokens_of(texts: Texts, tokenizer: Any, length: int) -> dict[str, list[list[int]]]:
+def encoded_texts(texts: Texts, tokenizer: Any, length: int) -> dict[str, list[list[int]]]:
     """``input_ids`` of each text or pair, cut to ``length``; of pairs also ``token_type_ids``,
     which
     ``placed`` gives to models that have embeddings for them: teacher and student may differ.

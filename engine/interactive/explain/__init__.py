@@ -10,12 +10,16 @@ from engine.errors import PlainError
 
 # importing these registers their answers
 from engine.interactive.explain import mask_overlap, singular_values  # noqa: F401
-from engine.interactive.explain.default import default_explanation, factors_of, group_table
-from engine.interactive.inspect_weight import found
+from engine.interactive.explain.default import (
+    default_explanation,
+    group_table,
+    stored_column_factors,
+)
+from engine.interactive.inspect_weight import weight_location
 from engine.interactive.layer_preview import cached_preview
 from engine.interactive.registry import answer
 from engine.queries import ExplanationQuery, WeightMapQuery, WeightQuery
-from engine.results.schema.explanations import SIDE, Lesson, MapRow, WeightMap, WeightView
+from engine.results.schema.explanations import SIDE, Explanation, MapRow, WeightMap, WeightView
 from engine.results.schema.tables import LevelRow, table
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import frame
@@ -23,7 +27,7 @@ from engine.techniques.implementations import explanation
 
 
 @answer.register
-def answer_explanation(query: ExplanationQuery) -> Lesson:
+def answer_explanation(query: ExplanationQuery) -> Explanation:
     look = cached_preview(query.recipe, query.layer)
     shown = explanation(look.asked, look)
     return default_explanation(look) if shown is None else shown
@@ -39,7 +43,7 @@ def answer_weight_map(query: WeightMapQuery) -> WeightMap:
         torch.arange(column, min(in_, column + SIDE)),
     )
     at = torch.meshgrid(rows, columns, indexing="ij")
-    dense = look.stored.dense() / look.scales
+    dense = look.stored.to_dense() / look.scales
     return WeightMap(
         frame(MapRow, row=at[0], column=at[1], original=look.weight[at], stored=dense[at]),
         (out, in_),
@@ -51,9 +55,9 @@ def answer_weight(query: WeightQuery) -> WeightView:
     look, row, column = cached_preview(query.recipe, query.layer), query.row, query.column
     inside(look, row, column)
     seen, factors, dense = (
-        found(look.stored, row, column),
-        factors_of(look),
-        look.stored.dense() / look.scales,
+        weight_location(look.stored, row, column),
+        stored_column_factors(look),
+        look.stored.to_dense() / look.scales,
     )
     levels = (
         ()

@@ -6,17 +6,17 @@ Bounded for layers of any size; ``Lesson.part`` says what is left out.
 import pandas as pd
 import torch
 
-from engine.interactive.inspect_weight import Found, column_factors, found
-from engine.results.schema.explanations import GroupRow, Lesson
+from engine.interactive.inspect_weight import WeightLocation, column_factors, weight_location
+from engine.results.schema.explanations import Explanation, GroupRow
 from engine.results.schema.tables import LevelRow, table
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import frame
 
 
-def default_explanation(look: CompressedLayer) -> Lesson:
+def default_explanation(look: CompressedLayer) -> Explanation:
     """A few weights on their grid: those around the middle of the layer."""
     row, column = (size // 2 for size in look.weight.shape)
-    seen, dense = found(look.stored, row, column), look.stored.dense() / look.scales
+    seen, dense = weight_location(look.stored, row, column), look.stored.to_dense() / look.scales
     group = group_table(look, seen, dense, None)
     levels = group.stored.unique() if seen.levels is None else seen.levels.tolist()
     last = int(seen.columns[-1])
@@ -24,7 +24,7 @@ def default_explanation(look: CompressedLayer) -> Lesson:
         f"{len(group)} weights, from row {int(seen.rows[0])}, column {int(seen.columns[0])} to "
         f"row {int(seen.rows[-1])}, column {last}"
     )
-    return Lesson(
+    return Explanation(
         GroupRow,
         group,
         table((LevelRow(look.part.name, value) for value in levels), LevelRow),
@@ -33,10 +33,10 @@ def default_explanation(look: CompressedLayer) -> Lesson:
 
 
 def group_table(
-    look: CompressedLayer, seen: Found, dense: torch.Tensor, chosen: tuple[int, int] | None
+    look: CompressedLayer, seen: WeightLocation, dense: torch.Tensor, chosen: tuple[int, int] | None
 ) -> pd.DataFrame:
     """GroupRow of a weight's neighbors, as they are stored."""
-    at, factors = (seen.rows, seen.columns), factors_of(look)[seen.columns]
+    at, factors = (seen.rows, seen.columns), stored_column_factors(look)[seen.columns]
     asked = (seen.rows == chosen[0]) & (seen.columns == chosen[1]) if chosen else False
     return frame(
         GroupRow,
@@ -48,6 +48,6 @@ def group_table(
     )
 
 
-def factors_of(look: CompressedLayer) -> torch.Tensor:
+def stored_column_factors(look: CompressedLayer) -> torch.Tensor:
     """Factor of each column in storage.  (in_,)"""
     return column_factors(look.stored) * look.scales

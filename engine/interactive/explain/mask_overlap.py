@@ -5,7 +5,7 @@ from itertools import product
 import pandas as pd
 import torch
 
-from engine.config.registry import EVERY, name_of
+from engine.config.registry import ALL_TECHNIQUES, technique_name
 from engine.interactive.layer_preview import preview
 from engine.interactive.registry import answer
 from engine.queries import MaskOverlapQuery
@@ -19,15 +19,15 @@ def answer_mask_overlap(query: MaskOverlapQuery) -> pd.DataFrame:
     """OverlapRow of every two methods without training, each with the options that all of them
     share: sparsity, scope and pattern of this step.
     """
-    methods = [cls for cls in EVERY if "mask-overlap" in cls.live_views and not cls.trains]
+    methods = [cls for cls in ALL_TECHNIQUES if "mask-overlap" in cls.live_views and not cls.trains]
     options = set.intersection(*(set(cls.model_fields) for cls in methods)) - {"technique"}
     recipe, step = query.recipe.model_dump(mode="json"), query.recipe.steps[-1]
     shared = {name: getattr(step, name) for name in options if hasattr(step, name)}
     kept = {}
     for cls in methods:
-        other = shared | {"technique": name_of(cls)}
-        look = preview(Recipe.of(recipe | {"steps": [other]}), query.layer)
-        kept[cls.brief or cls.title] = look.stored.dense() != 0
+        other = shared | {"technique": technique_name(cls)}
+        look = preview(Recipe.from_dict(recipe | {"steps": [other]}), query.layer)
+        kept[cls.brief or cls.title] = look.stored.to_dense() != 0
     rows = (
         OverlapRow(one, other, share_of_both(kept[one], kept[other]))
         for one, other in product(kept, kept)

@@ -6,12 +6,12 @@ from engine.interactive.layer_preview import cached_preview
 from engine.interactive.registry import answer
 from engine.queries import SingularValuesQuery
 from engine.results.schema.tables import table
-from engine.techniques.implementations import portrait
+from engine.techniques.implementations import diagnostics
 from engine.techniques.low_rank.tables import SingularRow
 
 
 @answer.register
 def answer_singular_values(query: SingularValuesQuery) -> pd.DataFrame:
     look = cached_preview(query.recipe, query.layer)
-    found = portrait(look.how, query.layer, look.weight, look.stored, look.seen).singular
+    found = diagnostics(look.config, query.layer, look.weight, look.stored, look.seen).singular
     return pd.concat(found, ignore_index=True) if found else table((), SingularRow)

@@ -4,10 +4,10 @@ import pandas as pd
 
 SIZES = ("parameters", "size_bytes", "bits_per_weight", "bits_per_parameter")
 SCORES = ("perplexity", "accuracy", "precision", "recall", "f1", "agreement")
-STANDINGS = ("step", "technique", "split", *SIZES, "compression", *SCORES)
+STEP_SCORE_COLUMNS = ("step", "technique", "split", *SIZES, "compression", *SCORES)
 
 
-def standings(stages: pd.DataFrame) -> pd.DataFrame:
+def step_scores(stages: pd.DataFrame) -> pd.DataFrame:
     """Table with a row for each split and step, the original first, from rows of StageRow; scores
     that were not measured are NaN.
     """
@@ -21,20 +21,22 @@ def standings(stages: pd.DataFrame) -> pd.DataFrame:
     first = sizes.size_bytes.get(0, float("nan")) if "size_bytes" in sizes else float("nan")
     # missing in older runs
     table["bits_per_parameter"] = table.bits_per_parameter.fillna(
-        8 * table.size_bytes / parameters_at_first(sizes)
+        8 * table.size_bytes / original_parameters(sizes)
     )
-    return in_order(
-        table.assign(compression=first / table.size_bytes).reindex(columns=list(STANDINGS)),
+    return sorted_steps(
+        table.assign(compression=first / table.size_bytes).reindex(
+            columns=list(STEP_SCORE_COLUMNS)
+        ),
         list(stages.split.unique()),
     )
 
 
-def parameters_at_first(sizes: pd.DataFrame) -> float:
+def original_parameters(sizes: pd.DataFrame) -> float:
     """Parameters of the original model."""
     return sizes.parameters.get(0, float("nan")) if "parameters" in sizes else float("nan")
 
 
-def in_order(table: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
+def sorted_steps(table: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
     """Splits as they were measured, the one that a run is judged by first."""
     table = table.rename_axis(columns=None)
     return table.sort_values(
@@ -44,11 +46,11 @@ def in_order(table: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
     )
 
 
-def step_by_step(stages: pd.DataFrame) -> pd.DataFrame:
+def step_quality(stages: pd.DataFrame) -> pd.DataFrame:
     """Standings with the task's main score as ``quality``, and ``removed``, the share of the
     previous step's bytes.
     """
-    table = standings(stages)
+    table = step_scores(stages)
     name = "perplexity" if table.accuracy.isna().all() else "accuracy"
     removed = 1 - table.size_bytes / table.groupby("split").size_bytes.shift()
     return table.assign(quality_name=name, quality=table[name], removed=removed)

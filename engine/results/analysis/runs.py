@@ -72,30 +72,33 @@ def trade_off(records: Iterable[RunRecord]) -> pd.DataFrame:
     ``best`` marks the Pareto front among runs of the same model under the same protocol, which have
     one number as their ``group``.
     """
-    finished = measured(records)
-    groups = [group_of(run.summary) for run in finished]
-    originals = {group: original(run.summary) for group, run in zip(groups, finished, strict=True)}
-    rows = [*originals.values(), *(compressed(run) for run in finished)]
+    finished = measured_runs(records)
+    groups = [comparison_key(run.summary) for run in finished]
+    originals = {
+        group: original_point(run.summary) for group, run in zip(groups, finished, strict=True)
+    }
+    rows = [*originals.values(), *(compressed_point(run) for run in finished)]
     frame, every = pd.DataFrame(rows, columns=list(TRADE_OFF[:-2])), [*originals, *groups]
     return frame.assign(
-        best=best_of_each(frame, every), group=[list(originals).index(group) for group in every]
+        best=pareto_fronts_by_group(frame, every),
+        group=[list(originals).index(group) for group in every],
     )
 
 
-def measured(records: Iterable[RunRecord]) -> list[RunRecord]:
+def measured_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
     return [run for run in records if run.status == "done" and run.summary]
 
 
-def group_of(summary: Summary) -> str:
+def comparison_key(summary: Summary) -> str:
     """Equal for numbers that may be held against each other."""
     return "\n".join([summary.model, summary.revision, summary.protocol.model_dump_json()])
 
 
-def original(summary: Summary) -> dict:
+def original_point(summary: Summary) -> dict:
     return point("", "Uncompressed", summary, summary.baseline)
 
 
-def compressed(run: RunRecord) -> dict:
+def compressed_point(run: RunRecord) -> dict:
     return point(run.id, run.label, run.summary, run.summary.result)
 
 
@@ -126,7 +129,7 @@ def quality(scores: Scores, name: str) -> float:
     return float("nan") if value is None else value
 
 
-def best_of_each(frame: pd.DataFrame, groups: list[str]) -> pd.Series:
+def pareto_fronts_by_group(frame: pd.DataFrame, groups: list[str]) -> pd.Series:
     best = pd.Series(False, index=frame.index)
     for _, rows in frame.groupby(pd.Series(groups, index=frame.index, dtype=object)):
         best[rows.index] = pareto_front(
@@ -143,11 +146,12 @@ def comparison(records: Iterable[RunRecord]) -> pd.DataFrame:
     NaN.
     """
     return pd.DataFrame(
-        [compared(run, run.summary) for run in measured(records)], columns=list(COMPARISON)
+        [comparison_row(run, run.summary) for run in measured_runs(records)],
+        columns=list(COMPARISON),
     )
 
 
-def compared(run: RunRecord, summary: Summary) -> dict:
+def comparison_row(run: RunRecord, summary: Summary) -> dict:
     """``quality_change`` is after - before in the measure's own unit, ``quality_change_share`` the
     same as a share of before.
     """
@@ -176,15 +180,15 @@ def compared(run: RunRecord, summary: Summary) -> dict:
     }
 
 
-def comparable(records: Iterable[RunRecord]) -> str:
+def why_not_comparable(records: Iterable[RunRecord]) -> str:
     """Empty when the runs' numbers may be held against each other; otherwise a sentence that says
     why not.
     """
-    summaries = [run.summary for run in measured(records)]
+    summaries = [run.summary for run in measured_runs(records)]
     differing = [
         f"{what} ({', '.join(seen)})"
         for what, values in conditions(summaries).items()
-        if len(seen := distinct(values)) > 1
+        if len(seen := distinct_texts(values)) > 1
     ]
     if not differing:
         return ""
@@ -217,14 +221,14 @@ def conditions(summaries: list[Summary]) -> dict[str, list]:
     }
 
 
-def distinct(values: list) -> list[str]:
+def distinct_texts(values: list) -> list[str]:
     """In order of appearance. None counts: the same measure with a context and without one is not
     the same.
     """
     return list(dict.fromkeys("none" if value is None else str(value) for value in values))
 
 
-def latest_alike(records: Iterable[RunRecord], recipe: Recipe) -> RunRecord | None:
+def latest_similar_run(records: Iterable[RunRecord], recipe: Recipe) -> RunRecord | None:
     """The latest finished run of the same technique on the same model and task: its costs tell most
     about the next one's.
     """
@@ -277,7 +281,7 @@ def layers_side_by_side(tables_by_label: Mapping[str, Tables]) -> pd.DataFrame:
 
 # --- notes ----------------------------------------------------------------------------------------
 
-NAMED = 12  # layers that are named with a reason
+MAX_NAMED_LAYERS = 12  # layers that are named with a reason
 
 
 def noted_layers(layers: pd.DataFrame) -> pd.DataFrame:
@@ -287,7 +291,7 @@ def noted_layers(layers: pd.DataFrame) -> pd.DataFrame:
     noted = layers[(layers.note != "") & (layers.tied_to == "")]
     groups = noted.groupby([noted.technique == "", "note"], sort=False)
     rows = [
-        (kept, note, len(group), names_in_short(group["name"].tolist()))
+        (kept, note, len(group), shortened_names(group["name"].tolist()))
         for (kept, note), group in groups
     ]
     return pd.DataFrame(rows, columns=["kept", "note", "count", "names"]).sort_values(
@@ -295,9 +299,9 @@ def noted_layers(layers: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def names_in_short(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def shortened_names(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED_LAYERS} more" if len(names) > MAX_NAMED_LAYERS else ""
+    return ", ".join(names[:MAX_NAMED_LAYERS]) + more
 
 
 def most_flattened(surfaces: pd.DataFrame) -> str:

@@ -164,7 +164,7 @@ class TileRow:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Explanation:
     """Explanation of a technique on real weights."""
 
     row: type  # of the table: what the picture shows
@@ -182,7 +182,7 @@ class WeightMap:
 
 
 @dataclass(frozen=True)
-class Code:
+class WeightCode:
     """Stored form of one weight: weight = scale x level / factor, and level = code - zero on a
     uniform grid.
     """
@@ -195,7 +195,7 @@ class Code:
     shared_by: int = 1  # weights with this scale
 
     @property
-    def written(self) -> str:
+    def bit_string(self) -> str:
         """The bits; a negative code in two's complement."""
         return f"{self.code % 2**self.bits:0{self.bits}b}"
 
@@ -209,6 +209,6 @@ class WeightView:
     original: float
     stored: float  # what the model computes with
     factor: float  # what its column is multiplied by before it is stored; 1 where it is not
-    code: Code | None  # None where it is stored without one
+    code: WeightCode | None  # None where it is stored without one
     group: pd.DataFrame  # GroupRow
     levels: pd.DataFrame  # LevelRow, of its group

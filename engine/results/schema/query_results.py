@@ -45,7 +45,7 @@ class LayerView:
 
 
 @dataclass(frozen=True)
-class WhatIf:
+class LayerPreview:
     """One layer under a setting."""
 
     row: LayerRow
@@ -57,7 +57,7 @@ class WhatIf:
 
 
 @dataclass(frozen=True)
-class Ranges:
+class InputRanges:
     """Inputs of one layer, and the range that each observer would choose for them."""
 
     histogram: pd.DataFrame  # HistogramRow of a sample of the inputs, as the layer gets them

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from engine.config.technique import Frozen
-from engine.recipe import Recipe, as_stored
+from engine.config.technique import FrozenModel
+from engine.recipe import Recipe, with_newer_fields
 
 Status = Literal["queued", "running", "done", "failed", "cancelled", "interrupted", "unreadable"]
 FINISHED: tuple[Status, ...] = ("done", "failed", "cancelled", "interrupted", "unreadable")
@@ -29,7 +29,7 @@ RELATIVE_TO_REMAINING = (
 )
 
 
-class Scores(Frozen):
+class Scores(FrozenModel):
     """Quality and size of one model, original or compressed. What a task does not measure is absent
     (None).
     """
@@ -50,7 +50,7 @@ class Scores(Frozen):
     agreement: float | None = None  # share of equal arg-max with the original, on the same inputs
 
 
-class Protocol(Frozen):
+class Protocol(FrozenModel):
     """Complete measurement protocol, so that other tools can be compared with it."""
 
     task: str
@@ -64,7 +64,7 @@ class Protocol(Frozen):
     compute_dtype: str = "float32"
 
 
-class Summary(Frozen):
+class Summary(FrozenModel):
     """The numbers of a finished run; ``python -m engine run --json`` prints this with the layers
     table.
     """
@@ -85,7 +85,7 @@ class Summary(Frozen):
     notes: tuple[str, ...] = ()  # what a reader of the numbers should know
 
     @model_validator(mode="after")
-    def measured_alike(self) -> "Summary":
+    def check_same_measures(self) -> "Summary":
         for name in ("perplexity", "accuracy"):
             if (getattr(self.baseline, name) is None) != (getattr(self.result, name) is None):
                 raise ValueError(f"{name} is given for one of baseline and result only")
@@ -104,7 +104,7 @@ class Summary(Frozen):
         return self
 
 
-class RunRecord(Frozen):
+class RunRecord(FrozenModel):
     id: str
     key: str  # Recipe.key(): equal keys, equal answers
     recipe: Recipe
@@ -120,9 +120,9 @@ class RunRecord(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def of_any_version(cls, given: Any) -> Any:
+    def add_newer_fields(cls, given: Any) -> Any:
         return (
-            given | {"recipe": as_stored(given["recipe"])}
+            given | {"recipe": with_newer_fields(given["recipe"])}
             if isinstance(given, dict) and "recipe" in given
             else given
         )
@@ -134,7 +134,7 @@ class RunRecord(Frozen):
         """
         older = self.summary and "bits_per_parameter" not in self.summary.result.model_fields_set
         if older and any(
-            step.leaves == "fewer" or step.family == "distillation" for step in self.recipe.steps
+            step.produces == "fewer" or step.family == "distillation" for step in self.recipe.steps
         ):
             noted = self.summary.model_copy(
                 update={"notes": (*self.summary.notes, RELATIVE_TO_REMAINING)}

@@ -26,14 +26,14 @@ ADVICE = {
 
 
 @contextmanager
-def refused(root: Path, doing: str = "written to") -> Iterator[None]:
+def explain_os_errors(root: Path, action: str = "written to") -> Iterator[None]:
     """Turns an operating system's refusal into a sentence that names the folder."""
     try:
         yield
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, f"check the disk or {ELSEWHERE}")
         raise PlainError(
-            f"The results folder {root} cannot be {doing} "
+            f"The results folder {root} cannot be {action} "
             f"({(error.strerror or str(error)).lower()}); {advice}."
         ) from None
 
@@ -52,13 +52,13 @@ def file_draft(path: Path, suffix: str = "") -> Iterator[Path]:
             draft.unlink()
 
 
-def write(path: Path, content: bytes) -> str:
+def atomic_write(path: Path, content: bytes) -> str:
     """Puts a file in place in one step, or leaves what was there. Returns its seal."""
     with file_draft(path) as draft, draft.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-        return seal_of(os.fstat(file.fileno()))
+        return file_stamp(os.fstat(file.fileno()))
 
 
 def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
@@ -72,10 +72,10 @@ def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
             raise OSError(errno.EINVAL, "it is not a regular file")
         if status.st_size > most_bytes:
             raise OSError(errno.EFBIG, f"it is larger than {most_bytes // 10**6} MB")
-        return file.read(most_bytes), seal_of(status)
+        return file.read(most_bytes), file_stamp(status)
 
 
-def seal_of(status: os.stat_result) -> str:
+def file_stamp(status: os.stat_result) -> str:
     """A few words that differ when a file was replaced or written to."""
     return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
 
@@ -89,7 +89,7 @@ def remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def sweep(folder: Path, hours: float = 1) -> None:
+def remove_leftovers(folder: Path, hours: float = 1) -> None:
     """Removes the hidden leftovers of processes that died in the middle of something."""
     for path in folder.glob(".*-*"):
         with suppress(OSError):

@@ -14,9 +14,16 @@ from typing import TypeVar
 
 from engine.errors import PlainError
 from engine.results.schema.record import RunRecord
-from engine.results.store.atomic_files import seal_of
-from engine.results.store.run_folder import RUN_ID, Said, damage_seal, said_by
-from engine.results.store.run_query import IndexedRun, Order, RunPage, RunQuery, RunRow, moment
+from engine.results.store.atomic_files import file_stamp
+from engine.results.store.run_folder import RUN_ID, LoadedRecord, damage_stamp, read_record
+from engine.results.store.run_query import (
+    IndexedRun,
+    Order,
+    RunPage,
+    RunQuery,
+    RunRow,
+    time_from_seconds,
+)
 
 SCHEMA = 2  # an index with another number is rebuilt
 BUSY_SECONDS = 10
@@ -38,7 +45,7 @@ TYPES = {
 COLUMN_TYPES = ", ".join(
     f"{name} {TYPES.get(name, 'TEXT')}{' PRIMARY KEY' * (name == 'id')}" for name in COLUMNS
 )
-MADE_AGAIN = f"""
+REBUILD_SCRIPT = f"""
     BEGIN IMMEDIATE;
     DROP TABLE IF EXISTS runs;
     CREATE TABLE runs ({COLUMN_TYPES}, seal TEXT);
@@ -48,7 +55,7 @@ MADE_AGAIN = f"""
     PRAGMA user_version = {SCHEMA};
     COMMIT;
 """
-LISTED = "id, status, created, label, model, message, size, measure, before, after"
+LIST_COLUMNS = "id, status, created, label, model, message, size, measure, before, after"
 ORDERS: dict[Order, tuple[str, str]] = {  # unknown values come last
     "newest": ("created", "DESC"),
     "oldest": ("created", "ASC"),
@@ -70,13 +77,13 @@ class DamagedIndex(sqlite3.DatabaseError):
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
-def asked(path: Path | None, question: Question[Answer]) -> Answer:
+def query_index(path: Path | None, question: Question[Answer]) -> Answer:
     """The answer of the index at ``path``. One that is damaged is made again; without one, or where
     none can be written, one in memory answers.
     """
     for _ in range(2 if path and path.parent.is_dir() else 0):
         try:
-            with opened(str(path)) as index:
+            with open_index(str(path)) as index:
                 return question(index)
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0)
@@ -85,12 +92,12 @@ def asked(path: Path | None, question: Question[Answer]) -> Answer:
                 break
             with suppress(OSError):
                 erase(path)
-    with opened(":memory:") as index:
+    with open_index(":memory:") as index:
         return question(index)
 
 
 @contextmanager
-def opened(path: str) -> Iterator[sqlite3.Connection]:
+def open_index(path: str) -> Iterator[sqlite3.Connection]:
     """A connection for one question: threads cannot share one, and an index that was erased is not
     held on to.
     """
@@ -98,7 +105,7 @@ def opened(path: str) -> Iterator[sqlite3.Connection]:
         index.execute("PRAGMA journal_mode = WAL").fetchone()
         index.execute("PRAGMA synchronous = NORMAL")
         if index.execute("PRAGMA user_version").fetchone() != (SCHEMA,):
-            index.executescript(MADE_AGAIN)
+            index.executescript(REBUILD_SCRIPT)
         yield index
 
 
@@ -110,55 +117,57 @@ def erase(path: Path) -> None:
 # --- synchronization with the folders ----------------------------------------------------------
 
 
-def catch_up(index: sqlite3.Connection, folders: Path) -> None:
+def synchronize_index(index: sqlite3.Connection, folders: Path) -> None:
     """Read new and changed folders and remove deleted ones. Folders with a known seal are not read
     again.
     """
     rows = index.execute("SELECT id, seal FROM runs").fetchall()
     check_texts(value for row in rows for value in row)
     known = dict(rows)
-    present = seals(folders)
-    forget(index, known.keys() - present.keys())
+    present = record_stamps(folders)
+    remove_runs(index, known.keys() - present.keys())
     for run, seal in present.items():
         if not seal or known.get(run) != seal:
             folder = folders / run
-            if not known.get(run, "").startswith("!") or known[run] != damage_seal(folder):
-                learn(index, folder)
+            if not known.get(run, "").startswith("!") or known[run] != damage_stamp(folder):
+                index_folder(index, folder)
 
 
-def seals(folders: Path) -> dict[str, str]:
+def record_stamps(folders: Path) -> dict[str, str]:
     """The seal of each run's record as it is on disk; empty where there is none."""
     try:
         with os.scandir(folders) as entries:
             return {
-                entry.name: seal_at(entry.path) for entry in entries if RUN_ID.fullmatch(entry.name)
+                entry.name: record_stamp(entry.path)
+                for entry in entries
+                if RUN_ID.fullmatch(entry.name)
             }
     except FileNotFoundError:
         return {}
 
 
-def seal_at(folder: str) -> str:
+def record_stamp(folder: str) -> str:
     try:
         # thousands of Paths would take longer than the disk
-        return seal_of(os.stat(f"{folder}/record.json"))  # noqa: PTH116
+        return file_stamp(os.stat(f"{folder}/record.json"))  # noqa: PTH116
     except OSError:
         return ""
 
 
-def learn(index: sqlite3.Connection, folder: Path) -> None:
+def index_folder(index: sqlite3.Connection, folder: Path) -> None:
     """Store what a folder contains, or remove it if it has just been deleted."""
     try:
-        note(index, said_by(folder))
+        index_record(index, read_record(folder))
     except PlainError:
-        forget(index, {folder.name})
+        remove_runs(index, {folder.name})
 
 
-def note(index: sqlite3.Connection, said: Said) -> None:
-    row = (*astuple(IndexedRun.of(said.record)), said.seal)
+def index_record(index: sqlite3.Connection, loaded: LoadedRecord) -> None:
+    row = (*astuple(IndexedRun.from_record(loaded.record)), loaded.stamp)
     index.execute(f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(row))})", row)
 
 
-def forget(index: sqlite3.Connection, runs: Collection[str]) -> None:
+def remove_runs(index: sqlite3.Connection, runs: Collection[str]) -> None:
     index.executemany("DELETE FROM runs WHERE id = ?", [(run,) for run in runs])
 
 
@@ -170,7 +179,7 @@ def every_record(index: sqlite3.Connection) -> list[RunRecord]:
     return records(index, "TRUE")
 
 
-def with_key(index: sqlite3.Connection, key: str) -> list[RunRecord]:
+def runs_with_key(index: sqlite3.Connection, key: str) -> list[RunRecord]:
     """Return the runs with a key that are done, queued or running, newest first."""
     return records(index, f"key = ? AND key != '' AND status IN {ANSWERABLE}", key)
 
@@ -183,10 +192,10 @@ def records(index: sqlite3.Connection, condition: str, *values: str | int) -> li
     rows = index.execute(
         f"SELECT id, record FROM runs WHERE {condition} ORDER BY created DESC, id DESC", values
     ).fetchall()
-    return [parsed(*row) for row in rows]
+    return [parsed_record(*row) for row in rows]
 
 
-def parsed(run: str, text: str) -> RunRecord:
+def parsed_record(run: str, text: str) -> RunRecord:
     """Parse the record in a row.
 
     Raises DamagedIndex, after which the index is rebuilt, if it is invalid or from another version.
@@ -202,7 +211,7 @@ def parsed(run: str, text: str) -> RunRecord:
 
 def page(index: sqlite3.Connection, query: RunQuery, without: Collection[str] = ()) -> RunPage:
     """One page of a query's runs without the excluded ones, with the choices for filters."""
-    condition, values = filters(query, without)
+    condition, values = where_clause(query, without)
     expression, direction = ORDERS[query.order]
     beyond, last = "", ()
     if query.after:
@@ -212,25 +221,25 @@ def page(index: sqlite3.Connection, query: RunQuery, without: Collection[str] = 
         )
     rows = index.execute(
         (
-            f"SELECT {LISTED}, {expression} FROM runs WHERE {condition} {beyond} ORDER BY "
+            f"SELECT {LIST_COLUMNS}, {expression} FROM runs WHERE {condition} {beyond} ORDER BY "
             f"{expression} {direction}, id {direction} LIMIT ?"
         ),
         (*values, *last, query.limit if query.limit < 0 else query.limit + 1),
     ).fetchall()
     shown = rows if query.limit < 0 else rows[: query.limit]
     matching = index.execute(f"SELECT COUNT(*) FROM runs WHERE {condition}", values).fetchone()[0]
-    every = filters(RunQuery(measured=query.measured), without)
+    every = where_clause(RunQuery(measured=query.measured), without)
     total = index.execute(f"SELECT COUNT(*) FROM runs WHERE {every[0]}", every[1]).fetchone()[0]
     return RunPage(
-        tuple(listed_row(row) for row in shown),
+        tuple(run_row(row) for row in shown),
         matching,
         total,
         len(shown) < len(rows),
-        *choices(index, *every),
+        *filter_choices(index, *every),
     )
 
 
-def filters(query: RunQuery, without: Collection[str]) -> tuple[str, list[str]]:
+def where_clause(query: RunQuery, without: Collection[str]) -> tuple[str, list[str]]:
     parts = {
         "model = ?": [query.model] * bool(query.model),
         "status = ?": [query.status] * bool(query.status),
@@ -246,7 +255,7 @@ def filters(query: RunQuery, without: Collection[str]) -> tuple[str, list[str]]:
     ]
 
 
-def listed_row(row: tuple) -> RunRow:
+def run_row(row: tuple) -> RunRow:
     run, status, created, label, model, message, size, measure, before, after, order = row
     texts, numbers = (run, status, label, model, message, measure), (size, before, after)
     if not (
@@ -259,7 +268,7 @@ def listed_row(row: tuple) -> RunRow:
     return RunRow(
         run,
         status,
-        moment(created),
+        time_from_seconds(created),
         label,
         model,
         message,
@@ -277,7 +286,9 @@ def check_texts(values: Iterable[object]) -> None:
         raise DamagedIndex("a value is not text")
 
 
-def choices(index: sqlite3.Connection, condition: str, values: list[str]) -> list[tuple[str, ...]]:
+def filter_choices(
+    index: sqlite3.Connection, condition: str, values: list[str]
+) -> list[tuple[str, ...]]:
     """Models, techniques and statuses that occur, most frequent first."""
     models, steps, statuses = (
         index.execute(
@@ -301,7 +312,7 @@ def choices(index: sqlite3.Connection, condition: str, values: list[str]) -> lis
     return [tuple(name for name in names if name)[:MAX_CHOICES] for names in ranked]
 
 
-def similar(
+def similar_runs(
     index: sqlite3.Connection, model: str, techniques: str, task: str, device: str, most: int
 ) -> list[RunRecord]:
     """Latest finished runs with the same techniques, model, kind of task and device, newest

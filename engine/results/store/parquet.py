@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 from engine.errors import PlainError
 from engine.results.schema.declaration import Column, RunTable, columns_of, empty_table
 from engine.results.schema.run_tables import TABLES, Tables
-from engine.results.store.atomic_files import read_regular_file, write
+from engine.results.store.atomic_files import atomic_write, read_regular_file
 
 MOST_BYTES = 256_000_000  # of a file
 MOST_VALUES = 50_000_000  # of an unpacked table; a few kilobytes can unpack to any size
 MOST_TEXT_BYTES = 512_000_000
-DAMAGED = (
+DAMAGE_ERRORS = (
     OSError,
     ValueError,
     LookupError,
@@ -33,7 +33,7 @@ DAMAGED = (
 def save(tables: Tables, folder: Path) -> None:
     """Raises OSError when the disk refuses."""
     for name in TABLES:
-        write(folder / f"{name}.parquet", packed(getattr(tables, name)))
+        atomic_write(folder / f"{name}.parquet", parquet_bytes(getattr(tables, name)))
 
 
 def load(folder: Path, names: Collection[str] = tuple(TABLES)) -> Tables:
@@ -43,47 +43,47 @@ def load(folder: Path, names: Collection[str] = tuple(TABLES)) -> Tables:
     """
     return Tables(
         **{
-            name: loaded(folder / f"{name}.parquet", declared)
+            name: load_parquet(folder / f"{name}.parquet", declared)
             for name, declared in TABLES.items()
             if name in names
         }
     )
 
 
-def loaded(path: Path, declared: RunTable) -> pd.DataFrame:
+def load_parquet(path: Path, declared: RunTable) -> pd.DataFrame:
     try:
-        return unpacked(read_regular_file(path, MOST_BYTES)[0], declared.row)
+        return table_from_bytes(read_regular_file(path, MOST_BYTES)[0], declared.row)
     except FileNotFoundError:
         if declared.required:
-            raise damaged(path, "is missing") from None
+            raise damage_error(path, "is missing") from None
         return empty_table(declared.row)
-    except DAMAGED:
-        raise damaged(path, "cannot be read") from None
+    except DAMAGE_ERRORS:
+        raise damage_error(path, "cannot be read") from None
 
 
-def damaged(path: Path, how: str) -> PlainError:
+def damage_error(path: Path, config: str) -> PlainError:
     return PlainError(
-        f"{path} {how}: the folder is damaged or of another version; run the recipe again "
+        f"{path} {config}: the folder is damaged or of another version; run the recipe again "
         "and delete this run."
     )
 
 
-def packed(frame: pd.DataFrame) -> bytes:
+def parquet_bytes(frame: pd.DataFrame) -> bytes:
     file = io.BytesIO()
     # checksums: a flipped bit is a refusal, never a wrong number on a screen
     pq.write_table(pa.Table.from_pandas(frame), file, compression="zstd", write_page_checksum=True)
     return file.getvalue()
 
 
-def unpacked(content: bytes, row: type) -> pd.DataFrame:
+def table_from_bytes(content: bytes, row: type) -> pd.DataFrame:
     """Read a table.
 
     Raises ValueError if a column is missing (unless it has a default and no unknown column is
     there, as in older runs), has another type than its row class, or if the table is too large.
     """
     file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
-    refuse_large(file, content)
-    refuse_other_types(file, row)
+    check_unpacked_size(file, content)
+    check_column_types(file, row)
     frame = file.read().to_pandas().reset_index(drop=True)
     absent = [column for column in columns_of(row) if column.name not in frame]
     strange = set(frame) - {column.name for column in columns_of(row)}
@@ -96,7 +96,11 @@ def unpacked(content: bytes, row: type) -> pd.DataFrame:
         }
     )
     frame = frame.assign(
-        **{column.name: tuples(frame[column.name]) for column in columns_of(row) if column.is_shape}
+        **{
+            column.name: as_tuples(frame[column.name])
+            for column in columns_of(row)
+            if column.is_shape
+        }
     )
     for column in columns_of(row):
         if column.is_text and not all(isinstance(value, str) for value in frame[column.name]):
@@ -104,7 +108,7 @@ def unpacked(content: bytes, row: type) -> pd.DataFrame:
     return frame
 
 
-def refuse_large(file: pq.ParquetFile, content: bytes) -> None:
+def check_unpacked_size(file: pq.ParquetFile, content: bytes) -> None:
     """Check the unpacked size of a table.
 
     Raises ValueError if it exceeds what any run writes.
@@ -130,7 +134,7 @@ def refuse_large(file: pq.ParquetFile, content: bytes) -> None:
         raise ValueError("more text than a run writes")
 
 
-def refuse_other_types(file: pq.ParquetFile, row: type) -> None:
+def check_column_types(file: pq.ParquetFile, row: type) -> None:
     """Check the column types in the file's schema before anything is unpacked.
 
     Raises ValueError if one differs from the row class. Columns of empty tables have no type.
@@ -176,7 +180,7 @@ def text_bytes(chunk: pa.DictionaryArray) -> int:
     return pc.sum(lengths.take(chunk.indices)).as_py() or 0
 
 
-def tuples(column: pd.Series) -> pd.Series:
+def as_tuples(column: pd.Series) -> pd.Series:
     """Parquet knows lists; they come back as arrays."""
     shapes = [tuple(np.asarray(array).tolist()) for array in column]
     if not all(isinstance(size, int) for shape in shapes for size in shape):

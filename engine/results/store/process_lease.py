@@ -6,7 +6,7 @@ from functools import lru_cache
 import psutil
 
 
-def owner() -> str:
+def current_owner() -> str:
     """This process: ``pid:start time``. No two processes share it, now or later."""
     return owner_of(os.getpid())
 
@@ -17,10 +17,10 @@ def owner_of(pid: int) -> str:
     return f"{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
-def alive(name: str) -> bool:
+def is_owner_alive(name: str) -> bool:
     """Return True if the process of an owner still runs."""
     try:
-        return name == owner() or still_there(
+        return name == current_owner() or is_process_running(
             int(name.partition(":")[0]), float(name.partition(":")[2])
         )
     except psutil.AccessDenied:
@@ -29,7 +29,7 @@ def alive(name: str) -> bool:
         return False
 
 
-def still_there(pid: int, started: float) -> bool:
+def is_process_running(pid: int, started: float) -> bool:
     process = psutil.Process(pid)
     # the system's start, which this counts from, moves a little when the clock is set
     same = abs(process.create_time() - started) < 2

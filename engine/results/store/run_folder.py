@@ -10,56 +10,58 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engine.errors import PlainError
-from engine.recipe import Recipe, as_stored
+from engine.recipe import Recipe, with_newer_fields
 from engine.recipe.text import parse
 from engine.results.schema.record import RunRecord
 from engine.results.store.atomic_files import read_regular_file
-from engine.results.store.run_query import IndexedRun, moment
+from engine.results.store.run_query import IndexedRun, time_from_seconds
 
 RUN_ID = re.compile(r"[0-9a-z-]{4,40}")
 MOST_BYTES = 4_000_000  # of a record; records have a few thousand
 MOST_RECIPE_BYTES = 100_000
 # errors that last until the folder changes
-LASTING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG)
+LASTING_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Said:
+class LoadedRecord:
     """A run's record and the seal of its source, which changes with the content. An empty seal
     means that it must be read again.
     """
 
     record: RunRecord
-    seal: str
+    stamp: str
 
 
-def said_by(folder: Path) -> Said:
+def read_record(folder: Path) -> LoadedRecord:
     """Read the record in a folder; if it is invalid, return one with status "unreadable" and the
     reason.
     """
     try:
         content, seal = read_regular_file(folder / "record.json", MOST_BYTES)
         record = RunRecord.model_validate_json(content)
-        IndexedRun.of(record)  # its row in the list must be valid too
+        IndexedRun.from_record(record)  # its row in the list must be valid too
     except (OSError, ValueError, OverflowError) as error:
-        lasting = not isinstance(error, OSError) or error.errno in LASTING
-        return Said(unreadable(folder, trouble(error)), damage_seal(folder) if lasting else "")
-    if record.id != folder.name:
-        return Said(
-            unreadable(folder, f"its record.json belongs to run {record.id[:40]}"),
-            damage_seal(folder),
+        lasting = not isinstance(error, OSError) or error.errno in LASTING_ERRORS
+        return LoadedRecord(
+            unreadable_record(folder, damage_reason(error)), damage_stamp(folder) if lasting else ""
         )
-    return Said(record, seal)
+    if record.id != folder.name:
+        return LoadedRecord(
+            unreadable_record(folder, f"its record.json belongs to run {record.id[:40]}"),
+            damage_stamp(folder),
+        )
+    return LoadedRecord(record, seal)
 
 
-def damage_seal(folder: Path) -> str:
+def damage_stamp(folder: Path) -> str:
     """Stamp of a damaged folder, which changes when it is repaired or made accessible."""
     return "!" + ";".join(
-        touched(path) for path in (folder, folder / "record.json", folder / "recipe.yaml")
+        path_stamp(path) for path in (folder, folder / "record.json", folder / "recipe.yaml")
     )
 
 
-def touched(path: Path) -> str:
+def path_stamp(path: Path) -> str:
     try:
         status = path.stat()
     except OSError as error:
@@ -67,7 +69,7 @@ def touched(path: Path) -> str:
     return f"{status.st_ctime_ns}:{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
 
 
-def trouble(error: Exception) -> str:
+def damage_reason(error: Exception) -> str:
     match error:
         case FileNotFoundError():
             return "record.json is missing"
@@ -76,13 +78,13 @@ def trouble(error: Exception) -> str:
         case OSError():
             return f"record.json: {(error.strerror or 'cannot be read').lower()}"
         case ValidationError():
-            return misfit(error)
+            return validation_problem(error)
         case OverflowError():
             return "record.json contains a number that is too large"
     return "record.json is cut short or of another version"
 
 
-def misfit(error: ValidationError) -> str:
+def validation_problem(error: ValidationError) -> str:
     """Describe the first error in a record: "record.json does not fit this version at created:
     invalid timezone".
     """
@@ -103,7 +105,7 @@ def misfit(error: ValidationError) -> str:
     return f"record.json does not fit this version at {where}: {what}"
 
 
-def unreadable(folder: Path, trouble: str) -> RunRecord:
+def unreadable_record(folder: Path, problem: str) -> RunRecord:
     """Stands for a damaged folder, with its recipe where that survived. Raises PlainError when the
     folder is gone.
     """
@@ -114,9 +116,9 @@ def unreadable(folder: Path, trouble: str) -> RunRecord:
         key="",
         recipe=recipe or Recipe(),
         status="unreadable",
-        created=changed(folder),
+        created=modified_time(folder),
         message=(
-            f"This run's files are damaged ({trouble}); "
+            f"This run's files are damaged ({problem}); "
             f"{'run its recipe again or delete it' if recipe else 'delete it'}. They are in "
             f"{place}."
         ),
@@ -126,18 +128,18 @@ def unreadable(folder: Path, trouble: str) -> RunRecord:
 def recipe_in(folder: Path) -> Recipe | None:
     with suppress(OSError, ValueError):
         text = read_regular_file(folder / "recipe.yaml", MOST_RECIPE_BYTES)[0].decode()
-        return Recipe.of(as_stored(parse(text)))
+        return Recipe.from_dict(with_newer_fields(parse(text)))
     return None
 
 
-def changed(folder: Path) -> datetime:
+def modified_time(folder: Path) -> datetime:
     try:
-        return moment(folder.lstat().st_mtime)
+        return time_from_seconds(folder.lstat().st_mtime)
     except FileNotFoundError:
-        raise missing(folder.name) from None
+        raise missing_run_error(folder.name) from None
 
 
-def missing(run: str) -> PlainError:
+def missing_run_error(run: str) -> PlainError:
     return PlainError(
         f"There is no run {run} here, it may have been deleted; choose a run from the list."
     )

@@ -98,7 +98,7 @@ class IndexedRun:
     record: str = field(repr=False)
 
     @classmethod
-    def of(cls, run: RunRecord) -> "IndexedRun":
+    def from_record(cls, run: RunRecord) -> "IndexedRun":
         """Build the columns from a record.
 
         Raises OverflowError for numbers beyond a float.
@@ -133,7 +133,7 @@ class IndexedRun:
             families=between_bars(step.family for step in run.recipe.steps),
             message=run.message[:MAX_CELL_CHARACTERS],
             words="\n".join(searched).casefold()[:MAX_SEARCHED_CHARACTERS],
-            **numbers(summary.baseline, summary.result)
+            **score_columns(summary.baseline, summary.result)
             if summary and run.status == "done"
             else NO_NUMBERS,
             record=run.model_dump_json(),
@@ -155,7 +155,7 @@ def between_bars(names) -> str:
     return "".join(f"|{name}" for name in dict.fromkeys(names)) + "|"
 
 
-def numbers(baseline: Scores, result: Scores) -> dict:
+def score_columns(baseline: Scores, result: Scores) -> dict:
     """Numbers that a list shows of a run's scores."""
     measure = "accuracy" if baseline.perplexity is None else "perplexity"
     before, after = (
@@ -169,17 +169,17 @@ def numbers(baseline: Scores, result: Scores) -> dict:
         "measure": measure,
         "before": before,
         "after": after,
-        "lost": quality_lost(measure, before, after),
+        "lost": quality_loss(measure, before, after),
     }
 
 
-def quality_lost(measure: str, before: float | None, after: float | None) -> float | None:
+def quality_loss(measure: str, before: float | None, after: float | None) -> float | None:
     if before is None or after is None or (measure == "perplexity" and before <= 0):
         return None
     return before - after if measure == "accuracy" else (after - before) / before
 
 
-def moment(seconds: float) -> datetime:
+def time_from_seconds(seconds: float) -> datetime:
     """Convert seconds since 1970 to a time; 1970 if they are out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
@@ -187,7 +187,7 @@ def moment(seconds: float) -> datetime:
         return datetime.fromtimestamp(0, UTC)
 
 
-def merged(pages: list[RunPage], query: RunQuery) -> RunPage:
+def merged_page(pages: list[RunPage], query: RunQuery) -> RunPage:
     """Merge the pages that several stores returned for one query."""
     descending = query.order in ("newest", "compression")
     rows = sorted(

@@ -10,35 +10,39 @@ from filelock import FileLock
 from engine.results.store import atomic_files
 from engine.runtime.settings import home
 
-KEPT = ("block-*", "training-*.pt")  # what a run resumes from
+RESUMABLE_FILES = ("block-*", "training-*.pt")  # what a run resumes from
 KEY = re.compile(r"[0-9a-z-]{1,64}")
-MOST = 5  # unfinished runs kept, the latest
+MAX_UNFINISHED = 5  # unfinished runs kept, the latest
 
 
-def folder_of(key: str, place: str) -> Path:
+def unfinished_folder(key: str, place: str) -> Path:
     return home() / "unfinished" / f"{key}-{place}"
 
 
-def blocks_kept(key: str) -> int:
+def finished_block_count(key: str) -> int:
     """Number of finished blocks of the recipe with that key; a started training counts as one."""
     with suppress(OSError):
-        return sum(len(list(folder.glob(kept))) for folder in folders_of(key) for kept in KEPT)
+        return sum(
+            len(list(folder.glob(kept)))
+            for folder in unfinished_folders(key)
+            for kept in RESUMABLE_FILES
+        )
     return 0
 
 
-def folders_of(key: str) -> list[Path]:
+def unfinished_folders(key: str) -> list[Path]:
     """Folders of a key; none if the key is invalid, because it would be used as a file pattern."""
     return list((home() / "unfinished").glob(f"{key}-*")) if KEY.fullmatch(key) else []
 
 
-def forget(key: str) -> None:
+def remove_unfinished(key: str) -> None:
     """Remove what is kept of a recipe, unless a run is at it."""
-    for folder in folders_of(key):
+    for folder in unfinished_folders(key):
         remove_unless_held(folder)
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[bool]:
+def exclusive_folder(folder: Path) -> Iterator[bool]:
     """Create and lock the folder. Yields False if another process holds it or it cannot be
     created.
     """
@@ -56,19 +60,19 @@ def held(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
-def sweep(mine: Path) -> None:
+def remove_oldest(current: Path) -> None:
     """Forget all but the latest, and those that a run is at."""
     with suppress(OSError):
         others = sorted(
-            (path for path in mine.parent.iterdir() if path != mine),
+            (path for path in current.parent.iterdir() if path != current),
             key=lambda path: path.stat().st_mtime,
             reverse=True,
         )
-        for path in others[MOST - 1 :]:
+        for path in others[MAX_UNFINISHED - 1 :]:
             remove_unless_held(path)
 
 
 def remove_unless_held(folder: Path) -> None:
-    with held(folder) as mine:
+    with exclusive_folder(folder) as mine:
         if mine:
             atomic_files.remove(folder)

@@ -1,13 +1,13 @@
 """Operations of a singular value decomposition."""
 
 from engine.techniques.hooks import layer_operations
-from engine.techniques.low_rank.options import Whitened
+from engine.techniques.low_rank.options import WhitenedLowRank
 
 SVD_PRODUCTS = 40.0  # times rows x columns x the smaller of both
 
 
 @layer_operations.register
-def layer_operations_whitened(config: Whitened, shape: tuple[int, int]) -> float:
+def layer_operations_whitened(config: WhitenedLowRank, shape: tuple[int, int]) -> float:
     """One SVD with its vectors, and two without: to find ranks and to show the spectrum. LAPACK is
     slower than a matrix product.
     """

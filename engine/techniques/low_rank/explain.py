@@ -3,29 +3,29 @@
 import pandas as pd
 import torch
 
-from engine.results.schema.explanations import Lesson, TileRow
+from engine.results.schema.explanations import Explanation, TileRow
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import no_levels
-from engine.techniques.hooks import explanation, portrait
-from engine.techniques.low_rank.options import LowRank
+from engine.techniques.explanations import empty_levels
+from engine.techniques.hooks import diagnostics, explanation
+from engine.techniques.low_rank.options import LowRankTechnique
 
 TILES = 48  # along each side
 
 
 @explanation.register
-def explanation_low_rank(config: LowRank, look: CompressedLayer) -> Lesson:
-    rebuilt = look.stored.dense()
+def explanation_low_rank(config: LowRankTechnique, look: CompressedLayer) -> Explanation:
+    rebuilt = look.stored.to_dense()
     versions = {"original": look.weight, "rebuilt": rebuilt, "missing": rebuilt - look.weight}
     rows = pd.concat(
-        [tiled(version, matrix) for version, matrix in versions.items()], ignore_index=True
+        [tile_table(version, matrix) for version, matrix in versions.items()], ignore_index=True
     )
-    (ranks,) = portrait(look.how, look.part.name, look.weight, look.stored, look.seen).ranks
+    (ranks,) = diagnostics(look.config, look.part.name, look.weight, look.stored, look.seen).ranks
     high, wide = steps(look.weight)
     part = (
         f"all {len(look.weight):,} x {look.weight.shape[1]:,} of them in tiles of {high} x {wide}; "
         + ("kept as it was" if ranks.whole else f"rank {ranks.rank} of {ranks.full_rank}")
     )
-    return Lesson(TileRow, rows, no_levels(), part)
+    return Explanation(TileRow, rows, empty_levels(), part)
 
 
 def steps(matrix: torch.Tensor) -> tuple[int, int]:
@@ -34,7 +34,7 @@ def steps(matrix: torch.Tensor) -> tuple[int, int]:
     return high, wide
 
 
-def tiled(version: str, matrix: torch.Tensor) -> pd.DataFrame:
+def tile_table(version: str, matrix: torch.Tensor) -> pd.DataFrame:
     """TileRow of every tile, at most TILES along each side; as columns."""
     high, wide = steps(matrix)
     rows, columns = (

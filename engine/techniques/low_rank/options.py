@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from engine.config.technique import Family, LiveView, Made, Needs, Technique, option
+from engine.config.technique import Family, LiveView, Needs, Technique, WeightState, option
 
 FACTORS: dict[str, Any] = {
     "default": "model",
@@ -43,7 +43,7 @@ ENERGY: dict[str, Any] = {
 BY = {"kept": "share of parameters", "energy": "share of energy", "rank": "rank"}
 
 
-DATA: dict[str, Needs] = {
+NEEDS_BY_WHITENING: dict[str, Needs] = {
     "none": "nothing",
     "asvd": "range",
     "svd-llm": "gram",
@@ -51,12 +51,12 @@ DATA: dict[str, Needs] = {
 }
 
 
-class LowRank(Technique):
+class LowRankTechnique(Technique):
     """Options shared by methods that store a weight as a product."""
 
     family: ClassVar[Family] = "low-rank"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
-    leaves: ClassVar[Made] = "factors"
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer")
+    produces: ClassVar[WeightState] = "factors"
 
     @property
     def may_change_nothing(self) -> bool:
@@ -64,7 +64,7 @@ class LowRank(Technique):
         return True
 
 
-class Whitened(LowRank):
+class WhitenedLowRank(LowRankTechnique):
     """Options shared by methods that can weight the approximation error by data."""
 
     live_views: ClassVar[tuple[LiveView, ...]] = ("singular-values",)
@@ -106,4 +106,4 @@ class Whitened(LowRank):
 
     @property
     def needs(self) -> Needs:
-        return DATA[self.whitening]
+        return NEEDS_BY_WHITENING[self.whitening]

@@ -8,9 +8,9 @@ from heapq import heapify, heappop, heapreplace
 
 import torch
 
-from engine.tensors.low_rank import saves
+from engine.tensors.low_rank import saves_parameters
 
-ROUNDS = 20  # of halving the interval in which the budget for an energy lies
+BISECTION_STEPS = 20  # of halving the interval in which the budget for an energy lies
 
 
 def rank_of_share(shape: tuple[int, int], kept: float) -> int:
@@ -33,7 +33,7 @@ def rank_of_energy(values: torch.Tensor, share: float) -> int:
 
 
 @dataclass(frozen=True)
-class Layered:
+class LayerEnergy:
     """Gain of one layer per kept parameter. Its energy is a share of its own sum, so that layers
     are comparable.
     """
@@ -42,7 +42,7 @@ class Layered:
     energy: torch.Tensor  # (full rank,) float64, cumulative, the last is 1
 
     @classmethod
-    def of(cls, shape: tuple[int, int], values: torch.Tensor) -> "Layered":
+    def of(cls, shape: tuple[int, int], values: torch.Tensor) -> "LayerEnergy":
         squares = values.double().cpu().square()
         total = squares.sum()
         return cls(
@@ -58,38 +58,42 @@ class Layered:
         return sum(self.shape)
 
     @property
-    def whole(self) -> int:
+    def dense_parameters(self) -> int:
         """Parameters of the layer as it is."""
         return self.shape[0] * self.shape[1]
 
     @cached_property
-    def most(self) -> int:
+    def max_rank(self) -> int:
         """The largest rank whose factors save something; 1 where none does."""
-        rank = -(-self.whole // self.step) - 1
+        rank = -(-self.dense_parameters // self.step) - 1
         return max(1, min(rank, min(self.shape)))
 
     def cost(self, rank: int) -> int:
-        return rank * self.step if self.holds(rank) else self.whole
+        return rank * self.step if self.is_factored_at(rank) else self.dense_parameters
 
-    def holds(self, rank: int) -> bool:
+    def is_factored_at(self, rank: int) -> bool:
         """Return True if the layer is factorized at this rank; with more, it stays whole."""
-        return rank <= self.most and saves(self.shape, rank)
+        return rank <= self.max_rank and saves_parameters(self.shape, rank)
 
     def gain(self, rank: int) -> float:
-        return self.energy[rank - 1].item() if self.holds(rank) else 1.0
+        return self.energy[rank - 1].item() if self.is_factored_at(rank) else 1.0
 
     @cached_property
-    def turning(self) -> int:
+    def keep_whole_rank(self) -> int:
         """The rank from which on it pays more, parameter for parameter, to keep the layer whole
         than to add directions.
         """
-        ranks = torch.arange(1, self.most)
+        ranks = torch.arange(1, self.max_rank)
         if not len(ranks):
             return 1
-        next_gain = self.energy[1 : self.most] - self.energy[: self.most - 1]
-        jump = (1 - self.energy[: self.most - 1]) * self.step / (self.whole - ranks * self.step)
+        next_gain = self.energy[1 : self.max_rank] - self.energy[: self.max_rank - 1]
+        jump = (
+            (1 - self.energy[: self.max_rank - 1])
+            * self.step
+            / (self.dense_parameters - ranks * self.step)
+        )
         turned = (next_gain <= jump).nonzero()
-        return int(turned[0]) + 1 if len(turned) else self.most
+        return int(turned[0]) + 1 if len(turned) else self.max_rank
 
     @cached_property
     def steps(self) -> list[tuple[float, int, int]]:
@@ -98,15 +102,17 @@ class Layered:
         """
         ones = [
             (gain / self.step, self.step, rank)
-            for rank, gain in enumerate(self.energy[: self.turning].diff().tolist(), 2)
+            for rank, gain in enumerate(self.energy[: self.keep_whole_rank].diff().tolist(), 2)
         ]
-        left = self.whole - self.cost(self.turning)
+        left = self.dense_parameters - self.cost(self.keep_whole_rank)
         return ones + (
-            [((1 - self.gain(self.turning)) / left, left, min(self.shape))] if left > 0 else []
+            [((1 - self.gain(self.keep_whole_rank)) / left, left, min(self.shape))]
+            if left > 0
+            else []
         )
 
 
-def shared_out(layers: dict[str, Layered], kept: float) -> dict[str, int]:
+def allocated_ranks(layers: dict[str, LayerEnergy], kept: float) -> dict[str, int]:
     """Each layer's rank, so that the sum of their energies is largest for that share of all
     parameters; full rank: it stays whole.
 
@@ -114,64 +120,73 @@ def shared_out(layers: dict[str, Layered], kept: float) -> dict[str, int]:
     directions then fill what is left, so that
     less than one more direction of any layer remains. Each layer keeps at least one.
     """
-    ranks = {name: 1 if layer.holds(1) else min(layer.shape) for name, layer in layers.items()}
-    left = kept * sum(layer.whole for layer in layers.values()) - sum(
+    ranks = {
+        name: 1 if layer.is_factored_at(1) else min(layer.shape) for name, layer in layers.items()
+    }
+    left = kept * sum(layer.dense_parameters for layer in layers.values()) - sum(
         layer.cost(ranks[name]) for name, layer in layers.items()
     )
     steps = sorted(
-        ((*step, name) for name, layer in layers.items() if layer.holds(1) for step in layer.steps),
+        (
+            (*step, name)
+            for name, layer in layers.items()
+            if layer.is_factored_at(1)
+            for step in layer.steps
+        ),
         key=lambda step: -step[0],
     )
     for _, cost, rank, name in steps:
         if cost > left:
             break
         ranks[name], left = rank, left - cost
-    return filled(layers, ranks, left)
+    return fill_remaining_budget(layers, ranks, left)
 
 
-def filled(layers: dict[str, Layered], ranks: dict[str, int], left: float) -> dict[str, int]:
+def fill_remaining_budget(
+    layers: dict[str, LayerEnergy], ranks: dict[str, int], left: float
+) -> dict[str, int]:
     """Single directions, the best next one each time, while any fits."""
     waiting = [
-        (-worth(layers[name], rank), name)
+        (-marginal_gain(layers[name], rank), name)
         for name, rank in ranks.items()
-        if layers[name].holds(rank)
+        if layers[name].is_factored_at(rank)
     ]
     heapify(waiting)
     while waiting:
         _, name = waiting[0]
         layer, rank = layers[name], ranks[name]
-        after = rank + 1 if layer.holds(rank + 1) else min(layer.shape)
+        after = rank + 1 if layer.is_factored_at(rank + 1) else min(layer.shape)
         cost = layer.cost(after) - layer.cost(rank)
         if cost > left:
             heappop(waiting)
             continue
         ranks[name], left = after, left - cost
-        heapreplace(waiting, (-worth(layer, after), name)) if layer.holds(after) else heappop(
-            waiting
-        )
+        heapreplace(waiting, (-marginal_gain(layer, after), name)) if layer.is_factored_at(
+            after
+        ) else heappop(waiting)
     return ranks
 
 
-def worth(layer: Layered, rank: int) -> float:
+def marginal_gain(layer: LayerEnergy, rank: int) -> float:
     """Gain of the next direction per parameter."""
-    after = rank + 1 if layer.holds(rank + 1) else min(layer.shape)
+    after = rank + 1 if layer.is_factored_at(rank + 1) else min(layer.shape)
     return (layer.gain(after) - layer.gain(rank)) / max(1, layer.cost(after) - layer.cost(rank))
 
 
-def shared_out_by_energy(layers: dict[str, Layered], energy: float) -> dict[str, int]:
+def allocated_ranks_by_energy(layers: dict[str, LayerEnergy], energy: float) -> dict[str, int]:
     """The same for the fewest parameters with which the layers hold such a share of their energy on
     average.
     """
     low, high = 0.0, 1.0
-    for _ in range(ROUNDS):
+    for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
         low, high = (
             (low, middle)
-            if mean_energy(layers, shared_out(layers, middle)) >= energy
+            if mean_energy(layers, allocated_ranks(layers, middle)) >= energy
             else (middle, high)
         )
-    return shared_out(layers, high)
+    return allocated_ranks(layers, high)
 
 
-def mean_energy(layers: dict[str, Layered], ranks: dict[str, int]) -> float:
+def mean_energy(layers: dict[str, LayerEnergy], ranks: dict[str, int]) -> float:
     return sum(layer.gain(ranks[name]) for name, layer in layers.items()) / max(1, len(layers))

@@ -11,112 +11,148 @@ from torch.nn.utils import parametrize
 
 from engine.events import ProgressEvent
 from engine.models.layers import Layer
-from engine.models.loaded_model import compute_place
+from engine.models.loaded_model import device_and_dtype
 from engine.runtime.threads import threads_to_train
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
-from engine.step.trained_weights import Trained
-from engine.techniques.hooks import compress, plan, retrained
-from engine.techniques.low_rank.tensor_decomposition.config import Kernels
-from engine.tensors.low_rank import Factored
-from engine.tensors.weights import Dense, Stored
-from engine.training import Blend, Course, Exercises, Lessons, Pupil, Study, lessons_of, pupil_of
-from engine.training.checkpoint import file_in
-from engine.training.losses import by_labels
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
+from engine.step.trained_weights import TrainedWeights
+from engine.techniques.hooks import compress, plan, train_weights
+from engine.techniques.low_rank.tensor_decomposition.config import KernelDecomposition
+from engine.tensors.low_rank import FactoredWeight
+from engine.tensors.weights import DenseWeight, StoredWeight
+from engine.training import (
+    EncodedExamples,
+    TrainableModel,
+    Trainer,
+    TrainingConfig,
+    TrainingData,
+    WeightedLoss,
+    load_recipe_training_data,
+    make_trainable,
+)
+from engine.training.checkpoint import checkpoint_file
+from engine.training.losses import label_loss
 
 PHASE = "recovery"
 
 
-@retrained.register
-def retrained_kernels(how: Kernels, bench: Bench, subject: Subject) -> Trained | None:
-    if not how.trains:
+@train_weights.register
+def train_weights_kernels(
+    config: KernelDecomposition, context: RunContext, technique_input: TechniqueInput
+) -> TrainedWeights | None:
+    if not config.trains:
         return None
-    device, _ = compute_place(bench.recipe)
-    stored = dict(decomposed(how, bench, subject))
+    device, _ = device_and_dtype(context.recipe)
+    stored = dict(decomposed_layers(config, context, technique_input))
     layers = [
-        layer for layer in subject.original.layers if isinstance(stored.get(layer.name), Factored)
+        layer
+        for layer in technique_input.original.layers
+        if isinstance(stored.get(layer.name), FactoredWeight)
     ]
-    pupil = pupil_of(bench.folder, subject.original, layers, device)
-    factors = {layer.name: hung(pupil, layer, stored[layer.name]) for layer in layers}
-    lessons = lessons_of(bench.recipe, bench.folder, how.recovery * how.batch)
-    with threads_to_train(subject.original.parameters):
-        learn(how, bench, pupil, lessons, subject)
-    return Trained(
+    pupil = make_trainable(context.folder, technique_input.original, layers, device)
+    factors = {layer.name: attach_factors(pupil, layer, stored[layer.name]) for layer in layers}
+    lessons = load_recipe_training_data(
+        context.recipe, context.folder, config.recovery * config.batch
+    )
+    with threads_to_train(technique_input.original.parameters):
+        train_factors(config, context, pupil, lessons, technique_input)
+    return TrainedWeights(
         stored | {name: each.kept(stored[name]) for name, each in factors.items()}, pupil.plain()
     )
 
 
-def decomposed(how: Kernels, bench: Bench, subject: Subject) -> Iterator[tuple[str, Stored]]:
+def decomposed_layers(
+    config: KernelDecomposition, context: RunContext, technique_input: TechniqueInput
+) -> Iterator[tuple[str, StoredWeight]]:
     """(name, as it would be stored without training) of each layer."""
-    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
-    settings = plan(how, layers)
+    layers = [
+        layer for layer in technique_input.original.layers if layer.name in technique_input.targets
+    ]
+    settings = plan(config, layers)
     for done, layer in enumerate(layers):
-        bench.progress(ProgressEvent("factorizing", done, len(layers)))
+        context.progress(ProgressEvent("factorizing", done, len(layers)))
         yield (
             layer.name,
             compress(
                 settings[layer.name],
-                subject.original.model.get_submodule(layer.name).stored.dense(torch.float32),
+                technique_input.original.model.get_submodule(layer.name).stored.to_dense(
+                    torch.float32
+                ),
             ).to("cpu"),
         )
 
 
-def learn(how: Kernels, bench: Bench, pupil: Pupil, lessons: Lessons, subject: Subject) -> None:
-    def loss_of(logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-        return by_labels(logits, batch.targets.to(logits.device))
+def train_factors(
+    config: KernelDecomposition,
+    context: RunContext,
+    trainable: TrainableModel,
+    training_data: TrainingData,
+    technique_input: TechniqueInput,
+) -> None:
+    def loss_of(logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+        return label_loss(logits, batch.targets.to(logits.device))
 
     course, kept = (
-        Course(how.recovery, how.rate, how.batch, bench.recipe.seed),
-        file_in(subject.keeps(), PHASE),
+        TrainingConfig(config.recovery, config.rate, config.batch, context.recipe.seed),
+        checkpoint_file(technique_input.open_checkpoint_folder(), PHASE),
     )
-    Study(
-        bench,
-        pupil.model,
-        lessons,
+    Trainer(
+        context,
+        trainable.model,
+        training_data,
         course,
-        Blend({"labels": (1.0, loss_of)}),
+        WeightedLoss({"labels": (1.0, loss_of)}),
         PHASE,
         file=kept,
-        rows=subject.trial.rows.curves,
-    ).go()
+        rows=technique_input.layer_swap.build.curves,
+    ).run()
 
 
-class Factors(nn.Module):
+class TrainableFactors(nn.Module):
     """In the place of a weight: what its factors make, so that gradients reach them. The weight
     itself
     rests.
     """
 
-    def __init__(self, stored: Factored, kernel: torch.Size):
+    def __init__(self, stored: FactoredWeight, kernel: torch.Size):
         super().__init__()
         self.stored, self.kernel = stored, kernel
         self.learning = nn.ParameterDict(
-            {name: nn.Parameter(part.dense(torch.float32)) for name, part in stored.parts().items()}
+            {
+                name: nn.Parameter(part.to_dense(torch.float32))
+                for name, part in stored.parts().items()
+            }
         )
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return self.made().dense(torch.float32).view(self.kernel)
+        return self.current_factors().to_dense(torch.float32).view(self.kernel)
 
-    def made(self) -> Factored:
+    def current_factors(self) -> FactoredWeight:
         return replace(
             self.stored,
-            **{name: Dense(tuple(factor.shape), factor) for name, factor in self.learning.items()},
+            **{
+                name: DenseWeight(tuple(factor.shape), factor)
+                for name, factor in self.learning.items()
+            },
         )
 
-    def kept(self, before: Factored) -> Stored:
+    def stored_factors(self, before: FactoredWeight) -> StoredWeight:
         """Factors as they are written: in the number format that they had."""
         formats = {name: part.weight.dtype for name, part in before.parts().items()}
         learnt = {
             name: factor.detach().to("cpu", formats[name]) for name, factor in self.learning.items()
         }
         return replace(
-            before, **{name: Dense(tuple(factor.shape), factor) for name, factor in learnt.items()}
+            before,
+            **{name: DenseWeight(tuple(factor.shape), factor) for name, factor in learnt.items()},
         )
 
 
-def hung(pupil: Pupil, layer: Layer, stored: Factored) -> Factors:
-    module = pupil.model.get_submodule(layer.name)
-    factors = Factors(stored, module.weight.shape).to(module.weight.device)
+def attach_factors(
+    trainable: TrainableModel, layer: Layer, stored: FactoredWeight
+) -> TrainableFactors:
+    module = trainable.model.get_submodule(layer.name)
+    factors = TrainableFactors(stored, module.weight.shape).to(module.weight.device)
     module.weight.requires_grad_(False)
     parametrize.register_parametrization(module, "weight", factors)
     return factors

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.runtime.threads import threads_for
-from engine.techniques.low_rank.options import Whitened
+from engine.techniques.low_rank.options import WhitenedLowRank
 
-LEAST = 1e-4  # of the mean: what an input or row that was never heard of counts
+MIN_STRENGTH = 1e-4  # of the mean: what an input or row that was never heard of counts
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Whitening:
     def is_plain(self) -> bool:
         return self.rows is None and self.columns is None and self.root is None
 
-    def applied(self, weight: torch.Tensor) -> torch.Tensor:
+    def whiten(self, weight: torch.Tensor) -> torch.Tensor:
         """(out, in_) -> (out, in_)"""
         if self.rows is not None:
             weight = weight * self.rows[:, None]
@@ -34,7 +34,7 @@ class Whitening:
             weight = weight * self.columns
         return weight if self.root is None else weight @ self.root
 
-    def taken_back(
+    def unwhiten_factors(
         self, left: torch.Tensor, right: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Factors of the weight from those of the whitened one.  (out, rank), (rank, in_)"""
@@ -47,27 +47,27 @@ class Whitening:
         )
 
 
-PLAIN = Whitening()
+NO_WHITENING = Whitening()
 
 
-def whitening(how: Whitened, seen: Seen | Slopes | None) -> Whitening:
-    match how.whitening:
+def whitening(config: WhitenedLowRank, stats: InputStats | GradientStats | None) -> Whitening:
+    match config.whitening:
         case "asvd":
-            return Whitening(columns=not_silent(seen.abs_mean).pow(how.alpha))
+            return Whitening(columns=positive_strengths(stats.abs_mean).pow(config.alpha))
         case "svd-llm":
-            return Whitening(root=root_of(seen, how.damping))
+            return Whitening(root=gram_root(stats, config.damping))
         case "fisher":
-            return Whitening(rows=not_silent(seen.square.sum(1).sqrt()))
+            return Whitening(rows=positive_strengths(stats.square.sum(1).sqrt()))
         case _:
-            return PLAIN
+            return NO_WHITENING
 
 
-def not_silent(strengths: torch.Tensor) -> torch.Tensor:
+def positive_strengths(strengths: torch.Tensor) -> torch.Tensor:
     """Strengths of channels, none so small that dividing by it would blow up."""
-    return strengths.clamp_min(LEAST * strengths.mean().clamp_min(1e-30))
+    return strengths.clamp_min(MIN_STRENGTH * strengths.mean().clamp_min(1e-30))
 
 
-def root_of(seen: Seen, damping: float) -> torch.Tensor:
+def gram_root(stats: InputStats, damping: float) -> torch.Tensor:
     """Lower Cholesky factor of the damped Gram matrix (arXiv:2403.07378, section 3.2), made once
     for all layers with one input.
 
@@ -75,14 +75,14 @@ def root_of(seen: Seen, damping: float) -> torch.Tensor:
     output than plain SVD's does.
     """
     key = ("root", damping)
-    if key not in seen.factors:
-        seen.factors[key] = damped_root(seen, damping)
-    return seen.factors[key]
+    if key not in stats.factors:
+        stats.factors[key] = damped_root(stats, damping)
+    return stats.factors[key]
 
 
-def damped_root(seen: Seen, wanted: float) -> torch.Tensor:
+def damped_root(stats: InputStats, wanted: float) -> torch.Tensor:
     # in double precision: what is small in it decides which directions are free
-    gram = seen.gram.double() / max(1, seen.count)
+    gram = stats.gram.double() / max(1, stats.count)
     mean = gram.diagonal().mean().clamp_min(1e-30)
     damping = wanted
     while True:
@@ -91,19 +91,19 @@ def damped_root(seen: Seen, wanted: float) -> torch.Tensor:
                 gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
             )
         if not failed and lower.isfinite().all():
-            say(seen, wanted, damping)
+            warn_about_damping(stats, wanted, damping)
             return lower.float()
         damping *= 10
 
 
-def say(seen: Seen, wanted: float, used: float) -> None:
-    if seen.count < seen.width:
-        seen.warnings.append(
-            f"{seen.count:,} input vectors cannot span {seen.width:,} inputs, so damping "
+def warn_about_damping(stats: InputStats, wanted: float, used: float) -> None:
+    if stats.count < stats.width:
+        stats.warnings.append(
+            f"{stats.count:,} input vectors cannot span {stats.width:,} inputs, so damping "
             f"({used:g}) stands for the rest; give more data"
         )
     elif used > wanted:
-        seen.warnings.append(
+        stats.warnings.append(
             f"the inputs' Gram matrix could not be factorized with damping {wanted:g}; "
             f"{used:g} was used"
         )

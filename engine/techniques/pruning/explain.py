@@ -2,9 +2,9 @@
 
 import torch
 
-from engine.results.schema.explanations import Lesson, RemovedRow
+from engine.results.schema.explanations import Explanation, RemovedRow
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import frame, no_levels
+from engine.techniques.explanations import empty_levels, frame
 from engine.techniques.hooks import explanation
 from engine.techniques.pruning.options import Pruning
 from engine.techniques.pruning.unstructured.scores import importance
@@ -14,20 +14,20 @@ ROWS, COLUMNS = 12, 48  # of the layer, from its middle on
 
 
 @explanation.register
-def explanation_pruning(config: Pruning, look: CompressedLayer) -> Lesson:
+def explanation_pruning(config: Pruning, look: CompressedLayer) -> Explanation:
     return removed_weights(look)
 
 
-def removed_weights(look: CompressedLayer) -> Lesson:
+def removed_weights(look: CompressedLayer) -> Explanation:
     """Neighboring weights by value and by importance; of techniques that train, as they are
     before.
     """
-    score = importance(look.how, look.weight, *([look.seen] if look.seen else []))
+    score = importance(look.config, look.weight, *([look.seen] if look.seen else []))
     rows, columns = (
         torch.arange(size)[size // 2 :][:most]
         for size, most in zip(look.weight.shape, (ROWS, COLUMNS), strict=True)
     )
-    at, dense = torch.meshgrid(rows, columns, indexing="ij"), look.stored.dense()
+    at, dense = torch.meshgrid(rows, columns, indexing="ij"), look.stored.to_dense()
     shown = score[at] / score[at].max().clamp_min(1e-38)
     removed = frame(
         RemovedRow,
@@ -42,4 +42,6 @@ def removed_weights(look: CompressedLayer) -> Lesson:
         f"{len(removed)} weights, rows {int(rows[0])} to {int(rows[-1])}, columns "
         f"{int(columns[0])} to {int(columns[-1])}"
     )
-    return Lesson(RemovedRow, removed, no_levels(), part + (BEFORE if look.asked.trains else ""))
+    return Explanation(
+        RemovedRow, removed, empty_levels(), part + (BEFORE if look.asked.trains else "")
+    )

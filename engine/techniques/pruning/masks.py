@@ -7,28 +7,30 @@ from collections.abc import Callable
 import torch
 
 from engine.errors import PlainError
-from engine.techniques.pruning.options import Pruning, n_of_m
+from engine.techniques.pruning.options import Pruning, parse_pattern
 
 LOW_BITS = 16
 
 
-def stays(score: torch.Tensor, how: Pruning) -> torch.Tensor:
+def keep_mask(score: torch.Tensor, config: Pruning) -> torch.Tensor:
     """(out, in_) of scores -> (out, in_) bool. A global scope has become each layer's own share by
     now.
     """
-    if how.pattern:
-        return best_of_every(score, *n_of_m(how.pattern))
-    if how.scope == "row":
-        return ~least(score, gone(how.sparsity, score.shape[1]))
-    return ~least(score.flatten(), gone(how.sparsity, score.numel())).view_as(score)
+    if config.pattern:
+        return n_of_m_mask(score, *parse_pattern(config.pattern))
+    if config.scope == "row":
+        return ~smallest_mask(score, removed_count(config.sparsity, score.shape[1]))
+    return ~smallest_mask(score.flatten(), removed_count(config.sparsity, score.numel())).view_as(
+        score
+    )
 
 
-def gone(sparsity: float, count: int) -> int:
+def removed_count(sparsity: float, count: int) -> int:
     """Number of weights to remove, rounded as ``torch.nn.utils.prune`` does."""
     return round(sparsity * count)
 
 
-def least(score: torch.Tensor, count: int) -> torch.Tensor:
+def smallest_mask(score: torch.Tensor, count: int) -> torch.Tensor:
     """Which are the ``count`` smallest along the last axis.  bool"""
     marked = torch.zeros_like(score, dtype=torch.bool)
     if count:
@@ -36,16 +38,16 @@ def least(score: torch.Tensor, count: int) -> torch.Tensor:
     return marked
 
 
-def best_of_every(score: torch.Tensor, kept: int, of: int) -> torch.Tensor:
+def n_of_m_mask(score: torch.Tensor, n: int, m: int) -> torch.Tensor:
     """The N best of every M neighbors. Raises PlainError where M does not divide a row."""
-    refuse_uneven(score.shape[1], of)
-    return (~least(score.unflatten(1, (-1, of)), of - kept)).flatten(1)
+    check_divisible(score.shape[1], m)
+    return (~smallest_mask(score.unflatten(1, (-1, m)), m - n)).flatten(1)
 
 
-def refuse_uneven(in_: int, of: int) -> None:
-    if in_ % of:
+def check_divisible(in_: int, m: int) -> None:
+    if in_ % m:
         raise PlainError(
-            f"A row of {in_:,} weights cannot be cut into groups of {of}; "
+            f"A row of {in_:,} weights cannot be cut into groups of {m}; "
             "name the layer under Layers to skip (layers.skip), or leave the pattern empty."
         )
 
@@ -53,7 +55,7 @@ def refuse_uneven(in_: int, of: int) -> None:
 # --- one threshold for all layers -----------------------------------------------------------------
 
 
-def shares(
+def layer_shares(
     scores: Callable[[str], torch.Tensor], sizes: dict[str, int], sparsity: float
 ) -> dict[str, float]:
     """Share of each layer that is removed with the least important weights of all layers.
@@ -63,12 +65,12 @@ def shares(
     count of their upper halves finds the threshold's neighborhood, and no two layers' scores are
     held at once.
     """
-    total = gone(sparsity, sum(sizes.values()))
-    counts = {name: upper(scores(name)).bincount(minlength=1 << LOW_BITS) for name in sizes}
+    total = removed_count(sparsity, sum(sizes.values()))
+    counts = {name: upper_bits(scores(name)).bincount(minlength=1 << LOW_BITS) for name in sizes}
     passed = sum(counts.values()).cumsum(0)
     at = int((passed < total).sum())  # the upper half in which the threshold lies
     before = {name: int(each[:at].sum()) for name, each in counts.items()}
-    inside = {name: inside_of(scores(name).flatten(), at) for name in sizes}
+    inside = {name: scores_in_bucket(scores(name).flatten(), at) for name in sizes}
     left = total - sum(before.values())
     threshold = (
         torch.cat(list(inside.values())).sort().values[left - 1] if left else torch.tensor(-1.0)
@@ -81,11 +83,11 @@ def shares(
     return {name: below[name] / size for name, size in sizes.items()}
 
 
-def inside_of(score: torch.Tensor, at: int) -> torch.Tensor:
+def scores_in_bucket(score: torch.Tensor, at: int) -> torch.Tensor:
     """The scores with that upper half."""
-    return score[upper(score) == at]
+    return score[upper_bits(score) == at]
 
 
-def upper(score: torch.Tensor) -> torch.Tensor:
+def upper_bits(score: torch.Tensor) -> torch.Tensor:
     """The upper sixteen bits of each score.  (weights,) int32"""
     return score.float().flatten().view(torch.int32) >> LOW_BITS

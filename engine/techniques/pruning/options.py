@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from engine.config.technique import Family, LiveView, Made, Technique, option
+from engine.config.technique import Family, LiveView, Technique, WeightState, option
 
 PATTERN = re.compile(r"(\d{1,3}):(\d{1,3})")
 
@@ -23,7 +23,7 @@ SCOPE: dict[str, Any] = {
 Storage = Literal["smallest", "dense", "bitmask", "csr", "n-of-m"]
 
 
-def n_of_m(pattern: str) -> tuple[int, int]:
+def parse_pattern(pattern: str) -> tuple[int, int]:
     """Parse a pattern such as "2:4" into its two numbers.
 
     Raises ValueError for any other text.
@@ -43,9 +43,9 @@ def n_of_m(pattern: str) -> tuple[int, int]:
     return kept, of
 
 
-def checked(pattern: str) -> str:
+def check_pattern(pattern: str) -> str:
     if pattern:
-        n_of_m(pattern)
+        parse_pattern(pattern)
     return pattern
 
 
@@ -53,11 +53,11 @@ class Pruning(Technique):
     """Options shared by methods that set single weights to zero."""
 
     family: ClassVar[Family] = "pruning"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
-    leaves: ClassVar[Made] = "zeros"
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer")
+    produces: ClassVar[WeightState] = "zeros"
     live_views: ClassVar[tuple[LiveView, ...]] = ("mask-overlap",)
 
-    pattern: Annotated[str, AfterValidator(checked)] = option(
+    pattern: Annotated[str, AfterValidator(check_pattern)] = option(
         "",
         "Keeps N of every M adjacent weights in a row. 2:4 runs on NVIDIA sparse tensor cores "
         "(Ampere and later, in FP16, BF16, INT8 and FP8) and speeds up large batches only; vLLM "
@@ -99,7 +99,7 @@ class Pruning(Technique):
     )
 
     @model_validator(mode="after")
-    def fitting_storage(self) -> Self:
+    def check_storage(self) -> Self:
         if self.storage == "n-of-m" and not self.pattern:
             raise ValueError(
                 "storage n-of-m needs a pattern such as 2:4; set pattern, or choose another storage"
@@ -107,16 +107,16 @@ class Pruning(Technique):
         return self
 
     @property
-    def removed(self) -> float:
+    def removed_share(self) -> float:
         """Share of the weights set to zero."""
         if not self.pattern:
             return self.sparsity
-        kept, of = n_of_m(self.pattern)
+        kept, of = parse_pattern(self.pattern)
         return 1 - kept / of
 
     @property
     def may_change_nothing(self) -> bool:
-        return self.removed == 0
+        return self.removed_share == 0
 
     def label(self) -> str:
         where = (
@@ -127,10 +127,10 @@ class Pruning(Technique):
         return f"{self.title} {where}"
 
 
-class Shrinking(Technique):
+class StructuredPruning(Technique):
     """Options shared by methods that remove structures from a model."""
 
     removes_structures: ClassVar[bool] = True
     family: ClassVar[Family] = "pruning"
-    takes: ClassVar[tuple[Made, ...]] = ("dense",)
-    leaves: ClassVar[Made] = "fewer"
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense",)
+    produces: ClassVar[WeightState] = "fewer"

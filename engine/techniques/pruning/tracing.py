@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from engine.models.layers import Layer, depthwise, layers_of
-from engine.models.loading import Folder, config_of, set_fields, skeleton
-from engine.models.shapes import fit
-from engine.step.pruning_plan import Rebuilt, Subject
-from engine.tensors.weights import Stored
+from engine.models.layers import Layer, is_depthwise, layers_of
+from engine.models.loading import ModelSource, config_of, meta_model, set_fields
+from engine.models.shapes import fit_shapes
+from engine.step.pruning_plan import PruningPlan, TechniqueInput
+from engine.tensors.weights import StoredWeight
 
 CONVOLUTIONS = ("conv2d", "convolution1d")  # kinds of layers whose channels stand second
 TOKENS = 6  # of the text that is traced
@@ -37,11 +37,14 @@ class Trace:
     results: list[torch.Tensor] = field(default_factory=list)  # what the model returns
 
 
-def outline(
-    folder: Folder, stored: dict[str, Stored], plain: dict[str, torch.Tensor], config: Any = None
+def outline_model(
+    folder: ModelSource,
+    stored: dict[str, StoredWeight],
+    plain: dict[str, torch.Tensor],
+    config: Any = None,
 ) -> nn.Module:
     """Model with its small tensors in float32 and one repeated number in place of each weight."""
-    model = fit(skeleton(folder, config), stored, plain)
+    model = fit_shapes(meta_model(folder, config), stored, plain)
     held = {
         name: value.float() if value.is_floating_point() else value for name, value in plain.items()
     }
@@ -81,25 +84,25 @@ def example_image(model: nn.Module) -> torch.Tensor:
     )
 
 
-def traced(model: nn.Module, feed: Feed, idle: frozenset[str] = frozenset()) -> Trace:
+def trace_layers(model: nn.Module, feed: Feed, idle_blocks: frozenset[str] = frozenset()) -> Trace:
     """Run ``model``, an ``outline``, once on its example. Blocks in ``idle`` return their input.
     Replaces the layers of ``model``.
     """
     trace = Trace()
     for layer in layers_of(model):
-        model.get_submodule(layer.name).forward = stub(
+        model.get_submodule(layer.name).forward = layer_stub(
             layer, model.get_submodule(layer.name), feed, trace
         )
-    for name in idle:
+    for name in idle_blocks:
         block = model.get_submodule(name)
-        block.forward = passing_on(block.forward)
+        block.forward = identity_forward(block.forward)
     with sdpa_kernel(SDPBackend.MATH):  # others cannot be differentiated twice
         returned = model(**example_inputs(model))
     trace.results = [value for value in returned.values() if isinstance(value, torch.Tensor)]
     return trace
 
 
-def stub(layer: Layer, module: nn.Module, feed: Feed, trace: Trace) -> Callable[..., Any]:
+def layer_stub(layer: Layer, module: nn.Module, feed: Feed, trace: Trace) -> Callable[..., Any]:
     channels_first = layer.kind in CONVOLUTIONS
 
     def forward(inputs: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -131,7 +134,7 @@ def output_shape(layer: Layer, module: nn.Module, shape: torch.Size) -> torch.Si
     )
 
 
-def passing_on(forward: Callable[..., Any]) -> Callable[..., Any]:
+def identity_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Forward pass of a block that returns its input in the form of its output."""
 
     def idle(*args: Any, **kwargs: Any) -> Any:
@@ -172,7 +175,7 @@ class Difference:
         return " ".join((self.failure or self.layer or "what it returns").split())[:120]
 
 
-def first_difference(subject: Subject, small: Rebuilt) -> Difference | None:
+def first_difference(subject: TechniqueInput, small: PruningPlan) -> Difference | None:
     """First difference between the smaller model and the original without those structures; None
     if they compute the same.
 
@@ -182,29 +185,36 @@ def first_difference(subject: Subject, small: Rebuilt) -> Difference | None:
     """
     with torch.no_grad():
         try:
-            before = traced(outline_of(subject), random_outputs(), frozenset(small.dropped))
-            after = traced(outline_after(subject, small), remaining_outputs(before, small))
+            before = trace_layers(
+                outline_of_original(subject), random_outputs(), frozenset(small.removed_blocks)
+            )
+            after = trace_layers(
+                outline_of_pruned(subject, small), remaining_outputs(before, small)
+            )
         except Exception as error:  # whatever a model says of tensors that do not fit one another
             return Difference(failure=f"{type(error).__name__}: {error}")
     for layer in subject.original.layers:
-        if small.drops(layer.name):
+        if small.removes(layer.name):
             continue
         due = [
             remaining_inputs(small, layer, inputs) for inputs in before.inputs.get(layer.name, [])
         ]
         found = after.inputs.get(small.name(layer.name), [])
-        if len(found) != len(due) or not all(map(alike, due, found)):
+        if len(found) != len(due) or not all(map(tensors_match, due, found)):
             return Difference(layer.name)
-    return None if all(map(alike, before.results, after.results)) else Difference()
+    return None if all(map(tensors_match, before.results, after.results)) else Difference()
 
 
-def failure_without(subject: Subject, small: Rebuilt) -> str:
+def pruned_model_error(technique_input: TechniqueInput, pruning_plan: PruningPlan) -> str:
     """Error of building or running the smaller model, if the original has none; otherwise ""."""
     failures = []
-    for made in (lambda: outline_after(subject, small), lambda: outline_of(subject)):
+    for made in (
+        lambda: outline_of_pruned(technique_input, pruning_plan),
+        lambda: outline_of_original(technique_input),
+    ):
         try:
             with torch.no_grad():
-                traced(made(), random_outputs())
+                trace_layers(made(), random_outputs())
         # whatever a model says of tensors or fields that do not fit one another
         except Exception as error:
             failures.append(" ".join(f"{type(error).__name__}: {error}".split()))
@@ -213,11 +223,11 @@ def failure_without(subject: Subject, small: Rebuilt) -> str:
     return failures[0] if len(failures) == 1 else ""
 
 
-def shifted(subject: Subject) -> Subject:
+def with_shifted_tensors(technique_input: TechniqueInput) -> TechniqueInput:
     """Model with randomly changed small tensors: a scale of 1 or a factor of 0, as before training,
     would hide dependencies.
     """
-    generator, original = torch.Generator().manual_seed(0), subject.original
+    generator, original = torch.Generator().manual_seed(0), technique_input.original
     plain = {
         name: value.cpu()
         + torch.empty(value.shape).uniform_(0.1, 0.6, generator=generator).to(value.dtype)
@@ -225,51 +235,58 @@ def shifted(subject: Subject) -> Subject:
         else value
         for name, value in original.plain.items()
     }
-    return replace(subject, original=replace(original, plain=plain))
+    return replace(technique_input, original=replace(original, plain=plain))
 
 
-def outline_of(subject: Subject) -> nn.Module:
-    original = subject.original
+def outline_of_original(technique_input: TechniqueInput) -> nn.Module:
+    original = technique_input.original
     held = {
         layer.name: original.model.get_submodule(layer.name).stored for layer in original.layers
     }
-    return outline(subject.folder, held, original.plain)
+    return outline_model(technique_input.folder, held, original.plain)
 
 
-def outline_after(subject: Subject, small: Rebuilt) -> nn.Module:
-    original, pairs = subject.original, list(small.layers(subject.original.layers))
+def outline_of_pruned(technique_input: TechniqueInput, pruning_plan: PruningPlan) -> nn.Module:
+    original, pairs = (
+        technique_input.original,
+        list(pruning_plan.layers(technique_input.original.layers)),
+    )
     stored = {
-        after.name: small.sketch(layer, original.model.get_submodule(layer.name).stored)
+        after.name: pruning_plan.planned_weight(
+            layer, original.model.get_submodule(layer.name).stored
+        )
         for layer, after in pairs
     }
-    config = config_of(subject.folder)
-    set_fields(config, small.config)
-    return outline(subject.folder, stored, small.plain(original.plain), config)
+    config = config_of(technique_input.folder)
+    set_fields(config, pruning_plan.config)
+    return outline_model(technique_input.folder, stored, pruning_plan.plain(original.plain), config)
 
 
-def remaining_outputs(before: Trace, small: Rebuilt) -> Feed:
+def remaining_outputs(before: Trace, pruning_plan: PruningPlan) -> Feed:
     """Outputs of the larger model's layers, without the removed rows."""
-    names = {small.name(name): name for name in before.outputs if not small.drops(name)}
+    names = {
+        pruning_plan.name(name): name for name in before.outputs if not pruning_plan.removes(name)
+    }
 
     def feed(name: str, call: int, shape: torch.Size) -> torch.Tensor:
-        values, cut = before.outputs[names[name]][call], small.cuts.get(names[name])
+        values, cut = before.outputs[names[name]][call], pruning_plan.kept_indices.get(names[name])
         return values if cut is None or cut.rows is None else values[..., cut.rows]
 
     return feed
 
 
-def remaining_inputs(small: Rebuilt, layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
+def remaining_inputs(pruning_plan: PruningPlan, layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
     """Input of a layer, without the removed channels."""
-    cut = small.cuts.get(layer.name)
+    cut = pruning_plan.kept_indices.get(layer.name)
     if cut is None or not inputs.is_floating_point():
         return inputs
-    if depthwise(layer):
+    if is_depthwise(layer):
         return inputs if cut.rows is None else inputs[..., cut.rows]
     area = torch.Size(layer.shape[2:]).numel()
     return inputs if cut.columns is None else inputs[..., cut.columns[::area] // area]
 
 
-def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+def tensors_match(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(
         one, other, rtol=1e-4, atol=1e-5, equal_nan=True
     )

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.techniques.quantization.fixed_levels.config import Scaled
-from engine.techniques.quantization.ranges import bounds
+from engine.techniques.quantization.fixed_levels.config import ScaledFormat
+from engine.techniques.quantization.ranges import range_bounds
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.tensors.lookup_table import powers_of_two
-from engine.tensors.packing import packed
-from engine.tensors.weights import Grid
+from engine.tensors.packing import pack_bits
+from engine.tensors.weights import IntegerWeight
 
 SHRINKS = 40  # ranges tried by least squares, from the full one down to 30%
 ROWS_AT_ONCE = 256  # keeps what is computed on the way small, and in the processor's cache
@@ -30,29 +30,31 @@ class Levels:
     lowest: int
     highest: int
     # steps from zero to the end of the range (symmetric), or steps in the range (asymmetric)
-    reach: float
+    range_steps: float
 
     @classmethod
-    def of(cls, how: RoundToNearest) -> "Levels":
-        half = 2 ** (how.bits - 1)
-        if how.scheme == "asymmetric":
+    def of(cls, config: RoundToNearest) -> "Levels":
+        half = 2 ** (config.bits - 1)
+        if config.scheme == "asymmetric":
             return cls(0, 2 * half - 1, 2 * half - 1)
         return (
             cls(-half, half - 1, half - 0.5)
-            if how.grid == "full"
+            if config.grid == "full"
             else cls(1 - half, half - 1, half - 1)
         )
 
 
-def choose_qparams(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
+def choose_qparams(
+    groups: torch.Tensor, config: RoundToNearest
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero code of each group, both (out, groups, 1). Zero always maps to zero."""
-    levels = Levels.of(how)
-    low, high = bounds(groups, how)
-    if how.range != "mse":
-        return qparams_of(low, high, levels, how)
-    best, error = qparams_of(low, high, levels, how), torch.full_like(low, torch.inf)
+    levels = Levels.of(config)
+    low, high = range_bounds(groups, config)
+    if config.range != "mse":
+        return qparams_of(low, high, levels, config)
+    best, error = qparams_of(low, high, levels, config), torch.full_like(low, torch.inf)
     for shrink in torch.linspace(1.0, 0.3, SHRINKS).tolist():
-        tried = qparams_of(low * shrink, high * shrink, levels, how)
+        tried = qparams_of(low * shrink, high * shrink, levels, config)
         missed = squared_error(groups, *tried, levels)
         better = missed < error
         best = tuple(torch.where(better, new, old) for new, old in zip(tried, best, strict=True))
@@ -76,26 +78,26 @@ def squared_error(
 
 
 def qparams_of(
-    low: torch.Tensor, high: torch.Tensor, levels: Levels, how: RoundToNearest
+    low: torch.Tensor, high: torch.Tensor, levels: Levels, config: RoundToNearest
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    width = high if how.scheme == "symmetric" else high - low
-    scale = width / levels.reach
-    scale = stored_scale(scale, how)
+    width = high if config.scheme == "symmetric" else high - low
+    scale = width / levels.range_steps
+    scale = stored_scale(scale, config)
     # a group of zeros: any scale gives zeros
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     zero = (
         torch.zeros_like(scale)
-        if how.scheme == "symmetric"
+        if config.scheme == "symmetric"
         else (-low / scale).round().clamp(levels.lowest, levels.highest)
     )
     return scale, zero
 
 
-def stored_scale(scale: torch.Tensor, how: RoundToNearest) -> torch.Tensor:
+def stored_scale(scale: torch.Tensor, config: RoundToNearest) -> torch.Tensor:
     """Scale as the file returns it, so that codes are chosen for the stored grid."""
-    if how.widest_is_a_tie:
-        return storable_below(scale)
-    return storable(scale) if how.scales == "free" else next_power_of_two(scale)
+    if config.widest_is_a_tie:
+        return float16_below(scale)
+    return nearest_float16(scale) if config.scales == "free" else next_power_of_two(scale)
 
 
 def next_power_of_two(scale: torch.Tensor) -> torch.Tensor:
@@ -104,7 +106,7 @@ def next_power_of_two(scale: torch.Tensor) -> torch.Tensor:
     return powers_of_two(exponent - (mantissa == 0.5).int()).float()
 
 
-def storable(scale: torch.Tensor) -> torch.Tensor:
+def nearest_float16(scale: torch.Tensor) -> torch.Tensor:
     """Scales as float16 will give them back, so that codes are chosen for the grid that is stored.
 
     Those that float16 does not hold to three digits, being very small or large, stay as they are.
@@ -113,7 +115,7 @@ def storable(scale: torch.Tensor) -> torch.Tensor:
     return torch.where((half - scale).abs() <= scale * 2**-10, half, scale)
 
 
-def storable_below(scale: torch.Tensor) -> torch.Tensor:
+def float16_below(scale: torch.Tensor) -> torch.Tensor:
     """Largest float16 numbers that do not exceed the scales; very small or large scales are
     unchanged. Rounding to nearest would choose the side of a tie arbitrarily.
     """
@@ -125,11 +127,11 @@ def storable_below(scale: torch.Tensor) -> torch.Tensor:
     return torch.where(holds, below, scale)
 
 
-def kept_scales(scales: torch.Tensor, how: RoundToNearest) -> torch.Tensor:
-    return as_stored(scales) if how.scales == "free" else scales.to(torch.float8_e8m0fnu)
+def packed_scales(scales: torch.Tensor, config: RoundToNearest) -> torch.Tensor:
+    return compact_scales(scales) if config.scales == "free" else scales.to(torch.float8_e8m0fnu)
 
 
-def as_stored(scales: torch.Tensor) -> torch.Tensor:
+def compact_scales(scales: torch.Tensor) -> torch.Tensor:
     """Scales in float16 if it represents all of them, otherwise in float32."""
     half = scales.half()
     return half if torch.equal(half.float(), scales) else scales
@@ -145,22 +147,22 @@ def dequantize(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> 
     return codes.sub(zero).mul_(scale)
 
 
-def group_width(how: RoundToNearest | Scaled, in_: int) -> int:
+def group_width(config: RoundToNearest | ScaledFormat, in_: int) -> int:
     """Columns that share a scale."""
     widths = {
-        "group": how.group_size,
+        "group": config.group_size,
         "input-channel": 1,
-        "block": getattr(how, "block_columns", 0),
+        "block": getattr(config, "block_columns", 0),
     }
-    return min(widths.get(how.granularity, in_), in_)
+    return min(widths.get(config.granularity, in_), in_)
 
 
-def shared_rows(how: RoundToNearest, out: int) -> int | None:
+def shared_rows(config: RoundToNearest, out: int) -> int | None:
     """Rows that share a scale, where those are blocks."""
-    return {"input-channel": out, "block": min(how.block_rows, out)}.get(how.granularity)
+    return {"input-channel": out, "block": min(config.block_rows, out)}.get(config.granularity)
 
 
-def grouped(weight: torch.Tensor, how: RoundToNearest | Scaled) -> list[torch.Tensor]:
+def scale_groups(weight: torch.Tensor, config: RoundToNearest | ScaledFormat) -> list[torch.Tensor]:
     """The weight cut into groups that share a scale: whole ones, and the shorter last group of each
     row if there is one.
 
@@ -168,43 +170,43 @@ def grouped(weight: torch.Tensor, how: RoundToNearest | Scaled) -> list[torch.Te
     """
     return (
         [weight.reshape(1, 1, -1)]
-        if how.granularity == "tensor"
-        else cut(weight, group_width(how, weight.shape[1]))
+        if config.granularity == "tensor"
+        else column_groups(weight, group_width(config, weight.shape[1]))
     )
 
 
-def cut(weight: torch.Tensor, width: int) -> list[torch.Tensor]:
+def column_groups(weight: torch.Tensor, width: int) -> list[torch.Tensor]:
     out, in_ = weight.shape
     edge = in_ // width * width
     parts = [weight[:, :edge].reshape(out, -1, width)]
     return parts + ([weight[:, edge:].unsqueeze(1)] if edge < in_ else [])
 
 
-def stored_grid(weight: torch.Tensor, how: RoundToNearest) -> Grid:
+def round_to_grid(weight: torch.Tensor, config: RoundToNearest) -> IntegerWeight:
     """Rounded to nearest and packed.  weight: (out, in_) float32"""
-    return stored_codes(weight, how, *qparams_of_weight(weight, how))
+    return quantize_to_grid(weight, config, *qparams_of_weight(weight, config))
 
 
 def qparams_of_weight(
-    weight: torch.Tensor, how: RoundToNearest
+    weight: torch.Tensor, config: RoundToNearest
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scales and zero codes, (out, groups) each, (bands, blocks), or (1, 1) for the whole tensor;
     chosen for some rows at a time.
     """
-    rows = shared_rows(how, len(weight))
+    rows = shared_rows(config, len(weight))
     pieces = (
-        blocks(weight, rows, group_width(how, weight.shape[1]))
+        scale_blocks(weight, rows, group_width(config, weight.shape[1]))
         if rows
-        else [grouped(piece, how) for piece in by_rows(weight, how)]
+        else [scale_groups(piece, config) for piece in row_chunks(weight, config)]
     )
-    params = [[choose_qparams(part, how) for part in piece] for piece in pieces]
+    params = [[choose_qparams(part, config) for part in piece] for piece in pieces]
     return tuple(
         torch.cat([torch.cat([each[kind].squeeze(-1) for each in row], dim=1) for row in params])
         for kind in (0, 1)
     )
 
 
-def blocks(weight: torch.Tensor, rows: int, columns: int) -> list[list[torch.Tensor]]:
+def scale_blocks(weight: torch.Tensor, rows: int, columns: int) -> list[list[torch.Tensor]]:
     """The weight cut into blocks, each laid out as a group: some bands of rows at a time, then the
     lower last one if there is one.
 
@@ -215,10 +217,10 @@ def blocks(weight: torch.Tensor, rows: int, columns: int) -> list[list[torch.Ten
         *weight[:whole].unflatten(0, (-1, rows)).split(max(1, ROWS_AT_ONCE // rows)),
         weight[whole:].unsqueeze(0),
     ]
-    return [across(band, columns) for band in bands if band.numel()]
+    return [blocks_across(band, columns) for band in bands if band.numel()]
 
 
-def across(bands: torch.Tensor, columns: int) -> list[torch.Tensor]:
+def blocks_across(bands: torch.Tensor, columns: int) -> list[torch.Tensor]:
     """Whole blocks of bands of rows, then the narrower last ones.  (bands, rows, in_) -> (bands,
     blocks, rows * columns) each
     """
@@ -230,51 +232,53 @@ def across(bands: torch.Tensor, columns: int) -> list[torch.Tensor]:
     return [part for part in parts if part.numel()]
 
 
-def stored_codes(
-    weight: torch.Tensor, how: RoundToNearest, scales: torch.Tensor, zeros: torch.Tensor
-) -> Grid:
+def quantize_to_grid(
+    weight: torch.Tensor, config: RoundToNearest, scales: torch.Tensor, zeros: torch.Tensor
+) -> IntegerWeight:
     """The nearest codes on a grid that is given, packed."""
-    rows = shared_rows(how, len(weight))
+    rows = shared_rows(config, len(weight))
     spread = [
         each.repeat_interleave(rows, 0)[: len(weight)] if rows else each for each in (scales, zeros)
     ]
-    pieces = zip(*(by_rows(each, how) for each in (weight, *spread)), strict=True)
-    return Grid(
+    pieces = zip(*(row_chunks(each, config) for each in (weight, *spread)), strict=True)
+    return IntegerWeight(
         shape=tuple(weight.shape),
-        bits=how.bits,
-        group_size=group_width(how, weight.shape[1]),
-        codes=torch.cat([packed(codes_of(*piece, how), how.bits) for piece in pieces]),
-        scales=kept_scales(scales, how),
-        zeros=packed(zeros.to(torch.uint8), how.bits) if how.scheme == "asymmetric" else None,
+        bits=config.bits,
+        group_size=group_width(config, weight.shape[1]),
+        codes=torch.cat([pack_bits(grid_codes(*piece, config), config.bits) for piece in pieces]),
+        scales=packed_scales(scales, config),
+        zeros=pack_bits(zeros.to(torch.uint8), config.bits)
+        if config.scheme == "asymmetric"
+        else None,
         rows=rows,
     )
 
 
-def by_rows(values: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, ...]:
+def row_chunks(values: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, ...]:
     """Some rows at a time, all of them where they share a scale."""
-    return (values,) if how.granularity == "tensor" else values.split(ROWS_AT_ONCE)
+    return (values,) if config.granularity == "tensor" else values.split(ROWS_AT_ONCE)
 
 
-def codes_of(
-    weight: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, how: RoundToNearest
+def grid_codes(
+    weight: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, config: RoundToNearest
 ) -> torch.Tensor:
     """Stored codes, uint8.  (rows, in_)"""
-    levels, first = Levels.of(how), 0
+    levels, first = Levels.of(config), 0
     codes = []
-    for part in grouped(weight, how):
+    for part in scale_groups(weight, config):
         places = slice(first, first := first + part.shape[1])
         codes.append(
-            unsigned(
-                quantize(part, scales[:, places, None], zeros[:, places, None], levels), how
+            unsigned_codes(
+                quantize(part, scales[:, places, None], zeros[:, places, None], levels), config
             ).flatten(1)
         )
     return torch.cat(codes, dim=1)
 
 
-def unsigned(codes: torch.Tensor, how: RoundToNearest) -> torch.Tensor:
+def unsigned_codes(codes: torch.Tensor, config: RoundToNearest) -> torch.Tensor:
     """Codes as they are stored, uint8: those of a symmetric grid are moved up by half the
     levels.
     """
-    return (codes if how.scheme == "asymmetric" else codes.add_(2 ** (how.bits - 1))).to(
+    return (codes if config.scheme == "asymmetric" else codes.add_(2 ** (config.bits - 1))).to(
         torch.uint8
     )

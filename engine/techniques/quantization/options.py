@@ -48,7 +48,7 @@ SCHEME: dict[str, Any] = {
 }
 
 
-class OnAGrid(Technique):
+class GroupQuantized(Technique):
     """Options shared by methods whose result is a uniform grid per group."""
 
     family: ClassVar[Family] = "quantization"

@@ -9,7 +9,7 @@ from engine.techniques.quantization.rounding.config import RoundToNearest
 BINS_A_LEVEL = 16  # of the histogram that entropy is judged on, as TensorRT's 2048 for 128 levels
 
 
-def bounds(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
+def range_bounds(groups: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
     """Lowest and highest value the grid should reach, at most and at least zero.  (out, groups,
     width) -> (out, groups, 1) each
     """
@@ -17,35 +17,37 @@ def bounds(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, tor
         groups.amin(-1, keepdim=True).clamp(max=0),
         groups.amax(-1, keepdim=True).clamp(min=0),
     )
-    if how.scheme == "symmetric":
+    if config.scheme == "symmetric":
         high = torch.maximum(-low, high)
         low = -high
-    match how.range:
+    match config.range:
         case "percentile":
-            inner_low, inner_high = percentiles(groups, how)
+            inner_low, inner_high = percentiles(groups, config)
         case "rms":
-            inner_low, inner_high = within(
-                low, high, how.rms_multiple * groups.square().mean(-1, keepdim=True).sqrt()
+            inner_low, inner_high = clipped_range(
+                low, high, config.rms_multiple * groups.square().mean(-1, keepdim=True).sqrt()
             )
         case "entropy":
-            inner_low, inner_high = within(low, high, saturation(groups, 2 ** (how.bits - 1)))
+            inner_low, inner_high = clipped_range(
+                low, high, saturation_threshold(groups, 2 ** (config.bits - 1))
+            )
         case _:
             return low, high
     empty = inner_low == inner_high  # most weights are zero: clipping would leave nothing
     return torch.where(empty, low, inner_low), torch.where(empty, high, inner_high)
 
 
-def within(
+def clipped_range(
     low: torch.Tensor, high: torch.Tensor, reach: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The part of a range that is at most ``reach`` from zero."""
     return torch.maximum(low, -reach), torch.minimum(high, reach)
 
 
-def percentiles(groups: torch.Tensor, how: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
+def percentiles(groups: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
     """The range that holds the asked share of each group's weights, around zero."""
-    share = how.percentile / 100
-    if how.scheme == "symmetric":
+    share = config.percentile / 100
+    if config.scheme == "symmetric":
         high = quantile(groups.abs(), share)
         return -high, high
     return quantile(groups, (1 - share) / 2).clamp(max=0), quantile(groups, (1 + share) / 2).clamp(
@@ -67,7 +69,7 @@ def quantile(groups: torch.Tensor, share: float) -> torch.Tensor:
 # --- the saturating range of TensorRT (Migacz 2017, 8-bit inference with TensorRT) ----------------
 
 
-def saturation(groups: torch.Tensor, levels: int) -> torch.Tensor:
+def saturation_threshold(groups: torch.Tensor, levels: int) -> torch.Tensor:
     """Threshold, of sixteen evenly spaced ones, at which the distribution of |w|, clipped and
     merged into the levels, is closest to the original.
 
@@ -79,7 +81,7 @@ def saturation(groups: torch.Tensor, levels: int) -> torch.Tensor:
         return largest
     counts = histograms(groups, largest, bins)
     lost = torch.stack(
-        [divergence(counts, levels, merged) for merged in range(1, BINS_A_LEVEL + 1)]
+        [kl_divergences(counts, levels, merged) for merged in range(1, BINS_A_LEVEL + 1)]
     )
     return largest * (lost.argmin(0).view(largest.shape) + 1) / BINS_A_LEVEL
 
@@ -93,7 +95,7 @@ def histograms(groups: torch.Tensor, largest: torch.Tensor, bins: int) -> torch.
     return (places + first).flatten().bincount(minlength=len(places) * bins).view(-1, bins).float()
 
 
-def divergence(counts: torch.Tensor, levels: int, merged: int) -> torch.Tensor:
+def kl_divergences(counts: torch.Tensor, levels: int, merged: int) -> torch.Tensor:
     """KL divergence of each histogram cut after ``levels * merged`` bins, ``merged`` bins a level,
     from itself with all beyond in its last bin.
     """

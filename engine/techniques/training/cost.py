@@ -2,11 +2,11 @@
 
 from engine.step.workload import GRADIENT_PASSES, TrainingWork
 from engine.techniques.hooks import training_work
-from engine.techniques.training.options import Aware
+from engine.techniques.training.options import CompressionAwareTraining
 
 
 @training_work.register
-def training_work_aware(config: Aware) -> TrainingWork:
+def training_work_aware(config: CompressionAwareTraining) -> TrainingWork:
     """The best state so far is in memory, too."""
     return TrainingWork(
         config.steps,

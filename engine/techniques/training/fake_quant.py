@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
-from engine.calibration import Seen
+from engine.calibration import InputStats
 from engine.models.layers import Layer
 from engine.techniques.hooks import compress
 from engine.techniques.quantization.activations.config import Activations
@@ -20,37 +20,37 @@ from engine.techniques.quantization.fixed_levels.method import absmean, binary_c
 from engine.techniques.quantization.grid import (
     Levels,
     group_width,
-    grouped,
+    nearest_float16,
     qparams_of_weight,
+    quantize_to_grid,
+    scale_groups,
     shared_rows,
-    storable,
-    stored_codes,
 )
 from engine.techniques.training.qat.config import QAT, BitNet
 from engine.techniques.training.straight_through import (
-    NEAR,
-    OnLevels,
+    CLIP_TOLERANCE,
+    RoundToLevels,
     StraightThrough,
-    shrunk_slope,
+    scaled_gradient,
 )
-from engine.tensors.activations import WithActivations
-from engine.tensors.sparse_codes import keeping_zeros
-from engine.tensors.weights import Dense, Stored
-from engine.training import Pupil
+from engine.tensors.activations import WithQuantizedInputs
+from engine.tensors.sparse_codes import preserve_zeros
+from engine.tensors.weights import DenseWeight, StoredWeight
+from engine.training import TrainableModel
 
 Range = dict[str, torch.Tensor]  # scale and zero code, (1,) each
-NO_WEIGHT = Dense((0, 0), torch.empty(0, 0))  # where only what becomes of inputs matters
-LEAST = 1e-3  # of what a step began as; it does not learn to be nothing
+NO_WEIGHT = DenseWeight((0, 0), torch.empty(0, 0))  # where only what becomes of inputs matters
+MIN_STEP_MULTIPLE = 1e-3  # of what a step began as; it does not learn to be nothing
 
 
-class Rounded(nn.Module):
+class FakeQuant(nn.Module):
     """One weight on its way to being stored. Zeros of an earlier step stay zero, and do not
     learn.
     """
 
     def __init__(
         self,
-        how: QAT | BitNet,
+        config: QAT | BitNet,
         module: nn.Module,
         left: torch.Tensor | None,
         fixed: Range | None = None,
@@ -59,38 +59,40 @@ class Rounded(nn.Module):
         gets, where that was chosen beforehand
         """
         super().__init__()
-        self.how, self.turned, self.fixed = how, isinstance(module, Conv1D), fixed
+        self.config, self.turned, self.fixed = config, isinstance(module, Conv1D), fixed
         self.register_buffer("left", left)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        values = self.values(self.sieved(self.flat(weight)))
-        return self.sieved(values).T if self.turned else self.sieved(values).view_as(weight)
+        values = self.values(self.zero_masked(self.flat(weight)))
+        return (
+            self.zero_masked(values).T if self.turned else self.zero_masked(values).view_as(weight)
+        )
 
     def flat(self, weight: torch.Tensor) -> torch.Tensor:
         """(out, in_)"""
         return weight.T.contiguous() if self.turned else weight.flatten(1)
 
-    def sieved(self, weight: torch.Tensor) -> torch.Tensor:
+    def zero_masked(self, weight: torch.Tensor) -> torch.Tensor:
         return weight if self.left is None else weight.masked_fill(~self.left, 0)
 
     def values(self, weight: torch.Tensor) -> torch.Tensor:
         """(out, in_) as it will be stored"""
         raise NotImplementedError
 
-    def plainly_stored(self, weight: torch.Tensor) -> Stored:
+    def stored_without_mask(self, weight: torch.Tensor) -> StoredWeight:
         raise NotImplementedError
 
     @torch.no_grad()
-    def stored(self, weight: torch.Tensor) -> Stored:
+    def stored_weight(self, weight: torch.Tensor) -> StoredWeight:
         """Trained weight as it is stored, bit-exact. weight: as the module holds it"""
-        stored = self.plainly_stored(self.sieved(self.flat(weight)).contiguous())
+        stored = self.stored_without_mask(self.zero_masked(self.flat(weight)).contiguous())
         stored = (
-            stored if self.left is None or self.left.all() else keeping_zeros(stored, ~self.left)
+            stored if self.left is None or self.left.all() else preserve_zeros(stored, ~self.left)
         )
-        return with_rounded_inputs(self.how, stored, self.fixed)
+        return with_quantized_inputs(self.config, stored, self.fixed)
 
 
-class RoundedOnGrid(Rounded):
+class GridFakeQuant(FakeQuant):
     """On an even grid, whose steps are chosen again each time as round-to-nearest does it, or learn
     from there on (LSQ).
 
@@ -99,13 +101,13 @@ class RoundedOnGrid(Rounded):
     """
 
     def __init__(
-        self, how: QAT, module: nn.Module, left: torch.Tensor | None, fixed: Range | None = None
+        self, config: QAT, module: nn.Module, left: torch.Tensor | None, fixed: Range | None = None
     ):
-        super().__init__(how, module, left, fixed)
-        self.levels = Levels.of(how)
-        if how.learn_scales:
+        super().__init__(config, module, left, fixed)
+        self.levels = Levels.of(config)
+        if config.learn_scales:
             weight = self.flat(module.weight.detach())
-            scales, zeros = qparams_of_weight(weight, how)
+            scales, zeros = qparams_of_weight(weight, config)
             self.register_buffer("first", scales)
             self.register_buffer("zeros", zeros)
             self.multiples = nn.Parameter(torch.ones(scales.numel(), device=scales.device))
@@ -113,121 +115,133 @@ class RoundedOnGrid(Rounded):
 
     def qparams(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scales as they will be stored and zero codes, as ``qparams_of_weight``."""
-        if not self.how.learn_scales:
+        if not self.config.learn_scales:
             with torch.no_grad():
-                return qparams_of_weight(weight, self.how)
-        steps = shrunk_slope(
-            self.first * self.multiples.clamp_min(LEAST).view_as(self.first), self.share
+                return qparams_of_weight(weight, self.config)
+        steps = scaled_gradient(
+            self.first * self.multiples.clamp_min(MIN_STEP_MULTIPLE).view_as(self.first), self.share
         )
-        return StraightThrough.apply(steps, storable(steps.detach())), self.zeros
+        return StraightThrough.apply(steps, nearest_float16(steps.detach())), self.zeros
 
     def values(self, weight: torch.Tensor) -> torch.Tensor:
-        scales, zeros = (self.spread(each, weight.shape) for each in self.qparams(weight))
-        return OnLevels.apply(
-            weight, scales, zeros, self.levels, 0.0 if self.how.learn_scales else NEAR
+        scales, zeros = (
+            self.expand_to_weights(each, weight.shape) for each in self.qparams(weight)
+        )
+        return RoundToLevels.apply(
+            weight, scales, zeros, self.levels, 0.0 if self.config.learn_scales else CLIP_TOLERANCE
         )
 
-    def spread(self, params: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    def expand_to_weights(self, params: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         """One for each weight, or for each row where that is all.  (bands, groups) -> (out, in_) or
         what broadcasts to it
         """
         out, in_ = shape
         if params.shape[1] > 1:
             params = (
-                params[:, :, None].expand(-1, -1, group_width(self.how, in_)).flatten(1)[:, :in_]
+                params[:, :, None].expand(-1, -1, group_width(self.config, in_)).flatten(1)[:, :in_]
             )
-        rows = shared_rows(self.how, out)
+        rows = shared_rows(self.config, out)
         return params if rows is None else params[:, None].expand(-1, rows, -1).flatten(0, 1)[:out]
 
-    def plainly_stored(self, weight: torch.Tensor) -> Stored:
-        return stored_codes(weight, self.how, *(each.detach() for each in self.qparams(weight)))
+    def stored_without_mask(self, weight: torch.Tensor) -> StoredWeight:
+        return quantize_to_grid(
+            weight, self.config, *(each.detach() for each in self.qparams(weight))
+        )
 
-    def missed(self, weight: torch.Tensor) -> torch.Tensor:
+    def quantization_error(self, weight: torch.Tensor) -> torch.Tensor:
         """Mean squared distance of the weights to their levels, in steps.  weight: as the module
         holds it
         """
-        weight = self.sieved(self.flat(weight))
-        steps = self.spread(self.qparams(weight)[0].detach(), weight.shape)
+        weight = self.zero_masked(self.flat(weight))
+        steps = self.expand_to_weights(self.qparams(weight)[0].detach(), weight.shape)
         return ((weight - self.values(weight).detach()) / steps).square().mean()
 
 
-class RoundedToTable(Rounded):
+class TableFakeQuant(FakeQuant):
     """Three values or two, times the mean magnitude of the weights that share it."""
 
     def values(self, weight: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            rounded = torch.cat([self.part(each) for each in grouped(weight, self.how)], 1)
+            rounded = torch.cat(
+                [self.rounded_groups(each) for each in scale_groups(weight, self.config)], 1
+            )
         return StraightThrough.apply(weight, rounded.view_as(weight))
 
-    def part(self, groups: torch.Tensor) -> torch.Tensor:
+    def rounded_groups(self, groups: torch.Tensor) -> torch.Tensor:
         """(out, groups, width) -> (out, groups * width)"""
         scale = absmean(groups)
-        if self.how.values == "ternary":
+        if self.config.values == "ternary":
             return ((ternary_codes(groups / scale).float() - 1) * scale).flatten(1)
         return ((binary_codes(groups / scale).float() * 2 - 1) * scale).flatten(1)
 
-    def plainly_stored(self, weight: torch.Tensor) -> Stored:
-        return compress(self.how.model_copy(update={"activation_bits": 0}), weight)
+    def stored_without_mask(self, weight: torch.Tensor) -> StoredWeight:
+        return compress(self.config.model_copy(update={"activation_bits": 0}), weight)
 
 
-def with_rounded_inputs(how: QAT | BitNet, stored: Stored, fixed: Range | None = None) -> Stored:
+def with_quantized_inputs(
+    config: QAT | BitNet, stored: StoredWeight, fixed: Range | None = None
+) -> StoredWeight:
     """The layer's inputs are rounded too, where that is asked for: with a range of its own, or one
     for each token, centered on zero (BitNet b1.58,
     section 2).
     """
-    if not how.activation_bits:
+    if not config.activation_bits:
         return stored
     scheme = "asymmetric" if fixed else "symmetric"
-    return WithActivations(
-        stored.shape, stored, how.activation_bits, scheme, "token", **fixed or {}
+    return WithQuantizedInputs(
+        stored.shape, stored, config.activation_bits, scheme, "token", **fixed or {}
     )
 
 
-def static(how: QAT | BitNet) -> bool:
-    return bool(how.activation_bits) and how.activation_range == "static"
+def has_static_range(config: QAT | BitNet) -> bool:
+    return bool(config.activation_bits) and config.activation_range == "static"
 
 
-def fixed_range(how: QAT | BitNet, seen: Seen) -> Range:
+def fixed_range(config: QAT | BitNet, stats: InputStats) -> Range:
     """Range that an observer chooses for a layer's inputs."""
     return static_range(
-        Activations(activation_bits=how.activation_bits, observer=how.observer), seen
+        Activations(activation_bits=config.activation_bits, observer=config.observer), stats
     )
 
 
-def hang(
-    pupil: Pupil,
+def attach_fake_quant(
+    trainable: TrainableModel,
     layer: Layer,
-    how: QAT | BitNet,
-    left: torch.Tensor | None,
+    config: QAT | BitNet,
+    remaining_mask: torch.Tensor | None,
     fixed: Range | None = None,
-) -> Rounded:
+) -> FakeQuant:
     """On a layer, and on all that share its weight."""
-    kind = RoundedOnGrid if isinstance(how, QAT) else RoundedToTable
+    kind = GridFakeQuant if isinstance(config, QAT) else TableFakeQuant
     names = [
         layer.name,
-        *(other.name for other in pupil.original.layers if other.tied_to == layer.name),
+        *(other.name for other in trainable.original.layers if other.tied_to == layer.name),
     ]
-    modules = [pupil.model.get_submodule(name) for name in names]
-    rounded = kind(how, modules[0], left, fixed)
+    modules = [trainable.model.get_submodule(name) for name in names]
+    rounded = kind(config, modules[0], remaining_mask, fixed)
     for module in modules:
         parametrize.register_parametrization(module, "weight", rounded)
-        if how.activation_bits and not isinstance(module, nn.Embedding):
-            round_inputs(module, with_rounded_inputs(how, NO_WEIGHT, fixed).received)
+        if config.activation_bits and not isinstance(module, nn.Embedding):
+            quantize_module_inputs(
+                module, with_quantized_inputs(config, NO_WEIGHT, fixed).quantized_inputs
+            )
     return rounded
 
 
-def round_inputs(
-    module: nn.Module, received: Callable[[torch.Tensor], torch.Tensor]
+def quantize_module_inputs(
+    module: nn.Module, quantized_inputs: Callable[[torch.Tensor], torch.Tensor]
 ) -> RemovableHandle:
     """The module gets its inputs as the layer that is stored will; gradients pass."""
     # which is stored as a convolution of height 1
     one_axis = isinstance(getattr(module, "base_layer", module), nn.Conv1d)
 
-    def before(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         with torch.no_grad():
             rounded = (
-                received(inputs[0].unsqueeze(-2)).squeeze(-2) if one_axis else received(inputs[0])
+                quantized_inputs(inputs[0].unsqueeze(-2)).squeeze(-2)
+                if one_axis
+                else quantized_inputs(inputs[0])
             )
         return StraightThrough.apply(inputs[0], rounded), *inputs[1:]
 
-    return module.register_forward_pre_hook(before)
+    return module.register_forward_pre_hook(hook)

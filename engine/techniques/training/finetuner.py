@@ -12,126 +12,135 @@ from torch import nn
 
 from engine.errors import PlainError
 from engine.events import TrainingEvent
-from engine.models.loaded_model import compute_place, opened
-from engine.models.loading import resolve
-from engine.models.packed_modules import unpacked_once
+from engine.models.loaded_model import device_and_dtype, load_model
+from engine.models.loading import resolve_model
+from engine.models.packed_modules import keep_unpacked
 from engine.recipe import Recipe
 from engine.results.schema.tables import CurveRow
 from engine.runtime.threads import threads_to_train
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
-from engine.techniques.hooks import refuse_unfit
-from engine.techniques.training.options import Aware
-from engine.techniques.training.training_setup import coursework
-from engine.techniques.training.vocabulary import over_shared_tokens, token_count
-from engine.training import Blend, Course, Exercises, Lessons, Pupil, Study
-from engine.training.checkpoint import file_in
-from engine.training.loop import Loss, answers, at_rest
-from engine.training.losses import by_labels, by_teacher
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
+from engine.techniques.hooks import check_recipe
+from engine.techniques.training.options import CompressionAwareTraining
+from engine.techniques.training.training_setup import load_training_setup
+from engine.techniques.training.vocabulary import restrict_to_shared_tokens, token_count
+from engine.training import (
+    EncodedExamples,
+    TrainableModel,
+    Trainer,
+    TrainingConfig,
+    TrainingData,
+    WeightedLoss,
+)
+from engine.training.checkpoint import checkpoint_file
+from engine.training.loop import Loss, batch_logits, evaluation_mode
+from engine.training.losses import label_loss, teacher_loss
 
 Penalty = Callable[[], torch.Tensor]
 
 
 @dataclass
-class Learner:
+class Finetuner:
     """One model, one course."""
 
-    how: Aware
-    bench: Bench
-    pupil: Pupil
+    config: CompressionAwareTraining
+    context: RunContext
+    trainable: TrainableModel
     phase: str  # as the curves call it
-    lessons: Lessons
-    course: Course
+    training_data: TrainingData
+    training_config: TrainingConfig
     penalty: Penalty | None = None  # what is paid for besides
     file: Path | None = None  # where it is kept meanwhile
     rows: list[CurveRow] = field(default_factory=list)
 
-    def learn(self) -> None:
+    def train(self) -> None:
         """Leaves the pupil in its best state on held-out examples, which may be the one it began
         with.
         """
         kept = {
-            "patience": self.how.patience,
+            "patience": self.config.patience,
             "file": self.file,
-            "looks_every": self.how.look_every,
+            "looks_every": self.config.look_every,
             "rows": self.rows,
         }
-        study = Study(
-            self.bench,
-            self.pupil.model,
-            self.lessons,
-            self.course,
-            Blend(self.terms()),
+        study = Trainer(
+            self.context,
+            self.trainable.model,
+            self.training_data,
+            self.training_config,
+            WeightedLoss(self.terms()),
             self.phase,
             **kept,
         )
-        self.bench.progress(TrainingEvent("training", 0, self.course.steps))
-        study.go()
+        self.context.progress(TrainingEvent("training", 0, self.training_config.steps))
+        study.run()
 
     def terms(self) -> dict[str, tuple[float, Loss]]:
-        weight = self.how.distill_weight
+        weight = self.config.distill_weight
         paid = (1.0, lambda logits, batch: self.penalty()) if self.penalty else (0.0, None)
         return {
-            "labels": (1 - weight, self.labels),
-            "teacher": (weight, self.taught),
+            "labels": (1 - weight, self.label_loss),
+            "teacher": (weight, self.teacher_loss),
             "regularizer": paid,
         }
 
-    def labels(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-        return by_labels(logits, batch.targets.to(logits.device))
+    def label_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+        return label_loss(logits, batch.targets.to(logits.device))
 
-    def taught(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+    def teacher_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         """Beside what the uncompressed model says."""
-        with at_rest(self.teacher), unpacked_once(self.teacher):
-            said = answers(self.teacher, batch, logits.device)
-        return by_teacher(
-            *over_shared_tokens([logits, said], token_count(self.bench.folder)),
-            self.how.temperature,
+        with evaluation_mode(self.teacher), keep_unpacked(self.teacher):
+            said = batch_logits(self.teacher, batch, logits.device)
+        return teacher_loss(
+            *restrict_to_shared_tokens([logits, said], token_count(self.context.folder)),
+            self.config.temperature,
         )
 
     @cached_property
     def teacher(self) -> nn.Module:
         """The recipe's own model, whatever earlier steps have made of it."""
-        if not self.bench.step:
-            return self.pupil.original.model
-        return opened(resolve(self.bench.recipe.model), *compute_place(self.bench.recipe)).model
+        if not self.context.step:
+            return self.trainable.original.model
+        return load_model(
+            resolve_model(self.context.recipe.model), *device_and_dtype(self.context.recipe)
+        ).model
 
 
-@refuse_unfit.register
-def refuse_unfit_aware(how: Aware, recipe: Recipe) -> None:
-    refuse_pages(how, compute_place(recipe)[0])
+@check_recipe.register
+def refuse_unfit_aware(config: CompressionAwareTraining, recipe: Recipe) -> None:
+    check_paged_optimizer(config, device_and_dtype(recipe)[0])
 
 
-def refuse_pages(how: Aware, device: torch.device) -> None:
+def check_paged_optimizer(config: CompressionAwareTraining, device: torch.device) -> None:
     """Raises PlainError where a paged optimizer is asked for and there is no GPU whose memory it
     could leave.
     """
-    if how.pages and device.type != "cuda":
+    if config.uses_paged_optimizer and device.type != "cuda":
         raise PlainError(
             "The paged optimizer needs a CUDA device, and this run computes on the "
             f"{device.type}; set optimizer to adamw, or run where there is one."
         )
 
 
-def learn(
-    how: Aware,
-    bench: Bench,
-    subject: Subject,
-    pupil: Pupil,
+def finetune(
+    config: CompressionAwareTraining,
+    context: RunContext,
+    technique_input: TechniqueInput,
+    trainable: TrainableModel,
     phase: str,
     penalty: Penalty | None = None,
 ) -> None:
     """Trains the pupil; what was measured on the way is noted, however it ends."""
-    lessons, course = coursework(how, bench)
-    with threads_to_train(subject.original.parameters):
-        Learner(
-            how,
-            bench,
-            pupil,
+    lessons, course = load_training_setup(config, context)
+    with threads_to_train(technique_input.original.parameters):
+        Finetuner(
+            config,
+            context,
+            trainable,
             phase,
             lessons,
             course,
             penalty,
-            file_in(subject.keeps(), phase),
-            subject.trial.rows.curves,
-        ).learn()
+            checkpoint_file(technique_input.open_checkpoint_folder(), phase),
+            technique_input.layer_swap.build.curves,
+        ).train()

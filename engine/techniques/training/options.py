@@ -2,20 +2,20 @@
 
 from typing import Any, ClassVar, Literal
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 from engine.techniques.quantization.activations.config import Activations
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.techniques.training_options import (
+    accumulation_option,
     batch_option,
     distill_weight_option,
-    parts_option,
     patience_option,
-    products_option,
+    precision_option,
     rate_option,
     temperature_option,
 )
 
-WEIGHTS: tuple[Made, ...] = ("dense", "fewer", "zeros")
+WEIGHTS: tuple[WeightState, ...] = ("dense", "fewer", "zeros")
 
 
 INPUT_BITS: dict[str, Any] = {
@@ -58,7 +58,7 @@ OBSERVER: dict[str, Any] = {
 }
 
 
-class Aware(Technique):
+class CompressionAwareTraining(Technique):
     """Options shared by techniques that train a model for the form in which it is stored."""
 
     family: ClassVar[Family] = "training"
@@ -75,9 +75,9 @@ class Aware(Technique):
     )
     rate: float = rate_option(1e-3)
     batch: int = batch_option(8)
-    parts: int = parts_option()
-    patience: int = patience_option(looks="")
-    products: Literal["auto", "float32", "bfloat16"] = products_option("float32")
+    parts: int = accumulation_option()
+    patience: int = patience_option(evaluations="")
+    products: Literal["auto", "float32", "bfloat16"] = precision_option("float32")
     look_every: int = option(
         20,
         "Training steps between evaluations on held-out examples. The best state, including the "
@@ -92,6 +92,6 @@ class Aware(Technique):
     temperature: float = temperature_option()
 
     @property
-    def pages(self) -> bool:
+    def uses_paged_optimizer(self) -> bool:
         """True if optimizer state moves to main memory when GPU memory runs out."""
         return False

@@ -11,7 +11,7 @@ from engine.techniques.quantization.grid import Levels, dequantize, quantize
 
 # steps: a weight at most half a step beyond the outermost level is rounded, not clipped; 16-bit
 # scales may be off a little
-NEAR = 0.6
+CLIP_TOLERANCE = 0.6
 
 
 class StraightThrough(torch.autograd.Function):
@@ -23,11 +23,11 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return slope, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient, None
 
 
-class OnLevels(torch.autograd.Function):
+class RoundToLevels(torch.autograd.Function):
     """Weights on their grid, s (clip(round(w/s + z)) - z), with gradients by the weights and by
     their
     steps.
@@ -54,20 +54,20 @@ class OnLevels(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weight, steps, zeros, codes = ctx.saved_tensors
         place = weight / steps + zeros
         inside = (place > ctx.range[0]) & (place < ctx.range[1])
         by_step = (
-            (slope * torch.where(inside, codes - place, codes - zeros)).sum_to_size(steps.shape)
+            (gradient * torch.where(inside, codes - place, codes - zeros)).sum_to_size(steps.shape)
             if ctx.needs_input_grad[1]
             else None
         )
-        return slope * inside, by_step, None, None, None
+        return gradient * inside, by_step, None, None, None
 
 
-def shrunk_slope(value: torch.Tensor, times: float) -> torch.Tensor:
+def scaled_gradient(value: torch.Tensor, factor: float) -> torch.Tensor:
     """The same value, with its gradient multiplied by a factor (LSQ, section 2.2)."""
     if value.requires_grad:
-        value.register_hook(lambda slope: slope * times)
+        value.register_hook(lambda slope: slope * factor)
     return value

@@ -4,42 +4,48 @@ import math
 
 import torch
 
-from engine.models.loaded_model import compute_place, multiplies_bfloat16
-from engine.step.run_context import Bench
-from engine.techniques.distillation.distill.config import Learning
-from engine.techniques.training.options import Aware
-from engine.training import Course, Lessons, lessons_of
+from engine.models.loaded_model import device_and_dtype, multiplies_bfloat16
+from engine.step.run_context import RunContext
+from engine.techniques.distillation.distill.config import ModelTraining
+from engine.techniques.training.options import CompressionAwareTraining
+from engine.training import TrainingConfig, TrainingData, load_recipe_training_data
 
 
-def coursework(how: Learning | Aware, bench: Bench) -> tuple[Lessons, Course]:
+def load_training_setup(
+    config: ModelTraining | CompressionAwareTraining, context: RunContext
+) -> tuple[TrainingData, TrainingConfig]:
     """Return as many examples as the steps use, or all of them if epochs are counted."""
-    recipe = bench.recipe
+    recipe = context.recipe
     epochs = recipe.training.epochs if recipe.training else None
-    lessons = lessons_of(recipe, bench.folder, None if epochs else how.steps * how.batch)
+    lessons = load_recipe_training_data(
+        recipe, context.folder, None if epochs else config.steps * config.batch
+    )
     steps = (
-        how.steps if epochs is None else max(1, math.ceil(epochs * len(lessons.train) / how.batch))
+        config.steps
+        if epochs is None
+        else max(1, math.ceil(epochs * len(lessons.train) / config.batch))
     )
-    paged = isinstance(how, Aware) and how.pages
-    return lessons, Course(
+    paged = isinstance(config, CompressionAwareTraining) and config.uses_paged_optimizer
+    return lessons, TrainingConfig(
         steps,
-        how.rate,
-        how.batch,
+        config.rate,
+        config.batch,
         recipe.seed,
-        parts=min(how.parts, how.batch),
+        parts=min(config.parts, config.batch),
         paged=paged,
-        half=in_half(how, bench),
+        half=uses_bfloat16(config, context),
     )
 
 
-def in_half(how: Learning | Aware, bench: Bench) -> bool:
+def uses_bfloat16(config: ModelTraining | CompressionAwareTraining, context: RunContext) -> bool:
     """Return True if products use bfloat16 during training; adds a note if that was requested but
     the processor does not support it.
     """
-    device, compute = compute_place(bench.recipe)
-    if how.products != "bfloat16":
-        return how.products == "auto" and device.type == "cuda" and compute == torch.bfloat16
+    device, compute = device_and_dtype(context.recipe)
+    if config.products != "bfloat16":
+        return config.products == "auto" and device.type == "cuda" and compute == torch.bfloat16
     if not multiplies_bfloat16(device):
-        bench.notes.append(
+        context.notes.append(
             "This processor does not multiply bfloat16 any quicker, so training had its "
             "products in float32."
         )

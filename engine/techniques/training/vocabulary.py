@@ -9,11 +9,11 @@ from functools import lru_cache
 import torch
 
 from engine.models.loading import tokenizer_of
-from engine.models.model_source import Folder
+from engine.models.model_source import ModelSource
 
 
 @lru_cache(maxsize=16)
-def token_count(folder: Folder) -> int | None:
+def token_count(folder: ModelSource) -> int | None:
     """Number of token ids in the model's tokenizer (largest id plus one); None for image models."""
     return (
         None
@@ -22,13 +22,13 @@ def token_count(folder: Folder) -> int | None:
     )
 
 
-def over_shared_tokens(answers: list[torch.Tensor], tokens: int | None) -> list[torch.Tensor]:
+def restrict_to_shared_tokens(logits: list[torch.Tensor], tokens: int | None) -> list[torch.Tensor]:
     """Logits of several models for the same examples, cut to the first ``tokens`` if their widths
     differ, so that softmax only covers the tokenizer's tokens. (..., width) each -> (..., shared
     width)
     """
-    widths = {each.shape[-1] for each in answers}
+    widths = {each.shape[-1] for each in logits}
     if len(widths) == 1:
-        return answers
+        return logits
     shared = min(*widths, tokens or max(widths))
-    return [each[..., :shared] for each in answers]
+    return [each[..., :shared] for each in logits]

@@ -16,8 +16,8 @@ from pages.panels.theme import (
     HIGHLIGHT,
     PERCENT,
     REFERENCE,
-    frame,
-    sentence,
+    base_figure,
+    message_figure,
     translucent,
 )
 from pages.panels.weights.weight_map import DIVERGING
@@ -40,29 +40,34 @@ def gptq_replay(replay: pd.DataFrame) -> go.Figure:
     through all steps.
     """
     if replay.empty:
-        return sentence("There are no columns to replay.")
+        return message_figure("There are no columns to replay.")
     replay = replay.reset_index(drop=True)
     steps = dict(tuple(replay.groupby("step")))
-    middle, most = sorted(steps)[len(steps) // 2], change(replay).abs().max()
-    figure = frame(height=640).add_traces(
-        [*maps(steps[middle], most), *curves(replay), *markers(steps[middle])]
+    middle, most = sorted(steps)[len(steps) // 2], weight_change(replay).abs().max()
+    figure = base_figure(height=640).add_traces(
+        [*weight_maps(steps[middle], most), *error_curves(replay), *step_markers(steps[middle])]
     )
     figure.frames = [
-        go.Frame(name=str(step), data=moving(rows, most), traces=[0, 1, 4, 5], layout=words(rows))
+        go.Frame(
+            name=str(step),
+            data=frame_traces(rows, most),
+            traces=[0, 1, 4, 5],
+            layout=step_layout(rows),
+        )
         for step, rows in steps.items()
     ]
-    figure.update_layout(words(steps[middle])).update_layout(lanes()).update_layout(
-        controls(list(steps), middle), legend={"y": ERROR_LANE[1]}
+    figure.update_layout(step_layout(steps[middle])).update_layout(axes_layout()).update_layout(
+        playback_controls(list(steps), middle), legend={"y": ERROR_LANE[1]}
     )
     return figure
 
 
-def maps(rows: pd.DataFrame, most: float) -> list[go.Heatmap]:
+def weight_maps(rows: pd.DataFrame, color_limit: float) -> list[go.Heatmap]:
     """Maps of each weight's distance from its original, for GPTQ and for rounding."""
     look = {
         "colorscale": DIVERGING,
-        "zmin": -most,
-        "zmax": most,
+        "zmin": -color_limit,
+        "zmax": color_limit,
         "showscale": False,
         "hoverinfo": "text+z",
         "xgap": 1,
@@ -70,7 +75,7 @@ def maps(rows: pd.DataFrame, most: float) -> list[go.Heatmap]:
     }
     return [
         go.Heatmap(
-            z=grid(rows, way),
+            z=change_grid(rows, way),
             x=sorted(rows.place.unique()),
             y=sorted(rows.row.unique()),
             hovertext=hover(rows),
@@ -81,7 +86,7 @@ def maps(rows: pd.DataFrame, most: float) -> list[go.Heatmap]:
     ]
 
 
-def curves(replay: pd.DataFrame) -> list[go.Scatter]:
+def error_curves(replay: pd.DataFrame) -> list[go.Scatter]:
     """The output's error after each step."""
     each = replay.drop_duplicates("step")
     ways = {
@@ -107,7 +112,7 @@ def curves(replay: pd.DataFrame) -> list[go.Scatter]:
     ]
 
 
-def markers(rows: pd.DataFrame) -> list[go.Scatter]:
+def step_markers(rows: pd.DataFrame) -> list[go.Scatter]:
     now = rows.iloc[0]
     place = {
         "x": [now.step],
@@ -123,20 +128,23 @@ def markers(rows: pd.DataFrame) -> list[go.Scatter]:
     ]
 
 
-def moving(rows: pd.DataFrame, most: float) -> list[Any]:
+def frame_traces(rows: pd.DataFrame, color_limit: float) -> list[Any]:
     """Parts of the figure that change with the step."""
     return [
-        *(go.Heatmap(z=grid(rows, way), zmin=-most, zmax=most) for way in ("gptq", "plain")),
-        *markers(rows),
+        *(
+            go.Heatmap(z=change_grid(rows, way), zmin=-color_limit, zmax=color_limit)
+            for way in ("gptq", "plain")
+        ),
+        *step_markers(rows),
     ]
 
 
-def grid(rows: pd.DataFrame, way: str) -> np.ndarray:
-    return change(rows, way).to_numpy(np.float32).reshape(rows.row.nunique(), -1)
+def change_grid(rows: pd.DataFrame, method: str) -> np.ndarray:
+    return weight_change(rows, method).to_numpy(np.float32).reshape(rows.row.nunique(), -1)
 
 
-def change(rows: pd.DataFrame, way: str = "gptq") -> pd.Series:
-    return rows[way] - rows.original
+def weight_change(rows: pd.DataFrame, method: str = "gptq") -> pd.Series:
+    return rows[method] - rows.original
 
 
 def hover(rows: pd.DataFrame) -> list[list[str]]:
@@ -147,10 +155,10 @@ def hover(rows: pd.DataFrame) -> list[list[str]]:
     return np.array(texts).reshape(rows.row.nunique(), -1).tolist()
 
 
-def words(rows: pd.DataFrame) -> dict[str, Any]:
+def step_layout(rows: pd.DataFrame) -> dict[str, Any]:
     """Above each map what it shows at this step, and a frame around the column at hand."""
     titles = {
-        GPTQ_LANE[1]: f"<b>GPTQ</b>: {told(rows)}",
+        GPTQ_LANE[1]: f"<b>GPTQ</b>: {step_description(rows)}",
         PLAIN_LANE[1]: "<b>Plain rounding</b>: no other column changes",
     }
     place = {
@@ -176,7 +184,7 @@ def words(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def told(rows: pd.DataFrame) -> str:
+def step_description(rows: pd.DataFrame) -> str:
     """Description of the step."""
     step = rows.step.iloc[0]
     if not step:
@@ -186,7 +194,7 @@ def told(rows: pd.DataFrame) -> str:
     return f"column {here.column.iloc[0]} rounded, off by {size:.2g}"
 
 
-def lanes() -> dict[str, Any]:
+def axes_layout() -> dict[str, Any]:
     upper = AXIS | {"showgrid": False, "fixedrange": True}
     return {
         "xaxis": upper | {"anchor": "y2", "title": {"text": "Rounding order (column)"}},
@@ -206,7 +214,7 @@ def lanes() -> dict[str, Any]:
     }
 
 
-def controls(steps: list[int], active: int) -> dict[str, Any]:
+def playback_controls(steps: list[int], active: int) -> dict[str, Any]:
     slide = [
         {"label": str(step), "method": "animate", "args": [[str(step)], INSTANT]} for step in steps
     ]

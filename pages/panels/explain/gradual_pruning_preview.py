@@ -7,26 +7,26 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import count, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, frame, sentence
+from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, base_figure, message_figure
 
 DASHES = {"one-shot": "dot", "iterative": "dash", "cubic": "solid"}
 
 
-def cuts_ahead(cuts: pd.DataFrame) -> go.Figure:
+def gradual_pruning_preview(cuts: pd.DataFrame) -> go.Figure:
     """Rows of CutRow, a line for each schedule; the chosen one in color, with a mark for each
     cut.
     """
     if cuts.empty:
-        return sentence("Nothing is pruned.")
-    lines = [of_schedule(rows, name) for name, rows in cuts.groupby("schedule", sort=False)]
-    figure = frame(height=280).add_traces(sorted(lines, key=lambda line: line.line.width))
+        return message_figure("Nothing is pruned.")
+    lines = [schedule_line(rows, name) for name, rows in cuts.groupby("schedule", sort=False)]
+    figure = base_figure(height=280).add_traces(sorted(lines, key=lambda line: line.line.width))
     figure.update_xaxes(title_text="Training steps (number)", rangemode="tozero")
     return figure.update_yaxes(
         title_text="Zero weights (%)", tickformat=PERCENT, rangemode="tozero"
     )
 
 
-def of_schedule(rows: pd.DataFrame, name: str) -> go.Scatter:
+def schedule_line(rows: pd.DataFrame, name: str) -> go.Scatter:
     chosen = bool(rows.chosen.iloc[0])
     color = COMPRESSED if chosen else REFERENCE
     look = {
@@ -58,7 +58,7 @@ def description(cuts: pd.DataFrame) -> str:
     )
 
 
-CUTS_AHEAD = Panel(
+GRADUAL_PRUNING_PREVIEW = Panel(
     question="Sparsity after each pruning step",
     caption=(
         "For the schedule chosen above (marks are pruning steps) and the two others. The "
@@ -66,6 +66,6 @@ CUTS_AHEAD = Panel(
         "last one. With regrowth, pruning steps continue to the end and may change which weights "
         "are zero, but not how many."
     ),
-    draw=cuts_ahead,
+    draw=gradual_pruning_preview,
     describe=description,
 )

@@ -9,17 +9,17 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import count, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, frame, sentence
+from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, base_figure, message_figure
 
 
-def rounds_ahead(rounds: pd.DataFrame) -> go.Figure:
+def lottery_preview(rounds: pd.DataFrame) -> go.Figure:
     """Rows of RoundRow: a training is a line to the right, cut and rewinding the dotted way
     back.
     """
     if rounds.empty:
-        return sentence("There are no pruning rounds.")
-    figure = frame(height=280).add_traces(
-        [back(rounds), *(training(row) for row in rounds.itertuples(index=False))]
+        return message_figure("There are no pruning rounds.")
+    figure = base_figure(height=280).add_traces(
+        [rewinding_line(rounds), *(training_line(row) for row in rounds.itertuples(index=False))]
     )
     figure.update_xaxes(title_text="Training steps (number)", rangemode="tozero")
     return figure.update_yaxes(
@@ -27,7 +27,7 @@ def rounds_ahead(rounds: pd.DataFrame) -> go.Figure:
     )
 
 
-def back(rounds: pd.DataFrame) -> go.Scatter:
+def rewinding_line(rounds: pd.DataFrame) -> go.Scatter:
     ways = list(
         zip(rounds.ends[:-1], rounds.begins[1:], rounds.left[:-1], rounds.left[1:], strict=True)
     )
@@ -46,7 +46,7 @@ def back(rounds: pd.DataFrame) -> go.Scatter:
     )
 
 
-def training(row: Any) -> go.Scatter:
+def training_line(row: Any) -> go.Scatter:
     number = row[0]
     named = f"round {number}" if number else "all weights"
     words = (
@@ -77,13 +77,13 @@ def description(rounds: pd.DataFrame) -> str:
     )
 
 
-ROUNDS_AHEAD = Panel(
+LOTTERY_PREVIEW = Panel(
     question="Sparsity and rewinding of each round",
     caption=(
         "For the options above and one seed. Each line is a training run; at its end the smallest "
         "weights are pruned and the others reset to their values at the step where the next line "
         "starts (rewinding)."
     ),
-    draw=rounds_ahead,
+    draw=lottery_preview,
     describe=description,
 )

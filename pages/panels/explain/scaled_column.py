@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import AXIS, COMPRESSED, ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import AXIS, COMPRESSED, ORIGINAL, REFERENCE, base_figure, message_figure
 
 
 def scaled_column(weights: pd.DataFrame) -> go.Figure:
@@ -12,14 +12,14 @@ def scaled_column(weights: pd.DataFrame) -> go.Figure:
     them.
     """
     if weights.empty:
-        return sentence("There is no column to show.")
-    figure = frame(height=460).update_layout(barmode="group", bargap=0.25)
+        return message_figure("There is no column to show.")
+    figure = base_figure(height=460).update_layout(barmode="group", bargap=0.25)
     figure.add_traces(
         [
-            line(weights, "original"),
-            line(weights, "scaled"),
-            bars(weights, "error_without"),
-            bars(weights, "error_with"),
+            weight_line(weights, "original"),
+            weight_line(weights, "scaled"),
+            error_bars(weights, "error_without"),
+            error_bars(weights, "error_with"),
         ]
     )
     figure.update_layout(
@@ -33,7 +33,7 @@ def scaled_column(weights: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(title_text="Output channel (row)", showgrid=False)
 
 
-def line(weights: pd.DataFrame, version: str) -> go.Scatter:
+def weight_line(weights: pd.DataFrame, version: str) -> go.Scatter:
     factor = weights.factor.iloc[0]
     name, color = {"original": ("Weight", ORIGINAL), "scaled": (f"Times {factor:.3g}", COMPRESSED)}[
         version
@@ -53,7 +53,7 @@ def line(weights: pd.DataFrame, version: str) -> go.Scatter:
     )
 
 
-def bars(weights: pd.DataFrame, version: str) -> go.Bar:
+def error_bars(weights: pd.DataFrame, version: str) -> go.Bar:
     name, color = {
         "error_without": ("Error without the scale", REFERENCE),
         "error_with": ("Error with the scale", COMPRESSED),

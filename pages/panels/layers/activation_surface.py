@@ -7,10 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import AXIS, GRID, frame, sentence
+from pages.panels.theme import AXIS, GRID, base_figure, message_figure
 
 VERSIONS = {"original": "Before scaling", "scaled": "After scaling"}
-COLOURS = "Cividis"  # made for color-blind eyes
+COLOR_SCALE = "Cividis"  # made for color-blind eyes
 CAMERA = {"eye": {"x": -1.75, "y": -2.05, "z": 1.2}}
 
 
@@ -19,21 +19,23 @@ def activation_surface(surface: pd.DataFrame, *, relief: bool = False) -> go.Fig
     on one scale of color and height.
     """
     if surface.empty:
-        return sentence("The inputs of this layer were not recorded.")
+        return message_figure("The inputs of this layer were not recorded.")
     versions = [version for version in VERSIONS if (surface.version == version).any()]
     top = surface.largest.max()
-    figure = frame(height=(420 if relief else 300) * len(versions) + 60)
+    figure = base_figure(height=(420 if relief else 300) * len(versions) + 60)
     figure.add_traces(
         [
-            (hill if relief else plane)(surface[surface.version == version], number, top)
+            (surface_trace if relief else heatmap_trace)(
+                surface[surface.version == version], number, top
+            )
             for number, version in enumerate(versions)
         ]
     )
     figure.update_layout(
-        coloraxis={"colorscale": COLOURS, "cmin": 0, "cmax": top, "colorbar": bar()}
+        coloraxis={"colorscale": COLOR_SCALE, "cmin": 0, "cmax": top, "colorbar": color_bar()}
     )
     for number, version in enumerate(versions):
-        place(
+        add_version_axes(
             figure,
             number,
             len(versions),
@@ -44,8 +46,8 @@ def activation_surface(surface: pd.DataFrame, *, relief: bool = False) -> go.Fig
     return figure
 
 
-def plane(surface: pd.DataFrame, number: int, top: float) -> go.Heatmap:
-    tall = matrix(surface)
+def heatmap_trace(surface: pd.DataFrame, number: int, top: float) -> go.Heatmap:
+    tall = magnitude_grid(surface)
     axes = {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"} if number else {}
     return go.Heatmap(
         z=tall,
@@ -58,8 +60,8 @@ def plane(surface: pd.DataFrame, number: int, top: float) -> go.Heatmap:
     )
 
 
-def hill(surface: pd.DataFrame, number: int, top: float) -> go.Surface:
-    tall, scene = matrix(surface), f"scene{number + 1 if number else ''}"
+def surface_trace(surface: pd.DataFrame, number: int, top: float) -> go.Surface:
+    tall, scene = magnitude_grid(surface), f"scene{number + 1 if number else ''}"
     return go.Surface(
         z=tall,
         x=tall.columns,
@@ -71,25 +73,25 @@ def hill(surface: pd.DataFrame, number: int, top: float) -> go.Surface:
     )
 
 
-def matrix(surface: pd.DataFrame) -> pd.DataFrame:
+def magnitude_grid(surface: pd.DataFrame) -> pd.DataFrame:
     """Blocks of tokens down, blocks of channels across."""
     return surface.pivot(index="vector", columns="channel", values="largest")
 
 
-def hover(tall: pd.DataFrame) -> np.ndarray:
+def hover(magnitudes: pd.DataFrame) -> np.ndarray:
     """Hover text of each tile: its position and largest value."""
     return np.array(
         [
             [
                 f"input {row}, channel {column}<br>|x| up to {value:.3g}"
-                for column, value in tall.loc[row].items()
+                for column, value in magnitudes.loc[row].items()
             ]
-            for row in tall.index
+            for row in magnitudes.index
         ]
     )
 
 
-def bar() -> dict[str, Any]:
+def color_bar() -> dict[str, Any]:
     """A scale of colors below, where a phone has room for it."""
     title = {"text": "Largest |x| (value)", "side": "top"}
     return {
@@ -102,15 +104,17 @@ def bar() -> dict[str, Any]:
     }
 
 
-def place(figure: go.Figure, number: int, of: int, title: str, top: float, relief: bool) -> None:
+def add_version_axes(
+    figure: go.Figure, number: int, n_versions: int, title: str, top: float, relief: bool
+) -> None:
     """Position of one version, from the top, with its title and axes."""
-    high, number_ = 1 - number / of, f"{number + 1 if number else ''}"
-    low = high - 0.84 / of
+    high, number_ = 1 - number / n_versions, f"{number + 1 if number else ''}"
+    low = high - 0.84 / n_versions
     if relief:
         axes = {
-            "xaxis": solid("Channel"),
-            "yaxis": solid("Input"),
-            "zaxis": solid("|x|") | {"range": [0, top], "nticks": 4},
+            "xaxis": scene_axis("Channel"),
+            "yaxis": scene_axis("Input"),
+            "zaxis": scene_axis("|x|") | {"range": [0, top], "nticks": 4},
         }
         figure.update_layout(
             {
@@ -152,7 +156,7 @@ def place(figure: go.Figure, number: int, of: int, title: str, top: float, relie
     )
 
 
-def solid(title: str) -> dict[str, Any]:
+def scene_axis(title: str) -> dict[str, Any]:
     return {
         "title": {"text": title},
         "backgroundcolor": "rgba(0,0,0,0)",

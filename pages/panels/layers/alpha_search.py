@@ -5,12 +5,19 @@ strength.
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import shortened, whole
+from pages.formatting.names import plotly_text, short_layer_name
 from pages.formatting.numbers import change
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, HIGHLIGHT, REFERENCE, frame, sentence, translucent
+from pages.panels.theme import (
+    COMPRESSED,
+    HIGHLIGHT,
+    REFERENCE,
+    base_figure,
+    message_figure,
+    translucent,
+)
 
-WIDE = 20  # times from the least to the largest error: beyond, the axis is logarithmic
+LOG_AXIS_RATIO = 20  # times from the least to the largest error: beyond, the axis is logarithmic
 
 
 def alpha_search(searches: pd.DataFrame, *, layer: str = "") -> go.Figure:
@@ -19,23 +26,23 @@ def alpha_search(searches: pd.DataFrame, *, layer: str = "") -> go.Figure:
     """
     tried = searches[searches.groupby("layer").alpha.transform("size") > 1].reset_index(drop=True)
     if tried.empty:
-        return sentence("This run did not search alpha.")
-    layer = layer if layer in set(tried.layer) else gained_most(tried)
+        return message_figure("This run did not search alpha.")
+    layer = layer if layer in set(tried.layer) else most_improved_layer(tried)
     mine, others = tried[tried.layer == layer], tried[tried.layer != layer]
-    figure = frame(height=380).add_traces(
-        [thin_lines(others), picked(others), curve(mine), pick_of(mine)]
+    figure = base_figure(height=380).add_traces(
+        [other_layer_lines(others), chosen_points(others), error_curve(mine), chosen_marker(mine)]
     )
     figure.add_hline(y=1, line={"color": REFERENCE, "width": 1, "dash": "dash"})
     figure.update_xaxes(title_text="Alpha (exponent of the scales)", showgrid=False)
     log = (
         {"type": "log", "dtick": 1}
-        if tried.error.max() > WIDE * max(tried.error.min(), 1e-12)
+        if tried.error.max() > LOG_AXIS_RATIO * max(tried.error.min(), 1e-12)
         else {}
     )
     return figure.update_yaxes(title_text="Output error (relative to alpha 0)", **log)
 
 
-def thin_lines(searches: pd.DataFrame) -> go.Scatter:
+def other_layer_lines(searches: pd.DataFrame) -> go.Scatter:
     """All in one trace, a gap after each."""
     gap = pd.DataFrame({"alpha": [None], "error": [None]})
     parts = [
@@ -53,14 +60,14 @@ def thin_lines(searches: pd.DataFrame) -> go.Scatter:
     return go.Scatter(x=joined.alpha.tolist(), y=joined.error.tolist(), hoverinfo="skip", **look)
 
 
-def picked(searches: pd.DataFrame) -> go.Scatter:
+def chosen_points(searches: pd.DataFrame) -> go.Scatter:
     """The chosen strength of every other layer."""
     rows = searches[searches.chosen]
     look = {"mode": "markers", "marker": {"color": REFERENCE, "size": 5}, "showlegend": False}
     return go.Scatter(x=rows.alpha, y=rows.error, hovertext=hover(rows), hoverinfo="text", **look)
 
 
-def curve(searches: pd.DataFrame) -> go.Scatter:
+def error_curve(searches: pd.DataFrame) -> go.Scatter:
     look = {
         "mode": "lines+markers",
         "line": {"color": COMPRESSED, "width": 2},
@@ -69,14 +76,14 @@ def curve(searches: pd.DataFrame) -> go.Scatter:
     return go.Scatter(
         x=searches.alpha,
         y=searches.error,
-        name=shortened(searches.layer.iloc[0]),
+        name=short_layer_name(searches.layer.iloc[0]),
         hovertext=hover(searches),
         hoverinfo="text",
         **look,
     )
 
 
-def pick_of(searches: pd.DataFrame) -> go.Scatter:
+def chosen_marker(searches: pd.DataFrame) -> go.Scatter:
     rows = searches[searches.chosen]
     look = {
         "mode": "markers",
@@ -88,13 +95,13 @@ def pick_of(searches: pd.DataFrame) -> go.Scatter:
 
 def hover(searches: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{whole(row.layer)}</b><br>scales folded into {whole(row.source)}<br>"
+        f"<b>{plotly_text(row.layer)}</b><br>scales folded into {plotly_text(row.source)}<br>"
         f"alpha {row.alpha:.3g}: error {change(1, row.error)} relative to alpha 0"
         for row in searches.itertuples(index=False)
     ]
 
 
-def gained_most(searches: pd.DataFrame) -> str:
+def most_improved_layer(searches: pd.DataFrame) -> str:
     return searches.layer[searches.error.idxmin()]
 
 
@@ -103,7 +110,7 @@ def description(searches: pd.DataFrame) -> str:
     best = rows[rows.chosen]
     least = best.loc[best.error.idxmin()]
     gain = (
-        f"{shortened(least.layer, 80)} improves most: {change(1, least.error)} at alpha "
+        f"{short_layer_name(least.layer, 80)} improves most: {change(1, least.error)} at alpha "
         f"{least.alpha:.2g}"
     )
     return (

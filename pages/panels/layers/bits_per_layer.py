@@ -5,13 +5,22 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, shortened, whole
-from pages.formatting.numbers import megabytes, significant
+from pages.formatting.names import layer_axis, plotly_text, short_layer_name
+from pages.formatting.numbers import megabytes, short_number
 from pages.panels.panel import Panel
-from pages.panels.theme import AXIS, COMPRESSED, ERROR, GRID, ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import (
+    AXIS,
+    COMPRESSED,
+    ERROR,
+    GRID,
+    ORIGINAL,
+    REFERENCE,
+    base_figure,
+    message_figure,
+)
 
 MOST_LAYERS = 60
-LEAST = 1e-7  # nats: what is less is drawn there
+SMALLEST_DAMAGE = 1e-7  # nats: what is less is drawn there
 
 
 def bits_per_layer(layers: pd.DataFrame, *, sensitivity: pd.DataFrame | None = None) -> go.Figure:
@@ -20,13 +29,13 @@ def bits_per_layer(layers: pd.DataFrame, *, sensitivity: pd.DataFrame | None = N
     """
     counted = layers[layers.tied_to == ""].reset_index(drop=True)
     if counted.empty:
-        return sentence("There are no layers to show.")
+        return message_figure("There are no layers to show.")
     shown = largest_in_order(counted)
-    felt = both_ways(sensitivity, shown)
-    figure = frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
-    figure.add_traces([*bars(shown), *damage(felt)])
+    felt = fully_measured(sensitivity, shown)
+    figure = base_figure(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
+    figure.add_traces([*bars(shown), *damage_traces(felt)])
     figure.update_layout(
-        yaxis=axis_of(shown.name) | {"showgrid": not felt.empty, "gridcolor": GRID}
+        yaxis=layer_axis(shown.name) | {"showgrid": not felt.empty, "gridcolor": GRID}
     )
     figure.update_xaxes(
         title_text=bits_title(len(shown), len(counted)),
@@ -66,14 +75,14 @@ def bar(layers: pd.DataFrame, color: str, name: str) -> go.Bar:
 def hover(layers: pd.DataFrame) -> list[str]:
     return [
         (
-            f"<b>{whole(row.name)}</b><br>{row.bits_per_weight:.3g} bits per weight, scales "
+            f"<b>{plotly_text(row.name)}</b><br>{row.bits_per_weight:.3g} bits per weight, scales "
             f"included<br>{megabytes(row.size_bytes)}"
         )
         for row in layers.itertuples(index=False)
     ]
 
 
-def both_ways(sensitivity: pd.DataFrame | None, layers: pd.DataFrame) -> pd.DataFrame:
+def fully_measured(sensitivity: pd.DataFrame | None, layers: pd.DataFrame) -> pd.DataFrame:
     """The setting of each layer for which both ways were measured: the coarsest."""
     if sensitivity is None:
         return pd.DataFrame()
@@ -83,21 +92,21 @@ def both_ways(sensitivity: pd.DataFrame | None, layers: pd.DataFrame) -> pd.Data
     return known.drop_duplicates("layer", ignore_index=True)
 
 
-def damage(felt: pd.DataFrame) -> list[go.Scatter]:
-    if felt.empty:
+def damage_traces(sensitivity: pd.DataFrame) -> list[go.Scatter]:
+    if sensitivity.empty:
         return []
     return [
-        joined(felt),
-        marks(felt, "quantize_one", "circle", "Only this layer rounded"),
-        marks(felt, "restore_one", "diamond-open", "Saved by restoring this layer"),
+        connecting_lines(sensitivity),
+        damage_markers(sensitivity, "quantize_one", "circle", "Only this layer rounded"),
+        damage_markers(sensitivity, "restore_one", "diamond-open", "Saved by restoring this layer"),
     ]
 
 
-def joined(felt: pd.DataFrame) -> go.Scatter:
+def connecting_lines(sensitivity: pd.DataFrame) -> go.Scatter:
     """A thin line from one way to the other."""
-    ends = felt[["quantize_one", "restore_one"]].clip(lower=LEAST)
+    ends = sensitivity[["quantize_one", "restore_one"]].clip(lower=SMALLEST_DAMAGE)
     x = [value for pair in ends.itertuples(index=False) for value in (*pair, None)]
-    y = [name for name in felt.layer for _ in range(3)]
+    y = [name for name in sensitivity.layer for _ in range(3)]
     return go.Scatter(
         x=x,
         y=y,
@@ -109,7 +118,7 @@ def joined(felt: pd.DataFrame) -> go.Scatter:
     )
 
 
-def marks(felt: pd.DataFrame, column: str, symbol: str, name: str) -> go.Scatter:
+def damage_markers(sensitivity: pd.DataFrame, column: str, symbol: str, name: str) -> go.Scatter:
     look = {
         "mode": "markers",
         "marker": {
@@ -122,14 +131,14 @@ def marks(felt: pd.DataFrame, column: str, symbol: str, name: str) -> go.Scatter
     }
     text = [
         (
-            f"<b>{whole(row.layer)}</b><br>at {row.bits} bits: {name.lower()} "
-            f"{significant(1000 * getattr(row, column))} millinats"
+            f"<b>{plotly_text(row.layer)}</b><br>at {row.bits} bits: {name.lower()} "
+            f"{short_number(1000 * getattr(row, column))} millinats"
         )
-        for row in felt.itertuples()
+        for row in sensitivity.itertuples()
     ]
     return go.Scatter(
-        x=felt[column].clip(lower=LEAST),
-        y=felt.layer,
+        x=sensitivity[column].clip(lower=SMALLEST_DAMAGE),
+        y=sensitivity.layer,
         xaxis="x2",
         hovertext=text,
         hoverinfo="text",
@@ -148,8 +157,8 @@ def damage_axis() -> dict[str, Any]:
     }
 
 
-def bits_title(shown: int, of: int) -> str:
-    return "Bits (per weight)" + (f"<br>{shown} largest of {of} layers" if shown < of else "")
+def bits_title(shown: int, total: int) -> str:
+    return "Bits (per weight)" + (f"<br>{shown} largest of {total} layers" if shown < total else "")
 
 
 def description(layers: pd.DataFrame) -> str:
@@ -162,8 +171,8 @@ def description(layers: pd.DataFrame) -> str:
     )
     return (
         f"{len(treated)} compressed layers; from {least.bits_per_weight:.3g} bits per weight "
-        f"({shortened(least['name'], 80)}) "
-        f"to {most.bits_per_weight:.3g} ({shortened(most['name'], 80)})."
+        f"({short_layer_name(least['name'], 80)}) "
+        f"to {most.bits_per_weight:.3g} ({short_layer_name(most['name'], 80)})."
     )
 
 

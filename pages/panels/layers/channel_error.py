@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import ERROR, HIGHLIGHT, PERCENT, frame, sentence
+from pages.panels.theme import ERROR, HIGHLIGHT, PERCENT, base_figure, message_figure
 
 
 def channel_error(channels: pd.DataFrame) -> go.Figure:
@@ -14,14 +14,18 @@ def channel_error(channels: pd.DataFrame) -> go.Figure:
     """
     judged = channels.dropna(subset="relative_error", ignore_index=True)
     if judged.empty:
-        return sentence("No channel of this layer has changed.")
-    figure = frame(height=300).add_traces([points(judged)])
+        return message_figure("No channel of this layer has changed.")
+    figure = base_figure(height=300).add_traces([channel_points(judged)])
     figure.update_xaxes(title_text="Output channel (number)", showgrid=False)
     figure.update_yaxes(title_text="Relative error (%)", tickformat=PERCENT, rangemode="tozero")
-    return marked(figure, worst(judged), right_half=worst(judged).channel > judged.channel.median())
+    return highlight_channel(
+        figure,
+        worst_channel(judged),
+        right_half=worst_channel(judged).channel > judged.channel.median(),
+    )
 
 
-def points(channels: pd.DataFrame) -> go.Scatter:
+def channel_points(channels: pd.DataFrame) -> go.Scatter:
     dots = {"color": ERROR, "size": 6 if len(channels) <= 256 else 3}
     hover = [
         f"channel {row.channel}: {percent(row.relative_error)}" for row in channels.itertuples()
@@ -37,7 +41,7 @@ def points(channels: pd.DataFrame) -> go.Scatter:
     )
 
 
-def marked(figure: go.Figure, row: pd.Series, *, right_half: bool) -> go.Figure:
+def highlight_channel(figure: go.Figure, row: pd.Series, *, right_half: bool) -> go.Figure:
     """The worst channel highlighted, with its words turned inwards so that they stay inside the
     figure.
     """
@@ -53,22 +57,22 @@ def marked(figure: go.Figure, row: pd.Series, *, right_half: bool) -> go.Figure:
     )
     side = {"xanchor": "right" if right_half else "left", "yanchor": "bottom", "yshift": 5}
     return figure.add_annotation(
-        **at, **side, text=words(row), showarrow=False, font={"color": HIGHLIGHT}
+        **at, **side, text=channel_text(row), showarrow=False, font={"color": HIGHLIGHT}
     )
 
 
-def worst(channels: pd.DataFrame) -> pd.Series:
+def worst_channel(channels: pd.DataFrame) -> pd.Series:
     return channels.loc[channels.relative_error.idxmax()]
 
 
-def words(row: pd.Series) -> str:
+def channel_text(row: pd.Series) -> str:
     return f"channel {row.channel}: {percent(row.relative_error)}"
 
 
 def description(channels: pd.DataFrame) -> str:
     judged = channels.dropna(subset="relative_error", ignore_index=True)
     return f"{len(channels)} output channels" + (
-        "." if judged.empty else f"; the worst is {words(worst(judged))}."
+        "." if judged.empty else f"; the worst is {channel_text(worst_channel(judged))}."
     )
 
 

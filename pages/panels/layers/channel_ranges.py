@@ -4,29 +4,29 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import HIGHLIGHT, ORIGINAL, frame, sentence
+from pages.panels.theme import HIGHLIGHT, ORIGINAL, base_figure, message_figure
 
 
 def channel_ranges(channels: pd.DataFrame) -> go.Figure:
     """Rows of ChannelRow for one layer."""
     reaching = channels.dropna(subset=["minimum", "maximum"], ignore_index=True)
     if reaching.empty:
-        return sentence("No channel ranges were recorded for this layer.")
-    is_widest = reaching.index == widest(reaching).name
-    figure = frame(height=300).update_layout(
+        return message_figure("No channel ranges were recorded for this layer.")
+    is_widest = reaching.index == widest_channel(reaching).name
+    figure = base_figure(height=300).update_layout(
         barmode="overlay", bargap=0.15 if len(reaching) <= 64 else 0
     )
     figure.add_traces(
         [
-            bands(reaching[~is_widest], ORIGINAL, "Channels"),
-            bands(reaching[is_widest], HIGHLIGHT, widest_words(reaching)),
+            range_bars(reaching[~is_widest], ORIGINAL, "Channels"),
+            range_bars(reaching[is_widest], HIGHLIGHT, widest_text(reaching)),
         ]
     )
     figure.update_xaxes(title_text="Output channel (number)", showgrid=False)
     return figure.update_yaxes(title_text="Original weight (value)")
 
 
-def bands(channels: pd.DataFrame, color: str, name: str) -> go.Bar:
+def range_bars(channels: pd.DataFrame, color: str, name: str) -> go.Bar:
     hover = [
         f"channel {row.channel}: {row.minimum:.4g} to {row.maximum:.4g}"
         for row in channels.itertuples()
@@ -47,19 +47,19 @@ def bands(channels: pd.DataFrame, color: str, name: str) -> go.Bar:
     )
 
 
-def widest(channels: pd.DataFrame) -> pd.Series:
+def widest_channel(channels: pd.DataFrame) -> pd.Series:
     return channels.loc[(channels.maximum - channels.minimum).idxmax()]
 
 
-def widest_words(channels: pd.DataFrame) -> str:
-    row = widest(channels)
+def widest_text(channels: pd.DataFrame) -> str:
+    row = widest_channel(channels)
     return f"Widest: channel {row.channel}, {row.minimum:.3g} to {row.maximum:.3g}"
 
 
 def description(channels: pd.DataFrame) -> str:
     reaching = channels.dropna(subset=["minimum", "maximum"], ignore_index=True)
     return f"{len(channels)} output channels." + (
-        "" if reaching.empty else f" {widest_words(reaching)}."
+        "" if reaching.empty else f" {widest_text(reaching)}."
     )
 
 

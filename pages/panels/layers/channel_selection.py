@@ -6,26 +6,34 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, SERIES, frame, sentence, translucent
+from pages.panels.theme import (
+    COMPRESSED,
+    ORIGINAL,
+    REFERENCE,
+    SERIES,
+    base_figure,
+    message_figure,
+    translucent,
+)
 
-WAYS = {
+CRITERIA = {
     "by_activations": ("by activation", COMPRESSED, "circle"),
     "by_weights": ("by weight", ORIGINAL, "square"),
     "at_random": ("at random", SERIES[2], "x"),
 }
 
 
-def ways_to_choose(channels: pd.DataFrame) -> go.Figure:
+def channel_selection(channels: pd.DataFrame) -> go.Figure:
     """Rows of CriterionRow."""
     if channels.empty:
-        return sentence("No channels to show.")
-    others = channels[~channels[[*WAYS]].any(axis=1)]
+        return message_figure("No channels to show.")
+    others = channels[~channels[[*CRITERIA]].any(axis=1)]
     quiet = {"color": translucent(REFERENCE, 0.45), "size": 6}
-    figure = frame(height=400).add_traces([dots(others, "not chosen", quiet)])
+    figure = base_figure(height=400).add_traces([dots(others, "not chosen", quiet)])
     figure.add_traces(
         [
             dots(channels[channels[way]], name, {"color": c, "symbol": s, "size": 11})
-            for way, (name, c, s) in WAYS.items()
+            for way, (name, c, s) in CRITERIA.items()
         ]
     )
     figure.update_xaxes(title_text="Channel weights (norm)")
@@ -56,13 +64,13 @@ def description(channels: pd.DataFrame) -> str:
     )
 
 
-WAYS_TO_CHOOSE = Panel(
+CHANNEL_SELECTION = Panel(
     question="Which 1% of the channels does each criterion keep?",
     caption=(
         "Each dot is an input channel of the layer, by the size of its weights (x) and the "
         "strength of its inputs (y). Strong inputs and large weights are rarely the same "
         "channels."
     ),
-    draw=ways_to_choose,
+    draw=channel_selection,
     describe=description,
 )

@@ -4,19 +4,28 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.formatting.numbers import percent
-from pages.panels.layers.singular_values import VERSIONS, by_version, cut_of, line, mark_cut
+from pages.panels.layers.singular_values import (
+    VERSIONS,
+    by_version,
+    kept_rank,
+    mark_kept_rank,
+    spectrum_line,
+)
 from pages.panels.panel import Panel
-from pages.panels.theme import frame, sentence
+from pages.panels.theme import base_figure, message_figure
 
 
 def cumulative_energy(singular: pd.DataFrame) -> go.Figure:
     """Rows of SingularRow of one layer."""
     if singular.empty:
-        return sentence("This technique drops no singular values.")
-    figure = frame(height=380).add_traces(
-        [line(rows, version, rows.cumulative_energy) for version, rows in by_version(singular)]
+        return message_figure("This technique drops no singular values.")
+    figure = base_figure(height=380).add_traces(
+        [
+            spectrum_line(rows, version, rows.cumulative_energy)
+            for version, rows in by_version(singular)
+        ]
     )
-    mark_cut(figure, singular, "bottom")
+    mark_kept_rank(figure, singular, "bottom")
     figure.update_xaxes(title_text="Singular values kept (rank)", rangemode="tozero")
     return figure.update_yaxes(
         title_text="Cumulative energy (%)", tickformat=".0%", range=[0, 1.03]
@@ -24,7 +33,7 @@ def cumulative_energy(singular: pd.DataFrame) -> go.Figure:
 
 
 def description(singular: pd.DataFrame) -> str:
-    cut = cut_of(singular)
+    cut = kept_rank(singular)
     shares = [
         (
             f"{percent(rows.cumulative_energy[rows['index'] == cut].max())} "

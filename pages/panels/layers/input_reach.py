@@ -4,16 +4,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import AXIS, COMPRESSED, ORIGINAL, frame, sentence, translucent
+from pages.panels.theme import AXIS, COMPRESSED, ORIGINAL, base_figure, message_figure, translucent
 
 
-def input_reach(columns: pd.DataFrame) -> go.Figure:
+def input_ranges(columns: pd.DataFrame) -> go.Figure:
     """Rows of ReachRow, drawn in their order: inputs above, weights below."""
     if columns.empty:
-        return sentence("No inputs to show.")
+        return message_figure("No inputs to show.")
     columns = columns.reset_index(drop=True)
-    figure = frame(height=460).update_layout(barmode="overlay", bargap=0)
-    figure.add_traces([*pair(columns, "input", "y"), *pair(columns, "weight", "y2")])
+    figure = base_figure(height=460).update_layout(barmode="overlay", bargap=0)
+    figure.add_traces(
+        [*before_and_after(columns, "input", "y"), *before_and_after(columns, "weight", "y2")]
+    )
     lower = AXIS | {
         "domain": [0, 0.44],
         "anchor": "x",
@@ -28,22 +30,22 @@ def input_reach(columns: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(title_text="Input channels, strongest first (rank)", showgrid=False)
 
 
-def pair(columns: pd.DataFrame, of: str, axis: str) -> list[go.Bar | go.Scatter]:
+def before_and_after(columns: pd.DataFrame, quantity: str, axis: str) -> list[go.Bar | go.Scatter]:
     shared = {
         "x": columns.index,
         "yaxis": axis,
         "hovertext": hover(columns),
         "hoverinfo": "text",
-        "showlegend": of == "input",
+        "showlegend": quantity == "input",
     }
     after = go.Bar(
-        y=columns[f"{of}_after"],
+        y=columns[f"{quantity}_after"],
         marker={"color": translucent(COMPRESSED, 0.85), "line": {"width": 0}},
         name="After",
         **shared,
     )
     outline = {"mode": "lines", "line": {"color": ORIGINAL, "width": 2, "shape": "hvh"}}
-    return [after, go.Scatter(y=columns[f"{of}_before"], name="Before", **outline, **shared)]
+    return [after, go.Scatter(y=columns[f"{quantity}_before"], name="Before", **outline, **shared)]
 
 
 def hover(columns: pd.DataFrame) -> list[str]:
@@ -61,13 +63,13 @@ def description(columns: pd.DataFrame) -> str:
     )
 
 
-INPUT_REACH = Panel(
+INPUT_RANGES = Panel(
     question="Ranges of inputs and weights before and after",
     caption=(
         "Each position is an input channel of the layer. Blue lines are the original ranges of "
         "its inputs and, below, its weights; orange bars are what the quantized layer multiplies. "
         "One range for all inputs must cover the largest."
     ),
-    draw=input_reach,
+    draw=input_ranges,
     describe=description,
 )

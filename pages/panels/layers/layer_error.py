@@ -5,10 +5,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.names import layer_axis, plotly_text, short_layer_name
 from pages.formatting.numbers import count, megabytes, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import ERROR, HIGHLIGHT, PERCENT, REFERENCE, frame, sentence
+from pages.panels.theme import ERROR, HIGHLIGHT, PERCENT, REFERENCE, base_figure, message_figure
 
 MOST_ROWS = 40
 
@@ -19,29 +19,29 @@ def layer_error(layers: pd.DataFrame) -> go.Figure:
     """
     changed = layers.dropna(subset="relative_error", ignore_index=True)
     if changed.empty:
-        return sentence("No layer was changed.")
+        return message_figure("No layer was changed.")
     shown = worst_in_order(changed)
     figure = (
-        frame(height=110 + 22 * len(shown))
+        base_figure(height=110 + 22 * len(shown))
         .update_layout(barmode="overlay", bargap=0.25)
         .add_traces(traces(shown))
     )
-    figure.update_yaxes(axis_of(shown.name), showgrid=False)
+    figure.update_yaxes(layer_axis(shown.name), showgrid=False)
     return figure.update_xaxes(
         title_text=error_title(len(shown), len(changed)), tickformat=PERCENT, rangemode="tozero"
     )
 
 
 def traces(layers: pd.DataFrame) -> list[go.Bar | go.Scatter]:
-    is_worst = layers.index == judged(layers).idxmax()
+    is_worst = layers.index == ranking_error(layers).idxmax()
     both = [
         bars(layers[~is_worst], ERROR, "Weights"),
         bars(layers[is_worst], HIGHLIGHT, "Weights of the most affected layer"),
     ]
-    return [*both, diamonds(layers)] if layers.output_error.notna().any() else both
+    return [*both, output_markers(layers)] if layers.output_error.notna().any() else both
 
 
-def judged(layers: pd.DataFrame) -> pd.Series:
+def ranking_error(layers: pd.DataFrame) -> pd.Series:
     """Error by which the most affected layer is found: of the output, or of the weights if no
     output was measured.
     """
@@ -60,7 +60,7 @@ def bars(layers: pd.DataFrame, color: str, name: str) -> go.Bar:
     )
 
 
-def diamonds(layers: pd.DataFrame) -> go.Scatter:
+def output_markers(layers: pd.DataFrame) -> go.Scatter:
     """The error of the layer's output, where it was measured."""
     measured = layers.dropna(subset="output_error")
     look = {
@@ -82,16 +82,16 @@ def diamonds(layers: pd.DataFrame) -> go.Scatter:
 
 def hover(layers: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{whole(row.name)}</b><br>error of the weights "
+        f"<b>{plotly_text(row.name)}</b><br>error of the weights "
         f"{percent(row.relative_error)}<br>error of the output {percent(row.output_error)}"
         f"<br>{count(row.parameters)} parameters, {row.bits_per_weight:.3g} bits each"
-        f"{narrowed(row)}"
+        f"{shape_change(row)}"
         f"<br>{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}"
         for row in layers.itertuples(index=False)
     ]
 
 
-def narrowed(row: Any) -> str:
+def shape_change(row: Any) -> str:
     """The shapes before and after, where they differ."""
     before, after = (" × ".join(map(str, shape)) for shape in (row.original_shape, row.shape))
     return f"<br>shape {before} → {after}" if before else ""
@@ -99,24 +99,27 @@ def narrowed(row: Any) -> str:
 
 def worst_in_order(layers: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
     return (
-        layers.loc[judged(layers).fillna(layers.relative_error).nlargest(most).index.sort_values()]
+        layers.loc[
+            ranking_error(layers).fillna(layers.relative_error).nlargest(most).index.sort_values()
+        ]
         if len(layers) > most
         else layers
     )
 
 
-def error_title(shown: int, of: int) -> str:
-    return "Relative error (%)" + (f"<br>{shown} worst of {of} layers" if shown < of else "")
+def error_title(shown: int, total: int) -> str:
+    return "Relative error (%)" + (f"<br>{shown} worst of {total} layers" if shown < total else "")
 
 
 def description(layers: pd.DataFrame) -> str:
     changed = layers.dropna(subset="relative_error", ignore_index=True)
     if changed.empty:
         return f"All {len(layers)} layers are unchanged."
-    worst = judged(changed).idxmax()
+    worst = ranking_error(changed).idxmax()
     return (
         f"{len(changed)} of {len(layers)} layers changed; the worst is "
-        f"{shortened(changed['name'][worst], 80)} at {percent(judged(changed)[worst])}."
+        f"{short_layer_name(changed['name'][worst], 80)} at "
+        f"{percent(ranking_error(changed)[worst])}."
     )
 
 

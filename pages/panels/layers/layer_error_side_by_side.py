@@ -3,11 +3,11 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, wrapped
+from pages.formatting.names import layer_axis, multiline_label
 from pages.formatting.numbers import percent
 from pages.panels.layers.layer_error import MOST_ROWS, error_title, hover
 from pages.panels.panel import Panel
-from pages.panels.theme import PERCENT, SERIES, SYMBOLS, frame, sentence
+from pages.panels.theme import PERCENT, SERIES, SYMBOLS, base_figure, message_figure
 
 
 def layer_error_side_by_side(layers: pd.DataFrame) -> go.Figure:
@@ -16,14 +16,14 @@ def layer_error_side_by_side(layers: pd.DataFrame) -> go.Figure:
     """
     changed = layers.dropna(subset="relative_error", ignore_index=True)
     if changed.empty:
-        return sentence("None of these runs changed a layer.")
+        return message_figure("None of these runs changed a layer.")
     names, labels = worst_names(changed), list(changed.label.unique())
-    figure = frame(height=110 + 24 * len(names) + 20 * len(labels[: len(SERIES)]))
+    figure = base_figure(height=110 + 24 * len(names) + 20 * len(labels[: len(SERIES)]))
     figure.add_traces(
         [run_trace(changed, names, labels[i], i) for i in range(min(len(labels), len(SERIES)))]
     )
-    figure.update_yaxes(axis_of(names), categoryorder="array")
-    title = error_title(len(names), changed.name.nunique()) + left_out(labels)
+    figure.update_yaxes(layer_axis(names), categoryorder="array")
+    title = error_title(len(names), changed.name.nunique()) + omitted_runs_note(labels)
     return figure.update_xaxes(title_text=title, tickformat=PERCENT, rangemode="tozero")
 
 
@@ -31,14 +31,14 @@ def run_trace(layers: pd.DataFrame, names: list[str], label: str, number: int) -
     rows = layers[(layers.label == label) & layers.name.isin(names)]
     look = {"color": SERIES[number], "symbol": SYMBOLS[number], "size": 9}
     line = {"color": SERIES[number], "width": 1}
-    text = [f"{wrapped(label)}<br>{words}" for words in hover(rows)]
+    text = [f"{multiline_label(label)}<br>{words}" for words in hover(rows)]
     return go.Scatter(
         y=rows.name,
         x=rows.relative_error,
         mode="lines+markers",
         marker=look,
         line=line,
-        name=wrapped(label),
+        name=multiline_label(label),
         hovertext=text,
         hoverinfo="text",
     )
@@ -51,7 +51,7 @@ def worst_names(layers: pd.DataFrame, most: int = MOST_ROWS) -> list[str]:
     return [name for name in worst.index if name in keep]
 
 
-def left_out(labels: list[str]) -> str:
+def omitted_runs_note(labels: list[str]) -> str:
     return f"<br>first {len(SERIES)} of {len(labels)} runs" if len(labels) > len(SERIES) else ""
 
 

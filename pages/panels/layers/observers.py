@@ -17,8 +17,8 @@ from pages.panels.theme import (
     ORIGINAL,
     PERCENT,
     REFERENCE,
-    frame,
-    sentence,
+    base_figure,
+    message_figure,
     translucent,
 )
 
@@ -36,22 +36,24 @@ def observers(ranges: pd.DataFrame, *, histogram: pd.DataFrame | None = None) ->
     observer stands out.
     """
     if ranges.empty:
-        return sentence("No ranges of this layer's inputs were compared.")
-    figure = frame(height=640).update_layout(barmode="stack", bargap=0.35, hovermode="closest")
+        return message_figure("No ranges of this layer's inputs were compared.")
+    figure = base_figure(height=640).update_layout(
+        barmode="stack", bargap=0.35, hovermode="closest"
+    )
     figure.add_traces(
         [
-            *spans(ranges),
-            costs(ranges, "rounding_error"),
-            costs(ranges, "clipping_error"),
-            totals(ranges),
+            *range_lines(ranges),
+            error_part_bars(ranges, "rounding_error"),
+            error_part_bars(ranges, "clipping_error"),
+            total_labels(ranges),
         ]
     )
     if histogram is not None and not histogram.empty:
-        figure.add_traces([inputs(histogram)])
-    return placed(figure, ranges)
+        figure.add_traces([input_histogram(histogram)])
+    return with_lanes(figure, ranges)
 
 
-def inputs(histogram: pd.DataFrame) -> go.Bar:
+def input_histogram(histogram: pd.DataFrame) -> go.Bar:
     look = {
         "marker": {"color": translucent(ORIGINAL, 0.8), "line": {"width": 0}},
         "name": "Inputs of the layer",
@@ -74,12 +76,12 @@ def inputs(histogram: pd.DataFrame) -> go.Bar:
     )
 
 
-def spans(ranges: pd.DataFrame) -> list[go.Scatter]:
+def range_lines(ranges: pd.DataFrame) -> list[go.Scatter]:
     """Line for each observer from the smallest to the largest representable value."""
-    return [span(row) for row in ranges.itertuples(index=False)]
+    return [range_line(row) for row in ranges.itertuples(index=False)]
 
 
-def span(row: Any) -> go.Scatter:
+def range_line(row: Any) -> go.Scatter:
     color = COMPRESSED if row.chosen else REFERENCE
     look = {
         "mode": "lines+markers",
@@ -97,7 +99,7 @@ def span(row: Any) -> go.Scatter:
     )
 
 
-def costs(ranges: pd.DataFrame, column: str) -> go.Bar:
+def error_part_bars(ranges: pd.DataFrame, column: str) -> go.Bar:
     """One part of each observer's error."""
     name, color = {
         "rounding_error": ("Rounding", ERROR),
@@ -116,10 +118,10 @@ def costs(ranges: pd.DataFrame, column: str) -> go.Bar:
     )
 
 
-def totals(ranges: pd.DataFrame) -> go.Scatter:
+def total_labels(ranges: pd.DataFrame) -> go.Scatter:
     """Labels of the bars: their sum, and whether the range saturates."""
     words = [
-        f" {percent(row.rounding_error + row.clipping_error)}, {clips(row)}"
+        f" {percent(row.rounding_error + row.clipping_error)}, {clipping_text(row)}"
         for row in ranges.itertuples(index=False)
     ]
     look = {
@@ -139,7 +141,7 @@ def totals(ranges: pd.DataFrame) -> go.Scatter:
     )
 
 
-def clips(row: Any) -> str:
+def clipping_text(row: Any) -> str:
     return f"clips {percent(row.clipped)}" if row.clipped else "no clipping"
 
 
@@ -156,7 +158,7 @@ def hover(row: Any) -> str:
     )
 
 
-def placed(figure: go.Figure, ranges: pd.DataFrame) -> go.Figure:
+def with_lanes(figure: go.Figure, ranges: pd.DataFrame) -> go.Figure:
     """Three lanes: the inputs, the ranges on the same axis, the errors on their own."""
     names = {"type": "category", "autorange": "reversed", "showgrid": False}
     most = (ranges.rounding_error + ranges.clipping_error).max()
@@ -188,8 +190,8 @@ def description(ranges: pd.DataFrame) -> str:
     best, worst = rows.loc[total.idxmin()], rows.loc[total.idxmax()]
     return (
         f"{len(rows)} observers; the least error is {percent(total.min())} "
-        f"({TITLES[best.observer]}, {clips(best)}), "
-        f"the largest {percent(total.max())} ({TITLES[worst.observer]}, {clips(worst)})."
+        f"({TITLES[best.observer]}, {clipping_text(best)}), "
+        f"the largest {percent(total.max())} ({TITLES[worst.observer]}, {clipping_text(worst)})."
     )
 
 

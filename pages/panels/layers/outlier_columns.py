@@ -4,22 +4,22 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, HIGHLIGHT, REFERENCE, frame, sentence
+from pages.panels.theme import COMPRESSED, HIGHLIGHT, REFERENCE, base_figure, message_figure
 
 
 def outlier_columns(columns: pd.DataFrame) -> go.Figure:
     """Rows of OutlierRow, drawn in their order."""
     if columns.empty:
-        return sentence("No inputs to show.")
+        return message_figure("No inputs to show.")
     columns = columns.reset_index(drop=True)
-    figure = frame(height=360).update_layout(barmode="overlay", bargap=0.15)
+    figure = base_figure(height=360).update_layout(barmode="overlay", bargap=0.15)
     figure.add_traces(
         [
             bars(columns[columns.apart], "Kept in 16 bits", HIGHLIGHT),
             bars(columns[~columns.apart], "Stored in 8 bits", COMPRESSED),
         ]
     )
-    figure.add_traces([threshold(columns)])
+    figure.add_traces([threshold_line(columns)])
     figure.update_xaxes(title_text="Input channels, largest first (rank)", showgrid=False)
     return figure.update_yaxes(title_text="Largest input (max |x|)", rangemode="tozero")
 
@@ -33,7 +33,7 @@ def bars(columns: pd.DataFrame, name: str, color: str) -> go.Bar:
     return go.Bar(x=columns.index, y=columns.largest, hovertext=hover, hoverinfo="text", **look)
 
 
-def threshold(columns: pd.DataFrame) -> go.Scatter:
+def threshold_line(columns: pd.DataFrame) -> go.Scatter:
     value, ends = columns.threshold.iloc[0], [-0.5, len(columns) - 0.5]
     line = {"color": REFERENCE, "width": 2, "dash": "dash"}
     return go.Scatter(

@@ -5,19 +5,19 @@ from collections.abc import Callable
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame
+from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, base_figure
 
 MOST_LAYERS = 60
 Hover = Callable[[pd.DataFrame], list[str]]
 
 
-def first_of(ranks: pd.DataFrame) -> pd.DataFrame:
+def first_layers(ranks: pd.DataFrame) -> pd.DataFrame:
     """First layers, as many as are readable."""
     return ranks.head(MOST_LAYERS).reset_index(drop=True)
 
 
 def rank_frame(shown: pd.DataFrame) -> go.Figure:
-    return frame(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
+    return base_figure(height=130 + 22 * len(shown)).update_layout(bargap=0.25, barmode="overlay")
 
 
 def rank_title(shown: pd.DataFrame, ranks: pd.DataFrame) -> str:
@@ -47,7 +47,7 @@ def bar(ranks: pd.DataFrame, color: str, name: str, hover: Hover) -> go.Bar:
     return go.Bar(y=ranks.layer, x=ranks["rank"], **look)
 
 
-def points(
+def rank_markers(
     ranks: pd.DataFrame, values: pd.Series, name: str, hover: Hover, symbol: str = "diamond"
 ) -> go.Scatter:
     """Another rank of each layer, such as its break-even."""

@@ -5,26 +5,26 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.names import layer_axis, plotly_text, short_layer_name
 from pages.formatting.numbers import percent
-from pages.panels.layers.rank_bars import bars, first_of, points, rank_frame, rank_title
+from pages.panels.layers.rank_bars import bars, first_layers, rank_frame, rank_markers, rank_title
 from pages.panels.panel import Panel
-from pages.panels.theme import sentence
+from pages.panels.theme import message_figure
 
 
 def rank_per_layer(ranks: pd.DataFrame) -> go.Figure:
     """Rows of RankRow, in the model's order; beyond 60 the first are drawn."""
     if ranks.empty:
-        return sentence("No layer was factorized.")
-    shown = first_of(ranks)
+        return message_figure("No layer was factorized.")
+    shown = first_layers(ranks)
     figure = rank_frame(shown).add_traces(
-        [*bars(shown, ("Rank kept", "Unchanged"), hover), *marks(shown)]
+        [*bars(shown, ("Rank kept", "Unchanged"), hover), *comparison_markers(shown)]
     )
-    figure.update_layout(yaxis=axis_of(shown.layer) | {"showgrid": False})
+    figure.update_layout(yaxis=layer_axis(shown.layer) | {"showgrid": False})
     return figure.update_xaxes(title_text=rank_title(shown, ranks), rangemode="tozero")
 
 
-def marks(ranks: pd.DataFrame) -> list[go.Scatter]:
+def comparison_markers(ranks: pd.DataFrame) -> list[go.Scatter]:
     """Markers of the break-even rank, or of the second rank if there are two."""
     even, other = ranks.dropna(subset="break_even"), ranks.dropna(subset="input_rank")
     parts = [
@@ -32,7 +32,7 @@ def marks(ranks: pd.DataFrame) -> list[go.Scatter]:
         (other, other.input_rank, "Input rank", "x"),
     ]
     return [
-        points(rows, values, name, hover, symbol)
+        rank_markers(rows, values, name, hover, symbol)
         for rows, values, name, symbol in parts
         if not rows.empty
     ]
@@ -40,7 +40,8 @@ def marks(ranks: pd.DataFrame) -> list[go.Scatter]:
 
 def hover(ranks: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{whole(row.layer)}</b><br>rank {row.rank} of {row.full_rank}{beside(row)}<br>"
+        f"<b>{plotly_text(row.layer)}</b><br>rank {row.rank} of "
+        f"{row.full_rank}{comparison_text(row)}<br>"
         f"{percent(row.kept_parameters)} of the parameters kept, "
         f"{percent(max(0.0, 1 - row.kept_parameters))} removed<br>"
         f"{percent(row.kept_energy)} of the energy kept"
@@ -48,7 +49,7 @@ def hover(ranks: pd.DataFrame) -> list[str]:
     ]
 
 
-def beside(row: Any) -> str:
+def comparison_text(row: Any) -> str:
     if row.input_rank == row.input_rank:  # not NaN
         return f" along outputs, {row.input_rank:.0f} along inputs"
     return f", break-even {row.break_even:.1f}"
@@ -62,9 +63,11 @@ def description(ranks: pd.DataFrame) -> str:
         cut.loc[place] for place in (cut.kept_parameters.idxmin(), cut.kept_parameters.idxmax())
     )
     return (
-        f"{len(cut)} of {len(ranks)} layers were factorized; {shortened(least.layer, 80)} keeps "
+        f"{len(cut)} of {len(ranks)} layers were factorized; {short_layer_name(least.layer, 80)} "
+        "keeps "
         f"{percent(least.kept_parameters)} of its parameters "
-        f"at rank {least['rank']}, {shortened(most.layer, 80)} {percent(most.kept_parameters)} "
+        f"at rank {least['rank']}, {short_layer_name(most.layer, 80)} "
+        f"{percent(most.kept_parameters)} "
         f"at rank {most['rank']}."
     )
 

@@ -5,24 +5,25 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.names import layer_axis, plotly_text, short_layer_name
 from pages.formatting.numbers import megabytes, percent
-from pages.panels.layers.rank_bars import bars, first_of, points, rank_frame, rank_title
+from pages.panels.layers.rank_bars import bars, first_layers, rank_frame, rank_markers, rank_title
 from pages.panels.panel import Panel
-from pages.panels.theme import AXIS, ERROR, GRID, PERCENT, sentence
+from pages.panels.theme import AXIS, ERROR, GRID, PERCENT, message_figure
 
 
 def rank_planner(ranks: pd.DataFrame) -> go.Figure:
     """Rows of PlannedRow, in the model's order; beyond 60 the first are drawn."""
     if ranks.empty:
-        return sentence("No layer has calibration data, so no ranks can be assigned.")
-    shown = first_of(ranks)
-    even = points(shown, shown.break_even, "Break-even rank", hover)
+        return message_figure("No layer has calibration data, so no ranks can be assigned.")
+    shown = first_layers(ranks)
+    even = rank_markers(shown, shown.break_even, "Break-even rank", hover)
     figure = rank_frame(shown).add_traces(
-        [*bars(shown, ("Rank", "Unchanged"), hover), even, lost(shown)]
+        [*bars(shown, ("Rank", "Unchanged"), hover), even, error_markers(shown)]
     )
     figure.update_layout(
-        yaxis=axis_of(shown.layer) | {"showgrid": True, "gridcolor": GRID}, xaxis2=error_axis(shown)
+        yaxis=layer_axis(shown.layer) | {"showgrid": True, "gridcolor": GRID},
+        xaxis2=error_axis(shown),
     )
     return figure.update_layout(
         xaxis={
@@ -33,7 +34,7 @@ def rank_planner(ranks: pd.DataFrame) -> go.Figure:
     )
 
 
-def lost(ranks: pd.DataFrame) -> go.Scatter:
+def error_markers(ranks: pd.DataFrame) -> go.Scatter:
     look = {"color": ERROR, "size": 9}
     words = {"name": "Predicted error", "hovertext": hover(ranks), "hoverinfo": "text"}
     return go.Scatter(
@@ -55,7 +56,7 @@ def error_axis(ranks: pd.DataFrame) -> dict[str, Any]:
 
 def hover(ranks: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{whole(row.layer)}</b><br>rank {row.rank} of {row.full_rank}, break-even "
+        f"<b>{plotly_text(row.layer)}</b><br>rank {row.rank} of {row.full_rank}, break-even "
         f"{row.break_even:.1f}<br>"
         f"{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}<br>predicted error "
         f"{percent(row.predicted_error)}"
@@ -72,7 +73,7 @@ def description(ranks: pd.DataFrame) -> str:
     row = ranks.iloc[worst]
     return (
         f"{len(ranks)} layers, {megabytes(before)} → {megabytes(after)}; the largest error is in "
-        f"{shortened(row.layer, 80)}, "
+        f"{short_layer_name(row.layer, 80)}, "
         f"{percent(row.predicted_error)} at rank {row['rank']}; {int(ranks.whole.sum())} are "
         "unchanged."
     )

@@ -4,9 +4,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import AXIS, COMPRESSED, ORIGINAL, REFERENCE, SERIES, frame, sentence
+from pages.panels.theme import (
+    AXIS,
+    COMPRESSED,
+    ORIGINAL,
+    REFERENCE,
+    SERIES,
+    base_figure,
+    message_figure,
+)
 
-WAYS = {
+CRITERIA = {
     "activations": ("by activation", COMPRESSED, "circle"),
     "weights": ("by weight", ORIGINAL, "square"),
     "random": ("at random", SERIES[2], "x"),
@@ -19,13 +27,13 @@ def salience(variants: pd.DataFrame) -> go.Figure:
     of quality.
     """
     if variants.empty:
-        return sentence("This run is not a salient-weights experiment.")
-    score = score_of(variants)
-    figure = frame(height=400).add_traces(
+        return message_figure("This run is not a salient-weights experiment.")
+    score = score_name(variants)
+    figure = base_figure(height=400).add_traces(
         [
-            *(kept(variants, by, score) for by in WAYS),
-            plain(variants, score),
-            scaled(variants, score),
+            *(kept_channels_curve(variants, by, score) for by in CRITERIA),
+            all_rounded_line(variants, score),
+            scaled_channels_curve(variants, score),
         ]
     )
     figure.update_layout(
@@ -42,18 +50,18 @@ def salience(variants: pd.DataFrame) -> go.Figure:
     )
 
 
-def score_of(variants: pd.DataFrame) -> str:
+def score_name(variants: pd.DataFrame) -> str:
     return next(name for name in SCORES if variants[name].notna().any())
 
 
-def kept(variants: pd.DataFrame, by: str, score: str) -> go.Scatter:
-    rows, (words, color, symbol) = variants[variants.kept_by == by], WAYS[by]
+def kept_channels_curve(variants: pd.DataFrame, by: str, score: str) -> go.Scatter:
+    rows, (words, color, symbol) = variants[variants.kept_by == by], CRITERIA[by]
     look = {
         "marker": {"color": color, "symbol": symbol, "size": 10},
         "line": {"color": color, "width": 2},
     }
     return go.Scatter(
-        x=shares(rows.share),
+        x=share_labels(rows.share),
         y=rows[score],
         mode="lines+markers",
         name=f"kept {words}",
@@ -63,11 +71,11 @@ def kept(variants: pd.DataFrame, by: str, score: str) -> go.Scatter:
     )
 
 
-def plain(variants: pd.DataFrame, score: str) -> go.Scatter:
+def all_rounded_line(variants: pd.DataFrame, score: str) -> go.Scatter:
     rows = variants[(variants.kept_by == "") & (variants.share == 0)]
     value, ends = (
         rows[score].iloc[0],
-        shares(variants.share[variants.kept_by != ""].drop_duplicates()),
+        share_labels(variants.share[variants.kept_by != ""].drop_duplicates()),
     )
     line = {"color": REFERENCE, "width": 2, "dash": "dash"}
     return go.Scatter(
@@ -81,7 +89,7 @@ def plain(variants: pd.DataFrame, score: str) -> go.Scatter:
     )
 
 
-def scaled(variants: pd.DataFrame, score: str) -> go.Scatter:
+def scaled_channels_curve(variants: pd.DataFrame, score: str) -> go.Scatter:
     rows = variants[(variants.kept_by == "") & (variants.share > 0)]
     look = {"color": [COMPRESSED if chosen else REFERENCE for chosen in rows.chosen]}
     return go.Scatter(
@@ -97,7 +105,7 @@ def scaled(variants: pd.DataFrame, score: str) -> go.Scatter:
     )
 
 
-def shares(values: pd.Series) -> list[str]:
+def share_labels(values: pd.Series) -> list[str]:
     return [f"{100 * value:g}" for value in values]
 
 
@@ -113,14 +121,14 @@ def hover(rows: pd.DataFrame, score: str) -> list[str]:
 
 def description(variants: pd.DataFrame) -> str:
     score, plain_row = (
-        score_of(variants),
+        score_name(variants),
         variants[(variants.kept_by == "") & (variants.share == 0)],
     )
     by = variants[variants.kept_by != ""].sort_values("share").groupby("kept_by")[score].last()
     return (
         f"{SCORES[score]} {plain_row[score].iloc[0]:.4g} with all channels rounded; with the most "
         "channels kept, "
-    ) + ", ".join(f"{value:.4g} {WAYS[name][0]}" for name, value in by.items())
+    ) + ", ".join(f"{value:.4g} {CRITERIA[name][0]}" for name, value in by.items())
 
 
 SALIENCE = Panel(

@@ -18,8 +18,8 @@ from pages.panels.theme import (
     ORIGINAL,
     PERCENT,
     REFERENCE,
-    frame,
-    sentence,
+    base_figure,
+    message_figure,
 )
 
 SALIENT = 0.01  # of the channels
@@ -44,10 +44,10 @@ def salient_channels(
     the axis title then says.
     """
     if inputs.empty:
-        return sentence("The inputs of this layer were not recorded.")
-    points, width = thinned(placed(inputs, measure, by_strength))
-    figure = frame(height=560 if is_scaled(inputs) else 440)
-    figure.add_traces([*magnitudes(points, measure), *scales(points), *losses(points)])
+        return message_figure("The inputs of this layer were not recorded.")
+    points, width = downsampled_channels(plotted_channels(inputs, measure, by_strength))
+    figure = base_figure(height=560 if is_scaled(inputs) else 440)
+    figure.add_traces([*magnitudes(points, measure), *scales(points), *weight_errors(points)])
     figure.update_xaxes(title_text=axis_title(by_strength, width), showgrid=False)
     return with_lanes(
         figure,
@@ -59,7 +59,7 @@ def salient_channels(
     )
 
 
-def placed(inputs: pd.DataFrame, measure: str, by_strength: bool) -> pd.DataFrame:
+def plotted_channels(inputs: pd.DataFrame, measure: str, by_strength: bool) -> pd.DataFrame:
     """Table with the drawn columns: ``place`` on the axis, ``before`` and ``after`` the scales, and
     whether a channel is ``salient``.
     """
@@ -74,7 +74,7 @@ def placed(inputs: pd.DataFrame, measure: str, by_strength: bool) -> pd.DataFram
     )
 
 
-def thinned(points: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def downsampled_channels(points: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Salient channels as they are, the others as maxima of ``width`` neighbors."""
     rest = points[~points.salient].reset_index(drop=True)
     width = ceil(len(rest) / MOST_POINTS) or 1
@@ -104,14 +104,14 @@ def magnitudes(points: pd.DataFrame, measure: str) -> list[go.Scatter]:
 
 
 def scales(points: pd.DataFrame) -> list[go.Scatter]:
-    return lane(points, "scale", REFERENCE, "y2") if is_scaled(points) else []
+    return lane_traces(points, "scale", REFERENCE, "y2") if is_scaled(points) else []
 
 
-def losses(points: pd.DataFrame) -> list[go.Scatter]:
-    return lane(points, "weight_error", ERROR, "y3" if is_scaled(points) else "y2")
+def weight_errors(points: pd.DataFrame) -> list[go.Scatter]:
+    return lane_traces(points, "weight_error", ERROR, "y3" if is_scaled(points) else "y2")
 
 
-def lane(points: pd.DataFrame, column: str, color: str, axis: str) -> list[go.Scatter]:
+def lane_traces(points: pd.DataFrame, column: str, color: str, axis: str) -> list[go.Scatter]:
     """One measure below the magnitudes, the salient channels in their own color."""
     salient, rest = points[points.salient], points[~points.salient]
     return [

@@ -3,30 +3,30 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, shortened, whole
-from pages.formatting.numbers import megabytes, significant
+from pages.formatting.names import layer_axis, plotly_text, short_layer_name
+from pages.formatting.numbers import megabytes, short_number
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ERROR, GRID, frame, sentence
+from pages.panels.theme import COMPRESSED, ERROR, GRID, base_figure, message_figure
 
 MOST_LAYERS = 60
-LEAST = 1e-7  # nats: what is less is drawn there
+SMALLEST_SHIFT = 1e-7  # nats: what is less is drawn there
 
 
 def sensitivity(settings: pd.DataFrame) -> go.Figure:
     """Rows of SensitivityRow. Beyond 60 layers only the most sensitive are drawn."""
     if settings.empty:
-        return sentence("No sensitivities were measured in this run.")
+        return message_figure("No sensitivities were measured in this run.")
     shown = most_sensitive(settings.reset_index(drop=True))
     names = shown.layer.drop_duplicates()
-    figure = frame(height=120 + 24 * len(names))
+    figure = base_figure(height=120 + 24 * len(names))
     figure.add_traces(
         [
-            reach(shown),
+            range_lines(shown),
             *(dots(shown[shown.chosen == chosen], chosen) for chosen in (False, True)),
-            diamonds(shown),
+            other_measure_markers(shown),
         ]
     )
-    figure.update_yaxes(axis_of(names), showgrid=True, gridcolor=GRID)
+    figure.update_yaxes(layer_axis(names), showgrid=True, gridcolor=GRID)
     return figure.update_xaxes(
         type="log",
         title_text="KL divergence of the model's predictions (nats)",
@@ -36,19 +36,24 @@ def sensitivity(settings: pd.DataFrame) -> go.Figure:
 
 
 def most_sensitive(settings: pd.DataFrame) -> pd.DataFrame:
-    worst = deciding(settings).groupby(settings.layer, sort=False).max().nlargest(MOST_LAYERS)
+    worst = (
+        complete_measure(settings).groupby(settings.layer, sort=False).max().nlargest(MOST_LAYERS)
+    )
     return settings[settings.layer.isin(worst.index)]
 
 
-def deciding(settings: pd.DataFrame) -> pd.Series:
+def complete_measure(settings: pd.DataFrame) -> pd.Series:
     """The way of measuring that every setting has."""
     return settings.quantize_one if settings.quantize_one.notna().all() else settings.restore_one
 
 
-def reach(settings: pd.DataFrame) -> go.Scatter:
+def range_lines(settings: pd.DataFrame) -> go.Scatter:
     """A thin line from a layer's least to its largest shift."""
     ends = (
-        deciding(settings).clip(lower=LEAST).groupby(settings.layer, sort=False).agg(["min", "max"])
+        complete_measure(settings)
+        .clip(lower=SMALLEST_SHIFT)
+        .groupby(settings.layer, sort=False)
+        .agg(["min", "max"])
     )
     x = [value for low, high in ends.itertuples(index=False) for value in (low, high, None)]
     y = [name for name in ends.index for _ in range(3)]
@@ -63,7 +68,7 @@ def dots(settings: pd.DataFrame, chosen: bool) -> go.Scatter:
         "color": COMPRESSED if chosen else "rgba(133, 139, 149, 0.35)",
     }
     return go.Scatter(
-        x=deciding(settings).clip(lower=LEAST),
+        x=complete_measure(settings).clip(lower=SMALLEST_SHIFT),
         y=settings.layer,
         mode="markers+text",
         marker=look,
@@ -76,11 +81,11 @@ def dots(settings: pd.DataFrame, chosen: bool) -> go.Scatter:
     )
 
 
-def diamonds(settings: pd.DataFrame) -> go.Scatter:
+def other_measure_markers(settings: pd.DataFrame) -> go.Scatter:
     """The other way of measuring, known for the fewest bits."""
     other = (
         settings.restore_one
-        if deciding(settings) is settings.quantize_one
+        if complete_measure(settings) is settings.quantize_one
         else settings.quantize_one
     )
     known = settings[other.notna()]
@@ -90,7 +95,7 @@ def diamonds(settings: pd.DataFrame) -> go.Scatter:
         if other.name == "restore_one"
         else "Only this layer rounded"
     )
-    x = other[other.notna()].clip(lower=LEAST)
+    x = other[other.notna()].clip(lower=SMALLEST_SHIFT)
     return go.Scatter(
         x=x,
         y=known.layer,
@@ -105,25 +110,27 @@ def diamonds(settings: pd.DataFrame) -> go.Scatter:
 
 def hover(settings: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{whole(row.layer)}</b><br>{row.bits} bits, {whole(row.scheme)}, {whole(row.range)}: "
+        f"<b>{plotly_text(row.layer)}</b><br>{row.bits} bits, {plotly_text(row.scheme)}, "
+        f"{plotly_text(row.range)}: "
         f"{megabytes(row.size_bytes)}"
-        f"<br>only this layer rounded {nats(row.quantize_one)}"
+        f"<br>only this layer rounded {nats_text(row.quantize_one)}"
         "<br>added when all others are rounded "
-        f"{nats(row.restore_one)}"
+        f"{nats_text(row.restore_one)}"
         for row in settings.itertuples(index=False)
     ]
 
 
-def nats(value: float) -> str:
-    return "not measured" if value != value else f"{significant(1000 * value)} millinats"
+def nats_text(value: float) -> str:
+    return "not measured" if value != value else f"{short_number(1000 * value)} millinats"
 
 
 def description(settings: pd.DataFrame) -> str:
     plain = settings.reset_index(drop=True)
-    worst = plain.loc[deciding(plain).idxmax()]
+    worst = plain.loc[complete_measure(plain).idxmax()]
     spread = plain[plain.chosen].bits
     return (
-        f"{plain.layer.nunique()} layers; the most sensitive is {shortened(worst.layer, 80)}. "
+        f"{plain.layer.nunique()} layers; the most sensitive is "
+        f"{short_layer_name(worst.layer, 80)}. "
         f"Layers got {spread.min()} to {spread.max()} bits."
     )
 

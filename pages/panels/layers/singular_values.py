@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, HIGHLIGHT, ORIGINAL, SERIES, frame, sentence
+from pages.panels.theme import COMPRESSED, HIGHLIGHT, ORIGINAL, SERIES, base_figure, message_figure
 
 VERSIONS = {
     "plain": ("Weights", ORIGINAL, "solid"),
@@ -18,11 +18,14 @@ VERSIONS = {
 def singular_values(singular: pd.DataFrame) -> go.Figure:
     """Rows of SingularRow of one layer."""
     if singular.empty:
-        return sentence("This technique drops no singular values.")
-    figure = frame(height=380).add_traces(
-        [line(rows, version, rows.singular_value) for version, rows in by_version(singular)]
+        return message_figure("This technique drops no singular values.")
+    figure = base_figure(height=380).add_traces(
+        [
+            spectrum_line(rows, version, rows.singular_value)
+            for version, rows in by_version(singular)
+        ]
     )
-    mark_cut(figure, singular)
+    mark_kept_rank(figure, singular)
     figure.update_xaxes(title_text="Singular value (number), largest first", rangemode="tozero")
     return figure.update_yaxes(
         title_text="Singular value (relative to the largest)",
@@ -40,7 +43,7 @@ def by_version(singular: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     ]
 
 
-def line(rows: pd.DataFrame, version: str, values: pd.Series) -> go.Scatter:
+def spectrum_line(rows: pd.DataFrame, version: str, values: pd.Series) -> go.Scatter:
     name, color, dash = VERSIONS[version]
     hover = [
         (
@@ -61,14 +64,14 @@ def line(rows: pd.DataFrame, version: str, values: pd.Series) -> go.Scatter:
     )
 
 
-def cut_of(singular: pd.DataFrame) -> int:
+def kept_rank(singular: pd.DataFrame) -> int:
     """The last direction that is kept."""
     return int(singular["index"][singular.kept].max()) if singular.kept.any() else 0
 
 
-def mark_cut(figure: go.Figure, singular: pd.DataFrame, side: str = "top") -> None:
+def mark_kept_rank(figure: go.Figure, singular: pd.DataFrame, side: str = "top") -> None:
     """A line at the cut, named at the end of it where no curve runs."""
-    cut, last = cut_of(singular), singular["index"].max()
+    cut, last = kept_rank(singular), singular["index"].max()
     edge = {
         "line_color": HIGHLIGHT,
         "line_dash": "dash",
@@ -85,7 +88,7 @@ def description(singular: pd.DataFrame) -> str:
         f"{VERSIONS[version][0].lower()}: the last is {rows.singular_value.min():.2g} of the first"
         for version, rows in by_version(singular)
     )
-    return f"{singular['index'].max()} singular values, {cut_of(singular)} of them kept; {ends}."
+    return f"{singular['index'].max()} singular values, {kept_rank(singular)} of them kept; {ends}."
 
 
 SINGULAR_VALUES = Panel(

@@ -3,11 +3,11 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.names import layer_axis, plotly_text, short_layer_name
 from pages.formatting.numbers import count, megabytes, percent
 from pages.panels.layers.layer_error import worst_in_order
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, frame, sentence
+from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, base_figure, message_figure
 
 
 def sparsity_per_layer(layers: pd.DataFrame) -> go.Figure:
@@ -16,28 +16,28 @@ def sparsity_per_layer(layers: pd.DataFrame) -> go.Figure:
     """
     pruned = layers.dropna(subset="sparsity", ignore_index=True)
     if pruned.empty:
-        return sentence("No layer was pruned.")
+        return message_figure("No layer was pruned.")
     shown = worst_in_order(pruned)
     figure = (
-        frame(height=110 + 22 * len(shown))
+        base_figure(height=110 + 22 * len(shown))
         .update_layout(bargap=0.25)
-        .add_traces([zeros(shown), saved(shown)])
+        .add_traces([sparsity_bars(shown), saved_bytes_markers(shown)])
     )
-    figure.update_yaxes(axis_of(shown.name), showgrid=False)
+    figure.update_yaxes(layer_axis(shown.name), showgrid=False)
     title = "Share of the layer (%)" + (
         f"<br>{len(shown)} worst of {len(pruned)} layers" if len(shown) < len(pruned) else ""
     )
     return figure.update_xaxes(title_text=title, tickformat=PERCENT, rangemode="tozero")
 
 
-def zeros(layers: pd.DataFrame) -> go.Bar:
+def sparsity_bars(layers: pd.DataFrame) -> go.Bar:
     look = {"orientation": "h", "marker": {"color": COMPRESSED}, "name": "Zero weights"}
     return go.Bar(
         y=layers.name, x=layers.sparsity, hovertext=hover(layers), hoverinfo="text", **look
     )
 
 
-def saved(layers: pd.DataFrame) -> go.Scatter:
+def saved_bytes_markers(layers: pd.DataFrame) -> go.Scatter:
     look = {
         "symbol": "diamond",
         "size": 8,
@@ -61,7 +61,8 @@ def share_saved(layers: pd.DataFrame) -> pd.Series:
 
 def hover(layers: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{whole(row.name)}</b><br>{percent(row.sparsity)} of {count(row.parameters)} weights "
+        f"<b>{plotly_text(row.name)}</b><br>{percent(row.sparsity)} of {count(row.parameters)} "
+        "weights "
         "are zero<br>"
         f"{megabytes(row.original_bytes)} → {megabytes(row.size_bytes)}"
         for row in layers.itertuples(index=False)
@@ -74,7 +75,10 @@ def description(layers: pd.DataFrame) -> str:
         return f"All {len(layers)} layers are unchanged."
     most = pruned.sparsity.idxmax()
     fewer = 1 - pruned.size_bytes.sum() / pruned.original_bytes.sum()
-    lost = f"{shortened(pruned['name'][most], 80)} is sparsest, {percent(pruned.sparsity[most])}"
+    lost = (
+        f"{short_layer_name(pruned['name'][most], 80)} is sparsest, "
+        f"{percent(pruned.sparsity[most])}"
+    )
     return f"{lost}; all pruned layers together take {percent(fewer)} fewer bytes."
 
 

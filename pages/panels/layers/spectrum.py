@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import HIGHLIGHT, ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import HIGHLIGHT, ORIGINAL, REFERENCE, base_figure, message_figure
 
 SHARES = (0.5, 0.9, 0.99)
 
@@ -15,8 +15,10 @@ SHARES = (0.5, 0.9, 0.99)
 def spectrum(singular: pd.DataFrame) -> go.Figure:
     """Rows of SpectrumRow for one layer, by index."""
     if singular.empty:
-        return sentence("No singular values of this layer were computed.")
-    figure = frame().add_traces([values(singular), energy(singular), milestones(singular)])
+        return message_figure("No singular values of this layer were computed.")
+    figure = base_figure().add_traces(
+        [singular_value_line(singular), energy_line(singular), share_markers(singular)]
+    )
     figure.update_xaxes(title_text="Rank (number of singular values)", showgrid=False)
     figure.update_yaxes(
         title_text="Singular value (log scale)", type="log", dtick="D2", exponentformat="power"
@@ -39,7 +41,7 @@ def spectrum(singular: pd.DataFrame) -> go.Figure:
     )
 
 
-def values(singular: pd.DataFrame) -> go.Scatter:
+def singular_value_line(singular: pd.DataFrame) -> go.Scatter:
     hover = [f"singular value {row.index}: {row.singular_value:.4g}" for row in records(singular)]
     line = {"color": ORIGINAL, "width": 2}
     return go.Scatter(
@@ -53,7 +55,7 @@ def values(singular: pd.DataFrame) -> go.Scatter:
     )
 
 
-def energy(singular: pd.DataFrame) -> go.Scatter:
+def energy_line(singular: pd.DataFrame) -> go.Scatter:
     hover = [
         f"the first {row.index} hold {percent(row.cumulative_energy)} of the energy"
         for row in records(singular)
@@ -69,9 +71,9 @@ def energy(singular: pd.DataFrame) -> go.Scatter:
     )
 
 
-def milestones(singular: pd.DataFrame) -> go.Scatter:
+def share_markers(singular: pd.DataFrame) -> go.Scatter:
     """Ranks at which 50%, 90% and 99% of the energy are reached."""
-    rows = reached(singular)
+    rows = first_rows_by_share(singular)
     words = [f"{share:.0%}: rank {row.index}" for share, row in rows]
     sides = [
         "top left" if row.index > singular["index"].max() / 2 else "bottom right" for _, row in rows
@@ -92,7 +94,7 @@ def records(singular: pd.DataFrame) -> list[Any]:
     return list(singular.itertuples(index=False))
 
 
-def reached(singular: pd.DataFrame) -> list[tuple[Any, ...]]:
+def first_rows_by_share(singular: pd.DataFrame) -> list[tuple[Any, ...]]:
     """Each share with the first row that holds as much; shares never reached are left out."""
     enough = [(share, singular[singular.cumulative_energy >= share]) for share in SHARES]
     return [(share, records(rows)[0]) for share, rows in enough if not rows.empty]
@@ -100,7 +102,8 @@ def reached(singular: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 def description(singular: pd.DataFrame) -> str:
     marks = ", ".join(
-        f"{share:.0%} of the energy at rank {row.index}" for share, row in reached(singular)
+        f"{share:.0%} of the energy at rank {row.index}"
+        for share, row in first_rows_by_share(singular)
     )
     return f"{len(singular)} singular values" + (f"; {marks}." if marks else ".")
 

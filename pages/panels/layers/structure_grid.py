@@ -5,10 +5,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, whole
-from pages.formatting.numbers import significant
+from pages.formatting.names import layer_axis, plotly_text
+from pages.formatting.numbers import short_number
 from pages.panels.panel import Panel
-from pages.panels.theme import HIGHLIGHT, ORIGINAL, frame, sentence, translucent
+from pages.panels.theme import HIGHLIGHT, ORIGINAL, base_figure, message_figure, translucent
 
 
 def structure_grid(rows: pd.DataFrame) -> go.Figure:
@@ -16,19 +16,19 @@ def structure_grid(rows: pd.DataFrame) -> go.Figure:
     important.
     """
     if rows.empty:
-        return sentence("No heads were scored in this run.")
+        return message_figure("No heads were scored in this run.")
     blocks = rows.block.drop_duplicates().tolist()
-    figure = frame(height=190 + 32 * len(blocks)).add_traces(
-        [tiles(rows, blocks), crosses(rows[~rows.kept])]
+    figure = base_figure(height=190 + 32 * len(blocks)).add_traces(
+        [tiles(rows, blocks), removed_markers(rows[~rows.kept])]
     )
-    title = f"{whole(rows.what.iloc[0].capitalize())} (number)"
+    title = f"{plotly_text(rows.what.iloc[0].capitalize())} (number)"
     figure.update_xaxes(
         title_text=title,
         title_standoff=32,
         showgrid=False,
         dtick=max(1, (rows["index"].max() + 1) // 12),
     )
-    return figure.update_yaxes(axis_of(blocks), showgrid=False)
+    return figure.update_yaxes(layer_axis(blocks), showgrid=False)
 
 
 def tiles(rows: pd.DataFrame, blocks: list[str]) -> go.Heatmap:
@@ -68,17 +68,17 @@ def tiles(rows: pd.DataFrame, blocks: list[str]) -> go.Heatmap:
 
 def hover(row: Any) -> str:
     return (
-        f"<b>{whole(row.block)}</b><br>{whole(row.what)} {row[2]}: "
-        f"{'kept' if row.kept else 'removed'}<br>score {significant(row.score)}"
+        f"<b>{plotly_text(row.block)}</b><br>{plotly_text(row.what)} {row[2]}: "
+        f"{'kept' if row.kept else 'removed'}<br>score {short_number(row.score)}"
     )
 
 
-def crosses(gone: pd.DataFrame) -> go.Scatter:
+def removed_markers(removed: pd.DataFrame) -> go.Scatter:
     look = {"symbol": "x", "size": 11, "color": HIGHLIGHT}
-    words = [hover(row) for row in gone.itertuples(index=False)]
+    words = [hover(row) for row in removed.itertuples(index=False)]
     return go.Scatter(
-        x=gone["index"],
-        y=gone.block,
+        x=removed["index"],
+        y=removed.block,
         mode="markers",
         marker=look,
         name="Removed",

@@ -7,49 +7,51 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
-from pages.formatting.numbers import significant
+from pages.formatting.names import plotly_text
+from pages.formatting.numbers import short_number
 from pages.panels.panel import Panel
-from pages.panels.theme import ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import ORIGINAL, REFERENCE, base_figure, message_figure
 
-ONE_BY_ONE = 48  # structures that are drawn as a bar each; of more there is a histogram
+MAX_SCORE_BARS = 48  # structures that are drawn as a bar each; of more there is a histogram
 BINS = 48
 SIDES = {False: ("Removed", REFERENCE), True: ("Kept", ORIGINAL)}
-SCORE = "Importance (score)"
+SCORE_TITLE = "Importance (score)"
 
 
 def structure_scores(rows: pd.DataFrame) -> go.Figure:
     """Rows of StructureRow of one block, or of all blocks where those are what is removed."""
     if rows.empty:
-        return sentence("No structures were scored in this run.")
+        return message_figure("No structures were scored in this run.")
     if rows.score.isna().all():
-        return sentence("Scores need calibration data.")
-    return one_by_one(rows) if len(rows) <= ONE_BY_ONE else counted(rows)
+        return message_figure("Scores need calibration data.")
+    return score_bars(rows) if len(rows) <= MAX_SCORE_BARS else score_histogram(rows)
 
 
-def one_by_one(rows: pd.DataFrame) -> go.Figure:
+def score_bars(rows: pd.DataFrame) -> go.Figure:
     figure = (
-        frame(height=340)
+        base_figure(height=340)
         .update_layout(bargap=0.25, barmode="overlay")
         .add_traces([bars(rows[rows.kept == kept], kept) for kept in SIDES])
     )
     figure.update_xaxes(
-        title_text=f"{whole(rows.what.iloc[0].capitalize())} (number)",
+        title_text=f"{plotly_text(rows.what.iloc[0].capitalize())} (number)",
         showgrid=False,
         dtick=max(1, len(rows) // 12),
     )
-    return figure.update_yaxes(title_text=axis_of(rows), rangemode="tozero", exponentformat="SI")
+    return figure.update_yaxes(
+        title_text=score_axis_title(rows), rangemode="tozero", exponentformat="SI"
+    )
 
 
-def axis_of(rows: pd.DataFrame) -> str:
+def score_axis_title(rows: pd.DataFrame) -> str:
     return "Influence (1 - cosine)" if rows.what.iloc[0] == "block" else "Importance (score)"
 
 
 def bars(rows: pd.DataFrame, kept: bool) -> go.Bar:
     name, color = SIDES[kept]
     hover = [
-        f"{whole(row.what)} {row.index_}: {name.lower()}<br>score {significant(row.score)}"
-        for row in numbered(rows)
+        f"{plotly_text(row.what)} {row.index_}: {name.lower()}<br>score {short_number(row.score)}"
+        for row in row_records(rows)
     ]
     look = {
         "marker": {"color": color},
@@ -61,27 +63,29 @@ def bars(rows: pd.DataFrame, kept: bool) -> go.Bar:
     return go.Bar(x=rows["index"], y=rows.score, **look)
 
 
-def numbered(rows: pd.DataFrame) -> Iterable[Any]:
+def row_records(rows: pd.DataFrame) -> Iterable[Any]:
     return rows.rename(columns={"index": "index_"}).itertuples(index=False)
 
 
-def counted(rows: pd.DataFrame) -> go.Figure:
+def score_histogram(rows: pd.DataFrame) -> go.Figure:
     """Bins are even from the least score to the largest."""
     edges = np.histogram_bin_edges(rows.score, BINS)
     figure = (
-        frame(height=340)
+        base_figure(height=340)
         .update_layout(bargap=0, barmode="stack")
-        .add_traces([bins(rows, kept, edges) for kept in SIDES])
+        .add_traces([histogram_bars(rows, kept, edges) for kept in SIDES])
     )
-    figure.update_xaxes(title_text=SCORE, exponentformat="SI", nticks=6)
-    return figure.update_yaxes(title_text=f"{whole(rows.what.iloc[0].capitalize())}s (number)")
+    figure.update_xaxes(title_text=SCORE_TITLE, exponentformat="SI", nticks=6)
+    return figure.update_yaxes(
+        title_text=f"{plotly_text(rows.what.iloc[0].capitalize())}s (number)"
+    )
 
 
-def bins(rows: pd.DataFrame, kept: bool, edges: np.ndarray) -> go.Bar:
+def histogram_bars(rows: pd.DataFrame, kept: bool, edges: np.ndarray) -> go.Bar:
     name, color = SIDES[kept]
     counts, _ = np.histogram(rows.score[rows.kept == kept], edges)
     hover = [
-        f"score {significant(low)} to {significant(high)}<br>{count} {name.lower()}"
+        f"score {short_number(low)} to {short_number(high)}<br>{count} {name.lower()}"
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
     look = {
@@ -100,7 +104,7 @@ def description(rows: pd.DataFrame) -> str:
         return f"None of the {len(rows)} {what}s was removed."
     return (
         f"{len(gone)} of {len(rows)} {what}s were removed; the highest score among them is "
-        f"{significant(gone.score.max())}."
+        f"{short_number(gone.score.max())}."
     )
 
 

@@ -3,12 +3,12 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import axis_of, shortened, whole
+from pages.formatting.names import layer_axis, plotly_text, short_layer_name
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, PERCENT, frame, sentence
+from pages.panels.theme import COMPRESSED, PERCENT, base_figure, message_figure
 
-MOST = 60
+MAX_BLOCKS = 60
 
 
 def structures_kept(rows: pd.DataFrame) -> go.Figure:
@@ -16,19 +16,21 @@ def structures_kept(rows: pd.DataFrame) -> go.Figure:
     title then says.
     """
     if rows.empty:
-        return sentence("No structures were scored in this run.")
+        return message_figure("No structures were scored in this run.")
     shares = by_block(rows)
     shown = (
-        shares.loc[shares.share.nsmallest(MOST).index.sort_values()]
-        if len(shares) > MOST
+        shares.loc[shares.share.nsmallest(MAX_BLOCKS).index.sort_values()]
+        if len(shares) > MAX_BLOCKS
         else shares
     )
     figure = (
-        frame(height=110 + 22 * len(shown)).update_layout(bargap=0.25).add_traces([bars(shown)])
+        base_figure(height=110 + 22 * len(shown))
+        .update_layout(bargap=0.25)
+        .add_traces([bars(shown)])
     )
-    figure.update_yaxes(axis_of(shown.block), showgrid=False)
+    figure.update_yaxes(layer_axis(shown.block), showgrid=False)
     title = "Share kept (%)" + (
-        f"<br>the {MOST} of {len(shares)} that lost most" if len(shown) < len(shares) else ""
+        f"<br>the {MAX_BLOCKS} of {len(shares)} that lost most" if len(shown) < len(shares) else ""
     )
     return figure.update_xaxes(title_text=title, tickformat=PERCENT, range=[0, 1.02])
 
@@ -43,7 +45,7 @@ def by_block(rows: pd.DataFrame) -> pd.DataFrame:
 
 def bars(shares: pd.DataFrame) -> go.Bar:
     hover = [
-        f"<b>{whole(row.block)}</b><br>{row.left} of {row.of} {whole(row.what)}s kept"
+        f"<b>{plotly_text(row.block)}</b><br>{row.left} of {row.of} {plotly_text(row.what)}s kept"
         for row in shares.itertuples(index=False)
     ]
     look = {
@@ -60,7 +62,7 @@ def description(rows: pd.DataFrame) -> str:
     shares = by_block(rows)
     least = shares.loc[shares.share.idxmin()]
     return (
-        f"{shortened(least.block, 80)} keeps the smallest share, "
+        f"{short_layer_name(least.block, 80)} keeps the smallest share, "
         f"{percent(least.share)} of its {least.of} "
         f"{least.what}s."
     )

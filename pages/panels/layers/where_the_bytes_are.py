@@ -5,10 +5,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
+from pages.formatting.names import plotly_text
 from pages.formatting.numbers import count, megabytes
 from pages.panels.panel import Panel
-from pages.panels.theme import ON_COLOUR, ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import ORIGINAL, REFERENCE, TEXT_ON_COLOR, base_figure, message_figure
 
 ROOT = "root"
 
@@ -19,8 +19,8 @@ def where_the_bytes_are(layers: pd.DataFrame) -> go.Figure:
     """
     stored = layers[layers.tied_to == ""]
     if stored.empty:
-        return sentence("This model has no compressible layers.")
-    figure = frame(height=420).update_layout(
+        return message_figure("This model has no compressible layers.")
+    figure = base_figure(height=420).update_layout(
         margin={"l": 0, "r": 0, "t": 0, "b": 0}, uniformtext={"minsize": 9, "mode": "hide"}
     )
     return figure.add_traces([tiles(stored)])
@@ -36,8 +36,8 @@ def tiles(layers: pd.DataFrame) -> go.Treemap:
     values = [layers.original_bytes.sum(), *blocks, *layers.original_bytes]
     names = [
         "all layers",
-        *map(whole, blocks.index),
-        *(within_block(row) for row in layers.itertuples()),
+        *map(plotly_text, blocks.index),
+        *(name_within_block(row) for row in layers.itertuples()),
     ]
     paint = {
         "colors": [REFERENCE] * (1 + len(blocks)) + [ORIGINAL] * len(layers),
@@ -53,25 +53,25 @@ def tiles(layers: pd.DataFrame) -> go.Treemap:
     }
     return go.Treemap(
         **tree,
-        **words(layers, blocks),
+        **tile_texts(layers, blocks),
         pathbar={"visible": True, "thickness": 20},
         tiling={"pad": 2},
     )
 
 
-def words(layers: pd.DataFrame, blocks: pd.Series) -> dict[str, Any]:
+def tile_texts(layers: pd.DataFrame, blocks: pd.Series) -> dict[str, Any]:
     """Text on the tiles and under the pointer."""
     sizes = [
         megabytes(size) for size in (layers.original_bytes.sum(), *blocks, *layers.original_bytes)
     ]
     frames = [
         f"all layers<br>{sizes[0]}",
-        *(f"<b>{whole(name)}</b><br>{megabytes(size)}" for name, size in blocks.items()),
+        *(f"<b>{plotly_text(name)}</b><br>{megabytes(size)}" for name, size in blocks.items()),
     ]
     on_tiles = {
         "text": sizes,
         "texttemplate": "%{label}<br>%{text}",
-        "textfont": {"size": 12, "color": ON_COLOUR},
+        "textfont": {"size": 12, "color": TEXT_ON_COLOR},
     }
     return {
         **on_tiles,
@@ -83,13 +83,14 @@ def words(layers: pd.DataFrame, blocks: pd.Series) -> dict[str, Any]:
 def hover(row: Any) -> str:
     shape = " x ".join(map(str, row.shape))
     return (
-        f"<b>{whole(row.name)}</b><br>{whole(row.kind)}, {shape}<br>{count(row.parameters)} "
+        f"<b>{plotly_text(row.name)}</b><br>{plotly_text(row.kind)}, "
+        f"{shape}<br>{count(row.parameters)} "
         f"parameters<br>{megabytes(row.original_bytes)}"
     )
 
 
-def within_block(row: Any) -> str:
-    return whole(row.name.removeprefix(f"{row.block}.") if row.block else row.name)
+def name_within_block(row: Any) -> str:
+    return plotly_text(row.name.removeprefix(f"{row.block}.") if row.block else row.name)
 
 
 def description(layers: pd.DataFrame) -> str:

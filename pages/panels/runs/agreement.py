@@ -5,7 +5,15 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import count, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ERROR, ORIGINAL, PERCENT, REFERENCE, frame, sentence
+from pages.panels.theme import (
+    COMPRESSED,
+    ERROR,
+    ORIGINAL,
+    PERCENT,
+    REFERENCE,
+    base_figure,
+    message_figure,
+)
 
 CASES = {
     (True, True): ("Both right", ORIGINAL),
@@ -15,11 +23,11 @@ CASES = {
 }
 
 
-def verdicts(rows: pd.DataFrame) -> go.Figure:
+def agreement(rows: pd.DataFrame) -> go.Figure:
     """Rows of VerdictRow: a bar for each case."""
     if rows.empty:
-        return sentence("No student was compared with its teacher in this run.")
-    shown = named(rows)
+        return message_figure("No student was compared with its teacher in this run.")
+    shown = case_shares(rows)
     words = [
         f"{name}: {count(number)}<br>{percent(share)} of all"
         for name, number, share in zip(shown.case, shown["count"], shown.share, strict=True)
@@ -36,14 +44,14 @@ def verdicts(rows: pd.DataFrame) -> go.Figure:
         hoverinfo="text",
         showlegend=False,
     )
-    figure = frame(height=90 + 34 * len(shown)).add_traces([bars])
+    figure = base_figure(height=90 + 34 * len(shown)).add_traces([bars])
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return figure.update_xaxes(
         title_text="Share of the examples (%)", tickformat=PERCENT, rangemode="tozero"
     )
 
 
-def named(rows: pd.DataFrame) -> pd.DataFrame:
+def case_shares(rows: pd.DataFrame) -> pd.DataFrame:
     """All four cases in their order: case, count, share."""
     counts = (
         rows.groupby(["teacher", "student"])["count"]
@@ -61,19 +69,19 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def description(rows: pd.DataFrame) -> str:
-    both, teacher, student, neither = (f"{percent(share)}" for share in named(rows).share)
+    both, teacher, student, neither = (f"{percent(share)}" for share in case_shares(rows).share)
     return (
         f"Of {count(rows['count'].sum())}: both right {both}, only the teacher {teacher}, only "
         f"the student {student}, neither {neither}."
     )
 
 
-VERDICTS = Panel(
+AGREEMENT = Panel(
     question="Agreement of student and teacher",
     caption=(
         "All evaluation examples (for texts: next tokens) by which model's first choice was "
         "correct. Examples that only one gets right show how differently the student behaves."
     ),
-    draw=verdicts,
+    draw=agreement,
     describe=description,
 )

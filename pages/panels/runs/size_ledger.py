@@ -3,14 +3,14 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
+from pages.formatting.names import plotly_text
 from pages.formatting.numbers import megabytes, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, base_figure, message_figure
 
 # in file order of importance: what carries the weights, then what it takes to read them, then the
 # rest
-COLOURS = {
+COLORS = {
     "codes": COMPRESSED,
     "dense weights": ORIGINAL,
     "norms and biases": REFERENCE,
@@ -25,14 +25,16 @@ def size_ledger(ledger: pd.DataFrame) -> go.Figure:
     """
     spent = ledger[ledger.size_bytes > 0]
     if spent.empty:
-        return sentence("No bytes have been counted yet.")
+        return message_figure("No bytes have been counted yet.")
     parts = bytes_by_part(spent)
     total = parts.sum()
     figure = (
-        frame(height=90 + 42 * len(parts)).add_traces([steps(parts)]).update_layout(bargap=0.35)
+        base_figure(height=90 + 42 * len(parts))
+        .add_traces([part_bars(parts)])
+        .update_layout(bargap=0.35)
     )
     labels = [
-        f"{whole(part)}<br>{megabytes(size)}, {percent(size / total)}"
+        f"{plotly_text(part)}<br>{megabytes(size)}, {percent(size / total)}"
         for part, size in parts.items()
     ]
     figure.update_yaxes(
@@ -51,15 +53,15 @@ def size_ledger(ledger: pd.DataFrame) -> go.Figure:
     )
 
 
-def steps(parts: pd.Series) -> go.Bar:
+def part_bars(parts: pd.Series) -> go.Bar:
     hover = [
         (
-            f"<b>{whole(part)}</b><br>{megabytes(size)} ({size:,} "
+            f"<b>{plotly_text(part)}</b><br>{megabytes(size)} ({size:,} "
             f"bytes)<br>{percent(size / parts.sum())} of the files"
         )
         for part, size in parts.items()
     ]
-    paint = {"color": [COLOURS.get(part, OVERHEAD) for part in parts.index]}
+    paint = {"color": [COLORS.get(part, OVERHEAD) for part in parts.index]}
     look = {
         "orientation": "h",
         "marker": paint,

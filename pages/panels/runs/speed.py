@@ -5,11 +5,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import shortened, whole
+from pages.formatting.names import plotly_text, short_layer_name
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, GRID, ORIGINAL, frame, sentence
+from pages.panels.theme import COMPRESSED, GRID, ORIGINAL, base_figure, message_figure
 
-COLOURS = {"original": ORIGINAL, "compressed": COMPRESSED}
+COLORS = {"original": ORIGINAL, "compressed": COMPRESSED}
 SYMBOLS = {"original": "circle", "compressed": "diamond"}
 
 
@@ -17,11 +17,11 @@ def speed(latency: pd.DataFrame) -> go.Figure:
     """Rows of LatencyRow; those without a kernel have no numbers and are not drawn."""
     timed = latency[latency.kernel != ""].reset_index(drop=True)
     if timed.empty:
-        return sentence("No kernel ran on this machine, so no latency was measured.")
-    places = [place(row) for row in timed.itertuples()]
+        return message_figure("No kernel ran on this machine, so no latency was measured.")
+    places = [case_label(row) for row in timed.itertuples()]
     names = list(dict.fromkeys(places))
-    figure = frame(height=130 + 34 * len(names)).add_traces(
-        [line(timed, places), *(dots(timed, places, version) for version in COLOURS)]
+    figure = base_figure(height=130 + 34 * len(names)).add_traces(
+        [range_lines(timed, places), *(dots(timed, places, version) for version in COLORS)]
     )
     figure.update_yaxes(
         type="category", autorange="reversed", categoryorder="array", categoryarray=names
@@ -31,11 +31,11 @@ def speed(latency: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(type="log", title_text="One forward pass (milliseconds)", **decades)
 
 
-def place(row: Any) -> str:
-    return f"{shortened(row.what, 40)}<br>{whole(row.shape)}"
+def case_label(row: Any) -> str:
+    return f"{short_layer_name(row.what, 40)}<br>{plotly_text(row.shape)}"
 
 
-def line(timed: pd.DataFrame, places: list[str]) -> go.Scatter:
+def range_lines(timed: pd.DataFrame, places: list[str]) -> go.Scatter:
     """Line from the fastest to the slowest version."""
     ends = timed.median_ms.groupby(pd.Series(places), sort=False).agg(["min", "max"])
     x = [value for low, high in ends.itertuples(index=False) for value in (low, high, None)]
@@ -56,9 +56,9 @@ def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
         "arrayminus": rows.median_ms - rows.low_ms,
         "width": 5,
     }
-    look = {"color": COLOURS[version], "symbol": SYMBOLS[version], "size": 11}
+    look = {"color": COLORS[version], "symbol": SYMBOLS[version], "size": 11}
     y = [place for place, shown in zip(places, mine, strict=True) if shown]
-    hover = [words(row) for row in rows.itertuples()]
+    hover = [latency_text(row) for row in rows.itertuples()]
     return go.Scatter(
         x=rows.median_ms,
         y=y,
@@ -71,7 +71,7 @@ def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
     )
 
 
-def words(row: Any) -> str:
+def latency_text(row: Any) -> str:
     off = (
         f"<br>outputs differ from the measured ones by {row.difference:.1g} of their size"
         if row.difference == row.difference
@@ -79,7 +79,8 @@ def words(row: Any) -> str:
     )
     threads = f"{row.threads} thread{'s' * (row.threads > 1)}"
     return (
-        f"<b>{whole(row.what)}</b>, {row.version}<br>{whole(row.kernel)}, {whole(row.shape)}, "
+        f"<b>{plotly_text(row.what)}</b>, {row.version}<br>{plotly_text(row.kernel)}, "
+        f"{plotly_text(row.shape)}, "
         f"{threads}<br>median {row.median_ms:.3g} ms, "
         f"middle half {row.low_ms:.3g} to {row.high_ms:.3g} ms ({row.repeats} "
         f"repetitions){off}"

@@ -5,9 +5,9 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import megabytes, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, base_figure, message_figure
 
-WAYS = {
+FORMATS = {
     "dense": "Dense (zeros stored)",
     "bitmask": "Bitmask and values",
     "csr": "Compressed rows (CSR)",
@@ -18,13 +18,15 @@ WAYS = {
 def storage(rows: pd.DataFrame) -> go.Figure:
     """Rows of StorageRow. A way that some layer does not allow is left out."""
     if rows.empty:
-        return sentence("No layer was pruned.")
-    sums = by_way(rows)
-    figure = frame(height=110 + 42 * len(sums)).update_layout(bargap=0.35).add_traces([bars(sums)])
+        return message_figure("No layer was pruned.")
+    sums = size_by_format(rows)
+    figure = (
+        base_figure(height=110 + 42 * len(sums)).update_layout(bargap=0.35).add_traces([bars(sums)])
+    )
     named = {
         "tickmode": "array",
         "tickvals": list(sums.index),
-        "ticktext": [label(way, row) for way, row in sums.iterrows()],
+        "ticktext": [format_label(way, row) for way, row in sums.iterrows()],
     }
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, **named)
     return figure.update_xaxes(
@@ -36,13 +38,13 @@ def storage(rows: pd.DataFrame) -> go.Figure:
     )
 
 
-def label(way: str, row: pd.Series) -> str:
-    return f"{WAYS[way]}<br>{megabytes(row.size_bytes)}" + (
+def format_label(way: str, row: pd.Series) -> str:
+    return f"{FORMATS[way]}<br>{megabytes(row.size_bytes)}" + (
         f", {row.chosen} of {row.layers} layers" if row.chosen else ""
     )
 
 
-def by_way(rows: pd.DataFrame) -> pd.DataFrame:
+def size_by_format(rows: pd.DataFrame) -> pd.DataFrame:
     """Bytes of all layers in each way, and how many layers are stored so."""
     sums = rows.groupby("way", sort=False).agg(
         size_bytes=("size_bytes", "sum"), layers=("layer", "size"), chosen=("chosen", "sum")
@@ -57,7 +59,7 @@ def bars(sums: pd.DataFrame) -> go.Bar:
     ]
     hover = [
         (
-            f"<b>{WAYS[way]}</b><br>{megabytes(row.size_bytes)}<br>"
+            f"<b>{FORMATS[way]}</b><br>{megabytes(row.size_bytes)}<br>"
             f"{percent(row.size_bytes / sums.size_bytes['dense'])} of dense"
         )
         for way, row in sums.iterrows()
@@ -67,10 +69,10 @@ def bars(sums: pd.DataFrame) -> go.Bar:
 
 
 def description(rows: pd.DataFrame) -> str:
-    sums = by_way(rows)
+    sums = size_by_format(rows)
     least = sums.size_bytes.idxmin()
     return (
-        f"{WAYS[least]} is the smallest, {megabytes(sums.size_bytes[least])}; dense takes "
+        f"{FORMATS[least]} is the smallest, {megabytes(sums.size_bytes[least])}; dense takes "
         f"{megabytes(sums.size_bytes['dense'])}."
     )
 

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import cut, whole
+from pages.formatting.names import plotly_text, short_label
 from pages.formatting.numbers import megabytes, percent, two_decimals
 from pages.panels.panel import Panel
 from pages.panels.placement import label_sides
-from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, base_figure, message_figure
 
 UNCOMPRESSED = "Uncompressed"
 TITLES = {
@@ -18,7 +18,7 @@ TITLES = {
     "accuracy": "Accuracy (%, higher is better)",
 }
 TICKS = {"accuracy": {"tickformat": ".2~%"}}  # runs may differ by less than a tenth of a percent
-EMPTY_RIGHT = 1.08  # of the largest size, so that the original's marker is whole
+RIGHT_MARGIN = 1.08  # of the largest size, so that the original's marker is whole
 
 
 def trade_off(runs: pd.DataFrame) -> go.Figure:
@@ -31,16 +31,16 @@ def trade_off(runs: pd.DataFrame) -> go.Figure:
         "size_bytes", ignore_index=True
     )
     if scored.empty:
-        return sentence("No finished runs to compare yet.")
-    figure = frame(height=420).add_traces([*fronts(scored), *groups(scored)])
+        return message_figure("No finished runs to compare yet.")
+    figure = base_figure(height=420).add_traces([*pareto_lines(scored), *run_markers(scored)])
     figure.update_xaxes(
         title_text="Size of the weight files (MB)",
-        range=[0, scored.size_bytes.max() / 1e6 * EMPTY_RIGHT],
+        range=[0, scored.size_bytes.max() / 1e6 * RIGHT_MARGIN],
     )
     return figure.update_yaxes(quality_axis(scored))
 
 
-def fronts(runs: pd.DataFrame) -> list[go.Scatter]:
+def pareto_lines(runs: pd.DataFrame) -> list[go.Scatter]:
     """A line for each model and protocol: runs of different ones say nothing of one another."""
     best, line = runs[runs.best.astype(bool)], {"color": COMPRESSED, "width": 1.5, "dash": "dot"}
     look = {
@@ -57,7 +57,7 @@ def fronts(runs: pd.DataFrame) -> list[go.Scatter]:
     ]
 
 
-def groups(runs: pd.DataFrame) -> list[go.Scatter]:
+def run_markers(runs: pd.DataFrame) -> list[go.Scatter]:
     """Original, best and other runs as markers of their own; empty groups are left out of the
     figure.
     """
@@ -71,7 +71,7 @@ def groups(runs: pd.DataFrame) -> list[go.Scatter]:
             {"color": REFERENCE, "symbol": "circle-open", "size": 10, "line": {"width": 2}},
         ),
     )
-    sides = placed_labels(runs)
+    sides = label_positions(runs)
     return [
         markers(rows, name, look, sides[rows.index]) for rows, name, look in looks if not rows.empty
     ]
@@ -79,7 +79,9 @@ def groups(runs: pd.DataFrame) -> list[go.Scatter]:
 
 def markers(rows: pd.DataFrame, name: str, look: dict[str, Any], sides: pd.Series) -> go.Scatter:
     """Draw the markers; labels without room appear on hover only."""
-    labels = [cut(label) if side else "" for label, side in zip(rows.label, sides, strict=True)]
+    labels = [
+        short_label(label) if side else "" for label, side in zip(rows.label, sides, strict=True)
+    ]
     text = {
         "text": labels,
         "textposition": [side or "top right" for side in sides],
@@ -96,16 +98,16 @@ def markers(rows: pd.DataFrame, name: str, look: dict[str, Any], sides: pd.Serie
     )
 
 
-def placed_labels(runs: pd.DataFrame) -> pd.Series:
+def label_positions(runs: pd.DataFrame) -> pd.Series:
     """The side of its marker each run's label stands on, "" where it has no room. The original and
     the best choose first.
     """
     order = runs.assign(original=runs.label == UNCOMPRESSED).sort_values(
         ["original", "best"], ascending=False, kind="stable"
     )
-    x, y = order.size_bytes / (runs.size_bytes.max() * EMPTY_RIGHT), heights(order)
+    x, y = order.size_bytes / (runs.size_bytes.max() * RIGHT_MARGIN), heights(order)
     return pd.Series(
-        label_sides(list(zip(x, y, strict=True)), [cut(label) for label in order.label]),
+        label_sides(list(zip(x, y, strict=True)), [short_label(label) for label in order.label]),
         index=order.index,
     )
 
@@ -129,16 +131,18 @@ def needs_log(runs: pd.DataFrame) -> bool:
 
 def hover(runs: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{whole(row.label)}</b><br>{whole(row.model)}<br>{megabytes(row.size_bytes)}, "
+        f"<b>{plotly_text(row.label)}</b><br>{plotly_text(row.model)}<br>"
+        f"{megabytes(row.size_bytes)}, "
         f"{row.compression:.3g}x smaller"
         f"<br>{two_decimals(row.bits_per_parameter)} bits per parameter, "
         f"{two_decimals(row.bits_per_weight)} per compressed weight"
-        f"<br>{whole(row.quality_name)} {quality(row)}<br>run {whole(str(row.run))}"
+        f"<br>{plotly_text(row.quality_name)} {quality_text(row)}<br>run "
+        f"{plotly_text(str(row.run))}"
         for row in runs.itertuples()
     ]
 
 
-def quality(row: Any) -> str:
+def quality_text(row: Any) -> str:
     return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
 
 
@@ -153,7 +157,7 @@ def quality_axis(runs: pd.DataFrame) -> dict[str, Any]:
     )
     return {
         "title": {
-            "text": TITLES.get(name, whole(name)) + (", log scale" if needs_log(runs) else "")
+            "text": TITLES.get(name, plotly_text(name)) + (", log scale" if needs_log(runs) else "")
         },
         **scale,
         **alike,
@@ -164,7 +168,7 @@ def description(runs: pd.DataFrame) -> str:
     smallest = runs.iloc[runs.size_bytes.argmin()]
     named = (
         f"{smallest.label} at {megabytes(smallest.size_bytes)} with {smallest.quality_name} "
-        f"{quality(smallest)}"
+        f"{quality_text(smallest)}"
     )
     return (
         f"{len(runs)} runs, {int(runs.best.sum())} of them best for their size; the smallest is "

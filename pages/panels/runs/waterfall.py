@@ -7,19 +7,19 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import cut, whole
+from pages.formatting.names import plotly_text, short_label
 from pages.formatting.numbers import change, megabytes, percent, two_decimals
 from pages.panels.panel import Panel
 from pages.panels.theme import (
     COMPRESSED,
-    ON_COLOUR,
     ORIGINAL,
     PERCENT,
     REFERENCE,
     SERIES,
     SYMBOLS,
-    frame,
-    sentence,
+    TEXT_ON_COLOR,
+    base_figure,
+    message_figure,
     translucent,
 )
 
@@ -35,12 +35,14 @@ def waterfall(steps: pd.DataFrame) -> go.Figure:
     line of quality for each split.
     """
     if steps.empty:
-        return sentence("This run has no steps to show.")
+        return message_figure("This run has no steps to show.")
     sizes, height = steps.drop_duplicates("step"), 90 + ROW * steps.step.nunique()
-    figure = frame(height).add_traces([gone(sizes), left(sizes), *qualities(steps)])
+    figure = base_figure(height).add_traces(
+        [removed_bars(sizes), size_bars(sizes), *quality_lines(steps)]
+    )
     for row in sizes.itertuples():
         figure.add_annotation(
-            text=named(row),
+            text=step_label(row),
             x=0,
             y=row.step,
             xref="paper",
@@ -63,12 +65,12 @@ def waterfall(steps: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(visible=False, range=[sizes.step.max() + 0.45, -0.75])
 
 
-def left(sizes: pd.DataFrame) -> go.Bar:
+def size_bars(sizes: pd.DataFrame) -> go.Bar:
     """Sizes of the files after each step."""
     paint = {"color": [ORIGINAL if step == 0 else COMPRESSED for step in sizes.step]}
     words = {
         "textposition": "auto",
-        "insidetextfont": {"color": ON_COLOUR},
+        "insidetextfont": {"color": TEXT_ON_COLOR},
         "insidetextanchor": "start",
         "textangle": 0,
         "constraintext": "none",
@@ -78,7 +80,7 @@ def left(sizes: pd.DataFrame) -> go.Bar:
         x=sizes.size_bytes / 1e6,
         orientation="h",
         marker=paint,
-        text=[in_short(row) for row in sizes.itertuples()],
+        text=[size_text(row) for row in sizes.itertuples()],
         **words,
         width=BAR,
         name="Left",
@@ -88,7 +90,7 @@ def left(sizes: pd.DataFrame) -> go.Bar:
     )
 
 
-def gone(sizes: pd.DataFrame) -> go.Bar:
+def removed_bars(sizes: pd.DataFrame) -> go.Bar:
     """Bytes removed by each step; zero if it added some."""
     removed = (sizes.size_bytes.shift() - sizes.size_bytes).fillna(0).clip(lower=0) / 1e6
     look = {
@@ -108,42 +110,46 @@ def gone(sizes: pd.DataFrame) -> go.Bar:
     )
 
 
-def qualities(steps: pd.DataFrame) -> list[go.Scatter]:
+def quality_lines(steps: pd.DataFrame) -> list[go.Scatter]:
     """A line downwards for each split; the first has its numbers next to it."""
     splits = [rows for _, rows in steps.groupby("split", sort=False)]
     first, *others = (
-        line(rows, SERIES[number], f"{SYMBOLS[number]}{'-open' * bool(number)}", len(splits) > 1)
+        quality_line(
+            rows, SERIES[number], f"{SYMBOLS[number]}{'-open' * bool(number)}", len(splits) > 1
+        )
         for number, rows in enumerate(splits)
     )
     words = {
-        "text": [valued(row) for row in splits[0].itertuples()],
-        "textposition": sides(splits[0].quality.tolist()),
+        "text": [quality_text(row) for row in splits[0].itertuples()],
+        "textposition": text_positions(splits[0].quality.tolist()),
     }
     return [first.update(mode="lines+markers+text", **words), *others]
 
 
-def line(rows: pd.DataFrame, color: str, symbol: str, told_apart: bool) -> go.Scatter:
+def quality_line(rows: pd.DataFrame, color: str, symbol: str, in_legend: bool) -> go.Scatter:
     look = {
         "marker": {"color": color, "symbol": symbol, "size": 9},
         "line": {"color": color, "width": 1.5},
         "mode": "lines+markers",
     }
     words = {
-        "name": whole(rows.split.iloc[0]).capitalize(),
+        "name": plotly_text(rows.split.iloc[0]).capitalize(),
         "hovertext": hover(rows),
         "hoverinfo": "text",
-        "showlegend": told_apart,
+        "showlegend": in_legend,
     }
     return go.Scatter(x=rows.quality, y=rows.step, xaxis="x2", cliponaxis=False, **look, **words)
 
 
-def sides(quality: list[float]) -> list[str]:
+def text_positions(quality: list[float]) -> list[str]:
     """Side of the marker on which each number is drawn."""
-    between = [side(*three) for three in zip(quality, quality[1:], quality[2:], strict=False)]
+    between = [
+        text_position(*three) for three in zip(quality, quality[1:], quality[2:], strict=False)
+    ]
     return ["top center", *between, "bottom center"][: len(quality)]
 
 
-def side(before: float, value: float, after: float) -> str:
+def text_position(before: float, value: float, after: float) -> str:
     """Away from the line, which comes from above and goes on below."""
     if before < value > after:
         return "middle right"
@@ -159,25 +165,25 @@ def quality_range(quality: pd.Series) -> dict[str, Any]:
     return {"range": [quality.min() - room, quality.max() + room], "nticks": 3} | ticks
 
 
-def named(row: Any) -> str:
-    return "Original" if row.step == 0 else f"{row.step} · {cut(row.technique, LONGEST)}"
+def step_label(row: Any) -> str:
+    return "Original" if row.step == 0 else f"{row.step} · {short_label(row.technique, LONGEST)}"
 
 
-def in_short(row: Any) -> str:
+def size_text(row: Any) -> str:
     """Size with its change from the previous step, such as "5.2 MB (-35%)"."""
     return megabytes(row.size_bytes) + (f" ({change(1.0, 1.0 - row.removed)})" if row.step else "")
 
 
-def valued(row: Any) -> str:
+def quality_text(row: Any) -> str:
     return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
 
 
 def hover(rows: pd.DataFrame) -> list[str]:
     return [
-        f"<b>{'Original' if row.step == 0 else whole(row.technique)}</b><br>{in_short(row)}"
+        f"<b>{'Original' if row.step == 0 else plotly_text(row.technique)}</b><br>{size_text(row)}"
         f"<br>{two_decimals(row.bits_per_parameter)} bits per parameter, "
         f"{two_decimals(row.bits_per_weight)} per compressed weight"
-        f"<br>{whole(row.quality_name)} {valued(row)}, {whole(row.split)}"
+        f"<br>{plotly_text(row.quality_name)} {quality_text(row)}, {plotly_text(row.split)}"
         for row in rows.itertuples()
     ]
 
@@ -188,8 +194,8 @@ def description(steps: pd.DataFrame) -> str:
     )
     sizes = f"from {megabytes(first.size_bytes)} to {megabytes(last.size_bytes)}"
     return (
-        f"In {last.step} steps {sizes}, {first.quality_name} from {valued(first)} to "
-        f"{valued(last)}."
+        f"In {last.step} steps {sizes}, {first.quality_name} from {quality_text(first)} to "
+        f"{quality_text(last)}."
     )
 
 

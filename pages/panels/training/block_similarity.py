@@ -3,21 +3,23 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
+from pages.formatting.names import plotly_text
 from pages.panels.panel import Panel
-from pages.panels.theme import HIGHLIGHT, ON_COLOUR, ORIGINAL, PALE, frame, sentence
+from pages.panels.theme import HIGHLIGHT, ORIGINAL, PALE, TEXT_ON_COLOR, base_figure, message_figure
 
-WRITTEN = 10  # columns up to which there is room for numbers
+MAX_COLUMNS_WITH_NUMBERS = 10  # columns up to which there is room for numbers
 
 
 def block_similarity(rows: pd.DataFrame) -> go.Figure:
     """Rows of SimilarityRow, in the order of the blocks."""
     if rows.empty:
-        return sentence("No student was compared with its teacher in this run.")
+        return message_figure("No student was compared with its teacher in this run.")
     grid = rows.pivot(index="student", columns="teacher", values="similarity").loc[
         rows.student.unique(), rows.teacher.unique()
     ]
-    figure = frame(height=160 + 36 * len(grid)).add_traces([tiles(grid), nearest(grid)])
+    figure = base_figure(height=160 + 36 * len(grid)).add_traces(
+        [tiles(grid), nearest_markers(grid)]
+    )
     figure.update_yaxes(
         type="category",
         autorange="reversed",
@@ -32,7 +34,7 @@ def block_similarity(rows: pd.DataFrame) -> go.Figure:
 def tiles(grid: pd.DataFrame) -> go.Heatmap:
     hover = [
         [
-            f"student: {whole(mine)}<br>teacher: {whole(its)}<br>similarity {value:.2f}"
+            f"student: {plotly_text(mine)}<br>teacher: {plotly_text(its)}<br>similarity {value:.2f}"
             for its, value in cells.items()
         ]
         for mine, cells in grid.iterrows()
@@ -50,19 +52,19 @@ def tiles(grid: pd.DataFrame) -> go.Heatmap:
         "zmax": 1,
         "colorscale": [[0, PALE], [1, ORIGINAL]],
         "colorbar": bar,
-        "textfont": {"color": ON_COLOUR},
+        "textfont": {"color": TEXT_ON_COLOR},
     }
     written = (
         {
             "text": [[f"{value:.2f}" for value in cells] for cells in grid.to_numpy()],
             "texttemplate": "%{text}",
         }
-        if fits(grid)
+        if numbers_fit(grid)
         else {}
     )
     return go.Heatmap(
-        x=numbered(grid.columns),
-        y=numbered(grid.index),
+        x=block_numbers(grid.columns),
+        y=block_numbers(grid.index),
         z=grid.to_numpy(),
         hovertext=hover,
         hoverinfo="text",
@@ -71,30 +73,38 @@ def tiles(grid: pd.DataFrame) -> go.Heatmap:
     )
 
 
-def hovered(mine: str, its: str, value: float) -> str:
-    return f"student: {whole(mine)}<br>teacher: {whole(its)}<br>similarity {value:.2f}"
+def hover_text(student: str, teacher: str, value: float) -> str:
+    return (
+        f"student: {plotly_text(student)}<br>teacher: {plotly_text(teacher)}<br>similarity "
+        f"{value:.2f}"
+    )
 
 
-def fits(grid: pd.DataFrame) -> bool:
-    return len(grid.columns) <= WRITTEN
+def numbers_fit(grid: pd.DataFrame) -> bool:
+    return len(grid.columns) <= MAX_COLUMNS_WITH_NUMBERS
 
 
-def nearest(grid: pd.DataFrame) -> go.Scatter:
+def nearest_markers(grid: pd.DataFrame) -> go.Scatter:
     """A frame around the block of the teacher that each of the student's resembles most."""
-    best = numbered(grid.columns)
+    best = block_numbers(grid.columns)
     x = [best[place] for place in grid.to_numpy().argmax(1)]
     look = {
         "symbol": "square-open",
-        "size": 30 if fits(grid) else 12,
+        "size": 30 if numbers_fit(grid) else 12,
         "color": HIGHLIGHT,
         "line": {"width": 2},
     }
     return go.Scatter(
-        x=x, y=numbered(grid.index), mode="markers", marker=look, showlegend=False, hoverinfo="skip"
+        x=x,
+        y=block_numbers(grid.index),
+        mode="markers",
+        marker=look,
+        showlegend=False,
+        hoverinfo="skip",
     )
 
 
-def numbered(blocks: pd.Index) -> list[str]:
+def block_numbers(blocks: pd.Index) -> list[str]:
     """Blocks by their place in the model, which is what a reader counts by."""
     before = ["input"] if blocks[0] == "embeddings" else []
     return [*before, *(str(place + 1) for place in range(len(blocks) - len(before)))]

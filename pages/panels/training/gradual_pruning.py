@@ -5,10 +5,18 @@ back.
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
+from pages.formatting.names import plotly_text
 from pages.formatting.numbers import count, megabytes, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, HIGHLIGHT, ORIGINAL, PERCENT, REFERENCE, frame, sentence
+from pages.panels.theme import (
+    COMPRESSED,
+    HIGHLIGHT,
+    ORIGINAL,
+    PERCENT,
+    REFERENCE,
+    base_figure,
+    message_figure,
+)
 
 EVENTS = {
     "before": ("before", REFERENCE, "circle"),
@@ -20,12 +28,14 @@ EVENTS = {
 }
 
 
-def schedule(moments: pd.DataFrame) -> go.Figure:
+def gradual_pruning(moments: pd.DataFrame) -> go.Figure:
     """Rows of ScheduleRow: quality above, the share that is zero below."""
     if moments.empty:
-        return sentence("Nothing was trained in this run.")
+        return message_figure("Nothing was trained in this run.")
     rows = moments.reset_index(drop=True)
-    figure = frame(height=460).add_traces([line(rows), *marks(rows), share(rows)])
+    figure = base_figure(height=460).add_traces(
+        [quality_line(rows), *all_event_markers(rows), sparsity_line(rows)]
+    )
     figure.add_hline(
         y=rows.quality.iloc[0], line={"color": REFERENCE, "width": 1, "dash": "dash"}, yref="y"
     )
@@ -50,7 +60,7 @@ def with_axes(figure: go.Figure, quality_name: str) -> go.Figure:
     return figure.update_xaxes(title_text="Training steps (number)", anchor="y2")
 
 
-def line(rows: pd.DataFrame) -> go.Scatter:
+def quality_line(rows: pd.DataFrame) -> go.Scatter:
     look = {
         "line": {"color": COMPRESSED, "width": 1},
         "mode": "lines",
@@ -60,16 +70,16 @@ def line(rows: pd.DataFrame) -> go.Scatter:
     return go.Scatter(x=rows.step, y=rows.quality, **look)
 
 
-def marks(rows: pd.DataFrame) -> list[go.Scatter]:
+def all_event_markers(rows: pd.DataFrame) -> list[go.Scatter]:
     """One trace for each kind of moment."""
     return [
-        of_event(part, *EVENTS[event])
+        event_markers(part, *EVENTS[event])
         for event in EVENTS
         if not (part := rows[rows.event == event]).empty
     ]
 
 
-def of_event(rows: pd.DataFrame, name: str, color: str, symbol: str) -> go.Scatter:
+def event_markers(rows: pd.DataFrame, name: str, color: str, symbol: str) -> go.Scatter:
     look = {"color": color, "symbol": symbol, "size": 8}
     return go.Scatter(
         x=rows.step,
@@ -82,7 +92,7 @@ def of_event(rows: pd.DataFrame, name: str, color: str, symbol: str) -> go.Scatt
     )
 
 
-def share(rows: pd.DataFrame) -> go.Scatter:
+def sparsity_line(rows: pd.DataFrame) -> go.Scatter:
     look = {"color": ORIGINAL, "width": 2, "shape": "hv"}
     return go.Scatter(
         x=rows.step,
@@ -100,7 +110,7 @@ def hover(rows: pd.DataFrame) -> list[str]:
     return [
         (
             f"step {count(row.step)}, "
-            f"{whole(row.event)}<br>{named(row.quality_name, row.quality)}<br>"
+            f"{plotly_text(row.event)}<br>{quality_text(row.quality_name, row.quality)}<br>"
             f"{percent(row.sparsity)} zero, "
         )
         + megabytes(row.size_bytes)
@@ -113,28 +123,28 @@ def hover(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def named(name: str, value: float) -> str:
+def quality_text(name: str, value: float) -> str:
     return f"accuracy {percent(value)}" if name == "accuracy" else f"perplexity {value:.4g}"
 
 
 def description(moments: pd.DataFrame) -> str:
     first, last = moments.iloc[0], moments.iloc[-1]
     ends = (
-        f"from {named(first.quality_name, first.quality)} to "
-        f"{named(last.quality_name, last.quality)}"
+        f"from {quality_text(first.quality_name, first.quality)} to "
+        f"{quality_text(last.quality_name, last.quality)}"
     )
     return (
         f"In {last.step} training steps {ends} with {percent(last.sparsity)} of the weights zero."
     )
 
 
-SCHEDULE = Panel(
+GRADUAL_PRUNING = Panel(
     question="Quality after each pruning step and after training",
     caption=(
         "Above: quality on held-out examples; hollow marks are right after a pruning step, filled "
         "marks after the training that followed; the dashed line is the original. Below: "
         "sparsity."
     ),
-    draw=schedule,
+    draw=gradual_pruning,
     describe=description,
 )

@@ -3,24 +3,27 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
-from pages.formatting.numbers import count, significant
+from pages.formatting.names import plotly_text
+from pages.formatting.numbers import count, short_number
 from pages.panels.panel import Panel
-from pages.panels.theme import SERIES, frame, sentence
-from pages.panels.training.training_curves import thinned
+from pages.panels.theme import SERIES, base_figure, message_figure
+from pages.panels.training.training_curves import downsampled_rows
 
-RATE, PACE = "rate", "examples per second"
+RATE, EXAMPLES_PER_SECOND = "rate", "examples per second"
 
 
-def learning_pace(curves: pd.DataFrame) -> go.Figure:
+def learning_rate(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow: the learning rate above, examples a second below."""
-    rows = curves[curves.name.isin((RATE, PACE))]
+    rows = curves[curves.name.isin((RATE, EXAMPLES_PER_SECOND))]
     if rows.empty:
-        return sentence("This run did not record learning rate and throughput.")
-    figure, phases = frame(height=440), list(rows.groupby("phase", sort=False))
+        return message_figure("This run did not record learning rate and throughput.")
+    figure, phases = base_figure(height=440), list(rows.groupby("phase", sort=False))
     for number, (phase, its) in enumerate(phases):
         figure.add_traces(
-            [line(its[its.name == name], phase, number, name) for name in (RATE, PACE)]
+            [
+                phase_line(its[its.name == name], phase, number, name)
+                for name in (RATE, EXAMPLES_PER_SECOND)
+            ]
         )
     figure.update_layout(showlegend=len(phases) > 1)
     below = {
@@ -38,10 +41,10 @@ def learning_pace(curves: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(title_text="Training steps (number)", anchor="y2")
 
 
-def line(rows: pd.DataFrame, phase: str, number: int, name: str) -> go.Scatter:
-    rows = thinned(rows)
+def phase_line(rows: pd.DataFrame, phase: str, number: int, name: str) -> go.Scatter:
+    rows = downsampled_rows(rows)
     words = [
-        f"{whole(phase)}, step {count(row.step)}<br>{name} {significant(row.value)}"
+        f"{plotly_text(phase)}, step {count(row.step)}<br>{name} {short_number(row.value)}"
         for row in rows.itertuples(index=False)
     ]
     look = {
@@ -53,7 +56,7 @@ def line(rows: pd.DataFrame, phase: str, number: int, name: str) -> go.Scatter:
     return go.Scatter(
         x=rows.step,
         y=rows.value,
-        name=whole(phase.capitalize()),
+        name=plotly_text(phase.capitalize()),
         showlegend=name == RATE,
         yaxis="y" if name == RATE else "y2",
         **look,
@@ -61,21 +64,21 @@ def line(rows: pd.DataFrame, phase: str, number: int, name: str) -> go.Scatter:
 
 
 def description(curves: pd.DataFrame) -> str:
-    middle = curves[curves.name == PACE].groupby("phase", sort=False).value.median()
-    paces = ", ".join(f"{phase} {significant(value)}" for phase, value in middle.items())
+    middle = curves[curves.name == EXAMPLES_PER_SECOND].groupby("phase", sort=False).value.median()
+    paces = ", ".join(f"{phase} {short_number(value)}" for phase, value in middle.items())
     highest = curves[curves.name == RATE].value.max()
     return (
-        f"The learning rate reached {significant(highest)}; median examples per second: "
+        f"The learning rate reached {short_number(highest)}; median examples per second: "
         f"{paces or 'not recorded'}."
     )
 
 
-LEARNING_PACE = Panel(
+LEARNING_RATE = Panel(
     question="Learning rate and throughput",
     caption=(
         "The learning rate warms up over the first 5% of the steps and decays to zero as a half "
         "cosine. Throughput also depends on other load on the computer."
     ),
-    draw=learning_pace,
+    draw=learning_rate,
     describe=description,
 )

@@ -3,19 +3,22 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
+from pages.formatting.names import plotly_text
 from pages.formatting.numbers import count, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import PERCENT, SERIES, SYMBOLS, frame, sentence
+from pages.panels.theme import PERCENT, SERIES, SYMBOLS, base_figure, message_figure
 
 
 def lost_gradients(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow: the share of gradients lost at each look, a line for each precision."""
-    rows = lost(curves)
+    rows = lost_gradient_rows(curves)
     if rows.empty:
-        return sentence("This run did not train in a 16-bit precision.")
-    figure = frame(height=320).add_traces(
-        [line(each, number) for number, (_, each) in enumerate(rows.groupby("phase", sort=False))]
+        return message_figure("This run did not train in a 16-bit precision.")
+    figure = base_figure(height=320).add_traces(
+        [
+            precision_line(each, number)
+            for number, (_, each) in enumerate(rows.groupby("phase", sort=False))
+        ]
     )
     figure.update_yaxes(
         title_text="Underflowed gradients (%)", tickformat=PERCENT, rangemode="tozero"
@@ -23,21 +26,22 @@ def lost_gradients(curves: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(title_text="Training steps (number)")
 
 
-def lost(curves: pd.DataFrame) -> pd.DataFrame:
+def lost_gradient_rows(curves: pd.DataFrame) -> pd.DataFrame:
     return curves[curves.name == "slopes lost"].reset_index(drop=True)
 
 
-def line(rows: pd.DataFrame, number: int) -> go.Scatter:
+def precision_line(rows: pd.DataFrame, number: int) -> go.Scatter:
     look = {"line": {"color": SERIES[number]}, "marker": {"symbol": SYMBOLS[number], "size": 8}}
     words = [
-        f"{whole(row.phase)}<br>step {count(row.step)}<br>{percent(row.value)} of the gradients"
+        f"{plotly_text(row.phase)}<br>step {count(row.step)}<br>{percent(row.value)} of the "
+        "gradients"
         for row in rows.itertuples(index=False)
     ]
     return go.Scatter(
         x=rows.step,
         y=rows.value,
         mode="lines+markers",
-        name=whole(rows.phase.iloc[0]),
+        name=plotly_text(rows.phase.iloc[0]),
         hovertext=words,
         hoverinfo="text",
         **look,
@@ -45,7 +49,7 @@ def line(rows: pd.DataFrame, number: int) -> go.Scatter:
 
 
 def description(curves: pd.DataFrame) -> str:
-    last = lost(curves).groupby("phase", sort=False).value.last()
+    last = lost_gradient_rows(curves).groupby("phase", sort=False).value.last()
     return (
         "Underflowed gradients at the last evaluation: "
         + ", ".join(f"{phase} {percent(value)}" for phase, value in last.items())

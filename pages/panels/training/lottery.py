@@ -7,7 +7,15 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import PERCENT, REFERENCE, SERIES, SYMBOLS, frame, sentence, translucent
+from pages.panels.theme import (
+    PERCENT,
+    REFERENCE,
+    SERIES,
+    SYMBOLS,
+    base_figure,
+    message_figure,
+    translucent,
+)
 
 VARIANTS = ("winning ticket", "other first weights", "random mask")
 
@@ -15,13 +23,13 @@ VARIANTS = ("winning ticket", "other first weights", "random mask")
 def lottery(networks: pd.DataFrame) -> go.Figure:
     """Rows of LotteryRow: means over the seeds, in bands from the least to the best."""
     if networks.empty:
-        return sentence("This run has no lottery tickets.")
-    curves = {variant: of_rounds(networks, variant) for variant in VARIANTS}
+        return message_figure("This run has no lottery tickets.")
+    curves = {variant: accuracy_by_round(networks, variant) for variant in VARIANTS}
     traces = [
-        (band(curve, number), mean(curve, number, name))
+        (accuracy_band(curve, number), mean_line(curve, number, name))
         for number, (name, curve) in enumerate(curves.items())
     ]
-    figure = frame(height=420).add_traces([trace for pair in traces for trace in pair])
+    figure = base_figure(height=420).add_traces([trace for pair in traces for trace in pair])
     dense = networks[networks.variant == "dense"].accuracy.mean()
     figure.add_hline(
         y=dense,
@@ -39,7 +47,7 @@ def lottery(networks: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(title_text="Accuracy, held out (%)", tickformat=PERCENT)
 
 
-def of_rounds(networks: pd.DataFrame, variant: str) -> pd.DataFrame:
+def accuracy_by_round(networks: pd.DataFrame, variant: str) -> pd.DataFrame:
     """left, mean, min, max and count of each round."""
     mine = networks[networks.variant == variant]
     return mine.groupby("round").agg(
@@ -48,7 +56,7 @@ def of_rounds(networks: pd.DataFrame, variant: str) -> pd.DataFrame:
     )
 
 
-def band(curve: pd.DataFrame, number: int) -> go.Scatter:
+def accuracy_band(curve: pd.DataFrame, number: int) -> go.Scatter:
     """Range over all seeds."""
     there, back = curve, curve[::-1]
     look = {
@@ -66,7 +74,7 @@ def band(curve: pd.DataFrame, number: int) -> go.Scatter:
     )
 
 
-def mean(curve: pd.DataFrame, number: int, name: str) -> go.Scatter:
+def mean_line(curve: pd.DataFrame, number: int, name: str) -> go.Scatter:
     color = SERIES[number]
     look = {
         "mode": "lines+markers",

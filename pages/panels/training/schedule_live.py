@@ -7,26 +7,27 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import count, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ORIGINAL, frame, sentence
-from pages.panels.training.gradual_pruning import named, with_axes
+from pages.panels.theme import COMPRESSED, ORIGINAL, base_figure, message_figure
+from pages.panels.training.gradual_pruning import quality_text, with_axes
 
 PHASE = "gradual"  # as a training of this kind calls its curves
-JUDGED = ("accuracy", "perplexity")
+QUALITY_NAMES = ("accuracy", "perplexity")
 
 
 def schedule_live(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow; those of one moment follow one another, the share of zeros first."""
     if curves.empty:
-        return sentence("Nothing has been pruned yet.")
+        return message_figure("Nothing has been pruned yet.")
     rows = moments(curves)
     return with_axes(
-        frame(height=460).add_traces([quality(rows), zeros(rows)]), rows.quality_name.iloc[0]
+        base_figure(height=460).add_traces([quality_line(rows), sparsity_line(rows)]),
+        rows.quality_name.iloc[0],
     )
 
 
 def moments(curves: pd.DataFrame) -> pd.DataFrame:
     """step, zero, quality, quality_name of each."""
-    judged, zero = curves[curves.name.isin(JUDGED)], curves[curves.name == "zero"]
+    judged, zero = curves[curves.name.isin(QUALITY_NAMES)], curves[curves.name == "zero"]
     return pd.DataFrame(
         {
             "step": judged.step.to_numpy(),
@@ -37,9 +38,9 @@ def moments(curves: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def quality(rows: pd.DataFrame) -> go.Scatter:
+def quality_line(rows: pd.DataFrame) -> go.Scatter:
     words = [
-        f"step {count(row.step)}<br>{named(row.quality_name, row.quality)}"
+        f"step {count(row.step)}<br>{quality_text(row.quality_name, row.quality)}"
         for row in rows.itertuples(index=False)
     ]
     look = {
@@ -52,7 +53,7 @@ def quality(rows: pd.DataFrame) -> go.Scatter:
     )
 
 
-def zeros(rows: pd.DataFrame) -> go.Scatter:
+def sparsity_line(rows: pd.DataFrame) -> go.Scatter:
     words = [
         f"step {count(row.step)}<br>{percent(row.zero)} zero"
         for row in rows.itertuples(index=False)
@@ -72,7 +73,7 @@ def description(curves: pd.DataFrame) -> str:
     last = moments(curves).iloc[-1]
     return (
         f"After {count(last.step)} steps {percent(last.zero)} of the weights are zero, "
-        f"{named(last.quality_name, last.quality)}."
+        f"{quality_text(last.quality_name, last.quality)}."
     )
 
 

@@ -3,18 +3,18 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import cut
+from pages.formatting.names import short_label
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import HIGHLIGHT, ORIGINAL, PERCENT, REFERENCE, frame, sentence
+from pages.panels.theme import HIGHLIGHT, ORIGINAL, PERCENT, REFERENCE, base_figure, message_figure
 
 
 def soft_targets(answers: pd.DataFrame) -> go.Figure:
     """Rows of SoftTargetRow, the likeliest first: a pair of bars for each answer."""
     if answers.empty:
-        return sentence("The teacher has no prediction for this example.")
+        return message_figure("The teacher has no prediction for this example.")
     rows = answers.reset_index(drop=True)
-    figure = frame(height=90 + 30 * len(rows))
+    figure = base_figure(height=90 + 30 * len(rows))
     figure.add_traces(
         [
             bars(rows, "plain", "Temperature 1"),
@@ -25,14 +25,14 @@ def soft_targets(answers: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(
         autorange="reversed",
         tickvals=list(rows.index),
-        ticktext=[short(answer) for answer in rows.answer],
+        ticktext=[short_title(answer) for answer in rows.answer],
         showgrid=False,
     )
     return figure.update_xaxes(title_text="Probability (%)", tickformat=PERCENT, rangemode="tozero")
 
 
-def short(answer: str) -> str:
-    return cut(answer, 24)
+def short_title(answer: str) -> str:
+    return short_label(answer, 24)
 
 
 def bars(rows: pd.DataFrame, column: str, name: str) -> go.Bar:
@@ -44,7 +44,7 @@ def bars(rows: pd.DataFrame, column: str, name: str) -> go.Bar:
     }
     words = [
         (
-            f"{short(answer)}<br>{percent(value)} "
+            f"{short_title(answer)}<br>{percent(value)} "
             f"{name[0].lower()}{name[1:]}{'<br>the correct answer' if right else ''}"
         )
         for answer, value, right in zip(rows.answer, rows[column], rows.right, strict=True)

@@ -3,24 +3,24 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
-from pages.formatting.numbers import significant
+from pages.formatting.names import plotly_text
+from pages.formatting.numbers import short_number
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ORIGINAL, frame, sentence
+from pages.panels.theme import COMPRESSED, ORIGINAL, base_figure, message_figure
 
 
-def training_pace(curves: pd.DataFrame) -> go.Figure:
+def throughput(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow: examples a second, a bar for each phase."""
-    paces = pace(curves)
+    paces = examples_per_second(curves)
     if paces.empty:
-        return sentence("Training throughput was not measured.")
+        return message_figure("Training throughput was not measured.")
     words = [
-        f"{whole(phase)}<br>{significant(value)} examples per second"
+        f"{plotly_text(phase)}<br>{short_number(value)} examples per second"
         for phase, value in paces.items()
     ]
     colors = [ORIGINAL if phase == "float32" else COMPRESSED for phase in paces.index]
-    figure = frame(height=110 + 34 * len(paces)).add_bar(
-        y=[whole(phase) for phase in paces.index],
+    figure = base_figure(height=110 + 34 * len(paces)).add_bar(
+        y=[plotly_text(phase) for phase in paces.index],
         x=paces,
         orientation="h",
         marker_color=colors,
@@ -32,7 +32,7 @@ def training_pace(curves: pd.DataFrame) -> go.Figure:
     )
 
 
-def pace(curves: pd.DataFrame) -> pd.Series:
+def examples_per_second(curves: pd.DataFrame) -> pd.Series:
     """Throughput of all steps up to the last evaluation."""
     return curves[curves.name == "examples per second"].groupby("phase", sort=False).value.last()
 
@@ -40,17 +40,19 @@ def pace(curves: pd.DataFrame) -> pd.Series:
 def description(curves: pd.DataFrame) -> str:
     return (
         "Examples per second: "
-        + ", ".join(f"{phase} {significant(value)}" for phase, value in pace(curves).items())
+        + ", ".join(
+            f"{phase} {short_number(value)}" for phase, value in examples_per_second(curves).items()
+        )
         + "."
     )
 
 
-TRAINING_PACE = Panel(
+THROUGHPUT = Panel(
     question="Training speed of each precision",
     caption=(
         "Shorter number formats are faster only on processors with arithmetic for them; with "
         "small batches, casting can cost more than it saves."
     ),
-    draw=training_pace,
+    draw=throughput,
     describe=description,
 )

@@ -5,26 +5,40 @@ held out from it.
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole
+from pages.formatting.names import plotly_text
 from pages.formatting.numbers import count, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, HIGHLIGHT, PERCENT, SERIES, SYMBOLS, frame, sentence
+from pages.panels.theme import (
+    COMPRESSED,
+    HIGHLIGHT,
+    PERCENT,
+    SERIES,
+    SYMBOLS,
+    base_figure,
+    message_figure,
+)
 
-JUDGED = ("accuracy", "perplexity")
-APART = (*JUDGED, "rate", "examples per second", "loss scale", "slopes lost")  # no terms of a loss
-MANY = 2  # phases, beyond which there is no room for every term
-MOST = 300  # points of a line: a screen is not wider
+QUALITY_NAMES = ("accuracy", "perplexity")
+NOT_LOSS_TERMS = (
+    *QUALITY_NAMES,
+    "rate",
+    "examples per second",
+    "loss scale",
+    "slopes lost",
+)  # no terms of a loss
+MAX_DETAILED_PHASES = 2  # phases, beyond which there is no room for every term
+MAX_POINTS = 300  # points of a line: a screen is not wider
 
 
 def training_curves(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow: the loss and its terms above, quality below."""
     if curves.empty:
-        return sentence("Nothing was trained in this run.")
+        return message_figure("Nothing was trained in this run.")
     rows = curves.reset_index(drop=True)
-    paid, judged = rows[~rows.name.isin(APART)], rows[rows.name.isin(JUDGED)]
-    figure = frame(height=480).add_traces([*losses(paid), *qualities(judged)])
+    paid, judged = rows[~rows.name.isin(NOT_LOSS_TERMS)], rows[rows.name.isin(QUALITY_NAMES)]
+    figure = base_figure(height=480).add_traces([*loss_lines(paid), *quality_lines(judged)])
     below = figure.layout.yaxis.to_plotly_json() | {
-        "title": {"text": title_of(judged), "standoff": 14},
+        "title": {"text": quality_title(judged), "standoff": 14},
         "domain": [0, 0.4],
     }
     scale = {"tickformat": PERCENT} if "accuracy" in set(judged.name) else {"type": "log"}
@@ -35,37 +49,37 @@ def training_curves(curves: pd.DataFrame) -> go.Figure:
     return figure.update_xaxes(title_text="Training steps (number)", anchor="y2")
 
 
-def title_of(judged: pd.DataFrame) -> str:
+def quality_title(quality_rows: pd.DataFrame) -> str:
     return (
         "Perplexity, held out (log)"
-        if "perplexity" in set(judged.name)
+        if "perplexity" in set(quality_rows.name)
         else "Accuracy, held out (%)"
     )
 
 
-def losses(paid: pd.DataFrame) -> list[go.Scatter]:
+def loss_lines(terms: pd.DataFrame) -> list[go.Scatter]:
     """The whole in one color, its terms in others; of several phases each has its own, and of many
     the whole alone.
     """
-    several = paid.phase.nunique() > 1
-    paid = paid[paid.name == "loss"] if paid.phase.nunique() > MANY else paid
-    lines = list(paid.groupby(["phase", "name"], sort=False))
+    several = terms.phase.nunique() > 1
+    terms = terms[terms.name == "loss"] if terms.phase.nunique() > MAX_DETAILED_PHASES else terms
+    lines = list(terms.groupby(["phase", "name"], sort=False))
     return [
-        of_term(thinned(rows), called(phase, name, several), number, name)
+        loss_line(downsampled_rows(rows), curve_name(phase, name, several), number, name)
         for number, ((phase, name), rows) in enumerate(lines)
     ]
 
 
-def called(phase: str, name: str, several: bool) -> str:
+def curve_name(phase: str, name: str, several: bool) -> str:
     words = "loss" if name == "loss" else f"{name} term"
-    return whole(f"{phase.capitalize()}, {words}" if several else words.capitalize())
+    return plotly_text(f"{phase.capitalize()}, {words}" if several else words.capitalize())
 
 
-def thinned(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.iloc[:: -(-len(rows) // MOST)] if len(rows) else rows
+def downsampled_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.iloc[:: -(-len(rows) // MAX_POINTS)] if len(rows) else rows
 
 
-def of_term(rows: pd.DataFrame, name: str, number: int, term: str) -> go.Scatter:
+def loss_line(rows: pd.DataFrame, name: str, number: int, term: str) -> go.Scatter:
     look = {"color": SERIES[number % len(SERIES)], "width": 2 if term == "loss" else 1}
     words = [
         f"step {count(row.step)}<br>{name.lower()} {row.value:.4g} nats"
@@ -82,34 +96,38 @@ def of_term(rows: pd.DataFrame, name: str, number: int, term: str) -> go.Scatter
     )
 
 
-def qualities(judged: pd.DataFrame) -> list[go.Scatter]:
-    several = judged.phase.nunique() > 1
+def quality_lines(quality_rows: pd.DataFrame) -> list[go.Scatter]:
+    several = quality_rows.phase.nunique() > 1
     lines = [
-        of_quality(rows, phase, number, several)
-        for number, (phase, rows) in enumerate(judged.groupby("phase", sort=False))
+        quality_line(rows, phase, number, several)
+        for number, (phase, rows) in enumerate(quality_rows.groupby("phase", sort=False))
     ]
-    if len(lines) > MANY:
-        return [as_its_loss(line, number) for number, line in enumerate(lines)]
+    if len(lines) > MAX_DETAILED_PHASES:
+        return [in_color_of_loss(line, number) for number, line in enumerate(lines)]
     return [
         *lines,
-        *(best(rows) for _, rows in judged.groupby("phase", sort=False) if len(rows) > 1),
+        *(
+            best_marker(rows)
+            for _, rows in quality_rows.groupby("phase", sort=False)
+            if len(rows) > 1
+        ),
     ]
 
 
-def as_its_loss(line: go.Scatter, number: int) -> go.Scatter:
+def in_color_of_loss(line: go.Scatter, number: int) -> go.Scatter:
     """Line in the color of its loss, without a legend entry."""
     color = SERIES[number % len(SERIES)]
     return line.update(showlegend=False, line_color=color, marker_color=color)
 
 
-def of_quality(rows: pd.DataFrame, phase: str, number: int, several: bool) -> go.Scatter:
+def quality_line(rows: pd.DataFrame, phase: str, number: int, several: bool) -> go.Scatter:
     color = COMPRESSED if not number else SERIES[number % len(SERIES)]
     look = {
         "line": {"color": color, "width": 2},
         "marker": {"color": color, "size": 7, "symbol": SYMBOLS[number % len(SYMBOLS)]},
     }
     name = (
-        whole(f"{phase.capitalize()}, held out")
+        plotly_text(f"{phase.capitalize()}, held out")
         if several
         else f"{rows.name.iloc[0].capitalize()}, held out"
     )
@@ -125,7 +143,7 @@ def of_quality(rows: pd.DataFrame, phase: str, number: int, several: bool) -> go
     )
 
 
-def best(rows: pd.DataFrame) -> go.Scatter:
+def best_marker(rows: pd.DataFrame) -> go.Scatter:
     """The state that was kept: of equals the latest."""
     least = rows.name.iloc[0] == "perplexity"
     top = rows[rows.value == (rows.value.min() if least else rows.value.max())].iloc[-1:]
@@ -145,23 +163,24 @@ def best(rows: pd.DataFrame) -> go.Scatter:
 
 def hover(rows: pd.DataFrame) -> list[str]:
     return [
-        f"{whole(row.phase)}, step {count(row.step)}<br>{named(row.name, row.value)}"
+        f"{plotly_text(row.phase)}, step {count(row.step)}<br>{quality_text(row.name, row.value)}"
         for row in rows.itertuples(index=False)
     ]
 
 
-def named(name: str, value: float) -> str:
+def quality_text(name: str, value: float) -> str:
     return f"accuracy {percent(value)}" if name == "accuracy" else f"perplexity {value:.4g}"
 
 
 def description(curves: pd.DataFrame) -> str:
-    judged = curves[curves.name.isin(JUDGED)]
+    judged = curves[curves.name.isin(QUALITY_NAMES)]
     if judged.empty:
         return f"{count(curves.step.max())} training steps."
     first, last = judged.iloc[0], judged.iloc[-1]
     return (
-        f"In {count(curves.step.max())} training steps from {named(first['name'], first.value)} "
-        f"to {named(last['name'], last.value)}."
+        f"In {count(curves.step.max())} training steps from "
+        f"{quality_text(first['name'], first.value)} "
+        f"to {quality_text(last['name'], last.value)}."
     )
 
 

@@ -5,21 +5,21 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, frame, sentence
+from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, base_figure, message_figure
 
 
 def error_by_bits(settings: pd.DataFrame) -> go.Figure:
     """Rows of BitsRow."""
     if settings.empty:
-        return sentence("No bit widths were tried.")
-    figure = frame(height=340).add_traces([curve(settings)])
+        return message_figure("No bit widths were tried.")
+    figure = base_figure(height=340).add_traces([error_curve(settings)])
     figure.update_xaxes(title_text="Bits per weight (number)", dtick=1)
     return figure.update_yaxes(
         title_text="Relative error (%, log)", type="log", tickformat=PERCENT, dtick="D2"
     )
 
 
-def curve(settings: pd.DataFrame) -> go.Scatter:
+def error_curve(settings: pd.DataFrame) -> go.Scatter:
     hover = [
         f"{row.bits} bits, {row.bits_per_weight:.2f} with scales<br>relative error "
         f"{percent(row.relative_error)}"

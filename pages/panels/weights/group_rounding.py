@@ -9,30 +9,30 @@ from pages.panels.theme import (
     HIGHLIGHT,
     ORIGINAL,
     REFERENCE,
-    frame,
-    sentence,
+    base_figure,
+    message_figure,
     translucent,
 )
 
 MANY_LEVELS = 32
 
 
-def one_group(group: pd.DataFrame, levels: pd.DataFrame | None = None) -> go.Figure:
+def group_rounding(group: pd.DataFrame, levels: pd.DataFrame | None = None) -> go.Figure:
     """Rows of GroupRow; each level (LevelRow) is a line across."""
     if group.empty:
-        return sentence("No weights to show.")
+        return message_figure("No weights to show.")
     group = group.reset_index(drop=True)
-    figure = frame(height=380)
+    figure = base_figure(height=380)
     if levels is not None and not levels.empty:
-        figure.add_traces([lines(levels.value, len(group))])
-    figure.add_traces([ways(group), dots(group, "original"), dots(group, "stored")])
+        figure.add_traces([level_lines(levels.value, len(group))])
+    figure.add_traces([rounding_lines(group), dots(group, "original"), dots(group, "stored")])
     if group.chosen.any():
-        figure.add_traces([ring(group[group.chosen])])
+        figure.add_traces([chosen_marker(group[group.chosen])])
     figure.update_xaxes(title_text="Weight in the group (number)", showgrid=False)
     return figure.update_yaxes(title_text="Weight (value)", showgrid=False)
 
 
-def lines(levels: pd.Series, width: int) -> go.Scatter:
+def level_lines(levels: pd.Series, width: int) -> go.Scatter:
     x, y = (
         [-1, width, None] * len(levels),
         [place for value in levels for place in (value, value, None)],
@@ -46,7 +46,7 @@ def lines(levels: pd.Series, width: int) -> go.Scatter:
     )
 
 
-def ways(group: pd.DataFrame) -> go.Scatter:
+def rounding_lines(group: pd.DataFrame) -> go.Scatter:
     x = [place for number in group.index for place in (number, number, None)]
     y = [
         value for row in group.itertuples(index=False) for value in (row.original, row.stored, None)
@@ -80,7 +80,7 @@ def dots(group: pd.DataFrame, version: str) -> go.Scatter:
     )
 
 
-def ring(chosen: pd.DataFrame) -> go.Scatter:
+def chosen_marker(chosen: pd.DataFrame) -> go.Scatter:
     look = {"color": HIGHLIGHT, "symbol": "circle-open", "size": 16, "line": {"width": 2.5}}
     return go.Scatter(
         x=chosen.index,
@@ -111,12 +111,12 @@ def description(group: pd.DataFrame) -> str:
     )
 
 
-ONE_GROUP = Panel(
+GROUP_ROUNDING = Panel(
     question="Which level does each weight get?",
     caption=(
         "Blue dots are adjacent weights, orange bars their stored values; the lines between them "
         "are the errors. Horizontal lines are the available levels."
     ),
-    draw=one_group,
+    draw=group_rounding,
     describe=description,
 )

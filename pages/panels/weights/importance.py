@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import ORIGINAL, REFERENCE, base_figure, message_figure
 
 SIDES = {"goes": ("Removed", REFERENCE), "stays": ("Kept", ORIGINAL)}
 
@@ -15,9 +15,9 @@ SIDES = {"goes": ("Removed", REFERENCE), "stays": ("Kept", ORIGINAL)}
 def importance(rows: pd.DataFrame) -> go.Figure:
     """Rows of ImportanceRow of one layer, stacked; the axis is logarithmic."""
     if rows.empty:
-        return sentence("No layer was pruned.")
+        return message_figure("No layer was pruned.")
     figure = (
-        frame()
+        base_figure()
         .update_layout(barmode="stack", bargap=0)
         .add_traces([bars(rows, side) for side in SIDES])
     )
@@ -58,11 +58,12 @@ def description(rows: pd.DataFrame) -> str:
     )
 
 
-SHOWN = "Weights by their importance score; gray ones were removed. "
+CAPTION_START = "Weights by their importance score; gray ones were removed. "
 IMPORTANCE = Panel(
     question="Which importance scores were pruned?",
     caption=(
-        f"{SHOWN}A sharp edge means one threshold for the layer; if both colors share a bin, "
+        f"{CAPTION_START}A sharp edge means one threshold for the layer; if both colors share a "
+        "bin, "
         "each row or group had its own threshold."
     ),
     draw=importance,
@@ -71,7 +72,8 @@ IMPORTANCE = Panel(
 IMPORTANCE_BY_BLOCKS = replace(
     IMPORTANCE,
     caption=(
-        f"{SHOWN}SparseGPT prunes one block of columns at a time (block_columns) by the scores "
+        f"{CAPTION_START}SparseGPT prunes one block of columns at a time (block_columns) by the "
+        "scores "
         "of the updated weights; "
         "shown are scores of the original weights, so both colors share bins."
     ),

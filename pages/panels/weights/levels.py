@@ -5,15 +5,15 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import count, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, HIGHLIGHT, frame, sentence
+from pages.panels.theme import COMPRESSED, HIGHLIGHT, base_figure, message_figure
 
 
 def levels(levels: pd.DataFrame) -> go.Figure:
     """Rows of LevelRow for one layer. Those whose weights were not counted are left out."""
     counted = levels.dropna(subset="weights", ignore_index=True)
     if counted.empty:
-        return sentence("This layer has no fixed levels, or its weights were not counted.")
-    figure = frame(height=300).add_traces([stems(counted), heads(counted)])
+        return message_figure("This layer has no fixed levels, or its weights were not counted.")
+    figure = base_figure(height=300).add_traces([stems(counted), level_markers(counted)])
     figure.update_xaxes(title_text="Level (value, at the median scale)", showgrid=False)
     return figure.update_yaxes(
         title_text="Weights (count)", rangemode="tozero", exponentformat="SI"
@@ -30,7 +30,7 @@ def stems(counted: pd.DataFrame) -> go.Scatter:
     )
 
 
-def heads(counted: pd.DataFrame) -> go.Scatter:
+def level_markers(counted: pd.DataFrame) -> go.Scatter:
     """The busiest level stands out."""
     busiest = counted.weights.idxmax()
     colors = [HIGHLIGHT if place == busiest else COMPRESSED for place in counted.index]
@@ -41,13 +41,13 @@ def heads(counted: pd.DataFrame) -> go.Scatter:
         mode="markers",
         marker=dots,
         name="Levels",
-        hovertext=words(counted),
+        hovertext=level_texts(counted),
         hoverinfo="text",
         showlegend=False,
     )
 
 
-def words(counted: pd.DataFrame) -> list[str]:
+def level_texts(counted: pd.DataFrame) -> list[str]:
     whole = counted.weights.sum()
     return [
         (
@@ -62,7 +62,7 @@ def description(levels: pd.DataFrame) -> str:
     counted = levels.dropna(subset="weights", ignore_index=True)
     if counted.empty:
         return f"{len(levels)} levels, not counted."
-    most_frequent = words(counted)[counted.weights.idxmax()]
+    most_frequent = level_texts(counted)[counted.weights.idxmax()]
     return f"{len(counted)} levels; the most frequent is {most_frequent}."
 
 

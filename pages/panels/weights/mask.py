@@ -5,21 +5,21 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import ORIGINAL, PERCENT, frame, sentence, translucent
+from pages.panels.theme import ORIGINAL, PERCENT, base_figure, message_figure, translucent
 
 
 def mask(tiles: pd.DataFrame) -> go.Figure:
     """Rows of MaskRow of one layer."""
     if tiles.empty:
-        return sentence("No layer was pruned.")
-    figure = frame(height=420).add_traces([shares(tiles)])
+        return message_figure("No layer was pruned.")
+    figure = base_figure(height=420).add_traces([tile_heatmap(tiles)])
     figure.update_xaxes(title_text="Input channel (column)", showgrid=False)
     return figure.update_yaxes(
         title_text="Output channel (row)", autorange="reversed", showgrid=False
     )
 
 
-def shares(tiles: pd.DataFrame) -> go.Heatmap:
+def tile_heatmap(tiles: pd.DataFrame) -> go.Heatmap:
     grid = tiles.pivot(index="row", columns="column", values="left")
     bar = {
         "orientation": "h",

@@ -3,28 +3,29 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import whole, wrapped
+from pages.formatting.names import multiline_label, plotly_text
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import ERROR, ON_COLOUR, PALE_ERROR, frame, sentence
+from pages.panels.theme import ERROR, PALE_ERROR, TEXT_ON_COLOR, base_figure, message_figure
 
 
 def mask_overlap(rows: pd.DataFrame) -> go.Figure:
     """Rows of OverlapRow, every pair both ways round."""
     if rows.empty:
-        return sentence("No two methods to compare.")
+        return message_figure("No two methods to compare.")
     order = rows.one.unique().tolist()
-    figure = frame(height=130 + 44 * len(order)).add_traces([shares(rows, order)])
+    figure = base_figure(height=130 + 44 * len(order)).add_traces([overlap_heatmap(rows, order)])
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return figure.update_xaxes(type="category", showgrid=False, tickangle=-45)
 
 
-def shares(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
+def overlap_heatmap(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
     grid = rows.pivot(index="one", columns="other", values="overlap").loc[order, order].to_numpy()
     text = [[percent(value) for value in cells] for cells in grid]
     hover = [
         [
-            f"{whole(one)}<br>and {whole(other)}<br>both keep {share} of what either keeps"
+            f"{plotly_text(one)}<br>and {plotly_text(other)}<br>both keep {share} of what either "
+            "keeps"
             for other, share in zip(order, cells, strict=True)
         ]
         for one, cells in zip(order, text, strict=True)
@@ -36,9 +37,9 @@ def shares(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
         "showscale": False,
         "text": text,
         "texttemplate": "%{text}",
-        "textfont": {"color": ON_COLOUR},
+        "textfont": {"color": TEXT_ON_COLOR},
     }
-    names = [wrapped(name, 14) for name in order]
+    names = [multiline_label(name, 14) for name in order]
     return go.Heatmap(x=names, y=names, z=grid, hovertext=hover, hoverinfo="text", **look)
 
 

@@ -7,26 +7,29 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import percent
 from pages.panels.panel import Panel
-from pages.panels.theme import AXIS, frame, sentence
+from pages.panels.theme import AXIS, base_figure, message_figure
 from pages.panels.weights.weight_map import DIVERGING
 
 VERSIONS = {"original": "Original", "rebuilt": "Reconstruction", "missing": "Difference"}
-FULL_COLOUR = 0.98  # share of the original's tiles that lie within the colors' ends
+COLOR_RANGE_SHARE = 0.98  # share of the original's tiles that lie within the colors' ends
 GAP = 0.03
 
 
 def reconstruction(tiles: pd.DataFrame) -> go.Figure:
     """Rows of TileRow."""
     if tiles.empty:
-        return sentence("No matrix to show.")
-    end = float(tiles.value[tiles.version == "original"].abs().quantile(FULL_COLOUR)) or 1.0
-    figure = frame(height=360).add_traces(
-        [picture(tiles, version, place, end) for place, version in enumerate(VERSIONS)]
+        return message_figure("No matrix to show.")
+    end = float(tiles.value[tiles.version == "original"].abs().quantile(COLOR_RANGE_SHARE)) or 1.0
+    figure = base_figure(height=360).add_traces(
+        [version_heatmap(tiles, version, place, end) for place, version in enumerate(VERSIONS)]
     )
     figure.update_layout(
         margin={"t": 36},
         dragmode=False,
-        **{f"xaxis{place + 1 if place else ''}": across(place) for place in range(len(VERSIONS))},
+        **{
+            f"xaxis{place + 1 if place else ''}": column_axis(place)
+            for place in range(len(VERSIONS))
+        },
     )
     for place, name in enumerate(VERSIONS.values()):
         figure.add_annotation(
@@ -44,7 +47,7 @@ def reconstruction(tiles: pd.DataFrame) -> go.Figure:
     )
 
 
-def picture(tiles: pd.DataFrame, version: str, place: int, end: float) -> go.Heatmap:
+def version_heatmap(tiles: pd.DataFrame, version: str, place: int, end: float) -> go.Heatmap:
     grid = tiles[tiles.version == version].pivot(index="row", columns="column", values="value")
     hover = [
         [
@@ -71,7 +74,7 @@ def domain(place: int) -> list[float]:
     return [place * (width + GAP), place * (width + GAP) + width]
 
 
-def across(place: int) -> dict[str, Any]:
+def column_axis(place: int) -> dict[str, Any]:
     title = AXIS["title"] | {"text": "Column (input)"}
     return AXIS | {
         "domain": domain(place),

@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels.panel import Panel
-from pages.panels.theme import ORIGINAL, REFERENCE, frame, sentence
+from pages.panels.theme import ORIGINAL, REFERENCE, base_figure, message_figure
 
 SIDES = {False: ("Removed", REFERENCE, "x"), True: ("Kept", ORIGINAL, "circle")}
 
@@ -12,8 +12,10 @@ SIDES = {False: ("Removed", REFERENCE, "x"), True: ("Kept", ORIGINAL, "circle")}
 def removed_weights(rows: pd.DataFrame) -> go.Figure:
     """Rows of RemovedRow."""
     if rows.empty:
-        return sentence("No weights to show.")
-    figure = frame(height=380).add_traces([dots(rows[rows.stays == side], side) for side in SIDES])
+        return message_figure("No weights to show.")
+    figure = base_figure(height=380).add_traces(
+        [dots(rows[rows.stays == side], side) for side in SIDES]
+    )
     figure.update_xaxes(title_text="Weight (value)")
     return figure.update_yaxes(
         title_text="Importance (score relative to the largest)", rangemode="tozero"

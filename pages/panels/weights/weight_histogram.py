@@ -7,7 +7,14 @@ import plotly.graph_objects as go
 
 from pages.formatting.numbers import count
 from pages.panels.panel import Panel
-from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, frame, sentence, translucent
+from pages.panels.theme import (
+    COMPRESSED,
+    ORIGINAL,
+    REFERENCE,
+    base_figure,
+    message_figure,
+    translucent,
+)
 
 SPIKE = 4  # times as high as every other bar
 
@@ -19,8 +26,8 @@ def weight_histogram(
     has an axis of its own, y2.
     """
     if histogram.empty:
-        return sentence("No histogram was recorded for this layer.")
-    figure = frame().update_layout(barmode="overlay", bargap=0, hovermode="x unified")
+        return message_figure("No histogram was recorded for this layer.")
+    figure = base_figure().update_layout(barmode="overlay", bargap=0, hovermode="x unified")
     figure.add_traces([compressed_bars(histogram), original_outline(histogram)])
     figure.update_xaxes(
         title_text="Weight (value)",
@@ -35,11 +42,11 @@ def weight_histogram(
         exponentformat="SI",
     )
     if not log_counts:
-        cut_off_spike(figure, histogram)
+        truncate_spike(figure, histogram)
     return figure if levels is None or levels.empty else with_rug(figure, levels)
 
 
-def cut_off_spike(figure: go.Figure, histogram: pd.DataFrame) -> None:
+def truncate_spike(figure: go.Figure, histogram: pd.DataFrame) -> None:
     """One bar far above all others, such as that of pruned weights, would press them flat: it
     leaves the figure, and its count is written there.
     """
@@ -75,7 +82,7 @@ def compressed_bars(histogram: pd.DataFrame) -> go.Bar:
         x=(bins.left + bins.right) / 2,
         y=bins["count"],
         width=bins.right - bins.left,
-        hovertext=spans(bins),
+        hovertext=bin_texts(bins),
         hoverinfo="text+name",
         **style,
     )
@@ -95,13 +102,13 @@ def original_outline(histogram: pd.DataFrame) -> go.Scatter:
         y=bins["count"],
         name="Original",
         legendrank=1,
-        hovertext=spans(bins),
+        hovertext=bin_texts(bins),
         hoverinfo="text+name",
         **style,
     )
 
 
-def spans(bins: pd.DataFrame) -> list[str]:
+def bin_texts(bins: pd.DataFrame) -> list[str]:
     return [
         f"{row.count} from {row.left:.4g} to {row.right:.4g}"
         for row in bins.itertuples(index=False)

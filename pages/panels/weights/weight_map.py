@@ -9,15 +9,15 @@ from pages.panels.theme import (
     HIGHLIGHT,
     ORIGINAL,
     REFERENCE,
-    frame,
-    sentence,
+    base_figure,
+    message_figure,
     translucent,
 )
 
 # zero is the page itself, in light and dark
 DIVERGING = [[0, ORIGINAL], [0.5, translucent(REFERENCE, 0.1)], [1, COMPRESSED]]
-SHOWN = {"original": "Original", "stored": "Compressed", "error": "Error"}
-FULL_COLOUR = 0.98  # share of the weights that lie within the colors' ends
+VALUE_NAMES = {"original": "Original", "stored": "Compressed", "error": "Error"}
+COLOR_RANGE_SHARE = 0.98  # share of the weights that lie within the colors' ends
 
 
 def weight_map(
@@ -27,9 +27,9 @@ def weight_map(
     which tiles do not in every browser frame.
     """
     if piece.empty:
-        return sentence("No weights to show.")
+        return message_figure("No weights to show.")
     values = piece.assign(error=piece.stored - piece.original)
-    figure = frame(height=470).add_traces([tiles(values, shown), targets(values)])
+    figure = base_figure(height=470).add_traces([tiles(values, shown), click_targets(values)])
     if chosen:
         row, column = chosen
         edge = {
@@ -65,7 +65,7 @@ def tiles(values: pd.DataFrame, shown: str) -> go.Heatmap:
         "nticks": 5,
         "outlinewidth": 0,
     }
-    end = float(values[shown].abs().quantile(FULL_COLOUR)) or 1.0
+    end = float(values[shown].abs().quantile(COLOR_RANGE_SHARE)) or 1.0
     look = {
         "zmin": -end,
         "zmax": end,
@@ -76,7 +76,7 @@ def tiles(values: pd.DataFrame, shown: str) -> go.Heatmap:
     return go.Heatmap(z=grid.to_numpy(), x=grid.columns, y=grid.index, **look)
 
 
-def targets(values: pd.DataFrame) -> go.Scatter:
+def click_targets(values: pd.DataFrame) -> go.Scatter:
     unseen = {"opacity": 0}
     return go.Scatter(
         x=values.column,

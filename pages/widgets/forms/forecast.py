@@ -5,19 +5,19 @@ import streamlit as st
 from engine.errors import PlainError
 from engine.queries import ForecastQuery, PastRun
 from engine.recipe import Recipe
-from engine.results.analysis.runs import latest_alike
+from engine.results.analysis.runs import latest_similar_run
 from engine.results.schema.record import RunRecord
 from engine.runtime import settings
 from engine.runtime.machine_load import machine_is_busy
 from pages.formatting.numbers import duration, megabytes
-from pages.widgets.queries import escaped, show_error
+from pages.widgets.queries import literal_markdown, show_error
 from pages.widgets.state import ask, session
 
 
 def forecast_line(recipe: Recipe) -> bool:
     """Draw the forecast, or the reason why there is none; return True if the run is possible."""
     try:
-        past = latest_alike(session().similar(recipe), recipe)
+        past = latest_similar_run(session().similar_runs(recipe), recipe)
         ahead = ask(ForecastQuery(recipe, past_run(past) if past else None), timeout=120)
     except PlainError as error:
         show_error(str(error))
@@ -33,7 +33,7 @@ def forecast_line(recipe: Recipe) -> bool:
     if machine_is_busy() and not settings.scheduler():
         st.caption("The machine is busy, so the run may take longer.")
     for note in ahead.notes:
-        st.caption(escaped(note))
+        st.caption(literal_markdown(note))
     return True
 
 

@@ -10,13 +10,13 @@ from engine.recipe import Layers, Recipe
 from engine.results.schema.query_results import ModelView
 from pages.widgets.queries import show_error
 from pages.widgets.state import (
-    calibration_beside,
-    choices_for,
+    default_calibration,
+    is_training_step,
+    measurement_choices,
     opened_recipes,
     recipe_for,
-    task_for,
-    training_for,
-    trains,
+    task_fields,
+    training_choices,
 )
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -24,19 +24,19 @@ CHOICES = {"bos": ("auto", "always", "never")}  # of the task's fields
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def measured_recipe(
-    steps: list[dict[str, Any]], view: ModelView, beside: dict[str, Any] | None = None
+def recipe_form(
+    steps: list[dict[str, Any]], view: ModelView, other_fields: dict[str, Any] | None = None
 ) -> Recipe | None:
     """Draw the "Measured on" form and return the recipe, or None with an error if a choice is not
     allowed.
     """
     # each model has its own widgets
     owner = f"{view.reference}-{opened_recipes()}" if opened_recipes() else view.reference
-    chosen, key = choices_for(view.reference), f"measure-{owner}"
+    chosen, key = measurement_choices(view.reference), f"measure-{owner}"
     with st.expander("Data, protocol and layers"):
-        chosen["task"] = data_fields(task_for(view.reference, view.kind, view.longest), key)
+        chosen["task"] = data_fields(task_fields(view.reference, view.kind, view.longest), key)
         chosen["calibration"] = calibration_fields(
-            calibration_beside(chosen["task"]), chosen.get("calibration", {}), key
+            default_calibration(chosen["task"]), chosen.get("calibration", {}), key
         )
         chosen["seed"] = st.number_input(
             "Seed",
@@ -46,20 +46,22 @@ def measured_recipe(
             key=f"{key}-seed",
             help="Seed for all random choices in the run.",
         )
-        chosen["device"] = one_of("Device", DEVICES, chosen.get("device", "auto"), f"{key}-device")
-        chosen["dtype"] = one_of(
+        chosen["device"] = choice_field(
+            "Device", DEVICES, chosen.get("device", "auto"), f"{key}-device"
+        )
+        chosen["dtype"] = choice_field(
             "Compute precision (dtype)", DTYPES, chosen.get("dtype", "auto"), f"{key}-dtype"
         )
         chosen["layers"] = layer_fields(chosen.get("layers", Layers().model_dump()), key)
-    if learning := [TECHNIQUES[step["technique"]] for step in steps if trains(step)]:
+    if learning := [TECHNIQUES[step["technique"]] for step in steps if is_training_step(step)]:
         with st.expander("Training data"):
             training_fields(
-                training_for(view.reference),
-                all(how.counts_epochs for how in learning),
+                training_choices(view.reference),
+                all(config.counts_epochs for config in learning),
                 f"training-{owner}",
             )
     try:
-        return recipe_for(steps, view.reference, view.kind, view.longest, beside)
+        return recipe_for(steps, view.reference, view.kind, view.longest, other_fields)
     except PlainError as error:
         show_error(str(error))
         return None
@@ -163,13 +165,15 @@ def data_fields(task: dict[str, Any], key: str) -> dict[str, Any]:
         "length": ("Maximum length (tokens)", "Longer texts are truncated."),
     }
     return {"kind": task["kind"]} | {
-        name: field(words[name], task[name], f"{key}-{name}", CHOICES.get(name, ()))
+        name: value_field(words[name], task[name], f"{key}-{name}", CHOICES.get(name, ()))
         for name in task
         if name != "kind"
     }
 
 
-def calibration_fields(usual: dict[str, Any], chosen: dict[str, Any], key: str) -> dict[str, Any]:
+def calibration_fields(
+    defaults: dict[str, Any], chosen: dict[str, Any], key: str
+) -> dict[str, Any]:
     """Draw the calibration fields and return those that differ from the defaults."""
     words = {
         "text": (
@@ -185,13 +189,15 @@ def calibration_fields(usual: dict[str, Any], chosen: dict[str, Any], key: str) 
         "context": ("Calibration context (tokens)", "Tokens per example."),
     }
     values = {
-        name: field(words[name], chosen.get(name, usual[name]), f"{key}-calibration-{name}")
+        name: value_field(
+            words[name], chosen.get(name, defaults[name]), f"{key}-calibration-{name}"
+        )
         for name in words
     }
-    return {name: value for name, value in (chosen | values).items() if value != usual[name]}
+    return {name: value for name, value in (chosen | values).items() if value != defaults[name]}
 
 
-def field(words: tuple[str, str], value: Any, key: str, choices: tuple[str, ...] = ()) -> Any:
+def value_field(words: tuple[str, str], value: Any, key: str, choices: tuple[str, ...] = ()) -> Any:
     title, about = words
     if choices:
         return st.selectbox(title, choices, choices.index(value), key=key, help=about)
@@ -202,20 +208,20 @@ def field(words: tuple[str, str], value: Any, key: str, choices: tuple[str, ...]
     return st.text_input(title, value, key=key, help=about).strip()
 
 
-def one_of(title: str, choices: tuple[str, ...], chosen: str, key: str) -> str:
+def choice_field(title: str, choices: tuple[str, ...], chosen: str, key: str) -> str:
     return st.selectbox(title, choices, choices.index(chosen), key=key)
 
 
 def layer_fields(layers: dict[str, Any], key: str) -> dict[str, list[str]]:
     return {
-        "skip": names_in("Layers to skip", layers["skip"], f"{key}-skip"),
-        "include": names_in(
+        "skip": names_field("Layers to skip", layers["skip"], f"{key}-skip"),
+        "include": names_field(
             "Embeddings and routers to include", layers["include"], f"{key}-include"
         ),
     }
 
 
-def names_in(title: str, names: list[str], key: str) -> list[str]:
+def names_field(title: str, names: list[str], key: str) -> list[str]:
     """Draw a text field for names or patterns, separated by commas, and return them."""
     given = st.text_input(
         title,

@@ -6,14 +6,14 @@ import streamlit as st
 
 from engine.config.registry import TECHNIQUES
 from engine.config.technique import Technique
-from pages.widgets.state import options_of
+from pages.widgets.state import technique_options
 
-FITS = 36  # characters of a title
+MAX_TITLE_LENGTH = 36  # characters of a title
 
 
 def pick_technique(family: str) -> type[Technique]:
     """Let the user choose a technique of a family; the choice is remembered."""
-    names = by_kind(family)
+    names = techniques_by_kind(family)
     before = st.session_state.get(f"technique-{family}", names[0])
     titles = {name: short_title(TECHNIQUES[name]) for name in names}
     chosen = st.selectbox(
@@ -29,27 +29,30 @@ def pick_technique(family: str) -> type[Technique]:
     return TECHNIQUES[chosen]
 
 
-def short_title(how: type[Technique]) -> str:
+def short_title(config: type[Technique]) -> str:
     """Title of a technique that is not truncated at a window width of 1280 pixels."""
-    return how.title if len(how.title) <= FITS else how.brief or how.title
+    return config.title if len(config.title) <= MAX_TITLE_LENGTH else config.brief or config.title
 
 
-def by_kind(family: str) -> list[str]:
+def techniques_by_kind(family: str) -> list[str]:
     """Names of a family's techniques, grouped by kind in the catalog's order."""
-    names = [name for name, how in TECHNIQUES.items() if how.family == family]
+    names = [name for name, config in TECHNIQUES.items() if config.family == family]
     kinds = list(dict.fromkeys(TECHNIQUES[name].kind for name in names))
     return sorted(names, key=lambda name: kinds.index(TECHNIQUES[name].kind))
 
 
 def technique_form(
-    how: type[Technique], key: str = "form", chosen: dict[str, Any] | None = None
+    config: type[Technique], key: str = "form", chosen: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Draw the options that apply and return the recipe step.
 
     Options are remembered in ``chosen``, or with the technique.
     """
-    name, fields = how.model_fields["technique"].default, how.model_json_schema()["properties"]
-    chosen = options_of(name) if chosen is None else chosen
+    name, fields = (
+        config.model_fields["technique"].default,
+        config.model_json_schema()["properties"],
+    )
+    chosen = technique_options(name) if chosen is None else chosen
     values = {
         option: chosen.get(option, field.get("default"))
         for option, field in fields.items()
@@ -57,27 +60,27 @@ def technique_form(
     }
     plain = [option for option in values if not fields[option]["advanced"]]
     for option in plain:
-        values[option] = drawn(fields[option], option, values, f"{key}-{name}")
+        values[option] = option_widget(fields[option], option, values, f"{key}-{name}")
     advanced = [option for option in values if option not in plain]
     if advanced:
         with st.expander("More options"):
             for option in advanced:
-                values[option] = drawn(fields[option], option, values, f"{key}-{name}")
+                values[option] = option_widget(fields[option], option, values, f"{key}-{name}")
     chosen.update(values)
     return {"technique": name} | values
 
 
-def drawn(field: dict[str, Any], option: str, values: dict[str, Any], key: str) -> Any:
+def option_widget(field: dict[str, Any], option: str, values: dict[str, Any], key: str) -> Any:
     """Draw an option's widget, or return its value unchanged if the other options make it
     irrelevant.
     """
     idle = any(values.get(other) in barred for other, barred in field["unless"].items())
     if idle or any(values.get(other) not in allowed for other, allowed in field["when"].items()):
         return values[option]
-    return widget(field, values[option], f"{key}-{option}")
+    return input_widget(field, values[option], f"{key}-{option}")
 
 
-def widget(field: dict[str, Any], value: Any, key: str) -> Any:
+def input_widget(field: dict[str, Any], value: Any, key: str) -> Any:
     shared = {"label": field["title"], "help": field["description"], "key": key}
     if "enum" in field:
         words = field["words"]

@@ -11,16 +11,18 @@ from engine.queries import SoftTargetsQuery
 from engine.recipe import Recipe
 from engine.results.schema.query_results import ModelView
 from pages.panels import SOFT_TARGETS
-from pages.widgets.chart_card import show
+from pages.widgets.chart_card import show_panel
 from pages.widgets.layers.what_if import shown_recipe
-from pages.widgets.queries import cached_ask, escaped, show_error
+from pages.widgets.queries import cached_ask, literal_markdown, show_error
 
 EXAMPLES = 50  # examples to choose from
 
 
-def teaching(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+def training_objective(
+    view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str
+) -> None:
     st.markdown("#### Training objective")
-    st.latex(loss_in_numbers(step))
+    st.latex(loss_formula(step))
     number = st.slider(
         "Example", 1, EXAMPLES, key=f"{key}-example", help="One of the evaluation examples."
     )
@@ -32,11 +34,11 @@ def teaching(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: 
     except PlainError as error:
         show_error(str(error))
         return
-    show(SOFT_TARGETS, answer.answers, f"{key}-soft")
-    st.caption(f"Example: {escaped(answer.example)}")
+    show_panel(SOFT_TARGETS, answer.answers, f"{key}-soft")
+    st.caption(f"Example: {literal_markdown(answer.example)}")
 
 
-def loss_in_numbers(step: dict[str, Any]) -> str:
+def loss_formula(step: dict[str, Any]) -> str:
     """LaTeX of the loss with the current weights; terms with weight 0 are left out."""
     if "setting" not in step:  # trained without a teacher
         return r"\mathcal{L} = \mathrm{CE}(y, p)"

@@ -29,64 +29,66 @@ from engine.results.schema.query_results import ModelView
 from engine.results.schema.tables import StructureRow
 from engine.techniques.previews import preview
 from pages.panels import (
-    CUTS_AHEAD,
+    CHANNEL_SELECTION,
     ERROR_BY_BITS,
     GPTQ_REPLAY,
-    INPUT_REACH,
-    ONE_GROUP,
+    GRADUAL_PRUNING_PREVIEW,
+    GROUP_ROUNDING,
+    INPUT_RANGES,
+    LOTTERY_PREVIEW,
     OUTLIER_COLUMNS,
     RECONSTRUCTION,
     REMOVED_WEIGHTS,
-    ROUNDS_AHEAD,
     SCALED_COLUMN,
     STRUCTURE_SCORES,
-    WAYS_TO_CHOOSE,
     Panel,
 )
-from pages.widgets.chart_card import show
+from pages.widgets.chart_card import show_panel
 from pages.widgets.layers.what_if import chosen_layer, shown_recipe
-from pages.widgets.queries import NOT_AVAILABLE, cached_ask, escaped
+from pages.widgets.queries import NOT_AVAILABLE, cached_ask, literal_markdown
 
-PICTURES: dict[type, Panel] = {
-    GroupRow: ONE_GROUP,
+PANEL_BY_ROW: dict[type, Panel] = {
+    GroupRow: GROUP_ROUNDING,
     ReplayRow: GPTQ_REPLAY,
     ScaledRow: SCALED_COLUMN,
-    ReachRow: INPUT_REACH,
+    ReachRow: INPUT_RANGES,
     OutlierRow: OUTLIER_COLUMNS,
     BitsRow: ERROR_BY_BITS,
-    CutRow: CUTS_AHEAD,
-    RoundRow: ROUNDS_AHEAD,
-    CriterionRow: WAYS_TO_CHOOSE,
+    CutRow: GRADUAL_PRUNING_PREVIEW,
+    RoundRow: LOTTERY_PREVIEW,
+    CriterionRow: CHANNEL_SELECTION,
     RemovedRow: REMOVED_WEIGHTS,
     StructureRow: STRUCTURE_SCORES,
     TileRow: RECONSTRUCTION,
 }
 
 
-def how_it_works(how: type[Technique]) -> None:
-    st.markdown(f"### How it works: {escaped(how.title)}")
+def how_it_works(config: type[Technique]) -> None:
+    st.markdown(f"### How it works: {literal_markdown(config.title)}")
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.markdown(how.idea)
-        st.latex(how.formula)
+        st.markdown(config.explanation)
+        st.latex(config.formula)
     with right:
         st.markdown("**When it fails**")
-        st.markdown(how.fails)
-        st.markdown(f"**Read more**: {how.paper}")
+        st.markdown(config.limitations)
+        st.markdown(f"**Read more**: {config.paper}")
 
 
-def what_lies_ahead(step: dict[str, Any], key: str) -> None:
+def schedule_preview(step: dict[str, Any], key: str) -> None:
     """Draw the planned schedule of iterative techniques; nothing if the options are not allowed."""
     try:
-        how = TECHNIQUES[step["technique"]](**step)
+        config = TECHNIQUES[step["technique"]](**step)
     except ValidationError:
         return
-    if ahead := preview(how):
+    if ahead := preview(config):
         row, rows = ahead
-        show(PICTURES[row], rows, f"{key}-ahead")
+        show_panel(PANEL_BY_ROW[row], rows, f"{key}-ahead")
 
 
-def on_real_weights(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+def layer_explanation(
+    view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str
+) -> None:
     """Draw the technique at work on part of the chosen layer."""
     layer = chosen_layer(key)
     try:
@@ -96,8 +98,8 @@ def on_real_weights(view: ModelView, step: dict[str, Any], recipe: Recipe | None
         st.caption(NOT_AVAILABLE)
         return
     options = {} if lesson.levels.empty else {"levels": lesson.levels}
-    show(PICTURES[lesson.row], lesson.table, f"{key}-lesson", **options)
+    show_panel(PANEL_BY_ROW[lesson.row], lesson.table, f"{key}-lesson", **options)
     st.caption(
-        f"Real weights of {escaped(layer)}: {escaped(lesson.part)}. Change an "
+        f"Real weights of {literal_markdown(layer)}: {literal_markdown(lesson.part)}. Change an "
         "option or the layer to compare."
     )

@@ -9,15 +9,15 @@ import streamlit as st
 from engine.errors import PlainError
 from engine.queries import WeightMapQuery, WeightQuery
 from engine.recipe import Recipe
-from engine.results.schema.explanations import SIDE, Code, WeightView
+from engine.results.schema.explanations import SIDE, WeightCode, WeightView
 from engine.results.schema.query_results import ModelView
-from pages.panels import ONE_GROUP, WEIGHT_MAP
-from pages.panels.weights.weight_map import SHOWN
-from pages.widgets.chart_card import show
+from pages.panels import GROUP_ROUNDING, WEIGHT_MAP
+from pages.panels.weights.weight_map import VALUE_NAMES
+from pages.widgets.chart_card import show_panel
 from pages.widgets.layers.what_if import chosen_layer, shown_recipe
 from pages.widgets.queries import NOT_AVAILABLE, cached_ask
 
-NEIGHBOURS = replace(ONE_GROUP, question="Which weights share its scale or are next to it?")
+NEIGHBORS = replace(GROUP_ROUNDING, question="Which weights share its scale or are next to it?")
 MOVES = {
     "Left": (0, -SIDE, ":material/arrow_back:"),
     "Right": (0, SIDE, ":material/arrow_forward:"),
@@ -26,21 +26,23 @@ MOVES = {
 }
 
 
-def microscope(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+def weight_inspector(
+    view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str
+) -> None:
     """Draw the view if the user opens it; it recomputes at every change of an option."""
     st.markdown("### Individual weights")
     if st.toggle("Inspect individual weights", key=f"{key}-microscope"):
-        under_the_microscope(view, step, recipe, chosen_layer(key), f"{key}-weight")
+        inspector_view(view, step, recipe, chosen_layer(key), f"{key}-weight")
 
 
 @st.fragment
-def under_the_microscope(
+def inspector_view(
     view: ModelView, step: dict[str, Any], recipe: Recipe | None, layer: str, key: str
 ) -> None:
     try:
         shown = shown_recipe(view.reference, [step], recipe)
         shape = cached_ask(WeightMapQuery(shown, layer), view.revision).shape
-        row, column = whereabouts(key, shape)
+        row, column = inspected_position(key, shape)
         corner = row // SIDE * SIDE, column // SIDE * SIDE
         piece = cached_ask(WeightMapQuery(shown, layer, *corner), view.revision)
         weight = cached_ask(WeightQuery(shown, layer, row, column), view.revision)
@@ -50,19 +52,19 @@ def under_the_microscope(
     colors = navigation(key, piece.shape)
     left, right = st.columns(2, gap="large")
     with left:
-        click = {"on_select": partial(take_click, key), "selection_mode": "points"}
-        show(WEIGHT_MAP, piece.table, f"{key}-map", click, shown=colors, chosen=(row, column))
+        click = {"on_select": partial(store_clicked_position, key), "selection_mode": "points"}
+        show_panel(WEIGHT_MAP, piece.table, f"{key}-map", click, shown=colors, chosen=(row, column))
     with right:
-        one_weight(weight, key)
+        weight_details(weight, key)
 
 
-def whereabouts(key: str, shape: tuple[int, int]) -> tuple[int, int]:
+def inspected_position(key: str, shape: tuple[int, int]) -> tuple[int, int]:
     """Return the position of the inspected weight in this layer."""
     row, column = st.session_state.get(f"{key}-at", (0, 0))
     return min(row, shape[0] - 1), min(column, shape[1] - 1)
 
 
-def take_click(key: str) -> None:
+def store_clicked_position(key: str) -> None:
     """Store the clicked weight before the fragment is drawn again."""
     points = st.session_state[f"{key}-map-figure"].selection.points
     if points:
@@ -71,7 +73,7 @@ def take_click(key: str) -> None:
 
 def navigation(key: str, shape: tuple[int, int]) -> str:
     """Draw row and column inputs, buttons to move, and the choice of colors."""
-    at = whereabouts(key, shape)
+    at = inspected_position(key, shape)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         for place, name in enumerate(("Row", "Column")):
             box, last = f"{key}-{name}", shape[place] - 1
@@ -81,7 +83,7 @@ def navigation(key: str, shape: tuple[int, int]) -> str:
                 0,
                 last,
                 key=box,
-                on_change=take_numbers,
+                on_change=store_entered_position,
                 args=(key,),
                 width=140,
             )
@@ -95,7 +97,7 @@ def navigation(key: str, shape: tuple[int, int]) -> str:
                 "",
                 icon=icon,
                 key=f"{key}-{name}-piece",
-                on_click=go,
+                on_click=move_to,
                 args=(key, to),
                 disabled=outside,
                 help=about,
@@ -103,8 +105,8 @@ def navigation(key: str, shape: tuple[int, int]) -> str:
         return (
             st.segmented_control(
                 "Colors show",
-                list(SHOWN),
-                format_func=SHOWN.get,
+                list(VALUE_NAMES),
+                format_func=VALUE_NAMES.get,
                 default="original",
                 key=f"{key}-shown",
             )
@@ -112,18 +114,18 @@ def navigation(key: str, shape: tuple[int, int]) -> str:
         )
 
 
-def take_numbers(key: str) -> None:
+def store_entered_position(key: str) -> None:
     st.session_state[f"{key}-at"] = (
         st.session_state[f"{key}-Row"],
         st.session_state[f"{key}-Column"],
     )
 
 
-def go(key: str, to: tuple[int, int]) -> None:
-    st.session_state[f"{key}-at"] = to
+def move_to(key: str, position: tuple[int, int]) -> None:
+    st.session_state[f"{key}-at"] = position
 
 
-def one_weight(weight: WeightView, key: str) -> None:
+def weight_details(weight: WeightView, key: str) -> None:
     st.markdown(f"#### How is the weight in row {weight.row}, column {weight.column} stored?")
     facts = [
         ("Original weight", f"{weight.original:.5g}"),
@@ -139,9 +141,9 @@ def one_weight(weight: WeightView, key: str) -> None:
     if weight.code is None:
         st.caption("This weight is stored directly, without a code.")
     else:
-        st.latex(formula(weight, weight.code))
+        st.latex(dequantization_formula(weight, weight.code))
     options = {} if weight.levels.empty else {"levels": weight.levels}
-    show(NEIGHBOURS, weight.group, f"{key}-group", **options)
+    show_panel(NEIGHBORS, weight.group, f"{key}-group", **options)
 
 
 def code_facts(weight: WeightView) -> list[tuple[str, str]]:
@@ -149,22 +151,22 @@ def code_facts(weight: WeightView) -> list[tuple[str, str]]:
     code = weight.code
     if code is None:
         return []
-    zero = [("Zero point", f"{code.zero:g}")] if on_even_grid(code) else []
+    zero = [("Zero point", f"{code.zero:g}")] if is_uniform(code) else []
     factor = [("Column scale", f"{weight.factor:.5g}")] if weight.factor != 1 else []
     scale = ("Scale", f"{code.scale:.5g}, shared by {code.shared_by:,} weights")
     return [
         *factor,
         ("Code", f"{code.code}"),
-        ("Code, in bits", f"`{code.written}`"),
+        ("Code, in bits", f"`{code.bit_string}`"),
         scale,
         *zero,
         ("Level", f"{code.level:+.5g}"),
     ]
 
 
-def formula(weight: WeightView, code: Code) -> str:
+def dequantization_formula(weight: WeightView, code: WeightCode) -> str:
     """LaTeX formula that dequantizes the code, with its numbers."""
-    level = f"({code.code} - {code.zero:g})" if on_even_grid(code) else f"({code.level:.5g})"
+    level = f"({code.code} - {code.zero:g})" if is_uniform(code) else f"({code.level:.5g})"
     factor = rf" \;/\; {weight.factor:.5g}" if weight.factor != 1 else ""
     return (
         rf"\begin{{aligned}} \hat w &= {code.scale:.5g} \times {level}{factor} \\ &= "
@@ -172,5 +174,5 @@ def formula(weight: WeightView, code: Code) -> str:
     )
 
 
-def on_even_grid(code: Code) -> bool:
+def is_uniform(code: WeightCode) -> bool:
     return code.zero == code.zero  # not NaN

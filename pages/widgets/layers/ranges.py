@@ -9,18 +9,20 @@ from engine.errors import PlainError
 from engine.queries import RangesQuery
 from engine.recipe import Recipe
 from pages.panels import OBSERVERS
-from pages.widgets.chart_card import show
+from pages.widgets.chart_card import show_panel
 from pages.widgets.queries import show_error
 from pages.widgets.state import ask
 
 
-def chooses_ranges(step: dict[str, Any]) -> bool:
+def has_static_ranges(step: dict[str, Any]) -> bool:
     """Return True if the step quantizes activations with static ranges."""
     views = TECHNIQUES[step["technique"]].live_views
     return "input-ranges" in views and step.get("mode", "static") == "static"
 
 
-def ranges(recipe: Recipe, layer: str, key: str, scales: tuple[float, ...] | None = None) -> None:
+def observer_ranges(
+    recipe: Recipe, layer: str, key: str, scales: tuple[float, ...] | None = None
+) -> None:
     """Draw the ranges of all five observers; ``scales`` are those by which a run divided the
     inputs.
     """
@@ -29,7 +31,7 @@ def ranges(recipe: Recipe, layer: str, key: str, scales: tuple[float, ...] | Non
     except PlainError as error:
         show_error(str(error))
         return
-    show(OBSERVERS, answer.observers, f"{key}-ranges", histogram=answer.histogram)
+    show_panel(OBSERVERS, answer.observers, f"{key}-ranges", histogram=answer.histogram)
     st.caption(
         f"Computed from {answer.examples} calibration examples with the uncompressed model; "
         "a run uses all of its examples."

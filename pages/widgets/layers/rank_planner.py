@@ -13,7 +13,7 @@ from engine.recipe import Recipe
 from engine.results.schema.query_results import ModelView, PlannedRanks
 from pages.formatting.numbers import megabytes, percent
 from pages.panels import CUMULATIVE_ENERGY, RANK_PLANNER, SINGULAR_VALUES
-from pages.widgets.chart_card import show
+from pages.widgets.chart_card import show_panel
 from pages.widgets.layers.what_if import chosen_layer, shown_recipe
 from pages.widgets.queries import cached_ask, show_error
 from pages.widgets.state import ask
@@ -22,7 +22,7 @@ PLANNED = frozenset({"task", "calibration", "layers"})
 SCOPES = {"layer": "Same share per layer", "global": "Global (all layers)"}
 
 
-def directions(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+def rank_planner(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
     views = TECHNIQUES[step["technique"]].live_views
     if "singular-values" not in views:
         st.caption(
@@ -31,13 +31,15 @@ def directions(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key
         )
         return
     st.markdown("### Singular values of this layer")
-    one_layer(view, step, recipe, key)
+    singular_value_panels(view, step, recipe, key)
     if "rank-planner" in views:
         st.markdown("### Ranks of all layers")
-        planner(view.reference, step, recipe, f"{key}-planner")
+        budget_planner(view.reference, step, recipe, f"{key}-planner")
 
 
-def one_layer(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+def singular_value_panels(
+    view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str
+) -> None:
     try:
         shown = shown_recipe(view.reference, [step], recipe)
         singular = cached_ask(SingularValuesQuery(shown, chosen_layer(key)), view.revision)
@@ -46,13 +48,13 @@ def one_layer(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key:
         return
     left, right = st.columns(2, gap="large")
     with left:
-        show(SINGULAR_VALUES, singular, f"{key}-singular")
+        show_panel(SINGULAR_VALUES, singular, f"{key}-singular")
     with right:
-        show(CUMULATIVE_ENERGY, singular, f"{key}-energy")
+        show_panel(CUMULATIVE_ENERGY, singular, f"{key}-energy")
 
 
 @st.fragment
-def planner(model: str, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
+def budget_planner(model: str, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
     """Draw the rank planner. The singular values of all layers are computed once and cached."""
     budget, scope = st.columns([3, 2], gap="medium", vertical_alignment="bottom")
     percent_kept = budget.slider(
@@ -72,11 +74,11 @@ def planner(model: str, step: dict[str, Any], recipe: Recipe | None, key: str) -
     except PlainError as error:
         show_error(str(error))
         return
-    numbers(answer)
-    show(RANK_PLANNER, answer.ranks, f"{key}-ranks")
+    size_metrics(answer)
+    show_panel(RANK_PLANNER, answer.ranks, f"{key}-ranks")
 
 
-def numbers(answer: PlannedRanks) -> None:
+def size_metrics(answer: PlannedRanks) -> None:
     ranks = answer.ranks
     before, after = ranks.original_bytes.sum(), ranks.size_bytes.sum()
     kept = answer.kept_parameters / max(1, answer.parameters)

@@ -11,7 +11,7 @@ from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
 from engine.queries import WhatIfQuery
 from engine.recipe import Recipe
-from engine.results.schema.query_results import ModelView, WhatIf
+from engine.results.schema.query_results import LayerPreview, ModelView
 from pages.formatting.numbers import percent
 from pages.panels import (
     LEVELS,
@@ -21,11 +21,11 @@ from pages.panels import (
     WEIGHTS_OF_STRUCTURES,
     Panel,
 )
-from pages.widgets.chart_card import show
+from pages.widgets.chart_card import show_panel
 from pages.widgets.glossary_help import meaning
-from pages.widgets.layers.ranges import chooses_ranges, ranges
+from pages.widgets.layers.ranges import has_static_ranges, observer_ranges
 from pages.widgets.loading import skeleton
-from pages.widgets.queries import NOT_AVAILABLE, escaped, show_error
+from pages.widgets.queries import NOT_AVAILABLE, literal_markdown, show_error
 from pages.widgets.state import ask
 
 
@@ -35,7 +35,7 @@ def what_if(
     recipe: Recipe | None,
     key: str,
     earlier: Sequence[dict[str, Any]] = (),
-    refused: bool = False,
+    error_shown: bool = False,
 ) -> None:
     """Draw the effect of the settings on one layer, again after every change.
 
@@ -43,7 +43,7 @@ def what_if(
     one; ``refused``: the page already shows why nothing can run.
     """
     st.markdown("#### Effect on one layer")
-    layers = layers_for(view, step)
+    layers = compatible_layers(view, step)
     layer = st.selectbox(
         "Layer", layers.name.tolist(), key=f"{key}-what-if-layer", help="Type to search."
     )
@@ -53,42 +53,42 @@ def what_if(
             alone = shown_recipe(view.reference, [step], recipe)
             answer = ask(WhatIfQuery(shown, layer), timeout=120)
     except PlainError as error:
-        st.caption(NOT_AVAILABLE) if refused else show_error(str(error))
+        st.caption(NOT_AVAILABLE) if error_shown else show_error(str(error))
         return
-    numbers(answer)
+    effect_metrics(answer)
     whole = int(layers.parameters[layers.name == layer].iloc[0])
     if answer.weights < whole:
         st.caption(
             f"Computed from the first {answer.weights:,} of {whole:,} weights for speed; a "
             "run uses all of them."
         )
-    show(histogram_for(step), answer.histogram, f"{key}-what-if", levels=answer.levels)
+    show_panel(histogram_panel(step), answer.histogram, f"{key}-what-if", levels=answer.levels)
     if answer.row.note:
-        st.caption(escaped(answer.row.note[:1].upper() + answer.row.note[1:] + "."))
+        st.caption(literal_markdown(answer.row.note[:1].upper() + answer.row.note[1:] + "."))
     if not answer.levels.empty and st.toggle(
         "Show the number of weights per level", key=f"{key}-what-if-occupancy"
     ):
-        show(LEVELS, answer.levels, f"{key}-what-if-levels")
-    if chooses_ranges(step):
-        ranges(alone, layer, f"{key}-what-if")
+        show_panel(LEVELS, answer.levels, f"{key}-what-if-levels")
+    if has_static_ranges(step):
+        observer_ranges(alone, layer, f"{key}-what-if")
 
 
-def histogram_for(step: dict[str, Any]) -> Panel:
+def histogram_panel(step: dict[str, Any]) -> Panel:
     """Draw the histogram; levels are shown for quantization."""
-    how = TECHNIQUES[step["technique"]]
-    if how.family == "pruning":
-        return WEIGHTS_LEFT if how.leaves == "zeros" else WEIGHTS_OF_STRUCTURES
+    config = TECHNIQUES[step["technique"]]
+    if config.family == "pruning":
+        return WEIGHTS_LEFT if config.produces == "zeros" else WEIGHTS_OF_STRUCTURES
     return (
         WEIGHTS_OF_FACTORS
-        if how.family == "low-rank" and how.leaves == "factors"
+        if config.family == "low-rank" and config.produces == "factors"
         else WEIGHT_HISTOGRAM
     )
 
 
-def layers_for(view: ModelView, step: dict[str, Any]) -> pd.DataFrame:
+def compatible_layers(view: ModelView, step: dict[str, Any]) -> pd.DataFrame:
     """Layers of the kinds that the technique accepts, or all if the model has none."""
     layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
-    mine = layers[layers.kind.isin(TECHNIQUES[step["technique"]].treats)]
+    mine = layers[layers.kind.isin(TECHNIQUES[step["technique"]].layer_kinds)]
     return layers if mine.empty else mine
 
 
@@ -108,10 +108,10 @@ def shown_recipe(
     Raises PlainError if an option is not allowed.
     """
     data = recipe.model_dump(mode="json", include=set(parts)) if recipe else {}
-    return Recipe.of({"model": model, "steps": list(steps), **data})
+    return Recipe.from_dict({"model": model, "steps": list(steps), **data})
 
 
-def numbers(answer: WhatIf) -> None:
+def effect_metrics(answer: LayerPreview) -> None:
     error, second, bits = st.columns(3)
     error.metric(
         "Relative error", percent(answer.row.relative_error), help=meaning("relative_error")

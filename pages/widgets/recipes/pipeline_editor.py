@@ -8,10 +8,10 @@ import streamlit as st
 from pydantic import ValidationError
 
 from engine.config.registry import TECHNIQUES
-from engine.recipe import MAX_STEPS, order_refused
+from engine.recipe import MAX_STEPS, step_order_error
 from pages.widgets.forms.technique_form import pick_technique, technique_form
-from pages.widgets.queries import escaped
-from pages.widgets.state import options_of
+from pages.widgets.queries import literal_markdown
+from pages.widgets.state import technique_options
 
 FAMILIES = {
     "quantization": "Quantize",
@@ -24,7 +24,7 @@ LAYER_BY_LAYER = ("quantization", "pruning", "low-rank")  # families that can be
 
 
 @dataclass
-class Link:
+class StepEntry:
     number: int  # names its widgets, at any position
     technique: str
     options: dict[str, Any]
@@ -41,48 +41,48 @@ class Link:
 # --- callbacks: called before the page is drawn again -----------------------------------------
 
 
-def chain() -> list[Link]:
+def step_entries() -> list[StepEntry]:
     return st.session_state.setdefault("chain", [])
 
 
-def add(step: dict[str, Any], place: int | None = None) -> None:
+def add_step(step: dict[str, Any], place: int | None = None) -> None:
     """Add a step at the given place, otherwise at the last allowed one, and open its options."""
     number = st.session_state["chain-numbers"] = st.session_state.get("chain-numbers", 0) + 1
     options = {name: value for name, value in step.items() if name != "technique"}
-    if len(chain()) >= MAX_STEPS:
+    if len(step_entries()) >= MAX_STEPS:
         return
-    places = [place] if place is not None else places_for(step) or [len(chain())]
-    chain().insert(places[-1], Link(number, step["technique"], options))
+    places = [place] if place is not None else allowed_positions(step) or [len(step_entries())]
+    step_entries().insert(places[-1], StepEntry(number, step["technique"], options))
     st.session_state["chain-open"] = number
 
 
-def replace(steps: list[dict[str, Any]]) -> None:
+def replace_steps(steps: list[dict[str, Any]]) -> None:
     """Replace all steps."""
-    chain().clear()
+    step_entries().clear()
     for place, step in enumerate(steps):
-        add(step, place)
+        add_step(step, place)
     st.session_state["chain-open"] = None
 
 
-def move(link: Link, by: int) -> None:
-    place = chain().index(link)
-    chain().insert(place + by, chain().pop(place))
+def move_step(entry: StepEntry, by: int) -> None:
+    place = step_entries().index(entry)
+    step_entries().insert(place + by, step_entries().pop(place))
 
 
-def turn(link: Link) -> None:
+def toggle_options(entry: StepEntry) -> None:
     """Open or close the options of a step."""
-    st.session_state["chain-open"] = None if is_open(link) else link.number
+    st.session_state["chain-open"] = None if is_open(entry) else entry.number
 
 
-def is_open(link: Link) -> bool:
-    return st.session_state.get("chain-open") == link.number
+def is_open(entry: StepEntry) -> bool:
+    return st.session_state.get("chain-open") == entry.number
 
 
-def places_for(step: dict[str, Any]) -> list[int]:
+def allowed_positions(step: dict[str, Any]) -> list[int]:
     """Positions at which the step is allowed; none if the recipe has the maximum number of
     steps.
     """
-    steps = [link.step for link in chain()]
+    steps = [link.step for link in step_entries()]
     if len(steps) >= MAX_STEPS:
         return []
     try:
@@ -94,16 +94,16 @@ def places_for(step: dict[str, Any]) -> list[int]:
     return [
         place
         for place in range(len(there) + 1)
-        if not order_refused([*there[:place], new, *there[place:]])
+        if not step_order_error([*there[:place], new, *there[place:]])
     ]
 
 
 # --- display ----------------------------------------------------------------------------------
 
 
-def steps_in_order() -> list[dict[str, Any]]:
+def edited_steps() -> list[dict[str, Any]]:
     """Return the steps with their current options."""
-    if not chain():
+    if not step_entries():
         st.info(
             (
                 "No steps yet. Add one here or with “Add to the pipeline” on another page, or "
@@ -111,26 +111,34 @@ def steps_in_order() -> list[dict[str, Any]]:
             ),
             icon=":material/add:",
         )
-    for place, link in enumerate(chain()):
+    for place, link in enumerate(step_entries()):
         with st.container(border=True, key=f"step-{link.number}"):
-            card(place, link)
-    return [link.step for link in chain()]
+            step_card(place, link)
+    return [link.step for link in step_entries()]
 
 
-def card(place: int, link: Link) -> None:
+def step_card(place: int, entry: StepEntry) -> None:
     title = st.empty()  # filled in when its options are known
-    key, last = f"step-{link.number}", place == len(chain()) - 1
+    key, last = f"step-{entry.number}", place == len(step_entries()) - 1
     with st.container(horizontal=True, gap="small"):
-        action("Close" if is_open(link) else "Options", "tune", f"{key}-options", turn, link)
-        action("Up", "arrow_upward", f"{key}-up", move, link, -1, disabled=not place)
-        action("Down", "arrow_downward", f"{key}-down", move, link, 1, disabled=last)
-        action("Remove", "close", f"{key}-remove", chain().remove, link)
-    if is_open(link):
-        technique_form(TECHNIQUES[link.technique], key, link.options)
-    title.markdown(f"**{place + 1} · {FAMILIES[link.family]}** · {escaped(label_of(link.step))}")
+        small_button(
+            "Close" if is_open(entry) else "Options",
+            "tune",
+            f"{key}-options",
+            toggle_options,
+            entry,
+        )
+        small_button("Up", "arrow_upward", f"{key}-up", move_step, entry, -1, disabled=not place)
+        small_button("Down", "arrow_downward", f"{key}-down", move_step, entry, 1, disabled=last)
+        small_button("Remove", "close", f"{key}-remove", step_entries().remove, entry)
+    if is_open(entry):
+        technique_form(TECHNIQUES[entry.technique], key, entry.options)
+    title.markdown(
+        f"**{place + 1} · {FAMILIES[entry.family]}** · {literal_markdown(step_label(entry.step))}"
+    )
 
 
-def action(
+def small_button(
     label: str, icon: str, key: str, do: Callable[..., None], *given: Any, disabled: bool = False
 ) -> None:
     """Draw a small button; four fit in a row, on phones too."""
@@ -145,15 +153,15 @@ def action(
     )
 
 
-def label_of(step: dict[str, Any]) -> str:
-    how = TECHNIQUES[step["technique"]]
+def step_label(step: dict[str, Any]) -> str:
+    config = TECHNIQUES[step["technique"]]
     try:
-        return how.model_validate(step).label()
+        return config.model_validate(step).label()
     except ValidationError:
-        return how.title
+        return config.title
 
 
-def one_more() -> None:
+def step_picker() -> None:
     """Draw the picker for another step, with the options set on the technique's page."""
     before = st.session_state.get("chain-family", "quantization")
     family = st.segmented_control(
@@ -165,50 +173,56 @@ def one_more() -> None:
         key="pick-chain-family",
     )
     st.session_state["chain-family"] = family
-    how = pick_technique(family)
-    name = how.model_fields["technique"].default
-    step = {"technique": name} | options_of(name)
-    places = places_for(step)
-    place = places[-1] if places else len(chain())
+    config = pick_technique(family)
+    name = config.model_fields["technique"].default
+    step = {"technique": name} | technique_options(name)
+    places = allowed_positions(step)
+    place = places[-1] if places else len(step_entries())
     icon = {"icon": ":material/add:", "width": "stretch", "key": "chain-add"}
     st.button(
-        f"Add as step {place + 1}", on_click=add, args=(step, place), disabled=not places, **icon
+        f"Add as step {place + 1}",
+        on_click=add_step,
+        args=(step, place),
+        disabled=not places,
+        **icon,
     )
     if not places:
-        st.caption(escaped(f"{refused_at_the_end(step)}."))
+        st.caption(literal_markdown(f"{append_error(step)}."))
 
 
-def refused_at_the_end(step: dict[str, Any]) -> str:
-    if len(chain()) >= MAX_STEPS:
+def append_error(step: dict[str, Any]) -> str:
+    if len(step_entries()) >= MAX_STEPS:
         return f"A pipeline has at most {MAX_STEPS} steps; remove one first"
-    return order_refused(
+    return step_order_error(
         [
             TECHNIQUES[each["technique"]].model_validate(each)
-            for each in [*(link.step for link in chain()), step]
+            for each in [*(link.step for link in step_entries()), step]
         ]
     )
 
 
-def step_looked_at() -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+def open_step() -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     """Return the open step and those before it, if all of them can be tried on one layer."""
-    place = next((place for place, link in enumerate(chain()) if is_open(link)), None)
+    place = next((place for place, link in enumerate(step_entries()) if is_open(link)), None)
     if (
         place is None
-        or chain()[place].family == "distillation"
-        or any(link.family not in LAYER_BY_LAYER for link in chain()[:place])
+        or step_entries()[place].family == "distillation"
+        or any(link.family not in LAYER_BY_LAYER for link in step_entries()[:place])
     ):
         return None
-    return [link.step for link in chain()[:place]], chain()[place].step
+    return [link.step for link in step_entries()[:place]], step_entries()[place].step
 
 
-def add_to_the_pipeline(step: dict[str, Any], allowed: bool, key: str) -> None:
+def add_to_pipeline_button(step: dict[str, Any], allowed: bool, key: str) -> None:
     """Draw the button that adds the page's step to the pipeline."""
     about = "Adds this step to the Pipeline page, where you can combine several steps into one run."
     look = {
         "icon": ":material/playlist_add:",
         "width": "stretch",
         "help": about,
-        "disabled": not allowed or len(chain()) >= MAX_STEPS,
+        "disabled": not allowed or len(step_entries()) >= MAX_STEPS,
     }
-    if st.button("Add to the pipeline", key=f"{key}-pipeline", on_click=add, args=(step,), **look):
+    if st.button(
+        "Add to the pipeline", key=f"{key}-pipeline", on_click=add_step, args=(step,), **look
+    ):
         st.switch_page("pipeline.py")

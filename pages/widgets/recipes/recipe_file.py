@@ -5,15 +5,15 @@ import streamlit as st
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.recipe.model_names import ASSETS
-from engine.recipe.text import decoded
+from engine.recipe.text import decode_recipe
 from pages.widgets.model_picker import choose_model
 from pages.widgets.queries import show_error
 from pages.widgets.recipes import pipeline_editor
-from pages.widgets.state import choices_for, opened_recipes, training_for
+from pages.widgets.state import measurement_choices, opened_recipes, training_choices
 
-REFUSED = "recipe-refused"  # error of the last upload
-MOST_MEGABYTES = 1  # recipes have a few kilobytes
-OWN = {path.stem: path for path in sorted((ASSETS / "recipes").glob("*.yaml"))}
+UPLOAD_ERROR = "recipe-refused"  # error of the last upload
+MAX_MEGABYTES = 1  # recipes have a few kilobytes
+BUNDLED_RECIPES = {path.stem: path for path in sorted((ASSETS / "recipes").glob("*.yaml"))}
 
 
 def recipe_file(recipe: Recipe | None) -> None:
@@ -35,54 +35,56 @@ def recipe_file(recipe: Recipe | None) -> None:
         "key": key,
         "on_change": open_file,
         "args": (key,),
-        "max_upload_size": MOST_MEGABYTES,
+        "max_upload_size": MAX_MEGABYTES,
         "help": about,
     }
     if (
         st.file_uploader("Open a recipe", ["yaml", "yml", "json"], **look)
-        and REFUSED in st.session_state
+        and UPLOAD_ERROR in st.session_state
     ):
-        show_error(st.session_state[REFUSED])
+        show_error(st.session_state[UPLOAD_ERROR])
     st.selectbox(
         "Or a bundled recipe",
-        list(OWN),
+        list(BUNDLED_RECIPES),
         None,
-        title,
+        recipe_title,
         key=own,
         placeholder="Choose a recipe",
-        on_change=open_own,
+        on_change=open_bundled,
         args=(own,),
         help=about,
     )
 
 
-def title(name: str) -> str:
+def recipe_title(name: str) -> str:
     return name.replace("-", " ").capitalize()
 
 
-def open_own(key: str) -> None:
-    take_over(Recipe.from_yaml(OWN[st.session_state[key]].read_text()))
+def open_bundled(key: str) -> None:
+    apply_recipe(Recipe.from_yaml(BUNDLED_RECIPES[st.session_state[key]].read_text()))
 
 
 def open_file(key: str) -> None:
-    st.session_state.pop(REFUSED, None)
+    st.session_state.pop(UPLOAD_ERROR, None)
     if file := st.session_state[key]:
         try:
-            take_over(Recipe.from_yaml(decoded(file.getvalue(), file.name)))
+            apply_recipe(Recipe.from_yaml(decode_recipe(file.getvalue(), file.name)))
         except PlainError as error:
-            st.session_state[REFUSED] = str(error)
+            st.session_state[UPLOAD_ERROR] = str(error)
 
 
-def take_over(recipe: Recipe) -> None:
+def apply_recipe(recipe: Recipe) -> None:
     """Set everything a recipe contains as the user's choices. Call it before the page is drawn
     again.
     """
     fields = recipe.model_dump(mode="json")
     choose_model(recipe.model)
-    pipeline_editor.replace(fields["steps"])
+    pipeline_editor.replace_steps(fields["steps"])
     measured = {name: fields[name] for name in ("task", "device", "dtype", "layers", "seed")}
-    choices_for(recipe.model).update(measured | {"calibration": fields["calibration"] or {}})
-    learnt = training_for(recipe.model)
+    measurement_choices(recipe.model).update(
+        measured | {"calibration": fields["calibration"] or {}}
+    )
+    learnt = training_choices(recipe.model)
     learnt.clear()
     learnt.update(recipe.training.model_dump(exclude_defaults=True) if recipe.training else {})
     st.session_state["pipeline-beside"] = {

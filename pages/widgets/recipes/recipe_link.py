@@ -10,19 +10,19 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.recipe.text import MAX_BYTES, parse
 from pages.widgets.queries import show_error
-from pages.widgets.recipes.recipe_file import take_over
+from pages.widgets.recipes.recipe_file import apply_recipe
 
 LINK = "recipe"
 
 
-def link_to(recipe: Recipe | None, steps: list[dict[str, Any]]) -> None:
+def store_in_address(recipe: Recipe | None, steps: list[dict[str, Any]]) -> None:
     """Store the recipe in the address; nothing without steps. If a choice is not allowed, the
     address is unchanged.
     """
     if not steps:
         st.query_params.pop(LINK, None)
     elif recipe:
-        st.query_params[LINK] = packed(recipe)
+        st.query_params[LINK] = encoded_recipe(recipe)
 
 
 def open_link() -> None:
@@ -32,19 +32,19 @@ def open_link() -> None:
     if LINK not in st.query_params or "chain" in st.session_state:
         return
     try:
-        take_over(unpacked(st.query_params[LINK]))
+        apply_recipe(decoded_recipe(st.query_params[LINK]))
     except PlainError as error:
         st.query_params.pop(LINK)
         show_error(str(error))
 
 
-def packed(recipe: Recipe) -> str:
+def encoded_recipe(recipe: Recipe) -> str:
     return base64.urlsafe_b64encode(
         zlib.compress(recipe.model_dump_json(exclude_none=True).encode(), 9)
     ).decode()
 
 
-def unpacked(text: str) -> Recipe:
+def decoded_recipe(text: str) -> Recipe:
     """Decode the recipe of an address.
 
     Raises PlainError if the text is not a recipe or exceeds a limit.
@@ -68,4 +68,4 @@ def unpacked(text: str) -> Recipe:
             "The recipe in this address is damaged; copy the whole link again, or add steps "
             "on the Pipeline page."
         ) from None
-    return Recipe.of(fields)
+    return Recipe.from_dict(fields)

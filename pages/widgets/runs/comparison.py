@@ -32,15 +32,15 @@ def pick_runs() -> list[RunRecord]:
     query = query_from("compare-query", measured=True)
     with stop_on_error():
         page = session().page(query)
-    linked = finished(st.query_params.get(LINK, "").split(","))
+    linked = comparable_run_names(st.query_params.get(LINK, "").split(","))
     before = (
-        finished(st.session_state.get("compared", linked))
+        comparable_run_names(st.session_state.get("compared", linked))
         or linked
         or newest_of_one_model(page, query)
     )
     if page.total > query.limit or query != RunQuery(measured=True):
         filter_runs(query, page, "compare")
-    offered = before | {row.id: name_of(row.label, row.model, row.id) for row in page.rows}
+    offered = before | {row.id: run_name(row.label, row.model, row.id) for row in page.rows}
     chosen = st.multiselect(
         "Runs",
         list(offered),
@@ -61,7 +61,7 @@ def pick_runs() -> list[RunRecord]:
     return [record for run in chosen if (record := measured_record(run))]
 
 
-def finished(runs: Iterable[str]) -> dict[str, str]:
+def comparable_run_names(runs: Iterable[str]) -> dict[str, str]:
     """Names of the runs that can be compared by id, at most MAX_COMPARED; other ids are ignored."""
     records = (
         record
@@ -69,7 +69,7 @@ def finished(runs: Iterable[str]) -> dict[str, str]:
         if (record := measured_record(run))
     )
     return {
-        record.id: name_of(record.label, record.recipe.model, record.id)
+        record.id: run_name(record.label, record.recipe.model, record.id)
         for record in islice(records, MAX_COMPARED)
     }
 
@@ -92,12 +92,12 @@ def newest_of_one_model(page: RunPage, query: RunQuery) -> dict[str, str]:
             else session().page(RunQuery(measured=True)).rows
         )
     return {
-        row.id: name_of(row.label, row.model, row.id)
+        row.id: run_name(row.label, row.model, row.id)
         for row in [row for row in newest if row.model == newest[0].model][:4]
     }
 
 
-def name_of(label: str, model: str, run: str) -> str:
+def run_name(label: str, model: str, run: str) -> str:
     return (
         f"{label[:MAX_CELL_CHARACTERS]} · {model.removeprefix('bundled:')[:MAX_CELL_CHARACTERS]} "
         f"· {run}"

@@ -13,7 +13,7 @@ from engine.results.schema.record import RunRecord
 from pages.widgets.model_picker import choose_model
 from pages.widgets.state import session
 
-IN_A_SHELL = "python -m engine run recipe.yaml --save compressed-model"
+SHELL_COMMAND = "python -m engine run recipe.yaml --save compressed-model"
 
 
 def kept_model(record: RunRecord, key: str) -> None:
@@ -24,14 +24,14 @@ def kept_model(record: RunRecord, key: str) -> None:
             "The model was too large to keep, or was created by an earlier version. Download "
             "the recipe and recreate it with:"
         )
-        st.code(IN_A_SHELL, language="bash")
+        st.code(SHELL_COMMAND, language="bash")
         return
     st.code(str(folder), language=None)
     with st.container(horizontal=True):
         look = {"icon": ":material/download:", "key": f"{key}-model", "on_click": "ignore"}
         st.download_button(
             "Download the model (zip)",
-            partial(zipped, folder),
+            partial(zip_archive, folder),
             f"model-{record.id}.zip",
             "application/zip",
             **look,
@@ -50,7 +50,7 @@ def kept_model(record: RunRecord, key: str) -> None:
     )
 
 
-def zipped(folder: Path) -> bytes:
+def zip_archive(folder: Path) -> bytes:
     """Zip archive of the folder, without compression because weights are already packed."""
     archived = io.BytesIO()
     with zipfile.ZipFile(archived, "w", zipfile.ZIP_STORED) as archive:

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from engine.results.analysis.runs import noted_layers
-from pages.widgets.queries import escaped
+from pages.widgets.queries import literal_markdown
 
 
 def show_notes(layers: pd.DataFrame) -> None:
@@ -12,21 +12,21 @@ def show_notes(layers: pd.DataFrame) -> None:
     noted = noted_layers(layers)
     if noted.empty:
         return
-    with st.expander(title(noted), icon=":material/info:"):
+    with st.expander(notes_title(noted), icon=":material/info:"):
         for row in noted.to_dict("records"):
             st.markdown(
                 f"**{'Unchanged' if row['kept'] else 'Compressed'}** "
-                f"({escaped(row['note'])}): {escaped(row['names'])}"
+                f"({literal_markdown(row['note'])}): {literal_markdown(row['names'])}"
             )
 
 
-def title(noted: pd.DataFrame) -> str:
+def notes_title(noted: pd.DataFrame) -> str:
     """Title such as "3 layers unchanged, 2 layers compressed with a note"."""
     kept, changed = (int(noted["count"][noted.kept == which].sum()) for which in (True, False))
-    parts = [f"{layers(kept)} unchanged"] if kept else []
-    parts += [f"{layers(changed)} compressed with a note"] if changed else []
+    parts = [f"{layer_count(kept)} unchanged"] if kept else []
+    parts += [f"{layer_count(changed)} compressed with a note"] if changed else []
     return f"{', '.join(parts)}: details"
 
 
-def layers(count: int) -> str:
+def layer_count(count: int) -> str:
     return f"{count} layer{'s' * (count != 1)}"

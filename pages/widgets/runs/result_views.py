@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from engine.recipe.tasks import LanguageModeling
-from engine.results.analysis.per_step_scores import step_by_step
+from engine.results.analysis.per_step_scores import step_quality
 from engine.results.analysis.runs import entropy_bits, most_flattened
 from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import Tables
@@ -25,12 +25,13 @@ from engine.techniques.distillation.distill.tables import WrittenRow
 from engine.techniques.pruning.tables import ImportanceRow, StorageRow
 from pages.panels import (
     ACTIVATION_SURFACE,
+    AGREEMENT,
     ALPHA_SEARCH,
     BITS_PER_LAYER,
     IMPORTANCE,
     IMPORTANCE_BY_BLOCKS,
     LAYER_ERROR,
-    LEARNING_PACE,
+    LEARNING_RATE,
     LEVELS,
     LOST_GRADIENTS,
     SALIENT_CHANNELS,
@@ -40,17 +41,16 @@ from pages.panels import (
     STRUCTURE_GRID,
     STRUCTURE_SCORES,
     STRUCTURES_KEPT,
+    THROUGHPUT,
     TRAINING_CURVES,
-    TRAINING_PACE,
-    VERDICTS,
     WATERFALL,
     WEIGHT_HISTOGRAM,
 )
-from pages.widgets.chart_card import show
-from pages.widgets.layers.ranges import chooses_ranges, ranges
+from pages.widgets.chart_card import show_panel
+from pages.widgets.layers.ranges import has_static_ranges, observer_ranges
 from pages.widgets.layers.what_if import shown_recipe
-from pages.widgets.queries import escaped
-from pages.widgets.recipes.recipe_file import take_over
+from pages.widgets.queries import literal_markdown
+from pages.widgets.recipes.recipe_file import apply_recipe
 from pages.widgets.runs.kept_model import kept_model
 from pages.widgets.runs.student_errors import mistakes_table
 from pages.widgets.runs.view_registry import (
@@ -62,7 +62,7 @@ from pages.widgets.runs.view_registry import (
 )
 
 
-def views_of(record: RunRecord, tables: Tables) -> dict[str, RunView]:
+def available_views(record: RunRecord, tables: Tables) -> dict[str, RunView]:
     """Views available for this run by their titles, in their order."""
     ordered = sorted(VIEWS.values(), key=lambda view: view.position)
     return {view.title: view for view in ordered if view.is_shown(record, tables)}
@@ -74,27 +74,27 @@ def views_of(record: RunRecord, tables: Tables) -> dict[str, RunView]:
     is_shown=lambda record, tables: bool(record.recipe.steps) and not tables.stages.empty,
 )
 def steps_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(WATERFALL, step_by_step(tables.stages), f"{key}-steps")
+    show_panel(WATERFALL, step_quality(tables.stages), f"{key}-steps")
 
 
 @result_view("Curves", 40, CurveRow, opens_first=True)
 def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(TRAINING_CURVES, tables.curves, f"{key}-curves")
+    show_panel(TRAINING_CURVES, tables.curves, f"{key}-curves")
     if record.recipe.steps[-1].family == "training" and record.recipe.steps[-1].technique == "qat":
         st.caption(
             "Step 0 is the same grid without training (post-training quantization); the line "
             "shows what training recovers."
         )
-    show(LEARNING_PACE, tables.curves, f"{key}-rate")
+    show_panel(LEARNING_RATE, tables.curves, f"{key}-rate")
     if (tables.curves.name == "slopes lost").any():
-        show(LOST_GRADIENTS, tables.curves, f"{key}-lost")
-        show(TRAINING_PACE, tables.curves, f"{key}-pace")
+        show_panel(LOST_GRADIENTS, tables.curves, f"{key}-lost")
+        show_panel(THROUGHPUT, tables.curves, f"{key}-pace")
 
 
 @result_view("Mistakes", 60, VerdictRow)
 def mistakes_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Counts of mistakes, and the most confident ones."""
-    show(VERDICTS, tables.verdicts, f"{key}-verdicts")
+    show_panel(AGREEMENT, tables.verdicts, f"{key}-verdicts")
     mistakes_table(tables.mistakes, record.recipe.task, key)
 
 
@@ -123,14 +123,14 @@ def written_view(record: RunRecord, tables: Tables, key: str) -> None:
 
 @result_view("Layers", 80)
 def layers_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(LAYER_ERROR, tables.layers, f"{key}-layers")
+    show_panel(LAYER_ERROR, tables.layers, f"{key}-layers")
 
 
 @result_view("Weights", 90, HistogramRow)
 def weights_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     mine = tables.histograms[tables.histograms.layer == layer]
-    show(
+    show_panel(
         WEIGHT_HISTOGRAM, mine, f"{key}-weights", levels=tables.levels[tables.levels.layer == layer]
     )
 
@@ -139,7 +139,7 @@ def weights_view(record: RunRecord, tables: Tables, key: str) -> None:
 def levels_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     mine = tables.levels[tables.levels.layer == layer]
-    show(LEVELS, mine, f"{key}-levels")
+    show_panel(LEVELS, mine, f"{key}-levels")
     about_codes(mine, tables.layers[tables.layers.name == layer].note.iloc[0])
 
 
@@ -151,17 +151,17 @@ def about_codes(levels: pd.DataFrame, note: str) -> None:
             "code per weight is shorter."
         )
     if note:
-        st.caption(escaped(note[:1].upper() + note[1:] + "."))
+        st.caption(literal_markdown(note[:1].upper() + note[1:] + "."))
 
 
 @result_view("Bytes", 600)
 def bytes_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(SIZE_LEDGER, tables.ledger, f"{key}-bytes")
+    show_panel(SIZE_LEDGER, tables.ledger, f"{key}-bytes")
 
 
 @result_view("Sparsity", 120, StorageRow)
 def sparsity_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(SPARSITY_PER_LAYER, tables.layers, f"{key}-sparsity")
+    show_panel(SPARSITY_PER_LAYER, tables.layers, f"{key}-sparsity")
 
 
 @result_view("Importance", 130, ImportanceRow)
@@ -169,7 +169,7 @@ def importance_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
     by_blocks = (tables.layers.technique[tables.layers.name == layer] == "sparsegpt").any()
     panel = IMPORTANCE_BY_BLOCKS if by_blocks else IMPORTANCE
-    show(panel, tables.importance[tables.importance.layer == layer], f"{key}-importance")
+    show_panel(panel, tables.importance[tables.importance.layer == layer], f"{key}-importance")
 
 
 @result_view("Removed", 160, StructureRow)
@@ -178,17 +178,17 @@ def structures_view(record: RunRecord, tables: Tables, key: str) -> None:
     rows = tables.structures
     match rows.what.iloc[0]:
         case "block":
-            show(STRUCTURE_SCORES, rows, f"{key}-structures")
+            show_panel(STRUCTURE_SCORES, rows, f"{key}-structures")
         case "head" | "key/value group":
-            show(STRUCTURE_GRID, rows, f"{key}-structures")
+            show_panel(STRUCTURE_GRID, rows, f"{key}-structures")
         case what:
             block = st.selectbox(
-                f"{escaped(what.capitalize())}s of",
+                f"{literal_markdown(what.capitalize())}s of",
                 rows.block.unique().tolist(),
                 key=f"{key}-structures-of",
             )
-            show(STRUCTURE_SCORES, rows[rows.block == block], f"{key}-structures")
-            show(STRUCTURES_KEPT, rows, f"{key}-kept")
+            show_panel(STRUCTURE_SCORES, rows[rows.block == block], f"{key}-structures")
+            show_panel(STRUCTURES_KEPT, rows, f"{key}-kept")
 
 
 @result_view(
@@ -197,7 +197,7 @@ def structures_view(record: RunRecord, tables: Tables, key: str) -> None:
     is_shown=lambda record, tables: bool(record.recipe.steps) and tables.structures.empty,
 )
 def bits_view(record: RunRecord, tables: Tables, key: str) -> None:
-    show(BITS_PER_LAYER, tables.layers, f"{key}-bits", sensitivity=tables.sensitivity)
+    show_panel(BITS_PER_LAYER, tables.layers, f"{key}-bits", sensitivity=tables.sensitivity)
 
 
 @result_view("Inputs", 220, InputRow)
@@ -215,7 +215,9 @@ def inputs_view(record: RunRecord, tables: Tables, key: str) -> None:
         "measure": "magnitude" if by_mean else "largest",
         "by_strength": order != "Layer order",
     }
-    show(SALIENT_CHANNELS, tables.inputs[tables.inputs.layer == layer], f"{key}-inputs", **options)
+    show_panel(
+        SALIENT_CHANNELS, tables.inputs[tables.inputs.layer == layer], f"{key}-inputs", **options
+    )
 
 
 @result_view(
@@ -230,7 +232,7 @@ def search_view(record: RunRecord, tables: Tables, key: str) -> None:
         key=f"{key}-searched",
         help="First of the layers that share this input.",
     )
-    show(ALPHA_SEARCH, tables.searches, f"{key}-search", layer=layer)
+    show_panel(ALPHA_SEARCH, tables.searches, f"{key}-search", layer=layer)
 
 
 @result_view("Outliers", 240, SurfaceRow)
@@ -247,7 +249,7 @@ def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
     seen = st.segmented_control(
         "Chart type", ["Heat map", "3D surface"], default="Heat map", key=f"{key}-relief"
     )
-    show(
+    show_panel(
         ACTIVATION_SURFACE,
         tables.surfaces[tables.surfaces.layer == layer],
         f"{key}-surface",
@@ -259,7 +261,7 @@ def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
     "Ranges",
     250,
     is_shown=lambda record, tables: any(
-        chooses_ranges(step.model_dump()) for step in record.recipe.steps
+        has_static_ranges(step.model_dump()) for step in record.recipe.steps
     ),
 )
 def ranges_view(record: RunRecord, tables: Tables, key: str) -> None:
@@ -268,18 +270,18 @@ def ranges_view(record: RunRecord, tables: Tables, key: str) -> None:
     scales = tuple(tables.inputs.scale[tables.inputs.layer == layer].tolist())
     step = record.recipe.steps[-1].model_dump(mode="json")
     shown = shown_recipe(record.recipe.model, [step], record.recipe)
-    ranges(shown, layer, key, scales or None)
+    observer_ranges(shown, layer, key, scales or None)
 
 
 @result_view("Speed", 610, LatencyRow)
 def speed_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Draw latencies, or why no kernel ran."""
     ran = tables.latency.kernel != ""
-    show(SPEED, tables.latency[ran], f"{key}-speed")
+    show_panel(SPEED, tables.latency[ran], f"{key}-speed")
     for note in dict.fromkeys(note for note in tables.latency[ran].note if note):
-        st.caption(escaped(f"{note[0].upper()}{note[1:]}."))
+        st.caption(literal_markdown(f"{note[0].upper()}{note[1:]}."))
     for row in tables.latency[~ran].itertuples():
-        st.info(escaped(f"{row.note} ({row.what})"))
+        st.info(literal_markdown(f"{row.note} ({row.what})"))
 
 
 @result_view("Text", 620, SampleRow)
@@ -312,7 +314,7 @@ def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
         "Open in the pipeline",
         key=f"{key}-open",
         icon=":material/linear_scale:",
-        on_click=take_over,
+        on_click=apply_recipe,
         args=(record.recipe,),
         help="Opens its model, data and steps for editing.",
     ):

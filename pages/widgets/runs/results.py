@@ -9,9 +9,9 @@ from engine.results.schema.run_tables import Tables
 from pages.formatting.numbers import change, count, duration, megabytes, percent, two_decimals
 from pages.widgets.glossary_help import meaning
 from pages.widgets.model_picker import short_name
-from pages.widgets.queries import escaped, show_errors, stop_on_error
+from pages.widgets.queries import literal_markdown, show_errors, stop_on_error
 from pages.widgets.runs.notes import show_notes
-from pages.widgets.runs.result_views import views_of
+from pages.widgets.runs.result_views import available_views
 from pages.widgets.runs.view_registry import RunView
 from pages.widgets.state import session
 
@@ -23,8 +23,8 @@ def show_results(record: RunRecord, key: str) -> None:
 
 
 def show_run(record: RunRecord, tables: Tables, key: str) -> None:
-    st.markdown(f"### {escaped(record.label)}")
-    st.caption(f"{escaped(short_name(record.recipe.model))} · run {record.id}")
+    st.markdown(f"### {literal_markdown(record.label)}")
+    st.caption(f"{literal_markdown(short_name(record.recipe.model))} · run {record.id}")
     if record.summary is None:
         raise PlainError(
             f"Run {record.id} is marked as done but has no results; run its recipe again, or "
@@ -34,9 +34,9 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
         headline(record, tables)
     show_notes(tables.layers)
     for note in [*record.summary.notes, *([record.message] if record.message else [])]:
-        st.warning(escaped(note))
-    views = views_of(record, tables)
-    first = first_of(views, record)
+        st.warning(literal_markdown(note))
+    views = available_views(record, tables)
+    first = default_view(views, record)
     chosen = (
         st.pills(
             "View", list(views), default=first, key=f"{key}-view", label_visibility="collapsed"
@@ -47,7 +47,7 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
         views[chosen].draw(record, tables, f"{key}-{record.id}")
 
 
-def first_of(views: dict[str, RunView], record: RunRecord) -> str:
+def default_view(views: dict[str, RunView], record: RunRecord) -> str:
     """Title of the default view: steps of a pipeline, curve of a training, otherwise layers."""
     if "Steps" in views and len(record.recipe.steps) > 1:
         return "Steps"
@@ -76,7 +76,7 @@ def headline(record: RunRecord, tables: Tables) -> None:
             "agreement",
             meaning("agreement"),
         )
-    st.caption(escaped(protocol_of(record)))
+    st.caption(literal_markdown(protocol_line(record)))
 
 
 def worst_metric(place, tables: Tables) -> None:
@@ -87,8 +87,8 @@ def worst_metric(place, tables: Tables) -> None:
         place,
         "Most affected layer",
         percent(error),
-        escaped(layer.removeprefix("model.")) or "none",
-        f"{escaped(layer)}. {meaning('output_error')}",
+        literal_markdown(layer.removeprefix("model.")) or "none",
+        f"{literal_markdown(layer)}. {meaning('output_error')}",
     )
 
 
@@ -100,7 +100,7 @@ def metric(
 
 def quality_metric(place, before: Scores, after: Scores) -> None:
     """Draw the quality with its change in words; red for worse, green for better."""
-    name, was, now = quality_of(before, after)
+    name, was, now = quality_before_after(before, after)
     if name == "Perplexity":
         metric(
             place,
@@ -117,13 +117,13 @@ def quality_metric(place, before: Scores, after: Scores) -> None:
         )
 
 
-def quality_of(before: Scores, after: Scores) -> tuple[str, float, float]:
+def quality_before_after(before: Scores, after: Scores) -> tuple[str, float, float]:
     if before.perplexity is not None:
         return "Perplexity", before.perplexity, after.perplexity
     return "Accuracy", before.accuracy, after.accuracy
 
 
-def protocol_of(record: RunRecord) -> str:
+def protocol_line(record: RunRecord) -> str:
     """One line that describes the data and protocol of the numbers."""
     summary, left = record.summary, record.summary.result.parameters
     parameters = (

@@ -6,16 +6,16 @@ from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.results.schema.record import FINISHED, RunRecord
 from engine.results.schema.tables import CurveRow, table
-from pages.panels import LEARNING_PACE, SCHEDULE_LIVE, TRAINING_CURVES
+from pages.panels import LEARNING_RATE, SCHEDULE_LIVE, TRAINING_CURVES
 from pages.panels.training.schedule_live import PHASE
-from pages.widgets.chart_card import show
+from pages.widgets.chart_card import show_panel
 from pages.widgets.model_picker import short_name
-from pages.widgets.queries import escaped, show_error, show_errors, stop_on_error
+from pages.widgets.queries import literal_markdown, show_error, show_errors, stop_on_error
 from pages.widgets.runs.results import show_results
 from pages.widgets.state import session
 from pages.widgets.visitor import visitor
 
-SAYS = {
+STATUS_TEXTS = {
     "failed": "This run failed.",
     "cancelled": "This run was canceled.",
     "interrupted": "This run was interrupted.",
@@ -25,20 +25,20 @@ SAYS = {
 
 def current_run() -> str | None:
     """Id of the run to show: the one started here, the one in the address, or one in progress."""
-    run = st.session_state.get("run") or st.query_params.get("run") or under_way()
-    if not run or not exists(run):
+    run = st.session_state.get("run") or st.query_params.get("run") or run_in_progress()
+    if not run or not run_exists(run):
         st.session_state.pop("run", None)
         return None
     st.session_state["run"] = st.query_params["run"] = run
     return run
 
 
-def under_way() -> str | None:
+def run_in_progress() -> str | None:
     with stop_on_error():
         return session().under_way()
 
 
-def exists(run: str) -> bool:
+def run_exists(run: str) -> bool:
     """Return False if the run was deleted or the id is unknown."""
     try:
         return bool(session().record(run))
@@ -51,51 +51,51 @@ def run_card(run: str, key: str = "card") -> None:
     with stop_on_error():
         record = session().record(run)
     if record.status not in FINISHED:
-        follow(run, key)
+        show_progress(run, key)
         return
     with show_errors(f"Run {record.id}"):
         if record.status == "done":
             show_results(record, key)
         else:
-            ended(record, key)
+            show_outcome(record, key)
 
 
 @st.fragment(run_every=0.7)
-def follow(run: str, key: str) -> None:
+def show_progress(run: str, key: str) -> None:
     """Draw progress, remaining time and Cancel, and refresh; reload the page when the run ends."""
     with stop_on_error():
         record, progress = session().record(run), session().progress(run)
     if record.status in FINISHED:
         st.rerun()
     with st.container(border=True):
-        st.markdown(f"**Run {record.id}** · {setting_of(record)}")
-        st.progress(progress.overall, escaped(progress.sentence()))
+        st.markdown(f"**Run {record.id}** · {model_and_steps(record)}")
+        st.progress(progress.overall, literal_markdown(progress.sentence()))
         st.caption(
             "You can close this page; the run continues in the background and is listed under Runs."
         )
         if record.message:
-            st.warning(escaped(record.message))
+            st.warning(literal_markdown(record.message))
         if progress.curves:
             panel = SCHEDULE_LIVE if progress.curves[-1].phase == PHASE else TRAINING_CURVES
             curves = table(
                 [row for row in progress.curves if panel is TRAINING_CURVES or row.phase == PHASE],
                 CurveRow,
             )
-            show(panel, curves, f"{key}-live")
+            show_panel(panel, curves, f"{key}-live")
             if (curves.name == "rate").any():
-                show(LEARNING_PACE, curves, f"{key}-live-rate")
+                show_panel(LEARNING_RATE, curves, f"{key}-live-rate")
         if not session().may_change(record, visitor()):
             st.caption("Another visitor started this run.")
         elif st.button("Cancel", key=f"{key}-cancel", icon=":material/stop_circle:"):
-            cancel(run)
+            cancel_run(run)
 
 
-def setting_of(record: RunRecord) -> str:
+def model_and_steps(record: RunRecord) -> str:
     """Model and steps of a run, as Markdown."""
-    return f"{escaped(short_name(record.recipe.model))} · {escaped(record.label)}"
+    return f"{literal_markdown(short_name(record.recipe.model))} · {literal_markdown(record.label)}"
 
 
-def cancel(run: str) -> None:
+def cancel_run(run: str) -> None:
     try:
         session().cancel(run, visitor())
         st.toast("Canceling: the run stops at the next layer; training keeps its best checkpoint.")
@@ -103,19 +103,21 @@ def cancel(run: str) -> None:
         show_error(str(error))
 
 
-def ended(record: RunRecord, key: str) -> None:
+def show_outcome(record: RunRecord, key: str) -> None:
     """Draw what happened, and a button to run it again."""
     with st.container(border=True):
         known = record.status != "unreadable" or bool(record.recipe.steps)
-        st.markdown(" · ".join([f"**Run {record.id}**", *([setting_of(record)] if known else [])]))
-        message = f"{SAYS[record.status]} {record.message}"
-        (st.info if record.status == "cancelled" else st.error)(escaped(message))
-        if record.status in ("failed", "interrupted") and session().kept(record):
+        st.markdown(
+            " · ".join([f"**Run {record.id}**", *([model_and_steps(record)] if known else [])])
+        )
+        message = f"{STATUS_TEXTS[record.status]} {record.message}"
+        (st.info if record.status == "cancelled" else st.error)(literal_markdown(message))
+        if record.status in ("failed", "interrupted") and session().has_finished_blocks(record):
             st.info("Finished layers are kept; running it again resumes from there.")
         if known and st.button(
             "Run again", key=f"{key}-again-{record.id}", icon=":material/replay:"
         ):
-            start(record.recipe)
+            start_run(record.recipe)
             st.rerun()
 
 
@@ -129,10 +131,10 @@ def run_button(recipe: Recipe | None, key: str) -> None:
         icon=":material/play_arrow:",
         disabled=recipe is None,
     ):
-        start(recipe)
+        start_run(recipe)
 
 
-def start(recipe: Recipe) -> None:
+def start_run(recipe: Recipe) -> None:
     """Submit a recipe and remember the run as the one to show."""
     with stop_on_error():
         record = session().submit(recipe, visitor())

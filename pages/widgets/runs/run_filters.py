@@ -44,18 +44,18 @@ def filter_runs(query: RunQuery, page: RunPage, key: str) -> None:
             placeholder="for example: gptq docs-lm",
             max_chars=200,
             icon=":material/search:",
-            on_change=take,
+            on_change=apply_change,
             args=(key, query, "search"),
             width=320,
         )
-        choose("Sort by", "order", list(ORDERS), ORDERS.get, query, key, width=220)
+        filter_select("Sort by", "order", list(ORDERS), ORDERS.get, query, key, width=220)
         active = sum(
             bool(value) for value in (query.family, query.technique, query.model, query.status)
         )
         with st.popover(
             f"Filters ({active})" if active else "Filters", icon=":material/filter_list:"
         ):
-            choose(
+            filter_select(
                 "Family",
                 "family",
                 [ALL, *FAMILIES],
@@ -63,7 +63,7 @@ def filter_runs(query: RunQuery, page: RunPage, key: str) -> None:
                 query,
                 key,
             )
-            choose(
+            filter_select(
                 "Technique",
                 "technique",
                 with_chosen(page.techniques, query.technique),
@@ -71,7 +71,7 @@ def filter_runs(query: RunQuery, page: RunPage, key: str) -> None:
                 query,
                 key,
             )
-            choose(
+            filter_select(
                 "Model",
                 "model",
                 with_chosen(page.models, query.model),
@@ -80,7 +80,7 @@ def filter_runs(query: RunQuery, page: RunPage, key: str) -> None:
                 key,
             )
             if not query.measured:
-                choose(
+                filter_select(
                     "Status",
                     "status",
                     with_chosen(page.statuses, query.status),
@@ -89,7 +89,10 @@ def filter_runs(query: RunQuery, page: RunPage, key: str) -> None:
                     key,
                 )
             st.button(
-                "Clear search and filters", key=f"{key}-clear", on_click=clear, args=(key, query)
+                "Clear search and filters",
+                key=f"{key}-clear",
+                on_click=clear_filters,
+                args=(key, query),
             )
 
 
@@ -101,7 +104,7 @@ def technique_title(name: str) -> str:
     return TECHNIQUES[name].title if name in TECHNIQUES else name or "All techniques"
 
 
-def choose(
+def filter_select(
     title: str, field: str, options: list[str], words, query: RunQuery, key: str, **look
 ) -> None:
     value = getattr(query, field)
@@ -111,13 +114,13 @@ def choose(
         options.index(value),
         format_func=words,
         key=f"{key}-{field}",
-        on_change=take,
+        on_change=apply_change,
         args=(key, query, field),
         **look,
     )
 
 
-def take(key: str, query: RunQuery, field: str) -> None:
+def apply_change(key: str, query: RunQuery, field: str) -> None:
     """Apply a changed widget before the page runs again; the list starts at its first page."""
     st.session_state[f"{key}-query"] = replace(
         query, **{field: st.session_state[f"{key}-{field}"]}, after=None
@@ -125,14 +128,14 @@ def take(key: str, query: RunQuery, field: str) -> None:
     st.session_state.pop(f"{key}-pages", None)
 
 
-def clear(key: str, query: RunQuery) -> None:
+def clear_filters(key: str, query: RunQuery) -> None:
     st.session_state[f"{key}-query"] = RunQuery(measured=query.measured, order=query.order)
     for field in ("search", "family", "technique", "model", "status"):
         st.session_state[f"{key}-{field}"] = ALL
     st.session_state.pop(f"{key}-pages", None)
 
 
-def turn_pages(query: RunQuery, page: RunPage, key: str) -> None:
+def page_buttons(query: RunQuery, page: RunPage, key: str) -> None:
     """Draw the page number and the buttons for the previous and next page.
 
     A page starts after the last row of the one before it, so it does not change when new runs

@@ -37,10 +37,10 @@ def run_table(page: RunPage) -> None:
     rows = crc32(",".join(st.session_state[SHOWN]).encode())
     key = f"runs-table-{st.session_state.get(DELETED, 0)}-{rows}"
     st.dataframe(
-        pd.DataFrame([cells_of(row) for row in page.rows], columns=list(COLUMNS)),
+        pd.DataFrame([row_cells(row) for row in page.rows], columns=list(COLUMNS)),
         hide_index=True,
         width="stretch",
-        on_select=lambda: take_click(key),
+        on_select=lambda: store_clicked_run(key),
         selection_mode="single-row",
         key=key,
         placeholder="",
@@ -48,7 +48,7 @@ def run_table(page: RunPage) -> None:
     )
 
 
-def cells_of(row: RunRow) -> tuple:
+def row_cells(row: RunRow) -> tuple:
     """Values of a row in the order of the columns; missing numbers are empty cells."""
     words = row.label or "(cannot be read)", row.model.removeprefix("bundled:")[:200], row.status
     return (
@@ -63,7 +63,7 @@ def cells_of(row: RunRow) -> tuple:
     )
 
 
-def take_click(key: str) -> None:
+def store_clicked_run(key: str) -> None:
     rows = st.session_state[key].selection.rows
     if rows:
         st.session_state[CHOSEN] = st.session_state[SHOWN][rows[0]]
@@ -84,7 +84,7 @@ def chosen_run() -> RunRecord | None:
     return None
 
 
-def actions(record: RunRecord) -> None:
+def delete_button(record: RunRecord) -> None:
     """Draw the delete button for runs that have ended."""
     if not session().may_change(record, visitor()):
         return

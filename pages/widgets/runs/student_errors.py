@@ -35,11 +35,13 @@ def mistakes_table(mistakes: pd.DataFrame, task: Task, key: str) -> None:
         st.caption("The student is right wherever its teacher is.")
         return
     picture = isinstance(task, ImageClassification)
-    mistakes = mistakes.assign(picture=[embedded(address) for address in mistakes.picture])
+    mistakes = mistakes.assign(picture=[data_url(address) for address in mistakes.picture])
     shown = mistakes[
         ["picture"] * picture + ["label", "teacher", "answer", "student"] + ["text"] * (not picture)
     ]
-    shown = shown if picture else shown.assign(text=[in_a_line(text, task) for text in shown.text])
+    shown = (
+        shown if picture else shown.assign(text=[single_line(text, task) for text in shown.text])
+    )
     st.dataframe(
         shown,
         width="stretch",
@@ -60,14 +62,14 @@ def mistakes_table(mistakes: pd.DataFrame, task: Task, key: str) -> None:
     st.caption(f"The {len(mistakes)} mistakes with the highest confidence of the student, {where}.")
 
 
-def embedded(address: str) -> str:
+def data_url(address: str) -> str:
     """Return the address of an image if it is a data: URL, otherwise an empty text, so that nothing
     is fetched from another host.
     """
     return address if address.startswith("data:image/") else ""
 
 
-def in_a_line(text: str, task: Task) -> str:
+def single_line(text: str, task: Task) -> str:
     """Show line feeds as ↵; before a token, keep only the end of the text."""
     line = text.replace("\n", "↵")
     return f"…{line[-BEFORE:]}" if task.kind == "language-modeling" and len(line) > BEFORE else line

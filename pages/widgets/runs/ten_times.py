@@ -8,19 +8,19 @@ import streamlit as st
 from engine.errors import PlainError
 from engine.recipe import Recipe
 from engine.recipe.model_names import ASSETS
-from engine.results.analysis.per_step_scores import standings
+from engine.results.analysis.per_step_scores import step_scores
 from engine.results.schema.record import RunRecord
 from pages.formatting.numbers import count, megabytes, percent, two_decimals
 from pages.widgets.chart_card import table_download
 from pages.widgets.glossary_help import meaning
-from pages.widgets.queries import escaped, show_errors
+from pages.widgets.queries import literal_markdown, show_errors
 from pages.widgets.runs.example import EXAMPLES
 from pages.widgets.runs.run_card import current_run
 from pages.widgets.state import session
 
 NAME = "ten-times"
 RECIPE = ASSETS / "recipes" / f"{NAME}.yaml"
-STATIONS = {
+STAGES = {
     "Teacher": (
         "The **Library detective**, a float32 BERT with six blocks of four attention heads. It "
         "predicts which of eight "
@@ -39,7 +39,7 @@ STATIONS = {
         "4-bit loading."
     ),
 }
-COLUMNS = {
+COLUMN_FORMATS = {
     "parameters": count,
     "size_bytes": megabytes,
     "bits_per_parameter": two_decimals,
@@ -48,7 +48,7 @@ COLUMNS = {
     "recall": percent,
     "f1": percent,
 }
-HEADS = {
+COLUMN_TITLES = {
     "parameters": "Parameters",
     "size_bytes": "Size",
     "bits_per_parameter": "Bits per parameter",
@@ -57,7 +57,7 @@ HEADS = {
     "recall": "Recall",
     "f1": "F1",
 }
-READ = (
+SCORES_NOTE = (
     "Precision, recall and F1 are macro averages. The student's best state is chosen on part of "
     "the validation texts; "
     "neither validation nor test texts are trained on."
@@ -66,7 +66,7 @@ READ = (
 TERMS = {"precision": "macro_precision", "recall": "macro_recall", "f1": "macro_f1"}
 
 
-def journey() -> Recipe:
+def example_recipe() -> Recipe:
     return Recipe.from_yaml(RECIPE.read_text("utf-8"))
 
 
@@ -76,18 +76,18 @@ def own_run(recipe: Recipe) -> str | None:
     return run if run and session().record(run).recipe == recipe else None
 
 
-def outcome_of(run: str | None) -> tuple[pd.DataFrame, str]:
+def scores_and_source(run: str | None) -> tuple[pd.DataFrame, str]:
     """Return the scores after each step and their source: the user's run if finished, otherwise the
     stored one.
     """
     if run and session().record(run).status == "done":
         with show_errors(f"Run {run}"):
-            return standings(
+            return step_scores(
                 session().tables(run).stages
             ), f"Your run {run}. {standard_error(session().record(run))}"
     try:
         stored = "A stored run of the same recipe; it is replaced by yours."
-        return standings(
+        return step_scores(
             EXAMPLES.tables(NAME).stages
         ), f"{stored} {standard_error(EXAMPLES.record(NAME))}"
     except PlainError:
@@ -103,21 +103,21 @@ def standard_error(record: RunRecord) -> str:
     )
 
 
-def stations(known: pd.DataFrame) -> None:
+def stage_cards(scores: pd.DataFrame) -> None:
     """Draw the three models side by side."""
     for number, (column, (name, idea)) in enumerate(
-        zip(st.columns(len(STATIONS)), STATIONS.items(), strict=True)
+        zip(st.columns(len(STAGES)), STAGES.items(), strict=True)
     ):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{number + 1} · {name}**")
             st.caption(idea)
-            if number in known.get("step", ()):
-                standing(known, number)
+            if number in scores.get("step", ()):
+                stage_metrics(scores, number)
 
 
-def standing(known: pd.DataFrame, step: int) -> None:
+def stage_metrics(scores: pd.DataFrame, step: int) -> None:
     """Draw size and accuracy on the split that runs are compared by."""
-    judged = known[known.split == known.split[0]].set_index("step")
+    judged = scores[scores.split == scores.split[0]].set_index("step")
     first, now = judged.loc[0], judged.loc[step]
     smaller = f"{now.compression:.1f} times smaller" if step else "uncompressed"
     st.metric(
@@ -129,12 +129,12 @@ def standing(known: pd.DataFrame, step: int) -> None:
         help=meaning("size_bytes"),
     )
     st.markdown(
-        f"Correct on **{percent(now.accuracy)}** of the {escaped(now.split)} "
-        f"texts{moved(now.accuracy - first.accuracy) if step else ''}."
+        f"Correct on **{percent(now.accuracy)}** of the {literal_markdown(now.split)} "
+        f"texts{change_text(now.accuracy - first.accuracy) if step else ''}."
     )
 
 
-def moved(share: float) -> str:
+def change_text(share: float) -> str:
     """Text for a change of accuracy: -0.012 -> ", 1.2 points less than the teacher"."""
     points = round(100 * share, 1)
     return (
@@ -144,29 +144,29 @@ def moved(share: float) -> str:
     )
 
 
-def report(known: pd.DataFrame, source: str, key: str) -> None:
+def score_tables(scores: pd.DataFrame, source: str, key: str) -> None:
     """Draw one table per split and the download button."""
-    for split, rows in known.groupby("split", sort=False):
-        st.markdown(f"**On {escaped(split)} texts**")
+    for split, rows in scores.groupby("split", sort=False):
+        st.markdown(f"**On {literal_markdown(split)} texts**")
         st.dataframe(
-            written(rows),
+            formatted_scores(rows),
             hide_index=True,
             width="stretch",
             key=f"{key}-{split}",
-            column_config=helped(),
+            column_config=column_help(),
         )
-    st.caption(f"{source} {READ}")
-    table_download("Table as CSV", known, f"{NAME}.csv", key=f"{key}-csv")
+    st.caption(f"{source} {SCORES_NOTE}")
+    table_download("Table as CSV", scores, f"{NAME}.csv", key=f"{key}-csv")
 
 
-def written(rows: pd.DataFrame) -> pd.DataFrame:
+def formatted_scores(rows: pd.DataFrame) -> pd.DataFrame:
     """Format numbers as text: "23.6 MB", "80.3%"."""
-    shown = {HEADS[name]: rows[name].map(say) for name, say in COLUMNS.items()}
-    return pd.DataFrame({"Model": [list(STATIONS)[step] for step in rows.step]} | shown)
+    shown = {COLUMN_TITLES[name]: rows[name].map(say) for name, say in COLUMN_FORMATS.items()}
+    return pd.DataFrame({"Model": [list(STAGES)[step] for step in rows.step]} | shown)
 
 
-def helped() -> dict:
+def column_help() -> dict:
     return {
         head: st.column_config.Column(help=meaning(TERMS.get(name, name)))
-        for name, head in HEADS.items()
+        for name, head in COLUMN_TITLES.items()
     }

@@ -18,7 +18,7 @@ from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import Tables, declared_views
 from pages import panels
 from pages.panels import Panel
-from pages.widgets.chart_card import show
+from pages.widgets.chart_card import show_panel
 
 Draw = Callable[[RunRecord, Tables, str], None]
 Condition = Callable[[RunRecord, Tables], bool]
@@ -104,7 +104,7 @@ def of_panels(declared: ResultView, shown: list[Panel]) -> RunView:
         if declared.per_layer:
             table = table[table.layer == pick_layer(tables, key)]
         for name, panel in zip(declared.panels, shown, strict=True):
-            show(panel, table, f"{key}-{name.rpartition(':')[2].lower().replace('_', '-')}")
+            show_panel(panel, table, f"{key}-{name.rpartition(':')[2].lower().replace('_', '-')}")
 
     return RunView(
         declared.title, declared.position, draw, has_rows(declared.row), declared.opens_first

@@ -6,11 +6,11 @@ import numpy
 import pytest
 import torch
 
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from tests.planted import CHANNELS, few_large, planted, spread
+from tests.planted import CHANNELS, few_large, save_rescaled_model, spread
 
 CPU = torch.device("cpu")
 W8A8 = {"technique": "activations", "mode": "static", "observer": "min-max"}
@@ -31,12 +31,12 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outliers(tmp_path_factory):
-    return planted(tmp_path_factory.mktemp("outliers") / "model", few_large())
+    return save_rescaled_model(tmp_path_factory.mktemp("outliers") / "model", few_large())
 
 
 @pytest.fixture(scope="module")
-def uneven(tmp_path_factory):
-    return planted(tmp_path_factory.mktemp("uneven") / "model", spread())
+def uneven_model(tmp_path_factory):
+    return save_rescaled_model(tmp_path_factory.mktemp("uneven") / "model", spread())
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def outcome_of(text):
                 "device": "cpu",
                 "speed": False,
             }
-            kept[model, str(step)] = run(Recipe.of(recipe))
+            kept[model, str(step)] = run(Recipe.from_dict(recipe))
         return kept[model, str(step)]
 
     return carried_out
@@ -67,12 +67,12 @@ def rise(outcome) -> float:
     return outcome.summary.result.perplexity / outcome.summary.baseline.perplexity - 1
 
 
-def test_what_is_planted_leaves_the_function_as_it_was(outliers, uneven):
+def test_what_is_planted_leaves_the_function_as_it_was(outliers, uneven_model):
     ids = torch.arange(20, 84)[None]
     with torch.inference_mode():
         before, *after = (
-            opened(resolve(name), CPU, torch.float32).model(input_ids=ids).logits
-            for name in ("bundled:docs-lm", outliers, uneven)
+            load_model(resolve_model(name), CPU, torch.float32).model(input_ids=ids).logits
+            for name in ("bundled:docs-lm", outliers, uneven_model)
         )
     for each in after:
         torch.testing.assert_close(each, before, rtol=1e-4, atol=1e-4)
@@ -94,16 +94,22 @@ def test_with_outlier_channels_8_bits_collapse_and_smoothquant_and_llm_int8_reco
 
 
 def test_where_channels_differ_plain_factors_collapse_and_whitened_ones_do_not_notice(
-    uneven, outcome_of
+    uneven_model, outcome_of
 ):
     """SVD-LLM (arXiv:2403.07378), table 1, at a fifth of the parameters removed. Where channels are
     as even as in docs-lm, the gap is small.
     """
     plain, whitened, even = (
         rise(
-            outcome_of(model, {"technique": "svd", "kept": 0.8, "scope": "layer", "whitening": how})
+            outcome_of(
+                model, {"technique": "svd", "kept": 0.8, "scope": "layer", "whitening": config}
+            )
         )
-        for model, how in ((uneven, "none"), (uneven, "svd-llm"), ("bundled:docs-lm", "svd-llm"))
+        for model, config in (
+            (uneven_model, "none"),
+            (uneven_model, "svd-llm"),
+            ("bundled:docs-lm", "svd-llm"),
+        )
     )
     assert plain > 2.5 * whitened and abs(whitened - even) < 0.01
 

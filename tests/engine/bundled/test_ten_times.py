@@ -11,12 +11,12 @@ import yaml
 
 from engine.forecast import Cost
 from engine.interactive import run_forecast
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.recipe.model_names import ASSETS
-from engine.results.analysis.per_step_scores import standings
+from engine.results.analysis.per_step_scores import step_scores
 from engine.results.store.store import Store
 from tests.answers import forecast
 from tests.hub import serving
@@ -27,7 +27,7 @@ NAMES = {"id2label": {0: "safe", 1: "phishing"}, "label2id": {"safe": 0, "phishi
 COUNTS = {"train": 40, "validation": 12, "test": 14}
 
 
-def shipped(name: str) -> dict:
+def bundled_recipe(name: str) -> dict:
     return yaml.safe_load((ASSETS / "recipes" / f"{name}.yaml").read_text())
 
 
@@ -42,7 +42,7 @@ def files_in(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def travelled(tmp_path_factory):
+def ten_times_run(tmp_path_factory):
     """The Hub's recipe with a teacher and a student from a Hub on this machine, and local files in
     the place of its data.
     """
@@ -51,24 +51,24 @@ def travelled(tmp_path_factory):
         "shawhin/bert-phishing-classifier_teacher": tiny("bert", folder / "teacher", **NAMES),
         "tiny/encoder": tiny("encoder", folder / "student"),
     }
-    recipe, data = shipped("ten-times-hub"), files_in(folder)
+    recipe, data = bundled_recipe("ten-times-hub"), files_in(folder)
     recipe["task"] |= {"data": data["test"], "also": data["validation"], "length": 64}
     recipe["training"] |= {"train": data["train"], "validation": data["validation"]}
     recipe["steps"][0] |= {"student": "tiny/encoder", "student_blocks": 2, "batch": 8}
     with serving(made) as hub, pytest.MonkeyPatch.context() as patch:
         hub.point_here(patch, folder / "home")
-        outcome = run(Recipe.of(recipe | {"device": "cpu"}), save=folder / "saved")
+        outcome = run(Recipe.from_dict(recipe | {"device": "cpu"}), save=folder / "saved")
     return outcome, folder / "saved"
 
 
-def test_the_hubs_recipe_goes_with_local_files_and_counts_its_epochs(travelled):
-    outcome, _ = travelled
+def test_the_hubs_recipe_goes_with_local_files_and_counts_its_epochs(ten_times_run):
+    outcome, _ = ten_times_run
     losses = outcome.tables.curves.query("name == 'loss'")
     assert len(losses) == 5 * COUNTS["train"] / 8 and outcome.summary.protocol.data == "test.csv"
 
 
-def test_every_station_is_measured_on_both_splits_and_smaller_than_the_one_before(travelled):
-    table = standings(travelled[0].tables.stages)
+def test_every_station_is_measured_on_both_splits_and_smaller_than_the_one_before(ten_times_run):
+    table = step_scores(ten_times_run[0].tables.stages)
     assert (
         table.step.tolist() == [0, 1, 2] * 2
         and table.split.tolist() == ["test"] * 3 + ["validation"] * 3
@@ -84,15 +84,15 @@ def test_every_station_is_measured_on_both_splits_and_smaller_than_the_one_befor
     assert table.compression[:3].tolist() == pytest.approx([sizes[0] / size for size in sizes])
 
 
-def test_the_last_stations_bytes_are_those_of_the_files_and_the_rest_is_in_16_bits(travelled):
-    outcome, saved = travelled
-    last = standings(outcome.tables.stages).iloc[2]
+def test_the_last_stations_bytes_are_those_of_the_files_and_the_rest_is_in_16_bits(ten_times_run):
+    outcome, saved = ten_times_run
+    last = step_scores(outcome.tables.stages).iloc[2]
     assert (
         last.size_bytes
         == outcome.summary.result.size_bytes
         == sum(path.stat().st_size for path in saved.glob("*.safetensors"))
     )
-    student = opened(resolve(str(saved)), CPU, torch.float32)
+    student = load_model(resolve_model(str(saved)), CPU, torch.float32)
     stored = {
         layer.name: student.model.get_submodule(layer.name).stored for layer in student.layers
     }
@@ -108,15 +108,15 @@ def test_the_last_stations_bytes_are_those_of_the_files_and_the_rest_is_in_16_bi
     }
 
 
-def test_the_last_station_loads_again_with_the_accuracy_that_was_reported(travelled, tmp_path):
-    outcome, saved = travelled
+def test_the_last_station_loads_again_with_the_accuracy_that_was_reported(ten_times_run, tmp_path):
+    outcome, saved = ten_times_run
     task = outcome.summary.protocol
     recipe = {
         "model": str(saved),
-        "task": shipped("ten-times-hub")["task"]
+        "task": bundled_recipe("ten-times-hub")["task"]
         | {"data": files_in(tmp_path)["test"], "also": "", "length": 64},
     }
-    again = run(Recipe.of(recipe | {"device": "cpu"})).summary
+    again = run(Recipe.from_dict(recipe | {"device": "cpu"})).summary
     assert (
         again.protocol.samples == task.samples
         and again.baseline.loss == outcome.summary.result.loss
@@ -125,7 +125,7 @@ def test_the_last_station_loads_again_with_the_accuracy_that_was_reported(travel
 
 def test_the_bundled_journey_will_be_a_seventh_of_its_teacher_or_less(monkeypatch):
     monkeypatch.setattr(run_forecast, "cost_of", lambda job, past: Cost(0.0, 0.0))
-    asked = Recipe.of(shipped("ten-times"))
+    asked = Recipe.from_dict(bundled_recipe("ten-times"))
     assert forecast(asked).compression >= 7
     assert (asked.task.split, asked.task.also) == (
         "test",
@@ -136,8 +136,8 @@ def test_the_bundled_journey_will_be_a_seventh_of_its_teacher_or_less(monkeypatc
 def test_the_stored_journey_is_the_recipes_and_holds_what_it_promises():
     """Made by ``python -m engine.bundled.example ten-times``."""
     stored = Store(ASSETS / "examples", indexed=False)
-    assert stored.record("ten-times").recipe == Recipe.of(shipped("ten-times"))
-    for _, rows in standings(stored.tables("ten-times").stages).groupby("split"):
+    assert stored.record("ten-times").recipe == Recipe.from_dict(bundled_recipe("ten-times"))
+    for _, rows in step_scores(stored.tables("ten-times").stages).groupby("split"):
         teacher, student, four_bits = rows.accuracy
         assert (
             teacher - student <= 0.02

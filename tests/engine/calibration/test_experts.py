@@ -4,15 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from engine.calibration import Stream, folds_in
-from engine.calibration.activation_stats import Seen, pooled
-from engine.calibration.folding import undone
-from engine.calibration.routing import Routing, Strength, add_uncorrelated
+from engine.calibration import CalibrationStream, scale_folds
+from engine.calibration.activation_stats import InputStats, merged_stats
+from engine.calibration.folding import preserve_weights
+from engine.calibration.routing import ExpertRouting, InputMagnitude, add_uncorrelated_inputs
 from engine.models.layers import blocks_of
-from engine.models.loaded_model import Opened, opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import LoadedModel, load_model
+from engine.models.loading import resolve_model
 from tests.cases import for_each
-from tests.experts import EXPERTS, built, saved, saved_without_tokens, without_tokens
+from tests.experts import (
+    EXPERTS,
+    build_model,
+    save_model,
+    save_model_without_tokens,
+    without_tokens,
+)
 
 CPU = torch.device("cpu")
 EXPERT = "model.layers.{}.mlp.experts.{}.{}"
@@ -26,15 +32,15 @@ def batches_of(sizes: list[tuple[int, int]]) -> list[dict[str, torch.Tensor]]:
 MANY, FEW = batches_of([(4, 60)] * 4), batches_of([(1, 2), (1, 3), (1, 2), (2, 3), (1, 4)])
 
 
-def subject_of(folder) -> Opened:
-    return opened(resolve(str(folder)), CPU, torch.float32)
+def subject_of(folder) -> LoadedModel:
+    return load_model(resolve_model(str(folder)), CPU, torch.float32)
 
 
 def routed_inputs(
     model: nn.Module, block: int, batches: list
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Tokens routed to each expert of transformers' Mixtral, and the inputs of its last layer."""
-    experts, caught = model.model.layers[block].mlp.experts, []
+    experts, caught = model.model.treated_layers[block].mlp.experts, []
     hook = experts.register_forward_pre_hook(lambda module, args: caught.append(args[:2]))
     with torch.no_grad():
         for batch in batches:
@@ -50,13 +56,13 @@ def routed_inputs(
 
 @pytest.mark.parametrize("wants_gram", [True, False])
 def test_an_expert_sees_the_tokens_routed_to_it_and_no_others(wants_gram, tmp_path):
-    subject = subject_of(saved("mixtral", tmp_path))
-    due = routed_inputs(built("mixtral"), 1, MANY)
-    stream, blocks = Stream(subject.model, MANY, CPU), blocks_of(subject.layers)
+    subject = subject_of(save_model("mixtral", tmp_path))
+    due = routed_inputs(build_model("mixtral"), 1, MANY)
+    stream, blocks = CalibrationStream(subject.model, MANY, CPU), blocks_of(subject.layers)
     names = {block[0].block: [layer.name for layer in block] for block in blocks}
-    stream.look("model.layers.0", names["model.layers.0"], wants_gram)
-    stream.go_on("model.layers.0")
-    seen = stream.look("model.layers.1", names["model.layers.1"], wants_gram)
+    stream.collect_stats("model.layers.0", names["model.layers.0"], wants_gram)
+    stream.advance("model.layers.0")
+    seen = stream.collect_stats("model.layers.1", names["model.layers.1"], wants_gram)
     for expert, (rows, inner) in due.items():
         for projection, vectors in (("gate_proj", rows), ("up_proj", rows), ("down_proj", inner)):
             stats = seen[EXPERT.format(1, expert, projection)]
@@ -74,16 +80,16 @@ def test_batches_in_step_see_what_each_sees_alone(name, batches, tmp_path):
     """Batches that reach different experts wait at the layers that all reach; without changes, the
     result is the same as without waiting.
     """
-    folder = saved(name, tmp_path)
-    one, other = (Stream(subject_of(folder).model, batches, CPU) for _ in range(2))
+    folder = save_model(name, tmp_path)
+    one, other = (CalibrationStream(subject_of(folder).model, batches, CPU) for _ in range(2))
     assert one.chain
     for block in blocks_of(subject_of(folder).layers):
         names = [layer.name for layer in block if layer.kind == "linear" and not layer.routes]
         if block[0].block not in one.chain:
             continue
-        due, found = one.look(block[0].block, names, True), {}
-        unreached = other.in_step(block[0].block, names, True, found.__setitem__)
-        one.go_on(block[0].block)
+        due, found = one.collect_stats(block[0].block, names, True), {}
+        unreached = other.run_in_step(block[0].block, names, True, found.__setitem__)
+        one.advance(block[0].block)
         assert (
             found.keys() | unreached.keys() == due.keys() == set(names)
             and not found.keys() & unreached.keys()
@@ -97,10 +103,10 @@ def test_batches_in_step_see_what_each_sees_alone(name, batches, tmp_path):
 
 
 def test_an_expert_without_tokens_gets_uncorrelated_inputs_as_strong_as_the_others(tmp_path):
-    subject = subject_of(saved_without_tokens(tmp_path))
+    subject = subject_of(save_model_without_tokens(tmp_path))
     names = [layer.name for layer in subject.layers if layer.block == "model.layers.0"]
-    seen = Stream(subject.model, MANY, CPU).look("model.layers.0", names, True)
-    lonely = without_tokens(built("mixtral"))
+    seen = CalibrationStream(subject.model, MANY, CPU).collect_stats("model.layers.0", names, True)
+    lonely = without_tokens(build_model("mixtral"))
     gate, up, down = (
         seen[EXPERT.format(0, lonely, name)] for name in ("gate_proj", "up_proj", "down_proj")
     )
@@ -121,11 +127,11 @@ def test_an_expert_without_tokens_gets_uncorrelated_inputs_as_strong_as_the_othe
 
 def test_replacements_of_a_single_expert_are_as_strong_as_the_others(tmp_path):
     """A question about one layer replaces a single expert."""
-    subject = subject_of(saved_without_tokens(tmp_path))
+    subject = subject_of(save_model_without_tokens(tmp_path))
     name = EXPERT.format(1, 2, "down_proj")
     names = [layer.name for layer in subject.layers]
-    alone = Stream(subject.model, MANY, CPU).look("", [name], False)[name]
-    among = Stream(subject.model, MANY, CPU).look("", names, False)[name]
+    alone = CalibrationStream(subject.model, MANY, CPU).collect_stats("", [name], False)[name]
+    among = CalibrationStream(subject.model, MANY, CPU).collect_stats("", names, False)[name]
     torch.testing.assert_close(alone.rms, among.rms)
     assert alone.extremes == among.extremes and alone.missing == alone.count
 
@@ -133,12 +139,12 @@ def test_replacements_of_a_single_expert_are_as_strong_as_the_others(tmp_path):
 def test_missing_tokens_are_added_up_to_the_number_of_inputs():
     draw = torch.Generator().manual_seed(0)
     rows = 3 * torch.randn(5, 8, generator=draw)
-    seen = Seen(8, CPU)
+    seen = InputStats(8, CPU)
     seen.add(rows)
-    routing = Routing({})
-    routing.complete("another layer", seen)
+    routing = ExpertRouting({})
+    routing.fill_missing_tokens("another layer", seen)
     assert torch.allclose(seen.gram, rows.T @ rows) and not seen.warnings
-    add_uncorrelated(seen, Strength.of(seen), "a note")
+    add_uncorrelated_inputs(seen, InputMagnitude.from_stats(seen), "a note")
     torch.testing.assert_close(seen.gram, rows.T @ rows + 3 * rows.square().mean() * torch.eye(8))
     assert seen.count == 8 and seen.missing == 3 and seen.warnings == ["a note"]
     # as strong as before
@@ -149,14 +155,14 @@ def test_experts_that_share_a_scale_are_taken_together():
     draw = torch.Generator().manual_seed(0)
     parts, rows = [], [torch.randn(count, 6, generator=draw) for count in (10, 7)]
     for each in rows:
-        parts.append(Seen(6, CPU))
+        parts.append(InputStats(6, CPU))
         parts[-1].add(each)
-    empty = Seen(6, CPU)
-    add_uncorrelated(empty, Strength(6, 1.0, 1e6, -1.0, 1.0), "")
-    whole, every = pooled([parts[0], parts[0], empty, parts[1]]), torch.cat(rows)
+    empty = InputStats(6, CPU)
+    add_uncorrelated_inputs(empty, InputMagnitude(6, 1.0, 1e6, -1.0, 1.0), "")
+    whole, every = merged_stats([parts[0], parts[0], empty, parts[1]]), torch.cat(rows)
     torch.testing.assert_close(whole.gram, every.T @ every)
     torch.testing.assert_close(whole.abs_mean, every.abs().mean(0))
-    assert whole.count == 17 and pooled([empty]) is empty
+    assert whole.count == 17 and merged_stats([empty]) is empty
 
 
 @for_each(
@@ -171,10 +177,12 @@ def test_experts_that_share_a_scale_are_taken_together():
     ],
 )
 def test_scales_are_folded_into_everything_that_reads_the_norm(name, into, inside, tmp_path):
-    subject = subject_of(saved(name, tmp_path))
-    stream, block = Stream(subject.model, MANY[:2], CPU), blocks_of(subject.layers)[2]
+    subject = subject_of(save_model(name, tmp_path))
+    stream, block = CalibrationStream(subject.model, MANY[:2], CPU), blocks_of(subject.layers)[2]
     names = [layer.name for layer in block if not layer.routes]
-    folds = folds_in(stream, block[0].block, stream.look(block[0].block, names, True), names)
+    folds = scale_folds(
+        stream, block[0].block, stream.collect_stats(block[0].block, names, True), names
+    )
     stem = f"{block[0].block}.mlp"
     before = next(fold for fold in folds if fold.companions and fold.companions[0].startswith(stem))
     assert (
@@ -196,9 +204,9 @@ def test_scales_are_folded_into_everything_that_reads_the_norm(name, into, insid
     assert len(behind) == (EXPERTS if inside else 0) and all(
         fold.source == fold.sinks[0].replace("down", "up") for fold in behind
     )
-    due = stream.through(block[0].block, 0)
+    due = stream.run_block(block[0].block, 0)
     scales = torch.rand(48, generator=torch.Generator().manual_seed(1)) + 0.5
-    with undone(stream.model, [before.source, *before.sinks, *before.companions]):
+    with preserve_weights(stream.model, [before.source, *before.sinks, *before.companions]):
         before.apply(stream.model, scales)
-        torch.testing.assert_close(stream.through(block[0].block, 0), due, rtol=1e-3, atol=1e-4)
-    assert torch.equal(stream.through(block[0].block, 0), due)
+        torch.testing.assert_close(stream.run_block(block[0].block, 0), due, rtol=1e-3, atol=1e-4)
+    assert torch.equal(stream.run_block(block[0].block, 0), due)

@@ -4,7 +4,7 @@ meaningless.
 
 import pytest
 
-from engine.__main__ import as_text
+from engine.__main__ import outcome_text
 from engine.errors import PlainError
 from engine.pipeline.run import run
 from engine.recipe import Recipe
@@ -22,7 +22,7 @@ def model(tmp_path_factory):
 def recipe_on(model, folder, characters, samples=64, context=64, technique="gptq", text=WORDS):
     (folder / "short.txt").write_text(WORDS[:characters])
     (folder / "test.txt").write_text(text)
-    return Recipe.of(
+    return Recipe.from_dict(
         {
             "model": str(model),
             "task": {
@@ -51,7 +51,7 @@ def test_forecast_run_and_shell_report_the_shortfall(model, tmp_path):
     )
     outcome = run(recipe)
     assert said in forecast(recipe).notes and outcome.summary.notes.count(said) == 1
-    assert said in as_text(outcome).splitlines()
+    assert said in outcome_text(outcome).splitlines()
 
 
 def test_enough_data_gives_no_note(model, tmp_path):

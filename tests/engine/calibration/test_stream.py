@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from engine.calibration import Seen, Stream, folds_in
-from engine.calibration.folding import undone
+from engine.calibration import CalibrationStream, InputStats, scale_folds
+from engine.calibration.folding import preserve_weights
 from engine.errors import PlainError
 from engine.models.layers import Layer, blocks_of
-from engine.models.loaded_model import Opened, opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import LoadedModel, load_model
+from engine.models.loading import resolve_model
 from engine.models.packed_modules import UnpackingLinear
 from tests.cases import for_each
 from tests.tiny import ARCHITECTURES, tiny
@@ -47,15 +47,15 @@ def batches_for(architecture: str, count: int = 3) -> list[dict[str, torch.Tenso
     ]
 
 
-def subject_of(architecture: str, folder) -> Opened:
-    return opened(resolve(str(tiny(architecture, folder))), CPU, torch.float32)
+def subject_of(architecture: str, folder) -> LoadedModel:
+    return load_model(resolve_model(str(tiny(architecture, folder))), CPU, torch.float32)
 
 
-def stream_of(architecture: str, subject: Opened) -> Stream:
-    return Stream(subject.model, batches_for(architecture), CPU)
+def stream_of(architecture: str, subject: LoadedModel) -> CalibrationStream:
+    return CalibrationStream(subject.model, batches_for(architecture), CPU)
 
 
-def inputs_of(subject: Opened, names: list[str], batches: list) -> dict[str, torch.Tensor]:
+def inputs_of(subject: LoadedModel, names: list[str], batches: list) -> dict[str, torch.Tensor]:
     """Inputs of linear layers, collected by plain hooks on the whole model."""
     kept = {name: [] for name in names}
     hooks = [
@@ -72,7 +72,7 @@ def inputs_of(subject: Opened, names: list[str], batches: list) -> dict[str, tor
     return {name: torch.cat(rows) for name, rows in kept.items()}
 
 
-def linear_names(subject: Opened, layers: list[Layer]) -> list[str]:
+def linear_names(subject: LoadedModel, layers: list[Layer]) -> list[str]:
     return [
         layer.name
         for layer in layers
@@ -95,14 +95,14 @@ def test_a_block_sees_what_the_whole_model_would_show_it(architecture, tmp_path)
     for block in blocks_of(subject.layers):
         names = linear_names(subject, block)
         due |= inputs_of(subject, names, batches_for(architecture))
-        seen = stream.look(block[0].block, names, wants_gram=True)
+        seen = stream.collect_stats(block[0].block, names, wants_gram=True)
         for name in names:
             torch.testing.assert_close(
                 seen[name].gram, due[name].T @ due[name], rtol=1e-4, atol=1e-4
             )
             torch.testing.assert_close(seen[name].abs_mean, due[name].abs().mean(0))
             assert seen[name].count == len(due[name])
-        stream.go_on(block[0].block)
+        stream.advance(block[0].block)
 
 
 def test_a_block_sees_what_compressed_blocks_before_it_make(tmp_path):
@@ -112,14 +112,14 @@ def test_a_block_sees_what_compressed_blocks_before_it_make(tmp_path):
         [block for block in blocks_of(subject.layers) if block[0].block],
     )
     first = [layer.name for layer in blocks[0]]
-    stream.look(blocks[0][0].block, first, wants_gram=True)
+    stream.collect_stats(blocks[0][0].block, first, wants_gram=True)
     module = subject.model.get_submodule(first[-1])
-    module.stored = type(module.stored)(module.stored.shape, module.stored.dense() * 0.5)
-    stream.go_on(blocks[0][0].block)
+    module.stored = type(module.stored)(module.stored.shape, module.stored.to_dense() * 0.5)
+    stream.advance(blocks[0][0].block)
     name = blocks[1][0].name
     rows = inputs_of(subject, [name], batches_for("llama"))[name]
     torch.testing.assert_close(
-        stream.look(blocks[1][0].block, [name], True)[name].gram,
+        stream.collect_stats(blocks[1][0].block, [name], True)[name].gram,
         rows.T @ rows,
         rtol=1e-4,
         atol=1e-4,
@@ -134,9 +134,9 @@ def test_in_step_layers_that_stay_as_they_are_see_the_same(architecture, tmp_pat
     assert in_chain
     for layers in in_chain:
         block, names, told = layers[0].block, [layer.name for layer in layers], []
-        seen = twice.look(block, names, True)
-        assert once.goes_in_step(block, names)
-        once.in_step(
+        seen = twice.collect_stats(block, names, True)
+        assert once.in_step_fits(block, names)
+        once.run_in_step(
             block,
             names,
             True,
@@ -147,7 +147,7 @@ def test_in_step_layers_that_stay_as_they_are_see_the_same(architecture, tmp_pat
             torch.testing.assert_close(gram, seen[name].gram)
             assert count == seen[name].count
         for stream in (twice, once):
-            stream.go_on(block)
+            stream.advance(block)
         if block != once.chain[-1]:
             assert all(
                 torch.equal(one, two) for one, two in zip(once.waiting, twice.waiting, strict=True)
@@ -165,11 +165,11 @@ def test_in_step_a_layer_sees_what_those_before_it_have_become(tmp_path):
     def halve(name, seen):
         grams[name] = seen.gram.clone()
         module = subject.model.get_submodule(name)
-        module.stored = type(module.stored)(module.stored.shape, module.stored.dense() * 0.5)
-        module.unpacked = module.stored.dense()
+        module.stored = type(module.stored)(module.stored.shape, module.stored.to_dense() * 0.5)
+        module.unpacked = module.stored.to_dense()
 
-    stream.in_step(layers[0].block, names, True, halve)
-    stream.go_on(layers[0].block)
+    stream.run_in_step(layers[0].block, names, True, halve)
+    stream.advance(layers[0].block)
     # nothing after a layer changes what it gets
     for name, rows in inputs_of(subject, names, batches_for("llama")).items():
         torch.testing.assert_close(grams[name], rows.T @ rows, rtol=1e-4, atol=1e-4)
@@ -187,7 +187,7 @@ def test_too_much_to_hold_does_not_go_in_step(tmp_path, monkeypatch):
         next(block for block in blocks_of(subject.layers) if block[0].block),
     )
     monkeypatch.setattr("engine.calibration.stream.IN_STEP_BYTES", 50_000)
-    assert not stream.goes_in_step(layers[0].block, [layer.name for layer in layers])
+    assert not stream.in_step_fits(layers[0].block, [layer.name for layer in layers])
 
 
 def test_a_second_look_at_a_block_sees_the_same(tmp_path):
@@ -196,7 +196,10 @@ def test_a_second_look_at_a_block_sees_the_same(tmp_path):
         stream_of("llama", subject),
         next(block for block in blocks_of(subject.layers) if block[0].block),
     )
-    looks = [stream.look(block[0].block, [layer.name for layer in block], True) for _ in range(2)]
+    looks = [
+        stream.collect_stats(block[0].block, [layer.name for layer in block], True)
+        for _ in range(2)
+    ]
     assert all(torch.equal(looks[0][layer.name].gram, looks[1][layer.name].gram) for layer in block)
 
 
@@ -206,11 +209,11 @@ def test_convolutions_are_seen_as_patches(tmp_path):
     kept = []
     module = subject.model.get_submodule(name)
     hook = module.register_forward_hook(lambda m, args, output: kept.append(output))
-    seen = stream_of("resnet", subject).look("", [name], wants_gram=True)[name]
+    seen = stream_of("resnet", subject).collect_stats("", [name], wants_gram=True)[name]
     hook.remove()
     # one more came from finding the chain
     outputs = torch.cat([each.flatten(2).mT.flatten(0, 1) for each in kept[-3:]])
-    matrix = module.stored.dense()
+    matrix = module.stored.to_dense()
     torch.testing.assert_close(
         (matrix @ seen.gram * matrix).sum(), outputs.square().sum(), rtol=1e-4, atol=1e-4
     )
@@ -224,7 +227,9 @@ def test_scales_are_hidden_where_each_architecture_allows_it(architecture, tmp_p
         next(block for block in blocks_of(subject.layers) if block[0].block),
     )
     names = [layer.name for layer in block]
-    folds = folds_in(stream, block[0].block, stream.look(block[0].block, names, True), names)
+    folds = scale_folds(
+        stream, block[0].block, stream.collect_stats(block[0].block, names, True), names
+    )
     ends = {
         fold.source.rpartition(".")[2]: {sink.rpartition(".")[2] for sink in fold.sinks}
         for fold in folds
@@ -241,16 +246,16 @@ def test_hidden_scales_leave_the_logits_as_they_were(architecture, tmp_path):
     for block in blocks_of(subject.layers):
         if block[0].block in stream.chain:
             names = [layer.name for layer in block]
-            seen = stream.look(block[0].block, names, True)
-            for fold in folds_in(stream, block[0].block, seen, names):
+            seen = stream.collect_stats(block[0].block, names, True)
+            for fold in scale_folds(stream, block[0].block, seen, names):
                 width = subject.model.get_submodule(fold.sinks[0]).stored.shape[1]
                 fold.apply(
                     subject.model,
-                    fold.tied(
+                    fold.repeated_scales(
                         torch.rand(width, generator=torch.Generator().manual_seed(1)) * 5 + 0.2
                     ),
                 )
-            stream.go_on(block[0].block)
+            stream.advance(block[0].block)
     with torch.no_grad():
         torch.testing.assert_close(subject.model(**batch).logits, before, rtol=1e-4, atol=1e-4)
 
@@ -259,7 +264,7 @@ def test_undone_gives_every_weight_back(tmp_path):
     subject = subject_of("llama", tmp_path)
     names = ["model.layers.0.input_layernorm", "model.layers.0.self_attn.q_proj"]
     before = [subject.model.get_submodule(name).weight.clone() for name in names]
-    with undone(subject.model, names):
+    with preserve_weights(subject.model, names):
         subject.model.get_submodule(names[0]).weight.data = before[0] * 2
         subject.model.get_submodule(names[1]).stored = type(
             subject.model.get_submodule(names[1]).stored
@@ -272,7 +277,7 @@ def test_undone_gives_every_weight_back(tmp_path):
 
 def test_the_gram_matrix_in_two_halves_is_the_same():
     rows = torch.randn(64, 37, generator=torch.Generator().manual_seed(0))
-    whole, halves = Seen(37, CPU), Seen(37, CPU)
+    whole, halves = InputStats(37, CPU), InputStats(37, CPU)
     whole.add(rows)
     halves.add(rows[:20])
     halves.add(rows[20:])
@@ -283,10 +288,10 @@ def test_the_gram_matrix_in_two_halves_is_the_same():
 def test_scaled_inputs_are_seen_scaled():
     rows, scales = torch.randn(64, 12), torch.rand(12) + 0.5
     for wants_gram in (True, False):
-        one, two = Seen(12, CPU, wants_gram), Seen(12, CPU, wants_gram)
+        one, two = InputStats(12, CPU, wants_gram), InputStats(12, CPU, wants_gram)
         one.add(rows)
         two.add(rows / scales)
-        other = one.scaled(scales)
+        other = one.divided_by(scales)
         for name in ("gram", "abs_mean", "abs_max"):
             torch.testing.assert_close(getattr(other, name), getattr(two, name))
         torch.testing.assert_close(other.sample(), two.sample())
@@ -294,9 +299,9 @@ def test_scaled_inputs_are_seen_scaled():
 
 
 def test_inputs_that_are_no_numbers_are_refused_with_the_layers_name():
-    seen = Seen(4, CPU)
+    seen = InputStats(4, CPU)
     with pytest.raises(PlainError, match="No calibration data reached some.layer"):
-        seen.refuse_nonsense("some.layer")
+        seen.check_usable("some.layer")
     seen.add(torch.tensor([[1.0, float("nan"), 0, 0]]))
     with pytest.raises(PlainError, match="some.layer become NaN"):
-        seen.refuse_nonsense("some.layer")
+        seen.check_usable("some.layer")

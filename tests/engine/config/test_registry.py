@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.config.registry import ENTRY_POINTS, EVERY, TECHNIQUES, config_modules, techniques_in
+from engine.config.registry import (
+    ALL_TECHNIQUES,
+    ENTRY_POINTS,
+    TECHNIQUES,
+    config_modules,
+    techniques_in,
+)
 from engine.recipe import Recipe
 from tests.cases import for_each
 from tests.tiny import SENTENCES, tiny
@@ -26,10 +32,12 @@ def test_each_folder_of_a_technique_has_a_config_and_a_method():
 
 
 def test_names_and_list_positions_are_unique():
-    assert len(TECHNIQUES) == len(EVERY) == len({cls.list_position for cls in EVERY})
+    assert (
+        len(TECHNIQUES) == len(ALL_TECHNIQUES) == len({cls.list_position for cls in ALL_TECHNIQUES})
+    )
 
 
-def installed(folder: Path, entry: str = "example_technique.config:Example") -> Path:
+def install_example(folder: Path, entry: str = "example_technique.config:Example") -> Path:
     """Install the example package into ``folder``, as pip would do."""
     shutil.copytree(EXAMPLE, folder / EXAMPLE.name)
     information = folder / "example_technique-1.0.dist-info"
@@ -74,10 +82,10 @@ def recipe(tmp_path) -> Path:
 
 
 def test_an_installed_package_adds_a_technique_that_runs_and_is_read_again(tmp_path, recipe):
-    folder = installed(tmp_path / "packages")
+    folder = install_example(tmp_path / "packages")
     listed = json.loads(python(folder, "-m", "engine", "techniques", "--json").stdout)
     assert [row["title"] for row in listed][-1] == "Example quantizer" and len(listed) == 1 + len(
-        EVERY
+        ALL_TECHNIQUES
     )
     done = python(
         folder, "-m", "engine", "run", str(recipe), "--json", "--save", str(tmp_path / "out")
@@ -123,7 +131,7 @@ session().close()
 
 
 def test_its_own_table_is_stored_with_a_run_and_shown_among_its_views(tmp_path, recipe):
-    folder = installed(tmp_path / "packages")
+    folder = install_example(tmp_path / "packages")
     done = python(folder, "-m", "engine", "run", str(recipe), "--json")
     assert done.returncode == 0, done.stderr
     script = tmp_path / "view.py"
@@ -152,7 +160,7 @@ session().close()
 
 
 def test_its_form_forecast_what_if_and_explanation_are_on_the_page(tmp_path, recipe):
-    folder = installed(tmp_path / "packages")
+    folder = install_example(tmp_path / "packages")
     script = tmp_path / "page.py"
     script.write_text(PAGE)
     seen = python(folder, str(script), str(recipe))
@@ -195,7 +203,7 @@ assert blueprint(Example(), (4, 8)).nbytes > 0
 
 
 def test_a_package_may_have_costs_explanations_and_previews(tmp_path):
-    folder = installed(tmp_path / "packages")
+    folder = install_example(tmp_path / "packages")
     for name, text in FURTHER.items():
         folder.joinpath("example_technique", f"{name}.py").write_text(text)
     done = python(folder, "-c", USE)
@@ -213,10 +221,12 @@ def test_a_package_may_have_costs_explanations_and_previews(tmp_path):
     ],
 )
 def test_a_package_that_cannot_be_used_is_skipped_with_a_warning(tmp_path, entry, reason):
-    found = python(installed(tmp_path / "packages", entry), "-m", "engine", "techniques", "--json")
-    assert len(json.loads(found.stdout)) == len(EVERY) and reason in found.stderr
+    found = python(
+        install_example(tmp_path / "packages", entry), "-m", "engine", "techniques", "--json"
+    )
+    assert len(json.loads(found.stdout)) == len(ALL_TECHNIQUES) and reason in found.stderr
 
 
 def test_a_recipe_of_a_missing_package_names_the_technique():
     with pytest.raises(ValueError, match="example-quantizer"):
-        Recipe.of({"steps": [{"technique": "example-quantizer"}]})
+        Recipe.from_dict({"steps": [{"technique": "example-quantizer"}]})

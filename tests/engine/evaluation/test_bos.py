@@ -10,9 +10,9 @@ from tokenizers import processors
 
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches, evaluate
-from engine.evaluation.data.tokens import first_target, window_prefix, windows_of
-from engine.measurement.student_errors import paper_of
-from engine.models.loading import load, resolve, tokenizer_of
+from engine.evaluation.data.tokens import first_target, token_windows, window_prefix
+from engine.measurement.student_errors import evaluation_set
+from engine.models.loading import load_pretrained, resolve_model, tokenizer_of
 from engine.recipe import Recipe
 from engine.recipe.tasks import Calibration, LanguageModeling
 from engine.results.schema.record import RunRecord
@@ -23,19 +23,19 @@ WORDS = " ".join(SENTENCES * 20)
 BEFORE = {"single": "<s> $A", "special_tokens": [("<s>", BOS)]}
 
 
-def saved(folder, architecture="gemma", **template):
+def save_model(folder, architecture="gemma", **template):
     """Save a model whose tokenizer adds special tokens around a text."""
     path = tiny(architecture, folder / architecture)
     if template:
         wrapped = tokenizer("llama")
         wrapped.backend_tokenizer.post_processor = processors.TemplateProcessing(**template)
         wrapped.save_pretrained(path)
-    return resolve(str(path))
+    return resolve_model(str(path))
 
 
 @pytest.fixture
 def gemma(tmp_path):
-    return saved(tmp_path, **BEFORE)
+    return save_model(tmp_path, **BEFORE)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def text(tmp_path):
 
 def by_hand(folder, windows, first) -> float:
     """Mean loss of the predicted tokens per window, with transformers only."""
-    model = load(folder).float()
+    model = load_pretrained(folder).float()
     losses = []
     for window in windows:
         logits = model(window[None]).logits[0].log_softmax(-1)
@@ -57,7 +57,7 @@ def by_hand(folder, windows, first) -> float:
 @pytest.mark.parametrize("bos", ["auto", "always"])
 def test_perplexity_with_bos_equals_a_computation_by_hand(bos, gemma, text):
     task = LanguageModeling(text=text, context=16, tokens=400, bos=bos)
-    found = evaluate(task, load(gemma).float(), gemma)
+    found = evaluate(task, load_pretrained(gemma).float(), gemma)
     ids = tokenizer("llama")(WORDS, add_special_tokens=False)["input_ids"][:400]
     windows = torch.tensor(
         [[BOS, *ids[start : start + 15]] for start in range(0, len(ids) - 14, 15)]
@@ -73,7 +73,7 @@ def test_perplexity_with_bos_equals_a_computation_by_hand(bos, gemma, text):
 
 def test_never_gives_the_number_of_versions_without_the_option(gemma, text):
     task = LanguageModeling(text=text, context=16, tokens=400, bos="never")
-    found = evaluate(task, load(gemma).float(), gemma)
+    found = evaluate(task, load_pretrained(gemma).float(), gemma)
     ids = tokenizer("llama")(WORDS, add_special_tokens=False)["input_ids"][:400]
     windows = torch.tensor(ids[: len(ids) // 16 * 16]).view(-1, 16)
     assert found.scores["loss"] == pytest.approx(by_hand(gemma, windows, 1), rel=1e-5)
@@ -84,9 +84,13 @@ def test_never_gives_the_number_of_versions_without_the_option(gemma, text):
 
 def test_a_tokenizer_without_bos_has_the_same_protocol_as_before(tmp_path, text):
     """Auto and never give the same protocol, so runs are comparable."""
-    llama = saved(tmp_path, "llama")
+    llama = save_model(tmp_path, "llama")
     auto, never = (
-        evaluate(LanguageModeling(text=text, context=16, tokens=400, bos=bos), load(llama), llama)
+        evaluate(
+            LanguageModeling(text=text, context=16, tokens=400, bos=bos),
+            load_pretrained(llama),
+            llama,
+        )
         for bos in ("auto", "never")
     )
     assert (
@@ -98,18 +102,20 @@ def test_a_tokenizer_without_bos_has_the_same_protocol_as_before(tmp_path, text)
 
 
 def test_the_bundled_language_model_adds_none():
-    assert window_prefix(tokenizer_of(resolve("bundled:docs-lm")), "auto") == ()
+    assert window_prefix(tokenizer_of(resolve_model("bundled:docs-lm")), "auto") == ()
 
 
 def test_two_tokens_before_a_text_are_both_context(tmp_path, text):
-    two = saved(
+    two = save_model(
         tmp_path,
         single="<mask> <s> $A </s>",
         special_tokens=[("<mask>", 3), ("<s>", BOS), ("</s>", 2)],
     )
-    found = evaluate(LanguageModeling(text=text, context=16, tokens=400), load(two).float(), two)
+    found = evaluate(
+        LanguageModeling(text=text, context=16, tokens=400), load_pretrained(two).float(), two
+    )
     ids = tokenizer("llama")(WORDS, add_special_tokens=False)["input_ids"][:400]
-    windows = windows_of(np.array(ids, dtype=np.int32), 16, "", (3, BOS))
+    windows = token_windows(np.array(ids, dtype=np.int32), 16, "", (3, BOS))
     assert (
         windows[:, :2].tolist() == [[3, BOS]] * len(windows) and windows[0, 2:].tolist() == ids[:14]
     )
@@ -147,7 +153,10 @@ def test_calibration_windows_follow_the_task(gemma, text):
 
 def test_questions_about_mistakes_are_the_tokens_that_are_scored(gemma, text):
     task = LanguageModeling(text=text, context=16, tokens=400)
-    paper, found = paper_of(task, gemma), evaluate(task, load(gemma).float(), gemma)
+    paper, found = (
+        evaluation_set(task, gemma),
+        evaluate(task, load_pretrained(gemma).float(), gemma),
+    )
     assert len(paper.right) == len(found.guesses)
     assert "<s>" not in paper.question(3)["text"] and WORDS.startswith(
         paper.question(3)["text"].removeprefix("…")
@@ -162,8 +171,8 @@ def test_a_recipe_from_before_bos_keeps_its_key_and_the_new_default_has_another(
         Recipe(task=LanguageModeling(bos=bos)) for bos in ("never", "auto", "always")
     )
     assert len({never.key(), auto.key(), always.key()}) == 3
-    assert '"bos"' not in never.model_dump_json(exclude=never.left_empty)
-    assert Recipe.of({"task": {"kind": "language-modeling"}}) == auto
+    assert '"bos"' not in never.model_dump_json(exclude=never.default_fields)
+    assert Recipe.from_dict({"task": {"kind": "language-modeling"}}) == auto
 
 
 def test_a_stored_record_without_bos_means_never():

@@ -5,11 +5,11 @@ import torch
 
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches
-from engine.evaluation.calibration_batches import data_for, same_texts
-from engine.evaluation.data.examples import examples_of, text_of
-from engine.evaluation.data.tokens import tokenized
-from engine.evaluation.progress import silent
-from engine.models.loading import resolve
+from engine.evaluation.calibration_batches import calibration_data_for, is_evaluation_text
+from engine.evaluation.data.examples import load_examples, load_text
+from engine.evaluation.data.tokens import leading_tokens
+from engine.evaluation.progress import ignore_progress
+from engine.models.loading import resolve_model
 from engine.recipe.tasks import (
     Calibration,
     ImageClassification,
@@ -21,7 +21,7 @@ from tests.tiny import SENTENCES, tiny, tokenizer
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    return resolve(str(tiny("llama", tmp_path_factory.mktemp("llama"))))
+    return resolve_model(str(tiny("llama", tmp_path_factory.mktemp("llama"))))
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def test_windows_have_the_context_asked_for_and_share_no_token(llama, text):
     )
     rows = torch.cat([batch["input_ids"] for batch in batches])
     assert rows.shape == (20, 32)
-    assert rows.flatten().tolist() == tokenized(text_of(text), tokenizer("llama"), 640).tolist()
+    assert (
+        rows.flatten().tolist() == leading_tokens(load_text(text), tokenizer("llama"), 640).tolist()
+    )
 
 
 def test_the_text_that_quality_is_measured_on_is_passed_over(llama, text):
@@ -47,7 +49,7 @@ def test_the_text_that_quality_is_measured_on_is_passed_over(llama, text):
     rows = torch.cat([batch["input_ids"] for batch in batches])
     assert (
         rows.flatten().tolist()
-        == tokenized(text_of(text), tokenizer("llama"), 1128).tolist()[1000:]
+        == leading_tokens(load_text(text), tokenizer("llama"), 1128).tolist()[1000:]
     )
 
 
@@ -59,8 +61,8 @@ def test_a_text_that_is_all_measured_on_is_refused(llama, text):
 
 
 def test_two_names_of_one_split_are_the_same_texts():
-    assert same_texts(LanguageModeling(split="train"), Calibration(split="calibration"))
-    assert not same_texts(LanguageModeling(), Calibration())
+    assert is_evaluation_text(LanguageModeling(split="train"), Calibration(split="calibration"))
+    assert not is_evaluation_text(LanguageModeling(), Calibration())
 
 
 def test_a_window_longer_than_the_positions_is_refused(llama, text):
@@ -75,7 +77,7 @@ def test_a_window_longer_than_the_positions_is_refused(llama, text):
 
 
 @pytest.fixture
-def labelled(tmp_path):
+def labeled_task(tmp_path):
     rows = [{"text": f"{index} {SENTENCES[index % 3]}", "label": index % 3} for index in range(50)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     return TextClassification(data=str(tmp_path / "a.json"), samples=30, length=32)
@@ -83,7 +85,7 @@ def labelled(tmp_path):
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    return resolve(str(tiny("bert", tmp_path_factory.mktemp("bert"))))
+    return resolve_model(str(tiny("bert", tmp_path_factory.mktemp("bert"))))
 
 
 def as_texts(batches):
@@ -94,26 +96,26 @@ def as_texts(batches):
     }
 
 
-def test_a_file_without_splits_calibrates_on_what_is_not_measured(labelled, bert):
+def test_a_file_without_splits_calibrates_on_what_is_not_measured(labeled_task, bert):
     read = as_texts(
-        calibration_batches(Calibration(), labelled.model_copy(update={"length": 128}), bert)
+        calibration_batches(Calibration(), labeled_task.model_copy(update={"length": 128}), bert)
     )
     assert len(read) == 20
-    assert not read & set(examples_of(labelled).inputs)
+    assert not read & set(load_examples(labeled_task).inputs)
 
 
-def test_a_file_that_is_all_measured_on_is_refused(labelled, bert):
+def test_a_file_that_is_all_measured_on_is_refused(labeled_task, bert):
     with pytest.raises(PlainError, match="no examples besides those that quality is measured on"):
-        calibration_batches(Calibration(), labelled.model_copy(update={"samples": 50}), bert)
+        calibration_batches(Calibration(), labeled_task.model_copy(update={"samples": 50}), bert)
 
 
-def test_a_classifier_calibrates_on_other_texts_where_they_are_named(labelled, bert, text):
-    batches = calibration_batches(Calibration(text=text), labelled, bert)
+def test_a_classifier_calibrates_on_other_texts_where_they_are_named(labeled_task, bert, text):
+    batches = calibration_batches(Calibration(text=text), labeled_task, bert)
     assert [batch["input_ids"].shape for batch in batches] == [(1, 32)]
 
 
-def test_no_calibration_text_is_padded(labelled, bert):
-    batches = calibration_batches(Calibration(), labelled, bert)
+def test_no_calibration_text_is_padded(labeled_task, bert):
+    batches = calibration_batches(Calibration(), labeled_task, bert)
     assert batches
     for batch in batches:
         assert (
@@ -123,17 +125,17 @@ def test_no_calibration_text_is_padded(labelled, bert):
 
 
 def test_images_are_model_inputs(tmp_path):
-    folder = resolve(str(tiny("resnet", tmp_path)))
+    folder = resolve_model(str(tiny("resnet", tmp_path)))
     batches = calibration_batches(Calibration(samples=20), ImageClassification(), folder)
     assert torch.cat([batch["pixel_values"] for batch in batches]).shape == (20, 1, 16, 16)
 
 
 def test_an_image_model_cannot_calibrate_on_what_it_is_measured_on(tmp_path):
-    folder = resolve(str(tiny("resnet", tmp_path)))
+    folder = resolve_model(str(tiny("resnet", tmp_path)))
     with pytest.raises(PlainError, match="no examples besides"):
         calibration_batches(Calibration(split="test"), ImageClassification(), folder)
 
 
 def test_what_is_no_task_has_no_calibration():
     with pytest.raises(TypeError):
-        data_for(None, Calibration(), None, None, silent)
+        calibration_data_for(None, Calibration(), None, None, ignore_progress)

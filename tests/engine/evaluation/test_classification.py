@@ -10,11 +10,16 @@ from torch import nn
 
 from engine.errors import Cancelled, PlainError
 from engine.evaluation import evaluate
-from engine.evaluation.classification import image_batches, macro_scores, targets_of, text_quality
+from engine.evaluation.classification import (
+    class_targets,
+    image_batches,
+    macro_scores,
+    text_quality,
+)
 from engine.evaluation.data.examples import Examples
 from engine.evaluation.data.tokens import token_batches
-from engine.evaluation.progress import silent
-from engine.models.loading import load, resolve, tokenizer_of
+from engine.evaluation.progress import ignore_progress
+from engine.models.loading import load_pretrained, resolve_model, tokenizer_of
 from engine.recipe.tasks import ImageClassification, TextClassification
 from tests.cases import for_each
 from tests.tiny import SENTENCES, tiny, tokenizer
@@ -26,10 +31,10 @@ TOKENIZER = tokenizer("bert")
 
 @pytest.fixture
 def task(tmp_path):
-    return labelled(tmp_path, LABELS)
+    return labeled_task(tmp_path, LABELS)
 
 
-def labelled(folder, labels, **options):
+def labeled_task(folder, labels, **options):
     path = folder / "a.json"
     path.write_text(
         json.dumps(
@@ -57,8 +62,8 @@ class ByLength(nn.Module):
 
 
 def test_a_slow_computation_by_hand_gives_the_same(task, tmp_path):
-    folder = resolve(str(tiny("bert", tmp_path / "model")))
-    model, reader = load(folder), tokenizer_of(folder)
+    folder = resolve_model(str(tiny("bert", tmp_path / "model")))
+    model, reader = load_pretrained(folder), tokenizer_of(folder)
     logits = torch.stack(
         [
             model(**reader(text, truncation=True, max_length=64, return_tensors="pt")).logits[0]
@@ -78,7 +83,7 @@ def test_a_slow_computation_by_hand_gives_the_same(task, tmp_path):
 
 
 def test_guesses_stand_in_the_order_of_the_data(task):
-    guesses = text_quality(task, ByLength(), TOKENIZER, "cpu", silent).guesses
+    guesses = text_quality(task, ByLength(), TOKENIZER, "cpu", ignore_progress).guesses
     assert guesses.tolist() == [
         len(row) % 3 for row in TOKENIZER(TEXTS, truncation=True, max_length=64)["input_ids"]
     ]
@@ -100,7 +105,7 @@ def test_nothing_is_padded_and_every_text_is_read_once():
 def test_a_model_without_padding_token_reads_one_text_at_a_time(task):
     model = ByLength()
     model.config.pad_token_id = None
-    text_quality(task, model, TOKENIZER, "cpu", silent)
+    text_quality(task, model, TOKENIZER, "cpu", ignore_progress)
     assert set(model.asked) == {1}
 
 
@@ -120,8 +125,8 @@ def test_macro_precision_recall_and_f1_are_scikit_learns(seed):
 
 
 def test_images_are_prepared_in_the_models_colors(tmp_path):
-    folder = resolve(str(tiny("resnet", tmp_path / "model")))
-    measured = evaluate(ImageClassification(samples=30), load(folder), folder)
+    folder = resolve_model(str(tiny("resnet", tmp_path / "model")))
+    measured = evaluate(ImageClassification(samples=30), load_pretrained(folder), folder)
     assert measured.protocol.samples == len(measured.guesses) == 30
     image = Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8))
     for channels in (1, 3):
@@ -135,9 +140,9 @@ def grey_or_color(images, return_tensors):
 
 
 def test_a_cancelled_measurement_stops(task, tmp_path):
-    folder = resolve(str(tiny("bert", tmp_path / "model")))
+    folder = resolve_model(str(tiny("bert", tmp_path / "model")))
     with pytest.raises(Cancelled, match="measuring accuracy"):
-        evaluate(task, load(folder), folder, cancelled=lambda: True)
+        evaluate(task, load_pretrained(folder), folder, cancelled=lambda: True)
 
 
 def test_predictions_that_are_no_numbers_are_refused(task):
@@ -146,7 +151,7 @@ def test_predictions_that_are_no_numbers_are_refused(task):
         lambda module, given, out: SimpleNamespace(logits=out.logits * float("nan"))
     )
     with pytest.raises(PlainError, match="not numbers"):
-        text_quality(task, model, TOKENIZER, "cpu", silent)
+        text_quality(task, model, TOKENIZER, "cpu", ignore_progress)
 
 
 @pytest.mark.parametrize("limit", [{"max_position_embeddings": 63}, {"n_positions": 63}])
@@ -154,7 +159,7 @@ def test_texts_one_token_too_long_are_refused(task, limit):
     with pytest.raises(
         PlainError, match=r"longer than the 63 that this model reads; set task.length to at most 63"
     ):
-        text_quality(task, ByLength(**limit), TOKENIZER, "cpu", silent)
+        text_quality(task, ByLength(**limit), TOKENIZER, "cpu", ignore_progress)
 
 
 # --- labels of the data and of the model ----------------------------------------------------------
@@ -166,22 +171,24 @@ def examples(labels, names=(), numbered=True):
 
 def test_names_are_matched_whatever_their_order_and_case():
     given = examples([0, 1, 1], ("ham", "spam"), numbered=False)
-    assert targets_of(given, config("SPAM", "Ham")).tolist() == [1, 0, 0]
+    assert class_targets(given, config("SPAM", "Ham")).tolist() == [1, 0, 0]
 
 
 def test_numbers_are_the_models_numbers():
-    assert targets_of(examples([2, 0]), config("a", "b", "c")).tolist() == [2, 0]
+    assert class_targets(examples([2, 0]), config("a", "b", "c")).tolist() == [2, 0]
 
 
 def test_a_numbered_class_finds_a_model_without_names():
-    assert targets_of(examples([1, 0], ("ham", "spam")), config("LABEL_0", "LABEL_1")).tolist() == [
+    assert class_targets(
+        examples([1, 0], ("ham", "spam")), config("LABEL_0", "LABEL_1")
+    ).tolist() == [
         1,
         0,
     ]
 
 
 def test_a_class_that_does_not_occur_need_not_be_known():
-    assert targets_of(examples([0], ("ham", "spam")), config("ham", "eggs")).tolist() == [0]
+    assert class_targets(examples([0], ("ham", "spam")), config("ham", "eggs")).tolist() == [0]
 
 
 @for_each(
@@ -212,4 +219,4 @@ def test_a_class_that_does_not_occur_need_not_be_known():
 )
 def test_classes_that_do_not_fit_are_one_sentence(given, model, words):
     with pytest.raises(PlainError, match=words):
-        targets_of(given, model)
+        class_targets(given, model)

@@ -4,20 +4,20 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM
 
-from engine.calibration.gradient_stats import loss_of
+from engine.calibration.gradient_stats import example_loss
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches, evaluate
 from engine.evaluation.masked import NOT_MASKED, masked_text, masked_windows, special_tokens
-from engine.evaluation.progress import silent
-from engine.models.loading import load, tokenizer_of
-from engine.models.model_source import resolve
+from engine.evaluation.progress import ignore_progress
+from engine.models.loading import load_pretrained, tokenizer_of
+from engine.models.model_source import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.recipe.tasks import MaskedLanguageModeling
-from engine.training.datasets import lessons_of
-from engine.training.losses import aligned
+from engine.training.datasets import load_recipe_training_data
+from engine.training.losses import aligned_targets
 from tests.answers import forecast, model_view, soft_targets
-from tests.architectures import MASKED, saved
+from tests.architectures import MASKED, save_random_model
 from tests.cases import for_each
 from tests.tiny import BOS, EOS, MASK, SENTENCES
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def models(tmp_path_factory):
     """Folders by architecture."""
     return {
-        name: saved(build, tmp_path_factory.mktemp(name) / "model", "encoder")
+        name: save_random_model(build, tmp_path_factory.mktemp(name) / "model", "encoder")
         for name, build in MASKED.items()
     }
 
@@ -51,17 +51,17 @@ def recipe_for(model, text: str, *steps: dict, **fields) -> Recipe:
         "device": "cpu",
         "speed": False,
     }
-    return Recipe.of(
+    return Recipe.from_dict(
         {"model": str(model), "steps": list(steps), **measured, **calibration, **fields}
     )
 
 
 @for_each("architecture", MASKED)
 def test_loss_is_the_one_that_transformers_computes_from_the_labels(architecture, models, text):
-    folder = resolve(str(models[architecture]))
-    found = evaluate(task_for(text), load(folder), folder)
+    folder = resolve_model(str(models[architecture]))
+    found = evaluate(task_for(text), load_pretrained(folder), folder)
     _, inputs, labels = masked_text(
-        task_for(text), tokenizer_of(folder), load(folder).config, silent
+        task_for(text), tokenizer_of(folder), load_pretrained(folder).config, ignore_progress
     )
     reference = AutoModelForMaskedLM.from_pretrained(models[architecture]).eval()
     with torch.inference_mode():
@@ -81,7 +81,10 @@ def test_loss_is_the_one_that_transformers_computes_from_the_labels(architecture
 
 
 def test_the_same_tokens_are_hidden_each_time_and_as_many_in_every_window(models):
-    stream, tokenizer = torch.arange(4, 274).numpy(), tokenizer_of(resolve(str(models["bert"])))
+    stream, tokenizer = (
+        torch.arange(4, 274).numpy(),
+        tokenizer_of(resolve_model(str(models["bert"]))),
+    )
     inputs, labels = masked_windows(stream, tokenizer, 32, 0.15, "text")
     assert all(
         torch.equal(*pair)
@@ -106,9 +109,11 @@ def test_the_same_tokens_are_hidden_each_time_and_as_many_in_every_window(models
 
 
 def test_the_requested_share_is_masked(models, text):
-    folder = resolve(str(models["bert"]))
+    folder = resolve_model(str(models["bert"]))
     for share, each in ((0.15, 4), (0.5, 15)):
-        protocol = evaluate(task_for(text, mask_share=share), load(folder), folder).protocol
+        protocol = evaluate(
+            task_for(text, mask_share=share), load_pretrained(folder), folder
+        ).protocol
         assert protocol.targets == protocol.windows * each and f"{share:.0%}" in protocol.measure
 
 
@@ -156,12 +161,15 @@ def test_a_masked_language_model_is_trained_on_masked_tokens(step, models, text)
 def test_training_compares_each_hidden_token_with_its_own_place(models, text):
     recipe, folder = (
         recipe_for(models["bert"], text, {"technique": "distill"}),
-        resolve(str(models["bert"])),
+        resolve_model(str(models["bert"])),
     )
-    exercises, model = lessons_of(recipe, folder).train.some(slice(6)), load(folder)
+    exercises, model = (
+        load_recipe_training_data(recipe, folder).train.subset(slice(6)),
+        load_pretrained(folder),
+    )
     with torch.inference_mode():
         logits = model(**exercises.inputs).logits
-    flat, due = aligned(logits, exercises.targets)
+    flat, due = aligned_targets(logits, exercises.targets)
     batch = calibration_batches(recipe.calibration, recipe.task, folder)[0]
     assert torch.equal(batch["input_ids"], exercises.inputs["input_ids"])
     assert torch.equal(due.view(6, -1), batch["labels"][:, :-1])
@@ -174,15 +182,15 @@ def test_training_compares_each_hidden_token_with_its_own_place(models, text):
 def test_the_loss_of_calibration_data_is_that_of_its_hidden_tokens(models, text):
     recipe, folder = (
         recipe_for(models["bert"], text, {"technique": "taylor"}),
-        resolve(str(models["bert"])),
+        resolve_model(str(models["bert"])),
     )
     example = {
         key: value[:1]
         for key, value in calibration_batches(recipe.calibration, recipe.task, folder)[0].items()
     }
-    model = load(folder)
+    model = load_pretrained(folder)
     with torch.inference_mode():
-        assert loss_of(model, example, CPU).item() == pytest.approx(
+        assert example_loss(model, example, CPU).item() == pytest.approx(
             model(**example).loss.item(), rel=1e-6
         )
 
@@ -210,8 +218,8 @@ def test_a_failing_model_gives_one_message(fields, says, models, text):
 
 
 def test_a_tokenizer_without_a_mask_token_is_refused(models, text, tmp_path):
-    folder = saved(MASKED["bert"], tmp_path / "model", "encoder")
-    tokenizer = tokenizer_of(resolve(str(folder)))
+    folder = save_random_model(MASKED["bert"], tmp_path / "model", "encoder")
+    tokenizer = tokenizer_of(resolve_model(str(folder)))
     tokenizer.mask_token = None
     tokenizer.save_pretrained(folder)
     with pytest.raises(PlainError, match="has no mask token"):

@@ -7,17 +7,17 @@ import torch
 
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches, classification, evaluate
-from engine.evaluation.classification import targets_of
-from engine.evaluation.data.examples import examples_of
-from engine.evaluation.measured import placed
+from engine.evaluation.classification import class_targets
+from engine.evaluation.data.examples import load_examples
+from engine.evaluation.measured import inputs_on_device
 from engine.measurement import similarity
-from engine.measurement.student_errors import paper_of
-from engine.models.loading import load, resolve, tokenizer_of
+from engine.measurement.student_errors import evaluation_set
+from engine.models.loading import load_pretrained, resolve_model, tokenizer_of
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.recipe.tasks import Calibration, Training
 from engine.training import loop
-from engine.training.datasets import lessons_for
+from engine.training.datasets import load_training_data
 from tests.tiny import SENTENCES, tiny
 
 
@@ -36,7 +36,7 @@ def data(tmp_path):
 
 
 def pair_task(source, **fields):
-    return Recipe.of(
+    return Recipe.from_dict(
         {
             "task": {
                 "kind": "text-classification",
@@ -53,8 +53,8 @@ def pair_task(source, **fields):
 def test_logits_are_those_of_transformers_for_each_pair(architecture, data, tmp_path):
     """BERT distinguishes the texts by token_type_ids; DistilBERT does not."""
     source, rows = data
-    folder = resolve(str(tiny(architecture, tmp_path / architecture)))
-    model, tokenizer = load(folder).float(), tokenizer_of(folder)
+    folder = resolve_model(str(tiny(architecture, tmp_path / architecture)))
+    model, tokenizer = load_pretrained(folder).float(), tokenizer_of(folder)
     names = ("input_ids", "attention_mask", *(["token_type_ids"] if architecture == "bert" else []))
 
     def answer(row):
@@ -79,7 +79,7 @@ def test_logits_are_those_of_transformers_for_each_pair(architecture, data, tmp_
 
 def test_a_second_text_that_is_not_named_is_a_note_and_changes_nothing(data):
     source, rows = data
-    alone = examples_of(pair_task(source, text_pair_column=""))
+    alone = load_examples(pair_task(source, text_pair_column=""))
     assert alone.inputs == [row["text"] for row in rows]
     [note] = alone.notes
     assert (
@@ -88,12 +88,12 @@ def test_a_second_text_that_is_not_named_is_a_note_and_changes_nothing(data):
         )
         and "task.text_pair_column" in note
     )
-    assert examples_of(pair_task(source)).notes == ()
+    assert load_examples(pair_task(source)).notes == ()
 
 
 def test_calibration_and_training_see_both_texts(data, tmp_path):
     source, _ = data
-    folder = resolve(str(tiny("bert", tmp_path / "bert")))
+    folder = resolve_model(str(tiny("bert", tmp_path / "bert")))
     task = pair_task(source, samples=12)
     batches = calibration_batches(Calibration(text=source, samples=6), task, folder)
     assert sum(len(batch["input_ids"]) for batch in batches) == 6
@@ -101,8 +101,8 @@ def test_calibration_and_training_see_both_texts(data, tmp_path):
         batch["token_type_ids"].shape == batch["input_ids"].shape and batch["token_type_ids"].any()
         for batch in batches
     )
-    lessons = lessons_for(task, None, folder, 20, Training(unlabelled=source))
-    some = lessons.train.some(torch.arange(len(lessons.train))[-3:])  # those without labels
+    lessons = load_training_data(task, None, folder, 20, Training(unlabelled=source))
+    some = lessons.train.subset(torch.arange(len(lessons.train))[-3:])  # those without labels
     assert (
         some.inputs["token_type_ids"].shape
         == some.inputs["input_ids"].shape
@@ -123,7 +123,7 @@ def test_a_run_with_training_and_its_mistakes_read_pairs(data, tmp_path):
         {"technique": "gptq", "bits": 4, "group_size": 48},
     ]
     outcome = run(
-        Recipe.of(
+        Recipe.from_dict(
             {
                 "model": str(model),
                 "steps": steps,
@@ -133,7 +133,7 @@ def test_a_run_with_training_and_its_mistakes_read_pairs(data, tmp_path):
         )
     )
     assert outcome.summary.protocol.samples == 12 and outcome.tables.verdicts["count"].sum() == 12
-    paper = paper_of(Recipe.of(fields).task, resolve(str(model)))
+    paper = evaluation_set(Recipe.from_dict(fields).task, resolve_model(str(model)))
     assert paper.examples.inputs[0] in [(row["text"], row["text_pair"]) for row in rows]
     assert paper.question(0)["text"] == " ⏎ ".join(paper.examples.inputs[0])
 
@@ -145,7 +145,7 @@ def test_teacher_and_student_each_get_the_inputs_that_they_take(
     source, _ = data
     calls = {name: [] for name in (teacher, student)}
 
-    def noting(inputs, model, device, given=placed):
+    def noting(inputs, model, device, given=inputs_on_device):
         found = given(inputs, model, device)
         calls[model.config.model_type].append(found)
         return found
@@ -160,7 +160,7 @@ def test_teacher_and_student_each_get_the_inputs_that_they_take(
     }
     fields = {"task": pair_task(source, samples=12).model_dump(), "device": "cpu", "speed": False}
     run(
-        Recipe.of(
+        Recipe.from_dict(
             {
                 "model": str(tiny(teacher, tmp_path / "teacher")),
                 "steps": [step],
@@ -180,19 +180,19 @@ def test_teacher_and_student_each_get_the_inputs_that_they_take(
 def test_a_missing_or_meaningless_second_column_is_refused(data):
     source, _ = data
     with pytest.raises(PlainError, match="no column 'premise'.*text_pair_column"):
-        examples_of(pair_task(source, text_pair_column="premise"))
+        load_examples(pair_task(source, text_pair_column="premise"))
     with pytest.raises(PlainError, match="has no second text"):
-        examples_of(pair_task("bundled:docs-libraries"))
+        load_examples(pair_task("bundled:docs-libraries"))
 
 
 def test_the_key_of_a_recipe_without_a_second_text_is_what_it_was(data):
     source, _ = data
     alone, pair = (
-        Recipe.of({"task": pair_task(source, text_pair_column=column).model_dump()})
+        Recipe.from_dict({"task": pair_task(source, text_pair_column=column).model_dump()})
         for column in ("", "text_pair")
     )
     assert (
-        "text_pair_column" not in alone.model_dump_json(exclude=alone.left_empty)
+        "text_pair_column" not in alone.model_dump_json(exclude=alone.default_fields)
         and alone.key() != pair.key()
     )
 
@@ -209,6 +209,6 @@ def test_the_key_of_a_recipe_without_a_second_text_is_what_it_was(data):
     ],
 )
 def test_other_heads_are_refused_in_a_sentence(config, words, data, tmp_path):
-    folder = resolve(str(tiny("bert", tmp_path / "bert", **config)))
+    folder = resolve_model(str(tiny("bert", tmp_path / "bert", **config)))
     with pytest.raises(PlainError, match=words):
-        targets_of(examples_of(pair_task(data[0])), load(folder).config)
+        class_targets(load_examples(pair_task(data[0])), load_pretrained(folder).config)

@@ -8,11 +8,11 @@ from torch import nn
 
 from engine.errors import Cancelled, PlainError
 from engine.evaluation import evaluate, perplexity
-from engine.evaluation.data.examples import Text, text_of
-from engine.evaluation.data.tokens import joined, stream_of, tokenized, windows_of
-from engine.evaluation.progress import never, silent, watched
+from engine.evaluation.data.examples import Text, load_text
+from engine.evaluation.data.tokens import leading_text, leading_tokens, text_tokens, token_windows
+from engine.evaluation.progress import cancellable_report, ignore_progress, never_cancelled
 from engine.events import ProgressEvent
-from engine.models.loading import load, resolve
+from engine.models.loading import load_pretrained, resolve_model
 from engine.recipe.tasks import LanguageModeling
 from tests.cases import for_each
 from tests.tiny import SENTENCES, VOCABULARY, tiny, tokenizer
@@ -43,12 +43,12 @@ def task(tmp_path):
     return LanguageModeling(text=str(tmp_path / "a.txt"), context=16, tokens=1000)
 
 
-def measured(task, model, told=silent):
+def measure_perplexity(task, model, told=ignore_progress):
     return perplexity.perplexity(task, model, TOKENIZER, "cpu", told)
 
 
 def test_uniform_logits_give_perplexity_of_the_vocabulary_size(task):
-    assert measured(task, Answers(uniform)).scores["perplexity"] == pytest.approx(
+    assert measure_perplexity(task, Answers(uniform)).scores["perplexity"] == pytest.approx(
         VOCABULARY, rel=1e-5
     )
 
@@ -57,25 +57,25 @@ def test_a_model_that_knows_the_next_token_has_perplexity_one(task):
     def knowing(tokens):
         return 100 * torch.nn.functional.one_hot(tokens.roll(-1, 1), VOCABULARY).float()
 
-    result = measured(task, Answers(knowing))
+    result = measure_perplexity(task, Answers(knowing))
     assert result.scores["perplexity"] == pytest.approx(1)
-    targets = windows_of(stream_of(text_of(task.text), TOKENIZER, 1000), 16, "")[:, 1:]
+    targets = token_windows(text_tokens(load_text(task.text), TOKENIZER, 1000), 16, "")[:, 1:]
     assert np.array_equal(result.guesses, targets.flatten())
 
 
 def test_windows_do_not_overlap_and_are_read_in_order(task):
     model = Answers(uniform)
-    measured(task, model)
-    stream = tokenized(text_of(task.text), TOKENIZER, 1000)
+    measure_perplexity(task, model)
+    stream = leading_tokens(load_text(task.text), TOKENIZER, 1000)
     assert np.array_equal(torch.cat(model.asked).flatten(), stream[: 1000 // 16 * 16])
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "opt"])
 def test_a_slow_computation_by_hand_gives_the_same(task, tmp_path, architecture):
-    folder = resolve(str(tiny(architecture, tmp_path / "model")))
-    model = load(folder)
+    folder = resolve_model(str(tiny(architecture, tmp_path / "model")))
+    model = load_pretrained(folder)
     losses = []
-    for window in windows_of(tokenized(text_of(task.text), TOKENIZER, 1000), 16, ""):
+    for window in token_windows(leading_tokens(load_text(task.text), TOKENIZER, 1000), 16, ""):
         chances = model(input_ids=window[None]).logits[0].double().softmax(-1)
         losses += [-math.log(chances[place, window[place + 1]]) for place in range(15)]
     result = evaluate(task, model, folder)
@@ -90,11 +90,11 @@ def test_a_slow_computation_by_hand_gives_the_same(task, tmp_path, architecture)
 
 def test_the_size_of_a_batch_changes_nothing(task, tmp_path, monkeypatch):
     task = task.model_copy(update={"tokens": 200})
-    model = load(resolve(str(tiny("llama", tmp_path / "model"))))
-    together = measured(task, model)
+    model = load_pretrained(resolve_model(str(tiny("llama", tmp_path / "model"))))
+    together = measure_perplexity(task, model)
     monkeypatch.setattr(perplexity, "CPU_TOKENS", 1)
-    monkeypatch.setattr(perplexity, "AT_ONCE", 7)
-    alone = measured(task, model)
+    monkeypatch.setattr(perplexity, "TOKENS_PER_LOSS", 7)
+    alone = measure_perplexity(task, model)
     assert alone.scores["loss"] == pytest.approx(together.scores["loss"], rel=1e-6)
     assert np.array_equal(alone.guesses, together.guesses)
 
@@ -103,13 +103,13 @@ def test_logits_of_a_batch_stay_under_their_limit(task, monkeypatch):
     monkeypatch.setattr(perplexity, "LOGITS_BYTES", 3 * 16 * VOCABULARY * 4)
     monkeypatch.setattr(perplexity, "CPU_TOKENS", 10**6)
     model = Answers(uniform)
-    measured(task, model)
+    measure_perplexity(task, model)
     assert max(map(len, model.asked)) == 3
 
 
 def test_dropout_is_off_and_the_mode_is_given_back(task):
     model = Answers(lambda tokens: uniform(tokens) + model.training).train()
-    measured(task, model)
+    measure_perplexity(task, model)
     assert model.training
 
 
@@ -118,18 +118,18 @@ def test_dropout_is_off_and_the_mode_is_given_back(task):
     [(math.nan, "not numbers"), (-math.inf, "not numbers"), (None, "infinitely wrong")],
 )
 def test_predictions_that_are_no_numbers_are_refused(task, wrong, words):
-    def broken(tokens):
+    def broken_predictions(tokens):
         if wrong is not None:
             return uniform(tokens) + wrong
         return torch.where(torch.arange(VOCABULARY) == 0, 0.0, -math.inf).expand(*tokens.shape, -1)
 
     with pytest.raises(PlainError, match=words):
-        measured(task, Answers(broken))
+        measure_perplexity(task, Answers(broken_predictions))
 
 
 def test_a_loss_beyond_any_perplexity_is_refused(task):
     with pytest.raises(PlainError, match="too much for a perplexity"):
-        measured(
+        measure_perplexity(
             task, Answers(lambda tokens: uniform(tokens) + 1e6 * (torch.arange(VOCABULARY) == 0))
         )
 
@@ -137,29 +137,29 @@ def test_a_loss_beyond_any_perplexity_is_refused(task):
 def test_a_text_shorter_than_a_window_is_refused_with_the_numbers(tmp_path):
     (tmp_path / "a.txt").write_text("word")
     with pytest.raises(PlainError, match=r"a.txt gives \d tokens, fewer than one window of 256"):
-        measured(LanguageModeling(text=str(tmp_path / "a.txt")), Answers(uniform))
+        measure_perplexity(LanguageModeling(text=str(tmp_path / "a.txt")), Answers(uniform))
 
 
 @pytest.mark.parametrize("limit", ["max_position_embeddings", "n_positions"])
 def test_a_window_one_longer_than_the_positions_is_refused(task, limit):
-    measured(task, Answers(uniform, **{limit: 16}))
+    measure_perplexity(task, Answers(uniform, **{limit: 16}))
     with pytest.raises(
         PlainError,
         match=r"16 tokens exceeds the 15 that this model reads; set task.context to at most 15",
     ):
-        measured(task, Answers(uniform, **{limit: 15}))
+        measure_perplexity(task, Answers(uniform, **{limit: 15}))
 
 
 def test_a_tokenizer_of_another_model_is_refused(task):
     with pytest.raises(
         PlainError, match="the model knows 100; use the tokenizer it was trained with"
     ):
-        measured(task, Answers(uniform, vocab_size=100))
+        measure_perplexity(task, Answers(uniform, vocab_size=100))
 
 
 def test_progress_ends_at_all_windows(task):
     told = []
-    measured(task, Answers(uniform), told.append)
+    measure_perplexity(task, Answers(uniform), told.append)
     assert told[-1] == ProgressEvent("measuring-perplexity", 62, 62)
 
 
@@ -167,9 +167,11 @@ def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):
     monkeypatch.setattr(perplexity, "CPU_TOKENS", 1)
     model = Answers(uniform)
     with pytest.raises(Cancelled, match="while it was measuring perplexity"):
-        measured(task, model, watched(silent, lambda: len(model.asked) == 3))
+        measure_perplexity(
+            task, model, cancellable_report(ignore_progress, lambda: len(model.asked) == 3)
+        )
     assert len(model.asked) == 3
-    assert not never()
+    assert not never_cancelled()
 
 
 # --- tokens ---------------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ TEXT = Text([*SENTENCES] * 300, "many", "fingerprint", "\n\n\n")
 @for_each("tokens", [2, 100, 5000, 10**6])
 def test_the_first_tokens_are_those_of_the_whole_text(tokens):
     whole = TOKENIZER("\n\n\n".join(TEXT.texts), add_special_tokens=False)["input_ids"]
-    assert tokenized(TEXT, TOKENIZER, tokens).tolist() == whole[:tokens]
+    assert leading_tokens(TEXT, TOKENIZER, tokens).tolist() == whole[:tokens]
 
 
 def test_no_more_is_tokenized_than_is_needed():
@@ -191,20 +193,20 @@ def test_no_more_is_tokenized_than_is_needed():
         read.append(len(text))
         return TOKENIZER(text, **options)
 
-    tokenized(TEXT, counting, 100)
-    assert sum(read) < 2000 < len(joined(TEXT, 10**9))
+    leading_tokens(TEXT, counting, 100)
+    assert sum(read) < 2000 < len(leading_text(TEXT, 10**9))
 
 
 def test_one_text_is_joined_to_nothing():
-    assert joined(Text(["abc"], "", ""), 10) == "abc"
-    assert joined(Text(["abc", "d"], "", "", "\n"), 10) == "abc\nd"
-    assert joined(Text(["abc", "d"], "", "", "\n"), 4) == "abc\n"
+    assert leading_text(Text(["abc"], "", ""), 10) == "abc"
+    assert leading_text(Text(["abc", "d"], "", "", "\n"), 10) == "abc\nd"
+    assert leading_text(Text(["abc", "d"], "", "", "\n"), 4) == "abc\n"
 
 
 def test_tokens_are_kept_for_their_text_and_tokenizer_alone(monkeypatch):
-    first = stream_of(TEXT, TOKENIZER, 50)
-    monkeypatch.setattr("engine.evaluation.data.tokens.tokenized", lambda *asked: np.zeros(1))
-    assert np.array_equal(stream_of(TEXT, TOKENIZER, 50), first)
-    assert len(stream_of(TEXT, TOKENIZER, 51)) == 1
-    assert len(stream_of(Text(TEXT.texts, "", "another", "\n\n\n"), TOKENIZER, 50)) == 1
-    assert len(stream_of(TEXT, tokenizer("bert"), 50)) == 1
+    first = text_tokens(TEXT, TOKENIZER, 50)
+    monkeypatch.setattr("engine.evaluation.data.tokens.leading_tokens", lambda *asked: np.zeros(1))
+    assert np.array_equal(text_tokens(TEXT, TOKENIZER, 50), first)
+    assert len(text_tokens(TEXT, TOKENIZER, 51)) == 1
+    assert len(text_tokens(Text(TEXT.texts, "", "another", "\n\n\n"), TOKENIZER, 50)) == 1
+    assert len(text_tokens(TEXT, tokenizer("bert"), 50)) == 1

@@ -18,10 +18,10 @@ from engine.forecast import data_volume as readings
 from engine.forecast import duration as seconds
 from engine.forecast import throughput as paces
 from engine.forecast.duration import EXTRACTION
-from engine.forecast.throughput import LayerPace, Passes, layer_pace, quickest
+from engine.forecast.throughput import ForwardTiming, LayerTiming, best_of, layer_timing
 from engine.queries import PastRun
 from engine.recipe import Recipe
-from engine.results.analysis.runs import latest_alike
+from engine.results.analysis.runs import latest_similar_run
 from engine.step.workload import SearchWork
 from engine.techniques.distillation.distill.config import Distill
 from engine.techniques.implementations import search_work, training_work
@@ -32,7 +32,7 @@ from engine.techniques.quantization.mixed_precision.config import MixedPrecision
 from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
-from tests.runs import done
+from tests.runs import finished_record
 from tests.tiny import tiny
 
 ROUNDING, GPTQ = {"technique": "round-to-nearest"}, {"technique": "gptq"}
@@ -50,18 +50,18 @@ def folders(tmp_path_factory):
 def even_paces(monkeypatch):
     """Fixed throughputs, so that results do not depend on this machine."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr(job, "passes_of", lambda *_: Passes(0.001, 1e-5))
+    monkeypatch.setattr(job, "forward_timing", lambda *_: ForwardTiming(0.001, 1e-5))
     monkeypatch.setattr(
-        job, "layer_pace", lambda how, in_: LayerPace(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7)
+        job, "layer_timing", lambda config, in_: LayerTiming(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7)
     )
-    monkeypatch.setattr(seconds, "product_pace", lambda dtype=None: 1e10)
-    monkeypatch.setattr(readings, "read_once", lambda task: 0.1)
+    monkeypatch.setattr(seconds, "products_per_second", lambda dtype=None: 1e10)
+    monkeypatch.setattr(readings, "measured_data_seconds", lambda task: 0.1)
     yield
     torch.set_num_threads(threads)
 
 
 @pytest.fixture
-def said(folders, tmp_path):
+def step_forecast(folders, tmp_path):
     def ask(step, architecture="llama", past=None, **fields):
         recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
         return forecast(recipe, past)
@@ -79,24 +79,26 @@ CASES = [
 
 
 @for_each(("architecture", "technique"), [case for case in CASES if case not in REFUSED])
-def test_every_technique_has_a_forecast_on_every_kind_of_model(architecture, technique, said):
-    if architecture != "resnet" and "linear" not in TECHNIQUES[technique].treats:
+def test_every_technique_has_a_forecast_on_every_kind_of_model(
+    architecture, technique, step_forecast
+):
+    if architecture != "resnet" and "linear" not in TECHNIQUES[technique].layer_kinds:
         with pytest.raises(PlainError, match="for convolutions"):
-            said({"technique": technique}, architecture)
+            step_forecast({"technique": technique}, architecture)
         return
-    ahead = said({"technique": technique}, architecture)
+    ahead = step_forecast({"technique": technique}, architecture)
     assert 0.1 < ahead.seconds < 600 and 1e8 < ahead.peak_rss_bytes < 1e10
 
 
-def test_what_a_technique_does_beyond_rounding_costs_time(said):
-    plain = said(ROUNDING).seconds
+def test_what_a_technique_does_beyond_rounding_costs_time(step_forecast):
+    plain = step_forecast(ROUNDING).seconds
     assert all(
-        said({"technique": name}).seconds > plain
+        step_forecast({"technique": name}).seconds > plain
         for name in ("gptq", "awq", "activations", "mixed-precision", "awq-salience")
     )
 
 
-def test_more_calibration_takes_longer_and_holds_more(said, tmp_path):
+def test_more_calibration_takes_longer_and_holds_more(step_forecast, tmp_path):
     few, many = (
         {
             "calibration": {
@@ -108,15 +110,15 @@ def test_more_calibration_takes_longer_and_holds_more(said, tmp_path):
         for count in (8, 4096)
     )
     assert (
-        said(GPTQ, **few).seconds < said(GPTQ, **many).seconds
-        and said(GPTQ, **few).peak_rss_bytes < said(GPTQ, **many).peak_rss_bytes
+        step_forecast(GPTQ, **few).seconds < step_forecast(GPTQ, **many).seconds
+        and step_forecast(GPTQ, **few).peak_rss_bytes < step_forecast(GPTQ, **many).peak_rss_bytes
     )
 
 
-def test_a_known_baseline_is_not_measured_again(said, monkeypatch):
-    new = said(ROUNDING).seconds
-    monkeypatch.setattr(costs, "baseline_known", lambda *_: True)
-    assert said(ROUNDING).seconds < new
+def test_a_known_baseline_is_not_measured_again(step_forecast, monkeypatch):
+    new = step_forecast(ROUNDING).seconds
+    monkeypatch.setattr(costs, "is_baseline_cached", lambda *_: True)
+    assert step_forecast(ROUNDING).seconds < new
 
 
 def test_a_corpus_that_is_not_yet_extracted_takes_its_time(folders, monkeypatch):
@@ -131,62 +133,68 @@ def test_a_corpus_that_is_not_yet_extracted_takes_its_time(folders, monkeypatch)
     assert held_out < forecast(recipe).seconds - EXTRACTION / 2
 
 
-def test_speed_is_forecast_only_where_it_is_asked_for(said):
-    assert said(ROUNDING, speed=True).seconds > said(ROUNDING).seconds
+def test_speed_is_forecast_only_where_it_is_asked_for(step_forecast):
+    assert step_forecast(ROUNDING, speed=True).seconds > step_forecast(ROUNDING).seconds
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
-def test_the_look_at_student_and_teacher_side_by_side_is_counted(architecture, said, monkeypatch):
+def test_the_look_at_student_and_teacher_side_by_side_is_counted(
+    architecture, step_forecast, monkeypatch
+):
     student, alone = (
         {"technique": technique, "steps": 1} for technique in ("distill", "fine-tune")
     )
-    with_look = [said(step, architecture).seconds for step in (student, alone)]
+    with_look = [step_forecast(step, architecture).seconds for step in (student, alone)]
     monkeypatch.setattr(seconds, "GROUPS", 0)
-    without = [said(step, architecture).seconds for step in (student, alone)]
+    without = [step_forecast(step, architecture).seconds for step in (student, alone)]
     assert with_look[0] > without[0] and with_look[1] == without[1]
 
 
-def test_a_teacher_of_another_kind_is_refused_before_there_is_a_forecast(said, folders):
+def test_a_teacher_of_another_kind_is_refused_before_there_is_a_forecast(step_forecast, folders):
     with pytest.raises(
         PlainError,
         match="The teacher .* is made for text-classification and .* for language-modeling",
     ):
-        said({"technique": "distill", "setting": "several", "teachers": str(folders["bert"])})
+        step_forecast(
+            {"technique": "distill", "setting": "several", "teachers": str(folders["bert"])}
+        )
 
 
-def test_what_a_run_would_refuse_is_refused_before_there_is_a_forecast(said):
+def test_what_a_run_would_refuse_is_refused_before_there_is_a_forecast(step_forecast):
     with pytest.raises(PlainError, match="Lottery tickets are compared by accuracy"):
-        said({"technique": "lottery-ticket", "steps": 2})
+        step_forecast({"technique": "lottery-ticket", "steps": 2})
 
 
-def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(said, folders, tmp_path):
-    plain = said(ROUNDING)
+def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(step_forecast, folders, tmp_path):
+    plain = step_forecast(ROUNDING)
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING)
     past = PastRun(recipe, 3 * plain.seconds, plain.peak_rss_bytes / 2)
-    after = said(ROUNDING, past=past)
+    after = step_forecast(ROUNDING, past=past)
     assert after.seconds == pytest.approx(
         3 * plain.seconds, rel=1e-6
     ) and after.peak_rss_bytes == pytest.approx(plain.peak_rss_bytes / 2, rel=0.01)
-    assert said(ROUNDING, past=replace(past, seconds=1e9)).seconds == pytest.approx(
+    assert step_forecast(ROUNDING, past=replace(past, seconds=1e9)).seconds == pytest.approx(
         CORRECTION * plain.seconds
     )
 
 
 def test_the_latest_run_of_one_technique_model_and_task_is_learnt_from():
-    mine, other = done(2), done(1)
+    mine, other = finished_record(2), finished_record(1)
     asked = mine.recipe
-    assert latest_alike([mine, other], asked) is mine
-    assert latest_alike([mine], asked.model_copy(update={"model": "bundled:digits-cnn"})) is None
+    assert latest_similar_run([mine, other], asked) is mine
     assert (
-        latest_alike([mine], Recipe.of({"steps": [GPTQ]})) is None
-        and latest_alike([mine], Recipe()) is None
+        latest_similar_run([mine], asked.model_copy(update={"model": "bundled:digits-cnn"})) is None
+    )
+    assert (
+        latest_similar_run([mine], Recipe.from_dict({"steps": [GPTQ]})) is None
+        and latest_similar_run([mine], Recipe()) is None
     )
 
 
 def test_trials_are_counted_as_they_are_run():
     assert search_work(TECHNIQUES["mixed-precision"](), 10) == SearchWork(0, 10 * 5 + 2, 8, 8)
     assert (
-        search_work(TECHNIQUES["mixed-precision"](by="name"), 10)
+        search_work(TECHNIQUES["mixed-precision"](weighting="name"), 10)
         == search_work(TECHNIQUES["gptq"](), 10)
         == SearchWork()
     )
@@ -202,9 +210,9 @@ def test_slow_probes_are_few_and_quick_ones_count_by_the_quickest(monkeypatch):
     for name in ("perf_counter", "process_time"):
         monkeypatch.setattr(paces.time, name, lambda: clock[0])
     took += [1, 1]
-    assert quickest(run) == 1 and len(took) == 1, "one slow call is enough"
+    assert best_of(run) == 1 and len(took) == 1, "one slow call is enough"
     took[:] = [0.1, 0.05, 0.2]
-    assert quickest(run) == pytest.approx(0.05) and not took
+    assert best_of(run) == pytest.approx(0.05) and not took
 
 
 def test_waiting_for_a_processor_does_not_count():
@@ -217,13 +225,15 @@ def test_what_a_probe_found_is_good_for_a_while_only(monkeypatch):
     now, asked = [0.0], []
     monkeypatch.setattr(paces.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(
-        paces, "timed", lambda at, folder, length: asked.append(length) or Passes(length, now[0])
+        paces,
+        "measured_timing",
+        lambda at, folder, length: asked.append(length) or ForwardTiming(length, now[0]),
     )
-    probe = paces.for_a_while(lambda what: asked.append(what) or now[0])
+    probe = paces.cached_for_a_while(lambda what: asked.append(what) or now[0])
     for now[0], paced in ((0.0, 0.0), (paces.FRESH, 0.0), (paces.FRESH + 1, paces.FRESH + 1)):
-        assert probe("layer") == paced and paces.passes_of(
+        assert probe("layer") == paced and paces.forward_timing(
             ("model", id(asked)), None, None, 8
-        ) == Passes(8, paced)
+        ) == ForwardTiming(8, paced)
     assert asked == ["layer", 8, "layer", 8]
 
 
@@ -231,13 +241,13 @@ def test_what_a_probe_found_is_good_for_a_while_only(monkeypatch):
     "technique",
     [
         name
-        for name, how in TECHNIQUES.items()
-        if how not in (MixedPrecision, Structured, Blocks, Tucker, CP)
+        for name, config in TECHNIQUES.items()
+        if config not in (MixedPrecision, Structured, Blocks, Tucker, CP)
     ],
 )
 def test_paces_are_measured_with_the_technique_itself(technique):
     """But where layers are rounded as another technique does, only cut, or no matrices."""
-    pace = layer_pace(TECHNIQUES[technique](), 64)
+    pace = layer_timing(TECHNIQUES[technique](), 64)
     assert (
         min(pace.compress, pace.judge, pace.unpack) > 0
         and min(pace.once, pace.scale, pace.receive) >= 0
@@ -245,9 +255,11 @@ def test_paces_are_measured_with_the_technique_itself(technique):
 
 
 def test_wide_layers_are_reckoned_from_narrow_ones():
-    narrow = LayerPace(1, 2, 3, 4, 5, 6)
-    assert narrow.widened(2, 1) == LayerPace(8, 4, 6, 8, 10, 12)
-    assert narrow.widened(2, 2) == replace(narrow.widened(2, 1), scale=8, compress=12)
+    narrow = LayerTiming(1, 2, 3, 4, 5, 6)
+    assert narrow.scaled_to_width(2, 1) == LayerTiming(8, 4, 6, 8, 10, 12)
+    assert narrow.scaled_to_width(2, 2) == replace(
+        narrow.scaled_to_width(2, 1), scale=8, compress=12
+    )
 
 
 def test_two_views_take_two_passes_with_slopes_and_ask_no_teacher():
@@ -274,7 +286,7 @@ def test_threads_that_wait_for_each_other_do_not_count(monkeypatch):
     monkeypatch.setattr(paces.torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(paces, "one_thread", lambda: alone)
     taken, alone = [], contextlib.nullcontext()
-    monkeypatch.setattr(paces, "quickest", lambda run: taken.pop(0))
+    monkeypatch.setattr(paces, "best_of", lambda run: taken.pop(0))
     for two, one in ((30.0, 1.5), (1.0, 1.8)):
         taken += [two, one]
         assert paces.least_seconds(lambda: None) == min(two, one) and not taken

@@ -132,14 +132,18 @@ def test_a_forecast_of_no_steps_is_the_model_as_it_is(folders):
 
 
 def test_a_forecast_grows_with_the_bits_and_the_text(folders):
-    def said(bits=4, tokens=1000):
+    def forecast_for(bits=4, tokens=1000):
         task = {"kind": "language-modeling", "tokens": tokens}
         return forecast(
             {"model": str(folders["llama"]), "task": task, "steps": [{**STEPS[0], "bits": bits}]}
         )
 
-    assert said(bits=2).size_bytes < said(bits=3).size_bytes < said(bits=8).size_bytes
-    assert said(tokens=10**6).seconds < said(tokens=10**7).seconds
+    assert (
+        forecast_for(bits=2).size_bytes
+        < forecast_for(bits=3).size_bytes
+        < forecast_for(bits=8).size_bytes
+    )
+    assert forecast_for(tokens=10**6).seconds < forecast_for(tokens=10**7).seconds
 
 
 @pytest.mark.parametrize("architecture", LAYERS)

@@ -5,7 +5,7 @@ import torch
 
 from engine.interactive import model_cache
 from engine.interactive.model_cache import CACHE, tensor_bytes
-from engine.tensors.weights import Dense
+from engine.tensors.weights import DenseWeight
 from tests.answers import layer_view, what_if
 from tests.tiny import SENTENCES, tiny
 
@@ -33,7 +33,7 @@ def model(tmp_path) -> str:
 
 
 @pytest.fixture
-def measured(tmp_path) -> dict:
+def data_options(tmp_path) -> dict:
     (tmp_path / "text.txt").write_text(" ".join(SENTENCES) * 300)
     text = {"text": str(tmp_path / "text.txt"), "context": 16}
     return {
@@ -42,28 +42,30 @@ def measured(tmp_path) -> dict:
     }
 
 
-def gptq(model, layer, measured, bits=4):
-    return what_if(model, layer, {"technique": "gptq", "bits": bits}, measured)
+def gptq(model, layer, data_options, bits=4):
+    return what_if(model, layer, {"technique": "gptq", "bits": bits}, data_options)
 
 
-def test_what_layers_see_is_kept_within_its_bytes_the_latest_longest(model, measured, monkeypatch):
+def test_what_layers_see_is_kept_within_its_bytes_the_latest_longest(
+    model, data_options, monkeypatch
+):
     kept = CACHE.statistics.values
-    gptq(model, MEASURED_LAYERS[0], measured)
+    gptq(model, MEASURED_LAYERS[0], data_options)
     (one,) = map(tensor_bytes, kept.values())
     kept.clear()
     monkeypatch.setattr(CACHE.statistics, "most", int(2.5 * one))
     for layer in MEASURED_LAYERS:
-        gptq(model, layer, measured)
+        gptq(model, layer, data_options)
         assert len(kept) == 1 or sum(map(tensor_bytes, kept.values())) <= 2.5 * one
     assert next(reversed(kept))[2] == MEASURED_LAYERS[-1] and len(kept) < len(MEASURED_LAYERS)
 
 
 def test_calibration_data_runs_through_the_model_once_for_all_positions_of_a_slider(
-    model, measured, monkeypatch
+    model, data_options, monkeypatch
 ):
-    first = gptq(model, MEASURED_LAYERS[0], measured, bits=3)
+    first = gptq(model, MEASURED_LAYERS[0], data_options, bits=3)
     monkeypatch.setattr(model_cache, "calibration_batches", None)  # must not be called again
-    second = gptq(model, MEASURED_LAYERS[0], measured, bits=4)
+    second = gptq(model, MEASURED_LAYERS[0], data_options, bits=4)
     assert second.row.relative_error < first.row.relative_error
 
 
@@ -80,9 +82,9 @@ def test_a_layers_weight_is_unpacked_once_for_all_positions_and_its_rows_are_the
     whole = what_if(model, layer, step)
     assert (few.row.shape, whole.row.shape) == ((12, 172), (48, 172))
     assert few.channels.equals(whole.channels[:12])
-    unpacked, dense = [], Dense.dense
+    unpacked, dense = [], DenseWeight.to_dense
     monkeypatch.setattr(
-        Dense,
+        DenseWeight,
         "dense",
         lambda self, *dtype: unpacked.append(self.weight.dtype) or dense(self, *dtype),
     )

@@ -23,12 +23,12 @@ def folders(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     # threads that wait for one another are slow on a busy machine
-    monkeypatch.setattr(answers, "ready", lambda: torch.set_num_threads(1))
+    monkeypatch.setattr(answers, "setup_worker", lambda: torch.set_num_threads(1))
     yield
     CACHE.clear()
 
 
-def asked(architecture, folders, tmp_path, step):
+def recipe_and_data(architecture, folders, tmp_path, step):
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
     return recipe, recipe.model_dump(mode="json", include={"task", "calibration", "layers"})
 
@@ -47,7 +47,7 @@ def asked(architecture, folders, tmp_path, step):
 )
 @for_each("architecture", ["llama", "resnet"])
 def test_the_plan_is_what_a_run_does(architecture, step, folders, tmp_path):
-    recipe, measured = asked(architecture, folders, tmp_path, step)
+    recipe, measured = recipe_and_data(architecture, folders, tmp_path, step)
     plan = planned(str(folders[architecture]), step, measured)
     tables = run(recipe).tables
     ranks, layers = tables.ranks.set_index("layer"), tables.layers.set_index("name")
@@ -64,9 +64,9 @@ def test_the_plan_is_what_a_run_does(architecture, step, folders, tmp_path):
 
 
 def test_the_spectra_are_computed_once_for_all_budgets(folders, tmp_path, monkeypatch):
-    _, measured = asked("llama", folders, tmp_path, SVD)
+    _, measured = recipe_and_data("llama", folders, tmp_path, SVD)
     first = planned(str(folders["llama"]), SVD, measured)
-    monkeypatch.setattr(rank_planner, "layered_by", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(rank_planner, "layer_energies", lambda *_: pytest.fail("computed again"))
     less = planned(str(folders["llama"]), SVD | {"kept": 0.2, "scope": "global"}, measured)
     assert (
         less.kept_parameters < first.kept_parameters
@@ -75,7 +75,7 @@ def test_the_spectra_are_computed_once_for_all_budgets(folders, tmp_path, monkey
 
 
 def test_one_budget_for_all_loses_less_than_the_same_share_of_each(folders, tmp_path):
-    _, measured = asked("llama", folders, tmp_path, SVD)
+    _, measured = recipe_and_data("llama", folders, tmp_path, SVD)
     each, together = (
         planned(str(folders["llama"]), SVD | {"scope": scope}, measured)
         for scope in ("layer", "global")
@@ -85,7 +85,7 @@ def test_one_budget_for_all_loses_less_than_the_same_share_of_each(folders, tmp_
 
 
 def test_what_is_too_large_or_no_svd_is_refused_in_a_sentence(folders, tmp_path, monkeypatch):
-    _, measured = asked("llama", folders, tmp_path, SVD)
+    _, measured = recipe_and_data("llama", folders, tmp_path, SVD)
     monkeypatch.setattr(rank_planner, "MOST_PRODUCTS", 10)
     with pytest.raises(PlainError, match="take minutes, too long for a live answer"):
         planned(str(folders["llama"]), SVD, measured)
@@ -94,7 +94,7 @@ def test_what_is_too_large_or_no_svd_is_refused_in_a_sentence(folders, tmp_path,
 
 
 def test_singular_values_of_a_layer_have_a_cut_and_those_of_a_chain_are_none(folders, tmp_path):
-    _, measured = asked("resnet", folders, tmp_path, SVD)
+    _, measured = recipe_and_data("resnet", folders, tmp_path, SVD)
     layer, measured = (
         "resnet.encoder.stages.1.layers.0.layer.1.convolution",
         {key: measured[key] for key in ("task", "calibration")},

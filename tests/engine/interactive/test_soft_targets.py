@@ -5,8 +5,8 @@ import torch
 
 from engine.errors import PlainError
 from engine.interactive.soft_targets import MOST
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from tests.answers import soft_targets
 from tests.recipes import task_for
 
@@ -18,8 +18,8 @@ def test_answers_are_the_models_own_at_both_temperatures(architecture, folders, 
         soft_targets(str(folders[architecture]), asked, 2, temperature).answers
         for temperature in (5.0, 1.0)
     )
-    classes = opened(
-        resolve(str(folders[architecture])), torch.device("cpu"), torch.float32
+    classes = load_model(
+        resolve_model(str(folders[architecture])), torch.device("cpu"), torch.float32
     ).model.config
     count = getattr(classes, "vocab_size", 0) if architecture == "llama" else len(classes.id2label)
     assert (

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine.calibration import Seen
-from engine.calibration.activation_stats import rows_of
+from engine.calibration import InputStats
+from engine.calibration.activation_stats import input_vectors
 from engine.config.registry import TECHNIQUES
-from engine.kernels import Kernel, NoKernel, integer, kernel_for, kernel_of
+from engine.kernels import Kernel, NoKernelError, integer, kernel_for, supported_kernel
 from engine.models.layers import kind_of
 from engine.models.packed_modules import UNPACKING, Unpacking
 from engine.techniques.implementations import compress
@@ -49,22 +49,22 @@ def name(fields: dict) -> str:
 
 def stored_layer(fields: dict, layer: nn.Module, inputs: torch.Tensor) -> Unpacking:
     """The layer as a run would store it after it saw these inputs."""
-    how, unpacking = step(fields), UNPACKING[kind_of(layer)]
+    config, unpacking = step(fields), UNPACKING[kind_of(layer)]
     weight = layer.weight.detach().flatten(1)
     plain = unpacking(compress(TECHNIQUES["round-to-nearest"](), weight), layer, torch.float32)
-    if how.needs == "nothing":
-        return unpacking(compress(how, weight), layer, torch.float32)
-    rows = rows_of(plain, inputs)
-    seen = Seen(rows.shape[1], torch.device("cpu"), wants_gram=False)
+    if config.needs == "nothing":
+        return unpacking(compress(config, weight), layer, torch.float32)
+    rows = input_vectors(plain, inputs)
+    seen = InputStats(rows.shape[1], torch.device("cpu"), wants_gram=False)
     seen.add(rows)
-    return unpacking(compress(how, weight, seen), layer, torch.float32)
+    return unpacking(compress(config, weight, seen), layer, torch.float32)
 
 
 def kernel_or_skip(layer: Unpacking) -> Kernel:
     """Not every processor and build of torch has every kernel."""
     try:
-        return kernel_of(layer)
-    except NoKernel as none:
+        return supported_kernel(layer)
+    except NoKernelError as none:
         if "torch refuses" not in str(none):
             raise
         pytest.skip(str(none))
@@ -115,12 +115,15 @@ def test_an_integer_convolution_gives_what_the_simulation_gives(fields):
 
 @pytest.mark.parametrize("wrong", [True, False])
 def test_codes_go_in_halves_exactly_where_the_processor_overflows(wrong, monkeypatch):
-    monkeypatch.setattr(integer, "overflows", lambda: wrong)
+    monkeypatch.setattr(integer, "int8_products_overflow", lambda: wrong)
     codes = torch.arange(-127, 128, dtype=torch.int8).view(5, 51)
-    parts = integer.halves(codes)
+    parts = integer.overflow_free_parts(codes)
     assert len(parts) == 1 + wrong and torch.equal(sum(part.int() for part in parts), codes.int())
-    assert not wrong or all(part.abs().max() <= integer.SAFE for part in parts)
-    assert len(integer.halves(codes.clamp(-integer.SAFE, integer.SAFE))) == 1
+    assert not wrong or all(part.abs().max() <= integer.MAX_SAFE_CODE for part in parts)
+    assert (
+        len(integer.overflow_free_parts(codes.clamp(-integer.MAX_SAFE_CODE, integer.MAX_SAFE_CODE)))
+        == 1
+    )
 
 
 def test_whole_numbers_at_full_range_are_multiplied_exactly():
@@ -129,7 +132,7 @@ def test_whole_numbers_at_full_range_are_multiplied_exactly():
         torch.full((3, 512), 255, dtype=torch.uint8),
     )
     codes[::2] = -127
-    product = integer.MatrixProducts(codes, torch.ones(16))(inputs, 1.0, 0)
+    product = integer.Int8MatrixProduct(codes, torch.ones(16))(inputs, 1.0, 0)
     assert torch.equal(product, inputs.float() @ codes.float().T)
 
 
@@ -175,7 +178,7 @@ REFUSED = [
 )
 def test_what_no_kernel_gets_right_is_refused_with_the_reason(fields, shape, why):
     layer = stored_layer(fields, linear_layer(*shape), inputs_of(2, shape[0]))
-    with pytest.raises(NoKernel, match=why):
+    with pytest.raises(NoKernelError, match=why):
         kernel_for(layer.stored, layer)
 
 
@@ -191,18 +194,18 @@ def test_other_layers_than_linear_ones_are_refused_with_the_reason():
     )
     for fields, why in refused:
         layer = stored_layer(fields, nn.Conv2d(8, 16, 3), pictures)
-        with pytest.raises(NoKernel, match=why):
+        with pytest.raises(NoKernelError, match=why):
             kernel_for(layer.stored, layer)
     embedding = nn.Embedding(16, 32)
     layer = UNPACKING["embedding"](
         compress(step(WEIGHT_ONLY[0]), embedding.weight.detach()), embedding, torch.float32
     )
-    with pytest.raises(NoKernel, match="none for embeddings"):
+    with pytest.raises(NoKernelError, match="none for embeddings"):
         kernel_for(layer.stored, layer)
 
 
 def test_what_torch_refuses_is_no_kernel_with_the_reason(monkeypatch):
     layer = stored_layer(INTEGER[0], linear_layer(), inputs_of(2, 96))
-    monkeypatch.setattr(integer, "MatrixProducts", lambda *_: torch.ones(2) @ torch.ones(3))
-    with pytest.raises(NoKernel, match=r"torch refuses on this processor \("):
-        kernel_of(layer)
+    monkeypatch.setattr(integer, "Int8MatrixProduct", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(NoKernelError, match=r"torch refuses on this processor \("):
+        supported_kernel(layer)

@@ -7,8 +7,8 @@ import torch
 
 from engine.kernels import Kernel
 from engine.measurement import interleaved_timing, latency, layer_kernels
-from engine.measurement.interleaved_timing import MOST, Clock
-from engine.measurement.latency import row
+from engine.measurement.interleaved_timing import MOST, TimeBudget
+from engine.measurement.latency import latency_row
 from engine.measurement.latency_inputs import Shape, largest_inputs
 from engine.pipeline.run import run
 from engine.results.schema.tables import LatencyRow
@@ -33,7 +33,7 @@ def no_hurry(monkeypatch):
     """A busy machine leaves nothing out."""
     monkeypatch.setattr(latency, "MODEL_SECONDS", 60)
     monkeypatch.setattr(latency, "LAYERS_SECONDS", 60)
-    monkeypatch.setattr(interleaved_timing, "MOST", 3)
+    monkeypatch.setattr(interleaved_timing, "MAX_POINTS", 3)
 
 
 def rows_of(architecture, folders, tmp_path, *steps, **fields):
@@ -46,13 +46,13 @@ def rows_of(architecture, folders, tmp_path, *steps, **fields):
 
 def timed(rows):
     """The rows with times. Skips the test on a machine without a kernel for them."""
-    assert len(rows) and said(rows)
+    assert len(rows) and has_reasons(rows)
     if (rows.kernel == "").all():
         pytest.skip(rows.note.iloc[0])
     return rows[rows.kernel != ""]
 
 
-def said(rows) -> bool:
+def has_reasons(rows) -> bool:
     """Return True if there are reasons instead of numbers: machines differ in their kernels."""
     return all(
         note.startswith("No kernel here: ") and note.endswith(".")
@@ -101,7 +101,7 @@ def test_where_no_kernel_runs_the_reason_is_all_there_is(folders, tmp_path):
     rows = rows_of("llama", folders, tmp_path, WITHOUT)
     assert (
         len(rows)
-        and said(rows)
+        and has_reasons(rows)
         and (rows.kernel == "").all()
         and rows.median_ms.isna().all()
         and (rows.repeats == 0).all()
@@ -144,20 +144,20 @@ def test_a_kernel_that_gives_something_else_is_no_kernel(folders, tmp_path, monk
         def forward(self, inputs):
             return 1.01 * self.layer[0](inputs)
 
-    monkeypatch.setattr(layer_kernels, "kernel_of", Wrong)
+    monkeypatch.setattr(layer_kernels, "supported_kernel", Wrong)
     rows = rows_of("llama", folders, tmp_path, W8A8)
     assert (
-        said(rows)
+        has_reasons(rows)
         and (rows.kernel == "").all()
         and rows.note.str.contains("0.01 off on this processor").all()
     )
 
 
 def test_a_processor_without_kernels_is_told_so(folders, tmp_path, monkeypatch):
-    def refused(stored, layer):
+    def raise_missing_engine(stored, layer):
         raise RuntimeError("Didn't find engine for operation\nand more")
 
-    monkeypatch.setattr("engine.kernels.kernel.kernel_for", refused)
+    monkeypatch.setattr("engine.kernels.kernel.kernel_for", raise_missing_engine)
     rows = rows_of("llama", folders, tmp_path, W8A8)
     assert set(rows.note) == {
         "No kernel here: torch refuses on this processor (Didn't find engine for operation)."
@@ -167,18 +167,18 @@ def test_a_processor_without_kernels_is_told_so(folders, tmp_path, monkeypatch):
 def test_a_model_that_is_large_is_timed_layer_by_layer(folders, tmp_path, monkeypatch, no_hurry):
     monkeypatch.setattr(latency, "MODEL_BYTES", 1)
     rows = rows_of("llama", folders, tmp_path, W8A8)
-    assert said(rows) and "whole model" not in set(rows["what"])
+    assert has_reasons(rows) and "whole model" not in set(rows["what"])
 
 
 def test_a_pass_that_takes_too_long_is_left_out(folders, tmp_path, monkeypatch, no_hurry):
     monkeypatch.setattr(latency, "WORK", 0)
     rows = rows_of("llama", folders, tmp_path, W8A8)
-    assert said(rows) and (rows.kernel == "").all()
+    assert has_reasons(rows) and (rows.kernel == "").all()
 
 
 def test_no_time_is_no_numbers_and_little_time_is_few_repetitions():
-    assert Clock(-1, 1).in_turns({"a": lambda: None}) == {}
-    times = Clock(1000, 1).in_turns({"a": lambda: None, "b": lambda: None})
+    assert TimeBudget(-1, 1).alternating_times({"a": lambda: None}) == {}
+    times = TimeBudget(1000, 1).alternating_times({"a": lambda: None, "b": lambda: None})
     assert {name: len(each) for name, each in times.items()} == {
         "a": MOST,
         "b": MOST,
@@ -187,12 +187,14 @@ def test_no_time_is_no_numbers_and_little_time_is_few_repetitions():
 
 def test_passes_take_turns():
     order = []
-    Clock(1000, 1).in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")})
+    TimeBudget(1000, 1).alternating_times(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    )
     assert order == ["a", "b"] * (1 + MOST)
 
 
 def test_a_row_has_the_median_and_the_quartiles():
-    made = row(
+    made = latency_row(
         "a",
         "original",
         "b",

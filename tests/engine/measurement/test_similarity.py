@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from engine.measurement import similarity
-from engine.measurement.similarity import EMBEDDINGS, Likeness, gram, hsic, like_the_first
+from engine.measurement.similarity import (
+    EMBEDDINGS,
+    CKAEstimate,
+    centered_gram,
+    hsic,
+    with_equal_row_counts,
+)
 from engine.pipeline.run import run
 from tests.cases import for_each
 from tests.recipes import recipe_for
@@ -19,7 +25,7 @@ HALF = {"technique": "distill", "steps": 2, "batch": 4}
 
 
 def alike(ours: torch.Tensor, theirs: torch.Tensor, groups: int = 1) -> float:
-    likeness = Likeness()
+    likeness = CKAEstimate()
     for mine, its in zip(ours.chunk(groups), theirs.chunk(groups), strict=True):
         likeness.add([mine], [its])
     return likeness.similarity().item()
@@ -78,7 +84,7 @@ def test_each_term_is_the_mean_over_different_rows():
     ours, theirs = (
         torch.randn(7, width, generator=torch.Generator().manual_seed(width)) for width in (3, 5)
     )
-    mine, its = (gram(each) for each in (ours, theirs))
+    mine, its = (centered_gram(each) for each in (ours, theirs))
     assert hsic(mine[None], its[None]).item() == pytest.approx(
         counted_hsic(mine.numpy(), its.numpy()), rel=1e-6
     )
@@ -122,13 +128,13 @@ def test_states_of_other_numbers_of_rows_are_left_out():
         {"a": torch.ones(6, 2), "b": torch.ones(3, 2)},
         {"c": torch.ones(6, 4), "d": torch.ones(5, 4)},
     )
-    assert [list(each) for each in like_the_first([one, other])] == [["a"], ["c"]]
+    assert [list(each) for each in with_equal_row_counts([one, other])] == [["a"], ["c"]]
 
 
 def test_a_model_that_hands_states_on_in_its_own_way_is_compared_where_it_can_be(
     folders, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(similarity, "first", lambda output: None)
+    monkeypatch.setattr(similarity, "first_output", lambda output: None)
     table = run(recipe_for("bert", folders["bert"], tmp_path / "data", SAME)).tables.similarity
     assert table[["student", "teacher"]].to_numpy().tolist() == [[EMBEDDINGS, EMBEDDINGS]]
 

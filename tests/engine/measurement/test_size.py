@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import RobertaConfig, RobertaForCausalLM
 
 from engine.errors import PlainError
-from engine.models.loaded_model import opened
-from engine.models.loading import load, resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained, resolve_model
 from engine.pipeline.run import run
 from tests.answers import forecast, model_view
 from tests.cases import for_each
@@ -66,14 +66,16 @@ def carried_out(folders, tmp_path_factory):
 
 def original_parameters(folder) -> int:
     """Parameters counted by torch, which counts a tied tensor once."""
-    return sum(parameter.numel() for parameter in load(resolve(str(folder))).parameters())
+    return sum(
+        parameter.numel() for parameter in load_pretrained(resolve_model(str(folder))).parameters()
+    )
 
 
 @for_each("chain", CHAINS)
 def test_bits_per_parameter_are_those_of_the_whole_file_by_the_originals_parameters(
-    chain, carried_out, folders
+    chain, cached_run, folders
 ):
-    outcome, saved, _ = carried_out(chain)
+    outcome, saved, _ = cached_run(chain)
     written, before = (
         sum(file.stat().st_size for file in saved.glob("*.safetensors")),
         folders[CHAINS[chain][0]],
@@ -89,8 +91,8 @@ def test_bits_per_parameter_are_those_of_the_whole_file_by_the_originals_paramet
 
 
 @for_each("chain", CHAINS)
-def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, carried_out):
-    outcome, saved, recipe = carried_out(chain)
+def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, cached_run):
+    outcome, saved, recipe = cached_run(chain)
     again, said, view = (
         run(recipe.model_copy(update={"model": str(saved), "steps": ()})).summary,
         outcome.summary.result,
@@ -106,8 +108,8 @@ def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, carrie
 
 @pytest.mark.usefixtures("bytes_alone")
 @for_each("chain", CHAINS)
-def test_a_forecast_says_both_as_the_run_does(chain, carried_out):
-    outcome, _, recipe = carried_out(chain)
+def test_a_forecast_says_both_as_the_run_does(chain, cached_run):
+    outcome, _, recipe = cached_run(chain)
     ahead, said = forecast(recipe), outcome.summary.result
     assert (ahead.bits_per_weight, ahead.bits_per_parameter) == pytest.approx(
         (said.bits_per_weight, said.bits_per_parameter)
@@ -126,8 +128,8 @@ def test_halving_a_layer_takes_the_same_bits_by_svd_and_by_fewer_neurons(folders
     assert bits["neurons"] == 16.0 and bits["svd"] == pytest.approx(16, rel=0.05)
 
 
-def test_only_compressed_layers_count_for_bits_per_compressed_weight(carried_out):
-    outcome, _, _ = carried_out("rounded")
+def test_only_compressed_layers_count_for_bits_per_compressed_weight(cached_run):
+    outcome, _, _ = cached_run("rounded")
     layers = outcome.tables.layers
     treated = layers[layers.technique != ""]
     assert (
@@ -139,8 +141,8 @@ def test_only_compressed_layers_count_for_bits_per_compressed_weight(carried_out
     assert outcome.summary.result.bits_per_parameter > outcome.summary.result.bits_per_weight
 
 
-def test_a_layers_bits_are_by_what_it_had_in_the_original_after_every_step(carried_out):
-    layers = carried_out("fewer neurons, rounded")[0].tables.layers.set_index("name")
+def test_a_layers_bits_are_by_what_it_had_in_the_original_after_every_step(cached_run):
+    layers = cached_run("fewer neurons, rounded")[0].tables.layers.set_index("name")
     row = layers.loc["model.layers.0.mlp.down_proj"]
     assert row.parameters == 48 * 86 and row.bits_per_weight == row.size_bytes * 8 / (48 * 172)
 
@@ -148,7 +150,7 @@ def test_a_layers_bits_are_by_what_it_had_in_the_original_after_every_step(carri
 # --- folders of earlier versions, and damaged ones --------------------------------------------
 
 
-def marked(saved, tmp_path, origin):
+def copy_with_origin(saved, tmp_path, origin):
     """Copy of a saved folder with another origin, or without one for None."""
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -162,9 +164,9 @@ def marked(saved, tmp_path, origin):
     return copy
 
 
-def test_a_folder_that_records_no_origin_counts_the_parameters_it_has(carried_out, tmp_path):
-    outcome, saved, _ = carried_out("rounded")
-    view = model_view(str(marked(saved, tmp_path, None)))
+def test_a_folder_that_records_no_origin_counts_the_parameters_it_has(cached_run, tmp_path):
+    outcome, saved, _ = cached_run("rounded")
+    view = model_view(str(copy_with_origin(saved, tmp_path, None)))
     assert (
         view.bits_per_weight == outcome.summary.result.bits_per_weight
         and view.bits_per_parameter == outcome.summary.result.bits_per_parameter
@@ -185,9 +187,9 @@ def test_a_folder_that_records_no_origin_counts_the_parameters_it_has(carried_ou
         {"parameters": 1, "compressed": {}, "removed": 0, "more": 1},
     ],
 )
-def test_a_damaged_origin_is_refused_in_a_sentence(origin, carried_out, tmp_path):
+def test_a_damaged_origin_is_refused_in_a_sentence(origin, cached_run, tmp_path):
     with pytest.raises(PlainError, match=r"origin in compression\.json of .* is damaged"):
-        model_view(str(marked(carried_out("rounded")[1], tmp_path, origin)))
+        model_view(str(copy_with_origin(cached_run("rounded")[1], tmp_path, origin)))
 
 
 # --- repeated tensors --------------------------------------------------------------------------
@@ -261,7 +263,7 @@ def test_a_tensor_in_two_shards_counts_once(tmp_path):
         json.dumps({"metadata": {}, "weight_map": places})
     )
     at, written = (
-        opened(resolve(str(model)), CPU, torch.float32),
+        load_model(resolve_model(str(model)), CPU, torch.float32),
         sum(file.stat().st_size for file in model.glob("*.safetensors")),
     )
     assert len(shared) == 1 and written - at.size_bytes == sum(

@@ -16,9 +16,9 @@ from sklearn.metrics import confusion_matrix
 
 from engine.evaluation import evaluate
 from engine.measurement import student_errors as mistakes_module
-from engine.measurement.student_errors import CASES, Paper, paper_of
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve, tokenizer_of
+from engine.measurement.student_errors import CASES, EvaluationSet, evaluation_set
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model, tokenizer_of
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from tests.recipes import recipe_for
@@ -28,7 +28,7 @@ RANDOM = {"technique": "distill", "student": "same", "start": "random", "steps":
 
 
 @pytest.fixture(scope="module")
-def done(folders, tmp_path_factory):
+def student_run(folders, tmp_path_factory):
     """A student from random weights, whose mistakes are its own, and a teacher who is taken to be
     right about every other question: the outcome,
     what was asked, the models' folders.
@@ -40,10 +40,11 @@ def done(folders, tmp_path_factory):
             place, teacher = tmp_path_factory.mktemp(architecture), folders[architecture]
             recipe = recipe_for(architecture, teacher, place / "data", RANDOM, seed=6)
             paper = half_right(
-                paper_of(recipe.task, resolve(str(teacher))), measured(recipe, teacher).guesses
+                evaluation_set(recipe.task, resolve_model(str(teacher))),
+                evaluation_result(recipe, teacher).guesses,
             )
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(mistakes_module, "paper_of", lambda *_: paper)
+                patch.setattr(mistakes_module, "evaluation_set", lambda *_: paper)
                 kept[architecture] = (
                     run(recipe, save=place / "student"),
                     paper,
@@ -55,20 +56,22 @@ def done(folders, tmp_path_factory):
     return of
 
 
-def half_right(paper: Paper, guesses: np.ndarray) -> Paper:
+def half_right(paper: EvaluationSet, guesses: np.ndarray) -> EvaluationSet:
     even = np.arange(len(guesses)) % 2 == 0
     return replace(paper, right=np.where(even, guesses, (guesses + 1) % 3))
 
 
-def measured(recipe: Recipe, folder):
-    at = resolve(str(folder))
-    return evaluate(recipe.task, opened(at, CPU, torch.float32).model, at)
+def evaluation_result(recipe: Recipe, folder):
+    at = resolve_model(str(folder))
+    return evaluate(recipe.task, load_model(at, CPU, torch.float32).model, at)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
-def test_all_four_cases_are_counted(architecture, done):
-    outcome, paper, recipe, models = done(architecture)
-    teacher, student = (measured(recipe, folder).guesses == paper.right for folder in models)
+def test_all_four_cases_are_counted(architecture, student_run):
+    outcome, paper, recipe, models = student_run(architecture)
+    teacher, student = (
+        evaluation_result(recipe, folder).guesses == paper.right for folder in models
+    )
     (neither, only_student), (only_teacher, both) = confusion_matrix(
         teacher, student, labels=[False, True]
     )
@@ -85,8 +88,8 @@ def test_all_four_cases_are_counted(architecture, done):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
-def test_mistakes_are_those_of_which_the_student_was_surest(architecture, done):
-    table = (outcome := done(architecture)[0]).tables.mistakes
+def test_mistakes_are_those_of_which_the_student_was_surest(architecture, student_run):
+    table = (outcome := student_run(architecture)[0]).tables.mistakes
     lost = outcome.tables.verdicts.set_index(["teacher", "student"])["count"][True, False]
     assert len(table) == min(lost, mistakes_module.MOST) > 0
     assert (
@@ -98,18 +101,20 @@ def test_mistakes_are_those_of_which_the_student_was_surest(architecture, done):
     assert len(whole) and (whole.label != whole.answer).all()
 
 
-def test_probabilities_are_the_models_own(done):
-    outcome, _, recipe, (folder, student) = done("bert")
+def test_probabilities_are_the_models_own(student_run):
+    outcome, _, recipe, (folder, student) = student_run("bert")
     texts = [row["text"] for row in json.loads(Path(recipe.task.data).read_text())]
     assert len(outcome.tables.mistakes)
     for row in outcome.tables.mistakes.itertuples():
         assert row.text in texts
-        inputs = tokenizer_of(resolve(str(folder)))(
+        inputs = tokenizer_of(resolve_model(str(folder)))(
             [row.text], return_tensors="pt", return_token_type_ids=False
         )
         with torch.inference_mode():
             its, mine = (
-                opened(resolve(str(each)), CPU, torch.float32).model(**inputs).logits.softmax(-1)[0]
+                load_model(resolve_model(str(each)), CPU, torch.float32)
+                .model(**inputs)
+                .logits.softmax(-1)[0]
                 for each in (folder, student)
             )
         assert (
@@ -122,14 +127,14 @@ def test_probabilities_are_the_models_own(done):
         )
 
 
-def test_of_a_text_the_next_token_is_asked_for(done):
-    outcome, _, recipe, (folder, student) = done("llama")
-    paper = paper_of(recipe.task, resolve(str(folder)))
+def test_of_a_text_the_next_token_is_asked_for(student_run):
+    outcome, _, recipe, (folder, student) = student_run("llama")
+    paper = evaluation_set(recipe.task, resolve_model(str(folder)))
     # of the second window, whose questions begin at 63
-    at, place = opened(resolve(str(student)), CPU, torch.float32), 70
+    at, place = load_model(resolve_model(str(student)), CPU, torch.float32), 70
     with torch.inference_mode():
         due = at.model(input_ids=paper.windows[1:2]).logits[0, 70 - 63].softmax(-1)
-    assert paper.likely(at, np.array([place]), np.array([9])).item() == pytest.approx(
+    assert paper.answer_probabilities(at, np.array([place]), np.array([9])).item() == pytest.approx(
         due[9].item(), rel=1e-4
     )
     assert paper.right[place] == paper.windows[1, 70 - 63 + 1]
@@ -139,8 +144,8 @@ def test_of_a_text_the_next_token_is_asked_for(done):
     )
 
 
-def test_pictures_are_shown_as_they_are(done):
-    outcome, paper, *_ = done("resnet")
+def test_pictures_are_shown_as_they_are(student_run):
+    outcome, paper, *_ = student_run("resnet")
     link = paper.question(3)["picture"]
     shown = Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2])))
     assert link.startswith("data:image/png;base64,") and np.array_equal(

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from engine.calibration import Seen
-from engine.measurement.surface import KEPT, SIDE, block_maxima, most_striking, surface
+from engine.calibration import InputStats
+from engine.measurement.surface import KEPT, SIDE, block_maxima, most_prominent, surface
 from engine.pipeline.run import run
 from tests.cases import for_each
 from tests.recipes import recipe_for
@@ -16,8 +16,8 @@ from tests.tiny import tiny
 CPU = torch.device("cpu")
 
 
-def seen_of(*batches: torch.Tensor, area: int = 1) -> Seen:
-    seen = Seen(batches[0].shape[1], CPU, wants_gram=False, area=area)
+def seen_of(*batches: torch.Tensor, area: int = 1) -> InputStats:
+    seen = InputStats(batches[0].shape[1], CPU, wants_gram=False, area=area)
     for batch in batches:
         seen.add(batch)
     return seen
@@ -56,7 +56,7 @@ def test_no_value_is_lost_at_a_ragged_end():
 
 def test_before_and_after_differ_by_the_scales():
     inputs, scales = draw(40, 16), torch.arange(1, 17).float()
-    rows = surface("layer", seen_of(inputs).scaled(scales), scales)
+    rows = surface("layer", seen_of(inputs).divided_by(scales), scales)
     before, after = (
         rows[rows.version == version].reset_index(drop=True) for version in ("original", "scaled")
     )
@@ -77,7 +77,7 @@ def test_a_run_keeps_the_scaled_and_the_most_striking():
     calm = [surface(f"calm {i}", seen_of(torch.ones(9, 9)), None) for i in range(20)]
     wild = surface("wild", seen_of(torch.eye(9)), None)
     scaled = surface("scaled", seen_of(torch.ones(9, 9)), torch.full((9,), 2.0))
-    kept = most_striking([*calm, wild, scaled])
+    kept = most_prominent([*calm, wild, scaled])
     assert len(kept) == KEPT and [each.layer.iloc[0] for each in kept[-2:]] == ["wild", "scaled"]
 
 

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer
 
-from engine.kernels import NoKernel, kernel_of
-from engine.models.layers import layers_of, matrix
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
-from engine.models.packed_modules import install
+from engine.kernels import NoKernelError, supported_kernel
+from engine.models.layers import layers_of, weight_matrix
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
+from engine.models.packed_modules import install_packed_layers
 from engine.pipeline.run import run
 from engine.techniques.implementations import compress, plan
 from engine.techniques.low_rank.svd.config import SVD
 from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
-from engine.techniques.quantization.grid import stored_grid
+from engine.techniques.quantization.grid import round_to_grid
 from engine.techniques.quantization.rounding.config import RoundToNearest
-from engine.tensors.activations import WithActivations, qparams
+from engine.tensors.activations import WithQuantizedInputs, qparams
 from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
@@ -71,34 +71,41 @@ def test_a_stored_convolution_computes_what_torchs_does():
     for options, layer, inputs in convolutions():
         model = nn.Sequential(layer).requires_grad_(False)
         due = model(inputs)
-        close(install(model, {}, torch.float32)(inputs), due, options)
+        close(install_packed_layers(model, {}, torch.float32)(inputs), due, options)
 
 
 def test_the_vectors_that_calibration_sees_times_the_weight_are_the_outputs():
     for options, layer, inputs in convolutions():
         if options["groups"] == 1:
-            weight, bias = matrix(layer).clone(), 0 if layer.bias is None else layer.bias.detach()
+            weight, bias = (
+                weight_matrix(layer).clone(),
+                0 if layer.bias is None else layer.bias.detach(),
+            )
             due = layer(inputs).detach().flatten(2).transpose(1, 2).flatten(0, 1)
-            stored = install(nn.Sequential(layer).requires_grad_(False), {}, torch.float32)[0]
+            stored = install_packed_layers(
+                nn.Sequential(layer).requires_grad_(False), {}, torch.float32
+            )[0]
             close(stored.patches(inputs) @ weight.T + bias, due, options)
 
 
 @pytest.mark.parametrize(
-    "how",
+    "config",
     [SVD(kept=0.4, whitening="none"), Tucker(kept=0.5), CP(kept=0.5, iterations=2)],
-    ids=lambda how: how.technique,
+    ids=lambda config: config.technique,
 )
-def test_factors_run_as_the_kernel_that_they_make(how):
+def test_factors_run_as_the_kernel_that_they_make(config):
     for options, layer, inputs in convolutions():
         if (
             options["groups"] > 1
-            or (layer.weight.ndim == 3 and how.technique != "svd")
+            or (layer.weight.ndim == 3 and config.technique != "svd")
             or options["bias"]
         ):
             continue
         model = nn.Sequential(layer).requires_grad_(False)
-        setting = plan(how, layers_of(model))["0"]
-        stored = install(model, {"0": compress(setting, matrix(layer).clone())}, torch.float32)
+        setting = plan(config, layers_of(model))["0"]
+        stored = install_packed_layers(
+            model, {"0": compress(setting, weight_matrix(layer).clone())}, torch.float32
+        )
         assert stored[0].made(), options
         as_chain = stored(inputs)
         stored[0].unpacked = stored[0].weight
@@ -108,21 +115,21 @@ def test_factors_run_as_the_kernel_that_they_make(how):
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
 def test_integer_products_equal_the_evaluated_outputs(scheme):
     """Padding before or after the rounding of inputs gives the same result."""
-    how = RoundToNearest(bits=8, granularity="channel")
+    config = RoundToNearest(bits=8, granularity="channel")
     for options, layer, inputs in convolutions():
         scale, zero = qparams(inputs.min()[None], inputs.max()[None], 8, scheme)
-        grid = stored_grid(matrix(layer).clone(), how)
-        weight = WithActivations(grid.shape, grid, 8, scheme, "tensor", scale, zero)
-        stored = install(nn.Sequential(layer).requires_grad_(False), {"0": weight}, torch.float32)[
-            0
-        ]
-        rounded = weight.received(inputs)
+        grid = round_to_grid(weight_matrix(layer).clone(), config)
+        weight = WithQuantizedInputs(grid.shape, grid, 8, scheme, "tensor", scale, zero)
+        stored = install_packed_layers(
+            nn.Sequential(layer).requires_grad_(False), {"0": weight}, torch.float32
+        )[0]
+        rounded = weight.quantized_inputs(inputs)
         with torch.no_grad():
-            layer.weight.copy_(grid.dense().view(layer.weight.shape))
+            layer.weight.copy_(grid.to_dense().view(layer.weight.shape))
             close(stored(inputs), layer(rounded), options)
         try:
-            close(kernel_of(stored)(inputs), stored(inputs), options)
-        except NoKernel as none:
+            close(supported_kernel(stored)(inputs), stored(inputs), options)
+        except NoKernelError as none:
             assert "refuses" in str(none), options
 
 
@@ -168,7 +175,7 @@ def options_of(plain: nn.Conv2d) -> dict:
 
 
 @pytest.fixture
-def varied(monkeypatch):
+def varied_convolutions(monkeypatch):
     """ResNets whose convolutions have all kinds of options."""
     build = ResNetConvLayer.__init__
 
@@ -188,7 +195,7 @@ def varied(monkeypatch):
     monkeypatch.setattr(ResNetConvLayer, "__init__", varied_build)
 
 
-def test_the_model_of_varied_convolutions_has_every_option(varied):
+def test_the_model_of_varied_convolutions_has_every_option(varied_convolutions):
     model = ARCHITECTURES["resnet"](**DEEPER)
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert {module.padding_mode for module in layers} == {
@@ -208,7 +215,7 @@ def test_the_model_of_varied_convolutions_has_every_option(varied):
 @for_each("step", TECHNIQUES, ids=lambda step: step["technique"])
 @for_each("architecture", ["resnet", "efficientnet"])
 def test_every_technique_goes_through_a_model_of_varied_convolutions(
-    architecture, step, varied, tmp_path, bytes_alone
+    architecture, step, varied_convolutions, tmp_path, bytes_alone
 ):
     """The run evaluates the reloaded model and fails if a layer is unchanged."""
     recipe = recipe_for(
@@ -225,7 +232,9 @@ def test_every_technique_goes_through_a_model_of_varied_convolutions(
     if step["technique"] == "structured":  # squeeze-and-excite layers are not pruned
         groups = {
             layer.name: layer.groups
-            for layer in opened(resolve(recipe.model), torch.device("cpu"), torch.float32).layers
+            for layer in load_model(
+                resolve_model(recipe.model), torch.device("cpu"), torch.float32
+            ).layers
         }
         untreated = untreated[untreated.name.map(groups) > 1]
     assert untreated.empty

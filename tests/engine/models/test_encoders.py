@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 
 from engine.errors import PlainError
 from engine.models.layers import layers_of
-from engine.models.loaded_model import opened
-from engine.models.loading import load, resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained, resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.step.pruning_plan import Subject
-from engine.techniques.hooks import rebuild
+from engine.step.pruning_plan import TechniqueInput
+from engine.techniques.hooks import plan_removal
 from engine.techniques.pruning.structured.config import Structured
-from engine.techniques.pruning.structured.heads import heads
-from engine.techniques.pruning.structured.neurons import neurons
+from engine.techniques.pruning.structured.heads import head_groups
+from engine.techniques.pruning.structured.neurons import neuron_groups
 from tests.answers import forecast
 from tests.hub import serving
 from tests.recipes import recipe_for
@@ -57,7 +57,7 @@ def learning(tmp_path):
     pd.DataFrame(data).to_csv(tmp_path / "train.csv", index=False)
     pd.DataFrame(data).iloc[:9].assign(text=texts[-9:]).to_csv(tmp_path / "test.csv", index=False)
 
-    def asked(teacher, student, **step) -> Recipe:
+    def make_recipe(teacher, student, **step) -> Recipe:
         columns = {"text_column": "text", "label_column": "labels"}
         task = {
             "kind": "text-classification",
@@ -66,29 +66,29 @@ def learning(tmp_path):
             **columns,
         } | step.pop("task", {})
         training = {"train": str(tmp_path / "train.csv"), "epochs": 1}
-        how = RESTING | {"student": str(student)} | step
-        seed = how.pop("seed", 0)
-        return Recipe.of(
+        config = RESTING | {"student": str(student)} | step
+        seed = config.pop("seed", 0)
+        return Recipe.from_dict(
             {
                 "model": str(teacher),
                 "task": task,
                 "training": training,
-                "steps": [how],
+                "steps": [config],
                 "seed": seed,
                 "device": "cpu",
                 "speed": False,
             }
         )
 
-    return asked
+    return make_recipe
 
 
-def written(recipe: Recipe, folder) -> tuple[dict[str, torch.Tensor], dict]:
+def saved_student(recipe: Recipe, folder) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and configuration of the student that a run has saved."""
     run(recipe, save=folder)
-    student = opened(resolve(str(folder)), CPU, torch.float32)
+    student = load_model(resolve_model(str(folder)), CPU, torch.float32)
     dense = {
-        f"{layer.name}.weight": student.model.get_submodule(layer.name).stored.dense()
+        f"{layer.name}.weight": student.model.get_submodule(layer.name).stored.to_dense()
         for layer in student.layers
     }
     return dense | student.plain, json.loads((folder / "config.json").read_bytes())
@@ -98,7 +98,7 @@ def test_a_hub_encoder_becomes_a_student_of_its_first_blocks_with_a_new_head(
     hub, models, learning, tmp_path
 ):
     recipe = learning("tiny/teacher", "tiny/encoder", student_blocks=2, student_heads=8)
-    student, config = written(recipe, tmp_path / "student")
+    student, config = saved_student(recipe, tmp_path / "student")
     file = load_file(models["encoder"] / "model.safetensors")
     kept = {
         name: value
@@ -119,7 +119,7 @@ def test_a_hub_encoder_becomes_a_student_of_its_first_blocks_with_a_new_head(
 
 def test_the_seed_draws_the_head_and_nothing_else(models, learning, tmp_path):
     one, same, other = (
-        written(learning(models["bert"], models["encoder"], seed=seed), tmp_path / name)[0]
+        saved_student(learning(models["bert"], models["encoder"], seed=seed), tmp_path / name)[0]
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert all(torch.equal(one[name], value) for name, value in same.items())
@@ -142,7 +142,7 @@ def test_more_heads_of_an_equal_width_compute_something_else_and_save_nothing(
     assert len({outcome.summary.result.parameters for outcome in runs}) == 1
     inputs = {"input_ids": torch.arange(24).view(2, 12)}
     four, eight = (
-        opened(resolve(str(tmp_path / heads)), CPU, torch.float32).model(**inputs).logits
+        load_model(resolve_model(str(tmp_path / heads)), CPU, torch.float32).model(**inputs).logits
         for heads in ("0", "8")
     )
     assert not torch.allclose(four, eight)
@@ -153,7 +153,7 @@ def test_more_heads_of_an_equal_width_compute_something_else_and_save_nothing(
 
 
 def test_a_classifier_may_be_a_student_of_fewer_blocks_too(models, learning, tmp_path):
-    student, config = written(
+    student, config = saved_student(
         learning(models["distilbert"], models["distilbert"], student_blocks=1), tmp_path / "student"
     )
     assert config["n_layers"] == 1 and not any(".layer.1." in name for name in student)
@@ -195,9 +195,9 @@ def test_other_tokens_are_told_from_another_way_of_saving_the_same(models, learn
 
 
 def test_an_encoder_without_a_teacher_is_a_masked_language_model(models):
-    folder = resolve(str(models["encoder"]))
+    folder = resolve_model(str(models["encoder"]))
     assert (folder.kind, folder.bare) == ("masked-language-modeling", False)
-    headed = resolve(str(models["encoder"]), head_for="text-classification")
+    headed = resolve_model(str(models["encoder"]), head_for="text-classification")
     assert (headed.kind, headed.bare, headed.architecture) == (
         "text-classification",
         True,
@@ -216,15 +216,15 @@ def test_an_encoder_that_lacks_a_block_is_refused(models, learning, tmp_path):
 
 
 def test_heads_and_neurons_of_a_distilbert_are_found_in_every_block(models):
-    folder = resolve(str(models["distilbert"]))
-    original = opened(folder, CPU, torch.float32)
-    subject = Subject(original, folder, frozenset(layer.name for layer in original.layers))
-    assert [family.size for family in heads(subject, Structured())] == [4, 4, 4] and [
-        family.size for family in neurons(subject)
+    folder = resolve_model(str(models["distilbert"]))
+    original = load_model(folder, CPU, torch.float32)
+    subject = TechniqueInput(original, folder, frozenset(layer.name for layer in original.layers))
+    assert [family.size for family in head_groups(subject, Structured())] == [4, 4, 4] and [
+        family.size for family in neuron_groups(subject)
     ] == [172] * 3
-    cut = rebuild(Structured(what="heads", share=0.5), subject).cuts
+    cut = plan_removal(Structured(what="heads", share=0.5), subject).kept_indices
     assert len(cut) == 12 and all(
-        layer.block for layer in layers_of(load(folder)) if layer.name in cut
+        layer.block for layer in layers_of(load_pretrained(folder)) if layer.name in cut
     )
 
 
@@ -235,7 +235,7 @@ def test_a_distilbert_with_fewer_heads_loads_again_and_answers(models, tmp_path)
         save=tmp_path / "saved",
     )
     again = run(
-        Recipe.of(
+        Recipe.from_dict(
             recipe_for("distilbert", tmp_path / "saved", tmp_path / "data").model_dump()
             | {"steps": []}
         )

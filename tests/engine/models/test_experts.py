@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-from engine.models.experts import experts_in, scaled_down, unfuse_experts
+from engine.models.experts import expert_paths, scaled_down, unfuse_experts
 from engine.models.layers import layers_of
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve, skeleton
+from engine.models.loaded_model import load_model
+from engine.models.loading import meta_model, resolve_model
 from tests.cases import for_each
-from tests.experts import EXPERTS, MODELS, built, saved
+from tests.experts import EXPERTS, MODELS, build_model, save_model
 
 CPU = torch.device("cpu")
 each_model = for_each("name", MODELS)
@@ -33,7 +33,7 @@ def outside_layers(model: nn.Module) -> float:
 
 @each_model
 def test_unfused_experts_compute_what_the_model_did(name):
-    model = built(name)
+    model = build_model(name)
     model.set_experts_implementation("eager")
     due, before = logits_of(model), outside_layers(model)
     after = outside_layers(unfuse_experts(model))
@@ -46,7 +46,7 @@ def test_every_parameter_of_the_experts_is_kept_once(name):
     """The number of parameters is unchanged, and experts share the memory of the original
     tensors.
     """
-    model = built(name)
+    model = build_model(name)
     count, memory = sum(value.numel() for value in model.parameters()), memory_of(model)
     unfuse_experts(model)
     assert sum(value.numel() for value in model.parameters()) == count
@@ -64,29 +64,31 @@ def memory_of(model: nn.Module) -> int:
 
 @each_model
 def test_a_model_without_values_has_the_layers_of_the_loaded_one(name, tmp_path):
-    folder = resolve(str(saved(name, tmp_path, torch.bfloat16)))
-    assert layers_of(skeleton(folder)) == opened(folder, CPU, torch.float32).layers
+    folder = resolve_model(str(save_model(name, tmp_path, torch.bfloat16)))
+    assert layers_of(meta_model(folder)) == load_model(folder, CPU, torch.float32).layers
 
 
 def test_layers_are_named_by_expert_and_belong_to_their_block(tmp_path):
     layers = {
         layer.name: layer
-        for layer in opened(resolve(str(saved("qwen3-moe", tmp_path))), CPU, torch.float32).layers
+        for layer in load_model(
+            resolve_model(str(save_model("qwen3-moe", tmp_path))), CPU, torch.float32
+        ).layers
     }
     layer = layers["model.layers.1.mlp.experts.3.down_proj"]
     assert layer.block == "model.layers.1" and layer.shape == (48, 20)
-    assert len(experts_in(built_unfused("qwen3-moe"))) == 2 * EXPERTS
+    assert len(expert_paths(built_unfused("qwen3-moe"))) == 2 * EXPERTS
 
 
 def built_unfused(name: str) -> nn.Module:
-    return unfuse_experts(built(name))
+    return unfuse_experts(build_model(name))
 
 
 def test_experts_with_an_unknown_formula_are_not_replaced():
     """Equal parameters with another formula: no layout gives the outputs, so nothing is
     replaced.
     """
-    model = built("mixtral")
+    model = build_model("mixtral")
     experts = model.model.layers[0].mlp.experts
 
     class Doubled(type(experts)):

@@ -12,8 +12,8 @@ import pytest
 
 from engine.errors import PlainError
 from engine.models import model_source as folders
-from engine.models.loading import image_processor_of, skeleton
-from engine.models.model_source import header_of, resolve
+from engine.models.loading import image_processor_of, meta_model
+from engine.models.model_source import read_header, resolve_model
 from tests.answers import model_view
 from tests.cases import for_each
 from tests.hostile_models import asked_as_a_page, hostile, library
@@ -28,7 +28,7 @@ def bases(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def copied(bases, tmp_path):
+def copy_model(bases, tmp_path):
     """Copy a valid folder and set fields of its config.json, or of a nested part."""
 
     def copy(base: str, part: str = "", **fields) -> Path:
@@ -76,12 +76,12 @@ COUNTS = [
 
 @for_each("base, part, fields", COUNTS, ids=lambda value: str(value)[:40])
 def test_counts_in_config_json_beyond_what_the_files_hold_are_refused_at_once(
-    copied, base, part, fields
+    copy_model, base, part, fields
 ):
     with pytest.raises(
         PlainError, match=f"config.json of .* (sets|has) .*{next(iter(fields))}.*download"
     ) as refused:
-        resolve(str(copied(base, part, **fields)))
+        resolve_model(str(copy_model(base, part, **fields)))
     assert "000,000" in str(refused.value)
 
 
@@ -96,10 +96,10 @@ BUILT = [
 
 
 @for_each("base, fields", BUILT, ids=lambda value: str(value)[:40])
-def test_a_model_much_larger_than_its_files_is_refused_while_it_is_built(copied, base, fields):
+def test_a_model_much_larger_than_its_files_is_refused_while_it_is_built(copy_model, base, fields):
     """Refused by questions and forecasts; neither needs the memory of such a model."""
-    folder = copied(base, **fields)
-    for build in (lambda: skeleton(resolve(str(folder))), lambda: model_view(str(folder))):
+    folder = copy_model(base, **fields)
+    for build in (lambda: meta_model(resolve_model(str(folder))), lambda: model_view(str(folder))):
         with pytest.raises(
             PlainError,
             match=(
@@ -110,12 +110,12 @@ def test_a_model_much_larger_than_its_files_is_refused_while_it_is_built(copied,
             build()
 
 
-def test_more_tensors_than_stored_are_refused_after_a_few_thousand(copied, monkeypatch):
+def test_more_tensors_than_stored_are_refused_after_a_few_thousand(copy_model, monkeypatch):
     """For a layer count with an unknown name."""
     monkeypatch.setattr("engine.models.config_check.LAYER_COUNT", re.compile("never"))
-    folder = resolve(
+    folder = resolve_model(
         str(
-            copied(
+            copy_model(
                 "llama",
                 num_hidden_layers=10_000,
                 hidden_size=4,
@@ -125,31 +125,31 @@ def test_more_tensors_than_stored_are_refused_after_a_few_thousand(copied, monke
         )
     )
     with pytest.raises(PlainError, match=r"more than 2,\d\d\d tensors"):
-        skeleton(folder)
+        meta_model(folder)
 
 
 def test_experts_stacked_in_one_tensor_count_one_by_one(bases):
     """A model may read them from one tensor and store them separately, or the reverse."""
-    folder = resolve(str(bases["mixtral"]))
+    folder = resolve_model(str(bases["mixtral"]))
     experts = 8
     stacked = [{"shape": [experts, 16, 16], "data_offsets": [0, experts * 16 * 16]}]
     apart = [{"shape": [16, 16], "data_offsets": [0, 16 * 16]}] * experts
-    count = folders.stored_tensors
+    count = folders.header_totals
     assert (
         count(stacked).tensors == count(apart).tensors
         and count(stacked).parameters == count(apart).parameters
     )
     assert (
-        skeleton(folder).num_parameters() <= folders.tensors_stored(folder.files, "it").parameters
+        meta_model(folder).num_parameters() <= folders.tensor_totals(folder.files, "it").parameters
     )
 
 
 def test_a_shape_that_its_bytes_cannot_hold_allows_nothing(bases):
     assert (
-        folders.stored_tensors([{"shape": [10**9, 10**9], "data_offsets": [0, 48]}]).parameters == 0
+        folders.header_totals([{"shape": [10**9, 10**9], "data_offsets": [0, 48]}]).parameters == 0
     )
     assert (
-        folders.stored_tensors([{"shape": [0, 10**9], "data_offsets": [0, 0]}]).largest_dimension
+        folders.header_totals([{"shape": [0, 10**9], "data_offsets": [0, 0]}]).largest_dimension
         == 0
     )
 
@@ -161,37 +161,37 @@ def sparse(file: Path, header_bytes: int, size: int) -> None:
         stream.truncate(size)
 
 
-def test_a_header_longer_than_safetensors_reads_is_refused_unread(copied):
-    folder = copied("llama")
+def test_a_header_longer_than_safetensors_reads_is_refused_unread(copy_model):
+    folder = copy_model("llama")
     sparse(folder / "model.safetensors", 6 * 10**9, 7 * 10**9)
     with pytest.raises(
         PlainError, match=r"header of 6,000,000,000 bytes; at most 100,000,000 bytes"
     ):
-        resolve(str(folder))
+        resolve_model(str(folder))
 
 
-def test_more_tensors_in_a_header_than_any_model_has_are_refused(copied, monkeypatch):
+def test_more_tensors_in_a_header_than_any_model_has_are_refused(copy_model, monkeypatch):
     monkeypatch.setattr(folders, "MOST_TENSORS", 5)
     with pytest.raises(PlainError, match="at most .* 5 tensors"):
-        header_of(copied("llama") / "model.safetensors", "it")
+        read_header(copy_model("llama") / "model.safetensors", "it")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors.index.json"])
-def test_a_file_that_describes_a_model_is_not_read_beyond_its_limit(copied, name):
-    folder = copied("llama")
+def test_a_file_that_describes_a_model_is_not_read_beyond_its_limit(copy_model, name):
+    folder = copy_model("llama")
     os.truncate(folder / name, 0) if (folder / name).exists() else (folder / name).touch()
     os.truncate(folder / name, 10**11)
     with pytest.raises(
         PlainError, match=rf"{name} of .* has 100,000,000,000 bytes; at most 100,000,000 are read"
     ):
-        resolve(str(folder))
+        resolve_model(str(folder))
 
 
-def test_images_are_not_enlarged_beyond_memory(copied):
-    folder = copied("vit")
+def test_images_are_not_enlarged_beyond_memory(copy_model):
+    folder = copy_model("vit")
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(
         json.dumps(processor | {"size": {"height": 10**6, "width": 10**6}})
     )
     with pytest.raises(PlainError, match="preprocessor_config.json of .* sets .* 1,000,000 pixels"):
-        image_processor_of(resolve(str(folder)))
+        image_processor_of(resolve_model(str(folder)))

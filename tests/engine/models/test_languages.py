@@ -3,11 +3,11 @@
 import pytest
 import transformers
 
-from engine.models.loading import config_of, resolve
+from engine.models.loading import config_of, resolve_model
 from engine.models.positions import usable_length
 from engine.pipeline.run import run
 from tests.answers import forecast, model_view
-from tests.architectures import BERT, made, saved
+from tests.architectures import BERT, model_builder, save_random_model
 from tests.recipes import recipe_for
 
 SIZES = {**BERT, "max_position_embeddings": 66, "pad_token_id": 1}
@@ -15,12 +15,14 @@ SIZES = {**BERT, "max_position_embeddings": 66, "pad_token_id": 1}
 
 @pytest.fixture
 def folder(tmp_path):
-    build = made("Xmod", "ForSequenceClassification", **SIZES, languages=["de_DE", "en_XX"])
-    return saved(build, tmp_path / "model", "bert")
+    build = model_builder(
+        "Xmod", "ForSequenceClassification", **SIZES, languages=["de_DE", "en_XX"]
+    )
+    return save_random_model(build, tmp_path / "model", "bert")
 
 
 def test_the_first_language_is_read_where_none_is_the_default_and_a_note_says_so(folder):
-    at = resolve(str(folder))
+    at = resolve_model(str(folder))
     assert config_of(at).default_language == "de_DE" and usable_length(config_of(at)) == 64
     assert any(
         note.startswith("Text is read as de_DE, the first of the model's languages")
@@ -29,7 +31,7 @@ def test_the_first_language_is_read_where_none_is_the_default_and_a_note_says_so
     named = transformers.XmodConfig(**SIZES, languages=["de_DE", "en_XX"], default_language="en_XX")
     named.architectures = ["XmodForSequenceClassification"]
     named.save_pretrained(folder)
-    again = resolve(str(folder))
+    again = resolve_model(str(folder))
     assert config_of(again).default_language == "en_XX" and not again.notes
 
 

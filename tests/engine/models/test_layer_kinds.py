@@ -22,8 +22,8 @@ from transformers.pytorch_utils import Conv1D
 
 from engine.errors import PlainError
 from engine.models.layer_kinds import layer_kind
-from engine.models.layers import chosen, layers_of
-from engine.models.packed_modules import install
+from engine.models.layers import layers_of, selected_layers
+from engine.models.packed_modules import install_packed_layers
 from engine.pipeline.run import run
 from engine.recipe import Layers
 from tests.answers import forecast
@@ -117,7 +117,9 @@ def test_a_module_that_computes_a_plain_function_is_a_layer_and_runs_the_same_wh
     model = nn.Sequential(module).eval()
     due = model(inputs)
     assert [layer.name for layer in layers_of(model)] == ["0"]
-    torch.testing.assert_close(install(model, {}, torch.float32)(inputs), due, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        install_packed_layers(model, {}, torch.float32)(inputs), due, rtol=1e-6, atol=1e-6
+    )
 
 
 @for_each("name", OTHER)
@@ -188,7 +190,7 @@ def test_attention_that_reads_its_output_layers_weight_computes_the_same():
         torch.randn(2, 5, 8),
     )
     due, _ = attention(inputs, inputs, inputs)
-    outputs, _ = install(attention, {}, torch.float32)(inputs, inputs, inputs)
+    outputs, _ = install_packed_layers(attention, {}, torch.float32)(inputs, inputs, inputs)
     torch.testing.assert_close(outputs, due)
 
 
@@ -225,5 +227,5 @@ def model_of(**modules: nn.Module) -> nn.Module:
 )
 def test_a_message_names_only_options_that_would_help(model, wanted, words, unsaid):
     with pytest.raises(PlainError) as refused:
-        chosen(layers_of(model), wanted)
+        selected_layers(layers_of(model), wanted)
     assert words in str(refused.value) and unsaid not in str(refused.value)

@@ -13,10 +13,10 @@ from transformers import (
 )
 
 from engine.errors import PlainError
-from engine.models.layers import blocks_of, chosen, layers_of
-from engine.models.loaded_model import opened
-from engine.models.loading import load, resolve
-from engine.models.packed_modules import Unpacking, install
+from engine.models.layers import blocks_of, layers_of, selected_layers
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained, resolve_model
+from engine.models.packed_modules import Unpacking, install_packed_layers
 from engine.recipe import Layers
 from tests.cases import for_each
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, VOCABULARY, tiny
@@ -33,8 +33,11 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(folders):
-    return {name: layers_of(load(resolve(str(folder)))) for name, folder in folders.items()}
+def layers_by_model(folders):
+    return {
+        name: layers_of(load_pretrained(resolve_model(str(folder))))
+        for name, folder in folders.items()
+    }
 
 
 def names(layers) -> list[str]:
@@ -48,8 +51,8 @@ def held_by_blocks(layers) -> list[str]:
 # --- what is found --------------------------------------------------------------------------------
 
 
-def test_linear_layers_embeddings_conv1d_and_convolutions_are_seen(found):
-    kinds = {name: {layer.kind for layer in layers} for name, layers in found.items()}
+def test_linear_layers_embeddings_conv1d_and_convolutions_are_seen(layers_by_model):
+    kinds = {name: {layer.kind for layer in layers} for name, layers in layers_by_model.items()}
     assert (
         kinds["llama"] == kinds["qwen2"] == kinds["opt"] == kinds["bert"] == {"linear", "embedding"}
     )
@@ -61,8 +64,8 @@ def test_linear_layers_embeddings_conv1d_and_convolutions_are_seen(found):
 
 @each_architecture
 def test_layers_and_the_rest_are_the_whole_model(architecture, folders):
-    folder = resolve(str(folders[architecture]))
-    model = load(folder)
+    folder = resolve_model(str(folders[architecture]))
+    model = load_pretrained(folder)
     due = {
         id(tensor): tensor.numel()
         for tensor in [
@@ -70,11 +73,11 @@ def test_layers_and_the_rest_are_the_whole_model(architecture, folders):
             *(b for n, b in model.named_buffers() if n in model.state_dict()),
         ]
     }
-    assert opened(folder, CPU, torch.float32).parameters == sum(due.values())
+    assert load_model(folder, CPU, torch.float32).parameters == sum(due.values())
 
 
-def test_shapes_have_output_channels_first(found):
-    shapes = {layer.name: layer.shape for layers in found.values() for layer in layers}
+def test_shapes_have_output_channels_first(layers_by_model):
+    shapes = {layer.name: layer.shape for layers in layers_by_model.values() for layer in layers}
     assert shapes["model.layers.0.mlp.up_proj"] == (172, 48) and shapes[
         "model.layers.0.mlp.down_proj"
     ] == (48, 172)
@@ -86,18 +89,19 @@ def test_shapes_have_output_channels_first(found):
     ] == (VOCABULARY, 48)
 
 
-def test_a_tied_tensor_is_counted_once(found):
+def test_a_tied_tensor_is_counted_once(layers_by_model):
     for architecture, holder in (("llama-tied", "model.embed_tokens"), ("gpt2", "transformer.wte")):
-        assert {layer.name: layer.tied_to for layer in found[architecture] if layer.tied_to} == {
-            "lm_head": holder
-        }
-        assert "lm_head" not in held_by_blocks(found[architecture])
-    assert not any(layer.tied_to for layer in found["llama"])
+        assert {
+            layer.name: layer.tied_to for layer in layers_by_model[architecture] if layer.tied_to
+        } == {"lm_head": holder}
+        assert "lm_head" not in held_by_blocks(layers_by_model[architecture])
+    assert not any(layer.tied_to for layer in layers_by_model["llama"])
 
 
-def test_blocks_are_what_a_model_repeats(found):
+def test_blocks_are_what_a_model_repeats(layers_by_model):
     blocks = {
-        architecture: {layer.block for layer in layers} for architecture, layers in found.items()
+        architecture: {layer.block for layer in layers}
+        for architecture, layers in layers_by_model.items()
     }
     assert blocks["llama"] == {"", "model.layers.0", "model.layers.1"} and blocks["gpt2"] == {
         "",
@@ -108,9 +112,9 @@ def test_blocks_are_what_a_model_repeats(found):
 
 
 @each_architecture
-def test_blocks_hold_every_layer_once_and_in_order(architecture, found):
-    assert held_by_blocks(found[architecture]) == names(
-        layer for layer in found[architecture] if not layer.tied_to
+def test_blocks_hold_every_layer_once_and_in_order(architecture, layers_by_model):
+    assert held_by_blocks(layers_by_model[architecture]) == names(
+        layer for layer in layers_by_model[architecture] if not layer.tied_to
     )
 
 
@@ -121,59 +125,67 @@ def test_a_convolution_with_reflect_padding_is_a_layer():
     inputs = torch.randn(1, 1, 8, 8)
     due = model(inputs)
     assert names(layers_of(model)) == ["0", "1"]
-    torch.testing.assert_close(install(model, {}, torch.float32)(inputs), due)
+    torch.testing.assert_close(install_packed_layers(model, {}, torch.float32)(inputs), due)
 
 
 # --- what is chosen -------------------------------------------------------------------------------
 
 
 @each_architecture
-def test_by_default_all_but_embeddings_and_the_output_layer_are_compressed(architecture, found):
+def test_by_default_all_but_embeddings_and_the_output_layer_are_compressed(
+    architecture, layers_by_model
+):
     due = [
         layer
-        for layer in found[architecture]
+        for layer in layers_by_model[architecture]
         if layer.kind != "embedding" and layer.name != "lm_head"
     ]
-    assert chosen(found[architecture], Layers()) == due
+    assert selected_layers(layers_by_model[architecture], Layers()) == due
 
 
-def test_globs_skip_layers(found):
-    left = chosen(found["llama"], Layers(skip=("*.mlp.*", "lm_head")))
+def test_globs_skip_layers(layers_by_model):
+    left = selected_layers(layers_by_model["llama"], Layers(skip=("*.mlp.*", "lm_head")))
     assert left and all("self_attn" in layer.name for layer in left)
 
 
-def test_an_embedding_is_compressed_where_it_is_included(found):
-    assert "model.embed_tokens" in names(chosen(found["llama"], Layers(include=("*embed*",))))
+def test_an_embedding_is_compressed_where_it_is_included(layers_by_model):
+    assert "model.embed_tokens" in names(
+        selected_layers(layers_by_model["llama"], Layers(include=("*embed*",)))
+    )
     assert "model.embed_tokens" not in names(
-        chosen(found["llama"], Layers(skip=("*embed*", "lm_head"), include=("*embed*",)))
+        selected_layers(
+            layers_by_model["llama"], Layers(skip=("*embed*", "lm_head"), include=("*embed*",))
+        )
     )
 
 
 @pytest.mark.parametrize("pattern", ["lm_head", "model.embed_tokens", "*embed*"])
-def test_skipping_either_name_of_a_tied_tensor_skips_both(pattern, found):
+def test_skipping_either_name_of_a_tied_tensor_skips_both(pattern, layers_by_model):
     both = Layers(skip=(), include=("model.embed_tokens",))
-    assert "model.embed_tokens" in names(chosen(found["llama-tied"], both))
-    left = chosen(found["llama-tied"], Layers(skip=(pattern,), include=("model.embed_tokens",)))
+    assert "model.embed_tokens" in names(selected_layers(layers_by_model["llama-tied"], both))
+    left = selected_layers(
+        layers_by_model["llama-tied"], Layers(skip=(pattern,), include=("model.embed_tokens",))
+    )
     assert not {"model.embed_tokens", "lm_head"} & set(names(left))
 
 
-def test_including_either_name_of_a_tied_tensor_includes_it(found):
+def test_including_either_name_of_a_tied_tensor_includes_it(layers_by_model):
     assert "model.embed_tokens" in names(
-        chosen(found["llama-tied"], Layers(skip=(), include=("lm_head",)))
+        selected_layers(layers_by_model["llama-tied"], Layers(skip=(), include=("lm_head",)))
     )
 
 
 @pytest.mark.parametrize("wanted", [Layers(skip=("no.such.*",)), Layers(include=("*.w3",))])
-def test_a_pattern_that_names_no_layer_is_answered_in_a_sentence(wanted, found):
+def test_a_pattern_that_names_no_layer_is_answered_in_a_sentence(wanted, layers_by_model):
     with pytest.raises(
         PlainError, match=r"No layer is called '.*'; this model's are named like '.*'"
     ):
-        chosen(found["llama"], wanted)
+        selected_layers(layers_by_model["llama"], wanted)
 
 
-def test_nothing_left_to_compress_is_said(found):
+def test_nothing_left_to_compress_is_said(layers_by_model):
     with pytest.raises(PlainError, match=r"No layer is left to compress"):
-        chosen(found["llama"], Layers(skip=("*",)))
+        selected_layers(layers_by_model["llama"], Layers(skip=("*",)))
 
 
 # --- how they run ---------------------------------------------------------------------------------
@@ -188,7 +200,7 @@ def inputs_for(architecture) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def untouched(architecture, folder):
+def original_model(architecture, folder):
     kinds = {"bert": AutoModelForSequenceClassification, "resnet": AutoModelForImageClassification}
     return (
         kinds.get(architecture, AutoModelForCausalLM)
@@ -201,9 +213,11 @@ def untouched(architecture, folder):
 def test_unpacking_layers_give_the_untouched_models_logits(architecture, folders):
     inputs = inputs_for(architecture)
     with torch.inference_mode():
-        due = untouched(architecture, folders[architecture])(**inputs).logits
+        due = original_model(architecture, folders[architecture])(**inputs).logits
         result = (
-            opened(resolve(str(folders[architecture])), CPU, torch.float32).model(**inputs).logits
+            load_model(resolve_model(str(folders[architecture])), CPU, torch.float32)
+            .model(**inputs)
+            .logits
         )
     torch.testing.assert_close(result, due, rtol=1e-5, atol=1e-5)
 
@@ -212,9 +226,13 @@ def test_unpacking_layers_give_the_untouched_models_logits(architecture, folders
 def test_a_bfloat16_model_computes_in_bfloat16_where_asked(architecture, folders):
     inputs = inputs_for(architecture)
     with torch.inference_mode():
-        due = untouched(architecture, folders[architecture]).to(torch.bfloat16)(**inputs).logits
+        due = (
+            original_model(architecture, folders[architecture]).to(torch.bfloat16)(**inputs).logits
+        )
         result = (
-            opened(resolve(str(folders[architecture])), CPU, torch.bfloat16).model(**inputs).logits
+            load_model(resolve_model(str(folders[architecture])), CPU, torch.bfloat16)
+            .model(**inputs)
+            .logits
         )
     assert result.dtype == torch.bfloat16
     torch.testing.assert_close(result, due, rtol=0.05, atol=0.05)
@@ -222,32 +240,32 @@ def test_a_bfloat16_model_computes_in_bfloat16_where_asked(architecture, folders
 
 @each_architecture
 def test_16_bit_weights_are_never_copied(architecture, folders):
-    model = load(resolve(str(folders[architecture])))
+    model = load_pretrained(resolve_model(str(folders[architecture])))
     held = {
         layer.name: model.get_submodule(layer.name).weight.data_ptr() for layer in layers_of(model)
     }
-    install(model, {}, torch.float32)
+    install_packed_layers(model, {}, torch.float32)
     assert {name: model.get_submodule(name).stored.weight.data_ptr() for name in held} == held
     assert all(model.get_submodule(name).stored.weight.dtype == torch.bfloat16 for name in held)
 
 
 def test_tied_layers_share_one_stored_weight(folders):
-    model = opened(resolve(str(folders["llama-tied"])), CPU, torch.float32).model
+    model = load_model(resolve_model(str(folders["llama-tied"])), CPU, torch.float32).model
     assert model.lm_head.stored is model.model.embed_tokens.stored
 
 
 @each_architecture
 def test_the_layers_that_were_replaced_are_let_go(architecture, folders):
-    model = load(resolve(str(folders[architecture])))
+    model = load_pretrained(resolve_model(str(folders[architecture])))
     replaced = [weakref.ref(model.get_submodule(layer.name)) for layer in layers_of(model)]
-    install(model, {}, torch.float32)
+    install_packed_layers(model, {}, torch.float32)
     gc.collect()
     assert replaced and all(layer() is None for layer in replaced)
 
 
 @each_architecture
 def test_only_what_belongs_to_no_layer_is_still_a_parameter(architecture, folders):
-    model = opened(resolve(str(folders[architecture])), CPU, torch.float32).model
+    model = load_model(resolve_model(str(folders[architecture])), CPU, torch.float32).model
     held = {name for name, module in model.named_modules() if isinstance(module, Unpacking)}
     assert held and not {f"{name}.weight" for name in held} & dict(model.named_parameters()).keys()
     assert all(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.models.loaded_model import compute_place
+from engine.models.loaded_model import device_and_dtype
 from engine.recipe import Recipe
 
 
@@ -23,13 +23,13 @@ def usable(monkeypatch):
 def test_a_device_that_is_not_usable_is_refused_in_one_sentence(device, usable):
     usable()
     with pytest.raises(PlainError, match=rf"asks for device {device}.*set device to cpu or auto\."):
-        compute_place(Recipe(device=device))
+        device_and_dtype(Recipe(device=device))
 
 
 def test_only_cuda_is_chosen_automatically(usable):
     usable("cuda", "mps")
-    assert compute_place(Recipe()) == (torch.device("cuda"), torch.bfloat16)
-    assert compute_place(Recipe(device="mps")) == (torch.device("mps"), torch.float32)
-    assert compute_place(Recipe(device="cpu")) == (torch.device("cpu"), torch.float32)
+    assert device_and_dtype(Recipe()) == (torch.device("cuda"), torch.bfloat16)
+    assert device_and_dtype(Recipe(device="mps")) == (torch.device("mps"), torch.float32)
+    assert device_and_dtype(Recipe(device="cpu")) == (torch.device("cpu"), torch.float32)
     usable("mps")
-    assert compute_place(Recipe()) == (torch.device("cpu"), torch.float32)
+    assert device_and_dtype(Recipe()) == (torch.device("cpu"), torch.float32)

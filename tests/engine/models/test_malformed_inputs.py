@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import PlainError
 from engine.models.loading import tokenizer_of
-from engine.models.model_source import resolve
+from engine.models.model_source import resolve_model
 from tests.answers import forecast, model_view
 from tests.cases import for_each
 from tests.tiny import tiny
@@ -37,7 +37,7 @@ def test_an_odd_header_entry_is_refused_in_a_sentence(entry, llama, tmp_path):
         len(header).to_bytes(8, "little") + header + bytes(4)
     )
     with pytest.raises(PlainError, match="is cut short or no safetensors file|has .* bytes where"):
-        resolve(str(tmp_path))
+        resolve_model(str(tmp_path))
 
 
 def test_a_folder_broken_at_random_is_read_or_refused(llama, tmp_path):
@@ -64,7 +64,7 @@ def test_a_folder_broken_at_random_is_read_or_refused(llama, tmp_path):
             len(header).to_bytes(8, "little") + header + weights[8 + length :]
         )
         try:
-            resolve(str(tmp_path))
+            resolve_model(str(tmp_path))
         except PlainError as error:
             refused += 1
             assert len(str(error)) < 1000
@@ -78,7 +78,7 @@ def test_a_tokenizer_without_its_configuration_works_or_says_what_is_missing(
     folder = tiny(architecture, tmp_path)
     (folder / "tokenizer_config.json").unlink()
     try:
-        assert max(tokenizer_of(resolve(str(folder)))("A text.")["input_ids"]) < 288
+        assert max(tokenizer_of(resolve_model(str(folder)))("A text.")["input_ids"]) < 288
     except PlainError as error:
         assert "tokenizer_config.json" in str(error)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from engine.models.experts import RoutedExperts, split_experts
-from engine.models.layers import chosen
-from engine.models.loaded_model import opened
-from engine.models.loading import load, resolve
+from engine.models.layers import selected_layers
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained, resolve_model
 from engine.recipe import Layers
-from engine.techniques.quantization.mixed_precision.bit_allocation import by_steps
+from engine.techniques.quantization.mixed_precision.bit_allocation import greedy_allocation
 from tests.answers import forecast
 from tests.experts import saved_of
 from tests.recipes import recipe_for
@@ -55,7 +55,10 @@ def growth(work: Callable[[int], object]) -> float:
 
 
 def test_opening_a_model(folders):
-    assert growth(lambda count: opened(resolve(str(folders[count])), CPU, torch.float32)) < MOST
+    assert (
+        growth(lambda count: load_model(resolve_model(str(folders[count])), CPU, torch.float32))
+        < MOST
+    )
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step["technique"])
@@ -73,7 +76,9 @@ def test_a_forecast(step, folders, tmp_path, bytes_alone):
 
 def test_opening_the_layers_of_a_compressed_folder(folders):
     """Its experts may lie in the file as the original has them."""
-    models = {count: load(resolve(str(folder))) for count, folder in folders.items()}
+    models = {
+        count: load_pretrained(resolve_model(str(folder))) for count, folder in folders.items()
+    }
     stacks = {}
     for count, model in models.items():
         stacks[count] = {}
@@ -92,10 +97,10 @@ def test_opening_the_layers_of_a_compressed_folder(folders):
 
 def test_which_layers_are_chosen(folders):
     layers = {
-        count: opened(resolve(str(folder)), CPU, torch.float32).layers
+        count: load_model(resolve_model(str(folder)), CPU, torch.float32).layers
         for count, folder in folders.items()
     }
-    assert growth(lambda count: chosen(layers[count], Layers(skip=("*.up_proj",)))) < MOST
+    assert growth(lambda count: selected_layers(layers[count], Layers(skip=("*.up_proj",)))) < MOST
 
 
 def test_steps_from_candidate_to_candidate_are_looked_at_once():
@@ -104,15 +109,15 @@ def test_steps_from_candidate_to_candidate_are_looked_at_once():
         np.sort(draw.random((MANY, 6)))[:, ::-1],
         np.arange(1, 7) * np.ones((MANY, 1), dtype=int),
     )
-    assert growth(lambda count: by_steps(damage[:count], sizes[:count], 4 * count)) < MOST
-    assert by_steps(damage, sizes, 6 * len(damage)) == [5] * len(damage)
+    assert growth(lambda count: greedy_allocation(damage[:count], sizes[:count], 4 * count)) < MOST
+    assert greedy_allocation(damage, sizes, 6 * len(damage)) == [5] * len(damage)
 
 
 def test_experts_wake_no_threads_for_a_few_rows(folders, monkeypatch):
     """index_add_ starts all of torch's threads for each expert: 40 ms for two rows on a machine
     that is busy, instead of 6 microseconds.
     """
-    model = load(resolve(str(folders[MANY])))
+    model = load_pretrained(resolve_model(str(folders[MANY])))
     monkeypatch.setattr(torch.Tensor, "index_add_", None)
     with torch.inference_mode():
         assert model(input_ids=torch.arange(12)[None]).logits.isfinite().all()

@@ -13,13 +13,13 @@ from engine.errors import PlainError
 from engine.evaluation import evaluate
 from engine.models import loading as work_models
 from engine.models.layers import OTHER_PART, layers_of
-from engine.models.loaded_model import opened
-from engine.models.loading import load
-from engine.models.model_source import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained
+from engine.models.model_source import resolve_model
 from engine.pipeline.run import run
 from engine.techniques.pruning.blocks.method import BLOCKS_DIFFER
 from tests.answers import forecast, model_view
-from tests.architectures import FURTHER_MULTIMODAL, MULTIMODAL, saved
+from tests.architectures import FURTHER_MULTIMODAL, MULTIMODAL, save_random_model
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -47,7 +47,7 @@ STEPS = {
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     return {
-        name: saved(build, tmp_path_factory.mktemp(name) / "model")
+        name: save_random_model(build, tmp_path_factory.mktemp(name) / "model")
         for name, build in MULTIMODAL.items()
     }
 
@@ -99,7 +99,7 @@ FURTHER = {  # each by another family: tests of the families run them on few mod
 
 @for_each("architecture", FURTHER)
 def test_further_architectures_keep_what_no_text_reaches(architecture, tmp_path, bytes_alone):
-    folder = saved(FURTHER_MULTIMODAL[architecture], tmp_path / "model")
+    folder = save_random_model(FURTHER_MULTIMODAL[architecture], tmp_path / "model")
     recipe = recipe_for("llama", folder, tmp_path / "data", FURTHER[architecture])
     result = run(recipe, save=tmp_path / "saved").summary.result
     again = run(
@@ -110,12 +110,13 @@ def test_further_architectures_keep_what_no_text_reaches(architecture, tmp_path,
     assert (again.loss, again.size_bytes) == (result.loss, result.size_bytes)
     assert forecast(recipe).size_bytes == result.size_bytes
     before, after = (
-        opened(resolve(str(each)), CPU, torch.float32) for each in (folder, tmp_path / "saved")
+        load_model(resolve_model(str(each)), CPU, torch.float32)
+        for each in (folder, tmp_path / "saved")
     )
     other = [layer.name for layer in before.layers if not layer.reads_text]
     assert other == [layer.name for layer in after.layers if not layer.reads_text]
     assert all(
-        torch.equal(*(at.model.get_submodule(name).stored.dense() for at in (before, after)))
+        torch.equal(*(at.model.get_submodule(name).stored.to_dense() for at in (before, after)))
         for name in other
     )
     # two blocks with four layers for attention and three for what follows
@@ -126,12 +127,12 @@ def test_a_student_keeps_what_reads_images_also_where_it_begins_at_random(models
     step = {"technique": "distill", "start": "random", "steps": 1, "batch": 2}
     run(recipe_for("llama", models["llava"], tmp_path / "data", step), save=tmp_path / "saved")
     before, after = (
-        opened(resolve(str(each)), CPU, torch.float32)
+        load_model(resolve_model(str(each)), CPU, torch.float32)
         for each in (models["llava"], tmp_path / "saved")
     )
     other = [layer.name for layer in before.layers if not layer.reads_text]
     assert other and all(
-        torch.equal(*(at.model.get_submodule(name).stored.dense() for at in (before, after)))
+        torch.equal(*(at.model.get_submodule(name).stored.to_dense() for at in (before, after)))
         for name in other
     )
 
@@ -148,7 +149,7 @@ def test_a_narrower_student_of_a_multimodal_model_is_refused(models, tmp_path):
 
 
 def test_blocks_that_differ_are_a_note_in_the_forecast(tmp_path, bytes_alone):
-    folder = saved(FURTHER_MULTIMODAL["mllama"], tmp_path / "model")
+    folder = save_random_model(FURTHER_MULTIMODAL["mllama"], tmp_path / "model")
     recipe = recipe_for("llama", folder, tmp_path / "data", STEPS["blocks"])
     ahead, outcome = forecast(recipe), run(recipe, save=tmp_path / "saved")
     assert (
@@ -169,7 +170,7 @@ def test_what_reads_images_is_written_as_it_was_and_said_in_one_note(
         save=tmp_path / "saved",
     )
     before, after = (
-        opened(resolve(str(folder)), CPU, torch.float32)
+        load_model(resolve_model(str(folder)), CPU, torch.float32)
         for folder in (models[architecture], tmp_path / "saved")
     )
     other = [layer for layer in before.layers if not layer.name.startswith(LANGUAGE)]
@@ -180,7 +181,7 @@ def test_what_reads_images_is_written_as_it_was_and_said_in_one_note(
     )
     for layer in other:
         assert torch.equal(
-            *(at.model.get_submodule(layer.name).stored.dense() for at in (before, after))
+            *(at.model.get_submodule(layer.name).stored.to_dense() for at in (before, after))
         )
     rows = outcome.tables.layers.set_index("name").loc[[layer.name for layer in other]]
     assert set(rows.note) == {OTHER_PART} and (rows.technique == "").all()
@@ -202,9 +203,9 @@ def test_perplexity_is_that_of_the_language_model_alone(models, tmp_path):
     """Gemma 3's text model is a separate class, filled with the same weights."""
     recipe, folder = (
         recipe_for("llama", models["gemma3"], tmp_path / "data"),
-        resolve(str(models["gemma3"])),
+        resolve_model(str(models["gemma3"])),
     )
-    whole = load(folder)
+    whole = load_pretrained(folder)
     alone = transformers.Gemma3ForCausalLM(whole.config.text_config).eval()
     alone.model.load_state_dict(whole.model.language_model.state_dict())
     alone.lm_head.load_state_dict(whole.lm_head.state_dict())
@@ -233,7 +234,7 @@ def test_images_still_change_what_a_compressed_model_says(models, tmp_path):
         recipe_for("llama", models["llava"], tmp_path / "data", STEPS["heads"]),
         save=tmp_path / "saved",
     )
-    model = opened(resolve(str(tmp_path / "saved")), CPU, torch.float32).model
+    model = load_model(resolve_model(str(tmp_path / "saved")), CPU, torch.float32).model
     ids = torch.tensor([[1, *[8] * 16, 20, 21]])
     with torch.inference_mode():
         black, white = (
@@ -245,7 +246,7 @@ def test_images_still_change_what_a_compressed_model_says(models, tmp_path):
 
 def test_a_model_without_other_parts_has_no_such_note(tmp_path):
     folder = tiny("llama", tmp_path / "model")
-    assert all(layer.reads_text for layer in layers_of(load(resolve(str(folder)))))
+    assert all(layer.reads_text for layer in layers_of(load_pretrained(resolve_model(str(folder)))))
     assert not model_view(str(folder)).notes
 
 
@@ -265,11 +266,11 @@ def test_a_package_that_a_model_needs_is_named(models, monkeypatch):
             "another model"
         ),
     ):
-        load(resolve(str(models["llava"])))
+        load_pretrained(resolve_model(str(models["llava"])))
 
 
 def test_an_encoder_decoder_with_a_text_config_is_refused(tmp_path):
-    folder = saved(MULTIMODAL["llava"], tmp_path / "model")
+    folder = save_random_model(MULTIMODAL["llava"], tmp_path / "model")
     fields = {
         "architectures": ["Florence2ForConditionalGeneration"],
         "model_type": "florence2",
@@ -278,7 +279,7 @@ def test_an_encoder_decoder_with_a_text_config_is_refused(tmp_path):
     }
     (folder / "config.json").write_text(json.dumps(fields))
     with pytest.raises(PlainError, match="is an encoder-decoder model"):
-        resolve(str(folder))
+        resolve_model(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_an_encoder_decoder_with_a_text_config_is_refused(tmp_path):
 def test_an_encoder_decoder_is_refused_in_a_sentence_that_says_what_it_is(
     architecture, family, tmp_path
 ):
-    folder = saved(MULTIMODAL["llava"], tmp_path / "model")
+    folder = save_random_model(MULTIMODAL["llava"], tmp_path / "model")
     fields = {"architectures": [architecture], "model_type": family, "is_encoder_decoder": True}
     (folder / "config.json").write_text(json.dumps(fields))
     with pytest.raises(
@@ -298,4 +299,4 @@ def test_an_encoder_decoder_is_refused_in_a_sentence_that_says_what_it_is(
             "models"
         ),
     ):
-        resolve(str(folder))
+        resolve_model(str(folder))

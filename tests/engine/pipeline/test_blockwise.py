@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from engine.errors import PlainError
 from engine.events import ProgressEvent
 from engine.models.layers import layers_of
-from engine.models.loaded_model import opened
-from engine.models.loading import load, resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained, resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from tests.cases import for_each
@@ -88,7 +88,7 @@ def test_a_group_wider_than_a_row_is_said_at_each_layer_where_it_is(
     )
     widths = {
         layer.name: layer.matrix_shape[1]
-        for layer in layers_of(load(resolve(str(folders[architecture]))))
+        for layer in layers_of(load_pretrained(resolve_model(str(folders[architecture]))))
     }
     for row in outcome.tables.layers[outcome.tables.layers.technique != ""].itertuples():
         assert ("fewer than a group of 100" in row.note) == (widths[row.name] < 100)
@@ -188,11 +188,11 @@ def test_a_skipped_layer_takes_no_scale(skip, folders, tmp_path):
     )
     outcome = run(recipe, save=tmp_path / "saved")
     saved, before = (
-        opened(resolve(str(tmp_path / "saved")), CPU, torch.float32).model,
+        load_model(resolve_model(str(tmp_path / "saved")), CPU, torch.float32).model,
         load_file(folders["llama"] / "model.safetensors"),
     )
     for name in outcome.tables.layers.query("technique == '' and tied_to == ''").name:
-        assert torch.equal(saved.get_submodule(name).stored.dense(), before[f"{name}.weight"])
+        assert torch.equal(saved.get_submodule(name).stored.to_dense(), before[f"{name}.weight"])
     # at 8 bits nothing is lost but what was scaled on one side alone
     assert outcome.summary.result.agreement > 0.9
 
@@ -202,7 +202,7 @@ def test_a_skipped_layer_takes_no_scale(skip, folders, tmp_path):
 
 def sentence(fields) -> str:
     with pytest.raises(PlainError) as error:
-        run(fields if isinstance(fields, Recipe) else Recipe.of(fields))
+        run(fields if isinstance(fields, Recipe) else Recipe.from_dict(fields))
     assert str(error.value).endswith(".") and "\n" not in str(error.value)
     return str(error.value)
 
@@ -234,10 +234,10 @@ def test_a_budget_that_no_choice_of_bits_meets_is_refused(architecture, folders,
 def test_activations_that_become_nan_on_calibration_data_alone_are_refused(
     folders, tmp_path, monkeypatch
 ):
-    from engine.calibration import Seen
+    from engine.calibration import InputStats
 
-    add = Seen.add
-    monkeypatch.setattr(Seen, "add", lambda self, rows: add(self, rows * float("nan")))
+    add = InputStats.add
+    monkeypatch.setattr(InputStats, "add", lambda self, rows: add(self, rows * float("nan")))
     for step in (GPTQ, AWQ, {"technique": "smoothquant"}, {"technique": "llm-int8"}):
         assert "become NaN or infinite on the calibration data" in sentence(
             recipe_for("llama", folders["llama"], tmp_path / "data", step)
@@ -252,7 +252,9 @@ def test_never_more_than_a_block_is_dense(technique, tmp_path):
     model = tiny("llama", tmp_path / "model", torch.bfloat16, num_hidden_layers=3, head_dim=16)
     layers = [
         layer
-        for layer in opened(resolve(str(model)), torch.device("cpu"), torch.float32).layers
+        for layer in load_model(
+            resolve_model(str(model)), torch.device("cpu"), torch.float32
+        ).layers
         if layer.block
     ]
     shapes, most = (

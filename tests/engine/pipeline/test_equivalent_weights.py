@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.layer_report import REWRITTEN
 from engine.pipeline.run import run
 from engine.step.equivalent_weights import EquivalentWeights
-from engine.step.pruning_plan import Subject
+from engine.step.pruning_plan import TechniqueInput
 from engine.techniques.implementations import equivalent_weights
 from engine.techniques.quantization.float_formats.config import FloatingPoint
 from engine.techniques.quantization.rounding.config import RoundToNearest
@@ -36,7 +36,7 @@ class RotatedRounding(RoundToNearest):
 
 @equivalent_weights.register(Rotated)
 @equivalent_weights.register(RotatedRounding)
-def rotated_residual_stream(config: Rotated, subject: Subject) -> EquivalentWeights:
+def rotated_residual_stream(config: Rotated, subject: TechniqueInput) -> EquivalentWeights:
     """Fold the scale of each norm of a Llama into the layers after it, and rotate the residual
     stream of all blocks.
     """
@@ -48,7 +48,7 @@ def rotated_residual_stream(config: Rotated, subject: Subject) -> EquivalentWeig
     rotation = torch.linalg.qr(draw).Q
 
     def weight(name: str) -> torch.Tensor:
-        return model.get_submodule(name).stored.dense(torch.float64)
+        return model.get_submodule(name).stored.to_dense(torch.float64)
 
     layers = {"model.embed_tokens": weight("model.embed_tokens") @ rotation}
     norms = {"model.norm": ["lm_head"]}
@@ -89,7 +89,7 @@ def recipe(folder, tmp_path):
 
 
 def logits(folder) -> torch.Tensor:
-    model = opened(resolve(str(folder)), CPU, torch.float32).model
+    model = load_model(resolve_model(str(folder)), CPU, torch.float32).model
     with torch.no_grad():
         return model(input_ids=torch.arange(5, 37)[None]).logits
 
@@ -102,9 +102,10 @@ def test_a_rotated_model_is_saved_with_the_same_function(folder, recipe, tmp_pat
     rows = outcome.tables.layers.set_index("name")
     assert REWRITTEN in rows.note["model.embed_tokens"]
     one, other = (
-        opened(resolve(str(place)), CPU, torch.float32) for place in (folder, tmp_path / "saved")
+        load_model(resolve_model(str(place)), CPU, torch.float32)
+        for place in (folder, tmp_path / "saved")
     )
-    held = [at.model.get_submodule("model.embed_tokens").stored.dense() for at in (one, other)]
+    held = [at.model.get_submodule("model.embed_tokens").stored.to_dense() for at in (one, other)]
     assert held[0].shape == held[1].shape and (held[0] - held[1]).norm() > held[0].norm()
     assert other.plain["model.norm.weight"].eq(1).all()
     assert not one.plain["model.norm.weight"].eq(1).any(), "the original's files are untouched"
@@ -135,18 +136,20 @@ def test_errors_refer_to_the_rotated_weights(steps, recipe):
     ],
 )
 def test_a_tensor_of_another_name_or_shape_is_refused(given, message, folder):
-    source = resolve(str(folder))
-    apply = partial(EquivalentWeights(**given).applied, opened(source, CPU, torch.float32), source)
+    source = resolve_model(str(folder))
+    apply = partial(
+        EquivalentWeights(**given).applied, load_model(source, CPU, torch.float32), source
+    )
     with pytest.raises(ValueError, match=message):
         apply(torch.float32)
 
 
 def test_the_weights_of_tied_layers_change_together(tmp_path):
-    source = resolve(str(tiny("llama-tied", tmp_path / "model")))
-    original = opened(source, CPU, torch.float32)
-    (tied,) = original.tied
+    source = resolve_model(str(tiny("llama-tied", tmp_path / "model")))
+    original = load_model(source, CPU, torch.float32)
+    (tied,) = original.tied_layers
     held = original.model.get_submodule(tied.tied_to).stored
-    new = EquivalentWeights({tied.tied_to: held.dense() * 2})
+    new = EquivalentWeights({tied.tied_to: held.to_dense() * 2})
     after = new.applied(original, source, torch.float32).model
-    assert torch.equal(after.get_submodule(tied.name).stored.dense(), held.dense() * 2)
-    assert torch.equal(original.model.get_submodule(tied.name).stored.dense(), held.dense())
+    assert torch.equal(after.get_submodule(tied.name).stored.to_dense(), held.to_dense() * 2)
+    assert torch.equal(original.model.get_submodule(tied.name).stored.to_dense(), held.to_dense())

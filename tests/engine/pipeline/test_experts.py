@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from engine.models.layers import layers_of
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.models.origin import Origin
 from engine.models.packed_folder import PackedFolder, read_packed
 from engine.pipeline.run import run
-from engine.tensors.weights import Dense
+from engine.tensors.weights import DenseWeight
 from tests import answers
 from tests.cases import for_each
-from tests.experts import EXPERTS, MODELS, built, saved, saved_without_tokens
+from tests.experts import EXPERTS, MODELS, build_model, save_model, save_model_without_tokens
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ RUNS = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {name: saved(name, tmp_path_factory.mktemp(name)) for name in MODELS}
+    return {name: save_model(name, tmp_path_factory.mktemp(name)) for name in MODELS}
 
 
 def ids(case):
@@ -112,14 +112,14 @@ DATA_FREE = [
 def test_an_expert_that_no_token_reaches_is_named_and_treated_without_data(
     step, data_free, tmp_path
 ):
-    folder, weights = saved_without_tokens(tmp_path / "model"), []
+    folder, weights = save_model_without_tokens(tmp_path / "model"), []
     for number, each in enumerate((step, data_free)):
         outcome = run(
             recipe_for("mixtral", folder, tmp_path / "data", each), save=tmp_path / str(number)
         )
         layers, _ = read_packed(tmp_path / str(number))
         weights.append(
-            {name: stored.dense() for name, stored in layers.items() if ".experts.2." in name}
+            {name: stored.to_dense() for name, stored in layers.items() if ".experts.2." in name}
         )
         notes = outcome.tables.layers.set_index("name").note
         lonely = notes.index.str.contains(".experts.2.", regex=False)
@@ -142,7 +142,7 @@ def test_an_expert_that_no_token_reaches_is_named_and_treated_without_data(
     ids=ids,
 )
 def test_techniques_that_move_scales_or_choose_ranges_take_experts_without_tokens(step, tmp_path):
-    folder = saved_without_tokens(tmp_path / "model")
+    folder = save_model_without_tokens(tmp_path / "model")
     outcome = run(recipe_for("mixtral", folder, tmp_path / "data", step), save=tmp_path / "saved")
     again = run(recipe_for("mixtral", tmp_path / "saved", tmp_path / "data")).summary.result
     layers = outcome.tables.layers
@@ -169,13 +169,13 @@ def test_routers_are_not_compressed_unless_included(name, folders, tmp_path):
 
 def test_a_folder_of_an_earlier_version_with_fused_experts_still_opens(tmp_path):
     """Written when experts were tensors outside layers."""
-    folder = resolve(str(saved("gpt-oss", tmp_path / "model")))
-    fused = built("gpt-oss")
+    folder = resolve_model(str(save_model("gpt-oss", tmp_path / "model")))
+    fused = build_model("gpt-oss")
     names = {layer.name for layer in layers_of(fused)}
     (tmp_path / "packed").mkdir()
     packed = PackedFolder(tmp_path / "packed", folder, {})
     weights = {name: fused.get_submodule(name).weight for name in names}
-    packed.add({name: Dense(tuple(weight.shape), weight) for name, weight in weights.items()})
+    packed.add({name: DenseWeight(tuple(weight.shape), weight) for name, weight in weights.items()})
     plain = {
         name: value
         for name, value in fused.state_dict().items()
@@ -188,11 +188,11 @@ def test_a_folder_of_an_earlier_version_with_fused_experts_still_opens(tmp_path)
     del mark["origin"]
     (tmp_path / "packed" / "compression.json").write_text(json.dumps(mark))
     ids = torch.randint(4, 200, (2, 16), generator=torch.Generator().manual_seed(0))
-    again = opened(resolve(str(tmp_path / "packed")), CPU, torch.float32)
+    again = load_model(resolve_model(str(tmp_path / "packed")), CPU, torch.float32)
     with torch.no_grad():
         assert torch.equal(
             again.model(input_ids=ids).logits,
-            opened(folder, CPU, torch.float32).model(input_ids=ids).logits,
+            load_model(folder, CPU, torch.float32).model(input_ids=ids).logits,
         )
 
 
@@ -231,7 +231,7 @@ def test_neurons_go_from_each_expert_by_its_own_scores(folders, tmp_path):
     kept = outcome.tables.structures
     per_expert = kept[kept.block.str.contains(r"experts\.\d")].groupby("block").kept.sum()
     assert len(per_expert) == EXPERTS and (per_expert == 15).all()
-    whole = {layer.name: layer.shape for layer in layers_of(built("deepseek-v3"))}
+    whole = {layer.name: layer.shape for layer in layers_of(build_model("deepseek-v3"))}
     layers, _ = read_packed(tmp_path / "saved")
     for name in ("model.layers.0.mlp.down_proj", "model.layers.1.mlp.shared_experts.down_proj"):
         assert layers[name].shape == (48, 3 * whole[name][1] // 4)

@@ -8,11 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.calibration import Stream
+from engine.calibration import CalibrationStream
 from engine.errors import Cancelled
 from engine.pipeline.run import run
 from engine.results.schema.run_tables import TABLES
-from engine.results.store.unfinished import MOST, blocks_kept, forget, held, sweep
+from engine.results.store.unfinished import (
+    MAX_UNFINISHED,
+    exclusive_folder,
+    finished_block_count,
+    remove_oldest,
+    remove_unfinished,
+)
 from engine.runtime.settings import home
 from tests.cases import for_each
 from tests.recipes import recipe_for
@@ -40,9 +46,9 @@ def looks(monkeypatch) -> list[str]:
     """The blocks whose calibration data was looked at from now on."""
     asked: list[str] = []
     for name in ("look", "in_step"):
-        plain = getattr(Stream, name)
+        plain = getattr(CalibrationStream, name)
         monkeypatch.setattr(
-            Stream,
+            CalibrationStream,
             name,
             lambda self, block, *rest, plain=plain: (
                 asked.append(block) or plain(self, block, *rest)
@@ -104,12 +110,12 @@ def cut(content: bytes) -> bytes:
     return content[:50]
 
 
-def flipped(content: bytes) -> bytes:
+def flip_last_bit(content: bytes) -> bytes:
     """One bit of the last weight, which stays readable."""
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-@pytest.mark.parametrize("damaged", [cut, flipped])
+@pytest.mark.parametrize("damaged", [cut, flip_last_bit])
 def test_a_damaged_block_is_done_again(damaged, tmp_path):
     recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["awq"])
     whole = run(recipe)
@@ -127,7 +133,7 @@ def test_two_at_once_do_not_meet(tmp_path):
     with pytest.raises(Cancelled):
         run(recipe, cancelled=stopping_after(1))
     folder = next((home() / "unfinished").iterdir())
-    with held(folder) as mine:
+    with exclusive_folder(folder) as mine:
         assert mine
         run(recipe)
     assert list(folder.glob("block-*"))  # the other's, untouched
@@ -157,7 +163,7 @@ def test_a_run_cancelled_while_its_result_is_measured_keeps_its_blocks(tmp_path,
     again = run(recipe, report=lambda event: stages.append(event.stage))
     assert not asked and "resuming" in stages
     assert "2 of its blocks were finished by an earlier run" in again.summary.notes[0]
-    assert blocks_kept(recipe.key()) == 0
+    assert finished_block_count(recipe.key()) == 0
 
 
 def test_what_is_kept_for_one_precision_is_not_taken_up_in_another(tmp_path, monkeypatch):
@@ -179,21 +185,23 @@ def test_forgetting_spares_what_a_run_is_at(tmp_path):
     )
     with pytest.raises(Cancelled):
         run(recipe, cancelled=stopping_after(1))
-    with held(next((home() / "unfinished").iterdir())):
-        forget(recipe.key())
-        assert blocks_kept(recipe.key()) == 1
-    forget(recipe.key())
-    assert blocks_kept(recipe.key()) == 0 and not list((home() / "unfinished").iterdir())
+    with exclusive_folder(next((home() / "unfinished").iterdir())):
+        remove_unfinished(recipe.key())
+        assert finished_block_count(recipe.key()) == 1
+    remove_unfinished(recipe.key())
+    assert finished_block_count(recipe.key()) == 0 and not list((home() / "unfinished").iterdir())
 
 
 def test_only_the_latest_are_kept(tmp_path):
-    with held(tmp_path / "long under way"):
-        for number in range(MOST + 3):
-            with held(tmp_path / str(number)):
-                sweep(tmp_path / str(number))
+    with exclusive_folder(tmp_path / "long under way"):
+        for number in range(MAX_UNFINISHED + 3):
+            with exclusive_folder(tmp_path / str(number)):
+                remove_oldest(tmp_path / str(number))
         left = {path.name for path in tmp_path.iterdir() if path.name.isdigit()}
         assert (
-            (tmp_path / "long under way").exists() and len(left) <= MOST and str(MOST + 2) in left
+            (tmp_path / "long under way").exists()
+            and len(left) <= MAX_UNFINISHED
+            and str(MAX_UNFINISHED + 2) in left
         )
 
 

@@ -22,8 +22,8 @@ from transformers.pytorch_utils import Conv1D
 from engine.errors import Cancelled, PlainError
 from engine.models import packed_folder as files
 from engine.models.layers import layers_of
-from engine.models.loaded_model import opened
-from engine.models.loading import load, resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained, resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from tests.cases import for_each
@@ -39,12 +39,12 @@ any_step = for_each("step", ANY)
 
 
 @pytest.fixture(scope="module")
-def done(carried_out):
+def finished_run(cached_run):
     """Return the outcome by the step's name."""
-    return lambda architecture, step: carried_out(architecture, ANY[step])
+    return lambda architecture, step: cached_run(architecture, ANY[step])
 
 
-def refused(recipe, **options) -> str:
+def error_message(recipe, **options) -> str:
     with pytest.raises(PlainError) as error:
         run(recipe, **options)
     assert str(error.value).endswith(".") and "\n" not in str(error.value)
@@ -56,8 +56,8 @@ def refused(recipe, **options) -> str:
 
 @any_step
 @each_architecture
-def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
-    outcome, save, recipe = done(architecture, step)
+def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_run):
+    outcome, save, recipe = finished_run(architecture, step)
     again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
     said = outcome.summary.result
     assert (
@@ -73,11 +73,16 @@ def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
 
 @any_step
 @each_architecture
-def test_sizes_are_the_bytes_of_the_files_and_the_ledgers(architecture, step, done):
-    outcome, save, _ = done(architecture, step)
+def test_sizes_are_the_bytes_of_the_files_and_the_ledgers(architecture, step, finished_run):
+    outcome, save, _ = finished_run(architecture, step)
     written = sum(file.stat().st_size for file in save.glob("*.safetensors"))
     result, layers, ledger = outcome.summary.result, outcome.tables.layers, outcome.tables.ledger
-    assert written == result.size_bytes == ledger.size_bytes.sum() == resolve(str(save)).size_bytes
+    assert (
+        written
+        == result.size_bytes
+        == ledger.size_bytes.sum()
+        == resolve_model(str(save)).size_bytes
+    )
     assert (
         ledger.groupby("layer").size_bytes.sum().drop("").to_dict()
         == layers[layers.tied_to == ""].set_index("name").size_bytes.to_dict()
@@ -91,11 +96,14 @@ def test_sizes_are_the_bytes_of_the_files_and_the_ledgers(architecture, step, do
 
 @each_architecture
 def test_the_layers_table_names_every_layer_once_and_the_technique_of_those_compressed(
-    architecture, done, folders
+    architecture, finished_run, folders
 ):
-    outcome, _, _ = done(architecture, "rounding")
+    outcome, _, _ = finished_run(architecture, "rounding")
     layers = outcome.tables.layers.set_index("name")
-    due = {layer.name: layer for layer in layers_of(load(resolve(str(folders[architecture]))))}
+    due = {
+        layer.name: layer
+        for layer in layers_of(load_pretrained(resolve_model(str(folders[architecture]))))
+    }
     assert sorted(layers.index) == sorted(due)
     for name, row in layers.iterrows():
         kept = due[name].kind == "embedding" or name == "lm_head"
@@ -112,8 +120,8 @@ def test_the_layers_table_names_every_layer_once_and_the_technique_of_those_comp
 
 
 @each_architecture
-def test_every_compressed_layer_has_its_channels_histograms_and_levels(architecture, done):
-    tables = done(architecture, "rounding")[0].tables
+def test_every_compressed_layer_has_its_channels_histograms_and_levels(architecture, finished_run):
+    tables = finished_run(architecture, "rounding")[0].tables
     treated = tables.layers[tables.layers.technique != ""].set_index("name")
     assert tables.channels.groupby("layer").size().to_dict() == {
         name: shape[0] for name, shape in treated["shape"].items()
@@ -128,10 +136,10 @@ def test_every_compressed_layer_has_its_channels_histograms_and_levels(architect
 @each_step
 @each_architecture
 def test_the_saved_models_logits_are_those_of_the_plain_model_with_rounded_weights(
-    architecture, step, done, folders
+    architecture, step, finished_run, folders
 ):
-    _, save, _ = done(architecture, step)
-    reopened = opened(resolve(str(save)), CPU, torch.float32).model
+    _, save, _ = finished_run(architecture, step)
+    reopened = load_model(resolve_model(str(save)), CPU, torch.float32).model
     kinds = {"bert": AutoModelForSequenceClassification, "resnet": AutoModelForImageClassification}
     model = (
         kinds.get(architecture, AutoModelForCausalLM).from_pretrained(folders[architecture]).eval()
@@ -140,7 +148,7 @@ def test_the_saved_models_logits_are_those_of_the_plain_model_with_rounded_weigh
         for layer in layers_of(model):
             module, dense = (
                 model.get_submodule(layer.name),
-                reopened.get_submodule(layer.name).stored.dense(),
+                reopened.get_submodule(layer.name).stored.to_dense(),
             )
             module.weight.copy_(
                 dense.T if isinstance(module, Conv1D) else dense.view(module.weight.shape)
@@ -171,8 +179,8 @@ def test_a_16_bit_model_that_is_only_measured_has_16_bits_per_weight(tmp_path):
         assert (layers.technique == "").all()
 
 
-def test_a_compressed_model_that_is_measured_again_keeps_its_bits(done):
-    outcome, save, recipe = done("llama", "nf4")
+def test_a_compressed_model_that_is_measured_again_keeps_its_bits(finished_run):
+    outcome, save, recipe = finished_run("llama", "nf4")
     tables = run(recipe.model_copy(update={"model": str(save), "steps": ()})).tables
     first, again = (each.layers.set_index("name").sort_index() for each in (outcome.tables, tables))
     assert (
@@ -189,7 +197,7 @@ def test_the_dtype_of_the_file_counts_and_not_the_configs(tmp_path):
         (model / "config.json").write_text(json.dumps(kept | said))
         save = tmp_path / f"saved-{len(said)}-{next(iter(said), '')}"
         run(recipe_for("llama", model, tmp_path / "data", FOUR), save=save)
-        reopened = opened(resolve(str(save)), CPU, torch.float32)
+        reopened = load_model(resolve_model(str(save)), CPU, torch.float32)
         assert {layer.itemsize for layer in reopened.layers} == {2} and {
             value.dtype for value in reopened.plain.values()
         } == {torch.bfloat16}
@@ -219,8 +227,8 @@ def test_buffers_keep_the_precision_of_the_file_whatever_a_run_computes_in(dtype
     )
 
 
-def test_the_same_recipe_gives_the_same_numbers_twice(done, folders, tmp_path):
-    outcome, save, recipe = done("llama", "nf4")
+def test_the_same_recipe_gives_the_same_numbers_twice(finished_run, folders, tmp_path):
+    outcome, save, recipe = finished_run("llama", "nf4")
     again = run(recipe, save=tmp_path / "again")
     assert (
         again.summary.result == outcome.summary.result
@@ -311,17 +319,17 @@ def test_a_weight_that_is_no_number_is_named(name, value, folders, tmp_path):
     weight = load_file(folders["llama"] / "model.safetensors")[name].clone()
     weight.flatten()[3] = value
     model = with_weight(folders["llama"], tmp_path / "model", name, weight)
-    assert name in refused(recipe_for("llama", model, tmp_path / "data", FOUR))
+    assert name in error_message(recipe_for("llama", model, tmp_path / "data", FOUR))
 
 
 def test_a_task_of_another_kind_is_refused(folders, tmp_path):
     recipe = recipe_for("llama", folders["bert"], tmp_path / "data", FOUR)
-    assert "set task.kind to text-classification" in refused(recipe)
+    assert "set task.kind to text-classification" in error_message(recipe)
 
 
-def test_a_compressed_model_is_not_compressed_again(done):
-    _, save, recipe = done("llama", "nf4")
-    assert "is already compressed" in refused(recipe.model_copy(update={"model": str(save)}))
+def test_a_compressed_model_is_not_compressed_again(finished_run):
+    _, save, recipe = finished_run("llama", "nf4")
+    assert "is already compressed" in error_message(recipe.model_copy(update={"model": str(save)}))
 
 
 def test_a_layer_that_needs_no_change_is_noted(folders, tmp_path):
@@ -341,13 +349,13 @@ def test_a_layer_that_needs_no_change_is_noted(folders, tmp_path):
 def test_windows_longer_than_the_model_are_refused(folders, tmp_path):
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
     task = recipe.task.model_copy(update={"context": 4096})
-    assert "task.context" in refused(recipe.model_copy(update={"task": task}))
+    assert "task.context" in error_message(recipe.model_copy(update={"task": task}))
 
 
 def test_a_text_too_short_for_one_window_is_refused(folders, tmp_path):
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
     (tmp_path / "data" / "text.txt").write_text("Short.")
-    assert "window" in refused(recipe)
+    assert "window" in error_message(recipe)
 
 
 def test_a_pattern_that_names_no_layer_is_refused_before_anything_is_measured(folders, tmp_path):
@@ -355,7 +363,7 @@ def test_a_pattern_that_names_no_layer_is_refused_before_anything_is_measured(fo
     recipe = recipe_for(
         "llama", folders["llama"], tmp_path / "data", FOUR, layers={"skip": ["nothing.*"]}
     )
-    assert "No layer is called 'nothing.*'" in refused(
+    assert "No layer is called 'nothing.*'" in error_message(
         recipe, report=lambda event: stages.append(event.stage)
     )
     assert "measuring-original" not in stages
@@ -369,23 +377,23 @@ def test_two_quantizations_in_one_recipe_are_refused():
             r"weights; remove one of them\.$"
         ),
     ):
-        Recipe.of({"steps": [FOUR, STEPS["nf4"]]})
+        Recipe.from_dict({"steps": [FOUR, STEPS["nf4"]]})
 
 
 # --- saving ---------------------------------------------------------------------------------------
 
 
-def occupied(folder):
+def non_empty_folder(folder):
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     return folder
 
 
-def test_a_folder_that_holds_something_is_not_saved_into(folders, done, tmp_path):
+def test_a_folder_that_holds_something_is_not_saved_into(folders, finished_run, tmp_path):
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
-    for save in (done("llama", "nf4")[1], occupied(tmp_path / "notes")):
+    for save in (finished_run("llama", "nf4")[1], non_empty_folder(tmp_path / "notes")):
         before = sorted(save.iterdir())
-        assert "is not empty" in refused(recipe, save=save)
+        assert "is not empty" in error_message(recipe, save=save)
         assert sorted(save.iterdir()) == before
 
 
@@ -398,7 +406,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_measured(fo
         def report(event, stages=stages):
             stages.append(event.stage)
 
-        assert "cannot be written to" in refused(recipe, save=save, report=report)
+        assert "cannot be written to" in error_message(recipe, save=save, report=report)
         assert "measuring-original" not in stages
 
 
@@ -408,12 +416,12 @@ def test_a_full_disk_is_said_and_nothing_is_left(folders, tmp_path, monkeypatch)
 
     monkeypatch.setattr(files, "save_file", full)
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", FOUR)
-    assert "no space left on device" in refused(recipe, save=tmp_path / "saved")
+    assert "no space left on device" in error_message(recipe, save=tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
 
 def test_without_steps_there_is_nothing_to_save(folders, tmp_path):
-    assert "nothing to save" in refused(
+    assert "nothing to save" in error_message(
         recipe_for("llama", folders["llama"], tmp_path / "data"), save=tmp_path / "saved"
     )
     assert not (tmp_path / "saved").exists()
@@ -474,14 +482,14 @@ def test_progress_counts_every_layer(folders, tmp_path):
 
 @for_each("why", ["large", "no room", "no folder", "no steps", "kept"])
 def test_a_small_model_is_kept_where_there_is_room_and_nothing_else_changes(
-    why, carried_out, monkeypatch, tmp_path
+    why, cached_run, monkeypatch, tmp_path
 ):
-    outcome, _, recipe = carried_out("llama", FOUR)
+    outcome, _, recipe = cached_run("llama", FOUR)
     keep = tmp_path / "run" / "model"
     if why != "no folder":
         keep.parent.mkdir()
-    monkeypatch.setattr("engine.pipeline.run.KEPT_BYTES", 0 if why == "large" else 1 << 30)
-    monkeypatch.setattr("engine.pipeline.run.ROOM", 10**15 if why == "no room" else 4)
+    monkeypatch.setattr("engine.pipeline.run.MAX_COPY_BYTES", 0 if why == "large" else 1 << 30)
+    monkeypatch.setattr("engine.pipeline.run.FREE_SPACE_FACTOR", 10**15 if why == "no room" else 4)
     done = run(recipe.model_copy(update={"steps": ()} if why == "no steps" else {}), keep=keep)
     assert keep.exists() == (why == "kept") and (
         why == "no folder" or [*keep.parent.iterdir()] == [keep] * (why == "kept")
@@ -489,8 +497,8 @@ def test_a_small_model_is_kept_where_there_is_room_and_nothing_else_changes(
     assert why == "no steps" or done.summary.result == outcome.summary.result
 
 
-def test_a_saved_folder_has_a_card_of_its_own_and_files_that_others_may_read(carried_out):
-    _, save, recipe = carried_out("llama", FOUR)
+def test_a_saved_folder_has_a_card_of_its_own_and_files_that_others_may_read(cached_run):
+    _, save, recipe = cached_run("llama", FOUR)
     card = (save / "README.md").read_text()
     assert recipe.model in card and "`round-to-nearest`" in card
     assert {path.stat().st_mode for path in save.glob("*.safetensors")} == {
@@ -540,7 +548,7 @@ def test_ids_beyond_the_vocabulary_are_ignored_where_the_configuration_allows_no
     (folder / "config.json").write_text(
         json.dumps(config | {"cls_token_id": 50281, "sep_token_id": 50282})
     )
-    assert load(resolve(str(folder))).config.cls_token_id == 0
+    assert load_pretrained(resolve_model(str(folder))).config.cls_token_id == 0
 
 
 def saved_with_tokenizer(model, folder):

@@ -24,7 +24,7 @@ MEASURES = {
 
 
 @pytest.fixture(scope="module")
-def chained(folders, tmp_path_factory):
+def chain_runs(folders, tmp_path_factory):
     """The chain of an architecture, and the runs of its beginnings: outcomes and folders, by the
     number of steps.
     """
@@ -53,8 +53,8 @@ def at(stages: pd.DataFrame, step: int) -> dict[tuple[str, str], float]:
 
 
 @each_chain
-def test_a_step_in_the_midst_is_measured_as_if_the_run_ended_there(architecture, chained):
-    runs = chained(architecture)
+def test_a_step_in_the_midst_is_measured_as_if_the_run_ended_there(architecture, chain_runs):
+    runs = chain_runs(architecture)
     whole = runs[len(runs)][0].tables.stages
     for length, (outcome, folder, recipe) in runs.items():
         ends = outcome.tables.stages
@@ -66,8 +66,8 @@ def test_a_step_in_the_midst_is_measured_as_if_the_run_ended_there(architecture,
 
 
 @each_chain
-def test_the_first_and_last_stage_are_the_runs_own_numbers(architecture, chained):
-    outcome, _, recipe = chained(architecture)[len(CHAINS[architecture])]
+def test_the_first_and_last_stage_are_the_runs_own_numbers(architecture, chain_runs):
+    outcome, _, recipe = chain_runs(architecture)[len(CHAINS[architecture])]
     said, stages = outcome.summary, outcome.tables.stages
     for step, scores in ((0, said.baseline), (len(recipe.steps), said.result)):
         values = at(stages, step)
@@ -91,9 +91,9 @@ def test_the_first_and_last_stage_are_the_runs_own_numbers(architecture, chained
 
 
 @each_chain
-def test_every_step_leaves_a_smaller_model(architecture, chained):
+def test_every_step_leaves_a_smaller_model(architecture, chain_runs):
     sizes = (
-        chained(architecture)[len(CHAINS[architecture])][0]
+        chain_runs(architecture)[len(CHAINS[architecture])][0]
         .tables.stages.query("measure == 'size_bytes'")
         .value
     )
@@ -228,14 +228,14 @@ def test_a_split_that_is_not_there_is_said_before_anything_is_compressed(folders
 
 def test_the_split_that_is_measured_already_is_no_further_one():
     with pytest.raises(PlainError, match="which is evaluated already"):
-        Recipe.of({"task": {"kind": "text-classification", "also": "test"}})
+        Recipe.from_dict({"task": {"kind": "text-classification", "also": "test"}})
 
 
 def test_a_file_has_no_splits_to_be_measured_on_besides():
     with pytest.raises(
         PlainError, match=r"a file without splits; give another file, or remove it\.$"
     ):
-        Recipe.of(
+        Recipe.from_dict(
             {
                 "task": {
                     "kind": "text-classification",
@@ -276,8 +276,8 @@ def test_a_recipe_without_a_further_split_has_the_key_it_had_before(further):
         "task": {name: value for name, value in fields["task"].items() if name != "also"}
     }
     assert (
-        Recipe.of(without).key()
-        == Recipe.of(fields | {"task": fields["task"] | {"also": ""}}).key()
+        Recipe.from_dict(without).key()
+        == Recipe.from_dict(fields | {"task": fields["task"] | {"also": ""}}).key()
         != further.key()
     )
 
@@ -298,14 +298,14 @@ def test_a_further_file_that_changed_changes_the_key(further, tmp_path):
 
 def test_the_forecast_counts_what_is_measured_between_and_besides(further, monkeypatch):
     """One evaluation takes a second here, and everything else nothing."""
-    monkeypatch.setattr("engine.forecast.duration.evaluating", lambda job, layers: 1.0)
+    monkeypatch.setattr("engine.forecast.duration.evaluation_seconds", lambda job, layers: 1.0)
     for other in ("opening", "compressing", "finishing", "data_seconds"):
         monkeypatch.setattr(f"engine.forecast.duration.{other}", lambda *_: 0.0)
     monkeypatch.setattr("engine.forecast.duration.TOKENIZING", 0.0)
-    monkeypatch.setattr("engine.forecast.baseline_known", lambda *_: True)
-    monkeypatch.setattr("engine.forecast.peak_of", lambda job: 1.0)
+    monkeypatch.setattr("engine.forecast.is_baseline_cached", lambda *_: True)
+    monkeypatch.setattr("engine.forecast.peak_bytes", lambda job: 1.0)
     alone = further.model_copy(update={"task": further.task.model_copy(update={"also": ""})})
     one = alone.model_copy(update={"steps": alone.steps[:1]})
     assert [forecast(recipe).seconds for recipe in (one, alone, further)] == [1.0, 2.0, 4.0]
-    monkeypatch.setattr("engine.forecast.baseline_known", lambda *_: False)
+    monkeypatch.setattr("engine.forecast.is_baseline_cached", lambda *_: False)
     assert [forecast(recipe).seconds for recipe in (one, alone, further)] == [2.0, 3.0, 6.0]

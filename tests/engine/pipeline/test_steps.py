@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 
-from engine.calibration import Seen
+from engine.calibration import InputStats
 from engine.errors import Cancelled, PlainError
 from engine.forecast import Cost
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.techniques.composed import compress_further, sketched
@@ -19,23 +19,25 @@ from engine.techniques.implementations import compress
 from engine.techniques.pruning.unstructured.config import Magnitude
 from engine.techniques.quantization.awq.method import output_error
 from engine.techniques.quantization.gptq.config import GPTQ
-from engine.tensors.sparse_codes import Sieved, keeping_zeros
-from engine.tensors.weights import restored
+from engine.tensors.sparse_codes import SparseCodesWeight, preserve_zeros
+from engine.tensors.weights import weight_from_settings
 from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY
-from tests.techniques import EVERY, HUFFMAN, named
+from tests.techniques import EVERY, HUFFMAN, technique_id
 from tests.tiny import ARCHITECTURES
 
 CPU = torch.device("cpu")
 PRUNED = {"technique": "magnitude", "sparsity": 0.6}
-HOW = {name: Recipe.of({"steps": [step]}).steps[0] for name, step in ANY.items()}
+HOW = {name: Recipe.from_dict({"steps": [step]}).steps[0] for name, step in ANY.items()}
 # which fill zeros
 AFTER_PRUNING = [
-    name for name, how in HOW.items() if "zeros" in how.takes and how.leaves != "adapters"
+    name
+    for name, config in HOW.items()
+    if "zeros" in config.accepts and config.produces != "adapters"
 ]
-each_quantizer = for_each("how", [*EVERY, *HUFFMAN], ids=named)
+each_quantizer = for_each("config", [*EVERY, *HUFFMAN], ids=technique_id)
 
 
 def half_zero(out: int = 24, in_: int = 41) -> torch.Tensor:
@@ -44,49 +46,52 @@ def half_zero(out: int = 24, in_: int = 41) -> torch.Tensor:
 
 
 @each_quantizer
-def test_zeros_stay_zero_and_the_rest_is_as_without_them(how):
+def test_zeros_stay_zero_and_the_rest_is_as_without_them(config):
     weight = half_zero()
-    plain = compress(how, weight)
-    pair = compress_further(how, compress(Magnitude(), weight), weight, None, keep_zeros=True)
+    plain = compress(config, weight)
+    pair = compress_further(config, compress(Magnitude(), weight), weight, None, keep_zeros=True)
     zeros = weight == 0
-    assert not pair.dense()[zeros].any() and torch.equal(
-        pair.dense()[~zeros], plain.dense()[~zeros]
+    assert not pair.to_dense()[zeros].any() and torch.equal(
+        pair.to_dense()[~zeros], plain.to_dense()[~zeros]
     )
     assert pair.nbytes <= plain.nbytes + -(-weight.numel() // 8)
 
 
 @each_quantizer
-def test_settings_and_tensors_are_all_there_is_to_a_pair(how):
-    pair = keeping_zeros(compress(how, half_zero()), half_zero() == 0)
-    again = restored(
+def test_settings_and_tensors_are_all_there_is_to_a_pair(config):
+    pair = preserve_zeros(compress(config, half_zero()), half_zero() == 0)
+    again = weight_from_settings(
         json.loads(json.dumps(pair.settings())),
         {name: value.clone() for name, value in pair.tensors().items()},
     )
-    assert torch.equal(again.dense(), pair.dense()) and sum(pair.ledger().values()) == pair.nbytes
-    assert len(pair.levels()) == len(pair.occupancy()) or not len(pair.occupancy())
+    assert (
+        torch.equal(again.to_dense(), pair.to_dense())
+        and sum(pair.byte_breakdown().values()) == pair.nbytes
+    )
+    assert len(pair.levels()) == len(pair.level_counts()) or not len(pair.level_counts())
 
 
 def test_codes_of_zeros_are_not_stored():
     weight = half_zero(64, 128)
-    how, left = (
+    config, left = (
         EVERY[0].model_copy(update={"bits": 4, "granularity": "group", "group_size": 32}),
         int((weight != 0).sum()),
     )
-    pair, plain = keeping_zeros(compress(how, weight), weight == 0), compress(how, weight)
-    assert isinstance(pair, Sieved) and int(pair.occupancy().sum()) == left
+    pair, plain = preserve_zeros(compress(config, weight), weight == 0), compress(config, weight)
+    assert isinstance(pair, SparseCodesWeight) and int(pair.level_counts().sum()) == left
     assert plain.nbytes - pair.nbytes == weight.numel() // 2 - weight.numel() // 8 - -(-left // 2)
 
 
 @each_quantizer
-def test_the_forecast_of_a_pair_is_what_is_stored_in_every_byte(how):
+def test_the_forecast_of_a_pair_is_what_is_stored_in_every_byte(config):
     weight = torch.randn(24, 41, generator=torch.Generator().manual_seed(5))
     first = Magnitude(sparsity=0.6)
     held = compress(first, weight)
     pair, plan = (
-        compress_further(how, held, held.dense(), None, keep_zeros=True),
-        sketched([first, how], (24, 41)),
+        compress_further(config, held, held.to_dense(), None, keep_zeros=True),
+        sketched([first, config], (24, 41)),
     )
-    if any(part.kind == "masked" for part in (pair, *pair.parts().values())) or how in HUFFMAN:
+    if any(part.kind == "masked" for part in (pair, *pair.parts().values())) or config in HUFFMAN:
         # without a level for zero where nothing can be left out: a mask more, and bytes that depend
         # on the weights
         return
@@ -102,13 +107,13 @@ def test_gptq_makes_up_for_what_it_may_not_touch():
     inputs = torch.randn(400, 12, generator=draw) @ torch.randn(
         12, 96, generator=draw
     ) + 0.3 * torch.randn(400, 96, generator=draw)
-    seen = Seen(96, CPU)
+    seen = InputStats(96, CPU)
     seen.add(inputs)
     weight = torch.randn(32, 96, generator=draw)
     weight[weight.abs() < 0.7] = 0
-    how, zeros = GPTQ(bits=3, group_size=32), weight == 0
-    kept = compress(how, weight, seen).dense()
-    filled = compress(how, weight + 1e-9 * zeros, seen).dense()
+    config, zeros = GPTQ(bits=3, group_size=32), weight == 0
+    kept = compress(config, weight, seen).to_dense()
+    filled = compress(config, weight + 1e-9 * zeros, seen).to_dense()
     assert not kept[zeros].any() and filled[zeros].any()
     assert output_error(weight - kept, seen) < 0.95 * output_error(
         weight - filled.masked_fill(zeros, 0), seen
@@ -125,7 +130,7 @@ def carried_out(architecture, folders, where, *steps):
 
 
 def stored_in(folder):
-    at = opened(resolve(str(folder)), CPU, torch.float32)
+    at = load_model(resolve_model(str(folder)), CPU, torch.float32)
     return {layer.name: at.model.get_submodule(layer.name).stored for layer in at.layers}
 
 
@@ -265,7 +270,7 @@ def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, 
 )
 def test_an_order_that_is_not_possible_is_refused(steps, words):
     with pytest.raises(PlainError) as error:
-        Recipe.of({"steps": list(steps)})
+        Recipe.from_dict({"steps": list(steps)})
     assert words in str(error.value)
 
 

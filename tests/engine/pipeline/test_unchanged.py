@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.calibration.stream import watched
+from engine.calibration.stream import observe_inputs
 from engine.errors import PlainError
-from engine.models.layers import layers_of, matrix
-from engine.models.loading import load, resolve
-from engine.models.packed_modules import install
+from engine.models.layers import layers_of, weight_matrix
+from engine.models.loading import load_pretrained, resolve_model
+from engine.models.packed_modules import install_packed_layers
 from engine.pipeline import blockwise as walk
 from engine.pipeline.run import run
 from engine.recipe import Layers
@@ -51,7 +51,7 @@ def on_sixteen_levels(weight: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def changed(folder, change, names=(f"{UP}.weight",)):
+def change_weights(folder, change, names=(f"{UP}.weight",)):
     weights = load_file(folder / "model.safetensors")
     for name in names:
         weights[name] = change(weights[name])
@@ -60,7 +60,7 @@ def changed(folder, change, names=(f"{UP}.weight",)):
 
 
 def test_a_layer_of_zeros_does_not_keep_a_share_of_all_layers_from_the_others(tmp_path):
-    model = changed(tiny("llama", tmp_path / "model"), torch.zeros_like)
+    model = change_weights(tiny("llama", tmp_path / "model"), torch.zeros_like)
     step = {"technique": "magnitude", "scope": "global", "sparsity": 0.5}
     rows = run(recipe_for("llama", model, tmp_path / "data", step)).tables.layers.set_index("name")
     assert rows.sparsity[UP] == 1 and (rows.sparsity[rows.technique != ""] > 0.2).all()
@@ -68,13 +68,15 @@ def test_a_layer_of_zeros_does_not_keep_a_share_of_all_layers_from_the_others(tm
 
 def linear_weights(folder) -> tuple[str, ...]:
     return tuple(
-        f"{layer.name}.weight" for layer in layers_of(load(resolve(str(folder)))) if layer.block
+        f"{layer.name}.weight"
+        for layer in layers_of(load_pretrained(resolve_model(str(folder))))
+        if layer.block
     )
 
 
 @for_each("step", PRUNING, ids=lambda step: "-".join(map(str, step.values())))
 def test_a_layer_that_is_half_zero_gets_a_note(step, tmp_path):
-    model = changed(tiny("llama", tmp_path / "model"), half_zero)
+    model = change_weights(tiny("llama", tmp_path / "model"), half_zero)
     outcome = run(recipe_for("llama", model, tmp_path / "data", step))
     rows = outcome.tables.layers.set_index("name")
     if step["technique"] != "gradual":  # trains its weights
@@ -88,7 +90,7 @@ def test_a_layer_that_is_half_zero_gets_a_note(step, tmp_path):
 
 @pytest.mark.parametrize("step", ON_THE_GRID, ids=lambda step: step["technique"])
 def test_a_layer_that_is_on_the_grid_gets_a_note(step, tmp_path):
-    model = changed(tiny("llama", tmp_path / "model"), on_sixteen_levels)
+    model = change_weights(tiny("llama", tmp_path / "model"), on_sixteen_levels)
     row = (
         run(recipe_for("llama", model, tmp_path / "data", step))
         .tables.layers.set_index("name")
@@ -107,7 +109,7 @@ def test_a_layer_that_is_on_the_grid_gets_a_note(step, tmp_path):
 )
 def test_a_run_in_which_no_layer_changes_is_refused(step, change, tmp_path):
     model = tiny("llama", tmp_path / "model", intermediate_size=176)
-    changed(model, change, linear_weights(model))
+    change_weights(model, change, linear_weights(model))
     with pytest.raises(PlainError, match="No layer has changed: model.layers.0"):
         run(recipe_for("llama", model, tmp_path / "data", step))
 
@@ -116,8 +118,8 @@ def test_a_method_that_fails_to_change_a_layer_fails_the_run(tmp_path, monkeypat
     """The method stored the layer dense, which was not requested."""
     compress = walk.compress_further
 
-    def forgetful(how, held, weight, *rest):
-        return held if weight.shape == (172, 48) else compress(how, held, weight, *rest)
+    def forgetful(config, held, weight, *rest):
+        return held if weight.shape == (172, 48) else compress(config, held, weight, *rest)
 
     monkeypatch.setattr(walk, "compress_further", forgetful)
     for step in ({"technique": "round-to-nearest"}, {"technique": "magnitude"}):
@@ -143,7 +145,7 @@ CALIBRATED = [
 ]
 
 
-def included(tmp_path, step, **overrides):
+def recipe_with_tied_layer(tmp_path, step, **overrides):
     model = tiny("llama", tmp_path / "model", **overrides)
     return recipe_for(
         "llama", model, tmp_path / "data", step, layers={"skip": [], "include": [TIED]}
@@ -152,7 +154,9 @@ def included(tmp_path, step, **overrides):
 
 @for_each("step", CALIBRATED, ids=lambda step: step["technique"])
 def test_a_tied_embedding_is_calibrated_with_the_heads_inputs(step, tmp_path):
-    rows = run(included(tmp_path, step, tie_word_embeddings=True)).tables.layers.set_index("name")
+    rows = run(
+        recipe_with_tied_layer(tmp_path, step, tie_word_embeddings=True)
+    ).tables.layers.set_index("name")
     assert (
         rows.technique[TIED] == step["technique"]
         and rows.output_error[TIED] > 0
@@ -163,7 +167,7 @@ def test_a_tied_embedding_is_calibrated_with_the_heads_inputs(step, tmp_path):
 def test_gptq_of_a_tied_embedding_loses_less_of_the_heads_output_than_rounding(tmp_path):
     lost = {}
     for step in ({"technique": "gptq", "bits": 3}, {"technique": "round-to-nearest", "bits": 3}):
-        recipe = included(tmp_path, step, tie_word_embeddings=True)
+        recipe = recipe_with_tied_layer(tmp_path, step, tie_word_embeddings=True)
         recipe = recipe.model_copy(
             update={
                 "calibration": recipe_for(
@@ -176,14 +180,16 @@ def test_gptq_of_a_tied_embedding_loses_less_of_the_heads_output_than_rounding(t
 
 
 def test_the_gram_matrix_of_a_tied_embedding_is_that_of_the_heads_inputs(tmp_path):
-    model = load(resolve(str(tiny("llama", tmp_path / "model", tie_word_embeddings=True))))
-    weight, tokens = matrix(model.lm_head).clone(), torch.arange(12)[None]
+    model = load_pretrained(
+        resolve_model(str(tiny("llama", tmp_path / "model", tie_word_embeddings=True)))
+    )
+    weight, tokens = weight_matrix(model.lm_head).clone(), torch.arange(12)[None]
     seen = []
     hook = model.lm_head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     model(input_ids=tokens)
     hook.remove()
-    install(model, {}, torch.float32)
-    with watched(model, [TIED], True, torch.device("cpu")) as found:
+    install_packed_layers(model, {}, torch.float32)
+    with observe_inputs(model, [TIED], True, torch.device("cpu")) as found:
         model(input_ids=tokens)
     states = seen[0].flatten(0, 1)
     torch.testing.assert_close(found[TIED].gram, states.T @ states, rtol=1e-4, atol=1e-4)
@@ -193,7 +199,7 @@ def test_the_gram_matrix_of_a_tied_embedding_is_that_of_the_heads_inputs(tmp_pat
 def test_an_included_embedding_that_is_not_tied_is_named_at_the_top_and_the_forecast_knows(
     tmp_path, bytes_alone
 ):
-    recipe = included(tmp_path, {"technique": "gptq"})
+    recipe = recipe_with_tied_layer(tmp_path, {"technique": "gptq"})
     outcome = run(recipe)
     assert any(
         f"{TIED} is included (layers.include) but was not changed" in note
@@ -203,7 +209,9 @@ def test_an_included_embedding_that_is_not_tied_is_named_at_the_top_and_the_fore
 
 
 def test_an_included_embedding_whose_head_is_skipped_by_default_says_what_to_set(tmp_path):
-    recipe = included(tmp_path, {"technique": "round-to-nearest"}, tie_word_embeddings=True)
+    recipe = recipe_with_tied_layer(
+        tmp_path, {"technique": "round-to-nearest"}, tie_word_embeddings=True
+    )
     outcome = run(recipe.model_copy(update={"layers": Layers(include=(TIED,))}))
     assert any(
         "set layers.skip to an empty list to compress both" in note
@@ -219,7 +227,7 @@ LEFT_WHOLE = [{"technique": "structured"}, {"technique": "blocks"}, {"technique"
 def test_the_forecast_says_which_included_embeddings_stay_whole_and_so_does_the_result(
     step, tied, tmp_path, bytes_alone
 ):
-    recipe = included(tmp_path, step, tie_word_embeddings=tied)
+    recipe = recipe_with_tied_layer(tmp_path, step, tie_word_embeddings=tied)
     if tied and step["technique"] in ("structured", "blocks"):
         recipe = recipe.model_copy(update={"layers": Layers(include=(TIED,))})
     ahead, outcome = forecast(recipe), run(recipe)
@@ -230,7 +238,7 @@ def test_the_forecast_says_which_included_embeddings_stay_whole_and_so_does_the_
 
 
 def test_the_forecast_says_that_awq_has_no_scales_for_a_tied_embedding(tmp_path, bytes_alone):
-    ahead = forecast(included(tmp_path, CALIBRATED[1], tie_word_embeddings=True))
+    ahead = forecast(recipe_with_tied_layer(tmp_path, CALIBRATED[1], tie_word_embeddings=True))
     assert any(
         f"{TIED} is included (layers.include)" in note and "without scales" in note
         for note in ahead.notes
@@ -238,7 +246,7 @@ def test_the_forecast_says_that_awq_has_no_scales_for_a_tied_embedding(tmp_path,
 
 
 def test_awq_says_at_the_top_that_a_tied_embedding_has_no_scales(tmp_path):
-    outcome = run(included(tmp_path, CALIBRATED[1], tie_word_embeddings=True))
+    outcome = run(recipe_with_tied_layer(tmp_path, CALIBRATED[1], tie_word_embeddings=True))
     assert any(
         f"{TIED} is included (layers.include) and was treated without scales" in note
         for note in outcome.summary.notes

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
 from engine.config.registry import TECHNIQUES
-from engine.errors import PlainError, refusal
-from engine.recipe import Layers, Recipe, as_stored
-from engine.recipe.model_names import BUNDLED, ModelName
+from engine.errors import PlainError, plain_error
+from engine.recipe import Layers, Recipe, with_newer_fields
+from engine.recipe.model_names import BUNDLED_MODELS, ModelName
 from engine.recipe.tasks import (
     Calibration,
     ImageClassification,
@@ -79,12 +79,12 @@ def configs(model: type[BaseModel]) -> st.SearchStrategy:
         st.fixed_dictionaries(
             {}, optional={name: values(schema) for name, schema in properties.items()}
         )
-        .map(accepted(model))
+        .map(instance_or_none(model))
         .filter(bool)
     )
 
 
-def accepted(model):
+def instance_or_none(model):
     def instance(fields):
         try:
             return model(**fields)
@@ -100,7 +100,9 @@ steps = st.one_of(*(configs(technique) for technique in TECHNIQUES.values()))
 def composable(drawn):
     """Return True if the second of two steps may follow the first."""
     return (
-        "dense" in drawn[0].takes and drawn[0].leaves in drawn[1].takes if len(drawn) == 2 else True
+        "dense" in drawn[0].accepts and drawn[0].leaves in drawn[1].accepts
+        if len(drawn) == 2
+        else True
     )
 
 
@@ -124,7 +126,7 @@ def test_yaml_says_a_recipe_and_back(recipe):
 
 @given(recipes)
 def test_json_says_a_recipe_and_back(recipe):
-    assert Recipe.of(json.loads(recipe.model_dump_json())) == recipe
+    assert Recipe.from_dict(json.loads(recipe.model_dump_json())) == recipe
 
 
 @given(recipes)
@@ -142,7 +144,7 @@ def test_an_order_that_is_not_possible_names_what_can_follow():
         PlainError,
         match=r"GPTQ cannot come after SVD.*remove one of them, or use Round to nearest.* next\.$",
     ):
-        Recipe.of({"steps": [{"technique": "svd"}, {"technique": "gptq"}]})
+        Recipe.from_dict({"steps": [{"technique": "svd"}, {"technique": "gptq"}]})
 
 
 @given(recipes)
@@ -160,8 +162,11 @@ def test_any_model_name_has_a_key(name):
 
 def test_an_empty_recipe_compresses_nothing_and_says_so():
     drawn = {"steps": [{"technique": "random"}]}
-    assert Recipe.of(drawn | {"seed": 3}).label() == f"{Recipe.of(drawn).label()}, seed 3"
-    assert Recipe.of({}) == Recipe() and Recipe().label() == "Uncompressed"
+    assert (
+        Recipe.from_dict(drawn | {"seed": 3}).label()
+        == f"{Recipe.from_dict(drawn).label()}, seed 3"
+    )
+    assert Recipe.from_dict({}) == Recipe() and Recipe().label() == "Uncompressed"
 
 
 def test_a_changed_local_text_changes_the_key(tmp_path):
@@ -183,7 +188,7 @@ def test_a_stored_recipe_keeps_its_options_and_its_key_unless_its_answer_changed
     technique, monkeypatch
 ):
     stored = STORED[technique]
-    recipe = Recipe.of(as_stored(stored["recipe"]))
+    recipe = Recipe.from_dict(with_newer_fields(stored["recipe"]))
     now = json.loads(recipe.model_dump_json())["steps"][0]
     assert {name: now[name] for name in stored["recipe"]["steps"][0]} == stored["recipe"]["steps"][
         0
@@ -195,19 +200,19 @@ def test_a_stored_recipe_keeps_its_options_and_its_key_unless_its_answer_changed
 
 def test_a_gptq_recipe_stored_before_there_was_a_range_means_the_widest_weight():
     written = {"steps": [{"technique": "magnitude"}, {"technique": "gptq", "bits": 3}]}
-    stored, typed = Recipe.of(as_stored(written)), Recipe.of(written)
+    stored, typed = Recipe.from_dict(with_newer_fields(written)), Recipe.from_dict(written)
     assert (stored.steps[1].range, typed.steps[1].range) == (
         "absmax",
         "mse",
     ) and stored.key() != typed.key()
-    assert '"range"' not in stored.model_dump_json(exclude=stored.left_empty)
-    assert '"range":"mse"' in typed.model_dump_json(exclude=typed.left_empty)
-    assert Recipe.of(as_stored(typed.model_dump(mode="json"))) == typed
-    percentile = Recipe.of({"steps": [{"technique": "gptq", "percentile": 99}]})
+    assert '"range"' not in stored.model_dump_json(exclude=stored.default_fields)
+    assert '"range":"mse"' in typed.model_dump_json(exclude=typed.default_fields)
+    assert Recipe.from_dict(with_newer_fields(typed.model_dump(mode="json"))) == typed
+    percentile = Recipe.from_dict({"steps": [{"technique": "gptq", "percentile": 99}]})
     assert percentile.steps[
         0
     ].range == "percentile" and '"percentile":99.0' in percentile.model_dump_json(
-        exclude=percentile.left_empty
+        exclude=percentile.default_fields
     )
 
 
@@ -227,7 +232,7 @@ def test_what_younger_options_meant_is_a_setting_of_the_technique():
     ],
 )
 def test_damaged_steps_of_a_stored_recipe_are_left_to_the_check(steps):
-    assert as_stored({"steps": steps}) == {"steps": steps}
+    assert with_newer_fields({"steps": steps}) == {"steps": steps}
 
 
 def test_only_grids_whose_widest_weight_is_a_tie_are_told_apart_from_earlier_results():
@@ -240,7 +245,7 @@ def test_only_grids_whose_widest_weight_is_a_tie_are_told_apart_from_earlier_res
         == TECHNIQUES["qat"](**symmetric).revision
         == 2
     )
-    assert all(TECHNIQUES["round-to-nearest"](**how).revision == 1 for how in spared)
+    assert all(TECHNIQUES["round-to-nearest"](**config).revision == 1 for config in spared)
     for name in ("gptq", "awq", "mixed-precision"):
         assert (
             TECHNIQUES[name](scheme="symmetric").revision == 2
@@ -285,9 +290,9 @@ def with_required_options(technique, option, value) -> dict:
     }
 
 
-def refused(fields) -> str:
+def error_message(fields) -> str:
     with pytest.raises(PlainError) as error:
-        Recipe.of(fields)
+        Recipe.from_dict(fields)
     return str(error.value)
 
 
@@ -300,14 +305,14 @@ def assert_one_clear_sentence(text: str):
 
 @for_each(("technique", "option", "value"), list(steps_beyond()))
 def test_every_bound_refuses_one_step_beyond(technique, option, value):
-    sentence = refused({"steps": [with_required_options(technique, option, value)]})
+    sentence = error_message({"steps": [with_required_options(technique, option, value)]})
     assert sentence.startswith(f"Step 1, {option}: {value} is not allowed; give a ")
     assert_one_clear_sentence(sentence)
 
 
 @for_each(("technique", "option"), choices())
 def test_every_choice_refuses_others_and_lists_its_own(technique, option):
-    sentence = refused({"steps": [with_required_options(technique, option, "no-such-thing")]})
+    sentence = error_message({"steps": [with_required_options(technique, option, "no-such-thing")]})
     allowed = TECHNIQUES[technique].model_json_schema()["properties"][option]["enum"]
     assert sentence.startswith(f"Step 1, {option}: 'no-such-thing' is not allowed; give ") and all(
         str(choice) in sentence for choice in allowed
@@ -320,9 +325,9 @@ def test_every_technique_explains_itself(technique):
     for words in (
         technique.title,
         technique.summary,
-        technique.idea,
+        technique.explanation,
         technique.formula,
-        technique.fails,
+        technique.limitations,
         technique.paper,
     ):
         assert words.strip()
@@ -420,9 +425,9 @@ def test_techniques_go_by_their_own_id():
 )
 def test_a_refusal_says_where_what_and_what_instead(fields, sentence):
     if sentence is None:
-        assert Recipe.of(fields).seed == 1
+        assert Recipe.from_dict(fields).seed == 1
     else:
-        assert refused(fields) == sentence
+        assert error_message(fields) == sentence
 
 
 def test_a_step_that_may_not_come_after_another_is_refused():
@@ -432,11 +437,11 @@ def test_a_step_that_may_not_come_after_another_is_refused():
         techniques * 2, [*techniques, *techniques[1:], techniques[0]], strict=True
     ):
         fields = {"steps": [{"technique": first.technique}, {"technique": second.technique}]}
-        if first.leaves in second.takes:
-            assert len(Recipe.of(fields).steps) == 2
+        if first.produces in second.accepts:
+            assert len(Recipe.from_dict(fields).steps) == 2
         else:
             assert (
-                refused(fields)
+                error_message(fields)
                 .lower()
                 .startswith(
                     f"steps: {second.title} cannot come after {first.title}, which leaves ".lower()
@@ -445,8 +450,8 @@ def test_a_step_that_may_not_come_after_another_is_refused():
 
 
 def test_codes_are_gone_on_from_only_by_training():
-    assert all("codes" not in how().takes or how.trains for how in TECHNIQUES.values())
-    assert [name for name, how in TECHNIQUES.items() if "codes" in how().takes] == [
+    assert all("codes" not in config().accepts or config.trains for config in TECHNIQUES.values())
+    assert [name for name, config in TECHNIQUES.items() if "codes" in config().accepts] == [
         "qat",
         "bitnet",
         "lora",
@@ -457,34 +462,34 @@ def test_adapters_are_merged_into_weights_alone_and_then_others_may_follow():
     apart, merged = {"technique": "lora"}, {"technique": "lora", "merge": True}
     assert (
         len(
-            Recipe.of(
+            Recipe.from_dict(
                 {"steps": [{"technique": "magnitude"}, merged, {"technique": "round-to-nearest"}]}
             ).steps
         )
         == 3
     )
     for before in ("round-to-nearest", "svd"):
-        assert len(Recipe.of({"steps": [{"technique": before}, apart]}).steps) == 2
-        assert "low-rank adapters (LoRA) cannot come after " in refused(
+        assert len(Recipe.from_dict({"steps": [{"technique": before}, apart]}).steps) == 2
+        assert "low-rank adapters (LoRA) cannot come after " in error_message(
             {"steps": [{"technique": before}, merged]}
         )
-    assert refused({"steps": [apart, {"technique": "round-to-nearest"}]}).startswith(
+    assert error_message({"steps": [apart, {"technique": "round-to-nearest"}]}).startswith(
         "Steps: round to nearest cannot come after Low-rank adapters (LoRA)"
     )
 
 
 def test_the_step_that_is_wrong_is_counted_as_people_count():
     fine = {"technique": "bitsandbytes"}
-    assert refused({"steps": [fine, fine | {"block_size": 65}]}).startswith(
+    assert error_message({"steps": [fine, fine | {"block_size": 65}]}).startswith(
         "Step 2, block_size: 65 is not allowed; give 64, 128"
     )
 
 
 def test_an_unknown_option_is_answered_with_the_nearest_and_all_of_them():
-    assert refused({"modle": "x"}).startswith(
+    assert error_message({"modle": "x"}).startswith(
         "The recipe: there is no option 'modle' (did you mean model?); the options are model, task,"
     )
-    sentence = refused({"steps": [{"technique": "round-to-nearest", "groupsize": 32}]})
+    sentence = error_message({"steps": [{"technique": "round-to-nearest", "groupsize": 32}]})
     assert sentence.startswith(
         "Step 1: there is no option 'groupsize' (did you mean group_size?); the options are "
     )
@@ -493,33 +498,33 @@ def test_an_unknown_option_is_answered_with_the_nearest_and_all_of_them():
 
 def test_an_unknown_technique_is_answered_with_the_known_ones():
     for given_ in ("no-such-technique", ["a"], None):
-        sentence = refused({"steps": [{"technique": given_}]})
+        sentence = error_message({"steps": [{"technique": given_}]})
         assert (
             sentence.startswith("Step 1: ")
             and "is not a known technique; give " in sentence
             and all(name in sentence for name in TECHNIQUES)
         )
-    assert "(did you mean round-to-nearest?)" in refused(
+    assert "(did you mean round-to-nearest?)" in error_message(
         {"steps": [{"technique": "round_to_nearest"}]}
     )
 
 
 def test_a_step_or_task_that_does_not_say_what_it_is_is_asked_to():
-    assert refused({"steps": [{"bits": 4}]}).startswith("Step 1: technique is missing; give ")
-    assert refused({"task": {"context": 4}}).startswith("Task: kind is missing; give ")
+    assert error_message({"steps": [{"bits": 4}]}).startswith("Step 1: technique is missing; give ")
+    assert error_message({"task": {"context": 4}}).startswith("Task: kind is missing; give ")
 
 
 def test_a_bare_name_as_a_step_is_answered_with_an_example():
     assert re.fullmatch(
         r"Step 1: 'gptq' is not allowed; give a mapping such as \{technique: [\w-]+\}\.",
-        refused({"steps": ["gptq"]}),
+        error_message({"steps": ["gptq"]}),
     )
 
 
 def test_a_recipe_that_is_no_mapping_is_refused():
     for fields in ([], "text", 3, None):
         with pytest.raises(PlainError, match="A recipe is a mapping"):
-            Recipe.of(fields)
+            Recipe.from_dict(fields)
 
 
 def test_a_technique_alone_is_refused_in_the_same_words():
@@ -530,7 +535,7 @@ def test_a_technique_alone_is_refused_in_the_same_words():
     ):
         with pytest.raises(ValidationError) as error:
             technique(**fields)
-        assert str(refusal(error.value, technique)).startswith(sentence)
+        assert str(plain_error(error.value, technique)).startswith(sentence)
 
 
 @for_each(
@@ -548,7 +553,7 @@ def test_a_technique_alone_is_refused_in_the_same_words():
 def test_without_the_class_there_is_less_to_say_and_it_is_said_plainly(fields):
     with pytest.raises(ValidationError) as error:
         Recipe.model_validate(fields)
-    assert_one_clear_sentence(str(refusal(error.value)))
+    assert_one_clear_sentence(str(plain_error(error.value)))
 
 
 class Bounds(BaseModel):
@@ -573,7 +578,7 @@ class Bounds(BaseModel):
 def test_bounds_of_every_kind_have_words(fields, sentence):
     with pytest.raises(ValidationError) as error:
         Bounds(**({"given": 1} if fields and "given" not in fields else {}) | fields)
-    assert str(refusal(error.value, Bounds)) == sentence
+    assert str(plain_error(error.value, Bounds)) == sentence
 
 
 anything = st.recursive(
@@ -610,7 +615,7 @@ stepped = st.fixed_dictionaries(
 )
 def test_anything_is_a_recipe_or_refused_in_one_clear_sentence(fields):
     try:
-        Recipe.of(fields)
+        Recipe.from_dict(fields)
     except PlainError as error:
         # what was given is quoted, whatever it says; the rest is ours
         assert "\n" not in str(error) and str(error).endswith(".") and len(str(error)) < 1000
@@ -660,7 +665,7 @@ def test_bad_yaml_is_refused_with_its_line():
 # --- models ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bundled", BUNDLED.values(), ids=BUNDLED)
+@pytest.mark.parametrize("bundled", BUNDLED_MODELS.values(), ids=BUNDLED_MODELS)
 def test_every_bundled_model_goes_by_its_reference(bundled):
     assert ModelName.parse(bundled.reference) == ModelName("bundled", bundled.name)
 
@@ -717,7 +722,7 @@ def test_a_long_wrong_name_is_not_repeated_in_full():
     ],
 )
 def test_an_option_sets_the_options_it_requires(step, chosen):
-    assert Recipe.of({"steps": [step]}).steps[0].model_dump().items() >= chosen.items()
+    assert Recipe.from_dict({"steps": [step]}).steps[0].model_dump().items() >= chosen.items()
 
 
 @pytest.mark.parametrize(
@@ -734,7 +739,7 @@ def test_an_option_sets_the_options_it_requires(step, chosen):
     ],
 )
 def test_options_that_presuppose_several_things_are_refused_and_not_passed_over(step, words):
-    sentence = refused({"steps": [step]})
+    sentence = error_message({"steps": [step]})
     assert words in sentence
     assert_one_clear_sentence(sentence)
 

@@ -16,12 +16,12 @@ from engine.recipe.text import (
     MAX_DEPTH,
     MAX_VALUES,
     RecipeLoader,
-    decoded,
+    decode_recipe,
     parse,
     read_file,
 )
 from tests.cases import for_each
-from tests.hostile_recipes import HOSTILE, nested
+from tests.hostile_recipes import HOSTILE, nested_lines
 
 
 @for_each("text", HOSTILE.values(), ids=HOSTILE)
@@ -79,7 +79,8 @@ def test_work_does_not_grow_with_how_often_aliases_are_nested(monkeypatch):
     """
     counts = [
         nodes_composed(
-            nested("a0: &a0 {k: 1}", "a{0}: &a{0} {{<<: [{1}], x{0}: 1}}", levels), monkeypatch
+            nested_lines("a0: &a0 {k: 1}", "a{0}: &a{0} {{<<: [{1}], x{0}: 1}}", levels),
+            monkeypatch,
         )
         for levels in (6, 25)
     ]
@@ -110,7 +111,7 @@ def test_each_key_is_looked_at_once():
 
         __hash__ = str.__hash__
 
-    recipe_text.without_duplicates([(Counted(f"k{number}"), 1) for number in range(1000)])
+    recipe_text.dict_without_duplicates([(Counted(f"k{number}"), 1) for number in range(1000)])
     assert Counted.compared < 5000
 
 
@@ -128,7 +129,7 @@ def test_text_at_the_limit_is_accepted():
 
 def test_the_longest_recipe_that_is_allowed_can_be_saved_and_opened():
     step = {"technique": "distill"}
-    recipe = Recipe.of({"steps": [{"technique": "fine-tune"}] * (MAX_STEPS - 1) + [step]})
+    recipe = Recipe.from_dict({"steps": [{"technique": "fine-tune"}] * (MAX_STEPS - 1) + [step]})
     assert (
         Recipe.from_yaml(recipe.to_yaml()) == recipe == Recipe.from_yaml(recipe.model_dump_json())
     )
@@ -136,7 +137,7 @@ def test_the_longest_recipe_that_is_allowed_can_be_saved_and_opened():
         PlainError,
         match=rf"^Steps: {MAX_STEPS + 1} steps are given, and at most {MAX_STEPS} are allowed",
     ):
-        Recipe.of({"steps": [{"technique": "fine-tune"}] * (MAX_STEPS + 1)})
+        Recipe.from_dict({"steps": [{"technique": "fine-tune"}] * (MAX_STEPS + 1)})
 
 
 def test_merge_keys_and_aliases_work_as_in_any_yaml():
@@ -188,7 +189,7 @@ def test_a_byte_order_mark_is_not_part_of_a_recipe(tmp_path):
     assert (
         Recipe.from_yaml(read_file(tmp_path / "a.yaml")).seed
         == 3
-        == Recipe.from_yaml(decoded(b"\xef\xbb\xbfseed: 3", "a")).seed
+        == Recipe.from_yaml(decode_recipe(b"\xef\xbb\xbfseed: 3", "a")).seed
     )
 
 
@@ -196,11 +197,11 @@ def test_a_byte_order_mark_is_not_part_of_a_recipe(tmp_path):
 
 
 def test_malformed_recipes_are_refused_in_a_sentence_and_never_raise_anything_else():
-    from tests.benchmarks.fuzz_recipes import malformed
+    from tests.benchmarks.fuzz_recipes import malformed_recipe
 
     draw, refused = random.Random(0), 0
     for _ in range(400):
-        text = malformed(draw)
+        text = malformed_recipe(draw)
         try:
             Recipe.from_yaml(text).key()
         except PlainError as error:

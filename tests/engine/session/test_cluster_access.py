@@ -19,7 +19,7 @@ from engine.errors import PlainError
 from engine.session import external_cluster as named
 from engine.session.cluster import Cluster, client_of
 from engine.session.credentials import CERTIFICATE, KEY, security, write_credentials
-from engine.session.local_cluster import QUESTION_WORKERS, started
+from engine.session.local_cluster import QUESTION_WORKERS, start_local_cluster
 from tests.clusters import dask_scheduler, occupied_until
 from tests.waiting import wait_for
 
@@ -29,7 +29,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def embedded():
-    cluster = started()
+    cluster = start_local_cluster()
     yield cluster
     cluster.stop()
 
@@ -242,7 +242,7 @@ def test_a_run_that_does_not_stop_by_itself_is_ended_with_its_worker(embedded, c
 
 
 def test_a_session_leaves_neither_key_nor_folder():
-    cluster = started()
+    cluster = start_local_cluster()
     assert (cluster.scratch / KEY).exists() and cluster.scratch.parent == Path(
         tempfile.gettempdir()
     )
@@ -277,7 +277,7 @@ def secure(tmp_path_factory, certificates):
 
 
 @pytest.fixture
-def configured(certificates):
+def tls_configuration(certificates):
     """Set the variables DASK_DISTRIBUTED__COMM__TLS__..."""
     with dask.config.set(tls_config(certificates)):
         yield
@@ -291,7 +291,9 @@ def tls_config(folder):
     }
 
 
-def test_a_cluster_with_tls_is_used_with_the_certificates_of_dasks_own_settings(secure, configured):
+def test_a_cluster_with_tls_is_used_with_the_certificates_of_dasks_own_settings(
+    secure, tls_configuration
+):
     with named.client_of(secure) as client:
         assert client.scheduler_info()["address"] == secure
 
@@ -316,7 +318,7 @@ def test_an_address_without_tls_of_a_scheduler_with_it_is_one_sentence(secure, m
 
 
 def test_an_address_with_tls_of_a_scheduler_without_it_is_one_sentence(
-    plain, configured, monkeypatch
+    plain, tls_configuration, monkeypatch
 ):
     monkeypatch.setattr(named, "ANSWER_SECONDS", 2)
     with pytest.raises(

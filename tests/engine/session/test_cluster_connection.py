@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import PlainError
 from engine.session import cluster_connection as link
-from engine.session.cluster_connection import Link
+from engine.session.cluster_connection import ClusterConnection
 
 PATIENCE = 60
 
@@ -23,40 +23,44 @@ class Standing:
 
 
 @pytest.fixture
-def made(monkeypatch) -> list[Standing]:
+def started_clusters(monkeypatch) -> list[Standing]:
     """Every cluster that was started."""
     clusters: list[Standing] = []
-    monkeypatch.setattr(link, "connected", lambda: clusters.append(Standing()) or clusters[-1])
+    monkeypatch.setattr(
+        link, "import_and_connect", lambda: clusters.append(Standing()) or clusters[-1]
+    )
     return clusters
 
 
-def test_whoever_needs_it_does_not_wait_for_the_page(made):
-    waiting = Link(page_first=PATIENCE)
-    assert made == []
-    assert waiting.cluster() is waiting.cluster() is made[0] and len(made) == 1
+def test_whoever_needs_it_does_not_wait_for_the_page(started_clusters):
+    waiting = ClusterConnection(page_first=PATIENCE)
+    assert started_clusters == []
+    assert (
+        waiting.cluster() is waiting.cluster() is started_clusters[0] and len(started_clusters) == 1
+    )
 
 
 def test_it_starts_by_itself_once_the_page_has_had_its_time(monkeypatch):
     started = threading.Event()
-    monkeypatch.setattr(link, "connected", lambda: started.set() or Standing())
-    Link(page_first=0.01)
+    monkeypatch.setattr(link, "import_and_connect", lambda: started.set() or Standing())
+    ClusterConnection(page_first=0.01)
     assert started.wait(PATIENCE)
 
 
-def test_an_app_that_closes_before_starts_nothing(made):
-    waiting = Link(page_first=PATIENCE)
+def test_an_app_that_closes_before_starts_nothing(started_clusters):
+    waiting = ClusterConnection(page_first=PATIENCE)
     waiting.close()
-    assert made == []
+    assert started_clusters == []
     with pytest.raises(PlainError, match="The app is closing"):
         waiting.cluster()
 
 
-def test_a_started_one_is_closed_and_a_lost_one_made_anew(made):
-    waiting = Link(page_first=PATIENCE)
+def test_a_started_one_is_closed_and_a_lost_one_made_anew(started_clusters):
+    waiting = ClusterConnection(page_first=PATIENCE)
     first = waiting.cluster()
     first.alive = False
     second = waiting.cluster()
-    assert second is not first and made == [first, second]
+    assert second is not first and started_clusters == [first, second]
     waiting.close()
     assert second.closed
 

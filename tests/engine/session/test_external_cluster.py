@@ -151,7 +151,7 @@ class Run:
         assert event in self.events, self.end
         del self.events[: self.events.index(event) + 1]
 
-    def ended(self):
+    def wait_for_end(self):
         wait_for(lambda: not self.thread.is_alive())
         return self.end
 
@@ -167,7 +167,7 @@ def test_a_run_says_what_it_waits_for_and_starts_again_when_its_worker_was_lost(
     with dask_worker(folder, address):
         run.says(COMPRESSING)
         cluster.cancel("waits")
-        assert isinstance(run.ended(), Cancelled)
+        assert isinstance(run.wait_for_end(), Cancelled)
 
 
 def test_a_run_whose_worker_does_not_come_back_fails_with_a_sentence(
@@ -177,7 +177,7 @@ def test_a_run_whose_worker_does_not_come_back_fails_with_a_sentence(
     with dask_worker(folder, address):
         run = Run(cluster, "lost")
         run.says(COMPRESSING)
-    assert "was lost, and no other connected" in str(run.ended()) and not isinstance(
+    assert "was lost, and no other connected" in str(run.wait_for_end()) and not isinstance(
         run.end, Cancelled
     )
 
@@ -197,7 +197,7 @@ def test_a_run_and_a_question_say_that_all_workers_are_busy_and_the_run_can_be_c
             cluster.ask(DurationQuery(1), 0.1, *QUESTION)
         assert status(address) == "The cluster answers; its only worker is busy with other work."
         cluster.cancel("busy")
-        assert isinstance(run.ended(), Cancelled) and "waited for a worker" in str(run.end)
+        assert isinstance(run.wait_for_end(), Cancelled) and "waited for a worker" in str(run.end)
         done.touch()
         theirs.result()
         assert cluster.ask(DurationQuery(61), 300, *QUESTION) == "1 min 1 s"
@@ -216,6 +216,6 @@ def test_a_lost_external_cluster_is_named_in_the_message(tmp_path, monkeypatch):
         cluster = Cluster(named.client_of(address))
         run = Run(cluster, "gone")
         time.sleep(0.1)
-    assert address in str(run.ended()) and "check that its scheduler runs" in str(run.end)
+    assert address in str(run.wait_for_end()) and "check that its scheduler runs" in str(run.end)
     with suppress(Exception):
         cluster.close()

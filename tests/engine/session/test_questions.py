@@ -288,7 +288,7 @@ def test_a_changed_model_or_text_is_another_question(tmp_path):
     def query(bits=4, kind=WhatIfQuery):
         data = {"calibration": {"text": str(tmp_path / "text.txt")}}
         step = {"technique": "gptq", "bits": bits}
-        return kind(Recipe.of({"model": str(tmp_path), "steps": [step], **data}), "a.layer")
+        return kind(Recipe.from_dict({"model": str(tmp_path), "steps": [step], **data}), "a.layer")
 
     keys = [query_key(query()), query_key(query())]
     for name in ("config.json", "text.txt"):

@@ -27,12 +27,12 @@ from engine.recipe import Recipe
 from engine.results.schema.record import FINISHED
 from engine.results.schema.tables import CurveRow
 from engine.results.store.store import Store
-from engine.results.store.unfinished import blocks_kept, folder_of
+from engine.results.store.unfinished import finished_block_count, unfinished_folder
 from engine.runtime.platform_support import can_fork_workers
 from engine.session import Progress, Session
 from engine.session.progress import MOST_ROWS, STAGES
-from engine.session.run_registry import Shelf
-from engine.session.worker_tasks import plainly
+from engine.session.run_registry import RunRegistry
+from engine.session.worker_tasks import with_plain_errors
 from tests.cases import for_each
 from tests.clusters import dask_process, dask_scheduler
 from tests.extra_queries import MemoryQuery, UnansweredQuery, WaitQuery
@@ -56,7 +56,7 @@ def home(tmp_path_factory):
 def recipe(home):
     """A recipe nobody has run yet: a quick one, or one that takes minutes unless it is stopped."""
 
-    def made(slow=False, **others):
+    def make_recipe(slow=False, **others):
         task = {
             "kind": "language-modeling",
             "text": str(home / "text.txt"),
@@ -64,31 +64,31 @@ def recipe(home):
             "tokens": 10**6 if slow else 256,
         }
         step = {"technique": "round-to-nearest", "bits": 4, "group_size": 4}
-        return Recipe.of(
+        return Recipe.from_dict(
             {"model": str(home / "model"), "task": task, "seed": next(seeds), "steps": [step]}
             | others
         )
 
-    return made
+    return make_recipe
 
 
 @pytest.fixture(scope="module")
-def shared(home):
+def module_session(home):
     session = Session(Store(home / "results"))
     yield session
     session.close()
 
 
 @pytest.fixture
-def session(shared):
+def session(module_session):
     """Shared by all tests; every one leaves it idle."""
-    yield shared
-    for run in list(shared._live):
-        shared.cancel(run)
-    wait_for(lambda: not shared._live)
+    yield module_session
+    for run in list(module_session._live):
+        module_session.cancel(run)
+    wait_for(lambda: not module_session._live)
 
 
-def ended(session, run):
+def wait_until_finished(session, run):
     wait_for(lambda: session.record(run).status in FINISHED)
     return session.record(run)
 
@@ -158,7 +158,7 @@ def at(stage, done, total, time, **fields):
     return Message(ProgressEvent(stage, done, total, **fields), time)
 
 
-def told(*news, start=0.0):
+def progress_after(*news, start=0.0):
     """Progress after messages, or (stage, done, total, time)."""
     progress = Progress(began=start, updated=start)
     for each in news:
@@ -189,26 +189,26 @@ MEASURED = ((STAGES[0], 0, 10, 0.0), (STAGES[0], 10, 10, 40.0))
 
 
 def test_time_left_falls_second_by_second_at_an_even_pace():
-    half = told(*MEASURED, (STAGES[2], 0, 10, 40.0), (STAGES[2], 5, 10, 50.0))
+    half = progress_after(*MEASURED, (STAGES[2], 0, 10, 40.0), (STAGES[2], 5, 10, 50.0))
     assert half.stage_seconds_left(50.0) == pytest.approx(10)
     assert half.stage_seconds_left(53.0) == pytest.approx(7)
 
 
 def test_the_last_measurement_is_foretold_by_the_first():
-    assert told(*MEASURED, (STAGES[2], 0, 10, 40.0), (STAGES[2], 5, 10, 50.0)).seconds_left(
-        50.0
-    ) == pytest.approx(10 + 40)
+    assert progress_after(
+        *MEASURED, (STAGES[2], 0, 10, 40.0), (STAGES[2], 5, 10, 50.0)
+    ).seconds_left(50.0) == pytest.approx(10 + 40)
 
 
 def test_nobody_foretells_what_was_never_seen():
-    kept_baseline = told((STAGES[2], 0, 10, 0.0), (STAGES[2], 5, 10, 10.0))
+    kept_baseline = progress_after((STAGES[2], 0, 10, 0.0), (STAGES[2], 5, 10, 10.0))
     assert kept_baseline.seconds_left(10.0) is None
     assert "in this step" in kept_baseline.sentence(10.0)
-    assert told(*MEASURED).seconds_left(40.0) is None  # how long compressing will take
+    assert progress_after(*MEASURED).seconds_left(40.0) is None  # how long compressing will take
 
 
 def test_no_time_is_told_at_a_beginning_or_when_it_is_overdue():
-    begun = told(*MEASURED, (STAGES[2], 0, 10, 40.0))
+    begun = progress_after(*MEASURED, (STAGES[2], 0, 10, 40.0))
     assert begun.seconds_left(45.0) is None
     nearly = begun.after(at(STAGES[2], 9, 10, 49.0))
     assert nearly.stage_seconds_left(49.0) == pytest.approx(1)
@@ -217,7 +217,7 @@ def test_no_time_is_told_at_a_beginning_or_when_it_is_overdue():
 
 
 def test_a_training_tells_its_time_after_ten_steps():
-    begun = told(Message(TrainingEvent("training", 0, 900), 0.0))
+    begun = progress_after(Message(TrainingEvent("training", 0, 900), 0.0))
     early, enough = (
         begun.after(Message(TrainingEvent("training", done, 900, loss=1 / done), 0.5 * done))
         for done in (9, 10)
@@ -229,7 +229,7 @@ def test_a_training_tells_its_time_after_ten_steps():
 
 def test_the_pace_of_the_second_split_is_its_own_and_the_last_measurement_takes_what_all_took():
     """Both are called alike; the first one's minutes say nothing of the second one's pace."""
-    both = told(
+    both = progress_after(
         (STAGES[0], 0, 1121, 0.0),
         (STAGES[0], 1121, 1121, 300.0),
         (STAGES[0], 0, 1121, 300.0),
@@ -248,7 +248,7 @@ def test_progress_never_goes_back():
         ("factorizing", 1, 2, 43.0),
         (STAGES[0], 0, 10, 44.0),
     )
-    shares = [told(*steps[:end]).overall for end in range(len(steps) + 1)]
+    shares = [progress_after(*steps[:end]).overall for end in range(len(steps) + 1)]
     assert (
         all(before <= after for before, after in pairwise(shares))
         and shares[0] >= 0
@@ -257,11 +257,11 @@ def test_progress_never_goes_back():
 
 
 def test_more_done_than_there_is_counts_as_all():
-    assert told((STAGES[4], 7, 3, 1.0)).overall == 1.0
+    assert progress_after((STAGES[4], 7, 3, 1.0)).overall == 1.0
 
 
 def test_news_leave_the_progress_before_as_it_was():
-    before = told(*MEASURED)
+    before = progress_after(*MEASURED)
     copy = replace(before, seen=dict(before.seen))
     before.after(at(STAGES[2], 0, 1, 50.0))
     assert before == copy
@@ -269,7 +269,7 @@ def test_news_leave_the_progress_before_as_it_was():
 
 def test_what_an_earlier_run_had_finished_does_not_hasten_the_forecast():
     """Six of ten were there before: of the other four, one took 10 seconds."""
-    resumed = told(
+    resumed = progress_after(
         *MEASURED,
         ("resuming", 5, 10, 40.0),
         (STAGES[2], 6, 10, 41.0),
@@ -279,7 +279,7 @@ def test_what_an_earlier_run_had_finished_does_not_hasten_the_forecast():
 
 
 def test_planning_moves_the_progress_of_the_whole_run():
-    planning = told(*MEASURED, ("measuring-sensitivity", 0, 10, 41.0))
+    planning = progress_after(*MEASURED, ("measuring-sensitivity", 0, 10, 41.0))
     further = planning.after(at("measuring-sensitivity", 5, 10, 45.0))
     compressing = further.after(at(STAGES[2], 0, 10, 50.0))
     assert (
@@ -304,7 +304,9 @@ def test_each_step_of_a_recipe_moves_the_progress_of_the_whole_run():
         ProgressEvent("compressing", 4, 4, 2, 2),
     )
     stages = *MEASURED, *(Message(event, 41.0 + n) for n, event in enumerate(events))
-    shares = [told(*stages[:end]).overall * len(STAGES) for end in range(2, len(stages) + 1)]
+    shares = [
+        progress_after(*stages[:end]).overall * len(STAGES) for end in range(2, len(stages) + 1)
+    ]
     assert shares == pytest.approx([1, 2, 2.5, 2.5, 2.5625, 2.6875, 2.75, 3])
 
 
@@ -312,14 +314,14 @@ def test_each_step_of_a_recipe_moves_the_progress_of_the_whole_run():
 
 
 def test_a_run_reports_in_order_and_ends_with_its_tables(session, recipe):
-    heard, hear = [], session._hear
-    session._hear = lambda run, news: (heard.append(news), hear(run, news))
+    heard, hear = [], session._update_progress
+    session._update_progress = lambda run, news: (heard.append(news), hear(run, news))
     try:
         record = session.submit(recipe())
         assert record.status == "queued"
-        done = ended(session, record.id)
+        done = wait_until_finished(session, record.id)
     finally:
-        del session._hear
+        del session._update_progress
     assert done.status == "done" and done.message == "" and done.summary.result.size_bytes > 0
     assert len(session.tables(record.id).layers) > 0
     wait_for(lambda: session.progress(record.id).overall == 1.0)
@@ -333,13 +335,13 @@ def test_the_compressed_model_is_kept_as_long_as_its_run_and_answers_as_the_run_
     session, recipe
 ):
     asked = recipe()
-    run = ended(session, session.submit(asked).id)
+    run = wait_until_finished(session, session.submit(asked).id)
     kept = session.kept_model(run.id)
     assert (
         sum(path.stat().st_size for path in kept.glob("*.safetensors"))
         == run.summary.result.size_bytes
     )
-    again = ended(
+    again = wait_until_finished(
         session, session.submit(asked.model_copy(update={"model": str(kept), "steps": ()})).id
     ).summary.result
     assert again.perplexity == run.summary.result.perplexity
@@ -357,7 +359,7 @@ def test_the_same_recipe_submitted_twice_at_once_is_one_run(session, recipe):
 
 def test_a_finished_answer_is_not_computed_again(session, recipe):
     asked = recipe()
-    first = ended(session, session.submit(asked).id)
+    first = wait_until_finished(session, session.submit(asked).id)
     assert session.submit(asked).id == first.id
     session.delete(first.id)
     assert session.submit(asked).id != first.id
@@ -366,7 +368,7 @@ def test_a_finished_answer_is_not_computed_again(session, recipe):
 def test_runs_of_two_browsers_take_turns_and_both_end(session, recipe):
     with ThreadPoolExecutor(2) as browsers:
         runs = list(browsers.map(lambda _: session.submit(recipe()).id, range(2)))
-    assert [ended(session, run).status for run in runs] == ["done", "done"]
+    assert [wait_until_finished(session, run).status for run in runs] == ["done", "done"]
 
 
 @pytest.mark.skipif(
@@ -399,7 +401,7 @@ def test_a_run_outlives_the_browser_that_asked_for_it(session, recipe):
     browser = threading.Thread(target=lambda: run.append(session.submit(recipe()).id))
     browser.start()
     browser.join()
-    assert ended(session, run[0]).status == "done"
+    assert wait_until_finished(session, run[0]).status == "done"
 
 
 def test_a_waiting_run_is_cancelled_at_once_and_never_starts(session, recipe):
@@ -408,9 +410,9 @@ def test_a_waiting_run_is_cancelled_at_once_and_never_starts(session, recipe):
     cancelled = session.record(second.id)
     assert cancelled.status == "cancelled" and "while it waited" in cancelled.message
     session.cancel(first.id)
-    ended(session, first.id)
+    wait_until_finished(session, first.id)
     third = session.submit(recipe())
-    assert ended(session, third.id).status == "done"
+    assert wait_until_finished(session, third.id).status == "done"
     assert session.record(second.id) == cancelled
 
 
@@ -420,7 +422,7 @@ def test_a_running_run_stops_when_cancelled(session, recipe):
     with pytest.raises(PlainError, match="cancel it first"):
         session.delete(run)
     session.cancel(run)  # about a second on an idle machine; the run itself would take minutes
-    record = ended(session, run)
+    record = wait_until_finished(session, run)
     assert record.status == "cancelled" and "canceled" in record.message and record.finished
     session.cancel(run)  # once more does no harm
     assert session.record(run) == record
@@ -454,7 +456,7 @@ def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
     seen = session.progress(run).curves
     wait_for(lambda: session.progress(run).curves[-1].step > seen[-1].step)
     session.cancel(run)
-    record = ended(session, run)
+    record = wait_until_finished(session, run)
     assert record.status == "done" and record.summary.ended_early, record.message
     whole = session.tables(run).curves
     assert {(row.step, row.name, row.value) for row in seen} <= set(
@@ -465,9 +467,10 @@ def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
             update={"model": str(session.kept_model(run)), "steps": (), "calibration": None}
         )
     ).id
-    assert ended(session, measured).summary.result.perplexity == record.summary.result.perplexity, (
-        "the best state is a model like any other"
-    )
+    assert (
+        wait_until_finished(session, measured).summary.result.perplexity
+        == record.summary.result.perplexity
+    ), "the best state is a model like any other"
     again = session.submit(record.recipe).id
     assert again != run, "a run that was ended early is no answer to its recipe"
 
@@ -477,13 +480,13 @@ def test_a_run_cancelled_the_moment_it_was_asked_for_is_cancelled(session, recip
         run = session.submit(recipe(slow=True)).id
         time.sleep(pause)
         session.cancel(run)
-        assert ended(session, run).status == "cancelled"
+        assert wait_until_finished(session, run).status == "cancelled"
 
 
 def test_a_recipe_that_cannot_be_run_fails_with_its_own_sentence(session, recipe):
     with pytest.raises(PlainError, match="no bundled model"):
         session.submit(recipe(model="bundled:nothing"))
-    failed = ended(
+    failed = wait_until_finished(
         session,
         session.submit(recipe(task={"kind": "image-classification", "data": "bundled:digits"})).id,
     )
@@ -515,7 +518,7 @@ def test_an_error_comes_back_alone():
         raise LookupError("of a library")
 
     with pytest.raises(PlainError, match=r"LookupError: of a library") as error:
-        plainly(breaks)
+        with_plain_errors(breaks)
     assert error.value.__context__ is None and error.value.__cause__ is None
 
 
@@ -532,7 +535,7 @@ def test_an_error_comes_back_as_a_class_that_needs_no_torch():
             raise raised("A sentence.")
 
         with pytest.raises(PlainError, match=r"^A sentence\.$") as error:
-            plainly(breaks)
+            with_plain_errors(breaks)
         assert type(error.value) is kind
 
 
@@ -610,17 +613,17 @@ def test_questions_that_take_too_long_are_stopped_and_the_next_one_is_answered_b
 
 
 def test_a_killed_worker_fails_its_run_and_nothing_else(session, recipe):
-    finished = ended(session, session.submit(recipe()).id)
+    finished = wait_until_finished(session, session.submit(recipe()).id)
     run, waiting = session.submit(recipe(slow=True)).id, session.submit(recipe()).id
     measuring(session, run)
     kill(pids(session)["run"])
-    failed = ended(session, run)
+    failed = wait_until_finished(session, run)
     assert (
         failed.status == "failed"
         and "was killed" in failed.message
         and "run it again" in failed.message
     )
-    assert ended(session, waiting).status == "done"
+    assert wait_until_finished(session, waiting).status == "done"
     assert session.record(finished.id) == finished and len(session.tables(finished.id).layers)
     again = session.submit(failed.recipe)
     assert again.id != run
@@ -637,11 +640,11 @@ def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(
         pids(session)["run"],
     )
     run = session.submit(asked).id
-    wait_for(lambda: blocks_kept(asked.key()) or session.record(run).status in FINISHED)
+    wait_for(lambda: finished_block_count(asked.key()) or session.record(run).status in FINISHED)
     kill(worker)
-    failed = ended(session, run)
+    failed = wait_until_finished(session, run)
     assert failed.status == "failed" and session.kept(failed)
-    again = ended(session, session.submit(asked).id)
+    again = wait_until_finished(session, session.submit(asked).id)
     assert (
         again.status == "done"
         and "finished by an earlier run" in again.summary.notes[-1]
@@ -650,8 +653,8 @@ def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(
 
 
 def test_a_deleted_run_takes_what_it_left_unfinished_with_it(session, recipe):
-    record = ended(session, session.submit(recipe(model="no/such-model-here")).id)
-    folder = folder_of(record.key, "somewhere")
+    record = wait_until_finished(session, session.submit(recipe(model="no/such-model-here")).id)
+    folder = unfinished_folder(record.key, "somewhere")
     (folder / "block-00001").mkdir(parents=True)
     assert session.kept(record)
     session.delete(record.id)
@@ -663,10 +666,10 @@ def test_a_lost_scheduler_fails_the_run_and_a_new_one_is_started(session, recipe
     measuring(session, run)
     before = pids(session)
     kill(before["host"])
-    failed = ended(session, run)
+    failed = wait_until_finished(session, run)
     assert failed.status == "failed" and "background processes were lost" in failed.message
     assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid not in before.values()
-    assert ended(session, session.submit(recipe()).id).status == "done"
+    assert wait_until_finished(session, session.submit(recipe()).id).status == "done"
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
 
 
@@ -675,7 +678,7 @@ def test_a_run_that_outgrows_its_memory_says_so_and_the_app_goes_on(tmp_path, re
     monkeypatch.setenv("COMPRESSION_EXPLORER_MEMORY", "250MB")
     session = Session(Store(tmp_path / "results"))
     try:
-        failed = ended(session, session.submit(recipe()).id)
+        failed = wait_until_finished(session, session.submit(recipe()).id)
         assert (
             failed.status == "failed"
             and "more memory than a worker may use" in failed.message
@@ -855,7 +858,7 @@ def disk(tmp_path):
 @contextmanager
 def kept_in(session, root):
     """The session with another store, so that its processes need not be started again."""
-    before, session.shelf = session.shelf, Shelf(Store(root))
+    before, session.shelf = session.shelf, RunRegistry(Store(root))
     try:
         yield session
         wait_for(lambda: not session._live)
@@ -873,7 +876,7 @@ def test_a_store_that_cannot_be_written_costs_no_result(session, recipe, tmp_pat
     (tmp_path / "results").write_text("a file where a folder should be")
     with kept_in(session, tmp_path / "results"):
         asked = recipe()
-        done = ended(session, session.submit(asked).id)
+        done = wait_until_finished(session, session.submit(asked).id)
         assert (
             done.status == "done"
             and "Not saved" in done.message
@@ -882,7 +885,9 @@ def test_a_store_that_cannot_be_written_costs_no_result(session, recipe, tmp_pat
         assert len(session.tables(done.id).layers) and session.submit(asked).id == done.id
         assert [each.id for each in session.records()] == [done.id]
         (tmp_path / "results").unlink()
-        second = ended(session, session.submit(recipe()).id)  # mended: the store takes both
+        second = wait_until_finished(
+            session, session.submit(recipe()).id
+        )  # mended: the store takes both
         assert {
             each.id for each in Store(tmp_path / "results").records() if each.status == "done"
         } == {done.id, second.id}
@@ -891,14 +896,14 @@ def test_a_store_that_cannot_be_written_costs_no_result(session, recipe, tmp_pat
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_result(session, recipe, disk):
     with kept_in(session, disk / "results"):
-        saved = ended(session, session.submit(recipe()).id)
+        saved = wait_until_finished(session, session.submit(recipe()).id)
         waiting = session.submit(recipe(slow=True)).id
         measuring(session, waiting)
         run = session.submit(recipe()).id
         fill(disk)
         session.cancel(waiting)
-        assert ended(session, waiting).status == "cancelled"
-        done = ended(session, run)
+        assert wait_until_finished(session, waiting).status == "cancelled"
+        done = wait_until_finished(session, run)
         assert (
             done.status == "done"
             and "no space left on device" in done.message
@@ -912,9 +917,9 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_result(session, re
 
 def test_a_disk_that_turns_read_only_costs_no_result(session, recipe, disk):
     with kept_in(session, disk / "results"):
-        saved = ended(session, session.submit(recipe()).id)
+        saved = wait_until_finished(session, session.submit(recipe()).id)
         assert mount("-o", "remount,ro", disk)
-        done = ended(session, session.submit(recipe()).id)
+        done = wait_until_finished(session, session.submit(recipe()).id)
         assert done.status == "done" and "read-only" in done.message
         assert [each.id for each in session.records()] == [done.id, saved.id]
         assert len(session.tables(done.id).layers) and len(session.tables(saved.id).layers)
@@ -927,13 +932,16 @@ def test_a_damaged_run_is_said_and_can_be_run_again(session, recipe, tmp_path, f
     with kept_in(session, tmp_path / "results"):
         asked = recipe()
         run, other = session.submit(asked).id, session.submit(recipe()).id
-        assert {ended(session, run).status, ended(session, other).status} == {"done"}
+        assert {
+            wait_until_finished(session, run).status,
+            wait_until_finished(session, other).status,
+        } == {"done"}
         path = next((tmp_path / "results" / "runs" / run).rglob(file))
         path.write_bytes(path.read_bytes()[:20])
         with pytest.raises(PlainError, match="damaged"):
             session.tables(run)
         assert {each.id for each in session.records()} == {run, other}
-        assert ended(session, session.submit(asked).id).status == "done"
+        assert wait_until_finished(session, session.submit(asked).id).status == "done"
         session.delete(run)
 
 
@@ -971,7 +979,7 @@ def test_a_cluster_that_exists_already_runs_and_answers(
             assert pid in [
                 child.pid for child in psutil.Process(worker.pid).children(recursive=True)
             ]
-            assert ended(session, session.submit(recipe()).id).status == "done"
+            assert wait_until_finished(session, session.submit(recipe()).id).status == "done"
         finally:
             session.close()
         assert worker.poll() is None  # it is not ours to stop

@@ -58,7 +58,7 @@ class Link:
 
 
 @pytest.fixture
-def shared(monkeypatch):
+def shared_server(monkeypatch):
     """Settings of a shared server; returns a function that changes them."""
     monkeypatch.setenv("COMPRESSION_EXPLORER_SHARED", "1")
     return lambda **numbers: [
@@ -69,24 +69,24 @@ def shared(monkeypatch):
 
 @pytest.fixture
 def session(tmp_path, monkeypatch):
-    monkeypatch.setattr(sessions, "Link", Link)
+    monkeypatch.setattr(sessions, "ClusterConnection", Link)
     session = Session(Store(tmp_path))
     yield session
     session.close()
 
 
 def recipe(seed: int) -> Recipe:
-    return Recipe.of(
+    return Recipe.from_dict(
         {"model": "bundled:docs-lm", "seed": seed, "steps": [{"technique": "round-to-nearest"}]}
     )
 
 
-def ended(session, run):
+def wait_until_finished(session, run):
     wait_for(lambda: session.record(run).status in FINISHED)
     return session.record(run)
 
 
-def test_a_visitor_cancels_and_deletes_their_own_runs_and_no_others(session, shared):
+def test_a_visitor_cancels_and_deletes_their_own_runs_and_no_others(session, shared_server):
     run = session.submit(recipe(1), MINE)
     wait_for(lambda: run.id in session._link.made.cancelled)
     for visitor in (THEIRS, ""):
@@ -96,14 +96,14 @@ def test_a_visitor_cancels_and_deletes_their_own_runs_and_no_others(session, sha
                 change(run.id, visitor)
     assert session.record(run.id).status == "running" and session.may_change(run, MINE)
     session.cancel(run.id, MINE)
-    assert ended(session, run.id).status == "cancelled"
+    assert wait_until_finished(session, run.id).status == "cancelled"
     with pytest.raises(PlainError, match="another visitor"):
         session.delete(run.id, THEIRS)
     session.delete(run.id, MINE)
     assert session.records() == []
 
 
-def test_runs_without_a_visitor_cannot_be_changed(session, shared):
+def test_runs_without_a_visitor_cannot_be_changed(session, shared_server):
     old = RunRecord(id="from-a-shell", key="key", recipe=recipe(1), status="failed")
     session.shelf.store.add(old)
     for visitor in ("", MINE):
@@ -117,11 +117,11 @@ def test_without_sharing_everyone_may_change_every_run(session, monkeypatch):
     assert run.visitor == "" and session.may_change(run)
     wait_for(lambda: run.id in session._link.made.cancelled)
     session.cancel(run.id)
-    ended(session, run.id)
+    wait_until_finished(session, run.id)
     session.delete(run.id)
 
 
-def test_a_visitor_who_asks_for_what_another_has_asked_for_sees_that_run(session, shared):
+def test_a_visitor_who_asks_for_what_another_has_asked_for_sees_that_run(session, shared_server):
     run = session.submit(recipe(1), MINE)
     assert session.submit(recipe(1), THEIRS) == session.record(run.id).model_copy(
         update={"status": session.record(run.id).status}
@@ -129,8 +129,8 @@ def test_a_visitor_who_asks_for_what_another_has_asked_for_sees_that_run(session
     assert session.record(run.id).visitor == MINE
 
 
-def test_each_visitor_has_a_quota_of_active_runs(session, shared):
-    shared(runs=2)
+def test_each_visitor_has_a_quota_of_active_runs(session, shared_server):
+    shared_server(runs=2)
     first, second = session.submit(recipe(1), MINE), session.submit(recipe(2), MINE)
     with pytest.raises(PlainError, match="You have 2 active runs"):
         session.submit(recipe(3), MINE)
@@ -140,8 +140,8 @@ def test_each_visitor_has_a_quota_of_active_runs(session, shared):
     assert {session.record(run.id).status for run in (first, third, other)} <= {"queued", "running"}
 
 
-def test_all_visitors_together_have_a_quota(session, shared):
-    shared(runs=5, queue=2)
+def test_all_visitors_together_have_a_quota(session, shared_server):
+    shared_server(runs=5, queue=2)
     session.submit(recipe(1), MINE)
     session.submit(recipe(2), THEIRS)
     with pytest.raises(PlainError, match="This server has 2 active runs"):
@@ -154,11 +154,13 @@ def test_there_are_no_quotas_elsewhere(session, monkeypatch):
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["stops when asked", "has to be stopped"])
-def test_a_run_that_takes_too_long_is_stopped_and_says_so(session, shared, monkeypatch, deaf):
-    shared(seconds=1)
+def test_a_run_that_takes_too_long_is_stopped_and_says_so(
+    session, shared_server, monkeypatch, deaf
+):
+    shared_server(seconds=1)
     monkeypatch.setattr(sessions, "GRACE_SECONDS", 0.2)
     session._link.made.deaf = deaf
-    run = ended(session, session.submit(recipe(1), MINE).id)
+    run = wait_until_finished(session, session.submit(recipe(1), MINE).id)
     assert (
         run.status == "failed"
         and "stopped after 1 seconds, the maximum on this server" in run.message
@@ -169,10 +171,12 @@ def test_a_run_that_takes_too_long_is_stopped_and_says_so(session, shared, monke
     wait_for(lambda: session.record(again.id).status == "running")
 
 
-def test_a_path_outside_the_folder_is_refused_before_anything_is_queued(session, shared, tmp_path):
+def test_a_path_outside_the_folder_is_refused_before_anything_is_queued(
+    session, shared_server, tmp_path
+):
     with pytest.raises(PlainError, match=r"^task\.text: '/etc/passwd' is a local path"):
         session.submit(
-            Recipe.of(
+            Recipe.from_dict(
                 {
                     "model": "bundled:docs-lm",
                     "task": {"kind": "language-modeling", "text": "/etc/passwd"},

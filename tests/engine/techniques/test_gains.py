@@ -6,7 +6,7 @@ import pytest
 
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.recipe.model_names import BUNDLED
+from engine.recipe.model_names import BUNDLED_MODELS
 from engine.results.schema.record import Scores
 from tests.recipes import few_digits
 
@@ -27,12 +27,12 @@ LORA = {"technique": "lora", "rank": 4, "steps": 40, "batch": 32, "rate": 3e-3}
 def result(*steps: dict, **fields) -> Scores:
     recipe = {
         "model": "bundled:digits-cnn",
-        "task": BUNDLED["digits-cnn"].task.model_dump(),
+        "task": BUNDLED_MODELS["digits-cnn"].task.model_dump(),
         "steps": steps,
         "device": "cpu",
         "speed": False,
     }
-    return run(Recipe.of(recipe | fields)).summary.result
+    return run(Recipe.from_dict(recipe | fields)).summary.result
 
 
 def test_a_student_with_few_labels_learns_more_from_its_teacher(tmp_path):
@@ -45,7 +45,7 @@ def test_a_student_with_few_labels_learns_more_from_its_teacher(tmp_path):
 
 @pytest.mark.parametrize("bits", [2, 3])
 def test_training_on_the_grid_beats_rounding_to_it(bits):
-    rounded, trained = (result(how | {"bits": bits}) for how in (ROUNDING, QAT))
+    rounded, trained = (result(config | {"bits": bits}) for config in (ROUNDING, QAT))
     assert (
         trained.size_bytes == rounded.size_bytes
         and trained.loss < 0.9 * rounded.loss
@@ -69,12 +69,12 @@ def test_lottery_tickets_show_the_published_picture():
     """
     recipe = {
         "model": "bundled:digits-cnn",
-        "task": BUNDLED["digits-cnn"].task.model_dump(),
+        "task": BUNDLED_MODELS["digits-cnn"].task.model_dump(),
         "device": "cpu",
         "speed": False,
     }
     found = run(
-        Recipe.of(recipe | {"steps": [{"technique": "lottery-ticket", "rounds": 2}]})
+        Recipe.from_dict(recipe | {"steps": [{"technique": "lottery-ticket", "rounds": 2}]})
     ).tables.lottery
     mean = found.groupby(["round", "variant"]).accuracy.mean()
     ticket, whole = mean[2, "winning ticket"], mean[0, "dense"]

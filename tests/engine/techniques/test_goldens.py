@@ -9,22 +9,22 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from engine.calibration import Seen
+from engine.calibration import InputStats
 from engine.techniques.implementations import compress
 from engine.techniques.pruning.sparsegpt.config import SparseGPT
 from engine.techniques.pruning.unstructured.config import Wanda
 from engine.techniques.quantization import grid
 from engine.techniques.quantization.activations.config import Activations
-from engine.techniques.quantization.activations.method import smoothing, static_range
+from engine.techniques.quantization.activations.method import smoothing_scales, static_range
 from engine.techniques.quantization.awq.method import output_error
 from engine.techniques.quantization.bitsandbytes.config import BitsAndBytes
 from engine.techniques.quantization.gptq.config import GPTQ
 from engine.techniques.quantization.grid import Levels
 from engine.techniques.quantization.hqq.config import HQQ
 from engine.techniques.quantization.hqq.method import fractional_codes
-from engine.techniques.quantization.observers import observed, rounding_and_clipping
-from engine.tensors.packing import unpacked
-from engine.tensors.weights import Grid
+from engine.techniques.quantization.observers import observed_range, rounding_and_clipping
+from engine.tensors.packing import unpack_bits
+from engine.tensors.weights import IntegerWeight
 from tests.cases import for_each
 
 FOLDER = Path(__file__).parents[2] / "golden"
@@ -38,16 +38,16 @@ def golden(name: str) -> Tensors:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def seen_of(batches: torch.Tensor, wants_gram: bool = True) -> Seen:
+def seen_of(batches: torch.Tensor, wants_gram: bool = True) -> InputStats:
     """batches: (batches, vectors, width)"""
-    seen = Seen(batches.shape[-1], CPU, wants_gram)
+    seen = InputStats(batches.shape[-1], CPU, wants_gram)
     for batch in batches.float():
         seen.add(batch)
     return seen
 
 
-def codes_of(grid: Grid) -> torch.Tensor:
-    return unpacked(grid.codes, grid.bits, grid.shape[0] * grid.shape[1]).view(grid.shape)
+def codes_of(grid: IntegerWeight) -> torch.Tensor:
+    return unpack_bits(grid.codes, grid.bits, grid.shape[0] * grid.shape[1]).view(grid.shape)
 
 
 def share_equal(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -70,7 +70,7 @@ def nearest_scales(monkeypatch):
     """The reference's scales are rounded to the nearest float16, also where ours are rounded
     down.
     """
-    monkeypatch.setattr(grid, "storable_below", grid.storable)
+    monkeypatch.setattr(grid, "float16_below", grid.nearest_float16)
 
 
 @pytest.mark.usefixtures("nearest_scales")
@@ -82,24 +82,24 @@ def test_gptq_gives_llm_compressors_codes_where_scales_are_chosen_beforehand(
 ):
     due, name = golden("gptq"), f"{bits}-{group_size}-{scheme}-{order}"
     weight, seen = due["weight"].float(), seen_of(due["inputs"][None])
-    how = GPTQ(
+    config = GPTQ(
         bits=bits,
         scheme=scheme,
         group_size=group_size,
         range="absmax",
         activation_order=order == "ordered",
     )
-    stored = compress(how, weight, seen)
+    stored = compress(config, weight, seen)
     # the same convention, in float16
     torch.testing.assert_close(stored.scales.float(), due[f"{name}.scales"], rtol=2**-11, atol=0)
     assert scheme == "symmetric" or torch.equal(stored.zero_codes(), due[f"{name}.zeros"])
     # one weight that falls between two codes may tip over, and its error goes on to the columns
     # after it
     assert share_equal(codes_of(stored), due[f"{name}.codes"]) > 0.98
-    theirs = Grid(
+    theirs = IntegerWeight(
         stored.shape, bits, stored.group_size, due[f"{name}.codes"], stored.scales, stored.zeros
     )
-    assert output_error(stored.dense() - weight, seen) == pytest.approx(
+    assert output_error(stored.to_dense() - weight, seen) == pytest.approx(
         output_error(plain_dense(theirs) - weight, seen), rel=0.01
     )
 
@@ -110,18 +110,18 @@ def test_gptq_gives_most_settings_exactly_llm_compressors_codes():
     weight, seen, equal = due["weight"].float(), seen_of(due["inputs"][None]), []
     for name in (key.removesuffix(".codes") for key in due if key.endswith(".codes")):
         bits, size, scheme, order = name.split("-")
-        how = GPTQ(
+        config = GPTQ(
             bits=int(bits),
             group_size=int(size),
             scheme=scheme,
             range="absmax",
             activation_order=order == "ordered",
         )
-        equal.append(torch.equal(codes_of(compress(how, weight, seen)), due[f"{name}.codes"]))
+        equal.append(torch.equal(codes_of(compress(config, weight, seen)), due[f"{name}.codes"]))
     assert len(equal) == 18 and sum(equal) >= 14
 
 
-def plain_dense(grid: Grid) -> torch.Tensor:
+def plain_dense(grid: IntegerWeight) -> torch.Tensor:
     """Dequantize a grid whose codes are not packed."""
     width, zeros = grid.group_size, grid.zero_codes().float()
     return (
@@ -139,7 +139,9 @@ def test_smoothing_scales_are_llm_compressors_but_for_one_factor(alpha):
     alpha - 1) for all channels alike.
     """
     due = golden("smoothquant")
-    scales = smoothing([due["first"], due["second"]], seen_of(due["inputs"][None], False), alpha)
+    scales = smoothing_scales(
+        [due["first"], due["second"]], seen_of(due["inputs"][None], False), alpha
+    )
     torch.testing.assert_close(
         scales * 2 ** (2 * alpha - 1), due[f"scales-{alpha}"], rtol=1e-5, atol=0
     )
@@ -149,7 +151,7 @@ def test_smoothing_scales_are_llm_compressors_but_for_one_factor(alpha):
 @for_each("observer", ["min-max", "moving-average"])
 def test_observers_choose_the_same_range(observer, reference):
     due = golden("observers")
-    ours = observed(seen_of(due["batches"], False), Activations(observer=observer))
+    ours = observed_range(seen_of(due["batches"], False), Activations(observer=observer))
     torch.testing.assert_close(
         torch.tensor(ours), due[f"{reference}.{observer}"], rtol=1e-6, atol=0
     )
@@ -165,11 +167,11 @@ def test_scale_and_zero_point_of_a_range_are_torchs(observer):
 
 @pytest.mark.parametrize("reference", ["torch", "llmcompressor"])
 def test_the_range_of_least_squares_loses_no_more_than_a_reference_search(reference):
-    due, how = golden("observers"), Activations(observer="mse")
+    due, config = golden("observers"), Activations(observer="mse")
     seen = seen_of(due["batches"], False)
     ours, theirs = (
-        rounding_and_clipping(seen.sample(), *ends, how)[0]
-        for ends in (observed(seen, how), due[f"{reference}.mse"].double().tolist())
+        rounding_and_clipping(seen.sample(), *ends, config)[0]
+        for ends in (observed_range(seen, config), due[f"{reference}.mse"].double().tolist())
     )
     assert ours <= 1.01 * theirs
 
@@ -177,7 +179,7 @@ def test_the_range_of_least_squares_loses_no_more_than_a_reference_search(refere
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
 def test_the_percentile_range_is_onnxruntimes_to_two_bins_of_its_histogram(scheme):
     due = golden("observers")
-    ours = observed(
+    ours = observed_range(
         seen_of(due["batches"], False),
         Activations(observer="percentile", percentile=99.9, scheme=scheme),
     )
@@ -191,13 +193,13 @@ def test_the_entropy_range_is_nearly_onnxruntimes_and_loses_no_more():
     """Theirs tries every pair of bins on both sides of zero, ours every eighth bin of the
     magnitudes.
     """
-    due, how = golden("observers"), Activations(observer="entropy", scheme="symmetric")
+    due, config = golden("observers"), Activations(observer="entropy", scheme="symmetric")
     seen = seen_of(due["batches"], False)
-    ours, theirs = observed(seen, how), due["onnxruntime.entropy"].tolist()
+    ours, theirs = observed_range(seen, config), due["onnxruntime.entropy"].tolist()
     assert ours == pytest.approx(theirs, rel=0.03)
     assert (
-        rounding_and_clipping(seen.sample(), *ours, how)[0]
-        <= 1.01 * rounding_and_clipping(seen.sample(), *theirs, how)[0]
+        rounding_and_clipping(seen.sample(), *ours, config)[0]
+        <= 1.01 * rounding_and_clipping(seen.sample(), *theirs, config)[0]
     )
 
 
@@ -219,7 +221,7 @@ def test_wanda_keeps_llm_compressors_weights(name):
             Wanda(scope="row", **PRUNED[name]),
             due["weight"].float(),
             seen_of(due["inputs"][None], False),
-        ).dense()
+        ).to_dense()
         != 0
     )
     differ = (left != due[f"wanda.{name}"]).sum(1)
@@ -238,7 +240,7 @@ def test_sparsegpt_loses_what_llm_compressors_loses(name):
         seen_of(due["inputs"][None]),
         due[f"sparsegpt.{name}"],
     )
-    ours = compress(SparseGPT(**PRUNED[name]), weight, seen).dense()
+    ours = compress(SparseGPT(**PRUNED[name]), weight, seen).to_dense()
     assert share_equal(ours != 0, theirs != 0) > 0.995
     ratio = output_error(ours - weight, seen) / output_error(theirs - weight, seen)
     assert ratio == pytest.approx(1, rel=0.01) if ":" in name else 0.98 < ratio < 1.005
@@ -284,7 +286,7 @@ def test_hqq_finds_the_packages_zero_points_and_codes(bits, axis):
     theirs = (
         (codes.float().unflatten(1, (-1, 32)) - zeros[..., None]).mul(scales[..., None]).flatten(1)
     )
-    assert (grid.dense() - weight).norm() < 1.01 * (theirs - weight).norm()
+    assert (grid.to_dense() - weight).norm() < 1.01 * (theirs - weight).norm()
 
 
 @for_each("axis", ["row", "column"])

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.tensors.huffman import (
-    CHUNK,
-    LONGEST,
+    CHUNK_SYMBOLS,
+    MAX_CODE_BITS,
     canonical_codes,
     code_lengths,
-    decoded,
-    encoded,
+    decode_symbols,
+    encode_symbols,
     entropy_bits,
 )
 
@@ -27,7 +27,11 @@ def symbols(draw):
     """Any number of symbols, some so rare that their codes are long; the number of chunks
     varies.
     """
-    count = draw(st.sampled_from([1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7]))
+    count = draw(
+        st.sampled_from(
+            [1, 2, CHUNK_SYMBOLS - 1, CHUNK_SYMBOLS, CHUNK_SYMBOLS + 1, 3 * CHUNK_SYMBOLS + 7]
+        )
+    )
     spread = draw(st.sampled_from([0.1, 2.0, 40.0]))
     values = (
         torch.randn(count, generator=torch.Generator().manual_seed(draw(st.integers(0, 1000))))
@@ -45,15 +49,15 @@ def lengths_for(values: torch.Tensor) -> torch.Tensor:
 @given(symbols())
 def test_what_is_encoded_is_decoded(values):
     lengths = lengths_for(values)
-    data, chunk_bits = encoded(values, lengths)
-    assert torch.equal(decoded(data, lengths, chunk_bits, len(values)), values)
+    data, chunk_bits = encode_symbols(values, lengths)
+    assert torch.equal(decode_symbols(data, lengths, chunk_bits, len(values)), values)
 
 
 @few
 @given(symbols())
 def test_the_bytes_are_the_codes_one_after_the_other(values):
     lengths = lengths_for(values)
-    data, chunk_bits = encoded(values, lengths)
+    data, chunk_bits = encode_symbols(values, lengths)
     codes = canonical_codes(lengths)
     bits = "".join(f"{codes[value]:0{lengths[value]}b}" for value in values.tolist())
     assert "".join(f"{byte:08b}" for byte in data.tolist()) == bits.ljust(8 * len(data), "0")
@@ -103,11 +107,12 @@ def test_codes_of_the_steepest_counts_are_cut_to_what_the_table_holds():
     while len(fibonacci) < 40:
         fibonacci.append(sum(fibonacci[-2:]))
     lengths = code_lengths(fibonacci)
-    assert max(lengths) <= LONGEST and sum(2.0**-length for length in lengths) <= 1
+    assert max(lengths) <= MAX_CODE_BITS and sum(2.0**-length for length in lengths) <= 1
     values = torch.arange(40, dtype=torch.uint8).repeat(60)
-    data, chunk_bits = encoded(values, torch.tensor(lengths, dtype=torch.uint8))
+    data, chunk_bits = encode_symbols(values, torch.tensor(lengths, dtype=torch.uint8))
     assert torch.equal(
-        decoded(data, torch.tensor(lengths, dtype=torch.uint8), chunk_bits, len(values)), values
+        decode_symbols(data, torch.tensor(lengths, dtype=torch.uint8), chunk_bits, len(values)),
+        values,
     )
 
 

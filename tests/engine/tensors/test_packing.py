@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.tensors.packing import packed, packed_bytes, unpacked
+from engine.tensors.packing import pack_bits, packed_size_bytes, unpack_bits
 from tests.cases import for_each
 
 BITS = st.integers(2, 8)
@@ -22,14 +22,14 @@ def codes(draw):
 @given(codes())
 def test_what_is_packed_is_unpacked(drawn):
     values, bits = drawn
-    assert torch.equal(unpacked(packed(values, bits), bits, len(values)), values)
+    assert torch.equal(unpack_bits(pack_bits(values, bits), bits, len(values)), values)
 
 
 @given(codes())
 def test_codes_take_their_bits_and_at_most_seven_more(drawn):
     values, bits = drawn
-    data = packed(values, bits)
-    assert data.dtype == torch.uint8 and data.nbytes == packed_bytes(len(values), bits) == -(
+    data = pack_bits(values, bits)
+    assert data.dtype == torch.uint8 and data.nbytes == packed_size_bytes(len(values), bits) == -(
         -len(values) * bits // 8
     )
     assert data.untyped_storage().nbytes() == data.nbytes
@@ -39,8 +39,8 @@ def test_codes_take_their_bits_and_at_most_seven_more(drawn):
 def test_a_byte_is_filled_from_its_lowest_bit(drawn):
     values, bits = drawn
     number = sum(code << (bits * place) for place, code in enumerate(values.tolist()))
-    assert bytes(packed(values, bits).tolist()) == number.to_bytes(
-        packed_bytes(len(values), bits), "little"
+    assert bytes(pack_bits(values, bits).tolist()) == number.to_bytes(
+        packed_size_bytes(len(values), bits), "little"
     )
 
 
@@ -48,6 +48,6 @@ def test_a_byte_is_filled_from_its_lowest_bit(drawn):
 def test_large_and_shaped_codes_come_back_in_order(bits):
     values = torch.randint(0, 2**bits, (301, 1001), dtype=torch.uint8)
     assert torch.equal(
-        unpacked(packed(values, bits), bits, values.numel()).view(values.shape), values
+        unpack_bits(pack_bits(values, bits), bits, values.numel()).view(values.shape), values
     )
-    assert torch.equal(packed(values.T, bits), packed(values.T.contiguous(), bits))
+    assert torch.equal(pack_bits(values.T, bits), pack_bits(values.T.contiguous(), bits))

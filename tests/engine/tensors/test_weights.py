@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.models.packed_folder import file_bytes
-from engine.techniques.implementations import blueprint, compress, predicted_bytes
-from engine.tensors.weights import Dense, restored
+from engine.techniques.implementations import compress, predicted_bytes, storage_plan
+from engine.tensors.weights import DenseWeight, weight_from_settings
 from tests.cases import for_each
-from tests.techniques import EVERY, named
+from tests.techniques import EVERY, technique_id
 
 SHAPES = [(48, 172), (33, 352), (7, 13), (1, 5)]
 # floating-point numbers of 16 bits and more; their levels are not listed
 TOO_MANY_LEVELS = {f"float-{name}-channel" for name in ("bfloat16", "float16", "float64")}
-each_technique = for_each("how", EVERY, ids=named)
+each_technique = for_each("config", EVERY, ids=technique_id)
 
 
 def weight_of(shape) -> torch.Tensor:
@@ -24,30 +24,32 @@ def weight_of(shape) -> torch.Tensor:
 
 
 @cache
-def stored_weight(how, shape):
+def stored_weight(config, shape):
     """A compressed weight, shared by all tests that only read it."""
-    return compress(how, weight_of(shape))
+    return compress(config, weight_of(shape))
 
 
-def described(stored) -> dict:
+def shapes_and_dtypes(stored) -> dict:
     return {name: (value.shape, value.dtype) for name, value in stored.tensors().items()}
 
 
 @for_each("shape", SHAPES, ids=str)
 @each_technique
-def test_the_blueprint_is_what_is_stored_in_every_byte(how, shape):
-    stored, plan = stored_weight(how, shape), blueprint(how, shape)
-    assert plan.settings() == stored.settings() and described(plan) == described(stored)
+def test_the_blueprint_is_what_is_stored_in_every_byte(config, shape):
+    stored, plan = stored_weight(config, shape), storage_plan(config, shape)
+    assert plan.settings() == stored.settings() and shapes_and_dtypes(plan) == shapes_and_dtypes(
+        stored
+    )
     assert (
-        predicted_bytes(how, shape)
+        predicted_bytes(config, shape)
         == stored.nbytes
         == sum(value.nbytes for value in stored.tensors().values())
     )
 
 
 @each_technique
-def test_the_ledger_adds_up(how):
-    stored = stored_weight(how, (33, 352))
+def test_the_ledger_adds_up(config):
+    stored = stored_weight(config, (33, 352))
     assert sum(stored.ledger().values()) == stored.nbytes and all(
         part and size > 0 for part, size in stored.ledger().items()
     )
@@ -55,38 +57,38 @@ def test_the_ledger_adds_up(how):
 
 @for_each("shape", SHAPES, ids=str)
 @each_technique
-def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(how, shape):
-    stored = stored_weight(how, shape)
-    again = restored(
+def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(config, shape):
+    stored = stored_weight(config, shape)
+    again = weight_from_settings(
         json.loads(json.dumps(stored.settings())),
         {name: value.clone() for name, value in stored.tensors().items()},
     )
-    assert again.settings() == stored.settings() and torch.equal(again.dense(), stored.dense())
+    assert again.settings() == stored.settings() and torch.equal(again.to_dense(), stored.dense())
 
 
 @each_technique
-def test_dense_has_the_shape_and_comes_anew_each_time(how):
-    stored = stored_weight(how, (7, 13))
+def test_dense_has_the_shape_and_comes_anew_each_time(config):
+    stored = stored_weight(config, (7, 13))
     first = stored.dense()
     first.zero_()
     assert stored.dense().shape == (7, 13) and stored.dense().any()
 
 
 @each_technique
-def test_the_weight_that_is_compressed_stays_as_it_was(how):
+def test_the_weight_that_is_compressed_stays_as_it_was(config):
     weight = weight_of((33, 352))
-    compress(how, weight)
+    compress(config, weight)
     assert torch.equal(weight, weight_of((33, 352)))
 
 
 @each_technique
-def test_a_weight_of_zeros_stays_zero(how):
-    assert not compress(how, torch.zeros(6, 40)).dense().any()
+def test_a_weight_of_zeros_stays_zero(config):
+    assert not compress(config, torch.zeros(6, 40)).to_dense().any()
 
 
 @each_technique
-def test_levels_are_values_that_a_weight_takes(how):
-    stored = stored_weight(how, (1, 5))
+def test_levels_are_values_that_a_weight_takes(config):
+    stored = stored_weight(config, (1, 5))
     one_scale = all(
         value.numel() == 1 for name, value in stored.tensors().items() if name.endswith("scales")
     )
@@ -97,17 +99,17 @@ def test_levels_are_values_that_a_weight_takes(how):
 
 
 @each_technique
-def test_every_weight_sits_on_one_of_the_levels(how):
-    stored = stored_weight(how, (33, 352))
-    levels, counts = stored.levels(), stored.occupancy()
+def test_every_weight_sits_on_one_of_the_levels(config):
+    stored = stored_weight(config, (33, 352))
+    levels, counts = stored.levels(), stored.level_counts()
     assert len(levels) == len(counts) and (levels.diff() >= 0).all()
-    assert counts.sum() == (0 if named(how) in TOO_MANY_LEVELS else 33 * 352)
+    assert counts.sum() == (0 if technique_id(config) in TOO_MANY_LEVELS else 33 * 352)
 
 
 def test_a_16_bit_weight_kept_as_it_is_has_16_bits():
     for dtype in (torch.bfloat16, torch.float16):
-        stored = Dense((48, 172), weight_of((48, 172)).to(dtype))
-        assert stored.nbytes * 8 / (48 * 172) == 16.0 and stored.ledger() == {
+        stored = DenseWeight((48, 172), weight_of((48, 172)).to(dtype))
+        assert stored.nbytes * 8 / (48 * 172) == 16.0 and stored.byte_breakdown() == {
             "dense weights": 2 * 48 * 172
         }
 
@@ -133,10 +135,10 @@ plain = st.dictionaries(
 def test_the_size_of_a_file_is_known_before_it_is_written(tmp_path_factory, layers, plain):
     from safetensors.torch import save_file
 
-    from engine.models.packed_folder import metadata_of, tensors_of
+    from engine.models.packed_folder import packed_metadata, packed_tensors
 
-    stored = {name: compress(how, weight_of(shape)) for name, (how, shape) in layers.items()}
+    stored = {name: compress(config, weight_of(shape)) for name, (config, shape) in layers.items()}
     path = tmp_path_factory.mktemp("file") / "model.safetensors"
-    save_file(tensors_of(stored, plain), path, metadata=metadata_of(stored))
-    plans = {name: blueprint(how, shape) for name, (how, shape) in layers.items()}
+    save_file(packed_tensors(stored, plain), path, metadata=packed_metadata(stored))
+    plans = {name: storage_plan(config, shape) for name, (config, shape) in layers.items()}
     assert file_bytes(stored, plain) == file_bytes(plans, plain) == path.stat().st_size

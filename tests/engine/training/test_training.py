@@ -9,27 +9,35 @@ import torch
 from torch.nn.functional import cross_entropy, softmax
 
 from engine.errors import PlainError
-from engine.evaluation.data.examples import examples_of
-from engine.models.layers import chosen
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.evaluation.data.examples import load_examples
+from engine.models.layers import selected_layers
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.recipe.tasks import (
     Calibration,
     ImageClassification,
     LanguageModeling,
     TextClassification,
 )
-from engine.training import Course, Exercises, Quality, lessons_for, pupil_of, quality_of, trained
-from engine.training.accelerated import Float16, accelerator_for
-from engine.training.loop import drawn, optimizer_of
-from engine.training.losses import absolute, aligned, by_labels, by_teacher
-from engine.training.masks import OPEN, Gates
+from engine.training import (
+    EncodedExamples,
+    Quality,
+    TrainingConfig,
+    held_out_quality,
+    load_training_data,
+    make_trainable,
+    train_steps,
+)
+from engine.training.accelerated import Float16Accelerator, accelerator_for
+from engine.training.loop import batch_indices, make_optimizer
+from engine.training.losses import aligned_targets, l1_norm, label_loss, teacher_loss
+from engine.training.masks import INITIAL_OPENNESS, HardConcreteGates
 from tests.cases import for_each
 from tests.recipes import recipe_for, task_for
 from tests.tiny import LANGUAGE_MODELS, tiny
 
 CPU = torch.device("cpu")
-COURSE = Course(steps=3, rate=1e-2, batch=4)
+COURSE = TrainingConfig(steps=3, rate=1e-2, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -43,45 +51,45 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def pupil(folders):
     def of(architecture, prepared=True, **cuts):
-        folder = resolve(str(folders[architecture]))
-        at = opened(folder, CPU, torch.float32)
+        folder = resolve_model(str(folders[architecture]))
+        at = load_model(folder, CPU, torch.float32)
         recipe = recipe_for("resnet", folders["resnet"], folders["resnet"])
-        mine = pupil_of(folder, at, chosen(at.layers, recipe.layers), CPU)
+        mine = make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU)
         if prepared:
-            mine.prepare(**cuts)
+            mine.attach_masks(**cuts)
         return mine
 
     return of
 
 
-def exercises(architecture: str, count: int = 12) -> Exercises:
+def exercises(architecture: str, count: int = 12) -> EncodedExamples:
     draw = torch.Generator().manual_seed(3)
     if architecture == "resnet":
-        return Exercises(
+        return EncodedExamples(
             {"pixel_values": torch.randn(count, 1, 16, 16, generator=draw)},
             torch.arange(count) % 10,
         )
     tokens = torch.randint(5, 250, (count, 9), generator=draw)
     if architecture in LANGUAGE_MODELS:
-        return Exercises({"input_ids": tokens}, tokens)
-    return Exercises(
+        return EncodedExamples({"input_ids": tokens}, tokens)
+    return EncodedExamples(
         {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, torch.arange(count) % 3
     )
 
 
 def labels(logits, batch):
-    return by_labels(logits, batch.targets)
+    return label_loss(logits, batch.targets)
 
 
-def learnt(pupil, architecture, course=COURSE, loss=labels) -> list[float]:
-    return [each for _, each in trained(pupil.model, exercises(architecture), course, loss)]
+def training_losses(pupil, architecture, course=COURSE, loss=labels) -> list[float]:
+    return [each for _, each in train_steps(pupil.model, exercises(architecture), course, loss)]
 
 
 # --- the loop -------------------------------------------------------------------------------------
 
 
 def test_the_rate_rises_then_falls_to_nothing():
-    course = Course(steps=100, rate=0.1, batch=4)
+    course = TrainingConfig(steps=100, rate=0.1, batch=4)
     rates = [course.rate_at(step) for step in range(101)]
     assert (
         rates[0] < rates[2] < rates[4] == max(rates)
@@ -94,7 +102,7 @@ def test_the_rate_rises_then_falls_to_nothing():
 def test_layers_norms_and_biases_learn_and_everything_else_stays(architecture, pupil):
     mine = pupil(architecture)
     before = {name: value.clone() for name, value in mine.model.state_dict().items()}
-    learnt(mine, architecture)
+    training_losses(mine, architecture)
     moved = {
         name
         for name, value in mine.model.state_dict().items()
@@ -108,13 +116,13 @@ def test_layers_norms_and_biases_learn_and_everything_else_stays(architecture, p
 def test_a_rate_of_zero_moves_nothing_not_even_statistics(architecture, pupil):
     mine = pupil(architecture)
     before = mine.state()
-    learnt(mine, architecture, Course(3, 0.0, 4))
+    training_losses(mine, architecture, TrainingConfig(3, 0.0, 4))
     assert all(torch.equal(value, before[name]) for name, value in mine.state().items())
 
 
 def test_batch_norms_count_anew_what_they_see(pupil):
     mine = pupil("resnet")
-    learnt(mine, "resnet")
+    training_losses(mine, "resnet")
     norms = {name: value for name, value in mine.plain().items() if "running_mean" in name}
     assert norms and all(
         not torch.equal(value, mine.original.plain[name]) for name, value in norms.items()
@@ -128,7 +136,7 @@ def test_the_original_and_its_files_are_left_alone(pupil, folders):
         layer.name: mine.original.model.get_submodule(layer.name).stored.dense().clone()
         for layer in mine.layers
     }
-    learnt(mine, "gpt2")
+    training_losses(mine, "gpt2")
     assert (folders["gpt2"] / "model.safetensors").read_bytes() == before
     assert all(
         torch.equal(mine.original.model.get_submodule(name).stored.dense(), weight)
@@ -139,16 +147,20 @@ def test_the_original_and_its_files_are_left_alone(pupil, folders):
 
 def test_seeds_repeat_to_the_bit_and_differ_from_one_another(pupil):
     losses = [
-        learnt(pupil("bert", gated=True), "bert", Course(3, 1e-2, 4, seed)) for seed in (0, 0, 1)
+        training_losses(pupil("bert", gated=True), "bert", TrainingConfig(3, 1e-2, 4, seed))
+        for seed in (0, 0, 1)
     ]
     assert losses[0] == losses[1] != losses[2]
 
 
 def test_it_learns(pupil):
-    mine, course = pupil("resnet"), Course(steps=30, rate=1e-2, batch=12)
-    before = quality_of(mine.model, exercises("resnet")).value
-    losses = learnt(mine, "resnet", course)
-    assert losses[-1] < losses[0] / 2 and quality_of(mine.model, exercises("resnet")).value > before
+    mine, course = pupil("resnet"), TrainingConfig(steps=30, rate=1e-2, batch=12)
+    before = held_out_quality(mine.model, exercises("resnet")).value
+    losses = training_losses(mine, "resnet", course)
+    assert (
+        losses[-1] < losses[0] / 2
+        and held_out_quality(mine.model, exercises("resnet")).value > before
+    )
 
 
 def test_trainings_in_other_number_formats_follow_one_another_in_a_process(pupil):
@@ -157,22 +169,25 @@ def test_trainings_in_other_number_formats_follow_one_another_in_a_process(pupil
     """
     mine, seen = pupil("bert", prepared=False), []
 
-    def noted(logits, batch):
+    def recording_loss(logits, batch):
         seen.append(logits.dtype)
         return labels(logits, batch)
 
     for half in (False, True, False):
-        learnt(mine, "bert", Course(1, 1e-3, 4, half=half), noted)
+        training_losses(mine, "bert", TrainingConfig(1, 1e-3, 4, half=half), recording_loss)
     assert seen == [torch.float32, torch.bfloat16, torch.float32]
 
 
 def by_torch_alone(
-    model: torch.nn.Module, course: Course, cast: torch.dtype | None, scaler: torch.amp.GradScaler
+    model: torch.nn.Module,
+    course: TrainingConfig,
+    cast: torch.dtype | None,
+    scaler: torch.amp.GradScaler,
 ) -> None:
     """AdamW under a rise and a cosine with clipped gradients, written out."""
-    optimizer = optimizer_of(model, course)
-    for step, rows in zip(range(course.steps), drawn(12, course), strict=False):
-        batch = exercises("bert").some(rows)
+    optimizer = make_optimizer(model, course)
+    for step, rows in zip(range(course.steps), batch_indices(12, course), strict=False):
+        batch = exercises("bert").subset(rows)
         for group in optimizer.param_groups:
             group["lr"] = course.rate_at(step)
         model.train()
@@ -192,13 +207,13 @@ def by_torch_alone(
     [
         (None, lambda: accelerator_for(CPU)),
         (torch.bfloat16, lambda: accelerator_for(CPU, half=True)),
-        (torch.float16, lambda: Float16(CPU, 1024.0, scaled=False)),
-        (torch.float16, lambda: Float16(CPU, 1024.0, scaled=True)),
+        (torch.float16, lambda: Float16Accelerator(CPU, 1024.0, loss_scaling=False)),
+        (torch.float16, lambda: Float16Accelerator(CPU, 1024.0, loss_scaling=True)),
     ],
 )
 def test_its_steps_are_those_of_torch_alone(cast, hand, pupil):
     mine, bare, accelerator = pupil("bert", prepared=False), pupil("bert", prepared=False), hand()
-    for _ in trained(mine.model, exercises("bert"), COURSE, labels, accelerator=accelerator):
+    for _ in train_steps(mine.model, exercises("bert"), COURSE, labels, accelerator=accelerator):
         pass
     scaler = torch.amp.GradScaler(
         "cpu", 1024.0, enabled=accelerator.scaler is not None and accelerator.scaler.is_enabled()
@@ -210,11 +225,11 @@ def test_its_steps_are_those_of_torch_alone(cast, hand, pupil):
 def test_every_example_comes_once_before_any_comes_again(pupil):
     seen = []
 
-    def noted(logits, batch):
+    def recording_loss(logits, batch):
         seen.extend(batch.inputs["pixel_values"][:, 0, 0, 0].tolist())
         return labels(logits, batch)
 
-    learnt(pupil("resnet"), "resnet", Course(3, 0.0, 4), noted)
+    training_losses(pupil("resnet"), "resnet", TrainingConfig(3, 0.0, 4), recording_loss)
     assert len(set(seen)) == 12
 
 
@@ -222,7 +237,7 @@ def test_a_loss_that_is_no_number_is_said_in_a_sentence(pupil):
     with pytest.raises(
         PlainError, match=r"no number any more at training step 1; lower rate, which is 0\.01"
     ):
-        learnt(
+        training_losses(
             pupil("resnet"), "resnet", loss=lambda logits, batch: labels(logits, batch) * math.nan
         )
 
@@ -232,17 +247,17 @@ def test_a_loss_that_is_no_number_is_said_in_a_sentence(pupil):
 
 def test_a_text_is_judged_by_the_next_token():
     logits, tokens = torch.randn(2, 5, 7), torch.randint(7, (2, 5))
-    assert by_labels(logits, tokens) == pytest.approx(
+    assert label_loss(logits, tokens) == pytest.approx(
         cross_entropy(logits[:, :-1].reshape(-1, 7), tokens[:, 1:].reshape(-1)).item()
     )
-    assert aligned(logits, tokens)[1].tolist() == tokens[:, 1:].flatten().tolist()
+    assert aligned_targets(logits, tokens)[1].tolist() == tokens[:, 1:].flatten().tolist()
 
 
 def test_a_teacher_who_says_the_same_costs_nothing_and_at_one_degree_it_is_kl():
     ours, theirs = torch.randn(4, 6), torch.randn(4, 6)
     p = softmax(theirs, -1)
-    assert by_teacher(ours, ours, 3.0).item() == pytest.approx(0, abs=1e-6)
-    assert by_teacher(ours, theirs, 1.0).item() == pytest.approx(
+    assert teacher_loss(ours, ours, 3.0).item() == pytest.approx(0, abs=1e-6)
+    assert teacher_loss(ours, theirs, 1.0).item() == pytest.approx(
         (p * (p.log() - ours.log_softmax(-1))).sum(-1).mean().item(), rel=1e-5
     )
 
@@ -251,12 +266,12 @@ def test_a_penalty_on_size_shrinks_weights(pupil):
     def norm_at(price: float) -> float:
         mine = pupil("resnet")
         modules = [mine.model.get_submodule(layer.name) for layer in mine.layers]
-        learnt(
+        training_losses(
             mine,
             "resnet",
-            Course(10, 1e-3, 4),
+            TrainingConfig(10, 1e-3, 4),
             lambda logits, batch: (
-                labels(logits, batch) + price * absolute(m.weight for m in modules)
+                labels(logits, batch) + price * l1_norm(m.weight for m in modules)
             ),
         )
         return sum(mine.weight(layer.name).abs().sum().item() for layer in mine.layers)
@@ -280,7 +295,7 @@ def test_what_is_cut_stays_zero_forward_and_learns_unseen_only_where_it_may_come
     for name, mask in masks.items():
         mine.set_mask(name, mask)
     before = {name: mine.whole(name).clone() for name in masks}
-    learnt(mine, architecture, Course(3, 1e-2, 4, decay=0.0))
+    training_losses(mine, architecture, TrainingConfig(3, 1e-2, 4, weight_decay=0.0))
     assert all(not mine.weight(name)[~mask].any() for name, mask in masks.items())
     moved = sum(
         int((mine.whole(name) != before[name])[~mask].sum()) for name, mask in masks.items()
@@ -289,11 +304,11 @@ def test_what_is_cut_stays_zero_forward_and_learns_unseen_only_where_it_may_come
 
 
 def test_gates_begin_open_and_close_where_they_are_paid_for():
-    gates, weight = Gates(torch.ones(40, 40)).eval(), torch.ones(40, 40)
+    gates, weight = HardConcreteGates(torch.ones(40, 40)).eval(), torch.ones(40, 40)
     assert torch.equal(gates(weight), weight) and gates.open().item() > 0.97 * 1600
     gates.train()
     assert (gates(weight) < 1).any() and gates(weight).min() >= 0
-    gates.eval().openness.data.fill_(-OPEN)
+    gates.eval().openness.data.fill_(-INITIAL_OPENNESS)
     assert not gates(weight).any() and gates.open().item() < 0.3 * 1600
 
 
@@ -302,17 +317,17 @@ def test_gates_begin_open_and_close_where_they_are_paid_for():
 
 def test_nothing_is_learnt_from_what_quality_is_measured_on(folders, tmp_path):
     task = TextClassification(**task_for("bert", tmp_path))
-    lessons, tokens = lessons_for(task, None, resolve(str(folders["bert"]))), set()
+    lessons, tokens = load_training_data(task, None, resolve_model(str(folders["bert"]))), set()
     for part in (lessons.train, lessons.held_out):
         tokens |= {tuple(row.tolist()) for row in part.inputs["input_ids"]}
     assert (
         len(lessons.train) + len(lessons.held_out) == 24 - 16
-        and len(examples_of(task).inputs) == 16
+        and len(load_examples(task).inputs) == 16
     )
 
 
 def test_pictures_come_from_the_splits_for_it(folders):
-    lessons = lessons_for(ImageClassification(), None, resolve(str(folders["resnet"])))
+    lessons = load_training_data(ImageClassification(), None, resolve_model(str(folders["resnet"])))
     assert (
         len(lessons.train) > 1000
         and 150 < len(lessons.held_out) < 256
@@ -321,11 +336,11 @@ def test_pictures_come_from_the_splits_for_it(folders):
 
 
 def test_texts_are_padded_behind_and_cut_to_the_longest_of_a_batch(folders, tmp_path):
-    train = lessons_for(
-        TextClassification(**task_for("bert", tmp_path)), None, resolve(str(folders["bert"]))
+    train = load_training_data(
+        TextClassification(**task_for("bert", tmp_path)), None, resolve_model(str(folders["bert"]))
     ).train
     lengths = train.inputs["attention_mask"].sum(1)
-    shortest = train.some(lengths.argmin()[None])
+    shortest = train.subset(lengths.argmin()[None])
     assert (
         shortest.inputs["input_ids"].shape[1] == lengths.min()
         and shortest.inputs["attention_mask"].all()
@@ -334,8 +349,8 @@ def test_texts_are_padded_behind_and_cut_to_the_longest_of_a_batch(folders, tmp_
 
 def test_a_text_is_cut_into_windows_of_which_the_last_are_held_out(folders, tmp_path):
     task = LanguageModeling(**task_for("llama", tmp_path))
-    lessons = lessons_for(
-        task, Calibration(text=task.text, context=16), resolve(str(folders["llama"]))
+    lessons = load_training_data(
+        task, Calibration(text=task.text, context=16), resolve_model(str(folders["llama"]))
     )
     assert (
         lessons.train.targets.shape[1] == 16
@@ -349,10 +364,10 @@ def test_a_text_is_cut_into_windows_of_which_the_last_are_held_out(folders, tmp_
 )
 def test_data_without_more_examples_is_refused(samples, words, folders, tmp_path):
     with pytest.raises(PlainError, match=words + " to train on besides those"):
-        lessons_for(
+        load_training_data(
             TextClassification(**task_for("bert", tmp_path) | {"samples": samples}),
             None,
-            resolve(str(folders["bert"])),
+            resolve_model(str(folders["bert"])),
         )
 
 
@@ -360,14 +375,14 @@ def test_a_text_of_one_window_is_refused(folders, tmp_path):
     task = LanguageModeling(**task_for("llama", tmp_path))
     (tmp_path / "short.txt").write_text("a b c d e f g h i j")
     with pytest.raises(PlainError, match="one window of 16 tokens"):
-        lessons_for(
+        load_training_data(
             task,
             Calibration(text=str(tmp_path / "short.txt"), context=16),
-            resolve(str(folders["llama"])),
+            resolve_model(str(folders["llama"])),
         )
 
 
 def test_perplexities_are_shares_the_other_way_round():
-    assert Quality("accuracy", 0.45).share_of(Quality("accuracy", 0.9)) == 0.5
-    assert Quality("perplexity", 20.0).share_of(Quality("perplexity", 10.0)) == 0.5
-    assert Quality("accuracy", 0.0).share_of(Quality("accuracy", 0.0)) == 0.0
+    assert Quality("accuracy", 0.45).relative_to(Quality("accuracy", 0.9)) == 0.5
+    assert Quality("perplexity", 20.0).relative_to(Quality("perplexity", 10.0)) == 0.5
+    assert Quality("accuracy", 0.0).relative_to(Quality("accuracy", 0.0)) == 0.0

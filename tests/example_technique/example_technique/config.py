@@ -10,9 +10,9 @@ class Example(Technique):
     family: ClassVar[Family] = "quantization"
     kind: ClassVar[str] = "Example"
     summary: ClassVar[str] = "Rounds each row to a symmetric grid up to its largest weight."
-    idea: ClassVar[str] = "Each row is divided by its **scale** and rounded."
+    explanation: ClassVar[str] = "Each row is divided by its **scale** and rounded."
     formula: ClassVar[str] = r"\hat{w} = s \cdot \mathrm{round}(w / s)"
-    fails: ClassVar[str] = "One outlier makes the steps of its whole row coarser."
+    limitations: ClassVar[str] = "One outlier makes the steps of its whole row coarser."
     paper: ClassVar[str] = ""
 
     technique: Literal["example-quantizer"] = "example-quantizer"

@@ -6,18 +6,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.panels import Panel
-from pages.panels.theme import COMPRESSED, frame, sentence
+from pages.panels.theme import COMPRESSED, base_figure, message_figure
 
 
 def row_scales(scales: pd.DataFrame) -> go.Figure:
     """Rows of ExampleScaleRow of one layer."""
     if scales.empty:
-        return sentence("This layer has no scales.")
+        return message_figure("This layer has no scales.")
     hover = [f"row {row.row}: {row.scale:.3g}" for row in scales.itertuples()]
     bars = go.Bar(
         x=scales.row, y=scales.scale, marker_color=COMPRESSED, hovertext=hover, hoverinfo="text"
     )
-    figure = frame().add_traces([bars])
+    figure = base_figure().add_traces([bars])
     figure.update_xaxes(title_text="Row of the weight (output channel)", showgrid=False)
     return figure.update_yaxes(title_text="Scale (distance of two levels)")
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from engine.results.analysis.per_step_scores import step_by_step
+from engine.results.analysis.per_step_scores import step_quality
 from engine.results.schema.explanations import (
     BitsRow,
     CriterionRow,
@@ -305,7 +305,7 @@ def runs(quality_name: str = "perplexity") -> pd.DataFrame:
     )
 
 
-def labelled(frame: pd.DataFrame, *labels: str) -> pd.DataFrame:
+def with_labels(frame: pd.DataFrame, *labels: str) -> pd.DataFrame:
     return pd.concat([frame.assign(label=label) for label in labels], ignore_index=True)
 
 
@@ -352,7 +352,7 @@ def replay(rows: int = 3, places: int = 5) -> pd.DataFrame:
     return table(cells, ReplayRow)
 
 
-def scaled() -> pd.DataFrame:
+def scaled_column() -> pd.DataFrame:
     return table(
         [ScaledRow(i, 7, 2.0, 0.1 * i, 0.2 * i, 0.02, -0.01) for i in range(12)], ScaledRow
     )
@@ -385,7 +385,7 @@ def criteria() -> pd.DataFrame:
     )
 
 
-def pruned() -> pd.DataFrame:
+def pruned_layers() -> pd.DataFrame:
     """Half of each layer's weights are zero, which saves some two fifths of its bytes; the
     embedding was kept.
     """
@@ -476,7 +476,7 @@ def overlap() -> pd.DataFrame:
     return table(rows, OverlapRow)
 
 
-def removed(number: int = 40) -> pd.DataFrame:
+def removed_weights(number: int = 40) -> pd.DataFrame:
     weights = np.random.default_rng(0).normal(0, 0.2, number)
     rows = [
         RemovedRow(3, i, float(w), abs(float(w)), float(w) * (abs(w) > 0.1), bool(abs(w) > 0.1))
@@ -511,7 +511,7 @@ def singular(rank: int = 6, number: int = 24) -> pd.DataFrame:
     return table(rows, SingularRow)
 
 
-def planned() -> pd.DataFrame:
+def planned_ranks() -> pd.DataFrame:
     """The first layer stays whole, the second loses most."""
     rows = [
         PlannedRow("model.layers.0.q", 32, 32, 16.0, True, 2048, 2048, 0.0),
@@ -655,7 +655,7 @@ def stages(*splits: str, quality: str = "accuracy") -> pd.DataFrame:
 
 
 def steps(*splits: str, quality: str = "accuracy") -> pd.DataFrame:
-    return step_by_step(stages(*splits, quality=quality))
+    return step_quality(stages(*splits, quality=quality))
 
 
 def similarity(blocks: int = 4) -> pd.DataFrame:

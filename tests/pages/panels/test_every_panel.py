@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 
 import pages.panels as room
 from engine.techniques.pruning.gradual.config import Gradual
-from engine.techniques.pruning.gradual.preview import cuts_ahead
+from engine.techniques.pruning.gradual.preview import pruning_steps_preview
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
-from engine.techniques.pruning.lottery_ticket.preview import rounds_ahead
+from engine.techniques.pruning.lottery_ticket.preview import lottery_rounds_preview
 from pages.panels import Panel
 from tests.cases import for_each
 from tests.pages.panels import tables
@@ -23,37 +23,37 @@ TABLES = {
     "CHANNEL_ERROR": tables.channels(),
     "CHANNEL_RANGES": tables.channels(),
     "CUMULATIVE_ENERGY": tables.singular(),
-    "CUTS_AHEAD": cuts_ahead(Gradual()),
+    "GRADUAL_PRUNING_PREVIEW": pruning_steps_preview(Gradual()),
     "ERROR_BY_BITS": tables.bits(),
     "GPTQ_REPLAY": tables.replay(),
     "IMPORTANCE": tables.importance(),
     "IMPORTANCE_BY_BLOCKS": tables.importance(),
-    "INPUT_REACH": tables.reach(),
+    "INPUT_RANGES": tables.reach(),
     "LAYER_ERROR": tables.layers(),
-    "LAYER_ERROR_SIDE_BY_SIDE": tables.labelled(tables.layers(), "GPTQ", "AWQ"),
+    "LAYER_ERROR_SIDE_BY_SIDE": tables.with_labels(tables.layers(), "GPTQ", "AWQ"),
     "LOTTERY": tables.lottery(),
     "MASK": tables.tiles(),
     "MASK_OVERLAP": tables.overlap(),
     "OBSERVERS": tables.ranges(),
     "LEVELS": tables.levels(16),
-    "ONE_LAYER_SIDE_BY_SIDE": tables.labelled(tables.histogram(), "GPTQ", "AWQ", "NF4"),
+    "ONE_LAYER_SIDE_BY_SIDE": tables.with_labels(tables.histogram(), "GPTQ", "AWQ", "NF4"),
     "OUTLIER_COLUMNS": tables.outliers(),
-    "ONE_GROUP": tables.group(),
+    "GROUP_ROUNDING": tables.group(),
     "RANK_PER_LAYER": tables.ranks(),
-    "RANK_PLANNER": tables.planned(),
+    "RANK_PLANNER": tables.planned_ranks(),
     "RECONSTRUCTION": tables.matrix_tiles(),
-    "REMOVED_WEIGHTS": tables.removed(),
-    "ROUNDS_AHEAD": rounds_ahead(LotteryTicket()),
+    "REMOVED_WEIGHTS": tables.removed_weights(),
+    "LOTTERY_PREVIEW": lottery_rounds_preview(LotteryTicket()),
     "SALIENCE": tables.salience(),
     "SALIENT_CHANNELS": tables.inputs(),
-    "SCALED_COLUMN": tables.scaled(),
-    "SCHEDULE": tables.schedule(),
+    "SCALED_COLUMN": tables.scaled_column(),
+    "GRADUAL_PRUNING": tables.schedule(),
     "SCHEDULE_LIVE": tables.schedule_live(),
     "SENSITIVITY": tables.sensitivity(),
     "SINGULAR_VALUES": tables.singular(),
     "SIZE_LEDGER": tables.ledger(),
     "SOFT_TARGETS": tables.soft_targets(),
-    "SPARSITY_PER_LAYER": tables.pruned(),
+    "SPARSITY_PER_LAYER": tables.pruned_layers(),
     "SPECTRUM": tables.spectrum(),
     "SPEED": tables.latency(),
     "STORAGE": tables.storage(),
@@ -61,13 +61,13 @@ TABLES = {
     "STRUCTURE_GRID": tables.structures("head", 8),
     "STRUCTURE_SCORES": tables.structures(blocks=1),
     "TRADE_OFF": tables.runs(),
-    "LEARNING_PACE": tables.curves(),
+    "LEARNING_RATE": tables.curves(),
     "TRAINING_CURVES": tables.curves(),
-    "TRAINING_PACE": tables.precisions(),
+    "THROUGHPUT": tables.precisions(),
     "LOST_GRADIENTS": tables.precisions(),
     "WATERFALL": tables.steps(),
-    "VERDICTS": tables.verdicts(),
-    "WAYS_TO_CHOOSE": tables.criteria(),
+    "AGREEMENT": tables.verdicts(),
+    "CHANNEL_SELECTION": tables.criteria(),
     "WEIGHT_MAP": tables.weight_piece(),
     **dict.fromkeys(
         ("WEIGHTS_LEFT", "WEIGHTS_OF_FACTORS", "WEIGHTS_OF_STRUCTURES"), tables.histogram()

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import cut, shortened, whole, wrapped
+from pages.formatting.names import multiline_label, plotly_text, short_label, short_layer_name
 from tests.cases import for_each
 from tests.pages.panels.test_every_panel import PANELS, TABLES, every_panel
 
@@ -106,10 +106,10 @@ def test_names_are_shown_as_they_were_written(name):
 def test_the_check_detects_a_name_with_an_effect():
     figure = go.Figure(go.Bar(x=[1], y=[PAYLOAD], name="safe"))
     assert any("<a" in text for text in drawn_texts(figure))
-    figure.update_yaxes(tickvals=[PAYLOAD], ticktext=[whole(PAYLOAD)])
+    figure.update_yaxes(tickvals=[PAYLOAD], ticktext=[plotly_text(PAYLOAD)])
     assert not any(piece in text for text in drawn_texts(figure) for piece in ACTS)
 
 
-@for_each("written", [whole, shortened, cut, wrapped])
+@for_each("written", [plotly_text, short_layer_name, short_label, multiline_label])
 def test_formulas_stay_text(written):
     assert "$" not in written("$x$") and "&#36;" in written("$x$")

@@ -194,7 +194,7 @@ def test_inputs_and_ranges_share_an_axis():
 # --- bits per layer -------------------------------------------------------------------------------
 
 
-def felt(layers: pd.DataFrame) -> pd.DataFrame:
+def sensitivity_rows(layers: pd.DataFrame) -> pd.DataFrame:
     """Sensitivities for the compressed ones of these layers."""
     rows = tables.sensitivity()
     names = dict(zip(rows.layer.unique(), layers.name[layers.technique != ""], strict=False))
@@ -211,9 +211,9 @@ def test_bars_are_the_bits_of_every_layer_that_is_counted():
 
 def test_both_ways_of_measuring_stand_beside_the_bars_at_the_fewest_bits():
     layers = tables.layers()
-    figure = bits_per_layer(layers, sensitivity=felt(layers))
+    figure = bits_per_layer(layers, sensitivity=sensitivity_rows(layers))
     alone, restored = trace(figure, "alone"), trace(figure, "restoring")
-    coarsest = felt(layers).query("bits == 2")
+    coarsest = sensitivity_rows(layers).query("bits == 2")
     assert (list(alone.x), list(restored.x)) == (
         list(coarsest.quantize_one),
         list(coarsest.restore_one),

@@ -5,17 +5,17 @@ import pytest
 
 from pages.panels.explain.gptq_replay import gptq_replay
 from pages.panels.explain.scaled_column import scaled_column
-from pages.panels.layers.channel_selection import ways_to_choose
-from pages.panels.layers.input_reach import input_reach
+from pages.panels.layers.channel_selection import channel_selection
+from pages.panels.layers.input_reach import input_ranges
 from pages.panels.layers.outlier_columns import outlier_columns
 from pages.panels.theme import COMPRESSED, HIGHLIGHT
 from pages.panels.weights.error_by_bits import error_by_bits
-from pages.panels.weights.group_rounding import one_group
+from pages.panels.weights.group_rounding import group_rounding
 from pages.panels.weights.weight_map import weight_map
 from tests.pages.panels import tables
 
 
-def named(figure, name: str):
+def trace_named(figure, name: str):
     return next(trace for trace in figure.data if trace.name == name)
 
 
@@ -60,18 +60,19 @@ def test_colors_mean_the_same_at_every_step():
 
 def test_each_weight_is_joined_to_what_it_becomes():
     group = tables.group()
-    figure = one_group(group, tables.levels(16))
+    figure = group_rounding(group, tables.levels(16))
     strokes = next(trace for trace in figure.data if trace.name is None and trace.mode == "lines")
     assert strokes.y[0::3] == tuple(group.original) and strokes.y[1::3] == tuple(group.stored)
-    assert {y for y in named(figure, "16 levels").y if y is not None} == set(
+    assert {y for y in trace_named(figure, "16 levels").y if y is not None} == set(
         tables.levels(16).value
     )
 
 
 def test_the_weight_that_was_asked_about_is_ringed():
-    assert list(named(one_group(tables.group()), "This weight").x) == [3]
+    assert list(trace_named(group_rounding(tables.group()), "This weight").x) == [3]
     assert all(
-        trace.name != "This weight" for trace in one_group(tables.group().assign(chosen=False)).data
+        trace.name != "This weight"
+        for trace in group_rounding(tables.group().assign(chosen=False)).data
     )
 
 
@@ -111,14 +112,16 @@ def test_the_first_row_is_on_top_of_the_map():
 
 
 def test_errors_stand_below_the_weights_they_belong_to():
-    figure = scaled_column(tables.scaled())
-    assert list(named(figure, "Weight").x) == list(named(figure, "Error with the scale").x)
+    figure = scaled_column(tables.scaled_column())
+    assert list(trace_named(figure, "Weight").x) == list(
+        trace_named(figure, "Error with the scale").x
+    )
     assert figure.layout.yaxis.domain[0] > figure.layout.yaxis2.domain[1]
-    assert list(named(figure, "Times 2").y) == list(tables.scaled().scaled)
+    assert list(trace_named(figure, "Times 2").y) == list(tables.scaled_column().scaled)
 
 
 def test_inputs_stand_above_their_weights_in_the_tables_order():
-    figure = input_reach(tables.reach())
+    figure = input_ranges(tables.reach())
     assert [t.yaxis for t in figure.data] == ["y", "y", "y2", "y2"] and figure.layout.yaxis.domain[
         0
     ] > figure.layout.yaxis2.domain[1]
@@ -128,10 +131,10 @@ def test_inputs_stand_above_their_weights_in_the_tables_order():
 def test_columns_that_stay_in_16_bits_are_red():
     figure = outlier_columns(tables.outliers(2))
     assert (
-        len(named(figure, "Kept in 16 bits").x) == 2
-        and named(figure, "Kept in 16 bits").marker.color == HIGHLIGHT
+        len(trace_named(figure, "Kept in 16 bits").x) == 2
+        and trace_named(figure, "Kept in 16 bits").marker.color == HIGHLIGHT
     )
-    assert not named(outlier_columns(tables.outliers(0)), "Kept in 16 bits").showlegend
+    assert not trace_named(outlier_columns(tables.outliers(0)), "Kept in 16 bits").showlegend
 
 
 def test_bits_that_a_layer_may_get_are_colored():
@@ -144,10 +147,12 @@ def test_bits_that_a_layer_may_get_are_colored():
 
 
 def test_each_way_marks_the_channels_that_it_chooses():
-    figure = ways_to_choose(tables.criteria())
-    assert len(named(figure, "not chosen").x) == 17 and [len(t.x) for t in figure.data[1:]] == [
+    figure = channel_selection(tables.criteria())
+    assert len(trace_named(figure, "not chosen").x) == 17 and [
+        len(t.x) for t in figure.data[1:]
+    ] == [
         1,
         1,
         1,
     ]
-    assert max(named(figure, "by activation").y) == tables.criteria().activation.max()
+    assert max(trace_named(figure, "by activation").y) == tables.criteria().activation.max()

@@ -127,7 +127,7 @@ def test_share_that_is_never_reached_is_not_marked():
 
 def test_every_technique_has_its_strip_with_the_original_behind():
     labels = ("GPTQ", "AWQ", "NF4")
-    figure = one_layer_side_by_side(tables.labelled(tables.histogram(), *labels))
+    figure = one_layer_side_by_side(tables.with_labels(tables.histogram(), *labels))
     assert [a.text for a in figure.layout.annotations] == list(labels)
     assert (
         [t.yaxis for t in figure.data if t.name == "Original"]

@@ -9,12 +9,12 @@ from pages.panels.theme import HIGHLIGHT, SERIES
 from tests.pages.panels import tables
 
 
-def named(figure) -> set[str]:
+def drawn_names(figure) -> set[str]:
     return {name for trace in figure.data for name in trace.y}
 
 
 def test_kept_layers_are_left_out():
-    assert named(layer_error(tables.layers())) == set(
+    assert drawn_names(layer_error(tables.layers())) == set(
         tables.layers().dropna(subset="relative_error").name
     )
 
@@ -57,7 +57,7 @@ def test_output_error_is_drawn_only_where_it_was_measured():
 def test_beyond_forty_only_the_worst_are_drawn_and_it_says_so():
     many = tables.layers(50)
     figure = layer_error(many)
-    kept, drawn = many.dropna(subset="relative_error"), named(figure)
+    kept, drawn = many.dropna(subset="relative_error"), drawn_names(figure)
     assert (
         len(drawn) == MOST_ROWS
         and f"{MOST_ROWS} worst of {len(kept)}" in figure.layout.xaxis.title.text
@@ -84,7 +84,7 @@ def test_long_names_are_short_on_the_axis_and_whole_in_hover():
 
 def test_each_run_has_a_color_and_a_symbol_of_its_own():
     figure = layer_error_side_by_side(
-        tables.labelled(tables.layers(), *(f"run {i}" for i in range(8)))
+        tables.with_labels(tables.layers(), *(f"run {i}" for i in range(8)))
     )
     assert (
         len({t.marker.color for t in figure.data})
@@ -95,13 +95,13 @@ def test_each_run_has_a_color_and_a_symbol_of_its_own():
 
 def test_a_ninth_run_is_left_out_and_it_says_so():
     figure = layer_error_side_by_side(
-        tables.labelled(tables.layers(), *(f"run {i}" for i in range(9)))
+        tables.with_labels(tables.layers(), *(f"run {i}" for i in range(9)))
     )
     assert len(figure.data) == len(SERIES) and "first 8 of 9 runs" in figure.layout.xaxis.title.text
 
 
 def test_a_layer_bad_under_one_run_only_is_kept_for_all():
-    runs = tables.labelled(tables.layers(50), "calm", "wild")
+    runs = tables.with_labels(tables.layers(50), "calm", "wild")
     runs.loc[
         (runs.name == "model.layers.3.attn.q_proj") & (runs.label == "wild"), "relative_error"
     ] = 0.9

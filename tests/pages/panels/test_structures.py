@@ -3,22 +3,22 @@
 import pytest
 
 from pages.panels.layers.structure_grid import structure_grid
-from pages.panels.layers.structure_scores import ONE_BY_ONE, STRUCTURE_SCORES, structure_scores
+from pages.panels.layers.structure_scores import MAX_SCORE_BARS, STRUCTURE_SCORES, structure_scores
 from pages.panels.layers.structures_kept import structures_kept
 from tests.cases import for_each
 from tests.pages.panels import tables
 
 
-@for_each("number", [6, ONE_BY_ONE, ONE_BY_ONE + 1, 5000])
+@for_each("number", [6, MAX_SCORE_BARS, MAX_SCORE_BARS + 1, 5000])
 def test_every_structure_is_counted_once_on_the_side_it_is_on(number):
     rows = tables.structures(number=number, blocks=1)
     gone, left = structure_scores(rows).data
-    counts = [len(gone.x), len(left.x)] if number <= ONE_BY_ONE else [sum(gone.y), sum(left.y)]
+    counts = [len(gone.x), len(left.x)] if number <= MAX_SCORE_BARS else [sum(gone.y), sum(left.y)]
     assert counts == [(~rows.kept).sum(), rows.kept.sum()] and (gone.name, left.name) == (
         "Removed",
         "Kept",
     )
-    assert len(gone.x) <= ONE_BY_ONE
+    assert len(gone.x) <= MAX_SCORE_BARS
 
 
 def test_blocks_are_drawn_by_their_influence():

@@ -55,7 +55,9 @@ def test_colors_stand_out_on_both_backgrounds(color, background):
 
 
 def test_text_on_a_tile_is_readable():
-    assert all(contrast(theme.ON_COLOUR, tile) >= 4.5 for tile in (theme.ORIGINAL, theme.REFERENCE))
+    assert all(
+        contrast(theme.TEXT_ON_COLOR, tile) >= 4.5 for tile in (theme.ORIGINAL, theme.REFERENCE)
+    )
 
 
 @for_each("blindness", BLINDNESS)

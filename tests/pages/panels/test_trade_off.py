@@ -79,7 +79,9 @@ def test_first_label_chooses_first():
 
 
 def test_boxes_that_only_touch_do_not_meet():
-    assert not Box(0, 1, 0, 1).meets(Box(1, 2, 0, 1)) and Box(0, 1, 0, 1).meets(Box(0.5, 2, 0.5, 2))
+    assert not Box(0, 1, 0, 1).overlaps(Box(1, 2, 0, 1)) and Box(0, 1, 0, 1).overlaps(
+        Box(0.5, 2, 0.5, 2)
+    )
 
 
 def test_runs_of_different_models_or_protocols_are_not_joined():

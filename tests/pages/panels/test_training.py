@@ -3,25 +3,25 @@
 import pandas as pd
 import pytest
 
-from pages.panels.runs.agreement import verdicts
+from pages.panels.runs.agreement import agreement
 from pages.panels.theme import HIGHLIGHT
 from pages.panels.training.block_similarity import block_similarity
-from pages.panels.training.learning_rate import learning_pace
+from pages.panels.training.learning_rate import learning_rate
 from pages.panels.training.lost_gradients import lost_gradients
 from pages.panels.training.soft_targets import soft_targets
-from pages.panels.training.throughput import training_pace
-from pages.panels.training.training_curves import MOST, training_curves
+from pages.panels.training.throughput import throughput
+from pages.panels.training.training_curves import MAX_POINTS, training_curves
 from tests.pages.panels import tables
 
 
-def named(figure, name: str):
+def trace_named(figure, name: str):
     return next(trace for trace in figure.data if trace.name == name)
 
 
 @pytest.mark.parametrize(("quality", "best"), [("accuracy", 30), ("perplexity", 0)])
 def test_the_ring_is_on_the_best_state_which_of_perplexities_is_the_least(quality, best):
     figure = training_curves(tables.curves(quality))
-    assert list(named(figure, "Kept").x) == [best]
+    assert list(trace_named(figure, "Kept").x) == [best]
     assert figure.layout.yaxis2.title.text.startswith(quality.capitalize())
 
 
@@ -36,7 +36,7 @@ def test_every_term_of_the_loss_has_a_line_and_neither_rate_nor_speed_is_one():
 
 
 def test_rate_and_pace_are_drawn_as_they_were_noted():
-    rate, pace = learning_pace(tables.curves(steps=20)).data
+    rate, pace = learning_rate(tables.curves(steps=20)).data
     assert (
         rate.y[0] == pytest.approx(1e-3 * 19 / 20)
         and rate.y[-1] == 0
@@ -44,7 +44,7 @@ def test_rate_and_pace_are_drawn_as_they_were_noted():
         and pace.yaxis == "y2"
     )
     assert (
-        len(learning_pace(pd.concat([tables.curves(phase=each) for each in ("a", "b")])).data) == 4
+        len(learning_rate(pd.concat([tables.curves(phase=each) for each in ("a", "b")])).data) == 4
     )
 
 
@@ -60,9 +60,9 @@ def test_two_phases_are_told_apart():
 
 
 def test_a_long_training_is_thinned_and_a_short_one_is_whole():
-    assert len(named(training_curves(tables.curves(steps=40)), "Loss").x) == 40
-    long = named(training_curves(tables.curves(steps=5000)), "Loss")
-    assert len(long.x) <= MOST and long.x[0] == 1 and long.x[-1] > 4900
+    assert len(trace_named(training_curves(tables.curves(steps=40)), "Loss").x) == 40
+    long = trace_named(training_curves(tables.curves(steps=5000)), "Loss")
+    assert len(long.x) <= MAX_POINTS and long.x[0] == 1 and long.x[-1] > 4900
 
 
 def test_the_right_answer_alone_has_a_frame():
@@ -91,7 +91,7 @@ def test_gradients_lost_have_a_line_for_each_short_precision_and_paces_a_bar_for
         ("bfloat16", 0, 0),
         ("float16", 0.1, 0.1),
     ]
-    (bars,) = training_pace(tables.precisions()).data
+    (bars,) = throughput(tables.precisions()).data
     assert dict(zip(bars.y, bars.x, strict=True)) == {
         "float32": 400,
         "bfloat16": 500,
@@ -117,12 +117,12 @@ def test_numbers_are_written_only_where_there_is_room():
 
 
 def test_of_four_cases_each_has_its_share_also_where_nobody_counted_one():
-    (bars,) = verdicts(tables.verdicts()).data
+    (bars,) = agreement(tables.verdicts()).data
     assert dict(zip(bars.y, bars.x, strict=True)) == {
         "Both right": 0.7,
         "Only the teacher": 0.15,
         "Only the student": 0.05,
         "Neither": 0.1,
     }
-    (bars,) = verdicts(tables.verdicts().iloc[:2]).data
+    (bars,) = agreement(tables.verdicts().iloc[:2]).data
     assert list(bars.x) == pytest.approx([70 / 85, 15 / 85, 0, 0])

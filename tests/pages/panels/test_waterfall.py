@@ -2,9 +2,9 @@
 
 import pytest
 
-from engine.results.analysis.per_step_scores import step_by_step
+from engine.results.analysis.per_step_scores import step_quality
 from engine.results.schema.tables import StageRow, table
-from pages.panels.runs.waterfall import WATERFALL, sides, waterfall
+from pages.panels.runs.waterfall import WATERFALL, text_positions, waterfall
 from pages.panels.theme import COMPRESSED, ORIGINAL
 from tests.pages.panels import tables
 
@@ -49,7 +49,7 @@ def test_quality_has_a_line_for_each_split_and_numbers_for_the_first(quality, wr
 
 
 def test_numbers_stand_where_the_line_does_not_go():
-    assert sides([1, 2, 3, 2, 1, 2, 2]) == [
+    assert text_positions([1, 2, 3, 2, 1, 2, 2]) == [
         "top center",
         "bottom left",
         "middle right",
@@ -58,7 +58,7 @@ def test_numbers_stand_where_the_line_does_not_go():
         "bottom left",
         "bottom center",
     ]
-    assert sides([1.0]) == ["top center"]
+    assert text_positions([1.0]) == ["top center"]
 
 
 def test_a_step_is_named_above_its_bar_and_never_read_as_markup():
@@ -93,7 +93,7 @@ def test_steps_side_by_side_are_a_row_for_each_step_and_split():
 
 
 def test_without_stages_there_are_no_steps():
-    assert step_by_step(table((), StageRow)).empty
+    assert step_quality(table((), StageRow)).empty
 
 
 def test_under_the_pointer_both_bits_are_named():

@@ -2,10 +2,10 @@
 
 import pytest
 
-from pages.formatting.names import axis_of, cut, shortened, wrapped
+from pages.formatting.names import layer_axis, multiline_label, short_label, short_layer_name
 from pages.formatting.numbers import UNKNOWN, change, count, duration, megabytes, percent
 from pages.panels.panel import Panel
-from pages.panels.theme import frame
+from pages.panels.theme import base_figure
 from tests.cases import for_each
 from tests.pages.panels import tables
 
@@ -68,47 +68,47 @@ def test_no_size_needs_four_digits_below_terabytes(size):
 
 
 def test_short_names_stay_whole():
-    assert shortened("lm_head") == cut("lm_head") == "lm_head"
+    assert short_layer_name("lm_head") == short_label("lm_head") == "lm_head"
 
 
 def test_long_names_keep_their_end_from_a_dot_on():
-    assert shortened(tables.LAYER) == "…layers.2.mlp.down_proj"
+    assert short_layer_name(tables.LAYER) == "…layers.2.mlp.down_proj"
 
 
 def test_long_names_without_dots_keep_their_end_too():
-    assert shortened("x" * 50) == "…" + "x" * 25
+    assert short_layer_name("x" * 50) == "…" + "x" * 25
 
 
 def test_long_labels_keep_their_start():
     assert (
-        cut("GPTQ 4-bit, groups of 32, act order").startswith("GPTQ 4-bit")
-        and len(cut("y" * 99)) == 32
+        short_label("GPTQ 4-bit, groups of 32, act order").startswith("GPTQ 4-bit")
+        and len(short_label("y" * 99)) == 32
     )
 
 
-@pytest.mark.parametrize("written", [shortened, cut, wrapped])
+@pytest.mark.parametrize("written", [short_layer_name, short_label, multiline_label])
 def test_names_are_never_read_as_markup(written):
     assert "<a" not in written("<a href='x'>")
 
 
 def test_an_axis_leaves_out_what_all_names_begin_with():
-    assert axis_of(["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"])["ticktext"] == [
+    assert layer_axis(["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"])["ticktext"] == [
         "0.mlp.up_proj",
         "1.mlp.up_proj",
     ]
-    assert axis_of(["model.layers.0.mlp.up_proj"])["ticktext"] == ["model.layers.0.mlp.up_proj"]
-    assert axis_of(["layer10", "layer11"])["ticktext"] == ["layer10", "layer11"]
+    assert layer_axis(["model.layers.0.mlp.up_proj"])["ticktext"] == ["model.layers.0.mlp.up_proj"]
+    assert layer_axis(["layer10", "layer11"])["ticktext"] == ["layer10", "layer11"]
 
 
 def test_two_layers_with_the_same_end_stay_two_rows():
-    axis = axis_of(
+    axis = layer_axis(
         ["encoder.layers.0.mlp.down_proj.weight", "decoder.layers.0.mlp.down_proj.weight"]
     )
     assert len(set(axis["tickvals"])) == 2
 
 
 def test_a_panel_without_words_of_its_own_counts_rows():
-    panel = Panel("How many?", "Count them.", draw=lambda table: frame())
+    panel = Panel("How many?", "Count them.", draw=lambda table: base_figure())
     assert (
         panel.alt(tables.channels(3)) == "How many? 3 rows"
         and panel.alt(tables.channels(1)) == "How many? 1 row"

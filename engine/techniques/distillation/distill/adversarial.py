@@ -10,46 +10,55 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from engine.techniques.distillation.distill.distillation_loss import Tuition
-from engine.training import Companion, Course, Exercises
-from engine.training.loop import answers, at_rest
+from engine.techniques.distillation.distill.distillation_loss import DistillationLoss
+from engine.training import AuxiliaryModel, EncodedExamples, TrainingConfig
+from engine.training.loop import batch_logits, evaluation_mode
 
 HIDDEN = 64
 
 
 @dataclass
-class Discriminator(Companion):
+class Discriminator(AuxiliaryModel):
     """Sees log-probabilities; 1 stands for the teacher."""
 
-    tuition: Tuition
+    loss: DistillationLoss
 
     @classmethod
-    def against(cls, tuition: Tuition, examples: Exercises, course: Course) -> Self:
-        device = next(tuition.student.parameters()).device
-        few = examples.some(slice(0, 2))
-        with at_rest(tuition.student):
-            classes = tuition.both_answers(answers(tuition.student, few, device), few)[0].shape[-1]
+    def for_student(
+        cls,
+        distillation_loss: DistillationLoss,
+        examples: EncodedExamples,
+        training_config: TrainingConfig,
+    ) -> Self:
+        device = next(distillation_loss.student.parameters()).device
+        few = examples.subset(slice(0, 2))
+        with evaluation_mode(distillation_loss.student):
+            classes = distillation_loss.student_and_teacher_logits(
+                batch_logits(distillation_loss.student, few, device), few
+            )[0].shape[-1]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(course.seed)
+            torch.manual_seed(training_config.seed)
             judge = nn.Sequential(
                 nn.Linear(classes, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
             ).to(device)
-        return cls(judge, torch.optim.AdamW(judge.parameters(), lr=course.rate), tuition)
+        return cls(
+            judge, torch.optim.AdamW(judge.parameters(), lr=training_config.rate), distillation_loss
+        )
 
-    def not_deceived(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+    def adversarial_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         """Adversarial loss of the student. The discriminator is trained on the same
         outputs first.
         """
         ours, theirs = (
             each.flatten(0, -2).float().log_softmax(-1)
-            for each in self.tuition.both_answers(logits, batch)
+            for each in self.loss.student_and_teacher_logits(logits, batch)
         )
-        self.learn(ours.detach(), theirs)
+        self.train(ours.detach(), theirs)
         judged = self.model.requires_grad_(False)(ours)
         self.model.requires_grad_(True)
         return binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
 
-    def learn(self, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    def train(self, ours: torch.Tensor, theirs: torch.Tensor) -> None:
         judged = self.model(torch.cat([theirs, ours]))
         due = torch.cat([torch.ones(len(theirs), 1), torch.zeros(len(ours), 1)]).to(judged.device)
         self.optimizer.zero_grad(set_to_none=True)

@@ -4,12 +4,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 from engine.techniques.training_options import (
+    accumulation_option,
     batch_option,
-    parts_option,
     patience_option,
-    products_option,
+    precision_option,
     rate_option,
 )
 
@@ -17,7 +17,7 @@ from engine.techniques.training_options import (
 SMALLER, SAME = "smaller", "same"
 
 
-class Learning(Technique):
+class ModelTraining(Technique):
     """Options shared by methods that train a whole model."""
 
     family: ClassVar[Family] = "distillation"
@@ -35,9 +35,9 @@ class Learning(Technique):
     )
     rate: float = rate_option(5e-4)
     batch: int = batch_option(16)
-    parts: int = parts_option()
+    parts: int = accumulation_option()
     patience: int = patience_option()
-    products: Literal["auto", "float32", "bfloat16"] = products_option()
+    products: Literal["auto", "float32", "bfloat16"] = precision_option()
     values: Literal["model", "float32", "bfloat16", "float16"] = option(
         "model",
         "Number format of the stored weights: that of the model, or another.",
@@ -47,16 +47,16 @@ class Learning(Technique):
     )
 
 
-class FineTune(Learning):
+class FineTune(ModelTraining):
     keeps_storage: ClassVar[bool] = True
     list_position: ClassVar[int] = 300
     title: ClassVar[str] = "Fine-tuning"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
-    leaves: ClassVar[Made] = "dense"
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer")
+    produces: ClassVar[WeightState] = "dense"
     summary: ClassVar[str] = (
         "Trains all weights on labels alone: the baseline that distillation has to beat."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "All weights are trained on **labeled** examples (in a text, the labels are the next "
         "tokens). After structured pruning, this lets the remaining structures compensate for the "
         "removed ones. Quality is evaluated on held-out examples during training, and the **best** "
@@ -70,7 +70,7 @@ class FineTune(Learning):
         r"\operatorname{softmax}(z_\theta(x))\big)"
         r", \qquad \lambda = 0.01 \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Repeating data that the model was trained on gains nothing, and a learning rate that is "
         "too high destroys what it knew."
     )
@@ -85,16 +85,16 @@ class FineTune(Learning):
         return f"Fine-tuning, {self.steps} steps"
 
 
-class Distill(Learning):
+class Distill(ModelTraining):
     trains_student: ClassVar[bool] = True
     list_position: ClassVar[int] = 290
     title: ClassVar[str] = "Distillation"
-    takes: ClassVar[tuple[Made, ...]] = ("dense",)
-    leaves: ClassVar[Made] = "fewer"
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense",)
+    produces: ClassVar[WeightState] = "fewer"
     summary: ClassVar[str] = (
         "Trains a smaller student to match the model's predicted probabilities."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A label tells only which answer is correct. A **teacher** also tells how likely the other "
         "answers are. Softened by a **temperature**, these probabilities show which classes or "
         "tokens resemble each other, and a smaller **student** learns more from them than from "
@@ -113,7 +113,7 @@ class Distill(Learning):
         r"\gamma\,\mathcal{L}_{\text{attention}}"
         r" \\[4pt] p^{(T)} = \operatorname{softmax}(z / T) \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "A student much smaller than its teacher cannot match it, and it also learns the teacher's "
         "mistakes. It needs examples like those it will meet; unlabeled texts help, because the "
         "teacher labels them."
@@ -375,12 +375,12 @@ class Distill(Learning):
 
     @field_validator("feature_blocks", mode="before")
     @classmethod
-    def one_block_is_a_number(cls, given: Any) -> Any:
+    def feature_blocks_as_text(cls, given: Any) -> Any:
         return str(given) if isinstance(given, int) else given
 
     @field_validator("feature_blocks")
     @classmethod
-    def names_blocks(cls, given: str) -> str:
+    def check_feature_blocks(cls, given: str) -> str:
         if given in ("each", "last") or all(
             number.strip().isdecimal() and int(number) for number in given.split(",")
         ):
@@ -391,7 +391,7 @@ class Distill(Learning):
         )
 
     @model_validator(mode="after")
-    def shrinks_one_way(self) -> Self:
+    def check_width_and_heads(self) -> Self:
         if self.student == SMALLER and self.width < 1 and self.heads < 1:
             raise ValueError(
                 f"width {self.width:g} already removes heads, whose width stays the same; "
@@ -400,8 +400,8 @@ class Distill(Learning):
         return self
 
     @model_validator(mode="after")
-    def has_states_to_compare(self) -> Self:
-        if self.looks_twice and (self.features != "none" or self.attention_weight):
+    def check_two_views(self) -> Self:
+        if self.uses_two_views and (self.features != "none" or self.attention_weight):
             raise ValueError(
                 "two views have no teacher to compare hidden states with; set features to "
                 "none and attention_weight to 0"
@@ -409,7 +409,7 @@ class Distill(Learning):
         return self
 
     @property
-    def looks_twice(self) -> bool:
+    def uses_two_views(self) -> bool:
         """True if the student is taught by its own second view instead of a teacher."""
         return self.setting == "self" and self.views == "two-views"
 
@@ -423,7 +423,7 @@ class Distill(Learning):
         )
 
     @property
-    def further(self) -> tuple[str, ...]:
+    def further_teachers(self) -> tuple[str, ...]:
         """Names of the further teachers."""
         return (
             tuple(name.strip() for name in self.teachers.split(",") if name.strip())
@@ -433,7 +433,10 @@ class Distill(Learning):
 
     @property
     def models(self) -> tuple[str, ...]:
-        return (*(() if self.student in (SMALLER, SAME) else (self.student,)), *self.further)
+        return (
+            *(() if self.student in (SMALLER, SAME) else (self.student,)),
+            *self.further_teachers,
+        )
 
     def label(self) -> str:
         sizes = {"blocks": self.blocks, "heads": self.heads, "width": self.width}
@@ -445,6 +448,6 @@ class Distill(Learning):
         who = {SMALLER: smaller, SAME: "same shape"}.get(
             self.student, " ".join(self.student.rpartition("/")[2].split())[:30] + blocks
         )
-        setting = "two views" if self.looks_twice else self.setting
+        setting = "two views" if self.uses_two_views else self.setting
         suffix = {"offline": "", "black-box": ", black box", "several": ", several teachers"}
         return f"Distilled to {who}{suffix.get(self.setting, f', {setting}')}"

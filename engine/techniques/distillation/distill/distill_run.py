@@ -6,111 +6,123 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.models.loaded_model import compute_place
-from engine.step.pruning_plan import Subject
-from engine.step.replacement_model import Successor
-from engine.step.run_context import Bench
+from engine.models.loaded_model import device_and_dtype
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.replacement_model import ReplacementModel
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
-from engine.techniques.distillation.distill.config import Learning
-from engine.techniques.distillation.distill.distillation_loss import Tuition
-from engine.techniques.distillation.distill.students import student_of
-from engine.techniques.distillation.distill.teacher_logits import with_answers
-from engine.techniques.training.training_setup import coursework
-from engine.training import Blend, Companion, Course, Lessons, Study
+from engine.techniques.distillation.distill.config import ModelTraining
+from engine.techniques.distillation.distill.distillation_loss import DistillationLoss
+from engine.techniques.distillation.distill.students import build_student
+from engine.techniques.distillation.distill.teacher_logits import with_teacher_logits
+from engine.techniques.training.training_setup import load_training_setup
+from engine.training import AuxiliaryModel, Trainer, TrainingConfig, TrainingData, WeightedLoss
 from engine.training.accelerated import accelerator_for
-from engine.training.checkpoint import file_in
+from engine.training.checkpoint import checkpoint_file
 
 
 @dataclass(frozen=True)
 class DistillRun:
     """State shared by the trainings of one run."""
 
-    how: Learning
-    bench: Bench
-    subject: Subject
-    lessons: Lessons
-    course: Course
-    rows: TableBuilder
-    keeps: Path | None  # the folder in which trainings are kept meanwhile
+    config: ModelTraining
+    context: RunContext
+    technique_input: TechniqueInput
+    training_data: TrainingData
+    training_config: TrainingConfig
+    tables: TableBuilder
+    checkpoint_folder: Path | None  # the folder in which trainings are kept meanwhile
     device: torch.device
 
     @classmethod
-    def of(cls, how: Learning, bench: Bench, subject: Subject, rows: TableBuilder) -> "DistillRun":
-        lessons, course = coursework(how, bench)
+    def of(
+        cls,
+        config: ModelTraining,
+        context: RunContext,
+        technique_input: TechniqueInput,
+        tables: TableBuilder,
+    ) -> "DistillRun":
+        lessons, course = load_training_setup(config, context)
         return cls(
-            how,
-            bench,
-            subject,
+            config,
+            context,
+            technique_input,
             lessons,
             course,
-            rows,
-            subject.keeps(),
-            compute_place(bench.recipe)[0],
+            tables,
+            technique_input.open_checkpoint_folder(),
+            device_and_dtype(context.recipe)[0],
         )
 
-    def student(self, seed: int) -> Successor:
+    def prepare_student(self, seed: int) -> ReplacementModel:
         """Prepare the student for training on the run's device."""
-        begun = student_of(self.how, self.subject, seed)
-        self.bench.notes.extend(
-            note for note in reshaped(self.how, begun) if note not in self.bench.notes
+        begun = build_student(self.config, self.technique_input, seed)
+        self.context.notes.extend(
+            note for note in student_notes(self.config, begun) if note not in self.context.notes
         )
         return replace(begun, model=begun.model.to(self.device).requires_grad_(True))
 
-    def asks_beforehand(self, tuition: Tuition) -> bool:
+    def precomputes_teacher_logits(self, distillation_loss: DistillationLoss) -> bool:
         """Return True if all teacher predictions are computed before training: every example is
         used, and only its prediction. Predictions for
         every token of a text would fill the memory.
         """
-        comes_again = self.course.steps * self.course.batch >= len(self.lessons.train)
+        comes_again = self.training_config.steps * self.training_config.batch >= len(
+            self.training_data.train
+        )
         return (
-            bool(tuition.how.distill_weight)
+            bool(distillation_loss.config.distill_weight)
             and comes_again
-            and not tuition.compared
-            and self.lessons.train.targets.ndim == 1
+            and not distillation_loss.block_pairs
+            and self.training_data.train.targets.ndim == 1
         )
 
-    def having_asked(self, tuition: Tuition) -> "DistillRun":
-        with accelerator_for(self.device, self.course.half).autocast():
-            train = with_answers(
-                self.bench,
-                self.lessons.train,
-                lambda part: tuition.asked(part, self.device).float(),
+    def with_teacher_logits(self, distillation_loss: DistillationLoss) -> "DistillRun":
+        with accelerator_for(self.device, self.training_config.half).autocast():
+            train = with_teacher_logits(
+                self.context,
+                self.training_data.train,
+                lambda part: distillation_loss.compute_teacher_logits(part, self.device).float(),
             )
-        return replace(self, lessons=replace(self.lessons, train=train))
+        return replace(self, training_data=replace(self.training_data, train=train))
 
     def train(
-        self, model: nn.Module, loss: Blend, phase: str = "student", beside: Companion | None = None
-    ) -> Study:
+        self,
+        model: nn.Module,
+        loss: WeightedLoss,
+        phase: str = "student",
+        auxiliary: AuxiliaryModel | None = None,
+    ) -> Trainer:
         """Train a model to its best state and record the training curve."""
-        file = file_in(self.keeps, phase)
-        study = Study(
-            self.bench,
+        file = checkpoint_file(self.checkpoint_folder, phase)
+        study = Trainer(
+            self.context,
             model,
-            self.lessons,
-            self.course,
+            self.training_data,
+            self.training_config,
             loss,
             phase,
-            self.how.patience,
+            self.config.patience,
             file,
-            beside=beside,
+            auxiliary=auxiliary,
         )
         try:
-            study.go()
+            study.run()
         finally:
-            self.rows.curves.extend(study.rows)
+            self.tables.curves.extend(study.rows)
         return study
 
 
-def reshaped(how: Learning, student: Successor) -> list[str]:
+def student_notes(config: ModelTraining, student: ReplacementModel) -> list[str]:
     """Notes on a student that differs from its file."""
     drawn = (
         f"{student.source} is a bare encoder, so the student began with a random head for its "
         "teacher's classes."
     )
     cut = (
-        f"The student's attention is cut into {getattr(how, 'student_heads', 0)} heads, as wide "
+        f"The student's attention is cut into {getattr(config, 'student_heads', 0)} heads, as wide "
         "together as before: that alone saves nothing."
     )
     return [drawn] * student.source.bare + [cut] * bool(
-        student.config and getattr(how, "student_heads", 0)
+        student.config and getattr(config, "student_heads", 0)
     )

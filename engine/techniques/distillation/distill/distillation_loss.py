@@ -8,53 +8,60 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.calibration.stream import first, hooked, lists_of_blocks
+from engine.calibration.stream import active_hooks, block_lists, first_output
 from engine.errors import PlainError
-from engine.models.packed_modules import unpacked_once
+from engine.models.packed_modules import keep_unpacked
 from engine.techniques.distillation.distill.config import Distill
-from engine.techniques.training.vocabulary import over_shared_tokens
-from engine.training import Exercises
-from engine.training.loop import Loss, answers, at_rest
-from engine.training.losses import by_attention, by_features, by_labels, by_teacher
+from engine.techniques.training.vocabulary import restrict_to_shared_tokens
+from engine.training import EncodedExamples
+from engine.training.loop import Loss, batch_logits, evaluation_mode
+from engine.training.losses import attention_transfer_loss, feature_loss, label_loss, teacher_loss
 
 # what stands between states of different widths, while it is learned
 PROJECTIONS = "distillation_projections"
 
 
 @dataclass
-class States:
+class BlockStates:
     """Outputs of some blocks of a model in its last forward pass, in order."""
 
     names: list[str]
-    held: dict[str, torch.Tensor] = field(default_factory=dict)
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @contextmanager
-    def of(self, model: nn.Module) -> Iterator[None]:
-        def noting(name: str) -> Any:
-            return lambda module, args, output: self.held.update({name: laid_out(first(output))})
+    def record(self, model: nn.Module) -> Iterator[None]:
+        def record_output(name: str) -> Any:
+            return lambda module, args, output: self.outputs.update(
+                {name: channels_last(first_output(output))}
+            )
 
-        with hooked(
-            [model.get_submodule(name).register_forward_hook(noting(name)) for name in self.names]
+        with active_hooks(
+            [
+                model.get_submodule(name).register_forward_hook(record_output(name))
+                for name in self.names
+            ]
         ):
             yield
 
 
-def laid_out(states: torch.Tensor) -> torch.Tensor:
+def channels_last(states: torch.Tensor) -> torch.Tensor:
     """Channels last: (examples, channels, height, width) or (examples, tokens, width) -> (examples,
     places, width)
     """
     return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
 
 
-def blocks_of(model: nn.Module) -> list[str]:
-    return max(lists_of_blocks(model), key=len, default=[])
+def block_names(model: nn.Module) -> list[str]:
+    return max(block_lists(model), key=len, default=[])
 
 
-def pairs_of(how: Distill, student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
+def compared_block_pairs(
+    config: Distill, student: nn.Module, teacher: nn.Module
+) -> list[tuple[str, str]]:
     """The student's blocks that are compared, each with the teacher's at the same share of the way.
     Raises PlainError where there are none.
     """
-    mine, its = blocks_of(student), blocks_of(teacher)
+    mine, its = block_names(student), block_names(teacher)
     if not (mine and its):
         raise PlainError(
             "The states of teacher and student cannot be compared, since one of them has no "
@@ -62,125 +69,145 @@ def pairs_of(how: Distill, student: nn.Module, teacher: nn.Module) -> list[tuple
         )
     return [
         (mine[number - 1], its[-(-number * len(its) // len(mine)) - 1])
-        for number in compared(how, len(mine))
+        for number in compared_block_numbers(config, len(mine))
     ]
 
 
-def compared(how: Distill, blocks: int) -> tuple[int, ...]:
+def compared_block_numbers(config: Distill, blocks: int) -> tuple[int, ...]:
     """Numbers of the student's blocks, counted from 1. Raises PlainError where it has not so
     many.
     """
-    if how.feature_blocks in ("each", "last"):
-        return tuple(range(1, blocks + 1)) if how.feature_blocks == "each" else (blocks,)
-    if (most := how.compared_blocks[-1]) > blocks:
+    if config.feature_blocks in ("each", "last"):
+        return tuple(range(1, blocks + 1)) if config.feature_blocks == "each" else (blocks,)
+    if (most := config.compared_blocks[-1]) > blocks:
         raise PlainError(
             f"feature_blocks names block {most}, and the student has {blocks}; give numbers "
             f"from 1 to {blocks}, or each, or last."
         )
-    return how.compared_blocks
+    return config.compared_blocks
 
 
 @dataclass
-class Tuition:
+class DistillationLoss:
     """One student and its teachers, who are asked once about the same examples, however many terms
     want to know.
     """
 
-    how: Distill
+    config: Distill
     student: nn.Module
     teachers: list[nn.Module]
-    compared: list[tuple[str, str]]  # blocks of the student and of its first teacher
-    mine: States
-    its: States
+    block_pairs: list[tuple[str, str]]  # blocks of the student and of its first teacher
+    student_states: BlockStates
+    teacher_states: BlockStates
     tokens: int | None = None  # of the shared tokenizer
-    about: Exercises | None = None  # the examples that were asked about last
-    known: torch.Tensor | None = None
+    cached_batch: EncodedExamples | None = None  # the examples that were asked about last
+    cached_logits: torch.Tensor | None = None
 
     @classmethod
     def of(
-        cls, how: Distill, student: nn.Module, teachers: list[nn.Module], tokens: int | None = None
-    ) -> "Tuition":
+        cls,
+        config: Distill,
+        student: nn.Module,
+        teachers: list[nn.Module],
+        tokens: int | None = None,
+    ) -> "DistillationLoss":
         pairs = (
-            pairs_of(how, student, teachers[0])
-            if how.features != "none" or how.attention_weight
+            compared_block_pairs(config, student, teachers[0])
+            if config.features != "none" or config.attention_weight
             else []
         )
         mine, its = [one for one, _ in pairs], list(dict.fromkeys(other for _, other in pairs))
-        return cls(how, student, teachers, pairs, States(mine), States(its), tokens)
+        return cls(config, student, teachers, pairs, BlockStates(mine), BlockStates(its), tokens)
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
+    def hooks(self) -> Iterator[None]:
         """States are noted, teachers lie unpacked, and projections are added to the student's
         weights.
         """
         with ExitStack() as held:
-            held.enter_context(self.mine.of(self.student))
-            held.enter_context(self.its.of(self.teachers[0]))
+            held.enter_context(self.student_states.record(self.student))
+            held.enter_context(self.teacher_states.record(self.teachers[0]))
             for teacher in self.teachers:
-                held.enter_context(unpacked_once(teacher))
+                held.enter_context(keep_unpacked(teacher))
             yield
 
     def terms(self) -> dict[str, tuple[float, Loss]]:
-        how = self.how
+        config = self.config
         return {
-            "labels": (1 - how.distill_weight, by_label),
-            "teacher": (how.distill_weight, self.answers_apart),
-            "features": (how.feature_weight * (how.features != "none"), self.states_apart),
-            "attention": (how.attention_weight, self.attention_apart),
+            "labels": (1 - config.distill_weight, batch_label_loss),
+            "teacher": (config.distill_weight, self.logit_loss),
+            "features": (config.feature_weight * (config.features != "none"), self.feature_loss),
+            "attention": (config.attention_weight, self.attention_loss),
         }
 
     # --- terms ------------------------------------------------------------------------------------
 
-    def answers_apart(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-        return by_teacher(*self.both_answers(logits, batch), self.how.temperature)
+    def logit_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+        return teacher_loss(
+            *self.student_and_teacher_logits(logits, batch), self.config.temperature
+        )
 
-    def states_apart(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-        self.said(batch, logits.device)
+    def feature_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+        self.teacher_logits(batch, logits.device)
         parts = [
-            by_features(self.projected(number, mine), its, self.how.features == "cosine")
-            for number, (mine, its) in enumerate(self.both(batch))
+            feature_loss(self.projected_states(number, mine), its, self.config.features == "cosine")
+            for number, (mine, its) in enumerate(self.unpadded_state_pairs(batch))
         ]
         return torch.stack(parts).mean()
 
-    def attention_apart(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-        self.said(batch, logits.device)
-        real = mask_of(batch, logits.device)
+    def attention_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+        self.teacher_logits(batch, logits.device)
+        real = token_mask(batch, logits.device)
         parts = [
-            by_attention(*(each if real is None else each * real[..., None] for each in pair))
-            for pair in self.pairs()
+            attention_transfer_loss(
+                *(each if real is None else each * real[..., None] for each in pair)
+            )
+            for pair in self.state_pairs()
         ]
         return torch.stack(parts).mean()
 
-    def both_answers(self, logits: torch.Tensor, batch: Exercises) -> list[torch.Tensor]:
+    def student_and_teacher_logits(
+        self, logits: torch.Tensor, batch: EncodedExamples
+    ) -> list[torch.Tensor]:
         """The student's logits and the teachers', over the tokens that they share."""
-        return over_shared_tokens([logits, self.said(batch, logits.device)], self.tokens)
+        return restrict_to_shared_tokens(
+            [logits, self.teacher_logits(batch, logits.device)], self.tokens
+        )
 
-    def said(self, batch: Exercises, device: torch.device) -> torch.Tensor:
+    def teacher_logits(self, batch: EncodedExamples, device: torch.device) -> torch.Tensor:
         """Logits of the teachers, or what they say together; those that are known need not be asked
         for.
         """
-        if batch.said is not None:
-            return batch.said.to(device)
-        if self.about is not batch:
-            self.about, self.known = batch, self.asked(batch, device)
-        return self.known
+        if batch.teacher_logits is not None:
+            return batch.teacher_logits.to(device)
+        if self.cached_batch is not batch:
+            self.cached_batch, self.cached_logits = (
+                batch,
+                self.compute_teacher_logits(batch, device),
+            )
+        return self.cached_logits
 
-    def asked(self, batch: Exercises, device: torch.device) -> torch.Tensor:
+    def compute_teacher_logits(self, batch: EncodedExamples, device: torch.device) -> torch.Tensor:
         heard = []
         for teacher in self.teachers:
-            with at_rest(teacher):
-                heard.append(answers(teacher, batch, device))
+            with evaluation_mode(teacher):
+                heard.append(batch_logits(teacher, batch, device))
         return (
             heard[0]
             if len(heard) == 1
-            else agreed(
-                over_shared_tokens(heard, self.tokens), self.how.temperature, self.how.together
+            else combined_teacher_logits(
+                restrict_to_shared_tokens(heard, self.tokens),
+                self.config.temperature,
+                self.config.together,
             )
         )
 
-    def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def state_pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(examples, places, width) both. Raises PlainError where there are not as many places."""
-        pairs = [(self.mine.held[mine], self.its.held[its]) for mine, its in self.compared]
+        pairs = [
+            (self.student_states.outputs[mine], self.teacher_states.outputs[its])
+            for mine, its in self.block_pairs
+        ]
         if any(mine.shape[1] != its.shape[1] for mine, its in pairs):
             raise PlainError(
                 "The states of teacher and student have different numbers of places, so they "
@@ -188,37 +215,45 @@ class Tuition:
             )
         return pairs
 
-    def both(self, batch: Exercises) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def unpadded_state_pairs(
+        self, batch: EncodedExamples
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """States of both models without padding.  (positions, width) each"""
-        real = mask_of(batch, next(self.student.parameters()).device)
+        real = token_mask(batch, next(self.student.parameters()).device)
         return [
             tuple(each.flatten(0, 1) if real is None else each[real] for each in pair)
-            for pair in self.pairs()
+            for pair in self.state_pairs()
         ]
 
-    def projected(self, number: int, states: torch.Tensor) -> torch.Tensor:
+    def projected_states(self, number: int, states: torch.Tensor) -> torch.Tensor:
         projections = getattr(self.student, PROJECTIONS, None)
         return states if projections is None else projections[number](states)
 
 
-def mask_of(batch: Exercises, device: torch.device) -> torch.Tensor | None:
+def token_mask(batch: EncodedExamples, device: torch.device) -> torch.Tensor | None:
     """Mask of tokens that are not padding.  (examples, tokens) bool"""
     mask = batch.inputs.get("attention_mask")
     return None if mask is None else mask.bool().to(device)
 
 
-def by_label(logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-    return by_labels(logits, batch.targets.to(logits.device))
+def batch_label_loss(logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+    return label_loss(logits, batch.targets.to(logits.device))
 
 
-def agreed(heard: list[torch.Tensor], temperature: float, by: str) -> torch.Tensor:
+def combined_teacher_logits(
+    teacher_logits: list[torch.Tensor], temperature: float, weighting: str
+) -> torch.Tensor:
     """Logits whose softened probabilities are the mean of the teachers', or weighted by the
     probability of each one's first choice.
     """
     # (teachers, ..., classes)
-    shares = torch.stack([(each.float() / temperature).softmax(-1) for each in heard])
-    sure = torch.stack([each.float().softmax(-1).amax(-1, keepdim=True) for each in heard])
-    weights = sure / sure.sum(0) if by == "confidence" else torch.full_like(sure, 1 / len(heard))
+    shares = torch.stack([(each.float() / temperature).softmax(-1) for each in teacher_logits])
+    sure = torch.stack([each.float().softmax(-1).amax(-1, keepdim=True) for each in teacher_logits])
+    weights = (
+        sure / sure.sum(0)
+        if weighting == "confidence"
+        else torch.full_like(sure, 1 / len(teacher_logits))
+    )
     return temperature * (weights * shares).sum(0).clamp_min(1e-30).log()
 
 
@@ -226,26 +261,28 @@ def agreed(heard: list[torch.Tensor], temperature: float, by: str) -> torch.Tens
 
 
 @contextmanager
-def projections(tuition: Tuition, batch: Exercises, seed: int) -> Iterator[None]:
+def attach_projections(
+    distillation_loss: DistillationLoss, batch: EncodedExamples, seed: int
+) -> Iterator[None]:
     """A learned matrix for each pair of blocks whose widths differ; it belongs to the student only
     while that learns.
     """
-    if tuition.how.features == "none":
+    if distillation_loss.config.features == "none":
         yield
         return
-    device = next(tuition.student.parameters()).device
-    with at_rest(tuition.student):
-        answers(tuition.student, batch, device)
-    tuition.said(batch, device)
-    widths = [(mine.shape[-1], its.shape[-1]) for mine, its in tuition.pairs()]
+    device = next(distillation_loss.student.parameters()).device
+    with evaluation_mode(distillation_loss.student):
+        batch_logits(distillation_loss.student, batch, device)
+    distillation_loss.teacher_logits(batch, device)
+    widths = [(mine.shape[-1], its.shape[-1]) for mine, its in distillation_loss.state_pairs()]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = [
             nn.Identity() if mine == its else nn.Linear(mine, its, bias=False)
             for mine, its in widths
         ]
-    tuition.student.add_module(PROJECTIONS, nn.ModuleList(made).to(device))
+    distillation_loss.student.add_module(PROJECTIONS, nn.ModuleList(made).to(device))
     try:
         yield
     finally:
-        delattr(tuition.student, PROJECTIONS)
+        delattr(distillation_loss.student, PROJECTIONS)

@@ -10,113 +10,138 @@ from torch import nn
 
 from engine.errors import Cancelled, PlainError
 from engine.measurement.size import origin_of_replacement
-from engine.models.loaded_model import Opened, compute_place, opened
-from engine.models.loading import resolve
-from engine.models.packed_modules import install
+from engine.models.loaded_model import LoadedModel, device_and_dtype, load_model
+from engine.models.loading import resolve_model
+from engine.models.packed_modules import install_packed_layers
 from engine.recipe import Recipe
 from engine.recipe.tasks import LanguageModeling, MaskedLanguageModeling
 from engine.runtime.threads import threads_to_train
 from engine.step.early_end import EarlyEnd, GenerationsEnd
-from engine.step.pruning_plan import Subject
-from engine.step.replacement_model import Successor
-from engine.step.run_context import Bench
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.replacement_model import ReplacementModel
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.techniques.distillation.distill.adversarial import Discriminator
-from engine.techniques.distillation.distill.config import Distill, FineTune, Learning
+from engine.techniques.distillation.distill.config import Distill, FineTune, ModelTraining
 from engine.techniques.distillation.distill.distill_run import DistillRun
-from engine.techniques.distillation.distill.distillation_loss import Tuition, by_label, projections
-from engine.techniques.distillation.distill.mutual_learning import learning_together
+from engine.techniques.distillation.distill.distillation_loss import (
+    DistillationLoss,
+    attach_projections,
+    batch_label_loss,
+)
+from engine.techniques.distillation.distill.mutual_learning import train_with_peer
 from engine.techniques.distillation.distill.r_drop import TwoViews, second_view
-from engine.techniques.distillation.distill.sequence_level import answered, written
-from engine.techniques.distillation.distill.students import refuse_stranger, student_of
-from engine.techniques.hooks import blueprint, compress, outlined, refuse_unfit, sketch, taught
+from engine.techniques.distillation.distill.sequence_level import (
+    teacher_generated_data,
+    teacher_labeled_data,
+)
+from engine.techniques.distillation.distill.students import build_student, check_compatible
+from engine.techniques.hooks import (
+    check_recipe,
+    compress,
+    meta_tensor,
+    replacement_outline,
+    storage_plan,
+    train_replacement,
+)
 from engine.techniques.training.vocabulary import token_count
-from engine.tensors.weights import Dense, Stored
-from engine.training import Blend, Quality, Study
+from engine.tensors.weights import DenseWeight, StoredWeight
+from engine.training import Quality, Trainer, WeightedLoss
 
 
-@taught.register
-def taught_fine_tune(
-    how: FineTune, bench: Bench, subject: Subject, rows: TableBuilder
-) -> Successor:
+@train_replacement.register
+def train_replacement_fine_tune(
+    config: FineTune, context: RunContext, technique_input: TechniqueInput, tables: TableBuilder
+) -> ReplacementModel:
     """From labels alone."""
-    if bench.recipe.training and bench.recipe.training.unlabelled:
+    if context.recipe.training and context.recipe.training.unlabelled:
         raise PlainError(
             "Fine-tuning learns from labels alone, so examples without any teach it nothing; "
             "leave training.unlabelled out, or use distill."
         )
-    run = DistillRun.of(how, bench, subject, rows)
-    student = run.student(bench.recipe.seed)
-    with threads_to_train(subject.original.parameters):
-        run.train(student.model, Blend({"labels": (1.0, by_label)}))
+    run = DistillRun.of(config, context, technique_input, tables)
+    student = run.prepare_student(context.recipe.seed)
+    with threads_to_train(technique_input.original.parameters):
+        run.train(student.model, WeightedLoss({"labels": (1.0, batch_label_loss)}))
     return student
 
 
-@taught.register
-def taught_distill(how: Distill, bench: Bench, subject: Subject, rows: TableBuilder) -> Successor:
-    run = DistillRun.of(how, bench, subject, rows)
-    with threads_to_train(subject.original.parameters):
-        match how.setting:
+@train_replacement.register
+def train_replacement_distill(
+    config: Distill, context: RunContext, technique_input: TechniqueInput, tables: TableBuilder
+) -> ReplacementModel:
+    run = DistillRun.of(config, context, technique_input, tables)
+    with threads_to_train(technique_input.original.parameters):
+        match config.setting:
             case "self":
                 return (
-                    with_itself(how, run)
-                    if how.views == "two-views"
-                    else over_generations(how, run)
+                    train_two_views(config, run)
+                    if config.views == "two-views"
+                    else train_generations(config, run)
                 )
             case "black-box":
-                return from_what_it_writes(how, run)
+                return train_black_box(config, run)
             case "online":
-                return together(how, run)
+                return train_online(config, run)
             case _:
                 teachers = [
-                    subject.original.model,
-                    *(further(name, bench).model for name in how.further),
+                    technique_input.original.model,
+                    *(
+                        load_further_teacher(name, context).model
+                        for name in config.further_teachers
+                    ),
                 ]
-                student = run.student(bench.recipe.seed)
-                by_teachers(how, run, student.model, teachers)
+                student = run.prepare_student(context.recipe.seed)
+                train_on_teachers(config, run, student.model, teachers)
                 return student
 
 
-def by_teachers(
-    how: Distill,
+def train_on_teachers(
+    config: Distill,
     run: DistillRun,
     student: nn.Module,
     teachers: list[nn.Module],
     phase: str = "student",
-) -> Study:
+) -> Trainer:
     """Train a student on fixed teachers, as most settings do."""
-    tuition = Tuition.of(how, student, teachers, token_count(run.bench.folder))
+    tuition = DistillationLoss.of(config, student, teachers, token_count(run.context.folder))
     with ExitStack() as held:
-        held.enter_context(tuition.going_on())
-        if run.asks_beforehand(tuition):
-            run = run.having_asked(tuition)
+        held.enter_context(tuition.hooks())
+        if run.precomputes_teacher_logits(tuition):
+            run = run.with_teacher_logits(tuition)
         held.enter_context(
-            projections(tuition, run.lessons.held_out.some(slice(0, 2)), run.course.seed)
+            attach_projections(
+                tuition, run.training_data.held_out.subset(slice(0, 2)), run.training_config.seed
+            )
         )
         terms, adversary = tuition.terms(), None
-        if how.setting == "adversarial":
-            adversary = Discriminator.against(tuition, run.lessons.held_out, run.course)
-            terms["discriminator"] = (how.adversarial_weight, adversary.not_deceived)
-        return run.train(student, Blend(terms), phase, adversary)
+        if config.setting == "adversarial":
+            adversary = Discriminator.for_student(
+                tuition, run.training_data.held_out, run.training_config
+            )
+            terms["discriminator"] = (config.adversarial_weight, adversary.adversarial_loss)
+        return run.train(student, WeightedLoss(terms), phase, adversary)
 
 
-def over_generations(how: Distill, run: DistillRun) -> Successor:
+def train_generations(config: Distill, run: DistillRun) -> ReplacementModel:
     """Each student teaches the next (born-again networks, Furlanello et al. 2018,
     arXiv:1805.04770). If the user stops it, the best is kept.
     """
-    teacher, best, ended = run.subject.original.model, None, len(run.bench.ended_early)
-    for number in range(1, how.generations + 1):
-        latest = a_generation(how, run, teacher, number, finished=best is not None)
+    teacher, best, ended = run.technique_input.original.model, None, len(run.context.ended_early)
+    for number in range(1, config.generations + 1):
+        latest = train_generation(config, run, teacher, number, finished=best is not None)
         best = (
-            latest if latest and (best is None or latest.quality.at_least(best.quality)) else best
+            latest
+            if latest and (best is None or latest.quality.is_at_least(best.quality))
+            else best
         )
-        if len(run.bench.ended_early) > ended:
-            run.bench.ended_early[-1] = best.kept_after(run.bench.ended_early[-1], number)
+        if len(run.context.ended_early) > ended:
+            run.context.ended_early[-1] = best.kept_after(run.context.ended_early[-1], number)
             latest = best
             break
-        teacher = latest.student.model
-    latest.student.model.requires_grad_(True)
-    return latest.student
+        teacher = latest.prepare_student.model
+    latest.prepare_student.model.requires_grad_(True)
+    return latest.prepare_student
 
 
 @dataclass(frozen=True)
@@ -124,7 +149,7 @@ class Generation:
     """A student that has learned, and where on its way it was best."""
 
     number: int
-    student: Successor
+    student: ReplacementModel
     quality: Quality
     step: int
 
@@ -135,69 +160,75 @@ class Generation:
         )
 
 
-def a_generation(
-    how: Distill, run: DistillRun, teacher: nn.Module, number: int, finished: bool
+def train_generation(
+    config: Distill, run: DistillRun, teacher: nn.Module, number: int, finished: bool
 ) -> Generation | None:
     """Train one generation; None if it was stopped before its first step and a ``finished`` one
     exists.
     """
-    student = run.student(run.course.seed + number - 1)
+    student = run.prepare_student(run.training_config.seed + number - 1)
     try:
-        study = by_teachers(how, run, student.model, [teacher], f"generation {number}")
+        study = train_on_teachers(config, run, student.model, [teacher], f"generation {number}")
     except Cancelled:
         if not finished:
             raise
-        run.bench.ended_early.append(EarlyEnd(0, run.course.steps, 0))
+        run.context.ended_early.append(EarlyEnd(0, run.training_config.steps, 0))
         return None
     return Generation(number, student, study.best_quality, study.best_step)
 
 
-def with_itself(how: Distill, run: DistillRun) -> Successor:
+def train_two_views(config: Distill, run: DistillRun) -> ReplacementModel:
     """No teacher but its own second look."""
-    student = run.student(run.course.seed)
-    views = TwoViews(how, student.model, second_view(student.model, run.bench.folder))
-    run.train(student.model, Blend(views.terms()))
+    student = run.prepare_student(run.training_config.seed)
+    views = TwoViews(config, student.model, second_view(student.model, run.context.folder))
+    run.train(student.model, WeightedLoss(views.terms()))
     return student
 
 
-def from_what_it_writes(how: Distill, run: DistillRun) -> Successor:
+def train_black_box(config: Distill, run: DistillRun) -> ReplacementModel:
     """The student sees the teacher's words or choices, none of its probabilities."""
-    teacher, bench = run.subject.original.model, run.bench
-    student = run.student(bench.recipe.seed)
+    teacher, bench = run.technique_input.original.model, run.context
+    student = run.prepare_student(bench.recipe.seed)
     if isinstance(bench.recipe.task, LanguageModeling):
-        known = unshared_from(student.model, teacher, bench)
-        lessons = written(how, bench, teacher, run.lessons, run.device, run.rows, known)
+        known = first_unshared_token(student.model, teacher, bench)
+        lessons = teacher_generated_data(
+            config, bench, teacher, run.training_data, run.device, run.tables, known
+        )
     else:
-        lessons = answered(how, bench, teacher, run.lessons, run.device, run.rows)
-    replace(run, lessons=lessons).train(student.model, Blend({"labels": (1.0, by_label)}))
+        lessons = teacher_labeled_data(
+            config, bench, teacher, run.training_data, run.device, run.tables
+        )
+    replace(run, training_data=lessons).train(
+        student.model, WeightedLoss({"labels": (1.0, batch_label_loss)})
+    )
     return student
 
 
-def unshared_from(student: nn.Module, teacher: nn.Module, bench: Bench) -> int | None:
+def first_unshared_token(student: nn.Module, teacher: nn.Module, context: RunContext) -> int | None:
     """First token id that the student may not have, if the numbers of embeddings differ; otherwise
     None.
     """
     sizes = {model.config.get_text_config().vocab_size for model in (student, teacher)}
-    return token_count(bench.folder) if len(sizes) > 1 else None
+    return token_count(context.folder) if len(sizes) > 1 else None
 
 
-def together(how: Distill, run: DistillRun) -> Successor:
+def train_online(config: Distill, run: DistillRun) -> ReplacementModel:
     """Deep mutual learning (Zhang et al. 2018, arXiv:1706.00384)."""
-    student = run.student(run.course.seed)
-    learning_together(how, run, student.model)
+    student = run.prepare_student(run.training_config.seed)
+    train_with_peer(config, run, student.model)
     return student
 
 
-def further(name: str, bench: Bench) -> Opened:
+def load_further_teacher(name: str, context: RunContext) -> LoadedModel:
     """Another teacher. Raises PlainError if it cannot teach together with the first one."""
-    folder = resolve(name)
-    refuse_stranger(folder, bench.folder, "teacher")
-    return opened(folder, *compute_place(bench.recipe))
+    folder = resolve_model(name)
+    check_compatible(folder, context.folder, "teacher")
+    return load_model(folder, *device_and_dtype(context.recipe))
 
 
-@refuse_unfit.register
-def refuse_unfit_distill(how: Distill, recipe: Recipe) -> None:
-    if how.setting == "black-box" and isinstance(recipe.task, MaskedLanguageModeling):
+@check_recipe.register
+def check_recipe_distill(config: Distill, recipe: Recipe) -> None:
+    if config.setting == "black-box" and isinstance(recipe.task, MaskedLanguageModeling):
         raise PlainError(
             "A masked language model cannot generate text; choose another Setting (setting)."
         )
@@ -206,36 +237,41 @@ def refuse_unfit_distill(how: Distill, recipe: Recipe) -> None:
 # --- before it is done ----------------------------------------------------------------------------
 
 
-@outlined.register
-def outlined_learning(how: Learning, subject: Subject) -> Opened:
+@replacement_outline.register
+def replacement_outline_model_training(
+    config: ModelTraining, technique_input: TechniqueInput
+) -> LoadedModel:
     """The student without values: what will be written has its shapes."""
-    student = student_of(how, subject, seed=0, valueless=True)
+    student = build_student(config, technique_input, seed=0, on_meta=True)
     # on no other device: an embedding that scales what it reads is known by the scale that it holds
     student.model.to(student.dtype)
     layers, plain = student.layers(), student.plain("meta")
-    origin = origin_of_replacement(subject.original, layers, student.homes)
-    return Opened(
-        install(student.model, {}, torch.float32, "meta"),
+    origin = origin_of_replacement(technique_input.original, layers, student.homes)
+    return LoadedModel(
+        install_packed_layers(student.model, {}, torch.float32, "meta"),
         layers,
         plain,
         torch.device("meta"),
-        recorded=origin,
+        recorded_origin=origin,
     )
 
 
 @compress.register
-def compress_learning(how: Learning, weight: torch.Tensor, seen: None = None) -> Stored:
+def compress_model_training(
+    config: ModelTraining, weight: torch.Tensor, stats: None = None
+) -> StoredWeight:
     """A look at one layer: the weight that a student begins with, since what it becomes takes
     training to find.
     """
-    return Dense(tuple(weight.shape), weight)
+    return DenseWeight(tuple(weight.shape), weight)
 
 
-@blueprint.register
-def blueprint_learning(how: Learning, shape: tuple[int, int]) -> Stored:
-    return Dense(
+@storage_plan.register
+def storage_plan_model_training(config: ModelTraining, shape: tuple[int, int]) -> StoredWeight:
+    return DenseWeight(
         shape,
-        sketch(
-            *shape, dtype=torch.float32 if how.values == "model" else getattr(torch, how.values)
+        meta_tensor(
+            *shape,
+            dtype=torch.float32 if config.values == "model" else getattr(torch, config.values),
         ),
     )

@@ -10,50 +10,57 @@ from torch import nn
 from engine.results.schema.tables import CurveRow
 from engine.techniques.distillation.distill.config import Distill, FineTune
 from engine.techniques.distillation.distill.distill_run import DistillRun
-from engine.techniques.distillation.distill.distillation_loss import Tuition, projections
-from engine.techniques.distillation.distill.students import student_of
+from engine.techniques.distillation.distill.distillation_loss import (
+    DistillationLoss,
+    attach_projections,
+)
+from engine.techniques.distillation.distill.students import build_student
 from engine.techniques.training.vocabulary import token_count
-from engine.training import Blend, Companion, quality_of, trained
-from engine.training.loop import optimizer_of
+from engine.training import AuxiliaryModel, WeightedLoss, held_out_quality, train_steps
+from engine.training.loop import make_optimizer
 
 
-def learning_together(how: Distill, run: DistillRun, student: nn.Module) -> None:
+def train_with_peer(config: Distill, run: DistillRun, student: nn.Module) -> None:
     """The teacher's copy takes its step on the same examples after each of the student's."""
     peer = (
-        student_of(FineTune(), run.subject, run.course.seed)
+        build_student(FineTune(), run.technique_input, run.training_config.seed)
         .model.to(run.device)
         .requires_grad_(True)
     )
-    tokens = token_count(run.bench.folder)
+    tokens = token_count(run.context.folder)
     to_student, to_peer = (
-        Tuition.of(how, student, [peer], tokens),
-        Tuition.of(how.model_copy(update=ANSWERS_ALONE), peer, [student], tokens),
+        DistillationLoss.of(config, student, [peer], tokens),
+        DistillationLoss.of(config.model_copy(update=LOGITS_ONLY), peer, [student], tokens),
     )
-    beside = Peer(peer, optimizer_of(peer, run.course), run, Blend(to_peer.terms()))
+    beside = Peer(
+        peer, make_optimizer(peer, run.training_config), run, WeightedLoss(to_peer.terms())
+    )
     with (
-        to_student.going_on(),
-        to_peer.going_on(),
-        projections(to_student, run.lessons.held_out.some(slice(0, 2)), run.course.seed),
+        to_student.hooks(),
+        to_peer.hooks(),
+        attach_projections(
+            to_student, run.training_data.held_out.subset(slice(0, 2)), run.training_config.seed
+        ),
     ):
-        run.train(student, Blend(to_student.terms()), beside=beside)
-    judged = quality_of(peer, run.lessons.held_out)
-    last = max((row.step for row in run.rows.curves), default=0)
-    run.rows.curves.append(CurveRow(last, "teacher", judged.name, judged.value))
+        run.train(student, WeightedLoss(to_student.terms()), auxiliary=beside)
+    judged = held_out_quality(peer, run.training_data.held_out)
+    last = max((row.step for row in run.tables.curves), default=0)
+    run.tables.curves.append(CurveRow(last, "teacher", judged.name, judged.value))
 
 
 @dataclass
-class Peer(Companion):
+class Peer(AuxiliaryModel):
     """Learns from the student while that learns from it."""
 
     run: DistillRun
-    loss: Blend
+    loss: WeightedLoss
     steps: Iterator[tuple[int, float]] | None = None
 
-    def go_on(self, step: int) -> list[CurveRow]:
-        self.steps = self.steps or trained(
+    def after_step(self, step: int) -> list[CurveRow]:
+        self.steps = self.steps or train_steps(
             self.model,
-            self.run.lessons.train,
-            self.run.course,
+            self.run.training_data.train,
+            self.run.training_config,
             self.loss,
             step - 1,
             self.optimizer,
@@ -63,4 +70,4 @@ class Peer(Companion):
 
 
 # a teacher's states need not become the student's
-ANSWERS_ALONE = {"features": "none", "attention_weight": 0.0}
+LOGITS_ONLY = {"features": "none", "attention_weight": 0.0}

@@ -10,18 +10,18 @@ from torch import nn
 from torch.nn.functional import pad
 
 from engine.models.loading import tokenizer_of
-from engine.models.model_source import Folder
+from engine.models.model_source import ModelSource
 from engine.techniques.distillation.distill.config import Distill
-from engine.techniques.distillation.distill.distillation_loss import by_label
-from engine.training import Exercises
-from engine.training.loop import Loss, answers
-from engine.training.losses import by_teacher
+from engine.techniques.distillation.distill.distillation_loss import batch_label_loss
+from engine.training import EncodedExamples
+from engine.training.loop import Loss, batch_logits
+from engine.training.losses import teacher_loss
 
-HIDDEN = 0.1  # share of a text's tokens that a view does not show
+MASKED_SHARE = 0.1  # share of a text's tokens that a view does not show
 # where a picture begins in one that is a pixel larger on all sides
-ASIDE = torch.tensor([(0, 1), (2, 1), (1, 0), (1, 2)])
+SHIFTS = torch.tensor([(0, 1), (2, 1), (1, 0), (1, 2)])
 
-View = Callable[[Exercises], Exercises]
+View = Callable[[EncodedExamples], EncodedExamples]
 
 
 @dataclass
@@ -30,46 +30,54 @@ class TwoViews:
     and learns too.
     """
 
-    how: Distill
+    config: Distill
     student: nn.Module
     second: View
-    about: Exercises | None = None
-    known: torch.Tensor | None = None
+    cached_batch: EncodedExamples | None = None
+    cached_logits: torch.Tensor | None = None
 
     def terms(self) -> dict[str, tuple[float, Loss]]:
-        weight = self.how.distill_weight
-        return {"labels": (1 - weight, self.labels), "agreement": (weight, self.apart)}
+        weight = self.config.distill_weight
+        return {"labels": (1 - weight, self.label_loss), "agreement": (weight, self.agreement_loss)}
 
-    def labels(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+    def label_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         """The mean of both views."""
-        return (by_label(logits, batch) + by_label(self.seen_again(logits, batch), batch)) / 2
+        return (
+            batch_label_loss(logits, batch)
+            + batch_label_loss(self.second_view_logits(logits, batch), batch)
+        ) / 2
 
-    def apart(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+    def agreement_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         """The mean of KL there and back."""
-        again, temperature = self.seen_again(logits, batch), self.how.temperature
-        return (by_teacher(logits, again, temperature) + by_teacher(again, logits, temperature)) / 2
+        again, temperature = self.second_view_logits(logits, batch), self.config.temperature
+        return (
+            teacher_loss(logits, again, temperature) + teacher_loss(again, logits, temperature)
+        ) / 2
 
-    def seen_again(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-        if self.about is not batch:
-            self.about, self.known = batch, answers(self.student, self.second(batch), logits.device)
-        return self.known
+    def second_view_logits(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+        if self.cached_batch is not batch:
+            self.cached_batch, self.cached_logits = (
+                batch,
+                batch_logits(self.student, self.second(batch), logits.device),
+            )
+        return self.cached_logits
 
 
-def second_view(model: nn.Module, folder: Folder) -> View:
+def second_view(model: nn.Module, folder: ModelSource) -> View:
     """The same input where the model has dropout; else a text with hidden
     tokens, or a picture moved by a pixel.
     """
-    if drops(model):
+    if has_dropout(model):
         return lambda batch: batch
     tokenizer = tokenizer_of(folder) if folder.kind != "image-classification" else None
     known = [
         getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id", "unk_token_id")
     ]
     hidden = next((each for each in known if each is not None), 0)
-    return lambda batch: with_inputs(batch, hidden)
+    return lambda batch: perturbed_batch(batch, hidden)
 
 
-def drops(model: nn.Module) -> bool:
+def has_dropout(model: nn.Module) -> bool:
     """Return True if the model has dropout. Some attention layers store their dropout probability
     as a number.
     """
@@ -81,27 +89,28 @@ def drops(model: nn.Module) -> bool:
     )
 
 
-def with_inputs(batch: Exercises, hidden: int) -> Exercises:
+def perturbed_batch(batch: EncodedExamples, mask_token: int) -> EncodedExamples:
     if "pixel_values" in batch.inputs:
         return replace(
-            batch, inputs=batch.inputs | {"pixel_values": moved(batch.inputs["pixel_values"])}
+            batch,
+            inputs=batch.inputs | {"pixel_values": shifted_images(batch.inputs["pixel_values"])},
         )
     tokens = batch.inputs["input_ids"]
     return replace(
         batch,
         inputs=batch.inputs
-        | {"input_ids": tokens.masked_fill(torch.rand(tokens.shape) < HIDDEN, hidden)},
+        | {"input_ids": tokens.masked_fill(torch.rand(tokens.shape) < MASKED_SHARE, mask_token)},
     )
 
 
-def moved(pictures: torch.Tensor) -> torch.Tensor:
+def shifted_images(images: torch.Tensor) -> torch.Tensor:
     """Each by one pixel to a side that is drawn; its edge is seen twice.  (examples, channels,
     height, width) both
     """
-    height, width = pictures.shape[-2:]
+    height, width = images.shape[-2:]
     larger, sides = (
-        pad(pictures, (1, 1, 1, 1), mode="replicate"),
-        ASIDE[torch.randint(len(ASIDE), (len(pictures),))].tolist(),
+        pad(images, (1, 1, 1, 1), mode="replicate"),
+        SHIFTS[torch.randint(len(SHIFTS), (len(images),))].tolist(),
     )
     return torch.stack(
         [

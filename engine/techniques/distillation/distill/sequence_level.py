@@ -9,17 +9,17 @@ from transformers import PreTrainedTokenizerBase
 from engine.errors import PlainError
 from engine.events import ProgressEvent
 from engine.models.loading import config_of, tokenizer_of
-from engine.models.packed_modules import unpacked_once
-from engine.step.run_context import Bench
+from engine.models.packed_modules import keep_unpacked
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.techniques.distillation.distill.config import Distill
 from engine.techniques.distillation.distill.tables import WrittenRow
-from engine.techniques.distillation.distill.teacher_logits import AT_ONCE, asked
-from engine.training import Exercises, Lessons
-from engine.training.loop import answers, at_rest
-from engine.training.losses import UNLABELLED
+from engine.techniques.distillation.distill.teacher_logits import BATCH_SIZE, teacher_outputs
+from engine.training import EncodedExamples, TrainingData
+from engine.training.loop import batch_logits, evaluation_mode
+from engine.training.losses import IGNORE_INDEX
 
-LEAST = 8  # tokens of an answer: fewer would say next to nothing
+MIN_ANSWER_TOKENS = 8  # tokens of an answer: fewer would say next to nothing
 TEMPLATES = {  # pieces of a prompt: a text's beginning, others with the way they go on, and words
     "continuations": ("text",),
     "instructions": (
@@ -36,135 +36,150 @@ TEMPLATES = {  # pieces of a prompt: a text's beginning, others with the way the
 }
 
 
-def answered(
-    how: Distill,
-    bench: Bench,
+def teacher_labeled_data(
+    config: Distill,
+    context: RunContext,
     teacher: nn.Module,
-    lessons: Lessons,
+    training_data: TrainingData,
     device: torch.device,
-    rows: TableBuilder,
-) -> Lessons:
+    tables: TableBuilder,
+) -> TrainingData:
     """The teacher's choices in the place of labels, also of examples that had none; as many as a
     language model would write can be read.
     """
-    with at_rest(teacher), unpacked_once(teacher):
-        chosen = asked(bench, lessons.train, lambda part: answers(teacher, part, device).argmax(-1))
-    names = config_of(bench.folder).id2label
-    shown = readable(lessons.train.some(slice(0, how.written)), bench)
-    rows.written.extend(
+    with evaluation_mode(teacher), keep_unpacked(teacher):
+        chosen = teacher_outputs(
+            context,
+            training_data.train,
+            lambda part: batch_logits(teacher, part, device).argmax(-1),
+        )
+    names = config_of(context.folder).id2label
+    shown = readable_examples(training_data.train.subset(slice(0, config.written)), context)
+    tables.written.extend(
         WrittenRow(text, str(names.get(choice, choice)))
         for text, choice in zip(shown, chosen.tolist(), strict=False)
     )
-    return Lessons(Exercises(lessons.train.inputs, chosen), lessons.held_out)
+    return TrainingData(EncodedExamples(training_data.train.inputs, chosen), training_data.held_out)
 
 
-def readable(examples: Exercises, bench: Bench) -> list[str]:
+def readable_examples(examples: EncodedExamples, context: RunContext) -> list[str]:
     """Texts as they reach the model; an image's number among those learned from."""
     if "input_ids" not in examples.inputs:
         return [f"image {number}" for number in range(1, len(examples) + 1)]
-    tokenizer, mask = tokenizer_of(bench.folder), examples.inputs["attention_mask"].bool()
+    tokenizer, mask = tokenizer_of(context.folder), examples.inputs["attention_mask"].bool()
     return [
         tokenizer.decode(row[real], skip_special_tokens=True)
         for row, real in zip(examples.inputs["input_ids"], mask, strict=True)
     ]
 
 
-def written(
-    how: Distill,
-    bench: Bench,
+def teacher_generated_data(
+    config: Distill,
+    context: RunContext,
     teacher: nn.Module,
-    lessons: Lessons,
+    training_data: TrainingData,
     device: torch.device,
-    rows: TableBuilder,
-    unshared: int | None = None,
-) -> Lessons:
+    tables: TableBuilder,
+    first_unshared_token: int | None = None,
+) -> TrainingData:
     """Text sampled from the teacher for prompts from the training text, the student's only training
     data; prompts and templates are not trained on.
 
     ``unshared``: first token id that the teacher must not generate. Raises PlainError if a window
     has no room for an answer.
     """
-    windows, tokenizer = lessons.train.inputs["input_ids"], tokenizer_of(bench.folder)
-    asking = prompts(how, windows, tokenizer)
+    windows, tokenizer = training_data.train.inputs["input_ids"], tokenizer_of(context.folder)
+    asking = prompts(config, windows, tokenizer)
     length, count, made = asking.shape[1], len(asking), []
     with (
-        at_rest(teacher),
-        unpacked_once(teacher),
+        evaluation_mode(teacher),
+        keep_unpacked(teacher),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
-        torch.manual_seed(bench.recipe.seed)
-        for done, begun in enumerate(asking.split(AT_ONCE)):
-            bench.progress(ProgressEvent("generating-text", done * AT_ONCE, count))
-            made.append(continued(teacher, begun.to(device), windows.shape[1], unshared).cpu())
+        torch.manual_seed(context.recipe.seed)
+        for done, begun in enumerate(asking.split(BATCH_SIZE)):
+            context.progress(ProgressEvent("generating-text", done * BATCH_SIZE, count))
+            made.append(
+                sample_continuations(
+                    teacher, begun.to(device), windows.shape[1], first_unshared_token
+                ).cpu()
+            )
     texts = torch.cat(made)
-    rows.written.extend(
+    tables.written.extend(
         WrittenRow(tokenizer.decode(row[:length]), tokenizer.decode(row[length:])) for row in texts
     )
-    return Lessons(Exercises({"input_ids": texts}, only_written(texts, length)), lessons.held_out)
+    return TrainingData(
+        EncodedExamples({"input_ids": texts}, continuation_targets(texts, length)),
+        training_data.held_out,
+    )
 
 
-def only_written(texts: torch.Tensor, prompt: int) -> torch.Tensor:
+def continuation_targets(texts: torch.Tensor, prompt: int) -> torch.Tensor:
     """Targets: the teacher's tokens; those of the prompt before them count for nothing.  (texts,
     tokens)
     """
     targets = texts.clone()
-    targets[:, :prompt] = UNLABELLED
+    targets[:, :prompt] = IGNORE_INDEX
     return targets
 
 
 def prompts(
-    how: Distill, windows: torch.Tensor, tokenizer: PreTrainedTokenizerBase
+    config: Distill, windows: torch.Tensor, tokenizer: PreTrainedTokenizerBase
 ) -> torch.Tensor:
     """Beginnings of windows, in the template of what is asked for.  (windows, tokens) -> (texts,
     tokens of a prompt)
     """
-    room, count = windows.shape[1], min(how.written, len(windows))
-    begun = windows[:count, : how.prompt]
+    room, count = windows.shape[1], min(config.written, len(windows))
+    begun = windows[:count, : config.prompt]
     # texts with the way they really go on
-    examples = [windows.roll(-shift, 0)[:count, : 2 * how.prompt] for shift in (1, 2)]
+    examples = [windows.roll(-shift, 0)[:count, : 2 * config.prompt] for shift in (1, 2)]
     parts = {"text": begun, "one": examples[0], "other": examples[1]}
-    pieces = [parts.get(piece, piece) for piece in TEMPLATES[how.asks]]
+    pieces = [parts.get(piece, piece) for piece in TEMPLATES[config.asks]]
     asking = torch.cat(
         [
-            piece if torch.is_tensor(piece) else words(piece, tokenizer).expand(count, -1)
+            piece if torch.is_tensor(piece) else text_tokens(piece, tokenizer).expand(count, -1)
             for piece in pieces
         ],
         1,
     )
-    if (left := max(0, room - asking.shape[1])) < LEAST:
+    if (left := max(0, room - asking.shape[1])) < MIN_ANSWER_TOKENS:
         raise PlainError(
-            f"Asking for {how.asks} with {how.prompt} tokens of text takes {asking.shape[1]} "
+            f"Asking for {config.asks} with {config.prompt} tokens of text takes {asking.shape[1]} "
             f"tokens of a window of {room}, which leaves {left} for "
-            f"an answer, and it takes {LEAST} at least; set prompt lower, or calibration.context "
+            f"an answer, and it takes {MIN_ANSWER_TOKENS} at least; set prompt lower, or "
+            "calibration.context "
             "higher."
         )
     return asking
 
 
-def words(text: str, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+def text_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """(1, tokens)"""
     return torch.tensor([tokenizer(text, add_special_tokens=False).input_ids], dtype=torch.long)
 
 
-def continued(
-    teacher: nn.Module, begun: torch.Tensor, length: int, unshared: int | None = None
+def sample_continuations(
+    teacher: nn.Module,
+    prompt_tokens: torch.Tensor,
+    length: int,
+    first_unshared_token: int | None = None,
 ) -> torch.Tensor:
     """Sample continuations with token ids below ``unshared``; a text may end and another begin.
     (texts, prompt) -> (texts, length)
     """
     vocabulary = teacher.config.get_text_config().vocab_size
     suppressed = (
-        {"suppress_tokens": list(range(unshared, vocabulary))}
-        if unshared is not None and unshared < vocabulary
+        {"suppress_tokens": list(range(first_unshared_token, vocabulary))}
+        if first_unshared_token is not None and first_unshared_token < vocabulary
         else {}
     )
     ends = suppressed | {
-        "min_new_tokens": length - begun.shape[1],
-        "max_new_tokens": length - begun.shape[1],
+        "min_new_tokens": length - prompt_tokens.shape[1],
+        "max_new_tokens": length - prompt_tokens.shape[1],
     }
     return teacher.generate(
-        begun,
-        attention_mask=torch.ones_like(begun),
+        prompt_tokens,
+        attention_mask=torch.ones_like(prompt_tokens),
         do_sample=True,
         top_k=0,
         pad_token_id=0,

@@ -9,46 +9,52 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from engine.calibration.stream import rows_of_blocks
+from engine.calibration.stream import block_sequences
 from engine.errors import PlainError
 from engine.evaluation.data.tokens import tokenizer_key
 from engine.models.layers import layers_of, text_reader
-from engine.models.loaded_model import Opened
+from engine.models.loaded_model import LoadedModel
 from engine.models.loading import (
-    Folder,
-    at_rest,
+    ModelSource,
     changed_config,
-    class_for,
     config_of,
-    load,
-    resolve,
-    skeleton,
+    load_pretrained,
+    meta_model,
+    model_class,
+    prepare_for_inference,
+    resolve_model,
     tokenizer_of,
 )
 from engine.models.positions import usable_length
-from engine.models.shapes import fit
+from engine.models.shapes import fit_shapes
 from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
-from engine.step.pruning_plan import Rebuilt, Subject
-from engine.step.replacement_model import Successor
-from engine.techniques.distillation.distill.config import SAME, SMALLER, Distill, FineTune, Learning
-from engine.techniques.hooks import check_models, rebuild
+from engine.step.pruning_plan import PruningPlan, TechniqueInput
+from engine.step.replacement_model import ReplacementModel
+from engine.techniques.distillation.distill.config import (
+    SAME,
+    SMALLER,
+    Distill,
+    FineTune,
+    ModelTraining,
+)
+from engine.techniques.hooks import check_models, plan_removal
 from engine.techniques.pruning.blocks.method import (
     BY_NUMBER,
-    lists_by_block,
-    of_experts,
-    refuse_unlike,
+    check_expert_layout,
+    expert_fields,
+    per_block_lists,
 )
 from engine.techniques.pruning.structured.config import Structured
-from engine.techniques.pruning.tracing import failure_without
-from engine.tensors.weights import Dense
-from engine.training.trainable_model import in_place, unshared
+from engine.techniques.pruning.tracing import pruned_model_error
+from engine.tensors.weights import DenseWeight
+from engine.training.trainable_model import as_module_weight, unshare_tensors
 
 # what families call the width inside a feed-forward part; GPT-2's may be left to follow
-INNER = ("intermediate_size", "ffn_dim", "n_inner")
+INNER_WIDTH_FIELDS = ("intermediate_size", "ffn_dim", "n_inner")
 LANGUAGE = ("language-modeling", "masked-language-modeling")
 # inner width of an expert
-OF_EXPERTS = (
+EXPERT_WIDTH_FIELDS = (
     "moe_intermediate_size",
     "shared_expert_intermediate_size",
     "moe_shared_expert_intermediate_size",
@@ -56,120 +62,156 @@ OF_EXPERTS = (
 RANDOM, OTHER = "it began with random weights", "of another model than the teacher"
 
 
-def student_of(how: Learning, subject: Subject, seed: int, valueless: bool = False) -> Successor:
+def build_student(
+    config: ModelTraining, technique_input: TechniqueInput, seed: int, on_meta: bool = False
+) -> ReplacementModel:
     """Student in float32 on the CPU, or without values on the meta device for a forecast. Raises
     PlainError if it is not possible.
     """
-    if isinstance(how, Distill) and how.setting == "several" and not how.further:
+    if isinstance(config, Distill) and config.setting == "several" and not config.further_teachers:
         raise PlainError(
             "The setting several has no further teachers; name them under teachers, "
             "separated by commas."
         )
-    match how:
+    match config:
         case FineTune():
-            return of_the_subject(how, subject, Rebuilt(), "teacher", seed, valueless)
-        case Distill(student=name) if name not in (SMALLER, SAME):
-            return another(how, subject, seed, valueless)
-        case Distill(student=name, width=width) if name == SMALLER and width < 1:
-            return narrower(how, subject, seed, valueless)
-        case Distill():
-            return of_the_subject(
-                how,
-                subject,
-                kept_of(how, subject) if how.student == SMALLER else Rebuilt(),
-                how.start,
-                seed,
-                valueless,
+            return student_from_teacher(
+                config, technique_input, PruningPlan(), "teacher", seed, on_meta
             )
-    raise TypeError(f"{type(how).__name__} has no student")
+        case Distill(student=name) if name not in (SMALLER, SAME):
+            return student_from_file(config, technique_input, seed, on_meta)
+        case Distill(student=name, width=width) if name == SMALLER and width < 1:
+            return narrower_student(config, technique_input, seed, on_meta)
+        case Distill():
+            return student_from_teacher(
+                config,
+                technique_input,
+                smaller_student_plan(config, technique_input)
+                if config.student == SMALLER
+                else PruningPlan(),
+                config.start,
+                seed,
+                on_meta,
+            )
+    raise TypeError(f"{type(config).__name__} has no student")
 
 
-def written_in(how: Learning, folder: Folder) -> torch.dtype:
-    return getattr(torch, folder.dtype if how.values == "model" else how.values)
+def student_dtype(config: ModelTraining, folder: ModelSource) -> torch.dtype:
+    return getattr(torch, folder.dtype if config.values == "model" else config.values)
 
 
 # --- of the teacher's parts -----------------------------------------------------------------------
 
 
-def of_the_subject(
-    how: Learning, subject: Subject, small: Rebuilt, start: str, seed: int, valueless: bool
-) -> Successor:
+def student_from_teacher(
+    config: ModelTraining,
+    technique_input: TechniqueInput,
+    pruning_plan: PruningPlan,
+    start: str,
+    seed: int,
+    on_meta: bool,
+) -> ReplacementModel:
     """Model that ``small`` leaves of the subject, with its weights or random ones of the same
     shapes.
     """
-    source = subject.original if start == "teacher" or valueless else random_twin(subject, seed)
-    model, homes = left_of(source, subject.folder, small, valueless)
+    source = (
+        technique_input.original
+        if start == "teacher" or on_meta
+        else random_original(technique_input, seed)
+    )
+    model, homes = pruned_copy(source, technique_input.folder, pruning_plan, on_meta)
     begun = {} if start == "random" else homes
-    return Successor(
-        model, subject.folder, written_in(how, subject.folder), small, homes=begun, begins=RANDOM
+    return ReplacementModel(
+        model,
+        technique_input.folder,
+        student_dtype(config, technique_input.folder),
+        pruning_plan,
+        homes=begun,
+        initial_weights_note=RANDOM,
     )
 
 
-def left_of(
-    source: Opened, folder: Folder, small: Rebuilt, valueless: bool
+def pruned_copy(
+    source: LoadedModel, folder: ModelSource, pruning_plan: PruningPlan, on_meta: bool
 ) -> tuple[nn.Module, dict[str, str]]:
     """A model of the layers that stay; and by each one's name, the one it had."""
-    stays = [(layer, after) for layer, after in small.layers(source.layers) if not layer.tied_to]
+    stays = [
+        (layer, after) for layer, after in pruning_plan.layers(source.layers) if not layer.tied_to
+    ]
     held = {layer.name: source.model.get_submodule(layer.name).stored for layer, _ in stays}
-    stored = {after.name: small.sketch(layer, held[layer.name]) for layer, after in stays}
-    plain = small.plain(source.plain)
-    model = fit(skeleton(folder, changed_config(folder, small.config)), stored, plain)
-    if not valueless:
+    stored = {
+        after.name: pruning_plan.planned_weight(layer, held[layer.name]) for layer, after in stays
+    }
+    plain = pruning_plan.plain(source.plain)
+    model = fit_shapes(
+        meta_model(folder, changed_config(folder, pruning_plan.config)), stored, plain
+    )
+    if not on_meta:
         weights = {
-            after.name: small.stored(layer, held[layer.name]).dense(torch.float32)
+            after.name: pruning_plan.stored_weight(layer, held[layer.name]).to_dense(torch.float32)
             for layer, after in stays
         }
         in_shape = {
-            f"{name}.weight": in_place(model.get_submodule(name), weight)
+            f"{name}.weight": as_module_weight(model.get_submodule(name), weight)
             for name, weight in weights.items()
         }
         model.load_state_dict(plain | in_shape, strict=False, assign=True)
         model.tie_weights()
-        model = unshared(model, torch.device("cpu"))
+        model = unshare_tensors(model, torch.device("cpu"))
     return model, {after.name: layer.name for layer, after in stays}
 
 
-def kept_of(how: Distill, subject: Subject) -> Rebuilt:
+def smaller_student_plan(config: Distill, technique_input: TechniqueInput) -> PruningPlan:
     """Evenly spaced blocks, and in each the heads of the largest weights."""
-    stacks = stacks_of(subject)
-    small = fewer_blocks(stacks, how.blocks, subject)
-    if how.heads == 1:
+    stacks = block_stacks(technique_input)
+    small = fewer_blocks_plan(stacks, config.blocks, technique_input)
+    if config.heads == 1:
         return small
-    if any(layer.kind == "conv2d" and layer.block for layer in subject.original.layers):
+    if any(layer.kind == "conv2d" and layer.block for layer in technique_input.original.layers):
         raise PlainError(
-            f"{subject.folder} is made of convolutions and has no heads; set heads to 1, and "
+            f"{technique_input.folder} is made of convolutions and has no heads; set heads to 1, "
+            "and "
             "keep fewer blocks or less width."
         )
     everywhere = replace(
-        subject, targets=frozenset(layer.name for layer in subject.original.layers)
+        technique_input, targets=frozenset(layer.name for layer in technique_input.original.layers)
     )
-    heads = rebuild(Structured(what="heads", share=1 - how.heads, score="l2"), everywhere)
-    cuts = {name: cut for name, cut in heads.cuts.items() if not small.drops(name)}
+    heads = plan_removal(Structured(what="heads", share=1 - config.heads, score="l2"), everywhere)
+    cuts = {name: cut for name, cut in heads.kept_indices.items() if not small.removes(name)}
     return replace(
-        small, cuts=cuts, set_tensors=heads.set_tensors, uniform=heads.uniform, notes=heads.notes
+        small,
+        kept_indices=cuts,
+        replaced_tensors=heads.replaced_tensors,
+        uniform=heads.uniform,
+        notes=heads.notes,
     )
 
 
-def stacks_of(subject: Subject) -> list[list[str]]:
+def block_stacks(technique_input: TechniqueInput) -> list[list[str]]:
     """Lists of consecutive blocks. Raises PlainError if no block can be removed."""
-    rows = rows_of_blocks(subject.original.model)
+    rows = block_sequences(technique_input.original.model)
     if (
         not all(rows)
         or not rows
-        or getattr(subject.original.model.config.get_text_config(), BY_NUMBER, False)
+        or getattr(technique_input.original.model.config.get_text_config(), BY_NUMBER, False)
     ):
         raise PlainError(
-            f"{subject.folder} has no row of blocks of which some could be left out; choose "
+            f"{technique_input.folder} has no row of blocks of which some could be left out; "
+            "choose "
             "another student."
         )
     return rows
 
 
-def fewer_blocks(stacks: list[list[str]], share: float, subject: Subject) -> Rebuilt:
+def fewer_blocks_plan(
+    stacks: list[list[str]], share: float, technique_input: TechniqueInput
+) -> PruningPlan:
     """Model with evenly spaced blocks of each list, including the first."""
     kept = [
-        evenly(
-            row, share, {layer.block for layer in subject.original.layers if not layer.reads_text}
+        evenly_spaced_blocks(
+            row,
+            share,
+            {layer.block for layer in technique_input.original.layers if not layer.reads_text},
         )
         for row in stacks
     ]
@@ -182,52 +224,62 @@ def fewer_blocks(stacks: list[list[str]], share: float, subject: Subject) -> Reb
         block for row, mine in zip(stacks, kept, strict=True) for block in row if block not in mine
     )
     small = (
-        Rebuilt(dropped=dropped, moved=moved, config=counting(kept, stacks, subject))
+        PruningPlan(
+            removed_blocks=dropped,
+            new_block_names=moved,
+            config=block_count_fields(kept, stacks, technique_input),
+        )
         if dropped
-        else Rebuilt()
+        else PruningPlan()
     )
-    refuse_unlike(small, subject)
-    if small.dropped and (failure := failure_without(subject, small)):
+    check_expert_layout(small, technique_input)
+    if small.removed_blocks and (failure := pruned_model_error(technique_input, small)):
         raise PlainError(
-            f"A student of {len(kept[0])} of the {len(stacks[0])} blocks of {subject.folder} "
+            f"A student of {len(kept[0])} of the {len(stacks[0])} blocks of "
+            f"{technique_input.folder} "
             "cannot be made, since its parts depend on all of them "
             f"({failure[:120]}); set blocks to 1, or choose another student."
         )
     return small
 
 
-def evenly(row: list[str], share: float, of_images: set[str]) -> list[str]:
+def evenly_spaced_blocks(row: list[str], share: float, image_blocks: set[str]) -> list[str]:
     """A share of the blocks, evenly spaced, and those that no text reaches."""
-    free = [block for block in row if block not in of_images]
+    free = [block for block in row if block not in image_blocks]
     count = max(1, round(share * len(free)))
     kept = {free[number * len(free) // count] for number in range(count)}
-    return [block for block in row if block in kept or block in of_images]
+    return [block for block in row if block in kept or block in image_blocks]
 
 
-def counting(kept: list[list[str]], stacks: list[list[str]], subject: Subject) -> dict[str, Any]:
+def block_count_fields(
+    kept: list[list[str]], stacks: list[list[str]], technique_input: TechniqueInput
+) -> dict[str, Any]:
     """Fields of the configuration that count blocks, or say something of each."""
-    fields = subject.original.model.config.get_text_config().to_dict()
+    fields = technique_input.original.model.config.get_text_config().to_dict()
     if "depths" in fields:
         return {"depths": [len(row) for row in kept]}
     left = [stacks[0].index(block) for block in kept[0]]
-    lists = lists_by_block(fields, len(stacks[0]))
+    lists = per_block_lists(fields, len(stacks[0]))
     return (
         {"num_hidden_layers": len(left)}
         | {name: [value[number] for number in left] for name, value in lists.items()}
-        | of_experts(fields, left)
+        | expert_fields(fields, left)
     )
 
 
-def random_twin(subject: Subject, seed: int) -> Opened:
+def random_original(technique_input: TechniqueInput, seed: int) -> LoadedModel:
     """The subject with weights as its architecture draws them; what reads images or sound keeps its
     own.
     """
-    model, original = drawn(subject.original.model.config, subject.folder, seed), subject.original
+    model, original = (
+        random_model(technique_input.original.model.config, technique_input.folder, seed),
+        technique_input.original,
+    )
     layers, reads_text = layers_of(model), text_reader(model)
     state, weights = model.state_dict(), {f"{layer.name}.weight" for layer in layers}
     for layer in layers:
         module = model.get_submodule(layer.name)
-        own = Dense(
+        own = DenseWeight(
             layer.matrix_shape,
             module.weight.detach().T
             if layer.kind == "conv1d"
@@ -239,34 +291,40 @@ def random_twin(subject: Subject, seed: int) -> Opened:
         for name, value in state.items()
         if name not in weights
     }
-    return Opened(model, layers, plain, torch.device("cpu"))
+    return LoadedModel(model, layers, plain, torch.device("cpu"))
 
 
 # --- of a configuration alone ---------------------------------------------------------------------
 
 
-def narrower(how: Distill, subject: Subject, seed: int, valueless: bool) -> Successor:
+def narrower_student(
+    config: Distill, technique_input: TechniqueInput, seed: int, on_meta: bool
+) -> ReplacementModel:
     """Model of the same family with smaller sizes and fewer blocks, by its configuration."""
-    fields = fewer_blocks(stacks_of(subject), how.blocks, subject).config | widths(
-        subject.original.model.config, how.width, subject.folder
+    fields = fewer_blocks_plan(
+        block_stacks(technique_input), config.blocks, technique_input
+    ).config | width_fields(
+        technique_input.original.model.config, config.width, technique_input.folder
     )
-    model_config = changed_config(subject.folder, fields)
+    model_config = changed_config(technique_input.folder, fields)
     model = (
-        skeleton(subject.folder, model_config)
-        if valueless
-        else drawn(model_config, subject.folder, seed)
+        meta_model(technique_input.folder, model_config)
+        if on_meta
+        else random_model(model_config, technique_input.folder, seed)
     )
-    dtype = written_in(how, subject.folder)
-    return Successor(
+    dtype = student_dtype(config, technique_input.folder)
+    return ReplacementModel(
         model,
-        subject.folder,
+        technique_input.folder,
         dtype,
-        config=dict_of(model_config, subject.folder, dtype),
-        begins=RANDOM,
+        config=config_fields(model_config, technique_input.folder, dtype),
+        initial_weights_note=RANDOM,
     )
 
 
-def dict_of(config: PreTrainedConfig, folder: Folder, dtype: torch.dtype) -> dict[str, Any]:
+def config_fields(
+    config: PreTrainedConfig, folder: ModelSource, dtype: torch.dtype
+) -> dict[str, Any]:
     """Fields of config.json."""
     return config.to_dict() | {
         "architectures": [folder.architecture],
@@ -274,7 +332,7 @@ def dict_of(config: PreTrainedConfig, folder: Folder, dtype: torch.dtype) -> dic
     }
 
 
-def widths(config: PreTrainedConfig, share: float, folder: Folder) -> dict[str, Any]:
+def width_fields(config: PreTrainedConfig, share: float, folder: ModelSource) -> dict[str, Any]:
     """Fields that say how wide a model is; heads stay as wide as they were, so there are fewer.
     Raises PlainError where they are not known.
     """
@@ -286,11 +344,11 @@ def widths(config: PreTrainedConfig, share: float, folder: Folder) -> dict[str, 
     fields = config.get_text_config().to_dict()
     if "hidden_sizes" in fields and "embedding_size" in fields:
         return {
-            "hidden_sizes": [shrunk(size, share) for size in fields["hidden_sizes"]],
-            "embedding_size": shrunk(fields["embedding_size"], share),
+            "hidden_sizes": [scaled_size(size, share) for size in fields["hidden_sizes"]],
+            "embedding_size": scaled_size(fields["embedding_size"], share),
         }
     heads, hidden = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
-    inner = next((name for name in INNER if name in fields), None)
+    inner = next((name for name in INNER_WIDTH_FIELDS if name in fields), None)
     if not (heads and hidden and inner):
         raise PlainError(
             f"How wide {folder} is cannot be changed by its config.json here "
@@ -301,71 +359,90 @@ def widths(config: PreTrainedConfig, share: float, folder: Folder) -> dict[str, 
     narrow = {
         "num_attention_heads": left,
         "hidden_size": hidden * left // heads,
-        inner: fields[inner] and shrunk(fields[inner], share),
+        inner: fields[inner] and scaled_size(fields[inner], share),
     }
     embedded = fields.get("word_embed_proj_dim")  # OPT's tokens may be narrower than what flows on
-    narrow |= {name: shrunk(fields[name], share) for name in OF_EXPERTS if fields.get(name)}
+    narrow |= {
+        name: scaled_size(fields[name], share) for name in EXPERT_WIDTH_FIELDS if fields.get(name)
+    }
     narrow |= {"word_embed_proj_dim": embedded * left // heads} if embedded else {}
     return narrow | (
         {"num_key_value_heads": left * groups // heads} if "num_key_value_heads" in fields else {}
     )
 
 
-def shrunk(size: int, share: float) -> int:
+def scaled_size(size: int, share: float) -> int:
     """Scaled size, rounded to a multiple of four for efficient kernels."""
     return max(4, 4 * round(share * size / 4))
 
 
-def drawn(config: PreTrainedConfig, folder: Folder, seed: int) -> nn.Module:
+def random_model(config: PreTrainedConfig, folder: ModelSource, seed: int) -> nn.Module:
     """Random weights as the architecture draws them, in float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return at_rest(
-            class_for(folder).from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return prepare_for_inference(
+            model_class(folder).from_config(config, dtype=torch.float32, trust_remote_code=False)
         )
 
 
 # --- another model --------------------------------------------------------------------------------
 
 
-def another(how: Distill, subject: Subject, seed: int, valueless: bool) -> Successor:
+def student_from_file(
+    config: Distill, technique_input: TechniqueInput, seed: int, on_meta: bool
+) -> ReplacementModel:
     """Student from a file, possibly with fewer blocks or other heads; an encoder without a head
     gets one for the teacher's classes.
     """
-    folder = resolve(how.student, head_for=subject.folder.kind)
-    refuse_stranger(folder, subject.folder, "student")
-    model_config = changed_config(folder, fields_of(how, folder, subject.folder))
-    dtype, changed = written_in(how, folder), folder.bare or how.student_blocks or how.student_heads
-    model = skeleton(folder, model_config) if valueless else begun(folder, model_config, seed)
-    return Successor(
+    folder = resolve_model(config.student, head_for=technique_input.folder.kind)
+    check_compatible(folder, technique_input.folder, "student")
+    model_config = changed_config(
+        folder, student_config_fields(config, folder, technique_input.folder)
+    )
+    dtype, changed = (
+        student_dtype(config, folder),
+        folder.bare or config.student_blocks or config.student_heads,
+    )
+    model = (
+        meta_model(folder, model_config) if on_meta else load_student(folder, model_config, seed)
+    )
+    return ReplacementModel(
         model,
         folder,
         dtype,
-        config=dict_of(model_config, folder, dtype) if changed else {},
-        begins=OTHER,
+        config=config_fields(model_config, folder, dtype) if changed else {},
+        initial_weights_note=OTHER,
     )
 
 
-def begun(folder: Folder, config: PreTrainedConfig, seed: int) -> nn.Module:
+def load_student(folder: ModelSource, config: PreTrainedConfig, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return unshared(load(folder, config), torch.device("cpu"))
+        return unshare_tensors(load_pretrained(folder, config), torch.device("cpu"))
 
 
-def fields_of(how: Distill, folder: Folder, teacher: Folder) -> dict[str, Any]:
+def student_config_fields(
+    config: Distill, folder: ModelSource, teacher: ModelSource
+) -> dict[str, Any]:
     """Fields of the student's configuration that differ from its file's."""
     heads = (
-        {"num_attention_heads": dividing(how.student_heads, folder)} if how.student_heads else {}
+        {"num_attention_heads": checked_head_count(config.student_heads, folder)}
+        if config.student_heads
+        else {}
     )
     names = (
         {name: getattr(config_of(teacher), name) for name in ("id2label", "label2id")}
         if folder.bare
         else {}
     )
-    return (first_blocks(how.student_blocks, folder) if how.student_blocks else {}) | heads | names
+    return (
+        (first_blocks_fields(config.student_blocks, folder) if config.student_blocks else {})
+        | heads
+        | names
+    )
 
 
-def first_blocks(count: int, folder: Folder) -> dict[str, Any]:
+def first_blocks_fields(count: int, folder: ModelSource) -> dict[str, Any]:
     """Fields that count blocks, or say something of each. Raises PlainError where there are not as
     many.
     """
@@ -377,11 +454,11 @@ def first_blocks(count: int, folder: Folder) -> dict[str, Any]:
             f"student_blocks; set it to {there} at most."
         )
     fields = config.to_dict()
-    lists = {name: value[:count] for name, value in lists_by_block(fields, there).items()}
-    return {"num_hidden_layers": count} | lists | of_experts(fields, list(range(count)))
+    lists = {name: value[:count] for name, value in per_block_lists(fields, there).items()}
+    return {"num_hidden_layers": count} | lists | expert_fields(fields, list(range(count)))
 
 
-def dividing(heads: int, folder: Folder) -> int:
+def checked_head_count(heads: int, folder: ModelSource) -> int:
     """A number of heads that its width can be cut into. Raises PlainError for any other."""
     config = config_of(folder).get_text_config()
     width, groups = getattr(config, "hidden_size", 0), getattr(config, "num_key_value_heads", None)
@@ -400,25 +477,27 @@ def dividing(heads: int, folder: Folder) -> int:
 
 
 @check_models.register
-def check_models_distill(how: Distill, teacher: Folder, recipe: Recipe, at_hand: bool) -> None:
+def check_models_distill(
+    config: Distill, teacher: ModelSource, recipe: Recipe, at_hand: bool
+) -> None:
     """Refuse students that this model cannot train and teachers that cannot train it together with
     this one.
     """
-    for name in how.models:
+    for name in config.models:
         if at_hand and ModelName.parse(name).kind == "hub":
             continue
-        student = name == getattr(how, "student", "")
+        student = name == getattr(config, "student", "")
         role, folder = (
             "student" if student else "teacher",
-            resolve(name, head_for=teacher.kind if student else None),
+            resolve_model(name, head_for=teacher.kind if student else None),
         )
-        refuse_stranger(folder, teacher, role)
-        refuse_short(folder, role, recipe)
+        check_compatible(folder, teacher, role)
+        check_lengths(folder, role, recipe)
         if student:
-            fields_of(how, folder, teacher)
+            student_config_fields(config, folder, teacher)
 
 
-def refuse_short(folder: Folder, role: str, recipe: Recipe) -> None:
+def check_lengths(folder: ModelSource, role: str, recipe: Recipe) -> None:
     """Check that student and teacher can read texts as long as the recipe's.
 
     Raises PlainError if one cannot.
@@ -439,7 +518,7 @@ def refuse_short(folder: Folder, role: str, recipe: Recipe) -> None:
             )
 
 
-def refuse_stranger(folder: Folder, teacher: Folder, role: str) -> None:
+def check_compatible(folder: ModelSource, teacher: ModelSource, role: str) -> None:
     """Raises PlainError where two models cannot learn from one another: another task, vocabulary,
     or other classes.
     """
@@ -463,17 +542,20 @@ def refuse_stranger(folder: Folder, teacher: Folder, role: str) -> None:
     mine, its = (config_of(each) for each in (folder, teacher))
     if folder.kind in LANGUAGE or folder.bare:
         return
-    if names_in(mine) != names_in(its):
+    if class_names(mine) != class_names(its):
         raise PlainError(
-            f"The {role} {folder} knows the classes {said(mine)} and {teacher} {said(its)}; "
+            f"The {role} {folder} knows the classes {class_list(mine)} and {teacher} "
+            f"{class_list(its)}; "
             f"choose a {role} with the same classes in the same order."
         )
 
 
-def names_in(config: PreTrainedConfig) -> list[str]:
+def class_names(config: PreTrainedConfig) -> list[str]:
     return [str(config.id2label[number]).strip().lower() for number in sorted(config.id2label)]
 
 
-def said(config: PreTrainedConfig, most: int = 6) -> str:
-    names = names_in(config)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def class_list(config: PreTrainedConfig, max_names: int = 6) -> str:
+    names = class_names(config)
+    return ", ".join(names[:max_names]) + (
+        f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    )

@@ -8,26 +8,30 @@ from dataclasses import replace
 import torch
 
 from engine.events import ProgressEvent
-from engine.step.run_context import Bench
-from engine.training import Exercises
+from engine.step.run_context import RunContext
+from engine.training import EncodedExamples
 
-AT_ONCE = 32  # examples or continuations
+BATCH_SIZE = 32  # examples or continuations
 
 
-def asked(
-    bench: Bench, examples: Exercises, answer: Callable[[Exercises], torch.Tensor]
+def teacher_outputs(
+    context: RunContext,
+    examples: EncodedExamples,
+    compute: Callable[[EncodedExamples], torch.Tensor],
 ) -> torch.Tensor:
     """Outputs of ``answer`` for each example, (examples, ...), in order. Texts of equal length are
     batched together, so that there is little padding.
     """
-    order, given = examples.by_length(), []
-    for done, rows in enumerate(order.split(AT_ONCE)):
-        bench.progress(ProgressEvent("asking-teacher", done * AT_ONCE, len(examples)))
-        given.append(answer(examples.some(rows)).cpu())
+    order, given = examples.length_order(), []
+    for done, rows in enumerate(order.split(BATCH_SIZE)):
+        context.progress(ProgressEvent("asking-teacher", done * BATCH_SIZE, len(examples)))
+        given.append(compute(examples.subset(rows)).cpu())
     return torch.cat(given)[order.argsort()]
 
 
-def with_answers(
-    bench: Bench, examples: Exercises, answer: Callable[[Exercises], torch.Tensor]
-) -> Exercises:
-    return replace(examples, said=asked(bench, examples, answer))
+def with_teacher_logits(
+    context: RunContext,
+    examples: EncodedExamples,
+    compute: Callable[[EncodedExamples], torch.Tensor],
+) -> EncodedExamples:
+    return replace(examples, teacher_logits=teacher_outputs(context, examples, compute))

@@ -2,13 +2,13 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import Made, option
-from engine.techniques.low_rank.options import FACTORS, RANKS, Whitened
+from engine.config.technique import WeightState, option
+from engine.techniques.low_rank.options import FACTORS, RANKS, WhitenedLowRank
 from engine.techniques.quantization.rounding.config import RoundToNearest
 
 
-class LowRankCorrection(Whitened):
-    leaves: ClassVar[Made] = "codes"
+class LowRankCorrection(WhitenedLowRank):
+    produces: ClassVar[WeightState] = "codes"
     list_position: ClassVar[int] = 260
     title: ClassVar[str] = "Low-rank correction"
     kind: ClassVar[str] = "Matrices"
@@ -16,7 +16,7 @@ class LowRankCorrection(Whitened):
         "Rounds a weight to a few bits and adds two thin matrices that correct the largest part of "
         "the error."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "The rounding error is a matrix too, and its largest singular directions fit into two thin "
         "full-precision matrices. **Quantize first** corrects the error after rounding, weighted "
         "by the data (EoRA); **low rank first** removes the largest directions and rounds what "
@@ -28,7 +28,7 @@ class LowRankCorrection(Whitened):
         r"Q)\,S\right), \qquad S S^\top = \tfrac1N X X^\top"
         r" \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "The rounding error has few dominant directions: at 4 bits a correction gains little for "
         "its bytes; at 2 and 3 bits it helps. Smaller groups are the alternative use of the same "
         "bytes."

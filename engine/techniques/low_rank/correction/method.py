@@ -4,20 +4,25 @@ LoftQ's turns (arXiv:2310.08659).
 
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.errors import PlainError
 from engine.models.layers import Layer
-from engine.step.layer_swap import Trial
-from engine.techniques.hooks import blueprint, compress, plan
+from engine.step.layer_swap import LayerSwap
+from engine.techniques.hooks import compress, plan, storage_plan
 from engine.techniques.low_rank.correction.config import LowRankCorrection
-from engine.techniques.low_rank.svd.method import beyond_full, exact, low_rank, low_rank_sketch
+from engine.techniques.low_rank.svd.method import (
+    exact_svd,
+    low_rank_plan,
+    low_rank_weight,
+    rank_too_large_message,
+)
 from engine.techniques.low_rank.whitening import Whitening, whitening
-from engine.tensors.low_rank import LowRank, Sum
-from engine.tensors.weights import Stored
+from engine.tensors.low_rank import CorrectedWeight, LowRankWeight
+from engine.tensors.weights import StoredWeight
 
 
-class PlacedCorrection(LowRankCorrection):
+class LayerCorrection(LowRankCorrection):
     """One layer's own setting."""
 
     own: str = "float32"  # number format of its weights in the file
@@ -25,45 +30,53 @@ class PlacedCorrection(LowRankCorrection):
 
 @plan.register
 def plan_low_rank_correction(
-    how: LowRankCorrection, layers: list[Layer], trial: Trial | None = None
-) -> dict[str, PlacedCorrection]:
+    config: LowRankCorrection, layers: list[Layer], layer_swap: LayerSwap | None = None
+) -> dict[str, LayerCorrection]:
     largest = max(layers, key=lambda layer: min(layer.matrix_shape))
-    if how.rank > (full := min(largest.matrix_shape)):
-        raise PlainError(beyond_full(how.rank, full, largest.name))
-    return {layer.name: PlacedCorrection(**how.model_dump(), own=layer.dtype) for layer in layers}
+    if config.rank > (full := min(largest.matrix_shape)):
+        raise PlainError(rank_too_large_message(config.rank, full, largest.name))
+    return {layer.name: LayerCorrection(**config.model_dump(), own=layer.dtype) for layer in layers}
 
 
 @compress.register
 def compress_low_rank_correction(
-    how: LowRankCorrection, weight: torch.Tensor, seen: Seen | Slopes | None = None
-) -> Stored:
+    config: LowRankCorrection, weight: torch.Tensor, stats: InputStats | GradientStats | None = None
+) -> StoredWeight:
     """``weight``: (out, in_) float32"""
-    white, rank = whitening(how, seen), min(how.rank, *weight.shape)
+    white, rank = whitening(config, stats), min(config.rank, *weight.shape)
     correction = (
-        None if how.order == "quantize-first" else nearest(weight, white, rank, dtype_of(how))
+        None
+        if config.order == "quantize-first"
+        else nearest_low_rank(weight, white, rank, factor_dtype(config))
     )
-    for _ in range(how.rounds):
+    for _ in range(config.rounds):
         base = compress(
-            how.rounding(), weight if correction is None else weight - correction.dense()
+            config.rounding(), weight if correction is None else weight - correction.to_dense()
         )
-        correction = nearest(weight - base.dense(), white, rank, dtype_of(how))
-    return Sum(tuple(weight.shape), base, correction)
+        correction = nearest_low_rank(weight - base.to_dense(), white, rank, factor_dtype(config))
+    return CorrectedWeight(tuple(weight.shape), base, correction)
 
 
-def nearest(matrix: torch.Tensor, white: Whitening, rank: int, dtype: torch.dtype) -> LowRank:
+def nearest_low_rank(
+    matrix: torch.Tensor, white: Whitening, rank: int, dtype: torch.dtype
+) -> LowRankWeight:
     """Matrix of this rank with the smallest whitened difference."""
-    return low_rank(*white.taken_back(*exact(white.applied(matrix)).factors(rank)), dtype)
+    return low_rank_weight(
+        *white.unwhiten_factors(*exact_svd(white.whiten(matrix)).factors(rank)), dtype
+    )
 
 
-def dtype_of(how: LowRankCorrection) -> torch.dtype:
-    own = how.own if isinstance(how, PlacedCorrection) else "float32"
-    return getattr(torch, own if how.factors == "model" else how.factors)
+def factor_dtype(config: LowRankCorrection) -> torch.dtype:
+    own = config.own if isinstance(config, LayerCorrection) else "float32"
+    return getattr(torch, own if config.factors == "model" else config.factors)
 
 
-@blueprint.register
-def blueprint_low_rank_correction(how: LowRankCorrection, shape: tuple[int, int]) -> Sum:
-    return Sum(
+@storage_plan.register
+def storage_plan_low_rank_correction(
+    config: LowRankCorrection, shape: tuple[int, int]
+) -> CorrectedWeight:
+    return CorrectedWeight(
         shape,
-        blueprint(how.rounding(), shape),
-        low_rank_sketch(shape, min(how.rank, *shape), dtype_of(how)),
+        storage_plan(config.rounding(), shape),
+        low_rank_plan(shape, min(config.rank, *shape), factor_dtype(config)),
     )

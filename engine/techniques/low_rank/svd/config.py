@@ -3,10 +3,10 @@
 from typing import ClassVar, Literal
 
 from engine.config.technique import LiveView, option
-from engine.techniques.low_rank.options import BY, ENERGY, FACTORS, KEPT, Whitened
+from engine.techniques.low_rank.options import BY, ENERGY, FACTORS, KEPT, WhitenedLowRank
 
 
-class SVD(Whitened):
+class SVD(WhitenedLowRank):
     live_views: ClassVar[tuple[LiveView, ...]] = ("singular-values", "rank-planner")
     list_position: ClassVar[int] = 250
     title: ClassVar[str] = "SVD"
@@ -15,7 +15,7 @@ class SVD(Whitened):
         "Stores a weight as two narrow matrices: keeps its largest singular values and drops the "
         "others."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A weight of m x n is a sum of rank-one directions, each with a **singular value**. "
         "Keeping the r largest replaces the layer by two smaller ones, n to r to m, with r (m + n) "
         "parameters: fewer only below the **break-even rank** mn / (m + n). No matrix of rank r is "
@@ -29,7 +29,7 @@ class SVD(Whitened):
         r" \hat W = \left(U_r \Sigma_r^{1/2}\right) \left(\Sigma_r^{1/2} V_r^\top S^{-1}\right) "
         r"\end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Without whitening, large language models collapse early, because their weights have few "
         "weak directions. With it, removing 20% costs little; removing 60% needs fine-tuning "
         "afterwards. Square matrices have the lowest break-even rank: half their size."

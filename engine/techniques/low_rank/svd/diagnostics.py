@@ -7,39 +7,53 @@ from functools import singledispatch
 import pandas as pd
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.results.schema.tables import NAN
 from engine.step.table_builder import TableBuilder
-from engine.techniques.hooks import portrait
+from engine.techniques.hooks import diagnostics
 from engine.techniques.low_rank.correction.config import LowRankCorrection
-from engine.techniques.low_rank.options import LowRank
+from engine.techniques.low_rank.options import LowRankTechnique
 from engine.techniques.low_rank.svd.config import SVD
-from engine.techniques.low_rank.svd.method import fixed_rank, randomized, singular_values
+from engine.techniques.low_rank.svd.method import fixed_rank, randomized_svd, singular_values
 from engine.techniques.low_rank.tables import RankRow
-from engine.techniques.low_rank.whitening import PLAIN, Whitening, whitening
+from engine.techniques.low_rank.whitening import NO_WHITENING, Whitening, whitening
 from engine.tensors import low_rank as stored_lowrank
-from engine.tensors.low_rank import CPKernel, Sum, TuckerKernel, Whole, break_even
-from engine.tensors.weights import Stored
+from engine.tensors.low_rank import (
+    CorrectedWeight,
+    CPKernel,
+    TuckerKernel,
+    UnfactoredWeight,
+    break_even_rank,
+)
+from engine.tensors.weights import StoredWeight
 
 POINTS = 128  # of one layer's singular values, in one version
 
 
-@portrait.register
-def portrait_low_rank(
-    how: LowRank, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
+@diagnostics.register
+def diagnostics_low_rank(
+    config: LowRankTechnique,
+    layer: str,
+    weight: torch.Tensor,
+    stored: StoredWeight,
+    stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
     """Return the ranks of a convolution chain."""
-    kept = energy_left(weight, stored.dense() - weight)
+    kept = remaining_energy(weight, stored.to_dense() - weight)
     return TableBuilder(ranks=[rank_row(stored, layer, kept)])
 
 
-@portrait.register
-def portrait_svd(
-    how: SVD, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
+@diagnostics.register
+def diagnostics_svd(
+    config: SVD,
+    layer: str,
+    weight: torch.Tensor,
+    stored: StoredWeight,
+    stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
-    spectra = spectra_of(how, weight, whitening(how, seen))
-    rank = rank_of(stored)
+    spectra = layer_spectra(config, weight, whitening(config, stats))
+    rank = stored_rank(stored)
     used = spectra.get("whitened", spectra["plain"])
     kept = (
         float(used[:rank].square().sum() / used.square().sum().clamp_min(1e-30))
@@ -51,26 +65,26 @@ def portrait_svd(
     )
 
 
-@portrait.register
-def portrait_low_rank_correction(
-    how: LowRankCorrection,
+@diagnostics.register
+def diagnostics_low_rank_correction(
+    config: LowRankCorrection,
     layer: str,
     weight: torch.Tensor,
-    stored: Sum,
-    seen: Seen | Slopes | None,
+    stored: CorrectedWeight,
+    stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
     """Return the singular values of the rounding error."""
-    lost = weight - stored.base.dense()
-    white = whitening(how, seen)
-    spectra = {"plain": singular_values(PLAIN, lost)} | (
+    lost = weight - stored.base.to_dense()
+    white = whitening(config, stats)
+    spectra = {"plain": singular_values(NO_WHITENING, lost)} | (
         {} if white.is_plain else {"whitened": singular_values(white, lost)}
     )
-    kept = energy_left(white.applied(lost), white.applied(stored.dense() - weight))
+    kept = remaining_energy(white.whiten(lost), white.whiten(stored.to_dense() - weight))
     row = rank_row(stored.correction, layer, kept)
     return TableBuilder(ranks=[row], singular=singular_tables(layer, spectra, row.rank))
 
 
-def energy_left(whole: torch.Tensor, lost: torch.Tensor) -> float:
+def remaining_energy(whole: torch.Tensor, lost: torch.Tensor) -> float:
     """Share of the squares that is not lost, 0 to 1."""
     return max(0.0, 1 - (lost.square().sum() / whole.square().sum().clamp_min(1e-30)).item())
 
@@ -79,26 +93,35 @@ def energy_left(whole: torch.Tensor, lost: torch.Tensor) -> float:
 
 
 @singledispatch
-def rank_row(stored: Stored, layer: str, kept_energy: float) -> RankRow:
+def rank_row(stored: StoredWeight, layer: str, kept_energy: float) -> RankRow:
     raise TypeError(f"{stored.kind} has no rank")
 
 
 @rank_row.register
-def rank_row_whole(stored: Whole, layer: str, kept_energy: float) -> RankRow:
+def rank_row_unfactored(stored: UnfactoredWeight, layer: str, kept_energy: float) -> RankRow:
     return RankRow(
-        layer, min(stored.shape), NAN, min(stored.shape), break_even(stored.shape), 1.0, 1.0, True
+        layer,
+        min(stored.shape),
+        NAN,
+        min(stored.shape),
+        break_even_rank(stored.shape),
+        1.0,
+        1.0,
+        True,
     )
 
 
 @rank_row.register
-def rank_row_low_rank(stored: stored_lowrank.LowRank, layer: str, kept_energy: float) -> RankRow:
+def rank_row_low_rank(
+    stored: stored_lowrank.LowRankWeight, layer: str, kept_energy: float
+) -> RankRow:
     share = stored.rank * sum(stored.shape) / (stored.shape[0] * stored.shape[1])
     return RankRow(
         layer,
         stored.rank,
         NAN,
         min(stored.shape),
-        break_even(stored.shape),
+        break_even_rank(stored.shape),
         share,
         kept_energy,
         False,
@@ -136,25 +159,25 @@ def rank_row_cp_kernel(stored: CPKernel, layer: str, kept_energy: float) -> Rank
     )
 
 
-def rank_of(stored: Stored) -> int:
-    return stored.rank if isinstance(stored, stored_lowrank.LowRank) else min(stored.shape)
+def stored_rank(stored: StoredWeight) -> int:
+    return stored.rank if isinstance(stored, stored_lowrank.LowRankWeight) else min(stored.shape)
 
 
 # --- singular values ------------------------------------------------------------------------------
 
 
-def spectra_of(how: SVD, weight: torch.Tensor, white: Whitening) -> dict[str, torch.Tensor]:
+def layer_spectra(config: SVD, weight: torch.Tensor, white: Whitening) -> dict[str, torch.Tensor]:
     """Singular values by version, largest first; those of the randomized solver and the exact
     ones.
     """
-    spectra = {"plain": singular_values(PLAIN, weight)}
+    spectra = {"plain": singular_values(NO_WHITENING, weight)}
     if not white.is_plain:
         spectra["whitened"] = singular_values(white, weight)
-    if how.solver == "randomized" and not (
-        how.by == "energy" and getattr(how, "settled", None) is None
+    if config.solver == "randomized" and not (
+        config.by == "energy" and getattr(config, "settled", None) is None
     ):
-        spectra["randomized"] = randomized(
-            white.applied(weight), fixed_rank(how, tuple(weight.shape)), how.iterations
+        spectra["randomized"] = randomized_svd(
+            white.whiten(weight), fixed_rank(config, tuple(weight.shape)), config.iterations
         ).values
     return spectra
 
@@ -178,7 +201,7 @@ def singular_table(
     layer: str, version: str, values: torch.Tensor, whole: torch.Tensor, rank: int
 ) -> pd.DataFrame:
     energy = values.double().square().cumsum(0) / whole.double().square().sum().clamp_min(1e-30)
-    at = shown(len(values), rank)
+    at = shown_indices(len(values), rank)
     numbers = {
         "index": at + 1,
         "singular_value": values[at] / whole[0].clamp_min(1e-30),
@@ -194,7 +217,7 @@ def singular_table(
     )
 
 
-def shown(count: int, rank: int) -> torch.Tensor:
+def shown_indices(count: int, rank: int) -> torch.Tensor:
     """Places of the values that are shown: all or evenly spaced ones, with both sides of the
     cut.
     """

@@ -4,31 +4,36 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.calibration import Seen, Stream
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import CalibrationStream, InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.errors import PlainError
 from engine.events import ProgressEvent
 from engine.models.layers import Layer, blocks_of
 from engine.runtime.threads import threads_for
-from engine.step.layer_swap import Trial
-from engine.techniques.hooks import blueprint, compress, plan, sketch
-from engine.techniques.low_rank.options import Whitened
+from engine.step.layer_swap import LayerSwap
+from engine.techniques.hooks import compress, meta_tensor, plan, storage_plan
+from engine.techniques.low_rank.options import WhitenedLowRank
 from engine.techniques.low_rank.ranks import (
-    Layered,
+    LayerEnergy,
+    allocated_ranks,
+    allocated_ranks_by_energy,
     rank_of_energy,
     rank_of_share,
-    shared_out,
-    shared_out_by_energy,
 )
 from engine.techniques.low_rank.svd.config import SVD
 from engine.techniques.low_rank.whitening import Whitening, whitening
-from engine.tensors.low_rank import LowRank, Whole, break_even, saves
-from engine.tensors.weights import Dense, Stored
+from engine.tensors.low_rank import (
+    LowRankWeight,
+    UnfactoredWeight,
+    break_even_rank,
+    saves_parameters,
+)
+from engine.tensors.weights import DenseWeight, StoredWeight
 
-MORE = 8  # directions that are sought beyond those kept, by the randomized solver
+OVERSAMPLING = 8  # directions that are sought beyond those kept, by the randomized solver
 
 
-class PlacedSVD(SVD):
+class LayerSVD(SVD):
     """One layer's own setting."""
 
     own: str = "float32"  # number format of its weights in the file
@@ -39,85 +44,97 @@ class PlacedSVD(SVD):
 
 
 @plan.register
-def plan_svd(how: SVD, layers: list[Layer], trial: Trial | None = None) -> dict[str, PlacedSVD]:
-    refuse_beyond_full(how, layers)
-    placed = {layer.name: PlacedSVD(**how.model_dump(), own=layer.dtype) for layer in layers}
-    if how.by == "rank" or how.scope == "layer" or trial is None:
+def plan_svd(
+    config: SVD, layers: list[Layer], layer_swap: LayerSwap | None = None
+) -> dict[str, LayerSVD]:
+    check_rank(config, layers)
+    placed = {layer.name: LayerSVD(**config.model_dump(), own=layer.dtype) for layer in layers}
+    if config.by == "rank" or config.scope == "layer" or layer_swap is None:
         return placed
-    ranks = ranks_of(how, layered_by(how, layers, trial))
+    ranks = budget_ranks(config, layer_energies(config, layers, layer_swap))
     return {
         name: each.model_copy(update={"settled": ranks.get(name)}) for name, each in placed.items()
     }
 
 
-def ranks_of(how: SVD, layers: dict[str, Layered]) -> dict[str, int]:
+def budget_ranks(config: SVD, layers: dict[str, LayerEnergy]) -> dict[str, int]:
     """Ranks of all layers for one budget."""
     return (
-        shared_out(layers, how.kept)
-        if how.by == "kept"
-        else shared_out_by_energy(layers, how.energy)
+        allocated_ranks(layers, config.kept)
+        if config.by == "kept"
+        else allocated_ranks_by_energy(layers, config.energy)
     )
 
 
-def refuse_beyond_full(how: SVD, layers: list[Layer]) -> None:
+def check_rank(config: SVD, layers: list[Layer]) -> None:
     largest = max(layers, key=lambda layer: min(layer.matrix_shape))
     full = min(largest.matrix_shape)
-    if how.by == "rank" and how.rank > full:
-        raise PlainError(beyond_full(how.rank, full, largest.name))
+    if config.by == "rank" and config.rank > full:
+        raise PlainError(rank_too_large_message(config.rank, full, largest.name))
 
 
-def beyond_full(rank: int, full: int, layer: str) -> str:
+def rank_too_large_message(rank: int, full: int, layer: str) -> str:
     return (
         f"Rank {rank:,} is above the full rank of every layer, {full:,} at most ({layer}), so "
         "nothing would change; give a smaller one."
     )
 
 
-def layered_by(how: Whitened, layers: list[Layer], trial: Trial) -> dict[str, Layered]:
+def layer_energies(
+    config: WhitenedLowRank, layers: list[Layer], layer_swap: LayerSwap
+) -> dict[str, LayerEnergy]:
     """Gain of each layer by its directions; layers whose data cannot be observed are left out."""
-    spectra = spectra_of(how, layers, trial)
+    spectra = spectra_of(config, layers, layer_swap)
     return {
-        layer.name: Layered.of(layer.matrix_shape, spectra[layer.name])
+        layer.name: LayerEnergy.of(layer.matrix_shape, spectra[layer.name])
         for layer in layers
         if layer.name in spectra
     }
 
 
-def spectra_of(how: Whitened, layers: list[Layer], trial: Trial) -> dict[str, torch.Tensor]:
+def spectra_of(
+    config: WhitenedLowRank, layers: list[Layer], layer_swap: LayerSwap
+) -> dict[str, torch.Tensor]:
     """Singular values of every layer's whitened weight. Gram matrices are held for one block at a
     time.
     """
-    if how.needs == "gram":
-        return streamed_spectra(how, layers, trial)
+    if config.needs == "gram":
+        return streamed_spectra(config, layers, layer_swap)
     names = [layer.name for layer in layers]
-    seen = trial.knows(how.needs, names)
+    seen = layer_swap.layer_stats(config.needs, names)
     found = {}
     for done, name in enumerate(names):
-        trial.bench.progress(ProgressEvent("finding-ranks", done, len(names)))
-        if how.needs == "nothing" or name in seen:
-            found[name] = singular_values(whitening(how, seen.get(name)), trial.weight_of(name))
+        layer_swap.context.progress(ProgressEvent("finding-ranks", done, len(names)))
+        if config.needs == "nothing" or name in seen:
+            found[name] = singular_values(
+                whitening(config, seen.get(name)), layer_swap.weight_of(name)
+            )
     return found
 
 
-def streamed_spectra(how: Whitened, layers: list[Layer], trial: Trial) -> dict[str, torch.Tensor]:
+def streamed_spectra(
+    config: WhitenedLowRank, layers: list[Layer], layer_swap: LayerSwap
+) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-    stream = Stream(
-        trial.original.model,
-        trial.batches,
-        trial.original.device,
-        lambda: trial.bench.progress(ProgressEvent("finding-ranks", len(found), len(layers))),
+    stream = CalibrationStream(
+        layer_swap.original.model,
+        layer_swap.batches,
+        layer_swap.original.device,
+        lambda: layer_swap.context.progress(
+            ProgressEvent("finding-ranks", len(found), len(layers))
+        ),
     )
     for block in blocks_of(layers):
-        for name, seen in stream.look(
+        for name, seen in stream.collect_stats(
             block[0].block, [layer.name for layer in block], True
         ).items():
-            found[name] = singular_values(whitening(how, seen), trial.weight_of(name))
-        stream.go_on(block[0].block)
+            found[name] = singular_values(whitening(config, seen), layer_swap.weight_of(name))
+        stream.advance(block[0].block)
     return found
 
 
 def singular_values(white: Whitening, weight: torch.Tensor) -> torch.Tensor:
-    matrix = white.applied(weight)
+    matrix = white.whiten(weight)
     with threads_for(matrix.shape):
         return torch.linalg.svdvals(matrix)
 
@@ -126,7 +143,7 @@ def singular_values(white: Whitening, weight: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Directions:
+class SVDResult:
     """Singular vectors and values, the strongest first: all of them or as many as were sought."""
 
     left: torch.Tensor  # (out, found)
@@ -142,66 +159,76 @@ class Directions:
 
 
 @compress.register
-def compress_svd(how: SVD, weight: torch.Tensor, seen: Seen | Slopes | None = None) -> Stored:
+def compress_svd(
+    config: SVD, weight: torch.Tensor, stats: InputStats | GradientStats | None = None
+) -> StoredWeight:
     """``weight``: (out, in_) float32"""
-    white = whitening(how, seen)
-    rank, found = rank_and_directions(how, white.applied(weight))
-    if reason := why_whole(how, weight.shape, rank):
-        return Whole(tuple(weight.shape), weight.to(getattr(torch, own_dtype(how))), reason)
-    return low_rank(*white.taken_back(*found.factors(rank)), dtype_of(how))
+    white = whitening(config, stats)
+    rank, found = rank_and_svd(config, white.whiten(weight))
+    if reason := why_unfactored(config, weight.shape, rank):
+        return UnfactoredWeight(
+            tuple(weight.shape), weight.to(getattr(torch, own_dtype(config))), reason
+        )
+    return low_rank_weight(*white.unwhiten_factors(*found.factors(rank)), factor_dtype(config))
 
 
-def rank_and_directions(how: SVD, matrix: torch.Tensor) -> tuple[int, Directions]:
+def rank_and_svd(config: SVD, matrix: torch.Tensor) -> tuple[int, SVDResult]:
     """Return the rank to keep and the directions found."""
-    if how.by == "energy" and settled_of(how) is None:
-        found = exact(matrix)
-        return rank_of_energy(found.values, how.energy), found
-    rank = fixed_rank(how, tuple(matrix.shape))
-    return rank, directions(matrix, rank, how)
+    if config.by == "energy" and allocated_rank(config) is None:
+        found = exact_svd(matrix)
+        return rank_of_energy(found.values, config.energy), found
+    rank = fixed_rank(config, tuple(matrix.shape))
+    return rank, truncated_svd(matrix, rank, config)
 
 
-def settled_of(how: SVD) -> int | None:
-    return how.settled if isinstance(how, PlacedSVD) else None
+def allocated_rank(config: SVD) -> int | None:
+    return config.settled if isinstance(config, LayerSVD) else None
 
 
-def own_dtype(how: SVD) -> str:
-    return how.own if isinstance(how, PlacedSVD) else "float32"
+def own_dtype(config: SVD) -> str:
+    return config.own if isinstance(config, LayerSVD) else "float32"
 
 
-def dtype_of(how: SVD) -> torch.dtype:
-    return getattr(torch, own_dtype(how) if how.factors == "model" else how.factors)
+def factor_dtype(config: SVD) -> torch.dtype:
+    return getattr(torch, own_dtype(config) if config.factors == "model" else config.factors)
 
 
-def fixed_rank(how: SVD, shape: tuple[int, int]) -> int:
+def fixed_rank(config: SVD, shape: tuple[int, int]) -> int:
     """The rank where no singular value is needed to know it."""
-    if (settled := settled_of(how)) is not None:
+    if (settled := allocated_rank(config)) is not None:
         return settled
-    return min(how.rank, min(shape)) if how.by == "rank" else rank_of_share(shape, how.kept)
+    return (
+        min(config.rank, min(shape)) if config.by == "rank" else rank_of_share(shape, config.kept)
+    )
 
 
-def why_whole(how: SVD, shape: tuple[int, int], rank: int) -> str:
+def why_unfactored(config: SVD, shape: tuple[int, int], rank: int) -> str:
     """Why a layer stays as it was; empty where it is factorized."""
     if rank >= min(shape):
         return f"rank {min(shape)} is its full rank, so it was kept as it was"
-    if how.by != "rank" and not saves(shape, rank):
+    if config.by != "rank" and not saves_parameters(shape, rank):
         return (
-            f"rank {rank} is not below its break-even rank {break_even(shape):.1f}, so it was "
+            f"rank {rank} is not below its break-even rank {break_even_rank(shape):.1f}, so it was "
             "kept as it was"
         )
     return ""
 
 
-def directions(matrix: torch.Tensor, rank: int, how: SVD) -> Directions:
+def truncated_svd(matrix: torch.Tensor, rank: int, config: SVD) -> SVDResult:
     """At least ``rank`` of them."""
-    return randomized(matrix, rank, how.iterations) if how.solver == "randomized" else exact(matrix)
+    return (
+        randomized_svd(matrix, rank, config.iterations)
+        if config.solver == "randomized"
+        else exact_svd(matrix)
+    )
 
 
-def exact(matrix: torch.Tensor) -> Directions:
+def exact_svd(matrix: torch.Tensor) -> SVDResult:
     with threads_for(matrix.shape):
-        return Directions(*torch.linalg.svd(matrix, full_matrices=False))
+        return SVDResult(*torch.linalg.svd(matrix, full_matrices=False))
 
 
-def randomized(matrix: torch.Tensor, rank: int, iterations: int) -> Directions:
+def randomized_svd(matrix: torch.Tensor, rank: int, iterations: int) -> SVDResult:
     """Randomized SVD; the random vectors are the same each time."""
     with (
         threads_for(matrix.shape),
@@ -209,27 +236,31 @@ def randomized(matrix: torch.Tensor, rank: int, iterations: int) -> Directions:
     ):
         torch.manual_seed(0)
         left, values, right = torch.svd_lowrank(
-            matrix, min(rank + MORE, min(matrix.shape)), iterations
+            matrix, min(rank + OVERSAMPLING, min(matrix.shape)), iterations
         )
-    return Directions(left, values, right.T)
+    return SVDResult(left, values, right.T)
 
 
-def low_rank(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> LowRank:
-    parts = (Dense(tuple(part.shape), part.to(dtype).contiguous()) for part in (left, right))
-    return LowRank((left.shape[0], right.shape[1]), *parts)
+def low_rank_weight(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> LowRankWeight:
+    parts = (DenseWeight(tuple(part.shape), part.to(dtype).contiguous()) for part in (left, right))
+    return LowRankWeight((left.shape[0], right.shape[1]), *parts)
 
 
-@blueprint.register
-def blueprint_svd(how: SVD, shape: tuple[int, int]) -> Stored:
+@storage_plan.register
+def storage_plan_svd(config: SVD, shape: tuple[int, int]) -> StoredWeight:
     """Exact where the rank follows from the shape; else the most that it can be."""
-    rank = min(shape) if how.by == "energy" else fixed_rank(how, shape)
-    if how.by == "kept" and how.scope == "global" and settled_of(how) is None:
+    rank = min(shape) if config.by == "energy" else fixed_rank(config, shape)
+    if config.by == "kept" and config.scope == "global" and allocated_rank(config) is None:
         rank += 1  # shares of all layers together are not rounded down layer by layer
-    if reason := why_whole(how, shape, rank):
-        return Whole(shape, sketch(*shape, dtype=getattr(torch, own_dtype(how))), reason)
-    return low_rank_sketch(shape, rank, dtype_of(how))
+    if reason := why_unfactored(config, shape, rank):
+        return UnfactoredWeight(
+            shape, meta_tensor(*shape, dtype=getattr(torch, own_dtype(config))), reason
+        )
+    return low_rank_plan(shape, rank, factor_dtype(config))
 
 
-def low_rank_sketch(shape: tuple[int, int], rank: int, dtype: torch.dtype) -> LowRank:
+def low_rank_plan(shape: tuple[int, int], rank: int, dtype: torch.dtype) -> LowRankWeight:
     sizes = (shape[0], rank), (rank, shape[1])
-    return LowRank(shape, *(Dense(size, sketch(*size, dtype=dtype)) for size in sizes))
+    return LowRankWeight(
+        shape, *(DenseWeight(size, meta_tensor(*size, dtype=dtype)) for size in sizes)
+    )

@@ -3,14 +3,14 @@
 from typing import ClassVar, Literal
 
 from engine.config.technique import LayerKind, option
-from engine.techniques.low_rank.options import BY, ENERGY, FACTORS, KEPT, RANKS, LowRank
+from engine.techniques.low_rank.options import BY, ENERGY, FACTORS, KEPT, RANKS, LowRankTechnique
 from engine.techniques.training_options import batch_option, rate_option, recovery_option
 
 
-class Kernels(LowRank):
+class KernelDecomposition(LowRankTechnique):
     """Options shared by methods for convolutions."""
 
-    treats: ClassVar[tuple[LayerKind, ...]] = ("conv2d",)
+    layer_kinds: ClassVar[tuple[LayerKind, ...]] = ("conv2d",)
     factors: Literal["model", "float32", "bfloat16", "float16"] = option(**FACTORS)
 
     @property
@@ -18,12 +18,12 @@ class Kernels(LowRank):
         return self.recovery > 0
 
     @property
-    def recovering(self) -> str:
+    def recovery_label(self) -> str:
         """Part of the label that names the fine-tuning steps."""
         return f", {self.recovery} fine-tuning steps" if self.trains else ""
 
 
-class Tucker(Kernels):
+class Tucker(KernelDecomposition):
     list_position: ClassVar[int] = 270
     title: ClassVar[str] = "Tucker-2"
     kind: ClassVar[str] = "Convolutions"
@@ -31,7 +31,7 @@ class Tucker(Kernels):
         "Replaces a convolution by three: 1 x 1 to fewer channels, a small kernel, 1 x 1 to the "
         "output channels."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A kernel has four axes: outputs, inputs, height and width. Tucker-2 factorizes the first "
         "two. The layer becomes a 1 x 1 convolution that reduces the input channels, a small core "
         "kernel, and a 1 x 1 convolution to all outputs. The two ranks' factors are computed in "
@@ -42,7 +42,7 @@ class Tucker(Kernels):
         r"B_{iq} \\[4pt]"
         r" r_i\,i + r_i\,r_o\,hw + r_o\,o \;<\; o\,i\,hw \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "1 x 1 kernels are already matrices and are left unchanged: use SVD for them. Three layers "
         "need three passes over memory, so small convolutions may not run faster. Without "
         "fine-tuning afterwards, accuracy drops early."
@@ -101,17 +101,17 @@ class Tucker(Kernels):
             "energy": f"{100 * self.energy:g}% of the energy",
             "rank": ranks,
         }[self.by]
-        return f"Tucker-2 {size}{self.recovering}"
+        return f"Tucker-2 {size}{self.recovery_label}"
 
 
-class CP(Kernels):
+class CP(KernelDecomposition):
     list_position: ClassVar[int] = 280
     title: ClassVar[str] = "CP"
     kind: ClassVar[str] = "Convolutions"
     summary: ClassVar[str] = (
         "Replaces a convolution by four small ones: 1 x 1, vertical, horizontal, 1 x 1."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "The kernel becomes a sum of R terms, each a product of four vectors along outputs, "
         "inputs, height and width (**CP**, canonical polyadic). The layer becomes a 1 x 1 "
         "convolution to R channels, a vertical and a horizontal depthwise convolution, and a 1 x 1 "
@@ -122,7 +122,7 @@ class CP(Kernels):
         r"\begin{gathered} \hat W_{oihw} = \sum_{k=1}^{R} A_{ok}\, B_{ik}\, C_{hk}\, D_{wk} "
         r"\\[4pt] R\,(o + i + h + w) \;<\; o\,i\,hw \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Terms can grow large and cancel each other, which makes high ranks unstable and "
         "fine-tuning hard; Tucker-2 is more stable. Depthwise layers need little arithmetic but "
         "much memory bandwidth."
@@ -164,5 +164,5 @@ class CP(Kernels):
     def label(self) -> str:
         return (
             f"CP {f'{100 * self.kept:g}% kept' if self.by == 'kept' else f'rank {self.rank}'}"
-            f"{self.recovering}"
+            f"{self.recovery_label}"
         )

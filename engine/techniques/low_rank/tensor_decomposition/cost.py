@@ -2,12 +2,12 @@
 
 from engine.step.workload import TrainingWork
 from engine.techniques.hooks import training_work
-from engine.techniques.low_rank.tensor_decomposition.config import Kernels
-from engine.training.trainer import LOOKS
+from engine.techniques.low_rank.tensor_decomposition.config import KernelDecomposition
+from engine.training.trainer import EVALUATIONS
 
 
 @training_work.register
-def training_work_kernels(config: Kernels) -> TrainingWork:
+def training_work_kernels(config: KernelDecomposition) -> TrainingWork:
     if not config.trains:
         return TrainingWork()
-    return TrainingWork(config.recovery, config.batch, looks=LOOKS + 1, copies=5.0)
+    return TrainingWork(config.recovery, config.batch, looks=EVALUATIONS + 1, copies=5.0)

@@ -12,18 +12,18 @@ from threadpoolctl import threadpool_limits
 
 from engine.errors import PlainError
 from engine.models.layers import Layer
-from engine.step.layer_swap import Trial
-from engine.techniques.hooks import blueprint, compress, plan, sketch
+from engine.step.layer_swap import LayerSwap
+from engine.techniques.hooks import compress, meta_tensor, plan, storage_plan
 from engine.techniques.low_rank.ranks import rank_of_energy
-from engine.techniques.low_rank.tensor_decomposition.config import CP, Kernels, Tucker
-from engine.tensors.low_rank import CPKernel, TuckerKernel, Whole
-from engine.tensors.weights import Dense, Stored
+from engine.techniques.low_rank.tensor_decomposition.config import CP, KernelDecomposition, Tucker
+from engine.tensors.low_rank import CPKernel, TuckerKernel, UnfactoredWeight
+from engine.tensors.weights import DenseWeight, StoredWeight
 
 Kernel = tuple[int, int, int]  # in_, height, width
-SAME = 1e-7  # change of the error at which rounds end
+ERROR_TOLERANCE = 1e-7  # change of the error at which rounds end
 
 
-class PlacedTucker(Tucker):
+class LayerTucker(Tucker):
     """One layer's own setting."""
 
     own: str = "float32"  # number format of its weights in the file
@@ -31,7 +31,7 @@ class PlacedTucker(Tucker):
     kept_because: str = ""  # why it stays as it was; empty where it is factorized
 
 
-class PlacedCP(CP):
+class LayerCP(CP):
     """One layer's own setting."""
 
     own: str = "float32"
@@ -39,38 +39,43 @@ class PlacedCP(CP):
     kept_because: str = ""
 
 
-Placed = PlacedTucker | PlacedCP
+LayerConfig = LayerTucker | LayerCP
 
 
 # --- which layers, and how far --------------------------------------------------------------------
 
 
 @plan.register
-def plan_kernels(
-    how: Kernels, layers: list[Layer], trial: Trial | None = None
-) -> dict[str, Placed]:
-    kernels = {layer.name: kernel_of(layer) for layer in layers if not why_kept(layer)}
+def plan_kernel_decomposition(
+    config: KernelDecomposition, layers: list[Layer], layer_swap: LayerSwap | None = None
+) -> dict[str, LayerConfig]:
+    kernels = {
+        layer.name: kernel_shape(layer) for layer in layers if not why_not_decomposable(layer)
+    }
     if not kernels:
         raise PlainError(
-            f"{how.title} is for convolutions with kernels larger than 1 x 1, and there is "
+            f"{config.title} is for convolutions with kernels larger than 1 x 1, and there is "
             "none among these layers; use SVD instead."
         )
-    refuse_beyond_full(how, [layer for layer in layers if layer.name in kernels])
-    placed = PlacedTucker if isinstance(how, Tucker) else PlacedCP
-    shared = how.model_dump()
+    check_ranks(config, [layer for layer in layers if layer.name in kernels])
+    placed = LayerTucker if isinstance(config, Tucker) else LayerCP
+    shared = config.model_dump()
     return {
         layer.name: placed(
-            **shared, own=layer.dtype, kernel=kernels.get(layer.name), kept_because=why_kept(layer)
+            **shared,
+            own=layer.dtype,
+            kernel=kernels.get(layer.name),
+            kept_because=why_not_decomposable(layer),
         )
         for layer in layers
     }
 
 
-def kernel_of(layer: Layer) -> Kernel:
+def kernel_shape(layer: Layer) -> Kernel:
     return layer.shape[1], layer.shape[2], layer.shape[3]
 
 
-def why_kept(layer: Layer) -> str:
+def why_not_decomposable(layer: Layer) -> str:
     if layer.kind != "conv2d":
         return "it is not a 2-D convolution, so it was not changed"
     if layer.groups > 1:
@@ -82,49 +87,49 @@ def why_kept(layer: Layer) -> str:
     )
 
 
-def refuse_beyond_full(how: Kernels, layers: list[Layer]) -> None:
-    if how.by != "rank":
+def check_ranks(config: KernelDecomposition, layers: list[Layer]) -> None:
+    if config.by != "rank":
         return
-    if isinstance(how, CP):
-        return refuse_too_many_terms(
-            how, max(full_cp_rank(layer.shape[0], kernel_of(layer)) for layer in layers)
+    if isinstance(config, CP):
+        return check_cp_rank(
+            config, max(full_cp_rank(layer.shape[0], kernel_shape(layer)) for layer in layers)
         )
     out, in_ = (max(layer.shape[axis] for layer in layers) for axis in (0, 1))
-    if how.rank_out > out or how.rank_in > in_:
-        given = f"ranks {how.rank_out:,} and {how.rank_in:,}"
+    if config.rank_out > out or config.rank_in > in_:
+        given = f"ranks {config.rank_out:,} and {config.rank_in:,}"
         raise PlainError(
             f"The widest convolution has {out:,} outputs and {in_:,} inputs, so {given} are "
             "too large; give at most as many."
         )
 
 
-def refuse_too_many_terms(how: CP, full: int) -> None:
-    if how.rank > full:
+def check_cp_rank(config: CP, full: int) -> None:
+    if config.rank > full:
         raise PlainError(
-            f"Rank {how.rank:,} is above the full rank of every convolution, {full:,} at "
+            f"Rank {config.rank:,} is above the full rank of every convolution, {full:,} at "
             "most, so nothing would change; give less."
         )
 
 
-def dtype_of(how: Placed) -> torch.dtype:
-    return getattr(torch, how.own if how.factors == "model" else how.factors)
+def factor_dtype(config: LayerConfig) -> torch.dtype:
+    return getattr(torch, config.own if config.factors == "model" else config.factors)
 
 
-def whole(how: Placed, weight: torch.Tensor, reason: str) -> Whole:
-    return Whole(tuple(weight.shape), weight.to(getattr(torch, how.own)), reason)
+def unfactored_weight(config: LayerConfig, weight: torch.Tensor, reason: str) -> UnfactoredWeight:
+    return UnfactoredWeight(tuple(weight.shape), weight.to(getattr(torch, config.own)), reason)
 
 
-def part(matrix: torch.Tensor, how: Placed) -> Dense:
-    return Dense(tuple(matrix.shape), matrix.to(dtype_of(how)).contiguous())
+def factor_weight(matrix: torch.Tensor, config: LayerConfig) -> DenseWeight:
+    return DenseWeight(tuple(matrix.shape), matrix.to(factor_dtype(config)).contiguous())
 
 
-def array(weight: torch.Tensor, kernel: Kernel) -> np.ndarray:
+def kernel_array(weight: torch.Tensor, kernel: Kernel) -> np.ndarray:
     """(out, in_, height, width) float64, as tensorly takes it"""
     return weight.view(-1, *kernel).double().cpu().numpy()
 
 
 @contextmanager
-def tensorly_ready() -> Iterator[None]:
+def tensorly_backend() -> Iterator[None]:
     """Its products of many factors made pair by pair: by itself it writes out all products of rows
     first (Khatri-Rao), 0.9 GB for 256 channels.
 
@@ -146,27 +151,29 @@ def tensorly_ready() -> Iterator[None]:
 
 
 @compress.register
-def compress_placed_tucker(how: PlacedTucker, weight: torch.Tensor, seen: None = None) -> Stored:
+def compress_layer_tucker(
+    config: LayerTucker, weight: torch.Tensor, stats: None = None
+) -> StoredWeight:
     """``weight``: (out, in_ * height * width) float32"""
-    if how.kept_because:
-        return whole(how, weight, how.kept_because)
-    ranks = tucker_ranks(how, len(weight), how.kernel, weight)
-    if reason := why_tucker_stays(how, len(weight), ranks):
-        return whole(how, weight, reason)
+    if config.kept_because:
+        return unfactored_weight(config, weight, config.kept_because)
+    ranks = tucker_ranks(config, len(weight), config.kernel, weight)
+    if reason := why_tucker_unchanged(config, len(weight), ranks):
+        return unfactored_weight(config, weight, reason)
     core, outputs, inputs = (
         torch.from_numpy(each).float().to(weight.device)
-        for each in tucker(array(weight, how.kernel), ranks, how.iterations)
+        for each in tucker_factors(kernel_array(weight, config.kernel), ranks, config.iterations)
     )
     return TuckerKernel(
         tuple(weight.shape),
-        *how.kernel[1:],
-        part(outputs, how),
-        part(core.flatten(1), how),
-        part(inputs.T, how),
+        *config.kernel[1:],
+        factor_weight(outputs, config),
+        factor_weight(core.flatten(1), config),
+        factor_weight(inputs.T, config),
     )
 
 
-def tucker(
+def tucker_factors(
     kernel: np.ndarray, ranks: tuple[int, int], iterations: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Core (rank_out, rank_in, height, width), outputs (out, rank_out) and inputs (in_,
@@ -174,9 +181,14 @@ def tucker(
     """
     from tensorly.decomposition import partial_tucker
 
-    with tensorly_ready():
+    with tensorly_backend():
         (core, factors), _ = partial_tucker(
-            kernel, rank=list(ranks), modes=[0, 1], n_iter_max=iterations, tol=SAME, random_state=0
+            kernel,
+            rank=list(ranks),
+            modes=[0, 1],
+            n_iter_max=iterations,
+            tol=ERROR_TOLERANCE,
+            random_state=0,
         )
     return core, *factors
 
@@ -187,19 +199,21 @@ def tucker_parameters(out: int, kernel: Kernel, ranks: tuple[int, int]) -> int:
 
 
 def tucker_ranks(
-    how: PlacedTucker, out: int, kernel: Kernel, weight: torch.Tensor | None
+    config: LayerTucker, out: int, kernel: Kernel, weight: torch.Tensor | None
 ) -> tuple[int, int]:
     """Along outputs and inputs. By kept parameters both are about the same share of their axis, and
     together no more than was asked for.
     """
     in_, area = kernel[0], kernel[1] * kernel[2]
-    if how.by == "rank":
-        return min(out, how.rank_out), min(in_, how.rank_in)
-    if how.by == "energy":
+    if config.by == "rank":
+        return min(out, config.rank_out), min(in_, config.rank_in)
+    if config.by == "energy":
         return (
-            energy_ranks(weight.view(-1, *kernel), how.energy) if weight is not None else (out, in_)
+            energy_ranks(weight.view(-1, *kernel), config.energy)
+            if weight is not None
+            else (out, in_)
         )
-    return share_ranks(out, in_, area, how.kept)
+    return share_ranks(out, in_, area, config.kept)
 
 
 def share_ranks(out: int, in_: int, area: int, kept: float) -> tuple[int, int]:
@@ -223,11 +237,11 @@ def energy_ranks(kernel: torch.Tensor, energy: float) -> tuple[int, int]:
     return out, in_
 
 
-def why_tucker_stays(how: PlacedTucker, out: int, ranks: tuple[int, int]) -> str:
-    if ranks == (out, how.kernel[0]) or (how.by == "kept" and how.kept == 1):
-        return f"ranks {out} and {how.kernel[0]} are its full ranks, so it was kept as it was"
-    before = out * how.kernel[0] * how.kernel[1] * how.kernel[2]
-    if how.by != "rank" and tucker_parameters(out, how.kernel, ranks) >= before:
+def why_tucker_unchanged(config: LayerTucker, out: int, ranks: tuple[int, int]) -> str:
+    if ranks == (out, config.kernel[0]) or (config.by == "kept" and config.kept == 1):
+        return f"ranks {out} and {config.kernel[0]} are its full ranks, so it was kept as it was"
+    before = out * config.kernel[0] * config.kernel[1] * config.kernel[2]
+    if config.by != "rank" and tucker_parameters(out, config.kernel, ranks) >= before:
         return (
             f"ranks {ranks[0]} and {ranks[1]} would take no fewer parameters, so it was kept as "
             "it was"
@@ -235,63 +249,67 @@ def why_tucker_stays(how: PlacedTucker, out: int, ranks: tuple[int, int]) -> str
     return ""
 
 
-@blueprint.register
-def blueprint_placed_tucker(how: PlacedTucker, shape: tuple[int, int]) -> Stored:
+@storage_plan.register
+def storage_plan_layer_tucker(config: LayerTucker, shape: tuple[int, int]) -> StoredWeight:
     """Upper bound if ranks are chosen by energy, which only the weights determine: at most the
     layer's current size.
     """
-    dense = Whole(shape, sketch(*shape, dtype=getattr(torch, how.own)), how.kept_because)
-    if how.kept_because or how.by == "energy":
+    dense = UnfactoredWeight(
+        shape, meta_tensor(*shape, dtype=getattr(torch, config.own)), config.kept_because
+    )
+    if config.kept_because or config.by == "energy":
         return dense
-    ranks = tucker_ranks(how, shape[0], how.kernel, None)
-    if reason := why_tucker_stays(how, shape[0], ranks):
-        return Whole(shape, dense.weight, reason)
+    ranks = tucker_ranks(config, shape[0], config.kernel, None)
+    if reason := why_tucker_unchanged(config, shape[0], ranks):
+        return UnfactoredWeight(shape, dense.weight, reason)
     sizes = (
         (shape[0], ranks[0]),
-        (ranks[0], ranks[1] * how.kernel[1] * how.kernel[2]),
-        (ranks[1], how.kernel[0]),
+        (ranks[0], ranks[1] * config.kernel[1] * config.kernel[2]),
+        (ranks[1], config.kernel[0]),
     )
-    return TuckerKernel(shape, *how.kernel[1:], *sketches(sizes, dtype_of(how)))
+    return TuckerKernel(shape, *config.kernel[1:], *planned_factors(sizes, factor_dtype(config)))
 
 
-def sketches(sizes: Any, dtype: torch.dtype) -> list[Dense]:
-    return [Dense(size, sketch(*size, dtype=dtype)) for size in sizes]
+def planned_factors(sizes: Any, dtype: torch.dtype) -> list[DenseWeight]:
+    return [DenseWeight(size, meta_tensor(*size, dtype=dtype)) for size in sizes]
 
 
 # --- CP -------------------------------------------------------------------------------------------
 
 
 @compress.register
-def compress_placed_cp(how: PlacedCP, weight: torch.Tensor, seen: None = None) -> Stored:
+def compress_layer_cp(config: LayerCP, weight: torch.Tensor, stats: None = None) -> StoredWeight:
     """``weight``: (out, in_ * height * width) float32"""
-    if reason := how.kept_because or why_cp_stays(how, len(weight)):
-        return whole(how, weight, reason)
-    factors = cp(array(weight, how.kernel), cp_rank(how, len(weight)), how.iterations)
+    if reason := config.kept_because or why_cp_unchanged(config, len(weight)):
+        return unfactored_weight(config, weight, reason)
+    factors = cp_factors(
+        kernel_array(weight, config.kernel), cp_rank(config, len(weight)), config.iterations
+    )
     outputs, inputs, down, across = (
         torch.from_numpy(each).float().to(weight.device) for each in factors
     )
     return CPKernel(
         tuple(weight.shape),
-        part(outputs, how),
-        part(inputs.T, how),
-        part(down.T, how),
-        part(across.T, how),
+        factor_weight(outputs, config),
+        factor_weight(inputs.T, config),
+        factor_weight(down.T, config),
+        factor_weight(across.T, config),
     )
 
 
-def cp(kernel: np.ndarray, rank: int, iterations: int) -> list[np.ndarray]:
+def cp_factors(kernel: np.ndarray, rank: int, iterations: int) -> list[np.ndarray]:
     """A matrix of ``rank`` columns for each axis; each term's strength is shared out evenly, so
     that none of them is large.
     """
     from tensorly.decomposition import parafac
 
-    with tensorly_ready():
+    with tensorly_backend():
         strengths, factors = parafac(
             kernel,
             rank=rank,
             n_iter_max=iterations,
             init="svd",
-            tol=SAME,
+            tol=ERROR_TOLERANCE,
             random_state=0,
             normalize_factors=True,
         )
@@ -301,11 +319,11 @@ def cp(kernel: np.ndarray, rank: int, iterations: int) -> list[np.ndarray]:
     ]
 
 
-def cp_rank(how: PlacedCP, out: int) -> int:
+def cp_rank(config: LayerCP, out: int) -> int:
     return (
-        how.rank
-        if how.by == "rank"
-        else max(1, int(how.kept * out * np.prod(how.kernel) / (out + sum(how.kernel))))
+        config.rank
+        if config.by == "rank"
+        else max(1, int(config.kept * out * np.prod(config.kernel) / (out + sum(config.kernel))))
     )
 
 
@@ -317,18 +335,23 @@ def full_cp_rank(out: int, kernel: Kernel) -> int:
     return int(np.prod(axes)) // max(axes)
 
 
-def why_cp_stays(how: PlacedCP, out: int) -> str:
-    full = full_cp_rank(out, how.kernel)
-    if cp_rank(how, out) >= full or (how.by == "kept" and how.kept == 1):
+def why_cp_unchanged(config: LayerCP, out: int) -> str:
+    full = full_cp_rank(out, config.kernel)
+    if cp_rank(config, out) >= full or (config.by == "kept" and config.kept == 1):
         return f"{full:,} terms can be any kernel of its shape, so it was kept as it was"
     return ""
 
 
-@blueprint.register
-def blueprint_placed_cp(how: PlacedCP, shape: tuple[int, int]) -> Stored:
-    if reason := how.kept_because or why_cp_stays(how, shape[0]):
-        return Whole(shape, sketch(*shape, dtype=getattr(torch, how.own)), reason)
-    rank = cp_rank(how, shape[0])
+@storage_plan.register
+def storage_plan_layer_cp(config: LayerCP, shape: tuple[int, int]) -> StoredWeight:
+    if reason := config.kept_because or why_cp_unchanged(config, shape[0]):
+        return UnfactoredWeight(
+            shape, meta_tensor(*shape, dtype=getattr(torch, config.own)), reason
+        )
+    rank = cp_rank(config, shape[0])
     return CPKernel(
-        shape, *sketches([(shape[0], rank), *((rank, size) for size in how.kernel)], dtype_of(how))
+        shape,
+        *planned_factors(
+            [(shape[0], rank), *((rank, size) for size in config.kernel)], factor_dtype(config)
+        ),
     )

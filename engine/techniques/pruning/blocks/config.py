@@ -3,16 +3,16 @@
 from typing import ClassVar, Literal
 
 from engine.config.technique import Needs, option
-from engine.techniques.pruning.options import Shrinking
+from engine.techniques.pruning.options import StructuredPruning
 
 
-class Blocks(Shrinking):
+class Blocks(StructuredPruning):
     list_position: ClassVar[int] = 220
     title: ClassVar[str] = "Blocks (ShortGPT)"
     kind: ClassVar[str] = "Structured"
     needs: ClassVar[Needs] = "states"
     summary: ClassVar[str] = "Removes the transformer blocks that change the hidden state least."
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Each transformer block adds to the hidden state. If the state points in the same "
         "direction before and after a block on calibration data, the block contributes little. Its "
         "**influence** is one minus the cosine similarity of the two, averaged over all tokens. "
@@ -22,7 +22,7 @@ class Blocks(Shrinking):
         r"\mathrm{BI}_i = 1 - \mathbb{E}_t\, \frac{x_{i,t}^\top\, x_{i+1,t}}{\lVert "
         r"x_{i,t}\rVert_2 \lVert x_{i+1,t}\rVert_2}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Models with few blocks have none to spare. Blocks are scored as if each were removed "
         "alone, and a small change of direction may still matter: generated text often degrades "
         "before perplexity does."

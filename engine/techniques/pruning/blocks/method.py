@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from engine.calibration.stream import Call, first, hooked, lists_of_blocks
+from engine.calibration.stream import BlockCall, active_hooks, block_lists, first_output
 from engine.errors import PlainError
 from engine.events import ProgressEvent
 from engine.models.layers import OF_IMAGES, layers_of
-from engine.models.loading import changed_config, skeleton
+from engine.models.loading import changed_config, meta_model
 from engine.results.schema.tables import NAN, StructureRow
-from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Rebuilt, Subject
-from engine.techniques.hooks import forecast_notes, rebuild, survey
+from engine.step.layer_swap import LayerSwap
+from engine.step.pruning_plan import PruningPlan, TechniqueInput
+from engine.techniques.hooks import forecast_notes, plan_removal, survey
 from engine.techniques.pruning.blocks.config import Blocks
-from engine.techniques.pruning.tracing import first_difference, shifted
+from engine.techniques.pruning.tracing import first_difference, with_shifted_tensors
 
 BLOCKS_DIFFER = (
     "The model's blocks differ in size, so the size that is left depends on which of them the "
@@ -35,13 +35,14 @@ PER_BLOCK = ("activation_sparsity_pattern", "intermediate_size")
 BY_NUMBER = "scale_attn_by_inverse_layer_idx"
 
 
-def blocks_in(subject: Subject) -> list[str]:
+def prunable_blocks(technique_input: TechniqueInput) -> list[str]:
     """The blocks that the state flows through. Raises PlainError where they cannot do without one
     another.
     """
-    blocks = max(lists_of_blocks(subject.original.model), key=len, default=[])
+    blocks = max(block_lists(technique_input.original.model), key=len, default=[])
     convolutions = any(
-        layer.kind == "conv2d" and layer.block in blocks for layer in subject.original.layers
+        layer.kind == "conv2d" and layer.block in blocks
+        for layer in technique_input.original.layers
     )
     if convolutions or len(blocks) < 2:
         why = (
@@ -50,41 +51,49 @@ def blocks_in(subject: Subject) -> list[str]:
             else "it has no list of blocks"
         )
         raise PlainError(
-            f"{subject.folder} has no removable blocks ({why}); choose another technique."
+            f"{technique_input.folder} has no removable blocks ({why}); choose another technique."
         )
-    if getattr(subject.original.model.config.get_text_config(), BY_NUMBER, False):
+    if getattr(technique_input.original.model.config.get_text_config(), BY_NUMBER, False):
         raise PlainError(
-            f"The blocks of {subject.folder} depend on their number ({BY_NUMBER}), so none "
+            f"The blocks of {technique_input.folder} depend on their number ({BY_NUMBER}), so none "
             "can be removed; choose another technique."
         )
     return blocks
 
 
 @survey.register
-def influences(how: Blocks, subject: Subject) -> dict[str, float]:
+def survey_blocks(config: Blocks, technique_input: TechniqueInput) -> dict[str, float]:
     """Block influence: one minus the mean cosine of the state before and after it, over all tokens
     but padding (equation 1); NaN in a forecast.
     """
-    blocks = blocks_in(subject)
-    return turned(blocks, subject.trial) if subject.trial else dict.fromkeys(blocks, NAN)
+    blocks = prunable_blocks(technique_input)
+    return (
+        block_influences(blocks, technique_input.layer_swap)
+        if technique_input.layer_swap
+        else dict.fromkeys(blocks, NAN)
+    )
 
 
 @torch.no_grad()
-def turned(blocks: list[str], trial: Trial) -> dict[str, float]:
-    sums, counts, model = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0), trial.original.model
+def block_influences(blocks: list[str], layer_swap: LayerSwap) -> dict[str, float]:
+    sums, counts, model = (
+        dict.fromkeys(blocks, 0.0),
+        dict.fromkeys(blocks, 0),
+        layer_swap.original.model,
+    )
     where: dict[str, torch.Tensor] = {}
 
-    def looking(name: str) -> Callable[..., Any]:
+    def make_hook(name: str) -> Callable[..., Any]:
         def hook(
             module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
         ) -> None:
-            if Call(args, kwargs).states.shape != first(output).shape:
+            if BlockCall(args, kwargs).states.shape != first_output(output).shape:
                 raise PlainError(
-                    f"{trial.bench.folder} has no removable blocks, because they differ in "
+                    f"{layer_swap.context.folder} has no removable blocks, because they differ in "
                     "width; choose another technique."
                 )
             cosine = torch.nn.functional.cosine_similarity(
-                Call(args, kwargs).states.float(), first(output).float(), dim=-1
+                BlockCall(args, kwargs).states.float(), first_output(output).float(), dim=-1
             )
             seen = cosine[where["mask"]] if "mask" in where else cosine
             sums[name] += seen.double().sum().item()
@@ -92,17 +101,19 @@ def turned(blocks: list[str], trial: Trial) -> dict[str, float]:
 
         return hook
 
-    with hooked(
+    with active_hooks(
         [
-            model.get_submodule(name).register_forward_hook(looking(name), with_kwargs=True)
+            model.get_submodule(name).register_forward_hook(make_hook(name), with_kwargs=True)
             for name in blocks
         ]
     ):
-        for done, batch in enumerate(trial.batches):
-            trial.bench.progress(ProgressEvent("reading-calibration", done, len(trial.batches)))
+        for done, batch in enumerate(layer_swap.batches):
+            layer_swap.context.progress(
+                ProgressEvent("reading-calibration", done, len(layer_swap.batches))
+            )
             if "attention_mask" in batch:
-                where["mask"] = batch["attention_mask"].bool().to(trial.original.device)
-            trial.logits(batch)
+                where["mask"] = batch["attention_mask"].bool().to(layer_swap.original.device)
+            layer_swap.logits(batch)
     found = {
         name: 1 - total / counts[name] if counts[name] else NAN for name, total in sums.items()
     }
@@ -114,20 +125,30 @@ def turned(blocks: list[str], trial: Trial) -> dict[str, float]:
     return found
 
 
-@rebuild.register
-def rebuild_blocks(how: Blocks, subject: Subject, known: dict[str, float] | None = None) -> Rebuilt:
-    influence = influences(how, subject) if known is None else known
-    small, probe = without(chosen(how, subject, influence), influence, subject), shifted(subject)
-    if small.dropped and first_difference(probe, small):
+@plan_removal.register
+def plan_removal_blocks(
+    config: Blocks, technique_input: TechniqueInput, survey_result: dict[str, float] | None = None
+) -> PruningPlan:
+    influence = survey_blocks(config, technique_input) if survey_result is None else survey_result
+    small, probe = (
+        plan_without_blocks(
+            blocks_to_remove(config, technique_input, influence), influence, technique_input
+        ),
+        with_shifted_tensors(technique_input),
+    )
+    if small.removed_blocks and first_difference(probe, small):
         needed = {
             block
             for block in influence
-            if first_difference(probe, without([block], influence, subject))
+            if first_difference(probe, plan_without_blocks([block], influence, technique_input))
         }
-        small = without(chosen(how, subject, influence, needed), influence, subject)
+        small = plan_without_blocks(
+            blocks_to_remove(config, technique_input, influence, needed), influence, technique_input
+        )
         if differs := first_difference(probe, small):
             raise PlainError(
-                f"{how.count} blocks of {subject.folder} ({subject.folder.architecture}) cannot "
+                f"{config.count} blocks of {technique_input.folder} "
+                f"({technique_input.folder.architecture}) cannot "
                 "be removed: the smaller "
                 "model would differ from the original without them "
                 f"({differs}). Lower Blocks removed (count), or choose "
@@ -137,103 +158,122 @@ def rebuild_blocks(how: Blocks, subject: Subject, known: dict[str, float] | None
 
 
 @forecast_notes.register
-def forecast_notes_blocks(config: Blocks, subject: Subject) -> tuple[str, ...]:
-    return (BLOCKS_DIFFER,) if differ_in_size(subject) else ()
+def forecast_notes_blocks(config: Blocks, subject: TechniqueInput) -> tuple[str, ...]:
+    return (BLOCKS_DIFFER,) if blocks_differ_in_size(subject) else ()
 
 
-def differ_in_size(subject: Subject) -> bool:
+def blocks_differ_in_size(technique_input: TechniqueInput) -> bool:
     """Return True if the remaining size depends on which blocks are removed."""
-    shapes: dict[str, list[Any]] = {block: [] for block in blocks_in(subject)}
-    for layer in subject.original.layers:
+    shapes: dict[str, list[Any]] = {block: [] for block in prunable_blocks(technique_input)}
+    for layer in technique_input.original.layers:
         if layer.block in shapes and not layer.tied_to:
             shapes[layer.block].append((layer.name.removeprefix(layer.block), layer.shape))
     return len(set(map(tuple, shapes.values()))) > 1
 
 
-def without(goes: list[str], influence: dict[str, float], subject: Subject) -> Rebuilt:
+def plan_without_blocks(
+    removed: list[str], influence: dict[str, float], technique_input: TechniqueInput
+) -> PruningPlan:
     """Return the model without these blocks; later blocks move up."""
-    left = [block for block in influence if block not in goes]
+    left = [block for block in influence if block not in removed]
     stem = left[0].rpartition(".")[0]
     moved = {block: f"{stem}.{number}" for number, block in enumerate(left)}
     rows = (
-        StructureRow(block, "block", number, score, block not in goes)
+        StructureRow(block, "block", number, score, block not in removed)
         for number, (block, score) in enumerate(influence.items())
     )
-    config = config_without(goes, list(influence), subject) if goes else {}
-    small = Rebuilt(
-        dropped=tuple(goes), moved=moved if goes else {}, config=config, structures=tuple(rows)
+    config = config_without_blocks(removed, list(influence), technique_input) if removed else {}
+    small = PruningPlan(
+        removed_blocks=tuple(removed),
+        new_block_names=moved if removed else {},
+        config=config,
+        structures=tuple(rows),
     )
-    refuse_unlike(small, subject)
+    check_expert_layout(small, technique_input)
     return small
 
 
-def refuse_unlike(small: Rebuilt, subject: Subject) -> None:
+def check_expert_layout(pruning_plan: PruningPlan, technique_input: TechniqueInput) -> None:
     """Check configurations that determine by block number which blocks have experts.
 
     Raises PlainError if the remaining blocks would be assigned wrongly.
     """
-    if not (small.dropped and any(layer.reached < 1 for layer in subject.original.layers)):
+    if not (
+        pruning_plan.removed_blocks
+        and any(layer.reached < 1 for layer in technique_input.original.layers)
+    ):
         return
-    due = {after.name: after.shape for _, after in small.layers(subject.original.layers)}
+    due = {
+        after.name: after.shape for _, after in pruning_plan.layers(technique_input.original.layers)
+    }
     if due != {
         layer.name: layer.shape
         for layer in layers_of(
-            skeleton(subject.folder, changed_config(subject.folder, small.config))
+            meta_model(
+                technique_input.folder, changed_config(technique_input.folder, pruning_plan.config)
+            )
         )
     }:
         raise PlainError(
-            f"Some blocks of {subject.folder} have experts and others have none, by a rule of "
+            f"Some blocks of {technique_input.folder} have experts and others have none, by a "
+            "rule of "
             "its configuration that the blocks left would break; "
             "choose another number of blocks, or another technique."
         )
 
 
-def chosen(
-    how: Blocks, subject: Subject, influence: dict[str, float], needed: Collection[str] = ()
+def blocks_to_remove(
+    config: Blocks,
+    technique_input: TechniqueInput,
+    influence: dict[str, float],
+    needed: Collection[str] = (),
 ) -> list[str]:
     """Select the blocks to remove, least influence first; none may leave a layer without its
     inputs.
 
     ``needed``: blocks that others depend on, such as a first block without a norm.
     """
-    names = {layer.name for layer in subject.original.layers if not layer.tied_to}
+    names = {layer.name for layer in technique_input.original.layers if not layer.tied_to}
     free = [
         block
         for block in influence
-        if {name for name in names if name.startswith(f"{block}.")} <= subject.targets
+        if {name for name in names if name.startswith(f"{block}.")} <= technique_input.targets
     ]
-    if how.count >= len(influence):
+    if config.count >= len(influence):
         raise PlainError(
-            f"{how.count} of {len(influence)} blocks would leave none; take out "
+            f"{config.count} of {len(influence)} blocks would leave none; take out "
             f"{len(influence) - 1} at most."
         )
     removable = [block for block in free if block not in needed]
     if not removable and len(free) == len(influence):
         raise PlainError(
-            f"No block of {subject.folder} ({subject.folder.architecture}) can be removed, since "
+            f"No block of {technique_input.folder} ({technique_input.folder.architecture}) can be "
+            "removed, since "
             "the others would compute something else without it; "
             "choose another technique."
         )
-    if len(removable) < how.count <= len(free):
+    if len(removable) < config.count <= len(free):
         raise PlainError(
-            f"Only {len(removable)} of {len(influence)} blocks of {subject.folder} can be "
+            f"Only {len(removable)} of {len(influence)} blocks of {technique_input.folder} can be "
             "removed, because others depend on "
             f"{', '.join(needed)}; lower Blocks removed (count) to that."
         )
-    if how.count > len(free):
+    if config.count > len(free):
         raise PlainError(
             f"Only {len(free)} of {len(influence)} blocks may go, since Layers to skip "
             "(layers.skip) names layers of the others; lower count to that."
         )
     # no text passes by a block that may go, so none of these is NaN
-    return sorted(removable, key=influence.get)[: how.count]
+    return sorted(removable, key=influence.get)[: config.count]
 
 
-def config_without(goes: list[str], blocks: list[str], subject: Subject) -> dict[str, Any]:
+def config_without_blocks(
+    removed: list[str], blocks: list[str], technique_input: TechniqueInput
+) -> dict[str, Any]:
     """Fields of the configuration that count blocks, or say something of each."""
-    left = [number for number, block in enumerate(blocks) if block not in goes]
-    fields = subject.original.model.config.get_text_config().to_dict()
-    lists = lists_by_block(fields, len(blocks))
+    left = [number for number, block in enumerate(blocks) if block not in removed]
+    fields = technique_input.original.model.config.get_text_config().to_dict()
+    lists = per_block_lists(fields, len(blocks))
     counted = {"num_hidden_layers": len(left)} | {
         name: [value[number] for number in left] for name, value in lists.items()
     }
@@ -244,10 +284,10 @@ def config_without(goes: list[str], blocks: list[str], subject: Subject) -> dict
             "out_features": stages[len(left) : len(left) + 1],
             "out_indices": [len(left)],
         }
-    return counted | of_experts(fields, left)
+    return counted | expert_fields(fields, left)
 
 
-def lists_by_block(fields: dict[str, Any], blocks: int) -> dict[str, list[Any]]:
+def per_block_lists(fields: dict[str, Any], blocks: int) -> dict[str, list[Any]]:
     """Fields with an entry for each block."""
     named = {name: value for name, value in fields.items() if "layer" in name or name in PER_BLOCK}
     return {
@@ -257,7 +297,7 @@ def lists_by_block(fields: dict[str, Any], blocks: int) -> dict[str, list[Any]]:
     }
 
 
-def of_experts(fields: dict[str, Any], left: list[int]) -> dict[str, Any]:
+def expert_fields(fields: dict[str, Any], left: list[int]) -> dict[str, Any]:
     """Fields that say which blocks have experts, or share keys and values, when only the blocks
     numbered ``left`` stay.
     """

@@ -33,7 +33,7 @@ class Gradual(Pruning):
     summary: ClassVar[str] = (
         "Removes the smallest weights in small steps and trains the remaining ones in between."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Pruning all at once hurts most. Gradual pruning removes a few weights, **trains**, and "
         "repeats, so that the remaining weights compensate for the removed ones. The cubic "
         "**schedule** removes many weights early and few at the end. Pruned weights may come back "
@@ -48,7 +48,7 @@ class Gradual(Pruning):
         r"\alpha\,\tau^2\,\mathrm{KL}(p^\tau_{\text{dense}} \,\|\, p^\tau)"
         r" + \lambda\,\Omega(W), \qquad \tau \text{ temperature} \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "It needs time and data like the model's own: a short run on little data cannot restore "
         "what was pruned from a large model, and a learning rate that is too high does more damage "
         "than it repairs."
@@ -143,7 +143,7 @@ class Gradual(Pruning):
     )
 
     @model_validator(mode="after")
-    def cuts_fit(self) -> Self:
+    def check_prune_every(self) -> Self:
         if self.schedule != "one-shot" and self.prune_every > self.steps:
             raise ValueError(
                 f"prune_every is {self.prune_every}, more than the {self.steps} training "
@@ -152,7 +152,7 @@ class Gradual(Pruning):
         return self
 
     @property
-    def cuts(self) -> int:
+    def pruning_steps(self) -> int:
         """Number of pruning steps; at least one, even if it falls into the last quarter."""
         return (
             1
@@ -160,12 +160,12 @@ class Gradual(Pruning):
             else max(1, int((1 - RECOVERY) * self.steps) // self.prune_every)
         )
 
-    def share_at(self, cut: int) -> float:
+    def sparsity_at(self, pruning_step: int) -> float:
         """Return the share of zero weights after a pruning step, counted from 1.
 
         Cubic: Zhu & Gupta, equation 1, from 0.
         """
-        part, share = min(1.0, cut / self.cuts), self.removed
+        part, share = min(1.0, pruning_step / self.pruning_steps), self.removed_share
         match self.schedule:
             case "iterative":
                 return 1 - (1 - share) ** part

@@ -6,25 +6,25 @@ import torch
 
 from engine.errors import PlainError
 from engine.measurement.size import written_bytes
-from engine.techniques.pruning.masks import shares, stays
-from engine.techniques.pruning.options import Pruning, n_of_m
+from engine.techniques.pruning.masks import keep_mask, layer_shares
+from engine.techniques.pruning.options import Pruning, parse_pattern
 from engine.techniques.pruning.unstructured.config import Magnitude
-from engine.techniques.pruning.unstructured.method import dtype_of, kept
-from engine.tensors.sparse import sparse_blueprint
-from engine.tensors.weights import Stored
-from engine.training import Pupil
+from engine.techniques.pruning.unstructured.method import stored_remaining, values_dtype
+from engine.tensors.sparse import sparse_storage_plan
+from engine.tensors.weights import StoredWeight
+from engine.training import TrainableModel
 
 
-def cut(pupil: Pupil, how: Pruning, share: float) -> None:
+def update_masks(trainable: TrainableModel, config: Pruning, share: float) -> None:
     """Update the masks so that a share of the weights is zero. Raises PlainError where a layer
     would be
     left without any.
     """
-    at = {layer.name: part(how, share) for layer in pupil.layers}
-    if how.scope == "global" and not how.pattern:
-        mine = shares(
-            lambda name: score(pupil, name),
-            {layer.name: layer.parameters for layer in pupil.layers},
+    at = {layer.name: at_share(config, share) for layer in trainable.layers}
+    if config.scope == "global" and not config.pattern:
+        mine = layer_shares(
+            lambda name: magnitude_scores(trainable, name),
+            {layer.name: layer.parameters for layer in trainable.layers},
             share,
         )
         at = {
@@ -32,34 +32,41 @@ def cut(pupil: Pupil, how: Pruning, share: float) -> None:
             for name, each in mine.items()
         }
     for name, each in at.items():
-        mask = stays(score(pupil, name), each) if each else torch.ones_like(pupil.mask(name))
-        if not pupil.cuts[name].regrow:
+        mask = (
+            keep_mask(magnitude_scores(trainable, name), each)
+            if each
+            else torch.ones_like(trainable.mask(name))
+        )
+        if not trainable.masks[name].regrow:
             # a weight that learned to be zero is no smaller than one that was cut
-            mask = mask & pupil.mask(name)
-        refuse_emptied(name, mask, share)
-        pupil.set_mask(name, mask)
+            mask = mask & trainable.mask(name)
+        check_not_emptied(name, mask, share)
+        trainable.set_mask(name, mask)
 
 
-def part(how: Pruning, share: float) -> Pruning | None:
+def at_share(config: Pruning, share: float) -> Pruning | None:
     """The same on the way, when only such a share is to go; None where that is nothing. Of every M
     neighbors, whole ones go.
     """
-    if not how.pattern:
-        return how.model_copy(
-            update={"sparsity": share, "scope": "layer" if how.scope == "global" else how.scope}
+    if not config.pattern:
+        return config.model_copy(
+            update={
+                "sparsity": share,
+                "scope": "layer" if config.scope == "global" else config.scope,
+            }
         )
-    of = n_of_m(how.pattern)[1]
+    of = parse_pattern(config.pattern)[1]
     kept = of - round(share * of)
-    return how.model_copy(update={"pattern": f"{kept}:{of}"}) if kept < of else None
+    return config.model_copy(update={"pattern": f"{kept}:{of}"}) if kept < of else None
 
 
-def score(pupil: Pupil, name: str) -> torch.Tensor:
+def magnitude_scores(trainable: TrainableModel, name: str) -> torch.Tensor:
     """Magnitudes; nothing for what was cut, unless it learns on.  (out, in_)"""
-    whole = pupil.whole(name).abs()
-    return whole if pupil.cuts[name].regrow else whole * pupil.mask(name)
+    whole = trainable.unmasked_weight(name).abs()
+    return whole if trainable.masks[name].regrow else whole * trainable.mask(name)
 
 
-def refuse_emptied(name: str, mask: torch.Tensor, share: float) -> None:
+def check_not_emptied(name: str, mask: torch.Tensor, share: float) -> None:
     if not mask.any():
         raise PlainError(
             f"{name} would lose every weight at {share:.0%}; remove a smaller share, or name "
@@ -67,46 +74,63 @@ def refuse_emptied(name: str, mask: torch.Tensor, share: float) -> None:
         )
 
 
-def left_in(pupil: Pupil) -> dict[str, int]:
+def nonzero_counts(trainable: TrainableModel) -> dict[str, int]:
     """Weights that are not zero, by layer."""
-    return {layer.name: int(pupil.weight(layer.name).count_nonzero()) for layer in pupil.layers}
+    return {
+        layer.name: int(trainable.weight(layer.name).count_nonzero()) for layer in trainable.layers
+    }
 
 
-def stored(pupil: Pupil, settings: dict[str, Pruning]) -> dict[str, Stored]:
+def stored_layers(
+    trainable: TrainableModel, settings: dict[str, Pruning]
+) -> dict[str, StoredWeight]:
     """Every layer as it will be in the file."""
     before = {
-        layer.name: pupil.original.model.get_submodule(layer.name).stored.dense(torch.float32).cpu()
-        for layer in pupil.layers
+        layer.name: trainable.original.model.get_submodule(layer.name)
+        .stored.to_dense(torch.float32)
+        .cpu()
+        for layer in trainable.layers
     }
     return {
-        name: kept(left := pupil.weight(name).cpu(), whole, fitting(settings[name], left))
+        name: stored_remaining(
+            left := trainable.weight(name).cpu(), whole, config_for_remaining(settings[name], left)
+        )
         for name, whole in before.items()
     }
 
 
-def fitting(how: Pruning, left: torch.Tensor) -> Pruning:
+def config_for_remaining(config: Pruning, left: torch.Tensor) -> Pruning:
     """Return the config with room for all remaining weights: in a model whose schedule did not end,
     more than N of M neighbors remain.
     """
-    if not how.pattern:
-        return how
-    least, of = n_of_m(how.pattern)
+    if not config.pattern:
+        return config
+    least, of = parse_pattern(config.pattern)
     most = int(left.unflatten(1, (-1, of)).count_nonzero(-1).max())
-    return how.model_copy(
+    return config.model_copy(
         update={"pattern": f"{max(most, least)}:{of}"}
         if most < of
         else {"pattern": "", "storage": "dense"}
     )
 
 
-def size_bytes(pupil: Pupil, settings: dict[str, Pruning], left: dict[str, int]) -> int:
+def written_size_bytes(
+    trainable: TrainableModel, settings: dict[str, Pruning], left: dict[str, int]
+) -> int:
     """Bytes of the model's files if they were written now."""
-    pattern = {name: n_of_m(how.pattern) if how.pattern else None for name, how in settings.items()}
-    plans = {
-        layer.name: sparse_blueprint(
-            layer.matrix_shape, left[layer.name], dtype_of(how), how.storage, pattern[layer.name]
-        )
-        for layer in pupil.layers
-        if (how := settings[layer.name])
+    pattern = {
+        name: parse_pattern(config.pattern) if config.pattern else None
+        for name, config in settings.items()
     }
-    return written_bytes(pupil.original, plans)
+    plans = {
+        layer.name: sparse_storage_plan(
+            layer.matrix_shape,
+            left[layer.name],
+            values_dtype(config),
+            config.storage,
+            pattern[layer.name],
+        )
+        for layer in trainable.layers
+        if (config := settings[layer.name])
+    }
+    return written_bytes(trainable.original, plans)

@@ -11,69 +11,91 @@ import torch
 
 from engine.errors import PlainError
 from engine.events import TrainingEvent
-from engine.models.loaded_model import compute_place
-from engine.models.packed_modules import unpacked_once
+from engine.models.loaded_model import device_and_dtype
+from engine.models.packed_modules import keep_unpacked
 from engine.results.schema.tables import NAN, CurveRow
 from engine.runtime.threads import threads_to_train
 from engine.step.early_end import PruningEnd
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
-from engine.step.trained_weights import Trained
-from engine.techniques.hooks import plan, retrained
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
+from engine.step.trained_weights import TrainedWeights
+from engine.techniques.hooks import plan, train_weights
 from engine.techniques.pruning.gradual.config import Gradual
-from engine.techniques.pruning.gradual.magnitude_schedule import cut, left_in, size_bytes, stored
+from engine.techniques.pruning.gradual.magnitude_schedule import (
+    nonzero_counts,
+    stored_layers,
+    update_masks,
+    written_size_bytes,
+)
 from engine.techniques.pruning.gradual.tables import ScheduleRow
 from engine.techniques.pruning.options import Pruning
-from engine.techniques.pruning.unstructured.method import left_of
+from engine.techniques.pruning.unstructured.method import remaining_count
 from engine.techniques.pruning.unstructured.scores import importance
 from engine.training import (
-    Course,
-    Exercises,
-    Lessons,
-    Pupil,
+    EncodedExamples,
     Quality,
-    lessons_of,
-    pupil_of,
-    quality_of,
-    trained,
+    TrainableModel,
+    TrainingConfig,
+    TrainingData,
+    held_out_quality,
+    load_recipe_training_data,
+    make_trainable,
+    train_steps,
 )
-from engine.training.checkpoint import Kept, State, file_in, loaded, saved, went_on
-from engine.training.loop import answers, at_rest, optimizer_of
-from engine.training.losses import absolute, by_labels, by_teacher
+from engine.training.checkpoint import (
+    SavedState,
+    State,
+    checkpoint_file,
+    read_checkpoint,
+    resumed_note,
+    write_checkpoint,
+)
+from engine.training.loop import batch_logits, evaluation_mode, make_optimizer
+from engine.training.losses import l1_norm, label_loss, teacher_loss
 from engine.training.masks import gates_of
 
 MB = 1e6
 
 
 @importance.register
-def importance_gradual(how: Gradual, weight: torch.Tensor, seen: None = None) -> torch.Tensor:
+def importance_gradual(config: Gradual, weight: torch.Tensor, stats: None = None) -> torch.Tensor:
     """Magnitude."""
     return weight.abs()
 
 
-@retrained.register
-def retrained_gradual(how: Gradual, bench: Bench, subject: Subject) -> Trained:
-    device, _ = compute_place(bench.recipe)
-    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
-    settings = plan(how, layers)
+@train_weights.register
+def train_weights_gradual(
+    config: Gradual, context: RunContext, technique_input: TechniqueInput
+) -> TrainedWeights:
+    device, _ = device_and_dtype(context.recipe)
+    layers = [
+        layer for layer in technique_input.original.layers if layer.name in technique_input.targets
+    ]
+    settings = plan(config, layers)
     for layer in layers:
-        refuse_emptying(layer.name, left_of(settings[layer.name], layer.matrix_shape))
-    pupil = pupil_of(bench.folder, subject.original, layers, device)
-    pupil.prepare(how.regrow, gated=how.regularizer == "l0")
-    lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
-    course = Course(how.steps, how.rate, how.batch, bench.recipe.seed)
-    descent = Descent(
-        how, bench, pupil, lessons, course, settings, file_in(subject.keeps(), "gradual")
+        check_weights_remain(layer.name, remaining_count(settings[layer.name], layer.matrix_shape))
+    pupil = make_trainable(context.folder, technique_input.original, layers, device)
+    pupil.attach_masks(config.regrow, gated=config.regularizer == "l0")
+    lessons = load_recipe_training_data(context.recipe, context.folder, config.steps * config.batch)
+    course = TrainingConfig(config.steps, config.rate, config.batch, context.recipe.seed)
+    descent = GradualPruner(
+        config,
+        context,
+        pupil,
+        lessons,
+        course,
+        settings,
+        checkpoint_file(technique_input.open_checkpoint_folder(), "gradual"),
     )
     try:
-        with threads_to_train(subject.original.parameters):
-            descent.go()
+        with threads_to_train(technique_input.original.parameters):
+            descent.run()
     finally:
-        subject.trial.rows.schedule.extend(descent.rows)
-    return Trained(stored(pupil, settings), pupil.plain())
+        technique_input.layer_swap.build.schedule.extend(descent.rows)
+    return TrainedWeights(stored_layers(pupil, settings), pupil.plain())
 
 
-def refuse_emptying(name: str, left: int) -> None:
+def check_weights_remain(name: str, left: int) -> None:
     if not left:
         raise PlainError(
             f"{name}: No weight would be left; remove a smaller share, or name the layer "
@@ -82,7 +104,7 @@ def refuse_emptying(name: str, left: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Landing(Kept):
+class PrunerState(SavedState):
     """State of a pruning schedule after an evaluation, and the cut that followed it. The first row
     contains the original's quality.
     """
@@ -97,139 +119,159 @@ class Landing(Kept):
 
 
 @dataclass
-class Descent:
+class GradualPruner:
     """One model on its way down: cut, train, measure, and on."""
 
-    how: Gradual
-    bench: Bench
-    pupil: Pupil
-    lessons: Lessons
-    course: Course
+    config: Gradual
+    context: RunContext
+    trainable: TrainableModel
+    training_data: TrainingData
+    training_config: TrainingConfig
     settings: dict[str, Pruning]
     file: Path | None = None  # where it is kept meanwhile
     rows: list[ScheduleRow] = field(default_factory=list)
     dense: Quality | None = None
-    held: State | None = None  # the last state that was good enough
+    fallback_state: State | None = None  # the last state that was good enough
     losses: list[float] = field(default_factory=list)  # since the last row
-    reached: float | None = None  # the share at which the target size was reached
+    reached_share: float | None = None  # the share at which the target size was reached
     regrown: float = 0.0  # at the last cut
 
-    def go(self) -> None:
-        begun = self.taken_up()
+    def run(self) -> None:
+        begun = self.resume()
         if not begun:
-            self.begin()
-            self.cut(0, 1)
-        for step, loss in trained(
-            self.pupil.model,
-            self.lessons.train,
-            self.course,
+            self.measure_original()
+            self.prune(0, 1)
+        for step, loss in train_steps(
+            self.trainable.model,
+            self.training_data.train,
+            self.training_config,
             self.loss,
             begun,
             self.optimizer,
-            self.bench.notes.append,
+            self.context.notes.append,
         ):
             self.losses.append(loss)
-            self.bench.tell(TrainingEvent("training", step, self.how.steps, loss=loss))
-            if self.over(step):
+            self.context.report_stage(TrainingEvent("training", step, self.config.steps, loss=loss))
+            if self.should_stop(step):
                 break
 
-    def over(self, step: int) -> bool:
+    def should_stop(self, step: int) -> bool:
         """Return True if the schedule ends here. After each evaluation it continues with a cut, and
         is stored.
         """
-        if self.bench.stops:
+        if self.context.is_stopping:
             self.end(step)
             return True
-        every = min(self.how.prune_every, self.how.steps)
-        if step % every and step < self.how.steps:
+        every = min(self.config.prune_every, self.config.steps)
+        if step % every and step < self.config.steps:
             return False
-        if not self.holds(step):
-            self.go_back(step)
+        if not self.meets_floor(step):
+            self.revert(step)
             return True
-        if step < self.how.steps and self.goes_on(step // every + 1):
-            self.cut(step, step // every + 1)
-        self.keep(step)
+        if step < self.config.steps and self.prunes_again(step // every + 1):
+            self.prune(step, step // every + 1)
+        self.save(step)
         return False
 
     def end(self, step: int) -> None:
         """End the schedule as requested: with the model as it is, or as it was when it was last
         good enough. Raises Cancelled if it never was.
         """
-        if not self.holds(step):
-            if self.held is None:
-                self.bench.progress(TrainingEvent("training", step, self.how.steps))
-            self.go_back(step)
-        self.bench.ended_early.append(
-            PruningEnd(step, self.how.steps, self.rows[-1].sparsity, self.how.removed)
+        if not self.meets_floor(step):
+            if self.fallback_state is None:
+                self.context.progress(TrainingEvent("training", step, self.config.steps))
+            self.revert(step)
+        self.context.ended_early.append(
+            PruningEnd(step, self.config.steps, self.rows[-1].sparsity, self.config.removed_share)
         )
 
-    def goes_on(self, number: int) -> bool:
+    def prunes_again(self, number: int) -> bool:
         """Return True if another cut would change anything."""
-        return self.how.regrow or (number <= self.how.cuts and self.reached is None)
+        return self.config.regrow or (
+            number <= self.config.pruning_steps and self.reached_share is None
+        )
 
-    def begin(self) -> None:
+    def measure_original(self) -> None:
         """The original's quality, and whether what is asked for can be had at all."""
-        self.bench.progress(TrainingEvent("training", 0, self.how.steps))
-        self.dense = quality_of(self.pupil.model, self.lessons.held_out)
-        if self.how.floor and not self.dense.share_of(self.dense):
+        self.context.progress(TrainingEvent("training", 0, self.config.steps))
+        self.dense = held_out_quality(self.trainable.model, self.training_data.held_out)
+        if self.config.floor and not self.dense.relative_to(self.dense):
             raise PlainError(
                 "The original gets none of the held-out examples right, so there is no floor "
                 "to keep to; set floor to 0."
             )
-        self.refuse_unreachable()
-        self.note(0, self.dense, "before")
+        self.check_target_size()
+        self.record(0, self.dense, "before")
 
-    def refuse_unreachable(self) -> None:
-        least = size_bytes(
-            self.pupil,
+    def check_target_size(self) -> None:
+        least = written_size_bytes(
+            self.trainable,
             self.settings,
-            {layer.name: left_of(self.how, layer.matrix_shape) for layer in self.pupil.layers},
+            {
+                layer.name: remaining_count(self.config, layer.matrix_shape)
+                for layer in self.trainable.layers
+            },
         )
-        if self.how.target_mb and least > self.how.target_mb * MB:
+        if self.config.target_mb and least > self.config.target_mb * MB:
             raise PlainError(
-                f"With {self.how.removed:.0%} removed, the model's file still takes "
-                f"{least / MB:.2f} MB, more than target_mb {self.how.target_mb:g}; "
+                f"With {self.config.removed_share:.0%} removed, the model's file still takes "
+                f"{least / MB:.2f} MB, more than target_mb {self.config.target_mb:g}; "
                 "raise sparsity, or target_mb."
             )
 
-    def cut(self, step: int, number: int) -> None:
+    def prune(self, step: int, number: int) -> None:
         """Once the size is reached, as much as then; weights may still change places."""
-        before = {layer.name: self.pupil.mask(layer.name).clone() for layer in self.pupil.layers}
-        share = self.how.share_at(number) if self.reached is None else self.reached
-        cut(self.pupil, self.how, share)
-        self.regrown = regrown(self.pupil, before)
+        before = {
+            layer.name: self.trainable.mask(layer.name).clone() for layer in self.trainable.layers
+        }
+        share = (
+            self.config.sparsity_at(number) if self.reached_share is None else self.reached_share
+        )
+        update_masks(self.trainable, self.config, share)
+        self.regrown = regrown_share(self.trainable, before)
         event = "cut"
-        if self.how.target_mb and self.reached is None and self.size() <= self.how.target_mb * MB:
-            self.reached, event = share, "size reached"
-        self.note(step, quality_of(self.pupil.model, self.lessons.held_out), event)
+        if (
+            self.config.target_mb
+            and self.reached_share is None
+            and self.size() <= self.config.target_mb * MB
+        ):
+            self.reached_share, event = share, "size reached"
+        self.record(
+            step, held_out_quality(self.trainable.model, self.training_data.held_out), event
+        )
 
     def size(self) -> int:
-        return size_bytes(self.pupil, self.settings, left_in(self.pupil))
+        return written_size_bytes(self.trainable, self.settings, nonzero_counts(self.trainable))
 
-    def holds(self, step: int) -> bool:
+    def meets_floor(self, step: int) -> bool:
         """Return True if the trained model is good enough; if so, it is kept as a fallback."""
-        quality = quality_of(self.pupil.model, self.lessons.held_out)
-        good = not self.how.floor or quality.share_of(self.dense) >= self.how.floor
-        self.note(step, quality, "trained" if good else "below the floor")
-        if good and self.how.floor:
-            self.held = self.pupil.state()
+        quality = held_out_quality(self.trainable.model, self.training_data.held_out)
+        good = not self.config.floor or quality.relative_to(self.dense) >= self.config.floor
+        self.record(step, quality, "trained" if good else "below the floor")
+        if good and self.config.floor:
+            self.fallback_state = self.trainable.state()
         return good
 
-    def go_back(self, step: int) -> None:
-        if self.held is None:
+    def revert(self, step: int) -> None:
+        if self.fallback_state is None:
             raise PlainError(
                 f"Already after the first cut and {step} training steps, quality is below "
-                f"{self.how.floor:.0%} of the original's; lower floor, "
+                f"{self.config.floor:.0%} of the original's; lower floor, "
                 "remove less at once, or train for longer."
             )
-        self.pupil.come_back(self.held)
-        self.note(step, quality_of(self.pupil.model, self.lessons.held_out), "went back")
+        self.trainable.load_state(self.fallback_state)
+        self.record(
+            step, held_out_quality(self.trainable.model, self.training_data.held_out), "went back"
+        )
 
-    def note(self, step: int, quality: Quality, event: str) -> None:
-        left, whole = left_in(self.pupil), sum(layer.parameters for layer in self.pupil.layers)
+    def record(self, step: int, quality: Quality, event: str) -> None:
+        left, whole = (
+            nonzero_counts(self.trainable),
+            sum(layer.parameters for layer in self.trainable.layers),
+        )
         loss = sum(self.losses) / len(self.losses) if self.losses else NAN
-        size = size_bytes(self.pupil, self.settings, left)
-        self.refuse_closed(left)
+        size = written_size_bytes(self.trainable, self.settings, left)
+        self.check_open_gates(left)
         self.rows.append(
             ScheduleRow(
                 step,
@@ -242,80 +284,98 @@ class Descent:
                 event,
             )
         )
-        self.bench.stream(watched(self.rows[-1]))
+        self.context.stream(curve_rows(self.rows[-1]))
         if event != "cut":
             self.losses.clear()
 
-    def refuse_closed(self, left: dict[str, int]) -> None:
-        if self.how.regularizer == "l0" and not all(left.values()):
+    def check_open_gates(self, left: dict[str, int]) -> None:
+        if self.config.regularizer == "l0" and not all(left.values()):
             raise PlainError(
                 f"Every gate of {min(left, key=left.get)} has closed; lower strength, which "
-                f"is {self.how.strength:g}, or rate."
+                f"is {self.config.strength:g}, or rate."
             )
 
     # --- kept meanwhile ---------------------------------------------------------------------------
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
-        return optimizer_of(self.pupil.model, self.course)
+        return make_optimizer(self.trainable.model, self.training_config)
 
-    def keep(self, step: int) -> None:
-        now = {"step": step, "model": self.pupil.state(), "optimizer": self.optimizer.state_dict()}
-        saved(
-            Landing(
-                **now, rows=self.rows, held=self.held, reached=self.reached, regrown=self.regrown
+    def save(self, step: int) -> None:
+        now = {
+            "step": step,
+            "model": self.trainable.state(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        write_checkpoint(
+            PrunerState(
+                **now,
+                rows=self.rows,
+                held=self.fallback_state,
+                reached=self.reached_share,
+                regrown=self.regrown,
             ),
             self.file,
         )
 
-    def taken_up(self) -> int:
+    def resume(self) -> int:
         """The steps that an earlier run has done; its rows are ours."""
-        kept = loaded(Landing, self.file, next(self.pupil.model.parameters()).device)
+        kept = read_checkpoint(
+            PrunerState, self.file, next(self.trainable.model.parameters()).device
+        )
         if kept is None:
             return 0
-        self.pupil.come_back(kept.model)
+        self.trainable.load_state(kept.model)
         self.optimizer.load_state_dict(kept.optimizer)
-        self.held, self.reached, self.regrown = kept.held, kept.reached, kept.regrown
+        self.fallback_state, self.reached_share, self.regrown = (
+            kept.held,
+            kept.reached,
+            kept.regrown,
+        )
         self.rows.extend(kept.rows)
         for row in kept.rows:
-            self.bench.stream(watched(row))
+            self.context.stream(curve_rows(row))
         self.dense = Quality(kept.rows[0].quality_name, kept.rows[0].quality)
-        self.bench.notes.append(went_on(kept.step, self.how.steps))
+        self.context.notes.append(resumed_note(kept.step, self.config.steps))
         return kept.step
 
     # --- what is paid for -------------------------------------------------------------------------
 
-    def loss(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         """Labels and teacher in their shares, and what zeros are worth."""
-        how, total = self.how, self.penalty()
-        if how.distill_weight < 1:
-            total = total + (1 - how.distill_weight) * by_labels(
+        config, total = self.config, self.penalty()
+        if config.distill_weight < 1:
+            total = total + (1 - config.distill_weight) * label_loss(
                 logits, batch.targets.to(logits.device)
             )
-        if how.distill_weight > 0:
-            total = total + how.distill_weight * by_teacher(
-                logits, self.taught(batch, logits.device), how.temperature
+        if config.distill_weight > 0:
+            total = total + config.distill_weight * teacher_loss(
+                logits, self.teacher_logits(batch, logits.device), config.temperature
             )
         return total
 
     def penalty(self) -> torch.Tensor | float:
-        modules = [self.pupil.model.get_submodule(layer.name) for layer in self.pupil.layers]
-        match self.how.regularizer:
+        modules = [
+            self.trainable.model.get_submodule(layer.name) for layer in self.trainable.layers
+        ]
+        match self.config.regularizer:
             case "l1":
-                return self.how.strength * absolute(module.weight for module in modules)
+                return self.config.strength * l1_norm(module.weight for module in modules)
             case "l0":
-                return self.how.strength * sum(gates_of(module).open() for module in modules)
+                return self.config.strength * sum(
+                    gates_of(module).expected_open() for module in modules
+                )
             case _:
                 return 0.0
 
-    def taught(self, batch: Exercises, device: torch.device) -> torch.Tensor:
+    def teacher_logits(self, batch: EncodedExamples, device: torch.device) -> torch.Tensor:
         """Outputs of the original model."""
-        teacher = self.pupil.original.model
-        with at_rest(teacher), unpacked_once(teacher):
-            return answers(teacher, batch, device)
+        teacher = self.trainable.original.model
+        with evaluation_mode(teacher), keep_unpacked(teacher):
+            return batch_logits(teacher, batch, device)
 
 
-def watched(row: ScheduleRow) -> list[CurveRow]:
+def curve_rows(row: ScheduleRow) -> list[CurveRow]:
     """One moment for whoever watches the training."""
     return [
         CurveRow(row.step, "gradual", "zero", row.sparsity),
@@ -323,8 +383,8 @@ def watched(row: ScheduleRow) -> list[CurveRow]:
     ]
 
 
-def regrown(pupil: Pupil, before: dict[str, torch.Tensor]) -> float:
+def regrown_share(trainable: TrainableModel, before: dict[str, torch.Tensor]) -> float:
     """Share of the remaining weights that was pruned before."""
-    masks = {name: pupil.mask(name) for name in before}
+    masks = {name: trainable.mask(name) for name in before}
     back = sum(int((mask & ~before[name]).sum()) for name, mask in masks.items())
     return back / max(1, sum(int(mask.sum()) for mask in masks.values()))

@@ -14,24 +14,28 @@ SCHEDULES = ("one-shot", "iterative", "cubic")
 
 @preview.register
 def preview_gradual(config: Gradual) -> tuple[type[CutRow], pd.DataFrame]:
-    return CutRow, cuts_ahead(config)
+    return CutRow, pruning_steps_preview(config)
 
 
-def cuts_ahead(how: Gradual) -> pd.DataFrame:
+def pruning_steps_preview(config: Gradual) -> pd.DataFrame:
     """CutRow of every schedule at these options."""
     return table(
         (
             row
             for name in SCHEDULES
-            for row in cuts_of(how.model_copy(update={"schedule": name}), name == how.schedule)
+            for row in schedule_rows(
+                config.model_copy(update={"schedule": name}), name == config.schedule
+            )
         ),
         CutRow,
     )
 
 
-def cuts_of(how: Gradual, chosen: bool) -> Iterator[CutRow]:
+def schedule_rows(config: Gradual, chosen: bool) -> Iterator[CutRow]:
     """The first cut is before the first step."""
-    every = min(how.prune_every, how.steps)
-    for number in range(1, how.cuts + 1):
-        yield CutRow(how.schedule, number, (number - 1) * every, how.share_at(number), chosen)
-    yield CutRow(how.schedule, 0, how.steps, how.share_at(how.cuts), chosen)
+    every = min(config.prune_every, config.steps)
+    for number in range(1, config.pruning_steps + 1):
+        yield CutRow(
+            config.schedule, number, (number - 1) * every, config.sparsity_at(number), chosen
+        )
+    yield CutRow(config.schedule, 0, config.steps, config.sparsity_at(config.pruning_steps), chosen)

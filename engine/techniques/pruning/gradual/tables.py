@@ -21,4 +21,6 @@ class ScheduleRow:
     event: Literal["before", "cut", "size reached", "trained", "below the floor", "went back"]
 
 
-TRAINING_VIEW = ResultView("Training", ScheduleRow, ("SCHEDULE",), position=30, opens_first=True)
+TRAINING_VIEW = ResultView(
+    "Training", ScheduleRow, ("GRADUAL_PRUNING",), position=30, opens_first=True
+)

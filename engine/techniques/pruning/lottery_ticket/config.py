@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 from engine.techniques.pruning.gradual.config import LAYER_OR_ALL
 from engine.techniques.pruning.options import Storage
 from engine.techniques.pruning.unstructured.config import Magnitude
@@ -17,13 +17,13 @@ class LotteryTicket(Technique):
     family: ClassVar[Family] = "pruning"
     kind: ClassVar[str] = "With training"
     trains: ClassVar[bool] = True
-    takes: ClassVar[tuple[Made, ...]] = ("dense",)
-    leaves: ClassVar[Made] = "zeros"
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense",)
+    produces: ClassVar[WeightState] = "zeros"
     summary: ClassVar[str] = (
         "Does the large network contain a small one that trains as well from scratch? Finds it and "
         "compares it with control networks."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Trains a network **from scratch**, removes its smallest weights, and resets the others to "
         "their **initial values** (rewinding), then repeats. The result is a sparse network with "
         "favorable initial weights: a **winning ticket**. Two controls have equally many weights: "
@@ -34,7 +34,7 @@ class LotteryTicket(Technique):
         r"f(x;\, m \odot \theta_0) \quad\text{against}\quad f(x;\, m \odot "
         r"\theta_0')\ \text{and}\ f(x;\, m' \odot \theta_0)"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "It trains the model from random weights several times, so it suits small networks: a few "
         "hundred steps do not replace weeks of training. Large networks have winning tickets only "
         "if weights are reset to an early training step instead of their initial values."
@@ -90,7 +90,7 @@ class LotteryTicket(Technique):
     values: Literal["model", "float32", "bfloat16", "float16"] = Magnitude.model_fields["values"]
 
     @model_validator(mode="after")
-    def rewinds_into_training(self) -> Self:
+    def check_rewind_step(self) -> Self:
         if self.rewind_step >= self.steps:
             raise ValueError(
                 f"rewind_step is {self.rewind_step}, and training has {self.steps} steps; "
@@ -103,13 +103,13 @@ class LotteryTicket(Technique):
             )
         return self
 
-    def left(self, number: int) -> float:
+    def remaining_share(self, number: int) -> float:
         """Share of the weights left after a number of rounds."""
         return (1 - self.share) ** number
 
     @property
-    def removed(self) -> float:
-        return 1 - self.left(self.rounds)
+    def removed_share(self) -> float:
+        return 1 - self.remaining_share(self.rounds)
 
     @property
     def trainings(self) -> int:
@@ -119,4 +119,4 @@ class LotteryTicket(Technique):
         return self.seeds * (1 + 3 * self.rounds)
 
     def label(self) -> str:
-        return f"Lottery ticket {100 * self.left(self.rounds):.2g}% left"
+        return f"Lottery ticket {100 * self.remaining_share(self.rounds):.2g}% left"

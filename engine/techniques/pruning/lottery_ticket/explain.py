@@ -1,6 +1,6 @@
 """Weights of a small part of a layer, by their values before training."""
 
-from engine.results.schema.explanations import Lesson
+from engine.results.schema.explanations import Explanation
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.hooks import explanation
 from engine.techniques.pruning.explain import removed_weights
@@ -8,5 +8,5 @@ from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 
 
 @explanation.register
-def explanation_lottery_ticket(config: LotteryTicket, look: CompressedLayer) -> Lesson:
+def explanation_lottery_ticket(config: LotteryTicket, look: CompressedLayer) -> Explanation:
     return removed_weights(look)

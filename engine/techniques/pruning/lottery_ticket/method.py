@@ -13,80 +13,92 @@ import torch
 from engine.errors import Cancelled, PlainError
 from engine.events import TicketEvent
 from engine.models.layers import Layer
-from engine.models.loaded_model import compute_place
-from engine.models.loading import untrained
+from engine.models.loaded_model import device_and_dtype
+from engine.models.loading import untrained_model
 from engine.recipe import Recipe
 from engine.recipe.tasks import LanguageModeling
 from engine.runtime.threads import threads_to_train
 from engine.step.early_end import TicketsEnd
-from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
-from engine.step.trained_weights import Trained
-from engine.techniques.hooks import blueprint, compress, plan, refuse_unfit, retrained
-from engine.techniques.pruning.gradual.magnitude_schedule import cut, stored
-from engine.techniques.pruning.gradual.method import refuse_emptying
+from engine.step.layer_swap import LayerSwap
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
+from engine.step.trained_weights import TrainedWeights
+from engine.techniques.hooks import check_recipe, compress, plan, storage_plan, train_weights
+from engine.techniques.pruning.gradual.magnitude_schedule import stored_layers, update_masks
+from engine.techniques.pruning.gradual.method import check_weights_remain
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 from engine.techniques.pruning.lottery_ticket.tables import LotteryRow
 from engine.techniques.pruning.unstructured.config import Magnitude
-from engine.techniques.pruning.unstructured.method import left_of
-from engine.tensors.weights import Stored
+from engine.techniques.pruning.unstructured.method import remaining_count
+from engine.tensors.weights import StoredWeight
 from engine.training import (
-    Course,
-    Exercises,
-    Lessons,
-    Pupil,
-    lessons_of,
-    pupil_of,
-    quality_of,
-    trained,
+    EncodedExamples,
+    TrainableModel,
+    TrainingConfig,
+    TrainingData,
+    held_out_quality,
+    load_recipe_training_data,
+    make_trainable,
+    train_steps,
 )
-from engine.training.checkpoint import Kept, State, file_in, loaded, saved, went_on
-from engine.training.losses import by_labels
+from engine.training.checkpoint import (
+    SavedState,
+    State,
+    checkpoint_file,
+    read_checkpoint,
+    resumed_note,
+    write_checkpoint,
+)
+from engine.training.losses import label_loss
 
 # of each round, in the order in which they are trained
-TWINS = ("other first weights", "random mask", "winning ticket")
+ROUND_NETWORKS = ("other first weights", "random mask", "winning ticket")
 # from a seed to that of its twin's first weights; more than there are seeds to choose
-TWIN = 1_000_003
+CONTROL_SEED_OFFSET = 1_000_003
 
 
-class Ticket(Magnitude):
+class LayerTicket(Magnitude):
     """The setting of one layer: what is stored is the ticket, cut by magnitude."""
 
     title: ClassVar[str] = LotteryTicket.title
     trains: ClassVar[bool] = True
-    technique: Literal["lottery-ticket"] = "lottery-ticket"
+    technique: Literal["lottery-ticket_config"] = "lottery-ticket"
 
 
-def ticket(how: LotteryTicket) -> Ticket:
-    return Ticket(
-        sparsity=min(0.99, how.removed), scope=how.scope, storage=how.storage, values=how.values
-    ).model_copy(update={"sparsity": how.removed})
+def ticket_config(config: LotteryTicket) -> LayerTicket:
+    return LayerTicket(
+        sparsity=min(0.99, config.removed_share),
+        scope=config.scope,
+        storage=config.storage,
+        values=config.values,
+    ).model_copy(update={"sparsity": config.removed_share})
 
 
 @plan.register
 def plan_lottery_ticket(
-    how: LotteryTicket, layers: list[Layer], trial: Trial | None = None
-) -> dict[str, Ticket]:
+    config: LotteryTicket, layers: list[Layer], layer_swap: LayerSwap | None = None
+) -> dict[str, LayerTicket]:
     """Use equal sparsities in a forecast: training finds the real ones."""
-    return plan(ticket(how), layers)
+    return plan(ticket_config(config), layers)
 
 
 @compress.register
-def compress_lottery_ticket(how: LotteryTicket, weight: torch.Tensor, seen: None = None) -> Stored:
+def compress_lottery_ticket(
+    config: LotteryTicket, weight: torch.Tensor, stats: None = None
+) -> StoredWeight:
     """A look at one layer: its trained weights cut by magnitude, since a ticket takes training to
     find.
     """
-    return compress(ticket(how), weight)
+    return compress(ticket_config(config), weight)
 
 
-@blueprint.register
-def blueprint_lottery_ticket(how: LotteryTicket, shape: tuple[int, int]) -> Stored:
-    return blueprint(ticket(how), shape)
+@storage_plan.register
+def storage_plan_lottery_ticket(config: LotteryTicket, shape: tuple[int, int]) -> StoredWeight:
+    return storage_plan(ticket_config(config), shape)
 
 
-@refuse_unfit.register
-def refuse_unfit_lottery_ticket(how: LotteryTicket, recipe: Recipe) -> None:
+@check_recipe.register
+def check_recipe_lottery_ticket(config: LotteryTicket, recipe: Recipe) -> None:
     if isinstance(recipe.task, LanguageModeling):
         raise PlainError(
             "Lottery tickets are compared by accuracy, which language models do not have; "
@@ -94,33 +106,42 @@ def refuse_unfit_lottery_ticket(how: LotteryTicket, recipe: Recipe) -> None:
         )
 
 
-@retrained.register
-def retrained_lottery_ticket(how: LotteryTicket, bench: Bench, subject: Subject) -> Trained:
-    if bench.folder.packed:
+@train_weights.register
+def train_weights_lottery_ticket(
+    config: LotteryTicket, context: RunContext, technique_input: TechniqueInput
+) -> TrainedWeights:
+    if context.folder.packed:
         raise PlainError(
             "A lottery ticket begins with the model's own random weights, so no step can "
             "come before it; put it first."
         )
-    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
+    layers = [
+        layer for layer in technique_input.original.layers if layer.name in technique_input.targets
+    ]
     for layer in layers:
-        refuse_emptying(layer.name, left_of(ticket(how), layer.matrix_shape))
-    device, _ = compute_place(bench.recipe)
-    pupil = pupil_of(bench.folder, subject.original, layers, device)
-    pupil.prepare()
-    lessons = lessons_of(bench.recipe, bench.folder)
-    lottery = Lottery(
-        how, bench, pupil, lessons, subject.trial.rows.lottery, file_in(subject.keeps(), "lottery")
+        check_weights_remain(layer.name, remaining_count(ticket_config(config), layer.matrix_shape))
+    device, _ = device_and_dtype(context.recipe)
+    pupil = make_trainable(context.folder, technique_input.original, layers, device)
+    pupil.attach_masks()
+    lessons = load_recipe_training_data(context.recipe, context.folder)
+    lottery = LotteryExperiment(
+        config,
+        context,
+        pupil,
+        lessons,
+        technique_input.layer_swap.build.lottery,
+        checkpoint_file(technique_input.open_checkpoint_folder(), "lottery"),
     )
-    with threads_to_train(subject.original.parameters):
-        pupil.come_back(lottery.drawn())
-    return Trained(stored(pupil, plan(how, layers)), pupil.plain())
+    with threads_to_train(technique_input.original.parameters):
+        pupil.load_state(lottery.run())
+    return TrainedWeights(stored_layers(pupil, plan(config, layers)), pupil.plain())
 
 
 REWINDING = TicketEvent("training")  # up to the step that networks are rewound to
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw(Kept):
+class LotteryState(SavedState):
     """State that the next network needs from previous ones, and the result if there is none.
     Initial weights depend on the seed.
     """
@@ -133,13 +154,13 @@ class Draw(Kept):
 
 
 @dataclass
-class Lottery:
+class LotteryExperiment:
     """One model in which every network is trained, one after the other."""
 
-    how: LotteryTicket
-    bench: Bench
-    pupil: Pupil
-    lessons: Lessons
+    config: LotteryTicket
+    context: RunContext
+    trainable: TrainableModel
+    training_data: TrainingData
     rows: list[LotteryRow] = field(default_factory=list)
     file: Path | None = None  # where it is kept meanwhile
     early: State = field(default_factory=dict)
@@ -147,15 +168,15 @@ class Lottery:
     parent: State = field(default_factory=dict)
     result: State = field(default_factory=dict)
 
-    def drawn(self) -> State:
+    def run(self) -> State:
         """The winning ticket of the first seed's last round, trained; of the last round finished if
         the user asks to stop.
         """
-        self.take_up()
+        self.resume()
         try:
             for seed, number, variant in self.networks()[len(self.rows) :]:
-                self.one(variant, seed, number)
-                self.keep()
+                self.train_variant(variant, seed, number)
+                self.save()
         except Cancelled:
             if not self.rows:
                 raise
@@ -164,55 +185,59 @@ class Lottery:
 
     def networks(self) -> list[tuple[int, int, str]]:
         """(seed, round, variant) of each, in their order."""
-        each = [(0, "dense"), *product(range(1, self.how.rounds + 1), TWINS)]
+        each = [(0, "dense"), *product(range(1, self.config.rounds + 1), ROUND_NETWORKS)]
         return [
-            (self.bench.recipe.seed + repeat, *one)
-            for repeat, one in product(range(self.how.seeds), each)
+            (self.context.recipe.seed + repeat, *one)
+            for repeat, one in product(range(self.config.seeds), each)
         ]
 
-    def one(self, variant: str, seed: int, number: int) -> None:
+    def train_variant(self, variant: str, seed: int, number: int) -> None:
         """A dense network comes first. In every round the weights left of the network before are
         set back and trained, and so are twins.
         """
         match variant:
             case "dense":
-                self.begin(seed)
+                self.train_dense(seed)
             case "other first weights":
-                self.masks = self.smaller(number)
-                self.set_out(self.first_weights(seed + TWIN), self.masks)
-                self.network(variant, seed, number)
+                self.masks = self.pruned_masks(number)
+                self.load_weights_and_masks(
+                    self.initial_weights(seed + CONTROL_SEED_OFFSET), self.masks
+                )
+                self.train_network(variant, seed, number)
             case "random mask":
-                self.set_out(self.early, self.at_random(self.masks, seed, number))
-                self.network(variant, seed, number, self.how.rewind_step)
+                self.load_weights_and_masks(self.early, self.random_masks(self.masks, seed, number))
+                self.train_network(variant, seed, number, self.config.rewind_step)
             case "winning ticket":
-                self.set_out(self.early, self.masks)
-                self.passed_on(self.network(variant, seed, number, self.how.rewind_step), seed)
+                self.load_weights_and_masks(self.early, self.masks)
+                self.set_parent(
+                    self.train_network(variant, seed, number, self.config.rewind_step), seed
+                )
 
-    def begin(self, seed: int) -> None:
+    def train_dense(self, seed: int) -> None:
         """All others of the seed come from its dense network."""
-        first = self.first_weights(seed)
-        ready = self.set_out(
-            first, {name: torch.ones_like(mask) for name, mask in self.masks_now().items()}
+        first = self.initial_weights(seed)
+        ready = self.load_weights_and_masks(
+            first, {name: torch.ones_like(mask) for name, mask in self.current_masks().items()}
         )
-        self.early = self.train(seed, self.how.rewind_step) if self.how.rewind_step else first
-        self.pupil.come_back(ready)
-        self.passed_on(self.network("dense", seed, 0), seed)
+        self.early = self.train(seed, self.config.rewind_step) if self.config.rewind_step else first
+        self.trainable.load_state(ready)
+        self.set_parent(self.train_network("dense", seed, 0), seed)
 
-    def passed_on(self, state: State, seed: int) -> None:
+    def set_parent(self, state: State, seed: int) -> None:
         """A trained network to the next round, and of the first seed to whoever asked."""
         self.parent = state
-        if seed == self.bench.recipe.seed:
+        if seed == self.context.recipe.seed:
             self.result = state
 
-    def network(self, variant: str, seed: int, number: int, begun: int = 0) -> State:
+    def train_network(self, variant: str, seed: int, number: int, first_step: int = 0) -> State:
         """Trained from where it was set out, and noted."""
         state = self.train(
             seed,
-            self.how.steps,
-            begun,
+            self.config.steps,
+            first_step,
             TicketEvent("training", network=variant, round=number, seed=seed),
         )
-        masks = self.masks_now()
+        masks = self.current_masks()
         left = sum(int(mask.sum()) for mask in masks.values()) / sum(
             mask.numel() for mask in masks.values()
         )
@@ -222,7 +247,7 @@ class Lottery:
                 seed,
                 number,
                 left,
-                quality_of(self.pupil.model, self.lessons.held_out).value,
+                held_out_quality(self.trainable.model, self.training_data.held_out).value,
             )
         )
         return state
@@ -231,36 +256,36 @@ class Lottery:
         self,
         seed: int,
         until: int,
-        begun: int = 0,
+        first_step: int = 0,
         event: TicketEvent = REWINDING,
     ) -> State:
         """Train from step ``begun`` with a new optimizer."""
-        course = Course(self.how.steps, self.how.rate, self.how.batch, seed)
-        for step, _ in trained(
-            self.pupil.model,
-            self.lessons.train,
+        course = TrainingConfig(self.config.steps, self.config.rate, self.config.batch, seed)
+        for step, _ in train_steps(
+            self.trainable.model,
+            self.training_data.train,
             course,
             self.loss,
-            begun,
-            said=self.bench.notes.append,
+            first_step,
+            on_note=self.context.notes.append,
         ):
             done, total = (
-                len(self.rows) * self.how.steps + step,
-                self.how.trainings * self.how.steps,
+                len(self.rows) * self.config.steps + step,
+                self.config.trainings * self.config.steps,
             )
-            self.bench.progress(replace(event, done=done, total=total))
+            self.context.progress(replace(event, done=done, total=total))
             if step >= until:
                 break
-        return self.pupil.state()
+        return self.trainable.state()
 
-    def loss(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-        return by_labels(logits, batch.targets.to(logits.device))
+    def loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+        return label_loss(logits, batch.targets.to(logits.device))
 
     # --- kept meanwhile ---------------------------------------------------------------------------
 
-    def keep(self) -> None:
-        saved(
-            Draw(
+    def save(self) -> None:
+        write_checkpoint(
+            LotteryState(
                 rows=self.rows,
                 early=self.early,
                 masks=self.masks,
@@ -270,9 +295,11 @@ class Lottery:
             self.file,
         )
 
-    def take_up(self) -> None:
+    def resume(self) -> None:
         """The networks that an earlier run has trained."""
-        kept = loaded(Draw, self.file, next(self.pupil.model.parameters()).device)
+        kept = read_checkpoint(
+            LotteryState, self.file, next(self.trainable.model.parameters()).device
+        )
         if kept is None:
             return
         self.rows.extend(kept.rows)
@@ -282,8 +309,8 @@ class Lottery:
             kept.parent,
             kept.result,
         )
-        self.bench.notes.append(
-            went_on(len(kept.rows), self.how.trainings, "networks were trained")
+        self.context.notes.append(
+            resumed_note(len(kept.rows), self.config.trainings, "networks were trained")
         )
 
     def end(self) -> None:
@@ -291,54 +318,60 @@ class Lottery:
         of_first = [
             row
             for row in self.rows
-            if row.seed == self.bench.recipe.seed and row.variant in ("dense", "winning ticket")
+            if row.seed == self.context.recipe.seed and row.variant in ("dense", "winning ticket")
         ]
-        self.bench.ended_early.append(
-            TicketsEnd(len(self.rows), self.how.trainings, of_first[-1].round)
+        self.context.ended_early.append(
+            TicketsEnd(len(self.rows), self.config.trainings, of_first[-1].round)
         )
 
     # --- weights and masks ------------------------------------------------------------------------
 
-    def first_weights(self, seed: int) -> State:
+    def initial_weights(self, seed: int) -> State:
         """Random ones, as the architecture draws them, of everything that learns."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.named_as_ours(untrained(self.bench.folder).state_dict())
+            return self.with_parametrized_names(untrained_model(self.context.folder).state_dict())
 
-    def named_as_ours(self, state: State) -> State:
+    def with_parametrized_names(self, state: State) -> State:
         """Weights by the names they have under their masks; none of what rests."""
         names = {
             f"{layer.name}.weight": f"{layer.name}.parametrizations.weight.original"
-            for layer in self.pupil.layers
+            for layer in self.trainable.layers
         }
         return {
             names.get(name, name): value.clone()
             for name, value in state.items()
-            if name not in self.pupil.resting
+            if name not in self.trainable.frozen_names
         }
 
-    def set_out(self, weights: State, masks: State) -> State:
+    def load_weights_and_masks(self, weights: State, masks: State) -> State:
         """First weights under a mask; the state that this makes."""
-        self.pupil.come_back(weights)
+        self.trainable.load_state(weights)
         for name, mask in masks.items():
-            self.pupil.set_mask(name, mask)
-        return self.pupil.state()
+            self.trainable.set_mask(name, mask)
+        return self.trainable.state()
 
-    def masks_now(self) -> State:
-        return {layer.name: self.pupil.mask(layer.name).clone() for layer in self.pupil.layers}
+    def current_masks(self) -> State:
+        return {
+            layer.name: self.trainable.mask(layer.name).clone() for layer in self.trainable.layers
+        }
 
-    def smaller(self, number: int) -> State:
+    def pruned_masks(self, number: int) -> State:
         """Return the previous round's network without its smallest weights."""
-        self.pupil.come_back(self.parent)
-        cut(self.pupil, ticket(self.how), 1 - self.how.left(number))
-        return self.masks_now()
+        self.trainable.load_state(self.parent)
+        update_masks(
+            self.trainable, ticket_config(self.config), 1 - self.config.remaining_share(number)
+        )
+        return self.current_masks()
 
-    def at_random(self, masks: State, seed: int, number: int) -> State:
+    def random_masks(self, masks: State, seed: int, number: int) -> State:
         """Random mask with as many weights in each layer."""
         draw = torch.Generator().manual_seed(seed * 1009 + number)
-        return dict(self.shuffled(masks, draw))
+        return dict(self.shuffled_masks(masks, draw))
 
-    def shuffled(self, masks: State, draw: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
+    def shuffled_masks(
+        self, masks: State, draw: torch.Generator
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         for name, mask in masks.items():
             order = torch.randperm(mask.numel(), generator=draw).to(mask.device)
             yield name, mask.flatten()[order].view_as(mask)

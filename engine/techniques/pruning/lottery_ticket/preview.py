@@ -10,15 +10,15 @@ from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 
 @preview.register
 def preview_lottery_ticket(config: LotteryTicket) -> tuple[type[RoundRow], pd.DataFrame]:
-    return RoundRow, rounds_ahead(config)
+    return RoundRow, lottery_rounds_preview(config)
 
 
-def rounds_ahead(how: LotteryTicket) -> pd.DataFrame:
+def lottery_rounds_preview(config: LotteryTicket) -> pd.DataFrame:
     """RoundRow of the training with all weights, and of every round's ticket."""
-    begins = [0] + [how.rewind_step] * how.rounds
+    begins = [0] + [config.rewind_step] * config.rounds
     return table(
         (
-            RoundRow(number, begin, how.steps, how.left(number))
+            RoundRow(number, begin, config.steps, config.remaining_share(number))
             for number, begin in enumerate(begins)
         ),
         RoundRow,

@@ -12,11 +12,11 @@ class SparseGPT(Pruning):
     title: ClassVar[str] = "SparseGPT"
     kind: ClassVar[str] = "Second order"
     needs: ClassVar[Needs] = "gram"
-    in_step: ClassVar[bool] = True
+    sequential: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "Removes weights column by column and updates the remaining columns to compensate."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "As in GPTQ, calibration data gives the matrix H of products of a layer's inputs. A "
         "weight's importance is the output error left after all other weights have compensated for "
         "its removal as well as possible (**Optimal Brain Surgeon**). Columns are processed from "
@@ -30,7 +30,7 @@ class SparseGPT(Pruning):
         r" e = \frac{w_j - m_j w_j}{U_{jj}} \\[4pt] w_{j+1:} \mathrel{-}= e\,U_{j,\,j+1:} "
         r"\end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "It can overfit the calibration data, and it inverts one matrix per layer input. Above 60% "
         "sparsity the model needs training afterwards."
     )

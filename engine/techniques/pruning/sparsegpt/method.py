@@ -6,45 +6,45 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.calibration.activation_stats import Seen
+from engine.calibration.activation_stats import InputStats
 from engine.techniques.hooks import compress
-from engine.techniques.obs_sweep import Sweep, factor_of
-from engine.techniques.pruning.masks import best_of_every, refuse_uneven, stays
-from engine.techniques.pruning.options import n_of_m
+from engine.techniques.obs_sweep import ColumnSweep, hessian_factor
+from engine.techniques.pruning.masks import check_divisible, keep_mask, n_of_m_mask
+from engine.techniques.pruning.options import parse_pattern
 from engine.techniques.pruning.sparsegpt.config import SparseGPT
-from engine.techniques.pruning.unstructured.method import kept
-from engine.tensors.weights import Stored
+from engine.techniques.pruning.unstructured.method import stored_remaining
+from engine.tensors.weights import StoredWeight
 
 
 @dataclass
-class Removal(Sweep):
+class PruningSweep(ColumnSweep):
     """A weight of which some become zero.  Arrays are (in_, out)"""
 
-    going: torch.Tensor  # (in_, out) bool
+    removed_mask: torch.Tensor  # (in_, out) bool
     pattern: tuple[int, int] | None  # N, M: chosen for every M columns as they come up
 
     @property
-    def of(self) -> int:
+    def group_columns(self) -> int:
         """M, or 1 without a pattern: no leaf ends inside a group of this many columns."""
         return self.pattern[1] if self.pattern else 1
 
-    def is_leaf(self, begin: int, end: int) -> bool:
-        return super().is_leaf(begin, end) or end - begin <= self.of
+    def is_block(self, begin: int, end: int) -> bool:
+        return super().is_block(begin, end) or end - begin <= self.group_columns
 
-    def middle(self, begin: int, end: int) -> int:
-        return begin + max(1, (end - begin) // (2 * self.of)) * self.of
+    def split_point(self, begin: int, end: int) -> int:
+        return begin + max(1, (end - begin) // (2 * self.group_columns)) * self.group_columns
 
-    def leaf(self, begin: int, end: int) -> None:
+    def process_block(self, begin: int, end: int) -> None:
         pivots = self.factor.diagonal()[begin:end].tolist()
         for column, pivot in zip(range(begin, end), pivots, strict=True):
-            if self.pattern and column % self.of == 0:
-                self.going[column : column + self.of] = ~best_of_every(
-                    self.cost(column, column + self.of).T, *self.pattern
+            if self.pattern and column % self.group_columns == 0:
+                self.removed_mask[column : column + self.group_columns] = ~n_of_m_mask(
+                    self.cost(column, column + self.group_columns).T, *self.pattern
                 ).T
-            error = torch.mul(self.left[column], self.going[column], out=self.errors[column]).div_(
-                pivot
-            )
-            self.left[column + 1 : end].addr_(
+            error = torch.mul(
+                self.weight[column], self.removed_mask[column], out=self.errors[column]
+            ).div_(pivot)
+            self.weight[column + 1 : end].addr_(
                 self.factor[column, column + 1 : end], error, alpha=-1
             )
 
@@ -52,44 +52,46 @@ class Removal(Sweep):
         """Output error of removing each weight after all later ones are adjusted (equation 3),
         (columns, out).
         """
-        return (self.left[begin:end] / self.factor.diagonal()[begin:end, None]).square()
+        return (self.weight[begin:end] / self.factor.diagonal()[begin:end, None]).square()
 
-    def choose(self, begin: int, end: int, how: SparseGPT) -> None:
+    def choose_removed(self, begin: int, end: int, config: SparseGPT) -> None:
         """Among these columns: of each row, or of all rows together."""
-        self.going[begin:end] = ~stays(self.cost(begin, end).T, how).T
+        self.removed_mask[begin:end] = ~keep_mask(self.cost(begin, end).T, config).T
 
 
 @compress.register
-def compress_sparsegpt(how: SparseGPT, weight: torch.Tensor, seen: Seen) -> Stored:
+def compress_sparsegpt(config: SparseGPT, weight: torch.Tensor, stats: InputStats) -> StoredWeight:
     """``weight``: (out, in_) float32"""
-    return kept(removed(how, weight, seen).left.T.contiguous(), weight, how)
+    return stored_remaining(
+        pruning_sweep(config, weight, stats).left.T.contiguous(), weight, config
+    )
 
 
-def removed(how: SparseGPT, weight: torch.Tensor, seen: Seen) -> Removal:
+def pruning_sweep(config: SparseGPT, weight: torch.Tensor, stats: InputStats) -> PruningSweep:
     """The weight worked off: what is left of it, with zeros."""
-    pattern = n_of_m(how.pattern) if how.pattern else None
+    pattern = parse_pattern(config.pattern) if config.pattern else None
     if pattern:
-        refuse_uneven(weight.shape[1], pattern[1])
+        check_divisible(weight.shape[1], pattern[1])
     # an input that is always zero: its weights do not count
-    left = (weight * (seen.gram.diagonal() > 0)).T.contiguous()
-    sweep = Removal(
+    left = (weight * (stats.gram.diagonal() > 0)).T.contiguous()
+    sweep = PruningSweep(
         left,
-        factor_of(seen, how.damping),
+        hessian_factor(stats, config.damping),
         torch.empty_like(left),
         torch.zeros_like(left, dtype=torch.bool),
         pattern,
     )
-    in_, width = len(left), columns_at_once(how, pattern)
+    in_, width = len(left), block_width(config, pattern)
     for begin in range(0, in_, width):
         end = min(begin + width, in_)
         if not pattern:
-            sweep.choose(begin, end, how)
-        sweep.work_off(begin, end)
-        sweep.push_on(begin, end, in_)
-    sweep.left.masked_fill_(sweep.going, 0)
+            sweep.choose_removed(begin, end, config)
+        sweep.process(begin, end)
+        sweep.propagate(begin, end, in_)
+    sweep.weight.masked_fill_(sweep.removed_mask, 0)
     return sweep
 
 
-def columns_at_once(how: SparseGPT, pattern: tuple[int, int] | None) -> int:
+def block_width(config: SparseGPT, pattern: tuple[int, int] | None) -> int:
     """Whole groups of M."""
-    return -(-how.block_columns // pattern[1]) * pattern[1] if pattern else how.block_columns
+    return -(-config.block_columns // pattern[1]) * pattern[1] if pattern else config.block_columns

@@ -10,29 +10,29 @@ import torch_pruning
 from torch import nn
 
 from engine.errors import PlainError
-from engine.models.loading import skeleton
-from engine.models.shapes import fit
-from engine.step.pruning_plan import Subject
-from engine.techniques.pruning.structured.coupled_structures import Family, Part
+from engine.models.loading import meta_model
+from engine.models.shapes import fit_shapes
+from engine.step.pruning_plan import TechniqueInput
+from engine.techniques.pruning.structured.coupled_structures import StructureGroup, StructureSlice
 from engine.techniques.pruning.tracing import example_image
 
 
-def channels(subject: Subject) -> list[Family]:
+def channel_groups(technique_input: TechniqueInput) -> list[StructureGroup]:
     """All channels except those that pass through a grouped convolution that is not depthwise, in
     the model's order.
     """
-    model = plain_copy(subject)
+    model = dense_copy(technique_input)
     names = {id(module): name for name, module in model.named_modules()}
-    order = [layer.name for layer in subject.original.layers]
+    order = [layer.name for layer in technique_input.original.layers]
     with torch.inference_mode(False), torch.enable_grad():
         graph = torch_pruning.DependencyGraph().build_dependency(
             model.requires_grad_(), example_inputs={"pixel_values": example_image(model)}
         )
         groups = list(graph.get_all_groups(root_module_types=[nn.Conv2d]))
     families = [
-        family_of(graph, group, names)
+        channel_group(graph, group, names)
         for group in groups
-        if not any(grouped(dep.target.module) for dep, _ in group)
+        if not any(is_grouped(dep.target.module) for dep, _ in group)
     ]
     return sorted(
         (family for family in families if family.readers),
@@ -40,15 +40,15 @@ def channels(subject: Subject) -> list[Family]:
     )
 
 
-def plain_copy(subject: Subject) -> nn.Module:
+def dense_copy(technique_input: TechniqueInput) -> nn.Module:
     """The model with torch's own layers, its weights dense in float32."""
-    original = subject.original
+    original = technique_input.original
     held = {
         layer.name: original.model.get_submodule(layer.name).stored for layer in original.layers
     }
-    model = fit(skeleton(subject.folder), held, original.plain)
+    model = fit_shapes(meta_model(technique_input.folder), held, original.plain)
     weights = {
-        f"{name}.weight": each.dense().reshape(model.get_submodule(name).weight.shape).cpu()
+        f"{name}.weight": each.to_dense().reshape(model.get_submodule(name).weight.shape).cpu()
         for name, each in held.items()
     }
     plain = {
@@ -59,12 +59,12 @@ def plain_copy(subject: Subject) -> nn.Module:
     return model
 
 
-def grouped(module: nn.Module) -> bool:
+def is_grouped(module: nn.Module) -> bool:
     """True for a convolution with several channels per group."""
-    return getattr(module, "groups", 1) != 1 and not one_by_one(module)
+    return getattr(module, "groups", 1) != 1 and not is_depthwise(module)
 
 
-def one_by_one(module: nn.Module) -> bool:
+def is_depthwise(module: nn.Module) -> bool:
     """True for a convolution that computes each channel from that channel alone."""
     return (
         getattr(module, "groups", 1)
@@ -74,9 +74,9 @@ def one_by_one(module: nn.Module) -> bool:
     )
 
 
-def family_of(
+def channel_group(
     graph: torch_pruning.DependencyGraph, group: torch_pruning.Group, names: dict[int, str]
-) -> Family:
+) -> StructureGroup:
     """One of the graph's groups: what makes the channels, norms them and reads them."""
     count = len(group[0].idxs)
     members = [
@@ -89,50 +89,52 @@ def family_of(
         for dep, places in members
     ]
     parts = [
-        part_of(module, names, places, out)
+        channel_slice(module, names, places, out)
         for module, out, places in sides
-        if out or not one_by_one(module)
+        if out or not is_depthwise(module)
     ]
     # a depthwise convolution appears as reader and as source
     once = {(part.name, part.side): part for part in parts}
     makers = [part.name for part in parts if part.side == "outputs" and not part.of_norm]
-    return Family(min(makers), "channel", tuple(once.values()))
+    return StructureGroup(min(makers), "channel", tuple(once.values()))
 
 
-def part_of(module: nn.Module, names: dict[int, str], places: torch.Tensor, outputs: bool) -> Part:
+def channel_slice(
+    module: nn.Module, names: dict[int, str], places: torch.Tensor, outputs: bool
+) -> StructureSlice:
     """A channel is a row of what makes it; of a convolution that reads it, as many columns as its
     kernel has places.
     """
     kernel = isinstance(module, nn.Conv2d)
     if outputs:
-        return Part(
+        return StructureSlice(
             names[id(module)],
             "outputs",
             places,
             of_norm=not isinstance(module, nn.Conv2d | nn.Linear),
         )
     area = module.kernel_size[0] * module.kernel_size[1] if kernel else 1
-    return Part(
+    return StructureSlice(
         names[id(module)], "inputs", ((places * area)[..., None] + torch.arange(area)).flatten(1)
     )
 
 
-def convolutional(subject: Subject) -> bool:
+def is_convolutional(technique_input: TechniqueInput) -> bool:
     """Return True if most layers are convolutions; a vision transformer has one, which splits the
     image into patches.
     """
-    layers = subject.original.layers
+    layers = technique_input.original.layers
     return 2 * sum(layer.kind == "conv2d" for layer in layers) > len(layers)
 
 
-def refuse_others(subject: Subject) -> None:
-    if not convolutional(subject):
+def check_convolutional(technique_input: TechniqueInput) -> None:
+    if not is_convolutional(technique_input):
         few = (
             "only one convolution or a few"
-            if any(layer.kind == "conv2d" for layer in subject.original.layers)
+            if any(layer.kind == "conv2d" for layer in technique_input.original.layers)
             else "no convolutions"
         )
         raise PlainError(
-            f"{subject.folder} has {few}, so it has no channels to remove; set what to "
+            f"{technique_input.folder} has {few}, so it has no channels to remove; set what to "
             "neurons or heads, or choose another technique."
         )

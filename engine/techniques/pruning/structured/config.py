@@ -3,10 +3,10 @@
 from typing import ClassVar, Literal
 
 from engine.config.technique import Needs, option
-from engine.techniques.pruning.options import Shrinking
+from engine.techniques.pruning.options import StructuredPruning
 
 
-class Structured(Shrinking):
+class Structured(StructuredPruning):
     list_position: ClassVar[int] = 210
     title: ClassVar[str] = "Neurons, heads or channels"
     kind: ClassVar[str] = "Structured"
@@ -14,7 +14,7 @@ class Structured(Shrinking):
         "Removes neurons, attention heads or channels: tensors shrink, and no special kernel is "
         "needed."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A zero inside a matrix is still multiplied. Removing a **neuron** deletes its row in one "
         "layer and its column in the next; likewise for an attention **head**, or a **channel** of "
         "a convolution and all layers that read it. The result is an ordinary smaller model; GPUs "
@@ -29,7 +29,7 @@ class Structured(Shrinking):
         r" \rVert_2 \\[4pt] S^{\text{Taylor}}_j = \Bigl|\sum_i W_{ij}\, \frac1N \sum_n "
         r"\frac{\partial L_n}{\partial W_{ij}}\Bigr| \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Much coarser than removing single weights: without training afterwards, quality drops "
         "early, and small models have little redundancy. Convolutional networks drop first, "
         "because their batch norm statistics still include the removed channels. Heads that share "

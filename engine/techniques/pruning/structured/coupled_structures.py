@@ -8,13 +8,13 @@ from typing import Literal
 
 import torch
 
-from engine.step.pruning_plan import Cut, Subject
+from engine.step.pruning_plan import KeptIndices, TechniqueInput
 
 Side = Literal["outputs", "inputs"]
 
 
 @dataclass(frozen=True)
-class Part:
+class StructureSlice:
     """Slice of one layer or norm that belongs to the structures. Removing one from its readers'
     inputs alone changes the model as much as to
     take it out altogether.
@@ -27,10 +27,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Family:
+class StructureGroup:
     block: str  # where they stand: a block of the model, or a convolution
     what: str  # "neuron", "head", "key/value group", "channel"
-    parts: tuple[Part, ...]
+    parts: tuple[StructureSlice, ...]
     first: int = 0  # number of the first among all of the block
     heads: int = 1  # attention heads per structure; several in a group that shares keys and values
     keeps_keys: bool = False  # heads removed without the keys and values that they share
@@ -44,51 +44,56 @@ class Family:
         return len(self.parts[0].places)
 
     @property
-    def readers(self) -> list[Part]:
+    def readers(self) -> list[StructureSlice]:
         return [part for part in self.parts if part.side == "inputs"]
 
 
-def single(count: int) -> torch.Tensor:
+def single_positions(count: int) -> torch.Tensor:
     """Places of structures that take up one each."""
     return torch.arange(count)[:, None]
 
 
-def runs(count: int, width: int) -> torch.Tensor:
+def adjacent_positions(count: int, width: int) -> torch.Tensor:
     """Positions of structures of ``width`` adjacent elements each."""
     return torch.arange(count * width).view(count, width)
 
 
-def cuts_of(
-    families: Iterable[tuple[Family, torch.Tensor]], size_of: Callable[[str, Side], int]
-) -> dict[str, Cut]:
+def kept_indices(
+    groups: Iterable[tuple[StructureGroup, torch.Tensor]], size_of: Callable[[str, Side], int]
+) -> dict[str, KeptIndices]:
     """Remaining slices of each changed layer and norm if the marked structures (True) of every
     family are kept.
     """
     gone: dict[tuple[str, Side], list[torch.Tensor]] = {}
-    for family, stays in families:
+    for family, stays in groups:
         for part in family.parts:
             if not stays.all():
                 gone.setdefault((part.name, part.side), []).append(part.places[~stays].flatten())
-    left = {place: remaining(size_of(*place), torch.cat(lost)) for place, lost in gone.items()}
-    return {name: Cut(left.get((name, "outputs")), left.get((name, "inputs"))) for name, _ in left}
+    left = {
+        place: remaining_positions(size_of(*place), torch.cat(lost)) for place, lost in gone.items()
+    }
+    return {
+        name: KeptIndices(left.get((name, "outputs")), left.get((name, "inputs")))
+        for name, _ in left
+    }
 
 
-def remaining(count: int, gone: torch.Tensor) -> torch.Tensor:
+def remaining_positions(count: int, removed: torch.Tensor) -> torch.Tensor:
     stays = torch.ones(count, dtype=torch.bool)
-    stays[gone] = False
+    stays[removed] = False
     return stays.nonzero().flatten()
 
 
-def sizes_in(subject: Subject) -> Callable[[str, Side], int]:
+def side_sizes(technique_input: TechniqueInput) -> Callable[[str, Side], int]:
     """Rows or columns of a layer as a matrix; a norm's channels."""
-    layers = {layer.name: layer for layer in subject.original.layers}
+    layers = {layer.name: layer for layer in technique_input.original.layers}
 
     def size_of(name: str, side: Side) -> int:
         if name in layers:
             return layers[name].matrix_shape[side == "inputs"]
         return max(
             len(value)
-            for tensor, value in subject.original.plain.items()
+            for tensor, value in technique_input.original.plain.items()
             if tensor.startswith(f"{name}.") and value.ndim
         )
 

@@ -14,13 +14,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from engine.calibration.stream import lists_of_blocks
+from engine.calibration.stream import block_lists
 from engine.models.layers import Layer
-from engine.step.pruning_plan import Subject
-from engine.techniques.pruning.tracing import Trace, outline_of, random_outputs, shifted, traced
+from engine.step.pruning_plan import TechniqueInput
+from engine.techniques.pruning.tracing import (
+    Trace,
+    outline_of_original,
+    random_outputs,
+    trace_layers,
+    with_shifted_tensors,
+)
 
-MOST_GROUPS = 1024  # of attention heads in one layer; more than that is not searched
-Rows = dict[str, torch.Tensor]  # layer -> (rows,) bool
+MAX_GROUPS = 1024  # of attention heads in one layer; more than that is not searched
+RowMasks = dict[str, torch.Tensor]  # layer -> (rows,) bool
 
 
 class Sources(NamedTuple):
@@ -56,7 +62,7 @@ class Heads:
     shared: tuple[Sources, ...]  # rows that the heads of a group share
 
     @property
-    def each(self) -> int:
+    def heads_per_group(self) -> int:
         return self.columns.shape[1]
 
     @property
@@ -64,22 +70,24 @@ class Heads:
         return [self.reader, *(source.layer for source in (*self.queries, *self.shared))]
 
 
-def coupled_structures(subject: Subject) -> list[Neurons | Heads]:
+def coupled_structures(technique_input: TechniqueInput) -> list[Neurons | Heads]:
     """Neurons and heads of the model's blocks, in the model's order.
 
     Raises the model's own error if it cannot be traced.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        trace = traced(outline_of(shifted(subject)), random_outputs())
-        order = {layer.name: layer for layer in subject.original.layers}
+        trace = trace_layers(
+            outline_of_original(with_shifted_tensors(technique_input)), random_outputs()
+        )
+        order = {layer.name: layer for layer in technique_input.original.layers}
         blocks = sorted(
-            (block for row in lists_of_blocks(subject.original.model) for block in row),
+            (block for row in block_lists(technique_input.original.model) for block in row),
             key=len,
             reverse=True,
         )
         found = []
         known: dict[tuple[Any, ...], Neurons | Heads | None] = {}
-        for reader, makers, beside in feeding(trace, order):
+        for reader, makers, beside in exclusive_readers(trace, order):
             block = next(
                 (
                     block
@@ -90,33 +98,33 @@ def coupled_structures(subject: Subject) -> list[Neurons | Heads]:
             )
             if block is None:
                 continue
-            form = type(subject.original.model.get_submodule(block))
+            form = type(technique_input.original.model.get_submodule(block))
             alike = (
                 form,
                 *((name.removeprefix(block), order[name].shape) for name in (reader, *makers)),
             )
             if alike not in known:
-                known[alike] = structures_of(Probe(trace, reader, makers), block)
+                known[alike] = structures_of(DependencyProbe(trace, reader, makers), block)
             each = known[alike]
             if each and (isinstance(each, Heads) or not beside):
-                found.append(moved(each, block))
-    found += in_blocks_that_did_not_run(found, subject, trace)
-    places = {layer.name: place for place, layer in enumerate(subject.original.layers)}
+                found.append(structures_in_block(each, block))
+    found += structures_of_idle_blocks(found, technique_input, trace)
+    places = {layer.name: place for place, layer in enumerate(technique_input.original.layers)}
     return sorted(found, key=lambda each: places[each.reader])
 
 
-def in_blocks_that_did_not_run(
-    found: list[Neurons | Heads], subject: Subject, trace: Trace
+def structures_of_idle_blocks(
+    found: list[Neurons | Heads], technique_input: TechniqueInput, trace: Trace
 ) -> list[Neurons | Heads]:
     """Structures of blocks that received no token, as may happen with experts: those of neighbors
     whose layers have the same names and shapes.
     """
-    shapes = {layer.name: layer.shape for layer in subject.original.layers}
+    shapes = {layer.name: layer.shape for layer in technique_input.original.layers}
     more: dict[str, Neurons | Heads] = {}
-    for row in lists_of_blocks(subject.original.model):
+    for row in block_lists(technique_input.original.model):
         ran = {block for block in row if any(name.startswith(f"{block}.") for name in trace.inputs)}
         for each in (each for each in found if each.block in ran):
-            for there in (moved(each, block) for block in row if block not in ran):
+            for there in (structures_in_block(each, block) for block in row if block not in ran):
                 if all(
                     shapes.get(one) == shapes[other]
                     for one, other in zip(there.layers, each.layers, strict=True)
@@ -125,14 +133,16 @@ def in_blocks_that_did_not_run(
     return list(more.values())
 
 
-def feeding(trace: Trace, layers: dict[str, Layer]) -> Iterator[tuple[str, Rows, bool]]:
+def exclusive_readers(
+    trace: Trace, layers: dict[str, Layer]
+) -> Iterator[tuple[str, RowMasks, bool]]:
     """Each layer that alone reads what it reads, with the rows of the layers that it reads; and
     whether it reads an embedding besides, such as a table of relative positions that all blocks'
     attention shares.
     """
     leaves = [(name, value) for name, calls in trace.outputs.items() for value in calls]
-    reached = {name: rows_reached(leaves, calls) for name, calls in trace.inputs.items()}
-    reached[""] = rows_reached(leaves, trace.results)
+    reached = {name: influencing_rows(leaves, calls) for name, calls in trace.inputs.items()}
+    reached[""] = influencing_rows(leaves, trace.results)
     readers: dict[str, torch.Tensor] = {}
     for rows in reached.values():
         for name, mask in rows.items():
@@ -144,7 +154,9 @@ def feeding(trace: Trace, layers: dict[str, Layer]) -> Iterator[tuple[str, Rows,
             yield name, {each: made[each] for each in layers if each in made}, len(made) < len(rows)
 
 
-def rows_reached(leaves: list[tuple[str, torch.Tensor]], values: list[torch.Tensor]) -> Rows:
+def influencing_rows(
+    leaves: list[tuple[str, torch.Tensor]], values: list[torch.Tensor]
+) -> RowMasks:
     """Rows of layers with a gradient to any of these values."""
     values = [value for value in values if value.requires_grad]
     if not values:
@@ -152,39 +164,41 @@ def rows_reached(leaves: list[tuple[str, torch.Tensor]], values: list[torch.Tens
     gradients = torch.autograd.grad(
         values,
         [leaf for _, leaf in leaves],
-        list(map(noise, values)),
+        list(map(positive_noise, values)),
         retain_graph=True,
         allow_unused=True,
     )
-    return any_rows((name, gradient) for (name, _), gradient in zip(leaves, gradients, strict=True))
+    return rows_with_gradient(
+        (name, gradient) for (name, _), gradient in zip(leaves, gradients, strict=True)
+    )
 
 
-def any_rows(gradients: Iterator[tuple[str, torch.Tensor | None]]) -> Rows:
-    found: Rows = {}
+def rows_with_gradient(gradients: Iterator[tuple[str, torch.Tensor | None]]) -> RowMasks:
+    found: RowMasks = {}
     for name, gradient in gradients:
         if gradient is not None and (mask := (gradient != 0).flatten(0, -2).any(0)).any():
             found[name] = found[name] | mask if name in found else mask
     return found
 
 
-def noise(like: torch.Tensor) -> torch.Tensor:
+def positive_noise(like: torch.Tensor) -> torch.Tensor:
     """Random numbers whose sums do not cancel; softmax has no gradient with respect to the sum of
     its outputs.
     """
     return torch.rand(like.shape, generator=torch.Generator().manual_seed(like.numel())) + 0.5
 
 
-class Probe:
+class DependencyProbe:
     """Tests in both directions which columns of ``reader`` and which rows of ``makers`` depend on
     each other.
     """
 
-    def __init__(self, trace: Trace, reader: str, makers: Rows):
+    def __init__(self, trace: Trace, reader: str, makers: RowMasks):
         self.reader, self.makers = reader, list(makers)
         self.rows_of = makers
         self.inputs = trace.inputs[reader]
         self.leaves = [(name, value) for name in makers for value in trace.outputs[name]]
-        self.weights = [noise(value) for value in self.inputs]
+        self.weights = [positive_noise(value) for value in self.inputs]
         self.backward: tuple[Any, ...] | None = None
 
     @property
@@ -201,11 +215,11 @@ class Probe:
         )
         return ((name, gradient) for (name, _), gradient in zip(self.leaves, found, strict=True))
 
-    def rows(self, columns: torch.Tensor) -> Rows:
+    def rows_feeding(self, columns: torch.Tensor) -> RowMasks:
         """Rows with a gradient to the given columns, (columns,) bool."""
-        return any_rows(self.gradients([weight * columns for weight in self.weights]))
+        return rows_with_gradient(self.gradients([weight * columns for weight in self.weights]))
 
-    def columns_of(self, rows: Rows) -> torch.Tensor:
+    def columns_fed_by(self, rows: RowMasks) -> torch.Tensor:
         """Columns with a gradient to the given rows, computed in forward mode as a derivative of
         the backward pass.
         """
@@ -223,7 +237,7 @@ class Probe:
             self.backward = weights, [name for name, _ in kept], [gradient for _, gradient in kept]
         weights, names, gradients = self.backward
         chosen = [
-            noise(each) * rows.get(name, torch.zeros(each.shape[-1], dtype=torch.bool))
+            positive_noise(each) * rows.get(name, torch.zeros(each.shape[-1], dtype=torch.bool))
             for name, each in zip(names, gradients, strict=True)
         ]
         found = torch.autograd.grad(
@@ -233,22 +247,22 @@ class Probe:
             [(each != 0).flatten(0, -2).any(0) for each in found if each is not None]
         ).any(0)
 
-    def rows_alone(self) -> Rows:
+    def token_local_rows(self) -> RowMasks:
         """Rows that affect only their own token: queries and neurons, but not keys and values."""
         weights = [torch.zeros_like(value) for value in self.weights]
         weights[0].flatten(0, -2)[-1] = self.weights[0].flatten(0, -2)[-1]
-        found: Rows = {}
+        found: RowMasks = {}
         for name, gradient in self.gradients(weights):
             if gradient is not None and name not in found:
                 found[name] = (gradient != 0).flatten(0, -2).sum(0) == 1
         return found
 
 
-def structures_of(probe: Probe, block: str) -> Neurons | Heads | None:
+def structures_of(probe: DependencyProbe, block: str) -> Neurons | Heads | None:
     """Structures of the reader's channels, or None if all of them depend on each other, as after a
     norm, or irregularly.
     """
-    alone = probe.rows_alone()
+    alone = probe.token_local_rows()
     if set(alone) != set(probe.makers):
         return None
     if all(alone[name][mask].all() for name, mask in probe.rows_of.items()):
@@ -256,7 +270,7 @@ def structures_of(probe: Probe, block: str) -> Neurons | Heads | None:
     return heads_of(probe, block, alone)
 
 
-def neurons_of(probe: Probe, block: str) -> Neurons | None:
+def neurons_of(probe: DependencyProbe, block: str) -> Neurons | None:
     """Map each row to its column, one binary digit of the row number at a time: a row affects
     columns with digit one or with digit zero.
     """
@@ -266,20 +280,20 @@ def neurons_of(probe: Probe, block: str) -> Neurons | None:
     )
     for digit in range(max(1, (probe.columns - 1).bit_length())):
         ones = (numbers >> digit & 1).bool()
-        met = probe.rows(ones), probe.rows(~ones)
+        met = probe.rows_feeding(ones), probe.rows_feeding(~ones)
         for name, mask in probe.rows_of.items():
             one, zero = (each.get(name, torch.zeros_like(mask)) for each in met)
             if not (one ^ zero)[mask].all():
                 return None
             places[name] += one.long() << digit
     sources = [
-        in_structures(name, places[name], mask, probe.columns)
+        rows_by_structure(name, places[name], mask, probe.columns)
         for name, mask in probe.rows_of.items()
     ]
     return None if None in sources else Neurons(block, probe.reader, tuple(sources))
 
 
-def in_structures(
+def rows_by_structure(
     name: str, number: torch.Tensor, mask: torch.Tensor, count: int
 ) -> Sources | None:
     """Rows of a layer by the number of their structure; None if structures have different numbers
@@ -294,21 +308,21 @@ def in_structures(
     return Sources(name, rows[order].view(count, -1))
 
 
-def heads_of(probe: Probe, block: str, alone: Rows) -> Heads | None:
+def heads_of(probe: DependencyProbe, block: str, alone: RowMasks) -> Heads | None:
     """Heads by their own rows, and groups of heads by shared rows."""
     own = {name: mask & probe.rows_of[name] for name, mask in alone.items()}
     own = own if any(mask.any() for mask in own.values()) else probe.rows_of
-    heads = connected(probe, own)
+    heads = connected_columns(probe, own)
     if heads is None:
         return None
-    shared = without_common(
+    shared = without_common_rows(
         [
-            {name: mask & ~own[name] for name, mask in probe.rows(columns).items()}
+            {name: mask & ~own[name] for name, mask in probe.rows_feeding(columns).items()}
             for columns in heads
         ]
     )
     group_of = [
-        next(other for other in range(len(heads)) if overlap(shared[number], shared[other]))
+        next(other for other in range(len(heads)) if rows_overlap(shared[number], shared[other]))
         for number in range(len(heads))
     ]
     groups = [
@@ -319,12 +333,14 @@ def heads_of(probe: Probe, block: str, alone: Rows) -> Heads | None:
     if len(widths) != 1 or len(sizes) != 1 or len(groups) != len(set(group_of)):
         return None
     queries = [
-        rows_by(name, [probe.rows(columns)[name] & own[name] for columns in heads])
+        rows_per_structure(
+            name, [probe.rows_feeding(columns)[name] & own[name] for columns in heads]
+        )
         for name in probe.makers
         if own[name].any()
     ]
     common = [
-        rows_by(name, [shared[group[0]][name] for group in groups])
+        rows_per_structure(name, [shared[group[0]][name] for group in groups])
         for name in probe.makers
         if any(name in each and each[name].any() for each in shared)
     ]
@@ -336,7 +352,7 @@ def heads_of(probe: Probe, block: str, alone: Rows) -> Heads | None:
     return Heads(block, probe.reader, columns, tuple(queries), tuple(common))
 
 
-def without_common(shared: list[Rows]) -> list[Rows]:
+def without_common_rows(shared: list[RowMasks]) -> list[RowMasks]:
     """Without rows that all heads share, as the rotary part of the keys in multi-head latent
     attention, where every head has others besides: these stay.
     """
@@ -353,20 +369,22 @@ def without_common(shared: list[Rows]) -> list[Rows]:
     return rest if all(any(mask.any() for mask in each.values()) for each in rest) else shared
 
 
-def one_column(probe: Probe, column: int) -> torch.Tensor:
+def column_mask(probe: DependencyProbe, column: int) -> torch.Tensor:
     return torch.arange(probe.columns) == column
 
 
-def connected(probe: Probe, through: Rows) -> list[torch.Tensor] | None:
+def connected_columns(probe: DependencyProbe, through: RowMasks) -> list[torch.Tensor] | None:
     """Sets of columns, (columns,) bool each, connected through these rows; None if there is only
     one set or too many.
     """
     left, found = torch.ones(probe.columns, dtype=torch.bool), []
-    while left.any() and len(found) < MOST_GROUPS:
-        columns = one_column(probe, int(left.nonzero()[0]))
+    while left.any() and len(found) < MAX_GROUPS:
+        columns = column_mask(probe, int(left.nonzero()[0]))
         while True:
-            rows = {name: mask & through[name] for name, mask in probe.rows(columns).items()}
-            wider = probe.columns_of(rows) | columns
+            rows = {
+                name: mask & through[name] for name, mask in probe.rows_feeding(columns).items()
+            }
+            wider = probe.columns_fed_by(rows) | columns
             if torch.equal(wider, columns):
                 break
             columns = wider
@@ -374,16 +392,16 @@ def connected(probe: Probe, through: Rows) -> list[torch.Tensor] | None:
             return None
         found.append(columns)
         left &= ~columns
-    return found if 1 < len(found) < MOST_GROUPS else None
+    return found if 1 < len(found) < MAX_GROUPS else None
 
 
-def overlap(one: Rows, other: Rows) -> bool:
+def rows_overlap(one: RowMasks, other: RowMasks) -> bool:
     return one is other or any(
         (mask & other[name]).any() for name, mask in one.items() if name in other
     )
 
 
-def rows_by(name: str, masks: list[torch.Tensor]) -> Sources | None:
+def rows_per_structure(name: str, masks: list[torch.Tensor]) -> Sources | None:
     """Rows of each structure; None if structures have different numbers of rows or share some."""
     counts = {int(mask.sum()) for mask in masks}
     if len(counts) != 1 or torch.stack(masks).sum(0).max() > 1:
@@ -391,17 +409,21 @@ def rows_by(name: str, masks: list[torch.Tensor]) -> Sources | None:
     return Sources(name, torch.stack([mask.nonzero().flatten() for mask in masks]))
 
 
-def moved(found: Neurons | Heads, block: str) -> Neurons | Heads:
+def structures_in_block(found: Neurons | Heads, block: str) -> Neurons | Heads:
     """Same structures in another block of the same form."""
 
-    def there(name: str) -> str:
+    def new_name(name: str) -> str:
         return block + name.removeprefix(found.block)
 
-    def all_there(sources: tuple[Sources, ...]) -> tuple[Sources, ...]:
-        return tuple(Sources(there(each.layer), each.rows) for each in sources)
+    def new_sources(sources: tuple[Sources, ...]) -> tuple[Sources, ...]:
+        return tuple(Sources(new_name(each.layer), each.rows) for each in sources)
 
     if isinstance(found, Neurons):
-        return Neurons(block, there(found.reader), all_there(found.sources))
+        return Neurons(block, new_name(found.reader), new_sources(found.sources))
     return Heads(
-        block, there(found.reader), found.columns, all_there(found.queries), all_there(found.shared)
+        block,
+        new_name(found.reader),
+        found.columns,
+        new_sources(found.queries),
+        new_sources(found.shared),
     )

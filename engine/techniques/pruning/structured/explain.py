@@ -1,15 +1,15 @@
 """Importance of each structure of one block, and which ones are removed."""
 
-from engine.results.schema.explanations import Lesson
+from engine.results.schema.explanations import Explanation
 from engine.results.schema.tables import StructureRow, table
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import by_examples, no_levels
+from engine.techniques.explanations import empty_levels, examples_note
 from engine.techniques.hooks import explanation
 from engine.techniques.pruning.structured.config import Structured
 
 
 @explanation.register
-def explanation_structured(config: Structured, look: CompressedLayer) -> Lesson:
+def explanation_structured(config: Structured, look: CompressedLayer) -> Explanation:
     """Show the structures that run through the layer, or else those of its block."""
     home = look.rebuilt.homes.get(look.part.name, look.part.block)
     every = look.rebuilt.structures
@@ -17,6 +17,6 @@ def explanation_structured(config: Structured, look: CompressedLayer) -> Lesson:
         row for row in every if row.block == every[0].block
     ]
     part = f"all {len(rows)} {rows[0].what}s of {rows[0].block}" + (
-        f", {by_examples()}" if config.needs != "nothing" else ""
+        f", {examples_note()}" if config.needs != "nothing" else ""
     )
-    return Lesson(StructureRow, table(rows, StructureRow), no_levels(), part)
+    return Explanation(StructureRow, table(rows, StructureRow), empty_levels(), part)

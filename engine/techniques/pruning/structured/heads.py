@@ -12,82 +12,84 @@ import torch
 
 from engine.errors import PlainError
 from engine.models.shapes import KEPT_HEADS
-from engine.step.pruning_plan import Rebuilt, Subject
+from engine.step.pruning_plan import PruningPlan, TechniqueInput
 from engine.techniques.pruning.structured.config import Structured
-from engine.techniques.pruning.structured.coupled_structures import Family, Part
+from engine.techniques.pruning.structured.coupled_structures import StructureGroup, StructureSlice
 from engine.techniques.pruning.structured.dependencies import Heads, Sources, coupled_structures
 
 NUMBERED = re.compile(r"(.+)\.(\d+)\.(\w+)")
 
 
-def heads(subject: Subject, how: Structured) -> list[Family]:
+def head_groups(technique_input: TechniqueInput, config: Structured) -> list[StructureGroup]:
     """Heads of every block with attention. Raises PlainError where heads cannot be removed as
     evenly as
     was asked for.
     """
-    found = [each for each in coupled_structures(subject) if isinstance(each, Heads)]
+    found = [each for each in coupled_structures(technique_input) if isinstance(each, Heads)]
     # all heads share the same keys and values, which stay
     if all(len(each.columns) == 1 for each in found):
-        return [family for each in found for family in heads_of_each_group(each)]
-    if how.together == "groups" or all(each.each == 1 for each in found):
-        return [whole_groups(each) for each in found]
-    if how.scope == "global":
+        return [family for each in found for family in query_head_groups(each)]
+    if config.together == "groups" or all(each.heads_per_group == 1 for each in found):
+        return [shared_key_group(each) for each in found]
+    if config.scope == "global":
         raise PlainError(
             "Heads can be removed evenly from each group only with a share per layer; "
             "set Scope (scope) to layer, or Grouped-query heads (together) to groups."
         )
-    return [family for each in found for family in heads_of_each_group(each)]
+    return [family for each in found for family in query_head_groups(each)]
 
 
-def whole_groups(found: Heads) -> Family:
+def shared_key_group(found: Heads) -> StructureGroup:
     """Queries, keys and values of a layer are one part where one layer computes them."""
     groups = len(found.columns)
     own = [Sources(source.layer, source.rows.view(groups, -1)) for source in found.queries]
     rows: dict[str, list[torch.Tensor]] = {}
     for source in (*own, *found.shared):
         rows.setdefault(source.layer, []).append(source.rows)
-    made = (Part(name, "outputs", torch.cat(parts, 1)) for name, parts in rows.items())
-    what = "head" if found.each == 1 else "key/value group"
-    return Family(
+    made = (StructureSlice(name, "outputs", torch.cat(parts, 1)) for name, parts in rows.items())
+    what = "head" if found.heads_per_group == 1 else "key/value group"
+    return StructureGroup(
         found.block,
         what,
-        (*made, Part(found.reader, "inputs", found.columns.flatten(1))),
-        heads=found.each,
+        (*made, StructureSlice(found.reader, "inputs", found.columns.flatten(1))),
+        heads=found.heads_per_group,
     )
 
 
-def heads_of_each_group(found: Heads) -> Iterator[Family]:
+def query_head_groups(found: Heads) -> Iterator[StructureGroup]:
     for group, columns in enumerate(found.columns):
-        first = group * found.each
+        first = group * found.heads_per_group
         made = (
-            Part(source.layer, "outputs", source.rows[first : first + found.each])
+            StructureSlice(
+                source.layer, "outputs", source.rows[first : first + found.heads_per_group]
+            )
             for source in found.queries
         )
-        yield Family(
+        yield StructureGroup(
             found.block,
             "head",
-            (*made, Part(found.reader, "inputs", columns)),
+            (*made, StructureSlice(found.reader, "inputs", columns)),
             first,
             keeps_keys=True,
         )
 
 
 def head_tensors(
-    subject: Subject, small: Rebuilt, families: list[Family]
+    technique_input: TechniqueInput, pruning_plan: PruningPlan, families: list[StructureGroup]
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Attributes of attention modules besides their layers, without the heads that are
     removed: tensors with one number or row for each head, such as tables of relative positions;
     and then the numbers of the heads that are left, for what they are given for every head.
     """
-    plain, own, left = subject.original.plain, {}, {}
-    layers = {layer.name for layer in subject.original.layers}
+    plain, own, left = technique_input.original.plain, {}, {}
+    layers = {layer.name for layer in technique_input.original.layers}
     for family in families:
         reader, attention = family.readers[0], family.parts[0].name.rpartition(".")[0]
-        if reader.name not in small.cuts:
+        if reader.name not in pruning_plan.kept_indices:
             continue
         width = reader.places.shape[1] // family.heads
-        kept = small.cuts[reader.name].columns[::width] // width
-        before = subject.original.model.get_submodule(reader.name).stored.shape[1] // width
+        kept = pruning_plan.kept_indices[reader.name].columns[::width] // width
+        before = technique_input.original.model.get_submodule(reader.name).stored.shape[1] // width
         for name, value in plain.items():
             owner, _, tensor = name.rpartition(".")
             inside = (
@@ -97,7 +99,7 @@ def head_tensors(
             )
             if inside and list(value.shape).count(before) == 1:
                 own[name] = value.index_select(list(value.shape).index(before), kept)
-        own |= norms_of_heads(
+        own |= head_norms(
             plain,
             attention,
             {before: kept, before // family.heads: kept[:: family.heads] // family.heads},
@@ -109,7 +111,7 @@ def head_tensors(
     yield own | left
 
 
-def norms_of_heads(
+def head_norms(
     plain: dict[str, torch.Tensor], attention: str, kept: dict[int, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Tensors of modules in numbered lists with one for each head, or for each group that shares

@@ -9,19 +9,27 @@ from typing import Any
 
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.errors import PlainError
 from engine.results.schema.tables import StructureRow
-from engine.step.pruning_plan import Cut, Rebuilt, Subject
-from engine.techniques.hooks import rebuild, survey
-from engine.techniques.pruning.masks import least
-from engine.techniques.pruning.structured.channels import channels, convolutional, refuse_others
+from engine.step.pruning_plan import KeptIndices, PruningPlan, TechniqueInput
+from engine.techniques.hooks import plan_removal, survey
+from engine.techniques.pruning.masks import smallest_mask
+from engine.techniques.pruning.structured.channels import (
+    channel_groups,
+    check_convolutional,
+    is_convolutional,
+)
 from engine.techniques.pruning.structured.config import Structured
-from engine.techniques.pruning.structured.coupled_structures import Family, cuts_of, sizes_in
-from engine.techniques.pruning.structured.heads import head_tensors, heads
-from engine.techniques.pruning.structured.neurons import neurons
-from engine.techniques.pruning.tracing import first_difference, shifted
+from engine.techniques.pruning.structured.coupled_structures import (
+    StructureGroup,
+    kept_indices,
+    side_sizes,
+)
+from engine.techniques.pruning.structured.heads import head_groups, head_tensors
+from engine.techniques.pruning.structured.neurons import neuron_groups
+from engine.techniques.pruning.tracing import first_difference, with_shifted_tensors
 
 ORDERS = {"l1": 1.0, "l2": 2.0, "linf": torch.inf}  # of a norm
 # what config.json may call their number
@@ -33,125 +41,144 @@ NEURON_COUNTS = (
     "ffn_hidden_size",
     "hidden_dim",
 )  # what config.json may call them
-EXACT = 0.005  # of a share: what is rounded by less is not said
-Known = dict[str, Seen | Slopes]
+SHARE_TOLERANCE = 0.005  # of a share: what is rounded by less is not said
+StatsByLayer = dict[str, InputStats | GradientStats]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredGroup:
     """A family, and how much each of its structures matters.  (structures,) float32"""
 
-    family: Family
+    family: StructureGroup
     scores: torch.Tensor
 
 
 # --- which there are ------------------------------------------------------------------------------
 
 
-def families_of(how: Structured, subject: Subject) -> list[Family]:
+def structure_groups(config: Structured, technique_input: TechniqueInput) -> list[StructureGroup]:
     """Families that may be pruned: none of their layers is skipped. Raises PlainError if the model
     has none.
     """
-    convolutions = convolutional(subject)
-    what = ("channels" if convolutions else "neurons") if how.what == "auto" else how.what
+    convolutions = is_convolutional(technique_input)
+    what = ("channels" if convolutions else "neurons") if config.what == "auto" else config.what
     if what == "channels":
-        refuse_others(subject)
+        check_convolutional(technique_input)
     if convolutions and what != "channels":
         raise PlainError(
-            f"{subject.folder} is a convolutional network without {what} to remove; set "
+            f"{technique_input.folder} is a convolutional network without {what} to remove; set "
             "Structure (what) to channels."
         )
     try:
         found = {
-            "neurons": neurons,
-            "channels": channels,
-            "heads": lambda subject: heads(subject, how),
-        }[what](subject)
+            "neurons": neuron_groups,
+            "channels": channel_groups,
+            "heads": lambda subject: head_groups(subject, config),
+        }[what](technique_input)
     except PlainError:
         raise
     # a model whose operations cannot be traced
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise PlainError(none_found(what, subject)) from error
+        raise PlainError(none_found_message(what, technique_input)) from error
     if not found:
-        raise PlainError(none_found(what, subject))
-    layers = {layer.name for layer in subject.original.layers}
+        raise PlainError(none_found_message(what, technique_input))
+    layers = {layer.name for layer in technique_input.original.layers}
     free = [
         family
         for family in found
-        if all(part.name in subject.targets or part.name not in layers for part in family.parts)
+        if all(
+            part.name in technique_input.targets or part.name not in layers for part in family.parts
+        )
     ]
     if not free:
         raise PlainError(
-            f"Each of the {what} of {subject.folder} is in a layer that Layers to skip "
+            f"Each of the {what} of {technique_input.folder} is in a layer that Layers to skip "
             "(layers.skip) lists; remove one from the list."
         )
     return free
 
 
-def none_found(what: str, subject: Subject) -> str:
+def none_found_message(what: str, technique_input: TechniqueInput) -> str:
     if what == "channels":
         return (
-            f"Every channel of {subject.folder} runs through a convolution in groups, so none "
+            f"Every channel of {technique_input.folder} runs through a convolution in groups, so "
+            "none "
             "can go alone; choose another technique."
         )
     return (
-        f"No {what} were found in {subject.folder} ({subject.folder.architecture}) that could be "
+        f"No {what} were found in {technique_input.folder} "
+        f"({technique_input.folder.architecture}) that could be "
         "removed without changing what the others "
         "compute; set Structure (what) to another kind, or choose another technique."
     )
 
 
-def equivalent(subject: Subject, small: Rebuilt, families: list[Family]) -> Rebuilt:
+def check_equivalent(
+    technique_input: TechniqueInput, pruning_plan: PruningPlan, families: list[StructureGroup]
+) -> PruningPlan:
     """The smaller model, which computes what the original does without those structures; of heads,
     with what else belongs to them where it would
     not otherwise. Raises PlainError where it does not in any case.
     """
-    probe = shifted(subject)
-    differs = first_difference(probe, small) if small.cuts else None
+    probe = with_shifted_tensors(technique_input)
+    differs = first_difference(probe, pruning_plan) if pruning_plan.kept_indices else None
     if differs and families[0].is_heads:
-        candidates = (head_tensors(each, small, families) for each in (subject, probe))
+        candidates = (
+            head_tensors(each, pruning_plan, families) for each in (technique_input, probe)
+        )
         for tensors, probed in zip(*candidates, strict=True):
-            if not first_difference(probe, replace(small, set_tensors=probed)):
-                return replace(small, set_tensors=tensors)
+            if not first_difference(probe, replace(pruning_plan, replaced_tensors=probed)):
+                return replace(pruning_plan, replaced_tensors=tensors)
     if differs:
         why = "the smaller model would compute something else than the original without them"
         if differs.failure:
             why = "this architecture does not compute with fewer of them"
         raise PlainError(
-            f"The {families[0].what}s of {subject.folder} ({subject.folder.architecture}) cannot "
+            f"The {families[0].what}s of {technique_input.folder} "
+            f"({technique_input.folder.architecture}) cannot "
             f"be removed: {why} "
             f"({differs}). Set Structure (what) to another kind, or "
             "choose another technique."
         )
-    return small
+    return pruning_plan
 
 
 # --- how much they matter -------------------------------------------------------------------------
 
 
 @survey.register
-def scored(how: Structured, subject: Subject) -> list[Scored]:
+def survey_structured(config: Structured, technique_input: TechniqueInput) -> list[ScoredGroup]:
     """Every family with its scores. A forecast, which has no data, goes by norms."""
-    families = families_of(how, subject)
-    if how.needs == "nothing" or subject.trial is None:
+    families = structure_groups(config, technique_input)
+    if config.needs == "nothing" or technique_input.layer_swap is None:
         return [
-            Scored(family, norms(family, weights_in(subject), ORDERS.get(how.score, 2)).cpu())
+            ScoredGroup(
+                family,
+                group_norms(
+                    family, weight_lookup(technique_input), ORDERS.get(config.score, 2)
+                ).cpu(),
+            )
             for family in families
         ]
-    known = subject.trial.knows(
-        how.needs, [part.name for family in families for part in family.readers]
+    known = technique_input.layer_swap.layer_stats(
+        config.needs, [part.name for family in families for part in family.readers]
     )
-    by_data = {"activations": output_sizes, "taylor": loss_changes}[how.score]
+    by_data = {"activations": output_sizes, "taylor": loss_changes}[config.score]
     return [
-        Scored(family, by_data(family, weights_in(subject), known).cpu()) for family in families
+        ScoredGroup(family, by_data(family, weight_lookup(technique_input), known).cpu())
+        for family in families
     ]
 
 
-def weights_in(subject: Subject) -> Callable[[str], torch.Tensor]:
-    return lambda name: subject.original.model.get_submodule(name).stored.dense(torch.float32)
+def weight_lookup(technique_input: TechniqueInput) -> Callable[[str], torch.Tensor]:
+    return lambda name: technique_input.original.model.get_submodule(name).stored.to_dense(
+        torch.float32
+    )
 
 
-def norms(family: Family, weight_of: Callable[[str], torch.Tensor], order: float) -> torch.Tensor:
+def group_norms(
+    family: StructureGroup, weight_of: Callable[[str], torch.Tensor], order: float
+) -> torch.Tensor:
     """Ln norm of all weights that go with a structure, those of its readers too: the norm of its
     rows' and columns' norms.
     """
@@ -166,116 +193,121 @@ def norms(family: Family, weight_of: Callable[[str], torch.Tensor], order: float
 
 
 def output_sizes(
-    family: Family, weight_of: Callable[[str], torch.Tensor], known: Known
+    family: StructureGroup, weight_of: Callable[[str], torch.Tensor], stats: StatsByLayer
 ) -> torch.Tensor:
     """|X_j| |W_:j| over a structure's inputs to its readers: Wanda's score of a column
     (arXiv:2306.11695), the root of the squares' sum.
     """
     total = 0.0
     for part in family.readers:
-        columns = weight_of(part.name).norm(dim=0) * known_of(part.name, known).rms
+        columns = weight_of(part.name).norm(dim=0) * layer_stats(part.name, stats).rms
         total = total + columns.square()[part.places.to(columns.device)].sum(1)
     return total.sqrt()
 
 
 def loss_changes(
-    family: Family, weight_of: Callable[[str], torch.Tensor], known: Known
+    family: StructureGroup, weight_of: Callable[[str], torch.Tensor], stats: StatsByLayer
 ) -> torch.Tensor:
     """|sum of w g| over a structure's columns in its readers: the gradient by a gate on its output
     (arXiv:1905.10650, section 2.2).
     """
     total = 0.0
     for part in family.readers:
-        columns = (weight_of(part.name) * known_of(part.name, known).mean).sum(0)
+        columns = (weight_of(part.name) * layer_stats(part.name, stats).mean).sum(0)
         total = total + columns[part.places.to(columns.device)].sum(1)
     return total.abs()
 
 
-def known_of(name: str, known: Known) -> Seen | Slopes:
-    if name not in known:
+def layer_stats(name: str, stats: StatsByLayer) -> InputStats | GradientStats:
+    if name not in stats:
         raise PlainError(
             f"No calibration data reached {name}, so what it reads cannot be judged; name it "
             "under Layers to skip (layers.skip), or choose by norms."
         )
-    return known[name]
+    return stats[name]
 
 
 # --- which go -------------------------------------------------------------------------------------
 
 
-@rebuild.register
-def rebuild_structured(
-    how: Structured, subject: Subject, known: list[Scored] | None = None
-) -> Rebuilt:
-    every = scored(how, subject) if known is None else known
+@plan_removal.register
+def plan_removal_structured(
+    config: Structured,
+    technique_input: TechniqueInput,
+    survey_result: list[ScoredGroup] | None = None,
+) -> PruningPlan:
+    every = survey_structured(config, technique_input) if survey_result is None else survey_result
     stays = (
-        chosen_globally(how, every)
-        if how.scope == "global"
-        else [chosen(how, each) for each in every]
+        global_kept_masks(config, every)
+        if config.scope == "global"
+        else [kept_mask(config, each) for each in every]
     )
-    if how.share and all(each.all() for each in stays):
-        raise PlainError(nothing_goes(how, every))
+    if config.share and all(each.all() for each in stays):
+        raise PlainError(nothing_removed_message(config, every))
     pairs = [(each.family, mask) for each, mask in zip(every, stays, strict=True)]
-    cuts = cuts_of(pairs, sizes_in(subject))
+    cuts = kept_indices(pairs, side_sizes(technique_input))
     rows = tuple(
         row for each, mask in zip(every, stays, strict=True) for row in structure_rows(each, mask)
     )
     said = {
-        "notes": notes_on(how, pairs),
+        "notes": layer_notes(config, pairs),
         "structures": rows,
-        "homes": homes([each.family for each in every]),
+        "homes": blocks_of_layers([each.family for each in every]),
     }
-    small = Rebuilt(cuts, uniform=uniform_config(subject, cuts, pairs), **said)
-    return equivalent(subject, small, [each.family for each in every])
+    small = PruningPlan(cuts, uniform=uniform_config(technique_input, cuts, pairs), **said)
+    return check_equivalent(technique_input, small, [each.family for each in every])
 
 
-def wanted(share: float, count: int) -> int:
+def removal_count(share: float, count: int) -> int:
     """Number of structures to remove, rounded to the nearest integer, halves up."""
     return floor(share * count + 0.5)
 
 
-def chosen(how: Structured, each: Scored) -> torch.Tensor:
+def kept_mask(config: Structured, each: ScoredGroup) -> torch.Tensor:
     """Mask of the structures of a family to keep.  (structures,) bool"""
-    goes = wanted(how.share, len(each.scores))
+    goes = removal_count(config.share, len(each.scores))
     if goes == len(each.scores):
         raise PlainError(
-            f"A share of {how.share:.0%} would leave no {each.family.what} in "
+            f"A share of {config.share:.0%} would leave no {each.family.what} in "
             f"{each.family.block}, which has {goes}; lower the share."
         )
-    return ~least(each.scores, goes)
+    return ~smallest_mask(each.scores, goes)
 
 
-def chosen_globally(how: Structured, every: list[Scored]) -> list[torch.Tensor]:
+def global_kept_masks(config: Structured, every: list[ScoredGroup]) -> list[torch.Tensor]:
     """Masks chosen among all families; the best structure of each is always kept."""
     count = sum(len(each.scores) for each in every)
-    goes = wanted(how.share, count)
+    goes = removal_count(config.share, count)
     if goes > count - len(every):
         what = every[0].family.what
         raise PlainError(
-            f"A share of {how.share:.0%} would remove {goes} of {count} {what}s, and each of "
+            f"A share of {config.share:.0%} would remove {goes} of {count} {what}s, and each of "
             f"{len(every)} layers keeps one; lower the share."
         )
-    compared = [comparable(how, each.scores) for each in every]
+    compared = [comparable_scores(config, each.scores) for each in every]
     for scores in compared:
         scores[scores.argmax()] = torch.inf
-    return list((~least(torch.cat(compared), goes)).split([len(scores) for scores in compared]))
+    return list(
+        (~smallest_mask(torch.cat(compared), goes)).split([len(scores) for scores in compared])
+    )
 
 
-def comparable(how: Structured, scores: torch.Tensor) -> torch.Tensor:
+def comparable_scores(config: Structured, scores: torch.Tensor) -> torch.Tensor:
     """Between layers: norms as multiples of the layer's mean; a change of the loss is one
     everywhere.
     """
-    return scores.clone() if how.score == "taylor" else scores / scores.mean().clamp_min(1e-30)
+    return scores.clone() if config.score == "taylor" else scores / scores.mean().clamp_min(1e-30)
 
 
-def nothing_goes(how: Structured, every: list[Scored]) -> str:
+def nothing_removed_message(config: Structured, every: list[ScoredGroup]) -> str:
     most = (
         max(len(each.scores) for each in every)
-        if how.scope == "layer"
+        if config.scope == "layer"
         else sum(len(each.scores) for each in every)
     )
     return (
-        f"A share of {how.share:.0%} of {most} {every[0].family.what}s is less than half of one, "
+        f"A share of {config.share:.0%} of {most} {every[0].family.what}s is less than half of "
+        "one, "
         "so nothing would be removed; "
         f"set it to {0.5 / most:.0%} or more."
     )
@@ -284,7 +316,7 @@ def nothing_goes(how: Structured, every: list[Scored]) -> str:
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def structure_rows(each: Scored, stays: torch.Tensor) -> list[StructureRow]:
+def structure_rows(each: ScoredGroup, stays: torch.Tensor) -> list[StructureRow]:
     family = each.family
     return [
         StructureRow(family.block, family.what, family.first + index, score, kept)
@@ -294,7 +326,7 @@ def structure_rows(each: Scored, stays: torch.Tensor) -> list[StructureRow]:
     ]
 
 
-def homes(families: list[Family]) -> dict[str, str]:
+def blocks_of_layers(families: list[StructureGroup]) -> dict[str, str]:
     """Block of each layer or norm in a family: that of its outputs, otherwise that of its
     inputs.
     """
@@ -308,7 +340,9 @@ def homes(families: list[Family]) -> dict[str, str]:
     }
 
 
-def notes_on(how: Structured, pairs: list[tuple[Family, torch.Tensor]]) -> dict[str, str]:
+def layer_notes(
+    config: Structured, pairs: list[tuple[StructureGroup, torch.Tensor]]
+) -> dict[str, str]:
     """Notes by layer on the remaining structures, and where the share could not be met."""
     counts: dict[tuple[str, str], list[int]] = {}
     for family, stays in pairs:
@@ -317,25 +351,28 @@ def notes_on(how: Structured, pairs: list[tuple[Family, torch.Tensor]]) -> dict[
             counts[place] = [left + int(stays.sum()), of + family.size]
     what, said = pairs[0][0].what, {}
     for (name, side), (left, of) in sorted(counts.items(), key=lambda item: item[0][1] == "inputs"):
-        rounded = how.scope == "layer" and abs(1 - left / of - how.share) > EXACT
+        rounded = config.scope == "layer" and abs(1 - left / of - config.share) > SHARE_TOLERANCE
         words = (
             f"{left} of {of} {what}s left" if side == "outputs" else f"reads {left} of {of} {what}s"
         )
         said.setdefault(name, []).append(
-            words + (f" (asked to lose {how.share:.0%}, and only whole ones go)" if rounded else "")
+            words
+            + (f" (asked to lose {config.share:.0%}, and only whole ones go)" if rounded else "")
         )
     return {name: "; ".join(words) for name, words in said.items()}
 
 
 def uniform_config(
-    subject: Subject, cuts: dict[str, Cut], pairs: list[tuple[Family, torch.Tensor]]
+    technique_input: TechniqueInput,
+    cuts: dict[str, KeptIndices],
+    pairs: list[tuple[StructureGroup, torch.Tensor]],
 ) -> dict[str, Any]:
     """Fields of config.json that would say the shapes, where all layers are alike; the writer tries
     whether they do.
     """
     (family, stays), counts = pairs[0], {int(stays.sum()) for _, stays in pairs}
     if family.what == "channel":
-        return stage_widths(subject, cuts)
+        return stage_widths(technique_input, cuts)
     if len(counts) > 1 or stays.all():
         return {}
     if family.what == "neuron":
@@ -348,7 +385,7 @@ def uniform_config(
         else dict.fromkeys(("num_key_value_heads", "num_kv_heads"), int(stays.sum()))
     )
     # of multi-head latent attention the width of another part
-    known = getattr(subject.original.model.config.get_text_config(), "head_dim", width)
+    known = getattr(technique_input.original.model.config.get_text_config(), "head_dim", width)
     return {
         "num_attention_heads": len(cuts[reader.name].columns) // width,
         **groups,
@@ -356,9 +393,9 @@ def uniform_config(
     }
 
 
-def stage_widths(subject: Subject, cuts: dict[str, Cut]) -> dict[str, Any]:
+def stage_widths(technique_input: TechniqueInput, cuts: dict[str, KeptIndices]) -> dict[str, Any]:
     """A ResNet's: of its first convolution, and of the last of each stage."""
-    kernels = [layer for layer in subject.original.layers if layer.kind == "conv2d"]
+    kernels = [layer for layer in technique_input.original.layers if layer.kind == "conv2d"]
     rows = {
         layer.name: cuts[layer.name].shape(*layer.matrix_shape)[0]
         if layer.name in cuts

@@ -2,43 +2,50 @@
 the layer that reads it.
 """
 
-from engine.models.experts import experts_in
+from engine.models.experts import expert_paths
 from engine.models.layers import Layer
-from engine.step.pruning_plan import Subject
-from engine.techniques.pruning.structured.coupled_structures import Family, Part, single
+from engine.step.pruning_plan import TechniqueInput
+from engine.techniques.pruning.structured.coupled_structures import (
+    StructureGroup,
+    StructureSlice,
+    single_positions,
+)
 from engine.techniques.pruning.structured.dependencies import Neurons, coupled_structures
 
 # layers of an expert, whatever the architecture
 EXPERT = ((("gate_proj", "up_proj"), "down_proj"), (("up_proj",), "down_proj"))
 
 
-def neurons(subject: Subject) -> list[Family]:
+def neuron_groups(technique_input: TechniqueInput) -> list[StructureGroup]:
     """Neurons of every feed-forward part, in order where a block has several. Routed experts are
     named by their own layers, since
     a traced text reaches few experts.
     """
-    experts = experts_in(subject.original.model)
+    experts = expert_paths(technique_input.original.model)
     found, counts = [], {}
-    for each in coupled_structures(subject):
+    for each in coupled_structures(technique_input):
         if isinstance(each, Neurons) and not any(
             each.reader.startswith(f"{path}.") for path in experts
         ):
-            family = family_of(each, counts.get(each.block, 0))
+            family = neuron_group(each, counts.get(each.block, 0))
             counts[each.block] = counts.get(each.block, 0) + family.size
             found.append(family)
-    layers = {layer.name: layer for layer in subject.original.layers}
-    return found + [family for path in experts if (family := of_expert(path, layers))]
+    layers = {layer.name: layer for layer in technique_input.original.layers}
+    return found + [family for path in experts if (family := expert_neuron_group(path, layers))]
 
 
-def family_of(found: Neurons, first: int) -> Family:
-    made = (Part(source.layer, "outputs", source.rows) for source in found.sources)
+def neuron_group(found: Neurons, first: int) -> StructureGroup:
+    made = (StructureSlice(source.layer, "outputs", source.rows) for source in found.sources)
     count = len(found.sources[0].rows)
-    return Family(
-        found.block, "neuron", (*made, Part(found.reader, "inputs", single(count))), first
+    return StructureGroup(
+        found.block,
+        "neuron",
+        (*made, StructureSlice(found.reader, "inputs", single_positions(count))),
+        first,
     )
 
 
-def of_expert(path: str, layers: dict[str, Layer]) -> Family | None:
+def expert_neuron_group(path: str, layers: dict[str, Layer]) -> StructureGroup | None:
     """None where an expert has other layers, such as one for gate and up together."""
     for makers, reader in EXPERT:
         made, read = (
@@ -47,12 +54,15 @@ def of_expert(path: str, layers: dict[str, Layer]) -> Family | None:
         )
         if read and all(made):
             count = read.shape[1]
-            return Family(
+            return StructureGroup(
                 path,
                 "neuron",
                 (
-                    *(Part(each.name, "outputs", single(count)) for each in made),
-                    Part(read.name, "inputs", single(count)),
+                    *(
+                        StructureSlice(each.name, "outputs", single_positions(count))
+                        for each in made
+                    ),
+                    StructureSlice(read.name, "inputs", single_positions(count)),
                 ),
             )
     return None

@@ -12,7 +12,7 @@ class Random(Pruning):
     brief: ClassVar[str] = "Random"
     kind: ClassVar[str] = "Needs no data"
     summary: ClassVar[str] = "Removes random weights: the baseline for every other method."
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Exactly the given share of weights, chosen at random. A baseline: it shows how much a "
         "good criterion is worth and how robust the network is."
     )
@@ -20,7 +20,7 @@ class Random(Pruning):
         r"\hat w_i = m_i\, w_i, \qquad m \in \{0, 1\}^n \text{ uniformly random with } "
         r"\sum_i m_i = (1-s)\,n"
     )
-    fails: ClassVar[str] = "Quality drops early and varies from seed to seed."
+    limitations: ClassVar[str] = "Quality drops early and varies from seed to seed."
     paper: ClassVar[str] = (
         "[Blalock et al. 2020, What is the State of Neural Network Pruning? "
         "(arXiv:2003.03033)](https://arxiv.org/abs/2003.03033)"
@@ -44,14 +44,14 @@ class Magnitude(Pruning):
     brief: ClassVar[str] = "Magnitude"
     kind: ClassVar[str] = "Needs no data"
     summary: ClassVar[str] = "Removes the weights closest to zero."
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A weight near zero contributes little to the output. This needs no data and almost no "
         "time, and is a strong baseline if the network is trained afterwards. It ignores the "
         "inputs: a small weight on a strong input can matter more than a large weight on a weak "
         "one."
     )
     formula: ClassVar[str] = r"S_{ij} = |W_{ij}|, \qquad \hat W = W \odot [\,S > \tau\,]"
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Without training afterwards, language models break near 50%: a few inputs are far larger "
         "than the others, and their weights are not. Wanda takes inputs into account."
     )
@@ -71,14 +71,14 @@ class Wanda(Pruning):
     summary: ClassVar[str] = (
         "Removes the weights with the smallest product of magnitude and input norm."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "The importance of a weight is its magnitude times the norm of its input channel on "
         "calibration data. Weights are compared within a layer, as in the other methods, or within "
         "a row, as in the paper. One pass over little data, no training, and the remaining weights "
         "are unchanged."
     )
     formula: ClassVar[str] = r"S_{ij} = |W_{ij}|\cdot \lVert X_j \rVert_2"
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "The remaining weights do not compensate for the removed ones: at high sparsity and for "
         "2:4, SparseGPT is better."
     )
@@ -98,7 +98,7 @@ class Taylor(Pruning):
     summary: ClassVar[str] = (
         "Removes the weights whose removal changes the loss least to first order."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "The gradient tells how the loss changes when a weight changes a little; setting the "
         "weight to zero changes it by about gradient times weight. The gradient is averaged over "
         "calibration data before the absolute value is taken; weights with the smallest product "
@@ -107,7 +107,7 @@ class Taylor(Pruning):
     formula: ClassVar[str] = (
         r"S_{ij} = \left|\, W_{ij}\, \frac1N \sum_n \frac{\partial L_n}{\partial W_{ij}} \right|"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "In a trained model, gradients of different examples cancel in the mean, so the score is "
         "noisy with little data. The paper averages the square of the product instead, so nothing "
         "cancels; apart from a constant, that is the score of Optimal Brain Damage. It needs the "
@@ -129,7 +129,7 @@ class OptimalBrainDamage(Pruning):
     summary: ClassVar[str] = (
         "Removes the weights whose removal changes the loss least to second order."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "In a trained model the mean gradient is near zero, so the **curvature** decides how fast "
         "the loss rises when a weight changes. The diagonal of the Hessian is estimated by the "
         "mean squared gradient of single examples (the empirical **Fisher** information, with "
@@ -139,7 +139,7 @@ class OptimalBrainDamage(Pruning):
         r"S_{ij} = \tfrac12\, F_{ij}\, W_{ij}^2, \qquad F_{ij} = \frac1N \sum_n "
         r"\left(\frac{\partial L_n}{\partial W_{ij}}\right)^2"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Weights that can replace each other are scored as if they were independent. It needs one "
         "backward pass per example and the whole model with its gradients in memory."
     )

@@ -7,43 +7,53 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.step.table_builder import TableBuilder
-from engine.techniques.hooks import portrait
-from engine.techniques.pruning.options import Pruning, n_of_m
+from engine.techniques.hooks import diagnostics
+from engine.techniques.pruning.options import Pruning, parse_pattern
 from engine.techniques.pruning.tables import ImportanceRow, StorageRow
-from engine.techniques.pruning.unstructured.method import dtype_of
+from engine.techniques.pruning.unstructured.method import values_dtype
 from engine.techniques.pruning.unstructured.scores import importance
-from engine.tensors.sparse import sizes
-from engine.tensors.weights import Stored
+from engine.tensors.sparse import storage_sizes_bytes
+from engine.tensors.weights import StoredWeight
 
 BINS = 60
 DECADES = 6  # of scores below the largest; smaller ones count in the lowest bin
 TILES = 32  # along each side of a layer's picture
 
 
-@portrait.register
-def portrait_pruning(
-    how: Pruning, layer: str, weight: torch.Tensor, stored: Stored, seen: Seen | Slopes | None
+@diagnostics.register
+def diagnostics_pruning(
+    config: Pruning,
+    layer: str,
+    weight: torch.Tensor,
+    stored: StoredWeight,
+    stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
     """Scores by which training chose, time and again, are not those of the weights that there were
     before it: they are not shown.
     """
-    left = stored.dense() != 0
+    left = stored.to_dense() != 0
     rows = TableBuilder(
-        storage=list(storage_rows(how, layer, stored, int(left.sum()))), masks=[mask(layer, left)]
+        storage=list(storage_rows(config, layer, stored, int(left.sum()))),
+        masks=[mask_table(layer, left)],
     )
-    if not how.trains:
+    if not config.trains:
         rows.importance.extend(
-            importance_rows(layer, importance(how, weight, *([seen] if seen else [])), left)
+            importance_rows(layer, importance(config, weight, *([stats] if stats else [])), left)
         )
     return rows
 
 
-def storage_rows(how: Pruning, layer: str, stored: Stored, left: int) -> Iterator[StorageRow]:
-    ways = sizes(
-        stored.shape, left, dtype_of(how).itemsize, n_of_m(how.pattern) if how.pattern else None
+def storage_rows(
+    config: Pruning, layer: str, stored: StoredWeight, left: int
+) -> Iterator[StorageRow]:
+    ways = storage_sizes_bytes(
+        stored.shape,
+        left,
+        values_dtype(config).itemsize,
+        parse_pattern(config.pattern) if config.pattern else None,
     )
     return (StorageRow(layer, way, size, way == stored.kind) for way, size in ways.items())
 
@@ -64,7 +74,7 @@ def importance_rows(layer: str, score: torch.Tensor, left: torch.Tensor) -> Iter
     )
 
 
-def mask(layer: str, left: torch.Tensor) -> pd.DataFrame:
+def mask_table(layer: str, left: torch.Tensor) -> pd.DataFrame:
     """MaskRow of every tile, at most TILES along each side; as columns."""
     high, wide = (-(-size // TILES) for size in left.shape)
     rows, columns = (

@@ -2,52 +2,54 @@
 
 import torch
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.errors import PlainError
 from engine.models.layers import Layer
-from engine.step.layer_swap import Trial
-from engine.techniques.hooks import blueprint, compress, nonzero_weights, plan, why_unchanged
-from engine.techniques.pruning.masks import gone, refuse_uneven, shares, stays
-from engine.techniques.pruning.options import Pruning, n_of_m
+from engine.step.layer_swap import LayerSwap
+from engine.techniques.hooks import compress, nonzero_weights, plan, storage_plan, why_unchanged
+from engine.techniques.pruning.masks import check_divisible, keep_mask, layer_shares, removed_count
+from engine.techniques.pruning.options import Pruning, parse_pattern
 from engine.techniques.pruning.unstructured.config import Random
-from engine.techniques.pruning.unstructured.scores import among_layers, importance
-from engine.tensors.sparse import sparse, sparse_blueprint
-from engine.tensors.weights import Stored
+from engine.techniques.pruning.unstructured.scores import comparable_between_layers, importance
+from engine.tensors.sparse import sparse_storage_plan, sparse_weight
+from engine.tensors.weights import StoredWeight
 
-NEXT_DRAW = 10_007  # from one layer to the next; more than there are draws to choose
+SEED_STRIDE = 10_007  # from one layer to the next; more than there are draws to choose
 
 
 @plan.register
 def plan_pruning(
-    how: Pruning, layers: list[Layer], trial: Trial | None = None
+    config: Pruning, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, Pruning]:
     """Each layer's own share of a global budget; a forecast takes them to be equal."""
-    if how.pattern:
-        refuse_uneven_layers(layers, n_of_m(how.pattern)[1])
-    placed = {layer.name: placed_in(how, number, layer) for number, layer in enumerate(layers)}
-    if how.scope != "global" or how.pattern or trial is None:
+    if config.pattern:
+        check_divisible_layers(layers, parse_pattern(config.pattern)[1])
+    placed = {
+        layer.name: layer_config(config, number, layer) for number, layer in enumerate(layers)
+    }
+    if config.scope != "global" or config.pattern or layer_swap is None:
         return placed
-    seen = trial.knows(how.needs, list(placed))
+    seen = layer_swap.layer_stats(config.needs, list(placed))
     scored = {
         layer.name: layer.parameters
         for layer in layers
-        if how.needs == "nothing" or layer.name in seen
+        if config.needs == "nothing" or layer.name in seen
     }
 
     def scores(name: str) -> torch.Tensor:
-        return among_layers(
+        return comparable_between_layers(
             placed[name],
-            importance(placed[name], trial.weight_of(name), *([seen[name]] if seen else [])),
+            importance(placed[name], layer_swap.weight_of(name), *([seen[name]] if seen else [])),
         )
 
-    mine = shares(scores, scored, how.sparsity)
+    mine = layer_shares(scores, scored, config.sparsity)
     for name, share in mine.items():
-        if share == 1 and not trial.weight_of(name).any():
+        if share == 1 and not layer_swap.weight_of(name).any():
             mine[name] = 0.0  # it is all zeros already
         elif share == 1:
             raise PlainError(
-                f"{name} would lose every weight when {how.sparsity:.0%} of all layers go; "
+                f"{name} would lose every weight when {config.sparsity:.0%} of all layers go; "
                 "ask for less, or for a share of each layer."
             )
     return {
@@ -56,29 +58,32 @@ def plan_pruning(
     }
 
 
-def placed_in(how: Pruning, number: int, layer: Layer) -> Pruning:
-    own = {"values": layer.dtype} if how.values == "model" else {}
-    return how.model_copy(
-        update=own | ({"draw": how.draw + NEXT_DRAW * number} if isinstance(how, Random) else {})
+def layer_config(config: Pruning, number: int, layer: Layer) -> Pruning:
+    own = {"values": layer.dtype} if config.values == "model" else {}
+    return config.model_copy(
+        update=own
+        | ({"draw": config.draw + SEED_STRIDE * number} if isinstance(config, Random) else {})
     )
 
 
-def refuse_uneven_layers(layers: list[Layer], of: int) -> None:
+def check_divisible_layers(layers: list[Layer], m: int) -> None:
     for layer in layers:
         try:
-            refuse_uneven(layer.matrix_shape[1], of)
+            check_divisible(layer.matrix_shape[1], m)
         except PlainError as error:
             raise PlainError(f"{layer.name}: {error}") from None
 
 
 @compress.register
-def pruned(how: Pruning, weight: torch.Tensor, seen: Seen | Slopes | None = None) -> Stored:
+def compress_pruning(
+    config: Pruning, weight: torch.Tensor, stats: InputStats | GradientStats | None = None
+) -> StoredWeight:
     """``weight``: (out, in_) float32"""
-    score = importance(how, weight, *([seen] if seen else []))
-    return kept(weight.masked_fill(~stays(score, how), 0), weight, how)
+    score = importance(config, weight, *([stats] if stats else []))
+    return stored_remaining(weight.masked_fill(~keep_mask(score, config), 0), weight, config)
 
 
-def kept(left: torch.Tensor, weight: torch.Tensor, how: Pruning) -> Stored:
+def stored_remaining(left: torch.Tensor, weight: torch.Tensor, config: Pruning) -> StoredWeight:
     """Remaining weights in the requested storage. Raises PlainError if none are left, unless all
     were zero before.
     """
@@ -87,48 +92,54 @@ def kept(left: torch.Tensor, weight: torch.Tensor, how: Pruning) -> Stored:
             "No weight would be left; remove a smaller share, or name the layer under Layers "
             "to skip (layers.skip)."
         )
-    return sparse(left.to(dtype_of(how)), how.storage, n_of_m(how.pattern) if how.pattern else None)
+    return sparse_weight(
+        left.to(values_dtype(config)),
+        config.storage,
+        parse_pattern(config.pattern) if config.pattern else None,
+    )
 
 
-def dtype_of(how: Pruning) -> torch.dtype:
-    return getattr(torch, how.values) if how.values != "model" else torch.float32
+def values_dtype(config: Pruning) -> torch.dtype:
+    return getattr(torch, config.values) if config.values != "model" else torch.float32
 
 
-@blueprint.register
-def blueprint_pruning(how: Pruning, shape: tuple[int, int]) -> Stored:
+@storage_plan.register
+def storage_plan_pruning(config: Pruning, shape: tuple[int, int]) -> StoredWeight:
     """Exact where no weight left is zero already."""
-    return sparse_blueprint(
+    return sparse_storage_plan(
         shape,
-        left_of(how, shape),
-        dtype_of(how),
-        how.storage,
-        n_of_m(how.pattern) if how.pattern else None,
+        remaining_count(config, shape),
+        values_dtype(config),
+        config.storage,
+        parse_pattern(config.pattern) if config.pattern else None,
     )
 
 
 @nonzero_weights.register
-def nonzero_weights_pruning(how: Pruning, shape: tuple[int, int]) -> int | None:
-    return left_of(how, shape) if how.removed else None
+def nonzero_weights_pruning(config: Pruning, shape: tuple[int, int]) -> int | None:
+    return remaining_count(config, shape) if config.removed_share else None
 
 
 @why_unchanged.register
-def why_unchanged_pruning(how: Pruning, layer: Layer, stored: Stored, before: torch.Tensor) -> str:
+def why_unchanged_pruning(
+    config: Pruning, layer: Layer, stored: StoredWeight, before: torch.Tensor
+) -> str:
     nonzero = before.count_nonzero().item()
     zeros = 1 - nonzero / layer.parameters
     return (
         (f"is unchanged because {zeros:.1%} of its weights were already zero, as many as requested")
-        if nonzero <= left_of(how, layer.matrix_shape)
+        if nonzero <= remaining_count(config, layer.matrix_shape)
         else ""
     )
 
 
-def left_of(how: Pruning, shape: tuple[int, int]) -> int:
+def remaining_count(config: Pruning, shape: tuple[int, int]) -> int:
     out, in_ = shape
-    if how.pattern:
-        kept_, of = n_of_m(how.pattern)
+    if config.pattern:
+        kept_, of = parse_pattern(config.pattern)
         return out * in_ // of * kept_
     return (
-        out * (in_ - gone(how.sparsity, in_))
-        if how.scope == "row"
-        else out * in_ - gone(how.sparsity, out * in_)
+        out * (in_ - removed_count(config.sparsity, in_))
+        if config.scope == "row"
+        else out * in_ - removed_count(config.sparsity, out * in_)
     )

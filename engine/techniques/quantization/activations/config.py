@@ -17,7 +17,7 @@ class Activations(Technique):
     summary: ClassVar[str] = (
         "Quantizes the inputs of each layer too, so that matrix products can run on integers."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Integer matrix products need integers on both sides. **Dynamic** quantization computes a "
         "range for each input at run time; **static** quantization fixes one range per layer "
         "beforehand, with an **observer** on calibration data. A wide range rounds coarsely; a "
@@ -25,7 +25,7 @@ class Activations(Technique):
         "also speeds up arithmetic, which is the bottleneck for long prompts and large batches."
     )
     formula: ClassVar[str] = r"y \approx s_x\, s_w \sum_k (q^x_k - z_x)\, q^w_k"
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "A few channels with very large activations widen the range for all others; SmoothQuant "
         "and LLM.int8() address that. Quality is computed in floating point with the same result; "
         "latency, where measured, uses a real INT8 kernel."
@@ -111,11 +111,11 @@ class Activations(Technique):
 class SmoothQuant(Activations):
     list_position: ClassVar[int] = 70
     title: ClassVar[str] = "SmoothQuant"
-    folds: ClassVar[bool] = True
+    rescales_inputs: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "Moves outliers from the activations into the weights, then quantizes both."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A few activation channels are so large that a shared range rounds the others away. "
         "Dividing each input channel by a scale and multiplying the matching weight column by it "
         "leaves the output unchanged but evens out the activations. The division is folded into "
@@ -125,7 +125,7 @@ class SmoothQuant(Activations):
     formula: ClassVar[str] = (
         r"s_j = \frac{\max|X_j|^{\alpha}}{\max|W_j|^{1-\alpha}}, \qquad WX = (W D_s)\,(D_s^{-1} X)"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Only layers whose input comes from a norm that feeds nothing else can be smoothed; models "
         "that normalize after the residual sum (BERT) have none. If alpha is too large, the "
         "weights become hard to quantize instead."

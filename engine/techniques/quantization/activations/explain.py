@@ -1,8 +1,8 @@
 """Ranges of inputs and weights before and after smoothing."""
 
-from engine.results.schema.explanations import Lesson, ReachRow
+from engine.results.schema.explanations import Explanation, ReachRow
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import frame, no_levels, part_of
+from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import explanation
 from engine.techniques.quantization.activations.config import Activations
 
@@ -10,12 +10,15 @@ COLUMNS = 96  # input columns that are shown
 
 
 @explanation.register
-def explanation_activations(config: Activations, look: CompressedLayer) -> Lesson:
+def explanation_activations(config: Activations, look: CompressedLayer) -> Explanation:
     """Show the ranges of inputs and weights before and after; also for SmoothQuant."""
     vectors = look.seen.sample_vectors()
-    before, after = vectors.abs().amax(0), look.stored.received(vectors / look.scales).abs().amax(0)
+    before, after = (
+        vectors.abs().amax(0),
+        look.stored.quantized_inputs(vectors / look.scales).abs().amax(0),
+    )
     strongest = before.topk(min(COLUMNS, len(before))).indices
-    reach, stored = look.weight.abs().amax(0), look.stored.dense().abs().amax(0)
+    reach, stored = look.weight.abs().amax(0), look.stored.to_dense().abs().amax(0)
     columns = {
         "input_before": before,
         "input_after": after,
@@ -25,9 +28,9 @@ def explanation_activations(config: Activations, look: CompressedLayer) -> Lesso
     rows = frame(
         ReachRow, column=strongest, **{name: values[strongest] for name, values in columns.items()}
     )
-    return Lesson(
+    return Explanation(
         ReachRow,
         rows,
-        no_levels(),
+        empty_levels(),
         part_of("input columns", len(rows), len(before)) + ", the strongest inputs first",
     )

@@ -2,83 +2,96 @@
 
 import torch
 
-from engine.calibration.activation_stats import Seen
+from engine.calibration.activation_stats import InputStats
 from engine.calibration.folding import Fold
-from engine.techniques.hooks import blueprint, compress, scales_for, sketch
+from engine.techniques.hooks import compress, input_scales, meta_tensor, storage_plan
 from engine.techniques.quantization.activations.config import Activations, SmoothQuant
-from engine.techniques.quantization.grid import stored_grid
-from engine.techniques.quantization.observers import observed
-from engine.tensors.activations import WithActivations, code_range, qparams
+from engine.techniques.quantization.grid import round_to_grid
+from engine.techniques.quantization.observers import observed_range
+from engine.tensors.activations import WithQuantizedInputs, code_range, qparams
 
 ALPHAS = 21
 
 
 @compress.register
-def compress_activations(how: Activations, weight: torch.Tensor, seen: Seen) -> WithActivations:
-    return WithActivations(
+def compress_activations(
+    config: Activations, weight: torch.Tensor, stats: InputStats
+) -> WithQuantizedInputs:
+    return WithQuantizedInputs(
         tuple(weight.shape),
-        stored_grid(weight, how.rounding()),
-        how.activation_bits,
-        how.scheme,
-        how.per,
-        **static_range(how, seen),
+        round_to_grid(weight, config.rounding()),
+        config.activation_bits,
+        config.scheme,
+        config.per,
+        **static_range(config, stats),
     )
 
 
-def static_range(how: Activations, seen: Seen) -> dict[str, torch.Tensor]:
+def static_range(config: Activations, stats: InputStats) -> dict[str, torch.Tensor]:
     """Scale and zero code of the layer's inputs, (1,) each; nothing where they are found while the
     model runs.
     """
-    if how.mode == "dynamic":
+    if config.mode == "dynamic":
         return {}
-    low, high = (torch.tensor([value], device=seen.device) for value in observed(seen, how))
+    low, high = (
+        torch.tensor([value], device=stats.device) for value in observed_range(stats, config)
+    )
     return dict(
-        zip(("scale", "zero"), qparams(low, high, how.activation_bits, how.scheme), strict=True)
+        zip(
+            ("scale", "zero"),
+            qparams(low, high, config.activation_bits, config.scheme),
+            strict=True,
+        )
     )
 
 
-@blueprint.register
-def blueprint_activations(how: Activations, shape: tuple[int, int]) -> WithActivations:
-    fixed = {"scale": sketch(1), "zero": sketch(1)} if how.mode == "static" else {}
-    return WithActivations(
-        shape, blueprint(how.rounding(), shape), how.activation_bits, how.scheme, how.per, **fixed
+@storage_plan.register
+def storage_plan_activations(config: Activations, shape: tuple[int, int]) -> WithQuantizedInputs:
+    fixed = {"scale": meta_tensor(1), "zero": meta_tensor(1)} if config.mode == "static" else {}
+    return WithQuantizedInputs(
+        shape,
+        storage_plan(config.rounding(), shape),
+        config.activation_bits,
+        config.scheme,
+        config.per,
+        **fixed,
     )
 
 
-@scales_for.register
-def scales_for_smooth_quant(
-    how: SmoothQuant, fold: Fold, weights: list[torch.Tensor], seen: Seen
+@input_scales.register
+def input_scales_smooth_quant(
+    config: SmoothQuant, fold: Fold, weights: list[torch.Tensor], stats: InputStats
 ) -> tuple[torch.Tensor, list[tuple[float, float]]] | None:
     if not fold.from_norm:
         return None
-    alphas = torch.linspace(0, 1, ALPHAS).tolist() if how.automatic else [how.alpha]
-    tried = [(alpha, smoothing(weights, seen, alpha)) for alpha in alphas]
-    searched = [(alpha, expected_error(weights, seen, scales, how)) for alpha, scales in tried]
+    alphas = torch.linspace(0, 1, ALPHAS).tolist() if config.automatic else [config.alpha]
+    tried = [(alpha, smoothing_scales(weights, stats, alpha)) for alpha in alphas]
+    searched = [(alpha, expected_error(weights, stats, scales, config)) for alpha, scales in tried]
     best = min(range(len(alphas)), key=lambda place: searched[place][1])
     return tried[best][1], searched
 
 
-def smoothing(weights: list[torch.Tensor], seen: Seen, alpha: float) -> torch.Tensor:
+def smoothing_scales(weights: list[torch.Tensor], stats: InputStats, alpha: float) -> torch.Tensor:
     """SmoothQuant, equation 4; channels that are never active stay as they are.  (in_,)"""
     largest = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
-    scales = seen.abs_max.clamp_min(1e-5).pow(alpha) / largest.clamp_min(1e-5).pow(1 - alpha)
-    return torch.where(seen.abs_max > 0, scales.clamp_min(1e-5), 1.0)
+    scales = stats.abs_max.clamp_min(1e-5).pow(alpha) / largest.clamp_min(1e-5).pow(1 - alpha)
+    return torch.where(stats.abs_max > 0, scales.clamp_min(1e-5), 1.0)
 
 
 def expected_error(
-    weights: list[torch.Tensor], seen: Seen, scales: torch.Tensor, how: SmoothQuant
+    weights: list[torch.Tensor], stats: InputStats, scales: torch.Tensor, config: SmoothQuant
 ) -> float:
     """Squared output error for one input, if rounding errors were uniform and independent: those of
     activations and of weights.
     """
-    highest = code_range(how.activation_bits, "symmetric")[1]
-    step = (seen.abs_max / scales).max() / highest
+    highest = code_range(config.activation_bits, "symmetric")[1]
+    step = (stats.abs_max / scales).max() / highest
     # a lower bound of the inputs' second moments, enough to compare alphas
-    second = (seen.abs_mean / scales).square().sum()
+    second = (stats.abs_mean / scales).square().sum()
     total = 0.0
     for weight in weights:
         scaled = weight * scales
-        weight_steps = scaled.abs().amax(1) / (2 ** (how.weight_bits - 1) - 1)
+        weight_steps = scaled.abs().amax(1) / (2 ** (config.weight_bits - 1) - 1)
         total += (
             step.square() / 12 * scaled.square().sum() + second * weight_steps.square().sum() / 12
         ).item()

@@ -3,20 +3,20 @@
 from typing import ClassVar, Literal
 
 from engine.config.technique import Needs, option
-from engine.techniques.quantization.options import SCHEME, OnAGrid
+from engine.techniques.quantization.options import SCHEME, GroupQuantized
 
 
-class AWQ(OnAGrid):
+class AWQ(GroupQuantized):
     list_position: ClassVar[int] = 50
     title: ClassVar[str] = "AWQ"
     kind: ClassVar[str] = "Uses calibration data"
     needs: ClassVar[Needs] = "gram"
-    folds: ClassVar[bool] = True
+    rescales_inputs: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "Scales up the weights of channels with large activations before rounding, so that they "
         "lose less precision."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A few input channels have much larger activations than the others; their weights are "
         "**salient**. Multiplying these weights by a scale s before rounding, and dividing the "
         "inputs by s, leaves the layer's output unchanged. Scaling up one channel hardly changes "
@@ -31,7 +31,7 @@ class AWQ(OnAGrid):
         r"\right\rVert,"
         r" \qquad D_s = \mathrm{diag}(s) \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Where no layer or norm before can absorb the scale (after a GELU or a residual sum), a "
         "layer is only clipped and rounded; the layer table lists these layers."
     )

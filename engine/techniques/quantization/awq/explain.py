@@ -2,9 +2,9 @@
 
 import torch
 
-from engine.results.schema.explanations import Lesson, ScaledRow
+from engine.results.schema.explanations import Explanation, ScaledRow
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import frame, no_levels, part_of
+from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.awq.config import AWQ
 
@@ -12,12 +12,12 @@ ROWS = 48  # output rows that are shown
 
 
 @explanation.register
-def explanation_awq(config: AWQ, look: CompressedLayer) -> Lesson:
+def explanation_awq(config: AWQ, look: CompressedLayer) -> Explanation:
     """The column behind the strongest input."""
     column = int(look.seen.abs_mean.argmax())
     factor, weight = look.scales[column], look.weight[:ROWS]
-    without = compress(config.rounding(), weight).dense()[:, column]
-    within = look.stored.dense()[:ROWS, column] / factor
+    without = compress(config.rounding(), weight).to_dense()[:, column]
+    within = look.stored.to_dense()[:ROWS, column] / factor
     original = weight[:, column]
     rows = frame(
         ScaledRow,
@@ -29,9 +29,9 @@ def explanation_awq(config: AWQ, look: CompressedLayer) -> Lesson:
         error_without=without - original,
         error_with=within - original,
     )
-    return Lesson(
+    return Explanation(
         ScaledRow,
         rows,
-        no_levels(),
+        empty_levels(),
         part_of("output rows", len(rows), len(look.weight)) + f" of column {column}",
     )

@@ -6,101 +6,111 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from engine.calibration.activation_stats import Seen
+from engine.calibration.activation_stats import InputStats
 from engine.calibration.folding import Fold
-from engine.techniques.hooks import blueprint, compress, scales_for
+from engine.techniques.hooks import compress, input_scales, storage_plan
 from engine.techniques.quantization.awq.config import AWQ
 from engine.techniques.quantization.grid import (
     ROWS_AT_ONCE,
     Levels,
-    bounds,
     choose_qparams,
     dequantize,
-    grouped,
     qparams_of,
     quantize,
-    stored_codes,
-    stored_grid,
+    quantize_to_grid,
+    range_bounds,
+    round_to_grid,
+    scale_groups,
 )
-from engine.tensors.weights import Grid
+from engine.tensors.weights import IntegerWeight
 
 CLIPS = 20  # ranges tried from the full one down to half of it
 
 
-@scales_for.register
-def scales_for_awq(
-    how: AWQ, fold: Fold, weights: list[torch.Tensor], seen: Seen
+@input_scales.register
+def input_scales_awq(
+    config: AWQ, fold: Fold, weights: list[torch.Tensor], stats: InputStats
 ) -> tuple[torch.Tensor, list[tuple[float, float]]]:
     """The best scales, (in_,), and the error of each alpha tried."""
     tried = [
-        (step / how.steps, fold.tied(strengths(seen, step / how.steps)))
-        for step in range(how.steps)
+        (step / config.steps, fold.repeated_scales(channel_scales(stats, step / config.steps)))
+        for step in range(config.steps)
     ]
     searched = [
-        (alpha, sum(scaled_error(weight, scales, seen, how) for weight in weights))
+        (alpha, sum(scaled_error(weight, scales, stats, config) for weight in weights))
         for alpha, scales in tried
     ]
     best = min(range(len(tried)), key=lambda place: searched[place][1])
     return tried[best][1], searched
 
 
-def strengths(seen: Seen, alpha: float) -> torch.Tensor:
+def channel_scales(stats: InputStats, alpha: float) -> torch.Tensor:
     """Equation 4: the mean magnitude of each input to the power alpha, around one.  (in_,)"""
-    loudest = seen.abs_mean.max()
+    loudest = stats.abs_mean.max()
     if not loudest:
-        return torch.ones_like(seen.abs_mean)
+        return torch.ones_like(stats.abs_mean)
     # of the loudest, so that no power leaves float32
-    scales = (seen.abs_mean / loudest).clamp_min(1e-4).pow(alpha)
+    scales = (stats.abs_mean / loudest).clamp_min(1e-4).pow(alpha)
     return scales / (scales.max() * scales.min()).sqrt()
 
 
-def scaled_error(weight: torch.Tensor, scales: torch.Tensor, seen: Seen, how: AWQ) -> float:
+def scaled_error(
+    weight: torch.Tensor, scales: torch.Tensor, stats: InputStats, config: AWQ
+) -> float:
     """|X W - (X / s) quant(s W)|^2 over the calibration data."""
-    return output_error(rounded(weight * scales, how) / scales - weight, seen)
+    return output_error(rounded_weight(weight * scales, config) / scales - weight, stats)
 
 
-def output_error(missed: torch.Tensor, seen: Seen) -> float:
+def output_error(weight_error: torch.Tensor, stats: InputStats) -> float:
     """Squared error of the layer's outputs, summed over the calibration data: the trace of D G
     D^T.
     """
-    return sum((part @ seen.gram).mul_(part).sum().item() for part in missed.split(ROWS_AT_ONCE))
+    return sum(
+        (part @ stats.gram).mul_(part).sum().item() for part in weight_error.split(ROWS_AT_ONCE)
+    )
 
 
-def rounded(weight: torch.Tensor, how: AWQ) -> torch.Tensor:
+def rounded_weight(weight: torch.Tensor, config: AWQ) -> torch.Tensor:
     """The weight as plain rounding would give it back.  (out, in_)"""
-    rounding = how.rounding()
+    rounding = config.rounding()
     levels = Levels.of(rounding)
     parts = [
         dequantize(quantize(part, *p, levels), *p).flatten(1)
-        for part in grouped(weight, rounding)
+        for part in scale_groups(weight, rounding)
         for p in [choose_qparams(part, rounding)]
     ]
     return torch.cat(parts, dim=1)
 
 
 @compress.register
-def compress_awq(how: AWQ, weight: torch.Tensor, seen: Seen) -> Grid:
-    if not how.clip:
-        return stored_grid(weight, how.rounding())
+def compress_awq(config: AWQ, weight: torch.Tensor, stats: InputStats) -> IntegerWeight:
+    if not config.clip:
+        return round_to_grid(weight, config.rounding())
     groups = [
-        group.unsqueeze(1) for part in grouped(weight, how.rounding()) for group in part.unbind(1)
+        group.unsqueeze(1)
+        for part in scale_groups(weight, config.rounding())
+        for group in part.unbind(1)
     ]
     edges = [0, *accumulate(group.shape[-1] for group in groups)]
-    grams = [seen.gram[begin:end, begin:end] for begin, end in pairwise(edges)]
-    params = [clipped(group, gram, how) for group, gram in zip(groups, grams, strict=True)]
+    grams = [stats.gram[begin:end, begin:end] for begin, end in pairwise(edges)]
+    params = [
+        clipped_qparams(group, gram, config) for group, gram in zip(groups, grams, strict=True)
+    ]
     scales, zeros = (
         torch.cat([each.squeeze(-1) for each in column], dim=1)
         for column in zip(*params, strict=True)
     )
-    return stored_codes(weight, how.rounding(), scales, zeros)
+    return quantize_to_grid(weight, config.rounding(), scales, zeros)
 
 
-def clipped(group: torch.Tensor, gram: torch.Tensor, how: AWQ) -> tuple[torch.Tensor, torch.Tensor]:
+def clipped_qparams(
+    group: torch.Tensor, gram: torch.Tensor, config: AWQ
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero of the range with the least output error that one group makes alone, for each
     row.  group: (out, 1, width)
     """
-    rounding = how.rounding()
-    levels, (low, high) = Levels.of(rounding), bounds(group, rounding)
+    rounding = config.rounding()
+    levels, (low, high) = Levels.of(rounding), range_bounds(group, rounding)
     best, least = qparams_of(low, high, levels, rounding), torch.full_like(low, torch.inf)
     for shrink in torch.linspace(1, 0.5, CLIPS).tolist():
         tried = qparams_of(low * shrink, high * shrink, levels, rounding)
@@ -113,6 +123,6 @@ def clipped(group: torch.Tensor, gram: torch.Tensor, how: AWQ) -> tuple[torch.Te
     return best
 
 
-@blueprint.register
-def blueprint_awq(how: AWQ, shape: tuple[int, int]) -> Grid:
-    return blueprint(how.rounding(), shape)
+@storage_plan.register
+def storage_plan_awq(config: AWQ, shape: tuple[int, int]) -> IntegerWeight:
+    return storage_plan(config.rounding(), shape)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 
 
 class BitsAndBytes(Technique):
@@ -10,11 +10,11 @@ class BitsAndBytes(Technique):
     title: ClassVar[str] = "bitsandbytes (NF4, FP4, INT8)"
     kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = (
         "The formats behind QLoRA and load_in_4bit / load_in_8bit, from the bitsandbytes library."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Trained weights are roughly normally distributed, so a uniform grid spends levels where "
         "few weights are. **NF4** places its 16 levels at the quantiles of a normal distribution; "
         "**FP4** is a 4-bit floating-point number; **INT8** is a uniform grid per output channel. "
@@ -26,7 +26,7 @@ class BitsAndBytes(Technique):
         r"L[i]\,\right| \\[4pt]"
         r" \hat w = a\cdot L[q] \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "The levels are fixed, so blocks with another distribution waste some of them. Embeddings "
         "are not quantized unless you include them, and in a small model they dominate the size."
     )

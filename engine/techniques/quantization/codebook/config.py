@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 
 
 class Codebook(Technique):
@@ -10,12 +10,12 @@ class Codebook(Technique):
     title: ClassVar[str] = "Codebook (k-means)"
     kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = (
         "k-means finds a few shared values for each layer; each weight stores the index of its "
         "value."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "The weights of a layer are grouped into 2ᵇ **clusters**, each with one shared value, its "
         "mean (**centroid**). A weight stores only the **index** of its cluster; the list of "
         "centroids is the **codebook**. Initial centroids are evenly spaced (linear), distributed "
@@ -28,7 +28,7 @@ class Codebook(Technique):
         r"\qquad k = 2^b \\[4pt]"
         r" \text{bits per weight} \approx -\sum_i p_i \log_2 p_i \ \text{(Huffman)} \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "One codebook serves a whole layer, so a few outliers take centroids from all other "
         "weights; small groups with their own scales are often better at equal size. Deep "
         "Compression also trains the centroids afterwards, without which 2 and 3 bits lose much "

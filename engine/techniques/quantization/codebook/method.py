@@ -11,37 +11,41 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from engine.techniques.hooks import blueprint, compress, sketch
+from engine.techniques.hooks import compress, meta_tensor, storage_plan
 from engine.techniques.quantization.codebook.config import Codebook
-from engine.tensors.codebook import Shared
-from engine.tensors.huffman import CHUNK, code_lengths, encoded
-from engine.tensors.packing import packed, packed_bytes
+from engine.tensors.codebook import CodebookWeight
+from engine.tensors.huffman import CHUNK_SYMBOLS, code_lengths, encode_symbols
+from engine.tensors.packing import pack_bits, packed_size_bytes
 
 ROUNDS = 100
-PUSH = 1.8  # of the way to the cluster's mean, up to the last round
+OVERRELAXATION = 1.8  # of the way to the cluster's mean, up to the last round
 BINS = 1024  # of the weights' density
 # weights that centroids are found from; of more, every second, third ... in order of size
-ENOUGH = 1 << 24
+MAX_CLUSTERED_WEIGHTS = 1 << 24
 
 
 @compress.register
-def compress_codebook(how: Codebook, weight: torch.Tensor) -> Shared:
-    rows = rows_of(how, weight.shape[0])
-    parts = bands(weight, rows)
-    books = [centroids(part, how) for part in parts]
+def compress_codebook(config: Codebook, weight: torch.Tensor) -> CodebookWeight:
+    rows = rows_per_book(config, weight.shape[0])
+    parts = row_bands(weight, rows)
+    books = [centroids(part, config) for part in parts]
     indices = torch.cat(
-        [nearest(part, book).flatten() for part, book in zip(parts, books, strict=True)]
+        [nearest_centroids(part, book).flatten() for part, book in zip(parts, books, strict=True)]
     )
-    return Shared(
-        tuple(weight.shape), how.bits, rows, books=torch.cat(books), **written(indices, how)
+    return CodebookWeight(
+        tuple(weight.shape),
+        config.bits,
+        rows,
+        books=torch.cat(books),
+        **packed_indices(indices, config),
     )
 
 
-def rows_of(how: Codebook, out: int) -> int:
-    return min(how.rows, out) or out
+def rows_per_book(config: Codebook, out: int) -> int:
+    return min(config.rows, out) or out
 
 
-def bands(weight: torch.Tensor, rows: int) -> list[torch.Tensor]:
+def row_bands(weight: torch.Tensor, rows: int) -> list[torch.Tensor]:
     """Whole bands of rows as one row each, and the last one if it has fewer.  (out, in_) -> (bands,
     rows * in_), (1, rest * in_)
     """
@@ -56,33 +60,37 @@ def bands(weight: torch.Tensor, rows: int) -> list[torch.Tensor]:
     ]
 
 
-def centroids(values: torch.Tensor, how: Codebook) -> torch.Tensor:
+def centroids(values: torch.Tensor, config: Codebook) -> torch.Tensor:
     """Ascending means of the clusters, (books, 2^bits) float32, from the start that leads to the
     least error.  values: (books, count)
     """
-    ordered = ascending(values)[:, :: -(-values.shape[1] // ENOUGH)].double()
+    ordered = sorted_rows(values)[:, :: -(-values.shape[1] // MAX_CLUSTERED_WEIGHTS)].double()
     sums = pad(ordered.cumsum(1), (1, 0))
-    ends = [converged(ordered, sums, start(ordered, 2**how.bits)) for start in STARTS[how.start]]
-    best = torch.stack([explained(ordered, sums, means) for means in ends]).argmax(0)
+    ends = [
+        lloyd_means(ordered, sums, start(ordered, 2**config.bits)) for start in STARTS[config.start]
+    ]
+    best = torch.stack([explained_squares(ordered, sums, means) for means in ends]).argmax(0)
     return torch.stack(ends)[best, torch.arange(len(best), device=best.device)].float()
 
 
-def converged(ordered: torch.Tensor, sums: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+def lloyd_means(ordered: torch.Tensor, sums: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
     edges = None
     for _ in range(ROUNDS):
-        before, edges = edges, stretches(ordered, means)
+        before, edges = edges, cluster_edges(ordered, means)
         target = cluster_means(sums, edges, means)
         if before is not None and torch.equal(before, edges):
             break
-        means = means.lerp(target, PUSH).sort(1).values
-    return cluster_means(sums, stretches(ordered, means), means)
+        means = means.lerp(target, OVERRELAXATION).sort(1).values
+    return cluster_means(sums, cluster_edges(ordered, means), means)
 
 
-def explained(ordered: torch.Tensor, sums: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+def explained_squares(
+    ordered: torch.Tensor, sums: torch.Tensor, means: torch.Tensor
+) -> torch.Tensor:
     """Squares of the weights, less the squared error, of each book: the sum of total^2 / count over
     clusters.
     """
-    edges = stretches(ordered, means)
+    edges = cluster_edges(ordered, means)
     return (sums.gather(1, edges).diff(dim=1).square() / edges.diff(dim=1).clamp_min(1)).sum(1)
 
 
@@ -92,7 +100,7 @@ def cluster_means(sums: torch.Tensor, edges: torch.Tensor, means: torch.Tensor) 
     return torch.where(counts > 0, sums.gather(1, edges).diff(dim=1) / counts.clamp_min(1), means)
 
 
-def ascending(values: torch.Tensor) -> torch.Tensor:
+def sorted_rows(values: torch.Tensor) -> torch.Tensor:
     """Each row sorted; numpy does it a dozen times faster than torch on a CPU."""
     return (
         torch.from_numpy(np.sort(values.numpy(), axis=1))
@@ -101,92 +109,92 @@ def ascending(values: torch.Tensor) -> torch.Tensor:
     )
 
 
-def stretches(ordered: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+def cluster_edges(ordered: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
     """First weight of each cluster, and the end: weights belong to the nearest mean, (books, 2^bits
     + 1).
     """
-    inner = torch.searchsorted(ordered, middles(means))
+    inner = torch.searchsorted(ordered, midpoints(means))
     return pad(pad(inner, (1, 0)), (0, 1), value=ordered.shape[1])
 
 
-def middles(means: torch.Tensor) -> torch.Tensor:
+def midpoints(means: torch.Tensor) -> torch.Tensor:
     return (means[:, 1:] + means[:, :-1]) / 2
 
 
-def nearest(values: torch.Tensor, books: torch.Tensor) -> torch.Tensor:
+def nearest_centroids(values: torch.Tensor, books: torch.Tensor) -> torch.Tensor:
     """Index of the nearest centroid, uint8.  (books, count)"""
-    return torch.searchsorted(middles(books), values.contiguous(), out_int32=True).to(torch.uint8)
+    return torch.searchsorted(midpoints(books), values.contiguous(), out_int32=True).to(torch.uint8)
 
 
 # --- where it starts: section 3.2, and one more; each (books, clusters) ascending -----------------
 
 
-def evenly(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
+def evenly_spaced(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
     low, high = ordered[:, :1], ordered[:, -1:]
     return low + (high - low) * torch.linspace(
         0, 1, clusters, device=ordered.device, dtype=ordered.dtype
     )
 
 
-def by_density(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
+def at_quantiles(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
     """The middles of stretches with equally many weights."""
     places = (torch.arange(clusters, device=ordered.device) + 0.5) / clusters * ordered.shape[1]
     return ordered[:, places.long()]
 
 
-def at_random(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
+def random_weights(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
     """Weights picked by the run's seed, whatever else has drawn from it."""
     generator = torch.Generator().manual_seed(torch.initial_seed())
     places = torch.randint(ordered.shape[1], (clusters,), generator=generator).sort().values
     return ordered[:, places.to(ordered.device)]
 
 
-def by_cube_root(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
+def at_cube_root_density(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
     """Levels with the density of the cube root of the weights' density, which is optimal for many
     clusters (Panter and Dite 1951).
     """
-    edges = evenly(ordered, BINS + 1)
+    edges = evenly_spaced(ordered, BINS + 1)
     reached = torch.searchsorted(ordered, edges).diff(dim=1).double().pow(1 / 3).cumsum(1)
     due = (torch.arange(clusters, device=ordered.device) + 0.5) / clusters * reached[:, -1:]
     return ((edges[:, 1:] + edges[:, :-1]) / 2).gather(1, torch.searchsorted(reached, due))
 
 
 STARTS = {
-    "best": (evenly, by_cube_root),
-    "linear": (evenly,),
-    "density": (by_density,),
-    "random": (at_random,),
+    "best": (evenly_spaced, at_cube_root_density),
+    "linear": (evenly_spaced,),
+    "density": (at_quantiles,),
+    "random": (random_weights,),
 }
 
 
 # --- how indices are written ----------------------------------------------------------------------
 
 
-def written(indices: torch.Tensor, how: Codebook) -> dict[str, torch.Tensor]:
-    if how.coding == "fixed":
-        return {"codes": packed(indices, how.bits)}
-    counts = indices.bincount(minlength=2**how.bits)
+def packed_indices(indices: torch.Tensor, config: Codebook) -> dict[str, torch.Tensor]:
+    if config.coding == "fixed":
+        return {"codes": pack_bits(indices, config.bits)}
+    counts = indices.bincount(minlength=2**config.bits)
     lengths = torch.tensor(code_lengths(counts.tolist()), dtype=torch.uint8, device=indices.device)
-    codes, chunk_bits = encoded(indices, lengths)
+    codes, chunk_bits = encode_symbols(indices, lengths)
     return {"codes": codes, "lengths": lengths, "chunk_bits": chunk_bits}
 
 
-@blueprint.register
-def blueprint_codebook(how: Codebook, shape: tuple[int, int]) -> Shared:
+@storage_plan.register
+def storage_plan_codebook(config: Codebook, shape: tuple[int, int]) -> CodebookWeight:
     """Huffman-coded indices as long as others: how much shorter they are, only the weights can
     tell.
     """
     out, in_ = shape
-    rows, count = rows_of(how, out), out * in_
+    rows, count = rows_per_book(config, out), out * in_
     huffman = {
-        "lengths": sketch(2**how.bits, dtype=torch.uint8),
-        "chunk_bits": sketch(-(-count // CHUNK), dtype=torch.int16),
+        "lengths": meta_tensor(2**config.bits, dtype=torch.uint8),
+        "chunk_bits": meta_tensor(-(-count // CHUNK_SYMBOLS), dtype=torch.int16),
     }
-    return Shared(
+    return CodebookWeight(
         shape,
-        how.bits,
+        config.bits,
         rows,
-        codes=sketch(packed_bytes(count, how.bits), dtype=torch.uint8),
-        books=sketch(-(-out // rows), 2**how.bits),
-        **(huffman if how.coding == "huffman" else {}),
+        codes=meta_tensor(packed_size_bytes(count, config.bits), dtype=torch.uint8),
+        books=meta_tensor(-(-out // rows), 2**config.bits),
+        **(huffman if config.coding == "huffman" else {}),
     )

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 
 GRANULARITY: dict[str, Any] = {
     "title": "Granularity",
@@ -29,15 +29,15 @@ GROUP_SIZE: dict[str, Any] = {
 Granularity = Literal["tensor", "channel", "group"]
 
 
-class Scaled(Technique):
+class ScaledFormat(Technique):
     """Options shared by formats with a scale per tensor, channel or group."""
 
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer", "zeros", "factors")
     granularity: Granularity
     group_size: int
 
-    def shared(self) -> str:
+    def granularity_label(self) -> str:
         return (
             f"groups of {self.group_size}"
             if self.granularity == "group"
@@ -45,14 +45,14 @@ class Scaled(Technique):
         )
 
 
-class Ternary(Scaled):
+class Ternary(ScaledFormat):
     list_position: ClassVar[int] = 140
     title: ClassVar[str] = "Ternary and binary"
     kind: ClassVar[str] = "Number format"
     summary: ClassVar[str] = (
         "Three or two values per weight: 1.6 bits or 1 bit. The limit of quantization."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "**Ternary** weights are −1, 0 or 1 times a scale, the mean magnitude of the weights that "
         "share it (**absmean**, as in BitNet b1.58); weights below half the scale become 0. Three "
         "values carry log₂3 = 1.58 bits; five of them fit into a byte (3⁵ = 243), which is 1.6 "
@@ -65,7 +65,7 @@ class Ternary(Scaled):
         r" \mathrm{clip}\left(\mathrm{round}(w/\gamma), -1, 1\right) \\[4pt] \hat "
         r"w_{\text{binary}} = \gamma \cdot \mathrm{sign}(w) \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Rounding a trained model like this destroys it: about half of each weight's magnitude is "
         "lost, and a language model writes nonsense. The models in the papers were **trained** "
         "with ternary or binary weights from the start. Use it to see what such training has to "
@@ -87,10 +87,10 @@ class Ternary(Scaled):
     group_size: int = option(32, **GROUP_SIZE)
 
     def label(self) -> str:
-        return f"{self.values.capitalize()}, {self.shared()}"
+        return f"{self.values.capitalize()}, {self.granularity_label()}"
 
 
-class Logarithmic(Scaled):
+class Logarithmic(ScaledFormat):
     list_position: ClassVar[int] = 120
     title: ClassVar[str] = "Powers of two (logarithmic)"
     kind: ClassVar[str] = "Number format"
@@ -98,7 +98,7 @@ class Logarithmic(Scaled):
         "Rounds every weight to a power of two, so that a product is a bit shift. Fine steps near "
         "zero, coarse ones for large weights."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "The **logarithm** of each weight is rounded: the levels are scale · 2⁰, 2⁻¹, 2⁻², ... "
         "with both signs, and zero. Neighboring levels differ by a factor of two, so the relative "
         "error is the same everywhere: at most a factor of √2 inside the range, or 2^(1/2n) with n "
@@ -112,7 +112,7 @@ class Logarithmic(Scaled):
         r" \qquad -\frac{2^{b-1} - 2}{n} \le k \le 0 \\[4pt] s = 2^{\lceil \log_2 \max|w| - "
         r"1/(2n) \rceil} \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "The largest weights, which matter most, have the widest steps. From 4 bits on, more bits "
         "barely help with one step per octave. INQ retrains in stages to recover the loss."
     )
@@ -150,4 +150,4 @@ class Logarithmic(Scaled):
         extras = [f"{self.steps_per_octave} steps per octave"] * (self.steps_per_octave > 1) + [
             "free scales"
         ] * (self.scales == "free")
-        return ", ".join([f"Powers of two {self.bits}-bit", self.shared(), *extras])
+        return ", ".join([f"Powers of two {self.bits}-bit", self.granularity_label(), *extras])

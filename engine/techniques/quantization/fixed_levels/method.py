@@ -8,16 +8,21 @@ from typing import Any
 
 import torch
 
-from engine.techniques.hooks import blueprint, compress, sketch
+from engine.techniques.hooks import compress, meta_tensor, storage_plan
 from engine.techniques.quantization.fixed_levels.config import Logarithmic, Ternary
-from engine.techniques.quantization.grid import as_stored, cut, grouped, storable
+from engine.techniques.quantization.grid import (
+    column_groups,
+    compact_scales,
+    nearest_float16,
+    scale_groups,
+)
 from engine.tensors.lookup_table import (
     E2M1,
-    Tabled,
-    bytes_of_codes,
-    magnitudes,
-    packed_codes,
+    LookupTableWeight,
+    magnitude_count,
+    pack_table_codes,
     powers_of_two,
+    table_codes_bytes,
 )
 
 # (out, groups, width) -> (out, groups, 1) float32, as it will be stored
@@ -27,14 +32,14 @@ MX_BLOCK = 32
 MXFP4: dict[str, Any] = {"table": "e2m1", "bits": 4, "powers": True}
 
 
-def tabled(
+def lookup_table_weight(
     weight: torch.Tensor,
     parts: list[torch.Tensor],
     scale_of: ScaleOf,
     codes_of: CodesOf,
     powers: bool = False,
     **format: Any,
-) -> Tabled:
+) -> LookupTableWeight:
     """Scales of a weight's groups, then codes of what is left, packed; ``powers``: scales are
     powers of two.
 
@@ -46,55 +51,57 @@ def tabled(
         dim=1,
     )
     together = torch.cat([scale.squeeze(-1) for scale in scales], dim=1)
-    return Tabled(
+    return LookupTableWeight(
         shape=tuple(weight.shape),
         group_size=min(parts[0].shape[-1], weight.shape[1]),
-        codes=packed_codes(format["table"], codes, format["bits"]),
-        scales=together.to(torch.float8_e8m0fnu) if powers else as_stored(together),
+        codes=pack_table_codes(format["table"], codes, format["bits"]),
+        scales=together.to(torch.float8_e8m0fnu) if powers else compact_scales(together),
         **format,
     )
 
 
-def sketched(
+def lookup_table_plan(
     shape: tuple[int, int], granularity: str, group_size: int, powers: bool = False, **format: Any
-) -> Tabled:
+) -> LookupTableWeight:
     """Storage plan with float16 scales unless they are powers of two; weights that need float32
     scales take 2 bytes more per scale.
     """
     out, in_ = shape
     width = min(group_size, in_) if granularity == "group" else in_
     places = (1, 1) if granularity == "tensor" else (out, -(-in_ // width))
-    codes = sketch(bytes_of_codes(format["table"], out * in_, format["bits"]), dtype=torch.uint8)
-    scales = sketch(*places, dtype=torch.float8_e8m0fnu if powers else torch.float16)
-    return Tabled(shape, group_size=width, codes=codes, scales=scales, **format)
+    codes = meta_tensor(
+        table_codes_bytes(format["table"], out * in_, format["bits"]), dtype=torch.uint8
+    )
+    scales = meta_tensor(*places, dtype=torch.float8_e8m0fnu if powers else torch.float16)
+    return LookupTableWeight(shape, group_size=width, codes=codes, scales=scales, **format)
 
 
 # --- three values or two --------------------------------------------------------------------------
 
 
 @compress.register
-def compress_ternary(how: Ternary, weight: torch.Tensor) -> Tabled:
-    return tabled(
+def compress_ternary(config: Ternary, weight: torch.Tensor) -> LookupTableWeight:
+    return lookup_table_weight(
         weight,
-        grouped(weight, how),
+        scale_groups(weight, config),
         absmean,
-        ternary_codes if how.values == "ternary" else binary_codes,
-        **values_of(how),
+        ternary_codes if config.values == "ternary" else binary_codes,
+        **table_format(config),
     )
 
 
-@blueprint.register
-def blueprint_ternary(how: Ternary, shape: tuple[int, int]) -> Tabled:
-    return sketched(shape, how.granularity, how.group_size, **values_of(how))
+@storage_plan.register
+def storage_plan_ternary(config: Ternary, shape: tuple[int, int]) -> LookupTableWeight:
+    return lookup_table_plan(shape, config.granularity, config.group_size, **table_format(config))
 
 
-def values_of(how: Ternary) -> dict[str, Any]:
-    return {"table": how.values, "bits": 2 if how.values == "ternary" else 1}
+def table_format(config: Ternary) -> dict[str, Any]:
+    return {"table": config.values, "bits": 2 if config.values == "ternary" else 1}
 
 
 def absmean(groups: torch.Tensor) -> torch.Tensor:
     """Mean magnitude: BitNet b1.58, equation 3; the best scale for signs, XNOR-Net, equation 6."""
-    return storable(groups.abs().mean(-1, keepdim=True))
+    return nearest_float16(groups.abs().mean(-1, keepdim=True))
 
 
 def ternary_codes(relative: torch.Tensor) -> torch.Tensor:
@@ -110,33 +117,37 @@ def binary_codes(relative: torch.Tensor) -> torch.Tensor:
 
 
 @compress.register
-def compress_logarithmic(how: Logarithmic, weight: torch.Tensor) -> Tabled:
+def compress_logarithmic(config: Logarithmic, weight: torch.Tensor) -> LookupTableWeight:
     reach = (
-        widest
-        if how.scales == "free"
-        else partial(nearest_power, steps_per_octave=how.steps_per_octave)
+        largest_magnitude
+        if config.scales == "free"
+        else partial(nearest_power, steps_per_octave=config.steps_per_octave)
     )
-    return tabled(
-        weight, grouped(weight, how), reach, partial(log_codes, how=how), **octaves_of(how)
+    return lookup_table_weight(
+        weight,
+        scale_groups(weight, config),
+        reach,
+        partial(log_codes, config=config),
+        **log_format(config),
     )
 
 
-@blueprint.register
-def blueprint_logarithmic(how: Logarithmic, shape: tuple[int, int]) -> Tabled:
-    return sketched(shape, how.granularity, how.group_size, **octaves_of(how))
+@storage_plan.register
+def storage_plan_logarithmic(config: Logarithmic, shape: tuple[int, int]) -> LookupTableWeight:
+    return lookup_table_plan(shape, config.granularity, config.group_size, **log_format(config))
 
 
-def octaves_of(how: Logarithmic) -> dict[str, Any]:
+def log_format(config: Logarithmic) -> dict[str, Any]:
     return {
         "table": "powers-of-two",
-        "bits": how.bits,
-        "steps_per_octave": how.steps_per_octave,
-        "powers": how.scales == "power-of-two",
+        "bits": config.bits,
+        "steps_per_octave": config.steps_per_octave,
+        "powers": config.scales == "power-of-two",
     }
 
 
-def widest(groups: torch.Tensor) -> torch.Tensor:
-    scale = storable(groups.abs().amax(-1, keepdim=True))
+def largest_magnitude(groups: torch.Tensor) -> torch.Tensor:
+    scale = nearest_float16(groups.abs().amax(-1, keepdim=True))
     return torch.where(scale > 0, scale, 1.0)
 
 
@@ -148,14 +159,14 @@ def nearest_power(groups: torch.Tensor, steps_per_octave: int) -> torch.Tensor:
     ).float()
 
 
-def log_codes(relative: torch.Tensor, how: Logarithmic) -> torch.Tensor:
+def log_codes(relative: torch.Tensor, config: Logarithmic) -> torch.Tensor:
     """The nearest power (LogNet, equation 3), or zero for what is nearer to that than to the least
     power.
     """
-    number = magnitudes(how.bits)
+    number = magnitude_count(config.bits)
     size = relative.abs()
-    down = size.log2().mul_(-how.steps_per_octave).round_().clamp_(0, number - 1)
-    least = 2.0 ** (-(number - 1) / how.steps_per_octave)
+    down = size.log2().mul_(-config.steps_per_octave).round_().clamp_(0, number - 1)
+    least = 2.0 ** (-(number - 1) / config.steps_per_octave)
     places = relative.sign().mul_(number - down).masked_fill_(size < least / 2, 0)
     return places.add_(number).to(torch.uint8)
 
@@ -163,15 +174,19 @@ def log_codes(relative: torch.Tensor, how: Logarithmic) -> torch.Tensor:
 # --- 4-bit floats ---------------------------------------------------------------------------------
 
 
-def mxfp4(weight: torch.Tensor) -> Tabled:
+def mxfp4_weight(weight: torch.Tensor) -> LookupTableWeight:
     """OCP Microscaling Formats 1.0, section 6.3; the last block of a row may be shorter."""
-    return tabled(
-        weight, cut(weight, min(MX_BLOCK, weight.shape[1])), shared_scale, e2m1_codes, **MXFP4
+    return lookup_table_weight(
+        weight,
+        column_groups(weight, min(MX_BLOCK, weight.shape[1])),
+        shared_scale,
+        e2m1_codes,
+        **MXFP4,
     )
 
 
-def mxfp4_sketch(shape: tuple[int, int]) -> Tabled:
-    return sketched(shape, "group", MX_BLOCK, **MXFP4)
+def mxfp4_plan(shape: tuple[int, int]) -> LookupTableWeight:
+    return lookup_table_plan(shape, "group", MX_BLOCK, **MXFP4)
 
 
 def shared_scale(groups: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 
 
 class FloatingPoint(Technique):
@@ -10,12 +10,12 @@ class FloatingPoint(Technique):
     title: ClassVar[str] = "Floating point (FP8, MXFP4)"
     kind: ClassVar[str] = "Number format"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = (
         "Stores every weight as a shorter floating-point number: half precision, FP8, or 4 bits "
         "with a shared exponent."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A floating-point number has a sign, an **exponent** and a **mantissa**, so its steps grow "
         "with the number: small weights have small errors. **E4M3** has 4 exponent and 3 mantissa "
         "bits; **E5M2** has a larger range and coarser steps. A scale can first stretch the "
@@ -32,7 +32,7 @@ class FloatingPoint(Technique):
         r"= 0) \\[4pt]"
         r" \mathrm{scale}_{\text{MXFP4}} = 2^{\lfloor \log_2 \max|w| \rfloor - 2} \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "8-bit floating point has only 2 or 3 mantissa bits: for normally distributed weights a "
         "uniform 8-bit grid is finer. Without a scale, weights below the format's smallest number "
         "become zero and those above its largest are clipped. MXFP4's power-of-two scale clips "

@@ -4,21 +4,21 @@ from typing import Any, ClassVar, Literal
 
 from engine.config.technique import Needs, option
 from engine.techniques.options import DAMPING
-from engine.techniques.quantization.options import RANGE, OnAGrid
+from engine.techniques.quantization.options import RANGE, GroupQuantized
 from engine.techniques.quantization.rounding.config import Range, RoundToNearest
 
 
-class GPTQ(OnAGrid):
+class GPTQ(GroupQuantized):
     list_position: ClassVar[int] = 40
     title: ClassVar[str] = "GPTQ"
     kind: ClassVar[str] = "Uses calibration data"
     needs: ClassVar[Needs] = "gram"
-    in_step: ClassVar[bool] = True
+    sequential: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "Rounds weights one column at a time and compensates for each rounding error in the "
         "columns not yet rounded."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Calibration data gives the matrix H of products of a layer's inputs (the **Hessian** of "
         "the layer's squared output error). Columns are rounded one at a time, and the remaining "
         "columns are adjusted to compensate for each rounding error as far as correlations between "
@@ -31,7 +31,7 @@ class GPTQ(OnAGrid):
         r" e = \frac{w_j - \mathrm{quant}(w_j)}{U_{jj}} \\[4pt]"
         r" w_{j+1:} \mathrel{-}= e\,U_{j,\,j+1:} \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "It can overfit the calibration data if there are few samples or if they differ from the "
         "model's real inputs. The algorithm is greedy, so single layers may have a larger error "
         "than with rounding to nearest. Weights are unpacked before each product: 4-bit weights "

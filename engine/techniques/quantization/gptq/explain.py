@@ -8,21 +8,21 @@ from functools import cached_property
 import pandas as pd
 import torch
 
-from engine.calibration import Seen
-from engine.results.schema.explanations import Lesson, ReplayRow
+from engine.calibration import InputStats
+from engine.results.schema.explanations import Explanation, ReplayRow
 from engine.results.schema.tables import NAN
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import frame, no_levels, part_of
+from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.gptq.config import GPTQ
-from engine.techniques.quantization.gptq.method import Columns, prepared
-from engine.techniques.quantization.grid import unsigned
+from engine.techniques.quantization.gptq.method import RoundingSweep, rounding_sweep
+from engine.techniques.quantization.grid import unsigned_codes
 
 ROWS, PLACES = 12, 32  # rows of the weight, and columns in the order of rounding
 
 
 @explanation.register
-def explanation_gptq(config: GPTQ, look: CompressedLayer) -> Lesson:
+def explanation_gptq(config: GPTQ, look: CompressedLayer) -> Explanation:
     """The first columns to be rounded, in the midst of all others. Rows do not know of one another:
     a few are as good as all.
     """
@@ -32,7 +32,7 @@ def explanation_gptq(config: GPTQ, look: CompressedLayer) -> Lesson:
         f"{part_of('output rows', len(replay.rows), out)}; the first {len(replay.places)} of "
         f"{in_} columns to be rounded"
     )
-    return Lesson(ReplayRow, replay.table(), no_levels(), part)
+    return Explanation(ReplayRow, replay.table(), empty_levels(), part)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Replay:
     rounding; arrays are (in_, out).
     """
 
-    columns: Columns  # all rounded
+    columns: RoundingSweep  # all rounded
     order: torch.Tensor  # (in_,) the column that stands at each place
     # as the method took it on: weights of inputs that are always zero do not count
     before: torch.Tensor
@@ -50,11 +50,11 @@ class Replay:
     gram: torch.Tensor  # (in_, in_)
 
     @classmethod
-    def of(cls, how: GPTQ, weight: torch.Tensor, seen: Seen) -> "Replay":
-        columns, order = prepared(how, weight, seen)
+    def of(cls, config: GPTQ, weight: torch.Tensor, seen: InputStats) -> "Replay":
+        columns, order = rounding_sweep(config, weight, seen)
         before = columns.left.clone()
-        columns.work_off(0, len(order))
-        rounded = compress(how.rounding(), weight).dense()
+        columns.process(0, len(order))
+        rounded = compress(config.rounding(), weight).to_dense()
         return cls(
             columns, order, before, weight.T[order], rounded.T[order], seen.gram[order][:, order]
         )
@@ -77,7 +77,7 @@ class Replay:
         """ReplayRow of every row and column shown, after this many columns are rounded."""
         done = (torch.arange(len(self.order)) < step)[:, None]
         gptq, plain = (
-            self.columns.held_after(step, self.before),
+            self.columns.values_after(step, self.before),
             torch.where(done, self.rounded, self.original),
         )
         at = torch.meshgrid(self.rows, self.places, indexing="ij")[::-1]  # row by row
@@ -98,7 +98,7 @@ class Replay:
     @cached_property
     def codes(self) -> torch.Tensor:
         """Codes as they are stored."""
-        return unsigned(self.columns.codes.clone(), self.columns.how.rounding()).float()
+        return unsigned_codes(self.columns.codes.clone(), self.columns.config.rounding()).float()
 
     def share_lost(self, weight: torch.Tensor) -> float:
         """|XW - XW^| / |XW| over the calibration data."""

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 from engine.techniques.quantization.options import BITS, GROUP_SIZE
 from engine.techniques.quantization.rounding.config import RoundToNearest
 
@@ -12,12 +12,12 @@ class HQQ(Technique):
     title: ClassVar[str] = "HQQ"
     kind: ClassVar[str] = "Uniform grid"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = (
         "Optimizes each group's zero point so that most weights lose little, at the expense of a "
         "few outliers. Needs no data."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Rounding to nearest places the grid by the lowest and highest weight of a group. "
         "**Half-Quadratic Quantization** keeps that step size and optimizes the **zero point**, "
         "which need not be an integer. It minimizes the sum of errors to the power 0.7, a norm "
@@ -33,7 +33,7 @@ class HQQ(Technique):
         r" z \leftarrow \mathrm{mean}\left(q - \frac{w - e}{s}\right), \qquad p = 0.7 "
         r"\end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "It does not see the layer's inputs. At 3 bits, calibrated methods (AWQ, GPTQ) are often "
         "slightly better at equal group size; at 2 bits HQQ needs groups of 16 to 64 weights, and "
         "methods that train are ahead. Each group stores a 16-bit zero point, so small groups are "

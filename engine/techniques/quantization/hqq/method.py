@@ -10,29 +10,29 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from engine.techniques.hooks import blueprint, compress, sketch
+from engine.techniques.hooks import compress, meta_tensor, storage_plan
 from engine.techniques.quantization.grid import (
     ROWS_AT_ONCE,
     Levels,
-    as_stored,
+    compact_scales,
     group_width,
-    grouped,
-    storable,
+    nearest_float16,
+    scale_groups,
 )
 from engine.techniques.quantization.hqq.config import HQQ
-from engine.tensors.packing import packed
-from engine.tensors.weights import Grid, Stored, Turned
+from engine.tensors.packing import pack_bits
+from engine.tensors.weights import IntegerWeight, StoredWeight, TransposedWeight
 
 EXPONENT = 0.7  # of the norm that is made small
 BETA = 10.0
-TURNS = 20
+ITERATIONS = 20
 # of a step: how far a stored zero point may be off; codes are chosen for the stored one, so little
 # is lost
 COARSEST = 1 / 2
 
 
 @dataclass
-class Groups:
+class GroupState:
     """Some groups of one width on their way.  values: (rows, groups, width); scale, zero: (rows,
     groups, 1)
     """
@@ -42,23 +42,23 @@ class Groups:
     zero: torch.Tensor
 
     @classmethod
-    def of(cls, values: torch.Tensor, levels: Levels) -> "Groups":
+    def of(cls, values: torch.Tensor, levels: Levels) -> "GroupState":
         low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
-        scale = storable((high - low) / levels.reach)
+        scale = nearest_float16((high - low) / levels.range_steps)
         # all weights equal: code 0 and the zero point give them back
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         return cls(values, scale, -low / scale)
 
-    def turn(self, levels: Levels) -> float:
+    def update_zeros(self, levels: Levels) -> float:
         """Move the zero points once. The absolute error before that, summed."""
         codes = fractional_codes(self.values, self.scale, self.zero, levels)
         missed = self.values - (codes - self.zero) * self.scale
-        explained = self.values - shrunk(missed)
+        explained = self.values - outlier_part(missed)
         self.zero = codes.sub_(explained.div_(self.scale)).mean(-1, keepdim=True)
         return missed.abs_().sum(dtype=torch.float64).item()
 
 
-def shrunk(missed: torch.Tensor) -> torch.Tensor:
+def outlier_part(missed: torch.Tensor) -> torch.Tensor:
     """The proximal step of the norm: sign(x) * relu(|x| - |x|^(p-1) / beta), the part of an error
     that is an outlier's.
     """
@@ -73,25 +73,25 @@ def fractional_codes(
     return values.div(scale).add_(zero).round_().clamp_(levels.lowest, levels.highest)
 
 
-def solved(how: HQQ, weight: torch.Tensor) -> list[list[Groups]]:
+def optimized_groups(config: HQQ, weight: torch.Tensor) -> list[list[GroupState]]:
     """Quantize some rows at a time, in groups of each width with their optimal zero points. weight:
     (out, in_)
     """
-    levels = Levels.of(how.rounding())
+    levels = Levels.of(config.rounding())
     pieces = [
-        [Groups.of(part, levels) for part in grouped(rows, how.rounding())]
+        [GroupState.of(part, levels) for part in scale_groups(rows, config.rounding())]
         for rows in weight.split(ROWS_AT_ONCE)
     ]
     least = float("inf")
-    for _ in range(TURNS):
-        lost = sum(groups.turn(levels) for groups in every(pieces))
+    for _ in range(ITERATIONS):
+        lost = sum(groups.update_zeros(levels) for groups in all_groups(pieces))
         if not lost < least:
             break
         least = lost
     return pieces
 
 
-def every(pieces: list[list[Groups]]) -> Iterator[Groups]:
+def all_groups(pieces: list[list[GroupState]]) -> Iterator[GroupState]:
     return (groups for piece in pieces for groups in piece)
 
 
@@ -101,15 +101,15 @@ def zeros_fit(zeros: torch.Tensor) -> bool:
 
 
 @compress.register
-def compress_hqq(how: HQQ, weight: torch.Tensor) -> Stored:
-    if how.axis == "column":
-        return Turned(tuple(weight.shape), stored_rows(how, weight.T.contiguous()))
-    return stored_rows(how, weight)
+def compress_hqq(config: HQQ, weight: torch.Tensor) -> StoredWeight:
+    if config.axis == "column":
+        return TransposedWeight(tuple(weight.shape), hqq_weight(config, weight.T.contiguous()))
+    return hqq_weight(config, weight)
 
 
-def stored_rows(how: HQQ, weight: torch.Tensor) -> Grid:
+def hqq_weight(config: HQQ, weight: torch.Tensor) -> IntegerWeight:
     """Codes are chosen once more for the zero points as they are stored."""
-    pieces, levels = solved(how, weight), Levels.of(how.rounding())
+    pieces, levels = optimized_groups(config, weight), Levels.of(config.rounding())
     scales, zeros = (
         torch.cat(
             [torch.cat([getattr(g, kind).squeeze(-1) for g in piece], dim=1) for piece in pieces]
@@ -124,25 +124,25 @@ def stored_rows(how: HQQ, weight: torch.Tensor) -> Grid:
         ]
         for piece in pieces
     ]
-    return Grid(
+    return IntegerWeight(
         shape=tuple(weight.shape),
-        bits=how.bits,
-        group_size=group_width(how.rounding(), weight.shape[1]),
+        bits=config.bits,
+        group_size=group_width(config.rounding(), weight.shape[1]),
         codes=torch.cat(
-            [packed(torch.cat(parts, dim=1).to(torch.uint8), how.bits) for parts in rows]
+            [pack_bits(torch.cat(parts, dim=1).to(torch.uint8), config.bits) for parts in rows]
         ),
-        scales=as_stored(scales),
+        scales=compact_scales(scales),
         zeros=zeros.to(dtype),
     )
 
 
-@blueprint.register
-def blueprint_hqq(how: HQQ, shape: tuple[int, int]) -> Stored:
-    if how.axis == "column":
-        return Turned(shape, planned_rows(how, shape[::-1]))
-    return planned_rows(how, shape)
+@storage_plan.register
+def storage_plan_hqq(config: HQQ, shape: tuple[int, int]) -> StoredWeight:
+    if config.axis == "column":
+        return TransposedWeight(shape, hqq_plan(config, shape[::-1]))
+    return hqq_plan(config, shape)
 
 
-def planned_rows(how: HQQ, shape: tuple[int, int]) -> Grid:
-    plain = blueprint(how.rounding(), shape)
-    return replace(plain, zeros=sketch(*plain.scales.shape, dtype=torch.float16))
+def hqq_plan(config: HQQ, shape: tuple[int, int]) -> IntegerWeight:
+    plain = storage_plan(config.rounding(), shape)
+    return replace(plain, zeros=meta_tensor(*plain.scales.shape, dtype=torch.float16))

@@ -16,7 +16,7 @@ class LLMInt8(Technique):
         "Weights and activations in 8 bits, except for the few input channels with outliers, which "
         "stay in 16 bits."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "In large language models a few input channels have values many times larger than all "
         "others. Channels that reach the **threshold** are outliers: their weight columns stay in "
         "16 bits and are multiplied unrounded. All other products run in INT8, with one scale per "
@@ -29,7 +29,7 @@ class LLMInt8(Technique):
         r"WX \approx \sum_{h \in O} W_h X_h \;+\; s_w s_x \sum_{i \notin O} q^w_i\, q^x_i, "
         r"\qquad O = \{h : \max|X_h| \ge \tau\}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Every outlier column costs 16 bits per weight, and a model without outliers gains nothing "
         "over plain 8-bit quantization. Splitting the product costs time. Quality is computed in "
         "floating point with the same result; latency, where measured, uses a real INT8 kernel."

@@ -2,9 +2,9 @@
 
 import torch
 
-from engine.results.schema.explanations import Lesson, OutlierRow
+from engine.results.schema.explanations import Explanation, OutlierRow
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import frame, no_levels, part_of
+from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import explanation
 from engine.techniques.quantization.llm_int8.config import LLMInt8
 
@@ -12,7 +12,7 @@ COLUMNS = 96  # input columns that are shown
 
 
 @explanation.register
-def explanation_llm_int8(config: LLMInt8, look: CompressedLayer) -> Lesson:
+def explanation_llm_int8(config: LLMInt8, look: CompressedLayer) -> Explanation:
     largest = look.seen.abs_max
     strongest = largest.topk(min(COLUMNS, len(largest))).indices
     apart = torch.isin(strongest, look.stored.columns.long())
@@ -23,9 +23,9 @@ def explanation_llm_int8(config: LLMInt8, look: CompressedLayer) -> Lesson:
         threshold=config.threshold,
         apart=apart,
     )
-    return Lesson(
+    return Explanation(
         OutlierRow,
         rows,
-        no_levels(),
+        empty_levels(),
         part_of("input columns", len(rows), len(largest)) + ", the largest inputs first",
     )

@@ -2,33 +2,33 @@
 
 import torch
 
-from engine.calibration import Seen
-from engine.techniques.hooks import blueprint, compress, sketch
+from engine.calibration import InputStats
+from engine.techniques.hooks import compress, meta_tensor, storage_plan
 from engine.techniques.quantization.llm_int8.config import LLMInt8
 from engine.tensors.blockwise import RowInt8
-from engine.tensors.outliers import MixedInt8, columns_of
+from engine.tensors.outliers import MixedInt8, outlier_fields
 
 
 @compress.register
-def compress_llm_int8(how: LLMInt8, weight: torch.Tensor, seen: Seen) -> MixedInt8:
-    columns = outliers(how, seen)
+def compress_llm_int8(config: LLMInt8, weight: torch.Tensor, stats: InputStats) -> MixedInt8:
+    columns = outlier_column_indices(config, stats)
     rest = weight.clone()
     rest[:, columns] = 0
     return MixedInt8(
         tuple(weight.shape),
         rows_in_int8(rest),
-        **columns_of(weight, columns),
-        threshold=how.threshold,
-        area=seen.area,
+        **outlier_fields(weight, columns),
+        threshold=config.threshold,
+        area=stats.area,
     )
 
 
-def outliers(how: LLMInt8, seen: Seen) -> torch.Tensor:
+def outlier_column_indices(config: LLMInt8, stats: InputStats) -> torch.Tensor:
     """Columns behind input channels that reach the threshold anywhere; of a convolution, all of the
     channel's kernel.
     """
-    largest = seen.abs_max.view(-1, seen.area).amax(1)
-    return (largest >= how.threshold).repeat_interleave(seen.area).nonzero().squeeze(1)
+    largest = stats.abs_max.view(-1, stats.area).amax(1)
+    return (largest >= config.threshold).repeat_interleave(stats.area).nonzero().squeeze(1)
 
 
 def rows_in_int8(weight: torch.Tensor) -> RowInt8:
@@ -38,14 +38,14 @@ def rows_in_int8(weight: torch.Tensor) -> RowInt8:
     return RowInt8(tuple(weight.shape), codes, largest)
 
 
-@blueprint.register
-def blueprint_llm_int8(how: LLMInt8, shape: tuple[int, int]) -> MixedInt8:
+@storage_plan.register
+def storage_plan_llm_int8(config: LLMInt8, shape: tuple[int, int]) -> MixedInt8:
     """Without outliers: how many there are, only data can tell."""
-    plain = RowInt8(shape, sketch(*shape, dtype=torch.int8), sketch(shape[0]))
+    plain = RowInt8(shape, meta_tensor(*shape, dtype=torch.int8), meta_tensor(shape[0]))
     return MixedInt8(
         shape,
         plain,
-        sketch(0, dtype=torch.int32),
-        sketch(shape[0], 0, dtype=torch.float16),
-        threshold=how.threshold,
+        meta_tensor(0, dtype=torch.int32),
+        meta_tensor(shape[0], 0, dtype=torch.float16),
+        threshold=config.threshold,
     )

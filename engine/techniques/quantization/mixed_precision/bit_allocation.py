@@ -5,13 +5,13 @@ from math import gcd
 
 import numpy as np
 
-PLACES = 1 << 16  # bytes are counted in units so that the budget has at most this many
+MAX_BUDGET_UNITS = 1 << 16  # bytes are counted in units so that the budget has at most this many
 # beyond that, rounding up each layer's size costs more of the budget than the greedy way leaves of
 # it
-MOST_LAYERS = 2048
+MAX_EXACT_LAYERS = 2048
 
 
-def dealt(damage: np.ndarray, sizes: np.ndarray, budget: int, exact: bool = True) -> list[int]:
+def allocate(damage: np.ndarray, sizes: np.ndarray, budget: int, exact: bool = True) -> list[int]:
     """The candidate of each layer.  damage, sizes: (layers, candidates); ``budget`` holds at least
     the smallest of each.
 
@@ -19,16 +19,16 @@ def dealt(damage: np.ndarray, sizes: np.ndarray, budget: int, exact: bool = True
     Where sizes have no common
     divisor large enough, they are rounded up to 1/65536 of what the budget leaves, never beyond it.
     """
-    greedy = by_steps(damage, sizes, budget)
+    greedy = greedy_allocation(damage, sizes, budget)
     ways = (
-        [by_programming(damage, sizes, budget), greedy]
-        if exact and len(sizes) <= MOST_LAYERS
+        [knapsack_allocation(damage, sizes, budget), greedy]
+        if exact and len(sizes) <= MAX_EXACT_LAYERS
         else [greedy]
     )
     return min(ways, key=lambda way: sum(damage[layer, place] for layer, place in enumerate(way)))
 
 
-def by_steps(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
+def greedy_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
     """Greedy allocation: starting from the fewest bits, repeat the step that reduces the damage
     most per byte.
 
@@ -40,7 +40,7 @@ def by_steps(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
     waiting = [
         step
         for layer, place in enumerate(chosen)
-        for step in steps_from(layer, place, damage, sizes)
+        for step in improvements(layer, place, damage, sizes)
     ]
     heapify(waiting)
     while waiting:
@@ -49,12 +49,12 @@ def by_steps(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
         more = int(sizes[layer, other] - sizes[layer, place])
         if place == chosen[layer] and more <= left:
             chosen[layer], left = other, left - more
-            for step in steps_from(layer, other, damage, sizes):
+            for step in improvements(layer, other, damage, sizes):
                 heappush(waiting, step)
     return chosen
 
 
-def steps_from(
+def improvements(
     layer: int, place: int, damage: np.ndarray, sizes: np.ndarray
 ) -> list[tuple[float, int, int, int]]:
     """Better candidates than ``place`` that take more bytes; of equal ones the last sorts first.
@@ -67,11 +67,11 @@ def steps_from(
     ]
 
 
-def by_programming(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
+def knapsack_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
     """Layer by layer, the least damage that each number of spent units allows."""
     smallest = sizes.min(axis=1)
     extra, left = sizes - smallest[:, None], int(budget - smallest.sum())
-    unit = max(gcd(*extra.flatten().tolist(), left) or 1, -(-left // PLACES), 1)
+    unit = max(gcd(*extra.flatten().tolist(), left) or 1, -(-left // MAX_BUDGET_UNITS), 1)
     extra, places = -(-extra // unit), left // unit + 1
     least, choices = np.zeros(places), np.zeros((len(sizes), places), dtype=np.int8)
     for layer, (costs, units) in enumerate(zip(damage, extra, strict=True)):
@@ -80,10 +80,10 @@ def by_programming(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[i
             if spent < places:
                 way[spent:] = least[: places - spent] + cost
         choices[layer], least = ways.argmin(axis=0), ways.min(axis=0)
-    return walked_back(choices, extra, int(least.argmin()))
+    return backtracked_choices(choices, extra, int(least.argmin()))
 
 
-def walked_back(choices: np.ndarray, extra: np.ndarray, place: int) -> list[int]:
+def backtracked_choices(choices: np.ndarray, extra: np.ndarray, place: int) -> list[int]:
     chosen = []
     for layer in range(len(choices) - 1, -1, -1):
         chosen.append(int(choices[layer, place]))

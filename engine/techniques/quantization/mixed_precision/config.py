@@ -19,7 +19,7 @@ SHARED: dict[str, Any] = {
 }
 
 
-def read(value: Any) -> Any:
+def parse_bits_by_name(value: Any) -> Any:
     """Parse a mapping that is given as YAML text, one pattern per line.
 
     Raises ValueError if the text is not YAML.
@@ -45,7 +45,7 @@ class MixedPrecision(Technique):
         "Chooses the number of bits for each layer: more where rounding hurts the model, fewer "
         "where it does not."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Layers differ in how much rounding hurts. Their sensitivity is measured by rounding **one "
         "layer at a time** and comparing the model's predictions (KL divergence on calibration "
         "data), or by rounding **all but one**. Bits are then allocated so that the total damage "
@@ -57,7 +57,7 @@ class MixedPrecision(Technique):
         r"\mathrm{bytes}_i(b_i) \le B, \qquad"
         r" \Omega_i(b) = \mathrm{KL}\left(p \,\|\, p_{\,i \to b}\right)"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Damage is added up as if layers were independent; at 2 bits they are not. With few "
         "calibration examples, small differences between layers are noise. The formula is for the "
         "quantize-one measure."
@@ -90,7 +90,7 @@ class MixedPrecision(Technique):
         when={"by": ["budget"]},
         min_length=1,
     )
-    bits_by_name: Annotated[dict[str, Bits], BeforeValidator(read)] = option(
+    bits_by_name: Annotated[dict[str, Bits], BeforeValidator(parse_bits_by_name)] = option(
         {},
         "One pattern per line, such as '*.mlp.*: 3'. The first pattern that matches a layer's "
         "name applies.",
@@ -160,7 +160,7 @@ class MixedPrecision(Technique):
     )
 
     @model_validator(mode="after")
-    def decidable(self) -> "MixedPrecision":
+    def check_either(self) -> "MixedPrecision":
         if self.by == "name" and "either" in (self.scheme, self.range):
             raise ValueError(
                 "scheme and range can be 'either' only with by: budget; choose one value for "

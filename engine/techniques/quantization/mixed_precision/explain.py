@@ -1,10 +1,10 @@
 """One layer at every number of bits."""
 
-from engine.measurement.error import ratio
-from engine.results.schema.explanations import BitsRow, Lesson
+from engine.measurement.error import relative_norm
+from engine.results.schema.explanations import BitsRow, Explanation
 from engine.results.schema.tables import table
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import no_levels, part_of
+from engine.techniques.explanations import empty_levels, part_of
 from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.mixed_precision.config import MixedPrecision
 
@@ -13,18 +13,23 @@ EVERY_BITS = range(2, 9)
 
 
 @explanation.register
-def explanation_mixed_precision(config: MixedPrecision, look: CompressedLayer) -> Lesson:
+def explanation_mixed_precision(config: MixedPrecision, look: CompressedLayer) -> Explanation:
     """One layer at every number of bits."""
     weight = look.weight[: max(1, WEIGHTS // look.weight.shape[1])]
-    allowed = set(config.choices) if config.by == "budget" else {look.how.bits}
+    allowed = set(config.choices) if config.by == "budget" else {look.config.bits}
     tried = {bits: compress(config.rounding(bits), weight) for bits in EVERY_BITS}
     rows = [
-        BitsRow(b, ratio(s.dense() - weight, weight), 8 * s.nbytes / weight.numel(), b in allowed)
+        BitsRow(
+            b,
+            relative_norm(s.to_dense() - weight, weight),
+            8 * s.nbytes / weight.numel(),
+            b in allowed,
+        )
         for b, s in tried.items()
     ]
-    return Lesson(
+    return Explanation(
         BitsRow,
         table(rows, BitsRow),
-        no_levels(),
+        empty_levels(),
         part_of("output rows", len(weight), len(look.weight)),
     )

@@ -11,30 +11,30 @@ from engine.errors import PlainError
 from engine.events import ProgressEvent
 from engine.models.layers import Layer
 from engine.results.schema.tables import NAN
-from engine.step.layer_swap import Trial
+from engine.step.layer_swap import LayerSwap
 from engine.techniques.hooks import compress, plan, predicted_bytes
-from engine.techniques.quantization.mixed_precision.bit_allocation import dealt
+from engine.techniques.quantization.mixed_precision.bit_allocation import allocate
 from engine.techniques.quantization.mixed_precision.config import MixedPrecision
 from engine.techniques.quantization.mixed_precision.tables import SensitivityRow
 from engine.techniques.quantization.rounding.config import RoundToNearest
-from engine.tensors.weights import Stored
+from engine.tensors.weights import StoredWeight
 
 
 @plan.register
 def plan_mixed_precision(
-    how: MixedPrecision, layers: list[Layer], trial: Trial | None = None
+    config: MixedPrecision, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, RoundToNearest]:
     """Without a trial (a forecast), damage is taken to be the mean squared rounding error, which
     falls by four with each bit.
     """
-    if how.by == "name":
-        return by_name(how, layers)
-    candidates = how.candidates()
+    if config.by == "name":
+        return configs_by_name(config, layers)
+    candidates = config.candidates()
     sizes = np.array(
         [[predicted_bytes(each, layer.matrix_shape) for each in candidates] for layer in layers]
     )
-    budget = budget_bytes(how, layers, sizes)
-    if trial is None:
+    budget = budget_bytes(config, layers, sizes)
+    if layer_swap is None:
         damage, other = (
             np.array(
                 [[layer.parameters / 4.0**each.bits for each in candidates] for layer in layers]
@@ -42,16 +42,20 @@ def plan_mixed_precision(
             None,
         )
     else:
-        damage, other = Damage(how, layers, trial.few(how.examples)).measured()
-    chosen = dealt(damage, sizes, budget, how.solver == "exact")
-    if trial is not None:
-        trial.rows.sensitivity.extend(rows_of(how, layers, sizes, damage, other, chosen))
+        damage, other = SensitivityMeter(
+            config, layers, layer_swap.with_first_examples(config.examples)
+        ).measure()
+    chosen = allocate(damage, sizes, budget, config.solver == "exact")
+    if layer_swap is not None:
+        layer_swap.tables.sensitivity.extend(
+            sensitivity_rows(config, layers, sizes, damage, other, chosen)
+        )
     return {layer.name: candidates[place] for layer, place in zip(layers, chosen, strict=True)}
 
 
-def by_name(how: MixedPrecision, layers: list[Layer]) -> dict[str, RoundToNearest]:
+def configs_by_name(config: MixedPrecision, layers: list[Layer]) -> dict[str, RoundToNearest]:
     """Raises PlainError for a pattern that names no layer."""
-    for pattern in how.bits_by_name:
+    for pattern in config.bits_by_name:
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):
             raise PlainError(
                 f"No layer to be compressed fits the pattern {pattern[:80]!r}; theirs are "
@@ -59,102 +63,114 @@ def by_name(how: MixedPrecision, layers: list[Layer]) -> dict[str, RoundToNeares
             )
     bits = {
         layer.name: next(
-            (b for p, b in how.bits_by_name.items() if fnmatchcase(layer.name, p)), how.bits
+            (b for p, b in config.bits_by_name.items() if fnmatchcase(layer.name, p)), config.bits
         )
         for layer in layers
     }
-    return {name: how.rounding(each) for name, each in bits.items()}
+    return {name: config.rounding(each) for name, each in bits.items()}
 
 
-def budget_bytes(how: MixedPrecision, layers: list[Layer], sizes: np.ndarray) -> int:
+def budget_bytes(config: MixedPrecision, layers: list[Layer], sizes: np.ndarray) -> int:
     """Raises PlainError where even the coarsest choices take more."""
     parameters = sum(layer.parameters for layer in layers)
-    budget, least = int(how.budget * parameters / 8), int(sizes.min(axis=1).sum())
+    budget, least = int(config.budget * parameters / 8), int(sizes.min(axis=1).sum())
     if least > budget:
         raise PlainError(
-            f"A budget of {how.budget:g} bits per weight cannot be met: the coarsest choice, "
-            f"{min(how.choices)} bits in groups of {how.group_size}, "
+            f"A budget of {config.budget:g} bits per weight cannot be met: the coarsest choice, "
+            f"{min(config.choices)} bits in groups of {config.group_size}, "
             f"takes {least * 8 / parameters:.2f} with its scales; raise the budget, allow fewer "
             "bits, or use larger groups."
         )
     return budget
 
 
-class Damage:
+class SensitivityMeter:
     """Change of the model's outputs by each layer's rounding, measured both ways.
 
     The way that decides is measured for every candidate, the other for the coarsest.
     """
 
-    def __init__(self, how: MixedPrecision, layers: list[Layer], trial: Trial):
-        self.how, self.layers, self.trial, self.candidates = how, layers, trial, how.candidates()
-        self.floor: dict[str, Stored] = {}  # every layer at the coarsest
+    def __init__(self, config: MixedPrecision, layers: list[Layer], layer_swap: LayerSwap):
+        self.config, self.layers, self.layer_swap, self.candidates = (
+            config,
+            layers,
+            layer_swap,
+            config.candidates(),
+        )
+        self.floor: dict[str, StoredWeight] = {}  # every layer at the coarsest
         self.done, self.total = 0, len(layers) * (len(self.candidates) + 1) + 1
 
-    def measured(self) -> tuple[np.ndarray, np.ndarray]:
+    def measure(self) -> tuple[np.ndarray, np.ndarray]:
         """Sensitivities measured in the way that decides, and in the other one: (layers,
         candidates) each, NaN where not measured.
         """
         for layer in self.layers:
-            self.floor[layer.name] = compress(self.candidates[0], self.trial.weight_of(layer.name))
+            self.floor[layer.name] = compress(
+                self.candidates[0], self.layer_swap.weight_of(layer.name)
+            )
         everything = self.divergence(self.floor)
-        alone, restored = self.alone, lambda layer: everything - self.without(layer)
-        if self.how.sensitivity == "quantize-one":
-            return self.each(alone), self.coarsest(restored)
-        return np.array([self.beside_all(layer) for layer in self.layers]), self.coarsest(
-            lambda layer: alone(layer, 0)
+        alone, restored = (
+            self.damage_alone,
+            lambda layer: everything - self.divergence_without(layer),
         )
+        if self.config.sensitivity == "quantize-one":
+            return self.for_every_candidate(alone), self.for_coarsest_candidate(restored)
+        return np.array(
+            [self.damages_beside_all(layer) for layer in self.layers]
+        ), self.for_coarsest_candidate(lambda layer: alone(layer, 0))
 
-    def each(self, way: Callable[[Layer, int], float]) -> np.ndarray:
+    def for_every_candidate(self, way: Callable[[Layer, int], float]) -> np.ndarray:
         return np.array(
             [[way(layer, place) for place in range(len(self.candidates))] for layer in self.layers]
         )
 
-    def coarsest(self, way: Callable[[Layer], float]) -> np.ndarray:
+    def for_coarsest_candidate(self, way: Callable[[Layer], float]) -> np.ndarray:
         damage = np.full((len(self.layers), len(self.candidates)), NAN)
         damage[:, 0] = [way(layer) for layer in self.layers]
         return damage
 
-    def alone(self, layer: Layer, place: int) -> float:
+    def damage_alone(self, layer: Layer, place: int) -> float:
         """Quantize one: this layer rounded, all others as they are."""
-        return self.divergence({layer.name: self.stored(layer, place)})
+        return self.divergence({layer.name: self.rounded_layer(layer, place)})
 
-    def without(self, layer: Layer) -> float:
+    def divergence_without(self, layer: Layer) -> float:
         """Restore one: all layers at the coarsest but this."""
         return self.divergence(
             {name: stored for name, stored in self.floor.items() if name != layer.name}
         )
 
-    def beside_all(self, layer: Layer) -> list[float]:
+    def damages_beside_all(self, layer: Layer) -> list[float]:
         """Sensitivity of this layer at each candidate while all others are at the coarsest one."""
-        without = self.without(layer)
+        without = self.divergence_without(layer)
         return [
-            self.divergence(self.floor | {layer.name: self.stored(layer, place)}) - without
+            self.divergence(self.floor | {layer.name: self.rounded_layer(layer, place)}) - without
             for place in range(len(self.candidates))
         ]
 
-    def stored(self, layer: Layer, place: int) -> Stored:
+    def rounded_layer(self, layer: Layer, place: int) -> StoredWeight:
         return (
             self.floor[layer.name]
             if place == 0
-            else compress(self.candidates[place], self.trial.weight_of(layer.name))
+            else compress(self.candidates[place], self.layer_swap.weight_of(layer.name))
         )
 
-    def divergence(self, swapped: dict[str, Stored]) -> float:
-        self.trial.bench.progress(ProgressEvent("measuring-sensitivity", self.done, self.total))
+    def divergence(self, swapped: dict[str, StoredWeight]) -> float:
+        self.layer_swap.context.progress(
+            ProgressEvent("measuring-sensitivity", self.done, self.total)
+        )
         self.done = min(self.done + 1, self.total)
-        return self.trial.divergence(swapped)
+        return self.layer_swap.divergence(swapped)
 
 
-def rows_of(
-    how: MixedPrecision,
+def sensitivity_rows(
+    config: MixedPrecision,
     layers: list[Layer],
     sizes: np.ndarray,
     damage: np.ndarray,
     other: np.ndarray,
     chosen: list[int],
 ) -> list[SensitivityRow]:
-    ones, rest = (damage, other) if how.sensitivity == "quantize-one" else (other, damage)
+    ones, rest = (damage, other) if config.sensitivity == "quantize-one" else (other, damage)
     return [
         SensitivityRow(
             layer.name,
@@ -167,5 +183,5 @@ def rows_of(
             chosen[i] == j,
         )
         for i, layer in enumerate(layers)
-        for j, each in enumerate(how.candidates())
+        for j, each in enumerate(config.candidates())
     ]

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 
 Range = Annotated[
     Literal["absmax", "percentile", "mse", "rms", "entropy"],
@@ -19,12 +19,12 @@ class RoundToNearest(Technique):
     label_name: ClassVar[str] = "Rounding"  # first word of the label
     kind: ClassVar[str] = "Uniform grid"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer", "zeros", "factors")
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer", "zeros", "factors")
     summary: ClassVar[str] = (
         "Rounds every weight to the nearest level of a uniform grid. Needs no data and takes "
         "seconds."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "A group of weights shares a step size, the **scale**. Each weight is divided by the scale "
         "and rounded to an integer of a few bits, its **code**. Multiplying back gives a value at "
         "most half a step away, except for weights outside the **range**, which are clipped to its "
@@ -40,7 +40,7 @@ class RoundToNearest(Technique):
         r" \hat w = s\,(q - z) \\[4pt] s_{\text{symmetric}} = \frac{r}{2^{b-1}-1/2}, \qquad r "
         r"\le \max|w| \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Below 4 bits the steps become coarser than most weights. One outlier widens the grid for "
         "all weights that share its scale: use smaller groups, clip the range, or choose a "
         "calibrated method (GPTQ, AWQ)."

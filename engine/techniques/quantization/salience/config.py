@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from engine.config.technique import Family, Made, Needs, Technique, option
+from engine.config.technique import Family, Needs, Technique, WeightState, option
 from engine.techniques.quantization.mixed_precision.config import SHARED
 from engine.techniques.quantization.rounding.config import RoundToNearest
 
@@ -12,13 +12,13 @@ class AWQSalience(Technique):
     title: ClassVar[str] = "Salient weights (experiment)"
     kind: ClassVar[str] = "Bits per layer"
     family: ClassVar[Family] = "quantization"
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer")
     needs: ClassVar[Needs] = "answers"
     summary: ClassVar[str] = (
         "Is protecting 1% of the weights enough? Keeps a few input channels in 16 bits, or scales "
         "them, and compares."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Rounds all weights to a few bits but keeps a small share of the input channels in 16 "
         "bits: those with the strongest **activations**, those with the largest **weights**, or "
         "**random** ones. Then, instead of keeping them, multiplies them by a scale before "
@@ -28,7 +28,7 @@ class AWQSalience(Technique):
     formula: ClassVar[str] = (
         r"\hat w = \mathrm{quant}(s\,w)\,/\,s, \qquad s \in \{1,\ 1.25,\ 1.5,\ 2,\ 4\}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "An experiment rather than a compression method: no fast kernel reads a format with single "
         "16-bit channels, and one scale for all layers is cruder than AWQ's search. A model with "
         "even activations has no salient channels."

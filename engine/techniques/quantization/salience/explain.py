@@ -2,22 +2,22 @@
 
 import torch
 
-from engine.results.schema.explanations import CriterionRow, Lesson
+from engine.results.schema.explanations import CriterionRow, Explanation
 from engine.step.compressed_layer import CompressedLayer
-from engine.techniques.explanations import frame, no_levels, part_of
+from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import explanation
 from engine.techniques.quantization.salience.config import AWQSalience
-from engine.techniques.quantization.salience.method import KEPT_BY, SCALED_SHARE, salient
+from engine.techniques.quantization.salience.method import KEPT_BY, SCALED_SHARE, salient_columns
 
 DOTS = 1024  # evenly spaced input channels that are shown
 
 
 @explanation.register
-def explanation_awq_salience(config: AWQSalience, look: CompressedLayer) -> Lesson:
+def explanation_awq_salience(config: AWQSalience, look: CompressedLayer) -> Explanation:
     """Which 1% of the input channels each way of choosing would keep."""
     weight, in_ = look.weight, look.weight.shape[1]
     kept = {
-        by: torch.isin(torch.arange(in_), salient(by, SCALED_SHARE, weight, look.seen, 0))
+        by: torch.isin(torch.arange(in_), salient_columns(by, SCALED_SHARE, weight, look.seen, 0))
         for by in KEPT_BY
     }
     shown = torch.arange(0, in_, -(-in_ // DOTS))
@@ -31,4 +31,4 @@ def explanation_awq_salience(config: AWQSalience, look: CompressedLayer) -> Less
     rows = frame(
         CriterionRow, column=shown, **{name: values[shown] for name, values in columns.items()}
     )
-    return Lesson(CriterionRow, rows, no_levels(), part_of("input columns", len(rows), in_))
+    return Explanation(CriterionRow, rows, empty_levels(), part_of("input columns", len(rows), in_))

@@ -8,18 +8,18 @@ from typing import ClassVar, Literal
 
 import torch
 
-from engine.calibration import Seen
+from engine.calibration import InputStats
 from engine.config.technique import Needs, Technique
 from engine.events import ProgressEvent, VariantEvent
 from engine.models.layers import Layer
 from engine.results.schema.tables import NAN
-from engine.step.layer_swap import Trial
-from engine.techniques.hooks import blueprint, compress, plan, sketch
-from engine.techniques.quantization.grid import stored_grid
+from engine.step.layer_swap import LayerSwap
+from engine.techniques.hooks import compress, meta_tensor, plan, storage_plan
+from engine.techniques.quantization.grid import round_to_grid
 from engine.techniques.quantization.salience.config import AWQSalience
 from engine.techniques.quantization.salience.tables import SalienceRow
-from engine.tensors.outliers import ScaledColumns, WithColumns, columns_of
-from engine.tensors.weights import Stored
+from engine.tensors.outliers import ScaledColumns, WithOutlierColumns, outlier_fields
+from engine.tensors.weights import StoredWeight
 
 SHARES = (0.001, 0.01, 0.03)
 SCALED_SHARE = 0.01
@@ -27,7 +27,7 @@ SCALES = (1.0, 1.25, 1.5, 2.0, 4.0)
 KEPT_BY = ("activations", "weights", "random")
 
 
-class Scaled(AWQSalience):
+class LayerSalience(AWQSalience):
     """The setting of one layer: what the experiment found."""
 
     needs: ClassVar[Needs] = "nothing"
@@ -43,18 +43,20 @@ class Variant:
     share: float = 0.0  # of the input channels
     scale: float = 1.0
 
-    def stored(self, how: AWQSalience, weight: torch.Tensor, seen: Seen, seed: int) -> Stored:
-        columns = salient(self.kept_by or "activations", self.share, weight, seen, seed)
+    def treated_weight(
+        self, config: AWQSalience, weight: torch.Tensor, stats: InputStats, seed: int
+    ) -> StoredWeight:
+        columns = salient_columns(self.kept_by or "activations", self.share, weight, stats, seed)
         if self.kept_by:
-            return WithColumns(
+            return WithOutlierColumns(
                 tuple(weight.shape),
-                stored_grid(weight, how.rounding()),
-                **columns_of(weight, columns),
+                round_to_grid(weight, config.rounding()),
+                **outlier_fields(weight, columns),
             )
         return (
-            scaled(how, weight, columns, self.scale)
+            scaled_columns_weight(config, weight, columns, self.scale)
             if self.share
-            else stored_grid(weight, how.rounding())
+            else round_to_grid(weight, config.rounding())
         )
 
 
@@ -67,71 +69,73 @@ VARIANTS = [
 
 @plan.register
 def plan_awq_salience(
-    how: AWQSalience, layers: list[Layer], trial: Trial | None = None
+    config: AWQSalience, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, Technique]:
     """Layers whose inputs cannot be seen are rounded."""
-    if trial is None:
-        return {layer.name: how for layer in layers}
-    return Experiment(how, trial, [layer.name for layer in layers]).settings()
+    if layer_swap is None:
+        return {layer.name: config for layer in layers}
+    return SalienceExperiment(config, layer_swap, [layer.name for layer in layers]).settings()
 
 
-class Experiment:
+class SalienceExperiment:
     """Every variant on every layer, measured."""
 
-    def __init__(self, how: AWQSalience, trial: Trial, names: list[str]):
-        self.how, self.trial, self.names = how, trial, names
-        self.seen = trial.seen(names)
-        self.seed = trial.bench.recipe.seed
+    def __init__(self, config: AWQSalience, layer_swap: LayerSwap, names: list[str]):
+        self.config, self.layer_swap, self.names = config, layer_swap, names
+        self.seen = layer_swap.input_stats(names)
+        self.seed = layer_swap.context.recipe.seed
 
     def settings(self) -> dict[str, Technique]:
         """The best scale's, by the error of the layers' outputs on calibration data; all variants
         are noted.
         """
-        rows = [self.row(*numbered) for numbered in enumerate(VARIANTS)]
+        rows = [self.measure_variant(*numbered) for numbered in enumerate(VARIANTS)]
         best = min(
             (row for row in rows if row.share and not row.kept_by), key=lambda row: row.output_error
         )
-        self.trial.rows.salience.extend(row.marked(row is best) for row in rows)
+        self.layer_swap.tables.salience.extend(row.with_chosen(row is best) for row in rows)
         return {name: self.setting(name, best.scale) for name in self.names}
 
     def setting(self, name: str, factor: float) -> Technique:
         if name not in self.seen:
-            return self.how.rounding()
-        columns = salient(
-            "activations", SCALED_SHARE, self.trial.weight_of(name), self.seen[name], self.seed
+            return self.config.rounding()
+        columns = salient_columns(
+            "activations", SCALED_SHARE, self.layer_swap.weight_of(name), self.seen[name], self.seed
         )
-        return Scaled(**self.how.model_dump(), columns=tuple(columns.tolist()), factor=factor)
+        return LayerSalience(
+            **self.config.model_dump(), columns=tuple(columns.tolist()), factor=factor
+        )
 
-    def row(self, number: int, variant: Variant) -> SalienceRow:
-        stored = dict(self.layers(variant))
+    def measure_variant(self, number: int, variant: Variant) -> SalienceRow:
+        stored = dict(self.treated_layers(variant))
         error, size = self.output_error(stored), sum(each.nbytes for each in stored.values())
         event = VariantEvent("measuring-variant", variant=number + 1, variants=len(VARIANTS))
-        measured = self.trial.measured(stored, event)
+        measured = self.layer_swap.evaluate(stored, event)
         scores = {
             name: measured.scores.get(name, NAN) for name in ("perplexity", "accuracy", "loss")
         }
         bits = 8 * size / sum(each.shape[0] * each.shape[1] for each in stored.values())
         return SalienceRow(variant.kept_by, variant.share, variant.scale, bits, error, **scores)
 
-    def layers(self, variant: Variant) -> Iterator[tuple[str, Stored]]:
+    def treated_layers(self, variant: Variant) -> Iterator[tuple[str, StoredWeight]]:
         for name in self.names:
-            done = len(self.trial.rows.salience)
-            self.trial.bench.progress(ProgressEvent("rounding-layers", done, len(VARIANTS)))
-            weight, seen = self.trial.weight_of(name), self.seen.get(name)
+            done = len(self.layer_swap.tables.salience)
+            self.layer_swap.context.progress(ProgressEvent("rounding-layers", done, len(VARIANTS)))
+            weight, seen = self.layer_swap.weight_of(name), self.seen.get(name)
             yield (
                 name,
-                variant.stored(self.how, weight, seen, self.seed)
+                variant.treated_weight(self.config, weight, seen, self.seed)
                 if seen
-                else stored_grid(weight, self.how.rounding()),
+                else round_to_grid(weight, self.config.rounding()),
             )
 
-    def output_error(self, stored: dict[str, Stored]) -> float:
+    def output_error(self, stored: dict[str, StoredWeight]) -> float:
         """|XW - XW^| / |XW| over all layers, on a sample of calibration inputs."""
         missed = total = 0.0
         for name, seen in self.seen.items():
-            vectors, weight = seen.sample_vectors(), self.trial.weight_of(name)
+            vectors, weight = seen.sample_vectors(), self.layer_swap.weight_of(name)
             missed += (
-                (vectors @ (stored[name].dense().to(weight.device) - weight).T)
+                (vectors @ (stored[name].to_dense().to(weight.device) - weight).T)
                 .square()
                 .sum()
                 .item()
@@ -140,49 +144,60 @@ class Experiment:
         return (missed / total) ** 0.5 if total else 0.0
 
 
-def salient(by: str, share: float, weight: torch.Tensor, seen: Seen, seed: int) -> torch.Tensor:
+def salient_columns(
+    by: str, share: float, weight: torch.Tensor, stats: InputStats, seed: int
+) -> torch.Tensor:
     """The chosen share of the columns, at least one, ascending.  (kept,)"""
     strength: dict[str, Callable[[], torch.Tensor]] = {
-        "activations": lambda: seen.abs_mean.cpu(),
+        "activations": lambda: stats.abs_mean.cpu(),
         "weights": lambda: weight.norm(dim=0).cpu(),
         "random": lambda: torch.rand(
             weight.shape[1], generator=torch.Generator().manual_seed(seed)
         ),
     }
-    count = channels(share, weight.shape[1])
+    count = salient_count(share, weight.shape[1])
     return strength[by]().topk(count).indices.sort().values.to(weight.device)
 
 
-def channels(share: float, in_: int) -> int:
+def salient_count(share: float, in_: int) -> int:
     return min(in_, max(1, round(share * in_)))
 
 
-def scaled(
-    how: AWQSalience, weight: torch.Tensor, columns: torch.Tensor, factor: float
+def scaled_columns_weight(
+    config: AWQSalience, weight: torch.Tensor, columns: torch.Tensor, factor: float
 ) -> ScaledColumns:
     larger = weight.clone()
     larger[:, columns] *= factor
     return ScaledColumns(
-        tuple(weight.shape), stored_grid(larger, how.rounding()), columns.to(torch.int32), factor
+        tuple(weight.shape),
+        round_to_grid(larger, config.rounding()),
+        columns.to(torch.int32),
+        factor,
     )
 
 
 @compress.register
-def compress_scaled(how: Scaled, weight: torch.Tensor) -> ScaledColumns:
-    return scaled(how, weight, torch.tensor(how.columns, device=weight.device), how.factor)
+def compress_layer_salience(config: LayerSalience, weight: torch.Tensor) -> ScaledColumns:
+    return scaled_columns_weight(
+        config, weight, torch.tensor(config.columns, device=weight.device), config.factor
+    )
 
 
 @compress.register
-def compress_awq_salience(how: AWQSalience, weight: torch.Tensor, seen: Seen) -> ScaledColumns:
+def compress_awq_salience(
+    config: AWQSalience, weight: torch.Tensor, stats: InputStats
+) -> ScaledColumns:
     """A look at one layer: the strongest inputs' columns doubled."""
-    return scaled(how, weight, salient("activations", SCALED_SHARE, weight, seen, 0), 2.0)
+    return scaled_columns_weight(
+        config, weight, salient_columns("activations", SCALED_SHARE, weight, stats, 0), 2.0
+    )
 
 
-@blueprint.register
-def blueprint_awq_salience(how: AWQSalience, shape: tuple[int, int]) -> ScaledColumns:
+@storage_plan.register
+def storage_plan_awq_salience(config: AWQSalience, shape: tuple[int, int]) -> ScaledColumns:
     return ScaledColumns(
         shape,
-        blueprint(how.rounding(), shape),
-        sketch(channels(SCALED_SHARE, shape[1]), dtype=torch.int32),
+        storage_plan(config.rounding(), shape),
+        meta_tensor(salient_count(SCALED_SHARE, shape[1]), dtype=torch.int32),
         2.0,
     )

@@ -23,7 +23,7 @@ class SalienceRow:
     loss: float
     chosen: bool = False  # whether it is the result
 
-    def marked(self, chosen: bool) -> "SalienceRow":
+    def with_chosen(self, chosen: bool) -> "SalienceRow":
         return replace(self, chosen=chosen)
 
 

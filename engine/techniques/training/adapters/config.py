@@ -4,17 +4,17 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from engine.config.technique import LayerKind, Made, option
+from engine.config.technique import LayerKind, WeightState, option
 from engine.techniques.low_rank.options import FACTORS
 from engine.techniques.quantization.bitsandbytes.config import BitsAndBytes
-from engine.techniques.training.options import WEIGHTS, Aware
+from engine.techniques.training.options import WEIGHTS, CompressionAwareTraining
 
 
-class Adapters(Aware):
+class Adapters(CompressionAwareTraining):
     """Options shared by techniques that keep the weights and train low-rank adapters."""
 
     kind: ClassVar[str] = "Adapters"
-    treats: ClassVar[tuple[LayerKind, ...]] = ("linear", "conv1d", "convolution1d", "conv2d")
+    layer_kinds: ClassVar[tuple[LayerKind, ...]] = ("linear", "conv1d", "convolution1d", "conv2d")
 
     rank: int = option(
         8,
@@ -71,7 +71,7 @@ class LoRA(Adapters):
         "Trains two thin matrices next to each frozen weight to restore a compressed model or to "
         "fine-tune it."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "The weights, whether pruned, rounded or factorized, stay frozen. Next to each one a "
         "product of two thin matrices is trained, **A** from random numbers and **B** from zeros, "
         "so that training starts where compression ended. Few parameters need gradients and "
@@ -85,7 +85,7 @@ class LoRA(Adapters):
         r" W' = W + M \odot \frac{\alpha}{r} B A \quad \text{(merged; the mask } M \text{ keeps "
         r"zeros)} \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Adapters cost bytes and a little time: r (m + n) parameters at rank r for a layer of m x "
         "n. A loss that is not low rank, such as a quarter of all weights pruned, is only partly "
         "recovered. Training on other data than the model's own changes what it does."
@@ -108,7 +108,7 @@ class LoRA(Adapters):
     )
 
     @model_validator(mode="after")
-    def drops_what_it_may(self) -> Self:
+    def check_dropout(self) -> Self:
         if self.merge and self.keep_zeros and self.dropout:
             raise ValueError(
                 "dropout does not work with keep_zeros in merged adapters; set dropout to 0, "
@@ -117,11 +117,11 @@ class LoRA(Adapters):
         return self
 
     @property
-    def takes(self) -> tuple[Made, ...]:
+    def accepts(self) -> tuple[WeightState, ...]:
         return WEIGHTS if self.merge else (*WEIGHTS, "factors", "codes")
 
     @property
-    def leaves(self) -> Made:
+    def produces(self) -> WeightState:
         return "dense" if self.merge else "adapters"
 
     def label(self) -> str:
@@ -132,9 +132,9 @@ class LoRA(Adapters):
 class QLoRA(Adapters):
     list_position: ClassVar[int] = 340
     title: ClassVar[str] = "QLoRA"
-    leaves: ClassVar[Made] = "adapters"
+    produces: ClassVar[WeightState] = "adapters"
     summary: ClassVar[str] = "Trains adapters on top of frozen NF4 weights."
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "Weights are stored in **NF4** with double quantization (4.13 bits each at blocks of 64) "
         "and stay frozen; adapters train in full precision. QLoRA was made to fine-tune large "
         "models in little memory: weights, gradients and optimizer state of a 65B model fit on one "
@@ -144,7 +144,7 @@ class QLoRA(Adapters):
     formula: ClassVar[str] = (
         r"y = \mathrm{dequant}(c_1, c_2, W^{\mathrm{NF4}})\, x + \frac{\alpha}{r}\, B A\, x"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "Adapters can be merged only by giving up 4 bits (merging into dequantized 16-bit weights) "
         "or by rounding again. Weights are unpacked to full precision during training here, so "
         "training takes as much memory as for an unquantized model."
@@ -174,7 +174,7 @@ class QLoRA(Adapters):
     )
 
     @property
-    def pages(self) -> bool:
+    def uses_paged_optimizer(self) -> bool:
         return self.optimizer == "paged-8bit"
 
     def rounding(self) -> BitsAndBytes:

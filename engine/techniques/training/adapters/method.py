@@ -16,28 +16,35 @@ from transformers.pytorch_utils import Conv1D
 
 from engine.errors import PlainError
 from engine.models.layers import Layer
-from engine.models.loaded_model import compute_place
-from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
-from engine.step.trained_weights import Trained
+from engine.models.loaded_model import device_and_dtype
+from engine.step.layer_swap import LayerSwap
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
+from engine.step.trained_weights import TrainedWeights
 from engine.techniques.composed import compress_further
-from engine.techniques.hooks import beside, blueprint, compress, plan, retrained, sketch
-from engine.techniques.low_rank.svd.method import beyond_full, low_rank
+from engine.techniques.hooks import (
+    compress,
+    meta_tensor,
+    plan,
+    storage_plan,
+    train_weights,
+    with_adapter,
+)
+from engine.techniques.low_rank.svd.method import low_rank_weight, rank_too_large_message
 from engine.techniques.training.adapters.config import Adapters, LoRA, QLoRA
-from engine.techniques.training.fake_quant import round_inputs
-from engine.techniques.training.finetuner import learn
-from engine.tensors.low_rank import Adapted, LowRank
-from engine.tensors.sparse import CSR, Bitmask, NOfM, sparse, sparse_blueprint
-from engine.tensors.weights import Dense, Stored
-from engine.training import Pupil, pupil_of
-from engine.training.trainable_model import in_place, laid_flat
+from engine.techniques.training.fake_quant import quantize_module_inputs
+from engine.techniques.training.finetuner import finetune
+from engine.tensors.low_rank import AdaptedWeight, LowRankWeight
+from engine.tensors.sparse import CSR, Bitmask, NOfM, sparse_storage_plan, sparse_weight
+from engine.tensors.weights import DenseWeight, StoredWeight
+from engine.training import TrainableModel, make_trainable
+from engine.training.trainable_model import as_module_weight, matrix_view
 
-NAME = "adapter"  # as peft calls it
+ADAPTER_NAME = "adapter"  # as peft calls it
 ATTENTION = re.compile(r"attn|attention")
 
 
-class PlacedLoRA(LoRA):
+class LayerLoRA(LoRA):
     """One layer's own setting. Rank 0: it gets no adapter."""
 
     own: str = "float32"  # number format of its weights in the file
@@ -45,7 +52,7 @@ class PlacedLoRA(LoRA):
     alpha: float = 16.0
 
 
-class PlacedQLoRA(QLoRA):
+class LayerQLoRA(QLoRA):
     own: str = "float32"
     rank: int = 8
     alpha: float = 16.0
@@ -53,145 +60,152 @@ class PlacedQLoRA(QLoRA):
 
 @plan.register
 def plan_adapters(
-    how: Adapters, layers: list[Layer], trial: Trial | None = None
+    config: Adapters, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, Adapters]:
-    places = [layer for layer in layers if has_adapter(how, layer)]
+    places = [layer for layer in layers if has_adapter(config, layer)]
     if len(layers) > 1 and not places:
         raise PlainError(
-            f"No layer of this model is named as {how.where} (they are named like "
+            f"No layer of this model is named as {config.where} (they are named like "
             f"{layers[0].name!r}); set where to all."
         )
     largest = max(places or layers, key=lambda layer: min(layer.matrix_shape))
-    if how.rank > (full := min(largest.matrix_shape)):
-        raise PlainError(beyond_full(how.rank, full, largest.name))
-    return {layer.name: placed(how, layer) for layer in layers}
+    if config.rank > (full := min(largest.matrix_shape)):
+        raise PlainError(rank_too_large_message(config.rank, full, largest.name))
+    return {layer.name: layer_config(config, layer) for layer in layers}
 
 
-def placed(how: Adapters, layer: Layer) -> Adapters:
-    kind = PlacedLoRA if isinstance(how, LoRA) else PlacedQLoRA
-    rank = min(how.rank, *layer.matrix_shape) if has_adapter(how, layer) else 0
+def layer_config(config: Adapters, layer: Layer) -> Adapters:
+    kind = LayerLoRA if isinstance(config, LoRA) else LayerQLoRA
+    rank = min(config.rank, *layer.matrix_shape) if has_adapter(config, layer) else 0
     return kind(
-        **how.model_dump()
-        | {"own": layer.dtype, "rank": rank, "alpha": how.alpha * rank / how.rank}
+        **config.model_dump()
+        | {"own": layer.dtype, "rank": rank, "alpha": config.alpha * rank / config.rank}
     )
 
 
-def has_adapter(how: Adapters, layer: Layer) -> bool:
+def has_adapter(config: Adapters, layer: Layer) -> bool:
     attention = bool(ATTENTION.search(layer.name))
-    inside = how.where == "all" or (
-        attention if how.where == "attention" else bool(layer.block) and not attention
+    inside = config.where == "all" or (
+        attention if config.where == "attention" else bool(layer.block) and not attention
     )
-    return inside and layer.kind in how.treats and layer.groups == 1
+    return inside and layer.kind in config.layer_kinds and layer.groups == 1
 
 
-def dtype_of(how: Adapters) -> torch.dtype:
-    own = getattr(how, "own", "float32")
-    return getattr(torch, own if how.adapters == "model" else how.adapters)
+def adapter_dtype(config: Adapters) -> torch.dtype:
+    own = getattr(config, "own", "float32")
+    return getattr(torch, own if config.adapters == "model" else config.adapters)
 
 
 # --- what is stored -------------------------------------------------------------------------------
 
 
-@beside.register
-def beside_lora(how: LoRA, held: Stored) -> Stored:
+@with_adapter.register
+def with_adapter_lora(config: LoRA, stored: StoredWeight) -> StoredWeight:
     """Untrained state: an adapter of zeros, or nothing to merge."""
-    if not how.rank:
-        return held
-    return unmerged(how, held) if how.merge else adapted(held, nothing_learnt(how, held))
+    if not config.rank:
+        return stored
+    return (
+        weight_before_merging(config, stored)
+        if config.merge
+        else adapted_weight(stored, zero_adapter(config, stored))
+    )
 
 
-def unmerged(how: LoRA, held: Stored) -> Stored:
-    own = getattr(torch, getattr(how, "own", "float32"))
-    device = next(iter(held.tensors().values())).device
-    if how.keep_zeros and isinstance(held, Bitmask | CSR | NOfM):
+def weight_before_merging(config: LoRA, stored: StoredWeight) -> StoredWeight:
+    own = getattr(torch, getattr(config, "own", "float32"))
+    device = next(iter(stored.tensors().values())).device
+    if config.keep_zeros and isinstance(stored, Bitmask | CSR | NOfM):
         return (
-            sparse_blueprint(held.shape, held.values.numel(), own, "smallest")
+            sparse_storage_plan(stored.shape, stored.values.numel(), own, "smallest")
             if device.type == "meta"
-            else held
+            else stored
         )
-    return Dense(
-        held.shape, sketch(*held.shape, dtype=own) if device.type == "meta" else held.dense(own)
+    return DenseWeight(
+        stored.shape,
+        meta_tensor(*stored.shape, dtype=own) if device.type == "meta" else stored.to_dense(own),
     )
 
 
-def nothing_learnt(how: Adapters, held: Stored) -> LowRank:
-    (out, in_), device = held.shape, next(iter(held.tensors().values())).device
-    return low_rank(
-        torch.zeros(out, how.rank, device=device),
-        torch.zeros(how.rank, in_, device=device),
-        dtype_of(how),
+def zero_adapter(config: Adapters, stored: StoredWeight) -> LowRankWeight:
+    (out, in_), device = stored.shape, next(iter(stored.tensors().values())).device
+    return low_rank_weight(
+        torch.zeros(out, config.rank, device=device),
+        torch.zeros(config.rank, in_, device=device),
+        adapter_dtype(config),
     )
 
 
-def adapted(base: Stored, correction: LowRank) -> Adapted:
-    return Adapted(base.shape, base, correction)
+def adapted_weight(base: StoredWeight, correction: LowRankWeight) -> AdaptedWeight:
+    return AdaptedWeight(base.shape, base, correction)
 
 
 @compress.register
-def compress_lora(how: LoRA, weight: torch.Tensor, seen: None = None) -> Stored:
+def compress_lora(config: LoRA, weight: torch.Tensor, stats: None = None) -> StoredWeight:
     """A look at one layer: as training begins."""
-    return beside(how, Dense(tuple(weight.shape), weight))
+    return with_adapter(config, DenseWeight(tuple(weight.shape), weight))
 
 
 @compress.register
-def compress_qlora(how: QLoRA, weight: torch.Tensor, seen: None = None) -> Stored:
-    base = compress(how.rounding(), weight)
-    return adapted(base, nothing_learnt(how, base)) if how.rank else base
+def compress_qlora(config: QLoRA, weight: torch.Tensor, stats: None = None) -> StoredWeight:
+    base = compress(config.rounding(), weight)
+    return adapted_weight(base, zero_adapter(config, base)) if config.rank else base
 
 
-@blueprint.register
-def blueprint_lora(how: LoRA, shape: tuple[int, int]) -> Stored:
-    own = getattr(torch, getattr(how, "own", "float32"))
-    return beside(how, Dense(shape, sketch(*shape, dtype=own)))
+@storage_plan.register
+def storage_plan_lora(config: LoRA, shape: tuple[int, int]) -> StoredWeight:
+    own = getattr(torch, getattr(config, "own", "float32"))
+    return with_adapter(config, DenseWeight(shape, meta_tensor(*shape, dtype=own)))
 
 
-@blueprint.register
-def blueprint_qlora(how: QLoRA, shape: tuple[int, int]) -> Stored:
-    base = blueprint(how.rounding(), shape)
-    return adapted(base, nothing_learnt(how, base)) if how.rank else base
+@storage_plan.register
+def storage_plan_qlora(config: QLoRA, shape: tuple[int, int]) -> StoredWeight:
+    base = storage_plan(config.rounding(), shape)
+    return adapted_weight(base, zero_adapter(config, base)) if config.rank else base
 
 
 # --- training -------------------------------------------------------------------------------------
 
 
 @dataclass
-class Site:
+class AdapterSite:
     """A layer that has an adapter while the model learns."""
 
     layer: Layer
-    how: Adapters
+    config: Adapters
     module: nn.Module  # the plain layer, whose weight rests
     lora: nn.Module  # peft's, around it
     # (out, in_) bool, where something may be added; None: everywhere
     left: torch.Tensor | None = None
 
     @torch.no_grad()
-    def factors(self) -> LowRank:
-        return low_rank(*factors_of(self.lora), dtype_of(self.how))
+    def factors(self) -> LowRankWeight:
+        return low_rank_weight(*lora_factors(self.lora), adapter_dtype(self.config))
 
     @torch.no_grad()
-    def merged(self) -> Stored:
-        up, down = factors_of(self.lora)
+    def merged_weight(self) -> StoredWeight:
+        up, down = lora_factors(self.lora)
         added = up @ down if self.left is None else (up @ down).masked_fill(~self.left, 0)
         weight = (
-            (laid_flat(self.module, resting(self.module)) + added)
-            .to(getattr(torch, self.how.own))
+            (matrix_view(self.module, frozen_weight(self.module)) + added)
+            .to(getattr(torch, self.config.own_tensor))
             .contiguous()
         )
         return (
-            Dense(tuple(weight.shape), weight) if self.left is None else sparse(weight, "smallest")
+            DenseWeight(tuple(weight.shape), weight)
+            if self.left is None
+            else sparse_weight(weight, "smallest")
         )
 
 
-class Added(nn.Module):
+class MaskedAdapter(nn.Module):
     """Parametrization that adds an adapter to the nonzero weights."""
 
     def __init__(self, lora: nn.Module, left: torch.Tensor, turned: bool):
         super().__init__()
         self.down, self.up, self.scaling, self.turned = (
-            lora.lora_A[NAME],
-            lora.lora_B[NAME],
-            lora.scaling[NAME],
+            lora.lora_A[ADAPTER_NAME],
+            lora.lora_B[ADAPTER_NAME],
+            lora.scaling[ADAPTER_NAME],
             turned,
         )
         self.register_buffer("left", left)
@@ -203,122 +217,140 @@ class Added(nn.Module):
         return weight + (added.T if self.turned else added.view_as(weight))
 
 
-@retrained.register
-def retrained_adapters(how: Adapters, bench: Bench, subject: Subject) -> Trained:
-    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
-    settings = plan(how, layers)
+@train_weights.register
+def train_weights_adapters(
+    config: Adapters, context: RunContext, technique_input: TechniqueInput
+) -> TrainedWeights:
+    layers = [
+        layer for layer in technique_input.original.layers if layer.name in technique_input.targets
+    ]
+    settings = plan(config, layers)
     bases = {
-        layer.name: base_of(
-            settings[layer.name], subject.original.model.get_submodule(layer.name).stored, bench
+        layer.name: base_weight(
+            settings[layer.name],
+            technique_input.original.model.get_submodule(layer.name).stored,
+            context,
         )
         for layer in layers
     }
-    pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
+    pupil = make_trainable(
+        context.folder, technique_input.original, layers, device_and_dtype(context.recipe)[0]
+    )
     pupil.model.requires_grad_(False)
-    install_bases(pupil, bases)
-    sites = equipped(pupil, settings, bench)
-    learn(how, bench, subject, pupil, "adapter")
+    load_base_weights(pupil, bases)
+    sites = attach_adapters(pupil, settings, context)
+    finetune(config, context, technique_input, pupil, "adapter")
     for name, each in sites.items():
-        put(pupil.model, name, each.module)
-    merged = isinstance(how, LoRA) and how.merge
+        replace_module(pupil.model, name, each.module)
+    merged = isinstance(config, LoRA) and config.merge
     done = {
-        name: each.merged() if merged else adapted(bases[name], each.factors())
+        name: each.merged_weight() if merged else adapted_weight(bases[name], each.factors())
         for name, each in sites.items()
     }
-    return Trained(
+    return TrainedWeights(
         {name: stored.to("cpu") for name, stored in (bases | done).items()}, pupil.plain()
     )
 
 
-def equipped(pupil: Pupil, settings: dict[str, Adapters], bench: Bench) -> dict[str, Site]:
+def attach_adapters(
+    trainable: TrainableModel, settings: dict[str, Adapters], context: RunContext
+) -> dict[str, AdapterSite]:
     """Adapters in their places, drawn by the recipe's seed; none where the rank is 0."""
     keep_zeros = (
-        bench.keeps_zeros
-        and isinstance(bench.how, LoRA)
-        and bench.how.merge
-        and bench.how.keep_zeros
+        context.keeps_zeros
+        and isinstance(context.config, LoRA)
+        and context.config.merge
+        and context.config.keep_zeros
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(bench.recipe.seed)
+        torch.manual_seed(context.recipe.seed)
         sites = {
-            layer.name: site(pupil, layer, settings[layer.name], keep_zeros)
-            for layer in pupil.layers
+            layer.name: attach_adapter(trainable, layer, settings[layer.name], keep_zeros)
+            for layer in trainable.layers
             if settings[layer.name].rank
         }
-    round_as_stored(pupil)
+    quantize_inputs_as_stored(trainable)
     return sites
 
 
-def base_of(how: Adapters, held: Stored, bench: Bench) -> Stored:
+def base_weight(config: Adapters, stored: StoredWeight, context: RunContext) -> StoredWeight:
     """Base weight of an adapter: the stored layer, or the layer quantized now."""
-    if isinstance(how, QLoRA):
+    if isinstance(config, QLoRA):
         return compress_further(
-            how.rounding(), held, held.dense(torch.float32), None, bench.keeps_zeros
+            config.rounding(), stored, stored.to_dense(torch.float32), None, context.keeps_zeros
         )
-    return held
+    return stored
 
 
 @torch.no_grad()
-def install_bases(pupil: Pupil, bases: dict[str, Stored]) -> None:
+def load_base_weights(trainable: TrainableModel, bases: dict[str, StoredWeight]) -> None:
     """Weights as they are stored, unpacked."""
     for name, base in bases.items():
-        module = pupil.model.get_submodule(name)
-        module.weight.copy_(in_place(module, base.dense(torch.float32)))
+        module = trainable.model.get_submodule(name)
+        module.weight.copy_(as_module_weight(module, base.to_dense(torch.float32)))
 
 
-def round_as_stored(pupil: Pupil) -> None:
+def quantize_inputs_as_stored(trainable: TrainableModel) -> None:
     """Layers whose inputs an earlier step rounds do so while the model learns, too; their adapters
     get the same.
     """
-    for layer in (each for each in pupil.original.layers if each.kind != "embedding"):
+    for layer in (each for each in trainable.original.layers if each.kind != "embedding"):
         stored, inputs = (
-            pupil.original.model.get_submodule(layer.name).stored,
-            torch.zeros(1, layer.matrix_shape[1], device=pupil.original.device),
+            trainable.original.model.get_submodule(layer.name).stored,
+            torch.zeros(1, layer.matrix_shape[1], device=trainable.original.device),
         )
-        if stored.received(inputs) is not inputs:
-            round_inputs(pupil.model.get_submodule(layer.name), stored.received)
+        if stored.quantized_inputs(inputs) is not inputs:
+            quantize_module_inputs(
+                trainable.model.get_submodule(layer.name), stored.quantized_inputs
+            )
 
 
-def site(pupil: Pupil, layer: Layer, how: Adapters, keep_zeros: bool) -> Site:
+def attach_adapter(
+    trainable: TrainableModel, layer: Layer, config: Adapters, keep_zeros: bool
+) -> AdapterSite:
     """A layer's adapter in its place: around it, or on its weight where zeros stay zero."""
-    module = pupil.model.get_submodule(layer.name)
-    lora = lora_around(module, how)
+    module = trainable.model.get_submodule(layer.name)
+    lora = lora_layer(module, config)
     if not keep_zeros:
-        put(pupil.model, layer.name, lora)
-        return Site(layer, how, module, lora)
-    left = laid_flat(module, module.weight.detach()) != 0
+        replace_module(trainable.model, layer.name, lora)
+        return AdapterSite(layer, config, module, lora)
+    left = matrix_view(module, module.weight.detach()) != 0
     parametrize.register_parametrization(
-        module, "weight", Added(lora, left, isinstance(module, Conv1D))
+        module, "weight", MaskedAdapter(lora, left, isinstance(module, Conv1D))
     )
-    return Site(layer, how, module, lora, left)
+    return AdapterSite(layer, config, module, lora, left)
 
 
-def lora_around(module: nn.Module, how: Adapters) -> nn.Module:
+def lora_layer(module: nn.Module, config: Adapters) -> nn.Module:
     """peft's layer, whose second factor is zero."""
     from peft import LoraConfig
     from peft.tuners.lora.layer import Conv1d, Conv2d, Linear
 
-    lora_config = LoraConfig(lora_dropout=how.dropout, fan_in_fan_out=isinstance(module, Conv1D))
+    lora_config = LoraConfig(lora_dropout=config.dropout, fan_in_fan_out=isinstance(module, Conv1D))
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         if not isinstance(module, nn.Linear | Conv1D):  # peft reads the widths of unknown classes
             module.out_features, module.in_features = module.weight.shape
-        return Linear(module, NAME, config=lora_config, r=how.rank, lora_alpha=how.alpha)
+        return Linear(
+            module, ADAPTER_NAME, config=lora_config, r=config.rank, lora_alpha=config.alpha
+        )
     convolution = Conv1d if isinstance(module, nn.Conv1d) else Conv2d
-    lora = convolution(module, NAME, config=lora_config, r=how.rank, lora_alpha=how.alpha)
+    lora = convolution(
+        module, ADAPTER_NAME, config=lora_config, r=config.rank, lora_alpha=config.alpha
+    )
     # missing in peft
     for setting in ("dilation", "padding_mode", "_reversed_padding_repeated_twice"):
-        setattr(lora.lora_A[NAME], setting, getattr(module, setting))
+        setattr(lora.lora_A[ADAPTER_NAME], setting, getattr(module, setting))
     return lora
 
 
-def factors_of(lora: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+def lora_factors(lora: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """(out, rank), which alpha / rank has been multiplied into, and (rank, in_)"""
-    return lora.lora_B[NAME].weight.flatten(1) * lora.scaling[NAME], lora.lora_A[
-        NAME
+    return lora.lora_B[ADAPTER_NAME].weight.flatten(1) * lora.scaling[ADAPTER_NAME], lora.lora_A[
+        ADAPTER_NAME
     ].weight.flatten(1)
 
 
-def resting(module: nn.Module) -> torch.Tensor:
+def frozen_weight(module: nn.Module) -> torch.Tensor:
     return (
         module.parametrizations.weight.original
         if parametrize.is_parametrized(module)
@@ -326,6 +358,6 @@ def resting(module: nn.Module) -> torch.Tensor:
     )
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

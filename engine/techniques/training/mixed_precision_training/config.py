@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal, get_args
 
-from engine.config.technique import Family, Made, Technique, option
+from engine.config.technique import Family, Technique, WeightState, option
 from engine.techniques.training_options import batch_option, rate_option
 
 Variant = Literal["float32", "bfloat16", "float16", "float16 with loss scaling", "bfloat16 weights"]
@@ -14,13 +14,13 @@ class MixedPrecisionTraining(Technique):
     family: ClassVar[Family] = "training"
     kind: ClassVar[str] = "Experiment"
     trains: ClassVar[bool] = True
-    takes: ClassVar[tuple[Made, ...]] = ("dense", "fewer")
-    leaves: ClassVar[Made] = "dense"
+    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer")
+    produces: ClassVar[WeightState] = "dense"
     summary: ClassVar[str] = (
         "Trains in five precisions: what 16 bits save, what they lose, and what loss scaling "
         "recovers."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "16-bit matrix products halve the memory of activations and are several times faster on "
         "hardware with support for them. Two problems arise. In **float16**, small gradients "
         "underflow to zero: **loss scaling** multiplies the loss by a large number S before the "
@@ -37,7 +37,7 @@ class MixedPrecisionTraining(Technique):
         r" \text{if } g \text{ is finite: } w_{32} \leftarrow w_{32} - \eta\, g \\[4pt]"
         r" \text{otherwise: } S \leftarrow S/2, \text{ no update} \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "On processors without 16-bit arithmetic, and with small batches, casting costs more than "
         "it saves; compare the examples per second. The model does not become smaller: weights are "
         "stored as before."

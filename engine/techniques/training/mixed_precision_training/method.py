@@ -15,33 +15,40 @@ from torch import nn
 from engine.errors import PlainError
 from engine.events import PrecisionEvent
 from engine.models.layers import Layer
-from engine.models.loaded_model import compute_place
+from engine.models.loaded_model import device_and_dtype
 from engine.results.schema.tables import CurveRow
 from engine.runtime.threads import threads_to_train
-from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
-from engine.step.trained_weights import Trained
-from engine.techniques.hooks import blueprint, compress, plan, retrained, sketch
+from engine.step.layer_swap import LayerSwap
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
+from engine.step.trained_weights import TrainedWeights
+from engine.techniques.hooks import compress, meta_tensor, plan, storage_plan, train_weights
 from engine.techniques.training.mixed_precision_training.config import (
     MixedPrecisionTraining,
     Variant,
 )
-from engine.tensors.weights import Dense, Stored
+from engine.tensors.weights import DenseWeight, StoredWeight
 from engine.training import (
-    Course,
-    Exercises,
-    Lessons,
-    Pupil,
-    lessons_of,
-    pupil_of,
-    quality_of,
-    trained,
+    EncodedExamples,
+    TrainableModel,
+    TrainingConfig,
+    TrainingData,
+    held_out_quality,
+    load_recipe_training_data,
+    make_trainable,
+    train_steps,
 )
-from engine.training.accelerated import Float16, accelerator_for
-from engine.training.checkpoint import Kept, State, file_in, loaded, saved, went_on
-from engine.training.loop import Diverged, answers
-from engine.training.losses import by_labels
+from engine.training.accelerated import Float16Accelerator, accelerator_for
+from engine.training.checkpoint import (
+    SavedState,
+    State,
+    checkpoint_file,
+    read_checkpoint,
+    resumed_note,
+    write_checkpoint,
+)
+from engine.training.loop import Diverged, batch_logits
+from engine.training.losses import label_loss
 
 CASTS: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
@@ -51,7 +58,7 @@ CASTS: dict[str, torch.dtype] = {
 FIRST_SCALE = 65536.0
 
 
-class Placed(MixedPrecisionTraining):
+class LayerTraining(MixedPrecisionTraining):
     """One layer's own setting."""
 
     own: str = "float32"  # number format of its weights in the file
@@ -59,59 +66,72 @@ class Placed(MixedPrecisionTraining):
 
 @plan.register
 def plan_mixed_precision_training(
-    how: MixedPrecisionTraining, layers: list[Layer], trial: Trial | None = None
-) -> dict[str, Placed]:
-    return {layer.name: Placed(**how.model_dump() | {"own": layer.dtype}) for layer in layers}
+    config: MixedPrecisionTraining, layers: list[Layer], layer_swap: LayerSwap | None = None
+) -> dict[str, LayerTraining]:
+    return {
+        layer.name: LayerTraining(**config.model_dump() | {"own": layer.dtype}) for layer in layers
+    }
 
 
-def own_of(how: MixedPrecisionTraining) -> torch.dtype:
-    return getattr(torch, how.own if isinstance(how, Placed) else "float32")
+def layer_dtype(config: MixedPrecisionTraining) -> torch.dtype:
+    return getattr(torch, config.own if isinstance(config, LayerTraining) else "float32")
 
 
 @compress.register
 def compress_mixed_precision_training(
-    how: MixedPrecisionTraining, weight: torch.Tensor, seen: None = None
-) -> Stored:
+    config: MixedPrecisionTraining, weight: torch.Tensor, stats: None = None
+) -> StoredWeight:
     """Return the layer unchanged in a what-if on one layer, because its result takes training."""
-    return Dense(tuple(weight.shape), weight.to(own_of(how)))
+    return DenseWeight(tuple(weight.shape), weight.to(layer_dtype(config)))
 
 
-@blueprint.register
-def blueprint_mixed_precision_training(
-    how: MixedPrecisionTraining, shape: tuple[int, int]
-) -> Stored:
-    return Dense(shape, sketch(*shape, dtype=own_of(how)))
+@storage_plan.register
+def storage_plan_mixed_precision_training(
+    config: MixedPrecisionTraining, shape: tuple[int, int]
+) -> StoredWeight:
+    return DenseWeight(shape, meta_tensor(*shape, dtype=layer_dtype(config)))
 
 
-@retrained.register
-def retrained_mixed_precision_training(
-    how: MixedPrecisionTraining, bench: Bench, subject: Subject
-) -> Trained:
-    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
-    lessons = lessons_of(bench.recipe, bench.folder, how.steps * how.batch)
-    kept, settings, keeps, done = None, plan(how, layers), subject.keeps(), 0
+@train_weights.register
+def train_weights_mixed_precision_training(
+    config: MixedPrecisionTraining, context: RunContext, technique_input: TechniqueInput
+) -> TrainedWeights:
+    layers = [
+        layer for layer in technique_input.original.layers if layer.name in technique_input.targets
+    ]
+    lessons = load_recipe_training_data(context.recipe, context.folder, config.steps * config.batch)
+    kept, settings, keeps, done = (
+        None,
+        plan(config, layers),
+        technique_input.open_checkpoint_folder(),
+        0,
+    )
     for number, variant in enumerate(get_args(Variant)):
-        pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
-        training = Training(how, variant, bench, pupil, lessons, number, file_in(keeps, variant))
-        with threads_to_train(subject.original.parameters):
-            done += training.gone()
-        subject.trial.rows.curves.extend(training.rows)
-        kept = training if variant == how.keep else kept
+        pupil = make_trainable(
+            context.folder, technique_input.original, layers, device_and_dtype(context.recipe)[0]
+        )
+        training = PrecisionRun(
+            config, variant, context, pupil, lessons, number, checkpoint_file(keeps, variant)
+        )
+        with threads_to_train(technique_input.original.parameters):
+            done += training.load_or_run()
+        technique_input.layer_swap.build.curves.extend(training.rows)
+        kept = training if variant == config.keep else kept
     if done:
-        bench.notes.append(went_on(done, how.trainings, "trainings were done"))
-    kept.refuse_broken()
+        context.notes.append(resumed_note(done, config.trainings, "trainings were done"))
+    kept.check_finished()
     kept.model.float()
-    return Trained(
+    return TrainedWeights(
         {
-            name: compress(setting, kept.pupil.weight(name).cpu())
+            name: compress(setting, kept.trainable.weight(name).cpu())
             for name, setting in settings.items()
         },
-        kept.pupil.plain(),
+        kept.trainable.plain(),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished(Kept):
+class FinishedRun(SavedState):
     """One of the five, when it has ended. Of those that are only compared, no weights."""
 
     broken: int
@@ -119,14 +139,14 @@ class Finished(Kept):
 
 
 @dataclass
-class Training:
+class PrecisionRun:
     """One of the five."""
 
-    how: MixedPrecisionTraining
+    config: MixedPrecisionTraining
     variant: str
-    bench: Bench
-    pupil: Pupil
-    lessons: Lessons
+    context: RunContext
+    trainable: TrainableModel
+    training_data: TrainingData
     number: int  # how many come before it
     file: Path | None = None  # where it is kept when it has ended
     rows: list[CurveRow] = field(default_factory=list)
@@ -134,120 +154,131 @@ class Training:
 
     @property
     def model(self) -> nn.Module:
-        return self.pupil.model
+        return self.trainable.model
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def gone(self) -> bool:
+    def load_or_run(self) -> bool:
         """Return True if an earlier run has done this part; otherwise it is done now."""
-        if earlier := loaded(Finished, self.file, self.device):
-            self.pupil.come_back(earlier.model)
+        if earlier := read_checkpoint(FinishedRun, self.file, self.device):
+            self.trainable.load_state(earlier.model)
             self.rows, self.broken = earlier.rows, earlier.broken
             return True
-        self.go()
-        saved(
-            Finished(
-                rows=self.rows,
+        self.run()
+        write_checkpoint(
+            FinishedRun(
+                build=self.rows,
                 broken=self.broken,
-                model=self.pupil.state() if self.variant == self.how.keep else {},
+                model=self.trainable.state() if self.variant == self.config.keep else {},
             ),
             self.file,
         )
         return False
 
-    def go(self) -> None:
+    def run(self) -> None:
         if self.variant == "bfloat16 weights":
-            shorten(self.model, torch.bfloat16)
-        course = Course(self.how.steps, self.how.rate, self.how.batch, self.bench.recipe.seed)
+            cast_tensors(self.model, torch.bfloat16)
+        course = TrainingConfig(
+            self.config.steps, self.config.rate, self.config.batch, self.context.recipe.seed
+        )
         with suppress(Diverged):
-            self.learn(course)
+            self.train(course)
 
-    def learn(self, course: Course) -> None:
+    def train(self, training_config: TrainingConfig) -> None:
         accelerator, seconds = self.accelerator(), 0.0
-        steps = trained(
+        steps = train_steps(
             self.model,
-            self.lessons.train,
-            course,
+            self.training_data.train,
+            training_config,
             self.loss,
-            said=self.bench.notes.append,
+            on_note=self.context.notes.append,
             accelerator=accelerator,
         )
-        for self.broken in range(1, course.steps + 1):
+        for self.broken in range(1, training_config.steps + 1):
             began, scale = (
                 time.perf_counter(),
-                accelerator.scaler.get_scale() if self.scales else 1.0,
+                accelerator.scaler.get_scale() if self.uses_loss_scaling else 1.0,
             )
             step, loss = next(steps)
             seconds += time.perf_counter() - began
-            self.tell(step, loss, course.rate_at(step - 1), scale)
-            if step % self.how.look_every == 0 or step == course.steps:
-                self.look(step, scale, step * course.batch / seconds)
+            self.record_step(step, loss, training_config.rate_at(step - 1), scale)
+            if step % self.config.look_every == 0 or step == training_config.steps:
+                self.evaluate(step, scale, step * training_config.batch / seconds)
         self.broken = 0
 
-    def tell(self, step: int, loss: float, rate: float, scale: float) -> None:
-        done, of = self.number * self.how.steps + step, self.how.trainings * self.how.steps
+    def record_step(self, step: int, loss: float, rate: float, scale: float) -> None:
+        done, of = self.number * self.config.steps + step, self.config.trainings * self.config.steps
         event = PrecisionEvent("training", done, of, loss=loss, rate=rate, precision=self.variant)
-        self.bench.progress(event)
-        self.note(
-            step, {"loss": loss, "rate": rate} | ({"loss scale": scale} if self.scales else {})
+        self.context.progress(event)
+        self.record(
+            step,
+            {"loss": loss, "rate": rate}
+            | ({"loss scale": scale} if self.uses_loss_scaling else {}),
         )
 
     @property
-    def scales(self) -> bool:
+    def uses_loss_scaling(self) -> bool:
         return self.variant == "float16 with loss scaling"
 
     def accelerator(self) -> Accelerator:
         if CASTS.get(self.variant) is torch.float16:
-            return Float16(self.device, FIRST_SCALE, self.scales)
+            return Float16Accelerator(self.device, FIRST_SCALE, self.uses_loss_scaling)
         return accelerator_for(self.device, half=self.variant == "bfloat16")
 
-    def loss(self, logits: torch.Tensor, batch: Exercises) -> torch.Tensor:
-        return by_labels(logits, batch.targets.to(self.device))
+    def loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
+        return label_loss(logits, batch.targets.to(self.device))
 
-    def look(self, step: int, scale: float, pace: float) -> None:
+    def evaluate(self, step: int, scale: float, pace: float) -> None:
         """Held-out quality, and the gradients that casts lose; ``pace``: examples a second so
         far.
         """
-        quality = quality_of(self.model, self.lessons.held_out)
+        quality = held_out_quality(self.model, self.training_data.held_out)
         lost = (
-            {"slopes lost": self.lost(self.lessons.train.some(slice(0, self.how.batch)), scale)}
+            {
+                "slopes lost": self.underflow_share(
+                    self.training_data.train.subset(slice(0, self.config.batch)), scale
+                )
+            }
             if self.variant in CASTS
             else {}
         )
-        self.note(step, {quality.name: quality.value, "examples per second": pace} | lost)
+        self.record(step, {quality.name: quality.value, "examples per second": pace} | lost)
 
-    def lost(self, batch: Exercises, scale: float) -> float:
+    def underflow_share(self, batch: EncodedExamples, scale: float) -> float:
         """Share of the gradients that are nonzero in float32 but zero in this precision, for the
         same weights and examples.
         """
-        whole, short = self.slopes(batch, 1.0), self.slopes(batch, scale, CASTS[self.variant])
+        whole, short = (
+            self.weight_gradients(batch, 1.0),
+            self.weight_gradients(batch, scale, CASTS[self.variant]),
+        )
         due = sum(int(each.count_nonzero()) for each in whole)
         return sum(
             int(((each != 0) & (mine == 0)).sum()) for each, mine in zip(whole, short, strict=True)
         ) / max(1, due)
 
-    def slopes(
-        self, batch: Exercises, scale: float, cast: torch.dtype | None = None
+    def weight_gradients(
+        self, batch: EncodedExamples, scale: float, cast: torch.dtype | None = None
     ) -> list[torch.Tensor]:
         """Gradients of the layers' weights, times ``scale``."""
-        weights = [self.model.get_submodule(layer.name).weight for layer in self.pupil.layers]
+        weights = [self.model.get_submodule(layer.name).weight for layer in self.trainable.layers]
         with torch.inference_mode(False), torch.enable_grad():
             with torch.autocast(self.device.type, cast, enabled=cast is not None):
-                loss = self.loss(answers(self.model, batch, self.device), batch)
+                loss = self.loss(batch_logits(self.model, batch, self.device), batch)
             return list(
                 torch.autograd.grad(
                     loss * scale, weights, allow_unused=True, materialize_grads=True
                 )
             )
 
-    def note(self, step: int, values: dict[str, float]) -> None:
+    def record(self, step: int, values: dict[str, float]) -> None:
         rows = [CurveRow(step, self.variant, name, value) for name, value in values.items()]
         self.rows.extend(rows)
-        self.bench.stream(rows)
+        self.context.stream(rows)
 
-    def refuse_broken(self) -> None:
+    def check_finished(self) -> None:
         if self.broken:
             raise PlainError(
                 f"In {self.variant} the loss was no number any more at step {self.broken}; "
@@ -255,7 +286,7 @@ class Training:
             )
 
 
-def shorten(model: nn.Module, dtype: torch.dtype) -> None:
+def cast_tensors(model: nn.Module, dtype: torch.dtype) -> None:
     """Everything that a file holds; what is computed, such as rotary angles, stays."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from engine.config.technique import Made, option
+from engine.config.technique import WeightState, option
 from engine.techniques.quantization.fixed_levels.config import Ternary
 from engine.techniques.quantization.rounding.config import Range, RoundToNearest
 from engine.techniques.training.options import (
@@ -13,21 +13,21 @@ from engine.techniques.training.options import (
     RANGE,
     RANGE_OF_WEIGHTS,
     WEIGHTS,
-    Aware,
+    CompressionAwareTraining,
 )
 from engine.techniques.training_options import distill_weight_option
 
 
-class QAT(Aware, RoundToNearest):
+class QAT(CompressionAwareTraining, RoundToNearest):
     list_position: ClassVar[int] = 310
     title: ClassVar[str] = "Quantization-aware training (QAT)"
     label_name: ClassVar[str] = "QAT"
     kind: ClassVar[str] = "Quantization-aware training"
-    takes: ClassVar[tuple[Made, ...]] = (*WEIGHTS, "codes")
+    accepts: ClassVar[tuple[WeightState, ...]] = (*WEIGHTS, "codes")
     summary: ClassVar[str] = (
         "Rounds the weights in every forward pass, so that training adapts to the rounding."
     )
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "During training the model computes with **rounded** weights, while updates go to "
         "unrounded copies. Rounding has zero gradient almost everywhere, so the backward pass "
         "treats it as the identity (**straight-through estimator**). Weights move to values where "
@@ -45,7 +45,7 @@ class QAT(Aware, RoundToNearest):
         r" q_{\min} - z,\ q_{\max} - z & \text{outside} \end{cases} \\[4pt] g = 1 / \sqrt{N "
         r"q_{\max}} \end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "It needs training data like the model's own and the memory of training. At 8 bits there "
         "is nothing to recover, at 4 bits little. With little data the model overfits: check the "
         "held-out examples."
@@ -91,8 +91,8 @@ class QAT(Aware, RoundToNearest):
     )
 
     @model_validator(mode="after")
-    def rounds_what_can_be(self) -> Self:
-        refuse_one_bit(self.activation_bits)
+    def check_activation_options(self) -> Self:
+        check_activation_bits(self.activation_bits)
         if self.learn_scales and self.scales == "power-of-two":
             raise ValueError(
                 "learn_scales trains the scales, which scales: power-of-two fixes; set "
@@ -115,13 +115,13 @@ class QAT(Aware, RoundToNearest):
         )
 
 
-class BitNet(Aware, Ternary):
+class BitNet(CompressionAwareTraining, Ternary):
     list_position: ClassVar[int] = 320
     title: ClassVar[str] = "Ternary and binary (BitNet)"
     kind: ClassVar[str] = "Quantization-aware training"
-    takes: ClassVar[tuple[Made, ...]] = (*WEIGHTS, "codes")
+    accepts: ClassVar[tuple[WeightState, ...]] = (*WEIGHTS, "codes")
     summary: ClassVar[str] = "Three or two values per weight, with training to recover the quality."
-    idea: ClassVar[str] = (
+    explanation: ClassVar[str] = (
         "In every forward pass each weight is −1, 0 or 1 times the mean magnitude of its layer or "
         "row (**absmean**), or only its sign; activations have 8 bits with one range per token. "
         "Unrounded copies of the weights are trained as in quantization-aware training. Large "
@@ -137,7 +137,7 @@ class BitNet(Aware, Ternary):
         r" \hat x = \frac{\max|x|}{127}\, \mathrm{round}\left(\frac{127\,x}{\max|x|}\right) "
         r"\end{gathered}"
     )
-    fails: ClassVar[str] = (
+    limitations: ClassVar[str] = (
         "A few hundred steps do not replace the paper's training: a checkpoint recovers in part, "
         "and a model trained from random weights stays weak. The architecture is unchanged, so the "
         "paper's extra norms are missing."
@@ -166,8 +166,8 @@ class BitNet(Aware, Ternary):
     )
 
     @model_validator(mode="after")
-    def rounds_what_can_be(self) -> Self:
-        refuse_one_bit(self.activation_bits)
+    def check_activation_options(self) -> Self:
+        check_activation_bits(self.activation_bits)
         return self
 
     @property
@@ -179,19 +179,19 @@ class BitNet(Aware, Ternary):
         return ", ".join(
             [
                 f"BitNet {self.values}",
-                self.shared(),
+                self.granularity_label(),
                 *activation_label(self),
                 *["from random weights"] * (self.start == "random"),
             ]
         )
 
 
-def activation_label(how: QAT | BitNet) -> list[str]:
-    static = "static " if how.activation_range == "static" else ""
-    return [f"{static}{how.activation_bits}-bit activations"] if how.activation_bits else []
+def activation_label(config: QAT | BitNet) -> list[str]:
+    static = "static " if config.activation_range == "static" else ""
+    return [f"{static}{config.activation_bits}-bit activations"] if config.activation_bits else []
 
 
-def refuse_one_bit(bits: int) -> None:
+def check_activation_bits(bits: int) -> None:
     if bits == 1:
         raise ValueError(
             "activation_bits is 1, which allows only zero; set it to 2 to 8, or to 0 to "

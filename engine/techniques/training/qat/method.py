@@ -6,144 +6,160 @@ import torch
 
 from engine.errors import PlainError
 from engine.models.layers import Layer
-from engine.models.loaded_model import compute_place
-from engine.models.loading import untrained
-from engine.step.layer_swap import Trial
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
-from engine.step.trained_weights import Trained
-from engine.techniques.hooks import blueprint, compress, plan, retrained, sketch
+from engine.models.loaded_model import device_and_dtype
+from engine.models.loading import untrained_model
+from engine.step.layer_swap import LayerSwap
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
+from engine.step.trained_weights import TrainedWeights
+from engine.techniques.hooks import compress, meta_tensor, plan, storage_plan, train_weights
 from engine.techniques.quantization.fixed_levels.config import Ternary
-from engine.techniques.quantization.grid import stored_grid
+from engine.techniques.quantization.grid import round_to_grid
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.techniques.training.fake_quant import (
+    FakeQuant,
     Range,
-    Rounded,
+    attach_fake_quant,
     fixed_range,
-    hang,
-    static,
-    with_rounded_inputs,
+    has_static_range,
+    with_quantized_inputs,
 )
-from engine.techniques.training.finetuner import learn
+from engine.techniques.training.finetuner import finetune
 from engine.techniques.training.qat.config import QAT, BitNet
-from engine.tensors.sparse_codes import left_in
-from engine.tensors.weights import Stored
-from engine.training import Pupil, pupil_of
-from engine.training.trainable_model import laid_flat
+from engine.tensors.sparse_codes import remaining_mask
+from engine.tensors.weights import StoredWeight
+from engine.training import TrainableModel, make_trainable
+from engine.training.trainable_model import matrix_view
 
 # a look at one layer, and a forecast: rounded without training, which moves codes and leaves the
 # bytes as they are
 
 
 @compress.register
-def compress_qat(how: QAT, weight: torch.Tensor, seen: None = None) -> Stored:
-    return with_rounded_inputs(how, stored_grid(weight, how))
+def compress_qat(config: QAT, weight: torch.Tensor, stats: None = None) -> StoredWeight:
+    return with_quantized_inputs(config, round_to_grid(weight, config))
 
 
 @compress.register
-def compress_bitnet(how: BitNet, weight: torch.Tensor, seen: None = None) -> Stored:
-    return with_rounded_inputs(how, compress.dispatch(Ternary)(how, weight))
+def compress_bitnet(config: BitNet, weight: torch.Tensor, stats: None = None) -> StoredWeight:
+    return with_quantized_inputs(config, compress.dispatch(Ternary)(config, weight))
 
 
-@blueprint.register
-def blueprint_qat(how: QAT, shape: tuple[int, int]) -> Stored:
-    return with_rounded_inputs(
-        how, blueprint.dispatch(RoundToNearest)(how, shape), without_values(how)
+@storage_plan.register
+def storage_plan_qat(config: QAT, shape: tuple[int, int]) -> StoredWeight:
+    return with_quantized_inputs(
+        config, storage_plan.dispatch(RoundToNearest)(config, shape), planned_range(config)
     )
 
 
-@blueprint.register
-def blueprint_bitnet(how: BitNet, shape: tuple[int, int]) -> Stored:
-    return with_rounded_inputs(how, blueprint.dispatch(Ternary)(how, shape), without_values(how))
+@storage_plan.register
+def storage_plan_bitnet(config: BitNet, shape: tuple[int, int]) -> StoredWeight:
+    return with_quantized_inputs(
+        config, storage_plan.dispatch(Ternary)(config, shape), planned_range(config)
+    )
 
 
-def without_values(how: QAT | BitNet) -> Range | None:
-    return {"scale": sketch(1), "zero": sketch(1)} if static(how) else None
+def planned_range(config: QAT | BitNet) -> Range | None:
+    return {"scale": meta_tensor(1), "zero": meta_tensor(1)} if has_static_range(config) else None
 
 
 @plan.register(QAT)
 @plan.register(BitNet)
 def plan_qat_or_bitnet(
-    how: QAT | BitNet, layers: list[Layer], trial: Trial | None = None
+    config: QAT | BitNet, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, QAT | BitNet]:
     """Use ranges found during training for layers whose inputs cannot be observed."""
-    unseen = how.model_copy(update={"activation_range": "dynamic"})
+    unseen = config.model_copy(update={"activation_range": "dynamic"})
     return {
-        layer.name: unseen if layer.kind == "embedding" or layer.groups > 1 else how
+        layer.name: unseen if layer.kind == "embedding" or layer.groups > 1 else config
         for layer in layers
     }
 
 
-@retrained.register(QAT)
-@retrained.register(BitNet)
-def retrained_qat_or_bitnet(how: QAT | BitNet, bench: Bench, subject: Subject) -> Trained:
-    layers = [layer for layer in subject.original.layers if layer.name in subject.targets]
-    refuse_rounded_inputs(subject, layers)
-    pupil = pupil_of(bench.folder, subject.original, layers, compute_place(bench.recipe)[0])
-    if isinstance(how, BitNet) and how.start == "random":
-        begin_anew(pupil, bench)
-    settings = plan(how, layers)
+@train_weights.register(QAT)
+@train_weights.register(BitNet)
+def train_weights_qat_or_bitnet(
+    config: QAT | BitNet, context: RunContext, technique_input: TechniqueInput
+) -> TrainedWeights:
+    layers = [
+        layer for layer in technique_input.original.layers if layer.name in technique_input.targets
+    ]
+    check_unrounded_inputs(technique_input, layers)
+    pupil = make_trainable(
+        context.folder, technique_input.original, layers, device_and_dtype(context.recipe)[0]
+    )
+    if isinstance(config, BitNet) and config.start == "random":
+        randomize_weights(pupil, context)
+    settings = plan(config, layers)
     left = (
         {
-            layer.name: left_in(subject.original.model.get_submodule(layer.name).stored)
+            layer.name: remaining_mask(
+                technique_input.original.model.get_submodule(layer.name).stored
+            )
             for layer in layers
         }
-        if bench.keeps_zeros
+        if context.keeps_zeros
         else {}
     )
-    fixed = ranges(how, settings, subject)
+    fixed = input_ranges(config, settings, technique_input)
     rounded = {
-        layer.name: hang(
+        layer.name: attach_fake_quant(
             pupil, layer, settings[layer.name], left.get(layer.name), fixed.get(layer.name)
         )
         for layer in layers
     }
-    pull = how.pull if isinstance(how, QAT) else 0.0
-    learn(
-        how,
-        bench,
-        subject,
+    pull = config.pull if isinstance(config, QAT) else 0.0
+    finetune(
+        config,
+        context,
+        technique_input,
         pupil,
-        how.technique,
-        (lambda: pull * distance(pupil, rounded)) if pull else None,
+        config.technique,
+        (lambda: pull * mean_quantization_error(pupil, rounded)) if pull else None,
     )
-    stored = {name: each.stored(held_by(pupil, name)).to("cpu") for name, each in rounded.items()}
-    return Trained(stored, pupil.plain())
+    stored = {
+        name: each.stored(latent_weight(pupil, name)).to("cpu") for name, each in rounded.items()
+    }
+    return TrainedWeights(stored, pupil.plain())
 
 
-def ranges(
-    how: QAT | BitNet, settings: dict[str, QAT | BitNet], subject: Subject
+def input_ranges(
+    config: QAT | BitNet, settings: dict[str, QAT | BitNet], technique_input: TechniqueInput
 ) -> dict[str, Range]:
     """Ranges of the inputs of each layer, from calibration data in the unrounded model. Raises
     PlainError if no data reaches a layer.
     """
-    names = [name for name, setting in settings.items() if static(setting)]
-    seen = subject.trial.seen(names) if names else {}
+    names = [name for name, setting in settings.items() if has_static_range(setting)]
+    seen = technique_input.layer_swap.input_stats(names) if names else {}
     if missed := [name for name in names if name not in seen]:
         raise PlainError(
             f"{missed[0]}: No calibration data reached it, so it can have no static range; "
             "set activation_range to dynamic."
         )
-    return {name: fixed_range(how, each) for name, each in seen.items()}
+    return {name: fixed_range(config, each) for name, each in seen.items()}
 
 
-def distance(pupil: Pupil, rounded: dict[str, Rounded]) -> torch.Tensor:
+def mean_quantization_error(
+    trainable: TrainableModel, fake_quants: dict[str, FakeQuant]
+) -> torch.Tensor:
     """Mean squared distance of the weights to their levels, in steps, over all layers."""
-    return sum(each.missed(held_by(pupil, name)) for name, each in rounded.items()) / len(rounded)
+    return sum(
+        each.missed(latent_weight(trainable, name)) for name, each in fake_quants.items()
+    ) / len(fake_quants)
 
 
-def held_by(pupil: Pupil, name: str) -> torch.Tensor:
+def latent_weight(trainable: TrainableModel, name: str) -> torch.Tensor:
     """The whole weight behind the rounded one, as the module holds it."""
-    return pupil.model.get_submodule(name).parametrizations.weight.original
+    return trainable.model.get_submodule(name).parametrizations.weight.original
 
 
-def refuse_rounded_inputs(subject: Subject, layers: list[Layer]) -> None:
+def check_unrounded_inputs(technique_input: TechniqueInput, layers: list[Layer]) -> None:
     for layer in layers:
         stored, inputs = (
-            subject.original.model.get_submodule(layer.name).stored,
+            technique_input.original.model.get_submodule(layer.name).stored,
             torch.zeros(1, layer.matrix_shape[1]),
         )
-        if stored.received(inputs) is not inputs:
+        if stored.quantized_inputs(inputs) is not inputs:
             raise PlainError(
                 f"{layer.name}: The step before rounds its inputs, and this one would not; "
                 "leave that step out and set activation_bits."
@@ -151,18 +167,18 @@ def refuse_rounded_inputs(subject: Subject, layers: list[Layer]) -> None:
 
 
 @torch.no_grad()
-def begin_anew(pupil: Pupil, bench: Bench) -> None:
+def randomize_weights(trainable: TrainableModel, context: RunContext) -> None:
     """The layers' weights as the architecture draws them, by the recipe's seed. Raises PlainError
     after a step that has changed shapes.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(bench.recipe.seed)
-        drawn = untrained(bench.folder)
-    for layer in pupil.layers:
-        first, weight = drawn.get_submodule(layer.name), pupil.model.get_submodule(layer.name)
+        torch.manual_seed(context.recipe.seed)
+        drawn = untrained_model(context.folder)
+    for layer in trainable.layers:
+        first, weight = drawn.get_submodule(layer.name), trainable.model.get_submodule(layer.name)
         if first.weight.shape != weight.weight.shape:
             raise PlainError(
                 f"{layer.name} has another shape than config.json says, so random weights "
                 "have none; set start to checkpoint."
             )
-        laid_flat(weight, weight.weight).copy_(laid_flat(first, first.weight))
+        matrix_view(weight, weight.weight).copy_(matrix_view(first, first.weight))

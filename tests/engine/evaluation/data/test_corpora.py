@@ -8,9 +8,9 @@ from engine.evaluation.data import corpora
 from engine.evaluation.data import held_out as held_out_module
 from engine.evaluation.data.corpora import corpus, corpus_key, library_version
 from engine.evaluation.data.documents import LIBRARIES, SPLITS, fingerprint
-from engine.evaluation.data.examples import examples_of, is_available, text_of
+from engine.evaluation.data.examples import is_available, load_examples, load_text
 from engine.evaluation.data.held_out import HELD_OUT_SPLITS, held_out, source_versions
-from engine.evaluation.progress import silent
+from engine.evaluation.progress import ignore_progress
 from engine.recipe.model_names import ASSETS
 from engine.recipe.tasks import TextClassification
 
@@ -49,22 +49,24 @@ def test_held_out_texts_are_read_without_extraction(tmp_path, monkeypatch):
     assert is_available("bundled:docs-libraries", "test")
     assert not is_available("bundled:docs-libraries", "train")
     for split in ("test", "calibration"):
-        assert len(text_of("bundled:docs", split=split).texts) > 1500
+        assert len(load_text("bundled:docs", split=split).texts) > 1500
     for split in ("test", "validation"):
-        assert len(examples_of(TextClassification(split=split, samples=10**6)).inputs) > 1000
+        assert len(load_examples(TextClassification(split=split, samples=10**6)).inputs) > 1000
 
 
 def test_published_numbers_rest_on_the_held_out_file():
     """The fingerprint that the card of docs-classifier names."""
     card = (ASSETS / "models" / "docs-classifier" / "README.md").read_text()
-    assert f"`{fingerprint(list(corpus('libraries', 'evaluation', silent)['text']))}`" in card
+    assert (
+        f"`{fingerprint(list(corpus('libraries', 'evaluation', ignore_progress)['text']))}`" in card
+    )
 
 
 def test_the_versions_it_was_trained_on_give_the_held_out_file(first, home):
     installed = {library: library_version(library) for library in LIBRARIES}
     if installed != source_versions():
         pytest.skip(f"other versions are installed: {installed}")
-    corpus("libraries", "train", silent)
+    corpus("libraries", "train", ignore_progress)
     for name in ("docs", "libraries"):
         extracted = pd.read_parquet(corpora.extracted_file(name))
         for split in HELD_OUT_SPLITS:
@@ -77,17 +79,17 @@ def test_a_held_out_text_that_moved_to_another_file_is_not_trained_on(tmp_path, 
     moved = held_out("docs", "evaluation").assign(split="train")
     new = moved.iloc[:1].assign(text="A text of a newer version.")
     monkeypatch.setattr(corpora, "all_documents", lambda report: pd.concat([moved, new]))
-    assert list(corpus("docs", "train", silent)["text"]) == ["A text of a newer version."]
+    assert list(corpus("docs", "train", ignore_progress)["text"]) == ["A text of a newer version."]
 
 
 def test_a_missing_or_damaged_held_out_file_is_one_sentence(tmp_path, monkeypatch):
     path = tmp_path / "held-out.jsonl.xz"
     monkeypatch.setattr(held_out_module, "HELD_OUT_FILE", path)
     with pytest.raises(PlainError, match="cannot be read from .* fetch the repository's assets"):
-        corpus("docs", "evaluation", silent)
+        corpus("docs", "evaluation", ignore_progress)
     path.write_bytes(b"damaged")
     with pytest.raises(PlainError, match="is damaged; fetch the repository's assets"):
-        corpus("docs", "evaluation", silent)
+        corpus("docs", "evaluation", ignore_progress)
 
 
 def test_a_new_version_of_a_library_makes_a_new_corpus(monkeypatch):
@@ -97,33 +99,33 @@ def test_a_new_version_of_a_library_makes_a_new_corpus(monkeypatch):
 
 
 def test_splits_share_no_file_and_no_text(first):
-    frames = {split: corpus("docs", split, silent) for split in SPLITS}
+    frames = {split: corpus("docs", split, ignore_progress) for split in SPLITS}
     files = pd.concat([frame[["file"]].drop_duplicates() for frame in frames.values()])
     assert not files["file"].duplicated().any()
     assert not set(frames["evaluation"]["text"]) & set(frames["train"]["text"])
 
 
 def test_calibration_and_evaluation_share_no_text():
-    calibration, evaluation = (text_of("bundled:docs", split=s).texts for s in ("train", "test"))
+    calibration, evaluation = (load_text("bundled:docs", split=s).texts for s in ("train", "test"))
     assert not set(calibration) & set(evaluation)
 
 
 def test_what_the_model_was_trained_on_is_not_on_offer(first):
     trained = set(first[0]["text"])
     for split in ("train", "test"):
-        assert not trained & set(text_of("bundled:docs", split=split).texts)
+        assert not trained & set(load_text("bundled:docs", split=split).texts)
     with pytest.raises(PlainError, match="'unlabelled'; its splits are test, train, calibration"):
-        text_of("bundled:docs", split="unlabelled")
+        load_text("bundled:docs", split="unlabelled")
 
 
 def test_the_first_texts_come_from_many_libraries():
-    library = corpus("docs", "evaluation", silent).set_index("text")["library"].to_dict()
-    assert len({library[text] for text in text_of("bundled:docs").texts[:100]}) >= 8
+    library = corpus("docs", "evaluation", ignore_progress).set_index("text")["library"].to_dict()
+    assert len({library[text] for text in load_text("bundled:docs").texts[:100]}) >= 8
 
 
 def test_labelled_splits_share_no_passage(first):
     splits = [
-        examples_of(TextClassification(split=split, samples=10**6))
+        load_examples(TextClassification(split=split, samples=10**6))
         for split in ("test", "validation", "train")
     ]
     passages = [set(examples.inputs) for examples in splits]
@@ -137,5 +139,5 @@ def test_a_damaged_cache_is_made_anew(first, home, monkeypatch):
     documents = pd.read_parquet(kept)
     kept.write_bytes(whole[: len(whole) // 2])
     monkeypatch.setattr(corpora, "all_documents", lambda report: documents)
-    pd.testing.assert_frame_equal(corpus("docs", "train", silent), first[0])
+    pd.testing.assert_frame_equal(corpus("docs", "train", ignore_progress), first[0])
     assert len(kept.read_bytes()) == len(whole)

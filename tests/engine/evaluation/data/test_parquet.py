@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import PlainError
 from engine.evaluation.data import parquet
-from engine.evaluation.data.parquet import refuse_large_parquet
+from engine.evaluation.data.parquet import check_parquet_size
 from engine.evaluation.data.sources import file_table
 from tests.cases import for_each
 
@@ -69,7 +69,7 @@ def test_the_bytes_counted_are_those_of_the_texts(tmp_path, monkeypatch, diction
     )
     size = sum(map(len, texts)) + 8 * 1000
     monkeypatch.setattr(parquet, "MAX_BYTES", int(1.05 * size))
-    refuse_large_parquet(path)
+    check_parquet_size(path)
     assert len(file_table(path)) == 1000
     monkeypatch.setattr(parquet, "MAX_BYTES", int(0.95 * size))
     with pytest.raises(PlainError):

@@ -13,14 +13,14 @@ from PIL import Image
 from engine.errors import PlainError
 from engine.evaluation.data import examples as data
 from engine.evaluation.data import sources
-from engine.evaluation.data.examples import examples_of, image_of, images_in, text_of
+from engine.evaluation.data.examples import cell_image, images_in, load_examples, load_text
 from engine.recipe.tasks import ImageClassification, TextClassification
 from tests.cases import for_each
 
 ROWS = {"text": ["NA", "null", "some words", "2024-01-01"], "label": [0, 1, 1, 0]}
 
 
-def saved(folder, name, rows=ROWS):
+def save_rows(folder, name, rows=ROWS):
     path, frame = folder / name, pd.DataFrame(rows)
     match path.suffix:
         case ".csv":
@@ -34,66 +34,71 @@ def saved(folder, name, rows=ROWS):
 
 @for_each("name", ["a.csv", "a.json", "a.jsonl", "a.parquet"])
 def test_every_kind_of_file_gives_the_same_texts_and_labels(tmp_path, name):
-    source = saved(tmp_path, name)
-    assert text_of(source).texts == ROWS["text"]
-    examples = examples_of(TextClassification(data=source))
+    source = save_rows(tmp_path, name)
+    assert load_text(source).texts == ROWS["text"]
+    examples = load_examples(TextClassification(data=source))
     assert (examples.inputs, examples.labels) == (ROWS["text"], ROWS["label"])
 
 
 @for_each("name", ["a.csv", "a.json", "a.jsonl", "a.parquet"])
 def test_nothing_becomes_a_date(tmp_path, name):
-    assert text_of(saved(tmp_path, name, {"date": ["2024-01-01"]}), "date").texts == ["2024-01-01"]
+    assert load_text(save_rows(tmp_path, name, {"date": ["2024-01-01"]}), "date").texts == [
+        "2024-01-01"
+    ]
 
 
 def test_json_with_one_object_a_line_is_read_whatever_its_ending(tmp_path):
     (tmp_path / "a.json").write_text('{"text": "one"}\n{"text": "two"}\n')
-    assert text_of(str(tmp_path / "a.json")).texts == ["one", "two"]
+    assert load_text(str(tmp_path / "a.json")).texts == ["one", "two"]
 
 
 def test_a_text_file_is_one_text_as_it_is(tmp_path):
     (tmp_path / "a.txt").write_bytes("  é\r\n\n\n\nb \n".encode())
-    assert text_of(str(tmp_path / "a.txt")).texts == ["  é\r\n\n\n\nb \n"]
+    assert load_text(str(tmp_path / "a.txt")).texts == ["  é\r\n\n\n\nb \n"]
 
 
 def test_a_fingerprint_follows_the_text_and_not_the_name(tmp_path):
     for name, text in (("a.txt", "x y"), ("b.txt", "x y"), ("c.txt", "x z")):
         (tmp_path / name).write_text(text)
-    a, b, c = (text_of(str(tmp_path / name)).fingerprint for name in ("a.txt", "b.txt", "c.txt"))
+    a, b, c = (load_text(str(tmp_path / name)).fingerprint for name in ("a.txt", "b.txt", "c.txt"))
     assert a == b != c
 
 
 def test_a_fingerprint_follows_the_labels(tmp_path):
-    one, other = saved(tmp_path, "a.csv"), saved(tmp_path, "b.csv", ROWS | {"label": [0, 1, 1, 1]})
+    one, other = (
+        save_rows(tmp_path, "a.csv"),
+        save_rows(tmp_path, "b.csv", ROWS | {"label": [0, 1, 1, 1]}),
+    )
     assert (
-        examples_of(TextClassification(data=one)).fingerprint
-        != examples_of(TextClassification(data=other)).fingerprint
+        load_examples(TextClassification(data=one)).fingerprint
+        != load_examples(TextClassification(data=other)).fingerprint
     )
 
 
 def test_no_more_of_a_column_is_read_than_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MOST_CHARACTERS", 5000)
-    assert len(text_of(saved(tmp_path, "a.csv", {"text": ["word"] * 5000})).texts) == 2000
+    assert len(load_text(save_rows(tmp_path, "a.csv", {"text": ["word"] * 5000})).texts) == 2000
 
 
 def test_a_file_sorted_by_label_loses_no_class(tmp_path):
-    source = saved(tmp_path, "a.csv", {"text": ["x"] * 300, "label": sorted([0, 1, 2] * 100)})
-    assert set(examples_of(TextClassification(data=source, samples=50)).labels) == {0, 1, 2}
+    source = save_rows(tmp_path, "a.csv", {"text": ["x"] * 300, "label": sorted([0, 1, 2] * 100)})
+    assert set(load_examples(TextClassification(data=source, samples=50)).labels) == {0, 1, 2}
 
 
 def test_what_is_skipped_is_what_was_drawn_before(tmp_path):
     texts = [f"text {i}" for i in range(100)]
     task = TextClassification(
-        data=saved(tmp_path, "a.csv", {"text": texts, "label": [0] * 100}), samples=60
+        data=save_rows(tmp_path, "a.csv", {"text": texts, "label": [0] * 100}), samples=60
     )
-    first, rest = examples_of(task).inputs, examples_of(task, skip=60).inputs
+    first, rest = load_examples(task).inputs, load_examples(task, skip=60).inputs
     assert not set(first) & set(rest)
     assert sorted(first + rest) == sorted(texts)
 
 
 def test_named_labels_are_numbered_in_the_alphabet(tmp_path):
-    examples = examples_of(
+    examples = load_examples(
         TextClassification(
-            data=saved(tmp_path, "a.csv", {"text": ["x"] * 3, "label": ["spam", "ham", "spam"]})
+            data=save_rows(tmp_path, "a.csv", {"text": ["x"] * 3, "label": ["spam", "ham", "spam"]})
         )
     )
     assert (examples.names, examples.labels, examples.numbered) == (
@@ -104,8 +109,8 @@ def test_named_labels_are_numbered_in_the_alphabet(tmp_path):
 
 
 def test_digits_as_words_are_numbers(tmp_path):
-    source = saved(tmp_path, "a.json", {"text": ["x"] * 3, "label": ["10", "9", "2"]})
-    assert examples_of(TextClassification(data=source)).labels == [10, 9, 2]
+    source = save_rows(tmp_path, "a.json", {"text": ["x"] * 3, "label": ["10", "9", "2"]})
+    assert load_examples(TextClassification(data=source)).labels == [10, 9, 2]
 
 
 def png(image):
@@ -124,7 +129,7 @@ def test_images_come_as_bytes_as_paths_and_as_pixels(tmp_path):
     pd.DataFrame({"image": [pixels.tolist()], "label": [1]}).to_parquet(tmp_path / "b.parquet")
     pd.DataFrame({"image": ["one.png"], "label": [1]}).to_csv(tmp_path / "c.csv", index=False)
     read = [
-        examples_of(ImageClassification(data=str(tmp_path / name)))
+        load_examples(ImageClassification(data=str(tmp_path / name)))
         for name in ("a.parquet", "b.parquet", "c.csv")
     ]
     assert all(np.array_equal(np.asarray(examples.inputs[0]), pixels) for examples in read)
@@ -134,7 +139,7 @@ def test_images_come_as_bytes_as_paths_and_as_pixels(tmp_path):
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def refused(read, *words):
+def assert_refused(read, *words):
     with pytest.raises(PlainError) as caught:
         read()
     sentence = str(caught.value)
@@ -165,30 +170,34 @@ def refused(read, *words):
 )
 def test_every_broken_file_is_one_sentence(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
-    refused(lambda: text_of(str(tmp_path / name)), *words)
+    assert_refused(lambda: load_text(str(tmp_path / name)), *words)
 
 
 @for_each(
     "source", ["missing.txt", "/nowhere/a.csv", "~nobody/a.csv", "a\0b.csv", "x" * 5000 + ".csv"]
 )
 def test_a_missing_file_is_one_sentence(source):
-    refused(lambda: text_of(source), "There is no file", "give bundled:NAME")
+    assert_refused(lambda: load_text(source), "There is no file", "give bundled:NAME")
 
 
 def test_a_folder_is_no_data(tmp_path):
-    refused(lambda: text_of(str(tmp_path)), "is a folder")
+    assert_refused(lambda: load_text(str(tmp_path)), "is a folder")
 
 
 @for_each("source", ["two words", "a/b/c", "https://x.org", "ü"])
 def test_what_names_nothing_is_one_sentence(source):
-    refused(lambda: text_of(source), "names no data")
+    assert_refused(lambda: load_text(source), "names no data")
 
 
 @pytest.mark.parametrize("source", ["bundled:nothing", "bundled:digits"])
 def test_a_bundled_text_there_is_not_names_those_there_are(source):
-    refused(lambda: text_of(source), "bundled:docs and bundled:docs-libraries")
-    refused(lambda: examples_of(TextClassification(data="bundled:docs")), "bundled:docs-libraries")
-    refused(lambda: examples_of(ImageClassification(data="bundled:docs")), "bundled:digits")
+    assert_refused(lambda: load_text(source), "bundled:docs and bundled:docs-libraries")
+    assert_refused(
+        lambda: load_examples(TextClassification(data="bundled:docs")), "bundled:docs-libraries"
+    )
+    assert_refused(
+        lambda: load_examples(ImageClassification(data="bundled:docs")), "bundled:digits"
+    )
 
 
 @for_each(
@@ -204,29 +213,31 @@ def test_labels_that_are_none_are_one_sentence(tmp_path, labels, words):
     (tmp_path / "a.json").write_text(
         json.dumps([{"text": "x", "label": label} for label in labels])
     )
-    refused(lambda: examples_of(TextClassification(data=str(tmp_path / "a.json"))), *words)
+    assert_refused(lambda: load_examples(TextClassification(data=str(tmp_path / "a.json"))), *words)
 
 
 def test_columns_of_labelled_data_are_listed_where_one_is_missing(tmp_path):
-    source = saved(tmp_path, "a.csv")
-    refused(
-        lambda: examples_of(TextClassification(data=source, label_column="class")),
+    source = save_rows(tmp_path, "a.csv")
+    assert_refused(
+        lambda: load_examples(TextClassification(data=source, label_column="class")),
         "text, label",
         "label_column",
     )
-    refused(lambda: examples_of(ImageClassification(data=source)), "text, label", "image_column")
+    assert_refused(
+        lambda: load_examples(ImageClassification(data=source)), "text, label", "image_column"
+    )
 
 
 @pytest.mark.parametrize("cell", ["missing.png", "a.csv", "12"])
 def test_an_unreadable_image_is_one_sentence(tmp_path, cell):
-    source = saved(tmp_path, "a.csv", {"image": [cell], "label": [0]})
-    refused(lambda: examples_of(ImageClassification(data=source)), "The image")
+    source = save_rows(tmp_path, "a.csv", {"image": [cell], "label": [0]})
+    assert_refused(lambda: load_examples(ImageClassification(data=source)), "The image")
 
 
 def test_plain_text_has_no_labels(tmp_path):
     (tmp_path / "a.txt").write_text("x")
-    refused(
-        lambda: examples_of(TextClassification(data=str(tmp_path / "a.txt"))), "without columns"
+    assert_refused(
+        lambda: load_examples(TextClassification(data=str(tmp_path / "a.txt"))), "without columns"
     )
 
 
@@ -253,7 +264,7 @@ def hub(monkeypatch):
 
 def test_a_hub_dataset_is_named_with_configuration_and_revision(hub):
     asked = hub(datasets.Dataset.from_dict({"text": ["a", "", "b"]}))
-    text = text_of("Salesforce/wikitext:wikitext-2-raw-v1@main", split="validation")
+    text = load_text("Salesforce/wikitext:wikitext-2-raw-v1@main", split="validation")
     assert asked == [("Salesforce/wikitext", "wikitext-2-raw-v1", "validation", "main")]
     assert (text.texts, text.separator) == (["a", "b"], "\n\n")
 
@@ -263,7 +274,7 @@ def test_class_names_of_a_hub_dataset_are_kept(hub):
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["spam", "ham"])}
     )
     hub(datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features))
-    examples = examples_of(TextClassification(data="someone/mail"))
+    examples = load_examples(TextClassification(data="someone/mail"))
     assert (examples.names, examples.labels, examples.numbered) == (("spam", "ham"), [1, 0], True)
 
 
@@ -294,26 +305,28 @@ def test_class_names_of_a_hub_dataset_are_kept(hub):
 )
 def test_a_dataset_that_cannot_be_had_is_one_sentence(hub, error, words):
     hub(error)
-    refused(lambda: text_of("x/y"), *words)
+    assert_refused(lambda: load_text("x/y"), *words)
 
 
 def test_an_empty_split_is_one_sentence(hub):
     hub(datasets.Dataset.from_dict({"text": []}))
-    refused(lambda: text_of("x/y"), "test split of x/y is empty")
+    assert_refused(lambda: load_text("x/y"), "test split of x/y is empty")
 
 
 def test_labelled_rows_without_any_text_are_refused(tmp_path):
     for texts in (["", " "], [None, None]):
-        task = TextClassification(data=saved(tmp_path, "a.json", {"text": texts, "label": [0, 1]}))
-        refused(
-            lambda task=task: examples_of(task),
+        task = TextClassification(
+            data=save_rows(tmp_path, "a.json", {"text": texts, "label": [0, 1]})
+        )
+        assert_refused(
+            lambda task=task: load_examples(task),
             "a.json has no text in its column 'text'",
             "text_column",
         )
     one = TextClassification(
-        data=saved(tmp_path, "b.json", {"text": ["", "word"], "label": [0, 1]})
+        data=save_rows(tmp_path, "b.json", {"text": ["", "word"], "label": [0, 1]})
     )
-    assert examples_of(one).inputs.count("") == 1
+    assert load_examples(one).inputs.count("") == 1
 
 
 def test_large_images_pipes_and_damaged_ones_are_refused_before_they_are_decoded(
@@ -323,10 +336,10 @@ def test_large_images_pipes_and_damaged_ones_are_refused_before_they_are_decoded
     Image.fromarray(pixels).save(tmp_path / "a.png")
     (tmp_path / "bomb.ppm").write_bytes(b"P6 60000 60000 255\n")
     os.mkfifo(tmp_path / "pipe.png")
-    refused(lambda: image_of("bomb.ppm", tmp_path), "bomb.ppm", "image")
-    refused(lambda: image_of("pipe.png", tmp_path), "not a regular file")
+    assert_refused(lambda: cell_image("bomb.ppm", tmp_path), "bomb.ppm", "image")
+    assert_refused(lambda: cell_image("pipe.png", tmp_path), "not a regular file")
     monkeypatch.setattr(data, "MAX_PIXELS_IN_ALL", 200)
     assert len(images_in(["a.png"] * 3, tmp_path)) == 3
-    refused(lambda: images_in(["a.png"] * 4, tmp_path), "200 pixels", "task.samples")
+    assert_refused(lambda: images_in(["a.png"] * 4, tmp_path), "200 pixels", "task.samples")
     monkeypatch.setattr(data, "MAX_PIXELS", 63)
-    refused(lambda: image_of("a.png", tmp_path), "8 x 8 pixels", "63")
+    assert_refused(lambda: cell_image("a.png", tmp_path), "8 x 8 pixels", "63")

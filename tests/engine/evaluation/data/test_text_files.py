@@ -17,9 +17,9 @@ import pytest
 
 from engine.errors import PlainError
 from engine.evaluation.data import sources, text_files
-from engine.evaluation.data.examples import examples_of, text_of
-from engine.evaluation.data.sources import is_local, table_of
-from engine.recipe.tasks import Calibration, TextClassification, file_kind, is_file
+from engine.evaluation.data.examples import load_examples, load_text
+from engine.evaluation.data.sources import is_local, load_table
+from engine.recipe.tasks import Calibration, TextClassification, file_kind, is_data_file
 from engine.runtime.platform_support import LINUX, limited_memory
 from tests.cases import for_each
 
@@ -34,7 +34,7 @@ TEXTS = [
 LABELS = [0, 1, 1, 0, 1, 0]
 
 
-def separated(separator: str, encoding: str = "utf-8") -> bytes:
+def delimited_bytes(separator: str, encoding: str = "utf-8") -> bytes:
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=separator)
     writer.writerows([("text", "label"), *zip(TEXTS, LABELS, strict=True)])
@@ -60,24 +60,24 @@ def zstd(content: bytes) -> bytes:
 
 
 FILES = {
-    "commas": ("a.csv", separated(",")),
-    "semicolons": ("a.csv", separated(";")),
-    "tabs": ("a.csv", separated("\t")),
-    "vertical bars": ("a.csv", separated("|")),
-    "tsv": ("a.tsv", separated("\t")),
-    "tsv with commas": ("a.tsv", separated(",")),
-    "mark": ("a.csv", separated(";", "utf-8-sig")),
-    "utf-16": ("a.csv", separated(",", "utf-16")),
-    "utf-16 tabs": ("a.txt.csv", separated("\t", "utf-16")),  # Excel's "Unicode text"
-    "utf-16 without mark": ("a.csv", separated(",", "utf-16-le")),
-    "utf-16 big end first": ("a.csv", separated(",", "utf-16-be")),
-    "utf-32": ("a.csv", separated(",", "utf-32")),
-    "latin-1": ("a.csv", separated(";", "latin-1")),
-    "windows": ("a.tsv", separated("\t", "cp1252")),
-    "gzip": ("a.csv.gz", gzip.compress(separated(";", "latin-1"))),
-    "bzip2": ("A.TSV.BZ2", bz2.compress(separated("\t"))),
-    "xz": ("a.csv.xz", lzma.compress(separated(","))),
-    "zstd": ("a.csv.zst", zstd(separated(","))),
+    "commas": ("a.csv", delimited_bytes(",")),
+    "semicolons": ("a.csv", delimited_bytes(";")),
+    "tabs": ("a.csv", delimited_bytes("\t")),
+    "vertical bars": ("a.csv", delimited_bytes("|")),
+    "tsv": ("a.tsv", delimited_bytes("\t")),
+    "tsv with commas": ("a.tsv", delimited_bytes(",")),
+    "mark": ("a.csv", delimited_bytes(";", "utf-8-sig")),
+    "utf-16": ("a.csv", delimited_bytes(",", "utf-16")),
+    "utf-16 tabs": ("a.txt.csv", delimited_bytes("\t", "utf-16")),  # Excel's "Unicode text"
+    "utf-16 without mark": ("a.csv", delimited_bytes(",", "utf-16-le")),
+    "utf-16 big end first": ("a.csv", delimited_bytes(",", "utf-16-be")),
+    "utf-32": ("a.csv", delimited_bytes(",", "utf-32")),
+    "latin-1": ("a.csv", delimited_bytes(";", "latin-1")),
+    "windows": ("a.tsv", delimited_bytes("\t", "cp1252")),
+    "gzip": ("a.csv.gz", gzip.compress(delimited_bytes(";", "latin-1"))),
+    "bzip2": ("A.TSV.BZ2", bz2.compress(delimited_bytes("\t"))),
+    "xz": ("a.csv.xz", lzma.compress(delimited_bytes(","))),
+    "zstd": ("a.csv.zst", zstd(delimited_bytes(","))),
     "lines": ("a.jsonl", lines()),
     "lines with a mark": ("a.jsonl", lines("utf-8-sig")),
     "lines in utf-16": ("a.ndjson", lines("utf-16")),
@@ -92,7 +92,7 @@ FILES = {
 
 
 @pytest.fixture
-def saved(tmp_path):
+def write_file(tmp_path):
     def write(name: str, content: bytes) -> str:
         (tmp_path / name).write_bytes(content)
         return str(tmp_path / name)
@@ -101,11 +101,11 @@ def saved(tmp_path):
 
 
 @for_each(("name", "content"), FILES.values(), ids=FILES)
-def test_every_file_gives_the_same_rows(name, content, saved):
-    source = saved(name, content)
-    examples = examples_of(TextClassification(data=source))
+def test_every_file_gives_the_same_rows(name, content, write_file):
+    source = write_file(name, content)
+    examples = load_examples(TextClassification(data=source))
     assert (examples.inputs, examples.labels) == (TEXTS, LABELS)
-    assert text_of(source).texts == TEXTS and is_file(source) and is_local(source)
+    assert load_text(source).texts == TEXTS and is_data_file(source) and is_local(source)
 
 
 @for_each(
@@ -124,27 +124,29 @@ def test_every_file_gives_the_same_rows(name, content, saved):
         ("tsv with commas", ["commas"]),
     ],
 )
-def test_assumptions_are_noted_and_certainties_are_not(kind, words, saved):
-    notes = examples_of(TextClassification(data=saved(*FILES[kind]))).notes
+def test_assumptions_are_noted_and_certainties_are_not(kind, words, write_file):
+    notes = load_examples(TextClassification(data=write_file(*FILES[kind]))).notes
     assert len(notes) == len(words) and all(
         word in note for word, note in zip(words, notes, strict=True)
     ), notes
 
 
-def test_texts_are_decoded_and_unpacked_too(saved):
+def test_texts_are_decoded_and_unpacked_too(write_file):
     text = "un café noir\r\net du thé"
     files = {
         "a.txt": text.encode("utf-16"),
         "b.txt": text.encode("latin-1"),
         "c.txt.gz": gzip.compress(text.encode()),
     }
-    assert all(text_of(saved(name, content)).texts == [text] for name, content in files.items())
+    assert all(
+        load_text(write_file(name, content)).texts == [text] for name, content in files.items()
+    )
 
 
-def test_stray_quotation_marks_of_a_tsv_are_plain_characters(saved):
+def test_stray_quotation_marks_of_a_tsv_are_plain_characters(write_file):
     """In GLUE's files, a field may start with an unclosed quotation mark."""
     content = 'text\tlabel\n"Open quote\t1\nplain\t0\n"whole"\t1\n"another\t0\n'
-    examples = examples_of(TextClassification(data=saved("a.tsv", content.encode())))
+    examples = load_examples(TextClassification(data=write_file("a.tsv", content.encode())))
     assert examples.inputs == [
         '"Open quote',
         "plain",
@@ -171,37 +173,37 @@ def test_stray_quotation_marks_of_a_tsv_are_plain_characters(saved):
         ("a.txt", "日本語のテキスト".encode("shift-jis"), ["encoding cannot be detected"]),
         ("a.csv", bytes(range(256)) * 20, ["null bytes", "not text"]),
         ("a.csv.gz", b"text,label\nx,1\n", ["cannot be read", "Not a gzipped file"]),
-        ("a.csv.gz", gzip.compress(separated(","), mtime=0)[:40], ["cannot be read"]),
+        ("a.csv.gz", gzip.compress(delimited_bytes(","), mtime=0)[:40], ["cannot be read"]),
         ("a.csv.zst", b"text,label\nx,1\n", ["cannot be read"]),
         ("a.csv.xz", b"text", ["cannot be read"]),
         ("a.parquet.gz", b"x", ["which is not supported"]),
         ("a.csv.zip", b"x", ["a .zip file"]),
     ],
 )
-def test_an_unreadable_file_gives_one_message(name, content, words, saved):
+def test_an_unreadable_file_gives_one_message(name, content, words, write_file):
     with pytest.raises(PlainError) as error:
-        table_of(saved(name, content), "test") if not name.endswith(".txt") else text_of(
-            saved(name, content)
+        load_table(write_file(name, content), "test") if not name.endswith(".txt") else load_text(
+            write_file(name, content)
         )
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value), str(
         error.value
     )
 
 
-def test_a_small_file_that_unpacks_to_a_large_one_is_refused_as_it_is_read(saved, monkeypatch):
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused_as_it_is_read(write_file, monkeypatch):
     monkeypatch.setattr(text_files, "MAX_UNPACKED", 100_000)
     for name, content in {
         "a.csv.gz": gzip.compress(b"text\n" + b"x" * 10**7),
         "a.txt.xz": lzma.compress(b"x" * 10**7),
     }.items():
         with pytest.raises(PlainError, match="unpacks to more than"):
-            text_of(saved(name, content))
+            load_text(write_file(name, content))
 
 
 def test_a_pipe_is_not_read_as_data(tmp_path):
     os.mkfifo(tmp_path / "a.txt")
     with pytest.raises(PlainError, match="not a regular file"):
-        text_of(str(tmp_path / "a.txt"))
+        load_text(str(tmp_path / "a.txt"))
 
 
 @for_each(
@@ -216,7 +218,7 @@ def test_a_pipe_is_not_read_as_data(tmp_path):
     ],
 )
 def test_the_kind_of_a_file_is_its_ending_without_the_compression(name, kind):
-    assert file_kind(name) == kind and is_file(name) == (kind in (".csv", ".tsv", ".jsonl"))
+    assert file_kind(name) == kind and is_data_file(name) == (kind in (".csv", ".tsv", ".jsonl"))
 
 
 # --- labels ------------------------------------------------------------------------------------
@@ -229,27 +231,27 @@ def test_rows_without_a_label_are_skipped_and_counted(empty, labels, tmp_path):
     rows[17]["label"] = empty
     path = tmp_path / "a.csv"
     pd.DataFrame(rows).to_csv(path, index=False)
-    examples = examples_of(TextClassification(data=str(path), samples=240))
+    examples = load_examples(TextClassification(data=str(path), samples=240))
     assert len(examples.inputs) == len(examples.labels) == 239 and "text 17" not in examples.inputs
     assert [examples.labels[row] for row in (0, 1, 17)] == [0, 1, 0]  # row 18 moves up
     [note] = examples.notes
     assert note == "1 of 240 rows has no label in the column label of a.csv and is skipped."
 
 
-def test_numbers_beside_empty_cells_stay_classes(saved):
+def test_numbers_beside_empty_cells_stay_classes(write_file):
     """Tables with missing numbers write the others as 1.0."""
-    source = saved("a.csv", b"text,label\na,1.0\nb,\nc,0.0\n")
-    assert examples_of(TextClassification(data=source)).labels == [1, 0]
+    source = write_file("a.csv", b"text,label\na,1.0\nb,\nc,0.0\n")
+    assert load_examples(TextClassification(data=source)).labels == [1, 0]
 
 
-def test_a_column_without_any_label_is_refused(saved):
+def test_a_column_without_any_label_is_refused(write_file):
     with pytest.raises(PlainError, match="has no labels; choose another with label_column"):
-        examples_of(TextClassification(data=saved("a.csv", b"text,label\na,\nb,\n")))
+        load_examples(TextClassification(data=write_file("a.csv", b"text,label\na,\nb,\n")))
 
 
-def test_calibration_reads_them_too(saved):
-    source = saved("a.csv.gz", gzip.compress(b"text;label\n" + b"some words;1\n" * 20))
-    assert len(text_of(source, Calibration().text_column).texts) == 20
+def test_calibration_reads_them_too(write_file):
+    source = write_file("a.csv.gz", gzip.compress(b"text;label\n" + b"some words;1\n" * 20))
+    assert len(load_text(source, Calibration().text_column).texts) == 20
 
 
 # --- files made to be large, odd or mislabeled ----------------------------------------------------
@@ -264,7 +266,7 @@ def test_a_header_of_any_width_is_refused_before_it_is_parsed(tmp_path):
         with pytest.raises(
             PlainError, match="more than 10,000 columns|first line of long.csv is longer"
         ):
-            table_of(str(tmp_path / name), "test")
+            load_table(str(tmp_path / name), "test")
 
 
 def test_json_rows_with_a_key_of_their_own_each_do_not_become_a_square_table(tmp_path, monkeypatch):
@@ -272,10 +274,10 @@ def test_json_rows_with_a_key_of_their_own_each_do_not_become_a_square_table(tmp
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({f"k{number}": 1}) for number in range(100)))
     with pytest.raises(PlainError, match="100 rows of 100 columns"):
-        table_of(str(path), "test")
+        load_table(str(path), "test")
     path.write_text("\n".join(json.dumps({f"k{number}": 1}) for number in range(20_000)))
     with pytest.raises(PlainError, match="more than 10,000 columns"):
-        table_of(str(path), "test")
+        load_table(str(path), "test")
 
 
 @pytest.mark.skipif(not LINUX, reason="only Linux limits a process's memory")
@@ -299,17 +301,17 @@ def test_parquet_values_that_repeat_their_text_are_refused(kind, tmp_path, monke
     assert path.stat().st_size < 100_000
     monkeypatch.setattr(sources, "READING_BYTES", 300_000_000)
     with pytest.raises(PlainError, match="once it is unpacked"):
-        table_of(str(path), "test")
+        load_table(str(path), "test")
 
 
 def test_a_line_that_names_the_separator_is_not_the_header(tmp_path):
-    (tmp_path / "excel.csv").write_bytes(b"sep=;\r\n" + separated(";"))
-    assert table_of(str(tmp_path / "excel.csv"), "test").columns == ["text", "label"]
+    (tmp_path / "excel.csv").write_bytes(b"sep=;\r\n" + delimited_bytes(";"))
+    assert load_table(str(tmp_path / "excel.csv"), "test").columns == ["text", "label"]
 
 
 def test_a_packed_file_is_known_by_its_first_bytes(tmp_path):
-    (tmp_path / "a.csv").write_bytes(gzip.compress(separated(",")))
-    assert len(table_of(str(tmp_path / "a.csv"), "test")) == len(TEXTS)
+    (tmp_path / "a.csv").write_bytes(gzip.compress(delimited_bytes(",")))
+    assert len(load_table(str(tmp_path / "a.csv"), "test")) == len(TEXTS)
 
 
 def test_an_unknown_separator_is_answered_by_those_that_are_known(tmp_path):
@@ -318,7 +320,7 @@ def test_an_unknown_separator_is_answered_by_those_that_are_known(tmp_path):
         PlainError,
         match="its only column is 'text:label'.*commas, tabs, semicolons or vertical bars",
     ):
-        text_of(str(tmp_path / "a.csv"))
+        load_text(str(tmp_path / "a.csv"))
 
 
 def test_words_for_nothing_are_empty_among_numbers_and_labels_among_names(tmp_path):
@@ -326,7 +328,7 @@ def test_words_for_nothing_are_empty_among_numbers_and_labels_among_names(tmp_pa
         (tmp_path / "a.csv").write_text(
             "text,label\n" + "".join(f"a text,{cell}\n" for cell in cells)
         )
-        return examples_of(TextClassification(data=str(tmp_path / "a.csv")))
+        return load_examples(TextClassification(data=str(tmp_path / "a.csv")))
 
     assert labels("0", "NA", "1", "NaN").labels == [0, 1] and labels("no", "NA", "yes").names == (
         "NA",
@@ -350,5 +352,5 @@ def test_a_second_column_of_texts_is_noted_under_any_name(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(rows))
     task = TextClassification(data=str(tmp_path / "a.json"), text_column="question")
     assert any(
-        "column answer" in note and "text_pair_column" in note for note in examples_of(task).notes
+        "column answer" in note and "text_pair_column" in note for note in load_examples(task).notes
     )

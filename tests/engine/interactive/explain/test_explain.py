@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from engine.calibration import Seen
+from engine.calibration import InputStats
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
 from engine.interactive import layer_preview
-from engine.interactive.inspect_weight import NEIGHBOURS, column_factors, found
+from engine.interactive.inspect_weight import NEIGHBOURS, column_factors, weight_location
 from engine.interactive.layer_preview import cached_preview
 from engine.interactive.model_cache import CACHE, Recent
 from engine.results.schema.explanations import (
@@ -32,12 +32,12 @@ from engine.techniques.implementations import compress
 from engine.techniques.quantization.activations.explain import COLUMNS
 from engine.techniques.quantization.gptq.config import GPTQ
 from engine.techniques.quantization.gptq.explain import PLACES, ROWS, Replay
-from engine.tensors.packing import unpacked
-from engine.tensors.weights import Dense
+from engine.tensors.packing import unpack_bits
+from engine.tensors.weights import DenseWeight
 from tests.answers import lesson, piece, recipe_with, weight
 from tests.cases import for_each
 from tests.recipes import recipe_for
-from tests.techniques import EVERY, named
+from tests.techniques import EVERY, technique_id
 from tests.tiny import ARCHITECTURES, tiny
 
 CPU = torch.device("cpu")
@@ -96,7 +96,9 @@ SHOWN = {
     **dict.fromkeys(("magnitude", "wanda", "sparsegpt", "taylor"), RemovedRow),
     **dict.fromkeys(("svd", "low-rank-correction"), TileRow),
 }
-WITHOUT_CODES = {name for name, how in TECHNIQUES.items() if how.family in ("pruning", "low-rank")}
+WITHOUT_CODES = {
+    name for name, config in TECHNIQUES.items() if config.family in ("pruning", "low-rank")
+}
 any_step = for_each("step", STEPS)
 each_architecture = for_each("architecture", ARCHITECTURES)
 
@@ -152,9 +154,9 @@ def names_of(row: type) -> list[str]:
 @each_architecture
 def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, step, questions):
     look = look_at_hand(**questions(architecture, step))
-    few = compress(look.how, look.weight[:ROWS], look.seen)
-    codes = unpacked(few.codes, few.bits, few.shape[0] * few.shape[1]).view(few.shape)
-    replay = Replay.of(look.how, look.weight[:ROWS].contiguous(), look.seen)
+    few = compress(look.config, look.weight[:ROWS], look.seen)
+    codes = unpack_bits(few.codes, few.bits, few.shape[0] * few.shape[1]).view(few.shape)
+    replay = Replay.of(look.config, look.weight[:ROWS].contiguous(), look.seen)
     last = replay.after(len(replay.places))
     stored = (
         codes[:, : len(replay.places)]
@@ -162,7 +164,9 @@ def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, st
         else codes[:, replay.order][:, : len(replay.places)]
     )
     assert torch.equal(torch.tensor(last.code.to_numpy()).view(stored.shape), stored.float())
-    assert torch.equal(few.dense(), look.stored.dense()[:ROWS]), "a few rows are rounded as all are"
+    assert torch.equal(few.to_dense(), look.stored.dense()[:ROWS]), (
+        "a few rows are rounded as all are"
+    )
 
 
 @for_each("step", REPLAYED)
@@ -186,19 +190,19 @@ def test_what_a_column_holds_when_its_turn_comes_is_what_the_method_rounded():
     rows = torch.randn(400, 86, generator=torch.Generator().manual_seed(0)) @ torch.randn(
         86, 172, generator=torch.Generator().manual_seed(1)
     )
-    seen = Seen(172, CPU)
+    seen = InputStats(172, CPU)
     seen.add(rows)
     replay = Replay.of(
         GPTQ(), torch.randn(6, 172, generator=torch.Generator().manual_seed(2)), seen
     )
     for step in (0, 1, 31, 32, 100, 171):
         torch.testing.assert_close(
-            replay.columns.held_after(step, replay.before)[step],
-            replay.columns.left[step],
+            replay.columns.values_after(step, replay.before)[step],
+            replay.columns.weight[step],
             rtol=1e-4,
             atol=1e-4,
         )
-    assert torch.equal(replay.columns.held_after(0, replay.before), replay.before)
+    assert torch.equal(replay.columns.values_after(0, replay.before), replay.before)
 
 
 @each_architecture
@@ -206,10 +210,10 @@ def test_the_output_error_begins_at_nothing_and_plain_rounding_is_the_formulas(
     architecture, questions
 ):
     look = look_at_hand(**questions(architecture, "gptq"))
-    replay = Replay.of(look.how, look.weight[:ROWS].contiguous(), look.seen)
+    replay = Replay.of(look.config, look.weight[:ROWS].contiguous(), look.seen)
     first, (few, plain) = (
         replay.after(0),
-        (look.weight[:ROWS], compress(look.how.rounding(), look.weight[:ROWS]).dense()),
+        (look.weight[:ROWS], compress(look.config.rounding(), look.weight[:ROWS]).to_dense()),
     )
     assert first.gptq_error.max() == first.plain_error.max() == 0
     due = (
@@ -253,7 +257,7 @@ def test_scale_times_level_is_the_weight_that_the_model_computes_with(
         (1, in_ - 1),
         (out - 1, 0),
     }:
-        code = found(look.stored, row, column).code
+        code = weight_location(look.stored, row, column).code
         if code is None:
             assert STEPS[step]["technique"] in WITHOUT_CODES or (
                 step == "llm-int8" and (look.stored.columns == column).any()
@@ -263,7 +267,10 @@ def test_scale_times_level_is_the_weight_that_the_model_computes_with(
             dense[row, column].item(), rel=1e-5, abs=1e-8
         )
         assert code.zero != code.zero or code.level == code.code - code.zero
-        assert int(code.written, 2) == code.code % 2**code.bits and len(code.written) == code.bits
+        assert (
+            int(code.bit_string, 2) == code.code % 2**code.bits
+            and len(code.bit_string) == code.bits
+        )
 
 
 @any_step
@@ -286,21 +293,21 @@ def test_a_weight_stands_among_its_neighbours_on_the_levels_of_its_group(
             assert max(nearest) < 1e-4 * view.levels.value.abs().max()
 
 
-@for_each("how", EVERY, ids=named)
+@for_each("config", EVERY, ids=technique_id)
 @for_each("shape", [(33, 352), (7, 13), (1, 5)], ids=str)
-def test_every_setting_is_explained(how, shape):
-    stored = compress(how, torch.randn(shape, generator=torch.Generator().manual_seed(1)))
-    if isinstance(stored, Dense):
+def test_every_setting_is_explained(config, shape):
+    stored = compress(config, torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+    if isinstance(stored, DenseWeight):
         return  # a longer or shorter number has no code that says more than its value
     for row, column in ((0, 0), (shape[0] - 1, shape[1] - 1), (shape[0] // 2, shape[1] // 2)):
-        seen = found(stored, row, column)
+        seen = weight_location(stored, row, column)
         assert seen.code.scale * seen.code.level == pytest.approx(
-            stored.dense()[row, column].item(), rel=1e-5, abs=1e-8
+            stored.to_dense()[row, column].item(), rel=1e-5, abs=1e-8
         )
         assert (
             (seen.rows == row) & (seen.columns == column)
         ).sum() == 1 and 1 <= seen.code.shared_by <= shape[0] * shape[1]
-        values = stored.dense()[seen.rows, seen.columns]
+        values = stored.to_dense()[seen.rows, seen.columns]
         assert (
             torch.stack([(seen.levels - value).abs().min() for value in values]).max()
             < 1e-4 * seen.levels.abs().max()
@@ -308,7 +315,7 @@ def test_every_setting_is_explained(how, shape):
 
 
 def test_a_kind_that_is_not_known_shows_the_weight_beside_its_neighbours():
-    seen = found(Dense((4, 100), torch.randn(4, 100)), 2, 70)
+    seen = weight_location(DenseWeight((4, 100), torch.randn(4, 100)), 2, 70)
     assert (
         seen.code is None
         and seen.levels is None

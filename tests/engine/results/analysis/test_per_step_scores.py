@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from engine.__main__ import stage_lines
-from engine.results.analysis.per_step_scores import STANDINGS, standings
+from engine.results.analysis.per_step_scores import STEP_SCORE_COLUMNS, step_scores
 from engine.results.schema.tables import StageRow, table
 
 
@@ -25,9 +25,10 @@ def stages(steps: int = 3, splits: tuple[str, ...] = ("test", "validation")) -> 
 
 
 def test_every_model_stands_once_in_every_split_and_the_judged_one_comes_first():
-    known = standings(stages())
+    known = step_scores(stages())
     assert (
-        list(known) == list(STANDINGS) and known.split.tolist() == ["test"] * 3 + ["validation"] * 3
+        list(known) == list(STEP_SCORE_COLUMNS)
+        and known.split.tolist() == ["test"] * 3 + ["validation"] * 3
     )
     assert known.step.tolist() == [0, 1, 2] * 2 and known.technique.tolist()[:3] == [
         "",
@@ -39,29 +40,29 @@ def test_every_model_stands_once_in_every_split_and_the_judged_one_comes_first()
 
 
 def test_the_order_of_splits_is_that_of_the_rows_not_of_the_alphabet():
-    assert standings(stages(splits=("validation", "test"))).split.unique().tolist() == [
+    assert step_scores(stages(splits=("validation", "test"))).split.unique().tolist() == [
         "validation",
         "test",
     ]
 
 
 def test_what_was_not_measured_is_nan_and_no_stages_are_an_empty_table():
-    assert standings(stages()).f1.isna().all()
+    assert step_scores(stages()).f1.isna().all()
     assert (
-        list(standings(table((), StageRow))) == list(STANDINGS)
-        and standings(table((), StageRow)).empty
+        list(step_scores(table((), StageRow))) == list(STEP_SCORE_COLUMNS)
+        and step_scores(table((), StageRow)).empty
     )
 
 
 def test_bits_per_parameter_are_by_the_originals_count_where_an_older_run_does_not_say_them():
     fewer = stages()
     fewer.loc[(fewer.measure == "parameters") & (fewer.step == 2), "value"] = 50.0
-    assert standings(fewer).bits_per_parameter.tolist() == [64, 32, 16] * 2
+    assert step_scores(fewer).bits_per_parameter.tolist() == [64, 32, 16] * 2
     said = pd.concat(
         [fewer, table([StageRow(2, "step 2", "", "bits_per_parameter", 9.0)], StageRow)],
         ignore_index=True,
     )
-    assert standings(said).bits_per_parameter.tolist() == [64, 32, 9] * 2
+    assert step_scores(said).bits_per_parameter.tolist() == [64, 32, 9] * 2
 
 
 def test_the_shell_prints_a_table_a_split_where_there_are_several_and_none_of_one_step_in_one():

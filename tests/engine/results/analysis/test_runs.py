@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.results.analysis.runs import (
-    comparable,
     comparison,
     entropy_bits,
     layers_side_by_side,
@@ -14,12 +13,13 @@ from engine.results.analysis.runs import (
     noted_layers,
     pareto_front,
     trade_off,
+    why_not_comparable,
     worst_layer,
 )
 from engine.results.schema.run_tables import Tables
 from engine.results.schema.tables import LayerRow, LevelRow, SurfaceRow, table
 from tests.cases import for_each
-from tests.runs import PROTOCOL, done, layer, record, scores, tables
+from tests.runs import PROTOCOL, finished_record, layer, record, scores, tables
 
 few = st.integers(0, 5)  # few values, so that ties happen
 points = st.lists(st.tuples(few, few) | st.tuples(st.floats(), st.floats()), max_size=20).map(
@@ -60,7 +60,14 @@ def test_the_front_leaves_its_table_untouched(frame):
 
 
 def test_a_trade_off_has_every_finished_run_and_each_original_once():
-    frame = trade_off([done(1), done(2), done(3, model="bundled:other"), record(4, "failed")])
+    frame = trade_off(
+        [
+            finished_record(1),
+            finished_record(2),
+            finished_record(3, model="bundled:other"),
+            record(4, "failed"),
+        ]
+    )
     assert sorted(frame["run"]) == ["", "", "run-0001", "run-0002", "run-0003"]
     assert frame[frame["run"] == ""]["model"].tolist() == ["bundled:docs-lm", "bundled:other"]
     assert set(frame[frame["run"] == ""]["label"]) == {"Uncompressed"} and set(
@@ -70,11 +77,16 @@ def test_a_trade_off_has_every_finished_run_and_each_original_once():
 
 def test_without_finished_runs_there_is_no_trade_off_and_no_comparison():
     for made in (trade_off, comparison):
-        assert made([record(1)]).empty and list(made([]).columns) == list(made([done(1)]).columns)
+        assert made([record(1)]).empty and list(made([]).columns) == list(
+            made([finished_record(1)]).columns
+        )
 
 
 def test_lower_perplexity_and_higher_accuracy_are_better():
-    low, high = done(1, result=scores(500, 11.0)), done(2, result=scores(500, 12.0))
+    low, high = (
+        finished_record(1, result=scores(500, 11.0)),
+        finished_record(2, result=scores(500, 12.0)),
+    )
     assert trade_off([low, high]).set_index("run")["best"].to_dict() == {
         "": True,
         "run-0001": True,
@@ -82,7 +94,8 @@ def test_lower_perplexity_and_higher_accuracy_are_better():
     }
     original = scores(1000, None, accuracy=0.9)
     low, high = (
-        done(n, baseline=original, result=scores(500, None, accuracy=n / 10)) for n in (1, 2)
+        finished_record(n, baseline=original, result=scores(500, None, accuracy=n / 10))
+        for n in (1, 2)
     )
     assert trade_off([low, high]).set_index("run")["best"].to_dict() == {
         "": True,
@@ -94,20 +107,25 @@ def test_lower_perplexity_and_higher_accuracy_are_better():
 def test_runs_under_another_protocol_are_on_a_front_of_their_own():
     other = PROTOCOL.model_copy(update={"context": 128})
     frame = trade_off(
-        [done(1, result=scores(500, 11.0)), done(2, result=scores(500, 12.0), protocol=other)]
+        [
+            finished_record(1, result=scores(500, 11.0)),
+            finished_record(2, result=scores(500, 12.0), protocol=other),
+        ]
     )
     assert frame["best"].all() and len(frame) == 4
 
 
 def test_a_compressed_model_that_is_smaller_and_better_takes_the_original_off_the_front():
-    assert trade_off([done(1, result=scores(500, 9.0))]).set_index("run")["best"].to_dict() == {
+    assert trade_off([finished_record(1, result=scores(500, 9.0))]).set_index("run")[
+        "best"
+    ].to_dict() == {
         "": False,
         "run-0001": True,
     }
 
 
 def test_a_comparison_has_a_row_for_each_finished_run_in_the_order_given():
-    frame = comparison([done(2), record(3), done(1)])
+    frame = comparison([finished_record(2), record(3), finished_record(1)])
     assert (
         frame["run"].tolist() == ["run-0002", "run-0001"]
         and frame["technique"].tolist() == ["Round to nearest"] * 2
@@ -116,7 +134,7 @@ def test_a_comparison_has_a_row_for_each_finished_run_in_the_order_given():
 
 def test_the_change_is_after_minus_before_and_as_a_share_of_before():
     row = comparison(
-        [done(1, baseline=scores(1000, 10.0), result=scores(500, 12.0, agreement=0.8))]
+        [finished_record(1, baseline=scores(1000, 10.0), result=scores(500, 12.0, agreement=0.8))]
     ).iloc[0]
     assert (
         row.quality_before,
@@ -129,7 +147,11 @@ def test_the_change_is_after_minus_before_and_as_a_share_of_before():
 
 def test_what_was_not_measured_is_nan():
     row = comparison(
-        [done(1, baseline=scores(9, None, accuracy=0.0), result=scores(5, None, accuracy=0.5))]
+        [
+            finished_record(
+                1, baseline=scores(9, None, accuracy=0.0), result=scores(5, None, accuracy=0.5)
+            )
+        ]
     ).iloc[0]
     assert (
         pd.isna(row.agreement) and pd.isna(row.quality_change_share) and row.quality_change == 0.5
@@ -138,9 +160,9 @@ def test_what_was_not_measured_is_nan():
 
 def test_runs_measured_the_same_way_compare():
     assert (
-        comparable([])
-        == comparable([done(1)])
-        == comparable([done(1), done(2, seconds=9.0), record(3)])
+        why_not_comparable([])
+        == why_not_comparable([finished_record(1)])
+        == why_not_comparable([finished_record(1), finished_record(2, seconds=9.0), record(3)])
         == ""
     )
 
@@ -158,7 +180,9 @@ CHANGES += [{"targets": 7}, {"samples": 8}, {"compute_dtype": "bfloat16"}, {"mea
 @for_each("change", CHANGES)
 def test_any_difference_in_protocol_is_named(change):
     (value,) = change.values()
-    sentence = comparable([done(1), done(2, protocol=PROTOCOL.model_copy(update=change))])
+    sentence = why_not_comparable(
+        [finished_record(1), finished_record(2, protocol=PROTOCOL.model_copy(update=change))]
+    )
     assert (
         str(value) in sentence
         and sentence.startswith("The numbers of these runs do not compare")
@@ -167,9 +191,13 @@ def test_any_difference_in_protocol_is_named(change):
 
 
 def test_another_model_is_named_and_its_revision_goes_without_saying():
-    sentence = comparable([done(1), done(2, model="bundled:digits-cnn", revision="r2")])
+    sentence = why_not_comparable(
+        [finished_record(1), finished_record(2, model="bundled:digits-cnn", revision="r2")]
+    )
     assert "model (bundled:docs-lm, bundled:digits-cnn)" in sentence and "revision" not in sentence
-    assert "revision (r1, r2)" in comparable([done(1), done(2, revision="r2")])
+    assert "revision (r1, r2)" in why_not_comparable(
+        [finished_record(1), finished_record(2, revision="r2")]
+    )
 
 
 # --- layers ---------------------------------------------------------------------------------------

@@ -48,8 +48,8 @@ def declared(monkeypatch):
 
 def without_column(folder, name: str) -> None:
     path = folder / "extras.parquet"
-    frame = parquet.unpacked(path.read_bytes(), ExtraRow).drop(columns=name)
-    path.write_bytes(parquet.packed(frame))
+    frame = parquet.table_from_bytes(path.read_bytes(), ExtraRow).drop(columns=name)
+    path.write_bytes(parquet.parquet_bytes(frame))
 
 
 def test_rows_of_a_declared_table_are_collected_stored_and_read_back(declared, tmp_path):

@@ -2,7 +2,7 @@
 
 from dataclasses import fields, is_dataclass
 
-from engine.results.analysis.per_step_scores import STANDINGS
+from engine.results.analysis.per_step_scores import STEP_SCORE_COLUMNS
 from engine.results.schema import query_results as answers
 from engine.results.schema import tables
 from engine.results.schema.glossary import GLOSSARY
@@ -27,7 +27,7 @@ ROWS = [declared.row for declared in TABLES.values()] + [
 MEASURED = (
     SHOWN
     | {field.name for row in ROWS for field in fields(row) if field.type in NUMBERS}
-    | set(STANDINGS)
+    | set(STEP_SCORE_COLUMNS)
 )
 
 

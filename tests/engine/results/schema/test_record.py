@@ -6,12 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from engine.recipe.model_names import ASSETS
-from engine.results.analysis.per_step_scores import standings
+from engine.results.analysis.per_step_scores import step_scores
 from engine.results.analysis.runs import comparison, trade_off
 from engine.results.schema.record import RELATIVE_TO_REMAINING, RunRecord, Summary
 from engine.results.store.store import Store
 from tests.cases import for_each
-from tests.runs import done, scores, summary
+from tests.runs import finished_record, scores, summary
 
 EXAMPLES = Store(ASSETS / "examples", indexed=False)
 
@@ -24,18 +24,18 @@ def older(record: RunRecord) -> dict:
     return fields
 
 
-def counted(**others) -> RunRecord:
+def record_with_sizes(**others) -> RunRecord:
     known = {
         "baseline": scores(8000, parameters=4000),
         "result": scores(2000, 11.0, parameters=3000, compression=4.0),
     }
-    return done(1, **known | others)
+    return finished_record(1, **known | others)
 
 
 def test_an_older_record_gets_its_bits_per_parameter_from_its_sizes_and_the_originals_count():
     for record in (
-        RunRecord.model_validate(older(counted())),
-        RunRecord.model_validate_json(json.dumps(older(counted()))),
+        RunRecord.model_validate(older(record_with_sizes())),
+        RunRecord.model_validate_json(json.dumps(older(record_with_sizes()))),
     ):
         assert (
             record.summary.baseline.bits_per_parameter,
@@ -44,7 +44,9 @@ def test_an_older_record_gets_its_bits_per_parameter_from_its_sizes_and_the_orig
 
 
 def test_a_record_without_any_count_has_none():
-    record = RunRecord.model_validate(older(done(1)))  # from a version without parameter counts
+    record = RunRecord.model_validate(
+        older(finished_record(1))
+    )  # from a version without parameter counts
     assert record.summary.result.bits_per_parameter is None
     assert (
         comparison([record]).bits_per_parameter.isna().all()
@@ -64,14 +66,14 @@ def test_a_record_without_any_count_has_none():
     ids=str,
 )
 def test_numbers_that_no_page_can_show_make_a_record_unreadable(result):
-    fields = json.loads(done(1).model_dump_json())
+    fields = json.loads(finished_record(1).model_dump_json())
     fields["summary"]["result"] |= result
     with pytest.raises(ValidationError):
         RunRecord.model_validate(fields)
 
 
 def test_what_a_record_says_itself_is_kept():
-    said = counted(result=scores(2000, 11.0, parameters=3000, bits_per_parameter=7.5))
+    said = record_with_sizes(result=scores(2000, 11.0, parameters=3000, bits_per_parameter=7.5))
     assert (
         RunRecord.model_validate_json(said.model_dump_json()).summary.result.bits_per_parameter
         == 7.5
@@ -79,7 +81,7 @@ def test_what_a_record_says_itself_is_kept():
 
 
 def test_an_older_run_that_removed_parameters_is_told_apart_once():
-    fields = older(counted())
+    fields = older(record_with_sizes())
     fields["recipe"]["steps"] = [{"technique": "structured", "score": "l2"}]
     once = RunRecord.model_validate(fields)
     assert once.summary.notes == (RELATIVE_TO_REMAINING,)
@@ -88,13 +90,13 @@ def test_an_older_run_that_removed_parameters_is_told_apart_once():
         RELATIVE_TO_REMAINING,
     )
     # rounding removes no parameters
-    assert RunRecord.model_validate(older(counted())).summary.notes == ()
+    assert RunRecord.model_validate(older(record_with_sizes())).summary.notes == ()
 
 
 def test_the_stored_examples_say_both_bits():
     for name in ("first-look", "ten-times"):
         record = EXAMPLES.record(name)
-        said, stages = record.summary, standings(EXAMPLES.tables(name).stages)
+        said, stages = record.summary, step_scores(EXAMPLES.tables(name).stages)
         assert (
             said.result.bits_per_parameter == 8 * said.result.size_bytes / said.baseline.parameters
         )

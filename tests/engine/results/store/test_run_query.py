@@ -14,12 +14,12 @@ from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import Tables
 from engine.results.store import index
 from engine.results.store import run_folder as folder
-from engine.results.store.process_lease import owner
+from engine.results.store.process_lease import current_owner
 from engine.results.store.run_query import RunPage, RunQuery
 from engine.results.store.store import Store
-from engine.session.run_registry import Shelf
+from engine.session.run_registry import RunRegistry
 from tests.cases import for_each
-from tests.runs import START, done, record, scores, summary
+from tests.runs import START, finished_record, record, scores, summary
 
 ORDERS = ("newest", "oldest", "smallest", "compression", "quality", "model", "setting")
 
@@ -31,7 +31,7 @@ def run(
     status: str = "done",
     **others,
 ) -> RunRecord:
-    recipe = Recipe.of({"model": model, "steps": [{"technique": technique}]})
+    recipe = Recipe.from_dict({"model": model, "steps": [{"technique": technique}]})
     result = scores(1000 - number % 7, 11 + number % 5, compression=1 + number % 3)
     numbers = summary(f"run-{number:04}", result=result, model=model) if status == "done" else None
     return record(number, status, recipe=recipe, summary=numbers, **others)
@@ -179,20 +179,20 @@ def many(store):
 
 
 def test_no_record_is_read_for_a_page_and_no_more_rows_come_than_it_holds(many, monkeypatch):
-    monkeypatch.setattr(index, "said_by", lambda folder: pytest.fail(f"{folder} was read"))
+    monkeypatch.setattr(index, "read_record", lambda folder: pytest.fail(f"{folder} was read"))
     monkeypatch.setattr(
-        index, "parsed", lambda run, text: pytest.fail(f"the record of {run} was parsed")
+        index, "parsed_record", lambda run, text: pytest.fail(f"the record of {run} was parsed")
     )
     for order in ORDERS:
-        page = Shelf(many).page(RunQuery(order=order))
+        page = RunRegistry(many).page(RunQuery(order=order))
         assert len(page.rows) == 50 and page.matching == 120 and page.has_more
-    assert Shelf(many).under_way() is None
+    assert RunRegistry(many).under_way() is None
 
 
 def test_only_what_changed_is_read_again(many, monkeypatch):
     read = []
     monkeypatch.setattr(
-        index, "said_by", lambda path: (read.append(path.name), folder.said_by(path))[1]
+        index, "read_record", lambda path: (read.append(path.name), folder.read_record(path))[1]
     )
     changed = run(7, status="failed", message="It failed after all.")
     (many.folder("run-0007") / "record.json").write_text(changed.model_dump_json())
@@ -202,7 +202,7 @@ def test_only_what_changed_is_read_again(many, monkeypatch):
 def test_a_damaged_run_is_read_once_and_again_after_a_repair(many, monkeypatch):
     read = []
     monkeypatch.setattr(
-        index, "said_by", lambda path: (read.append(path.name), folder.said_by(path))[1]
+        index, "read_record", lambda path: (read.append(path.name), folder.read_record(path))[1]
     )
     path = many.folder("run-0007") / "record.json"
     whole = path.read_text()
@@ -223,13 +223,13 @@ def test_a_forecast_reads_a_few_runs_like_it(many, monkeypatch):
     parsed = []
     monkeypatch.setattr(
         index,
-        "parsed",
+        "parsed_record",
         lambda run, text: (parsed.append(run), RunRecord.model_validate_json(text))[1],
     )
     many.add(run(500, technique="gptq"))
-    like = Shelf(many).similar(run(0, technique="gptq").recipe)
+    like = RunRegistry(many).similar_runs(run(0, technique="gptq").recipe)
     assert [each.id for each in like] == ["run-0500"] == parsed
-    assert [each.id for each in Shelf(many).similar(run(0).recipe, most=3)] == [
+    assert [each.id for each in RunRegistry(many).similar_runs(run(0).recipe, most=3)] == [
         "run-0119",
         "run-0118",
         "run-0117",
@@ -240,7 +240,7 @@ def test_a_run_with_a_key_is_found_without_the_others(many, monkeypatch):
     parsed = []
     monkeypatch.setattr(
         index,
-        "parsed",
+        "parsed_record",
         lambda run, text: (parsed.append(run), RunRecord.model_validate_json(text))[1],
     )
     assert many.find("key-7").id == "run-0007" and parsed == ["run-0007"]
@@ -252,7 +252,7 @@ def test_a_run_with_a_key_is_found_without_the_others(many, monkeypatch):
 def test_runs_that_could_not_be_saved_are_listed_among_the_others(store, monkeypatch):
     for number in range(6):
         store.add(run(number))
-    shelf = Shelf(store)
+    shelf = RunRegistry(store)
     with monkeypatch.context() as refusing:
         refusing.setattr(Store, "add", lambda *_: store.folder("no such id"))
         shelf.keep(run(3, model="other", id="unsaved-1", created=START + timedelta(minutes=2.5)))
@@ -274,24 +274,24 @@ def test_runs_that_could_not_be_saved_are_listed_among_the_others(store, monkeyp
 
 def test_a_store_that_cannot_be_read_hides_no_run_that_could_not_be_saved(tmp_path):
     (tmp_path / "results").write_text("a file where a folder should be")
-    shelf = Shelf(Store(tmp_path / "results"))
+    shelf = RunRegistry(Store(tmp_path / "results"))
     shelf.keep(run(1), Tables.empty())
     assert [each.id for each in shelf.records()] == ids(shelf.page(RunQuery())) == ["run-0001"]
     assert shelf.find("key-1").id == "run-0001" and shelf.under_way() is None
-    assert [each.id for each in shelf.similar(run(2).recipe)] == ["run-0001"]
+    assert [each.id for each in shelf.similar_runs(run(2).recipe)] == ["run-0001"]
 
 
 def test_runs_whose_program_is_gone_are_listed_as_interrupted_also_where_nothing_can_be_written(
     store, monkeypatch
 ):
-    store.add(run(1, status="running", owner=owner()))
+    store.add(run(1, status="running", owner=current_owner()))
     for number in range(2, 40):
         store.add(run(number, status="running", owner="1:1.0"))
     read = []
     original = Store.under_way
     monkeypatch.setattr(Store, "update", lambda self, record: self.folder("no such id"))
     monkeypatch.setattr(Store, "under_way", lambda self: (read.append(1), original(self))[1])
-    shelf = Shelf(store)
+    shelf = RunRegistry(store)
     read.clear()
     assert (
         shelf.page(RunQuery(status="running")).matching == 1
@@ -307,7 +307,7 @@ def test_runs_whose_program_is_gone_are_listed_as_interrupted_also_where_nothing
 NAIVE = "2026-01-01T00:00:00"
 
 
-def rewritten(store: Store, run: str, **fields) -> None:
+def rewrite_record(store: Store, run: str, **fields) -> None:
     path = store.folder(run) / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
@@ -315,11 +315,11 @@ def rewritten(store: Store, run: str, **fields) -> None:
 def test_a_time_without_a_zone_is_read_as_utc(store):
     for number in (1, 2):
         store.add(run(number))
-    rewritten(store, "run-0001", created=NAIVE, finished=NAIVE)
+    rewrite_record(store, "run-0001", created=NAIVE, finished=NAIVE)
     assert store.record("run-0001").created == datetime(2026, 1, 1, tzinfo=UTC)
     assert (
-        [each.id for each in Shelf(store).records()]
-        == ids(Shelf(store).page(RunQuery()))
+        [each.id for each in RunRegistry(store).records()]
+        == ids(RunRegistry(store).page(RunQuery()))
         == ["run-0002", "run-0001"]
     )
 
@@ -345,7 +345,7 @@ def test_an_invalid_record_is_listed_with_the_reason(tmp_path, fields, why):
     store = Store(tmp_path / "results")
     store.add(run(1))
     store.add(run(2))
-    rewritten(store, "run-0001", **fields)
+    rewrite_record(store, "run-0001", **fields)
     row = store.page(RunQuery(status="unreadable")).rows[0]
     assert (
         row.id == "run-0001"
@@ -358,7 +358,7 @@ def test_an_invalid_record_is_listed_with_the_reason(tmp_path, fields, why):
 
 
 def test_numbers_of_any_size_are_listed(store):
-    store.add(done(1))
+    store.add(finished_record(1))
     path = store.folder("run-0001") / "record.json"
     for number, readable in ((10**18, True), (2**70, False), (10**400, False)):
         content = json.loads(path.read_text())

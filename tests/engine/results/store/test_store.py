@@ -21,12 +21,12 @@ from engine.recipe.model_names import ASSETS
 from engine.results.schema.run_tables import TABLES, Tables
 from engine.results.schema.tables import LayerRow, LevelRow, SurfaceRow
 from engine.results.store import index, parquet
-from engine.results.store.process_lease import alive
+from engine.results.store.process_lease import is_owner_alive
 from engine.results.store.run_query import RunQuery
-from engine.results.store.store import Store, owner
+from engine.results.store.store import Store, current_owner
 from engine.runtime.settings import home
 from tests.cases import for_each
-from tests.runs import done, layer, record, tables
+from tests.runs import finished_record, layer, record, tables
 
 ROOT = Path(__file__).parents[4]
 
@@ -39,13 +39,13 @@ def store(tmp_path):
 def finished_store(folder: Path) -> Store:
     """A store with run-0001 done."""
     store = Store(folder / "results")
-    store.add(record(1, "running", owner=owner()))
-    store.finish(done(1), tables())
+    store.add(record(1, "running", owner=current_owner()))
+    store.finish(finished_record(1), tables())
     return store
 
 
 @pytest.fixture
-def finished(tmp_path):
+def store_with_run(tmp_path):
     return finished_store(tmp_path)
 
 
@@ -86,30 +86,30 @@ def test_an_empty_store_has_no_runs_and_makes_no_folder(store):
     assert (
         store.records() == []
         and store.find("key-1") is None
-        and store.interrupted() == []
+        and store.mark_interrupted() == []
         and not store.root.exists()
     )
 
 
-def test_tables_come_back_exactly(finished):
-    assert_equal(finished.tables("run-0001"), tables())
+def test_tables_come_back_exactly(store_with_run):
+    assert_equal(store_with_run.tables("run-0001"), tables())
 
 
 def test_empty_tables_come_back_exactly(store):
     store.add(record(1))
-    store.finish(done(1), Tables.empty())
+    store.finish(finished_record(1), Tables.empty())
     assert_equal(store.tables("run-0001"), Tables.empty())
 
 
-def test_shapes_come_back_as_tuples(finished):
-    assert finished.tables("run-0001").layers["shape"].tolist() == [(3, 4), (8, 3, 5, 5)]
+def test_shapes_come_back_as_tuples(store_with_run):
+    assert store_with_run.tables("run-0001").layers["shape"].tolist() == [(3, 4), (8, 3, 5, 5)]
 
 
 def test_columns_a_panel_added_come_back_too(store):
     store.add(record(1))
     given = tables()
     given.layers["kept_by_hand"] = [True, False]
-    store.finish(done(1), given)
+    store.finish(finished_record(1), given)
     assert_equal(store.tables("run-0001"), given)
 
 
@@ -121,9 +121,9 @@ def test_finishing_makes_a_run_done_and_dates_it(store):
     )
 
 
-def test_the_recipe_in_the_folder_repeats_the_run(finished):
+def test_the_recipe_in_the_folder_repeats_the_run(store_with_run):
     assert (
-        record(1).recipe.from_yaml((finished.folder("run-0001") / "recipe.yaml").read_text())
+        record(1).recipe.from_yaml((store_with_run.folder("run-0001") / "recipe.yaml").read_text())
         == record(1).recipe
     )
 
@@ -146,11 +146,11 @@ def test_the_newest_of_equal_keys_is_found(store):
     assert store.find("same").id == "run-0003"
 
 
-def test_a_deleted_run_is_gone_from_everywhere(finished):
-    finished.delete("run-0001")
-    assert finished.records() == [] and list(finished.folders.iterdir()) == []
+def test_a_deleted_run_is_gone_from_everywhere(store_with_run):
+    store_with_run.delete("run-0001")
+    assert store_with_run.records() == [] and list(store_with_run.folders.iterdir()) == []
     with pytest.raises(PlainError, match="no run run-0001"):
-        finished.record("run-0001")
+        store_with_run.record("run-0001")
 
 
 def test_a_run_deleted_while_it_ran_does_not_come_back(store):
@@ -158,7 +158,7 @@ def test_a_run_deleted_while_it_ran_does_not_come_back(store):
     store.delete("run-0001")
     for write in (
         lambda: store.update(record(1)),
-        lambda: store.finish(done(1), tables()),
+        lambda: store.finish(finished_record(1), tables()),
         lambda: store.delete("run-0001"),
     ):
         with pytest.raises(PlainError, match="may have been deleted"):
@@ -205,27 +205,27 @@ EVIL = [
     "act",
     [Store.record, Store.tables, Store.delete, lambda store, run: store.add(record(1, id=run))],
 )
-def test_no_id_leads_out_of_the_store(finished, act, run):
+def test_no_id_leads_out_of_the_store(store_with_run, act, run):
     with pytest.raises(PlainError, match="is no run"):
-        act(finished, run)
+        act(store_with_run, run)
 
 
-def test_a_link_is_deleted_and_what_it_points_to_stays(finished, tmp_path):
+def test_a_link_is_deleted_and_what_it_points_to_stays(store_with_run, tmp_path):
     (tmp_path / "precious").mkdir()
-    (finished.folders / "link-0001").symlink_to(tmp_path / "precious")
-    finished.delete("link-0001")
-    assert (tmp_path / "precious").is_dir() and ids(finished.records()) == ["run-0001"]
+    (store_with_run.folders / "link-0001").symlink_to(tmp_path / "precious")
+    store_with_run.delete("link-0001")
+    assert (tmp_path / "precious").is_dir() and ids(store_with_run.records()) == ["run-0001"]
 
 
-def test_a_store_without_an_index_says_the_same_and_leaves_no_trace(finished):
-    before = finished.records()
-    index.erase(finished.index)
-    bare = Store(finished.root, indexed=False)
+def test_a_store_without_an_index_says_the_same_and_leaves_no_trace(store_with_run):
+    before = store_with_run.records()
+    index.erase(store_with_run.index)
+    bare = Store(store_with_run.root, indexed=False)
     assert bare.records() == before and bare.find("key-1") == before[0]
     bare.add(record(2))
     bare.rebuild()
     assert ids(bare.records()) == ["run-0002", "run-0001"] and {
-        path.name for path in finished.root.iterdir()
+        path.name for path in store_with_run.root.iterdir()
     } == {"runs"}
 
 
@@ -277,23 +277,23 @@ def test_a_damaged_run_is_listed_as_unreadable_and_the_others_stay(tmp_path, dam
     assert ids(finished.records()) == ["run-0002"]
 
 
-def test_a_damaged_run_keeps_its_recipe_so_that_it_can_be_repeated(finished):
-    truncate(finished.folder("run-0001"))
+def test_a_damaged_run_keeps_its_recipe_so_that_it_can_be_repeated(store_with_run):
+    truncate(store_with_run.folder("run-0001"))
     assert (
-        finished.records()[0].recipe == record(1).recipe
-        and "run its recipe again" in finished.records()[0].message
+        store_with_run.records()[0].recipe == record(1).recipe
+        and "run its recipe again" in store_with_run.records()[0].message
     )
 
 
-def test_a_repaired_run_is_readable_again(finished):
-    path = finished.folder("run-0001") / "record.json"
+def test_a_repaired_run_is_readable_again(store_with_run):
+    path = store_with_run.folder("run-0001") / "record.json"
     whole = path.read_bytes()
     path.write_bytes(whole[:40])
-    assert finished.records()[0].status == "unreadable"
+    assert store_with_run.records()[0].status == "unreadable"
     path.write_bytes(whole)
     assert (
-        finished.records()[0] == finished.record("run-0001")
-        and finished.records()[0].status == "done"
+        store_with_run.records()[0] == store_with_run.record("run-0001")
+        and store_with_run.records()[0].status == "done"
     )
 
 
@@ -335,24 +335,24 @@ def test_damaged_tables_are_refused_with_their_file_and_the_way_out(tmp_path, na
     assert str(path) in str(refused.value) and finished.record("run-0001").status == "done"
 
 
-def test_no_flipped_bit_gives_another_number(finished):
-    path = finished.folder("run-0001") / "layers.parquet"
+def test_no_flipped_bit_gives_another_number(store_with_run):
+    path = store_with_run.folder("run-0001") / "layers.parquet"
     whole = path.read_bytes()
     for place in range(0, len(whole), 41):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with suppress(PlainError):
-            read = finished.tables("run-0001", ["layers"]).layers
+            read = store_with_run.tables("run-0001", ["layers"]).layers
             pd.testing.assert_frame_equal(read, tables().layers, check_exact=True)
 
 
-def test_files_of_another_version_do_no_harm(finished):
-    folder = finished.folder("run-0001")
+def test_files_of_another_version_do_no_harm(store_with_run):
+    folder = store_with_run.folder("run-0001")
     (folder / "thoughts.parquet").write_bytes(b"garbage")
     (folder / "layers.csv").write_text("name")
-    (finished.folders / ".DS_Store").write_text("")
-    (finished.folders / "Thumbs.db").write_text("")
-    assert_equal(finished.tables("run-0001"), tables())
-    assert ids(finished.records()) == ["run-0001"]
+    (store_with_run.folders / ".DS_Store").write_text("")
+    (store_with_run.folders / "Thumbs.db").write_text("")
+    assert_equal(store_with_run.tables("run-0001"), tables())
+    assert ids(store_with_run.records()) == ["run-0001"]
 
 
 # --- the index ------------------------------------------------------------------------------------
@@ -436,46 +436,55 @@ def test_an_index_with_a_value_of_another_type_is_made_again(tmp_path, column):
     assert finished.page(RunQuery()) == before
 
 
-def test_an_index_that_cannot_be_opened_changes_nothing_but_the_time(finished):
-    before = finished.records()
-    lose_index(finished)
-    finished.index.mkdir()
-    finished.add(record(2))
-    assert finished.records() == [record(2), *before]
+def test_an_index_that_cannot_be_opened_changes_nothing_but_the_time(store_with_run):
+    before = store_with_run.records()
+    lose_index(store_with_run)
+    store_with_run.index.mkdir()
+    store_with_run.add(record(2))
+    assert store_with_run.records() == [record(2), *before]
 
 
-def test_folders_copied_in_deleted_or_edited_by_hand_are_seen(finished, tmp_path):
+def test_folders_copied_in_deleted_or_edited_by_hand_are_seen(store_with_run, tmp_path):
     other = Store(tmp_path / "other")
     other.add(record(2))
-    shutil.copytree(other.folder("run-0002"), finished.folder("run-0002"))
-    assert ids(finished.records()) == ["run-0002", "run-0001"]
-    shutil.rmtree(finished.folder("run-0001"))
-    (finished.folder("run-0002") / "record.json").write_text(record(2, "failed").model_dump_json())
-    assert finished.records() == [record(2, "failed")] and finished.find("key-1") is None
-    assert index_of(finished, "SELECT id, status FROM runs") == [("run-0002", "failed")]
+    shutil.copytree(other.folder("run-0002"), store_with_run.folder("run-0002"))
+    assert ids(store_with_run.records()) == ["run-0002", "run-0001"]
+    shutil.rmtree(store_with_run.folder("run-0001"))
+    (store_with_run.folder("run-0002") / "record.json").write_text(
+        record(2, "failed").model_dump_json()
+    )
+    assert (
+        store_with_run.records() == [record(2, "failed")] and store_with_run.find("key-1") is None
+    )
+    assert index_of(store_with_run, "SELECT id, status FROM runs") == [("run-0002", "failed")]
 
 
-def test_known_folders_are_not_read_again(finished, monkeypatch):
-    finished.records()
-    monkeypatch.setattr(index, "said_by", lambda folder: pytest.fail(f"{folder} was read again"))
-    assert ids(finished.records()) == ["run-0001"]
+def test_known_folders_are_not_read_again(store_with_run, monkeypatch):
+    store_with_run.records()
+    monkeypatch.setattr(
+        index, "read_record", lambda folder: pytest.fail(f"{folder} was read again")
+    )
+    assert ids(store_with_run.records()) == ["run-0001"]
 
 
-def test_rebuilding_sweeps_what_the_dead_left_behind_and_spares_the_living(finished):
+def test_rebuilding_sweeps_what_the_dead_left_behind_and_spares_the_living(store_with_run):
     for name, hours in (
         (".new-run-0002-dead", 2),
         (".gone-run-0003-dead", 2),
         (".new-run-0004-alive", 0),
     ):
-        (finished.folders / name).mkdir()
-        os.utime(finished.folders / name, (time.time() - hours * 3600,) * 2)
-    finished.rebuild()
-    assert {path.name for path in finished.folders.iterdir()} == {"run-0001", ".new-run-0004-alive"}
+        (store_with_run.folders / name).mkdir()
+        os.utime(store_with_run.folders / name, (time.time() - hours * 3600,) * 2)
+    store_with_run.rebuild()
+    assert {path.name for path in store_with_run.folders.iterdir()} == {
+        "run-0001",
+        ".new-run-0004-alive",
+    }
 
 
 def test_a_thousand_runs_are_listed_in_a_moment(store):
     for number in range(1000):
-        run = done(number)
+        run = finished_record(number)
         store.folder(run.id).mkdir(parents=True)
         (store.folder(run.id) / "record.json").write_text(run.model_dump_json())
     store.records()
@@ -491,7 +500,7 @@ def test_threads_may_share_a_store(store):
     def work(number):
         store.add(record(number, "running"))
         store.records()
-        store.finish(done(number), tables())
+        store.finish(finished_record(number), tables())
         return store.find(f"key-{number}").status
 
     with ThreadPoolExecutor(8) as pool:
@@ -546,9 +555,9 @@ def test_a_reader_never_meets_half_a_record(store):
 
 
 def test_this_process_is_alive_and_a_made_up_one_is_not():
-    assert alive(owner())
+    assert is_owner_alive(current_owner())
     assert not any(
-        alive(name)
+        is_owner_alive(name)
         for name in ("", "x", "1", f"{os.getpid()}:1.0", "999999999:1.0", "-1:1.0", f"{10**30}:1.0")
     )
 
@@ -556,11 +565,11 @@ def test_this_process_is_alive_and_a_made_up_one_is_not():
 def test_a_process_whose_clock_was_set_a_little_is_still_itself():
     child = in_python("import time; time.sleep(60)")
     started = psutil.Process(child.pid).create_time()
-    assert alive(f"{child.pid}:{started + 0.5:.2f}") and not alive(
+    assert is_owner_alive(f"{child.pid}:{started + 0.5:.2f}") and not is_owner_alive(
         f"{child.pid}:{started - 3600:.2f}"
     )
     child.kill()
-    gone = [alive(f"{child.pid}:{started:.2f}") for _ in (time.sleep(0.5), child.wait())]
+    gone = [is_owner_alive(f"{child.pid}:{started:.2f}") for _ in (time.sleep(0.5), child.wait())]
     assert gone[-1] is False
 
 
@@ -569,15 +578,15 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_says_so(store):
     store.add(
         record(1, "running", owner=f"{child.pid}:{psutil.Process(child.pid).create_time():.2f}")
     )
-    store.add(record(2, "running", owner=owner()))
-    assert store.interrupted() == []
+    store.add(record(2, "running", owner=current_owner()))
+    assert store.mark_interrupted() == []
     child.kill()
     child.wait()
-    assert ids(store.interrupted()) == ["run-0001"] and store.interrupted() == []
+    assert ids(store.mark_interrupted()) == ["run-0001"] and store.mark_interrupted() == []
     assert store.record("run-0001").status == "interrupted" and store.record(
         "run-0001"
     ).message.endswith("run its recipe again.")
-    assert store.record("run-0002") == record(2, "running", owner=owner())
+    assert store.record("run-0002") == record(2, "running", owner=current_owner())
 
 
 def test_a_killed_process_that_nobody_waited_for_is_gone_too():
@@ -585,39 +594,39 @@ def test_a_killed_process_that_nobody_waited_for_is_gone_too():
     name = f"{child.pid}:{psutil.Process(child.pid).create_time():.2f}"
     child.kill()
     deadline = time.time() + 10
-    while alive(name) and time.time() < deadline:
+    while is_owner_alive(name) and time.time() < deadline:
         time.sleep(0.02)
-    assert not alive(name)
+    assert not is_owner_alive(name)
     child.wait()
 
 
 def test_finished_runs_are_never_interrupted(store):
     for number, status in enumerate(("done", "failed", "cancelled", "interrupted")):
         store.add(record(number, status, owner="1:1.0"))
-    assert store.interrupted() == []
+    assert store.mark_interrupted() == []
 
 
 # --- a disk that refuses --------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
-def refusing(request, finished, monkeypatch):
+def refusing(request, store_with_run, monkeypatch):
     """A store whose disk takes nothing more."""
 
     def refuse(*_):
         raise OSError(request.param, os.strerror(request.param))
 
-    finished.add(record(2, "running"))
+    store_with_run.add(record(2, "running"))
     for name in ("replace", "rename"):
         monkeypatch.setattr(Path, name, refuse)
-    return finished
+    return store_with_run
 
 
 def test_a_disk_that_refuses_says_which_folder_what_happened_and_what_to_do(refusing):
     for write in (
         lambda: refusing.add(record(3)),
         lambda: refusing.update(record(2, "failed")),
-        lambda: refusing.finish(done(2), tables()),
+        lambda: refusing.finish(finished_record(2), tables()),
         lambda: refusing.delete("run-0001"),
     ):
         with pytest.raises(PlainError, match="COMPRESSION_EXPLORER_HOME") as refused:
@@ -628,7 +637,10 @@ def test_a_disk_that_refuses_says_which_folder_what_happened_and_what_to_do(refu
 
 
 def test_a_disk_that_refuses_loses_nothing_and_keeps_no_litter(refusing):
-    for write in (lambda: refusing.add(record(3)), lambda: refusing.finish(done(2), tables())):
+    for write in (
+        lambda: refusing.add(record(3)),
+        lambda: refusing.finish(finished_record(2), tables()),
+    ):
         with pytest.raises(PlainError):
             write()
     assert refusing.records()[0] == record(2, "running") and ids(refusing.records()) == [
@@ -643,7 +655,7 @@ def test_a_disk_that_refuses_loses_nothing_and_keeps_no_litter(refusing):
 
 
 def test_interrupted_runs_are_told_apart_even_where_they_cannot_be_marked(refusing):
-    assert ids(refusing.interrupted()) == ["run-0002"]
+    assert ids(refusing.mark_interrupted()) == ["run-0002"]
 
 
 def test_a_file_in_place_of_the_store_is_named(tmp_path):
@@ -660,7 +672,7 @@ def test_a_file_in_place_of_the_store_is_named(tmp_path):
         assert str(store.root) in str(refused.value)
 
 
-def mounted(path, options):
+def mount_tmpfs(path, options):
     return (
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)],
@@ -674,7 +686,7 @@ def mounted(path, options):
 @pytest.fixture
 def small_disk(tmp_path):
     """A real disk of 256 kB."""
-    if not shutil.which("mount") or not mounted(tmp_path, "size=256k"):
+    if not shutil.which("mount") or not mount_tmpfs(tmp_path, "size=256k"):
         pytest.skip("mounting needs rights this process lacks")
     yield tmp_path
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
@@ -683,12 +695,14 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_reported_and_stays_readable(small_disk):
     store = Store(small_disk)
     store.add(record(1))
-    store.finish(done(1), tables(*(layer(os.urandom(20).hex()) for _ in range(20))))
+    store.finish(finished_record(1), tables(*(layer(os.urandom(20).hex()) for _ in range(20))))
     store.add(record(2, "running"))
     with pytest.raises(
         PlainError, match=r"\(no space left on device\); delete runs, free some space"
     ):
-        store.finish(done(2), tables(*(layer(os.urandom(200).hex()) for _ in range(2000))))
+        store.finish(
+            finished_record(2), tables(*(layer(os.urandom(200).hex()) for _ in range(2000)))
+        )
     assert (
         ids(store.records()) == ["run-0002", "run-0001"]
         and len(store.tables("run-0001").layers) == 20
@@ -700,7 +714,7 @@ def test_a_full_disk_is_reported_and_stays_readable(small_disk):
 def test_a_read_only_disk_stays_readable(small_disk):
     store = Store(small_disk)
     store.add(record(1))
-    store.finish(done(1), tables())
+    store.finish(finished_record(1), tables())
     before = store.records()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert store.records() == before and store.find("key-1") == before[0]
@@ -722,20 +736,20 @@ def test_the_finished_example_that_comes_along_can_be_read():
     assert kept.record("first-look").status == "done" and not kept.tables("first-look").layers.empty
 
 
-def test_a_run_of_an_earlier_version_lacks_what_came_later_and_is_read_all_the_same(finished):
-    folder = finished.root / "runs" / "run-0001"
+def test_a_run_of_an_earlier_version_lacks_what_came_later_and_is_read_all_the_same(store_with_run):
+    folder = store_with_run.root / "runs" / "run-0001"
     for name, declared in TABLES.items():
         if not declared.required:
             (folder / f"{name}.parquet").unlink()
-    levels = parquet.unpacked((folder / "levels.parquet").read_bytes(), LevelRow).drop(
+    levels = parquet.table_from_bytes((folder / "levels.parquet").read_bytes(), LevelRow).drop(
         columns="weights"
     )
-    (folder / "levels.parquet").write_bytes(parquet.packed(levels))
-    layers = parquet.unpacked((folder / "layers.parquet").read_bytes(), LayerRow).drop(
+    (folder / "levels.parquet").write_bytes(parquet.parquet_bytes(levels))
+    layers = parquet.table_from_bytes((folder / "layers.parquet").read_bytes(), LayerRow).drop(
         columns="original_shape"
     )
-    (folder / "layers.parquet").write_bytes(parquet.packed(layers))
-    read = finished.tables("run-0001")
+    (folder / "layers.parquet").write_bytes(parquet.parquet_bytes(layers))
+    read = store_with_run.tables("run-0001")
     assert (read.layers.original_shape.map(len) == 0).all() and len(read.layers) == len(layers)
     assert read.latency.empty and list(read.surfaces) == [
         field.name for field in fields(SurfaceRow)

@@ -7,25 +7,25 @@ import random
 
 from engine.errors import PlainError
 from engine.results.analysis.runs import (
-    comparable,
     comparison,
-    latest_alike,
+    latest_similar_run,
     layers_side_by_side,
     trade_off,
+    why_not_comparable,
 )
 from engine.results.store.run_query import RunQuery
 from engine.results.store.store import Store
-from engine.session.run_registry import Shelf
+from engine.session.run_registry import RunRegistry
 from tests.cases import for_each
 from tests.runs import record
-from tests.store_damage import damage, filled
+from tests.store_damage import damage, fill_store
 
 ORDERS = ("newest", "oldest", "smallest", "compression", "quality", "model", "setting")
 
 
 def read_everything(store: Store) -> None:
     """Read everything that pages read from a store; only single runs may raise PlainError."""
-    shelf = Shelf(store)
+    shelf = RunRegistry(store)
     there = {path.name for path in store.folders.iterdir() if not path.name.startswith(".")}
     records = store.records()
     assert {run.id for run in records} == there
@@ -45,14 +45,14 @@ def read_everything(store: Store) -> None:
             good.append(one)
         except PlainError as error:
             assert str(error).endswith(".")
-    comparable(good), comparison(good), trade_off(good)
-    latest_alike(shelf.similar(record(1).recipe), record(1).recipe)
+    why_not_comparable(good), comparison(good), trade_off(good)
+    latest_similar_run(shelf.similar_runs(record(1).recipe), record(1).recipe)
 
 
 @for_each("seed", range(8))
 def test_a_damaged_store_lists_every_run_and_lets_it_be_deleted(tmp_path, seed):
     draw, store = random.Random(seed), Store(tmp_path / "results")
-    filled(store, 2)
+    fill_store(store, 2)
     for _ in range(5):
         damage(store, draw)
         read_everything(store)

@@ -13,38 +13,50 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats
 from engine.errors import PlainError
-from engine.kernels import NoKernel, kernel_of
+from engine.kernels import NoKernelError, supported_kernel
 from engine.models.layers import Layer
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.models.packed_modules import (
     UnpackingConv2d,
     UnpackingEmbedding,
     UnpackingLinear,
-    unpacked_once,
+    keep_unpacked,
 )
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.techniques.implementations import blueprint, compress, plan, portrait
+from engine.techniques.implementations import compress, diagnostics, plan, storage_plan
 from engine.techniques.low_rank.correction.config import LowRankCorrection
 from engine.techniques.low_rank.ranks import (
-    Layered,
+    LayerEnergy,
+    allocated_ranks,
+    allocated_ranks_by_energy,
     mean_energy,
     rank_of_energy,
     rank_of_share,
-    shared_out,
-    shared_out_by_energy,
 )
 from engine.techniques.low_rank.svd.config import SVD
 from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
-from engine.techniques.low_rank.tensor_decomposition.method import cp, full_cp_rank, tucker
+from engine.techniques.low_rank.tensor_decomposition.method import (
+    cp_factors,
+    full_cp_rank,
+    tucker_factors,
+)
 from engine.techniques.low_rank.whitening import whitening
 from engine.techniques.quantization.awq.method import output_error
-from engine.tensors.low_rank import CPKernel, LowRank, Sum, TuckerKernel, Whole, break_even, saves
-from engine.tensors.weights import restored
+from engine.tensors.low_rank import (
+    CorrectedWeight,
+    CPKernel,
+    LowRankWeight,
+    TuckerKernel,
+    UnfactoredWeight,
+    break_even_rank,
+    saves_parameters,
+)
+from engine.tensors.weights import weight_from_settings
 from tests.answers import forecast
 from tests.cases import for_each
 from tests.recipes import recipe_for
@@ -61,30 +73,32 @@ def weight_of(out: int = 24, in_: int = 40, seed: int = 0) -> torch.Tensor:
     return torch.randn(out, in_, generator=torch.Generator().manual_seed(seed))
 
 
-def seen_of(width: int = 40, count: int = 200, seed: int = 1) -> Seen:
+def seen_of(width: int = 40, count: int = 200, seed: int = 1) -> InputStats:
     """Inputs that go together, of channels with strengths of their own."""
     draw = torch.Generator().manual_seed(seed)
     mixed = 0.3 * torch.randn(count, width, generator=draw) + torch.randn(
         count, 8, generator=draw
     ) @ torch.randn(8, width, generator=draw)
-    seen = Seen(width, CPU)
+    seen = InputStats(width, CPU)
     seen.add(mixed * torch.randn(width, generator=draw).exp())
     return seen
 
 
-def data_for(how: SVD | LowRankCorrection, weight: torch.Tensor) -> tuple:
-    if how.needs == "nothing":
+def data_for(config: SVD | LowRankCorrection, weight: torch.Tensor) -> tuple:
+    if config.needs == "nothing":
         return ()
-    slopes = Slopes(weight_of(*weight.shape, seed=2), weight_of(*weight.shape, seed=3).square())
-    return (slopes,) if how.needs == "gradients" else (seen_of(weight.shape[1]),)
+    slopes = GradientStats(
+        weight_of(*weight.shape, seed=2), weight_of(*weight.shape, seed=3).square()
+    )
+    return (slopes,) if config.needs == "gradients" else (seen_of(weight.shape[1]),)
 
 
-def factorized(how: SVD, weight: torch.Tensor) -> torch.Tensor:
-    return compress(how, weight, *data_for(how, weight)).dense()
+def reconstruction(config: SVD, weight: torch.Tensor) -> torch.Tensor:
+    return compress(config, weight, *data_for(config, weight)).to_dense()
 
 
-def placed(how: Tucker | CP, layer: Layer = CONVOLUTION) -> Tucker | CP:
-    return plan(how, [layer])[layer.name]
+def planned_config(config: Tucker | CP, layer: Layer = CONVOLUTION) -> Tucker | CP:
+    return plan(config, [layer])[layer.name]
 
 
 # --- the nearest matrix ---------------------------------------------------------------------------
@@ -95,7 +109,7 @@ def test_no_matrix_of_the_rank_is_nearer_than_svds(out, in_, seed, data):
     """Eckart and Young; the error is that of the singular values left out."""
     rank = data.draw(st.integers(1, min(out, in_) - 1))
     weight = weight_of(out, in_, seed)
-    lost = (factorized(SVD(by="rank", rank=rank, whitening="none"), weight) - weight).norm()
+    lost = (reconstruction(SVD(by="rank", rank=rank, whitening="none"), weight) - weight).norm()
     assert lost == pytest.approx(
         torch.linalg.svdvals(weight)[rank:].norm().item(), rel=1e-4, abs=1e-5
     )
@@ -110,7 +124,7 @@ def test_whitened_svd_never_loses_more_of_the_output_than_plain_svd(out, in_, co
     rank = data.draw(st.integers(1, min(out, in_)))
     weight, seen = weight_of(out, in_, seed), seen_of(in_, count, seed + 1)
     plain, white = (
-        compress(SVD(by="rank", rank=rank, whitening=each), weight, seen).dense()
+        compress(SVD(by="rank", rank=rank, whitening=each), weight, seen).to_dense()
         for each in ("none", "svd-llm")
     )
     whole = output_error(weight, seen)
@@ -122,9 +136,9 @@ def test_whitened_svd_never_loses_more_of_the_output_than_plain_svd(out, in_, co
 
 def test_the_whitened_singular_values_left_out_are_what_the_output_loses():
     weight, seen = weight_of(), seen_of()
-    how = SVD(by="rank", rank=10, damping=1e-6)
-    left_out = torch.linalg.svdvals(whitening(how, seen).applied(weight))[10:].square().sum()
-    lost = compress(how, weight, seen).dense() - weight
+    config = SVD(by="rank", rank=10, damping=1e-6)
+    left_out = torch.linalg.svdvals(whitening(config, seen).whiten(weight))[10:].square().sum()
+    lost = compress(config, weight, seen).to_dense() - weight
     assert ((lost @ (seen.gram / seen.count)) * lost).sum() == pytest.approx(
         left_out.item(), rel=1e-2
     )
@@ -133,16 +147,16 @@ def test_the_whitened_singular_values_left_out_are_what_the_output_loses():
 def test_asvd_scales_columns_by_the_mean_input_and_alpha_0_is_plain():
     weight, seen = weight_of(), seen_of()
     scales = seen.abs_mean.sqrt()
-    due = factorized(SVD(by="rank", rank=7, whitening="none"), weight * scales) / scales
+    due = reconstruction(SVD(by="rank", rank=7, whitening="none"), weight * scales) / scales
     torch.testing.assert_close(
-        compress(SVD(by="rank", rank=7, whitening="asvd"), weight, seen).dense(),
+        compress(SVD(by="rank", rank=7, whitening="asvd"), weight, seen).to_dense(),
         due,
         rtol=1e-3,
         atol=1e-4,
     )
-    plain = factorized(SVD(by="rank", rank=7, whitening="none"), weight)
+    plain = reconstruction(SVD(by="rank", rank=7, whitening="none"), weight)
     torch.testing.assert_close(
-        compress(SVD(by="rank", rank=7, whitening="asvd", alpha=0), weight, seen).dense(),
+        compress(SVD(by="rank", rank=7, whitening="asvd", alpha=0), weight, seen).to_dense(),
         plain,
         rtol=1e-3,
         atol=1e-4,
@@ -153,7 +167,9 @@ def test_fisher_spares_the_rows_that_the_loss_feels():
     weight, square = weight_of(), torch.ones(24, 40)
     square[5] = 1e6
     lost = (
-        compress(SVD(by="rank", rank=5, whitening="fisher"), weight, Slopes(square, square)).dense()
+        compress(
+            SVD(by="rank", rank=5, whitening="fisher"), weight, GradientStats(square, square)
+        ).to_dense()
         - weight
     )
     assert lost[5].norm() < 1e-2 * lost.norm(dim=1).mean()
@@ -162,20 +178,20 @@ def test_fisher_spares_the_rows_that_the_loss_feels():
 def test_too_few_inputs_are_damped_and_it_is_said():
     seen = seen_of(count=9)
     weight = weight_of()
-    assert compress(SVD(), weight, seen).dense().isfinite().all()
+    assert compress(SVD(), weight, seen).to_dense().isfinite().all()
     assert "9 input vectors cannot span 40 inputs" in seen.warnings[0]
 
 
 def test_inputs_and_rows_that_nobody_heard_of_do_no_harm():
     weight, inputs = weight_of(), torch.randn(100, 40, generator=torch.Generator().manual_seed(6))
     inputs[:, 3] = 0
-    seen = Seen(40, CPU)
+    seen = InputStats(40, CPU)
     seen.add(inputs)
     for white in ("asvd", "svd-llm"):
-        assert compress(SVD(whitening=white), weight, seen).dense().isfinite().all()
+        assert compress(SVD(whitening=white), weight, seen).to_dense().isfinite().all()
     assert (
-        compress(SVD(whitening="fisher"), weight, Slopes(weight, torch.zeros(24, 40)))
-        .dense()
+        compress(SVD(whitening="fisher"), weight, GradientStats(weight, torch.zeros(24, 40)))
+        .to_dense()
         .isfinite()
         .all()
     )
@@ -183,21 +199,21 @@ def test_inputs_and_rows_that_nobody_heard_of_do_no_harm():
 
 @for_each("white", ("none", *WHITENED))
 def test_a_layer_of_zeros_stays_one(white):
-    assert not factorized(SVD(whitening=white), torch.zeros(24, 40)).any()
+    assert not reconstruction(SVD(whitening=white), torch.zeros(24, 40)).any()
 
 
 def test_the_randomized_solver_comes_near_the_exact_one_and_nearer_with_more_iterations():
     weight = weight_of(120, 200) @ torch.diag(torch.arange(1, 201).float().pow(-0.7))
     errors = {
         n: (
-            factorized(
+            reconstruction(
                 SVD(by="rank", rank=20, whitening="none", solver="randomized", iterations=n), weight
             )
             - weight
         ).norm()
         for n in (0, 1, 4)
     }
-    least = (factorized(SVD(by="rank", rank=20, whitening="none"), weight) - weight).norm()
+    least = (reconstruction(SVD(by="rank", rank=20, whitening="none"), weight) - weight).norm()
     assert (
         least <= errors[4] * (1 + 1e-5)
         and errors[4] <= errors[1] <= errors[0]
@@ -206,12 +222,12 @@ def test_the_randomized_solver_comes_near_the_exact_one_and_nearer_with_more_ite
 
 
 def test_the_randomized_solver_gives_the_same_each_time_and_leaves_other_draws_alone():
-    weight, how = weight_of(), SVD(by="rank", rank=3, whitening="none", solver="randomized")
+    weight, config = weight_of(), SVD(by="rank", rank=3, whitening="none", solver="randomized")
     torch.manual_seed(5)
     due = torch.rand(3)
     torch.manual_seed(5)
-    one = factorized(how, weight)
-    assert torch.equal(torch.rand(3), due) and torch.equal(factorized(how, weight), one)
+    one = reconstruction(config, weight)
+    assert torch.equal(torch.rand(3), due) and torch.equal(reconstruction(config, weight), one)
 
 
 # --- ranks ----------------------------------------------------------------------------------------
@@ -222,15 +238,15 @@ def test_the_randomized_solver_gives_the_same_each_time_and_leaves_other_draws_a
     "step", [{"by": "rank", "rank": 24}, {"by": "kept", "kept": 1}, {"by": "energy", "energy": 1}]
 )
 def test_full_rank_changes_nothing(step, white):
-    weight, how = weight_of().bfloat16().float(), SVD(whitening=white, **step)
+    weight, config = weight_of().bfloat16().float(), SVD(whitening=white, **step)
     stored = compress(
-        plan(how, [Layer("a", "linear", (24, 40), 2, "", "bfloat16")])["a"],
+        plan(config, [Layer("a", "linear", (24, 40), 2, "", "bfloat16")])["a"],
         weight,
-        *data_for(how, weight),
+        *data_for(config, weight),
     )
     assert (
-        isinstance(stored, Whole)
-        and torch.equal(stored.dense(), weight)
+        isinstance(stored, UnfactoredWeight)
+        and torch.equal(stored.to_dense(), weight)
         and stored.weight.dtype == torch.bfloat16
     )
     assert "full rank" in stored.note()
@@ -259,9 +275,9 @@ def test_a_layer_whose_factors_would_be_larger_is_kept_unless_the_rank_was_asked
     weight = weight_of()
     kept = compress(SVD(by="energy", energy=0.99, whitening="none"), weight)
     assert (
-        isinstance(kept, Whole)
+        isinstance(kept, UnfactoredWeight)
         and "not below its break-even rank 15.0" in kept.note()
-        and torch.equal(kept.dense(), weight)
+        and torch.equal(kept.to_dense(), weight)
     )
     asked = compress(SVD(by="rank", rank=20, whitening="none"), weight)
     assert (
@@ -272,19 +288,19 @@ def test_a_layer_whose_factors_would_be_larger_is_kept_unless_the_rank_was_asked
     assert compress(SVD(by="rank", rank=14, whitening="none"), weight).note() == ""
 
 
-def layered(out: int, in_: int, decay: float, seed: int = 0) -> Layered:
+def random_spectrum(out: int, in_: int, decay: float, seed: int = 0) -> LayerEnergy:
     values = torch.rand(
         min(out, in_), generator=torch.Generator().manual_seed(seed)
     ) * torch.arange(1, min(out, in_) + 1).float().pow(-decay)
-    return Layered.of((out, in_), values.sort(descending=True).values)
+    return LayerEnergy.of((out, in_), values.sort(descending=True).values)
 
 
-def best_of_all(layers: dict[str, Layered], budget: float) -> float:
+def best_of_all(layers: dict[str, LayerEnergy], budget: float) -> float:
     """The most energy that any choice of ranks within the budget keeps."""
     options = [
         [
             (layer.cost(rank), layer.gain(rank))
-            for rank in (*range(1, layer.most + 1), min(layer.shape))
+            for rank in (*range(1, layer.max_rank + 1), min(layer.shape))
         ]
         for layer in layers.values()
     ]
@@ -307,40 +323,44 @@ def best_of_all(layers: dict[str, Layered], budget: float) -> float:
     st.floats(0.05, 1),
 )
 def test_one_budget_is_met_to_within_one_direction_and_well_spent(shapes, kept):
-    layers = {str(i): layered(*each) for i, each in enumerate(shapes)}
-    ranks = shared_out(layers, kept)
+    layers = {str(i): random_spectrum(*each) for i, each in enumerate(shapes)}
+    ranks = allocated_ranks(layers, kept)
     budget, spent = (
-        kept * sum(layer.whole for layer in layers.values()),
+        kept * sum(layer.dense_parameters for layer in layers.values()),
         sum(layer.cost(ranks[name]) for name, layer in layers.items()),
     )
     least = sum(layer.cost(1) for layer in layers.values())
     assert spent <= max(budget, least) + 1e-6
-    open_ = [layer.step for name, layer in layers.items() if layer.holds(ranks[name])]
+    open_ = [layer.step for name, layer in layers.items() if layer.is_factored_at(ranks[name])]
     assert not open_ or budget - spent < max(open_)
     if budget >= least:
         direction = max(
             layer.energy.diff(prepend=torch.zeros(1)).max().item() for layer in layers.values()
         )
         # a layer kept whole is one step
-        jump = max((1 - layer.gain(layer.turning) for layer in layers.values()), default=0)
+        jump = max((1 - layer.gain(layer.keep_whole_rank) for layer in layers.values()), default=0)
         assert sum(layer.gain(ranks[name]) for name, layer in layers.items()) >= best_of_all(
             layers, budget
         ) - max(direction, jump)
 
 
 def test_where_spectra_fall_alike_no_layer_is_favoured_and_a_flat_one_gives_way_to_a_steep_one():
-    alike = {name: layered(60, 60, 1.0) for name in "abc"}
-    assert len(set(shared_out(alike, 0.3).values()) - {0}) <= 2
-    ranks = shared_out({"flat": layered(60, 60, 0.0), "steep": layered(60, 60, 3.0)}, 0.9)
+    alike = {name: random_spectrum(60, 60, 1.0) for name in "abc"}
+    assert len(set(allocated_ranks(alike, 0.3).values()) - {0}) <= 2
+    ranks = allocated_ranks(
+        {"flat": random_spectrum(60, 60, 0.0), "steep": random_spectrum(60, 60, 3.0)}, 0.9
+    )
     assert ranks["steep"] < ranks["flat"]
 
 
 def test_a_share_of_the_energy_takes_as_little_as_will_do():
-    layers = {str(i): layered(40, 50, decay) for i, decay in enumerate((0.2, 0.8, 1.5))}
-    ranks = shared_out_by_energy(layers, 0.8)
+    layers = {str(i): random_spectrum(40, 50, decay) for i, decay in enumerate((0.2, 0.8, 1.5))}
+    ranks = allocated_ranks_by_energy(layers, 0.8)
     cost = sum(layer.cost(ranks[name]) for name, layer in layers.items())
     assert mean_energy(layers, ranks) >= 0.8
-    fewer = shared_out(layers, (cost - 2 * 90) / sum(layer.whole for layer in layers.values()))
+    fewer = allocated_ranks(
+        layers, (cost - 2 * 90) / sum(layer.dense_parameters for layer in layers.values())
+    )
     assert mean_energy(layers, fewer) < 0.8
 
 
@@ -353,22 +373,22 @@ def kernel_like(out: int = 20, in_: int = 12, height: int = 3, width: int = 3) -
 
 def test_tucker_is_what_tensorly_rebuilds():
     weight = kernel_like()
-    stored = compress(placed(Tucker(by="rank", rank_out=6, rank_in=5)), weight)
-    core, outputs, inputs = tucker(weight.view(20, 12, 3, 3).double().numpy(), (6, 5), 50)
+    stored = compress(planned_config(Tucker(by="rank", rank_out=6, rank_in=5)), weight)
+    core, outputs, inputs = tucker_factors(weight.view(20, 12, 3, 3).double().numpy(), (6, 5), 50)
     due = tensorly.tucker_to_tensor((core, [outputs, inputs, np.eye(3), np.eye(3)]))
     torch.testing.assert_close(
-        stored.dense(), torch.from_numpy(due).float().flatten(1), rtol=1e-4, atol=1e-5
+        stored.to_dense(), torch.from_numpy(due).float().flatten(1), rtol=1e-4, atol=1e-5
     )
     assert stored.ranks == (6, 5)
 
 
 def test_cp_is_what_tensorly_rebuilds():
     weight = kernel_like()
-    stored = compress(placed(CP(by="rank", rank=7)), weight)
-    factors = cp(weight.view(20, 12, 3, 3).double().numpy(), 7, 100)
+    stored = compress(planned_config(CP(by="rank", rank=7)), weight)
+    factors = cp_factors(weight.view(20, 12, 3, 3).double().numpy(), 7, 100)
     due = tensorly.cp_to_tensor((np.ones(7), factors))
     torch.testing.assert_close(
-        stored.dense(), torch.from_numpy(due).float().flatten(1), rtol=1e-4, atol=1e-5
+        stored.to_dense(), torch.from_numpy(due).float().flatten(1), rtol=1e-4, atol=1e-5
     )
     sizes = [np.linalg.norm(each, axis=0) for each in factors]
     np.testing.assert_allclose(sizes, np.broadcast_to(sizes[0], (4, 7)), rtol=1e-6)
@@ -380,7 +400,7 @@ def test_pairwise_products_find_the_terms_that_tensorly_finds():
     weights, factors = tensorly.decomposition.parafac(
         kernel, rank=7, n_iter_max=100, init="svd", tol=1e-7, random_state=0, normalize_factors=True
     )
-    ours = tensorly.cp_to_tensor((np.ones(7), cp(kernel, 7, 100)))
+    ours = tensorly.cp_to_tensor((np.ones(7), cp_factors(kernel, 7, 100)))
     np.testing.assert_allclose(
         ours, tensorly.cp_to_tensor((weights, factors)), rtol=1e-5, atol=1e-7
     )
@@ -392,15 +412,16 @@ def test_a_kernel_of_few_terms_is_found_again():
     kernel = tensorly.cp_to_tensor((np.ones(3), axes))
     weight = torch.from_numpy(kernel).float().flatten(1)
     assert (
-        compress(placed(CP(by="rank", rank=3, iterations=500)), weight).dense() - weight
+        compress(planned_config(CP(by="rank", rank=3, iterations=500)), weight).to_dense() - weight
     ).norm() < 1e-2 * weight.norm()
     assert (
-        compress(placed(Tucker(by="rank", rank_out=3, rank_in=3)), weight).dense() - weight
+        compress(planned_config(Tucker(by="rank", rank_out=3, rank_in=3)), weight).to_dense()
+        - weight
     ).norm() < 1e-4 * weight.norm()
 
 
 @for_each(
-    "how",
+    "config",
     [
         Tucker(by="rank", rank_out=20, rank_in=12),
         Tucker(kept=1),
@@ -409,10 +430,14 @@ def test_a_kernel_of_few_terms_is_found_again():
         CP(by="rank", rank=108),
     ],
 )
-def test_full_ranks_of_a_convolution_change_nothing(how):
+def test_full_ranks_of_a_convolution_change_nothing(config):
     weight = kernel_like()
-    stored = compress(placed(how), weight)
-    assert isinstance(stored, Whole) and torch.equal(stored.dense(), weight) and stored.note()
+    stored = compress(planned_config(config), weight)
+    assert (
+        isinstance(stored, UnfactoredWeight)
+        and torch.equal(stored.to_dense(), weight)
+        and stored.note()
+    )
 
 
 @given(
@@ -423,12 +448,12 @@ def test_full_ranks_of_a_convolution_change_nothing(how):
 )
 def test_a_chain_has_at_most_the_share_of_parameters_that_is_to_be_kept(out, in_, area, kept):
     layer = Layer("conv", "conv2d", (out, in_, *area), 4, "")
-    for how in (Tucker(kept=kept), CP(kept=kept)):
-        planned = blueprint(placed(how, layer), layer.matrix_shape)
+    for config in (Tucker(kept=kept), CP(kept=kept)):
+        planned = storage_plan(planned_config(config, layer), layer.matrix_shape)
         # of one direction or term
-        least = out + in_ + (area[0] * area[1] if isinstance(how, Tucker) else sum(area))
+        least = out + in_ + (area[0] * area[1] if isinstance(config, Tucker) else sum(area))
         assert (
-            isinstance(planned, Whole)
+            isinstance(planned, UnfactoredWeight)
             or planned.nparameters <= max(kept * layer.parameters, least) + 1e-6
         )
 
@@ -445,14 +470,14 @@ def test_more_terms_than_any_kernel_needs():
         Layer("deep", "conv2d", (20, 1, 3, 3), 4, "", groups=20),
     ],
 )
-@for_each("how", [Tucker(), CP()])
-def test_what_is_no_convolution_for_it_is_kept_with_the_reason(how, layer):
+@for_each("config", [Tucker(), CP()])
+def test_what_is_no_convolution_for_it_is_kept_with_the_reason(config, layer):
     weight = weight_of(*layer.matrix_shape)
-    stored = compress(plan(how, [CONVOLUTION, layer])[layer.name], weight)
-    assert isinstance(stored, Whole) and torch.equal(stored.dense(), weight)
+    stored = compress(plan(config, [CONVOLUTION, layer])[layer.name], weight)
+    assert isinstance(stored, UnfactoredWeight) and torch.equal(stored.to_dense(), weight)
     assert "not changed" in stored.note() or "kept as it was" in stored.note()
     with pytest.raises(PlainError, match="there is none among these layers; use SVD instead"):
-        plan(how, [layer])
+        plan(config, [layer])
 
 
 # --- how they run ---------------------------------------------------------------------------------
@@ -467,20 +492,20 @@ SETTINGS = [
 
 
 @for_each("settings", SETTINGS, ids=str)
-@for_each("how", [Tucker(), CP(), SVD(whitening="none", kept=0.5)])
+@for_each("config", [Tucker(), CP(), SVD(whitening="none", kept=0.5)])
 @for_each("kernel", [(3, 3), (5, 3), (1, 7)])
 def test_a_convolution_runs_as_a_chain_with_the_outputs_of_its_kernel_and_keeps_its_bias(
-    kernel, how, settings
+    kernel, config, settings
 ):
     module = nn.Conv2d(12, 20, kernel, **settings)
     layer = Layer("conv", "conv2d", (20, 12, *kernel), 4, "")
-    stored = compress(plan(how, [layer])["conv"], module.weight.detach().flatten(1))
+    stored = compress(plan(config, [layer])["conv"], module.weight.detach().flatten(1))
     inputs = torch.randn(2, 12, 15, 17, generator=torch.Generator().manual_seed(1))
     chained = UnpackingConv2d(stored, module, torch.float32)
-    due = F.conv2d(inputs, stored.dense().view(20, 12, *kernel), module.bias, **chained.how)
-    assert len(chained.made()) == {Tucker: 3, CP: 4, SVD: 2}[type(how)]
+    due = F.conv2d(inputs, stored.to_dense().view(20, 12, *kernel), module.bias, **chained.config)
+    assert len(chained.weight_factors()) == {Tucker: 3, CP: 4, SVD: 2}[type(config)]
     torch.testing.assert_close(chained(inputs), due, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(kernel_of(chained)(inputs), due, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(supported_kernel(chained)(inputs), due, rtol=1e-4, atol=1e-5)
 
 
 def test_factors_below_break_even_run_one_after_the_other_and_others_as_one(monkeypatch):
@@ -496,10 +521,10 @@ def test_factors_below_break_even_run_one_after_the_other_and_others_as_one(monk
         stored = compress(SVD(by="rank", rank=rank, whitening="none"), layer.weight.detach())
         module = UnpackingLinear(stored, layer, torch.float32)
         torch.testing.assert_close(
-            module(inputs), run_as(inputs, stored.dense(), layer.bias), rtol=1e-4, atol=1e-5
+            module(inputs), run_as(inputs, stored.to_dense(), layer.bias), rtol=1e-4, atol=1e-5
         )
         assert products == due
-        with unpacked_once(module):
+        with keep_unpacked(module):
             module(inputs)
         assert products == due * 2 and module.chain is None and module.unpacked is None
 
@@ -510,7 +535,7 @@ def test_an_embedding_looks_up_its_left_factor_alone():
     ids = torch.tensor([[1, 299], [7, 7]])
     torch.testing.assert_close(
         UnpackingEmbedding(stored, table, torch.float32)(ids),
-        stored.dense()[ids],
+        stored.to_dense()[ids],
         rtol=1e-4,
         atol=1e-5,
     )
@@ -518,12 +543,14 @@ def test_an_embedding_looks_up_its_left_factor_alone():
 
 def test_a_layer_without_a_gain_has_no_kernel_and_says_why():
     layer = nn.Linear(40, 24)
-    for how, why in (
+    for config, why in (
         (SVD(by="rank", rank=20, whitening="none"), "take more than its weight"),
         (SVD(kept=1, whitening="none"), "kept as it was"),
     ):
-        with pytest.raises(NoKernel, match=why):
-            kernel_of(UnpackingLinear(compress(how, layer.weight.detach()), layer, torch.float32))
+        with pytest.raises(NoKernelError, match=why):
+            supported_kernel(
+                UnpackingLinear(compress(config, layer.weight.detach()), layer, torch.float32)
+            )
 
 
 # --- stored ---------------------------------------------------------------------------------------
@@ -532,30 +559,33 @@ def test_a_layer_without_a_gain_has_no_kernel_and_says_why():
 def test_factors_may_be_quantized_themselves_and_come_back_from_the_file():
     low = compress(SVD(by="rank", rank=10, whitening="none"), weight_of())
     rounding = LowRankCorrection(group_size=8).rounding()
-    nested = LowRank(
+    nested = LowRankWeight(
         low.shape, compress(rounding, low.left.dense()), compress(rounding, low.right.dense())
     )
-    again = restored(nested.settings(), nested.tensors())
+    again = weight_from_settings(nested.settings(), nested.tensors())
     assert (
-        torch.equal(again.dense(), nested.dense())
-        and sum(again.ledger().values()) == nested.nbytes < low.nbytes
+        torch.equal(again.to_dense(), nested.to_dense())
+        and sum(again.byte_breakdown().values()) == nested.nbytes < low.nbytes
     )
-    assert set(low.ledger()) == {"factors"} and set(nested.ledger()) == {"codes", "scales"}
+    assert set(low.byte_breakdown()) == {"factors"} and set(nested.byte_breakdown()) == {
+        "codes",
+        "scales",
+    }
 
 
 @pytest.mark.parametrize("kind", [TuckerKernel, CPKernel])
 def test_a_chain_comes_back_from_the_file(kind):
-    stored = compress(placed(Tucker() if kind is TuckerKernel else CP()), kernel_like())
-    again = restored(stored.settings(), stored.tensors())
+    stored = compress(planned_config(Tucker() if kind is TuckerKernel else CP()), kernel_like())
+    again = weight_from_settings(stored.settings(), stored.tensors())
     assert (
         isinstance(again, kind)
-        and torch.equal(again.dense(), stored.dense())
-        and again.nbytes == sum(again.ledger().values())
+        and torch.equal(again.to_dense(), stored.to_dense())
+        and again.nbytes == sum(again.byte_breakdown().values())
     )
 
 
 @for_each(
-    "how",
+    "config",
     [
         SVD(whitening="none", scope="layer"),
         SVD(whitening="none", kept=0.01, scope="layer"),
@@ -568,15 +598,15 @@ def test_a_chain_comes_back_from_the_file(kind):
         LowRankCorrection(whitening="none", group_size=0, rank=24, factors="bfloat16"),
     ],
 )
-def test_the_forecast_is_what_is_stored(how):
+def test_the_forecast_is_what_is_stored(config):
     layer = Layer("a", "linear", (24, 40), 2, "", "bfloat16")
-    mine = plan(how, [layer])["a"]
-    assert blueprint(mine, (24, 40)).nbytes == compress(mine, weight_of()).nbytes
-    assert blueprint(mine, (24, 40)).settings() == compress(mine, weight_of()).settings()
+    mine = plan(config, [layer])["a"]
+    assert storage_plan(mine, (24, 40)).nbytes == compress(mine, weight_of()).nbytes
+    assert storage_plan(mine, (24, 40)).settings() == compress(mine, weight_of()).settings()
 
 
 @for_each(
-    "how",
+    "config",
     [
         Tucker(),
         Tucker(by="rank", rank_out=5, rank_in=20),
@@ -585,36 +615,36 @@ def test_the_forecast_is_what_is_stored(how):
         CP(by="rank", rank=108),
     ],
 )
-def test_the_forecast_of_a_convolution_is_what_is_stored(how):
-    if isinstance(how, Tucker) and how.rank_in == 20:
-        how = how.model_copy(update={"rank_in": 12})
-    mine = placed(how)
-    assert blueprint(mine, (20, 108)).settings() == compress(mine, kernel_like()).settings()
-    assert blueprint(mine, (20, 108)).nbytes == compress(mine, kernel_like()).nbytes
+def test_the_forecast_of_a_convolution_is_what_is_stored(config):
+    if isinstance(config, Tucker) and config.rank_in == 20:
+        config = config.model_copy(update={"rank_in": 12})
+    mine = planned_config(config)
+    assert storage_plan(mine, (20, 108)).settings() == compress(mine, kernel_like()).settings()
+    assert storage_plan(mine, (20, 108)).nbytes == compress(mine, kernel_like()).nbytes
 
 
 # --- correction -----------------------------------------------------------------------------------
 
 
 def test_a_correction_is_the_nearest_matrix_to_what_rounding_lost():
-    weight, how = (
+    weight, config = (
         weight_of(48, 64),
         LowRankCorrection(whitening="none", rank=6, order="quantize-first"),
     )
-    stored = compress(how, weight)
-    lost = weight - compress(how.rounding(), weight).dense()
-    assert isinstance(stored, Sum) and (weight - stored.dense()).norm() == pytest.approx(
-        torch.linalg.svdvals(lost)[6:].norm().item(), rel=1e-4
-    )
+    stored = compress(config, weight)
+    lost = weight - compress(config.rounding(), weight).to_dense()
+    assert isinstance(stored, CorrectedWeight) and (
+        weight - stored.to_dense()
+    ).norm() == pytest.approx(torch.linalg.svdvals(lost)[6:].norm().item(), rel=1e-4)
 
 
 def test_with_data_a_correction_loses_less_of_the_output():
     weight, seen = weight_of(48, 64), seen_of(64, 400)
     plain, white = (
-        compress(LowRankCorrection(whitening=each), weight, seen).dense()
+        compress(LowRankCorrection(whitening=each), weight, seen).to_dense()
         for each in ("none", "svd-llm")
     )
-    rounded = compress(LowRankCorrection().rounding(), weight).dense()
+    rounded = compress(LowRankCorrection().rounding(), weight).to_dense()
     losses = [output_error(each - weight, seen) for each in (white, plain, rounded)]
     assert losses[0] < 0.8 * losses[1] < losses[1] < losses[2]
 
@@ -624,14 +654,14 @@ def test_each_correction_lowers_what_its_rounding_left(order):
     weight = weight_of(48, 64)
     for turns in (1, 3, 10):
         stored = compress(LowRankCorrection(whitening="none", order=order, turns=turns), weight)
-        assert (weight - stored.dense()).norm() < (weight - stored.base.dense()).norm()
+        assert (weight - stored.to_dense()).norm() < (weight - stored.base.dense()).norm()
 
 
 def test_more_bits_and_more_directions_lose_less():
     weight = weight_of(48, 64)
     errors = [
         (
-            compress(LowRankCorrection(whitening="none", bits=bits, rank=rank), weight).dense()
+            compress(LowRankCorrection(whitening="none", bits=bits, rank=rank), weight).to_dense()
             - weight
         ).norm()
         for bits, rank in ((2, 4), (2, 16), (4, 16))
@@ -643,18 +673,18 @@ def test_more_bits_and_more_directions_lose_less():
 
 
 @for_each("white", ("none", *WHITENED))
-@for_each("how", [SVD(kept=0.5), SVD(kept=0.5, solver="randomized"), LowRankCorrection(rank=3)])
-def test_a_portrait_has_the_rank_and_the_spectrum_with_its_cut(how, white):
-    how, weight = how.model_copy(update={"whitening": white}), weight_of(200, 300)
-    data = data_for(how, weight)
-    stored = compress(how, weight, *data)
-    rows = portrait(how, "layer", weight, stored, *(data or (None,)))
+@for_each("config", [SVD(kept=0.5), SVD(kept=0.5, solver="randomized"), LowRankCorrection(rank=3)])
+def test_a_portrait_has_the_rank_and_the_spectrum_with_its_cut(config, white):
+    config, weight = config.model_copy(update={"whitening": white}), weight_of(200, 300)
+    data = data_for(config, weight)
+    stored = compress(config, weight, *data)
+    rows = diagnostics(config, "layer", weight, stored, *(data or (None,)))
     (rank,) = rows.ranks
-    due = stored.rank if isinstance(stored, LowRank) else stored.correction.rank
+    due = stored.rank if isinstance(stored, LowRankWeight) else stored.correction.rank
     assert (
         rank.rank == due
         and rank.full_rank == 200
-        and rank.break_even == pytest.approx(break_even((200, 300)))
+        and rank.break_even == pytest.approx(break_even_rank((200, 300)))
         and not rank.whole
     )
     for table in rows.singular:
@@ -663,18 +693,18 @@ def test_a_portrait_has_the_rank_and_the_spectrum_with_its_cut(how, white):
             and table.cumulative_energy.between(0, 1.001).all()
         )
         assert table.singular_value.is_monotonic_decreasing and len(table) <= 130
-    used = rows.singular[-1 if how.technique != "svd" or how.solver == "exact" else -2]
+    used = rows.singular[-1 if config.technique != "svd" or config.solver == "exact" else -2]
     assert rank.kept_energy == pytest.approx(
         used[used["index"] == due].cumulative_energy.iloc[0], abs=2e-3
     )
 
 
-@pytest.mark.parametrize("how", [Tucker(), CP(), Tucker(kept=1)])
-def test_a_portrait_of_a_convolution_has_its_ranks(how):
-    stored = compress(placed(how), kernel_like())
-    (row,) = portrait(placed(how), "conv", kernel_like(), stored, None).ranks
+@pytest.mark.parametrize("config", [Tucker(), CP(), Tucker(kept=1)])
+def test_a_portrait_of_a_convolution_has_its_ranks(config):
+    stored = compress(planned_config(config), kernel_like())
+    (row,) = diagnostics(planned_config(config), "conv", kernel_like(), stored, None).ranks
     assert (
-        row.whole == isinstance(stored, Whole)
+        row.whole == isinstance(stored, UnfactoredWeight)
         and 0 < row.kept_energy <= 1
         and 0 < row.kept_parameters <= 1
     )
@@ -751,12 +781,12 @@ def test_an_embedding_is_factorized_where_it_is_asked_for_and_no_data_is_needed(
         save=tmp_path / "saved",
     )
     stored = (
-        opened(resolve(str(tmp_path / "saved")), CPU, torch.float32)
+        load_model(resolve_model(str(tmp_path / "saved")), CPU, torch.float32)
         .model.get_submodule("model.embed_tokens")
         .stored
     )
     assert (
-        isinstance(stored, LowRank)
+        isinstance(stored, LowRankWeight)
         and outcome.tables.layers.set_index("name").technique["model.embed_tokens"] == "svd"
     )
 
@@ -793,7 +823,7 @@ def test_the_forecast_is_the_size_or_says_that_it_is_at_most_that(architecture, 
 
 def test_a_rank_above_every_layers_full_rank_is_refused_and_above_one_layers_it_is_kept():
     layers = [Layer("small", "linear", (8, 40), 4, ""), Layer("large", "linear", (24, 40), 4, "")]
-    for how in (SVD(by="rank", rank=25), LowRankCorrection(rank=25)):
+    for config in (SVD(by="rank", rank=25), LowRankCorrection(rank=25)):
         with pytest.raises(
             PlainError,
             match=(
@@ -801,12 +831,12 @@ def test_a_rank_above_every_layers_full_rank_is_refused_and_above_one_layers_it_
                 r"nothing would change; give"
             ),
         ):
-            plan(how, layers)
+            plan(config, layers)
     assert isinstance(
         compress(
             plan(SVD(by="rank", rank=16, whitening="none"), layers)["small"], weight_of(8, 40)
         ),
-        Whole,
+        UnfactoredWeight,
     )
 
 
@@ -837,7 +867,7 @@ def test_ranks_wider_than_every_convolution_are_refused():
 )
 def test_nonsense_is_refused_in_a_sentence(step, words):
     with pytest.raises(PlainError, match=words) as refused:
-        Recipe.of({"steps": [step]})
+        Recipe.from_dict({"steps": [step]})
     assert "\n" not in str(refused.value)
 
 
@@ -855,4 +885,4 @@ def test_labels_say_what_was_asked():
         LowRankCorrection(whitening="none", turns=5).label()
         == "Rounding 3-bit + rank 8, low rank first, 5 iterations"
     )
-    assert saves((24, 40), 14) and not saves((24, 40), 15)
+    assert saves_parameters((24, 40), 14) and not saves_parameters((24, 40), 15)

@@ -7,10 +7,10 @@ import torch
 
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.recipe.model_names import BUNDLED
-from engine.techniques.low_rank.recovery import Factors
-from engine.tensors.low_rank import CPKernel, LowRank, TuckerKernel
-from engine.tensors.weights import Dense
+from engine.recipe.model_names import BUNDLED_MODELS
+from engine.techniques.low_rank.recovery import TrainableFactors
+from engine.tensors.low_rank import CPKernel, LowRankWeight, TuckerKernel
+from engine.tensors.weights import DenseWeight
 from tests.answers import forecast
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -24,37 +24,39 @@ def resnet(tmp_path_factory):
 
 
 @pytest.fixture
-def done(resnet, tmp_path):
+def run_step(resnet, tmp_path):
     return lambda technique, **options: run(
         recipe_for("resnet", resnet, tmp_path / "data", {"technique": technique, **options})
     )
 
 
-def dense(*shape: int) -> Dense:
-    return Dense(shape, torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))))
+def dense(*shape: int) -> DenseWeight:
+    return DenseWeight(
+        shape, torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+    )
 
 
 @pytest.mark.parametrize(
     "stored",
     [
-        LowRank((6, 36), dense(6, 3), dense(3, 36)),
+        LowRankWeight((6, 36), dense(6, 3), dense(3, 36)),
         TuckerKernel((6, 36), 3, 3, dense(6, 2), dense(2, 27), dense(3, 4)),
         CPKernel((6, 36), dense(6, 5), dense(5, 4), dense(5, 3), dense(5, 3)),
     ],
     ids=lambda stored: stored.kind,
 )
 def test_factors_stand_for_their_weight_and_slopes_reach_each_of_them(stored):
-    factors = Factors(stored, torch.Size((6, 4, 3, 3)))
+    factors = TrainableFactors(stored, torch.Size((6, 4, 3, 3)))
     made = factors(torch.empty(6, 4, 3, 3))
     assert torch.equal(made, stored.dense().view(6, 4, 3, 3))
     made.square().sum().backward()
     assert all(factor.grad.abs().sum() > 0 for factor in factors.learning.values())
-    assert torch.equal(factors.kept(stored).dense(), stored.dense())
+    assert torch.equal(factors.stored_factors(stored).to_dense(), stored.dense())
 
 
 @pytest.mark.parametrize("technique", ["tucker", "cp"])
-def test_at_a_rate_of_nothing_the_decomposition_stays_as_it_is(technique, done):
-    mine, other = done(technique, **SHORT | {"rate": 0}), done(technique)
+def test_at_a_rate_of_nothing_the_decomposition_stays_as_it_is(technique, run_step):
+    mine, other = run_step(technique, **SHORT | {"rate": 0}), run_step(technique)
     assert (
         mine.summary.result.loss == other.summary.result.loss
         and mine.summary.result.size_bytes == other.summary.result.size_bytes
@@ -62,8 +64,8 @@ def test_at_a_rate_of_nothing_the_decomposition_stays_as_it_is(technique, done):
 
 
 @pytest.mark.parametrize("technique", ["tucker", "cp"])
-def test_training_moves_the_factors_and_takes_no_more_bytes(technique, done, kept_last):
-    mine, other = done(technique, **SHORT), done(technique)
+def test_training_moves_the_factors_and_takes_no_more_bytes(technique, run_step, kept_last):
+    mine, other = run_step(technique, **SHORT), run_step(technique)
     assert (
         mine.summary.result.loss != other.summary.result.loss
         and mine.summary.result.size_bytes == other.summary.result.size_bytes
@@ -75,10 +77,10 @@ def test_training_moves_the_factors_and_takes_no_more_bytes(technique, done, kep
     assert other.tables.curves.empty
 
 
-def test_runs_repeat_to_the_bit(done):
+def test_runs_repeat_to_the_bit(run_step):
     one, other = (
         curves[curves.name != "examples per second"]
-        for curves in (done("cp", **SHORT).tables.curves for _ in range(2))
+        for curves in (run_step("cp", **SHORT).tables.curves for _ in range(2))
     )
     assert one.equals(other)
 
@@ -95,10 +97,10 @@ def test_a_network_cut_to_a_quarter_learns_digits_again(technique):
         step = {"technique": technique, "kept": 0.15, "recovery": recovery, "rate": 3e-3}
         recipe = {
             "model": "bundled:digits-cnn",
-            "task": BUNDLED["digits-cnn"].task.model_dump(),
+            "task": BUNDLED_MODELS["digits-cnn"].task.model_dump(),
             "device": "cpu",
             "speed": False,
         }
-        return run(Recipe.of(recipe | {"steps": [step]})).summary.result.accuracy
+        return run(Recipe.from_dict(recipe | {"steps": [step]})).summary.result.accuracy
 
     assert accuracy(60) > accuracy(0) + 0.1

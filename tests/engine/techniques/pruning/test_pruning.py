@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune
 
-from engine.calibration import Seen
-from engine.calibration.gradient_stats import Slopes, slopes_of
+from engine.calibration import InputStats
+from engine.calibration.gradient_stats import GradientStats, accumulate_gradients
 from engine.errors import PlainError
 from engine.evaluation.calibration_batches import Batch
 from engine.models.layers import Layer
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.layer_report import NO_GRADIENT, why_not_seen
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.techniques.implementations import blueprint, compress, plan, portrait
-from engine.techniques.pruning.masks import shares, stays
+from engine.techniques.implementations import compress, diagnostics, plan, storage_plan
+from engine.techniques.pruning.masks import keep_mask, layer_shares
 from engine.techniques.pruning.options import Pruning
 from engine.techniques.pruning.sparsegpt.config import SparseGPT
 from engine.techniques.pruning.unstructured.config import (
@@ -30,10 +30,10 @@ from engine.techniques.pruning.unstructured.config import (
     Taylor,
     Wanda,
 )
-from engine.techniques.pruning.unstructured.scores import among_layers, importance
+from engine.techniques.pruning.unstructured.scores import comparable_between_layers, importance
 from engine.techniques.quantization.awq.method import output_error
-from engine.tensors.sparse import CSR, Bitmask, NOfM, sizes, sparse
-from engine.tensors.weights import Dense, restored
+from engine.tensors.sparse import CSR, Bitmask, NOfM, sparse_weight, storage_sizes_bytes
+from engine.tensors.weights import DenseWeight, weight_from_settings
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -49,33 +49,35 @@ def weight_of(out: int = 24, in_: int = 40, seed: int = 0) -> torch.Tensor:
     return torch.randn(out, in_, generator=torch.Generator().manual_seed(seed))
 
 
-def seen_of(width: int = 40, count: int = 200, loud: float = 1.0) -> Seen:
+def seen_of(width: int = 40, count: int = 200, loud: float = 1.0) -> InputStats:
     """Inputs that go together, of channels with strengths of their own."""
     draw = torch.Generator().manual_seed(1)
     mixed = 0.3 * torch.randn(count, width, generator=draw) + torch.randn(
         count, 8, generator=draw
     ) @ torch.randn(8, width, generator=draw)
-    seen = Seen(width, CPU)
+    seen = InputStats(width, CPU)
     seen.add(mixed * (loud * torch.randn(width, generator=draw)).exp())
     return seen
 
 
-def slopes_like(weight: torch.Tensor) -> Slopes:
-    return Slopes(weight_of(*weight.shape, seed=2), weight_of(*weight.shape, seed=3).square())
-
-
-def given_to(how: Pruning, weight: torch.Tensor) -> tuple:
-    if how.needs == "nothing":
-        return how, weight
-    return (
-        how,
-        weight,
-        slopes_like(weight) if how.needs == "gradients" else seen_of(weight.shape[1]),
+def slopes_like(weight: torch.Tensor) -> GradientStats:
+    return GradientStats(
+        weight_of(*weight.shape, seed=2), weight_of(*weight.shape, seed=3).square()
     )
 
 
-def pruned(how: Pruning, weight: torch.Tensor) -> torch.Tensor:
-    return compress(*given_to(how, weight)).dense()
+def given_to(config: Pruning, weight: torch.Tensor) -> tuple:
+    if config.needs == "nothing":
+        return config, weight
+    return (
+        config,
+        weight,
+        slopes_like(weight) if config.needs == "gradients" else seen_of(weight.shape[1]),
+    )
+
+
+def pruned_weight(config: Pruning, weight: torch.Tensor) -> torch.Tensor:
+    return compress(*given_to(config, weight)).to_dense()
 
 
 # --- how many go ----------------------------------------------------------------------------------
@@ -85,8 +87,8 @@ def pruned(how: Pruning, weight: torch.Tensor) -> torch.Tensor:
 @for_each("sparsity", [0.0, 0.25, 0.5, 0.9])
 @for_each("method", EVERY)
 def test_as_many_go_as_were_asked_for(method, sparsity, scope):
-    weight, how = weight_of(), method(sparsity=sparsity, scope=scope)
-    zeros = (pruned(how, weight) == 0).sum(1)
+    weight, config = weight_of(), method(sparsity=sparsity, scope=scope)
+    zeros = (pruned_weight(config, weight) == 0).sum(1)
     if scope == "row":
         assert (zeros == round(sparsity * 40)).all()
     else:
@@ -99,20 +101,20 @@ def test_as_many_go_as_were_asked_for(method, sparsity, scope):
 )
 @for_each("method", EVERY)
 def test_a_pattern_keeps_n_of_every_m_neighbours(method, pattern, kept, of):
-    left = pruned(method(pattern=pattern), weight_of()) != 0
+    left = pruned_weight(method(pattern=pattern), weight_of()) != 0
     assert (left.unflatten(1, (-1, of)).sum(-1) == kept).all()
 
 
 @for_each("method", EVERY)
 def test_zero_sparsity_changes_nothing(method):
     weight = weight_of()
-    assert torch.equal(pruned(method(sparsity=0), weight), weight)
+    assert torch.equal(pruned_weight(method(sparsity=0), weight), weight)
 
 
 @for_each("method", [each for each in EVERY if each is not SparseGPT])
 def test_what_stays_stays_as_it_was_and_matters_most(method):
-    weight, how = weight_of(), method(sparsity=0.4, scope="layer")
-    score, result = importance(*given_to(how, weight)), pruned(how, weight)
+    weight, config = weight_of(), method(sparsity=0.4, scope="layer")
+    score, result = importance(*given_to(config, weight)), pruned_weight(config, weight)
     left = result != 0
     assert torch.equal(result[left], weight[left]) and score[left].min() >= score[~left].max()
 
@@ -124,7 +126,7 @@ def test_what_stays_stays_as_it_was_and_matters_most(method):
 def test_magnitude_in_a_layer_is_torchs_l1(sparsity):
     layer = nn.Linear(40, 24, bias=False)
     due = prune.l1_unstructured(layer, "weight", sparsity).weight
-    assert torch.equal(pruned(Magnitude(sparsity=sparsity), layer.weight_orig.detach()), due)
+    assert torch.equal(pruned_weight(Magnitude(sparsity=sparsity), layer.weight_orig.detach()), due)
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.77])
@@ -136,14 +138,14 @@ def test_magnitude_of_all_layers_is_torchs_global_l1(sparsity):
     prune.global_unstructured(
         [(layer, "weight") for layer in layers.values()], prune.L1Unstructured, amount=sparsity
     )
-    mine = shares(
+    mine = layer_shares(
         lambda name: weights[name].abs(),
         {name: weight.numel() for name, weight in weights.items()},
         sparsity,
     )
     for name, layer in layers.items():
         assert torch.equal(
-            stays(weights[name].abs(), Magnitude().model_copy(update={"sparsity": mine[name]})),
+            keep_mask(weights[name].abs(), Magnitude().model_copy(update={"sparsity": mine[name]})),
             layer.weight_mask.bool(),
         )
 
@@ -151,21 +153,24 @@ def test_magnitude_of_all_layers_is_torchs_global_l1(sparsity):
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.77])
 def test_random_is_torchs_given_the_same_draw(sparsity, monkeypatch):
     """torch removes what draws the largest number, ours what draws the smallest."""
-    layer, how = nn.Linear(40, 24, bias=False), Random(sparsity=sparsity, draw=3)
-    monkeypatch.setattr(torch, "rand_like", lambda weight: 1 - importance(how, weight))
+    layer, config = nn.Linear(40, 24, bias=False), Random(sparsity=sparsity, draw=3)
+    monkeypatch.setattr(torch, "rand_like", lambda weight: 1 - importance(config, weight))
     due = prune.random_unstructured(layer, "weight", sparsity).weight
-    assert torch.equal(pruned(how, layer.weight_orig.detach()), due)
+    assert torch.equal(pruned_weight(config, layer.weight_orig.detach()), due)
 
 
-@pytest.mark.parametrize("how", [Wanda(), SparseGPT()])
-def test_among_layers_it_does_not_matter_how_loud_a_layers_inputs_are(how):
-    quiet, loud = Seen(40, CPU), Seen(40, CPU)
+@pytest.mark.parametrize("config", [Wanda(), SparseGPT()])
+def test_among_layers_it_does_not_matter_how_loud_a_layers_inputs_are(config):
+    quiet, loud = InputStats(40, CPU), InputStats(40, CPU)
     inputs = torch.randn(200, 40, generator=torch.Generator().manual_seed(7))
     quiet.add(inputs)
     loud.add(1000 * inputs)
-    scores = [among_layers(how, importance(how, weight_of(), seen)) for seen in (quiet, loud)]
+    scores = [
+        comparable_between_layers(config, importance(config, weight_of(), seen))
+        for seen in (quiet, loud)
+    ]
     torch.testing.assert_close(*scores)
-    assert torch.equal(among_layers(Magnitude(), weight_of().abs()), weight_of().abs())
+    assert torch.equal(comparable_between_layers(Magnitude(), weight_of().abs()), weight_of().abs())
 
 
 @given(
@@ -179,7 +184,9 @@ def test_among_layers_it_does_not_matter_how_loud_a_layers_inputs_are(how):
 def test_a_global_budget_is_met_to_the_weight_also_among_equal_scores(scores, sparsity):
     scores = {str(i): torch.tensor(row) for i, row in enumerate(scores)}
     total = sum(map(len, scores.values()))
-    mine = shares(scores.__getitem__, {name: len(row) for name, row in scores.items()}, sparsity)
+    mine = layer_shares(
+        scores.__getitem__, {name: len(row) for name, row in scores.items()}, sparsity
+    )
     counts = {name: round(mine[name] * len(row)) for name, row in scores.items()}
     assert sum(counts.values()) == round(sparsity * total)
     smallest = torch.cat(list(scores.values())).sort().values[: sum(counts.values())].double().sum()
@@ -191,38 +198,38 @@ def test_a_global_budget_is_met_to_the_weight_also_among_equal_scores(scores, sp
 
 
 def test_wanda_with_equal_inputs_is_magnitude():
-    weight, seen = weight_of(), Seen(40, CPU, wants_gram=False)
+    weight, seen = weight_of(), InputStats(40, CPU, wants_gram=False)
     seen.add(torch.ones(10, 40) * torch.tensor([[1.0], [-1.0]]).repeat(5, 1))
     assert torch.equal(
-        compress(Wanda(scope="layer"), weight, seen).dense(), pruned(Magnitude(), weight)
+        compress(Wanda(scope="layer"), weight, seen).to_dense(), pruned_weight(Magnitude(), weight)
     )
 
 
 def test_wanda_spares_the_weights_behind_a_loud_input():
-    weight, seen = weight_of(), Seen(40, CPU, wants_gram=False)
+    weight, seen = weight_of(), InputStats(40, CPU, wants_gram=False)
     inputs = torch.randn(100, 40, generator=torch.Generator().manual_seed(4))
     inputs[:, 7] *= 1000
     seen.add(inputs)
-    assert (compress(Wanda(sparsity=0.8), weight, seen).dense()[:, 7] != 0).all()
+    assert (compress(Wanda(sparsity=0.8), weight, seen).to_dense()[:, 7] != 0).all()
 
 
 def test_random_draws_differ_by_number_and_by_layer_and_repeat():
     weight = weight_of()
     one, other = (plan(Random(draw=draw), LAYERS) for draw in (0, 1))
-    masks = [pruned(how, weight) != 0 for how in (*one.values(), *other.values())]
+    masks = [pruned_weight(config, weight) != 0 for config in (*one.values(), *other.values())]
     assert all(not torch.equal(a, b) for i, a in enumerate(masks) for b in masks[:i])
-    assert torch.equal(pruned(one["a"], weight), pruned(one["a"], weight))
+    assert torch.equal(pruned_weight(one["a"], weight), pruned_weight(one["a"], weight))
 
 
 LAYERS = [Layer("a", "linear", (24, 40), 4, ""), Layer("b", "linear", (24, 40), 4, "")]
 
 
 def test_sparsegpt_with_uncorrelated_inputs_changes_no_weight_that_stays():
-    weight, seen = weight_of(), Seen(40, CPU)
+    weight, seen = weight_of(), InputStats(40, CPU)
     seen.add(
         torch.eye(40) * torch.rand(40, generator=torch.Generator().manual_seed(5)).add(0.5)[:, None]
     )
-    result = compress(SparseGPT(), weight, seen).dense()
+    result = compress(SparseGPT(), weight, seen).to_dense()
     assert torch.equal(result[result != 0], weight[result != 0])
 
 
@@ -238,7 +245,7 @@ def test_sparsegpt_with_uncorrelated_inputs_changes_no_weight_that_stays():
 )
 def test_sparsegpt_loses_less_of_the_output_than_the_same_weights_removed_alone(asked):
     weight, seen = weight_of(64, 96), seen_of(96, 400)
-    result = compress(SparseGPT(**asked), weight, seen).dense()
+    result = compress(SparseGPT(**asked), weight, seen).to_dense()
     alone = weight * (result != 0)
     assert output_error(result - weight, seen) < 0.9 * output_error(alone - weight, seen)
 
@@ -247,7 +254,7 @@ def test_sparsegpt_in_blocks_pushes_errors_on_as_in_one():
     """If the pattern determines what is removed, the number of columns per block has no effect."""
     weight, seen = weight_of(16, 96), seen_of(96, 400)
     results = [
-        compress(SparseGPT(pattern="2:4", block_columns=width), weight, seen).dense()
+        compress(SparseGPT(pattern="2:4", block_columns=width), weight, seen).to_dense()
         for width in (4, 30, 96)
     ]
     for other in results[1:]:
@@ -255,11 +262,11 @@ def test_sparsegpt_in_blocks_pushes_errors_on_as_in_one():
 
 
 def test_inputs_that_are_always_zero_cost_their_weights_nothing_more():
-    weight, seen = weight_of(), Seen(40, CPU)
+    weight, seen = weight_of(), InputStats(40, CPU)
     inputs = torch.randn(100, 40, generator=torch.Generator().manual_seed(6))
     inputs[:, 3] = 0
     seen.add(inputs)
-    result = compress(SparseGPT(sparsity=0.3), weight, seen).dense()
+    result = compress(SparseGPT(sparsity=0.3), weight, seen).to_dense()
     assert not result[:, 3].any() and result.isfinite().all() and "always zero" in seen.warnings[0]
 
 
@@ -273,20 +280,20 @@ def test_slopes_are_those_of_the_models_own_weights(tmp_path, architecture):
     names = [layer.name for layer in at.layers if layer.kind != "embedding" and not layer.tied_to][
         :4
     ]
-    found = slopes_of(at.model, names, batches, CPU, lambda *_: None)
+    found = accumulate_gradients(at.model, names, batches, CPU, lambda *_: None)
     for name, (mean, square) in due_slopes(tmp_path, architecture, names, batches).items():
         torch.testing.assert_close(found[name].mean, mean, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(found[name].square, square, rtol=1e-3, atol=1e-9)
 
 
 def model_and_batches(tmp_path, architecture: str) -> tuple:
-    folder = resolve(str(tiny(architecture, tmp_path)))
+    folder = resolve_model(str(tiny(architecture, tmp_path)))
     draw = torch.Generator().manual_seed(7)
     if architecture == "resnet":
-        return opened(folder, CPU, torch.float32), [
+        return load_model(folder, CPU, torch.float32), [
             {"pixel_values": torch.randn(3, 1, 16, 16, generator=draw)}
         ]
-    return opened(folder, CPU, torch.float32), [
+    return load_model(folder, CPU, torch.float32), [
         {"input_ids": torch.randint(5, 250, (2, 12), generator=draw)} for _ in range(2)
     ]
 
@@ -326,11 +333,13 @@ def test_a_layer_that_the_loss_does_not_feel_is_kept_with_the_reason_and_none_at
     at, batches = model_and_batches(tmp_path, "llama")
     up = at.model.get_submodule("model.layers.0.mlp.up_proj")
     for module in (up, at.model.get_submodule("model.layers.0.mlp.down_proj")):
-        module.stored = Dense(module.stored.shape, torch.zeros(module.stored.shape))
+        module.stored = DenseWeight(module.stored.shape, torch.zeros(module.stored.shape))
     with pytest.raises(PlainError, match="no gradient for any"):
-        slopes_of(at.model, ["model.layers.0.mlp.up_proj"], batches, CPU, lambda *_: None)
+        accumulate_gradients(
+            at.model, ["model.layers.0.mlp.up_proj"], batches, CPU, lambda *_: None
+        )
     assert set(
-        slopes_of(
+        accumulate_gradients(
             at.model, ["model.layers.0.mlp.up_proj", "lm_head"], batches, CPU, lambda *_: None
         )
     ) == {"lm_head"}
@@ -353,18 +362,18 @@ def test_the_slope_scores_are_the_papers():
 @for_each("storage", ["dense", "bitmask", "csr", "n-of-m"])
 @for_each("shape", [(24, 40), (3, 4), (7, 172)])
 def test_every_way_of_storing_gives_the_weight_back_and_knows_its_bytes(shape, storage, dtype):
-    how = Magnitude(pattern="2:4", storage=storage)
+    config = Magnitude(pattern="2:4", storage=storage)
     weight = weight_of(*shape).to(dtype)
-    weight = weight * stays(weight.float().abs(), how)
-    stored = sparse(weight, storage, (2, 4))
-    assert torch.equal(stored.dense(dtype), weight)
+    weight = weight * keep_mask(weight.float().abs(), config)
+    stored = sparse_weight(weight, storage, (2, 4))
+    assert torch.equal(stored.to_dense(dtype), weight)
     assert (
         stored.nbytes
-        == sizes(shape, int(weight.count_nonzero()), weight.itemsize, (2, 4))[storage]
-        == sum(stored.ledger().values())
+        == storage_sizes_bytes(shape, int(weight.count_nonzero()), weight.itemsize, (2, 4))[storage]
+        == sum(stored.byte_breakdown().values())
     )
-    again = restored(stored.settings(), stored.tensors())
-    assert torch.equal(again.dense(dtype), weight)
+    again = weight_from_settings(stored.settings(), stored.tensors())
+    assert torch.equal(again.to_dense(dtype), weight)
 
 
 @given(st.integers(1, 9), st.integers(1, 70), st.floats(0, 1), st.integers(0, 99))
@@ -373,12 +382,12 @@ def test_any_weight_with_any_zeros_survives_every_way(out, in_, sparsity, seed):
         torch.rand(out, in_, generator=torch.Generator().manual_seed(seed + 1)) >= sparsity
     )
     for kind in (Bitmask, CSR):
-        assert torch.equal(kind.of(weight).dense(), weight)
+        assert torch.equal(kind.of(weight).to_dense(), weight)
 
 
 def test_zeros_that_were_there_before_fit_a_pattern_too():
     weight = torch.tensor([[0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 0.0]])
-    assert torch.equal(NOfM.of(weight, 2, 4).dense(), weight)
+    assert torch.equal(NOfM.of(weight, 2, 4).to_dense(), weight)
 
 
 @for_each(
@@ -394,7 +403,7 @@ def test_the_smallest_way_is_chosen_unless_told_otherwise(asked, kind):
     weight = weight_of(64, 256)
     stored = compress(Magnitude(values="bfloat16", **asked), weight)
     assert stored.kind == kind and stored.nbytes == min(
-        sizes((64, 256), int(stored.dense().count_nonzero()), 2).values()
+        storage_sizes_bytes((64, 256), int(stored.to_dense().count_nonzero()), 2).values()
     )
 
 
@@ -412,14 +421,14 @@ def test_the_smallest_way_is_chosen_unless_told_otherwise(asked, kind):
 @for_each("values", ["float32", "float16"])
 @for_each("method", [Magnitude, SparseGPT])
 def test_the_forecast_is_what_is_stored(method, values, asked):
-    weight, how = weight_of(), method(values=values, **asked)
-    assert blueprint(how, (24, 40)).nbytes == compress(*given_to(how, weight)).nbytes
+    weight, config = weight_of(), method(values=values, **asked)
+    assert storage_plan(config, (24, 40)).nbytes == compress(*given_to(config, weight)).nbytes
 
 
 def test_what_is_left_has_the_files_number_format():
     half = Layer("a", "linear", (24, 40), 2, "", "bfloat16")
-    how = plan(Magnitude(), [half])["a"]
-    assert compress(how, weight_of().bfloat16().float()).values.dtype == torch.bfloat16
+    config = plan(Magnitude(), [half])["a"]
+    assert compress(config, weight_of().bfloat16().float()).values.dtype == torch.bfloat16
 
 
 # --- portraits ------------------------------------------------------------------------------------
@@ -430,9 +439,9 @@ def test_a_portrait_counts_every_weight(method):
     weight = weight_of(50, 90)
     asked = given_to(method(sparsity=0.3), weight)
     stored = compress(*asked)
-    rows = portrait(asked[0], "layer", weight, stored, *(asked[2:] or [None]))
+    rows = diagnostics(asked[0], "layer", weight, stored, *(asked[2:] or [None]))
     left, gone = sum(row.stays for row in rows.importance), sum(row.goes for row in rows.importance)
-    assert left == int(stored.dense().count_nonzero()) and left + gone == weight.numel()
+    assert left == int(stored.to_dense().count_nonzero()) and left + gone == weight.numel()
     (tiles,) = rows.masks
     assert len(tiles) == 25 * 30 and tiles.left.mean() == pytest.approx(
         left / weight.numel(), abs=1e-6
@@ -457,7 +466,7 @@ def test_a_portrait_counts_every_weight(method):
 )
 def test_nonsense_is_refused_in_a_sentence(step, words):
     with pytest.raises(PlainError, match=words) as refused:
-        Recipe.of({"steps": [{"technique": "magnitude", **step}]})
+        Recipe.from_dict({"steps": [{"technique": "magnitude", **step}]})
     assert "\n" not in str(refused.value)
 
 
@@ -481,14 +490,14 @@ def test_a_layer_is_not_emptied():
 @for_each("method", EVERY)
 def test_a_layer_of_zeros_stays_one(method):
     weight = torch.zeros(24, 40)
-    assert not pruned(method(), weight).any()
+    assert not pruned_weight(method(), weight).any()
 
 
 def test_every_share_of_a_label_is_said():
     assert Magnitude().label() == "Magnitude pruning (L1) 50%"
     assert SparseGPT(pattern="2:4").label() == "SparseGPT 2:4"
     assert Wanda(sparsity=0.6, scope="row").label() == "Wanda 60% of each row"
-    assert math.isclose(Magnitude(pattern="1:4").removed, 0.75)
+    assert math.isclose(Magnitude(pattern="1:4").removed_share, 0.75)
 
 
 def test_a_run_that_would_empty_a_layer_names_it(tmp_path):

@@ -12,12 +12,12 @@ from torch.ao.quantization import PerChannelMinMaxObserver
 from engine.models.layers import Layer
 from engine.techniques.implementations import plan
 from engine.techniques.quantization import grid
-from engine.techniques.quantization.grid import stored_grid
-from engine.techniques.quantization.ranges import saturation
+from engine.techniques.quantization.grid import round_to_grid
+from engine.techniques.quantization.ranges import saturation_threshold
 from engine.techniques.quantization.rounding.config import RoundToNearest
-from engine.tensors.packing import unpacked
+from engine.tensors.packing import unpack_bits
 from tests.cases import for_each
-from tests.techniques import NARROW, RANGES, ROUNDING, named
+from tests.techniques import NARROW, RANGES, ROUNDING, technique_id
 
 few = settings(max_examples=20)  # where there are many settings to try
 HALF = 2**-11  # what rounding to float16 may change, as a share
@@ -41,13 +41,13 @@ def weights(draw):
     return weight * draw(st.sampled_from([1.0, 0.02, 1e-9, 1e5]))
 
 
-def to_widest(**how) -> RoundToNearest:
+def to_widest(**config) -> RoundToNearest:
     """A grid that reaches to the widest weight, unless another range is asked for."""
-    return RoundToNearest(**{"range": "absmax"} | how)
+    return RoundToNearest(**{"range": "absmax"} | config)
 
 
-def rounded(weight, **how):
-    return stored_grid(weight, to_widest(**how)).dense()
+def rounded_weight(weight, **config):
+    return round_to_grid(weight, to_widest(**config)).to_dense()
 
 
 def steps(stored) -> torch.Tensor:
@@ -65,7 +65,7 @@ def relative(result, weight) -> float:
     return ((result - weight).norm() / weight.norm()).item()
 
 
-def lost(weight, stored) -> torch.Tensor:
+def group_errors(weight, stored) -> torch.Tensor:
     """Squared error of each group."""
     missed = (stored.dense() - weight).square()
     return torch.stack([part.sum(1) for part in missed.split(stored.group_size, dim=1)], 1)
@@ -74,55 +74,61 @@ def lost(weight, stored) -> torch.Tensor:
 # --- what always holds ----------------------------------------------------------------------------
 
 
-@for_each("how", PLAIN, ids=named)
+@for_each("config", PLAIN, ids=technique_id)
 @few
 @given(weights())
-def test_no_weight_is_off_by_more_than_half_a_step(how, weight):
-    stored = stored_grid(weight, how)
+def test_no_weight_is_off_by_more_than_half_a_step(config, weight):
+    stored = round_to_grid(weight, config)
     # a scale rounded down in float16 leaves the ends of the range out by so much
-    half = 0.5 + HALF * 2**how.bits
-    assert ((stored.dense() - weight).abs() <= half * steps(stored) + 1e-6 * weight.abs()).all()
+    half = 0.5 + HALF * 2**config.bits
+    assert ((stored.to_dense() - weight).abs() <= half * steps(stored) + 1e-6 * weight.abs()).all()
 
 
-@for_each("how", [*PLAIN, *RANGES], ids=named)
+@for_each("config", [*PLAIN, *RANGES], ids=technique_id)
 @few
 @given(weights())
-def test_zero_stays_zero_and_no_weight_changes_its_sign(how, weight):
-    result = stored_grid(weight, how).dense()
+def test_zero_stays_zero_and_no_weight_changes_its_sign(config, weight):
+    result = round_to_grid(weight, config).to_dense()
     assert result.isfinite().all() and (result[weight == 0] == 0).all()
     assert (result * weight >= 0).all()
 
 
-@for_each("how", [how for how in [*PLAIN, *RANGES] if how.granularity != "tensor"], ids=named)
+@for_each(
+    "config",
+    [config for config in [*PLAIN, *RANGES] if config.granularity != "tensor"],
+    ids=technique_id,
+)
 @few
 @given(weights())
-def test_a_row_and_a_matrix_of_it_are_rounded_alike(how, weight):
-    assert torch.equal(stored_grid(weight, how).dense()[-1:], stored_grid(weight[-1:], how).dense())
+def test_a_row_and_a_matrix_of_it_are_rounded_alike(config, weight):
+    assert torch.equal(
+        round_to_grid(weight, config).to_dense()[-1:], round_to_grid(weight[-1:], config).to_dense()
+    )
 
 
-@for_each("how", PLAIN, ids=named)
+@for_each("config", PLAIN, ids=technique_id)
 @few
 @given(weights())
-def test_rounding_again_with_the_same_scales_changes_nothing(how, weight):
-    once = stored_grid(weight, how)
-    twice = stored_grid(once.dense(), how)
+def test_rounding_again_with_the_same_scales_changes_nothing(config, weight):
+    once = round_to_grid(weight, config)
+    twice = round_to_grid(once.to_dense(), config)
     same = steps(once) == steps(twice)
-    torch.testing.assert_close(twice.dense()[same], once.dense()[same], rtol=1e-6, atol=0)
+    torch.testing.assert_close(twice.to_dense()[same], once.to_dense()[same], rtol=1e-6, atol=0)
 
 
 @given(weights(), st.integers(2, 8))
 def test_codes_use_no_more_than_their_bits_and_the_narrow_grid_not_the_lowest(weight, bits):
     for levels in ("full", "narrow"):
-        stored = stored_grid(weight, to_widest(bits=bits, grid=levels))
-        codes = unpacked(stored.codes, bits, weight.numel())
+        stored = round_to_grid(weight, to_widest(bits=bits, grid=levels))
+        codes = unpack_bits(stored.codes, bits, weight.numel())
         assert (levels == "narrow") <= codes.min().item() <= codes.max().item() <= 2**bits - 1
 
 
 @given(weights(), st.integers(2, 8))
 def test_dense_in_any_precision_is_the_float32_weight_rounded_once(weight, bits):
-    stored = stored_grid(weight, to_widest(bits=bits, scheme="asymmetric"))
+    stored = round_to_grid(weight, to_widest(bits=bits, scheme="asymmetric"))
     for dtype in (torch.float16, torch.bfloat16):
-        assert torch.equal(stored.dense(dtype), stored.dense().to(dtype))
+        assert torch.equal(stored.to_dense(dtype), stored.to_dense().to(dtype))
 
 
 # --- scales ---------------------------------------------------------------------------------------
@@ -132,8 +138,8 @@ def test_dense_in_any_precision_is_the_float32_weight_rounded_once(weight, bits)
 def test_a_symmetric_scale_is_the_widest_weight_over_the_levels(weight, bits):
     widest = weight.abs().amax(1, keepdim=True)
     for levels, reach in (("full", 2 ** (bits - 1) - 0.5), ("narrow", 2 ** (bits - 1) - 1)):
-        how = to_widest(bits=bits, granularity="channel", grid=levels)
-        scales = stored_grid(weight, how).scales.float()
+        config = to_widest(bits=bits, granularity="channel", grid=levels)
+        scales = round_to_grid(weight, config).scales.float()
         torch.testing.assert_close(
             scales, torch.where(widest > 0, widest / reach, 1.0), rtol=2 * HALF, atol=0
         )
@@ -146,8 +152,8 @@ def test_a_negative_widest_weight_takes_the_lowest_level_whatever_its_size(seed,
     """
     weight = torch.randn(16, 32, generator=torch.Generator().manual_seed(seed))
     weight[:, 5] = -1.5 * weight.abs().amax(1)
-    stored = stored_grid(weight, to_widest(bits=bits))
-    assert (unpacked(stored.codes, bits, weight.numel()).view(weight.shape)[:, 5] == 0).all()
+    stored = round_to_grid(weight, to_widest(bits=bits))
+    assert (unpack_bits(stored.codes, bits, weight.numel()).view(weight.shape)[:, 5] == 0).all()
 
 
 @given(st.integers(0, 1000), st.integers(2, 8))
@@ -156,7 +162,7 @@ def test_a_symmetric_scale_is_the_next_float16_below(seed, bits):
     exact = weight.abs().amax(1, keepdim=True).numpy() / np.float32(2 ** (bits - 1) - 0.5)
     below = exact.astype(np.float16)
     below = np.where(below.astype(np.float32) > exact, np.nextafter(below, np.float16(0)), below)
-    scales = stored_grid(weight, to_widest(bits=bits, granularity="channel")).scales
+    scales = round_to_grid(weight, to_widest(bits=bits, granularity="channel")).scales
     assert scales.dtype == torch.float16 and np.array_equal(scales.numpy(), below)
 
 
@@ -172,11 +178,11 @@ def test_float16_scales_choose_the_codes_of_exact_ones(bits, monkeypatch):
         .round()
         .clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     )
-    how = to_widest(bits=bits, group_size=32)
-    ours = stored_grid(weight, how)
+    config = to_widest(bits=bits, group_size=32)
+    ours = round_to_grid(weight, config)
     with monkeypatch.context() as patch:
-        patch.setattr(grid, "storable_below", grid.storable)
-        nearest = stored_grid(weight, how)
+        patch.setattr(grid, "float16_below", grid.nearest_float16)
+        nearest = round_to_grid(weight, config)
     ours_differ, nearest_differ = (share_unlike(each, exact, bits) for each in (ours, nearest))
     # in half of the groups the widest of 32 weights is negative, and half of these tipped over with
     # the nearest scale
@@ -185,13 +191,15 @@ def test_float16_scales_choose_the_codes_of_exact_ones(bits, monkeypatch):
 
 def share_unlike(stored, codes, bits: int) -> float:
     """Share of the weights whose code is another."""
-    mine = unpacked(stored.codes, bits, codes.numel()).view(codes.shape).double() - 2 ** (bits - 1)
+    mine = unpack_bits(stored.codes, bits, codes.numel()).view(codes.shape).double() - 2 ** (
+        bits - 1
+    )
     return (mine != codes).double().mean().item()
 
 
 @given(weights(), st.integers(2, 8))
 def test_an_asymmetric_grid_covers_both_ends(weight, bits):
-    stored = stored_grid(weight, to_widest(bits=bits, granularity="channel", scheme="asymmetric"))
+    stored = round_to_grid(weight, to_widest(bits=bits, granularity="channel", scheme="asymmetric"))
     scale, zero = stored.scales.float(), stored.zero_codes().float()
     reach = 0.5 + HALF * 2**bits + 1e-3
     assert ((2**bits - 1 - zero + reach) * scale >= weight.amax(1, keepdim=True)).all()
@@ -203,10 +211,10 @@ def test_an_asymmetric_grid_covers_both_ends(weight, bits):
 )
 def test_scales_that_float16_cannot_hold_are_stored_in_float32(size, stored_in):
     weight = torch.randn(6, 64) * size
-    stored = stored_grid(weight, to_widest(bits=2))
+    stored = round_to_grid(weight, to_widest(bits=2))
     assert stored.scales.dtype == stored_in
-    assert relative(stored.dense(), weight) == pytest.approx(
-        relative(rounded(weight / size, bits=2), weight / size), rel=0.01
+    assert relative(stored.to_dense(), weight) == pytest.approx(
+        relative(rounded_weight(weight / size, bits=2), weight / size), rel=0.01
     )
 
 
@@ -220,32 +228,34 @@ CLIPPED = [
 ]
 
 
-@for_each("how", CLIPPED, ids=named)
+@for_each("config", CLIPPED, ids=technique_id)
 @few
 @given(weights())
-def test_the_short_last_group_is_rounded_like_a_matrix_of_its_own(how, weight):
+def test_the_short_last_group_is_rounded_like_a_matrix_of_its_own(config, weight):
     edge = weight.shape[1] // 32 * 32
     if 0 < edge < weight.shape[1]:
-        whole, tail = stored_grid(weight, how).dense().split([edge, weight.shape[1] - edge], dim=1)
-        assert torch.equal(tail, stored_grid(weight[:, edge:].contiguous(), how).dense())
-        assert torch.equal(whole, stored_grid(weight[:, :edge].contiguous(), how).dense())
+        whole, tail = (
+            round_to_grid(weight, config).to_dense().split([edge, weight.shape[1] - edge], dim=1)
+        )
+        assert torch.equal(tail, round_to_grid(weight[:, edge:].contiguous(), config).to_dense())
+        assert torch.equal(whole, round_to_grid(weight[:, :edge].contiguous(), config).to_dense())
 
 
 @given(weights(), st.sampled_from(["symmetric", "asymmetric"]))
 def test_a_group_as_wide_as_a_row_is_a_channel(weight, scheme):
-    channel = rounded(weight, granularity="channel", scheme=scheme)
+    channel = rounded_weight(weight, granularity="channel", scheme=scheme)
     for size in (weight.shape[1], weight.shape[1] + 1, 65536):
-        assert torch.equal(rounded(weight, group_size=size, scheme=scheme), channel)
+        assert torch.equal(rounded_weight(weight, group_size=size, scheme=scheme), channel)
 
 
 @given(weights(), st.sampled_from(["symmetric", "asymmetric"]))
 def test_a_tensor_has_one_scale_and_is_one_long_row(weight, scheme):
-    how = to_widest(granularity="tensor", scheme=scheme)
-    stored = stored_grid(weight, how)
+    config = to_widest(granularity="tensor", scheme=scheme)
+    stored = round_to_grid(weight, config)
     assert stored.scales.numel() == 1
     assert torch.equal(
-        stored.dense().flatten(),
-        rounded(weight.reshape(1, -1), granularity="channel", scheme=scheme).flatten(),
+        stored.to_dense().flatten(),
+        rounded_weight(weight.reshape(1, -1), granularity="channel", scheme=scheme).flatten(),
     )
 
 
@@ -258,25 +268,28 @@ def test_a_tensor_has_one_scale_and_is_one_long_row(weight, scheme):
     st.sampled_from(["tensor", "channel", "group"]),
 )
 def test_all_of_the_weights_are_inside_the_hundredth_percentile(weight, scheme, granularity):
-    how = {"scheme": scheme, "granularity": granularity}
+    config = {"scheme": scheme, "granularity": granularity}
     assert torch.equal(
-        rounded(weight, range="percentile", percentile=100, **how), rounded(weight, **how)
+        rounded_weight(weight, range="percentile", percentile=100, **config),
+        rounded_weight(weight, **config),
     )
 
 
 @given(weights(), st.integers(2, 8), st.sampled_from(["symmetric", "asymmetric"]))
 def test_least_squares_never_loses_more_than_the_widest_range(weight, bits, scheme):
     best, widest = (
-        stored_grid(weight, to_widest(bits=bits, scheme=scheme, range=reach))
+        round_to_grid(weight, to_widest(bits=bits, scheme=scheme, range=reach))
         for reach in ("mse", "absmax")
     )
-    assert (lost(weight, best) <= lost(weight, widest) * (1 + 1e-4)).all()
+    assert (group_errors(weight, best) <= group_errors(weight, widest) * (1 + 1e-4)).all()
 
 
 def test_least_squares_loses_clearly_less_where_there_are_few_levels():
     weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
     best, widest = (
-        lost(weight, stored_grid(weight, to_widest(bits=2, group_size=256, range=r))).sum()
+        group_errors(
+            weight, round_to_grid(weight, to_widest(bits=2, group_size=256, range=r))
+        ).sum()
         for r in ("mse", "absmax")
     )
     assert best < 0.7 * widest
@@ -284,7 +297,9 @@ def test_least_squares_loses_clearly_less_where_there_are_few_levels():
 
 def test_a_percentile_clips_the_rest_to_the_end_of_the_grid():
     weight = torch.linspace(-1, 1, 1001)[None]
-    result = rounded(weight, bits=8, granularity="channel", range="percentile", percentile=50)
+    result = rounded_weight(
+        weight, bits=8, granularity="channel", range="percentile", percentile=50
+    )
     assert result.max().item() == pytest.approx(
         0.5, rel=0.01
     ) and result.min().item() == pytest.approx(-0.5, rel=0.01)
@@ -294,8 +309,8 @@ def test_a_percentile_clips_the_rest_to_the_end_of_the_grid():
 def test_a_percentile_that_is_zero_clips_nothing(scheme):
     weight = torch.zeros(1, 32)
     weight[0, 3] = 0.3
-    result = rounded(weight, range="percentile", percentile=50, scheme=scheme)
-    assert torch.equal(result, rounded(weight, scheme=scheme)) and result[
+    result = rounded_weight(weight, range="percentile", percentile=50, scheme=scheme)
+    assert torch.equal(result, rounded_weight(weight, scheme=scheme)) and result[
         0, 3
     ].item() == pytest.approx(0.3, rel=0.1)
 
@@ -306,11 +321,11 @@ def test_a_percentile_that_is_zero_clips_nothing(scheme):
 def test_a_multiple_of_the_rms_is_the_range_up_to_the_widest_weight(weight, scheme, multiple):
     reach = multiple * weight.square().mean(1, keepdim=True).sqrt()
     clipped = weight.clamp(-reach, reach)
-    how = {"granularity": "channel", "scheme": scheme}
-    same = stored_grid(weight, to_widest(range="rms", rms_multiple=multiple, **how))
+    config = {"granularity": "channel", "scheme": scheme}
+    same = round_to_grid(weight, to_widest(range="rms", rms_multiple=multiple, **config))
     torch.testing.assert_close(
         same.scales.float(),
-        stored_grid(clipped, to_widest(**how)).scales.float(),
+        round_to_grid(clipped, to_widest(**config)).scales.float(),
         rtol=2 * HALF,
         atol=0,
     )
@@ -347,7 +362,7 @@ def test_the_entropy_range_is_the_threshold_that_loses_least_information(bits):
         merged_divergence([float(number) for number in counts], kept * levels, levels)
         for kept in range(1, 17)
     ]
-    assert saturation(weight[None], levels).item() == pytest.approx(
+    assert saturation_threshold(weight[None], levels).item() == pytest.approx(
         largest * (lost.index(min(lost)) + 1) / 16
     )
 
@@ -356,28 +371,28 @@ def test_the_entropy_range_is_the_threshold_that_loses_least_information(bits):
 def test_entropy_saturates_where_a_few_weights_stand_apart(scheme):
     weight = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))
     weight[:, 7] = 100.0
-    how = {"granularity": "channel", "scheme": scheme}
+    config = {"granularity": "channel", "scheme": scheme}
     widest, saturated = (
-        stored_grid(weight, to_widest(range=reach, **how)) for reach in ("absmax", "entropy")
+        round_to_grid(weight, to_widest(range=reach, **config)) for reach in ("absmax", "entropy")
     )
-    assert (saturated.scales < widest.scales / 2).all() and saturated.dense().max() < 60
+    assert (saturated.scales < widest.scales / 2).all() and saturated.to_dense().max() < 60
 
 
 @given(weights(), st.sampled_from(["symmetric", "asymmetric"]))
 def test_groups_too_small_for_a_histogram_keep_their_widest_weight(weight, scheme):
-    for how in ({"bits": 4}, {"bits": 8, "granularity": "channel"}):
+    for config in ({"bits": 4}, {"bits": 8, "granularity": "channel"}):
         assert torch.equal(
-            rounded(weight, range="entropy", scheme=scheme, **how),
-            rounded(weight, scheme=scheme, **how),
+            rounded_weight(weight, range="entropy", scheme=scheme, **config),
+            rounded_weight(weight, scheme=scheme, **config),
         )
 
 
 # --- blocks and input channels --------------------------------------------------------------------
 
 
-def in_block(weight, rows, columns, **how):
-    return stored_grid(
-        weight, to_widest(granularity="block", block_rows=rows, block_columns=columns, **how)
+def in_block(weight, rows, columns, **config):
+    return round_to_grid(
+        weight, to_widest(granularity="block", block_rows=rows, block_columns=columns, **config)
     )
 
 
@@ -385,7 +400,7 @@ def in_block(weight, rows, columns, **how):
 def test_blocks_of_one_row_are_groups(weight, scheme, columns):
     assert torch.equal(
         in_block(weight, 1, columns, scheme=scheme).dense(),
-        rounded(weight, group_size=columns, scheme=scheme),
+        rounded_weight(weight, group_size=columns, scheme=scheme),
     )
 
 
@@ -393,12 +408,12 @@ def test_blocks_of_one_row_are_groups(weight, scheme, columns):
 def test_a_block_of_everything_is_the_tensor_and_one_column_an_input_channel(weight, scheme):
     assert torch.equal(
         in_block(weight, 65536, 65536, scheme=scheme).dense(),
-        rounded(weight, granularity="tensor", scheme=scheme),
+        rounded_weight(weight, granularity="tensor", scheme=scheme),
     )
-    by_column = rounded(weight, granularity="input-channel", scheme=scheme)
+    by_column = rounded_weight(weight, granularity="input-channel", scheme=scheme)
     assert torch.equal(in_block(weight, 65536, 1, scheme=scheme).dense(), by_column)
     assert torch.equal(
-        by_column, rounded(weight.T.contiguous(), granularity="channel", scheme=scheme).T
+        by_column, rounded_weight(weight.T.contiguous(), granularity="channel", scheme=scheme).T
     )
 
 
@@ -408,7 +423,7 @@ def test_each_block_is_rounded_like_a_matrix_of_its_own(weight, rows, columns, r
     stored = in_block(weight, rows, columns, range=reach)
     bands = [
         [
-            rounded(block.contiguous(), granularity="tensor", range=reach)
+            rounded_weight(block.contiguous(), granularity="tensor", range=reach)
             for block in band.split(columns, 1)
         ]
         for band in weight.split(rows)
@@ -429,12 +444,12 @@ def test_a_convolutions_input_channel_comes_with_its_whole_kernel():
     channel = plan(to_widest(granularity="input-channel"), [layer])["conv"]
     block = plan(to_widest(granularity="block", block_rows=2, block_columns=3), [layer])["conv"]
     weight = torch.randn(6, 36, generator=torch.Generator().manual_seed(0))
-    assert stored_grid(weight, channel).scales.shape == (1, 4) and stored_grid(
+    assert round_to_grid(weight, channel).scales.shape == (1, 4) and round_to_grid(
         weight, block
     ).scales.shape == (3, 2)
     turned = weight.view(6, 4, 9).transpose(0, 1).reshape(4, 54)
-    due = rounded(turned, granularity="channel").view(4, 6, 9).transpose(0, 1).reshape(6, 36)
-    assert torch.equal(stored_grid(weight, channel).dense(), due)
+    due = rounded_weight(turned, granularity="channel").view(4, 6, 9).transpose(0, 1).reshape(6, 36)
+    assert torch.equal(round_to_grid(weight, channel).to_dense(), due)
 
 
 # --- fixed point ----------------------------------------------------------------------------------
@@ -443,7 +458,7 @@ def test_a_convolutions_input_channel_comes_with_its_whole_kernel():
 @given(weights(), st.integers(2, 8), st.sampled_from(["symmetric", "asymmetric"]))
 def test_fixed_point_scales_are_the_next_power_of_two_in_one_byte(weight, bits, scheme):
     free, fixed = (
-        stored_grid(weight, to_widest(bits=bits, scheme=scheme, scales=scales))
+        round_to_grid(weight, to_widest(bits=bits, scheme=scheme, scales=scales))
         for scales in ("free", "power-of-two")
     )
     scales = fixed.scales.float()
@@ -455,8 +470,8 @@ def test_fixed_point_scales_are_the_next_power_of_two_in_one_byte(weight, bits, 
 @few
 @given(weights(), st.integers(2, 8))
 def test_fixed_point_is_off_by_at_most_half_a_step(weight, bits):
-    stored = stored_grid(weight, to_widest(bits=bits, scales="power-of-two"))
-    assert ((stored.dense() - weight).abs() <= 0.5 * steps(stored) * (1 + 1e-6)).all()
+    stored = round_to_grid(weight, to_widest(bits=bits, scales="power-of-two"))
+    assert ((stored.to_dense() - weight).abs() <= 0.5 * steps(stored) * (1 + 1e-6)).all()
 
 
 # --- against torch's own --------------------------------------------------------------------------
@@ -466,10 +481,10 @@ def test_fixed_point_is_off_by_at_most_half_a_step(weight, bits):
 @for_each("scheme", ["symmetric", "asymmetric"])
 def test_torch_rounds_to_the_same_weights_with_the_same_scales(bits, scheme):
     weight = torch.randn(33, 352)
-    stored = stored_grid(weight, to_widest(bits=bits, granularity="channel", scheme=scheme))
+    stored = round_to_grid(weight, to_widest(bits=bits, granularity="channel", scheme=scheme))
     scale, zero = stored.scales.flatten().float(), stored.zero_codes().flatten().int()
     reference = torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, 0, 2**bits - 1)
-    torch.testing.assert_close(stored.dense(), reference, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(stored.to_dense(), reference, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -480,7 +495,7 @@ def test_torchs_observer_chooses_the_same_range(bits):
     )
     observer(weight)
     scale, zero = observer.calculate_qparams()
-    stored = stored_grid(weight, to_widest(bits=bits, granularity="channel", scheme="asymmetric"))
+    stored = round_to_grid(weight, to_widest(bits=bits, granularity="channel", scheme="asymmetric"))
     torch.testing.assert_close(stored.scales.flatten().float(), scale, rtol=2 * HALF, atol=0)
     # one where float16 moved the scale past a half
     assert (stored.zero_codes().flatten().int() - zero).abs().max() <= (bits == 8)

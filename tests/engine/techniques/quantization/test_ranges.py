@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from engine.calibration import Seen
+from engine.calibration import InputStats
 from engine.errors import PlainError
 from engine.techniques.quantization.activations.config import Activations
-from engine.techniques.quantization.observers import OBSERVERS, observed, observer_rows
+from engine.techniques.quantization.observers import OBSERVERS, observed_range, observer_rows
 from engine.tensors.activations import code_range, qparams
 from tests.answers import ranges, what_if
 from tests.cases import for_each
@@ -15,7 +15,7 @@ from tests.tiny import tiny
 
 LAYER = "model.layers.1.mlp.down_proj"
 each_setting = for_each(
-    "how",
+    "config",
     [
         Activations(),
         Activations(scheme="symmetric"),
@@ -25,23 +25,29 @@ each_setting = for_each(
 )
 
 
-def heavy_tailed(batches: int = 3) -> Seen:
-    draw, seen = torch.Generator().manual_seed(0), Seen(24, torch.device("cpu"), wants_gram=False)
+def heavy_tailed(batches: int = 3) -> InputStats:
+    draw, seen = (
+        torch.Generator().manual_seed(0),
+        InputStats(24, torch.device("cpu"), wants_gram=False),
+    )
     for number in range(batches):
         seen.add(torch.randn(100, 24, generator=draw).pow(3) + number / 2)
     return seen
 
 
-def rewritten(values: torch.Tensor, chosen: tuple[float, float], how: Activations) -> float:
+def quantization_error(
+    values: torch.Tensor, chosen: tuple[float, float], config: Activations
+) -> float:
     """Share of the squares that is lost, by the definition of a quantizer."""
     scale, zero = qparams(
-        *torch.tensor(chosen, dtype=torch.float64), how.activation_bits, how.scheme
+        *torch.tensor(chosen, dtype=torch.float64), config.activation_bits, config.scheme
     )
     return (
         (
             (
                 torch.clamp(
-                    (values / scale + zero).round(), *code_range(how.activation_bits, how.scheme)
+                    (values / scale + zero).round(),
+                    *code_range(config.activation_bits, config.scheme),
                 )
                 - zero
             )
@@ -54,28 +60,31 @@ def rewritten(values: torch.Tensor, chosen: tuple[float, float], how: Activation
 
 
 @each_setting
-def test_rounding_and_clipping_add_up_to_the_whole_error(how):
+def test_rounding_and_clipping_add_up_to_the_whole_error(config):
     seen = heavy_tailed()
     values = seen.sample().double()
-    rows = observer_rows("layer", seen, how)
+    rows = observer_rows("layer", seen, config)
     assert {row.observer for row in rows} == set(OBSERVERS)
     for row in rows:
-        due = rewritten(values, OBSERVERS[row.observer](seen, how), how) / values.square().sum()
+        due = (
+            quantization_error(values, OBSERVERS[row.observer](seen, config), config)
+            / values.square().sum()
+        )
         assert row.rounding_error + row.clipping_error == pytest.approx(due.item(), rel=1e-12)
         assert (row.clipping_error > 0) == (row.clipped > 0)
 
 
 @each_setting
-def test_the_range_from_least_to_largest_clips_nothing(how):
+def test_the_range_from_least_to_largest_clips_nothing(config):
     row = next(
-        row for row in observer_rows("layer", heavy_tailed(), how) if row.observer == "min-max"
+        row for row in observer_rows("layer", heavy_tailed(), config) if row.observer == "min-max"
     )
     assert row.clipping_error == row.clipped == 0 < row.rounding_error
 
 
 def test_a_range_as_wide_below_zero_as_above_clips_nothing_either():
     """Its zero code lies half a step off, so that both ends do."""
-    seen = Seen(2, torch.device("cpu"), wants_gram=False)
+    seen = InputStats(2, torch.device("cpu"), wants_gram=False)
     seen.add(torch.tensor([[-1.0, 1.0], [0.3, -0.2]]))
     assert observer_rows("layer", seen, Activations())[0].clipping_error == 0
 
@@ -103,16 +112,16 @@ def test_least_squares_loses_no_more_than_the_widest_range():
 
 @for_each("observer", OBSERVERS)
 def test_the_recipes_observer_is_marked_and_its_range_is_the_runs(observer):
-    seen, how = heavy_tailed(), Activations(observer=observer, scheme="symmetric")
-    (row,) = [row for row in observer_rows("layer", seen, how) if row.chosen]
+    seen, config = heavy_tailed(), Activations(observer=observer, scheme="symmetric")
+    (row,) = [row for row in observer_rows("layer", seen, config) if row.chosen]
     assert row.observer == observer and row.high == pytest.approx(
-        max(abs(end) for end in observed(seen, how)), rel=1e-6
+        max(abs(end) for end in observed_range(seen, config)), rel=1e-6
     )
 
 
 @pytest.mark.filterwarnings("error")
 def test_inputs_of_zeros_have_no_error():
-    seen = Seen(4, torch.device("cpu"), wants_gram=False)
+    seen = InputStats(4, torch.device("cpu"), wants_gram=False)
     seen.add(torch.zeros(8, 4))
     assert all(
         row.rounding_error == row.clipping_error == row.clipped == 0
@@ -124,7 +133,7 @@ def test_inputs_of_zeros_have_no_error():
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory) -> dict:
+def ranges_query(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("asked")
     task = task_for("llama", folder / "data")
     return {
@@ -137,8 +146,8 @@ def asked(tmp_path_factory) -> dict:
     }
 
 
-def test_the_answer_shows_the_inputs_and_every_observer(asked):
-    said = ranges(**asked, step={"technique": "activations"})
+def test_the_answer_shows_the_inputs_and_every_observer(ranges_query):
+    said = ranges(**ranges_query, step={"technique": "activations"})
     assert (
         list(said.observers.observer) == list(OBSERVERS)
         and said.examples == 4
@@ -150,18 +159,18 @@ def test_the_answer_shows_the_inputs_and_every_observer(asked):
     )
 
 
-def test_smoothed_inputs_reach_less_far_and_given_scales_are_taken(asked):
+def test_smoothed_inputs_reach_less_far_and_given_scales_are_taken(ranges_query):
     plain, own = (
-        ranges(**asked, step={"technique": technique}).observers
+        ranges(**ranges_query, step={"technique": technique}).observers
         for technique in ("activations", "smoothquant")
     )
-    halved = ranges(**asked, step={"technique": "smoothquant"}, scales=[2.0] * 172).observers
+    halved = ranges(**ranges_query, step={"technique": "smoothquant"}, scales=[2.0] * 172).observers
     assert halved.high[0] == pytest.approx(plain.high[0] / 2) and own.high[0] != pytest.approx(
         plain.high[0], rel=1e-3
     )
 
 
-def test_a_technique_without_ranges_is_refused_in_a_sentence(asked):
+def test_a_technique_without_ranges_is_refused_in_a_sentence(ranges_query):
     with pytest.raises(
         PlainError,
         match=(
@@ -169,23 +178,23 @@ def test_a_technique_without_ranges_is_refused_in_a_sentence(asked):
             r"activations\.$"
         ),
     ):
-        ranges(**asked, step={"technique": "gptq"})
+        ranges(**ranges_query, step={"technique": "gptq"})
 
 
-def test_scales_of_another_width_are_refused_in_a_sentence(asked):
+def test_scales_of_another_width_are_refused_in_a_sentence(ranges_query):
     with pytest.raises(
         PlainError, match=r"^3 scales were given for 172 input channels; give one for each\.$"
     ):
-        ranges(**asked, step={"technique": "smoothquant"}, scales=[1.0, 2.0, 3.0])
+        ranges(**ranges_query, step={"technique": "smoothquant"}, scales=[1.0, 2.0, 3.0])
 
 
-def test_the_least_error_comes_with_the_least_output_error_at_few_bits(asked):
+def test_the_least_error_comes_with_the_least_output_error_at_few_bits(ranges_query):
     """The range is what the what-if beside it rounds to."""
     step = {"technique": "activations", "activation_bits": 2}
     errors = {
-        name: what_if(**asked, step=step | {"observer": name}).row.output_error
+        name: what_if(**ranges_query, step=step | {"observer": name}).row.output_error
         for name in ("min-max", "mse")
     }
-    said = ranges(**asked, step=step).observers.set_index("observer")
+    said = ranges(**ranges_query, step=step).observers.set_index("observer")
     total = said.rounding_error + said.clipping_error
     assert (errors["mse"] < errors["min-max"]) == (total["mse"] < total["min-max"])

@@ -9,14 +9,22 @@ from engine.techniques.implementations import compress
 from engine.techniques.quantization.fixed_levels.config import Ternary
 from engine.techniques.quantization.grid import Levels
 from engine.techniques.quantization.rounding.config import RoundToNearest
-from engine.techniques.training.fake_quant import RoundedOnGrid, RoundedToTable, round_inputs
+from engine.techniques.training.fake_quant import (
+    GridFakeQuant,
+    TableFakeQuant,
+    quantize_module_inputs,
+)
 from engine.techniques.training.qat.config import QAT, BitNet
-from engine.techniques.training.straight_through import NEAR, OnLevels, StraightThrough
+from engine.techniques.training.straight_through import (
+    CLIP_TOLERANCE,
+    RoundToLevels,
+    StraightThrough,
+)
 from tests.cases import for_each
-from tests.techniques import BLOCKS, FIXED_POINT, NARROW, RANGES, ROUNDING, TERNARY, named
+from tests.techniques import BLOCKS, FIXED_POINT, NARROW, RANGES, ROUNDING, TERNARY, technique_id
 
 GRIDS = [*ROUNDING, *RANGES, *NARROW, *BLOCKS, *FIXED_POINT]
-LEARNABLE = [how for how in GRIDS if how.scales == "free"]
+LEARNABLE = [config for config in GRIDS if config.scales == "free"]
 
 
 def layer(out: int = 24, in_: int = 41, seed: int = 0) -> torch.nn.Linear:
@@ -25,8 +33,8 @@ def layer(out: int = 24, in_: int = 41, seed: int = 0) -> torch.nn.Linear:
     return module
 
 
-def learning(how: RoundToNearest, **options) -> QAT:
-    return QAT(**how.model_dump(exclude={"technique"}), **options)
+def learning(config: RoundToNearest, **options) -> QAT:
+    return QAT(**config.model_dump(exclude={"technique"}), **options)
 
 
 def test_a_straight_through_value_is_the_rounded_one_with_the_whole_ones_slope():
@@ -49,7 +57,7 @@ def test_slopes_on_levels_are_the_papers_equations(bits, scheme):
         torch.full((401,), 1.0 if scheme == "asymmetric" else 0.0),
     )
     slope = torch.randn(401, generator=torch.Generator().manual_seed(1))
-    OnLevels.apply(weight, steps, zeros, levels).backward(slope)
+    RoundToLevels.apply(weight, steps, zeros, levels).backward(slope)
     for w, s, z, g, by_weight, by_step in zip(
         *(each.tolist() for each in (weight, steps, zeros, slope, weight.grad, steps.grad)),
         strict=True,
@@ -73,7 +81,7 @@ def test_a_step_that_weights_share_gets_the_sum_of_their_slopes():
         torch.full((4, 1), 0.3).requires_grad_(),
     )
     for steps in (each, shared):
-        OnLevels.apply(weight, steps, torch.zeros(1, 1), levels).backward(slope)
+        RoundToLevels.apply(weight, steps, torch.zeros(1, 1), levels).backward(slope)
     torch.testing.assert_close(shared.grad, each.grad.sum(1, keepdim=True))
 
 
@@ -82,11 +90,11 @@ def test_learned_steps_have_lsqs_slope_and_its_scale(granularity):
     """The multiples' gradient is the first step times equation 3 times 1 / sqrt(N Q_P), N weights
     sharing a step.
     """
-    how, module = (
+    config, module = (
         QAT(bits=3, granularity=granularity, group_size=16, learn_scales=True, range="mse"),
         layer(8, 48),
     )
-    rounded = RoundedOnGrid(how, module, None)
+    rounded = GridFakeQuant(config, module, None)
     slope = torch.randn(8, 48, generator=torch.Generator().manual_seed(3))
     rounded(module.weight).backward(slope)
     shape = {"tensor": (1, 1, 384), "channel": (8, 1, 48), "group": (8, 3, 16)}[granularity]
@@ -97,39 +105,39 @@ def test_learned_steps_have_lsqs_slope_and_its_scale(granularity):
     torch.testing.assert_close(rounded.multiples.grad.view_as(due), due, rtol=1e-4, atol=1e-6)
 
 
-@for_each("how", GRIDS, ids=named)
-def test_before_it_learns_a_weight_is_rounded_to_nearest_to_the_bit(how):
+@for_each("config", GRIDS, ids=technique_id)
+def test_before_it_learns_a_weight_is_rounded_to_nearest_to_the_bit(config):
     module = layer()
-    plain = compress(how, module.weight.detach())
-    rounded = RoundedOnGrid(learning(how), module, None)
-    stored = rounded.stored(module.weight)
-    assert torch.equal(rounded(module.weight), plain.dense()) and torch.equal(
-        stored.dense(), plain.dense()
+    plain = compress(config, module.weight.detach())
+    rounded = GridFakeQuant(learning(config), module, None)
+    stored = rounded.stored_weight(module.weight)
+    assert torch.equal(rounded(module.weight), plain.to_dense()) and torch.equal(
+        stored.to_dense(), plain.to_dense()
     )
     assert {name: (value.dtype, value.shape) for name, value in stored.tensors().items()} == {
         name: (value.dtype, value.shape) for name, value in plain.tensors().items()
     }
 
 
-@for_each("how", LEARNABLE, ids=named)
-def test_what_is_trained_is_what_is_stored_also_when_steps_have_moved(how):
+@for_each("config", LEARNABLE, ids=technique_id)
+def test_what_is_trained_is_what_is_stored_also_when_steps_have_moved(config):
     module = layer()
-    rounded = RoundedOnGrid(learning(how, learn_scales=True), module, None)
+    rounded = GridFakeQuant(learning(config, learn_scales=True), module, None)
     with torch.no_grad():
-        assert torch.equal(rounded(module.weight), compress(how, module.weight).dense())
+        assert torch.equal(rounded(module.weight), compress(config, module.weight).to_dense())
         rounded.multiples.mul_(torch.linspace(0.5, 1.7, len(rounded.multiples)))
-        assert torch.equal(rounded(module.weight), rounded.stored(module.weight).dense())
-        assert rounded.stored(module.weight).nbytes == compress(how, module.weight).nbytes
+        assert torch.equal(rounded(module.weight), rounded.stored_weight(module.weight).to_dense())
+        assert rounded.stored_weight(module.weight).nbytes == compress(config, module.weight).nbytes
 
 
-@for_each("how", TERNARY, ids=named)
-def test_three_values_in_training_are_those_that_are_stored(how):
+@for_each("config", TERNARY, ids=technique_id)
+def test_three_values_in_training_are_those_that_are_stored(config):
     module = layer()
-    rounded = RoundedToTable(
-        BitNet(**how.model_dump(exclude={"technique"}), activation_bits=0), module, None
+    rounded = TableFakeQuant(
+        BitNet(**config.model_dump(exclude={"technique"}), activation_bits=0), module, None
     )
-    assert torch.equal(rounded(module.weight), compress(how, module.weight.detach()).dense())
-    assert torch.equal(rounded.stored(module.weight).dense(), rounded(module.weight))
+    assert torch.equal(rounded(module.weight), compress(config, module.weight.detach()).to_dense())
+    assert torch.equal(rounded.stored_weight(module.weight).to_dense(), rounded(module.weight))
     rounded(module.weight).sum().backward()
     # equation 1's rounding passes every gradient
     assert torch.equal(module.weight.grad, torch.ones(24, 41))
@@ -138,17 +146,17 @@ def test_three_values_in_training_are_those_that_are_stored(how):
 def test_nothing_is_clipped_where_the_grid_reaches_the_widest_weight():
     for bits in (2, 3, 8):
         module = layer()
-        RoundedOnGrid(QAT(bits=bits), module, None)(module.weight).sum().backward()
-        assert torch.equal(module.weight.grad, torch.ones(24, 41)) and NEAR < 1
+        GridFakeQuant(QAT(bits=bits), module, None)(module.weight).sum().backward()
+        assert torch.equal(module.weight.grad, torch.ones(24, 41)) and CLIP_TOLERANCE < 1
     module = layer()
-    RoundedOnGrid(QAT(bits=3, range="percentile", percentile=60), module, None)(
+    GridFakeQuant(QAT(bits=3, range="percentile", percentile=60), module, None)(
         module.weight
     ).sum().backward()
     assert 0.05 < (module.weight.grad == 0).float().mean() < 0.5
 
 
 @for_each(
-    "how",
+    "config",
     [
         QAT(scheme="asymmetric"),
         QAT(learn_scales=True),
@@ -156,12 +164,12 @@ def test_nothing_is_clipped_where_the_grid_reaches_the_widest_weight():
         BitNet(values="binary", activation_bits=0),
     ],
 )
-def test_zeros_stay_zero_and_do_not_learn(how):
+def test_zeros_stay_zero_and_do_not_learn(config):
     module = layer()
     left = module.weight.abs() > 0.7
     module.weight.data *= left
-    kind = RoundedOnGrid if isinstance(how, QAT) else RoundedToTable
-    rounded = kind(how, module, left)
+    kind = GridFakeQuant if isinstance(config, QAT) else TableFakeQuant
+    rounded = kind(config, module, left)
     rounded(module.weight).square().sum().backward()
     assert (
         not rounded(module.weight)[~left].any()
@@ -173,24 +181,26 @@ def test_zeros_stay_zero_and_do_not_learn(how):
 
 def test_the_distance_to_levels_is_in_steps_and_nothing_on_the_levels():
     module = layer()
-    how = QAT(bits=4, granularity="channel", grid="narrow")  # on which the widest weight is a level
-    rounded = RoundedOnGrid(how, module, None)
+    config = QAT(
+        bits=4, granularity="channel", grid="narrow"
+    )  # on which the widest weight is a level
+    rounded = GridFakeQuant(config, module, None)
     scales, _ = rounded.qparams(module.weight)
     far = ((module.weight - rounded(module.weight)) / scales).square().mean()
-    torch.testing.assert_close(rounded.missed(module.weight), far)
+    torch.testing.assert_close(rounded.quantization_error(module.weight), far)
     module.weight.data = compress(
         RoundToNearest(bits=4, granularity="channel", grid="narrow"), module.weight.detach()
-    ).dense()
-    assert rounded.missed(module.weight) < 1e-9 < far
+    ).to_dense()
+    assert rounded.quantization_error(module.weight) < 1e-9 < far
 
 
 def test_inputs_are_rounded_as_the_stored_layer_rounds_them_and_slopes_pass():
     module, inputs = layer(5, 7), torch.randn(3, 7, requires_grad=True)
     stored = compress(BitNet(), module.weight.detach())
-    plain = module(stored.received(inputs.detach()))
-    round_inputs(module, stored.received)
+    plain = module(stored.quantized_inputs(inputs.detach()))
+    quantize_module_inputs(module, stored.quantized_inputs)
     out = module(inputs)
-    assert torch.equal(out, plain) and not torch.equal(stored.received(inputs), inputs)
+    assert torch.equal(out, plain) and not torch.equal(stored.quantized_inputs(inputs), inputs)
     out.sum().backward()
     torch.testing.assert_close(inputs.grad, module.weight.detach().sum(0).expand(3, 7))
 
@@ -199,5 +209,5 @@ def test_bitnets_activations_are_absmax_to_eight_bits_for_each_token():
     tokens = torch.tensor([[1.0, -2.0, 0.5], [100.0, 3.0, -7.0]])
     scale = tokens.abs().amax(1, keepdim=True) / 127
     due = (tokens / scale).round() * scale
-    torch.testing.assert_close(compress(BitNet(), torch.randn(4, 3)).received(tokens), due)
-    assert compress(Ternary(), torch.randn(4, 3)).received(tokens) is tokens
+    torch.testing.assert_close(compress(BitNet(), torch.randn(4, 3)).quantized_inputs(tokens), due)
+    assert compress(Ternary(), torch.randn(4, 3)).quantized_inputs(tokens) is tokens

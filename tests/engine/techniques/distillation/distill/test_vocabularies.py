@@ -9,11 +9,11 @@ import torch
 from torch.nn.functional import kl_div
 
 from engine.errors import PlainError
-from engine.models.loading import resolve
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.techniques.distillation.distill import sequence_level as blackbox
-from engine.techniques.training.vocabulary import over_shared_tokens, token_count
-from engine.training.losses import by_teacher
+from engine.techniques.training.vocabulary import restrict_to_shared_tokens, token_count
+from engine.training.losses import teacher_loss
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import VOCABULARY, tiny
@@ -74,23 +74,27 @@ def test_the_loss_is_the_divergence_of_the_distributions_over_shared_tokens():
     mine, its = torch.randn(2, 5, NARROW), torch.randn(2, 5, WIDE)
     ours, theirs = ((each[..., :VOCABULARY].flatten(0, 1) / 2).softmax(-1) for each in (mine, its))
     due = 4 * kl_div(ours.log(), theirs, reduction="batchmean")
-    torch.testing.assert_close(by_teacher(*over_shared_tokens([mine, its], VOCABULARY), 2.0), due)
+    torch.testing.assert_close(
+        teacher_loss(*restrict_to_shared_tokens([mine, its], VOCABULARY), 2.0), due
+    )
     its[..., VOCABULARY:] += 100  # logits beyond the tokenizer's tokens are meaningless
-    torch.testing.assert_close(by_teacher(*over_shared_tokens([mine, its], VOCABULARY), 2.0), due)
+    torch.testing.assert_close(
+        teacher_loss(*restrict_to_shared_tokens([mine, its], VOCABULARY), 2.0), due
+    )
 
 
 def test_logits_of_equal_width_are_not_cut(models):
     same = [torch.zeros(1, 2, WIDE)] * 2
     assert (
-        over_shared_tokens(same, VOCABULARY) is same
-        and token_count(resolve(models["wide"])) == VOCABULARY
+        restrict_to_shared_tokens(same, VOCABULARY) is same
+        and token_count(resolve_model(models["wide"])) == VOCABULARY
     )
 
 
 def test_a_teacher_generates_only_tokens_of_its_student(models, tmp_path, monkeypatch):
-    texts, continued = [], blackbox.continued
+    texts, continued = [], blackbox.sample_continuations
     monkeypatch.setattr(
-        blackbox, "continued", lambda *args: texts.append(continued(*args)) or texts[-1]
+        blackbox, "sample_continuations", lambda *args: texts.append(continued(*args)) or texts[-1]
     )
     run(
         recipe(

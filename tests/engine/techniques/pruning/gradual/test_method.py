@@ -7,8 +7,8 @@ import torch
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import Cancelled, PlainError
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.techniques.implementations import compress
@@ -37,14 +37,14 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture
-def done(folders, tmp_path):
-    def carried_out(
+def run_step(folders, tmp_path):
+    def run_recipe(
         architecture="bert", save=None, report=lambda *_: None, cancelled=lambda: False, **step
     ):
         recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", SHORT | step)
         return run(recipe, save=save, report=report, cancelled=cancelled)
 
-    return carried_out
+    return run_recipe
 
 
 # --- schedules ------------------------------------------------------------------------------------
@@ -54,27 +54,27 @@ def done(folders, tmp_path):
 def test_schedules_are_their_closed_forms(sparsity):
     asked = {"sparsity": sparsity, "steps": 80, "prune_every": 10}
     cubic, iterative = Gradual(**asked), Gradual(schedule="iterative", **asked)
-    assert cubic.cuts == iterative.cuts == 6
+    assert cubic.pruning_steps == iterative.pruning_steps == 6
     for t in range(7):
         # equation 1, from 0
-        assert cubic.share_at(t) == pytest.approx(sparsity + (0 - sparsity) * (1 - t / 6) ** 3)
-        assert 1 - iterative.share_at(t) == pytest.approx((1 - sparsity) ** (t / 6))
-    assert Gradual(schedule="one-shot", **asked).share_at(1) == sparsity and cubic.share_at(
+        assert cubic.sparsity_at(t) == pytest.approx(sparsity + (0 - sparsity) * (1 - t / 6) ** 3)
+        assert 1 - iterative.sparsity_at(t) == pytest.approx((1 - sparsity) ** (t / 6))
+    assert Gradual(schedule="one-shot", **asked).sparsity_at(1) == sparsity and cubic.sparsity_at(
         100
     ) == pytest.approx(sparsity)
 
 
 @for_each("scope", ["layer", "global"])
 @for_each("schedule", ["one-shot", "iterative", "cubic"])
-def test_each_cut_removes_what_the_schedule_says_and_the_file_has_it_too(schedule, scope, done):
-    outcome, how = (
-        done(schedule=schedule, scope=scope),
+def test_each_cut_removes_what_the_schedule_says_and_the_file_has_it_too(schedule, scope, run_step):
+    outcome, config = (
+        run_step(schedule=schedule, scope=scope),
         Gradual(**SHORT | {"schedule": schedule, "scope": scope}),
     )
     rows, layers = outcome.tables.schedule, outcome.tables.layers.dropna(subset="sparsity")
     cuts = rows[rows.event == "cut"]
-    assert len(cuts) == how.cuts and cuts.sparsity.tolist() == pytest.approx(
-        [how.share_at(i + 1) for i in range(how.cuts)], abs=1e-3
+    assert len(cuts) == config.pruning_steps and cuts.sparsity.tolist() == pytest.approx(
+        [config.sparsity_at(i + 1) for i in range(config.pruning_steps)], abs=1e-3
     )
     assert (layers.sparsity * layers.parameters).sum() / layers.parameters.sum() == pytest.approx(
         0.6, abs=1e-3
@@ -84,8 +84,8 @@ def test_each_cut_removes_what_the_schedule_says_and_the_file_has_it_too(schedul
     assert rows.size_bytes.iloc[-1] == outcome.summary.result.size_bytes
 
 
-def test_a_pattern_is_reached_by_whole_neighbours(done):
-    layers = done(pattern="1:4", steps=8).tables.layers.dropna(subset="sparsity")
+def test_a_pattern_is_reached_by_whole_neighbours(run_step):
+    layers = run_step(pattern="1:4", steps=8).tables.layers.dropna(subset="sparsity")
     assert layers.sparsity.tolist() == [0.75] * len(layers)
 
 
@@ -93,14 +93,14 @@ def test_a_pattern_is_reached_by_whole_neighbours(done):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "resnet"])
-def test_no_sparsity_and_no_rate_change_nothing(architecture, done):
-    outcome = done(architecture, sparsity=0, rate=0)
+def test_no_sparsity_and_no_rate_change_nothing(architecture, run_step):
+    outcome = run_step(architecture, sparsity=0, rate=0)
     assert (outcome.tables.layers.relative_error.dropna() == 0).all()
     assert outcome.summary.result.loss == outcome.summary.baseline.loss
 
 
-def test_one_shot_that_does_not_learn_is_magnitude(done, folders, tmp_path):
-    mine = done("resnet", schedule="one-shot", rate=0)
+def test_one_shot_that_does_not_learn_is_magnitude(run_step, folders, tmp_path):
+    mine = run_step("resnet", schedule="one-shot", rate=0)
     other = run(
         recipe_for(
             "resnet",
@@ -115,14 +115,14 @@ def test_one_shot_that_does_not_learn_is_magnitude(done, folders, tmp_path):
     )
 
 
-def test_what_was_cut_comes_back_only_where_it_may(done):
-    assert not done().tables.schedule.regrown.any()
-    rows = done(regrow=True, steps=8).tables.schedule
+def test_what_was_cut_comes_back_only_where_it_may(run_step):
+    assert not run_step().tables.schedule.regrown.any()
+    rows = run_step(regrow=True, steps=8).tables.schedule
     assert rows.regrown.max() > 0 and rows.sparsity.iloc[-1] == pytest.approx(0.6, abs=1e-2)
 
 
-def test_gates_remove_more_than_was_asked_for(done):
-    outcome = done(
+def test_gates_remove_more_than_was_asked_for(run_step):
+    outcome = run_step(
         "resnet", regularizer="l0", strength=1e-3, steps=20, prune_every=10, rate=1e-2, sparsity=0.1
     )
     assert (
@@ -131,11 +131,11 @@ def test_gates_remove_more_than_was_asked_for(done):
     )
 
 
-def test_gates_that_all_close_are_said_in_a_sentence(done):
+def test_gates_that_all_close_are_said_in_a_sentence(run_step):
     with pytest.raises(
         PlainError, match=r"Every gate of \S+ has closed; lower strength, which is 1, or rate"
     ):
-        done(
+        run_step(
             "resnet",
             regularizer="l0",
             strength=1.0,
@@ -146,23 +146,23 @@ def test_gates_that_all_close_are_said_in_a_sentence(done):
         )
 
 
-def test_a_teacher_alone_is_not_moved_by_labels(done, folders, tmp_path, monkeypatch):
-    taught = done(distill_weight=1.0).summary.result.loss
-    labelled = done().summary.result.loss
+def test_a_teacher_alone_is_not_moved_by_labels(run_step, folders, tmp_path, monkeypatch):
+    taught = run_step(distill_weight=1.0).summary.result.loss
+    labelled = run_step().summary.result.loss
     monkeypatch.setattr(
-        "engine.training.datasets.targets_of",
+        "engine.training.datasets.class_targets",
         lambda examples, config: torch.arange(len(examples.labels)) % 2,
     )
     assert (
-        done(distill_weight=1.0).summary.result.loss == taught
-        and done().summary.result.loss != labelled
+        run_step(distill_weight=1.0).summary.result.loss == taught
+        and run_step().summary.result.loss != labelled
     )
 
 
-def test_statistics_norms_and_biases_are_written_and_loaded(done, folders, tmp_path):
-    outcome = done("resnet", save=tmp_path / "saved")
+def test_statistics_norms_and_biases_are_written_and_loaded(run_step, folders, tmp_path):
+    outcome = run_step("resnet", save=tmp_path / "saved")
     before, after = (
-        opened(resolve(str(folder)), CPU, torch.float32).plain
+        load_model(resolve_model(str(folder)), CPU, torch.float32).plain
         for folder in (folders["resnet"], tmp_path / "saved")
     )
     assert before.keys() == after.keys() and all(
@@ -178,8 +178,8 @@ def test_statistics_norms_and_biases_are_written_and_loaded(done, folders, tmp_p
     assert again.summary.result.loss == outcome.summary.result.loss
 
 
-def test_runs_repeat_to_the_bit(done):
-    first, second = (done("resnet", regrow=True) for _ in range(2))
+def test_runs_repeat_to_the_bit(run_step):
+    first, second = (run_step("resnet", regrow=True) for _ in range(2))
     assert (
         first.tables.schedule.equals(second.tables.schedule)
         and first.summary.result.loss == second.summary.result.loss
@@ -212,22 +212,22 @@ def test_what_was_made_smaller_learns_too(folders, tmp_path):
 # --- where it stops -------------------------------------------------------------------------------
 
 
-def test_it_stops_cutting_at_a_size_and_goes_on_learning(done):
-    whole = done(sparsity=0, steps=1).summary.result.size_bytes
-    outcome = done(target_mb=0.8 * whole / 1e6, steps=8)
+def test_it_stops_cutting_at_a_size_and_goes_on_learning(run_step):
+    whole = run_step(sparsity=0, steps=1).summary.result.size_bytes
+    outcome = run_step(target_mb=0.8 * whole / 1e6, steps=8)
     rows = outcome.tables.schedule
     assert outcome.summary.result.size_bytes <= 0.8 * whole and rows.sparsity.iloc[-1] < 0.6
     assert rows.event.tolist().count("size reached") == 1 and rows.step.iloc[-1] == 8
 
 
-def test_it_goes_back_to_the_last_cut_that_held(done, monkeypatch, tmp_path):
+def test_it_goes_back_to_the_last_cut_that_held(run_step, monkeypatch, tmp_path):
     # before; then cut and trained, three times; went back
     falling = iter([0.9, 0.9, 0.9, 0.8, 0.85, 0.5, 0.4, 0.85])
     monkeypatch.setattr(
-        "engine.techniques.pruning.gradual.method.quality_of",
+        "engine.techniques.pruning.gradual.method.held_out_quality",
         lambda *_: Quality("accuracy", next(falling)),
     )
-    outcome = done(floor=0.8)
+    outcome = run_step(floor=0.8)
     rows = outcome.tables.schedule
     assert rows.event.tolist() == [
         "before",
@@ -255,19 +255,19 @@ def test_it_goes_back_to_the_last_cut_that_held(done, monkeypatch, tmp_path):
         ([0.9, 0.1, 0.1], "after the first cut and 1 training steps"),
     ],
 )
-def test_a_floor_that_cannot_be_kept_is_refused(qualities, words, done, monkeypatch):
+def test_a_floor_that_cannot_be_kept_is_refused(qualities, words, run_step, monkeypatch):
     said = iter(qualities)
     monkeypatch.setattr(
-        "engine.techniques.pruning.gradual.method.quality_of",
+        "engine.techniques.pruning.gradual.method.held_out_quality",
         lambda *_: Quality("accuracy", next(said)),
     )
     with pytest.raises(PlainError, match=words) as refused:
-        done(floor=0.8)
+        run_step(floor=0.8)
     assert "\n" not in str(refused.value)
 
 
-def test_a_size_out_of_reach_is_refused_before_training(done, monkeypatch):
-    monkeypatch.setattr(loop, "optimizer_of", lambda *_: pytest.fail("it trained"))
+def test_a_size_out_of_reach_is_refused_before_training(run_step, monkeypatch):
+    monkeypatch.setattr(loop, "make_optimizer", lambda *_: pytest.fail("it trained"))
     with pytest.raises(
         PlainError,
         match=(
@@ -275,7 +275,7 @@ def test_a_size_out_of_reach_is_refused_before_training(done, monkeypatch):
             r"0\.001"
         ),
     ):
-        done(target_mb=0.001)
+        run_step(target_mb=0.001)
 
 
 @for_each(
@@ -290,7 +290,7 @@ def test_a_size_out_of_reach_is_refused_before_training(done, monkeypatch):
 )
 def test_nonsense_is_refused_in_a_sentence(step, words):
     with pytest.raises(PlainError, match=words) as refused:
-        Recipe.of({"steps": [{"technique": "gradual", **step}]})
+        Recipe.from_dict({"steps": [{"technique": "gradual", **step}]})
     assert "\n" not in str(refused.value)
 
 
@@ -312,8 +312,8 @@ def stopping(steps: int) -> dict:
 
 
 @pytest.mark.parametrize("pattern", [{}, {"pattern": "1:4", "storage": "n-of-m"}])
-def test_a_cancelled_training_keeps_the_model_as_it_stands(pattern, done, tmp_path):
-    outcome = done(steps=40, prune_every=10, save=tmp_path / "model", **pattern, **stopping(5))
+def test_a_cancelled_training_keeps_the_model_as_it_stands(pattern, run_step, tmp_path):
+    outcome = run_step(steps=40, prune_every=10, save=tmp_path / "model", **pattern, **stopping(5))
     rows, layers = outcome.tables.schedule, outcome.tables.layers.dropna(subset="sparsity")
     assert (
         rows.step.tolist() == [0, 0, 5]
@@ -330,30 +330,30 @@ def test_a_cancelled_training_keeps_the_model_as_it_stands(pattern, done, tmp_pa
 
 
 def test_a_cancelled_training_goes_back_to_what_held_and_keeps_nothing_where_nothing_did(
-    done, monkeypatch
+    run_step, monkeypatch
 ):
     # before; cut, trained, cut; when it is cancelled; went back
     falling = iter([0.9, 0.9, 0.9, 0.8, 0.5, 0.9])
     monkeypatch.setattr(
-        "engine.techniques.pruning.gradual.method.quality_of",
+        "engine.techniques.pruning.gradual.method.held_out_quality",
         lambda *_: Quality("accuracy", next(falling)),
     )
-    rows = done(floor=0.8, steps=40, prune_every=10, **stopping(15)).tables.schedule
+    rows = run_step(floor=0.8, steps=40, prune_every=10, **stopping(15)).tables.schedule
     assert (
         rows.event.tolist()[-2:] == ["below the floor", "went back"]
         and rows.sparsity.iloc[-1] == rows.sparsity.iloc[2]
     )
     falling = iter([0.9, 0.5, 0.5])
     with pytest.raises(Cancelled):
-        done(floor=0.8, steps=40, prune_every=10, **stopping(5))
+        run_step(floor=0.8, steps=40, prune_every=10, **stopping(5))
 
 
 # --- forecasts and looks --------------------------------------------------------------------------
 
 
-def test_the_forecast_is_what_is_written(done, folders, tmp_path):
+def test_the_forecast_is_what_is_written(run_step, folders, tmp_path):
     recipe = recipe_for("bert", folders["bert"], tmp_path / "data", SHORT)
-    assert forecast(recipe).size_bytes == done().summary.result.size_bytes
+    assert forecast(recipe).size_bytes == run_step().summary.result.size_bytes
 
 
 def test_more_steps_take_longer(folders, tmp_path):
@@ -369,8 +369,8 @@ def test_more_steps_take_longer(folders, tmp_path):
 def test_a_look_at_one_layer_is_magnitude_at_the_final_share():
     weight = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
     assert torch.equal(
-        compress(Gradual(sparsity=0.6), weight).dense(),
-        compress(Magnitude(sparsity=0.6), weight).dense(),
+        compress(Gradual(sparsity=0.6), weight).to_dense(),
+        compress(Magnitude(sparsity=0.6), weight).to_dense(),
     )
     assert TECHNIQUES["gradual"].trains
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from engine.errors import Cancelled, PlainError
-from engine.models.layers import chosen
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.layers import selected_layers
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.step.run_context import Bench
+from engine.step.run_context import RunContext
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
-from engine.techniques.pruning.lottery_ticket.method import Lottery
-from engine.training import Lessons, pupil_of
+from engine.techniques.pruning.lottery_ticket.method import LotteryExperiment
+from engine.training import TrainingData, make_trainable
 from tests.answers import forecast, lesson
 from tests.engine.training.test_training import exercises
 from tests.recipes import recipe_for
@@ -35,44 +35,50 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(folders, tmp_path_factory):
+def lottery_run(folders, tmp_path_factory):
     data, save = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("saved") / "model"
     return run(recipe_for("resnet", folders["resnet"], data, SHORT), save=save), save
 
 
-class Watched(Lottery):
+class Watched(LotteryExperiment):
     """Notes the weights, masked, from which each network was trained."""
 
-    def network(self, variant, seed, number, begun=0):
+    def train_network(self, variant, seed, number, begun=0):
         begins = {
-            layer.name: (self.pupil.whole(layer.name).clone(), self.pupil.mask(layer.name).clone())
-            for layer in self.pupil.layers
+            layer.name: (
+                self.trainable.unmasked_weight(layer.name).clone(),
+                self.trainable.mask(layer.name).clone(),
+            )
+            for layer in self.trainable.layers
         }
         self.begun = [*getattr(self, "begun", []), (variant, seed, number, begins)]
-        return super().network(variant, seed, number, begun)
+        return super().train_network(variant, seed, number, begun)
 
 
 @pytest.fixture
-def watched(folders, tmp_path):
+def starting_weights(folders, tmp_path):
     def of(**asked):
-        how, folder = LotteryTicket(**SHORT | asked), resolve(str(folders["resnet"]))
+        config, folder = LotteryTicket(**SHORT | asked), resolve_model(str(folders["resnet"]))
         at, recipe = (
-            opened(folder, CPU, torch.float32),
+            load_model(folder, CPU, torch.float32),
             recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT | asked),
         )
-        pupil = pupil_of(folder, at, chosen(at.layers, recipe.layers), CPU)
-        pupil.prepare()
+        pupil = make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU)
+        pupil.attach_masks()
         lottery = Watched(
-            how, Bench(recipe, folder), pupil, Lessons(exercises("resnet"), exercises("resnet"))
+            config,
+            RunContext(recipe, folder),
+            pupil,
+            TrainingData(exercises("resnet"), exercises("resnet")),
         )
-        lottery.drawn()
+        lottery.run()
         return {(variant, seed, number): begins for variant, seed, number, begins in lottery.begun}
 
     return of
 
 
-def test_every_seed_and_round_has_a_ticket_and_its_twins_of_one_share(done):
-    rows = done[0].tables.lottery
+def test_every_seed_and_round_has_a_ticket_and_its_twins_of_one_share(lottery_run):
+    rows = lottery_run[0].tables.lottery
     assert len(rows) == LotteryTicket(**SHORT).trainings == 14
     twins = rows[rows["round"] > 0].groupby(["seed", "round"])
     assert (twins.left.nunique() == 1).all() and (twins.variant.nunique() == 3).all()
@@ -82,8 +88,10 @@ def test_every_seed_and_round_has_a_ticket_and_its_twins_of_one_share(done):
     assert rows.left[rows.variant == "dense"].tolist() == [1.0, 1.0]
 
 
-def test_tickets_begin_at_the_first_weights_on_their_mask_and_twins_differ_in_one_thing(watched):
-    begins = watched()
+def test_tickets_begin_at_the_first_weights_on_their_mask_and_twins_differ_in_one_thing(
+    starting_weights,
+):
+    begins = starting_weights()
     for seed in (0, 1):
         first = begins["dense", seed, 0]
         for number in (1, 2):
@@ -112,8 +120,8 @@ def test_tickets_begin_at_the_first_weights_on_their_mask_and_twins_differ_in_on
     )
 
 
-def test_rewinding_goes_back_to_an_early_step_and_not_to_the_first(watched):
-    first, late = watched(seeds=1), watched(seeds=1, rewind_step=1)
+def test_rewinding_goes_back_to_an_early_step_and_not_to_the_first(starting_weights):
+    first, late = starting_weights(seeds=1), starting_weights(seeds=1, rewind_step=1)
     moved = [
         not torch.equal(late["winning ticket", 0, 1][name][0], weight)
         for name, (weight, _) in first["dense", 0, 0].items()
@@ -124,8 +132,8 @@ def test_rewinding_goes_back_to_an_early_step_and_not_to_the_first(watched):
     )
 
 
-def test_the_result_is_the_ticket_of_the_first_seeds_last_round(done, folders, tmp_path):
-    outcome, save = done
+def test_the_result_is_the_ticket_of_the_first_seeds_last_round(lottery_run, folders, tmp_path):
+    outcome, save = lottery_run
     layers = outcome.tables.layers.dropna(subset="sparsity")
     assert layers.sparsity.tolist() == pytest.approx([0.75] * len(layers), abs=2e-2) and set(
         layers.technique
@@ -139,11 +147,11 @@ def test_the_result_is_the_ticket_of_the_first_seeds_last_round(done, folders, t
     assert ahead.size_bytes == outcome.summary.result.size_bytes
 
 
-def test_it_repeats_to_the_bit(done, folders, tmp_path):
+def test_it_repeats_to_the_bit(lottery_run, folders, tmp_path):
     again = run(recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT))
     assert (
-        again.tables.lottery.equals(done[0].tables.lottery)
-        and again.summary.result.loss == done[0].summary.result.loss
+        again.tables.lottery.equals(lottery_run[0].tables.lottery)
+        and again.summary.result.loss == lottery_run[0].summary.result.loss
     )
 
 
@@ -197,7 +205,7 @@ def test_language_models_are_refused_in_the_forecast_already(folders, tmp_path):
 )
 def test_nonsense_is_refused_in_a_sentence(step, words):
     with pytest.raises(PlainError, match=words) as refused:
-        Recipe.of({"steps": [{"technique": "lottery-ticket", **step}]})
+        Recipe.from_dict({"steps": [{"technique": "lottery-ticket", **step}]})
     assert "\n" not in str(refused.value)
 
 
@@ -219,7 +227,7 @@ def test_a_ticket_of_nothing_is_refused_before_training(folders, tmp_path):
     ],
 )
 def test_a_cancelled_lottery_ends_with_what_is_finished(
-    networks, left, result, folders, tmp_path, done
+    networks, left, result, folders, tmp_path, lottery_run
 ):
     heard = []
     recipe = recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT)
@@ -229,7 +237,7 @@ def test_a_cancelled_lottery_ends_with_what_is_finished(
         cancelled=lambda: sum(heard) > 2 * networks,
     )
     assert outcome.summary.ended_early and outcome.tables.lottery.equals(
-        done[0].tables.lottery.iloc[:networks]
+        lottery_run[0].tables.lottery.iloc[:networks]
     )
     assert any(
         note.startswith(f"Training was ended after {networks} of 14 networks") and result in note

@@ -10,20 +10,20 @@ import torch
 from torch import nn
 
 from engine.errors import PlainError
-from engine.models.layers import chosen
-from engine.models.loaded_model import opened
-from engine.models.loading import load, resolve
-from engine.pipeline.blockwise import compressed_folder
-from engine.step.pruning_plan import Cut, Subject
-from engine.step.run_context import Bench
-from engine.techniques.hooks import rebuild, survey
+from engine.models.layers import selected_layers
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained, resolve_model
+from engine.pipeline.blockwise import run_step
+from engine.step.pruning_plan import KeptIndices, TechniqueInput
+from engine.step.run_context import RunContext
+from engine.techniques.hooks import plan_removal, survey
 from engine.techniques.pruning.blocks.config import Blocks
 from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.pruning.structured.dependencies import Heads, Neurons, coupled_structures
-from engine.techniques.pruning.structured.method import families_of
-from engine.techniques.pruning.tracing import Difference, first_difference, shifted
+from engine.techniques.pruning.structured.method import structure_groups
+from engine.techniques.pruning.tracing import Difference, first_difference, with_shifted_tensors
 from tests.answers import forecast
-from tests.architectures import CLASSIFIERS, CONVOLUTIONAL, IMAGE_MODELS, WRITERS, saved
+from tests.architectures import CLASSIFIERS, CONVOLUTIONAL, IMAGE_MODELS, WRITERS, save_random_model
 from tests.cases import for_each
 from tests.recipes import recipe_for
 
@@ -64,7 +64,7 @@ def models(tmp_path_factory):
     def folder(architecture: str):
         if architecture not in kept:
             tokens = {"llama": "llama", "bert": "bert", "vit": ""}[kind_of(architecture)]
-            kept[architecture] = saved(
+            kept[architecture] = save_random_model(
                 EVERY[architecture], tmp_path_factory.mktemp(architecture) / "model", tokens
             )
         return kept[architecture]
@@ -86,24 +86,24 @@ def logits_of(model: nn.Module, architecture: str) -> torch.Tensor:
     return model(**inputs_for(architecture)).logits
 
 
-def subject_of(folder) -> Subject:
-    original = opened(resolve(str(folder)), CPU, torch.float32)
-    return Subject(
-        original, resolve(str(folder)), frozenset(layer.name for layer in original.layers)
+def subject_of(folder) -> TechniqueInput:
+    original = load_model(resolve_model(str(folder)), CPU, torch.float32)
+    return TechniqueInput(
+        original, resolve_model(str(folder)), frozenset(layer.name for layer in original.layers)
     )
 
 
-def pruned(recipe, subject, out) -> tuple:
+def prune(recipe, subject, out) -> tuple:
     """Prune to ``out`` and return the table of structures."""
     out.mkdir()
-    targets = chosen(subject.original.layers, recipe.layers)
-    done = compressed_folder(Bench(recipe, subject.folder), subject.original, targets, out)
+    targets = selected_layers(subject.original.layers, recipe.layers)
+    done = run_step(RunContext(recipe, subject.folder), subject.original, targets, out)
     return done.rows, done.packed
 
 
-def silenced(folder, small) -> nn.Module:
+def model_with_zeroed_inputs(folder, small) -> nn.Module:
     """Dense model whose layers read zeros in every column that the pruned model lacks."""
-    model, hooked = load(resolve(str(folder))), 0
+    model, hooked = load_pretrained(resolve_model(str(folder))), 0
     for layer in small.layers:
         before, after = (
             model.get_submodule(layer.name).weight,
@@ -133,12 +133,12 @@ def test_a_pruned_model_computes_what_the_dense_one_does_without_those_structure
         recipe_for(kind_of(architecture), folder, tmp_path / "data", step),
         subject_of(folder),
     )
-    rows, packed = pruned(recipe, subject, tmp_path / "saved")
+    rows, packed = prune(recipe, subject, tmp_path / "saved")
     small, dense = (
-        opened(resolve(str(tmp_path / "saved")), CPU, torch.float32),
-        load(subject.folder),
+        load_model(resolve_model(str(tmp_path / "saved")), CPU, torch.float32),
+        load_pretrained(subject.folder),
     )
-    due = logits_of(silenced(folder, small), architecture)
+    due = logits_of(model_with_zeroed_inputs(folder, small), architecture)
     torch.testing.assert_close(logits_of(small.model, architecture), due, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(logits_of(dense, architecture), due, atol=1e-6)
     assert any(not row.kept for row in rows.structures)
@@ -155,12 +155,12 @@ def test_without_channels_a_network_computes_what_it_does_where_they_are_silent(
         {"technique": "structured", "what": "channels", "share": 0.25, "score": "l2"},
     )
     recipe, subject = recipe_for("vit", folder, tmp_path / "data", step), subject_of(folder)
-    _, packed = pruned(recipe, subject, tmp_path / "saved")
+    _, packed = prune(recipe, subject, tmp_path / "saved")
     small, dense = (
-        opened(resolve(str(tmp_path / "saved")), CPU, torch.float32),
-        load(subject.folder),
+        load_model(resolve_model(str(tmp_path / "saved")), CPU, torch.float32),
+        load_pretrained(subject.folder),
     )
-    cuts = rebuild(Structured(what="channels", share=0.25, score="l2"), subject).cuts
+    cuts = plan_removal(Structured(what="channels", share=0.25, score="l2"), subject).kept_indices
     for layer in subject.original.layers:
         cut = cuts.get(layer.name)
         if cut and cut.columns is not None:
@@ -182,7 +182,7 @@ def test_without_channels_a_network_computes_what_it_does_where_they_are_silent(
 def test_depthwise_convolutions_lose_the_channels_that_they_compute(models):
     """The inner channels of MobileNet's blocks pass through them."""
     subject = subject_of(models("mobilenetv2"))
-    small = rebuild(Structured(what="channels", share=0.25, score="l2"), subject)
+    small = plan_removal(Structured(what="channels", share=0.25, score="l2"), subject)
     inner = [layer for layer in subject.original.layers if layer.groups > 1]
     assert inner and all(
         small.shape(layer) == (round(0.75 * layer.shape[0]), 1, 3, 3) for layer in inner
@@ -252,7 +252,7 @@ def test_structures_that_a_norm_mixes_or_that_are_not_there_are_refused(architec
     with pytest.raises(
         PlainError, match=rf"No {what} were found in .* that could be removed without changing"
     ):
-        families_of(Structured(what=what), subject_of(models(architecture)))
+        structure_groups(Structured(what=what), subject_of(models(architecture)))
 
 
 @pytest.mark.parametrize("architecture", ["codegen"])
@@ -262,16 +262,16 @@ def test_a_model_that_does_not_compute_with_fewer_heads_is_refused(architecture,
         PlainError,
         match=r"cannot be removed: this architecture does not compute with fewer of them",
     ):
-        rebuild(Structured(what="heads", share=0.5), subject_of(models(architecture)))
+        plan_removal(Structured(what="heads", share=0.5), subject_of(models(architecture)))
 
 
 def test_a_wrong_removal_is_detected(models):
     subject = subject_of(models("gpt-neox"))
-    small = rebuild(Structured(share=0.5), subject)
-    assert not first_difference(probe := shifted(subject), small)
+    small = plan_removal(Structured(share=0.5), subject)
+    assert not first_difference(probe := with_shifted_tensors(subject), small)
     name = "gpt_neox.layers.1.mlp.dense_4h_to_h"
-    other = torch.arange(172)[~torch.isin(torch.arange(172), small.cuts[name].columns)]
-    wrong = replace(small, cuts=small.cuts | {name: Cut(columns=other)})
+    other = torch.arange(172)[~torch.isin(torch.arange(172), small.kept_indices[name].columns)]
+    wrong = replace(small, cuts=small.kept_indices | {name: KeptIndices(columns=other)})
     assert first_difference(probe, wrong) == Difference(layer=name)
 
 
@@ -279,7 +279,9 @@ def test_a_block_that_others_depend_on_is_kept(models):
     """ModernBERT's first block has no norm before its attention, so no other block can be first."""
     subject = subject_of(models("modernbert"))
     first, second = "model.layers.0", "model.layers.1"
-    assert rebuild(Blocks(count=1), subject, {first: 0.1, second: 0.2}).dropped == (second,)
+    assert plan_removal(Blocks(count=1), subject, {first: 0.1, second: 0.2}).removed_blocks == (
+        second,
+    )
     every = frozenset(layer.name for layer in subject.original.layers)
     only_first = replace(
         subject, targets=frozenset(name for name in every if not name.startswith(f"{second}."))
@@ -287,7 +289,7 @@ def test_a_block_that_others_depend_on_is_kept(models):
     with pytest.raises(
         PlainError, match=r"Only 0 of 2 blocks .* because others depend on model.layers.0"
     ):
-        rebuild(Blocks(count=1), only_first, {first: 0.1, second: 0.2})
+        plan_removal(Blocks(count=1), only_first, {first: 0.1, second: 0.2})
 
 
 @for_each(
@@ -307,7 +309,7 @@ def test_where_all_layers_are_alike_config_json_says_their_shape(
         recipe_for(kind_of(architecture), models(architecture), tmp_path / "data", step),
         subject_of(models(architecture)),
     )
-    pruned(recipe, subject, tmp_path / "saved")
+    prune(recipe, subject, tmp_path / "saved")
     assert json.loads((tmp_path / "saved" / "config.json").read_text()).items() >= fields.items()
 
 
@@ -322,8 +324,8 @@ def test_generation_is_the_same_with_and_without_a_cache(models, tmp_path):
             recipe_for("llama", models(architecture), tmp_path / "data", step),
             subject_of(models(architecture)),
         )
-        pruned(recipe, subject, out := tmp_path / architecture)
-        model = opened(resolve(str(out)), CPU, torch.float32).model
+        prune(recipe, subject, out := tmp_path / architecture)
+        model = load_model(resolve_model(str(out)), CPU, torch.float32).model
         asked = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
         with torch.inference_mode():
             one, other = (
@@ -339,7 +341,7 @@ def test_scores_do_not_depend_on_the_storage_of_rows(models):
     scored = survey(Structured(what="heads"), subject)
     family = scored[0].family
     made, read = (
-        subject.original.model.get_submodule(part.name).stored.dense() for part in family.parts
+        subject.original.model.get_submodule(part.name).stored.to_dense() for part in family.parts
     )
     due = [
         (

@@ -19,24 +19,28 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from engine.calibration.gradient_stats import loss_of
+from engine.calibration.gradient_stats import example_loss
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches
 from engine.interactive.layer_preview import trial_on
-from engine.models.layers import chosen
-from engine.models.loaded_model import opened
-from engine.models.loading import load, resolve
-from engine.pipeline.blockwise import compressed_folder
+from engine.models.layers import selected_layers
+from engine.models.loaded_model import load_model
+from engine.models.loading import load_pretrained, resolve_model
+from engine.pipeline.blockwise import run_step
 from engine.pipeline.run import run
-from engine.step.pruning_plan import Subject
-from engine.step.run_context import Bench
-from engine.techniques.implementations import rebuild, survey
+from engine.step.pruning_plan import TechniqueInput
+from engine.step.run_context import RunContext
+from engine.techniques.implementations import plan_removal, survey
 from engine.techniques.pruning.blocks.config import Blocks
-from engine.techniques.pruning.structured.channels import plain_copy
+from engine.techniques.pruning.structured.channels import dense_copy
 from engine.techniques.pruning.structured.config import Structured
-from engine.techniques.pruning.structured.coupled_structures import Family, Part, runs
-from engine.techniques.pruning.structured.method import ORDERS, Scored, norms
-from engine.techniques.pruning.structured.method import chosen as chosen_of
+from engine.techniques.pruning.structured.coupled_structures import (
+    StructureGroup,
+    StructureSlice,
+    adjacent_positions,
+)
+from engine.techniques.pruning.structured.method import ORDERS, ScoredGroup, group_norms
+from engine.techniques.pruning.structured.method import kept_mask as chosen_of
 from tests.answers import forecast, lesson, piece, what_if
 from tests.answers import weight as one_weight
 from tests.cases import for_each
@@ -122,18 +126,22 @@ def test_norms_choose_as_torchs_ln_structured(score, kernel, side):
         .weight_mask.transpose(0, axis)
         .flatten(1)
     )
-    family = Family("layer", "channel", (Part("layer", side, runs(len(due), width)),))
-    scored = Scored(family, norms(family, lambda _: layer.weight_orig.flatten(1), ORDERS[score]))
+    family = StructureGroup(
+        "layer", "channel", (StructureSlice("layer", side, adjacent_positions(len(due), width)),)
+    )
+    scored = ScoredGroup(
+        family, group_norms(family, lambda _: layer.weight_orig.flatten(1), ORDERS[score])
+    )
     assert torch.equal(chosen_of(Structured(score=score, share=0.4), scored), due.bool().all(1))
 
 
 @pytest.fixture(scope="module")
-def done(carried_out):
+def finished_run(cached_run):
     """Return the outcome by the step's name."""
-    return lambda architecture, step: carried_out(architecture, EVERY[step])
+    return lambda architecture, step: cached_run(architecture, EVERY[step])
 
 
-def refused(architecture, folders, tmp_path, step, **fields) -> str:
+def error_message(architecture, folders, tmp_path, step, **fields) -> str:
     with pytest.raises(PlainError) as error:
         run(recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields))
     assert str(error.value).endswith(".") and "\n" not in str(error.value)
@@ -144,8 +152,8 @@ def plain(architecture, folder):
     return KINDS.get(architecture, AutoModelForCausalLM).from_pretrained(folder).eval()
 
 
-def reopened(folder):
-    return opened(resolve(str(folder)), CPU, torch.float32)
+def open_saved(folder):
+    return load_model(resolve_model(str(folder)), CPU, torch.float32)
 
 
 def inputs_for(architecture) -> dict:
@@ -184,25 +192,25 @@ def silence(model, architecture, structures) -> None:
 @for_each("step", STEPS)
 @for_each("architecture", TRANSFORMERS)
 def test_the_saved_model_computes_what_the_original_does_without_those_structures(
-    architecture, step, done, folders
+    architecture, step, finished_run, folders
 ):
-    outcome, save, _ = done(architecture, step)
+    outcome, save, _ = finished_run(architecture, step)
     reference = plain(architecture, folders[architecture])
     before = reference(**inputs_for(architecture)).logits
     silence(reference, architecture, outcome.tables.structures)
     assert not torch.allclose(reference(**inputs_for(architecture)).logits, before, atol=1e-6)
-    assert_alike(reopened(save).model, reference, architecture)
+    assert_alike(open_saved(save).model, reference, architecture)
 
 
 @pytest.mark.parametrize("step", CHANNELS)
 def test_a_network_without_channels_computes_what_it_does_when_its_norms_give_zero_there(
-    step, done, folders
+    step, finished_run, folders
 ):
     """Batch norms stand behind every convolution of this network, so a channel whose norms give
     zero is gone.
     """
-    _, save, _ = done("resnet", step)
-    small, reference = reopened(save), plain("resnet", folders["resnet"])
+    _, save, _ = finished_run("resnet", step)
+    small, reference = open_saved(save), plain("resnet", folders["resnet"])
     before = {
         name: set(map(tuple, matrix.tolist())) for name, matrix in rows_of_kernels(small).items()
     }
@@ -262,7 +270,7 @@ def test_without_blocks_a_model_computes_what_it_does_when_they_are_deleted(
     blocks = reference.get_submodule(rows.block[0].rpartition(".")[0])
     for block in rows.block[~rows.kept][::-1]:
         del blocks[number_of(block)]
-    small = reopened(tmp_path / "saved").model
+    small = open_saved(tmp_path / "saved").model
     assert_alike(small, reference, architecture)
     assert small.config.num_hidden_layers == 4 - count
     assert_alike(plain_of_packed(architecture, tmp_path / "saved"), small, architecture)
@@ -273,7 +281,7 @@ def plain_of_packed(architecture, folder):
     weights.
     """
     small, made = (
-        reopened(folder),
+        open_saved(folder),
         KINDS.get(architecture, AutoModelForCausalLM)
         .from_config(AutoConfig.from_pretrained(folder))
         .eval(),
@@ -308,18 +316,22 @@ def plain_of_packed(architecture, folder):
         ("resnet", "channels", {"embedding_size": 6, "hidden_sizes": [9, 15]}),
     ],
 )
-def test_where_layers_are_alike_config_json_alone_makes_the_model(architecture, step, fields, done):
-    _, save, _ = done(architecture, step)
+def test_where_layers_are_alike_config_json_alone_makes_the_model(
+    architecture, step, fields, finished_run
+):
+    _, save, _ = finished_run(architecture, step)
     assert json.loads((save / "config.json").read_bytes()).items() >= fields.items()
-    assert_alike(plain_of_packed(architecture, save), reopened(save).model, architecture)
+    assert_alike(plain_of_packed(architecture, save), open_saved(save).model, architecture)
 
 
 @for_each(
     ("architecture", "step"),
     [("llama", "neurons-l1-global"), ("gpt2", "heads"), ("bert", "heads"), ("opt", "heads")],
 )
-def test_where_config_json_has_no_words_for_the_shapes_it_stays(architecture, step, done, folders):
-    _, save, _ = done(architecture, step)
+def test_where_config_json_has_no_words_for_the_shapes_it_stays(
+    architecture, step, finished_run, folders
+):
+    _, save, _ = finished_run(architecture, step)
     before, after = (
         json.loads((folder / "config.json").read_bytes())
         for folder in (folders[architecture], save)
@@ -329,8 +341,8 @@ def test_where_config_json_has_no_words_for_the_shapes_it_stays(architecture, st
 
 @for_each("step", ["heads", "heads-evenly", "neurons-l1-global", "blocks"])
 @for_each("architecture", LANGUAGE_MODELS)
-def test_generation_is_the_same_with_and_without_a_cache(architecture, step, done):
-    model = reopened(done(architecture, step)[1]).model
+def test_generation_is_the_same_with_and_without_a_cache(architecture, step, finished_run):
+    model = open_saved(finished_run(architecture, step)[1]).model
     asked = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     with torch.inference_mode():
         one, other = (
@@ -340,8 +352,11 @@ def test_generation_is_the_same_with_and_without_a_cache(architecture, step, don
     assert one.tolist() == other.tolist() and one.shape == (1, 22)
 
 
-def test_torch_prunings_own_pruner_leaves_the_same_shapes(done, folders):
-    small, model = reopened(done("resnet", "channels")[1]), plain("resnet", folders["resnet"])
+def test_torch_prunings_own_pruner_leaves_the_same_shapes(finished_run, folders):
+    small, model = (
+        open_saved(finished_run("resnet", "channels")[1]),
+        plain("resnet", folders["resnet"]),
+    )
     torch_pruning.pruner.BasePruner(
         model,
         {"pixel_values": torch.randn(1, 1, 16, 16)},
@@ -360,16 +375,21 @@ def test_torch_prunings_own_pruner_leaves_the_same_shapes(done, folders):
 
 
 @each_case
-def test_sizes_counts_and_shapes_are_those_of_the_files(architecture, step, done):
-    outcome, save, _ = done(architecture, step)
+def test_sizes_counts_and_shapes_are_those_of_the_files(architecture, step, finished_run):
+    outcome, save, _ = finished_run(architecture, step)
     small, result, layers, ledger = (
-        reopened(save),
+        open_saved(save),
         outcome.summary.result,
         outcome.tables.layers,
         outcome.tables.ledger,
     )
     written = sum(file.stat().st_size for file in save.glob("*.safetensors"))
-    assert written == result.size_bytes == ledger.size_bytes.sum() == resolve(str(save)).size_bytes
+    assert (
+        written
+        == result.size_bytes
+        == ledger.size_bytes.sum()
+        == resolve_model(str(save)).size_bytes
+    )
     assert result.parameters == small.parameters < outcome.summary.baseline.parameters
     assert (
         result.parameters
@@ -395,8 +415,8 @@ def test_sizes_counts_and_shapes_are_those_of_the_files(architecture, step, done
 
 
 @each_case
-def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
-    outcome, save, recipe = done(architecture, step)
+def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_run):
+    outcome, save, recipe = finished_run(architecture, step)
     again, said = (
         run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary.result,
         outcome.summary.result,
@@ -414,8 +434,8 @@ def test_the_saved_model_measures_as_the_run_said(architecture, step, done):
     ("architecture", "step"),
     [case for case in CASES if "taylor-global" not in case[1] and "global" not in case[1]],
 )
-def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, done):
-    outcome, _, recipe = done(architecture, step)
+def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, finished_run):
+    outcome, _, recipe = finished_run(architecture, step)
     said, result = forecast(recipe), outcome.summary.result
     assert (said.size_bytes, said.bits_per_weight, said.compression) == (
         result.size_bytes,
@@ -425,11 +445,11 @@ def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, d
     assert said.layers == (outcome.tables.layers.technique != "").sum()
 
 
-def test_a_layers_error_is_the_share_of_its_norm_that_went(done, folders):
-    outcome, save, _ = done("llama", "neurons")
+def test_a_layers_error_is_the_share_of_its_norm_that_went(finished_run, folders):
+    outcome, save, _ = finished_run("llama", "neurons")
     row = outcome.tables.layers.set_index("name").loc["model.layers.1.mlp.down_proj"]
     before = plain("llama", folders["llama"]).model.layers[1].mlp.down_proj.weight.norm().item()
-    after = reopened(save).model.model.layers[1].mlp.down_proj.stored.dense().norm().item()
+    after = open_saved(save).model.model.layers[1].mlp.down_proj.stored.dense().norm().item()
     assert row.relative_error == pytest.approx((1 - (after / before) ** 2) ** 0.5, rel=1e-4)
     assert (row["shape"], row.original_shape, row.parameters, row.sparsity) == (
         (48, 129),
@@ -467,19 +487,21 @@ def test_to_take_out_nothing_changes_nothing(architecture, step, folders, tmp_pa
     )
     assert outcome.summary.result.parameters == outcome.summary.baseline.parameters
     assert_alike(
-        reopened(tmp_path / "saved").model, plain(architecture, folders[architecture]), architecture
+        open_saved(tmp_path / "saved").model,
+        plain(architecture, folders[architecture]),
+        architecture,
     )
 
 
 # --- scores and choice ----------------------------------------------------------------------------
 
 
-def subject_of(architecture, folders, tmp_path, step, data=True, **fields) -> Subject:
+def subject_of(architecture, folders, tmp_path, step, data=True, **fields) -> TechniqueInput:
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
-    folder, original = resolve(str(folders[architecture])), reopened(folders[architecture])
+    folder, original = resolve_model(str(folders[architecture])), open_saved(folders[architecture])
     batches = calibration_batches(recipe.calibration, recipe.task, folder) if data else []
-    targets = frozenset(layer.name for layer in chosen(original.layers, recipe.layers))
-    return Subject(original, folder, targets, trial_on(batches, recipe, original))
+    targets = frozenset(layer.name for layer in selected_layers(original.layers, recipe.layers))
+    return TechniqueInput(original, folder, targets, trial_on(batches, recipe, original))
 
 
 def test_influence_is_one_minus_the_cosine_of_the_states_around_a_block(folders, tmp_path):
@@ -493,7 +515,7 @@ def test_influence_is_one_minus_the_cosine_of_the_states_around_a_block(folders,
             )
         )
     with torch.inference_mode():
-        for batch in subject.trial.batches:
+        for batch in subject.layer_swap.batches:
             cosines.append([])
             model(**batch)
     due = [
@@ -512,35 +534,39 @@ def test_a_heads_taylor_score_is_the_slope_by_a_gate_on_its_output(architecture,
     hook = lambda module, args: (args[0] * gate.repeat_interleave(48 // len(scores)),)  # noqa: E731
     model.get_submodule(reader.format(0)).register_forward_pre_hook(hook)
     examples = [
-        {"input_ids": row[None]} for batch in subject.trial.batches for row in batch["input_ids"]
+        {"input_ids": row[None]}
+        for batch in subject.layer_swap.batches
+        for row in batch["input_ids"]
     ]
-    slopes = [torch.autograd.grad(loss_of(model, example, CPU), gate)[0] for example in examples]
+    slopes = [
+        torch.autograd.grad(example_loss(model, example, CPU), gate)[0] for example in examples
+    ]
     torch.testing.assert_close(scores, torch.stack(slopes).mean(0).abs(), rtol=1e-3, atol=1e-6)
 
 
 def test_a_neurons_output_score_is_wandas_of_its_column(folders, tmp_path):
-    how = Structured(score="activations")
+    config = Structured(score="activations")
     subject = subject_of("opt", folders, tmp_path, STEPS["neurons-activations"])
     name = "model.decoder.layers.0.fc2"
-    seen = subject.trial.knows("range", [name])[name]
-    due = (subject.trial.weight_of(name).square() * seen.rms.square()).sum(0).sqrt()
-    torch.testing.assert_close(survey(how, subject)[0].scores, due)
+    seen = subject.layer_swap.layer_stats("range", [name])[name]
+    due = (subject.layer_swap.weight_of(name).square() * seen.rms.square()).sum(0).sqrt()
+    torch.testing.assert_close(survey(config, subject)[0].scores, due)
 
 
 def test_over_all_layers_the_least_go_and_each_layer_keeps_one(folders, tmp_path):
-    how = Structured(share=0.98, scope="global", score="taylor")
+    config = Structured(share=0.98, scope="global", score="taylor")
     subject = subject_of("gpt2", folders, tmp_path, STEPS["neurons-taylor-global"])
-    found = survey(how, subject)
+    found = survey(config, subject)
     found[0] = replace(found[0], scores=found[0].scores * 1e-6)
-    left = [row for row in rebuild(how, subject, found).structures if row.kept]
+    left = [row for row in plan_removal(config, subject, found).structures if row.kept]
     assert (
         len(left) == 344 - round(0.98 * 344)
         and sum(row.block == found[0].family.block for row in left) == 1
     )
 
 
-def test_groups_stay_equal_where_heads_go_evenly(done):
-    rows = done("llama", "heads-evenly")[0].tables.structures
+def test_groups_stay_equal_where_heads_go_evenly(finished_run):
+    rows = finished_run("llama", "heads-evenly")[0].tables.structures
     assert (
         rows.assign(group=rows["index"] // 2).groupby(["block", "group"]).kept.sum() == 1
     ).all() and len(rows) == 8
@@ -564,15 +590,18 @@ def test_structures_in_skipped_layers_stay(folders, tmp_path):
 def after(save, recipe, step, out):
     """A further step over a folder that was written, as a run of several would take it."""
     folder, following = (
-        resolve(str(save)),
+        resolve_model(str(save)),
         type(recipe).of(recipe.model_dump() | {"model": str(save), "steps": [step]}),
     )
-    original = opened(folder, CPU, torch.float32)
+    original = load_model(folder, CPU, torch.float32)
     out.mkdir()
-    compressed_folder(
-        Bench(following, folder), original, chosen(original.layers, following.layers), out
+    run_step(
+        RunContext(following, folder),
+        original,
+        selected_layers(original.layers, following.layers),
+        out,
     )
-    return reopened(out)
+    return open_saved(out)
 
 
 @for_each(
@@ -582,9 +611,9 @@ def after(save, recipe, step, out):
     ("architecture", "first"),
     [("llama", "heads-global"), ("gpt2", "heads"), ("bert", "neurons"), ("resnet", "channels")],
 )
-def test_a_pruned_model_is_compressed_further(architecture, first, step, done, tmp_path):
-    _, save, recipe = done(architecture, first)
-    small = reopened(save)
+def test_a_pruned_model_is_compressed_further(architecture, first, step, finished_run, tmp_path):
+    _, save, recipe = finished_run(architecture, first)
+    small = open_saved(save)
     further = after(save, recipe, step, tmp_path / "out")
     assert [(layer.name, layer.shape) for layer in further.layers] == [
         (layer.name, layer.shape) for layer in small.layers
@@ -638,8 +667,8 @@ def test_blocks_heads_and_neurons_can_go_one_after_the_other(tmp_path):
     ("architecture", "step"),
     [("llama", "neurons"), ("gpt2", "heads-taylor"), ("resnet", "channels"), ("bert", "blocks")],
 )
-def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, done, folders):
-    outcome, _, recipe = done(architecture, step)
+def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, finished_run, folders):
+    outcome, _, recipe = finished_run(architecture, step)
     treated = outcome.tables.layers[outcome.tables.layers.technique != ""].iloc[-1]
     measured = recipe.model_dump(mode="json", include={"task", "calibration"})
     asked = {
@@ -711,16 +740,16 @@ def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, done, folders):
 def test_what_cannot_be_taken_out_is_refused_in_a_sentence(
     architecture, step, says, folders, tmp_path
 ):
-    assert says in refused(architecture, folders, tmp_path, step)
+    assert says in error_message(architecture, folders, tmp_path, step)
 
 
 @pytest.mark.parametrize(("what", "skip"), [("neurons", ["*mlp*"]), ("heads", ["*attn*"])])
 def test_where_every_structure_is_skipped_that_is_said(what, skip, folders, tmp_path):
     step = {"technique": "structured", "what": what, "share": 0.5}
-    assert "(layers.skip) lists" in refused(
+    assert "(layers.skip) lists" in error_message(
         "llama", folders, tmp_path, step, layers={"skip": [*skip, "lm_head"]}
     )
-    assert "Only 0 of 2 blocks may go" in refused(
+    assert "Only 0 of 2 blocks may go" in error_message(
         "llama", folders, tmp_path, BLOCKS["blocks"], layers={"skip": [*skip, "lm_head"]}
     )
 
@@ -733,4 +762,4 @@ def test_blocks_that_compute_by_their_number_are_refused(tmp_path):
 
 def test_a_plain_copy_is_the_model(folders, tmp_path):
     subject = subject_of("resnet", folders, tmp_path, CHANNELS["channels"], data=False)
-    assert_alike(plain_copy(subject), load(subject.folder), "resnet")
+    assert_alike(dense_copy(subject), load_pretrained(subject.folder), "resnet")

@@ -8,10 +8,10 @@ from engine.techniques.implementations import compress
 from engine.techniques.quantization.bitsandbytes.config import BitsAndBytes
 from engine.tensors.blockwise import FP4, NESTED_BLOCK, NF4, dynamic_map
 from tests.cases import for_each
-from tests.techniques import FOUR_BIT, INT8, named
+from tests.techniques import FOUR_BIT, INT8, technique_id
 
 SHAPES = [(48, 172), (33, 352), (7, 13), (1, 5), (64, 1024)]
-each_format = for_each("how", FOUR_BIT, ids=named)
+each_format = for_each("config", FOUR_BIT, ids=technique_id)
 each_shape = for_each("shape", SHAPES, ids=str)
 
 
@@ -19,25 +19,25 @@ def normal(shape) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(2))
 
 
-def quantized(weight, how):
+def reference_codes(weight, config):
     return library.quantize_4bit(
         weight,
-        blocksize=how.block_size,
-        quant_type=how.format,
-        compress_statistics=how.double_quantization,
+        blocksize=config.block_size,
+        quant_type=config.format,
+        compress_statistics=config.double_quantization,
     )
 
 
-def relative_error(how, weight) -> float:
-    return ((compress(how, weight).dense() - weight).norm() / weight.norm()).item()
+def relative_error(config, weight) -> float:
+    return ((compress(config, weight).to_dense() - weight).norm() / weight.norm()).item()
 
 
 @each_shape
 @each_format
-def test_codes_and_absmax_are_the_librarys(how, shape):
-    stored, (codes, state) = compress(how, normal(shape)), quantized(normal(shape), how)
+def test_codes_and_absmax_are_the_librarys(config, shape):
+    stored, (codes, state) = compress(config, normal(shape)), reference_codes(normal(shape), config)
     assert torch.equal(stored.codes, codes.flatten()) and torch.equal(stored.absmax, state.absmax)
-    if how.double_quantization:
+    if config.double_quantization:
         assert (
             torch.equal(stored.nested_absmax, state.state2.absmax) and stored.offset == state.offset
         )
@@ -48,12 +48,12 @@ def test_codes_and_absmax_are_the_librarys(how, shape):
 
 @each_shape
 @each_format
-def test_dense_is_what_the_library_makes_of_it_in_one_row(how, shape):
+def test_dense_is_what_the_library_makes_of_it_in_one_row(config, shape):
     # in one row the library is right, whatever the width
-    codes, state = quantized(normal(shape).reshape(1, -1), how)
+    codes, state = reference_codes(normal(shape).reshape(1, -1), config)
     reference = library.dequantize_4bit(codes, state).view(shape)
     torch.testing.assert_close(
-        compress(how, normal(shape)).dense(), reference, rtol=1e-6, atol=1e-7
+        compress(config, normal(shape)).to_dense(), reference, rtol=1e-6, atol=1e-7
     )
 
 
@@ -92,9 +92,9 @@ def test_int8_is_codes_times_absmax_over_127(shape):
     codes, absmax, _ = library.int8_vectorwise_quant(weight.half())
     stored = compress(INT8, weight)
     assert torch.equal(stored.codes, codes) and torch.equal(stored.absmax, absmax)
-    torch.testing.assert_close(stored.dense(), codes * absmax[:, None] / 127, rtol=1e-6, atol=0)
+    torch.testing.assert_close(stored.to_dense(), codes * absmax[:, None] / 127, rtol=1e-6, atol=0)
     torch.testing.assert_close(
-        stored.dense(), library.int8_vectorwise_dequant(codes, absmax), rtol=1e-5, atol=0
+        stored.to_dense(), library.int8_vectorwise_dequant(codes, absmax), rtol=1e-5, atol=0
     )
 
 
@@ -105,11 +105,11 @@ def test_int8_works_beyond_the_range_of_float16(size):
     )
 
 
-@for_each("how", [*FOUR_BIT, INT8], ids=named)
-def test_a_block_of_zeros_beside_others_stays_zero(how):
+@for_each("config", [*FOUR_BIT, INT8], ids=technique_id)
+def test_a_block_of_zeros_beside_others_stays_zero(config):
     weight = normal((4, 1024))
     weight[1:3] = 0
-    result = compress(how, weight).dense()
+    result = compress(config, weight).to_dense()
     assert result.isfinite().all()
-    if how.format == "int8" or not how.double_quantization:
+    if config.format == "int8" or not config.double_quantization:
         assert not result[1:3].any() and result[0].any()

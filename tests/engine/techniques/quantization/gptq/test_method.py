@@ -5,8 +5,8 @@ must hold on any data.
 import pytest
 import torch
 
-from engine.calibration import Fold, Seen
-from engine.techniques.implementations import blueprint, compress, scales_for
+from engine.calibration import Fold, InputStats
+from engine.techniques.implementations import compress, input_scales, storage_plan
 from engine.techniques.quantization.awq.config import AWQ
 from engine.techniques.quantization.awq.method import output_error
 from engine.techniques.quantization.gptq.config import GPTQ
@@ -42,8 +42,8 @@ def rows_of(width: int, count: int = 600, seed: int = 0) -> torch.Tensor:
     )
 
 
-def seen_of(rows: torch.Tensor) -> Seen:
-    seen = Seen(rows.shape[1], CPU)
+def seen_of(rows: torch.Tensor) -> InputStats:
+    seen = InputStats(rows.shape[1], CPU)
     seen.add(rows)
     return seen
 
@@ -52,20 +52,20 @@ def weight_of(shape: tuple[int, int]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def lost(stored, weight: torch.Tensor, seen: Seen) -> float:
+def output_loss(stored, weight: torch.Tensor, seen: InputStats) -> float:
     return output_error(stored.dense() - weight, seen)
 
 
-def plain_gptq(weight: torch.Tensor, rows: torch.Tensor, how: GPTQ) -> torch.Tensor:
+def plain_gptq(weight: torch.Tensor, rows: torch.Tensor, config: GPTQ) -> torch.Tensor:
     """The method in float64 as the paper states it, one column after another on the whole inverse;
     no blocks, no factorisation.
     """
     left, hessian = weight.double().clone(), (rows.double().T @ rows.double()) / len(rows)
     hessian += (
-        how.damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=torch.float64)
+        config.damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=torch.float64)
     )
-    inverse, half = hessian.inverse(), 2 ** (how.bits - 1)
-    width, result = how.group_size or weight.shape[1], torch.empty_like(left)
+    inverse, half = hessian.inverse(), 2 ** (config.bits - 1)
+    width, result = config.group_size or weight.shape[1], torch.empty_like(left)
     for column in range(weight.shape[1]):
         if column % width == 0:
             exact = left[:, column : column + width].abs().amax(1) / (half - 0.5)
@@ -85,11 +85,11 @@ def plain_gptq(weight: torch.Tensor, rows: torch.Tensor, how: GPTQ) -> torch.Ten
 @for_each("bits", [3, 4])
 @for_each("size", [0, 16, 32, 100])
 def test_it_is_the_method_of_the_paper(bits, size):
-    how = GPTQ(
+    config = GPTQ(
         bits=bits, group_size=size, static_groups=False, activation_order=False, range="absmax"
     )
     weight, rows = weight_of((24, 172)), rows_of(172)
-    ours, due = compress(how, weight, seen_of(rows)).dense(), plain_gptq(weight, rows, how)
+    ours, due = compress(config, weight, seen_of(rows)).to_dense(), plain_gptq(weight, rows, config)
     # single codes may tip over where float32 rounds the other way
     assert (ours - due).abs().lt(1e-3).float().mean() > 0.98
     assert output_error(ours - weight, seen_of(rows)) == pytest.approx(
@@ -98,25 +98,29 @@ def test_it_is_the_method_of_the_paper(bits, size):
 
 
 @for_each("shape", SHAPES, ids=str)
-@for_each("how", SETTINGS, ids=str)
-def test_it_is_stored_as_planned_and_the_outputs_lose_less_than_by_rounding(how, shape):
+@for_each("config", SETTINGS, ids=str)
+def test_it_is_stored_as_planned_and_the_outputs_lose_less_than_by_rounding(config, shape):
     weight, seen = weight_of(shape), seen_of(rows_of(shape[1]))
-    stored, plan = compress(how, weight, seen), blueprint(how, shape)
+    stored, plan = compress(config, weight, seen), storage_plan(config, shape)
     assert plan.settings() == stored.settings() and plan.nbytes == stored.nbytes
     # 2 bits may lose a little on one layer
-    greedy = 1.2 if how.bits == 2 and not how.activation_order else 1.02 if how.bits == 2 else 1
-    assert lost(stored, weight, seen) < greedy * lost(
-        compress(how.rounding(), weight), weight, seen
+    greedy = (
+        1.2 if config.bits == 2 and not config.activation_order else 1.02 if config.bits == 2 else 1
+    )
+    assert output_loss(stored, weight, seen) < greedy * output_loss(
+        compress(config.rounding(), weight), weight, seen
     )
 
 
 @pytest.mark.parametrize(
-    "how", [GPTQ(), GPTQ(bits=3, group_size=0), GPTQ(scheme="asymmetric", group_size=48)], ids=str
+    "config",
+    [GPTQ(), GPTQ(bits=3, group_size=0), GPTQ(scheme="asymmetric", group_size=48)],
+    ids=str,
 )
-def test_with_inputs_that_do_not_go_together_it_is_plain_rounding(how):
+def test_with_inputs_that_do_not_go_together_it_is_plain_rounding(config):
     weight, seen = weight_of((24, 172)), seen_of(torch.eye(172) * 3)
     assert torch.equal(
-        compress(how, weight, seen).dense(), compress(how.rounding(), weight).dense()
+        compress(config, weight, seen).to_dense(), compress(config.rounding(), weight).to_dense()
     )
 
 
@@ -124,18 +128,18 @@ def test_with_inputs_that_do_not_go_together_it_is_plain_rounding(how):
 @for_each("range", ["absmax", "mse", "percentile", "rms", "entropy"])
 @for_each("order", [False, True])
 def test_static_groups_have_the_scales_of_rounding_with_the_same_range(range, scheme, order):
-    how = GPTQ(bits=3, group_size=48, scheme=scheme, range=range, activation_order=order)
+    config = GPTQ(bits=3, group_size=48, scheme=scheme, range=range, activation_order=order)
     weight, seen = weight_of((24, 172)), seen_of(rows_of(172))
-    stored, rounded = compress(how, weight, seen), compress(how.rounding(), weight)
-    assert how.rounding().range == range and torch.equal(stored.scales, rounded.scales)
+    stored, rounded = compress(config, weight, seen), compress(config.rounding(), weight)
+    assert config.rounding().range == range and torch.equal(stored.scales, rounded.scales)
     assert scheme == "symmetric" or torch.equal(stored.zero_codes(), rounded.zero_codes())
 
 
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
 def test_groups_that_are_not_static_search_the_range_of_what_they_hold_by_then(scheme):
     weight, seen = weight_of((24, 172)), seen_of(rows_of(172))
-    how = GPTQ(bits=3, group_size=48, scheme=scheme, activation_order=False, static_groups=False)
-    stored, rounded = compress(how, weight, seen), compress(how.rounding(), weight)
+    config = GPTQ(bits=3, group_size=48, scheme=scheme, activation_order=False, static_groups=False)
+    stored, rounded = compress(config, weight, seen), compress(config.rounding(), weight)
     # nothing was pushed onto the first group
     assert torch.equal(stored.scales[:, 0], rounded.scales[:, 0])
     assert not torch.equal(stored.scales[:, 1:], rounded.scales[:, 1:])
@@ -151,14 +155,14 @@ def test_a_searched_range_loses_less_where_groups_have_an_outlier(scheme, static
     weight[:, ::32] *= 4
     shared = {"bits": 3, "scheme": scheme, "static_groups": static}
     searched, widest = (
-        lost(compress(GPTQ(range=range, **shared), weight, seen), weight, seen)
+        output_loss(compress(GPTQ(range=range, **shared), weight, seen), weight, seen)
         for range in ("mse", "absmax")
     )
     assert searched < widest
 
 
 def test_in_halves_the_calibration_data_gives_the_same_codes():
-    weight, rows, halves = weight_of((24, 172)), rows_of(172), Seen(172, CPU)
+    weight, rows, halves = weight_of((24, 172)), rows_of(172), InputStats(172, CPU)
     halves.add(rows[:300])
     halves.add(rows[300:])
     whole = compress(GPTQ(), weight, seen_of(rows))
@@ -169,7 +173,7 @@ def test_in_halves_the_calibration_data_gives_the_same_codes():
 def test_strongest_inputs_first_loses_less_where_inputs_differ():
     weight, seen = weight_of((64, 172)), seen_of(rows_of(172))
     plain, ordered = (
-        lost(compress(GPTQ(bits=3, activation_order=order), weight, seen), weight, seen)
+        output_loss(compress(GPTQ(bits=3, activation_order=order), weight, seen), weight, seen)
         for order in (False, True)
     )
     assert ordered < plain
@@ -186,8 +190,8 @@ def test_inputs_that_never_come_take_nothing_with_them():
     rows = rows_of(172)
     rows[:, ::3] = 0
     stored = compress(GPTQ(), weight_of((24, 172)), seen_of(rows))
-    assert stored.dense().isfinite().all() and not stored.dense()[:, ::3].any()
-    assert lost(stored, weight_of((24, 172)), seen_of(rows)) < lost(
+    assert stored.to_dense().isfinite().all() and not stored.to_dense()[:, ::3].any()
+    assert output_loss(stored, weight_of((24, 172)), seen_of(rows)) < output_loss(
         compress(GPTQ().rounding(), weight_of((24, 172))), weight_of((24, 172)), seen_of(rows)
     )
 
@@ -196,18 +200,18 @@ def test_a_matrix_that_cannot_be_inverted_is_damped_more_and_that_is_said():
     rows = rows_of(172, count=3) * 1e6
     seen = seen_of(rows)
     stored = compress(GPTQ(damping=0.0001), weight_of((24, 172)), seen)
-    assert stored.dense().isfinite().all()
+    assert stored.to_dense().isfinite().all()
     seen.gram[0, 1] = seen.gram[1, 0] = 1e3 * seen.gram.abs().max()  # no Gram matrix of anything
     seen.factors.clear()
-    assert compress(GPTQ(), weight_of((24, 172)), seen).dense().isfinite().all()
+    assert compress(GPTQ(), weight_of((24, 172)), seen).to_dense().isfinite().all()
     assert any("damping 0.01" in warning for warning in seen.warnings)
 
 
 def test_constant_and_empty_layers_stay_what_they_are():
     seen = seen_of(rows_of(172))
-    for how in (GPTQ(), AWQ()):
-        assert not compress(how, torch.zeros(6, 172), seen).dense().any()
-        constant = compress(how, torch.full((6, 172), 0.3), seen).dense()
+    for config in (GPTQ(), AWQ()):
+        assert not compress(config, torch.zeros(6, 172), seen).to_dense().any()
+        constant = compress(config, torch.full((6, 172), 0.3), seen).to_dense()
         assert (constant - 0.3).abs().max() < 0.3
 
 
@@ -218,25 +222,25 @@ def test_constant_and_empty_layers_stay_what_they_are():
 @for_each("scheme", ["symmetric", "asymmetric"])
 @for_each("size", [0, 32, 100])
 def test_awq_is_stored_as_planned_and_loses_less_than_rounding(shape, scheme, size):
-    how, weight, seen = (
+    config, weight, seen = (
         AWQ(bits=3, group_size=size, scheme=scheme),
         weight_of(shape),
         seen_of(rows_of(shape[1])),
     )
-    scales, searched = scales_for(how, Fold("", ()), [weight], seen)
-    stored = compress(how, weight * scales, seen.scaled(scales))
+    scales, searched = input_scales(config, Fold("", ()), [weight], seen)
+    stored = compress(config, weight * scales, seen.divided_by(scales))
     assert (
-        blueprint(how, shape).nbytes == stored.nbytes
-        and blueprint(how, shape).settings() == stored.settings()
+        storage_plan(config, shape).nbytes == stored.nbytes
+        and storage_plan(config, shape).settings() == stored.settings()
     )
-    plain = lost(compress(how.rounding(), weight), weight, seen)
+    plain = output_loss(compress(config.rounding(), weight), weight, seen)
     assert searched[0] == (0.0, pytest.approx(plain, rel=1e-3))
-    assert output_error(stored.dense() / scales - weight, seen) < plain
+    assert output_error(stored.to_dense() / scales - weight, seen) < plain
 
 
 def test_the_scales_follow_the_strength_of_the_inputs():
     seen = seen_of(rows_of(172))
-    scales, searched = scales_for(AWQ(bits=3), Fold("", ()), [weight_of((24, 172))], seen)
+    scales, searched = input_scales(AWQ(bits=3), Fold("", ()), [weight_of((24, 172))], seen)
     order = seen.abs_mean.argsort()
     assert (scales[order].diff() >= -1e-6).all() and scales.max() > scales.min()
     assert min(error for _, error in searched) < searched[0][1] and len(searched) == AWQ().steps
@@ -244,9 +248,9 @@ def test_the_scales_follow_the_strength_of_the_inputs():
 
 def test_scales_of_repeated_heads_are_equal():
     fold = Fold("v", ("o",), repeats=2, head=3)
-    tied = fold.tied(torch.arange(1.0, 13)).view(2, 2, 3)
+    tied = fold.repeated_scales(torch.arange(1.0, 13)).view(2, 2, 3)
     assert torch.equal(tied[:, 0], tied[:, 1]) and torch.equal(
-        fold.at_source(tied.flatten()), tied[:, 0].flatten()
+        fold.source_scales(tied.flatten()), tied[:, 0].flatten()
     )
     torch.testing.assert_close(
         tied[0, 0], (torch.tensor([1.0, 2, 3]) * torch.tensor([4.0, 5, 6])).sqrt()

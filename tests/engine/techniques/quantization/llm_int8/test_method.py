@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, unfold
 
-from engine.calibration import Seen
+from engine.calibration import InputStats
 from engine.config.registry import TECHNIQUES
 from engine.techniques.implementations import compress, predicted_bytes
-from engine.tensors.weights import restored
+from engine.tensors.weights import weight_from_settings
 
 CPU = torch.device("cpu")
 LLMInt8 = TECHNIQUES["llm-int8"]
 
 
-def seen_of(rows: torch.Tensor, area: int = 1) -> Seen:
-    seen = Seen(rows.shape[1], CPU, wants_gram=False, area=area)
+def seen_of(rows: torch.Tensor, area: int = 1) -> InputStats:
+    seen = InputStats(rows.shape[1], CPU, wants_gram=False, area=area)
     seen.add(rows)
     return seen
 
@@ -32,18 +32,18 @@ def test_columns_with_outliers_are_stored_in_16_bits(layer):
     stored = compress(LLMInt8(), weight, seen_of(inputs))
     assert stored.columns.tolist() == [3, 90]
     torch.testing.assert_close(
-        stored.dense()[:, [3, 90]], weight[:, [3, 90]].half().float(), rtol=0, atol=0
+        stored.to_dense()[:, [3, 90]], weight[:, [3, 90]].half().float(), rtol=0, atol=0
     )
     rest = weight.clone()
     rest[:, [3, 90]] = 0
     step = rest.abs().amax(1, keepdim=True) / 127
     others = [column for column in range(172) if column not in (3, 90)]
-    assert ((stored.dense() - weight).abs()[:, others] <= step / 2 * 1.001).all()
+    assert ((stored.to_dense() - weight).abs()[:, others] <= step / 2 * 1.001).all()
 
 
 def test_each_token_is_rounded_on_a_grid_of_its_own_and_outliers_are_not(layer):
     weight, inputs = layer
-    received = compress(LLMInt8(), weight, seen_of(inputs)).received(inputs)
+    received = compress(LLMInt8(), weight, seen_of(inputs)).quantized_inputs(inputs)
     torch.testing.assert_close(received[:, [3, 90]], inputs[:, [3, 90]], rtol=0, atol=0)
     rest = inputs.clone()
     rest[:, [3, 90]] = 0
@@ -56,17 +56,19 @@ def test_an_outlier_that_calibration_did_not_show_is_kept_for_its_token(layer):
     stored = compress(LLMInt8(), weight, seen_of(inputs))
     surprised = inputs.clone()
     surprised[5, 7] = 500.0
-    received = stored.received(surprised)
+    received = stored.quantized_inputs(surprised)
     assert received[5, 7] == 500.0
     others = [token for token in range(64) if token != 5]
-    torch.testing.assert_close(received[others], stored.received(inputs)[others], rtol=0, atol=0)
+    torch.testing.assert_close(
+        received[others], stored.quantized_inputs(inputs)[others], rtol=0, atol=0
+    )
 
 
 def test_tokens_are_judged_alone(layer):
     weight, inputs = layer
     stored = compress(LLMInt8(), weight, seen_of(inputs))
     torch.testing.assert_close(
-        stored.received(inputs)[:5], stored.received(inputs[:5]), rtol=0, atol=0
+        stored.quantized_inputs(inputs)[:5], stored.quantized_inputs(inputs[:5]), rtol=0, atol=0
     )
 
 
@@ -74,14 +76,14 @@ def test_outliers_hurt_plain_int8_and_not_this_one(layer):
     weight, inputs = layer
     exact, seen = inputs @ weight.T, seen_of(inputs)
 
-    def missed(how) -> float:
-        stored = compress(how, weight, seen)
+    def relative_output_error(config) -> float:
+        stored = compress(config, weight, seen)
         others = [column for column in range(172) if column not in (3, 90)]
-        part = stored.received(inputs)[:, others] @ stored.dense()[:, others].T
+        part = stored.quantized_inputs(inputs)[:, others] @ stored.to_dense()[:, others].T
         return ((part - inputs[:, others] @ weight[:, others].T).norm() / exact.norm()).item()
 
-    plain = missed(TECHNIQUES["activations"](mode="dynamic", scheme="symmetric"))
-    assert missed(LLMInt8()) < plain / 10
+    plain = relative_output_error(TECHNIQUES["activations"](mode="dynamic", scheme="symmetric"))
+    assert relative_output_error(LLMInt8()) < plain / 10
 
 
 @pytest.mark.parametrize("threshold", [0.5, 6, 1000])
@@ -90,9 +92,11 @@ def test_bytes_are_int8_and_two_for_each_outlier_weight(layer, threshold):
     stored = compress(LLMInt8(threshold=threshold), weight, seen_of(inputs))
     kept = len(stored.columns)
     assert stored.nbytes == predicted_bytes(LLMInt8(), (48, 172)) + kept * (48 * 2 + 4)
-    again = restored(stored.settings(), stored.tensors())
-    torch.testing.assert_close(again.dense(), stored.dense(), rtol=0, atol=0)
-    torch.testing.assert_close(again.received(inputs), stored.received(inputs), rtol=0, atol=0)
+    again = weight_from_settings(stored.settings(), stored.tensors())
+    torch.testing.assert_close(again.to_dense(), stored.to_dense(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        again.quantized_inputs(inputs), stored.quantized_inputs(inputs), rtol=0, atol=0
+    )
 
 
 def test_a_convolutions_outlier_channel_takes_its_whole_kernel():
@@ -102,9 +106,9 @@ def test_a_convolutions_outlier_channel_takes_its_whole_kernel():
     seen = seen_of(unfold(images, 3).mT.flatten(0, 1), area=9)
     stored = compress(LLMInt8(threshold=20), kernel.flatten(1), seen)
     assert stored.columns.tolist() == list(range(18, 27))
-    received = stored.received(images)
+    received = stored.quantized_inputs(images)
     torch.testing.assert_close(received[:, 2], images[:, 2], rtol=0, atol=0)
-    ours = conv2d(received, stored.dense().view(kernel.shape))
+    ours = conv2d(received, stored.to_dense().view(kernel.shape))
     assert (ours - conv2d(images, kernel)).norm() < 0.01 * conv2d(images, kernel).norm()
 
 
@@ -112,4 +116,4 @@ def test_a_weight_beyond_float16_is_kept_in_bfloat16(layer):
     weight, inputs = layer
     weight[0, 3] = 1e6
     stored = compress(LLMInt8(), weight, seen_of(inputs))
-    assert stored.values.dtype == torch.bfloat16 and stored.dense().isfinite().all()
+    assert stored.values.dtype == torch.bfloat16 and stored.to_dense().isfinite().all()

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
-from engine.models.layers import Layer, chosen
-from engine.models.loaded_model import compute_place, opened
-from engine.models.loading import resolve
+from engine.models.layers import Layer, selected_layers
+from engine.models.loaded_model import device_and_dtype, load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
-from engine.pipeline.statistics_pass import batches_of
+from engine.pipeline.statistics_pass import load_calibration_batches
 from engine.recipe import Recipe
-from engine.step.layer_swap import Trial
-from engine.step.run_context import Bench
+from engine.step.layer_swap import LayerSwap
+from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.techniques.implementations import compress, plan, predicted_bytes
-from engine.techniques.quantization.mixed_precision.bit_allocation import dealt
+from engine.techniques.quantization.mixed_precision.bit_allocation import allocate
 from engine.techniques.quantization.salience.method import VARIANTS
 from tests.cases import for_each
 from tests.recipes import recipe_for
@@ -63,7 +63,7 @@ def test_exact_is_as_good_as_trying_everything_and_greedy_keeps_to_the_budget(ca
         choice for choice in product(range(3), repeat=len(sizes)) if total(sizes, choice) <= budget
     ]
     best = min(total(damage, choice) for choice in allowed)
-    exact, greedy = dealt(damage, sizes, budget), dealt(damage, sizes, budget, exact=False)
+    exact, greedy = allocate(damage, sizes, budget), allocate(damage, sizes, budget, exact=False)
     assert total(damage, exact) == pytest.approx(best) and total(sizes, exact) <= budget
     assert total(damage, greedy) >= best - 1e-9 and total(sizes, greedy) <= budget
 
@@ -77,7 +77,7 @@ def test_budgets_of_many_bytes_are_never_passed():
             [
                 sum(
                     values[layer, place]
-                    for layer, place in enumerate(dealt(damage, sizes, budget, exact))
+                    for layer, place in enumerate(allocate(damage, sizes, budget, exact))
                 )
                 for exact in (True, False)
             ]
@@ -92,10 +92,10 @@ def test_budgets_of_many_bytes_are_never_passed():
 @for_each("solver", ["exact", "greedy"])
 @for_each("budget", [3.0, 4.0, 5.5, 9.0])
 def test_a_forecast_keeps_to_the_budget_and_uses_it(budget, solver):
-    how = Mixed(budget=budget, solver=solver)
+    config = Mixed(budget=budget, solver=solver)
     spent = sum(
         predicted_bytes(each, layer.matrix_shape)
-        for layer, each in zip(LAYERS, plan(how, LAYERS).values(), strict=True)
+        for layer, each in zip(LAYERS, plan(config, LAYERS).values(), strict=True)
     )
     average = spent * 8 / sum(layer.parameters for layer in LAYERS)
     assert budget - 1.5 < average <= budget
@@ -113,8 +113,8 @@ def test_a_budget_that_cannot_be_met_is_one_sentence():
 
 
 def test_names_decide_in_their_order():
-    how = Mixed(by="name", bits_by_name={"*.0.*": 8, "*.down": 2}, bits=5)
-    bits = {name: each.bits for name, each in plan(how, LAYERS).items()}
+    config = Mixed(weighting="name", bits_by_name={"*.0.*": 8, "*.down": 2}, bits=5)
+    bits = {name: each.bits for name, each in plan(config, LAYERS).items()}
     assert [bits[f"model.layers.{i}.{name}"] for i in range(3) for name in ("up", "down")] == [
         8,
         8,
@@ -126,17 +126,17 @@ def test_names_decide_in_their_order():
 
 
 def test_names_may_be_typed_as_lines():
-    assert Mixed(by="name", bits_by_name="'*.down': 2\n'*.0.*': 8").bits_by_name == {
+    assert Mixed(weighting="name", bits_by_name="'*.down': 2\n'*.0.*': 8").bits_by_name == {
         "*.down": 2,
         "*.0.*": 8,
     }
     with pytest.raises(ValueError, match="one pattern per line"):
-        Mixed(by="name", bits_by_name="{*: 3")
+        Mixed(weighting="name", bits_by_name="{*: 3")
 
 
 def test_a_pattern_that_fits_no_layer_is_one_sentence():
     with pytest.raises(PlainError, match="No layer to be compressed fits the pattern 'nothing'"):
-        plan(Mixed(by="name", bits_by_name={"nothing": 3}), LAYERS)
+        plan(Mixed(weighting="name", bits_by_name={"nothing": 3}), LAYERS)
 
 
 # --- sensitivity ----------------------------------------------------------------------------------
@@ -152,26 +152,26 @@ def test_sensitivities_are_the_divergences_that_a_rewrite_finds(sensitivity, lla
         "examples": 3,
     }
     recipe = recipe_for("llama", llama, tmp_path / "data", step)
-    bench = Bench(recipe, resolve(recipe.model))
-    original = opened(bench.folder, *compute_place(recipe))
+    bench = RunContext(recipe, resolve_model(recipe.model))
+    original = load_model(bench.folder, *device_and_dtype(recipe))
     targets, batches, rows = (
-        chosen(original.layers, recipe.layers),
-        batches_of(bench),
+        selected_layers(original.layers, recipe.layers),
+        load_calibration_batches(bench),
         TableBuilder(),
     )
-    settings = plan(recipe.steps[0], targets, Trial(bench, original, batches, rows))
+    settings = plan(recipe.steps[0], targets, LayerSwap(bench, original, batches, rows))
     inputs = torch.cat([batch["input_ids"] for batch in batches])[:3]
 
     def answers(bits_of):
-        other = opened(bench.folder, *compute_place(recipe)).model
+        other = load_model(bench.folder, *device_and_dtype(recipe)).model
         for layer in targets:
             if bits := bits_of(layer.name):
                 module = other.get_submodule(layer.name)
-                module.stored = compress(recipe.steps[0].rounding(bits), module.stored.dense())
+                module.stored = compress(recipe.steps[0].rounding(bits), module.stored.to_dense())
         with torch.no_grad():
             return other(inputs).logits.double().log_softmax(-1)
 
-    def moved(mine, others):
+    def divergence(mine, others):
         before, after = (
             answers(lambda layer: 0),
             answers(lambda layer: mine if layer == name else others),
@@ -183,14 +183,14 @@ def test_sensitivities_are_the_divergences_that_a_rewrite_finds(sensitivity, lla
     for bits in (2, 4):
         if sensitivity == "quantize-one":
             assert by_layer[name, bits].quantize_one == pytest.approx(
-                moved(bits, 0), rel=1e-3, abs=1e-7
+                divergence(bits, 0), rel=1e-3, abs=1e-7
             )
         else:
             assert by_layer[name, bits].restore_one == pytest.approx(
-                moved(bits, 2) - moved(0, 2), rel=1e-3, abs=1e-6
+                divergence(bits, 2) - divergence(0, 2), rel=1e-3, abs=1e-6
             )
     assert {row.layer: row.bits for row in rows.sensitivity if row.chosen} == {
-        n: how.bits for n, how in settings.items()
+        n: config.bits for n, config in settings.items()
     }
     assert original.model.get_submodule(name).stored.kind == "dense"  # all was put back
 
@@ -248,4 +248,4 @@ def test_what_a_step_wants_must_be_sensible():
         ({"by": "name", "scheme": "either"}, "either"),
     ):
         with pytest.raises(PlainError, match=said):
-            Recipe.of({"steps": [{"technique": "mixed-precision"} | fields]})
+            Recipe.from_dict({"steps": [{"technique": "mixed-precision"} | fields]})

@@ -12,18 +12,18 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.errors import PlainError
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.techniques.implementations import plan
 from engine.techniques.training import finetuner as learner_module
 from engine.techniques.training.adapters.config import LoRA, QLoRA
-from engine.techniques.training.adapters.method import factors_of, lora_around
-from engine.techniques.training.finetuner import refuse_pages
-from engine.tensors.low_rank import Adapted
-from engine.training import Course
-from engine.training.loop import optimizer_of
+from engine.techniques.training.adapters.method import lora_factors, lora_layer
+from engine.techniques.training.finetuner import check_paged_optimizer
+from engine.tensors.low_rank import AdaptedWeight
+from engine.training import TrainingConfig
+from engine.training.loop import make_optimizer
 from tests.answers import forecast, what_if
 from tests.cases import for_each
 from tests.recipes import recipe_for
@@ -46,36 +46,36 @@ each_base = for_each("base", BASES)
 
 
 @pytest.fixture
-def done(folders, tmp_path):
-    def carried_out(architecture, *steps, save=None, **fields):
+def run_step(folders, tmp_path):
+    def run_recipe(architecture, *steps, save=None, **fields):
         return run(
             recipe_for(architecture, folders[architecture], tmp_path / "data", *steps, **fields),
             save=save,
             report=lambda *_: None,
         )
 
-    return carried_out
+    return run_recipe
 
 
 @pytest.fixture
 def pupils_logits(monkeypatch):
     """Final outputs of the model in training, with all adapters."""
-    heard, learn = [], learner_module.Learner.learn
+    heard, learn = [], learner_module.Finetuner.train
 
     def listening(self):
         learn(self)
         heard.clear()  # of an earlier case
         with torch.inference_mode():
-            heard.append(self.pupil.model.eval()(**inputs_of(self.pupil.model)).logits)
+            heard.append(self.trainable.model.eval()(**inputs_of(self.trainable.model)).logits)
         heard.append(
             {
                 name: module
-                for name, module in self.pupil.model.named_modules()
+                for name, module in self.trainable.model.named_modules()
                 if isinstance(module, LoraLayer)
             }
         )
 
-    monkeypatch.setattr(learner_module.Learner, "learn", listening)
+    monkeypatch.setattr(learner_module.Finetuner, "learn", listening)
     return heard
 
 
@@ -86,12 +86,12 @@ def inputs_of(model) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.arange(4, 36)[None]}
 
 
-def saved(folder):
-    return opened(resolve(str(folder)), CPU, torch.float32)
+def open_saved(folder):
+    return load_model(resolve_model(str(folder)), CPU, torch.float32)
 
 
 def logits_of(folder) -> torch.Tensor:
-    model = saved(folder).model
+    model = open_saved(folder).model
     with torch.inference_mode():
         return model(**inputs_of(model)).logits
 
@@ -101,11 +101,11 @@ def logits_of(folder) -> torch.Tensor:
 
 @each_architecture
 def test_merged_apart_and_in_training_the_answers_are_the_same(
-    architecture, done, kept_last, pupils_logits, tmp_path
+    architecture, run_step, kept_last, pupils_logits, tmp_path
 ):
     """On an unquantized base; the model in training holds peft's own layers."""
-    done(architecture, SHORT, save=tmp_path / "apart")
-    done(architecture, MERGED, save=tmp_path / "merged")
+    run_step(architecture, SHORT, save=tmp_path / "apart")
+    run_step(architecture, MERGED, save=tmp_path / "merged")
     apart, with_peft, merged = (
         logits_of(tmp_path / "apart"),
         pupils_logits[0],
@@ -125,10 +125,10 @@ def test_pefts_own_merge_is_what_is_merged_here(kind):
         "conv2d": nn.Conv2d(9, 6, 3, 2, 2, 2),
     }[kind]
     inputs = torch.randn(2, 9, 12, 12) if kind == "conv2d" else torch.randn(5, 9)
-    lora = lora_around(module, LoRA(rank=3, alpha=5))
+    lora = lora_layer(module, LoRA(rank=3, alpha=5))
     lora.lora_B["adapter"].weight.data.normal_()
     beside = lora(inputs)
-    up, down = factors_of(lora)
+    up, down = lora_factors(lora)
     whole = up @ down
     delta = lora.get_delta_weight("adapter")
     torch.testing.assert_close(whole.T if kind == "conv1d" else whole.view_as(delta), delta)
@@ -139,16 +139,16 @@ def test_pefts_own_merge_is_what_is_merged_here(kind):
 @each_base
 @for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_training(
-    base, architecture, done, kept_last, pupils_logits, tmp_path
+    base, architecture, run_step, kept_last, pupils_logits, tmp_path
 ):
     first = BASES[base]
-    done(architecture, first, save=tmp_path / "base")
-    outcome = done(architecture, first, SHORT, save=tmp_path / "adapted")
-    before, after = saved(tmp_path / "base").model, saved(tmp_path / "adapted").model
+    run_step(architecture, first, save=tmp_path / "base")
+    outcome = run_step(architecture, first, SHORT, save=tmp_path / "adapted")
+    before, after = open_saved(tmp_path / "base").model, open_saved(tmp_path / "adapted").model
     with_adapters = [
         name
         for name, module in after.named_modules()
-        if isinstance(getattr(module, "stored", None), Adapted)
+        if isinstance(getattr(module, "stored", None), AdaptedWeight)
     ]
     assert with_adapters
     for name in with_adapters:
@@ -168,9 +168,9 @@ def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_trai
     assert written == outcome.summary.result.size_bytes == outcome.tables.ledger.size_bytes.sum()
 
 
-def test_base_and_adapters_are_told_apart_in_the_ledger(done):
+def test_base_and_adapters_are_told_apart_in_the_ledger(run_step):
     alone, both = (
-        done("llama", BASES["nf4"], *more).tables.ledger.groupby("part").size_bytes.sum()
+        run_step("llama", BASES["nf4"], *more).tables.ledger.groupby("part").size_bytes.sum()
         for more in ((), (SHORT,))
     )
     layers = [(48, 48), (24, 48), (24, 48), (48, 48), (172, 48), (172, 48), (48, 172)] * 2
@@ -183,9 +183,9 @@ def test_base_and_adapters_are_told_apart_in_the_ledger(done):
 
 @for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_merge_that_keeps_zeros_was_trained_with_them(
-    architecture, done, kept_last, pupils_logits, tmp_path
+    architecture, run_step, kept_last, pupils_logits, tmp_path
 ):
-    outcome = done(architecture, BASES["pruned"], MERGED, save=tmp_path / "merged")
+    outcome = run_step(architecture, BASES["pruned"], MERGED, save=tmp_path / "merged")
     treated = outcome.tables.layers[outcome.tables.layers.technique == "lora"]
     # no layer of peft's: its factors hang on the weight
     assert (treated.sparsity >= 0.59).all() and not pupils_logits[1]
@@ -194,17 +194,17 @@ def test_a_merge_that_keeps_zeros_was_trained_with_them(
     )
     assert (
         outcome.summary.result.size_bytes
-        == done(architecture, BASES["pruned"]).summary.result.size_bytes
+        == run_step(architecture, BASES["pruned"]).summary.result.size_bytes
     )
 
 
-def test_a_merge_may_fill_zeros_where_it_is_told_to(done, kept_last):
-    treated = done("bert", BASES["pruned"], MERGED | {"keep_zeros": False}).tables.layers
+def test_a_merge_may_fill_zeros_where_it_is_told_to(run_step, kept_last):
+    treated = run_step("bert", BASES["pruned"], MERGED | {"keep_zeros": False}).tables.layers
     assert (treated[treated.technique == "lora"].sparsity < 0.01).all()
 
 
-def test_merged_weights_may_be_quantized_and_zeros_stay(done, kept_last):
-    outcome = done("bert", BASES["pruned"], MERGED, {"technique": "round-to-nearest"})
+def test_merged_weights_may_be_quantized_and_zeros_stay(run_step, kept_last):
+    outcome = run_step("bert", BASES["pruned"], MERGED, {"technique": "round-to-nearest"})
     treated = outcome.tables.layers[outcome.tables.layers.technique != ""]
     assert (treated.sparsity >= 0.59).all() and outcome.summary.result.bits_per_weight < 5
 
@@ -214,28 +214,28 @@ def test_merged_weights_may_be_quantized_and_zeros_stay(done, kept_last):
 
 @pytest.mark.parametrize(("architecture", "attention"), [("llama", 8), ("gpt2", 4), ("bert", 8)])
 def test_adapters_stand_where_they_were_asked_for(
-    architecture, attention, folders, tmp_path, done, kept_last
+    architecture, attention, folders, tmp_path, run_step, kept_last
 ):
     where = {}
     for place in ("all", "attention", "feed-forward"):
-        done(architecture, SHORT | {"where": place}, save=tmp_path / place)
-        at = saved(tmp_path / place)
+        run_step(architecture, SHORT | {"where": place}, save=tmp_path / place)
+        at = open_saved(tmp_path / place)
         where[place] = {
             layer.name
             for layer in at.layers
-            if isinstance(at.model.get_submodule(layer.name).stored, Adapted)
+            if isinstance(at.model.get_submodule(layer.name).stored, AdaptedWeight)
         }
     assert len(where["attention"]) == attention and not where["attention"] & where["feed-forward"]
     inside = {name for name in where["all"] if ".0." in name or ".1." in name}
     assert where["attention"] | where["feed-forward"] == inside
 
 
-def test_layers_without_adapters_stay_as_they_are_stored(done, kept_last, tmp_path):
+def test_layers_without_adapters_stay_as_they_are_stored(run_step, kept_last, tmp_path):
     qlora = SHORT | {"technique": "qlora", "where": "attention"}
-    done("llama", qlora, save=tmp_path / "saved")
+    run_step("llama", qlora, save=tmp_path / "saved")
     stored = {
-        layer.name: saved(tmp_path / "saved").model.get_submodule(layer.name).stored.kind
-        for layer in saved(tmp_path / "saved").layers
+        layer.name: open_saved(tmp_path / "saved").model.get_submodule(layer.name).stored.kind
+        for layer in open_saved(tmp_path / "saved").layers
     }
     assert (
         stored["model.layers.0.mlp.up_proj"] == "four-bit"
@@ -244,7 +244,7 @@ def test_layers_without_adapters_stay_as_they_are_stored(done, kept_last, tmp_pa
 
 
 def test_narrow_layers_get_as_many_directions_as_they_have(folders):
-    at = opened(resolve(str(folders["bert"])), CPU, torch.float32)
+    at = load_model(resolve_model(str(folders["bert"])), CPU, torch.float32)
     layers = [layer for layer in at.layers if layer.kind == "linear"]
     settings = plan(LoRA(rank=16, alpha=32), layers)
     assert (
@@ -257,28 +257,28 @@ def test_narrow_layers_get_as_many_directions_as_they_have(folders):
 # --- how it learns --------------------------------------------------------------------------------
 
 
-def test_nothing_but_adapters_learns(done, kept_last, tmp_path):
-    done("bert", SHORT, save=tmp_path / "saved")
+def test_nothing_but_adapters_learns(run_step, kept_last, tmp_path):
+    run_step("bert", SHORT, save=tmp_path / "saved")
     before, after = (
-        saved(tmp_path / "saved").plain,
-        done("bert", SHORT | {"rate": 0}, save=tmp_path / "still")
-        and saved(tmp_path / "still").plain,
+        open_saved(tmp_path / "saved").plain,
+        run_step("bert", SHORT | {"rate": 0}, save=tmp_path / "still")
+        and open_saved(tmp_path / "still").plain,
     )
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_training_that_moves_nothing_changes_nothing(done):
+def test_training_that_moves_nothing_changes_nothing(run_step):
     for base in ("rounded", "pruned"):
         alone, with_adapters = (
-            done("bert", BASES[base]),
-            done("bert", BASES[base], SHORT | {"rate": 0}),
+            run_step("bert", BASES[base]),
+            run_step("bert", BASES[base], SHORT | {"rate": 0}),
         )
         assert with_adapters.summary.result.loss == alone.summary.result.loss
 
 
-def test_qlora_is_nf4_and_lora_in_one_step(done):
-    one = done("bert", SHORT | {"technique": "qlora"})
-    two = done("bert", {"technique": "bitsandbytes", "double_quantization": True}, SHORT)
+def test_qlora_is_nf4_and_lora_in_one_step(run_step):
+    one = run_step("bert", SHORT | {"technique": "qlora"})
+    two = run_step("bert", {"technique": "bitsandbytes", "double_quantization": True}, SHORT)
     assert (
         one.summary.result.loss == two.summary.result.loss
         and one.summary.result.size_bytes == two.summary.result.size_bytes
@@ -286,8 +286,10 @@ def test_qlora_is_nf4_and_lora_in_one_step(done):
     assert QLoRA().double_quantization and (one.tables.curves.phase == "adapter").all()
 
 
-def test_runs_repeat_to_the_bit(done):
-    first, second = (done("resnet", BASES["rounded"], SHORT | {"dropout": 0.5}) for _ in range(2))
+def test_runs_repeat_to_the_bit(run_step):
+    first, second = (
+        run_step("resnet", BASES["rounded"], SHORT | {"dropout": 0.5}) for _ in range(2)
+    )
     one, other = (
         curves[curves.name != "examples per second"]
         for curves in (first.tables.curves, second.tables.curves)
@@ -295,11 +297,11 @@ def test_runs_repeat_to_the_bit(done):
     assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
 
 
-def test_adapters_win_back_what_rounding_lost(done):
+def test_adapters_win_back_what_rounding_lost(run_step):
     """Taught by the original on the text that is measured, the last look is better than the
     first.
     """
-    curves = done(
+    curves = run_step(
         "llama",
         BASES["rounded"],
         SHORT | {"steps": 60, "rank": 8, "distill_weight": 1.0, "look_every": 20},
@@ -354,9 +356,9 @@ def test_a_look_is_where_training_begins(folders):
         ("resnet", {"where": "attention"}, "No layer of this model is named as attention"),
     ],
 )
-def test_what_a_model_has_not_is_refused(architecture, step, words, done):
+def test_what_a_model_has_not_is_refused(architecture, step, words, run_step):
     with pytest.raises(PlainError, match=words):
-        done(architecture, SHORT | step)
+        run_step(architecture, SHORT | step)
 
 
 @for_each(
@@ -375,7 +377,7 @@ def test_what_a_model_has_not_is_refused(architecture, step, words, done):
 )
 def test_nonsense_is_refused_in_a_sentence(step, words):
     with pytest.raises(PlainError, match=words) as refused:
-        Recipe.of({"steps": [step]})
+        Recipe.from_dict({"steps": [step]})
     assert "\n" not in str(refused.value)
 
 
@@ -396,14 +398,14 @@ def test_a_paged_optimizer_is_refused_before_the_run_where_there_is_no_gpu(folde
             report=heard.append,
         )
     assert not any(event.stage == "measuring-original" for event in heard)
-    refuse_pages(QLoRA(optimizer="paged-8bit"), torch.device("cuda"))
-    refuse_pages(QLoRA(), CPU)
+    check_paged_optimizer(QLoRA(optimizer="paged-8bit"), torch.device("cuda"))
+    check_paged_optimizer(QLoRA(), CPU)
 
 
 def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
     model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
     plain, paged = (
-        optimizer_of(model, Course(10, 1e-3, 4, paged=paged)) for paged in (False, True)
+        make_optimizer(model, TrainingConfig(10, 1e-3, 4, paged=paged)) for paged in (False, True)
     )
     assert (
         isinstance(paged, PagedAdamW8bit)
@@ -415,16 +417,18 @@ def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
         assert all(one[name] == other[name] for name in ("weight_decay", "pace", "betas", "eps"))
 
 
-def test_adapters_that_ask_for_it_learn_with_it(done, monkeypatch):
+def test_adapters_that_ask_for_it_learn_with_it(run_step, monkeypatch):
     """Up to where a GPU would be needed."""
     asked = []
-    monkeypatch.setattr("engine.techniques.training.finetuner.refuse_pages", lambda *_: None)
+    monkeypatch.setattr(
+        "engine.techniques.training.finetuner.check_paged_optimizer", lambda *_: None
+    )
 
-    def unpaged(model, course):
+    def unpaged_optimizer(model, course):
         asked.append(course)
-        return optimizer_of(model, replace(course, paged=False))
+        return make_optimizer(model, replace(course, paged=False))
 
-    monkeypatch.setattr("engine.training.trainer.optimizer_of", unpaged)
+    monkeypatch.setattr("engine.training.trainer.make_optimizer", unpaged_optimizer)
     for step in (PAGED, SHORT | {"technique": "qlora"}):
-        done("bert", step)
+        run_step("bert", step)
     assert [course.paged for course in asked] == [True, False]

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.models.layers import chosen
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.layers import selected_layers
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
-from engine.step.run_context import Bench
+from engine.step.run_context import RunContext
 from engine.techniques.training.mixed_precision_training.config import (
     MixedPrecisionTraining,
     Variant,
 )
-from engine.techniques.training.mixed_precision_training.method import FIRST_SCALE, Training
-from engine.training import Lessons, pupil_of
+from engine.techniques.training.mixed_precision_training.method import FIRST_SCALE, PrecisionRun
+from engine.training import TrainingData, make_trainable
 from tests.answers import forecast
 from tests.cases import for_each
 from tests.engine.training.test_training import exercises
@@ -34,14 +34,14 @@ VARIANTS = get_args(Variant)
 
 
 @pytest.fixture
-def done(folders, tmp_path):
-    def carried_out(architecture="bert", **step):
+def run_step(folders, tmp_path):
+    def run_recipe(architecture="bert", **step):
         return run(
             recipe_for(architecture, folders[architecture], tmp_path / "data", SHORT | step),
             report=lambda *_: None,
         )
 
-    return carried_out
+    return run_recipe
 
 
 @pytest.fixture
@@ -50,14 +50,14 @@ def training(folders, tmp_path):
 
     def of(variant):
         recipe = recipe_for("bert", folders["bert"], tmp_path / "data", SHORT)
-        folder = resolve(str(folders["bert"]))
-        at = opened(folder, CPU, torch.float32)
-        lessons = Lessons(exercises("bert"), exercises("bert", 8))
-        return Training(
+        folder = resolve_model(str(folders["bert"]))
+        at = load_model(folder, CPU, torch.float32)
+        lessons = TrainingData(exercises("bert"), exercises("bert", 8))
+        return PrecisionRun(
             recipe.steps[0],
             variant,
-            Bench(recipe, folder),
-            pupil_of(folder, at, chosen(at.layers, recipe.layers), CPU),
+            RunContext(recipe, folder),
+            make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU),
             lessons,
             0,
         )
@@ -67,9 +67,9 @@ def training(folders, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
 def test_all_variants_train_on_the_same_examples_and_only_those_that_cast_lose_slopes(
-    architecture, done
+    architecture, run_step
 ):
-    curves = done(architecture).tables.curves
+    curves = run_step(architecture).tables.curves
     assert curves.phase.unique().tolist() == list(VARIANTS)
     first = curves[(curves.name == "loss") & (curves.step == 1)].set_index("phase").value
     assert first.to_numpy() == pytest.approx(first["float32"], rel=0.02)
@@ -88,7 +88,7 @@ def test_loss_scaling_brings_back_what_float16_makes_zero(training):
     plain, scaled = training("float16"), training("float16 with loss scaling")
     for each in (plain, scaled):
         each.model.classifier.weight.data *= 1e-4
-    batch = plain.lessons.train
+    batch = plain.training_data.train
     assert plain.lost(batch, 1.0) > 2 * scaled.lost(batch, FIRST_SCALE) and training(
         "bfloat16"
     ).lost(batch, 1.0) < plain.lost(batch, 1.0)
@@ -99,11 +99,11 @@ def test_a_scale_that_is_too_large_is_halved_and_that_step_is_not_taken(training
         "engine.techniques.training.mixed_precision_training.method.FIRST_SCALE", 2.0**40
     )
     each = training("float16 with loss scaling")
-    before = each.pupil.weight("classifier").clone()
-    each.go()
+    before = each.trainable.weight("classifier").clone()
+    each.run()
     scales = [row.value for row in each.rows if row.name == "loss scale"]
     assert scales == [2.0**40, 2.0**39, 2.0**38, 2.0**37] and torch.equal(
-        before, each.pupil.weight("classifier")
+        before, each.trainable.weight("classifier")
     )
 
 
@@ -111,32 +111,32 @@ def test_sixteen_bit_weights_swallow_small_steps(training):
     whole, short = training("float32"), training("bfloat16 weights")
     moved = {}
     for each in (whole, short):
-        object.__setattr__(each, "how", MixedPrecisionTraining(**SHORT | {"rate": 1e-5}))
-        before = each.pupil.weight("bert.pooler.dense").bfloat16()
-        each.go()
+        object.__setattr__(each, "config", MixedPrecisionTraining(**SHORT | {"rate": 1e-5}))
+        before = each.trainable.weight("bert.pooler.dense").bfloat16()
+        each.run()
         moved[each.variant] = float(
-            (each.pupil.weight("bert.pooler.dense").float() != before.float()).float().mean()
+            (each.trainable.weight("bert.pooler.dense").float() != before.float()).float().mean()
         )
     assert moved["float32"] > 0.9 > 0.5 > moved["bfloat16 weights"]
 
 
 @for_each("variant", VARIANTS)
-def test_the_variant_that_is_kept_is_the_result(variant, done):
-    outcome = done(keep=variant, rate=1e-2)
+def test_the_variant_that_is_kept_is_the_result(variant, run_step):
+    outcome = run_step(keep=variant, rate=1e-2)
     assert outcome.summary.result.loss != outcome.summary.baseline.loss
     held = outcome.tables.curves[outcome.tables.curves.phase == variant]
     assert outcome.summary.result.size_bytes > 0 and not held.empty
 
 
-def test_a_rate_of_nothing_changes_nothing(done):
-    outcome = done("resnet", rate=0, keep="float32")
+def test_a_rate_of_nothing_changes_nothing(run_step):
+    outcome = run_step("resnet", rate=0, keep="float32")
     assert outcome.summary.result.loss == outcome.summary.baseline.loss
 
 
 def test_the_result_of_a_training_that_broke_is_refused(training):
     each = training("float16")
     each.model.classifier.weight.data.fill_(float("inf"))
-    each.go()
+    each.run()
     with pytest.raises(
         PlainError,
         match=(
@@ -144,7 +144,7 @@ def test_the_result_of_a_training_that_broke_is_refused(training):
             "precision"
         ),
     ):
-        each.refuse_broken()
+        each.check_finished()
 
 
 def test_the_forecast_is_what_is_written(folders, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.models.loaded_model import opened
-from engine.models.loading import resolve
+from engine.models.loaded_model import load_model
+from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.recipe.tasks import Training
@@ -27,8 +27,8 @@ each_architecture = for_each("architecture", ARCHITECTURES)
 
 
 @pytest.fixture
-def done(folders, tmp_path):
-    def carried_out(
+def run_step(folders, tmp_path):
+    def run_recipe(
         architecture, *steps, save=None, report=lambda *_: None, cancelled=lambda: False, **fields
     ):
         return run(
@@ -38,11 +38,11 @@ def done(folders, tmp_path):
             cancelled=cancelled,
         )
 
-    return carried_out
+    return run_recipe
 
 
 def logits_of(folder, architecture) -> torch.Tensor:
-    model = opened(resolve(str(folder)), CPU, torch.float32).model
+    model = load_model(resolve_model(str(folder)), CPU, torch.float32).model
     draw = torch.Generator().manual_seed(0)
     inputs = (
         {"pixel_values": torch.randn(2, 1, 16, 16, generator=draw)}
@@ -66,10 +66,10 @@ def logits_of(folder, architecture) -> torch.Tensor:
     ],
 )
 @each_architecture
-def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, options, done):
+def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, options, run_step):
     mine, plain = (
-        done(architecture, SHORT | options | {"rate": 0}),
-        done(architecture, PLAIN | {k: v for k, v in options.items() if k == "scheme"}),
+        run_step(architecture, SHORT | options | {"rate": 0}),
+        run_step(architecture, PLAIN | {k: v for k, v in options.items() if k == "scheme"}),
     )
     assert (
         mine.summary.result.loss == plain.summary.result.loss
@@ -90,14 +90,14 @@ def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, option
 )
 @each_architecture
 def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
-    architecture, step, done, monkeypatch, kept_last, tmp_path
+    architecture, step, run_step, monkeypatch, kept_last, tmp_path
 ):
     """The pupil's own answers at the end, beside those of the file."""
     step = {
         key: value for key, value in step.items() if step["technique"] != "bitnet" or key != "bits"
     }
     heard = []
-    learn = learner_module.Learner.learn
+    learn = learner_module.Finetuner.train
 
     def listening(self):
         learn(self)
@@ -109,10 +109,10 @@ def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
             else {"input_ids": torch.arange(4, 36)[None]}
         )
         with torch.inference_mode():
-            heard.append(self.pupil.model.eval()(**inputs).logits)
+            heard.append(self.trainable.model.eval()(**inputs).logits)
 
-    monkeypatch.setattr(learner_module.Learner, "learn", listening)
-    done(architecture, step, save=tmp_path / "saved")
+    monkeypatch.setattr(learner_module.Finetuner, "learn", listening)
+    run_step(architecture, step, save=tmp_path / "saved")
     torch.testing.assert_close(
         logits_of(tmp_path / "saved", architecture), heard[0], rtol=1e-5, atol=1e-6
     )
@@ -120,7 +120,7 @@ def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
 
 @pytest.mark.parametrize("observer", ["min-max", "percentile"])
 def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_rounded(
-    observer, done, kept_last, tmp_path
+    observer, run_step, kept_last, tmp_path
 ):
     """Nearly those of post-training quantization with 8-bit weights, which observes inputs behind
     rounded layers.
@@ -128,35 +128,35 @@ def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_ro
     trained = SHORT | {"activation_bits": 6, "activation_range": "static", "observer": observer}
     plain = {"technique": "activations", "activation_bits": 6, "observer": observer}
     for name, step in (("trained", trained), ("plain", plain)):
-        done("bert", step, save=tmp_path / name)
+        run_step("bert", step, save=tmp_path / name)
     mine, its = (
-        opened(resolve(str(tmp_path / name)), CPU, torch.float32).model
+        load_model(resolve_model(str(tmp_path / name)), CPU, torch.float32).model
         for name in ("trained", "plain")
     )
     for name in ("query", "value"):
         one, other = (
-            model.bert.encoder.layer[1].attention.self.get_submodule(name).stored
+            model.bert.encoder.compress_layer[1].attention.self.get_submodule(name).stored
             for model in (mine, its)
         )
         assert (
             one.scale.item() == pytest.approx(other.scale.item(), rel=0.02)
             and abs(one.zero - other.zero) <= 1
         )
-    first = mine.bert.encoder.layer[0].attention.self.query.stored
+    first = mine.bert.encoder.compress_layer[0].attention.self.query.stored
     inputs = torch.tensor([[-100.0, 0.0, 100.0]])
     low, zero, high = first.received(inputs)[0].tolist()
     assert (high - low) / first.scale.item() == pytest.approx(63) and zero == 0
 
 
-def test_static_ranges_stay_as_they_were_while_the_model_learns(done, kept_last, tmp_path):
+def test_static_ranges_stay_as_they_were_while_the_model_learns(run_step, kept_last, tmp_path):
     scales = []
     for steps in (1, 6):
-        done(
+        run_step(
             "resnet",
             SHORT | {"activation_bits": 6, "activation_range": "static", "steps": steps},
             save=tmp_path / str(steps),
         )
-        model = opened(resolve(str(tmp_path / str(steps))), CPU, torch.float32).model
+        model = load_model(resolve_model(str(tmp_path / str(steps))), CPU, torch.float32).model
         scales.append(
             [
                 module.stored.scale.item()
@@ -167,14 +167,14 @@ def test_static_ranges_stay_as_they_were_while_the_model_learns(done, kept_last,
     assert scales[0] == scales[1] and len(scales[0]) > 5
 
 
-def test_it_learns(done, kept_last):
-    curves = done("resnet", SHORT | {"steps": 40, "batch": 32}).tables.curves
+def test_it_learns(run_step, kept_last):
+    curves = run_step("resnet", SHORT | {"steps": 40, "batch": 32}).tables.curves
     loss = curves[curves.name == "loss"].value
     assert loss.tail(5).mean() < loss.head(5).mean()
 
 
-def test_every_step_has_its_terms_and_looks_have_a_quality(done):
-    curves = done(
+def test_every_step_has_its_terms_and_looks_have_a_quality(run_step):
+    curves = run_step(
         "bert", SHORT | {"distill_weight": 0.25, "pull": 2.0, "look_every": 2}
     ).tables.curves
     assert (curves.phase == "qat").all()
@@ -186,14 +186,16 @@ def test_every_step_has_its_terms_and_looks_have_a_quality(done):
     assert paid.tolist() == pytest.approx(by_step.loss.tolist(), rel=1e-5)
 
 
-def test_the_best_look_is_what_is_stored_also_when_it_is_the_first(done, monkeypatch):
+def test_the_best_look_is_what_is_stored_also_when_it_is_the_first(run_step, monkeypatch):
     said = iter([0.9, 0.5, 0.4, 0.3])
-    monkeypatch.setattr(study, "quality_of", lambda *_: Quality("accuracy", next(said)))
-    assert done("bert", SHORT).summary.result.loss == done("bert", PLAIN).summary.result.loss
+    monkeypatch.setattr(study, "held_out_quality", lambda *_: Quality("accuracy", next(said)))
+    assert (
+        run_step("bert", SHORT).summary.result.loss == run_step("bert", PLAIN).summary.result.loss
+    )
 
 
-def test_runs_repeat_to_the_bit(done):
-    first, second = (done("resnet", SHORT | {"learn_scales": True}) for _ in range(2))
+def test_runs_repeat_to_the_bit(run_step):
+    first, second = (run_step("resnet", SHORT | {"learn_scales": True}) for _ in range(2))
     one, other = (
         curves[curves.name != "examples per second"]
         for curves in (first.tables.curves, second.tables.curves)
@@ -201,22 +203,22 @@ def test_runs_repeat_to_the_bit(done):
     assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
 
 
-def test_steps_learn_only_where_they_are_asked_to(done, kept_last, tmp_path):
+def test_steps_learn_only_where_they_are_asked_to(run_step, kept_last, tmp_path):
     saved = {}
     for learn in (False, True):
-        done(
+        run_step(
             "bert",
             SHORT | {"learn_scales": learn, "range": "mse", "rate": 1e-1},
             save=tmp_path / str(learn),
         )
-        layers = opened(resolve(str(tmp_path / str(learn))), CPU, torch.float32)
-        stored = layers.model.bert.encoder.layer[0].intermediate.dense.stored
+        layers = load_model(resolve_model(str(tmp_path / str(learn))), CPU, torch.float32)
+        stored = layers.model.bert.encoder.compress_layer[0].intermediate.dense.stored
         saved[learn] = stored.scales.float()
         assert stored.scales.dtype == torch.float16
     assert not torch.equal(saved[False], saved[True])
 
 
-def test_random_weights_are_the_architectures_and_the_seeds(done):
+def test_random_weights_are_the_architectures_and_the_seeds(run_step):
     bitnet = {
         "technique": "bitnet",
         "start": "random",
@@ -225,23 +227,24 @@ def test_random_weights_are_the_architectures_and_the_seeds(done):
         "batch": 4,
         "activation_bits": 0,
     }
-    one, same, other = (done("bert", bitnet, seed=seed) for seed in (1, 1, 2))
-    checkpoint = done("bert", bitnet | {"start": "checkpoint"}, seed=1)
+    one, same, other = (run_step("bert", bitnet, seed=seed) for seed in (1, 1, 2))
+    checkpoint = run_step("bert", bitnet | {"start": "checkpoint"}, seed=1)
     assert one.summary.result.loss == same.summary.result.loss
     assert len({each.summary.result.loss for each in (one, other, checkpoint)}) == 3
     assert (
-        checkpoint.summary.result.loss == done("bert", {"technique": "ternary"}).summary.result.loss
+        checkpoint.summary.result.loss
+        == run_step("bert", {"technique": "ternary"}).summary.result.loss
     )
 
 
 # --- after other steps ----------------------------------------------------------------------------
 
 
-def test_fine_tuning_after_a_quantizer_begins_at_its_weights(done):
+def test_fine_tuning_after_a_quantizer_begins_at_its_weights(run_step):
     gptq = {"technique": "gptq", "bits": 3, "group_size": 32, "activation_order": False}
     alone, after = (
-        done("llama", gptq),
-        done("llama", gptq, SHORT | {"bits": 8, "granularity": "channel", "rate": 0}),
+        run_step("llama", gptq),
+        run_step("llama", gptq, SHORT | {"bits": 8, "granularity": "channel", "rate": 0}),
     )
     errors = [
         outcome.tables.layers.set_index("name").relative_error.dropna()
@@ -257,10 +260,10 @@ def test_fine_tuning_after_a_quantizer_begins_at_its_weights(done):
     ids=["qat", "lsq", "bitnet"],
 )
 def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(
-    step, done, folders, tmp_path, kept_last
+    step, run_step, folders, tmp_path, kept_last
 ):
     pruned = {"technique": "magnitude", "sparsity": 0.6}
-    outcome = done("gpt2", pruned, step)
+    outcome = run_step("gpt2", pruned, step)
     treated = outcome.tables.layers[outcome.tables.layers.technique != ""]
     assert (treated.sparsity >= 0.59).all()
     recipe = recipe_for("gpt2", folders["gpt2"], tmp_path / "data", pruned, step)
@@ -269,7 +272,7 @@ def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(
 
 @pytest.mark.usefixtures("bytes_alone")
 @each_architecture
-def test_the_forecast_is_what_is_written(architecture, done, folders, tmp_path):
+def test_the_forecast_is_what_is_written(architecture, run_step, folders, tmp_path):
     grids = (
         SHORT,
         SHORT | {"learn_scales": True, "bits": 3, "granularity": "channel"},
@@ -290,17 +293,17 @@ def test_more_steps_take_longer(folders, tmp_path):
     assert many > 5 * few
 
 
-def test_the_teacher_is_the_recipes_own_model_whatever_came_before(done, monkeypatch):
+def test_the_teacher_is_the_recipes_own_model_whatever_came_before(run_step, monkeypatch):
     taught = []
-    taught_by = learner_module.answers
+    taught_by = learner_module.batch_logits
 
     def listening(model, batch, device):
         taught.append(model)
         return taught_by(model, batch, device)
 
-    monkeypatch.setattr(learner_module, "answers", listening)
+    monkeypatch.setattr(learner_module, "batch_logits", listening)
     step = SHORT | {"distill_weight": 1.0, "steps": 1}
-    done("bert", {"technique": "round-to-nearest", "bits": 2}, step)
+    run_step("bert", {"technique": "round-to-nearest", "bits": 2}, step)
     assert len(taught) == 1 and {
         type(m.stored).__name__ for m in taught[0].modules() if hasattr(m, "stored")
     } == {"Dense"}
@@ -326,18 +329,18 @@ def test_the_teacher_is_the_recipes_own_model_whatever_came_before(done, monkeyp
 )
 def test_nonsense_is_refused_in_a_sentence(step, words):
     with pytest.raises(PlainError, match=words) as refused:
-        Recipe.of({"steps": [step]})
+        Recipe.from_dict({"steps": [step]})
     assert "\n" not in str(refused.value)
 
 
-def test_inputs_that_a_step_before_rounds_are_not_forgotten_in_silence(done):
+def test_inputs_that_a_step_before_rounds_are_not_forgotten_in_silence(run_step):
     with pytest.raises(
         PlainError, match=r"^bert\.\S+: The step before rounds its inputs, and this one would not"
     ):
-        done("bert", {"technique": "activations", "mode": "dynamic"}, SHORT)
+        run_step("bert", {"technique": "activations", "mode": "dynamic"}, SHORT)
 
 
-def test_random_weights_need_the_shapes_of_the_configuration(done):
+def test_random_weights_need_the_shapes_of_the_configuration(run_step):
     uneven = {
         "technique": "structured",
         "what": "neurons",
@@ -352,12 +355,14 @@ def test_random_weights_need_the_shapes_of_the_configuration(done):
             "checkpoint"
         ),
     ):
-        done("llama", uneven, {"technique": "bitnet", "start": "random", "steps": 1, "batch": 4})
+        run_step(
+            "llama", uneven, {"technique": "bitnet", "start": "random", "steps": 1, "batch": 4}
+        )
 
 
-def test_a_cancelled_training_keeps_its_best_and_says_where_it_ended(done):
+def test_a_cancelled_training_keeps_its_best_and_says_where_it_ended(run_step):
     heard = []
-    outcome = done(
+    outcome = run_step(
         "bert",
         SHORT,
         report=lambda event: heard.append(getattr(event, "loss", None) is not None),
@@ -388,19 +393,20 @@ def losses(outcome) -> list[float]:
 
 
 @each_technique
-def test_a_step_in_parts_learns_as_in_one(step, done):
-    assert losses(done("llama", step | {"parts": 2})) == pytest.approx(
-        losses(done("llama", step)), rel=1e-3
+def test_a_step_in_parts_learns_as_in_one(step, run_step):
+    assert losses(run_step("llama", step | {"parts": 2})) == pytest.approx(
+        losses(run_step("llama", step)), rel=1e-3
     )
 
 
 @each_technique
-def test_training_without_gain_ends_early(step, done, monkeypatch):
+def test_training_without_gain_ends_early(step, run_step, monkeypatch):
     values = iter([0.5, 0.6])
     monkeypatch.setattr(
-        "engine.training.trainer.quality_of", lambda *_: Quality("accuracy", next(values, 0.1))
+        "engine.training.trainer.held_out_quality",
+        lambda *_: Quality("accuracy", next(values, 0.1)),
     )
-    outcome = done("resnet", step | {"steps": 40, "look_every": 4, "patience": 2})
+    outcome = run_step("resnet", step | {"steps": 40, "look_every": 4, "patience": 2})
     assert len(losses(outcome)) == 12
     assert any(
         "Training ended at step 12 of 40: nothing was gained since step 4" in note
@@ -409,14 +415,17 @@ def test_training_without_gain_ends_early(step, done, monkeypatch):
 
 
 @each_technique
-def test_products_may_be_bfloat16(step, done, monkeypatch):
+def test_products_may_be_bfloat16(step, run_step, monkeypatch):
     monkeypatch.setattr(
         "engine.techniques.training.training_setup.multiplies_bfloat16", lambda device: True
     )
     # answers of the original that is still near are nearly equal, and differences of little are
     # rough
     step = step | {"distill_weight": 0.0}
-    plain, half = losses(done("bert", step)), losses(done("bert", step | {"products": "bfloat16"}))
+    plain, half = (
+        losses(run_step("bert", step)),
+        losses(run_step("bert", step | {"products": "bfloat16"})),
+    )
     assert plain != half and plain == pytest.approx(half, rel=0.1)
 
 
@@ -437,5 +446,5 @@ def test_epochs_are_counted_and_foretold(step, folders, tmp_path):
 
 @each_technique
 def test_a_recipe_stored_before_has_the_course_it_had(step):
-    (how,) = Recipe.of({"steps": [step]}).steps
-    assert (how.parts, how.patience, how.products) == (1, 0, "float32")
+    (config,) = Recipe.from_dict({"steps": [step]}).steps
+    assert (config.parts, config.patience, config.products) == (1, 0, "float32")
