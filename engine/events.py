@@ -95,7 +95,7 @@ class ProgressEvent:
     steps: int = 0
 
     @property
-    def identity(self) -> tuple:
+    def identity(self) -> tuple[Any, ...]:
         """Equal for all events of one stage of a run, whatever is counted in it."""
         return type(self).__name__, self.stage, self.step, self.steps
 
@@ -128,7 +128,7 @@ class VariantEvent(ProgressEvent):
     variants: int = 1
 
     @property
-    def identity(self) -> tuple:
+    def identity(self) -> tuple[Any, ...]:
         return *super().identity, self.variant, self.variants
 
     @property
@@ -143,7 +143,7 @@ class DownloadEvent(ProgressEvent):
     model: str = ""
 
     @property
-    def identity(self) -> tuple:
+    def identity(self) -> tuple[Any, ...]:
         return *super().identity, self.model
 
     @property
@@ -177,7 +177,7 @@ class PrecisionEvent(TrainingEvent):
     precision: str = "float32"
 
     @property
-    def identity(self) -> tuple:
+    def identity(self) -> tuple[Any, ...]:
         return *super().identity, self.precision
 
     @property

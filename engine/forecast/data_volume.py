@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -75,7 +76,7 @@ def text_length(task: str, model: str) -> float:
 
 
 @lru_cache(maxsize=16)
-def task_inputs(task: str) -> list:
+def task_inputs(task: str) -> list[Any]:
     """The task's own examples; none where they would have to be fetched or extracted first."""
     asked = TypeAdapter(Task).validate_json(task)
     if not (

@@ -1,6 +1,7 @@
 """A recipe and what is known of its model before it runs."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.config.technique import Technique
 from engine.evaluation.calibration_batches import ROWS
@@ -22,7 +23,7 @@ class Job:
 
     recipe: Recipe
     folder: ModelSource
-    key: tuple
+    key: tuple[Any, ...]
     at: LoadedModel
     settings: dict[str, Technique]  # of the layers to be compressed
     opening_seconds: float  # of the model, once, with what the libraries load for it

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -63,11 +63,11 @@ def idle_seconds(run: Callable[[], Result]) -> tuple[float, Result]:
     return min(time.perf_counter() - wall, time.process_time() - processor), result
 
 
-def cached_for_a_while(probe: Callable) -> Callable:
+def cached_for_a_while(probe: Callable[..., Any]) -> Callable[..., Any]:
     """Cache a probe's result for FRESH seconds: a result of a busy machine should not
     outlast that.
     """
-    found: dict[tuple, tuple[float, object]] = {}
+    found: dict[tuple[Any, ...], tuple[float, object]] = {}
 
     @wraps(probe)
     def cached_probe(*asked: Hashable) -> object:
@@ -101,10 +101,12 @@ class ForwardTiming:
         return self.each * batches + self.place * places
 
 
-_passes: dict[tuple, tuple[float, ForwardTiming]] = {}  # with when they were taken
+_passes: dict[tuple[Any, ...], tuple[float, ForwardTiming]] = {}  # with when they were taken
 
 
-def forward_timing(key: tuple, at: LoadedModel, folder: ModelSource, length: int) -> ForwardTiming:
+def forward_timing(
+    key: tuple[Any, ...], at: LoadedModel, folder: ModelSource, length: int
+) -> ForwardTiming:
     """``length``: tokens of one window or text. Measured again after FRESH seconds."""
     taken, found = _passes.get((*key, length), (-math.inf, None))
     if time.monotonic() - taken > FRESH:

@@ -1,6 +1,7 @@
 """One layer as the last step of a recipe would store it, from the first calibration examples."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ def cached_preview(recipe: Recipe, layer: str) -> CompressedLayer:
     return CACHE.previews.get(key) or preview(recipe, layer)
 
 
-def preview_key(model: CachedModel, recipe: Recipe, layer: str) -> tuple:
+def preview_key(model: CachedModel, recipe: Recipe, layer: str) -> tuple[Any, ...]:
     return *model.key, layer, recipe.model_dump_json()
 
 

@@ -126,7 +126,7 @@ class ModelCache:
 
     def by_examples(
         self,
-        about: tuple,
+        about: tuple[Any, ...],
         recipe: Recipe,
         compute: Callable[[list[Batch]], InputStats | GradientStats | None],
     ) -> Any:

@@ -1,5 +1,6 @@
 """A teacher's predictions for one example, softened by a temperature."""
 
+import pandas as pd
 import torch
 
 from engine.evaluation.classification import checked_length, class_targets
@@ -126,7 +127,9 @@ def single_example_logits(at: LoadedModel, inputs: dict[str, torch.Tensor]) -> t
         return at.model(**inputs_on_device(inputs, at.model, at.device)).logits[0].float()
 
 
-def soft_target_table(logits: torch.Tensor, named: dict[int, str], right: int, temperature: float):
+def soft_target_table(
+    logits: torch.Tensor, named: dict[int, str], right: int, temperature: float
+) -> pd.DataFrame:
     plain, softened = logits.softmax(-1), (logits / temperature).softmax(-1)
     rows = (
         SoftTargetRow(name, plain[each].item(), softened[each].item(), temperature, each == right)

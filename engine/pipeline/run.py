@@ -4,7 +4,7 @@ written.
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from engine.pipeline.steps import run_steps
 from engine.recipe import Recipe
 from engine.results.schema.outcome import Outcome
 from engine.results.schema.record import Scores, Summary
+from engine.results.schema.tables import CurveRow
 from engine.results.store import atomic_files
 from engine.runtime.local_paths import allow_folder
 from engine.runtime.platform_support import peak_rss_bytes, reset_peak
@@ -49,8 +50,8 @@ def run(
     save: Path | None = None,
     keep: Path | None = None,
     report: Report = RunContext.report,
-    cancelled=RunContext.cancelled,
-    stream=RunContext.stream,
+    cancelled: Callable[[], bool] = RunContext.cancelled,
+    stream: Callable[[list[CurveRow]], None] = RunContext.stream,
 ) -> Outcome:
     """The compressed model is written to ``save``; without that, a small one is left at ``keep``
     where there is room.

@@ -77,5 +77,5 @@ def agreement(measured: EvaluationResult, baseline: EvaluationResult) -> float:
     return float(np.mean(measured.guesses == baseline.guesses))
 
 
-def main_split(by_split: dict[str, Any]):
+def main_split(by_split: dict[str, Any]) -> Any:
     return next(iter(by_split.values()))

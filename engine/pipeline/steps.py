@@ -11,7 +11,7 @@ from engine.measurement.error import unchanged_row
 from engine.measurement.size import by_original_parameters
 from engine.models.layers import selected_layers
 from engine.models.loaded_model import LoadedModel, device_and_dtype, load_model
-from engine.models.model_source import resolve_model
+from engine.models.model_source import ModelSource, resolve_model
 from engine.models.packed_folder import PackedFolder
 from engine.pipeline.blockwise import run_step
 from engine.pipeline.resume import ResumeStore
@@ -82,7 +82,7 @@ def step_folders(context: RunContext, out: Path) -> Iterator[list[Path]]:
         yield [*folders, out][:steps]
 
 
-def written_folder(context: RunContext, packed: PackedFolder):
+def written_folder(context: RunContext, packed: PackedFolder) -> ModelSource:
     """The folder of the step before; messages go on to speak of the model that the user has
     named.
     """

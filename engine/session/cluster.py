@@ -138,13 +138,15 @@ class Cluster:
         if self.embedded:
             self.embedded.replace(slot)
 
-    def run(self, recipe: dict, run: str, keep: str, hear: Callable[[Message], None]) -> Outcome:
+    def run(
+        self, recipe: dict[str, Any], run: str, keep: str, hear: Callable[[Message], None]
+    ) -> Outcome:
         """The outcome of a run, however long it takes. Its progress is heard meanwhile, in another
         thread. ``keep``: where its model may stay.
         """
         watch = named.RunWatch()
 
-        def forward(event: tuple[float, dict]) -> None:
+        def forward(event: tuple[float, dict[str, Any]]) -> None:
             message = Message.of(event[1])
             watch.hear(message)
             hear(message)
@@ -251,7 +253,7 @@ class Cluster:
             job.result(GONE_SECONDS)
         job.cancel()
 
-    def _submit(self, worker: str, function: Callable, *arguments: Any, key: str) -> Any:
+    def _submit(self, worker: str, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
         try:
             restricted = {worker: 1} if self.embedded or self._offering(worker) else None
             return self.client.submit(
@@ -314,7 +316,7 @@ class Cluster:
     def _offering(self, resource: str) -> int:
         return sum(resource in worker.get("resources", {}) for worker in self._workers())
 
-    def _workers(self) -> list[dict]:
+    def _workers(self) -> list[dict[str, Any]]:
         return list(self.client.scheduler_info(n_workers=-1)["workers"].values())
 
 

@@ -22,7 +22,7 @@ PAGE_FIRST = 2.5
 class ClusterConnection:
     def __init__(self, page_first: float = PAGE_FIRST):
         self._lock, self._closed, self._wanted = threading.Lock(), False, threading.Event()
-        self._making: Future = in_background(self._connected_soon, page_first)
+        self._making: Future[Any] = in_background(self._connected_soon, page_first)
 
     def cluster(self) -> "Cluster":
         """Waits while it starts. Raises PlainError where it cannot; the next call tries again."""
@@ -64,23 +64,23 @@ def import_and_connect() -> "Cluster":
     return connect_cluster()
 
 
-def alive(making: Future) -> bool:
+def alive(making: Future[Any]) -> bool:
     return making.exception() is None and making.result().alive
 
 
-def close_when_made(making: Future) -> None:
+def close_when_made(making: Future[Any]) -> None:
     with suppress(Exception):  # one that never came to be
         making.result(timeout=30).close()
 
 
-def in_background(work: Callable, *arguments: Any) -> Future:
+def in_background(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
     """In a daemon thread: an executor's would keep an app that ends waiting."""
-    future: Future = Future()
+    future: Future[Any] = Future()
     threading.Thread(target=settle, args=(future, work, *arguments), daemon=True).start()
     return future
 
 
-def settle(future: Future, work: Callable, *arguments: Any) -> None:
+def settle(future: Future[Any], work: Callable[..., Any], *arguments: Any) -> None:
     try:
         future.set_result(work(*arguments))
     except BaseException as error:

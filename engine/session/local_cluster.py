@@ -40,7 +40,7 @@ class LocalCluster:
     certificate.
     """
 
-    process: subprocess.Popen
+    process: subprocess.Popen[str]
     address: str
     scratch: Path  # credentials and temporary files of its processes
     lock: FolderLock | None = None  # on the scratch folder, so that no other app removes it
@@ -123,7 +123,7 @@ def start_local_cluster() -> LocalCluster:
     return replace(embedded, address=address)
 
 
-def first_line(process: subprocess.Popen) -> str:
+def first_line(process: subprocess.Popen[str]) -> str:
     """First output line of the process; empty if it ends or takes too long."""
     patience = threading.Timer(START_SECONDS, process.kill)
     patience.start()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from time import time
-from typing import Literal
+from typing import Any, Literal
 
 from engine.events import Message, ProgressEvent, Stage, counts
 from engine.quantities import duration
@@ -48,7 +48,7 @@ class Progress:
     began: float = field(default_factory=time)  # the stage
     updated: float = field(default_factory=time)  # time of the last event
     # seconds of the stages before, by their identity
-    seen: dict[tuple, float] = field(default_factory=dict)
+    seen: dict[tuple[Any, ...], float] = field(default_factory=dict)
     # of the current training, thinned to what a chart can show
     curves: tuple[CurveRow, ...] = ()
 

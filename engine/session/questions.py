@@ -61,7 +61,7 @@ class Question:
     """A question for a worker, shared by all who ask it."""
 
     key: str
-    query: Query
+    query: Query[Any]
     tickets: list[Ticket]
     asked: float = field(default_factory=time.monotonic)
     slot: str = ""  # its worker; empty while it waits
@@ -305,7 +305,7 @@ class Questions:
         self._open[slot].append(model)
 
 
-def query_key(query: Query) -> str:
+def query_key(query: Query[Any]) -> str:
     """Key of a question: its type, its fields, and the names, sizes and times of all local files in
     them, so that a changed file gives another question.
     """

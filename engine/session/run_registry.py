@@ -2,6 +2,7 @@
 until the app stops.
 """
 
+import sqlite3
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -211,7 +212,7 @@ class RunRegistry:
 def page_of(records: list[RunRecord], query: RunQuery) -> RunPage:
     """Page of a query among a few records, by the store's rules."""
 
-    def indexed_page(rows) -> RunPage:
+    def indexed_page(rows: sqlite3.Connection) -> RunPage:
         for record in records:
             index.index_record(rows, LoadedRecord(record, ""))
         return index.page(rows, query)

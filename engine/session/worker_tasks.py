@@ -39,7 +39,7 @@ def preload_module(module: str) -> None:
     importlib.import_module(module)
 
 
-def run_recipe(recipe: dict, run: str, keep: str, limit: PathLimit | None = None) -> Any:
+def run_recipe(recipe: dict[str, Any], run: str, keep: str, limit: PathLimit | None = None) -> Any:
     """Runs in a worker: a whole run, with its progress sent to the topic of its name."""
     channel = ProgressChannel(run)
     channel.report(ProgressEvent("starting"))
@@ -59,7 +59,7 @@ class ProgressChannel:
         from distributed import Event, get_worker
 
         self.run, self.worker, self.event = run, get_worker(), Event(f"cancel-{run}")
-        self.identity: tuple = ()  # of the last stage sent
+        self.identity: tuple[Any, ...] = ()  # of the last stage sent
         self.sent = self.checked = 0.0
         self.stop = False
         self.waiting: list[CurveRow] = []  # rows of a curve that are not sent yet

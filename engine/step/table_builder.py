@@ -1,6 +1,7 @@
 """Rows of a run's tables, collected while it computes."""
 
 from itertools import groupby
+from typing import Any
 
 import pandas as pd
 
@@ -12,12 +13,12 @@ from engine.results.schema.tables import LayerRow
 class TableBuilder:
     """A list of rows, or of whole frames of them, for each table of a run: ``rows.layers``."""
 
-    def __init__(self, **rows: list) -> None:
+    def __init__(self, **rows: list[Any]) -> None:
         if unknown := rows.keys() - TABLES:
             raise TypeError(f"no table is declared as {', '.join(sorted(unknown))}")
         vars(self).update({name: rows.get(name, []) for name in TABLES})
 
-    def __getattr__(self, name: str) -> list:
+    def __getattr__(self, name: str) -> list[Any]:
         """Called for names that are no table."""
         raise AttributeError(f"no table of a run is declared as {name!r}")
 
@@ -51,7 +52,7 @@ class TableBuilder:
         )
 
 
-def concatenation(parts: list, row: type) -> pd.DataFrame:
+def concatenation(parts: list[Any], row: type) -> pd.DataFrame:
     """One table of rows and frames, in their order."""
     groups = [
         (framed, list(group))

@@ -3,6 +3,7 @@ Everything here is pure.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,15 +95,15 @@ def comparison_key(summary: Summary) -> str:
     return "\n".join([summary.model, summary.revision, summary.protocol.model_dump_json()])
 
 
-def original_point(summary: Summary) -> dict:
+def original_point(summary: Summary) -> dict[str, Any]:
     return point("", "Uncompressed", summary, summary.baseline)
 
 
-def compressed_point(run: RunRecord) -> dict:
+def compressed_point(run: RunRecord) -> dict[str, Any]:
     return point(run.id, run.label, run.summary, run.summary.result)
 
 
-def point(run: str, label: str, summary: Summary, scores: Scores) -> dict:
+def point(run: str, label: str, summary: Summary, scores: Scores) -> dict[str, Any]:
     name = quality_name(summary)
     return {
         "run": run,
@@ -151,7 +152,7 @@ def comparison(records: Iterable[RunRecord]) -> pd.DataFrame:
     )
 
 
-def comparison_row(run: RunRecord, summary: Summary) -> dict:
+def comparison_row(run: RunRecord, summary: Summary) -> dict[str, Any]:
     """``quality_change`` is after - before in the measure's own unit, ``quality_change_share`` the
     same as a share of before.
     """
@@ -198,7 +199,7 @@ def why_not_comparable(records: Iterable[RunRecord]) -> str:
     )
 
 
-def conditions(summaries: list[Summary]) -> dict[str, list]:
+def conditions(summaries: list[Summary]) -> dict[str, list[Any]]:
     """Conditions that must be equal for numbers to be comparable, with the value in each run."""
     protocols = [summary.protocol for summary in summaries]
     models = [summary.model for summary in summaries]
@@ -221,7 +222,7 @@ def conditions(summaries: list[Summary]) -> dict[str, list]:
     }
 
 
-def distinct_texts(values: list) -> list[str]:
+def distinct_texts(values: list[Any]) -> list[str]:
     """In order of appearance. None counts: the same measure with a context and without one is not
     the same.
     """

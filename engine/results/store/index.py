@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from engine.errors import PlainError
 from engine.results.schema.record import RunRecord
@@ -255,7 +255,7 @@ def where_clause(query: RunQuery, without: Collection[str]) -> tuple[str, list[s
     ]
 
 
-def run_row(row: tuple) -> RunRow:
+def run_row(row: tuple[Any, ...]) -> RunRow:
     run, status, created, label, model, message, size, measure, before, after, order = row
     texts, numbers = (run, status, label, model, message, measure), (size, before, after)
     if not (

@@ -1,8 +1,9 @@
 """Queries for a page of the list of runs, and their results."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from engine.config.registry import TECHNIQUES
 from engine.results.schema.record import RunRecord, Scores
@@ -151,11 +152,11 @@ NO_NUMBERS = {
 }
 
 
-def between_bars(names) -> str:
+def between_bars(names: Iterable[str]) -> str:
     return "".join(f"|{name}" for name in dict.fromkeys(names)) + "|"
 
 
-def score_columns(baseline: Scores, result: Scores) -> dict:
+def score_columns(baseline: Scores, result: Scores) -> dict[str, Any]:
     """Numbers that a list shows of a run's scores."""
     measure = "accuracy" if baseline.perplexity is None else "perplexity"
     before, after = (

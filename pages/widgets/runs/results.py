@@ -1,6 +1,7 @@
 """Results of a finished run: numbers before and after, and one view at a time."""
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from engine.errors import PlainError
 from engine.results.analysis.runs import worst_layer
@@ -79,7 +80,7 @@ def headline(record: RunRecord, tables: Tables) -> None:
     st.caption(literal_markdown(protocol_line(record)))
 
 
-def worst_metric(place, tables: Tables) -> None:
+def worst_metric(place: DeltaGenerator, tables: Tables) -> None:
     layer = worst_layer(tables.layers)
     row = tables.layers[tables.layers.name == layer]
     error = row.output_error.fillna(row.relative_error).iloc[0] if layer else float("nan")
@@ -93,12 +94,17 @@ def worst_metric(place, tables: Tables) -> None:
 
 
 def metric(
-    place, title: str, value: str, change: str, about: str | None = None, color: str = "off"
+    place: DeltaGenerator,
+    title: str,
+    value: str,
+    change: str,
+    about: str | None = None,
+    color: str = "off",
 ) -> None:
     place.metric(title, value, change, color, delta_arrow="off", help=about, border=True)
 
 
-def quality_metric(place, before: Scores, after: Scores) -> None:
+def quality_metric(place: DeltaGenerator, before: Scores, after: Scores) -> None:
     """Draw the quality with its change in words; red for worse, green for better."""
     name, was, now = quality_before_after(before, after)
     if name == "Perplexity":

@@ -2,7 +2,9 @@
 pages.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
@@ -105,7 +107,13 @@ def technique_title(name: str) -> str:
 
 
 def filter_select(
-    title: str, field: str, options: list[str], words, query: RunQuery, key: str, **look
+    title: str,
+    field: str,
+    options: list[str],
+    words: Callable[[str], str],
+    query: RunQuery,
+    key: str,
+    **look: Any,
 ) -> None:
     value = getattr(query, field)
     st.selectbox(

@@ -1,6 +1,7 @@
 """Table of runs, and the actions on one of them."""
 
 from contextlib import suppress
+from typing import Any
 from zlib import crc32
 
 import pandas as pd
@@ -48,7 +49,7 @@ def run_table(page: RunPage) -> None:
     )
 
 
-def row_cells(row: RunRow) -> tuple:
+def row_cells(row: RunRow) -> tuple[Any, ...]:
     """Values of a row in the order of the columns; missing numbers are empty cells."""
     words = row.label or "(cannot be read)", row.model.removeprefix("bundled:")[:200], row.status
     return (

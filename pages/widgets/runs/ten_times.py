@@ -1,6 +1,7 @@
 """The ten-times example: its recipe, its result, and the size and accuracy after each step."""
 
 from math import sqrt
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -165,7 +166,7 @@ def formatted_scores(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"Model": [list(STAGES)[step] for step in rows.step]} | shown)
 
 
-def column_help() -> dict:
+def column_help() -> dict[str, Any]:
     return {
         head: st.column_config.Column(help=meaning(TERMS.get(name, name)))
         for name, head in COLUMN_TITLES.items()

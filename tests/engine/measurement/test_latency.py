@@ -33,7 +33,7 @@ def no_hurry(monkeypatch):
     """A busy machine leaves nothing out."""
     monkeypatch.setattr(latency, "MODEL_SECONDS", 60)
     monkeypatch.setattr(latency, "LAYERS_SECONDS", 60)
-    monkeypatch.setattr(interleaved_timing, "MAX_POINTS", 3)
+    monkeypatch.setattr(interleaved_timing, "MOST", 3)
 
 
 def rows_of(architecture, folders, tmp_path, *steps, **fields):
