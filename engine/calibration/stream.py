@@ -91,7 +91,7 @@ class CalibrationStream:
         self, block: str, names: list[str], wants_gram: bool
     ) -> dict[str, InputStats]:
         """Input statistics of these layers. The block's position in the chain is kept until
-        ``go_on``.
+        ``advance``.
         """
         routing = ExpertRouting.for_layers(self.model, names)
         with observe_inputs(self.model, names, wants_gram, self.device) as seen:
@@ -162,9 +162,9 @@ class CalibrationStream:
         wants_gram: bool,
         change: Callable[[str, InputStats], None],
     ) -> dict[str, InputStats]:
-        """Combine ``look`` and ``go_on``: every batch waits before each layer until all have
-        arrived; ``change(name, seen)`` then changes the layer, and the batches continue with its
-        new outputs.
+        """Combine ``collect_stats`` and ``advance``: every batch waits before each layer until all
+        have arrived; ``change(name, seen)`` then changes the layer, and the batches continue with
+        its new outputs.
 
         Experts that no batch reaches are not changed; replacements for their statistics are
         returned. A batch skips experts without tokens of its own, so batches may wait at different
@@ -252,8 +252,8 @@ def active_hooks(hooks: list[Any]) -> Iterator[None]:
 def observe_inputs(
     model: nn.Module, names: list[str], wants_gram: bool, device: torch.device
 ) -> Iterator[dict[str, InputStats]]:
-    """Record inputs; layers that read the same tensor in the same layout share one ``Seen``, filled
-    by the first.
+    """Record inputs; layers that read the same tensor in the same layout share one ``InputStats``,
+    filled by the first.
     """
     seen: dict[str, InputStats] = {}
     held: list[Any] = [None, None, None]  # the latest input, its layer and layout
@@ -308,9 +308,9 @@ class BatchPass(greenlet):
 def pause_before_layers(
     model: nn.Module, names: list[str], wants_gram: bool, device: torch.device, changed: set[str]
 ) -> Iterator[dict[str, InputStats]]:
-    """Record inputs as ``watched`` does, for batches that are a ``Pass`` each: they wait, with the
-    layer's name, before each layer in ``changed`` and before every module that routes tokens to
-    experts.
+    """Record inputs as ``observe_inputs`` does, for batches that are a ``BatchPass`` each: they
+    wait, with the layer's name, before each layer in ``changed`` and before every module that
+    routes tokens to experts.
     """
     seen: dict[str, InputStats] = {}
 

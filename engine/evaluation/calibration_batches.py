@@ -51,7 +51,7 @@ def calibration_data_for(
     task: Task, calibration: Calibration, preprocessor: Any, config: Any, on_progress: Report
 ) -> CalibrationData:
     """Calibration inputs of a model with this config, whose tokenizer or image processor is
-    ``reader``.
+    ``preprocessor``.
     """
     raise TypeError(f"{type(task).__name__} has no calibration data")
 

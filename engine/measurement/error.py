@@ -72,8 +72,8 @@ class LayerComparison:
 
 
 def unchanged_row(layer: Layer, stored_bytes: int, note: str = "") -> LayerRow:
-    """A layer that stays as it was: dense, or as an earlier run stored it. ``held_bytes`` of a tied
-    one are its holder's.
+    """A layer that stays as it was: dense, or as an earlier run stored it. ``stored_bytes`` of a
+    tied one are its holder's.
     """
     bits = stored_bytes * 8 / layer.parameters
     sizes = dict.fromkeys(("original_bytes", "size_bytes"), 0 if layer.tied_to else stored_bytes)

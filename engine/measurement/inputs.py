@@ -24,7 +24,7 @@ def sampled_inputs(
     """Up to ROWS input vectors of every linear and convolutional layer, evenly over the batches.
     name -> (rows, in_)
 
-    ``step`` is called after each batch and may raise to stop.
+    ``on_batch_done`` is called after each batch and may raise to stop.
     """
     each = max(1, -(-ROWS // max(1, len(batches))))
     samples: dict[str, list[torch.Tensor]] = {}

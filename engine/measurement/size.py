@@ -62,8 +62,8 @@ def bits_per_parameter(size_bytes: int, origin: Origin) -> float:
 
 
 def by_original_parameters(rows: Iterable[LayerRow], loaded: LoadedModel) -> list[LayerRow]:
-    """Rows of the layers of ``at``, with bits relative to each layer's parameters in the original
-    model.
+    """Rows of the layers of ``loaded``, with bits relative to each layer's parameters in the
+    original model.
     """
     counts = {
         layer.name: (layer.parameters, loaded.original_parameters(layer)) for layer in loaded.layers
@@ -111,10 +111,10 @@ def origin_of_rebuilt(loaded: LoadedModel, small: PruningPlan) -> Origin:
 def origin_of_replacement(
     loaded: LoadedModel, layers: Iterable[Layer], homes: dict[str, str]
 ) -> Origin:
-    """Origin of a dense model that replaces ``at``. Layers with unchanged shape and number format
-    are not compressed.
+    """Origin of a dense model that replaces ``loaded``. Layers with unchanged shape and number
+    format are not compressed.
 
-    ``homes``: layer -> the layer of ``at`` from which it started
+    ``homes``: layer -> the layer of ``loaded`` from which it started
     """
     left = {layer.name: layer for layer in loaded.layers if not layer.tied_to}
     counts: dict[str, int] = {}

@@ -89,8 +89,8 @@ def load_pretrained(folder: ModelSource, config: PreTrainedConfig | None = None)
 def load_pretrained_with_unused(
     folder: ModelSource, config: PreTrainedConfig | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model as ``load`` opens it, and the names in its files of tensors that it does not
-    use.
+    """The model as ``load_pretrained`` opens it, and the names in its files of tensors that it does
+    not use.
     """
     if folder.packed:
         raise PlainError(

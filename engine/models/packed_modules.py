@@ -74,8 +74,8 @@ class UnpackingConv2d(Unpacking):
     """Convolution with any of torch's options.
 
     Padding that numbers cannot express (asymmetric, or not with zeros) is applied to the input
-    first. Quantizing inputs (``received``) commutes with it. A 1-D convolution runs as a 2-D one of
-    height 1.
+    first. Quantizing inputs (``quantized_inputs``) commutes with it. A 1-D convolution runs as a
+    2-D one of height 1.
     """
 
     def __init__(self, stored: StoredWeight, original: nn.Conv1d | nn.Conv2d, compute: torch.dtype):

@@ -66,8 +66,8 @@ def run_step(
     resume_store: ResumeStore | None = None,
     reference: LoadedModel | None = None,
 ) -> StepResult:
-    """One step: compress and write block by block, on from what was ``kept``. What is lost is
-    counted from ``reference``, or from the original.
+    """One step: compress and write block by block, on from what was ``resume_store``. What is lost
+    is counted from ``reference``, or from the original.
     """
     rows, began = TableBuilder(), time.perf_counter()
     keeps = (

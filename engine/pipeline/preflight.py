@@ -41,7 +41,7 @@ def check_calibration_size(step: Technique, layers: Iterable[Layer], tokens: int
 
 def check_steps(recipe: Recipe, folder: ModelSource, local_only: bool = False) -> None:
     """Raises PlainError for the first step that this model, task or device does not allow.
-    ``at_hand``: other models only where they need no
+    ``local_only``: other models only where they need no
     download.
     """
     check_task_kind(recipe.task, folder)

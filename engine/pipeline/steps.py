@@ -33,7 +33,8 @@ def run_steps(
     """Return the notes, the folder that the last step wrote, and the seconds of all steps; without
     steps nothing is written.
 
-    ``look`` is shown what every step but the last has written, opened again for the step after it.
+    ``on_step_done`` is shown what every step but the last has written, opened again for the step
+    after it.
     """
     rows, packed, seconds, subject, comparable = TableBuilder(), None, 0.0, original, True
     if not context.recipe.steps:

@@ -23,8 +23,8 @@ def compress_further(
     stats: InputStats | GradientStats | None,
     keep_zeros: bool,
 ) -> StoredWeight:
-    """Return a layer that an earlier step stored as ``held``, compressed further. weight: (out,
-    in_) float32, the dequantized ``held``
+    """Return a layer that an earlier step stored as ``current``, compressed further. weight: (out,
+    in_) float32, the dequantized ``current``
     """
     if (added := with_adapter(config, current)) is not None:
         return added

@@ -13,10 +13,10 @@ portrait  what there is to see of a layer that is done
 Before all of these, ``equivalent_weights`` may move weights between layers and blocks without
 changing the model's function.
 
-Methods that train do so before the walk, which then stores what they left (``retrained``). Those
-that train a model as a whole put another in its place (``taught``), whose shapes are known before
-(``outlined``). Methods that change the model's shape walk through no layers. They say what stays of
-each (``rebuild``), by what ``survey`` has found.
+Methods that train do so before the walk, which then stores what they left (``train_weights``).
+Those that train a model as a whole put another in its place (``train_replacement``), whose shapes
+are known before (``replacement_outline``). Methods that change the model's shape walk through no
+layers. They say what stays of each (``plan_removal``), by what ``survey`` has found.
 
 Besides a run, ``search_work``, ``training_work``, ``layer_operations`` and ``forecast_notes`` tell
 a forecast what a technique does (in its ``cost.py``), and ``explanation`` shows it at work on one
@@ -63,7 +63,7 @@ def equivalent_weights(config: Technique, subject: TechniqueInput) -> Equivalent
     The hook may change the values of every layer, also of layers that the recipe skips, and of
     norms, biases and positions. It must keep all shapes and number formats, the tie between layers
     that share a tensor, and config.json; and it must not write to the tensors of ``subject``, which
-    may be mapped to the model's files. ``subject.trial`` is None, since no data has been read.
+    may be mapped to the model's files. ``subject.layer_swap`` is None, since no data has been read.
     """
     return None
 
@@ -72,7 +72,7 @@ def equivalent_weights(config: Technique, subject: TechniqueInput) -> Equivalent
 def plan(
     config: Technique, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, Technique]:
-    """The setting of each layer by name; by default all are treated alike. ``trial`` lets a
+    """The setting of each layer by name; by default all are treated alike. ``layer_swap`` lets a
     technique see what changed layers do to the
     model's answers; a forecast goes without.
     """
@@ -109,7 +109,7 @@ def storage_plan(config: Technique, shape: tuple[int, int]) -> StoredWeight:
 
 @singledispatch
 def with_adapter(config: Technique, stored: StoredWeight) -> StoredWeight | None:
-    """A layer stored as ``held``, which may be a blueprint, with what the technique adds to it;
+    """A layer stored as ``stored``, which may be a blueprint, with what the technique adds to it;
     None if it is stored again.
     """
     return None
@@ -129,7 +129,7 @@ def diagnostics(
 
 @singledispatch
 def survey(config: Technique, technique_input: TechniqueInput) -> Any:
-    """Collect the statistics for ``rebuild``, which do not depend on how much is removed."""
+    """Collect the statistics for ``plan_removal``, which do not depend on how much is removed."""
     return None
 
 
@@ -138,7 +138,7 @@ def plan_removal(
     config: Technique, technique_input: TechniqueInput, survey_result: Any = None
 ) -> PruningPlan | None:
     """Return what is kept of each layer, for techniques that shrink tensors; None for all others.
-    ``known`` is the result of ``survey``, which is called if it is None.
+    ``survey_result`` is the result of ``survey``, which is called if it is None.
     """
     return None
 
@@ -163,7 +163,7 @@ def train_replacement(
     config: Technique, context: RunContext, technique_input: TechniqueInput, tables: TableBuilder
 ) -> ReplacementModel | None:
     """The model that takes the place of the subject, for techniques that train one; None for all
-    others. Its curves go to ``rows``.
+    others. Its curves go to ``tables``.
     """
     return None
 

@@ -16,7 +16,7 @@ BLOCK_COLUMNS = 32  # columns that are corrected one by one; everything wider is
 
 @dataclass
 class ColumnSweep:
-    """A weight on its way. What becomes of a column, its ``leaf`` says."""
+    """A weight on its way. What becomes of a column, its ``process_block`` says."""
 
     weight: torch.Tensor  # (in_, out), moves while it waits
     factor: torch.Tensor  # (in_, in_) upper Cholesky factor of the inverse Hessian
@@ -96,7 +96,7 @@ def damped_factors(stats: InputStats, wanted: float, order: torch.Tensor) -> Ite
 
 
 def damped_hessian(stats: InputStats, order: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
-    """H with ``more`` on its diagonal, in a new tensor: at the width of a large model each copy
+    """H with ``damping`` on its diagonal, in a new tensor: at the width of a large model each copy
     kept
     would be a gigabyte.
     """

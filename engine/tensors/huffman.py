@@ -89,8 +89,8 @@ def encode_symbols(
 def decode_symbols(
     data: torch.Tensor, lengths: torch.Tensor, chunk_bits: torch.Tensor, count: int
 ) -> torch.Tensor:
-    """The symbols that ``encoded`` turned into these bytes, (count,) uint8. Every chunk goes on by
-    one symbol at a step.
+    """The symbols that ``encode_symbols`` turned into these bytes, (count,) uint8. Every chunk goes
+    on by one symbol at a step.
     """
     table = decoding_table(lengths)
     # the last chunk may be short and read on

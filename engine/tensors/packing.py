@@ -33,7 +33,7 @@ def pack_bits(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def unpack_bits(data: torch.Tensor, bits: int, count: int) -> torch.Tensor:
-    """The ``count`` codes that ``packed`` put into these bytes, uint8.  (count,)"""
+    """The ``count`` codes that ``pack_bits`` put into these bytes, uint8.  (count,)"""
     rows = pad(data, (0, -len(data) % bits)).view(-1, bits)
     words = pad(rows, (0, 8 - bits)).view(torch.int64).squeeze(1)  # a row of b bytes, as one number
     codes = torch.empty(len(words), CODES_PER_WORD, dtype=torch.uint8, device=data.device)
@@ -62,7 +62,7 @@ def pack_trits(codes: torch.Tensor) -> torch.Tensor:
 
 
 def unpack_trits(data: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count`` codes that ``packed_trits`` put into these bytes, uint8.  (count,)"""
+    """The ``count`` codes that ``pack_trits`` put into these bytes, uint8.  (count,)"""
     return trits_of_bytes(data.device)[data.int()].flatten()[:count]
 
 

@@ -146,8 +146,8 @@ def storage_sizes_bytes(
 def sparse_weight(
     weight: torch.Tensor, storage: str, pattern: tuple[int, int] | None = None
 ) -> StoredWeight:
-    """Stored in one of the ways of ``sizes``, or the smallest of them.  weight: (out, in_) in the
-    format that is to be kept
+    """Stored in one of the ways of ``storage_sizes_bytes``, or the smallest of them.  weight: (out,
+    in_) in the format that is to be kept
     """
     ways = storage_sizes_bytes(
         tuple(weight.shape), int(weight.count_nonzero()), weight.itemsize, pattern

@@ -205,7 +205,7 @@ def codes_in_shape(codes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
 
 
 def preserve_zeros_plan(stored: StoredWeight, nonzero_count: int) -> StoredWeight:
-    """Return the result of ``keeping_zeros`` from a storage plan and the number of remaining
+    """Return the result of ``preserve_zeros`` from a storage plan and the number of remaining
     weights.
     """
     place = next(iter(stored.parts()), None)

@@ -89,7 +89,7 @@ class TrainingData:
 def load_recipe_training_data(
     recipe: Recipe, folder: ModelSource, max_examples: int | None = None
 ) -> TrainingData:
-    """Training data of a recipe, at most ``most`` examples, or as many as are read."""
+    """Training data of a recipe, at most ``max_examples`` examples, or as many as are read."""
     samples = recipe.training.samples if recipe.training else MAX_EXAMPLES
     return load_training_data(
         recipe.task,
@@ -108,8 +108,8 @@ def load_training_data(
     max_examples: int = MAX_EXAMPLES,
     training: Training | None = None,
 ) -> TrainingData:
-    """Training data with at most ``most`` examples, on the CPU. Raises PlainError if there are
-    none, or none with labels.
+    """Training data with at most ``max_examples`` examples, on the CPU. Raises PlainError if there
+    are none, or none with labels.
     """
     raise TypeError(f"{type(task).__name__} has no lessons")
 
@@ -264,7 +264,7 @@ def labeled_examples(
     max_examples: int,
     task: Classification,
 ) -> EncodedExamples:
-    """Examples of ``mine`` that ``task`` does not measure quality on."""
+    """Examples of ``source_task`` that ``task`` does not measure quality on."""
     own = source_task.model_copy(update={"split": split, "samples": max_examples})
     shared = source_task.data == task.data and (is_local(task.data) or task.split == split)
     examples = load_examples(own, skip=task.samples if shared else 0)

@@ -50,13 +50,13 @@ def train_steps(
 ) -> Iterator[tuple[int, float]]:
     """Trains in place for as long as it is asked to go on: yields after each step, with its number
     from 1 and its loss.
-    Where ``begun``, the first steps of the course lie behind it; ``optimizer`` is one that
+    Where ``first_step``, the first steps of the course lie behind it; ``optimizer`` is one that
     remembers them. ``accelerator``: in another number
     format than the course's.
 
     Batch norms learn and count again, since what they see changes with every cut; at a rate of 0
     nothing moves, and neither do they.
-    A step that memory does not suffice for is tried again in smaller parts, which is ``said``.
+    A step that memory does not suffice for is tried again in smaller parts, which is ``on_note``.
     Raises Diverged when the loss is no number.
     """
     accelerator = accelerator or accelerator_for(

@@ -78,7 +78,7 @@ def recipe_for(
     """Recipe that the page would run: this model, its task and these steps.
 
     Raises PlainError if a choice is not allowed. ``longest`` is the model's maximum number of
-    tokens; ``beside`` contains the other fields of an opened recipe.
+    tokens; ``other_fields`` contains the other fields of an opened recipe.
     """
     task, chosen = task_fields(reference, kind, longest), measurement_choices(reference)
     parts = (

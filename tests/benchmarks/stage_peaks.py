@@ -32,7 +32,7 @@ def memory_in_use(resident: str = "VmRSS") -> Memory:
 
 @dataclass
 class StagePeaks:
-    """``entered`` is a run's report. The resident peak is the system's own, the other is the
+    """``report_stage`` is a run's report. The resident peak is the system's own, the other is the
     highest seen at looks 5 ms apart.
     """
 

@@ -85,8 +85,8 @@ def example_image(model: nn.Module) -> torch.Tensor:
 
 
 def trace_layers(model: nn.Module, feed: Feed, idle_blocks: frozenset[str] = frozenset()) -> Trace:
-    """Run ``model``, an ``outline``, once on its example. Blocks in ``idle`` return their input.
-    Replaces the layers of ``model``.
+    """Run ``model``, an ``outline_model``, once on its example. Blocks in ``idle`` return their
+    input. Replaces the layers of ``model``.
     """
     trace = Trace()
     for layer in layers_of(model):
@@ -181,7 +181,7 @@ def first_difference(subject: TechniqueInput, small: PruningPlan) -> Difference 
 
     Every layer of the smaller model returns the original's output without the removed rows, so
     every layer must read the original's input without the removed columns. ``subject`` must be
-    ``shifted``, and ``small`` must be built from it.
+    ``with_shifted_tensors``, and ``small`` must be built from it.
     """
     with torch.no_grad():
         try:

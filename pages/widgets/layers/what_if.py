@@ -40,7 +40,7 @@ def what_if(
     """Draw the effect of the settings on one layer, again after every change.
 
     Calibrated techniques use the recipe's calibration data. ``earlier`` are the steps before this
-    one; ``refused``: the page already shows why nothing can run.
+    one; ``error_shown``: the page already shows why nothing can run.
     """
     st.markdown("#### Effect on one layer")
     layers = compatible_layers(view, step)

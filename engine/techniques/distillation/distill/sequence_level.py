@@ -85,8 +85,8 @@ def teacher_generated_data(
     """Text sampled from the teacher for prompts from the training text, the student's only training
     data; prompts and templates are not trained on.
 
-    ``unshared``: first token id that the teacher must not generate. Raises PlainError if a window
-    has no room for an answer.
+    ``first_unshared_token``: first token id that the teacher must not generate. Raises PlainError
+    if a window has no room for an answer.
     """
     windows, tokenizer = training_data.train.inputs["input_ids"], tokenizer_of(context.folder)
     asking = prompts(config, windows, tokenizer)
@@ -164,8 +164,8 @@ def sample_continuations(
     length: int,
     first_unshared_token: int | None = None,
 ) -> torch.Tensor:
-    """Sample continuations with token ids below ``unshared``; a text may end and another begin.
-    (texts, prompt) -> (texts, length)
+    """Sample continuations with token ids below ``first_unshared_token``; a text may end and
+    another begin. (texts, prompt) -> (texts, length)
     """
     vocabulary = teacher.config.get_text_config().vocab_size
     suppressed = (

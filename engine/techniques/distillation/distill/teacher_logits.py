@@ -19,7 +19,7 @@ def teacher_outputs(
     examples: EncodedExamples,
     compute: Callable[[EncodedExamples], torch.Tensor],
 ) -> torch.Tensor:
-    """Outputs of ``answer`` for each example, (examples, ...), in order. Texts of equal length are
+    """Outputs of ``compute`` for each example, (examples, ...), in order. Texts of equal length are
     batched together, so that there is little padding.
     """
     order, given = examples.length_order(), []

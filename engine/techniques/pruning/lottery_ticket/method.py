@@ -259,7 +259,7 @@ class LotteryExperiment:
         first_step: int = 0,
         event: TicketEvent = REWINDING,
     ) -> State:
-        """Train from step ``begun`` with a new optimizer."""
+        """Train from step ``first_step`` with a new optimizer."""
         course = TrainingConfig(self.config.steps, self.config.rate, self.config.batch, seed)
         for step, _ in train_steps(
             self.trainable.model,
