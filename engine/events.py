@@ -101,7 +101,7 @@ class ProgressEvent:
 
     @property
     def phrase(self) -> str:
-        """What is being done, such as "reading calibration data"."""
+        """Current activity, such as "reading calibration data"."""
         if self.stage == "measuring-step":
             return f"measuring after step {self.step} of {self.steps}"
         return PHRASES[self.stage]

@@ -24,10 +24,10 @@ def duration(seconds: float) -> str:
 
 def megabytes(size_bytes: float) -> str:
     """10_400_000 -> "10.4 MB", in decimal units from B to TB."""
-    return scaled(size_bytes, ("B", "kB", "MB", "GB", "TB"))
+    return in_largest_unit(size_bytes, ("B", "kB", "MB", "GB", "TB"))
 
 
-def scaled(amount: float, units: tuple[str, ...]) -> str:
+def in_largest_unit(amount: float, units: tuple[str, ...]) -> str:
     """The amount in the unit that leaves one to three digits before the point."""
     if isnan(amount):
         return UNKNOWN

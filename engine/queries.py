@@ -153,7 +153,7 @@ class SoftTargetsQuery(RecipeQuery[SoftTargets]):
 
 @dataclass(frozen=True)
 class PastRun:
-    """What an earlier run took on this machine."""
+    """Time and memory that an earlier run took on this machine."""
 
     recipe: Recipe
     seconds: float

@@ -103,7 +103,7 @@ def singular(model: str, layer: str, step: Plain, measured: Plain | None = None)
     return answer(SingularValuesQuery(recipe_with(model, [step], measured), layer))
 
 
-def planned(model: str, step: Plain, measured: Plain | None = None) -> PlannedRanks:
+def planned_ranks(model: str, step: Plain, measured: Plain | None = None) -> PlannedRanks:
     return answer(RankPlanQuery(recipe_with(model, [step], measured)))
 
 

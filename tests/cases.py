@@ -33,7 +33,7 @@ def for_each(
         ids = [" ".join(label(value, ids) for value in case.values()) for case in cases]
     labeled = list(zip(map(printable, ids), cases, strict=True))
 
-    def decorated(test: Callable) -> Callable:
+    def decorator(test: Callable) -> Callable:
         body = getattr(test, "body_of_loop", test)
         further = getattr(test, "cases_of_loop", [("", {})])
         product_of_cases = [
@@ -63,7 +63,7 @@ def for_each(
         loop.__signature__ = inspect.Signature([*(p for p in own if p.name not in given), *needed])
         return loop
 
-    return decorated
+    return decorator
 
 
 def label(value: Any, name: Callable[[Any], str] | None) -> str:

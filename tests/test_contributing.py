@@ -42,7 +42,7 @@ def steps() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def changed(tmp_path_factory) -> Path:
+def contributed_copy(tmp_path_factory) -> Path:
     """A copy of the repository in which a contributor has carried out the steps."""
     copy = tmp_path_factory.mktemp("repository")
     for folder in ("engine", "pages", "tests"):
@@ -84,19 +84,19 @@ def test_the_example_names_the_files_that_a_new_panel_needs():
     assert len(others) == 3
 
 
-def test_a_panel_added_as_described_is_a_view_of_a_run(changed):
-    shown = python(changed, "-c", PAGE)
+def test_a_panel_added_as_described_is_a_view_of_a_run(contributed_copy):
+    shown = python(contributed_copy, "-c", PAGE)
     assert shown.returncode == 0, shown.stderr[-3000:]
 
 
-def test_a_panel_added_as_described_passes_the_tests_of_every_panel(changed):
+def test_a_panel_added_as_described_passes_the_tests_of_every_panel(contributed_copy):
     passed = python(
-        changed, "-m", "pytest", "-q", "-n", "0", "tests/pages/panels/test_every_panel.py"
+        contributed_copy, "-m", "pytest", "-q", "-n", "0", "tests/pages/panels/test_every_panel.py"
     )
     assert passed.returncode == 0, passed.stdout[-3000:]
 
 
-def test_code_added_as_described_is_formatted(changed):
+def test_code_added_as_described_is_formatted(contributed_copy):
     files = [path for path in steps() if not path.endswith(("__init__.py", "test_every_panel.py"))]
-    checked = python(changed, "-m", "ruff", "format", "--check", *files)
+    checked = python(contributed_copy, "-m", "ruff", "format", "--check", *files)
     assert checked.returncode == 0, checked.stdout

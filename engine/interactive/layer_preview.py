@@ -100,7 +100,7 @@ def pruned_preview(recipe: Recipe, model: CachedModel, layer: Layer) -> Compress
     """A layer without what a step removes, chosen by the first calibration examples among all of
     the model.
     """
-    config, held, subject = recipe.steps[-1], model.stored(layer), subject_of(recipe, model)
+    config, held, subject = recipe.steps[-1], model.stored_weight(layer), subject_of(recipe, model)
     if config.needs == "nothing":
         small = plan_removal(config, subject)
     else:

@@ -80,16 +80,16 @@ class CachedModel:
             )
         return layer
 
-    def stored(self, layer: Layer) -> StoredWeight:
+    def stored_weight(self, layer: Layer) -> StoredWeight:
         return self.opened.model.get_submodule(layer.name).stored
 
     def weight(self, layer: Layer) -> torch.Tensor:
         """(out, in_) float32"""
-        return self.stored(layer).to_dense()
+        return self.stored_weight(layer).to_dense()
 
 
 class ModelCache:
-    """What a worker keeps in memory between questions, each kind up to a limit."""
+    """Data that a worker keeps in memory between questions, each kind up to a limit."""
 
     def __init__(self) -> None:
         self.models: Recent[CachedModel] = Recent(3)
@@ -133,13 +133,13 @@ class ModelCache:
         """Result of a computation on the first calibration examples."""
         calibration = live_calibration(recipe)
 
-        def computed() -> Any:
+        def compute_and_store() -> Any:
             folder = resolve_model(recipe.model)
             batches = calibration_batches(calibration, recipe.task, folder)
             with explain_load_errors(folder, f"{folder} cannot process the calibration data"):
                 return compute(batches)
 
-        return self.statistics.get_or_make((*about, calibration, recipe.task), computed)
+        return self.statistics.get_or_make((*about, calibration, recipe.task), compute_and_store)
 
     def clear(self) -> None:
         for recent in vars(self).values():

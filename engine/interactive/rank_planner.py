@@ -68,13 +68,13 @@ def spectra_of(model: CachedModel, recipe: Recipe, layers: list[Layer]) -> dict[
     (config,) = recipe.steps
     data = recipe.calibration, recipe.task, recipe.layers
 
-    def computed() -> dict[str, LayerEnergy]:
+    def compute_spectra() -> dict[str, LayerEnergy]:
         check_model_size(layers)
         with one_thread():
             return layer_energies(config, layers, calibration_trial(recipe, model.opened))
 
     key = *model.key, config.whitening, config.alpha, config.damping, *data
-    return CACHE.rank_spectra.get_or_make(key, computed)
+    return CACHE.rank_spectra.get_or_make(key, compute_spectra)
 
 
 def check_model_size(layers: list[Layer]) -> None:

@@ -21,7 +21,7 @@ from engine.pipeline.pruned_writer import pruned_model_bytes
 from engine.queries import ForecastQuery, PastRun
 from engine.recipe import Recipe
 from engine.results.schema.query_results import Forecast
-from engine.techniques.composed import sketched
+from engine.techniques.composed import storage_plan_of_steps
 from engine.techniques.implementations import (
     forecast_notes,
     plan,
@@ -70,13 +70,13 @@ def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> 
     origin = origin_of_rebuilt(at, small) if small else at.origin
     held = (
         {
-            after.name: small.planned_weight(layer, model.stored(layer))
+            after.name: small.planned_weight(layer, model.stored_weight(layer))
             for layer, after in small.layers(at.layers)
         }
         if small
         else {}
     )
-    held = held or {layer.name: model.stored(layer) for layer in at.layers}
+    held = held or {layer.name: model.stored_weight(layer) for layer in at.layers}
     bits = planned_bits_per_weight(held | plans, layers, plans.keys(), origin)
     changed = (
         sum(small.changes(layer.name) for layer in selected_layers(at.layers, recipe.layers))
@@ -193,7 +193,7 @@ def blueprints(
         for layer in targets
     }
     return {
-        layer.name: sketched(steps[layer.name], layer.matrix_shape)
+        layer.name: storage_plan_of_steps(steps[layer.name], layer.matrix_shape)
         for layer in targets
         if steps[layer.name]
     }

@@ -133,7 +133,7 @@ def model_latency_rows(
             yield latency_row(
                 "whole model",
                 "compressed",
-                kernels.called or f"{compute_precision(pair.compressed)} products",
+                kernels.kernel_names or f"{compute_precision(pair.compressed)} products",
                 shape,
                 times,
                 off,

@@ -77,7 +77,7 @@ class Kernels:
         )
 
     @property
-    def called(self) -> str:
+    def kernel_names(self) -> str:
         return " and ".join(dict.fromkeys(kernel.called for kernel in self.found.values()))
 
     @property

@@ -84,7 +84,7 @@ def run_step(
     )
     if rewritten:
         _, compute = device_and_dtype(context.recipe)
-        original = reference = rewritten.applied(original, context.folder, compute)
+        original = reference = rewritten.apply(original, context.folder, compute)
     batches = load_calibration_batches(context, targets)
     inputs = input_samples(context, reference or original, batches)
     packed = PackedFolder(out, context.folder, context.recipe.model_dump(mode="json"))
@@ -223,7 +223,7 @@ class BlockwiseCompressor:
         names = [layer.name for layer in layers if layer.name in self.settings]
         if statistics and self.config.sequential and statistics.stream.in_step_fits(block, names):
             return self.compress_sequentially(layers, names)
-        seen = statistics.seen(block, names) if statistics and names else self.gradient_stats
+        seen = statistics.input_stats(block, names) if statistics and names else self.gradient_stats
         if statistics and (self.config.rescales_inputs or self.config.needs == "range"):
             self.report.found.surfaces.extend(statistics.surfaces(seen))
         return {layer.name: self.compress_layer(layer, seen.get(layer.name)) for layer in layers}
@@ -260,7 +260,7 @@ class BlockwiseCompressor:
         self.progress()
         module = self.original.model.get_submodule(layer.name)
         if layer.name not in self.settings:
-            return self.left(layer, module.stored)
+            return self.uncompressed_layer(layer, module.stored)
         if self.trained_weights:
             stored = self.trained_weights.layers[layer.name]
             self.report.judge(layer, module.stored, stored.to(self.original.device), stats)
@@ -282,7 +282,7 @@ class BlockwiseCompressor:
         self.report.judge(layer, module.stored, stored, stats)
         return stored.to("cpu")
 
-    def left(self, layer: Layer, held: StoredWeight) -> StoredWeight:
+    def uncompressed_layer(self, layer: Layer, held: StoredWeight) -> StoredWeight:
         """A layer that the step does not compress."""
         routers = self.report.scales.routers
         why = [

@@ -17,16 +17,16 @@ class FoldedScales:
         default_factory=dict
     )  # uncompressed layers with new columns
 
-    def moved(self, name: str) -> bool:
+    def moves_scales(self, name: str) -> bool:
         return name in self.inputs or name in self.outputs
 
-    def unscaled(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+    def without_scales(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """A stored weight in the original's terms."""
         if name in self.inputs:
             weight = weight / self.inputs[name]
         return weight * self.outputs[name][:, None] if name in self.outputs else weight
 
-    def received(
+    def layer_inputs(
         self, name: str, stored: StoredWeight, inputs: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A sample of the layer's inputs, and what the compressed layer makes of them."""

@@ -1,4 +1,4 @@
-"""What became of each layer of a step: its error, the table rows about it, and notes on layers that
+"""Report on each layer of a step: its error, the table rows about it, and notes on layers that
 did not change.
 """
 
@@ -76,7 +76,7 @@ class LayerReport:
             else before
         )
         judged = LayerComparison(
-            layer, original, self.scales.unscaled(layer.name, stored.to_dense())
+            layer, original, self.scales.without_scales(layer.name, stored.to_dense())
         )
         setting, constant = self.settings[layer.name], bool(before.min() == before.max())
         notes = [
@@ -102,7 +102,7 @@ class LayerReport:
         received = (
             None
             if inputs is None
-            else self.scales.received(layer.name, stored, inputs.to(original.device))
+            else self.scales.layer_inputs(layer.name, stored, inputs.to(original.device))
         )
         row = judged.row(
             stored, setting.technique, received, "; ".join(note for note in notes if note)
@@ -113,7 +113,7 @@ class LayerReport:
         self.found.channels.append(judged.channels())
         self.found.histograms.extend(judged.histogram())
         self.found.levels.extend(
-            () if self.scales.moved(layer.name) else level_rows(row.name, stored)
+            () if self.scales.moves_scales(layer.name) else level_rows(row.name, stored)
         )
         self.found.add(diagnostics(setting, layer.name, original, stored, seen))
         if isinstance(seen, InputStats) and seen.missing < seen.count:

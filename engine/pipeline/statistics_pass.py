@@ -113,7 +113,7 @@ class StatisticsPass:
         self.changed = {}
         return self.changed
 
-    def seen(self, block: str, names: list[str]) -> dict[str, InputStats]:
+    def input_stats(self, block: str, names: list[str]) -> dict[str, InputStats]:
         """Input statistics of the layers on the calibration data, after scales are folded."""
         seen = self.stream.collect_stats(block, names, self.config.needs == "gram")
         if self.config.rescales_inputs and block in self.stream.chain:

@@ -1,4 +1,4 @@
-"""What differs between operating systems, with a fallback for each.
+"""Differences between operating systems, with a fallback for each.
 
 Every other module uses only what Linux, macOS and Windows share; a test checks that.
 """

@@ -155,7 +155,7 @@ class RunWatch:
     def delay(
         self, workers: dict[str, dict[str, Any]], now: float | None = None
     ) -> WorkerEvent | None:
-        """What delays the run; None while its worker reports.
+        """Reason for the delay; None while its worker reports.
 
         ``workers`` are those of the scheduler, by address. Raises PlainError if the run is lost.
         """

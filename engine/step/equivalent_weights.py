@@ -21,7 +21,7 @@ class EquivalentWeights:
     plain: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @torch.no_grad()
-    def applied(
+    def apply(
         self, original: LoadedModel, folder: ModelSource, compute: torch.dtype
     ) -> LoadedModel:
         """The model with these tensors, each in the number format of the one it replaces.

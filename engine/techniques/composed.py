@@ -41,7 +41,7 @@ def compress_further(
     return stored if zeros is None or not zeros.any() else preserve_zeros(stored, zeros)
 
 
-def sketched(steps: list[Technique], shape: tuple[int, int]) -> StoredWeight:
+def storage_plan_of_steps(steps: list[Technique], shape: tuple[int, int]) -> StoredWeight:
     """A blueprint of what all steps together will store; exact where it is known how many weights
     the first one leaves.
     """

@@ -2,7 +2,7 @@
 
 from math import isnan
 
-from engine.quantities import UNKNOWN, duration, megabytes, one_decimal, scaled
+from engine.quantities import UNKNOWN, duration, in_largest_unit, megabytes, one_decimal
 
 __all__ = [
     "UNKNOWN",
@@ -17,7 +17,7 @@ __all__ = [
 
 def count(number: float) -> str:
     """5_200_000 -> "5.2 M"; B is a thousand million."""
-    return scaled(number, ("", "k", "M", "B", "T"))
+    return in_largest_unit(number, ("", "k", "M", "B", "T"))
 
 
 def percent(share: float) -> str:

@@ -151,7 +151,7 @@ def test_teacher_and_student_each_get_the_inputs_that_they_take(
         return found
 
     for module in (loop, classification, similarity):
-        monkeypatch.setattr(module, "placed", noting)
+        monkeypatch.setattr(module, "inputs_on_device", noting)
     step = {
         "technique": "distill",
         "student": str(tiny(student, tmp_path / "student")),

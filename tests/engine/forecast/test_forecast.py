@@ -129,7 +129,7 @@ def test_a_corpus_that_is_not_yet_extracted_takes_its_time(folders, monkeypatch)
     }
     held_out = forecast(recipe).seconds
     for module in (readings, seconds):
-        monkeypatch.setattr(module, "corpus_kept", lambda task: False)
+        monkeypatch.setattr(module, "is_corpus_cached", lambda task: False)
     assert held_out < forecast(recipe).seconds - EXTRACTION / 2
 
 

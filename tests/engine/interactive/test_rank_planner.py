@@ -7,7 +7,7 @@ from engine.errors import PlainError
 from engine.interactive import answers, rank_planner
 from engine.interactive.model_cache import CACHE
 from engine.pipeline.run import run
-from tests.answers import planned, singular
+from tests.answers import planned_ranks, singular
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -48,7 +48,7 @@ def recipe_and_data(architecture, folders, tmp_path, step):
 @for_each("architecture", ["llama", "resnet"])
 def test_the_plan_is_what_a_run_does(architecture, step, folders, tmp_path):
     recipe, measured = recipe_and_data(architecture, folders, tmp_path, step)
-    plan = planned(str(folders[architecture]), step, measured)
+    plan = planned_ranks(str(folders[architecture]), step, measured)
     tables = run(recipe).tables
     ranks, layers = tables.ranks.set_index("layer"), tables.layers.set_index("name")
     for row in plan.ranks.itertuples():
@@ -65,9 +65,9 @@ def test_the_plan_is_what_a_run_does(architecture, step, folders, tmp_path):
 
 def test_the_spectra_are_computed_once_for_all_budgets(folders, tmp_path, monkeypatch):
     _, measured = recipe_and_data("llama", folders, tmp_path, SVD)
-    first = planned(str(folders["llama"]), SVD, measured)
+    first = planned_ranks(str(folders["llama"]), SVD, measured)
     monkeypatch.setattr(rank_planner, "layer_energies", lambda *_: pytest.fail("computed again"))
-    less = planned(str(folders["llama"]), SVD | {"kept": 0.2, "scope": "global"}, measured)
+    less = planned_ranks(str(folders["llama"]), SVD | {"kept": 0.2, "scope": "global"}, measured)
     assert (
         less.kept_parameters < first.kept_parameters
         and less.ranks.predicted_error.mean() > first.ranks.predicted_error.mean()
@@ -77,7 +77,7 @@ def test_the_spectra_are_computed_once_for_all_budgets(folders, tmp_path, monkey
 def test_one_budget_for_all_loses_less_than_the_same_share_of_each(folders, tmp_path):
     _, measured = recipe_and_data("llama", folders, tmp_path, SVD)
     each, together = (
-        planned(str(folders["llama"]), SVD | {"scope": scope}, measured)
+        planned_ranks(str(folders["llama"]), SVD | {"scope": scope}, measured)
         for scope in ("layer", "global")
     )
     assert together.ranks.predicted_error.pow(2).mean() < each.ranks.predicted_error.pow(2).mean()
@@ -88,9 +88,9 @@ def test_what_is_too_large_or_no_svd_is_refused_in_a_sentence(folders, tmp_path,
     _, measured = recipe_and_data("llama", folders, tmp_path, SVD)
     monkeypatch.setattr(rank_planner, "MOST_PRODUCTS", 10)
     with pytest.raises(PlainError, match="take minutes, too long for a live answer"):
-        planned(str(folders["llama"]), SVD, measured)
+        planned_ranks(str(folders["llama"]), SVD, measured)
     with pytest.raises(PlainError, match="has no ranks to share out; ask about SVD"):
-        planned(str(folders["llama"]), {"technique": "low-rank-correction"}, measured)
+        planned_ranks(str(folders["llama"]), {"technique": "low-rank-correction"}, measured)
 
 
 def test_singular_values_of_a_layer_have_a_cut_and_those_of_a_chain_are_none(folders, tmp_path):

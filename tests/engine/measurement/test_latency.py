@@ -44,7 +44,7 @@ def rows_of(architecture, folders, tmp_path, *steps, **fields):
     ).tables.latency
 
 
-def timed(rows):
+def rows_with_times(rows):
     """The rows with times. Skips the test on a machine without a kernel for them."""
     assert len(rows) and has_reasons(rows)
     if (rows.kernel == "").all():
@@ -72,7 +72,7 @@ def has_reasons(rows) -> bool:
 )
 @for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_what_is_timed_gives_the_runs_own_answers(architecture, step, folders, tmp_path, no_hurry):
-    ran = timed(rows_of(architecture, folders, tmp_path, step))
+    ran = rows_with_times(rows_of(architecture, folders, tmp_path, step))
     layers = ran[(ran.version == "compressed") & (ran.what != "whole model")]
     assert (
         layers.difference < (1e-2 if layers.kernel.str.contains("weight-only").any() else 1e-5)
@@ -89,11 +89,11 @@ def test_what_is_timed_gives_the_runs_own_answers(architecture, step, folders, t
 
 def test_one_token_one_window_and_the_evaluation_batch_are_timed(folders, tmp_path, no_hurry):
     dynamic = {"technique": "activations", "mode": "dynamic"}
-    ran = timed(rows_of("llama", folders, tmp_path, dynamic))
+    ran = rows_with_times(rows_of("llama", folders, tmp_path, dynamic))
     whole = ran[ran["what"] == "whole model"]
     assert list(whole["shape"].unique())[:2] == ["1 token", "1 x 64 tokens"]
     assert whole.batch.max() > 1
-    pictures = timed(rows_of("resnet", folders, tmp_path, W8A8))
+    pictures = rows_with_times(rows_of("resnet", folders, tmp_path, W8A8))
     assert set(pictures["shape"]) <= {"1 picture", "40 pictures"}
 
 
@@ -120,7 +120,7 @@ def test_layers_without_a_kernel_are_counted_in_the_models_note(folders, tmp_pat
             "group_size": 32,
         },
     )
-    ran = timed(rows)
+    ran = rows_with_times(rows)
     whole = ran[(ran["what"] == "whole model") & (ran.version == "compressed")]
     assert len(whole)
     assert whole.note.str.contains("layers have no kernel and compute in float32").all()

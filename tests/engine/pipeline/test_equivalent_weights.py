@@ -138,7 +138,7 @@ def test_errors_refer_to_the_rotated_weights(steps, recipe):
 def test_a_tensor_of_another_name_or_shape_is_refused(given, message, folder):
     source = resolve_model(str(folder))
     apply = partial(
-        EquivalentWeights(**given).applied, load_model(source, CPU, torch.float32), source
+        EquivalentWeights(**given).apply, load_model(source, CPU, torch.float32), source
     )
     with pytest.raises(ValueError, match=message):
         apply(torch.float32)
@@ -150,6 +150,6 @@ def test_the_weights_of_tied_layers_change_together(tmp_path):
     (tied,) = original.tied_layers
     held = original.model.get_submodule(tied.tied_to).stored
     new = EquivalentWeights({tied.tied_to: held.to_dense() * 2})
-    after = new.applied(original, source, torch.float32).model
+    after = new.apply(original, source, torch.float32).model
     assert torch.equal(after.get_submodule(tied.name).stored.to_dense(), held.to_dense() * 2)
     assert torch.equal(original.model.get_submodule(tied.name).stored.to_dense(), held.to_dense())

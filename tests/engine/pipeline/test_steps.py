@@ -14,7 +14,7 @@ from engine.models.loaded_model import load_model
 from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.techniques.composed import compress_further, sketched
+from engine.techniques.composed import compress_further, storage_plan_of_steps
 from engine.techniques.implementations import compress
 from engine.techniques.pruning.unstructured.config import Magnitude
 from engine.techniques.quantization.awq.method import output_error
@@ -89,7 +89,7 @@ def test_the_forecast_of_a_pair_is_what_is_stored_in_every_byte(config):
     held = compress(first, weight)
     pair, plan = (
         compress_further(config, held, held.to_dense(), None, keep_zeros=True),
-        sketched([first, config], (24, 41)),
+        storage_plan_of_steps([first, config], (24, 41)),
     )
     if any(part.kind == "masked" for part in (pair, *pair.parts().values())) or config in HUFFMAN:
         # without a level for zero where nothing can be left out: a mask more, and bytes that depend

@@ -643,12 +643,12 @@ def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(
     wait_for(lambda: finished_block_count(asked.key()) or session.record(run).status in FINISHED)
     kill(worker)
     failed = wait_until_finished(session, run)
-    assert failed.status == "failed" and session.kept(failed)
+    assert failed.status == "failed" and session.has_finished_blocks(failed)
     again = wait_until_finished(session, session.submit(asked).id)
     assert (
         again.status == "done"
         and "finished by an earlier run" in again.summary.notes[-1]
-        and not session.kept(again)
+        and not session.has_finished_blocks(again)
     )
 
 
@@ -656,9 +656,9 @@ def test_a_deleted_run_takes_what_it_left_unfinished_with_it(session, recipe):
     record = wait_until_finished(session, session.submit(recipe(model="no/such-model-here")).id)
     folder = unfinished_folder(record.key, "somewhere")
     (folder / "block-00001").mkdir(parents=True)
-    assert session.kept(record)
+    assert session.has_finished_blocks(record)
     session.delete(record.id)
-    assert not session.kept(record) and not folder.exists()
+    assert not session.has_finished_blocks(record) and not folder.exists()
 
 
 def test_a_lost_scheduler_fails_the_run_and_a_new_one_is_started(session, recipe):

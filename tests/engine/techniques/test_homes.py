@@ -15,7 +15,7 @@ ABOUT_ONE = {
 }
 
 
-def imported(path: Path) -> Iterator[str]:
+def imports_of(path: Path) -> Iterator[str]:
     """Modules that a file imports, with the names it takes from them."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -27,7 +27,7 @@ def imported(path: Path) -> Iterator[str]:
 def homes_imported(path: Path) -> list[str]:
     """Modules in folders of techniques that a file imports: engine.techniques.FAMILY.NAME."""
     homes = {f"{cls.__module__.rpartition('.')[0]}." for cls in TECHNIQUES.values()}
-    return [name for name in imported(path) if any(name.startswith(home) for home in homes)]
+    return [name for name in imports_of(path) if any(name.startswith(home) for home in homes)]
 
 
 def outside() -> list[str]:

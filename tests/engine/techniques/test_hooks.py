@@ -1,4 +1,4 @@
-"""What holds for a technique that implements no more than it must."""
+"""Defaults for a technique that implements no more than it must."""
 
 from typing import ClassVar, Literal
 

@@ -63,7 +63,7 @@ class PruningSweep(ColumnSweep):
 def compress_sparsegpt(config: SparseGPT, weight: torch.Tensor, stats: InputStats) -> StoredWeight:
     """``weight``: (out, in_) float32"""
     return stored_remaining(
-        pruning_sweep(config, weight, stats).left.T.contiguous(), weight, config
+        pruning_sweep(config, weight, stats).weight.T.contiguous(), weight, config
     )
 
 

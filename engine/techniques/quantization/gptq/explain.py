@@ -52,7 +52,7 @@ class Replay:
     @classmethod
     def of(cls, config: GPTQ, weight: torch.Tensor, seen: InputStats) -> "Replay":
         columns, order = rounding_sweep(config, weight, seen)
-        before = columns.left.clone()
+        before = columns.weight.clone()
         columns.process(0, len(order))
         rounded = compress(config.rounding(), weight).to_dense()
         return cls(

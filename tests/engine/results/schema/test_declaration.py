@@ -41,7 +41,7 @@ ROWS = [ExtraRow("a", (2, 3), "one", 0.5, True, 1), ExtraRow("b", (), "other", 0
 
 
 @pytest.fixture
-def declared(monkeypatch):
+def with_extra_table(monkeypatch):
     """ExtraRow among the tables of every run."""
     monkeypatch.setitem(TABLES, "extras", table_of(ExtraRow))
 
@@ -52,7 +52,7 @@ def without_column(folder, name: str) -> None:
     path.write_bytes(parquet.parquet_bytes(frame))
 
 
-def test_rows_of_a_declared_table_are_collected_stored_and_read_back(declared, tmp_path):
+def test_rows_of_a_declared_table_are_collected_stored_and_read_back(with_extra_table, tmp_path):
     rows = TableBuilder(extras=ROWS[:1])
     rows.add(TableBuilder(extras=[table(ROWS[1:], ExtraRow)]))
     tables = rows.tables()
@@ -65,7 +65,7 @@ def test_rows_of_a_declared_table_are_collected_stored_and_read_back(declared, t
     pd.testing.assert_frame_equal(again.extras, read.extras)
 
 
-def test_older_runs_lack_new_tables_and_new_columns_with_a_default(declared, tmp_path):
+def test_older_runs_lack_new_tables_and_new_columns_with_a_default(with_extra_table, tmp_path):
     parquet.save(TableBuilder(extras=list(ROWS)).tables(), tmp_path)
     without_column(tmp_path, "added_later")
     assert parquet.load(tmp_path, ["extras"]).extras.added_later.tolist() == [7, 7]
@@ -74,7 +74,9 @@ def test_older_runs_lack_new_tables_and_new_columns_with_a_default(declared, tmp
     pd.testing.assert_frame_equal(read, empty_table(ExtraRow))
 
 
-def test_a_missing_column_without_default_or_a_missing_required_table_is_damage(declared, tmp_path):
+def test_a_missing_column_without_default_or_a_missing_required_table_is_damage(
+    with_extra_table, tmp_path
+):
     parquet.save(TableBuilder(extras=list(ROWS)).tables(), tmp_path)
     without_column(tmp_path, "share")
     with pytest.raises(PlainError, match=r"extras\.parquet cannot be read"):
@@ -96,7 +98,9 @@ def test_only_declared_tables_can_be_read_or_written():
         Tables.empty().layers = empty_table(LayerRow)
 
 
-def test_tables_from_a_worker_with_other_packages_have_this_process_s_tables(declared, monkeypatch):
+def test_tables_from_a_worker_with_other_packages_have_this_process_s_tables(
+    with_extra_table, monkeypatch
+):
     sent = pickle.dumps(TableBuilder(extras=list(ROWS)).tables())
     assert len(pickle.loads(sent).extras) == 2
     monkeypatch.delitem(TABLES, "extras")

@@ -278,7 +278,7 @@ def test_each_example_is_asked_about_once_however_often_it_comes_and_the_course_
     before = curve(run_step(distill_weight=1, steps=6))
     assert sum(heard) == 7  # 24 texts, 16 of which quality is measured on, and one held out
     heard.clear()
-    monkeypatch.setattr(DistillRun, "asks_beforehand", lambda self, tuition: False)
+    monkeypatch.setattr(DistillRun, "precomputes_teacher_logits", lambda self, tuition: False)
     assert before == pytest.approx(curve(run_step(distill_weight=1, steps=6)), rel=1e-4)
     assert sum(heard) == 24
 

@@ -75,7 +75,7 @@ def pupils_logits(monkeypatch):
             }
         )
 
-    monkeypatch.setattr(learner_module.Finetuner, "learn", listening)
+    monkeypatch.setattr(learner_module.Finetuner, "train", listening)
     return heard
 
 

@@ -111,7 +111,7 @@ def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
         with torch.inference_mode():
             heard.append(self.trainable.model.eval()(**inputs).logits)
 
-    monkeypatch.setattr(learner_module.Finetuner, "learn", listening)
+    monkeypatch.setattr(learner_module.Finetuner, "train", listening)
     run_step(architecture, step, save=tmp_path / "saved")
     torch.testing.assert_close(
         logits_of(tmp_path / "saved", architecture), heard[0], rtol=1e-5, atol=1e-6
@@ -144,7 +144,7 @@ def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_ro
         )
     first = mine.bert.encoder.compress_layer[0].attention.self.query.stored
     inputs = torch.tensor([[-100.0, 0.0, 100.0]])
-    low, zero, high = first.received(inputs)[0].tolist()
+    low, zero, high = first.layer_inputs(inputs)[0].tolist()
     assert (high - low) / first.scale.item() == pytest.approx(63) and zero == 0
 
 
