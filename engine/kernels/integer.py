@@ -235,7 +235,7 @@ def code_shift(stored: WithQuantizedInputs) -> int:
 def input_codes(
     stored: WithQuantizedInputs, values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
 ) -> torch.Tensor:
-    """Codes as in ``WithActivations.received``, shifted if signed.  uint8"""
+    """Codes as in ``WithActivations.quantized_inputs``, shifted if signed.  uint8"""
     lowest, highest = code_range(stored.bits, stored.scheme)
     return (
         values.div(scale)

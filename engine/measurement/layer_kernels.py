@@ -78,7 +78,7 @@ class Kernels:
 
     @property
     def kernel_names(self) -> str:
-        return " and ".join(dict.fromkeys(kernel.called for kernel in self.found.values()))
+        return " and ".join(dict.fromkeys(kernel.display_name for kernel in self.found.values()))
 
     @property
     def notes(self) -> list[str]:

@@ -253,7 +253,7 @@ def test_two_runs_stand_side_by_side_and_still_do_after_a_refresh(two_runs, pers
             assert run in person.page.url
         wait_for_figures(person, at_least=3)
         person.page.reload()
-        person.settled("compare")
+        person.wait_until_settled("compare")
 
 
 def test_nothing_went_wrong_in_the_browser(two_runs, person):

@@ -100,7 +100,7 @@ steps = st.one_of(*(configs(technique) for technique in TECHNIQUES.values()))
 def composable(drawn):
     """Return True if the second of two steps may follow the first."""
     return (
-        "dense" in drawn[0].accepts and drawn[0].leaves in drawn[1].accepts
+        "dense" in drawn[0].accepts and drawn[0].produces in drawn[1].accepts
         if len(drawn) == 2
         else True
     )

@@ -50,8 +50,8 @@ def test_the_blueprint_is_what_is_stored_in_every_byte(config, shape):
 @each_technique
 def test_the_ledger_adds_up(config):
     stored = stored_weight(config, (33, 352))
-    assert sum(stored.ledger().values()) == stored.nbytes and all(
-        part and size > 0 for part, size in stored.ledger().items()
+    assert sum(stored.byte_breakdown().values()) == stored.nbytes and all(
+        part and size > 0 for part, size in stored.byte_breakdown().items()
     )
 
 

@@ -591,7 +591,7 @@ def after(save, recipe, step, out):
     """A further step over a folder that was written, as a run of several would take it."""
     folder, following = (
         resolve_model(str(save)),
-        type(recipe).of(recipe.model_dump() | {"model": str(save), "steps": [step]}),
+        type(recipe).from_dict(recipe.model_dump() | {"model": str(save), "steps": [step]}),
     )
     original = load_model(folder, CPU, torch.float32)
     out.mkdir()
