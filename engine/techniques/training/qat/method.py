@@ -144,7 +144,8 @@ def mean_quantization_error(
 ) -> torch.Tensor:
     """Mean squared distance of the weights to their levels, in steps, over all layers."""
     return sum(
-        each.quantization_error(latent_weight(trainable, name)) for name, each in fake_quants.items()
+        each.quantization_error(latent_weight(trainable, name))
+        for name, each in fake_quants.items()
     ) / len(fake_quants)
 
 
