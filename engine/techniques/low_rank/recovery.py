@@ -105,7 +105,7 @@ def train_factors(
         WeightedLoss({"labels": (1.0, loss_of)}),
         PHASE,
         file=kept,
-        rows=technique_input.layer_swap.build.curves,
+        rows=technique_input.layer_swap.tables.curves,
     ).run()
 
 

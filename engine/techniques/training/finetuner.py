@@ -142,5 +142,5 @@ def finetune(
             course,
             penalty,
             checkpoint_file(technique_input.open_checkpoint_folder(), phase),
-            technique_input.layer_swap.build.curves,
+            technique_input.layer_swap.tables.curves,
         ).train()

@@ -91,7 +91,7 @@ def train_weights_gradual(
         with threads_to_train(technique_input.original.parameters):
             descent.run()
     finally:
-        technique_input.layer_swap.build.schedule.extend(descent.rows)
+        technique_input.layer_swap.tables.schedule.extend(descent.rows)
     return TrainedWeights(stored_layers(pupil, settings), pupil.plain())
 
 

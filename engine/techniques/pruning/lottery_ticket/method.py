@@ -129,7 +129,7 @@ def train_weights_lottery_ticket(
         context,
         pupil,
         lessons,
-        technique_input.layer_swap.build.lottery,
+        technique_input.layer_swap.tables.lottery,
         checkpoint_file(technique_input.open_checkpoint_folder(), "lottery"),
     )
     with threads_to_train(technique_input.original.parameters):

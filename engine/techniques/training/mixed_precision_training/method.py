@@ -115,7 +115,7 @@ def train_weights_mixed_precision_training(
         )
         with threads_to_train(technique_input.original.parameters):
             done += training.load_or_run()
-        technique_input.layer_swap.build.curves.extend(training.rows)
+        technique_input.layer_swap.tables.curves.extend(training.rows)
         kept = training if variant == config.keep else kept
     if done:
         context.notes.append(resumed_note(done, config.trainings, "trainings were done"))
