@@ -77,7 +77,7 @@ def run_step(
         context.config, context, make_technique_input(context, original, targets, keeps), rows
     ):
         packed = ReplacementWriter(context, original, heir, rows).write(out)
-        rows.treated_layers = by_original_parameters(rows.layers, original)
+        rows.layers = by_original_parameters(rows.layers, original)
         return StepResult(rows, packed, time.perf_counter() - began)
     rewritten = equivalent_weights(
         context.config, make_technique_input(context, original, targets, keeps)
@@ -93,7 +93,7 @@ def run_step(
     subject = make_technique_input(context, original, targets, keeps, trial)
     if small := plan_removal(context.config, subject):
         PrunedWriter(context, original, small, inputs, rows).write(packed)
-        rows.treated_layers = by_original_parameters(rows.layers, original)
+        rows.layers = by_original_parameters(rows.layers, original)
         return StepResult(rows, packed, time.perf_counter() - began, rewritten is None)
     settings = plan(context.config, targets, trial)
     slopes = gradient_stats_for(context.config, trial, settings)
@@ -119,7 +119,7 @@ def run_step(
     rows.layers.extend(
         unchanged_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to
     )
-    rows.treated_layers = by_original_parameters(rows.layers, original)
+    rows.layers = by_original_parameters(rows.layers, original)
     rows.ledger.extend(packed.ledger_rows())
     return StepResult(rows, packed, time.perf_counter() - began, rewritten is None)
 
@@ -191,7 +191,7 @@ class BlockwiseCompressor:
         done = self.resume_store.load_block(number)
         if done and set(done.layers) == {layer.name for layer in layers}:
             self.stage = "resuming"
-            self.statistics.restore_block(done)
+            self.statistics.install(done)
             self.resume_store.resumed_blocks += 1
         else:
             self.stage, self.report.found = "compressing", TableBuilder()

@@ -77,7 +77,7 @@ def read_checkpoint(
         return None
     with suppress(*READ_ERRORS):
         plain = torch.load(file, map_location=device, weights_only=True)
-        return kind(**plain | {"rows": [kind.measure_variant(**row) for row in plain["rows"]]})
+        return kind(**plain | {"rows": [kind.row(**row) for row in plain["rows"]]})
     return None
 
 

@@ -40,7 +40,7 @@ def routed_inputs(
     model: nn.Module, block: int, batches: list
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Tokens routed to each expert of transformers' Mixtral, and the inputs of its last layer."""
-    experts, caught = model.model.treated_layers[block].mlp.experts, []
+    experts, caught = model.model.layers[block].mlp.experts, []
     hook = experts.register_forward_pre_hook(lambda module, args: caught.append(args[:2]))
     with torch.no_grad():
         for batch in batches:

@@ -194,7 +194,7 @@ def test_the_latest_run_of_one_technique_model_and_task_is_learnt_from():
 def test_trials_are_counted_as_they_are_run():
     assert search_work(TECHNIQUES["mixed-precision"](), 10) == SearchWork(0, 10 * 5 + 2, 8, 8)
     assert (
-        search_work(TECHNIQUES["mixed-precision"](weighting="name"), 10)
+        search_work(TECHNIQUES["mixed-precision"](by="name"), 10)
         == search_work(TECHNIQUES["gptq"](), 10)
         == SearchWork()
     )

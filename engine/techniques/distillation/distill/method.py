@@ -139,9 +139,9 @@ def train_generations(config: Distill, run: DistillRun) -> ReplacementModel:
             run.context.ended_early[-1] = best.kept_after(run.context.ended_early[-1], number)
             latest = best
             break
-        teacher = latest.prepare_student.model
-    latest.prepare_student.model.requires_grad_(True)
-    return latest.prepare_student
+        teacher = latest.student.model
+    latest.student.model.requires_grad_(True)
+    return latest.student
 
 
 @dataclass(frozen=True)

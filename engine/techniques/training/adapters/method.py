@@ -187,7 +187,7 @@ class AdapterSite:
         added = up @ down if self.left is None else (up @ down).masked_fill(~self.left, 0)
         weight = (
             (matrix_view(self.module, frozen_weight(self.module)) + added)
-            .to(getattr(torch, self.config.own_tensor))
+            .to(getattr(torch, self.config.own))
             .contiguous()
         )
         return (

@@ -271,7 +271,7 @@ def test_a_wrong_removal_is_detected(models):
     assert not first_difference(probe := with_shifted_tensors(subject), small)
     name = "gpt_neox.layers.1.mlp.dense_4h_to_h"
     other = torch.arange(172)[~torch.isin(torch.arange(172), small.kept_indices[name].columns)]
-    wrong = replace(small, cuts=small.kept_indices | {name: KeptIndices(columns=other)})
+    wrong = replace(small, kept_indices=small.kept_indices | {name: KeptIndices(columns=other)})
     assert first_difference(probe, wrong) == Difference(layer=name)
 
 

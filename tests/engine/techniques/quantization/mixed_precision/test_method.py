@@ -113,7 +113,7 @@ def test_a_budget_that_cannot_be_met_is_one_sentence():
 
 
 def test_names_decide_in_their_order():
-    config = Mixed(weighting="name", bits_by_name={"*.0.*": 8, "*.down": 2}, bits=5)
+    config = Mixed(by="name", bits_by_name={"*.0.*": 8, "*.down": 2}, bits=5)
     bits = {name: each.bits for name, each in plan(config, LAYERS).items()}
     assert [bits[f"model.layers.{i}.{name}"] for i in range(3) for name in ("up", "down")] == [
         8,
@@ -126,17 +126,17 @@ def test_names_decide_in_their_order():
 
 
 def test_names_may_be_typed_as_lines():
-    assert Mixed(weighting="name", bits_by_name="'*.down': 2\n'*.0.*': 8").bits_by_name == {
+    assert Mixed(by="name", bits_by_name="'*.down': 2\n'*.0.*': 8").bits_by_name == {
         "*.down": 2,
         "*.0.*": 8,
     }
     with pytest.raises(ValueError, match="one pattern per line"):
-        Mixed(weighting="name", bits_by_name="{*: 3")
+        Mixed(by="name", bits_by_name="{*: 3")
 
 
 def test_a_pattern_that_fits_no_layer_is_one_sentence():
     with pytest.raises(PlainError, match="No layer to be compressed fits the pattern 'nothing'"):
-        plan(Mixed(weighting="name", bits_by_name={"nothing": 3}), LAYERS)
+        plan(Mixed(by="name", bits_by_name={"nothing": 3}), LAYERS)
 
 
 # --- sensitivity ----------------------------------------------------------------------------------

@@ -135,14 +135,14 @@ def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_ro
     )
     for name in ("query", "value"):
         one, other = (
-            model.bert.encoder.compress_layer[1].attention.self.get_submodule(name).stored
+            model.bert.encoder.layer[1].attention.self.get_submodule(name).stored
             for model in (mine, its)
         )
         assert (
             one.scale.item() == pytest.approx(other.scale.item(), rel=0.02)
             and abs(one.zero - other.zero) <= 1
         )
-    first = mine.bert.encoder.compress_layer[0].attention.self.query.stored
+    first = mine.bert.encoder.layer[0].attention.self.query.stored
     inputs = torch.tensor([[-100.0, 0.0, 100.0]])
     low, zero, high = first.layer_inputs(inputs)[0].tolist()
     assert (high - low) / first.scale.item() == pytest.approx(63) and zero == 0
@@ -212,7 +212,7 @@ def test_steps_learn_only_where_they_are_asked_to(run_step, kept_last, tmp_path)
             save=tmp_path / str(learn),
         )
         layers = load_model(resolve_model(str(tmp_path / str(learn))), CPU, torch.float32)
-        stored = layers.model.bert.encoder.compress_layer[0].intermediate.dense.stored
+        stored = layers.model.bert.encoder.layer[0].intermediate.dense.stored
         saved[learn] = stored.scales.float()
         assert stored.scales.dtype == torch.float16
     assert not torch.equal(saved[False], saved[True])
