@@ -26,7 +26,7 @@ def reads_images(tmp_path_factory) -> str:
 
 
 @for_each("page", ["model", "quantize", "prune", "distill", "pipeline"])
-@for_each("kind", ["masked", "reads_images"])
+@for_each("kind", ["masked_model", "reads_images"])
 def test_every_page_about_a_model_opens_for_them(page, kind, request):
     assert sentences(open_page(page, model=request.getfixturevalue(kind))) == []
 
