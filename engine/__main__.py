@@ -266,7 +266,7 @@ def run(
     record = RunRecord(
         id=uuid4().hex[:8], key=recipe.key(), recipe=recipe, owner=current_owner(), status="running"
     )
-    resolve_name("engine.runtime.worker_setup:ready")()
+    resolve_name("engine.runtime.worker_setup:setup_worker")()
     try:
         outcome = resolve_name("engine.pipeline.run:run")(
             recipe, record.id, save=save, report=Bar()

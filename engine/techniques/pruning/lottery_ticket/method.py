@@ -62,7 +62,7 @@ class LayerTicket(Magnitude):
 
     title: ClassVar[str] = LotteryTicket.title
     trains: ClassVar[bool] = True
-    technique: Literal["lottery-ticket_config"] = "lottery-ticket"
+    technique: Literal["lottery-ticket"] = "lottery-ticket"
 
 
 def ticket_config(config: LotteryTicket) -> LayerTicket:
