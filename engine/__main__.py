@@ -406,7 +406,7 @@ def stage_lines(stages: Any) -> list[str]:
         after = rows.technique.where(rows.step > 0, "the original")
         shown = (
             rows.drop(columns=["step", "technique", "split"])
-            .dropna(axis=1, config="all")
+            .dropna(axis=1, how="all")
             .assign(after=after)
             .set_index("after")
             .rename_axis(None)

@@ -106,7 +106,7 @@ def test_factors_run_as_the_kernel_that_they_make(config):
         stored = install_packed_layers(
             model, {"0": compress(setting, weight_matrix(layer).clone())}, torch.float32
         )
-        assert stored[0].made(), options
+        assert stored[0].weight_factors(), options
         as_chain = stored(inputs)
         stored[0].unpacked = stored[0].weight
         close(as_chain, stored(inputs), options)

@@ -217,7 +217,7 @@ def test_losses_are_counted_from_the_original_not_from_the_step_before(folders, 
     compressed = outcome.tables.layers[outcome.tables.layers.technique != ""]
     assert len(compressed)
     for row in compressed.itertuples():
-        before, after = original[row.name].dense(), now[row.name].dense()
+        before, after = original[row.name].to_dense(), now[row.name].to_dense()
         assert row.relative_error == pytest.approx(
             ((after - before).norm() / before.norm()).item(), rel=1e-4
         )

@@ -63,15 +63,17 @@ def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(config, shape)
         json.loads(json.dumps(stored.settings())),
         {name: value.clone() for name, value in stored.tensors().items()},
     )
-    assert again.settings() == stored.settings() and torch.equal(again.to_dense(), stored.dense())
+    assert again.settings() == stored.settings() and torch.equal(
+        again.to_dense(), stored.to_dense()
+    )
 
 
 @each_technique
 def test_dense_has_the_shape_and_comes_anew_each_time(config):
     stored = stored_weight(config, (7, 13))
-    first = stored.dense()
+    first = stored.to_dense()
     first.zero_()
-    assert stored.dense().shape == (7, 13) and stored.dense().any()
+    assert stored.to_dense().shape == (7, 13) and stored.to_dense().any()
 
 
 @each_technique
@@ -94,7 +96,7 @@ def test_levels_are_values_that_a_weight_takes(config):
     )
     if one_scale and len(stored.levels()):  # then these are its levels
         assert all(
-            (stored.levels() - value).abs().min() < 1e-3 for value in stored.dense().flatten()
+            (stored.levels() - value).abs().min() < 1e-3 for value in stored.to_dense().flatten()
         )
 
 

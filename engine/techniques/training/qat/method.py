@@ -118,7 +118,8 @@ def train_weights_qat_or_bitnet(
         (lambda: pull * mean_quantization_error(pupil, rounded)) if pull else None,
     )
     stored = {
-        name: each.stored(latent_weight(pupil, name)).to("cpu") for name, each in rounded.items()
+        name: each.stored_weight(latent_weight(pupil, name)).to("cpu")
+        for name, each in rounded.items()
     }
     return TrainedWeights(stored, pupil.plain())
 

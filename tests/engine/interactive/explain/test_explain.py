@@ -164,7 +164,7 @@ def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, st
         else codes[:, replay.order][:, : len(replay.places)]
     )
     assert torch.equal(torch.tensor(last.code.to_numpy()).view(stored.shape), stored.float())
-    assert torch.equal(few.to_dense(), look.stored.dense()[:ROWS]), (
+    assert torch.equal(few.to_dense(), look.stored.to_dense()[:ROWS]), (
         "a few rows are rounded as all are"
     )
 
@@ -173,7 +173,7 @@ def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, st
 @each_architecture
 def test_rounded_columns_are_on_the_grid_and_waiting_ones_have_moved(architecture, step, questions):
     question = questions(architecture, step)
-    table, dense = lesson(**question).table, look_at_hand(**question).stored.dense()
+    table, dense = lesson(**question).table, look_at_hand(**question).stored.to_dense()
     rounded = table[table.code.notna()]
     assert (rounded.place < rounded.step).all() and (
         table[table.code.isna()].place >= table[table.code.isna()].step
@@ -248,7 +248,7 @@ def test_scale_times_level_is_the_weight_that_the_model_computes_with(
     architecture, step, questions
 ):
     look = look_at_hand(**questions(architecture, step))
-    dense, factors = look.stored.dense() / look.scales, column_factors(look.stored) * look.scales
+    dense, factors = look.stored.to_dense() / look.scales, column_factors(look.stored) * look.scales
     out, in_ = dense.shape
     for row, column in {
         (0, 0),
@@ -339,7 +339,7 @@ def test_a_piece_is_a_part_of_the_layer_before_and_after(step, questions):
     last = some.table.iloc[-1]
     assert (
         last.original == look.weight[out - 1, 64 + SIDE - 1]
-        and last.stored == (look.stored.dense() / look.scales)[out - 1, 64 + SIDE - 1]
+        and last.stored == (look.stored.to_dense() / look.scales)[out - 1, 64 + SIDE - 1]
     )
 
 
@@ -406,7 +406,7 @@ def test_the_scaled_column_is_the_one_behind_the_strongest_input(architecture, q
     assert look.seen.abs_mean[column] == look.seen.abs_mean.max() and table.factor.iloc[
         0
     ] == pytest.approx(look.scales[column].item())
-    missed = (look.stored.dense() / look.scales - look.weight)[: len(table), column]
+    missed = (look.stored.to_dense() / look.scales - look.weight)[: len(table), column]
     torch.testing.assert_close(
         torch.tensor(table.error_with.to_numpy()), missed, rtol=1e-3, atol=1e-6
     )

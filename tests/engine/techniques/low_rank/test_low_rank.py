@@ -560,7 +560,7 @@ def test_factors_may_be_quantized_themselves_and_come_back_from_the_file():
     low = compress(SVD(by="rank", rank=10, whitening="none"), weight_of())
     rounding = LowRankCorrection(group_size=8).rounding()
     nested = LowRankWeight(
-        low.shape, compress(rounding, low.left.dense()), compress(rounding, low.right.dense())
+        low.shape, compress(rounding, low.left.to_dense()), compress(rounding, low.right.to_dense())
     )
     again = weight_from_settings(nested.settings(), nested.tensors())
     assert (
@@ -654,7 +654,7 @@ def test_each_correction_lowers_what_its_rounding_left(order):
     weight = weight_of(48, 64)
     for turns in (1, 3, 10):
         stored = compress(LowRankCorrection(whitening="none", order=order, turns=turns), weight)
-        assert (weight - stored.to_dense()).norm() < (weight - stored.base.dense()).norm()
+        assert (weight - stored.to_dense()).norm() < (weight - stored.base.to_dense()).norm()
 
 
 def test_more_bits_and_more_directions_lose_less():

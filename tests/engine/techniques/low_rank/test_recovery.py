@@ -48,10 +48,10 @@ def dense(*shape: int) -> DenseWeight:
 def test_factors_stand_for_their_weight_and_slopes_reach_each_of_them(stored):
     factors = TrainableFactors(stored, torch.Size((6, 4, 3, 3)))
     made = factors(torch.empty(6, 4, 3, 3))
-    assert torch.equal(made, stored.dense().view(6, 4, 3, 3))
+    assert torch.equal(made, stored.to_dense().view(6, 4, 3, 3))
     made.square().sum().backward()
     assert all(factor.grad.abs().sum() > 0 for factor in factors.learning.values())
-    assert torch.equal(factors.stored_factors(stored).to_dense(), stored.dense())
+    assert torch.equal(factors.stored_factors(stored).to_dense(), stored.to_dense())
 
 
 @pytest.mark.parametrize("technique", ["tucker", "cp"])

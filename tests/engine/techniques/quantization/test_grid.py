@@ -67,7 +67,7 @@ def relative(result, weight) -> float:
 
 def group_errors(weight, stored) -> torch.Tensor:
     """Squared error of each group."""
-    missed = (stored.dense() - weight).square()
+    missed = (stored.to_dense() - weight).square()
     return torch.stack([part.sum(1) for part in missed.split(stored.group_size, dim=1)], 1)
 
 
@@ -399,7 +399,7 @@ def in_block(weight, rows, columns, **config):
 @given(weights(), st.sampled_from(["symmetric", "asymmetric"]), st.sampled_from([1, 3, 32]))
 def test_blocks_of_one_row_are_groups(weight, scheme, columns):
     assert torch.equal(
-        in_block(weight, 1, columns, scheme=scheme).dense(),
+        in_block(weight, 1, columns, scheme=scheme).to_dense(),
         rounded_weight(weight, group_size=columns, scheme=scheme),
     )
 
@@ -407,11 +407,11 @@ def test_blocks_of_one_row_are_groups(weight, scheme, columns):
 @given(weights(), st.sampled_from(["symmetric", "asymmetric"]))
 def test_a_block_of_everything_is_the_tensor_and_one_column_an_input_channel(weight, scheme):
     assert torch.equal(
-        in_block(weight, 65536, 65536, scheme=scheme).dense(),
+        in_block(weight, 65536, 65536, scheme=scheme).to_dense(),
         rounded_weight(weight, granularity="tensor", scheme=scheme),
     )
     by_column = rounded_weight(weight, granularity="input-channel", scheme=scheme)
-    assert torch.equal(in_block(weight, 65536, 1, scheme=scheme).dense(), by_column)
+    assert torch.equal(in_block(weight, 65536, 1, scheme=scheme).to_dense(), by_column)
     assert torch.equal(
         by_column, rounded_weight(weight.T.contiguous(), granularity="channel", scheme=scheme).T
     )
@@ -431,7 +431,7 @@ def test_each_block_is_rounded_like_a_matrix_of_its_own(weight, rows, columns, r
     # a least-squares range between two equally good ones may fall either way
     due = torch.cat([torch.cat(band, 1) for band in bands])
     torch.testing.assert_close(
-        stored.dense(),
+        stored.to_dense(),
         due,
         rtol=1e-6,
         atol=(0.02 if reach == "mse" else 1e-6) * weight.abs().max().item(),

@@ -176,7 +176,7 @@ def test_zeros_stay_zero_and_do_not_learn(config):
         and not module.weight.grad[~left].any()
         and module.weight.grad[left].any()
     )
-    assert torch.equal(rounded.stored(module.weight).dense(), rounded(module.weight))
+    assert torch.equal(rounded.stored_weight(module.weight).to_dense(), rounded(module.weight))
 
 
 def test_the_distance_to_levels_is_in_steps_and_nothing_on_the_levels():

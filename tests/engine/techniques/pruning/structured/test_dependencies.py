@@ -107,7 +107,7 @@ def model_with_zeroed_inputs(folder, small) -> nn.Module:
     for layer in small.layers:
         before, after = (
             model.get_submodule(layer.name).weight,
-            small.model.get_submodule(layer.name).stored.dense(),
+            small.model.get_submodule(layer.name).stored.to_dense(),
         )
         if (
             layer.kind == "linear"

@@ -229,7 +229,7 @@ def test_a_network_without_channels_computes_what_it_does_when_its_norms_give_ze
 
 def rows_of_kernels(small) -> dict:
     return {
-        layer.name: small.model.get_submodule(layer.name).stored.dense()
+        layer.name: small.model.get_submodule(layer.name).stored.to_dense()
         for layer in small.layers
         if layer.kind == "conv2d"
     }
@@ -239,7 +239,7 @@ def gone_rows(kernel, left, before) -> list[int]:
     """Rows of which the smaller kernel has no part: its rows are subsets of the original ones, in
     order.
     """
-    matrix, rows, at = kernel.weight.flatten(1), left.stored.dense(), 0
+    matrix, rows, at = kernel.weight.flatten(1), left.stored.to_dense(), 0
     gone = []
     for number, row in enumerate(matrix):
         if at < len(rows) and set(rows[at].tolist()) <= set(row.tolist()):
@@ -287,7 +287,7 @@ def plain_of_packed(architecture, folder):
         .eval(),
     )
     weights = {
-        f"{layer.name}.weight": small.model.get_submodule(layer.name).stored.dense()
+        f"{layer.name}.weight": small.model.get_submodule(layer.name).stored.to_dense()
         for layer in small.layers
     }
     with torch.no_grad():
@@ -449,7 +449,7 @@ def test_a_layers_error_is_the_share_of_its_norm_that_went(finished_run, folders
     outcome, save, _ = finished_run("llama", "neurons")
     row = outcome.tables.layers.set_index("name").loc["model.layers.1.mlp.down_proj"]
     before = plain("llama", folders["llama"]).model.layers[1].mlp.down_proj.weight.norm().item()
-    after = open_saved(save).model.model.layers[1].mlp.down_proj.stored.dense().norm().item()
+    after = open_saved(save).model.model.layers[1].mlp.down_proj.stored.to_dense().norm().item()
     assert row.relative_error == pytest.approx((1 - (after / before) ** 2) ** 0.5, rel=1e-4)
     assert (row["shape"], row.original_shape, row.parameters, row.sparsity) == (
         (48, 129),
@@ -619,7 +619,7 @@ def test_a_pruned_model_is_compressed_further(architecture, first, step, finishe
         (layer.name, layer.shape) for layer in small.layers
     ]
     weights = {
-        layer.name: further.model.get_submodule(layer.name).stored.dense()
+        layer.name: further.model.get_submodule(layer.name).stored.to_dense()
         for layer in further.layers
     }
     for name, weight in weights.items():

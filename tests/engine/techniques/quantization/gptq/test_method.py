@@ -53,7 +53,7 @@ def weight_of(shape: tuple[int, int]) -> torch.Tensor:
 
 
 def output_loss(stored, weight: torch.Tensor, seen: InputStats) -> float:
-    return output_error(stored.dense() - weight, seen)
+    return output_error(stored.to_dense() - weight, seen)
 
 
 def plain_gptq(weight: torch.Tensor, rows: torch.Tensor, config: GPTQ) -> torch.Tensor:
