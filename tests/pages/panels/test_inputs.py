@@ -212,7 +212,7 @@ def test_bars_are_the_bits_of_every_layer_that_is_counted():
 def test_both_ways_of_measuring_stand_beside_the_bars_at_the_fewest_bits():
     layers = tables.layers()
     figure = bits_per_layer(layers, sensitivity=sensitivity_rows(layers))
-    alone, restored = trace(figure, "alone"), trace(figure, "restoring")
+    alone, restored = trace(figure, "Only this layer"), trace(figure, "restoring")
     coarsest = sensitivity_rows(layers).query("bits == 2")
     assert (list(alone.x), list(restored.x)) == (
         list(coarsest.quantize_one),
