@@ -20,9 +20,9 @@ from streamlit.testing.v1 import AppTest
 
 APP = '''
 from pages.widgets.runs.results import show_run
-from tests.runs import done, tables
+from tests.runs import finished_record, tables
 
-show_run(done(1), tables(), "runs")
+show_run(finished_record(1), tables(), "runs")
 '''
 app = AppTest.from_string(APP, default_timeout=300)
 app.session_state["runs-view"] = "Bytes kept"

@@ -107,7 +107,7 @@ VIEW = """
 from engine.results.schema.run_tables import TABLES
 from engine.results.store.store import Store
 from engine.runtime.settings import home
-from tests.pages.sessions import opened, sentences, words_on
+from tests.pages.sessions import open_page, sentences, words_on
 
 (record,) = Store(home()).records()
 assert TABLES["example_scales"].row.__module__ == "example_technique.tables"
@@ -116,9 +116,9 @@ layers = Store(home()).tables(record.id).layers
 sizes = {row.name: row.shape[0] for row in layers.itertuples() if row.technique}
 assert scales.groupby("layer").row.count().to_dict() == sizes and (scales.scale > 0).all()
 
-app = opened("runs", run=record.id, model=record.recipe.model)
+app = open_page("runs", run=record.id, model=record.recipe.model)
 assert "Row scales" in app.button_group(key="runs-view").options, app.button_group(key="runs-view")
-app = opened("runs", run=record.id, model=record.recipe.model, **{"runs-view": "Row scales"})
+app = open_page("runs", run=record.id, model=record.recipe.model, **{"runs-view": "Row scales"})
 assert not app.exception and sentences(app) == [], (app.exception, sentences(app))
 assert "How far apart are the levels of each row?" in words_on(app), words_on(app)
 worst = app.selectbox(key=f"runs-{record.id}-layer").value
@@ -142,11 +142,11 @@ def test_its_own_table_is_stored_with_a_run_and_shown_among_its_views(tmp_path, 
 
 PAGE = """
 import json, sys
-from tests.pages.sessions import opened, sentences, words_on
+from tests.pages.sessions import open_page, sentences, words_on
 
 recipe = json.load(open(sys.argv[1]))
 chosen = {"technique-quantization": "example-quantizer"}
-app = opened("quantize", model=recipe["model"], **chosen)
+app = open_page("quantize", model=recipe["model"], **chosen)
 assert not app.exception and sentences(app) == [], (app.exception, sentences(app))
 words = words_on(app)
 for expected in ("How it works: Example quantizer", "Forecast", "Relative error", "Real weights"):
@@ -195,10 +195,10 @@ from engine.techniques.previews import preview
 from example_technique.config import Example
 
 assert preview(Example()) == (dict, "table") and "torch" not in sys.modules
-from engine.techniques.implementations import blueprint, explanation, training_work
+from engine.techniques.implementations import explanation, storage_plan, training_work
 
 assert training_work(Example()).steps == 7 and explanation(Example(), None) is None
-assert blueprint(Example(), (4, 8)).nbytes > 0
+assert storage_plan(Example(), (4, 8)).nbytes > 0
 """
 
 

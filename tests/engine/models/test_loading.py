@@ -206,10 +206,11 @@ def test_loading_says_nothing_on_the_terminal(library, llama):
     # more weights than asked for, a wrong id: both make libraries talk
     edit_json(llama, pad_token_id=VOCABULARY, num_hidden_layers=1)
     script = (
-        f"from engine.models.loading import *; f = resolve({str(llama)!r}); load(f); skeleton(f); "
+        f"from engine.models.loading import *; f = resolve_model({str(llama)!r}); "
+        "load_pretrained(f); meta_model(f); "
         "tokenizer_of(f); "
     )
-    script += f"image_processor_of(resolve({str(library / 'resnet')!r}))"
+    script += f"image_processor_of(resolve_model({str(library / 'resnet')!r}))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
@@ -628,7 +629,7 @@ def test_a_report_that_stops_the_run_stops_the_download(hub: Hub):
 
 def test_the_environment_decides_endpoint_cache_and_offline(hub: Hub, tmp_path):
     script = "import sys; from engine.models.model_source import *\nfor model in sys.argv[1:]:\n"
-    script += "    try: print(resolve(model).path)\n    except PlainError as e: print(e)"
+    script += "    try: print(resolve_model(model).path)\n    except PlainError as e: print(e)"
 
     def answers(*models: str, **more: str) -> list[str]:
         environment = {**os.environ, **hub.environment(tmp_path / "home"), **more}

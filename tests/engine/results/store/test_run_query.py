@@ -290,7 +290,7 @@ def test_runs_whose_program_is_gone_are_listed_as_interrupted_also_where_nothing
     read = []
     original = Store.under_way
     monkeypatch.setattr(Store, "update", lambda self, record: self.folder("no such id"))
-    monkeypatch.setattr(Store, "active_runs", lambda self: (read.append(1), original(self))[1])
+    monkeypatch.setattr(Store, "under_way", lambda self: (read.append(1), original(self))[1])
     shelf = RunRegistry(store)
     read.clear()
     assert (
