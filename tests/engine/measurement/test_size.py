@@ -44,7 +44,7 @@ INCLUDED = {"embedding included": {"layers": {"skip": [], "include": ["*embed_to
 
 
 @pytest.fixture(scope="module")
-def carried_out(folders, tmp_path_factory):
+def cached_run(folders, tmp_path_factory):
     """Outcome, saved folder and recipe of a pipeline, each created once."""
     kept = {}
 
