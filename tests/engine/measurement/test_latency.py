@@ -135,7 +135,7 @@ def test_speed_can_be_left_out_and_an_uncompressed_run_has_none(folders, tmp_pat
 
 def test_a_kernel_that_gives_something_else_is_no_kernel(folders, tmp_path, monkeypatch, no_hurry):
     class Wrong(Kernel):
-        called, tolerance = "a wrong one", 1e-5
+        display_name, tolerance = "a wrong one", 1e-5
 
         def __init__(self, layer):
             super().__init__()
