@@ -85,7 +85,7 @@ def test_a_layers_weight_is_unpacked_once_for_all_positions_and_its_rows_are_the
     unpacked, dense = [], DenseWeight.to_dense
     monkeypatch.setattr(
         DenseWeight,
-        "dense",
+        "to_dense",
         lambda self, *dtype: unpacked.append(self.weight.dtype) or dense(self, *dtype),
     )
     what_if(model, layer, step | {"bits": 2})

@@ -45,7 +45,7 @@ def stopping_after(blocks: int):
 def looks(monkeypatch) -> list[str]:
     """The blocks whose calibration data was looked at from now on."""
     asked: list[str] = []
-    for name in ("look", "in_step"):
+    for name in ("collect_stats", "run_in_step"):
         plain = getattr(CalibrationStream, name)
         monkeypatch.setattr(
             CalibrationStream,

@@ -299,7 +299,7 @@ def test_a_further_file_that_changed_changes_the_key(further, tmp_path):
 def test_the_forecast_counts_what_is_measured_between_and_besides(further, monkeypatch):
     """One evaluation takes a second here, and everything else nothing."""
     monkeypatch.setattr("engine.forecast.duration.evaluation_seconds", lambda job, layers: 1.0)
-    for other in ("opening", "compressing", "finishing", "data_seconds"):
+    for other in ("loading_seconds", "compression_seconds", "finishing_seconds", "data_seconds"):
         monkeypatch.setattr(f"engine.forecast.duration.{other}", lambda *_: 0.0)
     monkeypatch.setattr("engine.forecast.duration.TOKENIZING", 0.0)
     monkeypatch.setattr("engine.forecast.is_baseline_cached", lambda *_: True)

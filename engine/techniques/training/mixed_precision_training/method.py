@@ -169,7 +169,7 @@ class PrecisionRun:
         self.run()
         write_checkpoint(
             FinishedRun(
-                tables=self.rows,
+                rows=self.rows,
                 broken=self.broken,
                 model=self.trainable.state() if self.variant == self.config.keep else {},
             ),

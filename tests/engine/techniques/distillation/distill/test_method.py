@@ -272,7 +272,7 @@ def test_each_example_is_asked_about_once_however_often_it_comes_and_the_course_
     asked = DistillationLoss.compute_teacher_logits
     monkeypatch.setattr(
         DistillationLoss,
-        "asked",
+        "compute_teacher_logits",
         lambda self, batch, device: heard.append(len(batch)) or asked(self, batch, device),
     )
     before = curve(run_step(distill_weight=1, steps=6))
