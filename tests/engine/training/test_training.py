@@ -294,11 +294,12 @@ def test_what_is_cut_stays_zero_forward_and_learns_unseen_only_where_it_may_come
     }
     for name, mask in masks.items():
         mine.set_mask(name, mask)
-    before = {name: mine.whole(name).clone() for name in masks}
+    before = {name: mine.unmasked_weight(name).clone() for name in masks}
     training_losses(mine, architecture, TrainingConfig(3, 1e-2, 4, weight_decay=0.0))
     assert all(not mine.weight(name)[~mask].any() for name, mask in masks.items())
     moved = sum(
-        int((mine.whole(name) != before[name])[~mask].sum()) for name, mask in masks.items()
+        int((mine.unmasked_weight(name) != before[name])[~mask].sum())
+        for name, mask in masks.items()
     )
     assert (moved > 0) == regrow
 

@@ -144,7 +144,7 @@ def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_ro
         )
     first = mine.bert.encoder.layer[0].attention.self.query.stored
     inputs = torch.tensor([[-100.0, 0.0, 100.0]])
-    low, zero, high = first.layer_inputs(inputs)[0].tolist()
+    low, zero, high = first.quantized_inputs(inputs)[0].tolist()
     assert (high - low) / first.scale.item() == pytest.approx(63) and zero == 0
 
 
@@ -306,7 +306,7 @@ def test_the_teacher_is_the_recipes_own_model_whatever_came_before(run_step, mon
     run_step("bert", {"technique": "round-to-nearest", "bits": 2}, step)
     assert len(taught) == 1 and {
         type(m.stored).__name__ for m in taught[0].modules() if hasattr(m, "stored")
-    } == {"Dense"}
+    } == {"DenseWeight"}
 
 
 # --- what is refused ------------------------------------------------------------------------------
