@@ -417,6 +417,6 @@ def test_the_check_of_sources_detects_missing_escapes(tmp_path):
     source = tmp_path / "page.py"
     source.write_text(
         'st.markdown(f"**{view.architecture}**")\nst.caption(message)\nst.error("a" + '
-        'text)\nst.info(f"{escaped(text)} {share:.2f}")\n'
+        'text)\nst.info(f"{literal_markdown(text)} {share:.2f}")\n'
     )
     assert [line for line, _ in markdown_in(source)] == [1, 2, 3]

@@ -89,9 +89,9 @@ def test_loss_scaling_brings_back_what_float16_makes_zero(training):
     for each in (plain, scaled):
         each.model.classifier.weight.data *= 1e-4
     batch = plain.training_data.train
-    assert plain.underflow_share(batch, 1.0) > 2 * scaled.lost(batch, FIRST_SCALE) and training(
-        "bfloat16"
-    ).underflow_share(batch, 1.0) < plain.lost(batch, 1.0)
+    assert plain.underflow_share(batch, 1.0) > 2 * scaled.underflow_share(
+        batch, FIRST_SCALE
+    ) and training("bfloat16").underflow_share(batch, 1.0) < plain.underflow_share(batch, 1.0)
 
 
 def test_a_scale_that_is_too_large_is_halved_and_that_step_is_not_taken(training, monkeypatch):
