@@ -290,7 +290,7 @@ def test_calibration_and_seed_are_chosen_on_the_page_too(saved_recipe, pipeline)
         ),
         (b"steps: [", "not valid YAML"),
         (b"- a list", "A recipe is a mapping"),
-        (b"steps: [{technique: magic}]", "no known technique"),
+        (b"steps: [{technique: magic}]", "not a known technique"),
         (b"steps: [{technique: bitsandbytes}, {technique: magnitude}]", "swap the two"),
         (b"steps: [{technique: gptq, bits: 99}]", "Step 1, bits"),
         (b"model: '<b>x</b>'\nstops: []", "there is no option"),
@@ -373,7 +373,7 @@ def test_a_choice_that_is_not_allowed_leaves_the_address_as_it_was(saved_recipe,
             urlsafe_b64encode(
                 compress(b'{"model": "x", "steps": [{"technique": "magic"}]}')
             ).decode(),
-            "no known technique",
+            "not a known technique",
         ),
     ],
 )
