@@ -82,7 +82,7 @@ def run_until_cancelled(recipe: dict, run: str, keep: str, limit: Any = None) ->
     """Replacement for ``run_recipe`` that has finished 6 of 30 layers and then waits."""
     channel = ProgressChannel(run)
     channel.report(ProgressEvent("compressing", 6, 30))
-    while not channel.cancelled():
+    while not channel.is_cancelled():
         time.sleep(0.05)
     raise Cancelled("The run was canceled.")
 

@@ -53,7 +53,7 @@ def preview(recipe: Recipe, layer: str) -> CompressedLayer:
     look = (
         pruned_preview(recipe, model, known)
         if recipe.steps[-1].removes_structures
-        else compressed(recipe, model, part, weight)
+        else compressed_by_all_steps(recipe, model, part, weight)
     )
     return CACHE.previews.keep(preview_key(model, recipe, layer), look)
 
@@ -64,7 +64,7 @@ def live_weights(config: Technique) -> int:
     return model_cache.LIVE_WEIGHTS // (1 if quick else COARSER)
 
 
-def compressed(
+def compressed_by_all_steps(
     recipe: Recipe, model: CachedModel, part: Layer, weight: torch.Tensor
 ) -> CompressedLayer:
     """A layer after all steps that leave it in its shape."""

@@ -47,7 +47,7 @@ def run_recipe(recipe: dict[str, Any], run: str, keep: str, limit: PathLimit | N
     with apply_path_limit(limit):
         return with_plain_errors(
             lambda: pkgutil.resolve_name(run_job)(
-                recipe, run, keep, channel.report, channel.cancelled, channel.stream
+                recipe, run, keep, channel.report, channel.is_cancelled, channel.stream
             )
         )
 
@@ -83,7 +83,7 @@ class ProgressChannel:
         """Keep rows of a training's curves, which travel with the next event."""
         self.waiting += rows
 
-    def cancelled(self) -> bool:
+    def is_cancelled(self) -> bool:
         if time.monotonic() - self.checked > SECONDS_BETWEEN_CHECKS:
             self.checked, self.stop = time.monotonic(), self.event.is_set()
         return self.stop
