@@ -122,7 +122,7 @@ def test_no_module_parses_its_own_sentences():
         'stage.partition(" · ")[0]',
         'inner.startswith("Measuring")',
         're.compile(r"Step (\\d+) of (\\d+): ")',
-        'ended.partition(", as was asked for")[0]',
+        'ended.partition(", as requested")[0]',
         'str(error).partition(";")[0]',
         "FAILURE.match(message)",
         '"blocks were finished" in record.message',

@@ -1,14 +1,13 @@
-"""The classifier's further courses: it reads on, then learns from more passages of the training
-files, without their labels.
+"""Further training of the classifier: more masked-language-model pretraining, then self-training on
+unlabeled passages of the training files.
 
-Reading is filling in masked words, as at first: its encoder had read each word but once, and its
-loss still fell.
+The encoder had seen each word only once, and its pretraining loss was still falling.
 
-It and its baseline err in different places, so that together they know more than either. What they
-say together about passages that neither has learned from is what the model learns now, beside its
-labeled ones (self-training; distillation as in Hinton et al. 2015, arXiv:1503.02531). A course
-starts from the model as it is. What it keeps is a running mean of the weights along the way (Polyak
-averaging), from where that mean was best on validation: single steps swing by a point there.
+The model and its baseline make different mistakes, so that their ensemble is better than either.
+Its predictions on passages that neither was trained on are the soft labels of the self-training,
+along with the labeled passages (distillation as in Hinton et al. 2015, arXiv:1503.02531). Training
+starts from the current model and keeps the running mean of the weights (Polyak averaging) that was
+best on validation; the accuracy of single steps varies by one point there.
 
     python -m engine.bundled.docs_classifier_further --tokens 12000000 --epochs 1.5
     --checkpoint /tmp/docs-classifier-further.pt

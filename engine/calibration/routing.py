@@ -76,9 +76,8 @@ class ExpertRouting:
         return list(dict.fromkeys(each.path for each in self.layers.values()))
 
     def fill_missing_tokens(self, name: str, stats: InputStats) -> None:
-        """Note how strong the inputs of a layer are, and add to those of an expert what it lacks. A
-        layer that was only called without any token
-        lacks them all.
+        """Record the magnitude of a layer's inputs, and add uncorrelated inputs to the statistics
+        of an expert that too few tokens reached.
         """
         if not stats.count:
             add_uncorrelated_inputs(

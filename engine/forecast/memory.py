@@ -19,16 +19,16 @@ from engine.techniques.implementations import search_work, training_work
 
 # of a process that has imported everything and opened nothing
 BASE = psutil.Process().memory_info().rss
-# bytes of tables that a layer leaves where data is looked at, and of what the allocator keeps: much
-# only with many experts
+# bytes of the tables of a calibrated layer, and of memory that the allocator keeps; large only with
+# many experts
 SEEN_LAYER = 6e5
 # bytes that libraries take while they compute: thread pools, oneDNN's and the allocator's own
 SCRATCH = 60e6
 
 
 def peak_bytes(job: Job) -> float:
-    """Bytes: the process, the model's file in memory, and the largest of what its stages hold
-    beside.
+    """Peak memory in bytes: the process, the mapped model file, and the largest additional
+    memory of any stage.
     """
     device, _ = device_and_dtype(job.recipe)
     stages = [evaluation_bytes(job)] if device.type == "cpu" else [0.0]

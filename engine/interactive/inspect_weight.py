@@ -1,7 +1,6 @@
 """Single weights: how each is written, and which others share its scale.
 
-A kind of storage that is not known here shows the weight and its error, beside its neighbors in
-the row.
+For other kinds of storage, the weight and its error are shown next to its neighbors in the row.
 """
 
 from dataclasses import dataclass, replace

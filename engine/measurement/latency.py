@@ -1,9 +1,9 @@
 """Latency of a compressed model compared with the original, measured where a kernel multiplies the
 stored weights.
 
-Both compute on the task's own inputs, in turns, so that a busy moment of the machine meets both.
-The original's weights lie ready in the run's precision: nobody waits for their unpacking. Where no
-kernel runs, the reason is all there is.
+Both run on the task's own inputs in alternation, so that a busy moment of the machine affects both.
+The original's weights are unpacked in the run's precision before timing. Where no kernel runs, the
+table holds the reason instead of times.
 """
 
 import math
@@ -113,7 +113,7 @@ def model_latency_rows(
     weights = sum(layer.parameters for layer in pair.original.layers if layer.kind != "embedding")
     for done, shape in enumerate(pair.shapes):
         bench.progress(ProgressEvent("measuring-speed", done, len(pair.shapes)))
-        given = shape.of(pair.inputs)
+        given = shape.select_inputs(pair.inputs)
         if main(given).ndim == 2 and main(given).numel() * weights > WORK:
             continue
         simulated = after(**given).logits
@@ -164,7 +164,7 @@ def layer_latency_rows(
         for shape in pair.shapes:
             if name in routed and not shape.first_token:
                 continue  # the shape does not tell how many tokens an expert gets
-            given = LayerInputs(shape.cut(before[name]), shape.cut(received[name]))
+            given = LayerInputs(shape.select(before[name]), shape.select(received[name]))
             if given.after.ndim == 4 or given.before.numel() * ready[name].stored.shape[0] <= WORK:
                 yield from one_layer_latency_rows(
                     name, ready[name], kernels.found[name], simulated, shape, given, clock

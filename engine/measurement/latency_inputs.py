@@ -42,13 +42,13 @@ class Shape:
     words: str
     first_token: bool = False
 
-    def cut(self, tensor: torch.Tensor) -> torch.Tensor:
+    def select(self, tensor: torch.Tensor) -> torch.Tensor:
         few = tensor[: self.examples]
         return few[:, :1] if self.first_token else few
 
-    def of(self, inputs: Inputs) -> Inputs:
+    def select_inputs(self, inputs: Inputs) -> Inputs:
         return {
-            name: self.cut(value) if isinstance(value, torch.Tensor) else value
+            name: self.select(value) if isinstance(value, torch.Tensor) else value
             for name, value in inputs.items()
         }
 

@@ -27,8 +27,8 @@ from engine.results.schema.tables import SimilarityRow
 from engine.step.run_context import RunContext
 
 EMBEDDINGS = "embeddings"  # what flows into the first block
-TOKENS, PICTURES = 256, 64  # of one group; a picture's states are one long row
-GROUPS = 8  # that are looked at
+TOKENS, PICTURES = 256, 64  # of one group; an image's states are one long row
+GROUPS = 8  # compared
 LEAST = 4  # rows without which there is no estimate
 
 States = dict[str, torch.Tensor]  # block -> (rows, width)

@@ -518,7 +518,7 @@ def router_names(model: nn.Module) -> set[str]:
     found: set[str] = set()
     for path, module in model.named_modules():
         experts = [child for child in module.children() if isinstance(child, ROUTING)]
-        beside = (
+        other_children = (
             []
             if not experts
             else [
@@ -527,7 +527,7 @@ def router_names(model: nn.Module) -> set[str]:
                 if not isinstance(child, ROUTING)
             ]
         )
-        for name, child in beside:
+        for name, child in other_children:
             linears = [
                 (inner, each)
                 for inner, each in child.named_modules(prefix=f"{path}.{name}")

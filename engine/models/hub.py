@@ -1,5 +1,5 @@
 """Fetching a model from the Hugging Face Hub into its cache: weights as safetensors and the small
-files beside them, never code.
+config and tokenizer files, never code.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """Compressed models on disk: one safetensors file for each block, each with its layers' settings in
 its header.
 
-The bytes of these files are the size that is reported. Beside them stand the model's own config and
+The bytes of these files are the reported size. The folder also holds the model's config and
 tokenizer, and ``compression.json``, which marks the folder as ours.
 """
 

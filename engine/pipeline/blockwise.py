@@ -1,4 +1,4 @@
-"""Block by block through a model: look at calibration data, scale, compress, write, go on."""
+"""Block-wise compression: for each block collect statistics, scale, compress and write."""
 
 import time
 from collections.abc import Callable
@@ -157,7 +157,7 @@ class BlockwiseCompressor:
     )
     # layers whose weights the technique replaced by equivalent ones
     rewritten: frozenset[str] = frozenset()
-    # finished blocks, where they cost so much that a run may want to go on from them
+    # finished blocks, kept if they are expensive enough for a later run to resume from
     resume_store: ResumeStore = field(default_factory=ResumeStore)
     plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases as they will be written
     # of the layers' inputs, where the technique wants them

@@ -1,6 +1,4 @@
-"""Writes a model with whole structures taken out, block by block, and notes what became of each
-layer.
-"""
+"""Writes a model without its removed structures, block by block, and reports on each layer."""
 
 import json
 from dataclasses import dataclass, replace
@@ -25,7 +23,7 @@ from engine.tensors.sliced import SlicedWeight
 from engine.tensors.weights import StoredWeight
 
 READ_IF_THERE = ("head_dim",)  # in config.json, though some configurations do not declare it
-REMOVED, UNTOUCHED = "taken out with its block", "nothing of it is taken out"
+REMOVED, UNTOUCHED = "removed with its block", "no part of it is removed"
 GROUPED_CONVOLUTION = "its channels are kept because they pass through a grouped convolution"
 
 

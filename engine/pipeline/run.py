@@ -121,7 +121,7 @@ def resumed_blocks_note(blocks: int) -> list[str]:
         [
             (
                 f"{blocks} of its blocks were finished by an earlier run of this recipe that was "
-                "stopped; this one went on from there."
+                "stopped; this run resumed from there."
             )
         ]
         if blocks

@@ -84,8 +84,8 @@ def step_folders(context: RunContext, out: Path) -> Iterator[list[Path]]:
 
 
 def written_folder(context: RunContext, packed: PackedFolder) -> ModelSource:
-    """The folder of the step before; messages go on to speak of the model that the user has
-    named.
+    """Folder that the previous step has written, under the name of the user's model, which messages
+    show.
     """
     return replace(
         resolve_model(str(packed.folder)),

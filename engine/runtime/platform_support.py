@@ -159,7 +159,7 @@ def is_own(status: os.stat_result) -> bool:
 
 
 def open_without_waiting(path: Path) -> BinaryIO:
-    """Open a file for reading; a pipe that nobody writes to does not block."""
+    """Open a file for reading; a pipe without a writer does not block."""
     return open(path, "rb", opener=nonblocking_descriptor)
 
 

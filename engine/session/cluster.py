@@ -53,7 +53,7 @@ QUESTIONS_OUT_OF_MEMORY = (
 )
 KILLED = "The process it ran in was killed, most often because the machine's memory ran out"
 LOST = (
-    "The background processes were lost while this went on; new ones are started as soon as they "
+    "The background processes were lost during this run; new ones are started as soon as they "
     "are needed. Try again."
 )
 LOST_EXTERNAL = (

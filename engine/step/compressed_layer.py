@@ -26,5 +26,5 @@ class CompressedLayer:
     stored: StoredWeight
     scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
     rebuilt: PruningPlan | None = (
-        None  # what stays of the whole model, where structures are taken out
+        None  # what stays of the whole model, where structures are removed
     )

@@ -14,8 +14,8 @@ class EarlyEnd:
     @property
     def note(self) -> str:
         return (
-            f"Training was ended at step {self.step} of {self.steps}, as was asked for; "
-            f"what it knew at step {self.best_step} is kept."
+            f"Training was ended at step {self.step} of {self.steps}, as requested; "
+            f"the state of step {self.best_step} is kept."
         )
 
 
@@ -31,7 +31,7 @@ class GenerationsEnd(EarlyEnd):
     def note(self) -> str:
         where = f"at step {self.step} of {self.steps}" if self.step else "before the first step"
         return (
-            f"Training was ended {where} of generation {self.generation}, as was asked for; the "
+            f"Training was ended {where} of generation {self.generation}, as requested; the "
             f"best of all generations is kept: what generation {self.best_generation} knew at "
             f"step {self.best_step}, with {self.best_quality}."
         )
@@ -49,7 +49,7 @@ class PruningEnd:
     @property
     def note(self) -> str:
         return (
-            f"Training was ended at step {self.step} of {self.steps}, as was asked for; "
+            f"Training was ended at step {self.step} of {self.steps}, as requested; "
             f"{self.sparsity:.0%} of the weights were zero then, of {self.target:.0%} that were "
             "to be."
         )

@@ -44,7 +44,7 @@ class LayerSwap:
         return self.original.model.get_submodule(name).stored.to_dense(torch.float32)
 
     def with_first_examples(self, examples: int) -> "LayerSwap":
-        """The same on the first calibration examples only."""
+        """Copy that uses only the first calibration examples."""
         left, cut = examples, []
         for batch in self.batches:
             cut.append({key: value[:left] for key, value in batch.items()})

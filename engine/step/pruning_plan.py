@@ -1,6 +1,4 @@
-"""A model with whole structures taken out: what stays of each of its tensors, and where it will
-stand.
-"""
+"""Plan for removing whole structures of a model: the kept part of each tensor, and its new name."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,7 +22,7 @@ def no_checkpoint_folder() -> None:
 
 @dataclass(frozen=True)
 class TechniqueInput:
-    """A model that is to be rebuilt, and what may be looked at for it."""
+    """The model that a technique receives, and the data it may use."""
 
     original: LoadedModel
     folder: ModelSource

@@ -1,26 +1,25 @@
-"""The stages of a run that a method may implement, each pure in what it is given; chosen by the
-technique's type.
+"""Hooks that a technique may implement, dispatched on the type of its config. Each is a pure
+function of its arguments.
 
-survey    what the method wants to know from data
-plan      one frozen setting for each layer: where global budgets are solved
-scales    what layers are multiplied by before that, so that it can be taken out of the module
-          before them
-compress  one layer: what would be stored for it
-blueprint what that will be, before it is done: tensors of the right shapes without values
-beside    the same for what leaves a layer stored as it is and only adds to it
-portrait  what there is to see of a layer that is done
+In the order of a run:
 
-Before all of these, ``equivalent_weights`` may move weights between layers and blocks without
-changing the model's function.
+equivalent_weights  weights of the same function, moved between layers and blocks
+survey              statistics from calibration data for the whole model
+plan                one frozen setting per layer; global budgets are solved here
+input_scales        factors for a layer's inputs, folded into the module before it
+compress            the packed tensor of one layer
+storage_plan        shapes and dtypes of that tensor without values, for forecasts
+with_adapter        a stored layer with an addition, such as a low-rank correction
+diagnostics         tables about a compressed layer
 
-Methods that train do so before the walk, which then stores what they left (``train_weights``).
-Those that train a model as a whole put another in its place (``train_replacement``), whose shapes
-are known before (``replacement_outline``). Methods that change the model's shape walk through no
-layers. They say what stays of each (``plan_removal``), by what ``survey`` has found.
+Techniques that train do so before layers are compressed: ``train_weights`` returns the weights to
+store. Techniques that train another model replace the whole model (``train_replacement``); its
+shapes are known before (``replacement_outline``). Techniques that change shapes do not compress
+layer by layer: ``plan_removal`` returns what remains of each layer, given the result of ``survey``.
 
-Besides a run, ``search_work``, ``training_work``, ``layer_operations`` and ``forecast_notes`` tell
-a forecast what a technique does (in its ``cost.py``), and ``explanation`` shows it at work on one
-layer (in its ``explain.py``).
+Outside a run, ``search_work``, ``training_work``, ``layer_operations`` and ``forecast_notes``
+describe a technique's work to the forecast (in its ``cost.py``), and ``explanation`` shows it on
+one layer (in its ``explain.py``).
 """
 
 from functools import singledispatch

@@ -1,4 +1,4 @@
-"""A weight of which whole rows and columns are gone, looked at where they stood."""
+"""A weight with whole rows and columns removed, viewed at its original shape."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -168,9 +168,8 @@ def sparse_storage_plan(
     storage: str,
     pattern: tuple[int, int] | None = None,
 ) -> StoredWeight:
-    """The same before it is done, for this number of remaining weights; its tensors have no values
-    (device
-    meta).
+    """Return the storage plan for ``nonzero_count`` remaining weights; its tensors are on the meta
+    device.
     """
     ways, (out, in_) = storage_sizes_bytes(shape, nonzero_count, dtype.itemsize, pattern), shape
     sketch = partial(torch.empty, device="meta")

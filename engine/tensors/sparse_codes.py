@@ -175,7 +175,7 @@ def weight_codes_float8(stored: Float8) -> torch.Tensor:
 
 @singledispatch
 def with_codes(stored: StoredWeight, codes: torch.Tensor) -> StoredWeight:
-    """The same with these codes, which may be none.  codes: (count,) uint8"""
+    """Copy with other codes, possibly none.  codes: (count,) uint8"""
     return replace(stored, codes=pack_bits(codes, stored.bits))
 
 

@@ -27,13 +27,13 @@ READ_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class SavedState:
-    """Tensors and plain data that a training goes on from, and what it has noted so far."""
+    """Tensors and plain data from which a training resumes, and the rows of its curve so far."""
 
     row: ClassVar[type] = CurveRow
     rows: list[Any]
 
 
-SavedStateT = TypeVar("OfKind", bound=SavedState)
+SavedStateT = TypeVar("SavedStateT", bound=SavedState)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,6 @@ def read_checkpoint(
 def resumed_note(done: int, of: int, what: str = "training steps were done") -> str:
     """Note about a resumed training."""
     return (
-        f"{done} of its {of} {what} by an earlier run that was stopped; this one went on from "
+        f"{done} of its {of} {what} by an earlier run that was stopped; this run resumed from "
         "there."
     )

@@ -48,16 +48,14 @@ def train_steps(
     on_note: Callable[[str], None] = lambda text: None,
     accelerator: Accelerator | None = None,
 ) -> Iterator[tuple[int, float]]:
-    """Trains in place for as long as it is asked to go on: yields after each step, with its number
-    from 1 and its loss.
-    Where ``first_step``, the first steps of the course lie behind it; ``optimizer`` is one that
-    remembers them. ``accelerator``: in another number
-    format than the course's.
+    """Train in place, and yield the number of each step (from 1) with its loss.
 
-    Batch norms learn and count again, since what they see changes with every cut; at a rate of 0
-    nothing moves, and neither do they.
-    A step that memory does not suffice for is tried again in smaller parts, which is ``on_note``.
-    Raises Diverged when the loss is no number.
+    ``first_step``: number of steps already done; ``optimizer`` then holds their state.
+    ``accelerator``: to train in another number format than the config's.
+
+    Batch-norm statistics are updated, since pruning and rounding change the inputs; at a learning
+    rate of 0 they stay as they are. A step that runs out of memory is repeated with smaller
+    micro-batches, which is reported to ``on_note``. Raises Diverged if the loss is not finite.
     """
     accelerator = accelerator or accelerator_for(
         next(model.parameters()).device, training_config.half

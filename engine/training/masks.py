@@ -16,8 +16,8 @@ GATE_RATE_FACTOR = 100.0  # times the weights' rate, or gates would take ten tho
 
 
 class WeightMask(nn.Module):
-    """A mask over a weight. With ``regrow`` gradients reach cut weights too (Lin et al. 2020,
-    arXiv:2006.07253), so they go on learning.
+    """A mask over a weight. With ``regrow`` gradients reach pruned weights too (Lin et al. 2020,
+    arXiv:2006.07253), so pruned weights keep training.
     """
 
     def __init__(self, weight: torch.Tensor, regrow: bool = False):

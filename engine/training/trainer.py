@@ -74,8 +74,8 @@ class AuxiliaryModel:
 
 @dataclass
 class Trainer:
-    """One model's way through a course. What it leaves in ``model`` is the best that was found on
-    held-out examples, in ``rows`` all of it.
+    """Training of one model. ``model`` ends with the weights that were best on held-out examples;
+    ``rows`` holds the whole curve.
     """
 
     context: RunContext
@@ -180,7 +180,7 @@ class Trainer:
         return {name: value.clone() for name, value in self.trainable_state().items()}
 
     def trainable_state(self) -> State:
-        """The same, as it goes on changing."""
+        """Trainable parameters and buffers; views that change as training continues."""
         names = {name for name, value in self.model.named_parameters() if value.requires_grad} | {
             name for name, _ in self.model.named_buffers()
         }

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 from engine.results.store import atomic_files
 from engine.runtime import settings
 
-CachedContent = TypeVar("Kept")
+CachedContent = TypeVar("CachedContent")
 
 
 def data_folder() -> Path:

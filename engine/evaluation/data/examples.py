@@ -235,8 +235,8 @@ def labeled_images(
 
 
 def training_images(source: str, column: str) -> list[Image.Image]:
-    """The pictures of a train split, whatever labels they may have. Raises PlainError when the
-    source cannot be read.
+    """Images of a train split, without their labels. Raises PlainError if the source cannot be
+    read.
     """
     if source == "bundled:digits":
         return digits("train").images

@@ -53,8 +53,8 @@ def pareto_front(
     """True for rows that no other row beats: none costs as little and gains as much, with one of
     the two better.
 
-    Equal rows stand or fall together. A row whose cost or gain is missing is not on the front and
-    beats nobody.
+    Equal rows are treated alike. A row whose cost or gain is missing is not on the front and beats
+    no other row.
     """
     known = frame[cost].notna() & frame[gain].notna()
     signed = frame[gain] if higher_is_better else -frame[gain]

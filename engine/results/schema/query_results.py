@@ -62,7 +62,7 @@ class InputRanges:
 
     histogram: pd.DataFrame  # HistogramRow of a sample of the inputs, as the layer gets them
     observers: pd.DataFrame  # ObserverRow
-    examples: int  # calibration examples that were looked at
+    examples: int  # calibration examples that were used
 
 
 @dataclass(frozen=True)

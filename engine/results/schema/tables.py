@@ -33,7 +33,7 @@ class LayerRow:
     largest_error: float = NAN  # max |w - w^|
     sparsity: float = NAN  # share of the weights that are zero now; NaN where kept
     note: str = ""  # what the user should know about its compression
-    # before whole rows or columns were taken out; () where the shape stayed
+    # before whole rows or columns were removed; () if the shape is unchanged
     original_shape: tuple[int, ...] = ()
 
 
@@ -166,7 +166,7 @@ class ObserverRow:
 @run_table("structures")
 @dataclass(frozen=True)
 class StructureRow:
-    """One neuron, head, channel or block that might be taken out whole."""
+    """One neuron, head, channel or block, which may be removed."""
 
     block: str  # where it stands: a block of the model, or a convolution
     what: Literal["neuron", "head", "key/value group", "channel", "block"]

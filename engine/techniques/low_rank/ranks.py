@@ -174,8 +174,8 @@ def marginal_gain(layer: LayerEnergy, rank: int) -> float:
 
 
 def allocated_ranks_by_energy(layers: dict[str, LayerEnergy], energy: float) -> dict[str, int]:
-    """The same for the fewest parameters with which the layers hold such a share of their energy on
-    average.
+    """Ranks with the fewest parameters at which the layers keep at least ``energy`` of their
+    energy on average (a share, 0 to 1).
     """
     low, high = 0.0, 1.0
     for _ in range(BISECTION_STEPS):

@@ -1,5 +1,5 @@
-"""A model that learns while it is as it will be stored: from labels, from the uncompressed model,
-and from what it pays for besides.
+"""Compression-aware training: the model trains in the form in which it is stored, on labels, the
+uncompressed model's predictions, and penalties.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class Finetuner:
         return label_loss(logits, batch.targets.to(logits.device))
 
     def teacher_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
-        """Beside what the uncompressed model says."""
+        """Distillation loss against the uncompressed model."""
         with evaluation_mode(self.teacher), keep_unpacked(self.teacher):
             said = batch_logits(self.teacher, batch, logits.device)
         return teacher_loss(

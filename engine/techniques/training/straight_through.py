@@ -67,7 +67,7 @@ class RoundToLevels(torch.autograd.Function):
 
 
 def scaled_gradient(value: torch.Tensor, factor: float) -> torch.Tensor:
-    """The same value, with its gradient multiplied by a factor (LSQ, section 2.2)."""
+    """Return ``value``; its gradient is multiplied by ``factor`` (LSQ, section 2.2)."""
     if value.requires_grad:
-        value.register_hook(lambda slope: slope * factor)
+        value.register_hook(lambda gradient: gradient * factor)
     return value

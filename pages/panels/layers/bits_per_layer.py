@@ -24,8 +24,8 @@ SMALLEST_DAMAGE = 1e-7  # nats: what is less is drawn there
 
 
 def bits_per_layer(layers: pd.DataFrame, *, sensitivity: pd.DataFrame | None = None) -> go.Figure:
-    """Rows of LayerRow; where there are rows of SensitivityRow, both ways of measuring stand
-    beside. Beyond 60 layers the largest are drawn.
+    """Rows of LayerRow; where there are rows of SensitivityRow, both sensitivity measures are
+    drawn too. Beyond 60 layers, the largest are drawn.
     """
     counted = layers[layers.tied_to == ""].reset_index(drop=True)
     if counted.empty:

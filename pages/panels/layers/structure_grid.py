@@ -32,7 +32,7 @@ def structure_grid(rows: pd.DataFrame) -> go.Figure:
 
 
 def tiles(rows: pd.DataFrame, blocks: list[str]) -> go.Heatmap:
-    """Beside the largest score of each block, so that every line has its own scale."""
+    """Scores relative to the largest of each block, so that every row has its own scale."""
     shown = rows.assign(
         beside=rows.score / rows.groupby("block").score.transform("max").clip(lower=1e-30)
     )

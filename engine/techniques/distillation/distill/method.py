@@ -241,7 +241,7 @@ def check_recipe_distill(config: Distill, recipe: Recipe) -> None:
 def replacement_outline_model_training(
     config: ModelTraining, technique_input: TechniqueInput
 ) -> LoadedModel:
-    """The student without values: what will be written has its shapes."""
+    """The student on the meta device; the saved model has its shapes."""
     student = build_student(config, technique_input, seed=0, on_meta=True)
     # on no other device: an embedding that scales what it reads is known by the scale that it holds
     student.model.to(student.dtype)
@@ -260,9 +260,7 @@ def replacement_outline_model_training(
 def compress_model_training(
     config: ModelTraining, weight: torch.Tensor, stats: None = None
 ) -> StoredWeight:
-    """A look at one layer: the weight that a student begins with, since what it becomes takes
-    training to find.
-    """
+    """Initial weight of the student's layer; the trained weight is not known before a run."""
     return DenseWeight(tuple(weight.shape), weight)
 
 

@@ -64,8 +64,8 @@ class TwoViews:
 
 
 def second_view(model: nn.Module, folder: ModelSource) -> View:
-    """The same input where the model has dropout; else a text with hidden
-    tokens, or a picture moved by a pixel.
+    """Second view of a batch: the same input if the model has dropout, else a text with masked
+    tokens, or an image shifted by one pixel.
     """
     if has_dropout(model):
         return lambda batch: batch

@@ -20,7 +20,7 @@ from engine.training.loop import batch_logits, evaluation_mode
 from engine.training.losses import IGNORE_INDEX
 
 MIN_ANSWER_TOKENS = 8  # tokens of an answer: fewer would say next to nothing
-TEMPLATES = {  # pieces of a prompt: a text's beginning, others with the way they go on, and words
+TEMPLATES = {  # parts of a prompt: start of a text, other texts with continuations, and words
     "continuations": ("text",),
     "instructions": (
         "Instruction:\nExplain what this is for, and how it is used.\n\n",
@@ -131,7 +131,7 @@ def prompts(
     """
     room, count = windows.shape[1], min(config.written, len(windows))
     begun = windows[:count, : config.prompt]
-    # texts with the way they really go on
+    # texts with their true continuations
     examples = [windows.roll(-shift, 0)[:count, : 2 * config.prompt] for shift in (1, 2)]
     parts = {"text": begun, "one": examples[0], "other": examples[1]}
     pieces = [parts.get(piece, piece) for piece in TEMPLATES[config.asks]]

@@ -45,8 +45,8 @@ def update_masks(trainable: TrainableModel, config: Pruning, share: float) -> No
 
 
 def at_share(config: Pruning, share: float) -> Pruning | None:
-    """The same on the way, when only such a share is to go; None where that is nothing. Of every M
-    neighbors, whole ones go.
+    """Config for an intermediate pruning step that removes only ``share``; None if that removes
+    nothing. An N:M pattern removes whole weights of every M neighbors.
     """
     if not config.pattern:
         return config.model_copy(

@@ -221,8 +221,8 @@ def loss_changes(
 def layer_stats(name: str, stats: StatsByLayer) -> InputStats | GradientStats:
     if name not in stats:
         raise PlainError(
-            f"No calibration data reached {name}, so what it reads cannot be judged; name it "
-            "under Layers to skip (layers.skip), or choose by norms."
+            f"No calibration data reached {name}, so its inputs are unknown; add it "
+            "to Layers to skip (layers.skip), or rank structures by weight norms."
         )
     return stats[name]
 

@@ -97,5 +97,5 @@ def comparable_between_layers_wanda(config: Wanda, score: torch.Tensor) -> torch
 
 @comparable_between_layers.register
 def comparable_between_layers_sparsegpt(config: SparseGPT, score: torch.Tensor) -> torch.Tensor:
-    """The same; these scores are squares."""
+    """Scores divided by their sum; SparseGPT's scores are squared errors."""
     return score / score.sum().clamp_min(1e-30)

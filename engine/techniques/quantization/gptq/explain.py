@@ -37,9 +37,7 @@ def explanation_gptq(config: GPTQ, look: CompressedLayer) -> Explanation:
 
 @dataclass(frozen=True)
 class Replay:
-    """A weight that GPTQ has rounded, and what it was before. Columns stand in the order of
-    rounding; arrays are (in_, out).
-    """
+    """A weight before and after GPTQ. Columns are in rounding order; arrays are (in_, out)."""
 
     columns: RoundingSweep  # all rounded
     order: torch.Tensor  # (in_,) the column that stands at each place

@@ -32,8 +32,8 @@ def greedy_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> lis
     """Greedy allocation: starting from the fewest bits, repeat the step that reduces the damage
     most per byte.
 
-    A step that does not fit into the rest of the budget never will, so each is looked at once: when
-    its layer comes to where it begins.
+    A step that does not fit into the rest of the budget never will, so each is considered once,
+    when its layer reaches the step's starting point.
     """
     chosen = [int(np.lexsort((damage[layer], sizes[layer]))[0]) for layer in range(len(sizes))]
     left = budget - sum(int(sizes[layer, place]) for layer, place in enumerate(chosen))

@@ -531,11 +531,11 @@ def test_generations_that_are_stopped_leave_the_best_of_all(
     outcome = run_step(
         "resnet", cancelled=after, report=report, save=tmp_path / "student", **recipe
     )
-    (said,) = (note for note in outcome.summary.notes if "as was asked for" in note)
+    (said,) = (note for note in outcome.summary.notes if "as requested" in note)
     kept = load_model(resolve_model(str(tmp_path / "student")), CPU, torch.float32).plain[
         "classifier.1.bias"
     ]
-    assert "of generation 2, as was asked for" in said
+    assert "of generation 2, as requested" in said
     assert said.endswith(
         "the best of all generations is kept: what generation 1 knew at step 3, with "
         "accuracy 90.0%."
@@ -783,7 +783,7 @@ def test_a_cancelled_training_keeps_the_best_so_far_and_can_be_run_anew(run_step
     )
     assert outcome.summary.ended_early and len(curve(outcome)) == 31
     assert any(
-        note.startswith("Training was ended at step 31 of 200, as was asked for")
+        note.startswith("Training was ended at step 31 of 200, as requested")
         for note in outcome.summary.notes
     )
     assert (

@@ -323,7 +323,7 @@ def test_a_cancelled_training_keeps_the_model_as_it_stands(pattern, run_step, tm
     left = (layers.sparsity * layers.parameters).sum() / layers.parameters.sum()
     assert left == pytest.approx(rows.sparsity.iloc[-1]) and 0 < left < 0.6
     said = (
-        f"Training was ended at step 5 of 40, as was asked for; {left:.0%} of the weights were "
+        f"Training was ended at step 5 of 40, as requested; {left:.0%} of the weights were "
         "zero then"
     )
     assert any(note.startswith(said) for note in outcome.summary.notes)
