@@ -1,7 +1,7 @@
-"""The front of this folder: a task and a model's folder in, numbers or calibration inputs out."""
+"""Entry points of this package: evaluate a model on a task, and load its calibration data."""
 
 from collections.abc import Callable
-from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +28,15 @@ CancelCheck = Callable[[], bool]
 Device = torch.device | str
 
 
-@singledispatch
+# task -> its measurement, and the loader of what it prepares inputs with
+MEASUREMENTS: dict[type[Task], tuple[Callable[..., EvaluationResult], Callable[..., Any]]] = {
+    LanguageModeling: (perplexity, tokenizer_of),
+    MaskedLanguageModeling: (masked_quality, tokenizer_of),
+    TextClassification: (text_quality, tokenizer_of),
+    ImageClassification: (image_quality, image_processor_of),
+}
+
+
 def evaluate(
     task: Task,
     model: nn.Module,
@@ -37,69 +45,14 @@ def evaluate(
     report: Report = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
 ) -> EvaluationResult:
-    """The model's quality at a task. The model is on ``device`` already; ``folder`` has its
+    """Quality of a model on a task. The model is on ``device`` already; ``folder`` has its
     tokenizer or image processor.
 
-    Raises PlainError where task, data and model do not fit each other, Cancelled when asked to
-    stop.
+    Raises PlainError if task, data and model do not match, Cancelled when asked to stop.
     """
-    raise TypeError(f"{type(task).__name__} cannot be evaluated")
-
-
-@evaluate.register
-def evaluate_language_modeling(
-    task: LanguageModeling,
-    model: nn.Module,
-    folder: ModelSource,
-    device: Device = "cpu",
-    report: Report = ignore_progress,
-    cancelled: CancelCheck = never_cancelled,
-) -> EvaluationResult:
-    return perplexity(
-        task, model, tokenizer_of(folder), device, cancellable_report(report, cancelled)
-    )
-
-
-@evaluate.register
-def evaluate_masked_language_modeling(
-    task: MaskedLanguageModeling,
-    model: nn.Module,
-    folder: ModelSource,
-    device: Device = "cpu",
-    report: Report = ignore_progress,
-    cancelled: CancelCheck = never_cancelled,
-) -> EvaluationResult:
-    return masked_quality(
-        task, model, tokenizer_of(folder), device, cancellable_report(report, cancelled)
-    )
-
-
-@evaluate.register
-def evaluate_text_classification(
-    task: TextClassification,
-    model: nn.Module,
-    folder: ModelSource,
-    device: Device = "cpu",
-    report: Report = ignore_progress,
-    cancelled: CancelCheck = never_cancelled,
-) -> EvaluationResult:
-    return text_quality(
-        task, model, tokenizer_of(folder), device, cancellable_report(report, cancelled)
-    )
-
-
-@evaluate.register
-def evaluate_image_classification(
-    task: ImageClassification,
-    model: nn.Module,
-    folder: ModelSource,
-    device: Device = "cpu",
-    report: Report = ignore_progress,
-    cancelled: CancelCheck = never_cancelled,
-) -> EvaluationResult:
-    return image_quality(
-        task, model, image_processor_of(folder), device, cancellable_report(report, cancelled)
-    )
+    measure, preprocessor_of = MEASUREMENTS[type(task)]
+    report = cancellable_report(report, cancelled)
+    return measure(task, model, preprocessor_of(folder), device, report)
 
 
 def check_task_kind(task: Task, folder: ModelSource) -> None:
