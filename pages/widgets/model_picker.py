@@ -8,10 +8,13 @@ from engine.queries import ModelQuery
 from engine.recipe.model_names import BUNDLED_MODELS
 from engine.results.schema.query_results import ModelView
 from pages.formatting.numbers import count, megabytes
+from pages.widgets.loading import skeleton
 from pages.widgets.queries import literal_markdown, stop_on_error
 from pages.widgets.state import ask, chosen_model
 
 OTHER = "Another model…"
+
+PAGE_HEIGHT = 600  # pixels, of the placeholder while a model is opened
 
 
 def choose_model(reference: str) -> None:
@@ -62,7 +65,7 @@ def model_view(reference: str) -> ModelView:
 
 def opened_model() -> ModelView:
     """Return the chosen model; the page ends with an error if it cannot be opened."""
-    with stop_on_error():
+    with stop_on_error(), skeleton(PAGE_HEIGHT):
         return model_view(chosen_model())
 
 
