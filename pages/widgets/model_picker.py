@@ -14,7 +14,7 @@ from pages.widgets.state import ask, chosen_model
 
 OTHER = "Another model…"
 
-PAGE_HEIGHT = 600  # pixels, of the placeholder while a model is opened
+PAGE_HEIGHT = 400  # pixels, of the placeholder while a model is opened
 
 
 def choose_model(reference: str) -> None:
