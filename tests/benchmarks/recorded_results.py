@@ -1,6 +1,6 @@
 """Do recipes still give the keys, sizes and quality that were recorded before a change?
 
-    python -m tests.benchmarks.recorded_results [--record]
+    python -m tests.benchmarks.recorded_results [--record] [NAME ...]
 
 Runs one recipe of each technique with its default options, on the first bundled model that it
 treats, and the recipes in ``assets/recipes``, and compares with ``recorded_results.json``: equal
@@ -26,6 +26,7 @@ FILE = Path(__file__).with_name("recorded_results.json")
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 NEEDS_A_NETWORK = "ten-times-hub"
 SHORT = {"steps": 20, "epochs": 0}  # of techniques that train
+SHORT_LOTTERY = {"rounds": 1, "seeds": 1}
 TASKS = {
     "docs-lm": {"kind": "language-modeling", "context": 128, "tokens": 4096},
     "docs-classifier": {"kind": "text-classification", "samples": 100},
@@ -37,6 +38,7 @@ DIGITS = {"perplexity": 3, "accuracy": 4, "agreement": 4}
 def recipes() -> Iterator[tuple[str, Recipe]]:
     for name, config in TECHNIQUES.items():
         short = {key: value for key, value in SHORT.items() if key in config.model_fields}
+        short |= SHORT_LOTTERY if name == "lottery-ticket" else {}
         fields = {"steps": [{"technique": name, **short}], "speed": False}
         for model, task in TASKS.items():
             calibration = {"samples": 8, "context": 128}
