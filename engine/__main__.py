@@ -379,8 +379,8 @@ def speed_lines(latency: Any) -> list[str]:
     """The whole model's medians, or why nothing was timed."""
     whole = latency[latency["what"] == "whole model"]
     pairs = [
-        (shape, each.set_index("version").median_ms, each.threads.iloc[0])
-        for shape, each in whole.groupby("shape", sort=False)
+        (shape, timings.set_index("version").median_ms, timings.threads.iloc[0])
+        for shape, timings in whole.groupby("shape", sort=False)
     ]
     timed = [
         (

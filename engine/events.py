@@ -265,7 +265,7 @@ class Message:
     def of(cls, plain: dict[str, Any]) -> "Message":
         """Inverse of ``as_dict``."""
         kind = EVENTS[plain["kind"]]
-        known = {each.name for each in fields(kind)}
+        known = {field.name for field in fields(kind)}
         event = kind(**{name: value for name, value in plain["event"].items() if name in known})
         curves = tuple(CurveRow(**row) for row in plain["curves"])
         return cls(event, plain["time"], curves, plain["worker"])

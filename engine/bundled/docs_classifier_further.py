@@ -182,7 +182,10 @@ def self_training_data(
     together.
     """
     seen = ensemble_probabilities(model, baseline_model, data["calibration"], chosen["calibration"])
-    share = max(SHARES, key=lambda each: accuracy(seen[each], data["calibration"].labels))
+    share = max(
+        SHARES,
+        key=lambda candidate_share: accuracy(seen[candidate_share], data["calibration"].labels),
+    )
     print(
         (
             f"together {accuracy(seen[share], data['calibration'].labels):.4f} on validation, "

@@ -78,8 +78,8 @@ def train(
         if (step + 1) % every == 0 or step + 1 == schedule.steps:
             curve.points.append((step + 1, sum(running) / len(running), held_out_loss()))
             save_checkpoint(checkpoint, model, optimizer, step + 1, curve)
-            each = (time.perf_counter() - began) / (step + 1 - first)
-            print(progress_line(curve.points[-1], schedule.steps, each), flush=True)
+            seconds_each = (time.perf_counter() - began) / (step + 1 - first)
+            print(progress_line(curve.points[-1], schedule.steps, seconds_each), flush=True)
             running = []
     return curve
 

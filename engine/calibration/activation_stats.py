@@ -128,7 +128,8 @@ class InputStats:
         )
         other.gram = self.gram / scales / scales[:, None] if self.wants_gram else self.gram
         other.vectors, other.lows, other.highs = (
-            [each / scales for each in column] for column in (self.vectors, self.lows, self.highs)
+            [vector / scales for vector in column]
+            for column in (self.vectors, self.lows, self.highs)
         )
         return other
 
@@ -150,21 +151,21 @@ def merged_stats(parts: Iterable[InputStats]) -> InputStats:
     """Merge the input statistics of layers with the same width, such as experts that share a scale.
     Replacements for missing tokens count only if there are no others.
     """
-    parts = list({id(each): each for each in parts}.values())
-    parts = [each for each in parts if each.missing < each.count] or parts
+    parts = list({id(part): part for part in parts}.values())
+    parts = [part for part in parts if part.missing < part.count] or parts
     if len(parts) == 1:
         return parts[0]
     whole = InputStats(parts[0].width, parts[0].device, parts[0].wants_gram, area=parts[0].area)
-    for each in parts:
-        whole.count += each.count
-        whole.abs_sum += each.abs_sum
-        whole.square_sum += each.square_sum
-        whole.abs_max = torch.maximum(whole.abs_max, each.abs_max)
-        whole.gram += each.gram
+    for part in parts:
+        whole.count += part.count
+        whole.abs_sum += part.abs_sum
+        whole.square_sum += part.square_sum
+        whole.abs_max = torch.maximum(whole.abs_max, part.abs_max)
+        whole.gram += part.gram
         for mine, its in (
-            (whole.vectors, each.vectors),
-            (whole.lows, each.lows),
-            (whole.highs, each.highs),
+            (whole.vectors, part.vectors),
+            (whole.lows, part.lows),
+            (whole.highs, part.highs),
         ):
             mine.extend(its)
     return whole

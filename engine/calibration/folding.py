@@ -119,9 +119,9 @@ def scale_folds(
         for path in ExpertRouting(routed).paths
     ]
     inside = [
-        fold_inside_expert(stream.model, name, each)
-        for name, each in routed.items()
-        if name in stats and each.projection == LAST
+        fold_inside_expert(stream.model, name, routed_layer)
+        for name, routed_layer in routed.items()
+        if name in stats and routed_layer.projection == LAST
     ]
     return [fold for fold in (*found.values(), *before_experts, *inside) if fold]
 
@@ -141,7 +141,11 @@ def fold_into_experts(
     ``alone``: groups without a source of their own.
     """
     routed = routed_layers(stream.model, names)
-    sinks = [name for name, each in routed.items() if each.path == path and each.projection != LAST]
+    sinks = [
+        name
+        for name, routed_layer in routed.items()
+        if routed_layer.path == path and routed_layer.projection != LAST
+    ]
     if not sinks:
         return None
     width, beside = stream.model.get_submodule(sinks[0]).stored.shape[1], path.rpartition(".")[0]

@@ -71,13 +71,13 @@ def accumulate_gradients(
                     flat = slope.float().reshape(sums[name].mean.shape)
                     sums[name].mean.add_(flat, alpha=1 / len(examples))
                     sums[name].square.addcmul_(flat, flat, value=1 / len(examples))
-    for name, each in sums.items():
-        if not each.square.isfinite().all():
+    for name, gradient in sums.items():
+        if not gradient.square.isfinite().all():
             raise PlainError(
                 f"The loss has no gradient for {name} on the calibration data (NaN or infinite); "
                 "compute in float32, or give other data."
             )
-    found = {name: each for name, each in sums.items() if each.square.any()}
+    found = {name: gradient for name, gradient in sums.items() if gradient.square.any()}
     found |= replacement_stats(routed_layers(model, sums), found, sums)
     if not found:
         raise PlainError(
@@ -101,8 +101,8 @@ def replacement_stats(
             if other in found and routed.place == layers[name].place
         ]
         if others:
-            mean = sum(each.mean.square().mean().item() for each in others) / len(others)
-            square = sum(each.square.mean().item() for each in others) / len(others)
+            mean = sum(expert.mean.square().mean().item() for expert in others) / len(others)
+            square = sum(expert.square.mean().item() for expert in others) / len(others)
             like = sums[name].mean
             made[name] = GradientStats(
                 torch.full_like(like, mean**0.5), torch.full_like(like, square), [UNREACHED]

@@ -73,7 +73,7 @@ class ExpertRouting:
     @property
     def paths(self) -> list[str]:
         """Paths of the modules that route tokens."""
-        return list(dict.fromkeys(each.path for each in self.layers.values()))
+        return list(dict.fromkeys(layer.path for layer in self.layers.values()))
 
     def fill_missing_tokens(self, name: str, stats: InputStats) -> None:
         """Record the magnitude of a layer's inputs, and add uncorrelated inputs to the statistics
@@ -107,10 +107,10 @@ class ExpertRouting:
 
     def note(self, seen: dict[str, InputStats], layers: dict[str, RoutedLayer]) -> None:
         """Record the input strength of these layers."""
-        for name, each in seen.items():
+        for name, stats in seen.items():
             place = layers[name].place
             self.magnitudes[place] = self.magnitudes.get(place, InputMagnitude()).merged_with(
-                InputMagnitude.from_stats(each)
+                InputMagnitude.from_stats(stats)
             )
 
     def unreached_stats(

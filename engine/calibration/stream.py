@@ -111,9 +111,9 @@ class CalibrationStream:
         self, stats: dict[str, InputStats], routing: ExpertRouting, wants_gram: bool
     ) -> dict[str, InputStats]:
         """Statistics with replacements for experts that received too few tokens."""
-        for name, each in stats.items():
-            routing.fill_missing_tokens(name, each)
-            each.check_usable(name)
+        for name, layer_stats in stats.items():
+            routing.fill_missing_tokens(name, layer_stats)
+            layer_stats.check_usable(name)
         if siblings := routing.siblings_to_observe(self.model, stats):
             with observe_inputs(self.model, list(siblings), False, self.device) as others:
                 for batch in self.batches:
@@ -151,7 +151,8 @@ class CalibrationStream:
         width = self.waiting[0].shape[1 if self.waiting[0].ndim == 4 else -1]
         widest = max(module.stored.shape[1] // kernel_area(module) for module in layers)
         return (
-            4 * sum(each.numel() for each in self.waiting) * (2 + widest / width) <= IN_STEP_BYTES
+            4 * sum(states.numel() for states in self.waiting) * (2 + widest / width)
+            <= IN_STEP_BYTES
         )
 
     @torch.no_grad()
@@ -181,8 +182,10 @@ class CalibrationStream:
                 [BatchPass(self.run_block) for _ in self.batches],
                 {name: number for number, name in enumerate(names)},
             )
-            at = [each.switch(block, index) for index, each in enumerate(passes)]
-            while waits := {place for place, each in zip(at, passes, strict=True) if not each.dead}:
+            at = [block_pass.switch(block, index) for index, block_pass in enumerate(passes)]
+            while waits := {
+                place for place, block_pass in zip(at, passes, strict=True) if not block_pass.dead
+            }:
                 name = min(
                     waits & routing.layers.keys() or waits,
                     key=lambda place: order.get(place, len(order)),
@@ -193,8 +196,8 @@ class CalibrationStream:
                     change(name, seen.pop(name))
                     changed.add(name)
                 at = [
-                    each.switch() if not each.dead and place == name else place
-                    for place, each in zip(at, passes, strict=True)
+                    block_pass.switch() if not block_pass.dead and place == name else place
+                    for place, block_pass in zip(at, passes, strict=True)
                 ]
                 self.step()
         self.waiting = at

@@ -33,7 +33,7 @@ def own_modules(name: str) -> list[ModuleType]:
     """Modules with this name in the folders of ``engine/techniques``."""
     folders = import_module(PACKAGE).__path__
     names = [module.name for module in pkgutil.walk_packages(folders, f"{PACKAGE}.")]
-    return [import_module(each) for each in names if each.endswith(f".{name}")]
+    return [import_module(module) for module in names if module.endswith(f".{name}")]
 
 
 def techniques_in(module: ModuleType) -> list[type[Technique]]:

@@ -94,7 +94,7 @@ def masked_windows_for(
     masked = masked_windows(
         stream, preprocessor, calibration.context, task.mask_share, text.name, task.bos
     )
-    inputs, labels = (each[: calibration.samples] for each in masked)
+    inputs, labels = (rows[: calibration.samples] for rows in masked)
     pairs = zip(inputs.split(ROWS), labels.split(ROWS), strict=True)
     batches = [
         {"input_ids": some, "attention_mask": torch.ones_like(some), "labels": due}

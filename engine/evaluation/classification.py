@@ -125,7 +125,8 @@ def macro_scores(truth: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
     """
     classes = int(max(truth.max(), guesses.max())) + 1
     right, true, guessed = (
-        np.bincount(each, minlength=classes) for each in (truth[truth == guesses], truth, guesses)
+        np.bincount(labels, minlength=classes)
+        for labels in (truth[truth == guesses], truth, guesses)
     )
     seen = true + guessed > 0
     shares = {

@@ -125,7 +125,7 @@ def masked_loss_and_guesses(
     with evaluation_mode(model):
         while done < len(inputs):
             on_progress(ProgressEvent("measuring-masked-tokens", done, len(inputs)))
-            some, due = (each[done : done + rows].to(device) for each in (inputs, labels))
+            some, due = (rows_of[done : done + rows].to(device) for rows_of in (inputs, labels))
             logits = model(input_ids=some, attention_mask=torch.ones_like(some)).logits
             predicted = logits[due != NOT_MASKED]
             total += finite_loss(

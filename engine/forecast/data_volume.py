@@ -43,9 +43,9 @@ def data_volume(task: Task, folder: ModelSource) -> DataVolume:
         at_once = max(1, CPU_TOKENS * torch.get_num_threads() // task.context) * task.context
         return DataVolume(tokens, max(1.0, tokens / at_once), task.context)
     if isinstance(task, TextClassification):
-        texts, each = example_count(task), text_length(task.model_dump_json(), str(folder.path))
+        texts, length = example_count(task), text_length(task.model_dump_json(), str(folder.path))
         # texts of one length share a batch
-        return DataVolume(texts * each, max(texts / TEXTS, min(texts, each)), int(each))
+        return DataVolume(texts * length, max(texts / TEXTS, min(texts, length)), int(length))
     return DataVolume(example_count(task), max(1.0, example_count(task) / IMAGES), 1)
 
 

@@ -35,12 +35,14 @@ def run_seconds(job: Job, baseline: bool) -> float:
         []
         if baseline
         else [
-            evaluation_seconds(each, ()) + TOKENIZING * each.evaluation.places
-            for each in job.by_split
+            evaluation_seconds(split_job, ()) + TOKENIZING * split_job.evaluation.places
+            for split_job in job.by_split
         ]
     )
     evaluations += [
-        evaluation_seconds(each, each.targets) for step in steps for each in step.by_split
+        evaluation_seconds(split_job, split_job.targets)
+        for step in steps
+        for split_job in step.by_split
     ]
     reading_data = (len(evaluations) + bool(steps)) * data_seconds(job.recipe.task)
     return (
@@ -116,14 +118,14 @@ def training_seconds(job: Job, course: TrainingWork) -> float:
     """Steps there and back, and looks at what is held out; examples are made ready once."""
     if not course.steps:
         return 0.0
-    each, held = (
+    length, held = (
         (job.calibration.length, MAX_HELD_OUT_WINDOWS)
         if isinstance(job.recipe.task, LanguageModeling)
         else (job.evaluation.length, MAX_HELD_OUT)
     )
     passes = job.training_passes
     step = seconds_in_dtype(
-        job, passes.seconds(course.batch * each, 1), course.batch * each, training_dtype(job)
+        job, passes.seconds(course.batch * length, 1), course.batch * length, training_dtype(job)
     )
     asked = course.asked * (
         course.steps
@@ -136,7 +138,7 @@ def training_seconds(job: Job, course: TrainingWork) -> float:
         if course.roundings
         else 0.0
     )
-    looks = course.looks * passes.seconds(held * each, max(1.0, held / IMAGES))
+    looks = course.looks * passes.seconds(held * length, max(1.0, held / IMAGES))
     return (
         rounding
         + (course.steps * course.passes + asked) * step

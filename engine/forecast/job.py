@@ -73,10 +73,10 @@ class Job:
         asked, task = self.recipe.calibration, self.recipe.task
         if asked is None:
             return DataVolume(0, 0, 1)
-        each = (
+        length = (
             self.evaluation.length
             if isinstance(task, LanguageModeling)
             else self.evaluation.places / max(1, example_count(task))
         )
-        each = asked.context if isinstance(task, LanguageModeling) else each
-        return DataVolume(asked.samples * each, asked.samples / ROWS, max(1, int(each)))
+        length = asked.context if isinstance(task, LanguageModeling) else length
+        return DataVolume(asked.samples * length, asked.samples / ROWS, max(1, int(length)))

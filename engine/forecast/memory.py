@@ -39,9 +39,9 @@ def peak_bytes(job: Job) -> float:
         ]
     seen = SEEN_LAYER * max(
         (
-            len(each.targets)
-            for each in [*job.earlier, job]
-            if each.config and each.config.needs != "nothing"
+            len(step_job.targets)
+            for step_job in [*job.earlier, job]
+            if step_job.config and step_job.config.needs != "nothing"
         ),
         default=0,
     )
@@ -136,13 +136,13 @@ def compression_bytes(job: Job) -> float:
             else 4.0 * max(map(gram_entries_of_experts, blocks_of(job.targets)))
         )
     if (course := training_work(config)).steps:
-        each = (
+        length = (
             much.length if isinstance(job.recipe.task, LanguageModeling) else job.evaluation.length
         )
         blocks = len({layer.block for layer in job.at.layers})
         held += 4.0 * course.copies * sum(
             layer.parameters for layer in job.targets
-        ) + course.batch * each * activation_bytes(job) * max(2, blocks)
+        ) + course.batch * length * activation_bytes(job) * max(2, blocks)
     trial = search_work(config, len(job.targets))
     if trial.answers and isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size

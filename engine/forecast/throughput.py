@@ -274,8 +274,8 @@ def row_and_fixed_seconds(
         return few / len(weight), 0.0
     # never nothing: a probe may be held up
     more = max(seconds(weight.repeat(TALLER, 1)) - few, 0.01 * few)
-    each = more / (len(weight) * (TALLER - 1))
-    return each, max(0.0, few - len(weight) * each)
+    row_seconds = more / (len(weight) * (TALLER - 1))
+    return row_seconds, max(0.0, few - len(weight) * row_seconds)
 
 
 def probe_stats(config: Technique, width: int) -> InputStats | GradientStats:

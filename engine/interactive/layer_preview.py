@@ -69,12 +69,12 @@ def compressed_by_all_steps(
 ) -> CompressedLayer:
     """A layer after all steps that leave it in its shape."""
     stored, zeros = DenseWeight(tuple(weight.shape), weight), False
-    for each in (step for step in recipe.steps if not step.removes_structures):
-        config = plan(each, [part])[part.name]
+    for step in (step for step in recipe.steps if not step.removes_structures):
+        config = plan(step, [part])[part.name]
         seen = data_for(config, model, part.name, recipe, len(weight))
         with threads_to_judge(weight.numel()):
             stored, scales = compressed_layer(config, stored, seen, zeros)
-        zeros = zeros or each.produces == "zeros"
+        zeros = zeros or step.produces == "zeros"
     return CompressedLayer(recipe.steps[-1], config, part, weight, seen, stored, scales)
 
 

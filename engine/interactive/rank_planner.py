@@ -55,7 +55,7 @@ def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
     spent = (time.perf_counter() - began) * 1000
     return PlannedRanks(
         table(rows, PlannedRow),
-        sum(each.dense_parameters for each in spectra.values()),
+        sum(spectrum.dense_parameters for spectrum in spectra.values()),
         kept,
         spent,
     )

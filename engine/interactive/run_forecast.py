@@ -171,11 +171,11 @@ def forecast_job(recipe: Recipe, model: CachedModel, planned: list[dict[str, Tec
     recipes = [recipe.model_copy(update={"steps": (step,)}) for step in recipe.steps]
     # a step that takes structures out has none
     settings = [{}] * (len(recipes) - len(planned)) + planned
-    each = [
+    jobs = [
         replace(first, recipe=recipe, settings=mine)
         for recipe, mine in zip(recipes, settings, strict=True)
     ]
-    return replace(each[-1], earlier=tuple(each[:-1])) if each else first
+    return replace(jobs[-1], earlier=tuple(jobs[:-1])) if jobs else first
 
 
 def blueprints(

@@ -74,7 +74,7 @@ def masked_token(
     """Question about the first masked token of a window."""
     tokenizer = tokenizer_of(folder)
     _, inputs, labels = masked_text(asked.task, tokenizer, config_of(folder), ignore_progress)
-    row, due = (each[min(example, len(inputs) - 1)] for each in (inputs, labels))
+    row, due = (examples[min(example, len(inputs) - 1)] for examples in (inputs, labels))
     place = int((due != NOT_MASKED).nonzero()[0])
     logits = single_example_logits(at, model_inputs([row.tolist()]))[place]
     named = {
@@ -132,7 +132,13 @@ def soft_target_table(
 ) -> pd.DataFrame:
     plain, softened = logits.softmax(-1), (logits / temperature).softmax(-1)
     rows = (
-        SoftTargetRow(name, plain[each].item(), softened[each].item(), temperature, each == right)
-        for each, name in named.items()
+        SoftTargetRow(
+            name,
+            plain[class_number].item(),
+            softened[class_number].item(),
+            temperature,
+            class_number == right,
+        )
+        for class_number, name in named.items()
     )
     return table(rows, SoftTargetRow)

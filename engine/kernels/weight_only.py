@@ -83,9 +83,10 @@ def int4_codes_and_steps(
             codes + CENTER_CODE - 2 ** (grid.bits - 1),
             torch.full_like(steps, CENTER_CODE),
         )
-    each = min(grid.group_size, grid.shape[1]) // width
+    group_columns = min(grid.group_size, grid.shape[1]) // width
     return codes, *(
-        values.repeat_interleave(each, 1) for values in (steps, steps * (CENTER_CODE - zero_codes))
+        values.repeat_interleave(group_columns, 1)
+        for values in (steps, steps * (CENTER_CODE - zero_codes))
     )
 
 

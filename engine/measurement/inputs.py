@@ -26,12 +26,12 @@ def sampled_inputs(
 
     ``on_batch_done`` is called after each batch and may raise to stop.
     """
-    each = max(1, -(-ROWS // max(1, len(batches))))
+    rows_per_batch = max(1, -(-ROWS // max(1, len(batches))))
     samples: dict[str, list[torch.Tensor]] = {}
     hooks = [
         module.register_forward_pre_hook(
             lambda module, args, name=name: samples.setdefault(name, []).append(
-                sampled_vectors(module, args[0], each)
+                sampled_vectors(module, args[0], rows_per_batch)
             )
         )
         for name, module in model.named_modules()

@@ -67,13 +67,13 @@ class CKAEstimate:
     def add(self, ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
         """One group.  (rows, width) each, of widths of their own"""
         mine, its = (
-            torch.stack([centered_gram(states) for states in each]) for each in (ours, theirs)
+            torch.stack([centered_gram(states) for states in group]) for group in (ours, theirs)
         )
         self.both.append(hsic(mine, its))
         self.alone.append(
             tuple(
-                torch.stack([hsic(one[None], one[None])[0, 0] for one in each])
-                for each in (mine, its)
+                torch.stack([hsic(one[None], one[None])[0, 0] for one in grams])
+                for grams in (mine, its)
             )
         )
 
@@ -82,7 +82,7 @@ class CKAEstimate:
         unrelated ones.  (ours, theirs)
         """
         mine, its = (
-            torch.stack(each).sum(0).clamp_min(0) for each in zip(*self.alone, strict=True)
+            torch.stack(sums).sum(0).clamp_min(0) for sums in zip(*self.alone, strict=True)
         )
         return torch.stack(self.both).sum(0) / (mine[:, None] * its).sqrt().clamp_min(1e-30)
 
@@ -127,8 +127,11 @@ def state_groups(
         waiting.append(
             with_equal_row_counts(
                 [
-                    {name: sampled_states(states, pictures, size) for name, states in each.items()}
-                    for each in recorded
+                    {
+                        name: sampled_states(states, pictures, size)
+                        for name, states in record.items()
+                    }
+                    for record in recorded
                 ]
             )
         )
@@ -181,7 +184,10 @@ def sampled_states(states: torch.Tensor, pictures: bool, most: int) -> torch.Ten
 def with_equal_row_counts(both: list[States]) -> list[States]:
     """Without states of other numbers of rows, as models have them that merge tokens on the way."""
     rows = len(next(iter(both[0].values()), ()))
-    return [{name: states for name, states in each.items() if len(states) == rows} for each in both]
+    return [
+        {name: states for name, states in states_by_name.items() if len(states) == rows}
+        for states_by_name in both
+    ]
 
 
 def row_count(waiting: list[list[States]]) -> int:
@@ -190,6 +196,6 @@ def row_count(waiting: list[list[States]]) -> int:
 
 def concatenated_states(waiting: list[list[States]]) -> list[States]:
     return [
-        {name: torch.cat([each[name] for each in one]) for name in one[0]}
+        {name: torch.cat([states_by_name[name] for states_by_name in one]) for name in one[0]}
         for one in zip(*waiting, strict=True)
     ]

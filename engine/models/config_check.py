@@ -91,9 +91,9 @@ def integers_in(config: dict[str, Any]) -> Iterator[tuple[str, int, bool]]:
     while waiting:
         key, value, listed = waiting.pop()
         if isinstance(value, dict):
-            waiting += [(str(inner), each, False) for inner, each in value.items()]
+            waiting += [(str(inner), child, False) for inner, child in value.items()]
         elif isinstance(value, list):
-            waiting += [(key, each, True) for each in value]
+            waiting += [(key, child, True) for child in value]
         elif type(value) is int:
             yield key, value, listed
 

@@ -60,7 +60,7 @@ def layer_kind(module: nn.Module) -> LayerKind | None:
         or "forward" in vars(module)
     ):
         return None
-    base = next((each for each in KINDS if isinstance(module, each)), None)
+    base = next((kind for kind in KINDS if isinstance(module, kind)), None)
     if (
         base
         and all(getattr(type(module), name, None) is getattr(base, name, None) for name in PASSES)

@@ -84,8 +84,8 @@ def layers_of(model: nn.Module) -> list[Layer]:
     reads_text = text_reader(model)
     routers, shares = router_names(model), token_shares(model)
     reached = {
-        name: shares[each.path]
-        for name, each in routed_layers(
+        name: shares[routed_layer.path]
+        for name, routed_layer in routed_layers(
             model, [name for name, _ in model.named_modules()] if shares else ()
         ).items()
     }

@@ -241,7 +241,7 @@ def is_multimodal(config: dict[str, Any], architecture: str) -> bool:
     """
     text = config.get("text_config")
     decodes = isinstance(text, dict) and not any(
-        each.get("is_encoder_decoder") for each in (config, text)
+        fields.get("is_encoder_decoder") for fields in (config, text)
     )
     return decodes and MULTIMODAL.get(config.get("model_type")) == architecture
 
@@ -398,8 +398,8 @@ def is_tensor_entry(entry: Any) -> bool:
         return False
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not all(
-        isinstance(each, list) and all(type(number) is int and number >= 0 for number in each)
-        for each in (shape, offsets)
+        isinstance(numbers, list) and all(type(number) is int and number >= 0 for number in numbers)
+        for numbers in (shape, offsets)
     ):
         return False
     return len(offsets) == 2 and offsets[0] <= offsets[1]

@@ -132,14 +132,14 @@ def paddings(original: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[in
     """Padding of a convolution as numbers, and padding to apply beforehand as for ``F.pad``; the
     latter is empty if numbers suffice.
     """
-    none, each = (
+    none, margins = (
         (0,) * len(original.kernel_size),
         zip(original.dilation, original.kernel_size, strict=True),
     )
     if original.padding == "valid":
         return none, ()
     totals = (
-        [dilation * (size - 1) for dilation, size in each]
+        [dilation * (size - 1) for dilation, size in margins]
         if original.padding == "same"
         else [2 * side for side in original.padding]
     )

@@ -34,9 +34,9 @@ def fit_shapes(
     and returns ``model``.
     """
     changes: dict[str, Changes] = {}  # by parent module
-    for name, each in stored.items():
+    for name, weight in stored.items():
         module = model.get_submodule(name)
-        out, in_ = each.shape
+        out, in_ = weight.shape
         shape = (out, in_ // torch.Size(shape_of(module)[2:]).numel(), *shape_of(module)[2:])
         if shape != (before := shape_of(module)):
             resize_layer(module, shape)
@@ -107,7 +107,8 @@ def recount_heads(attention: nn.Module, changed: Changes) -> None:
     queries = min(inputs or outputs, default=Fraction(1))
     keys = (
         queries
-        if all(each == queries for each in outputs) and not only_queries_changed(attention, changed)
+        if all(output_heads == queries for output_heads in outputs)
+        and not only_queries_changed(attention, changed)
         else Fraction(1)
     )
     width = max(

@@ -166,12 +166,12 @@ class LayerReport:
         """
         scales = self.scales.inputs.get(judged.layer.name, torch.ones_like(seen.abs_mean))
         mean, largest, scale = (
-            each.view(-1, seen.area)
-            for each in (seen.abs_mean * scales, seen.abs_max * scales, scales)
+            column.view(-1, seen.area)
+            for column in (seen.abs_mean * scales, seen.abs_max * scales, scales)
         )
         lost, whole = (
-            each.square().sum(0).view(-1, seen.area).sum(1).sqrt()
-            for each in (judged.weight_error, judged.original)
+            weight.square().sum(0).view(-1, seen.area).sum(1).sqrt()
+            for weight in (judged.weight_error, judged.original)
         )
         lost = lost / whole.clamp_min(1e-30)
         numbers = {
@@ -193,7 +193,7 @@ def cast_dtypes(current: StoredWeight, stored: StoredWeight) -> tuple[str, str] 
         or current.weight.dtype == stored.weight.dtype
     ):
         return None
-    return tuple(str(each.weight.dtype).removeprefix("torch.") for each in (current, stored))
+    return tuple(str(module.weight.dtype).removeprefix("torch.") for module in (current, stored))
 
 
 def not_finite_message(name: str, original: torch.Tensor) -> str:

@@ -80,9 +80,9 @@ class ReplacementWriter:
         stored = self.replacement.stored_weight(layer.name)
         before = next(
             (
-                each
-                for each in self.original.layers
-                if each.name == self.replacement.homes.get(layer.name)
+                candidate
+                for candidate in self.original.layers
+                if candidate.name == self.replacement.homes.get(layer.name)
             ),
             None,
         )

@@ -140,7 +140,7 @@ class StatisticsPass:
     def surfaces(self, seen: dict[str, InputStats]) -> list[pd.DataFrame]:
         """Activation surfaces of every input, under the name of its first layer."""
         firsts = {
-            id(each): name for name, each in reversed(seen.items()) if each.missing < each.count
+            id(stats): name for name, stats in reversed(seen.items()) if stats.missing < stats.count
         }.values()
         return [
             surface(name, seen[name], self.scales.inputs.get(name))

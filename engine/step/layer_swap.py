@@ -79,9 +79,9 @@ class LayerSwap:
                 self.context.progress(ProgressEvent("reading-calibration", done, len(self.batches)))
                 self.logits(batch)
         routing = ExpertRouting.for_layers(self.original.model, names)
-        for name, each in seen.items():
-            each.check_usable(name)
-            routing.fill_missing_tokens(name, each)
+        for name, stats in seen.items():
+            stats.check_usable(name)
+            routing.fill_missing_tokens(name, stats)
         return seen | routing.unreached_stats(
             seen,
             lambda name: self.original.model.get_submodule(name).stored.shape[1],

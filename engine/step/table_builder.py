@@ -56,7 +56,7 @@ def concatenation(parts: list[Any], row: type) -> pd.DataFrame:
     """One table of rows and frames, in their order."""
     groups = [
         (framed, list(group))
-        for framed, group in groupby(parts, key=lambda each: isinstance(each, pd.DataFrame))
+        for framed, group in groupby(parts, key=lambda part: isinstance(part, pd.DataFrame))
     ]
     frames = [
         frame for framed, group in groups for frame in (group if framed else [table(group, row)])

@@ -259,7 +259,7 @@ def groups_with_params(
     if whole:
         yield (
             weight[:, :edge].unflatten(1, (whole, -1)),
-            *(each[:, :whole, None] for each in params),
+            *(param[:, :whole, None] for param in params),
         )
     if edge < in_:
-        yield weight[:, edge:].unsqueeze(1), *(each[:, whole:, None] for each in params)
+        yield weight[:, edge:].unsqueeze(1), *(param[:, whole:, None] for param in params)

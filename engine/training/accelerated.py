@@ -33,8 +33,8 @@ class Float16Accelerator(Accelerator):
         return torch.autocast(self.device.type, torch.float16)
 
     def unscale_gradients(self, optimizer: object = None) -> None:
-        for each in self._optimizers:
-            self.scaler.unscale_(each.optimizer)
+        for accelerated in self._optimizers:
+            self.scaler.unscale_(accelerated.optimizer)
 
 
 def reset_accelerator_state() -> None:

@@ -58,7 +58,7 @@ def write_checkpoint(state: SavedState, file: Path | None) -> None:
     """
     if file is None:
         return
-    plain = {each.name: getattr(state, each.name) for each in fields(state)} | {
+    plain = {field.name: getattr(state, field.name) for field in fields(state)} | {
         "rows": [asdict(row) for row in state.rows]
     }
     with suppress(OSError, RuntimeError):

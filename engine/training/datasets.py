@@ -331,7 +331,7 @@ def concatenate_padded(one: torch.Tensor, other: torch.Tensor, padding: int) -> 
         return torch.cat([one, other])
     longest = max(one.shape[1], other.shape[1])
     return torch.cat(
-        [pad(each, (0, longest - each.shape[1]), value=padding) for each in (one, other)]
+        [pad(part, (0, longest - part.shape[1]), value=padding) for part in (one, other)]
     )
 
 
@@ -365,7 +365,7 @@ def encoded_inputs_text_classification(
         name: [torch.tensor(row, dtype=torch.int64) for row in values]
         for name, values in encoded.items()
     }
-    padded = {name: pad_sequence(each, batch_first=True) for name, each in rows.items()}
+    padded = {name: pad_sequence(sequences, batch_first=True) for name, sequences in rows.items()}
     padded["input_ids"] = pad_sequence(
         rows["input_ids"], batch_first=True, padding_value=config.pad_token_id or 0
     )

@@ -102,8 +102,8 @@ def set_training_mode(modules: list[nn.Module], training: bool) -> None:
     of
     a small model's step.
     """
-    for each in modules:
-        vars(each)["training"] = training
+    for module in modules:
+        vars(module)["training"] = training
 
 
 def seed_generators(seed: int) -> None:
@@ -165,21 +165,31 @@ def check_finite_loss(loss: float, step: int, training_config: TrainingConfig) -
 
 def make_optimizer(model: nn.Module, training_config: TrainingConfig) -> torch.optim.Optimizer:
     """Matrices decay, norms and biases do not; gates move faster than weights."""
-    gates = {id(each.openness) for each in model.modules() if isinstance(each, HardConcreteGates)}
-    learning = [each for each in model.parameters() if each.requires_grad]
+    gates = {
+        id(module.openness) for module in model.modules() if isinstance(module, HardConcreteGates)
+    }
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {
-            "params": [each for each in learning if id(each) in gates],
+            "params": [parameter for parameter in learning if id(parameter) in gates],
             "weight_decay": 0.0,
             "pace": GATE_RATE_FACTOR,
         },
         {
-            "params": [each for each in learning if id(each) not in gates and each.ndim >= 2],
+            "params": [
+                parameter
+                for parameter in learning
+                if id(parameter) not in gates and parameter.ndim >= 2
+            ],
             "weight_decay": training_config.weight_decay,
             "pace": 1.0,
         },
         {
-            "params": [each for each in learning if id(each) not in gates and each.ndim < 2],
+            "params": [
+                parameter
+                for parameter in learning
+                if id(parameter) not in gates and parameter.ndim < 2
+            ],
             "weight_decay": 0.0,
             "pace": 1.0,
         },

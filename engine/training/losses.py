@@ -30,7 +30,8 @@ def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: float
     labels give, whatever T.
     """
     ours, theirs = (
-        (each.flatten(0, -2).float() / temperature).log_softmax(-1) for each in (logits, teacher)
+        (values.flatten(0, -2).float() / temperature).log_softmax(-1)
+        for values in (logits, teacher)
     )
     return temperature**2 * kl_div(ours, theirs, log_target=True, reduction="batchmean")
 
@@ -53,7 +54,9 @@ def attention_transfer_loss(student: torch.Tensor, teacher: torch.Tensor) -> tor
     distance of both maps of mean squares, each of norm 1, the mean over examples.  (examples,
     places, width) both, of widths of their own
     """
-    mine, its = (normalize(each.float().square().mean(-1), dim=-1) for each in (student, teacher))
+    mine, its = (
+        normalize(states.float().square().mean(-1), dim=-1) for states in (student, teacher)
+    )
     return (mine - its).square().sum(-1).mean()
 
 

@@ -63,15 +63,19 @@ def attach_mask(modules: list[nn.Module], regrow: bool = False, gated: bool = Fa
     weight = modules[0].weight.detach()
     cut, gates = WeightMask(weight, regrow), HardConcreteGates(weight) if gated else None
     for module in modules:
-        for each in (gates, cut):
-            if each is not None:
-                parametrize.register_parametrization(module, "weight", each)
+        for module_part in (gates, cut):
+            if module_part is not None:
+                parametrize.register_parametrization(module, "weight", module_part)
     return cut
 
 
 def gates_of(module: nn.Module) -> HardConcreteGates | None:
     return next(
-        (each for each in module.parametrizations.weight if isinstance(each, HardConcreteGates)),
+        (
+            parametrization
+            for parametrization in module.parametrizations.weight
+            if isinstance(parametrization, HardConcreteGates)
+        ),
         None,
     )
 

@@ -104,8 +104,10 @@ def load_packed_weights(folder: ModelSource, original: LoadedModel) -> nn.Module
     """A model of other shapes than its configuration says."""
     model, stored, plain = packed_model(folder)
     weights = {
-        f"{name}.weight": as_module_weight(model.get_submodule(name), each.to_dense(torch.float32))
-        for name, each in stored.items()
+        f"{name}.weight": as_module_weight(
+            model.get_submodule(name), weight.to_dense(torch.float32)
+        )
+        for name, weight in stored.items()
     }
     model.load_state_dict(plain | weights, strict=False, assign=True)
     model.tie_weights()
@@ -123,10 +125,10 @@ def unshare_tensors(model: nn.Module, device: torch.device) -> nn.Module:
             device, torch.float32 if value.is_floating_point() else value.dtype, copy=True
         )
 
-    each: Callable[[torch.Tensor], torch.Tensor] = own_tensor
+    copy_tensor: Callable[[torch.Tensor], torch.Tensor] = own_tensor
     for parameter in model.parameters():
-        parameter.data = each(parameter.data)
+        parameter.data = copy_tensor(parameter.data)
     for module in model.modules():
         for name, buffer in module._buffers.items():
-            module._buffers[name] = None if buffer is None else each(buffer)
+            module._buffers[name] = None if buffer is None else copy_tensor(buffer)
     return model

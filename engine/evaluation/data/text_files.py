@@ -254,7 +254,8 @@ def column_format(file: TextFile) -> ColumnFormat:
             stated[1], True, header_width(head[len(first) :], stated[1]), stated=True
         )
     choices = [
-        (separator, True) for separator in sorted(SEPARATORS, key=lambda each: each != usual)
+        (separator, True)
+        for separator in sorted(SEPARATORS, key=lambda candidate: candidate != usual)
     ] + [("\t", False)]
     # the first of equals
     separator, quoted = max(choices, key=lambda choice: even_row_share(head, *choice))

@@ -235,17 +235,17 @@ def latest_similar_run(records: Iterable[RunRecord], recipe: Recipe) -> RunRecor
     """
     steps = [step.technique for step in recipe.steps]
     alike = (
-        each
-        for each in records
-        if each.summary
-        and (each.recipe.model, each.recipe.task, each.recipe.device)
+        record
+        for record in records
+        if record.summary
+        and (record.recipe.model, record.recipe.task, record.recipe.device)
         == (recipe.model, recipe.task, recipe.device)
     )
     return next(
         (
-            each
-            for each in alike
-            if [step.technique for step in each.recipe.steps] == steps and steps
+            record
+            for record in alike
+            if [step.technique for step in record.recipe.steps] == steps and steps
         ),
         None,
     )

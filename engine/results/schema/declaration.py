@@ -113,7 +113,7 @@ def is_stored(kind: Any) -> bool:
 @cache
 def columns_of(row: type) -> tuple[Column, ...]:
     types = get_type_hints(row)
-    return tuple(Column(each.name, types[each.name], each.default) for each in fields(row))
+    return tuple(Column(field.name, types[field.name], field.default) for field in fields(row))
 
 
 def empty_table(row: type) -> pd.DataFrame:
@@ -131,4 +131,4 @@ def no_rows(row: type) -> pd.DataFrame:
 def table(rows: Iterable[object], row: type) -> pd.DataFrame:
     """Rows as a frame with the row class's columns, in their order."""
     names = [column.name for column in columns_of(row)]
-    return pd.DataFrame([[getattr(each, name) for name in names] for each in rows], columns=names)
+    return pd.DataFrame([[getattr(row, name) for name in names] for row in rows], columns=names)

@@ -57,7 +57,11 @@ def train_weights_kernels(
     with threads_to_train(technique_input.original.parameters):
         train_factors(config, context, pupil, lessons, technique_input)
     return TrainedWeights(
-        stored | {name: each.stored_factors(stored[name]) for name, each in factors.items()},
+        stored
+        | {
+            name: trainable_factors.stored_factors(stored[name])
+            for name, trainable_factors in factors.items()
+        },
         pupil.plain(),
     )
 

@@ -69,13 +69,15 @@ def layer_shares(
     counts = {name: upper_bits(scores(name)).bincount(minlength=1 << LOW_BITS) for name in sizes}
     passed = sum(counts.values()).cumsum(0)
     at = int((passed < total).sum())  # the upper half in which the threshold lies
-    before = {name: int(each[:at].sum()) for name, each in counts.items()}
+    before = {name: int(count[:at].sum()) for name, count in counts.items()}
     inside = {name: scores_in_bucket(scores(name).flatten(), at) for name in sizes}
     left = total - sum(before.values())
     threshold = (
         torch.cat(list(inside.values())).sort().values[left - 1] if left else torch.tensor(-1.0)
     )
-    below = {name: before[name] + int((each < threshold).sum()) for name, each in inside.items()}
+    below = {
+        name: before[name] + int((scores < threshold).sum()) for name, scores in inside.items()
+    }
     ties = total - sum(below.values())
     for name, each in inside.items():
         more = min(ties, int((each == threshold).sum()))

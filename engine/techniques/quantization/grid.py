@@ -201,7 +201,12 @@ def qparams_of_weight(
     )
     params = [[choose_qparams(part, config) for part in piece] for piece in pieces]
     return tuple(
-        torch.cat([torch.cat([each[kind].squeeze(-1) for each in row], dim=1) for row in params])
+        torch.cat(
+            [
+                torch.cat([params_of_part[kind].squeeze(-1) for params_of_part in row], dim=1)
+                for row in params
+            ]
+        )
         for kind in (0, 1)
     )
 
@@ -238,9 +243,10 @@ def quantize_to_grid(
     """The nearest codes on a grid that is given, packed."""
     rows = shared_rows(config, len(weight))
     spread = [
-        each.repeat_interleave(rows, 0)[: len(weight)] if rows else each for each in (scales, zeros)
+        params.repeat_interleave(rows, 0)[: len(weight)] if rows else params
+        for params in (scales, zeros)
     ]
-    pieces = zip(*(row_chunks(each, config) for each in (weight, *spread)), strict=True)
+    pieces = zip(*(row_chunks(tensor, config) for tensor in (weight, *spread)), strict=True)
     return IntegerWeight(
         shape=tuple(weight.shape),
         bits=config.bits,

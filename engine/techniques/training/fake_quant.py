@@ -125,7 +125,7 @@ class GridFakeQuant(FakeQuant):
 
     def values(self, weight: torch.Tensor) -> torch.Tensor:
         scales, zeros = (
-            self.expand_to_weights(each, weight.shape) for each in self.qparams(weight)
+            self.expand_to_weights(params, weight.shape) for params in self.qparams(weight)
         )
         return RoundToLevels.apply(
             weight, scales, zeros, self.levels, 0.0 if self.config.learn_scales else CLIP_TOLERANCE
@@ -145,7 +145,7 @@ class GridFakeQuant(FakeQuant):
 
     def stored_without_mask(self, weight: torch.Tensor) -> StoredWeight:
         return quantize_to_grid(
-            weight, self.config, *(each.detach() for each in self.qparams(weight))
+            weight, self.config, *(params.detach() for params in self.qparams(weight))
         )
 
     def quantization_error(self, weight: torch.Tensor) -> torch.Tensor:
@@ -163,7 +163,7 @@ class TableFakeQuant(FakeQuant):
     def values(self, weight: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             rounded = torch.cat(
-                [self.rounded_groups(each) for each in scale_groups(weight, self.config)], 1
+                [self.rounded_groups(group) for group in scale_groups(weight, self.config)], 1
             )
         return StraightThrough.apply(weight, rounded.view_as(weight))
 

@@ -27,8 +27,8 @@ def restrict_to_shared_tokens(logits: list[torch.Tensor], tokens: int | None) ->
     differ, so that softmax only covers the tokenizer's tokens. (..., width) each -> (..., shared
     width)
     """
-    widths = {each.shape[-1] for each in logits}
+    widths = {values.shape[-1] for values in logits}
     if len(widths) == 1:
         return logits
     shared = min(*widths, tokens or max(widths))
-    return [each[..., :shared] for each in logits]
+    return [values[..., :shared] for values in logits]

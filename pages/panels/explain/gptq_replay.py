@@ -88,15 +88,15 @@ def weight_maps(rows: pd.DataFrame, color_limit: float) -> list[go.Heatmap]:
 
 def error_curves(replay: pd.DataFrame) -> list[go.Scatter]:
     """The output's error after each step."""
-    each = replay.drop_duplicates("step")
+    steps = replay.drop_duplicates("step")
     ways = {
         "gptq_error": ("GPTQ", COMPRESSED, "solid"),
         "plain_error": ("Plain rounding", REFERENCE, "dash"),
     }
     return [
         go.Scatter(
-            x=each.step,
-            y=each[way],
+            x=steps.step,
+            y=steps[way],
             xaxis="x3",
             yaxis="y3",
             mode="lines",
@@ -104,7 +104,7 @@ def error_curves(replay: pd.DataFrame) -> list[go.Scatter]:
             line={"color": color, "width": 2.5, "dash": dash},
             hovertext=[
                 f"{name}, {step} columns rounded: {percent(error)}"
-                for step, error in zip(each.step, each[way], strict=True)
+                for step, error in zip(steps.step, steps[way], strict=True)
             ],
             hoverinfo="text",
         )

@@ -94,8 +94,8 @@ def description(latency: pd.DataFrame) -> str:
     first = timed[
         (timed["what"] == timed["what"].iloc[0]) & (timed["shape"] == timed["shape"].iloc[0])
     ]
-    each = ", ".join(f"{row.version} {row.median_ms:.3g} ms" for row in first.itertuples())
-    return f"{first['what'].iloc[0]}, {first['shape'].iloc[0]}: {each} (median)."
+    medians = ", ".join(f"{row.version} {row.median_ms:.3g} ms" for row in first.itertuples())
+    return f"{first['what'].iloc[0]}, {first['shape'].iloc[0]}: {medians} (median)."
 
 
 SPEED = Panel(

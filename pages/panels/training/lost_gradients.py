@@ -16,8 +16,8 @@ def lost_gradients(curves: pd.DataFrame) -> go.Figure:
         return message_figure("This run did not train in a 16-bit precision.")
     figure = base_figure(height=320).add_traces(
         [
-            precision_line(each, number)
-            for number, (_, each) in enumerate(rows.groupby("phase", sort=False))
+            precision_line(phase_rows, number)
+            for number, (_, phase_rows) in enumerate(rows.groupby("phase", sort=False))
         ]
     )
     figure.update_yaxes(

@@ -42,7 +42,7 @@ def lottery(networks: pd.DataFrame) -> go.Figure:
         type="log",
         autorange="reversed",
         tickvals=ticks,
-        ticktext=[percent(each) for each in ticks],
+        ticktext=[percent(tick) for tick in ticks],
     )
     return figure.update_yaxes(title_text="Accuracy, held out (%)", tickformat=PERCENT)
 

@@ -148,7 +148,7 @@ def best_marker(rows: pd.DataFrame) -> go.Scatter:
     least = rows.name.iloc[0] == "perplexity"
     top = rows[rows.value == (rows.value.min() if least else rows.value.max())].iloc[-1:]
     look = {"color": HIGHLIGHT, "size": 14, "symbol": "circle-open", "line": {"width": 2}}
-    words = [f"kept<br>{each}" for each in hover(top)]
+    words = [f"kept<br>{line}" for line in hover(top)]
     return go.Scatter(
         x=top.step,
         y=top.value,

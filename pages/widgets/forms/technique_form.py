@@ -108,7 +108,7 @@ def input_widget(field: dict[str, Any], value: Any, key: str) -> Any:
         return st.text_area(
             value=value
             if isinstance(value, str)
-            else "\n".join(f"'{name}': {each}" for name, each in value.items()),
+            else "\n".join(f"'{name}': {label}" for name, label in value.items()),
             **shared,
         )
     if field["type"] == "boolean":

@@ -87,7 +87,7 @@ def allowed_positions(step: dict[str, Any]) -> list[int]:
         return []
     try:
         *there, new = (
-            TECHNIQUES[each["technique"]].model_validate(each) for each in [*steps, step]
+            TECHNIQUES[fields["technique"]].model_validate(fields) for fields in [*steps, step]
         )
     except ValidationError:  # the form shows the error next to the option
         return [len(steps)]
@@ -195,8 +195,8 @@ def append_error(step: dict[str, Any]) -> str:
         return f"A pipeline has at most {MAX_STEPS} steps; remove one first"
     return step_order_error(
         [
-            TECHNIQUES[each["technique"]].model_validate(each)
-            for each in [*(link.step for link in step_entries()), step]
+            TECHNIQUES[earlier["technique"]].model_validate(earlier)
+            for earlier in [*(link.step for link in step_entries()), step]
         ]
     )
 

@@ -50,8 +50,8 @@ class Discriminator(AuxiliaryModel):
         outputs first.
         """
         ours, theirs = (
-            each.flatten(0, -2).float().log_softmax(-1)
-            for each in self.loss.student_and_teacher_logits(logits, batch)
+            output.flatten(0, -2).float().log_softmax(-1)
+            for output in self.loss.student_and_teacher_logits(logits, batch)
         )
         self.train(ours.detach(), theirs)
         judged = self.model.requires_grad_(False)(ours)

@@ -160,7 +160,7 @@ class DistillationLoss:
         real = token_mask(batch, logits.device)
         parts = [
             attention_transfer_loss(
-                *(each if real is None else each * real[..., None] for each in pair)
+                *(states if real is None else states * real[..., None] for states in pair)
             )
             for pair in self.state_pairs()
         ]
@@ -221,7 +221,7 @@ class DistillationLoss:
         """States of both models without padding.  (positions, width) each"""
         real = token_mask(batch, next(self.student.parameters()).device)
         return [
-            tuple(each.flatten(0, 1) if real is None else each[real] for each in pair)
+            tuple(states.flatten(0, 1) if real is None else states[real] for states in pair)
             for pair in self.state_pairs()
         ]
 
@@ -247,8 +247,10 @@ def combined_teacher_logits(
     probability of each one's first choice.
     """
     # (teachers, ..., classes)
-    shares = torch.stack([(each.float() / temperature).softmax(-1) for each in teacher_logits])
-    sure = torch.stack([each.float().softmax(-1).amax(-1, keepdim=True) for each in teacher_logits])
+    shares = torch.stack([(logits.float() / temperature).softmax(-1) for logits in teacher_logits])
+    sure = torch.stack(
+        [logits.float().softmax(-1).amax(-1, keepdim=True) for logits in teacher_logits]
+    )
     weights = (
         sure / sure.sum(0)
         if weighting == "confidence"

@@ -73,7 +73,7 @@ def second_view(model: nn.Module, folder: ModelSource) -> View:
     known = [
         getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id", "unk_token_id")
     ]
-    hidden = next((each for each in known if each is not None), 0)
+    hidden = next((value for value in known if value is not None), 0)
     return lambda batch: perturbed_batch(batch, hidden)
 
 
@@ -81,10 +81,15 @@ def has_dropout(model: nn.Module) -> bool:
     """Return True if the model has dropout. Some attention layers store their dropout probability
     as a number.
     """
-    held = [each.p for each in model.modules() if isinstance(each, nn.modules.dropout._DropoutNd)]
+    held = [
+        module.p for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)
+    ]
     return any(
         share > 0
-        for share in (*held, *(getattr(each, "attention_dropout", 0.0) for each in model.modules()))
+        for share in (
+            *held,
+            *(getattr(module, "attention_dropout", 0.0) for module in model.modules()),
+        )
         if isinstance(share, float)
     )
 
@@ -114,7 +119,7 @@ def shifted_images(images: torch.Tensor) -> torch.Tensor:
     )
     return torch.stack(
         [
-            each[:, top : top + height, left : left + width]
-            for each, (top, left) in zip(larger, sides, strict=True)
+            image[:, top : top + height, left : left + width]
+            for image, (top, left) in zip(larger, sides, strict=True)
         ]
     )

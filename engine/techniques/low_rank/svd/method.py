@@ -53,7 +53,8 @@ def plan_svd(
         return placed
     ranks = budget_ranks(config, layer_energies(config, layers, layer_swap))
     return {
-        name: each.model_copy(update={"settled": ranks.get(name)}) for name, each in placed.items()
+        name: setting.model_copy(update={"settled": ranks.get(name)})
+        for name, setting in placed.items()
     }
 
 

@@ -161,8 +161,8 @@ def compress_layer_tucker(
     if reason := why_tucker_unchanged(config, len(weight), ranks):
         return unfactored_weight(config, weight, reason)
     core, outputs, inputs = (
-        torch.from_numpy(each).float().to(weight.device)
-        for each in tucker_factors(kernel_array(weight, config.kernel), ranks, config.iterations)
+        torch.from_numpy(factor).float().to(weight.device)
+        for factor in tucker_factors(kernel_array(weight, config.kernel), ranks, config.iterations)
     )
     return TuckerKernel(
         tuple(weight.shape),
@@ -233,7 +233,7 @@ def share_ranks(out: int, in_: int, area: int, kept: float) -> tuple[int, int]:
 def energy_ranks(kernel: torch.Tensor, energy: float) -> tuple[int, int]:
     """(out, in_, height, width), unfolded along outputs and along inputs"""
     unfolded = kernel.flatten(1), kernel.transpose(0, 1).flatten(1)
-    out, in_ = (rank_of_energy(torch.linalg.svdvals(each), energy) for each in unfolded)
+    out, in_ = (rank_of_energy(torch.linalg.svdvals(unfolding), energy) for unfolding in unfolded)
     return out, in_
 
 
@@ -286,7 +286,7 @@ def compress_layer_cp(config: LayerCP, weight: torch.Tensor, stats: None = None)
         kernel_array(weight, config.kernel), cp_rank(config, len(weight)), config.iterations
     )
     outputs, inputs, down, across = (
-        torch.from_numpy(each).float().to(weight.device) for each in factors
+        torch.from_numpy(factor).float().to(weight.device) for factor in factors
     )
     return CPKernel(
         tuple(weight.shape),
@@ -314,8 +314,8 @@ def cp_factors(kernel: np.ndarray, rank: int, iterations: int) -> list[np.ndarra
             normalize_factors=True,
         )
     return [
-        each * np.sign(strengths) ** (axis == 0) * np.abs(strengths) ** (1 / len(factors))
-        for axis, each in enumerate(factors)
+        factor * np.sign(strengths) ** (axis == 0) * np.abs(strengths) ** (1 / len(factors))
+        for axis, factor in enumerate(factors)
     ]
 
 

@@ -28,13 +28,13 @@ def update_masks(trainable: TrainableModel, config: Pruning, share: float) -> No
             share,
         )
         at = {
-            name: Magnitude(scope="layer").model_copy(update={"sparsity": each})
-            for name, each in mine.items()
+            name: Magnitude(scope="layer").model_copy(update={"sparsity": magnitudes})
+            for name, magnitudes in mine.items()
         }
-    for name, each in at.items():
+    for name, threshold in at.items():
         mask = (
-            keep_mask(magnitude_scores(trainable, name), each)
-            if each
+            keep_mask(magnitude_scores(trainable, name), threshold)
+            if threshold
             else torch.ones_like(trainable.mask(name))
         )
         if not trainable.masks[name].regrow:

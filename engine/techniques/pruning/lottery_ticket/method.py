@@ -185,10 +185,10 @@ class LotteryExperiment:
 
     def networks(self) -> list[tuple[int, int, str]]:
         """(seed, round, variant) of each, in their order."""
-        each = [(0, "dense"), *product(range(1, self.config.rounds + 1), ROUND_NETWORKS)]
+        rounds = [(0, "dense"), *product(range(1, self.config.rounds + 1), ROUND_NETWORKS)]
         return [
             (self.context.recipe.seed + repeat, *one)
-            for repeat, one in product(range(self.config.seeds), each)
+            for repeat, one in product(range(self.config.seeds), rounds)
         ]
 
     def train_variant(self, variant: str, seed: int, number: int) -> None:

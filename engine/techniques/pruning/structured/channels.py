@@ -48,8 +48,8 @@ def dense_copy(technique_input: TechniqueInput) -> nn.Module:
     }
     model = fit_shapes(meta_model(technique_input.folder), held, original.plain)
     weights = {
-        f"{name}.weight": each.to_dense().reshape(model.get_submodule(name).weight.shape).cpu()
-        for name, each in held.items()
+        f"{name}.weight": weight.to_dense().reshape(model.get_submodule(name).weight.shape).cpu()
+        for name, weight in held.items()
     }
     plain = {
         name: value.float() if value.is_floating_point() else value

@@ -123,11 +123,11 @@ def structures_of_idle_blocks(
     more: dict[str, Neurons | Heads] = {}
     for row in block_lists(technique_input.original.model):
         ran = {block for block in row if any(name.startswith(f"{block}.") for name in trace.inputs)}
-        for each in (each for each in found if each.block in ran):
-            for there in (structures_in_block(each, block) for block in row if block not in ran):
+        for group in (group for group in found if group.block in ran):
+            for there in (structures_in_block(group, block) for block in row if block not in ran):
                 if all(
                     shapes.get(one) == shapes[other]
-                    for one, other in zip(there.layers, each.layers, strict=True)
+                    for one, other in zip(there.layers, group.layers, strict=True)
                 ):
                     more.setdefault(there.reader, there)
     return list(more.values())
@@ -148,10 +148,20 @@ def exclusive_readers(
         for name, mask in rows.items():
             readers[name] = readers.get(name, 0) + mask.long()
     for name, rows in reached.items():
-        made = {each: mask for each, mask in rows.items() if layers[each].kind != "embedding"}
-        plain = name and all(layers[each].kind in ("linear", "conv1d") for each in (name, *made))
-        if made and plain and all((readers[each][mask] == 1).all() for each, mask in made.items()):
-            yield name, {each: made[each] for each in layers if each in made}, len(made) < len(rows)
+        made = {source: mask for source, mask in rows.items() if layers[source].kind != "embedding"}
+        plain = name and all(
+            layers[source].kind in ("linear", "conv1d") for source in (name, *made)
+        )
+        if (
+            made
+            and plain
+            and all((readers[source][mask] == 1).all() for source, mask in made.items())
+        ):
+            yield (
+                name,
+                {source: made[source] for source in layers if source in made},
+                len(made) < len(rows),
+            )
 
 
 def influencing_rows(
@@ -237,14 +247,15 @@ class DependencyProbe:
             self.backward = weights, [name for name, _ in kept], [gradient for _, gradient in kept]
         weights, names, gradients = self.backward
         chosen = [
-            positive_noise(each) * rows.get(name, torch.zeros(each.shape[-1], dtype=torch.bool))
-            for name, each in zip(names, gradients, strict=True)
+            positive_noise(gradient)
+            * rows.get(name, torch.zeros(gradient.shape[-1], dtype=torch.bool))
+            for name, gradient in zip(names, gradients, strict=True)
         ]
         found = torch.autograd.grad(
             gradients, weights, chosen, retain_graph=True, allow_unused=True
         )
         return torch.stack(
-            [(each != 0).flatten(0, -2).any(0) for each in found if each is not None]
+            [(gradient != 0).flatten(0, -2).any(0) for gradient in found if gradient is not None]
         ).any(0)
 
     def token_local_rows(self) -> RowMasks:
@@ -282,7 +293,7 @@ def neurons_of(probe: DependencyProbe, block: str) -> Neurons | None:
         ones = (numbers >> digit & 1).bool()
         met = probe.rows_feeding(ones), probe.rows_feeding(~ones)
         for name, mask in probe.rows_of.items():
-            one, zero = (each.get(name, torch.zeros_like(mask)) for each in met)
+            one, zero = (masks.get(name, torch.zeros_like(mask)) for masks in met)
             if not (one ^ zero)[mask].all():
                 return None
             places[name] += one.long() << digit
@@ -342,7 +353,7 @@ def heads_of(probe: DependencyProbe, block: str, alone: RowMasks) -> Heads | Non
     common = [
         rows_per_structure(name, [shared[group[0]][name] for group in groups])
         for name in probe.makers
-        if any(name in each and each[name].any() for each in shared)
+        if any(name in masks and masks[name].any() for masks in shared)
     ]
     if None in queries or None in common:
         return None
@@ -356,17 +367,17 @@ def without_common_rows(shared: list[RowMasks]) -> list[RowMasks]:
     """Without rows that all heads share, as the rotary part of the keys in multi-head latent
     attention, where every head has others besides: these stay.
     """
-    names = {name for each in shared for name in each}
+    names = {name for masks in shared for name in masks}
     common = {
-        name: torch.stack([each[name] for each in shared]).all(0)
+        name: torch.stack([masks[name] for masks in shared]).all(0)
         for name in names
-        if all(name in each for each in shared)
+        if all(name in masks for masks in shared)
     }
     rest = [
-        {name: mask & ~common[name] if name in common else mask for name, mask in each.items()}
-        for each in shared
+        {name: mask & ~common[name] if name in common else mask for name, mask in masks.items()}
+        for masks in shared
     ]
-    return rest if all(any(mask.any() for mask in each.values()) for each in rest) else shared
+    return rest if all(any(mask.any() for mask in masks.values()) for masks in rest) else shared
 
 
 def column_mask(probe: DependencyProbe, column: int) -> torch.Tensor:
@@ -416,7 +427,7 @@ def structures_in_block(found: Neurons | Heads, block: str) -> Neurons | Heads:
         return block + name.removeprefix(found.block)
 
     def new_sources(sources: tuple[Sources, ...]) -> tuple[Sources, ...]:
-        return tuple(Sources(new_name(each.layer), each.rows) for each in sources)
+        return tuple(Sources(new_name(source.layer), source.rows) for source in sources)
 
     if isinstance(found, Neurons):
         return Neurons(block, new_name(found.reader), new_sources(found.sources))

@@ -25,18 +25,18 @@ def head_groups(technique_input: TechniqueInput, config: Structured) -> list[Str
     evenly as
     was asked for.
     """
-    found = [each for each in coupled_structures(technique_input) if isinstance(each, Heads)]
+    found = [group for group in coupled_structures(technique_input) if isinstance(group, Heads)]
     # all heads share the same keys and values, which stay
-    if all(len(each.columns) == 1 for each in found):
-        return [family for each in found for family in query_head_groups(each)]
-    if config.together == "groups" or all(each.heads_per_group == 1 for each in found):
-        return [shared_key_group(each) for each in found]
+    if all(len(heads.columns) == 1 for heads in found):
+        return [family for heads in found for family in query_head_groups(heads)]
+    if config.together == "groups" or all(heads.heads_per_group == 1 for heads in found):
+        return [shared_key_group(heads) for heads in found]
     if config.scope == "global":
         raise PlainError(
             "Heads can be removed evenly from each group only with a share per layer; "
             "set Scope (scope) to layer, or Grouped-query heads (together) to groups."
         )
-    return [family for each in found for family in query_head_groups(each)]
+    return [family for heads in found for family in query_head_groups(heads)]
 
 
 def shared_key_group(found: Heads) -> StructureGroup:

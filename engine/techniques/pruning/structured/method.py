@@ -124,7 +124,7 @@ def check_equivalent(
     differs = first_difference(probe, pruning_plan) if pruning_plan.kept_indices else None
     if differs and families[0].is_heads:
         candidates = (
-            head_tensors(each, pruning_plan, families) for each in (technique_input, probe)
+            head_tensors(source, pruning_plan, families) for source in (technique_input, probe)
         )
         for tensors, probed in zip(*candidates, strict=True):
             if not first_difference(probe, replace(pruning_plan, replaced_tensors=probed)):
@@ -240,22 +240,22 @@ def plan_removal_structured(
     stays = (
         global_kept_masks(config, every)
         if config.scope == "global"
-        else [kept_mask(config, each) for each in every]
+        else [kept_mask(config, group) for group in every]
     )
-    if config.share and all(each.all() for each in stays):
+    if config.share and all(mask.all() for mask in stays):
         raise PlainError(nothing_removed_message(config, every))
-    pairs = [(each.family, mask) for each, mask in zip(every, stays, strict=True)]
+    pairs = [(group.family, mask) for group, mask in zip(every, stays, strict=True)]
     cuts = kept_indices(pairs, side_sizes(technique_input))
     rows = tuple(
-        row for each, mask in zip(every, stays, strict=True) for row in structure_rows(each, mask)
+        row for group, mask in zip(every, stays, strict=True) for row in structure_rows(group, mask)
     )
     said = {
         "notes": layer_notes(config, pairs),
         "structures": rows,
-        "homes": blocks_of_layers([each.family for each in every]),
+        "homes": blocks_of_layers([group.family for group in every]),
     }
     small = PruningPlan(cuts, uniform=uniform_config(technique_input, cuts, pairs), **said)
-    return check_equivalent(technique_input, small, [each.family for each in every])
+    return check_equivalent(technique_input, small, [group.family for group in every])
 
 
 def removal_count(share: float, count: int) -> int:
@@ -263,20 +263,20 @@ def removal_count(share: float, count: int) -> int:
     return floor(share * count + 0.5)
 
 
-def kept_mask(config: Structured, each: ScoredGroup) -> torch.Tensor:
+def kept_mask(config: Structured, group: ScoredGroup) -> torch.Tensor:
     """Mask of the structures of a family to keep.  (structures,) bool"""
-    goes = removal_count(config.share, len(each.scores))
-    if goes == len(each.scores):
+    goes = removal_count(config.share, len(group.scores))
+    if goes == len(group.scores):
         raise PlainError(
-            f"A share of {config.share:.0%} would leave no {each.family.what} in "
-            f"{each.family.block}, which has {goes}; lower the share."
+            f"A share of {config.share:.0%} would leave no {group.family.what} in "
+            f"{group.family.block}, which has {goes}; lower the share."
         )
-    return ~smallest_mask(each.scores, goes)
+    return ~smallest_mask(group.scores, goes)
 
 
 def global_kept_masks(config: Structured, every: list[ScoredGroup]) -> list[torch.Tensor]:
     """Masks chosen among all families; the best structure of each is always kept."""
-    count = sum(len(each.scores) for each in every)
+    count = sum(len(group.scores) for group in every)
     goes = removal_count(config.share, count)
     if goes > count - len(every):
         what = every[0].family.what
@@ -284,7 +284,7 @@ def global_kept_masks(config: Structured, every: list[ScoredGroup]) -> list[torc
             f"A share of {config.share:.0%} would remove {goes} of {count} {what}s, and each of "
             f"{len(every)} layers keeps one; lower the share."
         )
-    compared = [comparable_scores(config, each.scores) for each in every]
+    compared = [comparable_scores(config, group.scores) for group in every]
     for scores in compared:
         scores[scores.argmax()] = torch.inf
     return list(
@@ -301,9 +301,9 @@ def comparable_scores(config: Structured, scores: torch.Tensor) -> torch.Tensor:
 
 def nothing_removed_message(config: Structured, every: list[ScoredGroup]) -> str:
     most = (
-        max(len(each.scores) for each in every)
+        max(len(group.scores) for group in every)
         if config.scope == "layer"
-        else sum(len(each.scores) for each in every)
+        else sum(len(group.scores) for group in every)
     )
     return (
         f"A share of {config.share:.0%} of {most} {every[0].family.what}s is less than half of "
@@ -316,12 +316,12 @@ def nothing_removed_message(config: Structured, every: list[ScoredGroup]) -> str
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def structure_rows(each: ScoredGroup, stays: torch.Tensor) -> list[StructureRow]:
-    family = each.family
+def structure_rows(group: ScoredGroup, stays: torch.Tensor) -> list[StructureRow]:
+    family = group.family
     return [
         StructureRow(family.block, family.what, family.first + index, score, kept)
         for index, (score, kept) in enumerate(
-            zip(each.scores.tolist(), stays.tolist(), strict=True)
+            zip(group.scores.tolist(), stays.tolist(), strict=True)
         )
     ]
 

@@ -59,8 +59,8 @@ def expert_neuron_group(path: str, layers: dict[str, Layer]) -> StructureGroup |
                 "neuron",
                 (
                     *(
-                        StructureSlice(each.name, "outputs", single_positions(count))
-                        for each in made
+                        StructureSlice(expert.name, "outputs", single_positions(count))
+                        for expert in made
                     ),
                     StructureSlice(read.name, "inputs", single_positions(count)),
                 ),

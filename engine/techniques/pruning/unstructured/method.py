@@ -53,8 +53,8 @@ def plan_pruning(
                 "ask for less, or for a share of each layer."
             )
     return {
-        name: each.model_copy(update={"scope": "layer", "sparsity": mine.get(name, 0.0)})
-        for name, each in placed.items()
+        name: setting.model_copy(update={"scope": "layer", "sparsity": mine.get(name, 0.0)})
+        for name, setting in placed.items()
     }
 
 

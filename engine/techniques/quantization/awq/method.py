@@ -97,7 +97,7 @@ def compress_awq(config: AWQ, weight: torch.Tensor, stats: InputStats) -> Intege
         clipped_qparams(group, gram, config) for group, gram in zip(groups, grams, strict=True)
     ]
     scales, zeros = (
-        torch.cat([each.squeeze(-1) for each in column], dim=1)
+        torch.cat([part.squeeze(-1) for part in column], dim=1)
         for column in zip(*params, strict=True)
     )
     return quantize_to_grid(weight, config.rounding(), scales, zeros)

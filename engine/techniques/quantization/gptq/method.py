@@ -127,7 +127,7 @@ def rounding_sweep(
     )
     if config.static_groups:
         scales, zeros = (
-            each.T.contiguous() for each in qparams_of_weight(weight, config.rounding())
+            params.T.contiguous() for params in qparams_of_weight(weight, config.rounding())
         )
     else:
         scales, zeros = torch.zeros(2, int(place[-1]) + 1, len(weight), device=weight.device)

@@ -31,13 +31,19 @@ def plan_mixed_precision(
         return configs_by_name(config, layers)
     candidates = config.candidates()
     sizes = np.array(
-        [[predicted_bytes(each, layer.matrix_shape) for each in candidates] for layer in layers]
+        [
+            [predicted_bytes(candidate, layer.matrix_shape) for candidate in candidates]
+            for layer in layers
+        ]
     )
     budget = budget_bytes(config, layers, sizes)
     if layer_swap is None:
         damage, other = (
             np.array(
-                [[layer.parameters / 4.0**each.bits for each in candidates] for layer in layers]
+                [
+                    [layer.parameters / 4.0**candidate.bits for candidate in candidates]
+                    for layer in layers
+                ]
             ),
             None,
         )
@@ -67,7 +73,7 @@ def configs_by_name(config: MixedPrecision, layers: list[Layer]) -> dict[str, Ro
         )
         for layer in layers
     }
-    return {name: config.rounding(each) for name, each in bits.items()}
+    return {name: config.rounding(layer_bits) for name, layer_bits in bits.items()}
 
 
 def budget_bytes(config: MixedPrecision, layers: list[Layer], sizes: np.ndarray) -> int:
@@ -174,14 +180,14 @@ def sensitivity_rows(
     return [
         SensitivityRow(
             layer.name,
-            each.bits,
-            each.scheme,
-            each.range,
+            candidate.bits,
+            candidate.scheme,
+            candidate.range,
             int(sizes[i, j]),
             float(ones[i, j]),
             float(rest[i, j]),
             chosen[i] == j,
         )
         for i, layer in enumerate(layers)
-        for j, each in enumerate(config.candidates())
+        for j, candidate in enumerate(config.candidates())
     ]

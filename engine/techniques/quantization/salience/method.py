@@ -108,13 +108,13 @@ class SalienceExperiment:
 
     def measure_variant(self, number: int, variant: Variant) -> SalienceRow:
         stored = dict(self.treated_layers(variant))
-        error, size = self.output_error(stored), sum(each.nbytes for each in stored.values())
+        error, size = self.output_error(stored), sum(weight.nbytes for weight in stored.values())
         event = VariantEvent("measuring-variant", variant=number + 1, variants=len(VARIANTS))
         measured = self.layer_swap.evaluate(stored, event)
         scores = {
             name: measured.scores.get(name, NAN) for name in ("perplexity", "accuracy", "loss")
         }
-        bits = 8 * size / sum(each.shape[0] * each.shape[1] for each in stored.values())
+        bits = 8 * size / sum(weight.shape[0] * weight.shape[1] for weight in stored.values())
         return SalienceRow(variant.kept_by, variant.share, variant.scale, bits, error, **scores)
 
     def treated_layers(self, variant: Variant) -> Iterator[tuple[str, StoredWeight]]:

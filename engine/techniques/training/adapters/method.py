@@ -240,12 +240,12 @@ def train_weights_adapters(
     load_base_weights(pupil, bases)
     sites = attach_adapters(pupil, settings, context)
     finetune(config, context, technique_input, pupil, "adapter")
-    for name, each in sites.items():
-        replace_module(pupil.model, name, each.module)
+    for name, site in sites.items():
+        replace_module(pupil.model, name, site.module)
     merged = isinstance(config, LoRA) and config.merge
     done = {
-        name: each.merged_weight() if merged else adapted_weight(bases[name], each.factors())
-        for name, each in sites.items()
+        name: site.merged_weight() if merged else adapted_weight(bases[name], site.factors())
+        for name, site in sites.items()
     }
     return TrainedWeights(
         {name: stored.to("cpu") for name, stored in (bases | done).items()}, pupil.plain()
@@ -294,7 +294,7 @@ def quantize_inputs_as_stored(trainable: TrainableModel) -> None:
     """Layers whose inputs an earlier step rounds do so while the model learns, too; their adapters
     get the same.
     """
-    for layer in (each for each in trainable.original.layers if each.kind != "embedding"):
+    for layer in (layer for layer in trainable.original.layers if layer.kind != "embedding"):
         stored, inputs = (
             trainable.original.model.get_submodule(layer.name).stored,
             torch.zeros(1, layer.matrix_shape[1], device=trainable.original.device),

@@ -254,9 +254,10 @@ class PrecisionRun:
             self.weight_gradients(batch, 1.0),
             self.weight_gradients(batch, scale, CASTS[self.variant]),
         )
-        due = sum(int(each.count_nonzero()) for each in whole)
+        due = sum(int(gradient.count_nonzero()) for gradient in whole)
         return sum(
-            int(((each != 0) & (mine == 0)).sum()) for each, mine in zip(whole, short, strict=True)
+            int(((gradient != 0) & (mine == 0)).sum())
+            for gradient, mine in zip(whole, short, strict=True)
         ) / max(1, due)
 
     def weight_gradients(

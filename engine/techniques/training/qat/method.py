@@ -118,8 +118,8 @@ def train_weights_qat_or_bitnet(
         (lambda: pull * mean_quantization_error(pupil, rounded)) if pull else None,
     )
     stored = {
-        name: each.stored_weight(latent_weight(pupil, name)).to("cpu")
-        for name, each in rounded.items()
+        name: fake_quant.stored_weight(latent_weight(pupil, name)).to("cpu")
+        for name, fake_quant in rounded.items()
     }
     return TrainedWeights(stored, pupil.plain())
 
@@ -137,7 +137,7 @@ def input_ranges(
             f"{missed[0]}: No calibration data reached it, so it can have no static range; "
             "set activation_range to dynamic."
         )
-    return {name: fixed_range(config, each) for name, each in seen.items()}
+    return {name: fixed_range(config, stats) for name, stats in seen.items()}
 
 
 def mean_quantization_error(
@@ -145,8 +145,8 @@ def mean_quantization_error(
 ) -> torch.Tensor:
     """Mean squared distance of the weights to their levels, in steps, over all layers."""
     return sum(
-        each.quantization_error(latent_weight(trainable, name))
-        for name, each in fake_quants.items()
+        fake_quant.quantization_error(latent_weight(trainable, name))
+        for name, fake_quant in fake_quants.items()
     ) / len(fake_quants)
 
 
