@@ -218,12 +218,12 @@ def doctor(as_json: JSON = False) -> None:
         facts["cluster_status"] = resolve_name("engine.session.external_cluster:status")(
             settings.scheduler()
         )
-    said = facts | {
+    report = facts | {
         "versions": ", ".join(
             f"{name} {number or 'missing'}" for name, number in facts["versions"].items()
         )
     }
-    print_result(as_json, facts, [f"{name:24} {value}" for name, value in said.items()])
+    print_result(as_json, facts, [f"{name:24} {value}" for name, value in report.items()])
 
 
 def installed_version(package: str) -> str | None:
@@ -350,10 +350,10 @@ def json_rows(table: Any) -> list[dict[str, Any]]:
 
 
 def outcome_text(outcome: Any) -> str:
-    said, before, after = outcome.summary, outcome.summary.baseline, outcome.summary.result
+    summary, before, after = outcome.summary, outcome.summary.baseline, outcome.summary.result
     name = "perplexity" if before.perplexity is not None else "accuracy"
     lines = [
-        f"{said.model} on {said.device}, {said.seconds:.1f} s",
+        f"{summary.model} on {summary.device}, {summary.seconds:.1f} s",
         (
             f"size        {before.size_bytes / 1e6:.2f} MB -> {after.size_bytes / 1e6:.2f} MB "
             f"({after.compression:.2f}x)"
@@ -369,18 +369,18 @@ def outcome_text(outcome: Any) -> str:
         f"{name:11} {getattr(before, name):.4g} -> {getattr(after, name):.4g}",
         *speed_lines(outcome.tables.latency),
         *stage_lines(outcome.tables.stages),
-        f"protocol    {said.protocol.measure}",
-        *said.notes,
+        f"protocol    {summary.protocol.measure}",
+        *summary.notes,
     ]
     return "\n".join(lines)
 
 
 def speed_lines(latency: Any) -> list[str]:
     """The whole model's medians, or why nothing was timed."""
-    whole = latency[latency["what"] == "whole model"]
+    whole_model = latency[latency["what"] == "whole model"]
     pairs = [
         (shape, timings.set_index("version").median_ms, timings.threads.iloc[0])
-        for shape, timings in whole.groupby("shape", sort=False)
+        for shape, timings in whole_model.groupby("shape", sort=False)
     ]
     timed = [
         (

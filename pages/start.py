@@ -19,13 +19,13 @@ for column, bundled in zip(st.columns(len(BUNDLED_MODELS)), BUNDLED_MODELS.value
         st.markdown(f"**{bundled.title}**")
         st.caption(bundled.about)
         first = bundled.reference == "bundled:docs-lm"
-        look = {"type": "primary" if first else "secondary", "width": "stretch"}
+        options = {"type": "primary" if first else "secondary", "width": "stretch"}
         if st.button(
             "Compress to 4 bits",
             key=f"start-{bundled.name}",
             on_click=choose_model,
             args=(bundled.reference,),
-            **look,
+            **options,
         ):
             start_run(
                 recipe_for(

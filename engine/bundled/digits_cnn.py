@@ -95,15 +95,15 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=40)
     options.add_argument("--rate", type=float, default=3e-3)
     options.add_argument("--checkpoint", type=Path, default=Path("digits-cnn.pt"))
-    asked = options.parse_args()
+    arguments = options.parse_args()
     torch.manual_seed(0)
     splits = {split: digits(split) for split in ("train", "validation", "test")}
-    data = {split: DigitTensors.from_digits(pictures) for split, pictures in splits.items()}
-    model, curve = train_classifier(asked, data)
+    data = {split: DigitTensors.from_digits(images) for split, images in splits.items()}
+    model, curve = train_classifier(arguments, data)
     scores = {split: loss_and_accuracy(model, data[split])[1] for split in data}
     model.save_pretrained(OUT)
     PROCESSOR.save_pretrained(OUT)
-    (OUT / "README.md").write_text(model_card(asked, model, splits, curve, scores))
+    (OUT / "README.md").write_text(model_card(arguments, model, splits, curve, scores))
     print("accuracy: " + ", ".join(f"{split} {accuracy:.4f}" for split, accuracy in scores.items()))
 
 

@@ -158,17 +158,17 @@ def initialize_attention(model: BertForMaskedLM, width: int = 64, blocks: int = 
         [angles.cos(), angles.sin()], dim=1
     )
     for layer in model.bert.encoder.layer[:blocks]:
-        look = layer.attention.self
+        attention = layer.attention.self
         for head, offset in enumerate((-1, 1, 0)):
             rows, cos, sin = (
                 slice(head * width, (head + 1) * width),
                 (offset * frequency).cos().diag(),
                 (offset * frequency).sin().diag(),
             )
-            look.query.weight[rows, -width:] += 0.6 * torch.cat(
+            attention.query.weight[rows, -width:] += 0.6 * torch.cat(
                 [torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)]
             )
-            look.key.weight[rows, -width:] += 0.6 * torch.eye(width)
+            attention.key.weight[rows, -width:] += 0.6 * torch.eye(width)
 
 
 @dataclass(frozen=True)
@@ -324,20 +324,20 @@ def main() -> None:
     options.add_argument(
         "--compile", action="store_true", help="fuse the step (needs a C++ compiler)"
     )
-    asked = options.parse_args()
+    arguments = options.parse_args()
     torch.manual_seed(0)
     documents = list(unique_documents(extract_documents()))
     tokenizer = trained_tokenizer(
         [mask_giveaways(d.text) for d in documents if d.split in ("train", "unlabelled")]
     )
-    encoder, reading = pretrain(asked, documents, tokenizer)
+    encoder, reading = pretrain(arguments, documents, tokenizer)
     chosen = passages_by_split(labeled_passages(documents))
     data = {split: TokenizedPassages.tokenize(tokenizer, rows) for split, rows in chosen.items()}
-    model, learning = fine_tune(asked, encoder, data)
+    model, learning = fine_tune(arguments, encoder, data)
     model.save_pretrained(OUT)
     tokenizer.save_pretrained(OUT)
     scores = test_scores(model, tfidf_baseline(chosen), data["evaluation"], chosen["evaluation"])
-    (OUT / "README.md").write_text(model_card(asked, model, chosen, reading, learning, scores))
+    (OUT / "README.md").write_text(model_card(arguments, model, chosen, reading, learning, scores))
 
 
 def passages_by_split(rows: list[Passage]) -> dict[Split, list[Passage]]:

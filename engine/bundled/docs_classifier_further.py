@@ -70,11 +70,11 @@ def ensemble_probabilities(
     chosen: list[Passage],
 ) -> dict[float, torch.Tensor]:
     """Probabilities by the baseline's share in them.  (texts, labels)"""
-    mine, its = (
+    further, baseline = (
         log_probabilities(model, data.tokens),
         torch.tensor(baseline_model.predict_log_proba(passage_texts(chosen)), dtype=torch.float32),
     )
-    return {share: ((1 - share) * mine + share * its).softmax(1) for share in SHARES}
+    return {share: ((1 - share) * further + share * baseline).softmax(1) for share in SHARES}
 
 
 def accuracy(rows: torch.Tensor, labels: torch.Tensor) -> float:
@@ -181,15 +181,19 @@ def self_training_data(
     """The labeled passages with their labels, the others with what model and baseline say
     together.
     """
-    seen = ensemble_probabilities(model, baseline_model, data["calibration"], chosen["calibration"])
+    probabilities = ensemble_probabilities(
+        model, baseline_model, data["calibration"], chosen["calibration"]
+    )
     share = max(
         SHARES,
-        key=lambda candidate_share: accuracy(seen[candidate_share], data["calibration"].labels),
+        key=lambda candidate_share: accuracy(
+            probabilities[candidate_share], data["calibration"].labels
+        ),
     )
     print(
         (
-            f"together {accuracy(seen[share], data['calibration'].labels):.4f} on validation, "
-            f"the baseline's share {share}"
+            f"together {accuracy(probabilities[share], data['calibration'].labels):.4f} "
+            f"on validation, the baseline's share {share}"
         ),
         flush=True,
     )
@@ -209,7 +213,7 @@ def main() -> None:
     options.add_argument("--epochs", type=float, default=1.0)
     options.add_argument("--rate", type=float, default=1e-4)
     options.add_argument("--checkpoint", type=Path, default=Path("docs-classifier-further.pt"))
-    asked = options.parse_args()
+    arguments = options.parse_args()
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(OUT)
     model = BertForSequenceClassification.from_pretrained(
@@ -222,17 +226,19 @@ def main() -> None:
     other = tfidf_baseline(chosen)
     lesson = self_training_data(model, other, chosen, data)
     reading = (
-        continue_pretraining(model, tokenizer, documents, asked)
-        if asked.tokens
+        continue_pretraining(model, tokenizer, documents, arguments)
+        if arguments.tokens
         else TrainingCurve([])
     )
-    curve = self_train(model, lesson, data["calibration"], asked)
+    curve = self_train(model, lesson, data["calibration"], arguments)
     model.config.hidden_dropout_prob = model.config.classifier_dropout = 0.0
     model.save_pretrained(OUT)
     scores = test_scores(model, other, data["evaluation"], chosen["evaluation"])
     card = OUT / "README.md"
     card.write_text(
-        extended_model_card(card.read_text(), asked, scores, reading, curve, len(chosen["more"]))
+        extended_model_card(
+            card.read_text(), arguments, scores, reading, curve, len(chosen["more"])
+        )
     )
 
 

@@ -104,7 +104,7 @@ def main() -> None:
     options.add_argument(
         "--compile", action="store_true", help="fuse the step (needs a C++ compiler)"
     )
-    asked = options.parse_args()
+    arguments = options.parse_args()
     torch.manual_seed(0)
     texts = document_texts("train", "unlabelled")
     tokenizer = trained_tokenizer(texts)
@@ -120,20 +120,22 @@ def main() -> None:
         flush=True,
     )
     model = LlamaForCausalLM(CONFIG)
-    step_loss = torch.compile(language_modeling_loss) if asked.compile else language_modeling_loss
-    schedule = Schedule(asked.tokens // (BATCH * CONTEXT), asked.rate)
+    step_loss = (
+        torch.compile(language_modeling_loss) if arguments.compile else language_modeling_loss
+    )
+    schedule = Schedule(arguments.tokens // (BATCH * CONTEXT), arguments.rate)
     curve = train(
         model,
         lambda step: step_loss(model, training_batch(stream, step)),
         lambda: held_out_loss(model, held_out, 64),
         schedule,
-        asked.checkpoint,
+        arguments.checkpoint,
     )
     final = held_out_loss(model.bfloat16().float(), held_out, len(held_out) // CONTEXT)
     model.bfloat16().save_pretrained(OUT)
     tokenizer.save_pretrained(OUT)
     (OUT / "README.md").write_text(
-        model_card(asked, model, curve, final, len(stream), fingerprint(texts))
+        model_card(arguments, model, curve, final, len(stream), fingerprint(texts))
     )
 
 

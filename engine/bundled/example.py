@@ -32,5 +32,5 @@ def make_example(name: str) -> None:
 
 if __name__ == "__main__":
     setup_worker()
-    for asked in sys.argv[1:]:
-        make_example(asked)
+    for name in sys.argv[1:]:
+        make_example(name)

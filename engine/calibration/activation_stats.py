@@ -155,20 +155,20 @@ def merged_stats(parts: Iterable[InputStats]) -> InputStats:
     parts = [part for part in parts if part.missing < part.count] or parts
     if len(parts) == 1:
         return parts[0]
-    whole = InputStats(parts[0].width, parts[0].device, parts[0].wants_gram, area=parts[0].area)
+    merged = InputStats(parts[0].width, parts[0].device, parts[0].wants_gram, area=parts[0].area)
     for part in parts:
-        whole.count += part.count
-        whole.abs_sum += part.abs_sum
-        whole.square_sum += part.square_sum
-        whole.abs_max = torch.maximum(whole.abs_max, part.abs_max)
-        whole.gram += part.gram
-        for mine, its in (
-            (whole.vectors, part.vectors),
-            (whole.lows, part.lows),
-            (whole.highs, part.highs),
+        merged.count += part.count
+        merged.abs_sum += part.abs_sum
+        merged.square_sum += part.square_sum
+        merged.abs_max = torch.maximum(merged.abs_max, part.abs_max)
+        merged.gram += part.gram
+        for of_merged, of_part in (
+            (merged.vectors, part.vectors),
+            (merged.lows, part.lows),
+            (merged.highs, part.highs),
         ):
-            mine.extend(its)
-    return whole
+            of_merged.extend(of_part)
+    return merged
 
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:

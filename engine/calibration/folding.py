@@ -148,19 +148,19 @@ def fold_into_experts(
     ]
     if not sinks:
         return None
-    width, beside = stream.model.get_submodule(sinks[0]).stored.shape[1], path.rpartition(".")[0]
+    width, parent = stream.model.get_submodule(sinks[0]).stored.shape[1], path.rpartition(".")[0]
     near = [
         name
         for group in unfolded
         for name in group
-        if name.startswith(f"{beside}.")
+        if name.startswith(f"{parent}.")
         and has_input_width(stream.model.get_submodule(name), width)
     ]
     sinks = (*sinks, *near)
     others = (
         (name, module)
         for name, module in stream.model.named_modules()
-        if name.startswith(f"{beside}.") and not name.startswith(f"{path}.")
+        if name.startswith(f"{parent}.") and not name.startswith(f"{path}.")
     )
     companions = tuple(
         name

@@ -56,19 +56,19 @@ def accumulate_gradients(
             name: module.weight.detach().clone().requires_grad_()
             for name, module in modules.items()
         }
-        held = {id(modules[name].stored): leaf for name, leaf in leaves.items()}
+        leaf_of_weight = {id(modules[name].stored): leaf for name, leaf in leaves.items()}
         for module in unpacking_layers(model):  # tied layers share one
-            module.unpacked = held.get(id(module.stored), module.unpacked)
+            module.unpacked = leaf_of_weight.get(id(module.stored), module.unpacked)
         for done, example in enumerate(examples):
             progress(ProgressEvent("computing-gradients", done, len(examples)))
             loss = example_loss(model, example, device)
-            for name, slope in zip(
+            for name, gradient_of_leaf in zip(
                 leaves,
                 torch.autograd.grad(loss, list(leaves.values()), allow_unused=True),
                 strict=True,
             ):
-                if slope is not None:
-                    flat = slope.float().reshape(sums[name].mean.shape)
+                if gradient_of_leaf is not None:
+                    flat = gradient_of_leaf.float().reshape(sums[name].mean.shape)
                     sums[name].mean.add_(flat, alpha=1 / len(examples))
                     sums[name].square.addcmul_(flat, flat, value=1 / len(examples))
     for name, gradient in sums.items():

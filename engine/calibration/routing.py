@@ -105,9 +105,9 @@ class ExpertRouting:
         every = routed_layers(model, [name for name, _ in model.named_modules()]) if places else {}
         return {name: routed for name, routed in every.items() if routed.place in places}
 
-    def note(self, seen: dict[str, InputStats], layers: dict[str, RoutedLayer]) -> None:
+    def note(self, stats_by_layer: dict[str, InputStats], layers: dict[str, RoutedLayer]) -> None:
         """Record the input strength of these layers."""
-        for name, stats in seen.items():
+        for name, stats in stats_by_layer.items():
             place = layers[name].place
             self.magnitudes[place] = self.magnitudes.get(place, InputMagnitude()).merged_with(
                 InputMagnitude.from_stats(stats)

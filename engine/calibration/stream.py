@@ -94,18 +94,18 @@ class CalibrationStream:
         ``advance``.
         """
         routing = ExpertRouting.for_layers(self.model, names)
-        with observe_inputs(self.model, names, wants_gram, self.device) as seen:
+        with observe_inputs(self.model, names, wants_gram, self.device) as stats:
             self.run_block(block, 0)
             self.step()
             # with experts, batches reach different layers, so none is known to be the last
             with stop_before(
-                self.model, list(seen)[-1:] if block in self.chain and not routing.layers else []
+                self.model, list(stats)[-1:] if block in self.chain and not routing.layers else []
             ):
                 for index in range(1, len(self.batches)):
                     with suppress(StopForward):
                         self.run_block(block, index)
                     self.step()
-        return self.with_replacements(seen, routing, wants_gram)
+        return self.with_replacements(stats, routing, wants_gram)
 
     def with_replacements(
         self, stats: dict[str, InputStats], routing: ExpertRouting, wants_gram: bool
@@ -175,7 +175,7 @@ class CalibrationStream:
         changed: set[str] = set()
         routing = ExpertRouting.for_layers(self.model, names)
         with (
-            pause_before_layers(self.model, names, wants_gram, self.device, changed) as seen,
+            pause_before_layers(self.model, names, wants_gram, self.device, changed) as stats,
             keep_unpacked(self.model.get_submodule(block)),
         ):
             passes, order = (
@@ -191,9 +191,9 @@ class CalibrationStream:
                     key=lambda place: order.get(place, len(order)),
                 )
                 if name in order:
-                    routing.fill_missing_tokens(name, seen[name])
-                    seen[name].check_usable(name)
-                    change(name, seen.pop(name))
+                    routing.fill_missing_tokens(name, stats[name])
+                    stats[name].check_usable(name)
+                    change(name, stats.pop(name))
                     changed.add(name)
                 at = [
                     block_pass.switch() if not block_pass.dead and place == name else place
@@ -258,18 +258,18 @@ def observe_inputs(
     """Record inputs; layers that read the same tensor in the same layout share one ``InputStats``,
     filled by the first.
     """
-    seen: dict[str, InputStats] = {}
-    held: list[Any] = [None, None, None]  # the latest input, its layer and layout
+    stats: dict[str, InputStats] = {}
+    latest: list[Any] = [None, None, None]  # the latest input, its layer and layout
 
     def recording_hook(name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            shared = args[0] is held[0] and input_layout(module) == held[2]
-            if shared and name not in seen:
-                seen[name] = seen[held[1]]  # from the first batch on
+            shared = args[0] is latest[0] and input_layout(module) == latest[2]
+            if shared and name not in stats:
+                stats[name] = stats[latest[1]]  # from the first batch on
             elif not shared:
-                held[:] = args[0], name, input_layout(module)
-            if held[1] == name:
-                add_batch(seen, name, module, args[0], wants_gram, device)
+                latest[:] = args[0], name, input_layout(module)
+            if latest[1] == name:
+                add_batch(stats, name, module, args[0], wants_gram, device)
 
         return hook
 
@@ -281,7 +281,7 @@ def observe_inputs(
             if has_observable_inputs(module)
         ]
     ):
-        yield seen
+        yield stats
 
 
 def add_batch(
@@ -315,7 +315,7 @@ def pause_before_layers(
     wait, with the layer's name, before each layer in ``changed`` and before every module that
     routes tokens to experts.
     """
-    seen: dict[str, InputStats] = {}
+    stats: dict[str, InputStats] = {}
 
     def pausing_hook(name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -323,11 +323,11 @@ def pause_before_layers(
                 return
             batch = getcurrent()
             if args[0] is batch.latest and input_layout(module) == batch.layout:
-                seen.setdefault(name, batch.seen)
+                stats.setdefault(name, batch.seen)
             else:
                 batch.latest, batch.layout = args[0], input_layout(module)
-                add_batch(seen, name, module, args[0], wants_gram, device)
-                batch.seen = seen[name]
+                add_batch(stats, name, module, args[0], wants_gram, device)
+                batch.seen = stats[name]
             batch.parent.switch(name)
 
         return hook
@@ -356,7 +356,7 @@ def pause_before_layers(
             ),
         ]
     ):
-        yield seen
+        yield stats
 
 
 @contextmanager

@@ -148,11 +148,13 @@ def shortfall_notes(calibration: Calibration, count: int, unit: str, name: str) 
 
 def is_evaluation_text(task: LanguageModeling, calibration: Calibration) -> bool:
     """Return True if calibration reads the evaluation texts; a file has no splits."""
-    ours, theirs = (
+    split_of_task, split_of_calibration = (
         TEXT_SPLITS.get(split, split) if task.text == "bundled:docs" else split
         for split in (task.split, calibration.split)
     )
-    return task.text == calibration.text and (is_local(task.text) or ours == theirs)
+    return task.text == calibration.text and (
+        is_local(task.text) or split_of_task == split_of_calibration
+    )
 
 
 @calibration_data_for.register

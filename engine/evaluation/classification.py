@@ -128,13 +128,13 @@ def macro_scores(truth: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
         np.bincount(labels, minlength=classes)
         for labels in (truth[truth == guesses], truth, guesses)
     )
-    seen = true + guessed > 0
+    occurs = true + guessed > 0
     shares = {
         "macro_precision": right / np.maximum(1, guessed),
         "macro_recall": right / np.maximum(1, true),
     }
     shares["macro_f1"] = 2 * right / np.maximum(1, true + guessed)
-    return {name: float(share[seen].mean()) for name, share in shares.items()}
+    return {name: float(share[occurs].mean()) for name, share in shares.items()}
 
 
 # --- what fits the model --------------------------------------------------------------------------
@@ -190,13 +190,13 @@ def check_single_label_head(config: Any) -> None:
 
 
 def targets_by_name(examples: Examples, known: dict[str, int], named: bool) -> torch.Tensor:
-    strangers = [name for name in used_class_names(examples) if name.strip().lower() not in known]
-    if strangers:
-        ours = shortened_list(known) if named else f"unnamed ones, 0 to {len(known) - 1}"
+    unknown = [name for name in used_class_names(examples) if name.strip().lower() not in known]
+    if unknown:
+        model_classes = shortened_list(known) if named else f"unnamed ones, 0 to {len(known) - 1}"
         raise PlainError(
-            f"The labels of {examples.name} include {shortened_list(strangers)}, which the model "
+            f"The labels of {examples.name} include {shortened_list(unknown)}, which the model "
             "does "
-            f"not have; its labels are {ours}. "
+            f"not have; its labels are {model_classes}. "
             "Rename the labels in the data or choose a model for them."
         )
     return torch.tensor([known[examples.names[label].strip().lower()] for label in examples.labels])
@@ -239,9 +239,9 @@ def image_batches(images: list[Image.Image], processor: Any, channels: int, most
     """
     mode = "L" if channels == 1 else "RGB"
     for places in chunks(list(range(len(images))), most):
-        pictures = [images[place].convert(mode) for place in places]
+        batch = [images[place].convert(mode) for place in places]
         try:
-            prepared = processor(pictures, return_tensors="pt")
+            prepared = processor(batch, return_tensors="pt")
         except Exception as error:  # a preprocessor_config.json may request anything
             raise PlainError(
                 f"The model's image processor fails ({str(error)[:120]}); correct "

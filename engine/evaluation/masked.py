@@ -104,11 +104,11 @@ def masked_windows(
 def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """Tokens that the tokenizer adds before and after a text, such as [CLS] and [SEP]."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
+    ids = tokenizer("a")["input_ids"]
     begin = next(
-        (place for place in range(len(whole)) if whole[place : place + len(plain)] == plain), 0
+        (place for place in range(len(ids)) if ids[place : place + len(plain)] == plain), 0
     )
-    return whole[:begin], whole[begin + len(plain) :]
+    return ids[:begin], ids[begin + len(plain) :]
 
 
 def masked_loss_and_guesses(

@@ -37,8 +37,10 @@ def cost_of(job: Job, past: PastRun | None = None) -> Cost:
         return cost
     then = replace(job, recipe=past.recipe, settings=job.settings | past_settings(job, past))
     # it was not recorded whether the original's quality was known
-    ways = [run_seconds(then, True), run_seconds(then, False)]
-    off = min((past.seconds / way for way in ways), key=lambda ratio: max(ratio, 1 / ratio))
+    forecasts = [run_seconds(then, True), run_seconds(then, False)]
+    off = min(
+        (past.seconds / forecast for forecast in forecasts), key=lambda ratio: max(ratio, 1 / ratio)
+    )
     return Cost(
         cost.seconds * clamped_correction(off),
         cost.peak_rss_bytes * clamped_correction(past.peak_rss_bytes / peak_bytes(then)),

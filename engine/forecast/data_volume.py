@@ -68,23 +68,23 @@ def example_count(task: Task) -> float:
 @lru_cache(maxsize=16)
 def text_length(task: str, model: str) -> float:
     """Mean tokens of a text, by a few of them."""
-    asked, texts = TextClassification.model_validate_json(task), task_inputs(task)[:64]
+    parsed, texts = TextClassification.model_validate_json(task), task_inputs(task)[:64]
     if not texts:
-        return 0.7 * asked.length
-    rows = encoded_texts(texts, tokenizer_of(resolve_model(model)), asked.length)["input_ids"]
+        return 0.7 * parsed.length
+    rows = encoded_texts(texts, tokenizer_of(resolve_model(model)), parsed.length)["input_ids"]
     return sum(map(len, rows)) / len(rows)
 
 
 @lru_cache(maxsize=16)
 def task_inputs(task: str) -> list[Any]:
     """The task's own examples; none where they would have to be fetched or extracted first."""
-    asked = TypeAdapter(Task).validate_json(task)
+    parsed = TypeAdapter(Task).validate_json(task)
     if not (
-        is_local(asked.data) or (asked.data.startswith("bundled:") and is_corpus_cached(asked))
+        is_local(parsed.data) or (parsed.data.startswith("bundled:") and is_corpus_cached(parsed))
     ):
         return []
     try:
-        return load_examples(asked).inputs
+        return load_examples(parsed).inputs
     except PlainError:
         return []
 
@@ -101,13 +101,13 @@ def data_seconds(task: Task) -> float:
 
 @lru_cache(maxsize=16)
 def measured_data_seconds(task: str) -> float:
-    asked = TypeAdapter(Task).validate_json(task)
-    if not isinstance(asked, LanguageModeling):
+    parsed = TypeAdapter(Task).validate_json(task)
+    if not isinstance(parsed, LanguageModeling):
         return best_of(lambda: task_inputs.__wrapped__(task), 2, least=2)
-    if not (is_local(asked.text) or asked.text.startswith("bundled:")):
+    if not (is_local(parsed.text) or parsed.text.startswith("bundled:")):
         return 1.0
     try:
-        return best_of(lambda: load_text(asked.text, asked.text_column, asked.split), 2, least=2)
+        return best_of(lambda: load_text(parsed.text, parsed.text_column, parsed.split), 2, least=2)
     except PlainError:
         return 0.0
 
@@ -134,20 +134,22 @@ def cached_notes_on_data(
     """Cached form of ``notes_on_data`` for one state of the ``files``. Errors are left to the
     run.
     """
-    asked, notes, tokens = TypeAdapter(Task).validate_json(task), [], 0
+    parsed, notes, tokens = TypeAdapter(Task).validate_json(task), [], 0
     with suppress(PlainError):
-        if is_local(asked.source):
+        if is_local(parsed.source):
             data = (
-                load_text(asked.text, asked.text_column, asked.split)
-                if isinstance(asked, LanguageModeling)
-                else load_examples(asked)
+                load_text(parsed.text, parsed.text_column, parsed.split)
+                if isinstance(parsed, LanguageModeling)
+                else load_examples(parsed)
             )
             notes += data.notes
     looked_at = Calibration.model_validate_json(calibration) if calibration else None
-    own = looked_at and isinstance(asked, Classification) and own_calibration_task(asked, looked_at)
-    if looked_at and is_local(asked.source if own else looked_at.text):
+    own = (
+        looked_at and isinstance(parsed, Classification) and own_calibration_task(parsed, looked_at)
+    )
+    if looked_at and is_local(parsed.source if own else looked_at.text):
         with suppress(PlainError):
-            data = calibration_data(looked_at, asked, folder)
+            data = calibration_data(looked_at, parsed, folder)
             notes += data.notes
             tokens = data.tokens
     return tuple(dict.fromkeys(notes)), tokens

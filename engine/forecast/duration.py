@@ -87,12 +87,12 @@ def vectors_of(layer: Layer) -> float:
 def compression_seconds(job: Job) -> float:
     config, much = job.config, job.calibration
     targets, rounds = job.targets, 0.0
-    trial = search_work(config, len(targets))
+    search = search_work(config, len(targets))
     for number, layer in enumerate(targets):
         pace, rows = job.layer_timing(layer), layer.matrix_shape[0]
         first = is_first_with_input(targets, number)
         rounds += (
-            rows * (pace.compress * (1 + trial.roundings) + pace.scale + pace.judge)
+            rows * (pace.compress * (1 + search.roundings) + pace.scale + pace.judge)
             + pace.once * first
             + pace.start
             + 0.004
@@ -109,40 +109,40 @@ def compression_seconds(job: Job) -> float:
         rounds
         + judging
         + calibration_seconds(job)
-        + search_seconds(job, trial)
+        + search_seconds(job, search)
         + training_seconds(job, training_work(technique_with_epoch_steps(job)))
     )
 
 
-def training_seconds(job: Job, course: TrainingWork) -> float:
+def training_seconds(job: Job, work: TrainingWork) -> float:
     """Steps there and back, and looks at what is held out; examples are made ready once."""
-    if not course.steps:
+    if not work.steps:
         return 0.0
-    length, held = (
+    length, held_out = (
         (job.calibration.length, MAX_HELD_OUT_WINDOWS)
         if isinstance(job.recipe.task, LanguageModeling)
         else (job.evaluation.length, MAX_HELD_OUT)
     )
     passes = job.training_passes
     step = seconds_in_dtype(
-        job, passes.seconds(course.batch * length, 1), course.batch * length, training_dtype(job)
+        job, passes.seconds(work.batch * length, 1), work.batch * length, training_dtype(job)
     )
-    asked = course.asked * (
-        course.steps
+    teacher_seconds = work.asked * (
+        work.steps
         if isinstance(job.recipe.task, LanguageModeling)
-        else min(course.steps, max_training_examples(job) / course.batch)
+        else min(work.steps, max_training_examples(job) / work.batch)
     )
     rounding = (
-        course.roundings
+        work.roundings
         * sum(job.layer_timing(layer).compress * layer.matrix_shape[0] for layer in job.targets)
-        if course.roundings
+        if work.roundings
         else 0.0
     )
-    looks = course.looks * passes.seconds(held * length, max(1.0, held / IMAGES))
+    evaluation_seconds = work.looks * passes.seconds(held_out * length, max(1.0, held_out / IMAGES))
     return (
         rounding
-        + (course.steps * course.passes + asked) * step
-        + looks
+        + (work.steps * work.passes + teacher_seconds) * step
+        + evaluation_seconds
         + data_seconds(job.recipe.task)
     )
 
@@ -236,17 +236,18 @@ def calibration_seconds(job: Job) -> float:
     return ((1 if job.config.sequential else 2) if chain else blocks) * 1.3 * streaming_seconds(job)
 
 
-def search_seconds(job: Job, trial: SearchWork) -> float:
-    batches = share_of_examples(job.calibration, trial.examples)
-    seen = (
+def search_seconds(job: Job, search: SearchWork) -> float:
+    batches = share_of_examples(job.calibration, search.examples)
+    statistics_seconds = (
         job.passes.seconds(job.calibration.places, job.calibration.batches)
-        if trial.evaluations
+        if search.evaluations
         else 0.0
     )
     return (
-        seen
-        + trial.evaluations * (evaluation_seconds(job, job.targets) + data_seconds(job.recipe.task))
-        + trial.answers * job.passes.seconds(*batches)
+        statistics_seconds
+        + search.evaluations
+        * (evaluation_seconds(job, job.targets) + data_seconds(job.recipe.task))
+        + search.answers * job.passes.seconds(*batches)
     )
 
 

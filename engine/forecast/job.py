@@ -70,13 +70,13 @@ class Job:
 
     @property
     def calibration(self) -> DataVolume:
-        asked, task = self.recipe.calibration, self.recipe.task
-        if asked is None:
+        settings, task = self.recipe.calibration, self.recipe.task
+        if settings is None:
             return DataVolume(0, 0, 1)
         length = (
             self.evaluation.length
             if isinstance(task, LanguageModeling)
             else self.evaluation.places / max(1, example_count(task))
         )
-        length = asked.context if isinstance(task, LanguageModeling) else length
-        return DataVolume(asked.samples * length, asked.samples / ROWS, max(1, int(length)))
+        length = settings.context if isinstance(task, LanguageModeling) else length
+        return DataVolume(settings.samples * length, settings.samples / ROWS, max(1, int(length)))

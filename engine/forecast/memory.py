@@ -37,7 +37,7 @@ def peak_bytes(job: Job) -> float:
             max(map(compression_bytes, [*job.earlier, job])) if device.type == "cpu" else 0.0,
             speed_bytes(job) if device.type == "cpu" else 0.0,
         ]
-    seen = SEEN_LAYER * max(
+    stats_bytes = SEEN_LAYER * max(
         (
             len(step_job.targets)
             for step_job in [*job.earlier, job]
@@ -45,7 +45,7 @@ def peak_bytes(job: Job) -> float:
         ),
         default=0,
     )
-    return BASE + SCRATCH + 1.2 * job.folder.size_bytes + max(stages) + seen
+    return BASE + SCRATCH + 1.2 * job.folder.size_bytes + max(stages) + stats_bytes
 
 
 def largest_layer(job: Job) -> float:
@@ -114,45 +114,45 @@ def compression_bytes(job: Job) -> float:
         ),
         default=0.0,
     )
-    held = 2 * largest_layer(job) + 0.5 * largest
+    total = 2 * largest_layer(job) + 0.5 * largest
     if config.needs in ("range", "gram"):
         hidden = min((layer.matrix_shape[1] for layer in job.targets), default=0)
         widest = max((layer.matrix_shape[1] for layer in job.targets), default=0)
         between = 2 * hidden + widest if config.sequential else 3 * hidden
-        held += 4.0 * much.places * between + much.places / max(
+        total += 4.0 * much.places * between + much.places / max(
             1.0, much.batches
         ) * activation_bytes(job)
     # weights, their gradients, and two sums of them; what one example leaves behind in every block
     if config.needs == "gradients":
         blocks = len({layer.block for layer in job.at.layers})
-        held += 16.0 * sum(
+        total += 16.0 * sum(
             layer.parameters for layer in job.targets
         ) + 2 * blocks * much.length * activation_bytes(job)
     if config.needs == "gram":
-        held += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
-        held += (
+        total += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
+        total += (
             0.0
             if config.sequential
             else 4.0 * max(map(gram_entries_of_experts, blocks_of(job.targets)))
         )
-    if (course := training_work(config)).steps:
+    if (training := training_work(config)).steps:
         length = (
             much.length if isinstance(job.recipe.task, LanguageModeling) else job.evaluation.length
         )
         blocks = len({layer.block for layer in job.at.layers})
-        held += 4.0 * course.copies * sum(
+        total += 4.0 * training.copies * sum(
             layer.parameters for layer in job.targets
-        ) + course.batch * length * activation_bytes(job) * max(2, blocks)
-    trial = search_work(config, len(job.targets))
-    if trial.answers and isinstance(job.recipe.task, LanguageModeling):
+        ) + training.batch * length * activation_bytes(job) * max(2, blocks)
+    search = search_work(config, len(job.targets))
+    if search.answers and isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size
-        places = share_of_examples(much, trial.examples)[0]
-        held += 4.0 * (
+        places = share_of_examples(much, search.examples)[0]
+        total += 4.0 * (
             min(MAX_CACHED_LOGITS, places * vocabulary) + 3 * ROWS * much.length * vocabulary
         )
-    if trial.evaluations:
-        held += evaluation_bytes(job) + sum(layer.parameters for layer in job.targets)
-    return held
+    if search.evaluations:
+        total += evaluation_bytes(job) + sum(layer.parameters for layer in job.targets)
+    return total
 
 
 def gram_entries_of_experts(block: list[Layer]) -> float:

@@ -70,10 +70,10 @@ def cached_for_a_while(probe: Callable[..., Any]) -> Callable[..., Any]:
     found: dict[tuple[Any, ...], tuple[float, object]] = {}
 
     @wraps(probe)
-    def cached_probe(*asked: Hashable) -> object:
-        if asked not in found or time.monotonic() - found[asked][0] > FRESH:
-            found[asked] = time.monotonic(), probe(*asked)
-        return found[asked][1]
+    def cached_probe(*arguments: Hashable) -> object:
+        if arguments not in found or time.monotonic() - found[arguments][0] > FRESH:
+            found[arguments] = time.monotonic(), probe(*arguments)
+        return found[arguments][1]
 
     return cached_probe
 
@@ -159,14 +159,14 @@ def probe_inputs(
 ) -> dict[str, torch.Tensor]:
     """Inputs of ``places`` tokens in windows of at most ``length``, or images; at least one."""
     if folder.kind == "image-classification":
-        pictures = [Image.new("RGB", (32, 32))] * max(1, min(64, int(places)))
+        images = [Image.new("RGB", (32, 32))] * max(1, min(64, int(places)))
         return next(
             iter(
                 image_batches(
-                    pictures,
+                    images,
                     image_processor_of(folder),
                     image_channels(at.model.config),
-                    len(pictures),
+                    len(images),
                 )
             )
         )[1]
@@ -227,17 +227,19 @@ def layer_timing(config: Technique, in_: int) -> LayerTiming:
 def probed_timing(fields: str, known: type[Technique] | None, width: int) -> LayerTiming:
     config = known(**json.loads(fields)) if known else TypeAdapter(Step).validate_json(fields)
     weight = torch.randn(ROWS, width)
-    seen = None if config.needs == "nothing" else probe_stats(config, width)
-    given = (config, weight) if seen is None else (config, weight, seen)
+    stats = None if config.needs == "nothing" else probe_stats(config, width)
+    given = (config, weight) if stats is None else (config, weight, stats)
     first, stored = idle_seconds(lambda: compress(*given))
     again, start = row_and_fixed_seconds(
-        lambda tall: best_of(lambda: compress(config, *([tall] if seen is None else [tall, seen]))),
+        lambda weight: best_of(
+            lambda: compress(config, *([weight] if stats is None else [weight, stats]))
+        ),
         weight,
         config,
     )
     scale, search = (
         row_and_fixed_seconds(
-            lambda tall: best_of(lambda: input_scales(config, FOLD, [tall], seen), 1),
+            lambda weight: best_of(lambda: input_scales(config, FOLD, [weight], stats), 1),
             weight,
             config,
         )
@@ -281,10 +283,10 @@ def row_and_fixed_seconds(
 def probe_stats(config: Technique, width: int) -> InputStats | GradientStats:
     if config.needs == "gradients":
         return GradientStats(torch.randn(ROWS, width), torch.rand(ROWS, width))
-    seen = InputStats(width, torch.device("cpu"), wants_gram=config.needs == "gram")
+    stats = InputStats(width, torch.device("cpu"), wants_gram=config.needs == "gram")
     for _ in range(2):
-        seen.add(torch.randn(width, width))
-    return seen
+        stats.add(torch.randn(width, width))
+    return stats
 
 
 def compare_layer(judged: LayerComparison, stored: object, config: Technique) -> None:

@@ -41,8 +41,8 @@ def weight_location(stored: StoredWeight, row: int, column: int) -> WeightLocati
 def weight_location_integer(stored: IntegerWeight, row: int, column: int) -> WeightLocation:
     out, in_ = stored.shape
     place = column if stored.order is None else int((stored.order == column).nonzero())
-    tall = stored.rows or (1 if len(stored.scales) > 1 else out)
-    at = (row // tall, place // stored.group_size if stored.scales.shape[1] > 1 else 0)
+    rows = stored.rows or (1 if len(stored.scales) > 1 else out)
+    at = (row // rows, place // stored.group_size if stored.scales.shape[1] > 1 else 0)
     first = at[1] * stored.group_size
     width = min(stored.group_size, in_ - first)
     code, scale, zero = (
@@ -55,7 +55,7 @@ def weight_location_integer(stored: IntegerWeight, row: int, column: int) -> Wei
         torch.full_like(places, row),
         places if stored.order is None else stored.order[places].long(),
         WeightCode(
-            code, stored.bits, scale, code - zero, zero, width * min(tall, out - at[0] * tall)
+            code, stored.bits, scale, code - zero, zero, width * min(rows, out - at[0] * rows)
         ),
         (torch.arange(2**stored.bits) - zero) * scale,
     )
@@ -78,21 +78,23 @@ def weight_location_lookup_table(
         stored.values(),
     )
     places = torch.arange(*neighbor_window(column - first, width)) + first
-    seen = WeightCode(
+    weight_code = WeightCode(
         code,
         stored.bits,
         scale,
         float(table[code]),
         shared_by=width if len(stored.scales) > 1 or out == 1 else out * in_,
     )
-    return WeightLocation(torch.full_like(places, row), places, seen, table.sort().values * scale)
+    return WeightLocation(
+        torch.full_like(places, row), places, weight_code, table.sort().values * scale
+    )
 
 
 @weight_location.register
 def weight_location_codebook(stored: CodebookWeight, row: int, column: int) -> WeightLocation:
     """A book's values stand as they are: they are the levels for a scale of 1."""
     out, in_ = stored.shape
-    book, code = (
+    codebook, code = (
         stored.books[row // stored.rows if len(stored.books) > 1 else 0],
         int(stored.indices()[row * in_ + column]),
     )
@@ -101,8 +103,8 @@ def weight_location_codebook(stored: CodebookWeight, row: int, column: int) -> W
     )
     return WeightLocation(
         *row_neighbors(row, column, in_),
-        WeightCode(code, stored.bits, 1.0, float(book[code]), shared_by=rows * in_),
-        book,
+        WeightCode(code, stored.bits, 1.0, float(codebook[code]), shared_by=rows * in_),
+        codebook,
     )
 
 

@@ -50,12 +50,12 @@ def preview(recipe: Recipe, layer: str) -> CompressedLayer:
     part = replace(known, shape=(rows, *known.shape[1:]))
     weight = CACHE.first_rows(model, known, rows)
     torch.manual_seed(recipe.seed)
-    look = (
+    compressed = (
         pruned_preview(recipe, model, known)
         if recipe.steps[-1].removes_structures
         else compressed_by_all_steps(recipe, model, part, weight)
     )
-    return CACHE.previews.keep(preview_key(model, recipe, layer), look)
+    return CACHE.previews.keep(preview_key(model, recipe, layer), compressed)
 
 
 def live_weights(config: Technique) -> int:
@@ -71,28 +71,33 @@ def compressed_by_all_steps(
     stored, zeros = DenseWeight(tuple(weight.shape), weight), False
     for step in (step for step in recipe.steps if not step.removes_structures):
         config = plan(step, [part])[part.name]
-        seen = data_for(config, model, part.name, recipe, len(weight))
+        stats = data_for(config, model, part.name, recipe, len(weight))
         with threads_to_judge(weight.numel()):
-            stored, scales = compressed_layer(config, stored, seen, zeros)
+            stored, scales = compressed_layer(config, stored, stats, zeros)
         zeros = zeros or step.produces == "zeros"
-    return CompressedLayer(recipe.steps[-1], config, part, weight, seen, stored, scales)
+    return CompressedLayer(recipe.steps[-1], config, part, weight, stats, stored, scales)
 
 
 def compressed_layer(
-    config: Technique, held: StoredWeight, seen: InputStats | GradientStats | None, keep_zeros: bool
+    config: Technique,
+    current: StoredWeight,
+    stats: InputStats | GradientStats | None,
+    keep_zeros: bool,
 ) -> tuple[StoredWeight, torch.Tensor | float]:
     """One layer as it would be stored, and the scales of its columns, as if a norm before it could
     take them.
     """
-    weight = held.to_dense()
+    weight = current.to_dense()
     answer = (
-        None if seen is None else input_scales(config, Fold("", (), from_norm=True), [weight], seen)
+        None
+        if stats is None
+        else input_scales(config, Fold("", (), from_norm=True), [weight], stats)
     )
     if answer is None:
-        return compress_further(config, held, weight, seen, keep_zeros), 1.0
+        return compress_further(config, current, weight, stats, keep_zeros), 1.0
     scales, _ = answer
     return compress_further(
-        config, held, weight * scales, seen.divided_by(scales), keep_zeros
+        config, current, weight * scales, stats.divided_by(scales), keep_zeros
     ), scales
 
 
@@ -100,7 +105,11 @@ def pruned_preview(recipe: Recipe, model: CachedModel, layer: Layer) -> Compress
     """A layer without what a step removes, chosen by the first calibration examples among all of
     the model.
     """
-    config, held, subject = recipe.steps[-1], model.stored_weight(layer), subject_of(recipe, model)
+    config, current, subject = (
+        recipe.steps[-1],
+        model.stored_weight(layer),
+        subject_of(recipe, model),
+    )
     if config.needs == "nothing":
         small = plan_removal(config, subject)
     else:
@@ -114,7 +123,7 @@ def pruned_preview(recipe: Recipe, model: CachedModel, layer: Layer) -> Compress
             ),
         )
         small = plan_removal(config, subject, by)
-    weight, stored = held.to_dense(torch.float32), small.sliced_weight(layer, held)
+    weight, stored = current.to_dense(torch.float32), small.sliced_weight(layer, current)
     return CompressedLayer(config, config, layer, weight, None, stored, 1.0, small)
 
 
@@ -147,7 +156,7 @@ def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> InputSta
     """
     wants_gram = any(step.needs == "gram" for step in recipe.steps)
     at = model.opened
-    seen = CACHE.by_examples(
+    stats = CACHE.by_examples(
         (*model.key, layer, wants_gram),
         recipe,
         lambda batches: (
@@ -156,12 +165,12 @@ def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> InputSta
             .get(layer)
         ),
     )
-    if seen is None:
+    if stats is None:
         raise PlainError(
             f"The inputs of {layer} cannot be seen (an embedding or a grouped convolution); "
             "choose another layer."
         )
-    return seen
+    return stats
 
 
 def gradients(model: CachedModel, layer: str, recipe: Recipe) -> GradientStats:

@@ -27,13 +27,13 @@ def answer_ranges(query: RangesQuery) -> InputRanges:
             "quantizes activations."
         )
     statistics = input_statistics(model, layer.name, recipe)
-    seen = scaled_inputs(config, model.weight(layer), statistics, query.scales)
-    values = seen.sample()
+    stats = scaled_inputs(config, model.weight(layer), statistics, query.scales)
+    values = stats.sample()
     histogram = histogram_rows(
         layer.name, "original", values, values.min().item(), values.max().item()
     )
     with one_thread():
-        observers = range_rows(config, layer.name, seen)
+        observers = range_rows(config, layer.name, stats)
     return InputRanges(
         histogram=table(histogram, HistogramRow),
         observers=table(observers, ObserverRow),
@@ -42,15 +42,15 @@ def answer_ranges(query: RangesQuery) -> InputRanges:
 
 
 def scaled_inputs(
-    config: Technique, weight: torch.Tensor, seen: InputStats, scales: tuple[float, ...] | None
+    config: Technique, weight: torch.Tensor, stats: InputStats, scales: tuple[float, ...] | None
 ) -> InputStats:
     """Inputs of the layer divided by the scales. Raises PlainError for scales of another width."""
     if scales is None:
-        answer = input_scales(config, Fold("", (), from_norm=True), [weight], seen)
-        return seen if answer is None else seen.divided_by(answer[0])
-    if len(scales) * seen.area != seen.width:
+        answer = input_scales(config, Fold("", (), from_norm=True), [weight], stats)
+        return stats if answer is None else stats.divided_by(answer[0])
+    if len(scales) * stats.area != stats.width:
         raise PlainError(
-            f"{len(scales)} scales were given for {seen.width // seen.area} input channels; "
+            f"{len(scales)} scales were given for {stats.width // stats.area} input channels; "
             "give one for each."
         )
-    return seen.divided_by(torch.tensor(scales, device=seen.device).repeat_interleave(seen.area))
+    return stats.divided_by(torch.tensor(scales, device=stats.device).repeat_interleave(stats.area))

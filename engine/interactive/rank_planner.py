@@ -118,12 +118,14 @@ def rank_by(config: SVD, layer: LayerEnergy) -> int:
 def planned_row(
     config: SVD, layer: Layer, layered: LayerEnergy, rank: int, at: LoadedModel
 ) -> PlannedRow:
-    whole = bool(why_unfactored(config, layered.shape, rank))
-    held = at.stored_bytes(layer)
+    unfactored = bool(why_unfactored(config, layered.shape, rank))
+    stored_bytes = at.stored_bytes(layer)
     itemsize = (
         layer.itemsize if config.factors == "model" else getattr(torch, config.factors).itemsize
     )
-    size = held if whole else rank * layered.step * itemsize
-    lost = 0.0 if whole else max(0.0, 1 - layered.energy[rank - 1].item()) ** 0.5
+    size = stored_bytes if unfactored else rank * layered.step * itemsize
+    lost = 0.0 if unfactored else max(0.0, 1 - layered.energy[rank - 1].item()) ** 0.5
     full, even = min(layered.shape), layered.dense_parameters / layered.step
-    return PlannedRow(layer.name, full if whole else rank, full, even, whole, held, size, lost)
+    return PlannedRow(
+        layer.name, full if unfactored else rank, full, even, unfactored, stored_bytes, size, lost
+    )

@@ -49,9 +49,9 @@ def answer_forecast(query: ForecastQuery) -> Forecast:
 def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> Forecast:
     """Forecast of size, time and memory."""
     at, steps = model.opened, storing_steps(recipe.steps)
-    heir = replacement_outline(steps[0], subject_of(recipe, model)) if steps else None
-    if heir:
-        return replacement_forecast(recipe, model, heir, steps[1:], past)
+    replacement = replacement_outline(steps[0], subject_of(recipe, model)) if steps else None
+    if replacement:
+        return replacement_forecast(recipe, model, replacement, steps[1:], past)
     small = plan_removal(steps[0], subject_of(recipe, model)) if steps else None
     rest, layers = (
         steps[1:] if small else steps,
@@ -68,7 +68,7 @@ def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> 
         else at.size_bytes
     )
     origin = origin_of_rebuilt(at, small) if small else at.origin
-    held = (
+    stored = (
         {
             after.name: small.planned_weight(layer, model.stored_weight(layer))
             for layer, after in small.layers(at.layers)
@@ -76,8 +76,8 @@ def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> 
         if small
         else {}
     )
-    held = held or {layer.name: model.stored_weight(layer) for layer in at.layers}
-    bits = planned_bits_per_weight(held | plans, layers, plans.keys(), origin)
+    stored = stored or {layer.name: model.stored_weight(layer) for layer in at.layers}
+    bits = planned_bits_per_weight(stored | plans, layers, plans.keys(), origin)
     changed = (
         sum(small.changes(layer.name) for layer in selected_layers(at.layers, recipe.layers))
         if small and not rest
@@ -89,23 +89,23 @@ def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> 
 def replacement_forecast(
     recipe: Recipe,
     model: CachedModel,
-    heir: LoadedModel,
+    replacement: LoadedModel,
     rest: Sequence[Technique],
     past: PastRun | None,
 ) -> Forecast:
     """Forecast for a replacement model, which later steps compress."""
-    targets = selected_layers(heir.layers, recipe.layers)
+    targets = selected_layers(replacement.layers, recipe.layers)
     planned = [plan(step, targets) for step in rest]
-    plans = blueprints(planned, targets, heir)
-    size = written_bytes(heir, plans)
-    held = {
-        layer.name: heir.model.get_submodule(layer.name).stored
-        for layer in heir.layers
+    plans = blueprints(planned, targets, replacement)
+    size = written_bytes(replacement, plans)
+    stored = {
+        layer.name: replacement.model.get_submodule(layer.name).stored
+        for layer in replacement.layers
         if not layer.tied_to
     } | plans
-    bits = planned_bits_per_weight(held, heir.layers, set(plans), heir.origin)
-    changed = len(plans or held)
-    return forecast_of(recipe, model, planned, past, size, bits, heir.origin, changed)
+    bits = planned_bits_per_weight(stored, replacement.layers, set(plans), replacement.origin)
+    changed = len(plans or stored)
+    return forecast_of(recipe, model, planned, past, size, bits, replacement.origin, changed)
 
 
 def forecast_of(
@@ -141,7 +141,7 @@ def storing_steps(steps: Sequence[Technique]) -> Sequence[Technique]:
 
 
 def planned_bits_per_weight(
-    held: dict[str, StoredWeight], layers: list[Layer], targets: set[str], origin: Origin
+    stored: dict[str, StoredWeight], layers: list[Layer], targets: set[str], origin: Origin
 ) -> float:
     """Forecast of ``bits_per_weight``.
 
@@ -159,7 +159,7 @@ def planned_bits_per_weight(
         else counts.keys()
     )
     return (
-        sum(held[name].nbytes for name in compressed)
+        sum(stored[name].nbytes for name in compressed)
         * 8
         / (sum(counts.get(name, 0) for name in compressed) + origin.removed)
     )
@@ -172,8 +172,8 @@ def forecast_job(recipe: Recipe, model: CachedModel, planned: list[dict[str, Tec
     # a step that takes structures out has none
     settings = [{}] * (len(recipes) - len(planned)) + planned
     jobs = [
-        replace(first, recipe=recipe, settings=mine)
-        for recipe, mine in zip(recipes, settings, strict=True)
+        replace(first, recipe=recipe, settings=recipe_settings)
+        for recipe, recipe_settings in zip(recipes, settings, strict=True)
     ]
     return replace(jobs[-1], earlier=tuple(jobs[:-1])) if jobs else first
 
@@ -186,9 +186,9 @@ def blueprints(
     """
     steps = {
         layer.name: [
-            mine
+            config
             for settings in planned
-            if can_observe_inputs(mine := settings[layer.name], layer.name, at)
+            if can_observe_inputs(config := settings[layer.name], layer.name, at)
         ]
         for layer in targets
     }

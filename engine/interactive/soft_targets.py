@@ -49,9 +49,9 @@ def answer_soft_targets(query: SoftTargetsQuery) -> SoftTargets:
 
 
 def next_tokens(
-    asked: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
+    recipe: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
 ) -> SoftTargets:
-    task, tokenizer = asked.task, tokenizer_of(folder)
+    task, tokenizer = recipe.task, tokenizer_of(folder)
     text = load_text(task.text, task.text_column, task.split)
     prefix = window_prefix(tokenizer, task.bos)
     stream = text_tokens(text, tokenizer, min(task.tokens, (example + 1) * task.context))
@@ -69,11 +69,11 @@ def next_tokens(
 
 
 def masked_token(
-    asked: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
+    recipe: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
 ) -> SoftTargets:
     """Question about the first masked token of a window."""
     tokenizer = tokenizer_of(folder)
-    _, inputs, labels = masked_text(asked.task, tokenizer, config_of(folder), ignore_progress)
+    _, inputs, labels = masked_text(recipe.task, tokenizer, config_of(folder), ignore_progress)
     row, due = (examples[min(example, len(inputs) - 1)] for examples in (inputs, labels))
     place = int((due != NOT_MASKED).nonzero()[0])
     logits = single_example_logits(at, model_inputs([row.tolist()]))[place]
@@ -89,12 +89,12 @@ def masked_token(
 
 
 def class_targets_of_example(
-    asked: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
+    recipe: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
 ) -> SoftTargets:
-    examples, config = load_examples(asked.task), config_of(folder)
+    examples, config = load_examples(recipe.task), config_of(folder)
     number = min(example, len(examples.inputs) - 1)
-    if not isinstance(asked.task, ImageClassification):
-        checked_length(asked.task.length, config, tokenizer_of(folder))
+    if not isinstance(recipe.task, ImageClassification):
+        checked_length(recipe.task.length, config, tokenizer_of(folder))
     one = type(examples)(
         examples.inputs[number : number + 1],
         examples.labels[number : number + 1],
@@ -102,13 +102,13 @@ def class_targets_of_example(
         examples.name,
         "",
     )
-    logits = single_example_logits(at, encoded_inputs(asked.task, one, folder))
+    logits = single_example_logits(at, encoded_inputs(recipe.task, one, folder))
     right, likeliest = (
         int(class_targets(examples, config)[number]),
         logits.topk(min(MOST, len(logits))).indices.tolist(),
     )
     what = examples.inputs[number]
-    said = (
+    description = (
         as_one_text(what)[:TEXT]
         if isinstance(what, str | tuple)
         else f"image {number + 1}, a {config.id2label[right]}"
@@ -117,7 +117,7 @@ def class_targets_of_example(
         soft_target_table(
             logits, {label: str(config.id2label[label]) for label in likeliest}, right, temperature
         ),
-        said,
+        description,
     )
 
 

@@ -18,27 +18,34 @@ from engine.step.compressed_layer import CompressedLayer
 def answer_what_if(query: WhatIfQuery) -> LayerPreview:
     """Steps that use data get a few calibration examples, which run through the model once."""
     began = time.perf_counter()
-    look = preview(query.recipe, query.layer)
-    with threads_to_judge(look.weight.numel()):
-        return effect(look, query.layer, began)
+    compressed = preview(query.recipe, query.layer)
+    with threads_to_judge(compressed.weight.numel()):
+        return effect(compressed, query.layer, began)
 
 
-def effect(look: CompressedLayer, layer: str, began: float) -> LayerPreview:
+def effect(compressed: CompressedLayer, layer: str, began: float) -> LayerPreview:
     """Comparison of a layer before and after; ``began`` is when the question started."""
-    judged = LayerComparison(look.part, look.weight, look.stored.to_dense() / look.scales)
-    inputs = look.seen.sample_vectors() if isinstance(look.seen, InputStats) else None
+    judged = LayerComparison(
+        compressed.part, compressed.weight, compressed.stored.to_dense() / compressed.scales
+    )
+    inputs = compressed.seen.sample_vectors() if isinstance(compressed.seen, InputStats) else None
     received = (
         None
         if inputs is None
-        else (inputs, look.stored.quantized_inputs(inputs / look.scales) * look.scales)
+        else (
+            inputs,
+            compressed.stored.quantized_inputs(inputs / compressed.scales) * compressed.scales,
+        )
     )
-    if look.rebuilt:
-        row = changed_row(judged, look.stored, look.rebuilt, look.config.technique)
-        bins = pruned_histogram_rows(judged, look.stored)
+    if compressed.rebuilt:
+        row = changed_row(
+            judged, compressed.stored, compressed.rebuilt, compressed.config.technique
+        )
+        bins = pruned_histogram_rows(judged, compressed.stored)
     else:
-        row = judged.row(look.stored, look.config.technique, received)
+        row = judged.row(compressed.stored, compressed.config.technique, received)
         bins = judged.histogram()
-    levels = level_rows(layer, look.stored) if isinstance(look.scales, float) else ()
+    levels = level_rows(layer, compressed.stored) if isinstance(compressed.scales, float) else ()
     return LayerPreview(
         row=row,
         histogram=table(bins, HistogramRow),

@@ -135,11 +135,11 @@ class Int8Kernel(Kernel):
         """``codes``: (out, in_) int8, ``scales``: (out,) float32"""
         super().__init__()
         self.stored, self.bias = stored, None if layer.bias is None else layer.bias.float()
-        picture = isinstance(layer, UnpackingConv2d)
-        self.convolution = layer if picture else None
+        is_convolution = isinstance(layer, UnpackingConv2d)
+        self.convolution = layer if is_convolution else None
         self.products = (
             Int8ConvolutionProduct(codes.view(layer.image_kernel), scales, layer.config)
-            if picture
+            if is_convolution
             else Int8MatrixProduct(codes, scales)
         )
         self.note = SPLIT_WEIGHT_NOTE if len(self.products.parts) > 1 else ""
@@ -213,16 +213,16 @@ class OutlierInt8Kernel(Int8Kernel):
 
     def multiply(self, inputs: torch.Tensor) -> torch.Tensor:
         values = inputs.float()
-        rest, apart = values.index_fill(-1, self.columns, 0), values[..., self.columns]
+        regular, outliers = values.index_fill(-1, self.columns, 0), values[..., self.columns]
         # outliers in columns that are not stored apart
-        others = rest.abs() >= self.stored.threshold
-        late = rest.masked_fill(~others, 0) if others.any() else None
+        others = regular.abs() >= self.stored.threshold
+        late = regular.masked_fill(~others, 0) if others.any() else None
         if late is not None:
-            rest = rest.masked_fill(others, 0)
-        scale = (rest.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-30)
-        codes = rest.div(scale).round_().add_(UNSIGNED_SHIFT).to(torch.uint8)
+            regular = regular.masked_fill(others, 0)
+        scale = (regular.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-30)
+        codes = regular.div(scale).round_().add_(UNSIGNED_SHIFT).to(torch.uint8)
         outputs = batched_product(self.products, codes, 1.0, UNSIGNED_SHIFT).mul_(scale)
-        outputs += apart @ self.values.T
+        outputs += outliers @ self.values.T
         if late is not None:
             outputs += late @ self.stored.to_dense().T
         return add_bias(outputs, self.bias).to(inputs.dtype)

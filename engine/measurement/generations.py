@@ -42,10 +42,10 @@ def sample_rows(
 
     def generated_texts(model: nn.Module) -> list[str]:
         tokenizer = tokenizer_of(folder)
-        with ExitStack() as held:
+        with ExitStack() as stack:
             if small:
-                held.enter_context(one_thread())
-                held.enter_context(keep_unpacked(model))
+                stack.enter_context(one_thread())
+                stack.enter_context(keep_unpacked(model))
             return [
                 greedy_continuation(model, tokenizer, prompt, tokens, prefix) for prompt in prompts
             ]

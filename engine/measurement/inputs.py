@@ -54,8 +54,8 @@ def evenly_spaced_examples(batches: list[dict[str, torch.Tensor]]) -> list[dict[
     wanted = set(range(0, sum(sizes), max(1, sum(sizes) // EXAMPLES)))
     first, few = 0, []
     for batch, size in zip(batches, sizes, strict=True):
-        mine = [row for row in range(size) if first + row in wanted]
-        few += [{name: values[mine] for name, values in batch.items()}] if mine else []
+        rows = [row for row in range(size) if first + row in wanted]
+        few += [{name: values[rows] for name, values in batch.items()}] if rows else []
         first += size
     return few
 

@@ -55,7 +55,7 @@ class ModelPair:
 
 
 def latency_rows(
-    bench: RunContext,
+    context: RunContext,
     original: LoadedModel,
     compressed: LoadedModel,
     names: list[str],
@@ -78,11 +78,11 @@ def latency_rows(
     rows = list(kernels.reasons())
     if not kernels.found and not fewer:
         return rows
-    pair = ModelPair(original, compressed, inputs, input_shapes(inputs, bench.recipe.task))
+    pair = ModelPair(original, compressed, inputs, input_shapes(inputs, context.recipe.task))
     with evaluation_mode(original.model), evaluation_mode(compressed.model):
-        layers = list(layer_latency_rows(bench, pair, kernels))
+        layers = list(layer_latency_rows(context, pair, kernels))
         models = (
-            list(model_latency_rows(bench, pair, kernels))
+            list(model_latency_rows(context, pair, kernels))
             if all(row.kernel for row in layers)
             else []
         )
@@ -100,7 +100,7 @@ def is_changed(name: str, original: LoadedModel, compressed: LoadedModel) -> boo
 
 
 def model_latency_rows(
-    bench: RunContext, pair: ModelPair, kernels: Kernels
+    context: RunContext, pair: ModelPair, kernels: Kernels
 ) -> Iterator[LatencyRow]:
     """The whole model at every shape of inputs that does not take too long."""
     if pair.original.parameters * 8 > MODEL_BYTES:
@@ -112,7 +112,7 @@ def model_latency_rows(
     )
     weights = sum(layer.parameters for layer in pair.original.layers if layer.kind != "embedding")
     for done, shape in enumerate(pair.shapes):
-        bench.progress(ProgressEvent("measuring-speed", done, len(pair.shapes)))
+        context.progress(ProgressEvent("measuring-speed", done, len(pair.shapes)))
         given = shape.select_inputs(pair.inputs)
         if main(given).ndim == 2 and main(given).numel() * weights > WORK:
             continue
@@ -142,7 +142,7 @@ def model_latency_rows(
 
 
 def layer_latency_rows(
-    bench: RunContext, pair: ModelPair, kernels: Kernels
+    context: RunContext, pair: ModelPair, kernels: Kernels
 ) -> Iterator[LatencyRow]:
     """One layer of each shape, on what reaches it."""
     met = [
@@ -159,7 +159,7 @@ def layer_latency_rows(
         TimeBudget(LAYERS_SECONDS, len(chosen) * len(pair.shapes)),
     )
     for done, name in enumerate(chosen):
-        bench.progress(ProgressEvent("measuring-speed", done, len(chosen)))
+        context.progress(ProgressEvent("measuring-speed", done, len(chosen)))
         simulated = pair.compressed.model.get_submodule(name)
         for shape in pair.shapes:
             if name in routed and not shape.first_token:

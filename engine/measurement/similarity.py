@@ -42,18 +42,20 @@ def centered_gram(states: torch.Tensor) -> torch.Tensor:
     return (centred @ centred.T).double().fill_diagonal_(0)
 
 
-def hsic(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+def hsic(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Hilbert-Schmidt independence criterion (HSIC, Song et al. 2012, equation 5) for each pair of
     the models' Gram matrices.
 
     (ours, rows, rows), (theirs, rows, rows) -> (ours, theirs)
     """
-    n = ours.shape[-1]
-    mine, its = ours.sum(-1), theirs.sum(-1)  # (ours, rows), (theirs, rows)
-    whole = mine.sum(-1)[:, None] * its.sum(-1) / ((n - 1) * (n - 2))
-    return (ours.flatten(1) @ theirs.flatten(1).T + whole - 2 / (n - 2) * mine @ its.T) / (
-        n * (n - 3)
-    )
+    n = student.shape[-1]
+    student_sums, teacher_sums = student.sum(-1), teacher.sum(-1)  # (ours, rows), (theirs, rows)
+    product = student_sums.sum(-1)[:, None] * teacher_sums.sum(-1) / ((n - 1) * (n - 2))
+    return (
+        student.flatten(1) @ teacher.flatten(1).T
+        + product
+        - 2 / (n - 2) * student_sums @ teacher_sums.T
+    ) / (n * (n - 3))
 
 
 @dataclass
@@ -64,16 +66,16 @@ class CKAEstimate:
     # (ours,), (theirs,)
     alone: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
-    def add(self, ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
+    def add(self, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> None:
         """One group.  (rows, width) each, of widths of their own"""
-        mine, its = (
-            torch.stack([centered_gram(states) for states in group]) for group in (ours, theirs)
+        student_grams, teacher_grams = (
+            torch.stack([centered_gram(states) for states in group]) for group in (student, teacher)
         )
-        self.both.append(hsic(mine, its))
+        self.both.append(hsic(student_grams, teacher_grams))
         self.alone.append(
             tuple(
                 torch.stack([hsic(one[None], one[None])[0, 0] for one in grams])
-                for grams in (mine, its)
+                for grams in (student_grams, teacher_grams)
             )
         )
 
@@ -81,17 +83,19 @@ class CKAEstimate:
         """Linear CKA of every pair: 1 for equal states, also turned or scaled, about 0 for
         unrelated ones.  (ours, theirs)
         """
-        mine, its = (
+        student_norm, teacher_norm = (
             torch.stack(sums).sum(0).clamp_min(0) for sums in zip(*self.alone, strict=True)
         )
-        return torch.stack(self.both).sum(0) / (mine[:, None] * its).sqrt().clamp_min(1e-30)
+        return torch.stack(self.both).sum(0) / (
+            student_norm[:, None] * teacher_norm
+        ).sqrt().clamp_min(1e-30)
 
 
 # --- of two models on calibration data ------------------------------------------------------------
 
 
 def similarity_rows(
-    bench: RunContext, teacher: LoadedModel, student: LoadedModel
+    context: RunContext, teacher: LoadedModel, student: LoadedModel
 ) -> list[SimilarityRow]:
     """Rows for all pairs of blocks; none if a model has no sequence of blocks or there are too few
     examples.
@@ -100,13 +104,15 @@ def similarity_rows(
     models = (student.model, teacher.model)
     if not all(block_sequences(model) for model in models):
         return []
-    with ExitStack() as held:
-        seen = [held.enter_context(record_block_states(model)) for model in models]
-        for done, (mine, its) in enumerate(islice(state_groups(bench, models, seen), GROUPS)):
-            bench.progress(ProgressEvent("comparing-student", done, GROUPS))
-            if mine and its:
-                likeness.add(list(mine.values()), list(its.values()))
-                names = list(mine), list(its)
+    with ExitStack() as stack:
+        recorded = [stack.enter_context(record_block_states(model)) for model in models]
+        for done, (teacher_group, student_group) in enumerate(
+            islice(state_groups(context, models, recorded), GROUPS)
+        ):
+            context.progress(ProgressEvent("comparing-student", done, GROUPS))
+            if teacher_group and student_group:
+                likeness.add(list(teacher_group.values()), list(student_group.values()))
+                names = list(teacher_group), list(student_group)
     values = likeness.similarity().flatten().tolist() if likeness.both else []
     return [
         SimilarityRow(*pair, value) for pair, value in zip(product(*names), values, strict=True)
@@ -114,21 +120,21 @@ def similarity_rows(
 
 
 def state_groups(
-    bench: RunContext, models: tuple[nn.Module, nn.Module], recorded: list[States]
+    context: RunContext, models: tuple[nn.Module, nn.Module], recorded: list[States]
 ) -> Iterator[tuple[States, States]]:
     """The states of both models on the same inputs, a group of rows at a time; where there are
     fewer rows than that, all in one.
     """
-    pictures = isinstance(bench.recipe.task, ImageClassification)
-    size, whole, waiting = PICTURES if pictures else TOKENS, False, []
-    for batch in compressed_layer(bench):
+    is_image_task = isinstance(context.recipe.task, ImageClassification)
+    size, is_complete, waiting = PICTURES if is_image_task else TOKENS, False, []
+    for batch in similarity_batches(context):
         for model in models:
-            model(**inputs_on_device(batch, model, device_and_dtype(bench.recipe)[0]))
+            model(**inputs_on_device(batch, model, device_and_dtype(context.recipe)[0]))
         waiting.append(
             with_equal_row_counts(
                 [
                     {
-                        name: sampled_states(states, pictures, size)
+                        name: sampled_states(states, is_image_task, size)
                         for name, states in record.items()
                     }
                     for record in recorded
@@ -137,25 +143,27 @@ def state_groups(
         )
         if row_count(waiting) >= size:
             yield concatenated_states(waiting)
-            whole, waiting = True, []
-    if not whole and row_count(waiting) >= LEAST:
+            is_complete, waiting = True, []
+    if not is_complete and row_count(waiting) >= LEAST:
         yield concatenated_states(waiting)
 
 
-def compressed_layer(bench: RunContext) -> list[Batch]:
-    """The recipe's calibration data; of pictures as many as fill all groups, since each is one
+def similarity_batches(context: RunContext) -> list[Batch]:
+    """The recipe's calibration data; for images, enough to fill all groups, since each image is one
     row.
     """
-    asked = bench.recipe.calibration
-    if isinstance(bench.recipe.task, ImageClassification):
-        asked = asked.model_copy(update={"samples": max(asked.samples, PICTURES * GROUPS)})
-    return calibration_batches(asked, bench.recipe.task, bench.folder)
+    calibration = context.recipe.calibration
+    if isinstance(context.recipe.task, ImageClassification):
+        calibration = calibration.model_copy(
+            update={"samples": max(calibration.samples, PICTURES * GROUPS)}
+        )
+    return calibration_batches(calibration, context.recipe.task, context.folder)
 
 
 @contextmanager
 def record_block_states(model: nn.Module) -> Iterator[States]:
     """Hidden states before the first block and after each block in the last forward pass."""
-    held: States = {}
+    states: States = {}
     blocks = {name: model.get_submodule(name) for row in block_sequences(model) for name in row}
 
     def record_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -164,20 +172,20 @@ def record_block_states(model: nn.Module) -> Iterator[States]:
     def output_hook(name: str) -> Callable[..., Any]:
         return lambda module, args, output: record_states(name, first_output(output))
 
-    def record_states(name: str, states: Any) -> None:
-        # else a family of models that hands states on in a way of its own
-        if isinstance(states, torch.Tensor):
-            held[name] = states
+    def record_states(name: str, value: Any) -> None:
+        # some architectures pass other objects between blocks
+        if isinstance(value, torch.Tensor):
+            states[name] = value
 
     before = next(iter(blocks.values())).register_forward_pre_hook(record_input, with_kwargs=True)
     after = [block.register_forward_hook(output_hook(name)) for name, block in blocks.items()]
     with active_hooks([before, *after]), evaluation_mode(model), keep_unpacked(model):
-        yield held
+        yield states
 
 
-def sampled_states(states: torch.Tensor, pictures: bool, most: int) -> torch.Tensor:
+def sampled_states(states: torch.Tensor, is_image_task: bool, most: int) -> torch.Tensor:
     """Evenly spaced tokens, or whole pictures.  (rows, width)"""
-    rows = states.flatten(1) if pictures else states.flatten(0, -2)
+    rows = states.flatten(1) if is_image_task else states.flatten(0, -2)
     return rows[:: -(-len(rows) // most)]
 
 
@@ -191,7 +199,7 @@ def with_equal_row_counts(both: list[States]) -> list[States]:
 
 
 def row_count(waiting: list[list[States]]) -> int:
-    return sum(len(next(iter(mine.values()), ())) for mine, _ in waiting)
+    return sum(len(next(iter(states_by_name.values()), ())) for states_by_name, _ in waiting)
 
 
 def concatenated_states(waiting: list[list[States]]) -> list[States]:

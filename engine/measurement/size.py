@@ -18,11 +18,11 @@ from engine.tensors.weights import StoredWeight
 
 def written_bytes(loaded: LoadedModel, plans: dict[str, StoredWeight]) -> int:
     """Bytes of all files of a run that stores some layers as planned and keeps the others."""
-    held = {
+    stored = {
         layer.name: loaded.model.get_submodule(layer.name).stored for layer in loaded.layers
     } | plans
     return sum(
-        file_bytes({layer.name: held[layer.name] for layer in block})
+        file_bytes({layer.name: stored[layer.name] for layer in block})
         for block in blocks_of(loaded.layers)
     ) + plain_bytes(loaded.plain)
 
@@ -41,14 +41,14 @@ def bits_per_weight(loaded: LoadedModel, layers: Collection[Layer] = ()) -> floa
 
     For an uncompressed model: those of ``layers``, or of all layers.
     """
-    origin, holders = loaded.origin, [layer for layer in loaded.layers if not layer.tied_to]
+    origin, untied = loaded.origin, [layer for layer in loaded.layers if not layer.tied_to]
     if origin.compressed_parameters:
         return (
-            sum(loaded.stored_bytes(layer) for layer in holders if layer.name in origin.compressed)
+            sum(loaded.stored_bytes(layer) for layer in untied if layer.name in origin.compressed)
             * 8
             / origin.compressed_parameters
         )
-    layers = layers or holders
+    layers = layers or untied
     return (
         sum(loaded.stored_bytes(layer) for layer in layers)
         * 8

@@ -86,7 +86,7 @@ class EvaluationSet:
 
 
 def mistake_tables(
-    bench: RunContext,
+    context: RunContext,
     before: EvaluationResult,
     after: EvaluationResult,
     teacher: LoadedModel,
@@ -95,8 +95,8 @@ def mistake_tables(
     """Counts of all four cases, and the mistakes of which the student was surest, the surest
     first.
     """
-    bench.progress(ProgressEvent("analyzing-errors", 0, 1))
-    paper = evaluation_set(bench.recipe.task, bench.folder)
+    context.progress(ProgressEvent("analyzing-errors", 0, 1))
+    paper = evaluation_set(context.recipe.task, context.folder)
     knew, knows = before.guesses == paper.right, after.guesses == paper.right
     counts = [
         VerdictRow(one, other, int(((knew == one) & (knows == other)).sum()))
@@ -119,17 +119,17 @@ def mistake_rows(
     sure = examples.answer_probabilities(student, lost, guesses[lost])
     surest = np.argsort(-sure, kind="stable")[:MOST]
     places = lost[surest]
-    theirs = examples.answer_probabilities(teacher, places, examples.right[places])
+    teacher_probabilities = examples.answer_probabilities(teacher, places, examples.right[places])
     return [
         MistakeRow(
             **examples.question(place),
             label=examples.answer_name(examples.right[place]),
-            teacher=its,
+            teacher=teacher_probability,
             answer=examples.answer_name(guesses[place]),
-            student=mine,
+            student=student_probability,
         )
-        for place, its, mine in zip(
-            places.tolist(), theirs.tolist(), sure[surest].tolist(), strict=True
+        for place, teacher_probability, student_probability in zip(
+            places.tolist(), teacher_probabilities.tolist(), sure[surest].tolist(), strict=True
         )
     ]
 
@@ -200,9 +200,9 @@ def shortened_text(text: str) -> str:
     return text if len(text) <= TEXT else f"{text[: TEXT - 1]}…"
 
 
-def image_data_url(picture: Image.Image) -> str:
+def image_data_url(image: Image.Image) -> str:
     """A small PNG, as a data: address."""
-    small, file = picture.convert("L" if picture.mode == "L" else "RGB"), io.BytesIO()
+    small, file = image.convert("L" if image.mode == "L" else "RGB"), io.BytesIO()
     small.thumbnail((SIDE, SIDE))
     small.save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -235,20 +235,20 @@ class NextTokenSet(EvaluationSet):
     ) -> np.ndarray:
         found = np.zeros(len(places))
         with evaluation_mode(loaded.model), keep_unpacked(loaded.model):
-            for window, mine in questions_by_window(places // self.questions_per_window):
+            for window, questions in questions_by_window(places // self.questions_per_window):
                 logits = loaded.model(
                     **inputs_on_device(
                         model_inputs([self.windows[window].tolist()]), loaded.model, loaded.device
                     )
                 ).logits[0]
                 shares = (
-                    logits[self.first - 1 + places[mine] % self.questions_per_window]
+                    logits[self.first - 1 + places[questions] % self.questions_per_window]
                     .float()
                     .softmax(-1)
                     .cpu()
                     .numpy()
                 )
-                found[mine] = shares[np.arange(len(mine)), answers[mine]]
+                found[questions] = shares[np.arange(len(questions)), answers[questions]]
         return found
 
     def question(self, place: int) -> dict[str, str]:
@@ -299,7 +299,7 @@ class MaskedTokenSet(EvaluationSet):
     ) -> np.ndarray:
         found = np.zeros(len(places))
         with evaluation_mode(loaded.model), keep_unpacked(loaded.model):
-            for window, mine in questions_by_window(places // self.questions_per_window):
+            for window, questions in questions_by_window(places // self.questions_per_window):
                 logits = loaded.model(
                     **inputs_on_device(
                         model_inputs([self.windows[window].tolist()]), loaded.model, loaded.device
@@ -307,7 +307,7 @@ class MaskedTokenSet(EvaluationSet):
                 ).logits[0]
                 shares = (
                     logits[
-                        self.masks[window, places[mine] % self.questions_per_window].to(
+                        self.masks[window, places[questions] % self.questions_per_window].to(
                             logits.device
                         )
                     ]
@@ -316,7 +316,7 @@ class MaskedTokenSet(EvaluationSet):
                     .cpu()
                     .numpy()
                 )
-                found[mine] = shares[np.arange(len(mine)), answers[mine]]
+                found[questions] = shares[np.arange(len(questions)), answers[questions]]
         return found
 
     def question(self, place: int) -> dict[str, str]:

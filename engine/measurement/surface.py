@@ -38,23 +38,27 @@ def channel_magnitudes(vectors: torch.Tensor, area: int) -> torch.Tensor:
 
 
 def surface_rows(layer: str, version: str, magnitudes: torch.Tensor) -> pd.DataFrame:
-    tall, wide = (-(-size // SIDE) for size in magnitudes.shape)
-    largest = block_maxima(magnitudes, tall, wide)
+    rows_per_tile, columns_per_tile = (-(-size // SIDE) for size in magnitudes.shape)
+    largest = block_maxima(magnitudes, rows_per_tile, columns_per_tile)
     rows, columns = np.indices(largest.shape)
     numbers = {
-        "vector": rows.ravel() * tall,
-        "channel": columns.ravel() * wide,
+        "vector": rows.ravel() * rows_per_tile,
+        "channel": columns.ravel() * columns_per_tile,
         "largest": largest.flatten().cpu().numpy(),
     }
     return pd.DataFrame({"layer": layer, "version": version, **numbers})
 
 
-def block_maxima(magnitudes: torch.Tensor, tall: int, wide: int) -> torch.Tensor:
+def block_maxima(
+    magnitudes: torch.Tensor, rows_per_tile: int, columns_per_tile: int
+) -> torch.Tensor:
     """The largest of each block of ``tall`` x ``wide``; blocks at the ends may be smaller."""
     rows, columns = magnitudes.shape
     # zeros are no larger than any magnitude
-    padded = F.pad(magnitudes, (0, -columns % wide, 0, -rows % tall))
-    return padded.unflatten(1, (-1, wide)).unflatten(0, (-1, tall)).amax((1, 3))
+    padded = F.pad(magnitudes, (0, -columns % columns_per_tile, 0, -rows % rows_per_tile))
+    return (
+        padded.unflatten(1, (-1, columns_per_tile)).unflatten(0, (-1, rows_per_tile)).amax((1, 3))
+    )
 
 
 def most_prominent(surfaces: list[pd.DataFrame]) -> list[pd.DataFrame]:

@@ -102,20 +102,20 @@ def module_settings(module: nn.Module) -> dict[str, str]:
 
 def kind_by_testing(module: nn.Module) -> LayerKind | None:
     """Kind found by testing; None if no plain function gives the module's outputs."""
-    trials = {3: (convolution_kind,), 4: (convolution_kind,)}.get(
+    tests = {3: (convolution_kind,), 4: (convolution_kind,)}.get(
         module.weight.ndim, (linear_kind, embedding_kind)
     )
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return next((found for trial in trials if (found := result_or_none(trial, module))), None)
+        return next((found for test in tests if (found := result_or_none(test, module))), None)
 
 
 def result_or_none(
-    trial: Callable[[nn.Module], LayerKind | None], module: nn.Module
+    test: Callable[[nn.Module], LayerKind | None], module: nn.Module
 ) -> LayerKind | None:
     """Output of a module, or None: custom modules may raise any error for these inputs."""
     try:
-        return trial(module)
+        return test(module)
     except Exception:
         return None
 

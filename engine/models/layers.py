@@ -79,7 +79,7 @@ def kind_of(module: nn.Module) -> Kind | None:
 
 def layers_of(model: nn.Module) -> list[Layer]:
     """Every compressible layer in the model's order. Of tied ones the first holds the tensor."""
-    holders: dict[int, str] = {}
+    first_names: dict[int, str] = {}
     found: list[Layer] = []
     reads_text = text_reader(model)
     routers, shares = router_names(model), token_shares(model)
@@ -92,9 +92,9 @@ def layers_of(model: nn.Module) -> list[Layer]:
     for name, module in model.named_modules():
         if kind := layer_kind(module):
             weight = module.weight
-            holder = holders.setdefault(id(weight), name)
+            first_name = first_names.setdefault(id(weight), name)
             known = {
-                "tied_to": "" if holder == name else holder,
+                "tied_to": "" if first_name == name else first_name,
                 "dtype": dtype_of(weight),
                 "groups": getattr(module, "groups", 1),
             }
@@ -209,11 +209,11 @@ def no_layer_message(layers: list[Layer], selection: Layers) -> str:
     """Explain why no layer is left, and name the options that would change it: those set by the
     user, and layers.include for embeddings.
     """
-    whole = [layer for layer in layers if not layer.tied_to]
+    untied = [layer for layer in layers if not layer.tied_to]
     embeddings = [
-        layer for layer in whole if skip_reason(layer, layers, selection) == EMBEDDING_KEPT
+        layer for layer in untied if skip_reason(layer, layers, selection) == EMBEDDING_KEPT
     ]
-    skipped = [layer for layer in whole if layer not in embeddings]
+    skipped = [layer for layer in untied if layer not in embeddings]
     advice = []
     if skipped and selection.skip != Layers().skip:
         advice.append("remove a pattern from Layers to skip (layers.skip)")

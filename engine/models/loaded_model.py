@@ -39,10 +39,10 @@ class LoadedModel:
         """Counts of the original model: recorded ones, or its own if it is an original. A folder
         without a record uses its own counts.
         """
-        holders = [layer for layer in self.layers if not layer.tied_to]
+        untied = [layer for layer in self.layers if not layer.tied_to]
         stored = {
             layer.name: layer.parameters
-            for layer in holders
+            for layer in untied
             if not isinstance(self.model.get_submodule(layer.name).stored, DenseWeight)
         }
         return self.recorded_origin or Origin(self.parameters, stored)

@@ -283,8 +283,8 @@ def is_finite(tensor: torch.Tensor) -> bool:
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     # torch finds no extremes of 8-bit numbers
-    whole = tensor.float() if tensor.itemsize == 1 else tensor
-    return all(extreme.isfinite() for extreme in whole.aminmax())
+    values = tensor.float() if tensor.itemsize == 1 else tensor
+    return all(extreme.isfinite() for extreme in values.aminmax())
 
 
 def tokenizer_of(folder: ModelSource) -> Any:

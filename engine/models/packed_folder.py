@@ -80,14 +80,14 @@ class PackedFolder:
             return self.folder
         path = self.folder / f"model-{self.blocks + 1:05d}.safetensors"
         with explain_write_errors(self.folder):
-            held = write_file(path, layers, plain)
+            stored = write_file(path, layers, plain)
             # safetensors makes its files readable by the owner only
             path.chmod((self.folder / MARKER_FILE).stat().st_mode)
         self.blocks += 1
         self.shapes |= {name: stored.shape for name, stored in layers.items()}
         self.ledger |= {name: Counter(stored.byte_breakdown()) for name, stored in layers.items()}
         written = {"norms and biases": sum(value.nbytes for value in plain.values())}
-        self.ledger[""].update(written | {"file headers": path.stat().st_size - held})
+        self.ledger[""].update(written | {"file headers": path.stat().st_size - stored})
         return path
 
     def finish(self, origin: Origin) -> None:

@@ -123,8 +123,8 @@ class UnpackingConv2d(Unpacking):
         *first, (last, config) = self.active_factors() or (
             (self.weight.view(self.image_kernel), self.config),
         )
-        for kernel, its in first:
-            inputs = F.conv2d(inputs, kernel, **its)
+        for kernel, options in first:
+            inputs = F.conv2d(inputs, kernel, **options)
         return self.signal(F.conv2d(inputs, last, self.bias, **config))
 
 
@@ -190,12 +190,12 @@ def install_packed_layers(
     copy in 32 bits;
     tied layers share one stored weight. Everything else (norms, positions) is converted.
     """
-    held: dict[int, StoredWeight] = {}
+    stored_by_id: dict[int, StoredWeight] = {}
     for name, module in list(model.named_modules()):
         if is_compressible(module):
             key = id(module.weight)
-            if key not in held:
-                held[key] = (
+            if key not in stored_by_id:
+                stored_by_id[key] = (
                     stored.get(name)
                     or DenseWeight(tuple(weight_matrix(module).shape), weight_matrix(module))
                 ).to(device)
@@ -203,7 +203,7 @@ def install_packed_layers(
             setattr(
                 model.get_submodule(parent),
                 child,
-                UNPACKING[kind_of(module)](held[key], module, compute),
+                UNPACKING[kind_of(module)](stored_by_id[key], module, compute),
             )
     # transformers asks the first parameter where and in what precision a model is
     if next(model.parameters(), None) is None:

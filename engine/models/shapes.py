@@ -73,10 +73,10 @@ def resize_layer(module: nn.Module, shape: Shape) -> None:
 
 def resize_tensor(module: nn.Module, tensor: str, shape: torch.Size) -> None:
     """A parameter or buffer of another shape, still without values."""
-    held = getattr(module, tensor, None)
-    if held is None or held.shape == shape:
+    current = getattr(module, tensor, None)
+    if current is None or current.shape == shape:
         return
-    empty = torch.empty(shape, dtype=held.dtype, device="meta")
+    empty = torch.empty(shape, dtype=current.dtype, device="meta")
     if tensor in module._parameters:
         module._parameters[tensor] = nn.Parameter(empty, requires_grad=False)
     else:

@@ -17,12 +17,12 @@ def duplicate_bytes(folder: ModelSource, model: nn.Module) -> dict[str, int]:
     """Bytes of file entries that repeat a tensor: under another name of the same tensor in the
     loaded ``model``, or under the same name in another shard.
     """
-    holders = {name: names[0] for names in names_by_tensor(model) for name in names}
+    first_names = {name: names[0] for names in names_by_tensor(model) for name in names}
     entries: dict[str, list[tuple[str, int]]] = {}
     for file in folder.files:
         for name, entry in read_header(file, str(folder)).items():
             tensor = next(
-                (holders[known] for known in aliases(name, model) if known in holders), name
+                (first_names[known] for known in aliases(name, model) if known in first_names), name
             )
             begin, end = entry["data_offsets"]
             entries.setdefault(tensor, []).append((name, end - begin))

@@ -223,10 +223,12 @@ class BlockwiseCompressor:
         names = [layer.name for layer in layers if layer.name in self.settings]
         if statistics and self.config.sequential and statistics.stream.in_step_fits(block, names):
             return self.compress_sequentially(layers, names)
-        seen = statistics.input_stats(block, names) if statistics and names else self.gradient_stats
+        stats = (
+            statistics.input_stats(block, names) if statistics and names else self.gradient_stats
+        )
         if statistics and (self.config.rescales_inputs or self.config.needs == "range"):
-            self.report.found.surfaces.extend(statistics.surfaces(seen))
-        return {layer.name: self.compress_layer(layer, seen.get(layer.name)) for layer in layers}
+            self.report.found.surfaces.extend(statistics.surfaces(stats))
+        return {layer.name: self.compress_layer(layer, stats.get(layer.name)) for layer in layers}
 
     def compress_sequentially(
         self, layers: list[Layer], names: list[str]
@@ -282,7 +284,7 @@ class BlockwiseCompressor:
         self.report.judge(layer, module.stored, stored, stats)
         return stored.to("cpu")
 
-    def uncompressed_layer(self, layer: Layer, held: StoredWeight) -> StoredWeight:
+    def uncompressed_layer(self, layer: Layer, current: StoredWeight) -> StoredWeight:
         """A layer that the step does not compress."""
         routers = self.report.scales.routers
         why = [
@@ -290,6 +292,6 @@ class BlockwiseCompressor:
             RESCALED if layer.name in routers else "",
             REWRITTEN if layer.name in self.rewritten else "",
         ]
-        stored = routers.get(layer.name, held).to("cpu")
+        stored = routers.get(layer.name, current).to("cpu")
         self.report.keep(layer, stored, "; ".join(filter(None, why)))
         return stored

@@ -54,22 +54,22 @@ class LayerReport:
     judged: int = 0  # compressed layers
     unchanged: dict[str, str] = field(default_factory=dict)  # unchanged ones, with the reason
 
-    def keep(self, layer: Layer, held: StoredWeight, why: str) -> None:
+    def keep(self, layer: Layer, current: StoredWeight, why: str) -> None:
         """Record a layer that is stored as it was."""
-        self.found.layers.append(unchanged_row(layer, held.nbytes, why))
+        self.found.layers.append(unchanged_row(layer, current.nbytes, why))
 
     def judge(
         self,
         layer: Layer,
-        held: StoredWeight,
+        current: StoredWeight,
         stored: StoredWeight,
-        seen: InputStats | GradientStats | None,
+        stats: InputStats | GradientStats | None,
     ) -> None:
         """Record a layer's error.
 
         Raises PlainError if it became NaN, or did not change although it should have.
         """
-        before, inputs = held.to_dense(torch.float32), self.sample_for(layer)
+        before, inputs = current.to_dense(torch.float32), self.sample_for(layer)
         original = (
             self.reference.model.get_submodule(layer.name).stored.to_dense(torch.float32)
             if self.reference is not self.original
@@ -84,8 +84,8 @@ class LayerReport:
             narrow_rows_note(setting, layer),
             EQUAL_WEIGHTS if constant else "",
         ]
-        notes += dict.fromkeys(seen.warnings if seen else ())
-        converted = cast_dtypes(held, stored)
+        notes += dict.fromkeys(stats.warnings if stats else ())
+        converted = cast_dtypes(current, stored)
         if converted and torch.equal(judged.compressed, before):
             notes.append(
                 f"{converted[1]} holds every {converted[0]} weight of the file exactly: "
@@ -115,9 +115,9 @@ class LayerReport:
         self.found.levels.extend(
             () if self.scales.moves_scales(layer.name) else level_rows(row.name, stored)
         )
-        self.found.add(diagnostics(setting, layer.name, original, stored, seen))
-        if isinstance(seen, InputStats) and seen.missing < seen.count:
-            self.found.inputs.append(self.input_rows(judged, seen))
+        self.found.add(diagnostics(setting, layer.name, original, stored, stats))
+        if isinstance(stats, InputStats) and stats.missing < stats.count:
+            self.found.inputs.append(self.input_rows(judged, stats))
 
     def sample_for(self, layer: Layer) -> torch.Tensor | None:
         """Sample of a layer's inputs; for an embedding, of the output layer tied to it."""
@@ -160,20 +160,20 @@ class LayerReport:
                 )
         return notes
 
-    def input_rows(self, judged: LayerComparison, seen: InputStats) -> pd.DataFrame:
+    def input_rows(self, judged: LayerComparison, stats: InputStats) -> pd.DataFrame:
         """InputRow of every input channel, in the original's terms; as columns. A convolution's
         channel has its kernel's whole area.
         """
-        scales = self.scales.inputs.get(judged.layer.name, torch.ones_like(seen.abs_mean))
+        scales = self.scales.inputs.get(judged.layer.name, torch.ones_like(stats.abs_mean))
         mean, largest, scale = (
-            column.view(-1, seen.area)
-            for column in (seen.abs_mean * scales, seen.abs_max * scales, scales)
+            column.view(-1, stats.area)
+            for column in (stats.abs_mean * scales, stats.abs_max * scales, scales)
         )
-        lost, whole = (
-            weight.square().sum(0).view(-1, seen.area).sum(1).sqrt()
+        lost, total = (
+            weight.square().sum(0).view(-1, stats.area).sum(1).sqrt()
             for weight in (judged.weight_error, judged.original)
         )
-        lost = lost / whole.clamp_min(1e-30)
+        lost = lost / total.clamp_min(1e-30)
         numbers = {
             "magnitude": mean.mean(1),
             "largest": largest.amax(1),

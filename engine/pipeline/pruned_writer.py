@@ -88,14 +88,17 @@ class PrunedWriter:
         """Return a layer as it will be stored, and record its error."""
         done, total = len(self.tables.layers), len(self.original.layers)
         self.context.progress(ProgressEvent("removing-structures", done, total))
-        held = self.original.model.get_submodule(layer.name).stored
+        current = self.original.model.get_submodule(layer.name).stored
         if layer.name not in self.pruning_plan.kept_indices:
             why = skip_reason(layer, self.original.tied_layers, self.context.recipe.layers) or (
                 GROUPED_CONVOLUTION if layer.groups > 1 else ""
             )
-            self.tables.layers.append(unchanged_row(layer, held.nbytes, why))
-            return held
-        left, weight = self.pruning_plan.sliced_weight(layer, held), held.to_dense(torch.float32)
+            self.tables.layers.append(unchanged_row(layer, current.nbytes, why))
+            return current
+        left, weight = (
+            self.pruning_plan.sliced_weight(layer, current),
+            current.to_dense(torch.float32),
+        )
         judged, inputs = (
             LayerComparison(layer, weight, left.to_dense()),
             self.samples.get(layer.name),
@@ -106,7 +109,7 @@ class PrunedWriter:
         )
         self.tables.channels.append(judged.channels())
         self.tables.histograms.extend(pruned_histogram_rows(judged, left))
-        return self.pruning_plan.stored_weight(layer, held)
+        return self.pruning_plan.stored_weight(layer, current)
 
 
 def changed_row(
@@ -189,8 +192,8 @@ def updated_config_fields(
     """A configuration with some fields changed, each under the name that this architecture has for
     it; those unknown to it are left out.
     """
-    whole = meta_model(resolve_model(str(packed.folder))).config
-    config = whole.get_text_config()
+    model_config = meta_model(resolve_model(str(packed.folder))).config
+    config = model_config.get_text_config()
     named = {
         name: value
         for name, value in changes.items()
@@ -205,7 +208,7 @@ def updated_config_fields(
     }
     return (
         fields | known
-        if config is whole
+        if config is model_config
         else fields | {"text_config": fields["text_config"] | known}
     )
 
@@ -227,7 +230,7 @@ def pruned_model_bytes(
     """Bytes of all files to be written; ``plans``: storage by later steps, by the new names of
     layers.
     """
-    held = {
+    stored = {
         layer.name: original.model.get_submodule(layer.name).stored for layer in original.layers
     }
     blocks = [
@@ -235,7 +238,7 @@ def pruned_model_bytes(
     ]
     files = (
         {
-            pruning_plan.name(layer.name): pruning_plan.planned_weight(layer, held[layer.name])
+            pruning_plan.name(layer.name): pruning_plan.planned_weight(layer, stored[layer.name])
             for layer in block
         }
         for block in blocks

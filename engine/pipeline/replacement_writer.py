@@ -58,13 +58,13 @@ class ReplacementWriter:
         )
         if self.replacement.homes:
             begun = {*self.replacement.homes.values(), *(self.home(layer.name) for layer in layers)}
-            gone = (
+            removed = (
                 layer
                 for layer in self.original.layers
                 if layer.name not in begun and not layer.tied_to
             )
             self.tables.layers.extend(
-                removed_row(layer, self.context.config.technique) for layer in gone
+                removed_row(layer, self.context.config.technique) for layer in removed
             )
         self.tables.ledger.extend(
             replace(row, layer=self.home(row.layer)) for row in packed.ledger_rows()
@@ -94,8 +94,8 @@ class ReplacementWriter:
 
     def record_change(self, layer: Layer, stored: DenseWeight) -> None:
         """A layer of the shape it began with."""
-        held = self.original.model.get_submodule(layer.name).stored
-        judged = LayerComparison(layer, held.to_dense().cpu(), stored.to_dense())
+        current = self.original.model.get_submodule(layer.name).stored
+        judged = LayerComparison(layer, current.to_dense().cpu(), stored.to_dense())
         self.tables.layers.append(judged.row(stored, self.context.config.technique))
         self.tables.channels.append(judged.channels())
         self.tables.histograms.extend(judged.histogram())

@@ -60,42 +60,42 @@ def run(
     began = time.perf_counter()
     reset_peak()
     torch.manual_seed(recipe.seed)
-    bench = RunContext(
+    context = RunContext(
         recipe,
         resolve_model(recipe.model, report),
         report,
         cancelled,
         stream=stream,
     )
-    check_run(bench, save)
-    original = load_model(bench.folder, *device_and_dtype(recipe))
+    check_run(context, save)
+    original = load_model(context.folder, *device_and_dtype(recipe))
     targets = selected_layers(original.layers, recipe.layers) if recipe.steps else []
     with working_folder(save) as out, open_resume_store() as kept:
-        baseline = evaluate_original(bench, original)
+        baseline = evaluate_original(context, original)
         stages = StepMetrics(baseline_scores(original, targets, main_split(baseline)), baseline)
         rows, packed, seconds = run_steps(
-            bench, original, out, kept, partial(record_step_metrics, stages)
+            context, original, out, kept, partial(record_step_metrics, stages)
         )
-        result = evaluate_result(bench, original, packed, stages, rows)
+        result = evaluate_result(context, original, packed, stages, rows)
         if keep and recipe.steps:
             keep_copy(out, keep, result.size_bytes)
     rows.stages = stages.rows
     summary = Summary(
         run=run_id,
         model=recipe.model,
-        revision=bench.folder.revision,
-        architecture=bench.folder.architecture,
+        revision=context.folder.revision,
+        architecture=context.folder.architecture,
         device=str(original.device),
         protocol=main_split(baseline).protocol,
         baseline=stages.before,
         result=result,
-        ended_early=bool(bench.ended_early),
+        ended_early=bool(context.ended_early),
         notes=unique_notes(
-            *bench.folder.notes,
+            *context.folder.notes,
             *original.notes,
             *data_notes(baseline),
-            *bench.notes,
-            *(end.note for end in bench.ended_early),
+            *context.notes,
+            *(end.note for end in context.ended_early),
             *resumed_blocks_note(kept.resumed_blocks),
             *model_notes(original, recipe),
         ),

@@ -68,18 +68,18 @@ def input_samples(
 
 
 def stream_of(
-    bench: RunContext, original: LoadedModel, batches: list[Batch], progress: Callable[[], None]
+    context: RunContext, original: LoadedModel, batches: list[Batch], progress: Callable[[], None]
 ) -> CalibrationStream:
     """Calibration data at the first block, in bfloat16 where that is quick and possible."""
-    device, compute = device_and_dtype(bench.recipe)
+    device, compute = device_and_dtype(context.recipe)
 
     def stream_in(dtype: torch.dtype) -> CalibrationStream:
         return CalibrationStream(
-            shared_copy(bench.folder, original, dtype), batches, device, progress
+            shared_copy(context.folder, original, dtype), batches, device, progress
         )
 
     try:
-        return stream_in(quick := calibration_dtype(bench.recipe))
+        return stream_in(quick := calibration_dtype(context.recipe))
     except RuntimeError:  # an operation without bfloat16, as FNet's Fourier transform
         if quick == compute:
             raise
@@ -115,11 +115,11 @@ class StatisticsPass:
 
     def input_stats(self, block: str, names: list[str]) -> dict[str, InputStats]:
         """Input statistics of the layers on the calibration data, after scales are folded."""
-        seen = self.stream.collect_stats(block, names, self.config.needs == "gram")
+        stats = self.stream.collect_stats(block, names, self.config.needs == "gram")
         if self.config.rescales_inputs and block in self.stream.chain:
-            folds = scale_folds(self.stream, block, seen, names)
+            folds = scale_folds(self.stream, block, stats, names)
             chosen = [
-                (fold, self.scales_of(fold, merged_stats(seen[name] for name in fold.sinks)))
+                (fold, self.scales_of(fold, merged_stats(stats[name] for name in fold.sinks)))
                 for fold in folds
             ]
             moved = [(fold, scales) for fold, scales in chosen if scales is not None]
@@ -131,28 +131,30 @@ class StatisticsPass:
                 if not any(name in fold.sinks for fold, _ in moved)
             }
             for fold, scales in moved:
-                after = {id(seen[name]): seen[name].divided_by(scales) for name in fold.sinks}
-                seen |= {name: after[id(seen[name])] for name in fold.sinks}
+                after = {id(stats[name]): stats[name].divided_by(scales) for name in fold.sinks}
+                stats |= {name: after[id(stats[name])] for name in fold.sinks}
         elif self.config.rescales_inputs:
             self.report.notes |= dict.fromkeys(names, NOT_SCALED)
-        return seen
+        return stats
 
-    def surfaces(self, seen: dict[str, InputStats]) -> list[pd.DataFrame]:
+    def surfaces(self, stats_by_layer: dict[str, InputStats]) -> list[pd.DataFrame]:
         """Activation surfaces of every input, under the name of its first layer."""
         firsts = {
-            id(stats): name for name, stats in reversed(seen.items()) if stats.missing < stats.count
+            id(stats): name
+            for name, stats in reversed(stats_by_layer.items())
+            if stats.missing < stats.count
         }.values()
         return [
-            surface(name, seen[name], self.scales.inputs.get(name))
-            for name in seen
+            surface(name, stats_by_layer[name], self.scales.inputs.get(name))
+            for name in stats_by_layer
             if name in firsts
         ]
 
-    def scales_of(self, fold: Fold, seen: InputStats) -> torch.Tensor | None:
+    def scales_of(self, fold: Fold, stats: InputStats) -> torch.Tensor | None:
         """Input scales of the technique; tried values are recorded."""
         self.progress()
         answer = input_scales(
-            self.config, fold, [self.weight_of(name) for name in fold.sinks], seen
+            self.config, fold, [self.weight_of(name) for name in fold.sinks], stats
         )
         if answer is None:
             return None
@@ -186,9 +188,9 @@ class StatisticsPass:
                 tensor, (self.plain[tensor].float() * scales.cpu()).to(self.plain[tensor].dtype)
             )
         else:
-            held = self.original.model.get_submodule(name).stored
-            weight = (held.to_dense(torch.float32) * scales).to(
-                held.weight.dtype if isinstance(held, DenseWeight) else torch.float32
+            current = self.original.model.get_submodule(name).stored
+            weight = (current.to_dense(torch.float32) * scales).to(
+                current.weight.dtype if isinstance(current, DenseWeight) else torch.float32
             )
             self.scales.routers[name] = self.module(name).stored = DenseWeight(
                 tuple(weight.shape), weight

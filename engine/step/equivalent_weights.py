@@ -29,9 +29,9 @@ class EquivalentWeights:
 
         Raises ValueError for a tensor that the model does not have, or one of another shape.
         """
-        holders = {layer.name: layer for layer in original.layers if not layer.tied_to}
+        untied = {layer.name: layer for layer in original.layers if not layer.tied_to}
         for name, weight in self.layers.items():
-            refuse_other_shape(name, weight, holders[name].matrix_shape if name in holders else ())
+            refuse_other_shape(name, weight, untied[name].matrix_shape if name in untied else ())
         for name, value in self.plain.items():
             refuse_other_shape(name, value, tuple(getattr(original.plain.get(name), "shape", ())))
         plain = {
@@ -41,8 +41,8 @@ class EquivalentWeights:
         model = shared_copy(folder, replace(original, plain=plain), compute)
         modules = dict(model.named_modules())
         for name, weight in self.layers.items():
-            held = modules[name].stored
-            weight = weight.to(original.device, original_dtype(holders[name], held)).contiguous()
+            current = modules[name].stored
+            weight = weight.to(original.device, original_dtype(untied[name], current)).contiguous()
             for tied in (
                 name,
                 *(layer.name for layer in original.tied_layers if layer.tied_to == name),

@@ -74,16 +74,16 @@ class LayerSwap:
     def input_stats(self, names: list[str]) -> dict[str, InputStats]:
         """Input statistics of these layers; layers whose inputs cannot be observed are left out."""
         device, _ = device_and_dtype(self.context.recipe)
-        with observe_inputs(self.original.model, names, False, device) as seen:
+        with observe_inputs(self.original.model, names, False, device) as stats_by_layer:
             for done, batch in enumerate(self.batches):
                 self.context.progress(ProgressEvent("reading-calibration", done, len(self.batches)))
                 self.logits(batch)
         routing = ExpertRouting.for_layers(self.original.model, names)
-        for name, stats in seen.items():
+        for name, stats in stats_by_layer.items():
             stats.check_usable(name)
             routing.fill_missing_tokens(name, stats)
-        return seen | routing.unreached_stats(
-            seen,
+        return stats_by_layer | routing.unreached_stats(
+            stats_by_layer,
             lambda name: self.original.model.get_submodule(name).stored.shape[1],
             False,
             device,
@@ -130,15 +130,15 @@ class LayerSwap:
     def swap_layers(self, layers: dict[str, StoredWeight]) -> Iterator[None]:
         """Layers by name, and those tied to them, store something else inside."""
         modules = self.original.model.named_modules()
-        holders = {
+        replacements = {
             id(self.original.model.get_submodule(name).stored): stored
             for name, stored in layers.items()
         }
         changed: list[tuple[nn.Module, StoredWeight]] = [
-            (m, m.stored) for _, m in modules if id(getattr(m, "stored", None)) in holders
+            (m, m.stored) for _, m in modules if id(getattr(m, "stored", None)) in replacements
         ]
         for module, before in changed:
-            module.stored = holders[id(before)].to(self.original.device)
+            module.stored = replacements[id(before)].to(self.original.device)
         try:
             yield
         finally:

@@ -43,8 +43,8 @@ class ReplacementModel:
         """Norms with their statistics, biases, positions: everything that is no layer's weight, as
         it will be written.
         """
-        held = plain_tensors(self.model)
+        tensors = plain_tensors(self.model)
         return {
             name: value.to(device, self.dtype if value.is_floating_point() else None, copy=True)
-            for name, value in held.items()
+            for name, value in tensors.items()
         }

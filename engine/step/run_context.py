@@ -77,7 +77,8 @@ class RunContext:
     ) -> dict[str, EvaluationResult]:
         """In every split."""
         return {
-            split: bench.evaluate(model, folder, event) for split, bench in self.by_split.items()
+            split: context.evaluate(model, folder, event)
+            for split, context in self.by_split.items()
         }
 
     def evaluate(

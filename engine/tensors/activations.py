@@ -52,8 +52,8 @@ class WithQuantizedInputs(StoredWeight):
 
     def dynamic_qparams(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Range for each token (the last axis; for images, each image), or for each example."""
-        picture = values.ndim == 4
-        axes = tuple(range(1, values.ndim)) if picture or self.per == "tensor" else (-1,)
+        is_image = values.ndim == 4
+        axes = tuple(range(1, values.ndim)) if is_image or self.per == "tensor" else (-1,)
         return qparams(
             values.amin(axes, keepdim=True), values.amax(axes, keepdim=True), self.bits, self.scheme
         )

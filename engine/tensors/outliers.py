@@ -47,15 +47,17 @@ class MixedInt8(WithOutlierColumns):
     area: int = 1  # columns of one input channel: a convolution's kernel
 
     def quantized_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        picture = inputs.ndim == 4
-        values = (inputs.movedim(1, -1) if picture else inputs).float()
-        apart = values.abs() >= self.threshold
-        apart[..., (self.columns.long() // self.area).unique()] = True
-        rest = values.masked_fill(apart, 0)
-        axes = tuple(range(1, rest.ndim)) if picture else (-1,)
+        is_image = inputs.ndim == 4
+        values = (inputs.movedim(1, -1) if is_image else inputs).float()
+        is_outlier = values.abs() >= self.threshold
+        is_outlier[..., (self.columns.long() // self.area).unique()] = True
+        rest = values.masked_fill(is_outlier, 0)
+        axes = tuple(range(1, rest.ndim)) if is_image else (-1,)
         scale = (rest.abs().amax(axes, keepdim=True) / 127).clamp_min(1e-30)
-        rounded = torch.where(apart, values, rest.div(scale).round_().mul_(scale)).to(inputs.dtype)
-        return rounded.movedim(-1, 1) if picture else rounded
+        rounded = torch.where(is_outlier, values, rest.div(scale).round_().mul_(scale)).to(
+            inputs.dtype
+        )
+        return rounded.movedim(-1, 1) if is_image else rounded
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def sparse_weight(
     """Stored in one of the ways of ``storage_sizes_bytes``, or the smallest of them.  weight: (out,
     in_) in the format that is to be kept
     """
-    ways = storage_sizes_bytes(
+    sizes = storage_sizes_bytes(
         tuple(weight.shape), int(weight.count_nonzero()), weight.itemsize, pattern
     )
     makers: dict[str, Callable[[], StoredWeight]] = {
@@ -158,7 +158,7 @@ def sparse_weight(
         "csr": lambda: CSR.of(weight),
         "n-of-m": lambda: NOfM.of(weight, *pattern),
     }
-    return makers[min(ways, key=ways.get) if storage == "smallest" else storage]()
+    return makers[min(sizes, key=sizes.get) if storage == "smallest" else storage]()
 
 
 def sparse_storage_plan(
@@ -171,9 +171,9 @@ def sparse_storage_plan(
     """Return the storage plan for ``nonzero_count`` remaining weights; its tensors are on the meta
     device.
     """
-    ways, (out, in_) = storage_sizes_bytes(shape, nonzero_count, dtype.itemsize, pattern), shape
+    sizes, (out, in_) = storage_sizes_bytes(shape, nonzero_count, dtype.itemsize, pattern), shape
     sketch = partial(torch.empty, device="meta")
-    match min(ways, key=ways.get) if storage == "smallest" else storage:
+    match min(sizes, key=sizes.get) if storage == "smallest" else storage:
         case "bitmask":
             return Bitmask(
                 shape,

@@ -109,9 +109,9 @@ def preserve_zeros(stored: StoredWeight, zeros: torch.Tensor) -> StoredWeight:
         return stored if not stored.to_dense()[zeros].any() else masked_weight(stored, zeros)
     if isinstance(stored, DenseWeight):
         return sparse_weight(stored.weight.masked_fill(zeros, 0), "smallest")
-    ways = [stored] if not stored.to_dense()[zeros].any() else [masked_weight(stored, zeros)]
-    ways += [SparseCodesWeight.of(stored, ~zeros.flatten())] if has_codes(stored) else []
-    return min(ways, key=lambda way: way.nbytes)
+    candidates = [stored] if not stored.to_dense()[zeros].any() else [masked_weight(stored, zeros)]
+    candidates += [SparseCodesWeight.of(stored, ~zeros.flatten())] if has_codes(stored) else []
+    return min(candidates, key=lambda weight: weight.nbytes)
 
 
 def remaining_mask(stored: StoredWeight) -> torch.Tensor:
@@ -226,7 +226,9 @@ def preserve_zeros_plan(stored: StoredWeight, nonzero_count: int) -> StoredWeigh
         for size in (packed_size_bytes(count, 1), packed_size_bytes(nonzero_count, bits))
     )
     sieved = SparseCodesWeight(stored.shape, none, mask, bits, codes)
-    return min([sieved, *([stored] if has_zero_level(stored) else [])], key=lambda way: way.nbytes)
+    return min(
+        [sieved, *([stored] if has_zero_level(stored) else [])], key=lambda plan: plan.nbytes
+    )
 
 
 def has_zero_level(stored: StoredWeight) -> bool:

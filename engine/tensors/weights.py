@@ -254,12 +254,12 @@ def groups_with_params(
 
     (out, in_), (out, groups) each -> (out, groups, width), (out, groups, 1) each
     """
-    whole, in_ = weight.shape[1] // width, weight.shape[1]
-    edge = whole * width
-    if whole:
+    full_groups, in_ = weight.shape[1] // width, weight.shape[1]
+    edge = full_groups * width
+    if full_groups:
         yield (
-            weight[:, :edge].unflatten(1, (whole, -1)),
-            *(param[:, :whole, None] for param in params),
+            weight[:, :edge].unflatten(1, (full_groups, -1)),
+            *(param[:, :full_groups, None] for param in params),
         )
     if edge < in_:
-        yield weight[:, edge:].unsqueeze(1), *(param[:, whole:, None] for param in params)
+        yield weight[:, edge:].unsqueeze(1), *(param[:, full_groups:, None] for param in params)

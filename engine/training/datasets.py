@@ -125,7 +125,10 @@ def load_training_data_language_modeling(
     """Windows of the calibration text, or of one to train on; the last ones are held out unless
     there is a text for that.
     """
-    asked, data = calibration or Calibration(context=min(256, task.context)), training or Training()
+    settings, data = (
+        calibration or Calibration(context=min(256, task.context)),
+        training or Training(),
+    )
     if data.unlabelled:
         raise PlainError(
             "A text has no labels, so none is without: name it under training.train, and "
@@ -133,23 +136,30 @@ def load_training_data_language_modeling(
         )
     if data.validation:
         train = training_windows(
-            data.train, min(MAX_WINDOWS, max_examples), asked, data, task, folder
+            data.train, min(MAX_WINDOWS, max_examples), settings, data, task, folder
         )
         return TrainingData(
             encoded_windows(train),
             encoded_windows(
-                training_windows(data.validation, MAX_HELD_OUT_WINDOWS, asked, data, task, folder)
+                training_windows(
+                    data.validation, MAX_HELD_OUT_WINDOWS, settings, data, task, folder
+                )
             ),
         )
     windows = training_windows(
-        data.train, min(MAX_WINDOWS, max_examples + MAX_HELD_OUT_WINDOWS), asked, data, task, folder
+        data.train,
+        min(MAX_WINDOWS, max_examples + MAX_HELD_OUT_WINDOWS),
+        settings,
+        data,
+        task,
+        folder,
     )
     out = min(MAX_HELD_OUT_WINDOWS, len(windows) // 2)
     if not out:
         name = "training.train" if data.train else "calibration.text"
         raise PlainError(
             f"The {'training' if data.train else 'calibration'} text gives one window of "
-            f"{asked.context:,} tokens, and training takes two: give a "
+            f"{settings.context:,} tokens, and training takes two: give a "
             f"longer {name} or a shorter calibration.context."
         )
     return TrainingData(
@@ -234,14 +244,14 @@ def load_training_data_classification(
             with_unlabeled_examples(train, task, data, folder, max_examples), held_out
         )
     rows = torch.arange(len(train))
-    held = (
+    is_held_out = (
         rows % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
         if len(train) >= HELD_OUT_EVERY
         else rows == len(train) - 1
     )
     return TrainingData(
-        with_unlabeled_examples(train.subset(rows[~held]), task, data, folder, max_examples),
-        train.subset(rows[held][:MAX_HELD_OUT]),
+        with_unlabeled_examples(train.subset(rows[~is_held_out]), task, data, folder, max_examples),
+        train.subset(rows[is_held_out][:MAX_HELD_OUT]),
     )
 
 

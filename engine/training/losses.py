@@ -29,11 +29,13 @@ def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: float
     """T^2 KL of softened answers (Hinton et al. 2015, arXiv:1503.02531): gradients of the size that
     labels give, whatever T.
     """
-    ours, theirs = (
+    student, teacher_log_probabilities = (
         (values.flatten(0, -2).float() / temperature).log_softmax(-1)
         for values in (logits, teacher)
     )
-    return temperature**2 * kl_div(ours, theirs, log_target=True, reduction="batchmean")
+    return temperature**2 * kl_div(
+        student, teacher_log_probabilities, log_target=True, reduction="batchmean"
+    )
 
 
 def feature_loss(
@@ -54,10 +56,10 @@ def attention_transfer_loss(student: torch.Tensor, teacher: torch.Tensor) -> tor
     distance of both maps of mean squares, each of norm 1, the mean over examples.  (examples,
     places, width) both, of widths of their own
     """
-    mine, its = (
+    student_map, teacher_map = (
         normalize(states.float().square().mean(-1), dim=-1) for states in (student, teacher)
     )
-    return (mine - its).square().sum(-1).mean()
+    return (student_map - teacher_map).square().sum(-1).mean()
 
 
 def l1_norm(weights: Iterable[torch.Tensor]) -> torch.Tensor:

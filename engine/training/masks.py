@@ -82,5 +82,5 @@ def gates_of(module: nn.Module) -> HardConcreteGates | None:
 
 def unmasked_weight(module: nn.Module) -> torch.Tensor:
     """The weight with its gates, but whole."""
-    held, gates = module.parametrizations.weight.original.detach(), gates_of(module)
-    return held if gates is None else gates(held).detach()
+    weight, gates = module.parametrizations.weight.original.detach(), gates_of(module)
+    return weight if gates is None else gates(weight).detach()

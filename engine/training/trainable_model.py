@@ -74,9 +74,9 @@ class TrainableModel:
 
     def plain(self) -> dict[str, torch.Tensor]:
         """Norms with their statistics and biases, in the file's number formats."""
-        held = self.model.state_dict()
+        tensors = self.model.state_dict()
         return {
-            name: held[name].detach().to("cpu", value.dtype, copy=True)
+            name: tensors[name].detach().to("cpu", value.dtype, copy=True)
             for name, value in self.original.plain.items()
         }
 

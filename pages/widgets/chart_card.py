@@ -18,13 +18,13 @@ def show_panel(
     ``chart`` is passed to the chart, such as click handlers; ``options`` to the panel.
     """
     st.markdown(f"#### {panel.question}")
-    look = {
+    chart_options = {
         "width": "stretch",
         "key": f"{key}-figure",
         "alt": panel.alt(table),
         "config": {"displaylogo": False},
     }
-    st.plotly_chart(panel.draw(table, **options), **look | (chart or {}))
+    st.plotly_chart(panel.draw(table, **options), **chart_options | (chart or {}))
     st.caption(panel.caption)
     if not table.empty:
         data_expander(table, key)

@@ -76,8 +76,10 @@ def corpus(name: Corpus, split: Split, report: Report) -> pd.DataFrame:
         write_parquet,
     )
     # other versions of a library may have moved a held-out text to a file of this split
-    seen = rows["text"].isin(held_out_texts(name))
-    return rows[(rows["split"] == split) & ~seen].drop(columns="split").reset_index(drop=True)
+    is_held_out = rows["text"].isin(held_out_texts(name))
+    return (
+        rows[(rows["split"] == split) & ~is_held_out].drop(columns="split").reset_index(drop=True)
+    )
 
 
 def write_parquet(path: Path, rows: pd.DataFrame) -> None:

@@ -460,10 +460,10 @@ def examples_fingerprint(
     digest = hashlib.sha256()
     for content, label in zip(inputs, labels, strict=True):
         content = "\0".join(content) if isinstance(content, tuple) else content
-        seen = (
+        contents = (
             content.encode()
             if isinstance(content, str)
             else f"{content.mode}{content.size}".encode() + content.tobytes()
         )
-        digest.update(b"%d:%d:" % (label, len(seen)) + seen)
+        digest.update(b"%d:%d:" % (label, len(contents)) + contents)
     return digest.hexdigest()[:16]

@@ -128,12 +128,17 @@ def window_prefix(tokenizer: Any, bos: Literal["auto", "always", "never"]) -> tu
 
 def leading_special_tokens(tokenizer: Any) -> tuple[int, ...]:
     """Special tokens that the tokenizer adds before a text by default."""
-    plain, whole = (
+    plain, with_special = (
         tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True)
     )
-    starts = range(len(whole) - len(plain) + 1) if plain else ()
+    starts = range(len(with_special) - len(plain) + 1) if plain else ()
     return next(
-        (tuple(whole[:start]) for start in starts if whole[start : start + len(plain)] == plain), ()
+        (
+            tuple(with_special[:start])
+            for start in starts
+            if with_special[start : start + len(plain)] == plain
+        ),
+        (),
     )
 
 

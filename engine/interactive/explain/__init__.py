@@ -28,57 +28,57 @@ from engine.techniques.implementations import explanation
 
 @answer.register
 def answer_explanation(query: ExplanationQuery) -> Explanation:
-    look = cached_preview(query.recipe, query.layer)
-    shown = explanation(look.asked, look)
-    return default_explanation(look) if shown is None else shown
+    compressed = cached_preview(query.recipe, query.layer)
+    shown = explanation(compressed.asked, compressed)
+    return default_explanation(compressed) if shown is None else shown
 
 
 @answer.register
 def answer_weight_map(query: WeightMapQuery) -> WeightMap:
     """SIDE x SIDE weights."""
-    look, row, column = cached_preview(query.recipe, query.layer), query.row, query.column
-    out, in_ = inside(look, row, column)
+    compressed, row, column = cached_preview(query.recipe, query.layer), query.row, query.column
+    out, in_ = inside(compressed, row, column)
     rows, columns = (
         torch.arange(row, min(out, row + SIDE)),
         torch.arange(column, min(in_, column + SIDE)),
     )
     at = torch.meshgrid(rows, columns, indexing="ij")
-    dense = look.stored.to_dense() / look.scales
+    dense = compressed.stored.to_dense() / compressed.scales
     return WeightMap(
-        frame(MapRow, row=at[0], column=at[1], original=look.weight[at], stored=dense[at]),
+        frame(MapRow, row=at[0], column=at[1], original=compressed.weight[at], stored=dense[at]),
         (out, in_),
     )
 
 
 @answer.register
 def answer_weight(query: WeightQuery) -> WeightView:
-    look, row, column = cached_preview(query.recipe, query.layer), query.row, query.column
-    inside(look, row, column)
-    seen, factors, dense = (
-        weight_location(look.stored, row, column),
-        stored_column_factors(look),
-        look.stored.to_dense() / look.scales,
+    compressed, row, column = cached_preview(query.recipe, query.layer), query.row, query.column
+    inside(compressed, row, column)
+    location, factors, dense = (
+        weight_location(compressed.stored, row, column),
+        stored_column_factors(compressed),
+        compressed.stored.to_dense() / compressed.scales,
     )
     levels = (
         ()
-        if seen.levels is None
-        else (LevelRow(query.layer, value) for value in seen.levels.tolist())
+        if location.levels is None
+        else (LevelRow(query.layer, value) for value in location.levels.tolist())
     )
     return WeightView(
         row,
         column,
-        look.weight[row, column].item(),
+        compressed.weight[row, column].item(),
         dense[row, column].item(),
         factors[column].item(),
-        seen.code,
-        group_table(look, seen, dense, (row, column)),
+        location.code,
+        group_table(compressed, location, dense, (row, column)),
         table(levels, LevelRow),
     )
 
 
-def inside(look: CompressedLayer, row: int, column: int) -> tuple[int, int]:
+def inside(compressed: CompressedLayer, row: int, column: int) -> tuple[int, int]:
     """The layer's rows and columns. Raises PlainError for a place outside."""
-    out, in_ = look.weight.shape
+    out, in_ = compressed.weight.shape
     if not (0 <= row < out and 0 <= column < in_):
         raise PlainError(
             f"Row {row}, column {column} is outside the layer: rows go from 0 to {out - 1}, "

@@ -13,41 +13,50 @@ from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import frame
 
 
-def default_explanation(look: CompressedLayer) -> Explanation:
+def default_explanation(compressed: CompressedLayer) -> Explanation:
     """A few weights on their grid: those around the middle of the layer."""
-    row, column = (size // 2 for size in look.weight.shape)
-    seen, dense = weight_location(look.stored, row, column), look.stored.to_dense() / look.scales
-    group = group_table(look, seen, dense, None)
-    levels = group.stored.unique() if seen.levels is None else seen.levels.tolist()
-    last = int(seen.columns[-1])
+    row, column = (size // 2 for size in compressed.weight.shape)
+    location, dense = (
+        weight_location(compressed.stored, row, column),
+        compressed.stored.to_dense() / compressed.scales,
+    )
+    group = group_table(compressed, location, dense, None)
+    levels = group.stored.unique() if location.levels is None else location.levels.tolist()
+    first, last = int(location.columns[0]), int(location.columns[-1])
     part = (
-        f"{len(group)} weights, from row {int(seen.rows[0])}, column {int(seen.columns[0])} to "
-        f"row {int(seen.rows[-1])}, column {last}"
+        f"{len(group)} weights, from row {int(location.rows[0])}, column {first} to "
+        f"row {int(location.rows[-1])}, column {last}"
     )
     return Explanation(
         GroupRow,
         group,
-        table((LevelRow(look.part.name, value) for value in levels), LevelRow),
+        table((LevelRow(compressed.part.name, value) for value in levels), LevelRow),
         part,
     )
 
 
 def group_table(
-    look: CompressedLayer, seen: WeightLocation, dense: torch.Tensor, chosen: tuple[int, int] | None
+    compressed: CompressedLayer,
+    location: WeightLocation,
+    dense: torch.Tensor,
+    chosen: tuple[int, int] | None,
 ) -> pd.DataFrame:
     """GroupRow of a weight's neighbors, as they are stored."""
-    at, factors = (seen.rows, seen.columns), stored_column_factors(look)[seen.columns]
-    asked = (seen.rows == chosen[0]) & (seen.columns == chosen[1]) if chosen else False
+    at, factors = (
+        (location.rows, location.columns),
+        stored_column_factors(compressed)[location.columns],
+    )
+    is_chosen = (location.rows == chosen[0]) & (location.columns == chosen[1]) if chosen else False
     return frame(
         GroupRow,
-        row=seen.rows,
-        column=seen.columns,
-        original=look.weight[at] * factors,
+        row=location.rows,
+        column=location.columns,
+        original=compressed.weight[at] * factors,
         stored=dense[at] * factors,
-        chosen=asked,
+        chosen=is_chosen,
     )
 
 
-def stored_column_factors(look: CompressedLayer) -> torch.Tensor:
+def stored_column_factors(compressed: CompressedLayer) -> torch.Tensor:
     """Factor of each column in storage.  (in_,)"""
-    return column_factors(look.stored) * look.scales
+    return column_factors(compressed.stored) * compressed.scales

@@ -26,8 +26,8 @@ def answer_mask_overlap(query: MaskOverlapQuery) -> pd.DataFrame:
     kept = {}
     for cls in methods:
         other = shared | {"technique": technique_name(cls)}
-        look = preview(Recipe.from_dict(recipe | {"steps": [other]}), query.layer)
-        kept[cls.brief or cls.title] = look.stored.to_dense() != 0
+        compressed = preview(Recipe.from_dict(recipe | {"steps": [other]}), query.layer)
+        kept[cls.brief or cls.title] = compressed.stored.to_dense() != 0
     rows = (
         OverlapRow(one, other, share_of_both(kept[one], kept[other]))
         for one, other in product(kept, kept)

@@ -12,6 +12,8 @@ from engine.techniques.low_rank.tables import SingularRow
 
 @answer.register
 def answer_singular_values(query: SingularValuesQuery) -> pd.DataFrame:
-    look = cached_preview(query.recipe, query.layer)
-    found = diagnostics(look.config, query.layer, look.weight, look.stored, look.seen).singular
+    compressed = cached_preview(query.recipe, query.layer)
+    found = diagnostics(
+        compressed.config, query.layer, compressed.weight, compressed.stored, compressed.seen
+    ).singular
     return pd.concat(found, ignore_index=True) if found else table((), SingularRow)

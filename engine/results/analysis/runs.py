@@ -187,9 +187,9 @@ def why_not_comparable(records: Iterable[RunRecord]) -> str:
     """
     summaries = [run.summary for run in measured_runs(records)]
     differing = [
-        f"{what} ({', '.join(seen)})"
+        f"{what} ({', '.join(distinct)})"
         for what, values in conditions(summaries).items()
-        if len(seen := distinct_texts(values)) > 1
+        if len(distinct := distinct_texts(values)) > 1
     ]
     if not differing:
         return ""

@@ -13,16 +13,27 @@ TILES = 48  # along each side
 
 
 @explanation.register
-def explanation_low_rank(config: LowRankTechnique, look: CompressedLayer) -> Explanation:
-    rebuilt = look.stored.to_dense()
-    versions = {"original": look.weight, "rebuilt": rebuilt, "missing": rebuilt - look.weight}
+def explanation_low_rank(config: LowRankTechnique, compressed: CompressedLayer) -> Explanation:
+    rebuilt = compressed.stored.to_dense()
+    versions = {
+        "original": compressed.weight,
+        "rebuilt": rebuilt,
+        "missing": rebuilt - compressed.weight,
+    }
     rows = pd.concat(
         [tile_table(version, matrix) for version, matrix in versions.items()], ignore_index=True
     )
-    (ranks,) = diagnostics(look.config, look.part.name, look.weight, look.stored, look.seen).ranks
-    high, wide = steps(look.weight)
+    (ranks,) = diagnostics(
+        compressed.config,
+        compressed.part.name,
+        compressed.weight,
+        compressed.stored,
+        compressed.seen,
+    ).ranks
+    high, wide = steps(compressed.weight)
     part = (
-        f"all {len(look.weight):,} x {look.weight.shape[1]:,} of them in tiles of {high} x {wide}; "
+        f"all {len(compressed.weight):,} x {compressed.weight.shape[1]:,} "
+        f"of them in tiles of {high} x {wide}; "
         + ("kept as it was" if ranks.whole else f"rank {ranks.rank} of {ranks.full_rank}")
     )
     return Explanation(TileRow, rows, empty_levels(), part)

@@ -49,20 +49,20 @@ def train_weights_kernels(
         for layer in technique_input.original.layers
         if isinstance(stored.get(layer.name), FactoredWeight)
     ]
-    pupil = make_trainable(context.folder, technique_input.original, layers, device)
-    factors = {layer.name: attach_factors(pupil, layer, stored[layer.name]) for layer in layers}
-    lessons = load_recipe_training_data(
+    trainable = make_trainable(context.folder, technique_input.original, layers, device)
+    factors = {layer.name: attach_factors(trainable, layer, stored[layer.name]) for layer in layers}
+    training_data = load_recipe_training_data(
         context.recipe, context.folder, config.recovery * config.batch
     )
     with threads_to_train(technique_input.original.parameters):
-        train_factors(config, context, pupil, lessons, technique_input)
+        train_factors(config, context, trainable, training_data, technique_input)
     return TrainedWeights(
         stored
         | {
             name: trainable_factors.stored_factors(stored[name])
             for name, trainable_factors in factors.items()
         },
-        pupil.plain(),
+        trainable.plain(),
     )
 
 
@@ -97,7 +97,7 @@ def train_factors(
     def loss_of(logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         return label_loss(logits, batch.targets.to(logits.device))
 
-    course, kept = (
+    training_config, kept = (
         TrainingConfig(config.recovery, config.rate, config.batch, context.recipe.seed),
         checkpoint_file(technique_input.open_checkpoint_folder(), PHASE),
     )
@@ -105,7 +105,7 @@ def train_factors(
         context,
         trainable.model,
         training_data,
-        course,
+        training_config,
         WeightedLoss({"labels": (1.0, loss_of)}),
         PHASE,
         file=kept,

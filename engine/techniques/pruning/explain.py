@@ -14,26 +14,28 @@ ROWS, COLUMNS = 12, 48  # of the layer, from its middle on
 
 
 @explanation.register
-def explanation_pruning(config: Pruning, look: CompressedLayer) -> Explanation:
-    return removed_weights(look)
+def explanation_pruning(config: Pruning, compressed: CompressedLayer) -> Explanation:
+    return removed_weights(compressed)
 
 
-def removed_weights(look: CompressedLayer) -> Explanation:
+def removed_weights(compressed: CompressedLayer) -> Explanation:
     """Neighboring weights by value and by importance; of techniques that train, as they are
     before.
     """
-    score = importance(look.config, look.weight, *([look.seen] if look.seen else []))
+    score = importance(
+        compressed.config, compressed.weight, *([compressed.seen] if compressed.seen else [])
+    )
     rows, columns = (
         torch.arange(size)[size // 2 :][:most]
-        for size, most in zip(look.weight.shape, (ROWS, COLUMNS), strict=True)
+        for size, most in zip(compressed.weight.shape, (ROWS, COLUMNS), strict=True)
     )
-    at, dense = torch.meshgrid(rows, columns, indexing="ij"), look.stored.to_dense()
+    at, dense = torch.meshgrid(rows, columns, indexing="ij"), compressed.stored.to_dense()
     shown = score[at] / score[at].max().clamp_min(1e-38)
     removed = frame(
         RemovedRow,
         row=at[0],
         column=at[1],
-        weight=look.weight[at],
+        weight=compressed.weight[at],
         score=shown,
         stored=dense[at],
         stays=dense[at] != 0,
@@ -43,5 +45,5 @@ def removed_weights(look: CompressedLayer) -> Explanation:
         f"{int(columns[0])} to {int(columns[-1])}"
     )
     return Explanation(
-        RemovedRow, removed, empty_levels(), part + (BEFORE if look.asked.trains else "")
+        RemovedRow, removed, empty_levels(), part + (BEFORE if compressed.asked.trains else "")
     )

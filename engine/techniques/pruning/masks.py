@@ -79,8 +79,8 @@ def layer_shares(
         name: before[name] + int((scores < threshold).sum()) for name, scores in inside.items()
     }
     ties = total - sum(below.values())
-    for name, each in inside.items():
-        more = min(ties, int((each == threshold).sum()))
+    for name, layer_scores in inside.items():
+        more = min(ties, int((layer_scores == threshold).sum()))
         below[name], ties = below[name] + more, ties - more
     return {name: below[name] / size for name, size in sizes.items()}
 

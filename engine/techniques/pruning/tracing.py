@@ -45,11 +45,11 @@ def outline_model(
 ) -> nn.Module:
     """Model with its small tensors in float32 and one repeated number in place of each weight."""
     model = fit_shapes(meta_model(folder, config), stored, plain)
-    held = {
+    tensors = {
         name: value.float() if value.is_floating_point() else value for name, value in plain.items()
     }
     model.load_state_dict(
-        {name: value.cpu() for name, value in held.items()}, strict=False, assign=True
+        {name: value.cpu() for name, value in tensors.items()}, strict=False, assign=True
     )
     for layer in layers_of(model):
         module = model.get_submodule(layer.name)
@@ -240,10 +240,10 @@ def with_shifted_tensors(technique_input: TechniqueInput) -> TechniqueInput:
 
 def outline_of_original(technique_input: TechniqueInput) -> nn.Module:
     original = technique_input.original
-    held = {
+    stored = {
         layer.name: original.model.get_submodule(layer.name).stored for layer in original.layers
     }
-    return outline_model(technique_input.folder, held, original.plain)
+    return outline_model(technique_input.folder, stored, original.plain)
 
 
 def outline_of_pruned(technique_input: TechniqueInput, pruning_plan: PruningPlan) -> nn.Module:

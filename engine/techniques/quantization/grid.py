@@ -217,10 +217,10 @@ def scale_blocks(weight: torch.Tensor, rows: int, columns: int) -> list[list[tor
 
     (out, in_) -> (bands, blocks, rows * columns) each
     """
-    whole = len(weight) // rows * rows
+    full_rows = len(weight) // rows * rows
     bands = [
-        *weight[:whole].unflatten(0, (-1, rows)).split(max(1, ROWS_AT_ONCE // rows)),
-        weight[whole:].unsqueeze(0),
+        *weight[:full_rows].unflatten(0, (-1, rows)).split(max(1, ROWS_AT_ONCE // rows)),
+        weight[full_rows:].unsqueeze(0),
     ]
     return [blocks_across(band, columns) for band in bands if band.numel()]
 

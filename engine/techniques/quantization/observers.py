@@ -117,8 +117,8 @@ OBSERVERS = {
 
 
 @range_rows.register
-def range_rows_activations(config: Activations, layer: str, seen: InputStats) -> list[ObserverRow]:
-    return observer_rows(layer, seen, config)
+def range_rows_activations(config: Activations, layer: str, stats: InputStats) -> list[ObserverRow]:
+    return observer_rows(layer, stats, config)
 
 
 def observer_rows(layer: str, stats: InputStats, config: Activations) -> list[ObserverRow]:

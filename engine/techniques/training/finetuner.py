@@ -90,9 +90,9 @@ class Finetuner:
     def teacher_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         """Distillation loss against the uncompressed model."""
         with evaluation_mode(self.teacher), keep_unpacked(self.teacher):
-            said = batch_logits(self.teacher, batch, logits.device)
+            teacher_logits = batch_logits(self.teacher, batch, logits.device)
         return teacher_loss(
-            *restrict_to_shared_tokens([logits, said], token_count(self.context.folder)),
+            *restrict_to_shared_tokens([logits, teacher_logits], token_count(self.context.folder)),
             self.config.temperature,
         )
 
@@ -131,15 +131,15 @@ def finetune(
     penalty: Penalty | None = None,
 ) -> None:
     """Trains the pupil; what was measured on the way is noted, however it ends."""
-    lessons, course = load_training_setup(config, context)
+    training_data, training_config = load_training_setup(config, context)
     with threads_to_train(technique_input.original.parameters):
         Finetuner(
             config,
             context,
             trainable,
             phase,
-            lessons,
-            course,
+            training_data,
+            training_config,
             penalty,
             checkpoint_file(technique_input.open_checkpoint_folder(), phase),
             technique_input.layer_swap.tables.curves,

@@ -17,16 +17,16 @@ def load_training_setup(
     """Return as many examples as the steps use, or all of them if epochs are counted."""
     recipe = context.recipe
     epochs = recipe.training.epochs if recipe.training else None
-    lessons = load_recipe_training_data(
+    training_data = load_recipe_training_data(
         recipe, context.folder, None if epochs else config.steps * config.batch
     )
     steps = (
         config.steps
         if epochs is None
-        else max(1, math.ceil(epochs * len(lessons.train) / config.batch))
+        else max(1, math.ceil(epochs * len(training_data.train) / config.batch))
     )
     paged = isinstance(config, CompressionAwareTraining) and config.uses_paged_optimizer
-    return lessons, TrainingConfig(
+    return training_data, TrainingConfig(
         steps,
         config.rate,
         config.batch,

@@ -64,7 +64,7 @@ def gptq_replay(replay: pd.DataFrame) -> go.Figure:
 
 def weight_maps(rows: pd.DataFrame, color_limit: float) -> list[go.Heatmap]:
     """Maps of each weight's distance from its original, for GPTQ and for rounding."""
-    look = {
+    style = {
         "colorscale": DIVERGING,
         "zmin": -color_limit,
         "zmax": color_limit,
@@ -75,28 +75,28 @@ def weight_maps(rows: pd.DataFrame, color_limit: float) -> list[go.Heatmap]:
     }
     return [
         go.Heatmap(
-            z=change_grid(rows, way),
+            z=change_grid(rows, version),
             x=sorted(rows.place.unique()),
             y=sorted(rows.row.unique()),
             hovertext=hover(rows),
             yaxis=axis,
-            **look,
+            **style,
         )
-        for way, axis in (("gptq", "y"), ("plain", "y2"))
+        for version, axis in (("gptq", "y"), ("plain", "y2"))
     ]
 
 
 def error_curves(replay: pd.DataFrame) -> list[go.Scatter]:
     """The output's error after each step."""
     steps = replay.drop_duplicates("step")
-    ways = {
+    lines = {
         "gptq_error": ("GPTQ", COMPRESSED, "solid"),
         "plain_error": ("Plain rounding", REFERENCE, "dash"),
     }
     return [
         go.Scatter(
             x=steps.step,
-            y=steps[way],
+            y=steps[version],
             xaxis="x3",
             yaxis="y3",
             mode="lines",
@@ -104,11 +104,11 @@ def error_curves(replay: pd.DataFrame) -> list[go.Scatter]:
             line={"color": color, "width": 2.5, "dash": dash},
             hovertext=[
                 f"{name}, {step} columns rounded: {percent(error)}"
-                for step, error in zip(steps.step, steps[way], strict=True)
+                for step, error in zip(steps.step, steps[version], strict=True)
             ],
             hoverinfo="text",
         )
-        for way, (name, color, dash) in ways.items()
+        for version, (name, color, dash) in lines.items()
     ]
 
 
@@ -132,8 +132,8 @@ def frame_traces(rows: pd.DataFrame, color_limit: float) -> list[Any]:
     """Parts of the figure that change with the step."""
     return [
         *(
-            go.Heatmap(z=change_grid(rows, way), zmin=-color_limit, zmax=color_limit)
-            for way in ("gptq", "plain")
+            go.Heatmap(z=change_grid(rows, version), zmin=-color_limit, zmax=color_limit)
+            for version in ("gptq", "plain")
         ),
         *step_markers(rows),
     ]

@@ -29,7 +29,7 @@ def gradual_pruning_preview(cuts: pd.DataFrame) -> go.Figure:
 def schedule_line(rows: pd.DataFrame, name: str) -> go.Scatter:
     chosen = bool(rows.chosen.iloc[0])
     color = COMPRESSED if chosen else REFERENCE
-    look = {
+    style = {
         "line": {"color": color, "width": 3 if chosen else 1, "dash": DASHES[name], "shape": "hv"},
         "marker": {"color": color, "size": 7},
     }
@@ -45,16 +45,16 @@ def schedule_line(rows: pd.DataFrame, name: str) -> go.Scatter:
         name=called,
         hovertext=words,
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
 def description(cuts: pd.DataFrame) -> str:
-    mine = cuts[cuts.chosen & cuts.cut.gt(0)]
-    name = mine.schedule.iloc[0].capitalize()
+    chosen_rows = cuts[cuts.chosen & cuts.cut.gt(0)]
+    name = chosen_rows.schedule.iloc[0].capitalize()
     return (
-        f"{name}: {len(mine)} pruning steps, from {percent(mine.share.iloc[0])} to "
-        f"{percent(mine.share.iloc[-1])} zero weights."
+        f"{name}: {len(chosen_rows)} pruning steps, from {percent(chosen_rows.share.iloc[0])} to "
+        f"{percent(chosen_rows.share.iloc[-1])} zero weights."
     )
 
 

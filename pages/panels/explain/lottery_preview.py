@@ -28,21 +28,21 @@ def lottery_preview(rounds: pd.DataFrame) -> go.Figure:
 
 
 def rewinding_line(rounds: pd.DataFrame) -> go.Scatter:
-    ways = list(
+    rewinds = list(
         zip(rounds.ends[:-1], rounds.begins[1:], rounds.left[:-1], rounds.left[1:], strict=True)
     )
     points = [
         point
-        for end, begin, before, after in ways
+        for end, begin, before, after in rewinds
         for point in ((end, before), (begin, after), (None, None))
     ]
-    look = {
+    style = {
         "line": {"color": REFERENCE, "width": 1, "dash": "dot"},
         "mode": "lines",
         "hoverinfo": "skip",
     }
     return go.Scatter(
-        x=[x for x, _ in points], y=[y for _, y in points], name="Pruned and rewound", **look
+        x=[x for x, _ in points], y=[y for _, y in points], name="Pruned and rewound", **style
     )
 
 
@@ -53,7 +53,7 @@ def training_line(row: Any) -> go.Scatter:
         f"{named}: {percent(row.left)} remaining<br>trained from step {count(row.begins)} to "
         f"{count(row.ends)}"
     )
-    look = {
+    style = {
         "line": {"color": COMPRESSED, "width": 3},
         "marker": {"color": COMPRESSED, "size": 8, "symbol": ["circle", "triangle-right"]},
     }
@@ -65,7 +65,7 @@ def training_line(row: Any) -> go.Scatter:
         showlegend=not number,
         hovertext=[words] * 2,
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 

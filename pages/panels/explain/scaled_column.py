@@ -38,7 +38,7 @@ def weight_line(weights: pd.DataFrame, version: str) -> go.Scatter:
     name, color = {"original": ("Weight", ORIGINAL), "scaled": (f"Times {factor:.3g}", COMPRESSED)}[
         version
     ]
-    look = {
+    style = {
         "mode": "lines+markers",
         "marker": {"color": color, "size": 6},
         "line": {"color": color, "width": 1},
@@ -49,7 +49,7 @@ def weight_line(weights: pd.DataFrame, version: str) -> go.Scatter:
         name=name,
         hovertext=hover(weights),
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
@@ -58,9 +58,9 @@ def error_bars(weights: pd.DataFrame, version: str) -> go.Bar:
         "error_without": ("Error without the scale", REFERENCE),
         "error_with": ("Error with the scale", COMPRESSED),
     }[version]
-    look = {"marker": {"color": color}, "yaxis": "y2", "name": name}
+    style = {"marker": {"color": color}, "yaxis": "y2", "name": name}
     return go.Bar(
-        x=weights.row, y=weights[version], hovertext=hover(weights), hoverinfo="text", **look
+        x=weights.row, y=weights[version], hovertext=hover(weights), hoverinfo="text", **style
     )
 
 

@@ -14,7 +14,7 @@ COLOR_SCALE = "Cividis"  # made for color-blind eyes
 CAMERA = {"eye": {"x": -1.75, "y": -2.05, "z": 1.2}}
 
 
-def activation_surface(surface: pd.DataFrame, *, relief: bool = False) -> go.Figure:
+def activation_surface(surface: pd.DataFrame, *, as_surface: bool = False) -> go.Figure:
     """Rows of SurfaceRow for one layer: a map for each version, or a surface in space (``relief``),
     on one scale of color and height.
     """
@@ -22,10 +22,10 @@ def activation_surface(surface: pd.DataFrame, *, relief: bool = False) -> go.Fig
         return message_figure("The inputs of this layer were not recorded.")
     versions = [version for version in VERSIONS if (surface.version == version).any()]
     top = surface.largest.max()
-    figure = base_figure(height=(420 if relief else 300) * len(versions) + 60)
+    figure = base_figure(height=(420 if as_surface else 300) * len(versions) + 60)
     figure.add_traces(
         [
-            (surface_trace if relief else heatmap_trace)(
+            (surface_trace if as_surface else heatmap_trace)(
                 surface[surface.version == version], number, top
             )
             for number, version in enumerate(versions)
@@ -41,33 +41,33 @@ def activation_surface(surface: pd.DataFrame, *, relief: bool = False) -> go.Fig
             len(versions),
             VERSIONS[version] if len(versions) > 1 else "",
             top,
-            relief,
+            as_surface,
         )
     return figure
 
 
 def heatmap_trace(surface: pd.DataFrame, number: int, top: float) -> go.Heatmap:
-    tall = magnitude_grid(surface)
+    grid = magnitude_grid(surface)
     axes = {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"} if number else {}
     return go.Heatmap(
-        z=tall,
-        x=tall.columns,
-        y=tall.index,
+        z=grid,
+        x=grid.columns,
+        y=grid.index,
         coloraxis="coloraxis",
-        hovertext=hover(tall),
+        hovertext=hover(grid),
         hoverinfo="text",
         **axes,
     )
 
 
 def surface_trace(surface: pd.DataFrame, number: int, top: float) -> go.Surface:
-    tall, scene = magnitude_grid(surface), f"scene{number + 1 if number else ''}"
+    grid, scene = magnitude_grid(surface), f"scene{number + 1 if number else ''}"
     return go.Surface(
-        z=tall,
-        x=tall.columns,
-        y=tall.index,
+        z=grid,
+        x=grid.columns,
+        y=grid.index,
         coloraxis="coloraxis",
-        hovertext=hover(tall),
+        hovertext=hover(grid),
         hoverinfo="text",
         scene=scene,
     )
@@ -105,12 +105,12 @@ def color_bar() -> dict[str, Any]:
 
 
 def add_version_axes(
-    figure: go.Figure, number: int, n_versions: int, title: str, top: float, relief: bool
+    figure: go.Figure, number: int, n_versions: int, title: str, top: float, as_surface: bool
 ) -> None:
     """Position of one version, from the top, with its title and axes."""
     high, number_ = 1 - number / n_versions, f"{number + 1 if number else ''}"
     low = high - 0.84 / n_versions
-    if relief:
+    if as_surface:
         axes = {
             "xaxis": scene_axis("Channel"),
             "yaxis": scene_axis("Input"),

@@ -28,9 +28,14 @@ def alpha_search(searches: pd.DataFrame, *, layer: str = "") -> go.Figure:
     if tried.empty:
         return message_figure("This run did not search alpha.")
     layer = layer if layer in set(tried.layer) else most_improved_layer(tried)
-    mine, others = tried[tried.layer == layer], tried[tried.layer != layer]
+    of_layer, of_others = tried[tried.layer == layer], tried[tried.layer != layer]
     figure = base_figure(height=380).add_traces(
-        [other_layer_lines(others), chosen_points(others), error_curve(mine), chosen_marker(mine)]
+        [
+            other_layer_lines(of_others),
+            chosen_points(of_others),
+            error_curve(of_layer),
+            chosen_marker(of_layer),
+        ]
     )
     figure.add_hline(y=1, line={"color": REFERENCE, "width": 1, "dash": "dash"})
     figure.update_xaxes(title_text="Alpha (exponent of the scales)", showgrid=False)
@@ -51,24 +56,24 @@ def other_layer_lines(searches: pd.DataFrame) -> go.Scatter:
         for part in (rows[["alpha", "error"]].astype(object), gap)
     ]
     joined = pd.concat(parts) if parts else gap
-    look = {
+    style = {
         "mode": "lines",
         "line": {"color": translucent(REFERENCE, 0.55), "width": 1},
         "name": "Other layers",
         "showlegend": bool(parts),
     }
-    return go.Scatter(x=joined.alpha.tolist(), y=joined.error.tolist(), hoverinfo="skip", **look)
+    return go.Scatter(x=joined.alpha.tolist(), y=joined.error.tolist(), hoverinfo="skip", **style)
 
 
 def chosen_points(searches: pd.DataFrame) -> go.Scatter:
     """The chosen strength of every other layer."""
     rows = searches[searches.chosen]
-    look = {"mode": "markers", "marker": {"color": REFERENCE, "size": 5}, "showlegend": False}
-    return go.Scatter(x=rows.alpha, y=rows.error, hovertext=hover(rows), hoverinfo="text", **look)
+    style = {"mode": "markers", "marker": {"color": REFERENCE, "size": 5}, "showlegend": False}
+    return go.Scatter(x=rows.alpha, y=rows.error, hovertext=hover(rows), hoverinfo="text", **style)
 
 
 def error_curve(searches: pd.DataFrame) -> go.Scatter:
-    look = {
+    style = {
         "mode": "lines+markers",
         "line": {"color": COMPRESSED, "width": 2},
         "marker": {"color": COMPRESSED, "size": 5},
@@ -79,18 +84,18 @@ def error_curve(searches: pd.DataFrame) -> go.Scatter:
         name=short_layer_name(searches.layer.iloc[0]),
         hovertext=hover(searches),
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
 def chosen_marker(searches: pd.DataFrame) -> go.Scatter:
     rows = searches[searches.chosen]
-    look = {
+    style = {
         "mode": "markers",
         "marker": {"color": HIGHLIGHT, "size": 11, "symbol": "diamond"},
         "name": "Chosen",
     }
-    return go.Scatter(x=rows.alpha, y=rows.error, hovertext=hover(rows), hoverinfo="text", **look)
+    return go.Scatter(x=rows.alpha, y=rows.error, hovertext=hover(rows), hoverinfo="text", **style)
 
 
 def hover(searches: pd.DataFrame) -> list[str]:

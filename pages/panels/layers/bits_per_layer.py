@@ -56,7 +56,7 @@ def bars(layers: pd.DataFrame) -> list[go.Bar]:
 
 
 def bar(layers: pd.DataFrame, color: str, name: str) -> go.Bar:
-    look = {
+    style = {
         "orientation": "h",
         "marker": {"color": color},
         "name": name,
@@ -69,7 +69,7 @@ def bar(layers: pd.DataFrame, color: str, name: str) -> go.Bar:
         "textfont": {"size": 11},
         "cliponaxis": False,
     }
-    return go.Bar(y=layers.name, x=layers.bits_per_weight, **look, **words)
+    return go.Bar(y=layers.name, x=layers.bits_per_weight, **style, **words)
 
 
 def hover(layers: pd.DataFrame) -> list[str]:
@@ -119,7 +119,7 @@ def connecting_lines(sensitivity: pd.DataFrame) -> go.Scatter:
 
 
 def damage_markers(sensitivity: pd.DataFrame, column: str, symbol: str, name: str) -> go.Scatter:
-    look = {
+    style = {
         "mode": "markers",
         "marker": {
             "color": ERROR,
@@ -142,7 +142,7 @@ def damage_markers(sensitivity: pd.DataFrame, column: str, symbol: str, name: st
         xaxis="x2",
         hovertext=text,
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 

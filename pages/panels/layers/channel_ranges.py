@@ -31,7 +31,7 @@ def range_bars(channels: pd.DataFrame, color: str, name: str) -> go.Bar:
         f"channel {row.channel}: {row.minimum:.4g} to {row.maximum:.4g}"
         for row in channels.itertuples()
     ]
-    look = {
+    style = {
         "marker": {"color": color, "line": {"width": 0}},
         "name": name,
         "showlegend": not channels.empty,
@@ -43,7 +43,7 @@ def range_bars(channels: pd.DataFrame, color: str, name: str) -> go.Bar:
         y=height,
         hovertext=hover,
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 

@@ -32,15 +32,15 @@ def channel_selection(channels: pd.DataFrame) -> go.Figure:
     figure = base_figure(height=400).add_traces([dots(others, "not chosen", quiet)])
     figure.add_traces(
         [
-            dots(channels[channels[way]], name, {"color": c, "symbol": s, "size": 11})
-            for way, (name, c, s) in CRITERIA.items()
+            dots(channels[channels[criterion]], name, {"color": c, "symbol": s, "size": 11})
+            for criterion, (name, c, s) in CRITERIA.items()
         ]
     )
     figure.update_xaxes(title_text="Channel weights (norm)")
     return figure.update_yaxes(title_text="Channel input (mean |x|)", rangemode="tozero")
 
 
-def dots(channels: pd.DataFrame, name: str, look: dict[str, Any]) -> go.Scatter:
+def dots(channels: pd.DataFrame, name: str, marker: dict[str, Any]) -> go.Scatter:
     hover = [
         f"column {row.column}, {name}<br>mean |x| {row.activation:.3g}, norm {row.weight:.3g}"
         for row in channels.itertuples(index=False)
@@ -49,7 +49,7 @@ def dots(channels: pd.DataFrame, name: str, look: dict[str, Any]) -> go.Scatter:
         x=channels.weight,
         y=channels.activation,
         mode="markers",
-        marker=look,
+        marker=marker,
         name=name,
         hovertext=hover,
         hoverinfo="text",

@@ -49,21 +49,21 @@ def ranking_error(layers: pd.DataFrame) -> pd.Series:
 
 
 def bars(layers: pd.DataFrame, color: str, name: str) -> go.Bar:
-    look = {
+    style = {
         "orientation": "h",
         "marker": {"color": color},
         "name": name,
         "showlegend": not layers.empty,
     }
     return go.Bar(
-        y=layers.name, x=layers.relative_error, hovertext=hover(layers), hoverinfo="text", **look
+        y=layers.name, x=layers.relative_error, hovertext=hover(layers), hoverinfo="text", **style
     )
 
 
 def output_markers(layers: pd.DataFrame) -> go.Scatter:
     """The error of the layer's output, where it was measured."""
     measured = layers.dropna(subset="output_error")
-    look = {
+    marker = {
         "symbol": "diamond",
         "size": 8,
         "color": "#ffffff",
@@ -73,7 +73,7 @@ def output_markers(layers: pd.DataFrame) -> go.Scatter:
         y=measured.name,
         x=measured.output_error,
         mode="markers",
-        marker=look,
+        marker=marker,
         name="Output",
         hovertext=hover(measured),
         hoverinfo="text",

@@ -29,14 +29,14 @@ def layer_error_side_by_side(layers: pd.DataFrame) -> go.Figure:
 
 def run_trace(layers: pd.DataFrame, names: list[str], label: str, number: int) -> go.Scatter:
     rows = layers[(layers.label == label) & layers.name.isin(names)]
-    look = {"color": SERIES[number], "symbol": SYMBOLS[number], "size": 9}
+    marker = {"color": SERIES[number], "symbol": SYMBOLS[number], "size": 9}
     line = {"color": SERIES[number], "width": 1}
     text = [f"{multiline_label(label)}<br>{words}" for words in hover(rows)]
     return go.Scatter(
         y=rows.name,
         x=rows.relative_error,
         mode="lines+markers",
-        marker=look,
+        marker=marker,
         line=line,
         name=multiline_label(label),
         hovertext=text,

@@ -54,7 +54,7 @@ def observers(ranges: pd.DataFrame, *, histogram: pd.DataFrame | None = None) ->
 
 
 def input_histogram(histogram: pd.DataFrame) -> go.Bar:
-    look = {
+    style = {
         "marker": {"color": translucent(ORIGINAL, 0.8), "line": {"width": 0}},
         "name": "Inputs of the layer",
         "showlegend": False,
@@ -72,7 +72,7 @@ def input_histogram(histogram: pd.DataFrame) -> go.Bar:
         yaxis="y",
         hovertext=text,
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
@@ -83,7 +83,7 @@ def range_lines(ranges: pd.DataFrame) -> list[go.Scatter]:
 
 def range_line(row: Any) -> go.Scatter:
     color = COMPRESSED if row.chosen else REFERENCE
-    look = {
+    style = {
         "mode": "lines+markers",
         "line": {"color": color, "width": 4},
         "marker": {"symbol": "line-ns", "size": 12, "line": {"color": color, "width": 2}},
@@ -95,7 +95,7 @@ def range_line(row: Any) -> go.Scatter:
         hovertext=hover(row),
         hoverinfo="text",
         showlegend=False,
-        **look,
+        **style,
     )
 
 
@@ -105,7 +105,7 @@ def error_part_bars(ranges: pd.DataFrame, column: str) -> go.Bar:
         "rounding_error": ("Rounding", ERROR),
         "clipping_error": ("Clipping (saturation)", HIGHLIGHT),
     }[column]
-    look = {
+    style = {
         "orientation": "h",
         "marker": {"color": color},
         "name": name,
@@ -114,7 +114,7 @@ def error_part_bars(ranges: pd.DataFrame, column: str) -> go.Bar:
     }
     text = [hover(row) for row in ranges.itertuples(index=False)]
     return go.Bar(
-        x=ranges[column], y=ranges.observer.map(TITLES), hovertext=text, hoverinfo="text", **look
+        x=ranges[column], y=ranges.observer.map(TITLES), hovertext=text, hoverinfo="text", **style
     )
 
 
@@ -124,7 +124,7 @@ def total_labels(ranges: pd.DataFrame) -> go.Scatter:
         f" {percent(row.rounding_error + row.clipping_error)}, {clipping_text(row)}"
         for row in ranges.itertuples(index=False)
     ]
-    look = {
+    style = {
         "mode": "text",
         "text": words,
         "textposition": "middle right",
@@ -137,7 +137,7 @@ def total_labels(ranges: pd.DataFrame) -> go.Scatter:
         y=ranges.observer.map(TITLES),
         xaxis="x2",
         yaxis="y3",
-        **look,
+        **style,
     )
 
 

@@ -29,8 +29,8 @@ def bars(columns: pd.DataFrame, name: str, color: str) -> go.Bar:
         f"column {row.column}: inputs up to {row.largest:.3g}<br>{name.lower()}"
         for row in columns.itertuples(index=False)
     ]
-    look = {"marker": {"color": color}, "name": name, "showlegend": not columns.empty}
-    return go.Bar(x=columns.index, y=columns.largest, hovertext=hover, hoverinfo="text", **look)
+    style = {"marker": {"color": color}, "name": name, "showlegend": not columns.empty}
+    return go.Bar(x=columns.index, y=columns.largest, hovertext=hover, hoverinfo="text", **style)
 
 
 def threshold_line(columns: pd.DataFrame) -> go.Scatter:

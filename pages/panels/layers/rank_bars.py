@@ -30,28 +30,28 @@ def bars(ranks: pd.DataFrame, names: tuple[str, str], hover: Hover) -> list[go.B
     """Bars of factorized and of dense layers, under the two names, without empty ones."""
     faces = ((False, COMPRESSED, names[0]), (True, ORIGINAL, names[1]))
     return [
-        bar(ranks[ranks.whole == whole], color, name, hover)
-        for whole, color, name in faces
-        if (ranks.whole == whole).any()
+        bar(ranks[ranks.whole == kept_whole], color, name, hover)
+        for kept_whole, color, name in faces
+        if (ranks.whole == kept_whole).any()
     ]
 
 
 def bar(ranks: pd.DataFrame, color: str, name: str, hover: Hover) -> go.Bar:
-    look = {
+    style = {
         "orientation": "h",
         "marker": {"color": color},
         "name": name,
         "hovertext": hover(ranks),
         "hoverinfo": "text",
     }
-    return go.Bar(y=ranks.layer, x=ranks["rank"], **look)
+    return go.Bar(y=ranks.layer, x=ranks["rank"], **style)
 
 
 def rank_markers(
     ranks: pd.DataFrame, values: pd.Series, name: str, hover: Hover, symbol: str = "diamond"
 ) -> go.Scatter:
     """Another rank of each layer, such as its break-even."""
-    look = {
+    marker = {
         "symbol": symbol,
         "size": 8,
         "color": REFERENCE if symbol == "x" else "#ffffff",
@@ -61,7 +61,7 @@ def rank_markers(
         y=ranks.layer,
         x=values,
         mode="markers",
-        marker=look,
+        marker=marker,
         name=name,
         hovertext=hover(ranks),
         hoverinfo="text",

@@ -35,10 +35,10 @@ def rank_planner(ranks: pd.DataFrame) -> go.Figure:
 
 
 def error_markers(ranks: pd.DataFrame) -> go.Scatter:
-    look = {"color": ERROR, "size": 9}
+    marker = {"color": ERROR, "size": 9}
     words = {"name": "Predicted error", "hovertext": hover(ranks), "hoverinfo": "text"}
     return go.Scatter(
-        y=ranks.layer, x=ranks.predicted_error, xaxis="x2", mode="markers", marker=look, **words
+        y=ranks.layer, x=ranks.predicted_error, xaxis="x2", mode="markers", marker=marker, **words
     )
 
 

@@ -56,7 +56,7 @@ def score_name(variants: pd.DataFrame) -> str:
 
 def kept_channels_curve(variants: pd.DataFrame, by: str, score: str) -> go.Scatter:
     rows, (words, color, symbol) = variants[variants.kept_by == by], CRITERIA[by]
-    look = {
+    style = {
         "marker": {"color": color, "symbol": symbol, "size": 10},
         "line": {"color": color, "width": 2},
     }
@@ -67,7 +67,7 @@ def kept_channels_curve(variants: pd.DataFrame, by: str, score: str) -> go.Scatt
         name=f"kept {words}",
         hovertext=hover(rows, score),
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
@@ -91,14 +91,14 @@ def all_rounded_line(variants: pd.DataFrame, score: str) -> go.Scatter:
 
 def scaled_channels_curve(variants: pd.DataFrame, score: str) -> go.Scatter:
     rows = variants[(variants.kept_by == "") & (variants.share > 0)]
-    look = {"color": [COMPRESSED if chosen else REFERENCE for chosen in rows.chosen]}
+    marker = {"color": [COMPRESSED if chosen else REFERENCE for chosen in rows.chosen]}
     return go.Scatter(
         x=[f"{scale:g}" for scale in rows.scale],
         y=rows[score],
         xaxis="x2",
         mode="lines+markers",
         name="scaled, then rounded",
-        marker=look | {"size": 11, "symbol": "diamond"},
+        marker=marker | {"size": 11, "symbol": "diamond"},
         line={"color": REFERENCE, "width": 1},
         hovertext=hover(rows, score),
         hoverinfo="text",

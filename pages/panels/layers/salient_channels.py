@@ -132,7 +132,7 @@ def dots(
     axis: str = "y",
     symbol: str = "circle",
 ) -> go.Scatter:
-    look = {
+    style = {
         "mode": "markers",
         "marker": {"color": color, "size": size, "symbol": symbol},
         "name": name,
@@ -144,7 +144,7 @@ def dots(
         yaxis=axis,
         hovertext=hover(points),
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 

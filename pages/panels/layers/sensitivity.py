@@ -63,7 +63,7 @@ def range_lines(settings: pd.DataFrame) -> go.Scatter:
 
 
 def dots(settings: pd.DataFrame, chosen: bool) -> go.Scatter:
-    look = {
+    marker = {
         "size": 19 if chosen else 15,
         "color": COMPRESSED if chosen else "rgba(133, 139, 149, 0.35)",
     }
@@ -71,7 +71,7 @@ def dots(settings: pd.DataFrame, chosen: bool) -> go.Scatter:
         x=complete_measure(settings).clip(lower=SMALLEST_SHIFT),
         y=settings.layer,
         mode="markers+text",
-        marker=look,
+        marker=marker,
         text=settings.bits.astype(str),
         textfont={"size": 11, "color": "#0e1117" if chosen else None},
         hovertext=hover(settings),
@@ -89,7 +89,7 @@ def other_measure_markers(settings: pd.DataFrame) -> go.Scatter:
         else settings.quantize_one
     )
     known = settings[other.notna()]
-    look = {"symbol": "diamond-open", "size": 9, "color": ERROR, "line": {"width": 2}}
+    marker = {"symbol": "diamond-open", "size": 9, "color": ERROR, "line": {"width": 2}}
     name = (
         "Saved by restoring this layer"
         if other.name == "restore_one"
@@ -100,7 +100,7 @@ def other_measure_markers(settings: pd.DataFrame) -> go.Scatter:
         x=x,
         y=known.layer,
         mode="markers",
-        marker=look,
+        marker=marker,
         name=name,
         hovertext=hover(known),
         hoverinfo="text",

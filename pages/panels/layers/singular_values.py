@@ -52,12 +52,12 @@ def spectrum_line(rows: pd.DataFrame, version: str, values: pd.Series) -> go.Sca
         )
         for row in rows.itertuples(index=False)
     ]
-    look = {"color": color, "width": 2.5, "dash": dash}
+    line = {"color": color, "width": 2.5, "dash": dash}
     return go.Scatter(
         x=rows["index"],
         y=values,
         mode="lines",
-        line=look,
+        line=line,
         name=name,
         hovertext=hover,
         hoverinfo="text",

@@ -31,14 +31,14 @@ def sparsity_per_layer(layers: pd.DataFrame) -> go.Figure:
 
 
 def sparsity_bars(layers: pd.DataFrame) -> go.Bar:
-    look = {"orientation": "h", "marker": {"color": COMPRESSED}, "name": "Zero weights"}
+    style = {"orientation": "h", "marker": {"color": COMPRESSED}, "name": "Zero weights"}
     return go.Bar(
-        y=layers.name, x=layers.sparsity, hovertext=hover(layers), hoverinfo="text", **look
+        y=layers.name, x=layers.sparsity, hovertext=hover(layers), hoverinfo="text", **style
     )
 
 
 def saved_bytes_markers(layers: pd.DataFrame) -> go.Scatter:
-    look = {
+    marker = {
         "symbol": "diamond",
         "size": 8,
         "color": "#ffffff",
@@ -48,7 +48,7 @@ def saved_bytes_markers(layers: pd.DataFrame) -> go.Scatter:
         y=layers.name,
         x=share_saved(layers),
         mode="markers",
-        marker=look,
+        marker=marker,
         name="Bytes saved",
         hovertext=hover(layers),
         hoverinfo="text",

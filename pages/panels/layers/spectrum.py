@@ -60,14 +60,18 @@ def energy_line(singular: pd.DataFrame) -> go.Scatter:
         f"the first {row.index} hold {percent(row.cumulative_energy)} of the energy"
         for row in records(singular)
     ]
-    look = {
+    style = {
         "mode": "lines",
         "line": {"color": REFERENCE, "width": 2, "dash": "dash"},
         "name": "Cumulative energy",
         "yaxis": "y2",
     }
     return go.Scatter(
-        x=singular["index"], y=singular.cumulative_energy, hovertext=hover, hoverinfo="text", **look
+        x=singular["index"],
+        y=singular.cumulative_energy,
+        hovertext=hover,
+        hoverinfo="text",
+        **style,
     )
 
 
@@ -78,7 +82,7 @@ def share_markers(singular: pd.DataFrame) -> go.Scatter:
     sides = [
         "top left" if row.index > singular["index"].max() / 2 else "bottom right" for _, row in rows
     ]
-    look = {
+    style = {
         "mode": "markers+text",
         "marker": {"color": HIGHLIGHT, "size": 9},
         "text": words,
@@ -87,7 +91,7 @@ def share_markers(singular: pd.DataFrame) -> go.Scatter:
         "showlegend": False,
     }
     at = {"x": [row.index for _, row in rows], "y": [row.cumulative_energy for _, row in rows]}
-    return go.Scatter(**at, hovertext=words, hoverinfo="text", **look)
+    return go.Scatter(**at, hovertext=words, hoverinfo="text", **style)
 
 
 def records(singular: pd.DataFrame) -> list[Any]:

@@ -48,7 +48,7 @@ def tiles(rows: pd.DataFrame, blocks: list[str]) -> go.Heatmap:
         "outlinewidth": 0,
         "tickformat": ".0%",
     }
-    look = {
+    style = {
         "zmin": 0,
         "zmax": 1,
         "colorscale": [[0, translucent(ORIGINAL, 0.06)], [1, ORIGINAL]],
@@ -62,7 +62,7 @@ def tiles(rows: pd.DataFrame, blocks: list[str]) -> go.Heatmap:
         z=grid.to_numpy(),
         hovertext=texts.to_numpy(),
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
@@ -74,13 +74,13 @@ def hover(row: Any) -> str:
 
 
 def removed_markers(removed: pd.DataFrame) -> go.Scatter:
-    look = {"symbol": "x", "size": 11, "color": HIGHLIGHT}
+    marker = {"symbol": "x", "size": 11, "color": HIGHLIGHT}
     words = [hover(row) for row in removed.itertuples(index=False)]
     return go.Scatter(
         x=removed["index"],
         y=removed.block,
         mode="markers",
-        marker=look,
+        marker=marker,
         name="Removed",
         hovertext=words,
         hoverinfo="text",
@@ -89,10 +89,9 @@ def removed_markers(removed: pd.DataFrame) -> go.Scatter:
 
 
 def description(rows: pd.DataFrame) -> str:
-    gone = int((~rows.kept).sum())
-    return (
-        f"{gone} of {len(rows)} {rows.what.iloc[0]}s in {rows.block.nunique()} blocks were removed."
-    )
+    removed = int((~rows.kept).sum())
+    kind, blocks = rows.what.iloc[0], rows.block.nunique()
+    return f"{removed} of {len(rows)} {kind}s in {blocks} blocks were removed."
 
 
 STRUCTURE_GRID = Panel(

@@ -53,14 +53,14 @@ def bars(rows: pd.DataFrame, kept: bool) -> go.Bar:
         f"{plotly_text(row.what)} {row.index_}: {name.lower()}<br>score {short_number(row.score)}"
         for row in row_records(rows)
     ]
-    look = {
+    style = {
         "marker": {"color": color},
         "name": name,
         "showlegend": not rows.empty,
         "hovertext": hover,
         "hoverinfo": "text",
     }
-    return go.Bar(x=rows["index"], y=rows.score, **look)
+    return go.Bar(x=rows["index"], y=rows.score, **style)
 
 
 def row_records(rows: pd.DataFrame) -> Iterable[Any]:
@@ -88,23 +88,23 @@ def histogram_bars(rows: pd.DataFrame, kept: bool, edges: np.ndarray) -> go.Bar:
         f"score {short_number(low)} to {short_number(high)}<br>{count} {name.lower()}"
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
-    look = {
+    style = {
         "width": np.diff(edges),
         "marker": {"color": color},
         "name": name,
         "hovertext": hover,
         "hoverinfo": "text",
     }
-    return go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, **look)
+    return go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, **style)
 
 
 def description(rows: pd.DataFrame) -> str:
-    gone, what = rows[~rows.kept], rows.what.iloc[0]
-    if gone.empty:
+    removed, what = rows[~rows.kept], rows.what.iloc[0]
+    if removed.empty:
         return f"None of the {len(rows)} {what}s was removed."
     return (
-        f"{len(gone)} of {len(rows)} {what}s were removed; the highest score among them is "
-        f"{short_number(gone.score.max())}."
+        f"{len(removed)} of {len(rows)} {what}s were removed; the highest score among them is "
+        f"{short_number(removed.score.max())}."
     )
 
 

@@ -48,14 +48,14 @@ def bars(shares: pd.DataFrame) -> go.Bar:
         f"<b>{plotly_text(row.block)}</b><br>{row.left} of {row.of} {plotly_text(row.what)}s kept"
         for row in shares.itertuples(index=False)
     ]
-    look = {
+    style = {
         "orientation": "h",
         "marker": {"color": COMPRESSED},
         "hovertext": hover,
         "hoverinfo": "text",
         "showlegend": False,
     }
-    return go.Bar(y=shares.block, x=shares.share, **look)
+    return go.Bar(y=shares.block, x=shares.share, **style)
 
 
 def description(rows: pd.DataFrame) -> str:

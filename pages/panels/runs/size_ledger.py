@@ -62,14 +62,14 @@ def part_bars(parts: pd.Series) -> go.Bar:
         for part, size in parts.items()
     ]
     paint = {"color": [COLORS.get(part, OVERHEAD) for part in parts.index]}
-    look = {
+    style = {
         "orientation": "h",
         "marker": paint,
         "hovertext": hover,
         "hoverinfo": "text",
         "showlegend": False,
     }
-    return go.Bar(y=parts.index, x=parts, base=parts.cumsum() - parts, **look)
+    return go.Bar(y=parts.index, x=parts, base=parts.cumsum() - parts, **style)
 
 
 def bytes_by_part(ledger: pd.DataFrame) -> pd.Series:

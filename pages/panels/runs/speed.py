@@ -47,8 +47,8 @@ def range_lines(timed: pd.DataFrame, places: list[str]) -> go.Scatter:
 
 def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
     """Medians, with the quartiles as whiskers."""
-    mine = timed.version == version
-    rows = timed[mine]
+    of_version = timed.version == version
+    rows = timed[of_version]
     whiskers = {
         "type": "data",
         "symmetric": False,
@@ -56,15 +56,15 @@ def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
         "arrayminus": rows.median_ms - rows.low_ms,
         "width": 5,
     }
-    look = {"color": COLORS[version], "symbol": SYMBOLS[version], "size": 11}
-    y = [place for place, shown in zip(places, mine, strict=True) if shown]
+    marker = {"color": COLORS[version], "symbol": SYMBOLS[version], "size": 11}
+    y = [place for place, shown in zip(places, of_version, strict=True) if shown]
     hover = [latency_text(row) for row in rows.itertuples()]
     return go.Scatter(
         x=rows.median_ms,
         y=y,
         error_x=whiskers,
         mode="markers",
-        marker=look,
+        marker=marker,
         name=version.capitalize(),
         hovertext=hover,
         hoverinfo="text",

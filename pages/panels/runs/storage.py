@@ -26,7 +26,7 @@ def storage(rows: pd.DataFrame) -> go.Figure:
     named = {
         "tickmode": "array",
         "tickvals": list(sums.index),
-        "ticktext": [format_label(way, row) for way, row in sums.iterrows()],
+        "ticktext": [format_label(storage_format, row) for storage_format, row in sums.iterrows()],
     }
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, **named)
     return figure.update_xaxes(
@@ -38,8 +38,8 @@ def storage(rows: pd.DataFrame) -> go.Figure:
     )
 
 
-def format_label(way: str, row: pd.Series) -> str:
-    return f"{FORMATS[way]}<br>{megabytes(row.size_bytes)}" + (
+def format_label(storage_format: str, row: pd.Series) -> str:
+    return f"{FORMATS[storage_format]}<br>{megabytes(row.size_bytes)}" + (
         f", {row.chosen} of {row.layers} layers" if row.chosen else ""
     )
 
@@ -54,18 +54,23 @@ def size_by_format(rows: pd.DataFrame) -> pd.DataFrame:
 
 def bars(sums: pd.DataFrame) -> go.Bar:
     paint = [
-        COMPRESSED if row.chosen else ORIGINAL if way == "dense" else REFERENCE
-        for way, row in sums.iterrows()
+        COMPRESSED if row.chosen else ORIGINAL if storage_format == "dense" else REFERENCE
+        for storage_format, row in sums.iterrows()
     ]
     hover = [
         (
-            f"<b>{FORMATS[way]}</b><br>{megabytes(row.size_bytes)}<br>"
+            f"<b>{FORMATS[storage_format]}</b><br>{megabytes(row.size_bytes)}<br>"
             f"{percent(row.size_bytes / sums.size_bytes['dense'])} of dense"
         )
-        for way, row in sums.iterrows()
+        for storage_format, row in sums.iterrows()
     ]
-    look = {"orientation": "h", "marker": {"color": paint}, "hovertext": hover, "hoverinfo": "text"}
-    return go.Bar(y=list(sums.index), x=sums.size_bytes, showlegend=False, **look)
+    style = {
+        "orientation": "h",
+        "marker": {"color": paint},
+        "hovertext": hover,
+        "hoverinfo": "text",
+    }
+    return go.Bar(y=list(sums.index), x=sums.size_bytes, showlegend=False, **style)
 
 
 def description(rows: pd.DataFrame) -> str:

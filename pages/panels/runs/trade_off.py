@@ -43,7 +43,7 @@ def trade_off(runs: pd.DataFrame) -> go.Figure:
 def pareto_lines(runs: pd.DataFrame) -> list[go.Scatter]:
     """A line for each model and protocol: runs of different ones say nothing of one another."""
     best, line = runs[runs.best.astype(bool)], {"color": COMPRESSED, "width": 1.5, "dash": "dot"}
-    look = {
+    style = {
         "mode": "lines",
         "line": line,
         "name": "Best for their size",
@@ -52,7 +52,7 @@ def pareto_lines(runs: pd.DataFrame) -> list[go.Scatter]:
     }
     lines = [rows for _, rows in best.groupby("group", sort=False)]
     return [
-        go.Scatter(x=rows.size_bytes / 1e6, y=rows.quality, showlegend=not number, **look)
+        go.Scatter(x=rows.size_bytes / 1e6, y=rows.quality, showlegend=not number, **style)
         for number, rows in enumerate(lines)
     ]
 
@@ -62,7 +62,7 @@ def run_markers(runs: pd.DataFrame) -> list[go.Scatter]:
     figure.
     """
     original, best = runs.label == UNCOMPRESSED, runs.best.astype(bool)
-    looks = (
+    groups = (
         (runs[original], "Uncompressed", {"color": ORIGINAL, "symbol": "diamond", "size": 13}),
         (runs[best & ~original], "Best runs", {"color": COMPRESSED, "size": 11}),
         (
@@ -73,11 +73,13 @@ def run_markers(runs: pd.DataFrame) -> list[go.Scatter]:
     )
     sides = label_positions(runs)
     return [
-        markers(rows, name, look, sides[rows.index]) for rows, name, look in looks if not rows.empty
+        markers(rows, name, marker, sides[rows.index])
+        for rows, name, marker in groups
+        if not rows.empty
     ]
 
 
-def markers(rows: pd.DataFrame, name: str, look: dict[str, Any], sides: pd.Series) -> go.Scatter:
+def markers(rows: pd.DataFrame, name: str, marker: dict[str, Any], sides: pd.Series) -> go.Scatter:
     """Draw the markers; labels without room appear on hover only."""
     labels = [
         short_label(label) if side else "" for label, side in zip(rows.label, sides, strict=True)
@@ -94,7 +96,7 @@ def markers(rows: pd.DataFrame, name: str, look: dict[str, Any], sides: pd.Serie
         "cliponaxis": False,
     }
     return go.Scatter(
-        **where, **text, marker=look, name=name, hovertext=hover(rows), hoverinfo="text"
+        **where, **text, marker=marker, name=name, hovertext=hover(rows), hoverinfo="text"
     )
 
 

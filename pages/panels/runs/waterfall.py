@@ -93,7 +93,7 @@ def size_bars(sizes: pd.DataFrame) -> go.Bar:
 def removed_bars(sizes: pd.DataFrame) -> go.Bar:
     """Bytes removed by each step; zero if it added some."""
     removed = (sizes.size_bytes.shift() - sizes.size_bytes).fillna(0).clip(lower=0) / 1e6
-    look = {
+    style = {
         "width": BAR,
         "marker": {"color": translucent(REFERENCE, 0.3)},
         "name": "Removed by the step",
@@ -106,7 +106,7 @@ def removed_bars(sizes: pd.DataFrame) -> go.Bar:
         orientation="h",
         hovertext=hover(sizes),
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
@@ -127,7 +127,7 @@ def quality_lines(steps: pd.DataFrame) -> list[go.Scatter]:
 
 
 def quality_line(rows: pd.DataFrame, color: str, symbol: str, in_legend: bool) -> go.Scatter:
-    look = {
+    style = {
         "marker": {"color": color, "symbol": symbol, "size": 9},
         "line": {"color": color, "width": 1.5},
         "mode": "lines+markers",
@@ -138,7 +138,7 @@ def quality_line(rows: pd.DataFrame, color: str, symbol: str, in_legend: bool) -
         "hoverinfo": "text",
         "showlegend": in_legend,
     }
-    return go.Scatter(x=rows.quality, y=rows.step, xaxis="x2", cliponaxis=False, **look, **words)
+    return go.Scatter(x=rows.quality, y=rows.step, xaxis="x2", cliponaxis=False, **style, **words)
 
 
 def text_positions(quality: list[float]) -> list[str]:

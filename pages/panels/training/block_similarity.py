@@ -34,10 +34,11 @@ def block_similarity(rows: pd.DataFrame) -> go.Figure:
 def tiles(grid: pd.DataFrame) -> go.Heatmap:
     hover = [
         [
-            f"student: {plotly_text(mine)}<br>teacher: {plotly_text(its)}<br>similarity {value:.2f}"
-            for its, value in cells.items()
+            f"student: {plotly_text(student_block)}<br>teacher: {plotly_text(teacher_block)}"
+            f"<br>similarity {value:.2f}"
+            for teacher_block, value in cells.items()
         ]
-        for mine, cells in grid.iterrows()
+        for student_block, cells in grid.iterrows()
     ]
     bar = {
         "orientation": "h",
@@ -47,7 +48,7 @@ def tiles(grid: pd.DataFrame) -> go.Heatmap:
         "nticks": 5,
         "outlinewidth": 0,
     }
-    look = {
+    style = {
         "zmin": 0,
         "zmax": 1,
         "colorscale": [[0, PALE], [1, ORIGINAL]],
@@ -68,7 +69,7 @@ def tiles(grid: pd.DataFrame) -> go.Heatmap:
         z=grid.to_numpy(),
         hovertext=hover,
         hoverinfo="text",
-        **look,
+        **style,
         **written,
     )
 
@@ -88,7 +89,7 @@ def nearest_markers(grid: pd.DataFrame) -> go.Scatter:
     """A frame around the block of the teacher that each of the student's resembles most."""
     best = block_numbers(grid.columns)
     x = [best[place] for place in grid.to_numpy().argmax(1)]
-    look = {
+    marker = {
         "symbol": "square-open",
         "size": 30 if numbers_fit(grid) else 12,
         "color": HIGHLIGHT,
@@ -98,7 +99,7 @@ def nearest_markers(grid: pd.DataFrame) -> go.Scatter:
         x=x,
         y=block_numbers(grid.index),
         mode="markers",
-        marker=look,
+        marker=marker,
         showlegend=False,
         hoverinfo="skip",
     )

@@ -61,13 +61,13 @@ def with_axes(figure: go.Figure, quality_name: str) -> go.Figure:
 
 
 def quality_line(rows: pd.DataFrame) -> go.Scatter:
-    look = {
+    style = {
         "line": {"color": COMPRESSED, "width": 1},
         "mode": "lines",
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    return go.Scatter(x=rows.step, y=rows.quality, **look)
+    return go.Scatter(x=rows.step, y=rows.quality, **style)
 
 
 def all_event_markers(rows: pd.DataFrame) -> list[go.Scatter]:
@@ -80,12 +80,12 @@ def all_event_markers(rows: pd.DataFrame) -> list[go.Scatter]:
 
 
 def event_markers(rows: pd.DataFrame, name: str, color: str, symbol: str) -> go.Scatter:
-    look = {"color": color, "symbol": symbol, "size": 8}
+    marker = {"color": color, "symbol": symbol, "size": 8}
     return go.Scatter(
         x=rows.step,
         y=rows.quality,
         mode="markers",
-        marker=look,
+        marker=marker,
         name=name.capitalize(),
         hovertext=hover(rows),
         hoverinfo="text",
@@ -93,12 +93,12 @@ def event_markers(rows: pd.DataFrame, name: str, color: str, symbol: str) -> go.
 
 
 def sparsity_line(rows: pd.DataFrame) -> go.Scatter:
-    look = {"color": ORIGINAL, "width": 2, "shape": "hv"}
+    line = {"color": ORIGINAL, "width": 2, "shape": "hv"}
     return go.Scatter(
         x=rows.step,
         y=rows.sparsity,
         mode="lines",
-        line=look,
+        line=line,
         name="Zero weights",
         yaxis="y2",
         hovertext=hover(rows),

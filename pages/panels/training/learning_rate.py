@@ -18,10 +18,10 @@ def learning_rate(curves: pd.DataFrame) -> go.Figure:
     if rows.empty:
         return message_figure("This run did not record learning rate and throughput.")
     figure, phases = base_figure(height=440), list(rows.groupby("phase", sort=False))
-    for number, (phase, its) in enumerate(phases):
+    for number, (phase, phase_rows) in enumerate(phases):
         figure.add_traces(
             [
-                phase_line(its[its.name == name], phase, number, name)
+                phase_line(phase_rows[phase_rows.name == name], phase, number, name)
                 for name in (RATE, EXAMPLES_PER_SECOND)
             ]
         )
@@ -47,7 +47,7 @@ def phase_line(rows: pd.DataFrame, phase: str, number: int, name: str) -> go.Sca
         f"{plotly_text(phase)}, step {count(row.step)}<br>{name} {short_number(row.value)}"
         for row in rows.itertuples(index=False)
     ]
-    look = {
+    style = {
         "mode": "lines",
         "line": {"color": SERIES[number % len(SERIES)], "width": 1.5},
         "hovertext": words,
@@ -59,7 +59,7 @@ def phase_line(rows: pd.DataFrame, phase: str, number: int, name: str) -> go.Sca
         name=plotly_text(phase.capitalize()),
         showlegend=name == RATE,
         yaxis="y" if name == RATE else "y2",
-        **look,
+        **style,
     )
 
 

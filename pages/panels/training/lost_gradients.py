@@ -31,7 +31,7 @@ def lost_gradient_rows(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def precision_line(rows: pd.DataFrame, number: int) -> go.Scatter:
-    look = {"line": {"color": SERIES[number]}, "marker": {"symbol": SYMBOLS[number], "size": 8}}
+    style = {"line": {"color": SERIES[number]}, "marker": {"symbol": SYMBOLS[number], "size": 8}}
     words = [
         f"{plotly_text(row.phase)}<br>step {count(row.step)}<br>{percent(row.value)} of the "
         "gradients"
@@ -44,7 +44,7 @@ def precision_line(rows: pd.DataFrame, number: int) -> go.Scatter:
         name=plotly_text(rows.phase.iloc[0]),
         hovertext=words,
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 

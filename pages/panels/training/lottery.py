@@ -49,8 +49,8 @@ def lottery(networks: pd.DataFrame) -> go.Figure:
 
 def accuracy_by_round(networks: pd.DataFrame, variant: str) -> pd.DataFrame:
     """left, mean, min, max and count of each round."""
-    mine = networks[networks.variant == variant]
-    return mine.groupby("round").agg(
+    rows = networks[networks.variant == variant]
+    return rows.groupby("round").agg(
         left=("left", "mean"),
         **{name: ("accuracy", name) for name in ("mean", "min", "max", "count")},
     )
@@ -59,7 +59,7 @@ def accuracy_by_round(networks: pd.DataFrame, variant: str) -> pd.DataFrame:
 def accuracy_band(curve: pd.DataFrame, number: int) -> go.Scatter:
     """Range over all seeds."""
     there, back = curve, curve[::-1]
-    look = {
+    style = {
         "fill": "toself",
         "fillcolor": translucent(SERIES[number], 0.18),
         "line": {"width": 0},
@@ -70,13 +70,13 @@ def accuracy_band(curve: pd.DataFrame, number: int) -> go.Scatter:
         y=[*there["min"], *back["max"]],
         hoverinfo="skip",
         showlegend=False,
-        **look,
+        **style,
     )
 
 
 def mean_line(curve: pd.DataFrame, number: int, name: str) -> go.Scatter:
     color = SERIES[number]
-    look = {
+    style = {
         "mode": "lines+markers",
         "line": {"color": color, "width": 2},
         "marker": {"color": color, "size": 8, "symbol": SYMBOLS[number]},
@@ -87,7 +87,7 @@ def mean_line(curve: pd.DataFrame, number: int, name: str) -> go.Scatter:
         name=name.capitalize(),
         hovertext=hover(curve, name),
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
@@ -103,10 +103,12 @@ def hover(curve: pd.DataFrame, name: str) -> list[str]:
 def description(networks: pd.DataFrame) -> str:
     last = networks[networks["round"] == networks["round"].max()]
     means = last.groupby("variant").accuracy.mean()
-    said = ", ".join(
+    accuracies = ", ".join(
         f"{name} {percent(means[name])}" for name in (*VARIANTS, "dense") if name in means
     )
-    return f"With {percent(last.left.mean())} of the weights remaining, mean accuracy: {said}."
+    return (
+        f"With {percent(last.left.mean())} of the weights remaining, mean accuracy: {accuracies}."
+    )
 
 
 LOTTERY = Panel(

@@ -43,13 +43,13 @@ def quality_line(rows: pd.DataFrame) -> go.Scatter:
         f"step {count(row.step)}<br>{quality_text(row.quality_name, row.quality)}"
         for row in rows.itertuples(index=False)
     ]
-    look = {
+    style = {
         "line": {"color": COMPRESSED, "width": 1},
         "marker": {"color": COMPRESSED, "size": 7},
         "mode": "lines+markers",
     }
     return go.Scatter(
-        x=rows.step, y=rows.quality, name="Held out", hovertext=words, hoverinfo="text", **look
+        x=rows.step, y=rows.quality, name="Held out", hovertext=words, hoverinfo="text", **style
     )
 
 
@@ -58,14 +58,14 @@ def sparsity_line(rows: pd.DataFrame) -> go.Scatter:
         f"step {count(row.step)}<br>{percent(row.zero)} zero"
         for row in rows.itertuples(index=False)
     ]
-    look = {"line": {"color": ORIGINAL, "width": 2, "shape": "hv"}, "mode": "lines", "yaxis": "y2"}
+    style = {"line": {"color": ORIGINAL, "width": 2, "shape": "hv"}, "mode": "lines", "yaxis": "y2"}
     return go.Scatter(
         x=rows.step,
         y=rows.zero,
         name="Zero weights",
         hovertext=words,
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 

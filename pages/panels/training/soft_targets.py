@@ -38,7 +38,7 @@ def short_title(answer: str) -> str:
 def bars(rows: pd.DataFrame, column: str, name: str) -> go.Bar:
     """The right answer has a frame."""
     edge = [HIGHLIGHT if right else "rgba(0,0,0,0)" for right in rows.right]
-    look = {
+    marker = {
         "color": REFERENCE if column == "plain" else ORIGINAL,
         "line": {"color": edge, "width": 2},
     }
@@ -54,7 +54,7 @@ def bars(rows: pd.DataFrame, column: str, name: str) -> go.Bar:
         x=rows[column],
         orientation="h",
         name=name,
-        marker=look,
+        marker=marker,
         hovertext=words,
         hoverinfo="text",
     )

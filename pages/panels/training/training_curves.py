@@ -80,7 +80,7 @@ def downsampled_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def loss_line(rows: pd.DataFrame, name: str, number: int, term: str) -> go.Scatter:
-    look = {"color": SERIES[number % len(SERIES)], "width": 2 if term == "loss" else 1}
+    line = {"color": SERIES[number % len(SERIES)], "width": 2 if term == "loss" else 1}
     words = [
         f"step {count(row.step)}<br>{name.lower()} {row.value:.4g} nats"
         for row in rows.itertuples(index=False)
@@ -89,7 +89,7 @@ def loss_line(rows: pd.DataFrame, name: str, number: int, term: str) -> go.Scatt
         x=rows.step,
         y=rows.value,
         mode="lines",
-        line=look,
+        line=line,
         name=name,
         hovertext=words,
         hoverinfo="text",
@@ -122,7 +122,7 @@ def in_color_of_loss(line: go.Scatter, number: int) -> go.Scatter:
 
 def quality_line(rows: pd.DataFrame, phase: str, number: int, several: bool) -> go.Scatter:
     color = COMPRESSED if not number else SERIES[number % len(SERIES)]
-    look = {
+    style = {
         "line": {"color": color, "width": 2},
         "marker": {"color": color, "size": 7, "symbol": SYMBOLS[number % len(SYMBOLS)]},
     }
@@ -139,7 +139,7 @@ def quality_line(rows: pd.DataFrame, phase: str, number: int, several: bool) -> 
         yaxis="y2",
         hovertext=hover(rows),
         hoverinfo="text",
-        **look,
+        **style,
     )
 
 
@@ -147,13 +147,13 @@ def best_marker(rows: pd.DataFrame) -> go.Scatter:
     """The state that was kept: of equals the latest."""
     least = rows.name.iloc[0] == "perplexity"
     top = rows[rows.value == (rows.value.min() if least else rows.value.max())].iloc[-1:]
-    look = {"color": HIGHLIGHT, "size": 14, "symbol": "circle-open", "line": {"width": 2}}
+    marker = {"color": HIGHLIGHT, "size": 14, "symbol": "circle-open", "line": {"width": 2}}
     words = [f"kept<br>{line}" for line in hover(top)]
     return go.Scatter(
         x=top.step,
         y=top.value,
         mode="markers",
-        marker=look,
+        marker=marker,
         name="Kept",
         yaxis="y2",
         hovertext=words,

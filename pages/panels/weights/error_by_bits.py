@@ -26,7 +26,7 @@ def error_curve(settings: pd.DataFrame) -> go.Scatter:
         f"<br>{'a candidate' if row.allowed else 'not a candidate'}"
         for row in settings.itertuples(index=False)
     ]
-    look = {
+    marker = {
         "size": 13,
         "color": [COMPRESSED if allowed else REFERENCE for allowed in settings.allowed],
     }
@@ -35,7 +35,7 @@ def error_curve(settings: pd.DataFrame) -> go.Scatter:
         x=settings.bits,
         y=settings.relative_error,
         mode="lines+markers",
-        marker=look,
+        marker=marker,
         line=line,
         hovertext=hover,
         hoverinfo="text",

@@ -37,12 +37,12 @@ def level_lines(levels: pd.Series, width: int) -> go.Scatter:
         [-1, width, None] * len(levels),
         [place for value in levels for place in (value, value, None)],
     )
-    look = {
+    line = {
         "color": translucent(REFERENCE, 0.55),
         "width": 1 if len(levels) <= MANY_LEVELS else 0.4,
     }
     return go.Scatter(
-        x=x, y=y, mode="lines", line=look, name=f"{len(levels)} levels", hoverinfo="skip"
+        x=x, y=y, mode="lines", line=line, name=f"{len(levels)} levels", hoverinfo="skip"
     )
 
 
@@ -62,7 +62,7 @@ def rounding_lines(group: pd.DataFrame) -> go.Scatter:
 
 
 def dots(group: pd.DataFrame, version: str) -> go.Scatter:
-    name, look = {
+    name, marker = {
         "original": ("Weight", {"color": ORIGINAL, "size": 6}),
         "stored": (
             "Stored value",
@@ -73,7 +73,7 @@ def dots(group: pd.DataFrame, version: str) -> go.Scatter:
         x=group.index,
         y=group[version],
         mode="markers",
-        marker=look,
+        marker=marker,
         name=name,
         hovertext=hover(group),
         hoverinfo="text",
@@ -81,12 +81,12 @@ def dots(group: pd.DataFrame, version: str) -> go.Scatter:
 
 
 def chosen_marker(chosen: pd.DataFrame) -> go.Scatter:
-    look = {"color": HIGHLIGHT, "symbol": "circle-open", "size": 16, "line": {"width": 2.5}}
+    marker = {"color": HIGHLIGHT, "symbol": "circle-open", "size": 16, "line": {"width": 2.5}}
     return go.Scatter(
         x=chosen.index,
         y=chosen.original,
         mode="markers",
-        marker=look,
+        marker=marker,
         name="This weight",
         hovertext=hover(chosen),
         hoverinfo="text",

@@ -51,9 +51,9 @@ def bars(rows: pd.DataFrame, side: str) -> go.Bar:
 def description(rows: pd.DataFrame) -> str:
     both = rows.stays + rows.goes
     mixed = both[(rows.stays > 0) & (rows.goes > 0)].sum() / max(1, both.sum())
-    gone = rows.goes.sum() / max(1, both.sum())
+    removed = rows.goes.sum() / max(1, both.sum())
     return (
-        f"{percent(gone)} of the weights were removed; {percent(mixed)} are in bins that were "
+        f"{percent(removed)} of the weights were removed; {percent(mixed)} are in bins that were "
         "partly removed."
     )
 

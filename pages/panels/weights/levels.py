@@ -48,11 +48,11 @@ def level_markers(counted: pd.DataFrame) -> go.Scatter:
 
 
 def level_texts(counted: pd.DataFrame) -> list[str]:
-    whole = counted.weights.sum()
+    total = counted.weights.sum()
     return [
         (
             f"level {place} of {len(counted)}: {row.value:.4g}, {count(row.weights)} weights "
-            f"({percent(row.weights / whole)})"
+            f"({percent(row.weights / total)})"
         )
         for place, row in enumerate(counted.itertuples(), 1)
     ]

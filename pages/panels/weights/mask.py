@@ -37,14 +37,14 @@ def tile_heatmap(tiles: pd.DataFrame) -> go.Heatmap:
         ]
         for row, cells in grid.iterrows()
     ]
-    look = {
+    style = {
         "zmin": 0,
         "zmax": 1,
         "colorscale": [[0, translucent(ORIGINAL, 0.06)], [1, ORIGINAL]],
         "colorbar": bar,
     }
     return go.Heatmap(
-        x=grid.columns, y=grid.index, z=grid.to_numpy(), hovertext=hover, hoverinfo="text", **look
+        x=grid.columns, y=grid.index, z=grid.to_numpy(), hovertext=hover, hoverinfo="text", **style
     )
 
 

@@ -30,7 +30,7 @@ def overlap_heatmap(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
         ]
         for one, cells in zip(order, text, strict=True)
     ]
-    look = {
+    style = {
         "zmin": 0,
         "zmax": 1,
         "colorscale": [[0, PALE_ERROR], [1, ERROR]],
@@ -40,7 +40,7 @@ def overlap_heatmap(rows: pd.DataFrame, order: list[str]) -> go.Heatmap:
         "textfont": {"color": TEXT_ON_COLOR},
     }
     names = [multiline_label(name, 14) for name in order]
-    return go.Heatmap(x=names, y=names, z=grid, hovertext=hover, hoverinfo="text", **look)
+    return go.Heatmap(x=names, y=names, z=grid, hovertext=hover, hoverinfo="text", **style)
 
 
 def description(rows: pd.DataFrame) -> str:

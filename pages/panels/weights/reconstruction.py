@@ -56,7 +56,7 @@ def version_heatmap(tiles: pd.DataFrame, version: str, place: int, end: float) -
         ]
         for row, cells in grid.iterrows()
     ]
-    look = {"zmin": -end, "zmax": end, "colorscale": DIVERGING, "showscale": False}
+    style = {"zmin": -end, "zmax": end, "colorscale": DIVERGING, "showscale": False}
     axis = {"xaxis": f"x{place + 1}"} if place else {}
     return go.Heatmap(
         z=grid.to_numpy(),
@@ -64,7 +64,7 @@ def version_heatmap(tiles: pd.DataFrame, version: str, place: int, end: float) -
         y=grid.index,
         hovertext=hover,
         hoverinfo="text",
-        **look,
+        **style,
         **axis,
     )
 
@@ -87,12 +87,12 @@ def column_axis(place: int) -> dict[str, Any]:
 
 
 def description(tiles: pd.DataFrame) -> str:
-    whole, missing = (
+    original, missing = (
         tiles.value[tiles.version == version].pow(2).sum() for version in ("original", "missing")
     )
     return (
         f"{(tiles.version == 'original').sum()} tiles; the difference has "
-        f"{percent((missing / max(whole, 1e-30)) ** 0.5)} of the original's norm."
+        f"{percent((missing / max(original, 1e-30)) ** 0.5)} of the original's norm."
     )
 
 

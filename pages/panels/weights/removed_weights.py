@@ -32,12 +32,12 @@ def dots(rows: pd.DataFrame, stays: bool) -> go.Scatter:
         + (f"kept as {row.stored:.4g}" if row.stays else "removed")
         for row in rows.itertuples(index=False)
     ]
-    look = {"color": color, "size": 5, "symbol": symbol, "opacity": 0.75}
+    marker = {"color": color, "size": 5, "symbol": symbol, "opacity": 0.75}
     return go.Scatter(
         x=rows.weight,
         y=rows.score,
         mode="markers",
-        marker=look,
+        marker=marker,
         name=name,
         hovertext=hover,
         hoverinfo="text",

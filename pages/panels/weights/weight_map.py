@@ -66,14 +66,14 @@ def tiles(values: pd.DataFrame, shown: str) -> go.Heatmap:
         "outlinewidth": 0,
     }
     end = float(values[shown].abs().quantile(COLOR_RANGE_SHARE)) or 1.0
-    look = {
+    style = {
         "zmin": -end,
         "zmax": end,
         "colorscale": DIVERGING,
         "colorbar": bar,
         "hoverinfo": "skip",
     }
-    return go.Heatmap(z=grid.to_numpy(), x=grid.columns, y=grid.index, **look)
+    return go.Heatmap(z=grid.to_numpy(), x=grid.columns, y=grid.index, **style)
 
 
 def click_targets(values: pd.DataFrame) -> go.Scatter:

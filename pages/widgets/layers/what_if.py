@@ -56,10 +56,10 @@ def what_if(
         st.caption(NOT_AVAILABLE) if error_shown else show_error(str(error))
         return
     effect_metrics(answer)
-    whole = int(layers.parameters[layers.name == layer].iloc[0])
-    if answer.weights < whole:
+    parameters = int(layers.parameters[layers.name == layer].iloc[0])
+    if answer.weights < parameters:
         st.caption(
-            f"Computed from the first {answer.weights:,} of {whole:,} weights for speed; a "
+            f"Computed from the first {answer.weights:,} of {parameters:,} weights for speed; a "
             "run uses all of them."
         )
     show_panel(histogram_panel(step), answer.histogram, f"{key}-what-if", levels=answer.levels)
@@ -88,8 +88,8 @@ def histogram_panel(step: dict[str, Any]) -> Panel:
 def compatible_layers(view: ModelView, step: dict[str, Any]) -> pd.DataFrame:
     """Layers of the kinds that the technique accepts, or all if the model has none."""
     layers = view.layers[(view.layers.kind != "embedding") & (view.layers.tied_to == "")]
-    mine = layers[layers.kind.isin(TECHNIQUES[step["technique"]].layer_kinds)]
-    return layers if mine.empty else mine
+    supported = layers[layers.kind.isin(TECHNIQUES[step["technique"]].layer_kinds)]
+    return layers if supported.empty else supported
 
 
 def chosen_layer(key: str) -> str:

@@ -216,13 +216,13 @@ def open_step() -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
 def add_to_pipeline_button(step: dict[str, Any], allowed: bool, key: str) -> None:
     """Draw the button that adds the page's step to the pipeline."""
     about = "Adds this step to the Pipeline page, where you can combine several steps into one run."
-    look = {
+    options = {
         "icon": ":material/playlist_add:",
         "width": "stretch",
         "help": about,
         "disabled": not allowed or len(step_entries()) >= MAX_STEPS,
     }
     if st.button(
-        "Add to the pipeline", key=f"{key}-pipeline", on_click=add_step, args=(step,), **look
+        "Add to the pipeline", key=f"{key}-pipeline", on_click=add_step, args=(step,), **options
     ):
         st.switch_page("pipeline.py")

@@ -22,16 +22,18 @@ def recipe_file(recipe: Recipe | None) -> None:
     if recipe:
         with st.expander("The recipe as text (YAML)"):
             st.code(recipe.to_yaml(), language="yaml")
-        look = {
+        options = {
             "icon": ":material/download:",
             "width": "stretch",
             "key": "pipeline-save",
             "on_click": "ignore",
         }
-        st.download_button("Save as recipe", recipe.to_yaml, "pipeline.yaml", "text/yaml", **look)
+        st.download_button(
+            "Save as recipe", recipe.to_yaml, "pipeline.yaml", "text/yaml", **options
+        )
     key, own = (f"pipeline-{what}-{opened_recipes()}" for what in ("open", "own"))
     about = "Replaces the model, data and steps on this page."
-    look = {
+    options = {
         "key": key,
         "on_change": open_file,
         "args": (key,),
@@ -39,7 +41,7 @@ def recipe_file(recipe: Recipe | None) -> None:
         "help": about,
     }
     if (
-        st.file_uploader("Open a recipe", ["yaml", "yml", "json"], **look)
+        st.file_uploader("Open a recipe", ["yaml", "yml", "json"], **options)
         and UPLOAD_ERROR in st.session_state
     ):
         show_error(st.session_state[UPLOAD_ERROR])

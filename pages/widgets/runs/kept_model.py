@@ -28,13 +28,13 @@ def kept_model(record: RunRecord, key: str) -> None:
         return
     st.code(str(folder), language=None)
     with st.container(horizontal=True):
-        look = {"icon": ":material/download:", "key": f"{key}-model", "on_click": "ignore"}
+        options = {"icon": ":material/download:", "key": f"{key}-model", "on_click": "ignore"}
         st.download_button(
             "Download the model (zip)",
             partial(zip_archive, folder),
             f"model-{record.id}.zip",
             "application/zip",
-            **look,
+            **options,
         )
         if st.button(
             "Use as the model",

@@ -129,18 +129,21 @@ def layers_view(record: RunRecord, tables: Tables, key: str) -> None:
 @result_view("Weights", 90, HistogramRow)
 def weights_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
-    mine = tables.histograms[tables.histograms.layer == layer]
+    histograms = tables.histograms[tables.histograms.layer == layer]
     show_panel(
-        WEIGHT_HISTOGRAM, mine, f"{key}-weights", levels=tables.levels[tables.levels.layer == layer]
+        WEIGHT_HISTOGRAM,
+        histograms,
+        f"{key}-weights",
+        levels=tables.levels[tables.levels.layer == layer],
     )
 
 
 @result_view("Levels", 100, LevelRow)
 def levels_view(record: RunRecord, tables: Tables, key: str) -> None:
     layer = pick_layer(tables, key)
-    mine = tables.levels[tables.levels.layer == layer]
-    show_panel(LEVELS, mine, f"{key}-levels")
-    about_codes(mine, tables.layers[tables.layers.name == layer].note.iloc[0])
+    levels = tables.levels[tables.levels.layer == layer]
+    show_panel(LEVELS, levels, f"{key}-levels")
+    about_codes(levels, tables.layers[tables.layers.name == layer].note.iloc[0])
 
 
 def about_codes(levels: pd.DataFrame, note: str) -> None:
@@ -246,14 +249,14 @@ def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
         key=f"{key}-surface-of",
         help="First of the layers that share this input.",
     )
-    seen = st.segmented_control(
+    chart_type = st.segmented_control(
         "Chart type", ["Heat map", "3D surface"], default="Heat map", key=f"{key}-relief"
     )
     show_panel(
         ACTIVATION_SURFACE,
         tables.surfaces[tables.surfaces.layer == layer],
         f"{key}-surface",
-        relief=seen == "3D surface",
+        relief=chart_type == "3D surface",
     )
 
 
@@ -306,9 +309,9 @@ def recipe_view(record: RunRecord, tables: Tables, key: str) -> None:
         kept_model(record, key)
     st.markdown("#### Repeat this run")
     st.code(record.recipe.to_yaml(), language="yaml")
-    look = {"key": f"{key}-recipe", "on_click": "ignore", "icon": ":material/download:"}
+    options = {"key": f"{key}-recipe", "on_click": "ignore", "icon": ":material/download:"}
     st.download_button(
-        "Download recipe", record.recipe.to_yaml, f"recipe-{record.id}.yaml", "text/yaml", **look
+        "Download recipe", record.recipe.to_yaml, f"recipe-{record.id}.yaml", "text/yaml", **options
     )
     if record.recipe.steps and st.button(
         "Open in the pipeline",

@@ -110,21 +110,21 @@ def filter_select(
     title: str,
     field: str,
     options: list[str],
-    words: Callable[[str], str],
+    label_of: Callable[[str], str],
     query: RunQuery,
     key: str,
-    **look: Any,
+    **widget_options: Any,
 ) -> None:
     value = getattr(query, field)
     st.selectbox(
         title,
         options,
         options.index(value),
-        format_func=words,
+        format_func=label_of,
         key=f"{key}-{field}",
         on_change=apply_change,
         args=(key, query, field),
-        **look,
+        **widget_options,
     )
 
 

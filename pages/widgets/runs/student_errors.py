@@ -34,20 +34,24 @@ def mistakes_table(mistakes: pd.DataFrame, task: Task, key: str) -> None:
     if mistakes.empty:
         st.caption("The student is right wherever its teacher is.")
         return
-    picture = isinstance(task, ImageClassification)
+    is_image_task = isinstance(task, ImageClassification)
     mistakes = mistakes.assign(picture=[data_url(address) for address in mistakes.picture])
     shown = mistakes[
-        ["picture"] * picture + ["label", "teacher", "answer", "student"] + ["text"] * (not picture)
+        ["picture"] * is_image_task
+        + ["label", "teacher", "answer", "student"]
+        + ["text"] * (not is_image_task)
     ]
     shown = (
-        shown if picture else shown.assign(text=[single_line(text, task) for text in shown.text])
+        shown
+        if is_image_task
+        else shown.assign(text=[single_line(text, task) for text in shown.text])
     )
     st.dataframe(
         shown,
         width="stretch",
         hide_index=True,
         key=f"{key}-mistakes",
-        row_height=56 if picture else None,
+        row_height=56 if is_image_task else None,
         column_config=COLUMNS,
     )
     places = {

@@ -130,7 +130,7 @@ def test_errors_far_apart_take_a_logarithmic_axis():
 
 @pytest.mark.parametrize("relief", [False, True])
 def test_both_versions_share_one_scale_that_reaches_the_largest(relief):
-    figure = activation_surface(tables.surface(), relief=relief)
+    figure = activation_surface(tables.surface(), as_surface=relief)
     assert (
         len(figure.data) == 2
         and {t.coloraxis for t in figure.data} == {"coloraxis"}

@@ -49,18 +49,20 @@ class Discriminator(AuxiliaryModel):
         """Adversarial loss of the student. The discriminator is trained on the same
         outputs first.
         """
-        ours, theirs = (
+        student, teacher = (
             output.flatten(0, -2).float().log_softmax(-1)
             for output in self.loss.student_and_teacher_logits(logits, batch)
         )
-        self.train(ours.detach(), theirs)
-        judged = self.model.requires_grad_(False)(ours)
+        self.train(student.detach(), teacher)
+        judged = self.model.requires_grad_(False)(student)
         self.model.requires_grad_(True)
         return binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
 
-    def train(self, ours: torch.Tensor, theirs: torch.Tensor) -> None:
-        judged = self.model(torch.cat([theirs, ours]))
-        due = torch.cat([torch.ones(len(theirs), 1), torch.zeros(len(ours), 1)]).to(judged.device)
+    def train(self, student: torch.Tensor, teacher: torch.Tensor) -> None:
+        judged = self.model(torch.cat([teacher, student]))
+        due = torch.cat([torch.ones(len(teacher), 1), torch.zeros(len(student), 1)]).to(
+            judged.device
+        )
         self.optimizer.zero_grad(set_to_none=True)
         binary_cross_entropy_with_logits(judged, due).backward()
         self.optimizer.step()

@@ -42,13 +42,13 @@ class DistillRun:
         technique_input: TechniqueInput,
         tables: TableBuilder,
     ) -> "DistillRun":
-        lessons, course = load_training_setup(config, context)
+        training_data, training_config = load_training_setup(config, context)
         return cls(
             config,
             context,
             technique_input,
-            lessons,
-            course,
+            training_data,
+            training_config,
             tables,
             technique_input.open_checkpoint_folder(),
             device_and_dtype(context.recipe)[0],

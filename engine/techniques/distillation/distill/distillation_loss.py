@@ -61,15 +61,18 @@ def compared_block_pairs(
     """The student's blocks that are compared, each with the teacher's at the same share of the way.
     Raises PlainError where there are none.
     """
-    mine, its = block_names(student), block_names(teacher)
-    if not (mine and its):
+    student_blocks, teacher_blocks = block_names(student), block_names(teacher)
+    if not (student_blocks and teacher_blocks):
         raise PlainError(
             "The states of teacher and student cannot be compared, since one of them has no "
             "list of blocks; set features to none."
         )
     return [
-        (mine[number - 1], its[-(-number * len(its) // len(mine)) - 1])
-        for number in compared_block_numbers(config, len(mine))
+        (
+            student_blocks[number - 1],
+            teacher_blocks[-(-number * len(teacher_blocks) // len(student_blocks)) - 1],
+        )
+        for number in compared_block_numbers(config, len(student_blocks))
     ]
 
 
@@ -116,19 +119,30 @@ class DistillationLoss:
             if config.features != "none" or config.attention_weight
             else []
         )
-        mine, its = [one for one, _ in pairs], list(dict.fromkeys(other for _, other in pairs))
-        return cls(config, student, teachers, pairs, BlockStates(mine), BlockStates(its), tokens)
+        student_blocks, teacher_blocks = (
+            [one for one, _ in pairs],
+            list(dict.fromkeys(other for _, other in pairs)),
+        )
+        return cls(
+            config,
+            student,
+            teachers,
+            pairs,
+            BlockStates(student_blocks),
+            BlockStates(teacher_blocks),
+            tokens,
+        )
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
         """States are noted, teachers lie unpacked, and projections are added to the student's
         weights.
         """
-        with ExitStack() as held:
-            held.enter_context(self.student_states.record(self.student))
-            held.enter_context(self.teacher_states.record(self.teachers[0]))
+        with ExitStack() as stack:
+            stack.enter_context(self.student_states.record(self.student))
+            stack.enter_context(self.teacher_states.record(self.teachers[0]))
             for teacher in self.teachers:
-                held.enter_context(keep_unpacked(teacher))
+                stack.enter_context(keep_unpacked(teacher))
             yield
 
     def terms(self) -> dict[str, tuple[float, Loss]]:
@@ -150,8 +164,14 @@ class DistillationLoss:
     def feature_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         self.teacher_logits(batch, logits.device)
         parts = [
-            feature_loss(self.projected_states(number, mine), its, self.config.features == "cosine")
-            for number, (mine, its) in enumerate(self.unpadded_state_pairs(batch))
+            feature_loss(
+                self.projected_states(number, student_states),
+                teacher_states,
+                self.config.features == "cosine",
+            )
+            for number, (student_states, teacher_states) in enumerate(
+                self.unpadded_state_pairs(batch)
+            )
         ]
         return torch.stack(parts).mean()
 
@@ -188,15 +208,15 @@ class DistillationLoss:
         return self.cached_logits
 
     def compute_teacher_logits(self, batch: EncodedExamples, device: torch.device) -> torch.Tensor:
-        heard = []
+        logits_by_teacher = []
         for teacher in self.teachers:
             with evaluation_mode(teacher):
-                heard.append(batch_logits(teacher, batch, device))
+                logits_by_teacher.append(batch_logits(teacher, batch, device))
         return (
-            heard[0]
-            if len(heard) == 1
+            logits_by_teacher[0]
+            if len(logits_by_teacher) == 1
             else combined_teacher_logits(
-                restrict_to_shared_tokens(heard, self.tokens),
+                restrict_to_shared_tokens(logits_by_teacher, self.tokens),
                 self.config.temperature,
                 self.config.together,
             )
@@ -205,10 +225,16 @@ class DistillationLoss:
     def state_pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(examples, places, width) both. Raises PlainError where there are not as many places."""
         pairs = [
-            (self.student_states.outputs[mine], self.teacher_states.outputs[its])
-            for mine, its in self.block_pairs
+            (
+                self.student_states.outputs[student_states],
+                self.teacher_states.outputs[teacher_states],
+            )
+            for student_states, teacher_states in self.block_pairs
         ]
-        if any(mine.shape[1] != its.shape[1] for mine, its in pairs):
+        if any(
+            student_states.shape[1] != teacher_states.shape[1]
+            for student_states, teacher_states in pairs
+        ):
             raise PlainError(
                 "The states of teacher and student have different numbers of places, so they "
                 "cannot be compared; set features to none."
@@ -276,12 +302,17 @@ def attach_projections(
     with evaluation_mode(distillation_loss.student):
         batch_logits(distillation_loss.student, batch, device)
     distillation_loss.teacher_logits(batch, device)
-    widths = [(mine.shape[-1], its.shape[-1]) for mine, its in distillation_loss.state_pairs()]
+    widths = [
+        (student_width.shape[-1], teacher_width.shape[-1])
+        for student_width, teacher_width in distillation_loss.state_pairs()
+    ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = [
-            nn.Identity() if mine == its else nn.Linear(mine, its, bias=False)
-            for mine, its in widths
+            nn.Identity()
+            if student_width == teacher_width
+            else nn.Linear(student_width, teacher_width, bias=False)
+            for student_width, teacher_width in widths
         ]
     distillation_loss.student.add_module(PROJECTIONS, nn.ModuleList(made).to(device))
     try:

@@ -104,20 +104,24 @@ def train_on_teachers(
     phase: str = "student",
 ) -> Trainer:
     """Train a student on fixed teachers, as most settings do."""
-    tuition = DistillationLoss.of(config, student, teachers, token_count(run.context.folder))
-    with ExitStack() as held:
-        held.enter_context(tuition.hooks())
-        if run.precomputes_teacher_logits(tuition):
-            run = run.with_teacher_logits(tuition)
-        held.enter_context(
+    distillation_loss = DistillationLoss.of(
+        config, student, teachers, token_count(run.context.folder)
+    )
+    with ExitStack() as stack:
+        stack.enter_context(distillation_loss.hooks())
+        if run.precomputes_teacher_logits(distillation_loss):
+            run = run.with_teacher_logits(distillation_loss)
+        stack.enter_context(
             attach_projections(
-                tuition, run.training_data.held_out.subset(slice(0, 2)), run.training_config.seed
+                distillation_loss,
+                run.training_data.held_out.subset(slice(0, 2)),
+                run.training_config.seed,
             )
         )
-        terms, adversary = tuition.terms(), None
+        terms, adversary = distillation_loss.terms(), None
         if config.setting == "adversarial":
             adversary = Discriminator.for_student(
-                tuition, run.training_data.held_out, run.training_config
+                distillation_loss, run.training_data.held_out, run.training_config
             )
             terms["discriminator"] = (config.adversarial_weight, adversary.adversarial_loss)
         return run.train(student, WeightedLoss(terms), phase, adversary)
@@ -187,18 +191,18 @@ def train_two_views(config: Distill, run: DistillRun) -> ReplacementModel:
 
 def train_black_box(config: Distill, run: DistillRun) -> ReplacementModel:
     """The student sees the teacher's words or choices, none of its probabilities."""
-    teacher, bench = run.technique_input.original.model, run.context
-    student = run.prepare_student(bench.recipe.seed)
-    if isinstance(bench.recipe.task, LanguageModeling):
-        known = first_unshared_token(student.model, teacher, bench)
-        lessons = teacher_generated_data(
-            config, bench, teacher, run.training_data, run.device, run.tables, known
+    teacher, context = run.technique_input.original.model, run.context
+    student = run.prepare_student(context.recipe.seed)
+    if isinstance(context.recipe.task, LanguageModeling):
+        known = first_unshared_token(student.model, teacher, context)
+        training_data = teacher_generated_data(
+            config, context, teacher, run.training_data, run.device, run.tables, known
         )
     else:
-        lessons = teacher_labeled_data(
-            config, bench, teacher, run.training_data, run.device, run.tables
+        training_data = teacher_labeled_data(
+            config, context, teacher, run.training_data, run.device, run.tables
         )
-    replace(run, training_data=lessons).train(
+    replace(run, training_data=training_data).train(
         student.model, WeightedLoss({"labels": (1.0, batch_label_loss)})
     )
     return student

@@ -32,7 +32,7 @@ def train_with_peer(config: Distill, run: DistillRun, student: nn.Module) -> Non
         DistillationLoss.of(config, student, [peer], tokens),
         DistillationLoss.of(config.model_copy(update=LOGITS_ONLY), peer, [student], tokens),
     )
-    beside = Peer(
+    auxiliary = Peer(
         peer, make_optimizer(peer, run.training_config), run, WeightedLoss(to_peer.terms())
     )
     with (
@@ -42,7 +42,7 @@ def train_with_peer(config: Distill, run: DistillRun, student: nn.Module) -> Non
             to_student, run.training_data.held_out.subset(slice(0, 2)), run.training_config.seed
         ),
     ):
-        run.train(student, WeightedLoss(to_student.terms()), auxiliary=beside)
+        run.train(student, WeightedLoss(to_student.terms()), auxiliary=auxiliary)
     judged = held_out_quality(peer, run.training_data.held_out)
     last = max((row.step for row in run.tables.curves), default=0)
     run.tables.curves.append(CurveRow(last, "teacher", judged.name, judged.value))

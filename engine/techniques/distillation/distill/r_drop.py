@@ -81,13 +81,13 @@ def has_dropout(model: nn.Module) -> bool:
     """Return True if the model has dropout. Some attention layers store their dropout probability
     as a number.
     """
-    held = [
+    shares = [
         module.p for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)
     ]
     return any(
         share > 0
         for share in (
-            *held,
+            *shares,
             *(getattr(module, "attention_dropout", 0.0) for module in model.modules()),
         )
         if isinstance(share, float)

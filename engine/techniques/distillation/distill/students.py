@@ -138,9 +138,12 @@ def pruned_copy(
     stays = [
         (layer, after) for layer, after in pruning_plan.layers(source.layers) if not layer.tied_to
     ]
-    held = {layer.name: source.model.get_submodule(layer.name).stored for layer, _ in stays}
+    stored_before = {
+        layer.name: source.model.get_submodule(layer.name).stored for layer, _ in stays
+    }
     stored = {
-        after.name: pruning_plan.planned_weight(layer, held[layer.name]) for layer, after in stays
+        after.name: pruning_plan.planned_weight(layer, stored_before[layer.name])
+        for layer, after in stays
     }
     plain = pruning_plan.plain(source.plain)
     model = fit_shapes(
@@ -148,7 +151,9 @@ def pruned_copy(
     )
     if not on_meta:
         weights = {
-            after.name: pruning_plan.stored_weight(layer, held[layer.name]).to_dense(torch.float32)
+            after.name: pruning_plan.stored_weight(layer, stored_before[layer.name]).to_dense(
+                torch.float32
+            )
             for layer, after in stays
         }
         in_shape = {
@@ -221,7 +226,10 @@ def fewer_blocks_plan(
         for number, block in enumerate(row)
     }
     dropped = tuple(
-        block for row, mine in zip(stacks, kept, strict=True) for block in row if block not in mine
+        block
+        for row, kept_blocks in zip(stacks, kept, strict=True)
+        for block in row
+        if block not in kept_blocks
     )
     small = (
         PruningPlan(
@@ -510,11 +518,11 @@ def check_lengths(folder: ModelSource, role: str, recipe: Recipe) -> None:
             "calibration.context": context,
         }
     limit = usable_length(config_of(folder)) if folder.kind != "image-classification" else None
-    for option, asked in lengths.items():
-        if limit and asked > limit:
+    for option, length in lengths.items():
+        if limit and length > limit:
             raise PlainError(
                 f"The {role} {folder} reads at most {limit:,} tokens, and {option} is "
-                f"{asked:,}; set it to at most {limit:,}."
+                f"{length:,}; set it to at most {limit:,}."
             )
 
 
@@ -539,13 +547,13 @@ def check_compatible(folder: ModelSource, teacher: ModelSource, role: str) -> No
             f"cannot be compared; choose a {role} with the same "
             f"vocabulary."
         )
-    mine, its = (config_of(each) for each in (folder, teacher))
+    config, teacher_config = (config_of(each) for each in (folder, teacher))
     if folder.kind in LANGUAGE or folder.bare:
         return
-    if class_names(mine) != class_names(its):
+    if class_names(config) != class_names(teacher_config):
         raise PlainError(
-            f"The {role} {folder} knows the classes {class_list(mine)} and {teacher} "
-            f"{class_list(its)}; "
+            f"The {role} {folder} knows the classes {class_list(config)} and {teacher} "
+            f"{class_list(teacher_config)}; "
             f"choose a {role} with the same classes in the same order."
         )
 

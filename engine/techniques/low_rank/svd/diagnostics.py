@@ -84,9 +84,9 @@ def diagnostics_low_rank_correction(
     return TableBuilder(ranks=[row], singular=singular_tables(layer, spectra, row.rank))
 
 
-def remaining_energy(whole: torch.Tensor, lost: torch.Tensor) -> float:
+def remaining_energy(original: torch.Tensor, lost: torch.Tensor) -> float:
     """Share of the squares that is not lost, 0 to 1."""
-    return max(0.0, 1 - (lost.square().sum() / whole.square().sum().clamp_min(1e-30)).item())
+    return max(0.0, 1 - (lost.square().sum() / original.square().sum().clamp_min(1e-30)).item())
 
 
 # --- ranks ----------------------------------------------------------------------------------------
@@ -198,13 +198,13 @@ def singular_tables(layer: str, spectra: dict[str, torch.Tensor], rank: int) -> 
 
 
 def singular_table(
-    layer: str, version: str, values: torch.Tensor, whole: torch.Tensor, rank: int
+    layer: str, version: str, values: torch.Tensor, original: torch.Tensor, rank: int
 ) -> pd.DataFrame:
-    energy = values.double().square().cumsum(0) / whole.double().square().sum().clamp_min(1e-30)
+    energy = values.double().square().cumsum(0) / original.double().square().sum().clamp_min(1e-30)
     at = shown_indices(len(values), rank)
     numbers = {
         "index": at + 1,
-        "singular_value": values[at] / whole[0].clamp_min(1e-30),
+        "singular_value": values[at] / original[0].clamp_min(1e-30),
         "cumulative_energy": energy[at],
         "kept": at < rank,
     }

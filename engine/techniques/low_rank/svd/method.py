@@ -102,13 +102,13 @@ def spectra_of(
     if config.needs == "gram":
         return streamed_spectra(config, layers, layer_swap)
     names = [layer.name for layer in layers]
-    seen = layer_swap.layer_stats(config.needs, names)
+    stats = layer_swap.layer_stats(config.needs, names)
     found = {}
     for done, name in enumerate(names):
         layer_swap.context.progress(ProgressEvent("finding-ranks", done, len(names)))
-        if config.needs == "nothing" or name in seen:
+        if config.needs == "nothing" or name in stats:
             found[name] = singular_values(
-                whitening(config, seen.get(name)), layer_swap.weight_of(name)
+                whitening(config, stats.get(name)), layer_swap.weight_of(name)
             )
     return found
 
@@ -126,10 +126,12 @@ def streamed_spectra(
         ),
     )
     for block in blocks_of(layers):
-        for name, seen in stream.collect_stats(
+        for name, layer_stats in stream.collect_stats(
             block[0].block, [layer.name for layer in block], True
         ).items():
-            found[name] = singular_values(whitening(config, seen), layer_swap.weight_of(name))
+            found[name] = singular_values(
+                whitening(config, layer_stats), layer_swap.weight_of(name)
+            )
         stream.advance(block[0].block)
     return found
 

@@ -9,8 +9,8 @@ from engine.techniques.pruning.blocks.config import Blocks
 
 
 @explanation.register
-def explanation_blocks(config: Blocks, look: CompressedLayer) -> Explanation:
-    rows = look.rebuilt.structures
+def explanation_blocks(config: Blocks, compressed: CompressedLayer) -> Explanation:
+    rows = compressed.rebuilt.structures
     return Explanation(
         StructureRow,
         table(rows, StructureRow),

@@ -95,9 +95,9 @@ def block_influences(blocks: list[str], layer_swap: LayerSwap) -> dict[str, floa
             cosine = torch.nn.functional.cosine_similarity(
                 BlockCall(args, kwargs).states.float(), first_output(output).float(), dim=-1
             )
-            seen = cosine[where["mask"]] if "mask" in where else cosine
-            sums[name] += seen.double().sum().item()
-            counts[name] += seen.numel()
+            unmasked = cosine[where["mask"]] if "mask" in where else cosine
+            sums[name] += unmasked.double().sum().item()
+            counts[name] += unmasked.numel()
 
         return hook
 

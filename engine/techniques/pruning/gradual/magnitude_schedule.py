@@ -22,14 +22,14 @@ def update_masks(trainable: TrainableModel, config: Pruning, share: float) -> No
     """
     at = {layer.name: at_share(config, share) for layer in trainable.layers}
     if config.scope == "global" and not config.pattern:
-        mine = layer_shares(
+        shares = layer_shares(
             lambda name: magnitude_scores(trainable, name),
             {layer.name: layer.parameters for layer in trainable.layers},
             share,
         )
         at = {
             name: Magnitude(scope="layer").model_copy(update={"sparsity": magnitudes})
-            for name, magnitudes in mine.items()
+            for name, magnitudes in shares.items()
         }
     for name, threshold in at.items():
         mask = (
@@ -62,8 +62,8 @@ def at_share(config: Pruning, share: float) -> Pruning | None:
 
 def magnitude_scores(trainable: TrainableModel, name: str) -> torch.Tensor:
     """Magnitudes; nothing for what was cut, unless it learns on.  (out, in_)"""
-    whole = trainable.unmasked_weight(name).abs()
-    return whole if trainable.masks[name].regrow else whole * trainable.mask(name)
+    magnitudes = trainable.unmasked_weight(name).abs()
+    return magnitudes if trainable.masks[name].regrow else magnitudes * trainable.mask(name)
 
 
 def check_not_emptied(name: str, mask: torch.Tensor, share: float) -> None:
@@ -93,9 +93,9 @@ def stored_layers(
     }
     return {
         name: stored_remaining(
-            left := trainable.weight(name).cpu(), whole, config_for_remaining(settings[name], left)
+            left := trainable.weight(name).cpu(), stored, config_for_remaining(settings[name], left)
         )
-        for name, whole in before.items()
+        for name, stored in before.items()
     }
 
 

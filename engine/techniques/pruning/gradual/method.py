@@ -74,16 +74,18 @@ def train_weights_gradual(
     settings = plan(config, layers)
     for layer in layers:
         check_weights_remain(layer.name, remaining_count(settings[layer.name], layer.matrix_shape))
-    pupil = make_trainable(context.folder, technique_input.original, layers, device)
-    pupil.attach_masks(config.regrow, gated=config.regularizer == "l0")
-    lessons = load_recipe_training_data(context.recipe, context.folder, config.steps * config.batch)
-    course = TrainingConfig(config.steps, config.rate, config.batch, context.recipe.seed)
+    trainable = make_trainable(context.folder, technique_input.original, layers, device)
+    trainable.attach_masks(config.regrow, gated=config.regularizer == "l0")
+    training_data = load_recipe_training_data(
+        context.recipe, context.folder, config.steps * config.batch
+    )
+    training_config = TrainingConfig(config.steps, config.rate, config.batch, context.recipe.seed)
     descent = GradualPruner(
         config,
         context,
-        pupil,
-        lessons,
-        course,
+        trainable,
+        training_data,
+        training_config,
         settings,
         checkpoint_file(technique_input.open_checkpoint_folder(), "gradual"),
     )
@@ -92,7 +94,7 @@ def train_weights_gradual(
             descent.run()
     finally:
         technique_input.layer_swap.tables.schedule.extend(descent.rows)
-    return TrainedWeights(stored_layers(pupil, settings), pupil.plain())
+    return TrainedWeights(stored_layers(trainable, settings), trainable.plain())
 
 
 def check_weights_remain(name: str, left: int) -> None:
@@ -265,7 +267,7 @@ class GradualPruner:
         )
 
     def record(self, step: int, quality: Quality, event: str) -> None:
-        left, whole = (
+        left, total = (
             nonzero_counts(self.trainable),
             sum(layer.parameters for layer in self.trainable.layers),
         )
@@ -275,7 +277,7 @@ class GradualPruner:
         self.rows.append(
             ScheduleRow(
                 step,
-                1 - sum(left.values()) / whole,
+                1 - sum(left.values()) / total,
                 loss,
                 quality.name,
                 quality.value,

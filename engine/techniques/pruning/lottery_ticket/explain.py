@@ -8,5 +8,5 @@ from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 
 
 @explanation.register
-def explanation_lottery_ticket(config: LotteryTicket, look: CompressedLayer) -> Explanation:
-    return removed_weights(look)
+def explanation_lottery_ticket(config: LotteryTicket, compressed: CompressedLayer) -> Explanation:
+    return removed_weights(compressed)

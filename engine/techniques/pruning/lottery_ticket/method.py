@@ -121,20 +121,20 @@ def train_weights_lottery_ticket(
     for layer in layers:
         check_weights_remain(layer.name, remaining_count(ticket_config(config), layer.matrix_shape))
     device, _ = device_and_dtype(context.recipe)
-    pupil = make_trainable(context.folder, technique_input.original, layers, device)
-    pupil.attach_masks()
-    lessons = load_recipe_training_data(context.recipe, context.folder)
+    trainable = make_trainable(context.folder, technique_input.original, layers, device)
+    trainable.attach_masks()
+    training_data = load_recipe_training_data(context.recipe, context.folder)
     lottery = LotteryExperiment(
         config,
         context,
-        pupil,
-        lessons,
+        trainable,
+        training_data,
         technique_input.layer_swap.tables.lottery,
         checkpoint_file(technique_input.open_checkpoint_folder(), "lottery"),
     )
     with threads_to_train(technique_input.original.parameters):
-        pupil.load_state(lottery.run())
-    return TrainedWeights(stored_layers(pupil, plan(config, layers)), pupil.plain())
+        trainable.load_state(lottery.run())
+    return TrainedWeights(stored_layers(trainable, plan(config, layers)), trainable.plain())
 
 
 REWINDING = TicketEvent("training")  # up to the step that networks are rewound to
@@ -260,11 +260,13 @@ class LotteryExperiment:
         event: TicketEvent = REWINDING,
     ) -> State:
         """Train from step ``first_step`` with a new optimizer."""
-        course = TrainingConfig(self.config.steps, self.config.rate, self.config.batch, seed)
+        training_config = TrainingConfig(
+            self.config.steps, self.config.rate, self.config.batch, seed
+        )
         for step, _ in train_steps(
             self.trainable.model,
             self.training_data.train,
-            course,
+            training_config,
             self.loss,
             first_step,
             on_note=self.context.notes.append,

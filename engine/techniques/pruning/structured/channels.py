@@ -43,13 +43,13 @@ def channel_groups(technique_input: TechniqueInput) -> list[StructureGroup]:
 def dense_copy(technique_input: TechniqueInput) -> nn.Module:
     """The model with torch's own layers, its weights dense in float32."""
     original = technique_input.original
-    held = {
+    stored = {
         layer.name: original.model.get_submodule(layer.name).stored for layer in original.layers
     }
-    model = fit_shapes(meta_model(technique_input.folder), held, original.plain)
+    model = fit_shapes(meta_model(technique_input.folder), stored, original.plain)
     weights = {
         f"{name}.weight": weight.to_dense().reshape(model.get_submodule(name).weight.shape).cpu()
-        for name, weight in held.items()
+        for name, weight in stored.items()
     }
     plain = {
         name: value.float() if value.is_floating_point() else value

@@ -64,13 +64,14 @@ def kept_indices(
     """Remaining slices of each changed layer and norm if the marked structures (True) of every
     family are kept.
     """
-    gone: dict[tuple[str, Side], list[torch.Tensor]] = {}
+    removed: dict[tuple[str, Side], list[torch.Tensor]] = {}
     for family, stays in groups:
         for part in family.parts:
             if not stays.all():
-                gone.setdefault((part.name, part.side), []).append(part.places[~stays].flatten())
+                removed.setdefault((part.name, part.side), []).append(part.places[~stays].flatten())
     left = {
-        place: remaining_positions(size_of(*place), torch.cat(lost)) for place, lost in gone.items()
+        place: remaining_positions(size_of(*place), torch.cat(lost))
+        for place, lost in removed.items()
     }
     return {
         name: KeptIndices(left.get((name, "outputs")), left.get((name, "inputs")))

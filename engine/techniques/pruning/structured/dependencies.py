@@ -87,7 +87,7 @@ def coupled_structures(technique_input: TechniqueInput) -> list[Neurons | Heads]
         )
         found = []
         known: dict[tuple[Any, ...], Neurons | Heads | None] = {}
-        for reader, makers, beside in exclusive_readers(trace, order):
+        for reader, makers, has_other_sources in exclusive_readers(trace, order):
             block = next(
                 (
                     block
@@ -106,7 +106,7 @@ def coupled_structures(technique_input: TechniqueInput) -> list[Neurons | Heads]
             if alike not in known:
                 known[alike] = structures_of(DependencyProbe(trace, reader, makers), block)
             each = known[alike]
-            if each and (isinstance(each, Heads) or not beside):
+            if each and (isinstance(each, Heads) or not has_other_sources):
                 found.append(structures_in_block(each, block))
     found += structures_of_idle_blocks(found, technique_input, trace)
     places = {layer.name: place for place, layer in enumerate(technique_input.original.layers)}

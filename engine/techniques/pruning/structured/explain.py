@@ -9,10 +9,10 @@ from engine.techniques.pruning.structured.config import Structured
 
 
 @explanation.register
-def explanation_structured(config: Structured, look: CompressedLayer) -> Explanation:
+def explanation_structured(config: Structured, compressed: CompressedLayer) -> Explanation:
     """Show the structures that run through the layer, or else those of its block."""
-    home = look.rebuilt.homes.get(look.part.name, look.part.block)
-    every = look.rebuilt.structures
+    home = compressed.rebuilt.homes.get(compressed.part.name, compressed.part.block)
+    every = compressed.rebuilt.structures
     rows = [row for row in every if row.block == home] or [
         row for row in every if row.block == every[0].block
     ]

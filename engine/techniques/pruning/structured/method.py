@@ -249,12 +249,12 @@ def plan_removal_structured(
     rows = tuple(
         row for group, mask in zip(every, stays, strict=True) for row in structure_rows(group, mask)
     )
-    said = {
+    fields = {
         "notes": layer_notes(config, pairs),
         "structures": rows,
         "homes": blocks_of_layers([group.family for group in every]),
     }
-    small = PruningPlan(cuts, uniform=uniform_config(technique_input, cuts, pairs), **said)
+    small = PruningPlan(cuts, uniform=uniform_config(technique_input, cuts, pairs), **fields)
     return check_equivalent(technique_input, small, [group.family for group in every])
 
 
@@ -349,17 +349,17 @@ def layer_notes(
         for place in {(part.name, part.side) for part in family.parts}:
             left, of = counts.get(place, (0, 0))
             counts[place] = [left + int(stays.sum()), of + family.size]
-    what, said = pairs[0][0].what, {}
+    what, notes = pairs[0][0].what, {}
     for (name, side), (left, of) in sorted(counts.items(), key=lambda item: item[0][1] == "inputs"):
         rounded = config.scope == "layer" and abs(1 - left / of - config.share) > SHARE_TOLERANCE
         words = (
             f"{left} of {of} {what}s left" if side == "outputs" else f"reads {left} of {of} {what}s"
         )
-        said.setdefault(name, []).append(
+        notes.setdefault(name, []).append(
             words
             + (f" (asked to lose {config.share:.0%}, and only whole ones go)" if rounded else "")
         )
-    return {name: "; ".join(words) for name, words in said.items()}
+    return {name: "; ".join(words) for name, words in notes.items()}
 
 
 def uniform_config(

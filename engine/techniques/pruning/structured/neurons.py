@@ -23,15 +23,15 @@ def neuron_groups(technique_input: TechniqueInput) -> list[StructureGroup]:
     """
     experts = expert_paths(technique_input.original.model)
     found, counts = [], {}
-    for each in coupled_structures(technique_input):
-        if isinstance(each, Neurons) and not any(
-            each.reader.startswith(f"{path}.") for path in experts
+    for neurons in coupled_structures(technique_input):
+        if isinstance(neurons, Neurons) and not any(
+            neurons.reader.startswith(f"{path}.") for path in experts
         ):
-            family = neuron_group(each, counts.get(each.block, 0))
-            counts[each.block] = counts.get(each.block, 0) + family.size
-            found.append(family)
+            group = neuron_group(neurons, counts.get(neurons.block, 0))
+            counts[neurons.block] = counts.get(neurons.block, 0) + group.size
+            found.append(group)
     layers = {layer.name: layer for layer in technique_input.original.layers}
-    return found + [family for path in experts if (family := expert_neuron_group(path, layers))]
+    return found + [group for path in experts if (group := expert_neuron_group(path, layers))]
 
 
 def neuron_group(found: Neurons, first: int) -> StructureGroup:

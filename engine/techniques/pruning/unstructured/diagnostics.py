@@ -49,13 +49,16 @@ def diagnostics_pruning(
 def storage_rows(
     config: Pruning, layer: str, stored: StoredWeight, left: int
 ) -> Iterator[StorageRow]:
-    ways = storage_sizes_bytes(
+    sizes = storage_sizes_bytes(
         stored.shape,
         left,
         values_dtype(config).itemsize,
         parse_pattern(config.pattern) if config.pattern else None,
     )
-    return (StorageRow(layer, way, size, way == stored.kind) for way, size in ways.items())
+    return (
+        StorageRow(layer, storage_format, size, storage_format == stored.kind)
+        for storage_format, size in sizes.items()
+    )
 
 
 def importance_rows(layer: str, score: torch.Tensor, left: torch.Tensor) -> Iterator[ImportanceRow]:

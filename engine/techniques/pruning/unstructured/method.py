@@ -30,30 +30,30 @@ def plan_pruning(
     }
     if config.scope != "global" or config.pattern or layer_swap is None:
         return placed
-    seen = layer_swap.layer_stats(config.needs, list(placed))
+    stats = layer_swap.layer_stats(config.needs, list(placed))
     scored = {
         layer.name: layer.parameters
         for layer in layers
-        if config.needs == "nothing" or layer.name in seen
+        if config.needs == "nothing" or layer.name in stats
     }
 
     def scores(name: str) -> torch.Tensor:
         return comparable_between_layers(
             placed[name],
-            importance(placed[name], layer_swap.weight_of(name), *([seen[name]] if seen else [])),
+            importance(placed[name], layer_swap.weight_of(name), *([stats[name]] if stats else [])),
         )
 
-    mine = layer_shares(scores, scored, config.sparsity)
-    for name, share in mine.items():
+    shares = layer_shares(scores, scored, config.sparsity)
+    for name, share in shares.items():
         if share == 1 and not layer_swap.weight_of(name).any():
-            mine[name] = 0.0  # it is all zeros already
+            shares[name] = 0.0  # it is all zeros already
         elif share == 1:
             raise PlainError(
                 f"{name} would lose every weight when {config.sparsity:.0%} of all layers go; "
                 "ask for less, or for a share of each layer."
             )
     return {
-        name: setting.model_copy(update={"scope": "layer", "sparsity": mine.get(name, 0.0)})
+        name: setting.model_copy(update={"scope": "layer", "sparsity": shares.get(name, 0.0)})
         for name, setting in placed.items()
     }
 

@@ -10,15 +10,15 @@ COLUMNS = 96  # input columns that are shown
 
 
 @explanation.register
-def explanation_activations(config: Activations, look: CompressedLayer) -> Explanation:
+def explanation_activations(config: Activations, compressed: CompressedLayer) -> Explanation:
     """Show the ranges of inputs and weights before and after; also for SmoothQuant."""
-    vectors = look.seen.sample_vectors()
+    vectors = compressed.seen.sample_vectors()
     before, after = (
         vectors.abs().amax(0),
-        look.stored.quantized_inputs(vectors / look.scales).abs().amax(0),
+        compressed.stored.quantized_inputs(vectors / compressed.scales).abs().amax(0),
     )
     strongest = before.topk(min(COLUMNS, len(before))).indices
-    reach, stored = look.weight.abs().amax(0), look.stored.to_dense().abs().amax(0)
+    reach, stored = compressed.weight.abs().amax(0), compressed.stored.to_dense().abs().amax(0)
     columns = {
         "input_before": before,
         "input_after": after,

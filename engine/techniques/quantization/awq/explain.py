@@ -12,12 +12,12 @@ ROWS = 48  # output rows that are shown
 
 
 @explanation.register
-def explanation_awq(config: AWQ, look: CompressedLayer) -> Explanation:
+def explanation_awq(config: AWQ, compressed: CompressedLayer) -> Explanation:
     """The column behind the strongest input."""
-    column = int(look.seen.abs_mean.argmax())
-    factor, weight = look.scales[column], look.weight[:ROWS]
+    column = int(compressed.seen.abs_mean.argmax())
+    factor, weight = compressed.scales[column], compressed.weight[:ROWS]
     without = compress(config.rounding(), weight).to_dense()[:, column]
-    within = look.stored.to_dense()[:ROWS, column] / factor
+    within = compressed.stored.to_dense()[:ROWS, column] / factor
     original = weight[:, column]
     rows = frame(
         ScaledRow,
@@ -33,5 +33,5 @@ def explanation_awq(config: AWQ, look: CompressedLayer) -> Explanation:
         ScaledRow,
         rows,
         empty_levels(),
-        part_of("output rows", len(rows), len(look.weight)) + f" of column {column}",
+        part_of("output rows", len(rows), len(compressed.weight)) + f" of column {column}",
     )

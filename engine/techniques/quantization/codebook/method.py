@@ -28,15 +28,18 @@ MAX_CLUSTERED_WEIGHTS = 1 << 24
 def compress_codebook(config: Codebook, weight: torch.Tensor) -> CodebookWeight:
     rows = rows_per_book(config, weight.shape[0])
     parts = row_bands(weight, rows)
-    books = [centroids(part, config) for part in parts]
+    codebooks = [centroids(part, config) for part in parts]
     indices = torch.cat(
-        [nearest_centroids(part, book).flatten() for part, book in zip(parts, books, strict=True)]
+        [
+            nearest_centroids(part, codebook).flatten()
+            for part, codebook in zip(parts, codebooks, strict=True)
+        ]
     )
     return CodebookWeight(
         tuple(weight.shape),
         config.bits,
         rows,
-        books=torch.cat(books),
+        books=torch.cat(codebooks),
         **packed_indices(indices, config),
     )
 
@@ -49,12 +52,12 @@ def row_bands(weight: torch.Tensor, rows: int) -> list[torch.Tensor]:
     """Whole bands of rows as one row each, and the last one if it has fewer.  (out, in_) -> (bands,
     rows * in_), (1, rest * in_)
     """
-    whole = len(weight) // rows * rows
+    full_rows = len(weight) // rows * rows
     return [
         part
         for part in (
-            weight[:whole].reshape(-1, rows * weight.shape[1]),
-            weight[whole:].reshape(1, -1),
+            weight[:full_rows].reshape(-1, rows * weight.shape[1]),
+            weight[full_rows:].reshape(1, -1),
         )
         if part.numel()
     ]
@@ -121,9 +124,11 @@ def midpoints(means: torch.Tensor) -> torch.Tensor:
     return (means[:, 1:] + means[:, :-1]) / 2
 
 
-def nearest_centroids(values: torch.Tensor, books: torch.Tensor) -> torch.Tensor:
+def nearest_centroids(values: torch.Tensor, centroids_of_row: torch.Tensor) -> torch.Tensor:
     """Index of the nearest centroid, uint8.  (books, count)"""
-    return torch.searchsorted(midpoints(books), values.contiguous(), out_int32=True).to(torch.uint8)
+    return torch.searchsorted(midpoints(centroids_of_row), values.contiguous(), out_int32=True).to(
+        torch.uint8
+    )
 
 
 # --- where it starts: section 3.2, and one more; each (books, clusters) ascending -----------------

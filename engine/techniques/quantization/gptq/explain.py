@@ -22,12 +22,12 @@ ROWS, PLACES = 12, 32  # rows of the weight, and columns in the order of roundin
 
 
 @explanation.register
-def explanation_gptq(config: GPTQ, look: CompressedLayer) -> Explanation:
+def explanation_gptq(config: GPTQ, compressed: CompressedLayer) -> Explanation:
     """The first columns to be rounded, in the midst of all others. Rows do not know of one another:
     a few are as good as all.
     """
-    out, in_ = look.weight.shape
-    replay = Replay.of(config, look.weight[:ROWS].contiguous(), look.seen)
+    out, in_ = compressed.weight.shape
+    replay = Replay.of(config, compressed.weight[:ROWS].contiguous(), compressed.seen)
     part = (
         f"{part_of('output rows', len(replay.rows), out)}; the first {len(replay.places)} of "
         f"{in_} columns to be rounded"
@@ -48,13 +48,13 @@ class Replay:
     gram: torch.Tensor  # (in_, in_)
 
     @classmethod
-    def of(cls, config: GPTQ, weight: torch.Tensor, seen: InputStats) -> "Replay":
-        columns, order = rounding_sweep(config, weight, seen)
+    def of(cls, config: GPTQ, weight: torch.Tensor, stats: InputStats) -> "Replay":
+        columns, order = rounding_sweep(config, weight, stats)
         before = columns.weight.clone()
         columns.process(0, len(order))
         rounded = compress(config.rounding(), weight).to_dense()
         return cls(
-            columns, order, before, weight.T[order], rounded.T[order], seen.gram[order][:, order]
+            columns, order, before, weight.T[order], rounded.T[order], stats.gram[order][:, order]
         )
 
     @property

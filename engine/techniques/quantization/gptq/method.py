@@ -84,9 +84,11 @@ class RoundingSweep(ColumnSweep):
             )
 
     def choose_scale(self, group: int) -> None:
-        mine = self.weight[self.group == group]
-        mine = mine if self.stays is None else mine * self.stays[self.group == group]
-        scale, zero = qparams_of_weight(mine.T, self.config.rounding())  # (out, 1) each
+        group_weights = self.weight[self.group == group]
+        group_weights = (
+            group_weights if self.stays is None else group_weights * self.stays[self.group == group]
+        )
+        scale, zero = qparams_of_weight(group_weights.T, self.config.rounding())  # (out, 1) each
         self.scales[group], self.zeros[group] = scale.flatten(), zero.flatten()
 
 

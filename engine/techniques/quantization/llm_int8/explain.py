@@ -12,16 +12,16 @@ COLUMNS = 96  # input columns that are shown
 
 
 @explanation.register
-def explanation_llm_int8(config: LLMInt8, look: CompressedLayer) -> Explanation:
-    largest = look.seen.abs_max
+def explanation_llm_int8(config: LLMInt8, compressed: CompressedLayer) -> Explanation:
+    largest = compressed.seen.abs_max
     strongest = largest.topk(min(COLUMNS, len(largest))).indices
-    apart = torch.isin(strongest, look.stored.columns.long())
+    is_outlier = torch.isin(strongest, compressed.stored.columns.long())
     rows = frame(
         OutlierRow,
         column=strongest,
         largest=largest[strongest],
         threshold=config.threshold,
-        apart=apart,
+        apart=is_outlier,
     )
     return Explanation(
         OutlierRow,

@@ -20,12 +20,15 @@ def allocate(damage: np.ndarray, sizes: np.ndarray, budget: int, exact: bool = T
     divisor large enough, they are rounded up to 1/65536 of what the budget leaves, never beyond it.
     """
     greedy = greedy_allocation(damage, sizes, budget)
-    ways = (
+    allocations = (
         [knapsack_allocation(damage, sizes, budget), greedy]
         if exact and len(sizes) <= MAX_EXACT_LAYERS
         else [greedy]
     )
-    return min(ways, key=lambda way: sum(damage[layer, place] for layer, place in enumerate(way)))
+    return min(
+        allocations,
+        key=lambda allocation: sum(damage[layer, place] for layer, place in enumerate(allocation)),
+    )
 
 
 def greedy_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
@@ -75,11 +78,11 @@ def knapsack_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> l
     extra, places = -(-extra // unit), left // unit + 1
     least, choices = np.zeros(places), np.zeros((len(sizes), places), dtype=np.int8)
     for layer, (costs, units) in enumerate(zip(damage, extra, strict=True)):
-        ways = np.full((len(costs), places), np.inf)
-        for way, cost, spent in zip(ways, costs, units, strict=True):
+        totals = np.full((len(costs), places), np.inf)
+        for row, cost, spent in zip(totals, costs, units, strict=True):
             if spent < places:
-                way[spent:] = least[: places - spent] + cost
-        choices[layer], least = ways.argmin(axis=0), ways.min(axis=0)
+                row[spent:] = least[: places - spent] + cost
+        choices[layer], least = totals.argmin(axis=0), totals.min(axis=0)
     return backtracked_choices(choices, extra, int(least.argmin()))
 
 

@@ -13,10 +13,10 @@ EVERY_BITS = range(2, 9)
 
 
 @explanation.register
-def explanation_mixed_precision(config: MixedPrecision, look: CompressedLayer) -> Explanation:
+def explanation_mixed_precision(config: MixedPrecision, compressed: CompressedLayer) -> Explanation:
     """One layer at every number of bits."""
-    weight = look.weight[: max(1, WEIGHTS // look.weight.shape[1])]
-    allowed = set(config.choices) if config.by == "budget" else {look.config.bits}
+    weight = compressed.weight[: max(1, WEIGHTS // compressed.weight.shape[1])]
+    allowed = set(config.choices) if config.by == "budget" else {compressed.config.bits}
     tried = {bits: compress(config.rounding(bits), weight) for bits in EVERY_BITS}
     rows = [
         BitsRow(
@@ -31,5 +31,5 @@ def explanation_mixed_precision(config: MixedPrecision, look: CompressedLayer) -
         BitsRow,
         table(rows, BitsRow),
         empty_levels(),
-        part_of("output rows", len(weight), len(look.weight)),
+        part_of("output rows", len(weight), len(compressed.weight)),
     )

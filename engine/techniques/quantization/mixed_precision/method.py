@@ -125,14 +125,17 @@ class SensitivityMeter:
             [self.damages_beside_all(layer) for layer in self.layers]
         ), self.for_coarsest_candidate(lambda layer: alone(layer, 0))
 
-    def for_every_candidate(self, way: Callable[[Layer, int], float]) -> np.ndarray:
+    def for_every_candidate(self, damage_of_candidate: Callable[[Layer, int], float]) -> np.ndarray:
         return np.array(
-            [[way(layer, place) for place in range(len(self.candidates))] for layer in self.layers]
+            [
+                [damage_of_candidate(layer, place) for place in range(len(self.candidates))]
+                for layer in self.layers
+            ]
         )
 
-    def for_coarsest_candidate(self, way: Callable[[Layer], float]) -> np.ndarray:
+    def for_coarsest_candidate(self, damage_of_layer: Callable[[Layer], float]) -> np.ndarray:
         damage = np.full((len(self.layers), len(self.candidates)), NAN)
-        damage[:, 0] = [way(layer) for layer in self.layers]
+        damage[:, 0] = [damage_of_layer(layer) for layer in self.layers]
         return damage
 
     def damage_alone(self, layer: Layer, place: int) -> float:

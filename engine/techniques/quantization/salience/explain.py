@@ -13,16 +13,18 @@ DOTS = 1024  # evenly spaced input channels that are shown
 
 
 @explanation.register
-def explanation_awq_salience(config: AWQSalience, look: CompressedLayer) -> Explanation:
+def explanation_awq_salience(config: AWQSalience, compressed: CompressedLayer) -> Explanation:
     """Which 1% of the input channels each way of choosing would keep."""
-    weight, in_ = look.weight, look.weight.shape[1]
+    weight, in_ = compressed.weight, compressed.weight.shape[1]
     kept = {
-        by: torch.isin(torch.arange(in_), salient_columns(by, SCALED_SHARE, weight, look.seen, 0))
+        by: torch.isin(
+            torch.arange(in_), salient_columns(by, SCALED_SHARE, weight, compressed.seen, 0)
+        )
         for by in KEPT_BY
     }
     shown = torch.arange(0, in_, -(-in_ // DOTS))
     shown = torch.cat([shown, *(chosen.nonzero().flatten() for chosen in kept.values())]).unique()
-    columns = {"activation": look.seen.abs_mean, "weight": weight.norm(dim=0)}
+    columns = {"activation": compressed.seen.abs_mean, "weight": weight.norm(dim=0)}
     columns |= {
         "by_activations": kept["activations"],
         "by_weights": kept["weights"],

@@ -121,19 +121,19 @@ class SalienceExperiment:
         for name in self.names:
             done = len(self.layer_swap.tables.salience)
             self.layer_swap.context.progress(ProgressEvent("rounding-layers", done, len(VARIANTS)))
-            weight, seen = self.layer_swap.weight_of(name), self.seen.get(name)
+            weight, stats = self.layer_swap.weight_of(name), self.seen.get(name)
             yield (
                 name,
-                variant.treated_weight(self.config, weight, seen, self.seed)
-                if seen
+                variant.treated_weight(self.config, weight, stats, self.seed)
+                if stats
                 else round_to_grid(weight, self.config.rounding()),
             )
 
     def output_error(self, stored: dict[str, StoredWeight]) -> float:
         """|XW - XW^| / |XW| over all layers, on a sample of calibration inputs."""
         missed = total = 0.0
-        for name, seen in self.seen.items():
-            vectors, weight = seen.sample_vectors(), self.layer_swap.weight_of(name)
+        for name, stats in self.seen.items():
+            vectors, weight = stats.sample_vectors(), self.layer_swap.weight_of(name)
             missed += (
                 (vectors @ (stored[name].to_dense().to(weight.device) - weight).T)
                 .square()

@@ -233,22 +233,22 @@ def train_weights_adapters(
         )
         for layer in layers
     }
-    pupil = make_trainable(
+    trainable = make_trainable(
         context.folder, technique_input.original, layers, device_and_dtype(context.recipe)[0]
     )
-    pupil.model.requires_grad_(False)
-    load_base_weights(pupil, bases)
-    sites = attach_adapters(pupil, settings, context)
-    finetune(config, context, technique_input, pupil, "adapter")
+    trainable.model.requires_grad_(False)
+    load_base_weights(trainable, bases)
+    sites = attach_adapters(trainable, settings, context)
+    finetune(config, context, technique_input, trainable, "adapter")
     for name, site in sites.items():
-        replace_module(pupil.model, name, site.module)
+        replace_module(trainable.model, name, site.module)
     merged = isinstance(config, LoRA) and config.merge
     done = {
         name: site.merged_weight() if merged else adapted_weight(bases[name], site.factors())
         for name, site in sites.items()
     }
     return TrainedWeights(
-        {name: stored.to("cpu") for name, stored in (bases | done).items()}, pupil.plain()
+        {name: stored.to("cpu") for name, stored in (bases | done).items()}, trainable.plain()
     )
 
 

@@ -99,7 +99,9 @@ def train_weights_mixed_precision_training(
     layers = [
         layer for layer in technique_input.original.layers if layer.name in technique_input.targets
     ]
-    lessons = load_recipe_training_data(context.recipe, context.folder, config.steps * config.batch)
+    training_data = load_recipe_training_data(
+        context.recipe, context.folder, config.steps * config.batch
+    )
     kept, settings, keeps, done = (
         None,
         plan(config, layers),
@@ -107,11 +109,17 @@ def train_weights_mixed_precision_training(
         0,
     )
     for number, variant in enumerate(get_args(Variant)):
-        pupil = make_trainable(
+        trainable = make_trainable(
             context.folder, technique_input.original, layers, device_and_dtype(context.recipe)[0]
         )
         training = PrecisionRun(
-            config, variant, context, pupil, lessons, number, checkpoint_file(keeps, variant)
+            config,
+            variant,
+            context,
+            trainable,
+            training_data,
+            number,
+            checkpoint_file(keeps, variant),
         )
         with threads_to_train(technique_input.original.parameters):
             done += training.load_or_run()
@@ -180,11 +188,11 @@ class PrecisionRun:
     def run(self) -> None:
         if self.variant == "bfloat16 weights":
             cast_tensors(self.model, torch.bfloat16)
-        course = TrainingConfig(
+        training_config = TrainingConfig(
             self.config.steps, self.config.rate, self.config.batch, self.context.recipe.seed
         )
         with suppress(Diverged):
-            self.train(course)
+            self.train(training_config)
 
     def train(self, training_config: TrainingConfig) -> None:
         accelerator, seconds = self.accelerator(), 0.0
@@ -250,14 +258,14 @@ class PrecisionRun:
         """Share of the gradients that are nonzero in float32 but zero in this precision, for the
         same weights and examples.
         """
-        whole, short = (
+        reference, scaled = (
             self.weight_gradients(batch, 1.0),
             self.weight_gradients(batch, scale, CASTS[self.variant]),
         )
-        due = sum(int(gradient.count_nonzero()) for gradient in whole)
+        due = sum(int(gradient.count_nonzero()) for gradient in reference)
         return sum(
-            int(((gradient != 0) & (mine == 0)).sum())
-            for gradient, mine in zip(whole, short, strict=True)
+            int(((gradient != 0) & (scaled_gradient == 0)).sum())
+            for gradient, scaled_gradient in zip(reference, scaled, strict=True)
         ) / max(1, due)
 
     def weight_gradients(

@@ -85,11 +85,11 @@ def train_weights_qat_or_bitnet(
         layer for layer in technique_input.original.layers if layer.name in technique_input.targets
     ]
     check_unrounded_inputs(technique_input, layers)
-    pupil = make_trainable(
+    trainable = make_trainable(
         context.folder, technique_input.original, layers, device_and_dtype(context.recipe)[0]
     )
     if isinstance(config, BitNet) and config.start == "random":
-        randomize_weights(pupil, context)
+        randomize_weights(trainable, context)
     settings = plan(config, layers)
     left = (
         {
@@ -104,7 +104,7 @@ def train_weights_qat_or_bitnet(
     fixed = input_ranges(config, settings, technique_input)
     rounded = {
         layer.name: attach_fake_quant(
-            pupil, layer, settings[layer.name], left.get(layer.name), fixed.get(layer.name)
+            trainable, layer, settings[layer.name], left.get(layer.name), fixed.get(layer.name)
         )
         for layer in layers
     }
@@ -113,15 +113,15 @@ def train_weights_qat_or_bitnet(
         config,
         context,
         technique_input,
-        pupil,
+        trainable,
         config.technique,
-        (lambda: pull * mean_quantization_error(pupil, rounded)) if pull else None,
+        (lambda: pull * mean_quantization_error(trainable, rounded)) if pull else None,
     )
     stored = {
-        name: fake_quant.stored_weight(latent_weight(pupil, name)).to("cpu")
+        name: fake_quant.stored_weight(latent_weight(trainable, name)).to("cpu")
         for name, fake_quant in rounded.items()
     }
-    return TrainedWeights(stored, pupil.plain())
+    return TrainedWeights(stored, trainable.plain())
 
 
 def input_ranges(
@@ -131,13 +131,13 @@ def input_ranges(
     PlainError if no data reaches a layer.
     """
     names = [name for name, setting in settings.items() if has_static_range(setting)]
-    seen = technique_input.layer_swap.input_stats(names) if names else {}
-    if missed := [name for name in names if name not in seen]:
+    stats = technique_input.layer_swap.input_stats(names) if names else {}
+    if missed := [name for name in names if name not in stats]:
         raise PlainError(
             f"{missed[0]}: No calibration data reached it, so it can have no static range; "
             "set activation_range to dynamic."
         )
-    return {name: fixed_range(config, stats) for name, stats in seen.items()}
+    return {name: fixed_range(config, stats) for name, stats in stats.items()}
 
 
 def mean_quantization_error(
