@@ -33,6 +33,7 @@ from engine.pipeline.statistics_pass import (
     stream_of,
 )
 from engine.runtime.platform_support import free_unused_memory
+from engine.step.equivalent_weights import EquivalentWeights
 from engine.step.layer_swap import LayerSwap
 from engine.step.pruning_plan import TechniqueInput, no_checkpoint_folder
 from engine.step.run_context import RunContext
@@ -66,62 +67,66 @@ def run_step(
     resume_store: ResumeStore | None = None,
     reference: LoadedModel | None = None,
 ) -> StepResult:
-    """One step: compress and write block by block, on from what was ``resume_store``. What is lost
-    is counted from ``reference``, or from the original.
+    """Compress the targets and write the step's files. Blocks in ``resume_store`` are read instead
+    of computed. Errors are relative to ``reference``, by default to the original.
     """
-    rows, began = TableBuilder(), time.perf_counter()
-    keeps = (
+    tables, start = TableBuilder(), time.perf_counter()
+    open_checkpoint_folder = (
         partial(resume_store.claim_step_folder, context) if resume_store else no_checkpoint_folder
     )
-    if heir := train_replacement(
-        context.config, context, make_technique_input(context, original, targets, keeps), rows
-    ):
-        packed = ReplacementWriter(context, original, heir, rows).write(out)
-        rows.layers = by_original_parameters(rows.layers, original)
-        return StepResult(rows, packed, time.perf_counter() - began)
-    rewritten = equivalent_weights(
-        context.config, make_technique_input(context, original, targets, keeps)
-    )
+    technique_input = make_technique_input(context, original, targets, open_checkpoint_folder)
+    if replacement := train_replacement(context.config, context, technique_input, tables):
+        packed = ReplacementWriter(context, original, replacement, tables).write(out)
+        tables.layers = by_original_parameters(tables.layers, original)
+        return StepResult(tables, packed, time.perf_counter() - start)
+    rewritten = equivalent_weights(context.config, technique_input)
     if rewritten:
-        _, compute = device_and_dtype(context.recipe)
-        original = reference = rewritten.apply(original, context.folder, compute)
+        _, dtype = device_and_dtype(context.recipe)
+        original = reference = rewritten.apply(original, context.folder, dtype)
     batches = load_calibration_batches(context, targets)
     inputs = input_samples(context, reference or original, batches)
     packed = PackedFolder(out, context.folder, context.recipe.model_dump(mode="json"))
-    began = time.perf_counter()
-    trial = LayerSwap(context, original, batches, rows)
-    subject = make_technique_input(context, original, targets, keeps, trial)
-    if small := plan_removal(context.config, subject):
-        PrunedWriter(context, original, small, inputs, rows).write(packed)
-        rows.layers = by_original_parameters(rows.layers, original)
-        return StepResult(rows, packed, time.perf_counter() - began, rewritten is None)
-    settings = plan(context.config, targets, trial)
-    slopes = gradient_stats_for(context.config, trial, settings)
-    trained = train_weights(context.config, context, subject)
-    report = LayerReport(original, reference or original, settings, context.recipe.layers, inputs)
-    changed = frozenset(rewritten.layers if rewritten else ())
-    walk = BlockwiseCompressor(
-        context, original, settings, report, rows, batches, slopes, trained, changed
+    start = time.perf_counter()
+    layer_swap = LayerSwap(context, original, batches, tables)
+    technique_input = make_technique_input(
+        context, original, targets, open_checkpoint_folder, layer_swap
     )
-    # else to begin again costs little, and what is kept are an earlier step's blocks
-    if resume_store and walk.statistics:
-        resume_store.open_step(context, batches)
-        walk.resume_store = resume_store
-    for number, block in enumerate(blocks_of(original.layers)):
-        walk.memory_map_block(packed.add(walk.finish_block(number, block)))
-    report.refuse_unchanged()
-    context.notes.extend(report.notes_on_layers(rows))
-    packed.add({}, walk.plain)
-    packed.finish(
-        origin_of_compressed(original, {row.name for row in rows.layers if row.technique})
+    if pruning_plan := plan_removal(context.config, technique_input):
+        PrunedWriter(context, original, pruning_plan, inputs, tables).write(packed)
+    else:
+        compressor = blockwise_compressor(
+            context, technique_input, targets, reference or original, inputs, rewritten
+        )
+        compressor.write(packed, resume_store)
+    tables.layers = by_original_parameters(tables.layers, original)
+    return StepResult(tables, packed, time.perf_counter() - start, rewritten is None)
+
+
+def blockwise_compressor(
+    context: RunContext,
+    technique_input: TechniqueInput,
+    targets: list[Layer],
+    reference: LoadedModel,
+    inputs: dict[str, torch.Tensor],
+    rewritten: EquivalentWeights | None,
+) -> "BlockwiseCompressor":
+    """Plan the step and train where the technique trains, before the first block is compressed."""
+    original, layer_swap = technique_input.original, technique_input.layer_swap
+    settings = plan(context.config, targets, layer_swap)
+    gradient_stats = gradient_stats_for(context.config, layer_swap, settings)
+    trained_weights = train_weights(context.config, context, technique_input)
+    report = LayerReport(original, reference, settings, context.recipe.layers, inputs)
+    return BlockwiseCompressor(
+        context,
+        original,
+        settings,
+        report,
+        layer_swap.tables,
+        layer_swap.batches,
+        gradient_stats,
+        trained_weights,
+        frozenset(rewritten.layers if rewritten else ()),
     )
-    sizes = {row.name: row.size_bytes for row in rows.layers}
-    rows.layers.extend(
-        unchanged_row(layer, sizes[layer.tied_to]) for layer in original.layers if layer.tied_to
-    )
-    rows.layers = by_original_parameters(rows.layers, original)
-    rows.ledger.extend(packed.ledger_rows())
-    return StepResult(rows, packed, time.perf_counter() - began, rewritten is None)
 
 
 def make_technique_input(
@@ -182,6 +187,30 @@ class BlockwiseCompressor:
 
     def progress(self) -> None:
         self.context.progress(self.progress_position)
+
+    def write(self, packed: PackedFolder, resume_store: ResumeStore | None) -> None:
+        """Compress all blocks and write them, with the tensors outside of layers."""
+        # without statistics a block is cheap to compress again, and its layers may be trained
+        if resume_store and self.statistics:
+            resume_store.open_step(self.context, self.batches)
+            self.resume_store = resume_store
+        for number, block in enumerate(blocks_of(self.original.layers)):
+            self.memory_map_block(packed.add(self.finish_block(number, block)))
+        self.report.refuse_unchanged()
+        self.context.notes.extend(self.report.notes_on_layers(self.tables))
+        packed.add({}, self.plain)
+        packed.finish(
+            origin_of_compressed(
+                self.original, {row.name for row in self.tables.layers if row.technique}
+            )
+        )
+        sizes = {row.name: row.size_bytes for row in self.tables.layers}
+        self.tables.layers.extend(
+            unchanged_row(layer, sizes[layer.tied_to])
+            for layer in self.original.layers
+            if layer.tied_to
+        )
+        self.tables.ledger.extend(packed.ledger_rows())
 
     @torch.no_grad()
     def finish_block(self, number: int, layers: list[Layer]) -> dict[str, StoredWeight]:
