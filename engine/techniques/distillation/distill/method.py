@@ -22,6 +22,7 @@ from engine.step.replacement_model import ReplacementModel
 from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.techniques.distillation.distill.adversarial import Discriminator
+from engine.techniques.distillation.distill.compatibility import check_compatible
 from engine.techniques.distillation.distill.config import Distill, FineTune, ModelTraining
 from engine.techniques.distillation.distill.distill_run import DistillRun
 from engine.techniques.distillation.distill.distillation_loss import (
@@ -35,7 +36,7 @@ from engine.techniques.distillation.distill.sequence_level import (
     teacher_generated_data,
     teacher_labeled_data,
 )
-from engine.techniques.distillation.distill.students import build_student, check_compatible
+from engine.techniques.distillation.distill.students import build_student
 from engine.techniques.hooks import (
     check_recipe,
     compress,

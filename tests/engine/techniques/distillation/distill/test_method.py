@@ -421,7 +421,9 @@ def test_four_layers_of_eight_heads_are_a_third_and_two_thirds_of_twelve(
 
 
 def test_a_model_whose_width_has_no_known_name_is_said(folders, tmp_path, monkeypatch, run_step):
-    monkeypatch.setattr("engine.techniques.distillation.distill.students.INNER_WIDTH_FIELDS", ())
+    monkeypatch.setattr(
+        "engine.techniques.distillation.distill.student_config.INNER_WIDTH_FIELDS", ()
+    )
     assert "set width to 1" in error_message(run_step, "gpt2", width=0.5)
 
 
