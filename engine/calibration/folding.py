@@ -16,8 +16,8 @@ from torch import nn
 from engine.calibration.activation_stats import InputStats
 from engine.calibration.routing import ExpertRouting
 from engine.calibration.stream import CalibrationStream
-from engine.models.experts import RoutedLayer, routed_layers
 from engine.models.packed_modules import UnpackingLinear
+from engine.models.routed_layers import RoutedLayer, routed_layers
 from engine.tensors.weights import DenseWeight
 
 TOLERANCE = 1e-3  # of the largest output

@@ -13,8 +13,8 @@ from engine.errors import PlainError
 from engine.evaluation.calibration_batches import Batch
 from engine.evaluation.measured import inputs_on_device
 from engine.events import ProgressEvent, Report
-from engine.models.experts import RoutedLayer, routed_layers
 from engine.models.packed_modules import keep_unpacked, unpacking_layers
+from engine.models.routed_layers import RoutedLayer, routed_layers
 
 UNREACHED = "no calibration token was routed to it, so its weights are ranked by magnitude"
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from engine.calibration.activation_stats import InputStats
-from engine.models.experts import RoutedLayer, routed_layers
+from engine.models.routed_layers import RoutedLayer, routed_layers
 
 # tokens that the mean and the range of a channel need; a Gram matrix needs as many as there are
 # channels

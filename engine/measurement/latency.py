@@ -31,9 +31,9 @@ from engine.measurement.latency_inputs import (
 )
 from engine.measurement.layer_kernels import NO_KERNEL, Kernels
 from engine.measurement.ready_layers import dense_layers, swap_modules, with_dense_weight
-from engine.models.experts import routed_layers
 from engine.models.loaded_model import LoadedModel
 from engine.models.packed_modules import Unpacking
+from engine.models.routed_layers import routed_layers
 from engine.results.schema.tables import NAN, LatencyRow
 from engine.step.run_context import RunContext
 from engine.tensors.weights import DenseWeight

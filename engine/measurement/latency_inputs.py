@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from engine.calibration.stream import active_hooks
-from engine.models.experts import routed_layers
 from engine.models.loaded_model import LoadedModel
+from engine.models.routed_layers import routed_layers
 from engine.recipe.tasks import Task
 
 Inputs = dict[str, Any]  # of a model, by name; tensors have one example a row

@@ -3,29 +3,20 @@
 transformers stores the weights of all experts of a block in one 3-D parameter. Here each expert
 gets ``nn.Linear`` modules whose weights are views of that parameter, so that techniques treat them
 like other layers, under names such as ``model.layers.0.mlp.experts.3.down_proj``.
-
-The storage layout of a module is found by comparing outputs instead of by its class: a scaled-down
-copy computes a reference, and the first known layout with equal outputs is used. A module that no
-layout reproduces is left unchanged.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 # projection -> weights of all experts (experts, out, in), or biases (experts, out)
 Stacks = dict[str, torch.Tensor]
 NORM = "post_expert_norm"
-SMALL = 6  # numbers in a row of the scaled-down copy
-TOLERANCE = 1e-4  # of the largest output of the scaled-down copy, in float32
-TOKENS = 12  # that run through the scaled-down copy
+TOKENS = 12  # in the example inputs of a module
 
 
 # --- modules --------------------------------------------------------------------------------------
@@ -71,9 +62,9 @@ class RoutedExperts(nn.Module):
         total = torch.zeros_like(states)
         for number in top_k_index.unique().tolist():
             if number < self.count:
-                place, token = torch.where(number == top_k_index.T)
+                slot, token = torch.where(number == top_k_index.T)
                 output = (
-                    self.expert_output(number, states[token]) * top_k_weights[token, place, None]
+                    self.expert_output(number, states[token]) * top_k_weights[token, slot, None]
                 )
                 # index_add_ wakes all threads even for two rows
                 total.index_put_((token,), output.to(total.dtype), accumulate=True)
@@ -118,16 +109,16 @@ class SortedExperts(RoutedExperts):
         """
         states = hidden_states.view(self.count, -1, hidden_states.shape[-1])
         total = torch.zeros_like(states)
-        for number, (treated, own) in enumerate(zip(states.any(-1), states, strict=True)):
-            if treated.any():  # without biases a zero token's output is zero
-                total[number, treated] = self.expert_output(number, own[treated])
+        for number, (has_values, own) in enumerate(zip(states.any(-1), states, strict=True)):
+            if has_values.any():  # without biases a zero token's output is zero
+                total[number, has_values] = self.expert_output(number, own[has_values])
         return total.view(-1, hidden_states.shape[-1])
 
     def example(self, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
         states = torch.randn(self.count, TOKENS, self.width, generator=generator)
-        treated = torch.rand(self.count, TOKENS, 1, generator=generator) < 0.5
-        treated[-1] = False
-        return ((states * treated).flatten(0, 1),)
+        has_values = torch.rand(self.count, TOKENS, 1, generator=generator) < 0.5
+        has_values[-1] = False
+        return ((states * has_values).flatten(0, 1),)
 
 
 class ParallelLinear(nn.Module):
@@ -160,29 +151,29 @@ ROUTING = (RoutedExperts, ParallelLinear)
 
 def linear_view(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     """Linear layer on views of larger tensors. weight: (out, in), bias: (out,)"""
-    made = nn.Linear.__new__(nn.Linear)
+    linear = nn.Linear.__new__(nn.Linear)
     # the layer's own would draw random weights first, once for each of thousands of layers
-    nn.Module.__init__(made)
-    made.out_features, made.in_features = weight.shape
-    made.weight = nn.Parameter(weight, requires_grad=False)
-    made.register_parameter(
+    nn.Module.__init__(linear)
+    linear.out_features, linear.in_features = weight.shape
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    linear.register_parameter(
         "bias", None if bias is None else nn.Parameter(bias, requires_grad=False)
     )
-    return made
+    return linear
 
 
 def without_parameters(fused: nn.Module) -> nn.Module:
     """Copy of the module with its attributes and parameter-free children, as its activation needs
     them.
     """
-    bare = copy.copy(fused)
-    bare._parameters = {}
-    bare._modules = {
+    parameterless = copy.copy(fused)
+    parameterless._parameters = {}
+    parameterless._modules = {
         name: child
         for name, child in fused._modules.items()
         if not any(True for _ in child.parameters())
     }
-    return bare
+    return parameterless
 
 
 @dataclass(frozen=True)
@@ -196,7 +187,7 @@ class Gate:
         return self.function(gate) * up
 
 
-# --- storage --------------------------------------------------------------------------------------
+# --- storage layouts ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -228,8 +219,12 @@ class FusedLayout:
     def split(self, stacks: Stacks) -> Stacks:
         if "gate_up_proj" not in stacks:
             return stacks
-        both = stacks["gate_up_proj"]
-        gate, up = (both[:, 0::2], both[:, 1::2]) if self.interleaved else both.chunk(2, dim=1)
+        gate_and_up = stacks["gate_up_proj"]
+        gate, up = (
+            (gate_and_up[:, 0::2], gate_and_up[:, 1::2])
+            if self.interleaved
+            else gate_and_up.chunk(2, dim=1)
+        )
         return (
             {"gate_proj": gate, "up_proj": up, "down_proj": stacks["down_proj"]}
             if "down_proj" in stacks
@@ -251,10 +246,10 @@ class FusedLayout:
         gated -> (tokens, inner)
         """
         # a method of the whole module would hold on to its parameters
-        bare = without_parameters(fused)
+        parameterless = without_parameters(fused)
         if not self.gated:
-            return bare.act_fn
-        return getattr(bare, "_apply_gate", None) or Gate(bare.act_fn)
+            return parameterless.act_fn
+        return getattr(parameterless, "_apply_gate", None) or Gate(parameterless.act_fn)
 
 
 @dataclass(frozen=True)
@@ -293,246 +288,23 @@ class ParallelLayout:
 
 def layouts_for(fused: nn.Module) -> Iterator[FusedLayout | ParallelLayout]:
     """Layouts whose tensors the module has, starting with the one that its attributes suggest."""
-    own = {
+    parameters = {
         name: value for name, value in fused.named_parameters() if not name.startswith(f"{NORM}.")
     }
-    names = {name.removesuffix("_bias") for name in own}
+    names = {name.removesuffix("_bias") for name in parameters}
     if names == {"weight"} and fused.weight.ndim == 3:
         yield ParallelLayout(ParallelLinear)
     if names == FlatLayout(RoutedExperts).tensors:
         yield FlatLayout(RoutedExperts, experts=fused.num_experts)
     for gated in (True, False):
-        if names == FusedLayout(RoutedExperts, gated).tensors and own["down_proj"].ndim == 3:
+        if names == FusedLayout(RoutedExperts, gated).tensors and parameters["down_proj"].ndim == 3:
             transposed, concatenated = (
                 getattr(fused, "is_transposed", False),
                 getattr(fused, "is_concatenated", True),
             )
-            for module, other, turned in product(
+            for module, flip_order, flip_transposed in product(
                 (RoutedExperts, SortedExperts), (False, True), (False, True)
             ):
-                yield FusedLayout(module, gated, transposed ^ turned, not concatenated ^ other)
-
-
-# --- choice of the storage ------------------------------------------------------------------------
-
-
-def unfuse_experts(model: PreTrainedModel) -> PreTrainedModel:
-    """Replace every module that stores several experts in one parameter, and return ``model``.
-
-    Modules that are not replaced compute eagerly, because torch's grouped product refuses bfloat16
-    rows that are not a multiple of 16 bytes wide.
-    """
-    model.set_experts_implementation("eager")
-    known: dict[tuple[Any, ...], int | None] = {}
-    for name, fused in list(model.named_modules()):
-        layouts = list(layouts_for(fused))
-        if not layouts:
-            continue
-        kind = (type(fused), tuple(value.shape for value in fused.parameters()))
-        if kind not in known:
-            known[kind] = matching_layout(fused)
-        if (place := known[kind]) is not None:
-            parent, _, child = name.rpartition(".")
-            setattr(
-                model.get_submodule(parent), child, layouts[place].module(fused, layouts[place])
-            )
-    return model
-
-
-def matching_layout(fused: nn.Module) -> int | None:
-    """Number of the first layout that reproduces the module's outputs on random input, or None."""
-    small = scaled_down(fused)
-    return next(
-        (
-            number
-            for number, layout in enumerate(layouts_for(small))
-            if is_reproduced(layout, small)
-        ),
-        None,
-    )
-
-
-@torch.no_grad()
-def is_reproduced(layout: FusedLayout | ParallelLayout, small: nn.Module) -> bool:
-    """Return True if the layout computes what ``small`` does, also if an expert gets no token."""
-    # other shapes, arguments or attributes: another layout
-    with suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-        other = layout.module(small, layout)
-        given = other.example(torch.Generator().manual_seed(1))
-        due, found = small(*given), other(*given)
-        largest = due.abs().max().item()
-        return (
-            due.numel() == found.numel()
-            and (due.view_as(found) - found).abs().max().item() <= TOLERANCE * largest > 0
-        )
-    return False
-
-
-def scaled_down(fused: nn.Module) -> nn.Module:
-    """Copy with few random parameters, in float32 on the CPU; sizes shrink wherever parameters or
-    attributes contain them.
-    """
-    tensors = [*fused.parameters(), *fused.buffers()]
-    numbers = {
-        value for module in fused.modules() for value in vars(module).values() if type(value) is int
-    }
-    smaller = smaller_sizes(
-        {size for value in tensors for size in value.shape},
-        numbers,
-        getattr(fused, "num_experts", 0),
-    )
-    draw = torch.Generator().manual_seed(0)
-    copies = {
-        id(value): random_like(value, [smaller[size] for size in value.shape], draw)
-        for value in tensors
-    }
-    config = getattr(fused, "config", None)
-    small = copy.deepcopy(fused, copies | ({} if config is None else {id(config): config}))
-    for module in small.modules():
-        for name, value in list(vars(module).items()):
-            if type(value) is int:
-                setattr(module, name, smaller.get(value, value))
-    return small.eval()
-
-
-def smaller_sizes(sizes: set[int], numbers: set[int], experts: int) -> dict[int, int]:
-    """Map old sizes to new ones, keeping ratios of two and of the number of experts."""
-    smaller: dict[int, int] = {}
-    for size in sorted(sizes | (numbers & {size // experts for size in sizes if experts})):
-        smaller[size] = 2 * smaller[size // 2] if size % 2 == 0 and size // 2 in smaller else SMALL
-    each = {
-        size: size // experts
-        for size in sizes
-        if experts and size % experts == 0 and size // experts in numbers
-    }
-    return smaller | {
-        size: smaller[part] * smaller.get(experts, experts)
-        for size, part in each.items()
-        if size not in numbers
-    }
-
-
-def random_like(value: torch.Tensor, shape: list[int], generator: torch.Generator) -> torch.Tensor:
-    """Random values that are large enough for clamped activations to clamp."""
-    tensor = 2 * torch.randn(shape, generator=generator)
-    return nn.Parameter(tensor, requires_grad=False) if isinstance(value, nn.Parameter) else tensor
-
-
-# --- routing in a model ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RoutedLayer:
-    """Position of a layer whose tokens are routed to its expert."""
-
-    path: str  # of the module that holds all experts
-    expert: str  # number
-    projection: str  # of the layer inside the expert, "" where an expert is a single layer
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Key shared by all experts of a module."""
-        return self.path, self.projection
-
-
-def routed_layers(model: nn.Module, names: Iterable[str]) -> dict[str, RoutedLayer]:
-    """Experts' layers among ``names``."""
-    paths, found = (
-        {path for path, module in model.named_modules() if isinstance(module, ROUTING)},
-        {},
-    )
-    for name in names:
-        parent, _, last = name.rpartition(".")
-        path, _, expert = parent.rpartition(".")
-        if path in paths:
-            found[name] = RoutedLayer(path, expert, last)
-        elif parent in paths:
-            found[name] = RoutedLayer(parent, last, "")
-    return found
-
-
-def expert_paths(model: nn.Module) -> list[str]:
-    """Paths of all experts, such as ``model.layers.0.mlp.experts.3``."""
-    return [name for name, module in model.named_modules() if isinstance(module, Expert)]
-
-
-def split_experts(model: nn.Module, plain: Stacks) -> tuple[Stacks, Stacks]:
-    """Split stacked expert weights of a file into layers, (out, in) each; return them with all
-    other tensors and the experts' biases.
-    """
-    weights, left = {}, dict(plain)
-    for path, module in model.named_modules():
-        if isinstance(module, ROUTING):
-            prefix = f"{path}."
-            places = {
-                f"{prefix}{tensor}{ending}": f"{tensor}{ending}"
-                for tensor in module.layout.tensors
-                for ending in ("", "_bias")
-            }
-            own = {tensor: plain[name] for name, tensor in places.items() if name in plain}
-            if module.layout.tensors <= own.keys():
-                stacks, biases = module.layout.stacks(own)
-                for name in places:
-                    left.pop(name, None)
-                weights |= {
-                    layer_name(prefix, number, name): value
-                    for name, stack in stacks.items()
-                    for number, value in enumerate(stack)
-                }
-                left |= {
-                    f"{layer_name(prefix, number, name)}.bias": value
-                    for name, stack in biases.items()
-                    for number, value in enumerate(stack)
-                }
-    return weights, left
-
-
-def layer_name(prefix: str, number: int, projection: str) -> str:
-    return f"{prefix}{number}.{projection}".rstrip(".")
-
-
-def token_shares(model: nn.Module) -> dict[str, float]:
-    """Mean share of all tokens that an expert receives, by the path of the routing module; 1 if the
-    number of experts per token is unknown.
-    """
-    shares = {}
-    for path, module in model.named_modules():
-        if isinstance(module, ROUTING):
-            above = [
-                model.get_submodule(parent)
-                for parent in (path.rpartition(".")[0], path.rpartition(".")[0].rpartition(".")[0])
-            ]
-            places = [*above, *(child for parent in above for child in parent.children())]
-            chosen = next(
-                (place.top_k for place in places if isinstance(getattr(place, "top_k", None), int)),
-                module.count,
-            )
-            shares[path] = min(1.0, chosen / module.count)
-    return shares
-
-
-def router_names(model: nn.Module) -> set[str]:
-    """Linear layers that choose experts or weight a shared expert: they are next to the experts and
-    have one output per expert, or one in total.
-    """
-    found: set[str] = set()
-    for path, module in model.named_modules():
-        experts = [child for child in module.children() if isinstance(child, ROUTING)]
-        other_children = (
-            []
-            if not experts
-            else [
-                (name, child)
-                for name, child in module.named_children()
-                if not isinstance(child, ROUTING)
-            ]
-        )
-        for name, child in other_children:
-            linears = [
-                (inner, each)
-                for inner, each in child.named_modules(prefix=f"{path}.{name}")
-                if hasattr(each, "in_features")
-            ]
-            if len(linears) == 1 and linears[0][1].out_features in (1, experts[0].count):
-                found.add(linears[0][0])
-    return found
+                yield FusedLayout(
+                    module, gated, transposed ^ flip_transposed, not concatenated ^ flip_order
+                )

@@ -13,8 +13,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.errors import PlainError
-from engine.models.experts import routed_layers, router_names, token_shares
 from engine.models.layer_kinds import Kind, layer_kind
+from engine.models.routed_layers import routed_layers, router_names, token_shares
 from engine.recipe import Layers
 
 OTHER_PART = "it belongs to the part for images or sound, which is not compressed"

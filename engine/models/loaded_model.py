@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from engine.errors import PlainError
-from engine.models.experts import split_experts
 from engine.models.layers import Layer, layers_of, plain_tensors, text_reader
 from engine.models.loading import ModelSource, load_pretrained_with_unused, meta_model
 from engine.models.origin import Origin
 from engine.models.packed_folder import read_origin, read_packed
 from engine.models.packed_modules import install_packed_layers
+from engine.models.routed_layers import split_experts
 from engine.models.shapes import fit_shapes
 from engine.models.shared_tensors import duplicate_bytes, entry_bytes, names_by_tensor
 from engine.quantities import megabytes

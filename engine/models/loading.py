@@ -35,7 +35,6 @@ from transformers import (
 
 from engine.errors import Cancelled, PlainError
 from engine.models.config_check import check_image_size
-from engine.models.experts import unfuse_experts
 from engine.models.model_source import (
     INDEX,
     WEIGHTS,
@@ -48,6 +47,7 @@ from engine.models.model_source import (
 )
 from engine.models.shared_tensors import aliases
 from engine.models.size_limits import within_stored_size
+from engine.models.unfused_experts import unfuse_experts
 
 __all__ = [
     "ModelSource",

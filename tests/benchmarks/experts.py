@@ -15,7 +15,7 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from engine.models.experts import unfuse_experts
+from engine.models.unfused_experts import unfuse_experts
 from tests.engine.models.test_experts import IDS, outside_layers
 
 LARGEST = 4_000_000  # parameters

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.models.experts import RoutedExperts, split_experts
+from engine.models.experts import RoutedExperts
 from engine.models.layers import selected_layers
 from engine.models.loaded_model import load_model
 from engine.models.loading import load_pretrained, resolve_model
+from engine.models.routed_layers import split_experts
 from engine.recipe import Layers
 from engine.techniques.quantization.mixed_precision.bit_allocation import greedy_allocation
 from tests.answers import forecast

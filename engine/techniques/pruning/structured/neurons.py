@@ -2,8 +2,8 @@
 the layer that reads it.
 """
 
-from engine.models.experts import expert_paths
 from engine.models.layers import Layer
+from engine.models.routed_layers import expert_paths
 from engine.step.pruning_plan import TechniqueInput
 from engine.techniques.pruning.structured.coupled_structures import (
     StructureGroup,

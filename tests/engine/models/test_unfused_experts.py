@@ -3,10 +3,11 @@
 import torch
 from torch import nn
 
-from engine.models.experts import expert_paths, scaled_down, unfuse_experts
 from engine.models.layers import layers_of
 from engine.models.loaded_model import load_model
 from engine.models.loading import meta_model, resolve_model
+from engine.models.routed_layers import expert_paths
+from engine.models.unfused_experts import scaled_down, unfuse_experts
 from tests.cases import for_each
 from tests.experts import EXPERTS, MODELS, build_model, save_model
 
