@@ -23,6 +23,7 @@ from engine import __version__
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
 from engine.events import Message, ProgressEvent
+from engine.quantities import duration, megabytes
 from engine.queries import WorkerQuery
 from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED_MODELS
@@ -353,9 +354,9 @@ def outcome_text(outcome: Any) -> str:
     summary, before, after = outcome.summary, outcome.summary.baseline, outcome.summary.result
     name = "perplexity" if before.perplexity is not None else "accuracy"
     lines = [
-        f"{summary.model} on {summary.device}, {summary.seconds:.1f} s",
+        f"{summary.model} on {summary.device}, {duration(summary.seconds)}",
         (
-            f"size        {before.size_bytes / 1e6:.2f} MB -> {after.size_bytes / 1e6:.2f} MB "
+            f"size        {megabytes(before.size_bytes)} -> {megabytes(after.size_bytes)} "
             f"({after.compression:.2f}x)"
         ),
         (

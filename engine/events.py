@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from engine.quantities import duration, megabytes
 from engine.results.schema.tables import CurveRow
 
 Stage = Literal[
@@ -213,7 +214,7 @@ class WorkerEvent(ProgressEvent):
             case "waiting":
                 return f"waiting for a worker: {occupation(self.workers, self.busy)}"
             case "silent":
-                return f"no signal from the worker for {self.seconds:.0f} s"
+                return f"no signal from the worker for {duration(self.seconds)}"
             case "restarting":
                 return "the worker was lost; waiting to restart on another one"
             case "lost":
@@ -228,7 +229,7 @@ def counts(event: ProgressEvent) -> str:
     if not event.total:
         return ""
     if event.stage == "downloading":
-        return f"{event.done / 1e6:,.1f} of {event.total / 1e6:,.1f} MB"
+        return f"{megabytes(event.done)} of {megabytes(event.total)}"
     return f"{event.done} of {event.total}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from engine.quantities import duration
 from engine.results.store.atomic_files import file_draft
 
 
@@ -104,10 +105,10 @@ def save_checkpoint(
 
 def progress_line(point: tuple[int, float, float], steps: int, seconds_each: float) -> str:
     step, training, held_out = point
-    left = (steps - step) * seconds_each / 60
+    left = (steps - step) * seconds_each
     return (
         f"step {step}/{steps}  loss {training:.3f}  held out {held_out:.3f} (perplexity "
-        f"{math.exp(held_out):.2f})  {left:.0f} min left"
+        f"{math.exp(held_out):.2f})  {duration(left)} left"
     )
 
 

@@ -11,6 +11,7 @@ from torch.nn.modules.module import (
 
 from engine.errors import PlainError
 from engine.models.model_source import ModelSource, tensor_totals
+from engine.quantities import megabytes
 
 ALLOWED_MULTIPLE = (
     4  # allowed multiple of the stored size: files omit tied weights, heads and other parts
@@ -77,7 +78,7 @@ class SizeGuard:
         self.buffer_bytes += value.numel() * value.itemsize
         if self.buffer_bytes > self.most_buffer_bytes:
             raise self._error(
-                f"tables of more than {self.most_buffer_bytes / 1e9:.0f} GB, as for positions,"
+                f"tables of more than {megabytes(self.most_buffer_bytes)}, as for positions,"
             )
 
     def _is_new(self, module: nn.Module, name: str, value: Tensor | None) -> bool:

@@ -15,8 +15,9 @@ from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.resolver import Resolver
 
 from engine.errors import PlainError
+from engine.quantities import megabytes
 
-MAX_BYTES = 64 * 1024  # of the text; recipes have a few thousand
+MAX_BYTES = 64_000  # of the text; recipes have a few thousand
 MAX_VALUES = 4096  # mappings, lists, keys and values; a step with all options has about 70
 MAX_DEPTH = 12  # nested mappings and lists; recipes have four
 MAX_ALIASES = 64
@@ -84,7 +85,7 @@ def decode_recipe(content: bytes, name: str) -> str:
 def check_length(size: int) -> None:
     if size > MAX_BYTES:
         raise PlainError(
-            f"The recipe is longer than {MAX_BYTES // 1024} KB; recipes have a few KB. "
+            f"The recipe is longer than {megabytes(MAX_BYTES)}; recipes have a few kB. "
             "Shorten it, or choose another file."
         )
 

@@ -18,6 +18,7 @@ from distributed import Client, Event, KilledWorker  # noqa: E402
 
 from engine.errors import Cancelled, PlainError  # noqa: E402
 from engine.events import Message, WorkerEvent, occupation  # noqa: E402
+from engine.quantities import megabytes  # noqa: E402
 from engine.queries import Answer, Query  # noqa: E402
 from engine.results.schema.outcome import Outcome  # noqa: E402
 from engine.runtime import settings  # noqa: E402
@@ -39,14 +40,14 @@ GONE_SECONDS = 10  # timeout until a stopped worker has ended
 WATCH_SECONDS = 2  # interval of checks on an external cluster's workers
 OUT_OF_MEMORY = "It needed more memory than a worker may use"
 QUESTION_OUT_OF_MEMORY = (
-    "{subject} needed more than the {limit:.1f} GB of memory that a question may use ("
+    "{subject} needed more than the {limit} of memory that a question may use ("
     + QUESTION_MEMORY
     + ")"
 )
 QUESTIONS_OUT_OF_MEMORY = (
     (
-        "{subject} was stopped because all live questions together needed more than {limit:.1f} "
-        "GB of memory ("
+        "{subject} was stopped because all live questions together needed more than {limit} "
+        "of memory ("
     )
     + QUESTION_MEMORY
     + " limits each of them to half)"
@@ -294,13 +295,13 @@ class Cluster:
         with suppress(Exception):
             for _, note in self.client.get_events("worker-restart-memory"):
                 if note["worker"] == killed.last_worker.address:
-                    limit = note.get("limit", 0) / 1e9
+                    limit = note.get("limit", 0)
                     if not limit:
                         return OUT_OF_MEMORY
                     message = (
                         QUESTIONS_OUT_OF_MEMORY if note.get("together") else QUESTION_OUT_OF_MEMORY
                     )
-                    return message.format(subject=sentence_case(subject), limit=limit)
+                    return message.format(subject=sentence_case(subject), limit=megabytes(limit))
         return KILLED if self.embedded else LOST_WORKERS.format(worker=killed.last_worker.address)
 
     def _why_not(self) -> str:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from engine.quantities import megabytes
 from engine.tensors.huffman import code_lengths, decode_symbols, entropy_bits
 from engine.tensors.packing import code_counts, unpack_bits
 from engine.tensors.weights import StoredWeight
@@ -72,7 +73,7 @@ class CodebookWeight(StoredWeight):
         bits = (counts.cpu() * torch.tensor(code_lengths(counts.tolist()))).sum().item()
         size = (
             f"{bits / total:.2f} bits instead of {self.bits} (entropy {entropy:.2f}), "
-            f"{bits / 8e3:,.1f} kB instead of {self.bits * total / 8e3:,.1f}"
+            f"{megabytes(bits / 8)} instead of {megabytes(self.bits * total / 8)}"
         )
         return (
             f"Huffman-coded indices take {size}"

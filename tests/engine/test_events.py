@@ -62,7 +62,7 @@ def test_fields_of_a_later_version_are_ignored():
     [
         (SENT[0], "Step 1 of 2: compressing", "3 of 28"),
         (SENT[1], "Measuring variant 2 of 7", "3 of 10"),
-        (SENT[2], "Downloading tiny/llama", "1.0 of 1,000.0 MB"),
+        (SENT[2], "Downloading tiny/llama", "1.0 MB of 1.0 GB"),
         (SENT[3], "Training · student, loss 0.500, accuracy 90.0%", "1 of 9"),
         (SENT[4], "Training in bfloat16 · loss 0.500", "1 of 9"),
         (SENT[5], "Training · winning ticket, round 1, seed 4", "1 of 9"),

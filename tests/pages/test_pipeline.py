@@ -353,7 +353,7 @@ def test_a_choice_that_is_not_allowed_leaves_the_address_as_it_was(saved_recipe,
         (urlsafe_b64encode(compress(b"[" * 9_000)).decode(), "more than 12 levels"),
         (
             urlsafe_b64encode(compress(b'"' + b"a" * 10_000_000 + b'"')).decode(),
-            "longer than 64 KB",
+            "longer than 64.0 kB",
         ),
         (
             urlsafe_b64encode(

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.errors import PlainError
+from engine.quantities import megabytes
 
 MAX_BYTES = 2_000_000_000  # of one unpacked file
 WIDTHS = {
@@ -115,6 +116,6 @@ def check_column_count(columns: int, name: str) -> None:
 
 def size_error(name: str) -> PlainError:
     return PlainError(
-        f"{name} holds more than {MAX_BYTES / 1e9:.0f} GB once it is unpacked, and at most "
+        f"{name} holds more than {megabytes(MAX_BYTES)} once it is unpacked, and at most "
         "that is read; keep fewer rows or columns of it."
     )

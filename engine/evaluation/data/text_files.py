@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from engine.errors import PlainError
+from engine.quantities import megabytes
 
-MAX_UNPACKED = 256 * 2**20  # unpacked bytes; a small file can unpack to any size
+MAX_UNPACKED = 256_000_000  # bytes; a small file can unpack to any size
 SCANNED = 256 * 2**20  # bytes used to detect the encoding
 HEAD = 256 * 1024  # bytes used to detect the separator
 BYTE_ORDER_MARKS = (  # byte order marks; UTF-32's starts with UTF-16's
@@ -87,7 +88,7 @@ class LimitedStream(io.RawIOBase):
         self.left -= len(content)
         if self.left < 0:
             raise PlainError(
-                f"{self.name} unpacks to more than {MAX_UNPACKED // 2**20} MB; give a "
+                f"{self.name} unpacks to more than {megabytes(MAX_UNPACKED)}; give a "
                 "smaller file, or unpack it first."
             )
         buffer[: len(content)] = content
@@ -246,7 +247,7 @@ def column_format(file: TextFile) -> ColumnFormat:
     first = head.splitlines()[0] if head else ""
     if len(first) == HEAD:
         raise PlainError(
-            f"The first line of {file.path.name} is longer than {HEAD // 1024} KB; give a "
+            f"The first line of {file.path.name} is longer than {megabytes(HEAD)}; give a "
             "table with a header line."
         )
     if (stated := STATED.fullmatch(first)) and stated[1] in SEPARATORS:

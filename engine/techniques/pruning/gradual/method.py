@@ -13,6 +13,7 @@ from engine.errors import PlainError
 from engine.events import TrainingEvent
 from engine.models.loaded_model import device_and_dtype
 from engine.models.packed_modules import keep_unpacked
+from engine.quantities import megabytes
 from engine.results.schema.tables import NAN, CurveRow
 from engine.runtime.threads import threads_to_train
 from engine.step.early_end import PruningEnd
@@ -217,7 +218,7 @@ class GradualPruner:
         if self.config.target_mb and least > self.config.target_mb * MB:
             raise PlainError(
                 f"With {self.config.removed_share:.0%} removed, the model's file still takes "
-                f"{least / MB:.2f} MB, more than target_mb {self.config.target_mb:g}; "
+                f"{megabytes(least)}, more than target_mb {self.config.target_mb:g}; "
                 "raise sparsity, or target_mb."
             )
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.errors import PlainError
 from engine.pipeline.run import run
+from engine.quantities import megabytes
 from engine.recipe import Recipe
 from engine.techniques.implementations import compress, storage_plan
 from engine.techniques.quantization.codebook.config import Codebook
@@ -354,7 +355,7 @@ def test_the_size_that_huffman_coding_is_said_to_give_is_what_it_gives():
     said = plain.note()
     assert (
         said.startswith("with Huffman coding the indices would take ")
-        and f"{coded.codes.nbytes / 1e3:,.1f} kB instead of 8.2" in said
+        and f"{megabytes(coded.codes.nbytes)} instead of 8.2 kB" in said
     )
     assert (
         coded.note().startswith("Huffman-coded indices take ")
