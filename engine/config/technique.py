@@ -58,6 +58,7 @@ class Technique(FrozenModel):
     # layers keep the shapes and number formats in which an earlier step has stored them
     keeps_storage: ClassVar[bool] = False
     live_views: ClassVar[tuple[LiveView, ...]] = ()
+    view_notes: ClassVar[dict[str, str]] = {}  # captions below views of a run, by their titles
     counts_epochs: ClassVar[bool] = False  # training length may be given in epochs
     # a layer is calibrated on the outputs of the compressed layers before it
     sequential: ClassVar[bool] = False

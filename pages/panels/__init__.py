@@ -46,7 +46,7 @@ from pages.panels.training.throughput import THROUGHPUT
 from pages.panels.training.training_curves import TRAINING_CURVES
 from pages.panels.weights.error_by_bits import ERROR_BY_BITS
 from pages.panels.weights.group_rounding import GROUP_ROUNDING
-from pages.panels.weights.importance import IMPORTANCE, IMPORTANCE_BY_BLOCKS
+from pages.panels.weights.importance import IMPORTANCE
 from pages.panels.weights.levels import LEVELS
 from pages.panels.weights.mask import MASK
 from pages.panels.weights.mask_overlap import MASK_OVERLAP
@@ -77,7 +77,6 @@ __all__ = [
     "GRADUAL_PRUNING_PREVIEW",
     "GROUP_ROUNDING",
     "IMPORTANCE",
-    "IMPORTANCE_BY_BLOCKS",
     "INPUT_RANGES",
     "LAYER_ERROR",
     "LAYER_ERROR_SIDE_BY_SIDE",

@@ -1,18 +1,20 @@
 """Views of a finished run: declared once, next to their table or as a function of the page."""
 
 import logging
+from importlib import import_module
 
 import pandas as pd
 import pytest
 
 import pages.panels as room
+from engine.config.registry import TECHNIQUES
 from engine.recipe import Recipe
 from engine.results.schema.declaration import ResultView, table_of
 from engine.results.schema.run_tables import TABLES, Tables, declared_views
 from engine.results.schema.tables import ChannelRow, SearchRow, table
 from pages.widgets.runs import view_registry
 from pages.widgets.runs.result_views import available_views
-from pages.widgets.runs.results import default_view
+from pages.widgets.runs.results import default_view, view_notes
 from pages.widgets.runs.view_registry import VIEWS, has_rows, panel_named, result_view
 from tests.runs import finished_record, tables
 
@@ -89,14 +91,34 @@ def test_a_declared_view_that_cannot_be_used_is_skipped_with_a_warning(monkeypat
         ResultView("Channels", ChannelRow, ("CHANNEL_ERROR",)),
         ResultView("Unknown panel", ChannelRow, ("NO_SUCH_PANEL",)),
         ResultView("Missing module", ChannelRow, ("no_such_module:PANEL",)),
+        ResultView("No function", ChannelRow, draw="pages.panels.theme:ERROR"),
     ]
     monkeypatch.setattr(view_registry, "declared_views", lambda: iter(unusable))
     before = dict(VIEWS)
     with caplog.at_level(logging.WARNING):
         view_registry.register_declared()
     assert before == VIEWS
-    for reason in ("'Channels' is taken", "AttributeError", "ModuleNotFoundError"):
+    for reason in (
+        "'Channels' is taken",
+        "AttributeError",
+        "ModuleNotFoundError",
+        "not a function",
+    ):
         assert reason in caplog.text
+
+
+def test_a_declared_view_may_name_a_function_of_the_page():
+    declared = next(view for view in declared_views() if view.draw)
+    module, _, name = declared.draw.rpartition(":")
+    assert VIEWS[declared.title].draw is getattr(import_module(module), name)
+
+
+def test_techniques_add_their_notes_to_existing_views():
+    for technique in TECHNIQUES.values():
+        assert set(technique.view_notes) <= set(VIEWS)
+    recipe = Recipe.from_dict({"steps": [{"technique": "sparsegpt"}]})
+    run = finished_record().model_copy(update={"recipe": recipe})
+    assert "SparseGPT" in view_notes(run, "Importance")[0] and not view_notes(run, "Layers")
 
 
 def test_a_function_with_a_taken_title_is_refused():

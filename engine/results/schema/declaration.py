@@ -51,23 +51,26 @@ class RunTable:
 class ResultView:
     """View of a finished run: panels about one table, shown for runs in which it has rows.
 
-    A panel is named as in ``pages.panels``, or as ``"package.module:NAME"``.
+    A panel is named as in ``pages.panels``, or as ``"package.module:NAME"``. A view with controls
+    or texts of its own names a function instead of panels, ``draw="package.module:function"``,
+    which the page calls with the run's record, its tables and a key for widgets.
     """
 
     title: str
     row: type
-    panels: tuple[str, ...]
+    panels: tuple[str, ...] = ()
     position: int = 500  # among the views; smaller ones come first
     per_layer: bool = False  # the user chooses a layer, and the panels get its rows
     opens_first: bool = False  # preferred to the errors of the layers when a run is opened
+    draw: str = ""
 
     def __post_init__(self) -> None:
         table_of(self.row)  # raises TypeError if it is not declared
         names = [column.name for column in columns_of(self.row)]
         if self.per_layer and "layer" not in names:
             raise TypeError(f"{self.row.__name__} has no column 'layer' for a view per layer")
-        if not self.panels:
-            raise TypeError(f"the view {self.title!r} names no panel")
+        if bool(self.panels) == bool(self.draw):
+            raise TypeError(f"the view {self.title!r} names no panel and no function, or both")
 
 
 def run_table(name: str, *, required: bool = False) -> Callable[[Row], Row]:

@@ -32,6 +32,11 @@ class ImportanceRow:
     goes: int
 
 
+IMPORTANCE_VIEW = ResultView(
+    "Importance", ImportanceRow, ("IMPORTANCE",), position=130, per_layer=True
+)
+
+
 @run_table("masks")
 @dataclass(frozen=True)
 class MaskRow:

@@ -1,7 +1,5 @@
 """One layer's weights by how much they matter, and where the cut lies."""
 
-from dataclasses import replace
-
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -58,23 +56,13 @@ def description(rows: pd.DataFrame) -> str:
     )
 
 
-CAPTION_START = "Weights by their importance score; gray ones were removed. "
 IMPORTANCE = Panel(
     question="Which importance scores were pruned?",
     caption=(
-        f"{CAPTION_START}A sharp edge means one threshold for the layer; if both colors share a "
-        "bin, "
-        "each row or group had its own threshold."
+        "Weights by their importance score; gray ones were removed. A sharp edge means one "
+        "threshold for the layer; if both colors share a bin, each row or group had its own "
+        "threshold."
     ),
     draw=importance,
     describe=description,
-)
-IMPORTANCE_BY_BLOCKS = replace(
-    IMPORTANCE,
-    caption=(
-        f"{CAPTION_START}SparseGPT prunes one block of columns at a time (block_columns) by the "
-        "scores "
-        "of the updated weights; "
-        "shown are scores of the original weights, so both colors share bins."
-    ),
 )

@@ -1,11 +1,10 @@
-"""Views of a finished run that have controls or texts of their own. Those that consist of panels
-alone are declared next to their tables.
+"""Views of a finished run of any technique that have controls or texts of their own. All others are
+declared next to their tables.
 """
 
 import pandas as pd
 import streamlit as st
 
-from engine.recipe.tasks import LanguageModeling
 from engine.results.analysis.per_step_scores import step_quality
 from engine.results.analysis.runs import entropy_bits, most_flattened
 from engine.results.schema.record import RunRecord
@@ -21,15 +20,11 @@ from engine.results.schema.tables import (
     SurfaceRow,
     VerdictRow,
 )
-from engine.techniques.distillation.distill.tables import WrittenRow
-from engine.techniques.pruning.tables import ImportanceRow, StorageRow
 from pages.panels import (
     ACTIVATION_SURFACE,
     AGREEMENT,
     ALPHA_SEARCH,
     BITS_PER_LAYER,
-    IMPORTANCE,
-    IMPORTANCE_BY_BLOCKS,
     LAYER_ERROR,
     LEARNING_RATE,
     LEVELS,
@@ -80,11 +75,6 @@ def steps_view(record: RunRecord, tables: Tables, key: str) -> None:
 @result_view("Curves", 40, CurveRow, opens_first=True)
 def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
     show_panel(TRAINING_CURVES, tables.curves, f"{key}-curves")
-    if record.recipe.steps[-1].family == "training" and record.recipe.steps[-1].technique == "qat":
-        st.caption(
-            "Step 0 is the same grid without training (post-training quantization); the line "
-            "shows what training recovers."
-        )
     show_panel(LEARNING_RATE, tables.curves, f"{key}-rate")
     if (tables.curves.name == "slopes lost").any():
         show_panel(LOST_GRADIENTS, tables.curves, f"{key}-lost")
@@ -96,29 +86,6 @@ def mistakes_view(record: RunRecord, tables: Tables, key: str) -> None:
     """Counts of mistakes, and the most confident ones."""
     show_panel(AGREEMENT, tables.verdicts, f"{key}-verdicts")
     mistakes_table(tables.mistakes, record.recipe.task, key)
-
-
-@result_view("Written", 70, WrittenRow)
-def written_view(record: RunRecord, tables: Tables, key: str) -> None:
-    """Table of all outputs of a black-box teacher."""
-    writes = isinstance(record.recipe.task, LanguageModeling)
-    names = {
-        "prompt": "Prompt" if writes else "Example",
-        "continuation": "Written by the teacher" if writes else "Label chosen by the teacher",
-    }
-    st.markdown(
-        "#### Text written by the teacher" if writes else "#### Labels chosen by the teacher"
-    )
-    st.dataframe(
-        tables.written, width="stretch", hide_index=True, key=f"{key}-written", column_config=names
-    )
-    st.caption(
-        "Each text starts with a prompt from the training text and continues with tokens sampled "
-        "from the teacher. The "
-        "student is trained on the continuation only."
-        if writes
-        else "The first training examples, each with the class that the teacher chose as its label."
-    )
 
 
 @result_view("Layers", 80)
@@ -162,17 +129,9 @@ def bytes_view(record: RunRecord, tables: Tables, key: str) -> None:
     show_panel(SIZE_LEDGER, tables.ledger, f"{key}-bytes")
 
 
-@result_view("Sparsity", 120, StorageRow)
+@result_view("Sparsity", 120, is_shown=lambda record, tables: not tables.storage.empty)
 def sparsity_view(record: RunRecord, tables: Tables, key: str) -> None:
     show_panel(SPARSITY_PER_LAYER, tables.layers, f"{key}-sparsity")
-
-
-@result_view("Importance", 130, ImportanceRow)
-def importance_view(record: RunRecord, tables: Tables, key: str) -> None:
-    layer = pick_layer(tables, key)
-    by_blocks = (tables.layers.technique[tables.layers.name == layer] == "sparsegpt").any()
-    panel = IMPORTANCE_BY_BLOCKS if by_blocks else IMPORTANCE
-    show_panel(panel, tables.importance[tables.importance.layer == layer], f"{key}-importance")
 
 
 @result_view("Removed", 160, StructureRow)

@@ -46,6 +46,14 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
     )
     with show_errors(f"This view of run {record.id}"):
         views[chosen].draw(record, tables, f"{key}-{record.id}")
+        for note in view_notes(record, chosen):
+            st.caption(literal_markdown(note))
+
+
+def view_notes(record: RunRecord, title: str) -> list[str]:
+    """Captions that the techniques of a run add to a view, each once."""
+    notes = [step.view_notes.get(title, "") for step in record.recipe.steps]
+    return list(dict.fromkeys(filter(None, notes)))
 
 
 def default_view(views: dict[str, RunView], record: RunRecord) -> str:

@@ -1,8 +1,8 @@
 """Registry of the views of a finished run.
 
-A view that consists of panels about one table is declared next to the table (``ResultView``), in
-the engine or in a technique's package. A view with controls or texts of its own is a function under
-``@result_view``.
+A view of one table is declared next to it (``ResultView``), in the engine or in a technique's
+package: panels, or the name of a function. Views of any run that have controls or texts of their
+own are functions under ``@result_view``.
 """
 
 import logging
@@ -81,10 +81,21 @@ def register_declared() -> None:
     """
     for declared in declared_views():
         try:
-            add(of_panels(declared, [panel_named(name) for name in declared.panels]))
+            add(function_view(declared) if declared.draw else panels_view(declared))
         except Exception as error:  # code of another package
             reason = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).warning("Skipped view %s: %s", declared.title, reason)
+
+
+def function_view(declared: ResultView) -> RunView:
+    """View drawn by the function that the declaration names."""
+    module, _, name = declared.draw.rpartition(":")
+    draw = getattr(import_module(module), name)
+    if not callable(draw):
+        raise TypeError(f"{declared.draw} is not a function")
+    return RunView(
+        declared.title, declared.position, draw, has_rows(declared.row), declared.opens_first
+    )
 
 
 def panel_named(name: str) -> Panel:
@@ -96,8 +107,9 @@ def panel_named(name: str) -> Panel:
     return panel
 
 
-def of_panels(declared: ResultView, shown: list[Panel]) -> RunView:
-    """View that shows panels one below the other."""
+def panels_view(declared: ResultView) -> RunView:
+    """View that shows the declared panels one below the other."""
+    shown = [panel_named(name) for name in declared.panels]
 
     def draw(record: RunRecord, tables: Tables, key: str) -> None:
         table = tables[declared.row]

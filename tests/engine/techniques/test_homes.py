@@ -12,8 +12,6 @@ ROOT = Path(__file__).parents[3]
 # modules about one technique, with the reason
 ABOUT_ONE = {
     "engine/interactive/rank_planner.py": "plans the ranks of SVD for a budget",
-    "pages/widgets/runs/result_views.py": "the engine cannot import Streamlit, so views with "
-    "controls of their own are written here",
 }
 
 

@@ -27,7 +27,6 @@ TABLES = {
     "ERROR_BY_BITS": tables.bits(),
     "GPTQ_REPLAY": tables.replay(),
     "IMPORTANCE": tables.importance(),
-    "IMPORTANCE_BY_BLOCKS": tables.importance(),
     "INPUT_RANGES": tables.reach(),
     "LAYER_ERROR": tables.layers(),
     "LAYER_ERROR_SIDE_BY_SIDE": tables.with_labels(tables.layers(), "GPTQ", "AWQ"),

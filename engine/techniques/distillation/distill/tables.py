@@ -1,8 +1,8 @@
-"""Table of what a black-box teacher writes."""
+"""Table and view of the outputs of a black-box teacher."""
 
 from dataclasses import dataclass
 
-from engine.results.schema.declaration import run_table
+from engine.results.schema.declaration import ResultView, run_table
 
 
 @run_table("written")
@@ -10,6 +10,11 @@ from engine.results.schema.declaration import run_table
 class WrittenRow:
     """Text or label from a black-box teacher for its student."""
 
-    # from the training text; of a classifier the text itself, or the number of a picture
+    # from the training text; for a classifier the text itself, or the number of an image
     prompt: str
-    continuation: str  # the teacher's; of a classifier the label it chose
+    continuation: str  # the teacher's; for a classifier the label it chose
+
+
+WRITTEN_VIEW = ResultView(
+    "Written", WrittenRow, position=70, draw="pages.widgets.runs.teacher_texts:teacher_texts"
+)

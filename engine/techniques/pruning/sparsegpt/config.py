@@ -37,6 +37,11 @@ class SparseGPT(Pruning):
     paper: ClassVar[str] = (
         "[Frantar & Alistarh 2023, SparseGPT (arXiv:2301.00774)](https://arxiv.org/abs/2301.00774)"
     )
+    view_notes: ClassVar[dict[str, str]] = {
+        "Importance": "SparseGPT prunes one block of columns at a time by the scores of the "
+        "updated weights. The chart shows scores of the original weights, so kept and removed "
+        "weights share bins."
+    }
 
     technique: Literal["sparsegpt"] = "sparsegpt"
     block_columns: int = option(

@@ -57,6 +57,10 @@ class QAT(CompressionAwareTraining, RoundToNearest):
         "size: "
         "[Esser et al. 2020, LSQ (arXiv:1902.08153)](https://arxiv.org/abs/1902.08153)"
     )
+    view_notes: ClassVar[dict[str, str]] = {
+        "Curves": "Step 0 is the same grid without training (post-training quantization); the "
+        "curves show what training recovers."
+    }
 
     technique: Literal["qat"] = "qat"
     bits: int = option(

@@ -159,8 +159,9 @@ def test_a_view_names_a_declared_table_its_panels_and_a_table_with_layers_if_it_
     assert ResultView("Plain", PlainRow, ("MASK",)).row is PlainRow
     with pytest.raises(TypeError, match="no column 'layer'"):
         ResultView("Plain", PlainRow, ("MASK",), per_layer=True)
-    with pytest.raises(TypeError, match="names no panel"):
-        ResultView("Plain", PlainRow, ())
+    for unclear in ({}, {"panels": ("MASK",), "draw": "package.views:plain"}):
+        with pytest.raises(TypeError, match="names no panel and no function, or both"):
+            ResultView("Plain", PlainRow, **unclear)
     with pytest.raises(TypeError, match="not declared with @run_table"):
         ResultView("Plain", type("Bare", (PlainRow,), {}), ("MASK",))
     with pytest.raises(TypeError, match="put @run_table above @dataclass"):
