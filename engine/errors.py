@@ -47,22 +47,22 @@ def is_unknown_key(wrong: Mapping[str, Any]) -> bool:
 
 def problem_description(wrong: Mapping[str, Any], schema: dict[str, Any]) -> str:
     """Return what is wrong and what would be valid, without the location."""
-    loc, kind, here = wrong["loc"], wrong["type"], schema_at(schema, wrong["loc"])
+    loc, kind, field_schema = wrong["loc"], wrong["type"], schema_at(schema, wrong["loc"])
     if is_unknown_key(wrong):
         return no_such_option(loc[-1], schema_at(schema, loc[:-1]).get("properties", {}))
     if kind == "union_tag_invalid":
-        return no_such_tag(wrong["ctx"], wrong["input"], here)
+        return no_such_tag(wrong["ctx"], wrong["input"], field_schema)
     if kind == "union_tag_not_found":
         return (
             f"{wrong['ctx']['discriminator'].strip(chr(39))} is missing; give "
-            f"{one_of(union_tags(here) or ['one'])}"
+            f"{one_of(union_tags(field_schema) or ['one'])}"
         )
-    if kind in ("value_error", "assertion_error") or not allowed_values(here):
+    if kind in ("value_error", "assertion_error") or not allowed_values(field_schema):
         return validator_message(wrong["msg"])
     problem = (
         "it is missing" if kind == "missing" else f"{value_text(wrong['input'])} is not allowed"
     )
-    return f"{problem}; give {allowed_values(here)}"
+    return f"{problem}; give {allowed_values(field_schema)}"
 
 
 def no_such_option(key: Any, options: Mapping[str, Any]) -> str:
@@ -94,7 +94,8 @@ def validator_message(message: str) -> str:
         .replace("Input should", "it should")
         .rstrip(".")
     )
-    return words[:1].lower() + words[1:] if words[1:2].islower() else words
+    first_word = words.partition(" ")[0]  # names such as SparseGPT stay as they are
+    return words[:1].lower() + words[1:] if first_word[1:].islower() else words
 
 
 # --- where ----------------------------------------------------------------------------------------
@@ -208,11 +209,17 @@ def closed_bounds(schema: dict[str, Any]) -> dict[str, Any]:
     return ends
 
 
-def length_bounds(least: int, most: int | None, unit: str) -> str:
+def length_bounds(minimum: int, maximum: int | None, unit: str) -> str:
     """`` of 1 to 80 characters``, `` that is not empty``: the bounds of a text or list in words."""
-    if most is not None:
-        return f" of {least} to {most} {unit}"
-    return " that is not empty" if least == 1 else f" of at least {least} {unit}" if least else ""
+    if maximum is not None:
+        return f" of {minimum} to {maximum} {unit}"
+    return (
+        " that is not empty"
+        if minimum == 1
+        else f" of at least {minimum} {unit}"
+        if minimum
+        else ""
+    )
 
 
 def one_of(choices: Iterable[Any]) -> str:
@@ -227,10 +234,10 @@ def union_tags(schema: dict[str, Any]) -> list[str]:
 
 def schema_at(root: dict[str, Any], loc: tuple[int | str, ...]) -> dict[str, Any]:
     """The JSON schema of one place; empty where there is none."""
-    here = resolved_schema(root, root)
+    current = resolved_schema(root, root)
     for part in loc:
-        here = resolved_schema(schema_of_part(here, part), root)
-    return here
+        current = resolved_schema(schema_of_part(current, part), root)
+    return current
 
 
 def schema_of_part(schema: dict[str, Any], part: int | str) -> dict[str, Any]:

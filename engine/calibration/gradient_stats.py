@@ -93,7 +93,7 @@ def replacement_stats(
     """Gradients of experts without any example: equal for all weights and as large as those of the
     block's other experts, so that ranking by them is ranking by magnitude.
     """
-    made = {}
+    stats_by_layer = {}
     for name in (name for name in layers if name not in found):
         others = [
             found[other]
@@ -104,10 +104,10 @@ def replacement_stats(
             mean = sum(expert.mean.square().mean().item() for expert in others) / len(others)
             square = sum(expert.square.mean().item() for expert in others) / len(others)
             like = sums[name].mean
-            made[name] = GradientStats(
+            stats_by_layer[name] = GradientStats(
                 torch.full_like(like, mean**0.5), torch.full_like(like, square), [UNREACHED]
             )
-    return made
+    return stats_by_layer
 
 
 def example_loss(model: nn.Module, example: Batch, device: torch.device) -> torch.Tensor:

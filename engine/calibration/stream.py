@@ -182,9 +182,13 @@ class CalibrationStream:
                 [BatchPass(self.run_block) for _ in self.batches],
                 {name: number for number, name in enumerate(names)},
             )
-            at = [block_pass.switch(block, index) for index, block_pass in enumerate(passes)]
+            next_layers = [
+                block_pass.switch(block, index) for index, block_pass in enumerate(passes)
+            ]
             while waits := {
-                place for place, block_pass in zip(at, passes, strict=True) if not block_pass.dead
+                place
+                for place, block_pass in zip(next_layers, passes, strict=True)
+                if not block_pass.dead
             }:
                 name = min(
                     waits & routing.layers.keys() or waits,
@@ -195,12 +199,12 @@ class CalibrationStream:
                     stats[name].check_usable(name)
                     change(name, stats.pop(name))
                     changed.add(name)
-                at = [
+                next_layers = [
                     block_pass.switch() if not block_pass.dead and place == name else place
-                    for place, block_pass in zip(at, passes, strict=True)
+                    for place, block_pass in zip(next_layers, passes, strict=True)
                 ]
                 self.step()
-        self.waiting = at
+        self.waiting = next_layers
         self.calls.pop(block)
         self.passed.add(block)
         return routing.unreached_stats(

@@ -97,8 +97,8 @@ def masked_windows_for(
     inputs, labels = (rows[: calibration.samples] for rows in masked)
     pairs = zip(inputs.split(ROWS), labels.split(ROWS), strict=True)
     batches = [
-        {"input_ids": some, "attention_mask": torch.ones_like(some), "labels": due}
-        for some, due in pairs
+        {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": targets}
+        for tokens, targets in pairs
     ]
     return CalibrationData(
         batches,
@@ -173,10 +173,12 @@ def texts_for(
     else:
         data = load_text(calibration.text, calibration.text_column, calibration.split, on_progress)
         texts = data.texts
-    most = ROWS if getattr(config, "pad_token_id", None) is not None else 1
+    batch_size = ROWS if getattr(config, "pad_token_id", None) is not None else 1
     batches = [
         inputs
-        for _, inputs in token_batches(texts[: calibration.samples], preprocessor, length, most)
+        for _, inputs in token_batches(
+            texts[: calibration.samples], preprocessor, length, batch_size
+        )
     ]
     return CalibrationData(
         batches, (*data.notes, *shortfall_notes(calibration, len(texts), "texts", data.name))

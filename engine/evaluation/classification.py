@@ -44,8 +44,8 @@ def text_quality(
     examples = load_examples(task, on_progress)
     targets = class_targets(examples, model.config)
     # GPT-like classifiers refuse more without one
-    most = TEXTS if getattr(model.config, "pad_token_id", None) is not None else 1
-    batches = token_batches(examples.inputs, tokenizer, length, most)
+    batch_size = TEXTS if getattr(model.config, "pad_token_id", None) is not None else 1
+    batches = token_batches(examples.inputs, tokenizer, length, batch_size)
     read = (
         f"{'pairs of texts' if task.text_pair_column else 'texts'} cut at {length} tokens, "
         "special tokens included"
@@ -221,9 +221,11 @@ def targets_by_number(examples: Examples, classes: int) -> torch.Tensor:
     return torch.tensor(examples.labels)
 
 
-def shortened_list(names: Any, most: int = 10) -> str:
+def shortened_list(names: Any, max_names: int = 10) -> str:
     shown = [str(name)[:40] for name in names]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+    return ", ".join(shown[:max_names]) + (
+        f" and {len(shown) - max_names} more" if len(shown) > max_names else ""
+    )
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -233,12 +235,14 @@ def image_channels(config: Any) -> int:
     return getattr(config, "num_channels", None) or 3
 
 
-def image_batches(images: list[Image.Image], processor: Any, channels: int, most: int) -> Batches:
+def image_batches(
+    images: list[Image.Image], processor: Any, channels: int, batch_size: int
+) -> Batches:
     """Batches prepared by the model's image processor, in gray for one channel and in color for
     three.
     """
     mode = "L" if channels == 1 else "RGB"
-    for places in chunks(list(range(len(images))), most):
+    for places in chunks(list(range(len(images))), batch_size):
         batch = [images[place].convert(mode) for place in places]
         try:
             prepared = processor(batch, return_tensors="pt")

@@ -125,15 +125,25 @@ def masked_loss_and_guesses(
     with evaluation_mode(model):
         while done < len(inputs):
             on_progress(ProgressEvent("measuring-masked-tokens", done, len(inputs)))
-            some, due = (rows_of[done : done + rows].to(device) for rows_of in (inputs, labels))
-            logits = model(input_ids=some, attention_mask=torch.ones_like(some)).logits
-            predicted = logits[due != NOT_MASKED]
+            inputs_of_rows, labels_of_rows = (
+                rows_of[done : done + rows].to(device) for rows_of in (inputs, labels)
+            )
+            logits = model(
+                input_ids=inputs_of_rows, attention_mask=torch.ones_like(inputs_of_rows)
+            ).logits
+            predicted = logits[labels_of_rows != NOT_MASKED]
             total += finite_loss(
-                cross_entropy(predicted.float(), due[due != NOT_MASKED], reduction="sum").double(),
+                cross_entropy(
+                    predicted.float(), labels_of_rows[labels_of_rows != NOT_MASKED], reduction="sum"
+                ).double(),
                 "this text",
             )
             guesses.append(predicted.argmax(-1).to(torch.int32).cpu())
-            done, dtype, rows = done + len(some), logits.dtype, windows_per_batch(logits, device)
+            done, dtype, rows = (
+                done + len(inputs_of_rows),
+                logits.dtype,
+                windows_per_batch(logits, device),
+            )
     on_progress(ProgressEvent("measuring-masked-tokens", done, done))
     return total / int((labels != NOT_MASKED).sum()), torch.cat(guesses).numpy(), dtype
 

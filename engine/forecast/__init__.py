@@ -35,15 +35,15 @@ def cost_of(job: Job, past: PastRun | None = None) -> Cost:
     cost = Cost(run_seconds(job, known), peak_bytes(job))
     if past is None:
         return cost
-    then = replace(job, recipe=past.recipe, settings=job.settings | past_settings(job, past))
+    past_job = replace(job, recipe=past.recipe, settings=job.settings | past_settings(job, past))
     # it was not recorded whether the original's quality was known
-    forecasts = [run_seconds(then, True), run_seconds(then, False)]
-    off = min(
+    forecasts = [run_seconds(past_job, True), run_seconds(past_job, False)]
+    error_factor = min(
         (past.seconds / forecast for forecast in forecasts), key=lambda ratio: max(ratio, 1 / ratio)
     )
     return Cost(
-        cost.seconds * clamped_correction(off),
-        cost.peak_rss_bytes * clamped_correction(past.peak_rss_bytes / peak_bytes(then)),
+        cost.seconds * clamped_correction(error_factor),
+        cost.peak_rss_bytes * clamped_correction(past.peak_rss_bytes / peak_bytes(past_job)),
     )
 
 

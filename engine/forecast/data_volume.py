@@ -103,11 +103,13 @@ def data_seconds(task: Task) -> float:
 def measured_data_seconds(task: str) -> float:
     parsed = TypeAdapter(Task).validate_json(task)
     if not isinstance(parsed, LanguageModeling):
-        return best_of(lambda: task_inputs.__wrapped__(task), 2, least=2)
+        return best_of(lambda: task_inputs.__wrapped__(task), 2, min_probes=2)
     if not (is_local(parsed.text) or parsed.text.startswith("bundled:")):
         return 1.0
     try:
-        return best_of(lambda: load_text(parsed.text, parsed.text_column, parsed.split), 2, least=2)
+        return best_of(
+            lambda: load_text(parsed.text, parsed.text_column, parsed.split), 2, min_probes=2
+        )
     except PlainError:
         return 0.0
 

@@ -67,12 +67,12 @@ def loading_seconds(job: Job) -> float:
 
 def evaluation_seconds(job: Job, compressed: list[Layer]) -> float:
     """The task once, by the original or with these layers compressed."""
-    much = job.evaluation
-    seconds = job.passes.seconds(much.places, much.batches)
-    unpackings = 1 if dense_bytes(job.at.model) <= MAX_UNPACKED_BYTES else much.batches
+    volume = job.evaluation
+    seconds = job.passes.seconds(volume.places, volume.batches)
+    unpackings = 1 if dense_bytes(job.at.model) <= MAX_UNPACKED_BYTES else volume.batches
     for layer in compressed:
         pace = job.layer_timing(layer)
-        vectors = much.places * layer.reached * vectors_of(layer)
+        vectors = volume.places * layer.reached * vectors_of(layer)
         seconds += unpackings * pace.unpack * layer.matrix_shape[0] + vectors * pace.receive
     return seconds
 
@@ -85,7 +85,7 @@ def vectors_of(layer: Layer) -> float:
 
 
 def compression_seconds(job: Job) -> float:
-    config, much = job.config, job.calibration
+    config, volume = job.config, job.calibration
     targets, rounds = job.targets, 0.0
     search = search_work(config, len(targets))
     for number, layer in enumerate(targets):
@@ -100,11 +100,11 @@ def compression_seconds(job: Job) -> float:
         rounds += layer_operations(config, layer.matrix_shape) / products_per_second()
         rounds += gram_seconds(job, layer) * first if config.needs == "gram" else 0.0
     rounds += (
-        GRADIENT_PASSES * job.passes.seconds(much.places, job.recipe.calibration.samples)
+        GRADIENT_PASSES * job.passes.seconds(volume.places, job.recipe.calibration.samples)
         if config.needs == "gradients"
         else 0.0
     )
-    judging = job.passes.seconds(*share_of_examples(much, EXAMPLES)) if much.places else 0.0
+    judging = job.passes.seconds(*share_of_examples(volume, EXAMPLES)) if volume.places else 0.0
     return (
         rounds
         + judging
@@ -208,9 +208,9 @@ def streaming_seconds(job: Job) -> float:
     """Seconds of the calibration data's way through the whole model. A shorter precision makes its
     matrix products quicker, and nothing else.
     """
-    much = job.calibration
+    volume = job.calibration
     return seconds_in_dtype(
-        job, job.passes.seconds(much.places, much.batches), much.places, streaming_dtype(job)
+        job, job.passes.seconds(volume.places, volume.batches), volume.places, streaming_dtype(job)
     )
 
 
@@ -251,10 +251,10 @@ def search_seconds(job: Job, search: SearchWork) -> float:
     )
 
 
-def share_of_examples(much: DataVolume, examples: int) -> tuple[float, float]:
+def share_of_examples(volume: DataVolume, examples: int) -> tuple[float, float]:
     """Places and batches of some of the examples."""
     batches = max(1.0, examples / ROWS)
-    return much.places * min(1.0, batches / max(1.0, much.batches)), batches
+    return volume.places * min(1.0, batches / max(1.0, volume.batches)), batches
 
 
 def finishing_seconds(job: Job) -> float:
@@ -265,11 +265,11 @@ def finishing_seconds(job: Job) -> float:
         seconds += 2.5 * one * (len(PROMPTS) * NEW_TOKENS if small else NEW_TOKENS // 4)
     if job.recipe.speed:
         # of texts the largest batch is timed; of pictures, which have few kernels, little
-        much = job.evaluation
+        volume = job.evaluation
         batch = (
-            much.length
+            volume.length
             if isinstance(job.recipe.task, ImageClassification)
-            else 2 * much.places / much.batches
+            else 2 * volume.places / volume.batches
         )
         seconds += min(MODEL_SECONDS + LAYERS_SECONDS, 60 * job.passes.seconds(batch, 1))
     return seconds + comparison_seconds(job)

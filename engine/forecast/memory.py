@@ -57,8 +57,8 @@ def largest_layer(job: Job) -> float:
 
 def evaluation_bytes(job: Job) -> float:
     """Logits of one batch with those whose loss is computed, and what a block holds between."""
-    much = job.evaluation
-    places = much.places / much.batches
+    volume = job.evaluation
+    places = volume.places / volume.batches
     if isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size
         logits = (
@@ -106,7 +106,7 @@ def compression_bytes(job: Job) -> float:
     """A block in float32 and as it is stored, the calibration data between two blocks, and what
     each layer's method needs.
     """
-    much, config = job.calibration, job.config
+    volume, config = job.calibration, job.config
     largest = max(
         (
             sum(4.0 * layer.parameters for layer in block if layer.name in job.settings)
@@ -119,15 +119,15 @@ def compression_bytes(job: Job) -> float:
         hidden = min((layer.matrix_shape[1] for layer in job.targets), default=0)
         widest = max((layer.matrix_shape[1] for layer in job.targets), default=0)
         between = 2 * hidden + widest if config.sequential else 3 * hidden
-        total += 4.0 * much.places * between + much.places / max(
-            1.0, much.batches
+        total += 4.0 * volume.places * between + volume.places / max(
+            1.0, volume.batches
         ) * activation_bytes(job)
     # weights, their gradients, and two sums of them; what one example leaves behind in every block
     if config.needs == "gradients":
         blocks = len({layer.block for layer in job.at.layers})
         total += 16.0 * sum(
             layer.parameters for layer in job.targets
-        ) + 2 * blocks * much.length * activation_bytes(job)
+        ) + 2 * blocks * volume.length * activation_bytes(job)
     if config.needs == "gram":
         total += 5 * 4.0 * max(layer.matrix_shape[1] for layer in job.targets) ** 2
         total += (
@@ -137,7 +137,9 @@ def compression_bytes(job: Job) -> float:
         )
     if (training := training_work(config)).steps:
         length = (
-            much.length if isinstance(job.recipe.task, LanguageModeling) else job.evaluation.length
+            volume.length
+            if isinstance(job.recipe.task, LanguageModeling)
+            else job.evaluation.length
         )
         blocks = len({layer.block for layer in job.at.layers})
         total += 4.0 * training.copies * sum(
@@ -146,9 +148,9 @@ def compression_bytes(job: Job) -> float:
     search = search_work(config, len(job.targets))
     if search.answers and isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size
-        places = share_of_examples(much, search.examples)[0]
+        places = share_of_examples(volume, search.examples)[0]
         total += 4.0 * (
-            min(MAX_CACHED_LOGITS, places * vocabulary) + 3 * ROWS * much.length * vocabulary
+            min(MAX_CACHED_LOGITS, places * vocabulary) + 3 * ROWS * volume.length * vocabulary
         )
     if search.evaluations:
         total += evaluation_bytes(job) + sum(layer.parameters for layer in job.targets)

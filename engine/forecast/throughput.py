@@ -40,13 +40,13 @@ TALLER = 4  # times as many rows, in a second probe
 FOLD = Fold("", (), from_norm=True)
 
 
-def best_of(run: Callable[[], object], probes: int = PROBES, least: int = 1) -> float:
+def best_of(run: Callable[[], object], probes: int = PROBES, min_probes: int = 1) -> float:
     """Seconds of the quickest of a few calls; where they are slow, of fewer. The first one may have
     libraries to load: ``least`` 2 counts it out.
     """
     times: list[float] = []
     deadline = time.perf_counter() + ENOUGH
-    while len(times) < least or (len(times) < probes and time.perf_counter() < deadline):
+    while len(times) < min_probes or (len(times) < probes and time.perf_counter() < deadline):
         times.append(idle_seconds(run)[0])
     return min(times)
 
@@ -105,29 +105,30 @@ _passes: dict[tuple[Any, ...], tuple[float, ForwardTiming]] = {}  # with when th
 
 
 def forward_timing(
-    key: tuple[Any, ...], at: LoadedModel, folder: ModelSource, length: int
+    key: tuple[Any, ...], loaded: LoadedModel, folder: ModelSource, length: int
 ) -> ForwardTiming:
     """``length``: tokens of one window or text. Measured again after FRESH seconds."""
     taken, found = _passes.get((*key, length), (-math.inf, None))
     if time.monotonic() - taken > FRESH:
         with explain_load_errors(folder, f"{folder} cannot run"):
-            found = measured_timing(at, folder, length)
+            found = measured_timing(loaded, folder, length)
         _passes[*key, length] = time.monotonic(), found
     return found
 
 
-def measured_timing(at: LoadedModel, folder: ModelSource, length: int) -> ForwardTiming:
-    one, many = (
-        probe_inputs(at, folder, 1, 1),
-        probe_inputs(at, folder, length, PRODUCTS / processing_weights(at.layers)),
+def measured_timing(loaded: LoadedModel, folder: ModelSource, length: int) -> ForwardTiming:
+    single_input, batch_inputs = (
+        probe_inputs(loaded, folder, 1, 1),
+        probe_inputs(loaded, folder, length, PRODUCTS / processing_weights(loaded.layers)),
     )
-    with evaluation_mode(at.model):
+    with evaluation_mode(loaded.model):
         short, long = (
-            least_seconds(lambda given=given: at.model(**given)) for given in (one, many)
+            least_seconds(lambda given=given: loaded.model(**given))
+            for given in (single_input, batch_inputs)
         )
-    more = place_count(many) - place_count(one)
+    more = place_count(batch_inputs) - place_count(single_input)
     place = max(0.0, long - short) / more if more else short
-    return ForwardTiming(max(0.0, short - place), place + preparation_seconds(at, folder))
+    return ForwardTiming(max(0.0, short - place), place + preparation_seconds(loaded, folder))
 
 
 def least_seconds(run: Callable[[], object]) -> float:
@@ -142,11 +143,11 @@ def least_seconds(run: Callable[[], object]) -> float:
     return seconds
 
 
-def preparation_seconds(at: LoadedModel, folder: ModelSource) -> float:
+def preparation_seconds(loaded: LoadedModel, folder: ModelSource) -> float:
     """Seconds in which one picture is made ready for the model; texts are quick."""
     if folder.kind != "image-classification":
         return 0.0
-    return best_of(lambda: probe_inputs(at, folder, 1, 16)) / 16
+    return best_of(lambda: probe_inputs(loaded, folder, 1, 16)) / 16
 
 
 def processing_weights(layers: list[Layer]) -> int:
@@ -155,7 +156,7 @@ def processing_weights(layers: list[Layer]) -> int:
 
 
 def probe_inputs(
-    at: LoadedModel, folder: ModelSource, length: int, places: float
+    loaded: LoadedModel, folder: ModelSource, length: int, places: float
 ) -> dict[str, torch.Tensor]:
     """Inputs of ``places`` tokens in windows of at most ``length``, or images; at least one."""
     if folder.kind == "image-classification":
@@ -165,19 +166,19 @@ def probe_inputs(
                 image_batches(
                     images,
                     image_processor_of(folder),
-                    image_channels(at.model.config),
+                    image_channels(loaded.model.config),
                     len(images),
                 )
             )
         )[1]
-    window = max(1, min(length, int(places), usable_length(at.model.config) or length))
+    window = max(1, min(length, int(places), usable_length(loaded.model.config) or length))
     rows = max(1, min(2048, int(places)) // window)
     if (
-        getattr(at.model.config, "pad_token_id", None) is None
+        getattr(loaded.model.config, "pad_token_id", None) is None
         and folder.kind != "language-modeling"
     ):
         rows = 1
-    vocabulary = at.model.config.get_text_config().vocab_size
+    vocabulary = loaded.model.config.get_text_config().vocab_size
     return {"input_ids": torch.randint(vocabulary // 2, vocabulary, (rows, window))}
 
 

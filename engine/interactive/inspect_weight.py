@@ -42,20 +42,25 @@ def weight_location_integer(stored: IntegerWeight, row: int, column: int) -> Wei
     out, in_ = stored.shape
     place = column if stored.order is None else int((stored.order == column).nonzero())
     rows = stored.rows or (1 if len(stored.scales) > 1 else out)
-    at = (row // rows, place // stored.group_size if stored.scales.shape[1] > 1 else 0)
-    first = at[1] * stored.group_size
+    scale_index = (row // rows, place // stored.group_size if stored.scales.shape[1] > 1 else 0)
+    first = scale_index[1] * stored.group_size
     width = min(stored.group_size, in_ - first)
     code, scale, zero = (
         int(codes_of_row(stored, row)[place]),
-        float(stored.scales.float()[at]),
-        float(stored.zero_codes().float()[at]),
+        float(stored.scales.float()[scale_index]),
+        float(stored.zero_codes().float()[scale_index]),
     )
     places = torch.arange(*neighbor_window(place - first, width)) + first
     return WeightLocation(
         torch.full_like(places, row),
         places if stored.order is None else stored.order[places].long(),
         WeightCode(
-            code, stored.bits, scale, code - zero, zero, width * min(rows, out - at[0] * rows)
+            code,
+            stored.bits,
+            scale,
+            code - zero,
+            zero,
+            width * min(rows, out - scale_index[0] * rows),
         ),
         (torch.arange(2**stored.bits) - zero) * scale,
     )
@@ -66,15 +71,15 @@ def weight_location_lookup_table(
     stored: LookupTableWeight, row: int, column: int
 ) -> WeightLocation:
     out, in_ = stored.shape
-    at = (
+    scale_index = (
         row % len(stored.scales),
         column // stored.group_size if stored.scales.shape[1] > 1 else 0,
     )
-    first = at[1] * stored.group_size
+    first = scale_index[1] * stored.group_size
     width = min(stored.group_size, in_ - first)
     code, scale, table = (
         int(stored.flat_codes()[row * in_ + column]),
-        float(stored.scales.float()[at]),
+        float(stored.scales.float()[scale_index]),
         stored.values(),
     )
     places = torch.arange(*neighbor_window(column - first, width)) + first

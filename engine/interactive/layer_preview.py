@@ -132,10 +132,12 @@ def subject_of(recipe: Recipe, model: CachedModel) -> TechniqueInput:
     return TechniqueInput(model.opened, resolve_model(recipe.model), targets)
 
 
-def trial_on(batches: list[Batch], recipe: Recipe, at: LoadedModel) -> LayerSwap:
+def trial_on(batches: list[Batch], recipe: Recipe, loaded: LoadedModel) -> LayerSwap:
     """Trial with a cached model, computed on the CPU."""
-    here = recipe.model_copy(update={"device": "cpu", "dtype": "float32"})
-    return LayerSwap(RunContext(here, resolve_model(recipe.model)), at, batches, TableBuilder())
+    cpu_recipe = recipe.model_copy(update={"device": "cpu", "dtype": "float32"})
+    return LayerSwap(
+        RunContext(cpu_recipe, resolve_model(recipe.model)), loaded, batches, TableBuilder()
+    )
 
 
 # --- calibration data -----------------------------------------------------------------------------
@@ -155,12 +157,12 @@ def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> InputSta
     Raises PlainError if there are none.
     """
     wants_gram = any(step.needs == "gram" for step in recipe.steps)
-    at = model.opened
+    loaded = model.opened
     stats = CACHE.by_examples(
         (*model.key, layer, wants_gram),
         recipe,
         lambda batches: (
-            CalibrationStream(at.model, batches, at.device)
+            CalibrationStream(loaded.model, batches, loaded.device)
             .collect_stats("", [layer], wants_gram)
             .get(layer)
         ),
@@ -177,12 +179,12 @@ def gradients(model: CachedModel, layer: str, recipe: Recipe) -> GradientStats:
     """Gradients of the loss by one layer's weights, on the first calibration examples. Raises
     PlainError where it has none.
     """
-    at = model.opened
+    loaded = model.opened
     found = CACHE.by_examples(
         (*model.key, layer, "gradients"),
         recipe,
         lambda batches: accumulate_gradients(
-            at.model, [layer], batches, at.device, ignore_progress
+            loaded.model, [layer], batches, loaded.device, ignore_progress
         ).get(layer),
     )
     if found is None:

@@ -39,8 +39,8 @@ Value = TypeVar("Value")
 class Recent(Generic[Value]):
     """The values used last: as many as ``most`` allows, and at least one."""
 
-    def __init__(self, most: int, size: Callable[[Value], int] = lambda value: 1):
-        self.most, self.size = most, size
+    def __init__(self, capacity: int, size: Callable[[Value], int] = lambda value: 1):
+        self.most, self.size = capacity, size
         self.values: OrderedDict[Hashable, Value] = OrderedDict()
 
     def get(self, key: Hashable) -> Value | None:
@@ -114,8 +114,8 @@ class ModelCache:
         kept = self.first_rows_kept.get(key)
         if kept is None or len(kept) < rows:
             weight = model.weight(layer)
-            most = max(rows, LIVE_WEIGHTS // max(1, weight.shape[1]))
-            kept = weight[:most].clone()
+            max_rows = max(rows, LIVE_WEIGHTS // max(1, weight.shape[1]))
+            kept = weight[:max_rows].clone()
         return self.first_rows_kept.keep(key, kept)[:rows].contiguous()
 
     def spectrum(self, model: CachedModel, layer: Layer, weight: torch.Tensor) -> pd.DataFrame:

@@ -18,23 +18,25 @@ from engine.results.schema.tables import HistogramRow, LayerRow, table
 @answer.register
 def answer_model(query: ModelQuery) -> ModelView:
     cached = CACHE.model(query.model)
-    folder, at = cached.folder, cached.opened
+    folder, loaded = cached.folder, cached.opened
     layers = by_original_parameters(
-        (unchanged_row(layer, at.stored_bytes(layer)) for layer in at.layers), at
+        (unchanged_row(layer, loaded.stored_bytes(layer)) for layer in loaded.layers), loaded
     )
     return ModelView(
         reference=query.model,
         revision=folder.revision,
         architecture=folder.architecture,
         kind=folder.kind,
-        parameters=at.parameters,
-        size_bytes=at.size_bytes,
-        bits_per_weight=bits_per_weight(at),
-        bits_per_parameter=bits_per_parameter(at.size_bytes, at.origin),
+        parameters=loaded.parameters,
+        size_bytes=loaded.size_bytes,
+        bits_per_weight=bits_per_weight(loaded),
+        bits_per_parameter=bits_per_parameter(loaded.size_bytes, loaded.origin),
         layers=table(layers, LayerRow),
-        notes=(*folder.notes, *at.notes, *other_parts_notes(at)),
+        notes=(*folder.notes, *loaded.notes, *other_parts_notes(loaded)),
         compressed=folder.packed,
-        longest=usable_length(at.model.config) if folder.kind != "image-classification" else None,
+        longest=usable_length(loaded.model.config)
+        if folder.kind != "image-classification"
+        else None,
     )
 
 

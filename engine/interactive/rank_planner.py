@@ -41,13 +41,15 @@ def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
     if not isinstance(config, SVD):
         raise PlainError(f"{config.title} has no ranks to share out; ask about SVD.")
     model = CACHE.model(recipe.model)
-    at = model.opened
-    layers = {layer.name: layer for layer in selected_layers(at.layers, recipe.layers)}
+    loaded = model.opened
+    layers = {layer.name: layer for layer in selected_layers(loaded.layers, recipe.layers)}
     check_rank(config, list(layers.values()))
     spectra = spectra_of(model, recipe, list(layers.values()))
     began = time.perf_counter()
     ranks = ranks_by(config, spectra)
-    rows = [planned_row(config, layers[name], spectra[name], ranks[name], at) for name in spectra]
+    rows = [
+        planned_row(config, layers[name], spectra[name], ranks[name], loaded) for name in spectra
+    ]
     kept = sum(
         spectra[row.layer].dense_parameters if row.whole else row.rank * spectra[row.layer].step
         for row in rows
@@ -86,7 +88,7 @@ def check_model_size(layers: list[Layer]) -> None:
         )
 
 
-def calibration_trial(recipe: Recipe, at: LoadedModel) -> LayerSwap:
+def calibration_trial(recipe: Recipe, loaded: LoadedModel) -> LayerSwap:
     """Return a trial on a few calibration examples if the technique needs data."""
     folder = resolve_model(recipe.model)
     batches = (
@@ -94,7 +96,7 @@ def calibration_trial(recipe: Recipe, at: LoadedModel) -> LayerSwap:
         if recipe.steps[0].needs == "nothing"
         else calibration_batches(live_calibration(recipe), recipe.task, folder)
     )
-    return LayerSwap(RunContext(recipe, folder), at, batches, TableBuilder())
+    return LayerSwap(RunContext(recipe, folder), loaded, batches, TableBuilder())
 
 
 def ranks_by(config: SVD, spectra: dict[str, LayerEnergy]) -> dict[str, int]:
@@ -116,10 +118,10 @@ def rank_by(config: SVD, layer: LayerEnergy) -> int:
 
 
 def planned_row(
-    config: SVD, layer: Layer, layered: LayerEnergy, rank: int, at: LoadedModel
+    config: SVD, layer: Layer, layered: LayerEnergy, rank: int, loaded: LoadedModel
 ) -> PlannedRow:
     unfactored = bool(why_unfactored(config, layered.shape, rank))
-    stored_bytes = at.stored_bytes(layer)
+    stored_bytes = loaded.stored_bytes(layer)
     itemsize = (
         layer.itemsize if config.factors == "model" else getattr(torch, config.factors).itemsize
     )

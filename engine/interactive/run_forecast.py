@@ -48,38 +48,38 @@ def answer_forecast(query: ForecastQuery) -> Forecast:
 
 def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> Forecast:
     """Forecast of size, time and memory."""
-    at, steps = model.opened, storing_steps(recipe.steps)
+    loaded, steps = model.opened, storing_steps(recipe.steps)
     replacement = replacement_outline(steps[0], subject_of(recipe, model)) if steps else None
     if replacement:
         return replacement_forecast(recipe, model, replacement, steps[1:], past)
     small = plan_removal(steps[0], subject_of(recipe, model)) if steps else None
     rest, layers = (
         steps[1:] if small else steps,
-        [after for _, after in small.layers(at.layers)] if small else at.layers,
+        [after for _, after in small.layers(loaded.layers)] if small else loaded.layers,
     )
     targets = selected_layers(layers, recipe.layers) if recipe.steps else []
     planned = [plan(step, targets) for step in rest]
-    plans = blueprints(planned, targets, at)
+    plans = blueprints(planned, targets, loaded)
     size = (
-        pruned_model_bytes(at, small, plans)
+        pruned_model_bytes(loaded, small, plans)
         if small
-        else written_bytes(at, plans)
+        else written_bytes(loaded, plans)
         if plans
-        else at.size_bytes
+        else loaded.size_bytes
     )
-    origin = origin_of_rebuilt(at, small) if small else at.origin
+    origin = origin_of_rebuilt(loaded, small) if small else loaded.origin
     stored = (
         {
             after.name: small.planned_weight(layer, model.stored_weight(layer))
-            for layer, after in small.layers(at.layers)
+            for layer, after in small.layers(loaded.layers)
         }
         if small
         else {}
     )
-    stored = stored or {layer.name: model.stored_weight(layer) for layer in at.layers}
+    stored = stored or {layer.name: model.stored_weight(layer) for layer in loaded.layers}
     bits = planned_bits_per_weight(stored | plans, layers, plans.keys(), origin)
     changed = (
-        sum(small.changes(layer.name) for layer in selected_layers(at.layers, recipe.layers))
+        sum(small.changes(layer.name) for layer in selected_layers(loaded.layers, recipe.layers))
         if small and not rest
         else len(plans)
     )
@@ -179,7 +179,7 @@ def forecast_job(recipe: Recipe, model: CachedModel, planned: list[dict[str, Tec
 
 
 def blueprints(
-    planned: list[dict[str, Technique]], targets: list[Layer], at: LoadedModel
+    planned: list[dict[str, Technique]], targets: list[Layer], loaded: LoadedModel
 ) -> dict[str, StoredWeight]:
     """Planned storage after all steps of each layer that any of them changes; ``planned``: the
     setting of each layer, step by step.
@@ -188,7 +188,7 @@ def blueprints(
         layer.name: [
             config
             for settings in planned
-            if can_observe_inputs(config := settings[layer.name], layer.name, at)
+            if can_observe_inputs(config := settings[layer.name], layer.name, loaded)
         ]
         for layer in targets
     }
@@ -199,12 +199,12 @@ def blueprints(
     }
 
 
-def can_observe_inputs(setting: Technique, name: str, at: LoadedModel) -> bool:
+def can_observe_inputs(setting: Technique, name: str, loaded: LoadedModel) -> bool:
     """Return True if the technique needs no layer inputs or can observe them; otherwise the layer
     is left unchanged.
     """
     return (
         setting.trains
         or setting.needs not in ("range", "gram")
-        or has_observable_inputs(input_reader(at.model, name))
+        or has_observable_inputs(input_reader(loaded.model, name))
     )

@@ -49,7 +49,7 @@ def answer_soft_targets(query: SoftTargetsQuery) -> SoftTargets:
 
 
 def next_tokens(
-    recipe: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
+    recipe: Recipe, folder: ModelSource, loaded: LoadedModel, example: int, temperature: float
 ) -> SoftTargets:
     task, tokenizer = recipe.task, tokenizer_of(folder)
     text = load_text(task.text, task.text_column, task.split)
@@ -57,7 +57,7 @@ def next_tokens(
     stream = text_tokens(text, tokenizer, min(task.tokens, (example + 1) * task.context))
     windows = token_windows(stream, task.context, text.name, prefix)
     row = windows[min(example, len(windows) - 1)]
-    logits = single_example_logits(at, model_inputs([row[:-1].tolist()]))[-1]
+    logits = single_example_logits(loaded, model_inputs([row[:-1].tolist()]))[-1]
     named = {
         token: repr(tokenizer.decode([token]))
         for token in logits.topk(min(MOST, len(logits))).indices.tolist()
@@ -69,27 +69,27 @@ def next_tokens(
 
 
 def masked_token(
-    recipe: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
+    recipe: Recipe, folder: ModelSource, loaded: LoadedModel, example: int, temperature: float
 ) -> SoftTargets:
     """Question about the first masked token of a window."""
     tokenizer = tokenizer_of(folder)
     _, inputs, labels = masked_text(recipe.task, tokenizer, config_of(folder), ignore_progress)
-    row, due = (examples[min(example, len(inputs) - 1)] for examples in (inputs, labels))
-    place = int((due != NOT_MASKED).nonzero()[0])
-    logits = single_example_logits(at, model_inputs([row.tolist()]))[place]
+    row, label_row = (examples[min(example, len(inputs) - 1)] for examples in (inputs, labels))
+    place = int((label_row != NOT_MASKED).nonzero()[0])
+    logits = single_example_logits(loaded, model_inputs([row.tolist()]))[place]
     named = {
         token: repr(tokenizer.decode([token]))
         for token in logits.topk(min(MOST, len(logits))).indices.tolist()
     }
     before, after = (tokenizer.decode(part) for part in (row[:place], row[place + 1 :]))
     return SoftTargets(
-        soft_target_table(logits, named, int(due[place]), temperature),
+        soft_target_table(logits, named, int(label_row[place]), temperature),
         f"… {before[-TEXT // 2 :]}▁{after[: TEXT // 2]} …",
     )
 
 
 def class_targets_of_example(
-    recipe: Recipe, folder: ModelSource, at: LoadedModel, example: int, temperature: float
+    recipe: Recipe, folder: ModelSource, loaded: LoadedModel, example: int, temperature: float
 ) -> SoftTargets:
     examples, config = load_examples(recipe.task), config_of(folder)
     number = min(example, len(examples.inputs) - 1)
@@ -102,7 +102,7 @@ def class_targets_of_example(
         examples.name,
         "",
     )
-    logits = single_example_logits(at, encoded_inputs(recipe.task, one, folder))
+    logits = single_example_logits(loaded, encoded_inputs(recipe.task, one, folder))
     right, likeliest = (
         int(class_targets(examples, config)[number]),
         logits.topk(min(MOST, len(logits))).indices.tolist(),
@@ -121,10 +121,12 @@ def class_targets_of_example(
     )
 
 
-def single_example_logits(at: LoadedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def single_example_logits(loaded: LoadedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits of one example: (classes,), or of every place of a text (tokens, vocabulary)"""
-    with evaluation_mode(at.model):
-        return at.model(**inputs_on_device(inputs, at.model, at.device)).logits[0].float()
+    with evaluation_mode(loaded.model):
+        return (
+            loaded.model(**inputs_on_device(inputs, loaded.model, loaded.device)).logits[0].float()
+        )
 
 
 def soft_target_table(

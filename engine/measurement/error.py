@@ -112,8 +112,8 @@ def output_error(
     """|X W - X^ W^| / |X W| on a sample of the layer's inputs; X^ is what the compressed layer
     makes of them.
     """
-    due = inputs @ original.T
-    return relative_norm(compressed_inputs @ compressed.T - due, due)
+    reference_outputs = inputs @ original.T
+    return relative_norm(compressed_inputs @ compressed.T - reference_outputs, reference_outputs)
 
 
 def histogram_rows(

@@ -54,7 +54,7 @@ def sample_rows(
     path = data_folder() / f"continued-{environment_key(recipe, folder, *about)}.json"
     before = load_or_make(
         path,
-        lambda at: json.loads(at.read_text("utf8")),
+        lambda path: json.loads(path.read_text("utf8")),
         lambda: generated_texts(original),
         save_texts,
     )
@@ -82,11 +82,11 @@ def greedy_continuation(
     # some models have no parameters outside layers
     device = next(tensor.device for tensor in chain(model.parameters(), model.buffers()))
     ids = torch.tensor([[*prefix, *read]], device=device)
-    made = model.generate(
+    generated = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=tokens,
         do_sample=False,
         pad_token_id=0,
     )
-    return tokenizer.decode(made[0, ids.shape[1] :])
+    return tokenizer.decode(generated[0, ids.shape[1] :])

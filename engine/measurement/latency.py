@@ -118,7 +118,7 @@ def model_latency_rows(
             continue
         simulated = after(**given).logits
         with swap_modules(before, layers[0]), swap_modules(after, layers[1]):
-            off = relative_difference(after(**given).logits, simulated)
+            difference = relative_difference(after(**given).logits, simulated)
             times = clock.alternating_times(
                 {"original": partial(before, **given), "compressed": partial(after, **given)}
             )
@@ -136,7 +136,7 @@ def model_latency_rows(
                 kernels.kernel_names or f"{compute_precision(pair.compressed)} products",
                 shape,
                 times,
-                off,
+                difference,
                 [*kernels.notes, kernels.without(compute_precision(pair.compressed))],
             )
 
@@ -188,9 +188,9 @@ def one_layer_latency_rows(
     layer_inputs: LayerInputs,
     clock: "TimeBudget",
 ) -> Iterator[LatencyRow]:
-    off = relative_difference(kernel(layer_inputs.after), simulated(layer_inputs.after))
-    if not off <= kernel.tolerance:
-        why = f"{kernel.display_name} gives outputs that are {off:.2g} off on this processor"
+    difference = relative_difference(kernel(layer_inputs.after), simulated(layer_inputs.after))
+    if not difference <= kernel.tolerance:
+        why = f"{kernel.display_name} gives outputs that are {difference:.2g} off on this processor"
         yield LatencyRow(
             name,
             "compressed",
@@ -202,7 +202,7 @@ def one_layer_latency_rows(
             NAN,
             NAN,
             0,
-            off,
+            difference,
             NO_KERNEL.format(why=why),
         )
         return
@@ -222,7 +222,9 @@ def one_layer_latency_rows(
             yield latency_row(
                 name, "original", "bfloat16 products", shape, {"original": times["bfloat16"]}
             )
-        yield latency_row(name, "compressed", kernel.display_name, shape, times, off, [kernel.note])
+        yield latency_row(
+            name, "compressed", kernel.display_name, shape, times, difference, [kernel.note]
+        )
 
 
 def one_of_each_shape(compressed: LoadedModel, kernels: Kernels, names: set[str]) -> list[str]:
@@ -244,7 +246,7 @@ def latency_row(
     kernel: str,
     shape: Shape,
     times: dict[str, list[float]],
-    off: float = NAN,
+    difference: float = NAN,
     notes: Iterable[str] = (),
 ) -> LatencyRow:
     low, median, high = np.quantile(times[version], (0.25, 0.5, 0.75)).tolist()
@@ -260,13 +262,15 @@ def latency_row(
         low,
         high,
         len(times[version]),
-        off,
+        difference,
         note,
     )
 
 
-def relative_difference(outputs: torch.Tensor, due: torch.Tensor) -> float:
-    return ((outputs.float() - due.float()).norm() / due.float().norm().clamp_min(1e-30)).item()
+def relative_difference(outputs: torch.Tensor, reference: torch.Tensor) -> float:
+    return (
+        (outputs.float() - reference.float()).norm() / reference.float().norm().clamp_min(1e-30)
+    ).item()
 
 
 def compute_precision(loaded: LoadedModel) -> str:

@@ -48,8 +48,8 @@ class Kernels:
     def reasons(self) -> Iterator[LatencyRow]:
         all_layers = len(self.found) + sum(map(len, self.missing.values()))
         for why, names in self.missing.items():
-            which = f": {', '.join(names)}" if len(names) <= MOST_NAMED else f", such as {names[0]}"
-            what = names[0] if len(names) == 1 else f"{len(names)} of {all_layers} layers{which}"
+            named = f": {', '.join(names)}" if len(names) <= MOST_NAMED else f", such as {names[0]}"
+            what = names[0] if len(names) == 1 else f"{len(names)} of {all_layers} layers{named}"
             yield LatencyRow(
                 what,
                 "compressed",

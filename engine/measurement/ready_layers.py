@@ -16,14 +16,15 @@ def dense_layers(loaded: LoadedModel, names: Iterable[str] = ()) -> dict[str, nn
     """Layers, all of them unless named, whose weights are dense in the precision in which they
     compute. Tied ones share theirs.
     """
-    made: dict[int, DenseWeight] = {}
+    dense_by_id: dict[int, DenseWeight] = {}
     modules = {
         name: module
         for name, module in loaded.model.named_modules()
         if isinstance(module, Unpacking) and (not names or name in names)
     }
     return {
-        name: with_dense_weight(module, module.compute, made) for name, module in modules.items()
+        name: with_dense_weight(module, module.compute, dense_by_id)
+        for name, module in modules.items()
     }
 
 

@@ -183,10 +183,10 @@ def record_block_states(model: nn.Module) -> Iterator[States]:
         yield states
 
 
-def sampled_states(states: torch.Tensor, is_image_task: bool, most: int) -> torch.Tensor:
+def sampled_states(states: torch.Tensor, is_image_task: bool, max_rows: int) -> torch.Tensor:
     """Evenly spaced tokens, or whole pictures.  (rows, width)"""
     rows = states.flatten(1) if is_image_task else states.flatten(0, -2)
-    return rows[:: -(-len(rows) // most)]
+    return rows[:: -(-len(rows) // max_rows)]
 
 
 def with_equal_row_counts(both: list[States]) -> list[States]:

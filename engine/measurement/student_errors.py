@@ -167,12 +167,12 @@ class ClassificationSet(EvaluationSet):
             return image_batches(
                 inputs, image_processor_of(self.folder), image_channels(config), IMAGES
             )
-        tokenizer, most = (
+        tokenizer, batch_size = (
             tokenizer_of(self.folder),
             TEXTS if getattr(config, "pad_token_id", None) is not None else 1,
         )
         return token_batches(
-            inputs, tokenizer, checked_length(self.task.length, config, tokenizer), most
+            inputs, tokenizer, checked_length(self.task.length, config, tokenizer), batch_size
         )
 
     def question(self, place: int) -> dict[str, str]:
@@ -321,10 +321,10 @@ class MaskedTokenSet(EvaluationSet):
 
     def question(self, place: int) -> dict[str, str]:
         window, mask = divmod(place, self.questions_per_window)
-        at, tokenizer = int(self.masks[window, mask]), tokenizer_of(self.folder)
+        position, tokenizer = int(self.masks[window, mask]), tokenizer_of(self.folder)
         before, after = (
             tokenizer.decode(part)
-            for part in (self.windows[window, :at], self.windows[window, at + 1 :])
+            for part in (self.windows[window, :position], self.windows[window, position + 1 :])
         )
         return {"text": f"…{before[-TEXT // 2 :]}▁{after[: TEXT // 4]}…"}
 

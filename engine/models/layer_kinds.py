@@ -195,13 +195,15 @@ def random_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(math.prod(shape))).to(dtype)
 
 
-def outputs_match(outputs: Any, due: torch.Tensor) -> bool:
+def outputs_match(outputs: Any, expected: torch.Tensor) -> bool:
     """Return True if a module's output equals the expected one, within the precision of its
     inputs.
     """
     right = (
         isinstance(outputs, torch.Tensor)
-        and outputs.dtype == due.dtype
-        and outputs.shape == due.shape
+        and outputs.dtype == expected.dtype
+        and outputs.shape == expected.shape
     )
-    return right and bool((outputs - due).norm() <= TOLERANCES[due.dtype] * due.norm())
+    return right and bool(
+        (outputs - expected).norm() <= TOLERANCES[expected.dtype] * expected.norm()
+    )

@@ -239,8 +239,8 @@ def check_missing_weights(
             f"{folder} lacks {missing[0]}{rest}, which a {folder.architecture} needs; "
             "download it again or choose another model."
         )
-    for name, stored, due in sorted(mismatched):
-        shapes = f"{tuple(stored)} in the file and {tuple(due)} by config.json"
+    for name, stored, expected in sorted(mismatched):
+        shapes = f"{tuple(stored)} in the file and {tuple(expected)} by config.json"
         raise PlainError(
             f"{name} of {folder} is {shapes}; they belong to different models; download the "
             "model again."
@@ -345,9 +345,9 @@ def drop_excess_tokens(tokenizer: Any, vocabulary: int, folder: ModelSource) -> 
     added = tokenizer.added_tokens_decoder
     beyond = [i for i in tokenizer.get_vocab().values() if i >= vocabulary]
     if any(i not in added for i in beyond) or (beyond and not tokenizer.is_fast):
-        most = max(beyond) + 1
+        size = max(beyond) + 1
         raise PlainError(
-            f"The tokenizer of {folder} has {most:,} tokens and the model embeds "
+            f"The tokenizer of {folder} has {size:,} tokens and the model embeds "
             f"{vocabulary:,}; use the one it was trained with."
         )
     if beyond:

@@ -335,13 +335,13 @@ def stored_dtype(files: tuple[Path, ...], name: str) -> Dtype:
     for file in files:
         status = file.stat()
         stored.update(_bytes_by_dtype(file, name, status.st_size, status.st_mtime_ns))
-    most = stored.most_common(1)[0][0] if stored else "nothing"
-    if most not in SAFETENSORS_DTYPES:
+    most_common = stored.most_common(1)[0][0] if stored else "nothing"
+    if most_common not in SAFETENSORS_DTYPES:
         raise PlainError(
-            f"The weights of {name} are stored as {most[:20]}; start from a model in 16, 32 "
+            f"The weights of {name} are stored as {most_common[:20]}; start from a model in 16, 32 "
             "or 64 bit floating point."
         )
-    return SAFETENSORS_DTYPES[most]
+    return SAFETENSORS_DTYPES[most_common]
 
 
 @lru_cache(maxsize=1024)
@@ -369,9 +369,9 @@ def read_header(file: Path, name: str) -> dict[str, Any]:
             "in its directory."
         )
     if MOST_HEADER_BYTES < length <= size - 8 or text.count(b"data_offsets") > MOST_TENSORS:
-        most = f"{MOST_HEADER_BYTES:,} bytes and {MOST_TENSORS:,} tensors"
+        limits = f"{MOST_HEADER_BYTES:,} bytes and {MOST_TENSORS:,} tensors"
         raise PlainError(
-            f"{file.name} of {name} has a header of {length:,} bytes; at most {most} are "
+            f"{file.name} of {name} has a header of {length:,} bytes; at most {limits} are "
             "read, fetch the model again."
         )
     try:
@@ -379,15 +379,17 @@ def read_header(file: Path, name: str) -> dict[str, Any]:
         header.pop("__metadata__", None)
         if not all(map(is_tensor_entry, header.values())):
             raise ValueError("an entry that is not valid in safetensors")
-        due = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        expected_bytes = (
+            8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise PlainError(
             f"{file.name} of {name} is cut short or no safetensors file; fetch the model again."
         ) from None
-    if size != due:
+    if size != expected_bytes:
         raise PlainError(
-            f"{file.name} of {name} has {size:,} bytes where its header promises {due:,}; "
-            "fetch the model again."
+            f"{file.name} of {name} has {size:,} bytes, but its header states "
+            f"{expected_bytes:,}; download the model again."
         )
     return header
 

@@ -163,14 +163,16 @@ def only_queries_changed(attention: nn.Module, changed: Changes) -> bool:
     """Return True if the only layer with changed outputs has unchanged siblings with the same
     input: those of keys and values.
     """
-    made = [before for before, after in changed.values() if before[0] != after[0]]
+    changed_outputs = [before for before, after in changed.values() if before[0] != after[0]]
     layers = {
         name: module
         for name, module in attention.named_children()
         if isinstance(module, nn.Linear | Conv1D)
     }
-    return len(made) == 1 and any(
-        shape_of(module)[1] == made[0][1] for name, module in layers.items() if name not in changed
+    return len(changed_outputs) == 1 and any(
+        shape_of(module)[1] == changed_outputs[0][1]
+        for name, module in layers.items()
+        if name not in changed
     )
 
 

@@ -218,15 +218,21 @@ def evaluate_original(context: RunContext, original: LoadedModel) -> Qualities:
     if the model fails.
     """
 
-    def evaluate_split(at: RunContext) -> EvaluationResult:
-        with explain_load_errors(at.folder, f"{at.folder} does not compute on this data"):
+    def evaluate_split(split_context: RunContext) -> EvaluationResult:
+        with explain_load_errors(
+            split_context.folder, f"{split_context.folder} does not compute on this data"
+        ):
             return cached_baseline(
-                at.recipe,
-                at.folder,
-                lambda: at.evaluate(original.model, at.folder, ProgressEvent("measuring-original")),
+                split_context.recipe,
+                split_context.folder,
+                lambda: split_context.evaluate(
+                    original.model, split_context.folder, ProgressEvent("measuring-original")
+                ),
             )
 
-    return {split: evaluate_split(at) for split, at in context.by_split.items()}
+    return {
+        split: evaluate_split(split_context) for split, split_context in context.by_split.items()
+    }
 
 
 def record_step_metrics(

@@ -46,7 +46,7 @@ def run_steps(
         )
     with step_folders(context, out) as folders:
         for number, folder in enumerate(folders):
-            at = (
+            step_context = (
                 context
                 if packed is None
                 else replace(context, step=number, folder=written_folder(context, packed))
@@ -54,13 +54,13 @@ def run_steps(
             subject = (
                 subject
                 if packed is None
-                else load_model(at.folder, *device_and_dtype(context.recipe))
+                else load_model(step_context.folder, *device_and_dtype(context.recipe))
             )
             if packed:
-                on_step_done(at, subject, packed, rows)
+                on_step_done(step_context, subject, packed, rows)
             reference = original if comparable and has_same_layers(original, subject) else subject
             done = run_step(
-                at,
+                step_context,
                 subject,
                 selected_layers(subject.layers, context.recipe.layers),
                 folder,

@@ -237,16 +237,16 @@ def step_order_error(steps: Sequence[Technique]) -> str:
     """Why steps cannot follow one another so, and what to do; empty where they can. Each says what
     a layer may be made of before it.
     """
-    made, by = "dense", None
+    weight_state, by = "dense", None
     for step in steps:
-        if made not in step.accepts:
+        if weight_state not in step.accepts:
             return (
                 f"{step.title} cannot come after {by.title}, which leaves "
-                f"{WEIGHT_STATE_NAMES[made]}; "
+                f"{WEIGHT_STATE_NAMES[weight_state]}; "
                 f"{order_advice(by, step)}"
             )
         if step.produces != "dense":
-            made, by = step.produces, step
+            weight_state, by = step.produces, step
     return ""
 
 
@@ -254,14 +254,14 @@ def order_advice(first: Technique, second: Technique) -> str:
     """Advice for two steps in an order that is not possible."""
     if second.produces in first.accepts:
         return "swap the two"
-    alike = [
+    alternatives = [
         config.title
         for config in TECHNIQUES.values()
         if config.family == second.family and first.produces in config().accepts
     ]
     return (
-        f"remove one of them, or use {one_of(alike[:MOST_NAMED])} next"
-        if alike
+        f"remove one of them, or use {one_of(alternatives[:MOST_NAMED])} next"
+        if alternatives
         else "remove one of them"
     )
 

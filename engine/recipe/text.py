@@ -90,9 +90,9 @@ def check_length(size: int) -> None:
         )
 
 
-def raise_limit_exceeded(what: str, most: int) -> None:
+def raise_limit_exceeded(what: str, limit: int) -> None:
     raise PlainError(
-        f"The recipe has more than {most:,} {what}; shorten it, or split it into several recipes."
+        f"The recipe has more than {limit:,} {what}; shorten it, or split it into several recipes."
     )
 
 
@@ -150,10 +150,10 @@ def yaml_data(text: str) -> Any:
         loader = RecipeLoader(text)
         return loader.get_single_data()
     except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        at = f" (line {where.line + 1}, column {where.column + 1})" if where else ""
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be read"
-        raise PlainError(f"The recipe is not valid YAML{at}: {problem}.") from None
+        raise PlainError(f"The recipe is not valid YAML{place}: {problem}.") from None
     except PlainError:
         raise
     except UNREADABLE:

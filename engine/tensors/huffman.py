@@ -94,8 +94,8 @@ def decode_symbols(
     """
     table = decoding_table(lengths)
     # the last chunk may be short and read on
-    room = pad(data, (0, CHUNK_SYMBOLS * MAX_CODE_BITS // 8 + 2)).long()
-    words = room[:-2] << 16 | room[1:-1] << 8 | room[2:]  # the 24 bits from each byte on
+    padded = pad(data, (0, CHUNK_SYMBOLS * MAX_CODE_BITS // 8 + 2)).long()
+    words = padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]  # the 24 bits from each byte on
     place = chunk_bits.long().cumsum(0) - chunk_bits
     symbols = torch.empty(
         min(CHUNK_SYMBOLS, count), len(chunk_bits), dtype=torch.uint8, device=data.device

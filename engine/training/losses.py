@@ -21,8 +21,12 @@ def aligned_targets(
 
 def label_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy; of examples without a label there is none."""
-    flat, due = aligned_targets(logits, targets)
-    return cross_entropy(flat, due) if (due != IGNORE_INDEX).any() else 0.0 * flat.sum()
+    flat, flat_targets = aligned_targets(logits, targets)
+    return (
+        cross_entropy(flat, flat_targets)
+        if (flat_targets != IGNORE_INDEX).any()
+        else 0.0 * flat.sum()
+    )
 
 
 def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -226,14 +226,14 @@ class Trainer:
             if self.auxiliary
             else {}
         )
-        now = {
+        state = {
             "step": step,
             "model": self.trainable_state(),
             "optimizer": self.optimizer.state_dict(),
             "best_step": self.best_step,
             "best": self.best,
         }
-        write_checkpoint(Checkpoint(**now, **beside, rows=self.rows), self.file)
+        write_checkpoint(Checkpoint(**state, **beside, rows=self.rows), self.file)
 
     def resume(self) -> int:
         """The steps that an earlier run has done; its curve is ours."""

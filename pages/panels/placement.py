@@ -34,14 +34,14 @@ def label_sides(points: list[tuple[float, float]], labels: list[str]) -> list[st
 
     Points are shares of the plot's width and height, 0 to 1, from the lower left corner.
     """
-    at, taken, sides = [(x * PLOT_WIDTH, y * PLOT_HEIGHT) for x, y in points], [], []
-    for here, label in zip(at, labels, strict=True):
+    pixels, taken, sides = [(x * PLOT_WIDTH, y * PLOT_HEIGHT) for x, y in points], [], []
+    for position, label in zip(pixels, labels, strict=True):
         others = [
             Box(x - CLEARANCE, x + CLEARANCE, y - CLEARANCE, y + CLEARANCE)
-            for x, y in at
-            if (x, y) != here
+            for x, y in pixels
+            if (x, y) != position
         ]
-        boxes = {side: text_box(*here, CHARACTER * len(label), side) for side in SIDES}
+        boxes = {side: text_box(*position, CHARACTER * len(label), side) for side in SIDES}
         side = next(
             (
                 s

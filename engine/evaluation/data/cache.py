@@ -33,9 +33,9 @@ def load_or_make(
     # what pyarrow and numpy raise at a damaged file
     with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile):
         return read(path)
-    made = make()
-    save_to_cache(path, lambda part: write(part, made))
-    return made
+    value = make()
+    save_to_cache(path, lambda part: write(part, value))
+    return value
 
 
 def save_to_cache(path: Path, write: Callable[[Path], object]) -> None:

@@ -151,7 +151,7 @@ Texts = list[str] | list[tuple[str, str]]  # single texts or pairs
 
 
 def token_batches(
-    texts: Texts, tokenizer: Any, length: int, most: int
+    texts: Texts, tokenizer: Any, length: int, batch_size: int
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Places in ``texts`` and the model inputs for them, at most ``most`` texts at a time.
 
@@ -163,7 +163,7 @@ def token_batches(
     rows = encoded["input_ids"]
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     for size, places in groupby(order, key=lambda place: len(rows[place])):
-        for batch in chunks(list(places), most if size else 1):
+        for batch in chunks(list(places), batch_size if size else 1):
             more = {
                 name: torch.tensor([values[place] for place in batch])
                 for name, values in encoded.items()
@@ -195,9 +195,9 @@ def model_inputs(rows: list[list[int]]) -> dict[str, torch.Tensor]:
     return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
 
-def chunks(items: list[Any], most: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), most):
-        yield items[start : start + most]
+def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 # --- what fits the model --------------------------------------------------------------------------

@@ -42,10 +42,16 @@ def answer_weight_map(query: WeightMapQuery) -> WeightMap:
         torch.arange(row, min(out, row + SIDE)),
         torch.arange(column, min(in_, column + SIDE)),
     )
-    at = torch.meshgrid(rows, columns, indexing="ij")
+    grid = torch.meshgrid(rows, columns, indexing="ij")
     dense = compressed.stored.to_dense() / compressed.scales
     return WeightMap(
-        frame(MapRow, row=at[0], column=at[1], original=compressed.weight[at], stored=dense[at]),
+        frame(
+            MapRow,
+            row=grid[0],
+            column=grid[1],
+            original=compressed.weight[grid],
+            stored=dense[grid],
+        ),
         (out, in_),
     )
 

@@ -42,7 +42,7 @@ def group_table(
     chosen: tuple[int, int] | None,
 ) -> pd.DataFrame:
     """GroupRow of a weight's neighbors, as they are stored."""
-    at, factors = (
+    positions, factors = (
         (location.rows, location.columns),
         stored_column_factors(compressed)[location.columns],
     )
@@ -51,8 +51,8 @@ def group_table(
         GroupRow,
         row=location.rows,
         column=location.columns,
-        original=compressed.weight[at] * factors,
-        stored=dense[at] * factors,
+        original=compressed.weight[positions] * factors,
+        stored=dense[positions] * factors,
         chosen=is_chosen,
     )
 

@@ -58,8 +58,10 @@ def pareto_front(
     """
     known = frame[cost].notna() & frame[gain].notna()
     signed = frame[gain] if higher_is_better else -frame[gain]
-    most = signed[known].groupby(frame[cost][known]).max()  # by cost, ascending
-    worthy = most[~(most <= most.cummax().shift())]  # more than anything cheaper offers
+    best_by_cost = signed[known].groupby(frame[cost][known]).max()  # by cost, ascending
+    worthy = best_by_cost[
+        ~(best_by_cost <= best_by_cost.cummax().shift())
+    ]  # more than anything cheaper offers
     return (known & (signed == frame[cost].map(worthy))).rename("best")
 
 
@@ -234,7 +236,7 @@ def latest_similar_run(records: Iterable[RunRecord], recipe: Recipe) -> RunRecor
     about the next one's.
     """
     steps = [step.technique for step in recipe.steps]
-    alike = (
+    similar = (
         record
         for record in records
         if record.summary
@@ -244,7 +246,7 @@ def latest_similar_run(records: Iterable[RunRecord], recipe: Recipe) -> RunRecor
     return next(
         (
             record
-            for record in alike
+            for record in similar
             if [step.technique for step in record.recipe.steps] == steps and steps
         ),
         None,

@@ -55,8 +55,8 @@ def tile_table(version: str, matrix: torch.Tensor) -> pd.DataFrame:
     by_rows = torch.zeros(down, matrix.shape[1]).index_add_(0, rows, matrix)
     sums = torch.zeros(down, across).index_add_(1, columns, by_rows)
     means = sums / (rows.bincount()[:, None] * columns.bincount())
-    at = torch.meshgrid(torch.arange(down) * high, torch.arange(across) * wide, indexing="ij")
-    numbers = {"row": at[0], "column": at[1], "value": means}
+    grid = torch.meshgrid(torch.arange(down) * high, torch.arange(across) * wide, indexing="ij")
+    numbers = {"row": grid[0], "column": grid[1], "value": means}
     return pd.DataFrame(
         {"version": version, **{name: values.flatten().numpy() for name, values in numbers.items()}}
     )

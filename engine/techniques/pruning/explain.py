@@ -26,19 +26,19 @@ def removed_weights(compressed: CompressedLayer) -> Explanation:
         compressed.config, compressed.weight, *([compressed.seen] if compressed.seen else [])
     )
     rows, columns = (
-        torch.arange(size)[size // 2 :][:most]
-        for size, most in zip(compressed.weight.shape, (ROWS, COLUMNS), strict=True)
+        torch.arange(size)[size // 2 :][:limit]
+        for size, limit in zip(compressed.weight.shape, (ROWS, COLUMNS), strict=True)
     )
-    at, dense = torch.meshgrid(rows, columns, indexing="ij"), compressed.stored.to_dense()
-    shown = score[at] / score[at].max().clamp_min(1e-38)
+    grid, dense = torch.meshgrid(rows, columns, indexing="ij"), compressed.stored.to_dense()
+    shown = score[grid] / score[grid].max().clamp_min(1e-38)
     removed = frame(
         RemovedRow,
-        row=at[0],
-        column=at[1],
-        weight=compressed.weight[at],
+        row=grid[0],
+        column=grid[1],
+        weight=compressed.weight[grid],
         score=shown,
-        stored=dense[at],
-        stays=dense[at] != 0,
+        stored=dense[grid],
+        stays=dense[grid] != 0,
     )
     part = (
         f"{len(removed)} weights, rows {int(rows[0])} to {int(rows[-1])}, columns "

@@ -68,9 +68,9 @@ def layer_shares(
     total = removed_count(sparsity, sum(sizes.values()))
     counts = {name: upper_bits(scores(name)).bincount(minlength=1 << LOW_BITS) for name in sizes}
     passed = sum(counts.values()).cumsum(0)
-    at = int((passed < total).sum())  # the upper half in which the threshold lies
-    before = {name: int(count[:at].sum()) for name, count in counts.items()}
-    inside = {name: scores_in_bucket(scores(name).flatten(), at) for name in sizes}
+    bucket = int((passed < total).sum())  # the upper half in which the threshold lies
+    before = {name: int(count[:bucket].sum()) for name, count in counts.items()}
+    inside = {name: scores_in_bucket(scores(name).flatten(), bucket) for name in sizes}
     left = total - sum(before.values())
     threshold = (
         torch.cat(list(inside.values())).sort().values[left - 1] if left else torch.tensor(-1.0)
@@ -85,9 +85,9 @@ def layer_shares(
     return {name: below[name] / size for name, size in sizes.items()}
 
 
-def scores_in_bucket(score: torch.Tensor, at: int) -> torch.Tensor:
+def scores_in_bucket(score: torch.Tensor, bucket: int) -> torch.Tensor:
     """The scores with that upper half."""
-    return score[upper_bits(score) == at]
+    return score[upper_bits(score) == bucket]
 
 
 def upper_bits(score: torch.Tensor) -> torch.Tensor:

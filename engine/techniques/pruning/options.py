@@ -119,12 +119,12 @@ class Pruning(Technique):
         return self.removed_share == 0
 
     def label(self) -> str:
-        where = (
+        pattern = (
             self.pattern
             or f"{100 * self.sparsity:g}%"
             + {"row": " of each row", "layer": "", "global": " of all layers"}[self.scope]
         )
-        return f"{self.title} {where}"
+        return f"{self.title} {pattern}"
 
 
 class StructuredPruning(Technique):

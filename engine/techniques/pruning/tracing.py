@@ -196,11 +196,11 @@ def first_difference(subject: TechniqueInput, small: PruningPlan) -> Difference 
     for layer in subject.original.layers:
         if small.removes(layer.name):
             continue
-        due = [
+        expected = [
             remaining_inputs(small, layer, inputs) for inputs in before.inputs.get(layer.name, [])
         ]
         found = after.inputs.get(small.name(layer.name), [])
-        if len(found) != len(due) or not all(map(tensors_match, due, found)):
+        if len(found) != len(expected) or not all(map(tensors_match, expected, found)):
             return Difference(layer.name)
     return None if all(map(tensors_match, before.results, after.results)) else Difference()
 
@@ -208,13 +208,13 @@ def first_difference(subject: TechniqueInput, small: PruningPlan) -> Difference 
 def pruned_model_error(technique_input: TechniqueInput, pruning_plan: PruningPlan) -> str:
     """Error of building or running the smaller model, if the original has none; otherwise ""."""
     failures = []
-    for made in (
+    for make_outline in (
         lambda: outline_of_pruned(technique_input, pruning_plan),
         lambda: outline_of_original(technique_input),
     ):
         try:
             with torch.no_grad():
-                trace_layers(made(), random_outputs())
+                trace_layers(make_outline(), random_outputs())
         # whatever a model says of tensors or fields that do not fit one another
         except Exception as error:
             failures.append(" ".join(f"{type(error).__name__}: {error}".split()))

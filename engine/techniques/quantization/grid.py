@@ -55,10 +55,10 @@ def choose_qparams(
     best, error = qparams_of(low, high, levels, config), torch.full_like(low, torch.inf)
     for shrink in torch.linspace(1.0, 0.3, SHRINKS).tolist():
         tried = qparams_of(low * shrink, high * shrink, levels, config)
-        missed = squared_error(groups, *tried, levels)
-        better = missed < error
-        best = tuple(torch.where(better, new, old) for new, old in zip(tried, best, strict=True))
-        error = torch.where(better, missed, error)
+        new_error = squared_error(groups, *tried, levels)
+        is_better = new_error < error
+        best = tuple(torch.where(is_better, new, old) for new, old in zip(tried, best, strict=True))
+        error = torch.where(is_better, new_error, error)
     return best
 
 

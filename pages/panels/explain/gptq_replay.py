@@ -43,14 +43,14 @@ def gptq_replay(replay: pd.DataFrame) -> go.Figure:
         return message_figure("There are no columns to replay.")
     replay = replay.reset_index(drop=True)
     steps = dict(tuple(replay.groupby("step")))
-    middle, most = sorted(steps)[len(steps) // 2], weight_change(replay).abs().max()
+    middle, largest = sorted(steps)[len(steps) // 2], weight_change(replay).abs().max()
     figure = base_figure(height=640).add_traces(
-        [*weight_maps(steps[middle], most), *error_curves(replay), *step_markers(steps[middle])]
+        [*weight_maps(steps[middle], largest), *error_curves(replay), *step_markers(steps[middle])]
     )
     figure.frames = [
         go.Frame(
             name=str(step),
-            data=frame_traces(rows, most),
+            data=frame_traces(rows, largest),
             traces=[0, 1, 4, 5],
             layout=step_layout(rows),
         )
@@ -113,9 +113,9 @@ def error_curves(replay: pd.DataFrame) -> list[go.Scatter]:
 
 
 def step_markers(rows: pd.DataFrame) -> list[go.Scatter]:
-    now = rows.iloc[0]
+    first_row = rows.iloc[0]
     place = {
-        "x": [now.step],
+        "x": [first_row.step],
         "xaxis": "x3",
         "yaxis": "y3",
         "mode": "markers",
@@ -124,7 +124,7 @@ def step_markers(rows: pd.DataFrame) -> list[go.Scatter]:
     }
     return [
         go.Scatter(y=[error], marker={"color": color, "size": 11}, **place)
-        for error, color in ((now.gptq_error, COMPRESSED), (now.plain_error, REFERENCE))
+        for error, color in ((first_row.gptq_error, COMPRESSED), (first_row.plain_error, REFERENCE))
     ]
 
 
@@ -189,9 +189,9 @@ def step_description(rows: pd.DataFrame) -> str:
     step = rows.step.iloc[0]
     if not step:
         return "nothing is rounded yet"
-    here = rows[rows.place == step - 1]
-    size = ((here.gptq - here.original) ** 2).mean() ** 0.5
-    return f"column {here.column.iloc[0]} rounded, off by {size:.2g}"
+    column = rows[rows.place == step - 1]
+    size = ((column.gptq - column.original) ** 2).mean() ** 0.5
+    return f"column {column.column.iloc[0]} rounded, off by {size:.2g}"
 
 
 def axes_layout() -> dict[str, Any]:

@@ -113,10 +113,10 @@ def most_improved_layer(searches: pd.DataFrame) -> str:
 def description(searches: pd.DataFrame) -> str:
     rows = searches.reset_index(drop=True)
     best = rows[rows.chosen]
-    least = best.loc[best.error.idxmin()]
+    minimum = best.loc[best.error.idxmin()]
     gain = (
-        f"{short_layer_name(least.layer, 80)} improves most: {change(1, least.error)} at alpha "
-        f"{least.alpha:.2g}"
+        f"{short_layer_name(minimum.layer, 80)} improves most: {change(1, minimum.error)} at alpha "
+        f"{minimum.alpha:.2g}"
     )
     return (
         f"{rows.layer.nunique()} layer inputs, alpha {best.alpha.min():.2g} to "

@@ -165,14 +165,14 @@ def description(layers: pd.DataFrame) -> str:
     treated = layers[layers.technique != ""].reset_index(drop=True)
     if treated.empty:
         return f"All {len(layers)} layers are unchanged."
-    most, least = (
+    highest, lowest = (
         treated.loc[treated.bits_per_weight.idxmax()],
         treated.loc[treated.bits_per_weight.idxmin()],
     )
     return (
-        f"{len(treated)} compressed layers; from {least.bits_per_weight:.3g} bits per weight "
-        f"({short_layer_name(least['name'], 80)}) "
-        f"to {most.bits_per_weight:.3g} ({short_layer_name(most['name'], 80)})."
+        f"{len(treated)} compressed layers; from {lowest.bits_per_weight:.3g} bits per weight "
+        f"({short_layer_name(lowest['name'], 80)}) "
+        f"to {highest.bits_per_weight:.3g} ({short_layer_name(highest['name'], 80)})."
     )
 
 

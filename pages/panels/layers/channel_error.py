@@ -45,10 +45,10 @@ def highlight_channel(figure: go.Figure, row: pd.Series, *, right_half: bool) ->
     """The worst channel highlighted, with its words turned inwards so that they stay inside the
     figure.
     """
-    at, red = {"x": row.channel, "y": row.relative_error}, {"color": HIGHLIGHT, "size": 9}
+    point, red = {"x": row.channel, "y": row.relative_error}, {"color": HIGHLIGHT, "size": 9}
     figure.add_scatter(
-        x=[at["x"]],
-        y=[at["y"]],
+        x=[point["x"]],
+        y=[point["y"]],
         mode="markers",
         marker=red,
         name="Worst channel",
@@ -57,7 +57,7 @@ def highlight_channel(figure: go.Figure, row: pd.Series, *, right_half: bool) ->
     )
     side = {"xanchor": "right" if right_half else "left", "yanchor": "bottom", "yshift": 5}
     return figure.add_annotation(
-        **at, **side, text=channel_text(row), showarrow=False, font={"color": HIGHLIGHT}
+        **point, **side, text=channel_text(row), showarrow=False, font={"color": HIGHLIGHT}
     )
 
 

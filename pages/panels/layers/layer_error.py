@@ -97,12 +97,15 @@ def shape_change(row: Any) -> str:
     return f"<br>shape {before} → {after}" if before else ""
 
 
-def worst_in_order(layers: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
+def worst_in_order(layers: pd.DataFrame, max_rows: int = MOST_ROWS) -> pd.DataFrame:
     return (
         layers.loc[
-            ranking_error(layers).fillna(layers.relative_error).nlargest(most).index.sort_values()
+            ranking_error(layers)
+            .fillna(layers.relative_error)
+            .nlargest(max_rows)
+            .index.sort_values()
         ]
-        if len(layers) > most
+        if len(layers) > max_rows
         else layers
     )
 

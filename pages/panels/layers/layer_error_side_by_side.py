@@ -44,10 +44,10 @@ def run_trace(layers: pd.DataFrame, names: list[str], label: str, number: int) -
     )
 
 
-def worst_names(layers: pd.DataFrame, most: int = MOST_ROWS) -> list[str]:
+def worst_names(layers: pd.DataFrame, max_rows: int = MOST_ROWS) -> list[str]:
     """Layers in model order; beyond ``most``, those whose error under any run is largest."""
     worst = layers.groupby("name", sort=False).relative_error.max()
-    keep = set(worst.nlargest(most).index)
+    keep = set(worst.nlargest(max_rows).index)
     return [name for name in worst.index if name in keep]
 
 

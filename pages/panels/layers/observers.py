@@ -161,7 +161,7 @@ def hover(row: Any) -> str:
 def with_lanes(figure: go.Figure, ranges: pd.DataFrame) -> go.Figure:
     """Three lanes: the inputs, the ranges on the same axis, the errors on their own."""
     names = {"type": "category", "autorange": "reversed", "showgrid": False}
-    most = (ranges.rounding_error + ranges.clipping_error).max()
+    largest = (ranges.rounding_error + ranges.clipping_error).max()
     figure.update_layout(
         xaxis={"anchor": "y2", "title": {"text": "Input of the layer (value)"}},
         yaxis={
@@ -176,7 +176,7 @@ def with_lanes(figure: go.Figure, ranges: pd.DataFrame) -> go.Figure:
         | {
             "anchor": "y3",
             "tickformat": PERCENT,
-            "range": [0, max(most, 1e-12) * 1.9],
+            "range": [0, max(largest, 1e-12) * 1.9],
             "title": {"text": "Error (% of the inputs' energy)"},
         },
         yaxis3=AXIS | names | {"domain": [0, 0.28], "anchor": "x2"},

@@ -59,16 +59,16 @@ def description(ranks: pd.DataFrame) -> str:
     cut = ranks[~ranks.whole].reset_index(drop=True)
     if cut.empty:
         return f"All {len(ranks)} layers are unchanged."
-    least, most = (
+    smallest, largest = (
         cut.loc[place] for place in (cut.kept_parameters.idxmin(), cut.kept_parameters.idxmax())
     )
     return (
-        f"{len(cut)} of {len(ranks)} layers were factorized; {short_layer_name(least.layer, 80)} "
-        "keeps "
-        f"{percent(least.kept_parameters)} of its parameters "
-        f"at rank {least['rank']}, {short_layer_name(most.layer, 80)} "
-        f"{percent(most.kept_parameters)} "
-        f"at rank {most['rank']}."
+        f"{len(cut)} of {len(ranks)} layers were factorized; "
+        f"{short_layer_name(smallest.layer, 80)} keeps "
+        f"{percent(smallest.kept_parameters)} of its parameters "
+        f"at rank {smallest['rank']}, {short_layer_name(largest.layer, 80)} "
+        f"{percent(largest.kept_parameters)} "
+        f"at rank {largest['rank']}."
     )
 
 

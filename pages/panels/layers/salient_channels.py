@@ -168,8 +168,8 @@ def with_lanes(figure: go.Figure, lanes: list[Lane]) -> go.Figure:
 
 
 def axis_title(by_strength: bool, width: int) -> str:
-    where = "Input channels, strongest first (rank)" if by_strength else "Input channel (number)"
-    return where + (f"<br>each dot is the largest of {width} neighbors" if width > 1 else "")
+    order = "Input channels, strongest first (rank)" if by_strength else "Input channel (number)"
+    return order + (f"<br>each dot is the largest of {width} neighbors" if width > 1 else "")
 
 
 def hover(points: pd.DataFrame) -> list[str]:

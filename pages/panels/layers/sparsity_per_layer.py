@@ -73,11 +73,11 @@ def description(layers: pd.DataFrame) -> str:
     pruned = layers.dropna(subset="sparsity", ignore_index=True)
     if pruned.empty:
         return f"All {len(layers)} layers are unchanged."
-    most = pruned.sparsity.idxmax()
+    sparsest = pruned.sparsity.idxmax()
     fewer = 1 - pruned.size_bytes.sum() / pruned.original_bytes.sum()
     lost = (
-        f"{short_layer_name(pruned['name'][most], 80)} is sparsest, "
-        f"{percent(pruned.sparsity[most])}"
+        f"{short_layer_name(pruned['name'][sparsest], 80)} is sparsest, "
+        f"{percent(pruned.sparsity[sparsest])}"
     )
     return f"{lost}; all pruned layers together take {percent(fewer)} fewer bytes."
 

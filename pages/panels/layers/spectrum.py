@@ -90,8 +90,8 @@ def share_markers(singular: pd.DataFrame) -> go.Scatter:
         "yaxis": "y2",
         "showlegend": False,
     }
-    at = {"x": [row.index for _, row in rows], "y": [row.cumulative_energy for _, row in rows]}
-    return go.Scatter(**at, hovertext=words, hoverinfo="text", **style)
+    points = {"x": [row.index for _, row in rows], "y": [row.cumulative_energy for _, row in rows]}
+    return go.Scatter(**points, hovertext=words, hoverinfo="text", **style)
 
 
 def records(singular: pd.DataFrame) -> list[Any]:

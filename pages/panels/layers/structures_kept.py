@@ -60,11 +60,11 @@ def bars(shares: pd.DataFrame) -> go.Bar:
 
 def description(rows: pd.DataFrame) -> str:
     shares = by_block(rows)
-    least = shares.loc[shares.share.idxmin()]
+    smallest = shares.loc[shares.share.idxmin()]
     return (
-        f"{short_layer_name(least.block, 80)} keeps the smallest share, "
-        f"{percent(least.share)} of its {least.of} "
-        f"{least.what}s."
+        f"{short_layer_name(smallest.block, 80)} keeps the smallest share, "
+        f"{percent(smallest.share)} of its {smallest.of} "
+        f"{smallest.what}s."
     )
 
 

@@ -72,7 +72,7 @@ def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
 
 
 def latency_text(row: Any) -> str:
-    off = (
+    difference = (
         f"<br>outputs differ from the measured ones by {row.difference:.1g} of their size"
         if row.difference == row.difference
         else ""
@@ -83,7 +83,7 @@ def latency_text(row: Any) -> str:
         f"{plotly_text(row.shape)}, "
         f"{threads}<br>median {row.median_ms:.3g} ms, "
         f"middle half {row.low_ms:.3g} to {row.high_ms:.3g} ms ({row.repeats} "
-        f"repetitions){off}"
+        f"repetitions){difference}"
     )
 
 

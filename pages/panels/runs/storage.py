@@ -75,9 +75,9 @@ def bars(sums: pd.DataFrame) -> go.Bar:
 
 def description(rows: pd.DataFrame) -> str:
     sums = size_by_format(rows)
-    least = sums.size_bytes.idxmin()
+    smallest = sums.size_bytes.idxmin()
     return (
-        f"{FORMATS[least]} is the smallest, {megabytes(sums.size_bytes[least])}; dense takes "
+        f"{FORMATS[smallest]} is the smallest, {megabytes(sums.size_bytes[smallest])}; dense takes "
         f"{megabytes(sums.size_bytes['dense'])}."
     )
 

@@ -89,14 +89,14 @@ def markers(rows: pd.DataFrame, name: str, marker: dict[str, Any], sides: pd.Ser
         "textposition": [side or "top right" for side in sides],
         "textfont": {"size": 11},
     }
-    where = {
+    points = {
         "x": rows.size_bytes / 1e6,
         "y": rows.quality,
         "mode": "markers+text",
         "cliponaxis": False,
     }
     return go.Scatter(
-        **where, **text, marker=marker, name=name, hovertext=hover(rows), hoverinfo="text"
+        **points, **text, marker=marker, name=name, hovertext=hover(rows), hoverinfo="text"
     )
 
 
@@ -152,7 +152,7 @@ def quality_axis(runs: pd.DataFrame) -> dict[str, Any]:
     name = runs.quality_name.iloc[0]
     scale = {"type": "log", "dtick": 1} if needs_log(runs) else TICKS.get(name, {})
     one = runs.quality.iloc[0]
-    alike = (
+    single_value_range = (
         {"range": [one - 0.05, one + 0.05]}
         if name == "accuracy" and (runs.quality == one).all()
         else {}
@@ -162,7 +162,7 @@ def quality_axis(runs: pd.DataFrame) -> dict[str, Any]:
             "text": TITLES.get(name, plotly_text(name)) + (", log scale" if needs_log(runs) else "")
         },
         **scale,
-        **alike,
+        **single_value_range,
     }
 
 

@@ -160,9 +160,9 @@ def text_position(before: float, value: float, after: float) -> str:
 
 def quality_range(quality: pd.Series) -> dict[str, Any]:
     """Room for the numbers next to the outermost markers; shares as percent."""
-    room = 0.35 * (quality.max() - quality.min()) or 0.05 * abs(quality.max()) or 1.0
+    margin = 0.35 * (quality.max() - quality.min()) or 0.05 * abs(quality.max()) or 1.0
     ticks = {"tickformat": PERCENT} if quality.max() <= 1 else {}
-    return {"range": [quality.min() - room, quality.max() + room], "nticks": 3} | ticks
+    return {"range": [quality.min() - margin, quality.max() + margin], "nticks": 3} | ticks
 
 
 def step_label(row: Any) -> str:

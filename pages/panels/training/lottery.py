@@ -95,8 +95,8 @@ def hover(curve: pd.DataFrame, name: str) -> list[str]:
     return [
         f"<b>{name}</b>, round {number}<br>{percent(left)} of the weights remaining<br>accuracy "
         f"{percent(middle)}"
-        f"<br>{percent(least)} to {percent(best)} in {seeds} seeds"
-        for number, left, middle, least, best, seeds in curve.itertuples()
+        f"<br>{percent(lowest)} to {percent(highest)} in {seeds} seeds"
+        for number, left, middle, lowest, highest, seeds in curve.itertuples()
     ]
 
 

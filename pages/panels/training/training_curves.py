@@ -145,8 +145,8 @@ def quality_line(rows: pd.DataFrame, phase: str, number: int, several: bool) -> 
 
 def best_marker(rows: pd.DataFrame) -> go.Scatter:
     """The state that was kept: of equals the latest."""
-    least = rows.name.iloc[0] == "perplexity"
-    top = rows[rows.value == (rows.value.min() if least else rows.value.max())].iloc[-1:]
+    lower_is_better = rows.name.iloc[0] == "perplexity"
+    top = rows[rows.value == (rows.value.min() if lower_is_better else rows.value.max())].iloc[-1:]
     marker = {"color": HIGHLIGHT, "size": 14, "symbol": "circle-open", "line": {"width": 2}}
     words = [f"kept<br>{line}" for line in hover(top)]
     return go.Scatter(

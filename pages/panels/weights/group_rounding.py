@@ -104,10 +104,10 @@ def hover(group: pd.DataFrame) -> list[str]:
 
 
 def description(group: pd.DataFrame) -> str:
-    missed = (group.stored - group.original).abs()
+    errors = (group.stored - group.original).abs()
     return (
         f"{len(group)} weights between {group.original.min():.3g} and "
-        f"{group.original.max():.3g}; the largest error is {missed.max():.2g}."
+        f"{group.original.max():.3g}; the largest error is {errors.max():.2g}."
     )
 
 

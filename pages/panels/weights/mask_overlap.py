@@ -47,10 +47,10 @@ def description(rows: pd.DataFrame) -> str:
     pairs = rows[rows.one != rows.other].reset_index(drop=True)
     if pairs.empty:
         return "Only one method."
-    least, most = pairs.loc[pairs.overlap.idxmin()], pairs.loc[pairs.overlap.idxmax()]
+    lowest, highest = pairs.loc[pairs.overlap.idxmin()], pairs.loc[pairs.overlap.idxmax()]
     return (
-        f"{most.one} and {most.other} agree most, {percent(most.overlap)}; {least.one} and "
-        f"{least.other} least, {percent(least.overlap)}."
+        f"{highest.one} and {highest.other} agree most, {percent(highest.overlap)}; "
+        f"{lowest.one} and {lowest.other} least, {percent(lowest.overlap)}."
     )
 
 

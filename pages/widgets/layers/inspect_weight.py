@@ -73,11 +73,11 @@ def store_clicked_position(key: str) -> None:
 
 def navigation(key: str, shape: tuple[int, int]) -> str:
     """Draw row and column inputs, buttons to move, and the choice of colors."""
-    at = inspected_position(key, shape)
+    position = inspected_position(key, shape)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         for place, name in enumerate(("Row", "Column")):
             box, last = f"{key}-{name}", shape[place] - 1
-            st.session_state[box] = at[place]
+            st.session_state[box] = position[place]
             st.number_input(
                 f"{name} (0 to {last})",
                 0,
@@ -88,7 +88,7 @@ def navigation(key: str, shape: tuple[int, int]) -> str:
                 width=140,
             )
         for name, (down, right, icon) in MOVES.items():
-            to = at[0] + down, at[1] + right
+            to = position[0] + down, position[1] + right
             outside = not (
                 0 <= to[0] // SIDE * SIDE < shape[0] and 0 <= to[1] // SIDE * SIDE < shape[1]
             )

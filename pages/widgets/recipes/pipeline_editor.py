@@ -86,15 +86,15 @@ def allowed_positions(step: dict[str, Any]) -> list[int]:
     if len(steps) >= MAX_STEPS:
         return []
     try:
-        *there, new = (
+        *earlier_steps, new = (
             TECHNIQUES[fields["technique"]].model_validate(fields) for fields in [*steps, step]
         )
     except ValidationError:  # the form shows the error next to the option
         return [len(steps)]
     return [
         place
-        for place in range(len(there) + 1)
-        if not step_order_error([*there[:place], new, *there[place:]])
+        for place in range(len(earlier_steps) + 1)
+        if not step_order_error([*earlier_steps[:place], new, *earlier_steps[place:]])
     ]
 
 

@@ -22,7 +22,7 @@ def show_notes(layers: pd.DataFrame) -> None:
 
 def notes_title(noted: pd.DataFrame) -> str:
     """Title such as "3 layers unchanged, 2 layers compressed with a note"."""
-    kept, changed = (int(noted["count"][noted.kept == which].sum()) for which in (True, False))
+    kept, changed = (int(noted["count"][noted.kept == is_kept].sum()) for is_kept in (True, False))
     parts = [f"{layer_count(kept)} unchanged"] if kept else []
     parts += [f"{layer_count(changed)} compressed with a note"] if changed else []
     return f"{', '.join(parts)}: details"

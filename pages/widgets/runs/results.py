@@ -114,20 +114,25 @@ def metric(
 
 def quality_metric(place: DeltaGenerator, before: Scores, after: Scores) -> None:
     """Draw the quality with its change in words; red for worse, green for better."""
-    name, was, now = quality_before_after(before, after)
+    name, original, value = quality_before_after(before, after)
     if name == "Perplexity":
         metric(
             place,
             name,
-            f"{now:.2f}",
-            f"{change(was, now)} from {was:.2f}",
+            f"{value:.2f}",
+            f"{change(original, value)} from {original:.2f}",
             meaning("perplexity"),
-            "red" if now > was else "green",
+            "red" if value > original else "green",
         )
     else:
-        moved = f"{100 * (now - was):+.1f} pts from {percent(was)}"
+        moved = f"{100 * (value - original):+.1f} pts from {percent(original)}"
         metric(
-            place, name, percent(now), moved, meaning("accuracy"), "red" if now < was else "green"
+            place,
+            name,
+            percent(value),
+            moved,
+            meaning("accuracy"),
+            "red" if value < original else "green",
         )
 
 
@@ -151,8 +156,8 @@ def protocol_line(record: RunRecord) -> str:
         else ""
     )
     data, dtype = summary.protocol.fingerprint, summary.protocol.compute_dtype
-    where = (
+    fingerprint = (
         f"Data fingerprint {data}; computed in {dtype} on {summary.device} in "
         f"{duration(summary.seconds)}."
     )
-    return f"{summary.protocol.measure} {where}{agreed}{parameters}"
+    return f"{summary.protocol.measure} {fingerprint}{agreed}{parameters}"

@@ -58,12 +58,14 @@ def mistakes_table(mistakes: pd.DataFrame, task: Task, key: str) -> None:
         "language-modeling": "each with the text before it",
         "masked-language-modeling": "each with the text around it",
     }
-    where = (
+    origin = (
         f"from the first windows of the text, {places[task.kind]}"
         if task.kind in places
         else "from all examples"
     )
-    st.caption(f"The {len(mistakes)} mistakes with the highest confidence of the student, {where}.")
+    st.caption(
+        f"The {len(mistakes)} mistakes with the highest confidence of the student, {origin}."
+    )
 
 
 def data_url(address: str) -> str:

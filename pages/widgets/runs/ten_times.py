@@ -119,19 +119,19 @@ def stage_cards(scores: pd.DataFrame) -> None:
 def stage_metrics(scores: pd.DataFrame, step: int) -> None:
     """Draw size and accuracy on the split that runs are compared by."""
     judged = scores[scores.split == scores.split[0]].set_index("step")
-    first, now = judged.loc[0], judged.loc[step]
-    smaller = f"{now.compression:.1f} times smaller" if step else "uncompressed"
+    first, current = judged.loc[0], judged.loc[step]
+    smaller = f"{current.compression:.1f} times smaller" if step else "uncompressed"
     st.metric(
         "Size of the files",
-        megabytes(now.size_bytes),
+        megabytes(current.size_bytes),
         smaller,
         "off",
         delta_arrow="off",
         help=meaning("size_bytes"),
     )
     st.markdown(
-        f"Correct on **{percent(now.accuracy)}** of the {literal_markdown(now.split)} "
-        f"texts{change_text(now.accuracy - first.accuracy) if step else ''}."
+        f"Correct on **{percent(current.accuracy)}** of the {literal_markdown(current.split)} "
+        f"texts{change_text(current.accuracy - first.accuracy) if step else ''}."
     )
 
 

@@ -60,9 +60,9 @@ class Discriminator(AuxiliaryModel):
 
     def train(self, student: torch.Tensor, teacher: torch.Tensor) -> None:
         judged = self.model(torch.cat([teacher, student]))
-        due = torch.cat([torch.ones(len(teacher), 1), torch.zeros(len(student), 1)]).to(
+        labels = torch.cat([torch.ones(len(teacher), 1), torch.zeros(len(student), 1)]).to(
             judged.device
         )
         self.optimizer.zero_grad(set_to_none=True)
-        binary_cross_entropy_with_logits(judged, due).backward()
+        binary_cross_entropy_with_logits(judged, labels).backward()
         self.optimizer.step()

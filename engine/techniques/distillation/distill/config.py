@@ -445,9 +445,9 @@ class Distill(ModelTraining):
             or "all blocks"
         )
         blocks = f", {self.student_blocks} blocks" if self.student_blocks else ""
-        who = {SMALLER: smaller, SAME: "same shape"}.get(
+        student = {SMALLER: smaller, SAME: "same shape"}.get(
             self.student, " ".join(self.student.rpartition("/")[2].split())[:30] + blocks
         )
         setting = "two views" if self.uses_two_views else self.setting
         suffix = {"offline": "", "black-box": ", black box", "several": ", several teachers"}
-        return f"Distilled to {who}{suffix.get(self.setting, f', {setting}')}"
+        return f"Distilled to {student}{suffix.get(self.setting, f', {setting}')}"

@@ -82,9 +82,9 @@ def compared_block_numbers(config: Distill, blocks: int) -> tuple[int, ...]:
     """
     if config.feature_blocks in ("each", "last"):
         return tuple(range(1, blocks + 1)) if config.feature_blocks == "each" else (blocks,)
-    if (most := config.compared_blocks[-1]) > blocks:
+    if (last := config.compared_blocks[-1]) > blocks:
         raise PlainError(
-            f"feature_blocks names block {most}, and the student has {blocks}; give numbers "
+            f"feature_blocks names block {last}, and the student has {blocks}; give numbers "
             f"from 1 to {blocks}, or each, or last."
         )
     return config.compared_blocks
@@ -308,13 +308,13 @@ def attach_projections(
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = [
+        projections = [
             nn.Identity()
             if student_width == teacher_width
             else nn.Linear(student_width, teacher_width, bias=False)
             for student_width, teacher_width in widths
         ]
-    distillation_loss.student.add_module(PROJECTIONS, nn.ModuleList(made).to(device))
+    distillation_loss.student.add_module(PROJECTIONS, nn.ModuleList(projections).to(device))
     try:
         yield
     finally:

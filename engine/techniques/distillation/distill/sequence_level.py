@@ -90,7 +90,7 @@ def teacher_generated_data(
     """
     windows, tokenizer = training_data.train.inputs["input_ids"], tokenizer_of(context.folder)
     asking = prompts(config, windows, tokenizer)
-    length, count, made = asking.shape[1], len(asking), []
+    length, count, generated = asking.shape[1], len(asking), []
     with (
         evaluation_mode(teacher),
         keep_unpacked(teacher),
@@ -99,12 +99,12 @@ def teacher_generated_data(
         torch.manual_seed(context.recipe.seed)
         for done, begun in enumerate(asking.split(BATCH_SIZE)):
             context.progress(ProgressEvent("generating-text", done * BATCH_SIZE, count))
-            made.append(
+            generated.append(
                 sample_continuations(
                     teacher, begun.to(device), windows.shape[1], first_unshared_token
                 ).cpu()
             )
-    texts = torch.cat(made)
+    texts = torch.cat(generated)
     tables.written.extend(
         WrittenRow(tokenizer.decode(row[:length]), tokenizer.decode(row[length:])) for row in texts
     )

@@ -131,14 +131,14 @@ def first_blocks_fields(count: int, folder: ModelSource) -> dict[str, Any]:
     many.
     """
     config = config_of(folder).get_text_config()
-    there = getattr(config, "num_hidden_layers", 0)
-    if count > there:
+    blocks = getattr(config, "num_hidden_layers", 0)
+    if count > blocks:
         raise PlainError(
-            f"The student {folder} has {there} blocks, fewer than the {count} of "
-            f"student_blocks; set it to {there} at most."
+            f"The student {folder} has {blocks} blocks, fewer than the {count} of "
+            f"student_blocks; set it to {blocks} at most."
         )
     fields = config.to_dict()
-    lists = {name: value[:count] for name, value in per_block_lists(fields, there).items()}
+    lists = {name: value[:count] for name, value in per_block_lists(fields, blocks).items()}
     return {"num_hidden_layers": count} | lists | expert_fields(fields, list(range(count)))
 
 

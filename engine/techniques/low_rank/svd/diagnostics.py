@@ -201,12 +201,12 @@ def singular_table(
     layer: str, version: str, values: torch.Tensor, original: torch.Tensor, rank: int
 ) -> pd.DataFrame:
     energy = values.double().square().cumsum(0) / original.double().square().sum().clamp_min(1e-30)
-    at = shown_indices(len(values), rank)
+    indices = shown_indices(len(values), rank)
     numbers = {
-        "index": at + 1,
-        "singular_value": values[at] / original[0].clamp_min(1e-30),
-        "cumulative_energy": energy[at],
-        "kept": at < rank,
+        "index": indices + 1,
+        "singular_value": values[indices] / original[0].clamp_min(1e-30),
+        "cumulative_energy": energy[indices],
+        "kept": indices < rank,
     }
     return pd.DataFrame(
         {

@@ -81,7 +81,7 @@ def block_influences(blocks: list[str], layer_swap: LayerSwap) -> dict[str, floa
         dict.fromkeys(blocks, 0),
         layer_swap.original.model,
     )
-    where: dict[str, torch.Tensor] = {}
+    masks: dict[str, torch.Tensor] = {}
 
     def make_hook(name: str) -> Callable[..., Any]:
         def hook(
@@ -95,7 +95,7 @@ def block_influences(blocks: list[str], layer_swap: LayerSwap) -> dict[str, floa
             cosine = torch.nn.functional.cosine_similarity(
                 BlockCall(args, kwargs).states.float(), first_output(output).float(), dim=-1
             )
-            unmasked = cosine[where["mask"]] if "mask" in where else cosine
+            unmasked = cosine[masks["mask"]] if "mask" in masks else cosine
             sums[name] += unmasked.double().sum().item()
             counts[name] += unmasked.numel()
 
@@ -112,7 +112,7 @@ def block_influences(blocks: list[str], layer_swap: LayerSwap) -> dict[str, floa
                 ProgressEvent("reading-calibration", done, len(layer_swap.batches))
             )
             if "attention_mask" in batch:
-                where["mask"] = batch["attention_mask"].bool().to(layer_swap.original.device)
+                masks["mask"] = batch["attention_mask"].bool().to(layer_swap.original.device)
             layer_swap.logits(batch)
     found = {
         name: 1 - total / counts[name] if counts[name] else NAN for name, total in sums.items()
@@ -203,10 +203,10 @@ def check_expert_layout(pruning_plan: PruningPlan, technique_input: TechniqueInp
         and any(layer.reached < 1 for layer in technique_input.original.layers)
     ):
         return
-    due = {
+    expected = {
         after.name: after.shape for _, after in pruning_plan.layers(technique_input.original.layers)
     }
-    if due != {
+    if expected != {
         layer.name: layer.shape
         for layer in layers_of(
             meta_model(

@@ -20,18 +20,18 @@ def update_masks(trainable: TrainableModel, config: Pruning, share: float) -> No
     would be
     left without any.
     """
-    at = {layer.name: at_share(config, share) for layer in trainable.layers}
+    settings = {layer.name: at_share(config, share) for layer in trainable.layers}
     if config.scope == "global" and not config.pattern:
         shares = layer_shares(
             lambda name: magnitude_scores(trainable, name),
             {layer.name: layer.parameters for layer in trainable.layers},
             share,
         )
-        at = {
+        settings = {
             name: Magnitude(scope="layer").model_copy(update={"sparsity": magnitudes})
             for name, magnitudes in shares.items()
         }
-    for name, threshold in at.items():
+    for name, threshold in settings.items():
         mask = (
             keep_mask(magnitude_scores(trainable, name), threshold)
             if threshold
@@ -105,11 +105,11 @@ def config_for_remaining(config: Pruning, left: torch.Tensor) -> Pruning:
     """
     if not config.pattern:
         return config
-    least, of = parse_pattern(config.pattern)
-    most = int(left.unflatten(1, (-1, of)).count_nonzero(-1).max())
+    minimum, group_size = parse_pattern(config.pattern)
+    maximum = int(left.unflatten(1, (-1, group_size)).count_nonzero(-1).max())
     return config.model_copy(
-        update={"pattern": f"{max(most, least)}:{of}"}
-        if most < of
+        update={"pattern": f"{max(maximum, minimum)}:{group_size}"}
+        if maximum < group_size
         else {"pattern": "", "storage": "dense"}
     )
 

@@ -207,7 +207,7 @@ class GradualPruner:
         self.record(0, self.dense, "before")
 
     def check_target_size(self) -> None:
-        least = written_size_bytes(
+        smallest_bytes = written_size_bytes(
             self.trainable,
             self.settings,
             {
@@ -215,10 +215,10 @@ class GradualPruner:
                 for layer in self.trainable.layers
             },
         )
-        if self.config.target_mb and least > self.config.target_mb * MB:
+        if self.config.target_mb and smallest_bytes > self.config.target_mb * MB:
             raise PlainError(
                 f"With {self.config.removed_share:.0%} removed, the model's file still takes "
-                f"{megabytes(least)}, more than target_mb {self.config.target_mb:g}; "
+                f"{megabytes(smallest_bytes)}, more than target_mb {self.config.target_mb:g}; "
                 "raise sparsity, or target_mb."
             )
 
@@ -305,14 +305,14 @@ class GradualPruner:
         return make_optimizer(self.trainable.model, self.training_config)
 
     def save(self, step: int) -> None:
-        now = {
+        state = {
             "step": step,
             "model": self.trainable.state(),
             "optimizer": self.optimizer.state_dict(),
         }
         write_checkpoint(
             PrunerState(
-                **now,
+                **state,
                 rows=self.rows,
                 held=self.fallback_state,
                 reached=self.reached_share,

@@ -110,7 +110,7 @@ class Structured(StructuredPruning):
             "activations": ", by output",
             "taylor": ", by Taylor",
         }[self.score]
-        whose = (
+        suffix = (
             {"groups": " with their keys and values", "queries": " evenly from each group"}[
                 self.together
             ]
@@ -118,6 +118,6 @@ class Structured(StructuredPruning):
             else ""
         )
         return (
-            f"{what}{whose} "
+            f"{what}{suffix} "
             f"−{100 * self.share:g}%{' of all layers' if self.scope == 'global' else ''}{by}"
         )

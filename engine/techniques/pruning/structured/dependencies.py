@@ -99,13 +99,13 @@ def coupled_structures(technique_input: TechniqueInput) -> list[Neurons | Heads]
             if block is None:
                 continue
             form = type(technique_input.original.model.get_submodule(block))
-            alike = (
+            structure_key = (
                 form,
                 *((name.removeprefix(block), order[name].shape) for name in (reader, *makers)),
             )
-            if alike not in known:
-                known[alike] = structures_of(DependencyProbe(trace, reader, makers), block)
-            each = known[alike]
+            if structure_key not in known:
+                known[structure_key] = structures_of(DependencyProbe(trace, reader, makers), block)
+            each = known[structure_key]
             if each and (isinstance(each, Heads) or not has_other_sources):
                 found.append(structures_in_block(each, block))
     found += structures_of_idle_blocks(found, technique_input, trace)
@@ -124,12 +124,14 @@ def structures_of_idle_blocks(
     for row in block_lists(technique_input.original.model):
         ran = {block for block in row if any(name.startswith(f"{block}.") for name in trace.inputs)}
         for group in (group for group in found if group.block in ran):
-            for there in (structures_in_block(group, block) for block in row if block not in ran):
+            for structures in (
+                structures_in_block(group, block) for block in row if block not in ran
+            ):
                 if all(
                     shapes.get(one) == shapes[other]
-                    for one, other in zip(there.layers, group.layers, strict=True)
+                    for one, other in zip(structures.layers, group.layers, strict=True)
                 ):
-                    more.setdefault(there.reader, there)
+                    more.setdefault(structures.reader, structures)
     return list(more.values())
 
 
@@ -148,19 +150,21 @@ def exclusive_readers(
         for name, mask in rows.items():
             readers[name] = readers.get(name, 0) + mask.long()
     for name, rows in reached.items():
-        made = {source: mask for source, mask in rows.items() if layers[source].kind != "embedding"}
+        sources = {
+            source: mask for source, mask in rows.items() if layers[source].kind != "embedding"
+        }
         plain = name and all(
-            layers[source].kind in ("linear", "conv1d") for source in (name, *made)
+            layers[source].kind in ("linear", "conv1d") for source in (name, *sources)
         )
         if (
-            made
+            sources
             and plain
-            and all((readers[source][mask] == 1).all() for source, mask in made.items())
+            and all((readers[source][mask] == 1).all() for source, mask in sources.items())
         ):
             yield (
                 name,
-                {source: made[source] for source in layers if source in made},
-                len(made) < len(rows),
+                {source: sources[source] for source in layers if source in sources},
+                len(sources) < len(rows),
             )
 
 

@@ -46,12 +46,12 @@ def shared_key_group(found: Heads) -> StructureGroup:
     rows: dict[str, list[torch.Tensor]] = {}
     for source in (*own, *found.shared):
         rows.setdefault(source.layer, []).append(source.rows)
-    made = (StructureSlice(name, "outputs", torch.cat(parts, 1)) for name, parts in rows.items())
+    slices = (StructureSlice(name, "outputs", torch.cat(parts, 1)) for name, parts in rows.items())
     what = "head" if found.heads_per_group == 1 else "key/value group"
     return StructureGroup(
         found.block,
         what,
-        (*made, StructureSlice(found.reader, "inputs", found.columns.flatten(1))),
+        (*slices, StructureSlice(found.reader, "inputs", found.columns.flatten(1))),
         heads=found.heads_per_group,
     )
 
@@ -59,7 +59,7 @@ def shared_key_group(found: Heads) -> StructureGroup:
 def query_head_groups(found: Heads) -> Iterator[StructureGroup]:
     for group, columns in enumerate(found.columns):
         first = group * found.heads_per_group
-        made = (
+        slices = (
             StructureSlice(
                 source.layer, "outputs", source.rows[first : first + found.heads_per_group]
             )
@@ -68,7 +68,7 @@ def query_head_groups(found: Heads) -> Iterator[StructureGroup]:
         yield StructureGroup(
             found.block,
             "head",
-            (*made, StructureSlice(found.reader, "inputs", columns)),
+            (*slices, StructureSlice(found.reader, "inputs", columns)),
             first,
             keeps_keys=True,
         )

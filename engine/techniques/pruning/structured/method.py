@@ -300,16 +300,14 @@ def comparable_scores(config: Structured, scores: torch.Tensor) -> torch.Tensor:
 
 
 def nothing_removed_message(config: Structured, every: list[ScoredGroup]) -> str:
-    most = (
+    largest_group = (
         max(len(group.scores) for group in every)
         if config.scope == "layer"
         else sum(len(group.scores) for group in every)
     )
     return (
-        f"A share of {config.share:.0%} of {most} {every[0].family.what}s is less than half of "
-        "one, "
-        "so nothing would be removed; "
-        f"set it to {0.5 / most:.0%} or more."
+        f"A share of {config.share:.0%} of {largest_group} {every[0].family.what}s is less than "
+        f"half of one, so nothing would be removed; set it to {0.5 / largest_group:.0%} or more."
     )
 
 

@@ -35,12 +35,12 @@ def neuron_groups(technique_input: TechniqueInput) -> list[StructureGroup]:
 
 
 def neuron_group(found: Neurons, first: int) -> StructureGroup:
-    made = (StructureSlice(source.layer, "outputs", source.rows) for source in found.sources)
+    slices = (StructureSlice(source.layer, "outputs", source.rows) for source in found.sources)
     count = len(found.sources[0].rows)
     return StructureGroup(
         found.block,
         "neuron",
-        (*made, StructureSlice(found.reader, "inputs", single_positions(count))),
+        (*slices, StructureSlice(found.reader, "inputs", single_positions(count))),
         first,
     )
 
@@ -48,11 +48,11 @@ def neuron_group(found: Neurons, first: int) -> StructureGroup:
 def expert_neuron_group(path: str, layers: dict[str, Layer]) -> StructureGroup | None:
     """None where an expert has other layers, such as one for gate and up together."""
     for makers, reader in EXPERT:
-        made, read = (
+        makers_found, read = (
             [layers.get(f"{path}.{name}") for name in makers],
             layers.get(f"{path}.{reader}"),
         )
-        if read and all(made):
+        if read and all(makers_found):
             count = read.shape[1]
             return StructureGroup(
                 path,
@@ -60,7 +60,7 @@ def expert_neuron_group(path: str, layers: dict[str, Layer]) -> StructureGroup |
                 (
                     *(
                         StructureSlice(expert.name, "outputs", single_positions(count))
-                        for expert in made
+                        for expert in makers_found
                     ),
                     StructureSlice(read.name, "inputs", single_positions(count)),
                 ),

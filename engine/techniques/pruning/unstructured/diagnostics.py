@@ -88,8 +88,8 @@ def mask_table(layer: str, left: torch.Tensor) -> pd.DataFrame:
     by_rows = torch.zeros(down, left.shape[1], device=left.device).index_add_(0, rows, left.float())
     counts = torch.zeros(down, across, device=left.device).index_add_(1, columns, by_rows)
     share = counts / (rows.bincount()[:, None] * columns.bincount())
-    at = torch.meshgrid(torch.arange(down) * high, torch.arange(across) * wide, indexing="ij")
-    numbers = {"row": at[0], "column": at[1], "left": share.cpu()}
+    grid = torch.meshgrid(torch.arange(down) * high, torch.arange(across) * wide, indexing="ij")
+    numbers = {"row": grid[0], "column": grid[1], "left": share.cpu()}
     return pd.DataFrame(
         {"layer": layer, **{name: values.flatten().numpy() for name, values in numbers.items()}}
     )

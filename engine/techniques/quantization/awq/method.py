@@ -111,15 +111,16 @@ def clipped_qparams(
     """
     rounding = config.rounding()
     levels, (low, high) = Levels.of(rounding), range_bounds(group, rounding)
-    best, least = qparams_of(low, high, levels, rounding), torch.full_like(low, torch.inf)
+    best, smallest_error = qparams_of(low, high, levels, rounding), torch.full_like(low, torch.inf)
     for shrink in torch.linspace(1, 0.5, CLIPS).tolist():
         tried = qparams_of(low * shrink, high * shrink, levels, rounding)
-        missed = dequantize(quantize(group, *tried, levels), *tried) - group
-        error = (missed @ gram).mul_(missed).sum(-1, keepdim=True)
+        residual = dequantize(quantize(group, *tried, levels), *tried) - group
+        error = (residual @ gram).mul_(residual).sum(-1, keepdim=True)
         best = tuple(
-            torch.where(error < least, new, old) for new, old in zip(tried, best, strict=True)
+            torch.where(error < smallest_error, new, old)
+            for new, old in zip(tried, best, strict=True)
         )
-        least = torch.minimum(error, least)
+        smallest_error = torch.minimum(error, smallest_error)
     return best
 
 

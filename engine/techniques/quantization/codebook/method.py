@@ -160,8 +160,8 @@ def at_cube_root_density(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
     """
     edges = evenly_spaced(ordered, BINS + 1)
     reached = torch.searchsorted(ordered, edges).diff(dim=1).double().pow(1 / 3).cumsum(1)
-    due = (torch.arange(clusters, device=ordered.device) + 0.5) / clusters * reached[:, -1:]
-    return ((edges[:, 1:] + edges[:, :-1]) / 2).gather(1, torch.searchsorted(reached, due))
+    targets = (torch.arange(clusters, device=ordered.device) + 0.5) / clusters * reached[:, -1:]
+    return ((edges[:, 1:] + edges[:, :-1]) / 2).gather(1, torch.searchsorted(reached, targets))
 
 
 STARTS = {

@@ -166,8 +166,8 @@ def log_codes(relative: torch.Tensor, config: Logarithmic) -> torch.Tensor:
     number = magnitude_count(config.bits)
     size = relative.abs()
     down = size.log2().mul_(-config.steps_per_octave).round_().clamp_(0, number - 1)
-    least = 2.0 ** (-(number - 1) / config.steps_per_octave)
-    places = relative.sign().mul_(number - down).masked_fill_(size < least / 2, 0)
+    smallest = 2.0 ** (-(number - 1) / config.steps_per_octave)
+    places = relative.sign().mul_(number - down).masked_fill_(size < smallest / 2, 0)
     return places.add_(number).to(torch.uint8)
 
 

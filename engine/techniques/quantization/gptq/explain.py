@@ -78,17 +78,17 @@ class Replay:
             self.columns.values_after(step, self.before),
             torch.where(done, self.rounded, self.original),
         )
-        at = torch.meshgrid(self.rows, self.places, indexing="ij")[::-1]  # row by row
+        grid = torch.meshgrid(self.rows, self.places, indexing="ij")[::-1]  # row by row
         return frame(
             ReplayRow,
             step=step,
-            place=at[0],
-            row=at[1],
-            column=self.order[at[0]],
-            original=self.original[at],
-            gptq=gptq[at],
-            plain=plain[at],
-            code=self.codes.masked_fill(~done, NAN)[at],
+            place=grid[0],
+            row=grid[1],
+            column=self.order[grid[0]],
+            original=self.original[grid],
+            gptq=gptq[grid],
+            plain=plain[grid],
+            code=self.codes.masked_fill(~done, NAN)[grid],
             gptq_error=self.share_lost(gptq),
             plain_error=self.share_lost(plain),
         )

@@ -52,18 +52,18 @@ class GroupState:
     def update_zeros(self, levels: Levels) -> float:
         """Move the zero points once. The absolute error before that, summed."""
         codes = fractional_codes(self.values, self.scale, self.zero, levels)
-        missed = self.values - (codes - self.zero) * self.scale
-        explained = self.values - outlier_part(missed)
+        residual = self.values - (codes - self.zero) * self.scale
+        explained = self.values - outlier_part(residual)
         self.zero = codes.sub_(explained.div_(self.scale)).mean(-1, keepdim=True)
-        return missed.abs_().sum(dtype=torch.float64).item()
+        return residual.abs_().sum(dtype=torch.float64).item()
 
 
-def outlier_part(missed: torch.Tensor) -> torch.Tensor:
+def outlier_part(residual: torch.Tensor) -> torch.Tensor:
     """The proximal step of the norm: sign(x) * relu(|x| - |x|^(p-1) / beta), the part of an error
     that is an outlier's.
     """
-    size = missed.abs()
-    return size.sub_(size.pow(EXPONENT - 1).div_(BETA)).clamp_min_(0).mul_(missed.sign())
+    size = residual.abs()
+    return size.sub_(size.pow(EXPONENT - 1).div_(BETA)).clamp_min_(0).mul_(residual.sign())
 
 
 def fractional_codes(
@@ -82,12 +82,12 @@ def optimized_groups(config: HQQ, weight: torch.Tensor) -> list[list[GroupState]
         [GroupState.of(part, levels) for part in scale_groups(rows, config.rounding())]
         for rows in weight.split(ROWS_AT_ONCE)
     ]
-    least = float("inf")
+    smallest_error = float("inf")
     for _ in range(ITERATIONS):
-        lost = sum(groups.update_zeros(levels) for groups in all_groups(pieces))
-        if not lost < least:
+        error = sum(groups.update_zeros(levels) for groups in all_groups(pieces))
+        if not error < smallest_error:
             break
-        least = lost
+        smallest_error = error
     return pieces
 
 

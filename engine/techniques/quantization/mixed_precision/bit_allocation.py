@@ -76,14 +76,14 @@ def knapsack_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> l
     extra, left = sizes - smallest[:, None], int(budget - smallest.sum())
     unit = max(gcd(*extra.flatten().tolist(), left) or 1, -(-left // MAX_BUDGET_UNITS), 1)
     extra, places = -(-extra // unit), left // unit + 1
-    least, choices = np.zeros(places), np.zeros((len(sizes), places), dtype=np.int8)
+    best_damage, choices = np.zeros(places), np.zeros((len(sizes), places), dtype=np.int8)
     for layer, (costs, units) in enumerate(zip(damage, extra, strict=True)):
         totals = np.full((len(costs), places), np.inf)
         for row, cost, spent in zip(totals, costs, units, strict=True):
             if spent < places:
-                row[spent:] = least[: places - spent] + cost
-        choices[layer], least = totals.argmin(axis=0), totals.min(axis=0)
-    return backtracked_choices(choices, extra, int(least.argmin()))
+                row[spent:] = best_damage[: places - spent] + cost
+        choices[layer], best_damage = totals.argmin(axis=0), totals.min(axis=0)
+    return backtracked_choices(choices, extra, int(best_damage.argmin()))
 
 
 def backtracked_choices(choices: np.ndarray, extra: np.ndarray, place: int) -> list[int]:

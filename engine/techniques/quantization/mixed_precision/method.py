@@ -79,12 +79,12 @@ def configs_by_name(config: MixedPrecision, layers: list[Layer]) -> dict[str, Ro
 def budget_bytes(config: MixedPrecision, layers: list[Layer], sizes: np.ndarray) -> int:
     """Raises PlainError where even the coarsest choices take more."""
     parameters = sum(layer.parameters for layer in layers)
-    budget, least = int(config.budget * parameters / 8), int(sizes.min(axis=1).sum())
-    if least > budget:
+    budget, smallest = int(config.budget * parameters / 8), int(sizes.min(axis=1).sum())
+    if smallest > budget:
         raise PlainError(
             f"A budget of {config.budget:g} bits per weight cannot be met: the coarsest choice, "
             f"{min(config.choices)} bits in groups of {config.group_size}, "
-            f"takes {least * 8 / parameters:.2f} with its scales; raise the budget, allow fewer "
+            f"takes {smallest * 8 / parameters:.2f} with its scales; raise the budget, allow fewer "
             "bits, or use larger groups."
         )
     return budget

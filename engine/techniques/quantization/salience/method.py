@@ -131,17 +131,17 @@ class SalienceExperiment:
 
     def output_error(self, stored: dict[str, StoredWeight]) -> float:
         """|XW - XW^| / |XW| over all layers, on a sample of calibration inputs."""
-        missed = total = 0.0
+        error = total = 0.0
         for name, stats in self.seen.items():
             vectors, weight = stats.sample_vectors(), self.layer_swap.weight_of(name)
-            missed += (
+            error += (
                 (vectors @ (stored[name].to_dense().to(weight.device) - weight).T)
                 .square()
                 .sum()
                 .item()
             )
             total += (vectors @ weight.T).square().sum().item()
-        return (missed / total) ** 0.5 if total else 0.0
+        return (error / total) ** 0.5 if total else 0.0
 
 
 def salient_columns(

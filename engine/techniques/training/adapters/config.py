@@ -125,8 +125,8 @@ class LoRA(Adapters):
         return "dense" if self.merge else "adapters"
 
     def label(self) -> str:
-        where = "" if self.where == "all" else f", {self.where}"
-        return f"LoRA rank {self.rank}{where}{', merged' if self.merge else ''}"
+        layers = "" if self.where == "all" else f", {self.where}"
+        return f"LoRA rank {self.rank}{layers}{', merged' if self.merge else ''}"
 
 
 class QLoRA(Adapters):
@@ -185,5 +185,5 @@ class QLoRA(Adapters):
         )
 
     def label(self) -> str:
-        where = "" if self.where == "all" else f", {self.where}"
-        return f"QLoRA rank {self.rank} on {self.rounding().label()}{where}"
+        layers = "" if self.where == "all" else f", {self.where}"
+        return f"QLoRA rank {self.rank} on {self.rounding().label()}{layers}"

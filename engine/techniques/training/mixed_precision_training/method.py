@@ -262,11 +262,11 @@ class PrecisionRun:
             self.weight_gradients(batch, 1.0),
             self.weight_gradients(batch, scale, CASTS[self.variant]),
         )
-        due = sum(int(gradient.count_nonzero()) for gradient in reference)
+        nonzero = sum(int(gradient.count_nonzero()) for gradient in reference)
         return sum(
             int(((gradient != 0) & (scaled_gradient == 0)).sum())
             for gradient, scaled_gradient in zip(reference, scaled, strict=True)
-        ) / max(1, due)
+        ) / max(1, nonzero)
 
     def weight_gradients(
         self, batch: EncodedExamples, scale: float, cast: torch.dtype | None = None

@@ -132,9 +132,9 @@ def input_ranges(
     """
     names = [name for name, setting in settings.items() if has_static_range(setting)]
     stats = technique_input.layer_swap.input_stats(names) if names else {}
-    if missed := [name for name in names if name not in stats]:
+    if unreached := [name for name in names if name not in stats]:
         raise PlainError(
-            f"{missed[0]}: No calibration data reached it, so it can have no static range; "
+            f"{unreached[0]}: No calibration data reached it, so it can have no static range; "
             "set activation_range to dynamic."
         )
     return {name: fixed_range(config, stats) for name, stats in stats.items()}
