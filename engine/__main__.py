@@ -392,8 +392,8 @@ def speed_lines(latency: Any) -> list[str]:
     ]
     without = latency[latency.kernel == ""]
     return timed + [
-        f"speed       {what}: {note}"
-        for note, what in dict.fromkeys(zip(without.note, without["what"], strict=True))
+        f"speed       {measured}: {note}"
+        for note, measured in dict.fromkeys(zip(without.note, without["what"], strict=True))
     ]
 
 
@@ -401,9 +401,9 @@ def stage_lines(stages: Any) -> list[str]:
     """Sizes and scores after each step, one table per split, if there are several steps or
     splits.
     """
-    known = step_scores(stages)
+    scores = step_scores(stages)
     lines = []
-    for split, rows in known.groupby("split", sort=False) if (known.step > 0).sum() > 1 else ():
+    for split, rows in scores.groupby("split", sort=False) if (scores.step > 0).sum() > 1 else ():
         after = rows.technique.where(rows.step > 0, "the original")
         shown = (
             rows.drop(columns=["step", "technique", "split"])

@@ -73,15 +73,15 @@ def no_such_option(key: Any, options: Mapping[str, Any]) -> str:
 def no_such_tag(context: Mapping[str, str], holder: Any, schema: dict[str, Any]) -> str:
     name = context["discriminator"].strip("'")
     value = holder.get(name) if isinstance(holder, dict) else context["tag"]
-    known = union_tags(schema) or [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+    tags = union_tags(schema) or [tag.strip("' ") for tag in context["expected_tags"].split(",")]
     return (
-        f"{value_text(value)} is not a known {name}{suggestion(value, known)}; give {one_of(known)}"
+        f"{value_text(value)} is not a known {name}{suggestion(value, tags)}; give {one_of(tags)}"
     )
 
 
-def suggestion(word: Any, known: Iterable[str]) -> str:
+def suggestion(word: Any, allowed: Iterable[str]) -> str:
     close = (
-        get_close_matches(str(word)[:80].lower(), list(known), 1) if isinstance(word, str) else []
+        get_close_matches(str(word)[:80].lower(), list(allowed), 1) if isinstance(word, str) else []
     )
     return f" (did you mean {close[0]}?)" if close else ""
 
@@ -223,8 +223,8 @@ def length_bounds(minimum: int, maximum: int | None, unit: str) -> str:
 
 
 def one_of(choices: Iterable[Any]) -> str:
-    *others, last = [str(choice) for choice in choices]
-    return f"{', '.join(others)} or {last}" if others else last
+    *first, last = [str(choice) for choice in choices]
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def union_tags(schema: dict[str, Any]) -> list[str]:

@@ -115,8 +115,8 @@ class ProgressEvent:
     @property
     def title(self) -> str:
         """Name of the stage with its step and details, as a sentence starts with it."""
-        place = f"step {self.step} of {self.steps}: " if self.steps > 1 else ""
-        words = self.phrase if self.stage == "measuring-step" else f"{place}{self.phrase}"
+        prefix = f"step {self.step} of {self.steps}: " if self.steps > 1 else ""
+        words = self.phrase if self.stage == "measuring-step" else f"{prefix}{self.phrase}"
         title = f"{words[:1].upper()}{words[1:]}"
         return f"{title} · {self.details}" if self.details else title
 
@@ -266,8 +266,8 @@ class Message:
     def of(cls, plain: dict[str, Any]) -> "Message":
         """Inverse of ``as_dict``."""
         kind = EVENTS[plain["kind"]]
-        known = {field.name for field in fields(kind)}
-        event = kind(**{name: value for name, value in plain["event"].items() if name in known})
+        names = {field.name for field in fields(kind)}
+        event = kind(**{name: value for name, value in plain["event"].items() if name in names})
         curves = tuple(CurveRow(**row) for row in plain["curves"])
         return cls(event, plain["time"], curves, plain["worker"])
 

@@ -113,13 +113,13 @@ def continue_pretraining(
         )
 
     schedule = Schedule(steps, arguments.reading_rate, warmup=steps // 20, decay_share=0.6)
-    place = arguments.checkpoint.with_suffix(".read.pt")
+    encoded_file = arguments.checkpoint.with_suffix(".read.pt")
     return train(
         reader,
         lambda step: masked_word_loss(reader, *masked_batch(read, begun + step)),
         held_out_loss,
         schedule,
-        place,
+        encoded_file,
     )
 
 
@@ -163,9 +163,9 @@ def self_train(
     return curve
 
 
-def additional_passages(documents: list[Document], known: list[Passage]) -> list[Passage]:
+def additional_passages(documents: list[Document], existing: list[Passage]) -> list[Passage]:
     """Passages of the training files beyond those that are known."""
-    texts = set(passage_texts(known))
+    texts = set(passage_texts(existing))
     every = labeled_passages(
         documents, MOST_PER_DOCUMENT_IN_TRAINING, MOST_PER_LABEL | {"train": 1_000_000}
     )

@@ -39,10 +39,10 @@ class TrainingCurve:
 def optimizer_of(model: torch.nn.Module, weight_decay: float = 0.1) -> torch.optim.AdamW:
     """AdamW that decays matrices only, not norms and biases."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
         {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
 
@@ -66,7 +66,7 @@ def train(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first, curve = state["step"], TrainingCurve([tuple(point) for point in state["curve"]])
-    running, began = [], time.perf_counter()
+    running, start = [], time.perf_counter()
     for step in range(first, schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
@@ -79,7 +79,7 @@ def train(
         if (step + 1) % every == 0 or step + 1 == schedule.steps:
             curve.points.append((step + 1, sum(running) / len(running), held_out_loss()))
             save_checkpoint(checkpoint, model, optimizer, step + 1, curve)
-            seconds_each = (time.perf_counter() - began) / (step + 1 - first)
+            seconds_each = (time.perf_counter() - start) / (step + 1 - first)
             print(progress_line(curve.points[-1], schedule.steps, seconds_each), flush=True)
             running = []
     return curve

@@ -157,14 +157,14 @@ def fold_into_experts(
         and has_input_width(stream.model.get_submodule(name), width)
     ]
     sinks = (*sinks, *near)
-    others = (
+    linear_layers = (
         (name, module)
         for name, module in stream.model.named_modules()
         if name.startswith(f"{parent}.") and not name.startswith(f"{path}.")
     )
     companions = tuple(
         name
-        for name, module in others
+        for name, module in linear_layers
         if name not in sinks and has_input_width(module, width) and name not in routed
     )
     for source in order[::-1]:

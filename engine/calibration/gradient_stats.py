@@ -95,14 +95,14 @@ def replacement_stats(
     """
     stats_by_layer = {}
     for name in (name for name in layers if name not in found):
-        others = [
+        siblings = [
             found[other]
             for other, routed in layers.items()
             if other in found and routed.place == layers[name].place
         ]
-        if others:
-            mean = sum(expert.mean.square().mean().item() for expert in others) / len(others)
-            square = sum(expert.square.mean().item() for expert in others) / len(others)
+        if siblings:
+            mean = sum(expert.mean.square().mean().item() for expert in siblings) / len(siblings)
+            square = sum(expert.square.mean().item() for expert in siblings) / len(siblings)
             like = sums[name].mean
             stats_by_layer[name] = GradientStats(
                 torch.full_like(like, mean**0.5), torch.full_like(like, square), [UNREACHED]

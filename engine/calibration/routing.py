@@ -85,37 +85,39 @@ class ExpertRouting:
             )
         if name not in self.layers or stats.missing:
             return
-        own = InputMagnitude.from_stats(stats)
+        magnitude = InputMagnitude.from_stats(stats)
         self.note({name: stats}, self.layers)
         if stats.count < required_tokens(stats):
             add_uncorrelated_inputs(
                 stats,
-                own,
+                magnitude,
                 (
                     f"{stats.count:,} calibration tokens were routed to it, fewer than "
                     f"{required_tokens(stats):,}; {STAND_IN}"
                 ),
             )
 
-    def siblings_to_observe(self, model: nn.Module, known: Iterable[str]) -> dict[str, RoutedLayer]:
+    def siblings_to_observe(
+        self, model: nn.Module, observed: Iterable[str]
+    ) -> dict[str, RoutedLayer]:
         """Layers of other experts, needed if neither a layer nor its siblings received tokens."""
-        places = {
-            self.layers[name].place for name in self.layers.keys() - set(known)
+        stacks = {
+            self.layers[name].place for name in self.layers.keys() - set(observed)
         } - self.magnitudes.keys()
-        every = routed_layers(model, [name for name, _ in model.named_modules()]) if places else {}
-        return {name: routed for name, routed in every.items() if routed.place in places}
+        every = routed_layers(model, [name for name, _ in model.named_modules()]) if stacks else {}
+        return {name: routed for name, routed in every.items() if routed.place in stacks}
 
     def note(self, stats_by_layer: dict[str, InputStats], layers: dict[str, RoutedLayer]) -> None:
         """Record the input strength of these layers."""
         for name, stats in stats_by_layer.items():
-            place = layers[name].place
-            self.magnitudes[place] = self.magnitudes.get(place, InputMagnitude()).merged_with(
+            stack = layers[name].place
+            self.magnitudes[stack] = self.magnitudes.get(stack, InputMagnitude()).merged_with(
                 InputMagnitude.from_stats(stats)
             )
 
     def unreached_stats(
         self,
-        known: Iterable[str],
+        reached: Iterable[str],
         width_of: Callable[[str], int],
         wants_gram: bool,
         device: torch.device,
@@ -125,9 +127,9 @@ class ExpertRouting:
         """
         found: dict[str, InputStats] = {}
         shared: dict[tuple[Any, ...], InputStats] = {}
-        known = set(known)
+        reached = set(reached)
         for name, routed in self.layers.items():
-            if name in known:
+            if name in reached:
                 continue
             key = (
                 routed.path,

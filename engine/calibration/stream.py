@@ -115,11 +115,11 @@ class CalibrationStream:
             routing.fill_missing_tokens(name, layer_stats)
             layer_stats.check_usable(name)
         if siblings := routing.siblings_to_observe(self.model, stats):
-            with observe_inputs(self.model, list(siblings), False, self.device) as others:
+            with observe_inputs(self.model, list(siblings), False, self.device) as sibling_stats:
                 for batch in self.batches:
                     self.whole(batch)
                     self.step()
-            routing.note(others, siblings)
+            routing.note(sibling_stats, siblings)
         return stats | routing.unreached_stats(
             stats,
             lambda name: self.model.get_submodule(name).stored.shape[1],
@@ -186,13 +186,13 @@ class CalibrationStream:
                 block_pass.switch(block, index) for index, block_pass in enumerate(passes)
             ]
             while waits := {
-                place
-                for place, block_pass in zip(next_layers, passes, strict=True)
+                layer
+                for layer, block_pass in zip(next_layers, passes, strict=True)
                 if not block_pass.dead
             }:
                 name = min(
                     waits & routing.layers.keys() or waits,
-                    key=lambda place: order.get(place, len(order)),
+                    key=lambda layer: order.get(layer, len(order)),
                 )
                 if name in order:
                     routing.fill_missing_tokens(name, stats[name])
@@ -200,8 +200,8 @@ class CalibrationStream:
                     change(name, stats.pop(name))
                     changed.add(name)
                 next_layers = [
-                    block_pass.switch() if not block_pass.dead and place == name else place
-                    for place, block_pass in zip(next_layers, passes, strict=True)
+                    block_pass.switch() if not block_pass.dead and layer == name else layer
+                    for layer, block_pass in zip(next_layers, passes, strict=True)
                 ]
                 self.step()
         self.waiting = next_layers

@@ -166,9 +166,9 @@ def texts_for(
     on_progress: Report,
 ) -> CalibrationData:
     length = checked_length(task.length, config, preprocessor)
-    own = own_calibration_task(task, calibration)
-    if own:
-        data = calibration_examples(task, own, on_progress)
+    own_task = own_calibration_task(task, calibration)
+    if own_task:
+        data = calibration_examples(task, own_task, on_progress)
         texts = data.inputs
     else:
         data = load_text(calibration.text, calibration.text_column, calibration.split, on_progress)
@@ -193,14 +193,14 @@ def images_for(
     config: Any,
     on_progress: Report,
 ) -> CalibrationData:
-    own = own_calibration_task(task, calibration) or task.model_copy(
+    own_task = own_calibration_task(task, calibration) or task.model_copy(
         update={
             "data": calibration.text,
             "split": calibration.split,
             "samples": calibration.samples,
         }
     )
-    data = calibration_examples(task, own, on_progress)
+    data = calibration_examples(task, own_task, on_progress)
     batches = [
         inputs
         for _, inputs in image_batches(data.inputs, preprocessor, image_channels(config), ROWS)

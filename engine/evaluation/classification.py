@@ -86,12 +86,12 @@ def example_logits(
     """Logits of every example in the data's order.  (examples, classes)"""
     rows: dict[int, torch.Tensor] = {}
     with evaluation_mode(model):
-        for places, inputs in batches:
+        for indices, inputs in batches:
             on_progress(ProgressEvent("measuring-accuracy", len(rows), count))
             logits = model(**inputs_on_device(inputs, model, device)).logits
-            rows |= dict(zip(places, logits.cpu(), strict=True))
+            rows |= dict(zip(indices, logits.cpu(), strict=True))
     on_progress(ProgressEvent("measuring-accuracy", count, count))
-    return torch.stack([rows[place] for place in range(count)])
+    return torch.stack([rows[index] for index in range(count)])
 
 
 def classification_result(
@@ -162,11 +162,13 @@ def class_targets(examples: Examples, config: Any) -> torch.Tensor:
     Raises PlainError when the classes of data and model are not the same.
     """
     check_single_label_head(config)
-    known = {str(name).strip().lower(): int(number) for number, name in config.id2label.items()}
+    number_by_name = {
+        str(name).strip().lower(): int(number) for number, name in config.id2label.items()
+    }
     named = not any(UNNAMED.fullmatch(str(name)) for name in config.id2label.values())
     if examples.names and (named or not examples.numbered):
-        return targets_by_name(examples, known, named)
-    return targets_by_number(examples, len(known))
+        return targets_by_name(examples, number_by_name, named)
+    return targets_by_number(examples, len(number_by_name))
 
 
 def check_single_label_head(config: Any) -> None:
@@ -176,9 +178,9 @@ def check_single_label_head(config: Any) -> None:
     """
     kind = getattr(config, "problem_type", None)
     if len(config.id2label) < 2 or kind == "regression":
-        what = "one number" if len(config.id2label) < 2 else f"{len(config.id2label)} numbers"
+        outputs = "one number" if len(config.id2label) < 2 else f"{len(config.id2label)} numbers"
         raise PlainError(
-            f"The model gives {what}, not classes (a regression head), so accuracy is "
+            f"The model gives {outputs}, not classes (a regression head), so accuracy is "
             "undefined; choose a classifier with at least two labels."
         )
     if kind == "multi_label_classification":
@@ -189,17 +191,27 @@ def check_single_label_head(config: Any) -> None:
         )
 
 
-def targets_by_name(examples: Examples, known: dict[str, int], named: bool) -> torch.Tensor:
-    unknown = [name for name in used_class_names(examples) if name.strip().lower() not in known]
+def targets_by_name(
+    examples: Examples, number_by_name: dict[str, int], named: bool
+) -> torch.Tensor:
+    unknown = [
+        name for name in used_class_names(examples) if name.strip().lower() not in number_by_name
+    ]
     if unknown:
-        model_classes = shortened_list(known) if named else f"unnamed ones, 0 to {len(known) - 1}"
+        model_classes = (
+            shortened_list(number_by_name)
+            if named
+            else f"unnamed ones, 0 to {len(number_by_name) - 1}"
+        )
         raise PlainError(
             f"The labels of {examples.name} include {shortened_list(unknown)}, which the model "
             "does "
             f"not have; its labels are {model_classes}. "
             "Rename the labels in the data or choose a model for them."
         )
-    return torch.tensor([known[examples.names[label].strip().lower()] for label in examples.labels])
+    return torch.tensor(
+        [number_by_name[examples.names[label].strip().lower()] for label in examples.labels]
+    )
 
 
 def used_class_names(examples: Examples) -> list[str]:
@@ -242,8 +254,8 @@ def image_batches(
     three.
     """
     mode = "L" if channels == 1 else "RGB"
-    for places in chunks(list(range(len(images))), batch_size):
-        batch = [images[place].convert(mode) for place in places]
+    for indices in chunks(list(range(len(images))), batch_size):
+        batch = [images[index].convert(mode) for index in indices]
         try:
             prepared = processor(batch, return_tensors="pt")
         except Exception as error:  # a preprocessor_config.json may request anything
@@ -251,4 +263,4 @@ def image_batches(
                 f"The model's image processor fails ({str(error)[:120]}); correct "
                 "preprocessor_config.json or choose another model."
             ) from None
-        yield places, {"pixel_values": prepared["pixel_values"]}
+        yield indices, {"pixel_values": prepared["pixel_values"]}

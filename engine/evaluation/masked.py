@@ -84,8 +84,8 @@ def masked_windows(
     text = token_windows(stream, room, name)
     count = min(room, max(1, round(share * room)))
     generator = torch.Generator().manual_seed(SEED)
-    places = torch.rand(text.shape, generator=generator).argsort(1)[:, :count]
-    hidden = torch.zeros_like(text, dtype=torch.bool).scatter_(1, places, True)
+    positions = torch.rand(text.shape, generator=generator).argsort(1)[:, :count]
+    hidden = torch.zeros_like(text, dtype=torch.bool).scatter_(1, positions, True)
     first, last = (
         torch.tensor(tokens, dtype=torch.int64).expand(len(text), -1) for tokens in (before, after)
     )
@@ -106,7 +106,7 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     ids = tokenizer("a")["input_ids"]
     begin = next(
-        (place for place in range(len(ids)) if ids[place : place + len(plain)] == plain), 0
+        (index for index in range(len(ids)) if ids[index : index + len(plain)] == plain), 0
     )
     return ids[:begin], ids[begin + len(plain) :]
 

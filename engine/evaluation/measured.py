@@ -38,9 +38,9 @@ def finite_loss(loss: torch.Tensor, where: str) -> float:
     """The summed loss as a number. Raises PlainError when it is none."""
     value = loss.item()
     if not math.isfinite(value):
-        what = "not numbers (NaN)" if math.isnan(value) else "infinitely wrong"
+        description = "not numbers (NaN)" if math.isnan(value) else "infinitely wrong"
         raise PlainError(
-            f"The model's predictions are {what} on {where}; its weights are damaged or "
+            f"The model's predictions are {description} on {where}; its weights are damaged or "
             "compressed too hard: use more bits or skip layers."
         )
     return value

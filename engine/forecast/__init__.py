@@ -29,10 +29,10 @@ def cost_of(job: Job, past: PastRun | None = None) -> Cost:
     """``past`` is a run like it on this machine; numbers are corrected by as much as its forecast
     was off.
     """
-    known = all(
+    is_original_cached = all(
         is_baseline_cached(split_job.recipe, split_job.folder) for split_job in job.by_split
     )
-    cost = Cost(run_seconds(job, known), peak_bytes(job))
+    cost = Cost(run_seconds(job, is_original_cached), peak_bytes(job))
     if past is None:
         return cost
     past_job = replace(job, recipe=past.recipe, settings=job.settings | past_settings(job, past))

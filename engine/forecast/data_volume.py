@@ -146,10 +146,10 @@ def cached_notes_on_data(
             )
             notes += data.notes
     looked_at = Calibration.model_validate_json(calibration) if calibration else None
-    own = (
+    own_task = (
         looked_at and isinstance(parsed, Classification) and own_calibration_task(parsed, looked_at)
     )
-    if looked_at and is_local(parsed.source if own else looked_at.text):
+    if looked_at and is_local(parsed.source if own_task else looked_at.text):
         with suppress(PlainError):
             data = calibration_data(looked_at, parsed, folder)
             notes += data.notes

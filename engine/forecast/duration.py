@@ -214,9 +214,9 @@ def streaming_seconds(job: Job) -> float:
     )
 
 
-def seconds_in_dtype(job: Job, seconds: float, places: float, dtype: torch.dtype) -> float:
+def seconds_in_dtype(job: Job, seconds: float, positions: float, dtype: torch.dtype) -> float:
     """Passes that take so long in float32, with products in another precision."""
-    products = 2.0 * processing_weights(job.at.layers) * places
+    products = 2.0 * processing_weights(job.at.layers) * positions
     return max(
         seconds / 4,
         seconds - products / products_per_second() + products / products_per_second(dtype),

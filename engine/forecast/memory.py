@@ -58,19 +58,19 @@ def largest_layer(job: Job) -> float:
 def evaluation_bytes(job: Job) -> float:
     """Logits of one batch with those whose loss is computed, and what a block holds between."""
     volume = job.evaluation
-    places = volume.places / volume.batches
+    positions = volume.places / volume.batches
     if isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size
         logits = (
-            min(LOGITS_BYTES, 4.0 * places * vocabulary)
-            + 3 * 4.0 * min(places, TOKENS_PER_LOSS) * vocabulary
+            min(LOGITS_BYTES, 4.0 * positions * vocabulary)
+            + 3 * 4.0 * min(positions, TOKENS_PER_LOSS) * vocabulary
         )
     else:
         logits = 0.0
     dense = dense_bytes(job.at.model)
     return (
         logits
-        + places * activation_bytes(job)
+        + positions * activation_bytes(job)
         + (dense if dense <= MAX_UNPACKED_BYTES else 2 * largest_layer(job))
     )
 
@@ -148,9 +148,9 @@ def compression_bytes(job: Job) -> float:
     search = search_work(config, len(job.targets))
     if search.answers and isinstance(job.recipe.task, LanguageModeling):
         vocabulary = job.at.model.config.get_text_config().vocab_size
-        places = share_of_examples(volume, search.examples)[0]
+        positions = share_of_examples(volume, search.examples)[0]
         total += 4.0 * (
-            min(MAX_CACHED_LOGITS, places * vocabulary) + 3 * ROWS * volume.length * vocabulary
+            min(MAX_CACHED_LOGITS, positions * vocabulary) + 3 * ROWS * volume.length * vocabulary
         )
     if search.evaluations:
         total += evaluation_bytes(job) + sum(layer.parameters for layer in job.targets)

@@ -97,8 +97,8 @@ class ForwardTiming:
     each: float
     place: float
 
-    def seconds(self, places: float, batches: float) -> float:
-        return self.each * batches + self.place * places
+    def seconds(self, positions: float, batches: float) -> float:
+        return self.each * batches + self.place * positions
 
 
 _passes: dict[tuple[Any, ...], tuple[float, ForwardTiming]] = {}  # with when they were taken
@@ -127,8 +127,10 @@ def measured_timing(loaded: LoadedModel, folder: ModelSource, length: int) -> Fo
             for given in (single_input, batch_inputs)
         )
     more = place_count(batch_inputs) - place_count(single_input)
-    place = max(0.0, long - short) / more if more else short
-    return ForwardTiming(max(0.0, short - place), place + preparation_seconds(loaded, folder))
+    position_seconds = max(0.0, long - short) / more if more else short
+    return ForwardTiming(
+        max(0.0, short - position_seconds), position_seconds + preparation_seconds(loaded, folder)
+    )
 
 
 def least_seconds(run: Callable[[], object]) -> float:
@@ -156,11 +158,11 @@ def processing_weights(layers: list[Layer]) -> int:
 
 
 def probe_inputs(
-    loaded: LoadedModel, folder: ModelSource, length: int, places: float
+    loaded: LoadedModel, folder: ModelSource, length: int, positions: float
 ) -> dict[str, torch.Tensor]:
     """Inputs of ``places`` tokens in windows of at most ``length``, or images; at least one."""
     if folder.kind == "image-classification":
-        images = [Image.new("RGB", (32, 32))] * max(1, min(64, int(places)))
+        images = [Image.new("RGB", (32, 32))] * max(1, min(64, int(positions)))
         return next(
             iter(
                 image_batches(
@@ -171,8 +173,8 @@ def probe_inputs(
                 )
             )
         )[1]
-    window = max(1, min(length, int(places), usable_length(loaded.model.config) or length))
-    rows = max(1, min(2048, int(places)) // window)
+    window = max(1, min(length, int(positions), usable_length(loaded.model.config) or length))
+    rows = max(1, min(2048, int(positions)) // window)
     if (
         getattr(loaded.model.config, "pad_token_id", None) is None
         and folder.kind != "language-modeling"
@@ -247,11 +249,11 @@ def probed_timing(fields: str, known: type[Technique] | None, width: int) -> Lay
         if config.rescales_inputs
         else (0.0, 0.0)
     )
-    judged = LayerComparison(
+    comparison = LayerComparison(
         Layer("probe", "linear", tuple(weight.shape), 4, ""), weight, stored.to_dense()
     )
     vectors = torch.randn(VECTORS, width)
-    rows = [best_of(lambda: compare_layer(judged, stored, config)), best_of(stored.to_dense)]
+    rows = [best_of(lambda: compare_layer(comparison, stored, config)), best_of(stored.to_dense)]
     return LayerTiming(
         max(0.0, first - start - ROWS * again) if config.needs == "gram" else 0.0,
         scale,
@@ -290,8 +292,8 @@ def probe_stats(config: Technique, width: int) -> InputStats | GradientStats:
     return stats
 
 
-def compare_layer(judged: LayerComparison, stored: object, config: Technique) -> None:
-    judged.row(stored, config.technique)
-    judged.channels()
-    list(judged.histogram())
+def compare_layer(comparison: LayerComparison, stored: object, config: Technique) -> None:
+    comparison.row(stored, config.technique)
+    comparison.channels()
+    list(comparison.histogram())
     level_rows("probe", stored)

@@ -40,20 +40,20 @@ def weight_location(stored: StoredWeight, row: int, column: int) -> WeightLocati
 @weight_location.register
 def weight_location_integer(stored: IntegerWeight, row: int, column: int) -> WeightLocation:
     out, in_ = stored.shape
-    place = column if stored.order is None else int((stored.order == column).nonzero())
+    position = column if stored.order is None else int((stored.order == column).nonzero())
     rows = stored.rows or (1 if len(stored.scales) > 1 else out)
-    scale_index = (row // rows, place // stored.group_size if stored.scales.shape[1] > 1 else 0)
+    scale_index = (row // rows, position // stored.group_size if stored.scales.shape[1] > 1 else 0)
     first = scale_index[1] * stored.group_size
     width = min(stored.group_size, in_ - first)
     code, scale, zero = (
-        int(codes_of_row(stored, row)[place]),
+        int(codes_of_row(stored, row)[position]),
         float(stored.scales.float()[scale_index]),
         float(stored.zero_codes().float()[scale_index]),
     )
-    places = torch.arange(*neighbor_window(place - first, width)) + first
+    positions = torch.arange(*neighbor_window(position - first, width)) + first
     return WeightLocation(
-        torch.full_like(places, row),
-        places if stored.order is None else stored.order[places].long(),
+        torch.full_like(positions, row),
+        positions if stored.order is None else stored.order[positions].long(),
         WeightCode(
             code,
             stored.bits,
@@ -82,7 +82,7 @@ def weight_location_lookup_table(
         float(stored.scales.float()[scale_index]),
         stored.values(),
     )
-    places = torch.arange(*neighbor_window(column - first, width)) + first
+    positions = torch.arange(*neighbor_window(column - first, width)) + first
     weight_code = WeightCode(
         code,
         stored.bits,
@@ -91,7 +91,7 @@ def weight_location_lookup_table(
         shared_by=width if len(stored.scales) > 1 or out == 1 else out * in_,
     )
     return WeightLocation(
-        torch.full_like(places, row), places, weight_code, table.sort().values * scale
+        torch.full_like(positions, row), positions, weight_code, table.sort().values * scale
     )
 
 
@@ -143,11 +143,11 @@ def weight_location_four_bit(stored: FourBit, row: int, column: int) -> WeightLo
     width = min(stored.block_size, stored.shape[0] * stored.shape[1] - first)
     byte, scale = int(stored.codes[flat // 2]), float(stored.block_absmax()[block])
     code = byte % 16 if flat % 2 else byte // 16
-    places = torch.arange(*neighbor_window(flat - first, width)) + first
+    positions = torch.arange(*neighbor_window(flat - first, width)) + first
     levels = torch.tensor(sorted(TABLES[stored.format])) * scale
     return WeightLocation(
-        places // stored.shape[1],
-        places % stored.shape[1],
+        positions // stored.shape[1],
+        positions % stored.shape[1],
         WeightCode(code, 4, scale, TABLES[stored.format][code], shared_by=width),
         levels,
     )
@@ -201,9 +201,9 @@ def codes_of_row(stored: IntegerWeight, row: int) -> torch.Tensor:
     return unpack_bits(data, stored.bits, begin + in_ - word * 8)[begin - word * 8 :]
 
 
-def neighbor_window(place: int, width: int) -> tuple[int, int]:
+def neighbor_window(position: int, width: int) -> tuple[int, int]:
     """Begin and end of the at most NEIGHBOURS places of a group that are shown with one of them."""
-    begin = min(max(0, place // NEIGHBOURS * NEIGHBOURS), max(0, width - NEIGHBOURS))
+    begin = min(max(0, position // NEIGHBOURS * NEIGHBOURS), max(0, width - NEIGHBOURS))
     return begin, min(width, begin + NEIGHBOURS)
 
 

@@ -105,13 +105,13 @@ def pruned_preview(recipe: Recipe, model: CachedModel, layer: Layer) -> Compress
     """A layer without what a step removes, chosen by the first calibration examples among all of
     the model.
     """
-    config, current, subject = (
+    config, current, technique_input = (
         recipe.steps[-1],
         model.stored_weight(layer),
         subject_of(recipe, model),
     )
     if config.needs == "nothing":
-        small = plan_removal(config, subject)
+        small = plan_removal(config, technique_input)
     else:
         # scores do not depend on how much is removed
         amounts = {name: 0 for name in ("share", "count") if hasattr(config, name)}
@@ -119,10 +119,10 @@ def pruned_preview(recipe: Recipe, model: CachedModel, layer: Layer) -> Compress
             (*model.key, config.model_copy(update=amounts), recipe.layers),
             recipe,
             lambda batches: survey(
-                config, replace(subject, layer_swap=trial_on(batches, recipe, model.opened))
+                config, replace(technique_input, layer_swap=trial_on(batches, recipe, model.opened))
             ),
         )
-        small = plan_removal(config, subject, by)
+        small = plan_removal(config, technique_input, by)
     weight, stored = current.to_dense(torch.float32), small.sliced_weight(layer, current)
     return CompressedLayer(config, config, layer, weight, None, stored, 1.0, small)
 

@@ -153,9 +153,9 @@ def open_model(key: tuple[str, str], folder: ModelSource) -> CachedModel:
     check_finite(folder)
     if folder.kind != "image-classification":
         tokenizer_of(folder)
-    began = time.perf_counter()
+    start = time.perf_counter()
     model = load_model(folder, torch.device("cpu"), torch.float32)
-    return CachedModel(key, folder, model, time.perf_counter() - began)
+    return CachedModel(key, folder, model, time.perf_counter() - start)
 
 
 def live_calibration(recipe: Recipe) -> Calibration:

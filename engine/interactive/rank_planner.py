@@ -45,7 +45,7 @@ def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
     layers = {layer.name: layer for layer in selected_layers(loaded.layers, recipe.layers)}
     check_rank(config, list(layers.values()))
     spectra = spectra_of(model, recipe, list(layers.values()))
-    began = time.perf_counter()
+    start = time.perf_counter()
     ranks = ranks_by(config, spectra)
     rows = [
         planned_row(config, layers[name], spectra[name], ranks[name], loaded) for name in spectra
@@ -54,12 +54,12 @@ def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
         spectra[row.layer].dense_parameters if row.whole else row.rank * spectra[row.layer].step
         for row in rows
     )
-    spent = (time.perf_counter() - began) * 1000
+    milliseconds = (time.perf_counter() - start) * 1000
     return PlannedRanks(
         table(rows, PlannedRow),
         sum(spectrum.dense_parameters for spectrum in spectra.values()),
         kept,
-        spent,
+        milliseconds,
     )
 
 
@@ -126,8 +126,8 @@ def planned_row(
         layer.itemsize if config.factors == "model" else getattr(torch, config.factors).itemsize
     )
     size = stored_bytes if unfactored else rank * layered.step * itemsize
-    lost = 0.0 if unfactored else max(0.0, 1 - layered.energy[rank - 1].item()) ** 0.5
+    error = 0.0 if unfactored else max(0.0, 1 - layered.energy[rank - 1].item()) ** 0.5
     full, even = min(layered.shape), layered.dense_parameters / layered.step
     return PlannedRow(
-        layer.name, full if unfactored else rank, full, even, unfactored, stored_bytes, size, lost
+        layer.name, full if unfactored else rank, full, even, unfactored, stored_bytes, size, error
     )

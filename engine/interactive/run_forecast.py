@@ -40,8 +40,8 @@ def answer_forecast(query: ForecastQuery) -> Forecast:
     notes, tokens = notes_on_data(recipe, model.folder)
     for step in recipe.steps:
         check_calibration_size(step, selected_layers(model.opened.layers, recipe.layers), tokens)
-    subject = subject_of(recipe, model)
-    further = [note for step in recipe.steps for note in forecast_notes(step, subject)]
+    technique_input = subject_of(recipe, model)
+    further = [note for step in recipe.steps for note in forecast_notes(step, technique_input)]
     notes = *notes, *included_layer_notes(recipe, model.opened), *dict.fromkeys(further)
     return replace(forecast, notes=notes)
 
@@ -53,12 +53,12 @@ def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> 
     if replacement:
         return replacement_forecast(recipe, model, replacement, steps[1:], past)
     small = plan_removal(steps[0], subject_of(recipe, model)) if steps else None
-    rest, layers = (
+    other_steps, layers = (
         steps[1:] if small else steps,
         [after for _, after in small.layers(loaded.layers)] if small else loaded.layers,
     )
     targets = selected_layers(layers, recipe.layers) if recipe.steps else []
-    planned = [plan(step, targets) for step in rest]
+    planned = [plan(step, targets) for step in other_steps]
     plans = blueprints(planned, targets, loaded)
     size = (
         pruned_model_bytes(loaded, small, plans)
@@ -80,7 +80,7 @@ def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> 
     bits = planned_bits_per_weight(stored | plans, layers, plans.keys(), origin)
     changed = (
         sum(small.changes(layer.name) for layer in selected_layers(loaded.layers, recipe.layers))
-        if small and not rest
+        if small and not other_steps
         else len(plans)
     )
     return forecast_of(recipe, model, planned, past, size, bits, origin, changed)
@@ -90,12 +90,12 @@ def replacement_forecast(
     recipe: Recipe,
     model: CachedModel,
     replacement: LoadedModel,
-    rest: Sequence[Technique],
+    other_steps: Sequence[Technique],
     past: PastRun | None,
 ) -> Forecast:
     """Forecast for a replacement model, which later steps compress."""
     targets = selected_layers(replacement.layers, recipe.layers)
-    planned = [plan(step, targets) for step in rest]
+    planned = [plan(step, targets) for step in other_steps]
     plans = blueprints(planned, targets, replacement)
     size = written_bytes(replacement, plans)
     stored = {

@@ -75,15 +75,15 @@ def masked_token(
     tokenizer = tokenizer_of(folder)
     _, inputs, labels = masked_text(recipe.task, tokenizer, config_of(folder), ignore_progress)
     row, label_row = (examples[min(example, len(inputs) - 1)] for examples in (inputs, labels))
-    place = int((label_row != NOT_MASKED).nonzero()[0])
-    logits = single_example_logits(loaded, model_inputs([row.tolist()]))[place]
+    position = int((label_row != NOT_MASKED).nonzero()[0])
+    logits = single_example_logits(loaded, model_inputs([row.tolist()]))[position]
     named = {
         token: repr(tokenizer.decode([token]))
         for token in logits.topk(min(MOST, len(logits))).indices.tolist()
     }
-    before, after = (tokenizer.decode(part) for part in (row[:place], row[place + 1 :]))
+    before, after = (tokenizer.decode(part) for part in (row[:position], row[position + 1 :]))
     return SoftTargets(
-        soft_target_table(logits, named, int(label_row[place]), temperature),
+        soft_target_table(logits, named, int(label_row[position]), temperature),
         f"… {before[-TEXT // 2 :]}▁{after[: TEXT // 2]} …",
     )
 
@@ -107,10 +107,10 @@ def class_targets_of_example(
         int(class_targets(examples, config)[number]),
         logits.topk(min(MOST, len(logits))).indices.tolist(),
     )
-    what = examples.inputs[number]
+    example_input = examples.inputs[number]
     description = (
-        as_one_text(what)[:TEXT]
-        if isinstance(what, str | tuple)
+        as_one_text(example_input)[:TEXT]
+        if isinstance(example_input, str | tuple)
         else f"image {number + 1}, a {config.id2label[right]}"
     )
     return SoftTargets(

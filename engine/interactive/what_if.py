@@ -17,15 +17,15 @@ from engine.step.compressed_layer import CompressedLayer
 @answer.register
 def answer_what_if(query: WhatIfQuery) -> LayerPreview:
     """Steps that use data get a few calibration examples, which run through the model once."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     compressed = preview(query.recipe, query.layer)
     with threads_to_judge(compressed.weight.numel()):
-        return effect(compressed, query.layer, began)
+        return effect(compressed, query.layer, start)
 
 
-def effect(compressed: CompressedLayer, layer: str, began: float) -> LayerPreview:
+def effect(compressed: CompressedLayer, layer: str, start: float) -> LayerPreview:
     """Comparison of a layer before and after; ``began`` is when the question started."""
-    judged = LayerComparison(
+    comparison = LayerComparison(
         compressed.part, compressed.weight, compressed.stored.to_dense() / compressed.scales
     )
     inputs = compressed.seen.sample_vectors() if isinstance(compressed.seen, InputStats) else None
@@ -39,18 +39,18 @@ def effect(compressed: CompressedLayer, layer: str, began: float) -> LayerPrevie
     )
     if compressed.rebuilt:
         row = changed_row(
-            judged, compressed.stored, compressed.rebuilt, compressed.config.technique
+            comparison, compressed.stored, compressed.rebuilt, compressed.config.technique
         )
-        bins = pruned_histogram_rows(judged, compressed.stored)
+        bins = pruned_histogram_rows(comparison, compressed.stored)
     else:
-        row = judged.row(compressed.stored, compressed.config.technique, received)
-        bins = judged.histogram()
+        row = comparison.row(compressed.stored, compressed.config.technique, received)
+        bins = comparison.histogram()
     levels = level_rows(layer, compressed.stored) if isinstance(compressed.scales, float) else ()
     return LayerPreview(
         row=row,
         histogram=table(bins, HistogramRow),
         levels=table(levels, LevelRow),
-        channels=judged.channels(),
-        milliseconds=(time.perf_counter() - began) * 1000,
-        weights=judged.original.numel(),
+        channels=comparison.channels(),
+        milliseconds=(time.perf_counter() - start) * 1000,
+        weights=comparison.original.numel(),
     )

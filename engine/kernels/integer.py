@@ -215,10 +215,10 @@ class OutlierInt8Kernel(Int8Kernel):
         values = inputs.float()
         regular, outliers = values.index_fill(-1, self.columns, 0), values[..., self.columns]
         # outliers in columns that are not stored apart
-        others = regular.abs() >= self.stored.threshold
-        late = regular.masked_fill(~others, 0) if others.any() else None
+        is_large = regular.abs() >= self.stored.threshold
+        late = regular.masked_fill(~is_large, 0) if is_large.any() else None
         if late is not None:
-            regular = regular.masked_fill(others, 0)
+            regular = regular.masked_fill(is_large, 0)
         scale = (regular.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-30)
         codes = regular.div(scale).round_().add_(UNSIGNED_SHIFT).to(torch.uint8)
         outputs = batched_product(self.products, codes, 1.0, UNSIGNED_SHIFT).mul_(scale)

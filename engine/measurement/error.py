@@ -59,8 +59,8 @@ class LayerComparison:
     def channels(self) -> pd.DataFrame:
         """ChannelRow of every output channel; as columns, because a model has a million of them."""
         low, high = self.original.aminmax(dim=1)
-        lost = self.weight_error.norm(dim=1) / self.original.norm(dim=1).clamp_min(1e-30)
-        numbers = {"minimum": low, "maximum": high, "relative_error": lost}
+        relative_errors = self.weight_error.norm(dim=1) / self.original.norm(dim=1).clamp_min(1e-30)
+        numbers = {"minimum": low, "maximum": high, "relative_error": relative_errors}
         columns = {name: values.double().cpu().numpy() for name, values in numbers.items()}
         return pd.DataFrame({"layer": self.layer.name, "channel": np.arange(len(low)), **columns})
 
@@ -125,8 +125,8 @@ def histogram_rows(
     counts = sum(torch.histc(part, BINS, low, high).long() for part in parts).tolist()
     edges = torch.linspace(low, high, BINS + 1).tolist()
     return [
-        HistogramRow(layer, version, *place)
-        for place in zip(edges[:-1], edges[1:], counts, strict=True)
+        HistogramRow(layer, version, *bin_)
+        for bin_ in zip(edges[:-1], edges[1:], counts, strict=True)
     ]
 
 

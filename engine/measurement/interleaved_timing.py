@@ -18,24 +18,24 @@ class TimeBudget:
         """Milliseconds of each pass, one after the other and again, after one that does not count;
         nothing where time is up.
         """
-        began = time.perf_counter()
-        left, self.shapes = self.end - began, self.shapes - 1
+        start = time.perf_counter()
+        left, self.shapes = self.end - start, self.shapes - 1
         if left <= 0:
             return {}
         for run in passes.values():
             run()
         synchronize()
-        once = time.perf_counter() - began
+        once = time.perf_counter() - start
         if once * LEAST > 2 * left:
             return {}
         repeats = max(LEAST, min(MOST, int(left / (self.shapes + 1) / once)))
         times: dict[str, list[float]] = {name: [] for name in passes}
         for _ in range(repeats):
             for name, run in passes.items():
-                began = time.perf_counter()
+                start = time.perf_counter()
                 run()
                 synchronize()
-                times[name].append(1000 * (time.perf_counter() - began))
+                times[name].append(1000 * (time.perf_counter() - start))
         return times
 
 

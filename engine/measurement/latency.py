@@ -65,9 +65,9 @@ def latency_rows(
     which may have been removed.
     """
     # of another model's layers, none has a counterpart
-    known = {layer.name for layer in original.layers}
+    original_names = {layer.name for layer in original.layers}
     names, fewer = (
-        [name for name in names if name in known],
+        [name for name in names if name in original_names],
         len(compressed.layers) < len(original.layers),
     )
     kernels = Kernels.of(
@@ -190,7 +190,9 @@ def one_layer_latency_rows(
 ) -> Iterator[LatencyRow]:
     difference = relative_difference(kernel(layer_inputs.after), simulated(layer_inputs.after))
     if not difference <= kernel.tolerance:
-        why = f"{kernel.display_name} gives outputs that are {difference:.2g} off on this processor"
+        reason = (
+            f"{kernel.display_name} gives outputs that are {difference:.2g} off on this processor"
+        )
         yield LatencyRow(
             name,
             "compressed",
@@ -203,7 +205,7 @@ def one_layer_latency_rows(
             NAN,
             0,
             difference,
-            NO_KERNEL.format(why=why),
+            NO_KERNEL.format(why=reason),
         )
         return
     passes = {

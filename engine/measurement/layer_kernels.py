@@ -47,11 +47,11 @@ class Kernels:
 
     def reasons(self) -> Iterator[LatencyRow]:
         all_layers = len(self.found) + sum(map(len, self.missing.values()))
-        for why, names in self.missing.items():
+        for reason, names in self.missing.items():
             named = f": {', '.join(names)}" if len(names) <= MOST_NAMED else f", such as {names[0]}"
-            what = names[0] if len(names) == 1 else f"{len(names)} of {all_layers} layers{named}"
+            layers = names[0] if len(names) == 1 else f"{len(names)} of {all_layers} layers{named}"
             yield LatencyRow(
-                what,
+                layers,
                 "compressed",
                 "",
                 "",
@@ -61,7 +61,7 @@ class Kernels:
                 NAN,
                 NAN,
                 0,
-                note=NO_KERNEL.format(why=why),
+                note=NO_KERNEL.format(why=reason),
             )
 
     def without(self, precision: str) -> str:

@@ -12,6 +12,6 @@ def spectrum(layer: str, weight: torch.Tensor) -> list[SpectrumRow]:
     values = torch.linalg.svdvals(weight.float())
     energy = values.square().cumsum(0) / values.square().sum().clamp_min(1e-30)
     return [
-        SpectrumRow(layer, place + 1, *pair)
-        for place, pair in enumerate(zip(values.tolist(), energy.tolist(), strict=True))
+        SpectrumRow(layer, index + 1, *pair)
+        for index, pair in enumerate(zip(values.tolist(), energy.tolist(), strict=True))
     ]

@@ -70,14 +70,14 @@ class EvaluationSet:
         return len(self.right)
 
     def answer_probabilities(
-        self, loaded: LoadedModel, places: np.ndarray, answers: np.ndarray
+        self, loaded: LoadedModel, indices: np.ndarray, answers: np.ndarray
     ) -> np.ndarray:
         """Probability that a model assigns to each of these answers.  places and answers:
         (questions,)
         """
         raise NotImplementedError
 
-    def question(self, place: int) -> dict[str, str]:
+    def question(self, index: int) -> dict[str, str]:
         """Text or image of an example."""
         raise NotImplementedError
 
@@ -102,34 +102,36 @@ def mistake_tables(
         VerdictRow(one, other, int(((knew == one) & (knows == other)).sum()))
         for one, other in CASES
     ]
-    lost = np.flatnonzero((knew & ~knows)[: paper.searched_count])
+    lost_examples = np.flatnonzero((knew & ~knows)[: paper.searched_count])
     return TableBuilder(
         verdicts=counts,
-        mistakes=mistake_rows(paper, lost, after.guesses, teacher, student) if len(lost) else [],
+        mistakes=mistake_rows(paper, lost_examples, after.guesses, teacher, student)
+        if len(lost_examples)
+        else [],
     )
 
 
 def mistake_rows(
     examples: EvaluationSet,
-    lost: np.ndarray,
+    lost_examples: np.ndarray,
     guesses: np.ndarray,
     teacher: LoadedModel,
     student: LoadedModel,
 ) -> list[MistakeRow]:
-    sure = examples.answer_probabilities(student, lost, guesses[lost])
+    sure = examples.answer_probabilities(student, lost_examples, guesses[lost_examples])
     surest = np.argsort(-sure, kind="stable")[:MOST]
-    places = lost[surest]
-    teacher_probabilities = examples.answer_probabilities(teacher, places, examples.right[places])
+    indices = lost_examples[surest]
+    teacher_probabilities = examples.answer_probabilities(teacher, indices, examples.right[indices])
     return [
         MistakeRow(
-            **examples.question(place),
-            label=examples.answer_name(examples.right[place]),
+            **examples.question(index),
+            label=examples.answer_name(examples.right[index]),
             teacher=teacher_probability,
-            answer=examples.answer_name(guesses[place]),
+            answer=examples.answer_name(guesses[index]),
             student=student_probability,
         )
-        for place, teacher_probability, student_probability in zip(
-            places.tolist(), teacher_probabilities.tolist(), sure[surest].tolist(), strict=True
+        for index, teacher_probability, student_probability in zip(
+            indices.tolist(), teacher_probabilities.tolist(), sure[surest].tolist(), strict=True
         )
     ]
 
@@ -148,17 +150,17 @@ class ClassificationSet(EvaluationSet):
     examples: Examples
 
     def answer_probabilities(
-        self, loaded: LoadedModel, places: np.ndarray, answers: np.ndarray
+        self, loaded: LoadedModel, indices: np.ndarray, answers: np.ndarray
     ) -> np.ndarray:
         with keep_unpacked(loaded.model):
             logits = example_logits(
                 loaded.model,
-                self.batches([self.examples.inputs[place] for place in places]),
-                len(places),
+                self.batches([self.examples.inputs[index] for index in indices]),
+                len(indices),
                 loaded.device,
                 ignore_progress,
             )
-        return logits.float().softmax(-1).numpy()[np.arange(len(places)), answers]
+        return logits.float().softmax(-1).numpy()[np.arange(len(indices)), answers]
 
     def batches(self, inputs: list[Any]) -> Batches:
         """Batches without padding, as in the evaluation."""
@@ -175,12 +177,12 @@ class ClassificationSet(EvaluationSet):
             inputs, tokenizer, checked_length(self.task.length, config, tokenizer), batch_size
         )
 
-    def question(self, place: int) -> dict[str, str]:
-        what = self.examples.inputs[place]
+    def question(self, index: int) -> dict[str, str]:
+        example_input = self.examples.inputs[index]
         return (
-            {"text": shortened_text(as_one_text(what))}
-            if isinstance(what, str | tuple)
-            else {"picture": image_data_url(what)}
+            {"text": shortened_text(as_one_text(example_input))}
+            if isinstance(example_input, str | tuple)
+            else {"picture": image_data_url(example_input)}
         )
 
     def answer_name(self, answer: int) -> str:
@@ -231,18 +233,18 @@ class NextTokenSet(EvaluationSet):
         return max(1, self.prefix)
 
     def answer_probabilities(
-        self, loaded: LoadedModel, places: np.ndarray, answers: np.ndarray
+        self, loaded: LoadedModel, indices: np.ndarray, answers: np.ndarray
     ) -> np.ndarray:
-        found = np.zeros(len(places))
+        found = np.zeros(len(indices))
         with evaluation_mode(loaded.model), keep_unpacked(loaded.model):
-            for window, questions in questions_by_window(places // self.questions_per_window):
+            for window, questions in questions_by_window(indices // self.questions_per_window):
                 logits = loaded.model(
                     **inputs_on_device(
                         model_inputs([self.windows[window].tolist()]), loaded.model, loaded.device
                     )
                 ).logits[0]
                 shares = (
-                    logits[self.first - 1 + places[questions] % self.questions_per_window]
+                    logits[self.first - 1 + indices[questions] % self.questions_per_window]
                     .float()
                     .softmax(-1)
                     .cpu()
@@ -251,8 +253,8 @@ class NextTokenSet(EvaluationSet):
                 found[questions] = shares[np.arange(len(questions)), answers[questions]]
         return found
 
-    def question(self, place: int) -> dict[str, str]:
-        window, token = divmod(place, self.questions_per_window)
+    def question(self, index: int) -> dict[str, str]:
+        window, token = divmod(index, self.questions_per_window)
         before = tokenizer_of(self.folder).decode(
             self.windows[window, self.prefix : self.first + token]
         )
@@ -295,11 +297,11 @@ class MaskedTokenSet(EvaluationSet):
         return repr(tokenizer_of(self.folder).decode([int(answer)]))
 
     def answer_probabilities(
-        self, loaded: LoadedModel, places: np.ndarray, answers: np.ndarray
+        self, loaded: LoadedModel, indices: np.ndarray, answers: np.ndarray
     ) -> np.ndarray:
-        found = np.zeros(len(places))
+        found = np.zeros(len(indices))
         with evaluation_mode(loaded.model), keep_unpacked(loaded.model):
-            for window, questions in questions_by_window(places // self.questions_per_window):
+            for window, questions in questions_by_window(indices // self.questions_per_window):
                 logits = loaded.model(
                     **inputs_on_device(
                         model_inputs([self.windows[window].tolist()]), loaded.model, loaded.device
@@ -307,7 +309,7 @@ class MaskedTokenSet(EvaluationSet):
                 ).logits[0]
                 shares = (
                     logits[
-                        self.masks[window, places[questions] % self.questions_per_window].to(
+                        self.masks[window, indices[questions] % self.questions_per_window].to(
                             logits.device
                         )
                     ]
@@ -319,8 +321,8 @@ class MaskedTokenSet(EvaluationSet):
                 found[questions] = shares[np.arange(len(questions)), answers[questions]]
         return found
 
-    def question(self, place: int) -> dict[str, str]:
-        window, mask = divmod(place, self.questions_per_window)
+    def question(self, index: int) -> dict[str, str]:
+        window, mask = divmod(index, self.questions_per_window)
         position, tokenizer = int(self.masks[window, mask]), tokenizer_of(self.folder)
         before, after = (
             tokenizer.decode(part)

@@ -67,10 +67,10 @@ def most_prominent(surfaces: list[pd.DataFrame]) -> list[pd.DataFrame]:
     """
     order = sorted(
         range(len(surfaces)),
-        key=lambda place: (is_scaled(surfaces[place]), prominence(surfaces[place])),
+        key=lambda index: (is_scaled(surfaces[index]), prominence(surfaces[index])),
         reverse=True,
     )
-    return [surfaces[place] for place in sorted(order[:KEPT])]
+    return [surfaces[index] for index in sorted(order[:KEPT])]
 
 
 def is_scaled(surface: pd.DataFrame) -> bool:

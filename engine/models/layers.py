@@ -83,7 +83,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
     found: list[Layer] = []
     reads_text = text_reader(model)
     routers, shares = router_names(model), token_shares(model)
-    reached = {
+    token_share = {
         name: shares[routed_layer.path]
         for name, routed_layer in routed_layers(
             model, [name for name, _ in model.named_modules()] if shares else ()
@@ -93,12 +93,12 @@ def layers_of(model: nn.Module) -> list[Layer]:
         if kind := layer_kind(module):
             weight = module.weight
             first_name = first_names.setdefault(id(weight), name)
-            known = {
+            fields = {
                 "tied_to": "" if first_name == name else first_name,
                 "dtype": dtype_of(weight),
                 "groups": getattr(module, "groups", 1),
             }
-            routing = {"routes": name in routers, "reached": reached.get(name, 1.0)}
+            routing = {"routes": name in routers, "reached": token_share.get(name, 1.0)}
             found.append(
                 Layer(
                     name,
@@ -106,7 +106,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
                     shape_of(module),
                     weight.itemsize,
                     reads_text=reads_text(name),
-                    **known,
+                    **fields,
                     **routing,
                 )
             )

@@ -111,12 +111,12 @@ def load_pretrained_with_unused(
     check_missing_weights(folder, missing, found["mismatched_keys"])
     # not among the unexpected keys
     ignored = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), ROTARY]
-    known = model.state_dict().keys()
+    used = model.state_dict().keys()
     unused = [
         name
         for name in file_tensor_names(folder)
         if any(re.search(pattern, name) for pattern in ignored)
-        and known.isdisjoint(aliases(name, model))
+        and used.isdisjoint(aliases(name, model))
     ]
     return prepare_for_inference(model), [*found["unexpected_keys"], *unused]
 
@@ -219,8 +219,8 @@ def set_fields(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
 
 def drop_foreign_ids(config: object, vocabulary: int | None) -> None:
     named = {key: value for key, value in vars(config).items() if key.endswith("_token_id")}
-    for key, outside in ids_outside_vocabulary({**named, "vocab_size": vocabulary}).items():
-        kept = [i for i in named[key] if i not in outside] if isinstance(named[key], list) else []
+    for key, foreign in ids_outside_vocabulary({**named, "vocab_size": vocabulary}).items():
+        kept = [i for i in named[key] if i not in foreign] if isinstance(named[key], list) else []
         try:
             setattr(config, key, kept or None)
         except StrictDataclassFieldValidationError:  # of a configuration that allows numbers only
@@ -234,9 +234,9 @@ def check_missing_weights(
 ) -> None:
     """Weights that a random draw would have filled."""
     if missing := sorted(missing):
-        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise PlainError(
-            f"{folder} lacks {missing[0]}{rest}, which a {folder.architecture} needs; "
+            f"{folder} lacks {missing[0]}{others}, which a {folder.architecture} needs; "
             "download it again or choose another model."
         )
     for name, stored, expected in sorted(mismatched):
@@ -247,14 +247,14 @@ def check_missing_weights(
         )
 
 
-def check_finite(subject: ModelSource | torch.nn.Module) -> None:
+def check_finite(model: ModelSource | torch.nn.Module) -> None:
     """Raises PlainError with the name of the first weight that holds a NaN or an infinity. Looks at
     one tensor at a time.
     """
-    if isinstance(subject, ModelSource):
-        with explain_load_errors(subject, f"The weights of {subject} cannot be read"):
-            return check_finite_tensors(file_tensors(subject), str(subject))
-    check_finite_tensors(subject.state_dict().items(), "the model")
+    if isinstance(model, ModelSource):
+        with explain_load_errors(model, f"The weights of {model} cannot be read"):
+            return check_finite_tensors(file_tensors(model), str(model))
+    check_finite_tensors(model.state_dict().items(), "the model")
 
 
 def check_finite_tensors(tensors: Iterable[tuple[str, torch.Tensor]], owner: str) -> None:
@@ -323,13 +323,13 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, folder: ModelSource) -> Non
         ids, _ = tokenizer("A text.")["input_ids"], tokenizer.pad_token_id
     # a missing unknown token raises RecursionError, or Exception in tokenizers
     except Exception as error:
-        why = (
+        reason = (
             "it has no unknown token"
             if isinstance(error, RecursionError)
             else error_reason(error, folder)
         )
         raise PlainError(
-            f"The tokenizer of {folder} cannot tokenize text ({why}); {advice}."
+            f"The tokenizer of {folder} cannot tokenize text ({reason}); {advice}."
         ) from None
     if ids and max(ids) >= vocabulary:
         raise PlainError(

@@ -190,7 +190,7 @@ def check_file_sizes(path: Path, name: str) -> None:
         ):
             raise PlainError(
                 f"{file.name[:120]} of {name} has {size:,} bytes; at most "
-                f"{MOST_HEADER_BYTES:,} are read, fetch the model again."
+                f"{MOST_HEADER_BYTES:,} are read, download the model again."
             )
 
 
@@ -250,13 +250,13 @@ def task_kind(config: dict[str, Any], architecture: str, name: str) -> Kind:
     kind = "language-modeling" if is_multimodal(config, architecture) else known_kind(architecture)
     if kind is None:
         pair = config.get("is_encoder_decoder") or architecture.endswith("ForConditionalGeneration")
-        what = (
+        description = (
             f"an encoder-decoder model ({architecture[:120]}), which writes one text for another"
             if pair
             else f"a {architecture[:120]}"
         )
         raise PlainError(
-            f"{name} is {what}; only language models (ForCausalLM, or ForConditionalGeneration "
+            f"{name} is {description}; only language models (ForCausalLM, or ForConditionalGeneration "
             "with a text_config), masked language models "
             "(ForMaskedLM), text classifiers (ForSequenceClassification) and image classifiers "
             "(ForImageClassification) can be compressed here."
@@ -310,15 +310,15 @@ def weight_files(path: Path, name: str) -> tuple[Path, ...]:
 def indexed_files(path: Path, name: str) -> tuple[Path, ...]:
     if not (path / INDEX).is_file():
         return ()
-    places = read_json(path / INDEX, name).get("weight_map")
-    if not isinstance(places, dict) or not all(
-        isinstance(file, str) and Path(file).name == file for file in places.values()
+    weight_map = read_json(path / INDEX, name).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(file, str) and Path(file).name == file for file in weight_map.values()
     ):
         raise PlainError(
             f"The {INDEX} of {name} must map weights to files next to it; fetch or save the "
             "model again."
         )
-    files = tuple(path / file for file in sorted(set(places.values())))
+    files = tuple(path / file for file in sorted(set(weight_map.values())))
     if missing := next((file.name for file in files if not file.is_file()), None):
         raise PlainError(
             f"{name} lacks the weight file {missing[:120]} that its index names; fetch the "
@@ -372,7 +372,7 @@ def read_header(file: Path, name: str) -> dict[str, Any]:
         limits = f"{MOST_HEADER_BYTES:,} bytes and {MOST_TENSORS:,} tensors"
         raise PlainError(
             f"{file.name} of {name} has a header of {length:,} bytes; at most {limits} are "
-            "read, fetch the model again."
+            "read, download the model again."
         )
     try:
         header = json.loads(text)
@@ -384,7 +384,7 @@ def read_header(file: Path, name: str) -> dict[str, Any]:
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise PlainError(
-            f"{file.name} of {name} is cut short or no safetensors file; fetch the model again."
+            f"{file.name} of {name} is cut short or no safetensors file; download the model again."
         ) from None
     if size != expected_bytes:
         raise PlainError(
@@ -434,11 +434,11 @@ def ids_outside_vocabulary(config: dict[str, Any]) -> dict[str, list[int]]:
         for key, value in config.items()
         if key.endswith("_token_id")
     }
-    outside = {
+    foreign = {
         key: [i for i in values if isinstance(i, int) and not 0 <= i < size]
         for key, values in ids.items()
     }
-    return {key: values for key, values in outside.items() if values}
+    return {key: values for key, values in foreign.items() if values}
 
 
 def languages_without_default(config: dict[str, Any]) -> list[str]:

@@ -32,14 +32,14 @@ class Origin:
 
         Raises PlainError for anything else.
         """
-        known = (
+        is_valid = (
             isinstance(fields, dict)
             and fields.keys() == cls.__dataclass_fields__.keys()
             and isinstance(fields["compressed"], dict)
         )
         counts = (
             [fields["parameters"] - 1, fields["removed"], *fields["compressed"].values()]
-            if known and is_count(fields["parameters"])
+            if is_valid and is_count(fields["parameters"])
             else [-1]
         )
         if not all(map(is_count, counts)):

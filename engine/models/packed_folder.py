@@ -94,12 +94,12 @@ class PackedFolder:
         """The index that names every tensor's file, as large models on the Hub have it, and in the
         mark the original model's counts.
         """
-        places: dict[str, Any] = {}
+        weight_map: dict[str, Any] = {}
         for path in sorted(self.folder.glob("model-*.safetensors")):
             with safe_open(path, "pt") as file:
-                places |= dict.fromkeys(file.keys(), path.name)
+                weight_map |= dict.fromkeys(file.keys(), path.name)
         with explain_write_errors(self.folder):
-            index = {"metadata": {"total_size": self.size_bytes}, "weight_map": places}
+            index = {"metadata": {"total_size": self.size_bytes}, "weight_map": weight_map}
             (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
             (self.folder / MARKER_FILE).write_text(
                 json.dumps(self.mark | {"origin": origin.to_json()}, indent=1)
@@ -181,9 +181,9 @@ def explain_write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise PlainError(
-            f"The folder {str(folder)!r} cannot be written to ({why[:200].lower()}); free "
+            f"The folder {str(folder)!r} cannot be written to ({reason[:200].lower()}); free "
             "some space or give another one."
         ) from None
 

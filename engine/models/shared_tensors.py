@@ -22,7 +22,7 @@ def duplicate_bytes(folder: ModelSource, model: nn.Module) -> dict[str, int]:
     for file in folder.files:
         for name, entry in read_header(file, str(folder)).items():
             tensor = next(
-                (first_names[known] for known in aliases(name, model) if known in first_names), name
+                (first_names[alias] for alias in aliases(name, model) if alias in first_names), name
             )
             begin, end = entry["data_offsets"]
             entries.setdefault(tensor, []).append((name, end - begin))

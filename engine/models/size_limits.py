@@ -82,15 +82,15 @@ class SizeGuard:
             )
 
     def _is_new(self, module: nn.Module, name: str, value: Tensor | None) -> bool:
-        place = (id(module), name)
-        if value is None or place in self.places:
+        key = (id(module), name)
+        if value is None or key in self.places:
             return False
-        self.places.add(place)
+        self.places.add(key)
         return True
 
-    def _error(self, what: str) -> PlainError:
+    def _error(self, excess: str) -> PlainError:
         return PlainError(
-            f"config.json of {self.name} describes a model with {what} that its weight files do "
+            f"config.json of {self.name} describes a model with {excess} that its weight files do "
             "not contain; they belong to different models: "
             "download it again."
         )

@@ -316,11 +316,11 @@ class BlockwiseCompressor:
     def uncompressed_layer(self, layer: Layer, current: StoredWeight) -> StoredWeight:
         """A layer that the step does not compress."""
         routers = self.report.scales.routers
-        why = [
+        reasons = [
             skip_reason(layer, self.original.tied_layers, self.context.recipe.layers),
             RESCALED if layer.name in routers else "",
             REWRITTEN if layer.name in self.rewritten else "",
         ]
         stored = routers.get(layer.name, current).to("cpu")
-        self.report.keep(layer, stored, "; ".join(filter(None, why)))
+        self.report.keep(layer, stored, "; ".join(filter(None, reasons)))
         return stored

@@ -54,9 +54,9 @@ class LayerReport:
     judged: int = 0  # compressed layers
     unchanged: dict[str, str] = field(default_factory=dict)  # unchanged ones, with the reason
 
-    def keep(self, layer: Layer, current: StoredWeight, why: str) -> None:
+    def keep(self, layer: Layer, current: StoredWeight, reason: str) -> None:
         """Record a layer that is stored as it was."""
-        self.found.layers.append(unchanged_row(layer, current.nbytes, why))
+        self.found.layers.append(unchanged_row(layer, current.nbytes, reason))
 
     def judge(
         self,
@@ -75,7 +75,7 @@ class LayerReport:
             if self.reference is not self.original
             else before
         )
-        judged = LayerComparison(
+        comparison = LayerComparison(
             layer, original, self.scales.without_scales(layer.name, stored.to_dense())
         )
         setting, constant = self.settings[layer.name], bool(before.min() == before.max())
@@ -86,12 +86,12 @@ class LayerReport:
         ]
         notes += dict.fromkeys(stats.warnings if stats else ())
         converted = cast_dtypes(current, stored)
-        if converted and torch.equal(judged.compressed, before):
+        if converted and torch.equal(comparison.compressed, before):
             notes.append(
                 f"{converted[1]} holds every {converted[0]} weight of the file exactly: "
                 "nothing is lost, only the bytes change"
             )
-        if torch.equal(judged.compressed, before) and not (
+        if torch.equal(comparison.compressed, before) and not (
             constant or converted or setting.may_change_nothing
         ):
             self.unchanged[layer.name] = reason = why_unchanged(setting, layer, stored, before)
@@ -104,20 +104,20 @@ class LayerReport:
             if inputs is None
             else self.scales.layer_inputs(layer.name, stored, inputs.to(original.device))
         )
-        row = judged.row(
+        row = comparison.row(
             stored, setting.technique, received, "; ".join(note for note in notes if note)
         )
         if not row.relative_error < float("inf"):
             raise PlainError(not_finite_message(row.name, original))
         self.found.layers.append(row)
-        self.found.channels.append(judged.channels())
-        self.found.histograms.extend(judged.histogram())
+        self.found.channels.append(comparison.channels())
+        self.found.histograms.extend(comparison.histogram())
         self.found.levels.extend(
             () if self.scales.moves_scales(layer.name) else level_rows(row.name, stored)
         )
         self.found.add(diagnostics(setting, layer.name, original, stored, stats))
         if isinstance(stats, InputStats) and stats.missing < stats.count:
-            self.found.inputs.append(self.input_rows(judged, stats))
+            self.found.inputs.append(self.input_rows(comparison, stats))
 
     def sample_for(self, layer: Layer) -> torch.Tensor | None:
         """Sample of a layer's inputs; for an embedding, of the output layer tied to it."""
@@ -160,29 +160,29 @@ class LayerReport:
                 )
         return notes
 
-    def input_rows(self, judged: LayerComparison, stats: InputStats) -> pd.DataFrame:
+    def input_rows(self, comparison: LayerComparison, stats: InputStats) -> pd.DataFrame:
         """InputRow of every input channel, in the original's terms; as columns. A convolution's
         channel has its kernel's whole area.
         """
-        scales = self.scales.inputs.get(judged.layer.name, torch.ones_like(stats.abs_mean))
+        scales = self.scales.inputs.get(comparison.layer.name, torch.ones_like(stats.abs_mean))
         mean, largest, scale = (
             column.view(-1, stats.area)
             for column in (stats.abs_mean * scales, stats.abs_max * scales, scales)
         )
-        lost, total = (
+        errors, total = (
             weight.square().sum(0).view(-1, stats.area).sum(1).sqrt()
-            for weight in (judged.weight_error, judged.original)
+            for weight in (comparison.weight_error, comparison.original)
         )
-        lost = lost / total.clamp_min(1e-30)
+        errors = errors / total.clamp_min(1e-30)
         numbers = {
             "magnitude": mean.mean(1),
             "largest": largest.amax(1),
             "scale": scale[:, 0],
-            "weight_error": lost,
+            "weight_error": errors,
         }
         columns = {name: values.double().cpu().numpy() for name, values in numbers.items()}
         return pd.DataFrame(
-            {"layer": judged.layer.name, "channel": np.arange(len(lost)), **columns}
+            {"layer": comparison.layer.name, "channel": np.arange(len(errors)), **columns}
         )
 
 

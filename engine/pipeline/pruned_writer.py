@@ -90,30 +90,30 @@ class PrunedWriter:
         self.context.progress(ProgressEvent("removing-structures", done, total))
         current = self.original.model.get_submodule(layer.name).stored
         if layer.name not in self.pruning_plan.kept_indices:
-            why = skip_reason(layer, self.original.tied_layers, self.context.recipe.layers) or (
+            reason = skip_reason(layer, self.original.tied_layers, self.context.recipe.layers) or (
                 GROUPED_CONVOLUTION if layer.groups > 1 else ""
             )
-            self.tables.layers.append(unchanged_row(layer, current.nbytes, why))
+            self.tables.layers.append(unchanged_row(layer, current.nbytes, reason))
             return current
         left, weight = (
             self.pruning_plan.sliced_weight(layer, current),
             current.to_dense(torch.float32),
         )
-        judged, inputs = (
+        comparison, inputs = (
             LayerComparison(layer, weight, left.to_dense()),
             self.samples.get(layer.name),
         )
         received = None if inputs is None else (inputs.to(weight.device).float(),) * 2
         self.tables.layers.append(
-            changed_row(judged, left, self.pruning_plan, self.technique, received)
+            changed_row(comparison, left, self.pruning_plan, self.technique, received)
         )
-        self.tables.channels.append(judged.channels())
-        self.tables.histograms.extend(pruned_histogram_rows(judged, left))
+        self.tables.channels.append(comparison.channels())
+        self.tables.histograms.extend(pruned_histogram_rows(comparison, left))
         return self.pruning_plan.stored_weight(layer, current)
 
 
 def changed_row(
-    judged: LayerComparison,
+    comparison: LayerComparison,
     left: SlicedWeight,
     pruning_plan: PruningPlan,
     technique: str,
@@ -122,11 +122,11 @@ def changed_row(
     """Row of a layer with its new shape. Its relative error is the removed share of the weights'
     norm.
     """
-    layer = judged.layer
+    layer = comparison.layer
     if pruning_plan.removes(layer.name):
         return removed_row(layer, technique)
     row, count = (
-        judged.row(left, technique, inputs, pruning_plan.notes.get(layer.name, UNTOUCHED)),
+        comparison.row(left, technique, inputs, pruning_plan.notes.get(layer.name, UNTOUCHED)),
         left.weight.numel(),
     )
     after = {
@@ -152,14 +152,14 @@ def removed_row(layer: Layer, technique: str) -> LayerRow:
     )
 
 
-def pruned_histogram_rows(judged: LayerComparison, left: SlicedWeight) -> list[HistogramRow]:
+def pruned_histogram_rows(comparison: LayerComparison, left: SlicedWeight) -> list[HistogramRow]:
     """All weights before, and those that are left, in the same bins."""
-    low, high = judged.original.min().item(), judged.original.max().item()
-    versions = {"original": judged.original, "compressed": left.weight.float()}
+    low, high = comparison.original.min().item(), comparison.original.max().item()
+    versions = {"original": comparison.original, "compressed": left.weight.float()}
     return [
         row
         for version, weight in versions.items()
-        for row in histogram_rows(judged.layer.name, version, weight, low, high)
+        for row in histogram_rows(comparison.layer.name, version, weight, low, high)
     ]
 
 
@@ -201,15 +201,15 @@ def updated_config_fields(
     }
     # from others, as Falcon's head_dim
     computed = {name for name in named if isinstance(getattr(type(config), name, None), property)}
-    known = {
+    changed = {
         config.attribute_map.get(name, name): value
         for name, value in named.items()
         if name not in computed
     }
     return (
-        fields | known
+        fields | changed
         if config is model_config
-        else fields | {"text_config": fields["text_config"] | known}
+        else fields | {"text_config": fields["text_config"] | changed}
     )
 
 

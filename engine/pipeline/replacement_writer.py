@@ -95,10 +95,10 @@ class ReplacementWriter:
     def record_change(self, layer: Layer, stored: DenseWeight) -> None:
         """A layer of the shape it began with."""
         current = self.original.model.get_submodule(layer.name).stored
-        judged = LayerComparison(layer, current.to_dense().cpu(), stored.to_dense())
-        self.tables.layers.append(judged.row(stored, self.context.config.technique))
-        self.tables.channels.append(judged.channels())
-        self.tables.histograms.extend(judged.histogram())
+        comparison = LayerComparison(layer, current.to_dense().cpu(), stored.to_dense())
+        self.tables.layers.append(comparison.row(stored, self.context.config.technique))
+        self.tables.channels.append(comparison.channels())
+        self.tables.histograms.extend(comparison.histogram())
 
     def new_row(self, layer: Layer, before: Layer | None, stored: DenseWeight) -> LayerRow:
         """A layer that has no weight to be held against."""

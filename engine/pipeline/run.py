@@ -57,7 +57,7 @@ def run(
     where there is room.
     Raises PlainError for everything the user can fix, Cancelled when asked to stop.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     reset_peak()
     torch.manual_seed(recipe.seed)
     context = RunContext(
@@ -99,7 +99,7 @@ def run(
             *resumed_blocks_note(kept.resumed_blocks),
             *model_notes(original, recipe),
         ),
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - start,
         compress_seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )
@@ -238,15 +238,15 @@ def evaluate_original(context: RunContext, original: LoadedModel) -> Qualities:
 def record_step_metrics(
     stages: StepMetrics,
     context: RunContext,
-    subject: LoadedModel,
+    compressed: LoadedModel,
     packed: PackedFolder,
     tables: TableBuilder,
 ) -> None:
     """Quality and bytes of what the step before has written."""
     done, steps = context.step, context.recipe.steps
     event = ProgressEvent("measuring-step", step=done, steps=len(steps))
-    qualities = context.evaluate_splits(subject.model, context.folder, event)
-    stages.record_model(done, steps[done - 1].label(), subject, qualities)
+    qualities = context.evaluate_splits(compressed.model, context.folder, event)
+    stages.record_model(done, steps[done - 1].label(), compressed, qualities)
 
 
 def evaluate_result(
@@ -267,8 +267,8 @@ def evaluate_result(
     technique = context.recipe.steps[-1].label()
     scores = stages.record_model(step, technique, reopened, qualities)
     if context.recipe.speed:
-        treated = [row.name for row in tables.layers if row.technique]
-        tables.latency.extend(latency_rows(context, original, reopened, treated, inputs))
+        compressed_names = [row.name for row in tables.layers if row.technique]
+        tables.latency.extend(latency_rows(context, original, reopened, compressed_names, inputs))
         stages.record_latency(step, technique, tables.latency)
     if any(step.trains_student for step in context.recipe.steps):
         tables.similarity.extend(similarity_rows(context, original, reopened))

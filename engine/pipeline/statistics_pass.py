@@ -122,15 +122,15 @@ class StatisticsPass:
                 (fold, self.scales_of(fold, merged_stats(stats[name] for name in fold.sinks)))
                 for fold in folds
             ]
-            moved = [(fold, scales) for fold, scales in chosen if scales is not None]
-            for fold, scales in moved:
+            applied = [(fold, scales) for fold, scales in chosen if scales is not None]
+            for fold, scales in applied:
                 self.fold(fold, scales)
             self.report.notes |= {
                 name: NOT_SCALED
                 for name in names
-                if not any(name in fold.sinks for fold, _ in moved)
+                if not any(name in fold.sinks for fold, _ in applied)
             }
-            for fold, scales in moved:
+            for fold, scales in applied:
                 after = {id(stats[name]): stats[name].divided_by(scales) for name in fold.sinks}
                 stats |= {name: after[id(stats[name])] for name in fold.sinks}
         elif self.config.rescales_inputs:

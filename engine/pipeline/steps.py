@@ -36,7 +36,7 @@ def run_steps(
     ``on_step_done`` is shown what every step but the last has written, opened again for the step
     after it.
     """
-    rows, packed, seconds, subject, comparable = TableBuilder(), None, 0.0, original, True
+    rows, packed, seconds, current, comparable = TableBuilder(), None, 0.0, original, True
     if not context.recipe.steps:
         rows.layers.extend(
             by_original_parameters(
@@ -51,18 +51,18 @@ def run_steps(
                 if packed is None
                 else replace(context, step=number, folder=written_folder(context, packed))
             )
-            subject = (
-                subject
+            current = (
+                current
                 if packed is None
                 else load_model(step_context.folder, *device_and_dtype(context.recipe))
             )
             if packed:
-                on_step_done(step_context, subject, packed, rows)
-            reference = original if comparable and has_same_layers(original, subject) else subject
+                on_step_done(step_context, current, packed, rows)
+            reference = original if comparable and has_same_layers(original, current) else current
             done = run_step(
                 step_context,
-                subject,
-                selected_layers(subject.layers, context.recipe.layers),
+                current,
+                selected_layers(current.layers, context.recipe.layers),
                 folder,
                 resume_store,
                 reference,
@@ -94,10 +94,10 @@ def written_folder(context: RunContext, packed: PackedFolder) -> ModelSource:
     )
 
 
-def has_same_layers(original: LoadedModel, subject: LoadedModel) -> bool:
+def has_same_layers(original: LoadedModel, current: LoadedModel) -> bool:
     """Return True if layers have kept their shapes, so that errors can be computed against the
     original's weights.
     """
     return [(layer.name, layer.shape) for layer in original.layers] == [
-        (layer.name, layer.shape) for layer in subject.layers
+        (layer.name, layer.shape) for layer in current.layers
     ]

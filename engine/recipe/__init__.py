@@ -50,8 +50,8 @@ def with_newer_fields(fields: Any) -> Any:
 def step_with_newer_options(step: Any) -> Any:
     """Add newer options to a stored step, with their meaning at that time."""
     technique = step.get("technique") if isinstance(step, dict) else None
-    known = isinstance(technique, str) and technique in TECHNIQUES
-    return TECHNIQUES[technique].meaning_if_absent | step if known else step
+    is_known = isinstance(technique, str) and technique in TECHNIQUES
+    return TECHNIQUES[technique].meaning_if_absent | step if is_known else step
 
 
 def unchanged_options(step: Technique) -> set[str]:
@@ -140,8 +140,8 @@ class Recipe(FrozenModel):
     @field_validator("steps")
     @classmethod
     def check_step_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        if why := step_order_error(steps):
-            raise ValueError(why)
+        if error := step_order_error(steps):
+            raise ValueError(error)
         return steps
 
     @classmethod
@@ -183,7 +183,7 @@ class Recipe(FrozenModel):
         """
         files = [file_identity(self.model), file_identity(self.task.source)]
         files += [file_identity(self.calibration.text)] if self.calibration else []
-        files += [file_identity(further) for further in self.task.further]
+        files += [file_identity(name) for name in self.task.further]
         files += [file_identity(source) for source in self.training_sources if source]
         parts = [
             __version__,

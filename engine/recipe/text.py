@@ -60,9 +60,9 @@ def read_file(path: Path) -> str:
     except PlainError:
         raise
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not a path"
+        reason = getattr(error, "strerror", None) or "it is not a path"
         raise PlainError(
-            f"The recipe {str(path)[:200]!r} cannot be read: {why}; give the path of a YAML file."
+            f"The recipe {str(path)[:200]!r} cannot be read: {reason}; give the path of a YAML file."
         ) from None
     return decode_recipe(content, f"The recipe {str(path)[:200]!r}")
 
@@ -90,9 +90,9 @@ def check_length(size: int) -> None:
         )
 
 
-def raise_limit_exceeded(what: str, limit: int) -> None:
+def raise_limit_exceeded(kind: str, limit: int) -> None:
     raise PlainError(
-        f"The recipe has more than {limit:,} {what}; shorten it, or split it into several recipes."
+        f"The recipe has more than {limit:,} {kind}; shorten it, or split it into several recipes."
     )
 
 

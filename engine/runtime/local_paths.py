@@ -95,9 +95,9 @@ def check_links(folder: Path) -> None:
     if limit is None:
         return
     links = (path for path in folder.rglob("*") if path.is_symlink())
-    if outside := next((path for path in links if not limit.allows(path)), None):
+    if foreign_link := next((path for path in links if not limit.allows(path)), None):
         raise PlainError(
-            f"The folder {value_text(str(folder))} contains the link {value_text(outside.name)}, "
+            f"The folder {value_text(str(folder))} contains the link {value_text(foreign_link.name)}, "
             "which "
             "leads out of it; replace the link with the file."
         )

@@ -50,7 +50,9 @@ from engine.training.trainer import EVALUATIONS
 
 
 @singledispatch
-def equivalent_weights(config: Technique, subject: TechniqueInput) -> EquivalentWeights | None:
+def equivalent_weights(
+    config: Technique, technique_input: TechniqueInput
+) -> EquivalentWeights | None:
     """Return new weights of any layers, norms and biases with which the model computes the same
     function; None to leave the model as it is.
 
@@ -231,7 +233,7 @@ def layer_operations(config: Technique, shape: tuple[int, int]) -> float:
 
 
 @singledispatch
-def forecast_notes(config: Technique, subject: TechniqueInput) -> tuple[str, ...]:
+def forecast_notes(config: Technique, technique_input: TechniqueInput) -> tuple[str, ...]:
     """Sentences about the forecast of a step, such as what its size depends on."""
     return ()
 

@@ -77,10 +77,10 @@ class FourBit(StoredWeight):
         """
         table = byte_values(self.format).to(self.codes.device)
         values = torch.empty(len(self.codes), 2, device=self.codes.device)
-        for codes, place in zip(
+        for codes, target in zip(
             self.codes.split(LOOKUP_CHUNK), values.split(LOOKUP_CHUNK), strict=True
         ):
-            place.copy_(table[codes.int()])
+            target.copy_(table[codes.int()])
         return values.flatten()
 
     def block_absmax(self) -> torch.Tensor:

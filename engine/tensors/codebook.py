@@ -37,14 +37,14 @@ class CodebookWeight(StoredWeight):
     chunk_bits: torch.Tensor | None = None  # int16, see ``huffman``
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        places = self.indices().view(self.shape).int()
+        entries = self.indices().view(self.shape).int()
         if len(self.books) > 1:
-            places += (
-                torch.arange(self.shape[0], device=places.device, dtype=torch.int32)
+            entries += (
+                torch.arange(self.shape[0], device=entries.device, dtype=torch.int32)
                 // self.rows
                 * 2**self.bits
             )[:, None]
-        return self.books.flatten()[places].to(dtype)
+        return self.books.flatten()[entries].to(dtype)
 
     def indices(self) -> torch.Tensor:
         """(out * in_,) uint8"""

@@ -66,12 +66,12 @@ def encode_symbols(
     """The bits as bytes, and how many each chunk takes, int16.  symbols: (count,) uint8, lengths:
     (symbols,) uint8
     """
-    places = symbols.int()
-    bits = lengths.int()[places]
+    indices = symbols.int()
+    bits = lengths.int()[indices]
     ends = bits.cumsum(0)
     starts = ends - bits
     # a code of at most 16 bits, begun inside a byte, ends within three bytes
-    words = canonical_codes(lengths.cpu()).to(symbols.device)[places] << (24 - bits - (starts & 7))
+    words = canonical_codes(lengths.cpu()).to(symbols.device)[indices] << (24 - bits - (starts & 7))
     data = torch.zeros(int(ends[-1] + 7) // 8 + 2, dtype=torch.int32, device=symbols.device)
     for byte in range(3):
         data.index_add_(0, (starts >> 3) + byte, ((words >> (16 - 8 * byte)) & 255).int())
@@ -96,14 +96,16 @@ def decode_symbols(
     # the last chunk may be short and read on
     padded = pad(data, (0, CHUNK_SYMBOLS * MAX_CODE_BITS // 8 + 2)).long()
     words = padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]  # the 24 bits from each byte on
-    place = chunk_bits.long().cumsum(0) - chunk_bits
+    position = chunk_bits.long().cumsum(0) - chunk_bits
     symbols = torch.empty(
         min(CHUNK_SYMBOLS, count), len(chunk_bits), dtype=torch.uint8, device=data.device
     )
     for step in range(len(symbols)):
-        entry = table.take(words.take(place >> 3) >> (8 - (place & 7)) & (2**MAX_CODE_BITS - 1))
+        entry = table.take(
+            words.take(position >> 3) >> (8 - (position & 7)) & (2**MAX_CODE_BITS - 1)
+        )
         symbols[step] = entry >> 8
-        place += entry & 255
+        position += entry & 255
     return symbols.T.flatten()[:count]
 
 

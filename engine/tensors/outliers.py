@@ -51,10 +51,10 @@ class MixedInt8(WithOutlierColumns):
         values = (inputs.movedim(1, -1) if is_image else inputs).float()
         is_outlier = values.abs() >= self.threshold
         is_outlier[..., (self.columns.long() // self.area).unique()] = True
-        rest = values.masked_fill(is_outlier, 0)
-        axes = tuple(range(1, rest.ndim)) if is_image else (-1,)
-        scale = (rest.abs().amax(axes, keepdim=True) / 127).clamp_min(1e-30)
-        rounded = torch.where(is_outlier, values, rest.div(scale).round_().mul_(scale)).to(
+        regular = values.masked_fill(is_outlier, 0)
+        axes = tuple(range(1, regular.ndim)) if is_image else (-1,)
+        scale = (regular.abs().amax(axes, keepdim=True) / 127).clamp_min(1e-30)
+        rounded = torch.where(is_outlier, values, regular.div(scale).round_().mul_(scale)).to(
             inputs.dtype
         )
         return rounded.movedim(-1, 1) if is_image else rounded

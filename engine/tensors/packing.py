@@ -22,8 +22,8 @@ def pack_bits(codes: torch.Tensor, bits: int) -> torch.Tensor:
     flat = codes.flatten()
     parts = pad(flat, (0, -len(flat) % CODES_PER_WORD)).view(-1, CODES_PER_WORD)
     words = torch.zeros(len(parts), dtype=torch.int64, device=codes.device)
-    for place in range(CODES_PER_WORD):
-        words |= parts[:, place].long() << (bits * place)
+    for slot in range(CODES_PER_WORD):
+        words |= parts[:, slot].long() << (bits * slot)
     return (
         words.view(torch.uint8)
         .view(-1, 8)[:, :bits]
@@ -37,8 +37,8 @@ def unpack_bits(data: torch.Tensor, bits: int, count: int) -> torch.Tensor:
     rows = pad(data, (0, -len(data) % bits)).view(-1, bits)
     words = pad(rows, (0, 8 - bits)).view(torch.int64).squeeze(1)  # a row of b bytes, as one number
     codes = torch.empty(len(words), CODES_PER_WORD, dtype=torch.uint8, device=data.device)
-    for place in range(CODES_PER_WORD):
-        codes[:, place] = (words >> (bits * place)) & (2**bits - 1)
+    for slot in range(CODES_PER_WORD):
+        codes[:, slot] = (words >> (bits * slot)) & (2**bits - 1)
     return codes.flatten()[:count]
 
 
@@ -56,8 +56,8 @@ def pack_trits(codes: torch.Tensor) -> torch.Tensor:
     flat = codes.flatten()
     digits = pad(flat, (0, -len(flat) % TRITS_PER_BYTE)).view(-1, TRITS_PER_BYTE)
     number = torch.zeros(len(digits), dtype=torch.uint8, device=codes.device)
-    for place in reversed(range(TRITS_PER_BYTE)):
-        number.mul_(3).add_(digits[:, place])
+    for slot in reversed(range(TRITS_PER_BYTE)):
+        number.mul_(3).add_(digits[:, slot])
     return number
 
 
@@ -70,6 +70,6 @@ def unpack_trits(data: torch.Tensor, count: int) -> torch.Tensor:
 def trits_of_bytes(device: torch.device) -> torch.Tensor:
     """The five digits of every byte, lowest first.  (256, 5)"""
     numbers = torch.arange(256, device=device)
-    return torch.stack([numbers // 3**place % 3 for place in range(TRITS_PER_BYTE)], 1).to(
+    return torch.stack([numbers // 3**slot % 3 for slot in range(TRITS_PER_BYTE)], 1).to(
         torch.uint8
     )

@@ -86,7 +86,7 @@ class NOfM(StoredWeight):
     def of(cls, weight: torch.Tensor, kept: int, of_: int) -> "NOfM":
         """``weight``: (out, in_), in_ a multiple of M, with at most N weights left in every M."""
         groups = weight.unflatten(1, (-1, of_))
-        places = (
+        positions = (
             (groups != 0)
             .int()
             .argsort(dim=-1, descending=True, stable=True)[..., :kept]
@@ -96,19 +96,19 @@ class NOfM(StoredWeight):
         return cls(
             tuple(weight.shape),
             of_,
-            pack_bits(places.to(torch.uint8), position_bits(of_)),
-            groups.gather(-1, places).flatten(1),
+            pack_bits(positions.to(torch.uint8), position_bits(of_)),
+            groups.gather(-1, positions).flatten(1),
         )
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         out, in_ = self.shape
-        places = (
+        positions = (
             unpack_bits(self.places, position_bits(self.of_), self.values.numel())
             .long()
             .view(out, in_ // self.of_, -1)
         )
         groups = torch.zeros(out, in_ // self.of_, self.of_, dtype=dtype, device=self.values.device)
-        return groups.scatter_(-1, places, self.values.to(dtype).view_as(places)).flatten(1)
+        return groups.scatter_(-1, positions, self.values.to(dtype).view_as(positions)).flatten(1)
 
 
 def position_bits(of_: int) -> int:
@@ -189,9 +189,9 @@ def sparse_storage_plan(
             )
         case "n-of-m":
             count = out * in_ // pattern[1] * pattern[0]
-            places = sketch(
+            positions = sketch(
                 packed_size_bytes(count * position_bits(pattern[1]), 1), dtype=torch.uint8
             )
-            return NOfM(shape, pattern[1], places, sketch(out, count // out, dtype=dtype))
+            return NOfM(shape, pattern[1], positions, sketch(out, count // out, dtype=dtype))
         case _:
             return DenseWeight(shape, sketch(out, in_, dtype=dtype))

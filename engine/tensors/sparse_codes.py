@@ -97,11 +97,11 @@ def preserve_zeros(stored: StoredWeight, zeros: torch.Tensor) -> StoredWeight:
     # it goes for the weight inside; columns stored apart, factors and activation ranges are as they
     # are
     if inner is not None:
-        place = "columns" if isinstance(stored, TransposedWeight) else "weight"
+        name = "columns" if isinstance(stored, TransposedWeight) else "weight"
         stored = replace(
             stored,
             **{
-                place: preserve_zeros(
+                name: preserve_zeros(
                     inner, zeros.T if isinstance(stored, TransposedWeight) else zeros
                 )
             },
@@ -208,9 +208,9 @@ def preserve_zeros_plan(stored: StoredWeight, nonzero_count: int) -> StoredWeigh
     """Return the result of ``preserve_zeros`` from a storage plan and the number of remaining
     weights.
     """
-    place = next(iter(stored.parts()), None)
-    if place:
-        return replace(stored, **{place: preserve_zeros_plan(stored.parts()[place], nonzero_count)})
+    name = next(iter(stored.parts()), None)
+    if name:
+        return replace(stored, **{name: preserve_zeros_plan(stored.parts()[name], nonzero_count)})
     if isinstance(stored, DenseWeight):
         return sparse_storage_plan(stored.shape, nonzero_count, stored.weight.dtype, "smallest")
     if not has_codes(stored):

@@ -81,9 +81,9 @@ def read_checkpoint(
     return None
 
 
-def resumed_note(done: int, of: int, what: str = "training steps were done") -> str:
+def resumed_note(done: int, of: int, unit: str = "training steps were done") -> str:
     """Note about a resumed training."""
     return (
-        f"{done} of its {of} {what} by an earlier run that was stopped; this run resumed from "
+        f"{done} of its {of} {unit} by an earlier run that was stopped; this run resumed from "
         "there."
     )

@@ -178,13 +178,13 @@ def training_windows(
     """Windows of the training text, by default the calibration text: tokens and targets. (windows,
     2, context)
     """
-    own = (
+    overrides = (
         {"text": source, "text_column": data.text_column or calibration.text_column}
         if source
         else {}
     )
-    wanted = calibration.model_copy(update=own | {"samples": count})
-    batches = calibration_batches(wanted, task, folder)
+    windows_config = calibration.model_copy(update=overrides | {"samples": count})
+    batches = calibration_batches(windows_config, task, folder)
     return torch.stack(
         [
             torch.cat([batch["input_ids"] for batch in batches]),

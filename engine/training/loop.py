@@ -253,7 +253,7 @@ class Quality:
 
 def held_out_quality(model: nn.Module, examples: EncodedExamples) -> Quality:
     device = next(model.parameters()).device
-    right = loss = places = 0.0
+    right = loss = count = 0.0
     with evaluation_mode(model):
         for rows in torch.arange(len(examples)).split(evaluation_batch_size(examples)):
             batch = examples.subset(rows)
@@ -262,10 +262,10 @@ def held_out_quality(model: nn.Module, examples: EncodedExamples) -> Quality:
             )
             right += (logits.argmax(-1) == targets).sum().item()
             loss += label_loss_sum(logits, targets)
-            places += len(targets)
+            count += len(targets)
     if examples.targets.ndim == 1:
-        return Quality("accuracy", right / places)
-    return Quality("perplexity", math.exp(min(700.0, loss / places)))
+        return Quality("accuracy", right / count)
+    return Quality("perplexity", math.exp(min(700.0, loss / count)))
 
 
 def label_loss_sum(logits: torch.Tensor, targets: torch.Tensor) -> float:

@@ -247,12 +247,12 @@ class Trainer:
             self.auxiliary.optimizer.load_state_dict(kept.beside_optimizer)
         self.best, self.best_step, self.last_evaluated_step = kept.best, kept.best_step, kept.step
         self.rows.extend(kept.rows)
-        judged = [
+        rows = [
             row
             for row in kept.rows
             if row.step == kept.best_step and row.name in ("accuracy", "perplexity")
         ]
-        self.best_quality = Quality(judged[0].name, judged[0].value)
+        self.best_quality = Quality(rows[0].name, rows[0].value)
         self.context.stream(kept.rows)
         self.context.notes.append(resumed_note(kept.step, self.training_config.steps))
         return kept.step

@@ -34,9 +34,9 @@ def label_sides(points: list[tuple[float, float]], labels: list[str]) -> list[st
 
     Points are shares of the plot's width and height, 0 to 1, from the lower left corner.
     """
-    pixels, taken, sides = [(x * PLOT_WIDTH, y * PLOT_HEIGHT) for x, y in points], [], []
+    pixels, used_boxes, sides = [(x * PLOT_WIDTH, y * PLOT_HEIGHT) for x, y in points], [], []
     for position, label in zip(pixels, labels, strict=True):
-        others = [
+        point_boxes = [
             Box(x - CLEARANCE, x + CLEARANCE, y - CLEARANCE, y + CLEARANCE)
             for x, y in pixels
             if (x, y) != position
@@ -46,11 +46,12 @@ def label_sides(points: list[tuple[float, float]], labels: list[str]) -> list[st
             (
                 s
                 for s, box in boxes.items()
-                if is_inside_plot(box) and not any(box.overlaps(t) for t in taken + others)
+                if is_inside_plot(box)
+                and not any(box.overlaps(t) for t in used_boxes + point_boxes)
             ),
             "",
         )
-        taken += [boxes[side]] if side else []
+        used_boxes += [boxes[side]] if side else []
         sides.append(side)
     return sides
 

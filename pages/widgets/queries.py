@@ -37,7 +37,7 @@ def stop_on_error() -> Iterator[None]:
 
 
 @contextmanager
-def show_errors(what: str) -> Iterator[None]:
+def show_errors(subject: str) -> Iterator[None]:
     """Show any error of a stored run as a sentence and continue with the page.
 
     ``what`` starts the sentence, such as "Run 1a2b".
@@ -47,9 +47,9 @@ def show_errors(what: str) -> Iterator[None]:
     except PlainError as error:
         show_error(str(error))
     except Exception as error:  # stored files may be from another version or edited by hand
-        LOG.exception("%s cannot be shown", what)
+        LOG.exception("%s cannot be shown", subject)
         show_error(
-            f"{what} cannot be shown: its record or tables contain unexpected data "
+            f"{subject} cannot be shown: its record or tables contain unexpected data "
             f"({type(error).__name__}). Run the recipe again, or delete the run."
         )
 

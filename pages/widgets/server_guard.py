@@ -42,10 +42,10 @@ class AllowedHosts:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or scope.get("path", "").endswith(HEALTH):
             await self.app(scope, receive, send)
-        elif why := refusal(
+        elif reason := refusal(
             headers(scope, b"host"), headers(scope, b"origin"), local_address(scope)
         ):
-            await refuse(scope, send, why)
+            await refuse(scope, send, reason)
         else:
             await self.app(scope, receive, send)
 
@@ -157,12 +157,12 @@ def local_address(scope: Scope) -> str:
     return str(server[0]).lower().removeprefix("::ffff:") if server and server[0] else "localhost"
 
 
-async def refuse(scope: Scope, send: Send, why: str) -> None:
+async def refuse(scope: Scope, send: Send, reason: str) -> None:
     if scope["type"] == "websocket":
         # not accepted yet, so the server answers 403
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return
-    content = why.encode()
+    content = reason.encode()
     response_headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(content)),

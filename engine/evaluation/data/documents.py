@@ -113,9 +113,9 @@ def unique_documents(documents: Iterator[Document]) -> Iterator[Document]:
             if len(line := NOT_WORDS.sub("", raw.lower())) > 15
         ]
         keys = [stable_hash(line) for line in lines]
-        known = sum(len(line) for line, key in zip(lines, keys, strict=True) if key in seen)
+        repeated = sum(len(line) for line, key in zip(lines, keys, strict=True) if key in seen)
         seen.update(keys)
-        if lines and known * 2 <= sum(map(len, lines)):
+        if lines and repeated * 2 <= sum(map(len, lines)):
             yield document
 
 

@@ -132,12 +132,12 @@ def is_available(source: str, split: str) -> bool:
     return not needs_extraction("libraries", LABELLED_SPLITS[split])
 
 
-def known_split(source: str, split: str, known: dict[str, Split]) -> Split:
-    if split not in known:
+def known_split(source: str, split: str, splits: dict[str, Split]) -> Split:
+    if split not in splits:
         raise PlainError(
-            f"{source} has no split named {value_text(split)}; its splits are {', '.join(known)}."
+            f"{source} has no split named {value_text(split)}; its splits are {', '.join(splits)}."
         )
-    return known[split]
+    return splits[split]
 
 
 # --- labeled examples ----------------------------------------------------------------------------
@@ -299,13 +299,13 @@ def labeled_examples(
     column = checked_column(table, task.label_column, "label_column")
     given_labels = table.values(column, rows)
     empty = empty_cells(given_labels)
-    known = [place for place, is_empty in enumerate(empty) if not is_empty]
-    if rows and not known:
+    labeled = [index for index, is_empty in enumerate(empty) if not is_empty]
+    if rows and not labeled:
         raise PlainError(
             f"The column {column} of {table.name} has no labels; choose another with "
             "label_column, or give labeled data."
         )
-    if left_out := len(rows) - len(known):
+    if left_out := len(rows) - len(labeled):
         has, is_ = ("has", "is") if left_out == 1 else ("have", "are")
         notes = (
             *notes,
@@ -314,8 +314,8 @@ def labeled_examples(
                 f"{table.name} and {is_} skipped."
             ),
         )
-    inputs = [inputs[place] for place in known]
-    values = [plain_label(given_labels[place], table.name, column) for place in known]
+    inputs = [inputs[index] for index in labeled]
+    values = [plain_label(given_labels[index], table.name, column) for index in labeled]
     names = table.class_names(column) or tuple(
         sorted({value for value in values if isinstance(value, str)})
     )
@@ -402,13 +402,13 @@ def cell_image(value: Any, folder: Path) -> Image.Image:
     except PlainError:
         raise
     except (OSError, ValueError, TypeError, OverflowError, Image.DecompressionBombError) as error:
-        what = (
+        reason = (
             error.strerror
             if isinstance(error, OSError) and error.strerror
             else "cannot be read as an image"
         )
         raise PlainError(
-            f"The image {value_text(value)} {what}; images are files, their bytes, or rows of "
+            f"The image {value_text(value)} {reason}; images are files, their bytes, or rows of "
             "pixels from 0 to 255."
         ) from None
 

@@ -139,14 +139,14 @@ def local_path(source: str) -> Path:
     if not path_exists(path):
         raise PlainError(f"There is no file {value_text(str(path))}; {ALLOWED}.")
     if path.is_dir() or file_kind(path.name) not in FILES:
-        what = (
+        kind = (
             "a folder"
             if path.is_dir()
             else f"a {path.suffix} file"
             if path.suffix
             else "a file without an ending"
         )
-        raise PlainError(f"{path.name} is {what}, which cannot be read as data; {ALLOWED}.")
+        raise PlainError(f"{path.name} is {kind}, which cannot be read as data; {ALLOWED}.")
     if not path.is_file():
         raise PlainError(f"{path.name} is not a regular file (but a pipe or a device); {ALLOWED}.")
     if file_kind(path.name) == ".parquet" and path.suffix.lower() in COMPRESSIONS:

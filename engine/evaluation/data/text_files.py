@@ -149,11 +149,11 @@ def explain_read_errors(path: Path) -> Iterator[None]:
             f"{path.name} cannot be read ({error.strerror}); check its permissions."
         ) from None
     except (OSError, EOFError, lzma.LZMAError) as error:
-        why = (
+        reason = (
             getattr(error, "strerror", None) or str(error).split("\n")[0][:120] or "unknown reason"
         )
         raise PlainError(
-            f"{path.name} cannot be read ({why}); it may be truncated: save or compress it again."
+            f"{path.name} cannot be read ({reason}); it may be truncated: save or compress it again."
         ) from None
 
 

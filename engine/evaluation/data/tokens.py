@@ -161,15 +161,15 @@ def token_batches(
     """
     encoded = encoded_texts(texts, tokenizer, length)
     rows = encoded["input_ids"]
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-    for size, places in groupby(order, key=lambda place: len(rows[place])):
-        for batch in chunks(list(places), batch_size if size else 1):
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    for size, indices in groupby(order, key=lambda index: len(rows[index])):
+        for batch in chunks(list(indices), batch_size if size else 1):
             more = {
-                name: torch.tensor([values[place] for place in batch])
+                name: torch.tensor([values[index] for index in batch])
                 for name, values in encoded.items()
                 if name != "input_ids"
             }
-            yield batch, model_inputs([rows[place] for place in batch]) | more
+            yield batch, model_inputs([rows[index] for index in batch]) | more
 
 
 def encoded_texts(texts: Texts, tokenizer: Any, length: int) -> dict[str, list[list[int]]]:

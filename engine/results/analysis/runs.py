@@ -56,13 +56,13 @@ def pareto_front(
     Equal rows are treated alike. A row whose cost or gain is missing is not on the front and beats
     no other row.
     """
-    known = frame[cost].notna() & frame[gain].notna()
+    is_measured = frame[cost].notna() & frame[gain].notna()
     signed = frame[gain] if higher_is_better else -frame[gain]
-    best_by_cost = signed[known].groupby(frame[cost][known]).max()  # by cost, ascending
+    best_by_cost = signed[is_measured].groupby(frame[cost][is_measured]).max()  # by cost, ascending
     worthy = best_by_cost[
         ~(best_by_cost <= best_by_cost.cummax().shift())
     ]  # more than anything cheaper offers
-    return (known & (signed == frame[cost].map(worthy))).rename("best")
+    return (is_measured & (signed == frame[cost].map(worthy))).rename("best")
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -136,10 +136,10 @@ class RunRecord(FrozenModel):
         if older and any(
             step.produces == "fewer" or step.family == "distillation" for step in self.recipe.steps
         ):
-            noted = self.summary.model_copy(
+            summary = self.summary.model_copy(
                 update={"notes": (*self.summary.notes, RELATIVE_TO_REMAINING)}
             )
-            object.__setattr__(self, "summary", noted)
+            object.__setattr__(self, "summary", summary)
         return self
 
     @property

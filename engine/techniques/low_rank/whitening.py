@@ -96,14 +96,14 @@ def damped_root(stats: InputStats, wanted: float) -> torch.Tensor:
         damping *= 10
 
 
-def warn_about_damping(stats: InputStats, wanted: float, used: float) -> None:
+def warn_about_damping(stats: InputStats, damping: float, used: float) -> None:
     if stats.count < stats.width:
         stats.warnings.append(
             f"{stats.count:,} input vectors cannot span {stats.width:,} inputs, so damping "
             f"({used:g}) stands for the rest; give more data"
         )
-    elif used > wanted:
+    elif used > damping:
         stats.warnings.append(
-            f"the inputs' Gram matrix could not be factorized with damping {wanted:g}; "
+            f"the inputs' Gram matrix could not be factorized with damping {damping:g}; "
             f"{used:g} was used"
         )

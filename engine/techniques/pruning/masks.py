@@ -70,16 +70,19 @@ def layer_shares(
     passed = sum(counts.values()).cumsum(0)
     bucket = int((passed < total).sum())  # the upper half in which the threshold lies
     before = {name: int(count[:bucket].sum()) for name, count in counts.items()}
-    inside = {name: scores_in_bucket(scores(name).flatten(), bucket) for name in sizes}
+    scores_in_layer = {name: scores_in_bucket(scores(name).flatten(), bucket) for name in sizes}
     left = total - sum(before.values())
     threshold = (
-        torch.cat(list(inside.values())).sort().values[left - 1] if left else torch.tensor(-1.0)
+        torch.cat(list(scores_in_layer.values())).sort().values[left - 1]
+        if left
+        else torch.tensor(-1.0)
     )
     below = {
-        name: before[name] + int((scores < threshold).sum()) for name, scores in inside.items()
+        name: before[name] + int((scores < threshold).sum())
+        for name, scores in scores_in_layer.items()
     }
     ties = total - sum(below.values())
-    for name, layer_scores in inside.items():
+    for name, layer_scores in scores_in_layer.items():
         more = min(ties, int((layer_scores == threshold).sum()))
         below[name], ties = below[name] + more, ties - more
     return {name: below[name] / size for name, size in sizes.items()}

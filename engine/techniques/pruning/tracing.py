@@ -175,7 +175,7 @@ class Difference:
         return " ".join((self.failure or self.layer or "what it returns").split())[:120]
 
 
-def first_difference(subject: TechniqueInput, small: PruningPlan) -> Difference | None:
+def first_difference(technique_input: TechniqueInput, small: PruningPlan) -> Difference | None:
     """First difference between the smaller model and the original without those structures; None
     if they compute the same.
 
@@ -186,14 +186,16 @@ def first_difference(subject: TechniqueInput, small: PruningPlan) -> Difference 
     with torch.no_grad():
         try:
             before = trace_layers(
-                outline_of_original(subject), random_outputs(), frozenset(small.removed_blocks)
+                outline_of_original(technique_input),
+                random_outputs(),
+                frozenset(small.removed_blocks),
             )
             after = trace_layers(
-                outline_of_pruned(subject, small), remaining_outputs(before, small)
+                outline_of_pruned(technique_input, small), remaining_outputs(before, small)
             )
         except Exception as error:  # whatever a model says of tensors that do not fit one another
             return Difference(failure=f"{type(error).__name__}: {error}")
-    for layer in subject.original.layers:
+    for layer in technique_input.original.layers:
         if small.removes(layer.name):
             continue
         expected = [

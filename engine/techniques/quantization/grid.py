@@ -272,10 +272,10 @@ def grid_codes(
     levels, first = Levels.of(config), 0
     codes = []
     for part in scale_groups(weight, config):
-        places = slice(first, first := first + part.shape[1])
+        columns = slice(first, first := first + part.shape[1])
         codes.append(
             unsigned_codes(
-                quantize(part, scales[:, places, None], zeros[:, places, None], levels), config
+                quantize(part, scales[:, columns, None], zeros[:, columns, None], levels), config
             ).flatten(1)
         )
     return torch.cat(codes, dim=1)

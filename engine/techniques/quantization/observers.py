@@ -70,9 +70,13 @@ def rounding_and_clipping(
     )
     lowest, highest = code_range(config.activation_bits, config.scheme)
     codes = values / scale + zero
-    inside = (codes >= lowest - HALF) & (codes <= highest + HALF)
+    is_inside = (codes >= lowest - HALF) & (codes <= highest + HALF)
     error = ((codes.round().clamp(lowest, highest) - zero) * scale - values).square()
-    return error.mean().item(), (error * inside).mean().item(), (error * ~inside).mean().item()
+    return (
+        error.mean().item(),
+        (error * is_inside).mean().item(),
+        (error * ~is_inside).mean().item(),
+    )
 
 
 def least_kl_divergence(stats: InputStats, config: Activations) -> tuple[float, float]:
@@ -147,7 +151,7 @@ def observer_row(
     )
     _, rounding, clipping = rounding_and_clipping(values, *chosen, config)
     power = max(values.square().mean().item(), 1e-30)
-    outside = (
+    outside_share = (
         ((values < low - HALF * scale) | (values > high + HALF * scale)).double().mean().item()
     )
     return ObserverRow(
@@ -157,6 +161,6 @@ def observer_row(
         high,
         rounding / power,
         clipping / power,
-        outside,
+        outside_share,
         observer == config.observer,
     )

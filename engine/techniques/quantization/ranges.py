@@ -60,10 +60,10 @@ def quantile(groups: torch.Tensor, share: float) -> torch.Tensor:
 
     ``torch.quantile`` refuses more than 16 million values.
     """
-    place = share * (groups.shape[-1] - 1)
-    below = groups.kthvalue(int(place) + 1, dim=-1, keepdim=True).values
-    above = groups.kthvalue(min(int(place) + 2, groups.shape[-1]), dim=-1, keepdim=True).values
-    return torch.lerp(below, above, place - int(place))
+    position = share * (groups.shape[-1] - 1)
+    below = groups.kthvalue(int(position) + 1, dim=-1, keepdim=True).values
+    above = groups.kthvalue(min(int(position) + 2, groups.shape[-1]), dim=-1, keepdim=True).values
+    return torch.lerp(below, above, position - int(position))
 
 
 # --- the saturating range of TensorRT (Migacz 2017, 8-bit inference with TensorRT) ----------------
@@ -80,19 +80,25 @@ def saturation_threshold(groups: torch.Tensor, levels: int) -> torch.Tensor:
     if groups.shape[-1] < bins:
         return largest
     counts = histograms(groups, largest, bins)
-    lost = torch.stack(
+    divergences = torch.stack(
         [kl_divergences(counts, levels, merged) for merged in range(1, BINS_A_LEVEL + 1)]
     )
-    return largest * (lost.argmin(0).view(largest.shape) + 1) / BINS_A_LEVEL
+    return largest * (divergences.argmin(0).view(largest.shape) + 1) / BINS_A_LEVEL
 
 
 def histograms(groups: torch.Tensor, largest: torch.Tensor, bins: int) -> torch.Tensor:
     """Histogram of each group's |w| from zero to its maximum, (out * groups, bins)."""
-    places = (
+    bins_of_values = (
         (groups.abs() * (bins / largest.clamp_min(1e-30))).long().clamp_(max=bins - 1).flatten(0, 1)
     )
-    first = torch.arange(len(places), device=groups.device)[:, None] * bins
-    return (places + first).flatten().bincount(minlength=len(places) * bins).view(-1, bins).float()
+    first = torch.arange(len(bins_of_values), device=groups.device)[:, None] * bins
+    return (
+        (bins_of_values + first)
+        .flatten()
+        .bincount(minlength=len(bins_of_values) * bins)
+        .view(-1, bins)
+        .float()
+    )
 
 
 def kl_divergences(counts: torch.Tensor, levels: int, merged: int) -> torch.Tensor:

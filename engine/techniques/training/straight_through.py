@@ -57,13 +57,15 @@ class RoundToLevels(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weight, steps, zeros, codes = ctx.saved_tensors
         place = weight / steps + zeros
-        inside = (place > ctx.range[0]) & (place < ctx.range[1])
+        is_inside = (place > ctx.range[0]) & (place < ctx.range[1])
         by_step = (
-            (gradient * torch.where(inside, codes - place, codes - zeros)).sum_to_size(steps.shape)
+            (gradient * torch.where(is_inside, codes - place, codes - zeros)).sum_to_size(
+                steps.shape
+            )
             if ctx.needs_input_grad[1]
             else None
         )
-        return gradient * inside, by_step, None, None, None
+        return gradient * is_inside, by_step, None, None, None
 
 
 def scaled_gradient(value: torch.Tensor, factor: float) -> torch.Tensor:

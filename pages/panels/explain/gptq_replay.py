@@ -114,7 +114,7 @@ def error_curves(replay: pd.DataFrame) -> list[go.Scatter]:
 
 def step_markers(rows: pd.DataFrame) -> list[go.Scatter]:
     first_row = rows.iloc[0]
-    place = {
+    points = {
         "x": [first_row.step],
         "xaxis": "x3",
         "yaxis": "y3",
@@ -123,7 +123,7 @@ def step_markers(rows: pd.DataFrame) -> list[go.Scatter]:
         "hoverinfo": "skip",
     }
     return [
-        go.Scatter(y=[error], marker={"color": color, "size": 11}, **place)
+        go.Scatter(y=[error], marker={"color": color, "size": 11}, **points)
         for error, color in ((first_row.gptq_error, COMPRESSED), (first_row.plain_error, REFERENCE))
     ]
 
@@ -161,7 +161,7 @@ def step_layout(rows: pd.DataFrame) -> dict[str, Any]:
         GPTQ_LANE[1]: f"<b>GPTQ</b>: {step_description(rows)}",
         PLAIN_LANE[1]: "<b>Plain rounding</b>: no other column changes",
     }
-    place = {
+    layout = {
         "x": 0,
         "xref": "paper",
         "yref": "paper",
@@ -179,7 +179,7 @@ def step_layout(rows: pd.DataFrame) -> dict[str, Any]:
     }
     ends = [-0.5, rows.row.nunique() - 0.5]
     return {
-        "annotations": [place | {"y": y, "text": text} for y, text in titles.items()],
+        "annotations": [layout | {"y": y, "text": text} for y, text in titles.items()],
         "shapes": [box | {"y0": ends[0], "y1": ends[1], "yref": axis} for axis in ("y", "y2")],
     }
 

@@ -86,10 +86,10 @@ def fully_measured(sensitivity: pd.DataFrame | None, layers: pd.DataFrame) -> pd
     """The setting of each layer for which both ways were measured: the coarsest."""
     if sensitivity is None:
         return pd.DataFrame()
-    known = sensitivity[sensitivity.layer.isin(layers.name)].dropna(
+    measured = sensitivity[sensitivity.layer.isin(layers.name)].dropna(
         subset=["quantize_one", "restore_one"]
     )
-    return known.drop_duplicates("layer", ignore_index=True)
+    return measured.drop_duplicates("layer", ignore_index=True)
 
 
 def damage_traces(sensitivity: pd.DataFrame) -> list[go.Scatter]:
@@ -162,15 +162,15 @@ def bits_title(shown: int, total: int) -> str:
 
 
 def description(layers: pd.DataFrame) -> str:
-    treated = layers[layers.technique != ""].reset_index(drop=True)
-    if treated.empty:
+    compressed = layers[layers.technique != ""].reset_index(drop=True)
+    if compressed.empty:
         return f"All {len(layers)} layers are unchanged."
     highest, lowest = (
-        treated.loc[treated.bits_per_weight.idxmax()],
-        treated.loc[treated.bits_per_weight.idxmin()],
+        compressed.loc[compressed.bits_per_weight.idxmax()],
+        compressed.loc[compressed.bits_per_weight.idxmin()],
     )
     return (
-        f"{len(treated)} compressed layers; from {lowest.bits_per_weight:.3g} bits per weight "
+        f"{len(compressed)} compressed layers; from {lowest.bits_per_weight:.3g} bits per weight "
         f"({short_layer_name(lowest['name'], 80)}) "
         f"to {highest.bits_per_weight:.3g} ({short_layer_name(highest['name'], 80)})."
     )

@@ -12,16 +12,16 @@ def channel_error(channels: pd.DataFrame) -> go.Figure:
     """Rows of ChannelRow for one layer. Channels without an error (all zero, so nothing to compare
     with) are left out.
     """
-    judged = channels.dropna(subset="relative_error", ignore_index=True)
-    if judged.empty:
+    measured = channels.dropna(subset="relative_error", ignore_index=True)
+    if measured.empty:
         return message_figure("No channel of this layer has changed.")
-    figure = base_figure(height=300).add_traces([channel_points(judged)])
+    figure = base_figure(height=300).add_traces([channel_points(measured)])
     figure.update_xaxes(title_text="Output channel (number)", showgrid=False)
     figure.update_yaxes(title_text="Relative error (%)", tickformat=PERCENT, rangemode="tozero")
     return highlight_channel(
         figure,
-        worst_channel(judged),
-        right_half=worst_channel(judged).channel > judged.channel.median(),
+        worst_channel(measured),
+        right_half=worst_channel(measured).channel > measured.channel.median(),
     )
 
 
@@ -70,9 +70,9 @@ def channel_text(row: pd.Series) -> str:
 
 
 def description(channels: pd.DataFrame) -> str:
-    judged = channels.dropna(subset="relative_error", ignore_index=True)
+    measured = channels.dropna(subset="relative_error", ignore_index=True)
     return f"{len(channels)} output channels" + (
-        "." if judged.empty else f"; the worst is {channel_text(worst_channel(judged))}."
+        "." if measured.empty else f"; the worst is {channel_text(worst_channel(measured))}."
     )
 
 

@@ -27,9 +27,9 @@ def channel_selection(channels: pd.DataFrame) -> go.Figure:
     """Rows of CriterionRow."""
     if channels.empty:
         return message_figure("No channels to show.")
-    others = channels[~channels[[*CRITERIA]].any(axis=1)]
+    unselected = channels[~channels[[*CRITERIA]].any(axis=1)]
     quiet = {"color": translucent(REFERENCE, 0.45), "size": 6}
-    figure = base_figure(height=400).add_traces([dots(others, "not chosen", quiet)])
+    figure = base_figure(height=400).add_traces([dots(unselected, "not chosen", quiet)])
     figure.add_traces(
         [
             dots(channels[channels[criterion]], name, {"color": c, "symbol": s, "size": 11})

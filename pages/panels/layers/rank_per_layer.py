@@ -60,7 +60,7 @@ def description(ranks: pd.DataFrame) -> str:
     if cut.empty:
         return f"All {len(ranks)} layers are unchanged."
     smallest, largest = (
-        cut.loc[place] for place in (cut.kept_parameters.idxmin(), cut.kept_parameters.idxmax())
+        cut.loc[index] for index in (cut.kept_parameters.idxmin(), cut.kept_parameters.idxmax())
     )
     return (
         f"{len(cut)} of {len(ranks)} layers were factorized; "

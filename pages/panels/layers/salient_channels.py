@@ -76,9 +76,9 @@ def plotted_channels(inputs: pd.DataFrame, measure: str, by_strength: bool) -> p
 
 def downsampled_channels(points: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Salient channels as they are, the others as maxima of ``width`` neighbors."""
-    rest = points[~points.salient].reset_index(drop=True)
-    width = ceil(len(rest) / MOST_POINTS) or 1
-    maxima = rest.groupby(rest.index // width).agg(
+    regular = points[~points.salient].reset_index(drop=True)
+    width = ceil(len(regular) / MOST_POINTS) or 1
+    maxima = regular.groupby(regular.index // width).agg(
         {
             "place": "first",
             "channel": "first",
@@ -88,16 +88,16 @@ def downsampled_channels(points: pd.DataFrame) -> tuple[pd.DataFrame, int]:
             "weight_error": "max",
         }
     )
-    together = pd.concat([points[points.salient], maxima.assign(salient=False)], ignore_index=True)
-    return together.assign(width=together.salient.map({True: 1, False: width})), width
+    shown = pd.concat([points[points.salient], maxima.assign(salient=False)], ignore_index=True)
+    return shown.assign(width=shown.salient.map({True: 1, False: width})), width
 
 
 def magnitudes(points: pd.DataFrame, measure: str) -> list[go.Scatter]:
-    salient, rest = points[points.salient], points[~points.salient]
+    salient, regular = points[points.salient], points[~points.salient]
     after = [dots(points, "after", COMPRESSED, "After scaling", 4)] if is_scaled(points) else []
     name = f"Salient: the strongest {100 * SALIENT:g}%"
     return [
-        dots(rest, "before", ORIGINAL, MEASURES[measure], 4),
+        dots(regular, "before", ORIGINAL, MEASURES[measure], 4),
         *after,
         dots(salient, "before", HIGHLIGHT, name, 8, symbol="diamond"),
     ]
@@ -113,11 +113,11 @@ def weight_errors(points: pd.DataFrame) -> list[go.Scatter]:
 
 def lane_traces(points: pd.DataFrame, column: str, color: str, axis: str) -> list[go.Scatter]:
     """One measure below the magnitudes, the salient channels in their own color."""
-    salient, rest = points[points.salient], points[~points.salient]
+    salient, regular = points[points.salient], points[~points.salient]
     return [
         dots(part, column, shade, "", size, axis=axis, symbol=symbol)
         for part, shade, size, symbol in (
-            (rest, color, 4, "circle"),
+            (regular, color, 4, "circle"),
             (salient, HIGHLIGHT, 8, "diamond"),
         )
     ]

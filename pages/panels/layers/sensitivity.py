@@ -88,7 +88,7 @@ def other_measure_markers(settings: pd.DataFrame) -> go.Scatter:
         if complete_measure(settings) is settings.quantize_one
         else settings.quantize_one
     )
-    known = settings[other.notna()]
+    measured = settings[other.notna()]
     marker = {"symbol": "diamond-open", "size": 9, "color": ERROR, "line": {"width": 2}}
     name = (
         "Saved by restoring this layer"
@@ -98,13 +98,13 @@ def other_measure_markers(settings: pd.DataFrame) -> go.Scatter:
     x = other[other.notna()].clip(lower=SMALLEST_SHIFT)
     return go.Scatter(
         x=x,
-        y=known.layer,
+        y=measured.layer,
         mode="markers",
         marker=marker,
         name=name,
-        hovertext=hover(known),
+        hovertext=hover(measured),
         hoverinfo="text",
-        showlegend=len(known) > 0,
+        showlegend=len(measured) > 0,
     )
 
 

@@ -75,11 +75,11 @@ def description(layers: pd.DataFrame) -> str:
         return f"All {len(layers)} layers are unchanged."
     sparsest = pruned.sparsity.idxmax()
     fewer = 1 - pruned.size_bytes.sum() / pruned.original_bytes.sum()
-    lost = (
+    extremes = (
         f"{short_layer_name(pruned['name'][sparsest], 80)} is sparsest, "
         f"{percent(pruned.sparsity[sparsest])}"
     )
-    return f"{lost}; all pruned layers together take {percent(fewer)} fewer bytes."
+    return f"{extremes}; all pruned layers together take {percent(fewer)} fewer bytes."
 
 
 SPARSITY_PER_LAYER = Panel(

@@ -99,11 +99,11 @@ def histogram_bars(rows: pd.DataFrame, kept: bool, edges: np.ndarray) -> go.Bar:
 
 
 def description(rows: pd.DataFrame) -> str:
-    removed, what = rows[~rows.kept], rows.what.iloc[0]
+    removed, kind = rows[~rows.kept], rows.what.iloc[0]
     if removed.empty:
-        return f"None of the {len(rows)} {what}s was removed."
+        return f"None of the {len(rows)} {kind}s was removed."
     return (
-        f"{len(removed)} of {len(rows)} {what}s were removed; the highest score among them is "
+        f"{len(removed)} of {len(rows)} {kind}s were removed; the highest score among them is "
         f"{short_number(removed.score.max())}."
     )
 

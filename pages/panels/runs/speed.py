@@ -18,10 +18,10 @@ def speed(latency: pd.DataFrame) -> go.Figure:
     timed = latency[latency.kernel != ""].reset_index(drop=True)
     if timed.empty:
         return message_figure("No kernel ran on this machine, so no latency was measured.")
-    places = [case_label(row) for row in timed.itertuples()]
-    names = list(dict.fromkeys(places))
+    labels = [case_label(row) for row in timed.itertuples()]
+    names = list(dict.fromkeys(labels))
     figure = base_figure(height=130 + 34 * len(names)).add_traces(
-        [range_lines(timed, places), *(dots(timed, places, version) for version in COLORS)]
+        [range_lines(timed, labels), *(dots(timed, labels, version) for version in COLORS)]
     )
     figure.update_yaxes(
         type="category", autorange="reversed", categoryorder="array", categoryarray=names
@@ -35,9 +35,9 @@ def case_label(row: Any) -> str:
     return f"{short_layer_name(row.what, 40)}<br>{plotly_text(row.shape)}"
 
 
-def range_lines(timed: pd.DataFrame, places: list[str]) -> go.Scatter:
+def range_lines(timed: pd.DataFrame, labels: list[str]) -> go.Scatter:
     """Line from the fastest to the slowest version."""
-    ends = timed.median_ms.groupby(pd.Series(places), sort=False).agg(["min", "max"])
+    ends = timed.median_ms.groupby(pd.Series(labels), sort=False).agg(["min", "max"])
     x = [value for low, high in ends.itertuples(index=False) for value in (low, high, None)]
     y = [name for name in ends.index for _ in range(3)]
     return go.Scatter(
@@ -45,7 +45,7 @@ def range_lines(timed: pd.DataFrame, places: list[str]) -> go.Scatter:
     )
 
 
-def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
+def dots(timed: pd.DataFrame, labels: list[str], version: str) -> go.Scatter:
     """Medians, with the quartiles as whiskers."""
     of_version = timed.version == version
     rows = timed[of_version]
@@ -57,7 +57,7 @@ def dots(timed: pd.DataFrame, places: list[str], version: str) -> go.Scatter:
         "width": 5,
     }
     marker = {"color": COLORS[version], "symbol": SYMBOLS[version], "size": 11}
-    y = [place for place, shown in zip(places, of_version, strict=True) if shown]
+    y = [label for label, shown in zip(labels, of_version, strict=True) if shown]
     hover = [latency_text(row) for row in rows.itertuples()]
     return go.Scatter(
         x=rows.median_ms,

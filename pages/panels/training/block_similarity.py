@@ -88,7 +88,7 @@ def numbers_fit(grid: pd.DataFrame) -> bool:
 def nearest_markers(grid: pd.DataFrame) -> go.Scatter:
     """A frame around the block of the teacher that each of the student's resembles most."""
     best = block_numbers(grid.columns)
-    x = [best[place] for place in grid.to_numpy().argmax(1)]
+    x = [best[index] for index in grid.to_numpy().argmax(1)]
     marker = {
         "symbol": "square-open",
         "size": 30 if numbers_fit(grid) else 12,
@@ -108,7 +108,7 @@ def nearest_markers(grid: pd.DataFrame) -> go.Scatter:
 def block_numbers(blocks: pd.Index) -> list[str]:
     """Blocks by their place in the model, which is what a reader counts by."""
     before = ["input"] if blocks[0] == "embeddings" else []
-    return [*before, *(str(place + 1) for place in range(len(blocks) - len(before)))]
+    return [*before, *(str(index + 1) for index in range(len(blocks) - len(before)))]
 
 
 def description(rows: pd.DataFrame) -> str:

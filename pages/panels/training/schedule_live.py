@@ -27,13 +27,13 @@ def schedule_live(curves: pd.DataFrame) -> go.Figure:
 
 def moments(curves: pd.DataFrame) -> pd.DataFrame:
     """step, zero, quality, quality_name of each."""
-    judged, zero = curves[curves.name.isin(QUALITY_NAMES)], curves[curves.name == "zero"]
+    quality, zero = curves[curves.name.isin(QUALITY_NAMES)], curves[curves.name == "zero"]
     return pd.DataFrame(
         {
-            "step": judged.step.to_numpy(),
+            "step": quality.step.to_numpy(),
             "zero": zero.value.to_numpy(),
-            "quality": judged.value.to_numpy(),
-            "quality_name": judged.name.to_numpy(),
+            "quality": quality.value.to_numpy(),
+            "quality_name": quality.name.to_numpy(),
         }
     )
 

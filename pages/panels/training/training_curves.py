@@ -35,13 +35,13 @@ def training_curves(curves: pd.DataFrame) -> go.Figure:
     if curves.empty:
         return message_figure("Nothing was trained in this run.")
     rows = curves.reset_index(drop=True)
-    paid, judged = rows[~rows.name.isin(NOT_LOSS_TERMS)], rows[rows.name.isin(QUALITY_NAMES)]
-    figure = base_figure(height=480).add_traces([*loss_lines(paid), *quality_lines(judged)])
+    losses, quality = rows[~rows.name.isin(NOT_LOSS_TERMS)], rows[rows.name.isin(QUALITY_NAMES)]
+    figure = base_figure(height=480).add_traces([*loss_lines(losses), *quality_lines(quality)])
     below = figure.layout.yaxis.to_plotly_json() | {
-        "title": {"text": quality_title(judged), "standoff": 14},
+        "title": {"text": quality_title(quality), "standoff": 14},
         "domain": [0, 0.4],
     }
-    scale = {"tickformat": PERCENT} if "accuracy" in set(judged.name) else {"type": "log"}
+    scale = {"tickformat": PERCENT} if "accuracy" in set(quality.name) else {"type": "log"}
     figure.update_layout(
         yaxis={"domain": [0.5, 1], "title_text": "Loss (nats)", "rangemode": "tozero"},
         yaxis2=below | scale,
@@ -173,10 +173,10 @@ def quality_text(name: str, value: float) -> str:
 
 
 def description(curves: pd.DataFrame) -> str:
-    judged = curves[curves.name.isin(QUALITY_NAMES)]
-    if judged.empty:
+    quality = curves[curves.name.isin(QUALITY_NAMES)]
+    if quality.empty:
         return f"{count(curves.step.max())} training steps."
-    first, last = judged.iloc[0], judged.iloc[-1]
+    first, last = quality.iloc[0], quality.iloc[-1]
     return (
         f"In {count(curves.step.max())} training steps from "
         f"{quality_text(first['name'], first.value)} "

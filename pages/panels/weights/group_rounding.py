@@ -35,7 +35,7 @@ def group_rounding(group: pd.DataFrame, levels: pd.DataFrame | None = None) -> g
 def level_lines(levels: pd.Series, width: int) -> go.Scatter:
     x, y = (
         [-1, width, None] * len(levels),
-        [place for value in levels for place in (value, value, None)],
+        [point for value in levels for point in (value, value, None)],
     )
     line = {
         "color": translucent(REFERENCE, 0.55),
@@ -47,7 +47,7 @@ def level_lines(levels: pd.Series, width: int) -> go.Scatter:
 
 
 def rounding_lines(group: pd.DataFrame) -> go.Scatter:
-    x = [place for number in group.index for place in (number, number, None)]
+    x = [point for number in group.index for point in (number, number, None)]
     y = [
         value for row in group.itertuples(index=False) for value in (row.original, row.stored, None)
     ]

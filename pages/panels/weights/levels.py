@@ -22,7 +22,7 @@ def levels(levels: pd.DataFrame) -> go.Figure:
 
 def stems(counted: pd.DataFrame) -> go.Scatter:
     """One line from the axis up to each head, with a gap after it."""
-    x = [place for value in counted.value for place in (value, value, None)]
+    x = [point for value in counted.value for point in (value, value, None)]
     y = [height for weights in counted.weights for height in (0, weights, None)]
     line = {"color": COMPRESSED, "width": 3 if len(counted) <= 32 else 1}
     return go.Scatter(
@@ -33,7 +33,7 @@ def stems(counted: pd.DataFrame) -> go.Scatter:
 def level_markers(counted: pd.DataFrame) -> go.Scatter:
     """The busiest level stands out."""
     busiest = counted.weights.idxmax()
-    colors = [HIGHLIGHT if place == busiest else COMPRESSED for place in counted.index]
+    colors = [HIGHLIGHT if index == busiest else COMPRESSED for index in counted.index]
     dots = {"color": colors, "size": 8 if len(counted) <= 32 else 4}
     return go.Scatter(
         x=counted.value,
@@ -51,10 +51,10 @@ def level_texts(counted: pd.DataFrame) -> list[str]:
     total = counted.weights.sum()
     return [
         (
-            f"level {place} of {len(counted)}: {row.value:.4g}, {count(row.weights)} weights "
+            f"level {number} of {len(counted)}: {row.value:.4g}, {count(row.weights)} weights "
             f"({percent(row.weights / total)})"
         )
-        for place, row in enumerate(counted.itertuples(), 1)
+        for number, row in enumerate(counted.itertuples(), 1)
     ]
 
 

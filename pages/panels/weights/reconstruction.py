@@ -21,20 +21,20 @@ def reconstruction(tiles: pd.DataFrame) -> go.Figure:
         return message_figure("No matrix to show.")
     end = float(tiles.value[tiles.version == "original"].abs().quantile(COLOR_RANGE_SHARE)) or 1.0
     figure = base_figure(height=360).add_traces(
-        [version_heatmap(tiles, version, place, end) for place, version in enumerate(VERSIONS)]
+        [version_heatmap(tiles, version, index, end) for index, version in enumerate(VERSIONS)]
     )
     figure.update_layout(
         margin={"t": 36},
         dragmode=False,
         **{
-            f"xaxis{place + 1 if place else ''}": column_axis(place)
-            for place in range(len(VERSIONS))
+            f"xaxis{index + 1 if index else ''}": column_axis(index)
+            for index in range(len(VERSIONS))
         },
     )
-    for place, name in enumerate(VERSIONS.values()):
+    for index, name in enumerate(VERSIONS.values()):
         figure.add_annotation(
             text=name,
-            x=sum(domain(place)) / 2,
+            x=sum(domain(index)) / 2,
             y=1,
             xref="paper",
             yref="paper",
@@ -47,7 +47,7 @@ def reconstruction(tiles: pd.DataFrame) -> go.Figure:
     )
 
 
-def version_heatmap(tiles: pd.DataFrame, version: str, place: int, end: float) -> go.Heatmap:
+def version_heatmap(tiles: pd.DataFrame, version: str, index: int, end: float) -> go.Heatmap:
     grid = tiles[tiles.version == version].pivot(index="row", columns="column", values="value")
     hover = [
         [
@@ -57,7 +57,7 @@ def version_heatmap(tiles: pd.DataFrame, version: str, place: int, end: float) -
         for row, cells in grid.iterrows()
     ]
     style = {"zmin": -end, "zmax": end, "colorscale": DIVERGING, "showscale": False}
-    axis = {"xaxis": f"x{place + 1}"} if place else {}
+    axis = {"xaxis": f"x{index + 1}"} if index else {}
     return go.Heatmap(
         z=grid.to_numpy(),
         x=grid.columns,
@@ -69,15 +69,15 @@ def version_heatmap(tiles: pd.DataFrame, version: str, place: int, end: float) -
     )
 
 
-def domain(place: int) -> list[float]:
+def domain(index: int) -> list[float]:
     width = (1 - GAP * (len(VERSIONS) - 1)) / len(VERSIONS)
-    return [place * (width + GAP), place * (width + GAP) + width]
+    return [index * (width + GAP), index * (width + GAP) + width]
 
 
-def column_axis(place: int) -> dict[str, Any]:
+def column_axis(index: int) -> dict[str, Any]:
     title = AXIS["title"] | {"text": "Column (input)"}
     return AXIS | {
-        "domain": domain(place),
+        "domain": domain(index),
         "anchor": "y",
         "title": title,
         "showgrid": False,

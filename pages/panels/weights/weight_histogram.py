@@ -54,7 +54,7 @@ def truncate_spike(figure: go.Figure, histogram: pd.DataFrame) -> None:
     spike, other = highest.iloc[0], highest["count"].iloc[-1]
     if 0 < SPIKE * other < spike["count"]:
         figure.update_yaxes(range=[0, 1.35 * other])
-        place = {
+        label = {
             "x": (spike.left + spike.right) / 2,
             "y": 1,
             "yref": "y domain",
@@ -66,7 +66,7 @@ def truncate_spike(figure: go.Figure, histogram: pd.DataFrame) -> None:
             text=f"{count(spike['count'])} weights,<br>bar truncated",
             align="left",
             showarrow=False,
-            **place,
+            **label,
         )
         # else the words would widen it
         figure.update_xaxes(range=[histogram.left.min(), histogram.right.max()])

@@ -75,9 +75,9 @@ def navigation(key: str, shape: tuple[int, int]) -> str:
     """Draw row and column inputs, buttons to move, and the choice of colors."""
     position = inspected_position(key, shape)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        for place, name in enumerate(("Row", "Column")):
-            box, last = f"{key}-{name}", shape[place] - 1
-            st.session_state[box] = position[place]
+        for axis, name in enumerate(("Row", "Column")):
+            box, last = f"{key}-{name}", shape[axis] - 1
+            st.session_state[box] = position[axis]
             st.number_input(
                 f"{name} (0 to {last})",
                 0,
@@ -89,17 +89,17 @@ def navigation(key: str, shape: tuple[int, int]) -> str:
             )
         for name, (down, right, icon) in MOVES.items():
             to = position[0] + down, position[1] + right
-            outside = not (
+            is_outside = not (
                 0 <= to[0] // SIDE * SIDE < shape[0] and 0 <= to[1] // SIDE * SIDE < shape[1]
             )
-            about = f"{name}: {'end of the layer' if outside else f'{SIDE} weights further'}."
+            about = f"{name}: {'end of the layer' if is_outside else f'{SIDE} weights further'}."
             st.button(
                 "",
                 icon=icon,
                 key=f"{key}-{name}-piece",
                 on_click=move_to,
                 args=(key, to),
-                disabled=outside,
+                disabled=is_outside,
                 help=about,
             )
         return (

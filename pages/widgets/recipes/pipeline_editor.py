@@ -45,28 +45,30 @@ def step_entries() -> list[StepEntry]:
     return st.session_state.setdefault("chain", [])
 
 
-def add_step(step: dict[str, Any], place: int | None = None) -> None:
+def add_step(step: dict[str, Any], position: int | None = None) -> None:
     """Add a step at the given place, otherwise at the last allowed one, and open its options."""
     number = st.session_state["chain-numbers"] = st.session_state.get("chain-numbers", 0) + 1
     options = {name: value for name, value in step.items() if name != "technique"}
     if len(step_entries()) >= MAX_STEPS:
         return
-    places = [place] if place is not None else allowed_positions(step) or [len(step_entries())]
-    step_entries().insert(places[-1], StepEntry(number, step["technique"], options))
+    positions = (
+        [position] if position is not None else allowed_positions(step) or [len(step_entries())]
+    )
+    step_entries().insert(positions[-1], StepEntry(number, step["technique"], options))
     st.session_state["chain-open"] = number
 
 
 def replace_steps(steps: list[dict[str, Any]]) -> None:
     """Replace all steps."""
     step_entries().clear()
-    for place, step in enumerate(steps):
-        add_step(step, place)
+    for position, step in enumerate(steps):
+        add_step(step, position)
     st.session_state["chain-open"] = None
 
 
 def move_step(entry: StepEntry, by: int) -> None:
-    place = step_entries().index(entry)
-    step_entries().insert(place + by, step_entries().pop(place))
+    position = step_entries().index(entry)
+    step_entries().insert(position + by, step_entries().pop(position))
 
 
 def toggle_options(entry: StepEntry) -> None:
@@ -92,9 +94,9 @@ def allowed_positions(step: dict[str, Any]) -> list[int]:
     except ValidationError:  # the form shows the error next to the option
         return [len(steps)]
     return [
-        place
-        for place in range(len(earlier_steps) + 1)
-        if not step_order_error([*earlier_steps[:place], new, *earlier_steps[place:]])
+        position
+        for position in range(len(earlier_steps) + 1)
+        if not step_order_error([*earlier_steps[:position], new, *earlier_steps[position:]])
     ]
 
 
@@ -111,15 +113,15 @@ def edited_steps() -> list[dict[str, Any]]:
             ),
             icon=":material/add:",
         )
-    for place, link in enumerate(step_entries()):
+    for position, link in enumerate(step_entries()):
         with st.container(border=True, key=f"step-{link.number}"):
-            step_card(place, link)
+            step_card(position, link)
     return [link.step for link in step_entries()]
 
 
-def step_card(place: int, entry: StepEntry) -> None:
+def step_card(position: int, entry: StepEntry) -> None:
     title = st.empty()  # filled in when its options are known
-    key, last = f"step-{entry.number}", place == len(step_entries()) - 1
+    key, last = f"step-{entry.number}", position == len(step_entries()) - 1
     with st.container(horizontal=True, gap="small"):
         small_button(
             "Close" if is_open(entry) else "Options",
@@ -128,13 +130,13 @@ def step_card(place: int, entry: StepEntry) -> None:
             toggle_options,
             entry,
         )
-        small_button("Up", "arrow_upward", f"{key}-up", move_step, entry, -1, disabled=not place)
+        small_button("Up", "arrow_upward", f"{key}-up", move_step, entry, -1, disabled=not position)
         small_button("Down", "arrow_downward", f"{key}-down", move_step, entry, 1, disabled=last)
         small_button("Remove", "close", f"{key}-remove", step_entries().remove, entry)
     if is_open(entry):
         technique_form(TECHNIQUES[entry.technique], key, entry.options)
     title.markdown(
-        f"**{place + 1} · {FAMILIES[entry.family]}** · {literal_markdown(step_label(entry.step))}"
+        f"**{position + 1} · {FAMILIES[entry.family]}** · {literal_markdown(step_label(entry.step))}"
     )
 
 
@@ -176,17 +178,17 @@ def step_picker() -> None:
     config = pick_technique(family)
     name = config.model_fields["technique"].default
     step = {"technique": name} | technique_options(name)
-    places = allowed_positions(step)
-    place = places[-1] if places else len(step_entries())
+    positions = allowed_positions(step)
+    position = positions[-1] if positions else len(step_entries())
     icon = {"icon": ":material/add:", "width": "stretch", "key": "chain-add"}
     st.button(
-        f"Add as step {place + 1}",
+        f"Add as step {position + 1}",
         on_click=add_step,
-        args=(step, place),
-        disabled=not places,
+        args=(step, position),
+        disabled=not positions,
         **icon,
     )
-    if not places:
+    if not positions:
         st.caption(literal_markdown(f"{append_error(step)}."))
 
 
@@ -203,14 +205,16 @@ def append_error(step: dict[str, Any]) -> str:
 
 def open_step() -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     """Return the open step and those before it, if all of them can be tried on one layer."""
-    place = next((place for place, link in enumerate(step_entries()) if is_open(link)), None)
+    position = next(
+        (position for position, link in enumerate(step_entries()) if is_open(link)), None
+    )
     if (
-        place is None
-        or step_entries()[place].family == "distillation"
-        or any(link.family not in LAYER_BY_LAYER for link in step_entries()[:place])
+        position is None
+        or step_entries()[position].family == "distillation"
+        or any(link.family not in LAYER_BY_LAYER for link in step_entries()[:position])
     ):
         return None
-    return [link.step for link in step_entries()[:place]], step_entries()[place].step
+    return [link.step for link in step_entries()[:position]], step_entries()[position].step
 
 
 def add_to_pipeline_button(step: dict[str, Any], allowed: bool, key: str) -> None:

@@ -31,7 +31,7 @@ def recipe_file(recipe: Recipe | None) -> None:
         st.download_button(
             "Save as recipe", recipe.to_yaml, "pipeline.yaml", "text/yaml", **options
         )
-    key, own = (f"pipeline-{what}-{opened_recipes()}" for what in ("open", "own"))
+    key, own_key = (f"pipeline-{widget}-{opened_recipes()}" for widget in ("open", "own"))
     about = "Replaces the model, data and steps on this page."
     options = {
         "key": key,
@@ -50,10 +50,10 @@ def recipe_file(recipe: Recipe | None) -> None:
         list(BUNDLED_RECIPES),
         None,
         recipe_title,
-        key=own,
+        key=own_key,
         placeholder="Choose a recipe",
         on_change=open_bundled,
-        args=(own,),
+        args=(own_key,),
         help=about,
     )
 

@@ -9,20 +9,20 @@ from pages.widgets.queries import literal_markdown
 
 def show_notes(layers: pd.DataFrame) -> None:
     """Draw an expander with the notes; nothing if there are none."""
-    noted = noted_layers(layers)
-    if noted.empty:
+    notes = noted_layers(layers)
+    if notes.empty:
         return
-    with st.expander(notes_title(noted), icon=":material/info:"):
-        for row in noted.to_dict("records"):
+    with st.expander(notes_title(notes), icon=":material/info:"):
+        for row in notes.to_dict("records"):
             st.markdown(
                 f"**{'Unchanged' if row['kept'] else 'Compressed'}** "
                 f"({literal_markdown(row['note'])}): {literal_markdown(row['names'])}"
             )
 
 
-def notes_title(noted: pd.DataFrame) -> str:
+def notes_title(notes: pd.DataFrame) -> str:
     """Title such as "3 layers unchanged, 2 layers compressed with a note"."""
-    kept, changed = (int(noted["count"][noted.kept == is_kept].sum()) for is_kept in (True, False))
+    kept, changed = (int(notes["count"][notes.kept == is_kept].sum()) for is_kept in (True, False))
     parts = [f"{layer_count(kept)} unchanged"] if kept else []
     parts += [f"{layer_count(changed)} compressed with a note"] if changed else []
     return f"{', '.join(parts)}: details"

@@ -88,12 +88,12 @@ def headline(record: RunRecord, tables: Tables) -> None:
     st.caption(literal_markdown(protocol_line(record)))
 
 
-def worst_metric(place: DeltaGenerator, tables: Tables) -> None:
+def worst_metric(column: DeltaGenerator, tables: Tables) -> None:
     layer = worst_layer(tables.layers)
     row = tables.layers[tables.layers.name == layer]
     error = row.output_error.fillna(row.relative_error).iloc[0] if layer else float("nan")
     metric(
-        place,
+        column,
         "Most affected layer",
         percent(error),
         literal_markdown(layer.removeprefix("model.")) or "none",
@@ -102,22 +102,22 @@ def worst_metric(place: DeltaGenerator, tables: Tables) -> None:
 
 
 def metric(
-    place: DeltaGenerator,
+    column: DeltaGenerator,
     title: str,
     value: str,
     change: str,
     about: str | None = None,
     color: str = "off",
 ) -> None:
-    place.metric(title, value, change, color, delta_arrow="off", help=about, border=True)
+    column.metric(title, value, change, color, delta_arrow="off", help=about, border=True)
 
 
-def quality_metric(place: DeltaGenerator, before: Scores, after: Scores) -> None:
+def quality_metric(column: DeltaGenerator, before: Scores, after: Scores) -> None:
     """Draw the quality with its change in words; red for worse, green for better."""
     name, original, value = quality_before_after(before, after)
     if name == "Perplexity":
         metric(
-            place,
+            column,
             name,
             f"{value:.2f}",
             f"{change(original, value)} from {original:.2f}",
@@ -125,12 +125,12 @@ def quality_metric(place: DeltaGenerator, before: Scores, after: Scores) -> None
             "red" if value > original else "green",
         )
     else:
-        moved = f"{100 * (value - original):+.1f} pts from {percent(original)}"
+        difference = f"{100 * (value - original):+.1f} pts from {percent(original)}"
         metric(
-            place,
+            column,
             name,
             percent(value),
-            moved,
+            difference,
             meaning("accuracy"),
             "red" if value < original else "green",
         )

@@ -106,15 +106,15 @@ def cancel_run(run: str) -> None:
 def show_outcome(record: RunRecord, key: str) -> None:
     """Draw what happened, and a button to run it again."""
     with st.container(border=True):
-        known = record.status != "unreadable" or bool(record.recipe.steps)
+        has_recipe = record.status != "unreadable" or bool(record.recipe.steps)
         st.markdown(
-            " · ".join([f"**Run {record.id}**", *([model_and_steps(record)] if known else [])])
+            " · ".join([f"**Run {record.id}**", *([model_and_steps(record)] if has_recipe else [])])
         )
         message = f"{STATUS_TEXTS[record.status]} {record.message}"
         (st.info if record.status == "cancelled" else st.error)(literal_markdown(message))
         if record.status in ("failed", "interrupted") and session().has_finished_blocks(record):
             st.info("Finished layers are kept; running it again resumes from there.")
-        if known and st.button(
+        if has_recipe and st.button(
             "Run again", key=f"{key}-again-{record.id}", icon=":material/replay:"
         ):
             start_run(record.recipe)

@@ -54,13 +54,13 @@ def mistakes_table(mistakes: pd.DataFrame, task: Task, key: str) -> None:
         row_height=56 if is_image_task else None,
         column_config=COLUMNS,
     )
-    places = {
+    locations = {
         "language-modeling": "each with the text before it",
         "masked-language-modeling": "each with the text around it",
     }
     origin = (
-        f"from the first windows of the text, {places[task.kind]}"
-        if task.kind in places
+        f"from the first windows of the text, {locations[task.kind]}"
+        if task.kind in locations
         else "from all examples"
     )
     st.caption(

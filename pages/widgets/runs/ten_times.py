@@ -118,8 +118,8 @@ def stage_cards(scores: pd.DataFrame) -> None:
 
 def stage_metrics(scores: pd.DataFrame, step: int) -> None:
     """Draw size and accuracy on the split that runs are compared by."""
-    judged = scores[scores.split == scores.split[0]].set_index("step")
-    first, current = judged.loc[0], judged.loc[step]
+    rows = scores[scores.split == scores.split[0]].set_index("step")
+    first, current = rows.loc[0], rows.loc[step]
     smaller = f"{current.compression:.1f} times smaller" if step else "uncompressed"
     st.metric(
         "Size of the files",

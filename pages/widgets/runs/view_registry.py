@@ -125,8 +125,8 @@ def panels_view(declared: ResultView) -> RunView:
 
 def pick_layer(tables: Tables, key: str) -> str:
     """Let the user choose a compressed layer, most affected first."""
-    treated = tables.layers[tables.layers.technique != ""]
-    names = treated.name.tolist()
+    compressed = tables.layers[tables.layers.technique != ""]
+    names = compressed.name.tolist()
     worst = worst_layer(tables.layers)
     return st.selectbox(
         "Layer", names, names.index(worst) if worst in names else 0, key=f"{key}-layer"

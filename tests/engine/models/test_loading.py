@@ -361,7 +361,7 @@ def test_a_weight_file_cut_short_anywhere_is_refused_before_loading(kept, librar
     llama = own_copy(library, "llama", tmp_path)
     content = (llama / "model.safetensors").read_bytes()
     (llama / "model.safetensors").write_bytes(content[:kept])
-    assert "fetch the model again" in error_message(resolve_model, str(llama))
+    assert "download the model again" in error_message(resolve_model, str(llama))
 
 
 @for_each(

@@ -54,15 +54,15 @@ class Discriminator(AuxiliaryModel):
             for output in self.loss.student_and_teacher_logits(logits, batch)
         )
         self.train(student.detach(), teacher)
-        judged = self.model.requires_grad_(False)(student)
+        scores = self.model.requires_grad_(False)(student)
         self.model.requires_grad_(True)
-        return binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
+        return binary_cross_entropy_with_logits(scores, torch.ones_like(scores))
 
     def train(self, student: torch.Tensor, teacher: torch.Tensor) -> None:
-        judged = self.model(torch.cat([teacher, student]))
+        scores = self.model(torch.cat([teacher, student]))
         labels = torch.cat([torch.ones(len(teacher), 1), torch.zeros(len(student), 1)]).to(
-            judged.device
+            scores.device
         )
         self.optimizer.zero_grad(set_to_none=True)
-        binary_cross_entropy_with_logits(judged, labels).backward()
+        binary_cross_entropy_with_logits(scores, labels).backward()
         self.optimizer.step()

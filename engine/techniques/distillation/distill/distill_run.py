@@ -115,7 +115,7 @@ class DistillRun:
 
 def student_notes(config: ModelTraining, student: ReplacementModel) -> list[str]:
     """Notes on a student that differs from its file."""
-    drawn = (
+    random_head_note = (
         f"{student.source} is a bare encoder, so the student began with a random head for its "
         "teacher's classes."
     )
@@ -123,6 +123,6 @@ def student_notes(config: ModelTraining, student: ReplacementModel) -> list[str]
         f"The student's attention is cut into {getattr(config, 'student_heads', 0)} heads, as wide "
         "together as before: that alone saves nothing."
     )
-    return [drawn] * student.source.bare + [cut] * bool(
+    return [random_head_note] * student.source.bare + [cut] * bool(
         student.config and getattr(config, "student_heads", 0)
     )

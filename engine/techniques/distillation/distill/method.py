@@ -195,9 +195,9 @@ def train_black_box(config: Distill, run: DistillRun) -> ReplacementModel:
     teacher, context = run.technique_input.original.model, run.context
     student = run.prepare_student(context.recipe.seed)
     if isinstance(context.recipe.task, LanguageModeling):
-        known = first_unshared_token(student.model, teacher, context)
+        shared_tokens = first_unshared_token(student.model, teacher, context)
         training_data = teacher_generated_data(
-            config, context, teacher, run.training_data, run.device, run.tables, known
+            config, context, teacher, run.training_data, run.device, run.tables, shared_tokens
         )
     else:
         training_data = teacher_labeled_data(

@@ -43,9 +43,9 @@ def train_with_peer(config: Distill, run: DistillRun, student: nn.Module) -> Non
         ),
     ):
         run.train(student, WeightedLoss(to_student.terms()), auxiliary=auxiliary)
-    judged = held_out_quality(peer, run.training_data.held_out)
+    quality = held_out_quality(peer, run.training_data.held_out)
     last = max((row.step for row in run.tables.curves), default=0)
-    run.tables.curves.append(CurveRow(last, "teacher", judged.name, judged.value))
+    run.tables.curves.append(CurveRow(last, "teacher", quality.name, quality.value))
 
 
 @dataclass

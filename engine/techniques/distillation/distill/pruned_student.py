@@ -155,7 +155,7 @@ def fewer_blocks_plan(
         )
         for row in stacks
     ]
-    moved = {
+    new_names = {
         block: f"{block.rpartition('.')[0]}.{number}"
         for row in kept
         for number, block in enumerate(row)
@@ -169,7 +169,7 @@ def fewer_blocks_plan(
     small = (
         PruningPlan(
             removed_blocks=dropped,
-            new_block_names=moved,
+            new_block_names=new_names,
             config=block_count_fields(kept, stacks, technique_input),
         )
         if dropped
@@ -206,13 +206,15 @@ def random_original(technique_input: TechniqueInput, seed: int) -> LoadedModel:
     state, weights = model.state_dict(), {f"{layer.name}.weight" for layer in layers}
     for layer in layers:
         module = model.get_submodule(layer.name)
-        own = DenseWeight(
+        random_weight = DenseWeight(
             layer.matrix_shape,
             module.weight.detach().T
             if layer.kind == "conv1d"
             else module.weight.detach().flatten(1),
         )
-        module.stored = own if layer.reads_text else original.model.get_submodule(layer.name).stored
+        module.stored = (
+            random_weight if layer.reads_text else original.model.get_submodule(layer.name).stored
+        )
     plain = {
         name: value if reads_text(name) else original.plain.get(name, value)
         for name, value in state.items()

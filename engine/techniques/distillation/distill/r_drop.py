@@ -70,10 +70,10 @@ def second_view(model: nn.Module, folder: ModelSource) -> View:
     if has_dropout(model):
         return lambda batch: batch
     tokenizer = tokenizer_of(folder) if folder.kind != "image-classification" else None
-    known = [
+    token_ids = [
         getattr(tokenizer, name, None) for name in ("mask_token_id", "pad_token_id", "unk_token_id")
     ]
-    hidden = next((value for value in known if value is not None), 0)
+    hidden = next((value for value in token_ids if value is not None), 0)
     return lambda batch: perturbed_batch(batch, hidden)
 
 

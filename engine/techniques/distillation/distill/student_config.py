@@ -147,7 +147,7 @@ def checked_head_count(heads: int, folder: ModelSource) -> int:
     config = config_of(folder).get_text_config()
     width, groups = getattr(config, "hidden_size", 0), getattr(config, "num_key_value_heads", None)
     if not isinstance(width, int) or groups or not width or width % heads:
-        why = (
+        reason = (
             "heads that share keys and values"
             if groups
             else f"a width of {width}, which {heads} heads do not divide"
@@ -155,6 +155,6 @@ def checked_head_count(heads: int, folder: ModelSource) -> int:
             else "no heads"
         )
         raise PlainError(
-            f"The student {folder} has {why}; set student_heads to 0, or to a divisor of its width."
+            f"The student {folder} has {reason}; set student_heads to 0, or to a divisor of its width."
         )
     return heads

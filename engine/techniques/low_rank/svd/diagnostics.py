@@ -74,19 +74,19 @@ def diagnostics_low_rank_correction(
     stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
     """Return the singular values of the rounding error."""
-    lost = weight - stored.base.to_dense()
+    residual = weight - stored.base.to_dense()
     white = whitening(config, stats)
-    spectra = {"plain": singular_values(NO_WHITENING, lost)} | (
-        {} if white.is_plain else {"whitened": singular_values(white, lost)}
+    spectra = {"plain": singular_values(NO_WHITENING, residual)} | (
+        {} if white.is_plain else {"whitened": singular_values(white, residual)}
     )
-    kept = remaining_energy(white.whiten(lost), white.whiten(stored.to_dense() - weight))
+    kept = remaining_energy(white.whiten(residual), white.whiten(stored.to_dense() - weight))
     row = rank_row(stored.correction, layer, kept)
     return TableBuilder(ranks=[row], singular=singular_tables(layer, spectra, row.rank))
 
 
-def remaining_energy(original: torch.Tensor, lost: torch.Tensor) -> float:
+def remaining_energy(original: torch.Tensor, residual: torch.Tensor) -> float:
     """Share of the squares that is not lost, 0 to 1."""
-    return max(0.0, 1 - (lost.square().sum() / original.square().sum().clamp_min(1e-30)).item())
+    return max(0.0, 1 - (residual.square().sum() / original.square().sum().clamp_min(1e-30)).item())
 
 
 # --- ranks ----------------------------------------------------------------------------------------

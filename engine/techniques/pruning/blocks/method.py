@@ -45,13 +45,13 @@ def prunable_blocks(technique_input: TechniqueInput) -> list[str]:
         for layer in technique_input.original.layers
     )
     if convolutions or len(blocks) < 2:
-        why = (
+        reason = (
             "its parts are convolutions, each of a width of its own"
             if convolutions
             else "it has no list of blocks"
         )
         raise PlainError(
-            f"{technique_input.folder} has no removable blocks ({why}); choose another technique."
+            f"{technique_input.folder} has no removable blocks ({reason}); choose another technique."
         )
     if getattr(technique_input.original.model.config.get_text_config(), BY_NUMBER, False):
         raise PlainError(
@@ -158,8 +158,8 @@ def plan_removal_blocks(
 
 
 @forecast_notes.register
-def forecast_notes_blocks(config: Blocks, subject: TechniqueInput) -> tuple[str, ...]:
-    return (BLOCKS_DIFFER,) if blocks_differ_in_size(subject) else ()
+def forecast_notes_blocks(config: Blocks, technique_input: TechniqueInput) -> tuple[str, ...]:
+    return (BLOCKS_DIFFER,) if blocks_differ_in_size(technique_input) else ()
 
 
 def blocks_differ_in_size(technique_input: TechniqueInput) -> bool:
@@ -177,7 +177,7 @@ def plan_without_blocks(
     """Return the model without these blocks; later blocks move up."""
     left = [block for block in influence if block not in removed]
     stem = left[0].rpartition(".")[0]
-    moved = {block: f"{stem}.{number}" for number, block in enumerate(left)}
+    new_names = {block: f"{stem}.{number}" for number, block in enumerate(left)}
     rows = (
         StructureRow(block, "block", number, score, block not in removed)
         for number, (block, score) in enumerate(influence.items())
@@ -185,7 +185,7 @@ def plan_without_blocks(
     config = config_without_blocks(removed, list(influence), technique_input) if removed else {}
     small = PruningPlan(
         removed_blocks=tuple(removed),
-        new_block_names=moved if removed else {},
+        new_block_names=new_names if removed else {},
         config=config,
         structures=tuple(rows),
     )
@@ -310,6 +310,6 @@ def expert_fields(fields: dict[str, Any], left: list[int]) -> dict[str, Any]:
         counts[SHARED_LAST] = sum(number >= fields["num_hidden_layers"] - shared for number in left)
     lists = {name: fields[name] for name in NUMBERED if isinstance(fields.get(name), list)}
     return counts | {
-        name: [place for place, number in enumerate(left) if number in numbers]
+        name: [index for index, number in enumerate(left) if number in numbers]
         for name, numbers in lists.items()
     }

@@ -80,17 +80,17 @@ def channel_group(
     """One of the graph's groups: what makes the channels, norms them and reads them."""
     count = len(group[0].idxs)
     members = [
-        (dep, torch.tensor(places).view(count, -1))
-        for dep, places in group
+        (dep, torch.tensor(indices).view(count, -1))
+        for dep, indices in group
         if id(dep.target.module) in names
     ]
     sides = [
-        (dep.target.module, graph.is_out_channel_pruning_fn(dep.handler), places)
-        for dep, places in members
+        (dep.target.module, graph.is_out_channel_pruning_fn(dep.handler), indices)
+        for dep, indices in members
     ]
     parts = [
-        channel_slice(module, names, places, out)
-        for module, out, places in sides
+        channel_slice(module, names, indices, out)
+        for module, out, indices in sides
         if out or not is_depthwise(module)
     ]
     # a depthwise convolution appears as reader and as source
@@ -100,7 +100,7 @@ def channel_group(
 
 
 def channel_slice(
-    module: nn.Module, names: dict[int, str], places: torch.Tensor, outputs: bool
+    module: nn.Module, names: dict[int, str], indices: torch.Tensor, outputs: bool
 ) -> StructureSlice:
     """A channel is a row of what makes it; of a convolution that reads it, as many columns as its
     kernel has places.
@@ -110,12 +110,12 @@ def channel_slice(
         return StructureSlice(
             names[id(module)],
             "outputs",
-            places,
+            indices,
             of_norm=not isinstance(module, nn.Conv2d | nn.Linear),
         )
     area = module.kernel_size[0] * module.kernel_size[1] if kernel else 1
     return StructureSlice(
-        names[id(module)], "inputs", ((places * area)[..., None] + torch.arange(area)).flatten(1)
+        names[id(module)], "inputs", ((indices * area)[..., None] + torch.arange(area)).flatten(1)
     )
 
 

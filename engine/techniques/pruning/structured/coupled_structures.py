@@ -70,8 +70,8 @@ def kept_indices(
             if not stays.all():
                 removed.setdefault((part.name, part.side), []).append(part.places[~stays].flatten())
     left = {
-        place: remaining_positions(size_of(*place), torch.cat(lost))
-        for place, lost in removed.items()
+        side: remaining_positions(size_of(*side), torch.cat(indices))
+        for side, indices in removed.items()
     }
     return {
         name: KeptIndices(left.get((name, "outputs")), left.get((name, "inputs")))

@@ -86,7 +86,7 @@ def coupled_structures(technique_input: TechniqueInput) -> list[Neurons | Heads]
             reverse=True,
         )
         found = []
-        known: dict[tuple[Any, ...], Neurons | Heads | None] = {}
+        group_by_key: dict[tuple[Any, ...], Neurons | Heads | None] = {}
         for reader, makers, has_other_sources in exclusive_readers(trace, order):
             block = next(
                 (
@@ -103,14 +103,18 @@ def coupled_structures(technique_input: TechniqueInput) -> list[Neurons | Heads]
                 form,
                 *((name.removeprefix(block), order[name].shape) for name in (reader, *makers)),
             )
-            if structure_key not in known:
-                known[structure_key] = structures_of(DependencyProbe(trace, reader, makers), block)
-            each = known[structure_key]
+            if structure_key not in group_by_key:
+                group_by_key[structure_key] = structures_of(
+                    DependencyProbe(trace, reader, makers), block
+                )
+            each = group_by_key[structure_key]
             if each and (isinstance(each, Heads) or not has_other_sources):
                 found.append(structures_in_block(each, block))
     found += structures_of_idle_blocks(found, technique_input, trace)
-    places = {layer.name: place for place, layer in enumerate(technique_input.original.layers)}
-    return sorted(found, key=lambda each: places[each.reader])
+    order_of_layer = {
+        layer.name: index for index, layer in enumerate(technique_input.original.layers)
+    }
+    return sorted(found, key=lambda each: order_of_layer[each.reader])
 
 
 def structures_of_idle_blocks(
@@ -143,13 +147,13 @@ def exclusive_readers(
     attention shares.
     """
     leaves = [(name, value) for name, calls in trace.outputs.items() for value in calls]
-    reached = {name: influencing_rows(leaves, calls) for name, calls in trace.inputs.items()}
-    reached[""] = influencing_rows(leaves, trace.results)
+    rows_by_reader = {name: influencing_rows(leaves, calls) for name, calls in trace.inputs.items()}
+    rows_by_reader[""] = influencing_rows(leaves, trace.results)
     readers: dict[str, torch.Tensor] = {}
-    for rows in reached.values():
+    for rows in rows_by_reader.values():
         for name, mask in rows.items():
             readers[name] = readers.get(name, 0) + mask.long()
-    for name, rows in reached.items():
+    for name, rows in rows_by_reader.items():
         sources = {
             source: mask for source, mask in rows.items() if layers[source].kind != "embedding"
         }
@@ -289,7 +293,7 @@ def neurons_of(probe: DependencyProbe, block: str) -> Neurons | None:
     """Map each row to its column, one binary digit of the row number at a time: a row affects
     columns with digit one or with digit zero.
     """
-    numbers, places = (
+    numbers, positions = (
         torch.arange(probe.columns),
         {name: torch.zeros(len(mask), dtype=torch.long) for name, mask in probe.rows_of.items()},
     )
@@ -300,9 +304,9 @@ def neurons_of(probe: DependencyProbe, block: str) -> Neurons | None:
             one, zero = (masks.get(name, torch.zeros_like(mask)) for masks in met)
             if not (one ^ zero)[mask].all():
                 return None
-            places[name] += one.long() << digit
+            positions[name] += one.long() << digit
     sources = [
-        rows_by_structure(name, places[name], mask, probe.columns)
+        rows_by_structure(name, positions[name], mask, probe.columns)
         for name, mask in probe.rows_of.items()
     ]
     return None if None in sources else Neurons(block, probe.reader, tuple(sources))
@@ -325,14 +329,19 @@ def rows_by_structure(
 
 def heads_of(probe: DependencyProbe, block: str, alone: RowMasks) -> Heads | None:
     """Heads by their own rows, and groups of heads by shared rows."""
-    own = {name: mask & probe.rows_of[name] for name, mask in alone.items()}
-    own = own if any(mask.any() for mask in own.values()) else probe.rows_of
-    heads = connected_columns(probe, own)
+    rows_of_probe = {name: mask & probe.rows_of[name] for name, mask in alone.items()}
+    rows_of_probe = (
+        rows_of_probe if any(mask.any() for mask in rows_of_probe.values()) else probe.rows_of
+    )
+    heads = connected_columns(probe, rows_of_probe)
     if heads is None:
         return None
     shared = without_common_rows(
         [
-            {name: mask & ~own[name] for name, mask in probe.rows_feeding(columns).items()}
+            {
+                name: mask & ~rows_of_probe[name]
+                for name, mask in probe.rows_feeding(columns).items()
+            }
             for columns in heads
         ]
     )
@@ -349,10 +358,10 @@ def heads_of(probe: DependencyProbe, block: str, alone: RowMasks) -> Heads | Non
         return None
     queries = [
         rows_per_structure(
-            name, [probe.rows_feeding(columns)[name] & own[name] for columns in heads]
+            name, [probe.rows_feeding(columns)[name] & rows_of_probe[name] for columns in heads]
         )
         for name in probe.makers
-        if own[name].any()
+        if rows_of_probe[name].any()
     ]
     common = [
         rows_per_structure(name, [shared[group[0]][name] for group in groups])
@@ -377,11 +386,15 @@ def without_common_rows(shared: list[RowMasks]) -> list[RowMasks]:
         for name in names
         if all(name in masks for masks in shared)
     }
-    rest = [
+    exclusive = [
         {name: mask & ~common[name] if name in common else mask for name, mask in masks.items()}
         for masks in shared
     ]
-    return rest if all(any(mask.any() for mask in masks.values()) for masks in rest) else shared
+    return (
+        exclusive
+        if all(any(mask.any() for mask in masks.values()) for masks in exclusive)
+        else shared
+    )
 
 
 def column_mask(probe: DependencyProbe, column: int) -> torch.Tensor:

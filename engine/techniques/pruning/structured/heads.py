@@ -42,9 +42,11 @@ def head_groups(technique_input: TechniqueInput, config: Structured) -> list[Str
 def shared_key_group(found: Heads) -> StructureGroup:
     """Queries, keys and values of a layer are one part where one layer computes them."""
     groups = len(found.columns)
-    own = [Sources(source.layer, source.rows.view(groups, -1)) for source in found.queries]
+    query_sources = [
+        Sources(source.layer, source.rows.view(groups, -1)) for source in found.queries
+    ]
     rows: dict[str, list[torch.Tensor]] = {}
-    for source in (*own, *found.shared):
+    for source in (*query_sources, *found.shared):
         rows.setdefault(source.layer, []).append(source.rows)
     slices = (StructureSlice(name, "outputs", torch.cat(parts, 1)) for name, parts in rows.items())
     what = "head" if found.heads_per_group == 1 else "key/value group"
@@ -92,12 +94,12 @@ def head_tensors(
         before = technique_input.original.model.get_submodule(reader.name).stored.shape[1] // width
         for name, value in plain.items():
             owner, _, tensor = name.rpartition(".")
-            inside = (
+            has_inner_tensors = (
                 f"{owner}.".startswith(f"{attention}.")
                 and owner not in layers
                 and tensor != KEPT_HEADS
             )
-            if inside and list(value.shape).count(before) == 1:
+            if has_inner_tensors and list(value.shape).count(before) == 1:
                 own[name] = value.index_select(list(value.shape).index(before), kept)
         own |= head_norms(
             plain,
@@ -122,14 +124,14 @@ def head_norms(
     lists: dict[tuple[str, str], dict[int, torch.Tensor]] = {}
     for name, value in plain.items():
         if (
-            place := NUMBERED.fullmatch(name.removeprefix(f"{attention}."))
+            numbered := NUMBERED.fullmatch(name.removeprefix(f"{attention}."))
             if name.startswith(f"{attention}.")
             else None
         ):
-            lists.setdefault((place[1], place[3]), {})[int(place[2])] = value
+            lists.setdefault((numbered[1], numbered[3]), {})[int(numbered[2])] = value
     return {
-        f"{attention}.{stem}.{place}.{tensor}": values[number].clone()
+        f"{attention}.{stem}.{index}.{tensor}": values[number].clone()
         for (stem, tensor), values in lists.items()
         if sorted(values) == list(range(len(values))) and len(values) in kept
-        for place, number in enumerate(kept[len(values)].tolist())
+        for index, number in enumerate(kept[len(values)].tolist())
     }

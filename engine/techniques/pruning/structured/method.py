@@ -73,7 +73,7 @@ def structure_groups(config: Structured, technique_input: TechniqueInput) -> lis
         found = {
             "neurons": neuron_groups,
             "channels": channel_groups,
-            "heads": lambda subject: head_groups(subject, config),
+            "heads": lambda technique_input: head_groups(technique_input, config),
         }[what](technique_input)
     except PlainError:
         raise
@@ -98,15 +98,15 @@ def structure_groups(config: Structured, technique_input: TechniqueInput) -> lis
     return free
 
 
-def none_found_message(what: str, technique_input: TechniqueInput) -> str:
-    if what == "channels":
+def none_found_message(kind: str, technique_input: TechniqueInput) -> str:
+    if kind == "channels":
         return (
             f"Every channel of {technique_input.folder} runs through a convolution in groups, so "
             "none "
             "can go alone; choose another technique."
         )
     return (
-        f"No {what} were found in {technique_input.folder} "
+        f"No {kind} were found in {technique_input.folder} "
         f"({technique_input.folder.architecture}) that could be "
         "removed without changing what the others "
         "compute; set Structure (what) to another kind, or choose another technique."
@@ -130,13 +130,13 @@ def check_equivalent(
             if not first_difference(probe, replace(pruning_plan, replaced_tensors=probed)):
                 return replace(pruning_plan, replaced_tensors=tensors)
     if differs:
-        why = "the smaller model would compute something else than the original without them"
+        reason = "the smaller model would compute something else than the original without them"
         if differs.failure:
-            why = "this architecture does not compute with fewer of them"
+            reason = "this architecture does not compute with fewer of them"
         raise PlainError(
             f"The {families[0].what}s of {technique_input.folder} "
             f"({technique_input.folder.architecture}) cannot "
-            f"be removed: {why} "
+            f"be removed: {reason} "
             f"({differs}). Set Structure (what) to another kind, or "
             "choose another technique."
         )
@@ -160,12 +160,12 @@ def survey_structured(config: Structured, technique_input: TechniqueInput) -> li
             )
             for family in families
         ]
-    known = technique_input.layer_swap.layer_stats(
+    stats = technique_input.layer_swap.layer_stats(
         config.needs, [part.name for family in families for part in family.readers]
     )
     by_data = {"activations": output_sizes, "taylor": loss_changes}[config.score]
     return [
-        ScoredGroup(family, by_data(family, weight_lookup(technique_input), known).cpu())
+        ScoredGroup(family, by_data(family, weight_lookup(technique_input), stats).cpu())
         for family in families
     ]
 
@@ -279,9 +279,9 @@ def global_kept_masks(config: Structured, every: list[ScoredGroup]) -> list[torc
     count = sum(len(group.scores) for group in every)
     goes = removal_count(config.share, count)
     if goes > count - len(every):
-        what = every[0].family.what
+        kind = every[0].family.what
         raise PlainError(
-            f"A share of {config.share:.0%} would remove {goes} of {count} {what}s, and each of "
+            f"A share of {config.share:.0%} would remove {goes} of {count} {kind}s, and each of "
             f"{len(every)} layers keeps one; lower the share."
         )
     compared = [comparable_scores(config, group.scores) for group in every]
@@ -344,14 +344,14 @@ def layer_notes(
     """Notes by layer on the remaining structures, and where the share could not be met."""
     counts: dict[tuple[str, str], list[int]] = {}
     for family, stays in pairs:
-        for place in {(part.name, part.side) for part in family.parts}:
-            left, of = counts.get(place, (0, 0))
-            counts[place] = [left + int(stays.sum()), of + family.size]
-    what, notes = pairs[0][0].what, {}
+        for part_side in {(part.name, part.side) for part in family.parts}:
+            left, of = counts.get(part_side, (0, 0))
+            counts[part_side] = [left + int(stays.sum()), of + family.size]
+    kind, notes = pairs[0][0].what, {}
     for (name, side), (left, of) in sorted(counts.items(), key=lambda item: item[0][1] == "inputs"):
         rounded = config.scope == "layer" and abs(1 - left / of - config.share) > SHARE_TOLERANCE
         words = (
-            f"{left} of {of} {what}s left" if side == "outputs" else f"reads {left} of {of} {what}s"
+            f"{left} of {of} {kind}s left" if side == "outputs" else f"reads {left} of {of} {kind}s"
         )
         notes.setdefault(name, []).append(
             words
@@ -383,11 +383,11 @@ def uniform_config(
         else dict.fromkeys(("num_key_value_heads", "num_kv_heads"), int(stays.sum()))
     )
     # of multi-head latent attention the width of another part
-    known = getattr(technique_input.original.model.config.get_text_config(), "head_dim", width)
+    head_width = getattr(technique_input.original.model.config.get_text_config(), "head_dim", width)
     return {
         "num_attention_heads": len(cuts[reader.name].columns) // width,
         **groups,
-        **({"head_dim": width} if known == width else {}),
+        **({"head_dim": width} if head_width == width else {}),
     }
 
 

@@ -64,13 +64,13 @@ def storage_rows(
 def importance_rows(layer: str, score: torch.Tensor, left: torch.Tensor) -> Iterator[ImportanceRow]:
     """Histograms of the scores of kept and removed weights, with logarithmic bins."""
     high = score.max().clamp_min(1e-30).log10().item()
-    places = (
+    bins = (
         ((score.clamp_min(1e-38).log10() - high) * (BINS / DECADES) + BINS)
         .floor()
         .clamp(0, BINS - 1)
         .long()
     )
-    stays, goes = (places[chosen].bincount(minlength=BINS).tolist() for chosen in (left, ~left))
+    stays, goes = (bins[chosen].bincount(minlength=BINS).tolist() for chosen in (left, ~left))
     edges = torch.logspace(high - DECADES, high, BINS + 1).tolist()
     return (
         ImportanceRow(layer, *row) for row in zip(edges[:-1], edges[1:], stays, goes, strict=True)

@@ -67,7 +67,7 @@ def input_scales_smooth_quant(
     alphas = torch.linspace(0, 1, ALPHAS).tolist() if config.automatic else [config.alpha]
     tried = [(alpha, smoothing_scales(weights, stats, alpha)) for alpha in alphas]
     searched = [(alpha, expected_error(weights, stats, scales, config)) for alpha, scales in tried]
-    best = min(range(len(alphas)), key=lambda place: searched[place][1])
+    best = min(range(len(alphas)), key=lambda index: searched[index][1])
     return tried[best][1], searched
 
 

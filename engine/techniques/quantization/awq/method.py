@@ -40,7 +40,7 @@ def input_scales_awq(
         (alpha, sum(scaled_error(weight, scales, stats, config) for weight in weights))
         for alpha, scales in tried
     ]
-    best = min(range(len(tried)), key=lambda place: searched[place][1])
+    best = min(range(len(tried)), key=lambda index: searched[index][1])
     return tried[best][1], searched
 
 

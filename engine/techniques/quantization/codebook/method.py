@@ -143,15 +143,15 @@ def evenly_spaced(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
 
 def at_quantiles(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
     """The middles of stretches with equally many weights."""
-    places = (torch.arange(clusters, device=ordered.device) + 0.5) / clusters * ordered.shape[1]
-    return ordered[:, places.long()]
+    positions = (torch.arange(clusters, device=ordered.device) + 0.5) / clusters * ordered.shape[1]
+    return ordered[:, positions.long()]
 
 
 def random_weights(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
     """Weights picked by the run's seed, whatever else has drawn from it."""
     generator = torch.Generator().manual_seed(torch.initial_seed())
-    places = torch.randint(ordered.shape[1], (clusters,), generator=generator).sort().values
-    return ordered[:, places.to(ordered.device)]
+    indices = torch.randint(ordered.shape[1], (clusters,), generator=generator).sort().values
+    return ordered[:, indices.to(ordered.device)]
 
 
 def at_cube_root_density(ordered: torch.Tensor, clusters: int) -> torch.Tensor:

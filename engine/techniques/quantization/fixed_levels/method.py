@@ -50,12 +50,12 @@ def lookup_table_weight(
         [codes_of(part / scale).flatten(1) for part, scale in zip(parts, scales, strict=True)],
         dim=1,
     )
-    together = torch.cat([scale.squeeze(-1) for scale in scales], dim=1)
+    scales_2d = torch.cat([scale.squeeze(-1) for scale in scales], dim=1)
     return LookupTableWeight(
         shape=tuple(weight.shape),
         group_size=min(parts[0].shape[-1], weight.shape[1]),
         codes=pack_table_codes(format["table"], codes, format["bits"]),
-        scales=together.to(torch.float8_e8m0fnu) if powers else compact_scales(together),
+        scales=scales_2d.to(torch.float8_e8m0fnu) if powers else compact_scales(scales_2d),
         **format,
     )
 
@@ -68,11 +68,11 @@ def lookup_table_plan(
     """
     out, in_ = shape
     width = min(group_size, in_) if granularity == "group" else in_
-    places = (1, 1) if granularity == "tensor" else (out, -(-in_ // width))
+    scale_shape = (1, 1) if granularity == "tensor" else (out, -(-in_ // width))
     codes = meta_tensor(
         table_codes_bytes(format["table"], out * in_, format["bits"]), dtype=torch.uint8
     )
-    scales = meta_tensor(*places, dtype=torch.float8_e8m0fnu if powers else torch.float16)
+    scales = meta_tensor(*scale_shape, dtype=torch.float8_e8m0fnu if powers else torch.float16)
     return LookupTableWeight(shape, group_size=width, codes=codes, scales=scales, **format)
 
 
@@ -167,8 +167,8 @@ def log_codes(relative: torch.Tensor, config: Logarithmic) -> torch.Tensor:
     size = relative.abs()
     down = size.log2().mul_(-config.steps_per_octave).round_().clamp_(0, number - 1)
     smallest = 2.0 ** (-(number - 1) / config.steps_per_octave)
-    places = relative.sign().mul_(number - down).masked_fill_(size < smallest / 2, 0)
-    return places.add_(number).to(torch.uint8)
+    codes = relative.sign().mul_(number - down).masked_fill_(size < smallest / 2, 0)
+    return codes.add_(number).to(torch.uint8)
 
 
 # --- 4-bit floats ---------------------------------------------------------------------------------

@@ -69,9 +69,9 @@ class RoundingSweep(ColumnSweep):
                 self.choose_scale(group)
             before = group
             weight, scale, zero = self.weight[column], self.scales[group], self.zeros[group]
-            wanted = weight if self.stays is None else weight * self.stays[column]
+            target = weight if self.stays is None else weight * self.stays[column]
             code = (
-                torch.div(wanted, scale, out=self.codes[column])
+                torch.div(target, scale, out=self.codes[column])
                 .round_()
                 .add_(zero)
                 .clamp_(levels.lowest, levels.highest)
@@ -97,8 +97,11 @@ def compress_gptq(config: GPTQ, weight: torch.Tensor, stats: InputStats) -> Inte
     """``weight``: (out, in_) float32"""
     columns, order = rounding_sweep(config, weight, stats)
     columns.process(0, len(order))
-    rounding, moved = config.rounding(), config.activation_order and not config.static_groups
-    codes = columns.codes if moved else columns.codes[order.argsort()]
+    rounding, reorders_groups = (
+        config.rounding(),
+        config.activation_order and not config.static_groups,
+    )
+    codes = columns.codes if reorders_groups else columns.codes[order.argsort()]
     return IntegerWeight(
         shape=tuple(weight.shape),
         bits=config.bits,
@@ -108,7 +111,7 @@ def compress_gptq(config: GPTQ, weight: torch.Tensor, stats: InputStats) -> Inte
         zeros=pack_bits(columns.zeros.T.to(torch.uint8), config.bits)
         if config.scheme == "asymmetric"
         else None,
-        order=order.int() if moved else None,
+        order=order.int() if reorders_groups else None,
     )
 
 
@@ -124,7 +127,7 @@ def rounding_sweep(
     )
     weight = weight * (diagonal > 0)  # an input that is always zero: its weights do not count
     left = weight.T.contiguous()[order]
-    place = torch.arange(len(order), device=weight.device) // group_width(
+    group_of_position = torch.arange(len(order), device=weight.device) // group_width(
         config.rounding(), weight.shape[1]
     )
     if config.static_groups:
@@ -132,7 +135,9 @@ def rounding_sweep(
             params.T.contiguous() for params in qparams_of_weight(weight, config.rounding())
         )
     else:
-        scales, zeros = torch.zeros(2, int(place[-1]) + 1, len(weight), device=weight.device)
+        scales, zeros = torch.zeros(
+            2, int(group_of_position[-1]) + 1, len(weight), device=weight.device
+        )
     stays = left != 0
     factor = hessian_factor(stats, config.damping, order if config.activation_order else None)
     columns = RoundingSweep(
@@ -140,7 +145,7 @@ def rounding_sweep(
         factor,
         torch.empty_like(left),
         config,
-        place[order] if config.static_groups else place,
+        group_of_position[order] if config.static_groups else group_of_position,
         torch.empty_like(left),
         scales,
         zeros,
@@ -155,5 +160,7 @@ def storage_plan_gptq(config: GPTQ, shape: tuple[int, int]) -> IntegerWeight:
     from dataclasses import replace
 
     plain = storage_plan(config.rounding(), shape)
-    moved = config.activation_order and not config.static_groups
-    return replace(plain, order=meta_tensor(shape[1], dtype=torch.int32)) if moved else plain
+    reorders_groups = config.activation_order and not config.static_groups
+    return (
+        replace(plain, order=meta_tensor(shape[1], dtype=torch.int32)) if reorders_groups else plain
+    )

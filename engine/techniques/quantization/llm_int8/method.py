@@ -12,11 +12,11 @@ from engine.tensors.outliers import MixedInt8, outlier_fields
 @compress.register
 def compress_llm_int8(config: LLMInt8, weight: torch.Tensor, stats: InputStats) -> MixedInt8:
     columns = outlier_column_indices(config, stats)
-    rest = weight.clone()
-    rest[:, columns] = 0
+    regular = weight.clone()
+    regular[:, columns] = 0
     return MixedInt8(
         tuple(weight.shape),
-        rows_in_int8(rest),
+        rows_in_int8(regular),
         **outlier_fields(weight, columns),
         threshold=config.threshold,
         area=stats.area,

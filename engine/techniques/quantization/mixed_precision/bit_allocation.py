@@ -27,7 +27,9 @@ def allocate(damage: np.ndarray, sizes: np.ndarray, budget: int, exact: bool = T
     )
     return min(
         allocations,
-        key=lambda allocation: sum(damage[layer, place] for layer, place in enumerate(allocation)),
+        key=lambda allocation: sum(
+            damage[layer, candidate] for layer, candidate in enumerate(allocation)
+        ),
     )
 
 
@@ -39,18 +41,18 @@ def greedy_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> lis
     when its layer reaches the step's starting point.
     """
     chosen = [int(np.lexsort((damage[layer], sizes[layer]))[0]) for layer in range(len(sizes))]
-    left = budget - sum(int(sizes[layer, place]) for layer, place in enumerate(chosen))
+    left = budget - sum(int(sizes[layer, candidate]) for layer, candidate in enumerate(chosen))
     waiting = [
         step
-        for layer, place in enumerate(chosen)
-        for step in improvements(layer, place, damage, sizes)
+        for layer, candidate in enumerate(chosen)
+        for step in improvements(layer, candidate, damage, sizes)
     ]
     heapify(waiting)
     while waiting:
-        _, layer, other, place = heappop(waiting)
+        _, layer, other, candidate = heappop(waiting)
         layer, other = -layer, -other
-        more = int(sizes[layer, other] - sizes[layer, place])
-        if place == chosen[layer] and more <= left:
+        more = int(sizes[layer, other] - sizes[layer, candidate])
+        if candidate == chosen[layer] and more <= left:
             chosen[layer], left = other, left - more
             for step in improvements(layer, other, damage, sizes):
                 heappush(waiting, step)
@@ -58,14 +60,14 @@ def greedy_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> lis
 
 
 def improvements(
-    layer: int, place: int, damage: np.ndarray, sizes: np.ndarray
+    layer: int, candidate: int, damage: np.ndarray, sizes: np.ndarray
 ) -> list[tuple[float, int, int, int]]:
     """Better candidates than ``place`` that take more bytes; of equal ones the last sorts first.
     (- damage saved a byte, - layer, - other, place)
     """
-    more, saved = sizes[layer] - sizes[layer, place], damage[layer, place] - damage[layer]
+    more, saved = sizes[layer] - sizes[layer, candidate], damage[layer, candidate] - damage[layer]
     return [
-        (-float(saved[other] / more[other]), -layer, -int(other), place)
+        (-float(saved[other] / more[other]), -layer, -int(other), candidate)
         for other in np.flatnonzero((more > 0) & (saved > 0))
     ]
 
@@ -75,20 +77,20 @@ def knapsack_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> l
     smallest = sizes.min(axis=1)
     extra, left = sizes - smallest[:, None], int(budget - smallest.sum())
     unit = max(gcd(*extra.flatten().tolist(), left) or 1, -(-left // MAX_BUDGET_UNITS), 1)
-    extra, places = -(-extra // unit), left // unit + 1
-    best_damage, choices = np.zeros(places), np.zeros((len(sizes), places), dtype=np.int8)
+    extra, budgets = -(-extra // unit), left // unit + 1
+    best_damage, choices = np.zeros(budgets), np.zeros((len(sizes), budgets), dtype=np.int8)
     for layer, (costs, units) in enumerate(zip(damage, extra, strict=True)):
-        totals = np.full((len(costs), places), np.inf)
+        totals = np.full((len(costs), budgets), np.inf)
         for row, cost, spent in zip(totals, costs, units, strict=True):
-            if spent < places:
-                row[spent:] = best_damage[: places - spent] + cost
+            if spent < budgets:
+                row[spent:] = best_damage[: budgets - spent] + cost
         choices[layer], best_damage = totals.argmin(axis=0), totals.min(axis=0)
     return backtracked_choices(choices, extra, int(best_damage.argmin()))
 
 
-def backtracked_choices(choices: np.ndarray, extra: np.ndarray, place: int) -> list[int]:
+def backtracked_choices(choices: np.ndarray, extra: np.ndarray, budget: int) -> list[int]:
     chosen = []
     for layer in range(len(choices) - 1, -1, -1):
-        chosen.append(int(choices[layer, place]))
-        place -= int(extra[layer, chosen[-1]])
+        chosen.append(int(choices[layer, budget]))
+        budget -= int(extra[layer, chosen[-1]])
     return chosen[::-1]

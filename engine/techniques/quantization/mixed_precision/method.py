@@ -56,7 +56,7 @@ def plan_mixed_precision(
         layer_swap.tables.sensitivity.extend(
             sensitivity_rows(config, layers, sizes, damage, other, chosen)
         )
-    return {layer.name: candidates[place] for layer, place in zip(layers, chosen, strict=True)}
+    return {layer.name: candidates[index] for layer, index in zip(layers, chosen, strict=True)}
 
 
 def configs_by_name(config: MixedPrecision, layers: list[Layer]) -> dict[str, RoundToNearest]:
@@ -128,7 +128,7 @@ class SensitivityMeter:
     def for_every_candidate(self, damage_of_candidate: Callable[[Layer, int], float]) -> np.ndarray:
         return np.array(
             [
-                [damage_of_candidate(layer, place) for place in range(len(self.candidates))]
+                [damage_of_candidate(layer, index) for index in range(len(self.candidates))]
                 for layer in self.layers
             ]
         )
@@ -138,9 +138,9 @@ class SensitivityMeter:
         damage[:, 0] = [damage_of_layer(layer) for layer in self.layers]
         return damage
 
-    def damage_alone(self, layer: Layer, place: int) -> float:
+    def damage_alone(self, layer: Layer, index: int) -> float:
         """Quantize one: this layer rounded, all others as they are."""
-        return self.divergence({layer.name: self.rounded_layer(layer, place)})
+        return self.divergence({layer.name: self.rounded_layer(layer, index)})
 
     def divergence_without(self, layer: Layer) -> float:
         """Restore one: all layers at the coarsest but this."""
@@ -152,15 +152,15 @@ class SensitivityMeter:
         """Sensitivity of this layer at each candidate while all others are at the coarsest one."""
         without = self.divergence_without(layer)
         return [
-            self.divergence(self.floor | {layer.name: self.rounded_layer(layer, place)}) - without
-            for place in range(len(self.candidates))
+            self.divergence(self.floor | {layer.name: self.rounded_layer(layer, index)}) - without
+            for index in range(len(self.candidates))
         ]
 
-    def rounded_layer(self, layer: Layer, place: int) -> StoredWeight:
+    def rounded_layer(self, layer: Layer, index: int) -> StoredWeight:
         return (
             self.floor[layer.name]
-            if place == 0
-            else compress(self.candidates[place], self.layer_swap.weight_of(layer.name))
+            if index == 0
+            else compress(self.candidates[index], self.layer_swap.weight_of(layer.name))
         )
 
     def divergence(self, swapped: dict[str, StoredWeight]) -> float:
@@ -179,7 +179,7 @@ def sensitivity_rows(
     other: np.ndarray,
     chosen: list[int],
 ) -> list[SensitivityRow]:
-    ones, rest = (damage, other) if config.sensitivity == "quantize-one" else (other, damage)
+    ones, others = (damage, other) if config.sensitivity == "quantize-one" else (other, damage)
     return [
         SensitivityRow(
             layer.name,
@@ -188,7 +188,7 @@ def sensitivity_rows(
             candidate.range,
             int(sizes[i, j]),
             float(ones[i, j]),
-            float(rest[i, j]),
+            float(others[i, j]),
             chosen[i] == j,
         )
         for i, layer in enumerate(layers)

@@ -62,13 +62,13 @@ class LayerQLoRA(QLoRA):
 def plan_adapters(
     config: Adapters, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, Adapters]:
-    places = [layer for layer in layers if has_adapter(config, layer)]
-    if len(layers) > 1 and not places:
+    adapted = [layer for layer in layers if has_adapter(config, layer)]
+    if len(layers) > 1 and not adapted:
         raise PlainError(
             f"No layer of this model is named as {config.where} (they are named like "
             f"{layers[0].name!r}); set where to all."
         )
-    largest = max(places or layers, key=lambda layer: min(layer.matrix_shape))
+    largest = max(adapted or layers, key=lambda layer: min(layer.matrix_shape))
     if config.rank > (full := min(largest.matrix_shape)):
         raise PlainError(rank_too_large_message(config.rank, full, largest.name))
     return {layer.name: layer_config(config, layer) for layer in layers}

@@ -205,12 +205,12 @@ class PrecisionRun:
             accelerator=accelerator,
         )
         for self.broken in range(1, training_config.steps + 1):
-            began, scale = (
+            start, scale = (
                 time.perf_counter(),
                 accelerator.scaler.get_scale() if self.uses_loss_scaling else 1.0,
             )
             step, loss = next(steps)
-            seconds += time.perf_counter() - began
+            seconds += time.perf_counter() - start
             self.record_step(step, loss, training_config.rate_at(step - 1), scale)
             if step % self.config.look_every == 0 or step == training_config.steps:
                 self.evaluate(step, scale, step * training_config.batch / seconds)
@@ -243,7 +243,7 @@ class PrecisionRun:
         far.
         """
         quality = held_out_quality(self.model, self.training_data.held_out)
-        lost = (
+        underflow = (
             {
                 "slopes lost": self.underflow_share(
                     self.training_data.train.subset(slice(0, self.config.batch)), scale
@@ -252,7 +252,7 @@ class PrecisionRun:
             if self.variant in CASTS
             else {}
         )
-        self.record(step, {quality.name: quality.value, "examples per second": pace} | lost)
+        self.record(step, {quality.name: quality.value, "examples per second": pace} | underflow)
 
     def underflow_share(self, batch: EncodedExamples, scale: float) -> float:
         """Share of the gradients that are nonzero in float32 but zero in this precision, for the

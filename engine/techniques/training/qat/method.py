@@ -175,9 +175,12 @@ def randomize_weights(trainable: TrainableModel, context: RunContext) -> None:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.recipe.seed)
-        drawn = untrained_model(context.folder)
+        random_model = untrained_model(context.folder)
     for layer in trainable.layers:
-        first, weight = drawn.get_submodule(layer.name), trainable.model.get_submodule(layer.name)
+        first, weight = (
+            random_model.get_submodule(layer.name),
+            trainable.model.get_submodule(layer.name),
+        )
         if first.weight.shape != weight.weight.shape:
             raise PlainError(
                 f"{layer.name} has another shape than config.json says, so random weights "
