@@ -171,8 +171,8 @@ def allowed_values(schema: dict[str, Any]) -> str:
         return one_of(schema.get("enum") or [schema["const"]])
     if union_tags(schema):
         return (
-            "a mapping such as "
-            f"{{{schema['discriminator']['propertyName']}: {union_tags(schema)[0]}}}"
+            f"a mapping such as {{{schema['discriminator']['propertyName']}: "
+            f"{union_tags(schema)[0]}}}"
         )
     if schema.get("properties"):
         return f"a mapping with keys such as {', '.join(list(schema['properties'])[:3])}"

@@ -10,9 +10,9 @@ from pages.widgets.state import recipe_for
 
 st.title("What does compression do to a model?")
 st.markdown(
-    "Pick a model and a technique, press Run, and see what happened to the weights, the layers "
-    "and the quality. "
-    "Everything is computed on this machine, and all results are measured, not estimated."
+    "Pick a model and a technique, press Run, and see what happened to the weights, the layers and "
+    "the quality. Everything is computed on this machine, and all results are measured, not "
+    "estimated."
 )
 for column, bundled in zip(st.columns(len(BUNDLED_MODELS)), BUNDLED_MODELS.values(), strict=True):
     with column.container(border=True, height="stretch"):

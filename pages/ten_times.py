@@ -30,8 +30,7 @@ with show_errors("This run"):
 st.markdown("### Run it yourself")
 st.markdown(
     "This trains a new student on your machine, about four minutes on two cores. If you cancel, "
-    "the best checkpoint so "
-    "far continues to the next step."
+    "the best checkpoint so far continues to the next step."
 )
 forecast_line(recipe)
 run_column, download_column = st.columns(2)
@@ -55,9 +54,7 @@ download_column.download_button(
 if run:
     run_card(run, "ten-times")
 st.caption(
-    "Based on Shaw Talebi, *Compressing Large Language Models (LLMs)*, Towards Data Science, "
-    "2024, which compressed a BERT "
-    "phishing classifier from 438 MB to 62.7 MB. To run the article's own models and data (needs "
-    "a network): "
-    "`python -m engine run assets/recipes/ten-times-hub.yaml`."
+    "Based on Shaw Talebi, *Compressing Large Language Models (LLMs)*, Towards Data Science, 2024, "
+    "which compressed a BERT phishing classifier from 438 MB to 62.7 MB. To run the article's own "
+    "models and data (needs a network): `python -m engine run assets/recipes/ten-times-hub.yaml`."
 )

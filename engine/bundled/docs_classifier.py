@@ -387,8 +387,7 @@ def model_card(
     counts = ", ".join(f"{len(rows):,} {split}" for split, rows in chosen.items())
     flags = (
         f"--tokens {arguments.tokens} --rate {arguments.rate} --epochs {arguments.epochs} "
-        "--fine-rate "
-        f"{arguments.fine_rate}{' --compile' if arguments.compile else ''}"
+        f"--fine-rate {arguments.fine_rate}{' --compile' if arguments.compile else ''}"
     )
     return f"""# docs-classifier
 

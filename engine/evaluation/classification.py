@@ -205,9 +205,8 @@ def targets_by_name(
         )
         raise PlainError(
             f"The labels of {examples.name} include {shortened_list(unknown)}, which the model "
-            "does "
-            f"not have; its labels are {model_classes}. "
-            "Rename the labels in the data or choose a model for them."
+            f"does not have; its labels are {model_classes}. Rename the labels in the data or "
+            "choose a model for them."
         )
     return torch.tensor(
         [number_by_name[examples.names[label].strip().lower()] for label in examples.labels]

@@ -108,7 +108,6 @@ def check_image_size(config: dict[str, Any], name: str) -> None:
     ):
         if value > MAX_PIXELS_PER_SIDE:
             raise PlainError(
-                f"preprocessor_config.json of {name} sets {key[:80]} to {value:,} pixels; at "
-                f"most {MAX_PIXELS_PER_SIDE:,} are "
-                "allowed, correct the file."
+                f"preprocessor_config.json of {name} sets {key[:80]} to {value:,} pixels; at most "
+                f"{MAX_PIXELS_PER_SIDE:,} are allowed, correct the file."
             )

@@ -256,9 +256,9 @@ def task_kind(config: dict[str, Any], architecture: str, name: str) -> Kind:
             else f"a {architecture[:120]}"
         )
         raise PlainError(
-            f"{name} is {description}; only language models (ForCausalLM, or ForConditionalGeneration "
-            "with a text_config), masked language models "
-            "(ForMaskedLM), text classifiers (ForSequenceClassification) and image classifiers "
+            f"{name} is {description}; only language models (ForCausalLM, or "
+            "ForConditionalGeneration with a text_config), masked language models (ForMaskedLM), "
+            "text classifiers (ForSequenceClassification) and image classifiers "
             "(ForImageClassification) can be compressed here."
         )
     return kind

@@ -91,6 +91,5 @@ class SizeGuard:
     def _error(self, excess: str) -> PlainError:
         return PlainError(
             f"config.json of {self.name} describes a model with {excess} that its weight files do "
-            "not contain; they belong to different models: "
-            "download it again."
+            "not contain; they belong to different models: download it again."
         )

@@ -208,9 +208,8 @@ def not_finite_message(name: str, original: torch.Tensor) -> str:
 
 def unchanged_message(name: str, setting: Technique) -> str:
     return (
-        f"{name} is unchanged, although {setting.title} should have changed it; please report "
-        "this recipe, or add the layer to "
-        "Layers to skip (layers.skip)."
+        f"{name} is unchanged, although {setting.title} should have changed it; please report this "
+        "recipe, or add the layer to Layers to skip (layers.skip)."
     )
 
 

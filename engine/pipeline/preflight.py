@@ -34,8 +34,7 @@ def check_calibration_size(step: Technique, layers: Iterable[Layer], tokens: int
             f"The calibration data gives {tokens:,} tokens, too few for {step.title}: "
             f"{widest.name} has {width:,} input channels and needs at least "
             f"{-(-width // MAX_CHANNELS_PER_TOKEN):,} (one for {MAX_CHANNELS_PER_TOKEN} channels). "
-            "Give a longer calibration.text or more "
-            "calibration.samples."
+            "Give a longer calibration.text or more calibration.samples."
         )
 
 

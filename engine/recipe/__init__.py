@@ -242,8 +242,7 @@ def step_order_error(steps: Sequence[Technique]) -> str:
         if weight_state not in step.accepts:
             return (
                 f"{step.title} cannot come after {by.title}, which leaves "
-                f"{WEIGHT_STATE_NAMES[weight_state]}; "
-                f"{order_advice(by, step)}"
+                f"{WEIGHT_STATE_NAMES[weight_state]}; {order_advice(by, step)}"
             )
         if step.produces != "dense":
             weight_state, by = step.produces, step

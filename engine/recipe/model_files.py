@@ -105,8 +105,8 @@ def folder_without_weights(path: Path, name: str) -> str:
     if weights:
         return (
             f"{name} has no model.safetensors but {weights[0][:120]}; rename it to "
-            "model.safetensors "
-            "if it contains all weights, or save the model again with save_pretrained."
+            "model.safetensors if it contains all weights, or save the model again with "
+            "save_pretrained."
         )
     if other := other_weights(files):
         return f"{name} has {other}"

@@ -91,9 +91,8 @@ class ModelName:
             raise PlainError(file_refusal(path, repr(text[:120])))
         if len(text) > 200 or not HUB_ID.fullmatch(text):
             raise PlainError(
-                f"There is no model {text[:120]!r}: give bundled:NAME, an existing directory, or "
-                "a Hub id such as HuggingFaceTB/SmolLM2-135M "
-                "(add @revision to pin one)."
+                f"There is no model {text[:120]!r}: give bundled:NAME, an existing directory, or a "
+                "Hub id such as HuggingFaceTB/SmolLM2-135M (add @revision to pin one)."
             )
         name, _, revision = text.partition("@")
         return cls("hub", name, revision or None)

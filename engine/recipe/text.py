@@ -62,7 +62,8 @@ def read_file(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not a path"
         raise PlainError(
-            f"The recipe {str(path)[:200]!r} cannot be read: {reason}; give the path of a YAML file."
+            f"The recipe {str(path)[:200]!r} cannot be read: {reason}; give the path of a YAML "
+            "file."
         ) from None
     return decode_recipe(content, f"The recipe {str(path)[:200]!r}")
 

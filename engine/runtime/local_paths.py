@@ -97,9 +97,9 @@ def check_links(folder: Path) -> None:
     links = (path for path in folder.rglob("*") if path.is_symlink())
     if foreign_link := next((path for path in links if not limit.allows(path)), None):
         raise PlainError(
-            f"The folder {value_text(str(folder))} contains the link {value_text(foreign_link.name)}, "
-            "which "
-            "leads out of it; replace the link with the file."
+            f"The folder {value_text(str(folder))} contains the link "
+            f"{value_text(foreign_link.name)}, which leads out of it; replace the link with the "
+            "file."
         )
 
 

@@ -90,9 +90,8 @@ class LowRankWeight(FactoredWeight):
         if saves_parameters(self.shape, self.rank):
             return ""
         return (
-            f"rank {self.rank} is not below the break-even rank "
-            f"{break_even_rank(self.shape):.1f}, so "
-            "its factors take more than the matrix did"
+            f"rank {self.rank} is not below the break-even rank {break_even_rank(self.shape):.1f}, "
+            "so its factors take more than the matrix did"
         )
 
 

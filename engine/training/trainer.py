@@ -107,9 +107,8 @@ class Trainer:
                 raise
             self.context.notes.append(
                 f"The loss was no number any more at training step {error.step}, so training "
-                f"stopped there and went back to "
-                f"step {self.best_step}, the best so far; a rate below "
-                f"{self.training_config.rate:g} may go further."
+                f"stopped there and went back to step {self.best_step}, the best so far; a rate "
+                f"below {self.training_config.rate:g} may go further."
             )
         self.model.load_state_dict(self.best, strict=False)
 
@@ -144,8 +143,7 @@ class Trainer:
         if self.out_of_patience(step):
             self.context.notes.append(
                 f"Training ended at step {step} of {self.training_config.steps}: nothing was "
-                "gained "
-                f"since step {self.best_step}."
+                f"gained since step {self.best_step}."
             )
         return self.out_of_patience(step)
 

@@ -74,8 +74,7 @@ def model_summary(view: ModelView) -> str:
     name = view.reference.removeprefix("bundled:")
     return (
         f"**{literal_markdown(name)}** · {literal_markdown(view.architecture)} · "
-        f"{count(view.parameters)} "
-        f"parameters · {megabytes(view.size_bytes)}"
+        f"{count(view.parameters)} parameters · {megabytes(view.size_bytes)}"
     )
 
 

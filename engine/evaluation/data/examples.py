@@ -369,10 +369,8 @@ def plain_label(value: Any, table: str, column: str) -> int | str:
         or value < 0
     ):
         raise PlainError(
-            f"The column {column} of {table} holds the label {value_text(value)}; labels are "
-            "names or "
-            "whole numbers from 0 "
-            "(a split whose labels are -1 is not labeled: choose another)."
+            f"The column {column} of {table} holds the label {value_text(value)}; labels are names "
+            "or whole numbers from 0 (a split whose labels are -1 is not labeled: choose another)."
         )
     return int(value)
 

@@ -153,7 +153,8 @@ def explain_read_errors(path: Path) -> Iterator[None]:
             getattr(error, "strerror", None) or str(error).split("\n")[0][:120] or "unknown reason"
         )
         raise PlainError(
-            f"{path.name} cannot be read ({reason}); it may be truncated: save or compress it again."
+            f"{path.name} cannot be read ({reason}); it may be truncated: save or compress it "
+            "again."
         ) from None
 
 

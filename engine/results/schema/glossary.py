@@ -210,8 +210,7 @@ GLOSSARY: dict[str, Term] = {
         "Latency",
         "ms",
         "Median time of one forward pass, with original and compressed model in alternation. "
-        "Measured only if a real kernel "
-        "computes with the stored weights.",
+        "Measured only if a real kernel computes with the stored weights.",
     ),
     "compress_seconds": Term(
         "Compression time", "s", "Time spent on compression, without loading and evaluation."

@@ -24,8 +24,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]  # what tables and figures can hol
 Moment = Annotated[datetime, AfterValidator(in_utc)]
 RELATIVE_TO_REMAINING = (
     "This run is from an earlier version: its bits per compressed weight are relative to the "
-    "remaining parameters, not to "
-    "the original model's. Run it again to compare it with newer runs."
+    "remaining parameters, not to the original model's. Run it again to compare it with newer runs."
 )
 
 

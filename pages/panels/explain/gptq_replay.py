@@ -256,9 +256,8 @@ def playback_controls(steps: list[int], active: int) -> dict[str, Any]:
 def description(replay: pd.DataFrame) -> str:
     last = replay.iloc[replay.step.argmax()]
     return (
-        f"After {last.step} columns, the output error is {percent(last.gptq_error)} with GPTQ "
-        f"and {percent(last.plain_error)} with plain rounding "
-        f"({replay.row.nunique()} rows shown)."
+        f"After {last.step} columns, the output error is {percent(last.gptq_error)} with GPTQ and "
+        f"{percent(last.plain_error)} with plain rounding ({replay.row.nunique()} rows shown)."
     )
 
 

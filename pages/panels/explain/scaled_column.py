@@ -78,9 +78,8 @@ def description(weights: pd.DataFrame) -> str:
         (weights[name] ** 2).mean() ** 0.5 for name in ("error_without", "error_with")
     )
     return (
-        f"Column {weights.column.iloc[0]} times {weights.factor.iloc[0]:.3g}: its root mean "
-        f"square error goes from {without:.2g} to {within:.2g} "
-        f"over {len(weights)} rows."
+        f"Column {weights.column.iloc[0]} times {weights.factor.iloc[0]:.3g}: its root mean square "
+        f"error goes from {without:.2g} to {within:.2g} over {len(weights)} rows."
     )
 
 

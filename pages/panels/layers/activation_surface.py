@@ -178,9 +178,8 @@ ACTIVATION_SURFACE = Panel(
     question="Are there outlier channels?",
     caption=(
         "Each cell is the largest |x| in a block of adjacent inputs (tokens or image positions) "
-        "and channels, on a sample of calibration data. Bright stripes are outlier channels, "
-        "which widen the range for all others. After scaling (SmoothQuant, AWQ) they should "
-        "disappear."
+        "and channels, on a sample of calibration data. Bright stripes are outlier channels, which "
+        "widen the range for all others. After scaling (SmoothQuant, AWQ) they should disappear."
     ),
     draw=activation_surface,
     describe=description,

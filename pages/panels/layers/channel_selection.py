@@ -68,8 +68,7 @@ CHANNEL_SELECTION = Panel(
     question="Which 1% of the channels does each criterion keep?",
     caption=(
         "Each dot is an input channel of the layer, by the size of its weights (x) and the "
-        "strength of its inputs (y). Strong inputs and large weights are rarely the same "
-        "channels."
+        "strength of its inputs (y). Strong inputs and large weights are rarely the same channels."
     ),
     draw=channel_selection,
     describe=description,

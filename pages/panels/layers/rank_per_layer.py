@@ -64,11 +64,9 @@ def description(ranks: pd.DataFrame) -> str:
     )
     return (
         f"{len(cut)} of {len(ranks)} layers were factorized; "
-        f"{short_layer_name(smallest.layer, 80)} keeps "
-        f"{percent(smallest.kept_parameters)} of its parameters "
-        f"at rank {smallest['rank']}, {short_layer_name(largest.layer, 80)} "
-        f"{percent(largest.kept_parameters)} "
-        f"at rank {largest['rank']}."
+        f"{short_layer_name(smallest.layer, 80)} keeps {percent(smallest.kept_parameters)} of its "
+        f"parameters at rank {smallest['rank']}, {short_layer_name(largest.layer, 80)} "
+        f"{percent(largest.kept_parameters)} at rank {largest['rank']}."
     )
 
 

@@ -73,9 +73,8 @@ def description(ranks: pd.DataFrame) -> str:
     row = ranks.iloc[worst]
     return (
         f"{len(ranks)} layers, {megabytes(before)} → {megabytes(after)}; the largest error is in "
-        f"{short_layer_name(row.layer, 80)}, "
-        f"{percent(row.predicted_error)} at rank {row['rank']}; {int(ranks.whole.sum())} are "
-        "unchanged."
+        f"{short_layer_name(row.layer, 80)}, {percent(row.predicted_error)} at rank {row['rank']}; "
+        f"{int(ranks.whole.sum())} are unchanged."
     )
 
 

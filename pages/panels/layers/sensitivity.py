@@ -130,18 +130,16 @@ def description(settings: pd.DataFrame) -> str:
     spread = plain[plain.chosen].bits
     return (
         f"{plain.layer.nunique()} layers; the most sensitive is "
-        f"{short_layer_name(worst.layer, 80)}. "
-        f"Layers got {spread.min()} to {spread.max()} bits."
+        f"{short_layer_name(worst.layer, 80)}. Layers got {spread.min()} to {spread.max()} bits."
     )
 
 
 SENSITIVITY = Panel(
     question="Which layers are most sensitive to rounding?",
     caption=(
-        "Each disc is a candidate number of bits; its position is the KL divergence on "
-        "calibration data when only that layer is rounded, or the measure chosen in the recipe. "
-        "Orange discs were chosen within the budget. Diamonds show the other measure at the "
-        "fewest bits."
+        "Each disc is a candidate number of bits; its position is the KL divergence on calibration "
+        "data when only that layer is rounded, or the measure chosen in the recipe. Orange discs "
+        "were chosen within the budget. Diamonds show the other measure at the fewest bits."
     ),
     draw=sensitivity,
     describe=description,

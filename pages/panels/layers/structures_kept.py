@@ -63,8 +63,7 @@ def description(rows: pd.DataFrame) -> str:
     smallest = shares.loc[shares.share.idxmin()]
     return (
         f"{short_layer_name(smallest.block, 80)} keeps the smallest share, "
-        f"{percent(smallest.share)} of its {smallest.of} "
-        f"{smallest.what}s."
+        f"{percent(smallest.share)} of its {smallest.of} {smallest.what}s."
     )
 
 

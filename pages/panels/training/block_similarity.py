@@ -124,10 +124,9 @@ def description(rows: pd.DataFrame) -> str:
 BLOCK_SIMILARITY = Panel(
     question="Which teacher block does each student block resemble?",
     caption=(
-        "Similarity of hidden states on the same calibration inputs (linear CKA): 1 if they "
-        "differ only by rotation and scale, about 0 if they have nothing in common. Frames mark "
-        "the teacher block most similar to each student block; input is the input of the first "
-        "block."
+        "Similarity of hidden states on the same calibration inputs (linear CKA): 1 if they differ "
+        "only by rotation and scale, about 0 if they have nothing in common. Frames mark the "
+        "teacher block most similar to each student block; input is the input of the first block."
     ),
     draw=block_similarity,
     describe=description,

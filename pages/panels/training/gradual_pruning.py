@@ -142,8 +142,7 @@ GRADUAL_PRUNING = Panel(
     question="Quality after each pruning step and after training",
     caption=(
         "Above: quality on held-out examples; hollow marks are right after a pruning step, filled "
-        "marks after the training that followed; the dashed line is the original. Below: "
-        "sparsity."
+        "marks after the training that followed; the dashed line is the original. Below: sparsity."
     ),
     draw=gradual_pruning,
     describe=description,

@@ -179,8 +179,7 @@ def description(curves: pd.DataFrame) -> str:
     first, last = quality.iloc[0], quality.iloc[-1]
     return (
         f"In {count(curves.step.max())} training steps from "
-        f"{quality_text(first['name'], first.value)} "
-        f"to {quality_text(last['name'], last.value)}."
+        f"{quality_text(first['name'], first.value)} to {quality_text(last['name'], last.value)}."
     )
 
 

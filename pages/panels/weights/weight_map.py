@@ -104,8 +104,8 @@ def hover(values: pd.DataFrame) -> list[str]:
 def description(piece: pd.DataFrame) -> str:
     return (
         f"Rows {piece.row.min()} to {piece.row.max()}, columns {piece.column.min()} to "
-        f"{piece.column.max()}; "
-        f"weights between {piece.original.min():.3g} and {piece.original.max():.3g}."
+        f"{piece.column.max()}; weights between {piece.original.min():.3g} and "
+        f"{piece.original.max():.3g}."
     )
 
 

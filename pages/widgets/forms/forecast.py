@@ -26,9 +26,8 @@ def forecast_line(recipe: Recipe) -> bool:
     size = f"{bound}{megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller)"
     st.markdown(
         f"**Forecast**: {size}, {ahead.bits_per_parameter:.2f} bits per parameter "
-        f"({ahead.bits_per_weight:.2f} per compressed weight in "
-        f"{ahead.layers} layers), "
-        f"about {duration(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
+        f"({ahead.bits_per_weight:.2f} per compressed weight in {ahead.layers} layers), about "
+        f"{duration(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
     )
     if machine_is_busy() and not settings.scheduler():
         st.caption("The machine is busy, so the run may take longer.")

@@ -179,8 +179,7 @@ def calibration_fields(
         "text": (
             "Calibration text",
             "Data for statistics during compression, never for evaluation: bundled:docs, a Hub "
-            "dataset id, or a file. "
-            "Classifiers use the examples of their task.",
+            "dataset id, or a file. Classifiers use the examples of their task.",
         ),
         "samples": (
             "Calibration examples",

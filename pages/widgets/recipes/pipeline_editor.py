@@ -136,7 +136,8 @@ def step_card(position: int, entry: StepEntry) -> None:
     if is_open(entry):
         technique_form(TECHNIQUES[entry.technique], key, entry.options)
     title.markdown(
-        f"**{position + 1} · {FAMILIES[entry.family]}** · {literal_markdown(step_label(entry.step))}"
+        f"**{position + 1} · {FAMILIES[entry.family]}** · "
+        f"{literal_markdown(step_label(entry.step))}"
     )
 
 

@@ -22,8 +22,7 @@ def teacher_texts(record: RunRecord, tables: Tables, key: str) -> None:
     )
     st.caption(
         "Each text starts with a prompt from the training text and continues with tokens sampled "
-        "from the teacher. The student "
-        "is trained on the continuation only."
+        "from the teacher. The student is trained on the continuation only."
         if is_text
         else "The first training examples, each with the class that the teacher chose as its label."
     )

@@ -24,20 +24,17 @@ RECIPE = ASSETS / "recipes" / f"{NAME}.yaml"
 STAGES = {
     "Teacher": (
         "The **Library detective**, a float32 BERT with six blocks of four attention heads. It "
-        "predicts which of eight "
-        "libraries a passage of documentation is from."
+        "predicts which of eight libraries a passage of documentation is from."
     ),
     "Student": (
-        "Half the blocks and half the heads, initialized with the teacher's weights. It is "
-        "trained on the teacher's "
-        "probabilities for each text (**distillation**), including unlabeled texts, and stored "
-        "in 16 bits."
+        "Half the blocks and half the heads, initialized with the teacher's weights. It is trained "
+        "on the teacher's probabilities for each text (**distillation**), including unlabeled "
+        "texts, and stored in 16 bits."
     ),
     "4-bit student": (
         "Its matrices in 4 bits with levels for normally distributed weights (**NF4**) and 8-bit "
-        "scales (**double "
-        "quantization**). Embeddings, norms, biases and the last layer stay in 16 bits, as in "
-        "4-bit loading."
+        "scales (**double quantization**). Embeddings, norms, biases and the last layer stay in 16 "
+        "bits, as in 4-bit loading."
     ),
 }
 COLUMN_FORMATS = {
@@ -60,8 +57,7 @@ COLUMN_TITLES = {
 }
 SCORES_NOTE = (
     "Precision, recall and F1 are macro averages. The student's best state is chosen on part of "
-    "the validation texts; "
-    "neither validation nor test texts are trained on."
+    "the validation texts; neither validation nor test texts are trained on."
 )
 # macro averages
 TERMS = {"precision": "macro_precision", "recall": "macro_recall", "f1": "macro_f1"}

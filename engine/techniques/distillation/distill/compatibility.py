@@ -82,8 +82,7 @@ def check_compatible(folder: ModelSource, teacher: ModelSource, role: str) -> No
     ) != tokenizer_key(tokenizer_of(teacher)):
         raise PlainError(
             f"The {role} {folder} cuts text into other tokens than {teacher}, so their answers "
-            f"cannot be compared; choose a {role} with the same "
-            f"vocabulary."
+            f"cannot be compared; choose a {role} with the same vocabulary."
         )
     config, teacher_config = (config_of(each) for each in (folder, teacher))
     if folder.kind in LANGUAGE or folder.bare:

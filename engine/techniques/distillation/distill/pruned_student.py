@@ -110,8 +110,7 @@ def smaller_student_plan(config: Distill, technique_input: TechniqueInput) -> Pr
     if any(layer.kind == "conv2d" and layer.block for layer in technique_input.original.layers):
         raise PlainError(
             f"{technique_input.folder} is made of convolutions and has no heads; set heads to 1, "
-            "and "
-            "keep fewer blocks or less width."
+            "and keep fewer blocks or less width."
         )
     everywhere = replace(
         technique_input, targets=frozenset(layer.name for layer in technique_input.original.layers)
@@ -137,8 +136,7 @@ def block_stacks(technique_input: TechniqueInput) -> list[list[str]]:
     ):
         raise PlainError(
             f"{technique_input.folder} has no row of blocks of which some could be left out; "
-            "choose "
-            "another student."
+            "choose another student."
         )
     return rows
 
@@ -179,8 +177,7 @@ def fewer_blocks_plan(
     if small.removed_blocks and (failure := pruned_model_error(technique_input, small)):
         raise PlainError(
             f"A student of {len(kept[0])} of the {len(stacks[0])} blocks of "
-            f"{technique_input.folder} "
-            "cannot be made, since its parts depend on all of them "
+            f"{technique_input.folder} cannot be made, since its parts depend on all of them "
             f"({failure[:120]}); set blocks to 1, or choose another student."
         )
     return small

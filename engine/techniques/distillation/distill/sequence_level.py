@@ -145,10 +145,8 @@ def prompts(
     if (left := max(0, room - asking.shape[1])) < MIN_ANSWER_TOKENS:
         raise PlainError(
             f"Asking for {config.asks} with {config.prompt} tokens of text takes {asking.shape[1]} "
-            f"tokens of a window of {room}, which leaves {left} for "
-            f"an answer, and it takes {MIN_ANSWER_TOKENS} at least; set prompt lower, or "
-            "calibration.context "
-            "higher."
+            f"tokens of a window of {room}, which leaves {left} for an answer, and it takes "
+            f"{MIN_ANSWER_TOKENS} at least; set prompt lower, or calibration.context higher."
         )
     return asking
 

@@ -155,6 +155,7 @@ def checked_head_count(heads: int, folder: ModelSource) -> int:
             else "no heads"
         )
         raise PlainError(
-            f"The student {folder} has {reason}; set student_heads to 0, or to a divisor of its width."
+            f"The student {folder} has {reason}; set student_heads to 0, or to a divisor of its "
+            "width."
         )
     return heads

@@ -51,7 +51,8 @@ def prunable_blocks(technique_input: TechniqueInput) -> list[str]:
             else "it has no list of blocks"
         )
         raise PlainError(
-            f"{technique_input.folder} has no removable blocks ({reason}); choose another technique."
+            f"{technique_input.folder} has no removable blocks ({reason}); choose another "
+            "technique."
         )
     if getattr(technique_input.original.model.config.get_text_config(), BY_NUMBER, False):
         raise PlainError(
@@ -148,11 +149,9 @@ def plan_removal_blocks(
         if differs := first_difference(probe, small):
             raise PlainError(
                 f"{config.count} blocks of {technique_input.folder} "
-                f"({technique_input.folder.architecture}) cannot "
-                "be removed: the smaller "
-                "model would differ from the original without them "
-                f"({differs}). Lower Blocks removed (count), or choose "
-                "another technique."
+                f"({technique_input.folder.architecture}) cannot be removed: the smaller model "
+                f"would differ from the original without them ({differs}). Lower Blocks removed "
+                "(count), or choose another technique."
             )
     return small
 
@@ -215,10 +214,9 @@ def check_expert_layout(pruning_plan: PruningPlan, technique_input: TechniqueInp
         )
     }:
         raise PlainError(
-            f"Some blocks of {technique_input.folder} have experts and others have none, by a "
-            "rule of "
-            "its configuration that the blocks left would break; "
-            "choose another number of blocks, or another technique."
+            f"Some blocks of {technique_input.folder} have experts and others have none, by a rule "
+            "of its configuration that the blocks left would break; choose another number of "
+            "blocks, or another technique."
         )
 
 
@@ -248,9 +246,8 @@ def blocks_to_remove(
     if not removable and len(free) == len(influence):
         raise PlainError(
             f"No block of {technique_input.folder} ({technique_input.folder.architecture}) can be "
-            "removed, since "
-            "the others would compute something else without it; "
-            "choose another technique."
+            "removed, since the others would compute something else without it; choose another "
+            "technique."
         )
     if len(removable) < config.count <= len(free):
         raise PlainError(

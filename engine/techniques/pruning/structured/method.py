@@ -102,14 +102,12 @@ def none_found_message(kind: str, technique_input: TechniqueInput) -> str:
     if kind == "channels":
         return (
             f"Every channel of {technique_input.folder} runs through a convolution in groups, so "
-            "none "
-            "can go alone; choose another technique."
+            "none can go alone; choose another technique."
         )
     return (
-        f"No {kind} were found in {technique_input.folder} "
-        f"({technique_input.folder.architecture}) that could be "
-        "removed without changing what the others "
-        "compute; set Structure (what) to another kind, or choose another technique."
+        f"No {kind} were found in {technique_input.folder} ({technique_input.folder.architecture}) "
+        "that could be removed without changing what the others compute; set Structure (what) to "
+        "another kind, or choose another technique."
     )
 
 
@@ -135,10 +133,8 @@ def check_equivalent(
             reason = "this architecture does not compute with fewer of them"
         raise PlainError(
             f"The {families[0].what}s of {technique_input.folder} "
-            f"({technique_input.folder.architecture}) cannot "
-            f"be removed: {reason} "
-            f"({differs}). Set Structure (what) to another kind, or "
-            "choose another technique."
+            f"({technique_input.folder.architecture}) cannot be removed: {reason} ({differs}). Set "
+            "Structure (what) to another kind, or choose another technique."
         )
     return pruning_plan
 

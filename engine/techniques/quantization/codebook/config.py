@@ -64,10 +64,9 @@ class Codebook(Technique):
     )
     start: Literal["best", "linear", "density", "random"] = option(
         "linear",
-        "Initial centroids of k-means, as in the paper: evenly spaced, at quantiles of the "
-        "weights (density), or random weights. Best: runs k-means from evenly spaced values and "
-        "from values as dense as the cube root of the weights' density, and keeps the better "
-        "result.",
+        "Initial centroids of k-means, as in the paper: evenly spaced, at quantiles of the weights "
+        "(density), or random weights. Best: runs k-means from evenly spaced values and from "
+        "values as dense as the cube root of the weights' density, and keeps the better result.",
         title="Initialization",
         advanced=True,
         words={

@@ -41,9 +41,8 @@ class FloatingPoint(Technique):
     )
     paper: ClassVar[str] = (
         "[Micikevicius et al. 2022, FP8 Formats for Deep Learning "
-        "(arXiv:2209.05433)](https://arxiv.org/abs/2209.05433); "
-        "[Rouhani et al. 2023, Microscaling Data Formats "
-        "(arXiv:2310.10537)](https://arxiv.org/abs/2310.10537)"
+        "(arXiv:2209.05433)](https://arxiv.org/abs/2209.05433); [Rouhani et al. 2023, Microscaling "
+        "Data Formats (arXiv:2310.10537)](https://arxiv.org/abs/2310.10537)"
     )
 
     technique: Literal["float"] = "float"

@@ -52,10 +52,9 @@ class QAT(CompressionAwareTraining, RoundToNearest):
     )
     paper: ClassVar[str] = (
         "[Jacob et al. 2018 (arXiv:1712.05877)](https://arxiv.org/abs/1712.05877); "
-        "straight-through: "
-        "[Bengio et al. 2013 (arXiv:1308.3432)](https://arxiv.org/abs/1308.3432); learned step "
-        "size: "
-        "[Esser et al. 2020, LSQ (arXiv:1902.08153)](https://arxiv.org/abs/1902.08153)"
+        "straight-through: [Bengio et al. 2013 "
+        "(arXiv:1308.3432)](https://arxiv.org/abs/1308.3432); learned step size: [Esser et al. "
+        "2020, LSQ (arXiv:1902.08153)](https://arxiv.org/abs/1902.08153)"
     )
     view_notes: ClassVar[dict[str, str]] = {
         "Curves": "Step 0 is the same grid without training (post-training quantization); the "
