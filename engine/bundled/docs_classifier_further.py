@@ -47,9 +47,9 @@ from engine.bundled.docs_classifier import (
 )
 from engine.bundled.pretraining import Schedule, TrainingCurve, curve_table, train
 from engine.evaluation.data.documents import Document, extract_documents, unique_documents
-from engine.evaluation.data.passages import LABELS, MOST_PER_LABEL, Passage, labeled_passages
+from engine.evaluation.data.passages import LABELS, MAX_PER_LABEL, Passage, labeled_passages
 
-MOST_PER_DOCUMENT_IN_TRAINING = 30  # passages, at most; the first course learned from 4
+MAX_PER_DOCUMENT_IN_TRAINING = 30  # passages, at most; the first course learned from 4
 EMA_DECAY = 0.99  # of the mean's weights from one step to the next
 # of the baseline in what both say, to pick from on validation
 SHARES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
@@ -167,7 +167,7 @@ def additional_passages(documents: list[Document], existing: list[Passage]) -> l
     """Passages of the training files beyond those that are known."""
     texts = set(passage_texts(existing))
     every = labeled_passages(
-        documents, MOST_PER_DOCUMENT_IN_TRAINING, MOST_PER_LABEL | {"train": 1_000_000}
+        documents, MAX_PER_DOCUMENT_IN_TRAINING, MAX_PER_LABEL | {"train": 1_000_000}
     )
     return [passage for passage in every if passage.split == "train" and passage.text not in texts]
 

@@ -98,7 +98,7 @@ def replacement_stats(
         siblings = [
             found[other]
             for other, routed in layers.items()
-            if other in found and routed.place == layers[name].place
+            if other in found and routed.stack == layers[name].stack
         ]
         if siblings:
             mean = sum(expert.mean.square().mean().item() for expert in siblings) / len(siblings)

@@ -102,15 +102,15 @@ class ExpertRouting:
     ) -> dict[str, RoutedLayer]:
         """Layers of other experts, needed if neither a layer nor its siblings received tokens."""
         stacks = {
-            self.layers[name].place for name in self.layers.keys() - set(observed)
+            self.layers[name].stack for name in self.layers.keys() - set(observed)
         } - self.magnitudes.keys()
         every = routed_layers(model, [name for name, _ in model.named_modules()]) if stacks else {}
-        return {name: routed for name, routed in every.items() if routed.place in stacks}
+        return {name: routed for name, routed in every.items() if routed.stack in stacks}
 
     def note(self, stats_by_layer: dict[str, InputStats], layers: dict[str, RoutedLayer]) -> None:
         """Record the input strength of these layers."""
         for name, stats in stats_by_layer.items():
-            stack = layers[name].place
+            stack = layers[name].stack
             self.magnitudes[stack] = self.magnitudes.get(stack, InputMagnitude()).merged_with(
                 InputMagnitude.from_stats(stats)
             )
@@ -138,7 +138,7 @@ class ExpertRouting:
             )
             if key not in shared:
                 shared[key] = InputStats(width_of(name), device, wants_gram)
-                strength = self.magnitudes.get(routed.place, UNIT_MAGNITUDE)
+                strength = self.magnitudes.get(routed.stack, UNIT_MAGNITUDE)
                 add_uncorrelated_inputs(
                     shared[key], strength, f"no calibration token was routed to it; {STAND_IN}"
                 )

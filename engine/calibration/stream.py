@@ -308,7 +308,7 @@ class BatchPass(greenlet):
 
     latest: Any = None  # the input it met last
     layout: Any = None  # layout of the first layer that read it
-    seen: InputStats | None = None  # statistics of the layers that read it
+    stats: InputStats | None = None  # statistics of the layers that read it
 
 
 @contextmanager
@@ -327,11 +327,11 @@ def pause_before_layers(
                 return
             batch = getcurrent()
             if args[0] is batch.latest and input_layout(module) == batch.layout:
-                stats.setdefault(name, batch.seen)
+                stats.setdefault(name, batch.stats)
             else:
                 batch.latest, batch.layout = args[0], input_layout(module)
                 add_batch(stats, name, module, args[0], wants_gram, device)
-                batch.seen = stats[name]
+                batch.stats = stats[name]
             batch.parent.switch(name)
 
         return hook

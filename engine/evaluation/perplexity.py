@@ -122,11 +122,11 @@ def batch_loss_and_guesses(
     parts = zip(
         logits.flatten(0, 1).split(TOKENS_PER_LOSS), targets.split(TOKENS_PER_LOSS), strict=True
     )
-    judged = [
+    results = [
         (cross_entropy(part.float(), target, ignore_index=-100, reduction="sum"), part.argmax(1))
         for part, target in parts
     ]
-    losses, guesses = zip(*judged, strict=True)
+    losses, guesses = zip(*results, strict=True)
     return torch.stack(losses).double().sum(), torch.cat(guesses).to(torch.int32).view_as(tokens)
 
 

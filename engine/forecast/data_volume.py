@@ -32,9 +32,9 @@ from engine.recipe.tasks import (
 class DataVolume:
     """Amount of data that a model reads in one phase."""
 
-    places: float  # tokens or pictures
+    positions: float  # tokens or images
     batches: float
-    length: int  # of one window or text, in tokens; 1 for pictures
+    length: int  # of one window or text, in tokens; 1 for images
 
 
 def data_volume(task: Task, folder: ModelSource) -> DataVolume:

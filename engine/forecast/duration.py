@@ -35,7 +35,7 @@ def run_seconds(job: Job, baseline: bool) -> float:
         []
         if baseline
         else [
-            evaluation_seconds(split_job, ()) + TOKENIZING * split_job.evaluation.places
+            evaluation_seconds(split_job, ()) + TOKENIZING * split_job.evaluation.positions
             for split_job in job.by_split
         ]
     )
@@ -68,11 +68,11 @@ def loading_seconds(job: Job) -> float:
 def evaluation_seconds(job: Job, compressed: list[Layer]) -> float:
     """The task once, by the original or with these layers compressed."""
     volume = job.evaluation
-    seconds = job.passes.seconds(volume.places, volume.batches)
-    unpackings = 1 if dense_bytes(job.at.model) <= MAX_UNPACKED_BYTES else volume.batches
+    seconds = job.passes.seconds(volume.positions, volume.batches)
+    unpackings = 1 if dense_bytes(job.loaded.model) <= MAX_UNPACKED_BYTES else volume.batches
     for layer in compressed:
         pace = job.layer_timing(layer)
-        vectors = volume.places * layer.reached * vectors_of(layer)
+        vectors = volume.positions * layer.reached * vectors_of(layer)
         seconds += unpackings * pace.unpack * layer.matrix_shape[0] + vectors * pace.receive
     return seconds
 
@@ -100,11 +100,11 @@ def compression_seconds(job: Job) -> float:
         rounds += layer_operations(config, layer.matrix_shape) / products_per_second()
         rounds += gram_seconds(job, layer) * first if config.needs == "gram" else 0.0
     rounds += (
-        GRADIENT_PASSES * job.passes.seconds(volume.places, job.recipe.calibration.samples)
+        GRADIENT_PASSES * job.passes.seconds(volume.positions, job.recipe.calibration.samples)
         if config.needs == "gradients"
         else 0.0
     )
-    judging = job.passes.seconds(*share_of_examples(volume, EXAMPLES)) if volume.places else 0.0
+    judging = job.passes.seconds(*share_of_examples(volume, EXAMPLES)) if volume.positions else 0.0
     return (
         rounds
         + judging
@@ -127,7 +127,7 @@ def training_seconds(job: Job, work: TrainingWork) -> float:
     step = seconds_in_dtype(
         job, passes.seconds(work.batch * length, 1), work.batch * length, training_dtype(job)
     )
-    teacher_seconds = work.asked * (
+    teacher_seconds = work.teacher_passes * (
         work.steps
         if isinstance(job.recipe.task, LanguageModeling)
         else min(work.steps, max_training_examples(job) / work.batch)
@@ -138,7 +138,9 @@ def training_seconds(job: Job, work: TrainingWork) -> float:
         if work.roundings
         else 0.0
     )
-    evaluation_seconds = work.looks * passes.seconds(held_out * length, max(1.0, held_out / IMAGES))
+    evaluation_seconds = work.evaluations * passes.seconds(
+        held_out * length, max(1.0, held_out / IMAGES)
+    )
     return (
         rounding
         + (work.steps * work.passes + teacher_seconds) * step
@@ -189,7 +191,7 @@ def gram_seconds(job: Job, layer: Layer) -> float:
     """Ten sixteenths of a symmetric product are computed, and not at full speed."""
     return (
         2
-        * job.calibration.places
+        * job.calibration.positions
         * layer.reached
         * layer.matrix_shape[1] ** 2
         / products_per_second(streaming_dtype(job))
@@ -210,13 +212,16 @@ def streaming_seconds(job: Job) -> float:
     """
     volume = job.calibration
     return seconds_in_dtype(
-        job, job.passes.seconds(volume.places, volume.batches), volume.places, streaming_dtype(job)
+        job,
+        job.passes.seconds(volume.positions, volume.batches),
+        volume.positions,
+        streaming_dtype(job),
     )
 
 
 def seconds_in_dtype(job: Job, seconds: float, positions: float, dtype: torch.dtype) -> float:
     """Passes that take so long in float32, with products in another precision."""
-    products = 2.0 * processing_weights(job.at.layers) * positions
+    products = 2.0 * processing_weights(job.loaded.layers) * positions
     return max(
         seconds / 4,
         seconds - products / products_per_second() + products / products_per_second(dtype),
@@ -229,7 +234,7 @@ def calibration_seconds(job: Job) -> float:
     """
     if job.config.needs not in ("range", "gram"):
         return 0.0
-    chain = max(map(len, block_lists(job.at.model)), default=0) > 1 and not isinstance(
+    chain = max(map(len, block_lists(job.loaded.model)), default=0) > 1 and not isinstance(
         job.recipe.task, ImageClassification
     )
     blocks = len({layer.block for layer in job.targets})
@@ -239,7 +244,7 @@ def calibration_seconds(job: Job) -> float:
 def search_seconds(job: Job, search: SearchWork) -> float:
     batches = share_of_examples(job.calibration, search.examples)
     statistics_seconds = (
-        job.passes.seconds(job.calibration.places, job.calibration.batches)
+        job.passes.seconds(job.calibration.positions, job.calibration.batches)
         if search.evaluations
         else 0.0
     )
@@ -254,12 +259,12 @@ def search_seconds(job: Job, search: SearchWork) -> float:
 def share_of_examples(volume: DataVolume, examples: int) -> tuple[float, float]:
     """Places and batches of some of the examples."""
     batches = max(1.0, examples / ROWS)
-    return volume.places * min(1.0, batches / max(1.0, volume.batches)), batches
+    return volume.positions * min(1.0, batches / max(1.0, volume.batches)), batches
 
 
 def finishing_seconds(job: Job) -> float:
     """Continued beginnings, token after token, and the speed."""
-    one, seconds = job.passes.each + job.passes.place, 0.0
+    one, seconds = job.passes.per_pass + job.passes.per_position, 0.0
     if isinstance(job.recipe.task, LanguageModeling):
         small = job.folder.size_bytes < SMALL
         seconds += 2.5 * one * (len(PROMPTS) * NEW_TOKENS if small else NEW_TOKENS // 4)
@@ -269,7 +274,7 @@ def finishing_seconds(job: Job) -> float:
         batch = (
             volume.length
             if isinstance(job.recipe.task, ImageClassification)
-            else 2 * volume.places / volume.batches
+            else 2 * volume.positions / volume.batches
         )
         seconds += min(MODEL_SECONDS + LAYERS_SECONDS, 60 * job.passes.seconds(batch, 1))
     return seconds + comparison_seconds(job)

@@ -24,7 +24,7 @@ class Job:
     recipe: Recipe
     folder: ModelSource
     key: tuple[Any, ...]
-    at: LoadedModel
+    loaded: LoadedModel
     settings: dict[str, Technique]  # of the layers to be compressed
     opening_seconds: float  # of the model, once, with what the libraries load for it
     earlier: tuple["Job", ...] = ()  # steps that come before
@@ -35,22 +35,22 @@ class Job:
 
     @property
     def targets(self) -> list[Layer]:
-        return [layer for layer in self.at.layers if layer.name in self.settings]
+        return [layer for layer in self.loaded.layers if layer.name in self.settings]
 
     @property
     def passes(self) -> ForwardTiming:
-        measured = forward_timing(self.key, self.at, self.folder, self.evaluation.length)
+        measured = forward_timing(self.key, self.loaded, self.folder, self.evaluation.length)
         device, _ = device_and_dtype(self.recipe)
         return (
             measured
             if device.type == "cpu"
-            else ForwardTiming(measured.each, self.at.parameters / GPU_PACE)
+            else ForwardTiming(measured.per_pass, self.loaded.parameters / GPU_PACE)
         )
 
     @property
     def training_passes(self) -> ForwardTiming:
         """Timing of forward passes with as many threads as training uses."""
-        with threads_to_train(self.at.parameters):
+        with threads_to_train(self.loaded.parameters):
             return replace(self, key=(*self.key, "training")).passes
 
     def layer_timing(self, layer: Layer) -> LayerTiming:
@@ -76,7 +76,7 @@ class Job:
         length = (
             self.evaluation.length
             if isinstance(task, LanguageModeling)
-            else self.evaluation.places / max(1, example_count(task))
+            else self.evaluation.positions / max(1, example_count(task))
         )
         length = settings.context if isinstance(task, LanguageModeling) else length
         return DataVolume(settings.samples * length, settings.samples / ROWS, max(1, int(length)))

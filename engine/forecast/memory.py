@@ -51,23 +51,23 @@ def peak_bytes(job: Job) -> float:
 def largest_layer(job: Job) -> float:
     """Bytes of the largest matrix that is unpacked to float32."""
     return 4.0 * max(
-        (layer.parameters for layer in job.at.layers if layer.kind != "embedding"), default=0
+        (layer.parameters for layer in job.loaded.layers if layer.kind != "embedding"), default=0
     )
 
 
 def evaluation_bytes(job: Job) -> float:
     """Logits of one batch with those whose loss is computed, and what a block holds between."""
     volume = job.evaluation
-    positions = volume.places / volume.batches
+    positions = volume.positions / volume.batches
     if isinstance(job.recipe.task, LanguageModeling):
-        vocabulary = job.at.model.config.get_text_config().vocab_size
+        vocabulary = job.loaded.model.config.get_text_config().vocab_size
         logits = (
             min(LOGITS_BYTES, 4.0 * positions * vocabulary)
             + 3 * 4.0 * min(positions, TOKENS_PER_LOSS) * vocabulary
         )
     else:
         logits = 0.0
-    dense = dense_bytes(job.at.model)
+    dense = dense_bytes(job.loaded.model)
     return (
         logits
         + positions * activation_bytes(job)
@@ -80,11 +80,11 @@ def activation_bytes(job: Job) -> float:
     images, all channels at each pixel.
     """
     if isinstance(job.recipe.task, ImageClassification):
-        size = getattr(job.at.model.config, "image_size", None) or 32
+        size = getattr(job.loaded.model.config, "image_size", None) or 32
         return (
             4.0
             * 3
-            * max(layer.shape[0] for layer in job.at.layers)
+            * max(layer.shape[0] for layer in job.loaded.layers)
             * (size if isinstance(size, int) else max(size)) ** 2
             / 4
         )
@@ -94,7 +94,7 @@ def activation_bytes(job: Job) -> float:
         * max(
             (
                 max(layer.matrix_shape)
-                for layer in job.at.layers
+                for layer in job.loaded.layers
                 if layer.kind != "embedding" and layer.block
             ),
             default=0,
@@ -110,7 +110,7 @@ def compression_bytes(job: Job) -> float:
     largest = max(
         (
             sum(4.0 * layer.parameters for layer in block if layer.name in job.settings)
-            for block in blocks_of(job.at.layers)
+            for block in blocks_of(job.loaded.layers)
         ),
         default=0.0,
     )
@@ -119,12 +119,12 @@ def compression_bytes(job: Job) -> float:
         hidden = min((layer.matrix_shape[1] for layer in job.targets), default=0)
         widest = max((layer.matrix_shape[1] for layer in job.targets), default=0)
         between = 2 * hidden + widest if config.sequential else 3 * hidden
-        total += 4.0 * volume.places * between + volume.places / max(
+        total += 4.0 * volume.positions * between + volume.positions / max(
             1.0, volume.batches
         ) * activation_bytes(job)
     # weights, their gradients, and two sums of them; what one example leaves behind in every block
     if config.needs == "gradients":
-        blocks = len({layer.block for layer in job.at.layers})
+        blocks = len({layer.block for layer in job.loaded.layers})
         total += 16.0 * sum(
             layer.parameters for layer in job.targets
         ) + 2 * blocks * volume.length * activation_bytes(job)
@@ -141,13 +141,13 @@ def compression_bytes(job: Job) -> float:
             if isinstance(job.recipe.task, LanguageModeling)
             else job.evaluation.length
         )
-        blocks = len({layer.block for layer in job.at.layers})
+        blocks = len({layer.block for layer in job.loaded.layers})
         total += 4.0 * training.copies * sum(
             layer.parameters for layer in job.targets
         ) + training.batch * length * activation_bytes(job) * max(2, blocks)
     search = search_work(config, len(job.targets))
     if search.answers and isinstance(job.recipe.task, LanguageModeling):
-        vocabulary = job.at.model.config.get_text_config().vocab_size
+        vocabulary = job.loaded.model.config.get_text_config().vocab_size
         positions = share_of_examples(volume, search.examples)[0]
         total += 4.0 * (
             min(MAX_CACHED_LOGITS, positions * vocabulary) + 3 * ROWS * volume.length * vocabulary
@@ -171,7 +171,7 @@ def gram_entries_of_experts(block: list[Layer]) -> float:
 
 def speed_bytes(job: Job) -> float:
     """Bytes of both models' dense weights during the speed measurement."""
-    ready = 8.0 * sum(layer.parameters for layer in job.at.layers if not layer.tied_to)
+    ready = 8.0 * sum(layer.parameters for layer in job.loaded.layers if not layer.tied_to)
     return evaluation_bytes(job) + (
-        ready if job.recipe.speed and 8 * job.at.parameters <= MODEL_BYTES else 0.0
+        ready if job.recipe.speed and 8 * job.loaded.parameters <= MODEL_BYTES else 0.0
     )

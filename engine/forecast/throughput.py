@@ -94,11 +94,11 @@ class ForwardTiming:
     or picture.
     """
 
-    each: float
-    place: float
+    per_pass: float
+    per_position: float
 
     def seconds(self, positions: float, batches: float) -> float:
-        return self.each * batches + self.place * positions
+        return self.per_pass * batches + self.per_position * positions
 
 
 _passes: dict[tuple[Any, ...], tuple[float, ForwardTiming]] = {}  # with when they were taken

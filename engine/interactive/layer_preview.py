@@ -44,14 +44,14 @@ def preview_key(model: CachedModel, recipe: Recipe, layer: str) -> tuple[Any, ..
 def preview(recipe: Recipe, layer: str) -> CompressedLayer:
     """Preview of a layer, computed now and kept for further questions."""
     model = CACHE.model(recipe.model)
-    known = model.layer(layer)
-    out, in_ = known.matrix_shape
+    model_layer = model.layer(layer)
+    out, in_ = model_layer.matrix_shape
     rows = max(1, min(out, live_weights(recipe.steps[-1]) // max(1, in_)))
-    part = replace(known, shape=(rows, *known.shape[1:]))
-    weight = CACHE.first_rows(model, known, rows)
+    part = replace(model_layer, shape=(rows, *model_layer.shape[1:]))
+    weight = CACHE.first_rows(model, model_layer, rows)
     torch.manual_seed(recipe.seed)
     compressed = (
-        pruned_preview(recipe, model, known)
+        pruned_preview(recipe, model, model_layer)
         if recipe.steps[-1].removes_structures
         else compressed_by_all_steps(recipe, model, part, weight)
     )

@@ -40,7 +40,7 @@ class Recent(Generic[Value]):
     """The values used last: as many as ``most`` allows, and at least one."""
 
     def __init__(self, capacity: int, size: Callable[[Value], int] = lambda value: 1):
-        self.most, self.size = capacity, size
+        self.capacity, self.size = capacity, size
         self.values: OrderedDict[Hashable, Value] = OrderedDict()
 
     def get(self, key: Hashable) -> Value | None:
@@ -50,7 +50,7 @@ class Recent(Generic[Value]):
         """Add a value, and drop those unused for longest that exceed the limit."""
         self.values[key] = value
         self.values.move_to_end(key)
-        while len(self.values) > 1 and sum(map(self.size, self.values.values())) > self.most:
+        while len(self.values) > 1 and sum(map(self.size, self.values.values())) > self.capacity:
             self.values.popitem(last=False)
         return value
 

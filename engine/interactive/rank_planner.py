@@ -30,7 +30,7 @@ from engine.techniques.low_rank.svd.method import (
     why_unfactored,
 )
 
-MOST_PRODUCTS = 1e11  # rows x columns x the smaller of both, over all layers: some minutes
+MAX_PRODUCTS = 1e11  # rows x columns x the smaller of both, over all layers: some minutes
 
 
 @answer.register
@@ -81,7 +81,7 @@ def spectra_of(model: CachedModel, recipe: Recipe, layers: list[Layer]) -> dict[
 
 def check_model_size(layers: list[Layer]) -> None:
     products = sum(layer.parameters * min(layer.matrix_shape) for layer in layers)
-    if products > MOST_PRODUCTS:
+    if products > MAX_PRODUCTS:
         raise PlainError(
             "The singular values of a model of this size take minutes, too long for a live "
             "answer; a run finds the ranks."

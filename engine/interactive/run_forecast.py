@@ -41,8 +41,8 @@ def answer_forecast(query: ForecastQuery) -> Forecast:
     for step in recipe.steps:
         check_calibration_size(step, selected_layers(model.opened.layers, recipe.layers), tokens)
     technique_input = subject_of(recipe, model)
-    further = [note for step in recipe.steps for note in forecast_notes(step, technique_input)]
-    notes = *notes, *included_layer_notes(recipe, model.opened), *dict.fromkeys(further)
+    step_notes = [note for step in recipe.steps for note in forecast_notes(step, technique_input)]
+    notes = *notes, *included_layer_notes(recipe, model.opened), *dict.fromkeys(step_notes)
     return replace(forecast, notes=notes)
 
 

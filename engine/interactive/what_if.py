@@ -28,7 +28,7 @@ def effect(compressed: CompressedLayer, layer: str, start: float) -> LayerPrevie
     comparison = LayerComparison(
         compressed.part, compressed.weight, compressed.stored.to_dense() / compressed.scales
     )
-    inputs = compressed.seen.sample_vectors() if isinstance(compressed.seen, InputStats) else None
+    inputs = compressed.stats.sample_vectors() if isinstance(compressed.stats, InputStats) else None
     received = (
         None
         if inputs is None
@@ -37,9 +37,9 @@ def effect(compressed: CompressedLayer, layer: str, start: float) -> LayerPrevie
             compressed.stored.quantized_inputs(inputs / compressed.scales) * compressed.scales,
         )
     )
-    if compressed.rebuilt:
+    if compressed.pruning_plan:
         row = changed_row(
-            comparison, compressed.stored, compressed.rebuilt, compressed.config.technique
+            comparison, compressed.stored, compressed.pruning_plan, compressed.config.technique
         )
         bins = pruned_histogram_rows(comparison, compressed.stored)
     else:

@@ -13,7 +13,7 @@ from engine.models.loaded_model import LoadedModel
 from engine.results.schema.tables import NAN, LatencyRow
 from engine.tensors.sparse import NOfM
 
-MOST_NAMED = 3  # layers
+MAX_NAMED = 3  # layers
 NO_KERNEL = "No kernel here: {why}."
 
 
@@ -48,7 +48,7 @@ class Kernels:
     def reasons(self) -> Iterator[LatencyRow]:
         all_layers = len(self.found) + sum(map(len, self.missing.values()))
         for reason, names in self.missing.items():
-            named = f": {', '.join(names)}" if len(names) <= MOST_NAMED else f", such as {names[0]}"
+            named = f": {', '.join(names)}" if len(names) <= MAX_NAMED else f", such as {names[0]}"
             layers = names[0] if len(names) == 1 else f"{len(names)} of {all_layers} layers{named}"
             yield LatencyRow(
                 layers,

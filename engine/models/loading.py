@@ -106,7 +106,9 @@ def load_pretrained_with_unused(
             **LOCAL,
         )
     missing = [
-        name for name in found["missing_keys"] if not (folder.bare and is_head_tensor(name, model))
+        name
+        for name in found["missing_keys"]
+        if not (folder.without_head and is_head_tensor(name, model))
     ]
     check_missing_weights(folder, missing, found["mismatched_keys"])
     # not among the unexpected keys

@@ -49,8 +49,8 @@ SAFETENSORS_DTYPES: dict[str, Dtype] = {
     "F16": "float16",
 }
 # limit of safetensors itself; also used for other files that describe a model
-MOST_HEADER_BYTES = 100_000_000
-MOST_TENSORS = 1_000_000  # per file
+MAX_HEADER_BYTES = 100_000_000
+MAX_TENSORS = 1_000_000  # per file
 DESCRIPTION_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 WEIGHTS, INDEX, PACKED = "model.safetensors", "model.safetensors.index.json", "compression.json"
 
@@ -69,7 +69,7 @@ class ModelSource:
     packed: bool  # saved by this engine, compressed
     dtype: Dtype  # most weights are stored in this
     notes: tuple[str, ...] = ()  # what was put right without asking, a sentence each
-    bare: bool = False  # an encoder whose file has no head for its kind
+    without_head: bool = False  # an encoder whose file has no head for its kind
     multimodal: bool = False  # evaluated on text; other parts, such as for images, are unchanged
 
     def __str__(self) -> str:
@@ -144,14 +144,14 @@ def checked_source(
     check_file_sizes(path, name)
     config = read_json(path / "config.json", name)
     architecture = architecture_of(config, name)
-    bare = (
+    without_head = (
         head_for in CLASSIFIERS
         and known_kind(architecture) in (None, "masked-language-modeling")
         and architecture.endswith(BARE)
     )
     architecture, kind = (
         (architecture_with_head(config, architecture, head_for), head_for)
-        if bare
+        if without_head
         else (architecture, task_kind(config, architecture, name))
     )
     packed = (path / PACKED).is_file()
@@ -172,7 +172,7 @@ def checked_source(
         packed,
         dtype,
         notes,
-        bare,
+        without_head,
         multimodal,
     )
 
@@ -186,11 +186,11 @@ def check_file_sizes(path: Path, name: str) -> None:
         if (
             file.suffix in DESCRIPTION_SUFFIXES
             and file.is_file()
-            and (size := file.stat().st_size) > MOST_HEADER_BYTES
+            and (size := file.stat().st_size) > MAX_HEADER_BYTES
         ):
             raise PlainError(
                 f"{file.name[:120]} of {name} has {size:,} bytes; at most "
-                f"{MOST_HEADER_BYTES:,} are read, download the model again."
+                f"{MAX_HEADER_BYTES:,} are read, download the model again."
             )
 
 
@@ -362,14 +362,14 @@ def read_header(file: Path, name: str) -> dict[str, Any]:
     with file.open("rb") as stream:
         start = stream.read(8)
         length = int.from_bytes(start, "little")
-        text = stream.read(length) if length <= min(size - 8, MOST_HEADER_BYTES) else b""
+        text = stream.read(length) if length <= min(size - 8, MAX_HEADER_BYTES) else b""
     if start == b"version ":
         raise PlainError(
             f"{file.name} of {name} is a Git LFS pointer, not the weights; run git lfs pull "
             "in its directory."
         )
-    if MOST_HEADER_BYTES < length <= size - 8 or text.count(b"data_offsets") > MOST_TENSORS:
-        limits = f"{MOST_HEADER_BYTES:,} bytes and {MOST_TENSORS:,} tensors"
+    if MAX_HEADER_BYTES < length <= size - 8 or text.count(b"data_offsets") > MAX_TENSORS:
+        limits = f"{MAX_HEADER_BYTES:,} bytes and {MAX_TENSORS:,} tensors"
         raise PlainError(
             f"{file.name} of {name} has a header of {length:,} bytes; at most {limits} are "
             "read, download the model again."

@@ -17,7 +17,7 @@ class RoutedLayer:
     projection: str  # of the layer inside the expert, "" where an expert is a single layer
 
     @property
-    def place(self) -> tuple[str, str]:
+    def stack(self) -> tuple[str, str]:
         """Key shared by all experts of a module."""
         return self.path, self.projection
 

@@ -52,40 +52,40 @@ class SizeGuard:
     """
 
     def __init__(
-        self, name: str, most_tensors: int, most_parameters: int | None, most_buffer_bytes: int
+        self, name: str, max_tensors: int, max_parameters: int | None, max_buffer_bytes: int
     ):
         self.name = name
-        self.most_tensors, self.most_parameters, self.most_buffer_bytes = (
-            most_tensors,
-            most_parameters,
-            most_buffer_bytes,
+        self.max_tensors, self.max_parameters, self.max_buffer_bytes = (
+            max_tensors,
+            max_parameters,
+            max_buffer_bytes,
         )
-        self.places: set[tuple[int, str]] = set()
+        self.counted: set[tuple[int, str]] = set()
         self.parameters = self.buffer_bytes = 0
 
     def parameter(self, module: nn.Module, name: str, value: Tensor | None) -> None:
         if not self._is_new(module, name, value):
             return
         self.parameters += value.numel()
-        if len(self.places) > self.most_tensors:
-            raise self._error(f"more than {self.most_tensors:,} tensors")
-        if self.most_parameters is not None and self.parameters > self.most_parameters:
-            raise self._error(f"more than {self.most_parameters:,} parameters")
+        if len(self.counted) > self.max_tensors:
+            raise self._error(f"more than {self.max_tensors:,} tensors")
+        if self.max_parameters is not None and self.parameters > self.max_parameters:
+            raise self._error(f"more than {self.max_parameters:,} parameters")
 
     def buffer(self, module: nn.Module, name: str, value: Tensor | None) -> None:
         if not self._is_new(module, f"{name} (buffer)", value):
             return
         self.buffer_bytes += value.numel() * value.itemsize
-        if self.buffer_bytes > self.most_buffer_bytes:
+        if self.buffer_bytes > self.max_buffer_bytes:
             raise self._error(
-                f"tables of more than {megabytes(self.most_buffer_bytes)}, as for positions,"
+                f"tables of more than {megabytes(self.max_buffer_bytes)}, as for positions,"
             )
 
     def _is_new(self, module: nn.Module, name: str, value: Tensor | None) -> bool:
         key = (id(module), name)
-        if value is None or key in self.places:
+        if value is None or key in self.counted:
             return False
-        self.places.add(key)
+        self.counted.add(key)
         return True
 
     def _error(self, excess: str) -> PlainError:

@@ -75,9 +75,9 @@ def run_steps(
 @contextmanager
 def step_folders(context: RunContext, out: Path) -> Iterator[list[Path]]:
     """Yield the folder of each step: ``out`` for the last one, temporary folders for the others."""
-    with temporary_folder("run") as place:
+    with temporary_folder("run") as root:
         steps = len(context.recipe.steps)
-        folders = [place / str(number) for number in range(steps - 1)]
+        folders = [root / str(number) for number in range(steps - 1)]
         for folder in folders:
             folder.mkdir()
         yield [*folders, out][:steps]

@@ -21,7 +21,7 @@ from engine.recipe.text import parse
 MAX_STEPS = 32
 # newer fields of a task, and their meaning in recipes without them
 MEANING_IF_ABSENT = {"also": "", "bos": "never", "text_pair_column": ""}
-MOST_NAMED = 3  # techniques that an advice names
+MAX_NAMED = 3  # techniques that an advice names
 
 WEIGHT_STATE_NAMES = {
     "fewer": "layers with other shapes",
@@ -259,7 +259,7 @@ def order_advice(first: Technique, second: Technique) -> str:
         if config.family == second.family and first.produces in config().accepts
     ]
     return (
-        f"remove one of them, or use {one_of(alternatives[:MOST_NAMED])} next"
+        f"remove one of them, or use {one_of(alternatives[:MAX_NAMED])} next"
         if alternatives
         else "remove one of them"
     )

@@ -18,13 +18,13 @@ LIVE_SAMPLES = 8  # calibration examples that a live question reads
 class CompressedLayer:
     """One layer as a step would store it."""
 
-    asked: Technique
-    config: Technique  # this layer's setting
+    step: Technique
+    config: Technique  # setting of this layer
     part: Layer  # its first rows, where it is very large
     weight: torch.Tensor  # (out, in_) float32
-    seen: InputStats | GradientStats | None
+    stats: InputStats | GradientStats | None
     stored: StoredWeight
     scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
-    rebuilt: PruningPlan | None = (
+    pruning_plan: PruningPlan | None = (
         None  # what stays of the whole model, where structures are removed
     )

@@ -24,8 +24,8 @@ class TrainingWork:
     # duration of a step in forward passes: forward, backward, and a teacher's forward pass
     passes: float = GRADIENT_PASSES
     # forward passes of teachers whose answers are computed once for each example
-    asked: float = 0.0
-    looks: int = 0  # evaluations on held-out examples
+    teacher_passes: float = 0.0
+    evaluations: int = 0  # evaluations on held-out examples
     # float32 copies of every weight: the weight, its gradient, and the state of AdamW
     copies: float = 4.0
     roundings: int = 0  # of every layer, in forward passes

@@ -221,7 +221,7 @@ def training_work(config: Technique) -> TrainingWork:
     if not config.trains:
         return TrainingWork()
     steps, batch = getattr(config, "steps", 0), getattr(config, "batch", 0)
-    return TrainingWork(steps, batch, looks=EVALUATIONS + 1, copies=5.0)
+    return TrainingWork(steps, batch, evaluations=EVALUATIONS + 1, copies=5.0)
 
 
 @singledispatch

@@ -71,7 +71,9 @@ def hessian_factor(
     return stats.factors[key]
 
 
-def damped_factors(stats: InputStats, wanted: float, order: torch.Tensor) -> Iterator[torch.Tensor]:
+def damped_factors(
+    stats: InputStats, first_damping: float, order: torch.Tensor
+) -> Iterator[torch.Tensor]:
     diagonal = stats.gram.diagonal()[order] / stats.count
     mean = diagonal.mean().clamp_min(1e-30)
     dead = diagonal <= 0
@@ -80,16 +82,16 @@ def damped_factors(stats: InputStats, wanted: float, order: torch.Tensor) -> Ite
             f"{int(dead.sum()):,} of {len(dead):,} inputs were always zero on the "
             "calibration data, so their weights became 0"
         )
-    damping = wanted
+    damping = first_damping
     while True:
         lower, failed = torch.linalg.cholesky_ex(
             damped_hessian(stats, order, dead * mean + damping * mean).flip(0, 1)
         )
         upper = triangular_inverse(lower).flip(0, 1) if not failed else lower
         if not failed and upper.isfinite().all():
-            if damping > wanted:
+            if damping > first_damping:
                 stats.warnings.append(
-                    f"H could not be inverted with damping {wanted:g}; {damping:g} was used"
+                    f"H could not be inverted with damping {first_damping:g}; {damping:g} was used"
                 )
             yield upper
         damping *= 10

@@ -275,9 +275,9 @@ def labeled_examples(
     task: Classification,
 ) -> EncodedExamples:
     """Examples of ``source_task`` that ``task`` does not measure quality on."""
-    own = source_task.model_copy(update={"split": split, "samples": max_examples})
+    split_task = source_task.model_copy(update={"split": split, "samples": max_examples})
     shared = source_task.data == task.data and (is_local(task.data) or task.split == split)
-    examples = load_examples(own, skip=task.samples if shared else 0)
+    examples = load_examples(split_task, skip=task.samples if shared else 0)
     if len(examples.inputs) < 2:
         raise PlainError(
             f"{examples.name} has {len(examples.inputs) or 'no'} labeled examples to train on "

@@ -25,8 +25,8 @@ LABELS = (
 )
 LIBRARY_LABEL = {name.replace("scikit-learn", "sklearn"): name for name in LABELS}
 LONGEST = 480  # characters of a passage, about 110 tokens
-MOST_PER_DOCUMENT = 4
-MOST_PER_LABEL: dict[Split, int] = {
+MAX_PER_DOCUMENT = 4
+MAX_PER_LABEL: dict[Split, int] = {
     "train": 2400,
     "unlabelled": 1200,
     "calibration": 160,
@@ -67,8 +67,8 @@ def passages_in(text: str) -> Iterator[str]:
 
 def labeled_passages(
     documents: Iterable[Document],
-    per_document: int = MOST_PER_DOCUMENT,
-    per_label: dict[Split, int] = MOST_PER_LABEL,
+    per_document: int = MAX_PER_DOCUMENT,
+    per_label: dict[Split, int] = MAX_PER_LABEL,
 ) -> list[Passage]:
     """Labeled passages, each text once, at most this many of a label in a split (drawn by hash, so
     stably).

@@ -45,7 +45,7 @@ UNREADABLE = (
     RecursionError,
 )
 # of one text column: about 16 million tokens, more than any run here reads
-MOST_CHARACTERS = 64_000_000
+MAX_CHARACTERS = 64_000_000
 
 
 class Table(Protocol):
@@ -160,10 +160,10 @@ def local_path(source: str) -> Path:
 
 
 def file_text(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Content of a text file, at most MOST_CHARACTERS, and notes on assumptions."""
+    """Content of a text file, at most MAX_CHARACTERS, and notes on assumptions."""
     file = text_file(path)
     with file.open_text() as stream:
-        text = stream.read(MOST_CHARACTERS)
+        text = stream.read(MAX_CHARACTERS)
     if not text.strip():
         raise PlainError(
             f"{path.name} holds no text, only white space; give a file with text in it."
@@ -392,12 +392,12 @@ def checked_column(table: Table, column: str, option: str) -> str:
 
 
 def text_column(table: Table, column: str) -> list[str]:
-    """The texts of a column from the first row on, at most MOST_CHARACTERS of them; rows without
+    """The texts of a column from the first row on, at most MAX_CHARACTERS of them; rows without
     text are left out.
     """
     checked_column(table, column, "text_column")
     texts: list[str] = []
-    left = MOST_CHARACTERS
+    left = MAX_CHARACTERS
     for start in range(0, len(table), 1000):
         chunk = text_values(
             table.values(column, range(start, min(start + 1000, len(table)))), table, column

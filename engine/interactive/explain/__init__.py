@@ -29,7 +29,7 @@ from engine.techniques.implementations import explanation
 @answer.register
 def answer_explanation(query: ExplanationQuery) -> Explanation:
     compressed = cached_preview(query.recipe, query.layer)
-    shown = explanation(compressed.asked, compressed)
+    shown = explanation(compressed.step, compressed)
     return default_explanation(compressed) if shown is None else shown
 
 

@@ -14,6 +14,6 @@ from engine.techniques.low_rank.tables import SingularRow
 def answer_singular_values(query: SingularValuesQuery) -> pd.DataFrame:
     compressed = cached_preview(query.recipe, query.layer)
     found = diagnostics(
-        compressed.config, query.layer, compressed.weight, compressed.stored, compressed.seen
+        compressed.config, query.layer, compressed.weight, compressed.stored, compressed.stats
     ).singular
     return pd.concat(found, ignore_index=True) if found else table((), SingularRow)

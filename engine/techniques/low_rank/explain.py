@@ -28,7 +28,7 @@ def explanation_low_rank(config: LowRankTechnique, compressed: CompressedLayer) 
         compressed.part.name,
         compressed.weight,
         compressed.stored,
-        compressed.seen,
+        compressed.stats,
     ).ranks
     high, wide = steps(compressed.weight)
     part = (

@@ -80,18 +80,18 @@ def gram_root(stats: InputStats, damping: float) -> torch.Tensor:
     return stats.factors[key]
 
 
-def damped_root(stats: InputStats, wanted: float) -> torch.Tensor:
+def damped_root(stats: InputStats, first_damping: float) -> torch.Tensor:
     # in double precision: what is small in it decides which directions are free
     gram = stats.gram.double() / max(1, stats.count)
     mean = gram.diagonal().mean().clamp_min(1e-30)
-    damping = wanted
+    damping = first_damping
     while True:
         with threads_for(gram.shape):
             lower, failed = torch.linalg.cholesky_ex(
                 gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
             )
         if not failed and lower.isfinite().all():
-            warn_about_damping(stats, wanted, damping)
+            warn_about_damping(stats, first_damping, damping)
             return lower.float()
         damping *= 10
 

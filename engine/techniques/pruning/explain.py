@@ -23,7 +23,7 @@ def removed_weights(compressed: CompressedLayer) -> Explanation:
     before.
     """
     score = importance(
-        compressed.config, compressed.weight, *([compressed.seen] if compressed.seen else [])
+        compressed.config, compressed.weight, *([compressed.stats] if compressed.stats else [])
     )
     rows, columns = (
         torch.arange(size)[size // 2 :][:limit]
@@ -45,5 +45,5 @@ def removed_weights(compressed: CompressedLayer) -> Explanation:
         f"{int(columns[0])} to {int(columns[-1])}"
     )
     return Explanation(
-        RemovedRow, removed, empty_levels(), part + (BEFORE if compressed.asked.trains else "")
+        RemovedRow, removed, empty_levels(), part + (BEFORE if compressed.step.trains else "")
     )

@@ -12,6 +12,6 @@ def training_work_aware(config: CompressionAwareTraining) -> TrainingWork:
         config.steps,
         config.batch,
         GRADIENT_PASSES + (config.distill_weight > 0),
-        looks=config.steps // config.look_every + 2,
+        evaluations=config.steps // config.look_every + 2,
         copies=5.0,
     )

@@ -56,10 +56,10 @@ class RoundToLevels(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weight, steps, zeros, codes = ctx.saved_tensors
-        place = weight / steps + zeros
-        is_inside = (place > ctx.range[0]) & (place < ctx.range[1])
+        positions = weight / steps + zeros
+        is_inside = (positions > ctx.range[0]) & (positions < ctx.range[1])
         by_step = (
-            (gradient * torch.where(is_inside, codes - place, codes - zeros)).sum_to_size(
+            (gradient * torch.where(is_inside, codes - positions, codes - zeros)).sum_to_size(
                 steps.shape
             )
             if ctx.needs_input_grad[1]

@@ -19,7 +19,7 @@ from pages.panels.theme import (
     message_figure,
 )
 
-MOST_LAYERS = 60
+MAX_LAYERS = 60
 SMALLEST_DAMAGE = 1e-7  # nats: what is less is drawn there
 
 
@@ -46,7 +46,7 @@ def bits_per_layer(layers: pd.DataFrame, *, sensitivity: pd.DataFrame | None = N
 
 
 def largest_in_order(layers: pd.DataFrame) -> pd.DataFrame:
-    return layers.loc[layers.size_bytes.nlargest(MOST_LAYERS).index.sort_values()]
+    return layers.loc[layers.size_bytes.nlargest(MAX_LAYERS).index.sort_values()]
 
 
 def bars(layers: pd.DataFrame) -> list[go.Bar]:

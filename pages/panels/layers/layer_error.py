@@ -10,7 +10,7 @@ from pages.formatting.numbers import count, megabytes, percent
 from pages.panels.panel import Panel
 from pages.panels.theme import ERROR, HIGHLIGHT, PERCENT, REFERENCE, base_figure, message_figure
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 
 
 def layer_error(layers: pd.DataFrame) -> go.Figure:
@@ -97,7 +97,7 @@ def shape_change(row: Any) -> str:
     return f"<br>shape {before} → {after}" if before else ""
 
 
-def worst_in_order(layers: pd.DataFrame, max_rows: int = MOST_ROWS) -> pd.DataFrame:
+def worst_in_order(layers: pd.DataFrame, max_rows: int = MAX_ROWS) -> pd.DataFrame:
     return (
         layers.loc[
             ranking_error(layers)

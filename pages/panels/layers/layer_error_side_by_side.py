@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from pages.formatting.names import layer_axis, multiline_label
 from pages.formatting.numbers import percent
-from pages.panels.layers.layer_error import MOST_ROWS, error_title, hover
+from pages.panels.layers.layer_error import MAX_ROWS, error_title, hover
 from pages.panels.panel import Panel
 from pages.panels.theme import PERCENT, SERIES, SYMBOLS, base_figure, message_figure
 
@@ -44,7 +44,7 @@ def run_trace(layers: pd.DataFrame, names: list[str], label: str, number: int) -
     )
 
 
-def worst_names(layers: pd.DataFrame, max_rows: int = MOST_ROWS) -> list[str]:
+def worst_names(layers: pd.DataFrame, max_rows: int = MAX_ROWS) -> list[str]:
     """Layers in model order; beyond ``most``, those whose error under any run is largest."""
     worst = layers.groupby("name", sort=False).relative_error.max()
     keep = set(worst.nlargest(max_rows).index)

@@ -7,13 +7,13 @@ import plotly.graph_objects as go
 
 from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, base_figure
 
-MOST_LAYERS = 60
+MAX_LAYERS = 60
 Hover = Callable[[pd.DataFrame], list[str]]
 
 
 def first_layers(ranks: pd.DataFrame) -> pd.DataFrame:
     """First layers, as many as are readable."""
-    return ranks.head(MOST_LAYERS).reset_index(drop=True)
+    return ranks.head(MAX_LAYERS).reset_index(drop=True)
 
 
 def rank_frame(shown: pd.DataFrame) -> go.Figure:

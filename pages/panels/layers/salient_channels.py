@@ -23,7 +23,7 @@ from pages.panels.theme import (
 )
 
 SALIENT = 0.01  # of the channels
-MOST_POINTS = 512  # besides the salient ones, which are all drawn
+MAX_POINTS = 512  # besides the salient ones, which are all drawn
 MEASURES = {"magnitude": "Mean |x|", "largest": "Largest |x|"}
 
 
@@ -77,7 +77,7 @@ def plotted_channels(inputs: pd.DataFrame, measure: str, by_strength: bool) -> p
 def downsampled_channels(points: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Salient channels as they are, the others as maxima of ``width`` neighbors."""
     regular = points[~points.salient].reset_index(drop=True)
-    width = ceil(len(regular) / MOST_POINTS) or 1
+    width = ceil(len(regular) / MAX_POINTS) or 1
     maxima = regular.groupby(regular.index // width).agg(
         {
             "place": "first",

@@ -8,7 +8,7 @@ from pages.formatting.numbers import megabytes, short_number
 from pages.panels.panel import Panel
 from pages.panels.theme import COMPRESSED, ERROR, GRID, base_figure, message_figure
 
-MOST_LAYERS = 60
+MAX_LAYERS = 60
 SMALLEST_SHIFT = 1e-7  # nats: what is less is drawn there
 
 
@@ -37,7 +37,7 @@ def sensitivity(settings: pd.DataFrame) -> go.Figure:
 
 def most_sensitive(settings: pd.DataFrame) -> pd.DataFrame:
     worst = (
-        complete_measure(settings).groupby(settings.layer, sort=False).max().nlargest(MOST_LAYERS)
+        complete_measure(settings).groupby(settings.layer, sort=False).max().nlargest(MAX_LAYERS)
     )
     return settings[settings.layer.isin(worst.index)]
 

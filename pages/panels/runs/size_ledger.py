@@ -23,10 +23,10 @@ def size_ledger(ledger: pd.DataFrame) -> go.Figure:
     """Rows of LedgerRow. One stacked bar, unfolded: each part starts where the one above it ends,
     so the last ends at the file's size.
     """
-    spent = ledger[ledger.size_bytes > 0]
-    if spent.empty:
+    nonzero = ledger[ledger.size_bytes > 0]
+    if nonzero.empty:
         return message_figure("No bytes have been counted yet.")
-    parts = bytes_by_part(spent)
+    parts = bytes_by_part(nonzero)
     total = parts.sum()
     figure = (
         base_figure(height=90 + 42 * len(parts))

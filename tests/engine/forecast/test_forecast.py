@@ -269,7 +269,7 @@ def test_two_views_take_two_passes_with_slopes_and_ask_no_teacher():
     )
     assert (
         twice.passes == 2 * once.passes
-        and (twice.asked, once.asked) == (0, 1)
+        and (twice.teacher_passes, once.teacher_passes) == (0, 1)
         and twice.steps == once.steps
     )
 

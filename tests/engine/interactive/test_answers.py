@@ -202,7 +202,7 @@ def test_a_model_that_changed_on_disk_is_opened_again(tmp_path):
 def test_only_a_few_models_are_kept_at_hand(folders):
     for folder in folders.values():
         model_view(str(folder))
-    assert len(CACHE.models.values) == CACHE.models.most
+    assert len(CACHE.models.values) == CACHE.models.capacity
 
 
 def test_the_doctor_says_what_it_computes_with():

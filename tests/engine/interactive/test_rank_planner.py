@@ -86,7 +86,7 @@ def test_one_budget_for_all_loses_less_than_the_same_share_of_each(folders, tmp_
 
 def test_what_is_too_large_or_no_svd_is_refused_in_a_sentence(folders, tmp_path, monkeypatch):
     _, measured = recipe_and_data("llama", folders, tmp_path, SVD)
-    monkeypatch.setattr(rank_planner, "MOST_PRODUCTS", 10)
+    monkeypatch.setattr(rank_planner, "MAX_PRODUCTS", 10)
     with pytest.raises(PlainError, match="take minutes, too long for a live answer"):
         planned_ranks(str(folders["llama"]), SVD, measured)
     with pytest.raises(PlainError, match="has no ranks to share out; ask about SVD"):

@@ -196,9 +196,9 @@ def test_other_tokens_are_told_from_another_way_of_saving_the_same(models, learn
 
 def test_an_encoder_without_a_teacher_is_a_masked_language_model(models):
     folder = resolve_model(str(models["encoder"]))
-    assert (folder.kind, folder.bare) == ("masked-language-modeling", False)
+    assert (folder.kind, folder.without_head) == ("masked-language-modeling", False)
     headed = resolve_model(str(models["encoder"]), head_for="text-classification")
-    assert (headed.kind, headed.bare, headed.architecture) == (
+    assert (headed.kind, headed.without_head, headed.architecture) == (
         "text-classification",
         True,
         "DistilBertForSequenceClassification",

@@ -171,7 +171,7 @@ def test_a_header_longer_than_safetensors_reads_is_refused_unread(copy_model):
 
 
 def test_more_tensors_in_a_header_than_any_model_has_are_refused(copy_model, monkeypatch):
-    monkeypatch.setattr(folders, "MOST_TENSORS", 5)
+    monkeypatch.setattr(folders, "MAX_TENSORS", 5)
     with pytest.raises(PlainError, match="at most .* 5 tensors"):
         read_header(copy_model("llama") / "model.safetensors", "it")
 

@@ -38,7 +38,7 @@ def test_a_technique_does_nothing_but_compress_layers_by_default():
 
 def test_training_is_counted_by_its_declared_steps_and_batch():
     work = training_work(Trained())
-    assert (work.steps, work.batch, work.looks) == (30, 4, EVALUATIONS + 1)
+    assert (work.steps, work.batch, work.evaluations) == (30, 4, EVALUATIONS + 1)
     assert work.passes == GRADIENT_PASSES
     config = FineTune(steps=30, batch=4)
     assert training_work(config) == work, "fine-tuning has no workload of its own"

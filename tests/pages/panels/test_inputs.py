@@ -5,9 +5,9 @@ import pytest
 
 from pages.panels.layers.activation_surface import activation_surface
 from pages.panels.layers.alpha_search import alpha_search
-from pages.panels.layers.bits_per_layer import MOST_LAYERS, bits_per_layer
+from pages.panels.layers.bits_per_layer import MAX_LAYERS, bits_per_layer
 from pages.panels.layers.observers import TITLES, observers
-from pages.panels.layers.salient_channels import MOST_POINTS, salient_channels
+from pages.panels.layers.salient_channels import MAX_POINTS, salient_channels
 from pages.panels.theme import COMPRESSED, HIGHLIGHT
 from tests.pages.panels import tables
 
@@ -71,7 +71,7 @@ def test_thousands_of_channels_are_drawn_as_the_maxima_of_neighbours_and_it_says
     )
     figure = salient_channels(many, by_strength=False)
     rest = figure.data[0]
-    assert len(rest.x) <= MOST_POINTS and "largest of" in figure.layout.xaxis.title.text
+    assert len(rest.x) <= MAX_POINTS and "largest of" in figure.layout.xaxis.title.text
     salient = trace(figure, "Salient").x
     assert max(rest.y) == many.magnitude[~many.channel.isin(salient)].max() and len(salient) == -(
         -channels // 100
@@ -233,6 +233,6 @@ def test_without_sensitivities_the_bars_take_the_whole_width():
 def test_beyond_sixty_the_largest_layers_are_drawn_and_it_says_so():
     figure = bits_per_layer(tables.layers(40))
     assert (
-        sum(len(t.y) for t in figure.data) == MOST_LAYERS
-        and f"{MOST_LAYERS} largest of 81" in figure.layout.xaxis.title.text
+        sum(len(t.y) for t in figure.data) == MAX_LAYERS
+        and f"{MAX_LAYERS} largest of 81" in figure.layout.xaxis.title.text
     )

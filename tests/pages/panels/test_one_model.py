@@ -1,7 +1,7 @@
 """Panels about all layers of a model."""
 
 from engine.results.analysis.runs import worst_layer
-from pages.panels.layers.layer_error import MOST_ROWS, layer_error
+from pages.panels.layers.layer_error import MAX_ROWS, layer_error
 from pages.panels.layers.layer_error_side_by_side import layer_error_side_by_side
 from pages.panels.layers.where_the_bytes_are import where_the_bytes_are
 from pages.panels.runs.size_ledger import size_ledger
@@ -59,8 +59,8 @@ def test_beyond_forty_only_the_worst_are_drawn_and_it_says_so():
     figure = layer_error(many)
     kept, drawn = many.dropna(subset="relative_error"), drawn_names(figure)
     assert (
-        len(drawn) == MOST_ROWS
-        and f"{MOST_ROWS} worst of {len(kept)}" in figure.layout.xaxis.title.text
+        len(drawn) == MAX_ROWS
+        and f"{MAX_ROWS} worst of {len(kept)}" in figure.layout.xaxis.title.text
     )
     assert (
         kept[kept.name.isin(drawn)].relative_error.min()

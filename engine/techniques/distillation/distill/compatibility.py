@@ -85,7 +85,7 @@ def check_compatible(folder: ModelSource, teacher: ModelSource, role: str) -> No
             f"cannot be compared; choose a {role} with the same vocabulary."
         )
     config, teacher_config = (config_of(each) for each in (folder, teacher))
-    if folder.kind in LANGUAGE or folder.bare:
+    if folder.kind in LANGUAGE or folder.without_head:
         return
     if class_names(config) != class_names(teacher_config):
         raise PlainError(

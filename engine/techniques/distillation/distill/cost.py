@@ -17,7 +17,7 @@ def training_work_distill(config: Distill) -> TrainingWork:
             config.steps,
             config.batch,
             2 * GRADIENT_PASSES * share,
-            looks=EVALUATIONS + 1,
+            evaluations=EVALUATIONS + 1,
             copies=5.0 * share + 1,
         )
     online, generations = config.setting == "online", 1
@@ -32,6 +32,6 @@ def training_work_distill(config: Distill) -> TrainingWork:
         if online
         else GRADIENT_PASSES * share + teachers * every_step,
         0.0 if every_step or online else float(teachers),
-        looks=generations * (EVALUATIONS + 1),
+        evaluations=generations * (EVALUATIONS + 1),
         copies=5.0 * share + 1 + 4 * online,
     )

@@ -123,6 +123,6 @@ def student_notes(config: ModelTraining, student: ReplacementModel) -> list[str]
         f"The student's attention is cut into {getattr(config, 'student_heads', 0)} heads, as wide "
         "together as before: that alone saves nothing."
     )
-    return [random_head_note] * student.source.bare + [cut] * bool(
+    return [random_head_note] * student.source.without_head + [cut] * bool(
         student.config and getattr(config, "student_heads", 0)
     )

@@ -116,7 +116,7 @@ def student_config_fields(
     )
     names = (
         {name: getattr(config_of(teacher), name) for name in ("id2label", "label2id")}
-        if folder.bare
+        if folder.without_head
         else {}
     )
     return (

@@ -115,7 +115,7 @@ def student_from_file(
     )
     dtype, changed = (
         student_dtype(config, folder),
-        folder.bare or config.student_blocks or config.student_heads,
+        folder.without_head or config.student_blocks or config.student_heads,
     )
     model = (
         meta_model(folder, model_config) if on_meta else load_student(folder, model_config, seed)

@@ -10,4 +10,4 @@ from engine.training.trainer import EVALUATIONS
 def training_work_kernels(config: KernelDecomposition) -> TrainingWork:
     if not config.trains:
         return TrainingWork()
-    return TrainingWork(config.recovery, config.batch, looks=EVALUATIONS + 1, copies=5.0)
+    return TrainingWork(config.recovery, config.batch, evaluations=EVALUATIONS + 1, copies=5.0)

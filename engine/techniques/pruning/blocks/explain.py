@@ -10,7 +10,7 @@ from engine.techniques.pruning.blocks.config import Blocks
 
 @explanation.register
 def explanation_blocks(config: Blocks, compressed: CompressedLayer) -> Explanation:
-    rows = compressed.rebuilt.structures
+    rows = compressed.pruning_plan.structures
     return Explanation(
         StructureRow,
         table(rows, StructureRow),

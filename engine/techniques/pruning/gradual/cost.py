@@ -13,6 +13,6 @@ def training_work_gradual(config: Gradual) -> TrainingWork:
         config.steps,
         config.batch,
         GRADIENT_PASSES + (config.distill_weight > 0),
-        looks=intervals + (intervals if config.regrow else config.pruning_steps) + 2,
+        evaluations=intervals + (intervals if config.regrow else config.pruning_steps) + 2,
         copies=5.0 + 4 * (config.regularizer == "l0") + bool(config.floor),
     )

@@ -13,6 +13,6 @@ def training_work_lottery_ticket(config: LotteryTicket) -> TrainingWork:
     return TrainingWork(
         config.trainings * config.steps + config.seeds * config.rewind_step,
         config.batch,
-        looks=config.trainings,
+        evaluations=config.trainings,
         copies=9.0,
     )

@@ -22,7 +22,7 @@ class StructureSlice:
 
     name: str
     side: Side
-    places: torch.Tensor  # (structures, places of one) int64
+    positions: torch.Tensor  # (structures, positions of one) int64
     of_norm: bool = False
 
 
@@ -41,7 +41,7 @@ class StructureGroup:
 
     @property
     def size(self) -> int:
-        return len(self.parts[0].places)
+        return len(self.parts[0].positions)
 
     @property
     def readers(self) -> list[StructureSlice]:
@@ -68,7 +68,9 @@ def kept_indices(
     for family, stays in groups:
         for part in family.parts:
             if not stays.all():
-                removed.setdefault((part.name, part.side), []).append(part.places[~stays].flatten())
+                removed.setdefault((part.name, part.side), []).append(
+                    part.positions[~stays].flatten()
+                )
     left = {
         side: remaining_positions(size_of(*side), torch.cat(indices))
         for side, indices in removed.items()

@@ -11,8 +11,8 @@ from engine.techniques.pruning.structured.config import Structured
 @explanation.register
 def explanation_structured(config: Structured, compressed: CompressedLayer) -> Explanation:
     """Show the structures that run through the layer, or else those of its block."""
-    home = compressed.rebuilt.homes.get(compressed.part.name, compressed.part.block)
-    every = compressed.rebuilt.structures
+    home = compressed.pruning_plan.homes.get(compressed.part.name, compressed.part.block)
+    every = compressed.pruning_plan.structures
     rows = [row for row in every if row.block == home] or [
         row for row in every if row.block == every[0].block
     ]

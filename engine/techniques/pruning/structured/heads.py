@@ -89,7 +89,7 @@ def head_tensors(
         reader, attention = family.readers[0], family.parts[0].name.rpartition(".")[0]
         if reader.name not in pruning_plan.kept_indices:
             continue
-        width = reader.places.shape[1] // family.heads
+        width = reader.positions.shape[1] // family.heads
         kept = pruning_plan.kept_indices[reader.name].columns[::width] // width
         before = technique_input.original.model.get_submodule(reader.name).stored.shape[1] // width
         for name, value in plain.items():

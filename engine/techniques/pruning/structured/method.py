@@ -184,7 +184,7 @@ def group_norms(
             lines = torch.linalg.vector_norm(
                 weight_of(part.name), order, dim=1 if part.side == "outputs" else 0
             )
-            sizes.append(lines[part.places.to(lines.device)])
+            sizes.append(lines[part.positions.to(lines.device)])
     return torch.linalg.vector_norm(torch.cat(sizes, 1), order, dim=1)
 
 
@@ -197,7 +197,7 @@ def output_sizes(
     total = 0.0
     for part in family.readers:
         columns = weight_of(part.name).norm(dim=0) * layer_stats(part.name, stats).rms
-        total = total + columns.square()[part.places.to(columns.device)].sum(1)
+        total = total + columns.square()[part.positions.to(columns.device)].sum(1)
     return total.sqrt()
 
 
@@ -210,7 +210,7 @@ def loss_changes(
     total = 0.0
     for part in family.readers:
         columns = (weight_of(part.name) * layer_stats(part.name, stats).mean).sum(0)
-        total = total + columns[part.places.to(columns.device)].sum(1)
+        total = total + columns[part.positions.to(columns.device)].sum(1)
     return total.abs()
 
 
@@ -372,7 +372,7 @@ def uniform_config(
     if family.what == "neuron":
         return dict.fromkeys(NEURON_COUNTS, int(stays.sum()))
     reader = family.readers[0]
-    width = reader.places.shape[1] // family.heads
+    width = reader.positions.shape[1] // family.heads
     groups = (
         {}
         if family.keeps_keys

@@ -12,7 +12,7 @@ COLUMNS = 96  # input columns that are shown
 @explanation.register
 def explanation_activations(config: Activations, compressed: CompressedLayer) -> Explanation:
     """Show the ranges of inputs and weights before and after; also for SmoothQuant."""
-    vectors = compressed.seen.sample_vectors()
+    vectors = compressed.stats.sample_vectors()
     before, after = (
         vectors.abs().amax(0),
         compressed.stored.quantized_inputs(vectors / compressed.scales).abs().amax(0),

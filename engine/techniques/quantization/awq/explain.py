@@ -14,7 +14,7 @@ ROWS = 48  # output rows that are shown
 @explanation.register
 def explanation_awq(config: AWQ, compressed: CompressedLayer) -> Explanation:
     """The column behind the strongest input."""
-    column = int(compressed.seen.abs_mean.argmax())
+    column = int(compressed.stats.abs_mean.argmax())
     factor, weight = compressed.scales[column], compressed.weight[:ROWS]
     without = compress(config.rounding(), weight).to_dense()[:, column]
     within = compressed.stored.to_dense()[:ROWS, column] / factor

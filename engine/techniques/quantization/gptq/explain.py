@@ -27,7 +27,7 @@ def explanation_gptq(config: GPTQ, compressed: CompressedLayer) -> Explanation:
     a few are as good as all.
     """
     out, in_ = compressed.weight.shape
-    replay = Replay.of(config, compressed.weight[:ROWS].contiguous(), compressed.seen)
+    replay = Replay.of(config, compressed.weight[:ROWS].contiguous(), compressed.stats)
     part = (
         f"{part_of('output rows', len(replay.rows), out)}; the first {len(replay.places)} of "
         f"{in_} columns to be rounded"

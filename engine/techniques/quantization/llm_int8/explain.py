@@ -13,7 +13,7 @@ COLUMNS = 96  # input columns that are shown
 
 @explanation.register
 def explanation_llm_int8(config: LLMInt8, compressed: CompressedLayer) -> Explanation:
-    largest = compressed.seen.abs_max
+    largest = compressed.stats.abs_max
     strongest = largest.topk(min(COLUMNS, len(largest))).indices
     is_outlier = torch.isin(strongest, compressed.stored.columns.long())
     rows = frame(

@@ -18,13 +18,13 @@ def explanation_awq_salience(config: AWQSalience, compressed: CompressedLayer) -
     weight, in_ = compressed.weight, compressed.weight.shape[1]
     kept = {
         by: torch.isin(
-            torch.arange(in_), salient_columns(by, SCALED_SHARE, weight, compressed.seen, 0)
+            torch.arange(in_), salient_columns(by, SCALED_SHARE, weight, compressed.stats, 0)
         )
         for by in KEPT_BY
     }
     shown = torch.arange(0, in_, -(-in_ // DOTS))
     shown = torch.cat([shown, *(chosen.nonzero().flatten() for chosen in kept.values())]).unique()
-    columns = {"activation": compressed.seen.abs_mean, "weight": weight.norm(dim=0)}
+    columns = {"activation": compressed.stats.abs_mean, "weight": weight.norm(dim=0)}
     columns |= {
         "by_activations": kept["activations"],
         "by_weights": kept["weights"],

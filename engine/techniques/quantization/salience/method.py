@@ -82,7 +82,7 @@ class SalienceExperiment:
 
     def __init__(self, config: AWQSalience, layer_swap: LayerSwap, names: list[str]):
         self.config, self.layer_swap, self.names = config, layer_swap, names
-        self.seen = layer_swap.input_stats(names)
+        self.stats = layer_swap.input_stats(names)
         self.seed = layer_swap.context.recipe.seed
 
     def settings(self) -> dict[str, Technique]:
@@ -97,10 +97,14 @@ class SalienceExperiment:
         return {name: self.setting(name, best.scale) for name in self.names}
 
     def setting(self, name: str, factor: float) -> Technique:
-        if name not in self.seen:
+        if name not in self.stats:
             return self.config.rounding()
         columns = salient_columns(
-            "activations", SCALED_SHARE, self.layer_swap.weight_of(name), self.seen[name], self.seed
+            "activations",
+            SCALED_SHARE,
+            self.layer_swap.weight_of(name),
+            self.stats[name],
+            self.seed,
         )
         return LayerSalience(
             **self.config.model_dump(), columns=tuple(columns.tolist()), factor=factor
@@ -121,7 +125,7 @@ class SalienceExperiment:
         for name in self.names:
             done = len(self.layer_swap.tables.salience)
             self.layer_swap.context.progress(ProgressEvent("rounding-layers", done, len(VARIANTS)))
-            weight, stats = self.layer_swap.weight_of(name), self.seen.get(name)
+            weight, stats = self.layer_swap.weight_of(name), self.stats.get(name)
             yield (
                 name,
                 variant.treated_weight(self.config, weight, stats, self.seed)
@@ -132,7 +136,7 @@ class SalienceExperiment:
     def output_error(self, stored: dict[str, StoredWeight]) -> float:
         """|XW - XW^| / |XW| over all layers, on a sample of calibration inputs."""
         error = total = 0.0
-        for name, stats in self.seen.items():
+        for name, stats in self.stats.items():
             vectors, weight = stats.sample_vectors(), self.layer_swap.weight_of(name)
             error += (
                 (vectors @ (stored[name].to_dense().to(weight.device) - weight).T)

@@ -13,6 +13,6 @@ def training_work_mixed_precision_training(config: MixedPrecisionTraining) -> Tr
     return TrainingWork(
         config.trainings * (config.steps + 2 * config.steps // config.look_every),
         config.batch,
-        looks=config.trainings * (config.steps // config.look_every + 1),
+        evaluations=config.trainings * (config.steps // config.look_every + 1),
         copies=6.0,
     )

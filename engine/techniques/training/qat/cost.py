@@ -13,4 +13,4 @@ from engine.techniques.training.qat.config import QAT, BitNet
 def training_work_qat_or_bitnet(config: QAT | BitNet) -> TrainingWork:
     """Each forward pass rounds every weight; codes and scales are kept for the backward pass."""
     usual = training_work_aware(config)
-    return replace(usual, copies=usual.copies + 3, roundings=config.steps + usual.looks)
+    return replace(usual, copies=usual.copies + 3, roundings=config.steps + usual.evaluations)

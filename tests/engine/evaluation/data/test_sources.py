@@ -76,7 +76,7 @@ def test_a_fingerprint_follows_the_labels(tmp_path):
 
 
 def test_no_more_of_a_column_is_read_than_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MOST_CHARACTERS", 5000)
+    monkeypatch.setattr(sources, "MAX_CHARACTERS", 5000)
     assert len(load_text(save_rows(tmp_path, "a.csv", {"text": ["word"] * 5000})).texts) == 2000
 
 

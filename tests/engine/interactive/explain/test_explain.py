@@ -154,9 +154,9 @@ def names_of(row: type) -> list[str]:
 @each_architecture
 def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, step, questions):
     look = look_at_hand(**questions(architecture, step))
-    few = compress(look.config, look.weight[:ROWS], look.seen)
+    few = compress(look.config, look.weight[:ROWS], look.stats)
     codes = unpack_bits(few.codes, few.bits, few.shape[0] * few.shape[1]).view(few.shape)
-    replay = Replay.of(look.config, look.weight[:ROWS].contiguous(), look.seen)
+    replay = Replay.of(look.config, look.weight[:ROWS].contiguous(), look.stats)
     last = replay.after(len(replay.places))
     stored = (
         codes[:, : len(replay.places)]
@@ -210,7 +210,7 @@ def test_the_output_error_begins_at_nothing_and_plain_rounding_is_the_formulas(
     architecture, questions
 ):
     look = look_at_hand(**questions(architecture, "gptq"))
-    replay = Replay.of(look.config, look.weight[:ROWS].contiguous(), look.seen)
+    replay = Replay.of(look.config, look.weight[:ROWS].contiguous(), look.stats)
     first, (few, plain) = (
         replay.after(0),
         (look.weight[:ROWS], compress(look.config.rounding(), look.weight[:ROWS]).to_dense()),
@@ -218,8 +218,8 @@ def test_the_output_error_begins_at_nothing_and_plain_rounding_is_the_formulas(
     assert first.gptq_error.max() == first.plain_error.max() == 0
     due = (
         (
-            ((plain - few) @ look.seen.gram * (plain - few)).sum()
-            / (few @ look.seen.gram * few).sum()
+            ((plain - few) @ look.stats.gram * (plain - few)).sum()
+            / (few @ look.stats.gram * few).sum()
         )
         .sqrt()
         .item()
@@ -403,7 +403,7 @@ def test_the_scaled_column_is_the_one_behind_the_strongest_input(architecture, q
     question = questions(architecture, "awq")
     table, look = lesson(**question).table, look_at_hand(**question)
     column = table.column.iloc[0]
-    assert look.seen.abs_mean[column] == look.seen.abs_mean.max() and table.factor.iloc[
+    assert look.stats.abs_mean[column] == look.stats.abs_mean.max() and table.factor.iloc[
         0
     ] == pytest.approx(look.scales[column].item())
     missed = (look.stored.to_dense() / look.scales - look.weight)[: len(table), column]
