@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kept_apart(tmp_path_factory):
+def isolated_home(tmp_path_factory):
     """Nothing is read from or written to this machine's own results and caches."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))

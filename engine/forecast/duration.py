@@ -14,7 +14,7 @@ from engine.forecast.throughput import processing_weights, products_per_second
 from engine.measurement.generations import NEW_TOKENS, PROMPTS, SMALL
 from engine.measurement.inputs import EXAMPLES
 from engine.measurement.latency import LAYERS_SECONDS, MODEL_SECONDS
-from engine.measurement.similarity import GROUPS, PICTURES
+from engine.measurement.similarity import GROUP_IMAGES, GROUPS
 from engine.models.layers import Layer
 from engine.models.loaded_model import calibration_dtype, device_and_dtype, multiplies_bfloat16
 from engine.models.packed_modules import dense_bytes
@@ -287,7 +287,7 @@ def comparison_seconds(job: Job) -> float:
     if not any(step.trains_student for step in job.recipe.steps) or not job.recipe.calibration:
         return 0.0
     examples = (
-        PICTURES * GROUPS
+        GROUP_IMAGES * GROUPS
         if isinstance(job.recipe.task, ImageClassification)
         else min(job.recipe.calibration.samples, GROUPS * ROWS)
     )

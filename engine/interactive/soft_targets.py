@@ -27,7 +27,7 @@ from engine.results.schema.query_results import SoftTargetRow, SoftTargets
 from engine.results.schema.tables import table
 from engine.training.datasets import encoded_inputs
 
-MOST = 12  # answers that are shown
+MAX_ANSWERS = 12  # answers that are shown
 TEXT = 400  # characters of an example that are shown
 
 
@@ -60,7 +60,7 @@ def next_tokens(
     logits = single_example_logits(loaded, model_inputs([row[:-1].tolist()]))[-1]
     named = {
         token: repr(tokenizer.decode([token]))
-        for token in logits.topk(min(MOST, len(logits))).indices.tolist()
+        for token in logits.topk(min(MAX_ANSWERS, len(logits))).indices.tolist()
     }
     return SoftTargets(
         soft_target_table(logits, named, int(row[-1]), temperature),
@@ -79,7 +79,7 @@ def masked_token(
     logits = single_example_logits(loaded, model_inputs([row.tolist()]))[position]
     named = {
         token: repr(tokenizer.decode([token]))
-        for token in logits.topk(min(MOST, len(logits))).indices.tolist()
+        for token in logits.topk(min(MAX_ANSWERS, len(logits))).indices.tolist()
     }
     before, after = (tokenizer.decode(part) for part in (row[:position], row[position + 1 :]))
     return SoftTargets(
@@ -105,7 +105,7 @@ def class_targets_of_example(
     logits = single_example_logits(loaded, encoded_inputs(recipe.task, one, folder))
     right, likeliest = (
         int(class_targets(examples, config)[number]),
-        logits.topk(min(MOST, len(logits))).indices.tolist(),
+        logits.topk(min(MAX_ANSWERS, len(logits))).indices.tolist(),
     )
     example_input = examples.inputs[number]
     description = (

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-LEAST, MOST = 3, 20  # repetitions
+MIN_REPEATS, MAX_REPEATS = 3, 20  # repetitions
 
 
 class TimeBudget:
@@ -26,9 +26,9 @@ class TimeBudget:
             run()
         synchronize()
         once = time.perf_counter() - start
-        if once * LEAST > 2 * left:
+        if once * MIN_REPEATS > 2 * left:
             return {}
-        repeats = max(LEAST, min(MOST, int(left / (self.shapes + 1) / once)))
+        repeats = max(MIN_REPEATS, min(MAX_REPEATS, int(left / (self.shapes + 1) / once)))
         times: dict[str, list[float]] = {name: [] for name in passes}
         for _ in range(repeats):
             for name, run in passes.items():

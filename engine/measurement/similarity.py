@@ -27,9 +27,9 @@ from engine.results.schema.tables import SimilarityRow
 from engine.step.run_context import RunContext
 
 EMBEDDINGS = "embeddings"  # what flows into the first block
-TOKENS, PICTURES = 256, 64  # of one group; an image's states are one long row
+GROUP_TOKENS, GROUP_IMAGES = 256, 64  # in one group; an image's states are one long row
 GROUPS = 8  # compared
-LEAST = 4  # rows without which there is no estimate
+MIN_ROWS = 4  # rows without which there is no estimate
 
 States = dict[str, torch.Tensor]  # block -> (rows, width)
 
@@ -126,7 +126,7 @@ def state_groups(
     fewer rows than that, all in one.
     """
     is_image_task = isinstance(context.recipe.task, ImageClassification)
-    size, is_complete, waiting = PICTURES if is_image_task else TOKENS, False, []
+    size, is_complete, waiting = GROUP_IMAGES if is_image_task else GROUP_TOKENS, False, []
     for batch in similarity_batches(context):
         for model in models:
             model(**inputs_on_device(batch, model, device_and_dtype(context.recipe)[0]))
@@ -144,7 +144,7 @@ def state_groups(
         if row_count(waiting) >= size:
             yield concatenated_states(waiting)
             is_complete, waiting = True, []
-    if not is_complete and row_count(waiting) >= LEAST:
+    if not is_complete and row_count(waiting) >= MIN_ROWS:
         yield concatenated_states(waiting)
 
 
@@ -155,7 +155,7 @@ def similarity_batches(context: RunContext) -> list[Batch]:
     calibration = context.recipe.calibration
     if isinstance(context.recipe.task, ImageClassification):
         calibration = calibration.model_copy(
-            update={"samples": max(calibration.samples, PICTURES * GROUPS)}
+            update={"samples": max(calibration.samples, GROUP_IMAGES * GROUPS)}
         )
     return calibration_batches(calibration, context.recipe.task, context.folder)
 

@@ -51,7 +51,7 @@ from engine.results.schema.tables import MistakeRow, VerdictRow
 from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 
-MOST = 50  # mistakes that are shown
+MAX_MISTAKES = 50  # mistakes that are shown
 WINDOWS = 8  # of a text among which they are looked for
 TEXT, SIDE = 300, 64  # characters of a text, pixels of a picture's side that are shown
 CASES = ((True, True), (True, False), (False, True), (False, False))  # teacher right, student right
@@ -119,7 +119,7 @@ def mistake_rows(
     student: LoadedModel,
 ) -> list[MistakeRow]:
     sure = examples.answer_probabilities(student, lost_examples, guesses[lost_examples])
-    surest = np.argsort(-sure, kind="stable")[:MOST]
+    surest = np.argsort(-sure, kind="stable")[:MAX_MISTAKES]
     indices = lost_examples[surest]
     teacher_probabilities = examples.answer_probabilities(teacher, indices, examples.right[indices])
     return [

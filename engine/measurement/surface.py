@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from engine.calibration.activation_stats import InputStats
 
 SIDE = 64  # blocks along each axis at most
-KEPT = 12  # surfaces of a run
+MAX_SURFACES = 12  # surfaces of a run
 
 
 def surface(layer: str, stats: InputStats, scales: torch.Tensor | None) -> pd.DataFrame:
@@ -62,15 +62,15 @@ def block_maxima(
 
 
 def most_prominent(surfaces: list[pd.DataFrame]) -> list[pd.DataFrame]:
-    """KEPT of them, in their order: scaled ones first, then those in which the largest block stands
-    out most.
+    """At most MAX_SURFACES of the surfaces in their order: scaled ones first, then those with the
+    most prominent block.
     """
     order = sorted(
         range(len(surfaces)),
         key=lambda index: (is_scaled(surfaces[index]), prominence(surfaces[index])),
         reverse=True,
     )
-    return [surfaces[index] for index in sorted(order[:KEPT])]
+    return [surfaces[index] for index in sorted(order[:MAX_SURFACES])]
 
 
 def is_scaled(surface: pd.DataFrame) -> bool:

@@ -86,7 +86,7 @@ class Trainer:
     phase: str = "student"
     patience: int = 0  # looks in a row without gain after which it ends; 0: none is too many
     file: Path | None = None  # where it is kept meanwhile
-    looks_every: int = 0  # steps; 0: LOOKS in all
+    evaluate_every: int = 0  # steps; 0: EVALUATIONS in all
     rows: list[CurveRow] = field(default_factory=list)
     auxiliary: AuxiliaryModel | None = None
     best: State = field(default_factory=dict)
@@ -157,8 +157,8 @@ class Trainer:
 
     @property
     def evaluation_interval(self) -> int:
-        """Steps from one look at what is held out to the next."""
-        return self.looks_every or max(1, self.training_config.steps // EVALUATIONS)
+        """Steps between evaluations on held-out examples."""
+        return self.evaluate_every or max(1, self.training_config.steps // EVALUATIONS)
 
     def evaluate(self, step: int) -> None:
         """Judges, and keeps the state if there was none better; of equals the latest."""

@@ -12,11 +12,11 @@ import warnings
 
 import torch
 import transformers
+from tests.engine.models.test_experts import IDS, outside_layers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from engine.models.unfused_experts import unfuse_experts
-from tests.engine.models.test_experts import IDS, outside_layers
 
 LARGEST = 4_000_000  # parameters
 SIZES = {
@@ -94,11 +94,11 @@ def row_of(family: str) -> str:
         return f"not built: {count:,} parameters, since it takes its sizes from other fields"
     model = random(config)
     model.set_experts_implementation("eager")
-    before, due = outside_layers(model), logits_of(model)
+    before, expected = outside_layers(model), logits_of(model)
     unfuse_experts(model)
     return (
         f"{before:6.1%} -> {outside_layers(model):6.1%}   largest difference "
-        f"{(logits_of(model) - due).abs().max():.1g}"
+        f"{(logits_of(model) - expected).abs().max():.1g}"
     )
 
 

@@ -17,11 +17,12 @@ class Measurement:
     digits: int = 3
 
     def __str__(self) -> str:
-        middle, least, most = (
+        middle, smallest, largest = (
             f"{value:.{self.digits}g} {self.unit}"
             for value in (median(self.values), min(self.values), max(self.values))
         )
-        return f"| {self.what} | {self.target} | {middle} | {least} | {most} | {len(self.values)} |"
+        cells = (self.what, self.target, middle, smallest, largest, len(self.values))
+        return f"| {' | '.join(map(str, cells))} |"
 
 
 def show(measurements: Iterable[Measurement]) -> None:

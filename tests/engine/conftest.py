@@ -37,13 +37,13 @@ def few_threads(monkeypatch):
 
 
 @pytest.fixture
-def bytes_alone(monkeypatch):
+def untimed_forecasts(monkeypatch):
     """Forecasts do not try out how fast this machine is: for tests that only look at sizes."""
     monkeypatch.setattr(run_forecast, "cost_of", lambda *_: Cost(seconds=1.0, peak_rss_bytes=1.0))
 
 
 @pytest.fixture
-def kept_last(monkeypatch):
+def improving_quality(monkeypatch):
     """Every look finds the model better than before, so that the last state is the one that is
     stored.
     """

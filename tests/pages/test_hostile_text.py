@@ -31,7 +31,7 @@ VIEWS = tuple(available_views(hostile.hostile_run(1), hostile.hostile_tables()))
 
 
 @pytest.fixture(scope="module")
-def kept_apart(tmp_path_factory):
+def isolated_home(tmp_path_factory):
     """Store of hostile runs, without workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))
@@ -107,11 +107,11 @@ def test_messages_of_ended_runs_have_no_effect(run, sent_messages):
     assert any(run in each.value for each in app.markdown)
 
 
-def test_stage_names_of_active_runs_have_no_effect(sent_messages, monkeypatch, kept_apart):
+def test_stage_names_of_active_runs_have_no_effect(sent_messages, monkeypatch, isolated_home):
     from engine.results.store.process_lease import current_owner
 
     run = hostile.hostile_run(20, "running").model_copy(update={"owner": current_owner()})
-    kept_apart.add(run)
+    isolated_home.add(run)
     event = DownloadEvent("downloading", 1, 2, model=HOSTILE)
     monkeypatch.setattr(
         Session,
@@ -119,7 +119,7 @@ def test_stage_names_of_active_runs_have_no_effect(sent_messages, monkeypatch, k
         lambda self, run: Progress().after(Message(event, 0.0)),
     )
     assert_safe(open_page("start", run=run.id, model=HOSTILE), sent_messages)
-    kept_apart.delete(run.id)
+    isolated_home.delete(run.id)
 
 
 def test_images_of_mistakes_are_never_fetched(sent_messages):

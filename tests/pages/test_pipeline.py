@@ -143,8 +143,8 @@ def test_one_technique_twice_has_settings_of_its_own_each_time(pipeline):
 def test_the_forecast_is_that_of_all_steps_together(pipeline):
     words = {len(steps): words_on(pipeline(*steps)) for steps in ((PRUNED, ROUNDED), (ROUNDED,))}
     bits = {
-        count: float(said.split(" per compressed weight")[0].rpartition("(")[2])
-        for count, said in words.items()
+        count: float(text.split(" per compressed weight")[0].rpartition("(")[2])
+        for count, text in words.items()
     }
     assert bits[2] < bits[1] < 4
 

@@ -13,8 +13,8 @@ from engine.results.schema.declaration import ResultView, table_of
 from engine.results.schema.run_tables import TABLES, Tables, declared_views
 from engine.results.schema.tables import ChannelRow, SearchRow, table
 from pages.widgets.runs import view_registry
-from pages.widgets.runs.result_views import available_views
-from pages.widgets.runs.results import default_view, view_notes
+from pages.widgets.runs.result_views import available_views, view_notes
+from pages.widgets.runs.results import default_view
 from pages.widgets.runs.view_registry import VIEWS, has_rows, panel_named, result_view
 from tests.runs import finished_record, tables
 

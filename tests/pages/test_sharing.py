@@ -57,7 +57,7 @@ def test_only_own_runs_have_a_delete_button_and_all_can_be_run_again(shared_serv
     assert f"runs-again-{other}" in buttons(other)
 
 
-def test_without_sharing_every_run_has_a_delete_button(kept_apart, monkeypatch):
+def test_without_sharing_every_run_has_a_delete_button(isolated_home, monkeypatch):
     monkeypatch.delenv("COMPRESSION_EXPLORER_SHARED", raising=False)
     assert "runs-delete" in buttons(store_failed_run("theirs-2", 3, "another browser"))
     state.session().close()

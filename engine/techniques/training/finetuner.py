@@ -60,7 +60,7 @@ class Finetuner:
         kept = {
             "patience": self.config.patience,
             "file": self.file,
-            "looks_every": self.config.look_every,
+            "evaluate_every": self.config.look_every,
             "rows": self.rows,
         }
         study = Trainer(

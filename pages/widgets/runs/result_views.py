@@ -63,6 +63,12 @@ def available_views(record: RunRecord, tables: Tables) -> dict[str, RunView]:
     return {view.title: view for view in ordered if view.is_shown(record, tables)}
 
 
+def view_notes(record: RunRecord, title: str) -> list[str]:
+    """Captions that the techniques of a run add to a view, each once."""
+    notes = [step.view_notes.get(title, "") for step in record.recipe.steps]
+    return list(dict.fromkeys(filter(None, notes)))
+
+
 @result_view(
     "Steps",
     10,

@@ -12,7 +12,7 @@ from pages.widgets.glossary_help import meaning
 from pages.widgets.model_picker import short_name
 from pages.widgets.queries import literal_markdown, show_errors, stop_on_error
 from pages.widgets.runs.notes import show_notes
-from pages.widgets.runs.result_views import available_views
+from pages.widgets.runs.result_views import available_views, view_notes
 from pages.widgets.runs.view_registry import RunView
 from pages.widgets.state import session
 
@@ -48,12 +48,6 @@ def show_run(record: RunRecord, tables: Tables, key: str) -> None:
         views[chosen].draw(record, tables, f"{key}-{record.id}")
         for note in view_notes(record, chosen):
             st.caption(literal_markdown(note))
-
-
-def view_notes(record: RunRecord, title: str) -> list[str]:
-    """Captions that the techniques of a run add to a view, each once."""
-    notes = [step.view_notes.get(title, "") for step in record.recipe.steps]
-    return list(dict.fromkeys(filter(None, notes)))
 
 
 def default_view(views: dict[str, RunView], record: RunRecord) -> str:

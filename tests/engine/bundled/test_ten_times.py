@@ -125,12 +125,12 @@ def test_the_last_station_loads_again_with_the_accuracy_that_was_reported(ten_ti
 
 def test_the_bundled_journey_will_be_a_seventh_of_its_teacher_or_less(monkeypatch):
     monkeypatch.setattr(run_forecast, "cost_of", lambda job, past: Cost(0.0, 0.0))
-    asked = Recipe.from_dict(bundled_recipe("ten-times"))
-    assert forecast(asked).compression >= 7
-    assert (asked.task.split, asked.task.also) == (
+    recipe = Recipe.from_dict(bundled_recipe("ten-times"))
+    assert forecast(recipe).compression >= 7
+    assert (recipe.task.split, recipe.task.also) == (
         "test",
         "validation",
-    ) and not asked.training.train
+    ) and not recipe.training.train
 
 
 def test_the_stored_journey_is_the_recipes_and_holds_what_it_promises():

@@ -57,13 +57,13 @@ def routed_inputs(
 @pytest.mark.parametrize("wants_gram", [True, False])
 def test_an_expert_sees_the_tokens_routed_to_it_and_no_others(wants_gram, tmp_path):
     subject = subject_of(save_model("mixtral", tmp_path))
-    due = routed_inputs(build_model("mixtral"), 1, MANY)
+    expected = routed_inputs(build_model("mixtral"), 1, MANY)
     stream, blocks = CalibrationStream(subject.model, MANY, CPU), blocks_of(subject.layers)
     names = {block[0].block: [layer.name for layer in block] for block in blocks}
     stream.collect_stats("model.layers.0", names["model.layers.0"], wants_gram)
     stream.advance("model.layers.0")
     seen = stream.collect_stats("model.layers.1", names["model.layers.1"], wants_gram)
-    for expert, (rows, inner) in due.items():
+    for expert, (rows, inner) in expected.items():
         for projection, vectors in (("gate_proj", rows), ("up_proj", rows), ("down_proj", inner)):
             stats = seen[EXPERT.format(1, expert, projection)]
             assert stats.count == len(vectors) and not stats.warnings
@@ -87,14 +87,14 @@ def test_batches_in_step_see_what_each_sees_alone(name, batches, tmp_path):
         names = [layer.name for layer in block if layer.kind == "linear" and not layer.routes]
         if block[0].block not in one.chain:
             continue
-        due, found = one.collect_stats(block[0].block, names, True), {}
+        expected, found = one.collect_stats(block[0].block, names, True), {}
         unreached = other.run_in_step(block[0].block, names, True, found.__setitem__)
         one.advance(block[0].block)
         assert (
-            found.keys() | unreached.keys() == due.keys() == set(names)
+            found.keys() | unreached.keys() == expected.keys() == set(names)
             and not found.keys() & unreached.keys()
         )
-        for layer, seen in due.items():
+        for layer, seen in expected.items():
             stats = found.get(layer) or unreached[layer]
             assert (stats.count, stats.missing) == (seen.count, seen.missing)
             torch.testing.assert_close(stats.gram, seen.gram, rtol=1e-3, atol=1e-3)
@@ -118,11 +118,11 @@ def test_an_expert_without_tokens_gets_uncorrelated_inputs_as_strong_as_the_othe
     others = [
         seen[EXPERT.format(0, expert, "gate_proj")] for expert in range(EXPERTS) if expert != lonely
     ]
-    due = (
-        sum(each.square_sum.sum() for each in others)
-        / sum(each.count * each.width for each in others)
+    expected = (
+        sum(other.square_sum.sum() for other in others)
+        / sum(other.count * other.width for other in others)
     ).sqrt()
-    torch.testing.assert_close(gate.rms, due.expand(48))
+    torch.testing.assert_close(gate.rms, expected.expand(48))
 
 
 def test_replacements_of_a_single_expert_are_as_strong_as_the_others(tmp_path):
@@ -154,9 +154,9 @@ def test_missing_tokens_are_added_up_to_the_number_of_inputs():
 def test_experts_that_share_a_scale_are_taken_together():
     draw = torch.Generator().manual_seed(0)
     parts, rows = [], [torch.randn(count, 6, generator=draw) for count in (10, 7)]
-    for each in rows:
+    for row in rows:
         parts.append(InputStats(6, CPU))
-        parts[-1].add(each)
+        parts[-1].add(row)
     empty = InputStats(6, CPU)
     add_uncorrelated_inputs(empty, InputMagnitude(6, 1.0, 1e6, -1.0, 1.0), "")
     whole, every = merged_stats([parts[0], parts[0], empty, parts[1]]), torch.cat(rows)
@@ -186,14 +186,15 @@ def test_scales_are_folded_into_everything_that_reads_the_norm(name, into, insid
     stem = f"{block[0].block}.mlp"
     before = next(fold for fold in folds if fold.companions and fold.companions[0].startswith(stem))
     assert (
-        before.from_norm and {each.removeprefix(f"{stem}.") for each in before.companions} == into
+        before.from_norm
+        and {companion.removeprefix(f"{stem}.") for companion in before.companions} == into
     )
     firsts = {
-        each
-        for each in names
-        if each.startswith(stem)
-        and not each.endswith(("down_proj",))
-        and "output_linear" not in each
+        name
+        for name in names
+        if name.startswith(stem)
+        and not name.endswith(("down_proj",))
+        and "output_linear" not in name
     }
     assert set(before.sinks) == firsts
     behind = [
@@ -204,9 +205,11 @@ def test_scales_are_folded_into_everything_that_reads_the_norm(name, into, insid
     assert len(behind) == (EXPERTS if inside else 0) and all(
         fold.source == fold.sinks[0].replace("down", "up") for fold in behind
     )
-    due = stream.run_block(block[0].block, 0)
+    expected = stream.run_block(block[0].block, 0)
     scales = torch.rand(48, generator=torch.Generator().manual_seed(1)) + 0.5
     with preserve_weights(stream.model, [before.source, *before.sinks, *before.companions]):
         before.apply(stream.model, scales)
-        torch.testing.assert_close(stream.run_block(block[0].block, 0), due, rtol=1e-3, atol=1e-4)
-    assert torch.equal(stream.run_block(block[0].block, 0), due)
+        torch.testing.assert_close(
+            stream.run_block(block[0].block, 0), expected, rtol=1e-3, atol=1e-4
+        )
+    assert torch.equal(stream.run_block(block[0].block, 0), expected)

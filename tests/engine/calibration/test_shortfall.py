@@ -45,13 +45,13 @@ def recipe_on(model, folder, characters, samples=64, context=64, technique="gptq
 
 def test_forecast_run_and_shell_report_the_shortfall(model, tmp_path):
     recipe = recipe_on(model, tmp_path, 120)
-    said = (
+    text = (
         "Calibration used 1 of the 64 requested windows of 64 tokens (calibration.samples); "
         "short.txt has no more."
     )
     outcome = run(recipe)
-    assert said in forecast(recipe).notes and outcome.summary.notes.count(said) == 1
-    assert said in outcome_text(outcome).splitlines()
+    assert text in forecast(recipe).notes and outcome.summary.notes.count(text) == 1
+    assert text in outcome_text(outcome).splitlines()
 
 
 def test_enough_data_gives_no_note(model, tmp_path):

@@ -91,17 +91,17 @@ def test_the_blocks_of_every_architecture_are_a_chain(architecture, tmp_path):
 @each_architecture
 def test_a_block_sees_what_the_whole_model_would_show_it(architecture, tmp_path):
     subject = subject_of(architecture, tmp_path)
-    stream, due = stream_of(architecture, subject), {}
+    stream, expected = stream_of(architecture, subject), {}
     for block in blocks_of(subject.layers):
         names = linear_names(subject, block)
-        due |= inputs_of(subject, names, batches_for(architecture))
+        expected |= inputs_of(subject, names, batches_for(architecture))
         seen = stream.collect_stats(block[0].block, names, wants_gram=True)
         for name in names:
             torch.testing.assert_close(
-                seen[name].gram, due[name].T @ due[name], rtol=1e-4, atol=1e-4
+                seen[name].gram, expected[name].T @ expected[name], rtol=1e-4, atol=1e-4
             )
-            torch.testing.assert_close(seen[name].abs_mean, due[name].abs().mean(0))
-            assert seen[name].count == len(due[name])
+            torch.testing.assert_close(seen[name].abs_mean, expected[name].abs().mean(0))
+            assert seen[name].count == len(expected[name])
         stream.advance(block[0].block)
 
 
@@ -133,17 +133,17 @@ def test_in_step_layers_that_stay_as_they_are_see_the_same(architecture, tmp_pat
     in_chain = [block for block in blocks_of(subject.layers) if block[0].block in once.chain]
     assert in_chain
     for layers in in_chain:
-        block, names, told = layers[0].block, [layer.name for layer in layers], []
+        block, names, events = layers[0].block, [layer.name for layer in layers], []
         seen = twice.collect_stats(block, names, True)
         assert once.in_step_fits(block, names)
         once.run_in_step(
             block,
             names,
             True,
-            lambda name, each, told=told: told.append((name, each.gram, each.count)),
+            lambda name, each, events=events: events.append((name, each.gram, each.count)),
         )
-        assert {name for name, *_ in told} == set(seen) and len(told) == len(seen)
-        for name, gram, count in told:
+        assert {name for name, *_ in events} == set(seen) and len(events) == len(seen)
+        for name, gram, count in events:
             torch.testing.assert_close(gram, seen[name].gram)
             assert count == seen[name].count
         for stream in (twice, once):

@@ -101,8 +101,10 @@ def test_calibration_and_training_see_both_texts(data, tmp_path):
         batch["token_type_ids"].shape == batch["input_ids"].shape and batch["token_type_ids"].any()
         for batch in batches
     )
-    lessons = load_training_data(task, None, folder, 20, Training(unlabelled=source))
-    some = lessons.train.subset(torch.arange(len(lessons.train))[-3:])  # those without labels
+    training_data = load_training_data(task, None, folder, 20, Training(unlabelled=source))
+    some = training_data.train.subset(
+        torch.arange(len(training_data.train))[-3:]
+    )  # those without labels
     assert (
         some.inputs["token_type_ids"].shape
         == some.inputs["input_ids"].shape

@@ -43,8 +43,8 @@ def task(tmp_path):
     return LanguageModeling(text=str(tmp_path / "a.txt"), context=16, tokens=1000)
 
 
-def measure_perplexity(task, model, told=ignore_progress):
-    return perplexity.perplexity(task, model, TOKENIZER, "cpu", told)
+def measure_perplexity(task, model, events=ignore_progress):
+    return perplexity.perplexity(task, model, TOKENIZER, "cpu", events)
 
 
 def test_uniform_logits_give_perplexity_of_the_vocabulary_size(task):
@@ -158,9 +158,9 @@ def test_a_tokenizer_of_another_model_is_refused(task):
 
 
 def test_progress_ends_at_all_windows(task):
-    told = []
-    measure_perplexity(task, Answers(uniform), told.append)
-    assert told[-1] == ProgressEvent("measuring-perplexity", 62, 62)
+    events = []
+    measure_perplexity(task, Answers(uniform), events.append)
+    assert events[-1] == ProgressEvent("measuring-perplexity", 62, 62)
 
 
 def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):
@@ -205,7 +205,9 @@ def test_one_text_is_joined_to_nothing():
 
 def test_tokens_are_kept_for_their_text_and_tokenizer_alone(monkeypatch):
     first = text_tokens(TEXT, TOKENIZER, 50)
-    monkeypatch.setattr("engine.evaluation.data.tokens.leading_tokens", lambda *asked: np.zeros(1))
+    monkeypatch.setattr(
+        "engine.evaluation.data.tokens.leading_tokens", lambda *request: np.zeros(1)
+    )
     assert np.array_equal(text_tokens(TEXT, TOKENIZER, 50), first)
     assert len(text_tokens(TEXT, TOKENIZER, 51)) == 1
     assert len(text_tokens(Text(TEXT.texts, "", "another", "\n\n\n"), TOKENIZER, 50)) == 1

@@ -180,10 +180,11 @@ def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(step_forecast, f
 
 def test_the_latest_run_of_one_technique_model_and_task_is_learnt_from():
     mine, other = finished_record(2), finished_record(1)
-    asked = mine.recipe
-    assert latest_similar_run([mine, other], asked) is mine
+    recipe = mine.recipe
+    assert latest_similar_run([mine, other], recipe) is mine
     assert (
-        latest_similar_run([mine], asked.model_copy(update={"model": "bundled:digits-cnn"})) is None
+        latest_similar_run([mine], recipe.model_copy(update={"model": "bundled:digits-cnn"}))
+        is None
     )
     assert (
         latest_similar_run([mine], Recipe.from_dict({"steps": [GPTQ]})) is None
@@ -222,19 +223,19 @@ def test_waiting_for_a_processor_does_not_count():
 
 def test_what_a_probe_found_is_good_for_a_while_only(monkeypatch):
     """A busy machine's paces would stand in every forecast until the app ends."""
-    now, asked = [0.0], []
+    now, requests = [0.0], []
     monkeypatch.setattr(paces.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(
         paces,
         "measured_timing",
-        lambda at, folder, length: asked.append(length) or ForwardTiming(length, now[0]),
+        lambda at, folder, length: requests.append(length) or ForwardTiming(length, now[0]),
     )
-    probe = paces.cached_for_a_while(lambda what: asked.append(what) or now[0])
+    probe = paces.cached_for_a_while(lambda what: requests.append(what) or now[0])
     for now[0], paced in ((0.0, 0.0), (paces.FRESH, 0.0), (paces.FRESH + 1, paces.FRESH + 1)):
         assert probe("layer") == paced and paces.forward_timing(
-            ("model", id(asked)), None, None, 8
+            ("model", id(requests)), None, None, 8
         ) == ForwardTiming(8, paced)
-    assert asked == ["layer", 8, "layer", 8]
+    assert requests == ["layer", 8, "layer", 8]
 
 
 @for_each(
@@ -278,8 +279,8 @@ def test_a_model_without_blocks_has_a_forecast(tmp_path):
     folder = tiny("bert", tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 0}))
-    asked = recipe_for("bert", folder, tmp_path / "data", {"technique": "round-to-nearest"})
-    assert forecast(asked).size_bytes > 0
+    recipe = recipe_for("bert", folder, tmp_path / "data", {"technique": "round-to-nearest"})
+    assert forecast(recipe).size_bytes > 0
 
 
 def test_threads_that_wait_for_each_other_do_not_count(monkeypatch):

@@ -59,29 +59,33 @@ def test_what_if_says_what_a_run_does_to_that_layer(architecture, step, folders,
         LAYERS[architecture],
         recipe_for(architecture, folders[architecture], tmp_path / "data", step),
     )
-    tables, said = run(recipe).tables, what_if(str(folders[architecture]), layer, step)
+    tables, message = run(recipe).tables, what_if(str(folders[architecture]), layer, step)
     row = tables.layers.set_index("name", drop=False).loc[layer].to_dict()
     for name, value in row.items():  # sums depend on the threads in their last digits
-        assert getattr(said.row, name) == (
+        assert getattr(message.row, name) == (
             pytest.approx(value, rel=1e-5, nan_ok=True) if isinstance(value, float) else value
         )
     for name, table in (
-        ("histograms", said.histogram),
-        ("levels", said.levels),
-        ("channels", said.channels),
+        ("histograms", message.histogram),
+        ("levels", message.levels),
+        ("channels", message.channels),
     ):
         assert_frame_equal(
             table, getattr(tables, name).query("layer == @layer").reset_index(drop=True), rtol=1e-5
         )
-    assert said.weights == row["parameters"]
+    assert message.weights == row["parameters"]
 
 
 def test_a_very_large_layer_is_judged_on_its_first_rows(folders, monkeypatch):
     monkeypatch.setattr(model_cache, "LIVE_WEIGHTS", 10 * 172)
-    said = what_if(str(folders["llama"]), LAYERS["llama"], STEPS[0] | {"range": "absmax"})
-    assert said.weights == 10 * 172 and said.row.shape == (10, 172) and len(said.channels) == 10
+    message = what_if(str(folders["llama"]), LAYERS["llama"], STEPS[0] | {"range": "absmax"})
+    assert (
+        message.weights == 10 * 172
+        and message.row.shape == (10, 172)
+        and len(message.channels) == 10
+    )
     # five whole groups and a short one a row
-    assert said.row.bits_per_weight == pytest.approx(4.0 + 16 * 6 / 172)
+    assert message.row.bits_per_weight == pytest.approx(4.0 + 16 * 6 / 172)
 
 
 @for_each(
@@ -98,20 +102,20 @@ def test_ranges_that_are_searched_for_are_judged_on_fewer_rows_while_a_control_i
     )
 
 
-@pytest.mark.usefixtures("bytes_alone")
+@pytest.mark.usefixtures("untimed_forecasts")
 @for_each("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
 @for_each("architecture", ARCHITECTURES)
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, folders, tmp_path):
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
-    said, result = forecast(recipe), run(recipe).summary.result
+    estimate, result = forecast(recipe), run(recipe).summary.result
     assert (
-        said.size_bytes == result.size_bytes
-        and said.bits_per_weight == result.bits_per_weight
-        and said.compression == result.compression
+        estimate.size_bytes == result.size_bytes
+        and estimate.bits_per_weight == result.bits_per_weight
+        and estimate.compression == result.compression
     )
 
 
-@pytest.mark.usefixtures("bytes_alone")
+@pytest.mark.usefixtures("untimed_forecasts")
 def test_a_forecast_counts_embeddings_where_they_are_included(folders, tmp_path):
     layers = {"skip": [], "include": ["*embed*"]}
     for architecture in ("llama", "llama-tied"):
@@ -122,13 +126,13 @@ def test_a_forecast_counts_embeddings_where_they_are_included(folders, tmp_path)
 
 
 def test_a_forecast_of_no_steps_is_the_model_as_it_is(folders):
-    said = forecast(Recipe(model=str(folders["llama"])).model_dump(mode="json"))
-    assert said.size_bytes == (folders["llama"] / "model.safetensors").stat().st_size
-    assert (said.bits_per_weight, said.compression, said.layers) == (
+    estimate = forecast(Recipe(model=str(folders["llama"])).model_dump(mode="json"))
+    assert estimate.size_bytes == (folders["llama"] / "model.safetensors").stat().st_size
+    assert (estimate.bits_per_weight, estimate.compression, estimate.layers) == (
         16.0,
         1.0,
         0,
-    ) and said.seconds > 0
+    ) and estimate.seconds > 0
 
 
 def test_a_forecast_grows_with_the_bits_and_the_text(folders):
@@ -152,14 +156,14 @@ def test_a_layers_spectrum_is_numpys(architecture, folders):
     weight = load_file(folders[architecture] / "model.safetensors")[f"{layer}.weight"].float()
     weight = weight.T if architecture == "gpt2" else weight.flatten(1)
     view = layer_view(str(folders[architecture]), layer)
-    due = np.linalg.svd(weight.double().numpy(), compute_uv=False)
-    np.testing.assert_allclose(view.spectrum.singular_value, due, rtol=1e-4, atol=1e-5)
+    expected = np.linalg.svd(weight.double().numpy(), compute_uv=False)
+    np.testing.assert_allclose(view.spectrum.singular_value, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        view.spectrum.cumulative_energy, np.cumsum(due**2) / np.sum(due**2), rtol=1e-4
+        view.spectrum.cumulative_energy, np.cumsum(expected**2) / np.sum(expected**2), rtol=1e-4
     )
     np.testing.assert_allclose(view.channels.maximum, weight.numpy().max(1))
     assert view.histogram["count"].sum() == weight.numel() and list(view.spectrum["index"]) == list(
-        range(1, len(due) + 1)
+        range(1, len(expected) + 1)
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.errors import PlainError
-from engine.interactive.soft_targets import MOST
+from engine.interactive.soft_targets import MAX_ANSWERS
 from engine.models.loaded_model import load_model
 from engine.models.loading import resolve_model
 from tests.answers import soft_targets
@@ -13,9 +13,9 @@ from tests.recipes import task_for
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
 def test_answers_are_the_models_own_at_both_temperatures(architecture, folders, tmp_path):
-    asked = {"task": task_for(architecture, tmp_path)}
+    request = {"task": task_for(architecture, tmp_path)}
     hot, cold = (
-        soft_targets(str(folders[architecture]), asked, 2, temperature).answers
+        soft_targets(str(folders[architecture]), request, 2, temperature).answers
         for temperature in (5.0, 1.0)
     )
     classes = load_model(
@@ -23,7 +23,9 @@ def test_answers_are_the_models_own_at_both_temperatures(architecture, folders, 
     ).model.config
     count = getattr(classes, "vocab_size", 0) if architecture == "llama" else len(classes.id2label)
     assert (
-        len(hot) == min(MOST, count) and hot.plain.is_monotonic_decreasing and hot.right.sum() <= 1
+        len(hot) == min(MAX_ANSWERS, count)
+        and hot.plain.is_monotonic_decreasing
+        and hot.right.sum() <= 1
     )
     assert cold.softened.tolist() == pytest.approx(cold.plain.tolist()) == hot.plain.tolist()
     ratios = (hot.softened / hot.softened.iloc[0]) ** 5
@@ -31,8 +33,8 @@ def test_answers_are_the_models_own_at_both_temperatures(architecture, folders, 
 
 
 def test_another_example_has_other_answers(folders, tmp_path):
-    asked = {"task": task_for("bert", tmp_path)}
-    one, other = (soft_targets(str(folders["bert"]), asked, number, 1.0) for number in (0, 5))
+    request = {"task": task_for("bert", tmp_path)}
+    one, other = (soft_targets(str(folders["bert"]), request, number, 1.0) for number in (0, 5))
     assert (
         one.example != other.example and one.answers.plain.tolist() != other.answers.plain.tolist()
     )

@@ -78,8 +78,8 @@ def inputs_of(*shape: int) -> torch.Tensor:
 
 
 def difference(kernel: Kernel, layer: Unpacking, inputs: torch.Tensor) -> float:
-    due = layer(inputs)
-    return ((kernel(inputs) - due).norm() / due.norm()).item()
+    expected = layer(inputs)
+    return ((kernel(inputs) - expected).norm() / expected.norm()).item()
 
 
 def linear_layer(in_: int = 96, out: int = 48) -> nn.Linear:
@@ -107,10 +107,10 @@ def test_inputs_beyond_what_was_seen_are_clipped_or_set_apart_as_in_the_simulati
 @pytest.mark.parametrize("fields", [INTEGER[0], INTEGER[1], INTEGER[3]], ids=name)
 def test_an_integer_convolution_gives_what_the_simulation_gives(fields):
     torch.manual_seed(0)
-    layer, pictures = nn.Conv2d(8, 12, 3, stride=2, padding=1), inputs_of(5, 8, 11, 11)
-    stored = stored_layer(fields, layer, pictures)
+    layer, images = nn.Conv2d(8, 12, 3, stride=2, padding=1), inputs_of(5, 8, 11, 11)
+    stored = stored_layer(fields, layer, images)
     kernel = kernel_or_skip(stored)
-    assert difference(kernel, stored, pictures) < kernel.tolerance
+    assert difference(kernel, stored, images) < kernel.tolerance
 
 
 @pytest.mark.parametrize("wrong", [True, False])
@@ -184,7 +184,7 @@ def test_what_no_kernel_gets_right_is_refused_with_the_reason(fields, shape, why
 
 def test_other_layers_than_linear_ones_are_refused_with_the_reason():
     torch.manual_seed(0)
-    pictures = inputs_of(2, 8, 11, 11)
+    images = inputs_of(2, 8, 11, 11)
     convolutions = "none for convolutions"
     refused = (
         (WEIGHT_ONLY[0], convolutions),
@@ -193,7 +193,7 @@ def test_other_layers_than_linear_ones_are_refused_with_the_reason():
         (SPARSE[0], convolutions),
     )
     for fields, why in refused:
-        layer = stored_layer(fields, nn.Conv2d(8, 16, 3), pictures)
+        layer = stored_layer(fields, nn.Conv2d(8, 16, 3), images)
         with pytest.raises(NoKernelError, match=why):
             kernel_for(layer.stored, layer)
     embedding = nn.Embedding(16, 32)

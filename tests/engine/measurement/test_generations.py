@@ -28,15 +28,17 @@ def model_and_recipe(tmp_path, architecture: str = "llama"):
 def test_the_original_speaks_once_and_the_compressed_model_each_time(tmp_path, monkeypatch):
     folder, model, recipe = model_and_recipe(tmp_path)
     first = sample_rows(recipe, folder, model, model)
-    asked = []
-    monkeypatch.setattr(samples, "greedy_continuation", lambda *given: asked.append(given) or "new")
+    requests = []
+    monkeypatch.setattr(
+        samples, "greedy_continuation", lambda *given: requests.append(given) or "new"
+    )
     second = sample_rows(recipe, folder, model, model)
     assert (
         [row.original for row in second]
         == [row.original for row in first]
         == [row.compressed for row in first]
     )
-    assert len(asked) == len(first) == 3 and {row.compressed for row in second} == {"new"}
+    assert len(requests) == len(first) == 3 and {row.compressed for row in second} == {"new"}
 
 
 def test_what_is_kept_belongs_to_one_model_and_length_and_is_made_anew_when_damaged(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.calibration import InputStats
-from engine.measurement.surface import KEPT, SIDE, block_maxima, most_prominent, surface
+from engine.measurement.surface import MAX_SURFACES, SIDE, block_maxima, most_prominent, surface
 from engine.pipeline.run import run
 from tests.cases import for_each
 from tests.recipes import recipe_for
@@ -75,10 +75,13 @@ def test_a_convolutions_channel_has_the_largest_of_its_kernel():
 
 def test_a_run_keeps_the_scaled_and_the_most_striking():
     calm = [surface(f"calm {i}", seen_of(torch.ones(9, 9)), None) for i in range(20)]
-    wild = surface("wild", seen_of(torch.eye(9)), None)
+    striking = surface("wild", seen_of(torch.eye(9)), None)
     scaled = surface("scaled", seen_of(torch.ones(9, 9)), torch.full((9,), 2.0))
-    kept = most_prominent([*calm, wild, scaled])
-    assert len(kept) == KEPT and [each.layer.iloc[0] for each in kept[-2:]] == ["wild", "scaled"]
+    kept = most_prominent([*calm, striking, scaled])
+    assert len(kept) == MAX_SURFACES and [each.layer.iloc[0] for each in kept[-2:]] == [
+        "wild",
+        "scaled",
+    ]
 
 
 @for_each(
@@ -123,8 +126,11 @@ def test_inputs_of_a_convolution_are_counted_by_channel(tmp_path):
             {"technique": "activations"},
         )
     ).tables
-    due = {row.name: row.shape[1] for row in tables.layers.itertuples(index=False) if row.technique}
+    expected = {
+        row.name: row.shape[1] for row in tables.layers.itertuples(index=False) if row.technique
+    }
     assert (
-        tables.inputs.groupby("layer").size().to_dict() == due and (tables.inputs.scale == 1).all()
+        tables.inputs.groupby("layer").size().to_dict() == expected
+        and (tables.inputs.scale == 1).all()
     )
     assert (tables.inputs.magnitude <= tables.inputs.largest).all()

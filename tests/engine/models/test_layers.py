@@ -66,14 +66,14 @@ def test_linear_layers_embeddings_conv1d_and_convolutions_are_seen(layers_by_mod
 def test_layers_and_the_rest_are_the_whole_model(architecture, folders):
     folder = resolve_model(str(folders[architecture]))
     model = load_pretrained(folder)
-    due = {
+    expected = {
         id(tensor): tensor.numel()
         for tensor in [
             *model.parameters(),
             *(b for n, b in model.named_buffers() if n in model.state_dict()),
         ]
     }
-    assert load_model(folder, CPU, torch.float32).parameters == sum(due.values())
+    assert load_model(folder, CPU, torch.float32).parameters == sum(expected.values())
 
 
 def test_shapes_have_output_channels_first(layers_by_model):
@@ -90,10 +90,10 @@ def test_shapes_have_output_channels_first(layers_by_model):
 
 
 def test_a_tied_tensor_is_counted_once(layers_by_model):
-    for architecture, holder in (("llama-tied", "model.embed_tokens"), ("gpt2", "transformer.wte")):
+    for architecture, parent in (("llama-tied", "model.embed_tokens"), ("gpt2", "transformer.wte")):
         assert {
             layer.name: layer.tied_to for layer in layers_by_model[architecture] if layer.tied_to
-        } == {"lm_head": holder}
+        } == {"lm_head": parent}
         assert "lm_head" not in held_by_blocks(layers_by_model[architecture])
     assert not any(layer.tied_to for layer in layers_by_model["llama"])
 
@@ -123,9 +123,9 @@ def test_a_convolution_with_reflect_padding_is_a_layer():
         nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Conv2d(2, 2, 3, padding=1)
     )
     inputs = torch.randn(1, 1, 8, 8)
-    due = model(inputs)
+    expected = model(inputs)
     assert names(layers_of(model)) == ["0", "1"]
-    torch.testing.assert_close(install_packed_layers(model, {}, torch.float32)(inputs), due)
+    torch.testing.assert_close(install_packed_layers(model, {}, torch.float32)(inputs), expected)
 
 
 # --- what is chosen -------------------------------------------------------------------------------
@@ -135,12 +135,12 @@ def test_a_convolution_with_reflect_padding_is_a_layer():
 def test_by_default_all_but_embeddings_and_the_output_layer_are_compressed(
     architecture, layers_by_model
 ):
-    due = [
+    expected = [
         layer
         for layer in layers_by_model[architecture]
         if layer.kind != "embedding" and layer.name != "lm_head"
     ]
-    assert selected_layers(layers_by_model[architecture], Layers()) == due
+    assert selected_layers(layers_by_model[architecture], Layers()) == expected
 
 
 def test_globs_skip_layers(layers_by_model):
@@ -213,20 +213,20 @@ def original_model(architecture, folder):
 def test_unpacking_layers_give_the_untouched_models_logits(architecture, folders):
     inputs = inputs_for(architecture)
     with torch.inference_mode():
-        due = original_model(architecture, folders[architecture])(**inputs).logits
+        expected = original_model(architecture, folders[architecture])(**inputs).logits
         result = (
             load_model(resolve_model(str(folders[architecture])), CPU, torch.float32)
             .model(**inputs)
             .logits
         )
-    torch.testing.assert_close(result, due, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 @for_each("architecture", LANGUAGE_MODELS)
 def test_a_bfloat16_model_computes_in_bfloat16_where_asked(architecture, folders):
     inputs = inputs_for(architecture)
     with torch.inference_mode():
-        due = (
+        expected = (
             original_model(architecture, folders[architecture]).to(torch.bfloat16)(**inputs).logits
         )
         result = (
@@ -235,18 +235,18 @@ def test_a_bfloat16_model_computes_in_bfloat16_where_asked(architecture, folders
             .logits
         )
     assert result.dtype == torch.bfloat16
-    torch.testing.assert_close(result, due, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(result, expected, rtol=0.05, atol=0.05)
 
 
 @each_architecture
 def test_16_bit_weights_are_never_copied(architecture, folders):
     model = load_pretrained(resolve_model(str(folders[architecture])))
-    held = {
+    weights = {
         layer.name: model.get_submodule(layer.name).weight.data_ptr() for layer in layers_of(model)
     }
     install_packed_layers(model, {}, torch.float32)
-    assert {name: model.get_submodule(name).stored.weight.data_ptr() for name in held} == held
-    assert all(model.get_submodule(name).stored.weight.dtype == torch.bfloat16 for name in held)
+    assert {name: model.get_submodule(name).stored.weight.data_ptr() for name in weights} == weights
+    assert all(model.get_submodule(name).stored.weight.dtype == torch.bfloat16 for name in weights)
 
 
 def test_tied_layers_share_one_stored_weight(folders):
@@ -266,8 +266,11 @@ def test_the_layers_that_were_replaced_are_let_go(architecture, folders):
 @each_architecture
 def test_only_what_belongs_to_no_layer_is_still_a_parameter(architecture, folders):
     model = load_model(resolve_model(str(folders[architecture])), CPU, torch.float32).model
-    held = {name for name, module in model.named_modules() if isinstance(module, Unpacking)}
-    assert held and not {f"{name}.weight" for name in held} & dict(model.named_parameters()).keys()
+    weights = {name for name, module in model.named_modules() if isinstance(module, Unpacking)}
+    assert (
+        weights
+        and not {f"{name}.weight" for name in weights} & dict(model.named_parameters()).keys()
+    )
     assert all(
         not parameter.requires_grad and parameter.dtype == torch.float32
         for parameter in model.parameters()

@@ -549,14 +549,14 @@ def hub(library, tmp_path, monkeypatch):
 
 
 def test_a_model_from_the_hub_is_the_same_model(hub: Hub, library):
-    here, there, heard = resolve_model(str(library / "llama")), None, []
-    there = resolve_model("tiny/llama", heard.append)
+    here, there, events = resolve_model(str(library / "llama")), None, []
+    there = resolve_model("tiny/llama", events.append)
     assert there.revision == hub.commit("tiny/llama") and torch.equal(
         logits(load_pretrained(here), here), logits(load_pretrained(there), there)
     )
     assert tokenizer_of(there).get_vocab() == tokenizer_of(here).get_vocab()
-    assert heard and {event.model for event in heard} == {"tiny/llama"}
-    assert all(0 < event.done <= event.total for event in heard)
+    assert events and {event.model for event in events} == {"tiny/llama"}
+    assert all(0 < event.done <= event.total for event in events)
 
 
 def test_a_model_is_fetched_once(hub: Hub):
@@ -665,11 +665,11 @@ def shards(folder: Path, count: int = 3, stem: str = "model") -> Path:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_shards_without_an_index_are_read_when_all_are_there(llama, library, count):
-    due = load_pretrained(resolve_model(str(library / "llama"))).state_dict()
+    expected = load_pretrained(resolve_model(str(library / "llama"))).state_dict()
     folder = resolve_model(str(shards(llama, count)))
     loaded = load_pretrained(folder)
     assert len(folder.files) == count and all(
-        torch.equal(due[name], value) for name, value in loaded.state_dict().items()
+        torch.equal(expected[name], value) for name, value in loaded.state_dict().items()
     )
     check_finite(folder)
 

@@ -148,8 +148,10 @@ def test_the_weights_of_tied_layers_change_together(tmp_path):
     source = resolve_model(str(tiny("llama-tied", tmp_path / "model")))
     original = load_model(source, CPU, torch.float32)
     (tied,) = original.tied_layers
-    held = original.model.get_submodule(tied.tied_to).stored
-    new = EquivalentWeights({tied.tied_to: held.to_dense() * 2})
+    weights = original.model.get_submodule(tied.tied_to).stored
+    new = EquivalentWeights({tied.tied_to: weights.to_dense() * 2})
     after = new.apply(original, source, torch.float32).model
-    assert torch.equal(after.get_submodule(tied.name).stored.to_dense(), held.to_dense() * 2)
-    assert torch.equal(original.model.get_submodule(tied.name).stored.to_dense(), held.to_dense())
+    assert torch.equal(after.get_submodule(tied.name).stored.to_dense(), weights.to_dense() * 2)
+    assert torch.equal(
+        original.model.get_submodule(tied.name).stored.to_dense(), weights.to_dense()
+    )

@@ -80,12 +80,12 @@ def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(
     architecture, steps = TRAININGS[training]
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", *steps)
     whole = run(recipe)
-    course = int(curve_of(whole).step.max())
+    steps = int(curve_of(whole).step.max())
     with pytest.raises(Killed):
-        run(recipe, report=killing(course * 5 // 8))
+        run(recipe, report=killing(steps * 5 // 8))
     again = run(recipe)
     assert any(
-        f"{course // 2} of its {course} training steps were done by an earlier run" in note
+        f"{steps // 2} of its {steps} training steps were done by an earlier run" in note
         for note in again.summary.notes
     )
     pd.testing.assert_frame_equal(curve_of(whole), curve_of(again))
@@ -102,18 +102,19 @@ def test_a_killed_comparison_of_precisions_goes_on_with_the_training_that_it_was
         tmp_path / "data",
         AWARE | {"technique": "mixed-precision-training", "keep": keep},
     )
-    whole, told = run(recipe), []
+    whole, events = run(recipe), []
     done = get_args(Variant).index(keep) + 1
     with pytest.raises(Killed):
         run(recipe, report=killing(done * 8 + 3) if done < 5 else killing(0, "compressing"))
     again = run(
-        recipe, report=lambda event: told.append(event.done) if event.stage == "training" else None
+        recipe,
+        report=lambda event: events.append(event.done) if event.stage == "training" else None,
     )
     assert any(
         f"{done} of its 5 trainings were done by an earlier run" in note
         for note in again.summary.notes
     )
-    assert told == list(range(done * 8 + 1, 41))
+    assert events == list(range(done * 8 + 1, 41))
     pd.testing.assert_frame_equal(curve_of(whole), curve_of(again))
     assert again.summary.result == whole.summary.result
 
@@ -134,14 +135,15 @@ def test_a_killed_lottery_goes_on_at_the_first_network_not_trained(done, folders
     whole = run(recipe)
     with pytest.raises(Killed):
         run(recipe, report=killing(done * 4 + 3))
-    told = []
+    events = []
     again = run(
-        recipe, report=lambda event: told.append(event.done) if event.stage == "training" else None
+        recipe,
+        report=lambda event: events.append(event.done) if event.stage == "training" else None,
     )
     assert any(
         f"{done} of its 8 networks were trained by an earlier run" in note
         for note in again.summary.notes
     )
-    assert min(told) > done * 4
+    assert min(events) > done * 4
     pd.testing.assert_frame_equal(whole.tables.lottery, again.tables.lottery)
     assert again.summary.result == whole.summary.result

@@ -224,10 +224,10 @@ def test_losses_are_counted_from_the_original_not_from_the_step_before(folders, 
 
 
 def test_each_step_says_which_it_is(folders, tmp_path):
-    told = []
+    events = []
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", PRUNED, ANY["rounding"])
-    run(recipe, report=lambda event: told.append(event.title))
-    assert {"Step 1 of 2: compressing", "Step 2 of 2: compressing"} <= set(told)
+    run(recipe, report=lambda event: events.append(event.title))
+    assert {"Step 1 of 2: compressing", "Step 2 of 2: compressing"} <= set(events)
 
 
 def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, monkeypatch):
@@ -274,7 +274,7 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
     assert words in str(error.value)
 
 
-@pytest.mark.usefixtures("bytes_alone")
+@pytest.mark.usefixtures("untimed_forecasts")
 @for_each(
     ("architecture", "first"),
     [

@@ -197,7 +197,7 @@ def test_the_gram_matrix_of_a_tied_embedding_is_that_of_the_heads_inputs(tmp_pat
 
 
 def test_an_included_embedding_that_is_not_tied_is_named_at_the_top_and_the_forecast_knows(
-    tmp_path, bytes_alone
+    tmp_path, untimed_forecasts
 ):
     recipe = recipe_with_tied_layer(tmp_path, {"technique": "gptq"})
     outcome = run(recipe)
@@ -225,7 +225,7 @@ LEFT_WHOLE = [{"technique": "structured"}, {"technique": "blocks"}, {"technique"
 @for_each("step", LEFT_WHOLE, ids=lambda step: step["technique"])
 @for_each("tied", [True, False])
 def test_the_forecast_says_which_included_embeddings_stay_whole_and_so_does_the_result(
-    step, tied, tmp_path, bytes_alone
+    step, tied, tmp_path, untimed_forecasts
 ):
     recipe = recipe_with_tied_layer(tmp_path, step, tie_word_embeddings=tied)
     if tied and step["technique"] in ("structured", "blocks"):
@@ -237,7 +237,7 @@ def test_the_forecast_says_which_included_embeddings_stay_whole_and_so_does_the_
         assert sum(f"{TIED} is included (layers.include)" in note for note in notes) == whole
 
 
-def test_the_forecast_says_that_awq_has_no_scales_for_a_tied_embedding(tmp_path, bytes_alone):
+def test_the_forecast_says_that_awq_has_no_scales_for_a_tied_embedding(tmp_path, untimed_forecasts):
     ahead = forecast(recipe_with_tied_layer(tmp_path, CALIBRATED[1], tie_word_embeddings=True))
     assert any(
         f"{TIED} is included (layers.include)" in note and "without scales" in note

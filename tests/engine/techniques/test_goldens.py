@@ -80,8 +80,8 @@ def nearest_scales(monkeypatch):
 def test_gptq_gives_llm_compressors_codes_where_scales_are_chosen_beforehand(
     bits, scheme, group_size, order
 ):
-    due, name = golden("gptq"), f"{bits}-{group_size}-{scheme}-{order}"
-    weight, seen = due["weight"].float(), seen_of(due["inputs"][None])
+    expected, name = golden("gptq"), f"{bits}-{group_size}-{scheme}-{order}"
+    weight, seen = expected["weight"].float(), seen_of(expected["inputs"][None])
     config = GPTQ(
         bits=bits,
         scheme=scheme,
@@ -91,24 +91,31 @@ def test_gptq_gives_llm_compressors_codes_where_scales_are_chosen_beforehand(
     )
     stored = compress(config, weight, seen)
     # the same convention, in float16
-    torch.testing.assert_close(stored.scales.float(), due[f"{name}.scales"], rtol=2**-11, atol=0)
-    assert scheme == "symmetric" or torch.equal(stored.zero_codes(), due[f"{name}.zeros"])
+    torch.testing.assert_close(
+        stored.scales.float(), expected[f"{name}.scales"], rtol=2**-11, atol=0
+    )
+    assert scheme == "symmetric" or torch.equal(stored.zero_codes(), expected[f"{name}.zeros"])
     # one weight that falls between two codes may tip over, and its error goes on to the columns
     # after it
-    assert share_equal(codes_of(stored), due[f"{name}.codes"]) > 0.98
-    theirs = IntegerWeight(
-        stored.shape, bits, stored.group_size, due[f"{name}.codes"], stored.scales, stored.zeros
+    assert share_equal(codes_of(stored), expected[f"{name}.codes"]) > 0.98
+    reference = IntegerWeight(
+        stored.shape,
+        bits,
+        stored.group_size,
+        expected[f"{name}.codes"],
+        stored.scales,
+        stored.zeros,
     )
     assert output_error(stored.to_dense() - weight, seen) == pytest.approx(
-        output_error(plain_dense(theirs) - weight, seen), rel=0.01
+        output_error(plain_dense(reference) - weight, seen), rel=0.01
     )
 
 
 @pytest.mark.usefixtures("nearest_scales")
 def test_gptq_gives_most_settings_exactly_llm_compressors_codes():
-    due = golden("gptq")
-    weight, seen, equal = due["weight"].float(), seen_of(due["inputs"][None]), []
-    for name in (key.removesuffix(".codes") for key in due if key.endswith(".codes")):
+    expected = golden("gptq")
+    weight, seen, equal = expected["weight"].float(), seen_of(expected["inputs"][None]), []
+    for name in (key.removesuffix(".codes") for key in expected if key.endswith(".codes")):
         bits, size, scheme, order = name.split("-")
         config = GPTQ(
             bits=int(bits),
@@ -117,7 +124,9 @@ def test_gptq_gives_most_settings_exactly_llm_compressors_codes():
             range="absmax",
             activation_order=order == "ordered",
         )
-        equal.append(torch.equal(codes_of(compress(config, weight, seen)), due[f"{name}.codes"]))
+        equal.append(
+            torch.equal(codes_of(compress(config, weight, seen)), expected[f"{name}.codes"])
+        )
     assert len(equal) == 18 and sum(equal) >= 14
 
 
@@ -138,54 +147,58 @@ def test_smoothing_scales_are_llm_compressors_but_for_one_factor(alpha):
     """It takes max - min of the inputs and twice the weights' largest: on inputs of both signs 2^(2
     alpha - 1) for all channels alike.
     """
-    due = golden("smoothquant")
+    expected = golden("smoothquant")
     scales = smoothing_scales(
-        [due["first"], due["second"]], seen_of(due["inputs"][None], False), alpha
+        [expected["first"], expected["second"]], seen_of(expected["inputs"][None], False), alpha
     )
     torch.testing.assert_close(
-        scales * 2 ** (2 * alpha - 1), due[f"scales-{alpha}"], rtol=1e-5, atol=0
+        scales * 2 ** (2 * alpha - 1), expected[f"scales-{alpha}"], rtol=1e-5, atol=0
     )
 
 
 @for_each("reference", ["torch", "llmcompressor"])
 @for_each("observer", ["min-max", "moving-average"])
 def test_observers_choose_the_same_range(observer, reference):
-    due = golden("observers")
-    ours = observed_range(seen_of(due["batches"], False), Activations(observer=observer))
+    expected = golden("observers")
+    result = observed_range(seen_of(expected["batches"], False), Activations(observer=observer))
     torch.testing.assert_close(
-        torch.tensor(ours), due[f"{reference}.{observer}"], rtol=1e-6, atol=0
+        torch.tensor(result), expected[f"{reference}.{observer}"], rtol=1e-6, atol=0
     )
 
 
 @pytest.mark.parametrize("observer", ["min-max", "moving-average"])
 def test_scale_and_zero_point_of_a_range_are_torchs(observer):
-    due = golden("observers")
-    ours = static_range(Activations(observer=observer), seen_of(due["batches"], False))
-    torch.testing.assert_close(ours["scale"], due[f"torch.{observer}.scale"], rtol=1e-6, atol=0)
-    assert ours["zero"].item() == due[f"torch.{observer}.zero"].item()
+    expected = golden("observers")
+    result = static_range(Activations(observer=observer), seen_of(expected["batches"], False))
+    torch.testing.assert_close(
+        result["scale"], expected[f"torch.{observer}.scale"], rtol=1e-6, atol=0
+    )
+    assert result["zero"].item() == expected[f"torch.{observer}.zero"].item()
 
 
 @pytest.mark.parametrize("reference", ["torch", "llmcompressor"])
 def test_the_range_of_least_squares_loses_no_more_than_a_reference_search(reference):
-    due, config = golden("observers"), Activations(observer="mse")
-    seen = seen_of(due["batches"], False)
-    ours, theirs = (
+    expected, config = golden("observers"), Activations(observer="mse")
+    seen = seen_of(expected["batches"], False)
+    result, theirs = (
         rounding_and_clipping(seen.sample(), *ends, config)[0]
-        for ends in (observed_range(seen, config), due[f"{reference}.mse"].double().tolist())
+        for ends in (observed_range(seen, config), expected[f"{reference}.mse"].double().tolist())
     )
-    assert ours <= 1.01 * theirs
+    assert result <= 1.01 * theirs
 
 
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
 def test_the_percentile_range_is_onnxruntimes_to_two_bins_of_its_histogram(scheme):
-    due = golden("observers")
-    ours = observed_range(
-        seen_of(due["batches"], False),
+    expected = golden("observers")
+    result = observed_range(
+        seen_of(expected["batches"], False),
         Activations(observer="percentile", percentile=99.9, scheme=scheme),
     )
-    bin_ = due["batches"].float().abs().max().item() * (1 if scheme == "symmetric" else 2) / 2048
+    bin_ = (
+        expected["batches"].float().abs().max().item() * (1 if scheme == "symmetric" else 2) / 2048
+    )
     torch.testing.assert_close(
-        torch.tensor(ours), due[f"onnxruntime.percentile-{scheme}"], rtol=0, atol=2 * bin_
+        torch.tensor(result), expected[f"onnxruntime.percentile-{scheme}"], rtol=0, atol=2 * bin_
     )
 
 
@@ -193,13 +206,13 @@ def test_the_entropy_range_is_nearly_onnxruntimes_and_loses_no_more():
     """Theirs tries every pair of bins on both sides of zero, ours every eighth bin of the
     magnitudes.
     """
-    due, config = golden("observers"), Activations(observer="entropy", scheme="symmetric")
-    seen = seen_of(due["batches"], False)
-    ours, theirs = observed_range(seen, config), due["onnxruntime.entropy"].tolist()
-    assert ours == pytest.approx(theirs, rel=0.03)
+    expected, config = golden("observers"), Activations(observer="entropy", scheme="symmetric")
+    seen = seen_of(expected["batches"], False)
+    result, reference = observed_range(seen, config), expected["onnxruntime.entropy"].tolist()
+    assert result == pytest.approx(reference, rel=0.03)
     assert (
-        rounding_and_clipping(seen.sample(), *ours, config)[0]
-        <= 1.01 * rounding_and_clipping(seen.sample(), *theirs, config)[0]
+        rounding_and_clipping(seen.sample(), *result, config)[0]
+        <= 1.01 * rounding_and_clipping(seen.sample(), *reference, config)[0]
     )
 
 
@@ -215,16 +228,16 @@ PRUNED = {
 
 @for_each("name", PRUNED)
 def test_wanda_keeps_llm_compressors_weights(name):
-    due = golden("pruning")
+    expected = golden("pruning")
     left = (
         compress(
             Wanda(scope="row", **PRUNED[name]),
-            due["weight"].float(),
-            seen_of(due["inputs"][None], False),
+            expected["weight"].float(),
+            seen_of(expected["inputs"][None], False),
         ).to_dense()
         != 0
     )
-    differ = (left != due[f"wanda.{name}"]).sum(1)
+    differ = (left != expected[f"wanda.{name}"]).sum(1)
     # of 76.8 weights a row we remove 77, they 76
     assert (differ <= 1).all() if name == "third" else not differ.any()
 
@@ -234,15 +247,15 @@ def test_sparsegpt_loses_what_llm_compressors_loses(name):
     """An unstructured block of theirs removes one weight more, the one at its threshold: of these
     small blocks that is a two thousandth.
     """
-    due = golden("pruning")
-    weight, seen, theirs = (
-        due["weight"].float(),
-        seen_of(due["inputs"][None]),
-        due[f"sparsegpt.{name}"],
+    expected = golden("pruning")
+    weight, seen, reference = (
+        expected["weight"].float(),
+        seen_of(expected["inputs"][None]),
+        expected[f"sparsegpt.{name}"],
     )
-    ours = compress(SparseGPT(**PRUNED[name]), weight, seen).to_dense()
-    assert share_equal(ours != 0, theirs != 0) > 0.995
-    ratio = output_error(ours - weight, seen) / output_error(theirs - weight, seen)
+    result = compress(SparseGPT(**PRUNED[name]), weight, seen).to_dense()
+    assert share_equal(result != 0, reference != 0) > 0.995
+    ratio = output_error(result - weight, seen) / output_error(reference - weight, seen)
     assert ratio == pytest.approx(1, rel=0.01) if ":" in name else 0.98 < ratio < 1.005
 
 
@@ -255,9 +268,9 @@ def hqq_golden(
     """Weight, codes, scales and zero points, as groups along rows. Down columns the package takes
     every second of 64 rows into one group.
     """
-    due, name = golden("hqq"), f"{bits}-axis{1 if axis == 'row' else 0}"
+    expected, name = golden("hqq"), f"{bits}-axis{1 if axis == 'row' else 0}"
     weight, codes, scales, zeros = (
-        due[key] for key in ("weight", f"{name}.codes", f"{name}.scales", f"{name}.zeros")
+        expected[key] for key in ("weight", f"{name}.codes", f"{name}.scales", f"{name}.zeros")
     )
     if axis == "row":
         return weight, codes.view(64, 128), scales.view(64, 4), zeros.view(64, 4)
@@ -278,15 +291,15 @@ def test_hqq_finds_the_packages_zero_points_and_codes(bits, axis):
     torch.testing.assert_close(grid.scales.float(), scales, rtol=2**-11, atol=0)
     # zero points are stored in float16, and codes chosen for that: of 8 bits a few are one off
     assert (grid.zeros.float() - zeros).abs().mean() < (0.01 if bits < 8 else 0.1)
-    ours = codes_of(grid)
+    result = codes_of(grid)
     assert (
-        share_equal(ours, codes) > (0.998 if bits < 8 else 0.96)
-        and (ours.int() - codes.int()).abs().max() <= 1
+        share_equal(result, codes) > (0.998 if bits < 8 else 0.96)
+        and (result.int() - codes.int()).abs().max() <= 1
     )
-    theirs = (
+    reference = (
         (codes.float().unflatten(1, (-1, 32)) - zeros[..., None]).mul(scales[..., None]).flatten(1)
     )
-    assert (grid.to_dense() - weight).norm() < 1.01 * (theirs - weight).norm()
+    assert (grid.to_dense() - weight).norm() < 1.01 * (reference - weight).norm()
 
 
 @for_each("axis", ["row", "column"])
@@ -294,10 +307,10 @@ def test_hqq_finds_the_packages_zero_points_and_codes(bits, axis):
 def test_on_the_packages_own_grid_the_codes_are_equal(bits, axis):
     weight, codes, scales, zeros = hqq_golden(bits, axis)
     groups = weight.unflatten(1, (-1, 32))
-    ours = fractional_codes(
+    result = fractional_codes(
         groups, scales[..., None], zeros[..., None], Levels.of(HQQ(bits=bits).rounding())
     ).flatten(1)
-    assert torch.equal(ours.to(torch.uint8), codes)
+    assert torch.equal(result.to(torch.uint8), codes)
 
 
 # --- NF4, FP4 and INT8: bitsandbytes --------------------------------------------------------------
@@ -305,23 +318,25 @@ def test_on_the_packages_own_grid_the_codes_are_equal(bits, axis):
 
 @pytest.mark.parametrize("format", ["nf4", "fp4"])
 def test_four_bit_codes_and_absmax_are_those_of_the_library_that_made_the_golden(format):
-    due = golden("bitsandbytes")
+    expected = golden("bitsandbytes")
     once, twice = (
-        compress(BitsAndBytes(format=format, double_quantization=double), due["weight"].float())
+        compress(
+            BitsAndBytes(format=format, double_quantization=double), expected["weight"].float()
+        )
         for double in (False, True)
     )
-    assert torch.equal(once.codes, due[f"{format}.codes"]) and torch.equal(
-        once.absmax, due[f"{format}.absmax"]
+    assert torch.equal(once.codes, expected[f"{format}.codes"]) and torch.equal(
+        once.absmax, expected[f"{format}.absmax"]
     )
-    assert torch.equal(twice.absmax, due[f"{format}-double.absmax"]) and torch.equal(
-        twice.nested_absmax, due[f"{format}-double.nested"]
+    assert torch.equal(twice.absmax, expected[f"{format}-double.absmax"]) and torch.equal(
+        twice.nested_absmax, expected[f"{format}-double.nested"]
     )
-    assert torch.equal(twice.offset, due[f"{format}-double.offset"])
+    assert torch.equal(twice.offset, expected[f"{format}-double.offset"])
 
 
 def test_int8_codes_and_absmax_are_those_of_the_library_that_made_the_golden():
-    due = golden("bitsandbytes")
-    stored = compress(BitsAndBytes(format="int8"), due["weight"].float())
-    assert torch.equal(stored.codes, due["int8.codes"]) and torch.equal(
-        stored.absmax, due["int8.absmax"]
+    expected = golden("bitsandbytes")
+    stored = compress(BitsAndBytes(format="int8"), expected["weight"].float())
+    assert torch.equal(stored.codes, expected["int8.codes"]) and torch.equal(
+        stored.absmax, expected["int8.absmax"]
     )

@@ -118,10 +118,10 @@ def test_a_single_alpha_is_no_search():
 
 
 def test_errors_far_apart_take_a_logarithmic_axis():
-    wild = tables.searches().assign(error=lambda t: t.error.where(t.alpha < 0.7, 500))
+    striking = tables.searches().assign(error=lambda t: t.error.where(t.alpha < 0.7, 500))
     assert (
         alpha_search(tables.searches()).layout.yaxis.type,
-        alpha_search(wild).layout.yaxis.type,
+        alpha_search(striking).layout.yaxis.type,
     ) == (None, "log")
 
 
@@ -149,7 +149,9 @@ def test_every_block_lies_where_its_tokens_and_channels_are():
 
 def test_an_input_without_scales_is_drawn_once_and_without_a_title():
     figure = activation_surface(tables.surface(scaled=False))
-    assert len(figure.data) == 1 and all(not each.text for each in figure.layout.annotations)
+    assert len(figure.data) == 1 and all(
+        not annotation.text for annotation in figure.layout.annotations
+    )
 
 
 # --- observers ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def trace_named(figure, name: str):
 def test_every_step_of_the_replay_has_a_frame_and_a_stop_of_the_slider():
     figure = gptq_replay(tables.replay(places=5))
     stops = [stop.args[0][0] for stop in figure.layout.sliders[0].steps]
-    assert [each.name for each in figure.frames] == stops == ["0", "1", "2", "3", "4", "5"]
+    assert [frame.name for frame in figure.frames] == stops == ["0", "1", "2", "3", "4", "5"]
     assert figure.layout.sliders[0].active == stops.index("3") and figure.data[4].x == (3,)
 
 

@@ -12,13 +12,15 @@ from tests.pages.panels import tables
 @for_each("number", [6, MAX_SCORE_BARS, MAX_SCORE_BARS + 1, 5000])
 def test_every_structure_is_counted_once_on_the_side_it_is_on(number):
     rows = tables.structures(number=number, blocks=1)
-    gone, left = structure_scores(rows).data
-    counts = [len(gone.x), len(left.x)] if number <= MAX_SCORE_BARS else [sum(gone.y), sum(left.y)]
-    assert counts == [(~rows.kept).sum(), rows.kept.sum()] and (gone.name, left.name) == (
+    removed, left = structure_scores(rows).data
+    counts = (
+        [len(removed.x), len(left.x)] if number <= MAX_SCORE_BARS else [sum(removed.y), sum(left.y)]
+    )
+    assert counts == [(~rows.kept).sum(), rows.kept.sum()] and (removed.name, left.name) == (
         "Removed",
         "Kept",
     )
-    assert len(gone.x) <= MAX_SCORE_BARS
+    assert len(removed.x) <= MAX_SCORE_BARS
 
 
 def test_blocks_are_drawn_by_their_influence():

@@ -15,15 +15,15 @@ def bars(figure, name: str):
 
 def test_what_is_left_and_what_a_step_removed_are_together_what_it_began_with():
     figure = waterfall(tables.steps())
-    left, gone = bars(figure, "Left"), bars(figure, "Removed by the step")
+    left, removed = bars(figure, "Left"), bars(figure, "Removed by the step")
     assert list(left.x) == [8.0, 6.0, 6.3, 3.15] and list(left.marker.color) == [
         ORIGINAL,
         *[COMPRESSED] * 3,
     ]
     # the second step added
-    assert [base + more for base, more in zip(gone.base, gone.x, strict=True)] == pytest.approx(
-        [8.0, 8.0, 6.3, 6.3]
-    )
+    assert [
+        base + more for base, more in zip(removed.base, removed.x, strict=True)
+    ] == pytest.approx([8.0, 8.0, 6.3, 6.3])
 
 
 def test_the_share_stands_in_the_bar_with_its_sign():
@@ -62,11 +62,11 @@ def test_numbers_stand_where_the_line_does_not_go():
 
 
 def test_a_step_is_named_above_its_bar_and_never_read_as_markup():
-    said = [note.text for note in waterfall(tables.steps()).layout.annotations]
+    note = [note.text for note in waterfall(tables.steps()).layout.annotations]
     assert (
-        said[0] == "Original"
-        and said[1].startswith("1 · Magnitude")
-        and said[3].startswith("3 · &lt;b&gt;GPTQ")
+        note[0] == "Original"
+        and note[1].startswith("1 · Magnitude")
+        and note[3].startswith("3 · &lt;b&gt;GPTQ")
     )
 
 

@@ -247,25 +247,25 @@ def test_plain_text_has_no_labels(tmp_path):
 @pytest.fixture
 def hub(monkeypatch):
     """Sets what ``load_dataset`` gives or raises; returns what it was asked for."""
-    asked = []
+    requests = []
 
     def answering(answer):
         def load_dataset(name, config=None, **options):
-            asked.append((name, config, options["split"], options["revision"]))
+            requests.append((name, config, options["split"], options["revision"]))
             if isinstance(answer, Exception):
                 raise answer
             return answer
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-        return asked
+        return requests
 
     return answering
 
 
 def test_a_hub_dataset_is_named_with_configuration_and_revision(hub):
-    asked = hub(datasets.Dataset.from_dict({"text": ["a", "", "b"]}))
+    request = hub(datasets.Dataset.from_dict({"text": ["a", "", "b"]}))
     text = load_text("Salesforce/wikitext:wikitext-2-raw-v1@main", split="validation")
-    assert asked == [("Salesforce/wikitext", "wikitext-2-raw-v1", "validation", "main")]
+    assert request == [("Salesforce/wikitext", "wikitext-2-raw-v1", "validation", "main")]
     assert (text.texts, text.separator) == (["a", "b"], "\n\n")
 
 

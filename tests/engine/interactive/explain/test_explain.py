@@ -153,10 +153,10 @@ def names_of(row: type) -> list[str]:
 @for_each("step", REPLAYED)
 @each_architecture
 def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, step, questions):
-    look = look_at_hand(**questions(architecture, step))
-    few = compress(look.config, look.weight[:ROWS], look.stats)
+    compressed = look_at_hand(**questions(architecture, step))
+    few = compress(compressed.config, compressed.weight[:ROWS], compressed.stats)
     codes = unpack_bits(few.codes, few.bits, few.shape[0] * few.shape[1]).view(few.shape)
-    replay = Replay.of(look.config, look.weight[:ROWS].contiguous(), look.stats)
+    replay = Replay.of(compressed.config, compressed.weight[:ROWS].contiguous(), compressed.stats)
     last = replay.after(len(replay.places))
     stored = (
         codes[:, : len(replay.places)]
@@ -164,7 +164,7 @@ def test_the_replay_ends_with_exactly_the_codes_that_gptq_gives(architecture, st
         else codes[:, replay.order][:, : len(replay.places)]
     )
     assert torch.equal(torch.tensor(last.code.to_numpy()).view(stored.shape), stored.float())
-    assert torch.equal(few.to_dense(), look.stored.to_dense()[:ROWS]), (
+    assert torch.equal(few.to_dense(), compressed.stored.to_dense()[:ROWS]), (
         "a few rows are rounded as all are"
     )
 
@@ -178,8 +178,10 @@ def test_rounded_columns_are_on_the_grid_and_waiting_ones_have_moved(architectur
     assert (rounded.place < rounded.step).all() and (
         table[table.code.isna()].place >= table[table.code.isna()].step
     ).all()
-    due = dense[torch.tensor(rounded.row.to_numpy()), torch.tensor(rounded.column.to_numpy())]
-    torch.testing.assert_close(torch.tensor(rounded.gptq.to_numpy()), due, rtol=1e-4, atol=1e-6)
+    expected = dense[torch.tensor(rounded.row.to_numpy()), torch.tensor(rounded.column.to_numpy())]
+    torch.testing.assert_close(
+        torch.tensor(rounded.gptq.to_numpy()), expected, rtol=1e-4, atol=1e-6
+    )
     waiting = table[table.code.isna()]
     assert (waiting.plain == waiting.original).all() and (
         waiting.query("step > 0").gptq != waiting.query("step > 0").original
@@ -209,22 +211,25 @@ def test_what_a_column_holds_when_its_turn_comes_is_what_the_method_rounded():
 def test_the_output_error_begins_at_nothing_and_plain_rounding_is_the_formulas(
     architecture, questions
 ):
-    look = look_at_hand(**questions(architecture, "gptq"))
-    replay = Replay.of(look.config, look.weight[:ROWS].contiguous(), look.stats)
+    compressed = look_at_hand(**questions(architecture, "gptq"))
+    replay = Replay.of(compressed.config, compressed.weight[:ROWS].contiguous(), compressed.stats)
     first, (few, plain) = (
         replay.after(0),
-        (look.weight[:ROWS], compress(look.config.rounding(), look.weight[:ROWS]).to_dense()),
+        (
+            compressed.weight[:ROWS],
+            compress(compressed.config.rounding(), compressed.weight[:ROWS]).to_dense(),
+        ),
     )
     assert first.gptq_error.max() == first.plain_error.max() == 0
-    due = (
+    expected = (
         (
-            ((plain - few) @ look.stats.gram * (plain - few)).sum()
-            / (few @ look.stats.gram * few).sum()
+            ((plain - few) @ compressed.stats.gram * (plain - few)).sum()
+            / (few @ compressed.stats.gram * few).sum()
         )
         .sqrt()
         .item()
     )
-    assert replay.share_lost(plain.T[replay.order]) == pytest.approx(due, rel=1e-4)
+    assert replay.share_lost(plain.T[replay.order]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_steps_rows_and_columns_are_few_whatever_the_layer(questions):
@@ -247,8 +252,11 @@ def test_steps_rows_and_columns_are_few_whatever_the_layer(questions):
 def test_scale_times_level_is_the_weight_that_the_model_computes_with(
     architecture, step, questions
 ):
-    look = look_at_hand(**questions(architecture, step))
-    dense, factors = look.stored.to_dense() / look.scales, column_factors(look.stored) * look.scales
+    compressed = look_at_hand(**questions(architecture, step))
+    dense, factors = (
+        compressed.stored.to_dense() / compressed.scales,
+        column_factors(compressed.stored) * compressed.scales,
+    )
     out, in_ = dense.shape
     for row, column in {
         (0, 0),
@@ -257,10 +265,10 @@ def test_scale_times_level_is_the_weight_that_the_model_computes_with(
         (1, in_ - 1),
         (out - 1, 0),
     }:
-        code = weight_location(look.stored, row, column).code
+        code = weight_location(compressed.stored, row, column).code
         if code is None:
             assert STEPS[step]["technique"] in WITHOUT_CODES or (
-                step == "llm-int8" and (look.stored.columns == column).any()
+                step == "llm-int8" and (compressed.stored.columns == column).any()
             )
             continue
         assert code.scale * code.level / factors[column].item() == pytest.approx(
@@ -328,8 +336,8 @@ def test_a_kind_that_is_not_known_shows_the_weight_beside_its_neighbours():
 @any_step
 def test_a_piece_is_a_part_of_the_layer_before_and_after(step, questions):
     question = questions("llama", step)
-    look, some = look_at_hand(**question), piece(**question, row=40, column=64)
-    out, in_ = look.weight.shape
+    compressed, some = look_at_hand(**question), piece(**question, row=40, column=64)
+    out, in_ = compressed.weight.shape
     assert some.shape == (out, in_) and list(some.table.columns) == names_of(MapRow)
     assert (
         len(some.table) == (out - 40) * SIDE
@@ -338,8 +346,9 @@ def test_a_piece_is_a_part_of_the_layer_before_and_after(step, questions):
     )
     last = some.table.iloc[-1]
     assert (
-        last.original == look.weight[out - 1, 64 + SIDE - 1]
-        and last.stored == (look.stored.to_dense() / look.scales)[out - 1, 64 + SIDE - 1]
+        last.original == compressed.weight[out - 1, 64 + SIDE - 1]
+        and last.stored
+        == (compressed.stored.to_dense() / compressed.scales)[out - 1, 64 + SIDE - 1]
     )
 
 
@@ -401,12 +410,16 @@ def test_every_technique_of_the_catalog_is_tried_here():
 @each_architecture
 def test_the_scaled_column_is_the_one_behind_the_strongest_input(architecture, questions):
     question = questions(architecture, "awq")
-    table, look = lesson(**question).table, look_at_hand(**question)
+    table, compressed = lesson(**question).table, look_at_hand(**question)
     column = table.column.iloc[0]
-    assert look.stats.abs_mean[column] == look.stats.abs_mean.max() and table.factor.iloc[
-        0
-    ] == pytest.approx(look.scales[column].item())
-    missed = (look.stored.to_dense() / look.scales - look.weight)[: len(table), column]
+    assert compressed.stats.abs_mean[
+        column
+    ] == compressed.stats.abs_mean.max() and table.factor.iloc[0] == pytest.approx(
+        compressed.scales[column].item()
+    )
+    missed = (compressed.stored.to_dense() / compressed.scales - compressed.weight)[
+        : len(table), column
+    ]
     torch.testing.assert_close(
         torch.tensor(table.error_with.to_numpy()), missed, rtol=1e-3, atol=1e-6
     )

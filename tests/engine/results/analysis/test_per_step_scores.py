@@ -58,11 +58,11 @@ def test_bits_per_parameter_are_by_the_originals_count_where_an_older_run_does_n
     fewer = stages()
     fewer.loc[(fewer.measure == "parameters") & (fewer.step == 2), "value"] = 50.0
     assert step_scores(fewer).bits_per_parameter.tolist() == [64, 32, 16] * 2
-    said = pd.concat(
+    text = pd.concat(
         [fewer, table([StageRow(2, "step 2", "", "bits_per_parameter", 9.0)], StageRow)],
         ignore_index=True,
     )
-    assert step_scores(said).bits_per_parameter.tolist() == [64, 32, 9] * 2
+    assert step_scores(text).bits_per_parameter.tolist() == [64, 32, 9] * 2
 
 
 def test_the_shell_prints_a_table_a_split_where_there_are_several_and_none_of_one_step_in_one():

@@ -73,9 +73,9 @@ def test_numbers_that_no_page_can_show_make_a_record_unreadable(result):
 
 
 def test_what_a_record_says_itself_is_kept():
-    said = record_with_sizes(result=scores(2000, 11.0, parameters=3000, bits_per_parameter=7.5))
+    summary = record_with_sizes(result=scores(2000, 11.0, parameters=3000, bits_per_parameter=7.5))
     assert (
-        RunRecord.model_validate_json(said.model_dump_json()).summary.result.bits_per_parameter
+        RunRecord.model_validate_json(summary.model_dump_json()).summary.result.bits_per_parameter
         == 7.5
     )
 
@@ -96,16 +96,17 @@ def test_an_older_run_that_removed_parameters_is_told_apart_once():
 def test_the_stored_examples_say_both_bits():
     for name in ("first-look", "ten-times"):
         record = EXAMPLES.record(name)
-        said, stages = record.summary, step_scores(EXAMPLES.tables(name).stages)
+        summary, stages = record.summary, step_scores(EXAMPLES.tables(name).stages)
         assert (
-            said.result.bits_per_parameter == 8 * said.result.size_bytes / said.baseline.parameters
+            summary.result.bits_per_parameter
+            == 8 * summary.result.size_bytes / summary.baseline.parameters
         )
         if not stages.empty:
-            assert stages.bits_per_parameter.iloc[-1] == said.result.bits_per_parameter
+            assert stages.bits_per_parameter.iloc[-1] == summary.result.bits_per_parameter
         row = comparison([record]).iloc[0]
         assert (row.bits_per_parameter, row.bits_per_weight) == (
-            said.result.bits_per_parameter,
-            said.result.bits_per_weight,
+            summary.result.bits_per_parameter,
+            summary.result.bits_per_weight,
         )
 
 

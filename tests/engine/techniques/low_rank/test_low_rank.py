@@ -147,10 +147,10 @@ def test_the_whitened_singular_values_left_out_are_what_the_output_loses():
 def test_asvd_scales_columns_by_the_mean_input_and_alpha_0_is_plain():
     weight, seen = weight_of(), seen_of()
     scales = seen.abs_mean.sqrt()
-    due = reconstruction(SVD(by="rank", rank=7, whitening="none"), weight * scales) / scales
+    expected = reconstruction(SVD(by="rank", rank=7, whitening="none"), weight * scales) / scales
     torch.testing.assert_close(
         compress(SVD(by="rank", rank=7, whitening="asvd"), weight, seen).to_dense(),
-        due,
+        expected,
         rtol=1e-3,
         atol=1e-4,
     )
@@ -213,21 +213,21 @@ def test_the_randomized_solver_comes_near_the_exact_one_and_nearer_with_more_ite
         ).norm()
         for n in (0, 1, 4)
     }
-    least = (reconstruction(SVD(by="rank", rank=20, whitening="none"), weight) - weight).norm()
+    smallest = (reconstruction(SVD(by="rank", rank=20, whitening="none"), weight) - weight).norm()
     assert (
-        least <= errors[4] * (1 + 1e-5)
+        smallest <= errors[4] * (1 + 1e-5)
         and errors[4] <= errors[1] <= errors[0]
-        and errors[4] < 1.001 * least < errors[0]
+        and errors[4] < 1.001 * smallest < errors[0]
     )
 
 
 def test_the_randomized_solver_gives_the_same_each_time_and_leaves_other_draws_alone():
     weight, config = weight_of(), SVD(by="rank", rank=3, whitening="none", solver="randomized")
     torch.manual_seed(5)
-    due = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(5)
     one = reconstruction(config, weight)
-    assert torch.equal(torch.rand(3), due) and torch.equal(reconstruction(config, weight), one)
+    assert torch.equal(torch.rand(3), expected) and torch.equal(reconstruction(config, weight), one)
 
 
 # --- ranks ----------------------------------------------------------------------------------------
@@ -279,11 +279,11 @@ def test_a_layer_whose_factors_would_be_larger_is_kept_unless_the_rank_was_asked
         and "not below its break-even rank 15.0" in kept.note()
         and torch.equal(kept.to_dense(), weight)
     )
-    asked = compress(SVD(by="rank", rank=20, whitening="none"), weight)
+    request = compress(SVD(by="rank", rank=20, whitening="none"), weight)
     assert (
-        asked.rank == 20
-        and "not below the break-even rank 15.0" in asked.note()
-        and asked.factors(torch.float32) == ()
+        request.rank == 20
+        and "not below the break-even rank 15.0" in request.note()
+        and request.factors(torch.float32) == ()
     )
     assert compress(SVD(by="rank", rank=14, whitening="none"), weight).note() == ""
 
@@ -329,11 +329,11 @@ def test_one_budget_is_met_to_within_one_direction_and_well_spent(shapes, kept):
         kept * sum(layer.dense_parameters for layer in layers.values()),
         sum(layer.cost(ranks[name]) for name, layer in layers.items()),
     )
-    least = sum(layer.cost(1) for layer in layers.values())
-    assert spent <= max(budget, least) + 1e-6
+    smallest = sum(layer.cost(1) for layer in layers.values())
+    assert spent <= max(budget, smallest) + 1e-6
     open_ = [layer.step for name, layer in layers.items() if layer.is_factored_at(ranks[name])]
     assert not open_ or budget - spent < max(open_)
-    if budget >= least:
+    if budget >= smallest:
         direction = max(
             layer.energy.diff(prepend=torch.zeros(1)).max().item() for layer in layers.values()
         )
@@ -375,9 +375,9 @@ def test_tucker_is_what_tensorly_rebuilds():
     weight = kernel_like()
     stored = compress(planned_config(Tucker(by="rank", rank_out=6, rank_in=5)), weight)
     core, outputs, inputs = tucker_factors(weight.view(20, 12, 3, 3).double().numpy(), (6, 5), 50)
-    due = tensorly.tucker_to_tensor((core, [outputs, inputs, np.eye(3), np.eye(3)]))
+    expected = tensorly.tucker_to_tensor((core, [outputs, inputs, np.eye(3), np.eye(3)]))
     torch.testing.assert_close(
-        stored.to_dense(), torch.from_numpy(due).float().flatten(1), rtol=1e-4, atol=1e-5
+        stored.to_dense(), torch.from_numpy(expected).float().flatten(1), rtol=1e-4, atol=1e-5
     )
     assert stored.ranks == (6, 5)
 
@@ -386,11 +386,11 @@ def test_cp_is_what_tensorly_rebuilds():
     weight = kernel_like()
     stored = compress(planned_config(CP(by="rank", rank=7)), weight)
     factors = cp_factors(weight.view(20, 12, 3, 3).double().numpy(), 7, 100)
-    due = tensorly.cp_to_tensor((np.ones(7), factors))
+    expected = tensorly.cp_to_tensor((np.ones(7), factors))
     torch.testing.assert_close(
-        stored.to_dense(), torch.from_numpy(due).float().flatten(1), rtol=1e-4, atol=1e-5
+        stored.to_dense(), torch.from_numpy(expected).float().flatten(1), rtol=1e-4, atol=1e-5
     )
-    sizes = [np.linalg.norm(each, axis=0) for each in factors]
+    sizes = [np.linalg.norm(factor, axis=0) for factor in factors]
     np.testing.assert_allclose(sizes, np.broadcast_to(sizes[0], (4, 7)), rtol=1e-6)
 
 
@@ -400,9 +400,9 @@ def test_pairwise_products_find_the_terms_that_tensorly_finds():
     weights, factors = tensorly.decomposition.parafac(
         kernel, rank=7, n_iter_max=100, init="svd", tol=1e-7, random_state=0, normalize_factors=True
     )
-    ours = tensorly.cp_to_tensor((np.ones(7), cp_factors(kernel, 7, 100)))
+    result = tensorly.cp_to_tensor((np.ones(7), cp_factors(kernel, 7, 100)))
     np.testing.assert_allclose(
-        ours, tensorly.cp_to_tensor((weights, factors)), rtol=1e-5, atol=1e-7
+        result, tensorly.cp_to_tensor((weights, factors)), rtol=1e-5, atol=1e-7
     )
 
 
@@ -451,10 +451,10 @@ def test_a_chain_has_at_most_the_share_of_parameters_that_is_to_be_kept(out, in_
     for config in (Tucker(kept=kept), CP(kept=kept)):
         planned = storage_plan(planned_config(config, layer), layer.matrix_shape)
         # of one direction or term
-        least = out + in_ + (area[0] * area[1] if isinstance(config, Tucker) else sum(area))
+        smallest = out + in_ + (area[0] * area[1] if isinstance(config, Tucker) else sum(area))
         assert (
             isinstance(planned, UnfactoredWeight)
-            or planned.nparameters <= max(kept * layer.parameters, least) + 1e-6
+            or planned.nparameters <= max(kept * layer.parameters, smallest) + 1e-6
         )
 
 
@@ -502,10 +502,12 @@ def test_a_convolution_runs_as_a_chain_with_the_outputs_of_its_kernel_and_keeps_
     stored = compress(plan(config, [layer])["conv"], module.weight.detach().flatten(1))
     inputs = torch.randn(2, 12, 15, 17, generator=torch.Generator().manual_seed(1))
     chained = UnpackingConv2d(stored, module, torch.float32)
-    due = F.conv2d(inputs, stored.to_dense().view(20, 12, *kernel), module.bias, **chained.config)
+    expected = F.conv2d(
+        inputs, stored.to_dense().view(20, 12, *kernel), module.bias, **chained.config
+    )
     assert len(chained.weight_factors()) == {Tucker: 3, CP: 4, SVD: 2}[type(config)]
-    torch.testing.assert_close(chained(inputs), due, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(supported_kernel(chained)(inputs), due, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(chained(inputs), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(supported_kernel(chained)(inputs), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_factors_below_break_even_run_one_after_the_other_and_others_as_one(monkeypatch):
@@ -516,17 +518,17 @@ def test_factors_below_break_even_run_one_after_the_other_and_others_as_one(monk
         lambda x, w, b=None: products.append(tuple(w.shape)) or run_as(x, w, b),
     )
     inputs = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
-    for rank, due in ((14, [(14, 40), (24, 14)]), (15, [(24, 40)])):
+    for rank, expected in ((14, [(14, 40), (24, 14)]), (15, [(24, 40)])):
         products.clear()
         stored = compress(SVD(by="rank", rank=rank, whitening="none"), layer.weight.detach())
         module = UnpackingLinear(stored, layer, torch.float32)
         torch.testing.assert_close(
             module(inputs), run_as(inputs, stored.to_dense(), layer.bias), rtol=1e-4, atol=1e-5
         )
-        assert products == due
+        assert products == expected
         with keep_unpacked(module):
             module(inputs)
-        assert products == due * 2 and module.chain is None and module.unpacked is None
+        assert products == expected * 2 and module.chain is None and module.unpacked is None
 
 
 def test_an_embedding_looks_up_its_left_factor_alone():
@@ -680,22 +682,22 @@ def test_a_portrait_has_the_rank_and_the_spectrum_with_its_cut(config, white):
     stored = compress(config, weight, *data)
     rows = diagnostics(config, "layer", weight, stored, *(data or (None,)))
     (rank,) = rows.ranks
-    due = stored.rank if isinstance(stored, LowRankWeight) else stored.correction.rank
+    expected = stored.rank if isinstance(stored, LowRankWeight) else stored.correction.rank
     assert (
-        rank.rank == due
+        rank.rank == expected
         and rank.full_rank == 200
         and rank.break_even == pytest.approx(break_even_rank((200, 300)))
         and not rank.whole
     )
     for table in rows.singular:
         assert (
-            table[table.kept]["index"].max() == due
+            table[table.kept]["index"].max() == expected
             and table.cumulative_energy.between(0, 1.001).all()
         )
         assert table.singular_value.is_monotonic_decreasing and len(table) <= 130
     used = rows.singular[-1 if config.technique != "svd" or config.solver == "exact" else -2]
     assert rank.kept_energy == pytest.approx(
-        used[used["index"] == due].cumulative_energy.iloc[0], abs=2e-3
+        used[used["index"] == expected].cumulative_energy.iloc[0], abs=2e-3
     )
 
 
@@ -721,9 +723,13 @@ def test_chains_are_saved_loaded_and_measure_as_the_run_said(step, tmp_path):
     again = run(
         recipe.model_copy(update={"model": str(tmp_path / "saved"), "steps": ()})
     ).summary.result
-    said = outcome.summary.result
-    assert again.loss == said.loss and again.size_bytes == said.size_bytes and said.compression > 1
-    assert said.size_bytes == sum(
+    summary = outcome.summary.result
+    assert (
+        again.loss == summary.loss
+        and again.size_bytes == summary.size_bytes
+        and summary.compression > 1
+    )
+    assert summary.size_bytes == sum(
         file.stat().st_size for file in (tmp_path / "saved").glob("*.safetensors")
     )
     kept = outcome.tables.layers[outcome.tables.layers.relative_error == 0]

@@ -41,8 +41,8 @@ from tests.tiny import tiny
 CPU = torch.device("cpu")
 BY_WEIGHT = (Magnitude, Random)
 BY_INPUT = (Wanda, SparseGPT)
-BY_SLOPE = (Taylor, OptimalBrainDamage)
-EVERY = BY_WEIGHT + BY_INPUT + BY_SLOPE
+BY_GRADIENT = (Taylor, OptimalBrainDamage)
+EVERY = BY_WEIGHT + BY_INPUT + BY_GRADIENT
 
 
 def weight_of(out: int = 24, in_: int = 40, seed: int = 0) -> torch.Tensor:
@@ -125,8 +125,10 @@ def test_what_stays_stays_as_it_was_and_matters_most(method):
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.77])
 def test_magnitude_in_a_layer_is_torchs_l1(sparsity):
     layer = nn.Linear(40, 24, bias=False)
-    due = prune.l1_unstructured(layer, "weight", sparsity).weight
-    assert torch.equal(pruned_weight(Magnitude(sparsity=sparsity), layer.weight_orig.detach()), due)
+    expected = prune.l1_unstructured(layer, "weight", sparsity).weight
+    assert torch.equal(
+        pruned_weight(Magnitude(sparsity=sparsity), layer.weight_orig.detach()), expected
+    )
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.77])
@@ -155,8 +157,8 @@ def test_random_is_torchs_given_the_same_draw(sparsity, monkeypatch):
     """torch removes what draws the largest number, ours what draws the smallest."""
     layer, config = nn.Linear(40, 24, bias=False), Random(sparsity=sparsity, draw=3)
     monkeypatch.setattr(torch, "rand_like", lambda weight: 1 - importance(config, weight))
-    due = prune.random_unstructured(layer, "weight", sparsity).weight
-    assert torch.equal(pruned_weight(config, layer.weight_orig.detach()), due)
+    expected = prune.random_unstructured(layer, "weight", sparsity).weight
+    assert torch.equal(pruned_weight(config, layer.weight_orig.detach()), expected)
 
 
 @pytest.mark.parametrize("config", [Wanda(), SparseGPT()])
@@ -190,8 +192,8 @@ def test_a_global_budget_is_met_to_the_weight_also_among_equal_scores(scores, sp
     counts = {name: round(mine[name] * len(row)) for name, row in scores.items()}
     assert sum(counts.values()) == round(sparsity * total)
     smallest = torch.cat(list(scores.values())).sort().values[: sum(counts.values())].double().sum()
-    gone = sum(row.sort().values[: counts[name]].double().sum() for name, row in scores.items())
-    assert gone == pytest.approx(float(smallest))
+    removed = sum(row.sort().values[: counts[name]].double().sum() for name, row in scores.items())
+    assert removed == pytest.approx(float(smallest))
 
 
 # --- what each method sees ------------------------------------------------------------------------
@@ -243,9 +245,9 @@ def test_sparsegpt_with_uncorrelated_inputs_changes_no_weight_that_stays():
         {"sparsity": 0.7, "block_columns": 16},
     ],
 )
-def test_sparsegpt_loses_less_of_the_output_than_the_same_weights_removed_alone(asked):
+def test_sparsegpt_loses_less_of_the_output_than_the_same_weights_removed_alone(request):
     weight, seen = weight_of(64, 96), seen_of(96, 400)
-    result = compress(SparseGPT(**asked), weight, seen).to_dense()
+    result = compress(SparseGPT(**request), weight, seen).to_dense()
     alone = weight * (result != 0)
     assert output_error(result - weight, seen) < 0.9 * output_error(alone - weight, seen)
 
@@ -319,8 +321,10 @@ def due_slopes(
             labels = example["input_ids"][0, 1:] if causal else logits.argmax(-1)
             nn.functional.cross_entropy(logits[0, :-1] if causal else logits, labels).backward()
             for name in names:
-                slope = model.get_submodule(name).weight.grad
-                each[name].append((slope.T if architecture == "gpt2" else slope.flatten(1)).clone())
+                gradient = model.get_submodule(name).weight.grad
+                each[name].append(
+                    (gradient.T if architecture == "gpt2" else gradient.flatten(1)).clone()
+                )
     return {
         name: (torch.stack(found).mean(0), torch.stack(found).square().mean(0))
         for name, found in each.items()
@@ -399,9 +403,9 @@ def test_zeros_that_were_there_before_fit_a_pattern_too():
         ({"pattern": "2:4"}, "bitmask"),
     ],
 )
-def test_the_smallest_way_is_chosen_unless_told_otherwise(asked, kind):
+def test_the_smallest_way_is_chosen_unless_told_otherwise(request, kind):
     weight = weight_of(64, 256)
-    stored = compress(Magnitude(values="bfloat16", **asked), weight)
+    stored = compress(Magnitude(values="bfloat16", **request), weight)
     assert stored.kind == kind and stored.nbytes == min(
         storage_sizes_bytes((64, 256), int(stored.to_dense().count_nonzero()), 2).values()
     )
@@ -420,8 +424,8 @@ def test_the_smallest_way_is_chosen_unless_told_otherwise(asked, kind):
 )
 @for_each("values", ["float32", "float16"])
 @for_each("method", [Magnitude, SparseGPT])
-def test_the_forecast_is_what_is_stored(method, values, asked):
-    weight, config = weight_of(), method(values=values, **asked)
+def test_the_forecast_is_what_is_stored(method, values, request):
+    weight, config = weight_of(), method(values=values, **request)
     assert storage_plan(config, (24, 40)).nbytes == compress(*given_to(config, weight)).nbytes
 
 
@@ -437,11 +441,14 @@ def test_what_is_left_has_the_files_number_format():
 @for_each("method", EVERY)
 def test_a_portrait_counts_every_weight(method):
     weight = weight_of(50, 90)
-    asked = given_to(method(sparsity=0.3), weight)
-    stored = compress(*asked)
-    rows = diagnostics(asked[0], "layer", weight, stored, *(asked[2:] or [None]))
-    left, gone = sum(row.stays for row in rows.importance), sum(row.goes for row in rows.importance)
-    assert left == int(stored.to_dense().count_nonzero()) and left + gone == weight.numel()
+    request = given_to(method(sparsity=0.3), weight)
+    stored = compress(*request)
+    rows = diagnostics(request[0], "layer", weight, stored, *(request[2:] or [None]))
+    left, removed = (
+        sum(row.stays for row in rows.importance),
+        sum(row.goes for row in rows.importance),
+    )
+    assert left == int(stored.to_dense().count_nonzero()) and left + removed == weight.numel()
     (tiles,) = rows.masks
     assert len(tiles) == 25 * 30 and tiles.left.mean() == pytest.approx(
         left / weight.numel(), abs=1e-6

@@ -179,14 +179,14 @@ def test_float16_scales_choose_the_codes_of_exact_ones(bits, monkeypatch):
         .clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     )
     config = to_widest(bits=bits, group_size=32)
-    ours = round_to_grid(weight, config)
+    result = round_to_grid(weight, config)
     with monkeypatch.context() as patch:
         patch.setattr(grid, "float16_below", grid.nearest_float16)
         nearest = round_to_grid(weight, config)
-    ours_differ, nearest_differ = (share_unlike(each, exact, bits) for each in (ours, nearest))
+    ours_differ, nearest_differ = (share_unlike(each, exact, bits) for each in (result, nearest))
     # in half of the groups the widest of 32 weights is negative, and half of these tipped over with
     # the nearest scale
-    assert ours_differ < 0.001 < 0.006 < nearest_differ < 0.01 and ours.nbytes == nearest.nbytes
+    assert ours_differ < 0.001 < 0.006 < nearest_differ < 0.01 and result.nbytes == nearest.nbytes
 
 
 def share_unlike(stored, codes, bits: int) -> float:
@@ -429,10 +429,10 @@ def test_each_block_is_rounded_like_a_matrix_of_its_own(weight, rows, columns, r
         for band in weight.split(rows)
     ]
     # a least-squares range between two equally good ones may fall either way
-    due = torch.cat([torch.cat(band, 1) for band in bands])
+    expected = torch.cat([torch.cat(band, 1) for band in bands])
     torch.testing.assert_close(
         stored.to_dense(),
-        due,
+        expected,
         rtol=1e-6,
         atol=(0.02 if reach == "mse" else 1e-6) * weight.abs().max().item(),
     )
@@ -448,8 +448,10 @@ def test_a_convolutions_input_channel_comes_with_its_whole_kernel():
         weight, block
     ).scales.shape == (3, 2)
     turned = weight.view(6, 4, 9).transpose(0, 1).reshape(4, 54)
-    due = rounded_weight(turned, granularity="channel").view(4, 6, 9).transpose(0, 1).reshape(6, 36)
-    assert torch.equal(round_to_grid(weight, channel).to_dense(), due)
+    expected = (
+        rounded_weight(turned, granularity="channel").view(4, 6, 9).transpose(0, 1).reshape(6, 36)
+    )
+    assert torch.equal(round_to_grid(weight, channel).to_dense(), expected)
 
 
 # --- fixed point ----------------------------------------------------------------------------------

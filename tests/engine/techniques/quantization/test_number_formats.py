@@ -109,13 +109,13 @@ def mxfp4_reference(block: list[float]) -> list[float]:
 
 @given(weights())
 def test_mxfp4_is_the_closed_form_of_the_specification(weight):
-    due = [
+    expected = [
         [value for part in row.double().split(32) for value in mxfp4_reference(part.tolist())]
         for row in weight
     ]
     assert torch.equal(
         compress(FloatingPoint(format="mxfp4"), weight).to_dense(),
-        torch.tensor(due, dtype=torch.float32),
+        torch.tensor(expected, dtype=torch.float32),
     )
 
 
@@ -210,9 +210,9 @@ def test_binary_weights_are_their_sign_times_the_mean_magnitude(weight):
 def test_the_mean_magnitude_is_the_best_scale_for_signs():
     weight = normal(8, 64)
     mean = weight.abs().mean().item()
-    least = squared_error(Ternary(values="binary", granularity="tensor"), weight)
+    smallest = squared_error(Ternary(values="binary", granularity="tensor"), weight)
     for scale in (0.9 * mean, 1.1 * mean):
-        assert least < (weight.sign() * scale - weight).square().sum()
+        assert smallest < (weight.sign() * scale - weight).square().sum()
 
 
 def test_five_ternary_weights_or_eight_binary_ones_take_a_byte():
@@ -233,14 +233,14 @@ def test_five_ternary_weights_or_eight_binary_ones_take_a_byte():
 @given(weights())
 def test_inside_the_range_the_logarithm_is_off_by_at_most_half_a_step(config, weight):
     stored = compress(config, weight)
-    result, least = stored.to_dense(), stored.values()[stored.values() > 0].min()
+    result, smallest = stored.to_dense(), stored.values()[stored.values() > 0].min()
     scales = stored.scales.float()
     scales = (
         scales
         if scales.shape[1] == 1
         else scales.repeat_interleave(stored.group_size, 1)[:, : weight.shape[1]]
     )
-    inside = weight.abs() >= (least * scales).clamp_min(1e-37)
+    inside = weight.abs() >= (smallest * scales).clamp_min(1e-37)
     off = (result.double() / weight.double()).log2().abs()
     assert (off[inside] <= 0.5 / config.steps_per_octave + 1e-3).all()
 
@@ -352,14 +352,14 @@ def test_the_size_that_huffman_coding_is_said_to_give_is_what_it_gives():
     coded, plain = (
         compress(Codebook(bits=4, coding=coding), weight) for coding in ("huffman", "fixed")
     )
-    said = plain.note()
+    note = plain.note()
     assert (
-        said.startswith("with Huffman coding the indices would take ")
-        and f"{megabytes(coded.codes.nbytes)} instead of 8.2 kB" in said
+        note.startswith("with Huffman coding the indices would take ")
+        and f"{megabytes(coded.codes.nbytes)} instead of 8.2 kB" in note
     )
     assert (
         coded.note().startswith("Huffman-coded indices take ")
-        and coded.note().split("take ")[1] == said.split("take ")[1]
+        and coded.note().split("take ")[1] == note.split("take ")[1]
     )
 
 
@@ -368,8 +368,8 @@ def test_a_forecast_of_huffman_coding_is_an_upper_bound_and_says_so(tmp_path):
     recipe = recipe_for(
         "llama", model, tmp_path / "data", {"technique": "codebook", "coding": "huffman"}
     )
-    said, size = forecast(recipe), run(recipe).summary.result.size_bytes
-    assert said.at_most and not said.at_least and said.size_bytes > size
+    estimate, size = forecast(recipe), run(recipe).summary.result.size_bytes
+    assert estimate.at_most and not estimate.at_least and estimate.size_bytes > size
     assert not forecast(
         recipe.model_copy(update={"steps": (Codebook(),)}).model_dump(mode="json")
     ).at_most

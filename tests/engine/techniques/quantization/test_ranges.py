@@ -66,11 +66,11 @@ def test_rounding_and_clipping_add_up_to_the_whole_error(config):
     rows = observer_rows("layer", seen, config)
     assert {row.observer for row in rows} == set(OBSERVERS)
     for row in rows:
-        due = (
+        expected = (
             quantization_error(values, OBSERVERS[row.observer](seen, config), config)
             / values.square().sum()
         )
-        assert row.rounding_error + row.clipping_error == pytest.approx(due.item(), rel=1e-12)
+        assert row.rounding_error + row.clipping_error == pytest.approx(expected.item(), rel=1e-12)
         assert (row.clipping_error > 0) == (row.clipped > 0)
 
 
@@ -147,15 +147,15 @@ def ranges_query(tmp_path_factory) -> dict:
 
 
 def test_the_answer_shows_the_inputs_and_every_observer(ranges_query):
-    said = ranges(**ranges_query, step={"technique": "activations"})
+    text = ranges(**ranges_query, step={"technique": "activations"})
     assert (
-        list(said.observers.observer) == list(OBSERVERS)
-        and said.examples == 4
-        and set(said.observers.layer) == {LAYER}
+        list(text.observers.observer) == list(OBSERVERS)
+        and text.examples == 4
+        and set(text.observers.layer) == {LAYER}
     )
     assert (
-        said.histogram.left.min() >= said.observers.low[0] - 1e-3
-        and said.histogram["count"].sum() > 1000
+        text.histogram.left.min() >= text.observers.low[0] - 1e-3
+        and text.histogram["count"].sum() > 1000
     )
 
 
@@ -195,6 +195,6 @@ def test_the_least_error_comes_with_the_least_output_error_at_few_bits(ranges_qu
         name: what_if(**ranges_query, step=step | {"observer": name}).row.output_error
         for name in ("min-max", "mse")
     }
-    said = ranges(**ranges_query, step=step).observers.set_index("observer")
-    total = said.rounding_error + said.clipping_error
+    text = ranges(**ranges_query, step=step).observers.set_index("observer")
+    total = text.rounding_error + text.clipping_error
     assert (errors["mse"] < errors["min-max"]) == (total["mse"] < total["min-max"])

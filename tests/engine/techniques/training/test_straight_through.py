@@ -41,9 +41,9 @@ def test_a_straight_through_value_is_the_rounded_one_with_the_whole_ones_slope()
     value = torch.randn(50, requires_grad=True)
     rounded = (1e8 * torch.randn(50)).round()  # value + (rounded - value) would not give these back
     out = StraightThrough.apply(value, rounded)
-    slope = torch.randn(50)
-    out.backward(slope)
-    assert torch.equal(out, rounded) and torch.equal(value.grad, slope)
+    gradient = torch.randn(50)
+    out.backward(gradient)
+    assert torch.equal(out, rounded) and torch.equal(value.grad, gradient)
 
 
 @for_each("scheme", ["symmetric", "asymmetric"])
@@ -56,32 +56,32 @@ def test_slopes_on_levels_are_the_papers_equations(bits, scheme):
         torch.full((401,), 0.017 * 2 ** (8 - bits)).requires_grad_(),
         torch.full((401,), 1.0 if scheme == "asymmetric" else 0.0),
     )
-    slope = torch.randn(401, generator=torch.Generator().manual_seed(1))
-    RoundToLevels.apply(weight, steps, zeros, levels).backward(slope)
+    gradient = torch.randn(401, generator=torch.Generator().manual_seed(1))
+    RoundToLevels.apply(weight, steps, zeros, levels).backward(gradient)
     for w, s, z, g, by_weight, by_step in zip(
-        *(each.tolist() for each in (weight, steps, zeros, slope, weight.grad, steps.grad)),
+        *(each.tolist() for each in (weight, steps, zeros, gradient, weight.grad, steps.grad)),
         strict=True,
     ):
         place = w / s + z
         inside = levels.lowest < place < levels.highest
-        due = (
+        expected = (
             round(place) - place
             if inside
             else (levels.lowest if place <= levels.lowest else levels.highest) - z
         )
         assert by_weight == pytest.approx(g if inside else 0.0, rel=1e-5)
-        assert by_step == pytest.approx(g * due, rel=1e-3, abs=1e-3)
+        assert by_step == pytest.approx(g * expected, rel=1e-3, abs=1e-3)
 
 
 def test_a_step_that_weights_share_gets_the_sum_of_their_slopes():
     levels, draw = Levels.of(RoundToNearest(bits=3)), torch.Generator().manual_seed(2)
-    weight, slope = torch.randn(4, 9, generator=draw), torch.randn(4, 9, generator=draw)
+    weight, gradient = torch.randn(4, 9, generator=draw), torch.randn(4, 9, generator=draw)
     each, shared = (
         torch.full((4, 9), 0.3).requires_grad_(),
         torch.full((4, 1), 0.3).requires_grad_(),
     )
     for steps in (each, shared):
-        RoundToLevels.apply(weight, steps, torch.zeros(1, 1), levels).backward(slope)
+        RoundToLevels.apply(weight, steps, torch.zeros(1, 1), levels).backward(gradient)
     torch.testing.assert_close(shared.grad, each.grad.sum(1, keepdim=True))
 
 
@@ -95,14 +95,16 @@ def test_learned_steps_have_lsqs_slope_and_its_scale(granularity):
         layer(8, 48),
     )
     rounded = GridFakeQuant(config, module, None)
-    slope = torch.randn(8, 48, generator=torch.Generator().manual_seed(3))
-    rounded(module.weight).backward(slope)
+    gradient = torch.randn(8, 48, generator=torch.Generator().manual_seed(3))
+    rounded(module.weight).backward(gradient)
     shape = {"tensor": (1, 1, 384), "channel": (8, 1, 48), "group": (8, 3, 16)}[granularity]
     first = rounded.first[..., None]
     place = module.weight.detach().reshape(shape) / first
     equation3 = torch.where(place <= -4, -4.0, torch.where(place >= 3, 3.0, place.round() - place))
-    due = (equation3 * slope.reshape(shape) * first).sum(-1) / math.sqrt(shape[2] * 3)
-    torch.testing.assert_close(rounded.multiples.grad.view_as(due), due, rtol=1e-4, atol=1e-6)
+    expected = (equation3 * gradient.reshape(shape) * first).sum(-1) / math.sqrt(shape[2] * 3)
+    torch.testing.assert_close(
+        rounded.multiples.grad.view_as(expected), expected, rtol=1e-4, atol=1e-6
+    )
 
 
 @for_each("config", GRIDS, ids=technique_id)
@@ -208,6 +210,8 @@ def test_inputs_are_rounded_as_the_stored_layer_rounds_them_and_slopes_pass():
 def test_bitnets_activations_are_absmax_to_eight_bits_for_each_token():
     tokens = torch.tensor([[1.0, -2.0, 0.5], [100.0, 3.0, -7.0]])
     scale = tokens.abs().amax(1, keepdim=True) / 127
-    due = (tokens / scale).round() * scale
-    torch.testing.assert_close(compress(BitNet(), torch.randn(4, 3)).quantized_inputs(tokens), due)
+    expected = (tokens / scale).round() * scale
+    torch.testing.assert_close(
+        compress(BitNet(), torch.randn(4, 3)).quantized_inputs(tokens), expected
+    )
     assert compress(Ternary(), torch.randn(4, 3)).quantized_inputs(tokens) is tokens

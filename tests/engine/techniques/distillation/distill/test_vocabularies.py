@@ -72,14 +72,16 @@ def test_a_later_step_may_have_the_first_model_as_its_teacher(models, tmp_path):
 def test_the_loss_is_the_divergence_of_the_distributions_over_shared_tokens():
     torch.manual_seed(0)
     mine, its = torch.randn(2, 5, NARROW), torch.randn(2, 5, WIDE)
-    ours, theirs = ((each[..., :VOCABULARY].flatten(0, 1) / 2).softmax(-1) for each in (mine, its))
-    due = 4 * kl_div(ours.log(), theirs, reduction="batchmean")
+    result, reference = (
+        (each[..., :VOCABULARY].flatten(0, 1) / 2).softmax(-1) for each in (mine, its)
+    )
+    expected = 4 * kl_div(result.log(), reference, reduction="batchmean")
     torch.testing.assert_close(
-        teacher_loss(*restrict_to_shared_tokens([mine, its], VOCABULARY), 2.0), due
+        teacher_loss(*restrict_to_shared_tokens([mine, its], VOCABULARY), 2.0), expected
     )
     its[..., VOCABULARY:] += 100  # logits beyond the tokenizer's tokens are meaningless
     torch.testing.assert_close(
-        teacher_loss(*restrict_to_shared_tokens([mine, its], VOCABULARY), 2.0), due
+        teacher_loss(*restrict_to_shared_tokens([mine, its], VOCABULARY), 2.0), expected
     )
 
 
@@ -101,7 +103,7 @@ def test_a_teacher_generates_only_tokens_of_its_student(models, tmp_path, monkey
             models, tmp_path, "wide", SHORT | SETTINGS["black box"] | {"student": models["narrow"]}
         )
     )
-    assert texts and max(int(each.max()) for each in texts) < VOCABULARY
+    assert texts and max(int(text.max()) for text in texts) < VOCABULARY
 
 
 def test_tokenizers_that_differ_are_refused_in_one_sentence(models, tmp_path):

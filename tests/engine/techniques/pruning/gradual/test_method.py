@@ -52,14 +52,14 @@ def run_step(folders, tmp_path):
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
 def test_schedules_are_their_closed_forms(sparsity):
-    asked = {"sparsity": sparsity, "steps": 80, "prune_every": 10}
-    cubic, iterative = Gradual(**asked), Gradual(schedule="iterative", **asked)
+    request = {"sparsity": sparsity, "steps": 80, "prune_every": 10}
+    cubic, iterative = Gradual(**request), Gradual(schedule="iterative", **request)
     assert cubic.pruning_steps == iterative.pruning_steps == 6
     for t in range(7):
         # equation 1, from 0
         assert cubic.sparsity_at(t) == pytest.approx(sparsity + (0 - sparsity) * (1 - t / 6) ** 3)
         assert 1 - iterative.sparsity_at(t) == pytest.approx((1 - sparsity) ** (t / 6))
-    assert Gradual(schedule="one-shot", **asked).sparsity_at(1) == sparsity and cubic.sparsity_at(
+    assert Gradual(schedule="one-shot", **request).sparsity_at(1) == sparsity and cubic.sparsity_at(
         100
     ) == pytest.approx(sparsity)
 
@@ -256,10 +256,10 @@ def test_it_goes_back_to_the_last_cut_that_held(run_step, monkeypatch, tmp_path)
     ],
 )
 def test_a_floor_that_cannot_be_kept_is_refused(qualities, words, run_step, monkeypatch):
-    said = iter(qualities)
+    answers = iter(qualities)
     monkeypatch.setattr(
         "engine.techniques.pruning.gradual.method.held_out_quality",
-        lambda *_: Quality("accuracy", next(said)),
+        lambda *_: Quality("accuracy", next(answers)),
     )
     with pytest.raises(PlainError, match=words) as refused:
         run_step(floor=0.8)
@@ -304,10 +304,10 @@ def test_a_layer_is_not_emptied(folders, tmp_path):
 
 def stopping(steps: int) -> dict:
     """A report, and whether the run is cancelled: after so many training steps."""
-    heard = []
+    events = []
     return {
-        "report": lambda event: heard.append(getattr(event, "loss", None) is not None),
-        "cancelled": lambda: sum(heard) >= steps,
+        "report": lambda event: events.append(getattr(event, "loss", None) is not None),
+        "cancelled": lambda: sum(events) >= steps,
     }
 
 
@@ -322,11 +322,11 @@ def test_a_cancelled_training_keeps_the_model_as_it_stands(pattern, run_step, tm
     )
     left = (layers.sparsity * layers.parameters).sum() / layers.parameters.sum()
     assert left == pytest.approx(rows.sparsity.iloc[-1]) and 0 < left < 0.6
-    said = (
+    text = (
         f"Training was ended at step 5 of 40, as requested; {left:.0%} of the weights were "
         "zero then"
     )
-    assert any(note.startswith(said) for note in outcome.summary.notes)
+    assert any(note.startswith(text) for note in outcome.summary.notes)
 
 
 def test_a_cancelled_training_goes_back_to_what_held_and_keeps_nothing_where_nothing_did(
@@ -376,10 +376,10 @@ def test_a_look_at_one_layer_is_magnitude_at_the_final_share():
 
 
 def test_whoever_watches_sees_every_moment_while_it_trains(folders, tmp_path):
-    heard = []
+    events = []
     step = {"technique": "gradual", "sparsity": 0.5, "steps": 4, "prune_every": 2, "batch": 4}
     moments = run(
-        recipe_for("resnet", folders["resnet"], tmp_path / "data", step), stream=heard.extend
+        recipe_for("resnet", folders["resnet"], tmp_path / "data", step), stream=events.extend
     ).tables.schedule
-    assert [row.value for row in heard if row.name == "zero"] == moments.sparsity.tolist()
-    assert [row.value for row in heard if row.name == "accuracy"] == moments.quality.tolist()
+    assert [row.value for row in events if row.name == "zero"] == moments.sparsity.tolist()
+    assert [row.value for row in events if row.name == "accuracy"] == moments.quality.tolist()

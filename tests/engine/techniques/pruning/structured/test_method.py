@@ -121,18 +121,22 @@ each_case = for_each(("architecture", "step"), CASES)
 def test_norms_choose_as_torchs_ln_structured(score, kernel, side):
     layer = nn.Conv2d(12, 20, kernel) if kernel else nn.Linear(12, 20)
     axis, width = ("outputs", "inputs").index(side), 1 if side == "outputs" else prod(kernel)
-    due = (
+    expected = (
         prune.ln_structured(layer, "weight", 0.4, n=ORDERS[score], dim=axis)
         .weight_mask.transpose(0, axis)
         .flatten(1)
     )
     family = StructureGroup(
-        "layer", "channel", (StructureSlice("layer", side, adjacent_positions(len(due), width)),)
+        "layer",
+        "channel",
+        (StructureSlice("layer", side, adjacent_positions(len(expected), width)),),
     )
     scored = ScoredGroup(
         family, group_norms(family, lambda _: layer.weight_orig.flatten(1), ORDERS[score])
     )
-    assert torch.equal(chosen_of(Structured(score=score, share=0.4), scored), due.bool().all(1))
+    assert torch.equal(
+        chosen_of(Structured(score=score, share=0.4), scored), expected.bool().all(1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -218,12 +222,12 @@ def test_a_network_without_channels_computes_what_it_does_when_its_norms_give_ze
         for name, norm in reference.named_modules():
             if isinstance(norm, torch.nn.BatchNorm2d):
                 kernel = reference.get_submodule(name.replace("normalization", "convolution"))
-                gone = gone_rows(
+                removed = gone_rows(
                     kernel,
                     small.model.get_submodule(name.replace("normalization", "convolution")),
                     before,
                 )
-                norm.weight[gone], norm.bias[gone] = 0.0, 0.0
+                norm.weight[removed], norm.bias[removed] = 0.0, 0.0
     assert_alike(small.model, reference, "resnet")
 
 
@@ -240,14 +244,14 @@ def gone_rows(kernel, left, before) -> list[int]:
     order.
     """
     matrix, rows, at = kernel.weight.flatten(1), left.stored.to_dense(), 0
-    gone = []
+    removed = []
     for number, row in enumerate(matrix):
         if at < len(rows) and set(rows[at].tolist()) <= set(row.tolist()):
             at += 1
         else:
-            gone.append(number)
+            removed.append(number)
     assert at == len(rows)
-    return gone
+    return removed
 
 
 @for_each("count", [1, 2])
@@ -343,10 +347,10 @@ def test_where_config_json_has_no_words_for_the_shapes_it_stays(
 @for_each("architecture", LANGUAGE_MODELS)
 def test_generation_is_the_same_with_and_without_a_cache(architecture, step, finished_run):
     model = open_saved(finished_run(architecture, step)[1]).model
-    asked = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    request = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     with torch.inference_mode():
         one, other = (
-            model.generate(torch.arange(4, 20)[None], use_cache=cache, **asked)
+            model.generate(torch.arange(4, 20)[None], use_cache=cache, **request)
             for cache in (True, False)
         )
     assert one.tolist() == other.tolist() and one.shape == (1, 22)
@@ -417,32 +421,32 @@ def test_sizes_counts_and_shapes_are_those_of_the_files(architecture, step, fini
 @each_case
 def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_run):
     outcome, save, recipe = finished_run(architecture, step)
-    again, said = (
+    again, message = (
         run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary.result,
         outcome.summary.result,
     )
     assert (again.loss, again.accuracy, again.size_bytes, again.parameters) == (
-        said.loss,
-        said.accuracy,
-        said.size_bytes,
-        said.parameters,
+        message.loss,
+        message.accuracy,
+        message.size_bytes,
+        message.parameters,
     )
 
 
-@pytest.mark.usefixtures("bytes_alone")
+@pytest.mark.usefixtures("untimed_forecasts")
 @for_each(
     ("architecture", "step"),
     [case for case in CASES if "taylor-global" not in case[1] and "global" not in case[1]],
 )
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, finished_run):
     outcome, _, recipe = finished_run(architecture, step)
-    said, result = forecast(recipe), outcome.summary.result
-    assert (said.size_bytes, said.bits_per_weight, said.compression) == (
+    estimate, result = forecast(recipe), outcome.summary.result
+    assert (estimate.size_bytes, estimate.bits_per_weight, estimate.compression) == (
         result.size_bytes,
         result.bits_per_weight,
         result.compression,
     )
-    assert said.layers == (outcome.tables.layers.technique != "").sum()
+    assert estimate.layers == (outcome.tables.layers.technique != "").sum()
 
 
 def test_a_layers_error_is_the_share_of_its_norm_that_went(finished_run, folders):
@@ -518,11 +522,11 @@ def test_influence_is_one_minus_the_cosine_of_the_states_around_a_block(folders,
         for batch in subject.layer_swap.batches:
             cosines.append([])
             model(**batch)
-    due = [
+    expected = [
         1 - torch.cat([batch[number].flatten() for batch in cosines]).mean().item()
         for number in range(2)
     ]
-    assert list(found.values()) == pytest.approx(due, rel=1e-4)
+    assert list(found.values()) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -549,8 +553,8 @@ def test_a_neurons_output_score_is_wandas_of_its_column(folders, tmp_path):
     subject = subject_of("opt", folders, tmp_path, STEPS["neurons-activations"])
     name = "model.decoder.layers.0.fc2"
     seen = subject.layer_swap.layer_stats("range", [name])[name]
-    due = (subject.layer_swap.weight_of(name).square() * seen.rms.square()).sum(0).sqrt()
-    torch.testing.assert_close(survey(config, subject)[0].scores, due)
+    expected = (subject.layer_swap.weight_of(name).square() * seen.rms.square()).sum(0).sqrt()
+    torch.testing.assert_close(survey(config, subject)[0].scores, expected)
 
 
 def test_over_all_layers_the_least_go_and_each_layer_keeps_one(folders, tmp_path):
@@ -650,14 +654,14 @@ def test_blocks_heads_and_neurons_can_go_one_after_the_other(tmp_path):
     assert len(without.model.model.layers) == 2 and [
         block.self_attn.layer_idx for block in without.model.model.layers
     ] == [0, 1]
-    least = after(
+    smallest = after(
         tmp_path / "second",
         calibrated,
         {"technique": "structured", "share": 0.5},
         tmp_path / "third",
     )
-    assert {layer.shape for layer in least.layers if "down_proj" in layer.name} == {(48, 86)}
-    least.model.generate(torch.arange(4, 20)[None], max_new_tokens=3, pad_token_id=0)
+    assert {layer.shape for layer in smallest.layers if "down_proj" in layer.name} == {(48, 86)}
+    smallest.model.generate(torch.arange(4, 20)[None], max_new_tokens=3, pad_token_id=0)
 
 
 # --- questions ------------------------------------------------------------------------------------
@@ -671,20 +675,20 @@ def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, finished_run, f
     outcome, _, recipe = finished_run(architecture, step)
     treated = outcome.tables.layers[outcome.tables.layers.technique != ""].iloc[-1]
     measured = recipe.model_dump(mode="json", include={"task", "calibration"})
-    asked = {
+    request = {
         "model": str(folders[architecture]),
         "layer": treated["name"],
         "step": EVERY[step],
         "measured": measured,
     }
-    said, shown = what_if(**asked), lesson(**asked)
-    assert said.row.shape == tuple(treated["shape"]) and said.row.note == treated.note
-    assert said.row.relative_error == pytest.approx(treated.relative_error, rel=1e-4)
+    note, shown = what_if(**request), lesson(**request)
+    assert note.row.shape == tuple(treated["shape"]) and note.row.note == treated.note
+    assert note.row.relative_error == pytest.approx(treated.relative_error, rel=1e-4)
     rows = outcome.tables.structures
     assert set(shown.table.score.round(4)) <= set(rows.score.round(4)) and len(shown.table) in set(
         rows.groupby("block").size()
     ) | {len(rows)}
-    assert piece(**asked).shape == treated.original_shape and one_weight(**asked).code is None
+    assert piece(**request).shape == treated.original_shape and one_weight(**request).code is None
 
 
 # --- refusals -------------------------------------------------------------------------------------

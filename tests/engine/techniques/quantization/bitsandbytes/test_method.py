@@ -64,9 +64,9 @@ def test_levels_are_the_librarys(format, table):
 
 @for_each(("format", "due"), [("nf4", 0.092), ("fp4", 0.122)])
 @for_each("width", [172, 352, 1000, 1024])
-def test_bell_shaped_weights_lose_what_is_published(format, due, width):
+def test_bell_shaped_weights_lose_what_is_published(format, expected, width):
     assert relative_error(BitsAndBytes(format=format), normal((1000, width))) == pytest.approx(
-        due, abs=0.001
+        expected, abs=0.001
     )
 
 

@@ -89,11 +89,14 @@ def test_it_is_the_method_of_the_paper(bits, size):
         bits=bits, group_size=size, static_groups=False, activation_order=False, range="absmax"
     )
     weight, rows = weight_of((24, 172)), rows_of(172)
-    ours, due = compress(config, weight, seen_of(rows)).to_dense(), plain_gptq(weight, rows, config)
+    result, expected = (
+        compress(config, weight, seen_of(rows)).to_dense(),
+        plain_gptq(weight, rows, config),
+    )
     # single codes may tip over where float32 rounds the other way
-    assert (ours - due).abs().lt(1e-3).float().mean() > 0.98
-    assert output_error(ours - weight, seen_of(rows)) == pytest.approx(
-        output_error(due - weight, seen_of(rows)), rel=0.02
+    assert (result - expected).abs().lt(1e-3).float().mean() > 0.98
+    assert output_error(result - weight, seen_of(rows)) == pytest.approx(
+        output_error(expected - weight, seen_of(rows)), rel=0.02
     )
 
 

@@ -152,18 +152,18 @@ def test_sensitivities_are_the_divergences_that_a_rewrite_finds(sensitivity, lla
         "examples": 3,
     }
     recipe = recipe_for("llama", llama, tmp_path / "data", step)
-    bench = RunContext(recipe, resolve_model(recipe.model))
-    original = load_model(bench.folder, *device_and_dtype(recipe))
+    context = RunContext(recipe, resolve_model(recipe.model))
+    original = load_model(context.folder, *device_and_dtype(recipe))
     targets, batches, rows = (
         selected_layers(original.layers, recipe.layers),
-        load_calibration_batches(bench),
+        load_calibration_batches(context),
         TableBuilder(),
     )
-    settings = plan(recipe.steps[0], targets, LayerSwap(bench, original, batches, rows))
+    settings = plan(recipe.steps[0], targets, LayerSwap(context, original, batches, rows))
     inputs = torch.cat([batch["input_ids"] for batch in batches])[:3]
 
     def answers(bits_of):
-        other = load_model(bench.folder, *device_and_dtype(recipe)).model
+        other = load_model(context.folder, *device_and_dtype(recipe)).model
         for layer in targets:
             if bits := bits_of(layer.name):
                 module = other.get_submodule(layer.name)
@@ -243,9 +243,9 @@ def test_one_run_gives_the_whole_table(llama, tmp_path):
 
 
 def test_what_a_step_wants_must_be_sensible():
-    for fields, said in (
+    for fields, text in (
         ({"choices": []}, "choices"),
         ({"by": "name", "scheme": "either"}, "either"),
     ):
-        with pytest.raises(PlainError, match=said):
+        with pytest.raises(PlainError, match=text):
             Recipe.from_dict({"steps": [{"technique": "mixed-precision"} | fields]})

@@ -52,13 +52,13 @@ def training(folders, tmp_path):
         recipe = recipe_for("bert", folders["bert"], tmp_path / "data", SHORT)
         folder = resolve_model(str(folders["bert"]))
         at = load_model(folder, CPU, torch.float32)
-        lessons = TrainingData(exercises("bert"), exercises("bert", 8))
+        training_data = TrainingData(exercises("bert"), exercises("bert", 8))
         return PrecisionRun(
             recipe.steps[0],
             variant,
             RunContext(recipe, folder),
             make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU),
-            lessons,
+            training_data,
             0,
         )
 
