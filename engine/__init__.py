@@ -1,3 +1,3 @@
-"""Compression Explorer's engine: it knows compression and has never heard of a screen."""
+"""Engine of Compression Explorer. It imports no user-interface library."""
 
 __version__ = "0.1.0"

@@ -67,7 +67,7 @@ shell = typer.Typer(
 
 
 class Stopped(Exception):
-    """The user stopped a run; its text says what is kept."""
+    """The user stopped a run; the message names what was kept."""
 
 
 def command() -> None:
@@ -244,7 +244,7 @@ def print_result(as_json: bool, data: object, lines: list[str]) -> None:
 
 
 def write_output(text: str) -> None:
-    """Print to standard output, whose reader, such as head, may already have read enough."""
+    """Print to standard output. The reader, such as ``head``, may have closed it."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -300,7 +300,7 @@ def save_run(record: RunRecord, tables: Any) -> None:
 
 
 class Bar:
-    """A progress line on standard error."""
+    """Print a progress line to standard error."""
 
     def __init__(self) -> None:
         from engine.session.progress import Progress
@@ -325,7 +325,7 @@ class Bar:
 
 
 def results_json(outcome: Any) -> dict[str, Any]:
-    """The contract for automation. What was not measured is null."""
+    """JSON output for automation. Values that were not measured are null."""
     more = {
         name: rows
         for name in ("salience", "sensitivity", "latency")
@@ -377,7 +377,7 @@ def outcome_text(outcome: Any) -> str:
 
 
 def speed_lines(latency: Any) -> list[str]:
-    """The whole model's medians, or why nothing was timed."""
+    """Medians of the whole model, or the reason why it was not timed."""
     whole_model = latency[latency["what"] == "whole model"]
     pairs = [
         (shape, timings.set_index("version").median_ms, timings.threads.iloc[0])

@@ -9,19 +9,18 @@ from pydantic import BaseModel, ValidationError
 
 
 class PlainError(ValueError):
-    """Its text is a whole sentence: what was given, what is allowed, what to do next. Shown as it
-    is.
+    """The message is one sentence that states what was given, what is allowed and what to do next.
+    It is shown unchanged.
     """
 
 
 class Cancelled(PlainError):
-    """A person asked the run to stop."""
+    """The user stopped a run."""
 
 
 def plain_error(error: ValidationError, model: type[BaseModel] | None = None) -> PlainError:
-    """The first thing wrong in a recipe or form, as a sentence.
-
-    ``model`` is the class that refused: with it the sentence can say what would be allowed.
+    """Sentence about the first error in a recipe or form. ``model`` is the class that raised it;
+    with it, the sentence names the allowed values.
     """
     first = error.errors(include_url=False)[0]
     sentence = problem_description(first, schema_of(model) if model else {})
@@ -37,7 +36,7 @@ def plain_error(error: ValidationError, model: type[BaseModel] | None = None) ->
 
 @cache
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Its JSON schema, which a recipe's takes pydantic a twentieth of a second to make."""
+    """JSON schema of a class, cached because a recipe's takes 50 ms."""
     return model.model_json_schema()
 
 
@@ -87,7 +86,7 @@ def suggestion(word: Any, allowed: Iterable[str]) -> str:
 
 
 def validator_message(message: str) -> str:
-    """A validator's own words, fit to stand after a colon."""
+    """Validator message reworded to follow a colon."""
     words = (
         message.removeprefix("Value error, ")
         .removeprefix("Assertion failed, ")
@@ -126,7 +125,7 @@ def subject(model: type[BaseModel] | None) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A value as people write it, short and on one line."""
+    """A value as users write it, short and on one line."""
     match value:
         case None | "":
             return "an empty value"
@@ -135,7 +134,7 @@ def value_text(value: Any) -> str:
         case str():
             return repr(value if len(value) <= 60 else f"{value[:60]}...")
         case int() if abs(value) >= 10**18:
-            return "a number this large"  # and Python refuses to print the largest
+            return "a number this large"  # Python refuses to print very large integers
         case int() | float():
             return str(value)
     return (
@@ -200,7 +199,7 @@ def number_bounds(schema: dict[str, Any]) -> str:
 
 
 def closed_bounds(schema: dict[str, Any]) -> dict[str, Any]:
-    """Between whole numbers an open bound is the next closed one."""
+    """Between whole numbers, an open bound equals the next closed one."""
     ends: dict[str, Any] = {name: schema[name] for name in ("minimum", "maximum") if name in schema}
     if "exclusiveMinimum" in schema:
         ends["minimum"] = schema["exclusiveMinimum"] + 1
@@ -233,7 +232,7 @@ def union_tags(schema: dict[str, Any]) -> list[str]:
 
 
 def schema_at(root: dict[str, Any], loc: tuple[int | str, ...]) -> dict[str, Any]:
-    """The JSON schema of one place; empty where there is none."""
+    """Schema at one location; empty if there is none."""
     current = resolved_schema(root, root)
     for part in loc:
         current = resolved_schema(schema_of_part(current, part), root)
@@ -251,7 +250,7 @@ def schema_of_part(schema: dict[str, Any], part: int | str) -> dict[str, Any]:
 
 
 def resolved_schema(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
-    """The schema behind a reference, or behind "this or nothing"."""
+    """Schema behind a reference, or behind a union with null."""
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
     if len(choices) == 1:
         return resolved_schema(choices[0], root)

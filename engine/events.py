@@ -1,7 +1,6 @@
-"""Progress events that workers send, and the words for them.
-
-Workers send fields; the dashboard and the command line build their sentences here, so nothing
-reads a sentence again. Importing this module imports neither torch nor Streamlit.
+"""Progress events sent by workers, and their texts. Workers send fields; the dashboard and the
+command line build sentences here, so no text is ever parsed. Importing this module imports neither
+torch nor Streamlit.
 """
 
 from collections.abc import Callable
@@ -43,7 +42,7 @@ Stage = Literal[
     "analyzing-errors",
     "writing-examples",
 ]
-# what the evaluation of a model reports; a run says instead which model it measures
+# stages of an evaluation; a run reports which model it evaluates instead
 EVALUATION: frozenset[Stage] = frozenset(
     {"measuring-perplexity", "measuring-accuracy", "measuring-masked-tokens"}
 )
@@ -91,13 +90,13 @@ class ProgressEvent:
     stage: Stage
     done: int = 0
     total: int = 0
-    # number of the recipe's step from 1, and how many there are; 0 outside a recipe of several
+    # step of the recipe, counted from 1, and number of steps; 0 for a single step
     step: int = 0
     steps: int = 0
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """Equal for all events of one stage of a run, whatever is counted in it."""
+        """Key that is equal for all events of one stage of a run, whatever they count."""
         return type(self).__name__, self.stage, self.step, self.steps
 
     @property
@@ -114,7 +113,7 @@ class ProgressEvent:
 
     @property
     def title(self) -> str:
-        """Name of the stage with its step and details, as a sentence starts with it."""
+        """Title of the stage with its step and details, capitalized."""
         prefix = f"step {self.step} of {self.steps}: " if self.steps > 1 else ""
         words = self.phrase if self.stage == "measuring-step" else f"{prefix}{self.phrase}"
         title = f"{words[:1].upper()}{words[1:]}"
@@ -158,7 +157,7 @@ class TrainingEvent(ProgressEvent):
 
     network: str = ""  # which network is trained, such as "student" or "generation 2"
     loss: float | None = None
-    metric: Literal["", "accuracy", "perplexity"] = ""  # of the best state so far
+    metric: Literal["", "accuracy", "perplexity"] = ""  # metric of the best state so far
     best: float | None = None
     rate: float | None = None
     examples_per_second: float | None = None
@@ -173,7 +172,7 @@ class TrainingEvent(ProgressEvent):
 
 @dataclass(frozen=True)
 class PrecisionEvent(TrainingEvent):
-    """State of a training in one of several number formats, each with a speed of its own."""
+    """State of a training in one of several number formats, each with its own throughput."""
 
     precision: str = "float32"
 
@@ -204,7 +203,7 @@ class WorkerEvent(ProgressEvent):
 
     stage: Stage = "waiting-for-worker"
     cause: Literal["waiting", "silent", "restarting", "lost"] = "waiting"
-    workers: int = 0  # that can take the run
+    workers: int = 0  # workers that can take the run
     busy: int = 0
     seconds: float = 0.0  # since the worker's last signal
 

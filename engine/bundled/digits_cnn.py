@@ -33,13 +33,13 @@ CONFIG = ResNetConfig(
 PROCESSOR = ViTImageProcessorPil(
     size={"height": PIXELS, "width": PIXELS}, resample=2, image_mean=[0.5], image_std=[0.5]
 )
-# at most: of a picture's angle, half side and size
+# maximum angle, share of half a side, and share of the size
 ROTATION, SHIFT, ZOOM = math.radians(12), 0.15, 0.12
 
 
 @dataclass(frozen=True)
 class DigitTensors:
-    pixels: torch.Tensor  # (pictures, 1, PIXELS, PIXELS)
+    pixels: torch.Tensor  # (images, 1, PIXELS, PIXELS)
     labels: torch.Tensor  # (pictures,)
 
     @classmethod
@@ -50,7 +50,7 @@ class DigitTensors:
 
 
 def augmented_images(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """Each picture turned, shifted and scaled a little, as hands do; what comes in at the edge is
+    """Rotate, shift and scale each image a little, as handwriting varies. Uncovered pixels are
     paper.
     """
     angle, zoom, right, down = (2 * torch.rand(4, len(pixels), generator=draw) - 1).unbind()
@@ -64,7 +64,7 @@ def augmented_images(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tenso
 
 
 def training_batch(data: DigitTensors, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """BATCH moved pictures and their labels; the order is a fresh shuffle each epoch, known from
+    """BATCH augmented images and their labels. The order is a new shuffle each epoch, determined by
     the step.
     """
     per_epoch = len(data.labels) // BATCH

@@ -1,11 +1,9 @@
-"""Training of ``bundled:docs-classifier``: a small BERT that tells which library a documentation
-text is from.
+"""Training of ``bundled:docs-classifier``, a small BERT that predicts which library a documentation
+text is from. It is pretrained as a masked language model on the same corpus, because a classifier
+from scratch overfits, and then trained to classify.
 
-First it learns to fill in masked words on the same corpus (a classifier from scratch overfits),
-then to classify.
-
-    python -m engine.bundled.docs_classifier --tokens 5500000 --epochs 3 --checkpoint
-    /tmp/docs-classifier.pt
+python -m engine.bundled.docs_classifier --tokens 5500000 --epochs 3 --checkpoint
+/tmp/docs-classifier.pt
 """
 
 import argparse
@@ -134,7 +132,7 @@ def half_precision() -> torch.autocast:
 def masked_word_loss(
     model: BertForMaskedLM, shown: torch.Tensor, hidden: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy at the hidden places; the wide output layer runs on those alone."""
+    """Cross-entropy of the masked tokens. The wide output layer runs on these positions only."""
     with half_precision():
         states = model.bert(shown).last_hidden_state[hidden >= 0]
         logits = model.cls(states)
@@ -143,11 +141,9 @@ def masked_word_loss(
 
 @torch.no_grad()
 def initialize_attention(model: BertForMaskedLM, width: int = 64, blocks: int = 4) -> None:
-    """Start with positions as sinusoids in the last ``width`` dimensions and heads that look at the
-    next, the last and the near words.
-
-    From random positions this small model sits at word frequencies for a thousand steps before it
-    finds its neighbors.
+    """Initialize positions as sinusoids in the last ``width`` dimensions and heads that attend to
+    the next, the previous and nearby tokens. With random positions, this small model predicts word
+    frequencies for a thousand steps before it learns to use neighboring tokens.
     """
     embeddings, frequency = (
         model.bert.embeddings,
@@ -191,7 +187,7 @@ class TokenizedPassages:
 
 
 def model_logits(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
-    # no work on columns that are all padding
+    # skip columns that are padding in all rows
     tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
     with half_precision():
         return model(input_ids=tokens, attention_mask=tokens != PAD).logits.float()
@@ -206,8 +202,8 @@ def evaluation_logits(model: BertForSequenceClassification, tokens: torch.Tensor
 
 
 def fine_tuning_batch(data: TokenizedPassages, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """BATCH texts of like lengths; the order is a fresh shuffle each epoch, known from the step. A
-    tenth of the words is hidden.
+    """BATCH texts of similar length. The order is a new shuffle each epoch, determined by the step.
+    A tenth of the words is masked.
     """
     per_epoch = len(data.labels) // BATCH
     rows = length_grouped_batches((data.tokens != PAD).sum(1), seed=step // per_epoch)[
@@ -236,8 +232,8 @@ def passage_texts(chosen: list[Passage]) -> list[str]:
 
 
 def tfidf_baseline(chosen: dict[Split, list[Passage]]) -> Pipeline:
-    """TF-IDF of words and word pairs with logistic regression, its strength picked on
-    validation.
+    """TF-IDF of words and word pairs with logistic regression. The regularization is chosen on
+    validation texts.
     """
     truth = {split: [p.label for p in rows] for split, rows in chosen.items()}
     fits = [
@@ -290,7 +286,7 @@ def fine_tune(
 ) -> tuple[BertForSequenceClassification, TrainingCurve]:
     CONFIG.hidden_dropout_prob = CONFIG.classifier_dropout = 0.1
     model = BertForSequenceClassification(CONFIG)
-    # all but the pooler, which the language model lacks
+    # all but the pooler, which the masked language model lacks
     model.bert.load_state_dict(encoder.bert.state_dict(), strict=False)
     steps = arguments.epochs * (len(data["train"].labels) // BATCH)
 

@@ -1,16 +1,14 @@
 """Further training of the classifier: more masked-language-model pretraining, then self-training on
-unlabeled passages of the training files.
+unlabeled passages of the training files. The encoder had seen each word only once, and its
+pretraining loss was still falling. The model and its baseline make different mistakes, so their
+ensemble is better than either. Its predictions on passages that neither was trained on are the soft
+labels of the self-training, along with the labeled passages (distillation as in Hinton et al. 2015,
+arXiv:1503.02531). Training starts from the current model and keeps the running mean of the weights
+(Polyak averaging) that was best on validation; the accuracy of single steps varies by one point
+there.
 
-The encoder had seen each word only once, and its pretraining loss was still falling.
-
-The model and its baseline make different mistakes, so that their ensemble is better than either.
-Its predictions on passages that neither was trained on are the soft labels of the self-training,
-along with the labeled passages (distillation as in Hinton et al. 2015, arXiv:1503.02531). Training
-starts from the current model and keeps the running mean of the weights (Polyak averaging) that was
-best on validation; the accuracy of single steps varies by one point there.
-
-    python -m engine.bundled.docs_classifier_further --tokens 12000000 --epochs 1.5
-    --checkpoint /tmp/docs-classifier-further.pt
+python -m engine.bundled.docs_classifier_further --tokens 12000000 --epochs 1.5 --checkpoint
+/tmp/docs-classifier-further.pt
 """
 
 import argparse
@@ -49,14 +47,14 @@ from engine.bundled.pretraining import Schedule, TrainingCurve, curve_table, tra
 from engine.evaluation.data.documents import Document, extract_documents, unique_documents
 from engine.evaluation.data.passages import LABELS, MAX_PER_LABEL, Passage, labeled_passages
 
-MAX_PER_DOCUMENT_IN_TRAINING = 30  # passages, at most; the first course learned from 4
-EMA_DECAY = 0.99  # of the mean's weights from one step to the next
-# of the baseline in what both say, to pick from on validation
+MAX_PER_DOCUMENT_IN_TRAINING = 30  # maximum passages per document; the first training used 4
+EMA_DECAY = 0.99  # decay of the running mean of the weights, per step
+# weight of the baseline in the ensemble, chosen on validation
 SHARES = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
 
 
 def log_probabilities(model: BertForSequenceClassification, tokens: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities, (texts, labels); texts of like lengths are read together."""
+    """Log-probabilities, (texts, labels). Texts of similar length share a batch."""
     order = (tokens != PAD).sum(1).argsort()
     rows = torch.empty(len(tokens), len(LABELS))
     rows[order] = evaluation_logits(model, tokens[order]).log_softmax(1)
@@ -69,7 +67,7 @@ def ensemble_probabilities(
     data: TokenizedPassages,
     chosen: list[Passage],
 ) -> dict[float, torch.Tensor]:
-    """Probabilities by the baseline's share in them.  (texts, labels)"""
+    """Ensemble probabilities for each weight of the baseline. (texts, labels)"""
     further, baseline = (
         log_probabilities(model, data.tokens),
         torch.tensor(baseline_model.predict_log_proba(passage_texts(chosen)), dtype=torch.float32),
@@ -87,19 +85,19 @@ def continue_pretraining(
     documents: list[Document],
     arguments: argparse.Namespace,
 ) -> TrainingCurve:
-    """The model's own encoder, with a new head for words that is thrown away afterwards."""
+    """Encoder of the model with a new masked-language-model head, which is discarded afterwards."""
     read, held_out = (
         token_stream(tokenizer, [d for d in documents if d.split in splits])
         for splits in (("train", "unlabelled"), ("calibration",))
     )
     reader = BertForMaskedLM(CONFIG)
-    # without dropout, as at first
+    # without dropout, as in the first pretraining
     reader.bert.embeddings, reader.bert.encoder = (
         model.bert.embeddings.eval(),
         model.bert.encoder.eval(),
     )
     reader.tie_weights()
-    # windows drawn again, not those that were read at first
+    # other windows than those of the first pretraining
     steps, begun = arguments.tokens // (BATCH * WINDOW), 1_000_000
 
     @torch.no_grad()
@@ -164,7 +162,7 @@ def self_train(
 
 
 def additional_passages(documents: list[Document], existing: list[Passage]) -> list[Passage]:
-    """Passages of the training files beyond those that are known."""
+    """Passages of the training files other than the ``existing`` ones."""
     texts = set(passage_texts(existing))
     every = labeled_passages(
         documents, MAX_PER_DOCUMENT_IN_TRAINING, MAX_PER_LABEL | {"train": 1_000_000}
@@ -178,9 +176,7 @@ def self_training_data(
     chosen: dict[str, list[Passage]],
     data: dict[str, TokenizedPassages],
 ) -> TokenizedPassages:
-    """The labeled passages with their labels, the others with what model and baseline say
-    together.
-    """
+    """Labeled passages with their labels, and other passages with the ensemble's predictions."""
     probabilities = ensemble_probabilities(
         model, baseline_model, data["calibration"], chosen["calibration"]
     )
@@ -250,7 +246,7 @@ def extended_model_card(
     curve: TrainingCurve,
     more: int,
 ) -> str:
-    """The card with one more course."""
+    """Model card with a section on the further training."""
     before = (
         f"--tokens {arguments.tokens} --reading-rate {arguments.reading_rate:g} "
         if arguments.tokens

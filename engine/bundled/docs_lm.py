@@ -66,7 +66,7 @@ def trained_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def token_stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
-    """All texts as one row of tokens, three line feeds between two texts.  (tokens,)"""
+    """All texts as one row of tokens, separated by three line feeds. (tokens,)"""
     pieces = tokenizer.backend_tokenizer.encode_batch(
         [text + SEPARATOR for text in texts], add_special_tokens=False
     )
@@ -74,7 +74,7 @@ def token_stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.
 
 
 def training_batch(stream: torch.Tensor, step: int) -> torch.Tensor:
-    """BATCH windows of CONTEXT tokens at places that depend on the step alone.  (BATCH, CONTEXT)"""
+    """BATCH windows of CONTEXT tokens at positions determined by the step. (BATCH, CONTEXT)"""
     starts = torch.randint(
         len(stream) - CONTEXT, (BATCH,), generator=torch.Generator().manual_seed(step)
     )

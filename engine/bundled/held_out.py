@@ -1,8 +1,8 @@
-"""Writes ``assets/data/held-out.jsonl.xz``: the texts that bundled models are measured on.
+"""Write ``assets/data/held-out.jsonl.xz``, the texts on which bundled models are evaluated.
 
-    python -m engine.bundled.held_out
+python -m engine.bundled.held_out
 
-To be run only when the bundled models are trained again: every published number changes with it.
+Run it only when the bundled models are trained again, because all published numbers change.
 """
 
 from engine.evaluation.data.corpora import all_documents, all_passages, library_version

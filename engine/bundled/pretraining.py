@@ -1,5 +1,5 @@
-"""The loop that trained the bundled models: AdamW, warm-up, a plateau, then a linear decay to zero;
-resumable at any step.
+"""Training loop of the bundled models: AdamW with warm-up, a plateau and a linear decay to zero. It
+can resume at any step.
 """
 
 import math
@@ -19,7 +19,7 @@ class Schedule:
     steps: int
     peak_rate: float
     warmup: int = 200
-    decay_share: float = 0.3  # of all steps, at the end
+    decay_share: float = 0.3  # share of all steps, at the end
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: warm-up, plateau, linear decay."""
@@ -37,7 +37,7 @@ class TrainingCurve:
 
 
 def optimizer_of(model: torch.nn.Module, weight_decay: float = 0.1) -> torch.optim.AdamW:
-    """AdamW that decays matrices only, not norms and biases."""
+    """AdamW with weight decay for matrices only, not for norms and biases."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
@@ -55,10 +55,9 @@ def train(
     checkpoint: Path,
     every: int = 200,
 ) -> TrainingCurve:
-    """Train in place. ``loss_of(step)`` draws its batch from the step alone, so a resumed run
-    continues the same stream.
-
-    Every ``every`` steps the held-out loss is measured and everything is written to ``checkpoint``.
+    """Train in place. ``loss_of(step)`` samples its batch by the step, so a resumed run continues
+    the same stream. Every ``every`` steps the held-out loss is measured and a checkpoint is
+    written.
     """
     optimizer, first, curve = optimizer_of(model), 0, TrainingCurve([])
     if checkpoint.exists():

@@ -1,4 +1,4 @@
-"""Calibration activations, block by block, and the statistics that layers collect of them."""
+"""Calibration activations, block by block, and the statistics collected from them."""
 
 from engine.calibration.activation_stats import InputStats
 from engine.calibration.folding import Fold, scale_folds

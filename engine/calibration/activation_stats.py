@@ -1,4 +1,4 @@
-"""Input statistics of one layer on the calibration data. Layers that share an input share them."""
+"""Input statistics of one layer on the calibration data. Layers with the same input share them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ from engine.models.packed_modules import (
     UnpackingLinear,
 )
 
-PIECES = 8  # a Gram matrix is symmetric: of 8 x 8 pieces 36 are computed
-NARROWEST = 96  # columns of a piece: narrower products are slow
+PIECES = 8  # a Gram matrix is symmetric, so 36 of 8 x 8 tiles are computed
+NARROWEST = 96  # columns of a tile; narrower products are slow
 VALUES_KEPT = 1 << 18
 
 
@@ -36,18 +36,18 @@ class InputStats:
     abs_sum: torch.Tensor = field(init=False)  # (width,) float32
     square_sum: torch.Tensor = field(init=False)
     abs_max: torch.Tensor = field(init=False)
-    # some of each batch, (vectors, width) float32
+    # sample of each batch, (vectors, width) float32
     vectors: list[torch.Tensor] = field(default_factory=list)
     # of each channel in each batch, (width,) float32
     lows: list[torch.Tensor] = field(default_factory=list)
     highs: list[torch.Tensor] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    # neighboring places of a vector that belong to one input channel: those of a convolution's
+    # adjacent positions of a vector that belong to one input channel, for convolutions
     # kernel
     area: int = 1
     # number of replacement vectors for an expert's missing tokens, part of ``count``
     missing: int = 0
-    # what methods derive from the Gram matrix, kept for layers that share it
+    # results that methods derive from the Gram matrix, cached for layers that share it
     factors: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,8 +61,8 @@ class InputStats:
         )
 
     def add(self, rows: torch.Tensor) -> None:
-        """Another batch of input vectors, (vectors, width) in any float dtype; of an adapter for
-        another language, say, none.
+        """Add a batch of input vectors, (vectors, width) in any floating-point format. An empty
+        batch is allowed, such as for an adapter that no input selects.
         """
         if not len(rows):
             return
@@ -134,7 +134,7 @@ class InputStats:
         return other
 
     def check_usable(self, layer: str) -> None:
-        """Raises PlainError when nothing, or something that is no number, has come in."""
+        """Raises PlainError if there was no input, or one was not finite."""
         if not self.count:
             raise PlainError(
                 f"No calibration data reached {layer}; skip it under layers.skip, or give "
@@ -172,8 +172,8 @@ def merged_stats(parts: Iterable[InputStats]) -> InputStats:
 
 
 def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
-    """``total += rows^T rows``, in pieces on and below the diagonal, mirrored at once. Sums are
-    float32 whatever the rows are.
+    """``total += rows^T rows``, computed in tiles on and below the diagonal and then mirrored. Sums
+    are float32 for any format of the rows.
     """
     pieces = max(1, min(PIECES, len(total) // NARROWEST))
     edges = [len(total) * piece // pieces for piece in range(pieces + 1)]
@@ -186,7 +186,7 @@ def add_gram(total: torch.Tensor, rows: torch.Tensor) -> None:
 
 @contextmanager
 def reduced_precision_products(exact: bool) -> Iterator[None]:
-    """Let the processor multiply float32 values that are exact in bfloat16 as bfloat16; sums stay
+    """Let the processor multiply float32 values that are exact in bfloat16 as bfloat16. Sums stay
     float32.
     """
     before = torch.get_float32_matmul_precision()

@@ -1,9 +1,9 @@
-"""Places where a scale of a layer's inputs can be folded into preceding modules, found by testing
-rather than by name.
+"""Modules into which a scale of a layer's inputs can be folded, found by testing rather than by
+name.
 
-A pair of source and sinks is right when dividing the source's outputs by powers of two and
-multiplying the sinks' columns by them leaves the block's output as it was: such scales are exact in
-any floating-point format.
+A source and its sinks are valid if dividing the source's outputs by powers of two and multiplying
+the sinks' columns by them leaves the block's output unchanged: such scales are exact in any
+floating-point format.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from engine.models.packed_modules import UnpackingLinear
 from engine.models.routed_layers import RoutedLayer, routed_layers
 from engine.tensors.weights import DenseWeight
 
-TOLERANCE = 1e-3  # of the largest output
+TOLERANCE = 1e-3  # relative to the largest output
 LAST, BEFORE_LAST = "down_proj", "up_proj"  # of an expert
 ROWS = 16  # random tokens to test an expert with
 
@@ -33,13 +33,13 @@ class Fold:
     sinks: tuple[str, ...]
     from_norm: bool = False
     repeats: int = 1  # heads that share one of the source's (grouped-query attention)
-    head: int = 0  # width of a head, where repeats > 1
-    # other modules that read the source, such as a router: they only take the scale
+    head: int = 0  # head width, where repeats > 1
+    # other modules that read the source, such as a router; they are only rescaled
     companions: tuple[str, ...] = ()
 
     def repeated_scales(self, scales: torch.Tensor) -> torch.Tensor:
         """Scales that the source can take: equal (the geometric mean) where its outputs are
-        repeated.  (in_,) -> (in_,)
+        repeated. (in_,) -> (in_,)
         """
         if self.repeats == 1:
             return scales
@@ -135,10 +135,9 @@ def fold_into_experts(
     before: torch.Tensor,
     order: list[str],
 ) -> Fold | None:
-    """Fold one scale for everything that reads the input of the experts at ``path``: their first
-    layers, a shared expert's, and the routers, which only take the scale.
-
-    ``alone``: groups without a source of their own.
+    """Fold one scale for all readers of the input of the experts at ``path``: their first layers,
+    those of a shared expert, and the routers, which are only rescaled. ``alone``: groups without a
+    source.
     """
     routed = routed_layers(stream.model, names)
     sinks = [
@@ -189,8 +188,8 @@ def has_input_width(module: nn.Module, width: int) -> bool:
 
 
 def fold_inside_expert(model: nn.Module, name: str, routed: RoutedLayer) -> Fold | None:
-    """Fold for the inputs of an expert's last layer, with the layer before it as the source; tested
-    on the expert alone.
+    """Fold for the inputs of an expert's last layer, with the layer before it as the source, tested
+    on the expert only.
     """
     experts, source = model.get_submodule(routed.path), f"{name.removesuffix(LAST)}{BEFORE_LAST}"
     width = model.get_submodule(name).stored.shape[1]
@@ -226,7 +225,7 @@ def nearest_fold(
 
 
 def fold_by_width(model: nn.Module, source: str, sinks: tuple[str, ...], width: int) -> Fold | None:
-    """The fold that the widths allow, if any."""
+    """The fold that the widths allow, or None."""
     module = model.get_submodule(source)
     linear = isinstance(module, UnpackingLinear)
     outputs = module.stored.shape[0] if linear else module.weight.shape[0]
@@ -253,7 +252,7 @@ def powers_of_two(width: int, fold: Fold) -> torch.Tensor:
 
 @contextmanager
 def preserve_weights(model: nn.Module, names: list[str]) -> Iterator[None]:
-    """Give modules their weights back."""
+    """Restore the weights of modules."""
     modules = [model.get_submodule(name) for name in names]
     kept = [
         (m, getattr(m, "stored", None), m._parameters.get("weight"), m._parameters.get("bias"))
@@ -271,8 +270,8 @@ def preserve_weights(model: nn.Module, names: list[str]) -> Iterator[None]:
 
 
 def compress_with_scales(stream: CalibrationStream, block: str) -> tuple[torch.Tensor, list[str]]:
-    """The block's output on the first batch, and the norms and linear layers of it in the order in
-    which they ran.
+    """Output of the block on the first batch, and its norms and linear layers in the order of
+    execution.
     """
     order: list[str] = []
     modules = (

@@ -1,5 +1,5 @@
-"""Gradients of the loss by every weight, on calibration data: of the model as a whole, so its
-weights are held dense while they are found.
+"""Gradients of the loss with respect to every weight on calibration data. They need the whole
+model, so its weights are dense while gradients are computed.
 """
 
 from collections.abc import Iterable
@@ -24,12 +24,12 @@ class GradientStats:
     """Gradient statistics of one layer's weight over the examples, (out, in_) float32."""
 
     mean: torch.Tensor
-    # the mean of each example's gradient squared: the diagonal of the empirical Fisher information
+    # mean squared gradient of the examples: the diagonal of the empirical Fisher information
     square: torch.Tensor
     warnings: list[str] = field(default_factory=list)
 
     def first_rows(self, rows: int) -> "GradientStats":
-        """The first rows'."""
+        """Statistics of the first rows."""
         return GradientStats(self.mean[:rows], self.square[:rows], self.warnings)
 
 
@@ -40,7 +40,7 @@ def accumulate_gradients(
     device: torch.device,
     progress: Report,
 ) -> dict[str, GradientStats]:
-    """One backward pass for each example. Raises PlainError where a gradient is no number."""
+    """One backward pass for each example. Raises PlainError if a gradient is not finite."""
     modules = {name: model.get_submodule(name) for name in names}
     examples = [
         {key: value[row : row + 1] for key, value in batch.items()}
@@ -57,7 +57,7 @@ def accumulate_gradients(
             for name, module in modules.items()
         }
         leaf_of_weight = {id(modules[name].stored): leaf for name, leaf in leaves.items()}
-        for module in unpacking_layers(model):  # tied layers share one
+        for module in unpacking_layers(model):  # tied layers share one tensor
             module.unpacked = leaf_of_weight.get(id(module.stored), module.unpacked)
         for done, example in enumerate(examples):
             progress(ProgressEvent("computing-gradients", done, len(examples)))

@@ -17,7 +17,7 @@ from torch import nn
 from engine.calibration.activation_stats import InputStats
 from engine.models.routed_layers import RoutedLayer, routed_layers
 
-# tokens that the mean and the range of a channel need; a Gram matrix needs as many as there are
+# tokens that the mean and the range of a channel need; a Gram matrix needs as many as it has rows
 # channels
 MIN_TOKENS = 32
 
@@ -62,8 +62,8 @@ UNIT_MAGNITUDE = InputMagnitude(
 class ExpertRouting:
     """Input statistics of experts, and replacements for missing tokens."""
 
-    layers: dict[str, RoutedLayer]  # the layers of experts
-    # (experts, projection) -> of all experts' inputs so far
+    layers: dict[str, RoutedLayer]  # layers of experts
+    # (experts, projection) -> magnitude of all experts' inputs so far
     magnitudes: dict[tuple[str, str], InputMagnitude] = field(default_factory=dict)
 
     @classmethod

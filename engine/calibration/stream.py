@@ -1,7 +1,8 @@
-"""Calibration activations on their way through a model whose blocks change one after the other.
+"""Calibration activations passed through a model whose blocks change one after the other.
 
-Where blocks feed one another, each batch waits between two blocks and a block's data costs that
-block's own work. What stands outside such a chain is seen in passes through the whole model.
+Where each block feeds the next, every batch is kept between two blocks, so a block's statistics
+cost one pass through that block. Layers outside of such a chain need passes through the whole
+model.
 """
 
 import re
@@ -30,11 +31,11 @@ from engine.models.layers import text_reader
 from engine.models.packed_modules import keep_unpacked
 
 STAGE = re.compile(r"\.stages\.\d+\.layers$")
-IN_STEP_BYTES = 2e9  # of activations that may be held for batches that go through a block in step
+IN_STEP_BYTES = 2e9  # bytes of activations that may be kept for batches that pass a block in step
 
 
 class StopForward(Exception):
-    """Ends a pass that is needed no further."""
+    """Ends a forward pass whose remainder is not needed."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ class BlockCall:
 
 @dataclass
 class CalibrationStream:
-    """Feeds ``model``, which may be changed between calls, with ``batches``. ``step`` is called
+    """Passes ``batches`` through ``model``, which may be changed between calls. ``step`` is called
     after each batch and may raise to stop.
     """
 
@@ -67,11 +68,11 @@ class CalibrationStream:
     batches: list[Batch]
     device: torch.device
     step: Callable[[], None] = lambda: None
-    chain: list[str] = field(init=False)  # blocks of which each is fed by the one before
-    # what the next block of the chain gets, for each batch
+    chain: list[str] = field(init=False)  # blocks that feed one another
+    # inputs of the next block of the chain, for each batch
     waiting: list[torch.Tensor] = field(default_factory=list)
     calls: dict[str, list[BlockCall]] = field(default_factory=dict)
-    # blocks that all batches have gone through in step
+    # blocks that all batches have passed in step
     passed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

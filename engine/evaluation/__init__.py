@@ -1,4 +1,4 @@
-"""Measurement of quality: tasks with their data and protocols, and calibration inputs."""
+"""Quality evaluation: tasks with their data and protocols, and calibration inputs."""
 
 from engine.evaluation.baseline import cached_baseline
 from engine.evaluation.evaluation import calibration_batches, calibration_data, evaluate

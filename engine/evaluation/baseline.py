@@ -1,4 +1,4 @@
-"""The original model's quality, measured once for every run that starts from it."""
+"""Quality of the original model, measured once for all runs that start from it."""
 
 import hashlib
 import json
@@ -52,8 +52,8 @@ def baseline_key(recipe: Recipe, folder: ModelSource) -> str:
 
 
 def environment_key(recipe: Recipe, folder: ModelSource, *more: str) -> str:
-    """16 hex digits of the model as its files are now, of where and how the recipe computes, and of
-    what else may matter.
+    """16 hex digits of the model's current files, the computation settings of the recipe, and the
+    values of ``more``.
     """
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     parts = [__version__, torch.__version__, gpu, recipe.device, recipe.dtype, *more]
@@ -72,7 +72,7 @@ def save_baseline(path: Path, result: EvaluationResult) -> None:
 
 
 def load_baseline(path: Path) -> EvaluationResult:
-    # a file of our own, because numpy leaves a damaged one open
+    # opened here, because numpy does not close a damaged file
     with path.open("rb") as file, np.load(file) as kept:
         protocol, notes = (
             Protocol.model_validate_json(str(kept["protocol"])),

@@ -1,4 +1,4 @@
-"""Model inputs that methods may look at: never those that quality is measured on."""
+"""Calibration inputs. They never include evaluation data."""
 
 from dataclasses import dataclass
 from functools import singledispatch
@@ -31,7 +31,7 @@ from engine.recipe.tasks import (
     TextClassification,
 )
 
-ROWS = 8  # windows, texts or images of one batch
+ROWS = 8  # windows, texts or images per batch
 Batch = dict[str, torch.Tensor]
 
 
@@ -42,7 +42,7 @@ class CalibrationData:
 
     @property
     def tokens(self) -> int:
-        """Tokens in all batches; 0 for pictures."""
+        """Tokens in all batches; 0 for images."""
         return sum(batch["input_ids"].numel() for batch in self.batches if "input_ids" in batch)
 
 
@@ -211,9 +211,7 @@ def images_for(
 
 
 def own_calibration_task(task: Classification, calibration: Calibration) -> Classification | None:
-    """The classifier's own data, its calibration split; None where the recipe names texts of its
-    own.
-    """
+    """The classifier's own data and its calibration split; None if the recipe names other texts."""
     if not calibration.text.startswith("bundled:") and calibration.text != task.data:
         return None
     return task.model_copy(update={"split": calibration.split, "samples": calibration.samples})
@@ -222,8 +220,8 @@ def own_calibration_task(task: Classification, calibration: Calibration) -> Clas
 def calibration_examples(
     task: Classification, source_task: Classification, on_progress: Report
 ) -> Examples:
-    """Calibration examples. Where a source has no such split, those of the same draw that quality
-    is not measured on.
+    """Calibration examples. If the source has no calibration split, the evaluation sample is
+    excluded.
     """
     shared = task.data == source_task.data and (
         is_local(task.data) or task.split == source_task.split

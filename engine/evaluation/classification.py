@@ -25,10 +25,10 @@ from engine.models.positions import usable_length
 from engine.recipe.tasks import Classification, ImageClassification, TextClassification
 from engine.results.schema.record import Protocol
 
-TEXTS, IMAGES = 32, 64  # examples of one batch
+TEXTS, IMAGES = 32, 64  # examples per batch
 UNNAMED = re.compile(r"LABEL_\d+")  # transformers' name for an unnamed class
 
-# places of examples, and the model inputs for them
+# indices of examples, and their model inputs
 Batches = Iterator[tuple[list[int], dict[str, torch.Tensor]]]
 
 
@@ -39,11 +39,11 @@ def text_quality(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError where data and model do not fit each other."""
+    """Raises PlainError if data and model do not match."""
     length = checked_length(task.length, model.config, tokenizer)
     examples = load_examples(task, on_progress)
     targets = class_targets(examples, model.config)
-    # GPT-like classifiers refuse more without one
+    # GPT-like classifiers need one to read more than one text
     batch_size = TEXTS if getattr(model.config, "pad_token_id", None) is not None else 1
     batches = token_batches(examples.inputs, tokenizer, length, batch_size)
     read = (
@@ -66,7 +66,7 @@ def image_quality(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError where data and model do not fit each other."""
+    """Raises PlainError if data and model do not match."""
     examples = load_examples(task, on_progress)
     targets = class_targets(examples, model.config)
     batches = image_batches(examples.inputs, processor, image_channels(model.config), IMAGES)
@@ -141,7 +141,7 @@ def macro_scores(truth: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
 
 
 def checked_length(length: int, config: Any, tokenizer: Any) -> int:
-    """The length asked for. Raises PlainError when it is more than the model or its tokenizer
+    """The requested text length. Raises PlainError if it exceeds what the model or its tokenizer
     allows.
     """
     limit = min(
@@ -156,10 +156,8 @@ def checked_length(length: int, config: Any, tokenizer: Any) -> int:
 
 
 def class_targets(examples: Examples, config: Any) -> torch.Tensor:
-    """Every example's class as the model numbers it: by name where both sides have names, else by
-    number.
-
-    Raises PlainError when the classes of data and model are not the same.
+    """Class of every example in the model's numbering: by name if both data and model have names,
+    otherwise by number. Raises PlainError if their classes differ.
     """
     check_single_label_head(config)
     number_by_name = {

@@ -28,7 +28,7 @@ CancelCheck = Callable[[], bool]
 Device = torch.device | str
 
 
-# task -> its measurement, and the loader of what it prepares inputs with
+# task -> its evaluation function, and the loader of its tokenizer or image processor
 MEASUREMENTS: dict[type[Task], tuple[Callable[..., EvaluationResult], Callable[..., Any]]] = {
     LanguageModeling: (perplexity, tokenizer_of),
     MaskedLanguageModeling: (masked_quality, tokenizer_of),
@@ -48,7 +48,7 @@ def evaluate(
     """Quality of a model on a task. The model is on ``device`` already; ``folder`` has its
     tokenizer or image processor.
 
-    Raises PlainError if task, data and model do not match, Cancelled when asked to stop.
+    Raises PlainError if task, data and model do not match, and Cancelled if the user stops the run.
     """
     measure, preprocessor_of = MEASUREMENTS[type(task)]
     report = cancellable_report(report, cancelled)
@@ -75,11 +75,10 @@ def calibration_batches(
     cancelled: CancelCheck = never_cancelled,
 ) -> list[dict[str, torch.Tensor]]:
     """Model inputs on the CPU, a few rows each: ``input_ids`` (and ``attention_mask``) or
-    ``pixel_values``.
+    ``pixel_values``. They are from a classifier's own data unless the recipe names other data that
+    is not bundled. Nothing is padded, and evaluation data is excluded.
 
-    Of a classifier's own data unless the recipe names other, non-bundled, data. Nothing is padded,
-    and nothing in them is what
-    quality is measured on. Raises PlainError where that cannot be had.
+    Raises PlainError if that is not possible.
     """
     return calibration_data(calibration, task, folder, report, cancelled).batches
 

@@ -22,7 +22,7 @@ from engine.recipe.tasks import MaskedLanguageModeling
 from engine.results.schema.record import Protocol
 
 SEED = 0  # of the masked positions
-NOT_MASKED = -100  # label of other positions, which torch's cross-entropy ignores
+NOT_MASKED = -100  # label of unmasked positions, which torch's cross-entropy ignores
 
 
 def masked_quality(
@@ -68,7 +68,7 @@ def masked_windows(
     in each, and their labels: the original tokens, ``NOT_MASKED`` elsewhere. (windows, context)
     int64 both
 
-    Raises PlainError if the tokenizer has no mask token or a window has no room for text.
+    Raises PlainError if the tokenizer has no mask token or a window is too short for text.
     """
     if tokenizer.mask_token_id is None:
         raise PlainError(
@@ -118,8 +118,8 @@ def masked_loss_and_guesses(
     device: torch.device | str,
     on_progress: Report,
 ) -> tuple[float, np.ndarray, torch.dtype]:
-    """Mean loss of the masked tokens, the predicted token for each in order, and the number format
-    of the logits.
+    """Mean loss of the masked tokens, the predicted token of each in order, and the dtype of the
+    logits.
     """
     total, guesses, dtype, done, rows = 0.0, [], torch.float32, 0, 1
     with evaluation_mode(model):

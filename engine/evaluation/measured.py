@@ -1,4 +1,4 @@
-"""Scores of a task on one model, and the model's state during evaluation."""
+"""Scores of a task for one model, and the model's state during evaluation."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from engine.results.schema.record import Protocol
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    # of perplexity, loss, accuracy, macro_precision, macro_recall, macro_f1: those the task has
+    # scores of the task, among perplexity, loss, accuracy, macro_precision, macro_recall, macro_f1
     scores: dict[str, float]
     protocol: Protocol
     guesses: np.ndarray  # int32, the arg-max for every target token or example, in the data's order
@@ -24,7 +24,7 @@ class EvaluationResult:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; the model's mode is given back."""
+    """Disable gradients and dropout, and restore the model's mode afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -35,7 +35,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def finite_loss(loss: torch.Tensor, where: str) -> float:
-    """The summed loss as a number. Raises PlainError when it is none."""
+    """The summed loss as a number. Raises PlainError if it is not finite."""
     value = loss.item()
     if not math.isfinite(value):
         description = "not numbers (NaN)" if math.isnan(value) else "infinitely wrong"
@@ -53,15 +53,13 @@ def dtype_name(dtype: torch.dtype) -> str:
 def inputs_on_device(
     inputs: dict[str, torch.Tensor], model: nn.Module, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
-    """Inputs that the model takes, where it is, and what is no whole number in the precision it
-    computes in.
-    """
+    """Inputs that the model accepts, on its device; floating-point inputs are cast to its dtype."""
     dtype = next((parameter.dtype for parameter in model.parameters()), None)
     if (
         "token_type_ids" in inputs
         and getattr(getattr(model, "config", None), "type_vocab_size", 0) < 2
     ):
-        # of a DistilBERT
+        # a DistilBERT
         inputs = {name: value for name, value in inputs.items() if name != "token_type_ids"}
     return {
         name: value.to(device, dtype if value.is_floating_point() else None)

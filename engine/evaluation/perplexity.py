@@ -1,4 +1,4 @@
-"""Perplexity of a causal language model over windows that do not overlap."""
+"""Perplexity of a causal language model over non-overlapping windows."""
 
 import inspect
 import math
@@ -25,13 +25,13 @@ from engine.events import ProgressEvent, Report
 from engine.recipe.tasks import LanguageModeling
 from engine.results.schema.record import Protocol
 
-LOGITS_BYTES = 256 * 2**20  # of one batch, in float32
-# of one batch, on a CPU for each thread: a fifth faster there than 8192, for the cache's sake
+LOGITS_BYTES = 256 * 2**20  # tokens per batch, in float32
+# tokens per batch, on a CPU for each thread: 20% faster than 8192, because of the cache
 CPU_TOKENS, GPU_TOKENS = 1024, 32768
 TOKENS_PER_LOSS = (
     1024  # tokens whose loss is computed together: their logits stay in the processor's cache
 )
-MAX_LOSS = 700.0  # nats: beyond this exp() is no number
+MAX_LOSS = 700.0  # nats; exp() overflows beyond this
 
 
 def perplexity(
@@ -41,7 +41,7 @@ def perplexity(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError where text, tokenizer and model do not fit each other."""
+    """Raises PlainError if text, tokenizer and model do not match."""
     check_context(task.context, model.config, "task.context")
     text = load_text(task.text, task.text_column, task.split, on_progress)
     on_progress(ProgressEvent("tokenizing", 0, 1))
@@ -69,8 +69,8 @@ def token_loss_and_guesses(
     on_progress: Report,
     first: int = 1,
 ) -> tuple[float, np.ndarray, torch.dtype]:
-    """Mean loss, the predicted token for every target, and the number format of the logits. Tokens
-    before ``first`` are only context.
+    """Mean loss, the predicted token for every target, and the dtype of the logits. Tokens before
+    ``first`` are context only.
     """
     total, guesses, dtype = 0.0, [], torch.float32
     with evaluation_mode(model):
@@ -85,10 +85,8 @@ def token_loss_and_guesses(
 def logit_batches(
     model: nn.Module, windows: torch.Tensor, device: torch.device | str, on_progress: Report
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits (batch, context, vocabulary) and the tokens they were computed from (batch,
-    context).
-    """
-    done, rows = 0, 1  # the first window alone: its logits say how many fit
+    """Logits (batch, context, vocabulary) and their input tokens (batch, context)."""
+    done, rows = 0, 1  # the first window alone, whose logits determine how many fit
     no_cache = (
         {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     )
@@ -143,7 +141,7 @@ def perplexity_protocol(
     text: Text, windows: torch.Tensor, dtype: torch.dtype, prefix: list[str]
 ) -> Protocol:
     """Description of the protocol. Without a ``prefix`` it is the same text as in earlier versions,
-    so that results stay comparable.
+    so results stay comparable.
     """
     count, context = windows.shape
     scored = context - max(1, len(prefix))

@@ -1,4 +1,4 @@
-"""Progress reports of an evaluation, and stopping when the user asks for it."""
+"""Progress reports and cancellation of an evaluation."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ def ignore_progress(event: ProgressEvent) -> None:
 
 
 def never_cancelled() -> bool:
-    """Return False: the user does not ask to stop."""
+    """Return False, for a caller that cannot cancel."""
     return False
 
 
 def cancellable_report(report: Report, cancelled: Callable[[], bool]) -> Report:
-    """Wrap a progress report so that it raises Cancelled after the user asked to stop."""
+    """Progress report that raises Cancelled after the user stops the run."""
 
     def report_unless_cancelled(event: ProgressEvent) -> None:
         if cancelled():

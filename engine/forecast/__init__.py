@@ -1,8 +1,8 @@
-"""Forecast of a run's seconds and memory: its workload times the measured throughput of this
+"""Forecast of a run's duration and memory: its workload times the measured throughput of this
 machine.
 
-What the model, the technique and the data take is measured in short probes (``paces``); what past
-runs took corrects the sum.
+Short probes measure the model, the technique and the data (``throughput``), and earlier runs
+correct the sum.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from engine.queries import PastRun
 from engine.step.workload import SearchWork
 from engine.techniques.implementations import search_work
 
-CORRECTION = 4.0  # at most, by what a past run took
+CORRECTION = 4.0  # maximum correction factor from an earlier run
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Cost:
 
 
 def cost_of(job: Job, past: PastRun | None = None) -> Cost:
-    """``past`` is a run like it on this machine; numbers are corrected by as much as its forecast
-    was off.
+    """Forecast of a job. ``past`` is a similar run on this machine; the result is multiplied by the
+    ratio of its measurement to its forecast.
     """
     is_original_cached = all(
         is_baseline_cached(split_job.recipe, split_job.folder) for split_job in job.by_split
@@ -36,7 +36,7 @@ def cost_of(job: Job, past: PastRun | None = None) -> Cost:
     if past is None:
         return cost
     past_job = replace(job, recipe=past.recipe, settings=job.settings | past_settings(job, past))
-    # it was not recorded whether the original's quality was known
+    # the run does not record whether the original's quality was cached
     forecasts = [run_seconds(past_job, True), run_seconds(past_job, False)]
     error_factor = min(
         (past.seconds / forecast for forecast in forecasts), key=lambda ratio: max(ratio, 1 / ratio)
@@ -48,7 +48,7 @@ def cost_of(job: Job, past: PastRun | None = None) -> Cost:
 
 
 def past_settings(job: Job, past: PastRun) -> dict[str, Technique]:
-    """The past run's own technique on the same layers."""
+    """Settings of the earlier run's technique for the same layers."""
     config = past.recipe.steps[-1]
     return dict.fromkeys(job.settings, config) if search_work(config, 1) == SearchWork() else {}
 

@@ -1,4 +1,4 @@
-"""Amount of data that a model reads, and the time that reading takes."""
+"""Amount of data that a model reads, and the time for reading it."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class DataVolume:
 
     positions: float  # tokens or images
     batches: float
-    length: int  # of one window or text, in tokens; 1 for images
+    length: int  # tokens of one window or text; 1 for images
 
 
 def data_volume(task: Task, folder: ModelSource) -> DataVolume:
@@ -59,15 +59,13 @@ def text_bytes(task: LanguageModeling) -> float:
 
 
 def example_count(task: Task) -> float:
-    """Examples that are read; as many as asked for where that takes a download or an extraction to
-    know.
-    """
+    """Number of examples; the requested number if counting needs a download or an extraction."""
     return len(task_inputs(task.model_dump_json())) or task.samples
 
 
 @lru_cache(maxsize=16)
 def text_length(task: str, model: str) -> float:
-    """Mean tokens of a text, by a few of them."""
+    """Mean tokens per text, from a sample."""
     parsed, texts = TextClassification.model_validate_json(task), task_inputs(task)[:64]
     if not texts:
         return 0.7 * parsed.length
@@ -77,7 +75,7 @@ def text_length(task: str, model: str) -> float:
 
 @lru_cache(maxsize=16)
 def task_inputs(task: str) -> list[Any]:
-    """The task's own examples; none where they would have to be fetched or extracted first."""
+    """Examples of the task; none if they would have to be downloaded or extracted first."""
     parsed = TypeAdapter(Task).validate_json(task)
     if not (
         is_local(parsed.data) or (parsed.data.startswith("bundled:") and is_corpus_cached(parsed))

@@ -1,4 +1,4 @@
-"""Seconds: how much of what a run does, times how quick that is here."""
+"""Duration of a run: its workload times this machine's throughput."""
 
 import math
 
@@ -25,8 +25,8 @@ from engine.step.workload import GRADIENT_PASSES, SearchWork, TrainingWork
 from engine.techniques.implementations import layer_operations, search_work, training_work
 from engine.training.datasets import MAX_HELD_OUT, MAX_HELD_OUT_WINDOWS
 
-EXTRACTION = 10.0  # seconds in which the bundled corpus is read from the installed packages, once
-TOKENIZING = 1e-5  # seconds of a token
+EXTRACTION = 10.0  # seconds for extracting the bundled corpus from the installed packages, once
+TOKENIZING = 1e-5  # seconds per token
 
 
 def run_seconds(job: Job, baseline: bool) -> float:
@@ -54,8 +54,8 @@ def run_seconds(job: Job, baseline: bool) -> float:
 
 
 def loading_seconds(job: Job) -> float:
-    """The model is opened before, for techniques that walk, and after; its weights are read through
-    once to be checked.
+    """Seconds for opening the model before, for block-wise techniques, and after the step, and for
+    reading its weights once to check them.
     """
     return (
         0.3
@@ -66,7 +66,7 @@ def loading_seconds(job: Job) -> float:
 
 
 def evaluation_seconds(job: Job, compressed: list[Layer]) -> float:
-    """The task once, by the original or with these layers compressed."""
+    """One evaluation of the task, by the original or with these layers compressed."""
     volume = job.evaluation
     seconds = job.passes.seconds(volume.positions, volume.batches)
     unpackings = 1 if dense_bytes(job.loaded.model) <= MAX_UNPACKED_BYTES else volume.batches
@@ -78,8 +78,8 @@ def evaluation_seconds(job: Job, compressed: list[Layer]) -> float:
 
 
 def vectors_of(layer: Layer) -> float:
-    """Input vectors of a layer for each place; a convolution's inputs are some 64 points, whose
-    patches overlap.
+    """Input vectors of a layer per position; a convolution's inputs are about 64 overlapping
+    patches.
     """
     return 1.0 if layer.kind != "conv2d" else 64 / (layer.shape[2] * layer.shape[3])
 
@@ -115,7 +115,9 @@ def compression_seconds(job: Job) -> float:
 
 
 def training_seconds(job: Job, work: TrainingWork) -> float:
-    """Steps there and back, and looks at what is held out; examples are made ready once."""
+    """Seconds of training: forward and backward passes, evaluations on held-out examples, and
+    preparing the examples once.
+    """
     if not work.steps:
         return 0.0
     length, held_out = (
@@ -162,15 +164,13 @@ def technique_with_epoch_steps(job: Job) -> Technique:
 
 
 def max_training_examples(job: Job) -> float:
-    """To learn from, as many as there may be."""
+    """Maximum number of training examples."""
     data = job.recipe.training or Learnt()
     return data.samples * (2 if data.unlabelled else 1)
 
 
 def training_dtype(job: Job) -> torch.dtype:
-    """The precision of products while the model learns; a GPU is reckoned with the CPU's
-    float32.
-    """
+    """Dtype of products during training; a GPU is estimated with the CPU's float32."""
     quick = getattr(job.config, "products", "auto") == "bfloat16" and multiplies_bfloat16(
         torch.device("cpu")
     )
@@ -188,7 +188,7 @@ def is_first_with_input(layers: list[Layer], number: int) -> bool:
 
 
 def gram_seconds(job: Job, layer: Layer) -> float:
-    """Ten sixteenths of a symmetric product are computed, and not at full speed."""
+    """Seconds per entry of a Gram matrix: 10 of 16 tiles are computed, below full speed."""
     return (
         2
         * job.calibration.positions
@@ -199,16 +199,14 @@ def gram_seconds(job: Job, layer: Layer) -> float:
 
 
 def streaming_dtype(job: Job) -> torch.dtype:
-    """The precision in which calibration data goes from block to block; a GPU is reckoned with the
-    CPU's float32.
-    """
+    """Dtype of calibration passes; a GPU is estimated with the CPU's float32."""
     device, _ = device_and_dtype(job.recipe)
     return calibration_dtype(job.recipe) if device.type == "cpu" else torch.float32
 
 
 def streaming_seconds(job: Job) -> float:
-    """Seconds of the calibration data's way through the whole model. A shorter precision makes its
-    matrix products quicker, and nothing else.
+    """Seconds of a calibration pass through the whole model. A shorter dtype only speeds up matrix
+    products.
     """
     volume = job.calibration
     return seconds_in_dtype(
@@ -220,7 +218,7 @@ def streaming_seconds(job: Job) -> float:
 
 
 def seconds_in_dtype(job: Job, seconds: float, positions: float, dtype: torch.dtype) -> float:
-    """Passes that take so long in float32, with products in another precision."""
+    """Seconds of passes that take this long in float32, with products in another dtype."""
     products = 2.0 * processing_weights(job.loaded.layers) * positions
     return max(
         seconds / 4,
@@ -229,8 +227,8 @@ def seconds_in_dtype(job: Job, seconds: float, positions: float, dtype: torch.dt
 
 
 def calibration_seconds(job: Job) -> float:
-    """Calibration data goes through each block twice where blocks follow one another, in step once;
-    else through the model for each block.
+    """Seconds of calibration: two passes through each block in a chain of blocks, one if layers are
+    calibrated in step, otherwise one pass through the model per block.
     """
     if job.config.needs not in ("range", "gram"):
         return 0.0
@@ -257,19 +255,19 @@ def search_seconds(job: Job, search: SearchWork) -> float:
 
 
 def share_of_examples(volume: DataVolume, examples: int) -> tuple[float, float]:
-    """Places and batches of some of the examples."""
+    """Positions and batches of the first examples."""
     batches = max(1.0, examples / ROWS)
     return volume.positions * min(1.0, batches / max(1.0, volume.batches)), batches
 
 
 def finishing_seconds(job: Job) -> float:
-    """Continued beginnings, token after token, and the speed."""
+    """Seconds for generating sample texts and measuring latency."""
     one, seconds = job.passes.per_pass + job.passes.per_position, 0.0
     if isinstance(job.recipe.task, LanguageModeling):
         small = job.folder.size_bytes < SMALL
         seconds += 2.5 * one * (len(PROMPTS) * NEW_TOKENS if small else NEW_TOKENS // 4)
     if job.recipe.speed:
-        # of texts the largest batch is timed; of pictures, which have few kernels, little
+        # of texts the largest batch is timed; few kernels are timed for images
         volume = job.evaluation
         batch = (
             volume.length
@@ -281,8 +279,8 @@ def finishing_seconds(job: Job) -> float:
 
 
 def comparison_seconds(job: Job) -> float:
-    """Student and teacher on the same calibration data; the student is reckoned
-    as large.
+    """Seconds for running student and teacher on the same calibration data; the student is assumed
+    to be as large as the teacher.
     """
     if not any(step.trains_student for step in job.recipe.steps) or not job.recipe.calibration:
         return 0.0

@@ -1,4 +1,4 @@
-"""A recipe and what is known of its model before it runs."""
+"""A recipe with the model's properties that are known before a run."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,20 +14,20 @@ from engine.recipe import Recipe
 from engine.recipe.tasks import LanguageModeling, tasks_by_split
 from engine.runtime.threads import threads_to_train
 
-GPU_PACE = 2e13  # products a second of a GPU in a model, which the CPU's probes say nothing about
+GPU_PACE = 2e13  # products per second of a GPU, which the CPU probes cannot measure
 
 
 @dataclass(frozen=True)
 class Job:
-    """One of its steps, with those before it."""
+    """One step of a recipe, with the steps before it."""
 
     recipe: Recipe
     folder: ModelSource
     key: tuple[Any, ...]
     loaded: LoadedModel
-    settings: dict[str, Technique]  # of the layers to be compressed
-    opening_seconds: float  # of the model, once, with what the libraries load for it
-    earlier: tuple["Job", ...] = ()  # steps that come before
+    settings: dict[str, Technique]  # settings of the layers to compress
+    opening_seconds: float  # seconds for opening the model once, including library imports
+    earlier: tuple["Job", ...] = ()  # earlier steps
 
     @property
     def config(self) -> Technique | None:
@@ -58,7 +58,7 @@ class Job:
 
     @property
     def by_split(self) -> list["Job"]:
-        """One for each split that quality is measured on."""
+        """One job for each evaluated split."""
         return [
             replace(self, recipe=self.recipe.model_copy(update={"task": task}))
             for task in tasks_by_split(self.recipe.task).values()

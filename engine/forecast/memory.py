@@ -1,6 +1,4 @@
-"""Bytes that a run holds at its most: the process, the model's file, and the largest of its
-stages.
-"""
+"""Peak memory of a run: the process, the model's file, and the largest of its stages."""
 
 import psutil
 
@@ -17,12 +15,12 @@ from engine.step.layer_swap import MAX_CACHED_LOGITS
 from engine.step.run_context import MAX_UNPACKED_BYTES
 from engine.techniques.implementations import search_work, training_work
 
-# of a process that has imported everything and opened nothing
+# bytes of a process that has imported everything and opened nothing
 BASE = psutil.Process().memory_info().rss
 # bytes of the tables of a calibrated layer, and of memory that the allocator keeps; large only with
 # many experts
 SEEN_LAYER = 6e5
-# bytes that libraries take while they compute: thread pools, oneDNN's and the allocator's own
+# bytes that libraries use during computation: thread pools, oneDNN and the allocator
 SCRATCH = 60e6
 
 
@@ -49,14 +47,14 @@ def peak_bytes(job: Job) -> float:
 
 
 def largest_layer(job: Job) -> float:
-    """Bytes of the largest matrix that is unpacked to float32."""
+    """Bytes of the largest matrix unpacked to float32."""
     return 4.0 * max(
         (layer.parameters for layer in job.loaded.layers if layer.kind != "embedding"), default=0
     )
 
 
 def evaluation_bytes(job: Job) -> float:
-    """Logits of one batch with those whose loss is computed, and what a block holds between."""
+    """Bytes of one batch's logits, the part whose loss is computed, and a block's activations."""
     volume = job.evaluation
     positions = volume.positions / volume.batches
     if isinstance(job.recipe.task, LanguageModeling):
@@ -103,8 +101,8 @@ def activation_bytes(job: Job) -> float:
 
 
 def compression_bytes(job: Job) -> float:
-    """A block in float32 and as it is stored, the calibration data between two blocks, and what
-    each layer's method needs.
+    """Bytes of a block in float32 and as stored, the calibration data between two blocks, and what
+    the method needs per layer.
     """
     volume, config = job.calibration, job.config
     largest = max(
@@ -122,7 +120,7 @@ def compression_bytes(job: Job) -> float:
         total += 4.0 * volume.positions * between + volume.positions / max(
             1.0, volume.batches
         ) * activation_bytes(job)
-    # weights, their gradients, and two sums of them; what one example leaves behind in every block
+    # weights, gradients and two optimizer states; activations of one example in every block
     if config.needs == "gradients":
         blocks = len({layer.block for layer in job.loaded.layers})
         total += 16.0 * sum(
@@ -158,8 +156,8 @@ def compression_bytes(job: Job) -> float:
 
 
 def gram_entries_of_experts(block: list[Layer]) -> float:
-    """Entries of the Gram matrices of all experts of a block, which are in memory together if its
-    layers are not compressed one by one.
+    """Entries of the Gram matrices of all experts of a block, which are in memory together unless
+    its layers are compressed one by one.
     """
     firsts = (
         layer

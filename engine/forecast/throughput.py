@@ -1,7 +1,6 @@
-"""Speed of this machine in short probes with the given model and technique.
-
-The fastest of several calls counts, and time spent waiting for a core that other programs use does
-not: a forecast is about an idle machine, and the page says if it is busy.
+"""Throughput of this machine, measured by short probes of the given model and technique. The
+fastest of several calls counts, without time spent waiting for cores that other programs use: a
+forecast assumes an idle machine, and the page says if it is busy.
 """
 
 import json
@@ -32,17 +31,17 @@ from engine.techniques.implementations import compress, input_scales
 
 Result = TypeVar("Result")
 
-PROBES, ENOUGH = 3, 0.5  # of one thing; seconds after which there are no more
-PRODUCTS = 2e9  # of one probe of a model: a tenth of a second or so
-ROWS, WIDTH, VECTORS = 64, 1024, 256  # of one probe of a layer
-FRESH = 300  # seconds that a probe's answer is good for
-TALLER = 4  # times as many rows, in a second probe
+PROBES, ENOUGH = 3, 0.5  # calls of one probe; seconds after which no further call starts
+PRODUCTS = 2e9  # products of one probe of a model, about a tenth of a second
+ROWS, WIDTH, VECTORS = 64, 1024, 256  # shape of one probe of a layer
+FRESH = 300  # seconds for which a probe's result is cached
+TALLER = 4  # factor of rows in a second probe
 FOLD = Fold("", (), from_norm=True)
 
 
 def best_of(run: Callable[[], object], probes: int = PROBES, min_probes: int = 1) -> float:
-    """Seconds of the quickest of a few calls; where they are slow, of fewer. The first one may have
-    libraries to load: ``least`` 2 counts it out.
+    """Seconds of the fastest of several calls, fewer if they are slow. The first call may import
+    libraries; ``min_probes=2`` excludes it.
     """
     times: list[float] = []
     deadline = time.perf_counter() + ENOUGH
@@ -52,11 +51,9 @@ def best_of(run: Callable[[], object], probes: int = PROBES, min_probes: int = 1
 
 
 def idle_seconds(run: Callable[[], Result]) -> tuple[float, Result]:
-    """Return the seconds of a call without waiting for a busy processor, and its result.
-
-    The seconds are wall time, or the processor time of all threads if that is less. On a busy
-    machine
-    a call on n threads may so count up to n times.
+    """Return the seconds of a call without waiting for a busy processor, and its result. The
+    seconds are wall time, or the processor time of all threads if that is less. On a busy machine a
+    call with n threads may therefore count up to n times.
     """
     wall, processor = time.perf_counter(), time.process_time()
     result = run()
@@ -64,9 +61,7 @@ def idle_seconds(run: Callable[[], Result]) -> tuple[float, Result]:
 
 
 def cached_for_a_while(probe: Callable[..., Any]) -> Callable[..., Any]:
-    """Cache a probe's result for FRESH seconds: a result of a busy machine should not
-    outlast that.
-    """
+    """Cache a probe's result for FRESH seconds, because it may come from a busy machine."""
     found: dict[tuple[Any, ...], tuple[float, object]] = {}
 
     @wraps(probe)
@@ -90,8 +85,8 @@ def products_per_second(dtype: torch.dtype = torch.float32) -> float:
 
 @dataclass(frozen=True)
 class ForwardTiming:
-    """Seconds of a forward pass of the original model: a part for each pass, and one for each token
-    or picture.
+    """Seconds of a forward pass of the original model: a constant per pass, and a part per token or
+    image.
     """
 
     per_pass: float
@@ -101,13 +96,15 @@ class ForwardTiming:
         return self.per_pass * batches + self.per_position * positions
 
 
-_passes: dict[tuple[Any, ...], tuple[float, ForwardTiming]] = {}  # with when they were taken
+_passes: dict[tuple[Any, ...], tuple[float, ForwardTiming]] = {}  # with the time of measurement
 
 
 def forward_timing(
     key: tuple[Any, ...], loaded: LoadedModel, folder: ModelSource, length: int
 ) -> ForwardTiming:
-    """``length``: tokens of one window or text. Measured again after FRESH seconds."""
+    """Timing of the model, measured again after FRESH seconds. ``length``: tokens of one window or
+    text.
+    """
     taken, found = _passes.get((*key, length), (-math.inf, None))
     if time.monotonic() - taken > FRESH:
         with explain_load_errors(folder, f"{folder} cannot run"):
@@ -134,9 +131,8 @@ def measured_timing(loaded: LoadedModel, folder: ModelSource, length: int) -> Fo
 
 
 def least_seconds(run: Callable[[], object]) -> float:
-    """Seconds of the quickest call with all threads or with one.
-
-    On a busy machine, threads that wait for each other use processor time; one thread does not.
+    """Seconds of the fastest call with all threads or with one. On a busy machine, threads that
+    wait for each other use processor time; a single thread does not.
     """
     seconds = best_of(run)
     if torch.get_num_threads() > 1:
@@ -146,7 +142,7 @@ def least_seconds(run: Callable[[], object]) -> float:
 
 
 def preparation_seconds(loaded: LoadedModel, folder: ModelSource) -> float:
-    """Seconds in which one picture is made ready for the model; texts are quick."""
+    """Seconds for preprocessing one image; texts are fast."""
     if folder.kind != "image-classification":
         return 0.0
     return best_of(lambda: probe_inputs(loaded, folder, 1, 16)) / 16
@@ -160,7 +156,7 @@ def processing_weights(layers: list[Layer]) -> int:
 def probe_inputs(
     loaded: LoadedModel, folder: ModelSource, length: int, positions: float
 ) -> dict[str, torch.Tensor]:
-    """Inputs of ``places`` tokens in windows of at most ``length``, or images; at least one."""
+    """Inputs with ``positions`` tokens in windows of at most ``length``, or images; at least one."""
     if folder.kind == "image-classification":
         images = [Image.new("RGB", (32, 32))] * max(1, min(64, int(positions)))
         return next(
@@ -193,9 +189,9 @@ def place_count(inputs: dict[str, torch.Tensor]) -> int:
 
 @dataclass(frozen=True)
 class LayerTiming:
-    """Seconds of what is done to one layer."""
+    """Seconds for compressing one layer."""
 
-    once: float = 0.0  # for layers that share an input: factorizing its Gram matrix
+    once: float = 0.0  # for layers with a common input: factorizing its Gram matrix
     scale: float = 0.0  # searching scales, a row of the weight
     compress: float = 0.0  # a row
     judge: float = 0.0  # a row: errors, histograms

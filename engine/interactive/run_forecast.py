@@ -133,8 +133,8 @@ def forecast_of(
 
 
 def storing_steps(steps: Sequence[Technique]) -> Sequence[Technique]:
-    """Steps that determine the stored format: others keep shapes and formats, or the next step
-    stores their result again.
+    """Steps that determine the stored format. Others keep shapes and formats, or the next step
+    replaces their result.
     """
     left = [step for step in steps if not step.keeps_storage]
     return list(dropwhile(lambda step: step.produces == "dense", left)) or left[-1:] or steps[:1]
@@ -143,10 +143,8 @@ def storing_steps(steps: Sequence[Technique]) -> Sequence[Technique]:
 def planned_bits_per_weight(
     stored: dict[str, StoredWeight], layers: list[Layer], targets: set[str], origin: Origin
 ) -> float:
-    """Forecast of ``bits_per_weight``.
-
-    ``held``: planned storage of all layers; ``targets``: layers compressed in their present shapes;
-    ``origin``: counts before these steps.
+    """Forecast of ``bits_per_weight``. ``stored``: planned storage of all layers; ``targets``:
+    layers compressed in their present shapes; ``origin``: counts before these steps.
     """
     counts = {
         layer.name: origin.compressed.get(layer.name, layer.parameters)
@@ -166,10 +164,10 @@ def planned_bits_per_weight(
 
 
 def forecast_job(recipe: Recipe, model: CachedModel, planned: list[dict[str, Technique]]) -> Job:
-    """The last step, with those before it."""
+    """Job of the last step, with those before it."""
     first = Job(recipe, model.folder, model.key, model.opened, {}, model.opening_seconds)
     recipes = [recipe.model_copy(update={"steps": (step,)}) for step in recipe.steps]
-    # a step that takes structures out has none
+    # a step that removes structures has no settings
     settings = [{}] * (len(recipes) - len(planned)) + planned
     jobs = [
         replace(first, recipe=recipe, settings=recipe_settings)
@@ -181,7 +179,7 @@ def forecast_job(recipe: Recipe, model: CachedModel, planned: list[dict[str, Tec
 def blueprints(
     planned: list[dict[str, Technique]], targets: list[Layer], loaded: LoadedModel
 ) -> dict[str, StoredWeight]:
-    """Planned storage after all steps of each layer that any of them changes; ``planned``: the
+    """Planned storage of each layer that any step changes, after all steps; ``planned``: the
     setting of each layer, step by step.
     """
     steps = {

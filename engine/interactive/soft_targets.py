@@ -1,4 +1,4 @@
-"""A teacher's predictions for one example, softened by a temperature."""
+"""Teacher predictions for one example, softened by a temperature."""
 
 import pandas as pd
 import torch
@@ -33,8 +33,8 @@ TEXT = 400  # characters of an example that are shown
 
 @answer.register
 def answer_soft_targets(query: SoftTargetsQuery) -> SoftTargets:
-    """The likeliest answers to an example that quality is measured on; of a text, to what comes
-    after one of its windows.
+    """The most likely answers to an evaluation example; for a text, the next token of one of its
+    windows.
     """
     recipe = query.recipe
     check_task_kind(recipe.task, resolve_model(recipe.model))
@@ -122,7 +122,7 @@ def class_targets_of_example(
 
 
 def single_example_logits(loaded: LoadedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits of one example: (classes,), or of every place of a text (tokens, vocabulary)"""
+    """Logits of one example: (classes,), or (tokens, vocabulary) for a text."""
     with evaluation_mode(loaded.model):
         return (
             loaded.model(**inputs_on_device(inputs, loaded.model, loaded.device)).logits[0].float()

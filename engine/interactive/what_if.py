@@ -16,7 +16,9 @@ from engine.step.compressed_layer import CompressedLayer
 
 @answer.register
 def answer_what_if(query: WhatIfQuery) -> LayerPreview:
-    """Steps that use data get a few calibration examples, which run through the model once."""
+    """Effect of a setting on one layer. Steps that use data get a few calibration examples, which
+    run through the model once.
+    """
     start = time.perf_counter()
     compressed = preview(query.recipe, query.layer)
     with threads_to_judge(compressed.weight.numel()):
@@ -24,7 +26,7 @@ def answer_what_if(query: WhatIfQuery) -> LayerPreview:
 
 
 def effect(compressed: CompressedLayer, layer: str, start: float) -> LayerPreview:
-    """Comparison of a layer before and after; ``began`` is when the question started."""
+    """Comparison of a layer before and after; ``start`` is the time of the question."""
     comparison = LayerComparison(
         compressed.part, compressed.weight, compressed.stored.to_dense() / compressed.scales
     )

@@ -1,5 +1,5 @@
-"""Layers that a real kernel runs with the codes and scales as they are stored. Importing this
-package registers them all.
+"""Layers computed by a real kernel from the stored codes and scales. Importing this package
+registers all kernels.
 """
 
 from engine.kernels import chain, integer, sparse, weight_only

@@ -1,4 +1,4 @@
-"""Factorized layers: torch's own products and convolutions, one factor after the other."""
+"""Factorized layers, computed by torch's products and convolutions, one factor after the other."""
 
 import copy
 

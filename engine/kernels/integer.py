@@ -1,9 +1,9 @@
-"""Layers with integer products: oneDNN's int8 kernels, which torchao's compiled int8 layers use
-too.
+"""Layers with integer products: oneDNN's int8 kernels, which torchao's compiled int8 layers also
+use.
 
 Processors without VNNI instructions add two adjacent 8-bit products in 16 bits, which can overflow:
-results are then about 10% off, without an error. On these, the weight codes are split into two
-halves that cannot overflow: exact, at twice the work.
+results are then about 10% off, without an error. There, the weight codes are split into two halves
+that cannot overflow: exact, at twice the work.
 """
 
 from functools import lru_cache
@@ -98,7 +98,7 @@ class Int8ConvolutionProduct(Int8Product):
 
 
 def overflow_free_parts(codes: torch.Tensor) -> list[torch.Tensor]:
-    """Codes that add up to these and do not overflow here."""
+    """Two sets of codes that sum to these and cannot overflow on this processor."""
     if codes.abs().max() <= MAX_SAFE_CODE or not int8_products_overflow():
         return [codes]
     half = codes.div(2, rounding_mode="floor")
@@ -107,8 +107,8 @@ def overflow_free_parts(codes: torch.Tensor) -> list[torch.Tensor]:
 
 @lru_cache(maxsize=1)
 def int8_products_overflow() -> bool:
-    """Return True if this processor's int8 products overflow at full range, found by
-    multiplying.
+    """Return True if this processor's int8 products overflow at full range, found by a test
+    product.
     """
     inputs, codes = (
         torch.full((32, 64), 255, dtype=torch.uint8),
@@ -150,14 +150,14 @@ class Int8Kernel(Kernel):
         return self.convolution.signal(self.multiply(self.convolution.image(inputs)))
 
     def multiply(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The layer's outputs; of a convolution, from inputs with margins (examples, in_, height,
+        """Outputs of the layer; for a convolution, from padded inputs (examples, in_, height,
         width).
         """
         raise NotImplementedError
 
 
 class StaticInt8Kernel(Int8Kernel):
-    """One range for all inputs."""
+    """One static range for all inputs."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class StaticInt8Kernel(Int8Kernel):
 
 
 class DynamicInt8Kernel(Int8Kernel):
-    """A range for each token or example, found while it runs."""
+    """A dynamic range for each token or example."""
 
     def __init__(
         self,
@@ -202,8 +202,8 @@ class DynamicInt8Kernel(Int8Kernel):
 
 
 class OutlierInt8Kernel(Int8Kernel):
-    """LLM.int8(): all but the outliers in whole numbers, with a scale for each token; outliers as
-    they are.
+    """LLM.int8(): integer products for all but the outliers, with a scale for each token; outliers
+    in floating point.
     """
 
     def __init__(self, stored: MixedInt8, layer: Unpacking):
@@ -214,7 +214,7 @@ class OutlierInt8Kernel(Int8Kernel):
     def multiply(self, inputs: torch.Tensor) -> torch.Tensor:
         values = inputs.float()
         regular, outliers = values.index_fill(-1, self.columns, 0), values[..., self.columns]
-        # outliers in columns that are not stored apart
+        # outliers in columns that are not stored separately
         is_large = regular.abs() >= self.stored.threshold
         late = regular.masked_fill(~is_large, 0) if is_large.any() else None
         if late is not None:
@@ -235,7 +235,7 @@ def code_shift(stored: WithQuantizedInputs) -> int:
 def input_codes(
     stored: WithQuantizedInputs, values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
 ) -> torch.Tensor:
-    """Codes as in ``WithActivations.quantized_inputs``, shifted if signed.  uint8"""
+    """Codes as in ``WithQuantizedInputs.quantized_inputs``, shifted if signed. uint8"""
     lowest, highest = code_range(stored.bits, stored.scheme)
     return (
         values.div(scale)
@@ -267,7 +267,7 @@ def add_bias(outputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
 
 
 def signed_codes(grid: IntegerWeight) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes of a grid with one scale a row and none of the zero points, (out, in_) int8, and the
+    """Codes of a grid with one scale per row and a zero point of zero, (out, in_) int8, and the
     scales, (out,) float32
     """
     codes = unpack_bits(grid.codes, grid.bits, grid.shape[0] * grid.shape[1]).view(grid.shape)

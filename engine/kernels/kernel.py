@@ -1,4 +1,4 @@
-"""Interface of kernels, and their selection for a packed weight."""
+"""Interface of kernels, and the choice of a kernel for a packed weight."""
 
 from functools import singledispatch
 from typing import ClassVar
@@ -10,29 +10,25 @@ from engine.tensors.weights import StoredWeight
 
 
 class NoKernelError(Exception):
-    """Why nothing here multiplies this layer as it is stored: the rest of a sentence."""
+    """No kernel can multiply this layer as stored. The message completes a sentence."""
 
 
 class Kernel(nn.Module):
-    """Stands in for an unpacking layer and gives the same outputs, up to ``tolerance`` of their
-    norm.
-    """
+    """Replacement for an unpacking layer with the same outputs, up to ``tolerance`` of their norm."""
 
-    display_name: ClassVar[str]  # as it is written on the screen
+    display_name: ClassVar[str]  # as shown in the dashboard
     tolerance: ClassVar[float]
-    note: str = ""  # what is peculiar about it here
+    note: str = ""  # remark on this layer
 
 
 @singledispatch
 def kernel_for(stored: StoredWeight, layer: Unpacking) -> Kernel:
-    """The kernel that multiplies this layer as it is stored, on the device where that lies. Raises
-    NoKernel.
-    """
+    """Kernel that multiplies this layer as stored, on its device. Raises NoKernelError."""
     raise NoKernelError(f"torch has no CPU kernel for the format {stored.kind!r}")
 
 
 def supported_kernel(layer: Unpacking) -> Kernel:
-    """Raises NoKernel also where this build of torch or this processor has none."""
+    """Raises NoKernelError also if this build of torch or this processor does not support it."""
     try:
         return kernel_for(layer.stored, layer)
     except (RuntimeError, AttributeError, ValueError) as error:
@@ -42,7 +38,7 @@ def supported_kernel(layer: Unpacking) -> Kernel:
 
 
 def require_linear(layer: Unpacking, product_name: str) -> UnpackingLinear:
-    """Raises NoKernel for any other kind of layer."""
+    """Raises NoKernelError for other kinds of layers."""
     if not isinstance(layer, UnpackingLinear):
         kind = "convolutions" if isinstance(layer, UnpackingConv2d) else "embeddings"
         raise NoKernelError(f"{product_name} multiply matrices, and there are none for {kind}")

@@ -1,5 +1,5 @@
-"""A layer of which whole rows or columns are gone: torch's own products run it as it is, on fewer
-numbers.
+"""A layer with whole rows or columns removed, computed by torch's own products on its smaller
+shape.
 """
 
 from typing import ClassVar
@@ -12,7 +12,7 @@ from engine.tensors.weights import DenseWeight
 
 
 class NarrowerLayerKernel(Kernel):
-    """The dense layer that is left, its weight ready in the precision in which it computes."""
+    """The remaining dense layer, with its weight in the dtype of computation."""
 
     tolerance: ClassVar[float] = 1e-5
 

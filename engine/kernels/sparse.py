@@ -1,6 +1,4 @@
-"""Layers of which many weights are zero: torch's products with sparse rows on a CPU, and with 2 of
-every 4 on an NVIDIA GPU.
-"""
+"""Layers with many zero weights: sparse-row products on a CPU, and 2:4 sparsity on an NVIDIA GPU."""
 
 import warnings
 
@@ -25,7 +23,9 @@ class SparseRowKernel(Kernel):
         super().__init__()
         self.bias = None if layer.bias is None else layer.bias.float()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a beta state
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # warning about the beta state of torch's sparse tensors
             self.rows = torch.sparse_csr_tensor(
                 stored.starts,
                 stored.columns.int(),
@@ -40,7 +40,7 @@ class SparseRowKernel(Kernel):
 
 
 class SemiStructuredKernel(Kernel):
-    """Tensor cores' products with 2 of every 4 (Mishra et al. 2021, arXiv:2104.08378), in 16
+    """Products on tensor cores with 2:4 sparsity (Mishra et al. 2021, arXiv:2104.08378), in 16
     bits.
     """
 

@@ -1,7 +1,5 @@
 """Layers whose weights are unpacked inside the product: torch's int4 and int8 weight-only kernels,
-the ones behind torchao's.
-
-They compute in bfloat16: that is their precision, and on a CPU the only one in which they are quick
+which torchao also uses. They compute in bfloat16, the only dtype in which they are fast on a CPU
 (in float32 they were 50 to 200 times slower than a plain product).
 """
 
@@ -15,7 +13,7 @@ from engine.tensors.outliers import ScaledColumns, WithOutlierColumns
 from engine.tensors.packing import unpack_bits
 from engine.tensors.weights import IntegerWeight
 
-GROUPS = (256, 128, 64, 32)  # weights that may share a scale in torch's int4 kernel
+GROUPS = (256, 128, 64, 32)  # group sizes of torch's int4 kernel
 # what the kernels' rows and columns must be multiples of; beyond, torch 2.13 reads memory that is
 # not its own
 ROWS, COLUMNS = 16, 16
@@ -71,14 +69,14 @@ class Int8WeightOnly(WeightOnlyKernel):
 def int4_codes_and_steps(
     grid: IntegerWeight, width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The grid as torch's int4 format has it: weight = step * (code - 8) + zero. (out, in_) int32,
-    (out, groups) float32 x 2
+    """The grid in torch's int4 format: weight = step * (code - 8) + zero. (out, in_) int32, (out,
+    groups) float32 x 2
     """
     codes = unpack_bits(grid.codes, grid.bits, grid.shape[0] * grid.shape[1]).view(grid.shape).int()
     steps, zero_codes = (
         values.float().expand(grid.shape[0], -1) for values in (grid.scales, grid.zero_codes())
     )
-    if grid.zeros is None:  # move the codes: the format's zero is then exact
+    if grid.zeros is None:  # shifts the codes, so that the format's zero is exact
         codes, zero_codes = (
             codes + CENTER_CODE - 2 ** (grid.bits - 1),
             torch.full_like(steps, CENTER_CODE),
@@ -91,9 +89,7 @@ def int4_codes_and_steps(
 
 
 def int4_group_size(grid: IntegerWeight) -> int:
-    """Weights that share a scale in torch's int4 format, where the grid fits into it. Raises
-    NoKernel.
-    """
+    """Group size in torch's int4 format. Raises NoKernelError if the grid does not fit."""
     out, in_ = grid.shape
     width = next(
         (width for width in GROUPS if grid.group_size % width == 0 and in_ % width == 0), None

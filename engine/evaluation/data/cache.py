@@ -30,7 +30,7 @@ def load_or_make(
     """Content of ``path``; if it is missing or damaged, the result of ``make``, which is then
     cached.
     """
-    # what pyarrow and numpy raise at a damaged file
+    # errors of pyarrow and numpy for damaged files
     with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile):
         return read(path)
     value = make()
@@ -39,12 +39,10 @@ def load_or_make(
 
 
 def save_to_cache(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name and rename it, so that another process reads a whole file or
-    none.
-    """
+    """Write to a temporary file and rename it, so that other processes never read a partial file."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_files.remove_leftovers(path.parent)  # left by killed processes
-        # with its suffix, which numpy would otherwise append
+        # numpy would append the suffix otherwise
         with atomic_files.file_draft(path, path.suffix) as draft:
             write(draft)

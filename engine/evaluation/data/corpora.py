@@ -1,5 +1,5 @@
-"""The bundled corpora as tables: held-out splits from a file of the repository, training splits
-extracted from the installed packages once and kept as parquet.
+"""The bundled corpora as tables. Held-out splits are read from a file of the repository; training
+splits are extracted once from the installed packages and cached as Parquet.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from engine.evaluation.data.held_out import (
 )
 from engine.events import ProgressEvent, Report
 
-# where the name to install differs from the name to import
+# libraries whose distribution and import names differ
 DISTRIBUTION = {"sklearn": "scikit-learn"}
 
 
@@ -53,7 +53,7 @@ def corpus_key() -> str:
 
 
 def extracted_file(name: Corpus) -> Path:
-    """Where the extracted rows of a corpus are kept."""
+    """Cache file of a corpus."""
     return data_folder() / f"{name}-{corpus_key()}.parquet"
 
 

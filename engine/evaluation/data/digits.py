@@ -31,7 +31,7 @@ def digit_splits(labels: np.ndarray) -> np.ndarray:
 
 
 def digits(split: str) -> Digits:
-    """Raises PlainError for a split there is not."""
+    """Raises PlainError for an unknown split."""
     from sklearn.datasets import load_digits
 
     if split not in ("train", "validation", "test"):

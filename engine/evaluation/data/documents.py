@@ -1,8 +1,8 @@
-"""The documentation corpus: what the installed Python packages say about themselves.
+"""The documentation corpus: docstrings and documentation of installed Python packages.
 
-Docstrings are read from the packages pinned in requirements.txt, so the corpus needs no network.
-Only its held-out splits are copied into this repository (see ``held_out``). It is deduplicated and
-split by source file: what a model is tested on, it has never read.
+They are read from the packages pinned in requirements.txt, so the corpus needs no network. Only its
+held-out splits are copied into this repository (see ``held_out``). It is deduplicated, and split by
+source file, so that no evaluated file was used for training.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ LIBRARIES = (
     "distributed",
 )
 DOCSTRING = re.compile(r'^[ \t]*[rRuU]?("""|\'\'\')(.*?)\1', re.DOTALL | re.MULTILINE)
-SHORTEST = 80  # characters: below this a docstring is a label, not prose
+SHORTEST = 80  # characters; shorter docstrings are labels rather than prose
 NOT_WORDS = re.compile(r"[\W\d_]+")
 
 Split = Literal["train", "unlabelled", "calibration", "evaluation"]
@@ -46,7 +46,7 @@ class Document:
 
     @property
     def split(self) -> Split:
-        """Which part of the corpus the document's source file belongs to, by a hash of its path."""
+        """Split to which the document's source file belongs, by a hash of its path."""
         bucket = zlib.crc32(self.file.encode()) % 20
         return (
             "evaluation"
@@ -60,10 +60,7 @@ class Document:
 
 
 def source_files(library: str) -> list[Path]:
-    """Every Python file of an installed package, sorted, without its tests.
-
-    The package is found, not imported.
-    """
+    """Python files of an installed package without its tests, sorted. The package is not imported."""
     found = importlib.util.find_spec(library)
     if found is None or not found.submodule_search_locations:
         return []
@@ -72,8 +69,8 @@ def source_files(library: str) -> list[Path]:
 
 
 def docstrings(source: str) -> Iterator[str]:
-    """Triple-quoted texts that begin a line: docstrings, and the documentation that numpy and torch
-    attach in calls.
+    """Triple-quoted texts at the beginning of a line: docstrings, and the documentation that numpy
+    and torch attach in calls.
     """
     for found in DOCSTRING.finditer(source):
         text = cleandoc(found[2]).strip()
@@ -99,11 +96,9 @@ def extract_documents(
 
 
 def unique_documents(documents: Iterator[Document]) -> Iterator[Document]:
-    """The documents that say something new.
-
-    One is dropped when more than half of its words stand in lines already seen, digits and
-    punctuation aside:
-    generated classes differ from each other in a name only.
+    """Documents without near-copies. A document is dropped if more than half of its words are in
+    lines that occurred before, ignoring digits and punctuation: generated classes differ in a name
+    only.
     """
     seen: set[int] = set()
     for document in documents:

@@ -1,6 +1,4 @@
-"""The data behind a task: texts to read and labeled examples to judge, from any source, with a
-fingerprint.
-"""
+"""Data of a task: texts and labeled examples from any source, with a fingerprint."""
 
 import hashlib
 import io
@@ -38,8 +36,8 @@ from engine.events import Report
 from engine.recipe.tasks import Classification, ImageClassification, TextClassification, file_kind
 from engine.runtime.local_paths import check_path
 
-# which part of a bundled corpus stands behind a split's name; what a model was trained on is not on
-# offer as text
+# split of a bundled corpus behind a split's name; texts that a model was trained on are not
+# offered
 TEXT_SPLITS: dict[str, Split] = {
     "test": "evaluation",
     "train": "calibration",
@@ -68,7 +66,7 @@ class Text:
     texts: list[str]
     name: str
     fingerprint: str
-    separator: str = "\n\n"  # between two texts; what published WikiText numbers use
+    separator: str = "\n\n"  # separator of texts, as in published WikiText numbers
     notes: tuple[str, ...] = ()  # assumptions, one sentence each
 
 
@@ -76,10 +74,10 @@ class Text:
 class Examples:
     inputs: list[str] | list[tuple[str, str]] | list[Image.Image]  # texts, pairs of texts or images
     labels: list[int]
-    names: tuple[str, ...]  # of the classes; empty where the data gives numbers alone
+    names: tuple[str, ...]  # of the classes; empty if the data has numbers only
     name: str
     fingerprint: str
-    # the data numbers its classes itself; False where ``names`` are in alphabetical order
+    # the data numbers its classes; False if ``names`` are in alphabetical order
     numbered: bool = True
     notes: tuple[str, ...] = ()  # assumptions and skipped rows, one sentence each
 
@@ -108,8 +106,8 @@ def plain_text(path: Path) -> Text:
 
 
 def bundled_text(source: str, split: str, report: Report) -> Text:
-    """A split of a bundled corpus, in an order drawn by hash: the first tokens are a sample of all
-    libraries.
+    """Split of a bundled corpus in the order of a hash, so that the first tokens are a sample of
+    all libraries.
     """
     match source:
         case "bundled:docs":
@@ -147,10 +145,10 @@ def known_split(source: str, split: str, splits: dict[str, Split]) -> Split:
 def load_examples(
     task: Classification, report: Report = ignore_progress, skip: int = 0
 ) -> Examples:
-    """Return at most ``task.samples`` labeled examples, the same ones every time.
+    """Return at most ``task.samples`` labeled examples, the same ones every time. With ``skip``,
+    return those after the first ``skip`` of the same sample, so that no example is in both.
 
-    With ``skip``, those that come after the first ``skip`` of the same draw: no example is in both.
-    Raises PlainError when the source cannot be read.
+    Raises PlainError if the source cannot be read.
     """
     raise TypeError(f"{type(task).__name__} has no labeled examples")
 

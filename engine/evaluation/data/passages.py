@@ -1,8 +1,7 @@
-"""Which library is this documentation from? Labeled passages cut from the documentation corpus.
-
-Library names, import aliases, links and version notes are masked, so that the answer has to be read
-from what a passage talks about. Near-copies are gone before the split (see ``documents``), and the
-split is by source file.
+"""Labeled passages of the documentation corpus; the label is the library that a passage documents.
+Library names, import aliases, links and version notes are masked, so that the label has to be
+inferred from the content. Near-copies are removed before the split (see ``documents``), which is by
+source file.
 """
 
 import random
@@ -70,8 +69,8 @@ def labeled_passages(
     per_document: int = MAX_PER_DOCUMENT,
     per_label: dict[Split, int] = MAX_PER_LABEL,
 ) -> list[Passage]:
-    """Labeled passages, each text once, at most this many of a label in a split (drawn by hash, so
-    stably).
+    """Labeled passages without duplicates, limited per document and per label of a split by a
+    stable hash.
     """
     pools: dict[tuple[Split, int], dict[int, Passage]] = defaultdict(dict)
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""Data that people bring: local files and Hub datasets, both as a table of named columns."""
+"""User data: local files and Hub datasets, both as a table of named columns."""
 
 import csv
 import json
@@ -32,8 +32,8 @@ ALLOWED = (
     "give bundled:NAME, a .txt, .csv, .tsv, .json, .jsonl or .parquet file, or the id of a Hub "
     "dataset such as Salesforce/wikitext:wikitext-2-raw-v1"
 )
-MAX_CELLS = 50_000_000  # of a JSON table, whose rows need not have the same keys
-# of memory for reading a table: values, and a copy of some
+MAX_CELLS = 50_000_000  # cells of a JSON table, whose rows may have different keys
+# bytes of memory for reading a table, including copies of some values
 READING_BYTES = MAX_BYTES + 1_000_000_000
 UNREADABLE = (
     ValueError,
@@ -44,12 +44,12 @@ UNREADABLE = (
     NotImplementedError,
     RecursionError,
 )
-# of one text column: about 16 million tokens, more than any run here reads
+# characters of one text column: about 16 million tokens, more than any run reads
 MAX_CHARACTERS = 64_000_000
 
 
 class Table(Protocol):
-    """Rows of named columns, read when asked for."""
+    """Rows of named columns, read on demand."""
 
     name: str  # as shown next to numbers
     columns: list[str]
@@ -60,9 +60,7 @@ class Table(Protocol):
     def values(self, column: str, rows: Sequence[int]) -> list[Any]: ...
 
     def class_names(self, column: str) -> tuple[str, ...]:
-        """Names of the classes that the integers of a column stand for; empty where the data does
-        not say.
-        """
+        """Class names of a column of integers; empty if the data does not name them."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def is_local(source: str) -> bool:
 
 
 def path_exists(path: Path) -> bool:
-    with suppress(OSError):  # a name too long for this disk
+    with suppress(OSError):  # the name is too long for the file system
         return path.exists()
     return False
 
@@ -134,7 +132,9 @@ def source_path(source: str) -> Path:
 
 
 def local_path(source: str) -> Path:
-    """The file a source names. Raises PlainError where there is none, or none that can be read."""
+    """Path of the file that a source names. Raises PlainError if it does not exist or cannot be
+    read.
+    """
     path = check_path(source_path(source))
     if not path_exists(path):
         raise PlainError(f"There is no file {value_text(str(path))}; {ALLOWED}.")
@@ -198,7 +198,7 @@ def file_table(path: Path) -> FileTable:
 
 
 def table_in(file: TextFile, kind: str) -> FileTable:
-    """A file's rows. Words such as NA and null stay words, and nothing becomes a date."""
+    """Rows of a file. Words such as NA and null stay text, and nothing is parsed as a date."""
     if kind == ".parquet":
         return FileTable(file.path.name, pd.read_parquet(file.path))
     if kind in (".csv", ".tsv"):
@@ -299,10 +299,10 @@ def hub_table(source: str, split: str) -> HubTable:
     named = HUB_DATASET.fullmatch(source)
     if named is None:
         raise PlainError(f"{value_text(source)} names no data; {ALLOWED}.")
-    import datasets  # slow to import, and not needed for anything else
+    import datasets  # slow to import and needed here only
 
     silence_datasets(datasets)
-    # would read from the server's own folder
+    # it would read from the server's own folder
     if named["id"] in datasets.packaged_modules._PACKAGED_DATASETS_MODULES:
         raise PlainError(f"{value_text(source)} is a file format, not a dataset; {ALLOWED}.")
     try:
@@ -352,7 +352,7 @@ def silence_datasets(datasets: Any) -> None:
 
 
 def load_error_reason(error: Exception, name: str) -> str:
-    """The cause and the way out, in one clause."""
+    """Cause of an error and what to do, as one clause."""
     text = first_line(error)
     if "onfig name is missing" in text:
         listed = ", ".join(re.findall(r"'([\w.-]+)'", str(error))[:8])
@@ -374,7 +374,7 @@ def first_line(error: Exception) -> str:
 
 
 def checked_column(table: Table, column: str, option: str) -> str:
-    """The column's name. Raises PlainError that lists the columns there are."""
+    """Name of the column. Raises PlainError that lists the existing columns."""
     if column not in table.columns:
         listed = ", ".join(table.columns[:20])
         if len(table.columns) == 1 and table.name.lower().endswith((".csv", ".tsv")):
@@ -392,9 +392,7 @@ def checked_column(table: Table, column: str, option: str) -> str:
 
 
 def text_column(table: Table, column: str) -> list[str]:
-    """The texts of a column from the first row on, at most MAX_CHARACTERS of them; rows without
-    text are left out.
-    """
+    """Texts of a column from the first row on, up to MAX_CHARACTERS; rows without text are skipped."""
     checked_column(table, column, "text_column")
     texts: list[str] = []
     left = MAX_CHARACTERS
@@ -414,9 +412,7 @@ def text_column(table: Table, column: str) -> list[str]:
 
 
 def text_values(values: Iterable[Any], table: Table, column: str) -> list[str]:
-    """The values as texts, nothing for a missing one. Raises PlainError where they are something
-    else.
-    """
+    """The values as texts, empty for a missing one. Raises PlainError for other types."""
     texts = ["" if is_missing(value) else value for value in values]
     other = next((value for value in texts if not isinstance(value, str)), None)
     if other is not None:

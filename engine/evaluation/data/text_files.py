@@ -1,7 +1,5 @@
-"""Reading of text files in any common compression, encoding and column separator.
-
-What the file itself makes certain (a byte order mark, a suffix) is used silently. Assumptions are
-noted.
+"""Reading of text files in common compressions, encodings and column separators. Properties that
+the file states itself, by a byte order mark or suffix, are used silently; assumptions are noted.
 """
 
 import bz2

@@ -1,4 +1,4 @@
-"""Texts as tokens: one row of them cut into windows, or single texts of at most some length."""
+"""Tokenized texts: one stream cut into windows, or single texts up to a length."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from engine.evaluation.data.cache import data_folder, load_or_make
 from engine.evaluation.data.examples import Text
 from engine.models.positions import usable_length
 
-FIRST_GUESS = 5  # characters of one token; when that was too few, twice as many
-MARGIN = 64  # tokens at the end of a cut text that may differ from those of the whole
+FIRST_GUESS = 5  # characters per token; doubled if the tokens are too few
+MARGIN = 64  # tokens at the end of a truncated text that may differ from those of the full text
 
 
 def text_tokens(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
-    """The first ``tokens`` tokens of the joined texts, or all there are; kept on disk.  (tokens,)
+    """The first ``tokens`` tokens of the joined texts, or all of them, cached on disk. (tokens,)
     int32
     """
     key = hashlib.sha256(
@@ -30,7 +30,7 @@ def text_tokens(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
 
 
 def tokenizer_key(tokenizer: Any) -> str:
-    """Changes when any text could come out as other tokens."""
+    """Digest that changes if any text could be tokenized differently."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = (
         tokenization_rules(backend.to_str())
@@ -53,7 +53,7 @@ def tokenization_rules(state: str) -> str:
 
 
 def leading_tokens(text: Text, tokenizer: Any, tokens: int) -> np.ndarray:
-    """Reads no more of the text than it needs."""
+    """Tokenize only the beginning of the text that is needed."""
     characters = (tokens + MARGIN) * FIRST_GUESS
     while True:
         part = leading_text(text, characters)
@@ -153,11 +153,10 @@ Texts = list[str] | list[tuple[str, str]]  # single texts or pairs
 def token_batches(
     texts: Texts, tokenizer: Any, length: int, batch_size: int
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Places in ``texts`` and the model inputs for them, at most ``most`` texts at a time.
+    """Indices into ``texts`` and their model inputs, at most ``batch_size`` texts per batch.
 
     Texts of equal length share a batch, so nothing is padded: a result depends on its own text
-    alone, and statistics
-    of layer inputs see no padding.
+    only, and statistics of layer inputs contain no padding.
     """
     encoded = encoded_texts(texts, tokenizer, length)
     rows = encoded["input_ids"]
@@ -173,9 +172,9 @@ def token_batches(
 
 
 def encoded_texts(texts: Texts, tokenizer: Any, length: int) -> dict[str, list[list[int]]]:
-    """``input_ids`` of each text or pair, cut to ``length``; of pairs also ``token_type_ids``,
-    which
-    ``placed`` gives to models that have embeddings for them: teacher and student may differ.
+    """``input_ids`` of each text or pair, cut to ``length``, and ``token_type_ids`` for pairs.
+    ``inputs_on_device`` keeps the latter for models that have embeddings for them; teacher and
+    student may differ.
     """
     options = {"truncation": True, "max_length": length, "return_attention_mask": False}
     if not texts or not isinstance(texts[0], tuple):
@@ -204,7 +203,7 @@ def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def check_context(context: int, config: Any, option: str) -> None:
-    """Raises PlainError when a window is longer than the model can read."""
+    """Raises PlainError if a window is longer than the model can read."""
     limit = usable_length(config)
     if limit is not None and context > limit:
         raise PlainError(
@@ -214,7 +213,7 @@ def check_context(context: int, config: Any, option: str) -> None:
 
 
 def check_vocabulary(tokens: np.ndarray, config: Any) -> None:
-    """Raises PlainError when the tokenizer gives a token that the model has no row for."""
+    """Raises PlainError if the tokenizer returns a token without an embedding."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     vocabulary = getattr(text, "vocab_size", None)
     if vocabulary and len(tokens) and (largest := int(tokens.max())) >= vocabulary:
