@@ -129,7 +129,7 @@ class CalibrationStream:
         )
 
     def run_block(self, block: str, index: int) -> torch.Tensor:
-        """One batch through one block of the chain, or through the whole model."""
+        """Pass one batch through one block of the chain, or through the whole model."""
         if block not in self.chain:
             return self.whole(self.batches[index])
         self.capture_chain_inputs(block)
@@ -148,7 +148,7 @@ class CalibrationStream:
         if block not in self.chain or not layers:
             return False
         self.capture_chain_inputs(block)
-        # channels of a picture stand second
+        # channels of an image are the second axis
         width = self.waiting[0].shape[1 if self.waiting[0].ndim == 4 else -1]
         widest = max(module.stored.shape[1] // kernel_area(module) for module in layers)
         return (
@@ -165,7 +165,7 @@ class CalibrationStream:
         change: Callable[[str, InputStats], None],
     ) -> dict[str, InputStats]:
         """Combine ``collect_stats`` and ``advance``: every batch waits before each layer until all
-        have arrived; ``change(name, seen)`` then changes the layer, and the batches continue with
+        have arrived; ``change(name, stats)`` then changes the layer, and the batches continue with
         its new outputs.
 
         Experts that no batch reaches are not changed; replacements for their statistics are
@@ -217,8 +217,8 @@ class CalibrationStream:
 
     @torch.no_grad()
     def advance(self, block: str) -> None:
-        """The block has changed for good: its outputs become what the next one gets. Those of the
-        last block are not used.
+        """Finish a block: its outputs, computed with its current weights, become the inputs of the
+        next block. Outputs of the last block are not needed.
         """
         if block in self.chain and block not in self.passed:
             self.capture_chain_inputs(block)
@@ -230,8 +230,8 @@ class CalibrationStream:
             self.calls.pop(block)
 
     def capture_chain_inputs(self, block: str) -> None:
-        """Bring every batch to the beginning of the chain. All blocks' calls are taken down in one
-        pass in which the blocks do nothing.
+        """Bring every batch to the beginning of the chain. The calls of all blocks are recorded in
+        one pass in which the blocks compute nothing.
         """
         if not self.calls:
             self.calls = {name: [] for name in self.chain}
@@ -264,13 +264,13 @@ def observe_inputs(
     filled by the first.
     """
     stats: dict[str, InputStats] = {}
-    latest: list[Any] = [None, None, None]  # the latest input, its layer and layout
+    latest: list[Any] = [None, None, None]  # last input, its layer and its layout
 
     def recording_hook(name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             shared = args[0] is latest[0] and input_layout(module) == latest[2]
             if shared and name not in stats:
-                stats[name] = stats[latest[1]]  # from the first batch on
+                stats[name] = stats[latest[1]]  # created at the first batch
             elif not shared:
                 latest[:] = args[0], name, input_layout(module)
             if latest[1] == name:
@@ -305,9 +305,9 @@ def add_batch(
 
 
 class BatchPass(greenlet):
-    """One batch on its way through a block; it can wait anywhere."""
+    """One batch that passes a block and can wait at any layer."""
 
-    latest: Any = None  # the input it met last
+    latest: Any = None  # last input of a layer
     layout: Any = None  # layout of the first layer that read it
     stats: InputStats | None = None  # statistics of the layers that read it
 
@@ -316,9 +316,9 @@ class BatchPass(greenlet):
 def pause_before_layers(
     model: nn.Module, names: list[str], wants_gram: bool, device: torch.device, changed: set[str]
 ) -> Iterator[dict[str, InputStats]]:
-    """Record inputs as ``observe_inputs`` does, for batches that are a ``BatchPass`` each: they
-    wait, with the layer's name, before each layer in ``changed`` and before every module that
-    routes tokens to experts.
+    """Record inputs as ``observe_inputs`` does, for batches in a ``BatchPass`` each: they wait,
+    with the layer's name, before each layer in ``changed`` and before every module that routes
+    tokens to experts.
     """
     stats: dict[str, InputStats] = {}
 
@@ -366,9 +366,7 @@ def pause_before_layers(
 
 @contextmanager
 def stop_before(model: nn.Module, names: list[str]) -> Iterator[None]:
-    """A pass ends where one of these layers is about to multiply: what comes after is not looked
-    at.
-    """
+    """End a pass before one of these layers computes; the rest of the model is not needed."""
 
     def stop_forward(module: nn.Module, args: tuple[Any, ...]) -> None:
         raise StopForward
@@ -383,8 +381,8 @@ def stop_before(model: nn.Module, names: list[str]) -> Iterator[None]:
 def skip_blocks(
     model: nn.Module, chain: list[str], calls: dict[str, list[BlockCall]]
 ) -> Iterator[None]:
-    """The chain's blocks only note how they are called, hand their input on in the form of their
-    output, and the last one ends the pass.
+    """Replace the blocks of the chain: each records its call and returns its input in the form of
+    its output, and the last one ends the pass.
     """
     blocks = {name: model.get_submodule(name) for name in chain}
 
@@ -408,8 +406,8 @@ def skip_blocks(
 
 
 def block_chain(model: nn.Module, run_once: Callable[[], Any]) -> list[str]:
-    """The blocks of the longest module list in which each block's output is the very tensor that
-    the next one gets; found by running once.
+    """Blocks of the longest module list in which each block's output is the same tensor as the next
+    one's input, found by running the model once.
     """
     names = max(block_lists(model), key=len, default=[])
     went_in: dict[str, Any] = {}
@@ -454,8 +452,8 @@ def block_lists(model: nn.Module) -> list[list[str]]:
 
 
 def block_sequences(model: nn.Module) -> list[list[str]]:
-    """Blocks that follow one another: a transformer has one such row, a ResNet one for each stage;
-    none where there are no lists of blocks.
+    """Lists of consecutive blocks: a transformer has one, a ResNet one for each stage; empty if the
+    model has no lists of blocks.
     """
     stages = [
         [f"{name}.{child}" for child, _ in module.named_children()]

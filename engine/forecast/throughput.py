@@ -75,7 +75,7 @@ def cached_for_a_while(probe: Callable[..., Any]) -> Callable[..., Any]:
 
 @cached_for_a_while
 def products_per_second(dtype: torch.dtype = torch.float32) -> float:
-    """Operations a second of a matrix product."""
+    """Operations per second of a matrix product."""
     a = torch.randn(768, 768).to(dtype)
     return 2 * 768**3 / best_of(lambda: a @ a, 8)
 
@@ -156,7 +156,9 @@ def processing_weights(layers: list[Layer]) -> int:
 def probe_inputs(
     loaded: LoadedModel, folder: ModelSource, length: int, positions: float
 ) -> dict[str, torch.Tensor]:
-    """Inputs with ``positions`` tokens in windows of at most ``length``, or images; at least one."""
+    """Model inputs with this number of positions, in windows of at most ``length``, or images; at
+    least one example.
+    """
     if folder.kind == "image-classification":
         images = [Image.new("RGB", (32, 32))] * max(1, min(64, int(positions)))
         return next(
@@ -192,12 +194,12 @@ class LayerTiming:
     """Seconds for compressing one layer."""
 
     once: float = 0.0  # for layers with a common input: factorizing its Gram matrix
-    scale: float = 0.0  # searching scales, a row of the weight
+    scale: float = 0.0  # searching scales, per row of the weight
     compress: float = 0.0  # a row
-    judge: float = 0.0  # a row: errors, histograms
-    unpack: float = 0.0  # a row, each time the layer runs
-    receive: float = 0.0  # an input vector, each time it runs
-    # compressing and searching, however many rows there are: their steps from column to column
+    judge: float = 0.0  # per row: errors, histograms
+    unpack: float = 0.0  # per row, each time the layer runs
+    receive: float = 0.0  # per input vector, each time the layer runs
+    # compressing and searching, independent of the number of rows: the steps from column to column
     start: float = 0.0
 
     def scaled_to_width(self, times: float, power: int) -> "LayerTiming":
@@ -217,7 +219,7 @@ def layer_timing(config: Technique, in_: int) -> LayerTiming:
         config.model_dump_json(),
         type(config)
         if type(config) not in ALL_TECHNIQUES
-        else None,  # a variant that a technique tries
+        else None,  # variant that a technique tries
         width,
     ).scaled_to_width(in_ / width, 2 if config.needs == "gram" else 1)
 
@@ -263,17 +265,14 @@ def probed_timing(fields: str, known: type[Technique] | None, width: int) -> Lay
 def row_and_fixed_seconds(
     seconds: Callable[[torch.Tensor], float], weight: torch.Tensor, config: Technique
 ) -> tuple[float, float]:
-    """Seconds of a row, and of what is done once for all rows: where a method goes from column to
-    column, a few rows take as long as many.
-
-    Others are taken to grow with their rows alone, and one that looks at gradients has them for
-    these
-    rows only.
+    """Seconds per row, and seconds independent of the number of rows: if a method proceeds column
+    by column, a few rows take as long as many. For other methods the time is assumed to be
+    proportional to the rows; methods with gradients get them for these rows only.
     """
     few = seconds(weight)
     if config.needs not in ("range", "gram"):
         return few / len(weight), 0.0
-    # never nothing: a probe may be held up
+    # never zero: a probe may be delayed
     more = max(seconds(weight.repeat(TALLER, 1)) - few, 0.01 * few)
     row_seconds = more / (len(weight) * (TALLER - 1))
     return row_seconds, max(0.0, few - len(weight) * row_seconds)

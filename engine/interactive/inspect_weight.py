@@ -1,6 +1,5 @@
-"""Single weights: how each is written, and which others share its scale.
-
-For other kinds of storage, the weight and its error are shown next to its neighbors in the row.
+"""Storage of single weights: the code of each, and the weights that share its scale. For other
+kinds of storage, the weight and its error are shown next to its neighbors in the row.
 """
 
 from dataclasses import dataclass, replace
@@ -23,12 +22,12 @@ NEIGHBOURS = 32  # shown around a weight
 
 @dataclass(frozen=True)
 class WeightLocation:
-    """One weight's code and its neighbors, those that share its scale where one is shared."""
+    """Code of one weight, and its neighbors: those that share its scale, if any."""
 
-    rows: torch.Tensor  # (neighbors,) with the weight itself among them
+    rows: torch.Tensor  # (neighbors,) including the weight
     columns: torch.Tensor
     code: WeightCode | None = None
-    # values of its group's grid, as stored; None where there is no grid
+    # levels of its group's grid, as stored; None without a grid
     levels: torch.Tensor | None = None
 
 
@@ -97,7 +96,7 @@ def weight_location_lookup_table(
 
 @weight_location.register
 def weight_location_codebook(stored: CodebookWeight, row: int, column: int) -> WeightLocation:
-    """A book's values stand as they are: they are the levels for a scale of 1."""
+    """The entries of a codebook are the levels for a scale of 1."""
     out, in_ = stored.shape
     codebook, code = (
         stored.books[row // stored.rows if len(stored.books) > 1 else 0],
@@ -180,7 +179,7 @@ def weight_location_kept_columns(
 
 @singledispatch
 def column_factors(stored: StoredWeight) -> torch.Tensor:
-    """Factor of each column before it was stored, (in_,)."""
+    """Factor by which each column is multiplied before it is stored, (in_,)."""
     return torch.ones(stored.shape[1])
 
 
@@ -192,9 +191,7 @@ def column_factors_scaled_columns(stored: ScaledColumns) -> torch.Tensor:
 
 
 def codes_of_row(stored: IntegerWeight, row: int) -> torch.Tensor:
-    """Codes of one row, in the order of storage.  (in_,) uint8; only the bytes that hold them are
-    unpacked
-    """
+    """Codes of one row in the order of storage, unpacked from its bytes only. (in_,) uint8"""
     begin, in_ = row * stored.shape[1], stored.shape[1]
     word = begin // 8  # eight codes fill whole bytes
     data = stored.codes[word * stored.bits : -(-(begin + in_) // 8) * stored.bits]
@@ -202,12 +199,14 @@ def codes_of_row(stored: IntegerWeight, row: int) -> torch.Tensor:
 
 
 def neighbor_window(position: int, width: int) -> tuple[int, int]:
-    """Begin and end of the at most NEIGHBOURS places of a group that are shown with one of them."""
+    """Start and end of the at most NEIGHBOURS positions of a group that are shown around one of
+    them.
+    """
     begin = min(max(0, position // NEIGHBOURS * NEIGHBOURS), max(0, width - NEIGHBOURS))
     return begin, min(width, begin + NEIGHBOURS)
 
 
 def row_neighbors(row: int, column: int, in_: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and columns of its neighbors in the row."""
+    """Rows and columns of a weight's neighbors in the row."""
     columns = torch.arange(*neighbor_window(column, in_))
     return torch.full_like(columns, row), columns

@@ -27,12 +27,12 @@ from engine.techniques.composed import compress_further
 from engine.techniques.implementations import input_scales, plan, plan_removal, survey
 from engine.tensors.weights import DenseWeight, StoredWeight
 
-# other ranges are searched for, so fewer weights are compared
+# other ranges require a search, so fewer weights are compared
 QUICK_RANGES, COARSER = ("absmax", "rms"), 4
 
 
 def cached_preview(recipe: Recipe, layer: str) -> CompressedLayer:
-    """Preview of a layer, computed unless it is one of the last ones."""
+    """Preview of a layer, cached for the last few layers."""
     key = preview_key(CACHE.model(recipe.model), recipe, layer)
     return CACHE.previews.get(key) or preview(recipe, layer)
 
@@ -42,7 +42,7 @@ def preview_key(model: CachedModel, recipe: Recipe, layer: str) -> tuple[Any, ..
 
 
 def preview(recipe: Recipe, layer: str) -> CompressedLayer:
-    """Preview of a layer, computed now and kept for further questions."""
+    """Preview of a layer, computed now and cached for further questions."""
     model = CACHE.model(recipe.model)
     model_layer = model.layer(layer)
     out, in_ = model_layer.matrix_shape
@@ -67,7 +67,7 @@ def live_weights(config: Technique) -> int:
 def compressed_by_all_steps(
     recipe: Recipe, model: CachedModel, part: Layer, weight: torch.Tensor
 ) -> CompressedLayer:
-    """A layer after all steps that leave it in its shape."""
+    """A layer after all steps that keep its shape."""
     stored, zeros = DenseWeight(tuple(weight.shape), weight), False
     for step in (step for step in recipe.steps if not step.removes_structures):
         config = plan(step, [part])[part.name]
@@ -84,8 +84,8 @@ def compressed_layer(
     stats: InputStats | GradientStats | None,
     keep_zeros: bool,
 ) -> tuple[StoredWeight, torch.Tensor | float]:
-    """One layer as it would be stored, and the scales of its columns, as if a norm before it could
-    take them.
+    """One layer as stored, and the scales of its columns, assuming that a norm before it could take
+    them.
     """
     weight = current.to_dense()
     answer = (
@@ -102,8 +102,8 @@ def compressed_layer(
 
 
 def pruned_preview(recipe: Recipe, model: CachedModel, layer: Layer) -> CompressedLayer:
-    """A layer without what a step removes, chosen by the first calibration examples among all of
-    the model.
+    """A layer without the structures that a step removes, chosen among all of the model with the
+    first calibration examples.
     """
     config, current, technique_input = (
         recipe.steps[-1],
@@ -133,7 +133,7 @@ def subject_of(recipe: Recipe, model: CachedModel) -> TechniqueInput:
 
 
 def trial_on(batches: list[Batch], recipe: Recipe, loaded: LoadedModel) -> LayerSwap:
-    """Trial with a cached model, computed on the CPU."""
+    """Layer swap on a cached model, computed on the CPU."""
     cpu_recipe = recipe.model_copy(update={"device": "cpu", "dtype": "float32"})
     return LayerSwap(
         RunContext(cpu_recipe, resolve_model(recipe.model)), loaded, batches, TableBuilder()
@@ -146,7 +146,7 @@ def trial_on(batches: list[Batch], recipe: Recipe, loaded: LoadedModel) -> Layer
 def data_for(
     config: Technique, model: CachedModel, layer: str, recipe: Recipe, rows: int
 ) -> InputStats | GradientStats | None:
-    """Data that a technique uses for a layer, restricted to its first rows where that matters."""
+    """Data that a technique uses for a layer, limited to its first rows if it depends on rows."""
     if config.needs == "gradients":
         return gradients(model, layer, recipe).first_rows(rows)
     return None if config.needs == "nothing" else input_statistics(model, layer, recipe)
@@ -176,8 +176,8 @@ def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> InputSta
 
 
 def gradients(model: CachedModel, layer: str, recipe: Recipe) -> GradientStats:
-    """Gradients of the loss by one layer's weights, on the first calibration examples. Raises
-    PlainError where it has none.
+    """Gradients of the loss with respect to one layer's weights, on the first calibration examples.
+    Raises PlainError if it has none.
     """
     loaded = model.opened
     found = CACHE.by_examples(

@@ -1,4 +1,4 @@
-"""Models that a worker keeps open between questions, and what it has computed from them."""
+"""Models that a worker keeps open between questions, and results computed from them."""
 
 import time
 from collections import OrderedDict
@@ -31,13 +31,13 @@ from engine.step.compressed_layer import LIVE_SAMPLES
 from engine.techniques.low_rank.ranks import LayerEnergy
 from engine.tensors.weights import StoredWeight
 
-# weights compared while a control is dragged; of a larger layer, the first rows
+# weights compared while a control is dragged; the first rows of larger layers
 LIVE_WEIGHTS = 1 << 21
 Value = TypeVar("Value")
 
 
 class Recent(Generic[Value]):
-    """The values used last: as many as ``most`` allows, and at least one."""
+    """Cache of the values used last, up to ``capacity`` in total size, and at least one."""
 
     def __init__(self, capacity: int, size: Callable[[Value], int] = lambda value: 1):
         self.capacity, self.size = capacity, size
@@ -47,7 +47,7 @@ class Recent(Generic[Value]):
         return self.values.get(key)
 
     def keep(self, key: Hashable, value: Value) -> Value:
-        """Add a value, and drop those unused for longest that exceed the limit."""
+        """Add a value, and drop the least recently used ones beyond the capacity."""
         self.values[key] = value
         self.values.move_to_end(key)
         while len(self.values) > 1 and sum(map(self.size, self.values.values())) > self.capacity:
@@ -55,7 +55,7 @@ class Recent(Generic[Value]):
         return value
 
     def get_or_make(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, made only if it is not kept."""
+        """Return the value of a key, made only if it is not cached."""
         if key not in self.values:
             return self.keep(key, make())
         self.values.move_to_end(key)
@@ -64,7 +64,7 @@ class Recent(Generic[Value]):
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model opened on the CPU. The key changes when its files do."""
+    """A model opened on the CPU. Its key changes when its files change."""
 
     key: tuple[str, str]  # reference and revision
     folder: ModelSource
@@ -95,7 +95,7 @@ class ModelCache:
         self.models: Recent[CachedModel] = Recent(3)
         self.first_rows_kept: Recent[torch.Tensor] = Recent(8)  # at most 8 MB each
         self.spectra: Recent[pd.DataFrame] = Recent(256)
-        # bytes of statistics of layer inputs, of gradients, and of scores of structures
+        # bytes of statistics of layer inputs, gradients, and scores of structures
         self.statistics: Recent[Any] = Recent(500_000_000, tensor_bytes)
         self.previews: Recent[Any] = Recent(2)  # layers as a step would store them
         self.rank_spectra: Recent[dict[str, LayerEnergy]] = Recent(4)  # of all layers of a model
@@ -107,8 +107,8 @@ class ModelCache:
         return self.models.get_or_make(key, lambda: open_model(key, folder))
 
     def first_rows(self, model: CachedModel, layer: Layer, rows: int) -> torch.Tensor:
-        """First rows of a layer's weight, (rows, in_) float32. As many as one question may use are
-        kept.
+        """First rows of a layer's weight, (rows, in_) float32. The maximum number that a question
+        may use is cached.
         """
         key = (*model.key, layer.name)
         kept = self.first_rows_kept.get(key)
@@ -147,7 +147,7 @@ class ModelCache:
 
 
 def open_model(key: tuple[str, str], folder: ModelSource) -> CachedModel:
-    """Open a model, with the checks of a run, so that a page does not offer one that would fail:
+    """Open a model with the checks of a run, so that a page does not offer one that would fail:
     non-finite weights, a missing or invalid tokenizer.
     """
     check_finite(folder)
@@ -159,7 +159,7 @@ def open_model(key: tuple[str, str], folder: ModelSource) -> CachedModel:
 
 
 def live_calibration(recipe: Recipe) -> Calibration:
-    """Calibration with no more examples than a live question uses."""
+    """Calibration with at most as many examples as a live question uses."""
     calibration = recipe.calibration
     return calibration.model_copy(update={"samples": min(LIVE_SAMPLES, calibration.samples)})
 

@@ -1,5 +1,5 @@
-"""Ranks under a budget, answered while it is moved: the spectra of all layers are computed once and
-kept.
+"""Rank of each layer under a budget. The spectra of all layers are computed once and cached, so
+moving the budget is fast.
 """
 
 import time
@@ -35,7 +35,7 @@ MAX_PRODUCTS = 1e11  # rows x columns x the smaller of both, over all layers: so
 
 @answer.register
 def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
-    """The data are the first few calibration examples."""
+    """Calibration data are the first few examples."""
     recipe = query.recipe
     (config,) = recipe.steps
     if not isinstance(config, SVD):
@@ -64,8 +64,8 @@ def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
 
 
 def spectra_of(model: CachedModel, recipe: Recipe, layers: list[Layer]) -> dict[str, LayerEnergy]:
-    """Kept for as long as nothing changes but the budget. Raises PlainError for a model so large
-    that it would take too long.
+    """Spectra of all layers, cached for all budgets. Raises PlainError for a model so large that it
+    would take too long.
     """
     (config,) = recipe.steps
     data = recipe.calibration, recipe.task, recipe.layers
@@ -89,7 +89,7 @@ def check_model_size(layers: list[Layer]) -> None:
 
 
 def calibration_trial(recipe: Recipe, loaded: LoadedModel) -> LayerSwap:
-    """Return a trial on a few calibration examples if the technique needs data."""
+    """Return a layer swap on a few calibration examples if the technique needs data."""
     folder = resolve_model(recipe.model)
     batches = (
         []

@@ -1,4 +1,4 @@
-"""Forecast of a run: size to the byte, time and memory within a factor of two."""
+"""Forecast of a run: exact size in bytes; time and memory within a factor of two."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ from engine.tensors.weights import StoredWeight
 
 @answer.register
 def answer_forecast(query: ForecastQuery) -> Forecast:
-    """The size is exact unless scales turn out to need float32."""
+    """Answer with a forecast. The size is exact unless scales have to be stored in float32."""
     recipe, model = query.recipe, CACHE.model(query.recipe.model)
     check_steps(recipe, model.folder, local_only=True)
     forecast = steps_forecast(recipe, model, query.past)

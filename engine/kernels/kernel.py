@@ -14,7 +14,7 @@ class NoKernelError(Exception):
 
 
 class Kernel(nn.Module):
-    """Replacement for an unpacking layer with the same outputs, up to ``tolerance`` of their norm."""
+    """Replacement for an unpacking layer. Outputs are equal up to ``tolerance`` of their norm."""
 
     display_name: ClassVar[str]  # as shown in the dashboard
     tolerance: ClassVar[float]

@@ -1,4 +1,4 @@
-"""Layers with many zero weights: sparse-row products on a CPU, and 2:4 sparsity on an NVIDIA GPU."""
+"""Layers with many zero weights: products of sparse rows on a CPU, 2:4 sparsity on NVIDIA GPUs."""
 
 import warnings
 

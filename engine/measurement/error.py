@@ -15,7 +15,7 @@ from engine.results.schema.tables import NAN, HistogramRow, LayerRow, LevelRow
 from engine.tensors.weights import StoredWeight
 
 BINS = 96
-EXACT = 1 << 24  # torch counts in float32, which stops here
+EXACT = 1 << 24  # torch.histc counts in float32, whose integers are exact up to here
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class LayerComparison:
         inputs: tuple[torch.Tensor, torch.Tensor] | None = None,
         note: str = "",
     ) -> LayerRow:
-        """``inputs``: (rows, in_) of the uncompressed model, and what the compressed layer makes of
-        them, for the output error.
+        """Compare the outputs too. ``inputs``: (rows, in_) of the uncompressed model, and those of
+        the compressed layer.
         """
         relative = relative_norm(self.weight_error, self.original)
         return LayerRow(
@@ -57,7 +57,7 @@ class LayerComparison:
         )
 
     def channels(self) -> pd.DataFrame:
-        """ChannelRow of every output channel; as columns, because a model has a million of them."""
+        """ChannelRow of every output channel, as a frame because a model has a million of them."""
         low, high = self.original.aminmax(dim=1)
         relative_errors = self.weight_error.norm(dim=1) / self.original.norm(dim=1).clamp_min(1e-30)
         numbers = {"minimum": low, "maximum": high, "relative_error": relative_errors}
@@ -72,8 +72,8 @@ class LayerComparison:
 
 
 def unchanged_row(layer: Layer, stored_bytes: int, note: str = "") -> LayerRow:
-    """A layer that stays as it was: dense, or as an earlier run stored it. ``stored_bytes`` of a
-    tied one are its holder's.
+    """Row of a layer that did not change: dense, or as an earlier run stored it. ``stored_bytes``
+    of a tied layer are those of the layer that stores the tensor.
     """
     bits = stored_bytes * 8 / layer.parameters
     sizes = dict.fromkeys(("original_bytes", "size_bytes"), 0 if layer.tied_to else stored_bytes)
@@ -109,8 +109,8 @@ def output_error(
     compressed: torch.Tensor,
     original: torch.Tensor,
 ) -> float:
-    """|X W - X^ W^| / |X W| on a sample of the layer's inputs; X^ is what the compressed layer
-    makes of them.
+    """|X W - X^ W^| / |X W| on a sample of the layer's inputs; X^ are the inputs of the compressed
+    layer.
     """
     reference_outputs = inputs @ original.T
     return relative_norm(compressed_inputs @ compressed.T - reference_outputs, reference_outputs)
@@ -119,7 +119,7 @@ def output_error(
 def histogram_rows(
     layer: str, version: str, weight: torch.Tensor, low: float, high: float
 ) -> list[HistogramRow]:
-    """Counts of a weight's values in BINS even bins from ``low`` to ``high``."""
+    """Histogram of a weight's values in BINS bins of equal width from ``low`` to ``high``."""
     low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
     parts = weight.float().flatten().split(EXACT)
     counts = sum(torch.histc(part, BINS, low, high).long() for part in parts).tolist()

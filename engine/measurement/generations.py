@@ -24,8 +24,8 @@ PROMPTS = (
     "Compute the",
 )
 NEW_TOKENS = 40
-# bytes of a model: a larger one is not held unpacked and unpacks for seconds before each token, so
-# it writes less
+# bytes of a model: a larger one is not kept unpacked and takes seconds to unpack for each token, so
+# fewer tokens are generated
 SMALL = 100_000_000
 
 
@@ -75,7 +75,7 @@ def greedy_continuation(
     tokens: int,
     prefix: tuple[int, ...] = (),
 ) -> str:
-    """The likeliest next tokens, one after another (greedy)."""
+    """The most likely next tokens, one after another (greedy decoding)."""
     read = tokenizer(prompt, add_special_tokens=False).input_ids
     if not read:
         return ""

@@ -1,5 +1,5 @@
-"""A sample of what flows into each layer, taken while calibration data runs through the
-uncompressed model.
+"""Sample of the inputs of each layer, taken while calibration data passes through the uncompressed
+model.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from engine.evaluation.measured import inputs_on_device
 from engine.models.packed_modules import UnpackingConv2d, UnpackingLinear
 
 ROWS = 256  # input vectors kept for each layer
-EXAMPLES = 8  # windows, texts or pictures they are taken from
+EXAMPLES = 8  # windows, texts or images they are sampled from
 
 
 @torch.inference_mode()
@@ -21,8 +21,8 @@ def sampled_inputs(
     device: torch.device,
     on_batch_done: Callable[[], object] = lambda: None,
 ) -> dict[str, torch.Tensor]:
-    """Up to ROWS input vectors of every linear and convolutional layer, evenly over the batches.
-    name -> (rows, in_)
+    """Up to ROWS input vectors of every linear and convolutional layer, evenly distributed over the
+    batches. name -> (rows, in_)
 
     ``on_batch_done`` is called after each batch and may raise to stop.
     """
@@ -49,7 +49,7 @@ def sampled_inputs(
 
 
 def evenly_spaced_examples(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
-    """EXAMPLES examples, evenly spaced over all batches."""
+    """EXAMPLES evenly spaced examples of all batches."""
     sizes = [len(next(iter(batch.values()))) for batch in batches]
     wanted = set(range(0, sum(sizes), max(1, sum(sizes) // EXAMPLES)))
     first, few = 0, []
@@ -61,11 +61,9 @@ def evenly_spaced_examples(batches: list[dict[str, torch.Tensor]]) -> list[dict[
 
 
 def sampled_vectors(module: nn.Module, inputs: torch.Tensor, count: int) -> torch.Tensor:
-    """``count`` evenly spaced input vectors of a batch; a convolution's are its patches.  (count,
-    in_)
-    """
+    """``count`` evenly spaced input vectors of a batch; patches for a convolution. (count, in_)"""
     rows = module.patches(inputs) if isinstance(module, UnpackingConv2d) else inputs.flatten(0, -2)
     chosen = torch.linspace(0, len(rows) - 1, min(count, len(rows)), device=rows.device).long()
     half = rows[chosen].to("cpu", torch.float16)
-    # an outlier may leave float16's range
+    # an outlier may exceed the range of float16
     return half if half.isfinite().all() else rows[chosen].to("cpu", torch.float32)

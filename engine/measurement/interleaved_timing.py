@@ -1,4 +1,4 @@
-"""Times of passes that take turns, so that a busy moment of the machine affects all of them."""
+"""Timing of functions in alternation, so that a busy moment of the machine affects all of them."""
 
 import time
 from collections.abc import Callable
@@ -9,14 +9,14 @@ MIN_REPEATS, MAX_REPEATS = 3, 20  # repetitions
 
 
 class TimeBudget:
-    """Seconds that are shared out among what is still to be timed."""
+    """Seconds divided among the measurements that remain."""
 
     def __init__(self, seconds: float, shapes: int):
         self.end, self.shapes = time.perf_counter() + seconds, shapes
 
     def alternating_times(self, passes: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-        """Milliseconds of each pass, one after the other and again, after one that does not count;
-        nothing where time is up.
+        """Milliseconds of each call of each function, in alternation, after a warm-up call; empty
+        if no time is left.
         """
         start = time.perf_counter()
         left, self.shapes = self.end - start, self.shapes - 1
@@ -40,7 +40,7 @@ class TimeBudget:
 
 
 def synchronize() -> None:
-    """A GPU is given work and does it by and by."""
+    """Wait until a GPU has finished; its work runs asynchronously."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     if torch.backends.mps.is_available():

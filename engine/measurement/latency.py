@@ -38,15 +38,15 @@ from engine.results.schema.tables import NAN, LatencyRow
 from engine.step.run_context import RunContext
 from engine.tensors.weights import DenseWeight
 
-MODEL_SECONDS, LAYERS_SECONDS = 1.5, 0.5  # set aside in one run; what does not fit is left out
-SHAPES = 4  # of layers that are timed, the largest
-WORK = 2e10  # products of a pass that is still timed: a second or so
-MODEL_BYTES = 1 << 30  # of ready weights: a larger model is timed layer by layer
+MODEL_SECONDS, LAYERS_SECONDS = 1.5, 0.5  # seconds of one run; shapes beyond that are skipped
+SHAPES = 4  # maximum number of timed layers, largest first
+WORK = 2e10  # products of the largest timed pass, about a second
+MODEL_BYTES = 1 << 30  # bytes of unpacked weights; a larger model is timed layer by layer
 
 
 @dataclass(frozen=True)
 class ModelPair:
-    """The model before and after, and what both are given."""
+    """The model before and after, and the inputs of both."""
 
     original: LoadedModel
     compressed: LoadedModel
@@ -64,7 +64,7 @@ def latency_rows(
     """Latency of the whole model and of each layer; ``names`` are the compressed layers, some of
     which may have been removed.
     """
-    # of another model's layers, none has a counterpart
+    # layers of a replacement model have no counterpart
     original_names = {layer.name for layer in original.layers}
     names, fewer = (
         [name for name in names if name in original_names],
@@ -102,7 +102,7 @@ def is_changed(name: str, original: LoadedModel, compressed: LoadedModel) -> boo
 def model_latency_rows(
     context: RunContext, pair: ModelPair, kernels: Kernels
 ) -> Iterator[LatencyRow]:
-    """The whole model at every shape of inputs that does not take too long."""
+    """Timings of the whole model for each input shape that is not too slow."""
     if pair.original.parameters * 8 > MODEL_BYTES:
         return
     before, after = pair.original.model, pair.compressed.model
@@ -144,7 +144,7 @@ def model_latency_rows(
 def layer_latency_rows(
     context: RunContext, pair: ModelPair, kernels: Kernels
 ) -> Iterator[LatencyRow]:
-    """One layer of each shape, on what reaches it."""
+    """Timings of one layer of each shape, on its own inputs."""
     met = [
         reached_layers(opened.model, kernels.found, pair.inputs)
         for opened in (pair.original, pair.compressed)
@@ -163,7 +163,7 @@ def layer_latency_rows(
         simulated = pair.compressed.model.get_submodule(name)
         for shape in pair.shapes:
             if name in routed and not shape.first_token:
-                continue  # the shape does not tell how many tokens an expert gets
+                continue  # the shape does not determine how many tokens an expert gets
             given = LayerInputs(shape.select(before[name]), shape.select(received[name]))
             if given.after.ndim == 4 or given.before.numel() * ready[name].stored.shape[0] <= WORK:
                 yield from one_layer_latency_rows(

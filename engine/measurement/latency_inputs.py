@@ -13,12 +13,12 @@ from engine.models.loaded_model import LoadedModel
 from engine.models.routed_layers import routed_layers
 from engine.recipe.tasks import Task
 
-Inputs = dict[str, Any]  # of a model, by name; tensors have one example a row
+Inputs = dict[str, Any]  # inputs of a model by name; tensors have one row per example
 
 
 @contextmanager
 def largest_inputs(model: nn.Module) -> Iterator[Inputs]:
-    """Fills with the largest batch that the model gets inside."""
+    """Record the largest batch that passes through the model inside the context."""
     largest: Inputs = {}
 
     def keep_largest(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -30,7 +30,7 @@ def largest_inputs(model: nn.Module) -> Iterator[Inputs]:
 
 
 def main(inputs: Inputs) -> torch.Tensor:
-    """Tokens (batch, tokens) or pictures (batch, channels, height, width)."""
+    """Tokens (batch, tokens) or images (batch, channels, height, width)."""
     return inputs["input_ids"] if "input_ids" in inputs else inputs["pixel_values"]
 
 
@@ -54,7 +54,9 @@ class Shape:
 
 
 def input_shapes(inputs: Inputs, task: Task) -> list[Shape]:
-    """One example, the evaluation batch, and for a model that writes one token, as in writing."""
+    """Input shapes to time: one example, the evaluation batch and, for language models, one token
+    as in generation.
+    """
     batch = main(inputs)
     if batch.ndim == 4:
         return [
@@ -85,8 +87,8 @@ def reached_layers(model: nn.Module, names: Iterable[str], inputs: Inputs) -> se
 def layer_batch_inputs(
     compressed: LoadedModel, names: list[str], inputs: Inputs
 ) -> dict[str, torch.Tensor]:
-    """Inputs of these layers in one pass of the evaluation batch; flattened tokens are reshaped to
-    examples again.
+    """Inputs of these layers in one pass of the evaluation batch, with flattened tokens reshaped to
+    examples.
     """
     received: dict[str, torch.Tensor] = {}
     routed, examples = routed_layers(compressed.model, names), len(main(inputs))

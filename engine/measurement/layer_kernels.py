@@ -19,7 +19,7 @@ NO_KERNEL = "No kernel here: {why}."
 
 @dataclass
 class Kernels:
-    """The kernels of a compressed model's layers, and the reasons of those that have none."""
+    """Kernels of a compressed model's layers, and the reasons of layers without one."""
 
     found: dict[str, Kernel] = field(default_factory=dict)
     # reason -> layers
@@ -65,7 +65,7 @@ class Kernels:
             )
 
     def without(self, precision: str) -> str:
-        """A note on layers that no kernel runs."""
+        """Note on layers without a kernel."""
         missing = sum(map(len, self.missing.values()))
         return (
             (

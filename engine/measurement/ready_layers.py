@@ -1,4 +1,4 @@
-"""Layers whose weights are dense and ready in the precision in which they compute."""
+"""Layers with dense weights in the dtype of computation."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -13,8 +13,8 @@ from engine.tensors.weights import DenseWeight
 
 
 def dense_layers(loaded: LoadedModel, names: Iterable[str] = ()) -> dict[str, nn.Module]:
-    """Layers, all of them unless named, whose weights are dense in the precision in which they
-    compute. Tied ones share theirs.
+    """Replace layers, by default all, by ones with dense weights in the dtype of computation. Tied
+    layers share theirs.
     """
     dense_by_id: dict[int, DenseWeight] = {}
     modules = {
@@ -31,11 +31,11 @@ def dense_layers(loaded: LoadedModel, names: Iterable[str] = ()) -> dict[str, nn
 def with_dense_weight(
     module: Unpacking, dtype: torch.dtype, dense_weights: dict[int, DenseWeight] | None = None
 ) -> Unpacking:
-    """``module`` with its weight and bias ready in that precision. What its inputs were rounded to
-    is gone with the stored weight.
+    """``module`` with its weight and bias in the dtype of computation, without the rounding of its
+    inputs that the stored weight defines.
     """
     other, dense_weights = copy.copy(module), {} if dense_weights is None else dense_weights
-    # the copy would share the table that the bias stands in
+    # otherwise the copy would share the module's dictionary of parameters
     other._parameters = {
         name: None if value is None else nn.Parameter(value.to(dtype), False)
         for name, value in module._parameters.items()

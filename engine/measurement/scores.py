@@ -1,4 +1,4 @@
-"""Quality and size of a model before and after, from what was measured and what was written."""
+"""Scores of a model before and after: its quality and the size of its files."""
 
 from engine.evaluation import EvaluationResult
 from engine.measurement.size import bits_per_parameter, bits_per_weight
@@ -19,8 +19,8 @@ def baseline_scores(
 def result_scores(
     before: Scores, written: LoadedModel, result: EvaluationResult, agreement: float
 ) -> Scores:
-    """Scores of the result. Sizes are those of the written files after reloading, so a later run
-    gives the same.
+    """Scores of the result. Sizes are those of the written files after reloading, so measuring the
+    folder again gives the same.
     """
     sizes = size_scores(written)
     return Scores(

@@ -1,9 +1,9 @@
 """Similarity of two models' hidden states, block by block: linear CKA (Kornblith et al. 2019,
 arXiv:1905.00414).
 
-Its terms are estimated without bias from groups of inputs (Song et al. 2012; Nguyen et al. 2021,
-arXiv:2010.15327): the plain form calls random states alike as soon as they are wider than there are
-inputs. Of a group only its Gram matrices are kept, whatever the models' widths.
+Its terms are unbiased estimates from groups of inputs (Song et al. 2012; Nguyen et al. 2021,
+arXiv:2010.15327): the biased form gives high similarity for random states that are wider than the
+number of inputs. Only Gram matrices of a group are kept, independent of the models' widths.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,18 +26,16 @@ from engine.recipe.tasks import ImageClassification
 from engine.results.schema.tables import SimilarityRow
 from engine.step.run_context import RunContext
 
-EMBEDDINGS = "embeddings"  # what flows into the first block
-GROUP_TOKENS, GROUP_IMAGES = 256, 64  # in one group; an image's states are one long row
+EMBEDDINGS = "embeddings"  # input of the first block
+GROUP_TOKENS, GROUP_IMAGES = 256, 64  # per group; an image's states are one long row
 GROUPS = 8  # compared
-MIN_ROWS = 4  # rows without which there is no estimate
+MIN_ROWS = 4  # minimum rows for an estimate
 
 States = dict[str, torch.Tensor]  # block -> (rows, width)
 
 
 def centered_gram(states: torch.Tensor) -> torch.Tensor:
-    """(rows, width) -> (rows, rows): their products about the mean, without those of a row with
-    itself
-    """
+    """(rows, width) -> (rows, rows): Gram matrix of the centered states with a zero diagonal"""
     centred = states.float() - states.float().mean(0)
     return (centred @ centred.T).double().fill_diagonal_(0)
 
@@ -46,10 +44,13 @@ def hsic(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Hilbert-Schmidt independence criterion (HSIC, Song et al. 2012, equation 5) for each pair of
     the models' Gram matrices.
 
-    (ours, rows, rows), (theirs, rows, rows) -> (ours, theirs)
+    (student blocks, rows, rows), (teacher blocks, rows, rows) -> (student blocks, teacher blocks)
     """
     n = student.shape[-1]
-    student_sums, teacher_sums = student.sum(-1), teacher.sum(-1)  # (ours, rows), (theirs, rows)
+    student_sums, teacher_sums = (
+        student.sum(-1),
+        teacher.sum(-1),
+    )  # (student blocks, rows), (teacher blocks, rows)
     product = student_sums.sum(-1)[:, None] * teacher_sums.sum(-1) / ((n - 1) * (n - 2))
     return (
         student.flatten(1) @ teacher.flatten(1).T
@@ -60,14 +61,14 @@ def hsic(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class CKAEstimate:
-    """Sums over groups of inputs, from states of our model and of theirs."""
+    """Sums over groups of inputs, from the states of student and teacher."""
 
-    both: list[torch.Tensor] = field(default_factory=list)  # (ours, theirs) each
-    # (ours,), (theirs,)
+    both: list[torch.Tensor] = field(default_factory=list)  # (student blocks, teacher blocks) each
+    # (student blocks,), (teacher blocks,)
     alone: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
     def add(self, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> None:
-        """One group.  (rows, width) each, of widths of their own"""
+        """Add one group of states, (rows, width) each; widths may differ."""
         student_grams, teacher_grams = (
             torch.stack([centered_gram(states) for states in group]) for group in (student, teacher)
         )
@@ -80,8 +81,8 @@ class CKAEstimate:
         )
 
     def similarity(self) -> torch.Tensor:
-        """Linear CKA of every pair: 1 for equal states, also turned or scaled, about 0 for
-        unrelated ones.  (ours, theirs)
+        """Linear CKA of every pair of blocks: 1 for states that are equal up to rotation and scale,
+        about 0 for unrelated ones. (student blocks, teacher blocks)
         """
         student_norm, teacher_norm = (
             torch.stack(sums).sum(0).clamp_min(0) for sums in zip(*self.alone, strict=True)
@@ -122,8 +123,8 @@ def similarity_rows(
 def state_groups(
     context: RunContext, models: tuple[nn.Module, nn.Module], recorded: list[States]
 ) -> Iterator[tuple[States, States]]:
-    """The states of both models on the same inputs, a group of rows at a time; where there are
-    fewer rows than that, all in one.
+    """States of both models on the same inputs, in groups of rows; one smaller group if there are
+    fewer rows.
     """
     is_image_task = isinstance(context.recipe.task, ImageClassification)
     size, is_complete, waiting = GROUP_IMAGES if is_image_task else GROUP_TOKENS, False, []
@@ -149,7 +150,7 @@ def state_groups(
 
 
 def similarity_batches(context: RunContext) -> list[Batch]:
-    """The recipe's calibration data; for images, enough to fill all groups, since each image is one
+    """The recipe's calibration data. For images, enough to fill all groups, since each image is one
     row.
     """
     calibration = context.recipe.calibration
@@ -184,13 +185,15 @@ def record_block_states(model: nn.Module) -> Iterator[States]:
 
 
 def sampled_states(states: torch.Tensor, is_image_task: bool, max_rows: int) -> torch.Tensor:
-    """Evenly spaced tokens, or whole pictures.  (rows, width)"""
+    """Evenly spaced tokens, or whole images. (rows, width)"""
     rows = states.flatten(1) if is_image_task else states.flatten(0, -2)
     return rows[:: -(-len(rows) // max_rows)]
 
 
 def with_equal_row_counts(both: list[States]) -> list[States]:
-    """Without states of other numbers of rows, as models have them that merge tokens on the way."""
+    """Drop states with other numbers of rows, which models have that merge tokens between
+    blocks.
+    """
     rows = len(next(iter(both[0].values()), ()))
     return [
         {name: states for name, states in states_by_name.items() if len(states) == rows}

@@ -67,24 +67,26 @@ class ModelSource:
     files: tuple[Path, ...]  # of the weights
     size_bytes: int  # of the weights
     packed: bool  # saved by this engine, compressed
-    dtype: Dtype  # most weights are stored in this
-    notes: tuple[str, ...] = ()  # what was put right without asking, a sentence each
+    dtype: Dtype  # dtype of most stored weights
+    notes: tuple[str, ...] = ()  # automatic corrections, one sentence each
     without_head: bool = False  # an encoder whose file has no head for its kind
     multimodal: bool = False  # evaluated on text; other parts, such as for images, are unchanged
 
     def __str__(self) -> str:
-        """The model's name as messages quote it."""
+        """The model's name in messages."""
         return short_repr(self.reference)
 
 
 def resolve_model(
     reference: str, report: Report = lambda event: None, head_for: Kind | None = None
 ) -> ModelSource:
-    """The checked folder of ``bundled:NAME``, a directory, or a Hub id with an optional @revision.
+    """Return the checked folder of ``bundled:NAME``, a directory, or a Hub id with an optional
+    @revision.
 
-    ``report`` is told how far a download is. With ``head_for``, a bare encoder will do, which is to
-    get a head for that kind.
-    Raises PlainError when there is no such model or it cannot be used here.
+    ``report`` receives the progress of a download. With ``head_for``, an encoder without a head is
+    accepted, to which a head of that kind is added.
+
+    Raises PlainError if the model does not exist or cannot be used here.
     """
     path, revision = locate_model(reference, report)
     try:
@@ -122,7 +124,7 @@ def locate_model(reference: str, report: Report) -> tuple[Path, str]:
 def parse_model_name(reference: str) -> ModelName:
     try:
         return ModelName.parse(reference)
-    # a path too long for the system, or the home of an unknown user
+    # the path is too long, or names the home of an unknown user
     except (OSError, RuntimeError):
         raise PlainError(
             f"{short_repr(reference)} is no model: give bundled:NAME, an existing directory, or "
@@ -133,7 +135,7 @@ def parse_model_name(reference: str) -> ModelName:
 def checked_source(
     path: Path, reference: str, revision: str, head_for: Kind | None = None
 ) -> ModelSource:
-    """Raises PlainError with the first thing that would keep the model from working."""
+    """Raises PlainError with the first reason why the model could not be used."""
     name = short_repr(reference)
     if not any(path.iterdir()):
         raise PlainError(
@@ -229,15 +231,15 @@ def known_kind(architecture: str) -> Kind | None:
 
 
 def architecture_with_head(config: dict[str, Any], architecture: str, kind: Kind) -> str:
-    """The class of its family that has a head of this kind; ``architecture`` where transformers has
+    """The class of the same family with a head of this kind; ``architecture`` if transformers has
     none.
     """
     return str(CLASSES[kind].get(config.get("model_type"), architecture))
 
 
 def is_multimodal(config: dict[str, Any], architecture: str) -> bool:
-    """Return True if the class also reads images or sound and its language model is a decoder with
-    a configuration of its own.
+    """Return True if the class also reads images or sound, and its language model is a decoder with
+    its own configuration.
     """
     text = config.get("text_config")
     decodes = isinstance(text, dict) and not any(
@@ -265,7 +267,9 @@ def task_kind(config: dict[str, Any], architecture: str, name: str) -> Kind:
 
 
 def check_supported(config: dict[str, Any], architecture: str, kind: Kind, name: str) -> None:
-    """Compressed by others, code of its own, or unknown to transformers."""
+    """Raises PlainError for models compressed by other tools, with custom code, or unknown to
+    transformers.
+    """
     family = str(config.get("model_type"))
     if quantization := config.get("quantization_config") or config.get("compression_config"):
         method = (
@@ -296,7 +300,9 @@ def check_supported(config: dict[str, Any], architecture: str, kind: Kind, name:
 
 
 def weight_files(path: Path, name: str) -> tuple[Path, ...]:
-    """The safetensors files that make up the model, each of the length its header promises."""
+    """The safetensors files of the model. Raises PlainError if one does not have the length that
+    its header states.
+    """
     files = (
         (path / WEIGHTS,)
         if (path / WEIGHTS).is_file()
@@ -346,7 +352,7 @@ def stored_dtype(files: tuple[Path, ...], name: str) -> Dtype:
 
 @lru_cache(maxsize=1024)
 def _bytes_by_dtype(file: Path, name: str, size: int, changed: int) -> Counter[str]:
-    """Sums for one file, cached until it changes, since each query about a model resolves its
+    """Totals of one file, cached until it changes, since each query about a model resolves its
     folder.
     """
     stored: Counter[str] = Counter()
@@ -425,7 +431,7 @@ def _file_totals(file: Path, name: str, size: int, changed: int) -> TensorTotals
 
 
 def ids_outside_vocabulary(config: dict[str, Any]) -> dict[str, list[int]]:
-    """Ids of special tokens that lie outside the vocabulary, by name."""
+    """Special-token ids outside the vocabulary, by name."""
     size = config.get("vocab_size")
     if not isinstance(size, int):
         return {}
@@ -442,8 +448,8 @@ def ids_outside_vocabulary(config: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def languages_without_default(config: dict[str, Any]) -> list[str]:
-    """Languages of a model with layers for each (X-MOD) if none is the default; it cannot read text
-    without one.
+    """Languages of a model with adapters for each (X-MOD) if it has no default, without which it
+    cannot read text.
     """
     names = config.get("languages")
     without = "adapter_reduction_factor" in config and not config.get("default_language")

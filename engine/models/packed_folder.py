@@ -1,8 +1,8 @@
-"""Compressed models on disk: one safetensors file for each block, each with its layers' settings in
-its header.
+"""Compressed models on disk: one safetensors file per block, with the settings of its layers in the
+header.
 
-The bytes of these files are the reported size. The folder also holds the model's config and
-tokenizer, and ``compression.json``, which marks the folder as ours.
+The reported size is the total of these files' bytes. The folder also contains the model's config
+and tokenizer, and ``compression.json``, which marks it as a compressed model of this engine.
 """
 
 import json
@@ -25,7 +25,7 @@ from engine.results.schema.tables import LedgerRow
 from engine.tensors.weights import StoredWeight, weight_from_settings
 
 MARKER_FILE = "compression.json"
-DTYPES = {  # what safetensors calls them, in the order in which it writes them
+DTYPES = {  # names of dtypes in safetensors, in the order in which it writes them
     torch.int64: "I64",
     torch.float64: "F64",
     torch.float32: "F32",
@@ -50,7 +50,7 @@ class PackedFolder:
 
     def __init__(self, folder: Path, source: ModelSource, recipe: dict[str, Any]):
         self.folder, self.blocks = folder, 0
-        self.shapes: dict[str, tuple[int, int]] = {}  # of the layers written so far
+        self.shapes: dict[str, tuple[int, int]] = {}  # layers written so far
         self.ledger: dict[str, Counter[str]] = defaultdict(Counter)  # layer -> part -> bytes
         with explain_write_errors(folder):
             for path in {
@@ -60,7 +60,7 @@ class PackedFolder:
                 if "index" not in path.name and path.name != MARKER_FILE
             }:
                 shutil.copyfile(path, folder / path.name)
-            # the file's dtype: config.json may say another, or none
+            # dtype of the weight files; that of config.json may differ or be missing
             config = json.loads((source.path / "config.json").read_bytes()) | {
                 "dtype": source.dtype
             }
@@ -81,7 +81,7 @@ class PackedFolder:
         path = self.folder / f"model-{self.blocks + 1:05d}.safetensors"
         with explain_write_errors(self.folder):
             stored = write_file(path, layers, plain)
-            # safetensors makes its files readable by the owner only
+            # safetensors makes its files readable by their owner only
             path.chmod((self.folder / MARKER_FILE).stat().st_mode)
         self.blocks += 1
         self.shapes |= {name: stored.shape for name, stored in layers.items()}
@@ -91,8 +91,8 @@ class PackedFolder:
         return path
 
     def finish(self, origin: Origin) -> None:
-        """The index that names every tensor's file, as large models on the Hub have it, and in the
-        mark the original model's counts.
+        """Write the index of every tensor's file, as for large models on the Hub, and the marker
+        file with the original model's counts.
         """
         weight_map: dict[str, Any] = {}
         for path in sorted(self.folder.glob("model-*.safetensors")):
@@ -119,7 +119,9 @@ class PackedFolder:
 
 
 def model_card(recipe: dict[str, Any]) -> str:
-    """The folder's own: what the original's card says of numbers is not true of it."""
+    """Model card of the compressed model. The original's card would state numbers that are not true
+    of it.
+    """
     steps = ", then ".join(f"`{step['technique']}`" for step in recipe.get("steps", []))
     return (
         f"# {recipe.get('model', 'A model')}, compressed\n\n"
@@ -132,7 +134,7 @@ def model_card(recipe: dict[str, Any]) -> str:
 
 
 def write_file(path: Path, layers: dict[str, StoredWeight], plain: dict[str, torch.Tensor]) -> int:
-    """The bytes of all tensors, which is less than the file's by its header."""
+    """Bytes of all tensors, without the headers."""
     tensors = {name: value.contiguous() for name, value in packed_tensors(layers, plain).items()}
     save_file(tensors, path, metadata=packed_metadata(layers))
     return sum(value.nbytes for value in tensors.values())
@@ -150,15 +152,16 @@ def packed_tensors(
 
 
 def packed_metadata(layers: dict[str, StoredWeight]) -> dict[str, str]:
-    # one key alone: safetensors writes several in any order, and equal models should be equal files
+    # one key only: safetensors writes several in any order, and equal models should give equal
+    # files
     return {"layers": json.dumps({name: stored.settings() for name, stored in layers.items()})}
 
 
 def file_bytes(
     layers: dict[str, StoredWeight], plain: dict[str, torch.Tensor] | None = None
 ) -> int:
-    """Bytes of the file that would hold these, which may be blueprints: eight for a length, the
-    header filled up to eights, the values.
+    """Size of a file with these tensors, which may be meta tensors: eight bytes for the header's
+    length, the header padded to a multiple of eight, and the values.
     """
     tensors = packed_tensors(layers, plain or {})
     header, end = {"__metadata__": packed_metadata(layers)}, 0
@@ -177,7 +180,7 @@ def file_bytes(
 
 @contextmanager
 def explain_write_errors(folder: Path) -> Iterator[None]:
-    """A full disk, a missing permission or a file in the way, as a sentence."""
+    """Explain a full disk, a missing permission or a file in the way in one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -195,9 +198,7 @@ def read_origin(folder: ModelSource) -> Origin | None:
 
 
 def read_packed(folder: Path) -> tuple[dict[str, StoredWeight], dict[str, torch.Tensor]]:
-    """The stored layers by name, and the tensors that belong to no layer. Tensors stay mapped to
-    the files.
-    """
+    """The stored layers by name, and the tensors outside of layers. Tensors stay memory-mapped."""
     layers: dict[str, StoredWeight] = {}
     plain: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("model-*.safetensors")):

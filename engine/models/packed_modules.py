@@ -1,5 +1,5 @@
-"""Layers that hold their weight as stored and make it dense only while they run. They take the
-place of the model's own.
+"""Layers that hold their weight as stored and unpack it while they run. They replace the model's
+own layers.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from engine.tensors.weights import DenseWeight, StoredWeight
 
 
 class Unpacking(nn.Module):
-    """A layer whose weight is ``stored``; its bias and everything else is the original layer's."""
+    """Layer whose weight is ``stored``; its bias and attributes are the original layer's."""
 
     def __init__(self, stored: StoredWeight, original: nn.Module, compute: torch.dtype):
         super().__init__()
         self.stored, self.compute = stored, compute
-        # the dense weight, while many batches go through one after the other
+        # the dense weight, kept while many batches are processed
         self.unpacked: torch.Tensor | None = None
-        # its factors likewise, where it runs as several smaller layers
+        # its factors, likewise, if the layer runs as several smaller ones
         self.chain: tuple[Any, ...] | None = None
         self.kernel = shape_of(original)
         bias = getattr(original, "bias", None)
@@ -46,8 +46,8 @@ class Unpacking(nn.Module):
         )
 
     def active_factors(self) -> tuple[Any, ...]:
-        """Smaller layers that are run one after the other; empty if the weight is one matrix or
-        kernel.
+        """Smaller layers that run one after the other; empty if the weight is one matrix
+        or kernel.
         """
         if self.unpacked is not None:
             return ()
@@ -67,7 +67,7 @@ class UnpackingLinear(Unpacking):
 
 
 class UnpackingConv1D(UnpackingLinear):
-    """GPT-2's layer: kept transposed by its own class, here as (out, in_) like the others."""
+    """GPT-2's Conv1D, whose weight is transposed; ``stored`` is (out, in_) as for other layers."""
 
 
 class UnpackingConv2d(Unpacking):
@@ -186,9 +186,9 @@ def install_packed_layers(
     """Replace the named layers by unpacking ones that compute in ``compute`` on ``device``; changes
     and returns ``model``.
 
-    Layers not named stay as they are stored and are unpacked too, so a 16-bit model needs no second
-    copy in 32 bits;
-    tied layers share one stored weight. Everything else (norms, positions) is converted.
+    Layers that are not named keep their stored weights and are unpacked too, so a 16-bit model
+    needs no second copy in 32 bits. Tied layers share one stored weight. All other tensors (norms,
+    positions) are converted.
     """
     stored_by_id: dict[int, StoredWeight] = {}
     for name, module in list(model.named_modules()):
@@ -205,7 +205,7 @@ def install_packed_layers(
                 child,
                 UNPACKING[kind_of(module)](stored_by_id[key], module, compute),
             )
-    # transformers asks the first parameter where and in what precision a model is
+    # transformers reads the model's device and dtype from its first parameter
     if next(model.parameters(), None) is None:
         model.register_parameter("placement", nn.Parameter(torch.empty(0), requires_grad=False))
     for tensor in [*model.parameters(), *model.buffers()]:
@@ -228,8 +228,8 @@ def unpacking_layers(model: nn.Module) -> list[Unpacking]:
 
 @contextmanager
 def keep_unpacked(model: nn.Module) -> Iterator[None]:
-    """The weights of a model or block stay dense while it runs many times, and so do factors where
-    layers run as these.
+    """Keep the weights of a model or block dense while it runs many times, and the factors of
+    layers that run as factors.
     """
     layers = unpacking_layers(model)
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Layers of experts in a model: which they are, their tokens and their routers."""
+"""Expert layers of a model, the tokens they receive, and their routers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from engine.models.experts import ROUTING, Expert, Stacks
 
 @dataclass(frozen=True)
 class RoutedLayer:
-    """Position of a layer whose tokens are routed to its expert."""
+    """Location of a layer in its expert and module."""
 
-    path: str  # of the module that holds all experts
+    path: str  # path of the module that holds all experts
     expert: str  # number
-    projection: str  # of the layer inside the expert, "" where an expert is a single layer
+    projection: str  # layer inside the expert, "" if an expert is a single layer
 
     @property
     def stack(self) -> tuple[str, str]:

@@ -72,7 +72,7 @@ def resize_layer(module: nn.Module, shape: Shape) -> None:
 
 
 def resize_tensor(module: nn.Module, tensor: str, shape: torch.Size) -> None:
-    """A parameter or buffer of another shape, still without values."""
+    """Resize a parameter or buffer, still without values."""
     current = getattr(module, tensor, None)
     if current is None or current.shape == shape:
         return

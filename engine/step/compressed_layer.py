@@ -20,11 +20,11 @@ class CompressedLayer:
 
     step: Technique
     config: Technique  # setting of this layer
-    part: Layer  # its first rows, where it is very large
+    part: Layer  # its first rows, if it is very large
     weight: torch.Tensor  # (out, in_) float32
     stats: InputStats | GradientStats | None
     stored: StoredWeight
-    scales: torch.Tensor | float  # what its columns were multiplied by before, (in_,)
+    scales: torch.Tensor | float  # factors of its columns before storing, (in_,)
     pruning_plan: PruningPlan | None = (
-        None  # what stays of the whole model, where structures are removed
+        None  # what remains of the whole model, if structures are removed
     )

@@ -1,4 +1,4 @@
-"""Trainings that the user stopped: how far they came, and which state is kept."""
+"""Trainings that the user stopped: their progress, and the state that is kept."""
 
 from dataclasses import dataclass
 

@@ -15,7 +15,7 @@ from engine.tensors.weights import DenseWeight
 class EquivalentWeights:
     """Changed tensors by name; all others stay as they are."""
 
-    # layer -> weight, (out, in_); of tied layers, the one that holds the tensor
+    # layer -> weight, (out, in_); for tied layers, the one that holds the tensor
     layers: Mapping[str, torch.Tensor] = field(default_factory=dict)
     # norms with their statistics, biases, positions
     plain: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -24,8 +24,8 @@ class EquivalentWeights:
     def apply(
         self, original: LoadedModel, folder: ModelSource, compute: torch.dtype
     ) -> LoadedModel:
-        """The model with these tensors, each in the number format of the one it replaces.
-        ``original`` is left as it is, and shares all other tensors.
+        """Model with these tensors, each in the dtype of the one it replaces. ``original`` is
+        unchanged and shares all other tensors.
 
         Raises ValueError for a tensor that the model does not have, or one of another shape.
         """

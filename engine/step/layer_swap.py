@@ -1,4 +1,4 @@
-"""The original model with some layers swapped for a moment: what that does to its answers."""
+"""Evaluation of the original model with some layers temporarily replaced."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,19 +22,19 @@ from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.tensors.weights import StoredWeight
 
-MAX_CACHED_LOGITS = 1 << 25  # of the original, in float32: 128 MB
+MAX_CACHED_LOGITS = 1 << 25  # of the original model, in float32: 128 MB
 
 
 @dataclass
 class LayerSwap:
-    """Answers are those on calibration data: a distribution over tokens at each place, or over
+    """Outputs are compared on calibration data: distributions over tokens at each position, or over
     classes for each example.
     """
 
     context: RunContext
     original: LoadedModel
     batches: list[Batch]
-    tables: TableBuilder  # what is found out on the way is noted here
+    tables: TableBuilder  # receives rows found during the evaluation
     gradient_stats_cache: dict[tuple[str, ...], dict[str, GradientStats]] = field(
         default_factory=dict
     )
@@ -54,8 +54,8 @@ class LayerSwap:
         return LayerSwap(self.context, self.original, cut, self.tables)
 
     def divergence(self, replacements: dict[str, StoredWeight]) -> float:
-        """KL divergence of the changed model's answers from the original's, the mean in nats."""
-        # the original's, before anything is swapped
+        """Mean KL divergence of the changed model's outputs from the original's, in nats."""
+        # computed before anything is swapped
         pairs = list(zip(self.batches, self.original_log_probs, strict=True))
         with self.swap_layers(replacements):
             parts = [
@@ -66,7 +66,7 @@ class LayerSwap:
     def evaluate(
         self, replacements: dict[str, StoredWeight], event: ProgressEvent
     ) -> EvaluationResult:
-        """Quality at the recipe's task; ``event`` names the measurement."""
+        """Quality in the recipe's task; ``event`` describes the measurement."""
         with self.swap_layers(replacements):
             return self.context.evaluate(self.original.model, self.context.folder, event)
 
@@ -90,8 +90,8 @@ class LayerSwap:
         )
 
     def layer_stats(self, needs: Needs, names: list[str]) -> dict[str, InputStats | GradientStats]:
-        """Data of the original's layers that a technique with these needs uses; empty if it needs
-        none.
+        """Data of the original's layers that a technique with these ``needs`` uses; empty if it
+        needs none.
         """
         if needs == "gradients":
             return self.gradient_stats(tuple(names))
@@ -112,7 +112,7 @@ class LayerSwap:
         return [self.log_probs(batch) for batch in self.batches]
 
     def log_probs(self, batch: Batch) -> torch.Tensor:
-        """Log-probabilities at evenly spaced positions, as many as fit into memory.  (places,
+        """Log-probabilities at evenly spaced positions, as many as fit into memory. (positions,
         tokens or classes)
         """
         with evaluation_mode(self.original.model):
@@ -128,7 +128,9 @@ class LayerSwap:
 
     @contextmanager
     def swap_layers(self, layers: dict[str, StoredWeight]) -> Iterator[None]:
-        """Layers by name, and those tied to them, store something else inside."""
+        """Replace the stored weights of the named layers, and of those tied to them, inside the
+        context.
+        """
         modules = self.original.model.named_modules()
         replacements = {
             id(self.original.model.get_submodule(name).stored): stored

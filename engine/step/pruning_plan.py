@@ -17,7 +17,7 @@ from engine.tensors.weights import DenseWeight, StoredWeight
 
 
 def no_checkpoint_folder() -> None:
-    """Return None: no folder, so nothing is kept."""
+    """Return None: checkpoints are not kept."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class TechniqueInput:
     original: LoadedModel
     folder: ModelSource
     targets: frozenset[str]  # layers that may change
-    layer_swap: LayerSwap | None = None  # None in a forecast, which goes without data
-    # asked for the folder in which trainings are kept meanwhile
+    layer_swap: LayerSwap | None = None  # None in a forecast, which has no data
+    # returns the folder for checkpoints of a training, or None
     open_checkpoint_folder: Callable[[], Path | None] = no_checkpoint_folder
 
 
@@ -40,7 +40,7 @@ class KeptIndices:
     columns: torch.Tensor | None = None
 
     def select(self, matrix: torch.Tensor) -> torch.Tensor:
-        """(out, in_) or (out,) -> what stays of it"""
+        """(out, in_) or (out,) -> the kept part"""
         rows = matrix if self.rows is None else matrix[self.rows]
         return rows if self.columns is None else rows[:, self.columns]
 
@@ -54,19 +54,19 @@ class KeptIndices:
 class PruningPlan:
     """All changes to a model; layers that are not named are unchanged."""
 
-    # by layer, or by the norm whose every tensor is cut
+    # by layer, or by the norm whose tensors are all cut
     kept_indices: dict[str, KeptIndices] = field(default_factory=dict)
     removed_blocks: tuple[str, ...] = ()  # blocks
-    new_block_names: dict[str, str] = field(default_factory=dict)  # block -> its name afterwards
-    # other changed or new tensors outside layers
+    new_block_names: dict[str, str] = field(default_factory=dict)  # block -> new name
+    # other changed or new tensors outside of layers
     replaced_tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-    # fields of config.json that must change with it
+    # fields of config.json that change with the tensors
     config: dict[str, Any] = field(default_factory=dict)
-    # that may, where a model made by them has exactly these shapes
+    # fields that may change, if a model built with them has exactly these shapes
     uniform: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)  # by layer
     structures: tuple[StructureRow, ...] = ()
-    # layer -> where the structures that run through it stand
+    # layer -> block of the structures that it belongs to
     homes: dict[str, str] = field(default_factory=dict)
 
     def removes(self, name: str) -> bool:
@@ -83,7 +83,9 @@ class PruningPlan:
         return before if block is None else self.new_block_names[block] + before.removeprefix(block)
 
     def plain(self, before: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Norms and biases afterwards: a bias loses what its layer's outputs do."""
+        """Norms and biases of the smaller model: a bias loses the same positions as its layer's
+        outputs.
+        """
         left = {name: value for name, value in before.items() if name not in self.replaced_tensors}
         parts = {
             name: self.part(name, value) for name, value in left.items()
@@ -103,7 +105,7 @@ class PruningPlan:
                 yield layer, replace(layer, name=self.name(layer.name), shape=shape, groups=groups)
 
     def shape(self, layer: Layer) -> tuple[int, ...]:
-        """Afterwards; a convolution's kernel keeps its height and width."""
+        """Shape in the smaller model; a convolution's kernel keeps its height and width."""
         if layer.name not in self.kept_indices:
             return layer.shape
         out, in_ = self.kept_indices[layer.name].shape(*layer.matrix_shape)
@@ -111,9 +113,7 @@ class PruningPlan:
         return (out, in_ // area, *layer.shape[2:])
 
     def stored_weight(self, layer: Layer, current: StoredWeight) -> StoredWeight:
-        """A layer's weight afterwards; one that changes becomes dense, in the number format it has
-        in the file.
-        """
+        """Weight of a layer in the smaller model. A changed one is dense, in its file's dtype."""
         if layer.name not in self.kept_indices:
             return current
         weight = (

@@ -1,6 +1,4 @@
-"""A whole model that takes the place of another: a student, or the same one after it was
-trained.
-"""
+"""A whole model that replaces another: a student, or the same model after training."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,22 +14,24 @@ from engine.tensors.weights import DenseWeight
 
 @dataclass(frozen=True)
 class ReplacementModel:
-    """Dense, in float32, sharing nothing with files or other models: it may learn in place."""
+    """Dense model in float32 that shares nothing with files or other models, so it can be trained
+    in place.
+    """
 
     model: nn.Module
-    source: ModelSource  # whose tokenizer or image processor goes with it, and whose config.json
-    dtype: torch.dtype  # that its weights are written in
+    source: ModelSource  # source of the tokenizer or image processor and of config.json
+    dtype: torch.dtype  # dtype in which its weights are written
     pruning_plan: PruningPlan = field(
         default_factory=PruningPlan
-    )  # what of the subject it began as
-    # fields of its config.json, where those are not the source's
+    )  # the part of the original from which it started
+    # fields of its config.json that differ from the source's
     config: dict[str, Any] = field(default_factory=dict)
-    # layer -> the subject's layer that it began as
+    # layer -> the original's layer from which it started
     homes: dict[str, str] = field(default_factory=dict)
-    initial_weights_note: str = ""  # why layers without such a home have none: a note
+    initial_weights_note: str = ""  # note on layers that started from no layer of the original
 
     def layers(self) -> list[Layer]:
-        """Layers as they will be written."""
+        """Layers in the dtype in which they are written."""
         size, name = self.dtype.itemsize, str(self.dtype).removeprefix("torch.")
         return [replace(layer, itemsize=size, dtype=name) for layer in layers_of(self.model)]
 
@@ -40,8 +40,8 @@ class ReplacementModel:
         return DenseWeight(tuple(weight.shape), weight)
 
     def plain(self, device: str = "cpu") -> dict[str, torch.Tensor]:
-        """Norms with their statistics, biases, positions: everything that is no layer's weight, as
-        it will be written.
+        """All tensors that are no layer's weight, such as norms with their statistics, biases and
+        positions, in the dtype in which they are written.
         """
         tensors = plain_tensors(self.model)
         return {

@@ -18,7 +18,7 @@ from engine.recipe.tasks import tasks_by_split
 from engine.results.schema.tables import CurveRow
 from engine.step.early_end import EarlyEnd, PruningEnd, TicketsEnd
 
-# bytes: a smaller model is not unpacked again for each batch that it is measured on
+# bytes: a smaller model is kept unpacked during an evaluation
 MAX_UNPACKED_BYTES = 256 * 2**20
 
 
@@ -30,11 +30,11 @@ class RunContext:
     folder: ModelSource
     report: Report = lambda event: None
     cancelled: Callable[[], bool] = lambda: False
-    step: int = 0  # which of the recipe's is being done
-    notes: list[str] = field(default_factory=list)  # what a reader of the numbers should know
+    step: int = 0  # current step
+    notes: list[str] = field(default_factory=list)  # notes for readers of the results
     # trainings that the user stopped: their progress is kept, and the run continues
     ended_early: list[EarlyEnd | PruningEnd | TicketsEnd] = field(default_factory=list)
-    stream: Callable[[list[CurveRow]], None] = lambda rows: None  # to whoever watches a training
+    stream: Callable[[list[CurveRow]], None] = lambda rows: None  # receives training curves
 
     @property
     def config(self) -> Technique:
@@ -47,11 +47,11 @@ class RunContext:
 
     @property
     def is_stopping(self) -> bool:
-        """Return True if the user asked to stop and no training has ended for it."""
+        """Return True if the user asked to stop and no training has ended because of it."""
         return self.cancelled() and not self.ended_early
 
     def progress(self, event: ProgressEvent) -> None:
-        """Report, and stop here if the user asked to."""
+        """Report progress, and raise Cancelled if the user asked to stop."""
         self.report_stage(event)
         if self.is_stopping:
             raise Cancelled(
@@ -60,13 +60,13 @@ class RunContext:
             )
 
     def report_stage(self, event: ProgressEvent) -> None:
-        """Report, with the number of the step in a recipe of several."""
+        """Report progress, with the number of the step if the recipe has several."""
         steps = len(self.recipe.steps)
         self.report(replace(event, step=self.step + 1, steps=steps) if steps > 1 else event)
 
     @property
     def by_split(self) -> dict[str, "RunContext"]:
-        """For each split that quality is measured on, with that as the recipe's own."""
+        """Contexts by evaluated split, each with that split in its recipe."""
         return {
             split: replace(self, recipe=self.recipe.model_copy(update={"task": task}))
             for split, task in tasks_by_split(self.recipe.task).items()
@@ -75,7 +75,7 @@ class RunContext:
     def evaluate_splits(
         self, model: nn.Module, folder: ModelSource, event: ProgressEvent
     ) -> dict[str, EvaluationResult]:
-        """In every split."""
+        """Evaluation results by split."""
         return {
             split: context.evaluate(model, folder, event)
             for split, context in self.by_split.items()
@@ -84,7 +84,7 @@ class RunContext:
     def evaluate(
         self, model: nn.Module, folder: ModelSource, event: ProgressEvent
     ) -> EvaluationResult:
-        """In the split that the run is judged by. ``event`` names the measurement."""
+        """Evaluation in the recipe's main split. ``event`` describes the measurement."""
         device, _ = device_and_dtype(self.recipe)
 
         def report(inner: ProgressEvent) -> None:

@@ -1,4 +1,4 @@
-"""Rows of a run's tables, collected while it computes."""
+"""Rows of a run's tables, collected during the run."""
 
 from itertools import groupby
 from typing import Any
@@ -11,7 +11,7 @@ from engine.results.schema.tables import LayerRow
 
 
 class TableBuilder:
-    """A list of rows, or of whole frames of them, for each table of a run: ``rows.layers``."""
+    """A list of rows, or of frames, for each table of a run: ``tables.layers``."""
 
     def __init__(self, **rows: list[Any]) -> None:
         if unknown := rows.keys() - TABLES:
@@ -19,7 +19,7 @@ class TableBuilder:
         vars(self).update({name: rows.get(name, []) for name in TABLES})
 
     def __getattr__(self, name: str) -> list[Any]:
-        """Called for names that are no table."""
+        """Called for names that are not tables."""
         raise AttributeError(f"no table of a run is declared as {name!r}")
 
     def tables(self) -> Tables:
@@ -32,7 +32,7 @@ class TableBuilder:
 
     @classmethod
     def of(cls, tables: Tables) -> "TableBuilder":
-        """Layers as rows again, the others as tables."""
+        """Builder with the rows of layers, and the frames of all other tables."""
         frames = {name: getattr(tables, name) for name in TABLES if name != "layers"}
         return cls(
             layers=[LayerRow(**row) for row in tables.layers.to_dict("records")],
@@ -53,7 +53,7 @@ class TableBuilder:
 
 
 def concatenation(parts: list[Any], row: type) -> pd.DataFrame:
-    """One table of rows and frames, in their order."""
+    """One table from rows and frames, in their order."""
     groups = [
         (framed, list(group))
         for framed, group in groupby(parts, key=lambda part: isinstance(part, pd.DataFrame))

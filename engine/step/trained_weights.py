@@ -9,6 +9,6 @@ from engine.tensors.weights import StoredWeight
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    layers: dict[str, StoredWeight]  # each layer that a step may touch, as it will be stored
-    # norms with their statistics and biases, in the file's number formats
+    layers: dict[str, StoredWeight]  # stored weight of each layer that a step may change
+    # norms with their statistics and biases, in the dtypes of the file
     plain: dict[str, torch.Tensor] = field(default_factory=dict)

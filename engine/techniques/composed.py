@@ -1,4 +1,4 @@
-"""Several steps on one layer: zeros stay zero, factors are compressed each by itself, and the pair
+"""Several steps on one layer: zeros stay zero, factors are compressed separately, and the result
 has one size.
 """
 
@@ -42,8 +42,8 @@ def compress_further(
 
 
 def storage_plan_of_steps(steps: list[Technique], shape: tuple[int, int]) -> StoredWeight:
-    """A blueprint of what all steps together will store; exact where it is known how many weights
-    the first one leaves.
+    """Storage plan after all steps; exact if the number of weights that the first one keeps is
+    known.
     """
     stored, nonzero = storage_plan(steps[0], shape), None
     for before, config in pairwise(steps):

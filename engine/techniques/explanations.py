@@ -10,8 +10,8 @@ from engine.step.compressed_layer import LIVE_SAMPLES
 
 
 def frame(row: type, /, **columns: Any) -> pd.DataFrame:
-    """A row class's table from its columns: tensors of one length, laid flat, or one value for all
-    rows.
+    """Table of a row class from its columns: tensors of equal length, flattened, or one value for
+    all rows.
     """
     flat = {
         name: value.flatten().numpy() if isinstance(value, torch.Tensor) else value

@@ -73,9 +73,8 @@ def equivalent_weights(
 def plan(
     config: Technique, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, Technique]:
-    """The setting of each layer by name; by default all are treated alike. ``layer_swap`` lets a
-    technique see what changed layers do to the
-    model's answers; a forecast goes without.
+    """Return the setting of each layer by name; by default all layers have the same. ``layer_swap``
+    measures the effect of changed layers on the model's outputs; it is None in a forecast.
     """
     return {layer.name: config for layer in layers}
 
@@ -84,7 +83,7 @@ def plan(
 def compress(
     config: Technique, weight: torch.Tensor, stats: InputStats | None = None
 ) -> StoredWeight:
-    """Return one layer's weight, (out, in_) float32, as it would be stored. ``seen`` are the
+    """Return one layer's weight, (out, in_) float32, as it would be stored. ``stats`` are the
     statistics of its inputs that the technique needs.
     """
     raise TypeError(f"no method implements {type(config).__name__}")
@@ -94,8 +93,8 @@ def compress(
 def input_scales(
     config: Technique, fold: Fold, weights: list[torch.Tensor], stats: InputStats
 ) -> tuple[torch.Tensor, list[tuple[float, float]]] | None:
-    """Scales for the inputs of layers that share one, (in_,), with the (alpha, error) that were
-    tried; None to leave them.
+    """Return scales for the inputs of layers that share one, (in_,), with the (alpha, error) that
+    were tried; None to leave the inputs unscaled.
     """
     return None
 
@@ -110,8 +109,8 @@ def storage_plan(config: Technique, shape: tuple[int, int]) -> StoredWeight:
 
 @singledispatch
 def with_adapter(config: Technique, stored: StoredWeight) -> StoredWeight | None:
-    """A layer stored as ``stored``, which may be a blueprint, with what the technique adds to it;
-    None if it is stored again.
+    """Return ``stored``, which may be a storage plan, with what the technique adds to it; None if
+    the layer is stored again.
     """
     return None
 
@@ -124,7 +123,7 @@ def diagnostics(
     stored: StoredWeight,
     stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
-    """Return the table rows about one layer that only this technique has."""
+    """Return table rows about one layer that only this technique has."""
     return TableBuilder()
 
 
@@ -146,8 +145,8 @@ def plan_removal(
 
 @singledispatch
 def check_recipe(config: Technique, recipe: Recipe) -> None:
-    """Raises PlainError where a technique has no meaning for what a recipe asks; said in the
-    forecast already.
+    """Raises PlainError if a technique cannot run with these options, model or task. It is also
+    called by the forecast.
     """
 
 
@@ -163,24 +162,24 @@ def train_weights(
 def train_replacement(
     config: Technique, context: RunContext, technique_input: TechniqueInput, tables: TableBuilder
 ) -> ReplacementModel | None:
-    """The model that takes the place of the subject, for techniques that train one; None for all
-    others. Its curves go to ``tables``.
+    """Return the model that replaces the original, for techniques that train one; None for all
+    others. Its curves are added to ``tables``.
     """
     return None
 
 
 @singledispatch
 def replacement_outline(config: Technique, technique_input: TechniqueInput) -> LoadedModel | None:
-    """Return the model that replaces the subject, without values, for a forecast; None if the
-    subject is not replaced.
+    """Return the replacement model without values, for a forecast; None if the original is not
+    replaced.
     """
     return None
 
 
 @singledispatch
 def check_models(config: Technique, folder: ModelSource, recipe: Recipe, at_hand: bool) -> None:
-    """Check the other models that the step uses against the one in ``folder``. ``at_hand``: only
-    those that need no download.
+    """Check the other models that the step uses against the one in ``folder``. ``at_hand``: check
+    only those that need no download.
 
     Raises PlainError for a model that the step cannot use.
     """
@@ -198,8 +197,8 @@ def nonzero_weights(config: Technique, shape: tuple[int, int]) -> int | None:
 def why_unchanged(
     config: Technique, layer: Layer, stored: StoredWeight, before: torch.Tensor
 ) -> str:
-    """Reason why a layer is rightly unchanged, as the end of a sentence; empty if the method should
-    have changed it. before: (out, in_) float32
+    """Return the reason why a layer may be unchanged, as the end of a sentence; empty if the method
+    should have changed it. before: (out, in_) float32
     """
     if isinstance(stored, DenseWeight):
         dtype = str(stored.weight.dtype).removeprefix("torch.")
@@ -209,14 +208,14 @@ def why_unchanged(
 
 @singledispatch
 def search_work(config: Technique, layers: int) -> SearchWork:
-    """Search before the settings of this many layers are known; none by default."""
+    """Return the search before the settings of this many layers are known; none by default."""
     return SearchWork()
 
 
 @singledispatch
 def training_work(config: Technique) -> TrainingWork:
-    """Training before layers are stored: by default that of all weights in ``config.steps`` steps
-    of ``config.batch`` examples, if the technique trains.
+    """Return the training before layers are stored: by default of all weights in ``config.steps``
+    steps of ``config.batch`` examples, if the technique trains.
     """
     if not config.trains:
         return TrainingWork()
@@ -226,22 +225,22 @@ def training_work(config: Technique) -> TrainingWork:
 
 @singledispatch
 def layer_operations(config: Technique, shape: tuple[int, int]) -> float:
-    """Operations for a layer of this shape besides those proportional to its rows, which are
-    measured.
+    """Return the operations for a layer of this shape besides those proportional to its rows, which
+    are measured.
     """
     return 0.0
 
 
 @singledispatch
 def forecast_notes(config: Technique, technique_input: TechniqueInput) -> tuple[str, ...]:
-    """Sentences about the forecast of a step, such as what its size depends on."""
+    """Return notes for the forecast of a step, such as what its size depends on."""
     return ()
 
 
 @singledispatch
 def explanation(config: Technique, look: CompressedLayer) -> Explanation | None:
-    """Table that shows the technique at work on one layer, bounded for layers of any size; None for
-    the default, a few weights that share a scale.
+    """Return a table that explains the technique on one layer, bounded for layers of any size; None
+    for the default, a few weights that share a scale.
     """
     return None
 
@@ -253,7 +252,7 @@ def range_rows(config: Technique, layer: str, seen: InputStats) -> list[Observer
 
 
 def meta_tensor(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """A tensor without values, for blueprints."""
+    """Tensor without values, for storage plans."""
     return torch.empty(shape, dtype=dtype, device="meta")
 
 

@@ -1,5 +1,5 @@
-"""Hooks of the techniques with all their implementations: importing this module imports all
-modules of the techniques, which register what they implement.
+"""Hooks with the implementations of all techniques. Importing this module imports all modules of
+the techniques, which register their implementations.
 """
 
 import logging
@@ -74,5 +74,5 @@ for _technique in ALL_TECHNIQUES:
             try:
                 if _name.endswith(f".{REQUIRED}") or find_spec(_name):
                     import_module(_name)
-            except Exception as error:  # must not stop the others
+            except Exception as error:  # an error must not affect other techniques
                 logging.getLogger(__name__).warning("%s cannot be imported: %s", _name, error)

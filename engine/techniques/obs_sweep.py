@@ -1,7 +1,7 @@
-"""A weight worked off column after column, each one's error pushed onto those still to come
-(Optimal Brain Surgeon, as GPTQ and SparseGPT do it).
+"""Optimal Brain Surgeon: columns are processed one after the other, and each one's error is
+compensated by the columns after it, as in GPTQ and SparseGPT.
 
-All arrays here are transposed, (in_, out): a column of the weight is a row in memory.
+All arrays are transposed, (in_, out): a column of the weight is a row in memory.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ import torch
 
 from engine.calibration.activation_stats import InputStats
 
-BLOCK_COLUMNS = 32  # columns that are corrected one by one; everything wider is a matrix product
+BLOCK_COLUMNS = 32  # columns that are updated one by one; wider ranges use matrix products
 
 
 @dataclass
 class ColumnSweep:
-    """A weight on its way. What becomes of a column, its ``process_block`` says."""
+    """A weight during processing. Subclasses define ``process_block``."""
 
-    weight: torch.Tensor  # (in_, out), moves while it waits
+    weight: torch.Tensor  # (in_, out), updated until a column is processed
     factor: torch.Tensor  # (in_, in_) upper Cholesky factor of the inverse Hessian
-    errors: torch.Tensor  # (in_, out), each over its pivot
+    errors: torch.Tensor  # (in_, out), divided by the pivots
 
     def process(self, begin: int, end: int) -> None:
-        """Columns begin ... end, in halves of halves: what one half's errors do to the other is a
-        matrix product.
+        """Process columns begin ... end by recursive halving, so that updates between halves are
+        matrix products.
         """
         if self.is_block(begin, end):
             return self.process_block(begin, end)
@@ -34,7 +34,7 @@ class ColumnSweep:
         self.process(middle, end)
 
     def propagate(self, begin: int, middle: int, end: int) -> None:
-        """The errors of columns begin ... middle onto columns middle ... end."""
+        """Compensate the errors of columns begin ... middle in columns middle ... end."""
         self.weight[middle:end] -= (
             self.factor[begin:middle, middle:end].T @ self.errors[begin:middle]
         )
@@ -49,9 +49,9 @@ class ColumnSweep:
         raise NotImplementedError
 
     def values_after(self, done: int, before: torch.Tensor) -> torch.Tensor:
-        """Values of all columns after the first ``done`` were processed, (in_, out): those as they
-        will be stored, and the others adjusted. ``before`` are the values at the start. Known when
-        all are done.
+        """Values of all columns after the first ``done`` were processed, (in_, out): stored values
+        of those, and adjusted values of the others. ``before`` are the initial values. Available
+        after all columns are processed.
         """
         return before - self.factor[:done].T @ self.errors[:done]
 
@@ -59,10 +59,9 @@ class ColumnSweep:
 def hessian_factor(
     stats: InputStats, damping: float, order: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Upper Cholesky factor of the damped Hessian's inverse, made once for all layers with one
-    input. Damps more where that fails, and says so.
-
-    ``order``: in which the columns are worked off, (in_,); from left to right where there is none.
+    """Upper Cholesky factor of the damped Hessian's inverse, computed once for all layers with a
+    common input. Damping is increased, with a warning, until the factorization succeeds. ``order``:
+    order of the columns, (in_,); None for left to right.
     """
     key = (damping, order is not None)
     if key not in stats.factors:
@@ -98,9 +97,8 @@ def damped_factors(
 
 
 def damped_hessian(stats: InputStats, order: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:
-    """H with ``damping`` on its diagonal, in a new tensor: at the width of a large model each copy
-    kept
-    would be a gigabyte.
+    """H with ``damping`` on its diagonal, in a new tensor: for a large model each further copy
+    would take a gigabyte.
     """
     hessian = stats.gram[order][:, order].div_(stats.count)
     hessian.diagonal().add_(damping)

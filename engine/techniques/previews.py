@@ -1,5 +1,5 @@
-"""Tables that preview a step from its options alone, for its page: importing this module imports
-the modules ``preview`` of all techniques, which register theirs. None of them imports torch.
+"""Tables that preview a step from its options only. Importing this module imports the modules
+``preview`` of all techniques, which register theirs. None of them imports torch.
 """
 
 import logging
@@ -15,8 +15,8 @@ from engine.config.technique import Technique
 
 @singledispatch
 def preview(config: Technique) -> tuple[type, pd.DataFrame] | None:
-    """Row class and table of what the step will do over time, computed by the same functions as in
-    a run; None for techniques that do not proceed in rounds.
+    """Row class and table of a step over time, computed by the same functions as in a run; None for
+    techniques that do not proceed in rounds.
     """
     return None
 
@@ -25,5 +25,5 @@ for _package in dict.fromkeys(cls.__module__.rpartition(".")[0] for cls in ALL_T
     try:
         if find_spec(f"{_package}.preview"):
             import_module(f"{_package}.preview")
-    except Exception as error:  # of another package; must not stop the others
+    except Exception as error:  # in another package; an error must not affect other techniques
         logging.getLogger(__name__).warning("%s.preview cannot be imported: %s", _package, error)

@@ -83,7 +83,7 @@ def accumulation_option() -> int:
 
 
 def patience_option(evaluations: str = " (a run evaluates ten times)") -> int:
-    """Early-stopping patience; ``evaluations`` says how often the technique evaluates."""
+    """Early-stopping patience; ``evaluations`` describes how often the technique evaluates."""
     return option(
         0,
         (

@@ -1,4 +1,4 @@
-"""Weights whose layer quantizes its inputs too."""
+"""Weights of layers that quantize their inputs."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,10 +10,8 @@ from engine.tensors.weights import StoredWeight
 
 @dataclass(frozen=True)
 class WithQuantizedInputs(StoredWeight):
-    """A stored weight, and how the layer's inputs are rounded to whole numbers: x = scale * (code -
-    zero).
-
-    The arithmetic is done in floating point, with the result that whole numbers would give.
+    """A stored weight with the quantization of its layer's inputs: x = scale * (code - zero). It is
+    simulated in floating point, with the same result as integer arithmetic.
     """
 
     kind: ClassVar[str] = "with-activations"
@@ -23,7 +21,7 @@ class WithQuantizedInputs(StoredWeight):
     scheme: Literal["symmetric", "asymmetric"]
     per: Literal["token", "tensor"]
     scale: torch.Tensor | None = None  # (1,) float32; None: computed for each input
-    zero: torch.Tensor | None = None  # (1,) float32, a whole number
+    zero: torch.Tensor | None = None  # (1,) float32, an integer
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return self.weight.to_dense(dtype)
@@ -60,8 +58,8 @@ class WithQuantizedInputs(StoredWeight):
 
 
 def code_range(bits: int, scheme: str) -> tuple[int, int]:
-    """Symmetric: -(2^(b-1) - 1) ... 2^(b-1) - 1, as integer kernels have it. Asymmetric: 0 ... 2^b
-    - 1.
+    """Symmetric: -(2^(b-1) - 1) ... 2^(b-1) - 1, as in integer kernels. Asymmetric: 0 ...
+    2^b - 1.
     """
     return (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) if scheme == "symmetric" else (0, 2**bits - 1)
 
@@ -69,7 +67,7 @@ def code_range(bits: int, scheme: str) -> tuple[int, int]:
 def qparams(
     low: torch.Tensor, high: torch.Tensor, bits: int, scheme: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero code of a range, which is widened to hold zero."""
+    """Scale and zero code of a range, which is extended to contain zero."""
     low, high = low.clamp(max=0), high.clamp(min=0)
     lowest, highest = code_range(bits, scheme)
     width = (

@@ -1,7 +1,5 @@
-"""The bitsandbytes formats as stored weights.
-
-Codes come from the library; becoming dense again is plain arithmetic here, because the library's
-own CPU path is wrong where a block does not divide a row.
+"""The bitsandbytes formats as stored weights. Codes are computed by the library; dequantization is
+implemented here, because the library's CPU code is wrong where a block does not divide a row.
 """
 
 from dataclasses import dataclass
@@ -43,8 +41,8 @@ NESTED_BLOCK = 256  # absmax values that share one second-level absmax
 
 @dataclass(frozen=True)
 class FourBit(StoredWeight):
-    """NF4 or FP4: blocks of the row-by-row flattened weight share an absmax, stored in float32 or,
-    twice quantized, in 8 bits.
+    """NF4 or FP4: blocks of the flattened weight share an absmax, stored in float32 or, with double
+    quantization, in 8 bits.
     """
 
     kind: ClassVar[str] = "four-bit"
@@ -56,8 +54,8 @@ class FourBit(StoredWeight):
     }
     format: Literal["nf4", "fp4"]
     block_size: int
-    codes: torch.Tensor  # two a byte, the first in the high half
-    absmax: torch.Tensor  # (blocks,) float32, or uint8 codes where nested_absmax is given
+    codes: torch.Tensor  # two per byte, the first in the high half
+    absmax: torch.Tensor  # (blocks,) float32, or uint8 codes if nested_absmax is given
     nested_absmax: torch.Tensor | None = None  # (blocks / 256,) float32
     # (1,) mean of the absmax values, taken off before they were quantized
     offset: torch.Tensor | None = None

@@ -37,7 +37,7 @@ class Bitmask(StoredWeight):
 
 @dataclass(frozen=True)
 class CSR(StoredWeight):
-    """Compressed sparse rows: the column of each weight left, and where each row begins."""
+    """Compressed sparse rows: the column of each remaining weight, and the start of each row."""
 
     kind: ClassVar[str] = "csr"
     names: ClassVar[dict[str, str]] = {
@@ -46,7 +46,7 @@ class CSR(StoredWeight):
         "values": REMAINING,
     }
     starts: torch.Tensor  # (out + 1,) int32
-    columns: torch.Tensor  # (left,) int16, int32 where there are more
+    columns: torch.Tensor  # (left,) int16, or int32 for more columns
     values: torch.Tensor  # (left,)
 
     @classmethod
@@ -72,7 +72,7 @@ class CSR(StoredWeight):
 
 @dataclass(frozen=True)
 class NOfM(StoredWeight):
-    """At most N of every M neighbors in a row, and their places inside the M: as NVIDIA's tensor
+    """At most N of every M neighbors in a row, and their positions inside the M, as NVIDIA's tensor
     cores read 2:4.
     """
 
@@ -84,7 +84,9 @@ class NOfM(StoredWeight):
 
     @classmethod
     def of(cls, weight: torch.Tensor, kept: int, of_: int) -> "NOfM":
-        """``weight``: (out, in_), in_ a multiple of M, with at most N weights left in every M."""
+        """``weight``: (out, in_), in_ a multiple of M, with at most N nonzero weights in
+        every M.
+        """
         groups = weight.unflatten(1, (-1, of_))
         positions = (
             (groups != 0)
@@ -125,8 +127,7 @@ def storage_sizes_bytes(
     itemsize: int,
     pattern: tuple[int, int] | None = None,
 ) -> dict[str, int]:
-    """Bytes that each way of storing takes for this number of remaining weights; N of M only where
-    there is
+    """Bytes of each storage format for this number of remaining weights; N of M only if there is
     such a pattern.
     """
     out, in_ = shape
@@ -146,8 +147,8 @@ def storage_sizes_bytes(
 def sparse_weight(
     weight: torch.Tensor, storage: str, pattern: tuple[int, int] | None = None
 ) -> StoredWeight:
-    """Stored in one of the ways of ``storage_sizes_bytes``, or the smallest of them.  weight: (out,
-    in_) in the format that is to be kept
+    """Weight in one of the formats of ``storage_sizes_bytes``, by default the smallest. weight:
+    (out, in_) in the dtype to keep
     """
     sizes = storage_sizes_bytes(
         tuple(weight.shape), int(weight.count_nonzero()), weight.itemsize, pattern

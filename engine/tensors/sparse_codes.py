@@ -1,4 +1,4 @@
-"""Quantized weights of which many were zero before: they stay zero, and need not be stored."""
+"""Quantized weights of which many were zero before: they stay zero and need not be stored."""
 
 from dataclasses import dataclass, replace
 from functools import singledispatch
@@ -18,12 +18,12 @@ from engine.tensors.weights import DenseWeight, IntegerWeight, StoredWeight, Tra
 
 @dataclass(frozen=True)
 class MaskedWeight(StoredWeight):
-    """A stored weight, and a bit for each place that tells whether it is zero after all."""
+    """A stored weight, and a bit for each position that is 0 where the weight is zero."""
 
     kind: ClassVar[str] = "masked"
     names: ClassVar[dict[str, str]] = {"mask": "mask"}
     weight: StoredWeight
-    mask: torch.Tensor  # (out * in_ / 8,) uint8, 1 where a weight is left
+    mask: torch.Tensor  # (out * in_ / 8,) uint8, 1 for a remaining weight
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return (
@@ -38,7 +38,7 @@ class MaskedWeight(StoredWeight):
         return unpack_bits(self.mask, 1, self.shape[0] * self.shape[1]).bool()
 
     def without_mask(self) -> StoredWeight:
-        """The weight with something at every place."""
+        """The weight without the mask."""
         return self.weight
 
     def quantized_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -53,14 +53,14 @@ class MaskedWeight(StoredWeight):
 
 @dataclass(frozen=True)
 class SparseCodesWeight(MaskedWeight):
-    """The codes of the weights left alone; scales and all else are as in a weight that has a code
-    for each place.
+    """Codes of the remaining weights only; scales and metadata are as in a weight with a code for
+    each position.
     """
 
     kind: ClassVar[str] = "sieved"
     names: ClassVar[dict[str, str]] = {"mask": "mask", "codes": "codes"}
     bits: int  # of a code
-    # bytes, see ``packing``; of the weights left, row by row. ``weight`` holds none
+    # bytes, see ``packing``, of the remaining weights, row by row. ``weight`` holds none
     codes: torch.Tensor
 
     @classmethod
@@ -90,11 +90,14 @@ class SparseCodesWeight(MaskedWeight):
 
 
 def preserve_zeros(stored: StoredWeight, zeros: torch.Tensor) -> StoredWeight:
-    """The smallest way to store it with zeros where the weight was zero.  zeros: (out, in_) bool"""
-    if isinstance(stored, AdaptedWeight):  # the adapter trained with it is dense
+    """The smallest storage of the weight with zeros where the mask is True. zeros: (out,
+    in_) bool
+    """
+    if isinstance(stored, AdaptedWeight):  # an adapter trained with it is dense
         return replace(stored, base=preserve_zeros(stored.base, zeros))
     inner = stored.parts().get("weight") or stored.parts().get("columns")
-    # it goes for the weight inside; columns stored apart, factors and activation ranges are as they
+    # masks the weight inside; separately stored columns, factors and activation ranges are
+    # unchanged
     # are
     if inner is not None:
         name = "columns" if isinstance(stored, TransposedWeight) else "weight"
@@ -115,7 +118,7 @@ def preserve_zeros(stored: StoredWeight, zeros: torch.Tensor) -> StoredWeight:
 
 
 def remaining_mask(stored: StoredWeight) -> torch.Tensor:
-    """Mask of the weights that no earlier step has removed, as far as known, (out, in_) bool."""
+    """Mask of the weights that no earlier step removed, as far as known, (out, in_) bool."""
     return (
         stored.remaining_mask().view(stored.shape)
         if isinstance(stored, MaskedWeight)
@@ -232,8 +235,8 @@ def preserve_zeros_plan(stored: StoredWeight, nonzero_count: int) -> StoredWeigh
 
 
 def has_zero_level(stored: StoredWeight) -> bool:
-    """Return True if zero is certainly among the levels; the means of a codebook rarely
-    include it.
+    """Return True if zero is certainly among the levels; the centroids of a codebook rarely include
+    it.
     """
     return not isinstance(stored, CodebookWeight) and getattr(stored, "table", "") != "binary"
 

@@ -1,7 +1,7 @@
 """Stored form of one weight tensor, with its bytes and its conversion to a dense tensor.
 
-Weights are matrices here, output channels first: (out, in_). A convolution's kernel is laid flat,
-(out, in_ * height * width); GPT-2's transposed ``Conv1D`` is turned round.
+Weights are matrices with output channels first: (out, in_). A convolution's kernel is flattened,
+(out, in_ * height * width); GPT-2's ``Conv1D`` is transposed.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ class StoredWeight:
     """
 
     kind: ClassVar[str]
-    names: ClassVar[dict[str, str]]  # field -> what the size ledger calls it
+    names: ClassVar[dict[str, str]]  # field -> its name in the byte breakdown
     shape: tuple[int, int]  # of the dense matrix: out, in_
 
     def __init_subclass__(cls) -> None:
@@ -37,14 +37,14 @@ class StoredWeight:
         raise NotImplementedError
 
     def quantized_inputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Inputs as they are multiplied with the weight; subclasses may quantize or permute
-        them.
+        """Inputs as they are multiplied with the weight. Subclasses may quantize or
+        permute them.
         """
         return inputs
 
     def factors(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-        """Matrices that inputs are multiplied with one after the other, where that is less work
-        than with the weight they make; else none.
+        """Factors that are applied to the inputs one after the other, if that is less work than
+        with their product; otherwise empty.
         """
         return ()
 
@@ -57,7 +57,7 @@ class StoredWeight:
         return ()
 
     def parts(self) -> dict[str, "StoredWeight"]:
-        """Stored weights that this one is made of, by field."""
+        """Stored weights inside this one, by field."""
         return {
             field.name: value
             for field in fields(self)
@@ -89,7 +89,7 @@ class StoredWeight:
         }
 
     def byte_breakdown(self) -> dict[str, int]:
-        """Bytes by what they hold."""
+        """Bytes by content, such as codes and scales."""
         own: Counter[str] = Counter()
         for name, value in self.own_tensors().items():
             own[self.names[name]] += value.nbytes
@@ -109,13 +109,11 @@ class StoredWeight:
         )
 
     def levels(self) -> torch.Tensor:
-        """The values a weight may take where the scale is the median one; empty when any value may
-        be taken.
-        """
+        """Levels that a weight may take at the median scale; empty if any value is possible."""
         return torch.empty(0)
 
     def level_counts(self) -> torch.Tensor:
-        """Number of weights on each of ``levels()``, in any scale; empty if not counted."""
+        """Number of weights at each of ``levels()``, over all scales; empty if not counted."""
         return torch.empty(0, dtype=torch.int64)
 
     def note(self) -> str:
@@ -126,7 +124,7 @@ class StoredWeight:
 def weight_from_settings(
     settings: dict[str, Any], tensors: dict[str, torch.Tensor]
 ) -> StoredWeight:
-    """The stored weight that ``settings()`` and ``tensors()`` came from."""
+    """The stored weight with these ``settings()`` and ``tensors()``."""
     plain = {key: value for key, value in settings.items() if key != "kind"}
     nested = {key: value for key, value in plain.items() if isinstance(value, dict)}
     parts = {
@@ -148,7 +146,7 @@ def json_value(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class DenseWeight(StoredWeight):
-    """A weight kept as it was."""
+    """An uncompressed weight."""
 
     kind: ClassVar[str] = "dense"
     names: ClassVar[dict[str, str]] = {"weight": "dense weights"}
@@ -172,19 +170,19 @@ class IntegerWeight(StoredWeight):
         "order": "column order",
     }
     bits: int
-    # columns that share a scale, all of them where there is one a row; the last group may be
+    # columns that share a scale, all of them if there is one per row; the last group may be
     # shorter
     group_size: int
     codes: torch.Tensor  # bytes, see ``packing``; code 0 is the lowest level
-    # (out, groups), (out, 1) or (1, 1); float16, float32 where that is too coarse, or E8M0: powers
+    # (out, groups), (out, 1) or (1, 1); float16, float32 if that is too coarse, or E8M0: powers
     # of two in a byte
     scales: torch.Tensor
-    # codes of zero, one for each scale: packed in ``bits``, or floats where zero lies between two
+    # codes of zero, one per scale: packed in ``bits``, or floats if zero lies between two
     # codes; None: 2^(bits - 1)
     zeros: torch.Tensor | None = None
-    # (in_,) int32: the column that stands at each place, where groups are not neighbors
+    # (in_,) int32: the column at each position, if groups are not adjacent columns
     order: torch.Tensor | None = None
-    # rows that share a scale, where those are blocks; then there is a row of scales for each band
+    # rows that share a scale in block-wise formats; there is a row of scales for each band
     # of rows
     rows: int | None = None
 
@@ -206,13 +204,13 @@ class IntegerWeight(StoredWeight):
         return unpack_bits(self.codes, self.bits, self.shape[0] * self.shape[1]).view(self.shape)
 
     def per_row(self, params: torch.Tensor) -> torch.Tensor:
-        """A row of scales for each row of the weight, or one for all."""
+        """Scales with one row per row of the weight, or one row for all."""
         return (
             params if self.rows is None else params.repeat_interleave(self.rows, 0)[: self.shape[0]]
         )
 
     def zero_codes(self) -> torch.Tensor:
-        """The code that means zero, for each scale.  (out, groups) as ``scales``"""
+        """Zero code for each scale. (out, groups) as ``scales``"""
         if self.zeros is None:
             return torch.full(self.scales.shape, 2 ** (self.bits - 1), device=self.scales.device)
         if self.zeros.is_floating_point():
@@ -231,7 +229,7 @@ class IntegerWeight(StoredWeight):
 
 @dataclass(frozen=True)
 class TransposedWeight(StoredWeight):
-    """A weight stored by its columns: what shares a scale lies along the outputs."""
+    """A weight stored by its columns: scales are shared along the outputs."""
 
     kind: ClassVar[str] = "turned"
     names: ClassVar[dict[str, str]] = {}
@@ -250,9 +248,8 @@ class TransposedWeight(StoredWeight):
 def groups_with_params(
     weight: torch.Tensor, width: int, *params: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Views of the whole groups, then of the shorter last ones, each with its params.
-
-    (out, in_), (out, groups) each -> (out, groups, width), (out, groups, 1) each
+    """Views of the full groups, then of the shorter last ones, each with its params. (out, in_),
+    (out, groups) each -> (out, groups, width), (out, groups, 1) each
     """
     full_groups, in_ = weight.shape[1] // width, weight.shape[1]
     edge = full_groups * width

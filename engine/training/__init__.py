@@ -1,15 +1,14 @@
-"""Training: a course, what is learned from, what is paid for, and the loop that runs it. Nothing
-here knows a technique.
+"""Training, independent of techniques.
 
-course      how long, how fast, with what seed
-lessons     labeled examples or windows of text, never those that quality is measured on
-losses      terms of the loss, as functions
-pupil       the dense model that learns, from a folder
-accelerated number formats, gradients and steps, by accelerate
-loop        one step after the other
-study       a training that is watched, kept at its best, and taken up again
-checkpoint  where it stands, on disk
-cuts        weights that the forward pass sees as zero, by a mask or by gates
+training_config  length, learning rate and seed
+datasets         labeled examples or windows of text, separate from the evaluation data
+losses           loss terms, as functions
+trainable_model  the dense model that is trained, from a folder
+accelerated      dtypes, gradients and optimizer steps, by accelerate
+loop             the training loop
+trainer          a training with evaluation and early stopping, which resumes
+checkpoint       its state on disk
+masks            pruning masks and gates
 """
 
 from engine.training.datasets import (

@@ -1,6 +1,4 @@
-"""``accelerate``'s hand on a training: the number format of products, gradients, their clipping,
-and the optimizer's steps.
-"""
+"""Use of ``accelerate``: dtype of products, gradients, their clipping, and optimizer steps."""
 
 import torch
 from accelerate import Accelerator
@@ -9,9 +7,7 @@ from accelerate.state import AcceleratorState
 
 def accelerator_for(device: torch.device, half: bool = False) -> Accelerator:
     """Accelerator of one training. ``half``: products in bfloat16 while weights and gradients stay
-    float32 (mixed precision).
-
-    Models are placed by those who make them.
+    float32 (mixed precision). The caller moves the model to its device.
     """
     reset_accelerator_state()
     return Accelerator(
@@ -20,8 +16,8 @@ def accelerator_for(device: torch.device, half: bool = False) -> Accelerator:
 
 
 class Float16Accelerator(Accelerator):
-    """Products in float16 on any device, with or without loss scaling; accelerate's own refuses
-    CPUs, and always scales.
+    """Products in float16 on any device, with or without loss scaling; accelerate's own plugin
+    rejects CPUs and always scales.
     """
 
     def __init__(self, device: torch.device, first_scale: float, loss_scaling: bool) -> None:
@@ -38,7 +34,7 @@ class Float16Accelerator(Accelerator):
 
 
 def reset_accelerator_state() -> None:
-    """accelerate has one state for a process, which takes neither another device nor another
-    format; a worker's trainings differ in both.
+    """Reset accelerate's global state, which allows one device and dtype per process; the trainings
+    of a worker differ in both.
     """
     AcceleratorState._reset_state(reset_partial_state=True)

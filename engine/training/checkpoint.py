@@ -1,4 +1,4 @@
-"""Checkpoints of a training on disk: a killed one resumes with an equal result."""
+"""Checkpoints of a training on disk: a killed training resumes with an equal result."""
 
 import pickle
 from contextlib import suppress
@@ -39,7 +39,7 @@ SavedStateT = TypeVar("SavedStateT", bound=SavedState)
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(SavedState):
     step: int  # done
-    model: State  # what moves of it
+    model: State  # state of the training
     optimizer: dict[str, Any]
     best_step: int
     best: State
@@ -53,8 +53,8 @@ def checkpoint_file(folder: Path | None, phase: str) -> Path | None:
 
 
 def write_checkpoint(state: SavedState, file: Path | None) -> None:
-    """Whole or not at all; a disk that cannot be written costs what would have been kept, never the
-    training.
+    """Write a checkpoint atomically. If the disk cannot be written, the training continues without
+    one.
     """
     if file is None:
         return
@@ -70,8 +70,8 @@ def write_checkpoint(state: SavedState, file: Path | None) -> None:
 def read_checkpoint(
     kind: type[SavedStateT], file: Path | None, device: torch.device
 ) -> SavedStateT | None:
-    """None where nothing was kept, or it is damaged or of another kind. Tensors and plain data
-    alone are read, nothing that could run code.
+    """State of a checkpoint; None if there is none, or it is damaged or of another kind. Only
+    tensors and plain data are read, never code.
     """
     if file is None or not file.is_file():
         return None

@@ -39,25 +39,25 @@ from engine.recipe.tasks import (
 )
 from engine.training.losses import IGNORE_INDEX
 
-# examples that are read to learn from; that quality is judged by meanwhile
+# maximum training examples, and held-out examples for evaluation during training
 MAX_EXAMPLES, MAX_HELD_OUT = 8192, 256
-MAX_WINDOWS, MAX_HELD_OUT_WINDOWS = 4096, 32  # the same of a text
-HELD_OUT_EVERY = 10  # where data has no validation split, one in this many examples is held out
+MAX_WINDOWS, MAX_HELD_OUT_WINDOWS = 4096, 32  # the same for windows of text
+HELD_OUT_EVERY = 10  # without a validation split, one in this many examples is held out
 
 
 @dataclass(frozen=True)
 class EncodedExamples:
     inputs: dict[str, torch.Tensor]  # (examples, ...) each
-    # (examples,) classes; the tokens themselves of a text, (examples, context)
+    # (examples,) classes; for text, the tokens themselves, (examples, context)
     targets: torch.Tensor
-    # logits of teachers that were asked about all of them before, (examples, classes)
+    # logits of teachers, computed in advance, (examples, classes)
     teacher_logits: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, rows: torch.Tensor | slice) -> "EncodedExamples":
-        """Cut to the longest of these texts: what is padding in all of them goes."""
+        """Examples without columns that are padding in all rows."""
         inputs = {name: value[rows] for name, value in self.inputs.items()}
         if "attention_mask" in inputs:
             longest = max(1, int(inputs["attention_mask"].sum(1).max()))
@@ -69,8 +69,8 @@ class EncodedExamples:
         )
 
     def length_order(self) -> torch.Tensor:
-        """Their rows, texts of one length side by side, the longest first: what memory does not
-        suffice for fails at once.  (examples,)
+        """Order of the examples by length, longest first, so that too little memory fails at once.
+        (examples,)
         """
         mask = self.inputs.get("attention_mask")
         return (
@@ -122,8 +122,8 @@ def load_training_data_language_modeling(
     max_examples: int = MAX_EXAMPLES,
     training: Training | None = None,
 ) -> TrainingData:
-    """Windows of the calibration text, or of one to train on; the last ones are held out unless
-    there is a text for that.
+    """Windows of the calibration or training text; the last ones are held out unless there is a
+    validation text.
     """
     settings, data = (
         calibration or Calibration(context=min(256, task.context)),
@@ -209,7 +209,7 @@ def window_targets(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def encoded_windows(windows: torch.Tensor) -> EncodedExamples:
-    """Exercises from tokens and targets. (windows, 2, context)"""
+    """Examples from tokens and targets. (windows, 2, context)"""
     return EncodedExamples({"input_ids": windows[:, 0]}, windows[:, 1])
 
 
@@ -221,8 +221,8 @@ def load_training_data_classification(
     max_examples: int = MAX_EXAMPLES,
     training: Training | None = None,
 ) -> TrainingData:
-    """The task's train split, judged by its validation split; of data without splits, what quality
-    is not measured on. Or data to train on.
+    """Train split of the task with its validation split as held-out examples; for data without
+    splits, examples that are not evaluated. Or the recipe's training data.
     """
     data = training or Training()
     max_examples = min(max_examples, data.samples)
@@ -256,9 +256,7 @@ def load_training_data_classification(
 
 
 def task_with_data(task: Classification, data: Training, source: str) -> Classification:
-    """The task with its data in the place of what quality is measured on; the task itself where
-    none is named.
-    """
+    """The task with other data; the task itself if ``source`` is empty."""
     if not source:
         return task
     columns = {"label_column": data.label_column or task.label_column}
@@ -274,7 +272,7 @@ def labeled_examples(
     max_examples: int,
     task: Classification,
 ) -> EncodedExamples:
-    """Examples of ``source_task`` that ``task`` does not measure quality on."""
+    """Examples of ``source_task`` that are not in the evaluation sample of ``task``."""
     split_task = source_task.model_copy(update={"split": split, "samples": max_examples})
     shared = source_task.data == task.data and (is_local(task.data) or task.split == split)
     examples = load_examples(split_task, skip=task.samples if shared else 0)
@@ -305,7 +303,7 @@ def with_unlabeled_examples(
     folder: ModelSource,
     max_examples: int,
 ) -> EncodedExamples:
-    """The examples, and further ones that only a teacher says something about."""
+    """The examples, and unlabeled ones that only a teacher labels."""
     if not data.unlabelled:
         return train
     found = unlabeled_inputs(task, data)[:max_examples]
@@ -334,7 +332,7 @@ def unlabeled_inputs(
 
 
 def concatenate_padded(one: torch.Tensor, other: torch.Tensor, padding: int) -> torch.Tensor:
-    """Texts padded to one length, pictures as they are.  (examples, tokens) or (examples, channels,
+    """Texts padded to one length, images unchanged. (examples, tokens) or (examples, channels,
     height, width)
     """
     if one.ndim > 2:
@@ -367,7 +365,7 @@ def encoded_inputs_image_classification(
 def encoded_inputs_text_classification(
     task: TextClassification, examples: Examples, folder: ModelSource
 ) -> dict[str, torch.Tensor]:
-    """Padded on the right, with a mask that says where."""
+    """Inputs padded on the right, with an attention mask."""
     tokenizer, config = tokenizer_of(folder), config_of(folder)
     length = checked_length(task.length, config, tokenizer)
     encoded = encoded_texts(examples.inputs, tokenizer, length)

@@ -1,5 +1,5 @@
-"""The one loop, on ``accelerate``: AdamW, a rise and a cosine, clipped gradients; every draw known
-from the seed.
+"""Training loop on ``accelerate``: AdamW, warm-up and cosine decay, gradient clipping, and all
+randomness determined by the seed.
 """
 
 import math
@@ -21,14 +21,12 @@ from engine.training.losses import aligned_targets, label_loss
 from engine.training.masks import GATE_RATE_FACTOR, HardConcreteGates
 from engine.training.training_config import TrainingConfig
 
-Loss = Callable[
-    [torch.Tensor, EncodedExamples], torch.Tensor
-]  # of logits, for the exercises they answer
-POSITIONS_AT_ONCE = 4096  # tokens that are judged at once; pictures, a sixteenth of it
+Loss = Callable[[torch.Tensor, EncodedExamples], torch.Tensor]  # (logits, batch) -> loss
+POSITIONS_AT_ONCE = 4096  # tokens evaluated at once; for images, a sixteenth of it
 
 
 class Diverged(PlainError):
-    """The loss was no number any more, at a training step counted from 1."""
+    """The loss is not finite at a training step, counted from 1."""
 
     def __init__(self, step: int, rate: float):
         super().__init__(
@@ -75,7 +73,7 @@ def train_steps(
             group["lr"] = group["pace"] * training_config.rate_at(step)
         set_training_mode(modules, training_config.updates_weights)
         while True:
-            seed_generators(training_config.seed_at(step))  # dropout's, and the gates'
+            seed_generators(training_config.seed_at(step))  # of dropout and gates
             try:
                 loss = forward_backward(
                     model,
@@ -98,17 +96,16 @@ def train_steps(
 
 
 def set_training_mode(modules: list[nn.Module], training: bool) -> None:
-    """``train()`` and ``eval()``, which twice a step look through the model again: two hundredths
-    of
-    a small model's step.
+    """Faster ``train()`` and ``eval()``, which traverse the model twice per step: 2% of a small
+    model's step.
     """
     for module in modules:
         vars(module)["training"] = training
 
 
 def seed_generators(seed: int) -> None:
-    """torch.manual_seed without its look for devices there are not, which costs a hundredth of a
-    small model's step.
+    """torch.manual_seed without its check for other devices, which takes 1% of a small model's
+    step.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
@@ -118,8 +115,8 @@ def seed_generators(seed: int) -> None:
 def forward_backward(
     model: nn.Module, micro_batches: list[EncodedExamples], accelerator: Accelerator, loss_of: Loss
 ) -> float:
-    """The mean loss of a step's examples, whose gradients are added up part by part (accumulation),
-    each by how many of the examples it has.
+    """Mean loss of a step's examples with gradient accumulation over micro-batches, each weighted
+    by its share of the examples.
     """
     device, total = next(model.parameters()).device, 0.0
     model.zero_grad(set_to_none=True)
@@ -135,8 +132,8 @@ def forward_backward(
 
 
 def more_micro_batches(micro_batches: int, examples: int, error: Exception) -> int:
-    """The next number of parts. Raises the error again where it is another one, and a PlainError
-    where a part is one example already.
+    """The next number of micro-batches. Raises the error again if it is not about memory, and a
+    PlainError if a micro-batch has one example already.
     """
     if (
         isinstance(error, RuntimeError)
@@ -164,7 +161,9 @@ def check_finite_loss(loss: float, step: int, training_config: TrainingConfig) -
 
 
 def make_optimizer(model: nn.Module, training_config: TrainingConfig) -> torch.optim.Optimizer:
-    """Matrices decay, norms and biases do not; gates move faster than weights."""
+    """Optimizer with weight decay for matrices only, not for norms and biases, and a higher
+    learning rate for gates.
+    """
     gates = {
         id(module.openness) for module in model.modules() if isinstance(module, HardConcreteGates)
     }
@@ -200,9 +199,8 @@ def make_optimizer(model: nn.Module, training_config: TrainingConfig) -> torch.o
 
 
 def adamw_class(training_config: TrainingConfig) -> Callable[..., torch.optim.Optimizer]:
-    """torch's in one go over each tensor (fused), four times as fast on a CPU as operation by
-    operation; or bitsandbytes' (Dettmers et al. 2023,
-    arXiv:2305.14314, section 3), which is slow to import and no use without CUDA.
+    """torch's fused AdamW, which is four times as fast on a CPU; or that of bitsandbytes (Dettmers
+    et al. 2023, arXiv:2305.14314, section 3), which is slow to import and needs CUDA.
     """
     if not training_config.paged:
         return partial(torch.optim.AdamW, fused=True)
@@ -212,8 +210,8 @@ def adamw_class(training_config: TrainingConfig) -> Callable[..., torch.optim.Op
 
 
 def batch_indices(count: int, training_config: TrainingConfig) -> Iterator[torch.Tensor]:
-    """Rows of one batch after the other, without end; an example comes again when all others have
-    come.  (batch,)
+    """Rows of one batch after the other, without end. An example is repeated after all others were
+    used. (batch,)
     """
     draw, batch = (
         torch.Generator().manual_seed(training_config.seed),
@@ -229,13 +227,15 @@ def batch_indices(count: int, training_config: TrainingConfig) -> Iterator[torch
 
 @dataclass(frozen=True)
 class Quality:
-    """On examples held out: the accuracy of a classifier, a language model's perplexity."""
+    """Accuracy of a classifier or perplexity of a language model on held-out examples."""
 
     name: str
     value: float
 
     def relative_to(self, original: "Quality") -> float:
-        """1 where it is as good as the original's; of perplexities, the original's by this one."""
+        """Quality relative to the original's, 1 if equal: the quotient of accuracies, or the
+        inverse one of perplexities.
+        """
         if self.name == "perplexity":
             return original.value / self.value
         return self.value / original.value if original.value else 0.0
@@ -269,7 +269,7 @@ def held_out_quality(model: nn.Module, examples: EncodedExamples) -> Quality:
 
 
 def label_loss_sum(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """The sum over all places."""
+    """Sum over all positions."""
     return label_loss(logits, targets).item() * len(targets)
 
 
@@ -282,7 +282,7 @@ def evaluation_batch_size(examples: EncodedExamples) -> int:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Neither gradients nor dropout; the model's mode is given back."""
+    """Disable gradients and dropout, and restore the model's mode afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -1,18 +1,18 @@
-"""Terms of a loss, in nats a target."""
+"""Loss terms, in nats per target."""
 
 from collections.abc import Iterable
 
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, mse_loss, normalize
 
-IGNORE_INDEX = -100  # the target of an example whose label is not known: torch looks past it
+IGNORE_INDEX = -100  # target of an unlabeled example, which torch ignores
 
 
 def aligned_targets(
     logits: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pair each output with its target: in a text, the next token.  (places, classes),
-    (places,)
+    """Pair each output with its target; in a text, with the next token. (positions, classes),
+    (positions,)
     """
     if logits.ndim == 3:
         return logits[:, :-1].flatten(0, 1).float(), targets[:, 1:].flatten()
@@ -20,7 +20,7 @@ def aligned_targets(
 
 
 def label_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy; of examples without a label there is none."""
+    """Cross-entropy of the labeled examples."""
     flat, flat_targets = aligned_targets(logits, targets)
     return (
         cross_entropy(flat, flat_targets)
@@ -30,8 +30,8 @@ def label_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T^2 KL of softened answers (Hinton et al. 2015, arXiv:1503.02531): gradients of the size that
-    labels give, whatever T.
+    """T^2 KL of softened predictions (Hinton et al. 2015, arXiv:1503.02531), so that the scale of
+    gradients does not depend on T.
     """
     student, teacher_log_probabilities = (
         (values.flatten(0, -2).float() / temperature).log_softmax(-1)
@@ -55,10 +55,9 @@ def feature_loss(
 
 
 def attention_transfer_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Attention transfer (Zagoruyko & Komodakis 2017, arXiv:1612.03928, equation 2): where states
-    are strong, whatever their width. The squared
-    distance of both maps of mean squares, each of norm 1, the mean over examples.  (examples,
-    places, width) both, of widths of their own
+    """Attention transfer (Zagoruyko & Komodakis 2017, arXiv:1612.03928, equation 2): squared
+    distance of both maps of mean squared activations, each normalized, as a mean over examples. It
+    does not depend on the widths. (examples, positions, width) both
     """
     student_map, teacher_map = (
         normalize(states.float().square().mean(-1), dim=-1) for states in (student, teacher)
@@ -67,5 +66,5 @@ def attention_transfer_loss(student: torch.Tensor, teacher: torch.Tensor) -> tor
 
 
 def l1_norm(weights: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The sum of |w| over all weights (L1)."""
+    """Sum of |w| over all weights (L1)."""
     return sum((weight.abs().sum() for weight in weights), torch.tensor(0.0))

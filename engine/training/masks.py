@@ -1,6 +1,4 @@
-"""Weights that the forward pass sees as zero, by a mask or by gates that close. They hang on a
-layer's weight as parametrizations.
-"""
+"""Pruning masks and hard concrete gates, attached to a layer's weight as parametrizations."""
 
 import math
 
@@ -8,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-# of a gate before it is clipped to 0 and 1, and the temperature of its draws: the paper's
+# stretched range of a gate, which is clipped to 0 and 1, and the temperature, as in the paper
 GATE_RANGE = (-0.1, 1.1)
 GATE_TEMPERATURE = 2 / 3
-INITIAL_OPENNESS = 2.5  # gates begin fully open: sigmoid(2.5) stretched is beyond 1
-GATE_RATE_FACTOR = 100.0  # times the weights' rate, or gates would take ten thousand steps to close
+INITIAL_OPENNESS = 2.5  # gates start fully open: sigmoid(2.5), stretched, exceeds 1
+GATE_RATE_FACTOR = 100.0  # factor of the weights' learning rate; with less, gates would need ten thousand steps to close
 
 
 class WeightMask(nn.Module):
@@ -31,8 +29,8 @@ class WeightMask(nn.Module):
 
 
 class HardConcreteGates(nn.Module):
-    """A hard concrete gate before each weight (Louizos et al. 2018, arXiv:1712.01312): drawn while
-    training, settled otherwise.
+    """Hard concrete gate for each weight (Louizos et al. 2018, arXiv:1712.01312): sampled during
+    training, deterministic otherwise.
     """
 
     def __init__(self, weight: torch.Tensor):
@@ -44,21 +42,21 @@ class HardConcreteGates(nn.Module):
         return weight * (self.sample() * (high - low) + low).clamp(0, 1)
 
     def sample(self) -> torch.Tensor:
-        """Equation 10."""
+        """Gate values in [0, 1] (equation 10)."""
         if not self.training:
             return self.openness.sigmoid()
         noise = torch.rand_like(self.openness).clamp(1e-6, 1 - 1e-6)
         return ((noise.logit() + self.openness) / GATE_TEMPERATURE).sigmoid()
 
     def expected_open(self) -> torch.Tensor:
-        """The expected number of gates that are not zero (equation 12)."""
+        """Expected number of open gates (equation 12)."""
         low, high = GATE_RANGE
         return (self.openness - GATE_TEMPERATURE * math.log(-low / high)).sigmoid().sum()
 
 
 def attach_mask(modules: list[nn.Module], regrow: bool = False, gated: bool = False) -> WeightMask:
-    """A cut, behind gates where asked for, on one weight, which several layers may share. Its mask
-    lets everything through.
+    """Attach a mask of ones, and gates before it if requested, to one weight, which several layers
+    may share.
     """
     weight = modules[0].weight.detach()
     cut, gates = WeightMask(weight, regrow), HardConcreteGates(weight) if gated else None
@@ -81,6 +79,6 @@ def gates_of(module: nn.Module) -> HardConcreteGates | None:
 
 
 def unmasked_weight(module: nn.Module) -> torch.Tensor:
-    """The weight with its gates, but whole."""
+    """The weight with its gates but without its mask."""
     weight, gates = module.parametrizations.weight.original.detach(), gates_of(module)
     return weight if gates is None else gates(weight).detach()

@@ -1,5 +1,5 @@
-"""The dense model that learns: the weights of some layers, and norms and biases; everything else
-stays as it is.
+"""The dense model that is trained: the weights of some layers, norms and biases. All other tensors
+are fixed.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from engine.training.masks import WeightMask, attach_mask, unmasked_weight
 
 @dataclass
 class TrainableModel:
-    """In float32, on the device it computes on. Matrices go in and out as (out, in_)."""
+    """Dense float32 model on its device. Matrices are read and written as (out, in_)."""
 
     model: nn.Module
     original: LoadedModel
-    layers: list[Layer]  # that are cut and learn
+    layers: list[Layer]  # layers that are trained
     masks: dict[str, WeightMask] = field(default_factory=dict)
 
     def attach_masks(self, regrow: bool = False, gated: bool = False) -> None:
-        """Hang a mask on every layer that learns."""
+        """Attach a mask to every trained layer."""
         for layer in self.layers:
             names = [
                 layer.name,
@@ -37,7 +37,7 @@ class TrainableModel:
             )
 
     def unmasked_weight(self, name: str) -> torch.Tensor:
-        """A weight as if nothing of it were cut; gates count.  (out, in_)"""
+        """A weight without its mask but with its gates. (out, in_)"""
         module = self.model.get_submodule(name)
         return matrix_view(module, unmasked_weight(module))
 
@@ -54,7 +54,7 @@ class TrainableModel:
         matrix_view(self.model.get_submodule(name), self.masks[name].mask).copy_(mask)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that changes, to come back to."""
+        """Copy of all trained tensors, to restore."""
         return {
             name: value.detach().clone()
             for name, value in self.model.state_dict().items()
@@ -66,14 +66,14 @@ class TrainableModel:
 
     @property
     def frozen_names(self) -> set[str]:
-        """Weights of layers that do not learn."""
+        """Set the weights of layers that are not trained."""
         learning = {layer.name for layer in self.layers}
         return {
             f"{layer.name}.weight" for layer in self.original.layers if layer.name not in learning
         }
 
     def plain(self) -> dict[str, torch.Tensor]:
-        """Norms with their statistics and biases, in the file's number formats."""
+        """Norms with their statistics and biases, in the dtypes of the file."""
         tensors = self.model.state_dict()
         return {
             name: tensors[name].detach().to("cpu", value.dtype, copy=True)
@@ -89,7 +89,7 @@ def matrix_view(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
 def make_trainable(
     folder: ModelSource, original: LoadedModel, layers: list[Layer], device: torch.device
 ) -> TrainableModel:
-    """A model of its own, that shares nothing with the files or with ``original``."""
+    """Model that shares nothing with the files or with ``original``."""
     model = unshare_tensors(
         load_pretrained(folder) if not folder.packed else load_packed_weights(folder, original),
         device,
@@ -115,7 +115,7 @@ def load_packed_weights(folder: ModelSource, original: LoadedModel) -> nn.Module
 
 
 def as_module_weight(module: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
-    """(out, in_) as the module holds it."""
+    """Weight in the module's own layout, from (out, in_)."""
     return matrix.T.contiguous() if isinstance(module, Conv1D) else matrix.view(module.weight.shape)
 
 

@@ -1,5 +1,5 @@
-"""A training that is watched: judged on the way, kept at its best, ended early, and taken up again
-after it was killed.
+"""Training with evaluation on held-out examples: the best state is kept, early stopping ends it,
+and a checkpoint resumes it after it was killed.
 """
 
 from collections import defaultdict
@@ -32,15 +32,15 @@ from engine.training.loop import (
 )
 from engine.training.training_config import TrainingConfig
 
-EVALUATIONS = 10  # at what is held out, in a whole course
+EVALUATIONS = 10  # number of evaluations in a training
 
 
 @dataclass
 class WeightedLoss:
-    """A loss of several terms, each with its weight. One of weight 0 is not even computed."""
+    """A loss of several weighted terms. Terms of weight 0 are not computed."""
 
     terms: dict[str, tuple[float, Loss]]
-    # values since they were last asked for
+    # values since the last call of ``pop_means``
     recent_values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def __call__(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
@@ -52,7 +52,7 @@ class WeightedLoss:
         return sum(self.terms[name][0] * value for name, value in values.items())
 
     def pop_means(self) -> dict[str, float]:
-        """The mean of each term since the last time."""
+        """Mean of each term since the last call."""
         means = {name: sum(values) / len(values) for name, values in self.recent_values.items()}
         self.recent_values.clear()
         return means
@@ -60,22 +60,22 @@ class WeightedLoss:
 
 @dataclass
 class AuxiliaryModel:
-    """Additional model that is trained with a model and kept with it. It is trained when the model
-    computes its loss, unless it continues by itself.
+    """Additional model that is trained with a model and saved with it. It is trained when the model
+    computes its loss; ``after_step`` may train it separately.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
     def after_step(self, step: int) -> list[CurveRow]:
-        """After each of the model's steps, counted from 1; what is noted of it."""
+        """Called after each of the model's steps, counted from 1; returns rows for its curve."""
         return []
 
 
 @dataclass
 class Trainer:
     """Training of one model. ``model`` ends with the weights that were best on held-out examples;
-    ``rows`` holds the whole curve.
+    ``rows`` is the training curve.
     """
 
     context: RunContext
@@ -84,15 +84,15 @@ class Trainer:
     training_config: TrainingConfig
     loss: WeightedLoss
     phase: str = "student"
-    patience: int = 0  # looks in a row without gain after which it ends; 0: none is too many
-    file: Path | None = None  # where it is kept meanwhile
+    patience: int = 0  # evaluations without improvement before it stops; 0: no early stopping
+    file: Path | None = None  # checkpoint file
     evaluate_every: int = 0  # steps; 0: EVALUATIONS in all
     rows: list[CurveRow] = field(default_factory=list)
     auxiliary: AuxiliaryModel | None = None
     best: State = field(default_factory=dict)
     best_step: int = 0
     best_quality: Quality | None = None
-    last_evaluated_step: int = -1  # step of the last look
+    last_evaluated_step: int = -1  # step of the last evaluation
 
     def run(self) -> None:
         self.optimizer = make_optimizer(self.model, self.training_config)
@@ -161,7 +161,7 @@ class Trainer:
         return self.evaluate_every or max(1, self.training_config.steps // EVALUATIONS)
 
     def evaluate(self, step: int) -> None:
-        """Judges, and keeps the state if there was none better; of equals the latest."""
+        """Evaluate, and keep the state if it is at least as good as the best one."""
         if step == self.last_evaluated_step:
             return
         quality, self.last_evaluated_step = (
@@ -174,11 +174,11 @@ class Trainer:
             self.best = self.trainable_state_copy()
 
     def trainable_state_copy(self) -> State:
-        """A copy of everything that changes while the model learns."""
+        """Copy of all tensors that change during training."""
         return {name: value.clone() for name, value in self.trainable_state().items()}
 
     def trainable_state(self) -> State:
-        """Trainable parameters and buffers; views that change as training continues."""
+        """Trainable parameters and buffers, as views that change during training."""
         names = {name for name, value in self.model.named_parameters() if value.requires_grad} | {
             name for name, _ in self.model.named_buffers()
         }
@@ -234,7 +234,9 @@ class Trainer:
         write_checkpoint(Checkpoint(**state, **beside, rows=self.rows), self.file)
 
     def resume(self) -> int:
-        """The steps that an earlier run has done; its curve is ours."""
+        """Load the checkpoint of an earlier run, with its curve, and return the number of its
+        steps.
+        """
         kept = read_checkpoint(Checkpoint, self.file, next(self.model.parameters()).device)
         if kept is None:
             return 0

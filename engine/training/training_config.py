@@ -1,22 +1,22 @@
-"""Length and speed of a training."""
+"""Length and learning rate of a training."""
 
 import math
 from dataclasses import dataclass
 
-WARMUP = 0.05  # share of the steps in which the rate rises
+WARMUP = 0.05  # share of the steps with a rising learning rate
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     steps: int
-    rate: float  # at its highest
+    rate: float  # peak learning rate
     batch: int
     seed: int = 0
-    weight_decay: float = 0.01  # of matrices, AdamW's
-    clip: float = 1.0  # largest norm of all gradients together
-    # in which a step's examples are gone through, their gradients added up (accumulation)
+    weight_decay: float = 0.01  # weight decay of matrices
+    clip: float = 1.0  # maximum norm of all gradients
+    # micro-batches per step, whose gradients are accumulated
     parts: int = 1
-    # what the optimizer remembers, in 8 bits, moves to main memory where the GPU's does not suffice
+    # 8-bit optimizer states, which move to main memory if the GPU's memory is full
     # (QLoRA)
     paged: bool = False
     # products in bfloat16 while weights and gradients stay float32 (mixed precision)

@@ -305,7 +305,7 @@ SAFE_CALLS = {
 }
 OWN_WORDS = {  # of the app itself, ids and numbers, file by file: expressions that need no escaping
     "start.py": {"bundled.title", "bundled.about"},
-    "pipeline_editor.py": {"place", "label"},
+    "pipeline_editor.py": {"position", "label"},
     "comparison.py": {"helps.get(name)"},
     "explain.py": {"config.explanation", "config.formula", "config.limitations", "config.paper"},
     "forecast.py": {"size", "ahead.layers"},
@@ -320,7 +320,7 @@ OWN_WORDS = {  # of the app itself, ids and numbers, file by file: expressions t
         "about",
         "(f'| {name} | {value} |' for name, value in facts)",
     },
-    "student_errors.py": {"where"},
+    "student_errors.py": {"origin"},
     "ranges.py": {"answer.examples"},
     "recipe_file.py": {"about"},
     # of metric(), which is given escaped text

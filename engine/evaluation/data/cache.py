@@ -39,7 +39,7 @@ def load_or_make(
 
 
 def save_to_cache(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a temporary file and rename it, so that other processes never read a partial file."""
+    """Write to a temporary file and rename it, so that no other process reads a partial file."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_files.remove_leftovers(path.parent)  # left by killed processes

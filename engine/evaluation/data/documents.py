@@ -60,7 +60,7 @@ class Document:
 
 
 def source_files(library: str) -> list[Path]:
-    """Python files of an installed package without its tests, sorted. The package is not imported."""
+    """Sorted Python files of an installed package without tests. The package is not imported."""
     found = importlib.util.find_spec(library)
     if found is None or not found.submodule_search_locations:
         return []

@@ -392,7 +392,9 @@ def checked_column(table: Table, column: str, option: str) -> str:
 
 
 def text_column(table: Table, column: str) -> list[str]:
-    """Texts of a column from the first row on, up to MAX_CHARACTERS; rows without text are skipped."""
+    """Texts of a column from the first row on, up to MAX_CHARACTERS. Rows without text
+    are skipped.
+    """
     checked_column(table, column, "text_column")
     texts: list[str] = []
     left = MAX_CHARACTERS

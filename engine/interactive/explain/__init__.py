@@ -1,7 +1,6 @@
-"""Lessons on real weights: a technique at work on a small part of one layer, a piece of it, and
-single weights under the microscope.
-
-Answered from the layer previews that ``layer_preview.cached_preview`` keeps.
+"""Explanations on real weights: a technique applied to a small part of one layer, a part of the
+layer before and after, and single weights. They use the layer previews that
+``layer_preview.cached_preview`` keeps.
 """
 
 import torch
@@ -83,7 +82,7 @@ def answer_weight(query: WeightQuery) -> WeightView:
 
 
 def inside(compressed: CompressedLayer, row: int, column: int) -> tuple[int, int]:
-    """The layer's rows and columns. Raises PlainError for a place outside."""
+    """Index within the layer's rows and columns. Raises PlainError for one outside."""
     out, in_ = compressed.weight.shape
     if not (0 <= row < out and 0 <= column < in_):
         raise PlainError(

@@ -1,6 +1,5 @@
-"""Explanation of techniques without their own: a few weights that share a scale, before and after.
-
-Bounded for layers of any size; ``Lesson.part`` says what is left out.
+"""Default explanation of a technique: a few weights that share a scale, before and after. Its size
+is bounded for any layer; ``Explanation.part`` says what is left out.
 """
 
 import pandas as pd
@@ -14,7 +13,7 @@ from engine.techniques.explanations import frame
 
 
 def default_explanation(compressed: CompressedLayer) -> Explanation:
-    """A few weights on their grid: those around the middle of the layer."""
+    """A group of weights on their grid, from the middle of the layer."""
     row, column = (size // 2 for size in compressed.weight.shape)
     location, dense = (
         weight_location(compressed.stored, row, column),
@@ -41,7 +40,7 @@ def group_table(
     dense: torch.Tensor,
     chosen: tuple[int, int] | None,
 ) -> pd.DataFrame:
-    """GroupRow of a weight's neighbors, as they are stored."""
+    """GroupRow of a weight's neighbors, in the order of storage."""
     positions, factors = (
         (location.rows, location.columns),
         stored_column_factors(compressed)[location.columns],
@@ -58,5 +57,5 @@ def group_table(
 
 
 def stored_column_factors(compressed: CompressedLayer) -> torch.Tensor:
-    """Factor of each column in storage.  (in_,)"""
+    """Factor by which each column is multiplied before it is stored. (in_,)"""
     return column_factors(compressed.stored) * compressed.scales

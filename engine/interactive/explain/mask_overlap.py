@@ -16,7 +16,7 @@ from engine.results.schema.tables import table
 
 @answer.register
 def answer_mask_overlap(query: MaskOverlapQuery) -> pd.DataFrame:
-    """OverlapRow of every two methods without training, each with the options that all of them
+    """OverlapRow of each pair of methods without training, each with the options that all of them
     share: sparsity, scope and pattern of this step.
     """
     methods = [cls for cls in ALL_TECHNIQUES if "mask-overlap" in cls.live_views and not cls.trains]

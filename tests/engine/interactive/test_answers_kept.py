@@ -53,7 +53,7 @@ def test_what_layers_see_is_kept_within_its_bytes_the_latest_longest(
     gptq(model, MEASURED_LAYERS[0], data_options)
     (one,) = map(tensor_bytes, kept.values())
     kept.clear()
-    monkeypatch.setattr(CACHE.statistics, "most", int(2.5 * one))
+    monkeypatch.setattr(CACHE.statistics, "capacity", int(2.5 * one))
     for layer in MEASURED_LAYERS:
         gptq(model, layer, data_options)
         assert len(kept) == 1 or sum(map(tensor_bytes, kept.values())) <= 2.5 * one
@@ -93,7 +93,7 @@ def test_a_layers_weight_is_unpacked_once_for_all_positions_and_its_rows_are_the
 
 
 def test_spectra_are_kept_up_to_a_number_of_layers(model, monkeypatch):
-    monkeypatch.setattr(CACHE.spectra, "most", 2)
+    monkeypatch.setattr(CACHE.spectra, "capacity", 2)
     for layer in MEASURED_LAYERS:
         layer_view(model, layer)
     assert [key[2] for key in CACHE.spectra.values] == MEASURED_LAYERS[-2:]

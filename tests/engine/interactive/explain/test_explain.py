@@ -131,7 +131,7 @@ def all_at_hand():
     """Each layer is compressed once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         for recent in (CACHE.previews, CACHE.models, CACHE.first_rows_kept, CACHE.statistics):
-            patch.setattr(recent, "most", 10**12)
+            patch.setattr(recent, "capacity", 10**12)
         yield
     CACHE.clear()
 
