@@ -8,7 +8,7 @@ SVD_PRODUCTS = 40.0  # times rows x columns x the smaller of both
 
 @layer_operations.register
 def layer_operations_whitened(config: WhitenedLowRank, shape: tuple[int, int]) -> float:
-    """One SVD with its vectors, and two without: to find ranks and to show the spectrum. LAPACK is
+    """One SVD with vectors and two without, for finding ranks and showing the spectrum. LAPACK is
     slower than a matrix product.
     """
     return SVD_PRODUCTS * shape[0] * shape[1] * min(shape)

@@ -1,4 +1,4 @@
-"""A matrix rebuilt from its factors, as an image."""
+"""A matrix reconstructed from its factors, as an image."""
 
 import pandas as pd
 import torch
@@ -9,7 +9,7 @@ from engine.techniques.explanations import empty_levels
 from engine.techniques.hooks import diagnostics, explanation
 from engine.techniques.low_rank.options import LowRankTechnique
 
-TILES = 48  # along each side
+TILES = 48  # tiles along each side
 
 
 @explanation.register
@@ -46,7 +46,7 @@ def steps(matrix: torch.Tensor) -> tuple[int, int]:
 
 
 def tile_table(version: str, matrix: torch.Tensor) -> pd.DataFrame:
-    """TileRow of every tile, at most TILES along each side; as columns."""
+    """TileRow of every tile, at most TILES along each side, as a frame."""
     high, wide = steps(matrix)
     rows, columns = (
         torch.arange(size) // step for size, step in zip(matrix.shape, (high, wide), strict=True)

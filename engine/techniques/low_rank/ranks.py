@@ -1,5 +1,5 @@
-"""Number of directions that a layer keeps: by a share of its parameters or energy, or by one budget
-for all layers (water-filling).
+"""Rank of each layer: by a share of its parameters or energy, or by one budget for all layers
+(water-filling).
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ import torch
 
 from engine.tensors.low_rank import saves_parameters
 
-BISECTION_STEPS = 20  # of halving the interval in which the budget for an energy lies
+BISECTION_STEPS = 20  # bisection steps for the budget that keeps an energy
 
 
 def rank_of_share(shape: tuple[int, int], kept: float) -> int:
-    """The largest rank whose factors have at most that share of the parameters; at least 1. Full
-    where nothing is to go.
+    """The largest rank whose factors have at most that share of the parameters, at least 1; full
+    rank if the share is 1.
     """
     return (
         min(shape)
@@ -25,7 +25,7 @@ def rank_of_share(shape: tuple[int, int], kept: float) -> int:
 
 
 def rank_of_energy(values: torch.Tensor, share: float) -> int:
-    """The smallest rank that holds such a share of the squared singular values, which are given
+    """The smallest rank that keeps this share of the squared singular values, which are given
     largest first.
     """
     energy = values.double().square().cumsum(0)
@@ -34,8 +34,8 @@ def rank_of_energy(values: torch.Tensor, share: float) -> int:
 
 @dataclass(frozen=True)
 class LayerEnergy:
-    """Gain of one layer per kept parameter. Its energy is a share of its own sum, so that layers
-    are comparable.
+    """Gain of a layer per kept parameter. Its energy is relative to its own sum, so that layers are
+    comparable.
     """
 
     shape: tuple[int, int]
@@ -54,17 +54,17 @@ class LayerEnergy:
 
     @property
     def step(self) -> int:
-        """Parameters of one more direction."""
+        """Parameters per rank."""
         return sum(self.shape)
 
     @property
     def dense_parameters(self) -> int:
-        """Parameters of the layer as it is."""
+        """Parameters of the dense layer."""
         return self.shape[0] * self.shape[1]
 
     @cached_property
     def max_rank(self) -> int:
-        """The largest rank whose factors save something; 1 where none does."""
+        """The largest rank whose factors are smaller than the weight; 1 if there is none."""
         rank = -(-self.dense_parameters // self.step) - 1
         return max(1, min(rank, min(self.shape)))
 
@@ -72,7 +72,7 @@ class LayerEnergy:
         return rank * self.step if self.is_factored_at(rank) else self.dense_parameters
 
     def is_factored_at(self, rank: int) -> bool:
-        """Return True if the layer is factorized at this rank; with more, it stays whole."""
+        """Return True if the layer is factorized at this rank; at higher ranks it stays dense."""
         return rank <= self.max_rank and saves_parameters(self.shape, rank)
 
     def gain(self, rank: int) -> float:
@@ -80,9 +80,7 @@ class LayerEnergy:
 
     @cached_property
     def keep_whole_rank(self) -> int:
-        """The rank from which on it pays more, parameter for parameter, to keep the layer whole
-        than to add directions.
-        """
+        """The rank above which a dense layer gains more per parameter than further ranks."""
         ranks = torch.arange(1, self.max_rank)
         if not len(ranks):
             return 1
@@ -97,8 +95,8 @@ class LayerEnergy:
 
     @cached_property
     def steps(self) -> list[tuple[float, int, int]]:
-        """(gain for each parameter, parameters, rank reached), best first: one direction after the
-        other, then all at once.
+        """(gain per parameter, parameters, rank reached), best first: single ranks, then the dense
+        layer in one step.
         """
         ones = [
             (gain / self.step, self.step, rank)
@@ -113,12 +111,11 @@ class LayerEnergy:
 
 
 def allocated_ranks(layers: dict[str, LayerEnergy], kept: float) -> dict[str, int]:
-    """Each layer's rank, so that the sum of their energies is largest for that share of all
-    parameters; full rank: it stays whole.
+    """Rank of each layer that maximizes the sum of energies for this share of all parameters; full
+    rank means dense.
 
-    Steps are taken from the most gain for a parameter downwards until one does not fit; single
-    directions then fill what is left, so that
-    less than one more direction of any layer remains. Each layer keeps at least one.
+    Steps are taken in the order of their gain per parameter until one does not fit. Single ranks
+    then fill the rest of the budget, so less than one more rank of any layer is left.
     """
     ranks = {
         name: 1 if layer.is_factored_at(1) else min(layer.shape) for name, layer in layers.items()
@@ -145,7 +142,7 @@ def allocated_ranks(layers: dict[str, LayerEnergy], kept: float) -> dict[str, in
 def fill_remaining_budget(
     layers: dict[str, LayerEnergy], ranks: dict[str, int], left: float
 ) -> dict[str, int]:
-    """Single directions, the best next one each time, while any fits."""
+    """Add single ranks, the best next one each time, while any fits."""
     waiting = [
         (-marginal_gain(layers[name], rank), name)
         for name, rank in ranks.items()
@@ -168,14 +165,14 @@ def fill_remaining_budget(
 
 
 def marginal_gain(layer: LayerEnergy, rank: int) -> float:
-    """Gain of the next direction per parameter."""
+    """Gain per parameter of the next rank."""
     after = rank + 1 if layer.is_factored_at(rank + 1) else min(layer.shape)
     return (layer.gain(after) - layer.gain(rank)) / max(1, layer.cost(after) - layer.cost(rank))
 
 
 def allocated_ranks_by_energy(layers: dict[str, LayerEnergy], energy: float) -> dict[str, int]:
-    """Ranks with the fewest parameters at which the layers keep at least ``energy`` of their
-    energy on average (a share, 0 to 1).
+    """Ranks with the fewest parameters at which layers keep at least ``energy`` (0 to 1) on
+    average.
     """
     low, high = 0.0, 1.0
     for _ in range(BISECTION_STEPS):

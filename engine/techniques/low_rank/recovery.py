@@ -1,5 +1,5 @@
-"""Factors learn on from where a decomposition left them (fine-tuning: Lebedev et al. 2014,
-arXiv:1412.6553; Kim et al. 2015, arXiv:1511.06530).
+"""Fine-tuning of factors after a decomposition (Lebedev et al. 2014, arXiv:1412.6553; Kim et al.
+2015, arXiv:1511.06530).
 """
 
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def train_weights_kernels(
 def decomposed_layers(
     config: KernelDecomposition, context: RunContext, technique_input: TechniqueInput
 ) -> Iterator[tuple[str, StoredWeight]]:
-    """(name, as it would be stored without training) of each layer."""
+    """(name, untrained stored weight) of each layer."""
     layers = [
         layer for layer in technique_input.original.layers if layer.name in technique_input.targets
     ]
@@ -114,9 +114,8 @@ def train_factors(
 
 
 class TrainableFactors(nn.Module):
-    """In the place of a weight: what its factors make, so that gradients reach them. The weight
-    itself
-    rests.
+    """Parametrization that replaces a weight by the product of its factors, which are trained
+    instead of it.
     """
 
     def __init__(self, stored: FactoredWeight, kernel: torch.Size):
@@ -142,7 +141,7 @@ class TrainableFactors(nn.Module):
         )
 
     def stored_factors(self, before: FactoredWeight) -> StoredWeight:
-        """Factors as they are written: in the number format that they had."""
+        """Factors in the dtypes in which they were stored."""
         formats = {name: part.weight.dtype for name, part in before.parts().items()}
         learnt = {
             name: factor.detach().to("cpu", formats[name]) for name, factor in self.learning.items()

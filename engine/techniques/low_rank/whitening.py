@@ -1,5 +1,5 @@
-"""Weighting of a matrix for its factorization: its rows or columns are multiplied before it, and
-the factors divided after it.
+"""Whitening of a matrix for its factorization: its rows or columns are scaled before, and the
+factors divided afterwards.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from engine.calibration.gradient_stats import GradientStats
 from engine.runtime.threads import threads_for
 from engine.techniques.low_rank.options import WhitenedLowRank
 
-MIN_STRENGTH = 1e-4  # of the mean: what an input or row that was never heard of counts
+MIN_STRENGTH = 1e-4  # relative to the mean: weight of an input or row without any data
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """W -> diag(rows) W S, of which the nearest matrix of a rank is taken back."""
+    """W -> diag(rows) W S, of which the best approximation of a rank is computed."""
 
     rows: torch.Tensor | None = None  # (out,)
     columns: torch.Tensor | None = None  # (in_,)
@@ -37,7 +37,7 @@ class Whitening:
     def unwhiten_factors(
         self, left: torch.Tensor, right: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Factors of the weight from those of the whitened one.  (out, rank), (rank, in_)"""
+        """Factors of the weight from those of the whitened weight. (out, rank), (rank, in_)"""
         if self.rows is not None:
             left = left / self.rows[:, None]
         if self.columns is not None:
@@ -63,16 +63,14 @@ def whitening(config: WhitenedLowRank, stats: InputStats | GradientStats | None)
 
 
 def positive_strengths(strengths: torch.Tensor) -> torch.Tensor:
-    """Strengths of channels, none so small that dividing by it would blow up."""
+    """Magnitudes of channels with a lower bound, so that dividing by them is safe."""
     return strengths.clamp_min(MIN_STRENGTH * strengths.mean().clamp_min(1e-30))
 
 
 def gram_root(stats: InputStats, damping: float) -> torch.Tensor:
-    """Lower Cholesky factor of the damped Gram matrix (arXiv:2403.07378, section 3.2), made once
-    for all layers with one input.
-
-    Equal damping of all directions leaves it true that no matrix of the rank loses less of the
-    output than plain SVD's does.
+    """Lower Cholesky factor of the damped Gram matrix (arXiv:2403.07378, section 3.2), computed
+    once for all layers with a common input. With equal damping of all directions, no matrix of the
+    rank loses less of the output than plain SVD's.
     """
     key = ("root", damping)
     if key not in stats.factors:
@@ -81,7 +79,7 @@ def gram_root(stats: InputStats, damping: float) -> torch.Tensor:
 
 
 def damped_root(stats: InputStats, first_damping: float) -> torch.Tensor:
-    # in double precision: what is small in it decides which directions are free
+    # in double precision, because small values determine which directions are free
     gram = stats.gram.double() / max(1, stats.count)
     mean = gram.diagonal().mean().clamp_min(1e-30)
     damping = first_damping

@@ -1,5 +1,5 @@
-"""Which weights stay: those that matter most, inside a row, a layer, every M neighbors, or among
-all layers.
+"""Masks of the most important weights per row, per layer, among every M neighbors, or among all
+layers.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ LOW_BITS = 16
 
 
 def keep_mask(score: torch.Tensor, config: Pruning) -> torch.Tensor:
-    """(out, in_) of scores -> (out, in_) bool. A global scope has become each layer's own share by
-    now.
+    """Mask of the weights to keep. (out, in_) scores -> (out, in_) bool. For a global scope,
+    ``config`` has the layer's own share.
     """
     if config.pattern:
         return n_of_m_mask(score, *parse_pattern(config.pattern))
@@ -31,7 +31,7 @@ def removed_count(sparsity: float, count: int) -> int:
 
 
 def smallest_mask(score: torch.Tensor, count: int) -> torch.Tensor:
-    """Which are the ``count`` smallest along the last axis.  bool"""
+    """Mask of the ``count`` smallest scores along the last axis. bool"""
     marked = torch.zeros_like(score, dtype=torch.bool)
     if count:
         marked.scatter_(-1, score.topk(count, -1, largest=False, sorted=False).indices, True)
@@ -39,7 +39,7 @@ def smallest_mask(score: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def n_of_m_mask(score: torch.Tensor, n: int, m: int) -> torch.Tensor:
-    """The N best of every M neighbors. Raises PlainError where M does not divide a row."""
+    """Mask of the N best of every M neighbors. Raises PlainError if M does not divide a row."""
     check_divisible(score.shape[1], m)
     return (~smallest_mask(score.unflatten(1, (-1, m)), m - n)).flatten(1)
 
@@ -68,7 +68,7 @@ def layer_shares(
     total = removed_count(sparsity, sum(sizes.values()))
     counts = {name: upper_bits(scores(name)).bincount(minlength=1 << LOW_BITS) for name in sizes}
     passed = sum(counts.values()).cumsum(0)
-    bucket = int((passed < total).sum())  # the upper half in which the threshold lies
+    bucket = int((passed < total).sum())  # the bucket of upper halves that contains the threshold
     before = {name: int(count[:bucket].sum()) for name, count in counts.items()}
     scores_in_layer = {name: scores_in_bucket(scores(name).flatten(), bucket) for name in sizes}
     left = total - sum(before.values())
@@ -89,10 +89,10 @@ def layer_shares(
 
 
 def scores_in_bucket(score: torch.Tensor, bucket: int) -> torch.Tensor:
-    """The scores with that upper half."""
+    """Scores in this bucket."""
     return score[upper_bits(score) == bucket]
 
 
 def upper_bits(score: torch.Tensor) -> torch.Tensor:
-    """The upper sixteen bits of each score.  (weights,) int32"""
+    """Upper sixteen bits of each score. (weights,) int32"""
     return score.float().flatten().view(torch.int32) >> LOW_BITS

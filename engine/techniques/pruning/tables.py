@@ -23,10 +23,10 @@ STORAGE_VIEW = ResultView("Storage", StorageRow, ("STORAGE",), position=150)
 @run_table("importance")
 @dataclass(frozen=True)
 class ImportanceRow:
-    """One bin of a pruned layer's scores. Bins are even in the logarithm."""
+    """One bin of a pruned layer's scores. Bins have equal width on a logarithmic scale."""
 
     layer: str
-    left: float  # of the score; the lowest bin holds every lower score too
+    left: float  # of the score; the lowest bin contains all lower scores
     right: float
     stays: int  # weights
     goes: int
@@ -43,7 +43,7 @@ class MaskRow:
     """One tile of a pruned layer: neighboring output by neighboring input channels."""
 
     layer: str
-    row: int  # the tile's first
+    row: int  # first row of the tile
     column: int
     left: float  # share of its weights that are not zero
 

@@ -19,12 +19,12 @@ from engine.models.shapes import fit_shapes
 from engine.step.pruning_plan import PruningPlan, TechniqueInput
 from engine.tensors.weights import StoredWeight
 
-CONVOLUTIONS = ("conv2d", "convolution1d")  # kinds of layers whose channels stand second
-TOKENS = 6  # of the text that is traced
-SIDE = 64  # pixels of the image that is traced, where the model does not give its size
-# layers return numbers between these: there no activation function is flat, as ReLU is below 0
+CONVOLUTIONS = ("conv2d", "convolution1d")  # kinds of layers whose second axis is channels
+TOKENS = 6  # tokens of the traced text
+SIDE = 64  # pixels of the traced image, if the model does not define its size
+# layers return numbers in this range, where no activation function is flat, as ReLU is below 0
 LOW, HIGH = 0.2, 1.2
-# (layer, number of the call, shape) -> what the layer returns
+# (layer, number of the call, shape) -> output of the layer
 Feed = Callable[[str, int, torch.Size], torch.Tensor]
 
 
@@ -34,7 +34,7 @@ class Trace:
 
     inputs: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     outputs: dict[str, list[torch.Tensor]] = field(default_factory=dict)
-    results: list[torch.Tensor] = field(default_factory=list)  # what the model returns
+    results: list[torch.Tensor] = field(default_factory=list)  # output of the model
 
 
 def outline_model(
@@ -96,7 +96,7 @@ def trace_layers(model: nn.Module, feed: Feed, idle_blocks: frozenset[str] = fro
     for name in idle_blocks:
         block = model.get_submodule(name)
         block.forward = identity_forward(block.forward)
-    with sdpa_kernel(SDPBackend.MATH):  # others cannot be differentiated twice
+    with sdpa_kernel(SDPBackend.MATH):  # other implementations cannot be differentiated twice
         returned = model(**example_inputs(model))
     trace.results = [value for value in returned.values() if isinstance(value, torch.Tensor)]
     return trace
@@ -163,15 +163,15 @@ def random_outputs() -> Feed:
 
 @dataclass(frozen=True)
 class Difference:
-    """First place where a smaller model differs from the original; without a layer or a failure
-    it is the model's output.
+    """First layer whose input in a smaller model differs from the original; without a layer or a
+    failure it is the model's output.
     """
 
     layer: str = ""
-    failure: str = ""  # error with which the smaller model cannot be computed
+    failure: str = ""  # error of computing the smaller model
 
     def __str__(self) -> str:
-        """The place or the error, short and on one line."""
+        """The layer or the error, short and on one line."""
         return " ".join((self.failure or self.layer or "what it returns").split())[:120]
 
 
@@ -193,7 +193,7 @@ def first_difference(technique_input: TechniqueInput, small: PruningPlan) -> Dif
             after = trace_layers(
                 outline_of_pruned(technique_input, small), remaining_outputs(before, small)
             )
-        except Exception as error:  # whatever a model says of tensors that do not fit one another
+        except Exception as error:  # model code may raise any error for mismatched tensors
             return Difference(failure=f"{type(error).__name__}: {error}")
     for layer in technique_input.original.layers:
         if small.removes(layer.name):
@@ -217,7 +217,7 @@ def pruned_model_error(technique_input: TechniqueInput, pruning_plan: PruningPla
         try:
             with torch.no_grad():
                 trace_layers(make_outline(), random_outputs())
-        # whatever a model says of tensors or fields that do not fit one another
+        # model code may raise any error for mismatched tensors or fields
         except Exception as error:
             failures.append(" ".join(f"{type(error).__name__}: {error}".split()))
         else:

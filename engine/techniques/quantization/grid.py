@@ -18,14 +18,14 @@ from engine.tensors.lookup_table import powers_of_two
 from engine.tensors.packing import pack_bits
 from engine.tensors.weights import IntegerWeight
 
-SHRINKS = 40  # ranges tried by least squares, from the full one down to 30%
-ROWS_AT_ONCE = 256  # keeps what is computed on the way small, and in the processor's cache
+SHRINKS = 40  # number of ranges for least squares, from the full one down to 30%
+ROWS_AT_ONCE = 256  # limits memory, and fits into the processor's cache
 VALUES_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The codes of a grid, with zero among them."""
+    """Codes of a grid that contains zero."""
 
     lowest: int
     highest: int
@@ -65,9 +65,7 @@ def choose_qparams(
 def squared_error(
     groups: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, levels: Levels
 ) -> torch.Tensor:
-    """Squared error of each group, (out, groups, 1); a group as wide as a tensor is processed in
-    pieces.
-    """
+    """Squared error of each group, (out, groups, 1); very wide groups are processed in pieces."""
     parts = groups.split(VALUES_AT_ONCE, dim=-1)
     return sum(
         (dequantize(quantize(part, scale, zero, levels), scale, zero) - part)
@@ -94,22 +92,24 @@ def qparams_of(
 
 
 def stored_scale(scale: torch.Tensor, config: RoundToNearest) -> torch.Tensor:
-    """Scale as the file returns it, so that codes are chosen for the stored grid."""
+    """Scale after storing, so that codes are chosen for the stored grid."""
     if config.widest_is_a_tie:
         return float16_below(scale)
     return nearest_float16(scale) if config.scales == "free" else next_power_of_two(scale)
 
 
 def next_power_of_two(scale: torch.Tensor) -> torch.Tensor:
-    """The least that is not smaller: fixed-point numbers that hold the whole range."""
+    """Smallest fixed-point number that is not smaller than the scale, so that the whole
+    range fits.
+    """
     mantissa, exponent = scale.frexp()  # mantissa from 1/2 up to 1
     return powers_of_two(exponent - (mantissa == 0.5).int()).float()
 
 
 def nearest_float16(scale: torch.Tensor) -> torch.Tensor:
-    """Scales as float16 will give them back, so that codes are chosen for the grid that is stored.
-
-    Those that float16 does not hold to three digits, being very small or large, stay as they are.
+    """Scales after storing in float16, so that codes are chosen for the stored grid. Scales that
+    float16 represents with less than three digits, because they are very small or large, are
+    unchanged.
     """
     half = scale.half().float()
     return torch.where((half - scale).abs() <= scale * 2**-10, half, scale)
@@ -158,15 +158,13 @@ def group_width(config: RoundToNearest | ScaledFormat, in_: int) -> int:
 
 
 def shared_rows(config: RoundToNearest, out: int) -> int | None:
-    """Rows that share a scale, where those are blocks."""
+    """Rows that share a scale in a block-wise grid."""
     return {"input-channel": out, "block": min(config.block_rows, out)}.get(config.granularity)
 
 
 def scale_groups(weight: torch.Tensor, config: RoundToNearest | ScaledFormat) -> list[torch.Tensor]:
-    """The weight cut into groups that share a scale: whole ones, and the shorter last group of each
-    row if there is one.
-
-    (out, in_) -> (out, groups, width) each
+    """Groups of the weight that share a scale: full ones, and the shorter last group of each row if
+    there is one. (out, in_) -> (out, groups, width) each
     """
     return (
         [weight.reshape(1, 1, -1)]
@@ -183,15 +181,15 @@ def column_groups(weight: torch.Tensor, width: int) -> list[torch.Tensor]:
 
 
 def round_to_grid(weight: torch.Tensor, config: RoundToNearest) -> IntegerWeight:
-    """Rounded to nearest and packed.  weight: (out, in_) float32"""
+    """Weight rounded to nearest and packed. weight: (out, in_) float32"""
     return quantize_to_grid(weight, config, *qparams_of_weight(weight, config))
 
 
 def qparams_of_weight(
     weight: torch.Tensor, config: RoundToNearest
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and zero codes, (out, groups) each, (bands, blocks), or (1, 1) for the whole tensor;
-    chosen for some rows at a time.
+    """Scales and zero codes, (out, groups) each, (bands, blocks), or (1, 1) for the whole tensor.
+    Rows are processed in chunks.
     """
     rows = shared_rows(config, len(weight))
     pieces = (
@@ -212,10 +210,8 @@ def qparams_of_weight(
 
 
 def scale_blocks(weight: torch.Tensor, rows: int, columns: int) -> list[list[torch.Tensor]]:
-    """The weight cut into blocks, each laid out as a group: some bands of rows at a time, then the
-    lower last one if there is one.
-
-    (out, in_) -> (bands, blocks, rows * columns) each
+    """Blocks of the weight, each as a group: some bands of rows at a time, then the lower last one
+    if there is one. (out, in_) -> (bands, blocks, rows * columns) each
     """
     full_rows = len(weight) // rows * rows
     bands = [
@@ -226,7 +222,7 @@ def scale_blocks(weight: torch.Tensor, rows: int, columns: int) -> list[list[tor
 
 
 def blocks_across(bands: torch.Tensor, columns: int) -> list[torch.Tensor]:
-    """Whole blocks of bands of rows, then the narrower last ones.  (bands, rows, in_) -> (bands,
+    """Full blocks of bands of rows, then the narrower last ones. (bands, rows, in_) -> (bands,
     blocks, rows * columns) each
     """
     edge = bands.shape[2] // columns * columns
@@ -240,7 +236,7 @@ def blocks_across(bands: torch.Tensor, columns: int) -> list[torch.Tensor]:
 def quantize_to_grid(
     weight: torch.Tensor, config: RoundToNearest, scales: torch.Tensor, zeros: torch.Tensor
 ) -> IntegerWeight:
-    """The nearest codes on a grid that is given, packed."""
+    """Nearest codes on a given grid, packed."""
     rows = shared_rows(config, len(weight))
     spread = [
         params.repeat_interleave(rows, 0)[: len(weight)] if rows else params
@@ -261,7 +257,7 @@ def quantize_to_grid(
 
 
 def row_chunks(values: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, ...]:
-    """Some rows at a time, all of them where they share a scale."""
+    """Chunks of rows; a single chunk if all rows share a scale."""
     return (values,) if config.granularity == "tensor" else values.split(ROWS_AT_ONCE)
 
 
@@ -282,9 +278,7 @@ def grid_codes(
 
 
 def unsigned_codes(codes: torch.Tensor, config: RoundToNearest) -> torch.Tensor:
-    """Codes as they are stored, uint8: those of a symmetric grid are moved up by half the
-    levels.
-    """
+    """Codes as stored, uint8: those of a symmetric grid are shifted by half the levels."""
     return (codes if config.scheme == "asymmetric" else codes.add_(2 ** (config.bits - 1))).to(
         torch.uint8
     )

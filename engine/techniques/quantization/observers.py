@@ -1,4 +1,4 @@
-"""Ranges of activations, read off calibration data."""
+"""Ranges of activations from calibration data."""
 
 import torch
 
@@ -8,7 +8,7 @@ from engine.techniques.hooks import range_rows
 from engine.techniques.quantization.activations.config import Activations
 from engine.tensors.activations import code_range, qparams
 
-MOVING_AVERAGE_WEIGHT = 0.01  # weight of a new batch in the running mean, as torch.ao has it
+MOVING_AVERAGE_WEIGHT = 0.01  # weight of a new batch in the moving average, as in torch.ao
 SHRINKS = 80
 BINS = 2048
 # of a step: so far a value inside the range may lie from the nearest code, which numbers with few
@@ -62,8 +62,8 @@ def least_squares(stats: InputStats, config: Activations) -> tuple[float, float]
 def rounding_and_clipping(
     values: torch.Tensor, low: float, high: float, config: Activations
 ) -> tuple[float, float, float]:
-    """Mean squared error of a range, and its two parts: of the values inside it (rounding) and
-    outside (clipping).
+    """Mean squared error of a range and its two parts: of values inside it (rounding) and outside
+    (clipping).
     """
     scale, zero = qparams(
         *torch.tensor([low, high], dtype=values.dtype), config.activation_bits, config.scheme

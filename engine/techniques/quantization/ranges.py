@@ -6,12 +6,12 @@ import torch
 
 from engine.techniques.quantization.rounding.config import RoundToNearest
 
-BINS_A_LEVEL = 16  # of the histogram that entropy is judged on, as TensorRT's 2048 for 128 levels
+BINS_A_LEVEL = 16  # bins of the histogram for the entropy range, as TensorRT's 2048 for 128 levels
 
 
 def range_bounds(groups: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lowest and highest value the grid should reach, at most and at least zero.  (out, groups,
-    width) -> (out, groups, 1) each
+    """Lowest and highest value of the grid, at most and at least zero. (out, groups, width) ->
+    (out, groups, 1) each
     """
     low, high = (
         groups.amin(-1, keepdim=True).clamp(max=0),
@@ -33,19 +33,19 @@ def range_bounds(groups: torch.Tensor, config: RoundToNearest) -> tuple[torch.Te
             )
         case _:
             return low, high
-    empty = inner_low == inner_high  # most weights are zero: clipping would leave nothing
+    empty = inner_low == inner_high  # most weights are zero: clipping would remove all others
     return torch.where(empty, low, inner_low), torch.where(empty, high, inner_high)
 
 
 def clipped_range(
     low: torch.Tensor, high: torch.Tensor, reach: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The part of a range that is at most ``reach`` from zero."""
+    """Part of a range within ``reach`` of zero."""
     return torch.maximum(low, -reach), torch.minimum(high, reach)
 
 
 def percentiles(groups: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
-    """The range that holds the asked share of each group's weights, around zero."""
+    """Range that contains the given share of each group's weights, around zero."""
     share = config.percentile / 100
     if config.scheme == "symmetric":
         high = quantile(groups.abs(), share)
@@ -56,9 +56,8 @@ def percentiles(groups: torch.Tensor, config: RoundToNearest) -> tuple[torch.Ten
 
 
 def quantile(groups: torch.Tensor, share: float) -> torch.Tensor:
-    """The value that a share of each group's weights stays below, between neighbors in proportion.
-
-    ``torch.quantile`` refuses more than 16 million values.
+    """Quantile of each group's weights with linear interpolation. ``torch.quantile`` is limited to
+    16 million values.
     """
     position = share * (groups.shape[-1] - 1)
     below = groups.kthvalue(int(position) + 1, dim=-1, keepdim=True).values

@@ -1,4 +1,4 @@
-"""Workload of training a model in the form in which it is stored."""
+"""Workload of training a model in its stored form."""
 
 from engine.step.workload import GRADIENT_PASSES, TrainingWork
 from engine.techniques.hooks import training_work
@@ -7,7 +7,7 @@ from engine.techniques.training.options import CompressionAwareTraining
 
 @training_work.register
 def training_work_aware(config: CompressionAwareTraining) -> TrainingWork:
-    """The best state so far is in memory, too."""
+    """The best state so far is also in memory."""
     return TrainingWork(
         config.steps,
         config.batch,

@@ -1,4 +1,4 @@
-"""Weights that the forward pass sees as they would be stored. They hang on a layer's weight as
+"""Weights that the forward pass computes with as they would be stored, attached to layers as
 parametrizations.
 """
 
@@ -39,14 +39,12 @@ from engine.tensors.weights import DenseWeight, StoredWeight
 from engine.training import TrainableModel
 
 Range = dict[str, torch.Tensor]  # scale and zero code, (1,) each
-NO_WEIGHT = DenseWeight((0, 0), torch.empty(0, 0))  # where only what becomes of inputs matters
-MIN_STEP_MULTIPLE = 1e-3  # of what a step began as; it does not learn to be nothing
+NO_WEIGHT = DenseWeight((0, 0), torch.empty(0, 0))  # if only the quantization of inputs matters
+MIN_STEP_MULTIPLE = 1e-3  # relative to its initial value; a trained step must not become zero
 
 
 class FakeQuant(nn.Module):
-    """One weight on its way to being stored. Zeros of an earlier step stay zero, and do not
-    learn.
-    """
+    """Fake quantization of one weight. Zeros of an earlier step stay zero and are not trained."""
 
     def __init__(
         self,
@@ -55,8 +53,8 @@ class FakeQuant(nn.Module):
         left: torch.Tensor | None,
         fixed: Range | None = None,
     ):
-        """``left``: (out, in_) bool, where weights are left; ``fixed``: the range of what the layer
-        gets, where that was chosen beforehand
+        """``left``: (out, in_) bool, remaining weights; ``fixed``: range of the layer's inputs, if
+        it was chosen before training
         """
         super().__init__()
         self.config, self.turned, self.fixed = config, isinstance(module, Conv1D), fixed
@@ -76,7 +74,7 @@ class FakeQuant(nn.Module):
         return weight if self.left is None else weight.masked_fill(~self.left, 0)
 
     def values(self, weight: torch.Tensor) -> torch.Tensor:
-        """(out, in_) as it will be stored"""
+        """Stored weight, (out, in_)."""
         raise NotImplementedError
 
     def stored_without_mask(self, weight: torch.Tensor) -> StoredWeight:
@@ -84,7 +82,7 @@ class FakeQuant(nn.Module):
 
     @torch.no_grad()
     def stored_weight(self, weight: torch.Tensor) -> StoredWeight:
-        """Trained weight as it is stored, bit-exact. weight: as the module holds it"""
+        """Trained weight as stored, bit-exact. weight: in the module's own layout"""
         stored = self.stored_without_mask(self.zero_masked(self.flat(weight)).contiguous())
         stored = (
             stored if self.left is None or self.left.all() else preserve_zeros(stored, ~self.left)
@@ -93,11 +91,9 @@ class FakeQuant(nn.Module):
 
 
 class GridFakeQuant(FakeQuant):
-    """On an even grid, whose steps are chosen again each time as round-to-nearest does it, or learn
-    from there on (LSQ).
-
-    Steps that learn do so as multiples of what they were at first: the optimizer moves every number
-    by the rate, whatever its size.
+    """Uniform grid. Scales are recomputed in each forward pass as in rounding to nearest, or
+    trained (LSQ). Trained scales are multiples of their initial values, because the optimizer's
+    steps do not depend on a parameter's size.
     """
 
     def __init__(
@@ -132,8 +128,8 @@ class GridFakeQuant(FakeQuant):
         )
 
     def expand_to_weights(self, params: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """One for each weight, or for each row where that is all.  (bands, groups) -> (out, in_) or
-        what broadcasts to it
+        """Scales for each weight, or for each row if that is sufficient. (bands, groups) -> (out,
+        in_) or a shape that broadcasts to it
         """
         out, in_ = shape
         if params.shape[1] > 1:
@@ -149,8 +145,8 @@ class GridFakeQuant(FakeQuant):
         )
 
     def quantization_error(self, weight: torch.Tensor) -> torch.Tensor:
-        """Mean squared distance of the weights to their levels, in steps.  weight: as the module
-        holds it
+        """Mean squared distance of the weights from their levels, in steps. weight: in the module's
+        own layout
         """
         weight = self.zero_masked(self.flat(weight))
         steps = self.expand_to_weights(self.qparams(weight)[0].detach(), weight.shape)
@@ -158,7 +154,7 @@ class GridFakeQuant(FakeQuant):
 
 
 class TableFakeQuant(FakeQuant):
-    """Three values or two, times the mean magnitude of the weights that share it."""
+    """Ternary or binary weights times the mean magnitude of their group."""
 
     def values(self, weight: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -181,9 +177,8 @@ class TableFakeQuant(FakeQuant):
 def with_quantized_inputs(
     config: QAT | BitNet, stored: StoredWeight, fixed: Range | None = None
 ) -> StoredWeight:
-    """The layer's inputs are rounded too, where that is asked for: with a range of its own, or one
-    for each token, centered on zero (BitNet b1.58,
-    section 2).
+    """Quantize the layer's inputs too, if configured: with a fixed range, or one for each token,
+    centered on zero (BitNet b1.58, section 2).
     """
     if not config.activation_bits:
         return stored
@@ -211,7 +206,7 @@ def attach_fake_quant(
     remaining_mask: torch.Tensor | None,
     fixed: Range | None = None,
 ) -> FakeQuant:
-    """On a layer, and on all that share its weight."""
+    """Attach to a layer, and to all that share its weight."""
     kind = GridFakeQuant if isinstance(config, QAT) else TableFakeQuant
     names = [
         layer.name,
@@ -231,8 +226,8 @@ def attach_fake_quant(
 def quantize_module_inputs(
     module: nn.Module, quantized_inputs: Callable[[torch.Tensor], torch.Tensor]
 ) -> RemovableHandle:
-    """The module gets its inputs as the layer that is stored will; gradients pass."""
-    # which is stored as a convolution of height 1
+    """Quantize a module's inputs as the stored layer will; gradients pass straight through."""
+    # stored as a convolution of height 1
     one_axis = isinstance(getattr(module, "base_layer", module), nn.Conv1d)
 
     def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

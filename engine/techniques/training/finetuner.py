@@ -41,21 +41,21 @@ Penalty = Callable[[], torch.Tensor]
 
 @dataclass
 class Finetuner:
-    """One model, one course."""
+    """Training of one model."""
 
     config: CompressionAwareTraining
     context: RunContext
     trainable: TrainableModel
-    phase: str  # as the curves call it
+    phase: str  # name in the training curves
     training_data: TrainingData
     training_config: TrainingConfig
-    penalty: Penalty | None = None  # what is paid for besides
-    file: Path | None = None  # where it is kept meanwhile
+    penalty: Penalty | None = None  # additional penalty
+    file: Path | None = None  # checkpoint file
     rows: list[CurveRow] = field(default_factory=list)
 
     def train(self) -> None:
-        """Leaves the pupil in its best state on held-out examples, which may be the one it began
-        with.
+        """Train, and leave the model in its best state on held-out examples, which may be the
+        initial one.
         """
         kept = {
             "patience": self.config.patience,
@@ -98,7 +98,7 @@ class Finetuner:
 
     @cached_property
     def teacher(self) -> nn.Module:
-        """The recipe's own model, whatever earlier steps have made of it."""
+        """The recipe's original model, before any step."""
         if not self.context.step:
             return self.trainable.original.model
         return load_model(
@@ -112,9 +112,7 @@ def refuse_unfit_aware(config: CompressionAwareTraining, recipe: Recipe) -> None
 
 
 def check_paged_optimizer(config: CompressionAwareTraining, device: torch.device) -> None:
-    """Raises PlainError where a paged optimizer is asked for and there is no GPU whose memory it
-    could leave.
-    """
+    """Raises PlainError for a paged optimizer without a GPU."""
     if config.uses_paged_optimizer and device.type != "cuda":
         raise PlainError(
             "The paged optimizer needs a CUDA device, and this run computes on the "
@@ -130,7 +128,7 @@ def finetune(
     phase: str,
     penalty: Penalty | None = None,
 ) -> None:
-    """Trains the pupil; what was measured on the way is noted, however it ends."""
+    """Train the model, and record its curve however the training ends."""
     training_data, training_config = load_training_setup(config, context)
     with threads_to_train(technique_input.original.parameters):
         Finetuner(

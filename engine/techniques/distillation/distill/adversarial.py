@@ -1,5 +1,5 @@
-"""A discriminator that learns to tell a student's answers from its teacher's, while the student
-learns to deceive it (Goodfellow et al. 2014, arXiv:1406.2661; for distillation Xu et al. 2018,
+"""A discriminator is trained to tell a student's outputs from its teacher's, and the student to
+deceive it (Goodfellow et al. 2014, arXiv:1406.2661; for distillation Xu et al. 2018,
 arXiv:1709.00513).
 """
 
@@ -19,7 +19,7 @@ HIDDEN = 64
 
 @dataclass
 class Discriminator(AuxiliaryModel):
-    """Sees log-probabilities; 1 stands for the teacher."""
+    """Classifies log-probabilities; 1 is the teacher."""
 
     loss: DistillationLoss
 

@@ -26,8 +26,10 @@ LANGUAGE = ("language-modeling", "masked-language-modeling")
 def check_models_distill(
     config: Distill, teacher: ModelSource, recipe: Recipe, at_hand: bool
 ) -> None:
-    """Refuse students that this model cannot train and teachers that cannot train it together with
-    this one.
+    """Check the student and teachers of a step.
+
+    Raises PlainError for a student that this model cannot train, or a teacher that cannot train it
+    together with this model.
     """
     for name in config.models:
         if at_hand and ModelName.parse(name).kind == "hub":
@@ -65,8 +67,8 @@ def check_lengths(folder: ModelSource, role: str, recipe: Recipe) -> None:
 
 
 def check_compatible(folder: ModelSource, teacher: ModelSource, role: str) -> None:
-    """Raises PlainError where two models cannot learn from one another: another task, vocabulary,
-    or other classes.
+    """Raises PlainError if one model cannot be trained on the other's outputs because of another
+    task, vocabulary or other classes.
     """
     if folder.kind != teacher.kind:
         raise PlainError(

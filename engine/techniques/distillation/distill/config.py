@@ -404,12 +404,12 @@ class Distill(ModelTraining):
 
     @property
     def uses_two_views(self) -> bool:
-        """True if the student is taught by its own second view instead of a teacher."""
+        """True if the student is trained on its own second view instead of a teacher."""
         return self.setting == "self" and self.views == "two-views"
 
     @property
     def compared_blocks(self) -> tuple[int, ...]:
-        """Numbers of the student's compared blocks, from 1; empty for each or last."""
+        """Numbers of the student's compared blocks, counted from 1; empty for "each" or "last"."""
         return (
             ()
             if self.feature_blocks in ("each", "last")

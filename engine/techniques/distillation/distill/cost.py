@@ -8,8 +8,8 @@ from engine.training.trainer import EVALUATIONS
 
 @training_work.register
 def training_work_distill(config: Distill) -> TrainingWork:
-    """A student is a share of its teacher, quadratic in its width. The teacher runs in every step
-    if hidden states are compared, and otherwise once for each example.
+    """A student is assumed to have a share of its teacher's parameters, quadratic in its width. The
+    teacher runs in every step if hidden states are compared, and otherwise once for each example.
     """
     share = config.blocks * config.width**2 if config.student == SMALLER else 1.0
     if config.uses_two_views:

@@ -1,4 +1,4 @@
-"""State and steps that all trainings of one distillation run share."""
+"""State and operations shared by all trainings of one distillation run."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ class DistillRun:
     training_data: TrainingData
     training_config: TrainingConfig
     tables: TableBuilder
-    checkpoint_folder: Path | None  # the folder in which trainings are kept meanwhile
+    checkpoint_folder: Path | None  # returns the folder for checkpoints
     device: torch.device
 
     @classmethod

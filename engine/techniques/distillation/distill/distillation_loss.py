@@ -17,7 +17,7 @@ from engine.training import EncodedExamples
 from engine.training.loop import Loss, batch_logits, evaluation_mode
 from engine.training.losses import attention_transfer_loss, feature_loss, label_loss, teacher_loss
 
-# what stands between states of different widths, while it is learned
+# name of the projections between states of different widths, during training
 PROJECTIONS = "distillation_projections"
 
 
@@ -45,8 +45,8 @@ class BlockStates:
 
 
 def channels_last(states: torch.Tensor) -> torch.Tensor:
-    """Channels last: (examples, channels, height, width) or (examples, tokens, width) -> (examples,
-    places, width)
+    """Move channels last: (examples, channels, height, width) or (examples, tokens, width) ->
+    (examples, positions, width)
     """
     return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
 
@@ -58,8 +58,8 @@ def block_names(model: nn.Module) -> list[str]:
 def compared_block_pairs(
     config: Distill, student: nn.Module, teacher: nn.Module
 ) -> list[tuple[str, str]]:
-    """The student's blocks that are compared, each with the teacher's at the same share of the way.
-    Raises PlainError where there are none.
+    """Compared blocks of the student, each with the teacher's block at the same relative depth.
+    Raises PlainError if there are none.
     """
     student_blocks, teacher_blocks = block_names(student), block_names(teacher)
     if not (student_blocks and teacher_blocks):
@@ -77,8 +77,8 @@ def compared_block_pairs(
 
 
 def compared_block_numbers(config: Distill, blocks: int) -> tuple[int, ...]:
-    """Numbers of the student's blocks, counted from 1. Raises PlainError where it has not so
-    many.
+    """Numbers of the student's compared blocks, counted from 1. Raises PlainError for a number
+    beyond its last block.
     """
     if config.feature_blocks in ("each", "last"):
         return tuple(range(1, blocks + 1)) if config.feature_blocks == "each" else (blocks,)
@@ -92,18 +92,18 @@ def compared_block_numbers(config: Distill, blocks: int) -> tuple[int, ...]:
 
 @dataclass
 class DistillationLoss:
-    """One student and its teachers, who are asked once about the same examples, however many terms
-    want to know.
+    """Losses of one student against its teachers. The teachers' outputs for a batch are computed
+    once for all terms.
     """
 
     config: Distill
     student: nn.Module
     teachers: list[nn.Module]
-    block_pairs: list[tuple[str, str]]  # blocks of the student and of its first teacher
+    block_pairs: list[tuple[str, str]]  # compared blocks of the student and of its first teacher
     student_states: BlockStates
     teacher_states: BlockStates
-    tokens: int | None = None  # of the shared tokenizer
-    cached_batch: EncodedExamples | None = None  # the examples that were asked about last
+    tokens: int | None = None  # number of tokens of the shared tokenizer
+    cached_batch: EncodedExamples | None = None  # the batch of the cached teacher outputs
     cached_logits: torch.Tensor | None = None
 
     @classmethod
@@ -135,8 +135,8 @@ class DistillationLoss:
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
-        """States are noted, teachers lie unpacked, and projections are added to the student's
-        weights.
+        """Record states and unpack teachers inside the context, and add projections to the
+        student's parameters.
         """
         with ExitStack() as stack:
             stack.enter_context(self.student_states.record(self.student))
@@ -189,14 +189,14 @@ class DistillationLoss:
     def student_and_teacher_logits(
         self, logits: torch.Tensor, batch: EncodedExamples
     ) -> list[torch.Tensor]:
-        """The student's logits and the teachers', over the tokens that they share."""
+        """Logits of the student and the teachers, restricted to shared tokens."""
         return restrict_to_shared_tokens(
             [logits, self.teacher_logits(batch, logits.device)], self.tokens
         )
 
     def teacher_logits(self, batch: EncodedExamples, device: torch.device) -> torch.Tensor:
-        """Logits of the teachers, or what they say together; those that are known need not be asked
-        for.
+        """Logits of the teachers, or their combined logits; precomputed ones are used if the batch
+        has them.
         """
         if batch.teacher_logits is not None:
             return batch.teacher_logits.to(device)
@@ -223,7 +223,9 @@ class DistillationLoss:
         )
 
     def state_pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(examples, places, width) both. Raises PlainError where there are not as many places."""
+        """Flattened states, (examples, positions, width) both. Raises PlainError if the numbers of
+        positions differ.
+        """
         pairs = [
             (
                 self.student_states.outputs[student_states],
@@ -292,8 +294,8 @@ def combined_teacher_logits(
 def attach_projections(
     distillation_loss: DistillationLoss, batch: EncodedExamples, seed: int
 ) -> Iterator[None]:
-    """A learned matrix for each pair of blocks whose widths differ; it belongs to the student only
-    while that learns.
+    """Attach a trainable matrix for each pair of blocks whose widths differ. It is part of the
+    student during training only.
     """
     if distillation_loss.config.features == "none":
         yield

@@ -1,5 +1,5 @@
 """Distillation (Hinton et al. 2015, arXiv:1503.02531) and fine-tuning: a model is trained as a
-whole and takes the place of another.
+whole and replaces the original.
 """
 
 from contextlib import ExitStack
@@ -54,7 +54,7 @@ from engine.training import Quality, Trainer, WeightedLoss
 def train_replacement_fine_tune(
     config: FineTune, context: RunContext, technique_input: TechniqueInput, tables: TableBuilder
 ) -> ReplacementModel:
-    """From labels alone."""
+    """Train on labels only."""
     if context.recipe.training and context.recipe.training.unlabelled:
         raise PlainError(
             "Fine-tuning learns from labels alone, so examples without any teach it nothing; "
@@ -129,8 +129,8 @@ def train_on_teachers(
 
 
 def train_generations(config: Distill, run: DistillRun) -> ReplacementModel:
-    """Each student teaches the next (born-again networks, Furlanello et al. 2018,
-    arXiv:1805.04770). If the user stops it, the best is kept.
+    """Train generations of students, each on the previous one (born-again networks, Furlanello et
+    al. 2018, arXiv:1805.04770). If the user stops it, the best one is kept.
     """
     teacher, best, ended = run.technique_input.original.model, None, len(run.context.ended_early)
     for number in range(1, config.generations + 1):
@@ -151,7 +151,7 @@ def train_generations(config: Distill, run: DistillRun) -> ReplacementModel:
 
 @dataclass(frozen=True)
 class Generation:
-    """A student that has learned, and where on its way it was best."""
+    """A trained student and its best step."""
 
     number: int
     student: ReplacementModel
@@ -183,7 +183,7 @@ def train_generation(
 
 
 def train_two_views(config: Distill, run: DistillRun) -> ReplacementModel:
-    """No teacher but its own second look."""
+    """Train the student on its own second view instead of a teacher."""
     student = run.prepare_student(run.training_config.seed)
     views = TwoViews(config, student.model, second_view(student.model, run.context.folder))
     run.train(student.model, WeightedLoss(views.terms()))
@@ -191,7 +191,7 @@ def train_two_views(config: Distill, run: DistillRun) -> ReplacementModel:
 
 
 def train_black_box(config: Distill, run: DistillRun) -> ReplacementModel:
-    """The student sees the teacher's words or choices, none of its probabilities."""
+    """Train the student on the teacher's texts or labels, without its probabilities."""
     teacher, context = run.technique_input.original.model, run.context
     student = run.prepare_student(context.recipe.seed)
     if isinstance(context.recipe.task, LanguageModeling):
@@ -218,14 +218,14 @@ def first_unshared_token(student: nn.Module, teacher: nn.Module, context: RunCon
 
 
 def train_online(config: Distill, run: DistillRun) -> ReplacementModel:
-    """Deep mutual learning (Zhang et al. 2018, arXiv:1706.00384)."""
+    """Train with deep mutual learning (Zhang et al. 2018, arXiv:1706.00384)."""
     student = run.prepare_student(run.training_config.seed)
     train_with_peer(config, run, student.model)
     return student
 
 
 def load_further_teacher(name: str, context: RunContext) -> LoadedModel:
-    """Another teacher. Raises PlainError if it cannot teach together with the first one."""
+    """Load another teacher. Raises PlainError if it cannot be combined with the first one."""
     folder = resolve_model(name)
     check_compatible(folder, context.folder, "teacher")
     return load_model(folder, *device_and_dtype(context.recipe))
@@ -248,7 +248,7 @@ def replacement_outline_model_training(
 ) -> LoadedModel:
     """The student on the meta device; the saved model has its shapes."""
     student = build_student(config, technique_input, seed=0, on_meta=True)
-    # on no other device: an embedding that scales what it reads is known by the scale that it holds
+    # on the CPU: an embedding that scales its rows is recognized by the scale that it stores
     student.model.to(student.dtype)
     layers, plain = student.layers(), student.plain("meta")
     origin = origin_of_replacement(technique_input.original, layers, student.homes)

@@ -1,5 +1,5 @@
-"""Deep mutual learning (Zhang et al. 2018, arXiv:1706.00384): two models learn from labels, and
-from each other as they are at each step.
+"""Deep mutual learning (Zhang et al. 2018, arXiv:1706.00384): two models are trained on labels and
+on each other's current predictions.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,9 @@ from engine.training.loop import make_optimizer
 
 
 def train_with_peer(config: Distill, run: DistillRun, student: nn.Module) -> None:
-    """The teacher's copy takes its step on the same examples after each of the student's."""
+    """Copy of the teacher that is trained on the same examples after each of the
+    student's steps.
+    """
     peer = (
         build_student(FineTune(), run.technique_input, run.training_config.seed)
         .model.to(run.device)
@@ -50,7 +52,7 @@ def train_with_peer(config: Distill, run: DistillRun, student: nn.Module) -> Non
 
 @dataclass
 class Peer(AuxiliaryModel):
-    """Learns from the student while that learns from it."""
+    """Train the peer on the student's predictions."""
 
     run: DistillRun
     loss: WeightedLoss
@@ -69,5 +71,5 @@ class Peer(AuxiliaryModel):
         return [CurveRow(step, "teacher", "loss", loss)]
 
 
-# a teacher's states need not become the student's
+# hidden states of the teacher need not match the student's
 LOGITS_ONLY = {"features": "none", "attention_weight": 0.0}

@@ -46,8 +46,8 @@ def student_from_teacher(
     seed: int,
     on_meta: bool,
 ) -> ReplacementModel:
-    """Model that ``small`` leaves of the subject, with its weights or random ones of the same
-    shapes.
+    """Model with the remaining structures of the original, with its weights or random ones of the
+    same shapes.
     """
     source = (
         technique_input.original
@@ -69,7 +69,7 @@ def student_from_teacher(
 def pruned_copy(
     source: LoadedModel, folder: ModelSource, pruning_plan: PruningPlan, on_meta: bool
 ) -> tuple[nn.Module, dict[str, str]]:
-    """A model of the layers that stay; and by each one's name, the one it had."""
+    """A model of the remaining layers, and the original name of each."""
     stays = [
         (layer, after) for layer, after in pruning_plan.layers(source.layers) if not layer.tied_to
     ]
@@ -102,7 +102,7 @@ def pruned_copy(
 
 
 def smaller_student_plan(config: Distill, technique_input: TechniqueInput) -> PruningPlan:
-    """Evenly spaced blocks, and in each the heads of the largest weights."""
+    """Evenly spaced blocks and, in each of them, the heads with the largest weights."""
     stacks = block_stacks(technique_input)
     small = fewer_blocks_plan(stacks, config.blocks, technique_input)
     if config.heads == 1:
@@ -144,7 +144,7 @@ def block_stacks(technique_input: TechniqueInput) -> list[list[str]]:
 def fewer_blocks_plan(
     stacks: list[list[str]], share: float, technique_input: TechniqueInput
 ) -> PruningPlan:
-    """Model with evenly spaced blocks of each list, including the first."""
+    """Plan of a model with evenly spaced blocks of each list, including the first."""
     kept = [
         evenly_spaced_blocks(
             row,
@@ -184,7 +184,7 @@ def fewer_blocks_plan(
 
 
 def evenly_spaced_blocks(row: list[str], share: float, image_blocks: set[str]) -> list[str]:
-    """A share of the blocks, evenly spaced, and those that no text reaches."""
+    """Evenly spaced blocks of a list, and those that text does not pass."""
     free = [block for block in row if block not in image_blocks]
     count = max(1, round(share * len(free)))
     kept = {free[number * len(free) // count] for number in range(count)}
@@ -192,9 +192,7 @@ def evenly_spaced_blocks(row: list[str], share: float, image_blocks: set[str]) -
 
 
 def random_original(technique_input: TechniqueInput, seed: int) -> LoadedModel:
-    """The subject with weights as its architecture draws them; what reads images or sound keeps its
-    own.
-    """
+    """The original with random initial weights, except in the parts for images or sound."""
     model, original = (
         random_model(technique_input.original.model.config, technique_input.folder, seed),
         technique_input.original,
@@ -221,7 +219,7 @@ def random_original(technique_input: TechniqueInput, seed: int) -> LoadedModel:
 
 
 def random_model(config: PreTrainedConfig, folder: ModelSource, seed: int) -> nn.Module:
-    """Random weights as the architecture draws them, in float32."""
+    """Model with random initial weights in float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return prepare_for_inference(

@@ -1,5 +1,5 @@
-"""A student that learns to agree with itself on two views of one input (R-Drop, Liang et al. 2021,
-arXiv:2106.14448).
+"""A student trained to give equal predictions for two views of one input (R-Drop, Liang et al.
+2021, arXiv:2106.14448).
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from engine.training import EncodedExamples
 from engine.training.loop import Loss, batch_logits
 from engine.training.losses import teacher_loss
 
-MASKED_SHARE = 0.1  # share of a text's tokens that a view does not show
-# where a picture begins in one that is a pixel larger on all sides
+MASKED_SHARE = 0.1  # share of a text's tokens that a view masks
+# offsets of an image in one that is padded by a pixel on all sides
 SHIFTS = torch.tensor([(0, 1), (2, 1), (1, 0), (1, 2)])
 
 View = Callable[[EncodedExamples], EncodedExamples]
@@ -26,8 +26,8 @@ View = Callable[[EncodedExamples], EncodedExamples]
 
 @dataclass
 class TwoViews:
-    """The first view is the pass that the loop makes; the second is made here, once for each batch,
-    and learns too.
+    """The first view is the training loop's pass. The second one is computed here once per batch,
+    with gradients.
     """
 
     config: Distill
@@ -41,14 +41,14 @@ class TwoViews:
         return {"labels": (1 - weight, self.label_loss), "agreement": (weight, self.agreement_loss)}
 
     def label_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
-        """The mean of both views."""
+        """Mean loss of both views."""
         return (
             batch_label_loss(logits, batch)
             + batch_label_loss(self.second_view_logits(logits, batch), batch)
         ) / 2
 
     def agreement_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
-        """The mean of KL there and back."""
+        """Mean KL divergence in both directions."""
         again, temperature = self.second_view_logits(logits, batch), self.config.temperature
         return (
             teacher_loss(logits, again, temperature) + teacher_loss(again, logits, temperature)
@@ -109,7 +109,7 @@ def perturbed_batch(batch: EncodedExamples, mask_token: int) -> EncodedExamples:
 
 
 def shifted_images(images: torch.Tensor) -> torch.Tensor:
-    """Each by one pixel to a side that is drawn; its edge is seen twice.  (examples, channels,
+    """Shift each image by one pixel in a random direction, repeating its edge. (examples, channels,
     height, width) both
     """
     height, width = images.shape[-2:]

@@ -19,8 +19,8 @@ from engine.training import EncodedExamples, TrainingData
 from engine.training.loop import batch_logits, evaluation_mode
 from engine.training.losses import IGNORE_INDEX
 
-MIN_ANSWER_TOKENS = 8  # tokens of an answer: fewer would say next to nothing
-TEMPLATES = {  # parts of a prompt: start of a text, other texts with continuations, and words
+MIN_ANSWER_TOKENS = 8  # minimum tokens of a continuation
+TEMPLATES = {  # placeholders of a prompt template: start of a text, other texts with continuations, and words
     "continuations": ("text",),
     "instructions": (
         "Instruction:\nExplain what this is for, and how it is used.\n\n",
@@ -44,8 +44,8 @@ def teacher_labeled_data(
     device: torch.device,
     tables: TableBuilder,
 ) -> TrainingData:
-    """The teacher's choices in the place of labels, also of examples that had none; as many as a
-    language model would write can be read.
+    """Examples with the teacher's choices as labels, including unlabeled examples, and a table of
+    as many as a language model would write.
     """
     with evaluation_mode(teacher), keep_unpacked(teacher):
         chosen = teacher_outputs(
@@ -63,7 +63,7 @@ def teacher_labeled_data(
 
 
 def readable_examples(examples: EncodedExamples, context: RunContext) -> list[str]:
-    """Texts as they reach the model; an image's number among those learned from."""
+    """Texts as they are given to the model; for images, their numbers."""
     if "input_ids" not in examples.inputs:
         return [f"image {number}" for number in range(1, len(examples) + 1)]
     tokenizer, mask = tokenizer_of(context.folder), examples.inputs["attention_mask"].bool()
@@ -83,10 +83,10 @@ def teacher_generated_data(
     first_unshared_token: int | None = None,
 ) -> TrainingData:
     """Text sampled from the teacher for prompts from the training text, the student's only training
-    data; prompts and templates are not trained on.
+    data; prompts and templates are not trained on. ``first_unshared_token``: first token id that
+    the teacher must not generate.
 
-    ``first_unshared_token``: first token id that the teacher must not generate. Raises PlainError
-    if a window has no room for an answer.
+    Raises PlainError if a window is too short for a continuation.
     """
     windows, tokenizer = training_data.train.inputs["input_ids"], tokenizer_of(context.folder)
     asking = prompts(config, windows, tokenizer)
@@ -115,9 +115,7 @@ def teacher_generated_data(
 
 
 def continuation_targets(texts: torch.Tensor, prompt: int) -> torch.Tensor:
-    """Targets: the teacher's tokens; those of the prompt before them count for nothing.  (texts,
-    tokens)
-    """
+    """Targets: the teacher's tokens; those of the prompt are ignored. (texts, tokens)"""
     targets = texts.clone()
     targets[:, :prompt] = IGNORE_INDEX
     return targets
@@ -126,8 +124,8 @@ def continuation_targets(texts: torch.Tensor, prompt: int) -> torch.Tensor:
 def prompts(
     config: Distill, windows: torch.Tensor, tokenizer: PreTrainedTokenizerBase
 ) -> torch.Tensor:
-    """Beginnings of windows, in the template of what is asked for.  (windows, tokens) -> (texts,
-    tokens of a prompt)
+    """Prompts from the beginnings of windows, in the template. (windows, tokens) -> (texts, tokens
+    of a prompt)
     """
     room, count = windows.shape[1], min(config.written, len(windows))
     begun = windows[:count, : config.prompt]

@@ -46,8 +46,10 @@ def config_fields(
 
 
 def width_fields(config: PreTrainedConfig, share: float, folder: ModelSource) -> dict[str, Any]:
-    """Fields that say how wide a model is; heads stay as wide as they were, so there are fewer.
-    Raises PlainError where they are not known.
+    """Fields that determine the width of a model. The head width is unchanged, so there are fewer
+    heads.
+
+    Raises PlainError if they are not known.
     """
     if folder.multimodal:
         raise PlainError(
@@ -74,7 +76,9 @@ def width_fields(config: PreTrainedConfig, share: float, folder: ModelSource) ->
         "hidden_size": hidden * left // heads,
         inner: fields[inner] and scaled_size(fields[inner], share),
     }
-    embedded = fields.get("word_embed_proj_dim")  # OPT's tokens may be narrower than what flows on
+    embedded = fields.get(
+        "word_embed_proj_dim"
+    )  # OPT's embeddings may be narrower than its hidden states
     narrow |= {
         name: scaled_size(fields[name], share) for name in EXPERT_WIDTH_FIELDS if fields.get(name)
     }
@@ -92,7 +96,7 @@ def scaled_size(size: int, share: float) -> int:
 def block_count_fields(
     kept: list[list[str]], stacks: list[list[str]], technique_input: TechniqueInput
 ) -> dict[str, Any]:
-    """Fields of the configuration that count blocks, or say something of each."""
+    """Fields of the configuration that count blocks or have an entry for each block."""
     fields = technique_input.original.model.config.get_text_config().to_dict()
     if "depths" in fields:
         return {"depths": [len(row) for row in kept]}
@@ -108,7 +112,7 @@ def block_count_fields(
 def student_config_fields(
     config: Distill, folder: ModelSource, teacher: ModelSource
 ) -> dict[str, Any]:
-    """Fields of the student's configuration that differ from its file's."""
+    """Fields of the student's configuration that differ from those of its file."""
     heads = (
         {"num_attention_heads": checked_head_count(config.student_heads, folder)}
         if config.student_heads
@@ -127,8 +131,8 @@ def student_config_fields(
 
 
 def first_blocks_fields(count: int, folder: ModelSource) -> dict[str, Any]:
-    """Fields that count blocks, or say something of each. Raises PlainError where there are not as
-    many.
+    """Fields that count blocks or have an entry for each block. Raises PlainError if the model has
+    fewer blocks.
     """
     config = config_of(folder).get_text_config()
     blocks = getattr(config, "num_hidden_layers", 0)
@@ -143,7 +147,7 @@ def first_blocks_fields(count: int, folder: ModelSource) -> dict[str, Any]:
 
 
 def checked_head_count(heads: int, folder: ModelSource) -> int:
-    """A number of heads that its width can be cut into. Raises PlainError for any other."""
+    """Number of heads. Raises PlainError if the model cannot have as many."""
     config = config_of(folder).get_text_config()
     width, groups = getattr(config, "hidden_size", 0), getattr(config, "num_key_value_heads", None)
     if not isinstance(width, int) or groups or not width or width % heads:

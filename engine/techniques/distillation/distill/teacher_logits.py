@@ -1,6 +1,4 @@
-"""Every example put to a fixed teacher once, before the course: its outputs stay the same however
-often the example comes.
-"""
+"""Outputs of a fixed teacher, computed once before training because they do not change."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""A rounded weight and a low-rank correction of what rounding lost: EoRA (arXiv:2410.21271) and
-LoftQ's turns (arXiv:2310.08659).
+"""A rounded weight with a low-rank correction of the rounding error: EoRA (arXiv:2410.21271) and
+LoftQ's alternation (arXiv:2310.08659).
 """
 
 import torch
@@ -23,9 +23,9 @@ from engine.tensors.weights import StoredWeight
 
 
 class LayerCorrection(LowRankCorrection):
-    """One layer's own setting."""
+    """Setting of one layer."""
 
-    own: str = "float32"  # number format of its weights in the file
+    own: str = "float32"  # dtype of its weights in the file
 
 
 @plan.register

@@ -28,7 +28,7 @@ from engine.tensors.low_rank import (
 )
 from engine.tensors.weights import StoredWeight
 
-POINTS = 128  # of one layer's singular values, in one version
+POINTS = 128  # of one layer's singular values, per version
 
 
 @diagnostics.register
@@ -85,7 +85,7 @@ def diagnostics_low_rank_correction(
 
 
 def remaining_energy(original: torch.Tensor, residual: torch.Tensor) -> float:
-    """Share of the squares that is not lost, 0 to 1."""
+    """Share of the energy that is kept, 0 to 1."""
     return max(0.0, 1 - (residual.square().sum() / original.square().sum().clamp_min(1e-30)).item())
 
 
@@ -167,9 +167,7 @@ def stored_rank(stored: StoredWeight) -> int:
 
 
 def layer_spectra(config: SVD, weight: torch.Tensor, white: Whitening) -> dict[str, torch.Tensor]:
-    """Singular values by version, largest first; those of the randomized solver and the exact
-    ones.
-    """
+    """Singular values by version, largest first: those of the randomized solver and exact ones."""
     spectra = {"plain": singular_values(NO_WHITENING, weight)}
     if not white.is_plain:
         spectra["whitened"] = singular_values(white, weight)
@@ -183,8 +181,8 @@ def layer_spectra(config: SVD, weight: torch.Tensor, white: Whitening) -> dict[s
 
 
 def singular_tables(layer: str, spectra: dict[str, torch.Tensor], rank: int) -> list[pd.DataFrame]:
-    """SingularRow of every version; as columns. What was found at random is measured by the exact
-    ones.
+    """SingularRow of every version, as a frame. Energies of randomized values are relative to the
+    exact ones.
     """
     exact = spectra.get("whitened", spectra["plain"])
     wholes = {
@@ -218,8 +216,8 @@ def singular_table(
 
 
 def shown_indices(count: int, rank: int) -> torch.Tensor:
-    """Places of the values that are shown: all or evenly spaced ones, with both sides of the
-    cut.
+    """Indices of the values that are shown: all, or evenly spaced ones and both sides of
+    the cut.
     """
     even = torch.linspace(0, count - 1, min(POINTS, count)).round().long()
     return torch.cat(

@@ -1,4 +1,6 @@
-"""SVD of a weight, plain or whitened by data: the nearest matrix of a rank, as two factors."""
+"""SVD of a weight, plain or whitened by calibration data: the nearest matrix of a rank, as two
+factors.
+"""
 
 from dataclasses import dataclass
 
@@ -30,14 +32,14 @@ from engine.tensors.low_rank import (
 )
 from engine.tensors.weights import DenseWeight, StoredWeight
 
-OVERSAMPLING = 8  # directions that are sought beyond those kept, by the randomized solver
+OVERSAMPLING = 8  # oversampling of the randomized solver
 
 
 class LayerSVD(SVD):
-    """One layer's own setting."""
+    """Setting of one layer."""
 
-    own: str = "float32"  # number format of its weights in the file
-    settled: int | None = None  # its rank, where a budget for all layers has found it
+    own: str = "float32"  # dtype of its weights in the file
+    settled: int | None = None  # its rank, if it was chosen by a budget for all layers
 
 
 # --- each layer's rank ----------------------------------------------------------------------------
@@ -84,7 +86,7 @@ def rank_too_large_message(rank: int, full: int, layer: str) -> str:
 def layer_energies(
     config: WhitenedLowRank, layers: list[Layer], layer_swap: LayerSwap
 ) -> dict[str, LayerEnergy]:
-    """Gain of each layer by its directions; layers whose data cannot be observed are left out."""
+    """Gain of each layer by rank; layers whose inputs cannot be observed are left out."""
     spectra = spectra_of(config, layers, layer_swap)
     return {
         layer.name: LayerEnergy.of(layer.matrix_shape, spectra[layer.name])
@@ -96,7 +98,7 @@ def layer_energies(
 def spectra_of(
     config: WhitenedLowRank, layers: list[Layer], layer_swap: LayerSwap
 ) -> dict[str, torch.Tensor]:
-    """Singular values of every layer's whitened weight. Gram matrices are held for one block at a
+    """Singular values of every layer's whitened weight. Gram matrices are kept for one block at a
     time.
     """
     if config.needs == "gram":
@@ -147,15 +149,15 @@ def singular_values(white: Whitening, weight: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class SVDResult:
-    """Singular vectors and values, the strongest first: all of them or as many as were sought."""
+    """Singular vectors and values, largest first: all of them, or the requested number."""
 
     left: torch.Tensor  # (out, found)
     values: torch.Tensor  # (found,)
     right: torch.Tensor  # (found, in_)
 
     def factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each with the root of the values, so that neither is the larger one.  (out, rank), (rank,
-        in_)
+        """Factors scaled by the roots of the singular values, so that both have equal size. (out,
+        rank), (rank, in_)
         """
         roots = self.values[:rank].sqrt()
         return self.left[:, :rank] * roots, self.right[:rank] * roots[:, None]
@@ -176,7 +178,7 @@ def compress_svd(
 
 
 def rank_and_svd(config: SVD, matrix: torch.Tensor) -> tuple[int, SVDResult]:
-    """Return the rank to keep and the directions found."""
+    """Return the rank to keep and the singular vectors found."""
     if config.by == "energy" and allocated_rank(config) is None:
         found = exact_svd(matrix)
         return rank_of_energy(found.values, config.energy), found
@@ -197,7 +199,7 @@ def factor_dtype(config: SVD) -> torch.dtype:
 
 
 def fixed_rank(config: SVD, shape: tuple[int, int]) -> int:
-    """The rank where no singular value is needed to know it."""
+    """The rank if it does not depend on the singular values."""
     if (settled := allocated_rank(config)) is not None:
         return settled
     return (
@@ -206,7 +208,7 @@ def fixed_rank(config: SVD, shape: tuple[int, int]) -> int:
 
 
 def why_unfactored(config: SVD, shape: tuple[int, int], rank: int) -> str:
-    """Why a layer stays as it was; empty where it is factorized."""
+    """Reason why a layer is not factorized; empty if it is."""
     if rank >= min(shape):
         return f"rank {min(shape)} is its full rank, so it was kept as it was"
     if config.by != "rank" and not saves_parameters(shape, rank):
@@ -218,7 +220,7 @@ def why_unfactored(config: SVD, shape: tuple[int, int], rank: int) -> str:
 
 
 def truncated_svd(matrix: torch.Tensor, rank: int, config: SVD) -> SVDResult:
-    """At least ``rank`` of them."""
+    """At least ``rank`` singular vectors and values."""
     return (
         randomized_svd(matrix, rank, config.iterations)
         if config.solver == "randomized"
@@ -251,10 +253,10 @@ def low_rank_weight(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype)
 
 @storage_plan.register
 def storage_plan_svd(config: SVD, shape: tuple[int, int]) -> StoredWeight:
-    """Exact where the rank follows from the shape; else the most that it can be."""
+    """Storage plan; exact if the rank follows from the shape, otherwise an upper bound."""
     rank = min(shape) if config.by == "energy" else fixed_rank(config, shape)
     if config.by == "kept" and config.scope == "global" and allocated_rank(config) is None:
-        rank += 1  # shares of all layers together are not rounded down layer by layer
+        rank += 1  # shares of all layers together are not rounded down per layer
     if reason := why_unfactored(config, shape, rank):
         return UnfactoredWeight(
             shape, meta_tensor(*shape, dtype=getattr(torch, own_dtype(config))), reason

@@ -1,4 +1,6 @@
-"""Tucker-2 and CP of convolutions, found by tensorly: a kernel as a chain of smaller ones."""
+"""Tucker-2 and CP decomposition of convolutions with tensorly: a kernel becomes a chain of smaller
+ones.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -20,19 +22,19 @@ from engine.tensors.low_rank import CPKernel, TuckerKernel, UnfactoredWeight
 from engine.tensors.weights import DenseWeight, StoredWeight
 
 Kernel = tuple[int, int, int]  # in_, height, width
-ERROR_TOLERANCE = 1e-7  # change of the error at which rounds end
+ERROR_TOLERANCE = 1e-7  # change of the error at which iterations end
 
 
 class LayerTucker(Tucker):
-    """One layer's own setting."""
+    """Setting of one layer."""
 
-    own: str = "float32"  # number format of its weights in the file
+    own: str = "float32"  # dtype of its weights in the file
     kernel: Kernel | None = None
-    kept_because: str = ""  # why it stays as it was; empty where it is factorized
+    kept_because: str = ""  # why it is not factorized; empty if it is
 
 
 class LayerCP(CP):
-    """One layer's own setting."""
+    """Setting of one layer."""
 
     own: str = "float32"
     kernel: Kernel | None = None
@@ -130,12 +132,9 @@ def kernel_array(weight: torch.Tensor, kernel: Kernel) -> np.ndarray:
 
 @contextmanager
 def tensorly_backend() -> Iterator[None]:
-    """Its products of many factors made pair by pair: by itself it writes out all products of rows
-    first (Khatri-Rao), 0.9 GB for 256 channels.
-
-    With one of numpy's threads, since thousands of small products are slower with more; and without
-    warnings that an axis is shorter than
-    there are terms, which is as it should be.
+    """Make tensorly compute products of several factors in pairs; by default it first computes all
+    products of rows (Khatri-Rao), 0.9 GB for 256 channels. Use one numpy thread, because thousands
+    of small products are slower with more, and hide warnings that an axis is shorter than the rank.
     """
     import tensorly
 
@@ -201,8 +200,8 @@ def tucker_parameters(out: int, kernel: Kernel, ranks: tuple[int, int]) -> int:
 def tucker_ranks(
     config: LayerTucker, out: int, kernel: Kernel, weight: torch.Tensor | None
 ) -> tuple[int, int]:
-    """Along outputs and inputs. By kept parameters both are about the same share of their axis, and
-    together no more than was asked for.
+    """Ranks along outputs and inputs. By kept parameters, both are about the same share of their
+    axis, and together at most the requested share.
     """
     in_, area = kernel[0], kernel[1] * kernel[2]
     if config.by == "rank":
@@ -217,8 +216,8 @@ def tucker_ranks(
 
 
 def share_ranks(out: int, in_: int, area: int, kept: float) -> tuple[int, int]:
-    """Ranks within a budget: inputs by their share of the axis, then as many outputs as fit; if
-    none does, fewer inputs.
+    """Ranks within a budget: the input rank by its share of the axis, then the largest output rank
+    that fits; if none does, a smaller input rank.
     """
     squares, all_of = out**2 + in_**2, out * in_ * area
     # of all_of a^2 + squares a = kept all_of
@@ -251,8 +250,8 @@ def why_tucker_unchanged(config: LayerTucker, out: int, ranks: tuple[int, int]) 
 
 @storage_plan.register
 def storage_plan_layer_tucker(config: LayerTucker, shape: tuple[int, int]) -> StoredWeight:
-    """Upper bound if ranks are chosen by energy, which only the weights determine: at most the
-    layer's current size.
+    """Storage plan; an upper bound if ranks are chosen by energy, which depends on the weights: at
+    most the layer's current size.
     """
     dense = UnfactoredWeight(
         shape, meta_tensor(*shape, dtype=getattr(torch, config.own)), config.kept_because
@@ -298,8 +297,8 @@ def compress_layer_cp(config: LayerCP, weight: torch.Tensor, stats: None = None)
 
 
 def cp_factors(kernel: np.ndarray, rank: int, iterations: int) -> list[np.ndarray]:
-    """A matrix of ``rank`` columns for each axis; each term's strength is shared out evenly, so
-    that none of them is large.
+    """Factors with ``rank`` columns for each axis. The size of each term is divided evenly among
+    them.
     """
     from tensorly.decomposition import parafac
 
@@ -328,7 +327,7 @@ def cp_rank(config: LayerCP, out: int) -> int:
 
 
 def full_cp_rank(out: int, kernel: Kernel) -> int:
-    """Terms with which every kernel of that shape can be written exactly: one for each place on all
+    """Number of terms that can represent every kernel of this shape exactly: the product of all
     axes but the longest.
     """
     axes = (out, *kernel)

@@ -1,5 +1,5 @@
-"""Whole blocks (ShortGPT, Men et al. 2024, arXiv:2403.03853): those go that turn the state that
-flows through them least.
+"""Removal of whole blocks (ShortGPT, Men et al. 2024, arXiv:2403.03853): those that change the
+hidden state least.
 """
 
 from collections.abc import Callable, Collection
@@ -23,22 +23,20 @@ BLOCKS_DIFFER = (
     "The model's blocks differ in size, so the size that is left depends on which of them the "
     "calibration data chooses."
 )
-# how many blocks at the beginning have no experts
+# number of first blocks without experts
 DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers")
-# lists of the numbers of blocks without experts, or with some, or for images
+# lists of the numbers of blocks without experts, with experts, or for images
 NUMBERED = ("mlp_only_layers", "moe_layers", OF_IMAGES)
-# how many blocks at the end have keys and values of an earlier one
+# number of last blocks that share keys and values of an earlier one
 SHARED_LAST = "num_kv_shared_layers"
-# lists of a number for each block, as are those with "layer" in their names
+# lists with an entry for each block, as all with "layer" in their names
 PER_BLOCK = ("activation_sparsity_pattern", "intermediate_size")
-# GPT-2's option that makes a block compute by its number
+# option of GPT-2 that makes a block's computation depend on its number
 BY_NUMBER = "scale_attn_by_inverse_layer_idx"
 
 
 def prunable_blocks(technique_input: TechniqueInput) -> list[str]:
-    """The blocks that the state flows through. Raises PlainError where they cannot do without one
-    another.
-    """
+    """Blocks of the model that can be removed. Raises PlainError if there are none."""
     blocks = max(block_lists(technique_input.original.model), key=len, default=[])
     convolutions = any(
         layer.kind == "conv2d" and layer.block in blocks
@@ -64,8 +62,8 @@ def prunable_blocks(technique_input: TechniqueInput) -> list[str]:
 
 @survey.register
 def survey_blocks(config: Blocks, technique_input: TechniqueInput) -> dict[str, float]:
-    """Block influence: one minus the mean cosine of the state before and after it, over all tokens
-    but padding (equation 1); NaN in a forecast.
+    """Block influence: one minus the mean cosine of the hidden state before and after it, over all
+    tokens except padding (equation 1); NaN in a forecast.
     """
     blocks = prunable_blocks(technique_input)
     return (
@@ -260,21 +258,21 @@ def blocks_to_remove(
             f"Only {len(free)} of {len(influence)} blocks may go, since Layers to skip "
             "(layers.skip) names layers of the others; lower count to that."
         )
-    # no text passes by a block that may go, so none of these is NaN
+    # text passes all removable blocks, so none of these is NaN
     return sorted(removable, key=influence.get)[: config.count]
 
 
 def config_without_blocks(
     removed: list[str], blocks: list[str], technique_input: TechniqueInput
 ) -> dict[str, Any]:
-    """Fields of the configuration that count blocks, or say something of each."""
+    """Fields of the configuration that count blocks or have an entry for each block."""
     left = [number for number, block in enumerate(blocks) if block not in removed]
     fields = technique_input.original.model.config.get_text_config().to_dict()
     lists = per_block_lists(fields, len(blocks))
     counted = {"num_hidden_layers": len(left)} | {
         name: [value[number] for number in left] for name, value in lists.items()
     }
-    # of a backbone, which may give any block's states
+    # of a backbone, which can return the states of any block
     if (stages := fields.get("stage_names")) and len(stages) == len(blocks) + 1:
         counted |= {
             "stage_names": stages[: len(left) + 1],
@@ -295,8 +293,8 @@ def per_block_lists(fields: dict[str, Any], blocks: int) -> dict[str, list[Any]]
 
 
 def expert_fields(fields: dict[str, Any], left: list[int]) -> dict[str, Any]:
-    """Fields that say which blocks have experts, or share keys and values, when only the blocks
-    numbered ``left`` stay.
+    """Fields that determine which blocks have experts, or share keys and values, if only the blocks
+    numbered ``left`` remain.
     """
     counts = {
         name: sum(number < fields[name] for number in left)

@@ -161,9 +161,8 @@ class Gradual(Pruning):
         )
 
     def sparsity_at(self, pruning_step: int) -> float:
-        """Return the share of zero weights after a pruning step, counted from 1.
-
-        Cubic: Zhu & Gupta, equation 1, from 0.
+        """Share of zero weights after a pruning step, counted from 1. Cubic: Zhu & Gupta, equation
+        1, starting at 0.
         """
         part, share = min(1.0, pruning_step / self.pruning_steps), self.removed_share
         match self.schedule:

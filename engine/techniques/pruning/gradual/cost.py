@@ -7,7 +7,7 @@ from engine.techniques.pruning.gradual.config import Gradual
 
 @training_work.register
 def training_work_gradual(config: Gradual) -> TrainingWork:
-    """Each L0 gate holds four more values, and a quality floor a state to return to."""
+    """Each L0 gate has four more values, and a quality floor keeps a second state."""
     intervals = config.steps // config.prune_every
     return TrainingWork(
         config.steps,

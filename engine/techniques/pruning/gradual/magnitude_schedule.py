@@ -1,6 +1,4 @@
-"""The smallest weights of a model that learns are cut, and those cut before stay so or compete
-again.
-"""
+"""Magnitude pruning during training: pruned weights stay zero, or compete again with ``regrow``."""
 
 import torch
 
@@ -16,9 +14,8 @@ from engine.training import TrainableModel
 
 
 def update_masks(trainable: TrainableModel, config: Pruning, share: float) -> None:
-    """Update the masks so that a share of the weights is zero. Raises PlainError where a layer
-    would be
-    left without any.
+    """Update the masks so that a share of the weights is zero. Raises PlainError if a layer would
+    have no weights left.
     """
     settings = {layer.name: at_share(config, share) for layer in trainable.layers}
     if config.scope == "global" and not config.pattern:
@@ -38,7 +35,7 @@ def update_masks(trainable: TrainableModel, config: Pruning, share: float) -> No
             else torch.ones_like(trainable.mask(name))
         )
         if not trainable.masks[name].regrow:
-            # a weight that learned to be zero is no smaller than one that was cut
+            # a weight that was trained to zero is no smaller than a pruned one
             mask = mask & trainable.mask(name)
         check_not_emptied(name, mask, share)
         trainable.set_mask(name, mask)
@@ -61,7 +58,7 @@ def at_share(config: Pruning, share: float) -> Pruning | None:
 
 
 def magnitude_scores(trainable: TrainableModel, name: str) -> torch.Tensor:
-    """Magnitudes; nothing for what was cut, unless it learns on.  (out, in_)"""
+    """Magnitudes of the weights, zero for pruned ones unless they are trained. (out, in_)"""
     magnitudes = trainable.unmasked_weight(name).abs()
     return magnitudes if trainable.masks[name].regrow else magnitudes * trainable.mask(name)
 
@@ -75,7 +72,7 @@ def check_not_emptied(name: str, mask: torch.Tensor, share: float) -> None:
 
 
 def nonzero_counts(trainable: TrainableModel) -> dict[str, int]:
-    """Weights that are not zero, by layer."""
+    """Numbers of nonzero weights by layer."""
     return {
         layer.name: int(trainable.weight(layer.name).count_nonzero()) for layer in trainable.layers
     }
@@ -84,7 +81,7 @@ def nonzero_counts(trainable: TrainableModel) -> dict[str, int]:
 def stored_layers(
     trainable: TrainableModel, settings: dict[str, Pruning]
 ) -> dict[str, StoredWeight]:
-    """Every layer as it will be in the file."""
+    """Stored weight of every layer."""
     before = {
         layer.name: trainable.original.model.get_submodule(layer.name)
         .stored.to_dense(torch.float32)
@@ -117,7 +114,7 @@ def config_for_remaining(config: Pruning, left: torch.Tensor) -> Pruning:
 def written_size_bytes(
     trainable: TrainableModel, settings: dict[str, Pruning], left: dict[str, int]
 ) -> int:
-    """Bytes of the model's files if they were written now."""
+    """Bytes of the model's files in its current state."""
     pattern = {
         name: parse_pattern(config.pattern) if config.pattern else None
         for name, config in settings.items()

@@ -1,5 +1,5 @@
-"""Pruning with training in between (Zhu & Gupta 2017, arXiv:1710.01878), with feedback, penalties,
-a teacher, and places to stop.
+"""Pruning during training (Zhu & Gupta 2017, arXiv:1710.01878), with pruning feedback, penalties, a
+teacher, and stopping criteria.
 """
 
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ MB = 1e6
 
 @importance.register
 def importance_gradual(config: Gradual, weight: torch.Tensor, stats: None = None) -> torch.Tensor:
-    """Magnitude."""
+    """Importance is the magnitude."""
     return weight.abs()
 
 
@@ -108,8 +108,8 @@ def check_weights_remain(name: str, left: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PrunerState(SavedState):
-    """State of a pruning schedule after an evaluation, and the cut that followed it. The first row
-    contains the original's quality.
+    """State of a pruning schedule after an evaluation, and of the pruning step that followed it.
+    The first row contains the original's quality.
     """
 
     row: ClassVar[type] = ScheduleRow
@@ -123,7 +123,7 @@ class PrunerState(SavedState):
 
 @dataclass
 class GradualPruner:
-    """One model on its way down: cut, train, measure, and on."""
+    """Gradual pruning of one model: prune, train, evaluate, repeat."""
 
     config: Gradual
     context: RunContext
@@ -131,13 +131,13 @@ class GradualPruner:
     training_data: TrainingData
     training_config: TrainingConfig
     settings: dict[str, Pruning]
-    file: Path | None = None  # where it is kept meanwhile
+    file: Path | None = None  # checkpoint file
     rows: list[ScheduleRow] = field(default_factory=list)
     dense: Quality | None = None
-    fallback_state: State | None = None  # the last state that was good enough
-    losses: list[float] = field(default_factory=list)  # since the last row
-    reached_share: float | None = None  # the share at which the target size was reached
-    regrown: float = 0.0  # at the last cut
+    fallback_state: State | None = None  # last state above the quality floor
+    losses: list[float] = field(default_factory=list)  # losses since the last row
+    reached_share: float | None = None  # share at which the target size was reached
+    regrown: float = 0.0  # masks at the last pruning step
 
     def run(self) -> None:
         begun = self.resume()
@@ -159,9 +159,7 @@ class GradualPruner:
                 break
 
     def should_stop(self, step: int) -> bool:
-        """Return True if the schedule ends here. After each evaluation it continues with a cut, and
-        is stored.
-        """
+        """Return True if the schedule ends here. Otherwise prune, and write a checkpoint."""
         if self.context.is_stopping:
             self.end(step)
             return True
@@ -177,8 +175,8 @@ class GradualPruner:
         return False
 
     def end(self, step: int) -> None:
-        """End the schedule as requested: with the model as it is, or as it was when it was last
-        good enough. Raises Cancelled if it never was.
+        """End the schedule as configured: with the current model, or with the last state above the
+        quality floor. Raises Cancelled if there is none.
         """
         if not self.meets_floor(step):
             if self.fallback_state is None:
@@ -189,13 +187,15 @@ class GradualPruner:
         )
 
     def prunes_again(self, number: int) -> bool:
-        """Return True if another cut would change anything."""
+        """Return True if another pruning step would change anything."""
         return self.config.regrow or (
             number <= self.config.pruning_steps and self.reached_share is None
         )
 
     def measure_original(self) -> None:
-        """The original's quality, and whether what is asked for can be had at all."""
+        """Record the original's quality, and check that the requested quality floor and size can be
+        reached.
+        """
         self.context.progress(TrainingEvent("training", 0, self.config.steps))
         self.dense = held_out_quality(self.trainable.model, self.training_data.held_out)
         if self.config.floor and not self.dense.relative_to(self.dense):
@@ -223,7 +223,9 @@ class GradualPruner:
             )
 
     def prune(self, step: int, number: int) -> None:
-        """Once the size is reached, as much as then; weights may still change places."""
+        """Prune to the share of a step, or to the reached share once the target size is met; the
+        choice of weights may still change.
+        """
         before = {
             layer.name: self.trainable.mask(layer.name).clone() for layer in self.trainable.layers
         }
@@ -247,7 +249,9 @@ class GradualPruner:
         return written_size_bytes(self.trainable, self.settings, nonzero_counts(self.trainable))
 
     def meets_floor(self, step: int) -> bool:
-        """Return True if the trained model is good enough; if so, it is kept as a fallback."""
+        """Return True if the trained model is above the quality floor; if so, it is kept as a
+        fallback.
+        """
         quality = held_out_quality(self.trainable.model, self.training_data.held_out)
         good = not self.config.floor or quality.relative_to(self.dense) >= self.config.floor
         self.record(step, quality, "trained" if good else "below the floor")
@@ -322,7 +326,9 @@ class GradualPruner:
         )
 
     def resume(self) -> int:
-        """The steps that an earlier run has done; its rows are ours."""
+        """Load the checkpoint of an earlier run, with its rows, and return the number of
+        its steps.
+        """
         kept = read_checkpoint(
             PrunerState, self.file, next(self.trainable.model.parameters()).device
         )
@@ -345,7 +351,7 @@ class GradualPruner:
     # --- what is paid for -------------------------------------------------------------------------
 
     def loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
-        """Labels and teacher in their shares, and what zeros are worth."""
+        """Weighted losses of labels and teacher, and the sparsity penalty."""
         config, total = self.config, self.penalty()
         if config.distill_weight < 1:
             total = total + (1 - config.distill_weight) * label_loss(
@@ -379,7 +385,7 @@ class GradualPruner:
 
 
 def curve_rows(row: ScheduleRow) -> list[CurveRow]:
-    """One moment for whoever watches the training."""
+    """Report and record the current state."""
     return [
         CurveRow(row.step, "gradual", "zero", row.sparsity),
         CurveRow(row.step, "gradual", row.quality_name, row.quality),

@@ -32,7 +32,7 @@ def pruning_steps_preview(config: Gradual) -> pd.DataFrame:
 
 
 def schedule_rows(config: Gradual, chosen: bool) -> Iterator[CutRow]:
-    """The first cut is before the first step."""
+    """The first pruning step is before the first training step."""
     every = min(config.prune_every, config.steps)
     for number in range(1, config.pruning_steps + 1):
         yield CutRow(

@@ -9,15 +9,15 @@ from engine.results.schema.declaration import ResultView, run_table
 @run_table("schedule")
 @dataclass(frozen=True)
 class ScheduleRow:
-    """One moment of pruning with training in between."""
+    """State at one pruning step of a gradual schedule."""
 
     step: int  # training steps done
-    sparsity: float  # share of the weights of all layers treated that are zero
-    train_loss: float  # mean since the row before, nats; NaN where nothing was trained
+    sparsity: float  # share of zero weights in all compressed layers
+    train_loss: float  # mean since the previous row, nats; NaN if nothing was trained
     quality_name: Literal["accuracy", "perplexity"]
-    quality: float  # on examples held out from training, which are not those of the result
-    size_bytes: int  # of the model's files, were they written now
-    regrown: float  # of the weights left, the share that had been cut before the last cut
+    quality: float  # on held-out training examples, not the evaluation data
+    size_bytes: int  # size of the model's files in its current state
+    regrown: float  # share of the remaining weights that were pruned before the last pruning step
     event: Literal["before", "cut", "size reached", "trained", "below the floor", "went back"]
 
 

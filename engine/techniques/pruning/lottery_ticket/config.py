@@ -104,7 +104,7 @@ class LotteryTicket(Technique):
         return self
 
     def remaining_share(self, number: int) -> float:
-        """Share of the weights left after a number of rounds."""
+        """Share of the weights that remain after a number of rounds."""
         return (1 - self.share) ** number
 
     @property

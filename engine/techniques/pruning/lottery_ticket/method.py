@@ -1,5 +1,5 @@
 """The lottery ticket hypothesis (Frankle & Carbin 2019, arXiv:1803.03635): iterative magnitude
-pruning with rewinding, against twins.
+pruning with rewinding, compared with controls.
 """
 
 from collections.abc import Iterator
@@ -51,14 +51,15 @@ from engine.training.checkpoint import (
 )
 from engine.training.losses import label_loss
 
-# of each round, in the order in which they are trained
+# networks of each round, in the order in which they are trained
 ROUND_NETWORKS = ("other first weights", "random mask", "winning ticket")
-# from a seed to that of its twin's first weights; more than there are seeds to choose
+# offset from a seed to that of its control's initial weights; larger than the number of possible
+# seeds
 CONTROL_SEED_OFFSET = 1_000_003
 
 
 class LayerTicket(Magnitude):
-    """The setting of one layer: what is stored is the ticket, cut by magnitude."""
+    """Setting of one layer: the ticket's mask by magnitude."""
 
     title: ClassVar[str] = LotteryTicket.title
     trains: ClassVar[bool] = True
@@ -78,7 +79,7 @@ def ticket_config(config: LotteryTicket) -> LayerTicket:
 def plan_lottery_ticket(
     config: LotteryTicket, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, LayerTicket]:
-    """Use equal sparsities in a forecast: training finds the real ones."""
+    """Equal sparsities for a forecast; the actual ones are found by training."""
     return plan(ticket_config(config), layers)
 
 
@@ -86,8 +87,8 @@ def plan_lottery_ticket(
 def compress_lottery_ticket(
     config: LotteryTicket, weight: torch.Tensor, stats: None = None
 ) -> StoredWeight:
-    """A look at one layer: its trained weights cut by magnitude, since a ticket takes training to
-    find.
+    """What-if on one layer: its trained weights pruned by magnitude, because finding a ticket
+    requires training.
     """
     return compress(ticket_config(config), weight)
 
@@ -147,30 +148,30 @@ class LotteryState(SavedState):
     """
 
     row: ClassVar[type] = LotteryRow
-    early: State  # what a ticket is set back to
+    early: State  # weights to which a ticket is rewound
     masks: State  # of this round
-    parent: State  # the trained network whose smallest weights go next
+    parent: State  # trained network whose smallest weights are pruned next
     result: State
 
 
 @dataclass
 class LotteryExperiment:
-    """One model in which every network is trained, one after the other."""
+    """Training of every network with one model, one after the other."""
 
     config: LotteryTicket
     context: RunContext
     trainable: TrainableModel
     training_data: TrainingData
     rows: list[LotteryRow] = field(default_factory=list)
-    file: Path | None = None  # where it is kept meanwhile
+    file: Path | None = None  # checkpoint file
     early: State = field(default_factory=dict)
     masks: State = field(default_factory=dict)
     parent: State = field(default_factory=dict)
     result: State = field(default_factory=dict)
 
     def run(self) -> State:
-        """The winning ticket of the first seed's last round, trained; of the last round finished if
-        the user asks to stop.
+        """The trained ticket of the first seed's last round, or of the last completed round if the
+        user stops the run.
         """
         self.resume()
         try:
@@ -184,7 +185,7 @@ class LotteryExperiment:
         return self.result
 
     def networks(self) -> list[tuple[int, int, str]]:
-        """(seed, round, variant) of each, in their order."""
+        """(seed, round, variant) of each network, in their order."""
         rounds = [(0, "dense"), *product(range(1, self.config.rounds + 1), ROUND_NETWORKS)]
         return [
             (self.context.recipe.seed + repeat, *one)
@@ -192,8 +193,8 @@ class LotteryExperiment:
         ]
 
     def train_variant(self, variant: str, seed: int, number: int) -> None:
-        """A dense network comes first. In every round the weights left of the network before are
-        set back and trained, and so are twins.
+        """Train the dense network first. In every round, rewind and train the remaining weights of
+        the previous ticket, and its controls.
         """
         match variant:
             case "dense":
@@ -214,7 +215,7 @@ class LotteryExperiment:
                 )
 
     def train_dense(self, seed: int) -> None:
-        """All others of the seed come from its dense network."""
+        """Prepare the rounds of a seed from its dense network."""
         first = self.initial_weights(seed)
         ready = self.load_weights_and_masks(
             first, {name: torch.ones_like(mask) for name, mask in self.current_masks().items()}
@@ -224,13 +225,13 @@ class LotteryExperiment:
         self.set_parent(self.train_network("dense", seed, 0), seed)
 
     def set_parent(self, state: State, seed: int) -> None:
-        """A trained network to the next round, and of the first seed to whoever asked."""
+        """Keep a trained ticket for the next round, and as the result if it is the first seed's."""
         self.parent = state
         if seed == self.context.recipe.seed:
             self.result = state
 
     def train_network(self, variant: str, seed: int, number: int, first_step: int = 0) -> State:
-        """Trained from where it was set out, and noted."""
+        """Train one network from its initial weights and record it."""
         state = self.train(
             seed,
             self.config.steps,
@@ -298,7 +299,7 @@ class LotteryExperiment:
         )
 
     def resume(self) -> None:
-        """The networks that an earlier run has trained."""
+        """Load the networks that an earlier run has trained."""
         kept = read_checkpoint(
             LotteryState, self.file, next(self.trainable.model.parameters()).device
         )
@@ -329,13 +330,13 @@ class LotteryExperiment:
     # --- weights and masks ------------------------------------------------------------------------
 
     def initial_weights(self, seed: int) -> State:
-        """Random ones, as the architecture draws them, of everything that learns."""
+        """Random initial weights of all trained tensors, as defined by the architecture."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.with_parametrized_names(untrained_model(self.context.folder).state_dict())
 
     def with_parametrized_names(self, state: State) -> State:
-        """Weights by the names they have under their masks; none of what rests."""
+        """Trained tensors by their parametrized names."""
         names = {
             f"{layer.name}.weight": f"{layer.name}.parametrizations.weight.original"
             for layer in self.trainable.layers
@@ -347,7 +348,7 @@ class LotteryExperiment:
         }
 
     def load_weights_and_masks(self, weights: State, masks: State) -> State:
-        """First weights under a mask; the state that this makes."""
+        """State with these initial weights and this mask."""
         self.trainable.load_state(weights)
         for name, mask in masks.items():
             self.trainable.set_mask(name, mask)
@@ -359,7 +360,7 @@ class LotteryExperiment:
         }
 
     def pruned_masks(self, number: int) -> State:
-        """Return the previous round's network without its smallest weights."""
+        """Mask of the previous round's network without its smallest weights."""
         self.trainable.load_state(self.parent)
         update_masks(
             self.trainable, ticket_config(self.config), 1 - self.config.remaining_share(number)

@@ -9,13 +9,13 @@ from engine.results.schema.declaration import ResultView, run_table
 @run_table("lottery")
 @dataclass(frozen=True)
 class LotteryRow:
-    """One network of the experiment on lottery tickets, after it was trained."""
+    """One trained network of the experiment on lottery tickets."""
 
     variant: Literal["dense", "winning ticket", "other first weights", "random mask"]
     seed: int
-    round: int  # 0 of the dense network
+    round: int  # 0 for the dense network
     left: float  # share of the weights
-    accuracy: float  # on examples held out from training
+    accuracy: float  # on held-out training examples
 
 
 LOTTERY_VIEW = ResultView("Lottery", LotteryRow, ("LOTTERY",), position=20, opens_first=True)

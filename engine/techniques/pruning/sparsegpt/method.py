@@ -1,5 +1,5 @@
-"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): the weights that go are chosen some
-columns at a time, and the rest make up for them.
+"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): weights are chosen in blocks of columns,
+and the remaining ones compensate for them.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from engine.tensors.weights import StoredWeight
 
 @dataclass
 class PruningSweep(ColumnSweep):
-    """A weight of which some become zero.  Arrays are (in_, out)"""
+    """Pruning of one weight. Arrays are (in_, out)."""
 
     removed_mask: torch.Tensor  # (in_, out) bool
-    pattern: tuple[int, int] | None  # N, M: chosen for every M columns as they come up
+    pattern: tuple[int, int] | None  # N, M: chosen for every M columns when they are processed
 
     @property
     def group_columns(self) -> int:
-        """M, or 1 without a pattern: no leaf ends inside a group of this many columns."""
+        """M, or 1 without a pattern: blocks do not end inside a group of this many columns."""
         return self.pattern[1] if self.pattern else 1
 
     def is_block(self, begin: int, end: int) -> bool:
@@ -55,7 +55,7 @@ class PruningSweep(ColumnSweep):
         return (self.weight[begin:end] / self.factor.diagonal()[begin:end, None]).square()
 
     def choose_removed(self, begin: int, end: int, config: SparseGPT) -> None:
-        """Among these columns: of each row, or of all rows together."""
+        """Choose weights among these columns, per row or among all rows."""
         self.removed_mask[begin:end] = ~keep_mask(self.cost(begin, end).T, config).T
 
 
@@ -68,11 +68,11 @@ def compress_sparsegpt(config: SparseGPT, weight: torch.Tensor, stats: InputStat
 
 
 def pruning_sweep(config: SparseGPT, weight: torch.Tensor, stats: InputStats) -> PruningSweep:
-    """The weight worked off: what is left of it, with zeros."""
+    """The pruned weight with adjusted remaining weights."""
     pattern = parse_pattern(config.pattern) if config.pattern else None
     if pattern:
         check_divisible(weight.shape[1], pattern[1])
-    # an input that is always zero: its weights do not count
+    # an input that is always zero: its weights do not matter
     left = (weight * (stats.gram.diagonal() > 0)).T.contiguous()
     sweep = PruningSweep(
         left,

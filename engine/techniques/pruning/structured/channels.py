@@ -1,8 +1,6 @@
-"""Channels of convolutions: torch-pruning's dependency graph (arXiv:2301.12900) finds every layer
-and norm that one runs through.
-
-It traces a plain copy of the model, and only tells where channels stand: scores and cuts are the
-same as those of neurons and heads.
+"""Channels of convolutions, found by torch-pruning's dependency graph (arXiv:2301.12900), which
+lists every layer and norm that a channel belongs to. It traces a plain copy of the model and only
+determines positions; scores and removal are the same as for neurons and heads.
 """
 
 import torch
@@ -41,7 +39,7 @@ def channel_groups(technique_input: TechniqueInput) -> list[StructureGroup]:
 
 
 def dense_copy(technique_input: TechniqueInput) -> nn.Module:
-    """The model with torch's own layers, its weights dense in float32."""
+    """Copy of the model with torch's own layers and dense float32 weights."""
     original = technique_input.original
     stored = {
         layer.name: original.model.get_submodule(layer.name).stored for layer in original.layers
@@ -77,7 +75,9 @@ def is_depthwise(module: nn.Module) -> bool:
 def channel_group(
     graph: torch_pruning.DependencyGraph, group: torch_pruning.Group, names: dict[int, str]
 ) -> StructureGroup:
-    """One of the graph's groups: what makes the channels, norms them and reads them."""
+    """One group of the graph: layers that compute the channels, their norms, and layers that read
+    them.
+    """
     count = len(group[0].idxs)
     members = [
         (dep, torch.tensor(indices).view(count, -1))
@@ -102,8 +102,8 @@ def channel_group(
 def channel_slice(
     module: nn.Module, names: dict[int, str], indices: torch.Tensor, outputs: bool
 ) -> StructureSlice:
-    """A channel is a row of what makes it; of a convolution that reads it, as many columns as its
-    kernel has places.
+    """Slice of a layer for these channels: rows of layers that compute them; for a convolution that
+    reads them, all columns of its kernel.
     """
     kernel = isinstance(module, nn.Conv2d)
     if outputs:

@@ -1,5 +1,5 @@
-"""Structures that stand in for each other, such as the neurons of one feed-forward layer, and where
-each stands in the layers around it.
+"""Structures that are removed alike, such as the neurons of one feed-forward layer, and their
+positions in the surrounding layers.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,9 +15,8 @@ Side = Literal["outputs", "inputs"]
 
 @dataclass(frozen=True)
 class StructureSlice:
-    """Slice of one layer or norm that belongs to the structures. Removing one from its readers'
-    inputs alone changes the model as much as to
-    take it out altogether.
+    """Slice of one layer or norm that belongs to the structures. Removing a structure from its
+    readers' inputs only has the same effect on the model as removing it completely.
     """
 
     name: str
@@ -28,10 +27,10 @@ class StructureSlice:
 
 @dataclass(frozen=True)
 class StructureGroup:
-    block: str  # where they stand: a block of the model, or a convolution
+    block: str  # location: a block of the model, or a convolution
     what: str  # "neuron", "head", "key/value group", "channel"
     parts: tuple[StructureSlice, ...]
-    first: int = 0  # number of the first among all of the block
+    first: int = 0  # number of the first one in the block
     heads: int = 1  # attention heads per structure; several in a group that shares keys and values
     keeps_keys: bool = False  # heads removed without the keys and values that they share
 
@@ -49,7 +48,7 @@ class StructureGroup:
 
 
 def single_positions(count: int) -> torch.Tensor:
-    """Places of structures that take up one each."""
+    """Positions of structures of one element each."""
     return torch.arange(count)[:, None]
 
 
@@ -88,7 +87,7 @@ def remaining_positions(count: int, removed: torch.Tensor) -> torch.Tensor:
 
 
 def side_sizes(technique_input: TechniqueInput) -> Callable[[str, Side], int]:
-    """Rows or columns of a layer as a matrix; a norm's channels."""
+    """Shape of a layer's matrix along this side; channels of a norm."""
     layers = {layer.name: layer for layer in technique_input.original.layers}
 
     def size_of(name: str, side: Side) -> int:

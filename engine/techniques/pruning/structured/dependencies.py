@@ -25,7 +25,7 @@ from engine.techniques.pruning.tracing import (
     with_shifted_tensors,
 )
 
-MAX_GROUPS = 1024  # of attention heads in one layer; more than that is not searched
+MAX_GROUPS = 1024  # maximum attention heads in one layer; larger numbers are not searched
 RowMasks = dict[str, torch.Tensor]  # layer -> (rows,) bool
 
 
@@ -120,7 +120,7 @@ def coupled_structures(technique_input: TechniqueInput) -> list[Neurons | Heads]
 def structures_of_idle_blocks(
     found: list[Neurons | Heads], technique_input: TechniqueInput, trace: Trace
 ) -> list[Neurons | Heads]:
-    """Structures of blocks that received no token, as may happen with experts: those of neighbors
+    """Structures of blocks that received no token, as may happen with experts: those of a block
     whose layers have the same names and shapes.
     """
     shapes = {layer.name: layer.shape for layer in technique_input.original.layers}
@@ -142,9 +142,9 @@ def structures_of_idle_blocks(
 def exclusive_readers(
     trace: Trace, layers: dict[str, Layer]
 ) -> Iterator[tuple[str, RowMasks, bool]]:
-    """Each layer that alone reads what it reads, with the rows of the layers that it reads; and
-    whether it reads an embedding besides, such as a table of relative positions that all blocks'
-    attention shares.
+    """Layers that are the only readers of their inputs, each with the rows of the layers that it
+    reads, and True if it also reads an embedding, such as a table of relative positions shared by
+    all blocks.
     """
     leaves = [(name, value) for name, calls in trace.outputs.items() for value in calls]
     rows_by_reader = {name: influencing_rows(leaves, calls) for name, calls in trace.inputs.items()}
@@ -377,8 +377,8 @@ def heads_of(probe: DependencyProbe, block: str, alone: RowMasks) -> Heads | Non
 
 
 def without_common_rows(shared: list[RowMasks]) -> list[RowMasks]:
-    """Without rows that all heads share, as the rotary part of the keys in multi-head latent
-    attention, where every head has others besides: these stay.
+    """Drop rows that all heads share, such as the rotary part of the keys in multi-head latent
+    attention, if every head has other rows; they are kept.
     """
     names = {name for masks in shared for name in masks}
     common = {

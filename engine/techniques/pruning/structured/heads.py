@@ -21,12 +21,11 @@ NUMBERED = re.compile(r"(.+)\.(\d+)\.(\w+)")
 
 
 def head_groups(technique_input: TechniqueInput, config: Structured) -> list[StructureGroup]:
-    """Heads of every block with attention. Raises PlainError where heads cannot be removed as
-    evenly as
-    was asked for.
+    """Heads of every block with attention. Raises PlainError if heads cannot be removed as evenly
+    as requested.
     """
     found = [group for group in coupled_structures(technique_input) if isinstance(group, Heads)]
-    # all heads share the same keys and values, which stay
+    # all heads share the same keys and values, which are kept
     if all(len(heads.columns) == 1 for heads in found):
         return [family for heads in found for family in query_head_groups(heads)]
     if config.together == "groups" or all(heads.heads_per_group == 1 for heads in found):
@@ -40,7 +39,7 @@ def head_groups(technique_input: TechniqueInput, config: Structured) -> list[Str
 
 
 def shared_key_group(found: Heads) -> StructureGroup:
-    """Queries, keys and values of a layer are one part where one layer computes them."""
+    """Slices of queries, keys and values; they are one slice if one layer computes them all."""
     groups = len(found.columns)
     query_sources = [
         Sources(source.layer, source.rows.view(groups, -1)) for source in found.queries
@@ -79,9 +78,9 @@ def query_head_groups(found: Heads) -> Iterator[StructureGroup]:
 def head_tensors(
     technique_input: TechniqueInput, pruning_plan: PruningPlan, families: list[StructureGroup]
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Attributes of attention modules besides their layers, without the heads that are
-    removed: tensors with one number or row for each head, such as tables of relative positions;
-    and then the numbers of the heads that are left, for what they are given for every head.
+    """Tensors of attention modules other than their layers, without the removed heads: those with
+    an entry for each head, such as tables of relative positions. Also the numbers of the remaining
+    heads, for arguments that are given for every head.
     """
     plain, own, left = technique_input.original.plain, {}, {}
     layers = {layer.name for layer in technique_input.original.layers}
@@ -116,10 +115,9 @@ def head_tensors(
 def head_norms(
     plain: dict[str, torch.Tensor], attention: str, kept: dict[int, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Tensors of modules in numbered lists with one for each head, or for each group that shares
-    keys, such as StableLM's norms: those of the heads that are left stand first.
-
-    ``kept``: numbers of those that are left, by how many there were.
+    """Tensors of modules in numbered lists with an entry for each head or group of heads, such as
+    StableLM's norms, renumbered for the remaining heads. ``kept``: numbers of the remaining heads
+    by the original number.
     """
     lists: dict[tuple[str, str], dict[int, torch.Tensor]] = {}
     for name, value in plain.items():

@@ -1,5 +1,5 @@
-"""Neurons, heads and channels: score them, choose those that go, and say what stays of every
-layer.
+"""Pruning of neurons, heads and channels: compute scores, choose structures, and plan the remaining
+model.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from engine.techniques.pruning.structured.neurons import neuron_groups
 from engine.techniques.pruning.tracing import first_difference, with_shifted_tensors
 
 ORDERS = {"l1": 1.0, "l2": 2.0, "linf": torch.inf}  # of a norm
-# what config.json may call their number
+# names of their number in config.json
 NEURON_COUNTS = (
     "intermediate_size",
     "moe_intermediate_size",
@@ -40,14 +40,14 @@ NEURON_COUNTS = (
     "n_inner",
     "ffn_hidden_size",
     "hidden_dim",
-)  # what config.json may call them
-SHARE_TOLERANCE = 0.005  # of a share: what is rounded by less is not said
+)  # names of the sizes in config.json
+SHARE_TOLERANCE = 0.005  # of a share: smaller rounding differences are not reported
 StatsByLayer = dict[str, InputStats | GradientStats]
 
 
 @dataclass(frozen=True)
 class ScoredGroup:
-    """A family, and how much each of its structures matters.  (structures,) float32"""
+    """A group of structures with the score of each. (structures,) float32"""
 
     family: StructureGroup
     scores: torch.Tensor
@@ -114,9 +114,10 @@ def none_found_message(kind: str, technique_input: TechniqueInput) -> str:
 def check_equivalent(
     technique_input: TechniqueInput, pruning_plan: PruningPlan, families: list[StructureGroup]
 ) -> PruningPlan:
-    """The smaller model, which computes what the original does without those structures; of heads,
-    with what else belongs to them where it would
-    not otherwise. Raises PlainError where it does not in any case.
+    """Plan of the smaller model, which computes the same as the original without those structures.
+    For heads, related tensors are included if needed.
+
+    Raises PlainError if the smaller model would compute something else.
     """
     probe = with_shifted_tensors(technique_input)
     differs = first_difference(probe, pruning_plan) if pruning_plan.kept_indices else None
@@ -144,7 +145,7 @@ def check_equivalent(
 
 @survey.register
 def survey_structured(config: Structured, technique_input: TechniqueInput) -> list[ScoredGroup]:
-    """Every family with its scores. A forecast, which has no data, goes by norms."""
+    """Every group with its scores. A forecast has no data and uses norms."""
     families = structure_groups(config, technique_input)
     if config.needs == "nothing" or technique_input.layer_swap is None:
         return [
@@ -175,8 +176,8 @@ def weight_lookup(technique_input: TechniqueInput) -> Callable[[str], torch.Tens
 def group_norms(
     family: StructureGroup, weight_of: Callable[[str], torch.Tensor], order: float
 ) -> torch.Tensor:
-    """Ln norm of all weights that go with a structure, those of its readers too: the norm of its
-    rows' and columns' norms.
+    """Ln norm of all weights of a structure, including those of its readers: the norm of its rows'
+    and columns' norms.
     """
     sizes = []
     for part in family.parts:
@@ -204,7 +205,7 @@ def output_sizes(
 def loss_changes(
     family: StructureGroup, weight_of: Callable[[str], torch.Tensor], stats: StatsByLayer
 ) -> torch.Tensor:
-    """|sum of w g| over a structure's columns in its readers: the gradient by a gate on its output
+    """|sum of w g| over a structure's columns in its readers: the gradient of a gate on its output
     (arXiv:1905.10650, section 2.2).
     """
     total = 0.0
@@ -289,8 +290,8 @@ def global_kept_masks(config: Structured, every: list[ScoredGroup]) -> list[torc
 
 
 def comparable_scores(config: Structured, scores: torch.Tensor) -> torch.Tensor:
-    """Between layers: norms as multiples of the layer's mean; a change of the loss is one
-    everywhere.
+    """Scores comparable between layers: norms relative to the layer's mean; changes of the loss are
+    comparable already.
     """
     return scores.clone() if config.score == "taylor" else scores / scores.mean().clamp_min(1e-30)
 
@@ -361,8 +362,8 @@ def uniform_config(
     cuts: dict[str, KeptIndices],
     pairs: list[tuple[StructureGroup, torch.Tensor]],
 ) -> dict[str, Any]:
-    """Fields of config.json that would say the shapes, where all layers are alike; the writer tries
-    whether they do.
+    """Fields of config.json that would describe the shapes if all layers were equal; the writer
+    checks whether they do.
     """
     (family, stays), counts = pairs[0], {int(stays.sum()) for _, stays in pairs}
     if family.what == "channel":
@@ -378,7 +379,7 @@ def uniform_config(
         if family.keeps_keys
         else dict.fromkeys(("num_key_value_heads", "num_kv_heads"), int(stays.sum()))
     )
-    # of multi-head latent attention the width of another part
+    # in multi-head latent attention it is the width of another part
     head_width = getattr(technique_input.original.model.config.get_text_config(), "head_dim", width)
     return {
         "num_attention_heads": len(cuts[reader.name].columns) // width,
@@ -388,7 +389,9 @@ def uniform_config(
 
 
 def stage_widths(technique_input: TechniqueInput, cuts: dict[str, KeptIndices]) -> dict[str, Any]:
-    """A ResNet's: of its first convolution, and of the last of each stage."""
+    """Fields of a ResNet: the channels of its first convolution, and of the last one of
+    each stage.
+    """
     kernels = [layer for layer in technique_input.original.layers if layer.kind == "conv2d"]
     rows = {
         layer.name: cuts[layer.name].shape(*layer.matrix_shape)[0]

@@ -1,5 +1,5 @@
-"""Neurons of feed-forward layers: each is a row of every layer that computes it and a column of
-the layer that reads it.
+"""Neurons of feed-forward layers: each is a row of every layer that computes it and a column of the
+layer that reads it.
 """
 
 from engine.models.layers import Layer
@@ -17,9 +17,8 @@ EXPERT = ((("gate_proj", "up_proj"), "down_proj"), (("up_proj",), "down_proj"))
 
 
 def neuron_groups(technique_input: TechniqueInput) -> list[StructureGroup]:
-    """Neurons of every feed-forward part, in order where a block has several. Routed experts are
-    named by their own layers, since
-    a traced text reaches few experts.
+    """Neurons of every feed-forward part, in order if a block has several. Routed experts are found
+    by the names of their layers, because a traced text reaches few experts.
     """
     experts = expert_paths(technique_input.original.model)
     found, counts = [], {}
@@ -46,7 +45,7 @@ def neuron_group(found: Neurons, first: int) -> StructureGroup:
 
 
 def expert_neuron_group(path: str, layers: dict[str, Layer]) -> StructureGroup | None:
-    """None where an expert has other layers, such as one for gate and up together."""
+    """Neurons of an expert; None if it has other layers, such as one for gate and up together."""
     for makers, reader in EXPERT:
         makers_found, read = (
             [layers.get(f"{path}.{name}") for name in makers],

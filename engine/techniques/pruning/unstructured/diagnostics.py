@@ -19,8 +19,8 @@ from engine.tensors.sparse import storage_sizes_bytes
 from engine.tensors.weights import StoredWeight
 
 BINS = 60
-DECADES = 6  # of scores below the largest; smaller ones count in the lowest bin
-TILES = 32  # along each side of a layer's picture
+DECADES = 6  # range of the shown scores below the largest; smaller ones count in the lowest bin
+TILES = 32  # tiles along each side of a layer
 
 
 @diagnostics.register
@@ -31,8 +31,8 @@ def diagnostics_pruning(
     stored: StoredWeight,
     stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
-    """Scores by which training chose, time and again, are not those of the weights that there were
-    before it: they are not shown.
+    """No scores of a gradual schedule: it chose by weights during training, not by those
+    before it.
     """
     left = stored.to_dense() != 0
     rows = TableBuilder(
@@ -78,7 +78,7 @@ def importance_rows(layer: str, score: torch.Tensor, left: torch.Tensor) -> Iter
 
 
 def mask_table(layer: str, left: torch.Tensor) -> pd.DataFrame:
-    """MaskRow of every tile, at most TILES along each side; as columns."""
+    """MaskRow of every tile, at most TILES along each side, as a frame."""
     high, wide = (-(-size // TILES) for size in left.shape)
     rows, columns = (
         torch.arange(size, device=left.device) // step

@@ -1,4 +1,4 @@
-"""Single weights set to zero: score, choose, store."""
+"""Pruning of single weights: compute scores, choose, store."""
 
 import torch
 
@@ -15,14 +15,18 @@ from engine.techniques.pruning.unstructured.scores import comparable_between_lay
 from engine.tensors.sparse import sparse_storage_plan, sparse_weight
 from engine.tensors.weights import StoredWeight
 
-SEED_STRIDE = 10_007  # from one layer to the next; more than there are draws to choose
+SEED_STRIDE = (
+    10_007  # seed offset from one layer to the next; larger than the number of possible seeds
+)
 
 
 @plan.register
 def plan_pruning(
     config: Pruning, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, Pruning]:
-    """Each layer's own share of a global budget; a forecast takes them to be equal."""
+    """Setting of each layer, with its own share of a global budget; a forecast assumes equal
+    shares.
+    """
     if config.pattern:
         check_divisible_layers(layers, parse_pattern(config.pattern)[1])
     placed = {
@@ -46,7 +50,7 @@ def plan_pruning(
     shares = layer_shares(scores, scored, config.sparsity)
     for name, share in shares.items():
         if share == 1 and not layer_swap.weight_of(name).any():
-            shares[name] = 0.0  # it is all zeros already
+            shares[name] = 0.0  # all its weights are zero already
         elif share == 1:
             raise PlainError(
                 f"{name} would lose every weight when {config.sparsity:.0%} of all layers go; "
@@ -84,8 +88,8 @@ def compress_pruning(
 
 
 def stored_remaining(left: torch.Tensor, weight: torch.Tensor, config: Pruning) -> StoredWeight:
-    """Remaining weights in the requested storage. Raises PlainError if none are left, unless all
-    were zero before.
+    """Remaining weights in the requested storage format. Raises PlainError if none are left, unless
+    all were zero before.
     """
     if weight.any() and not left.any():
         raise PlainError(
@@ -105,7 +109,7 @@ def values_dtype(config: Pruning) -> torch.dtype:
 
 @storage_plan.register
 def storage_plan_pruning(config: Pruning, shape: tuple[int, int]) -> StoredWeight:
-    """Exact where no weight left is zero already."""
+    """Storage plan; exact if no remaining weight is zero."""
     return sparse_storage_plan(
         shape,
         remaining_count(config, shape),

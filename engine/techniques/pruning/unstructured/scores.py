@@ -29,7 +29,7 @@ def importance(
 
 @importance.register
 def importance_random(config: Random, weight: torch.Tensor, stats: None = None) -> torch.Tensor:
-    """Random scores; ``how.draw`` is the seed, which ``plan`` changes for each layer."""
+    """Random scores; ``config.draw`` is the seed, which ``plan`` changes for each layer."""
     return torch.rand(weight.shape, generator=torch.Generator().manual_seed(config.draw)).to(
         weight.device
     )
@@ -44,8 +44,8 @@ def importance_magnitude(
 
 @importance.register
 def importance_wanda(config: Wanda, weight: torch.Tensor, stats: InputStats) -> torch.Tensor:
-    """|w| times the input's norm (arXiv:2306.11695, equation 1); the norm is that of a mean vector,
-    which orders alike.
+    """|w| times the norm of the input (arXiv:2306.11695, equation 1). The norm is per input vector,
+    which does not change the order.
     """
     return weight.abs() * stats.rms
 
@@ -56,7 +56,7 @@ def importance_sparsegpt(
 ) -> torch.Tensor:
     """Output error of removing each weight alone, before any is adjusted (arXiv:2301.00774,
     equation 3). If only the inputs' norms are known, as when a global budget is divided among
-    layers, without the adjustment of the other weights.
+    layers, adjustment of the other weights is ignored.
     """
     if stats.wants_gram:
         return (weight / hessian_factor(stats, config.damping).diagonal()).square()
@@ -81,8 +81,8 @@ def importance_optimal_brain_damage(
 
 @singledispatch
 def comparable_between_layers(config: Pruning, score: torch.Tensor) -> torch.Tensor:
-    """A layer's scores so that they are comparable with those of other layers. By size and by loss
-    they may as they are.
+    """Scores of a layer that are comparable with those of other layers. Magnitudes and changes of
+    the loss are comparable already.
     """
     return score
 

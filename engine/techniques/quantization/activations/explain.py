@@ -6,7 +6,7 @@ from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import explanation
 from engine.techniques.quantization.activations.config import Activations
 
-COLUMNS = 96  # input columns that are shown
+COLUMNS = 96  # input columns in the explanation
 
 
 @explanation.register

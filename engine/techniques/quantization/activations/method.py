@@ -1,4 +1,4 @@
-"""Weights and activations in whole numbers, static or dynamic; SmoothQuant's scales."""
+"""Integer weights and activations, with static or dynamic ranges, and SmoothQuant's scales."""
 
 import torch
 
@@ -28,9 +28,7 @@ def compress_activations(
 
 
 def static_range(config: Activations, stats: InputStats) -> dict[str, torch.Tensor]:
-    """Scale and zero code of the layer's inputs, (1,) each; nothing where they are found while the
-    model runs.
-    """
+    """Scale and zero code of the layer's inputs, (1,) each; None for dynamic ranges."""
     if config.mode == "dynamic":
         return {}
     low, high = (
@@ -72,7 +70,7 @@ def input_scales_smooth_quant(
 
 
 def smoothing_scales(weights: list[torch.Tensor], stats: InputStats, alpha: float) -> torch.Tensor:
-    """SmoothQuant, equation 4; channels that are never active stay as they are.  (in_,)"""
+    """SmoothQuant, equation 4; scales of channels without activations are 1. (in_,)"""
     largest = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
     scales = stats.abs_max.clamp_min(1e-5).pow(alpha) / largest.clamp_min(1e-5).pow(1 - alpha)
     return torch.where(stats.abs_max > 0, scales.clamp_min(1e-5), 1.0)
@@ -81,12 +79,12 @@ def smoothing_scales(weights: list[torch.Tensor], stats: InputStats, alpha: floa
 def expected_error(
     weights: list[torch.Tensor], stats: InputStats, scales: torch.Tensor, config: SmoothQuant
 ) -> float:
-    """Squared output error for one input, if rounding errors were uniform and independent: those of
-    activations and of weights.
+    """Squared output error for one input, assuming uniform and independent rounding errors of
+    activations and weights.
     """
     highest = code_range(config.activation_bits, "symmetric")[1]
     step = (stats.abs_max / scales).max() / highest
-    # a lower bound of the inputs' second moments, enough to compare alphas
+    # lower bound of the inputs' second moments, sufficient for comparing alphas
     second = (stats.abs_mean / scales).square().sum()
     total = 0.0
     for weight in weights:

@@ -8,12 +8,12 @@ from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.awq.config import AWQ
 
-ROWS = 48  # output rows that are shown
+ROWS = 48  # output rows in the explanation
 
 
 @explanation.register
 def explanation_awq(config: AWQ, compressed: CompressedLayer) -> Explanation:
-    """The column behind the strongest input."""
+    """Show the column of the strongest input."""
     column = int(compressed.stats.abs_mean.argmax())
     factor, weight = compressed.scales[column], compressed.weight[:ROWS]
     without = compress(config.rounding(), weight).to_dense()[:, column]

@@ -1,5 +1,5 @@
-"""AWQ (Lin et al. 2023, arXiv:2306.00978): scales for the columns behind strong inputs, then a
-clipped range for each group.
+"""AWQ (Lin et al. 2023, arXiv:2306.00978): scales for columns with strong inputs, then a clipped
+range for each group.
 """
 
 from itertools import accumulate, pairwise
@@ -24,14 +24,14 @@ from engine.techniques.quantization.grid import (
 )
 from engine.tensors.weights import IntegerWeight
 
-CLIPS = 20  # ranges tried from the full one down to half of it
+CLIPS = 20  # number of ranges, from the full one down to half of it
 
 
 @input_scales.register
 def input_scales_awq(
     config: AWQ, fold: Fold, weights: list[torch.Tensor], stats: InputStats
 ) -> tuple[torch.Tensor, list[tuple[float, float]]]:
-    """The best scales, (in_,), and the error of each alpha tried."""
+    """Best scales, (in_,), and the error of each alpha."""
     tried = [
         (step / config.steps, fold.repeated_scales(channel_scales(stats, step / config.steps)))
         for step in range(config.steps)
@@ -45,11 +45,13 @@ def input_scales_awq(
 
 
 def channel_scales(stats: InputStats, alpha: float) -> torch.Tensor:
-    """Equation 4: the mean magnitude of each input to the power alpha, around one.  (in_,)"""
+    """Equation 4: the mean magnitude of each input to the power alpha, normalized around one.
+    (in_,)
+    """
     loudest = stats.abs_mean.max()
     if not loudest:
         return torch.ones_like(stats.abs_mean)
-    # of the loudest, so that no power leaves float32
+    # relative to the largest, so that no power leaves the range of float32
     scales = (stats.abs_mean / loudest).clamp_min(1e-4).pow(alpha)
     return scales / (scales.max() * scales.min()).sqrt()
 
@@ -71,7 +73,7 @@ def output_error(weight_error: torch.Tensor, stats: InputStats) -> float:
 
 
 def rounded_weight(weight: torch.Tensor, config: AWQ) -> torch.Tensor:
-    """The weight as plain rounding would give it back.  (out, in_)"""
+    """The weight after plain rounding. (out, in_)"""
     rounding = config.rounding()
     levels = Levels.of(rounding)
     parts = [
@@ -106,8 +108,8 @@ def compress_awq(config: AWQ, weight: torch.Tensor, stats: InputStats) -> Intege
 def clipped_qparams(
     group: torch.Tensor, gram: torch.Tensor, config: AWQ
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero of the range with the least output error that one group makes alone, for each
-    row.  group: (out, 1, width)
+    """Scale and zero code of the range with the least output error of one group, for each row.
+    group: (out, 1, width)
     """
     rounding = config.rounding()
     levels, (low, high) = Levels.of(rounding), range_bounds(group, rounding)

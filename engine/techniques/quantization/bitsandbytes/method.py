@@ -1,4 +1,4 @@
-"""NF4, FP4 and INT8 through the bitsandbytes library: codes and absmax are the library's own."""
+"""NF4, FP4 and INT8 with the bitsandbytes library, which computes codes and absmax."""
 
 import torch
 

@@ -18,9 +18,9 @@ from engine.tensors.huffman import CHUNK_SYMBOLS, code_lengths, encode_symbols
 from engine.tensors.packing import pack_bits, packed_size_bytes
 
 ROUNDS = 100
-OVERRELAXATION = 1.8  # of the way to the cluster's mean, up to the last round
-BINS = 1024  # of the weights' density
-# weights that centroids are found from; of more, every second, third ... in order of size
+OVERRELAXATION = 1.8  # convergence of Lloyd's algorithm, relative to the distance to the mean
+BINS = 1024  # bins of the weights' density
+# maximum weights for finding centroids; of more, every second, third ... in sorted order
 MAX_CLUSTERED_WEIGHTS = 1 << 24
 
 
@@ -49,8 +49,8 @@ def rows_per_book(config: Codebook, out: int) -> int:
 
 
 def row_bands(weight: torch.Tensor, rows: int) -> list[torch.Tensor]:
-    """Whole bands of rows as one row each, and the last one if it has fewer.  (out, in_) -> (bands,
-    rows * in_), (1, rest * in_)
+    """Bands of rows, each as one row, and the last one if it is shorter. (out, in_) -> (bands, rows
+    * in_), (1, rest * in_)
     """
     full_rows = len(weight) // rows * rows
     return [
@@ -64,8 +64,8 @@ def row_bands(weight: torch.Tensor, rows: int) -> list[torch.Tensor]:
 
 
 def centroids(values: torch.Tensor, config: Codebook) -> torch.Tensor:
-    """Ascending means of the clusters, (books, 2^bits) float32, from the start that leads to the
-    least error.  values: (books, count)
+    """Ascending centroids, (codebooks, 2^bits) float32, from the initialization with the least
+    error. values: (codebooks, count)
     """
     ordered = sorted_rows(values)[:, :: -(-values.shape[1] // MAX_CLUSTERED_WEIGHTS)].double()
     sums = pad(ordered.cumsum(1), (1, 0))
@@ -90,7 +90,7 @@ def lloyd_means(ordered: torch.Tensor, sums: torch.Tensor, means: torch.Tensor) 
 def explained_squares(
     ordered: torch.Tensor, sums: torch.Tensor, means: torch.Tensor
 ) -> torch.Tensor:
-    """Squares of the weights, less the squared error, of each book: the sum of total^2 / count over
+    """Squared weights minus the squared error of each codebook: the sum of total^2 / count over
     clusters.
     """
     edges = cluster_edges(ordered, means)
@@ -98,13 +98,13 @@ def explained_squares(
 
 
 def cluster_means(sums: torch.Tensor, edges: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
-    """An empty cluster stays where it is."""
+    """Means of the clusters; an empty cluster keeps its centroid."""
     counts = edges.diff(dim=1)
     return torch.where(counts > 0, sums.gather(1, edges).diff(dim=1) / counts.clamp_min(1), means)
 
 
 def sorted_rows(values: torch.Tensor) -> torch.Tensor:
-    """Each row sorted; numpy does it a dozen times faster than torch on a CPU."""
+    """Each row sorted, with numpy, which is a dozen times faster than torch on a CPU."""
     return (
         torch.from_numpy(np.sort(values.numpy(), axis=1))
         if values.device.type == "cpu"
@@ -113,8 +113,8 @@ def sorted_rows(values: torch.Tensor) -> torch.Tensor:
 
 
 def cluster_edges(ordered: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
-    """First weight of each cluster, and the end: weights belong to the nearest mean, (books, 2^bits
-    + 1).
+    """Start of each cluster in the sorted weights, and the end: weights belong to the nearest
+    centroid, (codebooks, 2^bits + 1).
     """
     inner = torch.searchsorted(ordered, midpoints(means))
     return pad(pad(inner, (1, 0)), (0, 1), value=ordered.shape[1])
@@ -125,7 +125,7 @@ def midpoints(means: torch.Tensor) -> torch.Tensor:
 
 
 def nearest_centroids(values: torch.Tensor, centroids_of_row: torch.Tensor) -> torch.Tensor:
-    """Index of the nearest centroid, uint8.  (books, count)"""
+    """Index of the nearest centroid, uint8. (codebooks, count)"""
     return torch.searchsorted(midpoints(centroids_of_row), values.contiguous(), out_int32=True).to(
         torch.uint8
     )
@@ -142,13 +142,13 @@ def evenly_spaced(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
 
 
 def at_quantiles(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
-    """The middles of stretches with equally many weights."""
+    """Centers of intervals with equally many weights."""
     positions = (torch.arange(clusters, device=ordered.device) + 0.5) / clusters * ordered.shape[1]
     return ordered[:, positions.long()]
 
 
 def random_weights(ordered: torch.Tensor, clusters: int) -> torch.Tensor:
-    """Weights picked by the run's seed, whatever else has drawn from it."""
+    """Weights chosen by the run's seed, independent of other random numbers."""
     generator = torch.Generator().manual_seed(torch.initial_seed())
     indices = torch.randint(ordered.shape[1], (clusters,), generator=generator).sort().values
     return ordered[:, indices.to(ordered.device)]
@@ -186,8 +186,8 @@ def packed_indices(indices: torch.Tensor, config: Codebook) -> dict[str, torch.T
 
 @storage_plan.register
 def storage_plan_codebook(config: Codebook, shape: tuple[int, int]) -> CodebookWeight:
-    """Huffman-coded indices as long as others: how much shorter they are, only the weights can
-    tell.
+    """Storage plan. Huffman-coded indices are planned as uncoded ones, because their length depends
+    on the weights.
     """
     out, in_ = shape
     rows, count = rows_per_book(config, out), out * in_

@@ -1,5 +1,5 @@
-"""Formats that are a scale and a fixed table: three values or two (BitNet b1.58, XNOR-Net), powers
-of two (LogNet), 4-bit floats (MXFP4).
+"""Formats with a scale and a fixed table: ternary or binary (BitNet b1.58, XNOR-Net), powers of two
+(LogNet), 4-bit floats (MXFP4).
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ from engine.tensors.lookup_table import (
     table_codes_bytes,
 )
 
-# (out, groups, width) -> (out, groups, 1) float32, as it will be stored
+# (out, groups, width) -> (out, groups, 1) float32, as stored
 ScaleOf = Callable[[torch.Tensor], torch.Tensor]
-CodesOf = Callable[[torch.Tensor], torch.Tensor]  # a weight relative to its scale -> uint8
+CodesOf = Callable[[torch.Tensor], torch.Tensor]  # weight relative to its scale -> uint8
 MX_BLOCK = 32
 MXFP4: dict[str, Any] = {"table": "e2m1", "bits": 4, "powers": True}
 
@@ -40,10 +40,9 @@ def lookup_table_weight(
     powers: bool = False,
     **format: Any,
 ) -> LookupTableWeight:
-    """Scales of a weight's groups, then codes of what is left, packed; ``powers``: scales are
-    powers of two.
-
-    weight: (out, in_) float32, parts: (out, groups, width) each
+    """Compute the scales of a weight's groups, then the codes of the scaled weights, packed.
+    ``powers``: scales are powers of two. weight: (out, in_) float32, parts: (out, groups, width)
+    each
     """
     scales = [scale_of(part) for part in parts]
     codes = torch.cat(
@@ -100,12 +99,16 @@ def table_format(config: Ternary) -> dict[str, Any]:
 
 
 def absmean(groups: torch.Tensor) -> torch.Tensor:
-    """Mean magnitude: BitNet b1.58, equation 3; the best scale for signs, XNOR-Net, equation 6."""
+    """Mean magnitude: equation 3 of BitNet b1.58, and the optimal scale for signs, equation 6 of
+    XNOR-Net.
+    """
     return nearest_float16(groups.abs().mean(-1, keepdim=True))
 
 
 def ternary_codes(relative: torch.Tensor) -> torch.Tensor:
-    """BitNet b1.58, equation 1; 1 is zero. Weights of a group of zeros are no numbers here."""
+    """Codes by BitNet b1.58, equation 1; code 1 is zero. Weights of an all-zero group are
+    NaN here.
+    """
     return relative.nan_to_num_(0).round_().clamp_(-1, 1).add_(1).to(torch.uint8)
 
 
@@ -152,7 +155,7 @@ def largest_magnitude(groups: torch.Tensor) -> torch.Tensor:
 
 
 def nearest_power(groups: torch.Tensor, steps_per_octave: int) -> torch.Tensor:
-    """The least power of two that is at most half a step below the widest weight."""
+    """The smallest power of two that is at most half a step below the largest weight."""
     largest = groups.abs().amax(-1, keepdim=True)
     return powers_of_two(
         torch.where(largest > 0, (largest.log2() - 0.5 / steps_per_octave).ceil(), 0.0)
@@ -160,8 +163,8 @@ def nearest_power(groups: torch.Tensor, steps_per_octave: int) -> torch.Tensor:
 
 
 def log_codes(relative: torch.Tensor, config: Logarithmic) -> torch.Tensor:
-    """The nearest power (LogNet, equation 3), or zero for what is nearer to that than to the least
-    power.
+    """The nearest power of two (LogNet, equation 3), or zero for weights that are closer to zero
+    than to the smallest power.
     """
     number = magnitude_count(config.bits)
     size = relative.abs()
@@ -190,8 +193,8 @@ def mxfp4_plan(shape: tuple[int, int]) -> LookupTableWeight:
 
 
 def shared_scale(groups: torch.Tensor) -> torch.Tensor:
-    """The largest power of two in the widest weight, over the largest one in the format (4); 1 for
-    zeros.
+    """Exponent of the largest weight minus the largest exponent of the format (4), as a power of
+    two; 1 for zeros.
     """
     largest = groups.abs().amax(-1, keepdim=True)
     exponents = largest.frexp().exponent - 1 - 2
@@ -199,7 +202,7 @@ def shared_scale(groups: torch.Tensor) -> torch.Tensor:
 
 
 def e2m1_codes(relative: torch.Tensor) -> torch.Tensor:
-    """The nearest of E2M1, of two equally near the one with an even mantissa; beyond 6 is 6."""
+    """Nearest E2M1 value, ties to an even mantissa; values above 6 become 6."""
     size = relative.abs()
     step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0))
     nearest = size.div(step).round_().mul_(step).clamp_(max=E2M1[-1])

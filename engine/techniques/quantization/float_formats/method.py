@@ -1,4 +1,4 @@
-"""Weights as shorter floating-point numbers."""
+"""Weights in shorter floating-point formats."""
 
 import torch
 
@@ -24,7 +24,7 @@ def compress_floating_point(config: FloatingPoint, weight: torch.Tensor) -> Stor
 
 
 def fp8_weight(weight: torch.Tensor, config: FloatingPoint) -> Float8:
-    """Cast to the nearest number, ties to even; beyond the largest one it is the largest."""
+    """Cast to the nearest number, ties to even, saturating at the largest one."""
     dtype = FP8[config.format]
     largest = torch.finfo(dtype).max
     scales = None if config.scale == "none" else scaled_magnitude(weight, config) / largest
@@ -43,7 +43,7 @@ def scaled_magnitude(weight: torch.Tensor, config: FloatingPoint) -> torch.Tenso
 
 
 def cast_weight(weight: torch.Tensor, dtype: torch.dtype) -> DenseWeight:
-    """Raises PlainError where float16 is too small for a weight."""
+    """Raises PlainError if a weight exceeds the range of float16."""
     cast = weight.to(dtype)
     if cast.isinf().any():
         widest = weight.abs().max().item()

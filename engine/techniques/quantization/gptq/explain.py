@@ -1,4 +1,4 @@
-"""GPTQ, column by column: the method's own codes and errors, and what the columns held in
+"""GPTQ column by column: the codes and errors of the method itself, and the adjusted columns in
 between.
 """
 
@@ -23,8 +23,8 @@ ROWS, PLACES = 12, 32  # rows of the weight, and columns in the order of roundin
 
 @explanation.register
 def explanation_gptq(config: GPTQ, compressed: CompressedLayer) -> Explanation:
-    """The first columns to be rounded, in the midst of all others. Rows do not know of one another:
-    a few are as good as all.
+    """Show the first columns in the order of rounding. Rows are independent, so a few
+    rows suffice.
     """
     out, in_ = compressed.weight.shape
     replay = Replay.of(config, compressed.weight[:ROWS].contiguous(), compressed.stats)
@@ -40,8 +40,8 @@ class Replay:
     """A weight before and after GPTQ. Columns are in rounding order; arrays are (in_, out)."""
 
     columns: RoundingSweep  # all rounded
-    order: torch.Tensor  # (in_,) the column that stands at each place
-    # as the method took it on: weights of inputs that are always zero do not count
+    order: torch.Tensor  # (in_,) the column at each position
+    # the weight as processed: weights of inputs that are always zero are set to zero
     before: torch.Tensor
     original: torch.Tensor
     rounded: torch.Tensor  # plainly
@@ -72,7 +72,7 @@ class Replay:
         )
 
     def after(self, step: int) -> pd.DataFrame:
-        """ReplayRow of every row and column shown, after this many columns are rounded."""
+        """ReplayRow of every row and column shown after this many columns are rounded."""
         done = (torch.arange(len(self.order)) < step)[:, None]
         gptq, plain = (
             self.columns.values_after(step, self.before),
@@ -95,7 +95,7 @@ class Replay:
 
     @cached_property
     def codes(self) -> torch.Tensor:
-        """Codes as they are stored."""
+        """Codes as stored."""
         return unsigned_codes(self.columns.codes.clone(), self.columns.config.rounding()).float()
 
     def share_lost(self, weight: torch.Tensor) -> float:

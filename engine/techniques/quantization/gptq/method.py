@@ -1,7 +1,7 @@
-"""GPTQ (Frantar et al. 2022, arXiv:2210.17323): column after column, each one's error pushed onto
-those still to come.
+"""GPTQ (Frantar et al. 2022, arXiv:2210.17323): columns are rounded one after the other, and each
+error is compensated by the columns after it.
 
-All arrays here are transposed, (in_, out): a column of the weight is a row in memory.
+All arrays are transposed, (in_, out): a column of the weight is a row in memory.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from engine.tensors.weights import IntegerWeight
 
 @dataclass
 class RoundingSweep(ColumnSweep):
-    """A weight that is rounded, and the grid of each group."""
+    """Rounding of one weight, with the grid of each group."""
 
     config: GPTQ
     group: torch.Tensor  # (in_,) the group of each column, ascending unless groups are static
     codes: torch.Tensor  # (in_, out)
     scales: torch.Tensor  # (groups, out)
     zeros: torch.Tensor
-    fixed: bool  # scales are chosen already
+    fixed: bool  # scales are chosen in advance
     # (in_, out) whether a weight is to be more than zero, where some are zero already: they were
     # pruned
     stays: torch.Tensor | None
@@ -62,7 +62,7 @@ class RoundingSweep(ColumnSweep):
             Levels.of(self.config.rounding()),
             int(self.group[begin - 1]) if begin else -1,
         )
-        # once: each look at a number waits
+        # read once, because each access to a tensor's value waits for the device
         groups, pivots = self.group[begin:end].tolist(), self.factor.diagonal()[begin:end].tolist()
         for column, group, pivot in zip(range(begin, end), groups, pivots, strict=True):
             if not self.fixed and group != before:
@@ -125,7 +125,7 @@ def rounding_sweep(
         if config.activation_order
         else torch.arange(len(diagonal), device=weight.device)
     )
-    weight = weight * (diagonal > 0)  # an input that is always zero: its weights do not count
+    weight = weight * (diagonal > 0)  # an input that is always zero: its weights do not matter
     left = weight.T.contiguous()[order]
     group_of_position = torch.arange(len(order), device=weight.device) // group_width(
         config.rounding(), weight.shape[1]

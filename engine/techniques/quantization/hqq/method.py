@@ -1,8 +1,8 @@
-"""HQQ (Badri & Shaji 2023): the zero point of each group by half-quadratic splitting, the scale as
-plain rounding has it.
+"""HQQ (Badri & Shaji 2023): the zero point of each group by half-quadratic splitting, with the
+scale of plain rounding.
 
 The loop is that of the hqq package's default solver: the exponent and beta are fixed, and it ends
-when the mean error of the whole layer no longer falls.
+when the mean error of the whole layer stops decreasing.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from engine.techniques.quantization.hqq.config import HQQ
 from engine.tensors.packing import pack_bits
 from engine.tensors.weights import IntegerWeight, StoredWeight, TransposedWeight
 
-EXPONENT = 0.7  # of the norm that is made small
+EXPONENT = 0.7  # exponent of the minimized norm
 BETA = 10.0
 ITERATIONS = 20
 # of a step: how far a stored zero point may be off; codes are chosen for the stored one, so little
@@ -33,8 +33,8 @@ COARSEST = 1 / 2
 
 @dataclass
 class GroupState:
-    """Some groups of one width on their way.  values: (rows, groups, width); scale, zero: (rows,
-    groups, 1)
+    """State of some groups of one width. values: (rows, groups, width); scale, zero: (rows, groups,
+    1)
     """
 
     values: torch.Tensor
@@ -45,12 +45,12 @@ class GroupState:
     def of(cls, values: torch.Tensor, levels: Levels) -> "GroupState":
         low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
         scale = nearest_float16((high - low) / levels.range_steps)
-        # all weights equal: code 0 and the zero point give them back
+        # all weights are equal: code 0 and the zero point represent them
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         return cls(values, scale, -low / scale)
 
     def update_zeros(self, levels: Levels) -> float:
-        """Move the zero points once. The absolute error before that, summed."""
+        """Update the zero points once, and return the sum of absolute errors before."""
         codes = fractional_codes(self.values, self.scale, self.zero, levels)
         residual = self.values - (codes - self.zero) * self.scale
         explained = self.values - outlier_part(residual)
@@ -59,8 +59,8 @@ class GroupState:
 
 
 def outlier_part(residual: torch.Tensor) -> torch.Tensor:
-    """The proximal step of the norm: sign(x) * relu(|x| - |x|^(p-1) / beta), the part of an error
-    that is an outlier's.
+    """Proximal operator of the norm: sign(x) * relu(|x| - |x|^(p-1) / beta), the outlier part of an
+    error.
     """
     size = residual.abs()
     return size.sub_(size.pow(EXPONENT - 1).div_(BETA)).clamp_min_(0).mul_(residual.sign())
@@ -69,7 +69,7 @@ def outlier_part(residual: torch.Tensor) -> torch.Tensor:
 def fractional_codes(
     values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, levels: Levels
 ) -> torch.Tensor:
-    """The nearest codes where zero lies between two of them."""
+    """Nearest codes for fractional zero points."""
     return values.div(scale).add_(zero).round_().clamp_(levels.lowest, levels.highest)
 
 
@@ -108,7 +108,7 @@ def compress_hqq(config: HQQ, weight: torch.Tensor) -> StoredWeight:
 
 
 def hqq_weight(config: HQQ, weight: torch.Tensor) -> IntegerWeight:
-    """Codes are chosen once more for the zero points as they are stored."""
+    """Choose codes again for the stored zero points."""
     pieces, levels = optimized_groups(config, weight), Levels.of(config.rounding())
     scales, zeros = (
         torch.cat(

@@ -8,7 +8,7 @@ from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import explanation
 from engine.techniques.quantization.llm_int8.config import LLMInt8
 
-COLUMNS = 96  # input columns that are shown
+COLUMNS = 96  # input columns in the explanation
 
 
 @explanation.register

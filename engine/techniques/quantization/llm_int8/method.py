@@ -24,15 +24,15 @@ def compress_llm_int8(config: LLMInt8, weight: torch.Tensor, stats: InputStats) 
 
 
 def outlier_column_indices(config: LLMInt8, stats: InputStats) -> torch.Tensor:
-    """Columns behind input channels that reach the threshold anywhere; of a convolution, all of the
-    channel's kernel.
+    """Columns of input channels that reach the threshold anywhere; for a convolution, all columns
+    of the channel's kernel.
     """
     largest = stats.abs_max.view(-1, stats.area).amax(1)
     return (largest >= config.threshold).repeat_interleave(stats.area).nonzero().squeeze(1)
 
 
 def rows_in_int8(weight: torch.Tensor) -> RowInt8:
-    """One scale a row: the largest weight becomes 127."""
+    """One scale per row: the largest weight becomes 127."""
     largest = weight.abs().amax(1)
     codes = weight.mul((127 / largest.clamp_min(1e-30))[:, None]).round_().to(torch.int8)
     return RowInt8(tuple(weight.shape), codes, largest)
@@ -40,7 +40,7 @@ def rows_in_int8(weight: torch.Tensor) -> RowInt8:
 
 @storage_plan.register
 def storage_plan_llm_int8(config: LLMInt8, shape: tuple[int, int]) -> MixedInt8:
-    """Without outliers: how many there are, only data can tell."""
+    """Storage plan without outliers, whose number depends on the data."""
     plain = RowInt8(shape, meta_tensor(*shape, dtype=torch.int8), meta_tensor(shape[0]))
     return MixedInt8(
         shape,

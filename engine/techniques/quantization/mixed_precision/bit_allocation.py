@@ -1,11 +1,13 @@
-"""Choosing one candidate for each layer: the least total damage within a budget of bytes."""
+"""Choice of one candidate for each layer that minimizes the total damage within a budget
+of bytes.
+"""
 
 from heapq import heapify, heappop, heappush
 from math import gcd
 
 import numpy as np
 
-MAX_BUDGET_UNITS = 1 << 16  # bytes are counted in units so that the budget has at most this many
+MAX_BUDGET_UNITS = 1 << 16  # bytes are counted in units, of which the budget has at most this many
 # beyond that, rounding up each layer's size costs more of the budget than the greedy way leaves of
 # it
 MAX_EXACT_LAYERS = 2048
@@ -62,8 +64,8 @@ def greedy_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> lis
 def improvements(
     layer: int, candidate: int, damage: np.ndarray, sizes: np.ndarray
 ) -> list[tuple[float, int, int, int]]:
-    """Better candidates than ``place`` that take more bytes; of equal ones the last sorts first.
-    (- damage saved a byte, - layer, - other, place)
+    """Candidates better than ``candidate`` that take more bytes; of equal ones the last sorts
+    first. (- damage saved per byte, - layer, - other, candidate)
     """
     more, saved = sizes[layer] - sizes[layer, candidate], damage[layer, candidate] - damage[layer]
     return [
@@ -73,7 +75,7 @@ def improvements(
 
 
 def knapsack_allocation(damage: np.ndarray, sizes: np.ndarray, budget: int) -> list[int]:
-    """Layer by layer, the least damage that each number of spent units allows."""
+    """Dynamic programming over layers: the least damage for each number of spent units."""
     smallest = sizes.min(axis=1)
     extra, left = sizes - smallest[:, None], int(budget - smallest.sum())
     unit = max(gcd(*extra.flatten().tolist(), left) or 1, -(-left // MAX_BUDGET_UNITS), 1)

@@ -8,7 +8,7 @@ from engine.techniques.explanations import empty_levels, part_of
 from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.mixed_precision.config import MixedPrecision
 
-WEIGHTS = 1 << 18  # rounded at each number of bits
+WEIGHTS = 1 << 18  # rows rounded at each number of bits
 EVERY_BITS = range(2, 9)
 
 

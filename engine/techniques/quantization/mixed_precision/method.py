@@ -1,5 +1,5 @@
-"""Mixed precision: how many bits each layer gets (in the spirit of HAWQ-V2, arXiv:1911.03852, with
-measured damage).
+"""Mixed precision: the number of bits of each layer (as in HAWQ-V2, arXiv:1911.03852, with measured
+damage).
 """
 
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def configs_by_name(config: MixedPrecision, layers: list[Layer]) -> dict[str, Ro
 
 
 def budget_bytes(config: MixedPrecision, layers: list[Layer], sizes: np.ndarray) -> int:
-    """Raises PlainError where even the coarsest choices take more."""
+    """Budget in bytes. Raises PlainError if even the coarsest settings exceed it."""
     parameters = sum(layer.parameters for layer in layers)
     budget, smallest = int(config.budget * parameters / 8), int(sizes.min(axis=1).sum())
     if smallest > budget:
@@ -91,9 +91,8 @@ def budget_bytes(config: MixedPrecision, layers: list[Layer], sizes: np.ndarray)
 
 
 class SensitivityMeter:
-    """Change of the model's outputs by each layer's rounding, measured both ways.
-
-    The way that decides is measured for every candidate, the other for the coarsest.
+    """Change of the model's outputs by each layer's rounding, by two measures. The configured
+    measure is computed for every candidate, the other one for the coarsest.
     """
 
     def __init__(self, config: MixedPrecision, layers: list[Layer], layer_swap: LayerSwap):
@@ -107,8 +106,8 @@ class SensitivityMeter:
         self.done, self.total = 0, len(layers) * (len(self.candidates) + 1) + 1
 
     def measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sensitivities measured in the way that decides, and in the other one: (layers,
-        candidates) each, NaN where not measured.
+        """Sensitivities by the configured measure and by the other one: (layers, candidates) each,
+        NaN if not measured.
         """
         for layer in self.layers:
             self.floor[layer.name] = compress(
@@ -139,17 +138,19 @@ class SensitivityMeter:
         return damage
 
     def damage_alone(self, layer: Layer, index: int) -> float:
-        """Quantize one: this layer rounded, all others as they are."""
+        """Quantize one: this layer rounded, all others unchanged."""
         return self.divergence({layer.name: self.rounded_layer(layer, index)})
 
     def divergence_without(self, layer: Layer) -> float:
-        """Restore one: all layers at the coarsest but this."""
+        """Restore one: all layers except this one at the coarsest setting."""
         return self.divergence(
             {name: stored for name, stored in self.floor.items() if name != layer.name}
         )
 
     def damages_beside_all(self, layer: Layer) -> list[float]:
-        """Sensitivity of this layer at each candidate while all others are at the coarsest one."""
+        """Sensitivity of this layer at each candidate while all others have the coarsest
+        setting.
+        """
         without = self.divergence_without(layer)
         return [
             self.divergence(self.floor | {layer.name: self.rounded_layer(layer, index)}) - without

@@ -1,4 +1,4 @@
-"""Round to nearest: the plain baseline every other method is held against."""
+"""Round to nearest, the baseline of all other methods."""
 
 import torch
 
@@ -17,7 +17,9 @@ compress.register(RoundToNearest, lambda config, weight: round_to_grid(weight, c
 def plan_round_to_nearest(
     config: RoundToNearest, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, RoundToNearest]:
-    """Input channels become columns: of a convolution, each is as many as its kernel has places."""
+    """Columns of input channels; for a convolution, each channel has one per position of the
+    kernel.
+    """
     return {layer.name: layer_config(config, layer) for layer in layers}
 
 

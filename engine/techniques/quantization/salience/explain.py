@@ -14,7 +14,7 @@ DOTS = 1024  # evenly spaced input channels that are shown
 
 @explanation.register
 def explanation_awq_salience(config: AWQSalience, compressed: CompressedLayer) -> Explanation:
-    """Which 1% of the input channels each way of choosing would keep."""
+    """Show the 1% of the input channels that each criterion would keep."""
     weight, in_ = compressed.weight, compressed.weight.shape[1]
     kept = {
         by: torch.isin(

@@ -1,5 +1,5 @@
-"""The experiment behind AWQ (Lin et al. 2023, arXiv:2306.00978, tables 1 and 2): which few input
-channels save a model?
+"""The experiment behind AWQ (Lin et al. 2023, arXiv:2306.00978, tables 1 and 2): the effect of
+keeping or scaling a few input channels.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ KEPT_BY = ("activations", "weights", "random")
 
 
 class LayerSalience(AWQSalience):
-    """The setting of one layer: what the experiment found."""
+    """Setting of one layer: the result of the experiment."""
 
     needs: ClassVar[Needs] = "nothing"
     columns: tuple[int, ...]
@@ -40,7 +40,7 @@ class Variant:
     """Treatment of all layers in one variant."""
 
     kept_by: Literal["", "activations", "weights", "random"] = ""
-    share: float = 0.0  # of the input channels
+    share: float = 0.0  # share of the input channels
     scale: float = 1.0
 
     def treated_weight(
@@ -71,14 +71,14 @@ VARIANTS = [
 def plan_awq_salience(
     config: AWQSalience, layers: list[Layer], layer_swap: LayerSwap | None = None
 ) -> dict[str, Technique]:
-    """Layers whose inputs cannot be seen are rounded."""
+    """Layers of the experiment; layers whose inputs cannot be observed are rounded."""
     if layer_swap is None:
         return {layer.name: config for layer in layers}
     return SalienceExperiment(config, layer_swap, [layer.name for layer in layers]).settings()
 
 
 class SalienceExperiment:
-    """Every variant on every layer, measured."""
+    """Evaluate every variant on all layers."""
 
     def __init__(self, config: AWQSalience, layer_swap: LayerSwap, names: list[str]):
         self.config, self.layer_swap, self.names = config, layer_swap, names
@@ -86,8 +86,8 @@ class SalienceExperiment:
         self.seed = layer_swap.context.recipe.seed
 
     def settings(self) -> dict[str, Technique]:
-        """The best scale's, by the error of the layers' outputs on calibration data; all variants
-        are noted.
+        """Choose the scale with the least output error on calibration data, and record all
+        variants.
         """
         rows = [self.measure_variant(*numbered) for numbered in enumerate(VARIANTS)]
         best = min(
@@ -191,7 +191,7 @@ def compress_layer_salience(config: LayerSalience, weight: torch.Tensor) -> Scal
 def compress_awq_salience(
     config: AWQSalience, weight: torch.Tensor, stats: InputStats
 ) -> ScaledColumns:
-    """A look at one layer: the strongest inputs' columns doubled."""
+    """What-if on one layer: columns of the strongest inputs doubled."""
     return scaled_columns_weight(
         config, weight, salient_columns("activations", SCALED_SHARE, weight, stats, 0), 2.0
     )

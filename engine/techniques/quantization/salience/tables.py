@@ -9,9 +9,9 @@ from engine.results.schema.declaration import ResultView, run_table
 @run_table("salience", required=True)
 @dataclass(frozen=True)
 class SalienceRow:
-    """One variant of the experiment on salient weights, measured at the recipe's task."""
+    """One variant of the experiment on salient weights, evaluated on the recipe's task."""
 
-    # how the channels kept in 16 bits were chosen; "" where none was
+    # how the channels kept in 16 bits were chosen; "" if none was
     kept_by: Literal["", "activations", "weights", "random"]
     share: float  # of the input channels, kept or scaled
     scale: float
@@ -21,7 +21,7 @@ class SalienceRow:
     perplexity: float
     accuracy: float
     loss: float
-    chosen: bool = False  # whether it is the result
+    chosen: bool = False  # True for the result of the experiment
 
     def with_chosen(self, chosen: bool) -> "SalienceRow":
         return replace(self, chosen=chosen)

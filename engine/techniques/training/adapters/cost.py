@@ -10,5 +10,5 @@ from engine.techniques.training.cost import training_work_aware
 
 @training_work.register
 def training_work_adapters(config: Adapters) -> TrainingWork:
-    """The weights themselves are frozen."""
+    """The base weights are frozen."""
     return replace(training_work_aware(config), copies=1.5)

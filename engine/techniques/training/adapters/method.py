@@ -40,14 +40,14 @@ from engine.tensors.weights import DenseWeight, StoredWeight
 from engine.training import TrainableModel, make_trainable
 from engine.training.trainable_model import as_module_weight, matrix_view
 
-ADAPTER_NAME = "adapter"  # as peft calls it
+ADAPTER_NAME = "adapter"  # name in peft
 ATTENTION = re.compile(r"attn|attention")
 
 
 class LayerLoRA(LoRA):
-    """One layer's own setting. Rank 0: it gets no adapter."""
+    """Setting of one layer. Rank 0: no adapter."""
 
-    own: str = "float32"  # number format of its weights in the file
+    own: str = "float32"  # dtype of its weights in the file
     rank: int = 8
     alpha: float = 16.0
 
@@ -141,7 +141,7 @@ def adapted_weight(base: StoredWeight, correction: LowRankWeight) -> AdaptedWeig
 
 @compress.register
 def compress_lora(config: LoRA, weight: torch.Tensor, stats: None = None) -> StoredWeight:
-    """A look at one layer: as training begins."""
+    """What-if on one layer: its state when training starts."""
     return with_adapter(config, DenseWeight(tuple(weight.shape), weight))
 
 
@@ -168,13 +168,13 @@ def storage_plan_qlora(config: QLoRA, shape: tuple[int, int]) -> StoredWeight:
 
 @dataclass
 class AdapterSite:
-    """A layer that has an adapter while the model learns."""
+    """A layer with an adapter during training."""
 
     layer: Layer
     config: Adapters
-    module: nn.Module  # the plain layer, whose weight rests
+    module: nn.Module  # the plain layer, whose weight is frozen
     lora: nn.Module  # peft's, around it
-    # (out, in_) bool, where something may be added; None: everywhere
+    # (out, in_) bool, where the adapter may change the weight; None: everywhere
     left: torch.Tensor | None = None
 
     @torch.no_grad()
@@ -255,7 +255,7 @@ def train_weights_adapters(
 def attach_adapters(
     trainable: TrainableModel, settings: dict[str, Adapters], context: RunContext
 ) -> dict[str, AdapterSite]:
-    """Adapters in their places, drawn by the recipe's seed; none where the rank is 0."""
+    """Attach adapters, initialized by the recipe's seed; none where the rank is 0."""
     keep_zeros = (
         context.keeps_zeros
         and isinstance(context.config, LoRA)
@@ -284,15 +284,15 @@ def base_weight(config: Adapters, stored: StoredWeight, context: RunContext) -> 
 
 @torch.no_grad()
 def load_base_weights(trainable: TrainableModel, bases: dict[str, StoredWeight]) -> None:
-    """Weights as they are stored, unpacked."""
+    """Set the weights to the stored ones, unpacked."""
     for name, base in bases.items():
         module = trainable.model.get_submodule(name)
         module.weight.copy_(as_module_weight(module, base.to_dense(torch.float32)))
 
 
 def quantize_inputs_as_stored(trainable: TrainableModel) -> None:
-    """Layers whose inputs an earlier step rounds do so while the model learns, too; their adapters
-    get the same.
+    """Quantize inputs as an earlier step stored it, during training too; adapters get the same
+    inputs.
     """
     for layer in (layer for layer in trainable.original.layers if layer.kind != "embedding"):
         stored, inputs = (
@@ -308,7 +308,9 @@ def quantize_inputs_as_stored(trainable: TrainableModel) -> None:
 def attach_adapter(
     trainable: TrainableModel, layer: Layer, config: Adapters, keep_zeros: bool
 ) -> AdapterSite:
-    """A layer's adapter in its place: around it, or on its weight where zeros stay zero."""
+    """Attach a layer's adapter: around it, or as a parametrization of its weight if zeros stay
+    zero.
+    """
     module = trainable.model.get_submodule(layer.name)
     lora = lora_layer(module, config)
     if not keep_zeros:
@@ -322,7 +324,7 @@ def attach_adapter(
 
 
 def lora_layer(module: nn.Module, config: Adapters) -> nn.Module:
-    """peft's layer, whose second factor is zero."""
+    """peft's layer, whose second factor is initialized to zero."""
     from peft import LoraConfig
     from peft.tuners.lora.layer import Conv1d, Conv2d, Linear
 
@@ -344,7 +346,7 @@ def lora_layer(module: nn.Module, config: Adapters) -> nn.Module:
 
 
 def lora_factors(lora: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out, rank), which alpha / rank has been multiplied into, and (rank, in_)"""
+    """(out, rank), multiplied by alpha / rank, and (rank, in_)"""
     return lora.lora_B[ADAPTER_NAME].weight.flatten(1) * lora.scaling[ADAPTER_NAME], lora.lora_A[
         ADAPTER_NAME
     ].weight.flatten(1)

@@ -7,8 +7,8 @@ from engine.techniques.training.mixed_precision_training.config import MixedPrec
 
 @training_work.register
 def training_work_mixed_precision_training(config: MixedPrecisionTraining) -> TrainingWork:
-    """At most two models are in memory: the one in training and the one that is kept. Each
-    evaluation computes gradients twice more.
+    """At most two models are in memory: the one in training and the kept one. Each evaluation
+    computes gradients twice more.
     """
     return TrainingWork(
         config.trainings * (config.steps + 2 * config.steps // config.look_every),

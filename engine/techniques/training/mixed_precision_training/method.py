@@ -59,9 +59,9 @@ FIRST_SCALE = 65536.0
 
 
 class LayerTraining(MixedPrecisionTraining):
-    """One layer's own setting."""
+    """Setting of one layer."""
 
-    own: str = "float32"  # number format of its weights in the file
+    own: str = "float32"  # dtype of its weights in the file
 
 
 @plan.register
@@ -81,7 +81,9 @@ def layer_dtype(config: MixedPrecisionTraining) -> torch.dtype:
 def compress_mixed_precision_training(
     config: MixedPrecisionTraining, weight: torch.Tensor, stats: None = None
 ) -> StoredWeight:
-    """Return the layer unchanged in a what-if on one layer, because its result takes training."""
+    """Return the layer unchanged in a what-if on one layer, because the result requires
+    training.
+    """
     return DenseWeight(tuple(weight.shape), weight.to(layer_dtype(config)))
 
 
@@ -140,7 +142,7 @@ def train_weights_mixed_precision_training(
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun(SavedState):
-    """One of the five, when it has ended. Of those that are only compared, no weights."""
+    """A finished training; without weights if it is only compared."""
 
     broken: int
     model: State
@@ -148,17 +150,17 @@ class FinishedRun(SavedState):
 
 @dataclass
 class PrecisionRun:
-    """One of the five."""
+    """Training in one of the five variants."""
 
     config: MixedPrecisionTraining
     variant: str
     context: RunContext
     trainable: TrainableModel
     training_data: TrainingData
-    number: int  # how many come before it
-    file: Path | None = None  # where it is kept when it has ended
+    number: int  # number of variants before it
+    file: Path | None = None  # file of the finished training
     rows: list[CurveRow] = field(default_factory=list)
-    broken: int = 0  # the step at which the loss was no number any more
+    broken: int = 0  # step at which the loss was not finite
 
     @property
     def model(self) -> nn.Module:
@@ -239,8 +241,8 @@ class PrecisionRun:
         return label_loss(logits, batch.targets.to(self.device))
 
     def evaluate(self, step: int, scale: float, pace: float) -> None:
-        """Held-out quality, and the gradients that casts lose; ``pace``: examples a second so
-        far.
+        """Held-out quality, and the share of gradients that the cast rounds to zero; ``pace``:
+        examples per second so far.
         """
         quality = held_out_quality(self.model, self.training_data.held_out)
         underflow = (
@@ -296,7 +298,7 @@ class PrecisionRun:
 
 
 def cast_tensors(model: nn.Module, dtype: torch.dtype) -> None:
-    """Everything that a file holds; what is computed, such as rotary angles, stays."""
+    """All tensors of the file, without computed ones such as rotary angles."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     for module in model.modules():
