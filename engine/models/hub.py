@@ -1,4 +1,4 @@
-"""Fetching a model from the Hugging Face Hub into its cache: weights as safetensors and the small
+"""Download of a model from the Hugging Face Hub into its cache: weights as safetensors and small
 config and tokenizer files, never code.
 """
 
@@ -22,8 +22,8 @@ LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
 
 def download_model(name: ModelName, report: Report) -> Path:
-    """The snapshot's folder, fetched where the cache lacks it. HF_ENDPOINT, HF_HOME and
-    HF_HUB_OFFLINE hold as always.
+    """Folder of the snapshot, downloaded if it is not cached. HF_ENDPOINT, HF_HOME and
+    HF_HUB_OFFLINE have their usual effect.
     """
     bar = progress_bar_class(name.name[:120], report)
     try:
@@ -41,13 +41,11 @@ def download_model(name: ModelName, report: Report) -> Path:
 
 
 def progress_bar_class(name: str, report: Report) -> type[tqdm]:
-    """A progress bar that draws nothing and reports what it would have shown, a few times a
-    second.
-    """
+    """Progress bar that draws nothing and reports progress a few times per second."""
 
     class Bar(tqdm):
-        # disabled: tqdm draws while it holds a lock, and never lets go of it when a report raises
-        # to stop the run
+        # disabled: tqdm draws while it holds a lock, which it does not release if a report raises
+        # raises to stop the run
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})
             self.bytes, self.due = kwargs.get("unit") == "B", 0.0
@@ -103,7 +101,7 @@ def download_error_message(error: Exception, name: ModelName) -> str:
 
 
 def unreachable_message(error: errors.LocalEntryNotFoundError, model: str) -> str:
-    """The cache lacks the model, and the Hub gave no answer."""
+    """The model is not in the cache, and the Hub did not respond."""
     lacking = (
         "only partly in the cache"
         if isinstance(error, errors.IncompleteSnapshotError)

@@ -40,7 +40,7 @@ TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 0.05}
 @dataclass(frozen=True)
 class LayerKind:
     name: Kind
-    scale: float = 1.0  # by which an embedding multiplies what it reads
+    scale: float = 1.0  # name of the factor by which an embedding multiplies its rows
 
 
 _tested_kinds: dict[tuple[Any, ...], LayerKind | None] = {}

@@ -18,7 +18,7 @@ from engine.models.routed_layers import routed_layers, router_names, token_share
 from engine.recipe import Layers
 
 OTHER_PART = "it belongs to the part for images or sound, which is not compressed"
-# in a configuration: numbers of the blocks that only read images
+# fields of a configuration with the numbers of blocks that read images only
 OF_IMAGES = "cross_attention_layers"
 BLOCK = re.compile(r"(.*?\.\d+)\.")
 TIED_KEPT = (
@@ -44,7 +44,7 @@ class Layer:
 
     @property
     def block(self) -> str:
-        """Name of the repeated block the layer stands in, or ""."""
+        """Name of the repeated block that contains the layer, or ""."""
         found = BLOCK.match(self.name)
         return found[1] if found else ""
 
@@ -54,7 +54,7 @@ class Layer:
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """Laid flat: (out, in_)."""
+        """Shape as a matrix: (out, in_)."""
         return self.shape[0], self.parameters // max(1, self.shape[0])
 
     @property
@@ -78,7 +78,7 @@ def kind_of(module: nn.Module) -> Kind | None:
 
 
 def layers_of(model: nn.Module) -> list[Layer]:
-    """Every compressible layer in the model's order. Of tied ones the first holds the tensor."""
+    """Every compressible layer in the model's order. The first of tied layers holds the tensor."""
     first_names: dict[int, str] = {}
     found: list[Layer] = []
     reads_text = text_reader(model)
@@ -114,7 +114,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
 
 
 def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All tensors except layer weights; a tensor shared by several modules, such as a bias, has its
+    """All tensors except layer weights. A tensor shared by several modules, such as a bias, has its
     first name.
     """
     weights, found = {f"{layer.name}.weight" for layer in layers_of(model)}, {}
@@ -125,9 +125,8 @@ def plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def text_reader(model: nn.Module) -> Callable[[str], bool]:
-    """Tells by a module's or tensor's name whether it takes part in reading text: of a multimodal
-    model, its decoder and output layer do, but
-    for blocks of the decoder that a text without an image passes by.
+    """Predicate for names of modules and tensors that take part in reading text: the decoder and
+    output layer of a multimodal model, without blocks that text alone does not pass.
     """
     config = getattr(model, "config", None)
     if not hasattr(config, "get_text_config") or config.get_text_config() is config:
@@ -155,7 +154,7 @@ def dtype_of(weight: torch.Tensor) -> str:
 
 
 def blocks_of(layers: list[Layer]) -> list[list[Layer]]:
-    """The layers that hold a tensor, block by block: what is compressed and written together."""
+    """Layers that hold a tensor, by block: they are compressed and written together."""
     blocks = groupby(
         (layer for layer in layers if not layer.tied_to), key=lambda layer: layer.block
     )
@@ -168,18 +167,16 @@ def shape_of(module: nn.Module) -> tuple[int, ...]:
 
 
 def weight_matrix(module: nn.Module) -> torch.Tensor:
-    """The layer's weight, output channels first and laid flat; a view.  (out, in_)"""
+    """Weight of the layer as a matrix with output channels first; a view. (out, in_)"""
     weight = module.weight.detach()
     return weight.T if isinstance(module, Conv1D) else weight.flatten(1)
 
 
 def selected_layers(layers: list[Layer], selection: Layers) -> list[Layer]:
-    """The layers that steps may touch: all but embeddings and the skipped, and the embeddings that
-    are included.
+    """Layers that steps may change: all that are not skipped, except embeddings unless they are
+    included. A tied tensor has all its names: skipping one skips all.
 
-    A tied tensor goes by all its names: skipping either skips both. Raises PlainError when a
-    pattern names no layer,
-    or nothing is left.
+    Raises PlainError if a pattern matches no layer, or no layer is left.
     """
     if not layers:
         raise PlainError(
@@ -231,8 +228,8 @@ def no_layer_message(layers: list[Layer], selection: Layers) -> str:
 
 
 def skip_reason(layer: Layer, layers: list[Layer], selection: Layers) -> str:
-    """Why no step may touch a layer that holds a tensor; empty where one may. ``layers``: all, or
-    those that are tied.
+    """Reason why steps may not change a layer that holds a tensor; empty if they may. ``layers``:
+    all, or those that are tied.
     """
     if not layer.reads_text:
         return OTHER_PART
@@ -250,7 +247,7 @@ def skip_reason(layer: Layer, layers: list[Layer], selection: Layers) -> str:
 
 
 def included_embeddings(layers: list[Layer], selection: Layers) -> list[Layer]:
-    """Embeddings that hold a tensor and that layers.include names."""
+    """Embeddings that hold a tensor and match layers.include."""
     tied = [layer for layer in layers if layer.tied_to]
     return [
         layer

@@ -1,5 +1,5 @@
-"""A model ready to run: its layers hold their weights as stored and unpack them where the run
-computes.
+"""A model ready to run. Its layers hold their weights as stored and unpack them on the device of
+the run.
 """
 
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ from engine.tensors.weights import DenseWeight, StoredWeight
 class LoadedModel:
     model: nn.Module
     layers: list[Layer]
-    # what belongs to no layer's weight (norms, biases, positions), as in the file
+    # tensors outside of layers' weights (norms, biases, positions), in the dtypes of the file
     plain: dict[str, torch.Tensor]
     device: torch.device
     size_bytes: int = 0  # of the weight files; repeated tensors count once
     recorded_origin: Origin | None = None  # counts of the original, recorded in a compressed folder
-    notes: tuple[str, ...] = ()  # on its files, one sentence each
+    notes: tuple[str, ...] = ()  # notes on its files, one sentence each
 
     @cached_property
     def origin(self) -> Origin:
-        """Counts of the original model: recorded ones, or its own if it is an original. A folder
-        without a record uses its own counts.
+        """Counts of the original model: recorded ones, or its own if it is an original or has no
+        record.
         """
         untied = [layer for layer in self.layers if not layer.tied_to]
         stored = {
@@ -49,7 +49,7 @@ class LoadedModel:
 
     @cached_property
     def tied_layers(self) -> list[Layer]:
-        """The layers whose tensor another one holds: few, where experts may make 20,000 of all."""
+        """Layers whose tensor another one holds; few, also in models with 20,000 expert layers."""
         return [layer for layer in self.layers if layer.tied_to]
 
     def original_parameters(self, layer: Layer) -> int:
@@ -62,7 +62,7 @@ class LoadedModel:
 
     @property
     def parameters(self) -> int:
-        """Each tied tensor once."""
+        """Number of parameters, counting tied tensors once."""
         return sum(layer.parameters for layer in self.layers if not layer.tied_to) + sum(
             value.numel() for value in self.plain.values()
         )
@@ -102,8 +102,8 @@ def device_and_dtype(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
 
 
 def calibration_dtype(recipe: Recipe) -> torch.dtype:
-    """Calibration data may run in bfloat16 where the processor multiplies it quickly: what is
-    rounded stays float32.
+    """Dtype of calibration passes: bfloat16 if the processor multiplies it fast, since rounded
+    weights stay float32.
     """
     device, compute = device_and_dtype(recipe)
     return (
@@ -134,8 +134,8 @@ def packed_model(
 
 
 def load_model(folder: ModelSource, device: torch.device, compute: torch.dtype) -> LoadedModel:
-    """Original and packed models alike. Weights stay mapped to their files where they are stored as
-    they compute.
+    """Load an original or compressed model. Weights stay memory-mapped if they are stored in the
+    dtype of computation.
     """
     (model, stored, plain), unused = (
         (packed_model(folder), {}) if folder.packed else original_model(folder)
@@ -171,18 +171,15 @@ def load_model(folder: ModelSource, device: torch.device, compute: torch.dtype) 
 def original_model(
     folder: ModelSource,
 ) -> tuple[tuple[nn.Module, dict[str, Any], dict[str, Any]], dict[str, int]]:
-    """A model as ``packed_model`` gives it, and the bytes of the tensors in its files that it does
-    not use.
-    """
+    """Like ``packed_model``, with the bytes of tensors in the files that the model does not use."""
     model, names = load_pretrained_with_unused(folder)
     return (model, {}, {}), entry_bytes(folder, set(names))
 
 
 def shared_copy(folder: ModelSource, original: LoadedModel, compute: torch.dtype) -> nn.Module:
-    """Copy of the model that computes in another precision on the device of ``original`` and shares
-    its stored layers.
-
-    A file that transformers converts while reading would otherwise take its memory twice.
+    """Copy of the model that computes in another dtype on the device of ``original`` and shares its
+    stored layers. A file that transformers converts while reading would otherwise use its memory
+    twice.
     """
     stored = {
         layer.name: original.model.get_submodule(layer.name).stored

@@ -1,9 +1,9 @@
-"""Loading of a model's module, tokenizer and image processor without a second copy of the weights
-in memory.
+"""Loading of a model, its tokenizer and image processor without a second copy of the weights in
+memory.
 
-``from_pretrained`` leaves CPU weights as views on the memory-mapped files (private: writing to one
-copies its pages and leaves the file alone), as long as the dtype asked for is the stored one. That
-is why the stored dtype is asked for, whatever config.json says.
+``from_pretrained`` leaves CPU weights as views on memory-mapped files (private: writing to one
+copies its pages and leaves the file unchanged), if the requested dtype is the stored one. Therefore
+the stored dtype is requested, whatever config.json says.
 """
 
 import json
@@ -67,10 +67,10 @@ MODELS = {
     "image-classification": AutoModelForImageClassification,
 }
 LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-OUT_OF_MEMORY = ("allocate memory", "not enough memory")  # says torch of the CPU's
-# how transformers names a package that a model cannot do without
+OUT_OF_MEMORY = ("allocate memory", "not enough memory")  # torch's message for a full CPU memory
+# transformers' message for a missing package
 PACKAGE = re.compile(r"requires the (\S+) library")
-ROTARY = r"rotary_emb\.inv_freq"  # computed, and yet stored in older files
+ROTARY = r"rotary_emb\.inv_freq"  # computed buffers that older files store
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 
 transformers.logging.set_verbosity_error()
@@ -80,8 +80,8 @@ huggingface_hub.logging.set_verbosity_error()
 
 def load_pretrained(folder: ModelSource, config: PreTrainedConfig | None = None) -> PreTrainedModel:
     """The model in its stored dtype, in eval mode and without gradients; its weights are views on
-    the files. By another ``config``, one with
-    fewer blocks, the first of them. Of a bare encoder, the head is drawn; torch's seed decides.
+    the files. With another ``config`` of fewer blocks, it has the first ones. The head of an
+    encoder without one is initialized by torch's seed.
     """
     return load_pretrained_with_unused(folder, config)[0]
 
@@ -89,8 +89,8 @@ def load_pretrained(folder: ModelSource, config: PreTrainedConfig | None = None)
 def load_pretrained_with_unused(
     folder: ModelSource, config: PreTrainedConfig | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model as ``load_pretrained`` opens it, and the names in its files of tensors that it does
-    not use.
+    """Like ``load_pretrained``, with the names of tensors in the files that the model
+    does not use.
     """
     if folder.packed:
         raise PlainError(
@@ -147,9 +147,8 @@ def is_head_tensor(name: str, model: PreTrainedModel) -> bool:
 
 
 def meta_model(folder: ModelSource, config: PreTrainedConfig | None = None) -> PreTrainedModel:
-    """Model with its stored tensors on the meta device; computed buffers (rotary angles) have
-    values.
-    By another ``config``, one that its file does not say.
+    """Model on the meta device; computed buffers (rotary angles) have values. ``config`` may differ
+    from that of its file.
     """
     with explain_load_errors(folder, f"{folder} cannot be built"), within_stored_size(folder):
         with torch.device("meta"):
@@ -163,7 +162,9 @@ def meta_model(folder: ModelSource, config: PreTrainedConfig | None = None) -> P
 
 
 def untrained_model(folder: ModelSource) -> PreTrainedModel:
-    """Model with the architecture's random initial weights in float32, by torch's seed."""
+    """Model with the architecture's random initial weights in float32, determined by
+    torch's seed.
+    """
     with explain_load_errors(folder, f"{folder} cannot be built"), within_stored_size(folder):
         return prepare_for_inference(
             model_class(folder).from_config(
@@ -173,7 +174,7 @@ def untrained_model(folder: ModelSource) -> PreTrainedModel:
 
 
 def compute_buffers(model: PreTrainedModel) -> None:
-    """Give the buffers that no file holds their values."""
+    """Compute the buffers that no file contains."""
     for name, buffer in list(model.named_non_persistent_buffers()):
         owner, _, attribute = name.rpartition(".")
         model.get_submodule(owner)._buffers[attribute] = torch.empty_like(buffer, device="cpu")
@@ -190,8 +191,8 @@ def prepare_for_inference(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def config_of(folder: ModelSource) -> PreTrainedConfig:
-    """The configuration, rid of special tokens that the vocabulary does not hold (a layer's padding
-    row must exist).
+    """Configuration without special tokens outside the vocabulary (the padding row of an embedding
+    must exist).
     """
     with explain_load_errors(folder, f"The config.json of {folder} cannot be used"):
         config = AutoConfig.from_pretrained(folder.path, **LOCAL)
@@ -200,7 +201,7 @@ def config_of(folder: ModelSource) -> PreTrainedConfig:
     if languages := languages_without_default(vars(config)):
         config.default_language = languages[0]
     if folder.kind == "text-classification" and getattr(text, "pad_token_id", None) is None:
-        # a classifier must know which tokens to look past
+        # a classifier must know which tokens are padding
         text.pad_token_id = tokenizer_of(folder).pad_token_id
     return config
 
@@ -225,7 +226,7 @@ def drop_foreign_ids(config: object, vocabulary: int | None) -> None:
         kept = [i for i in named[key] if i not in foreign] if isinstance(named[key], list) else []
         try:
             setattr(config, key, kept or None)
-        except StrictDataclassFieldValidationError:  # of a configuration that allows numbers only
+        except StrictDataclassFieldValidationError:  # of a configuration that accepts numbers only
             setattr(config, key, 0)
 
 
@@ -234,7 +235,7 @@ def check_missing_weights(
     missing: Iterable[str],
     mismatched: Iterable[tuple[str, torch.Size, torch.Size]],
 ) -> None:
-    """Weights that a random draw would have filled."""
+    """Raises PlainError for missing or mismatched weights, which would be initialized randomly."""
     if missing := sorted(missing):
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise PlainError(
@@ -250,7 +251,7 @@ def check_missing_weights(
 
 
 def check_finite(model: ModelSource | torch.nn.Module) -> None:
-    """Raises PlainError with the name of the first weight that holds a NaN or an infinity. Looks at
+    """Raises PlainError with the name of the first weight that contains a NaN or an infinity. Reads
     one tensor at a time.
     """
     if isinstance(model, ModelSource):
@@ -281,7 +282,7 @@ def file_tensor_names(folder: ModelSource) -> list[str]:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """True of every whole number; the extremes of a tensor with a NaN are NaN."""
+    """True for all integers; the extremes of a tensor with a NaN are NaN."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     # torch finds no extremes of 8-bit numbers
@@ -290,7 +291,7 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 
 def tokenizer_of(folder: ModelSource) -> Any:
-    """The tokenizer, with a padding token, giving only ids that the model has embeddings for."""
+    """Tokenizer with a padding token that returns only ids for which the model has embeddings."""
     if not any(True for pattern in VOCABULARIES for _ in folder.path.glob(pattern)):
         raise PlainError(
             f"{folder} has no tokenizer ({', '.join(VOCABULARIES)}); add its files or choose "
@@ -341,8 +342,8 @@ def check_tokenizer(tokenizer: Any, vocabulary: int, folder: ModelSource) -> Non
 
 
 def drop_excess_tokens(tokenizer: Any, vocabulary: int, folder: ModelSource) -> None:
-    """Forget added tokens beyond the embedding, such as a text model's picture token. Raises
-    PlainError if others are there.
+    """Remove added tokens beyond the embedding, such as the image token of a text model. Raises
+    PlainError for other tokens beyond it.
     """
     added = tokenizer.added_tokens_decoder
     beyond = [i for i in tokenizer.get_vocab().values() if i >= vocabulary]
@@ -374,7 +375,7 @@ def image_processor_of(folder: ModelSource) -> Any:
 
 @contextmanager
 def explain_load_errors(folder: ModelSource, failure: str) -> Iterator[None]:
-    """Whatever goes wrong inside a library becomes one sentence; its warnings stay unsaid."""
+    """Turn any error of a library into one sentence, and hide its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -400,6 +401,6 @@ def explain_load_errors(folder: ModelSource, failure: str) -> Iterator[None]:
 
 
 def error_reason(error: Exception, folder: ModelSource) -> str:
-    """The error's own words, in one line without our paths."""
+    """The error's message on one line, without local paths."""
     text = " ".join(str(error).replace(str(folder.path), folder.reference).split())
     return f"{type(error).__name__}: {text[:120]}"

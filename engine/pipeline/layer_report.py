@@ -23,7 +23,7 @@ from engine.step.table_builder import TableBuilder
 from engine.techniques.implementations import diagnostics, why_unchanged
 from engine.tensors.weights import DenseWeight, StoredWeight
 
-MAX_SQUARABLE = 1e18  # a weight whose square is near the end of float32
+MAX_SQUARABLE = 1e18  # a larger weight's square would overflow float32
 ADVICE_UNCHANGED = (
     "Choose a stronger setting (fewer bits, a shorter format, more zeros) or another model."
 )
@@ -41,21 +41,19 @@ EQUAL_WEIGHTS = "all its weights are equal"
 class LayerReport:
     """Rows and notes on the layers of one step."""
 
-    original: LoadedModel  # what is compressed
-    reference: (
-        LoadedModel  # what losses are counted from: the same, or what it was before earlier steps
-    )
+    original: LoadedModel  # the model to compress
+    reference: LoadedModel  # reference for errors: the same model, or the one before earlier steps
     settings: dict[str, Technique]
-    choice: Layers  # that the recipe includes and skips
-    samples: dict[str, torch.Tensor]  # of the original model's inputs, to judge by
+    choice: Layers  # layers that the recipe includes and skips
+    samples: dict[str, torch.Tensor]  # samples of the original model's inputs, for output errors
     scales: FoldedScales = field(default_factory=FoldedScales)
-    found: TableBuilder = field(default_factory=TableBuilder)  # of the block at hand
+    found: TableBuilder = field(default_factory=TableBuilder)  # rows of the current block
     notes: dict[str, str] = field(default_factory=dict)
-    judged: int = 0  # compressed layers
-    unchanged: dict[str, str] = field(default_factory=dict)  # unchanged ones, with the reason
+    judged: int = 0  # number of compressed layers
+    unchanged: dict[str, str] = field(default_factory=dict)  # unchanged layers, with the reason
 
     def keep(self, layer: Layer, current: StoredWeight, reason: str) -> None:
-        """Record a layer that is stored as it was."""
+        """Record a layer that is stored unchanged."""
         self.found.layers.append(unchanged_row(layer, current.nbytes, reason))
 
     def judge(
@@ -161,8 +159,8 @@ class LayerReport:
         return notes
 
     def input_rows(self, comparison: LayerComparison, stats: InputStats) -> pd.DataFrame:
-        """InputRow of every input channel, in the original's terms; as columns. A convolution's
-        channel has its kernel's whole area.
+        """InputRow of every input channel of the original, as a frame. A convolution's channel
+        covers its kernel.
         """
         scales = self.scales.inputs.get(comparison.layer.name, torch.ones_like(stats.abs_mean))
         mean, largest, scale = (

@@ -22,19 +22,19 @@ from engine.step.table_builder import TableBuilder
 from engine.tensors.sliced import SlicedWeight
 from engine.tensors.weights import StoredWeight
 
-READ_IF_THERE = ("head_dim",)  # in config.json, though some configurations do not declare it
+READ_IF_THERE = ("head_dim",)  # fields of config.json that some configurations do not declare
 REMOVED, UNTOUCHED = "removed with its block", "no part of it is removed"
 GROUPED_CONVOLUTION = "its channels are kept because they pass through a grouped convolution"
 
 
 @dataclass(frozen=True)
 class PrunedWriter:
-    """One model on its way into a folder."""
+    """Writer of one pruned model to a folder."""
 
     context: RunContext
     original: LoadedModel
     pruning_plan: PruningPlan
-    samples: dict[str, torch.Tensor]  # of each layer's inputs, to judge by
+    samples: dict[str, torch.Tensor]  # samples of each layer's inputs, for output errors
     tables: TableBuilder
 
     @property
@@ -139,7 +139,7 @@ def changed_row(
 
 
 def removed_row(layer: Layer, technique: str) -> LayerRow:
-    """A layer of which nothing is left."""
+    """Row of a layer that was removed completely."""
     after = {"shape": (0, *layer.shape[1:]), "original_shape": layer.shape, "parameters": 0}
     return LayerRow(
         **layer_columns(layer) | after,
@@ -153,7 +153,7 @@ def removed_row(layer: Layer, technique: str) -> LayerRow:
 
 
 def pruned_histogram_rows(comparison: LayerComparison, left: SlicedWeight) -> list[HistogramRow]:
-    """All weights before, and those that are left, in the same bins."""
+    """Histograms of all weights before, and of the remaining ones, with common bins."""
     low, high = comparison.original.min().item(), comparison.original.max().item()
     versions = {"original": comparison.original, "compressed": left.weight.float()}
     return [
@@ -164,15 +164,13 @@ def pruned_histogram_rows(comparison: LayerComparison, left: SlicedWeight) -> li
 
 
 def update_config(packed: PackedFolder, pruning_plan: PruningPlan) -> None:
-    """Say the new shapes in config.json where it has words for them; where layers differ from one
-    another it has not.
-    """
+    """Set the new shapes in config.json, if it can describe them; it cannot if layers differ."""
     path = packed.folder / "config.json"
     fields = json.loads(path.read_bytes())
     if pruning_plan.config:
         fields = updated_config_fields(fields, pruning_plan.config, packed)
         path.write_text(json.dumps(fields, indent=1))
-    # so many must stay in config.json
+    # number that must stay in config.json
     given_for_every_head = any(
         name.endswith(f".{KEPT_HEADS}") for name in pruning_plan.replaced_tensors
     )
@@ -189,8 +187,8 @@ def update_config(packed: PackedFolder, pruning_plan: PruningPlan) -> None:
 def updated_config_fields(
     fields: dict[str, Any], changes: dict[str, Any], packed: PackedFolder
 ) -> dict[str, Any]:
-    """A configuration with some fields changed, each under the name that this architecture has for
-    it; those unknown to it are left out.
+    """Configuration with some fields changed, each under the name that this architecture uses;
+    unknown fields are left out.
     """
     model_config = meta_model(resolve_model(str(packed.folder))).config
     config = model_config.get_text_config()
@@ -199,7 +197,7 @@ def updated_config_fields(
         for name, value in changes.items()
         if hasattr(config, name) or name in READ_IF_THERE
     }
-    # from others, as Falcon's head_dim
+    # computed from others, such as Falcon's head_dim
     computed = {name for name in named if isinstance(getattr(type(config), name, None), property)}
     changed = {
         config.attribute_map.get(name, name): value

@@ -1,5 +1,5 @@
-"""Writes a model that takes the place of another, block by block, and notes how far each layer has
-moved from where it began.
+"""Writes a model that replaces another, block by block, and records how far each layer has moved
+from its initial weights.
 """
 
 import json
@@ -21,8 +21,8 @@ from engine.tensors.weights import DenseWeight
 
 @dataclass(frozen=True)
 class ReplacementWriter:
-    """One successor on its way into a folder. Layers go by the names they had in the model before,
-    where they began there.
+    """Writer of one replacement model to a folder. Layers have the names of those from which they
+    started, if there are any.
     """
 
     context: RunContext
@@ -93,7 +93,7 @@ class ReplacementWriter:
         return stored
 
     def record_change(self, layer: Layer, stored: DenseWeight) -> None:
-        """A layer of the shape it began with."""
+        """Row of a layer that started from one of the same shape."""
         current = self.original.model.get_submodule(layer.name).stored
         comparison = LayerComparison(layer, current.to_dense().cpu(), stored.to_dense())
         self.tables.layers.append(comparison.row(stored, self.context.config.technique))
@@ -101,7 +101,7 @@ class ReplacementWriter:
         self.tables.histograms.extend(comparison.histogram())
 
     def new_row(self, layer: Layer, before: Layer | None, stored: DenseWeight) -> LayerRow:
-        """A layer that has no weight to be held against."""
+        """Row of a layer without a counterpart."""
         shapes = {"original_shape": before.shape} if before is not None else {}
         note = (
             "of another shape than before"

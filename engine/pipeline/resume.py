@@ -28,14 +28,14 @@ from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.tensors.weights import StoredWeight
 
-DIGEST = "digest"  # file of a kept block that tells whether the others are as they were written
+DIGEST = "digest"  # digest of a stored block's other files, which detects damage
 READ_ERRORS = (OSError, PlainError, SafetensorError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
 class FinishedBlock:
-    """One block: its layers as stored, the norms and biases that changed with them, and what was
-    noted.
+    """One compressed block: its stored layers, the norms and biases that changed with them, and its
+    table rows.
     """
 
     layers: dict[str, StoredWeight]
@@ -45,23 +45,23 @@ class FinishedBlock:
 
 @dataclass
 class ResumeStore:
-    """The blocks of one run, in their order. A disk that cannot be written costs what would have
-    been kept, never the run.
+    """Finished blocks of one run, in order. If the disk cannot be written, the run continues
+    without them.
     """
 
-    folder: Path | None = None  # of the step at hand; None: nothing is kept
-    folders: list[Path] = field(default_factory=list)  # of all steps so far
-    resumed_blocks: int = 0  # blocks that were found finished
+    folder: Path | None = None  # folder of the current step; None: blocks are not stored
+    folders: list[Path] = field(default_factory=list)  # folders of all steps so far
+    resumed_blocks: int = 0  # blocks that were loaded instead of computed
     lock: ExitStack = field(default_factory=ExitStack)
 
     def open_step(self, context: RunContext, batches: list[Batch]) -> None:
-        """Keep blocks of a step from now on, and find those that an earlier run kept. A second
-        process with the same recipe keeps nothing.
+        """Store blocks of a step from now on, and load those of an earlier run. A second process
+        with the same recipe stores nothing.
         """
         self.folder = self.claim_step_folder(context, batches)
 
     def claim_step_folder(self, context: RunContext, batches: list[Batch] = ()) -> Path | None:
-        """Folder in which a step may keep what it resumes from."""
+        """Folder in which a step may store checkpoints."""
         folder = unfinished_folder(context.recipe.key(), resume_key(context, batches))
         if not self.lock.enter_context(exclusive_folder(folder)):
             return None
@@ -82,7 +82,7 @@ class ResumeStore:
         return None
 
     def save_block(self, number: int, done: FinishedBlock) -> None:
-        """Whole or not at all."""
+        """Write a block atomically."""
         path = self.path(number)
         if path is None:
             return

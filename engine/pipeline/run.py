@@ -1,4 +1,4 @@
-"""Recipe in, result out: measure the original, compress block by block, measure what was
+"""Entry point of a run: measure the original, compress it block by block, and measure what was
 written.
 """
 
@@ -40,8 +40,8 @@ from engine.runtime.temporary_folders import temporary_folder
 from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 
-MAX_COPY_BYTES = 256 << 20  # of a compressed model, up to which a run leaves a copy
-FREE_SPACE_FACTOR = 4  # times as much must be free
+MAX_COPY_BYTES = 256 << 20  # maximum bytes of a compressed model that is kept after a run
+FREE_SPACE_FACTOR = 4  # factor of its size that must be free on the disk
 
 
 def run(
@@ -53,9 +53,10 @@ def run(
     cancelled: Callable[[], bool] = RunContext.cancelled,
     stream: Callable[[list[CurveRow]], None] = RunContext.stream,
 ) -> Outcome:
-    """The compressed model is written to ``save``; without that, a small one is left at ``keep``
-    where there is room.
-    Raises PlainError for everything the user can fix, Cancelled when asked to stop.
+    """Run a recipe. The compressed model is written to ``save``; without it, a small model is kept
+    at ``keep`` if there is room.
+
+    Raises PlainError for everything the user can fix, and Cancelled if the user stops the run.
     """
     start = time.perf_counter()
     reset_peak()
@@ -135,7 +136,7 @@ def model_notes(original: LoadedModel, recipe: Recipe) -> list[str]:
 
 
 def uncompressible_note(original: LoadedModel) -> list[str]:
-    """Weights that no step could reach: those that stand in no layer of a known kind."""
+    """Weights outside of layers of a known kind, which no step can change."""
     reads_text = text_reader(original.model)
     tensors = {
         name: value for name, value in original.plain.items() if value.ndim > 1 and reads_text(name)
@@ -155,7 +156,7 @@ def uncompressible_note(original: LoadedModel) -> list[str]:
 
 
 def check_run(context: RunContext, save: Path | None) -> None:
-    """Refuse before anything heavy is done."""
+    """Check the recipe before heavy work starts."""
     check_task_kind(context.recipe.task, context.folder)
     if save and not context.recipe.steps:
         raise PlainError(
@@ -177,7 +178,9 @@ def working_folder(save: Path | None) -> Iterator[Path]:
 
 
 def keep_copy(out: Path, keep: Path, size: int) -> None:
-    """A disk that refuses, or a worker elsewhere, costs the copy and never the run."""
+    """Keep a copy of the model. If that fails, because the disk is full or the worker is on another
+    machine, the run still succeeds.
+    """
     part = keep.with_name(f".{keep.name}")
     with suppress(OSError):
         if (
@@ -194,8 +197,8 @@ def keep_copy(out: Path, keep: Path, size: int) -> None:
 
 @contextmanager
 def claim_output_folder(save: Path) -> Iterator[None]:
-    """A new or empty folder to write to; left as it was found when the run does not finish. Raises
-    PlainError for any other.
+    """A new or empty folder to write to, emptied again if the run fails. Raises PlainError for any
+    other.
     """
     with explain_write_errors(save):
         new = not save.exists()
@@ -214,8 +217,8 @@ def claim_output_folder(save: Path) -> Iterator[None]:
 
 
 def evaluate_original(context: RunContext, original: LoadedModel) -> Qualities:
-    """Measured once for all runs that start from the model, each split by itself. Raises PlainError
-    if the model fails.
+    """Evaluate the original on each split, cached for all runs that start from the model. Raises
+    PlainError if the model fails.
     """
 
     def evaluate_split(split_context: RunContext) -> EvaluationResult:
@@ -242,7 +245,7 @@ def record_step_metrics(
     packed: PackedFolder,
     tables: TableBuilder,
 ) -> None:
-    """Quality and bytes of what the step before has written."""
+    """Record quality and size of the model that a step has written."""
     done, steps = context.step, context.recipe.steps
     event = ProgressEvent("measuring-step", step=done, steps=len(steps))
     qualities = context.evaluate_splits(compressed.model, context.folder, event)
@@ -256,7 +259,7 @@ def evaluate_result(
     stages: StepMetrics,
     tables: TableBuilder,
 ) -> Scores:
-    """Quality and bytes of the model as written: it is loaded from its files again."""
+    """Quality and size of the final model, reloaded from its files."""
     if packed is None:
         return stages.before.model_copy(update={"agreement": 1.0})
     folder, step = resolve_model(str(packed.folder)), len(context.recipe.steps)

@@ -1,5 +1,5 @@
-"""Calibration data on its way through the model, block by block: statistics of each layer's inputs,
-and the scales that move between layers because of them.
+"""Calibration data passed through the model block by block: statistics of each layer's inputs, and
+the scales that are folded because of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ def input_samples(
 def stream_of(
     context: RunContext, original: LoadedModel, batches: list[Batch], progress: Callable[[], None]
 ) -> CalibrationStream:
-    """Calibration data at the first block, in bfloat16 where that is quick and possible."""
+    """Calibration stream at the first block, in bfloat16 if that is fast and possible."""
     device, compute = device_and_dtype(context.recipe)
 
     def stream_in(dtype: torch.dtype) -> CalibrationStream:
@@ -80,7 +80,7 @@ def stream_of(
 
     try:
         return stream_in(quick := calibration_dtype(context.recipe))
-    except RuntimeError:  # an operation without bfloat16, as FNet's Fourier transform
+    except RuntimeError:  # an operation without bfloat16, such as FNet's Fourier transform
         if quick == compute:
             raise
         return stream_in(compute)
@@ -88,17 +88,17 @@ def stream_of(
 
 @dataclass
 class StatisticsPass:
-    """The model that calibration data goes through, whose blocks are replaced one after another by
-    compressed ones.
+    """Calibration pass through a model whose blocks are replaced one after another by compressed
+    ones.
     """
 
     config: Technique
-    original: LoadedModel  # what is compressed
+    original: LoadedModel  # the model to compress
     stream: CalibrationStream
     report: LayerReport
-    plain: dict[str, torch.Tensor]  # norms and biases as they will be written
+    plain: dict[str, torch.Tensor]  # norms and biases in their final state
     progress: Callable[[], None]
-    # of ``plain``, by the block at hand
+    # those that changed in the current block
     changed: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
@@ -109,7 +109,7 @@ class StatisticsPass:
         return self.stream.model.get_submodule(name)
 
     def begin_block(self) -> dict[str, torch.Tensor]:
-        """The norms and biases that will have changed with the next block."""
+        """Start a block, and return the dictionary of norms and biases that change with it."""
         self.changed = {}
         return self.changed
 
@@ -151,7 +151,7 @@ class StatisticsPass:
         ]
 
     def scales_of(self, fold: Fold, stats: InputStats) -> torch.Tensor | None:
-        """Input scales of the technique; tried values are recorded."""
+        """Scales by the technique for a fold; tried values are recorded."""
         self.progress()
         answer = input_scales(
             self.config, fold, [self.weight_of(name) for name in fold.sinks], stats
@@ -167,9 +167,7 @@ class StatisticsPass:
         return scales
 
     def fold(self, fold: Fold, scales: torch.Tensor) -> None:
-        """Move scales in the model that is walked, and in the norms and biases that will be
-        written.
-        """
+        """Fold scales in the calibrated model, and in the norms and biases to be written."""
         fold.apply(self.stream.model, scales)
         outputs = fold.source_scales(scales).cpu()
         self.scales.inputs |= dict.fromkeys(fold.sinks, scales)
@@ -182,7 +180,7 @@ class StatisticsPass:
             self.rescale(name, scales)
 
     def rescale(self, name: str, scales: torch.Tensor) -> None:
-        """Multiply the columns of an uncompressed router, in the file's number format."""
+        """Multiply the columns of an uncompressed router, in the dtype of the file."""
         if (tensor := f"{name}.weight") in self.plain:
             self.settle(
                 tensor, (self.plain[tensor].float() * scales.cpu()).to(self.plain[tensor].dtype)
@@ -197,7 +195,7 @@ class StatisticsPass:
             )
 
     def install(self, done: FinishedBlock) -> None:
-        """Bring the model that is walked to where it was after this block."""
+        """Set the calibrated model to its state after a stored block."""
         routers = {layer.name for layer in self.original.layers if layer.routes}
         for name in done.layers.keys() & (self.report.settings.keys() | routers):
             module = self.stream.model.get_submodule(name)
@@ -210,9 +208,7 @@ class StatisticsPass:
         return self.stream.model.get_submodule(name).stored.to_dense(torch.float32)
 
     def settle(self, name: str, value: torch.Tensor) -> None:
-        """A norm's or bias's values as they will be written; the model that is walked computes with
-        the same.
-        """
+        """Set a norm's or bias's final values, also in the calibrated model."""
         self.plain[name] = self.changed[name] = value
         module, _, part = name.rpartition(".")
         parameter = getattr(self.stream.model.get_submodule(module), part)

@@ -14,7 +14,7 @@ from engine.results.schema.record import Scores
 from engine.results.schema.tables import LatencyRow, StageRow
 
 SIZES = ("size_bytes", "parameters", "bits_per_weight", "bits_per_parameter")
-Qualities = dict[str, EvaluationResult]  # by split, that which the run is judged by first
+Qualities = dict[str, EvaluationResult]  # contexts by split, the recipe's main split first
 
 
 @dataclass
@@ -57,9 +57,7 @@ class StepMetrics:
             )
 
     def record_latency(self, step: int, technique: str, latency: list[LatencyRow]) -> None:
-        """One example through the original and through what the step has written, where a kernel
-        was timed.
-        """
+        """One example for the original and for the compressed model, if a kernel was timed."""
         seconds = {
             row.version: row.median_ms / 1000
             for row in latency
@@ -73,7 +71,7 @@ class StepMetrics:
 
 
 def agreement(measured: EvaluationResult, baseline: EvaluationResult) -> float:
-    """Share of equal guesses, on the same inputs."""
+    """Share of equal predictions for the same inputs."""
     return float(np.mean(measured.guesses == baseline.guesses))
 
 

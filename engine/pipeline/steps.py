@@ -1,4 +1,4 @@
-"""The steps of a recipe one after the other, each over the model that the one before it has
+"""The steps of a recipe one after the other, each applied to the model that the previous one has
 written.
 """
 
@@ -19,7 +19,7 @@ from engine.runtime.temporary_folders import temporary_folder
 from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 
-# at the step to come, what was written before it, and what was noted of that
+# (context of the next step, model before it, rows so far)
 OnStepDone = Callable[[RunContext, LoadedModel, PackedFolder, TableBuilder], None]
 
 
@@ -30,11 +30,10 @@ def run_steps(
     resume_store: ResumeStore,
     on_step_done: OnStepDone,
 ) -> tuple[TableBuilder, PackedFolder | None, float]:
-    """Return the notes, the folder that the last step wrote, and the seconds of all steps; without
-    steps nothing is written.
+    """Run all steps and return their rows, the folder of the last one and the seconds of all steps.
+    Without steps nothing is written.
 
-    ``on_step_done`` is shown what every step but the last has written, opened again for the step
-    after it.
+    ``on_step_done`` receives the reloaded result of every step but the last.
     """
     rows, packed, seconds, current, comparable = TableBuilder(), None, 0.0, original, True
     if not context.recipe.steps:
@@ -84,8 +83,8 @@ def step_folders(context: RunContext, out: Path) -> Iterator[list[Path]]:
 
 
 def written_folder(context: RunContext, packed: PackedFolder) -> ModelSource:
-    """Folder that the previous step has written, under the name of the user's model, which messages
-    show.
+    """Folder written by the previous step, under the name of the user's model, which
+    messages show.
     """
     return replace(
         resolve_model(str(packed.folder)),

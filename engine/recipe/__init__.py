@@ -1,5 +1,5 @@
-"""A recipe: a model, a task and the ordered steps that compress it. YAML and JSON both ways; its
-key names a run.
+"""A recipe: a model, a task and the ordered steps that compress it. It is read from and written as
+YAML or JSON, and its key identifies a run.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from engine.recipe.text import parse
 MAX_STEPS = 32
 # newer fields of a task, and their meaning in recipes without them
 MEANING_IF_ABSENT = {"also": "", "bos": "never", "text_pair_column": ""}
-MAX_NAMED = 3  # techniques that an advice names
+MAX_NAMED = 3  # techniques that advice names
 
 WEIGHT_STATE_NAMES = {
     "fewer": "layers with other shapes",
@@ -79,14 +79,14 @@ class Recipe(FrozenModel):
     steps: tuple[Step, ...] = ()
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # whether the result is timed, where a real kernel runs it; a part of the key, as what is asked
-    # for comes back
+    # whether the result is timed, where a real kernel runs it; part of the key, because the result
+    # depends on it
     speed: bool = True
 
     @model_validator(mode="after")
     def add_default_calibration(self) -> "Recipe":
-        """A step that looks at data or learns from it gets the usual calibration where none is
-        named.
+        """Add the default calibration data if a step reads calibration data and the recipe names
+        none.
         """
         if self.calibration is None and any(
             step.needs != "nothing" or step.trains for step in self.steps
@@ -111,7 +111,7 @@ class Recipe(FrozenModel):
 
     @model_validator(mode="after")
     def check_training(self) -> "Recipe":
-        """Data to learn from has a step that learns, and epochs one that counts them."""
+        """Check that training data has a step that trains, and epochs a step that counts them."""
         if self.training and not any(step.trains for step in self.steps):
             raise ValueError(
                 "training is set, but no step trains; add one such as distill, or remove training"
@@ -178,7 +178,7 @@ class Recipe(FrozenModel):
         )
 
     def key(self) -> str:
-        """16 hex digits of everything that changes the answer: recipe, engine version, and the
+        """16 hex digits of everything that affects the result: recipe, engine version, and the
         local files it names.
         """
         files = [file_identity(self.model), file_identity(self.task.source)]
@@ -206,8 +206,8 @@ class Recipe(FrozenModel):
 
     @property
     def default_fields(self) -> dict[str, Any]:
-        """Fields that are younger than others: a recipe without them has the key that it had before
-        there were any.
+        """Fields that were added later and are omitted if they have no effect, so that older keys
+        do not change.
         """
         task = {
             name
@@ -219,7 +219,7 @@ class Recipe(FrozenModel):
 
     @property
     def training_sources(self) -> tuple[str, ...]:
-        """Data and models that steps learn from."""
+        """Data and models for training."""
         data = (
             (self.training.train, self.training.validation, self.training.unlabelled)
             if self.training
@@ -228,14 +228,14 @@ class Recipe(FrozenModel):
         return (*data, *(name for step in self.steps for name in step.models))
 
     def label(self) -> str:
-        """The steps in a few words."""
+        """Short description of the steps."""
         steps = " → ".join(step.label() for step in self.steps) or "Uncompressed"
         return f"{steps}, seed {self.seed}" if self.seed else steps
 
 
 def step_order_error(steps: Sequence[Technique]) -> str:
-    """Why steps cannot follow one another so, and what to do; empty where they can. Each says what
-    a layer may be made of before it.
+    """Reason why steps cannot follow each other, and what to do; empty if they can. Each step
+    states the weight states that it accepts.
     """
     weight_state, by = "dense", None
     for step in steps:
@@ -266,7 +266,7 @@ def order_advice(first: Technique, second: Technique) -> str:
 
 
 def file_identity(source: str) -> str:
-    """Names, sizes and times of the files a local source is made of; empty for anything else."""
+    """Names, sizes and times of the files of a local source; empty for other sources."""
     bundled = BUNDLED_MODELS.get(source.removeprefix("bundled:"))
     path = existing_path(str(bundled.folder) if bundled else source)
     if not path:

@@ -25,8 +25,8 @@ def one_thread() -> Iterator[None]:
 
 
 def threads_for(shape: tuple[int, ...]) -> AbstractContextManager[Any]:
-    """One for a matrix whose decomposition is thousands of small products: 6 s instead of 85 for
-    all of a small model on a busy machine.
+    """One thread for a matrix whose decomposition consists of thousands of small products: 6 s
+    instead of 85 s for all of a small model on a busy machine.
     """
     return one_thread() if min(shape) <= NARROW else nullcontext()
 
@@ -39,7 +39,7 @@ def threads_to_judge(weights: int) -> AbstractContextManager[Any]:
 
 
 def threads_to_train(weights: int) -> AbstractContextManager[Any]:
-    """One for a small model: a little slower on an idle machine, many times faster on a busy
+    """One thread for a small model: a little slower on an idle machine, many times faster on a busy
     one.
     """
     return one_thread() if weights < SMALL else nullcontext()

@@ -1,6 +1,4 @@
-"""A worker's manners: all cores for the arithmetic, and no chatter of libraries in people's
-terminals.
-"""
+"""Setup of worker processes: number of threads, and logging levels of libraries."""
 
 import logging
 import warnings
@@ -11,9 +9,7 @@ from engine.runtime.platform_support import usable_cpus
 
 
 def setup_worker() -> None:
-    """Workers start with one thread for arithmetic; take what the machine has. Libraries keep to
-    errors.
-    """
+    """Use all cores, because workers start with one thread, and let libraries log errors only."""
     torch.set_num_threads(usable_cpus())
     warnings.filterwarnings("ignore")
     for name in (

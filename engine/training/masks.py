@@ -10,7 +10,9 @@ from torch.nn.utils import parametrize
 GATE_RANGE = (-0.1, 1.1)
 GATE_TEMPERATURE = 2 / 3
 INITIAL_OPENNESS = 2.5  # gates start fully open: sigmoid(2.5), stretched, exceeds 1
-GATE_RATE_FACTOR = 100.0  # factor of the weights' learning rate; with less, gates would need ten thousand steps to close
+GATE_RATE_FACTOR = (
+    100.0  # factor of the weights' rate; with less, gates take ten thousand steps to close
+)
 
 
 class WeightMask(nn.Module):

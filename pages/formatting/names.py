@@ -18,9 +18,7 @@ def plotly_text(name: str) -> str:
 
 
 def short_layer_name(name: str, longest: int = LONGEST_ON_AXIS) -> str:
-    """The end of a layer's name, which is the telling part, from a dot on where one is:
-    "…2.mlp.down_proj".
-    """
+    """Shortened name of a layer that keeps its end, from a dot if possible: "…2.mlp.down_proj"."""
     if len(name) <= longest:
         return plotly_text(name)
     end = name[1 - longest :]
@@ -28,7 +26,7 @@ def short_layer_name(name: str, longest: int = LONGEST_ON_AXIS) -> str:
 
 
 def short_label(label: str, longest: int = LONGEST_LABEL) -> str:
-    """The start of a run's label, which is the telling part: "GPTQ 4-bit, groups of 32…"."""
+    """Shortened label of a run that keeps its start: "GPTQ 4-bit, groups of 32…"."""
     return plotly_text(label if len(label) <= longest else label[: longest - 1] + "…")
 
 
@@ -37,8 +35,8 @@ def multiline_label(label: str, width: int = 44) -> str:
 
 
 def layer_axis(names: Iterable[str]) -> dict[str, Any]:
-    """Settings of an upright category axis, first name on top, that shows names shortened and keeps
-    them whole underneath.
+    """Settings of a vertical category axis, first name on top, that shows shortened names and keeps
+    the full ones as categories.
     """
     names = list(names)
     shared = common_prefix(names)

@@ -16,17 +16,17 @@ __all__ = [
 
 
 def count(number: float) -> str:
-    """5_200_000 -> "5.2 M"; B is a thousand million."""
+    """5_200_000 -> "5.2 M", 1_500_000_000 -> "1.5 B"."""
     return in_largest_unit(number, ("", "k", "M", "B", "T"))
 
 
 def percent(share: float) -> str:
-    """0.031 -> "3.1%"; below one percent, two digits that say something: 0.00042 -> "0.042%"."""
+    """0.031 -> "3.1%"; below one percent with two significant digits: 0.00042 -> "0.042%"."""
     return UNKNOWN if isnan(share) else f"{short_number(100 * share)}%"
 
 
 def change(before: float, after: float) -> str:
-    """(18.3, 18.9) -> "+3.3%". Unknown where there was nothing before."""
+    """(18.3, 18.9) -> "+3.3%". Unknown if the value before is zero."""
     if isnan(before) or isnan(after) or before == 0:
         return UNKNOWN
     grown = 100 * (after - before) / abs(before)

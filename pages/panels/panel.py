@@ -18,11 +18,11 @@ class Panel:
     """
 
     question: str
-    # one sentence below the figure: how to read it, in plain words with the field's term
+    # one sentence below the figure: how to read it, in plain language with the field's term
     # them
     caption: str
     draw: Callable[..., go.Figure]  # the table first; options by keyword
-    # a few words with the extreme; never asked about an empty table
+    # a few words with the extreme values; not called for an empty table
     describe: Callable[[pd.DataFrame], str] = row_count
 
     def alt(self, table: pd.DataFrame) -> str:

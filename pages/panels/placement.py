@@ -1,15 +1,13 @@
-"""Which side of its marker a label fits on, so that labels neither cover each other nor other
-markers.
-"""
+"""Sides of markers on which labels fit without covering other labels or markers."""
 
 from typing import NamedTuple
 
 PLOT_WIDTH, PLOT_HEIGHT = (
     420,
     300,
-)  # pixels of the plot that is assumed: between a phone's and a laptop's
+)  # assumed size of the plot in pixels, between a phone's and a laptop's
 CHARACTER, LINE, MARKER = 6, 15, 7
-CLEARANCE = 13  # from the middle of other markers, so that labels are not attributed to them
+CLEARANCE = 13  # distance from other markers, so that labels are not attributed to them
 SIDES = ("top right", "bottom right", "top left", "bottom left", "middle right", "middle left")
 
 
@@ -29,9 +27,7 @@ class Box(NamedTuple):
 
 
 def label_sides(points: list[tuple[float, float]], labels: list[str]) -> list[str]:
-    """Plotly's ``textposition`` for each label, or "" where there is no room; the first in the list
-    choose first.
-
+    """Plotly's ``textposition`` for each label, or "" without room; earlier labels have priority.
     Points are shares of the plot's width and height, 0 to 1, from the lower left corner.
     """
     pixels, used_boxes, sides = [(x * PLOT_WIDTH, y * PLOT_HEIGHT) for x, y in points], [], []

@@ -58,7 +58,7 @@ def base_figure(height: int = 360) -> go.Figure:
 
 
 def message_figure(text: str) -> go.Figure:
-    """A figure that says in words why there is nothing to see."""
+    """Figure with a sentence that explains why there is no data."""
     figure = base_figure(height=160).update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.add_annotation(
         text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 14}

@@ -46,8 +46,8 @@ def data_expander(table: pd.DataFrame, key: str) -> None:
 def table_download(label: str, table: pd.DataFrame, file_name: str, key: str) -> None:
     """Draw a button that creates the CSV when clicked.
 
-    Bytes given beforehand would be stored at their own address, which a rerun with another table
-    removes while the browser may still check it.
+    Content given in advance would be served at its own address, which a rerun with another table
+    removes while the browser may still request it.
     """
     st.download_button(
         label,

@@ -37,7 +37,7 @@ def original_parameters(sizes: pd.DataFrame) -> float:
 
 
 def sorted_steps(table: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
-    """Splits as they were measured, the one that a run is judged by first."""
+    """Splits in their order, the recipe's main split first."""
     table = table.rename_axis(columns=None)
     return table.sort_values(
         ["split", "step"],
@@ -47,8 +47,8 @@ def sorted_steps(table: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
 
 
 def step_quality(stages: pd.DataFrame) -> pd.DataFrame:
-    """Standings with the task's main score as ``quality``, and ``removed``, the share of the
-    previous step's bytes.
+    """Rows with the task's main score as ``quality``, and ``removed``, the share of the previous
+    step's bytes.
     """
     table = step_scores(stages)
     name = "perplexity" if table.accuracy.isna().all() else "accuracy"

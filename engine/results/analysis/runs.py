@@ -1,6 +1,4 @@
-"""From tables to tables: what the charts and comparisons say, worked out where it can be tested.
-Everything here is pure.
-"""
+"""Tables for charts and comparisons, computed from tables of runs without side effects."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -50,18 +48,16 @@ COMPARISON = (
 def pareto_front(
     frame: pd.DataFrame, cost: str, gain: str, higher_is_better: bool = True
 ) -> pd.Series:
-    """True for rows that no other row beats: none costs as little and gains as much, with one of
-    the two better.
-
-    Equal rows are treated alike. A row whose cost or gain is missing is not on the front and beats
-    no other row.
+    """True for rows of the Pareto front: no other row costs at most as much and gains at least as
+    much, with one of both better. Equal rows are treated alike. A row without cost or gain is not
+    on the front.
     """
     is_measured = frame[cost].notna() & frame[gain].notna()
     signed = frame[gain] if higher_is_better else -frame[gain]
     best_by_cost = signed[is_measured].groupby(frame[cost][is_measured]).max()  # by cost, ascending
     worthy = best_by_cost[
         ~(best_by_cost <= best_by_cost.cummax().shift())
-    ]  # more than anything cheaper offers
+    ]  # more than any cheaper row
     return (is_measured & (signed == frame[cost].map(worthy))).rename("best")
 
 
@@ -70,10 +66,8 @@ def pareto_front(
 
 def trade_off(records: Iterable[RunRecord]) -> pd.DataFrame:
     """Quality against size: a row per finished run, and one "Uncompressed" (run "") per model and
-    protocol.
-
-    ``best`` marks the Pareto front among runs of the same model under the same protocol, which have
-    one number as their ``group``.
+    protocol. ``best`` marks the Pareto front among runs of the same model under the same protocol,
+    which have the same ``group``.
     """
     finished = measured_runs(records)
     groups = [comparison_key(run.summary) for run in finished]
@@ -93,7 +87,7 @@ def measured_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def comparison_key(summary: Summary) -> str:
-    """Equal for numbers that may be held against each other."""
+    """Key that is equal for comparable numbers."""
     return "\n".join([summary.model, summary.revision, summary.protocol.model_dump_json()])
 
 
@@ -145,9 +139,7 @@ def pareto_fronts_by_group(frame: pd.DataFrame, groups: list[str]) -> pd.Series:
 
 
 def comparison(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row per finished run: what was done, what it cost, what it saved. Missing numbers are
-    NaN.
-    """
+    """One row per finished run: its settings, duration and scores. Missing numbers are NaN."""
     return pd.DataFrame(
         [comparison_row(run, run.summary) for run in measured_runs(records)],
         columns=list(COMPARISON),
@@ -155,8 +147,8 @@ def comparison(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 
 def comparison_row(run: RunRecord, summary: Summary) -> dict[str, Any]:
-    """``quality_change`` is after - before in the measure's own unit, ``quality_change_share`` the
-    same as a share of before.
+    """``quality_change`` is after - before in the metric's unit, ``quality_change_share`` is
+    relative to before.
     """
     before, after = (
         quality(scores, quality_name(summary)) for scores in (summary.baseline, summary.result)
@@ -184,9 +176,7 @@ def comparison_row(run: RunRecord, summary: Summary) -> dict[str, Any]:
 
 
 def why_not_comparable(records: Iterable[RunRecord]) -> str:
-    """Empty when the runs' numbers may be held against each other; otherwise a sentence that says
-    why not.
-    """
+    """Sentence that says why the runs' numbers are not comparable; empty if they are."""
     summaries = [run.summary for run in measured_runs(records)]
     differing = [
         f"{what} ({', '.join(distinct)})"
@@ -225,15 +215,15 @@ def conditions(summaries: list[Summary]) -> dict[str, list[Any]]:
 
 
 def distinct_texts(values: list[Any]) -> list[str]:
-    """In order of appearance. None counts: the same measure with a context and without one is not
-    the same.
+    """Distinct values in the order of appearance, including None: a protocol without a context
+    differs from one with it.
     """
     return list(dict.fromkeys("none" if value is None else str(value) for value in values))
 
 
 def latest_similar_run(records: Iterable[RunRecord], recipe: Recipe) -> RunRecord | None:
-    """The latest finished run of the same technique on the same model and task: its costs tell most
-    about the next one's.
+    """The latest finished run of the same technique on the same model and task, whose duration
+    predicts the next one's.
     """
     steps = [step.technique for step in recipe.steps]
     similar = (
@@ -257,8 +247,8 @@ def latest_similar_run(records: Iterable[RunRecord], recipe: Recipe) -> RunRecor
 
 
 def worst_layer(layers: pd.DataFrame) -> str:
-    """The layer with the largest output error, or relative error where outputs were not measured;
-    empty when none was compressed.
+    """The layer with the largest output error, or relative error if outputs were not measured;
+    empty if none was compressed.
     """
     for column in ("output_error", "relative_error"):
         errors = pd.to_numeric(layers[column]).dropna()
@@ -268,7 +258,7 @@ def worst_layer(layers: pd.DataFrame) -> str:
 
 
 def layers_side_by_side(tables_by_label: Mapping[str, Tables]) -> pd.DataFrame:
-    """The layers of several runs in one table: LayerRow's columns after ``label``."""
+    """Layers of several runs in one table, with the run's ``label`` as the first column."""
     parts = [
         tables.layers.assign(label=label)
         for label, tables in tables_by_label.items()
@@ -284,12 +274,12 @@ def layers_side_by_side(tables_by_label: Mapping[str, Tables]) -> pd.DataFrame:
 
 # --- notes ----------------------------------------------------------------------------------------
 
-MAX_NAMED_LAYERS = 12  # layers that are named with a reason
+MAX_NAMED_LAYERS = 12  # number of layers named with a note
 
 
 def noted_layers(layers: pd.DataFrame) -> pd.DataFrame:
-    """Rows of LayerRow that carry a note, gathered by it: kept, note, count, names (in one text,
-    the first NAMED); kept ones first.
+    """Notes on layers, grouped by text: kept, note, count and names (the first NAMED); kept layers
+    first.
     """
     noted = layers[(layers.note != "") & (layers.tied_to == "")]
     groups = noted.groupby([noted.technique == "", "note"], sort=False)
@@ -308,8 +298,8 @@ def shortened_names(names: list[str]) -> str:
 
 
 def most_flattened(surfaces: pd.DataFrame) -> str:
-    """The input (SurfaceRow) whose largest value the scales brought down most; where none was
-    scaled, the one that stands out most; "" for none.
+    """The input (SurfaceRow) whose largest value was reduced most by scales; without scales, the
+    most prominent one; "" if there is none.
     """
     if surfaces.empty:
         return ""
@@ -324,8 +314,8 @@ def most_flattened(surfaces: pd.DataFrame) -> str:
 
 
 def entropy_bits(levels: pd.DataFrame) -> float:
-    """Least bits that any lossless code needs for one of a layer's codes.  Rows of LevelRow for one
-    layer
+    """Entropy of one layer's codes in bits: the lower bound of any lossless code. Rows of LevelRow
+    for one layer
     """
     shares = levels.weights[levels.weights > 0] / levels.weights.sum()
     return float((shares * np.log2(1 / shares)).sum())

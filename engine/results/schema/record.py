@@ -105,7 +105,7 @@ class Summary(FrozenModel):
 
 class RunRecord(FrozenModel):
     id: str
-    key: str  # Recipe.key(): equal keys, equal answers
+    key: str  # Recipe.key(): equal keys have equal results
     recipe: Recipe
     status: Status = "queued"
     created: Moment = Field(default_factory=lambda: datetime.now(UTC))

@@ -1,5 +1,5 @@
-"""GPTQ at work: one column after another is rounded, and its error is pushed onto those still to
-come.
+"""GPTQ column by column: each column is rounded, and its error is compensated by the columns after
+it.
 """
 
 from typing import Any
@@ -36,9 +36,7 @@ PLAYING = {
 
 
 def gptq_replay(replay: pd.DataFrame) -> go.Figure:
-    """Rows of ReplayRow. It opens half-way, where there is most to see; a slider and a button lead
-    through all steps.
-    """
+    """Rows of ReplayRow. It starts half-way; a slider and a button select the step."""
     if replay.empty:
         return message_figure("There are no columns to replay.")
     replay = replay.reset_index(drop=True)
@@ -63,7 +61,7 @@ def gptq_replay(replay: pd.DataFrame) -> go.Figure:
 
 
 def weight_maps(rows: pd.DataFrame, color_limit: float) -> list[go.Heatmap]:
-    """Maps of each weight's distance from its original, for GPTQ and for rounding."""
+    """Maps of each weight's difference from its original, for GPTQ and for plain rounding."""
     style = {
         "colorscale": DIVERGING,
         "zmin": -color_limit,
@@ -87,7 +85,7 @@ def weight_maps(rows: pd.DataFrame, color_limit: float) -> list[go.Heatmap]:
 
 
 def error_curves(replay: pd.DataFrame) -> list[go.Scatter]:
-    """The output's error after each step."""
+    """Output error after each step."""
     steps = replay.drop_duplicates("step")
     lines = {
         "gptq_error": ("GPTQ", COMPRESSED, "solid"),
@@ -156,7 +154,7 @@ def hover(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def step_layout(rows: pd.DataFrame) -> dict[str, Any]:
-    """Above each map what it shows at this step, and a frame around the column at hand."""
+    """Description of the step above each map, and a frame around the current column."""
     titles = {
         GPTQ_LANE[1]: f"<b>GPTQ</b>: {step_description(rows)}",
         PLAIN_LANE[1]: "<b>Plain rounding</b>: no other column changes",

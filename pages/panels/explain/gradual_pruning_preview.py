@@ -1,6 +1,4 @@
-"""Pruning with training in between, before it is run: how much has gone after each cut, by each
-schedule.
-"""
+"""Preview of gradual pruning: sparsity after each pruning step, by each schedule."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,8 +11,8 @@ DASHES = {"one-shot": "dot", "iterative": "dash", "cubic": "solid"}
 
 
 def gradual_pruning_preview(cuts: pd.DataFrame) -> go.Figure:
-    """Rows of CutRow, a line for each schedule; the chosen one in color, with a mark for each
-    cut.
+    """Rows of CutRow, a line for each schedule; the chosen one is colored, with a marker for each
+    pruning step.
     """
     if cuts.empty:
         return message_figure("Nothing is pruned.")

@@ -1,5 +1,5 @@
-"""Lottery tickets before they are drawn: what each round leaves, and the step that it is set back
-to.
+"""Preview of the lottery-ticket experiment: the weights that remain after each round, and the step
+to rewind to.
 """
 
 from typing import Any
@@ -13,9 +13,7 @@ from pages.panels.theme import COMPRESSED, PERCENT, REFERENCE, base_figure, mess
 
 
 def lottery_preview(rounds: pd.DataFrame) -> go.Figure:
-    """Rows of RoundRow: a training is a line to the right, cut and rewinding the dotted way
-    back.
-    """
+    """Rows of RoundRow: a solid line for each training, a dotted line for pruning and rewinding."""
     if rounds.empty:
         return message_figure("There are no pruning rounds.")
     figure = base_figure(height=280).add_traces(

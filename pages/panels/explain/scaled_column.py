@@ -1,4 +1,4 @@
-"""The column behind the strongest input, rounded as it is and rounded with a scale."""
+"""The column of the strongest input, rounded without and with a scale."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -8,9 +8,7 @@ from pages.panels.theme import AXIS, COMPRESSED, ORIGINAL, REFERENCE, base_figur
 
 
 def scaled_column(weights: pd.DataFrame) -> go.Figure:
-    """Rows of ScaledRow: above the weights before and after scaling, below what rounding cost
-    them.
-    """
+    """Rows of ScaledRow: weights before and after scaling, and their rounding errors below."""
     if weights.empty:
         return message_figure("There is no column to show.")
     figure = base_figure(height=460).update_layout(barmode="group", bargap=0.25)

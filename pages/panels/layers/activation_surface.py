@@ -15,8 +15,8 @@ CAMERA = {"eye": {"x": -1.75, "y": -2.05, "z": 1.2}}
 
 
 def activation_surface(surface: pd.DataFrame, *, as_surface: bool = False) -> go.Figure:
-    """Rows of SurfaceRow for one layer: a map for each version, or a surface in space (``relief``),
-    on one scale of color and height.
+    """Rows of SurfaceRow for one layer: a heat map or a 3D surface (``as_surface``) for each
+    version, with common height and colors.
     """
     if surface.empty:
         return message_figure("The inputs of this layer were not recorded.")
@@ -92,7 +92,7 @@ def hover(magnitudes: pd.DataFrame) -> np.ndarray:
 
 
 def color_bar() -> dict[str, Any]:
-    """A scale of colors below, where a phone has room for it."""
+    """Color scale below the figure, where a phone has room for it."""
     title = {"text": "Largest |x| (value)", "side": "top"}
     return {
         "orientation": "h",
@@ -107,7 +107,7 @@ def color_bar() -> dict[str, Any]:
 def add_version_axes(
     figure: go.Figure, number: int, n_versions: int, title: str, top: float, as_surface: bool
 ) -> None:
-    """Position of one version, from the top, with its title and axes."""
+    """Add the title and axes of one version at its position from the top."""
     high, number_ = 1 - number / n_versions, f"{number + 1 if number else ''}"
     low = high - 0.84 / n_versions
     if as_surface:

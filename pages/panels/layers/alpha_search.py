@@ -17,12 +17,14 @@ from pages.panels.theme import (
     translucent,
 )
 
-LOG_AXIS_RATIO = 20  # times from the least to the largest error: beyond, the axis is logarithmic
+LOG_AXIS_RATIO = (
+    20  # ratio of the largest to the smallest error above which the axis is logarithmic
+)
 
 
 def alpha_search(searches: pd.DataFrame, *, layer: str = "") -> go.Figure:
-    """Rows of SearchRow of all layers; ``layer`` stands out from the thin lines of the others, by
-    default the one that gained most.
+    """Rows of SearchRow of all layers; ``layer`` is highlighted, by default the one with the
+    largest gain.
     """
     tried = searches[searches.groupby("layer").alpha.transform("size") > 1].reset_index(drop=True)
     if tried.empty:
@@ -48,7 +50,7 @@ def alpha_search(searches: pd.DataFrame, *, layer: str = "") -> go.Figure:
 
 
 def other_layer_lines(searches: pd.DataFrame) -> go.Scatter:
-    """All in one trace, a gap after each."""
+    """Lines of all other layers in one trace, separated by gaps."""
     gap = pd.DataFrame({"alpha": [None], "error": [None]})
     parts = [
         part
@@ -66,7 +68,7 @@ def other_layer_lines(searches: pd.DataFrame) -> go.Scatter:
 
 
 def chosen_points(searches: pd.DataFrame) -> go.Scatter:
-    """The chosen strength of every other layer."""
+    """Chosen alpha of every other layer."""
     rows = searches[searches.chosen]
     style = {"mode": "markers", "marker": {"color": REFERENCE, "size": 5}, "showlegend": False}
     return go.Scatter(x=rows.alpha, y=rows.error, hovertext=hover(rows), hoverinfo="text", **style)

@@ -20,12 +20,12 @@ from pages.panels.theme import (
 )
 
 MAX_LAYERS = 60
-SMALLEST_DAMAGE = 1e-7  # nats: what is less is drawn there
+SMALLEST_DAMAGE = 1e-7  # nats: smaller values are drawn there
 
 
 def bits_per_layer(layers: pd.DataFrame, *, sensitivity: pd.DataFrame | None = None) -> go.Figure:
-    """Rows of LayerRow; where there are rows of SensitivityRow, both sensitivity measures are
-    drawn too. Beyond 60 layers, the largest are drawn.
+    """Rows of LayerRow. With rows of SensitivityRow, both sensitivity measures are drawn too.
+    Beyond 60 layers, the largest are drawn.
     """
     counted = layers[layers.tied_to == ""].reset_index(drop=True)
     if counted.empty:
@@ -83,7 +83,7 @@ def hover(layers: pd.DataFrame) -> list[str]:
 
 
 def fully_measured(sensitivity: pd.DataFrame | None, layers: pd.DataFrame) -> pd.DataFrame:
-    """The setting of each layer for which both ways were measured: the coarsest."""
+    """Settings for which both measures were computed: the coarsest of each layer."""
     if sensitivity is None:
         return pd.DataFrame()
     measured = sensitivity[sensitivity.layer.isin(layers.name)].dropna(
@@ -103,7 +103,7 @@ def damage_traces(sensitivity: pd.DataFrame) -> list[go.Scatter]:
 
 
 def connecting_lines(sensitivity: pd.DataFrame) -> go.Scatter:
-    """A thin line from one way to the other."""
+    """Thin line between both measures."""
     ends = sensitivity[["quantize_one", "restore_one"]].clip(lower=SMALLEST_DAMAGE)
     x = [value for pair in ends.itertuples(index=False) for value in (*pair, None)]
     y = [name for name in sensitivity.layer for _ in range(3)]

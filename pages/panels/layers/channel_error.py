@@ -42,9 +42,7 @@ def channel_points(channels: pd.DataFrame) -> go.Scatter:
 
 
 def highlight_channel(figure: go.Figure, row: pd.Series, *, right_half: bool) -> go.Figure:
-    """The worst channel highlighted, with its words turned inwards so that they stay inside the
-    figure.
-    """
+    """Highlight the worst channel, with its text on the side inside the figure."""
     point, red = {"x": row.channel, "y": row.relative_error}, {"color": HIGHLIGHT, "size": 9}
     figure.add_scatter(
         x=[point["x"]],

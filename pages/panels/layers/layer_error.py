@@ -14,8 +14,8 @@ MAX_ROWS = 40
 
 
 def layer_error(layers: pd.DataFrame) -> go.Figure:
-    """Rows of LayerRow; kept layers are left out, and beyond 40 only the worst are drawn, which the
-    axis title then says.
+    """Rows of LayerRow. Unchanged layers are left out, and beyond 40 only the largest errors are
+    drawn, as the axis title states.
     """
     changed = layers.dropna(subset="relative_error", ignore_index=True)
     if changed.empty:
@@ -42,9 +42,7 @@ def traces(layers: pd.DataFrame) -> list[go.Bar | go.Scatter]:
 
 
 def ranking_error(layers: pd.DataFrame) -> pd.Series:
-    """Error by which the most affected layer is found: of the output, or of the weights if no
-    output was measured.
-    """
+    """Error that ranks the layers: of the output, or of the weights if no output was measured."""
     return layers.output_error if layers.output_error.notna().any() else layers.relative_error
 
 
@@ -61,7 +59,7 @@ def bars(layers: pd.DataFrame, color: str, name: str) -> go.Bar:
 
 
 def output_markers(layers: pd.DataFrame) -> go.Scatter:
-    """The error of the layer's output, where it was measured."""
+    """Output error of the layers, if it was measured."""
     measured = layers.dropna(subset="output_error")
     marker = {
         "symbol": "diamond",

@@ -32,8 +32,8 @@ TITLES = {
 
 
 def observers(ranges: pd.DataFrame, *, histogram: pd.DataFrame | None = None) -> go.Figure:
-    """Rows of ObserverRow for one layer, above them its inputs: rows of HistogramRow. The recipe's
-    observer stands out.
+    """Rows of ObserverRow for one layer, with its inputs (HistogramRow) above. The recipe's
+    observer is highlighted.
     """
     if ranges.empty:
         return message_figure("No ranges of this layer's inputs were compared.")

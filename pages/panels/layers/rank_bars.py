@@ -12,7 +12,7 @@ Hover = Callable[[pd.DataFrame], list[str]]
 
 
 def first_layers(ranks: pd.DataFrame) -> pd.DataFrame:
-    """First layers, as many as are readable."""
+    """First layers, up to MAX_LAYERS."""
     return ranks.head(MAX_LAYERS).reset_index(drop=True)
 
 

@@ -23,8 +23,8 @@ SCORES = {"perplexity": "Perplexity", "accuracy": "Accuracy", "loss": "Loss"}
 
 
 def salience(variants: pd.DataFrame) -> go.Figure:
-    """Rows of SalienceRow: left the channels kept in 16 bits, right the scaled ones, on one scale
-    of quality.
+    """Rows of SalienceRow: channels kept in 16 bits on the left, scaled ones on the right, with a
+    common quality axis.
     """
     if variants.empty:
         return message_figure("This run is not a salient-weights experiment.")

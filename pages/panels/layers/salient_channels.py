@@ -40,8 +40,8 @@ def salient_channels(
     measure: Literal["magnitude", "largest"] = "magnitude",
     by_strength: bool = True,
 ) -> go.Figure:
-    """Rows of InputRow for one layer. Many channels are drawn as the maxima of neighbors, which
-    the axis title then says.
+    """Rows of InputRow for one layer. Many channels are drawn as the maxima of neighbors, as the
+    axis title states.
     """
     if inputs.empty:
         return message_figure("The inputs of this layer were not recorded.")
@@ -75,7 +75,7 @@ def plotted_channels(inputs: pd.DataFrame, measure: str, by_strength: bool) -> p
 
 
 def downsampled_channels(points: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Salient channels as they are, the others as maxima of ``width`` neighbors."""
+    """Salient channels unchanged, the others as maxima of ``width`` neighbors."""
     regular = points[~points.salient].reset_index(drop=True)
     width = ceil(len(regular) / MAX_POINTS) or 1
     maxima = regular.groupby(regular.index // width).agg(
@@ -112,7 +112,7 @@ def weight_errors(points: pd.DataFrame) -> list[go.Scatter]:
 
 
 def lane_traces(points: pd.DataFrame, column: str, color: str, axis: str) -> list[go.Scatter]:
-    """One measure below the magnitudes, the salient channels in their own color."""
+    """One measure below the magnitudes, with the salient channels highlighted."""
     salient, regular = points[points.salient], points[~points.salient]
     return [
         dots(part, column, shade, "", size, axis=axis, symbol=symbol)

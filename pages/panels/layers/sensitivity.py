@@ -9,7 +9,7 @@ from pages.panels.panel import Panel
 from pages.panels.theme import COMPRESSED, ERROR, GRID, base_figure, message_figure
 
 MAX_LAYERS = 60
-SMALLEST_SHIFT = 1e-7  # nats: what is less is drawn there
+SMALLEST_SHIFT = 1e-7  # nats: smaller values are drawn there
 
 
 def sensitivity(settings: pd.DataFrame) -> go.Figure:
@@ -43,12 +43,12 @@ def most_sensitive(settings: pd.DataFrame) -> pd.DataFrame:
 
 
 def complete_measure(settings: pd.DataFrame) -> pd.Series:
-    """The way of measuring that every setting has."""
+    """The measure that was computed for every setting."""
     return settings.quantize_one if settings.quantize_one.notna().all() else settings.restore_one
 
 
 def range_lines(settings: pd.DataFrame) -> go.Scatter:
-    """A thin line from a layer's least to its largest shift."""
+    """Thin line from a layer's smallest to its largest damage."""
     ends = (
         complete_measure(settings)
         .clip(lower=SMALLEST_SHIFT)
@@ -82,7 +82,7 @@ def dots(settings: pd.DataFrame, chosen: bool) -> go.Scatter:
 
 
 def other_measure_markers(settings: pd.DataFrame) -> go.Scatter:
-    """The other way of measuring, known for the fewest bits."""
+    """The other measure, computed for the coarsest setting only."""
     other = (
         settings.restore_one
         if complete_measure(settings) is settings.quantize_one

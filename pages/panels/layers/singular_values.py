@@ -1,6 +1,4 @@
-"""The strength of one layer's directions, before and after data weighs them, and where they were
-cut.
-"""
+"""Singular values of one layer before and after whitening, with the cut."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -65,12 +63,12 @@ def spectrum_line(rows: pd.DataFrame, version: str, values: pd.Series) -> go.Sca
 
 
 def kept_rank(singular: pd.DataFrame) -> int:
-    """The last direction that is kept."""
+    """Index of the last singular value that is kept."""
     return int(singular["index"][singular.kept].max()) if singular.kept.any() else 0
 
 
 def mark_kept_rank(figure: go.Figure, singular: pd.DataFrame, side: str = "top") -> None:
-    """A line at the cut, named at the end of it where no curve runs."""
+    """Line at the cut, labeled where no curve is."""
     cut, last = kept_rank(singular), singular["index"].max()
     edge = {
         "line_color": HIGHLIGHT,

@@ -1,4 +1,4 @@
-"""One layer's singular values, and how soon they add up to the whole."""
+"""Singular values of one layer and their cumulative energy."""
 
 from typing import Any
 
@@ -99,7 +99,7 @@ def records(singular: pd.DataFrame) -> list[Any]:
 
 
 def first_rows_by_share(singular: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Each share with the first row that holds as much; shares never reached are left out."""
+    """Each share with the first row that reaches it; shares that are not reached are left out."""
     enough = [(share, singular[singular.cumulative_energy >= share]) for share in SHARES]
     return [(share, records(rows)[0]) for share, rows in enough if not rows.empty]
 

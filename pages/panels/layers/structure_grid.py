@@ -12,7 +12,7 @@ from pages.panels.theme import HIGHLIGHT, ORIGINAL, base_figure, message_figure,
 
 
 def structure_grid(rows: pd.DataFrame) -> go.Figure:
-    """Rows of StructureRow: a line for each block, a column for each head of it; darker is more
+    """Rows of StructureRow: a row for each block, a column for each head; darker is more
     important.
     """
     if rows.empty:

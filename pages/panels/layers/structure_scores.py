@@ -12,14 +12,14 @@ from pages.formatting.numbers import short_number
 from pages.panels.panel import Panel
 from pages.panels.theme import ORIGINAL, REFERENCE, base_figure, message_figure
 
-MAX_SCORE_BARS = 48  # structures that are drawn as a bar each; of more there is a histogram
+MAX_SCORE_BARS = 48  # structures drawn as bars; more are drawn as a histogram
 BINS = 48
 SIDES = {False: ("Removed", REFERENCE), True: ("Kept", ORIGINAL)}
 SCORE_TITLE = "Importance (score)"
 
 
 def structure_scores(rows: pd.DataFrame) -> go.Figure:
-    """Rows of StructureRow of one block, or of all blocks where those are what is removed."""
+    """Rows of StructureRow of one block, or of all blocks if blocks were removed."""
     if rows.empty:
         return message_figure("No structures were scored in this run.")
     if rows.score.isna().all():
@@ -68,7 +68,7 @@ def row_records(rows: pd.DataFrame) -> Iterable[Any]:
 
 
 def score_histogram(rows: pd.DataFrame) -> go.Figure:
-    """Bins are even from the least score to the largest."""
+    """Bins have equal width from the smallest score to the largest."""
     edges = np.histogram_bin_edges(rows.score, BINS)
     figure = (
         base_figure(height=340)

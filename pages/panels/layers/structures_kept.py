@@ -12,8 +12,8 @@ MAX_BLOCKS = 60
 
 
 def structures_kept(rows: pd.DataFrame) -> go.Figure:
-    """Rows of StructureRow. Beyond 60 blocks only those that lost most are drawn, which the axis
-    title then says.
+    """Rows of StructureRow. Beyond 60 blocks, those that lost most are drawn, as the axis title
+    states.
     """
     if rows.empty:
         return message_figure("No structures were scored in this run.")

@@ -60,7 +60,7 @@ def tiles(layers: pd.DataFrame) -> go.Treemap:
 
 
 def tile_texts(layers: pd.DataFrame, blocks: pd.Series) -> dict[str, Any]:
-    """Text on the tiles and under the pointer."""
+    """Text on the tiles, and on hover."""
     sizes = [
         megabytes(size) for size in (layers.original_bytes.sum(), *blocks, *layers.original_bytes)
     ]

@@ -20,8 +20,8 @@ OVERHEAD = "#109a72"  # scales, zero points, absmax, codebooks ...
 
 
 def size_ledger(ledger: pd.DataFrame) -> go.Figure:
-    """Rows of LedgerRow. One stacked bar, unfolded: each part starts where the one above it ends,
-    so the last ends at the file's size.
+    """Rows of LedgerRow as a waterfall: each part starts where the one above it ends, so the last
+    one ends at the file's size.
     """
     nonzero = ledger[ledger.size_bytes > 0]
     if nonzero.empty:

@@ -16,7 +16,7 @@ FORMATS = {
 
 
 def storage(rows: pd.DataFrame) -> go.Figure:
-    """Rows of StorageRow. A way that some layer does not allow is left out."""
+    """Rows of StorageRow. Formats that are not possible for some layer are left out."""
     if rows.empty:
         return message_figure("No layer was pruned.")
     sums = size_by_format(rows)
@@ -45,7 +45,7 @@ def format_label(storage_format: str, row: pd.Series) -> str:
 
 
 def size_by_format(rows: pd.DataFrame) -> pd.DataFrame:
-    """Bytes of all layers in each way, and how many layers are stored so."""
+    """Bytes of all layers in each format, and the number of layers stored in it."""
     sums = rows.groupby("way", sort=False).agg(
         size_bytes=("size_bytes", "sum"), layers=("layer", "size"), chosen=("chosen", "sum")
     )

@@ -18,7 +18,7 @@ TITLES = {
     "accuracy": "Accuracy (%, higher is better)",
 }
 TICKS = {"accuracy": {"tickformat": ".2~%"}}  # runs may differ by less than a tenth of a percent
-RIGHT_MARGIN = 1.08  # of the largest size, so that the original's marker is whole
+RIGHT_MARGIN = 1.08  # factor of the largest size, so that its marker is not cut off
 
 
 def trade_off(runs: pd.DataFrame) -> go.Figure:
@@ -41,7 +41,9 @@ def trade_off(runs: pd.DataFrame) -> go.Figure:
 
 
 def pareto_lines(runs: pd.DataFrame) -> list[go.Scatter]:
-    """A line for each model and protocol: runs of different ones say nothing of one another."""
+    """Pareto line for each model and protocol, because runs of different ones are not
+    comparable.
+    """
     best, line = runs[runs.best.astype(bool)], {"color": COMPRESSED, "width": 1.5, "dash": "dot"}
     style = {
         "mode": "lines",
@@ -58,9 +60,7 @@ def pareto_lines(runs: pd.DataFrame) -> list[go.Scatter]:
 
 
 def run_markers(runs: pd.DataFrame) -> list[go.Scatter]:
-    """Original, best and other runs as markers of their own; empty groups are left out of the
-    figure.
-    """
+    """Original, best and other runs, each with its own marker; empty groups are left out."""
     original, best = runs.label == UNCOMPRESSED, runs.best.astype(bool)
     groups = (
         (runs[original], "Uncompressed", {"color": ORIGINAL, "symbol": "diamond", "size": 13}),
@@ -101,8 +101,8 @@ def markers(rows: pd.DataFrame, name: str, marker: dict[str, Any], sides: pd.Ser
 
 
 def label_positions(runs: pd.DataFrame) -> pd.Series:
-    """The side of its marker each run's label stands on, "" where it has no room. The original and
-    the best choose first.
+    """Side of the marker for each run's label, "" without room. The original and the best runs have
+    priority.
     """
     order = runs.assign(original=runs.label == UNCOMPRESSED).sort_values(
         ["original", "best"], ascending=False, kind="stable"
@@ -122,7 +122,7 @@ def heights(runs: pd.DataFrame) -> pd.Series:
 
 
 def needs_log(runs: pd.DataFrame) -> bool:
-    """Perplexities that differ by more than ten times take a log scale: one broken run must not
+    """Return True if perplexities differ by more than ten times, so that one broken run does not
     flatten the others.
     """
     return (

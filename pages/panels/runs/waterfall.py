@@ -1,6 +1,4 @@
-"""A recipe step by step: what each step took off the files, and the quality of the model as it was
-then.
-"""
+"""Steps of a recipe: the bytes that each step removed, and the quality after it."""
 
 from typing import Any
 
@@ -23,10 +21,10 @@ from pages.panels.theme import (
     translucent,
 )
 
-# pixels of a step; share of it that is the bar; pixels from its middle to the line of words
+# pixels per step; share of it that is the bar; pixels from its center to the line of text
 ROW, BAR, ABOVE = 64, 0.4, 24
 SIZES, QUALITY = [0, 0.64], [0.72, 0.95]  # shares of the width
-LONGEST = 46  # letters of a step that fit next to its number on a phone
+LONGEST = 46  # characters of a step's name that fit next to its number on a phone
 TITLES = {"perplexity": "Perplexity<br>(lower is better)", "accuracy": "Accuracy (%)"}
 
 
@@ -111,7 +109,7 @@ def removed_bars(sizes: pd.DataFrame) -> go.Bar:
 
 
 def quality_lines(steps: pd.DataFrame) -> list[go.Scatter]:
-    """A line downwards for each split; the first has its numbers next to it."""
+    """Line of quality for each split; the first one has numbers next to it."""
     splits = [rows for _, rows in steps.groupby("split", sort=False)]
     first, *others = (
         quality_line(
@@ -150,7 +148,7 @@ def text_positions(quality: list[float]) -> list[str]:
 
 
 def text_position(before: float, value: float, after: float) -> str:
-    """Away from the line, which comes from above and goes on below."""
+    """Away from the line, which comes from above and continues below."""
     if before < value > after:
         return "middle right"
     if before > value < after:
@@ -159,7 +157,7 @@ def text_position(before: float, value: float, after: float) -> str:
 
 
 def quality_range(quality: pd.Series) -> dict[str, Any]:
-    """Room for the numbers next to the outermost markers; shares as percent."""
+    """Range with room for the numbers next to the outermost markers; shares as percent."""
     margin = 0.35 * (quality.max() - quality.min()) or 0.05 * abs(quality.max()) or 1.0
     ticks = {"tickformat": PERCENT} if quality.max() <= 1 else {}
     return {"range": [quality.min() - margin, quality.max() + margin], "nticks": 3} | ticks

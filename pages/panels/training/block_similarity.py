@@ -86,7 +86,7 @@ def numbers_fit(grid: pd.DataFrame) -> bool:
 
 
 def nearest_markers(grid: pd.DataFrame) -> go.Scatter:
-    """A frame around the block of the teacher that each of the student's resembles most."""
+    """Frame around the teacher block most similar to each student block."""
     best = block_numbers(grid.columns)
     x = [best[index] for index in grid.to_numpy().argmax(1)]
     marker = {
@@ -106,7 +106,7 @@ def nearest_markers(grid: pd.DataFrame) -> go.Scatter:
 
 
 def block_numbers(blocks: pd.Index) -> list[str]:
-    """Blocks by their place in the model, which is what a reader counts by."""
+    """Position of each block in the model, counted from 1."""
     before = ["input"] if blocks[0] == "embeddings" else []
     return [*before, *(str(index + 1) for index in range(len(blocks) - len(before)))]
 

@@ -1,5 +1,5 @@
-"""Pruning with training in between: how much was cut when, what that cost, and what training won
-back.
+"""Gradual pruning: sparsity over time, the loss of quality after each pruning step, and its
+recovery by training.
 """
 
 import pandas as pd
@@ -29,7 +29,7 @@ EVENTS = {
 
 
 def gradual_pruning(moments: pd.DataFrame) -> go.Figure:
-    """Rows of ScheduleRow: quality above, the share that is zero below."""
+    """Rows of ScheduleRow: quality above, sparsity below."""
     if moments.empty:
         return message_figure("Nothing was trained in this run.")
     rows = moments.reset_index(drop=True)
@@ -43,7 +43,7 @@ def gradual_pruning(moments: pd.DataFrame) -> go.Figure:
 
 
 def with_axes(figure: go.Figure, quality_name: str) -> go.Figure:
-    """Quality above, the share that is zero below, over training steps."""
+    """Quality above and sparsity below, over training steps."""
     accuracy = quality_name == "accuracy"
     above = (
         {"title_text": "Accuracy, held out (%)", "tickformat": PERCENT}
@@ -71,7 +71,7 @@ def quality_line(rows: pd.DataFrame) -> go.Scatter:
 
 
 def all_event_markers(rows: pd.DataFrame) -> list[go.Scatter]:
-    """One trace for each kind of moment."""
+    """One trace for each kind of event."""
     return [
         event_markers(part, *EVENTS[event])
         for event in EVENTS

@@ -13,7 +13,7 @@ RATE, EXAMPLES_PER_SECOND = "rate", "examples per second"
 
 
 def learning_rate(curves: pd.DataFrame) -> go.Figure:
-    """Rows of CurveRow: the learning rate above, examples a second below."""
+    """Rows of CurveRow: learning rate above, examples per second below."""
     rows = curves[curves.name.isin((RATE, EXAMPLES_PER_SECOND))]
     if rows.empty:
         return message_figure("This run did not record learning rate and throughput.")

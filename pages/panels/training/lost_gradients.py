@@ -10,7 +10,7 @@ from pages.panels.theme import PERCENT, SERIES, SYMBOLS, base_figure, message_fi
 
 
 def lost_gradients(curves: pd.DataFrame) -> go.Figure:
-    """Rows of CurveRow: the share of gradients lost at each look, a line for each precision."""
+    """Rows of CurveRow: share of gradients lost at each evaluation, a line for each precision."""
     rows = lost_gradient_rows(curves)
     if rows.empty:
         return message_figure("This run did not train in a 16-bit precision.")

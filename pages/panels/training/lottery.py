@@ -1,5 +1,5 @@
-"""The experiment on lottery tickets: sparse networks trained from lucky first weights, and their
-twins.
+"""The experiment on lottery tickets: sparse networks trained from rewound weights, and their
+controls.
 """
 
 import pandas as pd
@@ -21,7 +21,9 @@ VARIANTS = ("winning ticket", "other first weights", "random mask")
 
 
 def lottery(networks: pd.DataFrame) -> go.Figure:
-    """Rows of LotteryRow: means over the seeds, in bands from the least to the best."""
+    """Rows of LotteryRow: means over the seeds, with bands from the lowest to the highest
+    accuracy.
+    """
     if networks.empty:
         return message_figure("This run has no lottery tickets.")
     curves = {variant: accuracy_by_round(networks, variant) for variant in VARIANTS}
@@ -48,7 +50,7 @@ def lottery(networks: pd.DataFrame) -> go.Figure:
 
 
 def accuracy_by_round(networks: pd.DataFrame, variant: str) -> pd.DataFrame:
-    """left, mean, min, max and count of each round."""
+    """left, mean, min, max and count of each round"""
     rows = networks[networks.variant == variant]
     return rows.groupby("round").agg(
         left=("left", "mean"),

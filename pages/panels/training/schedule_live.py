@@ -1,6 +1,4 @@
-"""Pruning with training in between, live: current sparsity, and quality of the
-model is.
-"""
+"""Live view of gradual pruning: current sparsity and quality."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,12 +8,12 @@ from pages.panels.panel import Panel
 from pages.panels.theme import COMPRESSED, ORIGINAL, base_figure, message_figure
 from pages.panels.training.gradual_pruning import quality_text, with_axes
 
-PHASE = "gradual"  # as a training of this kind calls its curves
+PHASE = "gradual"  # names of the curves in a training of this kind
 QUALITY_NAMES = ("accuracy", "perplexity")
 
 
 def schedule_live(curves: pd.DataFrame) -> go.Figure:
-    """Rows of CurveRow; those of one moment follow one another, the share of zeros first."""
+    """Rows of CurveRow; those of one evaluation are adjacent, sparsity first."""
     if curves.empty:
         return message_figure("Nothing has been pruned yet.")
     rows = moments(curves)
@@ -26,7 +24,7 @@ def schedule_live(curves: pd.DataFrame) -> go.Figure:
 
 
 def moments(curves: pd.DataFrame) -> pd.DataFrame:
-    """step, zero, quality, quality_name of each."""
+    """step, zero, quality and quality_name of each evaluation"""
     quality, zero = curves[curves.name.isin(QUALITY_NAMES)], curves[curves.name == "zero"]
     return pd.DataFrame(
         {

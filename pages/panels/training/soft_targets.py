@@ -10,7 +10,7 @@ from pages.panels.theme import HIGHLIGHT, ORIGINAL, PERCENT, REFERENCE, base_fig
 
 
 def soft_targets(answers: pd.DataFrame) -> go.Figure:
-    """Rows of SoftTargetRow, the likeliest first: a pair of bars for each answer."""
+    """Rows of SoftTargetRow, most likely first: a pair of bars for each answer."""
     if answers.empty:
         return message_figure("The teacher has no prediction for this example.")
     rows = answers.reset_index(drop=True)

@@ -10,7 +10,7 @@ from pages.panels.theme import COMPRESSED, ORIGINAL, base_figure, message_figure
 
 
 def throughput(curves: pd.DataFrame) -> go.Figure:
-    """Rows of CurveRow: examples a second, a bar for each phase."""
+    """Rows of CurveRow: examples per second, a bar for each phase."""
     paces = examples_per_second(curves)
     if paces.empty:
         return message_figure("Training throughput was not measured.")

@@ -1,6 +1,4 @@
-"""A training from its first step on: what it paid, term by term, and how good it was on examples
-held out from it.
-"""
+"""Training curves: the loss and its terms, and the quality on held-out examples."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -26,8 +24,8 @@ NOT_LOSS_TERMS = (
     "loss scale",
     "slopes lost",
 )  # no terms of a loss
-MAX_DETAILED_PHASES = 2  # phases, beyond which there is no room for every term
-MAX_POINTS = 300  # points of a line: a screen is not wider
+MAX_DETAILED_PHASES = 2  # phases, above which terms are not drawn
+MAX_POINTS = 300  # maximum points of a line
 
 
 def training_curves(curves: pd.DataFrame) -> go.Figure:
@@ -58,8 +56,8 @@ def quality_title(quality_rows: pd.DataFrame) -> str:
 
 
 def loss_lines(terms: pd.DataFrame) -> list[go.Scatter]:
-    """The whole in one color, its terms in others; of several phases each has its own, and of many
-    the whole alone.
+    """Lines of the loss and its terms. Each of several phases has its own color, and with many
+    phases only the loss is drawn.
     """
     several = terms.phase.nunique() > 1
     terms = terms[terms.name == "loss"] if terms.phase.nunique() > MAX_DETAILED_PHASES else terms
@@ -144,7 +142,7 @@ def quality_line(rows: pd.DataFrame, phase: str, number: int, several: bool) -> 
 
 
 def best_marker(rows: pd.DataFrame) -> go.Scatter:
-    """The state that was kept: of equals the latest."""
+    """Marker of the stored state: the best one, and the latest of equals."""
     lower_is_better = rows.name.iloc[0] == "perplexity"
     top = rows[rows.value == (rows.value.min() if lower_is_better else rows.value.max())].iloc[-1:]
     marker = {"color": HIGHLIGHT, "size": 14, "symbol": "circle-open", "line": {"width": 2}}

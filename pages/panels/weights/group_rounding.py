@@ -1,4 +1,4 @@
-"""A few weights side by side, each on its way to its level."""
+"""A few weights of one group, and the levels to which they are rounded."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,7 +18,7 @@ MANY_LEVELS = 32
 
 
 def group_rounding(group: pd.DataFrame, levels: pd.DataFrame | None = None) -> go.Figure:
-    """Rows of GroupRow; each level (LevelRow) is a line across."""
+    """Rows of GroupRow; each level (LevelRow) is a horizontal line."""
     if group.empty:
         return message_figure("No weights to show.")
     group = group.reset_index(drop=True)

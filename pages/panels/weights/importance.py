@@ -1,4 +1,4 @@
-"""One layer's weights by how much they matter, and where the cut lies."""
+"""Importance scores of one layer's kept and removed weights."""
 
 import pandas as pd
 import plotly.graph_objects as go

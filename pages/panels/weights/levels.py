@@ -1,4 +1,4 @@
-"""The values one layer's weights may take, and how many weights sit on each."""
+"""Levels of one layer's weights, and the number of weights at each."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,7 +9,7 @@ from pages.panels.theme import COMPRESSED, HIGHLIGHT, base_figure, message_figur
 
 
 def levels(levels: pd.DataFrame) -> go.Figure:
-    """Rows of LevelRow for one layer. Those whose weights were not counted are left out."""
+    """Rows of LevelRow for one layer; levels without counts are left out."""
     counted = levels.dropna(subset="weights", ignore_index=True)
     if counted.empty:
         return message_figure("This layer has no fixed levels, or its weights were not counted.")
@@ -21,7 +21,7 @@ def levels(levels: pd.DataFrame) -> go.Figure:
 
 
 def stems(counted: pd.DataFrame) -> go.Scatter:
-    """One line from the axis up to each head, with a gap after it."""
+    """One line from the axis to each marker, with a gap after it."""
     x = [point for value in counted.value for point in (value, value, None)]
     y = [height for weights in counted.weights for height in (0, weights, None)]
     line = {"color": COMPRESSED, "width": 3 if len(counted) <= 32 else 1}

@@ -10,7 +10,7 @@ from pages.panels.theme import ERROR, PALE_ERROR, TEXT_ON_COLOR, base_figure, me
 
 
 def mask_overlap(rows: pd.DataFrame) -> go.Figure:
-    """Rows of OverlapRow, every pair both ways round."""
+    """Rows of OverlapRow, each pair in both orders."""
     if rows.empty:
         return message_figure("No two methods to compare.")
     order = rows.one.unique().tolist()

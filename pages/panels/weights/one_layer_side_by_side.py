@@ -1,4 +1,4 @@
-"""One layer's weights under several techniques, one strip each, on one axis of values."""
+"""Weight histograms of one layer under several techniques, with a common axis."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,7 +14,7 @@ TITLE = 26
 
 def one_layer_side_by_side(histogram: pd.DataFrame) -> go.Figure:
     """Rows of HistogramRow for one layer with a column ``label``, one label per technique. Strips
-    stand below each other, so that levels line up.
+    are below each other, so that levels line up.
     """
     if histogram.empty:
         return message_figure("No histograms to compare.")

@@ -11,7 +11,7 @@ from pages.panels.theme import AXIS, base_figure, message_figure
 from pages.panels.weights.weight_map import DIVERGING
 
 VERSIONS = {"original": "Original", "rebuilt": "Reconstruction", "missing": "Difference"}
-COLOR_RANGE_SHARE = 0.98  # share of the original's tiles that lie within the colors' ends
+COLOR_RANGE_SHARE = 0.98  # share of the original's tiles within the color range
 GAP = 0.03
 
 

@@ -1,4 +1,4 @@
-"""A few weights by their value and by how much they matter to a technique."""
+"""A few weights by value and by importance score."""
 
 import pandas as pd
 import plotly.graph_objects as go

@@ -1,4 +1,4 @@
-"""One layer's weights before and after, with the values a weight may take."""
+"""Histogram of one layer's weights before and after, with the levels."""
 
 from dataclasses import replace
 
@@ -16,14 +16,14 @@ from pages.panels.theme import (
     translucent,
 )
 
-SPIKE = 4  # times as high as every other bar
+SPIKE = 4  # ratio to the highest other bar
 
 
 def weight_histogram(
     histogram: pd.DataFrame, *, levels: pd.DataFrame | None = None, log_counts: bool = False
 ) -> go.Figure:
-    """Rows of HistogramRow for one layer; ``levels`` are LevelRow for the same layer. The rug below
-    has an axis of its own, y2.
+    """Rows of HistogramRow for one layer; ``levels`` are LevelRow of the same layer, on their own
+    axis y2.
     """
     if histogram.empty:
         return message_figure("No histogram was recorded for this layer.")
@@ -47,8 +47,8 @@ def weight_histogram(
 
 
 def truncate_spike(figure: go.Figure, histogram: pd.DataFrame) -> None:
-    """One bar far above all others, such as that of pruned weights, would press them flat: it
-    leaves the figure, and its count is written there.
+    """Cut off one bar far above all others, such as that of pruned weights, and write its count as
+    text.
     """
     highest = histogram.nlargest(2, "count")
     spike, other = highest.iloc[0], highest["count"].iloc[-1]
@@ -68,7 +68,7 @@ def truncate_spike(figure: go.Figure, histogram: pd.DataFrame) -> None:
             showarrow=False,
             **label,
         )
-        # else the words would widen it
+        # otherwise the text would widen the figure
         figure.update_xaxes(range=[histogram.left.min(), histogram.right.max()])
 
 
@@ -116,7 +116,7 @@ def bin_texts(bins: pd.DataFrame) -> list[str]:
 
 
 def with_rug(figure: go.Figure, levels: pd.DataFrame) -> go.Figure:
-    """A lane of ticks under the bars, one for each level; thinner where there are many."""
+    """Ticks under the bars, one for each level; thinner if there are many."""
     ticks = {
         "symbol": "line-ns",
         "size": 9,

@@ -1,4 +1,4 @@
-"""A piece of a layer, weight by weight."""
+"""Heat map of single weights in a square of a layer."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,17 +14,17 @@ from pages.panels.theme import (
     translucent,
 )
 
-# zero is the page itself, in light and dark
+# zero has the color of the page's background, in light and dark mode
 DIVERGING = [[0, ORIGINAL], [0.5, translucent(REFERENCE, 0.1)], [1, COMPRESSED]]
 VALUE_NAMES = {"original": "Original", "stored": "Compressed", "error": "Error"}
-COLOR_RANGE_SHARE = 0.98  # share of the weights that lie within the colors' ends
+COLOR_RANGE_SHARE = 0.98  # share of the weights within the color range
 
 
 def weight_map(
     piece: pd.DataFrame, shown: str = "original", chosen: tuple[int, int] | None = None
 ) -> go.Figure:
-    """Rows of MapRow. The dots over the tiles are not to be seen: they answer pointer and click,
-    which tiles do not in every browser frame.
+    """Rows of MapRow. Invisible markers over the tiles receive hover and click events, which heat
+    maps do not in all cases.
     """
     if piece.empty:
         return message_figure("No weights to show.")

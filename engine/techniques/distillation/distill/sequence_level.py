@@ -20,7 +20,8 @@ from engine.training.loop import batch_logits, evaluation_mode
 from engine.training.losses import IGNORE_INDEX
 
 MIN_ANSWER_TOKENS = 8  # minimum tokens of a continuation
-TEMPLATES = {  # placeholders of a prompt template: start of a text, other texts with continuations, and words
+# placeholders of a prompt template: start of a text, other texts with continuations, and words
+TEMPLATES = {
     "continuations": ("text",),
     "instructions": (
         "Instruction:\nExplain what this is for, and how it is used.\n\n",
