@@ -229,7 +229,7 @@ def calibration_examples(
     examples = load_examples(source_task, on_progress, skip=task.samples if shared else 0)
     if not examples.inputs:
         raise PlainError(
-            f"{examples.name} has no examples besides those that quality is measured on; "
+            f"{examples.name} has no examples other than those used for evaluation; "
             "lower task.samples, or name other data under calibration.text."
         )
     return examples

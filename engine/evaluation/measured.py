@@ -41,7 +41,7 @@ def finite_loss(loss: torch.Tensor, where: str) -> float:
         description = "not numbers (NaN)" if math.isnan(value) else "infinitely wrong"
         raise PlainError(
             f"The model's predictions are {description} on {where}; its weights are damaged or "
-            "compressed too hard: use more bits or skip layers."
+            "compressed too much: use more bits or skip layers."
         )
     return value
 

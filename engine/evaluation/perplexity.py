@@ -132,7 +132,7 @@ def perplexity_from_loss(loss: float) -> float:
     if loss > MAX_LOSS:
         raise PlainError(
             f"The mean loss is {loss:,.0f} nats a token, too much for a perplexity; the "
-            "model is compressed too hard: use more bits or skip layers."
+            "model is compressed too much: use more bits or skip layers."
         )
     return math.exp(loss)
 

@@ -21,7 +21,7 @@ def cancellable_report(report: Report, cancelled: Callable[[], bool]) -> Report:
     def report_unless_cancelled(event: ProgressEvent) -> None:
         if cancelled():
             raise Cancelled(
-                f"The run was canceled while it was {event.phrase}; nothing was kept of it."
+                f"The run was canceled while it was {event.phrase}; no results were kept."
             )
         report(event)
 

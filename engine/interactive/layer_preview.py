@@ -169,7 +169,7 @@ def input_statistics(model: CachedModel, layer: str, recipe: Recipe) -> InputSta
     )
     if stats is None:
         raise PlainError(
-            f"The inputs of {layer} cannot be seen (an embedding or a grouped convolution); "
+            f"The inputs of {layer} cannot be observed (an embedding or a grouped convolution); "
             "choose another layer."
         )
     return stats

@@ -39,7 +39,7 @@ def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
     recipe = query.recipe
     (config,) = recipe.steps
     if not isinstance(config, SVD):
-        raise PlainError(f"{config.title} has no ranks to share out; ask about SVD.")
+        raise PlainError(f"{config.title} has no ranks to allocate; choose SVD.")
     model = CACHE.model(recipe.model)
     loaded = model.opened
     layers = {layer.name: layer for layer in selected_layers(loaded.layers, recipe.layers)}

@@ -37,4 +37,4 @@ def kernel_for_factorized(
 
 @kernel_for.register
 def kernel_for_unfactored(stored: UnfactoredWeight, layer: Unpacking) -> Kernel:
-    raise NoKernelError("the layer was kept as it was, so it is as quick as before")
+    raise NoKernelError("the layer is unchanged, so it is as fast as before")

@@ -24,8 +24,8 @@ UNSIGNED_SHIFT = (
 )
 MAX_SAFE_CODE = 64  # 2 x 255 x 64 < 2^15
 SPLIT_WEIGHT_NOTE = (
-    "this processor's 8-bit products overflow (no VNNI instructions), so weights go in two "
-    "halves: exact, for twice the work"
+    "this processor's 8-bit products overflow (no VNNI instructions), so weights are split into "
+    "two halves: exact, at twice the work"
 )
 
 
@@ -283,7 +283,7 @@ def kernel_for_with_activations(stored: WithQuantizedInputs, layer: Unpacking) -
         return StaticInt8Kernel(stored, layer, codes, scales)
     if isinstance(layer, UnpackingConv2d) and stored.scheme == "asymmetric":
         raise NoKernelError(
-            "oneDNN's int8 convolution takes one zero point for all pictures: choose "
+            "oneDNN's int8 convolution takes one zero point for all images: choose "
             "symmetric or static ranges of activations"
         )
     return DynamicInt8Kernel(stored, layer, codes, scales)

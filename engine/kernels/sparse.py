@@ -85,5 +85,5 @@ def kernel_for_n_of_m(stored: NOfM, layer: Unpacking) -> SemiStructuredKernel:
 @kernel_for.register
 def kernel_for_bitmask(stored: Bitmask, layer: Unpacking) -> Kernel:
     raise NoKernelError(
-        "nothing multiplies a bit mask as it is stored; on a CPU, CSR is multiplied (under storage)"
+        "no kernel multiplies weights stored as a bitmask; on a CPU, there is one for CSR (storage)"
     )

@@ -96,7 +96,7 @@ def int4_group_size(grid: IntegerWeight) -> int:
     )
     if width is None or grid.order is not None:
         raise NoKernelError(
-            "torch's int4 kernel takes neighbours in whole groups of "
+            "torch's int4 kernel needs full groups of "
             f"{', '.join(map(str, reversed(GROUPS)))}, and these do not fit"
         )
     if out % ROWS:
@@ -137,4 +137,4 @@ def kernel_for_four_bit(stored: FourBit, layer: Unpacking) -> WeightOnlyKernel:
 def kernel_for_with_columns_or_scaled_columns(
     stored: WithOutlierColumns | ScaledColumns, layer: Unpacking
 ) -> WeightOnlyKernel:
-    raise NoKernelError("no kernel reads a format that treats some columns apart")
+    raise NoKernelError("no kernel supports a format with separately stored columns")

@@ -97,7 +97,7 @@ def download_error_message(error: Exception, name: ModelName) -> str:
                 "cache with HF_HOME."
             )
         case _:
-            return f"The download of {model} was interrupted; try again, what has arrived is kept."
+            return f"The download of {model} was interrupted; try again, downloaded files are kept."
 
 
 def unreachable_message(error: errors.LocalEntryNotFoundError, model: str) -> str:
@@ -110,7 +110,7 @@ def unreachable_message(error: errors.LocalEntryNotFoundError, model: str) -> st
     match error.__cause__:
         case errors.OfflineModeIsEnabled():
             return (
-                f"{model} is {lacking} and HF_HUB_OFFLINE forbids to fetch it; unset that, or "
+                f"{model} is {lacking} and HF_HUB_OFFLINE forbids downloading it; unset that, or "
                 "give a directory."
             )
         case errors.HfHubHTTPError() as answer:

@@ -182,7 +182,7 @@ def selected_layers(layers: list[Layer], selection: Layers) -> list[Layer]:
         raise PlainError(
             "This model has no layer that can be compressed here: none of its modules computes a "
             "linear map, a convolution or an "
-            "embedding lookup from a weight of its own. Choose another model."
+            "embedding lookup with its own weight. Choose another model."
         )
     for pattern in (*selection.skip, *selection.include):
         if pattern not in Layers().skip and not any(

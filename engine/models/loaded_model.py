@@ -80,8 +80,8 @@ def other_parts_notes(original: LoadedModel) -> list[str]:
         return []
     return [
         "Only the language model is compressed and measured, on text. The parts for images or "
-        f"sound stay as they are: {count:,} of "
-        f"{original.parameters:,} parameters, {size:,} bytes of the model's files."
+        f"sound are unchanged: {count:,} of {original.parameters:,} parameters, {size:,} bytes "
+        "of the model's files."
     ]
 
 

@@ -284,7 +284,7 @@ def check_supported(config: dict[str, Any], architecture: str, kind: Kind, name:
     classes = MULTIMODAL if is_multimodal(config, architecture) else CLASSES[kind]
     if config.get("auto_map") and architecture not in str(classes.get(family)):
         raise PlainError(
-            f"{name} needs code of its own (auto_map), which is never run here; choose a "
+            f"{name} needs custom code (auto_map), which is never run here; choose a "
             "model that transformers has built in."
         )
     if family not in CONFIG_MAPPING_NAMES:

@@ -147,7 +147,7 @@ def uncompressible_note(original: LoadedModel) -> list[str]:
         [
             (
                 f"{share:.1%} of the weights stand in no layer that can be compressed here, so "
-                f"they stay as they are: {named}."
+                f"they are unchanged: {named}."
             )
         ]
         if tensors

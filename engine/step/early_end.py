@@ -71,6 +71,6 @@ class TicketsEnd:
             else "the dense network, since no round was finished"
         )
         return (
-            f"Training was ended after {self.networks} of {self.planned} networks, as was asked "
-            f"for; the result is {kept}."
+            f"Training was ended after {self.networks} of {self.planned} networks, as requested; "
+            f"the result is {kept}."
         )

@@ -30,7 +30,7 @@ class Diverged(PlainError):
 
     def __init__(self, step: int, rate: float):
         super().__init__(
-            f"The loss was no number any more at training step {step}; lower rate, which is "
+            f"The loss became NaN or infinite at training step {step}; lower rate, which is "
             f"{rate:g}, or remove less."
         )
         self.step, self.rate = step, rate
@@ -85,8 +85,8 @@ def train_steps(
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 parts = more_micro_batches(parts, len(rows), error)
                 on_note(
-                    f"Memory did not suffice for {training_config.batch} examples at once, so each "
-                    f"step takes them in {parts} parts from step {step + 1} on."
+                    f"There was not enough memory for {training_config.batch} examples at once, so "
+                    f"each step takes them in {parts} parts from step {step + 1} on."
                 )
         check_finite_loss(loss, step, training_config)
         accelerator.clip_grad_norm_(model.parameters(), training_config.clip)

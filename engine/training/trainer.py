@@ -106,7 +106,7 @@ class Trainer:
             if not self.best_step:
                 raise
             self.context.notes.append(
-                f"The loss was no number any more at training step {error.step}, so training "
+                f"The loss became NaN or infinite at training step {error.step}, so training "
                 f"stopped there and went back to step {self.best_step}, the best so far; a rate "
                 f"below {self.training_config.rate:g} may go further."
             )

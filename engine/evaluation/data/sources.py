@@ -419,7 +419,7 @@ def text_values(values: Iterable[Any], table: Table, column: str) -> list[str]:
     other = next((value for value in texts if not isinstance(value, str)), None)
     if other is not None:
         raise PlainError(
-            f"The column {column} of {table.name} holds {value_text(other)} where text is due; "
+            f"The column {column} of {table.name} holds {value_text(other)} instead of text; "
             "choose another with text_column."
         )
     try:

@@ -34,7 +34,7 @@ def explanation_low_rank(config: LowRankTechnique, compressed: CompressedLayer) 
     part = (
         f"all {len(compressed.weight):,} x {compressed.weight.shape[1]:,} "
         f"of them in tiles of {high} x {wide}; "
-        + ("kept as it was" if ranks.whole else f"rank {ranks.rank} of {ranks.full_rank}")
+        + ("unchanged" if ranks.whole else f"rank {ranks.rank} of {ranks.full_rank}")
     )
     return Explanation(TileRow, rows, empty_levels(), part)
 

@@ -44,7 +44,7 @@ RANGE_OF_WEIGHTS: dict[str, Any] = {
     "words": RoundToNearest.model_fields["range"].json_schema_extra["words"],
     "description": "How far the grid extends, recomputed in every forward pass. The largest "
     "weight is "
-    "fastest, and training moves outliers by itself. Searching for the least squared error "
+    "fastest, and training reduces outliers automatically. Searching for the least squared error "
     "takes forty times as long.",
 }
 

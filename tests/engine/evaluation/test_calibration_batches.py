@@ -105,7 +105,7 @@ def test_a_file_without_splits_calibrates_on_what_is_not_measured(labeled_task, 
 
 
 def test_a_file_that_is_all_measured_on_is_refused(labeled_task, bert):
-    with pytest.raises(PlainError, match="no examples besides those that quality is measured on"):
+    with pytest.raises(PlainError, match="no examples other than those used for evaluation"):
         calibration_batches(Calibration(), labeled_task.model_copy(update={"samples": 50}), bert)
 
 

@@ -89,7 +89,7 @@ def test_what_is_too_large_or_no_svd_is_refused_in_a_sentence(folders, tmp_path,
     monkeypatch.setattr(rank_planner, "MAX_PRODUCTS", 10)
     with pytest.raises(PlainError, match="take minutes, too long for a live answer"):
         planned_ranks(str(folders["llama"]), SVD, measured)
-    with pytest.raises(PlainError, match="has no ranks to share out; ask about SVD"):
+    with pytest.raises(PlainError, match="has no ranks to allocate; choose SVD"):
         planned_ranks(str(folders["llama"]), {"technique": "low-rank-correction"}, measured)
 
 

@@ -157,7 +157,7 @@ REFUSED = [
         "no zero points",
     ),
     ({"technique": "bitsandbytes", "format": "int8"}, (100, 48), "multiple of 16 weights"),
-    ({"technique": "magnitude", "storage": "bitmask"}, (96, 48), "nothing multiplies a bit mask"),
+    ({"technique": "magnitude", "storage": "bitmask"}, (96, 48), "stored as a bitmask"),
     (
         {"technique": "magnitude", "pattern": "2:4", "storage": "n-of-m"},
         (96, 48),
@@ -188,7 +188,7 @@ def test_other_layers_than_linear_ones_are_refused_with_the_reason():
     convolutions = "none for convolutions"
     refused = (
         (WEIGHT_ONLY[0], convolutions),
-        (INTEGER[2], "one zero point for all pictures"),
+        (INTEGER[2], "one zero point for all images"),
         (INTEGER[-1], convolutions),
         (SPARSE[0], convolutions),
     )

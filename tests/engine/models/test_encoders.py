@@ -147,7 +147,7 @@ def test_more_heads_of_an_equal_width_compute_something_else_and_save_nothing(
     )
     assert not torch.allclose(four, eight)
     notes = [" ".join(outcome.summary.notes) for outcome in runs]
-    assert all("is a bare encoder" in each for each in notes) and [
+    assert all("has no classification head" in each for each in notes) and [
         "that alone saves nothing" in each for each in notes
     ] == [False, True]
 
@@ -190,7 +190,7 @@ def test_other_tokens_are_told_from_another_way_of_saving_the_same(models, learn
     file.write_text(json.dumps(json.loads(file.read_text()) | {"truncation": cut}))
     run(learning(models["bert"], student))
     file.write_text(file.read_text().replace('"<mask>"', '"<blank>"'))
-    with pytest.raises(PlainError, match="cuts text into other tokens than"):
+    with pytest.raises(PlainError, match="tokenizes text differently from"):
         run(learning(models["bert"], student))
 
 

@@ -310,9 +310,7 @@ def test_a_model_with_code_of_its_own_is_refused(llama, family):
         "architectures": ["HyperLlamaForCausalLM"],
         "auto_map": {"AutoModelForCausalLM": "modeling.HyperLlamaForCausalLM"},
     }
-    assert "code of its own" in error_message(
-        resolve_model, edit_json(llama, model_type=family, **own)
-    )
+    assert "custom code" in error_message(resolve_model, edit_json(llama, model_type=family, **own))
 
 
 def test_code_shipped_beside_a_built_in_model_is_left_unread(llama):

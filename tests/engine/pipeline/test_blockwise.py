@@ -113,7 +113,7 @@ def test_an_embedding_that_a_method_cannot_see_is_kept_with_the_reason(folders, 
         "llama", folders["llama"], tmp_path / "data", GPTQ, layers={"include": ["*embed_tokens"]}
     )
     row = run(recipe).tables.layers.set_index("name").loc["model.embed_tokens"]
-    assert row.technique == "" and "inputs cannot be seen" in row.note
+    assert row.technique == "" and "inputs cannot be observed" in row.note
 
 
 def test_weights_in_no_layer_of_a_known_kind_are_named(folders, tmp_path):

@@ -160,7 +160,7 @@ def test_a_tied_embedding_is_calibrated_with_the_heads_inputs(step, tmp_path):
     assert (
         rows.technique[TIED] == step["technique"]
         and rows.output_error[TIED] > 0
-        and "cannot be seen" not in rows.note[TIED]
+        and "cannot be observed" not in rows.note[TIED]
     )
 
 

@@ -254,7 +254,7 @@ def test_every_example_comes_once_before_any_comes_again(make_model):
 
 def test_a_loss_that_is_no_number_is_said_in_a_sentence(make_model):
     with pytest.raises(
-        PlainError, match=r"no number any more at training step 1; lower rate, which is 0\.01"
+        PlainError, match=r"NaN or infinite at training step 1; lower rate, which is 0\.01"
     ):
         training_losses(
             make_model("resnet"),

@@ -83,7 +83,7 @@ def check_compatible(folder: ModelSource, teacher: ModelSource, role: str) -> No
         tokenizer_of(folder)
     ) != tokenizer_key(tokenizer_of(teacher)):
         raise PlainError(
-            f"The {role} {folder} cuts text into other tokens than {teacher}, so their answers "
+            f"The {role} {folder} tokenizes text differently from {teacher}, so their predictions "
             f"cannot be compared; choose a {role} with the same vocabulary."
         )
     config, teacher_config = (config_of(each) for each in (folder, teacher))

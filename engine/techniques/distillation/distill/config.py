@@ -53,9 +53,7 @@ class FineTune(ModelTraining):
     title: ClassVar[str] = "Fine-tuning"
     accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer")
     produces: ClassVar[WeightState] = "dense"
-    summary: ClassVar[str] = (
-        "Trains all weights on labels alone: the baseline that distillation has to beat."
-    )
+    summary: ClassVar[str] = "Trains all weights on labels only: the baseline for distillation."
     explanation: ClassVar[str] = (
         "All weights are trained on **labeled** examples (in a text, the labels are the next "
         "tokens). After structured pruning, this lets the remaining structures compensate for the "

@@ -116,12 +116,12 @@ class DistillRun:
 def student_notes(config: ModelTraining, student: ReplacementModel) -> list[str]:
     """Notes on a student that differs from its file."""
     random_head_note = (
-        f"{student.source} is a bare encoder, so the student began with a random head for its "
-        "teacher's classes."
+        f"{student.source} has no classification head, so the student started with a random one "
+        "for the teacher's classes."
     )
     cut = (
-        f"The student's attention is cut into {getattr(config, 'student_heads', 0)} heads, as wide "
-        "together as before: that alone saves nothing."
+        f"The student's attention is cut into {getattr(config, 'student_heads', 0)} heads, with "
+        "the same total width: that alone saves nothing."
     )
     return [random_head_note] * student.source.without_head + [cut] * bool(
         student.config and getattr(config, "student_heads", 0)

@@ -238,7 +238,7 @@ class DistillationLoss:
             for student_states, teacher_states in pairs
         ):
             raise PlainError(
-                "The states of teacher and student have different numbers of places, so they "
+                "The states of teacher and student have different numbers of positions, so they "
                 "cannot be compared; set features to none."
             )
         return pairs

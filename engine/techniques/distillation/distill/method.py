@@ -57,8 +57,8 @@ def train_replacement_fine_tune(
     """Train on labels only."""
     if context.recipe.training and context.recipe.training.unlabelled:
         raise PlainError(
-            "Fine-tuning learns from labels alone, so examples without any teach it nothing; "
-            "leave training.unlabelled out, or use distill."
+            "Fine-tuning uses labels only, so unlabeled examples have no effect; remove "
+            "training.unlabelled, or use distill."
         )
     run = DistillRun.of(config, context, technique_input, tables)
     student = run.prepare_student(context.recipe.seed)

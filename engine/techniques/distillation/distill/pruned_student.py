@@ -135,8 +135,8 @@ def block_stacks(technique_input: TechniqueInput) -> list[list[str]]:
         or getattr(technique_input.original.model.config.get_text_config(), BY_NUMBER, False)
     ):
         raise PlainError(
-            f"{technique_input.folder} has no row of blocks of which some could be left out; "
-            "choose another student."
+            f"{technique_input.folder} has no list of blocks that could be shortened; choose "
+            "another student."
         )
     return rows
 

@@ -210,11 +210,11 @@ def fixed_rank(config: SVD, shape: tuple[int, int]) -> int:
 def why_unfactored(config: SVD, shape: tuple[int, int], rank: int) -> str:
     """Reason why a layer is not factorized; empty if it is."""
     if rank >= min(shape):
-        return f"rank {min(shape)} is its full rank, so it was kept as it was"
+        return f"rank {min(shape)} is its full rank, so it is unchanged"
     if config.by != "rank" and not saves_parameters(shape, rank):
         return (
-            f"rank {rank} is not below its break-even rank {break_even_rank(shape):.1f}, so it was "
-            "kept as it was"
+            f"rank {rank} is not below its break-even rank {break_even_rank(shape):.1f}, so it is "
+            "unchanged"
         )
     return ""
 

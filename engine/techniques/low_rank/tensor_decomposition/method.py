@@ -81,9 +81,9 @@ def why_not_decomposable(layer: Layer) -> str:
     if layer.kind != "conv2d":
         return "it is not a 2-D convolution, so it was not changed"
     if layer.groups > 1:
-        return "a grouped convolution does not run as a chain, so it was kept as it was"
+        return "a grouped convolution does not run as a chain, so it is unchanged"
     return (
-        "a 1 x 1 kernel is a matrix already, so it was kept as it was"
+        "a 1 x 1 kernel is a matrix already, so it is unchanged"
         if layer.shape[2:] == (1, 1)
         else ""
     )
@@ -238,13 +238,10 @@ def energy_ranks(kernel: torch.Tensor, energy: float) -> tuple[int, int]:
 
 def why_tucker_unchanged(config: LayerTucker, out: int, ranks: tuple[int, int]) -> str:
     if ranks == (out, config.kernel[0]) or (config.by == "kept" and config.kept == 1):
-        return f"ranks {out} and {config.kernel[0]} are its full ranks, so it was kept as it was"
+        return f"ranks {out} and {config.kernel[0]} are its full ranks, so it is unchanged"
     before = out * config.kernel[0] * config.kernel[1] * config.kernel[2]
     if config.by != "rank" and tucker_parameters(out, config.kernel, ranks) >= before:
-        return (
-            f"ranks {ranks[0]} and {ranks[1]} would take no fewer parameters, so it was kept as "
-            "it was"
-        )
+        return f"ranks {ranks[0]} and {ranks[1]} would take no fewer parameters, so it is unchanged"
     return ""
 
 
@@ -337,7 +334,7 @@ def full_cp_rank(out: int, kernel: Kernel) -> int:
 def why_cp_unchanged(config: LayerCP, out: int) -> str:
     full = full_cp_rank(out, config.kernel)
     if cp_rank(config, out) >= full or (config.by == "kept" and config.kept == 1):
-        return f"{full:,} terms can be any kernel of its shape, so it was kept as it was"
+        return f"{full:,} terms can be any kernel of its shape, so it is unchanged"
     return ""
 
 

@@ -44,7 +44,7 @@ def prunable_blocks(technique_input: TechniqueInput) -> list[str]:
     )
     if convolutions or len(blocks) < 2:
         reason = (
-            "its parts are convolutions, each of a width of its own"
+            "its parts are convolutions, each with its own width"
             if convolutions
             else "it has no list of blocks"
         )
@@ -244,8 +244,8 @@ def blocks_to_remove(
     if not removable and len(free) == len(influence):
         raise PlainError(
             f"No block of {technique_input.folder} ({technique_input.folder.architecture}) can be "
-            "removed, since the others would compute something else without it; choose another "
-            "technique."
+            "removed, since the other blocks would compute something else without it; choose "
+            "another technique."
         )
     if len(removable) < config.count <= len(free):
         raise PlainError(
@@ -255,7 +255,7 @@ def blocks_to_remove(
         )
     if config.count > len(free):
         raise PlainError(
-            f"Only {len(free)} of {len(influence)} blocks may go, since Layers to skip "
+            f"Only {len(free)} of {len(influence)} blocks can be removed, since Layers to skip "
             "(layers.skip) names layers of the others; lower count to that."
         )
     # text passes all removable blocks, so none of these is NaN

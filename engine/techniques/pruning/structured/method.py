@@ -101,8 +101,8 @@ def structure_groups(config: Structured, technique_input: TechniqueInput) -> lis
 def none_found_message(kind: str, technique_input: TechniqueInput) -> str:
     if kind == "channels":
         return (
-            f"Every channel of {technique_input.folder} runs through a convolution in groups, so "
-            "none can go alone; choose another technique."
+            f"Every channel of {technique_input.folder} passes through a grouped convolution, so "
+            "none can be removed alone; choose another technique."
         )
     return (
         f"No {kind} were found in {technique_input.folder} ({technique_input.folder.architecture}) "
@@ -352,7 +352,11 @@ def layer_notes(
         )
         notes.setdefault(name, []).append(
             words
-            + (f" (asked to lose {config.share:.0%}, and only whole ones go)" if rounded else "")
+            + (
+                f" (asked to lose {config.share:.0%}, and only whole ones are removed)"
+                if rounded
+                else ""
+            )
         )
     return {name: "; ".join(words) for name, words in notes.items()}
 

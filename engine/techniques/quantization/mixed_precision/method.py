@@ -82,7 +82,7 @@ def budget_bytes(config: MixedPrecision, layers: list[Layer], sizes: np.ndarray)
     budget, smallest = int(config.budget * parameters / 8), int(sizes.min(axis=1).sum())
     if smallest > budget:
         raise PlainError(
-            f"A budget of {config.budget:g} bits per weight cannot be met: the coarsest choice, "
+            f"A budget of {config.budget:g} bits per weight cannot be met: the coarsest setting, "
             f"{min(config.choices)} bits in groups of {config.group_size}, "
             f"takes {smallest * 8 / parameters:.2f} with its scales; raise the budget, allow fewer "
             "bits, or use larger groups."

@@ -292,7 +292,7 @@ class PrecisionRun:
     def check_finished(self) -> None:
         if self.broken:
             raise PlainError(
-                f"In {self.variant} the loss was no number any more at step {self.broken}; "
+                f"In {self.variant} the loss became NaN or infinite at step {self.broken}; "
                 "lower rate, or keep another precision."
             )
 

@@ -157,7 +157,7 @@ def assert_refused(read, *words):
         ("a.csv", b"text\n", ["no rows"]),
         ("a.csv", b'text\n"open', ["cannot be read as csv"]),
         ("a.csv", b"words\nx\n", ["no column 'text'", "words", "text_column"]),
-        ("a.csv", b"text\n1\n", ["holds 1 where text is due"]),
+        ("a.csv", b"text\n1\n", ["holds 1 instead of text"]),
         ("a.csv", b"text,other\n,1\n", ["holds no text"]),
         ("a.json", b"{", ["cannot be read as json"]),
         ("a.json", b"[1, 2]", ["row 1 is not an object"]),

@@ -475,7 +475,7 @@ def test_what_is_no_convolution_for_it_is_kept_with_the_reason(config, layer):
     weight = weight_of(*layer.matrix_shape)
     stored = compress(plan(config, [CONVOLUTION, layer])[layer.name], weight)
     assert isinstance(stored, UnfactoredWeight) and torch.equal(stored.to_dense(), weight)
-    assert "not changed" in stored.note() or "kept as it was" in stored.note()
+    assert "not changed" in stored.note() or "is unchanged" in stored.note()
     with pytest.raises(PlainError, match="there is none among these layers; use SVD instead"):
         plan(config, [layer])
 
@@ -547,7 +547,7 @@ def test_a_layer_without_a_gain_has_no_kernel_and_says_why():
     layer = nn.Linear(40, 24)
     for config, why in (
         (SVD(by="rank", rank=20, whitening="none"), "take more than its weight"),
-        (SVD(kept=1, whitening="none"), "kept as it was"),
+        (SVD(kept=1, whitening="none"), "is unchanged"),
     ):
         with pytest.raises(NoKernelError, match=why):
             supported_kernel(

@@ -742,7 +742,7 @@ def test_where_memory_does_not_suffice_the_next_smaller_part_is_tried_and_said(
         )
     )
     assert len(losses) == 2 and message[-1] == (
-        "Memory did not suffice for 8 examples at once, so each step takes them in 4 parts "
+        "There was not enough memory for 8 examples at once, so each step takes them in 4 parts "
         "from step 1 on."
     )
     monkeypatch.setattr(loop, "batch_logits", lambda *_: (_ for _ in ()).throw(MemoryError()))
@@ -842,7 +842,7 @@ def test_a_loss_that_is_no_number_stops_at_the_last_good_state(run_step, monkeyp
     outcome = run_step("resnet", steps=20, batch=8)
     assert len(curve(outcome)) == 12
     assert any(
-        note.startswith("The loss was no number any more at training step 13")
+        note.startswith("The loss became NaN or infinite at training step 13")
         and "the best so far" in note
         for note in outcome.summary.notes
     )
@@ -853,7 +853,7 @@ def test_a_loss_that_never_was_a_number_is_refused(run_step, monkeypatch):
         "engine.techniques.distillation.distill.distillation_loss.batch_label_loss",
         lambda logits, batch: logits.sum() * float("nan"),
     )
-    assert "no number any more at training step 1; lower rate" in error_message(run_step)
+    assert "NaN or infinite at training step 1; lower rate" in error_message(run_step)
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -978,7 +978,7 @@ def test_models_that_cannot_learn_from_one_another_are_told_apart_before_the_run
     (cut / "tokenizer.json").write_text(
         (cut / "tokenizer.json").read_text().replace('"<mask>"', '"<blank>"')
     )
-    assert "cuts text into other tokens" in error_message(run_step, student=str(cut))
+    assert "tokenizes text differently" in error_message(run_step, student=str(cut))
 
 
 def test_what_has_no_heads_and_what_has_no_width_is_said(run_step):

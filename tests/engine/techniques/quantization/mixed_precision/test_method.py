@@ -105,7 +105,7 @@ def test_a_budget_that_cannot_be_met_is_one_sentence():
     with pytest.raises(
         PlainError,
         match=(
-            r"budget of 2 bits per weight cannot be met: the coarsest choice, 2 bits in groups "
+            r"budget of 2 bits per weight cannot be met: the coarsest setting, 2 bits in groups "
             r"of 32, takes 2\.50"
         ),
     ):
