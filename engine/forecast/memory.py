@@ -19,7 +19,7 @@ from engine.techniques.implementations import search_work, training_work
 BASE = psutil.Process().memory_info().rss
 # bytes of the tables of a calibrated layer, and of memory that the allocator keeps; large only with
 # many experts
-SEEN_LAYER = 6e5
+LAYER_STATS_BYTES = 6e5
 # bytes that libraries use during computation: thread pools, oneDNN and the allocator
 SCRATCH = 60e6
 
@@ -35,7 +35,7 @@ def peak_bytes(job: Job) -> float:
             max(map(compression_bytes, [*job.earlier, job])) if device.type == "cpu" else 0.0,
             speed_bytes(job) if device.type == "cpu" else 0.0,
         ]
-    stats_bytes = SEEN_LAYER * max(
+    stats_bytes = LAYER_STATS_BYTES * max(
         (
             len(step_job.targets)
             for step_job in [*job.earlier, job]

@@ -31,7 +31,7 @@ NOT_SCALED = "no norm or layer before it can take a scale, so it was rounded wit
 UNSCALED = "without scales, since nothing before it can take them"
 RESCALED = "it takes the scales of its inputs"
 REWRITTEN = "it was changed together with other layers, which does not change the model's function"
-NOT_SEEN = "its inputs cannot be observed (an embedding or grouped convolution)"
+NOT_OBSERVABLE = "its inputs cannot be observed (an embedding or grouped convolution)"
 NOT_REACHED = "no calibration data reached it"
 NO_GRADIENT = "the loss on the calibration data has no gradient for its weights"
 EQUAL_WEIGHTS = "all its weights are equal"
@@ -214,7 +214,7 @@ def unchanged_message(name: str, setting: Technique) -> str:
 def why_not_seen(setting: Technique, module: nn.Module) -> str:
     if setting.needs == "gradients":
         return NO_GRADIENT
-    return NOT_REACHED if has_observable_inputs(module) else NOT_SEEN
+    return NOT_REACHED if has_observable_inputs(module) else NOT_OBSERVABLE
 
 
 def narrow_rows_note(setting: Technique, layer: Layer) -> str:
