@@ -248,8 +248,8 @@ def write_output(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        with Path(os.devnull).open("w") as silent:
-            os.dup2(silent.fileno(), sys.stdout.fileno())
+        with Path(os.devnull).open("w") as devnull:
+            os.dup2(devnull.fileno(), sys.stdout.fileno())
 
 
 @shell.command(help="Run a recipe and print the results.")
@@ -390,10 +390,10 @@ def speed_lines(latency: Any) -> list[str]:
         )
         for shape, ms, threads in pairs
     ]
-    without = latency[latency.kernel == ""]
+    unmeasured = latency[latency.kernel == ""]
     return timed + [
         f"speed       {measured}: {note}"
-        for note, measured in dict.fromkeys(zip(without.note, without["what"], strict=True))
+        for note, measured in dict.fromkeys(zip(unmeasured.note, unmeasured["what"], strict=True))
     ]
 
 

@@ -40,8 +40,8 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema()
 
 
-def is_unknown_key(wrong: Mapping[str, Any]) -> bool:
-    return wrong["type"] in ("extra_forbidden", "invalid_key")
+def is_unknown_key(problem: Mapping[str, Any]) -> bool:
+    return problem["type"] in ("extra_forbidden", "invalid_key")
 
 
 def problem_description(wrong: Mapping[str, Any], schema: dict[str, Any]) -> str:
@@ -191,21 +191,23 @@ def bounds_text(schema: dict[str, Any]) -> str:
 
 def number_bounds(schema: dict[str, Any]) -> str:
     """`` from 2 to 8``, `` above 0``: the bounds of a number in words."""
-    ends = closed_bounds(schema) if schema["type"] == "integer" else schema
-    if "minimum" in ends and "maximum" in ends:
-        return f" from {ends['minimum']:.15g} to {ends['maximum']:.15g}"
-    words = [f"{word} {ends[name]:.15g}" for name, word in BOUNDS.items() if name in ends]
+    bounds = closed_bounds(schema) if schema["type"] == "integer" else schema
+    if "minimum" in bounds and "maximum" in bounds:
+        return f" from {bounds['minimum']:.15g} to {bounds['maximum']:.15g}"
+    words = [f"{word} {bounds[name]:.15g}" for name, word in BOUNDS.items() if name in bounds]
     return f" {' and '.join(words)}" if words else ""
 
 
 def closed_bounds(schema: dict[str, Any]) -> dict[str, Any]:
     """Between whole numbers, an open bound equals the next closed one."""
-    ends: dict[str, Any] = {name: schema[name] for name in ("minimum", "maximum") if name in schema}
+    bounds: dict[str, Any] = {
+        name: schema[name] for name in ("minimum", "maximum") if name in schema
+    }
     if "exclusiveMinimum" in schema:
-        ends["minimum"] = schema["exclusiveMinimum"] + 1
+        bounds["minimum"] = schema["exclusiveMinimum"] + 1
     if "exclusiveMaximum" in schema:
-        ends["maximum"] = schema["exclusiveMaximum"] - 1
-    return ends
+        bounds["maximum"] = schema["exclusiveMaximum"] - 1
+    return bounds
 
 
 def length_bounds(minimum: int, maximum: int | None, unit: str) -> str:

@@ -55,11 +55,11 @@ def augmented_images(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tenso
     """
     angle, zoom, right, down = (2 * torch.rand(4, len(pixels), generator=draw) - 1).unbind()
     angle, zoom = ROTATION * angle, 1 + ZOOM * zoom
-    turned = torch.stack(
+    transforms = torch.stack(
         [angle.cos(), -angle.sin(), SHIFT * right, angle.sin(), angle.cos(), SHIFT * down], dim=1
     ).view(-1, 2, 3)
-    turned[:, :, :2] *= zoom[:, None, None]
-    grid = affine_grid(turned, list(pixels.shape), align_corners=False)
+    transforms[:, :, :2] *= zoom[:, None, None]
+    grid = affine_grid(transforms, list(pixels.shape), align_corners=False)
     return grid_sample(pixels + 1, grid, align_corners=False) - 1  # paper is -1, padding is 0
 
 

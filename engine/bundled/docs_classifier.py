@@ -235,7 +235,7 @@ def tfidf_baseline(chosen: dict[Split, list[Passage]]) -> Pipeline:
     """TF-IDF of words and word pairs with logistic regression. The regularization is chosen on
     validation texts.
     """
-    truth = {split: [p.label for p in rows] for split, rows in chosen.items()}
+    labels = {split: [p.label for p in rows] for split, rows in chosen.items()}
     fits = [
         make_pipeline(
             TfidfVectorizer(sublinear_tf=True, min_df=2, ngram_range=(1, 2)),
@@ -244,9 +244,9 @@ def tfidf_baseline(chosen: dict[Split, list[Passage]]) -> Pipeline:
         for c in (1, 3, 10)
     ]
     for fit in fits:
-        fit.fit(passage_texts(chosen["train"]), truth["train"])
+        fit.fit(passage_texts(chosen["train"]), labels["train"])
     return max(
-        fits, key=lambda fit: fit.score(passage_texts(chosen["calibration"]), truth["calibration"])
+        fits, key=lambda fit: fit.score(passage_texts(chosen["calibration"]), labels["calibration"])
     )
 
 

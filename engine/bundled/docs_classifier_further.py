@@ -98,7 +98,7 @@ def continue_pretraining(
     )
     reader.tie_weights()
     # other windows than those of the first pretraining
-    steps, begun = arguments.tokens // (BATCH * WINDOW), 1_000_000
+    steps, first_step = arguments.tokens // (BATCH * WINDOW), 1_000_000
 
     @torch.no_grad()
     def held_out_loss() -> float:
@@ -114,7 +114,7 @@ def continue_pretraining(
     encoded_file = arguments.checkpoint.with_suffix(".read.pt")
     return train(
         reader,
-        lambda step: masked_word_loss(reader, *masked_batch(read, begun + step)),
+        lambda step: masked_word_loss(reader, *masked_batch(read, first_step + step)),
         held_out_loss,
         schedule,
         encoded_file,
@@ -220,13 +220,13 @@ def main() -> None:
     chosen |= {"more": additional_passages(documents, chosen["train"])}
     data = {split: TokenizedPassages.tokenize(tokenizer, rows) for split, rows in chosen.items()}
     other = tfidf_baseline(chosen)
-    lesson = self_training_data(model, other, chosen, data)
+    training_data = self_training_data(model, other, chosen, data)
     reading = (
         continue_pretraining(model, tokenizer, documents, arguments)
         if arguments.tokens
         else TrainingCurve([])
     )
-    curve = self_train(model, lesson, data["calibration"], arguments)
+    curve = self_train(model, training_data, data["calibration"], arguments)
     model.config.hidden_dropout_prob = model.config.classifier_dropout = 0.0
     model.save_pretrained(OUT)
     scores = test_scores(model, other, data["evaluation"], chosen["evaluation"])

@@ -116,6 +116,6 @@ def curve_table(curve: TrainingCurve, rows: int = 12) -> str:
     last point.
     """
     stride = max(1, math.ceil(len(curve.points) / rows))
-    kept = curve.points[::-1][::stride][::-1]
-    lines = [f"| {step} | {training:.3f} | {held_out:.3f} |" for step, training, held_out in kept]
+    shown = curve.points[::-1][::stride][::-1]
+    lines = [f"| {step} | {training:.3f} | {held_out:.3f} |" for step, training, held_out in shown]
     return "\n".join(["| step | training loss | held-out loss |", "|---|---|---|", *lines])

@@ -71,9 +71,9 @@ class InputStats:
         self.abs_sum += size.sum(0, dtype=torch.float32)
         self.square_sum += torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).square_()
         self.abs_max = torch.maximum(self.abs_max, size.amax(0).float())
-        some = rows[:: max(1, len(rows) * self.width * 16 // VALUES_KEPT)]
+        sample = rows[:: max(1, len(rows) * self.width * 16 // VALUES_KEPT)]
         # a view would hold on to the whole batch
-        self.vectors.append(some.to(torch.float32, copy=True))
+        self.vectors.append(sample.to(torch.float32, copy=True))
         if self.wants_gram:
             add_gram(self.gram, rows)
         else:

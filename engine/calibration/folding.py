@@ -103,18 +103,18 @@ def scale_folds(
         ):
             groups.setdefault(id(stats[name]), []).append(name)
     before, order = compress_with_scales(stream, block)
-    kept = {
+    compressed = {
         name for name in order if isinstance(stream.model.get_submodule(name), UnpackingLinear)
     } - {*layers}
-    order = [name for name in order if name not in kept and name not in routed]
+    order = [name for name in order if name not in compressed and name not in routed]
     found = {
         tuple(names): nearest_fold(stream, block, tuple(names), before, order)
         for names in groups.values()
     }
-    alone = [names for names, fold in found.items() if fold is None]
+    without_source = [names for names, fold in found.items() if fold is None]
     before_experts = [
         fold_into_experts(
-            stream, block, path, [n for n in routed if n in stats], alone, before, order
+            stream, block, path, [n for n in routed if n in stats], without_source, before, order
         )
         for path in ExpertRouting(routed).paths
     ]
@@ -254,15 +254,15 @@ def powers_of_two(width: int, fold: Fold) -> torch.Tensor:
 def preserve_weights(model: nn.Module, names: list[str]) -> Iterator[None]:
     """Restore the weights of modules."""
     modules = [model.get_submodule(name) for name in names]
-    kept = [
+    saved = [
         (m, getattr(m, "stored", None), m._parameters.get("weight"), m._parameters.get("bias"))
         for m in modules
     ]
-    values = [(p, p.data) for _, _, *parameters in kept for p in parameters if p is not None]
+    values = [(p, p.data) for _, _, *parameters in saved for p in parameters if p is not None]
     try:
         yield
     finally:
-        for module, stored, _, _ in kept:
+        for module, stored, _, _ in saved:
             if stored is not None:
                 module.stored = stored
         for parameter, value in values:

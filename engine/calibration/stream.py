@@ -186,13 +186,13 @@ class CalibrationStream:
             next_layers = [
                 block_pass.switch(block, index) for index, block_pass in enumerate(passes)
             ]
-            while waits := {
+            while waiting_layers := {
                 layer
                 for layer, block_pass in zip(next_layers, passes, strict=True)
                 if not block_pass.dead
             }:
                 name = min(
-                    waits & routing.layers.keys() or waits,
+                    waiting_layers & routing.layers.keys() or waiting_layers,
                     key=lambda layer: order.get(layer, len(order)),
                 )
                 if name in order:
@@ -346,11 +346,11 @@ def pause_before_layers(
     modules = {
         name: module for name in names if has_observable_inputs(module := input_reader(model, name))
     }
-    begins = {
+    routers = {
         path: model.get_submodule(path) for path in ExpertRouting.for_layers(model, modules).paths
     }
     hooks = [
-        module.register_forward_pre_hook(routing_hook(path)) for path, module in begins.items()
+        module.register_forward_pre_hook(routing_hook(path)) for path, module in routers.items()
     ]
     with active_hooks(
         [

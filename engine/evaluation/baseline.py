@@ -73,9 +73,11 @@ def save_baseline(path: Path, result: EvaluationResult) -> None:
 
 def load_baseline(path: Path) -> EvaluationResult:
     # opened here, because numpy does not close a damaged file
-    with path.open("rb") as file, np.load(file) as kept:
+    with path.open("rb") as file, np.load(file) as arrays:
         protocol, notes = (
-            Protocol.model_validate_json(str(kept["protocol"])),
-            tuple(json.loads(str(kept["notes"]))),
+            Protocol.model_validate_json(str(arrays["protocol"])),
+            tuple(json.loads(str(arrays["notes"]))),
         )
-        return EvaluationResult(json.loads(str(kept["scores"])), protocol, kept["guesses"], notes)
+        return EvaluationResult(
+            json.loads(str(arrays["scores"])), protocol, arrays["guesses"], notes
+        )

@@ -119,14 +119,14 @@ def classification_result(
     return EvaluationResult(scores, protocol, guesses.numpy().astype(np.int32), examples.notes)
 
 
-def macro_scores(truth: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
+def macro_scores(labels: np.ndarray, guesses: np.ndarray) -> dict[str, float]:
     """Means over the classes that occur in either: right / guessed, right / true, and 2 right /
     (true + guessed); 0 where a class has none.
     """
-    classes = int(max(truth.max(), guesses.max())) + 1
+    classes = int(max(labels.max(), guesses.max())) + 1
     right, true, guessed = (
         np.bincount(labels, minlength=classes)
-        for labels in (truth[truth == guesses], truth, guesses)
+        for labels in (labels[labels == guesses], labels, guesses)
     )
     occurs = true + guessed > 0
     shares = {

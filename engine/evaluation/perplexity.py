@@ -145,7 +145,7 @@ def perplexity_protocol(
     """
     count, context = windows.shape
     scored = context - max(1, len(prefix))
-    begun = f", each beginning with {' '.join(prefix)} (context, not scored)" if prefix else ""
+    beginning = f", each beginning with {' '.join(prefix)} (context, not scored)" if prefix else ""
     between = (
         f", joined by {text.separator.count(chr(10))} line feeds," if len(text.texts) > 1 else ""
     )
@@ -159,5 +159,5 @@ def perplexity_protocol(
         compute_dtype=dtype_name(dtype),
         measure=f"Perplexity: exp of the mean token loss; the text{between} is tokenized once "
         "without special tokens and cut into windows "
-        f"of {context:,} that do not overlap{begun}, {scored:,} targets each.",
+        f"of {context:,} that do not overlap{beginning}, {scored:,} targets each.",
     )

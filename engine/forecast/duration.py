@@ -71,9 +71,9 @@ def evaluation_seconds(job: Job, compressed: list[Layer]) -> float:
     seconds = job.passes.seconds(volume.positions, volume.batches)
     unpackings = 1 if dense_bytes(job.loaded.model) <= MAX_UNPACKED_BYTES else volume.batches
     for layer in compressed:
-        pace = job.layer_timing(layer)
+        timing = job.layer_timing(layer)
         vectors = volume.positions * layer.reached * vectors_of(layer)
-        seconds += unpackings * pace.unpack * layer.matrix_shape[0] + vectors * pace.receive
+        seconds += unpackings * timing.unpack * layer.matrix_shape[0] + vectors * timing.receive
     return seconds
 
 
@@ -89,12 +89,12 @@ def compression_seconds(job: Job) -> float:
     targets, rounds = job.targets, 0.0
     search = search_work(config, len(targets))
     for number, layer in enumerate(targets):
-        pace, rows = job.layer_timing(layer), layer.matrix_shape[0]
+        timing, rows = job.layer_timing(layer), layer.matrix_shape[0]
         first = is_first_with_input(targets, number)
         rounds += (
-            rows * (pace.compress * (1 + search.roundings) + pace.scale + pace.judge)
-            + pace.once * first
-            + pace.start
+            rows * (timing.compress * (1 + search.roundings) + timing.scale + timing.judge)
+            + timing.once * first
+            + timing.start
             + 0.004
         )
         rounds += layer_operations(config, layer.matrix_shape) / products_per_second()
@@ -104,10 +104,12 @@ def compression_seconds(job: Job) -> float:
         if config.needs == "gradients"
         else 0.0
     )
-    judging = job.passes.seconds(*share_of_examples(volume, EXAMPLES)) if volume.positions else 0.0
+    comparison_seconds = (
+        job.passes.seconds(*share_of_examples(volume, EXAMPLES)) if volume.positions else 0.0
+    )
     return (
         rounds
-        + judging
+        + comparison_seconds
         + calibration_seconds(job)
         + search_seconds(job, search)
         + training_seconds(job, training_work(technique_with_epoch_steps(job)))
@@ -171,10 +173,10 @@ def max_training_examples(job: Job) -> float:
 
 def training_dtype(job: Job) -> torch.dtype:
     """Dtype of products during training; a GPU is estimated with the CPU's float32."""
-    quick = getattr(job.config, "products", "auto") == "bfloat16" and multiplies_bfloat16(
+    uses_bfloat16 = getattr(job.config, "products", "auto") == "bfloat16" and multiplies_bfloat16(
         torch.device("cpu")
     )
-    return torch.bfloat16 if quick else torch.float32
+    return torch.bfloat16 if uses_bfloat16 else torch.float32
 
 
 def is_first_with_input(layers: list[Layer], number: int) -> bool:
@@ -262,10 +264,10 @@ def share_of_examples(volume: DataVolume, examples: int) -> tuple[float, float]:
 
 def finishing_seconds(job: Job) -> float:
     """Seconds for generating sample texts and measuring latency."""
-    one, seconds = job.passes.per_pass + job.passes.per_position, 0.0
+    example_seconds, seconds = job.passes.per_pass + job.passes.per_position, 0.0
     if isinstance(job.recipe.task, LanguageModeling):
         small = job.folder.size_bytes < SMALL
-        seconds += 2.5 * one * (len(PROMPTS) * NEW_TOKENS if small else NEW_TOKENS // 4)
+        seconds += 2.5 * example_seconds * (len(PROMPTS) * NEW_TOKENS if small else NEW_TOKENS // 4)
     if job.recipe.speed:
         # of texts the largest batch is timed; few kernels are timed for images
         volume = job.evaluation

@@ -55,9 +55,9 @@ def idle_seconds(run: Callable[[], Result]) -> tuple[float, Result]:
     seconds are wall time, or the processor time of all threads if that is less. On a busy machine a
     call with n threads may therefore count up to n times.
     """
-    wall, processor = time.perf_counter(), time.process_time()
+    wall_start, processor_start = time.perf_counter(), time.process_time()
     result = run()
-    return min(time.perf_counter() - wall, time.process_time() - processor), result
+    return min(time.perf_counter() - wall_start, time.process_time() - processor_start), result
 
 
 def cached_for_a_while(probe: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,8 +105,8 @@ def forward_timing(
     """Timing of the model, measured again after FRESH seconds. ``length``: tokens of one window or
     text.
     """
-    taken, found = _passes.get((*key, length), (-math.inf, None))
-    if time.monotonic() - taken > FRESH:
+    measured_at, found = _passes.get((*key, length), (-math.inf, None))
+    if time.monotonic() - measured_at > FRESH:
         with explain_load_errors(folder, f"{folder} cannot run"):
             found = measured_timing(loaded, folder, length)
         _passes[*key, length] = time.monotonic(), found
@@ -269,13 +269,13 @@ def row_and_fixed_seconds(
     by column, a few rows take as long as many. For other methods the time is assumed to be
     proportional to the rows; methods with gradients get them for these rows only.
     """
-    few = seconds(weight)
+    small_seconds = seconds(weight)
     if config.needs not in ("range", "gram"):
-        return few / len(weight), 0.0
+        return small_seconds / len(weight), 0.0
     # never zero: a probe may be delayed
-    more = max(seconds(weight.repeat(TALLER, 1)) - few, 0.01 * few)
+    more = max(seconds(weight.repeat(TALLER, 1)) - small_seconds, 0.01 * small_seconds)
     row_seconds = more / (len(weight) * (TALLER - 1))
-    return row_seconds, max(0.0, few - len(weight) * row_seconds)
+    return row_seconds, max(0.0, small_seconds - len(weight) * row_seconds)
 
 
 def probe_stats(config: Technique, width: int) -> InputStats | GradientStats:

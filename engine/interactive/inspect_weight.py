@@ -130,8 +130,8 @@ def weight_location_float8(stored: Float8, row: int, column: int) -> WeightLocat
 
 @weight_location.register
 def weight_location_transposed(stored: TransposedWeight, row: int, column: int) -> WeightLocation:
-    turned = weight_location(stored.columns, column, row)
-    return replace(turned, rows=turned.columns, columns=turned.rows)
+    location = weight_location(stored.columns, column, row)
+    return replace(location, rows=location.columns, columns=location.rows)
 
 
 @weight_location.register

@@ -60,8 +60,8 @@ def preview(recipe: Recipe, layer: str) -> CompressedLayer:
 
 def live_weights(config: Technique) -> int:
     """Number of weights that are compared while a control is dragged."""
-    quick = getattr(config, "range", "absmax") in QUICK_RANGES
-    return model_cache.LIVE_WEIGHTS // (1 if quick else COARSER)
+    is_fast = getattr(config, "range", "absmax") in QUICK_RANGES
+    return model_cache.LIVE_WEIGHTS // (1 if is_fast else COARSER)
 
 
 def compressed_by_all_steps(

@@ -111,12 +111,12 @@ class ModelCache:
         may use is cached.
         """
         key = (*model.key, layer.name)
-        kept = self.first_rows_kept.get(key)
-        if kept is None or len(kept) < rows:
+        rows_of_weight = self.first_rows_kept.get(key)
+        if rows_of_weight is None or len(rows_of_weight) < rows:
             weight = model.weight(layer)
             max_rows = max(rows, LIVE_WEIGHTS // max(1, weight.shape[1]))
-            kept = weight[:max_rows].clone()
-        return self.first_rows_kept.keep(key, kept)[:rows].contiguous()
+            rows_of_weight = weight[:max_rows].clone()
+        return self.first_rows_kept.keep(key, rows_of_weight)[:rows].contiguous()
 
     def spectrum(self, model: CachedModel, layer: Layer, weight: torch.Tensor) -> pd.DataFrame:
         """SpectrumRow of a layer, which takes seconds to compute."""

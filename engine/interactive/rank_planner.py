@@ -50,7 +50,7 @@ def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
     rows = [
         planned_row(config, layers[name], spectra[name], ranks[name], loaded) for name in spectra
     ]
-    kept = sum(
+    kept_parameters = sum(
         spectra[row.layer].dense_parameters if row.whole else row.rank * spectra[row.layer].step
         for row in rows
     )
@@ -58,7 +58,7 @@ def answer_rank_plan(query: RankPlanQuery) -> PlannedRanks:
     return PlannedRanks(
         table(rows, PlannedRow),
         sum(spectrum.dense_parameters for spectrum in spectra.values()),
-        kept,
+        kept_parameters,
         milliseconds,
     )
 

@@ -95,15 +95,15 @@ def class_targets_of_example(
     number = min(example, len(examples.inputs) - 1)
     if not isinstance(recipe.task, ImageClassification):
         checked_length(recipe.task.length, config, tokenizer_of(folder))
-    one = type(examples)(
+    single = type(examples)(
         examples.inputs[number : number + 1],
         examples.labels[number : number + 1],
         examples.names,
         examples.name,
         "",
     )
-    logits = single_example_logits(loaded, encoded_inputs(recipe.task, one, folder))
-    right, likeliest = (
+    logits = single_example_logits(loaded, encoded_inputs(recipe.task, single, folder))
+    right, most_likely = (
         int(class_targets(examples, config)[number]),
         logits.topk(min(MAX_ANSWERS, len(logits))).indices.tolist(),
     )
@@ -115,7 +115,10 @@ def class_targets_of_example(
     )
     return SoftTargets(
         soft_target_table(
-            logits, {label: str(config.id2label[label]) for label in likeliest}, right, temperature
+            logits,
+            {label: str(config.id2label[label]) for label in most_likely},
+            right,
+            temperature,
         ),
         description,
     )

@@ -66,13 +66,13 @@ def kernel_for_csr(stored: CSR, layer: Unpacking) -> SparseRowKernel:
 
 @kernel_for.register
 def kernel_for_n_of_m(stored: NOfM, layer: Unpacking) -> SemiStructuredKernel:
-    layer, kept = (
+    layer, n = (
         require_linear(layer, SPARSE),
         stored.of_ * stored.values.shape[1] // stored.shape[1],
     )
-    if (kept, stored.of_) != (2, 4):
+    if (n, stored.of_) != (2, 4):
         raise NoKernelError(
-            f"tensor cores multiply 2 of every 4, and these are {kept} of {stored.of_}"
+            f"tensor cores multiply 2 of every 4, and these are {n} of {stored.of_}"
         )
     if not stored.values.is_cuda:
         raise NoKernelError(

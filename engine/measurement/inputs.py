@@ -51,13 +51,15 @@ def sampled_inputs(
 def evenly_spaced_examples(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
     """EXAMPLES evenly spaced examples of all batches."""
     sizes = [len(next(iter(batch.values()))) for batch in batches]
-    wanted = set(range(0, sum(sizes), max(1, sum(sizes) // EXAMPLES)))
-    first, few = 0, []
+    selected = set(range(0, sum(sizes), max(1, sum(sizes) // EXAMPLES)))
+    first, batches_of_selected = 0, []
     for batch, size in zip(batches, sizes, strict=True):
-        rows = [row for row in range(size) if first + row in wanted]
-        few += [{name: values[rows] for name, values in batch.items()}] if rows else []
+        rows = [row for row in range(size) if first + row in selected]
+        batches_of_selected += (
+            [{name: values[rows] for name, values in batch.items()}] if rows else []
+        )
         first += size
-    return few
+    return batches_of_selected
 
 
 def sampled_vectors(module: nn.Module, inputs: torch.Tensor, count: int) -> torch.Tensor:

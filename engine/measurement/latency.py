@@ -66,17 +66,17 @@ def latency_rows(
     """
     # layers of a replacement model have no counterpart
     original_names = {layer.name for layer in original.layers}
-    names, fewer = (
+    names, removed = (
         [name for name in names if name in original_names],
         len(compressed.layers) < len(original.layers),
     )
     kernels = Kernels.of(
         compressed,
-        [name for name in names if not fewer or is_changed(name, original, compressed)],
+        [name for name in names if not removed or is_changed(name, original, compressed)],
         original,
     )
     rows = list(kernels.reasons())
-    if not kernels.found and not fewer:
+    if not kernels.found and not removed:
         return rows
     pair = ModelPair(original, compressed, inputs, input_shapes(inputs, context.recipe.task))
     with evaluation_mode(original.model), evaluation_mode(compressed.model):

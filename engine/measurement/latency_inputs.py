@@ -43,8 +43,8 @@ class Shape:
     first_token: bool = False
 
     def select(self, tensor: torch.Tensor) -> torch.Tensor:
-        few = tensor[: self.examples]
-        return few[:, :1] if self.first_token else few
+        selected = tensor[: self.examples]
+        return selected[:, :1] if self.first_token else selected
 
     def select_inputs(self, inputs: Inputs) -> Inputs:
         return {

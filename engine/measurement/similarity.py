@@ -75,7 +75,7 @@ class CKAEstimate:
         self.both.append(hsic(student_grams, teacher_grams))
         self.alone.append(
             tuple(
-                torch.stack([hsic(one[None], one[None])[0, 0] for one in grams])
+                torch.stack([hsic(gram[None], gram[None])[0, 0] for gram in grams])
                 for grams in (student_grams, teacher_grams)
             )
         )
@@ -101,7 +101,7 @@ def similarity_rows(
     """Rows for all pairs of blocks; none if a model has no sequence of blocks or there are too few
     examples.
     """
-    likeness, names = CKAEstimate(), ([], [])
+    estimate, names = CKAEstimate(), ([], [])
     models = (student.model, teacher.model)
     if not all(block_sequences(model) for model in models):
         return []
@@ -112,9 +112,9 @@ def similarity_rows(
         ):
             context.progress(ProgressEvent("comparing-student", done, GROUPS))
             if teacher_group and student_group:
-                likeness.add(list(teacher_group.values()), list(student_group.values()))
+                estimate.add(list(teacher_group.values()), list(student_group.values()))
                 names = list(teacher_group), list(student_group)
-    values = likeness.similarity().flatten().tolist() if likeness.both else []
+    values = estimate.similarity().flatten().tolist() if estimate.both else []
     return [
         SimilarityRow(*pair, value) for pair, value in zip(product(*names), values, strict=True)
     ]
@@ -207,6 +207,6 @@ def row_count(waiting: list[list[States]]) -> int:
 
 def concatenated_states(waiting: list[list[States]]) -> list[States]:
     return [
-        {name: torch.cat([states_by_name[name] for states_by_name in one]) for name in one[0]}
-        for one in zip(*waiting, strict=True)
+        {name: torch.cat([states_by_name[name] for states_by_name in group]) for name in group[0]}
+        for group in zip(*waiting, strict=True)
     ]

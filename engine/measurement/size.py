@@ -109,17 +109,17 @@ def origin_of_rebuilt(loaded: LoadedModel, small: PruningPlan) -> Origin:
 
 
 def origin_of_replacement(
-    loaded: LoadedModel, layers: Iterable[Layer], homes: dict[str, str]
+    loaded: LoadedModel, layers: Iterable[Layer], source_layers: dict[str, str]
 ) -> Origin:
     """Origin of a dense model that replaces ``loaded``. Layers with unchanged shape and number
     format are not compressed.
 
-    ``homes``: layer -> the layer of ``loaded`` from which it started
+    ``source_layers``: layer -> the layer of ``loaded`` from which it started
     """
     left = {layer.name: layer for layer in loaded.layers if not layer.tied_to}
     counts: dict[str, int] = {}
     for layer in (layer for layer in layers if not layer.tied_to):
-        before = left.pop(homes.get(layer.name, ""), None)
+        before = left.pop(source_layers.get(layer.name, ""), None)
         same = (
             before
             and before.shape == layer.shape

@@ -97,12 +97,12 @@ def mistake_tables(
     """
     context.progress(ProgressEvent("analyzing-errors", 0, 1))
     paper = evaluation_set(context.recipe.task, context.folder)
-    knew, knows = before.guesses == paper.right, after.guesses == paper.right
+    teacher_correct, student_correct = before.guesses == paper.right, after.guesses == paper.right
     counts = [
-        VerdictRow(one, other, int(((knew == one) & (knows == other)).sum()))
+        VerdictRow(one, other, int(((teacher_correct == one) & (student_correct == other)).sum()))
         for one, other in CASES
     ]
-    lost_examples = np.flatnonzero((knew & ~knows)[: paper.searched_count])
+    lost_examples = np.flatnonzero((teacher_correct & ~student_correct)[: paper.searched_count])
     return TableBuilder(
         verdicts=counts,
         mistakes=mistake_rows(paper, lost_examples, after.guesses, teacher, student)
@@ -118,9 +118,9 @@ def mistake_rows(
     teacher: LoadedModel,
     student: LoadedModel,
 ) -> list[MistakeRow]:
-    sure = examples.answer_probabilities(student, lost_examples, guesses[lost_examples])
-    surest = np.argsort(-sure, kind="stable")[:MAX_MISTAKES]
-    indices = lost_examples[surest]
+    confidence = examples.answer_probabilities(student, lost_examples, guesses[lost_examples])
+    most_confident = np.argsort(-confidence, kind="stable")[:MAX_MISTAKES]
+    indices = lost_examples[most_confident]
     teacher_probabilities = examples.answer_probabilities(teacher, indices, examples.right[indices])
     return [
         MistakeRow(
@@ -131,7 +131,10 @@ def mistake_rows(
             student=student_probability,
         )
         for index, teacher_probability, student_probability in zip(
-            indices.tolist(), teacher_probabilities.tolist(), sure[surest].tolist(), strict=True
+            indices.tolist(),
+            teacher_probabilities.tolist(),
+            confidence[most_confident].tolist(),
+            strict=True,
         )
     ]
 

@@ -52,10 +52,10 @@ def layer_kind(module: nn.Module) -> LayerKind | None:
 
     Parametrized modules, whose weight is computed from other tensors, are not layers.
     """
-    own = {name for name, value in module._parameters.items() if value is not None}
+    parameters = {name for name, value in module._parameters.items() if value is not None}
     if (
-        "weight" not in own
-        or own - {"weight", "bias"}
+        "weight" not in parameters
+        or parameters - {"weight", "bias"}
         or any(True for _ in module.children())
         or "forward" in vars(module)
     ):
@@ -122,16 +122,16 @@ def result_or_none(
 
 def linear_kind(module: nn.Module) -> LayerKind | None:
     """x W^T + b, or x W + b for subclasses of Conv1D."""
-    turned = isinstance(module, Conv1D)
+    transposed = isinstance(module, Conv1D)
     for dtype in TOLERANCES:
-        double = small_copy(module, (IN, OUT) if turned else (OUT, IN), dtype)
+        double = small_copy(module, (IN, OUT) if transposed else (OUT, IN), dtype)
         inputs = random_tensor((2, 4, IN), dtype)
-        weight = double.weight.T if turned else double.weight
+        weight = double.weight.T if transposed else double.weight
         if not outputs_match(
             double(inputs), F.linear(inputs, weight, double._parameters.get("bias"))
         ):
             return None
-    return LayerKind("conv1d" if turned else "linear")
+    return LayerKind("conv1d" if transposed else "linear")
 
 
 def embedding_kind(module: nn.Module) -> LayerKind | None:

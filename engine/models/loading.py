@@ -223,9 +223,9 @@ def set_fields(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
 def drop_foreign_ids(config: object, vocabulary: int | None) -> None:
     named = {key: value for key, value in vars(config).items() if key.endswith("_token_id")}
     for key, foreign in ids_outside_vocabulary({**named, "vocab_size": vocabulary}).items():
-        kept = [i for i in named[key] if i not in foreign] if isinstance(named[key], list) else []
+        valid = [i for i in named[key] if i not in foreign] if isinstance(named[key], list) else []
         try:
-            setattr(config, key, kept or None)
+            setattr(config, key, valid or None)
         except StrictDataclassFieldValidationError:  # of a configuration that accepts numbers only
             setattr(config, key, 0)
 
@@ -261,10 +261,10 @@ def check_finite(model: ModelSource | torch.nn.Module) -> None:
 
 
 def check_finite_tensors(tensors: Iterable[tuple[str, torch.Tensor]], owner: str) -> None:
-    bad = next((name for name, tensor in tensors if not is_finite(tensor)), None)
-    if bad is not None:
+    non_finite = next((name for name, tensor in tensors if not is_finite(tensor)), None)
+    if non_finite is not None:
         raise PlainError(
-            f"The weight {bad} of {owner} holds NaN or infinite numbers; download it again "
+            f"The weight {non_finite} of {owner} holds NaN or infinite numbers; download it again "
             "or choose another model."
         )
 

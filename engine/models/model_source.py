@@ -452,10 +452,10 @@ def languages_without_default(config: dict[str, Any]) -> list[str]:
     cannot read text.
     """
     names = config.get("languages")
-    without = "adapter_reduction_factor" in config and not config.get("default_language")
+    lacks_default = "adapter_reduction_factor" in config and not config.get("default_language")
     return (
         list(names)
-        if without
+        if lacks_default
         and isinstance(names, list | tuple)
         and all(isinstance(name, str) for name in names)
         else []

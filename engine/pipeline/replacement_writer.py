@@ -38,7 +38,7 @@ class ReplacementWriter:
         for block in blocks_of(layers):
             packed.add({layer.name: self.record_layer(layer) for layer in block})
         packed.add({}, self.replacement.plain())
-        packed.finish(origin_of_replacement(self.original, layers, self.replacement.homes))
+        packed.finish(origin_of_replacement(self.original, layers, self.replacement.source_layers))
         self.update_config(packed)
         self.add_notes(packed, layers)
         return packed
@@ -54,27 +54,30 @@ class ReplacementWriter:
         sizes = {row.name: row.size_bytes for row in self.tables.layers}
         tied = (self.with_original_name(layer) for layer in layers if layer.tied_to)
         self.tables.layers.extend(
-            unchanged_row(layer, sizes[self.home(layer.tied_to)]) for layer in tied
+            unchanged_row(layer, sizes[self.original_name(layer.tied_to)]) for layer in tied
         )
-        if self.replacement.homes:
-            begun = {*self.replacement.homes.values(), *(self.home(layer.name) for layer in layers)}
+        if self.replacement.source_layers:
+            counterparts = {
+                *self.replacement.source_layers.values(),
+                *(self.original_name(layer.name) for layer in layers),
+            }
             removed = (
                 layer
                 for layer in self.original.layers
-                if layer.name not in begun and not layer.tied_to
+                if layer.name not in counterparts and not layer.tied_to
             )
             self.tables.layers.extend(
                 removed_row(layer, self.context.config.technique) for layer in removed
             )
         self.tables.ledger.extend(
-            replace(row, layer=self.home(row.layer)) for row in packed.ledger_rows()
+            replace(row, layer=self.original_name(row.layer)) for row in packed.ledger_rows()
         )
 
-    def home(self, name: str) -> str:
-        return self.replacement.homes.get(name, name)
+    def original_name(self, name: str) -> str:
+        return self.replacement.source_layers.get(name, name)
 
     def with_original_name(self, layer: Layer) -> Layer:
-        return replace(layer, name=self.home(layer.name))
+        return replace(layer, name=self.original_name(layer.name))
 
     def record_layer(self, layer: Layer) -> DenseWeight:
         stored = self.replacement.stored_weight(layer.name)
@@ -82,7 +85,7 @@ class ReplacementWriter:
             (
                 candidate
                 for candidate in self.original.layers
-                if candidate.name == self.replacement.homes.get(layer.name)
+                if candidate.name == self.replacement.source_layers.get(layer.name)
             ),
             None,
         )

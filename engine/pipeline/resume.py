@@ -118,19 +118,21 @@ def open_resume_store() -> Iterator[ResumeStore]:
 
     Raises Cancelled again, with a message about what was kept.
     """
-    kept = ResumeStore()
-    with kept.lock:
+    store = ResumeStore()
+    with store.lock:
         try:
-            yield kept
+            yield store
         except Cancelled:
             if any(
-                next(folder.glob(name), None) for folder in kept.folders for name in RESUMABLE_FILES
+                next(folder.glob(name), None)
+                for folder in store.folders
+                for name in RESUMABLE_FILES
             ):
                 raise Cancelled(
                     "The run was canceled. Finished layers are kept; run it again to resume."
                 ) from None
             raise
-        for folder in kept.folders:
+        for folder in store.folders:
             atomic_files.remove(folder)
 
 

@@ -71,11 +71,11 @@ def run(
     check_run(context, save)
     original = load_model(context.folder, *device_and_dtype(recipe))
     targets = selected_layers(original.layers, recipe.layers) if recipe.steps else []
-    with working_folder(save) as out, open_resume_store() as kept:
+    with working_folder(save) as out, open_resume_store() as resume_store:
         baseline = evaluate_original(context, original)
         stages = StepMetrics(baseline_scores(original, targets, main_split(baseline)), baseline)
         rows, packed, seconds = run_steps(
-            context, original, out, kept, partial(record_step_metrics, stages)
+            context, original, out, resume_store, partial(record_step_metrics, stages)
         )
         result = evaluate_result(context, original, packed, stages, rows)
         if keep and recipe.steps:
@@ -97,7 +97,7 @@ def run(
             *data_notes(baseline),
             *context.notes,
             *(end.note for end in context.ended_early),
-            *resumed_blocks_note(kept.resumed_blocks),
+            *resumed_blocks_note(resume_store.resumed_blocks),
             *model_notes(original, recipe),
         ),
         seconds=time.perf_counter() - start,

@@ -57,13 +57,13 @@ def input_samples(
     if not batches:
         return {}
     device, _ = device_and_dtype(context.recipe)
-    few = evenly_spaced_examples(batches)
-    done = iter(range(1, len(few) + 1))
+    selected = evenly_spaced_examples(batches)
+    done = iter(range(1, len(selected) + 1))
     return sampled_inputs(
         original.model,
-        few,
+        selected,
         device,
-        lambda: context.progress(ProgressEvent("reading-calibration", next(done), len(few))),
+        lambda: context.progress(ProgressEvent("reading-calibration", next(done), len(selected))),
     )
 
 
@@ -79,9 +79,9 @@ def stream_of(
         )
 
     try:
-        return stream_in(quick := calibration_dtype(context.recipe))
+        return stream_in(pass_dtype := calibration_dtype(context.recipe))
     except RuntimeError:  # an operation without bfloat16, such as FNet's Fourier transform
-        if quick == compute:
+        if pass_dtype == compute:
             raise
         return stream_in(compute)
 

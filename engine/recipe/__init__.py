@@ -91,11 +91,13 @@ class Recipe(FrozenModel):
         if self.calibration is None and any(
             step.needs != "nothing" or step.trains for step in self.steps
         ):
-            usual = self.default_calibration
-            fitting = usual.model_copy(
-                update={"context": min(usual.context, getattr(self.task, "context", usual.context))}
+            default = self.default_calibration
+            calibration = default.model_copy(
+                update={
+                    "context": min(default.context, getattr(self.task, "context", default.context))
+                }
             )
-            object.__setattr__(self, "calibration", fitting)
+            object.__setattr__(self, "calibration", calibration)
         return self
 
     @property

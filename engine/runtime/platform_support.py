@@ -198,8 +198,8 @@ def start_resource_tracker() -> None:
     """
     saved = os.dup(2)
     try:
-        with Path(os.devnull).open("w") as silent:
-            os.dup2(silent.fileno(), 2)
+        with Path(os.devnull).open("w") as devnull:
+            os.dup2(devnull.fileno(), 2)
         multiprocessing.resource_tracker.ensure_running()
     finally:
         os.dup2(saved, 2)

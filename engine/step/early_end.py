@@ -65,12 +65,12 @@ class TicketsEnd:
 
     @property
     def note(self) -> str:
-        kept = (
+        result = (
             f"the winning ticket of round {self.round}"
             if self.round
             else "the dense network, since no round was finished"
         )
         return (
             f"Training was ended after {self.networks} of {self.planned} networks, as requested; "
-            f"the result is {kept}."
+            f"the result is {result}."
         )

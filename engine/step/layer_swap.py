@@ -45,13 +45,13 @@ class LayerSwap:
 
     def with_first_examples(self, examples: int) -> "LayerSwap":
         """Copy that uses only the first calibration examples."""
-        left, cut = examples, []
+        remaining, batches = examples, []
         for batch in self.batches:
-            cut.append({key: value[:left] for key, value in batch.items()})
-            left -= len(next(iter(batch.values())))
-            if left <= 0:
+            batches.append({key: value[:remaining] for key, value in batch.items()})
+            remaining -= len(next(iter(batch.values())))
+            if remaining <= 0:
                 break
-        return LayerSwap(self.context, self.original, cut, self.tables)
+        return LayerSwap(self.context, self.original, batches, self.tables)
 
     def divergence(self, replacements: dict[str, StoredWeight]) -> float:
         """Mean KL divergence of the changed model's outputs from the original's, in nats."""

@@ -67,7 +67,7 @@ class PruningPlan:
     notes: dict[str, str] = field(default_factory=dict)  # by layer
     structures: tuple[StructureRow, ...] = ()
     # layer -> block of the structures that it belongs to
-    homes: dict[str, str] = field(default_factory=dict)
+    block_of_layer: dict[str, str] = field(default_factory=dict)
 
     def removes(self, name: str) -> bool:
         return any(name.startswith(f"{block}.") for block in self.removed_blocks)
@@ -93,8 +93,8 @@ class PruningPlan:
         return {self.name(name): value for name, value in parts.items() if not self.removes(name)}
 
     def part(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        cut = self.kept_indices.get(name.rpartition(".")[0])
-        return KeptIndices(cut.rows).select(value) if cut and value.ndim else value
+        kept = self.kept_indices.get(name.rpartition(".")[0])
+        return KeptIndices(kept.rows).select(value) if kept and value.ndim else value
 
     def layers(self, before: list[Layer]) -> Iterator[tuple[Layer, Layer]]:
         """Kept layers, before and after."""
@@ -139,12 +139,12 @@ class PruningPlan:
             return replace(
                 self, removed_blocks=(), kept_indices={layer.name: KeptIndices(torch.arange(0))}
             ).sliced_weight(layer, current)
-        cut, (out, in_) = self.kept_indices.get(layer.name, KeptIndices()), layer.matrix_shape
+        kept, (out, in_) = self.kept_indices.get(layer.name, KeptIndices()), layer.matrix_shape
         rows, columns = (
-            torch.arange(size) if kept is None else kept
-            for kept, size in ((cut.rows, out), (cut.columns, in_))
+            torch.arange(size) if indices is None else indices
+            for indices, size in ((kept.rows, out), (kept.columns, in_))
         )
-        weight = cut.select(current.to_dense(original_dtype(layer, current)))
+        weight = kept.select(current.to_dense(original_dtype(layer, current)))
         return SlicedWeight((out, in_), weight, rows, columns)
 
 

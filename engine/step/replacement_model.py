@@ -27,7 +27,7 @@ class ReplacementModel:
     # fields of its config.json that differ from the source's
     config: dict[str, Any] = field(default_factory=dict)
     # layer -> the original's layer from which it started
-    homes: dict[str, str] = field(default_factory=dict)
+    source_layers: dict[str, str] = field(default_factory=dict)
     initial_weights_note: str = ""  # note on layers that started from no layer of the original
 
     def layers(self) -> list[Layer]:

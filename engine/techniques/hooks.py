@@ -238,7 +238,7 @@ def forecast_notes(config: Technique, technique_input: TechniqueInput) -> tuple[
 
 
 @singledispatch
-def explanation(config: Technique, look: CompressedLayer) -> Explanation | None:
+def explanation(config: Technique, compressed: CompressedLayer) -> Explanation | None:
     """Return a table that explains the technique on one layer, bounded for layers of any size; None
     for the default, a few weights that share a scale.
     """

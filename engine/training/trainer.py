@@ -237,22 +237,26 @@ class Trainer:
         """Load the checkpoint of an earlier run, with its curve, and return the number of its
         steps.
         """
-        kept = read_checkpoint(Checkpoint, self.file, next(self.model.parameters()).device)
-        if kept is None:
+        checkpoint = read_checkpoint(Checkpoint, self.file, next(self.model.parameters()).device)
+        if checkpoint is None:
             return 0
-        self.model.load_state_dict(kept.model, strict=False)
-        self.optimizer.load_state_dict(kept.optimizer)
+        self.model.load_state_dict(checkpoint.model, strict=False)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
         if self.auxiliary:
-            self.auxiliary.model.load_state_dict(kept.beside)
-            self.auxiliary.optimizer.load_state_dict(kept.beside_optimizer)
-        self.best, self.best_step, self.last_evaluated_step = kept.best, kept.best_step, kept.step
-        self.rows.extend(kept.rows)
+            self.auxiliary.model.load_state_dict(checkpoint.beside)
+            self.auxiliary.optimizer.load_state_dict(checkpoint.beside_optimizer)
+        self.best, self.best_step, self.last_evaluated_step = (
+            checkpoint.best,
+            checkpoint.best_step,
+            checkpoint.step,
+        )
+        self.rows.extend(checkpoint.rows)
         rows = [
             row
-            for row in kept.rows
-            if row.step == kept.best_step and row.name in ("accuracy", "perplexity")
+            for row in checkpoint.rows
+            if row.step == checkpoint.best_step and row.name in ("accuracy", "perplexity")
         ]
         self.best_quality = Quality(rows[0].name, rows[0].value)
-        self.context.stream(kept.rows)
-        self.context.notes.append(resumed_note(kept.step, self.training_config.steps))
-        return kept.step
+        self.context.stream(checkpoint.rows)
+        self.context.notes.append(resumed_note(checkpoint.step, self.training_config.steps))
+        return checkpoint.step

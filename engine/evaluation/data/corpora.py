@@ -71,7 +71,7 @@ def corpus(name: Corpus, split: Split, report: Report) -> pd.DataFrame:
     make = all_documents if name == "docs" else all_passages
     rows = load_or_make(
         extracted_file(name),
-        lambda kept: pd.read_parquet(kept, filters=[("split", "==", split)]),
+        lambda path: pd.read_parquet(path, filters=[("split", "==", split)]),
         lambda: make(report),
         write_parquet,
     )

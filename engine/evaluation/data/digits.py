@@ -24,10 +24,12 @@ def digit_splits(labels: np.ndarray) -> np.ndarray:
     """Split each ten images of a digit, in order: two for the test, one for validation, seven for
     training.
     """
-    turn = np.zeros(len(labels), dtype=int)
+    order_in_class = np.zeros(len(labels), dtype=int)
     for digit in np.unique(labels):
-        turn[labels == digit] = np.arange((labels == digit).sum()) % 10
-    return np.where(turn < 2, "test", np.where(turn == 2, "validation", "train"))
+        order_in_class[labels == digit] = np.arange((labels == digit).sum()) % 10
+    return np.where(
+        order_in_class < 2, "test", np.where(order_in_class == 2, "validation", "train")
+    )
 
 
 def digits(split: str) -> Digits:

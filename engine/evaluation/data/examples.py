@@ -346,7 +346,10 @@ def empty_cells(values: Sequence[Any]) -> list[bool]:
         if not skip and not word_for_empty
     ]
     if others and all(not isinstance(word, str) or NUMBER.fullmatch(word) for word in others):
-        return [one or other for one, other in zip(empty, numeric, strict=True)]
+        return [
+            is_empty or is_numeric_gap
+            for is_empty, is_numeric_gap in zip(empty, numeric, strict=True)
+        ]
     return empty
 
 

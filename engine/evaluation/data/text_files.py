@@ -241,7 +241,7 @@ def column_format(file: TextFile) -> ColumnFormat:
     """Detect the columns of a .csv or .tsv file: the separator that gives most rows the header's
     width, with comma (or tab) preferred.
     """
-    usual = "\t" if ".tsv" in file.path.name.lower() else ","
+    expected = "\t" if ".tsv" in file.path.name.lower() else ","
     head = file.head()
     first = head.splitlines()[0] if head else ""
     if len(first) == HEAD:
@@ -255,12 +255,12 @@ def column_format(file: TextFile) -> ColumnFormat:
         )
     choices = [
         (separator, True)
-        for separator in sorted(SEPARATORS, key=lambda candidate: candidate != usual)
+        for separator in sorted(SEPARATORS, key=lambda candidate: candidate != expected)
     ] + [("\t", False)]
     # the first of equals
     separator, quoted = max(choices, key=lambda choice: even_row_share(head, *choice))
     notes: list[str] = []
-    if separator != usual:
+    if separator != expected:
         notes.append(
             f"The columns of {file.path.name} were read as separated by {SEPARATORS[separator]}."
         )

@@ -23,14 +23,14 @@ def answer_mask_overlap(query: MaskOverlapQuery) -> pd.DataFrame:
     options = set.intersection(*(set(cls.model_fields) for cls in methods)) - {"technique"}
     recipe, step = query.recipe.model_dump(mode="json"), query.recipe.steps[-1]
     shared = {name: getattr(step, name) for name in options if hasattr(step, name)}
-    kept = {}
+    masks = {}
     for cls in methods:
         other = shared | {"technique": technique_name(cls)}
         compressed = preview(Recipe.from_dict(recipe | {"steps": [other]}), query.layer)
-        kept[cls.brief or cls.title] = compressed.stored.to_dense() != 0
+        masks[cls.brief or cls.title] = compressed.stored.to_dense() != 0
     rows = (
-        OverlapRow(one, other, share_of_both(kept[one], kept[other]))
-        for one, other in product(kept, kept)
+        OverlapRow(one, other, share_of_both(masks[one], masks[other]))
+        for one, other in product(masks, masks)
     )
     return table(rows, OverlapRow)
 

@@ -55,10 +55,10 @@ def pareto_front(
     is_measured = frame[cost].notna() & frame[gain].notna()
     signed = frame[gain] if higher_is_better else -frame[gain]
     best_by_cost = signed[is_measured].groupby(frame[cost][is_measured]).max()  # by cost, ascending
-    worthy = best_by_cost[
+    front = best_by_cost[
         ~(best_by_cost <= best_by_cost.cummax().shift())
     ]  # more than any cheaper row
-    return (is_measured & (signed == frame[cost].map(worthy))).rename("best")
+    return (is_measured & (signed == frame[cost].map(front))).rename("best")
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ Status = Literal["queued", "running", "done", "failed", "cancelled", "interrupte
 FINISHED: tuple[Status, ...] = ("done", "failed", "cancelled", "interrupted", "unreadable")
 
 
-def in_utc(moment: datetime) -> datetime:
+def in_utc(time: datetime) -> datetime:
     """Convert a time to UTC; a time without a zone is read as UTC."""
     try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except OverflowError:
         raise ValueError("it is outside the years 1 to 9999") from None
 

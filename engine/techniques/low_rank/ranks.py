@@ -13,14 +13,14 @@ from engine.tensors.low_rank import saves_parameters
 BISECTION_STEPS = 20  # bisection steps for the budget that keeps an energy
 
 
-def rank_of_share(shape: tuple[int, int], kept: float) -> int:
+def rank_of_share(shape: tuple[int, int], share: float) -> int:
     """The largest rank whose factors have at most that share of the parameters, at least 1; full
     rank if the share is 1.
     """
     return (
         min(shape)
-        if kept == 1
-        else max(1, min(min(shape), int(kept * shape[0] * shape[1] / sum(shape))))
+        if share == 1
+        else max(1, min(min(shape), int(share * shape[0] * shape[1] / sum(shape))))
     )
 
 
@@ -90,8 +90,8 @@ class LayerEnergy:
             * self.step
             / (self.dense_parameters - ranks * self.step)
         )
-        turned = (next_gain <= jump).nonzero()
-        return int(turned[0]) + 1 if len(turned) else self.max_rank
+        below = (next_gain <= jump).nonzero()
+        return int(below[0]) + 1 if len(below) else self.max_rank
 
     @cached_property
     def steps(self) -> list[tuple[float, int, int]]:
@@ -110,7 +110,7 @@ class LayerEnergy:
         )
 
 
-def allocated_ranks(layers: dict[str, LayerEnergy], kept: float) -> dict[str, int]:
+def allocated_ranks(layers: dict[str, LayerEnergy], share: float) -> dict[str, int]:
     """Rank of each layer that maximizes the sum of energies for this share of all parameters; full
     rank means dense.
 
@@ -120,7 +120,7 @@ def allocated_ranks(layers: dict[str, LayerEnergy], kept: float) -> dict[str, in
     ranks = {
         name: 1 if layer.is_factored_at(1) else min(layer.shape) for name, layer in layers.items()
     }
-    left = kept * sum(layer.dense_parameters for layer in layers.values()) - sum(
+    left = share * sum(layer.dense_parameters for layer in layers.values()) - sum(
         layer.cost(ranks[name]) for name, layer in layers.items()
     )
     steps = sorted(

@@ -97,7 +97,7 @@ def train_factors(
     def loss_of(logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         return label_loss(logits, batch.targets.to(logits.device))
 
-    training_config, kept = (
+    training_config, best = (
         TrainingConfig(config.recovery, config.rate, config.batch, context.recipe.seed),
         checkpoint_file(technique_input.open_checkpoint_folder(), PHASE),
     )
@@ -108,7 +108,7 @@ def train_factors(
         training_config,
         WeightedLoss({"labels": (1.0, loss_of)}),
         PHASE,
-        file=kept,
+        file=best,
         rows=technique_input.layer_swap.tables.curves,
     ).run()
 
@@ -143,12 +143,12 @@ class TrainableFactors(nn.Module):
     def stored_factors(self, before: FactoredWeight) -> StoredWeight:
         """Factors in the dtypes in which they were stored."""
         formats = {name: part.weight.dtype for name, part in before.parts().items()}
-        learnt = {
+        trained = {
             name: factor.detach().to("cpu", formats[name]) for name, factor in self.learning.items()
         }
         return replace(
             before,
-            **{name: DenseWeight(tuple(factor.shape), factor) for name, factor in learnt.items()},
+            **{name: DenseWeight(tuple(factor.shape), factor) for name, factor in trained.items()},
         )
 
 

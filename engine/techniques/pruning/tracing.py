@@ -271,21 +271,21 @@ def remaining_outputs(before: Trace, pruning_plan: PruningPlan) -> Feed:
     }
 
     def feed(name: str, call: int, shape: torch.Size) -> torch.Tensor:
-        values, cut = before.outputs[names[name]][call], pruning_plan.kept_indices.get(names[name])
-        return values if cut is None or cut.rows is None else values[..., cut.rows]
+        values, kept = before.outputs[names[name]][call], pruning_plan.kept_indices.get(names[name])
+        return values if kept is None or kept.rows is None else values[..., kept.rows]
 
     return feed
 
 
 def remaining_inputs(pruning_plan: PruningPlan, layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
     """Input of a layer, without the removed channels."""
-    cut = pruning_plan.kept_indices.get(layer.name)
-    if cut is None or not inputs.is_floating_point():
+    kept = pruning_plan.kept_indices.get(layer.name)
+    if kept is None or not inputs.is_floating_point():
         return inputs
     if is_depthwise(layer):
-        return inputs if cut.rows is None else inputs[..., cut.rows]
+        return inputs if kept.rows is None else inputs[..., kept.rows]
     area = torch.Size(layer.shape[2:]).numel()
-    return inputs if cut.columns is None else inputs[..., cut.columns[::area] // area]
+    return inputs if kept.columns is None else inputs[..., kept.columns[::area] // area]
 
 
 def tensors_match(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -31,18 +31,20 @@ class Discriminator(AuxiliaryModel):
         training_config: TrainingConfig,
     ) -> Self:
         device = next(distillation_loss.student.parameters()).device
-        few = examples.subset(slice(0, 2))
+        sample = examples.subset(slice(0, 2))
         with evaluation_mode(distillation_loss.student):
             classes = distillation_loss.student_and_teacher_logits(
-                batch_logits(distillation_loss.student, few, device), few
+                batch_logits(distillation_loss.student, sample, device), sample
             )[0].shape[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training_config.seed)
-            judge = nn.Sequential(
+            discriminator = nn.Sequential(
                 nn.Linear(classes, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
             ).to(device)
         return cls(
-            judge, torch.optim.AdamW(judge.parameters(), lr=training_config.rate), distillation_loss
+            discriminator,
+            torch.optim.AdamW(discriminator.parameters(), lr=training_config.rate),
+            distillation_loss,
         )
 
     def adversarial_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:

@@ -56,11 +56,11 @@ class DistillRun:
 
     def prepare_student(self, seed: int) -> ReplacementModel:
         """Prepare the student for training on the run's device."""
-        begun = build_student(self.config, self.technique_input, seed)
+        student = build_student(self.config, self.technique_input, seed)
         self.context.notes.extend(
-            note for note in student_notes(self.config, begun) if note not in self.context.notes
+            note for note in student_notes(self.config, student) if note not in self.context.notes
         )
-        return replace(begun, model=begun.model.to(self.device).requires_grad_(True))
+        return replace(student, model=student.model.to(self.device).requires_grad_(True))
 
     def precomputes_teacher_logits(self, distillation_loss: DistillationLoss) -> bool:
         """Return True if all teacher predictions are computed before training: every example is
@@ -95,7 +95,7 @@ class DistillRun:
     ) -> Trainer:
         """Train a model to its best state and record the training curve."""
         file = checkpoint_file(self.checkpoint_folder, phase)
-        study = Trainer(
+        trainer = Trainer(
             self.context,
             model,
             self.training_data,
@@ -107,10 +107,10 @@ class DistillRun:
             auxiliary=auxiliary,
         )
         try:
-            study.run()
+            trainer.run()
         finally:
-            self.tables.curves.extend(study.rows)
-        return study
+            self.tables.curves.extend(trainer.rows)
+        return trainer
 
 
 def student_notes(config: ModelTraining, student: ReplacementModel) -> list[str]:
@@ -119,10 +119,10 @@ def student_notes(config: ModelTraining, student: ReplacementModel) -> list[str]
         f"{student.source} has no classification head, so the student started with a random one "
         "for the teacher's classes."
     )
-    cut = (
+    heads_note = (
         f"The student's attention is cut into {getattr(config, 'student_heads', 0)} heads, with "
         "the same total width: that alone saves nothing."
     )
-    return [random_head_note] * student.source.without_head + [cut] * bool(
+    return [random_head_note] * student.source.without_head + [heads_note] * bool(
         student.config and getattr(config, "student_heads", 0)
     )

@@ -276,13 +276,13 @@ def combined_teacher_logits(
     """
     # (teachers, ..., classes)
     shares = torch.stack([(logits.float() / temperature).softmax(-1) for logits in teacher_logits])
-    sure = torch.stack(
+    confidence = torch.stack(
         [logits.float().softmax(-1).amax(-1, keepdim=True) for logits in teacher_logits]
     )
     weights = (
-        sure / sure.sum(0)
+        confidence / confidence.sum(0)
         if weighting == "confidence"
-        else torch.full_like(sure, 1 / len(teacher_logits))
+        else torch.full_like(confidence, 1 / len(teacher_logits))
     )
     return temperature * (weights * shares).sum(0).clamp_min(1e-30).log()
 

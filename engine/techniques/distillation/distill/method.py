@@ -173,13 +173,13 @@ def train_generation(
     """
     student = run.prepare_student(run.training_config.seed + number - 1)
     try:
-        study = train_on_teachers(config, run, student.model, [teacher], f"generation {number}")
+        trainer = train_on_teachers(config, run, student.model, [teacher], f"generation {number}")
     except Cancelled:
         if not finished:
             raise
         run.context.ended_early.append(EarlyEnd(0, run.training_config.steps, 0))
         return None
-    return Generation(number, student, study.best_quality, study.best_step)
+    return Generation(number, student, trainer.best_quality, trainer.best_step)
 
 
 def train_two_views(config: Distill, run: DistillRun) -> ReplacementModel:
@@ -251,7 +251,7 @@ def replacement_outline_model_training(
     # on the CPU: an embedding that scales its rows is recognized by the scale that it stores
     student.model.to(student.dtype)
     layers, plain = student.layers(), student.plain("meta")
-    origin = origin_of_replacement(technique_input.original, layers, student.homes)
+    origin = origin_of_replacement(technique_input.original, layers, student.source_layers)
     return LoadedModel(
         install_packed_layers(student.model, {}, torch.float32, "meta"),
         layers,

@@ -54,14 +54,15 @@ def student_from_teacher(
         if start == "teacher" or on_meta
         else random_original(technique_input, seed)
     )
-    model, homes = pruned_copy(source, technique_input.folder, pruning_plan, on_meta)
-    begun = {} if start == "random" else homes
+    model, source_layers = pruned_copy(source, technique_input.folder, pruning_plan, on_meta)
+    if start == "random":
+        source_layers = {}
     return ReplacementModel(
         model,
         technique_input.folder,
         student_dtype(config, technique_input.folder),
         pruning_plan,
-        homes=begun,
+        source_layers=source_layers,
         initial_weights_note=RANDOM,
     )
 
@@ -70,15 +71,15 @@ def pruned_copy(
     source: LoadedModel, folder: ModelSource, pruning_plan: PruningPlan, on_meta: bool
 ) -> tuple[nn.Module, dict[str, str]]:
     """A model of the remaining layers, and the original name of each."""
-    stays = [
+    remaining = [
         (layer, after) for layer, after in pruning_plan.layers(source.layers) if not layer.tied_to
     ]
     stored_before = {
-        layer.name: source.model.get_submodule(layer.name).stored for layer, _ in stays
+        layer.name: source.model.get_submodule(layer.name).stored for layer, _ in remaining
     }
     stored = {
         after.name: pruning_plan.planned_weight(layer, stored_before[layer.name])
-        for layer, after in stays
+        for layer, after in remaining
     }
     plain = pruning_plan.plain(source.plain)
     model = fit_shapes(
@@ -89,7 +90,7 @@ def pruned_copy(
             after.name: pruning_plan.stored_weight(layer, stored_before[layer.name]).to_dense(
                 torch.float32
             )
-            for layer, after in stays
+            for layer, after in remaining
         }
         in_shape = {
             f"{name}.weight": as_module_weight(model.get_submodule(name), weight)
@@ -98,7 +99,7 @@ def pruned_copy(
         model.load_state_dict(plain | in_shape, strict=False, assign=True)
         model.tie_weights()
         model = unshare_tensors(model, torch.device("cpu"))
-    return model, {after.name: layer.name for layer, after in stays}
+    return model, {after.name: layer.name for layer, after in remaining}
 
 
 def smaller_student_plan(config: Distill, technique_input: TechniqueInput) -> PruningPlan:
@@ -112,14 +113,16 @@ def smaller_student_plan(config: Distill, technique_input: TechniqueInput) -> Pr
             f"{technique_input.folder} is made of convolutions and has no heads; set heads to 1, "
             "and keep fewer blocks or less width."
         )
-    everywhere = replace(
+    all_layers = replace(
         technique_input, targets=frozenset(layer.name for layer in technique_input.original.layers)
     )
-    heads = plan_removal(Structured(what="heads", share=1 - config.heads, score="l2"), everywhere)
-    cuts = {name: cut for name, cut in heads.kept_indices.items() if not small.removes(name)}
+    heads = plan_removal(Structured(what="heads", share=1 - config.heads, score="l2"), all_layers)
+    kept_indices = {
+        name: indices for name, indices in heads.kept_indices.items() if not small.removes(name)
+    }
     return replace(
         small,
-        kept_indices=cuts,
+        kept_indices=kept_indices,
         replaced_tensors=heads.replaced_tensors,
         uniform=heads.uniform,
         notes=heads.notes,
@@ -145,7 +148,7 @@ def fewer_blocks_plan(
     stacks: list[list[str]], share: float, technique_input: TechniqueInput
 ) -> PruningPlan:
     """Plan of a model with evenly spaced blocks of each list, including the first."""
-    kept = [
+    kept_blocks = [
         evenly_spaced_blocks(
             row,
             share,
@@ -155,12 +158,12 @@ def fewer_blocks_plan(
     ]
     new_names = {
         block: f"{block.rpartition('.')[0]}.{number}"
-        for row in kept
+        for row in kept_blocks
         for number, block in enumerate(row)
     }
     dropped = tuple(
         block
-        for row, kept_blocks in zip(stacks, kept, strict=True)
+        for row, kept_blocks in zip(stacks, kept_blocks, strict=True)
         for block in row
         if block not in kept_blocks
     )
@@ -168,7 +171,7 @@ def fewer_blocks_plan(
         PruningPlan(
             removed_blocks=dropped,
             new_block_names=new_names,
-            config=block_count_fields(kept, stacks, technique_input),
+            config=block_count_fields(kept_blocks, stacks, technique_input),
         )
         if dropped
         else PruningPlan()
@@ -176,7 +179,7 @@ def fewer_blocks_plan(
     check_expert_layout(small, technique_input)
     if small.removed_blocks and (failure := pruned_model_error(technique_input, small)):
         raise PlainError(
-            f"A student of {len(kept[0])} of the {len(stacks[0])} blocks of "
+            f"A student of {len(kept_blocks[0])} of the {len(stacks[0])} blocks of "
             f"{technique_input.folder} cannot be made, since its parts depend on all of them "
             f"({failure[:120]}); set blocks to 1, or choose another student."
         )
@@ -187,8 +190,8 @@ def evenly_spaced_blocks(row: list[str], share: float, image_blocks: set[str]) -
     """Evenly spaced blocks of a list, and those that text does not pass."""
     free = [block for block in row if block not in image_blocks]
     count = max(1, round(share * len(free)))
-    kept = {free[number * len(free) // count] for number in range(count)}
-    return [block for block in row if block in kept or block in image_blocks]
+    chosen = {free[number * len(free) // count] for number in range(count)}
+    return [block for block in row if block in chosen or block in image_blocks]
 
 
 def random_original(technique_input: TechniqueInput, seed: int) -> LoadedModel:

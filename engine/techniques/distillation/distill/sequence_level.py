@@ -90,19 +90,19 @@ def teacher_generated_data(
     Raises PlainError if a window is too short for a continuation.
     """
     windows, tokenizer = training_data.train.inputs["input_ids"], tokenizer_of(context.folder)
-    asking = prompts(config, windows, tokenizer)
-    length, count, generated = asking.shape[1], len(asking), []
+    prompt_tokens = prompts(config, windows, tokenizer)
+    length, count, generated = prompt_tokens.shape[1], len(prompt_tokens), []
     with (
         evaluation_mode(teacher),
         keep_unpacked(teacher),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         torch.manual_seed(context.recipe.seed)
-        for done, begun in enumerate(asking.split(BATCH_SIZE)):
+        for done, prompt_batch in enumerate(prompt_tokens.split(BATCH_SIZE)):
             context.progress(ProgressEvent("generating-text", done * BATCH_SIZE, count))
             generated.append(
                 sample_continuations(
-                    teacher, begun.to(device), windows.shape[1], first_unshared_token
+                    teacher, prompt_batch.to(device), windows.shape[1], first_unshared_token
                 ).cpu()
             )
     texts = torch.cat(generated)
@@ -129,10 +129,10 @@ def prompts(
     of a prompt)
     """
     room, count = windows.shape[1], min(config.written, len(windows))
-    begun = windows[:count, : config.prompt]
+    beginnings = windows[:count, : config.prompt]
     # texts with their true continuations
     examples = [windows.roll(-shift, 0)[:count, : 2 * config.prompt] for shift in (1, 2)]
-    parts = {"text": begun, "one": examples[0], "other": examples[1]}
+    parts = {"text": beginnings, "one": examples[0], "other": examples[1]}
     pieces = [parts.get(piece, piece) for piece in TEMPLATES[config.asks]]
     asking = torch.cat(
         [
@@ -165,12 +165,12 @@ def sample_continuations(
     another begin. (texts, prompt) -> (texts, length)
     """
     vocabulary = teacher.config.get_text_config().vocab_size
-    suppressed = (
+    suppress_options = (
         {"suppress_tokens": list(range(first_unshared_token, vocabulary))}
         if first_unshared_token is not None and first_unshared_token < vocabulary
         else {}
     )
-    ends = suppressed | {
+    stop_options = suppress_options | {
         "min_new_tokens": length - prompt_tokens.shape[1],
         "max_new_tokens": length - prompt_tokens.shape[1],
     }
@@ -181,5 +181,5 @@ def sample_continuations(
         top_k=0,
         pad_token_id=0,
         eos_token_id=None,
-        **ends,
+        **stop_options,
     )

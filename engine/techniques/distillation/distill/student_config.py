@@ -94,13 +94,13 @@ def scaled_size(size: int, share: float) -> int:
 
 
 def block_count_fields(
-    kept: list[list[str]], stacks: list[list[str]], technique_input: TechniqueInput
+    kept_blocks: list[list[str]], stacks: list[list[str]], technique_input: TechniqueInput
 ) -> dict[str, Any]:
     """Fields of the configuration that count blocks or have an entry for each block."""
     fields = technique_input.original.model.config.get_text_config().to_dict()
     if "depths" in fields:
-        return {"depths": [len(row) for row in kept]}
-    left = [stacks[0].index(block) for block in kept[0]]
+        return {"depths": [len(row) for row in kept_blocks]}
+    left = [stacks[0].index(block) for block in kept_blocks[0]]
     lists = per_block_lists(fields, len(stacks[0]))
     return (
         {"num_hidden_layers": len(left)}

@@ -40,8 +40,8 @@ def diagnostics_low_rank(
     stats: InputStats | GradientStats | None,
 ) -> TableBuilder:
     """Return the ranks of a convolution chain."""
-    kept = remaining_energy(weight, stored.to_dense() - weight)
-    return TableBuilder(ranks=[rank_row(stored, layer, kept)])
+    kept_energy = remaining_energy(weight, stored.to_dense() - weight)
+    return TableBuilder(ranks=[rank_row(stored, layer, kept_energy)])
 
 
 @diagnostics.register
@@ -54,14 +54,14 @@ def diagnostics_svd(
 ) -> TableBuilder:
     spectra = layer_spectra(config, weight, whitening(config, stats))
     rank = stored_rank(stored)
-    used = spectra.get("whitened", spectra["plain"])
-    kept = (
-        float(used[:rank].square().sum() / used.square().sum().clamp_min(1e-30))
-        if used.any()
+    values = spectra.get("whitened", spectra["plain"])
+    kept_energy = (
+        float(values[:rank].square().sum() / values.square().sum().clamp_min(1e-30))
+        if values.any()
         else 1.0
     )
     return TableBuilder(
-        ranks=[rank_row(stored, layer, kept)], singular=singular_tables(layer, spectra, rank)
+        ranks=[rank_row(stored, layer, kept_energy)], singular=singular_tables(layer, spectra, rank)
     )
 
 
@@ -79,8 +79,8 @@ def diagnostics_low_rank_correction(
     spectra = {"plain": singular_values(NO_WHITENING, residual)} | (
         {} if white.is_plain else {"whitened": singular_values(white, residual)}
     )
-    kept = remaining_energy(white.whiten(residual), white.whiten(stored.to_dense() - weight))
-    row = rank_row(stored.correction, layer, kept)
+    kept_energy = remaining_energy(white.whiten(residual), white.whiten(stored.to_dense() - weight))
+    row = rank_row(stored.correction, layer, kept_energy)
     return TableBuilder(ranks=[row], singular=singular_tables(layer, spectra, row.rank))
 
 

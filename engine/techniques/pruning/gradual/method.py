@@ -140,8 +140,8 @@ class GradualPruner:
     regrown: float = 0.0  # masks at the last pruning step
 
     def run(self) -> None:
-        begun = self.resume()
-        if not begun:
+        first_step = self.resume()
+        if not first_step:
             self.measure_original()
             self.prune(0, 1)
         for step, loss in train_steps(
@@ -149,7 +149,7 @@ class GradualPruner:
             self.training_data.train,
             self.training_config,
             self.loss,
-            begun,
+            first_step,
             self.optimizer,
             self.context.notes.append,
         ):
@@ -253,11 +253,13 @@ class GradualPruner:
         fallback.
         """
         quality = held_out_quality(self.trainable.model, self.training_data.held_out)
-        good = not self.config.floor or quality.relative_to(self.dense) >= self.config.floor
-        self.record(step, quality, "trained" if good else "below the floor")
-        if good and self.config.floor:
+        is_above_floor = (
+            not self.config.floor or quality.relative_to(self.dense) >= self.config.floor
+        )
+        self.record(step, quality, "trained" if is_above_floor else "below the floor")
+        if is_above_floor and self.config.floor:
             self.fallback_state = self.trainable.state()
-        return good
+        return is_above_floor
 
     def revert(self, step: int) -> None:
         if self.fallback_state is None:
@@ -329,24 +331,24 @@ class GradualPruner:
         """Load the checkpoint of an earlier run, with its rows, and return the number of
         its steps.
         """
-        kept = read_checkpoint(
+        checkpoint = read_checkpoint(
             PrunerState, self.file, next(self.trainable.model.parameters()).device
         )
-        if kept is None:
+        if checkpoint is None:
             return 0
-        self.trainable.load_state(kept.model)
-        self.optimizer.load_state_dict(kept.optimizer)
+        self.trainable.load_state(checkpoint.model)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
         self.fallback_state, self.reached_share, self.regrown = (
-            kept.held,
-            kept.reached,
-            kept.regrown,
+            checkpoint.held,
+            checkpoint.reached,
+            checkpoint.regrown,
         )
-        self.rows.extend(kept.rows)
-        for row in kept.rows:
+        self.rows.extend(checkpoint.rows)
+        for row in checkpoint.rows:
             self.context.stream(curve_rows(row))
-        self.dense = Quality(kept.rows[0].quality_name, kept.rows[0].quality)
-        self.context.notes.append(resumed_note(kept.step, self.config.steps))
-        return kept.step
+        self.dense = Quality(checkpoint.rows[0].quality_name, checkpoint.rows[0].quality)
+        self.context.notes.append(resumed_note(checkpoint.step, self.config.steps))
+        return checkpoint.step
 
     # --- what is paid for -------------------------------------------------------------------------
 

@@ -188,8 +188,8 @@ class LotteryExperiment:
         """(seed, round, variant) of each network, in their order."""
         rounds = [(0, "dense"), *product(range(1, self.config.rounds + 1), ROUND_NETWORKS)]
         return [
-            (self.context.recipe.seed + repeat, *one)
-            for repeat, one in product(range(self.config.seeds), rounds)
+            (self.context.recipe.seed + repeat, *network)
+            for repeat, network in product(range(self.config.seeds), rounds)
         ]
 
     def train_variant(self, variant: str, seed: int, number: int) -> None:
@@ -300,20 +300,20 @@ class LotteryExperiment:
 
     def resume(self) -> None:
         """Load the networks that an earlier run has trained."""
-        kept = read_checkpoint(
+        checkpoint = read_checkpoint(
             LotteryState, self.file, next(self.trainable.model.parameters()).device
         )
-        if kept is None:
+        if checkpoint is None:
             return
-        self.rows.extend(kept.rows)
+        self.rows.extend(checkpoint.rows)
         self.early, self.masks, self.parent, self.result = (
-            kept.early,
-            kept.masks,
-            kept.parent,
-            kept.result,
+            checkpoint.early,
+            checkpoint.masks,
+            checkpoint.parent,
+            checkpoint.result,
         )
         self.context.notes.append(
-            resumed_note(len(kept.rows), self.config.trainings, "networks were trained")
+            resumed_note(len(checkpoint.rows), self.config.trainings, "networks were trained")
         )
 
     def end(self) -> None:

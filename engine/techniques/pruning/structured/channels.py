@@ -129,12 +129,12 @@ def is_convolutional(technique_input: TechniqueInput) -> bool:
 
 def check_convolutional(technique_input: TechniqueInput) -> None:
     if not is_convolutional(technique_input):
-        few = (
+        reason = (
             "only one convolution or a few"
             if any(layer.kind == "conv2d" for layer in technique_input.original.layers)
             else "no convolutions"
         )
         raise PlainError(
-            f"{technique_input.folder} has {few}, so it has no channels to remove; set what to "
+            f"{technique_input.folder} has {reason}, so it has no channels to remove; set what to "
             "neurons or heads, or choose another technique."
         )

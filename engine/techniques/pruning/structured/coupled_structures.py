@@ -64,11 +64,11 @@ def kept_indices(
     family are kept.
     """
     removed: dict[tuple[str, Side], list[torch.Tensor]] = {}
-    for family, stays in groups:
+    for family, kept in groups:
         for part in family.parts:
-            if not stays.all():
+            if not kept.all():
                 removed.setdefault((part.name, part.side), []).append(
-                    part.positions[~stays].flatten()
+                    part.positions[~kept].flatten()
                 )
     left = {
         side: remaining_positions(size_of(*side), torch.cat(indices))
@@ -81,9 +81,9 @@ def kept_indices(
 
 
 def remaining_positions(count: int, removed: torch.Tensor) -> torch.Tensor:
-    stays = torch.ones(count, dtype=torch.bool)
-    stays[removed] = False
-    return stays.nonzero().flatten()
+    kept = torch.ones(count, dtype=torch.bool)
+    kept[removed] = False
+    return kept.nonzero().flatten()
 
 
 def side_sizes(technique_input: TechniqueInput) -> Callable[[str, Side], int]:

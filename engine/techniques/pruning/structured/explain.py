@@ -11,7 +11,7 @@ from engine.techniques.pruning.structured.config import Structured
 @explanation.register
 def explanation_structured(config: Structured, compressed: CompressedLayer) -> Explanation:
     """Show the structures of the layer, otherwise those of its block."""
-    home = compressed.pruning_plan.homes.get(compressed.part.name, compressed.part.block)
+    home = compressed.pruning_plan.block_of_layer.get(compressed.part.name, compressed.part.block)
     every = compressed.pruning_plan.structures
     rows = [row for row in every if row.block == home] or [
         row for row in every if row.block == every[0].block

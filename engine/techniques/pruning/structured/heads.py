@@ -82,14 +82,14 @@ def head_tensors(
     an entry for each head, such as tables of relative positions. Also the numbers of the remaining
     heads, for arguments that are given for every head.
     """
-    plain, own, left = technique_input.original.plain, {}, {}
+    plain, changed_tensors, left = technique_input.original.plain, {}, {}
     layers = {layer.name for layer in technique_input.original.layers}
     for family in families:
         reader, attention = family.readers[0], family.parts[0].name.rpartition(".")[0]
         if reader.name not in pruning_plan.kept_indices:
             continue
         width = reader.positions.shape[1] // family.heads
-        kept = pruning_plan.kept_indices[reader.name].columns[::width] // width
+        kept_heads = pruning_plan.kept_indices[reader.name].columns[::width] // width
         before = technique_input.original.model.get_submodule(reader.name).stored.shape[1] // width
         for name, value in plain.items():
             owner, _, tensor = name.rpartition(".")
@@ -99,21 +99,26 @@ def head_tensors(
                 and tensor != KEPT_HEADS
             )
             if has_inner_tensors and list(value.shape).count(before) == 1:
-                own[name] = value.index_select(list(value.shape).index(before), kept)
-        own |= head_norms(
+                changed_tensors[name] = value.index_select(
+                    list(value.shape).index(before), kept_heads
+                )
+        changed_tensors |= head_norms(
             plain,
             attention,
-            {before: kept, before // family.heads: kept[:: family.heads] // family.heads},
+            {
+                before: kept_heads,
+                before // family.heads: kept_heads[:: family.heads] // family.heads,
+            },
         )
         name = f"{attention}.{KEPT_HEADS}"
-        left[name] = plain[name][kept] if name in plain else kept
-    if own:
-        yield own
-    yield own | left
+        left[name] = plain[name][kept_heads] if name in plain else kept_heads
+    if changed_tensors:
+        yield changed_tensors
+    yield changed_tensors | left
 
 
 def head_norms(
-    plain: dict[str, torch.Tensor], attention: str, kept: dict[int, torch.Tensor]
+    plain: dict[str, torch.Tensor], attention: str, kept_heads: dict[int, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Tensors of modules in numbered lists with an entry for each head or group of heads, such as
     StableLM's norms, renumbered for the remaining heads. ``kept``: numbers of the remaining heads
@@ -130,6 +135,6 @@ def head_norms(
     return {
         f"{attention}.{stem}.{index}.{tensor}": values[number].clone()
         for (stem, tensor), values in lists.items()
-        if sorted(values) == list(range(len(values))) and len(values) in kept
-        for index, number in enumerate(kept[len(values)].tolist())
+        if sorted(values) == list(range(len(values))) and len(values) in kept_heads
+        for index, number in enumerate(kept_heads[len(values)].tolist())
     }

@@ -234,22 +234,22 @@ def plan_removal_structured(
     survey_result: list[ScoredGroup] | None = None,
 ) -> PruningPlan:
     every = survey_structured(config, technique_input) if survey_result is None else survey_result
-    stays = (
+    masks = (
         global_kept_masks(config, every)
         if config.scope == "global"
         else [kept_mask(config, group) for group in every]
     )
-    if config.share and all(mask.all() for mask in stays):
+    if config.share and all(mask.all() for mask in masks):
         raise PlainError(nothing_removed_message(config, every))
-    pairs = [(group.family, mask) for group, mask in zip(every, stays, strict=True)]
+    pairs = [(group.family, mask) for group, mask in zip(every, masks, strict=True)]
     cuts = kept_indices(pairs, side_sizes(technique_input))
     rows = tuple(
-        row for group, mask in zip(every, stays, strict=True) for row in structure_rows(group, mask)
+        row for group, mask in zip(every, masks, strict=True) for row in structure_rows(group, mask)
     )
     fields = {
         "notes": layer_notes(config, pairs),
         "structures": rows,
-        "homes": blocks_of_layers([group.family for group in every]),
+        "block_of_layer": blocks_of_layers([group.family for group in every]),
     }
     small = PruningPlan(cuts, uniform=uniform_config(technique_input, cuts, pairs), **fields)
     return check_equivalent(technique_input, small, [group.family for group in every])
@@ -262,30 +262,32 @@ def removal_count(share: float, count: int) -> int:
 
 def kept_mask(config: Structured, group: ScoredGroup) -> torch.Tensor:
     """Mask of the structures of a family to keep.  (structures,) bool"""
-    goes = removal_count(config.share, len(group.scores))
-    if goes == len(group.scores):
+    count = removal_count(config.share, len(group.scores))
+    if count == len(group.scores):
         raise PlainError(
             f"A share of {config.share:.0%} would leave no {group.family.what} in "
-            f"{group.family.block}, which has {goes}; lower the share."
+            f"{group.family.block}, which has {count}; lower the share."
         )
-    return ~smallest_mask(group.scores, goes)
+    return ~smallest_mask(group.scores, count)
 
 
 def global_kept_masks(config: Structured, every: list[ScoredGroup]) -> list[torch.Tensor]:
     """Masks chosen among all families; the best structure of each is always kept."""
     count = sum(len(group.scores) for group in every)
-    goes = removal_count(config.share, count)
-    if goes > count - len(every):
+    removed_count = removal_count(config.share, count)
+    if removed_count > count - len(every):
         kind = every[0].family.what
         raise PlainError(
-            f"A share of {config.share:.0%} would remove {goes} of {count} {kind}s, and each of "
-            f"{len(every)} layers keeps one; lower the share."
+            f"A share of {config.share:.0%} would remove {removed_count} of {count} {kind}s, and "
+            f"each of {len(every)} layers keeps one; lower the share."
         )
     compared = [comparable_scores(config, group.scores) for group in every]
     for scores in compared:
         scores[scores.argmax()] = torch.inf
     return list(
-        (~smallest_mask(torch.cat(compared), goes)).split([len(scores) for scores in compared])
+        (~smallest_mask(torch.cat(compared), removed_count)).split(
+            [len(scores) for scores in compared]
+        )
     )
 
 
@@ -311,12 +313,12 @@ def nothing_removed_message(config: Structured, every: list[ScoredGroup]) -> str
 # --- what is said of it ---------------------------------------------------------------------------
 
 
-def structure_rows(group: ScoredGroup, stays: torch.Tensor) -> list[StructureRow]:
+def structure_rows(group: ScoredGroup, mask: torch.Tensor) -> list[StructureRow]:
     family = group.family
     return [
         StructureRow(family.block, family.what, family.first + index, score, kept)
         for index, (score, kept) in enumerate(
-            zip(group.scores.tolist(), stays.tolist(), strict=True)
+            zip(group.scores.tolist(), mask.tolist(), strict=True)
         )
     ]
 
@@ -340,10 +342,10 @@ def layer_notes(
 ) -> dict[str, str]:
     """Notes by layer on the remaining structures, and where the share could not be met."""
     counts: dict[tuple[str, str], list[int]] = {}
-    for family, stays in pairs:
+    for family, mask in pairs:
         for part_side in {(part.name, part.side) for part in family.parts}:
             left, of = counts.get(part_side, (0, 0))
-            counts[part_side] = [left + int(stays.sum()), of + family.size]
+            counts[part_side] = [left + int(mask.sum()), of + family.size]
     kind, notes = pairs[0][0].what, {}
     for (name, side), (left, of) in sorted(counts.items(), key=lambda item: item[0][1] == "inputs"):
         rounded = config.scope == "layer" and abs(1 - left / of - config.share) > SHARE_TOLERANCE
@@ -363,43 +365,45 @@ def layer_notes(
 
 def uniform_config(
     technique_input: TechniqueInput,
-    cuts: dict[str, KeptIndices],
+    indices: dict[str, KeptIndices],
     pairs: list[tuple[StructureGroup, torch.Tensor]],
 ) -> dict[str, Any]:
     """Fields of config.json that would describe the shapes if all layers were equal; the writer
     checks whether they do.
     """
-    (family, stays), counts = pairs[0], {int(stays.sum()) for _, stays in pairs}
+    (family, mask), counts = pairs[0], {int(mask.sum()) for _, mask in pairs}
     if family.what == "channel":
-        return stage_widths(technique_input, cuts)
-    if len(counts) > 1 or stays.all():
+        return stage_widths(technique_input, indices)
+    if len(counts) > 1 or mask.all():
         return {}
     if family.what == "neuron":
-        return dict.fromkeys(NEURON_COUNTS, int(stays.sum()))
+        return dict.fromkeys(NEURON_COUNTS, int(mask.sum()))
     reader = family.readers[0]
     width = reader.positions.shape[1] // family.heads
     groups = (
         {}
         if family.keeps_keys
-        else dict.fromkeys(("num_key_value_heads", "num_kv_heads"), int(stays.sum()))
+        else dict.fromkeys(("num_key_value_heads", "num_kv_heads"), int(mask.sum()))
     )
     # in multi-head latent attention it is the width of another part
     head_width = getattr(technique_input.original.model.config.get_text_config(), "head_dim", width)
     return {
-        "num_attention_heads": len(cuts[reader.name].columns) // width,
+        "num_attention_heads": len(indices[reader.name].columns) // width,
         **groups,
         **({"head_dim": width} if head_width == width else {}),
     }
 
 
-def stage_widths(technique_input: TechniqueInput, cuts: dict[str, KeptIndices]) -> dict[str, Any]:
+def stage_widths(
+    technique_input: TechniqueInput, indices: dict[str, KeptIndices]
+) -> dict[str, Any]:
     """Fields of a ResNet: the channels of its first convolution, and of the last one of
     each stage.
     """
     kernels = [layer for layer in technique_input.original.layers if layer.kind == "conv2d"]
     rows = {
-        layer.name: cuts[layer.name].shape(*layer.matrix_shape)[0]
-        if layer.name in cuts
+        layer.name: indices[layer.name].shape(*layer.matrix_shape)[0]
+        if layer.name in indices
         else layer.shape[0]
         for layer in kernels
     }

@@ -16,7 +16,7 @@ def explanation_awq(config: AWQ, compressed: CompressedLayer) -> Explanation:
     """Show the column of the strongest input."""
     column = int(compressed.stats.abs_mean.argmax())
     factor, weight = compressed.scales[column], compressed.weight[:ROWS]
-    without = compress(config.rounding(), weight).to_dense()[:, column]
+    unscaled = compress(config.rounding(), weight).to_dense()[:, column]
     within = compressed.stored.to_dense()[:ROWS, column] / factor
     original = weight[:, column]
     rows = frame(
@@ -26,7 +26,7 @@ def explanation_awq(config: AWQ, compressed: CompressedLayer) -> Explanation:
         factor=factor.item(),
         original=original,
         scaled=original * factor,
-        error_without=without - original,
+        error_without=unscaled - original,
         error_with=within - original,
     )
     return Explanation(

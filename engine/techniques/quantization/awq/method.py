@@ -48,11 +48,11 @@ def channel_scales(stats: InputStats, alpha: float) -> torch.Tensor:
     """Equation 4: the mean magnitude of each input to the power alpha, normalized around one.
     (in_,)
     """
-    loudest = stats.abs_mean.max()
-    if not loudest:
+    largest = stats.abs_mean.max()
+    if not largest:
         return torch.ones_like(stats.abs_mean)
     # relative to the largest, so that no power leaves the range of float32
-    scales = (stats.abs_mean / loudest).clamp_min(1e-4).pow(alpha)
+    scales = (stats.abs_mean / largest).clamp_min(1e-4).pow(alpha)
     return scales / (scales.max() * scales.min()).sqrt()
 
 
