@@ -1,4 +1,4 @@
-"""Sizes and durations in words, on the screen and in the shell. Unknown values (NaN) are dashes."""
+"""Formatting of sizes and durations. Unknown values (NaN) are dashes."""
 
 from math import isnan
 
@@ -28,7 +28,7 @@ def megabytes(size_bytes: float) -> str:
 
 
 def in_largest_unit(amount: float, units: tuple[str, ...]) -> str:
-    """The amount in the unit that leaves one to three digits before the point."""
+    """Format an amount in the unit that gives one to three digits before the decimal point."""
     if isnan(amount):
         return UNKNOWN
     rank = 0

@@ -53,7 +53,7 @@ from engine.step.table_builder import TableBuilder
 
 MAX_MISTAKES = 50  # mistakes that are shown
 WINDOWS = 8  # of a text among which they are looked for
-TEXT, SIDE = 300, 64  # characters of a text, pixels of a picture's side that are shown
+TEXT, SIDE = 300, 64  # characters of a text, pixels of an image's side that are shown
 CASES = ((True, True), (True, False), (False, True), (False, False))  # teacher right, student right
 
 

@@ -12,8 +12,8 @@ MAX_SURFACES = 12  # surfaces of a run
 
 
 def surface(layer: str, stats: InputStats, scales: torch.Tensor | None) -> pd.DataFrame:
-    """SurfaceRow of one input, as columns; where it was divided by ``scales``, (width,), both
-    before and after.
+    """SurfaceRow of one input, as a frame; both before and after if it was divided by ``scales``,
+    (width,).
     """
     received = torch.cat(stats.vectors)
     versions = (
@@ -31,7 +31,7 @@ def surface(layer: str, stats: InputStats, scales: torch.Tensor | None) -> pd.Da
 
 
 def channel_magnitudes(vectors: torch.Tensor, area: int) -> torch.Tensor:
-    """Magnitude of each input channel; a convolution's is its largest within the kernel.  (vectors,
+    """Magnitude of each input channel; for a convolution, the largest within the kernel. (vectors,
     width) -> (vectors, in_)
     """
     return vectors.abs().view(len(vectors), -1, area).amax(-1)
@@ -52,9 +52,9 @@ def surface_rows(layer: str, version: str, magnitudes: torch.Tensor) -> pd.DataF
 def block_maxima(
     magnitudes: torch.Tensor, rows_per_tile: int, columns_per_tile: int
 ) -> torch.Tensor:
-    """The largest of each block of ``tall`` x ``wide``; blocks at the ends may be smaller."""
+    """Maximum of each tile; tiles at the ends may be smaller."""
     rows, columns = magnitudes.shape
-    # zeros are no larger than any magnitude
+    # zero padding does not change a maximum of magnitudes
     padded = F.pad(magnitudes, (0, -columns % columns_per_tile, 0, -rows % rows_per_tile))
     return (
         padded.unflatten(1, (-1, columns_per_tile)).unflatten(0, (-1, rows_per_tile)).amax((1, 3))
@@ -78,6 +78,6 @@ def is_scaled(surface: pd.DataFrame) -> bool:
 
 
 def prominence(surface: pd.DataFrame) -> float:
-    """The largest block over the median one."""
+    """Ratio of the largest block to the median block."""
     largest = surface.largest[surface.version == "original"]
     return largest.max() / max(largest.median(), 1e-30)

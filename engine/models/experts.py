@@ -152,7 +152,7 @@ ROUTING = (RoutedExperts, ParallelLinear)
 def linear_view(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     """Linear layer on views of larger tensors. weight: (out, in), bias: (out,)"""
     linear = nn.Linear.__new__(nn.Linear)
-    # the layer's own would draw random weights first, once for each of thousands of layers
+    # otherwise the constructor would draw random weights for each of thousands of layers
     nn.Module.__init__(linear)
     linear.out_features, linear.in_features = weight.shape
     linear.weight = nn.Parameter(weight, requires_grad=False)
@@ -197,9 +197,9 @@ class FusedLayout:
     """
 
     module: type[RoutedExperts]
-    gated: bool = True  # gate and up stand in one parameter
+    gated: bool = True  # gate and up are stored in one parameter
     transposed: bool = False  # (experts, in, out) instead of (experts, out, in)
-    interleaved: bool = False  # rows of gate and up by turns instead of one after the other
+    interleaved: bool = False  # rows of gate and up alternate instead of following each other
 
     @property
     def tensors(self) -> set[str]:
@@ -245,7 +245,7 @@ class FusedLayout:
         """Function between the first and last linear layers: (tokens, inner), or twice as wide if
         gated -> (tokens, inner)
         """
-        # a method of the whole module would hold on to its parameters
+        # a method of the whole module would keep a reference to its parameters
         parameterless = without_parameters(fused)
         if not self.gated:
             return parameterless.act_fn

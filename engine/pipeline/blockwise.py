@@ -147,25 +147,23 @@ def make_technique_input(
 
 @dataclass
 class BlockwiseCompressor:
-    """State of the block-wise compression."""
+    """Block-wise compression of one model."""
 
     context: RunContext
-    original: LoadedModel  # what is compressed
+    original: LoadedModel  # the model to compress
     settings: dict[str, Technique]
     report: LayerReport
-    tables: TableBuilder  # of all blocks so far
+    tables: TableBuilder  # rows of all blocks so far
     batches: list[Batch]
-    # of the loss, by each layer's weights, where the technique wants them
+    # by layer; empty unless the technique uses gradients
     gradient_stats: dict[str, GradientStats] = field(default_factory=dict)
-    trained_weights: TrainedWeights | None = (
-        None  # what training has left, where the technique trains
-    )
-    # layers whose weights the technique replaced by equivalent ones
+    trained_weights: TrainedWeights | None = None  # result of training, if the technique trains
+    # layers whose weights were replaced by equivalent ones
     rewritten: frozenset[str] = frozenset()
-    # finished blocks, kept if they are expensive enough for a later run to resume from
+    # finished blocks, stored if they take long enough to compress
     resume_store: ResumeStore = field(default_factory=ResumeStore)
-    plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases as they will be written
-    # of the layers' inputs, where the technique wants them
+    plain: dict[str, torch.Tensor] = field(init=False)  # norms and biases in their final state
+    # None if the technique uses no statistics of the layers' inputs
     statistics: StatisticsPass | None = None
     stage: Literal["compressing", "resuming"] = "compressing"
 
@@ -214,8 +212,8 @@ class BlockwiseCompressor:
 
     @torch.no_grad()
     def finish_block(self, number: int, layers: list[Layer]) -> dict[str, StoredWeight]:
-        """Every layer of a block as it will be stored: kept from a run that came so far, or
-        compressed now and kept.
+        """Stored weights of a block's layers: loaded from an earlier run, or compressed now and
+        stored for a later one.
         """
         done = self.resume_store.load_block(number)
         if done and set(done.layers) == {layer.name for layer in layers}:
@@ -226,28 +224,26 @@ class BlockwiseCompressor:
             self.stage, self.report.found = "compressing", TableBuilder()
             changed = self.statistics.begin_block() if self.statistics else {}
             done = FinishedBlock(self.compress_block(layers), changed, self.report.found)
-            # what was only copied is copied again
+            # a block that is only copied is not stored
             if any(layer.name in self.settings for layer in layers):
                 self.resume_store.save_block(number, done)
         if self.statistics:
             self.statistics.stream.advance(layers[0].block)
         self.tables.add(done.tables)
-        # after each block: those of thousands of experts would take gigabytes
+        # after each block, because surfaces of thousands of experts would take gigabytes
         self.tables.surfaces = most_prominent(self.tables.surfaces)
         self.report.found = TableBuilder()
         return done.layers
 
     def memory_map_block(self, path: Path) -> None:
-        """The model that is walked reads the layers of a block from the file they were written to,
-        and no longer from memory.
-        """
+        """Let the calibrated model read the layers of a block from their file instead of memory."""
         if self.statistics and self.statistics.stream.device.type == "cpu":
             layers, _ = read_file(path)
             for name in layers.keys() & self.settings.keys():
                 self.statistics.module(name).stored = layers[name]
 
     def compress_block(self, layers: list[Layer]) -> dict[str, StoredWeight]:
-        """Every layer of a block as it will be stored; the report notes what each lost."""
+        """Stored weights of a block's layers; the report records their errors."""
         block, statistics = layers[0].block, self.statistics
         names = [layer.name for layer in layers if layer.name in self.settings]
         if statistics and self.config.sequential and statistics.stream.in_step_fits(block, names):
@@ -286,7 +282,7 @@ class BlockwiseCompressor:
     def compress_layer(
         self, layer: Layer, stats: InputStats | GradientStats | None
     ) -> StoredWeight:
-        """One layer as it will be stored."""
+        """Stored weight of one layer."""
         free_unused_memory()
         self.progress()
         module = self.original.model.get_submodule(layer.name)
@@ -314,7 +310,7 @@ class BlockwiseCompressor:
         return stored.to("cpu")
 
     def uncompressed_layer(self, layer: Layer, current: StoredWeight) -> StoredWeight:
-        """A layer that the step does not compress."""
+        """Stored weight of a layer that the step does not compress."""
         routers = self.report.scales.routers
         reasons = [
             skip_reason(layer, self.original.tied_layers, self.context.recipe.layers),

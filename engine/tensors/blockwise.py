@@ -57,21 +57,21 @@ class FourBit(StoredWeight):
     codes: torch.Tensor  # two per byte, the first in the high half
     absmax: torch.Tensor  # (blocks,) float32, or uint8 codes if nested_absmax is given
     nested_absmax: torch.Tensor | None = None  # (blocks / 256,) float32
-    # (1,) mean of the absmax values, taken off before they were quantized
+    # (1,) mean of the absmax values, subtracted before quantization
     offset: torch.Tensor | None = None
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         count = self.shape[0] * self.shape[1]
         values = self.level_values()[:count]
-        # where a shorter last block begins
+        # start of a shorter last block
         largest, edge = self.block_absmax(), count // self.block_size * self.block_size
         values[:edge].view(-1, self.block_size).mul_(largest[: count // self.block_size, None])
         values[edge:].mul_(largest[-1])
         return values.view(self.shape).to(dtype)
 
     def level_values(self) -> torch.Tensor:
-        """Value of each code, including a code that may be left over in the last byte; looked up in
-        pieces. (2 * bytes,) float32
+        """Value of each code, including an unused one in the last byte; computed in pieces. (2 *
+        bytes,) float32
         """
         table = byte_values(self.format).to(self.codes.device)
         values = torch.empty(len(self.codes), 2, device=self.codes.device)
@@ -100,7 +100,7 @@ class FourBit(StoredWeight):
 
 @dataclass(frozen=True)
 class RowInt8(StoredWeight):
-    """Signed 8-bit codes with one absmax a row: weight = code * absmax / 127."""
+    """Signed 8-bit codes with one absmax per row: weight = code * absmax / 127."""
 
     kind: ClassVar[str] = "row-int8"
     names: ClassVar[dict[str, str]] = {"codes": "codes", "absmax": "absmax"}
@@ -119,14 +119,14 @@ class RowInt8(StoredWeight):
 
 @lru_cache
 def byte_values(format: Literal["nf4", "fp4"]) -> torch.Tensor:
-    """The two levels a byte stands for, the high half's first.  (256, 2)"""
+    """Levels of both codes in a byte, the high half's first. (256, 2)"""
     table = torch.tensor(TABLES[format])
     return torch.stack([table.repeat_interleave(16), table.repeat(16)], dim=1)
 
 
 @lru_cache(maxsize=1)
 def dynamic_map() -> torch.Tensor:
-    """The 256 values of the 8-bit format that double quantization stores absmax values in."""
+    """The 256 values of the 8-bit format in which double quantization stores absmax."""
     from bitsandbytes.functional import create_dynamic_map
 
     return create_dynamic_map()

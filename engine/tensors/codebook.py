@@ -1,4 +1,4 @@
-"""Weights that share a few values of their own layer."""
+"""Weights stored as indices into a codebook."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +14,9 @@ from engine.tensors.weights import StoredWeight
 
 @dataclass(frozen=True)
 class CodebookWeight(StoredWeight):
-    """Indices into a codebook (Deep Compression, arXiv:1510.00149): one book for all rows or for
-    each band of them.
-
-    The indices take ``bits`` each, or less where they are Huffman-coded; those are decoded once,
-    when they are first used.
+    """Indices into a codebook (Deep Compression, arXiv:1510.00149), one for all rows or one per
+    band of rows. Indices take ``bits`` each, or less with Huffman coding; coded ones are decoded
+    once, at their first use.
     """
 
     kind: ClassVar[str] = "shared"
@@ -29,10 +27,10 @@ class CodebookWeight(StoredWeight):
         "chunk_bits": "Huffman starting points",
     }
     bits: int
-    rows: int  # that share a book
+    rows: int  # rows that share a codebook
     codes: torch.Tensor  # bytes, see ``packing`` and ``huffman``
     books: torch.Tensor  # (bands, 2^bits) float32, ascending
-    # (2^bits,) uint8: bits of each index where they are Huffman-coded
+    # (2^bits,) uint8: bits of each index, with Huffman coding
     lengths: torch.Tensor | None = None
     chunk_bits: torch.Tensor | None = None  # int16, see ``huffman``
 
@@ -67,7 +65,7 @@ class CodebookWeight(StoredWeight):
         return code_counts(self.indices(), 2**self.bits)
 
     def note(self) -> str:
-        """Result of Huffman coding of the indices, or None."""
+        """Size of the indices with Huffman coding."""
         counts = self.level_counts()
         total, entropy = counts.sum().item(), entropy_bits(counts)
         bits = (counts.cpu() * torch.tensor(code_lengths(counts.tolist()))).sum().item()

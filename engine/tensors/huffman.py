@@ -17,8 +17,8 @@ MAX_CODE_BITS = 16  # bits of a code, so that one table of 65536 entries decodes
 
 
 def code_lengths(counts: list[int]) -> list[int]:
-    """Bits of each symbol's code, least in sum; 0 for symbols that do not occur. Longer ones than
-    LONGEST are avoided by flatter counts.
+    """Code length of each symbol with the smallest total; 0 for symbols that do not occur. Lengths
+    above LONGEST are avoided by flattening the counts.
     """
     lengths = optimal_lengths(counts)
     while max(lengths) > MAX_CODE_BITS:
@@ -28,8 +28,8 @@ def code_lengths(counts: list[int]) -> list[int]:
 
 
 def optimal_lengths(counts: list[int]) -> list[int]:
-    """Huffman 1952: join the two rarest until one is left; every joining makes the codes below one
-    bit longer.
+    """Huffman 1952: merge the two rarest until one is left; each merge lengthens the codes below it
+    by one bit.
     """
     lengths, tie = [0] * len(counts), count()
     rarest = [(number, next(tie), [symbol]) for symbol, number in enumerate(counts) if number]
@@ -45,7 +45,7 @@ def optimal_lengths(counts: list[int]) -> list[int]:
 
 
 def canonical_codes(lengths: torch.Tensor) -> torch.Tensor:
-    """The code of each symbol, as a number of its length in bits.  (symbols,) int64"""
+    """Code of each symbol, as a number of its length in bits. (symbols,) int64"""
     codes, code, before = torch.zeros(len(lengths), dtype=torch.int64), 0, 0
     for symbol in symbols_in_code_order(lengths).tolist():
         code <<= int(lengths[symbol]) - before
@@ -63,7 +63,7 @@ def symbols_in_code_order(lengths: torch.Tensor) -> torch.Tensor:
 def encode_symbols(
     symbols: torch.Tensor, lengths: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The bits as bytes, and how many each chunk takes, int16.  symbols: (count,) uint8, lengths:
+    """The bits as bytes, and the length of each chunk, int16. symbols: (count,) uint8, lengths:
     (symbols,) uint8
     """
     indices = symbols.int()
@@ -89,11 +89,11 @@ def encode_symbols(
 def decode_symbols(
     data: torch.Tensor, lengths: torch.Tensor, chunk_bits: torch.Tensor, count: int
 ) -> torch.Tensor:
-    """The symbols that ``encode_symbols`` turned into these bytes, (count,) uint8. Every chunk goes
-    on by one symbol at a step.
+    """Decode the bytes of ``encode_symbols``, (count,) uint8. All chunks are decoded in parallel,
+    one symbol per step.
     """
     table = decoding_table(lengths)
-    # the last chunk may be short and read on
+    # the last chunk may be short, and reading continues beyond it
     padded = pad(data, (0, CHUNK_SYMBOLS * MAX_CODE_BITS // 8 + 2)).long()
     words = padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]  # the 24 bits from each byte on
     position = chunk_bits.long().cumsum(0) - chunk_bits
@@ -110,8 +110,8 @@ def decode_symbols(
 
 
 def decoding_table(lengths: torch.Tensor) -> torch.Tensor:
-    """For all values of the next 16 bits: the symbol they begin with, times 256, and its bits.
-    (65536,) int64
+    """For all values of the next 16 bits: their first symbol times 256, plus its length. (65536,)
+    int64
     """
     order = symbols_in_code_order(lengths)
     entries = (order << 8 | lengths[order]).repeat_interleave(
@@ -121,6 +121,6 @@ def decoding_table(lengths: torch.Tensor) -> torch.Tensor:
 
 
 def entropy_bits(counts: torch.Tensor) -> float:
-    """Least bits a symbol that any code could reach."""
+    """Entropy: minimum bits per symbol of any code."""
     shares = counts[counts > 0].double() / counts.sum()
     return -(shares * shares.log2()).sum().item()

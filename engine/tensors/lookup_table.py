@@ -1,6 +1,4 @@
-"""Codes into a fixed table of levels, stretched by a scale: three values, two, 4-bit floats, powers
-of two.
-"""
+"""Codes into a fixed table of levels with a scale: ternary, binary, 4-bit floats, powers of two."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +28,7 @@ class LookupTableWeight(StoredWeight):
     kind: ClassVar[str] = "tabled"
     names: ClassVar[dict[str, str]] = {"codes": "codes", "scales": "scales"}
     table: Table
-    bits: int  # of a code; three values count as 2 and are stored five in a byte
+    bits: int  # bits of a code; ternary codes count as 2 and are stored five in a byte
     group_size: int  # columns that share a scale; the last group may be shorter
     codes: torch.Tensor  # bytes, see ``packing``
     # (out, groups), (out, 1) or (1, 1); float16, float32 where that is too coarse, or E8M0: powers
@@ -90,7 +88,7 @@ def level_table(table: Table, bits: int, steps_per_octave: int) -> torch.Tensor:
 
 
 def magnitude_count(bits: int) -> int:
-    """Powers of two, besides zero and the sign: one code of 2^bits is not used."""
+    """Powers of two with zero and signs; one code of 2^bits is unused."""
     return 2 ** (bits - 1) - 1
 
 

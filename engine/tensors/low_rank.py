@@ -1,5 +1,5 @@
-"""Weights stored as products and sums of smaller ones, which run as such: two matrix products, or a
-chain of small convolutions.
+"""Weights stored as products and sums of smaller ones, and computed as such: two matrix products,
+or a chain of small convolutions.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ DEFAULT_CONV_OPTIONS = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1),
 
 
 def break_even_rank(shape: tuple[int, int]) -> float:
-    """The rank at which factors of a matrix take as many parameters as it has."""
+    """The rank at which the factors of a matrix have as many parameters as it."""
     out, in_ = shape
     return out * in_ / (out + in_)
 
@@ -24,7 +24,7 @@ def saves_parameters(shape: tuple[int, int], rank: int) -> bool:
 
 @dataclass(frozen=True)
 class UnfactoredWeight(DenseWeight):
-    """A weight that is stored as it was, since its factors would be no gain."""
+    """A dense weight for which factors would be no gain."""
 
     kind: ClassVar[str] = "whole"
     reason: str
@@ -203,7 +203,7 @@ class AdaptedWeight(CorrectedWeight):
     kind: ClassVar[str] = "adapted"
 
     def byte_breakdown(self) -> dict[str, int]:
-        """Both told apart."""
+        """Note on the stored weight and on the adapter."""
         return self.base.byte_breakdown() | {"adapters": self.correction.nbytes}
 
     def levels(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Weights of which some columns are stored apart: those that meet the largest inputs."""
+"""Weights with separately stored columns: those of the largest inputs."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,15 +10,15 @@ from engine.tensors.weights import StoredWeight
 
 @dataclass(frozen=True)
 class WithOutlierColumns(StoredWeight):
-    """A stored weight and some columns of it in 16 bits, which count where both are stored (AWQ,
-    arXiv:2306.00978, table 1).
+    """A stored weight with some columns in 16 bits, which replace its own (AWQ, arXiv:2306.00978,
+    table 1).
     """
 
     kind: ClassVar[str] = "with-columns"
     names: ClassVar[dict[str, str]] = {"columns": "outlier columns", "values": "outlier columns"}
     weight: StoredWeight
     columns: torch.Tensor  # (kept,) int32, ascending
-    values: torch.Tensor  # (out, kept) float16, or bfloat16 where float16 does not reach
+    values: torch.Tensor  # (out, kept) float16, or bfloat16 if the range of float16 is too small
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         weight = self.weight.to_dense(torch.float32)
@@ -34,12 +34,9 @@ class WithOutlierColumns(StoredWeight):
 
 @dataclass(frozen=True)
 class MixedInt8(WithOutlierColumns):
-    """LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339): INT8 weights and inputs, but for
-    outliers, whose products stay in 16 bits.
-
-    Every token has a scale of its own. Inputs at or beyond the threshold in columns that are not
-    stored apart stay as they are too,
-    as in bitsandbytes for one token.
+    """LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339): INT8 weights and inputs with a scale per
+    token, except for outliers, whose products are computed in 16 bits. Outliers in columns that are
+    not stored separately are not rounded either, as in bitsandbytes for one token.
     """
 
     kind: ClassVar[str] = "mixed-int8"
@@ -62,7 +59,7 @@ class MixedInt8(WithOutlierColumns):
 
 @dataclass(frozen=True)
 class ScaledColumns(StoredWeight):
-    """A stored weight some columns of which were multiplied by one factor beforehand."""
+    """A stored weight, some columns of which were multiplied by one factor before."""
 
     kind: ClassVar[str] = "scaled-columns"
     names: ClassVar[dict[str, str]] = {"columns": "scaled columns"}
@@ -77,7 +74,7 @@ class ScaledColumns(StoredWeight):
 
 
 def outlier_fields(weight: torch.Tensor, columns: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Fields of the columns stored apart.  weight: (out, in_), columns: (kept,)"""
+    """Fields of the separately stored columns. weight: (out, in_), columns: (kept,)"""
     values = weight[:, columns]
     half = values.half()
     return {

@@ -10,7 +10,7 @@ from engine.tensors.weights import StoredWeight
 
 @dataclass(frozen=True)
 class SlicedWeight(StoredWeight):
-    """Zeros stand where something is gone. Files hold ``weight`` alone, as a dense one of its own
+    """Removed rows and columns are zero. Files contain ``weight`` only, as a dense one of its own
     shape.
     """
 

@@ -1,4 +1,4 @@
-"""Weights of which many are zero, written so that the zeros take little or nothing."""
+"""Storage of weights with many zeros: bitmask, CSR and N:M."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import torch
 from engine.tensors.packing import pack_bits, packed_size_bytes, unpack_bits
 from engine.tensors.weights import DenseWeight, StoredWeight
 
-MAX_INT16_COLUMNS = 1 << 15  # columns that an int16 can number
+MAX_INT16_COLUMNS = 1 << 15  # number of columns that int16 can index
 REMAINING = "weights left"
 
 
 @dataclass(frozen=True)
 class Bitmask(StoredWeight):
-    """A bit for each weight, and the weights left, row by row."""
+    """One bit per weight, and the remaining weights, row by row."""
 
     kind: ClassVar[str] = "bitmask"
     names: ClassVar[dict[str, str]] = {"mask": "mask", "values": REMAINING}

@@ -19,43 +19,41 @@ class MapRow:
     row: int
     column: int
     original: float
-    stored: float  # what it becomes
+    stored: float  # after compression
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One of a few weights that share a scale, or stand side by side where none is shared; as
-    stored, columns multiplied by their factor.
+    """One of a few weights that share a scale, or are adjacent if no scale is shared; as stored,
+    with columns multiplied by their factor.
     """
 
     row: int
     column: int
     original: float
     stored: float
-    chosen: bool  # the weight that was asked about
+    chosen: bool  # the selected weight
 
 
 @dataclass(frozen=True)
 class ReplayRow:
-    """One weight after one more column was rounded, by GPTQ and by plain rounding."""
+    """One weight after a number of columns were rounded, by GPTQ and by plain rounding."""
 
     step: int  # columns rounded so far
     place: int  # of its column in the order of rounding
     row: int
     column: int
     original: float
-    gptq: float  # on the grid where its column is rounded; moved by then where it waits
+    gptq: float  # on the grid if its column is rounded, otherwise adjusted
     plain: float
-    code: float  # GPTQ's, as stored; NaN while it waits
+    code: float  # GPTQ's, as stored; NaN if it is not rounded yet
     gptq_error: float  # |XW - XW^| / |XW| of the rows shown, on the layer's calibration inputs
     plain_error: float
 
 
 @dataclass(frozen=True)
 class ScaledRow:
-    """One weight of the column behind the strongest input, rounded as it is and rounded with a
-    scale.
-    """
+    """One weight of the column of the strongest input, rounded without and with a scale."""
 
     row: int
     column: int
@@ -72,7 +70,7 @@ class ReachRow:
 
     column: int
     input_before: float  # max |x| in a sample of calibration inputs
-    input_after: float  # of what the layer multiplies
+    input_after: float  # of the inputs of the layer's product
     weight_before: float  # max |w|
     weight_after: float
 
@@ -94,35 +92,35 @@ class BitsRow:
     bits: int
     relative_error: float
     bits_per_weight: float
-    allowed: bool  # whether the layer may have this many
+    allowed: bool  # True if the recipe allows this many
 
 
 @dataclass(frozen=True)
 class CutRow:
-    """One cut of pruning with training in between, as its options plan it; the last row of a
-    schedule is where training ends.
+    """One pruning step of a gradual schedule, as planned; the last row of a schedule is the end of
+    training.
     """
 
     schedule: str
-    cut: int  # from 1; 0 is the end of training
-    step: int  # training steps done by then
-    share: float  # of the weights that are zero from then on
-    chosen: bool  # whether the options ask for this schedule
+    cut: int  # counted from 1; 0 is the end of training
+    step: int  # training steps before it
+    share: float  # share of zero weights after it
+    chosen: bool  # True for the configured schedule
 
 
 @dataclass(frozen=True)
 class RoundRow:
-    """One training of a lottery ticket, as its options plan it."""
+    """One training of a lottery ticket, as planned."""
 
-    round: int  # 0: with all weights
-    begins: int  # the step that weights are set back to
+    round: int  # 0: the dense network
+    begins: int  # the step to which weights are rewound
     ends: int
     left: float  # share of the weights
 
 
 @dataclass(frozen=True)
 class CriterionRow:
-    """One input channel under three ways of choosing the few to keep."""
+    """One input channel under three criteria for choosing the few to keep."""
 
     column: int
     activation: float  # mean |x| on calibration inputs
@@ -134,7 +132,7 @@ class CriterionRow:
 
 @dataclass(frozen=True)
 class RemovedRow:
-    """One weight and how much it matters to a technique that removes some."""
+    """One weight with its importance for a pruning technique."""
 
     row: int
     column: int
@@ -146,7 +144,7 @@ class RemovedRow:
 
 @dataclass(frozen=True)
 class OverlapRow:
-    """Two methods, and how far they keep the same weights of one layer."""
+    """Agreement of two methods on the weights of one layer."""
 
     one: str
     other: str
@@ -157,8 +155,8 @@ class OverlapRow:
 class TileRow:
     """One tile of a layer's matrix: the mean of neighboring weights."""
 
-    version: Literal["original", "rebuilt", "missing"]  # missing: what is rebuilt less the original
-    row: int  # the tile's first
+    version: Literal["original", "rebuilt", "missing"]  # missing: original minus reconstruction
+    row: int  # first row of the tile
     column: int
     value: float
 
@@ -167,15 +165,15 @@ class TileRow:
 class Explanation:
     """Explanation of a technique on real weights."""
 
-    row: type  # of the table: what the picture shows
+    row: type  # caption: what the table shows
     table: pd.DataFrame
-    levels: pd.DataFrame  # LevelRow of the weights shown; empty where there are none
-    part: str  # which part of the layer is shown
+    levels: pd.DataFrame  # LevelRow of the shown weights; empty if there are none
+    part: str  # the shown part of the layer
 
 
 @dataclass(frozen=True)
 class WeightMap:
-    """SIDE x SIDE weights of a layer, and how large the layer is."""
+    """SIDE x SIDE weights of a layer, and the layer's size."""
 
     table: pd.DataFrame  # MapRow
     shape: tuple[int, int]  # of the whole layer, as a matrix
@@ -191,8 +189,8 @@ class WeightCode:
     bits: int
     scale: float
     level: float
-    zero: float = NAN  # NaN where levels come from a table
-    shared_by: int = 1  # weights with this scale
+    zero: float = NAN  # NaN if levels are from a table
+    shared_by: int = 1  # number of weights with this scale
 
     @property
     def bit_string(self) -> str:
@@ -202,13 +200,13 @@ class WeightCode:
 
 @dataclass(frozen=True)
 class WeightView:
-    """A single weight under the microscope."""
+    """Storage of a single weight."""
 
     row: int
     column: int
     original: float
     stored: float  # what the model computes with
-    factor: float  # what its column is multiplied by before it is stored; 1 where it is not
-    code: WeightCode | None  # None where it is stored without one
+    factor: float  # factor of its column before it is stored; 1 without one
+    code: WeightCode | None  # None if it is stored without a code
     group: pd.DataFrame  # GroupRow
     levels: pd.DataFrame  # LevelRow, of its group

@@ -19,7 +19,7 @@ class WorkerFacts:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model as it is."""
+    """An uncompressed model."""
 
     reference: str
     revision: str
@@ -27,17 +27,17 @@ class ModelView:
     kind: str  # of its task
     parameters: int
     size_bytes: int
-    bits_per_weight: float  # of its compressed layers, or of all layers if none is
+    bits_per_weight: float  # of its compressed layers, or of all layers if there are none
     bits_per_parameter: float  # 8 x size_bytes / parameters of the original model
-    layers: pd.DataFrame  # LayerRow, nothing compressed
+    layers: pd.DataFrame  # LayerRow, uncompressed
     notes: tuple[str, ...] = ()
     compressed: bool = False  # by this engine
-    longest: int | None = None  # tokens that it can see at once, where there is a limit
+    longest: int | None = None  # maximum number of tokens, if limited
 
 
 @dataclass(frozen=True)
 class LayerView:
-    """One layer as it is."""
+    """An uncompressed layer."""
 
     histogram: pd.DataFrame  # HistogramRow, original only
     channels: pd.DataFrame  # ChannelRow
@@ -52,17 +52,17 @@ class LayerPreview:
     histogram: pd.DataFrame  # HistogramRow
     levels: pd.DataFrame  # LevelRow
     channels: pd.DataFrame  # ChannelRow
-    milliseconds: float  # spent computing
-    weights: int  # judged; fewer than the layer has where only part of its rows was
+    milliseconds: float  # milliseconds of computation
+    weights: int  # weights compared; fewer than the layer has if only its first rows were
 
 
 @dataclass(frozen=True)
 class InputRanges:
     """Inputs of one layer, and the range that each observer would choose for them."""
 
-    histogram: pd.DataFrame  # HistogramRow of a sample of the inputs, as the layer gets them
+    histogram: pd.DataFrame  # HistogramRow of a sample of the layer's inputs
     observers: pd.DataFrame  # ObserverRow
-    examples: int  # calibration examples that were used
+    examples: int  # number of calibration examples
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class PlannedRow:
     rank: int
     full_rank: int
     break_even: float  # rank at which factors take as many parameters as the weight
-    whole: bool  # kept as it is
+    whole: bool  # True if it is not factorized
     original_bytes: int
     size_bytes: int
     predicted_error: (
@@ -85,12 +85,12 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class PlannedRanks:
-    """Every layer that data can be seen of."""
+    """All layers whose inputs can be observed."""
 
     ranks: pd.DataFrame  # PlannedRow
     parameters: int  # of these layers
     kept_parameters: int
-    milliseconds: float  # spent computing
+    milliseconds: float  # milliseconds of computation
 
 
 @dataclass(frozen=True)
@@ -103,28 +103,28 @@ class Forecast:
     bits_per_weight: float  # of the layers that will be compressed
     bits_per_parameter: float  # 8 x size_bytes / parameters of the original model
     compression: float
-    seconds: float  # within a factor of two, as memory
-    peak_rss_bytes: float  # most main memory of the working process at once
-    layers: int  # to be compressed
-    at_least: bool = False  # whether data may add to the size
-    at_most: bool = False  # whether the weights may take from it, by being coded shorter
+    seconds: float  # within a factor of two, like the memory
+    peak_rss_bytes: float  # peak main memory of the worker
+    layers: int  # number of layers to compress
+    at_least: bool = False  # True if the data may increase the size
+    at_most: bool = False  # True if the size may be lower, by variable-length codes
     notes: tuple[str, ...] = ()  # assumptions about the data and shortfalls, one sentence each
 
 
 @dataclass(frozen=True)
 class SoftTargetRow:
-    """One answer that a teacher might give to one example."""
+    """One possible answer of a teacher to one example."""
 
     answer: str  # a class, or a token
     plain: float  # probability at temperature 1
-    softened: float  # at the temperature asked for
+    softened: float  # at the requested temperature
     temperature: float
-    right: bool  # whether the data says so
+    right: bool  # True for the correct answer according to the data
 
 
 @dataclass(frozen=True)
 class SoftTargets:
     """A teacher's predictions for one example."""
 
-    answers: pd.DataFrame  # SoftTargetRow, the likeliest first
-    example: str  # the text, or what the picture is
+    answers: pd.DataFrame  # SoftTargetRow, most likely first
+    example: str  # the text, or a description of the image

@@ -81,7 +81,7 @@ class Summary(FrozenModel):
     peak_rss_bytes: Count
     # whether the user ended its training: another run of the recipe would go further
     ended_early: bool = False
-    notes: tuple[str, ...] = ()  # what a reader of the numbers should know
+    notes: tuple[str, ...] = ()  # remarks on the results
 
     @model_validator(mode="after")
     def check_same_measures(self) -> "Summary":

@@ -14,25 +14,25 @@ from engine.results.schema.declaration import table as table
 @run_table("layers", required=True)
 @dataclass(frozen=True)
 class LayerRow:
-    """One compressible layer and what became of it."""
+    """One compressible layer before and after a run."""
 
     name: str
     kind: Literal["linear", "conv1d", "convolution1d", "conv2d", "embedding"]
     # output channels first: (out, in_) or (out, in_, height, width); embeddings (entries, width)
     shape: tuple[int, ...]
     parameters: int
-    block: str  # name of the block the layer stands in, "" outside all blocks
-    tied_to: str  # another layer that shares the tensor and is counted there, or ""
-    technique: str  # id of the step that compressed it, "" when kept as it was
+    block: str  # name of the block that contains the layer, "" outside of blocks
+    tied_to: str  # another layer that shares the tensor, where it is counted, or ""
+    technique: str  # id of the step that compressed it, "" if it is unchanged
     original_bytes: int
     size_bytes: int  # stored: codes, scales, zero points ... as in the file
     bits_per_weight: float  # 8 x size_bytes / the layer's parameters in the original model
-    relative_error: float  # |W - W^| / |W|, NaN where kept
+    relative_error: float  # |W - W^| / |W|, NaN if unchanged
     output_error: float = NAN  # |XW - XW^| / |XW| on calibration inputs of the uncompressed model
     sqnr_db: float = NAN  # 10 log10(|W|^2 / |W - W^|^2)
     largest_error: float = NAN  # max |w - w^|
-    sparsity: float = NAN  # share of the weights that are zero now; NaN where kept
-    note: str = ""  # what the user should know about its compression
+    sparsity: float = NAN  # share of zero weights; NaN if unchanged
+    note: str = ""  # remark on its compression
     # before whole rows or columns were removed; () if the shape is unchanged
     original_shape: tuple[int, ...] = ()
 
@@ -67,11 +67,11 @@ class HistogramRow:
 @run_table("levels", required=True)
 @dataclass(frozen=True)
 class LevelRow:
-    """One value a weight may take, in the group of weights whose scale is the median."""
+    """One level of a layer's weights, at the median scale."""
 
     layer: str
     value: float
-    # how many of the layer's weights have this code, whatever their scale; NaN where that is not
+    # number of the layer's weights with this code at any scale; NaN if that is not
     # counted
     weights: float = NAN
 
@@ -83,7 +83,7 @@ class SpectrumRow:
     layer: str
     index: int  # from 1
     singular_value: float
-    cumulative_energy: float  # share of the sum of squares up to here, 0 to 1
+    cumulative_energy: float  # cumulative share of the sum of squares, 0 to 1
 
 
 @run_table("ledger", required=True)
@@ -113,10 +113,10 @@ class SampleRow:
 @run_table("searches", required=True)
 @dataclass(frozen=True)
 class SearchRow:
-    """One strength of scaling that was tried for the layers that share an input."""
+    """One scaling strength that was tried for layers with a common input."""
 
-    layer: str  # the first of them
-    source: str  # what takes the scales
+    layer: str  # the first of these layers
+    source: str  # the module that is scaled
     alpha: float
     error: float  # squared error of the outputs relative to that of alpha 0
     chosen: bool
@@ -131,7 +131,7 @@ class InputRow:
     channel: int
     magnitude: float  # mean of |x|
     largest: float  # max of |x|
-    scale: float  # what its weights were multiplied by before rounding; 1 where they were not
+    scale: float  # factor of its weights before rounding; 1 without one
     weight_error: float  # |w - w^| / |w| of the channel's weights
 
 
@@ -140,50 +140,50 @@ class InputRow:
 class SurfaceRow:
     """One block of a layer's inputs: neighboring vectors (tokens) by neighboring channels."""
 
-    layer: str  # the first of those that share the input
-    # before and after the scales that a technique folds away
+    layer: str  # the first of the layers that share the input
+    # before and after scales
     version: Literal["original", "scaled"]
-    vector: int  # the block's first, numbered among those that were sampled
-    channel: int  # the block's first
+    vector: int  # first vector of the block, among the sampled ones
+    channel: int  # first channel of the block
     largest: float  # max |x| in the block
 
 
 @dataclass(frozen=True)
 class ObserverRow:
-    """The range of a layer's inputs that one observer chooses, and what rounding to it costs."""
+    """Range of a layer's inputs by one observer, and the resulting errors."""
 
     layer: str
     observer: str
-    low: float  # least value that a code stands for
+    low: float  # smallest representable value
     high: float
     # of values inside the range: sum of squared errors over the sum of squares of all values
     rounding_error: float
-    clipping_error: float  # of values outside, likewise; both add up to the whole
-    clipped: float  # share of the values that lie outside
-    chosen: bool  # by the recipe
+    clipping_error: float  # the same for values outside; both add up to the total error
+    clipped: float  # share of the values outside the range
+    chosen: bool  # True for the recipe's observer
 
 
 @run_table("structures")
 @dataclass(frozen=True)
 class StructureRow:
-    """One neuron, head, channel or block, which may be removed."""
+    """One neuron, head, channel or block with its importance."""
 
-    block: str  # where it stands: a block of the model, or a convolution
+    block: str  # location: a block of the model, or a convolution
     what: Literal["neuron", "head", "key/value group", "channel", "block"]
-    index: int  # among those of the block; of blocks, in the model
-    score: float  # how much it matters
+    index: int  # number within the block; for blocks, within the model
+    score: float  # importance
     kept: bool
 
 
 @run_table("curves")
 @dataclass(frozen=True)
 class CurveRow:
-    """One value at one step of a training: a term of the loss, the learning rate, or a quality on
-    held-out examples.
+    """One value at one step of a training: a loss term, the learning rate, or a quality on held-out
+    examples.
     """
 
-    step: int  # from 1; 0 is before the first
-    phase: str  # whose training: "student", "teacher", "qat", "adapter" ...
+    step: int  # counted from 1; 0 is before the first
+    phase: str  # trained network: "student", "teacher", "qat", "adapter" ...
     # "loss", "labels", "teacher", "features", "rate", "accuracy", "perplexity", "examples per
     # second" ...
     name: str
@@ -193,13 +193,11 @@ class CurveRow:
 @run_table("stages")
 @dataclass(frozen=True)
 class StageRow:
-    """One measure of the model as it was after one step of the recipe, read back from the file
-    written.
-    """
+    """One metric of the model after one step of the recipe, reloaded from the written files."""
 
     step: int  # 0: the original
     technique: str  # label of the step, e.g. "Distilled to 50% blocks"; "" for the original
-    split: str  # "test", "validation", ...; "" for what belongs to none (size)
+    split: str  # "test", "validation", ...; "" for metrics of no split (size)
     # "size_bytes", "parameters", "bits_per_weight", "perplexity", "accuracy", "precision",
     # "recall", "f1" (macro averages) ...
     measure: str
@@ -213,9 +211,9 @@ class SimilarityRow:
     inputs.
     """
 
-    student: str  # a block's name, or "embeddings": what flows into the first block
+    student: str  # name of a block, or "embeddings" for the input of the first block
     teacher: str
-    # linear CKA: 1 for states that are equal but for a turn and a scale, about 0 for unrelated ones
+    # linear CKA: 1 for states that are equal up to rotation and scale, about 0 for unrelated ones
     similarity: float
 
 
@@ -237,16 +235,16 @@ class VerdictRow:
 @run_table("mistakes")
 @dataclass(frozen=True)
 class MistakeRow:
-    """An example, or a next token, that the teacher got right and its student did not; those of
-    which the student was surest come first.
+    """An example or next token that the teacher predicted correctly and the student did not,
+    highest confidence of the student first.
     """
 
-    label: str  # the right answer, which the teacher gave
-    teacher: float  # how probable it took that to be
-    answer: str  # the student's
-    student: float  # how probable it took that to be
+    label: str  # the correct answer, which the teacher predicted
+    teacher: float  # probability that the teacher assigned to it
+    answer: str  # the student's answer
+    student: float  # probability that the student assigned to it
     text: str = ""  # of the example, or before the token
-    picture: str = ""  # a data: address, where the example is one
+    picture: str = ""  # a data: URL for images
 
 
 @run_table("latency")
@@ -254,17 +252,17 @@ class MistakeRow:
 class LatencyRow:
     """Duration of one forward pass in one version, or the reason why no kernel could be timed."""
 
-    # "whole model", a layer that stands for all of its shape, or how many layers a reason holds for
+    # "whole model", a layer that represents all of its shape, or the number of layers with a reason
     what: str
     version: Literal["original", "compressed"]
-    kernel: str  # what multiplied; "" where nothing here multiplies the weights as they are stored
-    shape: str  # of what went in: "1 x 256 tokens", "64 pictures"
+    kernel: str  # name of the kernel; "" without one
+    shape: str  # of the inputs: "1 x 256 tokens", "64 pictures"
     batch: int  # examples
     threads: int
-    median_ms: float  # NaN without a kernel, as all numbers
+    median_ms: float  # NaN without a kernel, like all numbers
     low_ms: float  # quartiles
     high_ms: float
     repeats: int
-    # |y - y^| / |y|: the kernel's outputs compared with those that the run measured
+    # |y - y^| / |y|: the kernel's outputs compared with those of the run
     difference: float = NAN
     note: str = ""

@@ -12,17 +12,17 @@ class RankRow:
     """Rank of one factorized layer."""
 
     layer: str
-    rank: int  # of a convolution in three: along outputs
-    input_rank: float  # of a convolution in three: along inputs; NaN for others
-    full_rank: int  # at which nothing would be lost
+    rank: int  # along outputs, for a convolution of three factors
+    input_rank: float  # along inputs, for a convolution of three factors; NaN for others
+    full_rank: int  # rank without loss
     # rank at which factors take as many parameters as the weight; NaN where two ranks say that
     # together
     break_even: float
-    kept_parameters: float  # share; of a correction, what it adds
+    kept_parameters: float  # share; for a correction, the added share
     # share of the squared singular values, whitened where the technique does that; of a correction,
     # of the rounding error's
     kept_energy: float
-    whole: bool  # kept as it was
+    whole: bool  # True if it is not factorized
 
 
 RANKS_VIEW = ResultView("Ranks", RankRow, ("RANK_PER_LAYER",), position=170)
@@ -31,7 +31,7 @@ RANKS_VIEW = ResultView("Ranks", RankRow, ("RANK_PER_LAYER",), position=170)
 @run_table("singular")
 @dataclass(frozen=True)
 class SingularRow:
-    """One singular value of a layer that was factorized, of the matrix in one version. Of many,
+    """One singular value of a factorized layer, in one version of its matrix. Large layers have
     some evenly spaced ones.
     """
 
@@ -39,8 +39,8 @@ class SingularRow:
     version: Literal["plain", "whitened", "randomized"]
     index: int  # from 1
     singular_value: float  # relative to the largest of its version: 0 to 1
-    cumulative_energy: float  # share of the sum of squares up to here
-    kept: bool  # whether the technique keeps it
+    cumulative_energy: float  # cumulative share of the sum of squares
+    kept: bool  # True if the technique keeps it
 
 
 SPECTRUM_VIEW = ResultView(

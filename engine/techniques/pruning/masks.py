@@ -60,10 +60,9 @@ def layer_shares(
 ) -> dict[str, float]:
     """Share of each layer that is removed with the least important weights of all layers.
 
-    ``scores`` gives a layer's, none below zero, and is asked twice: floats that are not negative
-    are in the order of their bits, so that a
-    count of their upper halves finds the threshold's neighborhood, and no two layers' scores are
-    held at once.
+    ``scores`` gives the nonnegative scores of a layer and is called twice. Nonnegative floats are
+    ordered like their bits, so a histogram of their upper halves finds a bucket that contains the
+    threshold, and scores of two layers are never in memory together.
     """
     total = removed_count(sparsity, sum(sizes.values()))
     counts = {name: upper_bits(scores(name)).bincount(minlength=1 << LOW_BITS) for name in sizes}

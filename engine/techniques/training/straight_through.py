@@ -1,5 +1,6 @@
-"""Rounded in the forward pass, whole in the backward one: the straight-through estimator (Bengio et
-al. 2013, arXiv:1308.3432), and steps that learn (LSQ, Esser et al. 2020, arXiv:1902.08153).
+"""Rounding in the forward pass and identity in the backward pass: the straight-through estimator
+(Bengio et al. 2013, arXiv:1308.3432), and trained step sizes (LSQ, Esser et al. 2020,
+arXiv:1902.08153).
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ CLIP_TOLERANCE = 0.6
 
 
 class StraightThrough(torch.autograd.Function):
-    """``rounded``, to the bit, with gradients as if it were ``value``."""
+    """``rounded`` bit by bit, with the gradients of ``value``."""
 
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
@@ -28,14 +29,12 @@ class StraightThrough(torch.autograd.Function):
 
 
 class RoundToLevels(torch.autograd.Function):
-    """Weights on their grid, s (clip(round(w/s + z)) - z), with gradients by the weights and by
-    their
-    steps.
+    """Fake-quantized weights s (clip(round(w/s + z)) - z), with gradients with respect to weights
+    and steps.
 
-    By a weight: 1 inside the range, 0 where it is clipped (equation 5). By its step: round(w/s) -
-    w/s inside, the outermost level where it is
-    clipped (equation 3). All of them (out, in_), or what spreads to it. ``beyond``: where the range
-    ends, in steps from the outermost level.
+    Weight: 1 inside the range, 0 outside (equation 5). Step: round(w/s) - w/s inside, the outermost
+    level outside (equation 3). All tensors are (out, in_) or broadcast to it. ``beyond``: end of
+    the range, in steps from the outermost level.
     """
 
     @staticmethod

@@ -45,7 +45,7 @@ def run_trace(layers: pd.DataFrame, names: list[str], label: str, number: int) -
 
 
 def worst_names(layers: pd.DataFrame, max_rows: int = MAX_ROWS) -> list[str]:
-    """Layers in model order; beyond ``most``, those whose error under any run is largest."""
+    """Layers in model order; beyond ``max_rows``, those whose error under any run is largest."""
     worst = layers.groupby("name", sort=False).relative_error.max()
     keep = set(worst.nlargest(max_rows).index)
     return [name for name in worst.index if name in keep]

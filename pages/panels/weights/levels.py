@@ -31,7 +31,7 @@ def stems(counted: pd.DataFrame) -> go.Scatter:
 
 
 def level_markers(counted: pd.DataFrame) -> go.Scatter:
-    """The busiest level stands out."""
+    """Markers of the levels, with the most frequent one highlighted."""
     busiest = counted.weights.idxmax()
     colors = [HIGHLIGHT if index == busiest else COMPRESSED for index in counted.index]
     dots = {"color": colors, "size": 8 if len(counted) <= 32 else 4}

@@ -121,7 +121,7 @@ def head_norms(
     plain: dict[str, torch.Tensor], attention: str, kept_heads: dict[int, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Tensors of modules in numbered lists with an entry for each head or group of heads, such as
-    StableLM's norms, renumbered for the remaining heads. ``kept``: numbers of the remaining heads
+    StableLM's norms, renumbered for the remaining heads. ``kept_heads``: numbers of the remaining heads
     by the original number.
     """
     lists: dict[tuple[str, str], dict[int, torch.Tensor]] = {}
