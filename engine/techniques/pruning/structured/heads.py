@@ -121,8 +121,8 @@ def head_norms(
     plain: dict[str, torch.Tensor], attention: str, kept_heads: dict[int, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Tensors of modules in numbered lists with an entry for each head or group of heads, such as
-    StableLM's norms, renumbered for the remaining heads. ``kept_heads``: numbers of the remaining heads
-    by the original number.
+    StableLM's norms, renumbered for the remaining heads. ``kept_heads``: numbers of the remaining
+    heads by the original number.
     """
     lists: dict[tuple[str, str], dict[int, torch.Tensor]] = {}
     for name, value in plain.items():
