@@ -111,7 +111,7 @@ def load_training_data(
     """Training data with at most ``max_examples`` examples, on the CPU. Raises PlainError if there
     are none, or none with labels.
     """
-    raise TypeError(f"{type(task).__name__} has no lessons")
+    raise TypeError(f"{type(task).__name__} has no training data")
 
 
 @load_training_data.register

@@ -65,11 +65,11 @@ def phase_line(rows: pd.DataFrame, phase: str, number: int, name: str) -> go.Sca
 
 def description(curves: pd.DataFrame) -> str:
     middle = curves[curves.name == EXAMPLES_PER_SECOND].groupby("phase", sort=False).value.median()
-    paces = ", ".join(f"{phase} {short_number(value)}" for phase, value in middle.items())
+    throughputs = ", ".join(f"{phase} {short_number(value)}" for phase, value in middle.items())
     highest = curves[curves.name == RATE].value.max()
     return (
         f"The learning rate reached {short_number(highest)}; median examples per second: "
-        f"{paces or 'not recorded'}."
+        f"{throughputs or 'not recorded'}."
     )
 
 

@@ -11,17 +11,17 @@ from pages.panels.theme import COMPRESSED, ORIGINAL, base_figure, message_figure
 
 def throughput(curves: pd.DataFrame) -> go.Figure:
     """Rows of CurveRow: examples per second, a bar for each phase."""
-    paces = examples_per_second(curves)
-    if paces.empty:
+    throughputs = examples_per_second(curves)
+    if throughputs.empty:
         return message_figure("Training throughput was not measured.")
     words = [
         f"{plotly_text(phase)}<br>{short_number(value)} examples per second"
-        for phase, value in paces.items()
+        for phase, value in throughputs.items()
     ]
-    colors = [ORIGINAL if phase == "float32" else COMPRESSED for phase in paces.index]
-    figure = base_figure(height=110 + 34 * len(paces)).add_bar(
-        y=[plotly_text(phase) for phase in paces.index],
-        x=paces,
+    colors = [ORIGINAL if phase == "float32" else COMPRESSED for phase in throughputs.index]
+    figure = base_figure(height=110 + 34 * len(throughputs)).add_bar(
+        y=[plotly_text(phase) for phase in throughputs.index],
+        x=throughputs,
         orientation="h",
         marker_color=colors,
         hovertext=words,

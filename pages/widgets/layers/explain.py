@@ -93,13 +93,13 @@ def layer_explanation(
     layer = chosen_layer(key)
     try:
         query = ExplanationQuery(shown_recipe(view.reference, [step], recipe), layer)
-        lesson = cached_ask(query, view.revision)
+        explanation = cached_ask(query, view.revision)
     except PlainError:
         st.caption(NOT_AVAILABLE)
         return
-    options = {} if lesson.levels.empty else {"levels": lesson.levels}
-    show_panel(PANEL_BY_ROW[lesson.row], lesson.table, f"{key}-lesson", **options)
+    options = {} if explanation.levels.empty else {"levels": explanation.levels}
+    show_panel(PANEL_BY_ROW[explanation.row], explanation.table, f"{key}-lesson", **options)
     st.caption(
-        f"Real weights of {literal_markdown(layer)}: {literal_markdown(lesson.part)}. Change an "
+        f"Real weights of {literal_markdown(layer)}: {literal_markdown(explanation.part)}. Change an "
         "option or the layer to compare."
     )
