@@ -265,18 +265,22 @@ def extended_model_card(
         "test passages."
     )
     lines[held_out:held_out] = [
-        f"- **Further course**: {command}.",
+        f"- **Further training**: {command}.",
         (
-            f"  {more:,} more passages of the training files, without their labels: what the "
-            "model and the baseline together said of them was learned"
+            f"  Self-training on {more:,} more passages of the training files without labels, with "
+            "the predictions of the ensemble of model and baseline, and on the labeled passages."
         ),
         (
-            f"  beside the labelled passages. Kept: the running mean of the weights ({EMA_DECAY:g} "
-            "from step to step) where it was best on validation."
+            "  Stored: the running mean of the weights "
+            f"(decay {EMA_DECAY:g} per step) that was best on validation."
         ),
     ]
-    read = ["", "Reading on, masked words:", "", curve_table(reading)] if arguments.tokens else []
-    return "\n".join([*lines, *read, "", "Further course:", "", curve_table(curve), ""])
+    read = (
+        ["", "Further pretraining, masked words:", "", curve_table(reading)]
+        if arguments.tokens
+        else []
+    )
+    return "\n".join([*lines, *read, "", "Further training:", "", curve_table(curve), ""])
 
 
 if __name__ == "__main__":

@@ -100,6 +100,6 @@ def layer_explanation(
     options = {} if explanation.levels.empty else {"levels": explanation.levels}
     show_panel(PANEL_BY_ROW[explanation.row], explanation.table, f"{key}-lesson", **options)
     st.caption(
-        f"Real weights of {literal_markdown(layer)}: {literal_markdown(explanation.part)}. Change an "
-        "option or the layer to compare."
+        f"Real weights of {literal_markdown(layer)}: {literal_markdown(explanation.part)}. Change "
+        "an option or the layer to compare."
     )
