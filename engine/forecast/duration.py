@@ -104,12 +104,12 @@ def compression_seconds(job: Job) -> float:
         if config.needs == "gradients"
         else 0.0
     )
-    comparison_seconds = (
+    error_seconds = (
         job.passes.seconds(*share_of_examples(volume, EXAMPLES)) if volume.positions else 0.0
     )
     return (
         rounds
-        + comparison_seconds
+        + error_seconds
         + calibration_seconds(job)
         + search_seconds(job, search)
         + training_seconds(job, training_work(technique_with_epoch_steps(job)))
@@ -142,13 +142,13 @@ def training_seconds(job: Job, work: TrainingWork) -> float:
         if work.roundings
         else 0.0
     )
-    evaluation_seconds = work.evaluations * passes.seconds(
+    held_out_seconds = work.evaluations * passes.seconds(
         held_out * length, max(1.0, held_out / IMAGES)
     )
     return (
         rounding
         + (work.steps * work.passes + teacher_seconds) * step
-        + evaluation_seconds
+        + held_out_seconds
         + data_seconds(job.recipe.task)
     )
 

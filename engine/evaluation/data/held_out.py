@@ -78,8 +78,8 @@ def write_held_out(path: Path, versions: dict[str, str], rows: dict[Corpus, pd.D
     """Write the held-out ``rows`` of each corpus, which have a column ``split``."""
     lines: list[dict[str, Any]] = [{"versions": versions}]
     for name, frame in rows.items():
-        held_out = frame[frame["split"].isin(HELD_OUT_SPLITS)]
-        for row in held_out[["split", *COLUMNS[name]]].to_dict("records"):
+        held_out_rows = frame[frame["split"].isin(HELD_OUT_SPLITS)]
+        for row in held_out_rows[["split", *COLUMNS[name]]].to_dict("records"):
             lines.append({"corpus": name, **row})
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))

@@ -85,7 +85,7 @@ def training_losses(trainable, architecture, training_config=TRAINING, loss=labe
     return [
         step_loss
         for _, step_loss in train_steps(
-            make_model.model, exercises(architecture), training_config, loss
+            trainable.model, exercises(architecture), training_config, loss
         )
     ]
 
