@@ -898,7 +898,7 @@ def test_texts_without_labels_are_answered_by_the_teacher(run_step, write_labele
         distill_weight=1,
     )
     assert curve(run_step(training=data, distill_weight=1)) != curve(plain)
-    assert "leave training.unlabelled out" in error_message(
+    assert "remove training.unlabelled" in error_message(
         run_step, technique="fine-tune", training=data
     )
 
