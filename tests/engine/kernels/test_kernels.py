@@ -141,9 +141,9 @@ REFUSED = [
     (
         {"technique": "round-to-nearest", "group_size": 48},
         (96, 48),
-        "whole groups of 32, 64, 128, 256",
+        "full groups of 32, 64, 128, 256",
     ),
-    ({"technique": "round-to-nearest"}, (100, 48), "whole groups"),
+    ({"technique": "round-to-nearest"}, (100, 48), "full groups"),
     ({"technique": "round-to-nearest"}, (96, 44), "multiple of 16 rows"),
     ({"technique": "round-to-nearest", "bits": 8}, (96, 48), "one scale a row"),
     (
