@@ -132,7 +132,7 @@ def test_images_are_model_inputs(tmp_path):
 
 def test_an_image_model_cannot_calibrate_on_what_it_is_measured_on(tmp_path):
     folder = resolve_model(str(tiny("resnet", tmp_path)))
-    with pytest.raises(PlainError, match="no examples besides"):
+    with pytest.raises(PlainError, match="no examples other than"):
         calibration_batches(Calibration(split="test"), ImageClassification(), folder)
 
 
