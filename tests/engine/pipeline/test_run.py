@@ -26,7 +26,7 @@ from engine.models.loaded_model import load_model
 from engine.models.loading import load_pretrained, resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from tests.cases import for_each
+from tests.cases import covering, for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY, STEPS
 from tests.tiny import ARCHITECTURES, LLAMA, TOKENS, tiny, tokenizer
@@ -34,8 +34,8 @@ from tests.tiny import ARCHITECTURES, LLAMA, TOKENS, tiny, tokenizer
 CPU = torch.device("cpu")
 FOUR = STEPS["rounding"]
 each_architecture = for_each("architecture", ARCHITECTURES)
-each_step = for_each("step", STEPS)
-any_step = for_each("step", ANY)
+each_step = for_each(("architecture", "step"), covering(ARCHITECTURES, STEPS))
+any_step = for_each(("architecture", "step"), covering(ARCHITECTURES, ANY))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,6 @@ def error_message(recipe, **options) -> str:
 
 
 @any_step
-@each_architecture
 def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_run):
     outcome, save, recipe = finished_run(architecture, step)
     again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
@@ -72,7 +71,6 @@ def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_r
 
 
 @any_step
-@each_architecture
 def test_sizes_are_the_bytes_of_the_files_and_the_ledgers(architecture, step, finished_run):
     outcome, save, _ = finished_run(architecture, step)
     written = sum(file.stat().st_size for file in save.glob("*.safetensors"))
@@ -134,7 +132,6 @@ def test_every_compressed_layer_has_its_channels_histograms_and_levels(architect
 
 
 @each_step
-@each_architecture
 def test_the_saved_models_logits_are_those_of_the_plain_model_with_rounded_weights(
     architecture, step, finished_run, folders
 ):

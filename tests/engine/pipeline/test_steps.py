@@ -22,7 +22,7 @@ from engine.techniques.quantization.gptq.config import GPTQ
 from engine.tensors.sparse_codes import SparseCodesWeight, preserve_zeros
 from engine.tensors.weights import weight_from_settings
 from tests.answers import forecast
-from tests.cases import for_each
+from tests.cases import covering, for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY
 from tests.techniques import EVERY, HUFFMAN, technique_id
@@ -151,12 +151,13 @@ def test_pruned_then_quantized_is_what_was_written(name, folders, tmp_path):
 
 
 FACTORIZED = [
-    ("svd", "llama"),
-    ("svd", "gpt2"),
-    ("svd", "bert"),
-    ("tucker", "resnet"),
-    ("cp", "resnet"),
+    "svd on llama",
+    "svd on gpt2",
+    "svd on bert",
+    "tucker on resnet",
+    "cp on resnet",
 ]
+QUANTIZED = ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"]
 FACTOR_STEPS = {
     "svd": {"technique": "svd", "whitening": "none", "kept": 0.5, "scope": "layer"},
     "tucker": {"technique": "tucker"},
@@ -164,11 +165,9 @@ FACTOR_STEPS = {
 }
 
 
-@for_each("name", ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"])
-@for_each(("first", "architecture"), FACTORIZED)
-def test_factorized_then_quantized_stores_quantized_factors(
-    name, first, architecture, folders, tmp_path
-):
+@for_each(("factorized", "name"), covering(FACTORIZED, QUANTIZED))
+def test_factorized_then_quantized_stores_quantized_factors(factorized, name, folders, tmp_path):
+    first, architecture = factorized.split(" on ")
     outcome, save, recipe = carried_out(
         architecture, folders, tmp_path, FACTOR_STEPS[first], ANY[name]
     )
