@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import multiline_label, plotly_text, short_label, short_layer_name
+from pages.formatting.names import plotly_text
 from tests.cases import for_each
 from tests.pages.panels.test_every_panel import PANELS, TABLES, every_panel
 
@@ -108,8 +108,3 @@ def test_the_check_detects_a_name_with_an_effect():
     assert any("<a" in text for text in drawn_texts(figure))
     figure.update_yaxes(tickvals=[PAYLOAD], ticktext=[plotly_text(PAYLOAD)])
     assert not any(piece in text for text in drawn_texts(figure) for piece in ACTS)
-
-
-@for_each("written", [plotly_text, short_layer_name, short_label, multiline_label])
-def test_formulas_stay_text(written):
-    assert "$" not in written("$x$") and "&#36;" in written("$x$")

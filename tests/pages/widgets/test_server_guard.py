@@ -189,7 +189,7 @@ def test_no_upload_is_larger_than_a_megabyte_whatever_the_browser_allows():
     checked by the browser only.
     """
     assert (
-        tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())[
+        tomllib.loads((Path(__file__).parents[3] / ".streamlit" / "config.toml").read_text())[
             "server"
         ]["maxUploadSize"]
         == MAX_MEGABYTES

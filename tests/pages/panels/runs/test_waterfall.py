@@ -1,9 +1,5 @@
-"""The panel that goes through a recipe step by step."""
-
 import pytest
 
-from engine.results.analysis.per_step_scores import step_quality
-from engine.results.schema.tables import StageRow, table
 from pages.panels.runs.waterfall import WATERFALL, text_positions, waterfall
 from pages.panels.theme import COMPRESSED, ORIGINAL
 from tests.pages.panels import tables
@@ -74,26 +70,6 @@ def test_the_words_for_those_who_cannot_see_it_tell_both_ends():
     assert "In 3 steps from 8.0 MB to 3.1 MB, accuracy from 90.0% to 87.0%." in WATERFALL.alt(
         tables.steps()
     )
-
-
-def test_steps_side_by_side_are_a_row_for_each_step_and_split():
-    frame = tables.steps("test", "validation")
-    assert len(frame) == 8
-    second = frame[(frame.step == 1) & (frame.split == "validation")].iloc[0]
-    assert (second.size_bytes, second.removed, second.quality, second.agreement) == (
-        6e6,
-        0.25,
-        pytest.approx(0.79),
-        0.95,
-    )
-    assert (
-        frame[frame.step == 0].removed.isna().all()
-        and frame[frame.step == 0].agreement.isna().all()
-    )
-
-
-def test_without_stages_there_are_no_steps():
-    assert step_quality(table((), StageRow)).empty
 
 
 def test_under_the_pointer_both_bits_are_named():

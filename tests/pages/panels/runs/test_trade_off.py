@@ -1,7 +1,6 @@
 import pandas as pd
 import pytest
 
-from pages.panels.placement import SIDES, Box, label_sides
 from pages.panels.runs.trade_off import trade_off
 from pages.panels.theme import ORIGINAL
 from tests.pages.panels import tables
@@ -62,25 +61,6 @@ def test_two_runs_in_one_place_do_not_write_over_each_other():
     assert 0 < len(written) < len(twice)
     assert sum(len(t.hovertext) for t in figure.data if t.hovertext) == len(twice), (
         "under the pointer every run has its words"
-    )
-
-
-def test_label_with_room_stands_on_the_first_side():
-    assert label_sides([(0.1, 0.5)], ["GPTQ"]) == [SIDES[0]]
-
-
-def test_label_at_the_right_edge_turns_inwards():
-    assert label_sides([(0.99, 0.5)], ["Uncompressed"])[0].endswith("left")
-
-
-def test_first_label_chooses_first():
-    sides = label_sides([(0.5, 0.5)] * 9, ["a long enough label"] * 9)
-    assert sides[0] and sides[-1] == ""
-
-
-def test_boxes_that_only_touch_do_not_meet():
-    assert not Box(0, 1, 0, 1).overlaps(Box(1, 2, 0, 1)) and Box(0, 1, 0, 1).overlaps(
-        Box(0.5, 2, 0.5, 2)
     )
 
 

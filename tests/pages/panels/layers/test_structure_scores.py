@@ -1,10 +1,4 @@
-"""Panels about neurons, heads, channels and blocks."""
-
-import pytest
-
-from pages.panels.layers.structure_grid import structure_grid
 from pages.panels.layers.structure_scores import MAX_SCORE_BARS, STRUCTURE_SCORES, structure_scores
-from pages.panels.layers.structures_kept import structures_kept
 from tests.cases import for_each
 from tests.pages.panels import tables
 
@@ -28,17 +22,3 @@ def test_blocks_are_drawn_by_their_influence():
         STRUCTURE_SCORES.describe(tables.influences())
         == "1 of 4 blocks were removed; the highest score among them is 0.1."
     )
-
-
-def test_a_head_that_went_is_crossed_out_on_its_own_tile():
-    rows = tables.structures("head", 8)
-    tiles, crosses = structure_grid(rows).data
-    assert tiles.z.shape == (3, 8) and set(zip(crosses.y, crosses.x, strict=True)) == set(
-        zip(*rows[~rows.kept][["block", "index"]].T.values, strict=True)
-    )
-    assert tiles.z.max() == 1.0
-
-
-def test_the_share_left_of_each_block():
-    bars = structures_kept(tables.structures()).data[0]
-    assert list(bars.x) == pytest.approx([2 / 3, 5 / 6, 5 / 6])
