@@ -27,7 +27,7 @@ from engine.tensors.packing import unpack_bits
 from engine.tensors.weights import IntegerWeight
 from tests.cases import for_each
 
-FOLDER = Path(__file__).parents[2] / "golden"
+FOLDER = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
 Tensors = dict[str, torch.Tensor]
 
@@ -38,7 +38,7 @@ def golden(name: str) -> Tensors:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def seen_of(batches: torch.Tensor, wants_gram: bool = True) -> InputStats:
+def golden_stats(batches: torch.Tensor, wants_gram: bool = True) -> InputStats:
     """batches: (batches, vectors, width)"""
     seen = InputStats(batches.shape[-1], CPU, wants_gram)
     for batch in batches.float():
@@ -81,7 +81,7 @@ def test_gptq_gives_llm_compressors_codes_where_scales_are_chosen_beforehand(
     bits, scheme, group_size, order
 ):
     due, name = golden("gptq"), f"{bits}-{group_size}-{scheme}-{order}"
-    weight, seen = due["weight"].float(), seen_of(due["inputs"][None])
+    weight, seen = due["weight"].float(), golden_stats(due["inputs"][None])
     config = GPTQ(
         bits=bits,
         scheme=scheme,
@@ -107,7 +107,7 @@ def test_gptq_gives_llm_compressors_codes_where_scales_are_chosen_beforehand(
 @pytest.mark.usefixtures("nearest_scales")
 def test_gptq_gives_most_settings_exactly_llm_compressors_codes():
     due = golden("gptq")
-    weight, seen, equal = due["weight"].float(), seen_of(due["inputs"][None]), []
+    weight, seen, equal = due["weight"].float(), golden_stats(due["inputs"][None]), []
     for name in (key.removesuffix(".codes") for key in due if key.endswith(".codes")):
         bits, size, scheme, order = name.split("-")
         config = GPTQ(
@@ -140,7 +140,7 @@ def test_smoothing_scales_are_llm_compressors_but_for_one_factor(alpha):
     """
     due = golden("smoothquant")
     scales = smoothing_scales(
-        [due["first"], due["second"]], seen_of(due["inputs"][None], False), alpha
+        [due["first"], due["second"]], golden_stats(due["inputs"][None], False), alpha
     )
     torch.testing.assert_close(
         scales * 2 ** (2 * alpha - 1), due[f"scales-{alpha}"], rtol=1e-5, atol=0
@@ -151,7 +151,7 @@ def test_smoothing_scales_are_llm_compressors_but_for_one_factor(alpha):
 @for_each("observer", ["min-max", "moving-average"])
 def test_observers_choose_the_same_range(observer, reference):
     due = golden("observers")
-    ours = observed_range(seen_of(due["batches"], False), Activations(observer=observer))
+    ours = observed_range(golden_stats(due["batches"], False), Activations(observer=observer))
     torch.testing.assert_close(
         torch.tensor(ours), due[f"{reference}.{observer}"], rtol=1e-6, atol=0
     )
@@ -160,7 +160,7 @@ def test_observers_choose_the_same_range(observer, reference):
 @pytest.mark.parametrize("observer", ["min-max", "moving-average"])
 def test_scale_and_zero_point_of_a_range_are_torchs(observer):
     due = golden("observers")
-    ours = static_range(Activations(observer=observer), seen_of(due["batches"], False))
+    ours = static_range(Activations(observer=observer), golden_stats(due["batches"], False))
     torch.testing.assert_close(ours["scale"], due[f"torch.{observer}.scale"], rtol=1e-6, atol=0)
     assert ours["zero"].item() == due[f"torch.{observer}.zero"].item()
 
@@ -168,7 +168,7 @@ def test_scale_and_zero_point_of_a_range_are_torchs(observer):
 @pytest.mark.parametrize("reference", ["torch", "llmcompressor"])
 def test_the_range_of_least_squares_loses_no_more_than_a_reference_search(reference):
     due, config = golden("observers"), Activations(observer="mse")
-    seen = seen_of(due["batches"], False)
+    seen = golden_stats(due["batches"], False)
     ours, theirs = (
         rounding_and_clipping(seen.sample(), *ends, config)[0]
         for ends in (observed_range(seen, config), due[f"{reference}.mse"].double().tolist())
@@ -180,7 +180,7 @@ def test_the_range_of_least_squares_loses_no_more_than_a_reference_search(refere
 def test_the_percentile_range_is_onnxruntimes_to_two_bins_of_its_histogram(scheme):
     due = golden("observers")
     ours = observed_range(
-        seen_of(due["batches"], False),
+        golden_stats(due["batches"], False),
         Activations(observer="percentile", percentile=99.9, scheme=scheme),
     )
     bin_ = due["batches"].float().abs().max().item() * (1 if scheme == "symmetric" else 2) / 2048
@@ -194,7 +194,7 @@ def test_the_entropy_range_is_nearly_onnxruntimes_and_loses_no_more():
     magnitudes.
     """
     due, config = golden("observers"), Activations(observer="entropy", scheme="symmetric")
-    seen = seen_of(due["batches"], False)
+    seen = golden_stats(due["batches"], False)
     ours, theirs = observed_range(seen, config), due["onnxruntime.entropy"].tolist()
     assert ours == pytest.approx(theirs, rel=0.03)
     assert (
@@ -220,7 +220,7 @@ def test_wanda_keeps_llm_compressors_weights(name):
         compress(
             Wanda(scope="row", **PRUNED[name]),
             due["weight"].float(),
-            seen_of(due["inputs"][None], False),
+            golden_stats(due["inputs"][None], False),
         ).to_dense()
         != 0
     )
@@ -237,7 +237,7 @@ def test_sparsegpt_loses_what_llm_compressors_loses(name):
     due = golden("pruning")
     weight, seen, theirs = (
         due["weight"].float(),
-        seen_of(due["inputs"][None]),
+        golden_stats(due["inputs"][None]),
         due[f"sparsegpt.{name}"],
     )
     ours = compress(SparseGPT(**PRUNED[name]), weight, seen).to_dense()
