@@ -1,6 +1,5 @@
-"""Windows that start with the tokenizer's BOS token give the same loss as transformers."""
+"""Tokens of texts, with and without a BOS token."""
 
-import json
 import math
 
 import numpy as np
@@ -10,17 +9,62 @@ from tokenizers import processors
 
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches, evaluate
-from engine.evaluation.data.tokens import first_target, token_windows, window_prefix
+from engine.evaluation.data.examples import Text
+from engine.evaluation.data.tokens import (
+    first_target,
+    leading_text,
+    leading_tokens,
+    text_tokens,
+    token_windows,
+    window_prefix,
+)
 from engine.measurement.student_errors import evaluation_set
 from engine.models.loading import load_pretrained, resolve_model, tokenizer_of
-from engine.recipe import Recipe
 from engine.recipe.tasks import Calibration, LanguageModeling
-from engine.results.schema.record import RunRecord
 from engine.results.store.run_folder import recipe_in
+from tests.cases import for_each
 from tests.tiny import BOS, SENTENCES, tiny, tokenizer
 
 WORDS = " ".join(SENTENCES * 20)
 BEFORE = {"single": "<s> $A", "special_tokens": [("<s>", BOS)]}
+
+TOKENIZER = tokenizer("llama")
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+TEXT = Text([*SENTENCES] * 300, "many", "fingerprint", "\n\n\n")
+
+
+@for_each("tokens", [2, 100, 5000, 10**6])
+def test_the_first_tokens_are_those_of_the_whole_text(tokens):
+    whole = TOKENIZER("\n\n\n".join(TEXT.texts), add_special_tokens=False)["input_ids"]
+    assert leading_tokens(TEXT, TOKENIZER, tokens).tolist() == whole[:tokens]
+
+
+def test_no_more_is_tokenized_than_is_needed():
+    read = []
+
+    def counting(text, **options):
+        read.append(len(text))
+        return TOKENIZER(text, **options)
+
+    leading_tokens(TEXT, counting, 100)
+    assert sum(read) < 2000 < len(leading_text(TEXT, 10**9))
+
+
+def test_one_text_is_joined_to_nothing():
+    assert leading_text(Text(["abc"], "", ""), 10) == "abc"
+    assert leading_text(Text(["abc", "d"], "", "", "\n"), 10) == "abc\nd"
+    assert leading_text(Text(["abc", "d"], "", "", "\n"), 4) == "abc\n"
+
+
+def test_tokens_are_kept_for_their_text_and_tokenizer_alone(monkeypatch):
+    first = text_tokens(TEXT, TOKENIZER, 50)
+    monkeypatch.setattr("engine.evaluation.data.tokens.leading_tokens", lambda *asked: np.zeros(1))
+    assert np.array_equal(text_tokens(TEXT, TOKENIZER, 50), first)
+    assert len(text_tokens(TEXT, TOKENIZER, 51)) == 1
+    assert len(text_tokens(Text(TEXT.texts, "", "another", "\n\n\n"), TOKENIZER, 50)) == 1
+    assert len(text_tokens(TEXT, tokenizer("bert"), 50)) == 1
 
 
 def save_model(folder, architecture="gemma", **template):
@@ -160,30 +204,6 @@ def test_questions_about_mistakes_are_the_tokens_that_are_scored(gemma, text):
     assert len(paper.right) == len(found.guesses)
     assert "<s>" not in paper.question(3)["text"] and WORDS.startswith(
         paper.question(3)["text"].removeprefix("…")
-    )
-
-
-# --- recipes and records of any version --------------------------------------------------------
-
-
-def test_a_recipe_from_before_bos_keeps_its_key_and_the_new_default_has_another():
-    never, auto, always = (
-        Recipe(task=LanguageModeling(bos=bos)) for bos in ("never", "auto", "always")
-    )
-    assert len({never.key(), auto.key(), always.key()}) == 3
-    assert '"bos"' not in never.model_dump_json(exclude=never.default_fields)
-    assert Recipe.from_dict({"task": {"kind": "language-modeling"}}) == auto
-
-
-def test_a_stored_record_without_bos_means_never():
-    record = RunRecord(id="abcd", key="0", recipe=Recipe(task=LanguageModeling(bos="auto")))
-    stored = json.loads(record.model_dump_json())
-    assert RunRecord.model_validate_json(json.dumps(stored)) == record
-    del stored["recipe"]["task"]["bos"]
-    older = RunRecord.model_validate_json(json.dumps(stored))
-    assert (
-        older.recipe.task.bos == "never"
-        and RunRecord.model_validate_json(older.model_dump_json()) == older
     )
 
 

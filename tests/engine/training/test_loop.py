@@ -1,51 +1,30 @@
-"""The training loop: what is asked for is what moves, draws repeat, and nothing is learned from
-what quality is measured on.
-"""
-
 import math
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, softmax
+from bitsandbytes.optim import PagedAdamW8bit
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 from engine.errors import PlainError
-from engine.evaluation.data.examples import load_examples
 from engine.models.layers import selected_layers
 from engine.models.loaded_model import load_model
 from engine.models.loading import resolve_model
-from engine.recipe.tasks import (
-    Calibration,
-    ImageClassification,
-    LanguageModeling,
-    TextClassification,
-)
 from engine.training import (
-    EncodedExamples,
-    Quality,
     TrainingConfig,
     held_out_quality,
-    load_training_data,
     make_trainable,
     train_steps,
 )
 from engine.training.accelerated import Float16Accelerator, accelerator_for
 from engine.training.loop import batch_indices, make_optimizer
-from engine.training.losses import aligned_targets, l1_norm, label_loss, teacher_loss
-from engine.training.masks import INITIAL_OPENNESS, HardConcreteGates
+from engine.training.losses import l1_norm, label_loss
 from tests.cases import for_each
-from tests.recipes import recipe_for, task_for
-from tests.tiny import LANGUAGE_MODELS, tiny
+from tests.recipes import recipe_for
+from tests.training_examples import exercises
 
 CPU = torch.device("cpu")
 COURSE = TrainingConfig(steps=3, rate=1e-2, batch=4)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {
-        name: tiny(name, tmp_path_factory.mktemp(name))
-        for name in ("llama", "llama-tied", "gpt2", "bert", "resnet")
-    }
 
 
 @pytest.fixture
@@ -62,40 +41,12 @@ def pupil(folders):
     return of
 
 
-def exercises(architecture: str, count: int = 12) -> EncodedExamples:
-    draw = torch.Generator().manual_seed(3)
-    if architecture == "resnet":
-        return EncodedExamples(
-            {"pixel_values": torch.randn(count, 1, 16, 16, generator=draw)},
-            torch.arange(count) % 10,
-        )
-    tokens = torch.randint(5, 250, (count, 9), generator=draw)
-    if architecture in LANGUAGE_MODELS:
-        return EncodedExamples({"input_ids": tokens}, tokens)
-    return EncodedExamples(
-        {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, torch.arange(count) % 3
-    )
-
-
 def labels(logits, batch):
     return label_loss(logits, batch.targets)
 
 
 def training_losses(pupil, architecture, course=COURSE, loss=labels) -> list[float]:
     return [each for _, each in train_steps(pupil.model, exercises(architecture), course, loss)]
-
-
-# --- the loop -------------------------------------------------------------------------------------
-
-
-def test_the_rate_rises_then_falls_to_nothing():
-    course = TrainingConfig(steps=100, rate=0.1, batch=4)
-    rates = [course.rate_at(step) for step in range(101)]
-    assert (
-        rates[0] < rates[2] < rates[4] == max(rates)
-        and rates[5:] == sorted(rates[5:], reverse=True)
-        and rates[100] == pytest.approx(0)
-    )
 
 
 @for_each("architecture", ["llama", "llama-tied", "gpt2", "bert", "resnet"])
@@ -242,26 +193,6 @@ def test_a_loss_that_is_no_number_is_said_in_a_sentence(pupil):
         )
 
 
-# --- losses ---------------------------------------------------------------------------------------
-
-
-def test_a_text_is_judged_by_the_next_token():
-    logits, tokens = torch.randn(2, 5, 7), torch.randint(7, (2, 5))
-    assert label_loss(logits, tokens) == pytest.approx(
-        cross_entropy(logits[:, :-1].reshape(-1, 7), tokens[:, 1:].reshape(-1)).item()
-    )
-    assert aligned_targets(logits, tokens)[1].tolist() == tokens[:, 1:].flatten().tolist()
-
-
-def test_a_teacher_who_says_the_same_costs_nothing_and_at_one_degree_it_is_kl():
-    ours, theirs = torch.randn(4, 6), torch.randn(4, 6)
-    p = softmax(theirs, -1)
-    assert teacher_loss(ours, ours, 3.0).item() == pytest.approx(0, abs=1e-6)
-    assert teacher_loss(ours, theirs, 1.0).item() == pytest.approx(
-        (p * (p.log() - ours.log_softmax(-1))).sum(-1).mean().item(), rel=1e-5
-    )
-
-
 def test_a_penalty_on_size_shrinks_weights(pupil):
     def norm_at(price: float) -> float:
         mine = pupil("resnet")
@@ -277,9 +208,6 @@ def test_a_penalty_on_size_shrinks_weights(pupil):
         return sum(mine.weight(layer.name).abs().sum().item() for layer in mine.layers)
 
     assert norm_at(1e-2) < norm_at(0.0)
-
-
-# --- cuts and gates -------------------------------------------------------------------------------
 
 
 @for_each("architecture", ["gpt2", "resnet"])
@@ -304,86 +232,16 @@ def test_what_is_cut_stays_zero_forward_and_learns_unseen_only_where_it_may_come
     assert (moved > 0) == regrow
 
 
-def test_gates_begin_open_and_close_where_they_are_paid_for():
-    gates, weight = HardConcreteGates(torch.ones(40, 40)).eval(), torch.ones(40, 40)
-    assert torch.equal(gates(weight), weight) and gates.expected_open().item() > 0.97 * 1600
-    gates.train()
-    assert (gates(weight) < 1).any() and gates(weight).min() >= 0
-    gates.eval().openness.data.fill_(-INITIAL_OPENNESS)
-    assert not gates(weight).any() and gates.expected_open().item() < 0.3 * 1600
-
-
-# --- lessons --------------------------------------------------------------------------------------
-
-
-def test_nothing_is_learnt_from_what_quality_is_measured_on(folders, tmp_path):
-    task = TextClassification(**task_for("bert", tmp_path))
-    lessons, tokens = load_training_data(task, None, resolve_model(str(folders["bert"]))), set()
-    for part in (lessons.train, lessons.held_out):
-        tokens |= {tuple(row.tolist()) for row in part.inputs["input_ids"]}
-    assert (
-        len(lessons.train) + len(lessons.held_out) == 24 - 16
-        and len(load_examples(task).inputs) == 16
-    )
-
-
-def test_pictures_come_from_the_splits_for_it(folders):
-    lessons = load_training_data(ImageClassification(), None, resolve_model(str(folders["resnet"])))
-    assert (
-        len(lessons.train) > 1000
-        and 150 < len(lessons.held_out) < 256
-        and lessons.train.inputs["pixel_values"].shape[1:] == (1, 16, 16)
-    )
-
-
-def test_texts_are_padded_behind_and_cut_to_the_longest_of_a_batch(folders, tmp_path):
-    train = load_training_data(
-        TextClassification(**task_for("bert", tmp_path)), None, resolve_model(str(folders["bert"]))
-    ).train
-    lengths = train.inputs["attention_mask"].sum(1)
-    shortest = train.subset(lengths.argmin()[None])
-    assert (
-        shortest.inputs["input_ids"].shape[1] == lengths.min()
-        and shortest.inputs["attention_mask"].all()
-    )
-
-
-def test_a_text_is_cut_into_windows_of_which_the_last_are_held_out(folders, tmp_path):
-    task = LanguageModeling(**task_for("llama", tmp_path))
-    lessons = load_training_data(
-        task, Calibration(text=task.text, context=16), resolve_model(str(folders["llama"]))
+def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+    plain, paged = (
+        make_optimizer(model, TrainingConfig(10, 1e-3, 4, paged=paged)) for paged in (False, True)
     )
     assert (
-        lessons.train.targets.shape[1] == 16
-        and len(lessons.held_out) == 32
-        and torch.equal(lessons.train.inputs["input_ids"], lessons.train.targets)
+        isinstance(paged, PagedAdamW8bit)
+        and paged.is_paged
+        and not isinstance(plain, PagedAdamW8bit)
     )
-
-
-@pytest.mark.parametrize(
-    ("samples", "words"), [(24, "has no labeled examples"), (23, "has 1 labeled examples")]
-)
-def test_data_without_more_examples_is_refused(samples, words, folders, tmp_path):
-    with pytest.raises(PlainError, match=words + " to train on besides those"):
-        load_training_data(
-            TextClassification(**task_for("bert", tmp_path) | {"samples": samples}),
-            None,
-            resolve_model(str(folders["bert"])),
-        )
-
-
-def test_a_text_of_one_window_is_refused(folders, tmp_path):
-    task = LanguageModeling(**task_for("llama", tmp_path))
-    (tmp_path / "short.txt").write_text("a b c d e f g h i j")
-    with pytest.raises(PlainError, match="one window of 16 tokens"):
-        load_training_data(
-            task,
-            Calibration(text=str(tmp_path / "short.txt"), context=16),
-            resolve_model(str(folders["llama"])),
-        )
-
-
-def test_perplexities_are_shares_the_other_way_round():
-    assert Quality("accuracy", 0.45).relative_to(Quality("accuracy", 0.9)) == 0.5
-    assert Quality("perplexity", 20.0).relative_to(Quality("perplexity", 10.0)) == 0.5
-    assert Quality("accuracy", 0.0).relative_to(Quality("accuracy", 0.0)) == 0.0
+    for one, other in zip(plain.param_groups, paged.param_groups, strict=True):
+        assert [id(each) for each in one["params"]] == [id(each) for each in other["params"]]
+        assert all(one[name] == other[name] for name in ("weight_decay", "pace", "betas", "eps"))

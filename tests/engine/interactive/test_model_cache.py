@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from engine.interactive import model_cache
-from engine.interactive.model_cache import CACHE, tensor_bytes
+from engine.interactive.model_cache import CACHE, Recent, tensor_bytes
 from engine.tensors.weights import DenseWeight
-from tests.answers import layer_view, what_if
+from tests.answers import layer_view, lesson, model_view, what_if
+from tests.questions import LAYERS
 from tests.tiny import SENTENCES, tiny
 
 BLOCK = "model.layers.0.mlp"
@@ -110,3 +111,23 @@ def test_bytes_are_counted_in_lists_mappings_and_objects():
             )
 
     assert tensor_bytes(Held()) == 12 + 2 + 4
+
+
+def test_a_model_that_changed_on_disk_is_opened_again(tmp_path):
+    folder = tiny("llama", tmp_path / "model")
+    before = layer_view(str(folder), LAYERS["llama"]).spectrum
+    tiny("llama", folder, seed=1)
+    assert not layer_view(str(folder), LAYERS["llama"]).spectrum.equals(before)
+
+
+def test_only_a_few_models_are_kept_at_hand(bfloat16_folders):
+    for folder in bfloat16_folders.values():
+        model_view(str(folder))
+    assert len(CACHE.models.values) == CACHE.models.most
+
+
+def test_only_the_last_looks_are_kept(questions, monkeypatch):
+    monkeypatch.setattr(CACHE, "previews", Recent(2))
+    for step in ("rounding", "nf4", "int8"):
+        lesson(**questions("llama", step))
+    assert len(CACHE.previews.values) == 2
