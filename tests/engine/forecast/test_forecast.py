@@ -6,16 +6,11 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
 
-from engine import forecast as costs
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
-from engine.forecast import CORRECTION, job
-from engine.forecast import data_volume as readings
-from engine.forecast import duration as seconds
-from engine.forecast.duration import EXTRACTION
-from engine.forecast.throughput import ForwardTiming, LayerTiming, layer_timing
+from engine.forecast import CORRECTION
+from engine.forecast.throughput import layer_timing
 from engine.queries import PastRun
 from engine.recipe import Recipe
 from engine.results.analysis.runs import latest_similar_run
@@ -32,37 +27,6 @@ from tests.runs import finished_record
 from tests.tiny import tiny
 
 ROUNDING, GPTQ = {"technique": "round-to-nearest"}, {"technique": "gptq"}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {
-        name: tiny(name, tmp_path_factory.mktemp(name), torch.bfloat16)
-        for name in ("llama", "bert", "gpt2", "resnet")
-    }
-
-
-@pytest.fixture(autouse=True)
-def even_paces(monkeypatch):
-    """Fixed throughputs, so that results do not depend on this machine."""
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(job, "forward_timing", lambda *_: ForwardTiming(0.001, 1e-5))
-    monkeypatch.setattr(
-        job, "layer_timing", lambda config, in_: LayerTiming(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7)
-    )
-    monkeypatch.setattr(seconds, "products_per_second", lambda dtype=None: 1e10)
-    monkeypatch.setattr(readings, "measured_data_seconds", lambda task: 0.1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def step_forecast(folders, tmp_path):
-    def ask(step, architecture="llama", past=None, **fields):
-        recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
-        return forecast(recipe, past)
-
-    return ask
 
 
 # none to spare; no accuracy
@@ -84,66 +48,6 @@ def test_every_technique_has_a_forecast_on_every_kind_of_model(
         return
     ahead = step_forecast({"technique": technique}, architecture)
     assert 0.1 < ahead.seconds < 600 and 1e8 < ahead.peak_rss_bytes < 1e10
-
-
-def test_what_a_technique_does_beyond_rounding_costs_time(step_forecast):
-    plain = step_forecast(ROUNDING).seconds
-    assert all(
-        step_forecast({"technique": name}).seconds > plain
-        for name in ("gptq", "awq", "activations", "mixed-precision", "awq-salience")
-    )
-
-
-def test_more_calibration_takes_longer_and_holds_more(step_forecast, tmp_path):
-    few, many = (
-        {
-            "calibration": {
-                "text": str(tmp_path / "data" / "text.txt"),
-                "samples": count,
-                "context": 32,
-            }
-        }
-        for count in (8, 4096)
-    )
-    assert (
-        step_forecast(GPTQ, **few).seconds < step_forecast(GPTQ, **many).seconds
-        and step_forecast(GPTQ, **few).peak_rss_bytes < step_forecast(GPTQ, **many).peak_rss_bytes
-    )
-
-
-def test_a_known_baseline_is_not_measured_again(step_forecast, monkeypatch):
-    new = step_forecast(ROUNDING).seconds
-    monkeypatch.setattr(costs, "is_baseline_cached", lambda *_: True)
-    assert step_forecast(ROUNDING).seconds < new
-
-
-def test_a_corpus_that_is_not_yet_extracted_takes_its_time(folders, monkeypatch):
-    recipe = {
-        "model": str(folders["llama"]),
-        "task": {"kind": "language-modeling", "context": 64, "tokens": 1000},
-        "steps": [ROUNDING],
-    }
-    held_out = forecast(recipe).seconds
-    for module in (readings, seconds):
-        monkeypatch.setattr(module, "is_corpus_cached", lambda task: False)
-    assert held_out < forecast(recipe).seconds - EXTRACTION / 2
-
-
-def test_speed_is_forecast_only_where_it_is_asked_for(step_forecast):
-    assert step_forecast(ROUNDING, speed=True).seconds > step_forecast(ROUNDING).seconds
-
-
-@pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
-def test_the_look_at_student_and_teacher_side_by_side_is_counted(
-    architecture, step_forecast, monkeypatch
-):
-    student, alone = (
-        {"technique": technique, "steps": 1} for technique in ("distill", "fine-tune")
-    )
-    with_look = [step_forecast(step, architecture).seconds for step in (student, alone)]
-    monkeypatch.setattr(seconds, "GROUPS", 0)
-    without = [step_forecast(step, architecture).seconds for step in (student, alone)]
-    assert with_look[0] > without[0] and with_look[1] == without[1]
 
 
 def test_a_teacher_of_another_kind_is_refused_before_there_is_a_forecast(step_forecast, folders):

@@ -13,11 +13,6 @@ from tests.pages.panels.test_every_panel import PANELS, TABLES, every_panel
 PAYLOAD = '<a href="foreign.test"><b>zq</b></a> $\\alpha$ &lt;i&gt;'
 # parts with an effect in Plotly, wherever it is cut
 ACTS = ("<a", "<b>zq", "$\\alpha", "$\\a", "zq</", "&lt;i&gt;")
-OWN_TABLES = {
-    name: table
-    for name, table in TABLES.items()
-    if len(table.select_dtypes(["object", "string"]).columns)
-}
 
 
 def strings(part: Any, path: tuple = ()) -> Iterator[tuple[tuple, str]]:

@@ -1,23 +1,35 @@
 """Classifiers that compare two texts read both, as in transformers."""
 
 import json
+import os
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from engine.errors import PlainError
 from engine.evaluation import calibration_batches, classification, evaluate
 from engine.evaluation.classification import class_targets
-from engine.evaluation.data.examples import load_examples
+from engine.evaluation.data import examples
+from engine.evaluation.data.examples import cell_image, images_in, load_examples, load_text
 from engine.evaluation.measured import inputs_on_device
 from engine.measurement import similarity
 from engine.measurement.student_errors import evaluation_set
 from engine.models.loading import load_pretrained, resolve_model, tokenizer_of
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.recipe.tasks import Calibration, Training
+from engine.recipe.tasks import (
+    Calibration,
+    ImageClassification,
+    TextClassification,
+    Training,
+)
 from engine.training import loop
 from engine.training.datasets import load_training_data
+from tests.cases import for_each
+from tests.data_files import ROWS, assert_refused, png, save_rows
 from tests.tiny import SENTENCES, tiny
 
 
@@ -212,3 +224,190 @@ def test_other_heads_are_refused_in_a_sentence(config, words, data, tmp_path):
     folder = resolve_model(str(tiny("bert", tmp_path / "bert", **config)))
     with pytest.raises(PlainError, match=words):
         class_targets(load_examples(pair_task(data[0])), load_pretrained(folder).config)
+
+
+def test_a_fingerprint_follows_the_text_and_not_the_name(tmp_path):
+    for name, text in (("a.txt", "x y"), ("b.txt", "x y"), ("c.txt", "x z")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (load_text(str(tmp_path / name)).fingerprint for name in ("a.txt", "b.txt", "c.txt"))
+    assert a == b != c
+
+
+def test_a_fingerprint_follows_the_labels(tmp_path):
+    one, other = (
+        save_rows(tmp_path, "a.csv"),
+        save_rows(tmp_path, "b.csv", ROWS | {"label": [0, 1, 1, 1]}),
+    )
+    assert (
+        load_examples(TextClassification(data=one)).fingerprint
+        != load_examples(TextClassification(data=other)).fingerprint
+    )
+
+
+def test_a_file_sorted_by_label_loses_no_class(tmp_path):
+    source = save_rows(tmp_path, "a.csv", {"text": ["x"] * 300, "label": sorted([0, 1, 2] * 100)})
+    assert set(load_examples(TextClassification(data=source, samples=50)).labels) == {0, 1, 2}
+
+
+def test_what_is_skipped_is_what_was_drawn_before(tmp_path):
+    texts = [f"text {i}" for i in range(100)]
+    task = TextClassification(
+        data=save_rows(tmp_path, "a.csv", {"text": texts, "label": [0] * 100}), samples=60
+    )
+    first, rest = load_examples(task).inputs, load_examples(task, skip=60).inputs
+    assert not set(first) & set(rest)
+    assert sorted(first + rest) == sorted(texts)
+
+
+def test_named_labels_are_numbered_in_the_alphabet(tmp_path):
+    examples = load_examples(
+        TextClassification(
+            data=save_rows(tmp_path, "a.csv", {"text": ["x"] * 3, "label": ["spam", "ham", "spam"]})
+        )
+    )
+    assert (examples.names, examples.labels, examples.numbered) == (
+        ("ham", "spam"),
+        [1, 0, 1],
+        False,
+    )
+
+
+def test_digits_as_words_are_numbers(tmp_path):
+    source = save_rows(tmp_path, "a.json", {"text": ["x"] * 3, "label": ["10", "9", "2"]})
+    assert load_examples(TextClassification(data=source)).labels == [10, 9, 2]
+
+
+def test_images_come_as_bytes_as_paths_and_as_pixels(tmp_path):
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "one.png")
+    pd.DataFrame({"image": [{"bytes": png(image), "path": None}], "label": [1]}).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    pd.DataFrame({"image": [pixels.tolist()], "label": [1]}).to_parquet(tmp_path / "b.parquet")
+    pd.DataFrame({"image": ["one.png"], "label": [1]}).to_csv(tmp_path / "c.csv", index=False)
+    read = [
+        load_examples(ImageClassification(data=str(tmp_path / name)))
+        for name in ("a.parquet", "b.parquet", "c.csv")
+    ]
+    assert all(np.array_equal(np.asarray(examples.inputs[0]), pixels) for examples in read)
+    assert len({examples.fingerprint for examples in read}) == 1
+
+
+@for_each(
+    ("labels", "words"),
+    [
+        ([0, -1], ["holds the label -1", "choose another"]),
+        ([0.5, 1], ["0.5"]),
+        ([None, None], ["label"]),
+        (["ham", 1.0], ["mixes names and numbers"]),
+    ],
+)
+def test_labels_that_are_none_are_one_sentence(tmp_path, labels, words):
+    (tmp_path / "a.json").write_text(
+        json.dumps([{"text": "x", "label": label} for label in labels])
+    )
+    assert_refused(lambda: load_examples(TextClassification(data=str(tmp_path / "a.json"))), *words)
+
+
+@pytest.mark.parametrize("cell", ["missing.png", "a.csv", "12"])
+def test_an_unreadable_image_is_one_sentence(tmp_path, cell):
+    source = save_rows(tmp_path, "a.csv", {"image": [cell], "label": [0]})
+    assert_refused(lambda: load_examples(ImageClassification(data=source)), "The image")
+
+
+def test_plain_text_has_no_labels(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    assert_refused(
+        lambda: load_examples(TextClassification(data=str(tmp_path / "a.txt"))), "without columns"
+    )
+
+
+def test_labelled_rows_without_any_text_are_refused(tmp_path):
+    for texts in (["", " "], [None, None]):
+        task = TextClassification(
+            data=save_rows(tmp_path, "a.json", {"text": texts, "label": [0, 1]})
+        )
+        assert_refused(
+            lambda task=task: load_examples(task),
+            "a.json has no text in its column 'text'",
+            "text_column",
+        )
+    one = TextClassification(
+        data=save_rows(tmp_path, "b.json", {"text": ["", "word"], "label": [0, 1]})
+    )
+    assert load_examples(one).inputs.count("") == 1
+
+
+def test_large_images_pipes_and_damaged_ones_are_refused_before_they_are_decoded(
+    tmp_path, monkeypatch
+):
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "bomb.ppm").write_bytes(b"P6 60000 60000 255\n")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert_refused(lambda: cell_image("bomb.ppm", tmp_path), "bomb.ppm", "image")
+    assert_refused(lambda: cell_image("pipe.png", tmp_path), "not a regular file")
+    monkeypatch.setattr(examples, "MAX_PIXELS_IN_ALL", 200)
+    assert len(images_in(["a.png"] * 3, tmp_path)) == 3
+    assert_refused(lambda: images_in(["a.png"] * 4, tmp_path), "200 pixels", "task.samples")
+    monkeypatch.setattr(examples, "MAX_PIXELS", 63)
+    assert_refused(lambda: cell_image("a.png", tmp_path), "8 x 8 pixels", "63")
+
+
+@for_each("empty", ["", "  ", None])
+@for_each("labels", [["no", "yes"], [0, 1]])
+def test_rows_without_a_label_are_skipped_and_counted(empty, labels, tmp_path):
+    rows = [{"text": f"text {row}", "label": labels[row % 2]} for row in range(240)]
+    rows[17]["label"] = empty
+    path = tmp_path / "a.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    examples = load_examples(TextClassification(data=str(path), samples=240))
+    assert len(examples.inputs) == len(examples.labels) == 239 and "text 17" not in examples.inputs
+    assert [examples.labels[row] for row in (0, 1, 17)] == [0, 1, 0]  # row 18 moves up
+    [note] = examples.notes
+    assert note == "1 of 240 rows has no label in the column label of a.csv and is skipped."
+
+
+def test_numbers_beside_empty_cells_stay_classes(write_file):
+    """Tables with missing numbers write the others as 1.0."""
+    source = write_file("a.csv", b"text,label\na,1.0\nb,\nc,0.0\n")
+    assert load_examples(TextClassification(data=source)).labels == [1, 0]
+
+
+def test_a_column_without_any_label_is_refused(write_file):
+    with pytest.raises(PlainError, match="has no labels; choose another with label_column"):
+        load_examples(TextClassification(data=write_file("a.csv", b"text,label\na,\nb,\n")))
+
+
+def test_words_for_nothing_are_empty_among_numbers_and_labels_among_names(tmp_path):
+    def labels(*cells):
+        (tmp_path / "a.csv").write_text(
+            "text,label\n" + "".join(f"a text,{cell}\n" for cell in cells)
+        )
+        return load_examples(TextClassification(data=str(tmp_path / "a.csv")))
+
+    assert labels("0", "NA", "1", "NaN").labels == [0, 1] and labels("no", "NA", "yes").names == (
+        "NA",
+        "no",
+        "yes",
+    )
+    with pytest.raises(PlainError, match="label"):
+        labels("0", "inf")
+
+
+def test_a_second_column_of_texts_is_noted_under_any_name(tmp_path):
+    rows = [
+        {
+            "question": "what is a word",
+            "answer": "a unit of language",
+            "label": number % 2,
+            "id": "x1",
+        }
+        for number in range(4)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    task = TextClassification(data=str(tmp_path / "a.json"), text_column="question")
+    assert any(
+        "column answer" in note and "text_pair_column" in note for note in load_examples(task).notes
+    )
