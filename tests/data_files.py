@@ -28,9 +28,6 @@ def png(image):
     return file.getvalue()
 
 
-# --- what is refused ------------------------------------------------------------------------------
-
-
 def assert_refused(read, *words):
     with pytest.raises(PlainError) as caught:
         read()

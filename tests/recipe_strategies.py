@@ -1,10 +1,7 @@
-"""Options and steps of every technique, valid or nearly so."""
+"""Options of every technique, drawn from their JSON schemas, so that new techniques are covered."""
 
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
-
-# --- any recipe, drawn from the JSON schemas, so that new techniques are covered the day they are
-# written
 
 
 def values(schema: dict) -> st.SearchStrategy:

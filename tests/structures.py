@@ -138,9 +138,6 @@ def plain_of_packed(architecture, folder):
     return made
 
 
-# --- scores and choice ----------------------------------------------------------------------------
-
-
 def subject_of(architecture, folders, tmp_path, step, data=True, **fields) -> TechniqueInput:
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
     folder, original = resolve_model(str(folders[architecture])), open_saved(folders[architecture])

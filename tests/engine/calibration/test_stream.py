@@ -1,4 +1,4 @@
-"""Calibration data on its way through a model, and scales that can be hidden in it."""
+"""Calibration data on its way through a model."""
 
 import torch
 

@@ -54,9 +54,6 @@ def test_an_unknown_layer_is_answered_in_a_sentence(bfloat16_folders):
             ask()
 
 
-# --- models that cannot be used -------------------------------------------------------------------
-
-
 def without_tokenizer(folder):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()

@@ -11,9 +11,6 @@ from tests.tiny import tiny
 LAYER = "model.layers.1.mlp.down_proj"
 
 
-# --- asked from the screen ------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def ranges_query(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("asked")

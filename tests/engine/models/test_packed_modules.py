@@ -1,4 +1,4 @@
-"""Continuations of both models, and which of them are kept for the next run."""
+"""Layers run as they are stored, and small models unpacked once while they are measured."""
 
 import gc
 import weakref
@@ -68,9 +68,6 @@ def test_held_dense_or_not_the_answers_are_the_same_to_the_bit(tmp_path):
 
 
 each_architecture = for_each("architecture", ARCHITECTURES)
-
-
-# --- how they run ---------------------------------------------------------------------------------
 
 
 def inputs_for(architecture) -> dict[str, torch.Tensor]:

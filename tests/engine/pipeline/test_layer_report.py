@@ -131,8 +131,6 @@ def test_a_method_that_fails_to_change_a_layer_fails_the_run(tmp_path, monkeypat
             )
 
 
-# --- embeddings that are output layers --------------------------------------------------------
-
 TIED = "model.embed_tokens"
 CALIBRATED = [
     {"technique": "gptq"},

@@ -29,9 +29,6 @@ WORDS = " ".join(SENTENCES * 20)
 BEFORE = {"single": "<s> $A", "special_tokens": [("<s>", BOS)]}
 
 TOKENIZER = tokenizer("llama")
-# --- tokens ---------------------------------------------------------------------------------------
-
-
 TEXT = Text([*SENTENCES] * 300, "many", "fingerprint", "\n\n\n")
 
 

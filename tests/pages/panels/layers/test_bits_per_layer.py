@@ -4,8 +4,6 @@ from pages.panels.layers.bits_per_layer import MOST_LAYERS, bits_per_layer
 from tests.pages.panels import tables
 from tests.pages.panels.traces import trace
 
-# --- bits per layer -------------------------------------------------------------------------------
-
 
 def sensitivity_rows(layers: pd.DataFrame) -> pd.DataFrame:
     """Sensitivities for the compressed ones of these layers."""

@@ -8,8 +8,6 @@ from tests.pages.many_runs import MANY
 from tests.pages.sessions import open_page, sentences, words_on
 from tests.runs import tables
 
-# --- compare -----------------------------------------------------------------------------------
-
 
 def offered_runs(app: AppTest) -> set[str]:
     return {option.rpartition(" · ")[2] for option in app.multiselect(key="compare-runs").options}

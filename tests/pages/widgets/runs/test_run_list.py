@@ -120,9 +120,6 @@ def test_a_run_that_is_open_stays_open_when_others_arrive(store):
     assert "run-0128" in words_on(app.run()) and not app.exception
 
 
-# --- unreadable runs ---------------------------------------------------------------------------
-
-
 BENT = {
     "a time without a zone": {"created": "2026-01-01T00:00:00"},
     "a technique of a newer version": {"recipe": {"steps": [{"technique": "sparse-magic"}]}},

@@ -9,8 +9,6 @@ from engine.techniques.quantization.hqq.method import fractional_codes
 from tests.cases import for_each
 from tests.goldens import codes_of, golden, share_equal
 
-# --- HQQ: the hqq package's default solver --------------------------------------------------------
-
 
 def hqq_golden(
     bits: int, axis: str
