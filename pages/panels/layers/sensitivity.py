@@ -85,7 +85,7 @@ def other_measure_markers(settings: pd.DataFrame) -> go.Scatter:
     """The other way of measuring, known for the fewest bits."""
     other = (
         settings.restore_one
-        if complete_measure(settings) is settings.quantize_one
+        if complete_measure(settings).name == "quantize_one"
         else settings.quantize_one
     )
     known = settings[other.notna()]

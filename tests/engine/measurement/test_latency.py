@@ -7,9 +7,8 @@ import torch
 
 from engine.kernels import Kernel
 from engine.measurement import interleaved_timing, latency, layer_kernels
-from engine.measurement.interleaved_timing import MOST, TimeBudget
 from engine.measurement.latency import latency_row
-from engine.measurement.latency_inputs import Shape, largest_inputs
+from engine.measurement.latency_inputs import Shape
 from engine.pipeline.run import run
 from engine.results.schema.tables import LatencyRow
 from tests.cases import for_each
@@ -176,23 +175,6 @@ def test_a_pass_that_takes_too_long_is_left_out(folders, tmp_path, monkeypatch, 
     assert has_reasons(rows) and (rows.kernel == "").all()
 
 
-def test_no_time_is_no_numbers_and_little_time_is_few_repetitions():
-    assert TimeBudget(-1, 1).alternating_times({"a": lambda: None}) == {}
-    times = TimeBudget(1000, 1).alternating_times({"a": lambda: None, "b": lambda: None})
-    assert {name: len(each) for name, each in times.items()} == {
-        "a": MOST,
-        "b": MOST,
-    }
-
-
-def test_passes_take_turns():
-    order = []
-    TimeBudget(1000, 1).alternating_times(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    )
-    assert order == ["a", "b"] * (1 + MOST)
-
-
 def test_a_row_has_the_median_and_the_quartiles():
     made = latency_row(
         "a",
@@ -206,19 +188,6 @@ def test_a_row_has_the_median_and_the_quartiles():
     assert [made.low_ms, made.median_ms, made.high_ms] == quantiles(
         [1, 2, 3, 4, 5], n=4, method="inclusive"
     )
-
-
-def test_the_largest_batch_is_kept_with_what_else_was_given():
-    class Model(torch.nn.Module):
-        def forward(self, input_ids, use_cache):
-            return input_ids
-
-    model = Model()
-    with largest_inputs(model) as inputs:
-        for count in (1, 3, 2):
-            model(input_ids=torch.zeros(count, 4), use_cache=False)
-    model(input_ids=torch.zeros(9, 4), use_cache=False)
-    assert len(inputs["input_ids"]) == 3 and inputs["use_cache"] is False
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from engine.__main__ import stage_lines
-from engine.results.analysis.per_step_scores import STEP_SCORE_COLUMNS, step_scores
+from engine.results.analysis.per_step_scores import STEP_SCORE_COLUMNS, step_quality, step_scores
 from engine.results.schema.tables import StageRow, table
+from tests.pages.panels import tables
 
 
 def stages(steps: int = 3, splits: tuple[str, ...] = ("test", "validation")) -> pd.DataFrame:
@@ -88,3 +89,23 @@ def test_the_shell_prints_a_table_a_split_where_there_are_several_and_none_of_on
         stage_lines(stages(steps=2, splits=("test",))) == []
         and stage_lines(table((), StageRow)) == []
     )
+
+
+def test_steps_side_by_side_are_a_row_for_each_step_and_split():
+    frame = tables.steps("test", "validation")
+    assert len(frame) == 8
+    second = frame[(frame.step == 1) & (frame.split == "validation")].iloc[0]
+    assert (second.size_bytes, second.removed, second.quality, second.agreement) == (
+        6e6,
+        0.25,
+        pytest.approx(0.79),
+        0.95,
+    )
+    assert (
+        frame[frame.step == 0].removed.isna().all()
+        and frame[frame.step == 0].agreement.isna().all()
+    )
+
+
+def test_without_stages_there_are_no_steps():
+    assert step_quality(table((), StageRow)).empty

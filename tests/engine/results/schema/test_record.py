@@ -5,7 +5,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from engine.recipe import Recipe
 from engine.recipe.model_names import ASSETS
+from engine.recipe.tasks import LanguageModeling
 from engine.results.analysis.per_step_scores import step_scores
 from engine.results.analysis.runs import comparison, trade_off
 from engine.results.schema.record import RELATIVE_TO_REMAINING, RunRecord, Summary
@@ -117,3 +119,15 @@ def test_a_summary_for_programs_names_both():
     assert {"bits_per_weight", "bits_per_parameter"} <= fields["result"].keys() & fields[
         "baseline"
     ].keys()
+
+
+def test_a_stored_record_without_bos_means_never():
+    record = RunRecord(id="abcd", key="0", recipe=Recipe(task=LanguageModeling(bos="auto")))
+    stored = json.loads(record.model_dump_json())
+    assert RunRecord.model_validate_json(json.dumps(stored)) == record
+    del stored["recipe"]["task"]["bos"]
+    older = RunRecord.model_validate_json(json.dumps(stored))
+    assert (
+        older.recipe.task.bos == "never"
+        and RunRecord.model_validate_json(older.model_dump_json()) == older
+    )

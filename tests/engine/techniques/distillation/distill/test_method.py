@@ -45,9 +45,9 @@ from engine.training.losses import (
 )
 from tests.answers import forecast
 from tests.cases import for_each
-from tests.engine.training.test_training import exercises
 from tests.recipes import few_digits, recipe_for
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
+from tests.training_examples import exercises
 
 CPU = torch.device("cpu")
 SHORT = {"technique": "distill", "steps": 4, "batch": 4, "rate": 1e-2}

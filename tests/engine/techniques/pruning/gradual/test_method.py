@@ -10,7 +10,6 @@ from engine.errors import Cancelled, PlainError
 from engine.models.loaded_model import load_model
 from engine.models.loading import resolve_model
 from engine.pipeline.run import run
-from engine.recipe import Recipe
 from engine.techniques.implementations import compress
 from engine.techniques.pruning.gradual.config import Gradual
 from engine.techniques.pruning.unstructured.config import Magnitude
@@ -45,23 +44,6 @@ def run_step(folders, tmp_path):
         return run(recipe, save=save, report=report, cancelled=cancelled)
 
     return run_recipe
-
-
-# --- schedules ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
-def test_schedules_are_their_closed_forms(sparsity):
-    asked = {"sparsity": sparsity, "steps": 80, "prune_every": 10}
-    cubic, iterative = Gradual(**asked), Gradual(schedule="iterative", **asked)
-    assert cubic.pruning_steps == iterative.pruning_steps == 6
-    for t in range(7):
-        # equation 1, from 0
-        assert cubic.sparsity_at(t) == pytest.approx(sparsity + (0 - sparsity) * (1 - t / 6) ** 3)
-        assert 1 - iterative.sparsity_at(t) == pytest.approx((1 - sparsity) ** (t / 6))
-    assert Gradual(schedule="one-shot", **asked).sparsity_at(1) == sparsity and cubic.sparsity_at(
-        100
-    ) == pytest.approx(sparsity)
 
 
 @for_each("scope", ["layer", "global"])
@@ -276,22 +258,6 @@ def test_a_size_out_of_reach_is_refused_before_training(run_step, monkeypatch):
         ),
     ):
         run_step(target_mb=0.001)
-
-
-@for_each(
-    ("step", "words"),
-    [
-        ({"prune_every": 11, "steps": 10}, "prune_every is 11, more than the 10 training steps"),
-        ({"floor": 1.1}, "from 0 to 1"),
-        ({"rate": -1}, "from 0 to 1"),
-        ({"distill_weight": 2}, "from 0 to 1"),
-        ({"steps": 0}, "from 1 to 100000"),
-    ],
-)
-def test_nonsense_is_refused_in_a_sentence(step, words):
-    with pytest.raises(PlainError, match=words) as refused:
-        Recipe.from_dict({"steps": [{"technique": "gradual", **step}]})
-    assert "\n" not in str(refused.value)
 
 
 def test_a_layer_is_not_emptied(folders, tmp_path):

@@ -14,9 +14,9 @@ from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 from engine.techniques.pruning.lottery_ticket.method import LotteryExperiment
 from engine.training import TrainingData, make_trainable
 from tests.answers import forecast, lesson
-from tests.engine.training.test_training import exercises
 from tests.recipes import recipe_for
 from tests.tiny import tiny
+from tests.training_examples import exercises
 
 CPU = torch.device("cpu")
 SHORT = {

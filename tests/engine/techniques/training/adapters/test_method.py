@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bitsandbytes.optim import PagedAdamW8bit
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -20,9 +19,7 @@ from engine.techniques.implementations import plan
 from engine.techniques.training import finetuner as learner_module
 from engine.techniques.training.adapters.config import LoRA, QLoRA
 from engine.techniques.training.adapters.method import lora_factors, lora_layer
-from engine.techniques.training.finetuner import check_paged_optimizer
 from engine.tensors.low_rank import AdaptedWeight
-from engine.training import TrainingConfig
 from engine.training.loop import make_optimizer
 from tests.answers import forecast, what_if
 from tests.cases import for_each
@@ -382,39 +379,6 @@ def test_nonsense_is_refused_in_a_sentence(step, words):
 
 
 PAGED = SHORT | {"technique": "qlora", "optimizer": "paged-8bit"}
-
-
-def test_a_paged_optimizer_is_refused_before_the_run_where_there_is_no_gpu(folders, tmp_path):
-    heard = []
-    with pytest.raises(
-        PlainError,
-        match=(
-            r"^The paged optimizer needs a CUDA device, and this run computes on the cpu; set "
-            r"optimizer to adamw"
-        ),
-    ):
-        run(
-            recipe_for("bert", folders["bert"], tmp_path / "data", PAGED),
-            report=heard.append,
-        )
-    assert not any(event.stage == "measuring-original" for event in heard)
-    check_paged_optimizer(QLoRA(optimizer="paged-8bit"), torch.device("cuda"))
-    check_paged_optimizer(QLoRA(), CPU)
-
-
-def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
-    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
-    plain, paged = (
-        make_optimizer(model, TrainingConfig(10, 1e-3, 4, paged=paged)) for paged in (False, True)
-    )
-    assert (
-        isinstance(paged, PagedAdamW8bit)
-        and paged.is_paged
-        and not isinstance(plain, PagedAdamW8bit)
-    )
-    for one, other in zip(plain.param_groups, paged.param_groups, strict=True):
-        assert [id(each) for each in one["params"]] == [id(each) for each in other["params"]]
-        assert all(one[name] == other[name] for name in ("weight_decay", "pace", "betas", "eps"))
 
 
 def test_adapters_that_ask_for_it_learn_with_it(run_step, monkeypatch):

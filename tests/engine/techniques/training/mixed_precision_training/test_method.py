@@ -19,8 +19,8 @@ from engine.techniques.training.mixed_precision_training.method import FIRST_SCA
 from engine.training import TrainingData, make_trainable
 from tests.answers import forecast
 from tests.cases import for_each
-from tests.engine.training.test_training import exercises
 from tests.recipes import recipe_for
+from tests.training_examples import exercises
 
 CPU = torch.device("cpu")
 SHORT = {
