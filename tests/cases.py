@@ -1,10 +1,11 @@
 """Many cases in one test item."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,21 @@ def for_each(
         return loop
 
     return decorator
+
+
+def covering(first: Iterable[Any], second: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Pairs for `for_each`: each value of `second` with the first value of `first` and with one of
+    the others in turn, so that every value occurs and most combinations do not. All combinations if
+    the environment variable ALL_CASES is set.
+    """
+    (main, *others), second = list(first), list(second)
+    if os.environ.get("ALL_CASES"):
+        return list(product([main, *others], second))
+    return [
+        pair
+        for value, other in zip(second, cycle(others))
+        for pair in ((main, value), (other, value))
+    ]
 
 
 def label(value: Any, name: Callable[[Any], str] | None) -> str:

@@ -10,6 +10,9 @@ from hypothesis import settings
 for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # as many processes as cores test already
     os.environ.setdefault(threads, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # what waits leaves the core to others
+os.environ.setdefault(
+    "TORCH_COMPILE_DISABLE", "1"
+)  # bitsandbytes compiles its reference on the CPU
 
 settings.register_profile("patient", deadline=None)  # the machine may be busy with something else
 settings.load_profile("patient")
@@ -49,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def isolated_home(tmp_path_factory):
+def kept_apart(tmp_path_factory):
     """Nothing is read from or written to this machine's own results and caches."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))

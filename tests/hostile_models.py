@@ -190,15 +190,15 @@ def changed_json(file: Path, draw: random.Random) -> str:
     content = json_of(file)
     if not content:
         return f"{file.name} as it was spoiled before"
-    parent, key = content, draw.choice(list(content))
-    while isinstance(parent[key], dict) and parent[key] and draw.random() < 0.7:
-        parent = parent[key]
-        key = draw.choice(list(parent))
-    value = near(parent[key], draw) if draw.random() < 0.5 else draw.choice(ODD)
+    holder, key = content, draw.choice(list(content))
+    while isinstance(holder[key], dict) and holder[key] and draw.random() < 0.7:
+        holder = holder[key]
+        key = draw.choice(list(holder))
+    value = near(holder[key], draw) if draw.random() < 0.5 else draw.choice(ODD)
     if draw.random() < 0.1:
-        del parent[key]
+        del holder[key]
     else:
-        parent[key] = value
+        holder[key] = value
     file.write_text(json.dumps(content))
     return f"{file.name}: {key} = {str(value)[:40]}"
 

@@ -86,44 +86,44 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        request = API.fullmatch(path) or RESOLVE.fullmatch(path)
+        asked = API.fullmatch(path) or RESOLVE.fullmatch(path)
         if self.hub.failing:
             return self.refuse(500, "")
-        if request is None or request["id"] not in self.hub.models:
+        if asked is None or asked["id"] not in self.hub.models:
             return self.refuse(404, "RepoNotFound")
-        if (request["revision"] or "main") not in ("main", self.hub.commit(request["id"])):
+        if (asked["revision"] or "main") not in ("main", self.hub.commit(asked["id"])):
             return self.refuse(404, "RevisionNotFound")
-        return self.about(request) if request.re is API else self.file(request)
+        return self.about(asked) if asked.re is API else self.file(asked)
 
     do_HEAD = do_GET
 
-    def about(self, request: re.Match[str]) -> None:
-        files = sorted(p for p in self.hub.models[request["id"]].iterdir() if p.is_file())
+    def about(self, asked: re.Match[str]) -> None:
+        files = sorted(p for p in self.hub.models[asked["id"]].iterdir() if p.is_file())
         tree = [
             {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": blob_id(p)}
             for p in files
         ]
         info = {
-            "id": request["id"],
-            "sha": self.hub.commit(request["id"]),
+            "id": asked["id"],
+            "sha": self.hub.commit(asked["id"]),
             "siblings": [{"rfilename": p.name} for p in files],
         }
         self.send(
-            json.dumps(tree if request["what"] == "tree" else info).encode(),
+            json.dumps(tree if asked["what"] == "tree" else info).encode(),
             {"Content-Type": "application/json"},
         )
 
-    def file(self, request: re.Match[str]) -> None:
-        path = self.hub.models[request["id"]] / request["file"]
-        if request["id"] in self.hub.gated:
+    def file(self, asked: re.Match[str]) -> None:
+        path = self.hub.models[asked["id"]] / asked["file"]
+        if asked["id"] in self.hub.gated:
             return self.refuse(403, "GatedRepo")
         if not path.is_file():
             return self.refuse(404, "EntryNotFound")
         if self.command == "GET":
-            self.hub.fetched.append(request["file"])
+            self.hub.fetched.append(asked["file"])
         self.send(
             path.read_bytes(),
-            {"ETag": f'"{blob_id(path)}"', "X-Repo-Commit": self.hub.commit(request["id"])},
+            {"ETag": f'"{blob_id(path)}"', "X-Repo-Commit": self.hub.commit(asked["id"])},
         )
 
     def send(self, body: bytes, headers: dict[str, str], status: int = 200) -> None:

@@ -135,7 +135,7 @@ def cpu_results(operator, args: tuple, kwargs: dict[str, Any]) -> Any:
         for tensor in tensors
         if isinstance(tensor, SimulatedCudaTensor)
     }
-    request = next(
+    asked = next(
         (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.device)), None
     )
     crossing = operator in COPIES or operator.overloadpacket is torch.ops.aten.to
@@ -148,17 +148,17 @@ def cpu_results(operator, args: tuple, kwargs: dict[str, Any]) -> Any:
     else:  # a simulated tensor's own device is meta in C++
         to_cuda = (
             bool(simulated)
-            if request is None
-            else request.type == "cuda"
-            or (request.type == "meta" and (bool(simulated) or CudaMode.on_simulated))
+            if asked is None
+            else asked.type == "cuda"
+            or (asked.type == "meta" and (bool(simulated) or CudaMode.on_simulated))
         )
-    place = CPU if to_cuda else request
+    place = CPU if to_cuda else asked
 
     def computable(value: Any) -> Any:
         return place if isinstance(value, torch.device) else on_cpu(value)
 
     results = operator(*tree_map(computable, args), **tree_map(computable, kwargs))
-    moved = crossing and request is not None and to_cuda != bool(simulated)
+    moved = crossing and asked is not None and to_cuda != bool(simulated)
     if moved and any(results is on_cpu(tensor) for tensor in tensors):
         results = results.clone()
 

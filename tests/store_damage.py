@@ -107,20 +107,20 @@ def changed_field(store: Store, folder: Path, draw: random.Random) -> str:
         place = draw.choice([place for place in places(content) if place])
     except (OSError, ValueError, IndexError, RecursionError):
         return "not JSON any more"
-    parent = content
+    holder = content
     for name in place[:-1]:
-        parent = parent[name]
+        holder = holder[name]
     match draw.randrange(6):
         case 0:
-            del parent[place[-1]]
-        case 1 if isinstance(parent, dict):
-            parent[draw.choice(["newer", "id", HOSTILE])] = draw.choice(VALUES)
+            del holder[place[-1]]
+        case 1 if isinstance(holder, dict):
+            holder[draw.choice(["newer", "id", HOSTILE])] = draw.choice(VALUES)
         case 2:
-            parent[place[-1]] = "@@"
+            holder[place[-1]] = "@@"
             path.write_text(json.dumps(content).replace('"@@"', draw.choice(RAW), 1))
             return f"raw at {place}"
         case _:
-            parent[place[-1]] = draw.choice(VALUES)
+            holder[place[-1]] = draw.choice(VALUES)
     path.write_text(json.dumps(content))
     return f"at {place}"
 

@@ -2,18 +2,19 @@
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from tests.cases import for_each
+from tests.cases import covering, for_each
 
 TESTS = """
 import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cases import for_each
+from tests.cases import covering, for_each
 
 @for_each("number", [1, 2, 3])
 @for_each("letter", "ab")
@@ -59,3 +60,12 @@ def test_a_case_runs_alone(tmp_path):
 def test_no_cases_are_refused():
     with pytest.raises(ValueError, match="No cases of number: such a test cannot fail"):
         for_each("number", [])
+
+
+def test_covering_pairs_have_every_value_and_all_combinations_on_request(monkeypatch):
+    monkeypatch.delenv("ALL_CASES", raising=False)
+    pairs = covering("abc", [1, 2, 3, 4])
+    assert [second for first, second in pairs if first == "a"] == [1, 2, 3, 4]
+    assert {first for first, _ in pairs} == {"a", "b", "c"} and len(pairs) == 8
+    monkeypatch.setenv("ALL_CASES", "1")
+    assert sorted(covering("abc", [1, 2])) == sorted(product("abc", [1, 2]))

@@ -17,16 +17,14 @@ GROUP = "gptq-range-3"
 @pytest.fixture
 def measured_settings(monkeypatch):
     """Settings that were really measured; each loses more than the one before."""
-    requests = []
+    asked = []
 
     def fake_result(result, protocol):
-        requests.append(result.setting)
-        return replace(
-            result, each=[2.0 + len(requests), 3.0 + 2 * len(requests)], bits=3.5, seconds=1.0
-        )
+        asked.append(result.setting)
+        return replace(result, each=[2.0 + len(asked), 3.0 + 2 * len(asked)], bits=3.5, seconds=1.0)
 
     monkeypatch.setattr(defaults, "measured_result", fake_result)
-    return requests
+    return asked
 
 
 def test_a_rerun_measures_what_is_missing_and_shows_everything(measured_settings, tmp_path):

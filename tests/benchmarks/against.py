@@ -43,27 +43,25 @@ def measurements(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = model or random_model(folder, blocks)
-        requests = {"model": model, "windows": str(windows_of(model, folder)), "threads": THREADS}
-        for contest in contests:
-            result, reference_results = [], []
+        asked = {"model": model, "windows": str(windows_of(model, folder)), "threads": THREADS}
+        for each in contests:
+            ours, theirs = [], []
             for _ in range(times):
-                result.append(
+                ours.append(
                     carried_out(
                         [sys.executable, "-m", "tests.benchmarks.against"],
-                        requests | {"step": contest.step},
+                        asked | {"step": each.step},
                     )
                 )
                 if reference:
-                    reference_results.append(
-                        carried_out([reference, str(SCRIPT)], requests | {"step": contest.step})
+                    theirs.append(
+                        carried_out([reference, str(SCRIPT)], asked | {"step": each.step})
                     )
             yield from rows(
-                contest.what,
-                {"ours": result}
-                | ({contest.reference: reference_results} if reference_results else {}),
+                each.what, {"ours": ours} | ({each.reference: theirs} if theirs else {})
             )
-            if reference_results:
-                yield from ratios(contest, result, reference_results)
+            if theirs:
+                yield from ratios(each, ours, theirs)
 
 
 def rows(what: str, runs: dict[str, list[dict[str, float]]]) -> Iterator[Measurement]:
@@ -76,42 +74,42 @@ def rows(what: str, runs: dict[str, list[dict[str, float]]]) -> Iterator[Measure
 
 
 def ratios(
-    each: Contest, result: list[dict[str, float]], reference: list[dict[str, float]]
+    each: Contest, ours: list[dict[str, float]], theirs: list[dict[str, float]]
 ) -> Iterator[Measurement]:
     for key, called in (("seconds", "times as fast"), ("cpu", "times as little CPU")):
-        faster = tuple(b[key] / a[key] for a, b in zip(result, reference, strict=True))
+        faster = tuple(b[key] / a[key] for a, b in zip(ours, theirs, strict=True))
         yield Measurement(
             f"{each.what}: {called} as {each.reference}", faster, "x", each.times_as_fast
         )
-    worse = tuple(a["perplexity"] / b["perplexity"] for a, b in zip(result, reference, strict=True))
+    worse = tuple(a["perplexity"] / b["perplexity"] for a, b in zip(ours, theirs, strict=True))
     yield Measurement(
         f"{each.what}: perplexity, ours to theirs", worse, "x", "at most 1.005", digits=4
     )
 
 
-def carried_out(command: list[str], request: dict) -> dict[str, float]:
+def carried_out(command: list[str], asked: dict) -> dict[str, float]:
     """Result that a process prints in its last line."""
     threads = {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
-    output = subprocess.run(
-        [*command, json.dumps(request)],
+    said = subprocess.run(
+        [*command, json.dumps(asked)],
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=os.environ | threads,
     )
-    result = json.loads(output.stdout.splitlines()[-1])
+    result = json.loads(said.stdout.splitlines()[-1])
     return (
-        result if "perplexity" in result else result | perplexity_of(result.pop("weights"), request)
+        result if "perplexity" in result else result | perplexity_of(result.pop("weights"), asked)
     )
 
 
-def perplexity_of(weights: str, request: dict) -> dict[str, float]:
+def perplexity_of(weights: str, asked: dict) -> dict[str, float]:
     """Perplexity of a reference's result, measured here."""
     command = [
         sys.executable,
         "-m",
         "tests.benchmarks.against",
-        json.dumps(request | {"weights": weights}),
+        json.dumps(asked | {"weights": weights}),
     ]
     return json.loads(
         subprocess.run(
@@ -210,16 +208,16 @@ def ours(asked: dict) -> dict[str, float]:
     windows = load_file(asked["windows"])
     recipe = Recipe.from_dict({"model": asked["model"], "steps": [asked["step"]], "device": "cpu"})
     if recipe.calibration:
-        walk.load_calibration_batches = lambda context: [
+        walk.load_calibration_batches = lambda bench: [
             {"input_ids": part} for part in windows["calibration"].split(8)
         ]
-    context = RunContext(recipe, resolve_model(recipe.model))
-    original = load_model(context.folder, *device_and_dtype(recipe))
+    bench = RunContext(recipe, resolve_model(recipe.model))
+    original = load_model(bench.folder, *device_and_dtype(recipe))
     targets = selected_layers(original.layers, recipe.layers)
     import bitsandbytes  # noqa: F401, loading it is not compressing
 
     def compress_blockwise() -> None:
-        walk.run_step(context, original, targets, out)
+        walk.run_step(bench, original, targets, out)
 
     def compress_each(weights: list) -> list:
         return [compress(recipe.steps[0], weight) for weight in weights]
@@ -260,15 +258,15 @@ def perplexity(model, windows) -> float:
     return torch.cat(losses).mean().exp().item()
 
 
-def theirs(request: dict) -> dict[str, float]:
+def theirs(asked: dict) -> dict[str, float]:
     """Perplexity of a reference's dense weights in the same model."""
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(request["model"]).eval()
-    model.load_state_dict(load_file(request["weights"]), strict=False)
-    Path(request["weights"]).unlink()
-    return {"perplexity": perplexity(model, load_file(request["windows"])["measured"])}
+    model = AutoModelForCausalLM.from_pretrained(asked["model"]).eval()
+    model.load_state_dict(load_file(asked["weights"]), strict=False)
+    Path(asked["weights"]).unlink()
+    return {"perplexity": perplexity(model, load_file(asked["windows"])["measured"])}
 
 
 def asked_for(contests: list[Contest]) -> None:
@@ -278,5 +276,5 @@ def asked_for(contests: list[Contest]) -> None:
 
 
 if __name__ == "__main__":
-    arguments = json.loads(sys.argv[1])
-    print(json.dumps(theirs(arguments) if "weights" in arguments else ours(arguments)))
+    asked = json.loads(sys.argv[1])
+    print(json.dumps(theirs(asked) if "weights" in asked else ours(asked)))

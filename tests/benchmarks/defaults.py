@@ -73,9 +73,7 @@ class Result:
 
 def chosen_groups(patterns: list[str]) -> list[str]:
     return [
-        name
-        for name in GROUPS
-        if not patterns or any(fnmatch(name, pattern) for pattern in patterns)
+        name for name in GROUPS if not patterns or any(fnmatch(name, each) for each in patterns)
     ]
 
 
@@ -206,7 +204,7 @@ def compress_and_open(recipe, place: Path):
     from engine.step.run_context import RunContext
 
     class KeepsNothing(ResumeStore):
-        def claim_step_folder(self, context: RunContext, batches: list = ()) -> None:
+        def claim_step_folder(self, bench: RunContext, batches: list = ()) -> None:
             return None
 
     folder = resolve_model(recipe.model)

@@ -94,11 +94,11 @@ def row_of(family: str) -> str:
         return f"not built: {count:,} parameters, since it takes its sizes from other fields"
     model = random(config)
     model.set_experts_implementation("eager")
-    before, expected = outside_layers(model), logits_of(model)
+    before, due = outside_layers(model), logits_of(model)
     unfuse_experts(model)
     return (
         f"{before:6.1%} -> {outside_layers(model):6.1%}   largest difference "
-        f"{(logits_of(model) - expected).abs().max():.1g}"
+        f"{(logits_of(model) - due).abs().max():.1g}"
     )
 
 

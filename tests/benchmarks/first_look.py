@@ -60,10 +60,10 @@ def took(data: Path) -> Took:
     began = perf_counter()
     command = [sys.executable, "-m", "engine", "run", RECIPE, "--json"]
     environment = os.environ | {"COMPRESSION_EXPLORER_HOME": str(data.parent)}
-    output = subprocess.run(
+    said = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
     ).stdout
-    return Took(perf_counter() - began, json.loads(output)["seconds"])
+    return Took(perf_counter() - began, json.loads(said)["seconds"])
 
 
 if __name__ == "__main__":

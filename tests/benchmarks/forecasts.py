@@ -129,11 +129,11 @@ def show(models: list[str]) -> None:
                 for technique, recipe in zip(
                     TECHNIQUES, recipes_for(model, Path(folder)), strict=True
                 ):
-                    estimate, took = ahead(recipe), run(recipe)
-                    ratios = {unit: estimate[unit] / took[unit] for unit in took}
+                    said, took = ahead(recipe), run(recipe)
+                    ratios = {unit: said[unit] / took[unit] for unit in took}
                     near.update(unit for unit, ratio in ratios.items() if 0.5 <= ratio <= 2)
                     near["all"] += 1
-                    print(row(model, technique, estimate, took, ratios), flush=True)
+                    print(row(model, technique, said, took, ratios), flush=True)
     print(
         f"\nWithin a factor of two: {near['seconds']} of {near['all']} in seconds, "
         f"{near['bytes']} of {near['all']} in memory."
@@ -143,24 +143,22 @@ def show(models: list[str]) -> None:
 def row(
     model: str,
     technique: str,
-    text: dict[str, float],
+    said: dict[str, float],
     took: dict[str, float],
     ratios: dict[str, float],
 ) -> str:
-    seconds = f"{text['seconds']:.1f} | {took['seconds']:.1f} | {ratios['seconds']:.2f}"
-    megabytes = f"{text['bytes'] / 1e6:.0f} | {took['bytes'] / 1e6:.0f} | {ratios['bytes']:.2f}"
+    seconds = f"{said['seconds']:.1f} | {took['seconds']:.1f} | {ratios['seconds']:.2f}"
+    megabytes = f"{said['bytes'] / 1e6:.0f} | {took['bytes'] / 1e6:.0f} | {ratios['bytes']:.2f}"
     return f"| {model} | {technique} | {seconds} | {megabytes} |"
 
 
 if __name__ == "__main__":
-    arguments = [argument for argument in sys.argv[1:] if argument not in BUSY]
-    if arguments[:1] in (["forecasts"], ["runs"]):
+    asked = [argument for argument in sys.argv[1:] if argument not in BUSY]
+    if asked[:1] in (["forecasts"], ["runs"]):
         if BUSY:
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
             time.perf_counter = time.process_time
-        for each in {"forecasts": forecasts, "runs": runs}[arguments[0]](
-            map(json.loads, sys.stdin)
-        ):
+        for each in {"forecasts": forecasts, "runs": runs}[asked[0]](map(json.loads, sys.stdin)):
             print(json.dumps(each), flush=True)
     else:
-        show(arguments)
+        show(asked)

@@ -119,18 +119,18 @@ def malformed_recipe(draw: random.Random) -> str:
     """Text of a recipe that is usually invalid."""
     recipe = any_recipe(draw)
     for _ in range(draw.choice((0, 1, 1, 2, 5))):
-        parent, key = draw.choice(places_in(recipe))
+        holder, key = draw.choice(places_in(recipe))
         match draw.randrange(5):
             case 0 | 1:
-                parent[key] = copy.deepcopy(draw.choice(ODD))
-            case 2 if isinstance(parent, dict):
-                parent[draw.choice(("stops", "bits", "kind", "text", "also", "", "x" * 99))] = (
+                holder[key] = copy.deepcopy(draw.choice(ODD))
+            case 2 if isinstance(holder, dict):
+                holder[draw.choice(("stops", "bits", "kind", "text", "also", "", "x" * 99))] = (
                     copy.deepcopy(draw.choice(ODD))
                 )
-            case 3 if isinstance(parent, dict):
-                del parent[key]
+            case 3 if isinstance(holder, dict):
+                del holder[key]
             case _:
-                parent[key] = [copy.deepcopy(parent[key]) for _ in range(draw.choice((0, 2, 40)))]
+                holder[key] = [copy.deepcopy(holder[key]) for _ in range(draw.choice((0, 2, 40)))]
     text = (
         json.dumps(recipe)
         if draw.random() < 0.4
@@ -199,16 +199,16 @@ def peak_bytes(count: int, seed: int) -> int:
     """Most memory that reading one text allocates. Tracing slows reading down, so the time is taken
     in a pass of its own.
     """
-    limit = 0
+    most = 0
     tracemalloc.start()
     for text in texts(count, seed):
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
         with suppress(Exception):
             Recipe.from_yaml(text).key()
-        limit = max(limit, tracemalloc.get_traced_memory()[1] - before)
+        most = max(most, tracemalloc.get_traced_memory()[1] - before)
     tracemalloc.stop()
-    return limit
+    return most
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def fuzz(stores: int, seed: int) -> None:
                         )
                     if took > SLOW_SECONDS:
                         slow.append((number, what, blows, took))
-                for run in [record.id for record in store.records()]:
+                for run in [each.id for each in store.records()]:
                     store.delete(run)
             except Exception:
                 tracebacks.append((number, "the store", blows, format_exc()))

@@ -133,10 +133,10 @@ def page_cost(page: str, watch: Watch) -> tuple[float, float, int]:
 def in_a_shell(*words: str) -> tuple[float, int]:
     from engine.__main__ import main
 
-    began, output = perf_counter(), StringIO()
-    with redirect_stdout(output):
+    began, said = perf_counter(), StringIO()
+    with redirect_stdout(said):
         main(list(words))
-    return 1000 * (perf_counter() - began), len(output.getvalue().encode())
+    return 1000 * (perf_counter() - began), len(said.getvalue().encode())
 
 
 def without_workers() -> None:

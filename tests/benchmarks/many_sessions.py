@@ -56,9 +56,9 @@ def measurements() -> Iterator[Measurement]:
             "s",
         )
         dragged = [
-            (what_if(place * VISITORS + visitor), visitor)
+            (what_if(place * VISITORS + person), person)
             for place in range(POSITIONS)
-            for visitor in range(VISITORS)
+            for person in range(VISITORS)
         ]
         answers = at_once(partial(answer_seconds, session), dragged)
         yield Measurement(

@@ -17,12 +17,11 @@ class Measurement:
     digits: int = 3
 
     def __str__(self) -> str:
-        middle, smallest, largest = (
+        middle, least, most = (
             f"{value:.{self.digits}g} {self.unit}"
             for value in (median(self.values), min(self.values), max(self.values))
         )
-        cells = (self.what, self.target, middle, smallest, largest, len(self.values))
-        return f"| {' | '.join(map(str, cells))} |"
+        return f"| {self.what} | {self.target} | {middle} | {least} | {most} | {len(self.values)} |"
 
 
 def show(measurements: Iterable[Measurement]) -> None:

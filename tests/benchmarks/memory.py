@@ -113,8 +113,8 @@ def cost_of(recipe: dict) -> dict[str, float]:
 
     torch.set_num_threads(1)
     asked = Recipe.from_dict(recipe)
-    context = RunContext(asked, resolve_model(asked.model))
-    original = load_model(context.folder, *device_and_dtype(asked))
+    bench = RunContext(asked, resolve_model(asked.model))
+    original = load_model(bench.folder, *device_and_dtype(asked))
     targets = selected_layers(original.layers, asked.layers)
     blocks = [
         sum(layer.parameters for layer in block)
@@ -124,7 +124,7 @@ def cost_of(recipe: dict) -> dict[str, float]:
     import bitsandbytes  # noqa: F401, its code is not the walk's memory
 
     with working_folder(None) as out, watched_stages() as stages:
-        run_step(context, original, targets, out)
+        run_step(bench, original, targets, out)
     return {
         "own": stages.overall_peak().own,
         "block": max(blocks) * 4 / 1e6,

@@ -126,16 +126,16 @@ TECHNIQUES = dict.fromkeys(BY_LLM_COMPRESSOR, llm_compressor) | {
 }
 
 if __name__ == "__main__":
-    arguments = json.loads(sys.argv[1])
-    technique = arguments["step"]["technique"]
-    torch.set_num_threads(arguments["threads"])
-    model = AutoModelForCausalLM.from_pretrained(arguments["model"], dtype=torch.float32).eval()
-    windows = load_file(arguments["windows"])["calibration"]
+    asked = json.loads(sys.argv[1])
+    technique = asked["step"]["technique"]
+    torch.set_num_threads(asked["threads"])
+    model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=torch.float32).eval()
+    windows = load_file(asked["windows"])["calibration"]
     import_module(LIBRARIES[technique])  # loading it is not compressing
     began, used = perf_counter(), process_time()
-    stored = TECHNIQUES[technique](model, windows, arguments["step"])
+    stored = TECHNIQUES[technique](model, windows, asked["step"])
     took = {"seconds": perf_counter() - began, "cpu": process_time() - used}
     took["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    path = Path(arguments["windows"]).with_name("theirs.safetensors")
+    path = Path(asked["windows"]).with_name("theirs.safetensors")
     save_file({name: value.contiguous() for name, value in dense(technique, stored).items()}, path)
     print(json.dumps(took | {"weights": str(path)}), flush=True)

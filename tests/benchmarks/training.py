@@ -61,9 +61,9 @@ def measurements(seeds: int, tokens: int) -> Iterator[Measurement]:
     setup_worker()
     yield from paces()
     yield from taught(seeds, tokens)
-    for model, training_config in COURSES.items():
+    for model, course in COURSES.items():
         for bits in (2, 3):
-            yield from aware(model, bits, training_config, seeds, tokens)
+            yield from aware(model, bits, course, seeds, tokens)
     yield from adapter_measurements(seeds, tokens)
 
 
@@ -89,14 +89,13 @@ def paces() -> Iterator[Measurement]:
     for name, times in seconds.items():
         yield Measurement(
             f"digits-cnn, batches of 32: {name}",
-            tuple(STEPS / time for time in times),
+            tuple(STEPS / each for each in times),
             "steps a second",
             digits=3,
         )
     for name in ("a bare loop", "a bare loop, fused"):
         ratios = tuple(
-            reference / result
-            for result, reference in zip(seconds["ours"], seconds[name], strict=True)
+            theirs / ours for ours, theirs in zip(seconds["ours"], seconds[name], strict=True)
         )
         yield Measurement(f"ours beside {name}", ratios, "times as many", "at least 0.9", digits=3)
 
@@ -106,12 +105,12 @@ def distill_training() -> Callable[[], None]:
     from engine.training import Trainer, TrainingConfig, WeightedLoss
     from engine.training.losses import label_loss
 
-    recipe, folder, model, training_data = digits()
+    recipe, folder, model, lessons = digits()
     loss = WeightedLoss({"labels": (1.0, lambda logits, batch: label_loss(logits, batch.targets))})
     return Trainer(
         RunContext(recipe, folder),
         model,
-        training_data,
+        lessons,
         TrainingConfig(STEPS, 1e-3, 32),
         loss,
         evaluate_every=STEPS,
@@ -123,11 +122,11 @@ def bare(fused: bool = False) -> Callable[[], None]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    _, _, model, training_data = digits()
+    _, _, model, lessons = digits()
     optimizer, draw, examples = (
         torch.optim.AdamW(model.parameters(), 1e-3, fused=fused),
         torch.Generator().manual_seed(0),
-        training_data.train,
+        lessons.train,
     )
 
     def go() -> None:
@@ -235,9 +234,7 @@ def few_passages(count: int, seed: int, place: Path) -> dict[str, str]:
     return {"train": str(path), "validation": "bundled:docs-libraries"}
 
 
-def aware(
-    model: str, bits: int, training_config: dict, seeds: int, tokens: int
-) -> Iterator[Measurement]:
+def aware(model: str, bits: int, course: dict, seeds: int, tokens: int) -> Iterator[Measurement]:
     """The original, rounded, and trained at the same bits in the same groups."""
     measured = partial(quality, model, tokens)
     if bits == 2:
@@ -248,17 +245,13 @@ def aware(
     for what, options in QATS.items():
         target = "better than rounding's"
         yield measured(
-            (QAT | {"bits": bits} | training_config | options,),
+            (QAT | {"bits": bits} | course | options,),
             f"{model}, {bits} bits, groups of 32: {what}",
             range(seeds),
             target,
         )
     if bits == 2:
-        bitnet = {
-            "technique": "bitnet",
-            "activation_bits": 0,
-            "distill_weight": 0.0,
-        } | training_config
+        bitnet = {"technique": "bitnet", "activation_bits": 0, "distill_weight": 0.0} | course
         yield measured(
             ({"technique": "ternary"},), f"{model}, three values, a scale a row: rounding", range(1)
         )
@@ -292,11 +285,9 @@ def quality(
     results = [outcome_of(model, steps, seed, tokens).summary.result for seed in seeds]
     if model == "docs-lm":
         return Measurement(
-            what, tuple(result.perplexity for result in results), "perplexity", target, digits=4
+            what, tuple(each.perplexity for each in results), "perplexity", target, digits=4
         )
-    return Measurement(
-        what, tuple(result.accuracy for result in results), "accuracy", target, digits=4
-    )
+    return Measurement(what, tuple(each.accuracy for each in results), "accuracy", target, digits=4)
 
 
 def outcome_of(
@@ -331,5 +322,5 @@ def outcome_of(
 
 
 if __name__ == "__main__":
-    arguments = [int(each) for each in sys.argv[1:]]
-    show(measurements(*(arguments + [3, 65_536][len(arguments) :])))
+    asked = [int(each) for each in sys.argv[1:]]
+    show(measurements(*(asked + [3, 65_536][len(asked) :])))

@@ -1,6 +1,6 @@
 """Fixtures of the engine's tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ import torch
 
 from engine.forecast import Cost
 from engine.interactive import answers, run_forecast
+from engine.interactive.model_cache import CACHE
 from engine.measurement import generations as samples
 from engine.pipeline.run import run
 from engine.training import Quality
 from engine.training import trainer as study
+from tests.lessons import LAYERS, STEPS
 from tests.recipes import recipe_for
 from tests.tiny import ARCHITECTURES, tiny
 
@@ -37,13 +39,13 @@ def few_threads(monkeypatch):
 
 
 @pytest.fixture
-def untimed_forecasts(monkeypatch):
+def bytes_alone(monkeypatch):
     """Forecasts do not try out how fast this machine is: for tests that only look at sizes."""
     monkeypatch.setattr(run_forecast, "cost_of", lambda *_: Cost(seconds=1.0, peak_rss_bytes=1.0))
 
 
 @pytest.fixture
-def improving_quality(monkeypatch):
+def kept_last(monkeypatch):
     """Every look finds the model better than before, so that the last state is the one that is
     stored.
     """
@@ -55,6 +57,14 @@ def improving_quality(monkeypatch):
 def folders(tmp_path_factory) -> dict[str, Path]:
     """A model of every architecture."""
     return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def bfloat16_folders(tmp_path_factory) -> dict[str, Path]:
+    """A model of every architecture in bfloat16."""
+    return {
+        name: tiny(name, tmp_path_factory.mktemp(name), torch.bfloat16) for name in ARCHITECTURES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +83,27 @@ def cached_run(folders, tmp_path_factory) -> Callable[[str, dict[str, Any]], tup
         return kept[key]
 
     return of
+
+
+@pytest.fixture(scope="module")
+def questions(folders, tmp_path_factory) -> Iterator[Callable[[str, str], dict[str, Any]]]:
+    """Questions about a layer of each architecture, with data of its own. Each layer is compressed
+    once for all tests of a module.
+    """
+    data = tmp_path_factory.mktemp("data")
+
+    def question(architecture, step):
+        recipe = recipe_for(architecture, folders[architecture], data / architecture, STEPS[step])
+        measured = recipe.model_dump(mode="json", include={"task", "calibration"})
+        return {
+            "model": str(folders[architecture]),
+            "layer": LAYERS[architecture],
+            "step": STEPS[step],
+            "measured": measured,
+        }
+
+    with pytest.MonkeyPatch.context() as patch:
+        for recent in (CACHE.previews, CACHE.models, CACHE.first_rows_kept, CACHE.statistics):
+            patch.setattr(recent, "capacity", 10**12)
+        yield question
+    CACHE.clear()

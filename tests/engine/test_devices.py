@@ -16,6 +16,7 @@ from tests.steps import ANY, CONVOLUTIONAL
 from tests.tiny import tiny
 
 ALIKE = {  # settings with the same code path as others here
+    "rounding-asymmetric-3",
     "rounding-tensor",
     "rounding-input-channel",
     "fp4-double",
@@ -32,11 +33,20 @@ ALIKE = {  # settings with the same code path as others here
     "tucker-energy",
     "cp-recovered",
 }
+SMALLER = {  # measures the model once for each layer and choice
+    "mixed-precision": {"technique": "mixed-precision", "budget": 6.0, "choices": [4, 8]}
+}
+SEVERAL_BLOCKS = ("blocks", "distill")  # techniques that remove blocks
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {name: tiny(name, tmp_path_factory.mktemp(name)) for name in ("llama", "resnet")}
+    """Tiny models; ``llama`` has one block, as each operation on the simulated device is slow."""
+    return {
+        "llama": tiny("llama", tmp_path_factory.mktemp("llama"), num_hidden_layers=1),
+        "deep-llama": tiny("llama", tmp_path_factory.mktemp("deep-llama")),
+        "resnet": tiny("resnet", tmp_path_factory.mktemp("resnet")),
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +69,9 @@ def summaries(architecture, folder, data, step, **fields):
 
 @for_each("name", [name for name in ANY if name not in ALIKE])
 def test_a_language_model_on_one_device_gives_the_numbers_of_the_cpu(name, folders, tmp_path):
-    simulated, on_cpu = summaries("llama", folders["llama"], tmp_path / "data", ANY[name])
+    step = SMALLER.get(name, ANY[name])
+    model = "deep-llama" if step["technique"] in SEVERAL_BLOCKS else "llama"
+    simulated, on_cpu = summaries("llama", folders[model], tmp_path / "data", step)
     assert simulated.device.startswith("cuda") and on_cpu.device == "cpu"
     assert simulated.result.size_bytes == on_cpu.result.size_bytes
     assert simulated.result.loss == pytest.approx(on_cpu.result.loss, rel=1e-3)

@@ -84,14 +84,14 @@ def json_output(capsys, *arguments) -> object:
 
 def complaint(capsys, *arguments) -> str:
     assert main(list(arguments)) == 2
-    output = capsys.readouterr()
+    said = capsys.readouterr()
     assert (
-        output.out == ""
-        and output.err.strip().count("\n") == 0
-        and output.err.rstrip().endswith(".")
-        and "Traceback" not in output.err
+        said.out == ""
+        and said.err.strip().count("\n") == 0
+        and said.err.rstrip().endswith(".")
+        and "Traceback" not in said.err
     )
-    return output.err
+    return said.err
 
 
 # --- lists ----------------------------------------------------------------------------------------
@@ -150,8 +150,8 @@ def test_commands_that_compute_nothing_do_not_import_torch(tmp_path):
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["models", "--nonsense"], ["run"]])
 def test_a_wrong_command_line_is_explained_with_exit_code_2(arguments, capsys):
     assert main(arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == "" and "Usage:" in output.err and "Traceback" not in output.err
+    said = capsys.readouterr()
+    assert said.out == "" and "Usage:" in said.err and "Traceback" not in said.err
 
 
 def test_help_and_version_are_printed(capsys):
@@ -198,7 +198,7 @@ def test_a_run_from_a_shell_prints_one_json_object_and_its_progress_beside_it(
         str(tmp_path / "saved"),
     ]
     shell = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    result = json.loads(shell.stdout)
+    said = json.loads(shell.stdout)
     assert {
         "run",
         "model",
@@ -209,13 +209,13 @@ def test_a_run_from_a_shell_prints_one_json_object_and_its_progress_beside_it(
         "layers",
         "seconds",
         "peak_rss_bytes",
-    } <= result.keys()
+    } <= said.keys()
     assert (
-        result["result"].keys() >= SCORES
-        and result["baseline"].keys() >= SCORES
-        and all(layer.keys() >= LAYER for layer in result["layers"])
+        said["result"].keys() >= SCORES
+        and said["baseline"].keys() >= SCORES
+        and all(layer.keys() >= LAYER for layer in said["layers"])
     )
-    assert result["result"]["size_bytes"] == sum(
+    assert said["result"]["size_bytes"] == sum(
         file.stat().st_size for file in (tmp_path / "saved").glob("*.safetensors")
     )
     assert "Measuring the original" in shell.stderr and "Compressing" in shell.stderr
@@ -227,18 +227,18 @@ def test_a_run_from_a_shell_prints_one_json_object_and_its_progress_beside_it(
 
 
 def test_what_was_not_measured_is_null(write_recipe, capsys):
-    result = json_output(capsys, "run", write_recipe(), "--json")
-    kept = next(layer for layer in result["layers"] if layer["name"] == "lm_head")
+    said = json_output(capsys, "run", write_recipe(), "--json")
+    kept = next(layer for layer in said["layers"] if layer["name"] == "lm_head")
     assert (
         kept["relative_error"] is None and kept["output_error"] is None and kept["technique"] == ""
     )
     assert (
-        result["result"]["accuracy"] is None
-        and result["result"]["perplexity"] > 1
-        and result["baseline"]["bits_per_weight"] == 16.0
+        said["result"]["accuracy"] is None
+        and said["result"]["perplexity"] > 1
+        and said["baseline"]["bits_per_weight"] == 16.0
     )
-    image = json_output(capsys, "run", write_recipe("resnet"), "--json")["result"]
-    assert image["perplexity"] is None and 0 <= image["accuracy"] <= 1
+    picture = json_output(capsys, "run", write_recipe("resnet"), "--json")["result"]
+    assert picture["perplexity"] is None and 0 <= picture["accuracy"] <= 1
 
 
 def test_a_saved_model_gives_the_same_perplexity_exactly(write_recipe, capsys, tmp_path):
@@ -258,12 +258,12 @@ def test_a_saved_model_gives_the_same_perplexity_exactly(write_recipe, capsys, t
 
 
 def test_a_run_is_kept_in_the_list_of_runs(write_recipe, capsys):
-    result = json_output(capsys, "run", write_recipe(), "--json")
+    said = json_output(capsys, "run", write_recipe(), "--json")
     (kept,) = json_output(capsys, "runs", "--json")
     assert (
-        kept["id"] == result["run"]
+        kept["id"] == said["run"]
         and kept["status"] == "done"
-        and kept["summary"]["result"] == result["result"]
+        and kept["summary"]["result"] == said["result"]
     )
 
 

@@ -52,9 +52,9 @@ def test_a_question_travels_between_processes(kind):
 
 
 def test_questions_have_different_keys():
-    request = [query_of(kind) for kind in KINDS]
-    assert len({query_key(query) for query in request}) == len(KINDS) >= 13
-    for query in request:
+    asked = [query_of(kind) for kind in KINDS]
+    assert len({query_key(query) for query in asked}) == len(KINDS) >= 13
+    for query in asked:
         assert query_key(query) == query_key(pickle.loads(pickle.dumps(query)))
         model = "" if isinstance(query, queries.WorkerQuery) else RECIPE.model
         assert query.about[0] == model

@@ -227,7 +227,7 @@ def pruning() -> Tensors:
     layer = torch.nn.Linear(256, 16, bias=False)
     layer.weight.data, inputs = normal(16, 256, seed=50), inputs_of(320, 256)
     kept = {"weight": layer.weight.detach().half(), "inputs": inputs.half()}
-    for name, sparsity, removed, of in (
+    for name, sparsity, gone, of in (
         ("half", 0.5, 0, 0),
         ("third", 0.3, 0, 0),
         ("2:4", 0.5, 2, 4),
@@ -235,10 +235,10 @@ def pruning() -> Tensors:
     ):
         hessian = 2 * inputs.T @ inputs / len(inputs)
         kept[f"sparsegpt.{name}"] = sparsegpt(
-            layer, {layer: hessian}, sparsity, removed, of, 128, 0.01, False
+            layer, {layer: hessian}, sparsity, gone, of, 128, 0.01, False
         )[1].detach()
         kept[f"wanda.{name}"] = (
-            wanda(layer, {layer: inputs.square().mean(0)}, sparsity, removed, of) != 0
+            wanda(layer, {layer: inputs.square().mean(0)}, sparsity, gone, of) != 0
         )
     return kept
 

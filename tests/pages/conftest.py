@@ -26,7 +26,7 @@ def new_home(tmp_path_factory) -> Callable[[], Path]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def isolated_home(new_home):
+def kept_apart(new_home):
     """Nothing is read from or written to this machine's own results and caches."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(new_home()))
@@ -34,7 +34,7 @@ def isolated_home(new_home):
 
 
 @pytest.fixture(scope="module")
-def session(isolated_home):
+def session(kept_apart):
     """The real one, with real workers, shared by all pages as on a server."""
     yield state.session()
     state.session().close()

@@ -107,7 +107,7 @@ def hostile_run(number: int, status: str = "done") -> RunRecord:
             "steps": [{"technique": "round-to-nearest"}],
         }
     )
-    events = {"architecture": HOSTILE, "device": HOSTILE, "model": HOSTILE, "notes": (HOSTILE,)}
+    told = {"architecture": HOSTILE, "device": HOSTILE, "model": HOSTILE, "notes": (HOSTILE,)}
     protocol = PROTOCOL.model_copy(
         update={
             "data": HOSTILE,
@@ -116,7 +116,7 @@ def hostile_run(number: int, status: str = "done") -> RunRecord:
             "compute_dtype": HOSTILE,
         }
     )
-    numbers = summary(f"run-{number:04}", protocol=protocol, **events) if status == "done" else None
+    numbers = summary(f"run-{number:04}", protocol=protocol, **told) if status == "done" else None
     return record(number, status, recipe=recipe, summary=numbers, message=HOSTILE)
 
 

@@ -15,37 +15,37 @@ WIDTH, HEIGHT = 1280, 960
 PICTURES = Path(__file__).resolve().parents[2] / "assets" / "pictures"
 
 
-def run_two(user: Visitor) -> list[str]:
+def run_two(person: Visitor) -> list[str]:
     """4 and 3 bits."""
-    user.open("start")
-    user.widget("start-docs-lm").click()
-    first = wait_for_results(user)
-    user.turn_to("quantize")
-    user.widget("quantize-round-to-nearest-bits", "slider").press("ArrowLeft")
-    user.at_rest()
-    user.widget("quantize-run").click()
-    return [first, wait_for_results(user, other_than=first)]
+    person.open("start")
+    person.widget("start-docs-lm").click()
+    first = wait_for_results(person)
+    person.turn_to("quantize")
+    person.widget("quantize-round-to-nearest-bits", "slider").press("ArrowLeft")
+    person.at_rest()
+    person.widget("quantize-run").click()
+    return [first, wait_for_results(person, other_than=first)]
 
 
-def run_a_chain(user: Visitor, folder: Path) -> None:
+def run_a_chain(person: Visitor, folder: Path) -> None:
     """Pruned, then rounded: the whole page, since what each step saved stands at its end."""
-    user.open("prune")
-    user.widget("prune-pipeline").click()
-    user.wait_until_settled("pipeline")
-    user.widget("chain-add").click()
-    user.at_rest()
-    user.widget("step-2-options").click()
-    user.at_rest()
-    user.widget("pipeline-run").click()
-    wait_for_results(user)
-    user.picture(folder / "pipeline.png")
-    user.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+    person.open("prune")
+    person.widget("prune-pipeline").click()
+    person.wait_until_settled("pipeline")
+    person.widget("chain-add").click()
+    person.at_rest()
+    person.widget("step-2-options").click()
+    person.at_rest()
+    person.widget("pipeline-run").click()
+    wait_for_results(person)
+    person.picture(folder / "pipeline.png")
+    person.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
 
-def take(user: Visitor, page: str, query: str, folder: Path) -> None:
-    user.open(page, query)
-    user.page.wait_for_timeout(1500)  # figures fade in
-    user.page.screenshot(path=folder / f"{page}.png")
+def take(person: Visitor, page: str, query: str, folder: Path) -> None:
+    person.open(page, query)
+    person.page.wait_for_timeout(1500)  # figures fade in
+    person.page.screenshot(path=folder / f"{page}.png")
 
 
 def screenshots(folder: Path) -> None:
@@ -55,8 +55,8 @@ def screenshots(folder: Path) -> None:
         serving(Path(home)) as address,
         browsing() as browser,
     ):
-        user = visitor(browser, address, WIDTH, height=HEIGHT)
-        four, three = run_two(user)
+        person = visitor(browser, address, WIDTH, height=HEIGHT)
+        four, three = run_two(person)
         for page, query in {
             "start": f"?run={four}",
             "quantize": "",
@@ -67,8 +67,8 @@ def screenshots(folder: Path) -> None:
             "model": "",
             "compare": f"?runs={three},{four}",
         }.items():
-            take(user, page, query, folder)
-        run_a_chain(user, folder)
+            take(person, page, query, folder)
+        run_a_chain(person, folder)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def browsing() -> Iterator[Browser]:
 
 @dataclass
 class Visitor:
-    """One user's browser: its own cookies and its own session, and what went wrong in it."""
+    """One person's browser: its own cookies and its own session, and what went wrong in it."""
 
     context: BrowserContext
     address: str
@@ -179,11 +179,11 @@ def visitor(
     )
 
 
-def wait_for_results(user: Visitor, other_than: str = "-") -> str:
+def wait_for_results(person: Visitor, other_than: str = "-") -> str:
     """The id of the run on the page, once its numbers stand there."""
-    expect(user.page).to_have_url(re.compile(rf"[?&]run=(?!{other_than})"))
-    user.at_rest()
-    expect(user.page.get_by_role("progressbar")).to_have_count(0)
-    expect(user.page.get_by_test_id("stButtonGroup").first).to_be_visible()
-    user.at_rest()
-    return re.search(r"[?&]run=([0-9a-z-]+)", user.page.url)[1]
+    expect(person.page).to_have_url(re.compile(rf"[?&]run=(?!{other_than})"))
+    person.at_rest()
+    expect(person.page.get_by_role("progressbar")).to_have_count(0)
+    expect(person.page.get_by_test_id("stButtonGroup").first).to_be_visible()
+    person.at_rest()
+    return re.search(r"[?&]run=([0-9a-z-]+)", person.page.url)[1]

@@ -68,11 +68,11 @@ def words_on(app: AppTest) -> str:
 def sentences(app: AppTest) -> list[str]:
     """Error messages on the page. Asserts that each is a sentence and none a traceback."""
     assert not app.exception, app.exception
-    text = [error.value for error in app.error]
+    said = [error.value for error in app.error]
     assert all(
         line.rstrip().endswith((".", "\\."))
         and "Traceback" not in line
         and "\n" not in line.strip()
-        for line in text
+        for line in said
     )
-    return text
+    return said

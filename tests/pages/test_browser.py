@@ -82,8 +82,8 @@ FAINT = """least => {
 
 
 @pytest.fixture(scope="module")
-def address(isolated_home) -> Iterator[str]:
-    with serving(isolated_home) as address:
+def address(kept_apart) -> Iterator[str]:
+    with serving(kept_apart) as address:
         yield address
 
 
@@ -98,43 +98,43 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def user(browser, address) -> Iterator[Visitor]:
+def person(browser, address) -> Iterator[Visitor]:
     """Somebody who is first to come to this server, and by the address of Quantize; they ask for a
     short measurement.
     """
-    user = visitor(browser, address)
-    user.open("quantize")
-    ask_for_few_tokens(user)
-    yield user
-    user.close()
+    person = visitor(browser, address)
+    person.open("quantize")
+    ask_for_few_tokens(person)
+    yield person
+    person.close()
 
 
 @pytest.fixture(scope="module")
-def two_runs(user) -> list[str]:
+def two_runs(person) -> list[str]:
     """Their ids: the example on Start, and 3 bits on Quantize."""
-    user.turn_to("start")
-    user.widget("start-docs-lm").click()
-    first = wait_for_results(user)
-    user.turn_to("quantize")
-    user.widget("quantize-round-to-nearest-bits", "slider").press("ArrowLeft")
-    user.at_rest()
-    user.widget("quantize-run").click()
-    return [first, wait_for_results(user, other_than=first)]
+    person.turn_to("start")
+    person.widget("start-docs-lm").click()
+    first = wait_for_results(person)
+    person.turn_to("quantize")
+    person.widget("quantize-round-to-nearest-bits", "slider").press("ArrowLeft")
+    person.at_rest()
+    person.widget("quantize-run").click()
+    return [first, wait_for_results(person, other_than=first)]
 
 
 @pytest.fixture(scope="module")
-def run_from_a_shell(isolated_home, address) -> str:
+def run_from_a_shell(kept_apart, address) -> str:
     """The id of a SmoothQuant run."""
-    (isolated_home / "recipe.yaml").write_text(Recipe.from_dict(SMOOTHQUANT).to_yaml())
-    command = [sys.executable, "-m", "engine", "run", str(isolated_home / "recipe.yaml"), "--json"]
-    output = subprocess.run(
+    (kept_apart / "recipe.yaml").write_text(Recipe.from_dict(SMOOTHQUANT).to_yaml())
+    command = [sys.executable, "-m", "engine", "run", str(kept_apart / "recipe.yaml"), "--json"]
+    said = subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ | {"COMPRESSION_EXPLORER_HOME": str(isolated_home)},
+        env=os.environ | {"COMPRESSION_EXPLORER_HOME": str(kept_apart)},
         stdout=subprocess.PIPE,
         check=True,
     )
-    return json.loads(output.stdout)["run"]
+    return json.loads(said.stdout)["run"]
 
 
 @pytest.fixture(scope="module")
@@ -167,57 +167,57 @@ LAST_STEP = """() => Math.max(0, ...[...document.querySelectorAll(".js-plotly-pl
         line => [...(line.x ?? [])].filter(Number.isFinite))))"""
 
 
-def ask_for_few_tokens(user: Visitor) -> None:
-    user.page.get_by_text("Data, protocol and layers").click()
-    tokens = user.page.get_by_role("spinbutton", name="Tokens to evaluate")
+def ask_for_few_tokens(person: Visitor) -> None:
+    person.page.get_by_text("Data, protocol and layers").click()
+    tokens = person.page.get_by_role("spinbutton", name="Tokens to evaluate")
     tokens.fill(TOKENS)
     tokens.press("Enter")
-    user.at_rest()
+    person.at_rest()
 
 
-def wait_for_figures(user: Visitor, at_least: int) -> None:
-    expect(user.figures().nth(at_least - 1)).to_be_visible()
-    user.at_rest()
-    assert user.figures().evaluate_all(UNDRAWN) == 0
+def wait_for_figures(person: Visitor, at_least: int) -> None:
+    expect(person.figures().nth(at_least - 1)).to_be_visible()
+    person.at_rest()
+    assert person.figures().evaluate_all(UNDRAWN) == 0
 
 
-# --- the way of one user ------------------------------------------------------------------------
+# --- the way of one person ------------------------------------------------------------------------
 
 
-def test_whoever_comes_first_and_not_by_start_finds_the_whole_app(user):
+def test_whoever_comes_first_and_not_by_start_finds_the_whole_app(person):
     for name in PAGES:
-        expect(user.page.get_by_role("link", name=MENU[name], exact=True)).to_be_visible()
-    expect(user.page.get_by_role("combobox", name="Model", exact=True)).to_be_visible()
+        expect(person.page.get_by_role("link", name=MENU[name], exact=True)).to_be_visible()
+    expect(person.page.get_by_role("combobox", name="Model", exact=True)).to_be_visible()
 
 
 def test_the_first_click_shows_progress_then_numbers(visit):
-    user = visit()
-    user.open("start")
-    user.widget("start-digits-cnn").click()
-    expect(user.page.get_by_role("progressbar")).to_be_visible()
-    wait_for_results(user)
+    person = visit()
+    person.open("start")
+    person.widget("start-digits-cnn").click()
+    expect(person.page.get_by_role("progressbar")).to_be_visible()
+    wait_for_results(person)
 
 
 def test_a_student_is_watched_also_after_a_refresh_and_cancelled_it_is_kept_at_its_best(visit):
-    user = visit()
-    user.open("distill", "?model=bundled:digits-cnn")
-    user.widget("distill-distill-steps", "slider").press("End")
-    user.at_rest()
-    user.widget("distill-run").click()
+    person = visit()
+    person.open("distill", "?model=bundled:digits-cnn")
+    person.widget("distill-distill-steps", "slider").press("End")
+    person.at_rest()
+    person.widget("distill-run").click()
     step = 0
     for _ in range(2):
-        expect(user.page.get_by_text("Training loss and quality")).to_be_visible()
+        expect(person.page.get_by_text("Training loss and quality")).to_be_visible()
         for _ in range(2):
-            user.page.wait_for_function(f"({LAST_STEP})() > {step}")
-            step = user.page.evaluate(LAST_STEP)
-        user.page.reload()
-    user.widget("distill-cancel").click()
-    expect(user.page.get_by_text("Training was ended at step")).to_be_visible()
-    wait_for_figures(user, at_least=2)
-    assert user.page.evaluate(LAST_STEP) >= step
-    user.page.get_by_test_id("stButtonGroup").get_by_text("Recipe", exact=True).click()
-    user.page.get_by_role("button", name="Use as the model").click()
-    expect(user.page.get_by_text("/model · ResNetForImageClassification")).to_be_visible()
+            person.page.wait_for_function(f"({LAST_STEP})() > {step}")
+            step = person.page.evaluate(LAST_STEP)
+        person.page.reload()
+    person.widget("distill-cancel").click()
+    expect(person.page.get_by_text("Training was ended at step")).to_be_visible()
+    wait_for_figures(person, at_least=2)
+    assert person.page.evaluate(LAST_STEP) >= step
+    person.page.get_by_test_id("stButtonGroup").get_by_text("Recipe", exact=True).click()
+    person.page.get_by_role("button", name="Use as the model").click()
+    expect(person.page.get_by_text("/model · ResNetForImageClassification")).to_be_visible()
 
 
 def test_every_view_of_a_result_is_drawn(two_runs, reader):
@@ -245,32 +245,32 @@ def test_every_figure_about_a_model_is_drawn(reader):
         wait_for_figures(reader, figures)
 
 
-def test_two_runs_stand_side_by_side_and_still_do_after_a_refresh(two_runs, user):
-    user.turn_to("compare")
+def test_two_runs_stand_side_by_side_and_still_do_after_a_refresh(two_runs, person):
+    person.turn_to("compare")
     for _ in range(2):
         for run in two_runs:
-            expect(user.page.get_by_test_id("stMultiSelect").get_by_text(run)).to_be_visible()
-            assert run in user.page.url
-        wait_for_figures(user, at_least=3)
-        user.page.reload()
-        user.wait_until_settled("compare")
+            expect(person.page.get_by_test_id("stMultiSelect").get_by_text(run)).to_be_visible()
+            assert run in person.page.url
+        wait_for_figures(person, at_least=3)
+        person.page.reload()
+        person.wait_until_settled("compare")
 
 
-def test_nothing_went_wrong_in_the_browser(two_runs, user):
-    assert user.complaints == []
+def test_nothing_went_wrong_in_the_browser(two_runs, person):
+    assert person.complaints == []
 
 
 def test_a_click_on_the_map_puts_that_weight_under_the_microscope(visit):
-    user = visit()
-    user.open("quantize")
-    user.page.get_by_text("Inspect individual weights").click()
-    chart = user.page.locator(".st-key-quantize-weight-map-figure .js-plotly-plot")
+    person = visit()
+    person.open("quantize")
+    person.page.get_by_text("Inspect individual weights").click()
+    chart = person.page.locator(".st-key-quantize-weight-map-figure .js-plotly-plot")
     expect(chart).to_be_visible()
-    user.at_rest()
+    person.at_rest()
     chart.scroll_into_view_if_needed()
     chart.locator(".nsewdrag").first.click()  # its middle
     expect(
-        user.page.get_by_role("heading", name=re.compile(r"row 3[123], column 3[123] stored"))
+        person.page.get_by_role("heading", name=re.compile(r"row 3[123], column 3[123] stored"))
     ).to_be_visible()
 
 
@@ -285,15 +285,15 @@ def test_somebody_else_sees_the_same_runs(two_runs, visit):
 
 
 def test_a_run_goes_on_when_its_browser_is_closed(two_runs, visit, browser, address):
-    user = visitor(browser, address)
-    user.open("quantize")
-    user.widget("quantize-round-to-nearest-bits", "slider").press("ArrowRight")
-    user.at_rest()
-    ask_for_few_tokens(user)
-    user.widget("quantize-run").click()
-    expect(user.page).to_have_url(re.compile("run="))
-    run = re.search(r"run=([0-9a-z-]+)", user.page.url)[1]
-    user.close()
+    person = visitor(browser, address)
+    person.open("quantize")
+    person.widget("quantize-round-to-nearest-bits", "slider").press("ArrowRight")
+    person.at_rest()
+    ask_for_few_tokens(person)
+    person.widget("quantize-run").click()
+    expect(person.page).to_have_url(re.compile("run="))
+    run = re.search(r"run=([0-9a-z-]+)", person.page.url)[1]
+    person.close()
     again = visit()
     again.open("start", f"?run={run}")
     assert wait_for_results(again) == run and run not in two_runs

@@ -28,33 +28,33 @@ def hostile_model(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def user(isolated_home) -> Iterator[Visitor]:
+def person(kept_apart) -> Iterator[Visitor]:
     if chromium() is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
             "There is no Chromium here; install the package chromium."
         )
-    store = Store(isolated_home)
+    store = Store(kept_apart)
     for number in (1, 2):
         store.add(hostile.hostile_run(number))
         store.finish(hostile.hostile_run(number), hostile.hostile_tables())
     store.add(hostile.hostile_run(3, "failed"))
-    with serving(isolated_home) as address, browsing() as browser:
-        user = visitor(browser, address)
-        yield user
-        user.close()
+    with serving(kept_apart) as address, browsing() as browser:
+        person = visitor(browser, address)
+        yield person
+        person.close()
 
 
-def hosts(user: Visitor) -> set[str]:
+def hosts(person: Visitor) -> set[str]:
     """Hosts from which the browser has requested something."""
-    requests: set[str] = set()
-    user.page.on("request", lambda request: requests.add(urlsplit(request.url).hostname or ""))
-    return requests
+    asked: set[str] = set()
+    person.page.on("request", lambda request: asked.add(urlsplit(request.url).hostname or ""))
+    return asked
 
 
-def test_nothing_foreign_is_fetched_and_nothing_foreign_can_be_clicked(user, hostile_model):
-    request = hosts(user)
-    user.open("model", f"?model={quote(hostile_model)}")
-    assert hostile.HOSTILE.split()[0] in user.page.get_by_test_id("stMain").inner_text().replace(
+def test_nothing_foreign_is_fetched_and_nothing_foreign_can_be_clicked(person, hostile_model):
+    asked = hosts(person)
+    person.open("model", f"?model={quote(hostile_model)}")
+    assert hostile.HOSTILE.split()[0] in person.page.get_by_test_id("stMain").inner_text().replace(
         "\u2060", ""
     )
     for page, query in (
@@ -62,17 +62,19 @@ def test_nothing_foreign_is_fetched_and_nothing_foreign_can_be_clicked(user, hos
         ("compare", "?runs=run-0001,run-0002"),
         ("runs", "?run=run-0001"),
     ):
-        user.open(page, query)
+        person.open(page, query)
         assert (
-            user.page.locator(f"a[href*='{hostile.SITE}'], img[src*='{hostile.SITE}']").count() == 0
+            person.page.locator(f"a[href*='{hostile.SITE}'], img[src*='{hostile.SITE}']").count()
+            == 0
         ), page
     for view in VIEWS:
-        user.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
-        user.at_rest()
+        person.page.get_by_test_id("stButtonGroup").get_by_text(view, exact=True).click()
+        person.at_rest()
         assert (
-            user.page.locator(f"a[href*='{hostile.SITE}'], img[src*='{hostile.SITE}']").count() == 0
+            person.page.locator(f"a[href*='{hostile.SITE}'], img[src*='{hostile.SITE}']").count()
+            == 0
         ), view
-    for figure in user.figures().all()[:3]:
+    for figure in person.figures().all()[:3]:
         figure.hover()
-    user.page.wait_for_timeout(500)
-    assert request == {urlsplit(user.address).hostname}
+    person.page.wait_for_timeout(500)
+    assert asked == {urlsplit(person.address).hostname}

@@ -3,11 +3,8 @@ link.
 """
 
 import ast
-import re
-from io import BytesIO
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import streamlit as st
 
@@ -19,19 +16,17 @@ from engine.session import Session
 from engine.session import cluster_connection as link
 from engine.session.progress import Progress
 from pages.widgets import state
-from pages.widgets.chart_card import csv_bytes
 from pages.widgets.runs.result_views import available_views
-from pages.widgets.safe_text import JOINER, literal_markdown
 from tests.cases import for_each
 from tests.pages import hostile
-from tests.pages.hostile import ACTS, HOSTILE, Listener
+from tests.pages.hostile import HOSTILE, Listener
 from tests.pages.sessions import PAGES, ROOT, open_page
 
 VIEWS = tuple(available_views(hostile.hostile_run(1), hostile.hostile_tables()))
 
 
 @pytest.fixture(scope="module")
-def isolated_home(tmp_path_factory):
+def kept_apart(tmp_path_factory):
     """Store of hostile runs, without workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path_factory.mktemp("home")))
@@ -107,11 +102,11 @@ def test_messages_of_ended_runs_have_no_effect(run, sent_messages):
     assert any(run in each.value for each in app.markdown)
 
 
-def test_stage_names_of_active_runs_have_no_effect(sent_messages, monkeypatch, isolated_home):
+def test_stage_names_of_active_runs_have_no_effect(sent_messages, monkeypatch, kept_apart):
     from engine.results.store.process_lease import current_owner
 
     run = hostile.hostile_run(20, "running").model_copy(update={"owner": current_owner()})
-    isolated_home.add(run)
+    kept_apart.add(run)
     event = DownloadEvent("downloading", 1, 2, model=HOSTILE)
     monkeypatch.setattr(
         Session,
@@ -119,7 +114,7 @@ def test_stage_names_of_active_runs_have_no_effect(sent_messages, monkeypatch, i
         lambda self, run: Progress().after(Message(event, 0.0)),
     )
     assert_safe(open_page("start", run=run.id, model=HOSTILE), sent_messages)
-    isolated_home.delete(run.id)
+    kept_apart.delete(run.id)
 
 
 def test_images_of_mistakes_are_never_fetched(sent_messages):
@@ -137,98 +132,6 @@ def test_the_check_detects_an_unescaped_name(sent_messages, monkeypatch):
     monkeypatch.setattr(run_card, "literal_markdown", str)
     open_page("runs", run="run-0003", model=HOSTILE)
     assert sent_messages.acting()
-
-
-def test_no_cell_of_a_download_is_a_formula():
-    table = pd.DataFrame(
-        {
-            "name": ["=1+1", "-2+3", "@x", "+y", "layer", ""],
-            "value": [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
-        }
-    )
-    read = pd.read_csv(BytesIO(csv_bytes(table)), keep_default_na=False)
-    assert (
-        read.name.tolist() == ["'=1+1", "'-2+3", "'@x", "'+y", "layer", ""]
-        and read.value.tolist() == table.value.tolist()
-    )
-
-
-# --- escaped() ---------------------------------------------------------------------------------
-
-
-def test_escaped_text_reads_as_it_was_written():
-    plain = literal_markdown(HOSTILE).replace("\\", "").replace(JOINER, "")
-    assert plain == HOSTILE and not ACTS.search(literal_markdown(HOSTILE))
-
-
-@for_each(
-    ("text", "shown"),
-    [
-        ("model.layers.0.mlp", "model.layers.0.mlp"),
-        ("1. first", r"1\. first"),
-        ("a\n\n# b\tc", r"a \# b c"),
-        ("a\n===", r"a \=\=\="),
-        ("    code", "code"),
-        ("&lt;b&gt;", r"\&lt;b\&gt;"),
-        ("\x00\x1b[31m", r"\[31m"),
-        ("a\u202eb", "a\ufffdb"),
-        ("\udcff", "\ufffd"),
-        ("", ""),
-        (None, "None"),
-        ("été 😀", "été 😀"),
-    ],
-)
-def test_links_and_icons_are_split(text, shown):
-    assert literal_markdown(text) == shown
-
-
-@for_each(
-    "text",
-    [
-        "_www.foreign.test/a",
-        "a@foreign.test",
-        "mailto:a@foreign.test",
-        "xmpp:a@foreign.test/b",
-        "HTTP://foreign.test",
-    ],
-)
-def test_no_address_is_left_in_one_piece(text):
-    """GitHub's rules for links without brackets: www., a scheme, or a name before an @."""
-    shown = literal_markdown(text).replace("\\", "")
-    assert (
-        not re.search(r"www\.|://\w|[\w.+-]@\w|(mailto|xmpp):\w", shown, re.IGNORECASE)
-        and shown.replace(JOINER, "") == text
-    )
-
-
-def test_commonmark_sees_text_alone():
-    """According to markdown-it, with tables, strikethrough and linkify."""
-    reference = pytest.importorskip("markdown_it")
-    reader = reference.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    texts = (
-        HOSTILE,
-        "1) a",
-        "- a",
-        "+ b",
-        "* c",
-        "| a |\n|---|\n| b |",
-        "a  \nb",
-        "\\*a\\*",
-        "<!-- x -->",
-        "<http://a.b>",
-        "[a]: http://b",
-        "```\nx",
-    )
-    for text in texts:
-        tokens = reader.parse(literal_markdown(text))
-        assert [token.type for token in tokens] == [
-            "paragraph_open",
-            "inline",
-            "paragraph_close",
-        ], text
-        assert {child.type for child in tokens[1].children} <= {"text", "text_special"}, text
-        shown = "".join(child.content for child in tokens[1].children).replace(JOINER, "")
-        assert shown.split() == text.split()
 
 
 # --- check of the sources ----------------------------------------------------------------------

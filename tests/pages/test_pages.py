@@ -136,9 +136,9 @@ def test_nothing_heavy_is_imported_by_the_screen(model, text, new_home):
 def test_the_glossary_opens_with_every_number_in_it(model):
     app = open_page(model=model)
     app.button(key="glossary").click().run()
-    text = "\n".join(text.value for text in app.markdown)
+    said = "\n".join(text.value for text in app.markdown)
     assert not app.exception and all(
-        f"`{name}`" in text and term.meaning in text for name, term in GLOSSARY.items()
+        f"`{name}`" in said and term.meaning in said for name, term in GLOSSARY.items()
     )
 
 
@@ -498,7 +498,7 @@ def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_a
     ) and "Sparsity after each pruning step" in words_on(app)
     app.selectbox(key="pick-pruning").set_value("magnitude").run()
     titles = [each.value for each in app.markdown if "How it works" in each.value]
-    assert ["Gradual" in title for title in titles] == [True, False] and sentences(app) == []
+    assert ["Gradual" in each for each in titles] == [True, False] and sentences(app) == []
     assert (
         open_page("quantize", {"run": run.id}, model=model).selectbox(key="pick-quantization").value
         == "round-to-nearest"
@@ -515,11 +515,11 @@ def pictures(tmp_path_factory) -> str:
 
 
 @for_each("technique", [name for name, config in TECHNIQUES.items() if config.family in PAGE_OF])
-def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model, images):
+def test_each_technique_is_shown_at_work_on_the_layer_that_is_looked_at(technique, model, pictures):
     model = (
         model
         if "linear" in TECHNIQUES[technique].layer_kinds and technique != "lottery-ticket"
-        else images
+        else pictures
     )
     family = TECHNIQUES[technique].family
     page = PAGE_OF[family]

@@ -85,7 +85,7 @@ def other_measure_markers(settings: pd.DataFrame) -> go.Scatter:
     """The other measure, computed for the coarsest setting only."""
     other = (
         settings.restore_one
-        if complete_measure(settings) is settings.quantize_one
+        if complete_measure(settings).name == "quantize_one"
         else settings.quantize_one
     )
     measured = settings[other.notna()]

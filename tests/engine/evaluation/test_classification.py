@@ -112,16 +112,16 @@ def test_a_model_without_padding_token_reads_one_text_at_a_time(task):
 @for_each("seed", range(5))
 def test_macro_precision_recall_and_f1_are_scikit_learns(seed):
     truth, guesses = np.random.default_rng(seed).integers(0, 6, (2, 40)) * np.array([[1], [2]]) % 9
-    reference = {
+    theirs = {
         "macro_precision": precision_score,
         "macro_recall": recall_score,
         "macro_f1": f1_score,
     }
-    expected = {
+    due = {
         name: score(truth, guesses, average="macro", zero_division=0)
-        for name, score in reference.items()
+        for name, score in theirs.items()
     }
-    assert macro_scores(truth, guesses) == pytest.approx(expected)
+    assert macro_scores(truth, guesses) == pytest.approx(due)
 
 
 def test_images_are_prepared_in_the_models_colors(tmp_path):

@@ -65,7 +65,7 @@ def test_loss_is_the_one_that_transformers_computes_from_the_labels(architecture
     )
     reference = AutoModelForMaskedLM.from_pretrained(models[architecture]).eval()
     with torch.inference_mode():
-        expected = reference(
+        due = reference(
             input_ids=inputs, attention_mask=torch.ones_like(inputs), labels=labels
         ).loss.item()
         right = (
@@ -74,10 +74,8 @@ def test_loss_is_the_one_that_transformers_computes_from_the_labels(architecture
             .mean()
             .item()
         )
-    assert found.scores["loss"] == pytest.approx(expected, rel=1e-5)
-    assert found.scores["perplexity"] == pytest.approx(
-        torch.tensor(expected).exp().item(), rel=1e-4
-    )
+    assert found.scores["loss"] == pytest.approx(due, rel=1e-5)
+    assert found.scores["perplexity"] == pytest.approx(torch.tensor(due).exp().item(), rel=1e-4)
     assert found.scores["accuracy"] == pytest.approx(right)
     assert found.protocol.targets == len(found.guesses) == (labels != NOT_MASKED).sum()
 
@@ -131,7 +129,7 @@ def test_the_requested_share_is_masked(models, text):
     ],
 )
 def test_a_masked_language_model_is_compressed_and_its_folder_measures_as_the_run_said(
-    step, models, text, tmp_path, untimed_forecasts
+    step, models, text, tmp_path, bytes_alone
 ):
     recipe = recipe_for(models["bert"], text, step)
     outcome = run(recipe, save=tmp_path / "saved")
@@ -165,18 +163,18 @@ def test_training_compares_each_hidden_token_with_its_own_place(models, text):
         recipe_for(models["bert"], text, {"technique": "distill"}),
         resolve_model(str(models["bert"])),
     )
-    training_data, model = (
+    exercises, model = (
         load_recipe_training_data(recipe, folder).train.subset(slice(6)),
         load_pretrained(folder),
     )
     with torch.inference_mode():
-        logits = model(**training_data.inputs).logits
-    flat, expected = aligned_targets(logits, training_data.targets)
+        logits = model(**exercises.inputs).logits
+    flat, due = aligned_targets(logits, exercises.targets)
     batch = calibration_batches(recipe.calibration, recipe.task, folder)[0]
-    assert torch.equal(batch["input_ids"], training_data.inputs["input_ids"])
-    assert torch.equal(expected.view(6, -1), batch["labels"][:, :-1])
+    assert torch.equal(batch["input_ids"], exercises.inputs["input_ids"])
+    assert torch.equal(due.view(6, -1), batch["labels"][:, :-1])
     with torch.inference_mode():
-        assert torch.nn.functional.cross_entropy(flat, expected).item() == pytest.approx(
+        assert torch.nn.functional.cross_entropy(flat, due).item() == pytest.approx(
             model(**batch).loss.item(), rel=1e-5
         )
 
@@ -200,12 +198,10 @@ def test_the_loss_of_calibration_data_is_that_of_its_hidden_tokens(models, text)
 def test_what_a_page_asks_of_a_masked_language_model_is_answered(models, text):
     view = model_view(str(models["bert"]))
     assert view.kind == "masked-language-modeling" and view.longest == 128
-    request = {"task": task_for(text).model_dump(mode="json")}
-    message = soft_targets(str(models["bert"]), request, 0, 2.0)
+    asked = {"task": task_for(text).model_dump(mode="json")}
+    said = soft_targets(str(models["bert"]), asked, 0, 2.0)
     assert (
-        len(message.answers) == 12
-        and 0 < message.answers.plain.sum() <= 1 + 1e-6
-        and "▁" in message.example
+        len(said.answers) == 12 and 0 < said.answers.plain.sum() <= 1 + 1e-6 and "▁" in said.example
     )
 
 

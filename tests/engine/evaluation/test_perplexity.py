@@ -8,13 +8,12 @@ from torch import nn
 
 from engine.errors import Cancelled, PlainError
 from engine.evaluation import evaluate, perplexity
-from engine.evaluation.data.examples import Text, load_text
-from engine.evaluation.data.tokens import leading_text, leading_tokens, text_tokens, token_windows
+from engine.evaluation.data.examples import load_text
+from engine.evaluation.data.tokens import leading_tokens, text_tokens, token_windows
 from engine.evaluation.progress import cancellable_report, ignore_progress, never_cancelled
 from engine.events import ProgressEvent
 from engine.models.loading import load_pretrained, resolve_model
 from engine.recipe.tasks import LanguageModeling
-from tests.cases import for_each
 from tests.tiny import SENTENCES, VOCABULARY, tiny, tokenizer
 
 TOKENIZER = tokenizer("llama")
@@ -43,8 +42,8 @@ def task(tmp_path):
     return LanguageModeling(text=str(tmp_path / "a.txt"), context=16, tokens=1000)
 
 
-def measure_perplexity(task, model, events=ignore_progress):
-    return perplexity.perplexity(task, model, TOKENIZER, "cpu", events)
+def measure_perplexity(task, model, told=ignore_progress):
+    return perplexity.perplexity(task, model, TOKENIZER, "cpu", told)
 
 
 def test_uniform_logits_give_perplexity_of_the_vocabulary_size(task):
@@ -158,9 +157,9 @@ def test_a_tokenizer_of_another_model_is_refused(task):
 
 
 def test_progress_ends_at_all_windows(task):
-    events = []
-    measure_perplexity(task, Answers(uniform), events.append)
-    assert events[-1] == ProgressEvent("measuring-perplexity", 62, 62)
+    told = []
+    measure_perplexity(task, Answers(uniform), told.append)
+    assert told[-1] == ProgressEvent("measuring-perplexity", 62, 62)
 
 
 def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):
@@ -172,43 +171,3 @@ def test_a_cancelled_measurement_stops_between_batches(task, monkeypatch):
         )
     assert len(model.asked) == 3
     assert not never_cancelled()
-
-
-# --- tokens ---------------------------------------------------------------------------------------
-
-
-TEXT = Text([*SENTENCES] * 300, "many", "fingerprint", "\n\n\n")
-
-
-@for_each("tokens", [2, 100, 5000, 10**6])
-def test_the_first_tokens_are_those_of_the_whole_text(tokens):
-    whole = TOKENIZER("\n\n\n".join(TEXT.texts), add_special_tokens=False)["input_ids"]
-    assert leading_tokens(TEXT, TOKENIZER, tokens).tolist() == whole[:tokens]
-
-
-def test_no_more_is_tokenized_than_is_needed():
-    read = []
-
-    def counting(text, **options):
-        read.append(len(text))
-        return TOKENIZER(text, **options)
-
-    leading_tokens(TEXT, counting, 100)
-    assert sum(read) < 2000 < len(leading_text(TEXT, 10**9))
-
-
-def test_one_text_is_joined_to_nothing():
-    assert leading_text(Text(["abc"], "", ""), 10) == "abc"
-    assert leading_text(Text(["abc", "d"], "", "", "\n"), 10) == "abc\nd"
-    assert leading_text(Text(["abc", "d"], "", "", "\n"), 4) == "abc\n"
-
-
-def test_tokens_are_kept_for_their_text_and_tokenizer_alone(monkeypatch):
-    first = text_tokens(TEXT, TOKENIZER, 50)
-    monkeypatch.setattr(
-        "engine.evaluation.data.tokens.leading_tokens", lambda *request: np.zeros(1)
-    )
-    assert np.array_equal(text_tokens(TEXT, TOKENIZER, 50), first)
-    assert len(text_tokens(TEXT, TOKENIZER, 51)) == 1
-    assert len(text_tokens(Text(TEXT.texts, "", "another", "\n\n\n"), TOKENIZER, 50)) == 1
-    assert len(text_tokens(TEXT, tokenizer("bert"), 50)) == 1

@@ -2,29 +2,20 @@
 come is the benchmark's to say.
 """
 
-import contextlib
 import json
-import time
 from dataclasses import replace
 
 import pytest
-import torch
 
-from engine import forecast as costs
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
-from engine.forecast import CORRECTION, job
-from engine.forecast import data_volume as readings
-from engine.forecast import duration as seconds
-from engine.forecast import throughput as paces
-from engine.forecast.duration import EXTRACTION
-from engine.forecast.throughput import ForwardTiming, LayerTiming, best_of, layer_timing
+from engine.forecast import CORRECTION
+from engine.forecast.throughput import layer_timing
 from engine.queries import PastRun
 from engine.recipe import Recipe
 from engine.results.analysis.runs import latest_similar_run
 from engine.step.workload import SearchWork
-from engine.techniques.distillation.distill.config import Distill
-from engine.techniques.implementations import search_work, training_work
+from engine.techniques.implementations import search_work
 from engine.techniques.low_rank.tensor_decomposition.config import CP, Tucker
 from engine.techniques.pruning.blocks.config import Blocks
 from engine.techniques.pruning.structured.config import Structured
@@ -36,37 +27,6 @@ from tests.runs import finished_record
 from tests.tiny import tiny
 
 ROUNDING, GPTQ = {"technique": "round-to-nearest"}, {"technique": "gptq"}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {
-        name: tiny(name, tmp_path_factory.mktemp(name), torch.bfloat16)
-        for name in ("llama", "bert", "gpt2", "resnet")
-    }
-
-
-@pytest.fixture(autouse=True)
-def even_paces(monkeypatch):
-    """Fixed throughputs, so that results do not depend on this machine."""
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(job, "forward_timing", lambda *_: ForwardTiming(0.001, 1e-5))
-    monkeypatch.setattr(
-        job, "layer_timing", lambda config, in_: LayerTiming(1e-2, 1e-5, 1e-5, 1e-6, 1e-7, 1e-7)
-    )
-    monkeypatch.setattr(seconds, "products_per_second", lambda dtype=None: 1e10)
-    monkeypatch.setattr(readings, "measured_data_seconds", lambda task: 0.1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def step_forecast(folders, tmp_path):
-    def ask(step, architecture="llama", past=None, **fields):
-        recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
-        return forecast(recipe, past)
-
-    return ask
 
 
 # none to spare; no accuracy
@@ -88,66 +48,6 @@ def test_every_technique_has_a_forecast_on_every_kind_of_model(
         return
     ahead = step_forecast({"technique": technique}, architecture)
     assert 0.1 < ahead.seconds < 600 and 1e8 < ahead.peak_rss_bytes < 1e10
-
-
-def test_what_a_technique_does_beyond_rounding_costs_time(step_forecast):
-    plain = step_forecast(ROUNDING).seconds
-    assert all(
-        step_forecast({"technique": name}).seconds > plain
-        for name in ("gptq", "awq", "activations", "mixed-precision", "awq-salience")
-    )
-
-
-def test_more_calibration_takes_longer_and_holds_more(step_forecast, tmp_path):
-    few, many = (
-        {
-            "calibration": {
-                "text": str(tmp_path / "data" / "text.txt"),
-                "samples": count,
-                "context": 32,
-            }
-        }
-        for count in (8, 4096)
-    )
-    assert (
-        step_forecast(GPTQ, **few).seconds < step_forecast(GPTQ, **many).seconds
-        and step_forecast(GPTQ, **few).peak_rss_bytes < step_forecast(GPTQ, **many).peak_rss_bytes
-    )
-
-
-def test_a_known_baseline_is_not_measured_again(step_forecast, monkeypatch):
-    new = step_forecast(ROUNDING).seconds
-    monkeypatch.setattr(costs, "is_baseline_cached", lambda *_: True)
-    assert step_forecast(ROUNDING).seconds < new
-
-
-def test_a_corpus_that_is_not_yet_extracted_takes_its_time(folders, monkeypatch):
-    recipe = {
-        "model": str(folders["llama"]),
-        "task": {"kind": "language-modeling", "context": 64, "tokens": 1000},
-        "steps": [ROUNDING],
-    }
-    held_out = forecast(recipe).seconds
-    for module in (readings, seconds):
-        monkeypatch.setattr(module, "is_corpus_cached", lambda task: False)
-    assert held_out < forecast(recipe).seconds - EXTRACTION / 2
-
-
-def test_speed_is_forecast_only_where_it_is_asked_for(step_forecast):
-    assert step_forecast(ROUNDING, speed=True).seconds > step_forecast(ROUNDING).seconds
-
-
-@pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
-def test_the_look_at_student_and_teacher_side_by_side_is_counted(
-    architecture, step_forecast, monkeypatch
-):
-    student, alone = (
-        {"technique": technique, "steps": 1} for technique in ("distill", "fine-tune")
-    )
-    with_look = [step_forecast(step, architecture).seconds for step in (student, alone)]
-    monkeypatch.setattr(seconds, "GROUPS", 0)
-    without = [step_forecast(step, architecture).seconds for step in (student, alone)]
-    assert with_look[0] > without[0] and with_look[1] == without[1]
 
 
 def test_a_teacher_of_another_kind_is_refused_before_there_is_a_forecast(step_forecast, folders):
@@ -180,11 +80,10 @@ def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(step_forecast, f
 
 def test_the_latest_run_of_one_technique_model_and_task_is_learnt_from():
     mine, other = finished_record(2), finished_record(1)
-    recipe = mine.recipe
-    assert latest_similar_run([mine, other], recipe) is mine
+    asked = mine.recipe
+    assert latest_similar_run([mine, other], asked) is mine
     assert (
-        latest_similar_run([mine], recipe.model_copy(update={"model": "bundled:digits-cnn"}))
-        is None
+        latest_similar_run([mine], asked.model_copy(update={"model": "bundled:digits-cnn"})) is None
     )
     assert (
         latest_similar_run([mine], Recipe.from_dict({"steps": [GPTQ]})) is None
@@ -200,42 +99,6 @@ def test_trials_are_counted_as_they_are_run():
         == SearchWork()
     )
     assert search_work(TECHNIQUES["awq-salience"](), 10).evaluations == 15
-
-
-def test_slow_probes_are_few_and_quick_ones_count_by_the_quickest(monkeypatch):
-    took, clock = [], [0.0]
-
-    def run():
-        clock[0] += took.pop(0)
-
-    for name in ("perf_counter", "process_time"):
-        monkeypatch.setattr(paces.time, name, lambda: clock[0])
-    took += [1, 1]
-    assert best_of(run) == 1 and len(took) == 1, "one slow call is enough"
-    took[:] = [0.1, 0.05, 0.2]
-    assert best_of(run) == pytest.approx(0.05) and not took
-
-
-def test_waiting_for_a_processor_does_not_count():
-    seconds, result = paces.idle_seconds(lambda: time.sleep(0.3) or "result")
-    assert seconds < 0.1 and result == "result"
-
-
-def test_what_a_probe_found_is_good_for_a_while_only(monkeypatch):
-    """A busy machine's paces would stand in every forecast until the app ends."""
-    now, requests = [0.0], []
-    monkeypatch.setattr(paces.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(
-        paces,
-        "measured_timing",
-        lambda at, folder, length: requests.append(length) or ForwardTiming(length, now[0]),
-    )
-    probe = paces.cached_for_a_while(lambda what: requests.append(what) or now[0])
-    for now[0], paced in ((0.0, 0.0), (paces.FRESH, 0.0), (paces.FRESH + 1, paces.FRESH + 1)):
-        assert probe("layer") == paced and paces.forward_timing(
-            ("model", id(requests)), None, None, 8
-        ) == ForwardTiming(8, paced)
-    assert requests == ["layer", 8, "layer", 8]
 
 
 @for_each(
@@ -255,39 +118,9 @@ def test_paces_are_measured_with_the_technique_itself(technique):
     )
 
 
-def test_wide_layers_are_reckoned_from_narrow_ones():
-    narrow = LayerTiming(1, 2, 3, 4, 5, 6)
-    assert narrow.scaled_to_width(2, 1) == LayerTiming(8, 4, 6, 8, 10, 12)
-    assert narrow.scaled_to_width(2, 2) == replace(
-        narrow.scaled_to_width(2, 1), scale=8, compress=12
-    )
-
-
-def test_two_views_take_two_passes_with_slopes_and_ask_no_teacher():
-    once, twice = (
-        training_work(Distill(setting="self", student="same", views=views, generations=1))
-        for views in ("generations", "two-views")
-    )
-    assert (
-        twice.passes == 2 * once.passes
-        and (twice.teacher_passes, once.teacher_passes) == (0, 1)
-        and twice.steps == once.steps
-    )
-
-
 def test_a_model_without_blocks_has_a_forecast(tmp_path):
     folder = tiny("bert", tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 0}))
-    recipe = recipe_for("bert", folder, tmp_path / "data", {"technique": "round-to-nearest"})
-    assert forecast(recipe).size_bytes > 0
-
-
-def test_threads_that_wait_for_each_other_do_not_count(monkeypatch):
-    monkeypatch.setattr(paces.torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(paces, "one_thread", lambda: alone)
-    taken, alone = [], contextlib.nullcontext()
-    monkeypatch.setattr(paces, "best_of", lambda run: taken.pop(0))
-    for two, one in ((30.0, 1.5), (1.0, 1.8)):
-        taken += [two, one]
-        assert paces.least_seconds(lambda: None) == min(two, one) and not taken
+    asked = recipe_for("bert", folder, tmp_path / "data", {"technique": "round-to-nearest"})
+    assert forecast(asked).size_bytes > 0

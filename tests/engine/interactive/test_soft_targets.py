@@ -13,9 +13,9 @@ from tests.recipes import task_for
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
 def test_answers_are_the_models_own_at_both_temperatures(architecture, folders, tmp_path):
-    request = {"task": task_for(architecture, tmp_path)}
+    asked = {"task": task_for(architecture, tmp_path)}
     hot, cold = (
-        soft_targets(str(folders[architecture]), request, 2, temperature).answers
+        soft_targets(str(folders[architecture]), asked, 2, temperature).answers
         for temperature in (5.0, 1.0)
     )
     classes = load_model(
@@ -33,8 +33,8 @@ def test_answers_are_the_models_own_at_both_temperatures(architecture, folders, 
 
 
 def test_another_example_has_other_answers(folders, tmp_path):
-    request = {"task": task_for("bert", tmp_path)}
-    one, other = (soft_targets(str(folders["bert"]), request, number, 1.0) for number in (0, 5))
+    asked = {"task": task_for("bert", tmp_path)}
+    one, other = (soft_targets(str(folders["bert"]), asked, number, 1.0) for number in (0, 5))
     assert (
         one.example != other.example and one.answers.plain.tolist() != other.answers.plain.tolist()
     )

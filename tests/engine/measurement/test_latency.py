@@ -7,9 +7,8 @@ import torch
 
 from engine.kernels import Kernel
 from engine.measurement import interleaved_timing, latency, layer_kernels
-from engine.measurement.interleaved_timing import MAX_REPEATS, TimeBudget
 from engine.measurement.latency import latency_row
-from engine.measurement.latency_inputs import Shape, largest_inputs
+from engine.measurement.latency_inputs import Shape
 from engine.pipeline.run import run
 from engine.results.schema.tables import LatencyRow
 from tests.cases import for_each
@@ -29,7 +28,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture
-def generous_time_limits(monkeypatch):
+def no_hurry(monkeypatch):
     """A busy machine leaves nothing out."""
     monkeypatch.setattr(latency, "MODEL_SECONDS", 60)
     monkeypatch.setattr(latency, "LAYERS_SECONDS", 60)
@@ -71,9 +70,7 @@ def has_reasons(rows) -> bool:
     ids=lambda step: step["technique"],
 )
 @for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
-def test_what_is_timed_gives_the_runs_own_answers(
-    architecture, step, folders, tmp_path, generous_time_limits
-):
+def test_what_is_timed_gives_the_runs_own_answers(architecture, step, folders, tmp_path, no_hurry):
     ran = rows_with_times(rows_of(architecture, folders, tmp_path, step))
     layers = ran[(ran.version == "compressed") & (ran.what != "whole model")]
     assert (
@@ -89,16 +86,14 @@ def test_what_is_timed_gives_the_runs_own_answers(
         assert set(pair.version) == {"original", "compressed"}
 
 
-def test_one_token_one_window_and_the_evaluation_batch_are_timed(
-    folders, tmp_path, generous_time_limits
-):
+def test_one_token_one_window_and_the_evaluation_batch_are_timed(folders, tmp_path, no_hurry):
     dynamic = {"technique": "activations", "mode": "dynamic"}
     ran = rows_with_times(rows_of("llama", folders, tmp_path, dynamic))
     whole = ran[ran["what"] == "whole model"]
     assert list(whole["shape"].unique())[:2] == ["1 token", "1 x 64 tokens"]
     assert whole.batch.max() > 1
-    images = rows_with_times(rows_of("resnet", folders, tmp_path, W8A8))
-    assert set(images["shape"]) <= {"1 picture", "40 pictures"}
+    pictures = rows_with_times(rows_of("resnet", folders, tmp_path, W8A8))
+    assert set(pictures["shape"]) <= {"1 picture", "40 pictures"}
 
 
 def test_where_no_kernel_runs_the_reason_is_all_there_is(folders, tmp_path):
@@ -112,9 +107,7 @@ def test_where_no_kernel_runs_the_reason_is_all_there_is(folders, tmp_path):
     )
 
 
-def test_layers_without_a_kernel_are_counted_in_the_models_note(
-    folders, tmp_path, generous_time_limits
-):
+def test_layers_without_a_kernel_are_counted_in_the_models_note(folders, tmp_path, no_hurry):
     rows = rows_of(
         "llama",
         folders,
@@ -139,9 +132,7 @@ def test_speed_can_be_left_out_and_an_uncompressed_run_has_none(folders, tmp_pat
     assert rows_of("llama", folders, tmp_path).empty
 
 
-def test_a_kernel_that_gives_something_else_is_no_kernel(
-    folders, tmp_path, monkeypatch, generous_time_limits
-):
+def test_a_kernel_that_gives_something_else_is_no_kernel(folders, tmp_path, monkeypatch, no_hurry):
     class Wrong(Kernel):
         display_name, tolerance = "a wrong one", 1e-5
 
@@ -172,37 +163,16 @@ def test_a_processor_without_kernels_is_told_so(folders, tmp_path, monkeypatch):
     }
 
 
-def test_a_model_that_is_large_is_timed_layer_by_layer(
-    folders, tmp_path, monkeypatch, generous_time_limits
-):
+def test_a_model_that_is_large_is_timed_layer_by_layer(folders, tmp_path, monkeypatch, no_hurry):
     monkeypatch.setattr(latency, "MODEL_BYTES", 1)
     rows = rows_of("llama", folders, tmp_path, W8A8)
     assert has_reasons(rows) and "whole model" not in set(rows["what"])
 
 
-def test_a_pass_that_takes_too_long_is_left_out(
-    folders, tmp_path, monkeypatch, generous_time_limits
-):
+def test_a_pass_that_takes_too_long_is_left_out(folders, tmp_path, monkeypatch, no_hurry):
     monkeypatch.setattr(latency, "WORK", 0)
     rows = rows_of("llama", folders, tmp_path, W8A8)
     assert has_reasons(rows) and (rows.kernel == "").all()
-
-
-def test_no_time_is_no_numbers_and_little_time_is_few_repetitions():
-    assert TimeBudget(-1, 1).alternating_times({"a": lambda: None}) == {}
-    times = TimeBudget(1000, 1).alternating_times({"a": lambda: None, "b": lambda: None})
-    assert {name: len(each) for name, each in times.items()} == {
-        "a": MAX_REPEATS,
-        "b": MAX_REPEATS,
-    }
-
-
-def test_passes_take_turns():
-    order = []
-    TimeBudget(1000, 1).alternating_times(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    )
-    assert order == ["a", "b"] * (1 + MAX_REPEATS)
 
 
 def test_a_row_has_the_median_and_the_quartiles():
@@ -220,23 +190,8 @@ def test_a_row_has_the_median_and_the_quartiles():
     )
 
 
-def test_the_largest_batch_is_kept_with_what_else_was_given():
-    class Model(torch.nn.Module):
-        def forward(self, input_ids, use_cache):
-            return input_ids
-
-    model = Model()
-    with largest_inputs(model) as inputs:
-        for count in (1, 3, 2):
-            model(input_ids=torch.zeros(count, 4), use_cache=False)
-    model(input_ids=torch.zeros(9, 4), use_cache=False)
-    assert len(inputs["input_ids"]) == 3 and inputs["use_cache"] is False
-
-
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
-def test_a_model_that_got_smaller_is_timed_as_it_is(
-    architecture, folders, tmp_path, generous_time_limits
-):
+def test_a_model_that_got_smaller_is_timed_as_it_is(architecture, folders, tmp_path, no_hurry):
     rows = rows_of(architecture, folders, tmp_path, {"technique": "structured"})
     after = rows[rows.version == "compressed"]
     assert (
@@ -246,7 +201,7 @@ def test_a_model_that_got_smaller_is_timed_as_it_is(
     )
 
 
-def test_a_model_of_fewer_blocks_is_timed_as_a_whole(folders, tmp_path, generous_time_limits):
+def test_a_model_of_fewer_blocks_is_timed_as_a_whole(folders, tmp_path, no_hurry):
     rows = rows_of("gpt2", folders, tmp_path, {"technique": "blocks"})
     assert (
         set(rows["what"]) == {"whole model"}

@@ -24,9 +24,9 @@ SAME = {"technique": "distill", "student": "same", "steps": 1, "batch": 4, "rate
 HALF = {"technique": "distill", "steps": 2, "batch": 4}
 
 
-def alike(result: torch.Tensor, reference: torch.Tensor, groups: int = 1) -> float:
+def alike(ours: torch.Tensor, theirs: torch.Tensor, groups: int = 1) -> float:
     likeness = CKAEstimate()
-    for mine, its in zip(result.chunk(groups), reference.chunk(groups), strict=True):
+    for mine, its in zip(ours.chunk(groups), theirs.chunk(groups), strict=True):
         likeness.add([mine], [its])
     return likeness.similarity().item()
 
@@ -37,16 +37,16 @@ def plain_cka(x: np.ndarray, y: np.ndarray) -> float:
     return np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
 
 
-def counted_hsic(result: np.ndarray, reference: np.ndarray) -> float:
+def counted_hsic(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Song et al. 2012, equation 4: the mean over all pairs, triples and quadruples of different
     rows.
     """
     pairs, triples, quadruples = (
-        list(permutations(range(len(result)), count)) for count in (2, 3, 4)
+        list(permutations(range(len(ours)), count)) for count in (2, 3, 4)
     )
-    together = np.mean([result[i, j] * reference[i, j] for i, j in pairs])
-    apart = np.mean([result[i, j] * reference[q, r] for i, j, q, r in quadruples])
-    return together + apart - 2 * np.mean([result[i, j] * reference[i, q] for i, j, q in triples])
+    together = np.mean([ours[i, j] * theirs[i, j] for i, j in pairs])
+    apart = np.mean([ours[i, j] * theirs[q, r] for i, j, q, r in quadruples])
+    return together + apart - 2 * np.mean([ours[i, j] * theirs[i, q] for i, j, q in triples])
 
 
 @pytest.fixture
@@ -61,30 +61,30 @@ def test_equal_states_are_alike_also_turned_scaled_and_shifted(states):
 
 
 def test_unrelated_states_are_not_alike_even_where_they_are_wider_than_there_are_rows():
-    result, reference = (
+    ours, theirs = (
         torch.randn(64, 500, generator=torch.Generator().manual_seed(0)),
         torch.randn(64, 400, generator=torch.Generator().manual_seed(1)),
     )
-    assert plain_cka(result.numpy(), reference.numpy()) > 0.8
-    assert abs(alike(result, reference)) < 0.1
+    assert plain_cka(ours.numpy(), theirs.numpy()) > 0.8
+    assert abs(alike(ours, theirs)) < 0.1
 
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_of_many_rows_it_is_what_the_plain_formula_gives(groups):
-    result = torch.randn(3000, 6, generator=torch.Generator().manual_seed(0))
-    reference = result @ torch.randn(
-        6, 4, generator=torch.Generator().manual_seed(1)
-    ) + torch.randn(3000, 4, generator=torch.Generator().manual_seed(2))
-    assert alike(result, reference, groups) == pytest.approx(
-        plain_cka(result.numpy(), reference.numpy()), abs=0.01
+    ours = torch.randn(3000, 6, generator=torch.Generator().manual_seed(0))
+    theirs = ours @ torch.randn(6, 4, generator=torch.Generator().manual_seed(1)) + torch.randn(
+        3000, 4, generator=torch.Generator().manual_seed(2)
+    )
+    assert alike(ours, theirs, groups) == pytest.approx(
+        plain_cka(ours.numpy(), theirs.numpy()), abs=0.01
     )
 
 
 def test_each_term_is_the_mean_over_different_rows():
-    result, reference = (
+    ours, theirs = (
         torch.randn(7, width, generator=torch.Generator().manual_seed(width)) for width in (3, 5)
     )
-    mine, its = (centered_gram(each) for each in (result, reference))
+    mine, its = (centered_gram(each) for each in (ours, theirs))
     assert hsic(mine[None], its[None]).item() == pytest.approx(
         counted_hsic(mine.numpy(), its.numpy()), rel=1e-6
     )

@@ -93,26 +93,26 @@ def test_bits_per_parameter_are_those_of_the_whole_file_by_the_originals_paramet
 @for_each("chain", CHAINS)
 def test_a_saved_folder_says_the_same_bits_when_it_is_opened_again(chain, cached_run):
     outcome, saved, recipe = cached_run(chain)
-    again, message, view = (
+    again, said, view = (
         run(recipe.model_copy(update={"model": str(saved), "steps": ()})).summary,
         outcome.summary.result,
         model_view(str(saved)),
     )
     for scores in (again.baseline, again.result, view):
         assert (
-            scores.bits_per_weight == message.bits_per_weight
-            and scores.bits_per_parameter == message.bits_per_parameter
+            scores.bits_per_weight == said.bits_per_weight
+            and scores.bits_per_parameter == said.bits_per_parameter
         )
-        assert scores.size_bytes == message.size_bytes and scores.parameters == message.parameters
+        assert scores.size_bytes == said.size_bytes and scores.parameters == said.parameters
 
 
-@pytest.mark.usefixtures("untimed_forecasts")
+@pytest.mark.usefixtures("bytes_alone")
 @for_each("chain", CHAINS)
 def test_a_forecast_says_both_as_the_run_does(chain, cached_run):
     outcome, _, recipe = cached_run(chain)
-    ahead, estimate = forecast(recipe), outcome.summary.result
+    ahead, said = forecast(recipe), outcome.summary.result
     assert (ahead.bits_per_weight, ahead.bits_per_parameter) == pytest.approx(
-        (estimate.bits_per_weight, estimate.bits_per_parameter)
+        (said.bits_per_weight, said.bits_per_parameter)
     )
 
 
@@ -212,24 +212,22 @@ def test_a_tied_head_that_the_file_repeats_counts_once(folders, tmp_path):
     weight = load_file(folders["llama-tied"] / "model.safetensors")["model.embed_tokens.weight"]
     model = with_tensors(tiny("llama-tied", tmp_path / "model"), {"lm_head.weight": weight.clone()})
     recipe = recipe_for("llama-tied", model, tmp_path / "data", ROUNDED)
-    message, view, ahead = (
+    said, view, ahead = (
         run(recipe).summary,
         model_view(str(model)),
         forecast(recipe),
     )
     header = 128  # maximum bytes for the name of the repeated tensor
-    for size in (message.baseline.size_bytes, view.size_bytes):
+    for size in (said.baseline.size_bytes, view.size_bytes):
         assert 0 <= size - plain.baseline.size_bytes <= header < weight.nbytes
-    assert message.result == plain.result.model_copy(
-        update={"compression": message.result.compression}
-    )
+    assert said.result == plain.result.model_copy(update={"compression": said.result.compression})
     assert (
-        message.result.compression
+        said.result.compression
         == ahead.compression
         == pytest.approx(plain.result.compression, rel=0.005)
     )
-    assert message.baseline.parameters == plain.baseline.parameters
-    for notes in (message.notes, view.notes):
+    assert said.baseline.parameters == plain.baseline.parameters
+    for notes in (said.notes, view.notes):
         assert sum("lm_head.weight twice" in note for note in notes) == 1
 
 

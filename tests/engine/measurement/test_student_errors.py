@@ -75,7 +75,7 @@ def test_all_four_cases_are_counted(architecture, student_run):
     (neither, only_student), (only_teacher, both) = confusion_matrix(
         teacher, student, labels=[False, True]
     )
-    expected = {
+    due = {
         (True, True): both,
         (True, False): only_teacher,
         (False, True): only_student,
@@ -84,7 +84,7 @@ def test_all_four_cases_are_counted(architecture, student_run):
     counted = {
         (row.teacher, row.student): row.count for row in outcome.tables.verdicts.itertuples()
     }
-    assert counted == expected and list(counted) == list(CASES) and only_teacher > 0
+    assert counted == due and list(counted) == list(CASES) and only_teacher > 0
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
@@ -133,9 +133,9 @@ def test_of_a_text_the_next_token_is_asked_for(student_run):
     # of the second window, whose questions begin at 63
     at, place = load_model(resolve_model(str(student)), CPU, torch.float32), 70
     with torch.inference_mode():
-        expected = at.model(input_ids=paper.windows[1:2]).logits[0, 70 - 63].softmax(-1)
+        due = at.model(input_ids=paper.windows[1:2]).logits[0, 70 - 63].softmax(-1)
     assert paper.answer_probabilities(at, np.array([place]), np.array([9])).item() == pytest.approx(
-        expected[9].item(), rel=1e-4
+        due[9].item(), rel=1e-4
     )
     assert paper.right[place] == paper.windows[1, 70 - 63 + 1]
     assert all(

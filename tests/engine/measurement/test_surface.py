@@ -75,9 +75,9 @@ def test_a_convolutions_channel_has_the_largest_of_its_kernel():
 
 def test_a_run_keeps_the_scaled_and_the_most_striking():
     calm = [surface(f"calm {i}", seen_of(torch.ones(9, 9)), None) for i in range(20)]
-    striking = surface("wild", seen_of(torch.eye(9)), None)
+    wild = surface("wild", seen_of(torch.eye(9)), None)
     scaled = surface("scaled", seen_of(torch.ones(9, 9)), torch.full((9,), 2.0))
-    kept = most_prominent([*calm, striking, scaled])
+    kept = most_prominent([*calm, wild, scaled])
     assert len(kept) == MAX_SURFACES and [each.layer.iloc[0] for each in kept[-2:]] == [
         "wild",
         "scaled",
@@ -126,11 +126,8 @@ def test_inputs_of_a_convolution_are_counted_by_channel(tmp_path):
             {"technique": "activations"},
         )
     ).tables
-    expected = {
-        row.name: row.shape[1] for row in tables.layers.itertuples(index=False) if row.technique
-    }
+    due = {row.name: row.shape[1] for row in tables.layers.itertuples(index=False) if row.technique}
     assert (
-        tables.inputs.groupby("layer").size().to_dict() == expected
-        and (tables.inputs.scale == 1).all()
+        tables.inputs.groupby("layer").size().to_dict() == due and (tables.inputs.scale == 1).all()
     )
     assert (tables.inputs.magnitude <= tables.inputs.largest).all()

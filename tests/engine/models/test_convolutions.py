@@ -61,17 +61,17 @@ def convolutions():
         yield along, nn.Conv1d(8, 6, **along), torch.randn(2, 8, 13, generator=generator)
 
 
-def close(outputs: torch.Tensor, expected: torch.Tensor, options: dict) -> None:
+def close(outputs: torch.Tensor, due: torch.Tensor, options: dict) -> None:
     torch.testing.assert_close(
-        outputs, expected, rtol=1e-4, atol=1e-5, msg=lambda words: f"{options}: {words}"
+        outputs, due, rtol=1e-4, atol=1e-5, msg=lambda words: f"{options}: {words}"
     )
 
 
 def test_a_stored_convolution_computes_what_torchs_does():
     for options, layer, inputs in convolutions():
         model = nn.Sequential(layer).requires_grad_(False)
-        expected = model(inputs)
-        close(install_packed_layers(model, {}, torch.float32)(inputs), expected, options)
+        due = model(inputs)
+        close(install_packed_layers(model, {}, torch.float32)(inputs), due, options)
 
 
 def test_the_vectors_that_calibration_sees_times_the_weight_are_the_outputs():
@@ -81,11 +81,11 @@ def test_the_vectors_that_calibration_sees_times_the_weight_are_the_outputs():
                 weight_matrix(layer).clone(),
                 0 if layer.bias is None else layer.bias.detach(),
             )
-            expected = layer(inputs).detach().flatten(2).transpose(1, 2).flatten(0, 1)
+            due = layer(inputs).detach().flatten(2).transpose(1, 2).flatten(0, 1)
             stored = install_packed_layers(
                 nn.Sequential(layer).requires_grad_(False), {}, torch.float32
             )[0]
-            close(stored.patches(inputs) @ weight.T + bias, expected, options)
+            close(stored.patches(inputs) @ weight.T + bias, due, options)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_the_model_of_varied_convolutions_has_every_option(varied_convolutions):
 @for_each("step", TECHNIQUES, ids=lambda step: step["technique"])
 @for_each("architecture", ["resnet", "efficientnet"])
 def test_every_technique_goes_through_a_model_of_varied_convolutions(
-    architecture, step, varied_convolutions, tmp_path, untimed_forecasts
+    architecture, step, varied_convolutions, tmp_path, bytes_alone
 ):
     """The run evaluates the reloaded model and fails if a layer is unchanged."""
     recipe = recipe_for(

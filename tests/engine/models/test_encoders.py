@@ -146,9 +146,9 @@ def test_more_heads_of_an_equal_width_compute_something_else_and_save_nothing(
         for heads in ("0", "8")
     )
     assert not torch.allclose(four, eight)
-    notes = [" ".join(outcome.summary.notes) for outcome in runs]
-    assert all("has no classification head" in each for each in notes) and [
-        "that alone saves nothing" in each for each in notes
+    said = [" ".join(outcome.summary.notes) for outcome in runs]
+    assert all("has no classification head" in each for each in said) and [
+        "that alone saves nothing" in each for each in said
     ] == [False, True]
 
 
@@ -174,10 +174,10 @@ def test_a_classifier_may_be_a_student_of_fewer_blocks_too(models, learning, tmp
 )
 def test_what_an_encoder_cannot_be_is_said_before_the_run(step, words, models, learning, tmp_path):
     student = tiny("encoder", tmp_path / "short", max_position_embeddings=64)
-    events = []
+    heard = []
     with pytest.raises(PlainError, match=words):
-        run(learning(models["bert"], student, **step), report=events.append)
-    assert not any(event.stage == "measuring-original" for event in events)
+        run(learning(models["bert"], student, **step), report=heard.append)
+    assert not any(event.stage == "measuring-original" for event in heard)
 
 
 def test_other_tokens_are_told_from_another_way_of_saving_the_same(models, learning, tmp_path):

@@ -35,7 +35,7 @@ def test_the_first_language_is_read_where_none_is_the_default_and_a_note_says_so
     assert config_of(again).default_language == "en_XX" and not again.notes
 
 
-def test_layers_of_other_languages_are_rounded_without_data(folder, tmp_path, untimed_forecasts):
+def test_layers_of_other_languages_are_rounded_without_data(folder, tmp_path, bytes_alone):
     recipe = recipe_for(
         "roberta", folder, tmp_path / "data", {"technique": "gptq", "group_size": 16}
     )

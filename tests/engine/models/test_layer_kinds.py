@@ -115,10 +115,10 @@ OTHER = {
 def test_a_module_that_computes_a_plain_function_is_a_layer_and_runs_the_same_when_stored(name):
     module, inputs = PLAIN[name]
     model = nn.Sequential(module).eval()
-    expected = model(inputs)
+    due = model(inputs)
     assert [layer.name for layer in layers_of(model)] == ["0"]
     torch.testing.assert_close(
-        install_packed_layers(model, {}, torch.float32)(inputs), expected, rtol=1e-6, atol=1e-6
+        install_packed_layers(model, {}, torch.float32)(inputs), due, rtol=1e-6, atol=1e-6
     )
 
 
@@ -156,7 +156,7 @@ def test_a_layer_without_values_is_recognized():
     ],
     ids=str,
 )
-def test_falcon_is_compressed_like_any_other(step, tmp_path, untimed_forecasts):
+def test_falcon_is_compressed_like_any_other(step, tmp_path, bytes_alone):
     recipe = recipe_for("falcon", tiny("falcon", tmp_path / "model"), tmp_path / "data", step)
     layers = run(recipe).tables.layers.set_index("name")
     assert (
@@ -189,9 +189,9 @@ def test_attention_that_reads_its_output_layers_weight_computes_the_same():
         nn.MultiheadAttention(8, 2, batch_first=True).eval().requires_grad_(False),
         torch.randn(2, 5, 8),
     )
-    expected, _ = attention(inputs, inputs, inputs)
+    due, _ = attention(inputs, inputs, inputs)
     outputs, _ = install_packed_layers(attention, {}, torch.float32)(inputs, inputs, inputs)
-    torch.testing.assert_close(outputs, expected)
+    torch.testing.assert_close(outputs, due)
 
 
 # --- no layer left -----------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_opening_a_model(folders):
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step["technique"])
-def test_a_forecast(step, folders, tmp_path, untimed_forecasts):
+def test_a_forecast(step, folders, tmp_path, bytes_alone):
     recipes = {
         count: recipe_for("mixtral", folders[count], tmp_path / "data", step).model_dump(
             mode="json"

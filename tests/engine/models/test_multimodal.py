@@ -62,7 +62,7 @@ CASES = [
 
 @for_each(("architecture", "step"), CASES)
 def test_the_saved_folder_measures_as_the_run_said_and_its_size_was_forecast(
-    architecture, step, models, tmp_path, untimed_forecasts
+    architecture, step, models, tmp_path, bytes_alone
 ):
     recipe = recipe_for("llama", models[architecture], tmp_path / "data", STEPS[step])
     outcome = run(recipe, save=tmp_path / "saved")
@@ -98,7 +98,7 @@ FURTHER = {  # each by another family: tests of the families run them on few mod
 
 
 @for_each("architecture", FURTHER)
-def test_further_architectures_keep_what_no_text_reaches(architecture, tmp_path, untimed_forecasts):
+def test_further_architectures_keep_what_no_text_reaches(architecture, tmp_path, bytes_alone):
     folder = save_random_model(FURTHER_MULTIMODAL[architecture], tmp_path / "model")
     recipe = recipe_for("llama", folder, tmp_path / "data", FURTHER[architecture])
     result = run(recipe, save=tmp_path / "saved").summary.result
@@ -148,7 +148,7 @@ def test_a_narrower_student_of_a_multimodal_model_is_refused(models, tmp_path):
         run(recipe)
 
 
-def test_blocks_that_differ_are_a_note_in_the_forecast(tmp_path, untimed_forecasts):
+def test_blocks_that_differ_are_a_note_in_the_forecast(tmp_path, bytes_alone):
     folder = save_random_model(FURTHER_MULTIMODAL["mllama"], tmp_path / "model")
     recipe = recipe_for("llama", folder, tmp_path / "data", STEPS["blocks"])
     ahead, outcome = forecast(recipe), run(recipe, save=tmp_path / "saved")

@@ -136,23 +136,19 @@ def length_read(model, length: int) -> bool:
 
 @for_each("family", FROM_THE_TABLE)
 def test_the_limit_works_and_one_token_more_does_not(family):
-    fields, kind, expected = FROM_THE_TABLE[family]
+    fields, kind, due = FROM_THE_TABLE[family]
     config = config_of(family, fields)
     model = kind.from_config(config).eval()
     assert (
-        usable_length(config) == expected
-        and length_read(model, expected)
-        and not length_read(model, expected + 1)
+        usable_length(config) == due and length_read(model, due) and not length_read(model, due + 1)
     )
 
 
 @for_each("family", BY_THE_CONFIGURATION)
 def test_where_positions_are_computed_the_configuration_decides(family):
-    fields, kind, expected = BY_THE_CONFIGURATION[family]
+    fields, kind, due = BY_THE_CONFIGURATION[family]
     config = config_of(family, fields)
-    assert usable_length(config) == expected and length_read(
-        kind.from_config(config).eval(), expected or 66
-    )
+    assert usable_length(config) == due and length_read(kind.from_config(config).eval(), due or 66)
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ def outside_layers(model: nn.Module) -> float:
 def test_unfused_experts_compute_what_the_model_did(name):
     model = build_model(name)
     model.set_experts_implementation("eager")
-    expected, before = logits_of(model), outside_layers(model)
+    due, before = logits_of(model), outside_layers(model)
     after = outside_layers(unfuse_experts(model))
-    torch.testing.assert_close(logits_of(model), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(model), due, rtol=1e-5, atol=1e-5)
     assert before > 0.08 and after < 0.02
 
 
@@ -98,12 +98,12 @@ def test_experts_with_an_unknown_formula_are_not_replaced():
 
     experts.__class__ = Doubled
     model.set_experts_implementation("eager")
-    expected = logits_of(model)
+    due = logits_of(model)
     unfuse_experts(model)
     assert isinstance(model.model.layers[0].mlp.experts, Doubled) and not isinstance(
         model.model.layers[1].mlp.experts, type(experts)
     )
-    assert torch.equal(logits_of(model), expected)
+    assert torch.equal(logits_of(model), due)
 
 
 def test_layouts_are_tested_on_a_small_copy():

@@ -257,7 +257,7 @@ def test_never_more_than_a_block_is_dense(technique, tmp_path):
         ).layers
         if layer.block
     ]
-    shapes, limit = (
+    shapes, most = (
         {shape for layer in layers for shape in (layer.matrix_shape, layer.matrix_shape[::-1])},
         [],
     )
@@ -265,11 +265,11 @@ def test_never_more_than_a_block_is_dense(technique, tmp_path):
     def dense() -> dict[int, int]:
         """Bytes by where they lie."""
         found = (
-            object
-            for object in gc.get_objects()
-            if type(object) is torch.Tensor
-            and object.dtype == torch.float32
-            and tuple(object.shape) in shapes
+            each
+            for each in gc.get_objects()
+            if type(each) is torch.Tensor
+            and each.dtype == torch.float32
+            and tuple(each.shape) in shapes
         )
         return {
             each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found
@@ -277,7 +277,7 @@ def test_never_more_than_a_block_is_dense(technique, tmp_path):
 
     def look(event: ProgressEvent) -> None:
         if event.stage == "compressing":
-            limit.append(sum(dense().values()))
+            most.append(sum(dense().values()))
 
     gc.collect()
     gc.freeze()  # what is there already is not looked through
@@ -286,4 +286,4 @@ def test_never_more_than_a_block_is_dense(technique, tmp_path):
     finally:
         gc.unfreeze()
     block = 4 * sum(layer.parameters for layer in layers) // 3
-    assert len(limit) > 20 and max(limit) <= block
+    assert len(most) > 20 and max(most) <= block

@@ -44,17 +44,17 @@ def stopping_after(blocks: int):
 
 def looks(monkeypatch) -> list[str]:
     """The blocks whose calibration data was looked at from now on."""
-    requests: list[str] = []
+    asked: list[str] = []
     for name in ("collect_stats", "run_in_step"):
         plain = getattr(CalibrationStream, name)
         monkeypatch.setattr(
             CalibrationStream,
             name,
             lambda self, block, *rest, plain=plain: (
-                requests.append(block) or plain(self, block, *rest)
+                asked.append(block) or plain(self, block, *rest)
             ),
         )
-    return requests
+    return asked
 
 
 def same(one, other) -> None:
@@ -79,10 +79,8 @@ def test_a_cancelled_run_goes_on_and_ends_the_same(architecture, step, tmp_path,
     again = run(recipe, save=tmp_path / "again")
     same(whole, again)
     for path in sorted((tmp_path / "whole").glob("*.safetensors")):
-        result, reference = load_file(path), load_file(tmp_path / "again" / path.name)
-        assert result.keys() == reference.keys() and all(
-            result[name].equal(reference[name]) for name in result
-        )
+        ours, theirs = load_file(path), load_file(tmp_path / "again" / path.name)
+        assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
     blocks = {layer.block for layer in whole.tables.layers.itertuples() if layer.technique}
     assert len(asked) < len(blocks) and not list((home() / "unfinished").iterdir())
 
@@ -161,9 +159,9 @@ def test_a_run_cancelled_while_its_result_is_measured_keeps_its_blocks(tmp_path,
             report=lambda event: stages.append(event.stage),
             cancelled=lambda: "measuring-result" in stages,
         )
-    requests, stages[:] = looks(monkeypatch), []
+    asked, stages[:] = looks(monkeypatch), []
     again = run(recipe, report=lambda event: stages.append(event.stage))
-    assert not requests and "resuming" in stages
+    assert not asked and "resuming" in stages
     assert "2 of its blocks were finished by an earlier run" in again.summary.notes[0]
     assert finished_block_count(recipe.key()) == 0
 

@@ -26,7 +26,7 @@ from engine.models.loaded_model import load_model
 from engine.models.loading import load_pretrained, resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from tests.cases import for_each
+from tests.cases import covering, for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY, STEPS
 from tests.tiny import ARCHITECTURES, LLAMA, TOKENS, tiny, tokenizer
@@ -34,8 +34,8 @@ from tests.tiny import ARCHITECTURES, LLAMA, TOKENS, tiny, tokenizer
 CPU = torch.device("cpu")
 FOUR = STEPS["rounding"]
 each_architecture = for_each("architecture", ARCHITECTURES)
-each_step = for_each("step", STEPS)
-any_step = for_each("step", ANY)
+each_step = for_each(("architecture", "step"), covering(ARCHITECTURES, STEPS))
+any_step = for_each(("architecture", "step"), covering(ARCHITECTURES, ANY))
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +55,22 @@ def error_message(recipe, **options) -> str:
 
 
 @any_step
-@each_architecture
 def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_run):
     outcome, save, recipe = finished_run(architecture, step)
     again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
-    summary = outcome.summary.result
+    said = outcome.summary.result
     assert (
-        again.result.loss == summary.loss
-        and again.result.accuracy == summary.accuracy
-        and again.result.perplexity == summary.perplexity
+        again.result.loss == said.loss
+        and again.result.accuracy == said.accuracy
+        and again.result.perplexity == said.perplexity
     )
-    assert (
-        again.result.size_bytes == summary.size_bytes
-        and again.baseline == again.result.model_copy(update={"agreement": None})
+    assert again.result.size_bytes == said.size_bytes and again.baseline == again.result.model_copy(
+        update={"agreement": None}
     )
-    assert again.result.agreement == 1.0 and summary.loss != outcome.summary.baseline.loss
+    assert again.result.agreement == 1.0 and said.loss != outcome.summary.baseline.loss
 
 
 @any_step
-@each_architecture
 def test_sizes_are_the_bytes_of_the_files_and_the_ledgers(architecture, step, finished_run):
     outcome, save, _ = finished_run(architecture, step)
     written = sum(file.stat().st_size for file in save.glob("*.safetensors"))
@@ -101,21 +98,21 @@ def test_the_layers_table_names_every_layer_once_and_the_technique_of_those_comp
 ):
     outcome, _, _ = finished_run(architecture, "rounding")
     layers = outcome.tables.layers.set_index("name")
-    expected = {
+    due = {
         layer.name: layer
         for layer in layers_of(load_pretrained(resolve_model(str(folders[architecture]))))
     }
-    assert sorted(layers.index) == sorted(expected)
+    assert sorted(layers.index) == sorted(due)
     for name, row in layers.iterrows():
-        kept = expected[name].kind == "embedding" or name == "lm_head"
+        kept = due[name].kind == "embedding" or name == "lm_head"
         assert (
             row.technique == ("" if kept else "round-to-nearest")
             and math.isnan(row.relative_error) == kept
         )
         assert (row["shape"], row.kind, row.tied_to) == (
-            expected[name].shape,
-            expected[name].kind,
-            expected[name].tied_to,
+            due[name].shape,
+            due[name].kind,
+            due[name].tied_to,
         )
         assert kept or 0 < row.relative_error < 0.2
 
@@ -135,7 +132,6 @@ def test_every_compressed_layer_has_its_channels_histograms_and_levels(architect
 
 
 @each_step
-@each_architecture
 def test_the_saved_models_logits_are_those_of_the_plain_model_with_rounded_weights(
     architecture, step, finished_run, folders
 ):
@@ -168,13 +164,13 @@ def test_a_16_bit_model_that_is_only_measured_has_16_bits_per_weight(tmp_path):
     for architecture in ("llama-tied", "gpt2"):
         model = tiny(architecture, tmp_path / architecture, torch.bfloat16)
         outcome = run(recipe_for(architecture, model, tmp_path / "data"))
-        summary, layers = outcome.summary, outcome.tables.layers
+        said, layers = outcome.summary, outcome.tables.layers
         assert (
-            summary.result.bits_per_weight == summary.baseline.bits_per_weight == 16.0
-            and summary.result.compression == 1.0
+            said.result.bits_per_weight == said.baseline.bits_per_weight == 16.0
+            and said.result.compression == 1.0
         )
         assert (
-            summary.result.size_bytes == (model / "model.safetensors").stat().st_size
+            said.result.size_bytes == (model / "model.safetensors").stat().st_size
             and (layers.bits_per_weight == 16.0).all()
         )
         assert (layers.technique == "").all()
@@ -193,10 +189,10 @@ def test_a_compressed_model_that_is_measured_again_keeps_its_bits(finished_run):
 def test_the_dtype_of_the_file_counts_and_not_the_configs(tmp_path):
     model = tiny("llama", tmp_path / "model", torch.bfloat16)
     config = json.loads((model / "config.json").read_text())
-    for text in ({"torch_dtype": "bfloat16"}, {"dtype": "float32"}, {}):
+    for said in ({"torch_dtype": "bfloat16"}, {"dtype": "float32"}, {}):
         kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-        (model / "config.json").write_text(json.dumps(kept | text))
-        save = tmp_path / f"saved-{len(text)}-{next(iter(text), '')}"
+        (model / "config.json").write_text(json.dumps(kept | said))
+        save = tmp_path / f"saved-{len(said)}-{next(iter(said), '')}"
         run(recipe_for("llama", model, tmp_path / "data", FOUR), save=save)
         reopened = load_model(resolve_model(str(save)), CPU, torch.float32)
         assert {layer.itemsize for layer in reopened.layers} == {2} and {
@@ -271,11 +267,11 @@ def test_a_tied_embedding_that_is_compressed_runs_as_embedding_and_output_layer(
         )
         outcome = run(recipe, save=tmp_path / architecture)
         layers = outcome.tables.layers.set_index("name")
-        parent, tied = layers.loc[layers.loc["lm_head"].tied_to], layers.loc["lm_head"]
+        holder, tied = layers.loc[layers.loc["lm_head"].tied_to], layers.loc["lm_head"]
         assert (
-            parent.technique == "round-to-nearest"
+            holder.technique == "round-to-nearest"
             and tied.size_bytes == 0
-            and tied.bits_per_weight == parent.bits_per_weight < 5
+            and tied.bits_per_weight == holder.bits_per_weight < 5
         )
         again = run(recipe.model_copy(update={"model": str(tmp_path / architecture), "steps": ()}))
         assert again.summary.result.loss == outcome.summary.result.loss
@@ -466,12 +462,12 @@ def test_a_run_stops_where_it_is_asked_to_and_leaves_nothing(
 
 
 def test_progress_counts_every_layer(folders, tmp_path):
-    events = []
+    told = []
     run(
         recipe_for("gpt2", folders["gpt2"], tmp_path / "data", FOUR),
-        report=events.append,
+        report=told.append,
     )
-    compressing = [event for event in events if event.stage == "compressing"]
+    compressing = [event for event in told if event.stage == "compressing"]
     counts = [event.done for event in compressing]
     # one is tied
     assert counts == list(range(len(counts)))

@@ -68,8 +68,8 @@ def test_a_step_in_the_midst_is_measured_as_if_the_run_ended_there(architecture,
 @each_chain
 def test_the_first_and_last_stage_are_the_runs_own_numbers(architecture, chain_runs):
     outcome, _, recipe = chain_runs(architecture)[len(CHAINS[architecture])]
-    summary, stages = outcome.summary, outcome.tables.stages
-    for step, scores in ((0, summary.baseline), (len(recipe.steps), summary.result)):
+    said, stages = outcome.summary, outcome.tables.stages
+    for step, scores in ((0, said.baseline), (len(recipe.steps), said.result)):
         values = at(stages, step)
         assert {
             name: values["", name] for name in ("size_bytes", "parameters", "bits_per_weight")
@@ -101,17 +101,14 @@ def test_every_step_leaves_a_smaller_model(architecture, chain_runs):
 
 
 def test_a_run_of_one_step_measures_nothing_more(folders, tmp_path):
-    events = []
+    told = []
     run(
         recipe_for("llama", folders["llama"], tmp_path / "data", PRUNED),
-        report=events.append,
+        report=told.append,
     )
     measuring = {"measuring-original", "measuring-step", "measuring-variant", "measuring-result"}
-    assert {event.stage for event in events} & measuring == {
-        "measuring-original",
-        "measuring-result",
-    }
-    assert sum(event.stage == "measuring-result" and not event.done for event in events) == 1
+    assert {event.stage for event in told} & measuring == {"measuring-original", "measuring-result"}
+    assert sum(event.stage == "measuring-result" and not event.done for event in told) == 1
 
 
 def test_a_run_without_steps_has_the_original_alone(folders, tmp_path):
@@ -126,12 +123,12 @@ def test_a_run_stopped_while_it_measures_between_two_steps_goes_on_and_ends_the_
     recipe = recipe_for(
         "llama", folders["llama"], tmp_path / "data", {"technique": "sparsegpt"}, ANY["rounding"]
     )
-    whole, events = run(recipe), []
+    whole, told = run(recipe), []
     with pytest.raises(Cancelled, match="Finished layers are kept"):
         run(
             recipe,
-            report=lambda event: events.append((event.stage, event.step)),
-            cancelled=lambda: ("measuring-step", 1) in events,
+            report=lambda event: told.append((event.stage, event.step)),
+            cancelled=lambda: ("measuring-step", 1) in told,
         )
     again = run(recipe)
     assert "blocks were finished" in " ".join(again.summary.notes)
@@ -141,7 +138,7 @@ def test_a_run_stopped_while_it_measures_between_two_steps_goes_on_and_ends_the_
 def test_a_training_that_is_ended_early_is_measured_and_the_next_step_still_follows(
     folders, tmp_path
 ):
-    recipe, events = (
+    recipe, told = (
         recipe_for(
             "bert",
             folders["bert"],
@@ -153,11 +150,11 @@ def test_a_training_that_is_ended_early_is_measured_and_the_next_step_still_foll
     )
     outcome = run(
         recipe,
-        report=lambda event: events.append((event.stage, event.step)),
-        cancelled=lambda: ("training", 1) in events,
+        report=lambda event: told.append((event.stage, event.step)),
+        cancelled=lambda: ("training", 1) in told,
     )
     assert outcome.summary.ended_early and set(outcome.tables.stages.step) == {0, 1, 2}
-    assert events.index(("measuring-step", 1)) < events.index(("compressing", 2))
+    assert told.index(("measuring-step", 1)) < told.index(("compressing", 2))
 
 
 # --- a further split ------------------------------------------------------------------------------
@@ -198,12 +195,12 @@ def test_every_stage_is_measured_on_the_further_file_too(further):
 
 def test_the_original_is_measured_once_in_every_split(further):
     run(further)
-    events = []
+    told = []
     run(
         further.model_copy(update={"steps": further.steps[:1]}),
-        report=lambda event: events.append((event.stage, event.step)),
+        report=lambda event: told.append((event.stage, event.step)),
     )
-    assert ("measuring-original", 0) not in events and ("measuring-result", 0) in events
+    assert ("measuring-original", 0) not in told and ("measuring-result", 0) in told
 
 
 def test_a_split_of_the_bundled_data_has_its_own_examples(folders, tmp_path):
@@ -220,13 +217,13 @@ def test_a_split_of_the_bundled_data_has_its_own_examples(folders, tmp_path):
 
 
 def test_a_split_that_is_not_there_is_said_before_anything_is_compressed(folders, tmp_path):
-    recipe, events = recipe_for("resnet", folders["resnet"], tmp_path / "data", ANY["rounding"]), []
+    recipe, told = recipe_for("resnet", folders["resnet"], tmp_path / "data", ANY["rounding"]), []
     with pytest.raises(PlainError, match=r"no split .*'nowhere'.*\.$"):
         run(
             recipe.model_copy(update={"task": recipe.task.model_copy(update={"also": "nowhere"})}),
-            report=lambda event: events.append((event.stage, event.step)),
+            report=lambda event: told.append((event.stage, event.step)),
         )
-    assert ("compressing", 0) not in events
+    assert ("compressing", 0) not in told
 
 
 def test_the_split_that_is_measured_already_is_no_further_one():

@@ -2,8 +2,6 @@
 written.
 """
 
-import json
-
 import pytest
 import torch
 
@@ -14,18 +12,13 @@ from engine.models.loaded_model import load_model
 from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
-from engine.techniques.composed import compress_further, storage_plan_of_steps
 from engine.techniques.implementations import compress
-from engine.techniques.pruning.unstructured.config import Magnitude
 from engine.techniques.quantization.awq.method import output_error
 from engine.techniques.quantization.gptq.config import GPTQ
-from engine.tensors.sparse_codes import SparseCodesWeight, preserve_zeros
-from engine.tensors.weights import weight_from_settings
 from tests.answers import forecast
-from tests.cases import for_each
+from tests.cases import covering, for_each
 from tests.recipes import recipe_for
 from tests.steps import ANY
-from tests.techniques import EVERY, HUFFMAN, technique_id
 from tests.tiny import ARCHITECTURES
 
 CPU = torch.device("cpu")
@@ -37,68 +30,6 @@ AFTER_PRUNING = [
     for name, config in HOW.items()
     if "zeros" in config.accepts and config.produces != "adapters"
 ]
-each_quantizer = for_each("config", [*EVERY, *HUFFMAN], ids=technique_id)
-
-
-def half_zero(out: int = 24, in_: int = 41) -> torch.Tensor:
-    weight = torch.randn(out, in_, generator=torch.Generator().manual_seed(4))
-    return weight.masked_fill(weight.abs() < 0.7, 0)
-
-
-@each_quantizer
-def test_zeros_stay_zero_and_the_rest_is_as_without_them(config):
-    weight = half_zero()
-    plain = compress(config, weight)
-    pair = compress_further(config, compress(Magnitude(), weight), weight, None, keep_zeros=True)
-    zeros = weight == 0
-    assert not pair.to_dense()[zeros].any() and torch.equal(
-        pair.to_dense()[~zeros], plain.to_dense()[~zeros]
-    )
-    assert pair.nbytes <= plain.nbytes + -(-weight.numel() // 8)
-
-
-@each_quantizer
-def test_settings_and_tensors_are_all_there_is_to_a_pair(config):
-    pair = preserve_zeros(compress(config, half_zero()), half_zero() == 0)
-    again = weight_from_settings(
-        json.loads(json.dumps(pair.settings())),
-        {name: value.clone() for name, value in pair.tensors().items()},
-    )
-    assert (
-        torch.equal(again.to_dense(), pair.to_dense())
-        and sum(pair.byte_breakdown().values()) == pair.nbytes
-    )
-    assert len(pair.levels()) == len(pair.level_counts()) or not len(pair.level_counts())
-
-
-def test_codes_of_zeros_are_not_stored():
-    weight = half_zero(64, 128)
-    config, left = (
-        EVERY[0].model_copy(update={"bits": 4, "granularity": "group", "group_size": 32}),
-        int((weight != 0).sum()),
-    )
-    pair, plain = preserve_zeros(compress(config, weight), weight == 0), compress(config, weight)
-    assert isinstance(pair, SparseCodesWeight) and int(pair.level_counts().sum()) == left
-    assert plain.nbytes - pair.nbytes == weight.numel() // 2 - weight.numel() // 8 - -(-left // 2)
-
-
-@each_quantizer
-def test_the_forecast_of_a_pair_is_what_is_stored_in_every_byte(config):
-    weight = torch.randn(24, 41, generator=torch.Generator().manual_seed(5))
-    first = Magnitude(sparsity=0.6)
-    held = compress(first, weight)
-    pair, plan = (
-        compress_further(config, held, held.to_dense(), None, keep_zeros=True),
-        storage_plan_of_steps([first, config], (24, 41)),
-    )
-    if any(part.kind == "masked" for part in (pair, *pair.parts().values())) or config in HUFFMAN:
-        # without a level for zero where nothing can be left out: a mask more, and bytes that depend
-        # on the weights
-        return
-    assert plan.settings() == pair.settings()
-    assert {name: (value.shape, value.dtype) for name, value in plan.tensors().items()} == {
-        name: (value.shape, value.dtype) for name, value in pair.tensors().items()
-    }
 
 
 def test_gptq_makes_up_for_what_it_may_not_touch():
@@ -151,12 +82,13 @@ def test_pruned_then_quantized_is_what_was_written(name, folders, tmp_path):
 
 
 FACTORIZED = [
-    ("svd", "llama"),
-    ("svd", "gpt2"),
-    ("svd", "bert"),
-    ("tucker", "resnet"),
-    ("cp", "resnet"),
+    "svd on llama",
+    "svd on gpt2",
+    "svd on bert",
+    "tucker on resnet",
+    "cp on resnet",
 ]
+QUANTIZED = ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"]
 FACTOR_STEPS = {
     "svd": {"technique": "svd", "whitening": "none", "kept": 0.5, "scope": "layer"},
     "tucker": {"technique": "tucker"},
@@ -164,11 +96,9 @@ FACTOR_STEPS = {
 }
 
 
-@for_each("name", ["rounding", "nf4", "hqq", "codebook", "log", "fp8-e4m3", "ternary"])
-@for_each(("first", "architecture"), FACTORIZED)
-def test_factorized_then_quantized_stores_quantized_factors(
-    name, first, architecture, folders, tmp_path
-):
+@for_each(("factorized", "name"), covering(FACTORIZED, QUANTIZED))
+def test_factorized_then_quantized_stores_quantized_factors(factorized, name, folders, tmp_path):
+    first, architecture = factorized.split(" on ")
     outcome, save, recipe = carried_out(
         architecture, folders, tmp_path, FACTOR_STEPS[first], ANY[name]
     )
@@ -224,10 +154,10 @@ def test_losses_are_counted_from_the_original_not_from_the_step_before(folders, 
 
 
 def test_each_step_says_which_it_is(folders, tmp_path):
-    events = []
+    told = []
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", PRUNED, ANY["rounding"])
-    run(recipe, report=lambda event: events.append(event.title))
-    assert {"Step 1 of 2: compressing", "Step 2 of 2: compressing"} <= set(events)
+    run(recipe, report=lambda event: told.append(event.title))
+    assert {"Step 1 of 2: compressing", "Step 2 of 2: compressing"} <= set(told)
 
 
 def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, monkeypatch):
@@ -274,7 +204,7 @@ def test_an_order_that_is_not_possible_is_refused(steps, words):
     assert words in str(error.value)
 
 
-@pytest.mark.usefixtures("untimed_forecasts")
+@pytest.mark.usefixtures("bytes_alone")
 @for_each(
     ("architecture", "first"),
     [

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, ValidationError
 
 from engine.config.registry import TECHNIQUES
-from engine.errors import PlainError, plain_error
+from engine.errors import PlainError
 from engine.recipe import Layers, Recipe, with_newer_fields
-from engine.recipe.model_names import BUNDLED_MODELS, ModelName
 from engine.recipe.tasks import (
     Calibration,
     ImageClassification,
@@ -20,78 +18,13 @@ from engine.recipe.tasks import (
     TextClassification,
 )
 from tests.cases import for_each
+from tests.recipe_strategies import configs
+from tests.sentences import assert_one_clear_sentence
 
 TASKS = {
     task.model_fields["kind"].default: task
     for task in (LanguageModeling, TextClassification, ImageClassification)
 }
-
-
-# --- any recipe, drawn from the JSON schemas, so that new techniques are covered the day they are
-# written
-
-
-def values(schema: dict) -> st.SearchStrategy:
-    """Everything the schema of one option allows."""
-    if "anyOf" in schema:
-        return st.one_of(*(values(choice) for choice in schema["anyOf"]))
-    if "enum" in schema or "const" in schema:
-        return st.sampled_from(schema.get("enum") or [schema["const"]])
-    match schema.get("type"):
-        case "integer":
-            low, high = (
-                schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1),
-                schema.get("maximum"),
-            )
-            return st.integers(low, high if high is not None else low + 10**9)
-        case "number":
-            open_ = {
-                f"exclude_{end}": True
-                for end in ("min", "max")
-                if f"exclusive{end.title()}imum" in schema
-            }
-            low, high = (
-                schema.get(f"{end}imum", schema.get(f"exclusive{end.title()}imum"))
-                for end in ("min", "max")
-            )
-            return st.floats(low, high, allow_nan=False, allow_infinity=False, **open_)
-        case "boolean":
-            return st.booleans()
-        case "null":
-            return st.none()
-        case "string":
-            return st.text(
-                min_size=schema.get("minLength", 0), max_size=min(schema.get("maxLength", 40), 40)
-            )
-        case "array":
-            return st.lists(
-                values(schema.get("items", {"type": "string"})),
-                min_size=schema.get("minItems", 0),
-                max_size=3,
-            )
-    return st.nothing()
-
-
-def configs(model: type[BaseModel]) -> st.SearchStrategy:
-    """Instances of a config; options that only together are refused are drawn again."""
-    properties = model.model_json_schema()["properties"]
-    return (
-        st.fixed_dictionaries(
-            {}, optional={name: values(schema) for name, schema in properties.items()}
-        )
-        .map(instance_or_none(model))
-        .filter(bool)
-    )
-
-
-def instance_or_none(model):
-    def instance(fields):
-        try:
-            return model(**fields)
-        except ValidationError:
-            return None
-
-    return instance
 
 
 steps = st.one_of(*(configs(technique) for technique in TECHNIQUES.values()))
@@ -216,12 +149,6 @@ def test_a_gptq_recipe_stored_before_there_was_a_range_means_the_widest_weight()
     )
 
 
-def test_what_younger_options_meant_is_a_setting_of_the_technique():
-    for technique in TECHNIQUES.values():
-        assert technique.meaning_if_absent.keys() <= technique.model_fields.keys()
-        technique(**technique.meaning_if_absent)
-
-
 @for_each(
     "steps",
     [
@@ -296,13 +223,6 @@ def error_message(fields) -> str:
     return str(error.value)
 
 
-def assert_one_clear_sentence(text: str):
-    assert text[0].isupper() and text.endswith(".") and "\n" not in text and len(text) < 1000
-    assert not re.search(r"[Ii]nput should|pydantic|Value error|\bNone\b|<class|Traceback", text), (
-        text
-    )
-
-
 @for_each(("technique", "option", "value"), list(steps_beyond()))
 def test_every_bound_refuses_one_step_beyond(technique, option, value):
     sentence = error_message({"steps": [with_required_options(technique, option, value)]})
@@ -318,51 +238,6 @@ def test_every_choice_refuses_others_and_lists_its_own(technique, option):
         str(choice) in sentence for choice in allowed
     )
     assert_one_clear_sentence(sentence)
-
-
-@for_each("technique", TECHNIQUES.values(), ids=TECHNIQUES)
-def test_every_technique_explains_itself(technique):
-    for words in (
-        technique.title,
-        technique.summary,
-        technique.explanation,
-        technique.formula,
-        technique.limitations,
-        technique.paper,
-    ):
-        assert words.strip()
-    assert "http" in technique.paper and technique.summary.endswith(".") and technique().label()
-
-
-@for_each("technique", TECHNIQUES.values(), ids=TECHNIQUES)
-def test_every_option_has_what_a_form_needs(technique):
-    for name, schema in technique.model_json_schema()["properties"].items():
-        assert name == "technique" or (
-            schema["title"]
-            and schema["description"].endswith(".")
-            and {"advanced", "when", "unless"} <= schema.keys()
-        ), name
-
-
-@for_each("technique", TECHNIQUES.values(), ids=TECHNIQUES)
-def test_every_option_depends_on_options_and_values_that_exist(technique):
-    properties = technique.model_json_schema()["properties"]
-    for schema in properties.values():
-        for other, needed in [*schema.get("when", {}).items(), *schema.get("unless", {}).items()]:
-            known = properties[other].get(
-                "enum", [True, False] if properties[other].get("type") == "boolean" else needed
-            )
-            assert set(needed) <= set(known)
-
-
-@for_each("technique", TECHNIQUES.values(), ids=TECHNIQUES)
-def test_a_technique_cannot_be_changed_once_made(technique):
-    with pytest.raises(ValidationError):
-        technique().technique = "other"
-
-
-def test_techniques_go_by_their_own_id():
-    assert all(technique().technique == name for name, technique in TECHNIQUES.items())
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -527,60 +402,6 @@ def test_a_recipe_that_is_no_mapping_is_refused():
             Recipe.from_dict(fields)
 
 
-def test_a_technique_alone_is_refused_in_the_same_words():
-    technique = TECHNIQUES["round-to-nearest"]
-    for fields, sentence in (
-        ({"bits": 1}, "Bits: 1 is not allowed; give a whole number from 2 to 8."),
-        ({"bit": 1}, "Round to nearest: there is no option"),
-    ):
-        with pytest.raises(ValidationError) as error:
-            technique(**fields)
-        assert str(plain_error(error.value, technique)).startswith(sentence)
-
-
-@for_each(
-    "fields",
-    [
-        {"steps": [{}]},
-        {"steps": ["x"]},
-        {"steps": [{"technique": "x"}]},
-        {"a": 1},
-        {1: 1},
-        {"seed": "x"},
-        {"model": []},
-    ],
-)
-def test_without_the_class_there_is_less_to_say_and_it_is_said_plainly(fields):
-    with pytest.raises(ValidationError) as error:
-        Recipe.model_validate(fields)
-    assert_one_clear_sentence(str(plain_error(error.value)))
-
-
-class Bounds(BaseModel):
-    above: float = Field(1, gt=0)
-    between: float = Field(1, gt=0, lt=2.5)
-    below: int = Field(1, lt=10)
-    few: list[int] = Field([1], min_length=1, max_length=3)
-    given: int
-
-
-@for_each(
-    ("fields", "sentence"),
-    [
-        ({"above": 0}, "Above: 0 is not allowed; give a number above 0."),
-        ({"between": 3}, "Between: 3 is not allowed; give a number above 0 and below 2.5."),
-        ({"below": 10}, "Below: 10 is not allowed; give a whole number of at most 9."),
-        ({"few": []}, "Few: a list is not allowed; give a list of 1 to 3 items."),
-        ({"given": "x" * 500}, f"Given: '{'x' * 60}...' is not allowed; give a whole number."),
-        ({}, "Given: it is missing; give a whole number."),
-    ],
-)
-def test_bounds_of_every_kind_have_words(fields, sentence):
-    with pytest.raises(ValidationError) as error:
-        Bounds(**({"given": 1} if fields and "given" not in fields else {}) | fields)
-    assert str(plain_error(error.value, Bounds)) == sentence
-
-
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates(),
     lambda inner: (
@@ -660,54 +481,6 @@ def test_bad_yaml_is_refused_with_its_line():
     # where the parser stops depends on whether PyYAML has libyaml
     with pytest.raises(PlainError, match=r"not valid YAML \(line [23], column \d+\)"):
         Recipe.from_yaml("model: a\nsteps: [")
-
-
-# --- models ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("bundled", BUNDLED_MODELS.values(), ids=BUNDLED_MODELS)
-def test_every_bundled_model_goes_by_its_reference(bundled):
-    assert ModelName.parse(bundled.reference) == ModelName("bundled", bundled.name)
-
-
-def test_a_hub_id_may_pin_a_revision():
-    assert (
-        ModelName.parse("a/b@main") == ModelName("hub", "a/b", "main")
-        and ModelName.parse("gpt2").revision is None
-    )
-
-
-def test_a_directory_is_known_by_its_absolute_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path.parent)
-    assert ModelName.parse(tmp_path.name) == ModelName("directory", str(tmp_path))
-
-
-@for_each(
-    "text",
-    [
-        "bundled:nothing",
-        "a/b/c",
-        "",
-        "a b",
-        "no/such/folder",
-        "a@",
-        "../../etc/passwd",
-        "é" * 500,
-        "a" * 5000,
-        "~no-such-user/x",
-        " ",
-    ],
-)
-def test_what_names_no_model_is_refused_with_the_choices(text):
-    with pytest.raises(PlainError) as error:
-        ModelName.parse(text)
-    assert_one_clear_sentence(str(error.value))
-
-
-def test_a_long_wrong_name_is_not_repeated_in_full():
-    with pytest.raises(PlainError) as error:
-        ModelName.parse("bundled:" + "x" * 10_000)
-    assert len(str(error.value)) < 300
 
 
 @for_each(

@@ -75,8 +75,8 @@ def test_a_folder_is_readable_by_this_user_only_and_removed_afterwards(temporary
     assert list(temporary.iterdir()) == []
 
 
-def test_a_folder_in_use_stays_and_is_removed_once_its_process_was_killed(parent):
-    process, folder = parent
+def test_a_folder_in_use_stays_and_is_removed_once_its_process_was_killed(holder):
+    process, folder = holder
     make_old(folder)
     assert remove_unused_folders() == [] and (folder / "weights").exists()
     process.send_signal(signal.SIGKILL)
@@ -128,10 +128,10 @@ def test_a_link_inside_a_folder_is_removed_and_not_what_it_leads_to(temporary):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make folders of other users")
 def test_folders_of_other_users_are_left_alone_even_by_root(temporary):
-    reference = make_old_folder(temporary / f"{PREFIX}session-theirs")
-    shutil.chown(reference, NOBODY)
-    make_old(reference)
-    assert remove_unused_folders() == [] and reference.exists()
+    theirs = make_old_folder(temporary / f"{PREFIX}session-theirs")
+    shutil.chown(theirs, NOBODY)
+    make_old(theirs)
+    assert remove_unused_folders() == [] and theirs.exists()
 
 
 def test_half_written_files_of_the_cache_are_removed_by_the_next_one_that_is_written(temporary):

@@ -19,9 +19,9 @@ def imports_of(path: Path) -> Iterator[str]:
     """Modules that a file imports, with the names it takes from them."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+            yield from (f"{node.module}.{each.name}" for each in node.names)
 
 
 def homes_imported(path: Path) -> list[str]:

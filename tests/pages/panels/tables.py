@@ -186,10 +186,10 @@ def searches() -> pd.DataFrame:
             name,
             f"{name[:14]}.norm",
             alpha,
-            smallest + (1 - smallest) * (2 * alpha - 1) ** 2,
+            least + (1 - least) * (2 * alpha - 1) ** 2,
             alpha == 0.5,
         )
-        for name, smallest in best.items()
+        for name, least in best.items()
         for alpha in (0.0, 0.25, 0.5, 0.75)
     ]
     return table(rows, SearchRow)

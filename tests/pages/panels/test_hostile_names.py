@@ -6,18 +6,13 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.names import multiline_label, plotly_text, short_label, short_layer_name
+from pages.formatting.names import plotly_text
 from tests.cases import for_each
 from tests.pages.panels.test_every_panel import PANELS, TABLES, every_panel
 
 PAYLOAD = '<a href="foreign.test"><b>zq</b></a> $\\alpha$ &lt;i&gt;'
 # parts with an effect in Plotly, wherever it is cut
 ACTS = ("<a", "<b>zq", "$\\alpha", "$\\a", "zq</", "&lt;i&gt;")
-OWN_TABLES = {
-    name: table
-    for name, table in TABLES.items()
-    if len(table.select_dtypes(["object", "string"]).columns)
-}
 
 
 def strings(part: Any, path: tuple = ()) -> Iterator[tuple[tuple, str]]:
@@ -108,8 +103,3 @@ def test_the_check_detects_a_name_with_an_effect():
     assert any("<a" in text for text in drawn_texts(figure))
     figure.update_yaxes(tickvals=[PAYLOAD], ticktext=[plotly_text(PAYLOAD)])
     assert not any(piece in text for text in drawn_texts(figure) for piece in ACTS)
-
-
-@for_each("written", [plotly_text, short_layer_name, short_label, multiline_label])
-def test_formulas_stay_text(written):
-    assert "$" not in written("$x$") and "&#36;" in written("$x$")

@@ -10,7 +10,6 @@ import json
 import lzma
 import os
 
-import pandas as pd
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -89,15 +88,6 @@ FILES = {
     "array in latin-1": ("a.json", array("latin-1")),
     "array zipped": ("a.json.gz", gzip.compress(array())),
 }
-
-
-@pytest.fixture
-def write_file(tmp_path):
-    def write(name: str, content: bytes) -> str:
-        (tmp_path / name).write_bytes(content)
-        return str(tmp_path / name)
-
-    return write
 
 
 @for_each(("name", "content"), FILES.values(), ids=FILES)
@@ -221,34 +211,6 @@ def test_the_kind_of_a_file_is_its_ending_without_the_compression(name, kind):
     assert file_kind(name) == kind and is_data_file(name) == (kind in (".csv", ".tsv", ".jsonl"))
 
 
-# --- labels ------------------------------------------------------------------------------------
-
-
-@for_each("empty", ["", "  ", None])
-@for_each("labels", [["no", "yes"], [0, 1]])
-def test_rows_without_a_label_are_skipped_and_counted(empty, labels, tmp_path):
-    rows = [{"text": f"text {row}", "label": labels[row % 2]} for row in range(240)]
-    rows[17]["label"] = empty
-    path = tmp_path / "a.csv"
-    pd.DataFrame(rows).to_csv(path, index=False)
-    examples = load_examples(TextClassification(data=str(path), samples=240))
-    assert len(examples.inputs) == len(examples.labels) == 239 and "text 17" not in examples.inputs
-    assert [examples.labels[row] for row in (0, 1, 17)] == [0, 1, 0]  # row 18 moves up
-    [note] = examples.notes
-    assert note == "1 of 240 rows has no label in the column label of a.csv and is skipped."
-
-
-def test_numbers_beside_empty_cells_stay_classes(write_file):
-    """Tables with missing numbers write the others as 1.0."""
-    source = write_file("a.csv", b"text,label\na,1.0\nb,\nc,0.0\n")
-    assert load_examples(TextClassification(data=source)).labels == [1, 0]
-
-
-def test_a_column_without_any_label_is_refused(write_file):
-    with pytest.raises(PlainError, match="has no labels; choose another with label_column"):
-        load_examples(TextClassification(data=write_file("a.csv", b"text,label\na,\nb,\n")))
-
-
 def test_calibration_reads_them_too(write_file):
     source = write_file("a.csv.gz", gzip.compress(b"text;label\n" + b"some words;1\n" * 20))
     assert len(load_text(source, Calibration().text_column).texts) == 20
@@ -321,36 +283,3 @@ def test_an_unknown_separator_is_answered_by_those_that_are_known(tmp_path):
         match="its only column is 'text:label'.*commas, tabs, semicolons or vertical bars",
     ):
         load_text(str(tmp_path / "a.csv"))
-
-
-def test_words_for_nothing_are_empty_among_numbers_and_labels_among_names(tmp_path):
-    def labels(*cells):
-        (tmp_path / "a.csv").write_text(
-            "text,label\n" + "".join(f"a text,{cell}\n" for cell in cells)
-        )
-        return load_examples(TextClassification(data=str(tmp_path / "a.csv")))
-
-    assert labels("0", "NA", "1", "NaN").labels == [0, 1] and labels("no", "NA", "yes").names == (
-        "NA",
-        "no",
-        "yes",
-    )
-    with pytest.raises(PlainError, match="label"):
-        labels("0", "inf")
-
-
-def test_a_second_column_of_texts_is_noted_under_any_name(tmp_path):
-    rows = [
-        {
-            "question": "what is a word",
-            "answer": "a unit of language",
-            "label": number % 2,
-            "id": "x1",
-        }
-        for number in range(4)
-    ]
-    (tmp_path / "a.json").write_text(json.dumps(rows))
-    task = TextClassification(data=str(tmp_path / "a.json"), text_column="question")
-    assert any(
-        "column answer" in note and "text_pair_column" in note for note in load_examples(task).notes
-    )

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from engine.__main__ import stage_lines
-from engine.results.analysis.per_step_scores import STEP_SCORE_COLUMNS, step_scores
+from engine.results.analysis.per_step_scores import STEP_SCORE_COLUMNS, step_quality, step_scores
 from engine.results.schema.tables import StageRow, table
+from tests.pages.panels import tables
 
 
 def stages(steps: int = 3, splits: tuple[str, ...] = ("test", "validation")) -> pd.DataFrame:
@@ -58,11 +59,11 @@ def test_bits_per_parameter_are_by_the_originals_count_where_an_older_run_does_n
     fewer = stages()
     fewer.loc[(fewer.measure == "parameters") & (fewer.step == 2), "value"] = 50.0
     assert step_scores(fewer).bits_per_parameter.tolist() == [64, 32, 16] * 2
-    text = pd.concat(
+    said = pd.concat(
         [fewer, table([StageRow(2, "step 2", "", "bits_per_parameter", 9.0)], StageRow)],
         ignore_index=True,
     )
-    assert step_scores(text).bits_per_parameter.tolist() == [64, 32, 9] * 2
+    assert step_scores(said).bits_per_parameter.tolist() == [64, 32, 9] * 2
 
 
 def test_the_shell_prints_a_table_a_split_where_there_are_several_and_none_of_one_step_in_one():
@@ -88,3 +89,23 @@ def test_the_shell_prints_a_table_a_split_where_there_are_several_and_none_of_on
         stage_lines(stages(steps=2, splits=("test",))) == []
         and stage_lines(table((), StageRow)) == []
     )
+
+
+def test_steps_side_by_side_are_a_row_for_each_step_and_split():
+    frame = tables.steps("test", "validation")
+    assert len(frame) == 8
+    second = frame[(frame.step == 1) & (frame.split == "validation")].iloc[0]
+    assert (second.size_bytes, second.removed, second.quality, second.agreement) == (
+        6e6,
+        0.25,
+        pytest.approx(0.79),
+        0.95,
+    )
+    assert (
+        frame[frame.step == 0].removed.isna().all()
+        and frame[frame.step == 0].agreement.isna().all()
+    )
+
+
+def test_without_stages_there_are_no_steps():
+    assert step_quality(table((), StageRow)).empty

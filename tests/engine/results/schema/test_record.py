@@ -5,7 +5,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from engine.recipe import Recipe
 from engine.recipe.model_names import ASSETS
+from engine.recipe.tasks import LanguageModeling
 from engine.results.analysis.per_step_scores import step_scores
 from engine.results.analysis.runs import comparison, trade_off
 from engine.results.schema.record import RELATIVE_TO_REMAINING, RunRecord, Summary
@@ -73,9 +75,9 @@ def test_numbers_that_no_page_can_show_make_a_record_unreadable(result):
 
 
 def test_what_a_record_says_itself_is_kept():
-    summary = record_with_sizes(result=scores(2000, 11.0, parameters=3000, bits_per_parameter=7.5))
+    said = record_with_sizes(result=scores(2000, 11.0, parameters=3000, bits_per_parameter=7.5))
     assert (
-        RunRecord.model_validate_json(summary.model_dump_json()).summary.result.bits_per_parameter
+        RunRecord.model_validate_json(said.model_dump_json()).summary.result.bits_per_parameter
         == 7.5
     )
 
@@ -96,17 +98,16 @@ def test_an_older_run_that_removed_parameters_is_told_apart_once():
 def test_the_stored_examples_say_both_bits():
     for name in ("first-look", "ten-times"):
         record = EXAMPLES.record(name)
-        summary, stages = record.summary, step_scores(EXAMPLES.tables(name).stages)
+        said, stages = record.summary, step_scores(EXAMPLES.tables(name).stages)
         assert (
-            summary.result.bits_per_parameter
-            == 8 * summary.result.size_bytes / summary.baseline.parameters
+            said.result.bits_per_parameter == 8 * said.result.size_bytes / said.baseline.parameters
         )
         if not stages.empty:
-            assert stages.bits_per_parameter.iloc[-1] == summary.result.bits_per_parameter
+            assert stages.bits_per_parameter.iloc[-1] == said.result.bits_per_parameter
         row = comparison([record]).iloc[0]
         assert (row.bits_per_parameter, row.bits_per_weight) == (
-            summary.result.bits_per_parameter,
-            summary.result.bits_per_weight,
+            said.result.bits_per_parameter,
+            said.result.bits_per_weight,
         )
 
 
@@ -118,3 +119,15 @@ def test_a_summary_for_programs_names_both():
     assert {"bits_per_weight", "bits_per_parameter"} <= fields["result"].keys() & fields[
         "baseline"
     ].keys()
+
+
+def test_a_stored_record_without_bos_means_never():
+    record = RunRecord(id="abcd", key="0", recipe=Recipe(task=LanguageModeling(bos="auto")))
+    stored = json.loads(record.model_dump_json())
+    assert RunRecord.model_validate_json(json.dumps(stored)) == record
+    del stored["recipe"]["task"]["bos"]
+    older = RunRecord.model_validate_json(json.dumps(stored))
+    assert (
+        older.recipe.task.bos == "never"
+        and RunRecord.model_validate_json(older.model_dump_json()) == older
+    )

@@ -64,7 +64,7 @@ def test_at_a_rate_of_nothing_the_decomposition_stays_as_it_is(technique, run_st
 
 
 @pytest.mark.parametrize("technique", ["tucker", "cp"])
-def test_training_moves_the_factors_and_takes_no_more_bytes(technique, run_step, improving_quality):
+def test_training_moves_the_factors_and_takes_no_more_bytes(technique, run_step, kept_last):
     mine, other = run_step(technique, **SHORT), run_step(technique)
     assert (
         mine.summary.result.loss != other.summary.result.loss
@@ -85,7 +85,7 @@ def test_runs_repeat_to_the_bit(run_step):
     assert one.equals(other)
 
 
-@pytest.mark.usefixtures("untimed_forecasts")
+@pytest.mark.usefixtures("bytes_alone")
 def test_its_forecast_has_the_bytes_to_one(resnet, tmp_path):
     recipe = recipe_for("resnet", resnet, tmp_path / "data", {"technique": "tucker", **SHORT})
     assert forecast(recipe).size_bytes == run(recipe).summary.result.size_bytes

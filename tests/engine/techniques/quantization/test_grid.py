@@ -1,7 +1,5 @@
 """Even grids: what rounding may and may not do."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -13,32 +11,15 @@ from engine.models.layers import Layer
 from engine.techniques.implementations import plan
 from engine.techniques.quantization import grid
 from engine.techniques.quantization.grid import round_to_grid
-from engine.techniques.quantization.ranges import saturation_threshold
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.tensors.packing import unpack_bits
 from tests.cases import for_each
+from tests.matrices import weights
 from tests.techniques import NARROW, RANGES, ROUNDING, technique_id
 
 few = settings(max_examples=20)  # where there are many settings to try
 HALF = 2**-11  # what rounding to float16 may change, as a share
 PLAIN = [*ROUNDING, *NARROW]  # ranges that clip nothing
-
-
-@st.composite
-def weights(draw):
-    """Ragged matrices of every size and scale; some are lopsided, constant or mostly zero."""
-    shape = draw(st.sampled_from([(1, 1), (1, 5), (5, 1), (7, 13), (4, 40), (3, 64), (2, 172)]))
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 1000))))
-    kind = draw(st.sampled_from(["normal", "lopsided", "constant", "sparse", "zero", "outlier"]))
-    weight = {
-        "normal": weight,
-        "lopsided": weight.abs() + 0.5,
-        "constant": torch.full(shape, -0.7),
-        "sparse": weight * (weight > 1),
-        "zero": weight * 0,
-        "outlier": weight.where(weight < weight.max(), weight * 50),
-    }[kind]
-    return weight * draw(st.sampled_from([1.0, 0.02, 1e-9, 1e5]))
 
 
 def to_widest(**config) -> RoundToNearest:
@@ -179,14 +160,14 @@ def test_float16_scales_choose_the_codes_of_exact_ones(bits, monkeypatch):
         .clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     )
     config = to_widest(bits=bits, group_size=32)
-    result = round_to_grid(weight, config)
+    ours = round_to_grid(weight, config)
     with monkeypatch.context() as patch:
         patch.setattr(grid, "float16_below", grid.nearest_float16)
         nearest = round_to_grid(weight, config)
-    ours_differ, nearest_differ = (share_unlike(each, exact, bits) for each in (result, nearest))
+    ours_differ, nearest_differ = (share_unlike(each, exact, bits) for each in (ours, nearest))
     # in half of the groups the widest of 32 weights is negative, and half of these tipped over with
     # the nearest scale
-    assert ours_differ < 0.001 < 0.006 < nearest_differ < 0.01 and result.nbytes == nearest.nbytes
+    assert ours_differ < 0.001 < 0.006 < nearest_differ < 0.01 and ours.nbytes == nearest.nbytes
 
 
 def share_unlike(stored, codes, bits: int) -> float:
@@ -331,42 +312,6 @@ def test_a_multiple_of_the_rms_is_the_range_up_to_the_widest_weight(weight, sche
     )
 
 
-def merged_divergence(counts: list[float], kept: int, levels: int) -> float:
-    """TensorRT's, bin by bin: those beyond go into the last one; each level's weights are spread
-    over its bins that hold any.
-    """
-    p, q = counts[:kept], []
-    p[-1] += sum(counts[kept:])
-    for level in range(levels):
-        part = counts[level * kept // levels : (level + 1) * kept // levels]
-        filled = sum(number > 0 for number in part)
-        q += [sum(part) / filled if number else 0.0 for number in part]
-    p, q = ([number / sum(each) for number in each] for each in (p, q))
-    return sum(a * math.log(a / max(b, 1e-9)) for a, b in zip(p, q, strict=True) if a)
-
-
-@pytest.mark.parametrize("bits", [2, 4])
-def test_the_entropy_range_is_the_threshold_that_loses_least_information(bits):
-    weight = torch.distributions.StudentT(2.0).sample((1, 4096)).clamp(-30, 30)
-    levels, largest = 2 ** (bits - 1), weight.abs().max().item()
-    counts = (
-        weight.abs()
-        .flatten()
-        .mul(16 * levels / largest)
-        .long()
-        .clamp(max=16 * levels - 1)
-        .bincount(minlength=16 * levels)
-        .tolist()
-    )
-    lost = [
-        merged_divergence([float(number) for number in counts], kept * levels, levels)
-        for kept in range(1, 17)
-    ]
-    assert saturation_threshold(weight[None], levels).item() == pytest.approx(
-        largest * (lost.index(min(lost)) + 1) / 16
-    )
-
-
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
 def test_entropy_saturates_where_a_few_weights_stand_apart(scheme):
     weight = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))
@@ -429,10 +374,10 @@ def test_each_block_is_rounded_like_a_matrix_of_its_own(weight, rows, columns, r
         for band in weight.split(rows)
     ]
     # a least-squares range between two equally good ones may fall either way
-    expected = torch.cat([torch.cat(band, 1) for band in bands])
+    due = torch.cat([torch.cat(band, 1) for band in bands])
     torch.testing.assert_close(
         stored.to_dense(),
-        expected,
+        due,
         rtol=1e-6,
         atol=(0.02 if reach == "mse" else 1e-6) * weight.abs().max().item(),
     )
@@ -448,10 +393,8 @@ def test_a_convolutions_input_channel_comes_with_its_whole_kernel():
         weight, block
     ).scales.shape == (3, 2)
     turned = weight.view(6, 4, 9).transpose(0, 1).reshape(4, 54)
-    expected = (
-        rounded_weight(turned, granularity="channel").view(4, 6, 9).transpose(0, 1).reshape(6, 36)
-    )
-    assert torch.equal(round_to_grid(weight, channel).to_dense(), expected)
+    due = rounded_weight(turned, granularity="channel").view(4, 6, 9).transpose(0, 1).reshape(6, 36)
+    assert torch.equal(round_to_grid(weight, channel).to_dense(), due)
 
 
 # --- fixed point ----------------------------------------------------------------------------------

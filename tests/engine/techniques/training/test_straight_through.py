@@ -1,49 +1,24 @@
 """Rounding forward, gradients backward: as the papers' formulas have it, on small tensors."""
 
-import math
-
 import pytest
 import torch
 
-from engine.techniques.implementations import compress
-from engine.techniques.quantization.fixed_levels.config import Ternary
 from engine.techniques.quantization.grid import Levels
 from engine.techniques.quantization.rounding.config import RoundToNearest
-from engine.techniques.training.fake_quant import (
-    GridFakeQuant,
-    TableFakeQuant,
-    quantize_module_inputs,
-)
-from engine.techniques.training.qat.config import QAT, BitNet
 from engine.techniques.training.straight_through import (
-    CLIP_TOLERANCE,
     RoundToLevels,
     StraightThrough,
 )
 from tests.cases import for_each
-from tests.techniques import BLOCKS, FIXED_POINT, NARROW, RANGES, ROUNDING, TERNARY, technique_id
-
-GRIDS = [*ROUNDING, *RANGES, *NARROW, *BLOCKS, *FIXED_POINT]
-LEARNABLE = [config for config in GRIDS if config.scales == "free"]
-
-
-def layer(out: int = 24, in_: int = 41, seed: int = 0) -> torch.nn.Linear:
-    module = torch.nn.Linear(in_, out, bias=False)
-    module.weight.data = torch.randn(out, in_, generator=torch.Generator().manual_seed(seed))
-    return module
-
-
-def learning(config: RoundToNearest, **options) -> QAT:
-    return QAT(**config.model_dump(exclude={"technique"}), **options)
 
 
 def test_a_straight_through_value_is_the_rounded_one_with_the_whole_ones_slope():
     value = torch.randn(50, requires_grad=True)
     rounded = (1e8 * torch.randn(50)).round()  # value + (rounded - value) would not give these back
     out = StraightThrough.apply(value, rounded)
-    gradient = torch.randn(50)
-    out.backward(gradient)
-    assert torch.equal(out, rounded) and torch.equal(value.grad, gradient)
+    slope = torch.randn(50)
+    out.backward(slope)
+    assert torch.equal(out, rounded) and torch.equal(value.grad, slope)
 
 
 @for_each("scheme", ["symmetric", "asymmetric"])
@@ -56,162 +31,30 @@ def test_slopes_on_levels_are_the_papers_equations(bits, scheme):
         torch.full((401,), 0.017 * 2 ** (8 - bits)).requires_grad_(),
         torch.full((401,), 1.0 if scheme == "asymmetric" else 0.0),
     )
-    gradient = torch.randn(401, generator=torch.Generator().manual_seed(1))
-    RoundToLevels.apply(weight, steps, zeros, levels).backward(gradient)
+    slope = torch.randn(401, generator=torch.Generator().manual_seed(1))
+    RoundToLevels.apply(weight, steps, zeros, levels).backward(slope)
     for w, s, z, g, by_weight, by_step in zip(
-        *(each.tolist() for each in (weight, steps, zeros, gradient, weight.grad, steps.grad)),
+        *(each.tolist() for each in (weight, steps, zeros, slope, weight.grad, steps.grad)),
         strict=True,
     ):
         place = w / s + z
         inside = levels.lowest < place < levels.highest
-        expected = (
+        due = (
             round(place) - place
             if inside
             else (levels.lowest if place <= levels.lowest else levels.highest) - z
         )
         assert by_weight == pytest.approx(g if inside else 0.0, rel=1e-5)
-        assert by_step == pytest.approx(g * expected, rel=1e-3, abs=1e-3)
+        assert by_step == pytest.approx(g * due, rel=1e-3, abs=1e-3)
 
 
 def test_a_step_that_weights_share_gets_the_sum_of_their_slopes():
     levels, draw = Levels.of(RoundToNearest(bits=3)), torch.Generator().manual_seed(2)
-    weight, gradient = torch.randn(4, 9, generator=draw), torch.randn(4, 9, generator=draw)
+    weight, slope = torch.randn(4, 9, generator=draw), torch.randn(4, 9, generator=draw)
     each, shared = (
         torch.full((4, 9), 0.3).requires_grad_(),
         torch.full((4, 1), 0.3).requires_grad_(),
     )
     for steps in (each, shared):
-        RoundToLevels.apply(weight, steps, torch.zeros(1, 1), levels).backward(gradient)
+        RoundToLevels.apply(weight, steps, torch.zeros(1, 1), levels).backward(slope)
     torch.testing.assert_close(shared.grad, each.grad.sum(1, keepdim=True))
-
-
-@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
-def test_learned_steps_have_lsqs_slope_and_its_scale(granularity):
-    """The multiples' gradient is the first step times equation 3 times 1 / sqrt(N Q_P), N weights
-    sharing a step.
-    """
-    config, module = (
-        QAT(bits=3, granularity=granularity, group_size=16, learn_scales=True, range="mse"),
-        layer(8, 48),
-    )
-    rounded = GridFakeQuant(config, module, None)
-    gradient = torch.randn(8, 48, generator=torch.Generator().manual_seed(3))
-    rounded(module.weight).backward(gradient)
-    shape = {"tensor": (1, 1, 384), "channel": (8, 1, 48), "group": (8, 3, 16)}[granularity]
-    first = rounded.first[..., None]
-    place = module.weight.detach().reshape(shape) / first
-    equation3 = torch.where(place <= -4, -4.0, torch.where(place >= 3, 3.0, place.round() - place))
-    expected = (equation3 * gradient.reshape(shape) * first).sum(-1) / math.sqrt(shape[2] * 3)
-    torch.testing.assert_close(
-        rounded.multiples.grad.view_as(expected), expected, rtol=1e-4, atol=1e-6
-    )
-
-
-@for_each("config", GRIDS, ids=technique_id)
-def test_before_it_learns_a_weight_is_rounded_to_nearest_to_the_bit(config):
-    module = layer()
-    plain = compress(config, module.weight.detach())
-    rounded = GridFakeQuant(learning(config), module, None)
-    stored = rounded.stored_weight(module.weight)
-    assert torch.equal(rounded(module.weight), plain.to_dense()) and torch.equal(
-        stored.to_dense(), plain.to_dense()
-    )
-    assert {name: (value.dtype, value.shape) for name, value in stored.tensors().items()} == {
-        name: (value.dtype, value.shape) for name, value in plain.tensors().items()
-    }
-
-
-@for_each("config", LEARNABLE, ids=technique_id)
-def test_what_is_trained_is_what_is_stored_also_when_steps_have_moved(config):
-    module = layer()
-    rounded = GridFakeQuant(learning(config, learn_scales=True), module, None)
-    with torch.no_grad():
-        assert torch.equal(rounded(module.weight), compress(config, module.weight).to_dense())
-        rounded.multiples.mul_(torch.linspace(0.5, 1.7, len(rounded.multiples)))
-        assert torch.equal(rounded(module.weight), rounded.stored_weight(module.weight).to_dense())
-        assert rounded.stored_weight(module.weight).nbytes == compress(config, module.weight).nbytes
-
-
-@for_each("config", TERNARY, ids=technique_id)
-def test_three_values_in_training_are_those_that_are_stored(config):
-    module = layer()
-    rounded = TableFakeQuant(
-        BitNet(**config.model_dump(exclude={"technique"}), activation_bits=0), module, None
-    )
-    assert torch.equal(rounded(module.weight), compress(config, module.weight.detach()).to_dense())
-    assert torch.equal(rounded.stored_weight(module.weight).to_dense(), rounded(module.weight))
-    rounded(module.weight).sum().backward()
-    # equation 1's rounding passes every gradient
-    assert torch.equal(module.weight.grad, torch.ones(24, 41))
-
-
-def test_nothing_is_clipped_where_the_grid_reaches_the_widest_weight():
-    for bits in (2, 3, 8):
-        module = layer()
-        GridFakeQuant(QAT(bits=bits), module, None)(module.weight).sum().backward()
-        assert torch.equal(module.weight.grad, torch.ones(24, 41)) and CLIP_TOLERANCE < 1
-    module = layer()
-    GridFakeQuant(QAT(bits=3, range="percentile", percentile=60), module, None)(
-        module.weight
-    ).sum().backward()
-    assert 0.05 < (module.weight.grad == 0).float().mean() < 0.5
-
-
-@for_each(
-    "config",
-    [
-        QAT(scheme="asymmetric"),
-        QAT(learn_scales=True),
-        BitNet(activation_bits=0),
-        BitNet(values="binary", activation_bits=0),
-    ],
-)
-def test_zeros_stay_zero_and_do_not_learn(config):
-    module = layer()
-    left = module.weight.abs() > 0.7
-    module.weight.data *= left
-    kind = GridFakeQuant if isinstance(config, QAT) else TableFakeQuant
-    rounded = kind(config, module, left)
-    rounded(module.weight).square().sum().backward()
-    assert (
-        not rounded(module.weight)[~left].any()
-        and not module.weight.grad[~left].any()
-        and module.weight.grad[left].any()
-    )
-    assert torch.equal(rounded.stored_weight(module.weight).to_dense(), rounded(module.weight))
-
-
-def test_the_distance_to_levels_is_in_steps_and_nothing_on_the_levels():
-    module = layer()
-    config = QAT(
-        bits=4, granularity="channel", grid="narrow"
-    )  # on which the widest weight is a level
-    rounded = GridFakeQuant(config, module, None)
-    scales, _ = rounded.qparams(module.weight)
-    far = ((module.weight - rounded(module.weight)) / scales).square().mean()
-    torch.testing.assert_close(rounded.quantization_error(module.weight), far)
-    module.weight.data = compress(
-        RoundToNearest(bits=4, granularity="channel", grid="narrow"), module.weight.detach()
-    ).to_dense()
-    assert rounded.quantization_error(module.weight) < 1e-9 < far
-
-
-def test_inputs_are_rounded_as_the_stored_layer_rounds_them_and_slopes_pass():
-    module, inputs = layer(5, 7), torch.randn(3, 7, requires_grad=True)
-    stored = compress(BitNet(), module.weight.detach())
-    plain = module(stored.quantized_inputs(inputs.detach()))
-    quantize_module_inputs(module, stored.quantized_inputs)
-    out = module(inputs)
-    assert torch.equal(out, plain) and not torch.equal(stored.quantized_inputs(inputs), inputs)
-    out.sum().backward()
-    torch.testing.assert_close(inputs.grad, module.weight.detach().sum(0).expand(3, 7))
-
-
-def test_bitnets_activations_are_absmax_to_eight_bits_for_each_token():
-    tokens = torch.tensor([[1.0, -2.0, 0.5], [100.0, 3.0, -7.0]])
-    scale = tokens.abs().amax(1, keepdim=True) / 127
-    expected = (tokens / scale).round() * scale
-    torch.testing.assert_close(
-        compress(BitNet(), torch.randn(4, 3)).quantized_inputs(tokens), expected
-    )
-    assert compress(Ternary(), torch.randn(4, 3)).quantized_inputs(tokens) is tokens

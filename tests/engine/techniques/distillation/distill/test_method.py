@@ -45,9 +45,9 @@ from engine.training.losses import (
 )
 from tests.answers import forecast
 from tests.cases import for_each
-from tests.engine.training.test_training import exercises
 from tests.recipes import few_digits, recipe_for
 from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
+from tests.training_examples import exercises
 
 CPU = torch.device("cpu")
 SHORT = {"technique": "distill", "steps": 4, "batch": 4, "rate": 1e-2}
@@ -107,19 +107,17 @@ def error_message(run_step, *arguments, **fields) -> str:
 
 
 def test_each_term_is_torchs_own_and_its_closed_form():
-    result, reference = torch.randn(5, 7), torch.randn(5, 7)
-    p, q = softmax(reference / 3, -1), log_softmax(result / 3, -1)
-    assert teacher_loss(result, reference, 3.0).item() == pytest.approx(
+    ours, theirs = torch.randn(5, 7), torch.randn(5, 7)
+    p, q = softmax(theirs / 3, -1), log_softmax(ours / 3, -1)
+    assert teacher_loss(ours, theirs, 3.0).item() == pytest.approx(
         9 * (p * (p.log() - q)).sum(-1).mean().item(), rel=1e-5
     )
-    assert teacher_loss(result, reference, 3.0).item() == pytest.approx(
+    assert teacher_loss(ours, theirs, 3.0).item() == pytest.approx(
         9 * kl_div(q, p, reduction="batchmean").item(), rel=1e-5
     )
-    assert feature_loss(result, reference).item() == pytest.approx(
-        mse_loss(result, reference).item()
-    )
-    assert feature_loss(result, reference, cosine=True).item() == pytest.approx(
-        1 - cosine_similarity(result, reference).mean().item(), rel=1e-5
+    assert feature_loss(ours, theirs).item() == pytest.approx(mse_loss(ours, theirs).item())
+    assert feature_loss(ours, theirs, cosine=True).item() == pytest.approx(
+        1 - cosine_similarity(ours, theirs).mean().item(), rel=1e-5
     )
 
 
@@ -141,11 +139,11 @@ def test_the_square_of_the_temperature_keeps_slopes_of_one_size():
     classes
     (Hinton et al. 2015, equation 4).
     """
-    reference, result = torch.randn(4, 6), torch.randn(4, 6, requires_grad=True)
-    (gradient,) = torch.autograd.grad(teacher_loss(result, reference, 1000.0), result)
-    gap = (result - reference).detach()
+    theirs, ours = torch.randn(4, 6), torch.randn(4, 6, requires_grad=True)
+    (slope,) = torch.autograd.grad(teacher_loss(ours, theirs, 1000.0), ours)
+    gap = (ours - theirs).detach()
     torch.testing.assert_close(
-        gradient, (gap - gap.mean(-1, keepdim=True)) / 6 / 4, rtol=0.02, atol=1e-4
+        slope, (gap - gap.mean(-1, keepdim=True)) / 6 / 4, rtol=0.02, atol=1e-4
     )
 
 
@@ -174,18 +172,18 @@ def test_a_block_is_compared_with_the_teachers_at_the_same_share_of_the_way():
     def deep(blocks: int):
         return ARCHITECTURES["llama"](num_hidden_layers=blocks)
 
-    request = TECHNIQUES["distill"](features="mse")
+    asked = TECHNIQUES["distill"](features="mse")
     pairs = [
         tuple(int(name.rpartition(".")[2]) for name in pair)
-        for pair in compared_block_pairs(request, deep(2), deep(4))
+        for pair in compared_block_pairs(asked, deep(2), deep(4))
     ]
     assert pairs == [(0, 1), (1, 3)]
     last = compared_block_pairs(
-        request.model_copy(update={"feature_blocks": "last"}), deep(3), deep(4)
+        asked.model_copy(update={"feature_blocks": "last"}), deep(3), deep(4)
     )
     assert last == [("model.layers.2", "model.layers.3")]
     named = compared_block_pairs(
-        request.model_copy(update={"feature_blocks": "3, 1"}), deep(4), deep(8)
+        asked.model_copy(update={"feature_blocks": "3, 1"}), deep(4), deep(8)
     )
     assert named == [("model.layers.0", "model.layers.1"), ("model.layers.2", "model.layers.5")]
     with pytest.raises(
@@ -195,7 +193,7 @@ def test_a_block_is_compared_with_the_teachers_at_the_same_share_of_the_way():
             r"each, or last\.$"
         ),
     ):
-        compared_block_pairs(request.model_copy(update={"feature_blocks": "1,9"}), deep(4), deep(8))
+        compared_block_pairs(asked.model_copy(update={"feature_blocks": "1,9"}), deep(4), deep(8))
 
 
 def test_one_block_may_be_a_plain_number():
@@ -242,13 +240,13 @@ def test_the_loss_is_its_terms_each_with_its_weight(run_step):
         name: torch.tensor(curve(outcome, name))
         for name in ("loss", "labels", "teacher", "features", "attention")
     }
-    expected = (
+    due = (
         0.7 * terms["labels"]
         + 0.3 * terms["teacher"]
         + 0.5 * terms["features"]
         + 2 * terms["attention"]
     )
-    torch.testing.assert_close(terms["loss"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms["loss"], due, rtol=1e-4, atol=1e-5)
 
 
 def test_a_student_learns_what_its_teacher_says(run_step):
@@ -270,19 +268,19 @@ def test_a_student_learns_what_its_teacher_says(run_step):
 def test_each_example_is_asked_about_once_however_often_it_comes_and_the_course_stays_the_same(
     run_step, monkeypatch
 ):
-    events = []
-    request = DistillationLoss.compute_teacher_logits
+    heard = []
+    asked = DistillationLoss.compute_teacher_logits
     monkeypatch.setattr(
         DistillationLoss,
         "compute_teacher_logits",
-        lambda self, batch, device: events.append(len(batch)) or request(self, batch, device),
+        lambda self, batch, device: heard.append(len(batch)) or asked(self, batch, device),
     )
     before = curve(run_step(distill_weight=1, steps=6))
-    assert sum(events) == 7  # 24 texts, 16 of which quality is measured on, and one held out
-    events.clear()
+    assert sum(heard) == 7  # 24 texts, 16 of which quality is measured on, and one held out
+    heard.clear()
     monkeypatch.setattr(DistillRun, "precomputes_teacher_logits", lambda self, tuition: False)
     assert before == pytest.approx(curve(run_step(distill_weight=1, steps=6)), rel=1e-4)
-    assert sum(events) == 24
+    assert sum(heard) == 24
 
 
 def test_answers_come_in_the_order_of_their_examples(folders):
@@ -311,7 +309,7 @@ def test_products_in_bfloat16_are_close_and_where_they_gain_nothing_they_are_flo
 # --- students -------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("untimed_forecasts")
+@pytest.mark.usefixtures("bytes_alone")
 @for_each(("architecture", "student"), CASES)
 def test_what_is_written_is_the_student_and_a_forecast_knows_its_bytes(
     architecture, student, folders, tmp_path
@@ -374,8 +372,8 @@ def test_every_other_block_begins_with_the_teachers_weights(architecture, tmp_pa
     assert {int(block.rpartition(".")[2]) for block in left.block} == {0, 2} and (
         left.relative_error == 0
     ).all()
-    removed = rows[rows.parameters == 0]
-    assert {int(block.rpartition(".")[2]) for block in removed.block} == {1, 3}
+    gone = rows[rows.parameters == 0]
+    assert {int(block.rpartition(".")[2]) for block in gone.block} == {1, 3}
 
 
 def test_a_resnet_loses_blocks_of_every_stage_but_the_first(run_step, tmp_path):
@@ -498,7 +496,7 @@ def test_each_generation_is_taught_by_the_one_before(run_step):
         setting="self", generations=3, student="same", start="random", distill_weight=1
     )
     losses = [curve(outcome, phase=f"generation {number}") for number in (1, 2, 3)]
-    assert all(len(loss) == 4 for loss in losses) and losses[0] != losses[1] != losses[2]
+    assert all(len(each) == 4 for each in losses) and losses[0] != losses[1] != losses[2]
 
 
 @pytest.mark.parametrize("stopped", ["training", "asking-teacher"])
@@ -508,7 +506,7 @@ def test_generations_that_are_stopped_leave_the_best_of_all(
     """Generation 1 looks five times and is best at step 3, generation 2 is poor: what is written is
     what the first one was.
     """
-    values, events, states = iter([0.1, 0.2, 0.3, 0.9, 0.8]), [], []
+    values, heard, states = iter([0.1, 0.2, 0.3, 0.9, 0.8]), [], []
 
     def fixed_quality(model, examples):
         states.append(model.state_dict()["classifier.1.bias"].clone())
@@ -526,21 +524,21 @@ def test_generations_that_are_stopped_leave_the_best_of_all(
     def after() -> bool:
         return any(
             event.stage == stopped and (stopped != "training" or event.network == "generation 2")
-            for event in events
+            for event in heard
         )
 
     def report(event):
-        events.extend([event] * (len(states) >= 5))  # once the first generation is finished
+        heard.extend([event] * (len(states) >= 5))  # once the first generation is finished
 
     outcome = run_step(
         "resnet", cancelled=after, report=report, save=tmp_path / "student", **recipe
     )
-    (message,) = (note for note in outcome.summary.notes if "as requested" in note)
+    (said,) = (note for note in outcome.summary.notes if "as requested" in note)
     kept = load_model(resolve_model(str(tmp_path / "student")), CPU, torch.float32).plain[
         "classifier.1.bias"
     ]
-    assert "of generation 2, as requested" in message
-    assert message.endswith(
+    assert "of generation 2, as requested" in said
+    assert said.endswith(
         "the best of all generations is kept: what generation 1 knew at step 3, with "
         "accuracy 90.0%."
     )
@@ -576,17 +574,17 @@ def test_two_views_are_apart_by_the_mean_of_kl_there_and_back_and_slopes_reach_b
 
 
 def test_where_nothing_drops_a_view_hides_tokens_or_moves_the_picture_by_a_pixel():
-    texts, images = (
+    texts, pictures = (
         EncodedExamples({"input_ids": torch.full((64, 64), 5)}, torch.zeros(64)),
         torch.arange(2 * 36.0).view(2, 1, 6, 6),
     )
     hidden = perturbed_batch(texts, 3).inputs["input_ids"]
     assert set(hidden.unique().tolist()) == {3, 5} and 0.07 < (hidden == 3).float().mean() < 0.13
-    inner = perturbed_batch(EncodedExamples({"pixel_values": images}, torch.zeros(2)), 0).inputs[
+    inner = perturbed_batch(EncodedExamples({"pixel_values": pictures}, torch.zeros(2)), 0).inputs[
         "pixel_values"
     ][:, 0, 1:-1, 1:-1]
     around = [
-        images[:, 0, 1 + y : 5 + y, 1 + x : 5 + x] for y, x in ((0, 1), (0, -1), (1, 0), (-1, 0))
+        pictures[:, 0, 1 + y : 5 + y, 1 + x : 5 + x] for y, x in ((0, 1), (0, -1), (1, 0), (-1, 0))
     ]
     assert all(any(torch.equal(inner[row], each[row]) for each in around) for row in range(2))
     assert has_dropout(torch.nn.Dropout(0.1)) and not has_dropout(torch.nn.Dropout(0.0))
@@ -646,13 +644,13 @@ def test_a_black_box_answers_what_it_is_asked_in_a_template(asks, begins, ends, 
         ).tables.written
 
     plain, rows = teacher_texts("continuations"), teacher_texts(asks)
-    events = [" ".join(prompt.split()) for prompt in rows.prompt]
+    told = [" ".join(prompt.split()) for prompt in rows.prompt]
     assert len(rows) == 4 and all(
-        prompt.startswith(begins) and prompt.endswith(ends) for prompt in events
+        prompt.startswith(begins) and prompt.endswith(ends) for prompt in told
     )
     assert all(
         " ".join(before.split()) in after and len(after) > len(before)
-        for before, after in zip(plain.prompt, events, strict=True)
+        for before, after in zip(plain.prompt, told, strict=True)
     )
 
 
@@ -710,7 +708,7 @@ def test_a_step_in_parts_has_the_slopes_of_the_whole(folders):
         )
         return [
             torch.tensor(loss),
-            *(parameter.grad for parameter in model.parameters() if parameter.grad is not None),
+            *(each.grad for each in model.parameters() if each.grad is not None),
         ]
 
     for one, other in zip(slopes(1), slopes(4), strict=True):
@@ -720,7 +718,7 @@ def test_a_step_in_parts_has_the_slopes_of_the_whole(folders):
 def test_where_memory_does_not_suffice_the_next_smaller_part_is_tried_and_said(
     folders, monkeypatch
 ):
-    model, message = (
+    model, said = (
         load_pretrained(resolve_model(str(folders["bert"]))).float().requires_grad_(True),
         [],
     )
@@ -738,10 +736,10 @@ def test_where_memory_does_not_suffice_the_next_smaller_part_is_tried_and_said(
             exercises("bert"),
             TrainingConfig(2, 1e-3, 8),
             lambda z, b: label_loss(z, b.targets),
-            on_note=message.append,
+            on_note=said.append,
         )
     )
-    assert len(losses) == 2 and message[-1] == (
+    assert len(losses) == 2 and said[-1] == (
         "There was not enough memory for 8 examples at once, so each step takes them in 4 parts "
         "from step 1 on."
     )
@@ -773,15 +771,15 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(folders, monkeypatch):
 
 
 def test_a_cancelled_training_keeps_the_best_so_far_and_can_be_run_anew(run_step, tmp_path):
-    events = []
+    heard = []
 
     def hear(event):
-        events.extend([event] if event.stage == "training" else [])
+        heard.extend([event] if event.stage == "training" else [])
 
     outcome = run_step(
         "resnet",
         steps=200,
-        cancelled=lambda: len(events) > 30,
+        cancelled=lambda: len(heard) > 30,
         report=hear,
         save=tmp_path / "student",
     )
@@ -961,11 +959,11 @@ def test_a_recipe_without_data_to_learn_from_has_the_key_it_always_had():
 def test_models_that_cannot_learn_from_one_another_are_told_apart_before_the_run(
     run_step, folders, tmp_path
 ):
-    events = []
+    heard = []
     assert "is made for image-classification" in error_message(
-        run_step, student=str(folders["resnet"]), report=events.append
+        run_step, student=str(folders["resnet"]), report=heard.append
     )
-    assert not any(event.stage == "measuring-original" for event in events)
+    assert not any(event.stage == "measuring-original" for event in heard)
     assert "is made for image-classification" in error_message(
         run_step, setting="several", teachers=str(folders["resnet"])
     )

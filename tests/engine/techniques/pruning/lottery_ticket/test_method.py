@@ -14,9 +14,9 @@ from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
 from engine.techniques.pruning.lottery_ticket.method import LotteryExperiment
 from engine.training import TrainingData, make_trainable
 from tests.answers import forecast, lesson
-from tests.engine.training.test_training import exercises
 from tests.recipes import recipe_for
 from tests.tiny import tiny
+from tests.training_examples import exercises
 
 CPU = torch.device("cpu")
 SHORT = {
@@ -63,12 +63,12 @@ def starting_weights(folders, tmp_path):
             load_model(folder, CPU, torch.float32),
             recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT | asked),
         )
-        trainable = make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU)
-        trainable.attach_masks()
+        pupil = make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU)
+        pupil.attach_masks()
         lottery = Watched(
             config,
             RunContext(recipe, folder),
-            trainable,
+            pupil,
             TrainingData(exercises("resnet"), exercises("resnet")),
         )
         lottery.run()
@@ -229,12 +229,12 @@ def test_a_ticket_of_nothing_is_refused_before_training(folders, tmp_path):
 def test_a_cancelled_lottery_ends_with_what_is_finished(
     networks, left, result, folders, tmp_path, lottery_run
 ):
-    events = []
+    heard = []
     recipe = recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT)
     outcome = run(
         recipe,
-        report=lambda event: events.append(event.stage == "training" and event.network != ""),
-        cancelled=lambda: sum(events) > 2 * networks,
+        report=lambda event: heard.append(event.stage == "training" and event.network != ""),
+        cancelled=lambda: sum(heard) > 2 * networks,
     )
     assert outcome.summary.ended_early and outcome.tables.lottery.equals(
         lottery_run[0].tables.lottery.iloc[:networks]
@@ -248,12 +248,12 @@ def test_a_cancelled_lottery_ends_with_what_is_finished(
 
 
 def test_a_run_is_cancelled_while_it_trains(folders, tmp_path):
-    events = []
+    heard = []
     with pytest.raises(Cancelled):
         recipe = recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT)
         run(
             recipe,
-            report=lambda event: events.append(event.stage == "training" and event.network != ""),
-            cancelled=lambda: any(events),
+            report=lambda event: heard.append(event.stage == "training" and event.network != ""),
+            cancelled=lambda: any(heard),
         )
-    assert sum(events) == 1
+    assert sum(heard) == 1

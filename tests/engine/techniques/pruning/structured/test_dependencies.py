@@ -138,9 +138,9 @@ def test_a_pruned_model_computes_what_the_dense_one_does_without_those_structure
         load_model(resolve_model(str(tmp_path / "saved")), CPU, torch.float32),
         load_pretrained(subject.folder),
     )
-    expected = logits_of(model_with_zeroed_inputs(folder, small), architecture)
-    torch.testing.assert_close(logits_of(small.model, architecture), expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(logits_of(dense, architecture), expected, atol=1e-6)
+    due = logits_of(model_with_zeroed_inputs(folder, small), architecture)
+    torch.testing.assert_close(logits_of(small.model, architecture), due, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(logits_of(dense, architecture), due, atol=1e-6)
     assert any(not row.kept for row in rows.structures)
     written = sum(file.stat().st_size for file in (tmp_path / "saved").glob("*.safetensors"))
     assert forecast(recipe).size_bytes == written == packed.size_bytes
@@ -190,7 +190,7 @@ def test_depthwise_convolutions_lose_the_channels_that_they_compute(models):
 
 
 @pytest.fixture(autouse=True)
-def sizes_alone(untimed_forecasts):
+def sizes_alone(bytes_alone):
     """Restrict forecasts to sizes."""
 
 
@@ -326,10 +326,10 @@ def test_generation_is_the_same_with_and_without_a_cache(models, tmp_path):
         )
         prune(recipe, subject, out := tmp_path / architecture)
         model = load_model(resolve_model(str(out)), CPU, torch.float32).model
-        request = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        asked = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
         with torch.inference_mode():
             one, other = (
-                model.generate(torch.arange(4, 20)[None], use_cache=cache, **request)
+                model.generate(torch.arange(4, 20)[None], use_cache=cache, **asked)
                 for cache in (True, False)
             )
         assert one.tolist() == other.tolist()
@@ -343,11 +343,11 @@ def test_scores_do_not_depend_on_the_storage_of_rows(models):
     made, read = (
         subject.original.model.get_submodule(part.name).stored.to_dense() for part in family.parts
     )
-    expected = [
+    due = [
         (
             made[36 * head : 36 * head + 36].square().sum()
             + read[:, 12 * head : 12 * head + 12].square().sum()
         ).sqrt()
         for head in range(4)
     ]
-    torch.testing.assert_close(scored[0].scores, torch.stack(expected))
+    torch.testing.assert_close(scored[0].scores, torch.stack(due))

@@ -11,28 +11,15 @@ import torch
 import torch_pruning
 from torch import nn
 from torch.nn.utils import prune
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-)
 from transformers.pytorch_utils import Conv1D
 
-from engine.calibration.gradient_stats import example_loss
-from engine.errors import PlainError
-from engine.evaluation import calibration_batches
-from engine.interactive.layer_preview import trial_on
 from engine.models.layers import selected_layers
 from engine.models.loaded_model import load_model
-from engine.models.loading import load_pretrained, resolve_model
+from engine.models.loading import resolve_model
 from engine.pipeline.blockwise import run_step
 from engine.pipeline.run import run
-from engine.step.pruning_plan import TechniqueInput
 from engine.step.run_context import RunContext
 from engine.techniques.implementations import plan_removal, survey
-from engine.techniques.pruning.blocks.config import Blocks
-from engine.techniques.pruning.structured.channels import dense_copy
 from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.pruning.structured.coupled_structures import (
     StructureGroup,
@@ -45,66 +32,24 @@ from tests.answers import forecast, lesson, piece, what_if
 from tests.answers import weight as one_weight
 from tests.cases import for_each
 from tests.recipes import recipe_for
-from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, tiny
+from tests.structures import (
+    BLOCKS,
+    CHANNELS,
+    LAYERS,
+    STEPS,
+    TRANSFORMERS,
+    assert_alike,
+    error_message,
+    inputs_for,
+    number_of,
+    open_saved,
+    plain,
+    plain_of_packed,
+    subject_of,
+)
+from tests.tiny import LANGUAGE_MODELS, tiny
 
 CPU = torch.device("cpu")
-TRANSFORMERS = [name for name in ARCHITECTURES if name != "resnet"]
-LAYERS = {  # a feed-forward's and an attention's reader, in block {}
-    **dict.fromkeys(
-        ("llama", "llama-tied", "qwen2"),
-        ("model.layers.{}.mlp.down_proj", "model.layers.{}.self_attn.o_proj"),
-    ),
-    "gpt2": ("transformer.h.{}.mlp.c_proj", "transformer.h.{}.attn.c_proj"),
-    "opt": ("model.decoder.layers.{}.fc2", "model.decoder.layers.{}.self_attn.out_proj"),
-    "bert": ("bert.encoder.layer.{}.output.dense", "bert.encoder.layer.{}.attention.output.dense"),
-}
-KINDS = {"bert": AutoModelForSequenceClassification, "resnet": AutoModelForImageClassification}
-STEPS = {
-    "neurons": {"technique": "structured", "what": "neurons", "score": "l2"},
-    "neurons-l1-global": {
-        "technique": "structured",
-        "what": "neurons",
-        "share": 0.6,
-        "score": "l1",
-        "scope": "global",
-    },
-    "neurons-largest": {"technique": "structured", "what": "neurons", "score": "linf"},
-    "neurons-activations": {"technique": "structured", "score": "activations"},
-    "neurons-taylor-global": {"technique": "structured", "score": "taylor", "scope": "global"},
-    "heads": {"technique": "structured", "what": "heads", "share": 0.5, "score": "l2"},
-    "heads-taylor": {"technique": "structured", "what": "heads", "score": "taylor"},
-    "heads-evenly": {
-        "technique": "structured",
-        "what": "heads",
-        "share": 0.5,
-        "score": "activations",
-        "together": "queries",
-    },
-    "heads-global": {
-        "technique": "structured",
-        "what": "heads",
-        "share": 0.3,
-        "scope": "global",
-        "score": "l2",
-    },
-}
-CHANNELS = {
-    "channels": {"technique": "structured", "score": "l2"},
-    "channels-taylor-global": {
-        "technique": "structured",
-        "what": "channels",
-        "score": "taylor",
-        "scope": "global",
-        "share": 0.4,
-    },
-    "channels-activations": {
-        "technique": "structured",
-        "what": "channels",
-        "score": "activations",
-        "share": 0.5,
-    },
-}
-BLOCKS = {"blocks": {"technique": "blocks"}}
 EVERY = STEPS | CHANNELS | BLOCKS
 CASES = [(a, s) for a in TRANSFORMERS for s in (*STEPS, *BLOCKS)] + [
     ("resnet", s) for s in CHANNELS
@@ -121,61 +66,24 @@ each_case = for_each(("architecture", "step"), CASES)
 def test_norms_choose_as_torchs_ln_structured(score, kernel, side):
     layer = nn.Conv2d(12, 20, kernel) if kernel else nn.Linear(12, 20)
     axis, width = ("outputs", "inputs").index(side), 1 if side == "outputs" else prod(kernel)
-    expected = (
+    due = (
         prune.ln_structured(layer, "weight", 0.4, n=ORDERS[score], dim=axis)
         .weight_mask.transpose(0, axis)
         .flatten(1)
     )
     family = StructureGroup(
-        "layer",
-        "channel",
-        (StructureSlice("layer", side, adjacent_positions(len(expected), width)),),
+        "layer", "channel", (StructureSlice("layer", side, adjacent_positions(len(due), width)),)
     )
     scored = ScoredGroup(
         family, group_norms(family, lambda _: layer.weight_orig.flatten(1), ORDERS[score])
     )
-    assert torch.equal(
-        chosen_of(Structured(score=score, share=0.4), scored), expected.bool().all(1)
-    )
+    assert torch.equal(chosen_of(Structured(score=score, share=0.4), scored), due.bool().all(1))
 
 
 @pytest.fixture(scope="module")
 def finished_run(cached_run):
     """Return the outcome by the step's name."""
     return lambda architecture, step: cached_run(architecture, EVERY[step])
-
-
-def error_message(architecture, folders, tmp_path, step, **fields) -> str:
-    with pytest.raises(PlainError) as error:
-        run(recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields))
-    assert str(error.value).endswith(".") and "\n" not in str(error.value)
-    return str(error.value)
-
-
-def plain(architecture, folder):
-    return KINDS.get(architecture, AutoModelForCausalLM).from_pretrained(folder).eval()
-
-
-def open_saved(folder):
-    return load_model(resolve_model(str(folder)), CPU, torch.float32)
-
-
-def inputs_for(architecture) -> dict:
-    if architecture == "resnet":
-        return {
-            "pixel_values": torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-        }
-    return {"input_ids": torch.arange(4, 68).view(2, 32)}
-
-
-@torch.inference_mode()
-def assert_alike(one, other, architecture):
-    inputs = inputs_for(architecture)
-    torch.testing.assert_close(one(**inputs).logits, other(**inputs).logits, rtol=1e-4, atol=1e-5)
-
-
-def number_of(block: str) -> int:
-    return int(block.rpartition(".")[2])
 
 
 @torch.no_grad()
@@ -222,12 +130,12 @@ def test_a_network_without_channels_computes_what_it_does_when_its_norms_give_ze
         for name, norm in reference.named_modules():
             if isinstance(norm, torch.nn.BatchNorm2d):
                 kernel = reference.get_submodule(name.replace("normalization", "convolution"))
-                removed = gone_rows(
+                gone = gone_rows(
                     kernel,
                     small.model.get_submodule(name.replace("normalization", "convolution")),
                     before,
                 )
-                norm.weight[removed], norm.bias[removed] = 0.0, 0.0
+                norm.weight[gone], norm.bias[gone] = 0.0, 0.0
     assert_alike(small.model, reference, "resnet")
 
 
@@ -244,64 +152,14 @@ def gone_rows(kernel, left, before) -> list[int]:
     order.
     """
     matrix, rows, at = kernel.weight.flatten(1), left.stored.to_dense(), 0
-    removed = []
+    gone = []
     for number, row in enumerate(matrix):
         if at < len(rows) and set(rows[at].tolist()) <= set(row.tolist()):
             at += 1
         else:
-            removed.append(number)
+            gone.append(number)
     assert at == len(rows)
-    return removed
-
-
-@for_each("count", [1, 2])
-@for_each("architecture", TRANSFORMERS)
-def test_without_blocks_a_model_computes_what_it_does_when_they_are_deleted(
-    architecture, count, tmp_path
-):
-    depth = {"gpt2": "n_layer"}.get(architecture, "num_hidden_layers")
-    folder = tiny(architecture, tmp_path / "model", **{depth: 4})
-    outcome = run(
-        recipe_for(
-            architecture, folder, tmp_path / "data", {"technique": "blocks", "count": count}
-        ),
-        save=tmp_path / "saved",
-    )
-    rows, reference = outcome.tables.structures, plain(architecture, folder)
-    assert (~rows.kept).sum() == count and rows.score[~rows.kept].max() <= rows.score[
-        rows.kept
-    ].min()
-    blocks = reference.get_submodule(rows.block[0].rpartition(".")[0])
-    for block in rows.block[~rows.kept][::-1]:
-        del blocks[number_of(block)]
-    small = open_saved(tmp_path / "saved").model
-    assert_alike(small, reference, architecture)
-    assert small.config.num_hidden_layers == 4 - count
-    assert_alike(plain_of_packed(architecture, tmp_path / "saved"), small, architecture)
-
-
-def plain_of_packed(architecture, folder):
-    """The saved model as transformers makes it from its config.json alone, filled with the saved
-    weights.
-    """
-    small, made = (
-        open_saved(folder),
-        KINDS.get(architecture, AutoModelForCausalLM)
-        .from_config(AutoConfig.from_pretrained(folder))
-        .eval(),
-    )
-    weights = {
-        f"{layer.name}.weight": small.model.get_submodule(layer.name).stored.to_dense()
-        for layer in small.layers
-    }
-    with torch.no_grad():
-        for name, value in made.state_dict().items():
-            turned = (
-                isinstance(made.get_submodule(name.rpartition(".")[0]), Conv1D) and name in weights
-            )
-            given = weights.get(name, small.plain.get(name))
-            value.copy_(given.T if turned else given.view(value.shape))
-    return made
+    return gone
 
 
 @for_each(
@@ -347,10 +205,10 @@ def test_where_config_json_has_no_words_for_the_shapes_it_stays(
 @for_each("architecture", LANGUAGE_MODELS)
 def test_generation_is_the_same_with_and_without_a_cache(architecture, step, finished_run):
     model = open_saved(finished_run(architecture, step)[1]).model
-    request = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    asked = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     with torch.inference_mode():
         one, other = (
-            model.generate(torch.arange(4, 20)[None], use_cache=cache, **request)
+            model.generate(torch.arange(4, 20)[None], use_cache=cache, **asked)
             for cache in (True, False)
         )
     assert one.tolist() == other.tolist() and one.shape == (1, 22)
@@ -421,32 +279,32 @@ def test_sizes_counts_and_shapes_are_those_of_the_files(architecture, step, fini
 @each_case
 def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_run):
     outcome, save, recipe = finished_run(architecture, step)
-    again, message = (
+    again, said = (
         run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary.result,
         outcome.summary.result,
     )
     assert (again.loss, again.accuracy, again.size_bytes, again.parameters) == (
-        message.loss,
-        message.accuracy,
-        message.size_bytes,
-        message.parameters,
+        said.loss,
+        said.accuracy,
+        said.size_bytes,
+        said.parameters,
     )
 
 
-@pytest.mark.usefixtures("untimed_forecasts")
+@pytest.mark.usefixtures("bytes_alone")
 @for_each(
     ("architecture", "step"),
     [case for case in CASES if "taylor-global" not in case[1] and "global" not in case[1]],
 )
 def test_the_forecast_is_the_size_of_the_files_to_the_byte(architecture, step, finished_run):
     outcome, _, recipe = finished_run(architecture, step)
-    estimate, result = forecast(recipe), outcome.summary.result
-    assert (estimate.size_bytes, estimate.bits_per_weight, estimate.compression) == (
+    said, result = forecast(recipe), outcome.summary.result
+    assert (said.size_bytes, said.bits_per_weight, said.compression) == (
         result.size_bytes,
         result.bits_per_weight,
         result.compression,
     )
-    assert estimate.layers == (outcome.tables.layers.technique != "").sum()
+    assert said.layers == (outcome.tables.layers.technique != "").sum()
 
 
 def test_a_layers_error_is_the_share_of_its_norm_that_went(finished_run, folders):
@@ -498,66 +356,6 @@ def test_to_take_out_nothing_changes_nothing(architecture, step, folders, tmp_pa
         plain(architecture, folders[architecture]),
         architecture,
     )
-
-
-# --- scores and choice ----------------------------------------------------------------------------
-
-
-def subject_of(architecture, folders, tmp_path, step, data=True, **fields) -> TechniqueInput:
-    recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step, **fields)
-    folder, original = resolve_model(str(folders[architecture])), open_saved(folders[architecture])
-    batches = calibration_batches(recipe.calibration, recipe.task, folder) if data else []
-    targets = frozenset(layer.name for layer in selected_layers(original.layers, recipe.layers))
-    return TechniqueInput(original, folder, targets, trial_on(batches, recipe, original))
-
-
-def test_influence_is_one_minus_the_cosine_of_the_states_around_a_block(folders, tmp_path):
-    subject = subject_of("llama", folders, tmp_path, BLOCKS["blocks"])
-    found = survey(Blocks(), subject)
-    model, cosines = plain("llama", folders["llama"]), []
-    for block in model.model.layers:
-        block.register_forward_hook(
-            lambda module, args, output: cosines[-1].append(
-                torch.cosine_similarity(args[0], output, dim=-1)
-            )
-        )
-    with torch.inference_mode():
-        for batch in subject.layer_swap.batches:
-            cosines.append([])
-            model(**batch)
-    expected = [
-        1 - torch.cat([batch[number].flatten() for batch in cosines]).mean().item()
-        for number in range(2)
-    ]
-    assert list(found.values()) == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_heads_taylor_score_is_the_slope_by_a_gate_on_its_output(architecture, folders, tmp_path):
-    subject = subject_of(architecture, folders, tmp_path, STEPS["heads-taylor"])
-    scores = survey(Structured(what="heads", score="taylor"), subject)[0].scores
-    model, (_, reader) = plain(architecture, folders[architecture]), LAYERS[architecture]
-    gate = torch.ones(len(scores), requires_grad=True)
-    hook = lambda module, args: (args[0] * gate.repeat_interleave(48 // len(scores)),)  # noqa: E731
-    model.get_submodule(reader.format(0)).register_forward_pre_hook(hook)
-    examples = [
-        {"input_ids": row[None]}
-        for batch in subject.layer_swap.batches
-        for row in batch["input_ids"]
-    ]
-    slopes = [
-        torch.autograd.grad(example_loss(model, example, CPU), gate)[0] for example in examples
-    ]
-    torch.testing.assert_close(scores, torch.stack(slopes).mean(0).abs(), rtol=1e-3, atol=1e-6)
-
-
-def test_a_neurons_output_score_is_wandas_of_its_column(folders, tmp_path):
-    config = Structured(score="activations")
-    subject = subject_of("opt", folders, tmp_path, STEPS["neurons-activations"])
-    name = "model.decoder.layers.0.fc2"
-    seen = subject.layer_swap.layer_stats("range", [name])[name]
-    expected = (subject.layer_swap.weight_of(name).square() * seen.rms.square()).sum(0).sqrt()
-    torch.testing.assert_close(survey(config, subject)[0].scores, expected)
 
 
 def test_over_all_layers_the_least_go_and_each_layer_keeps_one(folders, tmp_path):
@@ -657,14 +455,14 @@ def test_blocks_heads_and_neurons_can_go_one_after_the_other(tmp_path):
     assert len(without.model.model.layers) == 2 and [
         block.self_attn.layer_idx for block in without.model.model.layers
     ] == [0, 1]
-    smallest = after(
+    least = after(
         tmp_path / "second",
         calibrated,
         {"technique": "structured", "share": 0.5},
         tmp_path / "third",
     )
-    assert {layer.shape for layer in smallest.layers if "down_proj" in layer.name} == {(48, 86)}
-    smallest.model.generate(torch.arange(4, 20)[None], max_new_tokens=3, pad_token_id=0)
+    assert {layer.shape for layer in least.layers if "down_proj" in layer.name} == {(48, 86)}
+    least.model.generate(torch.arange(4, 20)[None], max_new_tokens=3, pad_token_id=0)
 
 
 # --- questions ------------------------------------------------------------------------------------
@@ -678,20 +476,20 @@ def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, finished_run, f
     outcome, _, recipe = finished_run(architecture, step)
     treated = outcome.tables.layers[outcome.tables.layers.technique != ""].iloc[-1]
     measured = recipe.model_dump(mode="json", include={"task", "calibration"})
-    request = {
+    asked = {
         "model": str(folders[architecture]),
         "layer": treated["name"],
         "step": EVERY[step],
         "measured": measured,
     }
-    note, shown = what_if(**request), lesson(**request)
-    assert note.row.shape == tuple(treated["shape"]) and note.row.note == treated.note
-    assert note.row.relative_error == pytest.approx(treated.relative_error, rel=1e-4)
+    said, shown = what_if(**asked), lesson(**asked)
+    assert said.row.shape == tuple(treated["shape"]) and said.row.note == treated.note
+    assert said.row.relative_error == pytest.approx(treated.relative_error, rel=1e-4)
     rows = outcome.tables.structures
     assert set(shown.table.score.round(4)) <= set(rows.score.round(4)) and len(shown.table) in set(
         rows.groupby("block").size()
     ) | {len(rows)}
-    assert piece(**request).shape == treated.original_shape and one_weight(**request).code is None
+    assert piece(**asked).shape == treated.original_shape and one_weight(**asked).code is None
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -748,25 +546,3 @@ def test_what_cannot_be_taken_out_is_refused_in_a_sentence(
     architecture, step, says, folders, tmp_path
 ):
     assert says in error_message(architecture, folders, tmp_path, step)
-
-
-@pytest.mark.parametrize(("what", "skip"), [("neurons", ["*mlp*"]), ("heads", ["*attn*"])])
-def test_where_every_structure_is_skipped_that_is_said(what, skip, folders, tmp_path):
-    step = {"technique": "structured", "what": what, "share": 0.5}
-    assert "(layers.skip) lists" in error_message(
-        "llama", folders, tmp_path, step, layers={"skip": [*skip, "lm_head"]}
-    )
-    assert "Only 0 of 2 blocks may go" in error_message(
-        "llama", folders, tmp_path, BLOCKS["blocks"], layers={"skip": [*skip, "lm_head"]}
-    )
-
-
-def test_blocks_that_compute_by_their_number_are_refused(tmp_path):
-    folder = tiny("gpt2", tmp_path / "model", scale_attn_by_inverse_layer_idx=True)
-    with pytest.raises(PlainError, match="depend on their number"):
-        run(recipe_for("gpt2", folder, tmp_path / "data", BLOCKS["blocks"]))
-
-
-def test_a_plain_copy_is_the_model(folders, tmp_path):
-    subject = subject_of("resnet", folders, tmp_path, CHANNELS["channels"], data=False)
-    assert_alike(dense_copy(subject), load_pretrained(subject.folder), "resnet")

@@ -8,6 +8,7 @@ from engine.techniques.implementations import compress
 from engine.techniques.quantization.bitsandbytes.config import BitsAndBytes
 from engine.tensors.blockwise import FP4, NESTED_BLOCK, NF4, dynamic_map
 from tests.cases import for_each
+from tests.goldens import golden
 from tests.techniques import FOUR_BIT, INT8, technique_id
 
 SHAPES = [(48, 172), (33, 352), (7, 13), (1, 5), (64, 1024)]
@@ -64,9 +65,9 @@ def test_levels_are_the_librarys(format, table):
 
 @for_each(("format", "due"), [("nf4", 0.092), ("fp4", 0.122)])
 @for_each("width", [172, 352, 1000, 1024])
-def test_bell_shaped_weights_lose_what_is_published(format, expected, width):
+def test_bell_shaped_weights_lose_what_is_published(format, due, width):
     assert relative_error(BitsAndBytes(format=format), normal((1000, width))) == pytest.approx(
-        expected, abs=0.001
+        due, abs=0.001
     )
 
 
@@ -113,3 +114,27 @@ def test_a_block_of_zeros_beside_others_stays_zero(config):
     assert result.isfinite().all()
     if config.format == "int8" or not config.double_quantization:
         assert not result[1:3].any() and result[0].any()
+
+
+@pytest.mark.parametrize("format", ["nf4", "fp4"])
+def test_four_bit_codes_and_absmax_are_those_of_the_library_that_made_the_golden(format):
+    due = golden("bitsandbytes")
+    once, twice = (
+        compress(BitsAndBytes(format=format, double_quantization=double), due["weight"].float())
+        for double in (False, True)
+    )
+    assert torch.equal(once.codes, due[f"{format}.codes"]) and torch.equal(
+        once.absmax, due[f"{format}.absmax"]
+    )
+    assert torch.equal(twice.absmax, due[f"{format}-double.absmax"]) and torch.equal(
+        twice.nested_absmax, due[f"{format}-double.nested"]
+    )
+    assert torch.equal(twice.offset, due[f"{format}-double.offset"])
+
+
+def test_int8_codes_and_absmax_are_those_of_the_library_that_made_the_golden():
+    due = golden("bitsandbytes")
+    stored = compress(BitsAndBytes(format="int8"), due["weight"].float())
+    assert torch.equal(stored.codes, due["int8.codes"]) and torch.equal(
+        stored.absmax, due["int8.absmax"]
+    )

@@ -1,19 +1,20 @@
-"""GPTQ and AWQ against their definitions: a plain column-by-column rewrite, closed forms, and what
-must hold on any data.
+"""GPTQ against its definition, a plain column-by-column rewrite, closed forms, and llm-compressor's
+results.
 """
 
 import pytest
 import torch
 
-from engine.calibration import Fold, InputStats
-from engine.techniques.implementations import compress, input_scales, storage_plan
+from engine.calibration import InputStats
+from engine.techniques.implementations import compress, storage_plan
 from engine.techniques.quantization.awq.config import AWQ
 from engine.techniques.quantization.awq.method import output_error
 from engine.techniques.quantization.gptq.config import GPTQ
+from engine.tensors.weights import IntegerWeight
 from tests.cases import for_each
+from tests.goldens import codes_of, golden, golden_stats, share_equal
+from tests.quantization import CPU, SHAPES, output_loss, rows_of, seen_of, weight_of
 
-CPU = torch.device("cpu")
-SHAPES = [(24, 172), (9, 352), (16, 64)]
 SETTINGS = [
     GPTQ(
         bits=bits,
@@ -29,31 +30,6 @@ SETTINGS = [
     for order, static in ((False, True), (False, False), (True, True), (True, False))
     for range in ("absmax", "mse")
 ]
-
-
-def rows_of(width: int, count: int = 600, seed: int = 0) -> torch.Tensor:
-    """Inputs of which some channels are loud and many go together.  (count, width)"""
-    draw = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(count, width // 2, generator=draw) @ torch.randn(
-        width // 2, width, generator=draw
-    )
-    return mixed * (0.7 * torch.randn(width, generator=draw)).exp() + 0.1 * torch.randn(
-        count, width, generator=draw
-    )
-
-
-def seen_of(rows: torch.Tensor) -> InputStats:
-    seen = InputStats(rows.shape[1], CPU)
-    seen.add(rows)
-    return seen
-
-
-def weight_of(shape: tuple[int, int]) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
-
-
-def output_loss(stored, weight: torch.Tensor, seen: InputStats) -> float:
-    return output_error(stored.to_dense() - weight, seen)
 
 
 def plain_gptq(weight: torch.Tensor, rows: torch.Tensor, config: GPTQ) -> torch.Tensor:
@@ -89,14 +65,11 @@ def test_it_is_the_method_of_the_paper(bits, size):
         bits=bits, group_size=size, static_groups=False, activation_order=False, range="absmax"
     )
     weight, rows = weight_of((24, 172)), rows_of(172)
-    result, expected = (
-        compress(config, weight, seen_of(rows)).to_dense(),
-        plain_gptq(weight, rows, config),
-    )
+    ours, due = compress(config, weight, seen_of(rows)).to_dense(), plain_gptq(weight, rows, config)
     # single codes may tip over where float32 rounds the other way
-    assert (result - expected).abs().lt(1e-3).float().mean() > 0.98
-    assert output_error(result - weight, seen_of(rows)) == pytest.approx(
-        output_error(expected - weight, seen_of(rows)), rel=0.02
+    assert (ours - due).abs().lt(1e-3).float().mean() > 0.98
+    assert output_error(ours - weight, seen_of(rows)) == pytest.approx(
+        output_error(due - weight, seen_of(rows)), rel=0.02
     )
 
 
@@ -218,43 +191,58 @@ def test_constant_and_empty_layers_stay_what_they_are():
         assert (constant - 0.3).abs().max() < 0.3
 
 
-# --- AWQ ------------------------------------------------------------------------------------------
-
-
-@for_each("shape", SHAPES, ids=str)
-@for_each("scheme", ["symmetric", "asymmetric"])
-@for_each("size", [0, 32, 100])
-def test_awq_is_stored_as_planned_and_loses_less_than_rounding(shape, scheme, size):
-    config, weight, seen = (
-        AWQ(bits=3, group_size=size, scheme=scheme),
-        weight_of(shape),
-        seen_of(rows_of(shape[1])),
+@pytest.mark.usefixtures("nearest_scales")
+@for_each("order", ["plain", "ordered"])
+@for_each("group_size", [32, 128, 0])
+@for_each(("bits", "scheme"), [(4, "symmetric"), (3, "symmetric"), (4, "asymmetric")])
+def test_gptq_gives_llm_compressors_codes_where_scales_are_chosen_beforehand(
+    bits, scheme, group_size, order
+):
+    due, name = golden("gptq"), f"{bits}-{group_size}-{scheme}-{order}"
+    weight, seen = due["weight"].float(), golden_stats(due["inputs"][None])
+    config = GPTQ(
+        bits=bits,
+        scheme=scheme,
+        group_size=group_size,
+        range="absmax",
+        activation_order=order == "ordered",
     )
-    scales, searched = input_scales(config, Fold("", ()), [weight], seen)
-    stored = compress(config, weight * scales, seen.divided_by(scales))
-    assert (
-        storage_plan(config, shape).nbytes == stored.nbytes
-        and storage_plan(config, shape).settings() == stored.settings()
+    stored = compress(config, weight, seen)
+    # the same convention, in float16
+    torch.testing.assert_close(stored.scales.float(), due[f"{name}.scales"], rtol=2**-11, atol=0)
+    assert scheme == "symmetric" or torch.equal(stored.zero_codes(), due[f"{name}.zeros"])
+    # one weight that falls between two codes may tip over, and its error goes on to the columns
+    # after it
+    assert share_equal(codes_of(stored), due[f"{name}.codes"]) > 0.98
+    theirs = IntegerWeight(
+        stored.shape, bits, stored.group_size, due[f"{name}.codes"], stored.scales, stored.zeros
     )
-    plain = output_loss(compress(config.rounding(), weight), weight, seen)
-    assert searched[0] == (0.0, pytest.approx(plain, rel=1e-3))
-    assert output_error(stored.to_dense() / scales - weight, seen) < plain
-
-
-def test_the_scales_follow_the_strength_of_the_inputs():
-    seen = seen_of(rows_of(172))
-    scales, searched = input_scales(AWQ(bits=3), Fold("", ()), [weight_of((24, 172))], seen)
-    order = seen.abs_mean.argsort()
-    assert (scales[order].diff() >= -1e-6).all() and scales.max() > scales.min()
-    assert min(error for _, error in searched) < searched[0][1] and len(searched) == AWQ().steps
-
-
-def test_scales_of_repeated_heads_are_equal():
-    fold = Fold("v", ("o",), repeats=2, head=3)
-    tied = fold.repeated_scales(torch.arange(1.0, 13)).view(2, 2, 3)
-    assert torch.equal(tied[:, 0], tied[:, 1]) and torch.equal(
-        fold.source_scales(tied.flatten()), tied[:, 0].flatten()
+    assert output_error(stored.to_dense() - weight, seen) == pytest.approx(
+        output_error(plain_dense(theirs) - weight, seen), rel=0.01
     )
-    torch.testing.assert_close(
-        tied[0, 0], (torch.tensor([1.0, 2, 3]) * torch.tensor([4.0, 5, 6])).sqrt()
-    )
+
+
+@pytest.mark.usefixtures("nearest_scales")
+def test_gptq_gives_most_settings_exactly_llm_compressors_codes():
+    due = golden("gptq")
+    weight, seen, equal = due["weight"].float(), golden_stats(due["inputs"][None]), []
+    for name in (key.removesuffix(".codes") for key in due if key.endswith(".codes")):
+        bits, size, scheme, order = name.split("-")
+        config = GPTQ(
+            bits=int(bits),
+            group_size=int(size),
+            scheme=scheme,
+            range="absmax",
+            activation_order=order == "ordered",
+        )
+        equal.append(torch.equal(codes_of(compress(config, weight, seen)), due[f"{name}.codes"]))
+    assert len(equal) == 18 and sum(equal) >= 14
+
+
+def plain_dense(grid: IntegerWeight) -> torch.Tensor:
+    """Dequantize a grid whose codes are not packed."""
+    width, zeros = grid.group_size, grid.zero_codes().float()
+    return (
+        (grid.codes.float().unflatten(1, (-1, width)) - zeros[..., None])
+        * grid.scales.float()[..., None]
+    ).flatten(1)

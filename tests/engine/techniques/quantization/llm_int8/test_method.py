@@ -108,8 +108,8 @@ def test_a_convolutions_outlier_channel_takes_its_whole_kernel():
     assert stored.columns.tolist() == list(range(18, 27))
     received = stored.quantized_inputs(images)
     torch.testing.assert_close(received[:, 2], images[:, 2], rtol=0, atol=0)
-    result = conv2d(received, stored.to_dense().view(kernel.shape))
-    assert (result - conv2d(images, kernel)).norm() < 0.01 * conv2d(images, kernel).norm()
+    ours = conv2d(received, stored.to_dense().view(kernel.shape))
+    assert (ours - conv2d(images, kernel)).norm() < 0.01 * conv2d(images, kernel).norm()
 
 
 def test_a_weight_beyond_float16_is_kept_in_bfloat16(layer):

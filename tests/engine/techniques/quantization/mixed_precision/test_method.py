@@ -1,12 +1,7 @@
 """Mixed precision against brute force and by hand, and the experiment on salient weights."""
 
-from itertools import product
-
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
@@ -20,8 +15,6 @@ from engine.step.layer_swap import LayerSwap
 from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.techniques.implementations import compress, plan, predicted_bytes
-from engine.techniques.quantization.mixed_precision.bit_allocation import allocate
-from engine.techniques.quantization.salience.method import VARIANTS
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.tiny import tiny
@@ -37,53 +30,6 @@ LAYERS = [
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     return tiny("llama", tmp_path_factory.mktemp("llama"))
-
-
-# --- the knapsack ---------------------------------------------------------------------------------
-
-
-@given(
-    st.lists(
-        st.lists(st.tuples(st.floats(0, 9), st.integers(1, 9)), min_size=3, max_size=3),
-        min_size=1,
-        max_size=4,
-    ),
-    st.integers(0, 30),
-)
-def test_exact_is_as_good_as_trying_everything_and_greedy_keeps_to_the_budget(candidates, more):
-    damage, sizes = (
-        np.array([[each[kind] for each in layer] for layer in candidates]) for kind in (0, 1)
-    )
-    budget = int(sizes.min(axis=1).sum()) + more
-
-    def total(values, choice):
-        return sum(values[layer, place] for layer, place in enumerate(choice))
-
-    allowed = [
-        choice for choice in product(range(3), repeat=len(sizes)) if total(sizes, choice) <= budget
-    ]
-    best = min(total(damage, choice) for choice in allowed)
-    exact, greedy = allocate(damage, sizes, budget), allocate(damage, sizes, budget, exact=False)
-    assert total(damage, exact) == pytest.approx(best) and total(sizes, exact) <= budget
-    assert total(damage, greedy) >= best - 1e-9 and total(sizes, greedy) <= budget
-
-
-def test_budgets_of_many_bytes_are_never_passed():
-    draw = np.random.default_rng(0)
-    sizes = np.sort(draw.integers(10**6, 10**8, (60, 4)))
-    damage = -np.sort(-draw.random((60, 4)))
-    for budget in np.linspace(sizes[:, 0].sum(), sizes[:, -1].sum(), 7).astype(int).tolist():
-        spent, missed = (
-            [
-                sum(
-                    values[layer, place]
-                    for layer, place in enumerate(allocate(damage, sizes, budget, exact))
-                )
-                for exact in (True, False)
-            ]
-            for values in (sizes, damage)
-        )
-        assert max(spent) <= budget and missed[0] <= missed[1]
 
 
 # --- who gets how many bits -----------------------------------------------------------------------
@@ -152,18 +98,18 @@ def test_sensitivities_are_the_divergences_that_a_rewrite_finds(sensitivity, lla
         "examples": 3,
     }
     recipe = recipe_for("llama", llama, tmp_path / "data", step)
-    context = RunContext(recipe, resolve_model(recipe.model))
-    original = load_model(context.folder, *device_and_dtype(recipe))
+    bench = RunContext(recipe, resolve_model(recipe.model))
+    original = load_model(bench.folder, *device_and_dtype(recipe))
     targets, batches, rows = (
         selected_layers(original.layers, recipe.layers),
-        load_calibration_batches(context),
+        load_calibration_batches(bench),
         TableBuilder(),
     )
-    settings = plan(recipe.steps[0], targets, LayerSwap(context, original, batches, rows))
+    settings = plan(recipe.steps[0], targets, LayerSwap(bench, original, batches, rows))
     inputs = torch.cat([batch["input_ids"] for batch in batches])[:3]
 
     def answers(bits_of):
-        other = load_model(context.folder, *device_and_dtype(recipe)).model
+        other = load_model(bench.folder, *device_and_dtype(recipe)).model
         for layer in targets:
             if bits := bits_of(layer.name):
                 module = other.get_submodule(layer.name)
@@ -213,39 +159,10 @@ def test_the_file_keeps_to_the_budget(llama, tmp_path):
     assert all(sizes[row.layer] == row.size_bytes for row in chosen_rows.itertuples())
 
 
-# --- salient weights ------------------------------------------------------------------------------
-
-
-def test_one_run_gives_the_whole_table(llama, tmp_path):
-    outcome = run(
-        recipe_for(
-            "llama",
-            llama,
-            tmp_path / "data",
-            {"technique": "awq-salience", "group_size": 32, "bits": 2},
-        )
-    )
-    table = outcome.tables.salience
-    assert len(table) == len(VARIANTS) == 15 and table.chosen.sum() == 1
-    plain, neutral = (
-        table[(table.kept_by == "") & (table.share == 0)],
-        table[(table.kept_by == "") & (table.scale == 1) & (table.share > 0)],
-    )
-    assert plain.loss.item() == pytest.approx(neutral.loss.item(), abs=1e-6)
-    best = table[table.chosen].iloc[0]
-    assert best.kept_by == "" and outcome.summary.result.loss == pytest.approx(best.loss, abs=1e-6)
-    kept = table[(table.kept_by == "activations")].sort_values("share")
-    assert (
-        kept.output_error.is_monotonic_decreasing and kept.bits_per_weight.is_monotonic_increasing
-    )
-    others = table[(table.share == 0.03)].set_index("kept_by").output_error
-    assert others["activations"] < others["random"] < plain.output_error.item()
-
-
 def test_what_a_step_wants_must_be_sensible():
-    for fields, text in (
+    for fields, said in (
         ({"choices": []}, "choices"),
         ({"by": "name", "scheme": "either"}, "either"),
     ):
-        with pytest.raises(PlainError, match=text):
+        with pytest.raises(PlainError, match=said):
             Recipe.from_dict({"steps": [{"technique": "mixed-precision"} | fields]})

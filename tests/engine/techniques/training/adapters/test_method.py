@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bitsandbytes.optim import PagedAdamW8bit
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -20,9 +19,7 @@ from engine.techniques.implementations import plan
 from engine.techniques.training import finetuner as learner_module
 from engine.techniques.training.adapters.config import LoRA, QLoRA
 from engine.techniques.training.adapters.method import lora_factors, lora_layer
-from engine.techniques.training.finetuner import check_paged_optimizer
 from engine.tensors.low_rank import AdaptedWeight
-from engine.training import TrainingConfig
 from engine.training.loop import make_optimizer
 from tests.answers import forecast, what_if
 from tests.cases import for_each
@@ -60,14 +57,14 @@ def run_step(folders, tmp_path):
 @pytest.fixture
 def pupils_logits(monkeypatch):
     """Final outputs of the model in training, with all adapters."""
-    events, learn = [], learner_module.Finetuner.train
+    heard, learn = [], learner_module.Finetuner.train
 
     def listening(self):
         learn(self)
-        events.clear()  # of an earlier case
+        heard.clear()  # of an earlier case
         with torch.inference_mode():
-            events.append(self.trainable.model.eval()(**inputs_of(self.trainable.model)).logits)
-        events.append(
+            heard.append(self.trainable.model.eval()(**inputs_of(self.trainable.model)).logits)
+        heard.append(
             {
                 name: module
                 for name, module in self.trainable.model.named_modules()
@@ -76,7 +73,7 @@ def pupils_logits(monkeypatch):
         )
 
     monkeypatch.setattr(learner_module.Finetuner, "train", listening)
-    return events
+    return heard
 
 
 def inputs_of(model) -> dict[str, torch.Tensor]:
@@ -101,7 +98,7 @@ def logits_of(folder) -> torch.Tensor:
 
 @each_architecture
 def test_merged_apart_and_in_training_the_answers_are_the_same(
-    architecture, run_step, improving_quality, pupils_logits, tmp_path
+    architecture, run_step, kept_last, pupils_logits, tmp_path
 ):
     """On an unquantized base; the model in training holds peft's own layers."""
     run_step(architecture, SHORT, save=tmp_path / "apart")
@@ -139,7 +136,7 @@ def test_pefts_own_merge_is_what_is_merged_here(kind):
 @each_base
 @for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_training(
-    base, architecture, run_step, improving_quality, pupils_logits, tmp_path
+    base, architecture, run_step, kept_last, pupils_logits, tmp_path
 ):
     first = BASES[base]
     run_step(architecture, first, save=tmp_path / "base")
@@ -183,7 +180,7 @@ def test_base_and_adapters_are_told_apart_in_the_ledger(run_step):
 
 @for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_merge_that_keeps_zeros_was_trained_with_them(
-    architecture, run_step, improving_quality, pupils_logits, tmp_path
+    architecture, run_step, kept_last, pupils_logits, tmp_path
 ):
     outcome = run_step(architecture, BASES["pruned"], MERGED, save=tmp_path / "merged")
     treated = outcome.tables.layers[outcome.tables.layers.technique == "lora"]
@@ -198,12 +195,12 @@ def test_a_merge_that_keeps_zeros_was_trained_with_them(
     )
 
 
-def test_a_merge_may_fill_zeros_where_it_is_told_to(run_step, improving_quality):
+def test_a_merge_may_fill_zeros_where_it_is_told_to(run_step, kept_last):
     treated = run_step("bert", BASES["pruned"], MERGED | {"keep_zeros": False}).tables.layers
     assert (treated[treated.technique == "lora"].sparsity < 0.01).all()
 
 
-def test_merged_weights_may_be_quantized_and_zeros_stay(run_step, improving_quality):
+def test_merged_weights_may_be_quantized_and_zeros_stay(run_step, kept_last):
     outcome = run_step("bert", BASES["pruned"], MERGED, {"technique": "round-to-nearest"})
     treated = outcome.tables.layers[outcome.tables.layers.technique != ""]
     assert (treated.sparsity >= 0.59).all() and outcome.summary.result.bits_per_weight < 5
@@ -214,7 +211,7 @@ def test_merged_weights_may_be_quantized_and_zeros_stay(run_step, improving_qual
 
 @pytest.mark.parametrize(("architecture", "attention"), [("llama", 8), ("gpt2", 4), ("bert", 8)])
 def test_adapters_stand_where_they_were_asked_for(
-    architecture, attention, folders, tmp_path, run_step, improving_quality
+    architecture, attention, folders, tmp_path, run_step, kept_last
 ):
     where = {}
     for place in ("all", "attention", "feed-forward"):
@@ -230,7 +227,7 @@ def test_adapters_stand_where_they_were_asked_for(
     assert where["attention"] | where["feed-forward"] == inside
 
 
-def test_layers_without_adapters_stay_as_they_are_stored(run_step, improving_quality, tmp_path):
+def test_layers_without_adapters_stay_as_they_are_stored(run_step, kept_last, tmp_path):
     qlora = SHORT | {"technique": "qlora", "where": "attention"}
     run_step("llama", qlora, save=tmp_path / "saved")
     stored = {
@@ -257,7 +254,7 @@ def test_narrow_layers_get_as_many_directions_as_they_have(folders):
 # --- how it learns --------------------------------------------------------------------------------
 
 
-def test_nothing_but_adapters_learns(run_step, improving_quality, tmp_path):
+def test_nothing_but_adapters_learns(run_step, kept_last, tmp_path):
     run_step("bert", SHORT, save=tmp_path / "saved")
     before, after = (
         open_saved(tmp_path / "saved").plain,
@@ -327,7 +324,7 @@ STEPS = {
 }
 
 
-@pytest.mark.usefixtures("untimed_forecasts")
+@pytest.mark.usefixtures("bytes_alone")
 @for_each("steps", STEPS)
 @for_each("architecture", ["gpt2", "resnet"])
 def test_the_forecast_is_what_is_written(architecture, steps, folders, tmp_path):
@@ -384,51 +381,18 @@ def test_nonsense_is_refused_in_a_sentence(step, words):
 PAGED = SHORT | {"technique": "qlora", "optimizer": "paged-8bit"}
 
 
-def test_a_paged_optimizer_is_refused_before_the_run_where_there_is_no_gpu(folders, tmp_path):
-    events = []
-    with pytest.raises(
-        PlainError,
-        match=(
-            r"^The paged optimizer needs a CUDA device, and this run computes on the cpu; set "
-            r"optimizer to adamw"
-        ),
-    ):
-        run(
-            recipe_for("bert", folders["bert"], tmp_path / "data", PAGED),
-            report=events.append,
-        )
-    assert not any(event.stage == "measuring-original" for event in events)
-    check_paged_optimizer(QLoRA(optimizer="paged-8bit"), torch.device("cuda"))
-    check_paged_optimizer(QLoRA(), CPU)
-
-
-def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
-    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
-    plain, paged = (
-        make_optimizer(model, TrainingConfig(10, 1e-3, 4, paged=paged)) for paged in (False, True)
-    )
-    assert (
-        isinstance(paged, PagedAdamW8bit)
-        and paged.is_paged
-        and not isinstance(plain, PagedAdamW8bit)
-    )
-    for one, other in zip(plain.param_groups, paged.param_groups, strict=True):
-        assert [id(each) for each in one["params"]] == [id(each) for each in other["params"]]
-        assert all(one[name] == other[name] for name in ("weight_decay", "pace", "betas", "eps"))
-
-
 def test_adapters_that_ask_for_it_learn_with_it(run_step, monkeypatch):
     """Up to where a GPU would be needed."""
-    requests = []
+    asked = []
     monkeypatch.setattr(
         "engine.techniques.training.finetuner.check_paged_optimizer", lambda *_: None
     )
 
-    def unpaged_optimizer(model, training_config):
-        requests.append(training_config)
-        return make_optimizer(model, replace(training_config, paged=False))
+    def unpaged_optimizer(model, course):
+        asked.append(course)
+        return make_optimizer(model, replace(course, paged=False))
 
     monkeypatch.setattr("engine.training.trainer.make_optimizer", unpaged_optimizer)
     for step in (PAGED, SHORT | {"technique": "qlora"}):
         run_step("bert", step)
-    assert [training_config.paged for training_config in requests] == [True, False]
+    assert [course.paged for course in asked] == [True, False]

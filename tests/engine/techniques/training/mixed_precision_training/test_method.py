@@ -19,8 +19,8 @@ from engine.techniques.training.mixed_precision_training.method import FIRST_SCA
 from engine.training import TrainingData, make_trainable
 from tests.answers import forecast
 from tests.cases import for_each
-from tests.engine.training.test_training import exercises
 from tests.recipes import recipe_for
+from tests.training_examples import exercises
 
 CPU = torch.device("cpu")
 SHORT = {
@@ -52,13 +52,13 @@ def training(folders, tmp_path):
         recipe = recipe_for("bert", folders["bert"], tmp_path / "data", SHORT)
         folder = resolve_model(str(folders["bert"]))
         at = load_model(folder, CPU, torch.float32)
-        training_data = TrainingData(exercises("bert"), exercises("bert", 8))
+        lessons = TrainingData(exercises("bert"), exercises("bert", 8))
         return PrecisionRun(
             recipe.steps[0],
             variant,
             RunContext(recipe, folder),
             make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU),
-            training_data,
+            lessons,
             0,
         )
 

@@ -90,13 +90,13 @@ def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, option
 )
 @each_architecture
 def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
-    architecture, step, run_step, monkeypatch, improving_quality, tmp_path
+    architecture, step, run_step, monkeypatch, kept_last, tmp_path
 ):
     """The pupil's own answers at the end, beside those of the file."""
     step = {
         key: value for key, value in step.items() if step["technique"] != "bitnet" or key != "bits"
     }
-    events = []
+    heard = []
     learn = learner_module.Finetuner.train
 
     def listening(self):
@@ -109,18 +109,18 @@ def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
             else {"input_ids": torch.arange(4, 36)[None]}
         )
         with torch.inference_mode():
-            events.append(self.trainable.model.eval()(**inputs).logits)
+            heard.append(self.trainable.model.eval()(**inputs).logits)
 
     monkeypatch.setattr(learner_module.Finetuner, "train", listening)
     run_step(architecture, step, save=tmp_path / "saved")
     torch.testing.assert_close(
-        logits_of(tmp_path / "saved", architecture), events[0], rtol=1e-5, atol=1e-6
+        logits_of(tmp_path / "saved", architecture), heard[0], rtol=1e-5, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("observer", ["min-max", "percentile"])
 def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_rounded(
-    observer, run_step, improving_quality, tmp_path
+    observer, run_step, kept_last, tmp_path
 ):
     """Nearly those of post-training quantization with 8-bit weights, which observes inputs behind
     rounded layers.
@@ -148,9 +148,7 @@ def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_ro
     assert (high - low) / first.scale.item() == pytest.approx(63) and zero == 0
 
 
-def test_static_ranges_stay_as_they_were_while_the_model_learns(
-    run_step, improving_quality, tmp_path
-):
+def test_static_ranges_stay_as_they_were_while_the_model_learns(run_step, kept_last, tmp_path):
     scales = []
     for steps in (1, 6):
         run_step(
@@ -169,7 +167,7 @@ def test_static_ranges_stay_as_they_were_while_the_model_learns(
     assert scales[0] == scales[1] and len(scales[0]) > 5
 
 
-def test_it_learns(run_step, improving_quality):
+def test_it_learns(run_step, kept_last):
     curves = run_step("resnet", SHORT | {"steps": 40, "batch": 32}).tables.curves
     loss = curves[curves.name == "loss"].value
     assert loss.tail(5).mean() < loss.head(5).mean()
@@ -189,8 +187,8 @@ def test_every_step_has_its_terms_and_looks_have_a_quality(run_step):
 
 
 def test_the_best_look_is_what_is_stored_also_when_it_is_the_first(run_step, monkeypatch):
-    answers = iter([0.9, 0.5, 0.4, 0.3])
-    monkeypatch.setattr(study, "held_out_quality", lambda *_: Quality("accuracy", next(answers)))
+    said = iter([0.9, 0.5, 0.4, 0.3])
+    monkeypatch.setattr(study, "held_out_quality", lambda *_: Quality("accuracy", next(said)))
     assert (
         run_step("bert", SHORT).summary.result.loss == run_step("bert", PLAIN).summary.result.loss
     )
@@ -205,7 +203,7 @@ def test_runs_repeat_to_the_bit(run_step):
     assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
 
 
-def test_steps_learn_only_where_they_are_asked_to(run_step, improving_quality, tmp_path):
+def test_steps_learn_only_where_they_are_asked_to(run_step, kept_last, tmp_path):
     saved = {}
     for learn in (False, True):
         run_step(
@@ -255,14 +253,14 @@ def test_fine_tuning_after_a_quantizer_begins_at_its_weights(run_step):
     assert (errors[0] - errors[1]).abs().max() < 0.01  # 8 bits hold what 3 bits have left
 
 
-@pytest.mark.usefixtures("untimed_forecasts")
+@pytest.mark.usefixtures("bytes_alone")
 @pytest.mark.parametrize(
     "step",
     [SHORT, SHORT | {"learn_scales": True}, {"technique": "bitnet", "steps": 3, "batch": 4}],
     ids=["qat", "lsq", "bitnet"],
 )
 def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(
-    step, run_step, folders, tmp_path, improving_quality
+    step, run_step, folders, tmp_path, kept_last
 ):
     pruned = {"technique": "magnitude", "sparsity": 0.6}
     outcome = run_step("gpt2", pruned, step)
@@ -272,7 +270,7 @@ def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(
     assert forecast(recipe).size_bytes == outcome.summary.result.size_bytes
 
 
-@pytest.mark.usefixtures("untimed_forecasts")
+@pytest.mark.usefixtures("bytes_alone")
 @each_architecture
 def test_the_forecast_is_what_is_written(architecture, run_step, folders, tmp_path):
     grids = (
@@ -363,14 +361,14 @@ def test_random_weights_need_the_shapes_of_the_configuration(run_step):
 
 
 def test_a_cancelled_training_keeps_its_best_and_says_where_it_ended(run_step):
-    events = []
+    heard = []
     outcome = run_step(
         "bert",
         SHORT,
-        report=lambda event: events.append(getattr(event, "loss", None) is not None),
-        cancelled=lambda: any(events),
+        report=lambda event: heard.append(getattr(event, "loss", None) is not None),
+        cancelled=lambda: any(heard),
     )
-    assert sum(events) == 1 and outcome.summary.ended_early
+    assert sum(heard) == 1 and outcome.summary.ended_early
     assert any(
         note.startswith("Training was ended at step 1 of 3") for note in outcome.summary.notes
     )
