@@ -31,8 +31,9 @@ from engine.recipe.text import read_file
 from engine.results.analysis.per_step_scores import step_scores
 from engine.results.schema.record import RunRecord
 from engine.results.store import unfinished
+from engine.results.store.process_lease import current_owner
 from engine.results.store.run_query import RunQuery
-from engine.results.store.store import Store, current_owner
+from engine.results.store.store import Store
 from engine.runtime import settings
 from engine.runtime.settings import home
 
@@ -292,10 +293,7 @@ def save_run(record: RunRecord, tables: Any) -> None:
     """Save the run in the store, where the dashboard lists it; if that fails, the result is still
     printed.
     """
-    try:
-        Store(home()).add(record)
-        Store(home()).finish(record, tables)
-    except PlainError as error:
+    if error := Store(home()).save(record, tables):
         print(f"Not saved to the list of runs: {error}", file=sys.stderr)
 
 

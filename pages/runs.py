@@ -11,10 +11,10 @@ from pages.widgets.state import session
 st.title("Runs")
 query = query_from("runs-query")
 with stop_on_error():
-    page = session().page(query)
+    page = session().store.page(query)
     if query.after and not page.rows:  # its runs have been deleted
         query = first_page(query, "runs")
-        page = session().page(query)
+        page = session().store.page(query)
 if not page.total:
     st.info("No runs yet. Start one on the Start page; it takes a few seconds.")
     st.stop()

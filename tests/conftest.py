@@ -10,9 +10,7 @@ from hypothesis import settings
 for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # as many processes as cores test already
     os.environ.setdefault(threads, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # what waits leaves the core to others
-os.environ.setdefault(
-    "TORCH_COMPILE_DISABLE", "1"
-)  # bitsandbytes compiles its reference on the CPU
+os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # as bitsandbytes would
 
 settings.register_profile("patient", deadline=None)  # the machine may be busy with something else
 settings.load_profile("patient")

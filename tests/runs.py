@@ -26,6 +26,7 @@ from engine.results.schema.tables import (
     VerdictRow,
     table,
 )
+from engine.results.store.process_lease import current_owner
 from engine.techniques.distillation.distill.tables import WrittenRow
 from engine.techniques.low_rank.tables import RankRow, SingularRow
 from engine.techniques.pruning.gradual.tables import ScheduleRow
@@ -73,7 +74,7 @@ def summary(run="run-0001", result=None, baseline=None, protocol=PROTOCOL, **oth
 
 
 def record(number=1, status="queued", bits=4, **others) -> RunRecord:
-    """Higher numbers are newer."""
+    """A run of this process; higher numbers are newer."""
     recipe = Recipe.from_dict({"steps": [{"technique": "round-to-nearest", "bits": bits}]})
     known = {
         "id": f"run-{number:04}",
@@ -81,6 +82,7 @@ def record(number=1, status="queued", bits=4, **others) -> RunRecord:
         "recipe": recipe,
         "status": status,
         "created": START + timedelta(minutes=number),
+        "owner": current_owner(),
     }
     return RunRecord(**known | others)
 

@@ -61,14 +61,12 @@ VALUES: tuple[Any, ...] = (
 RAW = ("NaN", "Infinity", "-Infinity", "1e999", '"\\ud800"', "[" * 5000, "{", "")
 
 
-def fill_store(store: Store, runs: int = 5) -> list[str]:
+def fill_store(store: Store, runs: int = 5) -> None:
     """Store with finished runs, a failed one and one of another program."""
     for number in range(1, runs + 1):
-        store.add(finished_record(number))
-        store.finish(finished_record(number), tables())
-    store.add(record(runs + 1, "failed", message="Out of memory; choose a smaller model."))
-    store.add(record(runs + 2, "running", owner="1:1.0"))
-    return [run.id for run in store.records()]
+        store.save(finished_record(number), tables())
+    store.save(record(runs + 1, "failed", message="Out of memory; choose a smaller model."))
+    store.save(record(runs + 2, "running", owner="1:1.0"))
 
 
 def damage(store: Store, draw: random.Random) -> str:

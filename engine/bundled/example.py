@@ -20,9 +20,9 @@ def make_example(name: str) -> None:
     outcome = run(recipe, name)
     shutil.rmtree(ASSETS / "examples" / "runs" / name, ignore_errors=True)
     store = Store(ASSETS / "examples", indexed=False)
-    record = RunRecord(id=name, key=recipe.key(), recipe=recipe, status="running")
-    store.add(record)
-    store.finish(record.model_copy(update={"summary": outcome.summary}), outcome.tables)
+    record = RunRecord(id=name, key=recipe.key(), recipe=recipe, summary=outcome.summary)
+    if error := store.save(record, outcome.tables):
+        raise error
     print(
         outcome.tables.stages.to_string(index=False)
         if len(recipe.steps) > 1

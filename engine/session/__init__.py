@@ -5,11 +5,10 @@ Nothing here imports torch, and nothing here computes: workers do, in processes 
 
 import atexit
 import threading
-from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from time import time
 from typing import Literal
 from uuid import uuid4
@@ -20,11 +19,10 @@ from engine.queries import Answer, Query
 from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
 from engine.results.schema.outcome import Outcome
-from engine.results.schema.record import RunRecord, Status
-from engine.results.schema.run_tables import TABLES, Tables
+from engine.results.schema.record import ACTIVE, RunRecord, Status
 from engine.results.store import unfinished
-from engine.results.store.run_query import RunPage, RunQuery
-from engine.results.store.store import Store, current_owner
+from engine.results.store.process_lease import current_owner
+from engine.results.store.store import Store
 from engine.runtime import settings
 from engine.runtime.local_paths import check_sources, path_limit
 from engine.runtime.settings import home
@@ -32,7 +30,6 @@ from engine.session.cluster_connection import ClusterConnection
 from engine.session.progress import Progress
 from engine.session.questions import Questions
 from engine.session.run_queue import RunQueue
-from engine.session.run_registry import ACTIVE_STATUSES, RunRegistry
 from engine.session.visitors import LATE, check_owner, check_quota, may_change
 
 __all__ = ["Progress", "Session"]
@@ -54,10 +51,15 @@ GRACE_SECONDS = 60  # for a run beyond the time limit to stop by itself, as afte
 
 
 class Session:
-    """One for a whole server: every browser session shares it, from any thread."""
+    """Runs and questions of a whole server: every browser session shares it, from any thread.
+
+    Runs are listed and read in its ``store``.
+    """
 
     def __init__(self, store: Store | None = None):
-        self.shelf = RunRegistry(store or Store(home()))
+        self.store = store or Store(home())
+        with suppress(PlainError):  # an unreadable store is reported where runs are listed
+            self.store.mark_interrupted()
         self._live: dict[str, ActiveRun] = {}
         self._lock = threading.Lock()
         self._link = ClusterConnection()
@@ -79,41 +81,11 @@ class Session:
         record = RunRecord(
             id=uuid4().hex[:8], key=key, recipe=recipe, owner=current_owner(), visitor=visitor
         )
-        return self.shelf.find(key) or self._enqueue(record)
-
-    def records(self) -> list[RunRecord]:
-        """Every run, newest first."""
-        return self.shelf.records()
-
-    def page(self, query: RunQuery) -> RunPage:
-        """A page of the list of runs with filters and sort order; no records are read."""
-        return self.shelf.page(query)
-
-    def under_way(self) -> str | None:
-        """Id of the newest queued or running run."""
-        return self.shelf.under_way()
-
-    def similar_runs(self, recipe: Recipe) -> list[RunRecord]:
-        """Latest finished runs with the recipe's techniques and model, newest first, as input for a
-        forecast.
-        """
-        return self.shelf.similar_runs(recipe)
-
-    def record(self, run: str) -> RunRecord:
-        return self.shelf.record(run)
-
-    def tables(self, run: str, names: Collection[str] = tuple(TABLES)) -> Tables:
-        """Tables of a finished run; those not named may be empty."""
-        return self.shelf.tables(run, names)
-
-    def kept_model(self, run: str) -> Path | None:
-        """The folder of a finished run's compressed model, where it was kept."""
-        folder = self.shelf.store.model_folder(run)
-        return folder if folder.is_dir() else None
+        return self.store.find(key) or self._enqueue(record)
 
     def progress(self, run: str) -> Progress:
         live = self._live.get(run)
-        return live.progress if live else Progress.outside(self.record(run).status)
+        return live.progress if live else Progress.outside(self.store.record(run).status)
 
     def may_change(self, record: RunRecord, visitor: str = "") -> bool:
         """Return True if the visitor may cancel or delete the run; always if the server is not
@@ -127,14 +99,14 @@ class Session:
         Raises PlainError for a run of another program, and on a shared server for one of another
         visitor.
         """
-        check_owner(self.record(run), visitor, settings.sharing())
+        check_owner(self.store.record(run), visitor, settings.sharing())
         if self._change_state(run, "ending", {"waiting"}):
             self._record_end(
                 run, "cancelled", "The run was canceled while it waited. Run it again at any time."
             )
         elif run in self._live:
             self._link.cluster().cancel(run)
-        elif self.record(run).status in ACTIVE_STATUSES:
+        elif self.store.record(run).status in ACTIVE:
             raise PlainError(
                 "This run belongs to another program, which uses the same results folder; "
                 "cancel it there."
@@ -146,12 +118,12 @@ class Session:
         Raises PlainError while it is queued or running, and on a shared server for a run of another
         visitor.
         """
-        record = self.record(run)
+        record = self.store.record(run)
         check_owner(record, visitor, settings.sharing())
-        if record.status in ACTIVE_STATUSES:
+        if record.status in ACTIVE:
             raise PlainError("This run is still under way; cancel it first, then delete it.")
-        self.shelf.delete(run)
-        if not self.shelf.find(record.key):
+        self.store.delete(run)
+        if not self.store.find(record.key):
             unfinished.remove_unfinished(record.key)
 
     def has_finished_blocks(self, record: RunRecord) -> bool:
@@ -193,12 +165,12 @@ class Session:
     def _enqueue(self, record: RunRecord) -> RunRecord:
         turns = self._started_queue()
         with self._lock:  # the same recipe may be submitted twice at the same moment
-            if known := self.shelf.find(record.key):
+            if known := self.store.find(record.key):
                 return known
             check_quota(
                 [live.record for live in self._live.values()], record.visitor, settings.sharing()
             )
-            self.shelf.keep(record)
+            self.store.save(record)
             self._live[record.id] = ActiveRun(record)
         turns.queue(record.id)
         return record
@@ -213,10 +185,10 @@ class Session:
         if not self._change_state(run, "begun", {"waiting"}):
             return  # cancelled meanwhile
         record = self._live[run].record
-        self.shelf.keep(record.model_copy(update={"status": "running"}))
+        self.store.save(record.model_copy(update={"status": "running"}))
         clock = self._clock(run)
         try:
-            keep = str(self.shelf.store.model_folder(run))
+            keep = str(self.store.model_folder(run))
             outcome = self._link.cluster().run(
                 record.recipe.model_dump(mode="json"),
                 run,
@@ -301,13 +273,13 @@ class Session:
         }
         record = self._live[run].record.model_copy(update=news)
         try:
-            self.shelf.keep(record, outcome.tables if outcome else None)
+            self.store.save(record, outcome.tables if outcome else None)
         except Exception as error:
             lost = (
                 f"The run was done, but its result could not be kept ({type(error).__name__}: "
                 f"{str(error)[:200]}); please report this recipe."
             )
-            self.shelf.keep(
+            self.store.save(
                 record.model_copy(update={"status": "failed", "message": lost, "summary": None})
             )
         finally:

@@ -105,12 +105,12 @@ class Cluster:
     def start(self, slot: str) -> None:
         """Start the embedded spare worker that offers ``slot`` unless it runs."""
         if self.embedded:
-            self.embedded.start(slot)
+            self.embedded.send("start", slot)
 
     def end(self, slot: str) -> None:
         """End the embedded spare worker that offers ``slot``."""
         if self.embedded:
-            self.embedded.end(slot)
+            self.embedded.send("end", slot)
 
     def ask(self, query: Query[Answer], timeout: float, slot: str, subject: str) -> Answer:
         """Return the answer of the worker that offers ``slot``.
@@ -137,7 +137,7 @@ class Cluster:
     def replace(self, slot: str) -> None:
         """Kill the embedded worker that offers ``slot``; its nanny starts a new one."""
         if self.embedded:
-            self.embedded.replace(slot)
+            self.embedded.send("kill", slot)
 
     def run(
         self, recipe: dict[str, Any], run: str, keep: str, hear: Callable[[Message], None]
@@ -243,7 +243,7 @@ class Cluster:
         question goes to the new one.
         """
         if self.embedded:
-            self.embedded.replace(slot)
+            self.embedded.send("kill", slot)
         else:
             with suppress(Exception):
                 busy = [

@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from dask.utils import parse_bytes
 
@@ -53,19 +54,11 @@ class LocalCluster:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def replace(self, worker: str) -> None:
-        """Kill a worker by name; its nanny starts a new one."""
-        self._send("kill", worker)
+    def send(self, command: Literal["kill", "start", "end"], worker: str) -> None:
+        """Have the host kill a worker, whose nanny starts a new one, or start or end a spare one.
 
-    def start(self, worker: str) -> None:
-        """Start a spare worker by name unless it runs."""
-        self._send("start", worker)
-
-    def end(self, worker: str) -> None:
-        """End a spare worker."""
-        self._send("end", worker)
-
-    def _send(self, command: str, worker: str) -> None:
+        A spare worker that runs is not started again.
+        """
         with suppress(OSError, ValueError):  # the host has ended with its workers
             self.process.stdin.write(f"{command} {worker}\n")
             self.process.stdin.flush()

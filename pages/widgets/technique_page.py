@@ -40,7 +40,7 @@ class FormChoices:
 def single_step(run: str, family: str) -> dict[str, Any] | None:
     """Return the only step of a run if it belongs to this family."""
     with stop_on_error():
-        steps = session().record(run).recipe.steps
+        steps = session().store.record(run).recipe.steps
     return (
         steps[0].model_dump(mode="json") if len(steps) == 1 and steps[0].family == family else None
     )

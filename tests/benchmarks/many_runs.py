@@ -172,9 +172,9 @@ def measurements(runs: int) -> Iterator[Measurement]:
             )
             yield Measurement(f"{what}, sent", tuple(size / 1000 for _, _, size in rounds), "kB")
         recipe = synthetic_run(0).recipe
-        past = getattr(session(), "similar", lambda recipe: session().records())
         found = tuple(
-            duration_ms(lambda: latest_similar_run(past(recipe), recipe)) for _ in range(VISITS)
+            duration_ms(lambda: latest_similar_run(session().store.similar_runs(recipe), recipe))
+            for _ in range(VISITS)
         )
         yield Measurement("Past run that a forecast learns from", found, "ms")
         yield Measurement(

@@ -35,9 +35,8 @@ def person(kept_apart) -> Iterator[Visitor]:
         )
     store = Store(kept_apart)
     for number in (1, 2):
-        store.add(hostile.hostile_run(number))
-        store.finish(hostile.hostile_run(number), hostile.hostile_tables())
-    store.add(hostile.hostile_run(3, "failed"))
+        store.save(hostile.hostile_run(number), hostile.hostile_tables())
+    store.save(hostile.hostile_run(3, "failed"))
     with serving(kept_apart) as address, browsing() as browser:
         person = visitor(browser, address)
         yield person

@@ -36,9 +36,8 @@ def kept_apart(tmp_path_factory):
         state.session.clear()
         store = Store(home())
         for number, status in enumerate(("done", "done", "failed", "cancelled", "interrupted"), 1):
-            store.add(hostile.hostile_run(number, status))
-            if status == "done":
-                store.finish(hostile.hostile_run(number), hostile.hostile_tables())
+            run_tables = hostile.hostile_tables() if status == "done" else None
+            store.save(hostile.hostile_run(number, status), run_tables)
         damaged = store.folders / "run-0009"
         damaged.mkdir()
         (damaged / "record.json").write_text(
@@ -106,7 +105,7 @@ def test_stage_names_of_active_runs_have_no_effect(sent_messages, monkeypatch, k
     from engine.results.store.process_lease import current_owner
 
     run = hostile.hostile_run(20, "running").model_copy(update={"owner": current_owner()})
-    kept_apart.add(run)
+    kept_apart.save(run)
     event = DownloadEvent("downloading", 1, 2, model=HOSTILE)
     monkeypatch.setattr(
         Session,

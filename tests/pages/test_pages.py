@@ -71,10 +71,8 @@ def store_runs():
 
     def keep(*runs: RunRecord) -> None:
         for run in runs:
-            store.add(run)
+            store.save(run, tables() if run.status == "done" else None)
             kept.append(run.id)
-            if run.status == "done":
-                store.finish(run, tables())
 
     yield keep
     for run in kept:
@@ -619,8 +617,10 @@ def test_a_run_under_way_can_be_cancelled(text, session):
     until(app, lambda page: "start-cancel" in keys(page, "button")).button(
         key="start-cancel"
     ).click().run()
-    ended = until(app, lambda page: session.record(page.session_state["run"]).status in FINISHED)
-    assert session.record(ended.session_state["run"]).status == "cancelled"
+    ended = until(
+        app, lambda page: session.store.record(page.session_state["run"]).status in FINISHED
+    )
+    assert session.store.record(ended.session_state["run"]).status == "cancelled"
     until(ended, lambda page: f"start-again-{page.session_state['run']}" in keys(page, "button"))
 
 
@@ -632,7 +632,7 @@ def test_a_text_that_is_not_there_fails_the_run_with_a_sentence_and_run_again(mo
     assert len(sentences(app)) == 1 and only_text(words_on(app))
     app.button(key=f"quantize-again-{run}").click().run()
     assert app.session_state["run"] != run
-    until(app, lambda page: session.record(page.session_state["run"]).status in FINISHED)
+    until(app, lambda page: session.store.record(page.session_state["run"]).status in FINISHED)
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted"])
@@ -662,7 +662,7 @@ def test_layers_that_were_kept_are_listed_with_the_reason_as_text(store_runs):
     store_runs(run)
     reason = "layers.skip names <b>it</b>"
     kept = layer("head", technique="", relative_error=float("nan"), note=reason)
-    Store(home()).finish(run, tables(layer(), kept))
+    Store(home()).save(run, tables(layer(), kept))
     app = open_page("runs", run="run-0001")
     assert "1 layer unchanged: details" in [each.label for each in app.expander]
     assert "head" in words_on(app) and only_text(words_on(app))
@@ -673,7 +673,7 @@ def test_delete_forgets_a_run(store_runs, session):
     app = open_page("runs", run="run-0001")
     app.button(key="runs-delete").click().run()
     assert sentences(app) == []
-    assert {"run-0001", "run-0002"} & {run.id for run in session.records()} == {"run-0002"}
+    assert {"run-0001", "run-0002"} & {run.id for run in session.store.records()} == {"run-0002"}
     assert "run-0001" not in str(app.dataframe[0].value.to_numpy().tolist())
 
 
@@ -843,7 +843,7 @@ def test_a_journey_of_ones_own_takes_the_place_of_the_stored_one(short_journey):
     assert tables_on(app) == [
         ["Teacher", "Student", "4-bit student"]
     ] * 2 and "A stored run of the same recipe" not in words_on(app)
-    run = state.session().record(app.session_state["run"])
+    run = state.session().store.record(app.session_state["run"])
     assert app.metric[2].value == megabytes(run.summary.result.size_bytes)
 
 

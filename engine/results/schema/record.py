@@ -9,6 +9,7 @@ from engine.config.technique import FrozenModel
 from engine.recipe import Recipe, with_newer_fields
 
 Status = Literal["queued", "running", "done", "failed", "cancelled", "interrupted", "unreadable"]
+ACTIVE: tuple[Status, ...] = ("queued", "running")
 FINISHED: tuple[Status, ...] = ("done", "failed", "cancelled", "interrupted", "unreadable")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.errors import PlainError
-from engine.results.schema.record import RunRecord
+from engine.results.schema.record import ACTIVE, RunRecord
 from engine.results.store.atomic_files import file_stamp
 from engine.results.store.run_folder import RUN_ID, LoadedRecord, damage_stamp, read_record
 from engine.results.store.run_query import (
@@ -66,7 +66,7 @@ ORDERS: dict[Order, tuple[str, str]] = {  # unknown values come last
     "setting": ("label", "ASC"),
 }
 MAX_CHOICES = 100  # per filter
-ANSWERABLE = ("done", "queued", "running")
+ANSWERABLE = ("done", *ACTIVE)
 Answer = TypeVar("Answer")
 Question = Callable[[sqlite3.Connection], Answer]
 
@@ -174,18 +174,19 @@ def remove_runs(index: sqlite3.Connection, runs: Collection[str]) -> None:
 # --- queries of a synchronized index -----------------------------------------------------------
 
 
-def every_record(index: sqlite3.Connection) -> list[RunRecord]:
+def all_records(index: sqlite3.Connection) -> list[RunRecord]:
     """All records, newest first."""
     return records(index, "TRUE")
 
 
-def runs_with_key(index: sqlite3.Connection, key: str) -> list[RunRecord]:
+def records_with_key(index: sqlite3.Connection, key: str) -> list[RunRecord]:
     """Return the runs with a key that are done, queued or running, newest first."""
     return records(index, f"key = ? AND key != '' AND status IN {ANSWERABLE}", key)
 
 
-def under_way(index: sqlite3.Connection) -> list[RunRecord]:
-    return records(index, "status IN ('queued', 'running')")
+def active_records(index: sqlite3.Connection) -> list[RunRecord]:
+    """Queued and running runs, newest first, even if their program has ended."""
+    return records(index, f"status IN {ACTIVE}")
 
 
 def records(index: sqlite3.Connection, condition: str, *values: str | int) -> list[RunRecord]:
@@ -209,7 +210,7 @@ def parsed_record(run: str, text: str) -> RunRecord:
     return record
 
 
-def page(index: sqlite3.Connection, query: RunQuery, without: Collection[str] = ()) -> RunPage:
+def run_page(index: sqlite3.Connection, query: RunQuery, without: Collection[str] = ()) -> RunPage:
     """One page of a query's runs without the excluded ones, with the choices for filters."""
     condition, values = where_clause(query, without)
     expression, direction = ORDERS[query.order]
@@ -312,12 +313,19 @@ def filter_choices(
     return [tuple(name for name in names if name)[:MAX_CHOICES] for names in ranked]
 
 
-def similar_runs(
-    index: sqlite3.Connection, model: str, techniques: str, task: str, device: str, most: int
-) -> list[RunRecord]:
-    """Latest finished runs with the same techniques, model, kind of task and device, newest
-    first.
+def similar_records(index: sqlite3.Connection, run: RunRecord, most: int) -> list[RunRecord]:
+    """Latest finished runs with the techniques, model, kind of task and device of ``run``, newest
+    first; it need not be stored.
     """
+    like = IndexedRun.from_record(run)
     condition = "model = ? AND techniques = ? AND task = ? AND device = ? AND measured = 1"
     newest = f"id IN (SELECT id FROM runs WHERE {condition} ORDER BY created DESC, id DESC LIMIT ?)"
-    return records(index, newest, model, techniques, task, device, most)
+    return records(index, newest, like.model, like.techniques, like.task, like.device, most)
+
+
+def page_of(runs: Iterable[RunRecord], query: RunQuery) -> RunPage:
+    """Page of a query among a few records that are not stored, by the same rules."""
+    with open_index(":memory:") as index:
+        for run in runs:
+            index_record(index, LoadedRecord(run, ""))
+        return run_page(index, query)

@@ -1,10 +1,15 @@
-"""Folder of a run on disk, the authoritative source for its record."""
+"""Folder of a run on disk, the authoritative source for its record: writing, reading, deleting.
+
+Functions that write raise OSError when the disk refuses.
+"""
 
 import errno
+import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,7 +18,9 @@ from engine.errors import PlainError
 from engine.recipe import Recipe, with_newer_fields
 from engine.recipe.text import parse
 from engine.results.schema.record import RunRecord
-from engine.results.store.atomic_files import read_regular_file
+from engine.results.schema.run_tables import Tables
+from engine.results.store import parquet
+from engine.results.store.atomic_files import atomic_write, read_regular_file, remove
 from engine.results.store.run_query import IndexedRun, time_from_seconds
 
 RUN_ID = re.compile(r"[0-9a-z-]{4,40}")
@@ -31,6 +38,88 @@ class LoadedRecord:
 
     record: RunRecord
     stamp: str
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def save_run(folder: Path, record: RunRecord, tables: Tables | None = None) -> LoadedRecord:
+    """Write a run, which is new or has changed, with its tables when it is done."""
+    is_new = not (folder / "record.json").exists()
+    if tables is None:
+        return add_run(folder, record) if is_new else update_run(folder, record)
+    if is_new:
+        add_run(folder, record.model_copy(update={"status": "running"}))
+    return finish_run(folder, record, tables)
+
+
+def add_run(folder: Path, record: RunRecord) -> LoadedRecord:
+    """Write a new run. Its folder appears whole or not at all.
+
+    Raises PlainError if there is already a run with its id.
+    """
+    with draft_folder(folder) as draft:
+        atomic_write(draft / "recipe.yaml", record.recipe.to_yaml().encode())
+        stamp = write_record(draft, record)
+        if os.path.lexists(folder):
+            raise PlainError(f"There is already a run {record.id}; give the new one another id.")
+        draft.rename(folder)
+    return LoadedRecord(record, stamp)
+
+
+def update_run(folder: Path, record: RunRecord) -> LoadedRecord:
+    """Replace the record of a run in one step. Raises PlainError if the run was deleted."""
+    check_exists(folder)
+    return LoadedRecord(record, write_record(folder, record))
+
+
+def finish_run(folder: Path, record: RunRecord, tables: Tables) -> LoadedRecord:
+    """Write the tables first, then the record with status done: a folder that says done is
+    complete.
+
+    Raises PlainError if the run was deleted.
+    """
+    check_exists(folder)
+    done = {"status": "done", "finished": record.finished or datetime.now(UTC)}
+    try:
+        parquet.save(tables, folder)
+        return update_run(folder, record.model_copy(update=done))
+    except (OSError, PlainError):
+        parquet.remove(folder)  # on a full disk, room to say that the run failed
+        raise
+
+
+def delete_run(folder: Path) -> None:
+    """Delete a run, which is never read half deleted. Raises PlainError if there is none."""
+    if not os.path.lexists(folder):
+        raise missing_run_error(folder.name)
+    gone = folder.with_name(f".gone-{folder.name}-{os.urandom(4).hex()}")
+    folder.rename(gone)
+    remove(gone)
+
+
+@contextmanager
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """Hidden folder next to the final one; removed unless it was renamed."""
+    draft = folder.with_name(f".new-{folder.name}-{os.urandom(4).hex()}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+    finally:
+        remove(draft)
+
+
+def write_record(folder: Path, record: RunRecord) -> str:
+    return atomic_write(folder / "record.json", record.model_dump_json(indent=1).encode())
+
+
+def check_exists(folder: Path) -> None:
+    """Raises PlainError if the run was deleted."""
+    if not folder.is_dir():
+        raise missing_run_error(folder.name)
+
+
+# --- reading -----------------------------------------------------------------------------------
 
 
 def read_record(folder: Path) -> LoadedRecord:

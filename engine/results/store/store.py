@@ -1,43 +1,62 @@
 """Store of runs: one folder per run, which is authoritative, and an index that can be rebuilt."""
 
-import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TypeVar
 
 from engine.errors import PlainError
-from engine.results.schema.record import RunRecord
+from engine.recipe import Recipe
+from engine.results.schema.record import ACTIVE, RunRecord
 from engine.results.schema.run_tables import TABLES, Tables
-from engine.results.store import atomic_files, index, parquet
-from engine.results.store.process_lease import current_owner, is_owner_alive
-from engine.results.store.run_folder import RUN_ID, LoadedRecord, missing_run_error, read_record
-from engine.results.store.run_query import IndexedRun, RunPage, RunQuery
-
-__all__ = ["Store", "current_owner"]
+from engine.results.store import index, parquet, run_folder
+from engine.results.store.atomic_files import explain_os_errors, remove_leftovers
+from engine.results.store.process_lease import is_owner_alive
+from engine.results.store.run_query import RunPage, RunQuery, merged_page
 
 Answer = TypeVar("Answer")
+Nothing = TypeVar("Nothing")
+
+
+@dataclass(frozen=True)
+class UnsavedRun:
+    """A run that the disk refused, kept in memory."""
+
+    record: RunRecord
+    tables: Tables | None
+    why: str
+
+    @property
+    def display_record(self) -> RunRecord:
+        message = f"{self.record.message} Not saved, kept until the app stops. {self.why}".strip()
+        return self.record.model_copy(update={"message": message})
 
 
 class Store:
-    """The runs under ``root``. Any number of processes and threads may use one at once.
+    """The runs under ``root``. Any number of processes and threads may use one at once, though a
+    run has one writer at a time.
 
-    Not ``indexed``, reading leaves no trace in the folder: for the examples that come with the
-    source.
+    Runs that the disk refuses are kept in memory, and those whose process has ended are shown as
+    interrupted. Not ``indexed``, reading leaves no trace in the folder: for the examples that come
+    with the source.
     """
 
     def __init__(self, root: Path, indexed: bool = True):
         self.root = Path(root)
         self.folders = self.root / "runs"
         self.index = self.root / "runs.sqlite" if indexed else None
+        self._lock = threading.Lock()
+        self._unsaved: dict[str, UnsavedRun] = {}
 
     def folder(self, run: str) -> Path:
         """Raises PlainError for an id that is none: it may come from a link, and must not lead out
         of the store.
         """
-        if not RUN_ID.fullmatch(run):
+        if not run_folder.RUN_ID.fullmatch(run):
             raise PlainError(
                 f"{run[:60]!r} is no run: ids are 4 to 40 small letters, digits and hyphens; "
                 "choose a run from the list."
@@ -48,91 +67,80 @@ class Store:
         """Directory of a run's compressed model, if it was kept."""
         return self.folder(run) / "model"
 
-    # --- writing: every failure is a PlainError ---------------------------------------------------
+    def kept_model(self, run: str) -> Path | None:
+        """The folder of a finished run's compressed model, where it was kept."""
+        folder = self.model_folder(run)
+        return folder if folder.is_dir() else None
 
-    def add(self, record: RunRecord) -> None:
-        """A new run. Its folder appears whole or not at all."""
-        folder = self.folder(record.id)
-        with atomic_files.explain_os_errors(self.root), draft_folder(folder) as draft:
-            atomic_files.atomic_write(draft / "recipe.yaml", record.recipe.to_yaml().encode())
-            seal = atomic_files.atomic_write(draft / "record.json", outcome_json(record))
-            if os.path.lexists(folder):
-                raise PlainError(
-                    f"There is already a run {record.id}; give the new one another id."
-                )
-            draft.rename(folder)
-        self._index_record(LoadedRecord(record, seal))
+    # --- writing ----------------------------------------------------------------------------------
 
-    def update(self, record: RunRecord) -> None:
-        """Replaces what is known of a run, in one step. Refuses one that was deleted meanwhile."""
-        folder = self._existing_folder(record.id)
-        with atomic_files.explain_os_errors(self.root):
-            seal = atomic_files.atomic_write(folder / "record.json", outcome_json(record))
-        self._index_record(LoadedRecord(record, seal))
+    def save(self, record: RunRecord, tables: Tables | None = None) -> PlainError | None:
+        """Save a run, which is new or has changed, with its tables when it is done.
 
-    def finish(self, record: RunRecord, tables: Tables) -> None:
-        """Tables first, then the record with status done: a folder that says done is complete."""
-        folder = self._existing_folder(record.id)
+        If that fails, return the error; the run is then kept in memory with the reason, and saved
+        after the next one that the disk takes.
+        """
         try:
-            with atomic_files.explain_os_errors(self.root):
-                parquet.save(tables, folder)
-            self.update(
-                record.model_copy(
-                    update={"status": "done", "finished": record.finished or datetime.now(UTC)}
-                )
-            )
-        except PlainError:
-            parquet.remove(folder)  # on a full disk, room to say that the run failed
-            raise
+            self._write(record, tables)
+        except PlainError as error:
+            with self._lock:
+                self._unsaved[record.id] = UnsavedRun(record, tables, str(error))
+            return error
+        self._catch_up(record.id)
+        return None
 
     def delete(self, run: str) -> None:
-        folder = self.folder(run)
-        if not os.path.lexists(folder):
-            raise missing_run_error(run)
-        # so that it is never read half deleted
-        gone = self.folders / f".gone-{run}-{os.urandom(4).hex()}"
-        with atomic_files.explain_os_errors(self.root):
-            folder.rename(gone)
-        atomic_files.remove(gone)
-        index.query_index(self.index, lambda rows: index.remove_runs(rows, {run}))
+        """Delete a run. Raises PlainError if there is none or the disk refuses."""
+        with self._lock:
+            unsaved = self._unsaved.pop(run, None)
+        try:
+            with explain_os_errors(self.root):
+                run_folder.delete_run(self.folder(run))
+        except PlainError:
+            if unsaved is None:
+                raise
+        else:
+            index.query_index(self.index, lambda rows: index.remove_runs(rows, {run}))
 
     def mark_interrupted(self) -> list[RunRecord]:
-        """Mark runs as interrupted if their process has ended, and return them. Called when the app
-        starts.
+        """Mark runs as interrupted if their process has ended, and return them, even where the
+        store cannot be written.
         """
-        lost = [
-            interrupted_record(run) for run in self.under_way() if not is_owner_alive(run.owner)
-        ]
-        for record in lost:
-            with suppress(PlainError):  # a store that cannot be written is still worth reading
-                self.update(record)
+        active = self._query(index.active_records, ())
+        lost = [interrupted_record(run) for run in active if not is_owner_alive(run.owner)]
+        for record in lost if self.index else []:
+            with suppress(PlainError), explain_os_errors(self.root):
+                self._note(run_folder.update_run(self.folder(record.id), record))
         return lost
 
     def rebuild(self) -> None:
         """The index again, from the folders. Happens by itself when it is missing, damaged or of
         another version.
         """
-        with atomic_files.explain_os_errors(self.root):
+        with explain_os_errors(self.root):
             if self.index:
                 index.erase(self.index)
-            atomic_files.remove_leftovers(self.folders)
-        self.records()
+            remove_leftovers(self.folders)
+        self._query(index.all_records, ())
 
     # --- reading: works on a disk that cannot be written ------------------------------------------
 
     def record(self, run: str) -> RunRecord:
-        """Read the record in the run's folder; its status is "unreadable" if it is invalid. Raises
+        """Return the record of a run; its status is "unreadable" if its folder is damaged. Raises
         PlainError if there is none.
         """
-        with atomic_files.explain_os_errors(self.root, "read"):
-            return read_record(self.folder(run)).record
+        unsaved = self._unsaved.get(run)
+        return unsaved.display_record if unsaved else self._current_record(self._stored_record(run))
 
     def tables(self, run: str, names: Collection[str] = tuple(TABLES)) -> Tables:
-        """Tables of a run; those not named stay empty.
+        """Tables of a run; those not named may be empty.
 
         Raises PlainError if the run is not done or its tables are damaged.
         """
-        record = self.record(run)
+        unsaved = self._unsaved.get(run)
+        if unsaved and unsaved.tables is not None:
+            return unsaved.tables
+        record = self._stored_record(run)
         if record.status != "done":
             raise PlainError(
                 record.message
@@ -147,74 +155,135 @@ class Store:
         """Every run, newest first. Damaged ones are among them, with status "unreadable" and what
         to do.
         """
-        return self._query(index.every_record)
+        known = self._lost_runs() | self._unsaved_records()
+        return newest_first(with_known(known, self._query(index.all_records, ())))
 
-    def page(self, query: RunQuery, without: Collection[str] = ()) -> RunPage:
-        """A page of the list of runs, read from the index; ``without`` names runs to exclude."""
-        return self._query(lambda rows: index.page(rows, query, without))
+    def page(self, query: RunQuery) -> RunPage:
+        """A page of the list of runs with filters and sort order; stored records are not read."""
 
-    def under_way(self) -> list[RunRecord]:
-        """Queued and running runs, newest first, even if their program has ended."""
-        return self._query(index.under_way)
+        def stored_page() -> RunPage:
+            return self._query(lambda rows: index.run_page(rows, query, known.keys()), RunPage())
+
+        known = self._unsaved_records()
+        stored = stored_page()
+        if not set(ACTIVE).isdisjoint(stored.statuses) and (lost := self._lost_runs()):
+            known = lost | known
+            stored = stored_page()
+        return (
+            merged_page([stored, index.page_of(known.values(), query)], query) if known else stored
+        )
+
+    def under_way(self) -> str | None:
+        """Id of the newest queued or running run."""
+        known = self._lost_runs() | self._unsaved_records()
+        runs = newest_first(with_known(known, self._query(index.active_records, ())))
+        return next((run.id for run in runs if run.status in ACTIVE), None)
+
+    def similar_runs(self, recipe: Recipe, most: int = 50) -> list[RunRecord]:
+        """Latest finished runs with the recipe's techniques, model, kind of task and device, newest
+        first, after all unsaved ones, as input for a forecast.
+        """
+        run, unsaved = RunRecord(id="none", key="", recipe=recipe), self._unsaved_records().values()
+        with suppress(PlainError):  # an unreadable store must not prevent a forecast
+            stored = self._query(lambda rows: index.similar_records(rows, run, most), ())
+            return [*unsaved, *stored]
+        return list(unsaved)
 
     def find(self, key: str) -> RunRecord | None:
-        """The newest run with that key that is done or on its way: its answer is, or will be, the
-        same.
+        """A run with that key whose answer can be used: done with its tables whole, or on its
+        way.
         """
-        return next(iter(self.runs_with_key(key)), None)
-
-    def runs_with_key(self, key: str) -> list[RunRecord]:
-        """Return the runs with the key that are done, queued or running, newest first."""
-        return self._query(lambda rows: index.runs_with_key(rows, key))
-
-    def similar_runs(self, run: RunRecord, most: int) -> list[RunRecord]:
-        """Latest finished runs with the same techniques, model, kind of task and device, newest
-        first; ``run`` need not be stored.
-        """
-        like = IndexedRun.from_record(run)
-        return self._query(
-            lambda rows: index.similar_runs(
-                rows, like.model, like.techniques, like.task, like.device, most
-            )
-        )
+        with suppress(PlainError):  # an unreadable store does not stop a run
+            unsaved = [run for run in self._unsaved_records().values() if run.key == key]
+            stored = [
+                self._current_record(record)
+                for record in self._query(lambda rows: index.records_with_key(rows, key), ())
+                if record.id not in self._unsaved
+            ]
+            return next((run for run in [*unsaved, *stored] if self._is_reusable(run)), None)
+        return None
 
     # ----------------------------------------------------------------------------------------------
 
-    def _query(self, question: Callable[[Connection], Answer]) -> Answer:
-        """Answer a question from the synchronized index."""
+    def _query(
+        self, question: Callable[[Connection], Answer], nothing: Nothing
+    ) -> Answer | Nothing:
+        """Answer a question from the synchronized index; ``nothing`` if it cannot be read but there
+        are unsaved runs.
+        """
 
         def synchronized_query(rows: Connection) -> Answer:
             index.synchronize_index(rows, self.folders)
             return question(rows)
 
-        with atomic_files.explain_os_errors(self.root, "read"):
-            return index.query_index(self.index, synchronized_query)
+        try:
+            with explain_os_errors(self.root, "read"):
+                return index.query_index(self.index, synchronized_query)
+        except PlainError:
+            if not self._unsaved:
+                raise
+            return nothing
 
-    def _existing_folder(self, run: str) -> Path:
-        folder = self.folder(run)
-        if not folder.is_dir():
-            raise missing_run_error(run)
-        return folder
+    def _write(self, record: RunRecord, tables: Tables | None) -> None:
+        with explain_os_errors(self.root):
+            self._note(run_folder.save_run(self.folder(record.id), record, tables))
 
-    def _index_record(self, loaded: LoadedRecord) -> None:
-        index.query_index(
-            self.index, lambda rows: index.index_record(rows, loaded)
-        )  # where it cannot be noted, the next reader finds another seal and reads the folder
+    def _note(self, written: run_folder.LoadedRecord) -> None:
+        """Index what was written. Where that fails, the next reader finds another stamp and reads
+        the folder.
+        """
+        index.query_index(self.index, lambda rows: index.index_record(rows, written))
+
+    def _catch_up(self, saved: str) -> None:
+        """The disk takes runs (again): so it may take those it refused, which are over."""
+        with self._lock:
+            self._unsaved.pop(saved, None)
+            late = [each for each in self._unsaved.values() if each.record.status not in ACTIVE]
+        for each in late:
+            with suppress(PlainError):
+                self._write(each.record, each.tables)
+                with self._lock:
+                    self._unsaved.pop(each.record.id, None)
+
+    def _unsaved_records(self) -> dict[str, RunRecord]:
+        """Runs that are not in their folders, or not in their current state, by id."""
+        return {run: each.display_record for run, each in dict(self._unsaved).items()}
+
+    def _lost_runs(self) -> dict[str, RunRecord]:
+        """Runs whose process has ended, by id; none where the store cannot be read."""
+        with suppress(PlainError):
+            return {record.id: record for record in self.mark_interrupted()}
+        return {}
+
+    def _stored_record(self, run: str) -> RunRecord:
+        with explain_os_errors(self.root, "read"):
+            return run_folder.read_record(self.folder(run)).record
+
+    def _current_record(self, record: RunRecord) -> RunRecord:
+        """Under way in another process, unless that has ended."""
+        if record.status not in ACTIVE or is_owner_alive(record.owner):
+            return record
+        lost = next((lost for lost in self.mark_interrupted() if lost.id == record.id), None)
+        return lost or self._stored_record(record.id)
+
+    def _is_reusable(self, record: RunRecord) -> bool:
+        if record.status != "done":
+            return record.status in ACTIVE
+        if record.summary and record.summary.ended_early:
+            return False
+        try:
+            return bool(self.tables(record.id))
+        except PlainError:
+            return False
 
 
-@contextmanager
-def draft_folder(folder: Path) -> Iterator[Path]:
-    """Hidden folder next to the final one; removed unless it was renamed."""
-    draft = folder.with_name(f".new-{folder.name}-{os.urandom(4).hex()}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-    finally:
-        atomic_files.remove(draft)
+def with_known(known: dict[str, RunRecord], stored: Iterable[RunRecord]) -> list[RunRecord]:
+    """Known runs, and those stored under other ids."""
+    return [*known.values(), *(record for record in stored if record.id not in known)]
 
 
-def outcome_json(record: RunRecord) -> bytes:
-    return record.model_dump_json(indent=1).encode()
+def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
+    return sorted(records, key=lambda record: (record.created, record.id), reverse=True)
 
 
 def interrupted_record(record: RunRecord) -> RunRecord:

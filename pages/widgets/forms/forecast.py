@@ -17,7 +17,7 @@ from pages.widgets.state import ask, session
 def forecast_line(recipe: Recipe) -> bool:
     """Draw the forecast, or the reason why there is none; return True if the run is possible."""
     try:
-        past = latest_similar_run(session().similar_runs(recipe), recipe)
+        past = latest_similar_run(session().store.similar_runs(recipe), recipe)
         ahead = ask(ForecastQuery(recipe, past_run(past) if past else None), timeout=120)
     except PlainError as error:
         show_error(str(error))

@@ -31,7 +31,7 @@ def pick_runs() -> list[RunRecord]:
     """
     query = query_from("compare-query", measured=True)
     with stop_on_error():
-        page = session().page(query)
+        page = session().store.page(query)
     linked = comparable_run_names(st.query_params.get(LINK, "").split(","))
     before = (
         comparable_run_names(st.session_state.get("compared", linked))
@@ -77,7 +77,7 @@ def comparable_run_names(runs: Iterable[str]) -> dict[str, str]:
 def measured_record(run: str) -> RunRecord | None:
     """Return the record of a finished run with results, or None."""
     try:
-        record = session().record(run)
+        record = session().store.record(run)
     except PlainError:
         return None
     return record if record.status == "done" and record.summary else None
@@ -89,7 +89,7 @@ def newest_of_one_model(page: RunPage, query: RunQuery) -> dict[str, str]:
         newest = (
             page.rows
             if query == RunQuery(measured=True)
-            else session().page(RunQuery(measured=True)).rows
+            else session().store.page(RunQuery(measured=True)).rows
         )
     return {
         row.id: run_name(row.label, row.model, row.id)
@@ -152,7 +152,7 @@ def tables_by_label(chosen: list[RunRecord]) -> dict[str, Tables]:
     for record in chosen:
         label = record.label if labels.count(record.label) == 1 else f"{record.label} ({record.id})"
         with show_errors(f"Run {record.id}"):
-            tables[label] = session().tables(record.id, COMPARED_TABLES)
+            tables[label] = session().store.tables(record.id, COMPARED_TABLES)
     return tables
 
 

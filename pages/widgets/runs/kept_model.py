@@ -18,7 +18,7 @@ SHELL_COMMAND = "python -m engine run recipe.yaml --save compressed-model"
 
 def kept_model(record: RunRecord, key: str) -> None:
     st.markdown("#### Where is the compressed model?")
-    folder = session().kept_model(record.id)
+    folder = session().store.kept_model(record.id)
     if folder is None:
         st.caption(
             "The model was too large to keep, or was created by an earlier version. Download "

@@ -19,7 +19,7 @@ from pages.widgets.state import session
 
 def show_results(record: RunRecord, key: str) -> None:
     with stop_on_error():
-        tables = session().tables(record.id)
+        tables = session().store.tables(record.id)
     show_run(record, tables, key)
 
 

@@ -35,13 +35,13 @@ def current_run() -> str | None:
 
 def run_in_progress() -> str | None:
     with stop_on_error():
-        return session().under_way()
+        return session().store.under_way()
 
 
 def run_exists(run: str) -> bool:
     """Return False if the run was deleted or the id is unknown."""
     try:
-        return bool(session().record(run))
+        return bool(session().store.record(run))
     except PlainError:
         return False
 
@@ -49,7 +49,7 @@ def run_exists(run: str) -> bool:
 def run_card(run: str, key: str = "card") -> None:
     """Draw a run in any state."""
     with stop_on_error():
-        record = session().record(run)
+        record = session().store.record(run)
     if record.status not in FINISHED:
         show_progress(run, key)
         return
@@ -64,7 +64,7 @@ def run_card(run: str, key: str = "card") -> None:
 def show_progress(run: str, key: str) -> None:
     """Draw progress, remaining time and Cancel, and refresh; reload the page when the run ends."""
     with stop_on_error():
-        record, progress = session().record(run), session().progress(run)
+        record, progress = session().store.record(run), session().progress(run)
     if record.status in FINISHED:
         st.rerun()
     with st.container(border=True):

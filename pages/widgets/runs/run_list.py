@@ -81,7 +81,7 @@ def chosen_run() -> RunRecord | None:
     ):
         with suppress(PlainError):  # deleted in the meantime, or not a run
             if run:
-                return session().record(run)
+                return session().store.record(run)
     return None
 
 

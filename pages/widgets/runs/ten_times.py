@@ -70,18 +70,18 @@ def example_recipe() -> Recipe:
 def own_run(recipe: Recipe) -> str | None:
     """Return the current run if it is one of this recipe."""
     run = current_run()
-    return run if run and session().record(run).recipe == recipe else None
+    return run if run and session().store.record(run).recipe == recipe else None
 
 
 def scores_and_source(run: str | None) -> tuple[pd.DataFrame, str]:
     """Return the scores after each step and their source: the user's run if finished, otherwise the
     stored one.
     """
-    if run and session().record(run).status == "done":
+    if run and session().store.record(run).status == "done":
         with show_errors(f"Run {run}"):
             return step_scores(
-                session().tables(run).stages
-            ), f"Your run {run}. {standard_error(session().record(run))}"
+                session().store.tables(run).stages
+            ), f"Your run {run}. {standard_error(session().store.record(run))}"
     try:
         stored = "A stored run of the same recipe; it is replaced by yours."
         return step_scores(

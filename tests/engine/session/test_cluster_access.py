@@ -57,11 +57,11 @@ def test_spare_workers_start_and_end_on_request(embedded, client):
 
     always, before = sorted(["run", *QUESTION_WORKERS]), processes()
     for _ in range(2):  # the name is free again
-        embedded.start("ask-3")
-        embedded.start("ask-3")
+        embedded.send("start", "ask-3")
+        embedded.send("start", "ask-3")
         wait_for(lambda: workers() == sorted([*always, "ask-3"]))
-        embedded.end("ask-3")
-        embedded.end("ask-3")
+        embedded.send("end", "ask-3")
+        embedded.send("end", "ask-3")
         wait_for(lambda: workers() == always and processes() == before)
 
 

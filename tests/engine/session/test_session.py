@@ -31,7 +31,6 @@ from engine.results.store.unfinished import finished_block_count, unfinished_fol
 from engine.runtime.platform_support import can_fork_workers
 from engine.session import Progress, Session
 from engine.session.progress import MOST_ROWS, STAGES
-from engine.session.run_registry import RunRegistry
 from engine.session.worker_tasks import with_plain_errors
 from tests.cases import for_each
 from tests.clusters import dask_process, dask_scheduler
@@ -89,14 +88,14 @@ def session(module_session):
 
 
 def wait_until_finished(session, run):
-    wait_for(lambda: session.record(run).status in FINISHED)
-    return session.record(run)
+    wait_for(lambda: session.store.record(run).status in FINISHED)
+    return session.store.record(run)
 
 
 def measuring(session, run):
     """Once the run is in the middle of its work."""
-    wait_for(lambda: session.progress(run).done or session.record(run).status in FINISHED)
-    assert session.record(run).status == "running", session.record(run).message
+    wait_for(lambda: session.progress(run).done or session.store.record(run).status in FINISHED)
+    assert session.store.record(run).status == "running", session.store.record(run).message
 
 
 def pids(session):
@@ -323,7 +322,7 @@ def test_a_run_reports_in_order_and_ends_with_its_tables(session, recipe):
     finally:
         del session._update_progress
     assert done.status == "done" and done.message == "" and done.summary.result.size_bytes > 0
-    assert len(session.tables(record.id).layers) > 0
+    assert len(session.store.tables(record.id).layers) > 0
     wait_for(lambda: session.progress(record.id).overall == 1.0)
     assert [news.time for news in heard] == sorted(news.time for news in heard)
     assert heard[0].event.stage == "starting" and heard[-1].event.stage == STAGES[-1]
@@ -336,7 +335,7 @@ def test_the_compressed_model_is_kept_as_long_as_its_run_and_answers_as_the_run_
 ):
     asked = recipe()
     run = wait_until_finished(session, session.submit(asked).id)
-    kept = session.kept_model(run.id)
+    kept = session.store.kept_model(run.id)
     assert (
         sum(path.stat().st_size for path in kept.glob("*.safetensors"))
         == run.summary.result.size_bytes
@@ -346,7 +345,7 @@ def test_the_compressed_model_is_kept_as_long_as_its_run_and_answers_as_the_run_
     ).summary.result
     assert again.perplexity == run.summary.result.perplexity
     session.delete(run.id)
-    assert session.kept_model(run.id) is None and not kept.exists()
+    assert session.store.kept_model(run.id) is None and not kept.exists()
 
 
 def test_the_same_recipe_submitted_twice_at_once_is_one_run(session, recipe):
@@ -407,13 +406,13 @@ def test_a_run_outlives_the_browser_that_asked_for_it(session, recipe):
 def test_a_waiting_run_is_cancelled_at_once_and_never_starts(session, recipe):
     first, second = session.submit(recipe(slow=True)), session.submit(recipe())
     session.cancel(second.id)
-    cancelled = session.record(second.id)
+    cancelled = session.store.record(second.id)
     assert cancelled.status == "cancelled" and "while it waited" in cancelled.message
     session.cancel(first.id)
     wait_until_finished(session, first.id)
     third = session.submit(recipe())
     assert wait_until_finished(session, third.id).status == "done"
-    assert session.record(second.id) == cancelled
+    assert session.store.record(second.id) == cancelled
 
 
 def test_a_running_run_stops_when_cancelled(session, recipe):
@@ -425,9 +424,9 @@ def test_a_running_run_stops_when_cancelled(session, recipe):
     record = wait_until_finished(session, run)
     assert record.status == "cancelled" and "canceled" in record.message and record.finished
     session.cancel(run)  # once more does no harm
-    assert session.record(run) == record
+    assert session.store.record(run) == record
     session.delete(run)
-    assert run not in [each.id for each in session.records()]
+    assert run not in [each.id for each in session.store.records()]
 
 
 def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
@@ -450,7 +449,7 @@ def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
     wait_for(
         lambda: (
             len({row.step for row in session.progress(run).curves}) > 3
-            or session.record(run).status in FINISHED
+            or session.store.record(run).status in FINISHED
         )
     )
     seen = session.progress(run).curves
@@ -458,13 +457,13 @@ def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
     session.cancel(run)
     record = wait_until_finished(session, run)
     assert record.status == "done" and record.summary.ended_early, record.message
-    whole = session.tables(run).curves
+    whole = session.store.tables(run).curves
     assert {(row.step, row.name, row.value) for row in seen} <= set(
         whole[["step", "name", "value"]].itertuples(index=False, name=None)
     )
     measured = session.submit(
         record.recipe.model_copy(
-            update={"model": str(session.kept_model(run)), "steps": (), "calibration": None}
+            update={"model": str(session.store.kept_model(run)), "steps": (), "calibration": None}
         )
     ).id
     assert (
@@ -500,7 +499,7 @@ def test_questions_are_answered_while_a_run_goes_on(session, recipe, home):
     run = session.submit(recipe(slow=True)).id
     measuring(session, run)
     assert session.ask(ModelQuery(str(home / "model")), PATIENCE_SECONDS).parameters > 0
-    assert session.record(run).status == "running"
+    assert session.store.record(run).status == "running"
 
 
 @pytest.mark.parametrize("query", [ModelQuery("bundled:nothing"), UnansweredQuery()])
@@ -624,7 +623,9 @@ def test_a_killed_worker_fails_its_run_and_nothing_else(session, recipe):
         and "run it again" in failed.message
     )
     assert wait_until_finished(session, waiting).status == "done"
-    assert session.record(finished.id) == finished and len(session.tables(finished.id).layers)
+    assert session.store.record(finished.id) == finished and len(
+        session.store.tables(finished.id).layers
+    )
     again = session.submit(failed.recipe)
     assert again.id != run
     session.cancel(again.id)
@@ -640,7 +641,9 @@ def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(
         pids(session)["run"],
     )
     run = session.submit(asked).id
-    wait_for(lambda: finished_block_count(asked.key()) or session.record(run).status in FINISHED)
+    wait_for(
+        lambda: finished_block_count(asked.key()) or session.store.record(run).status in FINISHED
+    )
     kill(worker)
     failed = wait_until_finished(session, run)
     assert failed.status == "failed" and session.has_finished_blocks(failed)
@@ -709,7 +712,7 @@ def test_an_invalid_amount_of_memory_gives_a_message(
                 PlainError, match=f"COMPRESSION_EXPLORER_{worker}MEMORY is '{amount}'.*{wrong}"
             ):
                 session.submit(recipe())
-        assert session.records() == []
+        assert session.store.records() == []
     finally:
         session.close()
 
@@ -749,11 +752,11 @@ def test_a_restarted_server_finds_the_run_interrupted_and_no_processes_left(
     session, recipe, tmp_path
 ):
     asked = recipe(slow=True)
-    with owner(session.shelf.store.root, asked, tmp_path / "temporary") as (process, run, children):
+    with owner(session.store.root, asked, tmp_path / "temporary") as (process, run, children):
         assert len(children) >= 3
-        again = Session(session.shelf.store)  # an app and a shell on one store
+        again = Session(Store(session.store.root))  # an app and a shell on one store
         try:
-            assert again.record(run).status == session.record(run).status == "running"
+            assert again.store.record(run).status == session.store.record(run).status == "running"
             assert (
                 session.submit(asked).id == run
                 and "another program" in session.progress(run).sentence()
@@ -767,7 +770,7 @@ def test_a_restarted_server_finds_the_run_interrupted_and_no_processes_left(
         # within a second or two
         wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children))
         assert list((tmp_path / "temporary").iterdir()) == []
-    lost = session.record(run)
+    lost = session.store.record(run)
     assert lost.status == "interrupted" and "run its recipe again" in lost.message
     restarted = session.submit(asked)
     assert restarted.id != run
@@ -777,7 +780,7 @@ def test_a_restarted_server_finds_the_run_interrupted_and_no_processes_left(
 def test_a_program_that_ends_in_the_middle_of_a_run_leaves_nothing_behind(
     session, recipe, tmp_path
 ):
-    with owner(session.shelf.store.root, recipe(slow=True), tmp_path / "temporary") as (
+    with owner(session.store.root, recipe(slow=True), tmp_path / "temporary") as (
         process,
         run,
         children,
@@ -788,7 +791,7 @@ def test_a_program_that_ends_in_the_middle_of_a_run_leaves_nothing_behind(
         # within a second or two
         wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children))
         assert list((tmp_path / "temporary").iterdir()) == []
-    assert session.record(run).status == "interrupted"
+    assert session.store.record(run).status == "interrupted"
 
 
 QUIET = """
@@ -802,9 +805,9 @@ assert "distributed" not in sys.modules, "importing the session is to be quick"
 session = Session(Store(sys.argv[1]))
 assert session.ask(ModelQuery(sys.argv[2]), 600).parameters
 run = session.submit(Recipe.from_yaml(open(sys.argv[3]).read())).id
-while session.record(run).status in ("queued", "running"):
+while session.store.record(run).status in ("queued", "running"):
     time.sleep(0.02)
-assert len(session.tables(run).layers), session.record(run).message
+assert len(session.store.tables(run).layers), session.store.record(run).message
 assert not {"torch", "transformers", "streamlit", "engine.interactive"} & set(sys.modules)
 """
 
@@ -858,12 +861,12 @@ def disk(tmp_path):
 @contextmanager
 def kept_in(session, root):
     """The session with another store, so that its processes need not be started again."""
-    before, session.shelf = session.shelf, RunRegistry(Store(root))
+    before, session.store = session.store, Store(root)
     try:
         yield session
         wait_for(lambda: not session._live)
     finally:
-        session.shelf = before
+        session.store = before
 
 
 def fill(disk):
@@ -882,8 +885,8 @@ def test_a_store_that_cannot_be_written_costs_no_result(session, recipe, tmp_pat
             and "Not saved" in done.message
             and "COMPRESSION_EXPLORER_HOME" in done.message
         )
-        assert len(session.tables(done.id).layers) and session.submit(asked).id == done.id
-        assert [each.id for each in session.records()] == [done.id]
+        assert len(session.store.tables(done.id).layers) and session.submit(asked).id == done.id
+        assert [each.id for each in session.store.records()] == [done.id]
         (tmp_path / "results").unlink()
         second = wait_until_finished(
             session, session.submit(recipe()).id
@@ -891,7 +894,7 @@ def test_a_store_that_cannot_be_written_costs_no_result(session, recipe, tmp_pat
         assert {
             each.id for each in Store(tmp_path / "results").records() if each.status == "done"
         } == {done.id, second.id}
-        assert session.record(done.id).message == second.message == ""
+        assert session.store.record(done.id).message == second.message == ""
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_result(session, recipe, disk):
@@ -909,10 +912,10 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_result(session, re
             and "no space left on device" in done.message
             and "free some space" in done.message
         )
-        assert len(session.tables(run).layers) and len(session.tables(saved.id).layers)
+        assert len(session.store.tables(run).layers) and len(session.store.tables(saved.id).layers)
         (disk / "ballast").unlink()
         session.delete(run)
-        assert run not in [each.id for each in session.records()]
+        assert run not in [each.id for each in session.store.records()]
 
 
 def test_a_disk_that_turns_read_only_costs_no_result(session, recipe, disk):
@@ -921,8 +924,10 @@ def test_a_disk_that_turns_read_only_costs_no_result(session, recipe, disk):
         assert mount("-o", "remount,ro", disk)
         done = wait_until_finished(session, session.submit(recipe()).id)
         assert done.status == "done" and "read-only" in done.message
-        assert [each.id for each in session.records()] == [done.id, saved.id]
-        assert len(session.tables(done.id).layers) and len(session.tables(saved.id).layers)
+        assert [each.id for each in session.store.records()] == [done.id, saved.id]
+        assert len(session.store.tables(done.id).layers) and len(
+            session.store.tables(saved.id).layers
+        )
         with pytest.raises(PlainError, match="read-only"):
             session.delete(saved.id)
 
@@ -939,8 +944,8 @@ def test_a_damaged_run_is_said_and_can_be_run_again(session, recipe, tmp_path, f
         path = next((tmp_path / "results" / "runs" / run).rglob(file))
         path.write_bytes(path.read_bytes()[:20])
         with pytest.raises(PlainError, match="damaged"):
-            session.tables(run)
-        assert {each.id for each in session.records()} == {run, other}
+            session.store.tables(run)
+        assert {each.id for each in session.store.records()} == {run, other}
         assert wait_until_finished(session, session.submit(asked).id).status == "done"
         session.delete(run)
 
@@ -996,7 +1001,7 @@ def test_a_cluster_that_does_not_answer_is_one_sentence_until_it_does(
                 PlainError, match=r"No cluster answers at 'tcp://127.0.0.1:9'.*unset the variable"
             ):
                 question()
-        assert session.records() == []
+        assert session.store.records() == []
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "no address: at all")
         with pytest.raises(PlainError, match="No cluster answers"):
             session.submit(recipe())

@@ -82,8 +82,8 @@ def recipe(seed: int) -> Recipe:
 
 
 def wait_until_finished(session, run):
-    wait_for(lambda: session.record(run).status in FINISHED)
-    return session.record(run)
+    wait_for(lambda: session.store.record(run).status in FINISHED)
+    return session.store.record(run)
 
 
 def test_a_visitor_cancels_and_deletes_their_own_runs_and_no_others(session, shared_server):
@@ -94,18 +94,18 @@ def test_a_visitor_cancels_and_deletes_their_own_runs_and_no_others(session, sha
         for change in (session.cancel, session.delete):
             with pytest.raises(PlainError, match="another visitor"):
                 change(run.id, visitor)
-    assert session.record(run.id).status == "running" and session.may_change(run, MINE)
+    assert session.store.record(run.id).status == "running" and session.may_change(run, MINE)
     session.cancel(run.id, MINE)
     assert wait_until_finished(session, run.id).status == "cancelled"
     with pytest.raises(PlainError, match="another visitor"):
         session.delete(run.id, THEIRS)
     session.delete(run.id, MINE)
-    assert session.records() == []
+    assert session.store.records() == []
 
 
 def test_runs_without_a_visitor_cannot_be_changed(session, shared_server):
     old = RunRecord(id="from-a-shell", key="key", recipe=recipe(1), status="failed")
-    session.shelf.store.add(old)
+    session.store.save(old)
     for visitor in ("", MINE):
         with pytest.raises(PlainError, match="another visitor"):
             session.delete(old.id, visitor)
@@ -124,7 +124,7 @@ def test_without_sharing_everyone_may_change_every_run(session, monkeypatch):
 def test_a_visitor_who_asks_for_what_another_has_asked_for_sees_that_run(session, shared_server):
     run = session.submit(recipe(1), MINE)
     assert session.submit(recipe(1), THEIRS).id == run.id
-    assert session.record(run.id).visitor == MINE
+    assert session.store.record(run.id).visitor == MINE
 
 
 def test_each_visitor_has_a_quota_of_active_runs(session, shared_server):
@@ -135,7 +135,10 @@ def test_each_visitor_has_a_quota_of_active_runs(session, shared_server):
     other = session.submit(recipe(3), THEIRS)
     session.cancel(second.id, MINE)
     third = session.submit(recipe(4), MINE)
-    assert {session.record(run.id).status for run in (first, third, other)} <= {"queued", "running"}
+    assert {session.store.record(run.id).status for run in (first, third, other)} <= {
+        "queued",
+        "running",
+    }
 
 
 def test_all_visitors_together_have_a_quota(session, shared_server):
@@ -166,7 +169,7 @@ def test_a_run_that_takes_too_long_is_stopped_and_says_so(
     monkeypatch.setenv("COMPRESSION_EXPLORER_SHARED_SECONDS", "600")
     session._link.made.deaf = False
     again = session.submit(recipe(1), MINE)  # the quota is free again
-    wait_for(lambda: session.record(again.id).status == "running")
+    wait_for(lambda: session.store.record(again.id).status == "running")
 
 
 def test_a_path_outside_the_folder_is_refused_before_anything_is_queued(
@@ -182,7 +185,7 @@ def test_a_path_outside_the_folder_is_refused_before_anything_is_queued(
             ),
             MINE,
         )
-    assert session.records() == []
+    assert session.store.records() == []
 
 
 def test_records_from_before_have_no_visitor_and_an_id_does_not_give_the_secret_away():

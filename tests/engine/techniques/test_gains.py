@@ -64,7 +64,7 @@ def test_adapters_win_back_what_compression_cost(base):
 
 
 def test_lottery_tickets_show_the_published_picture():
-    """Default options, down to a quarter of the weights: as good as the whole network, and better
+    """Down to a quarter of the weights in one round: as good as the whole network, and better
     than both controls (Frankle & Carbin 2019, figure 1).
     """
     recipe = {
@@ -74,12 +74,14 @@ def test_lottery_tickets_show_the_published_picture():
         "speed": False,
     }
     found = run(
-        Recipe.from_dict(recipe | {"steps": [{"technique": "lottery-ticket", "rounds": 2}]})
+        Recipe.from_dict(
+            recipe | {"steps": [{"technique": "lottery-ticket", "rounds": 1, "share": 0.75}]}
+        )
     ).tables.lottery
     mean = found.groupby(["round", "variant"]).accuracy.mean()
-    ticket, whole = mean[2, "winning ticket"], mean[0, "dense"]
+    ticket, whole = mean[1, "winning ticket"], mean[0, "dense"]
     assert (
         ticket > whole - 0.01
-        and ticket > mean[2, "other first weights"]
-        and ticket > mean[2, "random mask"] + 0.005
+        and ticket > mean[1, "other first weights"]
+        and ticket > mean[1, "random mask"] + 0.005
     )

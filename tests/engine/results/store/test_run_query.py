@@ -12,14 +12,12 @@ import pytest
 from engine.recipe import Recipe
 from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import Tables
-from engine.results.store import index
-from engine.results.store import run_folder as folder
+from engine.results.store import index, parquet, run_folder
 from engine.results.store.process_lease import current_owner
 from engine.results.store.run_query import RunPage, RunQuery
 from engine.results.store.store import Store
-from engine.session.run_registry import RunRegistry
 from tests.cases import for_each
-from tests.runs import START, finished_record, record, scores, summary
+from tests.runs import START, finished_record, record, scores, summary, tables
 
 ORDERS = ("newest", "oldest", "smallest", "compression", "quality", "model", "setting")
 
@@ -57,7 +55,7 @@ def every_page(store, query: RunQuery) -> list[RunPage]:
 def test_pages_together_hold_every_run_once_in_order(tmp_path, order):
     store = Store(tmp_path / "results")
     for number in range(23):
-        store.add(
+        store.save(
             run(
                 number,
                 status="done" if number % 4 else "failed",
@@ -73,8 +71,8 @@ def test_pages_together_hold_every_run_once_in_order(tmp_path, order):
 
 def test_rows_follow_the_sort_order(store):
     for number in range(10):
-        store.add(run(number, model=f"model-{9 - number}"))
-    store.add(run(10, status="failed", message="It failed."))
+        store.save(run(number, model=f"model-{9 - number}"))
+    store.save(run(10, status="failed", message="It failed."))
     rows = {order: store.page(RunQuery(order=order, limit=-1)).rows for order in ORDERS}
     assert [row.id for row in rows["newest"]] == [row.id for row in reversed(rows["oldest"])]
     sizes = [row.size_bytes for row in rows["smallest"][:-1]]
@@ -92,12 +90,12 @@ def test_rows_follow_the_sort_order(store):
 
 def test_a_page_does_not_change_when_runs_arrive_or_are_deleted(store):
     for number in range(12):
-        store.add(run(number))
+        store.save(run(number))
     first = store.page(RunQuery(limit=4))
     second = RunQuery(limit=4, after=first.rows[-1].position)
     before = ids(store.page(second))
     for number in range(12, 20):
-        store.add(run(number))
+        store.save(run(number))
     store.delete(first.rows[-1].id)
     assert ids(store.page(second)) == before
 
@@ -123,17 +121,17 @@ def test_a_page_does_not_change_when_runs_arrive_or_are_deleted(store):
 )
 def test_a_search_finds_runs_with_all_its_words_anywhere(tmp_path, search, found):
     store = Store(tmp_path / "results")
-    store.add(run(1, technique="gptq"))
+    store.save(run(1, technique="gptq"))
     noted = run(2, model="Qwen/Qwen3")
-    store.add(
+    store.save(
         noted.model_copy(
             update={
                 "summary": noted.summary.model_copy(update={"notes": ("Calibrated on little.",)})
             }
         )
     )
-    store.add(run(3, technique="awq"))
-    store.add(run(4, status="failed", message="Out of memory."))
+    store.save(run(3, technique="awq"))
+    store.save(run(4, status="failed", message="Out of memory."))
     assert set(ids(store.page(RunQuery(search=search)))) == found
 
 
@@ -141,8 +139,8 @@ def test_filters_are_offered_by_how_often_they_occur_and_narrow_the_list(store):
     for number, (model, technique) in enumerate(
         [("a", "gptq"), ("a", "gptq"), ("b", "magnitude"), ("a", "svd")]
     ):
-        store.add(run(number, model, technique))
-    store.add(run(9, "c", "magnitude", status="failed", message="It failed."))
+        store.save(run(number, model, technique))
+    store.save(run(9, "c", "magnitude", status="failed", message="It failed."))
     every = store.page(RunQuery())
     assert (every.models, set(every.techniques), every.statuses) == (
         ("a", "b", "c"),
@@ -157,7 +155,7 @@ def test_filters_are_offered_by_how_often_they_occur_and_narrow_the_list(store):
 
 
 def test_a_technique_whose_name_begins_another_is_told_apart(store):
-    store.add(run(1, technique="gradual"))
+    store.save(run(1, technique="gradual"))
     assert (
         ids(store.page(RunQuery(technique="gradual"))) == ["run-0001"]
         and store.page(RunQuery(technique="grad")).rows == ()
@@ -184,15 +182,15 @@ def test_no_record_is_read_for_a_page_and_no_more_rows_come_than_it_holds(many, 
         index, "parsed_record", lambda run, text: pytest.fail(f"the record of {run} was parsed")
     )
     for order in ORDERS:
-        page = RunRegistry(many).page(RunQuery(order=order))
+        page = many.page(RunQuery(order=order))
         assert len(page.rows) == 50 and page.matching == 120 and page.has_more
-    assert RunRegistry(many).under_way() is None
+    assert many.under_way() is None
 
 
 def test_only_what_changed_is_read_again(many, monkeypatch):
     read = []
     monkeypatch.setattr(
-        index, "read_record", lambda path: (read.append(path.name), folder.read_record(path))[1]
+        index, "read_record", lambda path: (read.append(path.name), run_folder.read_record(path))[1]
     )
     changed = run(7, status="failed", message="It failed after all.")
     (many.folder("run-0007") / "record.json").write_text(changed.model_dump_json())
@@ -202,7 +200,7 @@ def test_only_what_changed_is_read_again(many, monkeypatch):
 def test_a_damaged_run_is_read_once_and_again_after_a_repair(many, monkeypatch):
     read = []
     monkeypatch.setattr(
-        index, "read_record", lambda path: (read.append(path.name), folder.read_record(path))[1]
+        index, "read_record", lambda path: (read.append(path.name), run_folder.read_record(path))[1]
     )
     path = many.folder("run-0007") / "record.json"
     whole = path.read_text()
@@ -226,10 +224,10 @@ def test_a_forecast_reads_a_few_runs_like_it(many, monkeypatch):
         "parsed_record",
         lambda run, text: (parsed.append(run), RunRecord.model_validate_json(text))[1],
     )
-    many.add(run(500, technique="gptq"))
-    like = RunRegistry(many).similar_runs(run(0, technique="gptq").recipe)
+    many.save(run(500, technique="gptq"))
+    like = many.similar_runs(run(0, technique="gptq").recipe)
     assert [each.id for each in like] == ["run-0500"] == parsed
-    assert [each.id for each in RunRegistry(many).similar_runs(run(0).recipe, most=3)] == [
+    assert [each.id for each in many.similar_runs(run(0).recipe, most=3)] == [
         "run-0119",
         "run-0118",
         "run-0117",
@@ -243,6 +241,7 @@ def test_a_run_with_a_key_is_found_without_the_others(many, monkeypatch):
         "parsed_record",
         lambda run, text: (parsed.append(run), RunRecord.model_validate_json(text))[1],
     )
+    parquet.save(tables(), many.folder("run-0007"))
     assert many.find("key-7").id == "run-0007" and parsed == ["run-0007"]
 
 
@@ -251,12 +250,11 @@ def test_a_run_with_a_key_is_found_without_the_others(many, monkeypatch):
 
 def test_runs_that_could_not_be_saved_are_listed_among_the_others(store, monkeypatch):
     for number in range(6):
-        store.add(run(number))
-    shelf = RunRegistry(store)
+        store.save(run(number))
     with monkeypatch.context() as refusing:
-        refusing.setattr(Store, "add", lambda *_: store.folder("no such id"))
-        shelf.keep(run(3, model="other", id="unsaved-1", created=START + timedelta(minutes=2.5)))
-    pages = every_page(shelf, RunQuery(limit=2))
+        refusing.setattr(run_folder, "add_run", lambda *_: store.folder("no such id"))
+        store.save(run(3, model="other", id="unsaved-1", created=START + timedelta(minutes=2.5)))
+    pages = every_page(store, RunQuery(limit=2))
     assert [each for page in pages for each in ids(page)] == [
         "run-0005",
         "run-0004",
@@ -267,39 +265,37 @@ def test_runs_that_could_not_be_saved_are_listed_among_the_others(store, monkeyp
         "run-0000",
     ]
     assert (
-        ids(shelf.page(RunQuery(model="other"))) == ["unsaved-1"]
-        and shelf.page(RunQuery()).total == 7
+        ids(store.page(RunQuery(model="other"))) == ["unsaved-1"]
+        and store.page(RunQuery()).total == 7
     )
 
 
 def test_a_store_that_cannot_be_read_hides_no_run_that_could_not_be_saved(tmp_path):
     (tmp_path / "results").write_text("a file where a folder should be")
-    shelf = RunRegistry(Store(tmp_path / "results"))
-    shelf.keep(run(1), Tables.empty())
-    assert [each.id for each in shelf.records()] == ids(shelf.page(RunQuery())) == ["run-0001"]
-    assert shelf.find("key-1").id == "run-0001" and shelf.under_way() is None
-    assert [each.id for each in shelf.similar_runs(run(2).recipe)] == ["run-0001"]
+    store = Store(tmp_path / "results")
+    store.save(run(1), Tables.empty())
+    assert [each.id for each in store.records()] == ids(store.page(RunQuery())) == ["run-0001"]
+    assert store.find("key-1").id == "run-0001" and store.under_way() is None
+    assert [each.id for each in store.similar_runs(run(2).recipe)] == ["run-0001"]
 
 
 def test_runs_whose_program_is_gone_are_listed_as_interrupted_also_where_nothing_can_be_written(
     store, monkeypatch
 ):
-    store.add(run(1, status="running", owner=current_owner()))
+    store.save(run(1, status="running", owner=current_owner()))
     for number in range(2, 40):
-        store.add(run(number, status="running", owner="1:1.0"))
+        store.save(run(number, status="running", owner="1:1.0"))
     read = []
-    original = Store.under_way
-    monkeypatch.setattr(Store, "update", lambda self, record: self.folder("no such id"))
-    monkeypatch.setattr(Store, "under_way", lambda self: (read.append(1), original(self))[1])
-    shelf = RunRegistry(store)
-    read.clear()
+    original = index.active_records
+    monkeypatch.setattr(run_folder, "update_run", lambda *_: store.folder("no such id"))
+    monkeypatch.setattr(index, "active_records", lambda rows: (read.append(1), original(rows))[1])
     assert (
-        shelf.page(RunQuery(status="running")).matching == 1
-        and shelf.page(RunQuery(status="interrupted")).matching == 38
+        store.page(RunQuery(status="running")).matching == 1
+        and store.page(RunQuery(status="interrupted")).matching == 38
     )
-    assert shelf.page(RunQuery()).total == 39
+    assert store.page(RunQuery()).total == 39
     assert len(read) <= 3, "once a page, however many runs were lost"
-    assert shelf.under_way() == "run-0001"
+    assert store.under_way() == "run-0001"
 
 
 # --- one record cannot break the list ----------------------------------------------------------
@@ -314,12 +310,12 @@ def rewrite_record(store: Store, run: str, **fields) -> None:
 
 def test_a_time_without_a_zone_is_read_as_utc(store):
     for number in (1, 2):
-        store.add(run(number))
+        store.save(run(number))
     rewrite_record(store, "run-0001", created=NAIVE, finished=NAIVE)
     assert store.record("run-0001").created == datetime(2026, 1, 1, tzinfo=UTC)
     assert (
-        [each.id for each in RunRegistry(store).records()]
-        == ids(RunRegistry(store).page(RunQuery()))
+        [each.id for each in store.records()]
+        == ids(store.page(RunQuery()))
         == ["run-0002", "run-0001"]
     )
 
@@ -343,8 +339,8 @@ def test_a_time_without_a_zone_is_read_as_utc(store):
 )
 def test_an_invalid_record_is_listed_with_the_reason(tmp_path, fields, why):
     store = Store(tmp_path / "results")
-    store.add(run(1))
-    store.add(run(2))
+    store.save(run(1))
+    store.save(run(2))
     rewrite_record(store, "run-0001", **fields)
     row = store.page(RunQuery(status="unreadable")).rows[0]
     assert (
@@ -358,7 +354,7 @@ def test_an_invalid_record_is_listed_with_the_reason(tmp_path, fields, why):
 
 
 def test_numbers_of_any_size_are_listed(store):
-    store.add(finished_record(1))
+    store.save(finished_record(1))
     path = store.folder("run-0001") / "record.json"
     for number, readable in ((10**18, True), (2**70, False), (10**400, False)):
         content = json.loads(path.read_text())
@@ -368,7 +364,7 @@ def test_numbers_of_any_size_are_listed(store):
 
 
 def test_a_pipe_or_device_instead_of_a_record_does_not_block(store):
-    store.add(run(1))
+    store.save(run(1))
     path = store.folder("run-0001") / "record.json"
     for stand_in in (
         lambda: os.mkfifo(path),
@@ -381,6 +377,6 @@ def test_a_pipe_or_device_instead_of_a_record_does_not_block(store):
 
 
 def test_a_run_with_a_future_time_is_listed_first(store):
-    store.add(run(1))
-    store.add(run(2, created=datetime(9999, 12, 31, tzinfo=UTC)))
+    store.save(run(1))
+    store.save(run(2, created=datetime(9999, 12, 31, tzinfo=UTC)))
     assert ids(store.page(RunQuery())) == ["run-0002", "run-0001"]

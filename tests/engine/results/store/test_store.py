@@ -18,12 +18,13 @@ import pytest
 
 from engine.errors import PlainError
 from engine.recipe.model_names import ASSETS
+from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import TABLES, Tables
 from engine.results.schema.tables import LayerRow, LevelRow, SurfaceRow
 from engine.results.store import index, parquet
-from engine.results.store.process_lease import is_owner_alive
+from engine.results.store.process_lease import current_owner, is_owner_alive
 from engine.results.store.run_query import RunQuery
-from engine.results.store.store import Store, current_owner
+from engine.results.store.store import Store
 from engine.runtime.settings import home
 from tests.cases import for_each
 from tests.runs import finished_record, layer, record, tables
@@ -39,14 +40,20 @@ def store(tmp_path):
 def finished_store(folder: Path) -> Store:
     """A store with run-0001 done."""
     store = Store(folder / "results")
-    store.add(record(1, "running", owner=current_owner()))
-    store.finish(finished_record(1), tables())
+    store.save(record(1, "running"))
+    store.save(finished_record(1), tables())
     return store
 
 
 @pytest.fixture
 def store_with_run(tmp_path):
     return finished_store(tmp_path)
+
+
+def save(store: Store, record: RunRecord, run_tables: Tables | None = None) -> None:
+    """Save a run; raise the error if it is kept in memory instead."""
+    if error := store.save(record, run_tables):
+        raise error
 
 
 def ids(records):
@@ -62,13 +69,13 @@ def assert_equal(left: Tables, right: Tables):
 
 
 def test_a_record_comes_back_as_it_was(store):
-    store.add(record(1))
+    store.save(record(1))
     assert store.record("run-0001") == record(1) == Store(store.root).records()[0]
 
 
 def test_an_update_replaces_the_record_everywhere(store):
-    store.add(record(1))
-    store.update(record(1, "failed", message="Out of memory; choose a smaller model."))
+    store.save(record(1))
+    store.save(record(1, "failed", message="Out of memory; choose a smaller model."))
     assert (
         store.record("run-0001")
         == store.records()[0]
@@ -78,7 +85,7 @@ def test_an_update_replaces_the_record_everywhere(store):
 
 def test_the_newest_run_is_first_whatever_order_they_came_in(store):
     for number in (2, 3, 1):
-        store.add(record(number))
+        store.save(record(number))
     assert ids(store.records()) == ["run-0003", "run-0002", "run-0001"]
 
 
@@ -96,8 +103,7 @@ def test_tables_come_back_exactly(store_with_run):
 
 
 def test_empty_tables_come_back_exactly(store):
-    store.add(record(1))
-    store.finish(finished_record(1), Tables.empty())
+    store.save(finished_record(1), Tables.empty())
     assert_equal(store.tables("run-0001"), Tables.empty())
 
 
@@ -106,16 +112,16 @@ def test_shapes_come_back_as_tuples(store_with_run):
 
 
 def test_columns_a_panel_added_come_back_too(store):
-    store.add(record(1))
+    store.save(record(1))
     given = tables()
     given.layers["kept_by_hand"] = [True, False]
-    store.finish(finished_record(1), given)
+    store.save(finished_record(1), given)
     assert_equal(store.tables("run-0001"), given)
 
 
 def test_finishing_makes_a_run_done_and_dates_it(store):
-    store.add(record(1, "running"))
-    store.finish(record(1, "running"), tables())
+    store.save(record(1, "running"))
+    store.save(record(1, "running"), tables())
     assert (
         store.record("run-0001").status == "done" and store.record("run-0001").finished is not None
     )
@@ -130,19 +136,21 @@ def test_the_recipe_in_the_folder_repeats_the_run(store_with_run):
 
 @pytest.mark.parametrize("status", ["done", "queued", "running"])
 def test_a_run_is_found_by_its_key(store, status):
-    store.add(record(1, status))
-    assert store.find("key-1") == record(1, status)
+    store.save(record(1, status), tables() if status == "done" else None)
+    assert store.find("key-1") == store.record("run-0001")
+    assert store.find("key-1").status == status
 
 
-@pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted"])
+# "done" without tables is a damaged folder
+@pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted", "done"])
 def test_a_run_without_an_answer_is_not_found(store, status):
-    store.add(record(1, status))
+    store.save(record(1, status))
     assert store.find("key-1") is None
 
 
 def test_the_newest_of_equal_keys_is_found(store):
     for number in (2, 3, 1):
-        store.add(record(number, key="same"))
+        store.save(record(number, key="same"))
     assert store.find("same").id == "run-0003"
 
 
@@ -153,29 +161,9 @@ def test_a_deleted_run_is_gone_from_everywhere(store_with_run):
         store_with_run.record("run-0001")
 
 
-def test_a_run_deleted_while_it_ran_does_not_come_back(store):
-    store.add(record(1, "running"))
-    store.delete("run-0001")
-    for write in (
-        lambda: store.update(record(1)),
-        lambda: store.finish(finished_record(1), tables()),
-        lambda: store.delete("run-0001"),
-    ):
-        with pytest.raises(PlainError, match="may have been deleted"):
-            write()
-    assert store.records() == []
-
-
-def test_an_id_is_given_once(store):
-    store.add(record(1))
-    with pytest.raises(PlainError, match="already a run run-0001"):
-        store.add(record(1, "failed"))
-    assert store.records() == [record(1)] and len(list(store.folders.iterdir())) == 1
-
-
 def test_a_run_that_is_not_done_has_no_tables_and_says_why(store):
-    store.add(record(1, "running"))
-    store.add(record(2, "failed", message="The disk was full; free some space."))
+    store.save(record(1, "running"))
+    store.save(record(2, "failed", message="The disk was full; free some space."))
     with pytest.raises(PlainError, match="is running"):
         store.tables("run-0001")
     with pytest.raises(PlainError, match="The disk was full"):
@@ -203,7 +191,7 @@ EVIL = [
 @for_each("run", EVIL)
 @for_each(
     "act",
-    [Store.record, Store.tables, Store.delete, lambda store, run: store.add(record(1, id=run))],
+    [Store.record, Store.tables, Store.delete, lambda store, run: save(store, record(1, id=run))],
 )
 def test_no_id_leads_out_of_the_store(store_with_run, act, run):
     with pytest.raises(PlainError, match="is no run"):
@@ -222,7 +210,7 @@ def test_a_store_without_an_index_says_the_same_and_leaves_no_trace(store_with_r
     index.erase(store_with_run.index)
     bare = Store(store_with_run.root, indexed=False)
     assert bare.records() == before and bare.find("key-1") == before[0]
-    bare.add(record(2))
+    bare.save(record(2))
     bare.rebuild()
     assert ids(bare.records()) == ["run-0002", "run-0001"] and {
         path.name for path in store_with_run.root.iterdir()
@@ -261,7 +249,7 @@ def become_a_folder(folder):
 @for_each("damage", [truncate, lose_record, bewilder, swap_record, become_a_file, become_a_folder])
 def test_a_damaged_run_is_listed_as_unreadable_and_the_others_stay(tmp_path, damage):
     finished = finished_store(tmp_path)
-    finished.add(record(2))
+    finished.save(record(2))
     damage(finished.folder("run-0001"))
     by_id = {run.id: run for run in finished.records()}
     assert by_id["run-0002"] == record(2)
@@ -410,7 +398,7 @@ INDEX_DAMAGE = [
 @for_each("damage", INDEX_DAMAGE)
 def test_the_index_is_made_again_from_the_folders(tmp_path, damage):
     finished = finished_store(tmp_path)
-    finished.add(record(2))
+    finished.save(record(2))
     before = finished.records()
     damage(finished)
     assert finished.records() == before
@@ -422,8 +410,8 @@ def test_the_index_is_made_again_from_the_folders(tmp_path, damage):
 def test_writing_survives_a_damaged_index(tmp_path, damage):
     finished = finished_store(tmp_path)
     damage(finished)
-    finished.add(record(2))
-    finished.update(record(2, "running"))
+    finished.save(record(2))
+    finished.save(record(2, "running"))
     finished.delete("run-0001")
     assert finished.records() == [record(2, "running")]
 
@@ -440,13 +428,13 @@ def test_an_index_that_cannot_be_opened_changes_nothing_but_the_time(store_with_
     before = store_with_run.records()
     lose_index(store_with_run)
     store_with_run.index.mkdir()
-    store_with_run.add(record(2))
+    store_with_run.save(record(2))
     assert store_with_run.records() == [record(2), *before]
 
 
 def test_folders_copied_in_deleted_or_edited_by_hand_are_seen(store_with_run, tmp_path):
     other = Store(tmp_path / "other")
-    other.add(record(2))
+    other.save(record(2))
     shutil.copytree(other.folder("run-0002"), store_with_run.folder("run-0002"))
     assert ids(store_with_run.records()) == ["run-0002", "run-0001"]
     shutil.rmtree(store_with_run.folder("run-0001"))
@@ -465,6 +453,17 @@ def test_known_folders_are_not_read_again(store_with_run, monkeypatch):
         index, "read_record", lambda folder: pytest.fail(f"{folder} was read again")
     )
     assert ids(store_with_run.records()) == ["run-0001"]
+
+
+def test_an_unindexed_store_shows_lost_runs_as_interrupted_and_leaves_no_trace(store):
+    store.save(record(1, "running", owner="1:1.0"))
+    index.erase(store.index)
+    path = store.folder("run-0001") / "record.json"
+    before = path.read_bytes()
+    bare = Store(store.root, indexed=False)
+    assert bare.record("run-0001").status == bare.records()[0].status == "interrupted"
+    assert bare.page(RunQuery(status="interrupted")).matching == 1 and bare.under_way() is None
+    assert path.read_bytes() == before and [path.name for path in store.root.iterdir()] == ["runs"]
 
 
 def test_rebuilding_sweeps_what_the_dead_left_behind_and_spares_the_living(store_with_run):
@@ -498,9 +497,9 @@ def test_a_thousand_runs_are_listed_in_a_moment(store):
 
 def test_threads_may_share_a_store(store):
     def work(number):
-        store.add(record(number, "running"))
+        store.save(record(number, "running"))
         store.records()
-        store.finish(finished_record(number), tables())
+        store.save(finished_record(number), tables())
         return store.find(f"key-{number}").status
 
     with ThreadPoolExecutor(8) as pool:
@@ -516,8 +515,8 @@ from engine.results.store.store import Store
 from tests.runs import record
 store, first = Store(Path(sys.argv[1])), int(sys.argv[2])
 for number in range(first, first + 10):
-    store.add(record(number))
-    store.update(record(number, "cancelled"))
+    store.save(record(number))
+    store.save(record(number, "cancelled"))
     assert record(number, "cancelled") in store.records()
 """
 
@@ -541,10 +540,10 @@ def test_processes_may_share_a_store(store):
 
 
 def test_a_reader_never_meets_half_a_record(store):
-    store.add(record(1))
+    store.save(record(1))
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(
-            lambda: [store.update(record(1, message="m" * 5000 * (n % 2))) for n in range(60)]
+            lambda: [store.save(record(1, message="m" * 5000 * (n % 2))) for n in range(60)]
         )
         while not writing.done():
             assert store.record("run-0001").status == store.records()[0].status == "queued"
@@ -575,10 +574,10 @@ def test_a_process_whose_clock_was_set_a_little_is_still_itself():
 
 def test_a_run_whose_process_was_killed_is_interrupted_and_says_so(store):
     child = in_python("import time; time.sleep(60)")
-    store.add(
+    store.save(
         record(1, "running", owner=f"{child.pid}:{psutil.Process(child.pid).create_time():.2f}")
     )
-    store.add(record(2, "running", owner=current_owner()))
+    store.save(record(2, "running"))
     assert store.mark_interrupted() == []
     child.kill()
     child.wait()
@@ -586,7 +585,7 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_says_so(store):
     assert store.record("run-0001").status == "interrupted" and store.record(
         "run-0001"
     ).message.endswith("run its recipe again.")
-    assert store.record("run-0002") == record(2, "running", owner=current_owner())
+    assert store.record("run-0002") == record(2, "running")
 
 
 def test_a_killed_process_that_nobody_waited_for_is_gone_too():
@@ -602,7 +601,7 @@ def test_a_killed_process_that_nobody_waited_for_is_gone_too():
 
 def test_finished_runs_are_never_interrupted(store):
     for number, status in enumerate(("done", "failed", "cancelled", "interrupted")):
-        store.add(record(number, status, owner="1:1.0"))
+        store.save(record(number, status, owner="1:1.0"))
     assert store.mark_interrupted() == []
 
 
@@ -616,7 +615,7 @@ def refusing(request, store_with_run, monkeypatch):
     def refuse(*_):
         raise OSError(request.param, os.strerror(request.param))
 
-    store_with_run.add(record(2, "running"))
+    store_with_run.save(record(2, "running"))
     for name in ("replace", "rename"):
         monkeypatch.setattr(Path, name, refuse)
     return store_with_run
@@ -624,9 +623,9 @@ def refusing(request, store_with_run, monkeypatch):
 
 def test_a_disk_that_refuses_says_which_folder_what_happened_and_what_to_do(refusing):
     for write in (
-        lambda: refusing.add(record(3)),
-        lambda: refusing.update(record(2, "failed")),
-        lambda: refusing.finish(finished_record(2), tables()),
+        lambda: save(refusing, record(3)),
+        lambda: save(refusing, record(2, "failed")),
+        lambda: save(refusing, finished_record(2), tables()),
         lambda: refusing.delete("run-0001"),
     ):
         with pytest.raises(PlainError, match="COMPRESSION_EXPLORER_HOME") as refused:
@@ -638,15 +637,15 @@ def test_a_disk_that_refuses_says_which_folder_what_happened_and_what_to_do(refu
 
 def test_a_disk_that_refuses_loses_nothing_and_keeps_no_litter(refusing):
     for write in (
-        lambda: refusing.add(record(3)),
-        lambda: refusing.finish(finished_record(2), tables()),
+        lambda: save(refusing, record(3)),
+        lambda: save(refusing, finished_record(2), tables()),
     ):
         with pytest.raises(PlainError):
             write()
-    assert refusing.records()[0] == record(2, "running") and ids(refusing.records()) == [
-        "run-0002",
-        "run-0001",
-    ]
+    on_disk = Store(refusing.root).records()
+    assert on_disk[0] == record(2, "running") and ids(on_disk) == ["run-0002", "run-0001"]
+    assert ids(refusing.records()) == ["run-0003", "run-0002", "run-0001"]
+    assert_equal(refusing.tables("run-0002"), tables())
     assert {path.name for path in refusing.folder("run-0002").iterdir()} == {
         "record.json",
         "recipe.yaml",
@@ -655,20 +654,46 @@ def test_a_disk_that_refuses_loses_nothing_and_keeps_no_litter(refusing):
 
 
 def test_interrupted_runs_are_told_apart_even_where_they_cannot_be_marked(refusing):
+    lost = record(2, "running", owner="1:1.0")
+    (refusing.folder("run-0002") / "record.json").write_text(lost.model_dump_json())
     assert ids(refusing.mark_interrupted()) == ["run-0002"]
+    assert refusing.record("run-0002").status == refusing.records()[0].status == "interrupted"
+    assert Store(refusing.root).page(RunQuery(status="interrupted")).rows[0].id == "run-0002"
+
+
+def test_runs_that_the_disk_refused_are_kept_with_the_reason_until_it_takes_runs_again(
+    store, monkeypatch
+):
+    with monkeypatch.context() as full:
+
+        def refuse(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        full.setattr(Path, "rename", refuse)
+        for error in (store.save(finished_record(1), tables()), store.save(record(2, "running"))):
+            assert "no space left on device" in str(error)
+        assert store.find("key-1").id == "run-0001" and store.under_way() == "run-0002"
+        assert store.record("run-0001").message == f"Not saved, kept until the app stops. {error}"
+    assert store.save(record(3, "failed")) is None
+    saved = Store(store.root)
+    assert ids(saved.records()) == ["run-0003", "run-0001"], "those that are over are saved"
+    assert store.record("run-0001") == saved.record("run-0001")
+    assert_equal(saved.tables("run-0001"), tables())
+    store.delete("run-0002")
+    assert ids(store.records()) == ["run-0003", "run-0001"]
 
 
 def test_a_file_in_place_of_the_store_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    store = Store(tmp_path / "file")
     for act in (
-        lambda: store.add(record(1)),
-        lambda: store.records(),
-        lambda: store.record("run-0001"),
-        lambda: store.rebuild(),
+        lambda store: save(store, record(1)),
+        Store.records,
+        lambda store: store.record("run-0001"),
+        Store.rebuild,
     ):
+        store = Store(tmp_path / "file")
         with pytest.raises(PlainError, match="a file stands where a folder should") as refused:
-            act()
+            act(store)
         assert str(store.root) in str(refused.value)
 
 
@@ -694,33 +719,32 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_reported_and_stays_readable(small_disk):
     store = Store(small_disk)
-    store.add(record(1))
-    store.finish(finished_record(1), tables(*(layer(os.urandom(20).hex()) for _ in range(20))))
-    store.add(record(2, "running"))
+    store.save(finished_record(1), tables(*(layer(os.urandom(20).hex()) for _ in range(20))))
+    store.save(record(2, "running"))
     with pytest.raises(
         PlainError, match=r"\(no space left on device\); delete runs, free some space"
     ):
-        store.finish(
-            finished_record(2), tables(*(layer(os.urandom(200).hex()) for _ in range(2000)))
+        save(
+            store, finished_record(2), tables(*(layer(os.urandom(200).hex()) for _ in range(2000)))
         )
-    assert (
-        ids(store.records()) == ["run-0002", "run-0001"]
-        and len(store.tables("run-0001").layers) == 20
-    )
-    store.update(record(2, "failed", message="The disk is full."))
+    for reader in (store, Store(small_disk)):
+        assert ids(reader.records()) == ["run-0002", "run-0001"]
+        assert len(reader.tables("run-0001").layers) == 20
+    assert Store(small_disk).record("run-0002").status == "running"
+    save(store, record(2, "failed", message="The disk is full."))
+    assert store.record("run-0002") == Store(small_disk).record("run-0002")
     assert store.record("run-0002").status == "failed"
 
 
 def test_a_read_only_disk_stays_readable(small_disk):
     store = Store(small_disk)
-    store.add(record(1))
-    store.finish(finished_record(1), tables())
+    store.save(finished_record(1), tables())
     before = store.records()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert store.records() == before and store.find("key-1") == before[0]
     assert_equal(store.tables("run-0001"), tables())
     with pytest.raises(PlainError, match=r"\(read-only file system\); make it writable"):
-        store.add(record(2))
+        save(store, record(2))
 
 
 def test_home_is_where_the_user_says(monkeypatch, tmp_path):

@@ -15,7 +15,6 @@ from engine.results.analysis.runs import (
 )
 from engine.results.store.run_query import RunQuery
 from engine.results.store.store import Store
-from engine.session.run_registry import RunRegistry
 from tests.cases import for_each
 from tests.runs import record
 from tests.store_damage import damage, fill_store
@@ -25,28 +24,27 @@ ORDERS = ("newest", "oldest", "smallest", "compression", "quality", "model", "se
 
 def read_everything(store: Store) -> None:
     """Read everything that pages read from a store; only single runs may raise PlainError."""
-    shelf = RunRegistry(store)
     there = {path.name for path in store.folders.iterdir() if not path.name.startswith(".")}
     records = store.records()
     assert {run.id for run in records} == there
     for order in ORDERS:
-        page = shelf.page(RunQuery(order=order, limit=-1))
+        page = store.page(RunQuery(order=order, limit=-1))
         assert {row.id for row in page.rows} == there and page.matching == page.total == len(
             there
         ), order
     good = []
     for run in records:
-        one = shelf.record(run.id)
+        one = store.record(run.id)
         assert one.message or one.status != "unreadable"
-        shelf.find(run.key)
+        store.find(run.key)
         try:
             comparison([one]), trade_off([one])
-            layers_side_by_side({"one": shelf.tables(run.id)})
+            layers_side_by_side({"one": store.tables(run.id)})
             good.append(one)
         except PlainError as error:
             assert str(error).endswith(".")
     why_not_comparable(good), comparison(good), trade_off(good)
-    latest_similar_run(shelf.similar_runs(record(1).recipe), record(1).recipe)
+    latest_similar_run(store.similar_runs(record(1).recipe), record(1).recipe)
 
 
 @for_each("seed", range(8))

@@ -194,7 +194,7 @@ def test_a_run_of_the_chain_ends_with_its_steps_side_by_side(pipeline, pipeline_
     assert app.session_state["run"] == pipeline_run  # the same recipe is one run
     until(app, lambda app: len(app.metric) >= 4)
     assert sentences(app) == [] and "Size and quality after each step" in words_on(app)
-    assert set(session.tables(pipeline_run).stages.step) == {0, 1, 2}
+    assert set(session.store.tables(pipeline_run).stages.step) == {0, 1, 2}
 
 
 def test_a_run_is_opened_again_to_be_changed(pipeline_run, model, session):
@@ -203,7 +203,7 @@ def test_a_run_is_opened_again_to_be_changed(pipeline_run, model, session):
         "Recipe"
     ).run()
     next(button for button in app.button if button.label == "Open in the pipeline").click().run()
-    assert sentences(app) == [] and recipe_on(app) == session.record(pipeline_run).recipe
+    assert sentences(app) == [] and recipe_on(app) == session.store.record(pipeline_run).recipe
 
 
 # --- a recipe as a file ---------------------------------------------------------------------------

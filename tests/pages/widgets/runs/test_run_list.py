@@ -31,7 +31,7 @@ def store_failed_run(run: str, seed: int, by: str) -> str:
         message="It failed.",
         visitor=visitor_id(by),
     )
-    Store(home()).add(record)
+    Store(home()).save(record)
     return run
 
 
