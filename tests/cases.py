@@ -69,17 +69,20 @@ def for_each(
 
 def covering(first: Iterable[Any], second: Iterable[Any]) -> list[tuple[Any, Any]]:
     """Pairs for `for_each`: each value of `second` with the first value of `first` and with one of
-    the others in turn, so that every value occurs and most combinations do not. All combinations if
-    the environment variable ALL_CASES is set.
+    its others in turn, or all combinations if the environment variable ALL_CASES is set.
     """
     (main, *others), second = list(first), list(second)
+    further = in_turn(others, second)
+    return [(main, value) for value in second] + further
+
+
+def in_turn(first: Iterable[Any], second: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Pairs for `for_each`: each value of `second` with one value of `first` in turn, or all
+    combinations if the environment variable ALL_CASES is set.
+    """
     if os.environ.get("ALL_CASES"):
-        return list(product([main, *others], second))
-    return [
-        pair
-        for value, other in zip(second, cycle(others))
-        for pair in ((main, value), (other, value))
-    ]
+        return list(product(first, second))
+    return list(zip(cycle(first), second, strict=False))
 
 
 def label(value: Any, name: Callable[[Any], str] | None) -> str:

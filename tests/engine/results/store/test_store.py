@@ -314,13 +314,14 @@ WAYS = [
 
 
 @for_each(("damage", "name"), WAYS)
-def test_damaged_tables_are_refused_with_their_file_and_the_way_out(tmp_path, name, damage):
-    finished = finished_store(tmp_path)
-    path = finished.folder("run-0001") / f"{name}.parquet"
+def test_damaged_tables_are_refused_with_their_file_and_the_way_out(store_with_run, name, damage):
+    path = store_with_run.folder("run-0001") / f"{name}.parquet"
+    content = path.read_bytes()
     damage(path)
     with pytest.raises(PlainError, match=r"run the recipe again and delete this run\.$") as refused:
-        finished.tables("run-0001")
-    assert str(path) in str(refused.value) and finished.record("run-0001").status == "done"
+        store_with_run.tables("run-0001")
+    assert str(path) in str(refused.value) and store_with_run.record("run-0001").status == "done"
+    path.write_bytes(content)
 
 
 def test_no_flipped_bit_gives_another_number(store_with_run):

@@ -22,7 +22,7 @@ from engine.techniques.training.adapters.method import lora_factors, lora_layer
 from engine.tensors.low_rank import AdaptedWeight
 from engine.training.loop import make_optimizer
 from tests.answers import forecast, what_if
-from tests.cases import for_each
+from tests.cases import covering, for_each, in_turn
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -39,7 +39,6 @@ BASES = {
     "ternary": {"technique": "ternary"},
 }
 each_architecture = for_each("architecture", ARCHITECTURES)
-each_base = for_each("base", BASES)
 
 
 @pytest.fixture
@@ -133,8 +132,7 @@ def test_pefts_own_merge_is_what_is_merged_here(kind):
     torch.testing.assert_close(lora(inputs), beside, rtol=1e-4, atol=1e-5)
 
 
-@each_base
-@for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
+@for_each(("architecture", "base"), covering(["llama", "gpt2", "bert", "resnet"], BASES))
 def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_training(
     base, architecture, run_step, kept_last, pupils_logits, tmp_path
 ):
@@ -325,8 +323,7 @@ STEPS = {
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@for_each("steps", STEPS)
-@for_each("architecture", ["gpt2", "resnet"])
+@for_each(("architecture", "steps"), in_turn(["gpt2", "resnet"], STEPS))
 def test_the_forecast_is_what_is_written(architecture, steps, folders, tmp_path):
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", *STEPS[steps])
     assert forecast(recipe).size_bytes == run(recipe).summary.result.size_bytes

@@ -15,7 +15,7 @@ from engine.techniques.training import finetuner as learner_module
 from engine.training import Quality
 from engine.training import trainer as study
 from tests.answers import forecast
-from tests.cases import for_each
+from tests.cases import covering, for_each
 from tests.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -23,7 +23,6 @@ ARCHITECTURES = ("llama", "llama-tied", "gpt2", "bert", "resnet")
 SHORT = {"technique": "qat", "bits": 2, "steps": 3, "batch": 4, "rate": 1e-2, "look_every": 1}
 PLAIN = {"technique": "round-to-nearest", "bits": 2, "range": "absmax"}
 STATIC = {"activation_range": "static", "observer": "mse"}
-each_architecture = for_each("architecture", ARCHITECTURES)
 
 
 @pytest.fixture
@@ -57,15 +56,17 @@ def logits_of(folder, architecture) -> torch.Tensor:
 
 
 @for_each(
-    "options",
-    [
-        {},
-        {"learn_scales": True},
-        {"learn_scales": True, "distill_weight": 1.0},
-        {"scheme": "asymmetric"},
-    ],
+    ("architecture", "options"),
+    covering(
+        ARCHITECTURES,
+        [
+            {},
+            {"learn_scales": True},
+            {"learn_scales": True, "distill_weight": 1.0},
+            {"scheme": "asymmetric"},
+        ],
+    ),
 )
-@each_architecture
 def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, options, run_step):
     mine, plain = (
         run_step(architecture, SHORT | options | {"rate": 0}),
@@ -79,16 +80,17 @@ def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, option
 
 
 @for_each(
-    "step",
-    [
-        SHORT,
-        SHORT | {"learn_scales": True, "activation_bits": 6, "pull": 1.0},
-        {**SHORT, "technique": "bitnet"},
-        SHORT | {"activation_bits": 4, **STATIC},
-    ],
-    ids=["qat", "lsq", "bitnet", "static"],
+    ("architecture", "step"),
+    covering(
+        ARCHITECTURES,
+        [
+            SHORT,
+            SHORT | {"learn_scales": True, "activation_bits": 6, "pull": 1.0},
+            {**SHORT, "technique": "bitnet"},
+            SHORT | {"activation_bits": 4, **STATIC},
+        ],
+    ),
 )
-@each_architecture
 def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
     architecture, step, run_step, monkeypatch, kept_last, tmp_path
 ):
@@ -271,16 +273,21 @@ def test_zeros_stay_zero_through_training_and_the_size_is_the_forecast(
 
 
 @pytest.mark.usefixtures("bytes_alone")
-@each_architecture
-def test_the_forecast_is_what_is_written(architecture, run_step, folders, tmp_path):
-    grids = (
-        SHORT,
-        SHORT | {"learn_scales": True, "bits": 3, "granularity": "channel"},
-        SHORT | {"activation_bits": 8, **STATIC},
-    )
-    for step in (*grids, {"technique": "bitnet", "steps": 1, "batch": 4}):
-        recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
-        assert forecast(recipe).size_bytes == run(recipe).summary.result.size_bytes
+@for_each(
+    ("architecture", "step"),
+    covering(
+        ARCHITECTURES,
+        [
+            SHORT,
+            SHORT | {"learn_scales": True, "bits": 3, "granularity": "channel"},
+            SHORT | {"activation_bits": 8, **STATIC},
+            {"technique": "bitnet", "steps": 1, "batch": 4},
+        ],
+    ),
+)
+def test_the_forecast_is_what_is_written(architecture, step, run_step, folders, tmp_path):
+    recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", step)
+    assert forecast(recipe).size_bytes == run(recipe).summary.result.size_bytes
 
 
 def test_more_steps_take_longer(folders, tmp_path):
