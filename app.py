@@ -26,7 +26,7 @@ except ValueError as error:
 
 
 @asynccontextmanager
-async def warmed(app: st.App) -> AsyncIterator[None]:
+async def preload(app: st.App) -> AsyncIterator[None]:
     """Import what every page needs while the first browser still loads Streamlit's scripts."""
     threading.Thread(
         target=importlib.import_module, args=("pages.widgets.runs.results",), daemon=True
@@ -38,6 +38,6 @@ async def warmed(app: st.App) -> AsyncIterator[None]:
 # old-style multipage app.
 app = st.App(
     HERE / "pages" / "frame.py",
-    lifespan=warmed,
+    lifespan=preload,
     middleware=[Middleware(AllowedHosts), Middleware(VisitorCookie)],
 )

@@ -21,7 +21,7 @@ with steps_column:
         step_picker()
 with form_column, st.container(border=True):
     recipe = recipe_form(
-        steps, view, st.session_state.get("pipeline-beside", {}).get(view.reference)
+        steps, view, st.session_state.get("pipeline-other-fields", {}).get(view.reference)
     )
     store_in_address(recipe, steps)
     error_shown = recipe is None or (bool(steps) and not forecast_line(recipe))

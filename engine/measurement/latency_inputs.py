@@ -60,7 +60,7 @@ def input_shapes(inputs: Inputs, task: Task) -> list[Shape]:
     batch = main(inputs)
     if batch.ndim == 4:
         return [
-            Shape(count, f"{count} picture{'s' * (count > 1)}") for count in sorted({1, len(batch)})
+            Shape(count, f"{count} image{'s' * (count > 1)}") for count in sorted({1, len(batch)})
         ]
     first = [Shape(1, "1 token", first_token=True)] if task.kind == "language-modeling" else []
     return [

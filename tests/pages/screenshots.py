@@ -38,7 +38,7 @@ def run_a_chain(person: Visitor, folder: Path) -> None:
     person.at_rest()
     person.widget("pipeline-run").click()
     wait_for_results(person)
-    person.picture(folder / "pipeline.png")
+    person.screenshot(folder / "pipeline.png")
     person.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
 

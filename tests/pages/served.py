@@ -144,7 +144,7 @@ class Visitor:
         """Widget with the given key."""
         return self.page.locator(f".st-key-{key}").get_by_role(role)
 
-    def picture(self, path: Path) -> None:
+    def screenshot(self, path: Path) -> None:
         """The whole page, however long it is."""
         width = self.page.viewport_size["width"]
         height = self.page.get_by_test_id("stMain").evaluate("page => page.scrollHeight")

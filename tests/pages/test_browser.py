@@ -316,7 +316,7 @@ def test_nothing_is_cut_off_or_too_faint_to_read(page, two_runs, reader):
         assert reader.page.evaluate(TOO_WIDE) == [], (width, scheme)
         assert reader.page.evaluate(FAINT, 4.5) == [], (width, scheme)
         if folder := os.environ.get("SCREENSHOTS"):
-            reader.picture(Path(folder) / f"{page}-{width}-{scheme}.png")
+            reader.screenshot(Path(folder) / f"{page}-{width}-{scheme}.png")
 
 
 def test_the_page_follows_the_wish_for_dark(reader):

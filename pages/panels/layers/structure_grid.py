@@ -34,9 +34,9 @@ def structure_grid(rows: pd.DataFrame) -> go.Figure:
 def tiles(rows: pd.DataFrame, blocks: list[str]) -> go.Heatmap:
     """Scores relative to the largest of each block, so that every row has its own scale."""
     shown = rows.assign(
-        beside=rows.score / rows.groupby("block").score.transform("max").clip(lower=1e-30)
+        relative_score=rows.score / rows.groupby("block").score.transform("max").clip(lower=1e-30)
     )
-    grid = shown.pivot(index="block", columns="index", values="beside").loc[blocks]
+    grid = shown.pivot(index="block", columns="index", values="relative_score").loc[blocks]
     words = shown.assign(words=[hover(row) for row in shown.itertuples(index=False)])
     texts = words.pivot(index="block", columns="index", values="words").loc[blocks]
     bar = {

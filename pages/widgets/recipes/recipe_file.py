@@ -89,7 +89,7 @@ def apply_recipe(recipe: Recipe) -> None:
     learnt = training_choices(recipe.model)
     learnt.clear()
     learnt.update(recipe.training.model_dump(exclude_defaults=True) if recipe.training else {})
-    st.session_state["pipeline-beside"] = {
+    st.session_state["pipeline-other-fields"] = {
         recipe.model: {"speed": fields["speed"]}
         | ({} if fields["calibration"] else {"calibration": None})
     }

@@ -27,10 +27,10 @@ def test_inputs_beyond_what_was_seen_are_clipped_or_set_apart_as_in_the_simulati
 @pytest.mark.parametrize("fields", [INTEGER[0], INTEGER[1], INTEGER[3]], ids=name)
 def test_an_integer_convolution_gives_what_the_simulation_gives(fields):
     torch.manual_seed(0)
-    layer, pictures = nn.Conv2d(8, 12, 3, stride=2, padding=1), inputs_of(5, 8, 11, 11)
-    stored = stored_layer(fields, layer, pictures)
+    layer, images = nn.Conv2d(8, 12, 3, stride=2, padding=1), inputs_of(5, 8, 11, 11)
+    stored = stored_layer(fields, layer, images)
     kernel = kernel_or_skip(stored)
-    assert difference(kernel, stored, pictures) < kernel.tolerance
+    assert difference(kernel, stored, images) < kernel.tolerance
 
 
 @pytest.mark.parametrize("wrong", [True, False])

@@ -93,7 +93,7 @@ def test_what_no_kernel_gets_right_is_refused_with_the_reason(fields, shape, why
 
 def test_other_layers_than_linear_ones_are_refused_with_the_reason():
     torch.manual_seed(0)
-    pictures = inputs_of(2, 8, 11, 11)
+    images = inputs_of(2, 8, 11, 11)
     convolutions = "none for convolutions"
     refused = (
         (WEIGHT_ONLY[0], convolutions),
@@ -102,7 +102,7 @@ def test_other_layers_than_linear_ones_are_refused_with_the_reason():
         (SPARSE[0], convolutions),
     )
     for fields, why in refused:
-        layer = stored_layer(fields, nn.Conv2d(8, 16, 3), pictures)
+        layer = stored_layer(fields, nn.Conv2d(8, 16, 3), images)
         with pytest.raises(NoKernelError, match=why):
             kernel_for(layer.stored, layer)
     embedding = nn.Embedding(16, 32)

@@ -92,8 +92,8 @@ def test_one_token_one_window_and_the_evaluation_batch_are_timed(folders, tmp_pa
     whole = ran[ran["what"] == "whole model"]
     assert list(whole["shape"].unique())[:2] == ["1 token", "1 x 64 tokens"]
     assert whole.batch.max() > 1
-    pictures = rows_with_times(rows_of("resnet", folders, tmp_path, W8A8))
-    assert set(pictures["shape"]) <= {"1 picture", "40 pictures"}
+    images = rows_with_times(rows_of("resnet", folders, tmp_path, W8A8))
+    assert set(images["shape"]) <= {"1 image", "40 images"}
 
 
 def test_where_no_kernel_runs_the_reason_is_all_there_is(folders, tmp_path):

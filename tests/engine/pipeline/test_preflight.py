@@ -1,4 +1,4 @@
-"""What can be refused before a run."""
+"""Refusals before a run."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What is left of a model's tensors after whole structures are removed."""
+"""Tensors that remain of a model after whole structures are removed."""
 
 import torch
 from hypothesis import given
