@@ -81,12 +81,14 @@ def query_index(path: Path | None, question: Question[Answer]) -> Answer:
     """The answer of the index at ``path``. One that is damaged is made again; without one, or where
     none can be written, one in memory answers.
     """
-    for _ in range(2 if path and path.parent.is_dir() else 0):
+    for begin in ("BEGIN", "BEGIN IMMEDIATE") if path and path.parent.is_dir() else ():
         try:
-            with open_index(str(path)) as index:
+            with open_index(str(path), begin) as index:
                 return question(index)
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0)
+            if code == sqlite3.SQLITE_BUSY_SNAPSHOT:  # changed by another process since it was read
+                continue
             # locked, full, read-only
             if code & 0xFF not in DAMAGED and code != sqlite3.SQLITE_IOERR_SHORT_READ:
                 break
@@ -97,15 +99,17 @@ def query_index(path: Path | None, question: Question[Answer]) -> Answer:
 
 
 @contextmanager
-def open_index(path: str) -> Iterator[sqlite3.Connection]:
-    """A connection for one question: threads cannot share one, and an index that was erased is not
-    held on to.
+def open_index(path: str, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
+    """Connection for one question, in one transaction: what it synchronizes is what it answers.
+    Threads cannot share a connection, and an index that was erased must not be held open.
     """
-    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as index, index:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    with closing(connection) as index, index:
         index.execute("PRAGMA journal_mode = WAL").fetchone()
         index.execute("PRAGMA synchronous = NORMAL")
         if index.execute("PRAGMA user_version").fetchone() != (SCHEMA,):
             index.executescript(REBUILD_SCRIPT)
+        index.execute(begin)
         yield index
 
 

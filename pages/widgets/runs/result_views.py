@@ -215,13 +215,13 @@ def surface_view(record: RunRecord, tables: Tables, key: str) -> None:
         help="First of the layers that share this input.",
     )
     chart_type = st.segmented_control(
-        "Chart type", ["Heat map", "3D surface"], default="Heat map", key=f"{key}-relief"
+        "Chart type", ["Heat map", "3D surface"], default="Heat map", key=f"{key}-surface-chart"
     )
     show_panel(
         ACTIVATION_SURFACE,
         tables.surfaces[tables.surfaces.layer == layer],
         f"{key}-surface",
-        relief=chart_type == "3D surface",
+        as_surface=chart_type == "3D surface",
     )
 
 

@@ -14,7 +14,7 @@ from engine.evaluation.data.sources import file_table
 from tests.cases import for_each
 
 SENTENCE = (
-    r"^{name} holds more than 2 GB once it is unpacked, and at most that is read; keep fewer "
+    r"^{name} holds more than 2.0 GB once it is unpacked, and at most that is read; keep fewer "
     r"rows or columns of it\.$"
 )
 

@@ -76,7 +76,7 @@ def test_where_every_structure_is_skipped_that_is_said(what, skip, folders, tmp_
     assert "(layers.skip) lists" in error_message(
         "llama", folders, tmp_path, step, layers={"skip": [*skip, "lm_head"]}
     )
-    assert "Only 0 of 2 blocks may go" in error_message(
+    assert "Only 0 of 2 blocks can be removed" in error_message(
         "llama", folders, tmp_path, BLOCKS["blocks"], layers={"skip": [*skip, "lm_head"]}
     )
 
