@@ -1,11 +1,13 @@
 """The index of the store while several processes use it."""
 
 from engine.results.store import index
+from engine.results.store.store import Store
 from tests.runs import record
 
 
-def test_a_question_is_repeated_if_the_index_changed_while_it_was_synchronized(store):
+def test_a_question_is_repeated_if_the_index_changed_while_it_was_synchronized(tmp_path):
     """Otherwise, an older record that was read meanwhile would replace the new one."""
+    store = Store(tmp_path)
     store.save(record(1))
     statuses = []
 
