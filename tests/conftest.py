@@ -35,7 +35,9 @@ SLOW_MARKS = ("gpu", "browser", "usefixtures")
 
 
 def is_fast(item: pytest.Function) -> bool:
-    """True if a test computes from values alone."""
+    """True if a test computes from values alone, and its module makes no whole runs."""
+    if getattr(vars(item.module).get("run"), "__module__", "") == "engine.pipeline.run":
+        return False
     wanted = set(inspect.signature(item.function).parameters)
     wanted -= set(item.callspec.params) if hasattr(item, "callspec") else set()
     return wanted <= PLAIN_FIXTURES and not any(map(item.get_closest_marker, SLOW_MARKS))
