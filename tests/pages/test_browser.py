@@ -302,7 +302,7 @@ def test_a_run_goes_on_when_its_browser_is_closed(two_runs, visit, browser, addr
 # --- how it looks ---------------------------------------------------------------------------------
 
 
-LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (390, 1280)]
+LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (390, 1280, 1920)]
 
 
 @for_each("page", PAGES)

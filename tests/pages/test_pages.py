@@ -468,6 +468,12 @@ def test_a_busy_machine_is_named_below_the_forecast(load, model, monkeypatch):
     assert ("The machine is busy" in words_on(open_page("quantize", model=model))) == bool(load)
 
 
+def test_the_forecast_of_a_student_names_no_compressed_weights(model):
+    assert "per compressed weight" in words_on(open_page("quantize", model=model))
+    words = words_on(open_page("distill", model=model))
+    assert "bits per parameter, about" in words and "per compressed weight" not in words
+
+
 def test_after_a_refresh_the_form_and_how_it_works_are_those_of_the_run_in_the_address(
     model, store_runs
 ):

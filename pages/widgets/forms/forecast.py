@@ -24,10 +24,14 @@ def forecast_line(recipe: Recipe) -> bool:
         return False
     bound = "at least " if ahead.at_least else "at most " if ahead.at_most else ""
     size = f"{bound}{megabytes(ahead.size_bytes)} ({ahead.compression:.2f}x smaller)"
+    compressed = (  # a smaller student has no compressed weights
+        f" ({ahead.bits_per_weight:.2f} per compressed weight in {ahead.layers} layers)"
+        if ahead.bits_per_weight
+        else ""
+    )
     st.markdown(
-        f"**Forecast**: {size}, {ahead.bits_per_parameter:.2f} bits per parameter "
-        f"({ahead.bits_per_weight:.2f} per compressed weight in {ahead.layers} layers), about "
-        f"{duration(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
+        f"**Forecast**: {size}, {ahead.bits_per_parameter:.2f} bits per parameter{compressed}, "
+        f"about {duration(max(1.0, ahead.seconds))} and {megabytes(ahead.peak_rss_bytes)} of memory"
     )
     if machine_is_busy() and not settings.scheduler():
         st.caption("The machine is busy, so the run may take longer.")
