@@ -16,7 +16,15 @@ settings.register_profile("patient", deadline=None)  # the machine may be busy w
 settings.load_profile("patient")
 
 # files that take longest: begun first, so that no process is left alone with one at the end
-LONGEST = ("test_pages", "test_browser", "test_session", "test_docs_lm", "test_run")
+LONGEST = (
+    "test_session",
+    "test_browser",
+    "test_devices",
+    "test_pages",
+    "test_run",
+    "test_docs_lm",
+    "test_experts",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
