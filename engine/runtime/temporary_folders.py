@@ -1,7 +1,8 @@
 """Temporary folders that a later start removes if their process was killed.
 
-A process locks its folder while using it; the lock ends with the process in any case. `sweep`
-removes unlocked folders of this user. (systemd-tmpfiles also leaves locked folders alone.)
+A process locks its folder while using it; the lock ends with the process in any case.
+`remove_unused_folders` removes unlocked folders of this user. (systemd-tmpfiles also leaves locked
+folders alone.)
 """
 
 import os

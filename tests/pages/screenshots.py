@@ -1,4 +1,5 @@
-"""Takes the pictures in README again, in light colors: python tests/pages/screenshots.py [FOLDER]
+"""Takes the pictures in README.md and docs/pages.md again, in light colors:
+python tests/pages/screenshots.py [FOLDER]
 
 Real runs of the bundled language model are made for them, in a home of their own.
 """
