@@ -48,7 +48,9 @@ def test_every_document_is_linked_from_the_readme():
 
 
 def test_recipes_in_the_documents_are_valid():
-    recipes = [text for document in DOCUMENTS for text in blocks(document, "yaml")]
+    # test_contributing.py runs the one in CONTRIBUTING.md, whose technique it adds
+    documents = [document for document in DOCUMENTS if document.name != "CONTRIBUTING.md"]
+    recipes = [text for document in documents for text in blocks(document, "yaml")]
     assert recipes
     for text in recipes:
         assert Recipe.from_yaml(text).steps
