@@ -24,7 +24,8 @@ from pathlib import Path
 import pytest
 
 folder, test, step = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-assert pytest.main(["-q", "-n", "0", test]) == 0  # before other imports, as pytest wants it
+every = "tests/engine/config/test_technique.py"
+assert pytest.main(["-q", "-n", "0", test, every]) == 0  # before other imports, as pytest wants it
 
 import yaml
 from streamlit.testing.v1 import AppTest
