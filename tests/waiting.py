@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from engine.results.schema.record import FINISHED, RunRecord
+from engine.session import Session
+
 PATIENCE_SECONDS = 600  # the machine may be busy with something else
 Value = TypeVar("Value")
 
@@ -15,3 +18,9 @@ def wait_for(condition: Callable[[], Value]) -> Value:
         assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.01)
     return value
+
+
+def wait_until_finished(session: Session, run: str) -> RunRecord:
+    """Return the record of a run after it has ended."""
+    wait_for(lambda: session.store.record(run).status in FINISHED)
+    return session.store.record(run)

@@ -32,7 +32,7 @@ def started_clusters(monkeypatch) -> list[Standing]:
     return clusters
 
 
-def test_whoever_needs_it_does_not_wait_for_the_page(started_clusters):
+def test_a_caller_starts_the_cluster_without_delay(started_clusters):
     waiting = ClusterConnection(page_first=PATIENCE)
     assert started_clusters == []
     assert (
@@ -40,14 +40,14 @@ def test_whoever_needs_it_does_not_wait_for_the_page(started_clusters):
     )
 
 
-def test_it_starts_by_itself_once_the_page_has_had_its_time(monkeypatch):
+def test_the_cluster_starts_by_itself_after_a_delay(monkeypatch):
     started = threading.Event()
     monkeypatch.setattr(link, "import_and_connect", lambda: started.set() or Standing())
     ClusterConnection(page_first=0.01)
     assert started.wait(PATIENCE)
 
 
-def test_an_app_that_closes_before_starts_nothing(started_clusters):
+def test_an_app_that_closes_before_the_start_starts_nothing(started_clusters):
     waiting = ClusterConnection(page_first=PATIENCE)
     waiting.close()
     assert started_clusters == []
@@ -55,7 +55,7 @@ def test_an_app_that_closes_before_starts_nothing(started_clusters):
         waiting.cluster()
 
 
-def test_a_started_one_is_closed_and_a_lost_one_made_anew(started_clusters):
+def test_a_started_cluster_is_closed_and_a_lost_one_is_replaced(started_clusters):
     waiting = ClusterConnection(page_first=PATIENCE)
     first = waiting.cluster()
     first.alive = False
@@ -65,7 +65,7 @@ def test_a_started_one_is_closed_and_a_lost_one_made_anew(started_clusters):
     assert second.closed
 
 
-def test_a_greeting_that_fails_is_waited_for_once_more(monkeypatch):
+def test_a_failed_start_is_tried_once_more(monkeypatch):
     from engine.session import cluster
 
     asked = []

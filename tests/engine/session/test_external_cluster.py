@@ -7,11 +7,15 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
+import psutil
 import pytest
 from distributed import Client
 
 from engine.errors import Cancelled, PlainError
 from engine.events import Message, ProgressEvent, WorkerEvent
+from engine.queries import ModelQuery, WorkerQuery
+from engine.results.store.store import Store
+from engine.session import Session
 from engine.session import cluster as clusters
 from engine.session import external_cluster as named
 from engine.session.cluster import Cluster
@@ -24,9 +28,15 @@ from engine.session.external_cluster import (
     status,
 )
 from tests.cases import for_each
-from tests.clusters import dask_scheduler, dask_worker, occupied_until, run_until_cancelled
+from tests.clusters import (
+    dask_process,
+    dask_scheduler,
+    dask_worker,
+    occupied_until,
+    run_until_cancelled,
+)
 from tests.extra_queries import DurationQuery
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE_SECONDS, wait_for, wait_until_finished
 
 COMPRESSING = ProgressEvent("compressing", 6, 30)
 NONE = WorkerEvent("waiting-for-worker", cause="waiting")
@@ -64,7 +74,7 @@ def test_a_worker_is_busy_when_all_its_threads_are():
         ({"a": worker(1), "b": worker(), "c": worker()}, "1 of 3 workers are busy"),
     ],
 )
-def test_what_the_workers_do_is_said_in_numbers(workers, words):
+def test_the_message_counts_connected_and_busy_workers(workers, words):
     assert words in RunWatch().delay(workers).title
 
 
@@ -156,7 +166,7 @@ class Run:
         return self.end
 
 
-def test_a_run_says_what_it_waits_for_and_starts_again_when_its_worker_was_lost(
+def test_a_run_shows_what_it_waits_for_and_restarts_after_its_worker_is_lost(
     cluster, address, folder, monkeypatch
 ):
     run = Run(cluster, "waits")
@@ -182,7 +192,7 @@ def test_a_run_whose_worker_does_not_come_back_fails_with_a_sentence(
     )
 
 
-def test_a_run_and_a_question_say_that_all_workers_are_busy_and_the_run_can_be_cancelled_meanwhile(
+def test_runs_and_questions_report_busy_workers_and_a_waiting_run_can_be_canceled(
     cluster, address, folder, tmp_path
 ):
     done = tmp_path / "done"
@@ -219,3 +229,62 @@ def test_a_lost_external_cluster_is_named_in_the_message(tmp_path, monkeypatch):
     assert address in str(run.wait_for_end()) and "check that its scheduler runs" in str(run.end)
     with suppress(Exception):
         cluster.close()
+
+
+# --- sessions on them --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scheduler(tmp_path, monkeypatch):
+    """Address of a scheduler, set in DASK_SCHEDULER_ADDRESS too."""
+    with dask_scheduler(tmp_path) as address:
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+        yield address
+
+
+@pytest.mark.parametrize(
+    "resources", [[], ["--resources", "run=1 ask=1"]], ids=["any worker", "named resources"]
+)
+def test_an_external_cluster_takes_runs_and_questions(scheduler, recipe, home, tmp_path, resources):
+    with dask_process(
+        tmp_path,
+        "worker",
+        scheduler,
+        "--nthreads",
+        1,
+        "--no-dashboard",
+        "--local-directory",
+        tmp_path,
+        *resources,
+    ) as worker:
+        session = Session(Store(tmp_path / "results"))
+        try:
+            pid = session.ask(WorkerQuery(), PATIENCE_SECONDS).pid
+            assert pid in [
+                child.pid for child in psutil.Process(worker.pid).children(recursive=True)
+            ]
+            assert wait_until_finished(session, session.submit(recipe()).id).status == "done"
+        finally:
+            session.close()
+        assert worker.poll() is None  # it is not ours to stop
+
+
+def test_a_cluster_that_does_not_answer_gives_a_message_until_it_does(
+    tmp_path, recipe, home, monkeypatch
+):
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
+    session = Session(Store(tmp_path / "results"))  # says nothing yet
+    try:
+        for question in (lambda: session.submit(recipe()), lambda: session.ask(WorkerQuery())):
+            with pytest.raises(
+                PlainError, match=r"No cluster answers at 'tcp://127.0.0.1:9'.*unset the variable"
+            ):
+                question()
+        assert session.store.records() == []
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "no address: at all")
+        with pytest.raises(PlainError, match="No cluster answers"):
+            session.submit(recipe())
+        monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
+        assert session.ask(ModelQuery(str(home / "model")), PATIENCE_SECONDS).parameters
+    finally:
+        session.close()

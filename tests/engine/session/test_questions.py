@@ -1,7 +1,7 @@
 """Queue of questions: equal questions are merged, outdated ones dropped, and abandoned ones do not
 block others.
 
-A fake cluster replaces the workers; ``tests/engine/session/test_session.py`` uses real ones.
+A fake cluster replaces the workers; ``test_session.py`` uses real ones.
 """
 
 import threading
@@ -241,7 +241,7 @@ def test_questions_about_one_layer_follow_one_another(asking):
     assert layers == ["layer 0"] * 4 + ["layer 1"] * 4
 
 
-def test_an_error_reaches_everyone_who_waits_and_is_not_cached(asking):
+def test_an_error_reaches_all_callers_and_is_not_cached(asking):
     queue, workers, threads = asking()
     closed_gate(workers, "a")
     refused = [

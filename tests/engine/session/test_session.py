@@ -13,62 +13,23 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from itertools import count, pairwise
 from pathlib import Path
 
 import psutil
 import pytest
 
-from engine.errors import Cancelled, PlainError
-from engine.events import Message, ProgressEvent, TrainingEvent
+from engine.errors import PlainError
 from engine.queries import ModelQuery, WorkerQuery
-from engine.recipe import Recipe
 from engine.results.schema.record import FINISHED
-from engine.results.schema.tables import CurveRow
 from engine.results.store.store import Store
 from engine.results.store.unfinished import finished_block_count, unfinished_folder
 from engine.runtime.platform_support import can_fork_workers
-from engine.session import Progress, Session
-from engine.session.progress import MOST_ROWS, STAGES
-from engine.session.worker_tasks import with_plain_errors
-from tests.cases import for_each
-from tests.clusters import dask_process, dask_scheduler
-from tests.extra_queries import MemoryQuery, UnansweredQuery, WaitQuery
-from tests.tiny import SENTENCES, tiny
-from tests.waiting import PATIENCE_SECONDS, wait_for
+from engine.session import Session
+from engine.session.progress import STAGES
+from tests.extra_queries import UnansweredQuery, WaitQuery
+from tests.waiting import PATIENCE_SECONDS, wait_for, wait_until_finished
 
 ROOT = Path(__file__).parents[3]
-seeds = count(1)  # another seed, another run
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with a tiny model and a text."""
-    folder = tmp_path_factory.mktemp("session")
-    tiny("llama", folder / "model")
-    (folder / "text.txt").write_text(" ".join(SENTENCES) * 3000)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def recipe(home):
-    """A recipe nobody has run yet: a quick one, or one that takes minutes unless it is stopped."""
-
-    def make_recipe(slow=False, **others):
-        task = {
-            "kind": "language-modeling",
-            "text": str(home / "text.txt"),
-            "context": 16,
-            "tokens": 10**6 if slow else 256,
-        }
-        step = {"technique": "round-to-nearest", "bits": 4, "group_size": 4}
-        return Recipe.from_dict(
-            {"model": str(home / "model"), "task": task, "seed": next(seeds), "steps": [step]}
-            | others
-        )
-
-    return make_recipe
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +46,6 @@ def session(module_session):
     for run in list(module_session._live):
         module_session.cancel(run)
     wait_for(lambda: not module_session._live)
-
-
-def wait_until_finished(session, run):
-    wait_for(lambda: session.store.record(run).status in FINISHED)
-    return session.store.record(run)
 
 
 def measuring(session, run):
@@ -150,165 +106,6 @@ def program(script, *arguments, **variables):
                 end.close()
 
 
-# --- how far, and how long ------------------------------------------------------------------------
-
-
-def at(stage, done, total, time, **fields):
-    return Message(ProgressEvent(stage, done, total, **fields), time)
-
-
-def progress_after(*news, start=0.0):
-    """Progress after messages, or (stage, done, total, time)."""
-    progress = Progress(began=start, updated=start)
-    for each in news:
-        progress = progress.after(each if isinstance(each, Message) else at(*each))
-    return progress
-
-
-def test_a_long_curve_is_thinned_evenly_and_what_was_judged_stays():
-    progress = Progress()
-    for step in range(1, 6001):
-        rows = (
-            CurveRow(step, "student", "loss", 1.0),
-            CurveRow(step, "student", "rate", 0.1),
-            *([CurveRow(step, "student", "accuracy", 0.5)] if step % 999 == 0 else []),
-        )
-        event = TrainingEvent("training", step, 6000, network="student")
-        progress = progress.after(Message(event, 1.0, rows))
-    losses, judged = (
-        [row.step for row in progress.curves if row.name == name] for name in ("loss", "accuracy")
-    )
-    assert len(progress.curves) <= MOST_ROWS and judged == [999 * number for number in range(1, 7)]
-    assert len(losses) > MOST_ROWS / 5 and {b - a for a, b in pairwise(losses[:100])} == {
-        losses[1] - losses[0]
-    }
-
-
-MEASURED = ((STAGES[0], 0, 10, 0.0), (STAGES[0], 10, 10, 40.0))
-
-
-def test_time_left_falls_second_by_second_at_an_even_pace():
-    half = progress_after(*MEASURED, (STAGES[2], 0, 10, 40.0), (STAGES[2], 5, 10, 50.0))
-    assert half.stage_seconds_left(50.0) == pytest.approx(10)
-    assert half.stage_seconds_left(53.0) == pytest.approx(7)
-
-
-def test_the_last_measurement_is_foretold_by_the_first():
-    assert progress_after(
-        *MEASURED, (STAGES[2], 0, 10, 40.0), (STAGES[2], 5, 10, 50.0)
-    ).seconds_left(50.0) == pytest.approx(10 + 40)
-
-
-def test_nobody_foretells_what_was_never_seen():
-    kept_baseline = progress_after((STAGES[2], 0, 10, 0.0), (STAGES[2], 5, 10, 10.0))
-    assert kept_baseline.seconds_left(10.0) is None
-    assert "in this step" in kept_baseline.sentence(10.0)
-    assert progress_after(*MEASURED).seconds_left(40.0) is None  # how long compressing will take
-
-
-def test_no_time_is_told_at_a_beginning_or_when_it_is_overdue():
-    begun = progress_after(*MEASURED, (STAGES[2], 0, 10, 40.0))
-    assert begun.seconds_left(45.0) is None
-    nearly = begun.after(at(STAGES[2], 9, 10, 49.0))
-    assert nearly.stage_seconds_left(49.0) == pytest.approx(1)
-    assert nearly.stage_seconds_left(51.0) is None
-    assert nearly.sentence(51.0) == "Compressing · 9 of 10"
-
-
-def test_a_training_tells_its_time_after_ten_steps():
-    begun = progress_after(Message(TrainingEvent("training", 0, 900), 0.0))
-    early, enough = (
-        begun.after(Message(TrainingEvent("training", done, 900, loss=1 / done), 0.5 * done))
-        for done in (9, 10)
-    )
-    assert early.stage_seconds_left(4.5) is None and enough.stage_seconds_left(
-        5.0
-    ) == pytest.approx(445)
-
-
-def test_the_pace_of_the_second_split_is_its_own_and_the_last_measurement_takes_what_all_took():
-    """Both are called alike; the first one's minutes say nothing of the second one's pace."""
-    both = progress_after(
-        (STAGES[0], 0, 1121, 0.0),
-        (STAGES[0], 1121, 1121, 300.0),
-        (STAGES[0], 0, 1121, 300.0),
-        (STAGES[0], 118, 1121, 303.0),
-    )
-    assert both.stage_seconds_left(303.0) == pytest.approx(3 * (1121 / 118 - 1))
-    later = both.after(at(STAGES[2], 0, 10, 330.0)).after(at(STAGES[2], 5, 10, 340.0))
-    assert later.seconds_left(340.0) == pytest.approx(10 + 330)
-
-
-def test_progress_never_goes_back():
-    steps = (
-        *MEASURED,
-        ("tokenizing", 0, 0, 41.0),
-        (STAGES[2], 3, 10, 42.0),
-        ("factorizing", 1, 2, 43.0),
-        (STAGES[0], 0, 10, 44.0),
-    )
-    shares = [progress_after(*steps[:end]).overall for end in range(len(steps) + 1)]
-    assert (
-        all(before <= after for before, after in pairwise(shares))
-        and shares[0] >= 0
-        and shares[-1] < 1
-    )
-
-
-def test_more_done_than_there_is_counts_as_all():
-    assert progress_after((STAGES[4], 7, 3, 1.0)).overall == 1.0
-
-
-def test_news_leave_the_progress_before_as_it_was():
-    before = progress_after(*MEASURED)
-    copy = replace(before, seen=dict(before.seen))
-    before.after(at(STAGES[2], 0, 1, 50.0))
-    assert before == copy
-
-
-def test_what_an_earlier_run_had_finished_does_not_hasten_the_forecast():
-    """Six of ten were there before: of the other four, one took 10 seconds."""
-    resumed = progress_after(
-        *MEASURED,
-        ("resuming", 5, 10, 40.0),
-        (STAGES[2], 6, 10, 41.0),
-        (STAGES[2], 7, 10, 51.0),
-    )
-    assert resumed.stage_seconds_left(51.0) == pytest.approx(30)
-
-
-def test_planning_moves_the_progress_of_the_whole_run():
-    planning = progress_after(*MEASURED, ("measuring-sensitivity", 0, 10, 41.0))
-    further = planning.after(at("measuring-sensitivity", 5, 10, 45.0))
-    compressing = further.after(at(STAGES[2], 0, 10, 50.0))
-    assert (
-        planning.overall
-        < further.overall
-        < compressing.overall
-        < compressing.after(at(STAGES[3], 0, 1, 60.0)).overall
-    )
-
-
-def test_each_step_of_a_recipe_moves_the_progress_of_the_whole_run():
-    def training(done, loss):
-        return TrainingEvent("training", done, 4, 2, 2, network="student", loss=loss)
-
-    events = (
-        ProgressEvent("compressing", 0, 4, 1, 2),
-        ProgressEvent("compressing", 4, 4, 1, 2),
-        ProgressEvent("measuring-step", 0, 4, 1, 2),
-        training(1, 0.3),
-        training(3, 0.2),
-        ProgressEvent("compressing", 0, 4, 2, 2),
-        ProgressEvent("compressing", 4, 4, 2, 2),
-    )
-    stages = *MEASURED, *(Message(event, 41.0 + n) for n, event in enumerate(events))
-    shares = [
-        progress_after(*stages[:end]).overall * len(STAGES) for end in range(2, len(stages) + 1)
-    ]
-    assert shares == pytest.approx([1, 2, 2.5, 2.5, 2.5625, 2.6875, 2.75, 3])
-
-
 # --- runs -----------------------------------------------------------------------------------------
 
 
@@ -330,9 +127,7 @@ def test_a_run_reports_in_order_and_ends_with_its_tables(session, recipe):
     assert compressing == sorted(compressing)
 
 
-def test_the_compressed_model_is_kept_as_long_as_its_run_and_answers_as_the_run_said(
-    session, recipe
-):
+def test_the_compressed_model_is_kept_with_its_run_and_has_its_scores(session, recipe):
     asked = recipe()
     run = wait_until_finished(session, session.submit(asked).id)
     kept = session.store.kept_model(run.id)
@@ -356,7 +151,7 @@ def test_the_same_recipe_submitted_twice_at_once_is_one_run(session, recipe):
     session.cancel(runs.pop())
 
 
-def test_a_finished_answer_is_not_computed_again(session, recipe):
+def test_a_finished_run_is_not_repeated(session, recipe):
     asked = recipe()
     first = wait_until_finished(session, session.submit(asked).id)
     assert session.submit(asked).id == first.id
@@ -374,7 +169,7 @@ def test_runs_of_two_browsers_take_turns_and_both_end(session, recipe):
     not can_fork_workers(),
     reason="each worker is started by itself here",
 )
-def test_workers_are_forked_from_a_process_that_is_ready_and_so_are_those_that_follow_them(session):
+def test_workers_and_their_replacements_are_forked_from_one_process(session):
     def parents() -> set[int]:
         return {psutil.Process(pid).ppid() for name, pid in pids(session).items() if name != "host"}
 
@@ -395,7 +190,7 @@ def test_workers_are_forked_from_a_process_that_is_ready_and_so_are_those_that_f
     assert parents() == ready
 
 
-def test_a_run_outlives_the_browser_that_asked_for_it(session, recipe):
+def test_a_run_outlives_the_browser_that_submitted_it(session, recipe):
     run = []
     browser = threading.Thread(target=lambda: run.append(session.submit(recipe()).id))
     browser.start()
@@ -429,9 +224,7 @@ def test_a_running_run_stops_when_cancelled(session, recipe):
     assert run not in [each.id for each in session.store.records()]
 
 
-def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
-    session, recipe, home
-):
+def test_a_canceled_training_streams_its_curve_and_keeps_its_best_checkpoint(session, recipe, home):
     task = {
         "kind": "language-modeling",
         "text": str(home / "text.txt"),
@@ -474,7 +267,7 @@ def test_a_training_is_watched_while_it_goes_on_and_cancelled_it_keeps_its_best(
     assert again != run, "a run that was ended early is no answer to its recipe"
 
 
-def test_a_run_cancelled_the_moment_it_was_asked_for_is_cancelled(session, recipe):
+def test_a_run_can_be_canceled_immediately_after_submission(session, recipe):
     for pause in (0, 0.005, 0.02, 0.1):
         run = session.submit(recipe(slow=True)).id
         time.sleep(pause)
@@ -482,7 +275,7 @@ def test_a_run_cancelled_the_moment_it_was_asked_for_is_cancelled(session, recip
         assert wait_until_finished(session, run).status == "cancelled"
 
 
-def test_a_recipe_that_cannot_be_run_fails_with_its_own_sentence(session, recipe):
+def test_a_recipe_that_cannot_run_fails_with_its_own_message(session, recipe):
     with pytest.raises(PlainError, match="no bundled model"):
         session.submit(recipe(model="bundled:nothing"))
     failed = wait_until_finished(
@@ -508,36 +301,6 @@ def test_a_question_without_answer_gives_a_sentence(session, query):
         session.ask(query, PATIENCE_SECONDS)
 
 
-def test_an_error_comes_back_alone():
-    """Its context would be pickled too, and unpickling a torch exception imports torch in the
-    screen's process.
-    """
-
-    def breaks():
-        raise LookupError("of a library")
-
-    with pytest.raises(PlainError, match=r"LookupError: of a library") as error:
-        with_plain_errors(breaks)
-    assert error.value.__context__ is None and error.value.__cause__ is None
-
-
-def test_an_error_comes_back_as_a_class_that_needs_no_torch():
-    class Broken(PlainError):
-        """Such as the error of a training, whose module imports torch."""
-
-    class Stopped(Cancelled):
-        """A cancellation with details."""
-
-    for raised, kind in ((Broken, PlainError), (Stopped, Cancelled)):
-
-        def breaks(raised=raised):
-            raise raised("A sentence.")
-
-        with pytest.raises(PlainError, match=r"^A sentence\.$") as error:
-            with_plain_errors(breaks)
-        assert type(error.value) is kind
-
-
 def test_a_question_that_takes_too_long_gives_a_sentence(session):
     with pytest.raises(PlainError, match="No answer within 0 seconds"):
         session.ask(WorkerQuery(), timeout=0.0001)
@@ -549,25 +312,6 @@ def test_questions_are_answered_after_their_worker_was_killed(session):
     with suppress(PlainError):  # asked of the dying worker
         session.ask(WorkerQuery(), PATIENCE_SECONDS)
     assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid != before
-
-
-def test_only_the_question_that_exceeds_its_memory_is_stopped_with_the_reason(
-    tmp_path, monkeypatch, home
-):
-    """Torch's own ones, 8 GB of them, stand for whatever takes so much."""
-    monkeypatch.setenv("COMPRESSION_EXPLORER_QUESTION_MEMORY", "1.5GB")
-    session = Session(Store(tmp_path / "results"))
-    try:
-        workers = {session.ask(WorkerQuery(), PATIENCE_SECONDS).pid}
-        with pytest.raises(
-            PlainError,
-            match=r"The question needed more than the 1\.5 GB of memory.*QUESTION_MEMORY.*smaller",
-        ):
-            session.ask(MemoryQuery(2_000_000_000), PATIENCE_SECONDS)
-        assert session.ask(ModelQuery(str(home / "model")), PATIENCE_SECONDS).parameters > 0
-        assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid not in workers
-    finally:
-        session.close()
 
 
 def test_visitors_with_slow_questions_do_not_make_another_wait(session, tmp_path):
@@ -631,9 +375,7 @@ def test_a_killed_worker_fails_its_run_and_nothing_else(session, recipe):
     session.cancel(again.id)
 
 
-def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(
-    session, recipe, home
-):
+def test_a_killed_gptq_run_keeps_finished_blocks_and_resumes(session, recipe, home):
     text = str(home / "text.txt")
     shown = {"text": text, "samples": 100, "context": 32}
     asked, worker = (
@@ -655,7 +397,7 @@ def test_a_killed_gptq_run_says_what_is_kept_and_goes_on_when_it_is_run_again(
     )
 
 
-def test_a_deleted_run_takes_what_it_left_unfinished_with_it(session, recipe):
+def test_deleting_a_run_deletes_its_unfinished_blocks(session, recipe):
     record = wait_until_finished(session, session.submit(recipe(model="no/such-model-here")).id)
     folder = unfinished_folder(record.key, "somewhere")
     (folder / "block-00001").mkdir(parents=True)
@@ -674,47 +416,6 @@ def test_a_lost_scheduler_fails_the_run_and_a_new_one_is_started(session, recipe
     assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid not in before.values()
     assert wait_until_finished(session, session.submit(recipe()).id).status == "done"
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in before.values()))
-
-
-def test_a_run_that_outgrows_its_memory_says_so_and_the_app_goes_on(tmp_path, recipe, monkeypatch):
-    # PyTorch and Transformers alone take more
-    monkeypatch.setenv("COMPRESSION_EXPLORER_MEMORY", "250MB")
-    session = Session(Store(tmp_path / "results"))
-    try:
-        failed = wait_until_finished(session, session.submit(recipe()).id)
-        assert (
-            failed.status == "failed"
-            and "more memory than a worker may use" in failed.message
-            and "smaller model" in failed.message
-        )
-        assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid
-    finally:
-        session.close()
-
-
-AMOUNTS = [
-    ("", "a lot", "not an amount of memory"),
-    ("", "-1GB", "too little"),
-    ("", "20MB", "too little"),
-    ("QUESTION_", "500MB", "too little"),
-]
-
-
-@for_each("worker, amount, wrong", AMOUNTS)
-def test_an_invalid_amount_of_memory_gives_a_message(
-    tmp_path, recipe, monkeypatch, worker, amount, wrong
-):
-    monkeypatch.setenv(f"COMPRESSION_EXPLORER_{worker}MEMORY", amount)
-    session = Session(Store(tmp_path / "results"))
-    try:
-        for _ in range(2):
-            with pytest.raises(
-                PlainError, match=f"COMPRESSION_EXPLORER_{worker}MEMORY is '{amount}'.*{wrong}"
-            ):
-                session.submit(recipe())
-        assert session.store.records() == []
-    finally:
-        session.close()
 
 
 OWNER = """
@@ -812,7 +513,7 @@ assert not {"torch", "transformers", "streamlit", "engine.interactive"} & set(sy
 """
 
 
-def test_a_normal_day_prints_nothing_leaves_no_files_and_imports_no_torch(recipe, home, tmp_path):
+def test_a_session_prints_nothing_leaves_no_files_and_imports_no_torch(recipe, home, tmp_path):
     (tmp_path / "recipe.yaml").write_text(recipe().to_yaml())
     (tmp_path / "temporary").mkdir()
     (tmp_path / "here").mkdir()
@@ -875,7 +576,7 @@ def fill(disk):
             file.write(bytes(4096))
 
 
-def test_a_store_that_cannot_be_written_costs_no_result(session, recipe, tmp_path):
+def test_a_store_that_cannot_be_written_loses_no_result(session, recipe, tmp_path):
     (tmp_path / "results").write_text("a file where a folder should be")
     with kept_in(session, tmp_path / "results"):
         asked = recipe()
@@ -897,7 +598,7 @@ def test_a_store_that_cannot_be_written_costs_no_result(session, recipe, tmp_pat
         assert session.store.record(done.id).message == second.message == ""
 
 
-def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_result(session, recipe, disk):
+def test_a_disk_that_fills_up_during_a_run_loses_no_result(session, recipe, disk):
     with kept_in(session, disk / "results"):
         saved = wait_until_finished(session, session.submit(recipe()).id)
         waiting = session.submit(recipe(slow=True)).id
@@ -918,7 +619,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_result(session, re
         assert run not in [each.id for each in session.store.records()]
 
 
-def test_a_disk_that_turns_read_only_costs_no_result(session, recipe, disk):
+def test_a_disk_that_becomes_read_only_loses_no_result(session, recipe, disk):
     with kept_in(session, disk / "results"):
         saved = wait_until_finished(session, session.submit(recipe()).id)
         assert mount("-o", "remount,ro", disk)
@@ -933,7 +634,7 @@ def test_a_disk_that_turns_read_only_costs_no_result(session, recipe, disk):
 
 
 @pytest.mark.parametrize("file", ["record.json", "layers.parquet"])
-def test_a_damaged_run_is_said_and_can_be_run_again(session, recipe, tmp_path, file):
+def test_a_damaged_run_gives_a_message_and_can_be_run_again(session, recipe, tmp_path, file):
     with kept_in(session, tmp_path / "results"):
         asked = recipe()
         run, other = session.submit(asked).id, session.submit(recipe()).id
@@ -948,64 +649,3 @@ def test_a_damaged_run_is_said_and_can_be_run_again(session, recipe, tmp_path, f
         assert {each.id for each in session.store.records()} == {run, other}
         assert wait_until_finished(session, session.submit(asked).id).status == "done"
         session.delete(run)
-
-
-# --- clusters that exist already ------------------------------------------------------------------
-
-
-@pytest.fixture
-def scheduler(tmp_path, monkeypatch):
-    """Address of a scheduler, set in DASK_SCHEDULER_ADDRESS too."""
-    with dask_scheduler(tmp_path) as address:
-        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
-        yield address
-
-
-@pytest.mark.parametrize(
-    "resources", [[], ["--resources", "run=1 ask=1"]], ids=["any worker", "named resources"]
-)
-def test_a_cluster_that_exists_already_runs_and_answers(
-    scheduler, recipe, home, tmp_path, resources
-):
-    with dask_process(
-        tmp_path,
-        "worker",
-        scheduler,
-        "--nthreads",
-        1,
-        "--no-dashboard",
-        "--local-directory",
-        tmp_path,
-        *resources,
-    ) as worker:
-        session = Session(Store(tmp_path / "results"))
-        try:
-            pid = session.ask(WorkerQuery(), PATIENCE_SECONDS).pid
-            assert pid in [
-                child.pid for child in psutil.Process(worker.pid).children(recursive=True)
-            ]
-            assert wait_until_finished(session, session.submit(recipe()).id).status == "done"
-        finally:
-            session.close()
-        assert worker.poll() is None  # it is not ours to stop
-
-
-def test_a_cluster_that_does_not_answer_is_one_sentence_until_it_does(
-    tmp_path, recipe, home, monkeypatch
-):
-    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
-    session = Session(Store(tmp_path / "results"))  # says nothing yet
-    try:
-        for question in (lambda: session.submit(recipe()), lambda: session.ask(WorkerQuery())):
-            with pytest.raises(
-                PlainError, match=r"No cluster answers at 'tcp://127.0.0.1:9'.*unset the variable"
-            ):
-                question()
-        assert session.store.records() == []
-        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "no address: at all")
-        with pytest.raises(PlainError, match="No cluster answers"):
-            session.submit(recipe())
-        monkeypatch.delenv("DASK_SCHEDULER_ADDRESS")
-        assert session.ask(ModelQuery(str(home / "model")), PATIENCE_SECONDS).parameters
-    finally:
-        session.close()

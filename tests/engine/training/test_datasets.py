@@ -18,7 +18,7 @@ from engine.training import (
 from tests.recipes import task_for
 
 
-def test_nothing_is_learnt_from_what_quality_is_measured_on(folders, tmp_path):
+def test_training_data_does_not_overlap_evaluation_data(folders, tmp_path):
     task = TextClassification(**task_for("bert", tmp_path))
     lessons, tokens = load_training_data(task, None, resolve_model(str(folders["bert"]))), set()
     for part in (lessons.train, lessons.held_out):

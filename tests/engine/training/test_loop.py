@@ -4,21 +4,31 @@ import pytest
 import torch
 from bitsandbytes.optim import PagedAdamW8bit
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import (
+    cross_entropy,
+)
 
 from engine.errors import PlainError
 from engine.models.layers import selected_layers
 from engine.models.loaded_model import load_model
-from engine.models.loading import resolve_model
+from engine.models.loading import load_pretrained, resolve_model
 from engine.training import (
     TrainingConfig,
     held_out_quality,
+    loop,
     make_trainable,
     train_steps,
 )
 from engine.training.accelerated import Float16Accelerator, accelerator_for
-from engine.training.loop import batch_indices, make_optimizer
-from engine.training.losses import l1_norm, label_loss
+from engine.training.loop import (
+    batch_indices,
+    forward_backward,
+    make_optimizer,
+)
+from engine.training.losses import (
+    l1_norm,
+    label_loss,
+)
 from tests.cases import for_each
 from tests.recipes import recipe_for
 from tests.training_examples import exercises
@@ -71,7 +81,7 @@ def test_a_rate_of_zero_moves_nothing_not_even_statistics(architecture, pupil):
     assert all(torch.equal(value, before[name]) for name, value in mine.state().items())
 
 
-def test_batch_norms_count_anew_what_they_see(pupil):
+def test_batch_norms_update_their_statistics(pupil):
     mine = pupil("resnet")
     training_losses(mine, "resnet")
     norms = {name: value for name, value in mine.plain().items() if "running_mean" in name}
@@ -184,7 +194,7 @@ def test_every_example_comes_once_before_any_comes_again(pupil):
     assert len(set(seen)) == 12
 
 
-def test_a_loss_that_is_no_number_is_said_in_a_sentence(pupil):
+def test_a_nan_loss_gives_a_message(pupil):
     with pytest.raises(
         PlainError, match=r"NaN or infinite at training step 1; lower rate, which is 0\.01"
     ):
@@ -245,3 +255,75 @@ def test_it_is_bitsandbytes_own_with_the_groups_of_the_other():
     for one, other in zip(plain.param_groups, paged.param_groups, strict=True):
         assert [id(each) for each in one["params"]] == [id(each) for each in other["params"]]
         assert all(one[name] == other[name] for name in ("weight_decay", "pace", "betas", "eps"))
+
+
+def test_micro_batches_accumulate_the_gradient_of_the_batch(folders):
+    def slopes(parts: int) -> list[torch.Tensor]:
+        model = load_pretrained(resolve_model(str(folders["bert"]))).float().requires_grad_(True)
+        examples = [exercises("bert").subset(rows) for rows in torch.arange(8).chunk(parts)]
+        loss = forward_backward(
+            model,
+            examples,
+            accelerator_for(torch.device("cpu")),
+            lambda z, b: label_loss(z, b.targets),
+        )
+        return [
+            torch.tensor(loss),
+            *(each.grad for each in model.parameters() if each.grad is not None),
+        ]
+
+    for one, other in zip(slopes(1), slopes(4), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_smaller_micro_batches_are_tried_when_memory_runs_out(folders, monkeypatch):
+    model, said = (
+        load_pretrained(resolve_model(str(folders["bert"]))).float().requires_grad_(True),
+        [],
+    )
+    answers = loop.batch_logits
+
+    def small(model, batch, device):
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return answers(model, batch, device)
+
+    monkeypatch.setattr(loop, "batch_logits", small)
+    losses = list(
+        train_steps(
+            model,
+            exercises("bert"),
+            TrainingConfig(2, 1e-3, 8),
+            lambda z, b: label_loss(z, b.targets),
+            on_note=said.append,
+        )
+    )
+    assert len(losses) == 2 and said[-1] == (
+        "There was not enough memory for 8 examples at once, so each step takes them in 4 parts "
+        "from step 1 on."
+    )
+    monkeypatch.setattr(loop, "batch_logits", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(PlainError, match="a single example"):
+        next(
+            train_steps(
+                model,
+                exercises("bert"),
+                TrainingConfig(2, 1e-3, 8),
+                lambda z, b: label_loss(z, b.targets),
+            )
+        )
+
+
+def test_other_errors_are_not_treated_as_out_of_memory(folders, monkeypatch):
+    monkeypatch.setattr(
+        loop, "batch_logits", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ"))
+    )
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        next(
+            train_steps(
+                torch.nn.Linear(1, 1),
+                exercises("bert"),
+                TrainingConfig(2, 1e-3, 8),
+                lambda z, b: z.sum(),
+            )
+        )
