@@ -33,7 +33,7 @@ def test_a_technique_alone_is_refused_in_the_same_words():
         {"model": []},
     ],
 )
-def test_without_the_class_there_is_less_to_say_and_it_is_said_plainly(fields):
+def test_an_error_without_the_class_is_one_clear_sentence(fields):
     with pytest.raises(ValidationError) as error:
         Recipe.model_validate(fields)
     assert_one_clear_sentence(str(plain_error(error.value)))

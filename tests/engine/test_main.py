@@ -124,7 +124,7 @@ def test_the_doctor_says_what_keeps_a_named_cluster_from_answering(capsys, monke
     )
 
 
-def test_every_command_speaks_to_people_too(capsys):
+def test_every_command_prints_readable_text(capsys):
     for command in ("models", "techniques", "runs", "doctor"):
         assert main([command]) == 0
         assert capsys.readouterr().out.strip()
@@ -184,9 +184,7 @@ def test_a_reader_that_has_read_enough_is_no_error():
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def test_a_run_from_a_shell_prints_one_json_object_and_its_progress_beside_it(
-    write_recipe, tmp_path
-):
+def test_a_run_prints_one_json_object_and_its_progress_on_standard_error(write_recipe, tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -267,7 +265,7 @@ def test_a_run_is_kept_in_the_list_of_runs(write_recipe, capsys):
     )
 
 
-def test_a_run_is_told_to_people_in_a_few_lines(write_recipe, capsys):
+def test_a_run_prints_a_short_summary(write_recipe, capsys):
     assert main(["run", write_recipe()]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert (

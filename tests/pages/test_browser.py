@@ -184,7 +184,7 @@ def wait_for_figures(person: Visitor, at_least: int) -> None:
 # --- the way of one person ------------------------------------------------------------------------
 
 
-def test_whoever_comes_first_and_not_by_start_finds_the_whole_app(person):
+def test_a_first_visit_to_another_page_than_start_shows_the_whole_app(person):
     for name in PAGES:
         expect(person.page.get_by_role("link", name=MENU[name], exact=True)).to_be_visible()
     expect(person.page.get_by_role("combobox", name="Model", exact=True)).to_be_visible()
@@ -319,7 +319,7 @@ def test_nothing_is_cut_off_or_too_faint_to_read(page, two_runs, reader):
             reader.screenshot(Path(folder) / f"{page}-{width}-{scheme}.png")
 
 
-def test_the_page_follows_the_wish_for_dark(reader):
+def test_the_page_follows_the_dark_color_scheme(reader):
     behind = []
     for scheme in ("light", "dark"):
         reader.page.emulate_media(color_scheme=scheme)

@@ -54,7 +54,7 @@ def test_a_share_of_masked_tokens_goes_into_the_recipe(masked_model, text):
     )
 
 
-def test_what_stays_of_a_model_that_reads_images_is_said_when_it_is_opened(reads_images):
+def test_opening_a_multimodal_model_shows_what_stays_unchanged(reads_images):
     assert "parts for images or sound are unchanged" in words_on(
         open_page("model", model=reads_images)
     )

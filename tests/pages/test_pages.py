@@ -449,7 +449,7 @@ def test_any_pattern_may_be_typed_and_a_wrong_one_gets_one_sentence(model):
         ("lottery-ticket", {}, "which language models do not have"),
     ],
 )
-def test_what_the_forecast_refuses_cannot_be_run_and_is_said_once(technique, options, why, model):
+def test_what_the_forecast_refuses_cannot_run_and_is_shown_once(technique, options, why, model):
     app = open_page(
         "prune", model=model, options={technique: options}, **{"technique-pruning": technique}
     )
@@ -553,7 +553,7 @@ def test_a_smaller_layer_takes_the_microscope_to_its_own_last_weight(model):
     assert sentences(app) == [] and "the weight in row 40, column 47 stored?" in words_on(app)
 
 
-def test_a_layer_that_cannot_be_looked_at_is_said_once(model, monkeypatch):
+def test_a_layer_that_cannot_be_opened_is_shown_once(model, monkeypatch):
     ask = Session.ask
 
     def refusing(self, query, **arguments):
@@ -584,7 +584,7 @@ def run_on(model: str, text: str, bits: int) -> AppTest:
     return app.button(key="quantize-run").click().run()
 
 
-def test_run_gives_numbers_and_stands_in_the_list(model, text):
+def test_a_run_shows_numbers_and_is_listed(model, text):
     app = run_on(model, text, bits=4)
     assert not app.exception
     until(app, lambda page: len(page.metric) > 4)
@@ -642,7 +642,7 @@ def test_a_text_that_is_not_there_fails_the_run_with_a_sentence_and_run_again(mo
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "interrupted"])
-def test_what_happened_to_a_run_is_said_as_text(status, store_runs):
+def test_the_state_of_a_run_is_shown_as_text(status, store_runs):
     message = (
         "The text <img src=x onerror=alert(1)> [a](javascript:alert(1)) is missing; give another."
     )
@@ -793,7 +793,7 @@ def test_only_finished_runs_are_offered(store_runs):
     assert [run for run in ("run-0001", "run-0002", "run-0003") if run in offered] == ["run-0001"]
 
 
-def test_runs_with_equal_settings_are_told_apart(store_runs):
+def test_runs_with_equal_settings_have_different_labels(store_runs):
     store_runs(finished_record(1), finished_record(2))
     labels = (
         open_page("compare", query={"runs": "run-0001,run-0002"})

@@ -128,7 +128,7 @@ def test_the_requested_share_is_masked(models, text):
         {"technique": "magnitude"},
     ],
 )
-def test_a_masked_language_model_is_compressed_and_its_folder_measures_as_the_run_said(
+def test_the_saved_folder_of_a_masked_language_model_has_the_scores_of_its_run(
     step, models, text, tmp_path, bytes_alone
 ):
     recipe = recipe_for(models["bert"], text, step)

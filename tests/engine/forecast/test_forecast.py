@@ -78,7 +78,7 @@ def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(step_forecast, f
     )
 
 
-def test_the_latest_run_of_one_technique_model_and_task_is_learnt_from():
+def test_forecasts_use_the_latest_run_of_the_same_technique_model_and_task():
     mine, other = finished_record(2), finished_record(1)
     asked = mine.recipe
     assert latest_similar_run([mine, other], asked) is mine

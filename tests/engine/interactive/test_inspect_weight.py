@@ -50,7 +50,7 @@ def test_scale_times_level_is_the_weight_that_the_model_computes_with(
 
 @any_step
 @each_architecture
-def test_a_weight_stands_among_its_neighbours_on_the_levels_of_its_group(
+def test_a_weight_is_shown_with_its_neighbors_on_the_levels_of_its_group(
     architecture, step, questions
 ):
     question = questions(architecture, step)
@@ -89,7 +89,7 @@ def test_every_setting_is_explained(config, shape):
         )
 
 
-def test_a_kind_that_is_not_known_shows_the_weight_beside_its_neighbours():
+def test_an_unknown_kind_shows_the_weight_with_its_neighbors():
     seen = weight_location(DenseWeight((4, 100), torch.randn(4, 100)), 2, 70)
     assert (
         seen.code is None

@@ -77,9 +77,7 @@ def with_a_nan(folder):
         lambda model: forecast({"model": model, "steps": STEPS[:1]}),
     ],
 )
-def test_what_a_run_would_refuse_in_a_model_is_said_when_a_page_opens_it(
-    ask, spoil, words, tmp_path
-):
+def test_opening_a_damaged_model_gives_the_message_of_a_run(ask, spoil, words, tmp_path):
     spoil(tiny("llama", tmp_path))
     with pytest.raises(PlainError, match=words):
         ask(str(tmp_path))

@@ -22,7 +22,7 @@ def model_and_recipe(tmp_path, architecture: str = "llama"):
     )
 
 
-def test_the_original_speaks_once_and_the_compressed_model_each_time(tmp_path, monkeypatch):
+def test_the_original_generates_once_and_the_compressed_model_each_time(tmp_path, monkeypatch):
     folder, model, recipe = model_and_recipe(tmp_path)
     first = sample_rows(recipe, folder, model, model)
     asked = []
@@ -36,7 +36,7 @@ def test_the_original_speaks_once_and_the_compressed_model_each_time(tmp_path, m
     assert len(asked) == len(first) == 3 and {row.compressed for row in second} == {"new"}
 
 
-def test_what_is_kept_belongs_to_one_model_and_length_and_is_made_anew_when_damaged(
+def test_cached_texts_belong_to_one_model_and_length_and_are_rebuilt_when_damaged(
     tmp_path, monkeypatch
 ):
     folder, model, recipe = model_and_recipe(tmp_path)

@@ -152,7 +152,7 @@ def test_a_kernel_that_gives_something_else_is_no_kernel(folders, tmp_path, monk
     )
 
 
-def test_a_processor_without_kernels_is_told_so(folders, tmp_path, monkeypatch):
+def test_a_processor_without_kernels_gives_a_message(folders, tmp_path, monkeypatch):
     def raise_missing_engine(stored, layer):
         raise RuntimeError("Didn't find engine for operation\nand more")
 

@@ -91,9 +91,7 @@ def test_each_term_is_the_mean_over_different_rows():
 
 
 @for_each("architecture", ["llama", "gpt2", "opt", "bert", "resnet"])
-def test_a_student_that_learnt_nothing_is_its_teacher_block_by_block(
-    architecture, folders, tmp_path
-):
+def test_an_untrained_copy_equals_its_teacher_block_by_block(architecture, folders, tmp_path):
     table = run(
         recipe_for(architecture, folders[architecture], tmp_path / "data", SAME)
     ).tables.similarity

@@ -172,7 +172,9 @@ def test_a_classifier_may_be_a_student_of_fewer_blocks_too(models, learning, tmp
         ({"task": {"length": 100}}, "reads at most 64 tokens, and task.length is 100"),
     ],
 )
-def test_what_an_encoder_cannot_be_is_said_before_the_run(step, words, models, learning, tmp_path):
+def test_unsupported_encoder_students_are_refused_before_the_run(
+    step, words, models, learning, tmp_path
+):
     student = tiny("encoder", tmp_path / "short", max_position_embeddings=64)
     heard = []
     with pytest.raises(PlainError, match=words):
@@ -180,7 +182,7 @@ def test_what_an_encoder_cannot_be_is_said_before_the_run(step, words, models, l
     assert not any(event.stage == "measuring-original" for event in heard)
 
 
-def test_other_tokens_are_told_from_another_way_of_saving_the_same(models, learning, tmp_path):
+def test_other_tokens_are_refused_and_other_padding_is_accepted(models, learning, tmp_path):
     """A tokenizer's file notes how long texts were cut and padded when it was saved, which changes
     no token.
     """

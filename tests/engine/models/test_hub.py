@@ -88,7 +88,7 @@ def test_what_cannot_be_a_hub_id_is_refused(hub: Hub, text):
     assert "neither a directory nor a Hub id" in error_message(resolve_model, text)
 
 
-def test_a_hub_that_fails_is_told_apart_from_one_that_is_away(hub: Hub, monkeypatch):
+def test_a_failing_hub_and_an_unreachable_one_have_different_messages(hub: Hub, monkeypatch):
     hub.failing = True
     assert "the Hub failed (status 500)" in error_message(resolve_model, "tiny/llama")
     hub.url = "http://127.0.0.1:9"  # the discard port: nobody listens

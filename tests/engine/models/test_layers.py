@@ -168,6 +168,6 @@ def test_a_pattern_that_names_no_layer_is_answered_in_a_sentence(wanted, layers_
         selected_layers(layers_by_model["llama"], wanted)
 
 
-def test_nothing_left_to_compress_is_said(layers_by_model):
+def test_nothing_left_to_compress_gives_a_message(layers_by_model):
     with pytest.raises(PlainError, match=r"No layer is left to compress"):
         selected_layers(layers_by_model["llama"], Layers(skip=("*",)))

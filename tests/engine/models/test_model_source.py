@@ -117,7 +117,7 @@ def test_a_model_with_code_of_its_own_is_refused(llama, family):
     assert "custom code" in error_message(resolve_model, edit_json(llama, model_type=family, **own))
 
 
-def test_code_shipped_beside_a_built_in_model_is_left_unread(llama):
+def test_code_next_to_a_built_in_model_is_not_read(llama):
     (llama / "modeling.py").write_text("raise SystemExit('ran')")
     folder = resolve_model(
         edit_json(

@@ -61,7 +61,7 @@ CASES = [
 
 
 @for_each(("architecture", "step"), CASES)
-def test_the_saved_folder_measures_as_the_run_said_and_its_size_was_forecast(
+def test_the_saved_folder_has_the_scores_of_its_run_and_the_forecast_size(
     architecture, step, models, tmp_path, bytes_alone
 ):
     recipe = recipe_for("llama", models[architecture], tmp_path / "data", STEPS[step])
@@ -162,9 +162,7 @@ def test_blocks_that_differ_are_a_note_in_the_forecast(tmp_path, bytes_alone):
 
 
 @each_model
-def test_what_reads_images_is_written_as_it_was_and_said_in_one_note(
-    architecture, models, tmp_path
-):
+def test_image_layers_are_written_unchanged_with_one_note(architecture, models, tmp_path):
     outcome = run(
         recipe_for("llama", models[architecture], tmp_path / "data", STEPS["rounding"]),
         save=tmp_path / "saved",

@@ -75,9 +75,7 @@ def test_every_layer_that_was_kept_says_why(architecture, folders, tmp_path):
 
 
 @for_each("architecture", UP)
-def test_a_group_wider_than_a_row_is_said_at_each_layer_where_it_is(
-    architecture, folders, tmp_path
-):
+def test_a_group_wider_than_a_row_is_noted_for_each_such_layer(architecture, folders, tmp_path):
     outcome = run(
         recipe_for(
             architecture,
@@ -134,7 +132,7 @@ def test_weights_in_no_layer_of_a_known_kind_are_named(folders, tmp_path):
     [{"technique": "bitsandbytes", "format": "int8"}, {"technique": "llm-int8"}, GPTQ, AWQ],
     ids=str,
 )
-def test_a_layer_of_equal_weights_is_said_and_not_refused(step, folders, tmp_path):
+def test_a_layer_of_equal_weights_is_noted_and_accepted(step, folders, tmp_path):
     model = with_tensors(folders["llama"], tmp_path / "model", **{f"{UP['llama']}.weight": 0.5})
     outcome = run(recipe_for("llama", model, tmp_path / "data", step))
     assert "all its weights are equal" in notes_of(outcome)[UP["llama"]]

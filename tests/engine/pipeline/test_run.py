@@ -55,7 +55,7 @@ def error_message(recipe, **options) -> str:
 
 
 @any_step
-def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_run):
+def test_the_saved_model_has_the_scores_of_its_run(architecture, step, finished_run):
     outcome, save, recipe = finished_run(architecture, step)
     again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
     said = outcome.summary.result
@@ -407,7 +407,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_measured(fo
         assert "measuring-original" not in stages
 
 
-def test_a_full_disk_is_said_and_nothing_is_left(folders, tmp_path, monkeypatch):
+def test_a_full_disk_gives_a_message_and_leaves_no_files(folders, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 

@@ -216,7 +216,7 @@ def test_a_split_of_the_bundled_data_has_its_own_examples(folders, tmp_path):
     )
 
 
-def test_a_split_that_is_not_there_is_said_before_anything_is_compressed(folders, tmp_path):
+def test_a_missing_split_is_reported_before_compression(folders, tmp_path):
     recipe, told = recipe_for("resnet", folders["resnet"], tmp_path / "data", ANY["rounding"]), []
     with pytest.raises(PlainError, match=r"no split .*'nowhere'.*\.$"):
         run(
@@ -231,7 +231,7 @@ def test_the_split_that_is_measured_already_is_no_further_one():
         Recipe.from_dict({"task": {"kind": "text-classification", "also": "test"}})
 
 
-def test_a_file_has_no_splits_to_be_measured_on_besides():
+def test_a_file_has_no_further_splits():
     with pytest.raises(
         PlainError, match=r"a file without splits; give another file, or remove it\.$"
     ):
@@ -296,7 +296,7 @@ def test_a_further_file_that_changed_changes_the_key(further, tmp_path):
 # --- forecasts ------------------------------------------------------------------------------------
 
 
-def test_the_forecast_counts_what_is_measured_between_and_besides(further, monkeypatch):
+def test_the_forecast_counts_measurements_between_steps_and_on_other_splits(further, monkeypatch):
     """One evaluation takes a second here, and everything else nothing."""
     monkeypatch.setattr("engine.forecast.duration.evaluation_seconds", lambda job, layers: 1.0)
     for other in ("loading_seconds", "compression_seconds", "finishing_seconds", "data_seconds"):

@@ -116,7 +116,7 @@ def test_factorized_then_quantized_stores_quantized_factors(factorized, name, fo
 @pytest.mark.parametrize(
     "first", [{"technique": "structured", "what": "neurons"}, {"technique": "blocks"}]
 )
-def test_a_model_with_structures_taken_out_goes_through_two_more_steps(first, folders, tmp_path):
+def test_a_model_with_removed_structures_passes_two_more_steps(first, folders, tmp_path):
     outcome, save, recipe = carried_out("llama", folders, tmp_path, first, PRUNED, ANY["gptq"])
     again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
     assert (

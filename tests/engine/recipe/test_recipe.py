@@ -162,7 +162,7 @@ def test_damaged_steps_of_a_stored_recipe_are_left_to_the_check(steps):
     assert with_newer_fields({"steps": steps}) == {"steps": steps}
 
 
-def test_only_grids_whose_widest_weight_is_a_tie_are_told_apart_from_earlier_results():
+def test_only_grids_whose_largest_weight_is_a_tie_have_a_new_revision():
     symmetric, spared = (
         {"scheme": "symmetric"},
         ({"scheme": "asymmetric"}, {"grid": "narrow"}, {"scales": "power-of-two"}),
@@ -324,7 +324,7 @@ def test_a_step_that_may_not_come_after_another_is_refused():
             )
 
 
-def test_codes_are_gone_on_from_only_by_training():
+def test_only_training_accepts_codes():
     assert all("codes" not in config().accepts or config.trains for config in TECHNIQUES.values())
     assert [name for name, config in TECHNIQUES.items() if "codes" in config().accepts] == [
         "qat",

@@ -6,7 +6,7 @@ from engine.tensors.sliced import SlicedWeight
 from tests.matrices import normal
 
 
-def test_what_is_left_stands_where_it_was_and_zeros_elsewhere():
+def test_remaining_weights_keep_their_positions():
     whole, rows, columns = normal(5, 7), torch.tensor([0, 3]), torch.tensor([1, 2, 6])
     stored = SlicedWeight((5, 7), whole[rows][:, columns], rows, columns)
     kept = torch.zeros(5, 7)

@@ -56,7 +56,7 @@ def test_zeros_that_were_there_before_fit_a_pattern_too():
         ({"pattern": "2:4"}, "bitmask"),
     ],
 )
-def test_the_smallest_way_is_chosen_unless_told_otherwise(asked, kind):
+def test_the_smallest_storage_is_chosen_by_default(asked, kind):
     weight = weight_of(64, 256)
     stored = compress(Magnitude(values="bfloat16", **asked), weight)
     assert stored.kind == kind and stored.nbytes == min(

@@ -69,7 +69,7 @@ def test_settings_and_tensors_are_all_there_is_to_a_stored_weight(config, shape)
 
 
 @each_technique
-def test_dense_has_the_shape_and_comes_anew_each_time(config):
+def test_to_dense_has_the_shape_and_returns_a_new_tensor(config):
     stored = stored_weight(config, (7, 13))
     first = stored.to_dense()
     first.zero_()

@@ -3,7 +3,7 @@
 from pages.panels.placement import SIDES, Box, label_sides
 
 
-def test_label_with_room_stands_on_the_first_side():
+def test_a_label_with_room_is_on_the_first_side():
     assert label_sides([(0.1, 0.5)], ["GPTQ"]) == [SIDES[0]]
 
 

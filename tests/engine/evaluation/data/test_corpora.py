@@ -133,7 +133,7 @@ def test_labelled_splits_share_no_passage(first):
     assert all(len(examples.names) == 8 for examples in splits)
 
 
-def test_a_damaged_cache_is_made_anew(first, home, monkeypatch):
+def test_a_damaged_cache_is_rebuilt(first, home, monkeypatch):
     kept = home / f"docs-{corpus_key()}.parquet"
     whole = kept.read_bytes()
     documents = pd.read_parquet(kept)

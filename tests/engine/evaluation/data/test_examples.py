@@ -369,7 +369,7 @@ def test_rows_without_a_label_are_skipped_and_counted(empty, labels, tmp_path):
     assert note == "1 of 240 rows has no label in the column label of a.csv and is skipped."
 
 
-def test_numbers_beside_empty_cells_stay_classes(write_file):
+def test_numbers_in_a_column_with_empty_cells_stay_classes(write_file):
     """Tables with missing numbers write the others as 1.0."""
     source = write_file("a.csv", b"text,label\na,1.0\nb,\nc,0.0\n")
     assert load_examples(TextClassification(data=source)).labels == [1, 0]

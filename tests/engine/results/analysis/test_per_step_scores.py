@@ -25,7 +25,7 @@ def stages(steps: int = 3, splits: tuple[str, ...] = ("test", "validation")) -> 
     return table(rows, StageRow)
 
 
-def test_every_model_stands_once_in_every_split_and_the_judged_one_comes_first():
+def test_every_model_has_one_row_per_split_and_the_student_is_first():
     known = step_scores(stages())
     assert (
         list(known) == list(STEP_SCORE_COLUMNS)

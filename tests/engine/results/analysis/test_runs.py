@@ -203,7 +203,7 @@ def test_another_model_is_named_and_its_revision_goes_without_saying():
 # --- layers ---------------------------------------------------------------------------------------
 
 
-def test_the_worst_layer_is_the_one_whose_outputs_moved_most():
+def test_the_most_affected_layer_has_the_largest_output_error():
     rows = [
         layer("quiet", relative_error=0.9, output_error=0.1),
         layer("loud", relative_error=0.1, output_error=0.2),
@@ -260,7 +260,7 @@ def test_the_input_that_the_scales_brought_down_most_comes_first():
     assert most_flattened(surfaces(calm=(4.0, 2.0), tamed=(30.0, 2.0), wild=(90.0,))) == "tamed"
 
 
-def test_where_nothing_was_scaled_the_input_that_stands_out_most_comes_first():
+def test_without_scales_the_most_prominent_input_is_chosen():
     assert (
         most_flattened(surfaces(calm=(4.0,), wild=(90.0,))) == "wild"
         and most_flattened(surfaces()) == ""

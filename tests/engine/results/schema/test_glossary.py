@@ -57,5 +57,5 @@ def test_every_term_is_a_number_that_some_record_or_table_has(name):
     assert name in MEASURED
 
 
-def test_names_are_told_apart():
+def test_names_of_terms_are_unique():
     assert len({term.name for term in GLOSSARY.values()}) == len(GLOSSARY)

@@ -82,7 +82,7 @@ def test_what_a_record_says_itself_is_kept():
     )
 
 
-def test_an_older_run_that_removed_parameters_is_told_apart_once():
+def test_an_older_run_that_removed_parameters_gets_one_note():
     fields = older(record_with_sizes())
     fields["recipe"]["steps"] = [{"technique": "structured", "score": "l2"}]
     once = RunRecord.model_validate(fields)

@@ -154,7 +154,7 @@ def test_filters_are_offered_by_how_often_they_occur_and_narrow_the_list(store):
     assert "run-0009" not in ids(measured) and measured.total == 4 and "c" not in measured.models
 
 
-def test_a_technique_whose_name_begins_another_is_told_apart(store):
+def test_a_name_that_is_a_prefix_of_another_is_distinguished(store):
     store.save(run(1, technique="gradual"))
     assert (
         ids(store.page(RunQuery(technique="gradual"))) == ["run-0001"]
@@ -279,7 +279,7 @@ def test_a_store_that_cannot_be_read_hides_no_run_that_could_not_be_saved(tmp_pa
     assert [each.id for each in store.similar_runs(run(2).recipe)] == ["run-0001"]
 
 
-def test_runs_whose_program_is_gone_are_listed_as_interrupted_also_where_nothing_can_be_written(
+def test_runs_of_ended_programs_are_listed_as_interrupted_even_on_a_read_only_disk(
     store, monkeypatch
 ):
     store.save(run(1, status="running", owner=current_owner()))

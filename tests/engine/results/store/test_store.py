@@ -154,7 +154,7 @@ def test_the_newest_of_equal_keys_is_found(store):
     assert store.find("same").id == "run-0003"
 
 
-def test_a_deleted_run_is_gone_from_everywhere(store_with_run):
+def test_a_deleted_run_is_removed_everywhere(store_with_run):
     store_with_run.delete("run-0001")
     assert store_with_run.records() == [] and list(store_with_run.folders.iterdir()) == []
     with pytest.raises(PlainError, match="no run run-0001"):
@@ -589,7 +589,7 @@ def test_a_run_whose_process_was_killed_is_interrupted_and_says_so(store):
     assert store.record("run-0002") == record(2, "running")
 
 
-def test_a_killed_process_that_nobody_waited_for_is_gone_too():
+def test_a_zombie_process_counts_as_ended():
     child = in_python("import time; time.sleep(60)")
     name = f"{child.pid}:{psutil.Process(child.pid).create_time():.2f}"
     child.kill()
@@ -654,7 +654,7 @@ def test_a_disk_that_refuses_loses_nothing_and_keeps_no_litter(refusing):
     assert {path.name for path in refusing.folders.iterdir()} == {"run-0001", "run-0002"}
 
 
-def test_interrupted_runs_are_told_apart_even_where_they_cannot_be_marked(refusing):
+def test_interrupted_runs_are_distinguished_even_on_a_read_only_disk(refusing):
     lost = record(2, "running", owner="1:1.0")
     (refusing.folder("run-0002") / "record.json").write_text(lost.model_dump_json())
     assert ids(refusing.mark_interrupted()) == ["run-0002"]

@@ -54,7 +54,7 @@ def test_a_layer_is_not_emptied():
         compress(Magnitude(sparsity=0.99), weight_of(2, 3))
 
 
-def test_every_share_of_a_label_is_said():
+def test_every_share_is_in_the_label():
     assert Magnitude().label() == "Magnitude pruning (L1) 50%"
     assert SparseGPT(pattern="2:4").label() == "SparseGPT 2:4"
     assert Wanda(sparsity=0.6, scope="row").label() == "Wanda 60% of each row"

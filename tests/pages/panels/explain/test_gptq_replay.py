@@ -22,7 +22,7 @@ def test_a_frame_shows_how_far_each_weight_is_from_its_original():
             )
 
 
-def test_the_red_frame_stands_on_the_column_just_rounded():
+def test_the_red_frame_is_on_the_column_just_rounded():
     figure = gptq_replay(tables.replay())
     for frame in figure.frames:
         step, box = int(frame.name), frame.layout.shapes[0]

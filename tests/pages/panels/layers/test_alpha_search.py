@@ -4,7 +4,7 @@ from tests.pages.panels import tables
 from tests.pages.panels.traces import trace
 
 
-def test_the_asked_layer_stands_out_and_the_others_stay_thin():
+def test_the_selected_layer_is_highlighted():
     figure = alpha_search(tables.searches(), layer="model.layers.2.q")
     assert next(t for t in figure.data if t.line.color == COMPRESSED).name == "model.layers.2.q"
     assert (
@@ -13,7 +13,7 @@ def test_the_asked_layer_stands_out_and_the_others_stay_thin():
     )
 
 
-def test_without_a_choice_the_one_that_gained_most_stands_out():
+def test_without_a_selection_the_largest_gain_is_highlighted():
     assert (
         next(t for t in alpha_search(tables.searches()).data if t.line.color == COMPRESSED).name
         == "model.layers.1.q"

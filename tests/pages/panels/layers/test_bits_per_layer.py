@@ -20,7 +20,7 @@ def test_bars_are_the_bits_of_every_layer_that_is_counted():
     )
 
 
-def test_both_ways_of_measuring_stand_beside_the_bars_at_the_fewest_bits():
+def test_both_measures_are_shown_next_to_the_bars_at_the_fewest_bits():
     layers = tables.layers()
     figure = bits_per_layer(layers, sensitivity=sensitivity_rows(layers))
     alone, restored = trace(figure, "Only this layer"), trace(figure, "restoring")

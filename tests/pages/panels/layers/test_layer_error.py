@@ -19,7 +19,7 @@ def test_worst_layer_is_highlighted():
     assert list(highlighted.y) == ["model.layers.0.mlp.down_proj"]
 
 
-def test_the_output_decides_who_was_hit_hardest_where_it_was_measured():
+def test_the_most_affected_layer_is_chosen_by_output_error_if_measured():
     """The same layer as in the numbers above the figure, which come from the engine's analysis."""
     layers = tables.layers().assign(output_error=lambda t: 1 - t.relative_error)
     highlighted = next(t for t in layer_error(layers).data if t.marker.color == HIGHLIGHT)

@@ -3,7 +3,7 @@ from pages.panels.theme import COMPRESSED
 from tests.pages.panels import tables
 
 
-def test_each_observer_has_its_range_and_the_recipes_stands_out():
+def test_each_observer_has_its_range_and_the_recipes_is_highlighted():
     figure = observers(tables.ranges())
     spans = {t.y[0]: t for t in figure.data if t.yaxis == "y2"}
     assert set(spans) == set(TITLES.values()) and list(spans["entropy (KL)"].x) == [-2, 2]

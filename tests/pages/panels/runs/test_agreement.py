@@ -4,7 +4,7 @@ from pages.panels.runs.agreement import agreement
 from tests.pages.panels import tables
 
 
-def test_of_four_cases_each_has_its_share_also_where_nobody_counted_one():
+def test_each_of_four_cases_has_its_share_even_if_it_is_zero():
     (bars,) = agreement(tables.verdicts()).data
     assert dict(zip(bars.y, bars.x, strict=True)) == {
         "Both right": 0.7,

@@ -79,7 +79,7 @@ def test_accuracies_that_are_all_alike_stand_in_the_middle():
     assert (low, high) == pytest.approx((0.92, 1.02))
 
 
-def test_under_the_pointer_both_bits_are_named_and_a_dash_stands_for_what_an_older_run_lacks():
+def test_the_hover_text_has_both_bits_and_a_dash_for_missing_values():
     words = [text for t in trade_off(tables.runs()).data if t.hovertext for text in t.hovertext]
     assert words and all(
         "bits per parameter" in text and "per compressed weight" in text for text in words

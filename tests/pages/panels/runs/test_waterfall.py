@@ -22,7 +22,7 @@ def test_what_is_left_and_what_a_step_removed_are_together_what_it_began_with():
     )
 
 
-def test_the_share_stands_in_the_bar_with_its_sign():
+def test_the_share_is_written_in_the_bar_with_its_sign():
     assert list(bars(waterfall(tables.steps()), "Left").text) == [
         "8.0 MB",
         "6.0 MB (-25.0%)",
@@ -66,7 +66,7 @@ def test_a_step_is_named_above_its_bar_and_never_read_as_markup():
     )
 
 
-def test_the_words_for_those_who_cannot_see_it_tell_both_ends():
+def test_the_description_names_both_ends():
     assert "In 3 steps from 8.0 MB to 3.1 MB, accuracy from 90.0% to 87.0%." in WATERFALL.alt(
         tables.steps()
     )

@@ -23,7 +23,7 @@ def test_every_term_of_the_loss_has_a_line_and_neither_rate_nor_speed_is_one():
     }
 
 
-def test_two_phases_are_told_apart():
+def test_two_phases_are_distinguished():
     both = pd.concat([tables.curves(phase="generation 1"), tables.curves(phase="generation 2")])
     names = [trace.name for trace in training_curves(both).data]
     assert {

@@ -14,7 +14,7 @@ def test_both_sides_are_stacked_over_the_same_bins():
     assert list(gone.x) == list(kept.x)
 
 
-def test_each_bar_stands_in_the_middle_of_its_bin_on_the_logarithmic_axis():
+def test_each_bar_is_centered_in_its_bin_on_the_logarithmic_axis():
     rows = tables.importance()
     bars = importance(rows).data[0]
     assert list(bars.x / rows.left) == pytest.approx(list(rows.right / bars.x))

@@ -112,7 +112,7 @@ def test_an_order_that_is_not_possible_gets_one_sentence_at_once_and_moving_back
     )
 
 
-def test_a_step_is_taken_out(pipeline):
+def test_a_step_can_be_removed(pipeline):
     app = pipeline(PRUNED, ROUNDED)
     app.button(key="step-1-remove").click().run()
     assert chain_techniques(app) == ["round-to-nearest"] and [

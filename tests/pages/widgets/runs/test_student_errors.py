@@ -40,17 +40,17 @@ def test_markup_in_an_example_is_shown_as_text():
     assert not any("img" in each.value for each in [*app.markdown, *app.caption])
 
 
-def test_before_a_token_stands_the_end_of_the_text():
+def test_text_mistakes_show_the_end_of_the_context():
     (row,) = mistakes_page("language-modeling").dataframe[0].value.to_dict("records")
     assert row["text"] == f"…{('before ' * 20 + '↵' + MARKUP)[-44:]}" and "picture" not in row
 
 
-def test_of_a_picture_there_is_the_picture():
+def test_image_mistakes_show_the_image():
     (row,) = mistakes_page("image-classification").dataframe[0].value.to_dict("records")
     assert row["picture"].startswith("data:") and "text" not in row
 
 
-def test_no_mistakes_are_said():
+def test_a_student_without_mistakes_gives_a_message():
     app = mistakes_page("text-classification", "")
     assert (
         not app.dataframe

@@ -100,14 +100,14 @@ def test_fisher_spares_the_rows_that_the_loss_feels():
     assert lost[5].norm() < 1e-2 * lost.norm(dim=1).mean()
 
 
-def test_too_few_inputs_are_damped_and_it_is_said():
+def test_too_few_inputs_are_damped_with_a_note():
     seen = seen_of(count=9)
     weight = weight_of()
     assert compress(SVD(), weight, seen).to_dense().isfinite().all()
     assert "9 input vectors cannot span 40 inputs" in seen.warnings[0]
 
 
-def test_inputs_and_rows_that_nobody_heard_of_do_no_harm():
+def test_unused_inputs_and_zero_rows_are_handled():
     weight, inputs = weight_of(), torch.randn(100, 40, generator=torch.Generator().manual_seed(6))
     inputs[:, 3] = 0
     seen = InputStats(40, CPU)

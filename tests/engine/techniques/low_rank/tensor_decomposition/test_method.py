@@ -228,7 +228,7 @@ def test_a_portrait_of_a_convolution_has_its_ranks(config):
 
 
 @for_each("step", CONVOLUTIONAL)
-def test_chains_are_saved_loaded_and_measure_as_the_run_said(step, tmp_path):
+def test_chains_are_saved_and_have_the_scores_of_their_run(step, tmp_path):
     model = tiny("resnet", tmp_path / "model")
     recipe = recipe_for("resnet", model, tmp_path / "data", CONVOLUTIONAL[step])
     outcome = run(recipe, save=tmp_path / "saved")

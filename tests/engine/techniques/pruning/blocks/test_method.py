@@ -71,7 +71,7 @@ def test_influence_is_one_minus_the_cosine_of_the_states_around_a_block(folders,
 
 
 @pytest.mark.parametrize(("what", "skip"), [("neurons", ["*mlp*"]), ("heads", ["*attn*"])])
-def test_where_every_structure_is_skipped_that_is_said(what, skip, folders, tmp_path):
+def test_skipping_every_structure_gives_a_message(what, skip, folders, tmp_path):
     step = {"technique": "structured", "what": what, "share": 0.5}
     assert "(layers.skip) lists" in error_message(
         "llama", folders, tmp_path, step, layers={"skip": [*skip, "lm_head"]}

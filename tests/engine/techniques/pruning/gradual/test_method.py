@@ -113,7 +113,7 @@ def test_gates_remove_more_than_was_asked_for(run_step):
     )
 
 
-def test_gates_that_all_close_are_said_in_a_sentence(run_step):
+def test_gates_that_all_close_give_a_message(run_step):
     with pytest.raises(
         PlainError, match=r"Every gate of \S+ has closed; lower strength, which is 1, or rate"
     ):
@@ -128,7 +128,9 @@ def test_gates_that_all_close_are_said_in_a_sentence(run_step):
         )
 
 
-def test_a_teacher_alone_is_not_moved_by_labels(run_step, folders, tmp_path, monkeypatch):
+def test_labels_do_not_change_training_on_the_teacher_alone(
+    run_step, folders, tmp_path, monkeypatch
+):
     taught = run_step(distill_weight=1.0).summary.result.loss
     labelled = run_step().summary.result.loss
     monkeypatch.setattr(
@@ -278,7 +280,7 @@ def stopping(steps: int) -> dict:
 
 
 @pytest.mark.parametrize("pattern", [{}, {"pattern": "1:4", "storage": "n-of-m"}])
-def test_a_cancelled_training_keeps_the_model_as_it_stands(pattern, run_step, tmp_path):
+def test_a_canceled_training_keeps_the_current_model(pattern, run_step, tmp_path):
     outcome = run_step(steps=40, prune_every=10, save=tmp_path / "model", **pattern, **stopping(5))
     rows, layers = outcome.tables.schedule, outcome.tables.layers.dropna(subset="sparsity")
     assert (
@@ -341,7 +343,7 @@ def test_a_look_at_one_layer_is_magnitude_at_the_final_share():
     assert TECHNIQUES["gradual"].trains
 
 
-def test_whoever_watches_sees_every_moment_while_it_trains(folders, tmp_path):
+def test_every_curve_row_is_streamed_during_training(folders, tmp_path):
     heard = []
     step = {"technique": "gradual", "sparsity": 0.5, "steps": 4, "prune_every": 2, "batch": 4}
     moments = run(

@@ -44,7 +44,7 @@ def test_each_structure_takes_its_places_from_every_layer_that_it_runs_through(s
     assert torch.equal(indices["slopes"].rows, kept.nonzero().flatten())
 
 
-def test_two_groups_in_one_layer_are_taken_out_together():
+def test_two_groups_in_one_layer_are_removed_together():
     groups = [
         StructureGroup(
             "block", "neuron", (StructureSlice("up", "outputs", single_positions(3) + first),)

@@ -277,7 +277,7 @@ def test_sizes_counts_and_shapes_are_those_of_the_files(architecture, step, fini
 
 
 @each_case
-def test_the_saved_model_measures_as_the_run_said(architecture, step, finished_run):
+def test_the_saved_model_has_the_scores_of_its_run(architecture, step, finished_run):
     outcome, save, recipe = finished_run(architecture, step)
     again, said = (
         run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary.result,
@@ -322,7 +322,7 @@ def test_a_layers_error_is_the_share_of_its_norm_that_went(finished_run, folders
     assert row.note == "reads 129 of 172 neurons"
 
 
-def test_a_share_that_whole_heads_cannot_meet_is_said(folders, tmp_path):
+def test_a_share_that_whole_heads_cannot_meet_gives_a_message(folders, tmp_path):
     step = {"technique": "structured", "what": "heads", "share": 0.25}
     notes = run(recipe_for("llama", folders["llama"], tmp_path / "data", step)).tables.layers.note
     assert (
@@ -542,7 +542,7 @@ def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, finished_run, f
         ("resnet", {"technique": "blocks"}, "has no removable blocks"),
     ],
 )
-def test_what_cannot_be_taken_out_is_refused_in_a_sentence(
+def test_structures_that_cannot_be_removed_give_a_message(
     architecture, step, says, folders, tmp_path
 ):
     assert says in error_message(architecture, folders, tmp_path, step)

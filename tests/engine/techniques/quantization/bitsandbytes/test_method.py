@@ -107,7 +107,7 @@ def test_int8_works_beyond_the_range_of_float16(size):
 
 
 @for_each("config", [*FOUR_BIT, INT8], ids=technique_id)
-def test_a_block_of_zeros_beside_others_stays_zero(config):
+def test_a_block_of_zeros_next_to_others_stays_zero(config):
     weight = normal((4, 1024))
     weight[1:3] = 0
     result = compress(config, weight).to_dense()

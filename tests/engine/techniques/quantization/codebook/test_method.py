@@ -101,7 +101,7 @@ def test_huffman_coding_changes_the_bytes_and_not_the_weights(config):
     assert coded.nbytes == sum(value.nbytes for value in coded.tensors().values())
 
 
-def test_the_size_that_huffman_coding_is_said_to_give_is_what_it_gives():
+def test_the_planned_huffman_size_is_the_stored_size():
     weight = normal(64, 256)
     coded, plain = (
         compress(Codebook(bits=4, coding=coding), weight) for coding in ("huffman", "fixed")

@@ -172,7 +172,7 @@ def test_inputs_that_never_come_take_nothing_with_them():
     )
 
 
-def test_a_matrix_that_cannot_be_inverted_is_damped_more_and_that_is_said():
+def test_a_singular_matrix_is_damped_more_with_a_note():
     rows = rows_of(172, count=3) * 1e6
     seen = seen_of(rows)
     stored = compress(GPTQ(damping=0.0001), weight_of((24, 172)), seen)

@@ -159,7 +159,7 @@ def test_the_file_keeps_to_the_budget(llama, tmp_path):
     assert all(sizes[row.layer] == row.size_bytes for row in chosen_rows.itertuples())
 
 
-def test_what_a_step_wants_must_be_sensible():
+def test_invalid_options_are_refused():
     for fields, said in (
         ({"choices": []}, "choices"),
         ({"by": "name", "scheme": "either"}, "either"),

@@ -163,7 +163,7 @@ def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_trai
     assert written == outcome.summary.result.size_bytes == outcome.tables.ledger.size_bytes.sum()
 
 
-def test_base_and_adapters_are_told_apart_in_the_ledger(run_step):
+def test_the_ledger_separates_base_and_adapters(run_step):
     alone, both = (
         run_step("llama", BASES["nf4"], *more).tables.ledger.groupby("part").size_bytes.sum()
         for more in ((), (SHORT,))
@@ -193,7 +193,7 @@ def test_a_merge_that_keeps_zeros_was_trained_with_them(
     )
 
 
-def test_a_merge_may_fill_zeros_where_it_is_told_to(run_step, kept_last):
+def test_a_merge_fills_zeros_if_requested(run_step, kept_last):
     treated = run_step("bert", BASES["pruned"], MERGED | {"keep_zeros": False}).tables.layers
     assert (treated[treated.technique == "lora"].sparsity < 0.01).all()
 

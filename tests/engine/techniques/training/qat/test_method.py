@@ -437,7 +437,7 @@ def test_products_may_be_bfloat16(step, run_step, monkeypatch):
 
 
 @each_technique
-def test_epochs_are_counted_and_foretold(step, folders, tmp_path):
+def test_epochs_are_counted_and_forecast(step, folders, tmp_path):
     recipe = recipe_for("bert", folders["bert"], tmp_path / "data", step)
     outcome = run(recipe.model_copy(update={"training": Training(epochs=2, samples=16)}))
     once = run(recipe.model_copy(update={"training": Training(epochs=1, samples=16)}))
