@@ -128,7 +128,7 @@ def test_tests_of_exceptions_exist():
     assert all((ROOT / test).is_file() for test in TESTED_AS_PART.values())
 
 
-def test_files_that_are_begun_first_exist():
+def test_files_that_are_started_first_exist():
     assert [name for name in LONGEST if not list((ROOT / "tests").rglob(f"{name}.py"))] == []
 
 

@@ -14,7 +14,7 @@ from engine.measurement import generations as samples
 from engine.pipeline.run import run
 from engine.training import Quality
 from engine.training import trainer as study
-from tests.lessons import LAYERS, STEPS
+from tests.explained_steps import LAYERS, STEPS
 from tests.recipes import recipe_for
 from tests.tiny import ARCHITECTURES, tiny
 

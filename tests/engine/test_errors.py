@@ -10,7 +10,7 @@ from tests.cases import for_each
 from tests.sentences import assert_one_clear_sentence
 
 
-def test_a_technique_alone_is_refused_in_the_same_words():
+def test_a_technique_without_a_recipe_is_refused_with_the_same_message():
     technique = TECHNIQUES["round-to-nearest"]
     for fields, sentence in (
         ({"bits": 1}, "Bits: 1 is not allowed; give a whole number from 2 to 8."),

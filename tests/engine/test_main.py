@@ -224,7 +224,7 @@ def test_a_run_prints_one_json_object_and_its_progress_on_standard_error(write_r
     ]
 
 
-def test_what_was_not_measured_is_null(write_recipe, capsys):
+def test_unmeasured_values_are_null(write_recipe, capsys):
     said = json_output(capsys, "run", write_recipe(), "--json")
     kept = next(layer for layer in said["layers"] if layer["name"] == "lm_head")
     assert (
@@ -290,7 +290,7 @@ def test_a_run_prints_a_short_summary(write_recipe, capsys):
         ("model: ./no/such/folder", "There is no model './no/such/folder'"),
     ],
 )
-def test_what_is_wrong_with_a_recipe_is_one_sentence_and_exit_code_2(text, words, capsys, tmp_path):
+def test_an_invalid_recipe_gives_one_sentence_and_exit_code_2(text, words, capsys, tmp_path):
     (tmp_path / "recipe.yaml").write_text(text)
     assert words in complaint(capsys, "run", str(tmp_path / "recipe.yaml"), "--json")
 

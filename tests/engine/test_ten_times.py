@@ -123,7 +123,7 @@ def test_the_last_station_loads_again_with_the_accuracy_that_was_reported(ten_ti
     )
 
 
-def test_the_bundled_journey_will_be_a_seventh_of_its_teacher_or_less(monkeypatch):
+def test_the_bundled_example_is_at_most_a_seventh_of_its_teacher(monkeypatch):
     monkeypatch.setattr(run_forecast, "cost_of", lambda job, past: Cost(0.0, 0.0))
     asked = Recipe.from_dict(bundled_recipe("ten-times"))
     assert forecast(asked).compression >= 7
@@ -133,7 +133,7 @@ def test_the_bundled_journey_will_be_a_seventh_of_its_teacher_or_less(monkeypatc
     ) and not asked.training.train
 
 
-def test_the_stored_journey_is_the_recipes_and_holds_what_it_promises():
+def test_the_stored_example_belongs_to_its_recipe_and_keeps_its_promises():
     """Made by ``python -m engine.bundled.example ten-times``."""
     stored = Store(ASSETS / "examples", indexed=False)
     assert stored.record("ten-times").recipe == Recipe.from_dict(bundled_recipe("ten-times"))

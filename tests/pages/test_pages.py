@@ -556,12 +556,12 @@ def test_a_smaller_layer_takes_the_microscope_to_its_own_last_weight(model):
 def test_a_layer_that_cannot_be_opened_is_shown_once(model, monkeypatch):
     ask = Session.ask
 
-    def refusing(self, query, **arguments):
+    def refuse_steps(self, query, **arguments):
         if isinstance(query, StepQuery):
             raise PlainError("Its inputs cannot be seen.")
         return ask(self, query, **arguments)
 
-    monkeypatch.setattr(Session, "ask", refusing)
+    monkeypatch.setattr(Session, "ask", refuse_steps)
     app = open_page(
         "quantize",
         model=model,

@@ -67,7 +67,7 @@ def rise(outcome) -> float:
     return outcome.summary.result.perplexity / outcome.summary.baseline.perplexity - 1
 
 
-def test_what_is_planted_leaves_the_function_as_it_was(outliers, uneven_model):
+def test_planted_changes_keep_the_function(outliers, uneven_model):
     ids = torch.arange(20, 84)[None]
     with torch.inference_mode():
         before, *after = (

@@ -55,7 +55,7 @@ def routed_inputs(
 
 
 @pytest.mark.parametrize("wants_gram", [True, False])
-def test_an_expert_sees_the_tokens_routed_to_it_and_no_others(wants_gram, tmp_path):
+def test_an_experts_statistics_are_of_the_tokens_routed_to_it(wants_gram, tmp_path):
     subject = subject_of(save_model("mixtral", tmp_path))
     due = routed_inputs(build_model("mixtral"), 1, MANY)
     stream, blocks = CalibrationStream(subject.model, MANY, CPU), blocks_of(subject.layers)

@@ -147,7 +147,7 @@ def test_too_much_to_hold_does_not_go_in_step(tmp_path, monkeypatch):
     assert not stream.in_step_fits(layers[0].block, [layer.name for layer in layers])
 
 
-def test_a_second_look_at_a_block_sees_the_same(tmp_path):
+def test_a_second_pass_over_a_block_gives_the_same_statistics(tmp_path):
     subject = subject_of("llama", tmp_path)
     stream, block = (
         stream_of("llama", subject),

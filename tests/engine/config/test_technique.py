@@ -7,7 +7,7 @@ from engine.config.registry import TECHNIQUES
 from tests.cases import for_each
 
 
-def test_what_younger_options_meant_is_a_setting_of_the_technique():
+def test_meanings_of_newer_options_are_valid_settings():
     for technique in TECHNIQUES.values():
         assert technique.meaning_if_absent.keys() <= technique.model_fields.keys()
         technique(**technique.meaning_if_absent)

@@ -50,7 +50,7 @@ def test_whatever_changes_the_numbers_measures_again(recipe, folder, change):
         cached_baseline(recipe.model_copy(update=change), folder, again)
 
 
-def test_another_revision_or_other_words_measure_again(recipe, folder, tmp_path):
+def test_another_revision_or_text_is_measured_again(recipe, folder, tmp_path):
     cached_baseline(recipe, folder, lambda: MEASURED)
     with pytest.raises(AssertionError):
         cached_baseline(recipe, replace(folder, revision="other"), again)

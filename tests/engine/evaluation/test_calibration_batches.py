@@ -32,7 +32,7 @@ def text(tmp_path):
     return str(tmp_path / "a.txt")
 
 
-def test_windows_have_the_context_asked_for_and_share_no_token(llama, text):
+def test_windows_have_the_given_context_and_share_no_token(llama, text):
     batches = calibration_batches(
         Calibration(text=text, samples=20, context=32), LanguageModeling(), llama
     )

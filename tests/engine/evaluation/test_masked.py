@@ -195,7 +195,7 @@ def test_the_loss_of_calibration_data_is_that_of_its_hidden_tokens(models, text)
         )
 
 
-def test_what_a_page_asks_of_a_masked_language_model_is_answered(models, text):
+def test_live_questions_about_a_masked_language_model_are_answered(models, text):
     view = model_view(str(models["bert"]))
     assert view.kind == "masked-language-modeling" and view.longest == 128
     asked = {"task": task_for(text).model_dump(mode="json")}

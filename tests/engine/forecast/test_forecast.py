@@ -60,12 +60,12 @@ def test_a_teacher_of_another_kind_is_refused_before_there_is_a_forecast(step_fo
         )
 
 
-def test_what_a_run_would_refuse_is_refused_before_there_is_a_forecast(step_forecast):
+def test_a_forecast_refuses_what_a_run_refuses(step_forecast):
     with pytest.raises(PlainError, match="Lottery tickets are compared by accuracy"):
         step_forecast({"technique": "lottery-ticket", "steps": 2})
 
 
-def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(step_forecast, folders, tmp_path):
+def test_the_forecast_is_corrected_by_the_error_for_a_past_run(step_forecast, folders, tmp_path):
     plain = step_forecast(ROUNDING)
     recipe = recipe_for("llama", folders["llama"], tmp_path / "data", ROUNDING)
     past = PastRun(recipe, 3 * plain.seconds, plain.peak_rss_bytes / 2)
@@ -79,15 +79,16 @@ def test_a_past_run_moves_the_forecast_by_as_much_as_it_was_off(step_forecast, f
 
 
 def test_forecasts_use_the_latest_run_of_the_same_technique_model_and_task():
-    mine, other = finished_record(2), finished_record(1)
-    asked = mine.recipe
-    assert latest_similar_run([mine, other], asked) is mine
+    latest, other = finished_record(2), finished_record(1)
+    asked = latest.recipe
+    assert latest_similar_run([latest, other], asked) is latest
     assert (
-        latest_similar_run([mine], asked.model_copy(update={"model": "bundled:digits-cnn"})) is None
+        latest_similar_run([latest], asked.model_copy(update={"model": "bundled:digits-cnn"}))
+        is None
     )
     assert (
-        latest_similar_run([mine], Recipe.from_dict({"steps": [GPTQ]})) is None
-        and latest_similar_run([mine], Recipe()) is None
+        latest_similar_run([latest], Recipe.from_dict({"steps": [GPTQ]})) is None
+        and latest_similar_run([latest], Recipe()) is None
     )
 
 

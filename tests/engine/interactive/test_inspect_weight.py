@@ -9,7 +9,7 @@ from engine.techniques.implementations import compress
 from engine.tensors.weights import DenseWeight
 from tests.answers import weight
 from tests.cases import for_each
-from tests.lessons import STEPS, any_step, each_architecture, look_at_hand
+from tests.explained_steps import STEPS, any_step, each_architecture, look_at_hand
 from tests.techniques import EVERY, technique_id
 
 WITHOUT_CODES = {
@@ -58,11 +58,11 @@ def test_a_weight_is_shown_with_its_neighbors_on_the_levels_of_its_group(
     for row, column in ((0, 0), (shape[0] - 1, shape[1] - 1), (shape[0] // 2, shape[1] // 2)):
         view = weight(**question, row=row, column=column)
         assert view.group.chosen.sum() == 1 and len(view.group) <= NEIGHBOURS
-        mine = view.group[view.group.chosen].iloc[0]
-        assert (mine.row, mine.column) == (row, column) and mine.stored == pytest.approx(
+        chosen = view.group[view.group.chosen].iloc[0]
+        assert (chosen.row, chosen.column) == (row, column) and chosen.stored == pytest.approx(
             view.stored * view.factor, rel=1e-5, abs=1e-8
         )
-        assert mine.original == pytest.approx(view.original * view.factor, rel=1e-5)
+        assert chosen.original == pytest.approx(view.original * view.factor, rel=1e-5)
         if not view.levels.empty:
             nearest = [(view.levels.value - value).abs().min() for value in view.group.stored]
             assert max(nearest) < 1e-4 * view.levels.value.abs().max()

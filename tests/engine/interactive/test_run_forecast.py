@@ -31,7 +31,7 @@ def test_the_forecast_is_the_size_of_the_files_to_the_byte(
 
 
 @pytest.mark.usefixtures("bytes_alone")
-def test_a_forecast_counts_embeddings_where_they_are_included(bfloat16_folders, tmp_path):
+def test_a_forecast_counts_included_embeddings(bfloat16_folders, tmp_path):
     layers = {"skip": [], "include": ["*embed*"]}
     for architecture in ("llama", "llama-tied"):
         recipe = recipe_for(

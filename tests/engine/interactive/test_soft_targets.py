@@ -12,7 +12,9 @@ from tests.recipes import task_for
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "resnet"])
-def test_answers_are_the_models_own_at_both_temperatures(architecture, folders, tmp_path):
+def test_soft_targets_are_the_models_probabilities_at_both_temperatures(
+    architecture, folders, tmp_path
+):
     asked = {"task": task_for(architecture, tmp_path)}
     hot, cold = (
         soft_targets(str(folders[architecture]), asked, 2, temperature).answers

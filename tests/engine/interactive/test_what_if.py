@@ -14,7 +14,7 @@ from tests.recipes import recipe_for
 
 @for_each("step", STEPS, ids=lambda step: "-".join(map(str, step.values())))
 @for_each("architecture", LAYERS)
-def test_what_if_says_what_a_run_does_to_that_layer(architecture, step, bfloat16_folders, tmp_path):
+def test_a_what_if_equals_the_run_on_that_layer(architecture, step, bfloat16_folders, tmp_path):
     layer, recipe = (
         LAYERS[architecture],
         recipe_for(architecture, bfloat16_folders[architecture], tmp_path / "data", step),

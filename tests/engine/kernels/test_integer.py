@@ -25,7 +25,7 @@ def test_inputs_beyond_what_was_seen_are_clipped_or_set_apart_as_in_the_simulati
 
 
 @pytest.mark.parametrize("fields", [INTEGER[0], INTEGER[1], INTEGER[3]], ids=name)
-def test_an_integer_convolution_gives_what_the_simulation_gives(fields):
+def test_an_integer_convolution_equals_the_simulation(fields):
     torch.manual_seed(0)
     layer, images = nn.Conv2d(8, 12, 3, stride=2, padding=1), inputs_of(5, 8, 11, 11)
     stored = stored_layer(fields, layer, images)

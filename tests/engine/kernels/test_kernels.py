@@ -37,7 +37,7 @@ SPARSE = [
 
 @for_each("tokens", [1, 37])
 @for_each("fields", [*INTEGER, *WEIGHT_ONLY, *SPARSE], ids=name)
-def test_a_kernel_gives_what_the_simulation_gives(fields, tokens):
+def test_a_kernel_equals_the_simulation(fields, tokens):
     inputs = inputs_of(3, tokens, 96)
     layer = stored_layer(fields, linear_layer(), inputs)
     kernel = kernel_or_skip(layer)

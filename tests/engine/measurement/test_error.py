@@ -74,10 +74,10 @@ def test_histograms_are_numpys_over_one_common_range():
     both = torch.stack([original, compressed])
     ends = both.min().item(), both.max().item()
     for version, weight in (("original", original), ("compressed", compressed)):
-        mine = [row for row in rows if row.version == version]
+        version_rows = [row for row in rows if row.version == version]
         counts, edges = np.histogram(weight.double().numpy(), BINS, ends)
-        assert [row.count for row in mine] == counts.tolist()
-        assert [row.left for row in mine] == pytest.approx(edges[:-1].tolist(), abs=1e-5)
+        assert [row.count for row in version_rows] == counts.tolist()
+        assert [row.left for row in version_rows] == pytest.approx(edges[:-1].tolist(), abs=1e-5)
 
 
 def test_a_constant_weight_is_counted_in_one_bin_of_finite_width():

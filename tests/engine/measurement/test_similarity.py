@@ -26,8 +26,8 @@ HALF = {"technique": "distill", "steps": 2, "batch": 4}
 
 def alike(ours: torch.Tensor, theirs: torch.Tensor, groups: int = 1) -> float:
     likeness = CKAEstimate()
-    for mine, its in zip(ours.chunk(groups), theirs.chunk(groups), strict=True):
-        likeness.add([mine], [its])
+    for one, other in zip(ours.chunk(groups), theirs.chunk(groups), strict=True):
+        likeness.add([one], [other])
     return likeness.similarity().item()
 
 
@@ -84,9 +84,9 @@ def test_each_term_is_the_mean_over_different_rows():
     ours, theirs = (
         torch.randn(7, width, generator=torch.Generator().manual_seed(width)) for width in (3, 5)
     )
-    mine, its = (centered_gram(each) for each in (ours, theirs))
-    assert hsic(mine[None], its[None]).item() == pytest.approx(
-        counted_hsic(mine.numpy(), its.numpy()), rel=1e-6
+    one, other = (centered_gram(each) for each in (ours, theirs))
+    assert hsic(one[None], other[None]).item() == pytest.approx(
+        counted_hsic(one.numpy(), other.numpy()), rel=1e-6
     )
 
 

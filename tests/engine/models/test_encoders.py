@@ -117,7 +117,7 @@ def test_a_hub_encoder_becomes_a_student_of_its_first_blocks_with_a_new_head(
     assert forecast(recipe).size_bytes == size
 
 
-def test_the_seed_draws_the_head_and_nothing_else(models, learning, tmp_path):
+def test_the_seed_changes_only_the_new_head(models, learning, tmp_path):
     one, same, other = (
         saved_student(learning(models["bert"], models["encoder"], seed=seed), tmp_path / name)[0]
         for name, seed in (("a", 1), ("b", 1), ("c", 2))

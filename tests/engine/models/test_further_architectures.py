@@ -78,7 +78,9 @@ def test_an_embedding_that_scales_is_one_tensor_with_the_output_layer(folders, t
         ),
     ],
 )
-def test_missing_structures_of_a_model_give_one_message(architecture, what, words, folders, tmp_path):
+def test_missing_structures_of_a_model_give_one_message(
+    architecture, what, words, folders, tmp_path
+):
     with pytest.raises(PlainError, match=words):
         run(
             recipe_for(

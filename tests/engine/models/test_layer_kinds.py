@@ -127,7 +127,7 @@ def test_a_module_that_computes_anything_else_is_not_a_layer(name):
     assert layer_kind(OTHER[name]) is None
 
 
-def test_a_trial_leaves_the_module_as_it_was():
+def test_finding_the_kind_does_not_change_the_module():
     module = BartScaledWordEmbedding(9, 6, 1, embed_scale=2.5)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     assert layer_kind(module).scale == 2.5

@@ -133,7 +133,7 @@ def test_globs_skip_layers(layers_by_model):
     assert left and all("self_attn" in layer.name for layer in left)
 
 
-def test_an_embedding_is_compressed_where_it_is_included(layers_by_model):
+def test_an_included_embedding_is_compressed(layers_by_model):
     assert "model.embed_tokens" in names(
         selected_layers(layers_by_model["llama"], Layers(include=("*embed*",)))
     )

@@ -111,14 +111,14 @@ def test_loaded_weights_are_views_on_the_file_and_take_no_memory(tmp_path):
     )
 
 
-def test_changing_a_loaded_model_leaves_the_file_alone(llama):
+def test_changing_a_loaded_model_does_not_change_the_file(llama):
     folder = resolve_model(str(llama))
     before = folder.files[0].read_bytes()
     load_pretrained(folder).lm_head.weight.zero_()
     assert folder.files[0].read_bytes() == before
 
 
-def test_loading_says_nothing_on_the_terminal(library, llama):
+def test_loading_prints_nothing(library, llama):
     # more weights than asked for, a wrong id: both make libraries talk
     edit_json(llama, pad_token_id=VOCABULARY, num_hidden_layers=1)
     script = (
@@ -246,7 +246,7 @@ def test_an_added_token_without_embedding_is_read_as_plain_text(llama):
     assert max(tokenizer_of(resolve_model(str(llama)))("<picture>")["input_ids"]) < VOCABULARY
 
 
-def test_pictures_are_prepared_without_torchvision(library):
+def test_images_are_preprocessed_without_torchvision(library):
     processor = image_processor_of(resolve_model(str(library / "resnet")))
     assert processor(torch.zeros(1, 8, 8), return_tensors="pt")["pixel_values"].shape == (
         1,

@@ -50,7 +50,7 @@ def test_a_bundled_model_is_found_in_the_assets(library, monkeypatch, tmp_path):
     "text",
     ["/no/such/place", "bundled:nothing", "~nobody-here/model", "a b", "", "x" * 300, "../..//x"],
 )
-def test_what_names_no_model_is_refused(text):
+def test_a_name_without_a_model_is_refused(text):
     assert len(error_message(resolve_model, text)) < 300
 
 

@@ -14,7 +14,7 @@ counts = st.integers(0, 10**12)
 
 
 @given(counts, st.dictionaries(st.text(max_size=5), counts, max_size=3), counts)
-def test_what_is_stored_comes_back(parameters, compressed, removed):
+def test_an_origin_is_read_back_unchanged(parameters, compressed, removed):
     origin = Origin(parameters + 1, compressed, removed)
     assert Origin.from_json(json.loads(json.dumps(origin.to_json())), "it") == origin
     assert origin.compressed_parameters == sum(compressed.values()) + removed

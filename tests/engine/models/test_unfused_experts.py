@@ -33,7 +33,7 @@ def outside_layers(model: nn.Module) -> float:
 
 
 @each_model
-def test_unfused_experts_compute_what_the_model_did(name):
+def test_unfused_experts_compute_the_same_outputs(name):
     model = build_model(name)
     model.set_experts_implementation("eager")
     due, before = logits_of(model), outside_layers(model)

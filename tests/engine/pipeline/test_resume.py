@@ -67,7 +67,7 @@ def same(one, other) -> None:
 
 @for_each("step", STEPS)
 @for_each("architecture", ARCHITECTURES)
-def test_a_cancelled_run_goes_on_and_ends_the_same(architecture, step, tmp_path, monkeypatch):
+def test_a_canceled_run_resumes_with_the_same_result(architecture, step, tmp_path, monkeypatch):
     recipe = recipe_for(
         architecture, tiny(architecture, tmp_path / "model"), tmp_path / "data", STEPS[step]
     )
@@ -90,7 +90,7 @@ def killed_when_a_block_is_kept(recipe) -> None:
     run(recipe, cancelled=lambda: os._exit(9) if done() else False)
 
 
-def test_a_killed_run_goes_on(tmp_path, monkeypatch):
+def test_a_killed_run_resumes(tmp_path, monkeypatch):
     recipe = recipe_for(
         "llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["gptq"]
     )
@@ -133,8 +133,8 @@ def test_two_at_once_do_not_meet(tmp_path):
     with pytest.raises(Cancelled):
         run(recipe, cancelled=stopping_after(1))
     folder = next((home() / "unfinished").iterdir())
-    with exclusive_folder(folder) as mine:
-        assert mine
+    with exclusive_folder(folder) as is_locked:
+        assert is_locked
         run(recipe)
     assert list(folder.glob("block-*"))  # the other's, untouched
 

@@ -442,9 +442,7 @@ STOPS = [
 
 
 @for_each(("stage", "count"), STOPS)
-def test_a_run_stops_where_it_is_asked_to_and_leaves_nothing(
-    stage, count, folders, tmp_path, monkeypatch
-):
+def test_a_canceled_run_stops_and_leaves_no_files(stage, count, folders, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path / "home"))
     report, cancelled, seen = stop_at(stage, count)
     (tmp_path / "empty").mkdir()

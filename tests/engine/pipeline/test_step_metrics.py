@@ -116,7 +116,7 @@ def test_a_run_without_steps_has_the_original_alone(folders, tmp_path):
     assert set(outcome.tables.stages.step) == {0} and outcome.summary.result.agreement == 1.0
 
 
-def test_a_run_stopped_while_it_measures_between_two_steps_goes_on_and_ends_the_same(
+def test_a_run_stopped_between_two_steps_resumes_with_the_same_result(
     folders, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path / "home"))

@@ -66,7 +66,7 @@ def stored_in(folder):
 
 
 @for_each("name", AFTER_PRUNING)
-def test_pruned_then_quantized_is_what_was_written(name, folders, tmp_path):
+def test_the_saved_model_is_pruned_and_quantized(name, folders, tmp_path):
     architecture = list(ARCHITECTURES)[AFTER_PRUNING.index(name) % len(ARCHITECTURES)]
     outcome, save, recipe = carried_out(architecture, folders, tmp_path, PRUNED, ANY[name])
     again = run(recipe.model_copy(update={"model": str(save), "steps": ()})).summary
@@ -160,7 +160,7 @@ def test_each_step_says_which_it_is(folders, tmp_path):
     assert {"Step 1 of 2: compressing", "Step 2 of 2: compressing"} <= set(told)
 
 
-def test_a_run_stopped_in_its_second_step_goes_on_from_there(folders, tmp_path, monkeypatch):
+def test_a_run_stopped_in_its_second_step_resumes_there(folders, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path / "home"))
     recipe = recipe_for(
         "llama", folders["llama"], tmp_path / "data", {"technique": "sparsegpt"}, ANY["gptq"]

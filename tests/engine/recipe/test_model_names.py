@@ -9,7 +9,7 @@ from tests.sentences import assert_one_clear_sentence
 
 
 @pytest.mark.parametrize("bundled", BUNDLED_MODELS.values(), ids=BUNDLED_MODELS)
-def test_every_bundled_model_goes_by_its_reference(bundled):
+def test_every_bundled_model_is_found_by_its_reference(bundled):
     assert ModelName.parse(bundled.reference) == ModelName("bundled", bundled.name)
 
 
@@ -41,7 +41,7 @@ def test_a_directory_is_known_by_its_absolute_path(tmp_path, monkeypatch):
         " ",
     ],
 )
-def test_what_names_no_model_is_refused_with_the_choices(text):
+def test_an_unknown_bundled_model_is_refused_with_the_choices(text):
     with pytest.raises(PlainError) as error:
         ModelName.parse(text)
     assert_one_clear_sentence(str(error.value))

@@ -305,7 +305,7 @@ def test_a_refusal_says_where_what_and_what_instead(fields, sentence):
         assert error_message(fields) == sentence
 
 
-def test_a_step_that_may_not_come_after_another_is_refused():
+def test_an_impossible_order_of_steps_is_refused():
     techniques = [technique() for technique in TECHNIQUES.values()]
     # itself, and the next one
     for first, second in zip(
@@ -384,7 +384,7 @@ def test_an_unknown_technique_is_answered_with_the_known_ones():
     )
 
 
-def test_a_step_or_task_that_does_not_say_what_it_is_is_asked_to():
+def test_a_step_without_technique_or_task_without_kind_gives_a_message():
     assert error_message({"steps": [{"bits": 4}]}).startswith("Step 1: technique is missing; give ")
     assert error_message({"task": {"context": 4}}).startswith("Task: kind is missing; give ")
 

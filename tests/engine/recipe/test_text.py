@@ -99,7 +99,7 @@ def test_work_is_limited_however_long_a_text_is(monkeypatch):
     )
 
 
-def test_each_key_is_looked_at_once():
+def test_each_key_is_checked_once():
     """Detecting duplicates takes one comparison per key."""
 
     class Counted(str):

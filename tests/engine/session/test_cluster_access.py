@@ -155,7 +155,7 @@ def test_with_the_certificate_tasks_run(client):
     assert client.submit(len, "four", resources={"ask-1": 1}).result(60) == 4
 
 
-def test_the_key_is_this_users_alone(embedded):
+def test_only_this_user_can_read_the_key(embedded):
     assert stat.S_IMODE(embedded.scratch.stat().st_mode) == 0o700
     assert {
         stat.S_IMODE((embedded.scratch / name).stat().st_mode) for name in (KEY, CERTIFICATE)

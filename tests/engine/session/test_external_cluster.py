@@ -180,7 +180,7 @@ def test_a_run_shows_what_it_waits_for_and_restarts_after_its_worker_is_lost(
         assert isinstance(run.wait_for_end(), Cancelled)
 
 
-def test_a_run_whose_worker_does_not_come_back_fails_with_a_sentence(
+def test_a_run_whose_worker_does_not_return_fails_with_a_message(
     cluster, address, folder, monkeypatch
 ):
     monkeypatch.setattr(named, "LOST_SECONDS", 1.0)

@@ -73,7 +73,7 @@ class Workers:
 
 
 @pytest.fixture
-def asking():
+def make_queue():
     """Return a queue with the given number of workers, and a function to ask."""
     made = []
 
@@ -100,8 +100,8 @@ def waiting(queue):
     return sum(len(question.tickets) for question in queue._questions.values())
 
 
-def test_equal_questions_at_once_are_one_and_later_ones_none(asking):
-    queue, workers, threads = asking()
+def test_equal_questions_at_once_are_one_and_later_ones_none(make_queue):
+    queue, workers, threads = make_queue()
     closed_gate(workers, "a")
     answers = [threads.submit(ask, queue, "a", visitor) for visitor in range(20)]
     wait_for(lambda: waiting(queue) == 20)
@@ -110,8 +110,8 @@ def test_equal_questions_at_once_are_one_and_later_ones_none(asking):
     assert ask(queue, "a").model == "a" and len(workers.asked) == 1
 
 
-def test_a_newer_question_drops_the_older_one_unless_others_wait_for_it(asking):
-    queue, workers, threads = asking()
+def test_a_newer_question_drops_the_older_one_unless_others_wait_for_it(make_queue):
+    queue, workers, threads = make_queue()
     closed_gate(workers, "busy")
     busy = threads.submit(ask, queue, "busy")
     wait_for(lambda: workers.asked)
@@ -135,8 +135,8 @@ def test_a_newer_question_drops_the_older_one_unless_others_wait_for_it(asking):
     assert [query.model for _, query in workers.asked] == ["busy", "shared", "last"]
 
 
-def test_questions_without_a_visitor_drop_no_others(asking):
-    queue, workers, threads = asking()
+def test_questions_without_a_visitor_drop_no_others(make_queue):
+    queue, workers, threads = make_queue()
     closed_gate(workers, "busy")
     busy = threads.submit(ask, queue, "busy")
     wait_for(lambda: workers.asked)
@@ -146,8 +146,8 @@ def test_questions_without_a_visitor_drop_no_others(asking):
     assert sorted(each.result().model for each in asked) == ["a", "b", "busy", "c"]
 
 
-def test_a_question_of_one_visitor_does_not_wait_for_that_of_another(asking):
-    queue, workers, threads = asking(slots=2)
+def test_a_question_of_one_visitor_does_not_wait_for_that_of_another(make_queue):
+    queue, workers, threads = make_queue(slots=2)
     closed_gate(workers, "slow")
     slow = threads.submit(ask, queue, "slow", "one")
     wait_for(lambda: workers.asked)
@@ -157,10 +157,10 @@ def test_a_question_of_one_visitor_does_not_wait_for_that_of_another(asking):
     slow.result()
 
 
-def test_spare_workers_start_while_all_others_are_busy_with_slow_questions(asking, monkeypatch):
+def test_spare_workers_start_while_all_others_are_busy_with_slow_questions(make_queue, monkeypatch):
     monkeypatch.setattr(questions, "SLOW_SECONDS", 0.05)
     monkeypatch.setattr(questions, "SPARE_SECONDS", 0.05)
-    queue, workers, threads = asking(slots=1, spare=2)
+    queue, workers, threads = make_queue(slots=1, spare=2)
     slow = ["slow 1", "slow 2", "slow 3"]
     closed_gate(workers, *slow)
     asked = [threads.submit(ask, queue, slow[0], 1)]
@@ -181,8 +181,8 @@ def test_spare_workers_start_while_all_others_are_busy_with_slow_questions(askin
     wait_for(lambda: not workers.running)
 
 
-def test_no_spare_worker_starts_while_another_is_idle_or_questions_are_quick(asking):
-    queue, workers, threads = asking(slots=2, spare=1)
+def test_no_spare_worker_starts_while_another_is_idle_or_questions_are_quick(make_queue):
+    queue, workers, threads = make_queue(slots=2, spare=1)
     closed_gate(workers, "slow")
     slow = threads.submit(ask, queue, "slow", "one")
     wait_for(lambda: workers.asked)
@@ -193,10 +193,10 @@ def test_no_spare_worker_starts_while_another_is_idle_or_questions_are_quick(ask
     assert {slot for slot, _ in workers.asked} == {"ask-0", "ask-1"} and not workers.running
 
 
-def test_an_abandoned_question_gives_way(asking, monkeypatch):
+def test_an_abandoned_question_gives_way(make_queue, monkeypatch):
     monkeypatch.setattr(questions, "ABANDONED_SECONDS", 0.05)
     monkeypatch.setattr(questions, "REPLACING_SECONDS", 0)
-    queue, workers, threads = asking()
+    queue, workers, threads = make_queue()
     closed_gate(workers, "stuck", "wanted")
     stuck = threads.submit(ask, queue, "stuck", "me")
     wait_for(lambda: workers.asked)
@@ -215,8 +215,8 @@ def test_an_abandoned_question_gives_way(asking, monkeypatch):
     wanted.result()
 
 
-def test_questions_go_to_the_worker_with_the_model_open(asking):
-    queue, workers, _ = asking(slots=2)
+def test_questions_go_to_the_worker_with_the_model_open(make_queue):
+    queue, workers, _ = make_queue(slots=2)
     for bits in range(6):
         ask(queue, "one", bits=bits)
     assert len({slot for slot, _ in workers.asked}) == 1
@@ -226,8 +226,8 @@ def test_questions_go_to_the_worker_with_the_model_open(asking):
     assert len({slot for slot, query in workers.asked if query.model == "one"}) == 1
 
 
-def test_questions_about_one_layer_follow_one_another(asking):
-    queue, workers, threads = asking()
+def test_questions_about_one_layer_follow_one_another(make_queue):
+    queue, workers, threads = make_queue()
     closed_gate(workers, "busy")
     asked = [threads.submit(ask, queue, "busy")]
     for number in range(8):
@@ -241,8 +241,8 @@ def test_questions_about_one_layer_follow_one_another(asking):
     assert layers == ["layer 0"] * 4 + ["layer 1"] * 4
 
 
-def test_an_error_reaches_all_callers_and_is_not_cached(asking):
-    queue, workers, threads = asking()
+def test_an_error_reaches_all_callers_and_is_not_cached(make_queue):
+    queue, workers, threads = make_queue()
     closed_gate(workers, "a")
     refused = [
         threads.submit(ask, queue, "a", visitor, wrong=True, layer="x") for visitor in range(3)
@@ -258,24 +258,24 @@ def test_an_error_reaches_all_callers_and_is_not_cached(asking):
     assert len(workers.asked) == 2
 
 
-def test_cached_answers_are_limited_in_bytes_least_recently_used_first(asking, monkeypatch):
+def test_cached_answers_are_limited_in_bytes_least_recently_used_first(make_queue, monkeypatch):
     monkeypatch.setattr(questions, "CACHE_BYTES", 2500)
-    queue, workers, _ = asking()
+    queue, workers, _ = make_queue()
     for model in ("a", "b", "a", "c", "a", "b"):
         ask(queue, model, padding="x" * 1000)
     assert [query.model for _, query in workers.asked] == ["a", "b", "c", "b"]
 
 
-def test_cached_answers_expire(asking, monkeypatch):
+def test_cached_answers_expire(make_queue, monkeypatch):
     monkeypatch.setattr(questions, "CACHE_SECONDS", 0)
-    queue, workers, _ = asking()
+    queue, workers, _ = make_queue()
     ask(queue, "a")
     ask(queue, "a")
     assert len(workers.asked) == 2
 
 
-def test_what_is_not_about_a_model_is_asked_each_time(asking):
-    queue, workers, _ = asking()
+def test_answers_without_a_model_are_not_cached(make_queue):
+    queue, workers, _ = make_queue()
     ask(queue, "")
     ask(queue, "")
     assert len(workers.asked) == 2
@@ -298,8 +298,8 @@ def test_a_changed_model_or_text_is_another_question(tmp_path):
     assert keys[0] == keys[1] and len(set(keys)) == 5
 
 
-def test_closing_the_session_ends_all_waiting(asking):
-    queue, workers, threads = asking()
+def test_closing_the_session_ends_all_waiting(make_queue):
+    queue, workers, threads = make_queue()
     closed_gate(workers, "a", "b")
     asked = [threads.submit(ask, queue, model) for model in ("a", "b")]
     wait_for(lambda: waiting(queue) == 2)

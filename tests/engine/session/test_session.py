@@ -198,7 +198,7 @@ def test_a_run_outlives_the_browser_that_submitted_it(session, recipe):
     assert wait_until_finished(session, run[0]).status == "done"
 
 
-def test_a_waiting_run_is_cancelled_at_once_and_never_starts(session, recipe):
+def test_a_waiting_run_is_canceled_immediately_and_never_starts(session, recipe):
     first, second = session.submit(recipe(slow=True)), session.submit(recipe())
     session.cancel(second.id)
     cancelled = session.store.record(second.id)
@@ -288,7 +288,7 @@ def test_a_recipe_that_cannot_run_fails_with_its_own_message(session, recipe):
 # --- questions ------------------------------------------------------------------------------------
 
 
-def test_questions_are_answered_while_a_run_goes_on(session, recipe, home):
+def test_questions_are_answered_during_a_run(session, recipe, home):
     run = session.submit(recipe(slow=True)).id
     measuring(session, run)
     assert session.ask(ModelQuery(str(home / "model")), PATIENCE_SECONDS).parameters > 0
@@ -314,7 +314,7 @@ def test_questions_are_answered_after_their_worker_was_killed(session):
     assert session.ask(WorkerQuery(), PATIENCE_SECONDS).pid != before
 
 
-def test_visitors_with_slow_questions_do_not_make_another_wait(session, tmp_path):
+def test_slow_questions_of_visitors_do_not_delay_another_visitor(session, tmp_path):
     """More slow questions than workers that always run: spare ones start."""
     end = tmp_path / "end"
     with ThreadPoolExecutor(4) as visitors:
@@ -355,7 +355,7 @@ def test_questions_that_take_too_long_are_stopped_and_the_next_one_is_answered_b
 # --- what befalls processes -----------------------------------------------------------------------
 
 
-def test_a_killed_worker_fails_its_run_and_nothing_else(session, recipe):
+def test_a_killed_worker_fails_only_its_run(session, recipe):
     finished = wait_until_finished(session, session.submit(recipe()).id)
     run, waiting = session.submit(recipe(slow=True)).id, session.submit(recipe()).id
     measuring(session, run)
@@ -478,9 +478,7 @@ def test_a_restarted_server_finds_the_run_interrupted_and_no_processes_left(
     session.cancel(restarted.id)
 
 
-def test_a_program_that_ends_in_the_middle_of_a_run_leaves_nothing_behind(
-    session, recipe, tmp_path
-):
+def test_a_program_that_ends_during_a_run_leaves_no_processes_or_files(session, recipe, tmp_path):
     with owner(session.store.root, recipe(slow=True), tmp_path / "temporary") as (
         process,
         run,

@@ -13,7 +13,7 @@ from engine.session import Session
 from engine.session.visitors import visitor_id
 from tests.waiting import PATIENCE_SECONDS, wait_for, wait_until_finished
 
-MINE, THEIRS = visitor_id("mine"), visitor_id("theirs")
+VISITOR, OTHER_VISITOR = visitor_id("mine"), visitor_id("theirs")
 
 
 class Cluster:
@@ -82,26 +82,26 @@ def recipe(seed: int) -> Recipe:
 
 
 def test_a_visitor_cancels_and_deletes_their_own_runs_and_no_others(session, shared_server):
-    run = session.submit(recipe(1), MINE)
+    run = session.submit(recipe(1), VISITOR)
     wait_for(lambda: run.id in session._link.made.cancelled)
-    for visitor in (THEIRS, ""):
+    for visitor in (OTHER_VISITOR, ""):
         assert not session.may_change(run, visitor)
         for change in (session.cancel, session.delete):
             with pytest.raises(PlainError, match="another visitor"):
                 change(run.id, visitor)
-    assert session.store.record(run.id).status == "running" and session.may_change(run, MINE)
-    session.cancel(run.id, MINE)
+    assert session.store.record(run.id).status == "running" and session.may_change(run, VISITOR)
+    session.cancel(run.id, VISITOR)
     assert wait_until_finished(session, run.id).status == "cancelled"
     with pytest.raises(PlainError, match="another visitor"):
-        session.delete(run.id, THEIRS)
-    session.delete(run.id, MINE)
+        session.delete(run.id, OTHER_VISITOR)
+    session.delete(run.id, VISITOR)
     assert session.store.records() == []
 
 
 def test_runs_without_a_visitor_cannot_be_changed(session, shared_server):
     old = RunRecord(id="from-a-shell", key="key", recipe=recipe(1), status="failed")
     session.store.save(old)
-    for visitor in ("", MINE):
+    for visitor in ("", VISITOR):
         with pytest.raises(PlainError, match="another visitor"):
             session.delete(old.id, visitor)
 
@@ -117,19 +117,19 @@ def test_without_sharing_everyone_may_change_every_run(session, monkeypatch):
 
 
 def test_equal_recipes_of_two_visitors_are_one_run(session, shared_server):
-    run = session.submit(recipe(1), MINE)
-    assert session.submit(recipe(1), THEIRS).id == run.id
-    assert session.store.record(run.id).visitor == MINE
+    run = session.submit(recipe(1), VISITOR)
+    assert session.submit(recipe(1), OTHER_VISITOR).id == run.id
+    assert session.store.record(run.id).visitor == VISITOR
 
 
 def test_each_visitor_has_a_quota_of_active_runs(session, shared_server):
     shared_server(runs=2)
-    first, second = session.submit(recipe(1), MINE), session.submit(recipe(2), MINE)
+    first, second = session.submit(recipe(1), VISITOR), session.submit(recipe(2), VISITOR)
     with pytest.raises(PlainError, match="You have 2 active runs"):
-        session.submit(recipe(3), MINE)
-    other = session.submit(recipe(3), THEIRS)
-    session.cancel(second.id, MINE)
-    third = session.submit(recipe(4), MINE)
+        session.submit(recipe(3), VISITOR)
+    other = session.submit(recipe(3), OTHER_VISITOR)
+    session.cancel(second.id, VISITOR)
+    third = session.submit(recipe(4), VISITOR)
     assert {session.store.record(run.id).status for run in (first, third, other)} <= {
         "queued",
         "running",
@@ -138,8 +138,8 @@ def test_each_visitor_has_a_quota_of_active_runs(session, shared_server):
 
 def test_all_visitors_together_have_a_quota(session, shared_server):
     shared_server(runs=5, queue=2)
-    session.submit(recipe(1), MINE)
-    session.submit(recipe(2), THEIRS)
+    session.submit(recipe(1), VISITOR)
+    session.submit(recipe(2), OTHER_VISITOR)
     with pytest.raises(PlainError, match="This server has 2 active runs"):
         session.submit(recipe(3), visitor_id("a third"))
 
@@ -156,14 +156,14 @@ def test_a_run_that_takes_too_long_is_stopped_with_a_message(
     shared_server(seconds=1)
     monkeypatch.setattr(sessions, "GRACE_SECONDS", 0.2)
     session._link.made.deaf = deaf
-    run = wait_until_finished(session, session.submit(recipe(1), MINE).id)
+    run = wait_until_finished(session, session.submit(recipe(1), VISITOR).id)
     assert (
         run.status == "failed"
         and "stopped after 1 seconds, the maximum on this server" in run.message
     )
     monkeypatch.setenv("COMPRESSION_EXPLORER_SHARED_SECONDS", "600")
     session._link.made.deaf = False
-    again = session.submit(recipe(1), MINE)  # the quota is free again
+    again = session.submit(recipe(1), VISITOR)  # the quota is free again
     wait_for(lambda: session.store.record(again.id).status == "running")
 
 
@@ -178,6 +178,6 @@ def test_a_path_outside_the_folder_is_refused_before_anything_is_queued(
                     "task": {"kind": "language-modeling", "text": "/etc/passwd"},
                 }
             ),
-            MINE,
+            VISITOR,
         )
     assert session.store.records() == []

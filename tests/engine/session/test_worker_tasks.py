@@ -6,7 +6,7 @@ from engine.errors import Cancelled, PlainError
 from engine.session.worker_tasks import with_plain_errors
 
 
-def test_an_error_comes_back_alone():
+def test_errors_of_tasks_have_no_context():
     """Its context would be pickled too, and unpickling a torch exception imports torch in the
     screen's process.
     """
@@ -19,7 +19,7 @@ def test_an_error_comes_back_alone():
     assert error.value.__context__ is None and error.value.__cause__ is None
 
 
-def test_an_error_comes_back_as_a_class_that_needs_no_torch():
+def test_errors_of_tasks_have_classes_that_need_no_torch():
     class Broken(PlainError):
         """Such as the error of a training, whose module imports torch."""
 

@@ -37,7 +37,7 @@ def test_dynamic_ranges_are_those_of_each_token_or_example(scheme, per):
     assert (error < 0.05) == (per == "token")
 
 
-def test_static_ranges_clip_what_is_beyond_them():
+def test_static_ranges_clip_values_outside():
     scale, zero = qparams(torch.tensor([-1.0]), torch.tensor([1.0]), 8, "symmetric")
     weight = DenseWeight((4, 3), normal(4, 3))
     stored = WithQuantizedInputs((4, 3), weight, 8, "symmetric", "tensor", scale, zero)

@@ -47,7 +47,7 @@ def lengths_for(values: torch.Tensor) -> torch.Tensor:
 
 @few
 @given(symbols())
-def test_what_is_encoded_is_decoded(values):
+def test_decoding_inverts_encoding(values):
     lengths = lengths_for(values)
     data, chunk_bits = encode_symbols(values, lengths)
     assert torch.equal(decode_symbols(data, lengths, chunk_bits, len(values)), values)
@@ -65,7 +65,7 @@ def test_the_bytes_are_the_codes_one_after_the_other(values):
 
 
 @given(counts)
-def test_no_code_begins_another(counts):
+def test_no_code_is_a_prefix_of_another(counts):
     lengths = torch.tensor(code_lengths(counts))
     codes = canonical_codes(lengths)
     words = sorted(

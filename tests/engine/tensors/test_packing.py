@@ -20,7 +20,7 @@ def codes(draw):
 
 
 @given(codes())
-def test_what_is_packed_is_unpacked(drawn):
+def test_unpacking_inverts_packing(drawn):
     values, bits = drawn
     assert torch.equal(unpack_bits(pack_bits(values, bits), bits, len(values)), values)
 
@@ -45,7 +45,7 @@ def test_a_byte_is_filled_from_its_lowest_bit(drawn):
 
 
 @for_each("bits", range(2, 9))
-def test_large_and_shaped_codes_come_back_in_order(bits):
+def test_large_and_shaped_codes_are_unpacked_in_order(bits):
     values = torch.randint(0, 2**bits, (301, 1001), dtype=torch.uint8)
     assert torch.equal(
         unpack_bits(pack_bits(values, bits), bits, values.numel()).view(values.shape), values

@@ -35,7 +35,7 @@ def shapes_and_dtypes(stored) -> dict:
 
 @for_each("shape", SHAPES, ids=str)
 @each_technique
-def test_the_blueprint_is_what_is_stored_in_every_byte(config, shape):
+def test_the_storage_plan_has_the_bytes_of_the_stored_weight(config, shape):
     stored, plan = stored_weight(config, shape), storage_plan(config, shape)
     assert plan.settings() == stored.settings() and shapes_and_dtypes(plan) == shapes_and_dtypes(
         stored
@@ -77,7 +77,7 @@ def test_to_dense_has_the_shape_and_returns_a_new_tensor(config):
 
 
 @each_technique
-def test_the_weight_that_is_compressed_stays_as_it_was(config):
+def test_compression_does_not_change_its_input(config):
     weight = weight_of((33, 352))
     compress(config, weight)
     assert torch.equal(weight, weight_of((33, 352)))

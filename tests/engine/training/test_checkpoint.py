@@ -74,18 +74,17 @@ def curve_of(outcome) -> pd.DataFrame:
 
 
 @for_each("training", TRAININGS)
-def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(
-    training, folders, tmp_path
-):
+def test_a_killed_training_resumes_with_the_same_curve(training, folders, tmp_path):
     architecture, steps = TRAININGS[training]
     recipe = recipe_for(architecture, folders[architecture], tmp_path / "data", *steps)
     whole = run(recipe)
-    course = int(curve_of(whole).step.max())
+    total_steps = int(curve_of(whole).step.max())
     with pytest.raises(Killed):
-        run(recipe, report=killing(course * 5 // 8))
+        run(recipe, report=killing(total_steps * 5 // 8))
     again = run(recipe)
     assert any(
-        f"{course // 2} of its {course} training steps were done by an earlier run" in note
+        f"{total_steps // 2} of its {total_steps} training steps were done by an earlier run"
+        in note
         for note in again.summary.notes
     )
     pd.testing.assert_frame_equal(curve_of(whole), curve_of(again))
@@ -93,7 +92,7 @@ def test_a_killed_training_goes_on_with_the_curve_that_it_would_have_had(
 
 
 @pytest.mark.parametrize("keep", ["bfloat16 weights", "float16 with loss scaling"])
-def test_a_killed_comparison_of_precisions_goes_on_with_the_training_that_it_was_at(
+def test_a_killed_comparison_of_precisions_resumes_at_the_unfinished_training(
     keep, folders, tmp_path
 ):
     recipe = recipe_for(
@@ -119,7 +118,7 @@ def test_a_killed_comparison_of_precisions_goes_on_with_the_training_that_it_was
 
 
 @for_each("done", range(1, 8))
-def test_a_killed_lottery_goes_on_at_the_first_network_not_trained(done, folders, tmp_path):
+def test_a_killed_lottery_resumes_at_the_first_untrained_network(done, folders, tmp_path):
     lottery = {
         "technique": "lottery-ticket",
         "rounds": 1,

@@ -20,21 +20,26 @@ from tests.recipes import task_for
 
 def test_training_data_does_not_overlap_evaluation_data(folders, tmp_path):
     task = TextClassification(**task_for("bert", tmp_path))
-    lessons, tokens = load_training_data(task, None, resolve_model(str(folders["bert"]))), set()
-    for part in (lessons.train, lessons.held_out):
+    training_data, tokens = (
+        load_training_data(task, None, resolve_model(str(folders["bert"]))),
+        set(),
+    )
+    for part in (training_data.train, training_data.held_out):
         tokens |= {tuple(row.tolist()) for row in part.inputs["input_ids"]}
     assert (
-        len(lessons.train) + len(lessons.held_out) == 24 - 16
+        len(training_data.train) + len(training_data.held_out) == 24 - 16
         and len(load_examples(task).inputs) == 16
     )
 
 
-def test_pictures_come_from_the_splits_for_it(folders):
-    lessons = load_training_data(ImageClassification(), None, resolve_model(str(folders["resnet"])))
+def test_images_come_from_their_splits(folders):
+    training_data = load_training_data(
+        ImageClassification(), None, resolve_model(str(folders["resnet"]))
+    )
     assert (
-        len(lessons.train) > 1000
-        and 150 < len(lessons.held_out) < 256
-        and lessons.train.inputs["pixel_values"].shape[1:] == (1, 16, 16)
+        len(training_data.train) > 1000
+        and 150 < len(training_data.held_out) < 256
+        and training_data.train.inputs["pixel_values"].shape[1:] == (1, 16, 16)
     )
 
 
@@ -52,13 +57,13 @@ def test_texts_are_padded_behind_and_cut_to_the_longest_of_a_batch(folders, tmp_
 
 def test_a_text_is_cut_into_windows_of_which_the_last_are_held_out(folders, tmp_path):
     task = LanguageModeling(**task_for("llama", tmp_path))
-    lessons = load_training_data(
+    training_data = load_training_data(
         task, Calibration(text=task.text, context=16), resolve_model(str(folders["llama"]))
     )
     assert (
-        lessons.train.targets.shape[1] == 16
-        and len(lessons.held_out) == 32
-        and torch.equal(lessons.train.inputs["input_ids"], lessons.train.targets)
+        training_data.train.targets.shape[1] == 16
+        and len(training_data.held_out) == 32
+        and torch.equal(training_data.train.inputs["input_ids"], training_data.train.targets)
     )
 
 

@@ -59,8 +59,10 @@ def test_attention_transfer_is_independent_of_width_and_scale():
     assert attention_transfer_loss(states, states.repeat(1, 1, 2)).item() == pytest.approx(
         0, abs=1e-6
     )
-    mine, its = (each.square().mean(-1) for each in (states, states.flip(1)))
-    apart = mine / mine.norm(dim=-1, keepdim=True) - its / its.norm(dim=-1, keepdim=True)
+    first_map, second_map = (each.square().mean(-1) for each in (states, states.flip(1)))
+    apart = first_map / first_map.norm(dim=-1, keepdim=True) - second_map / second_map.norm(
+        dim=-1, keepdim=True
+    )
     assert attention_transfer_loss(states, states.flip(1)).item() == pytest.approx(
         apart.square().sum(-1).mean().item(), rel=1e-5
     )

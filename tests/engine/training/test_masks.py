@@ -5,7 +5,7 @@ import torch
 from engine.training.masks import INITIAL_OPENNESS, HardConcreteGates
 
 
-def test_gates_begin_open_and_close_where_they_are_paid_for():
+def test_gates_start_open_and_close_under_a_penalty():
     gates, weight = HardConcreteGates(torch.ones(40, 40)).eval(), torch.ones(40, 40)
     assert torch.equal(gates(weight), weight) and gates.expected_open().item() > 0.97 * 1600
     gates.train()

@@ -42,7 +42,7 @@ def test_a_matrix_view_is_written_back_by_its_inverse(module):
     assert (module.weight == 0).all(), "a view, not a copy"
 
 
-def test_selected_layers_norms_and_biases_learn_in_float32(trainable):
+def test_selected_layers_norms_and_biases_are_trained_in_float32(trainable):
     learning = {n for n, p in trainable.model.named_parameters() if p.requires_grad}
     layers = {f"{layer.name}.weight" for layer in trainable.layers}
     assert learning == layers | (trainable.original.plain.keys() & learning)
@@ -50,7 +50,7 @@ def test_selected_layers_norms_and_biases_learn_in_float32(trainable):
     assert {p.dtype for p in trainable.model.parameters()} == {torch.float32}
 
 
-def test_a_state_is_come_back_to_and_holds_nothing_that_stays(trainable):
+def test_a_saved_state_is_restored_and_has_only_trained_tensors(trainable):
     state = trainable.state()
     assert "lm_head.weight" not in state
     before = {name: trainable.weight(name) for name in (layer.name for layer in trainable.layers)}

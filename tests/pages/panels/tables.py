@@ -662,15 +662,15 @@ def similarity(blocks: int = 4) -> pd.DataFrame:
     """A student of every other block of its teacher's, each of which is most like the one that it
     was.
     """
-    mine, its = (
+    student_blocks, teacher_blocks = (
         ["embeddings", *(f"model.layers.{number}" for number in range(count))]
         for count in (blocks // 2, blocks)
     )
     return table(
         [
             SimilarityRow(one, other, 1 - 0.1 * abs(2 * i - j))
-            for i, one in enumerate(mine)
-            for j, other in enumerate(its)
+            for i, one in enumerate(student_blocks)
+            for j, other in enumerate(teacher_blocks)
         ],
         SimilarityRow,
     )

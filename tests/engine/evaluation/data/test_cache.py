@@ -8,7 +8,7 @@ def cached_row(make):
     return load_or_make(data_folder() / "row.npy", np.load, make, np.save)
 
 
-def test_what_is_kept_is_not_made_again():
+def test_cached_data_is_not_rebuilt():
     cached_row(lambda: np.arange(3))
     assert cached_row(lambda: pytest.fail("made again")).tolist() == [0, 1, 2]
 

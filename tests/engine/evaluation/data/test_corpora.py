@@ -110,7 +110,7 @@ def test_calibration_and_evaluation_share_no_text():
     assert not set(calibration) & set(evaluation)
 
 
-def test_what_the_model_was_trained_on_is_not_on_offer(first):
+def test_training_splits_of_the_bundled_model_are_not_offered(first):
     trained = set(first[0]["text"])
     for split in ("train", "test"):
         assert not trained & set(load_text("bundled:docs", split=split).texts)

@@ -113,8 +113,10 @@ def test_calibration_and_training_see_both_texts(data, tmp_path):
         batch["token_type_ids"].shape == batch["input_ids"].shape and batch["token_type_ids"].any()
         for batch in batches
     )
-    lessons = load_training_data(task, None, folder, 20, Training(unlabelled=source))
-    some = lessons.train.subset(torch.arange(len(lessons.train))[-3:])  # those without labels
+    training_data = load_training_data(task, None, folder, 20, Training(unlabelled=source))
+    some = training_data.train.subset(
+        torch.arange(len(training_data.train))[-3:]
+    )  # those without labels
     assert (
         some.inputs["token_type_ids"].shape
         == some.inputs["input_ids"].shape
@@ -157,13 +159,13 @@ def test_teacher_and_student_each_get_the_inputs_that_they_take(
     source, _ = data
     calls = {name: [] for name in (teacher, student)}
 
-    def noting(inputs, model, device, given=inputs_on_device):
+    def record_inputs(inputs, model, device, given=inputs_on_device):
         found = given(inputs, model, device)
         calls[model.config.model_type].append(found)
         return found
 
     for module in (loop, classification, similarity):
-        monkeypatch.setattr(module, "inputs_on_device", noting)
+        monkeypatch.setattr(module, "inputs_on_device", record_inputs)
     step = {
         "technique": "distill",
         "student": str(tiny(student, tmp_path / "student")),
@@ -197,7 +199,7 @@ def test_a_missing_or_meaningless_second_column_is_refused(data):
         load_examples(pair_task("bundled:docs-libraries"))
 
 
-def test_the_key_of_a_recipe_without_a_second_text_is_what_it_was(data):
+def test_a_recipe_without_a_second_text_keeps_its_key(data):
     source, _ = data
     alone, pair = (
         Recipe.from_dict({"task": pair_task(source, text_pair_column=column).model_dump()})
@@ -380,7 +382,7 @@ def test_a_column_without_any_label_is_refused(write_file):
         load_examples(TextClassification(data=write_file("a.csv", b"text,label\na,\nb,\n")))
 
 
-def test_words_for_nothing_are_empty_among_numbers_and_labels_among_names(tmp_path):
+def test_null_words_are_empty_among_numbers_and_labels_among_names(tmp_path):
     def labels(*cells):
         (tmp_path / "a.csv").write_text(
             "text,label\n" + "".join(f"a text,{cell}\n" for cell in cells)

@@ -78,7 +78,7 @@ def test_a_folder_is_no_data(tmp_path):
 
 
 @for_each("source", ["two words", "a/b/c", "https://x.org", "ü"])
-def test_what_names_nothing_is_one_sentence(source):
+def test_an_unknown_name_gives_one_sentence(source):
     assert_refused(lambda: load_text(source), "names no data")
 
 

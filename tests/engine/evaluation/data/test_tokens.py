@@ -55,7 +55,7 @@ def test_one_text_is_joined_to_nothing():
     assert leading_text(Text(["abc", "d"], "", "", "\n"), 4) == "abc\n"
 
 
-def test_tokens_are_kept_for_their_text_and_tokenizer_alone(monkeypatch):
+def test_cached_tokens_belong_to_one_text_and_tokenizer(monkeypatch):
     first = text_tokens(TEXT, TOKENIZER, 50)
     monkeypatch.setattr("engine.evaluation.data.tokens.leading_tokens", lambda *asked: np.zeros(1))
     assert np.array_equal(text_tokens(TEXT, TOKENIZER, 50), first)

@@ -23,7 +23,7 @@ from engine.results.schema.explanations import (
 from engine.techniques.quantization.gptq.explain import PLACES, ROWS
 from tests.answers import lesson, piece, weight
 from tests.cases import for_each
-from tests.lessons import STEPS, any_step, each_architecture, look_at_hand
+from tests.explained_steps import STEPS, any_step, each_architecture, look_at_hand
 
 SHOWN = {
     "gptq": ReplayRow,
@@ -78,9 +78,7 @@ def test_a_place_outside_the_layer_is_refused_in_a_sentence(row, column, questio
 
 @any_step
 @each_architecture
-def test_every_technique_has_a_picture_of_its_own_kind_that_stays_small(
-    architecture, step, questions
-):
+def test_every_technique_has_a_small_explanation_of_its_kind(architecture, step, questions):
     shown = lesson(**questions(architecture, step))
     assert shown.row is SHOWN.get(STEPS[step]["technique"], GroupRow) and list(
         shown.table.columns

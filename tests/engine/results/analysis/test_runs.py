@@ -145,7 +145,7 @@ def test_the_change_is_after_minus_before_and_as_a_share_of_before():
     assert row.agreement == 0.8 and row.quality_name == "perplexity" and row.fingerprint == "f00d"
 
 
-def test_what_was_not_measured_is_nan():
+def test_unmeasured_values_are_nan():
     row = comparison(
         [
             finished_record(

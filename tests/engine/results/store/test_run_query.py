@@ -187,7 +187,7 @@ def test_no_record_is_read_for_a_page_and_no_more_rows_come_than_it_holds(many, 
     assert many.under_way() is None
 
 
-def test_only_what_changed_is_read_again(many, monkeypatch):
+def test_only_changed_records_are_read_again(many, monkeypatch):
     read = []
     monkeypatch.setattr(
         index, "read_record", lambda path: (read.append(path.name), run_folder.read_record(path))[1]

@@ -68,7 +68,7 @@ def assert_equal(left: Tables, right: Tables):
 # --- what was put in comes out --------------------------------------------------------------------
 
 
-def test_a_record_comes_back_as_it_was(store):
+def test_a_record_is_read_back_unchanged(store):
     store.save(record(1))
     assert store.record("run-0001") == record(1) == Store(store.root).records()[0]
 
@@ -98,20 +98,20 @@ def test_an_empty_store_has_no_runs_and_makes_no_folder(store):
     )
 
 
-def test_tables_come_back_exactly(store_with_run):
+def test_tables_are_read_back_exactly(store_with_run):
     assert_equal(store_with_run.tables("run-0001"), tables())
 
 
-def test_empty_tables_come_back_exactly(store):
+def test_empty_tables_are_read_back_exactly(store):
     store.save(finished_record(1), Tables.empty())
     assert_equal(store.tables("run-0001"), Tables.empty())
 
 
-def test_shapes_come_back_as_tuples(store_with_run):
+def test_shapes_are_read_back_as_tuples(store_with_run):
     assert store_with_run.tables("run-0001").layers["shape"].tolist() == [(3, 4), (8, 3, 5, 5)]
 
 
-def test_columns_a_panel_added_come_back_too(store):
+def test_columns_added_by_a_panel_are_read_back(store):
     store.save(record(1))
     given = tables()
     given.layers["kept_by_hand"] = [True, False]
@@ -467,7 +467,7 @@ def test_an_unindexed_store_shows_lost_runs_as_interrupted_and_leaves_no_trace(s
     assert path.read_bytes() == before and [path.name for path in store.root.iterdir()] == ["runs"]
 
 
-def test_rebuilding_sweeps_what_the_dead_left_behind_and_spares_the_living(store_with_run):
+def test_rebuilding_removes_files_of_ended_processes_only(store_with_run):
     for name, hours in (
         (".new-run-0002-dead", 2),
         (".gone-run-0003-dead", 2),
@@ -610,7 +610,7 @@ def test_finished_runs_are_never_interrupted(store):
 
 
 @pytest.fixture(params=[errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
-def refusing(request, store_with_run, monkeypatch):
+def store_on_failing_disk(request, store_with_run, monkeypatch):
     """A store whose disk takes nothing more."""
 
     def refuse(*_):
@@ -622,44 +622,54 @@ def refusing(request, store_with_run, monkeypatch):
     return store_with_run
 
 
-def test_a_disk_that_refuses_says_which_folder_what_happened_and_what_to_do(refusing):
+def test_a_failing_disk_gives_a_message_with_folder_reason_and_advice(store_on_failing_disk):
     for write in (
-        lambda: save(refusing, record(3)),
-        lambda: save(refusing, record(2, "failed")),
-        lambda: save(refusing, finished_record(2), tables()),
-        lambda: refusing.delete("run-0001"),
+        lambda: save(store_on_failing_disk, record(3)),
+        lambda: save(store_on_failing_disk, record(2, "failed")),
+        lambda: save(store_on_failing_disk, finished_record(2), tables()),
+        lambda: store_on_failing_disk.delete("run-0001"),
     ):
         with pytest.raises(PlainError, match="COMPRESSION_EXPLORER_HOME") as refused:
             write()
-        assert str(refusing.root) in str(refused.value) and "cannot be written to" in str(
+        assert str(store_on_failing_disk.root) in str(
             refused.value
-        )
+        ) and "cannot be written to" in str(refused.value)
 
 
-def test_a_disk_that_refuses_loses_nothing_and_keeps_no_litter(refusing):
+def test_a_failing_disk_loses_nothing_and_leaves_no_partial_files(store_on_failing_disk):
     for write in (
-        lambda: save(refusing, record(3)),
-        lambda: save(refusing, finished_record(2), tables()),
+        lambda: save(store_on_failing_disk, record(3)),
+        lambda: save(store_on_failing_disk, finished_record(2), tables()),
     ):
         with pytest.raises(PlainError):
             write()
-    on_disk = Store(refusing.root).records()
+    on_disk = Store(store_on_failing_disk.root).records()
     assert on_disk[0] == record(2, "running") and ids(on_disk) == ["run-0002", "run-0001"]
-    assert ids(refusing.records()) == ["run-0003", "run-0002", "run-0001"]
-    assert_equal(refusing.tables("run-0002"), tables())
-    assert {path.name for path in refusing.folder("run-0002").iterdir()} == {
+    assert ids(store_on_failing_disk.records()) == ["run-0003", "run-0002", "run-0001"]
+    assert_equal(store_on_failing_disk.tables("run-0002"), tables())
+    assert {path.name for path in store_on_failing_disk.folder("run-0002").iterdir()} == {
         "record.json",
         "recipe.yaml",
     }
-    assert {path.name for path in refusing.folders.iterdir()} == {"run-0001", "run-0002"}
+    assert {path.name for path in store_on_failing_disk.folders.iterdir()} == {
+        "run-0001",
+        "run-0002",
+    }
 
 
-def test_interrupted_runs_are_distinguished_even_on_a_read_only_disk(refusing):
+def test_interrupted_runs_are_distinguished_even_on_a_read_only_disk(store_on_failing_disk):
     lost = record(2, "running", owner="1:1.0")
-    (refusing.folder("run-0002") / "record.json").write_text(lost.model_dump_json())
-    assert ids(refusing.mark_interrupted()) == ["run-0002"]
-    assert refusing.record("run-0002").status == refusing.records()[0].status == "interrupted"
-    assert Store(refusing.root).page(RunQuery(status="interrupted")).rows[0].id == "run-0002"
+    (store_on_failing_disk.folder("run-0002") / "record.json").write_text(lost.model_dump_json())
+    assert ids(store_on_failing_disk.mark_interrupted()) == ["run-0002"]
+    assert (
+        store_on_failing_disk.record("run-0002").status
+        == store_on_failing_disk.records()[0].status
+        == "interrupted"
+    )
+    assert (
+        Store(store_on_failing_disk.root).page(RunQuery(status="interrupted")).rows[0].id
+        == "run-0002"
+    )
 
 
 def test_runs_that_the_disk_refused_are_kept_with_the_reason_until_it_takes_runs_again(
@@ -748,7 +758,7 @@ def test_a_read_only_disk_stays_readable(small_disk):
         save(store, record(2))
 
 
-def test_home_is_where_the_user_says(monkeypatch, tmp_path):
+def test_home_follows_the_environment_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", str(tmp_path))
     assert home() == tmp_path
     monkeypatch.setenv("COMPRESSION_EXPLORER_HOME", "")

@@ -56,21 +56,21 @@ def test_factors_stand_for_their_weight_and_slopes_reach_each_of_them(stored):
 
 @pytest.mark.parametrize("technique", ["tucker", "cp"])
 def test_at_a_rate_of_nothing_the_decomposition_stays_as_it_is(technique, run_step):
-    mine, other = run_step(technique, **SHORT | {"rate": 0}), run_step(technique)
+    recovered, other = run_step(technique, **SHORT | {"rate": 0}), run_step(technique)
     assert (
-        mine.summary.result.loss == other.summary.result.loss
-        and mine.summary.result.size_bytes == other.summary.result.size_bytes
+        recovered.summary.result.loss == other.summary.result.loss
+        and recovered.summary.result.size_bytes == other.summary.result.size_bytes
     )
 
 
 @pytest.mark.parametrize("technique", ["tucker", "cp"])
 def test_training_moves_the_factors_and_takes_no_more_bytes(technique, run_step, kept_last):
-    mine, other = run_step(technique, **SHORT), run_step(technique)
+    recovered, other = run_step(technique, **SHORT), run_step(technique)
     assert (
-        mine.summary.result.loss != other.summary.result.loss
-        and mine.summary.result.size_bytes == other.summary.result.size_bytes
+        recovered.summary.result.loss != other.summary.result.loss
+        and recovered.summary.result.size_bytes == other.summary.result.size_bytes
     )
-    curves = mine.tables.curves
+    curves = recovered.tables.curves
     assert curves[curves.name == "loss"].step.tolist() == [1, 2, 3, 4] and curves[
         curves.name == "accuracy"
     ].step.tolist() == [0, 1, 2, 3, 4]

@@ -22,14 +22,16 @@ def test_magnitude_of_all_layers_is_torchs_global_l1(sparsity):
     prune.global_unstructured(
         [(layer, "weight") for layer in layers.values()], prune.L1Unstructured, amount=sparsity
     )
-    mine = layer_shares(
+    shares = layer_shares(
         lambda name: weights[name].abs(),
         {name: weight.numel() for name, weight in weights.items()},
         sparsity,
     )
     for name, layer in layers.items():
         assert torch.equal(
-            keep_mask(weights[name].abs(), Magnitude().model_copy(update={"sparsity": mine[name]})),
+            keep_mask(
+                weights[name].abs(), Magnitude().model_copy(update={"sparsity": shares[name]})
+            ),
             layer.weight_mask.bool(),
         )
 
@@ -45,10 +47,10 @@ def test_magnitude_of_all_layers_is_torchs_global_l1(sparsity):
 def test_a_global_budget_is_met_to_the_weight_also_among_equal_scores(scores, sparsity):
     scores = {str(i): torch.tensor(row) for i, row in enumerate(scores)}
     total = sum(map(len, scores.values()))
-    mine = layer_shares(
+    shares = layer_shares(
         scores.__getitem__, {name: len(row) for name, row in scores.items()}, sparsity
     )
-    counts = {name: round(mine[name] * len(row)) for name, row in scores.items()}
+    counts = {name: round(shares[name] * len(row)) for name, row in scores.items()}
     assert sum(counts.values()) == round(sparsity * total)
     smallest = torch.cat(list(scores.values())).sort().values[: sum(counts.values())].double().sum()
     gone = sum(row.sort().values[: counts[name]].double().sum() for name, row in scores.items())

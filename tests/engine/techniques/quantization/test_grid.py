@@ -172,10 +172,10 @@ def test_float16_scales_choose_the_codes_of_exact_ones(bits, monkeypatch):
 
 def share_unlike(stored, codes, bits: int) -> float:
     """Share of the weights whose code is another."""
-    mine = unpack_bits(stored.codes, bits, codes.numel()).view(codes.shape).double() - 2 ** (
-        bits - 1
-    )
-    return (mine != codes).double().mean().item()
+    stored_codes = unpack_bits(stored.codes, bits, codes.numel()).view(
+        codes.shape
+    ).double() - 2 ** (bits - 1)
+    return (stored_codes != codes).double().mean().item()
 
 
 @given(weights(), st.integers(2, 8))

@@ -69,7 +69,7 @@ def test_before_it_learns_a_weight_is_rounded_to_nearest_to_the_bit(config):
 
 
 @for_each("config", LEARNABLE, ids=technique_id)
-def test_what_is_trained_is_what_is_stored_also_when_steps_have_moved(config):
+def test_the_stored_weights_are_the_trained_ones_also_with_learned_steps(config):
     module = layer()
     rounded = GridFakeQuant(learning(config, learn_scales=True), module, None)
     with torch.no_grad():

@@ -71,15 +71,17 @@ def test_a_later_step_may_have_the_first_model_as_its_teacher(models, tmp_path):
 
 def test_the_loss_is_the_divergence_of_the_distributions_over_shared_tokens():
     torch.manual_seed(0)
-    mine, its = torch.randn(2, 5, NARROW), torch.randn(2, 5, WIDE)
-    ours, theirs = ((each[..., :VOCABULARY].flatten(0, 1) / 2).softmax(-1) for each in (mine, its))
+    student, teacher = torch.randn(2, 5, NARROW), torch.randn(2, 5, WIDE)
+    ours, theirs = (
+        (each[..., :VOCABULARY].flatten(0, 1) / 2).softmax(-1) for each in (student, teacher)
+    )
     due = 4 * kl_div(ours.log(), theirs, reduction="batchmean")
     torch.testing.assert_close(
-        teacher_loss(*restrict_to_shared_tokens([mine, its], VOCABULARY), 2.0), due
+        teacher_loss(*restrict_to_shared_tokens([student, teacher], VOCABULARY), 2.0), due
     )
-    its[..., VOCABULARY:] += 100  # logits beyond the tokenizer's tokens are meaningless
+    teacher[..., VOCABULARY:] += 100  # logits beyond the tokenizer's tokens are meaningless
     torch.testing.assert_close(
-        teacher_loss(*restrict_to_shared_tokens([mine, its], VOCABULARY), 2.0), due
+        teacher_loss(*restrict_to_shared_tokens([student, teacher], VOCABULARY), 2.0), due
     )
 
 

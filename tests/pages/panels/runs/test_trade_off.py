@@ -85,6 +85,5 @@ def test_the_hover_text_has_both_bits_and_a_dash_for_missing_values():
         "bits per parameter" in text and "per compressed weight" in text for text in words
     )
     older = trade_off(tables.runs().assign(bits_per_parameter=float("nan")))
-    assert all(
-        "— bits per parameter" in text for t in older.data if t.hovertext for text in t.hovertext
-    )
+    words = [text for t in older.data if t.hovertext for text in t.hovertext]
+    assert words and all("— bits per parameter" in text for text in words)

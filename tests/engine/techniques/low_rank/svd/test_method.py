@@ -267,11 +267,11 @@ def test_factors_may_be_quantized_themselves_and_come_back_from_the_file():
         LowRankCorrection(whitening="none", group_size=0, rank=24, factors="bfloat16"),
     ],
 )
-def test_the_forecast_is_what_is_stored(config):
+def test_the_forecast_has_the_stored_bytes(config):
     layer = Layer("a", "linear", (24, 40), 2, "", "bfloat16")
-    mine = plan(config, [layer])["a"]
-    assert storage_plan(mine, (24, 40)).nbytes == compress(mine, weight_of()).nbytes
-    assert storage_plan(mine, (24, 40)).settings() == compress(mine, weight_of()).settings()
+    planned = plan(config, [layer])["a"]
+    assert storage_plan(planned, (24, 40)).nbytes == compress(planned, weight_of()).nbytes
+    assert storage_plan(planned, (24, 40)).settings() == compress(planned, weight_of()).settings()
 
 
 @each_architecture

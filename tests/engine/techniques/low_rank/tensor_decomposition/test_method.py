@@ -211,9 +211,11 @@ def test_a_chain_comes_back_from_the_file(kind):
 def test_the_forecast_of_a_convolution_is_what_is_stored(config):
     if isinstance(config, Tucker) and config.rank_in == 20:
         config = config.model_copy(update={"rank_in": 12})
-    mine = planned_config(config)
-    assert storage_plan(mine, (20, 108)).settings() == compress(mine, kernel_like()).settings()
-    assert storage_plan(mine, (20, 108)).nbytes == compress(mine, kernel_like()).nbytes
+    planned = planned_config(config)
+    assert (
+        storage_plan(planned, (20, 108)).settings() == compress(planned, kernel_like()).settings()
+    )
+    assert storage_plan(planned, (20, 108)).nbytes == compress(planned, kernel_like()).nbytes
 
 
 @pytest.mark.parametrize("config", [Tucker(), CP(), Tucker(kept=1)])

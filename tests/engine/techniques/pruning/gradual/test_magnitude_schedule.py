@@ -58,7 +58,7 @@ def test_the_share_is_removed_within_each_layer_or_among_all(scope, share):
 
 
 @pytest.mark.parametrize("regrow", [False, True])
-def test_what_was_pruned_comes_back_only_where_it_may(regrow):
+def test_pruned_weights_regrow_only_if_allowed(regrow):
     trainable = Trainable(regrow)
     update_masks(trainable, Magnitude(scope="layer"), 0.5)
     before = trainable.mask("a").clone()

@@ -48,7 +48,7 @@ def run_step(folders, tmp_path):
 
 @for_each("scope", ["layer", "global"])
 @for_each("schedule", ["one-shot", "iterative", "cubic"])
-def test_each_cut_removes_what_the_schedule_says_and_the_file_has_it_too(schedule, scope, run_step):
+def test_each_pruning_step_follows_the_schedule_and_so_does_the_file(schedule, scope, run_step):
     outcome, config = (
         run_step(schedule=schedule, scope=scope),
         Gradual(**SHORT | {"schedule": schedule, "scope": scope}),
@@ -81,8 +81,8 @@ def test_no_sparsity_and_no_rate_change_nothing(architecture, run_step):
     assert outcome.summary.result.loss == outcome.summary.baseline.loss
 
 
-def test_one_shot_that_does_not_learn_is_magnitude(run_step, folders, tmp_path):
-    mine = run_step("resnet", schedule="one-shot", rate=0)
+def test_one_shot_at_rate_zero_is_magnitude_pruning(run_step, folders, tmp_path):
+    gradual = run_step("resnet", schedule="one-shot", rate=0)
     other = run(
         recipe_for(
             "resnet",
@@ -92,12 +92,12 @@ def test_one_shot_that_does_not_learn_is_magnitude(run_step, folders, tmp_path):
         )
     )
     assert (
-        mine.summary.result.loss == other.summary.result.loss
-        and mine.summary.result.size_bytes == other.summary.result.size_bytes
+        gradual.summary.result.loss == other.summary.result.loss
+        and gradual.summary.result.size_bytes == other.summary.result.size_bytes
     )
 
 
-def test_what_was_cut_comes_back_only_where_it_may(run_step):
+def test_masked_weights_regrow_only_if_allowed(run_step):
     assert not run_step().tables.schedule.regrown.any()
     rows = run_step(regrow=True, steps=8).tables.schedule
     assert rows.regrown.max() > 0 and rows.sparsity.iloc[-1] == pytest.approx(0.6, abs=1e-2)

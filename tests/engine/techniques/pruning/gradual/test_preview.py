@@ -10,15 +10,15 @@ from engine.techniques.pruning.gradual.preview import pruning_steps_preview
 def test_cuts_ahead_are_those_of_the_schedule_and_end_at_the_share_asked_for(schedule):
     config = Gradual(schedule=schedule, sparsity=0.8, steps=100, prune_every=10)
     rows = pruning_steps_preview(config)
-    mine = rows[rows.chosen & rows.cut.gt(0)]
-    assert set(mine.schedule) == {schedule} and len(mine) == config.pruning_steps
-    assert mine.share.tolist() == [
+    own = rows[rows.chosen & rows.cut.gt(0)]
+    assert set(own.schedule) == {schedule} and len(own) == config.pruning_steps
+    assert own.share.tolist() == [
         config.sparsity_at(number) for number in range(1, config.pruning_steps + 1)
     ]
     assert (
-        mine.share.iloc[-1] == pytest.approx(0.8)
-        and mine.step.iloc[0] == 0
-        and mine.step.max() < config.steps
+        own.share.iloc[-1] == pytest.approx(0.8)
+        and own.step.iloc[0] == 0
+        and own.step.max() < config.steps
     )
     assert rows.schedule.nunique() == 3 and rows.groupby(
         "schedule"

@@ -63,12 +63,12 @@ def starting_weights(folders, tmp_path):
             load_model(folder, CPU, torch.float32),
             recipe_for("resnet", folders["resnet"], tmp_path / "data", SHORT | asked),
         )
-        pupil = make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU)
-        pupil.attach_masks()
+        trainable = make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU)
+        trainable.attach_masks()
         lottery = Watched(
             config,
             RunContext(recipe, folder),
-            pupil,
+            trainable,
             TrainingData(exercises("resnet"), exercises("resnet")),
         )
         lottery.run()
@@ -226,7 +226,7 @@ def test_a_ticket_of_nothing_is_refused_before_training(folders, tmp_path):
         (8, 0.25, "the winning ticket of round 2"),
     ],
 )
-def test_a_cancelled_lottery_ends_with_what_is_finished(
+def test_a_canceled_lottery_keeps_finished_networks(
     networks, left, result, folders, tmp_path, lottery_run
 ):
     heard = []

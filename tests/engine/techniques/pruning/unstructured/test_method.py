@@ -34,7 +34,7 @@ def pruned_weight(config: Pruning, weight: torch.Tensor) -> torch.Tensor:
 @for_each("scope", ["row", "layer"])
 @for_each("sparsity", [0.0, 0.25, 0.5, 0.9])
 @for_each("method", EVERY)
-def test_as_many_go_as_were_asked_for(method, sparsity, scope):
+def test_the_requested_number_is_removed(method, sparsity, scope):
     weight, config = weight_of(), method(sparsity=sparsity, scope=scope)
     zeros = (pruned_weight(config, weight) == 0).sum(1)
     if scope == "row":
@@ -123,7 +123,7 @@ LAYERS = [Layer("a", "linear", (24, 40), 4, ""), Layer("b", "linear", (24, 40), 
 )
 @for_each("values", ["float32", "float16"])
 @for_each("method", [Magnitude, SparseGPT])
-def test_the_forecast_is_what_is_stored(method, values, asked):
+def test_the_forecast_has_the_stored_bytes(method, values, asked):
     weight, config = weight_of(), method(values=values, **asked)
     assert storage_plan(config, (24, 40)).nbytes == compress(*given_to(config, weight)).nbytes
 

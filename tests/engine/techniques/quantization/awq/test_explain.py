@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.answers import lesson
-from tests.lessons import each_architecture, look_at_hand
+from tests.explained_steps import each_architecture, look_at_hand
 
 
 @each_architecture

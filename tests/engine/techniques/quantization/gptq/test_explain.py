@@ -10,7 +10,7 @@ from engine.techniques.quantization.gptq.explain import PLACES, ROWS, Replay
 from engine.tensors.packing import unpack_bits
 from tests.answers import lesson
 from tests.cases import for_each
-from tests.lessons import STEPS, each_architecture, look_at_hand
+from tests.explained_steps import STEPS, each_architecture, look_at_hand
 
 CPU = torch.device("cpu")
 REPLAYED = [name for name in STEPS if name.startswith("gptq")]

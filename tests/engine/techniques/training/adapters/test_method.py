@@ -208,7 +208,7 @@ def test_merged_weights_may_be_quantized_and_zeros_stay(run_step, kept_last):
 
 
 @pytest.mark.parametrize(("architecture", "attention"), [("llama", 8), ("gpt2", 4), ("bert", 8)])
-def test_adapters_stand_where_they_were_asked_for(
+def test_adapters_are_added_to_the_selected_layers(
     architecture, attention, folders, tmp_path, run_step, kept_last
 ):
     where = {}
@@ -252,7 +252,7 @@ def test_narrow_layers_get_as_many_directions_as_they_have(folders):
 # --- how it learns --------------------------------------------------------------------------------
 
 
-def test_nothing_but_adapters_learns(run_step, kept_last, tmp_path):
+def test_only_adapters_are_trained(run_step, kept_last, tmp_path):
     run_step("bert", SHORT, save=tmp_path / "saved")
     before, after = (
         open_saved(tmp_path / "saved").plain,
@@ -262,7 +262,7 @@ def test_nothing_but_adapters_learns(run_step, kept_last, tmp_path):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_training_that_moves_nothing_changes_nothing(run_step):
+def test_training_at_rate_zero_changes_nothing(run_step):
     for base in ("rounded", "pruned"):
         alone, with_adapters = (
             run_step("bert", BASES[base]),
@@ -292,7 +292,7 @@ def test_runs_repeat_to_the_bit(run_step):
     assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
 
 
-def test_adapters_win_back_what_rounding_lost(run_step):
+def test_adapters_recover_quality_lost_by_rounding(run_step):
     """Taught by the original on the text that is measured, the last look is better than the
     first.
     """
@@ -350,7 +350,7 @@ def test_a_look_is_where_training_begins(folders):
         ("resnet", {"where": "attention"}, "No layer of this model is named as attention"),
     ],
 )
-def test_what_a_model_has_not_is_refused(architecture, step, words, run_step):
+def test_unsupported_adapters_give_a_message(architecture, step, words, run_step):
     with pytest.raises(PlainError, match=words):
         run_step(architecture, SHORT | step)
 
@@ -385,11 +385,11 @@ def test_adapters_that_ask_for_it_learn_with_it(run_step, monkeypatch):
         "engine.techniques.training.finetuner.check_paged_optimizer", lambda *_: None
     )
 
-    def unpaged_optimizer(model, course):
-        asked.append(course)
-        return make_optimizer(model, replace(course, paged=False))
+    def unpaged_optimizer(model, config):
+        asked.append(config)
+        return make_optimizer(model, replace(config, paged=False))
 
     monkeypatch.setattr("engine.training.trainer.make_optimizer", unpaged_optimizer)
     for step in (PAGED, SHORT | {"technique": "qlora"}):
         run_step("bert", step)
-    assert [course.paged for course in asked] == [True, False]
+    assert [config.paged for config in asked] == [True, False]

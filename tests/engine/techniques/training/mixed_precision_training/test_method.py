@@ -52,13 +52,13 @@ def training(folders, tmp_path):
         recipe = recipe_for("bert", folders["bert"], tmp_path / "data", SHORT)
         folder = resolve_model(str(folders["bert"]))
         at = load_model(folder, CPU, torch.float32)
-        lessons = TrainingData(exercises("bert"), exercises("bert", 8))
+        training_data = TrainingData(exercises("bert"), exercises("bert", 8))
         return PrecisionRun(
             recipe.steps[0],
             variant,
             RunContext(recipe, folder),
             make_trainable(folder, at, selected_layers(at.layers, recipe.layers), CPU),
-            lessons,
+            training_data,
             0,
         )
 
@@ -128,7 +128,7 @@ def test_the_variant_that_is_kept_is_the_result(variant, run_step):
     assert outcome.summary.result.size_bytes > 0 and not held.empty
 
 
-def test_a_rate_of_nothing_changes_nothing(run_step):
+def test_a_learning_rate_of_zero_changes_nothing(run_step):
     outcome = run_step("resnet", rate=0, keep="float32")
     assert outcome.summary.result.loss == outcome.summary.baseline.loss
 

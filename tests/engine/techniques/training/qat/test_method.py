@@ -67,16 +67,16 @@ def logits_of(folder, architecture) -> torch.Tensor:
         ],
     ),
 )
-def test_training_that_moves_nothing_is_rounding_to_nearest(architecture, options, run_step):
-    mine, plain = (
+def test_training_at_rate_zero_is_rounding_to_nearest(architecture, options, run_step):
+    trained, plain = (
         run_step(architecture, SHORT | options | {"rate": 0}),
         run_step(architecture, PLAIN | {k: v for k, v in options.items() if k == "scheme"}),
     )
     assert (
-        mine.summary.result.loss == plain.summary.result.loss
-        and mine.summary.result.size_bytes == plain.summary.result.size_bytes
+        trained.summary.result.loss == plain.summary.result.loss
+        and trained.summary.result.size_bytes == plain.summary.result.size_bytes
     )
-    assert mine.tables.layers.relative_error.equals(plain.tables.layers.relative_error)
+    assert trained.tables.layers.relative_error.equals(plain.tables.layers.relative_error)
 
 
 @for_each(
@@ -131,20 +131,20 @@ def test_static_ranges_are_what_the_observer_reads_off_the_model_before_it_is_ro
     plain = {"technique": "activations", "activation_bits": 6, "observer": observer}
     for name, step in (("trained", trained), ("plain", plain)):
         run_step("bert", step, save=tmp_path / name)
-    mine, its = (
+    trained, stored = (
         load_model(resolve_model(str(tmp_path / name)), CPU, torch.float32).model
         for name in ("trained", "plain")
     )
     for name in ("query", "value"):
         one, other = (
             model.bert.encoder.layer[1].attention.self.get_submodule(name).stored
-            for model in (mine, its)
+            for model in (trained, stored)
         )
         assert (
             one.scale.item() == pytest.approx(other.scale.item(), rel=0.02)
             and abs(one.zero - other.zero) <= 1
         )
-    first = mine.bert.encoder.layer[0].attention.self.query.stored
+    first = trained.bert.encoder.layer[0].attention.self.query.stored
     inputs = torch.tensor([[-100.0, 0.0, 100.0]])
     low, zero, high = first.quantized_inputs(inputs)[0].tolist()
     assert (high - low) / first.scale.item() == pytest.approx(63) and zero == 0
@@ -205,7 +205,7 @@ def test_runs_repeat_to_the_bit(run_step):
     assert one.equals(other) and first.summary.result.loss == second.summary.result.loss
 
 
-def test_steps_learn_only_where_they_are_asked_to(run_step, kept_last, tmp_path):
+def test_step_sizes_are_learned_only_if_requested(run_step, kept_last, tmp_path):
     saved = {}
     for learn in (False, True):
         run_step(
@@ -342,7 +342,8 @@ def test_nonsense_is_refused_in_a_sentence(step, words):
 
 def test_inputs_that_a_step_before_rounds_are_not_forgotten_in_silence(run_step):
     with pytest.raises(
-        PlainError, match=r"^bert\.\S+: The step before rounds its inputs, and this one would not"
+        PlainError,
+        match=r"^bert\.\S+: The step before rounds its inputs, and this one would not",
     ):
         run_step("bert", {"technique": "activations", "mode": "dynamic"}, SHORT)
 
@@ -400,7 +401,7 @@ def losses(outcome) -> list[float]:
 
 
 @each_technique
-def test_a_step_in_parts_learns_as_in_one(step, run_step):
+def test_gradient_accumulation_gives_the_same_training(step, run_step):
     assert losses(run_step("llama", step | {"parts": 2})) == pytest.approx(
         losses(run_step("llama", step)), rel=1e-3
     )
@@ -452,6 +453,6 @@ def test_epochs_are_counted_and_forecast(step, folders, tmp_path):
 
 
 @each_technique
-def test_a_recipe_stored_before_has_the_course_it_had(step):
+def test_a_recipe_of_an_earlier_version_keeps_its_training(step):
     (config,) = Recipe.from_dict({"steps": [step]}).steps
     assert (config.parts, config.patience, config.products) == (1, 0, "float32")
