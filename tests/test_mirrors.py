@@ -57,7 +57,6 @@ TESTED_AS_PART = {
     "engine/models/routed_layers.py": "tests/engine/models/test_unfused_experts.py",
     "engine/pipeline/pruned_writer.py": "tests/engine/techniques/pruning/structured/test_method.py",
     "engine/pipeline/replacement_writer.py": "tests/engine/pipeline/test_steps.py",
-    "engine/results/store/index.py": "tests/engine/results/store/test_store.py",
     "engine/results/store/parquet.py": "tests/engine/results/store/test_store.py",
     "engine/session/cluster.py": "tests/engine/session/test_session.py",
     "engine/session/local_cluster_host.py": "tests/engine/session/test_session.py",
