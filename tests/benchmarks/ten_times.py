@@ -1,4 +1,4 @@
-"""The ten-times journey over seeds: size and quality at each station, and the time of the whole.
+"""The ten-times example over seeds: size and quality after each step, and the total time.
 
 python -m tests.benchmarks.ten_times [SEEDS]
 """
@@ -10,24 +10,24 @@ import pandas as pd
 
 from tests.benchmarks.measurement import Measurement, show
 
-STATIONS = ("teacher", "student", "4-bit student")
+STEPS = ("teacher", "student", "4-bit student")
 MEASURES = ("accuracy", "precision", "recall", "f1")
 
 
 def measurements(seeds: int) -> Iterator[Measurement]:
-    journeys = [ten_times_run(seed) for seed in range(seeds)]
+    runs = [ten_times_run(seed) for seed in range(seeds)]
     yield Measurement(
-        "the whole journey",
-        tuple(seconds for seconds, _ in journeys),
+        "the whole run",
+        tuple(seconds for seconds, _ in runs),
         "s",
         "under 600 on 2 idle cores",
     )
-    known = pd.concat([table.assign(seed=seed) for seed, (_, table) in enumerate(journeys)])
-    for step, station in enumerate(STATIONS):
-        yield from sizes(station, known[(known.step == step) & (known.split == "test")])
+    known = pd.concat([table.assign(seed=seed) for seed, (_, table) in enumerate(runs)])
+    for step, step_name in enumerate(STEPS):
+        yield from sizes(step_name, known[(known.step == step) & (known.split == "test")])
     for (split, step), rows in known.groupby(["split", "step"], sort=False):
         yield from (
-            Measurement(f"{STATIONS[step]}, {split}: {name}", tuple(rows[name]), "", digits=4)
+            Measurement(f"{STEPS[step]}, {split}: {name}", tuple(rows[name]), "", digits=4)
             for name in MEASURES
         )
     yield from behind(known[known.split == "test"])
@@ -49,12 +49,12 @@ def ten_times_run(seed: int) -> tuple[float, pd.DataFrame]:
     return outcome.summary.seconds, step_scores(outcome.tables.stages)
 
 
-def sizes(station: str, rows: pd.DataFrame) -> Iterator[Measurement]:
-    yield Measurement(f"{station}: parameters", tuple(rows.parameters / 1e6), "million")
-    yield Measurement(f"{station}: files", tuple(rows.size_bytes / 1e6), "MB")
-    if station == STATIONS[-1]:
+def sizes(step_name: str, rows: pd.DataFrame) -> Iterator[Measurement]:
+    yield Measurement(f"{step_name}: parameters", tuple(rows.parameters / 1e6), "million")
+    yield Measurement(f"{step_name}: files", tuple(rows.size_bytes / 1e6), "MB")
+    if step_name == STEPS[-1]:
         yield Measurement(
-            f"{station}: smaller than the float32 teacher",
+            f"{step_name}: smaller than the float32 teacher",
             tuple(rows["compression"]),
             "times",
             "at least 7",
@@ -64,10 +64,10 @@ def sizes(station: str, rows: pd.DataFrame) -> Iterator[Measurement]:
 def behind(known: pd.DataFrame) -> Iterator[Measurement]:
     """Points of test accuracy that a student lacks."""
     teacher = known[known.step == 0].set_index("seed").accuracy
-    for step, station in list(enumerate(STATIONS))[1:]:
+    for step, step_name in list(enumerate(STEPS))[1:]:
         lacking = 100 * (teacher - known[known.step == step].set_index("seed").accuracy)
         yield Measurement(
-            f"{station}: behind the teacher, test accuracy", tuple(lacking), "points", "at most 2"
+            f"{step_name}: behind the teacher, test accuracy", tuple(lacking), "points", "at most 2"
         )
 
 

@@ -1,4 +1,4 @@
-"""The ten-times journey: both recipes as they are shipped, the one for the Hub on models and files
+"""The ten-times example: both recipes as they are shipped, the one for the Hub on models and files
 of a moment.
 """
 
@@ -46,7 +46,7 @@ def ten_times_run(tmp_path_factory):
     """The Hub's recipe with a teacher and a student from a Hub on this machine, and local files in
     the place of its data.
     """
-    folder = tmp_path_factory.mktemp("journey")
+    folder = tmp_path_factory.mktemp("ten-times")
     made = {
         "shawhin/bert-phishing-classifier_teacher": tiny("bert", folder / "teacher", **NAMES),
         "tiny/encoder": tiny("encoder", folder / "student"),

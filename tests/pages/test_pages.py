@@ -30,7 +30,7 @@ from engine.runtime.settings import home
 from engine.session import Session
 from pages.formatting.numbers import megabytes
 from pages.widgets import state
-from pages.widgets.runs import ten_times as journey
+from pages.widgets.runs import ten_times
 from tests.cases import for_each
 from tests.pages.sessions import (
     PAGES,
@@ -803,12 +803,12 @@ def test_runs_with_equal_settings_have_different_labels(store_runs):
     assert len(set(labels)) == len(labels) >= 2
 
 
-# --- the ten-times journey ------------------------------------------------------------------------
+# --- ten times smaller ---------------------------------------------------------------------------
 
 
 @pytest.fixture
-def short_journey(tmp_path, monkeypatch):
-    """The journey's own recipe for a teacher and texts of a moment."""
+def short_recipe(tmp_path, monkeypatch):
+    """The bundled recipe for a tiny teacher and short texts."""
     for split, count in {"train": 24, "validation": 9, "test": 9}.items():
         lines = [
             f"{split} {number} {SENTENCES[number % 3]},{number % 3}" for number in range(count)
@@ -816,7 +816,7 @@ def short_journey(tmp_path, monkeypatch):
         (tmp_path / f"{split}.csv").write_text(
             "\n".join(["text,label", *(line.replace(", ", " ") for line in lines)])
         )
-    recipe = yaml.safe_load(journey.RECIPE.read_text())
+    recipe = yaml.safe_load(ten_times.RECIPE.read_text())
     recipe["model"] = str(tiny("bert", tmp_path / "teacher"))
     recipe["task"] |= {
         "data": str(tmp_path / "test.csv"),
@@ -825,23 +825,23 @@ def short_journey(tmp_path, monkeypatch):
     }
     recipe["training"] = {"train": str(tmp_path / "train.csv")}
     recipe["steps"][0] |= {"steps": 4, "batch": 4}
-    monkeypatch.setattr(journey, "RECIPE", tmp_path / "ten-times.yaml")
-    journey.RECIPE.write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr(ten_times, "RECIPE", tmp_path / "ten-times.yaml")
+    ten_times.RECIPE.write_text(yaml.safe_dump(recipe))
 
 
 def tables_on(app: AppTest) -> list[list[str]]:
-    """The models that each table of the journey names."""
+    """The models that each table of the page names."""
     return [frame.value["Model"].tolist() for frame in app.dataframe if "Model" in frame.value]
 
 
-def test_a_newcomer_sees_at_once_what_the_journey_comes_to():
+def test_the_first_visit_shows_the_result_of_the_stored_example():
     app = open_page("ten_times")
     assert tables_on(app) == [["Teacher", "Student", "4-bit student"]] * 2 and len(app.metric) == 3
     assert app.metric[0].delta == "uncompressed" and app.metric[2].delta == "7.2 times smaller"
     assert "A stored run of the same recipe" in words_on(app)
 
 
-def test_a_journey_of_ones_own_takes_the_place_of_the_stored_one(short_journey):
+def test_a_new_run_replaces_the_stored_example(short_recipe):
     app = open_page("ten_times")
     app.button(key="ten-times-run").click().run()
     until(app, lambda app: "Your run" in words_on(app))

@@ -1,4 +1,4 @@
-"""The page that chains steps: what is added, moved and taken out, what is refused, and that a
+"""The page that chains steps: what is added, moved and removed, what is refused, and that a
 recipe comes back as it was saved.
 """
 

@@ -1,4 +1,4 @@
-"""Whole structures taken out: the smaller model computes exactly what the original does without
+"""Structured pruning: the smaller model computes exactly what the original does without
 them.
 """
 
@@ -88,7 +88,7 @@ def finished_run(cached_run):
 
 @torch.no_grad()
 def silence(model, architecture, structures) -> None:
-    """Set to zero, in place, the weights of what reads neurons and heads that were taken out."""
+    """Set to zero, in place, the weights of layers that read removed neurons and heads."""
     for row in structures[~structures.kept].itertuples():
         reader = model.get_submodule(
             LAYERS[architecture][row.what != "neuron"].format(number_of(row.block))

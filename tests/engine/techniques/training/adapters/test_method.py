@@ -54,7 +54,7 @@ def run_step(folders, tmp_path):
 
 
 @pytest.fixture
-def pupils_logits(monkeypatch):
+def trained_logits(monkeypatch):
     """Final outputs of the model in training, with all adapters."""
     heard, learn = [], learner_module.Finetuner.train
 
@@ -97,17 +97,17 @@ def logits_of(folder) -> torch.Tensor:
 
 @each_architecture
 def test_merged_apart_and_in_training_the_answers_are_the_same(
-    architecture, run_step, kept_last, pupils_logits, tmp_path
+    architecture, run_step, kept_last, trained_logits, tmp_path
 ):
     """On an unquantized base; the model in training holds peft's own layers."""
     run_step(architecture, SHORT, save=tmp_path / "apart")
     run_step(architecture, MERGED, save=tmp_path / "merged")
     apart, with_peft, merged = (
         logits_of(tmp_path / "apart"),
-        pupils_logits[0],
+        trained_logits[0],
         logits_of(tmp_path / "merged"),
     )
-    assert pupils_logits[1]
+    assert trained_logits[1]
     torch.testing.assert_close(apart, with_peft, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(merged, with_peft, rtol=1e-4, atol=1e-5)
 
@@ -134,7 +134,7 @@ def test_pefts_own_merge_is_what_is_merged_here(kind):
 
 @for_each(("architecture", "base"), covering(["llama", "gpt2", "bert", "resnet"], BASES))
 def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_training(
-    base, architecture, run_step, kept_last, pupils_logits, tmp_path
+    base, architecture, run_step, kept_last, trained_logits, tmp_path
 ):
     first = BASES[base]
     run_step(architecture, first, save=tmp_path / "base")
@@ -153,11 +153,11 @@ def test_a_base_stays_as_it_was_stored_and_the_file_answers_as_the_model_in_trai
         )
         inputs = torch.randn(4, *after.get_submodule(name).kernel[1:])
         torch.testing.assert_close(
-            after.get_submodule(name)(inputs), pupils_logits[1][name](inputs), rtol=1e-4, atol=1e-5
+            after.get_submodule(name)(inputs), trained_logits[1][name](inputs), rtol=1e-4, atol=1e-5
         )
     if base != "w8a8":  # where a sum in another order may round to the next code
         torch.testing.assert_close(
-            logits_of(tmp_path / "adapted"), pupils_logits[0], rtol=1e-4, atol=1e-4
+            logits_of(tmp_path / "adapted"), trained_logits[0], rtol=1e-4, atol=1e-4
         )
     written = sum(file.stat().st_size for file in (tmp_path / "adapted").glob("*.safetensors"))
     assert written == outcome.summary.result.size_bytes == outcome.tables.ledger.size_bytes.sum()
@@ -178,14 +178,14 @@ def test_the_ledger_separates_base_and_adapters(run_step):
 
 @for_each("architecture", ["llama", "gpt2", "bert", "resnet"])
 def test_a_merge_that_keeps_zeros_was_trained_with_them(
-    architecture, run_step, kept_last, pupils_logits, tmp_path
+    architecture, run_step, kept_last, trained_logits, tmp_path
 ):
     outcome = run_step(architecture, BASES["pruned"], MERGED, save=tmp_path / "merged")
     treated = outcome.tables.layers[outcome.tables.layers.technique == "lora"]
     # no layer of peft's: its factors hang on the weight
-    assert (treated.sparsity >= 0.59).all() and not pupils_logits[1]
+    assert (treated.sparsity >= 0.59).all() and not trained_logits[1]
     torch.testing.assert_close(
-        logits_of(tmp_path / "merged"), pupils_logits[0], rtol=1e-4, atol=1e-5
+        logits_of(tmp_path / "merged"), trained_logits[0], rtol=1e-4, atol=1e-5
     )
     assert (
         outcome.summary.result.size_bytes

@@ -94,7 +94,7 @@ def test_training_at_rate_zero_is_rounding_to_nearest(architecture, options, run
 def test_the_file_that_is_loaded_again_answers_as_the_model_that_was_trained(
     architecture, step, run_step, monkeypatch, kept_last, tmp_path
 ):
-    """The pupil's own answers at the end, beside those of the file."""
+    """Logits of the trained model and of the saved file."""
     step = {
         key: value for key, value in step.items() if step["technique"] != "bitnet" or key != "bits"
     }
