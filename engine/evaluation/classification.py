@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.data.examples import Examples, load_examples
 from engine.evaluation.data.tokens import chunks, token_batches
 from engine.evaluation.measured import (
@@ -150,7 +150,8 @@ def checked_length(length: int, config: Any, tokenizer: Any) -> int:
     if length > limit:
         raise PlainError(
             f"Texts of {length:,} tokens are longer than the {limit:,} that this model "
-            f"reads; set task.length to at most {limit:,}."
+            f"reads; set {option_name(TextClassification, 'length')} to at most "
+            f"{limit:,}."
         )
     return length
 

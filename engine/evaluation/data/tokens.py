@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.data.cache import data_folder, load_or_make
 from engine.evaluation.data.examples import Text
 from engine.models.positions import usable_length
+from engine.recipe.tasks import LanguageModeling
 
 FIRST_GUESS = 5  # characters per token; doubled if the tokens are too few
 MARGIN = 64  # tokens at the end of a truncated text that may differ from those of the full text
@@ -121,7 +122,8 @@ def window_prefix(tokenizer: Any, bos: Literal["auto", "always", "never"]) -> tu
         return added
     if getattr(tokenizer, "bos_token_id", None) is None:
         raise PlainError(
-            "The tokenizer has no beginning-of-sequence token (BOS); set task.bos to auto or never."
+            "The tokenizer has no beginning-of-sequence token (BOS); set "
+            f"{option_name(LanguageModeling, 'bos')} to auto or never."
         )
     return (tokenizer.bos_token_id,)
 

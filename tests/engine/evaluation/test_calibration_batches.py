@@ -69,7 +69,8 @@ def test_a_window_longer_than_the_positions_is_refused(llama, text):
     with pytest.raises(
         PlainError,
         match=(
-            r"129 tokens exceeds the 128 that this model reads; set calibration.context to at "
+            r"129 tokens exceeds the 128 that this model reads; set "
+            r"Calibration context \(calibration\.context\) to at "
             r"most 128"
         ),
     ):

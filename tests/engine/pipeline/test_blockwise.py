@@ -67,7 +67,7 @@ def test_every_layer_that_was_kept_says_why(architecture, folders, tmp_path):
     )
     layers = run(recipe).tables.layers.set_index("name")
     kept = layers[(layers.technique == "") & (layers.tied_to == "")]
-    assert kept.note[skipped] == "layers.skip names it" and (kept.note != "").all()
+    assert kept.note[skipped] == "Layers to skip (layers.skip) names it" and (kept.note != "").all()
     embeddings = kept[kept.kind == "embedding"]
     assert (
         embeddings.note.str.contains(r"layers\.include").all() and len(kept) == len(embeddings) + 1
@@ -208,7 +208,7 @@ def sentence(fields) -> str:
 
 
 def test_no_samples_are_refused():
-    assert "Calibration, samples: 0 is not allowed" in sentence(
+    assert "Calibration examples (calibration.samples): 0 is not allowed" in sentence(
         {"steps": [GPTQ], "calibration": {"samples": 0}}
     )
 

@@ -186,7 +186,8 @@ def test_every_example_comes_once_before_any_comes_again(pupil):
 
 def test_a_loss_that_is_no_number_is_said_in_a_sentence(pupil):
     with pytest.raises(
-        PlainError, match=r"NaN or infinite at training step 1; lower rate, which is 0\.01"
+        PlainError,
+        match=r"NaN or infinite at training step 1; lower Learning rate \(rate\), which is 0\.01",
     ):
         training_losses(
             pupil("resnet"), "resnet", loss=lambda logits, batch: labels(logits, batch) * math.nan

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedConfig
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.data.tokens import tokenizer_key
 from engine.models.loading import (
     ModelSource,
@@ -13,6 +13,7 @@ from engine.models.loading import (
 from engine.models.positions import usable_length
 from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
+from engine.recipe.tasks import Calibration
 from engine.techniques.distillation.distill.config import (
     Distill,
 )
@@ -54,8 +55,8 @@ def check_lengths(folder: ModelSource, role: str, recipe: Recipe) -> None:
     if folder.kind in LANGUAGE:
         context = recipe.calibration.context if recipe.calibration else 0  # of the training windows
         lengths = {
-            "task.context": recipe.task.context if role == "student" else 0,
-            "calibration.context": context,
+            option_name(recipe.task, "context"): recipe.task.context if role == "student" else 0,
+            option_name(Calibration, "context"): context,
         }
     limit = usable_length(config_of(folder)) if folder.kind != "image-classification" else None
     for option, length in lengths.items():

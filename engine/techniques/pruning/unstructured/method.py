@@ -5,7 +5,7 @@ import torch
 from engine.calibration import InputStats
 from engine.calibration.gradient_stats import GradientStats
 from engine.errors import PlainError
-from engine.models.layers import Layer
+from engine.models.layers import SKIP, Layer
 from engine.step.layer_swap import LayerSwap
 from engine.techniques.hooks import compress, nonzero_weights, plan, storage_plan, why_unchanged
 from engine.techniques.pruning.masks import check_divisible, keep_mask, layer_shares, removed_count
@@ -93,8 +93,7 @@ def stored_remaining(left: torch.Tensor, weight: torch.Tensor, config: Pruning) 
     """
     if weight.any() and not left.any():
         raise PlainError(
-            "No weight would be left; remove a smaller share, or name the layer under Layers "
-            "to skip (layers.skip)."
+            f"No weight would be left; remove a smaller share, or name the layer under {SKIP}."
         )
     return sparse_weight(
         left.to(values_dtype(config)),
