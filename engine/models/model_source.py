@@ -127,7 +127,7 @@ def parse_model_name(reference: str) -> ModelName:
     # the path is too long, or names the home of an unknown user
     except (OSError, RuntimeError):
         raise PlainError(
-            f"{short_repr(reference)} is no model: give bundled:NAME, an existing directory, or "
+            f"{short_repr(reference)} is not a model; give bundled:NAME, an existing directory, or "
             "a Hub id."
         ) from None
 
@@ -199,7 +199,7 @@ def check_file_sizes(path: Path, name: str) -> None:
 def read_json(file: Path, name: str) -> dict[str, Any]:
     if not file.is_file():
         raise PlainError(
-            f"{name} has no {file.name}, so it is no model in the Hugging Face format; give "
+            f"{name} has no {file.name}, so it is not a model in the Hugging Face format; give "
             "a directory or Hub id with one."
         )
     try:

@@ -121,7 +121,7 @@ def test_weights_in_no_layer_of_a_known_kind_are_named(folders, tmp_path):
         recipe_for("opt", folders["opt"], tmp_path / "data", {"technique": "round-to-nearest"})
     ).summary.notes
     assert any(
-        "stand in no layer that can be compressed here" in note and "embed_positions.weight" in note
+        "are outside the compressible layers" in note and "embed_positions.weight" in note
         for note in notes
     )
 

@@ -286,8 +286,8 @@ def test_every_choice_refuses_others_and_lists_its_own(technique, option):
         (
             {"task": {"kind": "language-modeling", "tokens": 1}},
             (
-                "Tokens to evaluate (task.tokens): 1 is not allowed; give a whole number of at least "
-                "2."
+                "Tokens to evaluate (task.tokens): 1 is not allowed; give a whole number of at "
+                "least 2."
             ),
         ),
         (

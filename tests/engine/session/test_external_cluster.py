@@ -192,7 +192,7 @@ def test_a_run_and_a_question_say_that_all_workers_are_busy_and_the_run_can_be_c
         run = Run(cluster, "busy")
         run.says(BUSY)
         with pytest.raises(
-            PlainError, match="No answer within 0 seconds: its only worker is busy with other work"
+            PlainError, match="No answer within 0.1 s: its only worker is busy with other work"
         ):
             cluster.ask(DurationQuery(1), 0.1, *QUESTION)
         assert status(address) == "The cluster answers; its only worker is busy with other work."

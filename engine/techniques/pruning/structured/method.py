@@ -358,7 +358,7 @@ def layer_notes(
         notes.setdefault(name, []).append(
             words
             + (
-                f" (asked to lose {config.share:.0%}, and only whole ones are removed)"
+                f" ({config.share:.0%} was requested; only whole {kind}s are removed)"
                 if rounded
                 else ""
             )

@@ -4,7 +4,7 @@ import torch
 
 from engine.calibration import InputStats
 from engine.calibration.gradient_stats import GradientStats
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.layers import SKIP, Layer
 from engine.step.layer_swap import LayerSwap
 from engine.techniques.hooks import compress, nonzero_weights, plan, storage_plan, why_unchanged
@@ -53,8 +53,9 @@ def plan_pruning(
             shares[name] = 0.0  # all its weights are zero already
         elif share == 1:
             raise PlainError(
-                f"{name} would lose every weight when {config.sparsity:.0%} of all layers go; "
-                "ask for less, or for a share of each layer."
+                f"{name} would lose every weight at {config.sparsity:.0%} of all layers; lower "
+                f"{option_name(config, 'sparsity')}, or set {option_name(config, 'scope')} to "
+                "layer."
             )
     return {
         name: setting.model_copy(update={"scope": "layer", "sparsity": shares.get(name, 0.0)})

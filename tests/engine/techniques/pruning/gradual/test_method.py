@@ -235,7 +235,7 @@ def test_it_goes_back_to_the_last_cut_that_held(run_step, monkeypatch, tmp_path)
     ("qualities", "words"),
     [
         ([0.0], "none of the held-out examples right"),
-        ([0.9, 0.1, 0.1], "after the first cut and 1 training steps"),
+        ([0.9, 0.1, 0.1], "After the first pruning step and 1 training steps"),
     ],
 )
 def test_a_floor_that_cannot_be_kept_is_refused(qualities, words, run_step, monkeypatch):
