@@ -135,7 +135,10 @@ class InputStats:
         return other
 
     def check_usable(self, layer: str) -> None:
-        """Raises PlainError if there was no input, or one was not finite."""
+        """Check that the layer's inputs were observed and are finite.
+
+        Raises PlainError if there was no input, or one was not finite.
+        """
         if not self.count:
             raise PlainError(
                 f"No calibration data reached {layer}; add it to "

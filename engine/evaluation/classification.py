@@ -39,7 +39,10 @@ def text_quality(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError if data and model do not match."""
+    """Measure a text classifier on the examples of the task.
+
+    Raises PlainError if data and model do not match.
+    """
     length = checked_length(task.length, model.config, tokenizer)
     examples = load_examples(task, on_progress)
     targets = class_targets(examples, model.config)
@@ -66,7 +69,10 @@ def image_quality(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError if data and model do not match."""
+    """Measure an image classifier on the task's examples.
+
+    Raises PlainError if data and model do not match.
+    """
     examples = load_examples(task, on_progress)
     targets = class_targets(examples, model.config)
     batches = image_batches(examples.inputs, processor, image_channels(model.config), IMAGES)

@@ -41,7 +41,10 @@ def perplexity(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError if text, tokenizer and model do not match."""
+    """Measure the perplexity of a language model on the task's text.
+
+    Raises PlainError if text, tokenizer and model do not match.
+    """
     check_context(task.context, model.config, option_name(task, "context"))
     text = load_text(task.text, task.text_column, task.split, on_progress)
     on_progress(ProgressEvent("tokenizing", 0, 1))

@@ -135,7 +135,10 @@ def parse_model_name(reference: str) -> ModelName:
 def checked_source(
     path: Path, reference: str, revision: str, head_for: Kind | None = None
 ) -> ModelSource:
-    """Raises PlainError with the first reason why the model could not be used."""
+    """Return the source of a model after checking that it can be loaded.
+
+    Raises PlainError with the first reason why the model could not be used.
+    """
     name = short_repr(reference)
     if not any(path.iterdir()):
         raise PlainError(
@@ -267,7 +270,9 @@ def task_kind(config: dict[str, Any], architecture: str, name: str) -> Kind:
 
 
 def check_supported(config: dict[str, Any], architecture: str, kind: Kind, name: str) -> None:
-    """Raises PlainError for models compressed by other tools, with custom code, or unknown to
+    """Check that a model's configuration is one that can be compressed here.
+
+    Raises PlainError for models compressed by other tools, with custom code, or unknown to
     transformers.
     """
     family = str(config.get("model_type"))

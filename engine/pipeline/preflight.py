@@ -41,9 +41,10 @@ def check_calibration_size(step: Technique, layers: Iterable[Layer], tokens: int
 
 
 def check_steps(recipe: Recipe, folder: ModelSource, local_only: bool = False) -> None:
-    """Raises PlainError for the first step that this model, task or device does not allow.
-    ``local_only``: other models only where they need no
-    download.
+    """Check every step of a recipe against the model, task and device.
+
+    Raises PlainError for the first step that this model, task or device does not allow.
+    ``local_only``: other models only where they need no download.
     """
     check_task_kind(recipe.task, folder)
     if folder.packed and recipe.steps:

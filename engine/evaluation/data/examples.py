@@ -414,7 +414,10 @@ def cell_image(value: Any, folder: Path) -> Image.Image:
 
 
 def open_image(file: Any) -> Image.Image:
-    """Raises PlainError for an image of more than MAX_PIXELS, before it is decoded."""
+    """Open and decode an image.
+
+    Raises PlainError for an image of more than MAX_PIXELS, before it is decoded.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(file)
@@ -430,7 +433,10 @@ def open_image(file: Any) -> Image.Image:
 
 
 def check_regular_file(path: Path) -> Path:
-    """Raises PlainError for a pipe or device, which may never end."""
+    """Return the path after checking that it is a regular file.
+
+    Raises PlainError for a pipe or device, which may never end.
+    """
     if path.exists() and not path.is_file():
         raise PlainError(
             f"The image {value_text(str(path))} is not a regular file; give the path of an image."
@@ -439,7 +445,10 @@ def check_regular_file(path: Path) -> Path:
 
 
 def images_in(values: Sequence[Any], folder: Path) -> list[Image.Image]:
-    """Raises PlainError if they have more than MAX_PIXELS_IN_ALL together."""
+    """Decode the images of a column's values. Paths are relative to ``folder``.
+
+    Raises PlainError if they have more than MAX_PIXELS_IN_ALL together.
+    """
     images, pixels = [], 0
     for value in values:
         images.append(cell_image(value, folder))

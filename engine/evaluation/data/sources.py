@@ -104,7 +104,10 @@ class HubTable:
 
 
 def load_table(source: str, split: str) -> Table:
-    """Raises PlainError when the source cannot be read."""
+    """Load a file, or one split of a Hub dataset.
+
+    Raises PlainError when the source cannot be read.
+    """
     if is_local(source):
         return file_table(local_path(source))
     return hub_table(source, split)

@@ -205,7 +205,10 @@ def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def check_context(context: int, config: Any, option: str) -> None:
-    """Raises PlainError if a window is longer than the model can read."""
+    """Check that windows fit into the model's context. ``option`` names the setting in messages.
+
+    Raises PlainError if a window is longer than the model can read.
+    """
     limit = usable_length(config)
     if limit is not None and context > limit:
         raise PlainError(
@@ -215,7 +218,10 @@ def check_context(context: int, config: Any, option: str) -> None:
 
 
 def check_vocabulary(tokens: np.ndarray, config: Any) -> None:
-    """Raises PlainError if the tokenizer returns a token without an embedding."""
+    """Check that the model has an embedding for every token.
+
+    Raises PlainError if the tokenizer returns a token without an embedding.
+    """
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     vocabulary = getattr(text, "vocab_size", None)
     if vocabulary and len(tokens) and (largest := int(tokens.max())) >= vocabulary:

@@ -287,7 +287,10 @@ def run_row(row: tuple[Any, ...]) -> RunRow:
 
 
 def check_texts(values: Iterable[object]) -> None:
-    """Raises DamagedIndex if any value is not text."""
+    """Check the values of text columns.
+
+    Raises DamagedIndex if any value is not text.
+    """
     if not all(isinstance(value, str) for value in values):
         raise DamagedIndex("a value is not text")
 

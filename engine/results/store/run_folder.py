@@ -101,7 +101,10 @@ def write_record(folder: Path, record: RunRecord) -> str:
 
 
 def check_exists(folder: Path) -> None:
-    """Raises PlainError if the run was deleted."""
+    """Check that the folder of a run exists.
+
+    Raises PlainError if the run was deleted.
+    """
     if not folder.is_dir():
         raise missing_run_error(folder.name)
 

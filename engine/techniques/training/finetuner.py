@@ -112,7 +112,10 @@ def refuse_unfit_aware(config: CompressionAwareTraining, recipe: Recipe) -> None
 
 
 def check_paged_optimizer(config: CompressionAwareTraining, device: torch.device) -> None:
-    """Raises PlainError for a paged optimizer without a GPU."""
+    """Check that the optimizer can run on the device.
+
+    Raises PlainError for a paged optimizer without a GPU.
+    """
     if config.uses_paged_optimizer and device.type != "cuda":
         raise PlainError(
             "The paged optimizer needs a CUDA device, and this run computes on the "

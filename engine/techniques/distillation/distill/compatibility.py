@@ -68,8 +68,10 @@ def check_lengths(folder: ModelSource, role: str, recipe: Recipe) -> None:
 
 
 def check_compatible(folder: ModelSource, teacher: ModelSource, role: str) -> None:
-    """Raises PlainError if one model cannot be trained on the other's outputs because of another
-    task, vocabulary or other classes.
+    """Check that teacher and student can be compared.
+
+    Raises PlainError if one model cannot be trained on the other's outputs because of another task,
+    vocabulary or other classes.
     """
     if folder.kind != teacher.kind:
         raise PlainError(

@@ -44,7 +44,10 @@ def scaled_magnitude(weight: torch.Tensor, config: FloatingPoint) -> torch.Tenso
 
 
 def cast_weight(weight: torch.Tensor, dtype: torch.dtype) -> DenseWeight:
-    """Raises PlainError if a weight exceeds the range of float16."""
+    """Cast a weight to a floating-point format.
+
+    Raises PlainError if a weight exceeds the range of float16.
+    """
     cast = weight.to(dtype)
     if cast.isinf().any():
         widest = weight.abs().max().item()

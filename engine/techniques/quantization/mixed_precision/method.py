@@ -60,7 +60,10 @@ def plan_mixed_precision(
 
 
 def configs_by_name(config: MixedPrecision, layers: list[Layer]) -> dict[str, RoundToNearest]:
-    """Raises PlainError for a pattern that names no layer."""
+    """Rounding options of each layer by the name patterns of the config.
+
+    Raises PlainError for a pattern that names no layer.
+    """
     for pattern in config.bits_by_name:
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):
             raise PlainError(

@@ -197,7 +197,10 @@ def activation_label(config: QAT | BitNet) -> list[str]:
 
 
 def check_activation_bits(config: QAT | BitNet) -> None:
-    """Raises ValueError for one bit, whose only level is zero."""
+    """Check the number of bits for activations.
+
+    Raises ValueError for one bit, whose only level is zero.
+    """
     if config.activation_bits == 1:
         raise ValueError(
             f"{option_name(config, 'activation_bits')} is 1, which allows only zero; "
