@@ -35,7 +35,7 @@ def shapes_and_dtypes(stored) -> dict:
 
 @for_each("shape", SHAPES, ids=str)
 @each_technique
-def test_the_blueprint_is_what_is_stored_in_every_byte(config, shape):
+def test_the_storage_plan_is_what_is_stored_in_every_byte(config, shape):
     stored, plan = stored_weight(config, shape), storage_plan(config, shape)
     assert plan.settings() == stored.settings() and shapes_and_dtypes(plan) == shapes_and_dtypes(
         stored
