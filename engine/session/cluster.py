@@ -73,7 +73,7 @@ FOREIGN = (
 
 
 class Cluster:
-    """Safe to use from any number of threads. Everything that goes wrong is a PlainError."""
+    """Client of a cluster. Thread-safe; its methods raise only PlainError."""
 
     def __init__(self, client: Client, embedded: LocalCluster | None = None):
         self.client, self.embedded = client, embedded

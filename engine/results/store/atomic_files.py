@@ -41,8 +41,8 @@ def explain_os_errors(root: Path, action: str = "written to") -> Iterator[None]:
 
 @contextmanager
 def file_draft(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a path to write to, whose file then replaces ``path`` in one step; after an error, what
-    was there stays. ``suffix`` is the draft's, for libraries that would append one.
+    """Yield a path to write to, whose file then replaces ``path`` in one step. After an error, the
+    previous file stays. ``suffix`` is the draft's, for libraries that append one themselves.
     """
     draft = path.with_name(f".{path.name}-{os.urandom(4).hex()}{suffix}")
     try:

@@ -220,5 +220,5 @@ def modified_time(folder: Path) -> datetime:
 
 def missing_run_error(run: str) -> PlainError:
     return PlainError(
-        f"There is no run {run} here, it may have been deleted; choose a run from the list."
+        f"There is no run {run} here; it may have been deleted. Choose a run from the list."
     )

@@ -24,7 +24,7 @@ Nothing = TypeVar("Nothing")
 
 @dataclass(frozen=True)
 class UnsavedRun:
-    """A run that the disk refused, kept in memory."""
+    """A run that could not be written, kept in memory."""
 
     record: RunRecord
     tables: Tables | None
