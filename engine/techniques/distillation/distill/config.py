@@ -379,8 +379,7 @@ class Distill(ModelTraining):
         ):
             return given
         raise ValueError(
-            f"{given[:80]!r} is not a list of blocks; set "
-            f"{option_name(cls, 'feature_blocks')} to each, last, or numbers of the "
+            f"{given[:80]!r} is not a list of blocks; give each, last, or numbers of the "
             "student's blocks from 1, such as 1,3"
         )
 

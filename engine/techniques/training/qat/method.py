@@ -184,6 +184,6 @@ def randomize_weights(trainable: TrainableModel, context: RunContext) -> None:
         if first.weight.shape != weight.weight.shape:
             raise PlainError(
                 f"{layer.name} has another shape than in config.json, so it cannot start from "
-                f"random weights; set {option_name(QAT, 'start')} to checkpoint."
+                f"random weights; set {option_name(BitNet, 'start')} to checkpoint."
             )
         matrix_view(weight, weight.weight).copy_(matrix_view(first, first.weight))

@@ -206,9 +206,7 @@ def test_blocks_that_are_no_numbers_are_refused_in_one_sentence(given):
         Recipe.from_dict(
             {"steps": [{"technique": "distill", "features": "mse", "feature_blocks": given}]}
         )
-    assert "is not a list of blocks; set feature_blocks to each" in str(
-        error.value
-    ) and "\n" not in str(error.value)
+    assert "is not a list of blocks; give each" in str(error.value) and "\n" not in str(error.value)
 
 
 # --- weights of the terms -------------------------------------------------------------------------
@@ -659,8 +657,8 @@ def test_a_prompt_that_leaves_no_room_for_an_answer_gets_one_sentence(folders, t
     with pytest.raises(
         PlainError,
         match=(
-            r"leaves 0 for an answer, and it takes 8 at least; set prompt lower, or "
-            r"calibration\.context higher\.$"
+            r"leaves 0 for an answer, and it takes 8 at least; lower Prompt length "
+            r"\(prompt\), or raise Calibration context \(calibration\.context\)\.$"
         ),
     ):
         run(recipe_for("llama", folders["llama"], tmp_path / "data", step))

@@ -254,8 +254,8 @@ def test_a_size_out_of_reach_is_refused_before_training(run_step, monkeypatch):
     with pytest.raises(
         PlainError,
         match=(
-            r"With 60% removed, the model's file still takes [\d.]+ kB, more than target_mb "
-            r"0\.001"
+            r"With 60% removed, the model's file still takes [\d.]+ kB, more than the 0\.001 MB "
+            r"of Target size \(target_mb\)"
         ),
     ):
         run_step(target_mb=0.001)

@@ -359,7 +359,7 @@ def test_random_weights_need_the_shapes_of_the_configuration(run_step):
         PlainError,
         match=(
             "has another shape than in config.json, so it cannot start from random weights; set "
-            r"Start \(start\) to checkpoint"
+            r"Initial weights \(start\) to checkpoint"
         ),
     ):
         run_step(
