@@ -13,7 +13,7 @@ from engine.models.loading import (
 from engine.models.positions import usable_length
 from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
-from engine.recipe.tasks import Calibration
+from engine.recipe.tasks import Calibration, LanguageModeling, TextClassification
 from engine.techniques.distillation.distill.config import (
     Distill,
 )
@@ -51,11 +51,13 @@ def check_lengths(folder: ModelSource, role: str, recipe: Recipe) -> None:
 
     Raises PlainError if one cannot.
     """
-    lengths = {"task.length": getattr(recipe.task, "length", 0)}
+    lengths = {option_name(TextClassification, "length"): getattr(recipe.task, "length", 0)}
     if folder.kind in LANGUAGE:
         context = recipe.calibration.context if recipe.calibration else 0  # of the training windows
         lengths = {
-            option_name(recipe.task, "context"): recipe.task.context if role == "student" else 0,
+            option_name(LanguageModeling, "context"): recipe.task.context
+            if role == "student"
+            else 0,
             option_name(Calibration, "context"): context,
         }
     limit = usable_length(config_of(folder)) if folder.kind != "image-classification" else None
