@@ -126,9 +126,9 @@ def calibration_tokens(
     stream = text_tokens(text, preprocessor, skip + calibration.samples * calibration.context)
     if skip and len(stream) - skip < calibration.context:
         raise PlainError(
-            f"{text.name} is also what quality is measured on, and after those "
-            f"{min(skip, len(stream)):,} tokens it has none left to calibrate with; "
-            f"change {option_name(calibration, 'text')} or its split, or lower "
+            f"{text.name} is also the evaluation text, and its first {min(skip, len(stream)):,} "
+            "tokens, which are used for evaluation, leave too few for calibration; change "
+            f"{option_name(calibration, 'text')} or its split, or lower "
             f"{option_name(task, 'tokens')}."
         )
     check_vocabulary(stream, config)

@@ -279,7 +279,7 @@ def labeled_examples(
     if len(examples.inputs) < 2:
         raise PlainError(
             f"{examples.name} has {len(examples.inputs) or 'no'} labeled examples to train on "
-            "besides those that quality is measured on; lower "
+            "besides those used for evaluation; lower "
             f"{option_name(task, 'samples')}, or give data with a train split."
         )
     return EncodedExamples(

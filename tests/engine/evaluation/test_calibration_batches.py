@@ -54,7 +54,7 @@ def test_the_text_that_quality_is_measured_on_is_passed_over(llama, text):
 
 
 def test_a_text_that_is_all_measured_on_is_refused(llama, text):
-    with pytest.raises(PlainError, match="is also what quality is measured on"):
+    with pytest.raises(PlainError, match="is also the evaluation text"):
         calibration_batches(
             Calibration(text=text, context=32), LanguageModeling(text=text, tokens=10**6), llama
         )
