@@ -7,17 +7,11 @@ import streamlit as st
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError, field_title
 from engine.recipe import Layers, Recipe
-from engine.recipe.tasks import (
-    Calibration,
-    ImageClassification,
-    LanguageModeling,
-    MaskedLanguageModeling,
-    TextClassification,
-    Training,
-)
+from engine.recipe.tasks import Calibration, Training
 from engine.results.schema.query_results import ModelView
 from pages.widgets.queries import show_error
 from pages.widgets.state import (
+    TASKS,
     default_calibration,
     is_training_step,
     measurement_choices,
@@ -30,10 +24,6 @@ from pages.widgets.state import (
 DEVICES = ("auto", "cpu", "cuda", "mps")
 CHOICES = {"bos": ("auto", "always", "never")}  # of the task's fields
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-TASKS = {
-    task.model_fields["kind"].default: task
-    for task in (LanguageModeling, MaskedLanguageModeling, TextClassification, ImageClassification)
-}
 
 
 def recipe_form(
