@@ -1,5 +1,6 @@
 """Errors with a one-sentence message that users can act on."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -23,11 +24,12 @@ def plain_error(error: ValidationError, model: type[BaseModel] | None = None) ->
     with it, the sentence names the allowed values.
     """
     first = error.errors(include_url=False)[0]
-    sentence = problem_description(first, schema_of(model) if model else {})
+    schema = schema_of(model) if model else {}
+    sentence = problem_description(first, schema)
     where = (
-        location(first["loc"][:-1]) or subject(model)
+        location(first["loc"][:-1], schema) or subject(model)
         if is_unknown_key(first)
-        else location(first["loc"])
+        else location(first["loc"], schema)
     )
     return PlainError(
         f"{where}: {sentence}." if where else f"{sentence[:1].upper()}{sentence[1:]}."
@@ -100,21 +102,54 @@ def validator_message(message: str) -> str:
 # --- where ----------------------------------------------------------------------------------------
 
 
-def location(loc: tuple[int | str, ...]) -> str:
-    """Return the location in the recipe for users, such as ``Step 1, bits``; empty for the whole
-    recipe. The member of a union is omitted.
+def option_name(model: BaseModel | type[BaseModel], key: str) -> str:
+    """Label of a field in the forms, and its key in a recipe: ``Bits (bits)`` for an option of a
+    step, ``Maximum length (task.length)`` for a field of a section.
+    """
+    model = model if isinstance(model, type) else type(model)
+    section = getattr(model, "section", "")
+    return labeled_key(field_title(model, key), f"{section}.{key}" if section else key)
+
+
+def field_title(model: type[BaseModel], key: str) -> str:
+    """Label of a field in the forms."""
+    return model.model_fields[key].title or key
+
+
+def labeled_key(title: str, key: str) -> str:
+    """Return a field's title, without a note in parentheses such as its unit, and its key."""
+    return f"{re.sub(r' [(][^()]*[)]$', '', title)} ({key})"
+
+
+def location(loc: tuple[int | str, ...], schema: dict[str, Any]) -> str:
+    """Return the location in the recipe for users, such as ``Step 1, Bits (bits)``; empty for the
+    whole recipe. The member of a union is omitted.
     """
     match loc:
-        case ("steps", int(index)):
-            return f"Step {index + 1}"
-        case ("steps", int(index), _, *rest):
-            words = [f"step {index + 1}", *rest]
-        case ("task", _, *rest):
-            words = ["task", *rest]
+        case ("steps", int(index), _, str(key), *rest):
+            words = [f"Step {index + 1}", field_name(loc[:3], key, schema), *rest]
+        case ("steps", int(index), *_):
+            words = [f"Step {index + 1}"]
+        case ("task", _, str(key), *rest):
+            words = [field_name(loc[:2], key, schema, "task."), *rest]
+        case ("task", *_):
+            words = ["Task"]
+        case ("calibration" | "training" | "layers" as section, str(key), *rest):
+            words = [field_name(loc[:1], key, schema, f"{section}."), *rest]
+        case (str(key), *rest):
+            words = [key.capitalize(), *rest]
         case _:
             words = list(loc)
-    text = ", ".join(f"item {word + 1}" if isinstance(word, int) else word for word in words)
-    return text[:1].upper() + text[1:]
+    return ", ".join(f"item {word + 1}" if isinstance(word, int) else word for word in words)
+
+
+def field_name(
+    parent: tuple[int | str, ...], key: str, schema: dict[str, Any], section: str = ""
+) -> str:
+    """Label and key of a field by the schema of its parent; only the key without one."""
+    field_schema = schema_at(schema, parent).get("properties", {}).get(key, {})
+    title = field_schema.get("title")
+    return labeled_key(title, section + key) if title else section + key
 
 
 def subject(model: type[BaseModel] | None) -> str:

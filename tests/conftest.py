@@ -34,7 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: some tests wait for processes of their own."""
-    return len(os.sched_getaffinity(0)) + 1
+    from engine.runtime.platform_support import usable_cpus
+
+    return usable_cpus() + 1
 
 
 # fixtures that cost nothing; a test with others reads or writes files, or shares a model or cluster

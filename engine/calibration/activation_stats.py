@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.packed_modules import (
     Unpacking,
     UnpackingConv2d,
     UnpackingEmbedding,
     UnpackingLinear,
 )
+from engine.recipe import Layers
 
 PIECES = 8  # a Gram matrix is symmetric, so 36 of 8 x 8 tiles are computed
 NARROWEST = 96  # columns of a tile; narrower products are slow
@@ -134,11 +135,14 @@ class InputStats:
         return other
 
     def check_usable(self, layer: str) -> None:
-        """Raises PlainError if there was no input, or one was not finite."""
+        """Check that the layer's inputs were observed and are finite.
+
+        Raises PlainError if there was no input, or one was not finite.
+        """
         if not self.count:
             raise PlainError(
-                f"No calibration data reached {layer}; skip it under layers.skip, or give "
-                "other calibration data."
+                f"No calibration data reached {layer}; add it to "
+                f"{option_name(Layers, 'skip')}, or give other calibration data."
             )
         if not self.abs_max.isfinite().all():
             raise PlainError(

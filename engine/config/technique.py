@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from engine.errors import option_name
+
 Family = Literal["quantization", "pruning", "low-rank", "distillation", "training"]
 # what a layer consists of: dense weights, fewer of them (structures removed), weights with many
 # zeros, low-rank factors, quantized codes, or any of these plus an adapter
@@ -23,6 +25,8 @@ ALL_LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 
 class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    section: ClassVar[str] = ""  # key of a recipe that holds the fields; empty for steps
 
 
 class Technique(FrozenModel):
@@ -80,8 +84,8 @@ class Technique(FrozenModel):
             if len(required[other]) != 1:
                 allowed = " or ".join(map(str, values))
                 raise ValueError(
-                    f"{name} is used only if {other} is {allowed}; set {other} too, or "
-                    f"remove {name}"
+                    f"{option_name(cls, name)} is used only if {option_name(cls, other)} is "
+                    f"{allowed}; set {other} too, or remove {name}"
                 )
         return (
             given | {other: values[0] for other, values in required.items()} if required else given

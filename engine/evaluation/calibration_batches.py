@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.classification import checked_length, image_batches, image_channels
 from engine.evaluation.data.examples import TEXT_SPLITS, Examples, Text, load_examples, load_text
 from engine.evaluation.data.sources import is_local
@@ -119,16 +119,17 @@ def calibration_tokens(
     on_progress: Report,
 ) -> tuple[np.ndarray, Text]:
     """Tokens of the calibration text that are not used for evaluation, and the text."""
-    check_context(calibration.context, config, "calibration.context")
+    check_context(calibration.context, config, option_name(Calibration, "context"))
     text = load_text(calibration.text, calibration.text_column, calibration.split, on_progress)
     on_progress(ProgressEvent("tokenizing-calibration", 0, 1))
     skip = task.tokens if is_evaluation_text(task, calibration) else 0
     stream = text_tokens(text, preprocessor, skip + calibration.samples * calibration.context)
     if skip and len(stream) - skip < calibration.context:
         raise PlainError(
-            f"{text.name} is also what quality is measured on, and after those "
-            f"{min(skip, len(stream)):,} tokens it has none left to calibrate with; "
-            "name another calibration.text or split, or lower task.tokens."
+            f"{text.name} is also the evaluation text, and its first {min(skip, len(stream)):,} "
+            "tokens, which are used for evaluation, leave too few for calibration; change "
+            f"{option_name(calibration, 'text')} or its split, or lower "
+            f"{option_name(task, 'tokens')}."
         )
     check_vocabulary(stream, config)
     return stream[skip:], text
@@ -141,7 +142,7 @@ def shortfall_notes(calibration: Calibration, count: int, unit: str, name: str) 
     return (
         (
             f"Calibration used {count:,} of the {calibration.samples:,} requested {unit} "
-            f"(calibration.samples); {name} has no more."
+            f"({option_name(calibration, 'samples')}); {name} has no more."
         ),
     )
 
@@ -230,6 +231,7 @@ def calibration_examples(
     if not examples.inputs:
         raise PlainError(
             f"{examples.name} has no examples other than those used for evaluation; "
-            "lower task.samples, or name other data under calibration.text."
+            f"lower {option_name(task, 'samples')}, or name other data under "
+            f"{option_name(Calibration, 'text')}."
         )
     return examples

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.data.examples import Examples, load_examples
 from engine.evaluation.data.tokens import chunks, token_batches
 from engine.evaluation.measured import (
@@ -39,7 +39,10 @@ def text_quality(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError if data and model do not match."""
+    """Measure a text classifier on the examples of the task.
+
+    Raises PlainError if data and model do not match.
+    """
     length = checked_length(task.length, model.config, tokenizer)
     examples = load_examples(task, on_progress)
     targets = class_targets(examples, model.config)
@@ -66,7 +69,10 @@ def image_quality(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError if data and model do not match."""
+    """Measure an image classifier on the task's examples.
+
+    Raises PlainError if data and model do not match.
+    """
     examples = load_examples(task, on_progress)
     targets = class_targets(examples, model.config)
     batches = image_batches(examples.inputs, processor, image_channels(model.config), IMAGES)
@@ -150,7 +156,8 @@ def checked_length(length: int, config: Any, tokenizer: Any) -> int:
     if length > limit:
         raise PlainError(
             f"Texts of {length:,} tokens are longer than the {limit:,} that this model "
-            f"reads; set task.length to at most {limit:,}."
+            f"reads; set {option_name(TextClassification, 'length')} to at most "
+            f"{limit:,}."
         )
     return length
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.data.examples import Text, load_text
 from engine.evaluation.data.tokens import (
     check_context,
@@ -51,7 +51,7 @@ def masked_text(
     task: MaskedLanguageModeling, tokenizer: Any, config: Any, on_progress: Report
 ) -> tuple[Text, torch.Tensor, torch.Tensor]:
     """Text of the task, its masked windows and their labels. (windows, context) int64 both"""
-    check_context(task.context, config, "task.context")
+    check_context(task.context, config, option_name(task, "context"))
     text = load_text(task.text, task.text_column, task.split, on_progress)
     on_progress(ProgressEvent("tokenizing", 0, 1))
     stream = text_tokens(text, tokenizer, task.tokens)
@@ -79,7 +79,7 @@ def masked_windows(
     if room < 2:
         raise PlainError(
             f"A window of {context} tokens has no room for text next to "
-            f"{len(before) + len(after)} special tokens; set context to 16 or more."
+            f"{len(before) + len(after)} special tokens; set the context to 16 or more."
         )
     text = token_windows(stream, room, name)
     count = min(room, max(1, round(share * room)))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.data.examples import Text, load_text
 from engine.evaluation.data.tokens import (
     check_context,
@@ -41,8 +41,11 @@ def perplexity(
     device: torch.device | str,
     on_progress: Report,
 ) -> EvaluationResult:
-    """Raises PlainError if text, tokenizer and model do not match."""
-    check_context(task.context, model.config, "task.context")
+    """Measure the perplexity of a language model on the task's text.
+
+    Raises PlainError if text, tokenizer and model do not match.
+    """
+    check_context(task.context, model.config, option_name(task, "context"))
     text = load_text(task.text, task.text_column, task.split, on_progress)
     on_progress(ProgressEvent("tokenizing", 0, 1))
     stream = text_tokens(text, tokenizer, task.tokens)

@@ -72,7 +72,10 @@ class CachedModel:
     opening_seconds: float
 
     def layer(self, name: str) -> Layer:
-        """Raises PlainError if no layer has this name."""
+        """Return the layer with this name.
+
+        Raises PlainError if no layer has this name.
+        """
         layer = next((layer for layer in self.opened.layers if layer.name == name), None)
         if layer is None:
             raise PlainError(

@@ -59,7 +59,7 @@ def steps_forecast(recipe: Recipe, model: CachedModel, past: PastRun | None) -> 
     )
     targets = selected_layers(layers, recipe.layers) if recipe.steps else []
     planned = [plan(step, targets) for step in other_steps]
-    plans = blueprints(planned, targets, loaded)
+    plans = storage_plans(planned, targets, loaded)
     size = (
         pruned_model_bytes(loaded, small, plans)
         if small
@@ -96,7 +96,7 @@ def replacement_forecast(
     """Forecast for a replacement model, which later steps compress."""
     targets = selected_layers(replacement.layers, recipe.layers)
     planned = [plan(step, targets) for step in other_steps]
-    plans = blueprints(planned, targets, replacement)
+    plans = storage_plans(planned, targets, replacement)
     size = written_bytes(replacement, plans)
     stored = {
         layer.name: replacement.model.get_submodule(layer.name).stored
@@ -176,7 +176,7 @@ def forecast_job(recipe: Recipe, model: CachedModel, planned: list[dict[str, Tec
     return replace(jobs[-1], earlier=tuple(jobs[:-1])) if jobs else first
 
 
-def blueprints(
+def storage_plans(
     planned: list[dict[str, Technique]], targets: list[Layer], loaded: LoadedModel
 ) -> dict[str, StoredWeight]:
     """Planned storage of each layer that any step changes, after all steps; ``planned``: the

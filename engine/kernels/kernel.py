@@ -28,7 +28,10 @@ def kernel_for(stored: StoredWeight, layer: Unpacking) -> Kernel:
 
 
 def supported_kernel(layer: Unpacking) -> Kernel:
-    """Raises NoKernelError also if this build of torch or this processor does not support it."""
+    """Return the kernel that multiplies with a layer as it is stored.
+
+    Raises NoKernelError also if this build of torch or this processor does not support it.
+    """
     try:
         return kernel_for(layer.stored, layer)
     except (RuntimeError, AttributeError, ValueError) as error:
@@ -38,7 +41,10 @@ def supported_kernel(layer: Unpacking) -> Kernel:
 
 
 def require_linear(layer: Unpacking, product_name: str) -> UnpackingLinear:
-    """Raises NoKernelError for other kinds of layers."""
+    """Return the layer after checking that it is a linear layer.
+
+    Raises NoKernelError for other kinds of layers.
+    """
     if not isinstance(layer, UnpackingLinear):
         kind = "convolutions" if isinstance(layer, UnpackingConv2d) else "embeddings"
         raise NoKernelError(f"{product_name} multiply matrices, and there are none for {kind}")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.layer_kinds import Kind, layer_kind
 from engine.models.routed_layers import routed_layers, router_names, token_shares
 from engine.recipe import Layers
@@ -21,12 +21,14 @@ OTHER_PART = "it belongs to the part for images or sound, which is not compresse
 # fields of a configuration with the numbers of blocks that read images only
 OF_IMAGES = "cross_attention_layers"
 BLOCK = re.compile(r"(.*?\.\d+)\.")
+SKIP, INCLUDE = option_name(Layers, "skip"), option_name(Layers, "include")
+SKIPPED = f"{SKIP} names it"
 TIED_KEPT = (
-    "it is tied to lm_head, which layers.skip names by default; set layers.skip to an empty list "
-    "to compress both"
+    f"it is tied to lm_head, which {SKIP} names by default; set {SKIP} to an empty list to "
+    "compress both"
 )
-EMBEDDING_KEPT = "embeddings are compressed only if layers.include names them"
-ROUTER_KEPT = "routers of experts are compressed only if layers.include names them"
+EMBEDDING_KEPT = f"embeddings are compressed only if {INCLUDE} names them"
+ROUTER_KEPT = f"routers of experts are compressed only if {INCLUDE} names them"
 
 
 @dataclass(frozen=True)
@@ -213,17 +215,13 @@ def no_layer_message(layers: list[Layer], selection: Layers) -> str:
     skipped = [layer for layer in untied if layer not in embeddings]
     advice = []
     if skipped and selection.skip != Layers().skip:
-        advice.append("remove a pattern from Layers to skip (layers.skip)")
+        advice.append(f"remove a pattern from {SKIP}")
     elif skipped:
         advice.append(
-            "set Layers to skip (layers.skip) to an empty list, since it names "
-            f"{', '.join(selection.skip)} by default"
+            f"set {SKIP} to an empty list, since it names {', '.join(selection.skip)} by default"
         )
     if embeddings:
-        advice.append(
-            f"name an embedding, such as {embeddings[0].name!r}, under Embeddings and "
-            "routers to include (layers.include)"
-        )
+        advice.append(f"name an embedding, such as {embeddings[0].name!r}, under {INCLUDE}")
     return f"No layer is left to compress. To compress one, {', or '.join(advice)}."
 
 
@@ -239,11 +237,7 @@ def skip_reason(layer: Layer, layers: list[Layer], selection: Layers) -> str:
         return ROUTER_KEPT
     if not is_named(layer, layers, selection.skip):
         return ""
-    return (
-        TIED_KEPT
-        if layer.kind == "embedding" and selection.skip == Layers().skip
-        else "layers.skip names it"
-    )
+    return TIED_KEPT if layer.kind == "embedding" and selection.skip == Layers().skip else SKIPPED
 
 
 def included_embeddings(layers: list[Layer], selection: Layers) -> list[Layer]:

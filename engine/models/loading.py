@@ -235,7 +235,10 @@ def check_missing_weights(
     missing: Iterable[str],
     mismatched: Iterable[tuple[str, torch.Size, torch.Size]],
 ) -> None:
-    """Raises PlainError for missing or mismatched weights, which would be initialized randomly."""
+    """Check that the files contain every weight of the model.
+
+    Raises PlainError for missing or mismatched weights, which would be initialized randomly.
+    """
     if missing := sorted(missing):
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise PlainError(
@@ -251,7 +254,9 @@ def check_missing_weights(
 
 
 def check_finite(model: ModelSource | torch.nn.Module) -> None:
-    """Raises PlainError with the name of the first weight that contains a NaN or an infinity. Reads
+    """Check that all weights are finite.
+
+    Raises PlainError with the name of the first weight that contains a NaN or an infinity. Reads
     one tensor at a time.
     """
     if isinstance(model, ModelSource):

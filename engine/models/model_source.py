@@ -127,7 +127,7 @@ def parse_model_name(reference: str) -> ModelName:
     # the path is too long, or names the home of an unknown user
     except (OSError, RuntimeError):
         raise PlainError(
-            f"{short_repr(reference)} is no model: give bundled:NAME, an existing directory, or "
+            f"{short_repr(reference)} is not a model; give bundled:NAME, an existing directory, or "
             "a Hub id."
         ) from None
 
@@ -135,7 +135,10 @@ def parse_model_name(reference: str) -> ModelName:
 def checked_source(
     path: Path, reference: str, revision: str, head_for: Kind | None = None
 ) -> ModelSource:
-    """Raises PlainError with the first reason why the model could not be used."""
+    """Return the source of a model after checking that it can be loaded.
+
+    Raises PlainError with the first reason why the model could not be used.
+    """
     name = short_repr(reference)
     if not any(path.iterdir()):
         raise PlainError(
@@ -199,7 +202,7 @@ def check_file_sizes(path: Path, name: str) -> None:
 def read_json(file: Path, name: str) -> dict[str, Any]:
     if not file.is_file():
         raise PlainError(
-            f"{name} has no {file.name}, so it is no model in the Hugging Face format; give "
+            f"{name} has no {file.name}, so it is not a model in the Hugging Face format; give "
             "a directory or Hub id with one."
         )
     try:
@@ -267,7 +270,9 @@ def task_kind(config: dict[str, Any], architecture: str, name: str) -> Kind:
 
 
 def check_supported(config: dict[str, Any], architecture: str, kind: Kind, name: str) -> None:
-    """Raises PlainError for models compressed by other tools, with custom code, or unknown to
+    """Check that a model's configuration is one that can be compressed here.
+
+    Raises PlainError for models compressed by other tools, with custom code, or unknown to
     transformers.
     """
     family = str(config.get("model_type"))

@@ -15,7 +15,7 @@ from engine.calibration.gradient_stats import GradientStats
 from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.measurement.error import LayerComparison, level_rows, unchanged_row
-from engine.models.layers import Layer, included_embeddings
+from engine.models.layers import SKIP, Layer, included_embeddings
 from engine.models.loaded_model import LoadedModel
 from engine.pipeline.folded_scales import FoldedScales
 from engine.recipe import Layers
@@ -200,14 +200,14 @@ def not_finite_message(name: str, original: torch.Tensor) -> str:
         return f"{name} became NaN while it was compressed; please report this recipe."
     return (
         f"{name} holds a weight of {largest:.0e}, too large to compute with in float32; check "
-        "the model, or skip the layer under layers.skip."
+        f"the model, or add the layer to {SKIP}."
     )
 
 
 def unchanged_message(name: str, setting: Technique) -> str:
     return (
         f"{name} is unchanged, although {setting.title} should have changed it; please report this "
-        "recipe, or add the layer to Layers to skip (layers.skip)."
+        f"recipe, or add the layer to {SKIP}."
     )
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 from engine.config.technique import Technique
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.evaluation import check_task_kind
 from engine.models.layers import Layer
 from engine.models.model_source import ModelSource
 from engine.recipe import Recipe
+from engine.recipe.tasks import Calibration
 from engine.techniques.implementations import check_models, check_recipe
 
 MAX_CHANNELS_PER_TOKEN = 16  # maximum input channels of the widest layer per calibration token
@@ -34,14 +35,16 @@ def check_calibration_size(step: Technique, layers: Iterable[Layer], tokens: int
             f"The calibration data gives {tokens:,} tokens, too few for {step.title}: "
             f"{widest.name} has {width:,} input channels and needs at least "
             f"{-(-width // MAX_CHANNELS_PER_TOKEN):,} (one for {MAX_CHANNELS_PER_TOKEN} channels). "
-            "Give a longer calibration.text or more calibration.samples."
+            f"Give a longer {option_name(Calibration, 'text')} or more "
+            f"{option_name(Calibration, 'samples')}."
         )
 
 
 def check_steps(recipe: Recipe, folder: ModelSource, local_only: bool = False) -> None:
-    """Raises PlainError for the first step that this model, task or device does not allow.
-    ``local_only``: other models only where they need no
-    download.
+    """Check every step of a recipe against the model, task and device.
+
+    Raises PlainError for the first step that this model, task or device does not allow.
+    ``local_only``: other models only where they need no download.
     """
     check_task_kind(recipe.task, folder)
     if folder.packed and recipe.steps:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +17,7 @@ from engine.evaluation.calibration_batches import Batch
 from engine.models.loaded_model import calibration_dtype, device_and_dtype
 from engine.models.packed_folder import read_file, write_file
 from engine.results.store import atomic_files, parquet
+from engine.results.store.atomic_files import folder_draft
 from engine.results.store.unfinished import (
     RESUMABLE_FILES,
     exclusive_folder,
@@ -86,17 +86,11 @@ class ResumeStore:
         path = self.path(number)
         if path is None:
             return
-        part = path.with_name(f".{uuid4().hex}")
-        with suppress(OSError, PlainError):
-            try:
-                part.mkdir(parents=True)
-                write_file(part / "block.safetensors", done.layers, done.plain)
-                parquet.save(done.tables.tables(), part)
-                (part / DIGEST).write_text(digest_of(part))
-                shutil.rmtree(path, ignore_errors=True)
-                part.rename(path)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError, PlainError), folder_draft(path) as draft:
+            write_file(draft / "block.safetensors", done.layers, done.plain)
+            parquet.save(done.tables.tables(), draft)
+            (draft / DIGEST).write_text(digest_of(draft))
+            shutil.rmtree(path, ignore_errors=True)
 
     def path(self, number: int) -> Path | None:
         return self.folder / f"block-{number:05d}" if self.folder else None

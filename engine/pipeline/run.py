@@ -146,8 +146,8 @@ def uncompressible_note(original: LoadedModel) -> list[str]:
     return (
         [
             (
-                f"{share:.1%} of the weights stand in no layer that can be compressed here, so "
-                f"they are unchanged: {named}."
+                f"{share:.1%} of the weights are outside the compressible layers, so they are "
+                f"unchanged: {named}."
             )
         ]
         if tensors
@@ -181,18 +181,14 @@ def keep_copy(out: Path, keep: Path, size: int) -> None:
     """Keep a copy of the model. If that fails, because the disk is full or the worker is on another
     machine, the run still succeeds.
     """
-    part = keep.with_name(f".{keep.name}")
     with suppress(OSError):
         if (
             size <= MAX_COPY_BYTES
             and keep.parent.is_dir()
             and shutil.disk_usage(keep.parent).free > FREE_SPACE_FACTOR * size
         ):
-            try:
-                shutil.copytree(out, part)
-                part.rename(keep)
-            finally:
-                atomic_files.remove(part)
+            with atomic_files.folder_draft(keep) as draft:
+                shutil.copytree(out, draft, dirs_exist_ok=True)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ YAML or JSON, and its key identifies a run.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError
 from engine import __version__
 from engine.config.registry import TECHNIQUES, Step
 from engine.config.technique import FrozenModel, Technique
-from engine.errors import PlainError, one_of, plain_error
+from engine.errors import PlainError, one_of, option_name, plain_error
 from engine.recipe.model_names import BUNDLED_MODELS, existing_path
 from engine.recipe.tasks import Calibration, LanguageModeling, Task, TextClassification, Training
 from engine.recipe.text import parse
@@ -65,8 +65,10 @@ class Layers(FrozenModel):
     ``include`` names them.
     """
 
-    skip: tuple[str, ...] = ("lm_head",)
-    include: tuple[str, ...] = ()
+    section: ClassVar[str] = "layers"
+
+    skip: tuple[str, ...] = Field(("lm_head",), title="Layers to skip")
+    include: tuple[str, ...] = Field((), title="Embeddings and routers to include")
 
 
 class Recipe(FrozenModel):
@@ -123,8 +125,8 @@ class Recipe(FrozenModel):
         )
         if self.training and self.training.epochs and without_epochs:
             raise ValueError(
-                f"training.epochs does not apply to {without_epochs.title}, which counts "
-                "steps; set its steps and remove epochs"
+                f"{option_name(Training, 'epochs')} does not apply to {without_epochs.title}, "
+                "which counts steps; set its steps and remove epochs"
             )
         return self
 

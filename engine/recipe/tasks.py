@@ -3,11 +3,12 @@ training.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from engine.config.technique import FrozenModel
+from engine.errors import option_name
 
 FILES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")  # suffixes that may follow a text file's
@@ -24,8 +25,9 @@ Source = Annotated[
 Also = Annotated[
     str,
     Field(
+        title="Further splits",
         description="Further splits, or files with the same columns, to evaluate on, separated by "
-        "commas."
+        "commas.",
     ),
 ]
 
@@ -48,6 +50,8 @@ class EvaluationTask(FrozenModel):
     and further ones.
     """
 
+    section: ClassVar[str] = "task"
+
     @property
     def further(self) -> tuple[str, ...]:
         """Names of further splits and files."""
@@ -63,13 +67,13 @@ class EvaluationTask(FrozenModel):
         for name in self.further:
             if name in seen:
                 raise ValueError(
-                    f"also lists {name}, which is evaluated already; give another split or "
-                    "file, or remove it"
+                    f"{option_name(self, 'also')} lists {name}, which is evaluated "
+                    "already; give another split or file, or remove it"
                 )
             if is_data_file(self.source) and not is_data_file(name):
                 raise ValueError(
-                    f"also lists {name}, but {self.source} is a file without splits; give "
-                    "another file, or remove it"
+                    f"{option_name(self, 'also')} lists {name}, but {self.source} is "
+                    "a file without splits; give another file, or remove it"
                 )
             seen.add(name)
         return self
@@ -79,13 +83,21 @@ class LanguageModeling(EvaluationTask):
     """Perplexity over non-overlapping windows of a text."""
 
     kind: Literal["language-modeling"] = "language-modeling"
-    text: Source = "bundled:docs"
-    text_column: str = "text"
-    split: str = "test"
-    context: int = Field(256, ge=2, le=131072, description="Tokens per window.")
-    tokens: int = Field(65536, ge=2, description="Maximum number of tokens to evaluate.")
+    text: Source = Field("bundled:docs", title="Text")
+    text_column: str = Field("text", title="Text column")
+    split: str = Field("test", title="Split")
+    context: int = Field(
+        256, title="Context (tokens)", ge=2, le=131072, description="Tokens per window."
+    )
+    tokens: int = Field(
+        65536,
+        title="Tokens to evaluate",
+        ge=2,
+        description="Maximum number of tokens to evaluate.",
+    )
     bos: Literal["auto", "always", "never"] = Field(
         "auto",
+        title="Beginning-of-sequence token (BOS)",
         description="Start each window with the beginning-of-sequence token, as context that is "
         "not scored. auto: if the "
         "tokenizer adds one. Applies to calibration windows too.",
@@ -103,6 +115,7 @@ class MaskedLanguageModeling(LanguageModeling):
     kind: Literal["masked-language-modeling"] = "masked-language-modeling"
     mask_share: float = Field(
         0.15,
+        title="Masked share",
         gt=0,
         lt=1,
         description="Share of tokens per window that is masked and predicted (BERT: 0.15).",
@@ -112,10 +125,15 @@ class MaskedLanguageModeling(LanguageModeling):
 class Classification(EvaluationTask):
     """Fields shared by both classification tasks."""
 
-    data: Source
-    label_column: str = "label"
-    split: str = "test"
-    samples: int = Field(2000, ge=1, description="Maximum number of examples to evaluate.")
+    data: Source = Field(title="Labeled data")
+    label_column: str = Field("label", title="Label column")
+    split: str = Field("test", title="Split")
+    samples: int = Field(
+        2000,
+        title="Examples to evaluate",
+        ge=1,
+        description="Maximum number of examples to evaluate.",
+    )
     also: Also = ""
 
     @property
@@ -127,10 +145,11 @@ class TextClassification(Classification):
     """Accuracy, macro precision, recall and F1 of a sequence classifier."""
 
     kind: Literal["text-classification"] = "text-classification"
-    data: Source = "bundled:docs-libraries"
-    text_column: str = "text"
+    data: Source = Field("bundled:docs-libraries", title="Labeled data")
+    text_column: str = Field("text", title="Text column")
     text_pair_column: str = Field(
         "",
+        title="Second text column",
         description=(
             "Column of the second text, for models that compare two texts (NLI, paraphrases, "
             "question answering). Empty: single texts."
@@ -138,6 +157,7 @@ class TextClassification(Classification):
     )
     length: int = Field(
         128,
+        title="Maximum length (tokens)",
         ge=2,
         le=8192,
         description="Maximum number of tokens per text; longer texts are truncated.",
@@ -148,8 +168,8 @@ class ImageClassification(Classification):
     """Accuracy, macro precision, recall and F1 of an image classifier."""
 
     kind: Literal["image-classification"] = "image-classification"
-    data: Source = "bundled:digits"
-    image_column: str = "image"
+    data: Source = Field("bundled:digits", title="Labeled data")
+    image_column: str = Field("image", title="Image column")
 
 
 Task = Annotated[
@@ -177,11 +197,13 @@ def tasks_by_split(task: Task) -> dict[str, Task]:
 class Calibration(FrozenModel):
     """Data for statistics and layer errors, never the data that quality is measured on."""
 
-    text: Source = "bundled:docs"
-    text_column: str = "text"
-    split: str = "train"
-    samples: int = Field(64, ge=1, le=4096)
-    context: int = Field(256, ge=2, le=131072)
+    section: ClassVar[str] = "calibration"
+
+    text: Source = Field("bundled:docs", title="Calibration text")
+    text_column: str = Field("text", title="Calibration text column")
+    split: str = Field("train", title="Calibration split")
+    samples: int = Field(64, title="Calibration examples", ge=1, le=4096)
+    context: int = Field(256, title="Calibration context (tokens)", ge=2, le=131072)
 
 
 class Training(FrozenModel):
@@ -189,8 +211,11 @@ class Training(FrozenModel):
     the task's data.
     """
 
+    section: ClassVar[str] = "training"
+
     train: str = Field(
         "",
+        title="Train on",
         description=(
             "Labeled examples or a text to train on: bundled:NAME, a Hub dataset id, or a local "
             "file."
@@ -198,21 +223,37 @@ class Training(FrozenModel):
     )
     validation: str = Field(
         "",
+        title="Validation data",
         description=(
             "Held-out data for evaluations during training. Empty: the task's validation split, "
             "or every tenth example."
         ),
     )
     unlabelled: str = Field(
-        "", description="Further examples for distillation; their labels are ignored."
+        "",
+        title="Unlabeled examples",
+        description="Further examples for distillation; their labels are ignored.",
     )
-    text_column: str = Field("", description="Column in these files. Empty: the task's column.")
-    label_column: str = Field("", description="Column in these files. Empty: the task's column.")
+    text_column: str = Field(
+        "",
+        title="Training text column",
+        description="Column in these files. Empty: the task's column.",
+    )
+    label_column: str = Field(
+        "",
+        title="Training label column",
+        description="Column in these files. Empty: the task's column.",
+    )
     samples: int = Field(
-        8192, ge=2, le=1_000_000, description="Maximum number of examples to read from each."
+        8192,
+        title="Training examples",
+        ge=2,
+        le=1_000_000,
+        description="Maximum number of examples to read from each.",
     )
     epochs: float | None = Field(
         None,
+        title="Epochs",
         gt=0,
         le=1000,
         description="Passes over the training data, instead of a number of steps.",

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from engine.errors import Cancelled, PlainError
 from engine.events import Message
+from engine.quantities import duration
 from engine.queries import Answer, Query
 from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
@@ -121,7 +122,7 @@ class Session:
         record = self.store.record(run)
         check_owner(record, visitor, settings.sharing())
         if record.status in ACTIVE:
-            raise PlainError("This run is still under way; cancel it first, then delete it.")
+            raise PlainError("This run is still active; cancel it first, then delete it.")
         self.store.delete(run)
         if not self.store.find(record.key):
             unfinished.remove_unfinished(record.key)
@@ -144,7 +145,7 @@ class Session:
         return self._questions.ask(query, timeout, visitor)
 
     def close(self) -> None:
-        """Let the cluster go. Runs under way are marked interrupted."""
+        """Disconnect from the cluster. Active runs are marked interrupted."""
         atexit.unregister(self.close)
         self._questions.close()
         for run in list(self._live):
@@ -237,7 +238,7 @@ class Session:
         """Status and message of an ended run, or that it exceeded the time limit."""
         live, sharing = self._live.get(run), settings.sharing()
         if live and live.out_of_time and sharing:
-            return "failed", LATE.format(seconds=sharing.seconds)
+            return "failed", LATE.format(time=duration(sharing.seconds))
         return status, message
 
     def _update_progress(self, run: str, message: Message) -> None:

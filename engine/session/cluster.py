@@ -1,4 +1,4 @@
-"""A cluster seen from the app: send work to it, and hear what became of that in sentences."""
+"""The app's client of a cluster: submit runs and questions, and turn failures into messages."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import dask
 
-# what goes wrong is said on the page
+# the page shows what goes wrong
 dask.config.set(logging={"distributed": "critical", "distributed.client": "critical"})
 # of the client's loop; the default of 20 ms uses 1% of a core for an unused statistic
 dask.config.set({"distributed.admin.tick.interval": "1s"})
@@ -18,7 +18,7 @@ from distributed import Client, Event, KilledWorker  # noqa: E402
 
 from engine.errors import Cancelled, PlainError  # noqa: E402
 from engine.events import Message, WorkerEvent, occupation  # noqa: E402
-from engine.quantities import megabytes  # noqa: E402
+from engine.quantities import duration, megabytes  # noqa: E402
 from engine.queries import Answer, Query  # noqa: E402
 from engine.results.schema.outcome import Outcome  # noqa: E402
 from engine.runtime import settings  # noqa: E402
@@ -73,7 +73,7 @@ FOREIGN = (
 
 
 class Cluster:
-    """Safe to use from any number of threads. Everything that goes wrong is a PlainError."""
+    """Client of a cluster. Thread-safe; its methods raise only PlainError."""
 
     def __init__(self, client: Client, embedded: LocalCluster | None = None):
         self.client, self.embedded = client, embedded
@@ -131,7 +131,7 @@ class Cluster:
             )
             self._stop(job, slot)
             raise PlainError(
-                f"No answer within {timeout:.0f} seconds: {why}, or try again in a moment."
+                f"No answer within {duration(timeout)}: {why}, or try again in a moment."
             ) from None
 
     def replace(self, slot: str) -> None:
@@ -142,8 +142,10 @@ class Cluster:
     def run(
         self, recipe: dict[str, Any], run: str, keep: str, hear: Callable[[Message], None]
     ) -> Outcome:
-        """The outcome of a run, however long it takes. Its progress is heard meanwhile, in another
-        thread. ``keep``: where its model may stay.
+        """Return the outcome of a run. Waits until it ends, without a time limit.
+
+        ``hear`` is called with its progress, from another thread; its model may stay in ``keep``.
+        Raises PlainError if the run fails, and Cancelled if it was canceled.
         """
         watch = named.RunWatch()
 
@@ -283,8 +285,8 @@ class Cluster:
         if "No module named 'engine" in f"{error}{error.__cause__}":
             return PlainError(FOREIGN.format(address=self.client.scheduler.address))
         return PlainError(
-            f"The answer was lost on its way ({type(error).__name__}: {str(error)[:200]}). "
-            "Try again."
+            f"The worker's answer could not be received ({type(error).__name__}: "
+            f"{str(error)[:200]}). Try again."
         )
 
     def _why_killed(self, killed: KilledWorker, subject: str) -> str:

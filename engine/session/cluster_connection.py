@@ -1,5 +1,5 @@
-"""The way to the cluster: made in the background once the first page is drawn, and again when
-it was lost.
+"""Connection to the cluster, opened in the background once the first page is drawn, and reopened
+when it is lost.
 """
 
 import threading
@@ -25,7 +25,10 @@ class ClusterConnection:
         self._making: Future[Any] = in_background(self._connected_soon, page_first)
 
     def cluster(self) -> "Cluster":
-        """Waits while it starts. Raises PlainError where it cannot; the next call tries again."""
+        """Return the cluster, after waiting until it has started.
+
+        Raises PlainError if it cannot start; the next call tries again.
+        """
         self._wanted.set()
         with self._lock:
             if self._closed:
@@ -69,12 +72,12 @@ def alive(making: Future[Any]) -> bool:
 
 
 def close_when_made(making: Future[Any]) -> None:
-    with suppress(Exception):  # one that never came to be
+    with suppress(Exception):  # it never started
         making.result(timeout=30).close()
 
 
 def in_background(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """In a daemon thread: an executor's would keep an app that ends waiting."""
+    """Run ``work`` in a daemon thread, because an executor's threads delay the end of the app."""
     future: Future[Any] = Future()
     threading.Thread(target=settle, args=(future, work, *arguments), daemon=True).start()
     return future

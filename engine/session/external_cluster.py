@@ -13,6 +13,7 @@ from distributed.security import Security
 
 from engine.errors import PlainError
 from engine.events import Message, WorkerEvent, occupation
+from engine.quantities import duration
 from engine.runtime.settings import SCHEDULER
 
 ANSWER_SECONDS = 5  # timeout for a connection
@@ -174,7 +175,7 @@ class RunWatch:
         if now - self.lost_at >= LOST_SECONDS:
             raise PlainError(
                 f"The worker of this run ({self.worker}) was lost, and no other connected within "
-                f"{LOST_SECONDS:.0f} seconds; start a worker and run it again."
+                f"{duration(LOST_SECONDS)}; start a worker and run it again."
             )
         return WorkerEvent(cause="lost")
 

@@ -31,7 +31,8 @@ SPARE_WORKERS = ("ask-3", "ask-4", "ask-5", "ask-6")
 LEAST_MEMORY, LEAST_QUESTION_MEMORY = 200_000_000, 800_000_000
 START_SECONDS = 120
 NOT_STARTED = (
-    "The background processes did not start; the app's terminal says why. Mend that and try again."
+    "The background processes did not start; the app's terminal shows the reason. "
+    "Fix it and try again."
 )
 
 
@@ -60,7 +61,7 @@ class LocalCluster:
         A spare worker that runs is not started again.
         """
         with suppress(OSError, ValueError):  # the host has ended with its workers
-            self.process.stdin.write(f"{command} {worker}\n")
+            self.process.stdin.write(json.dumps({"command": command, "worker": worker}) + "\n")
             self.process.stdin.flush()
 
     def stop(self) -> None:

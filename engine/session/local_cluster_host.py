@@ -2,8 +2,8 @@
 questions.
 
 Its first input line describes the workers, once the credentials are written; later lines are
-commands: kill, start or end the named worker. It prints its address and ends with its workers when
-its standard input closes, which happens when the app ends in any way.
+commands in JSON: kill, start or end the named worker. It prints its address and ends with its
+workers when its standard input closes, which happens when the app ends in any way.
 
 It is not distributed's SubprocessCluster, which survives an app killed with -9, eventually gives up
 restarting workers, leaves temporary files, needs five processes instead of three, and does not
@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dask
 import psutil
@@ -118,13 +118,13 @@ class Nannies:
             with suppress(psutil.Error):
                 psutil.Process(pid).kill()
 
-    def do(self, command: str, name: str) -> None:
+    def do(self, command: Literal["kill", "start", "end"], worker: str) -> None:
         """Kill, start or end a worker, from another thread. Starts and ends happen in order."""
         if command == "kill":
-            self.kill(name)
+            self.kill(worker)
         else:
             asyncio.run_coroutine_threadsafe(
-                self._in_order({"start": self.start, "end": self.end}[command], name), self.loop
+                self._in_order({"start": self.start, "end": self.end}[command], worker), self.loop
             )
 
     async def _in_order(self, action: Callable[[str], Awaitable[None]], name: str) -> None:
@@ -173,7 +173,7 @@ def obey(nannies: "Future[Nannies]", scratch: str) -> None:
     have been sent.
     """
     for line in sys.stdin.buffer:
-        nannies.result().do(*line.decode().split())
+        nannies.result().do(**json.loads(line))
     # Python's resource tracker ends by itself; if it were killed, the event loop, which still runs,
     # would start another
     tracker = resource_tracker_pid()

@@ -162,8 +162,8 @@ def of_step(event: ProgressEvent) -> tuple[float, float]:
 
 
 def thinned_curves(curves: tuple[CurveRow, ...]) -> tuple[CurveRow, ...]:
-    """Every second, fourth, eighth ... step where there are many; what was judged on held-out
-    examples stays.
+    """Rows of every second, fourth, eighth, ... step if there are too many; rows that were measured
+    on held-out examples are kept.
     """
     every = 1
     while len(curves) > MOST_ROWS and every <= curves[-1].step:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import TTLCache
 
 from engine.errors import PlainError
+from engine.quantities import duration
 from engine.queries import Answer, Query
 from engine.recipe import file_identity
 
@@ -35,10 +36,7 @@ SLOW_SECONDS = 2
 SPARE_SECONDS = 60  # an idle spare worker ends
 REPLACING_SECONDS = 1  # until the new worker runs
 OVERTAKEN = "This question was dropped because the same page asked a newer one."
-BUSY = (
-    "No answer within {seconds:.0f} seconds: the workers are busy with other questions. Try "
-    "again in a moment."
-)
+BUSY = "No answer within {time}: the workers are busy with other questions. Try again in a moment."
 CLOSED = "The app is closing; start it again."
 
 
@@ -150,7 +148,7 @@ class Questions:
             if not question.slot:
                 self._make_room(question)
                 if time.monotonic() - ticket.asked > ticket.timeout:
-                    raise PlainError(BUSY.format(seconds=ticket.timeout))
+                    raise PlainError(BUSY.format(time=duration(ticket.timeout)))
             self._changed.wait(ABANDONED_SECONDS / 4 if not question.slot else None)
 
     def _leave(self, question: Question, ticket: Ticket) -> None:

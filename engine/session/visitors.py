@@ -12,7 +12,7 @@ NOT_YOURS = (
     "recipe to get your own."
 )
 LATE = (
-    "The run was stopped after {seconds:,} seconds, the maximum on this server; choose a smaller "
+    "The run was stopped after {time}, the maximum on this server; choose a smaller "
     "model, fewer tokens or fewer steps."
 )
 

@@ -25,7 +25,7 @@ SECONDS_BETWEEN_CHECKS = 0.5  # between checks for cancellation: a round trip to
 
 
 def answer_query(query: Query[Answer], limit: PathLimit | None = None) -> Answer:
-    """Runs in a worker: the answer to a question."""
+    """Answer a question. Runs in a worker."""
     with apply_path_limit(limit):
         return with_plain_errors(
             lambda: pkgutil.resolve_name("engine.interactive.answers:answer")(query)
@@ -33,14 +33,12 @@ def answer_query(query: Query[Answer], limit: PathLimit | None = None) -> Answer
 
 
 def preload_module(module: str) -> None:
-    """Runs in a worker that waits: the seconds of importing torch, before a user waits for
-    them.
-    """
+    """Import a module in an idle worker, because importing torch takes seconds."""
     importlib.import_module(module)
 
 
 def run_recipe(recipe: dict[str, Any], run: str, keep: str, limit: PathLimit | None = None) -> Any:
-    """Runs in a worker: a whole run, with its progress sent to the topic of its name."""
+    """Carry out a run, and send its progress to the topic of its name. Runs in a worker."""
     channel = ProgressChannel(run)
     channel.report(ProgressEvent("starting"))
     run_job = "engine.pipeline.job:run_job"
@@ -90,9 +88,10 @@ class ProgressChannel:
 
 
 def with_plain_errors(work: Callable[[], Any]) -> Any:
-    """Only plain errors come back, raised where no other is being handled: an error takes along the
-    one in its context, and a pickled torch
-    exception would import torch on the screen's side.
+    """Return the result of ``work``, and replace any exception by a plain error.
+
+    It is raised outside the handler: an error is pickled with the one in its context, and a torch
+    exception would import torch in the app.
     """
     try:
         return work()
@@ -110,13 +109,14 @@ def plain_of(error: Exception) -> PlainError:
     logging.getLogger("compression-explorer").error("".join(traceback.format_exception(error)))
     said = f"{type(error).__name__}: {str(error)[:200]}"
     return PlainError(
-        f"Something went wrong that should not have ({said}); the app's terminal has the "
-        "details. Please report it."
+        f"Unexpected error ({said}); the app's terminal has the details. Please report it."
     )
 
 
 def where_memory_ran_out(error: Exception) -> str:
-    """Torch says it with classes that must not be imported here, and with plain RuntimeErrors."""
+    """Device on which memory ran out; empty for other errors. Torch raises classes that must not be
+    imported here, and RuntimeErrors.
+    """
     if type(error).__name__ == "OutOfMemoryError":
         return "on the GPU"
     refused = (

@@ -29,4 +29,4 @@ def part_of(things: str, shown: int, of: int) -> str:
 
 
 def examples_note() -> str:
-    return f"by the first {LIVE_SAMPLES} calibration examples at most; a run looks at all"
+    return f"by the first {LIVE_SAMPLES} calibration examples at most; a run uses all of them"

@@ -145,8 +145,10 @@ def plan_removal(
 
 @singledispatch
 def check_recipe(config: Technique, recipe: Recipe) -> None:
-    """Raises PlainError if a technique cannot run with these options, model or task. It is also
-    called by the forecast.
+    """Check a technique's options against the model and task of a recipe.
+
+    Raises PlainError if a technique cannot run with these options, model or task. It is also called
+    by the forecast.
     """
 
 

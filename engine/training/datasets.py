@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation import calibration_batches
 from engine.evaluation.classification import (
     checked_length,
@@ -131,8 +131,8 @@ def load_training_data_language_modeling(
     )
     if data.unlabelled:
         raise PlainError(
-            "A text has no labels, so none is without: name it under training.train, and "
-            "leave training.unlabelled out."
+            "Plain text has no labels; name it under "
+            f"{option_name(data, 'train')}, and remove {option_name(data, 'unlabelled')}."
         )
     if data.validation:
         train = training_windows(
@@ -156,11 +156,11 @@ def load_training_data_language_modeling(
     )
     out = min(MAX_HELD_OUT_WINDOWS, len(windows) // 2)
     if not out:
-        name = "training.train" if data.train else "calibration.text"
+        name = option_name(data, "train") if data.train else option_name(settings, "text")
         raise PlainError(
             f"The {'training' if data.train else 'calibration'} text gives one window of "
             f"{settings.context:,} tokens, and training takes two: give a "
-            f"longer {name} or a shorter calibration.context."
+            f"longer {name} or a shorter {option_name(settings, 'context')}."
         )
     return TrainingData(
         *(encoded_windows(part) for part in windows.split([len(windows) - out, out]))
@@ -279,8 +279,8 @@ def labeled_examples(
     if len(examples.inputs) < 2:
         raise PlainError(
             f"{examples.name} has {len(examples.inputs) or 'no'} labeled examples to train on "
-            "besides those that quality is measured on; lower "
-            "task.samples, or give data with a train split."
+            "besides those used for evaluation; lower "
+            f"{option_name(task, 'samples')}, or give data with a train split."
         )
     return EncodedExamples(
         encoded_inputs(source_task, examples, folder), class_targets(examples, config_of(folder))

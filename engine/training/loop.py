@@ -30,8 +30,8 @@ class Diverged(PlainError):
 
     def __init__(self, step: int, rate: float):
         super().__init__(
-            f"The loss became NaN or infinite at training step {step}; lower rate, which is "
-            f"{rate:g}, or remove less."
+            f"The loss became NaN or infinite at training step {step}; lower Learning rate "
+            f"(rate), which is {rate:g}, or remove less."
         )
         self.step, self.rate = step, rate
 

@@ -14,6 +14,7 @@ from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED_MODELS
 from engine.recipe.tasks import (
     Calibration,
+    EvaluationTask,
     ImageClassification,
     LanguageModeling,
     MaskedLanguageModeling,
@@ -22,7 +23,7 @@ from engine.recipe.tasks import (
 from engine.session import Session
 
 DEFAULT_MODEL = "bundled:docs-lm"
-TASKS = {
+TASKS: dict[str, type[EvaluationTask]] = {
     "language-modeling": LanguageModeling,
     "masked-language-modeling": MaskedLanguageModeling,
     "text-classification": TextClassification,

@@ -1,13 +1,30 @@
 """Messages of invalid options."""
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from engine.config.registry import TECHNIQUES
-from engine.errors import plain_error
-from engine.recipe import Recipe
+from engine.errors import option_name, plain_error
+from engine.recipe import Layers, Recipe
+from engine.recipe.tasks import (
+    Calibration,
+    ImageClassification,
+    LanguageModeling,
+    MaskedLanguageModeling,
+    TextClassification,
+    Training,
+)
 from tests.cases import for_each
 from tests.sentences import assert_one_clear_sentence
+
+ROOT = Path(__file__).resolve().parents[2]
+SECTIONS = (
+    *(LanguageModeling, MaskedLanguageModeling, TextClassification, ImageClassification),
+    *(Calibration, Training, Layers),
+)
 
 
 def test_a_technique_without_a_recipe_is_refused_with_the_same_message():
@@ -62,3 +79,23 @@ def test_bounds_of_every_kind_have_words(fields, sentence):
     with pytest.raises(ValidationError) as error:
         Bounds(**({"given": 1} if fields and "given" not in fields else {}) | fields)
     assert str(plain_error(error.value, Bounds)) == sentence
+
+
+def test_options_are_named_by_label_and_key():
+    assert option_name(TECHNIQUES["round-to-nearest"], "bits") == "Bits (bits)"
+    assert option_name(TextClassification(), "length") == "Maximum length (task.length)"
+    assert option_name(Layers, "skip") == "Layers to skip (layers.skip)"
+
+
+def test_every_class_that_an_error_names_an_option_of_has_it():
+    """A wrong key would be a KeyError in place of the error."""
+    calls = re.compile(r"option_name\((\w+), ['\"](\w+)['\"]\)")
+    classes = {model.__name__: model for model in (*TECHNIQUES.values(), *SECTIONS)}
+    named = [
+        match
+        for path in (ROOT / "engine").rglob("*.py")
+        for match in calls.findall(path.read_text())
+    ]
+    checked = [(classes[name], key) for name, key in named if name in classes]
+    assert len(checked) > 20
+    assert [(model, key) for model, key in checked if key not in model.model_fields] == []

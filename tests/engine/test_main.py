@@ -284,7 +284,10 @@ def test_a_run_prints_a_short_summary(write_recipe, capsys):
         ("steps: [", "not valid YAML"),
         ("- a\n- b", "A recipe is a mapping"),
         ("steps: [{technique: no-such}]", "is not a known technique; give"),
-        ("steps: [{technique: round-to-nearest, bits: 1}]", "Step 1, bits: 1 is not allowed"),
+        (
+            "steps: [{technique: round-to-nearest, bits: 1}]",
+            "Step 1, Bits (bits): 1 is not allowed",
+        ),
         ("steps: [{technique: round-to-nearest}, {technique: bitsandbytes}]", "cannot come after"),
         ("model: bundled:nothing", "There is no bundled model 'nothing'"),
         ("model: ./no/such/folder", "There is no model './no/such/folder'"),

@@ -33,7 +33,10 @@ def digit_splits(labels: np.ndarray) -> np.ndarray:
 
 
 def digits(split: str) -> Digits:
-    """Raises PlainError for an unknown split."""
+    """Images and labels of one split of the bundled handwritten digits.
+
+    Raises PlainError for an unknown split.
+    """
     from sklearn.datasets import load_digits
 
     if split not in ("train", "validation", "test"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.errors import PlainError, value_text
+from engine.errors import PlainError, option_name, value_text
 from engine.evaluation.data.corpora import corpus, needs_extraction
 from engine.evaluation.data.digits import NAMES, digits
 from engine.evaluation.data.documents import Split, fingerprint, stable_hash
@@ -173,8 +173,8 @@ def texts_in(
     texts = text_values(table.values(column, rows), table, column)
     if rows and not any(text.strip() for text in texts):
         raise PlainError(
-            f"{table.name} has no text in its column {column!r}; name another text_column, "
-            "or other data."
+            f"{table.name} has no text in its column {column!r}; name another "
+            "Text column (text_column), or other data."
         )
     if not second:
         return texts
@@ -199,7 +199,8 @@ def unread_pair_notes(table: Table, task: TextClassification) -> tuple[str, ...]
     if not found:
         return ()
     about = (
-        "if the model compares two texts, name it as the second text column (task.text_pair_column)"
+        "if the model compares two texts, name it under "
+        f"{option_name(TextClassification, 'text_pair_column')}"
     )
     return (f"The column {found} of {table.name} was not read; {about}.",)
 
@@ -251,8 +252,8 @@ def library_passages(task: TextClassification, report: Report, skip: int) -> Exa
         )
     if task.text_pair_column:
         raise PlainError(
-            f"{task.data} has no second text column; leave task.text_pair_column empty, or "
-            "give other data."
+            f"{task.data} has no second text column; leave "
+            f"{option_name(task, 'text_pair_column')} empty, or give other data."
         )
     rows = corpus("libraries", known_split(task.data, task.split, LABELLED_SPLITS), report)
     rows = rows.iloc[random_rows(len(rows), task.samples, skip)]
@@ -300,8 +301,8 @@ def labeled_examples(
     labeled = [index for index, is_empty in enumerate(empty) if not is_empty]
     if rows and not labeled:
         raise PlainError(
-            f"The column {column} of {table.name} has no labels; choose another with "
-            "label_column, or give labeled data."
+            f"The column {column} of {table.name} has no labels; choose another "
+            f"{option_name(task, 'label_column')}, or give labeled data."
         )
     if left_out := len(rows) - len(labeled):
         has, is_ = ("has", "is") if left_out == 1 else ("have", "are")
@@ -413,7 +414,10 @@ def cell_image(value: Any, folder: Path) -> Image.Image:
 
 
 def open_image(file: Any) -> Image.Image:
-    """Raises PlainError for an image of more than MAX_PIXELS, before it is decoded."""
+    """Open and decode an image.
+
+    Raises PlainError for an image of more than MAX_PIXELS, before it is decoded.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(file)
@@ -429,7 +433,10 @@ def open_image(file: Any) -> Image.Image:
 
 
 def check_regular_file(path: Path) -> Path:
-    """Raises PlainError for a pipe or device, which may never end."""
+    """Return the path after checking that it is a regular file.
+
+    Raises PlainError for a pipe or device, which may never end.
+    """
     if path.exists() and not path.is_file():
         raise PlainError(
             f"The image {value_text(str(path))} is not a regular file; give the path of an image."
@@ -438,7 +445,10 @@ def check_regular_file(path: Path) -> Path:
 
 
 def images_in(values: Sequence[Any], folder: Path) -> list[Image.Image]:
-    """Raises PlainError if they have more than MAX_PIXELS_IN_ALL together."""
+    """Decode the images of a column's values. Paths are relative to ``folder``.
+
+    Raises PlainError if they have more than MAX_PIXELS_IN_ALL together.
+    """
     images, pixels = [], 0
     for value in values:
         images.append(cell_image(value, folder))
@@ -447,7 +457,7 @@ def images_in(values: Sequence[Any], folder: Path) -> list[Image.Image]:
             raise PlainError(
                 f"The first {len(images):,} of {len(values):,} images have more than "
                 f"{MAX_PIXELS_IN_ALL:,} pixels together; "
-                "use smaller images, or fewer samples (task.samples)."
+                f"use smaller images, or lower {option_name(Classification, 'samples')}."
             )
     return images
 

@@ -106,7 +106,10 @@ def decoded_bytes(column: pa.Array) -> int:
 
 
 def check_column_count(columns: int, name: str) -> None:
-    """Raises PlainError for more columns than MAX_COLUMNS."""
+    """Check the number of columns of a table.
+
+    Raises PlainError for more columns than MAX_COLUMNS.
+    """
     if columns > MAX_COLUMNS:
         raise PlainError(
             f"{name} has more than {MAX_COLUMNS:,} columns, and at most that many are read; "

@@ -104,7 +104,10 @@ class HubTable:
 
 
 def load_table(source: str, split: str) -> Table:
-    """Raises PlainError when the source cannot be read."""
+    """Load a file, or one split of a Hub dataset.
+
+    Raises PlainError when the source cannot be read.
+    """
     if is_local(source):
         return file_table(local_path(source))
     return hub_table(source, split)
@@ -408,7 +411,8 @@ def text_column(table: Table, column: str) -> list[str]:
             break
     if not any(text.strip() for text in texts):
         raise PlainError(
-            f"The column {column} of {table.name} holds no text; choose another with text_column."
+            f"The column {column} of {table.name} holds no text; choose another "
+            "Text column (text_column)."
         )
     return texts
 
@@ -420,7 +424,7 @@ def text_values(values: Iterable[Any], table: Table, column: str) -> list[str]:
     if other is not None:
         raise PlainError(
             f"The column {column} of {table.name} holds {value_text(other)} instead of text; "
-            "choose another with text_column."
+            "choose another Text column (text_column)."
         )
     try:
         "".join(texts).encode()

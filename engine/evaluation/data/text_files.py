@@ -279,7 +279,10 @@ def header_width(head: str, separator: str, quoted: bool = True) -> int:
 
 
 def csv_rows(head: str, separator: str, quoted: bool) -> Iterator[list[str]]:
-    """Raises csv.Error at a value over 128 KB, most likely an unclosed quotation mark."""
+    """Parse the rows at the beginning of a CSV file.
+
+    Raises csv.Error at a value over 128 KB, most likely an unclosed quotation mark.
+    """
     return csv.reader(
         io.StringIO(head, newline=""),
         delimiter=separator,

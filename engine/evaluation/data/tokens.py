@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.data.cache import data_folder, load_or_make
 from engine.evaluation.data.examples import Text
 from engine.models.positions import usable_length
+from engine.recipe.tasks import LanguageModeling
 
 FIRST_GUESS = 5  # characters per token; doubled if the tokens are too few
 MARGIN = 64  # tokens at the end of a truncated text that may differ from those of the full text
@@ -121,7 +122,8 @@ def window_prefix(tokenizer: Any, bos: Literal["auto", "always", "never"]) -> tu
         return added
     if getattr(tokenizer, "bos_token_id", None) is None:
         raise PlainError(
-            "The tokenizer has no beginning-of-sequence token (BOS); set task.bos to auto or never."
+            "The tokenizer has no beginning-of-sequence token (BOS); set "
+            f"{option_name(LanguageModeling, 'bos')} to auto or never."
         )
     return (tokenizer.bos_token_id,)
 
@@ -203,7 +205,10 @@ def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def check_context(context: int, config: Any, option: str) -> None:
-    """Raises PlainError if a window is longer than the model can read."""
+    """Check that windows fit into the model's context. ``option`` names the setting in messages.
+
+    Raises PlainError if a window is longer than the model can read.
+    """
     limit = usable_length(config)
     if limit is not None and context > limit:
         raise PlainError(
@@ -213,7 +218,10 @@ def check_context(context: int, config: Any, option: str) -> None:
 
 
 def check_vocabulary(tokens: np.ndarray, config: Any) -> None:
-    """Raises PlainError if the tokenizer returns a token without an embedding."""
+    """Check that the model has an embedding for every token.
+
+    Raises PlainError if the tokenizer returns a token without an embedding.
+    """
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     vocabulary = getattr(text, "vocab_size", None)
     if vocabulary and len(tokens) and (largest := int(tokens.max())) >= vocabulary:

@@ -176,7 +176,7 @@ def comparison_row(run: RunRecord, summary: Summary) -> dict[str, Any]:
 
 
 def why_not_comparable(records: Iterable[RunRecord]) -> str:
-    """Sentence that says why the runs' numbers are not comparable; empty if they are."""
+    """Reason why the runs are not comparable; empty if they are."""
     summaries = [run.summary for run in measured_runs(records)]
     differing = [
         f"{what} ({', '.join(distinct)})"
@@ -186,7 +186,7 @@ def why_not_comparable(records: Iterable[RunRecord]) -> str:
     if not differing:
         return ""
     return (
-        "The numbers of these runs do not compare: they differ in "
+        "These runs are not comparable: they differ in "
         f"{' and in '.join(differing[:2])}; choose runs measured the same way."
     )
 

@@ -82,7 +82,7 @@ def run_table(name: str, *, required: bool = False) -> Callable[[Row], Row]:
     """
     if not NAME.fullmatch(name) or iskeyword(name) or name in METHODS:
         raise TypeError(
-            f"{name!r} cannot name a table: use another name of small letters, digits and "
+            f"{name!r} cannot name a table: use another name of lowercase letters, digits and "
             "underscores"
         )
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what to say when the disk refuses."""
+"""Atomic writing of files and folders, and messages for errors of the disk."""
 
 import errno
 import os
@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import PlainError
+from engine.quantities import megabytes
 from engine.runtime.platform_support import open_without_waiting
 
 ELSEWHERE = "set COMPRESSION_EXPLORER_HOME to another folder"
@@ -19,15 +20,15 @@ ADVICE = {
     errno.EROFS: f"make it writable or {ELSEWHERE}",
     errno.EACCES: f"make it accessible or {ELSEWHERE}",
     errno.EPERM: f"make it accessible or {ELSEWHERE}",
-    errno.ENOTDIR: f"a file stands where a folder should: move it away or {ELSEWHERE}",
-    errno.EEXIST: f"a file stands where a folder should: move it away or {ELSEWHERE}",
+    errno.ENOTDIR: f"a file has the name of a required folder; move it or {ELSEWHERE}",
+    errno.EEXIST: f"a file has the name of a required folder; move it or {ELSEWHERE}",
     errno.ENOENT: "it may have been deleted meanwhile: try again",
 }
 
 
 @contextmanager
 def explain_os_errors(root: Path, action: str = "written to") -> Iterator[None]:
-    """Turns an operating system's refusal into a sentence that names the folder."""
+    """Turn an OSError into a PlainError that names the folder and what to do."""
     try:
         yield
     except OSError as error:
@@ -40,8 +41,8 @@ def explain_os_errors(root: Path, action: str = "written to") -> Iterator[None]:
 
 @contextmanager
 def file_draft(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a path to write to, whose file then replaces ``path`` in one step; after an error, what
-    was there stays. ``suffix`` is the draft's, for libraries that would append one.
+    """Yield a path to write to, whose file then replaces ``path`` in one step. After an error, the
+    previous file stays. ``suffix`` is the draft's, for libraries that append one themselves.
     """
     draft = path.with_name(f".{path.name}-{os.urandom(4).hex()}{suffix}")
     try:
@@ -52,8 +53,22 @@ def file_draft(path: Path, suffix: str = "") -> Iterator[Path]:
             draft.unlink()
 
 
+@contextmanager
+def folder_draft(folder: Path) -> Iterator[Path]:
+    """Yield a new hidden folder, which is then renamed to ``folder`` in one step, or removed after
+    an error. Nothing may have that name by then.
+    """
+    draft = folder.with_name(f".new-{folder.name}-{os.urandom(4).hex()}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        draft.rename(folder)
+    finally:
+        remove(draft)
+
+
 def atomic_write(path: Path, content: bytes) -> str:
-    """Puts a file in place in one step, or leaves what was there. Returns its seal."""
+    """Write a file in one step and return its stamp. After an error, the previous file stays."""
     with file_draft(path) as draft, draft.open("xb") as file:
         file.write(content)
         file.flush()
@@ -62,7 +77,7 @@ def atomic_write(path: Path, content: bytes) -> str:
 
 
 def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
-    """Return the content and the seal of a regular file.
+    """Return the content and the stamp of a regular file.
 
     Raises OSError for larger files, and for pipes and devices, which may never end.
     """
@@ -71,17 +86,17 @@ def read_regular_file(path: Path, most_bytes: int) -> tuple[bytes, str]:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
         if status.st_size > most_bytes:
-            raise OSError(errno.EFBIG, f"it is larger than {most_bytes // 10**6} MB")
+            raise OSError(errno.EFBIG, f"it is larger than {megabytes(most_bytes)}")
         return file.read(most_bytes), file_stamp(status)
 
 
 def file_stamp(status: os.stat_result) -> str:
-    """A few words that differ when a file was replaced or written to."""
+    """Stamp of a file, which changes when the file is replaced or written to."""
     return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
 
 
 def remove(path: Path) -> None:
-    """A file, a link or a whole folder; what cannot be removed stays."""
+    """Remove a file, a link or a whole folder. What cannot be removed stays."""
     with suppress(OSError):
         if path.is_symlink() or not path.is_dir():
             path.unlink()
@@ -90,7 +105,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, hours: float = 1) -> None:
-    """Removes the hidden leftovers of processes that died in the middle of something."""
+    """Remove hidden drafts of processes that ended while writing, if older than ``hours``."""
     for path in folder.glob(".*-*"):
         with suppress(OSError):
             if path.lstat().st_mtime < time.time() - hours * 3600:

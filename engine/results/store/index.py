@@ -1,5 +1,5 @@
-"""The SQLite index of the run folders: only a memory of what they said, checked against them at
-every reading.
+"""SQLite index of the run folders: a cache of their records, compared with the folders at every
+query.
 """
 
 import json
@@ -25,7 +25,7 @@ from engine.results.store.run_query import (
     time_from_seconds,
 )
 
-SCHEMA = 2  # an index with another number is rebuilt
+SCHEMA = 3  # an index with another number is rebuilt
 BUSY_SECONDS = 10
 DAMAGED = (  # errors of other schemas and corrupt files; 0: text that is not UTF-8
     0,
@@ -48,7 +48,7 @@ COLUMN_TYPES = ", ".join(
 REBUILD_SCRIPT = f"""
     BEGIN IMMEDIATE;
     DROP TABLE IF EXISTS runs;
-    CREATE TABLE runs ({COLUMN_TYPES}, seal TEXT);
+    CREATE TABLE runs ({COLUMN_TYPES}, stamp TEXT);
     CREATE INDEX runs_by_time ON runs (created, id);
     CREATE INDEX runs_by_key ON runs (key);
     CREATE INDEX runs_by_status ON runs (status);
@@ -78,8 +78,8 @@ class DamagedIndex(sqlite3.DatabaseError):
 
 
 def query_index(path: Path | None, question: Question[Answer]) -> Answer:
-    """The answer of the index at ``path``. One that is damaged is made again; without one, or where
-    none can be written, one in memory answers.
+    """Answer a question from the index at ``path``. A damaged index is rebuilt. Without a path, or
+    if the index cannot be written, a temporary one in memory is used.
     """
     for begin in ("BEGIN", "BEGIN IMMEDIATE") if path and path.parent.is_dir() else ():
         try:
@@ -122,23 +122,24 @@ def erase(path: Path) -> None:
 
 
 def synchronize_index(index: sqlite3.Connection, folders: Path) -> None:
-    """Read new and changed folders and remove deleted ones. Folders with a known seal are not read
+    """Read new and changed folders and remove deleted ones. Folders with a known stamp are not read
     again.
     """
-    rows = index.execute("SELECT id, seal FROM runs").fetchall()
+    rows = index.execute("SELECT id, stamp, status FROM runs").fetchall()
     check_texts(value for row in rows for value in row)
-    known = dict(rows)
+    known = {run: (stamp, status) for run, stamp, status in rows}
     present = record_stamps(folders)
     remove_runs(index, known.keys() - present.keys())
-    for run, seal in present.items():
-        if not seal or known.get(run) != seal:
+    for run, stamp in present.items():
+        known_stamp, status = known.get(run, ("", ""))
+        if not stamp or stamp != known_stamp:
             folder = folders / run
-            if not known.get(run, "").startswith("!") or known[run] != damage_stamp(folder):
+            if status != "unreadable" or known_stamp != damage_stamp(folder):
                 index_folder(index, folder)
 
 
 def record_stamps(folders: Path) -> dict[str, str]:
-    """The seal of each run's record as it is on disk; empty where there is none."""
+    """Stamp of each run's record on disk; empty if there is none."""
     try:
         with os.scandir(folders) as entries:
             return {
@@ -286,7 +287,10 @@ def run_row(row: tuple[Any, ...]) -> RunRow:
 
 
 def check_texts(values: Iterable[object]) -> None:
-    """Raises DamagedIndex if any value is not text."""
+    """Check the values of text columns.
+
+    Raises DamagedIndex if any value is not text.
+    """
     if not all(isinstance(value, str) for value in values):
         raise DamagedIndex("a value is not text")
 

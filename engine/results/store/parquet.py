@@ -1,4 +1,4 @@
-"""A run's tables as Parquet files, one each: what is read is what was written, or a refusal."""
+"""A run's tables as Parquet files, one per table, which are validated when they are read."""
 
 import io
 from collections.abc import Collection, Iterator
@@ -27,11 +27,11 @@ DAMAGE_ERRORS = (
     TypeError,
     AttributeError,
     pa.ArrowException,
-)  # what flipped bits were seen to raise, and its kin
+)  # raised for flipped bits
 
 
 def save(tables: Tables, folder: Path) -> None:
-    """Raises OSError when the disk refuses."""
+    """Write all tables of a run. Raises OSError if the disk is full or read-only."""
     for name in TABLES:
         atomic_write(folder / f"{name}.parquet", parquet_bytes(getattr(tables, name)))
 
@@ -70,7 +70,7 @@ def damage_error(path: Path, config: str) -> PlainError:
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:
     file = io.BytesIO()
-    # checksums: a flipped bit is a refusal, never a wrong number on a screen
+    # with checksums, so that a flipped bit is an error and never a wrong number
     pq.write_table(pa.Table.from_pandas(frame), file, compression="zstd", write_page_checksum=True)
     return file.getvalue()
 
@@ -181,7 +181,7 @@ def text_bytes(chunk: pa.DictionaryArray) -> int:
 
 
 def as_tuples(column: pd.Series) -> pd.Series:
-    """Parquet knows lists; they come back as arrays."""
+    """Shapes as tuples; Parquet returns its lists as arrays."""
     shapes = [tuple(np.asarray(array).tolist()) for array in column]
     if not all(isinstance(size, int) for shape in shapes for size in shape):
         raise ValueError("a shape contains values that are not integers")

@@ -1,4 +1,4 @@
-"""Which process runs a run, and whether it is still there."""
+"""Identity of the process that owns a run, and whether it is still alive."""
 
 import os
 from functools import lru_cache
@@ -7,7 +7,7 @@ import psutil
 
 
 def current_owner() -> str:
-    """This process: ``pid:start time``. No two processes share it, now or later."""
+    """Identity of this process, ``pid:start time``, which no other process ever has."""
     return owner_of(os.getpid())
 
 

@@ -1,13 +1,12 @@
 """Folder of a run on disk, the authoritative source for its record: writing, reading, deleting.
 
-Functions that write raise OSError when the disk refuses.
+Functions that write raise OSError if the disk is full or read-only.
 """
 
 import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from engine.recipe.text import parse
 from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import Tables
 from engine.results.store import parquet
-from engine.results.store.atomic_files import atomic_write, read_regular_file, remove
+from engine.results.store.atomic_files import atomic_write, folder_draft, read_regular_file, remove
 from engine.results.store.run_query import IndexedRun, time_from_seconds
 
 RUN_ID = re.compile(r"[0-9a-z-]{4,40}")
@@ -32,7 +31,7 @@ LASTING_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.
 
 @dataclass(frozen=True)
 class LoadedRecord:
-    """A run's record and the seal of its source, which changes with the content. An empty seal
+    """A run's record and the stamp of its source, which changes with the content. An empty stamp
     means that it must be read again.
     """
 
@@ -58,12 +57,11 @@ def add_run(folder: Path, record: RunRecord) -> LoadedRecord:
 
     Raises PlainError if there is already a run with its id.
     """
-    with draft_folder(folder) as draft:
+    with folder_draft(folder) as draft:
         atomic_write(draft / "recipe.yaml", record.recipe.to_yaml().encode())
         stamp = write_record(draft, record)
         if os.path.lexists(folder):
             raise PlainError(f"There is already a run {record.id}; give the new one another id.")
-        draft.rename(folder)
     return LoadedRecord(record, stamp)
 
 
@@ -74,7 +72,7 @@ def update_run(folder: Path, record: RunRecord) -> LoadedRecord:
 
 
 def finish_run(folder: Path, record: RunRecord, tables: Tables) -> LoadedRecord:
-    """Write the tables first, then the record with status done: a folder that says done is
+    """Write the tables first, then the record with status done: a folder with status done is
     complete.
 
     Raises PlainError if the run was deleted.
@@ -98,23 +96,15 @@ def delete_run(folder: Path) -> None:
     remove(gone)
 
 
-@contextmanager
-def draft_folder(folder: Path) -> Iterator[Path]:
-    """Hidden folder next to the final one; removed unless it was renamed."""
-    draft = folder.with_name(f".new-{folder.name}-{os.urandom(4).hex()}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-    finally:
-        remove(draft)
-
-
 def write_record(folder: Path, record: RunRecord) -> str:
     return atomic_write(folder / "record.json", record.model_dump_json(indent=1).encode())
 
 
 def check_exists(folder: Path) -> None:
-    """Raises PlainError if the run was deleted."""
+    """Check that the folder of a run exists.
+
+    Raises PlainError if the run was deleted.
+    """
     if not folder.is_dir():
         raise missing_run_error(folder.name)
 
@@ -127,7 +117,7 @@ def read_record(folder: Path) -> LoadedRecord:
     reason.
     """
     try:
-        content, seal = read_regular_file(folder / "record.json", MOST_BYTES)
+        content, stamp = read_regular_file(folder / "record.json", MOST_BYTES)
         record = RunRecord.model_validate_json(content)
         IndexedRun.from_record(record)  # its row in the list must be valid too
     except (OSError, ValueError, OverflowError) as error:
@@ -140,12 +130,12 @@ def read_record(folder: Path) -> LoadedRecord:
             unreadable_record(folder, f"its record.json belongs to run {record.id[:40]}"),
             damage_stamp(folder),
         )
-    return LoadedRecord(record, seal)
+    return LoadedRecord(record, stamp)
 
 
 def damage_stamp(folder: Path) -> str:
     """Stamp of a damaged folder, which changes when it is repaired or made accessible."""
-    return "!" + ";".join(
+    return ";".join(
         path_stamp(path) for path in (folder, folder / "record.json", folder / "recipe.yaml")
     )
 
@@ -195,7 +185,7 @@ def validation_problem(error: ValidationError) -> str:
 
 
 def unreadable_record(folder: Path, problem: str) -> RunRecord:
-    """Stands for a damaged folder, with its recipe where that survived. Raises PlainError when the
+    """Record of a damaged folder, with its recipe if that is readable. Raises PlainError if the
     folder is gone.
     """
     recipe = recipe_in(folder)
@@ -230,5 +220,5 @@ def modified_time(folder: Path) -> datetime:
 
 def missing_run_error(run: str) -> PlainError:
     return PlainError(
-        f"There is no run {run} here, it may have been deleted; choose a run from the list."
+        f"There is no run {run} here; it may have been deleted. Choose a run from the list."
     )

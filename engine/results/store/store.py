@@ -24,7 +24,7 @@ Nothing = TypeVar("Nothing")
 
 @dataclass(frozen=True)
 class UnsavedRun:
-    """A run that the disk refused, kept in memory."""
+    """A run that could not be written, kept in memory."""
 
     record: RunRecord
     tables: Tables | None
@@ -40,7 +40,7 @@ class Store:
     """The runs under ``root``. Any number of processes and threads may use one at once, though a
     run has one writer at a time.
 
-    Runs that the disk refuses are kept in memory, and those whose process has ended are shown as
+    Runs that cannot be written are kept in memory, and those whose process has ended are shown as
     interrupted. Not ``indexed``, reading leaves no trace in the folder: for the examples that come
     with the source.
     """
@@ -53,13 +53,15 @@ class Store:
         self._unsaved: dict[str, UnsavedRun] = {}
 
     def folder(self, run: str) -> Path:
-        """Raises PlainError for an id that is none: it may come from a link, and must not lead out
-        of the store.
+        """Folder of a run.
+
+        Raises PlainError for an invalid id: it may come from a link, and must not lead out of the
+        store.
         """
         if not run_folder.RUN_ID.fullmatch(run):
             raise PlainError(
-                f"{run[:60]!r} is no run: ids are 4 to 40 small letters, digits and hyphens; "
-                "choose a run from the list."
+                f"{run[:60]!r} is not a run id: ids have 4 to 40 lowercase letters, digits "
+                "and hyphens; choose a run from the list."
             )
         return self.folders / run
 
@@ -78,7 +80,7 @@ class Store:
         """Save a run, which is new or has changed, with its tables when it is done.
 
         If that fails, return the error; the run is then kept in memory with the reason, and saved
-        after the next one that the disk takes.
+        after the next successful save.
         """
         try:
             self._write(record, tables)
@@ -114,8 +116,8 @@ class Store:
         return lost
 
     def rebuild(self) -> None:
-        """The index again, from the folders. Happens by itself when it is missing, damaged or of
-        another version.
+        """Rebuild the index from the folders. An index that is missing, damaged or of another
+        version is rebuilt automatically.
         """
         with explain_os_errors(self.root):
             if self.index:
@@ -190,8 +192,8 @@ class Store:
         return list(unsaved)
 
     def find(self, key: str) -> RunRecord | None:
-        """A run with that key whose answer can be used: done with its tables whole, or on its
-        way.
+        """Return a run with that key that need not be repeated: done with readable tables, queued
+        or running.
         """
         with suppress(PlainError):  # an unreadable store does not stop a run
             unsaved = [run for run in self._unsaved_records().values() if run.key == key]
@@ -235,7 +237,7 @@ class Store:
         index.query_index(self.index, lambda rows: index.index_record(rows, written))
 
     def _catch_up(self, saved: str) -> None:
-        """The disk takes runs (again): so it may take those it refused, which are over."""
+        """Save ended runs that could not be saved before, because a save has just succeeded."""
         with self._lock:
             self._unsaved.pop(saved, None)
             late = [each for each in self._unsaved.values() if each.record.status not in ACTIVE]
@@ -260,7 +262,7 @@ class Store:
             return run_folder.read_record(self.folder(run)).record
 
     def _current_record(self, record: RunRecord) -> RunRecord:
-        """Under way in another process, unless that has ended."""
+        """Return the record; if it is active but its process has ended, the interrupted one."""
         if record.status not in ACTIVE or is_owner_alive(record.owner):
             return record
         lost = next((lost for lost in self.mark_interrupted() if lost.id == record.id), None)
@@ -287,7 +289,7 @@ def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def interrupted_record(record: RunRecord) -> RunRecord:
-    """The record of a run whose process is gone."""
+    """Record of a run whose process has ended before the run was done."""
     when = "before it started" if record.status == "queued" else "while it ran"
     message = f"The program that owned this run ended {when}; run its recipe again."
     return record.model_copy(

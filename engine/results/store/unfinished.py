@@ -36,7 +36,7 @@ def unfinished_folders(key: str) -> list[Path]:
 
 
 def remove_unfinished(key: str) -> None:
-    """Remove what is kept of a recipe, unless a run is at it."""
+    """Remove the finished blocks of a recipe, unless a run is using them."""
     for folder in unfinished_folders(key):
         remove_unless_held(folder)
 
@@ -61,7 +61,7 @@ def exclusive_folder(folder: Path) -> Iterator[bool]:
 
 
 def remove_oldest(current: Path) -> None:
-    """Forget all but the latest, and those that a run is at."""
+    """Remove all but the latest unfinished runs and those in use."""
     with suppress(OSError):
         others = sorted(
             (path for path in current.parent.iterdir() if path != current),

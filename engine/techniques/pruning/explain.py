@@ -9,7 +9,7 @@ from engine.techniques.hooks import explanation
 from engine.techniques.pruning.options import Pruning
 from engine.techniques.pruning.unstructured.scores import importance
 
-BEFORE = ", by their size before any training: what training makes of them, a run shows"
+BEFORE = ", by their magnitude before training; only a run shows the trained weights"
 ROWS, COLUMNS = 12, 48  # of the layer, from its middle on
 
 

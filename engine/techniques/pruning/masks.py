@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
+from engine.models.layers import SKIP
 from engine.techniques.pruning.options import Pruning, parse_pattern
 
 LOW_BITS = 16
@@ -48,7 +49,7 @@ def check_divisible(in_: int, m: int) -> None:
     if in_ % m:
         raise PlainError(
             f"A row of {in_:,} weights cannot be cut into groups of {m}; "
-            "name the layer under Layers to skip (layers.skip), or leave the pattern empty."
+            f"name the layer under {SKIP}, or leave {option_name(Pruning, 'pattern')} empty."
         )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, model_validator
 
 from engine.config.technique import Family, LiveView, Technique, WeightState, option
+from engine.errors import option_name
 
 PATTERN = re.compile(r"(\d{1,3}):(\d{1,3})")
 
@@ -102,7 +103,8 @@ class Pruning(Technique):
     def check_storage(self) -> Self:
         if self.storage == "n-of-m" and not self.pattern:
             raise ValueError(
-                "storage n-of-m needs a pattern such as 2:4; set pattern, or choose another storage"
+                f"the {option_name(self, 'storage')} n-of-m needs a pattern such as 2:4; set "
+                f"{option_name(self, 'pattern')}, or choose another storage"
             )
         return self
 

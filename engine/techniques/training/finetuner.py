@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.events import TrainingEvent
 from engine.models.loaded_model import device_and_dtype, load_model
 from engine.models.loading import resolve_model
@@ -112,11 +112,15 @@ def refuse_unfit_aware(config: CompressionAwareTraining, recipe: Recipe) -> None
 
 
 def check_paged_optimizer(config: CompressionAwareTraining, device: torch.device) -> None:
-    """Raises PlainError for a paged optimizer without a GPU."""
+    """Check that the optimizer can run on the device.
+
+    Raises PlainError for a paged optimizer without a GPU.
+    """
     if config.uses_paged_optimizer and device.type != "cuda":
         raise PlainError(
             "The paged optimizer needs a CUDA device, and this run computes on the "
-            f"{device.type}; set optimizer to adamw, or run where there is one."
+            f"{device.type}; set {option_name(config, 'optimizer')} to adamw, or run on a "
+            "machine with one."
         )
 
 

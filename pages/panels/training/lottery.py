@@ -17,7 +17,11 @@ from pages.panels.theme import (
     translucent,
 )
 
-VARIANTS = ("winning ticket", "other first weights", "random mask")
+VARIANTS = {  # stored values and their labels
+    "winning ticket": "winning ticket",
+    "other first weights": "other initial weights",
+    "random mask": "random mask",
+}
 
 
 def lottery(networks: pd.DataFrame) -> go.Figure:
@@ -26,7 +30,7 @@ def lottery(networks: pd.DataFrame) -> go.Figure:
     """
     if networks.empty:
         return message_figure("This run has no lottery tickets.")
-    curves = {variant: accuracy_by_round(networks, variant) for variant in VARIANTS}
+    curves = {name: accuracy_by_round(networks, variant) for variant, name in VARIANTS.items()}
     traces = [
         (accuracy_band(curve, number), mean_line(curve, number, name))
         for number, (name, curve) in enumerate(curves.items())
@@ -106,7 +110,9 @@ def description(networks: pd.DataFrame) -> str:
     last = networks[networks["round"] == networks["round"].max()]
     means = last.groupby("variant").accuracy.mean()
     accuracies = ", ".join(
-        f"{name} {percent(means[name])}" for name in (*VARIANTS, "dense") if name in means
+        f"{name} {percent(means[variant])}"
+        for variant, name in {**VARIANTS, "dense": "dense"}.items()
+        if variant in means
     )
     return (
         f"With {percent(last.left.mean())} of the weights remaining, mean accuracy: {accuracies}."

@@ -5,11 +5,13 @@ from typing import Any
 import streamlit as st
 
 from engine.config.registry import TECHNIQUES
-from engine.errors import PlainError
+from engine.errors import PlainError, field_title
 from engine.recipe import Layers, Recipe
+from engine.recipe.tasks import Calibration, Training
 from engine.results.schema.query_results import ModelView
 from pages.widgets.queries import show_error
 from pages.widgets.state import (
+    TASKS,
     default_calibration,
     is_training_step,
     measurement_choices,
@@ -69,29 +71,23 @@ def recipe_form(
 
 def training_fields(chosen: dict[str, Any], counts_epochs: bool, key: str) -> None:
     """Draw the fields for training data other than the task's own; all are optional."""
-    words = {
+    help_texts = {
         "train": (
-            "Train on",
-            (
-                "bundled:NAME, a Hub dataset id, or the path of a .csv or .json file (.txt for "
-                "language models). Empty: the task's data."
-            ),
+            "bundled:NAME, a Hub dataset id, or the path of a .csv or .json file (.txt for "
+            "language models). Empty: the task's data."
         ),
         "validation": (
-            "Validation data",
-            "Same formats as above. Empty: the validation split, or every tenth example.",
+            "Same formats as above. Empty: the validation split, or every tenth example."
         ),
         "unlabelled": (
-            "Unlabeled examples",
-            (
-                "Further examples for distillation. bundled:docs-libraries includes some; labels "
-                "of bundled:digits are ignored."
-            ),
+            "Further examples for distillation. bundled:docs-libraries includes some; labels "
+            "of bundled:digits are ignored."
         ),
-        "text_column": ("Training text column", "Empty: the task's text column."),
-        "label_column": ("Training label column", "Empty: the task's label column."),
+        "text_column": "Empty: the task's text column.",
+        "label_column": "Empty: the task's label column.",
     }
-    for name, (title, about) in words.items():
+    for name, about in help_texts.items():
+        title = field_title(Training, name)
         chosen[name] = st.text_input(
             title, chosen.get(name, ""), key=f"{key}-{name}", help=about
         ).strip()
@@ -101,7 +97,7 @@ def training_fields(chosen: dict[str, Any], counts_epochs: bool, key: str) -> No
             "above."
         )
         chosen["epochs"] = st.number_input(
-            "Epochs",
+            field_title(Training, "epochs"),
             0.0,
             1000.0,
             value=float(chosen.get("epochs", 0.0)),
@@ -114,58 +110,48 @@ def training_fields(chosen: dict[str, Any], counts_epochs: bool, key: str) -> No
 
 def data_fields(task: dict[str, Any], key: str) -> dict[str, Any]:
     """Draw every field of the task."""
-    words = {
+    help_texts = {
         "text": (
-            "Text",
-            (
-                "bundled:docs, a Hub dataset id, or the path of a .txt, .csv, .tsv, .json or "
-                ".parquet file on this computer; .gz is allowed."
-            ),
+            "bundled:docs, a Hub dataset id, or the path of a .txt, .csv, .tsv, .json or "
+            ".parquet file on this computer; .gz is allowed."
         ),
         "data": (
-            "Labeled data",
-            (
-                "bundled:docs-libraries, bundled:digits, a Hub dataset id, or the path of a "
-                ".csv, .tsv, .json or .parquet file; .gz is allowed."
-            ),
+            "bundled:docs-libraries, bundled:digits, a Hub dataset id, or the path of a "
+            ".csv, .tsv, .json or .parquet file; .gz is allowed."
         ),
-        "text_column": ("Text column", "Column with the text. Plain text files have none."),
+        "text_column": "Column with the text. Plain text files have none.",
         "text_pair_column": (
-            "Second text column",
             "Column of the second text, for models that compare two texts (NLI, paraphrases). "
             "Empty: single texts. The column is "
-            "never guessed; a note names a column that looks like one.",
+            "never guessed; a note names a column that looks like one."
         ),
-        "label_column": ("Label column", "Column with the label."),
-        "image_column": ("Image column", "Column with the image."),
-        "split": ("Split", "Name of the split in the data, such as test, validation or train."),
+        "label_column": "Column with the label.",
+        "image_column": "Column with the image.",
+        "split": "Name of the split in the data, such as test, validation or train.",
         "also": (
-            "Further splits",
-            (
-                "Further splits or files with the same columns, such as validation, separated by "
-                "commas. Each adds time to every run."
-            ),
+            "Further splits or files with the same columns, such as validation, separated by "
+            "commas. Each adds time to every run."
         ),
-        "context": ("Context (tokens)", "Tokens per window. Windows do not overlap."),
-        "mask_share": (
-            "Masked share",
-            "Share of tokens per window that is masked and predicted (BERT: 0.15).",
-        ),
-        "tokens": ("Tokens to evaluate", "More tokens reduce the standard error but take longer."),
+        "context": "Tokens per window. Windows do not overlap.",
+        "mask_share": "Share of tokens per window that is masked and predicted (BERT: 0.15).",
+        "tokens": "More tokens reduce the standard error but take longer.",
         "bos": (
-            "Beginning-of-sequence token (BOS)",
             "Start each window with this token, as context that is not scored. auto: if the "
             "model's tokenizer adds one. Some "
-            "models, such as Gemma, are much worse without it. Applies to calibration windows too.",
+            "models, such as Gemma, are much worse without it. Applies to calibration windows too."
         ),
-        "samples": (
-            "Examples to evaluate",
-            "More examples reduce the standard error but take longer.",
-        ),
-        "length": ("Maximum length (tokens)", "Longer texts are truncated."),
+        "samples": "More examples reduce the standard error but take longer.",
+        "length": "Longer texts are truncated.",
     }
+    config = TASKS[task["kind"]]
     return {"kind": task["kind"]} | {
-        name: value_field(words[name], task[name], f"{key}-{name}", CHOICES.get(name, ()))
+        name: value_field(
+            field_title(config, name),
+            help_texts[name],
+            task[name],
+            f"{key}-{name}",
+            CHOICES.get(name, ()),
+        )
         for name in task
         if name != "kind"
     }
@@ -175,29 +161,28 @@ def calibration_fields(
     defaults: dict[str, Any], chosen: dict[str, Any], key: str
 ) -> dict[str, Any]:
     """Draw the calibration fields and return those that differ from the defaults."""
-    words = {
+    help_texts = {
         "text": (
-            "Calibration text",
             "Data for statistics during compression, never for evaluation: bundled:docs, a Hub "
-            "dataset id, or a file. Classifiers use the examples of their task.",
+            "dataset id, or a file. Classifiers use the examples of their task."
         ),
-        "samples": (
-            "Calibration examples",
-            "More samples give more reliable statistics but take longer.",
-        ),
-        "context": ("Calibration context (tokens)", "Tokens per example."),
+        "samples": "More samples give more reliable statistics but take longer.",
+        "context": "Tokens per example.",
     }
     values = {
         name: value_field(
-            words[name], chosen.get(name, defaults[name]), f"{key}-calibration-{name}"
+            field_title(Calibration, name),
+            help_texts[name],
+            chosen.get(name, defaults[name]),
+            f"{key}-calibration-{name}",
         )
-        for name in words
+        for name in help_texts
     }
     return {name: value for name, value in (chosen | values).items() if value != defaults[name]}
 
 
-def value_field(words: tuple[str, str], value: Any, key: str, choices: tuple[str, ...] = ()) -> Any:
-    title, about = words
+def value_field(title: str, about: str, value: Any, key: str, choices: tuple[str, ...] = ()) -> Any:
+    """Draw the widget for a value of its type and return the choice."""
     if choices:
         return st.selectbox(title, choices, choices.index(value), key=key, help=about)
     if isinstance(value, float):
@@ -213,10 +198,8 @@ def choice_field(title: str, choices: tuple[str, ...], chosen: str, key: str) ->
 
 def layer_fields(layers: dict[str, Any], key: str) -> dict[str, list[str]]:
     return {
-        "skip": names_field("Layers to skip", layers["skip"], f"{key}-skip"),
-        "include": names_field(
-            "Embeddings and routers to include", layers["include"], f"{key}-include"
-        ),
+        name: names_field(field_title(Layers, name), layers[name], f"{key}-{name}")
+        for name in ("skip", "include")
     }
 
 

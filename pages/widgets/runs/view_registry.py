@@ -39,7 +39,10 @@ VIEWS: dict[str, RunView] = {}
 
 
 def add(view: RunView) -> None:
-    """Raises ValueError if the title is taken."""
+    """Register a view under its title.
+
+    Raises ValueError if the title is taken.
+    """
     if view.title in VIEWS:
         raise ValueError(f"the title {view.title!r} is taken")
     VIEWS[view.title] = view

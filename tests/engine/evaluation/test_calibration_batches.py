@@ -54,7 +54,7 @@ def test_the_text_that_quality_is_measured_on_is_passed_over(llama, text):
 
 
 def test_a_text_that_is_all_measured_on_is_refused(llama, text):
-    with pytest.raises(PlainError, match="is also what quality is measured on"):
+    with pytest.raises(PlainError, match="is also the evaluation text"):
         calibration_batches(
             Calibration(text=text, context=32), LanguageModeling(text=text, tokens=10**6), llama
         )
@@ -69,7 +69,8 @@ def test_a_window_longer_than_the_positions_is_refused(llama, text):
     with pytest.raises(
         PlainError,
         match=(
-            r"129 tokens exceeds the 128 that this model reads; set calibration.context to at "
+            r"129 tokens exceeds the 128 that this model reads; set "
+            r"Calibration context \(calibration\.context\) to at "
             r"most 128"
         ),
     ):

@@ -157,7 +157,9 @@ def test_predictions_that_are_no_numbers_are_refused(task):
 @pytest.mark.parametrize("limit", [{"max_position_embeddings": 63}, {"n_positions": 63}])
 def test_texts_one_token_too_long_are_refused(task, limit):
     with pytest.raises(
-        PlainError, match=r"longer than the 63 that this model reads; set task.length to at most 63"
+        PlainError,
+        match=r"longer than the 63 that this model reads; set "
+        r"Maximum length \(task\.length\) to at most 63",
     ):
         text_quality(task, ByLength(**limit), TOKENIZER, "cpu", ignore_progress)
 

@@ -209,7 +209,7 @@ def test_live_questions_about_a_masked_language_model_are_answered(models, text)
     ("fields", "says"),
     [
         ({"task": {"context": 3}}, "has no room for text next to 2 special tokens"),
-        ({"task": {"context": 129}}, "set task.context to at most 128"),
+        ({"task": {"context": 129}}, r"set Context \(task\.context\) to at most 128"),
     ],
 )
 def test_a_failing_model_gives_one_message(fields, says, models, text):

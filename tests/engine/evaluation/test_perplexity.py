@@ -144,7 +144,8 @@ def test_a_window_one_longer_than_the_positions_is_refused(task, limit):
     measure_perplexity(task, Answers(uniform, **{limit: 16}))
     with pytest.raises(
         PlainError,
-        match=r"16 tokens exceeds the 15 that this model reads; set task.context to at most 15",
+        match=r"16 tokens exceeds the 15 that this model reads; set Context "
+        r"\(task\.context\) to at most 15",
     ):
         measure_perplexity(task, Answers(uniform, **{limit: 15}))
 

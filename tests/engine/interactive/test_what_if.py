@@ -61,5 +61,5 @@ def test_ranges_that_are_searched_for_are_judged_on_fewer_rows_while_a_control_i
 
 
 def test_a_setting_that_is_refused_is_refused_in_a_sentence(bfloat16_folders):
-    with pytest.raises(PlainError, match=r"^Step 1, bits: 9 is not allowed"):
+    with pytest.raises(PlainError, match=r"^Step 1, Bits \(bits\): 9 is not allowed"):
         what_if(str(bfloat16_folders["llama"]), LAYERS["llama"], {**STEPS[0], "bits": 9})

@@ -66,7 +66,8 @@ def test_an_embedding_that_scales_is_one_tensor_with_the_output_layer(folders, t
             "vit",
             "channels",
             (
-                "has only one convolution or a few, so it has no channels to remove; set what to "
+                "has only one convolution or a few, so it has no channels to remove; set "
+                r"Structure \(what\) to "
                 "neurons or heads"
             ),
         ),

@@ -144,7 +144,10 @@ def test_a_narrower_student_of_a_multimodal_model_is_refused(models, tmp_path):
         tmp_path / "data",
         {"technique": "distill", "width": 0.5, "steps": 1},
     )
-    with pytest.raises(PlainError, match="reads images or sound too.*set width to 1"):
+    with pytest.raises(
+        PlainError,
+        match=r"reads images or sound too.*set Hidden size \(width\) to 1",
+    ):
         run(recipe)
 
 

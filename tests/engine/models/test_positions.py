@@ -165,7 +165,8 @@ def test_a_model_shorter_than_the_training_texts_is_refused(setting, role, tmp_p
     with pytest.raises(
         PlainError,
         match=(
-            f"The {role} .* reads at most 24 tokens, and calibration.context is 32; set it to at "
+            f"The {role} .* reads at most 24 tokens, and "
+            r"Calibration context \(calibration\.context\) is 32; set it to at "
             "most 24"
         ),
     ):

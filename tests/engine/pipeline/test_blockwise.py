@@ -67,7 +67,7 @@ def test_every_layer_that_was_kept_says_why(architecture, folders, tmp_path):
     )
     layers = run(recipe).tables.layers.set_index("name")
     kept = layers[(layers.technique == "") & (layers.tied_to == "")]
-    assert kept.note[skipped] == "layers.skip names it" and (kept.note != "").all()
+    assert kept.note[skipped] == "Layers to skip (layers.skip) names it" and (kept.note != "").all()
     embeddings = kept[kept.kind == "embedding"]
     assert (
         embeddings.note.str.contains(r"layers\.include").all() and len(kept) == len(embeddings) + 1
@@ -119,7 +119,7 @@ def test_weights_in_no_layer_of_a_known_kind_are_named(folders, tmp_path):
         recipe_for("opt", folders["opt"], tmp_path / "data", {"technique": "round-to-nearest"})
     ).summary.notes
     assert any(
-        "stand in no layer that can be compressed here" in note and "embed_positions.weight" in note
+        "are outside the compressible layers" in note and "embed_positions.weight" in note
         for note in notes
     )
 
@@ -206,7 +206,7 @@ def sentence(fields) -> str:
 
 
 def test_no_samples_are_refused():
-    assert "Calibration, samples: 0 is not allowed" in sentence(
+    assert "Calibration examples (calibration.samples): 0 is not allowed" in sentence(
         {"steps": [GPTQ], "calibration": {"samples": 0}}
     )
 

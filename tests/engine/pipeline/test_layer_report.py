@@ -212,7 +212,7 @@ def test_an_included_embedding_whose_head_is_skipped_by_default_says_what_to_set
     )
     outcome = run(recipe.model_copy(update={"layers": Layers(include=(TIED,))}))
     assert any(
-        "set layers.skip to an empty list to compress both" in note
+        "set Layers to skip (layers.skip) to an empty list to compress both" in note
         for note in outcome.summary.notes
     )
 

@@ -46,7 +46,8 @@ def recipe_on(model, folder, characters, samples=64, context=64, technique="gptq
 def test_forecast_run_and_shell_report_the_shortfall(model, tmp_path):
     recipe = recipe_on(model, tmp_path, 120)
     said = (
-        "Calibration used 1 of the 64 requested windows of 64 tokens (calibration.samples); "
+        "Calibration used 1 of the 64 requested windows of 64 tokens "
+        "(Calibration examples (calibration.samples)); "
         "short.txt has no more."
     )
     outcome = run(recipe)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config.registry import TECHNIQUES
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.recipe import Layers, Recipe, with_newer_fields
 from engine.recipe.tasks import (
     Calibration,
@@ -226,7 +226,8 @@ def error_message(fields) -> str:
 @for_each(("technique", "option", "value"), list(steps_beyond()))
 def test_every_bound_refuses_one_step_beyond(technique, option, value):
     sentence = error_message({"steps": [with_required_options(technique, option, value)]})
-    assert sentence.startswith(f"Step 1, {option}: {value} is not allowed; give a ")
+    where = f"Step 1, {option_name(TECHNIQUES[technique], option)}"
+    assert sentence.startswith(f"{where}: {value} is not allowed; give a ")
     assert_one_clear_sentence(sentence)
 
 
@@ -234,9 +235,9 @@ def test_every_bound_refuses_one_step_beyond(technique, option, value):
 def test_every_choice_refuses_others_and_lists_its_own(technique, option):
     sentence = error_message({"steps": [with_required_options(technique, option, "no-such-thing")]})
     allowed = TECHNIQUES[technique].model_json_schema()["properties"][option]["enum"]
-    assert sentence.startswith(f"Step 1, {option}: 'no-such-thing' is not allowed; give ") and all(
-        str(choice) in sentence for choice in allowed
-    )
+    where = f"Step 1, {option_name(TECHNIQUES[technique], option)}"
+    assert sentence.startswith(f"{where}: 'no-such-thing' is not allowed; give ")
+    assert all(str(choice) in sentence for choice in allowed)
     assert_one_clear_sentence(sentence)
 
 
@@ -248,7 +249,7 @@ def test_every_choice_refuses_others_and_lists_its_own(technique, option):
     [
         (
             {"steps": [{"technique": "round-to-nearest", "bits": 9}]},
-            "Step 1, bits: 9 is not allowed; give a whole number from 2 to 8.",
+            "Step 1, Bits (bits): 9 is not allowed; give a whole number from 2 to 8.",
         ),
         (
             {"seed": 2**32},
@@ -269,24 +270,36 @@ def test_every_choice_refuses_others_and_lists_its_own(technique, option):
             "Model: a mapping is not allowed; give text of 1 to 4096 characters.",
         ),
         ({"model": ""}, "Model: an empty value is not allowed; give text of 1 to 4096 characters."),
-        ({"layers": {"skip": "lm_head"}}, "Layers, skip: 'lm_head' is not allowed; give a list."),
-        ({"layers": {"skip": [1]}}, "Layers, skip, item 1: 1 is not allowed; give text."),
+        (
+            {"layers": {"skip": "lm_head"}},
+            "Layers to skip (layers.skip): 'lm_head' is not allowed; give a list.",
+        ),
+        (
+            {"layers": {"skip": [1]}},
+            "Layers to skip (layers.skip), item 1: 1 is not allowed; give text.",
+        ),
         ({"device": "tpu"}, "Device: 'tpu' is not allowed; give auto, cpu, cuda or mps."),
         (
             {"task": {"kind": "language-modeling", "context": 1}},
-            "Task, context: 1 is not allowed; give a whole number from 2 to 131072.",
+            "Context (task.context): 1 is not allowed; give a whole number from 2 to 131072.",
         ),
         (
             {"task": {"kind": "language-modeling", "tokens": 1}},
-            "Task, tokens: 1 is not allowed; give a whole number of at least 2.",
+            (
+                "Tokens to evaluate (task.tokens): 1 is not allowed; give a whole number of at "
+                "least 2."
+            ),
         ),
         (
             {"task": {"kind": "language-modeling", "text": ""}},
-            "Task, text: an empty value is not allowed; give text that is not empty.",
+            "Text (task.text): an empty value is not allowed; give text that is not empty.",
         ),
         (
             {"calibration": {"samples": 0}},
-            "Calibration, samples: 0 is not allowed; give a whole number from 1 to 4096.",
+            (
+                "Calibration examples (calibration.samples): 0 is not allowed; give a whole number "
+                "from 1 to 4096."
+            ),
         ),
         (
             {"calibration": 3},
@@ -356,7 +369,7 @@ def test_adapters_are_merged_into_weights_alone_and_then_others_may_follow():
 def test_the_step_that_is_wrong_is_counted_as_people_count():
     fine = {"technique": "bitsandbytes"}
     assert error_message({"steps": [fine, fine | {"block_size": 65}]}).startswith(
-        "Step 2, block_size: 65 is not allowed; give 64, 128"
+        "Step 2, Block size (block_size): 65 is not allowed; give 64, 128"
     )
 
 
@@ -503,11 +516,14 @@ def test_an_option_sets_the_options_it_requires(step, chosen):
     [
         (
             {"technique": "svd", "rank": 8, "energy": 0.5},
-            "energy is used only if by is energy; set by too, or remove energy.",
+            (
+                "(energy) is used only if Choose ranks by (by) is energy; set by too, or remove "
+                "energy."
+            ),
         ),
         (
             {"technique": "gradual", "strength": 1e-3},
-            "strength is used only if regularizer is l1 or l0",
+            "(strength) is used only if Sparsity regularizer (regularizer) is l1 or l0",
         ),
     ],
 )

@@ -202,7 +202,7 @@ def test_runs_and_questions_report_busy_workers_and_a_waiting_run_can_be_cancele
         run = Run(cluster, "busy")
         run.says(BUSY)
         with pytest.raises(
-            PlainError, match="No answer within 0 seconds: its only worker is busy with other work"
+            PlainError, match="No answer within 0.1 s: its only worker is busy with other work"
         ):
             cluster.ask(DurationQuery(1), 0.1, *QUESTION)
         assert status(address) == "The cluster answers; its only worker is busy with other work."

@@ -157,10 +157,7 @@ def test_a_run_that_takes_too_long_is_stopped_with_a_message(
     monkeypatch.setattr(sessions, "GRACE_SECONDS", 0.2)
     session._link.made.deaf = deaf
     run = wait_until_finished(session, session.submit(recipe(1), VISITOR).id)
-    assert (
-        run.status == "failed"
-        and "stopped after 1 seconds, the maximum on this server" in run.message
-    )
+    assert run.status == "failed" and "stopped after 1 s, the maximum on this server" in run.message
     monkeypatch.setenv("COMPRESSION_EXPLORER_SHARED_SECONDS", "600")
     session._link.made.deaf = False
     again = session.submit(recipe(1), VISITOR)  # the quota is free again

@@ -203,7 +203,8 @@ def test_every_example_is_used_once_per_epoch(make_model):
 
 def test_a_nan_loss_gives_a_message(make_model):
     with pytest.raises(
-        PlainError, match=r"NaN or infinite at training step 1; lower rate, which is 0\.01"
+        PlainError,
+        match=r"NaN or infinite at training step 1; lower Learning rate \(rate\), which is 0\.01",
     ):
         training_losses(
             make_model("resnet"),

@@ -27,7 +27,7 @@ def compress_example(config: Example, weight: torch.Tensor) -> IntegerWeight:
 
 
 @storage_plan.register
-def blueprint_example(config: Example, shape: tuple[int, int]) -> IntegerWeight:
+def storage_plan_example(config: Example, shape: tuple[int, int]) -> IntegerWeight:
     """Return the result of ``compress`` without values, for forecasts."""
     return IntegerWeight(
         shape=shape,
@@ -39,7 +39,7 @@ def blueprint_example(config: Example, shape: tuple[int, int]) -> IntegerWeight:
 
 
 @diagnostics.register
-def portrait_example(
+def diagnostics_example(
     config: Example, layer: str, weight: torch.Tensor, stored: IntegerWeight, seen: object
 ) -> TableBuilder:
     """Return the scales of one layer's rows as rows of the technique's own table."""

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedConfig
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.evaluation.data.tokens import tokenizer_key
 from engine.models.loading import (
     ModelSource,
@@ -13,6 +13,7 @@ from engine.models.loading import (
 from engine.models.positions import usable_length
 from engine.recipe import Recipe
 from engine.recipe.model_names import ModelName
+from engine.recipe.tasks import Calibration, LanguageModeling, TextClassification
 from engine.techniques.distillation.distill.config import (
     Distill,
 )
@@ -50,12 +51,14 @@ def check_lengths(folder: ModelSource, role: str, recipe: Recipe) -> None:
 
     Raises PlainError if one cannot.
     """
-    lengths = {"task.length": getattr(recipe.task, "length", 0)}
+    lengths = {option_name(TextClassification, "length"): getattr(recipe.task, "length", 0)}
     if folder.kind in LANGUAGE:
         context = recipe.calibration.context if recipe.calibration else 0  # of the training windows
         lengths = {
-            "task.context": recipe.task.context if role == "student" else 0,
-            "calibration.context": context,
+            option_name(LanguageModeling, "context"): recipe.task.context
+            if role == "student"
+            else 0,
+            option_name(Calibration, "context"): context,
         }
     limit = usable_length(config_of(folder)) if folder.kind != "image-classification" else None
     for option, length in lengths.items():
@@ -67,8 +70,10 @@ def check_lengths(folder: ModelSource, role: str, recipe: Recipe) -> None:
 
 
 def check_compatible(folder: ModelSource, teacher: ModelSource, role: str) -> None:
-    """Raises PlainError if one model cannot be trained on the other's outputs because of another
-    task, vocabulary or other classes.
+    """Check that teacher and student can be compared.
+
+    Raises PlainError if one model cannot be trained on the other's outputs because of another task,
+    vocabulary or other classes.
     """
     if folder.kind != teacher.kind:
         raise PlainError(

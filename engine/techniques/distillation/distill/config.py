@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import field_validator, model_validator
 
 from engine.config.technique import Family, Technique, WeightState, option
+from engine.errors import option_name
 from engine.techniques.training_options import (
     accumulation_option,
     batch_option,
@@ -378,16 +379,16 @@ class Distill(ModelTraining):
         ):
             return given
         raise ValueError(
-            f"{given[:80]!r} is not a list of blocks; set feature_blocks to each, last, or "
-            "numbers of the student's blocks from 1, such as 1,3"
+            f"{given[:80]!r} is not a list of blocks; give each, last, or numbers of the "
+            "student's blocks from 1, such as 1,3"
         )
 
     @model_validator(mode="after")
     def check_width_and_heads(self) -> Self:
         if self.student == SMALLER and self.width < 1 and self.heads < 1:
             raise ValueError(
-                f"width {self.width:g} already removes heads, whose width stays the same; "
-                "set heads to 1, or width to 1"
+                f"{option_name(self, 'width')} of {self.width:g} already removes heads, whose own "
+                f"width stays the same; set {option_name(self, 'heads')} to 1, or the width to 1"
             )
         return self
 
@@ -395,8 +396,9 @@ class Distill(ModelTraining):
     def check_two_views(self) -> Self:
         if self.uses_two_views and (self.features != "none" or self.attention_weight):
             raise ValueError(
-                "two views have no teacher to compare hidden states with; set features to "
-                "none and attention_weight to 0"
+                "two views have no teacher to compare hidden states with; set "
+                f"{option_name(self, 'features')} to none and "
+                f"{option_name(self, 'attention_weight')} to 0"
             )
         return self
 

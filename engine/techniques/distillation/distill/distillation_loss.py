@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.calibration.stream import active_hooks, block_lists, first_output
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.packed_modules import keep_unpacked
 from engine.techniques.distillation.distill.config import Distill
 from engine.techniques.training.vocabulary import restrict_to_shared_tokens
@@ -65,7 +65,7 @@ def compared_block_pairs(
     if not (student_blocks and teacher_blocks):
         raise PlainError(
             "The states of teacher and student cannot be compared, since one of them has no "
-            "list of blocks; set features to none."
+            f"list of blocks; set {option_name(config, 'features')} to none."
         )
     return [
         (
@@ -84,8 +84,8 @@ def compared_block_numbers(config: Distill, blocks: int) -> tuple[int, ...]:
         return tuple(range(1, blocks + 1)) if config.feature_blocks == "each" else (blocks,)
     if (last := config.compared_blocks[-1]) > blocks:
         raise PlainError(
-            f"feature_blocks names block {last}, and the student has {blocks}; give numbers "
-            f"from 1 to {blocks}, or each, or last."
+            f"{option_name(config, 'feature_blocks')} names block {last}, and the "
+            f"student has {blocks}; give numbers from 1 to {blocks}, or each, or last."
         )
     return config.compared_blocks
 
@@ -239,7 +239,7 @@ class DistillationLoss:
         ):
             raise PlainError(
                 "The states of teacher and student have different numbers of positions, so they "
-                "cannot be compared; set features to none."
+                f"cannot be compared; set {option_name(Distill, 'features')} to none."
             )
         return pairs
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from engine.errors import Cancelled, PlainError
+from engine.errors import Cancelled, PlainError, option_name
 from engine.measurement.size import origin_of_replacement
 from engine.models.loaded_model import LoadedModel, device_and_dtype, load_model
 from engine.models.loading import resolve_model
 from engine.models.packed_modules import install_packed_layers
 from engine.recipe import Recipe
-from engine.recipe.tasks import LanguageModeling, MaskedLanguageModeling
+from engine.recipe.tasks import LanguageModeling, MaskedLanguageModeling, Training
 from engine.runtime.threads import threads_to_train
 from engine.step.early_end import EarlyEnd, GenerationsEnd
 from engine.step.pruning_plan import TechniqueInput
@@ -58,7 +58,7 @@ def train_replacement_fine_tune(
     if context.recipe.training and context.recipe.training.unlabelled:
         raise PlainError(
             "Fine-tuning uses labels only, so unlabeled examples have no effect; remove "
-            "training.unlabelled, or use distill."
+            f"{option_name(Training, 'unlabelled')}, or use distill."
         )
     run = DistillRun.of(config, context, technique_input, tables)
     student = run.prepare_student(context.recipe.seed)
@@ -235,7 +235,8 @@ def load_further_teacher(name: str, context: RunContext) -> LoadedModel:
 def check_recipe_distill(config: Distill, recipe: Recipe) -> None:
     if config.setting == "black-box" and isinstance(recipe.task, MaskedLanguageModeling):
         raise PlainError(
-            "A masked language model cannot generate text; choose another Setting (setting)."
+            "A masked language model cannot generate text; choose another "
+            f"{option_name(config, 'setting')}."
         )
 
 

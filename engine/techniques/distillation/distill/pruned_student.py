@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from engine.calibration.stream import block_sequences
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.layers import layers_of, text_reader
 from engine.models.loaded_model import LoadedModel
 from engine.models.loading import (
@@ -110,8 +110,8 @@ def smaller_student_plan(config: Distill, technique_input: TechniqueInput) -> Pr
         return small
     if any(layer.kind == "conv2d" and layer.block for layer in technique_input.original.layers):
         raise PlainError(
-            f"{technique_input.folder} is made of convolutions and has no heads; set heads to 1, "
-            "and keep fewer blocks or less width."
+            f"{technique_input.folder} is made of convolutions and has no heads; set "
+            f"{option_name(config, 'heads')} to 1, and keep fewer blocks or less width."
         )
     all_layers = replace(
         technique_input, targets=frozenset(layer.name for layer in technique_input.original.layers)
@@ -181,7 +181,8 @@ def fewer_blocks_plan(
         raise PlainError(
             f"A student of {len(kept_blocks[0])} of the {len(stacks[0])} blocks of "
             f"{technique_input.folder} cannot be made, since its parts depend on all of them "
-            f"({failure[:120]}); set blocks to 1, or choose another student."
+            f"({failure[:120]}); set {option_name(Distill, 'blocks')} to 1, or choose "
+            "another student."
         )
     return small
 

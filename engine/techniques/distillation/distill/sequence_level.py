@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.events import ProgressEvent
 from engine.models.loading import config_of, tokenizer_of
 from engine.models.packed_modules import keep_unpacked
+from engine.recipe.tasks import Calibration
 from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.techniques.distillation.distill.config import Distill
@@ -145,7 +146,8 @@ def prompts(
         raise PlainError(
             f"Asking for {config.asks} with {config.prompt} tokens of text takes {asking.shape[1]} "
             f"tokens of a window of {room}, which leaves {left} for an answer, and it takes "
-            f"{MIN_ANSWER_TOKENS} at least; set prompt lower, or calibration.context higher."
+            f"{MIN_ANSWER_TOKENS} at least; lower {option_name(config, 'prompt')}, or raise "
+            f"{option_name(Calibration, 'context')}."
         )
     return asking
 

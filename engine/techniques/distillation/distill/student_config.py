@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.loading import (
     ModelSource,
     config_of,
@@ -54,7 +54,7 @@ def width_fields(config: PreTrainedConfig, share: float, folder: ModelSource) ->
     if folder.multimodal:
         raise PlainError(
             f"{folder} reads images or sound too, for a language model of this width; set "
-            "width to 1, and keep fewer blocks or heads."
+            f"{option_name(Distill, 'width')} to 1, and keep fewer blocks or heads."
         )
     fields = config.get_text_config().to_dict()
     if "hidden_sizes" in fields and "embedding_size" in fields:
@@ -67,7 +67,7 @@ def width_fields(config: PreTrainedConfig, share: float, folder: ModelSource) ->
     if not (heads and hidden and inner):
         raise PlainError(
             f"How wide {folder} is cannot be changed by its config.json here "
-            f"({folder.architecture}); set width to 1."
+            f"({folder.architecture}); set {option_name(Distill, 'width')} to 1."
         )
     groups = fields.get("num_key_value_heads") or heads
     left = max(1, round(share * groups)) * (heads // groups)
@@ -139,7 +139,7 @@ def first_blocks_fields(count: int, folder: ModelSource) -> dict[str, Any]:
     if count > blocks:
         raise PlainError(
             f"The student {folder} has {blocks} blocks, fewer than the {count} of "
-            f"student_blocks; set it to {blocks} at most."
+            f"{option_name(Distill, 'student_blocks')}; set it to {blocks} at most."
         )
     fields = config.to_dict()
     lists = {name: value[:count] for name, value in per_block_lists(fields, blocks).items()}
@@ -159,7 +159,7 @@ def checked_head_count(heads: int, folder: ModelSource) -> int:
             else "no heads"
         )
         raise PlainError(
-            f"The student {folder} has {reason}; set student_heads to 0, or to a divisor of its "
-            "width."
+            f"The student {folder} has {reason}; set "
+            f"{option_name(Distill, 'student_heads')} to 0, or to a divisor of its width."
         )
     return heads

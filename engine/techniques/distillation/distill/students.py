@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.loading import (
     ModelSource,
     changed_config,
@@ -51,8 +51,8 @@ def build_student(
     """
     if isinstance(config, Distill) and config.setting == "several" and not config.further_teachers:
         raise PlainError(
-            "The setting several has no further teachers; name them under teachers, "
-            "separated by commas."
+            "The setting several has no further teachers; name them under "
+            f"{option_name(config, 'teachers')}, separated by commas."
         )
     match config:
         case FineTune():

@@ -8,7 +8,7 @@ import torch
 
 from engine.calibration import CalibrationStream, InputStats
 from engine.calibration.gradient_stats import GradientStats
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.events import ProgressEvent
 from engine.models.layers import Layer, blocks_of
 from engine.runtime.threads import threads_for
@@ -79,7 +79,7 @@ def check_rank(config: SVD, layers: list[Layer]) -> None:
 def rank_too_large_message(rank: int, full: int, layer: str) -> str:
     return (
         f"Rank {rank:,} is above the full rank of every layer, {full:,} at most ({layer}), so "
-        "nothing would change; give a smaller one."
+        f"nothing would change; give a smaller {option_name(SVD, 'rank')}."
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.layers import Layer
 from engine.step.layer_swap import LayerSwap
 from engine.techniques.hooks import compress, meta_tensor, plan, storage_plan
@@ -98,10 +98,10 @@ def check_ranks(config: KernelDecomposition, layers: list[Layer]) -> None:
         )
     out, in_ = (max(layer.shape[axis] for layer in layers) for axis in (0, 1))
     if config.rank_out > out or config.rank_in > in_:
-        given = f"ranks {config.rank_out:,} and {config.rank_in:,}"
         raise PlainError(
-            f"The widest convolution has {out:,} outputs and {in_:,} inputs, so {given} are "
-            "too large; give at most as many."
+            f"The widest convolution has {out:,} outputs and {in_:,} inputs, so ranks "
+            f"{config.rank_out:,} and {config.rank_in:,} are too large; lower "
+            f"{option_name(config, 'rank_out')} or {option_name(config, 'rank_in')}."
         )
 
 
@@ -109,7 +109,7 @@ def check_cp_rank(config: CP, full: int) -> None:
     if config.rank > full:
         raise PlainError(
             f"Rank {config.rank:,} is above the full rank of every convolution, {full:,} at "
-            "most, so nothing would change; give less."
+            f"most, so nothing would change; lower {option_name(config, 'rank')}."
         )
 
 

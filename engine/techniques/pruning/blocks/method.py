@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from engine.calibration.stream import BlockCall, active_hooks, block_lists, first_output
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.events import ProgressEvent
-from engine.models.layers import OF_IMAGES, layers_of
+from engine.models.layers import OF_IMAGES, SKIP, layers_of
 from engine.models.loading import changed_config, meta_model
 from engine.results.schema.tables import NAN, StructureRow
 from engine.step.layer_swap import LayerSwap
@@ -148,8 +148,8 @@ def plan_removal_blocks(
             raise PlainError(
                 f"{config.count} blocks of {technique_input.folder} "
                 f"({technique_input.folder.architecture}) cannot be removed: the smaller model "
-                f"would differ from the original without them ({differs}). Lower Blocks removed "
-                "(count), or choose another technique."
+                f"would differ from the original without them ({differs}). Lower "
+                f"{option_name(config, 'count')}, or choose another technique."
             )
     return small
 
@@ -251,12 +251,12 @@ def blocks_to_remove(
         raise PlainError(
             f"Only {len(removable)} of {len(influence)} blocks of {technique_input.folder} can be "
             "removed, because others depend on "
-            f"{', '.join(needed)}; lower Blocks removed (count) to that."
+            f"{', '.join(needed)}; lower {option_name(config, 'count')} to that."
         )
     if config.count > len(free):
         raise PlainError(
-            f"Only {len(free)} of {len(influence)} blocks can be removed, since Layers to skip "
-            "(layers.skip) names layers of the others; lower count to that."
+            f"Only {len(free)} of {len(influence)} blocks can be removed, since {SKIP} "
+            f"names layers of the others; lower {option_name(config, 'count')} to that."
         )
     # text passes all removable blocks, so none of these is NaN
     return sorted(removable, key=influence.get)[: config.count]

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from engine.config.technique import option
+from engine.errors import option_name
 from engine.techniques.pruning.options import SCOPE, Pruning
 from engine.techniques.training_options import (
     batch_option,
@@ -146,8 +147,9 @@ class Gradual(Pruning):
     def check_prune_every(self) -> Self:
         if self.schedule != "one-shot" and self.prune_every > self.steps:
             raise ValueError(
-                f"prune_every is {self.prune_every}, more than the {self.steps} training "
-                "steps; lower prune_every, or set schedule to one-shot"
+                f"{option_name(self, 'prune_every')} is {self.prune_every}, more than the "
+                f"{self.steps} training steps; lower it, or set {option_name(self, 'schedule')} to "
+                "one-shot"
             )
         return self
 

@@ -4,6 +4,7 @@ import torch
 
 from engine.errors import PlainError
 from engine.measurement.size import written_bytes
+from engine.models.layers import SKIP
 from engine.techniques.pruning.masks import keep_mask, layer_shares
 from engine.techniques.pruning.options import Pruning, parse_pattern
 from engine.techniques.pruning.unstructured.config import Magnitude
@@ -67,7 +68,7 @@ def check_not_emptied(name: str, mask: torch.Tensor, share: float) -> None:
     if not mask.any():
         raise PlainError(
             f"{name} would lose every weight at {share:.0%}; remove a smaller share, or name "
-            "the layer under Layers to skip (layers.skip)."
+            f"the layer under {SKIP}."
         )
 
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.events import TrainingEvent
+from engine.models.layers import SKIP
 from engine.models.loaded_model import device_and_dtype
 from engine.models.packed_modules import keep_unpacked
 from engine.quantities import megabytes
@@ -102,7 +103,7 @@ def check_weights_remain(name: str, left: int) -> None:
     if not left:
         raise PlainError(
             f"{name}: No weight would be left; remove a smaller share, or name the layer "
-            "under Layers to skip (layers.skip)."
+            f"under {SKIP}."
         )
 
 
@@ -201,7 +202,7 @@ class GradualPruner:
         if self.config.floor and not self.dense.relative_to(self.dense):
             raise PlainError(
                 "The original gets none of the held-out examples right, so there is no floor "
-                "to keep to; set floor to 0."
+                f"to keep to; set {option_name(self.config, 'floor')} to 0."
             )
         self.check_target_size()
         self.record(0, self.dense, "before")
@@ -218,8 +219,9 @@ class GradualPruner:
         if self.config.target_mb and smallest_bytes > self.config.target_mb * MB:
             raise PlainError(
                 f"With {self.config.removed_share:.0%} removed, the model's file still takes "
-                f"{megabytes(smallest_bytes)}, more than target_mb {self.config.target_mb:g}; "
-                "raise sparsity, or target_mb."
+                f"{megabytes(smallest_bytes)}, more than the {self.config.target_mb:g} MB of "
+                f"{option_name(self.config, 'target_mb')}; raise it, or "
+                f"{option_name(self.config, 'sparsity')}."
             )
 
     def prune(self, step: int, number: int) -> None:
@@ -264,9 +266,9 @@ class GradualPruner:
     def revert(self, step: int) -> None:
         if self.fallback_state is None:
             raise PlainError(
-                f"Already after the first cut and {step} training steps, quality is below "
-                f"{self.config.floor:.0%} of the original's; lower floor, "
-                "remove less at once, or train for longer."
+                f"After the first pruning step and {step} training steps, quality is below "
+                f"{self.config.floor:.0%} of the original's; lower "
+                f"{option_name(self.config, 'floor')}, remove less at once, or train for longer."
             )
         self.trainable.load_state(self.fallback_state)
         self.record(
@@ -300,8 +302,9 @@ class GradualPruner:
     def check_open_gates(self, left: dict[str, int]) -> None:
         if self.config.regularizer == "l0" and not all(left.values()):
             raise PlainError(
-                f"Every gate of {min(left, key=left.get)} has closed; lower strength, which "
-                f"is {self.config.strength:g}, or rate."
+                f"Every gate of {min(left, key=left.get)} has closed; lower "
+                f"{option_name(self.config, 'strength')}, which is {self.config.strength:g}, or "
+                f"{option_name(self.config, 'rate')}."
             )
 
     # --- kept meanwhile ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from engine.config.technique import Family, Technique, WeightState, option
+from engine.errors import option_name
 from engine.techniques.pruning.gradual.config import LAYER_OR_ALL
 from engine.techniques.pruning.options import Storage
 from engine.techniques.pruning.unstructured.config import Magnitude
@@ -93,13 +94,13 @@ class LotteryTicket(Technique):
     def check_rewind_step(self) -> Self:
         if self.rewind_step >= self.steps:
             raise ValueError(
-                f"rewind_step is {self.rewind_step}, and training has {self.steps} steps; "
-                "lower rewind_step below steps"
+                f"{option_name(self, 'rewind_step')} is {self.rewind_step}, and training has "
+                f"{self.steps} steps; lower it below {option_name(self, 'steps')}"
             )
         if self.storage == "n-of-m":
             raise ValueError(
-                "storage n-of-m needs an N:M pattern, and lottery tickets have none; choose "
-                "another storage"
+                f"the {option_name(self, 'storage')} n-of-m needs an N:M pattern, and "
+                "lottery tickets have none; choose another storage"
             )
         return self
 

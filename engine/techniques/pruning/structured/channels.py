@@ -7,10 +7,11 @@ import torch
 import torch_pruning
 from torch import nn
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.loading import meta_model
 from engine.models.shapes import fit_shapes
 from engine.step.pruning_plan import TechniqueInput
+from engine.techniques.pruning.structured.config import Structured
 from engine.techniques.pruning.structured.coupled_structures import StructureGroup, StructureSlice
 from engine.techniques.pruning.tracing import example_image
 
@@ -135,6 +136,6 @@ def check_convolutional(technique_input: TechniqueInput) -> None:
             else "no convolutions"
         )
         raise PlainError(
-            f"{technique_input.folder} has {reason}, so it has no channels to remove; set what to "
-            "neurons or heads, or choose another technique."
+            f"{technique_input.folder} has {reason}, so it has no channels to remove; set "
+            f"{option_name(Structured, 'what')} to neurons or heads, or choose another technique."
         )

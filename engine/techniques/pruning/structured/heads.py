@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.shapes import KEPT_HEADS
 from engine.step.pruning_plan import PruningPlan, TechniqueInput
 from engine.techniques.pruning.structured.config import Structured
@@ -33,7 +33,8 @@ def head_groups(technique_input: TechniqueInput, config: Structured) -> list[Str
     if config.scope == "global":
         raise PlainError(
             "Heads can be removed evenly from each group only with a share per layer; "
-            "set Scope (scope) to layer, or Grouped-query heads (together) to groups."
+            f"set {option_name(config, 'scope')} to layer, or "
+            f"{option_name(config, 'together')} to groups."
         )
     return [family for heads in found for family in query_head_groups(heads)]
 

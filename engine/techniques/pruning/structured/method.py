@@ -11,7 +11,8 @@ import torch
 
 from engine.calibration import InputStats
 from engine.calibration.gradient_stats import GradientStats
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
+from engine.models.layers import SKIP
 from engine.results.schema.tables import StructureRow
 from engine.step.pruning_plan import KeptIndices, PruningPlan, TechniqueInput
 from engine.techniques.hooks import plan_removal, survey
@@ -67,7 +68,7 @@ def structure_groups(config: Structured, technique_input: TechniqueInput) -> lis
     if convolutions and what != "channels":
         raise PlainError(
             f"{technique_input.folder} is a convolutional network without {what} to remove; set "
-            "Structure (what) to channels."
+            f"{option_name(config, 'what')} to channels."
         )
     try:
         found = {
@@ -92,8 +93,8 @@ def structure_groups(config: Structured, technique_input: TechniqueInput) -> lis
     ]
     if not free:
         raise PlainError(
-            f"Each of the {what} of {technique_input.folder} is in a layer that Layers to skip "
-            "(layers.skip) lists; remove one from the list."
+            f"Each of the {what} of {technique_input.folder} is in a layer that {SKIP} "
+            "lists; remove one from the list."
         )
     return free
 
@@ -106,8 +107,8 @@ def none_found_message(kind: str, technique_input: TechniqueInput) -> str:
         )
     return (
         f"No {kind} were found in {technique_input.folder} ({technique_input.folder.architecture}) "
-        "that could be removed without changing what the others compute; set Structure (what) to "
-        "another kind, or choose another technique."
+        "that could be removed without changing what the others compute; set "
+        f"{option_name(Structured, 'what')} to another kind, or choose another technique."
     )
 
 
@@ -135,7 +136,7 @@ def check_equivalent(
         raise PlainError(
             f"The {families[0].what}s of {technique_input.folder} "
             f"({technique_input.folder.architecture}) cannot be removed: {reason} ({differs}). Set "
-            "Structure (what) to another kind, or choose another technique."
+            f"{option_name(Structured, 'what')} to another kind, or choose another technique."
         )
     return pruning_plan
 
@@ -219,7 +220,7 @@ def layer_stats(name: str, stats: StatsByLayer) -> InputStats | GradientStats:
     if name not in stats:
         raise PlainError(
             f"No calibration data reached {name}, so its inputs are unknown; add it "
-            "to Layers to skip (layers.skip), or rank structures by weight norms."
+            f"to {SKIP}, or rank structures by weight norms."
         )
     return stats[name]
 
@@ -266,7 +267,8 @@ def kept_mask(config: Structured, group: ScoredGroup) -> torch.Tensor:
     if count == len(group.scores):
         raise PlainError(
             f"A share of {config.share:.0%} would leave no {group.family.what} in "
-            f"{group.family.block}, which has {count}; lower the share."
+            f"{group.family.block}, which has {count}; lower "
+            f"{option_name(config, 'share')}."
         )
     return ~smallest_mask(group.scores, count)
 
@@ -279,7 +281,8 @@ def global_kept_masks(config: Structured, every: list[ScoredGroup]) -> list[torc
         kind = every[0].family.what
         raise PlainError(
             f"A share of {config.share:.0%} would remove {removed_count} of {count} {kind}s, and "
-            f"each of {len(every)} layers keeps one; lower the share."
+            f"each of {len(every)} layers keeps one; lower "
+            f"{option_name(config, 'share')}."
         )
     compared = [comparable_scores(config, group.scores) for group in every]
     for scores in compared:
@@ -355,7 +358,7 @@ def layer_notes(
         notes.setdefault(name, []).append(
             words
             + (
-                f" (asked to lose {config.share:.0%}, and only whole ones are removed)"
+                f" ({config.share:.0%} was requested; only whole {kind}s are removed)"
                 if rounded
                 else ""
             )

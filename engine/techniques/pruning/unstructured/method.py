@@ -4,8 +4,8 @@ import torch
 
 from engine.calibration import InputStats
 from engine.calibration.gradient_stats import GradientStats
-from engine.errors import PlainError
-from engine.models.layers import Layer
+from engine.errors import PlainError, option_name
+from engine.models.layers import SKIP, Layer
 from engine.step.layer_swap import LayerSwap
 from engine.techniques.hooks import compress, nonzero_weights, plan, storage_plan, why_unchanged
 from engine.techniques.pruning.masks import check_divisible, keep_mask, layer_shares, removed_count
@@ -53,8 +53,9 @@ def plan_pruning(
             shares[name] = 0.0  # all its weights are zero already
         elif share == 1:
             raise PlainError(
-                f"{name} would lose every weight when {config.sparsity:.0%} of all layers go; "
-                "ask for less, or for a share of each layer."
+                f"{name} would lose every weight at {config.sparsity:.0%} of all layers; lower "
+                f"{option_name(config, 'sparsity')}, or set {option_name(config, 'scope')} to "
+                "layer."
             )
     return {
         name: setting.model_copy(update={"scope": "layer", "sparsity": shares.get(name, 0.0)})
@@ -93,8 +94,7 @@ def stored_remaining(left: torch.Tensor, weight: torch.Tensor, config: Pruning) 
     """
     if weight.any() and not left.any():
         raise PlainError(
-            "No weight would be left; remove a smaller share, or name the layer under Layers "
-            "to skip (layers.skip)."
+            f"No weight would be left; remove a smaller share, or name the layer under {SKIP}."
         )
     return sparse_weight(
         left.to(values_dtype(config)),

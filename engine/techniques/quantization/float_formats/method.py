@@ -3,6 +3,7 @@
 import torch
 
 from engine.errors import PlainError
+from engine.models.layers import SKIP
 from engine.techniques.hooks import compress, meta_tensor, storage_plan
 from engine.techniques.quantization.fixed_levels.method import mxfp4_plan, mxfp4_weight
 from engine.techniques.quantization.float_formats.config import FloatingPoint
@@ -43,13 +44,16 @@ def scaled_magnitude(weight: torch.Tensor, config: FloatingPoint) -> torch.Tenso
 
 
 def cast_weight(weight: torch.Tensor, dtype: torch.dtype) -> DenseWeight:
-    """Raises PlainError if a weight exceeds the range of float16."""
+    """Cast a weight to a floating-point format.
+
+    Raises PlainError if a weight exceeds the range of float16.
+    """
     cast = weight.to(dtype)
     if cast.isinf().any():
         widest = weight.abs().max().item()
         raise PlainError(
             f"A weight of {widest:.3g} is beyond the largest float16, 65504; choose "
-            "bfloat16, or skip the layer under layers.skip."
+            f"bfloat16, or add the layer to {SKIP}."
         )
     return DenseWeight(tuple(weight.shape), cast)
 

@@ -6,6 +6,7 @@ import yaml
 from pydantic import BeforeValidator, model_validator
 
 from engine.config.technique import Family, Needs, Technique, option
+from engine.errors import option_name
 from engine.techniques.quantization.rounding.config import RoundToNearest
 
 Bits = Literal[2, 3, 4, 5, 6, 7, 8]
@@ -163,8 +164,9 @@ class MixedPrecision(Technique):
     def check_either(self) -> "MixedPrecision":
         if self.by == "name" and "either" in (self.scheme, self.range):
             raise ValueError(
-                "scheme and range can be 'either' only with by: budget; choose one value for "
-                "each, or set by to 'budget'"
+                f"{option_name(self, 'scheme')} and {option_name(self, 'range')} can be 'either' "
+                f"only if {option_name(self, 'by')} is budget; choose one value for each, or set "
+                "by to budget"
             )
         return self
 

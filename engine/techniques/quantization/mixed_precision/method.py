@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.events import ProgressEvent
 from engine.models.layers import Layer
 from engine.results.schema.tables import NAN
@@ -60,7 +60,10 @@ def plan_mixed_precision(
 
 
 def configs_by_name(config: MixedPrecision, layers: list[Layer]) -> dict[str, RoundToNearest]:
-    """Raises PlainError for a pattern that names no layer."""
+    """Rounding options of each layer by the name patterns of the config.
+
+    Raises PlainError for a pattern that names no layer.
+    """
     for pattern in config.bits_by_name:
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):
             raise PlainError(
@@ -84,8 +87,8 @@ def budget_bytes(config: MixedPrecision, layers: list[Layer], sizes: np.ndarray)
         raise PlainError(
             f"A budget of {config.budget:g} bits per weight cannot be met: the coarsest setting, "
             f"{min(config.choices)} bits in groups of {config.group_size}, "
-            f"takes {smallest * 8 / parameters:.2f} with its scales; raise the budget, allow fewer "
-            "bits, or use larger groups."
+            f"takes {smallest * 8 / parameters:.2f} with its scales; raise "
+            f"{option_name(config, 'budget')}, allow fewer bits, or use larger groups."
         )
     return budget
 

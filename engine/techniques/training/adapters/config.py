@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from engine.config.technique import LayerKind, WeightState, option
+from engine.errors import option_name
 from engine.techniques.low_rank.options import FACTORS
 from engine.techniques.quantization.bitsandbytes.config import BitsAndBytes
 from engine.techniques.training.options import WEIGHTS, CompressionAwareTraining
@@ -111,8 +112,9 @@ class LoRA(Adapters):
     def check_dropout(self) -> Self:
         if self.merge and self.keep_zeros and self.dropout:
             raise ValueError(
-                "dropout does not work with keep_zeros in merged adapters; set dropout to 0, "
-                "or keep_zeros to false"
+                f"{option_name(self, 'dropout')} does not work with "
+                f"{option_name(self, 'keep_zeros')} in merged adapters; set dropout to 0, or "
+                "keep_zeros to false"
             )
         return self
 

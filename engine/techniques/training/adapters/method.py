@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.layers import Layer
 from engine.models.loaded_model import device_and_dtype
 from engine.step.layer_swap import LayerSwap
@@ -66,7 +66,7 @@ def plan_adapters(
     if len(layers) > 1 and not adapted:
         raise PlainError(
             f"No layer of this model is named as {config.where} (they are named like "
-            f"{layers[0].name!r}); set where to all."
+            f"{layers[0].name!r}); set {option_name(config, 'where')} to all."
         )
     largest = max(adapted or layers, key=lambda layer: min(layer.matrix_shape))
     if config.rank > (full := min(largest.matrix_shape)):

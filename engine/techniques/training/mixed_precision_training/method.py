@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.events import PrecisionEvent
 from engine.models.layers import Layer
 from engine.models.loaded_model import device_and_dtype
@@ -293,7 +293,7 @@ class PrecisionRun:
         if self.broken:
             raise PlainError(
                 f"In {self.variant} the loss became NaN or infinite at step {self.broken}; "
-                "lower rate, or keep another precision."
+                f"lower {option_name(self.config, 'rate')}, or keep another precision."
             )
 
 

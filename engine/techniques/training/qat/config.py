@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from engine.config.technique import WeightState, option
+from engine.errors import option_name
 from engine.techniques.quantization.fixed_levels.config import Ternary
 from engine.techniques.quantization.rounding.config import Range, RoundToNearest
 from engine.techniques.training.options import (
@@ -95,11 +96,12 @@ class QAT(CompressionAwareTraining, RoundToNearest):
 
     @model_validator(mode="after")
     def check_activation_options(self) -> Self:
-        check_activation_bits(self.activation_bits)
+        check_activation_bits(self)
         if self.learn_scales and self.scales == "power-of-two":
             raise ValueError(
-                "learn_scales trains the scales, which scales: power-of-two fixes; set "
-                "scales to free, or learn_scales to false"
+                f"{option_name(self, 'learn_scales')} trains the scales, which "
+                f"{option_name(self, 'scales')} power-of-two fixes; set scales to free, or "
+                "learn_scales to false"
             )
         return self
 
@@ -170,7 +172,7 @@ class BitNet(CompressionAwareTraining, Ternary):
 
     @model_validator(mode="after")
     def check_activation_options(self) -> Self:
-        check_activation_bits(self.activation_bits)
+        check_activation_bits(self)
         return self
 
     @property
@@ -194,9 +196,13 @@ def activation_label(config: QAT | BitNet) -> list[str]:
     return [f"{static}{config.activation_bits}-bit activations"] if config.activation_bits else []
 
 
-def check_activation_bits(bits: int) -> None:
-    if bits == 1:
+def check_activation_bits(config: QAT | BitNet) -> None:
+    """Check the number of bits for activations.
+
+    Raises ValueError for one bit, whose only level is zero.
+    """
+    if config.activation_bits == 1:
         raise ValueError(
-            "activation_bits is 1, which allows only zero; set it to 2 to 8, or to 0 to "
-            "leave activations unquantized"
+            f"{option_name(config, 'activation_bits')} is 1, which allows only zero; "
+            "set it to 2 to 8, or to 0 to leave activations unquantized"
         )

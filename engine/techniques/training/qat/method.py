@@ -4,7 +4,7 @@ stored in.
 
 import torch
 
-from engine.errors import PlainError
+from engine.errors import PlainError, option_name
 from engine.models.layers import Layer
 from engine.models.loaded_model import device_and_dtype
 from engine.models.loading import untrained_model
@@ -135,7 +135,7 @@ def input_ranges(
     if unreached := [name for name in names if name not in stats]:
         raise PlainError(
             f"{unreached[0]}: No calibration data reached it, so it can have no static range; "
-            "set activation_range to dynamic."
+            f"set {option_name(config, 'activation_range')} to dynamic."
         )
     return {name: fixed_range(config, stats) for name, stats in stats.items()}
 
@@ -164,7 +164,7 @@ def check_unrounded_inputs(technique_input: TechniqueInput, layers: list[Layer])
         if stored.quantized_inputs(inputs) is not inputs:
             raise PlainError(
                 f"{layer.name}: The step before rounds its inputs, and this one would not; "
-                "leave that step out and set activation_bits."
+                f"leave that step out and set {option_name(QAT, 'activation_bits')}."
             )
 
 
@@ -183,7 +183,7 @@ def randomize_weights(trainable: TrainableModel, context: RunContext) -> None:
         )
         if first.weight.shape != weight.weight.shape:
             raise PlainError(
-                f"{layer.name} has another shape than config.json says, so random weights "
-                "have none; set start to checkpoint."
+                f"{layer.name} has another shape than in config.json, so it cannot start from "
+                f"random weights; set {option_name(BitNet, 'start')} to checkpoint."
             )
         matrix_view(weight, weight.weight).copy_(matrix_view(first, first.weight))

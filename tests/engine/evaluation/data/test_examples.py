@@ -378,7 +378,7 @@ def test_numbers_in_a_column_with_empty_cells_stay_classes(write_file):
 
 
 def test_a_column_without_any_label_is_refused(write_file):
-    with pytest.raises(PlainError, match="has no labels; choose another with label_column"):
+    with pytest.raises(PlainError, match="has no labels; choose another Label column"):
         load_examples(TextClassification(data=write_file("a.csv", b"text,label\na,\nb,\n")))
 
 

@@ -169,7 +169,9 @@ def test_two_tokens_before_a_text_are_both_context(tmp_path, text):
 
 def test_bos_is_refused_where_the_tokenizer_has_none(text):
     with pytest.raises(
-        PlainError, match=r"no beginning-of-sequence token \(BOS\); set task.bos to auto or never"
+        PlainError,
+        match=r"no beginning-of-sequence token \(BOS\); set "
+        r"Beginning-of-sequence token \(task\.bos\) to auto or never",
     ):
         wrapped = tokenizer("llama")
         wrapped.bos_token = None

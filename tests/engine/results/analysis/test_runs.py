@@ -185,7 +185,7 @@ def test_any_difference_in_protocol_is_named(change):
     )
     assert (
         str(value) in sentence
-        and sentence.startswith("The numbers of these runs do not compare")
+        and sentence.startswith("These runs are not comparable")
         and sentence.endswith(".")
     )
 

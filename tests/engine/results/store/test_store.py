@@ -194,7 +194,7 @@ EVIL = [
     [Store.record, Store.tables, Store.delete, lambda store, run: save(store, record(1, id=run))],
 )
 def test_no_id_leads_out_of_the_store(store_with_run, act, run):
-    with pytest.raises(PlainError, match="is no run"):
+    with pytest.raises(PlainError, match="is not a run id"):
         act(store_with_run, run)
 
 
@@ -374,7 +374,7 @@ def age_index(store):
 
 
 def reshape_index(store):
-    index_of(store, "ALTER TABLE runs RENAME COLUMN seal TO wax")
+    index_of(store, "ALTER TABLE runs RENAME COLUMN stamp TO other")
 
 
 def empty_index(store):
@@ -417,7 +417,7 @@ def test_writing_survives_a_damaged_index(tmp_path, damage):
     assert finished.records() == [record(2, "running")]
 
 
-@for_each("column", ["seal", "status", "label", "model", "techniques", "message", "created"])
+@for_each("column", ["stamp", "status", "label", "model", "techniques", "message", "created"])
 def test_an_index_with_a_value_of_another_type_is_made_again(tmp_path, column):
     finished = finished_store(tmp_path)
     before = finished.page(RunQuery())
@@ -703,7 +703,7 @@ def test_a_file_in_place_of_the_store_is_named(tmp_path):
         Store.rebuild,
     ):
         store = Store(tmp_path / "file")
-        with pytest.raises(PlainError, match="a file stands where a folder should") as refused:
+        with pytest.raises(PlainError, match="a file has the name of a required folder") as refused:
             act(store)
         assert str(store.root) in str(refused.value)
 

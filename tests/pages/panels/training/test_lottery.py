@@ -1,6 +1,6 @@
 import pytest
 
-from pages.panels.training.lottery import LOTTERY, lottery
+from pages.panels.training.lottery import LOTTERY, VARIANTS, lottery
 from tests.pages.panels import tables
 from tests.pages.panels.traces import trace_named
 
@@ -8,9 +8,9 @@ from tests.pages.panels.traces import trace_named
 def test_lines_are_means_over_the_seeds_and_bands_reach_from_the_least_to_the_best():
     networks = tables.lottery()
     figure = lottery(networks)
-    for place, variant in enumerate(("winning ticket", "other first weights", "random mask")):
+    for place, (variant, name) in enumerate(VARIANTS.items()):
         rounds = networks[networks.variant == variant].groupby("round").accuracy
-        line, band = trace_named(figure, variant.capitalize()), figure.data[2 * place]
+        line, band = trace_named(figure, name.capitalize()), figure.data[2 * place]
         assert list(line.y) == pytest.approx(list(rounds.mean()))
         assert band.fill == "toself" and list(band.y) == pytest.approx(
             [*rounds.min(), *rounds.max()[::-1]]

@@ -292,7 +292,7 @@ def test_calibration_and_seed_are_chosen_on_the_page_too(saved_recipe, pipeline)
         (b"- a list", "A recipe is a mapping"),
         (b"steps: [{technique: magic}]", "not a known technique"),
         (b"steps: [{technique: bitsandbytes}, {technique: magnitude}]", "swap the two"),
-        (b"steps: [{technique: gptq, bits: 99}]", "Step 1, bits"),
+        (b"steps: [{technique: gptq, bits: 99}]", "Step 1, Bits (bits)"),
         (b"model: '<b>x</b>'\nstops: []", "there is no option"),
     ],
 )

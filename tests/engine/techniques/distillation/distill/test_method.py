@@ -294,7 +294,9 @@ def test_a_nan_loss_at_the_first_step_fails_the_run(run_step, monkeypatch):
         "engine.techniques.distillation.distill.distillation_loss.batch_label_loss",
         lambda logits, batch: logits.sum() * float("nan"),
     )
-    assert "NaN or infinite at training step 1; lower rate" in error_message(run_step)
+    assert "NaN or infinite at training step 1; lower Learning rate (rate)" in error_message(
+        run_step
+    )
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -339,7 +341,7 @@ def test_texts_without_labels_are_labeled_by_the_teacher(run_step, write_labeled
         distill_weight=1,
     )
     assert curve(run_step(training=data, distill_weight=1)) != curve(plain)
-    assert "remove training.unlabelled" in error_message(
+    assert "remove Unlabeled examples (training.unlabelled)" in error_message(
         run_step, technique="fine-tune", training=data
     )
 

@@ -54,8 +54,8 @@ def test_a_prompt_that_leaves_no_room_for_an_answer_gives_a_message(folders, tmp
     with pytest.raises(
         PlainError,
         match=(
-            r"leaves 0 for an answer, and it takes 8 at least; set prompt lower, or "
-            r"calibration\.context higher\.$"
+            r"leaves 0 for an answer, and it takes 8 at least; lower Prompt length "
+            r"\(prompt\), or raise Calibration context \(calibration\.context\)\.$"
         ),
     ):
         run(recipe_for("llama", folders["llama"], tmp_path / "data", step))

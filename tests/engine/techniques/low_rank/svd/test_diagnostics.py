@@ -13,7 +13,7 @@ from tests.low_rank import WHITENED, data_for, weight_of
 
 @for_each("white", ("none", *WHITENED))
 @for_each("config", [SVD(kept=0.5), SVD(kept=0.5, solver="randomized"), LowRankCorrection(rank=3)])
-def test_a_portrait_has_the_rank_and_the_spectrum_with_its_cut(config, white):
+def test_diagnostics_have_the_rank_and_the_spectrum_with_its_cut(config, white):
     config, weight = config.model_copy(update={"whitening": white}), weight_of(200, 300)
     data = data_for(config, weight)
     stored = compress(config, weight, *data)

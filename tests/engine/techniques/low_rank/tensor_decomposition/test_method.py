@@ -219,7 +219,7 @@ def test_the_forecast_of_a_convolution_is_what_is_stored(config):
 
 
 @pytest.mark.parametrize("config", [Tucker(), CP(), Tucker(kept=1)])
-def test_a_portrait_of_a_convolution_has_its_ranks(config):
+def test_diagnostics_of_a_convolution_have_its_ranks(config):
     stored = compress(planned_config(config), kernel_like())
     (row,) = diagnostics(planned_config(config), "conv", kernel_like(), stored, None).ranks
     assert (

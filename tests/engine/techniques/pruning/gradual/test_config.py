@@ -25,7 +25,10 @@ def test_schedules_are_their_closed_forms(sparsity):
 @for_each(
     ("step", "words"),
     [
-        ({"prune_every": 11, "steps": 10}, "prune_every is 11, more than the 10 training steps"),
+        (
+            {"prune_every": 11, "steps": 10},
+            r"\(prune_every\) is 11, more than the 10 training steps",
+        ),
         ({"floor": 1.1}, "from 0 to 1"),
         ({"rate": -1}, "from 0 to 1"),
         ({"distill_weight": 2}, "from 0 to 1"),

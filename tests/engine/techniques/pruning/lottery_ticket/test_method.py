@@ -198,7 +198,7 @@ def test_language_models_are_refused_in_the_forecast_already(folders, tmp_path):
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        ({"rewind_step": 2, "steps": 2}, "rewind_step is 2, and training has 2 steps"),
+        ({"rewind_step": 2, "steps": 2}, r"\(rewind_step\) is 2, and training has 2 steps"),
         ({"storage": "n-of-m"}, "needs an N:M pattern"),
         ({"rounds": 0}, "from 1 to 20"),
     ],

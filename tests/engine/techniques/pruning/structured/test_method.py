@@ -326,7 +326,7 @@ def test_a_share_that_whole_heads_cannot_meet_gives_a_message(folders, tmp_path)
     step = {"technique": "structured", "what": "heads", "share": 0.25}
     notes = run(recipe_for("llama", folders["llama"], tmp_path / "data", step)).tables.layers.note
     assert (
-        "1 of 2 key/value groups left (asked to lose 25%, and only whole ones are removed)"
+        "1 of 2 key/value groups left (25% was requested; only whole key/value groups are removed)"
         in set(notes)
     )
 
@@ -528,7 +528,11 @@ def test_a_layer_is_shown_as_a_run_leaves_it(architecture, step, finished_run, f
             {"technique": "structured", "what": "neurons"},
             "is a convolutional network without neurons",
         ),
-        ("resnet", {"technique": "structured", "share": 0.99}, "which has 8; lower the share"),
+        (
+            "resnet",
+            {"technique": "structured", "share": 0.99},
+            "which has 8; lower Share removed (share)",
+        ),
         (
             "llama",
             {"technique": "structured", "what": "channels"},

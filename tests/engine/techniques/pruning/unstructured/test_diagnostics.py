@@ -6,7 +6,7 @@ from tests.pruning import EVERY, given_to, weight_of
 
 
 @for_each("method", EVERY)
-def test_a_portrait_counts_every_weight(method):
+def test_diagnostics_count_every_weight(method):
     weight = weight_of(50, 90)
     asked = given_to(method(sparsity=0.3), weight)
     stored = compress(*asked)

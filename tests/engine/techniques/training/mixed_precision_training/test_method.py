@@ -140,7 +140,8 @@ def test_the_result_of_a_training_that_broke_is_refused(training):
     with pytest.raises(
         PlainError,
         match=(
-            "In float16 the loss became NaN or infinite at step 1; lower rate, or keep another "
+            "In float16 the loss became NaN or infinite at step 1; lower "
+            r"Learning rate \(rate\), or keep another "
             "precision"
         ),
     ):

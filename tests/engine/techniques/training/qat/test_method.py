@@ -359,8 +359,8 @@ def test_random_weights_need_the_shapes_of_the_configuration(run_step):
     with pytest.raises(
         PlainError,
         match=(
-            "has another shape than config.json says, so random weights have none; set start to "
-            "checkpoint"
+            "has another shape than in config.json, so it cannot start from random weights; set "
+            r"Initial weights \(start\) to checkpoint"
         ),
     ):
         run_step(
