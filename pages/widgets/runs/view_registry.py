@@ -16,9 +16,7 @@ from engine.results.analysis.runs import worst_layer
 from engine.results.schema.declaration import ResultView, table_of
 from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import Tables, declared_views
-from pages import panels
-from pages.panels import Panel
-from pages.widgets.chart_card import show_panel
+from pages.widgets.chart_card import panel_named, show_panel
 
 Draw = Callable[[RunRecord, Tables, str], None]
 Condition = Callable[[RunRecord, Tables], bool]
@@ -96,15 +94,6 @@ def function_view(declared: ResultView) -> RunView:
     return RunView(
         declared.title, declared.position, draw, has_rows(declared.row), declared.opens_first
     )
-
-
-def panel_named(name: str) -> Panel:
-    """Panel of ``pages.panels``, or of another module as ``"package.module:NAME"``."""
-    module, _, attribute = name.rpartition(":")
-    panel = getattr(import_module(module) if module else panels, attribute)
-    if not isinstance(panel, Panel):
-        raise TypeError(f"{name} is not a panel")
-    return panel
 
 
 def panels_view(declared: ResultView) -> RunView:
