@@ -21,6 +21,11 @@ def panel_named(name: str) -> Panel:
     return panel
 
 
+def panel_key(key: str, name: str) -> str:
+    """Key of a panel by its name, below the view's key."""
+    return f"{key}-{name.rpartition(':')[2].lower().replace('_', '-')}"
+
+
 def show_panel(
     panel: Panel, table: pd.DataFrame, key: str, chart: dict[str, Any] | None = None, **options: Any
 ) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from engine.config.technique import Family, Technique, WeightState, option
+from engine.config.technique import Family, LayerPreviews, Technique, WeightState, option
 from engine.techniques.quantization.activations.config import Activations
 from engine.techniques.quantization.rounding.config import RoundToNearest
 from engine.techniques.training_options import (
@@ -63,6 +63,7 @@ class CompressionAwareTraining(Technique):
 
     family: ClassVar[Family] = "training"
     trains: ClassVar[bool] = True
+    layer_previews: ClassVar[LayerPreviews] = "last-step"
     counts_epochs: ClassVar[bool] = True
 
     steps: int = option(

@@ -16,7 +16,7 @@ from engine.results.analysis.runs import worst_layer
 from engine.results.schema.declaration import ResultView, table_of
 from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import Tables, declared_views
-from pages.widgets.chart_card import panel_named, show_panel
+from pages.widgets.chart_card import panel_key, panel_named, show_panel
 
 Draw = Callable[[RunRecord, Tables, str], None]
 Condition = Callable[[RunRecord, Tables], bool]
@@ -105,7 +105,7 @@ def panels_view(declared: ResultView) -> RunView:
         if declared.per_layer:
             table = table[table.layer == pick_layer(tables, key)]
         for name, panel in zip(declared.panels, shown, strict=True):
-            show_panel(panel, table, f"{key}-{name.rpartition(':')[2].lower().replace('_', '-')}")
+            show_panel(panel, table, panel_key(key, name))
 
     return RunView(
         declared.title, declared.position, draw, has_rows(declared.row), declared.opens_first

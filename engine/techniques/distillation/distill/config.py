@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from engine.config.technique import Family, Technique, WeightState, option
+from engine.config.technique import Family, LayerPreviews, Technique, WeightState, option
 from engine.techniques.training_options import (
     accumulation_option,
     batch_option,
@@ -23,6 +23,7 @@ class ModelTraining(Technique):
     family: ClassVar[Family] = "distillation"
     kind: ClassVar[str] = "Students"
     trains: ClassVar[bool] = True
+    layer_previews: ClassVar[LayerPreviews] = "none"
     counts_epochs: ClassVar[bool] = True
 
     steps: int = option(
