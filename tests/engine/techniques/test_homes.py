@@ -4,6 +4,7 @@ on each other in one direction.
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import get_args
 
@@ -130,3 +131,48 @@ def test_a_decision_by_a_name_is_found_in_any_form(line, tmp_path):
 def test_other_texts_and_titles_of_families_are_no_decision(tmp_path):
     (tmp_path / "module.py").write_text('titles = {"pruning": "Prune"}\nif kind == "head": pass')
     assert not names_compared(tmp_path / "module.py")
+
+
+# --- circles --------------------------------------------------------------------------------------
+
+
+def homes_of(modules: dict[str, Path]) -> dict[str, str]:
+    """Home of each module: the folder of its technique; a shared module is its own."""
+    folders = {cls.__module__.rpartition(".")[0] for cls in TECHNIQUES.values()}
+    return {
+        name: next((folder for folder in folders if name.startswith(f"{folder}.")), name)
+        for name in modules
+    }
+
+
+def home_graph(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """Homes that the modules of each home import, other than itself."""
+    homes = homes_of(modules)
+    graph: dict[str, set[str]] = {home: set() for home in homes.values()}
+    for name, path in modules.items():
+        for imported in imports_of(path):
+            module = imported if imported in homes else imported.rpartition(".")[0]
+            if homes.get(module, homes[name]) != homes[name]:
+                graph[homes[name]].add(homes[module])
+    return graph
+
+
+def module_paths() -> dict[str, Path]:
+    """Modules below engine/techniques by name."""
+    paths = (ROOT / "engine" / "techniques").rglob("*.py")
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+
+
+def test_the_homes_of_techniques_import_each_other_without_circles():
+    assert list(TopologicalSorter(home_graph(module_paths())).static_order())
+
+
+def test_a_circle_of_two_homes_is_found(tmp_path):
+    gptq, shared = "engine.techniques.quantization.gptq", "engine.techniques.quantization.grid"
+    names = {"a": f"{gptq}.config", "b": f"{gptq}.method", "c": shared}
+    modules = {name: tmp_path / file for file, name in names.items()}
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b").write_text(f"from {shared} import Levels")
+    (tmp_path / "c").write_text(f"from {gptq} import config")
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(home_graph(modules)).static_order())
