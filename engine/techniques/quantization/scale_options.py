@@ -152,7 +152,7 @@ class UniformGrid(Technique):
             "group": f"groups of {self.group_size}",
             "block": f"blocks of {self.block_rows} x {self.block_columns}",
         }
-        extras = [
+        extras: list[str] = [
             word
             for word in (self.scheme, self.range, self.grid)
             if word not in ("symmetric", "mse", "full")
