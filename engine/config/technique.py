@@ -20,6 +20,9 @@ Needs = Literal["nothing", "answers", "states", "range", "gram", "gradients"]
 LayerKind = Literal["linear", "conv1d", "convolution1d", "conv2d", "embedding"]
 # views of one layer that are computed live, besides those that every technique has
 LiveView = Literal["mask-overlap", "singular-values", "rank-planner", "input-ranges"]
+# where a step can be tried on a single layer: anywhere in a recipe, only as the last step (the
+# weights that its training hands to later steps are not known), or nowhere
+LayerPreviews = Literal["any-step", "last-step", "none"]
 ALL_LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 
 
@@ -62,7 +65,10 @@ class Technique(FrozenModel):
     # layers keep the shapes and number formats in which an earlier step has stored them
     keeps_storage: ClassVar[bool] = False
     live_views: ClassVar[tuple[LiveView, ...]] = ()
+    layer_previews: ClassVar[LayerPreviews] = "any-step"
     view_notes: ClassVar[dict[str, str]] = {}  # captions below views of a run, by their titles
+    # further panels of a run's training curves, named as in ``ResultView``
+    curve_panels: ClassVar[tuple[str, ...]] = ()
     counts_epochs: ClassVar[bool] = False  # training length may be given in epochs
     # a layer is calibrated on the outputs of the compressed layers before it
     sequential: ClassVar[bool] = False

@@ -242,7 +242,8 @@ def forecast_notes(config: Technique, technique_input: TechniqueInput) -> tuple[
 @singledispatch
 def explanation(config: Technique, compressed: CompressedLayer) -> Explanation | None:
     """Return a table that explains the technique on one layer, bounded for layers of any size; None
-    for the default, a few weights that share a scale.
+    for the default, a few weights that share a scale. Its row class is declared with
+    ``@explanation_row`` in a module that does not import torch, since the page imports it, too.
     """
     return None
 

@@ -15,8 +15,8 @@ from engine.config.technique import Technique
 
 @singledispatch
 def preview(config: Technique) -> tuple[type, pd.DataFrame] | None:
-    """Row class and table of a step over time, computed by the same functions as in a run; None for
-    techniques that do not proceed in rounds.
+    """Row class, under ``@explanation_row``, and table of a step over time, computed by the same
+    functions as in a run; None for techniques that do not proceed in rounds.
     """
     return None
 

@@ -97,7 +97,7 @@ def patience_option(evaluations: str = " (a run evaluates ten times)") -> int:
     )
 
 
-def precision_option(default: str = "auto") -> str:
+def precision_option(default: str = "auto") -> Any:
     return option(
         default,
         "Number format of matrix products during training; weights, gradients and losses stay in "

@@ -1,13 +1,29 @@
 """Display of a panel: its question, figure, caption and table."""
 
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from pages import panels
 from pages.panels import Panel
 from pages.widgets.glossary_help import column_meanings
+
+
+def panel_named(name: str) -> Panel:
+    """Panel of ``pages.panels``, or of another module as ``"package.module:NAME"``."""
+    module, _, attribute = name.rpartition(":")
+    panel = getattr(import_module(module) if module else panels, attribute)
+    if not isinstance(panel, Panel):
+        raise TypeError(f"{name} is not a panel")
+    return panel
+
+
+def panel_key(key: str, name: str) -> str:
+    """Key of a panel by its name, below the view's key."""
+    return f"{key}-{name.rpartition(':')[2].lower().replace('_', '-')}"
 
 
 def show_panel(

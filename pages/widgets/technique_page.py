@@ -100,7 +100,7 @@ def technique_page(title: str, family: str, key: str) -> None:
     if "mask-overlap" in asked.config.live_views:
         st.divider()
         method_overlap(view, step, recipe, key, asked.error_shown)
-    if family == "low-rank":
+    if "singular-values" in asked.config.live_views:
         st.divider()
         rank_planner(view, step, recipe, key)
     st.divider()

@@ -2,8 +2,9 @@
 
 A frozen dataclass under ``@run_table`` is the only declaration of its table: the Parquet schema,
 the builder that collects its rows and the reader derive from it. A ``ResultView`` next to it shows
-the table among a run's results. A technique declares its own ones in a module ``tables`` in its
-folder, which must not import torch.
+the table among a run's results. Rows of explanations and previews, which are not stored, are frozen
+dataclasses under ``@explanation_row``. A technique declares its own ones in a module ``tables`` in
+its folder, which must not import torch.
 """
 
 import re
@@ -103,6 +104,26 @@ def table_of(row: type) -> RunTable:
     declared = vars(row).get("run_table")
     if declared is None:
         raise TypeError(f"{row.__name__} is not declared with @run_table")
+    return declared
+
+
+def explanation_row(*, panel: str) -> Callable[[Row], Row]:
+    """Declare a dataclass as the row class of an explanation or preview, which ``panel`` shows. The
+    panel is named as in ``ResultView``.
+    """
+
+    def declare(row: Row) -> Row:
+        row.explanation_panel = panel
+        return row
+
+    return declare
+
+
+def panel_of(row: type) -> str:
+    """Name of the panel for explanations of these rows. Raises TypeError if none is declared."""
+    declared = vars(row).get("explanation_panel")
+    if declared is None:
+        raise TypeError(f"{row.__name__} is not declared with @explanation_row")
     return declared
 
 

@@ -133,9 +133,7 @@ class RunRecord(FrozenModel):
         remaining parameters.
         """
         older = self.summary and "bits_per_parameter" not in self.summary.result.model_fields_set
-        if older and any(
-            step.produces == "fewer" or step.family == "distillation" for step in self.recipe.steps
-        ):
+        if older and any(step.produces == "fewer" for step in self.recipe.steps):
             summary = self.summary.model_copy(
                 update={"notes": (*self.summary.notes, RELATIVE_TO_REMAINING)}
             )

@@ -7,7 +7,7 @@ Missing is NaN (numbers) or absent, never -1 or 0.
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.results.schema.declaration import NAN, ResultView, run_table
+from engine.results.schema.declaration import NAN, ResultView, explanation_row, run_table
 from engine.results.schema.declaration import table as table
 
 
@@ -163,6 +163,7 @@ class ObserverRow:
     chosen: bool  # True for the recipe's observer
 
 
+@explanation_row(panel="STRUCTURE_SCORES")
 @run_table("structures")
 @dataclass(frozen=True)
 class StructureRow:

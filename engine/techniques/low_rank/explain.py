@@ -3,11 +3,12 @@
 import pandas as pd
 import torch
 
-from engine.results.schema.explanations import Explanation, TileRow
+from engine.results.schema.explanations import Explanation
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import empty_levels
 from engine.techniques.hooks import diagnostics, explanation
 from engine.techniques.low_rank.options import LowRankTechnique
+from engine.techniques.low_rank.tables import TileRow
 
 TILES = 48  # tiles along each side
 

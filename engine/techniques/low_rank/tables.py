@@ -1,9 +1,9 @@
-"""Tables of factorized layers."""
+"""Tables of factorized layers, and the row of their explanation."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.results.schema.declaration import ResultView, run_table
+from engine.results.schema.declaration import ResultView, explanation_row, run_table
 
 
 @run_table("ranks")
@@ -50,3 +50,14 @@ SPECTRUM_VIEW = ResultView(
     position=180,
     per_layer=True,
 )
+
+
+@explanation_row(panel="RECONSTRUCTION")
+@dataclass(frozen=True)
+class TileRow:
+    """One tile of a layer's matrix: the mean of neighboring weights."""
+
+    version: Literal["original", "rebuilt", "missing"]  # missing: original minus reconstruction
+    row: int  # first row of the tile
+    column: int
+    value: float

@@ -2,11 +2,12 @@
 
 import torch
 
-from engine.results.schema.explanations import Explanation, RemovedRow
+from engine.results.schema.explanations import Explanation
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import empty_levels, frame
 from engine.techniques.hooks import explanation
 from engine.techniques.pruning.options import Pruning
+from engine.techniques.pruning.tables import RemovedRow
 from engine.techniques.pruning.unstructured.scores import importance
 
 BEFORE = ", by their magnitude before training; only a run shows the trained weights"

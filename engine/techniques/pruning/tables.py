@@ -1,9 +1,9 @@
-"""Tables of pruned layers."""
+"""Tables of pruned layers, and the row of their explanation."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.results.schema.declaration import ResultView, run_table
+from engine.results.schema.declaration import ResultView, explanation_row, run_table
 
 
 @run_table("storage")
@@ -49,3 +49,16 @@ class MaskRow:
 
 
 MASK_VIEW = ResultView("Mask", MaskRow, ("MASK",), position=140, per_layer=True)
+
+
+@explanation_row(panel="REMOVED_WEIGHTS")
+@dataclass(frozen=True)
+class RemovedRow:
+    """One weight with its importance for a pruning technique."""
+
+    row: int
+    column: int
+    weight: float
+    score: float  # relative to the largest shown: 0 to 1
+    stored: float
+    stays: bool

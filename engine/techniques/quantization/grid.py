@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.techniques.quantization.fixed_levels.config import ScaledFormat
 from engine.techniques.quantization.ranges import range_bounds
-from engine.techniques.quantization.rounding.config import RoundToNearest
+from engine.techniques.quantization.scale_options import ScaledFormat, UniformGrid
 from engine.tensors.lookup_table import powers_of_two
 from engine.tensors.packing import pack_bits
 from engine.tensors.weights import IntegerWeight
@@ -33,7 +32,7 @@ class Levels:
     range_steps: float
 
     @classmethod
-    def of(cls, config: RoundToNearest) -> "Levels":
+    def of(cls, config: UniformGrid) -> "Levels":
         half = 2 ** (config.bits - 1)
         if config.scheme == "asymmetric":
             return cls(0, 2 * half - 1, 2 * half - 1)
@@ -44,9 +43,7 @@ class Levels:
         )
 
 
-def choose_qparams(
-    groups: torch.Tensor, config: RoundToNearest
-) -> tuple[torch.Tensor, torch.Tensor]:
+def choose_qparams(groups: torch.Tensor, config: UniformGrid) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero code of each group, both (out, groups, 1). Zero always maps to zero."""
     levels = Levels.of(config)
     low, high = range_bounds(groups, config)
@@ -76,7 +73,7 @@ def squared_error(
 
 
 def qparams_of(
-    low: torch.Tensor, high: torch.Tensor, levels: Levels, config: RoundToNearest
+    low: torch.Tensor, high: torch.Tensor, levels: Levels, config: UniformGrid
 ) -> tuple[torch.Tensor, torch.Tensor]:
     width = high if config.scheme == "symmetric" else high - low
     scale = width / levels.range_steps
@@ -91,7 +88,7 @@ def qparams_of(
     return scale, zero
 
 
-def stored_scale(scale: torch.Tensor, config: RoundToNearest) -> torch.Tensor:
+def stored_scale(scale: torch.Tensor, config: UniformGrid) -> torch.Tensor:
     """Scale after storing, so that codes are chosen for the stored grid."""
     if config.widest_is_a_tie:
         return float16_below(scale)
@@ -127,7 +124,7 @@ def float16_below(scale: torch.Tensor) -> torch.Tensor:
     return torch.where(holds, below, scale)
 
 
-def packed_scales(scales: torch.Tensor, config: RoundToNearest) -> torch.Tensor:
+def packed_scales(scales: torch.Tensor, config: UniformGrid) -> torch.Tensor:
     return compact_scales(scales) if config.scales == "free" else scales.to(torch.float8_e8m0fnu)
 
 
@@ -147,7 +144,7 @@ def dequantize(codes: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> 
     return codes.sub(zero).mul_(scale)
 
 
-def group_width(config: RoundToNearest | ScaledFormat, in_: int) -> int:
+def group_width(config: UniformGrid | ScaledFormat, in_: int) -> int:
     """Columns that share a scale."""
     widths = {
         "group": config.group_size,
@@ -157,12 +154,12 @@ def group_width(config: RoundToNearest | ScaledFormat, in_: int) -> int:
     return min(widths.get(config.granularity, in_), in_)
 
 
-def shared_rows(config: RoundToNearest, out: int) -> int | None:
+def shared_rows(config: UniformGrid, out: int) -> int | None:
     """Rows that share a scale in a block-wise grid."""
     return {"input-channel": out, "block": min(config.block_rows, out)}.get(config.granularity)
 
 
-def scale_groups(weight: torch.Tensor, config: RoundToNearest | ScaledFormat) -> list[torch.Tensor]:
+def scale_groups(weight: torch.Tensor, config: UniformGrid | ScaledFormat) -> list[torch.Tensor]:
     """Groups of the weight that share a scale: full ones, and the shorter last group of each row if
     there is one. (out, in_) -> (out, groups, width) each
     """
@@ -180,13 +177,13 @@ def column_groups(weight: torch.Tensor, width: int) -> list[torch.Tensor]:
     return parts + ([weight[:, edge:].unsqueeze(1)] if edge < in_ else [])
 
 
-def round_to_grid(weight: torch.Tensor, config: RoundToNearest) -> IntegerWeight:
+def round_to_grid(weight: torch.Tensor, config: UniformGrid) -> IntegerWeight:
     """Weight rounded to nearest and packed. weight: (out, in_) float32"""
     return quantize_to_grid(weight, config, *qparams_of_weight(weight, config))
 
 
 def qparams_of_weight(
-    weight: torch.Tensor, config: RoundToNearest
+    weight: torch.Tensor, config: UniformGrid
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scales and zero codes, (out, groups) each, (bands, blocks), or (1, 1) for the whole tensor.
     Rows are processed in chunks.
@@ -234,7 +231,7 @@ def blocks_across(bands: torch.Tensor, columns: int) -> list[torch.Tensor]:
 
 
 def quantize_to_grid(
-    weight: torch.Tensor, config: RoundToNearest, scales: torch.Tensor, zeros: torch.Tensor
+    weight: torch.Tensor, config: UniformGrid, scales: torch.Tensor, zeros: torch.Tensor
 ) -> IntegerWeight:
     """Nearest codes on a given grid, packed."""
     rows = shared_rows(config, len(weight))
@@ -256,13 +253,13 @@ def quantize_to_grid(
     )
 
 
-def row_chunks(values: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, ...]:
+def row_chunks(values: torch.Tensor, config: UniformGrid) -> tuple[torch.Tensor, ...]:
     """Chunks of rows; a single chunk if all rows share a scale."""
     return (values,) if config.granularity == "tensor" else values.split(ROWS_AT_ONCE)
 
 
 def grid_codes(
-    weight: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, config: RoundToNearest
+    weight: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, config: UniformGrid
 ) -> torch.Tensor:
     """Stored codes, uint8.  (rows, in_)"""
     levels, first = Levels.of(config), 0
@@ -277,7 +274,7 @@ def grid_codes(
     return torch.cat(codes, dim=1)
 
 
-def unsigned_codes(codes: torch.Tensor, config: RoundToNearest) -> torch.Tensor:
+def unsigned_codes(codes: torch.Tensor, config: UniformGrid) -> torch.Tensor:
     """Codes as stored, uint8: those of a symmetric grid are shifted by half the levels."""
     return (codes if config.scheme == "asymmetric" else codes.add_(2 ** (config.bits - 1))).to(
         torch.uint8

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from engine.config.technique import Family, Technique, option
 from engine.techniques.quantization.rounding.config import RoundToNearest
+from engine.techniques.quantization.scale_options import UniformGrid
 
 BITS: dict[str, Any] = {
     "default": 4,
@@ -30,7 +31,7 @@ RANGE: dict[str, Any] = {
     "default": "mse",
     "title": "Clipping range",
     "advanced": True,
-    "words": RoundToNearest.model_fields["range"].json_schema_extra["words"],
+    "words": UniformGrid.model_fields["range"].json_schema_extra["words"],
     "description": "How far the grid of each group extends: to the least squared error of its "
     "weights, to the "
     "largest weight (absmax), to a percentile, to a multiple of the root mean square, or to the "

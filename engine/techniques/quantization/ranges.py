@@ -4,12 +4,12 @@ few are clipped.
 
 import torch
 
-from engine.techniques.quantization.rounding.config import RoundToNearest
+from engine.techniques.quantization.scale_options import UniformGrid
 
 BINS_A_LEVEL = 16  # bins of the histogram for the entropy range, as TensorRT's 2048 for 128 levels
 
 
-def range_bounds(groups: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
+def range_bounds(groups: torch.Tensor, config: UniformGrid) -> tuple[torch.Tensor, torch.Tensor]:
     """Lowest and highest value of the grid, at most and at least zero. (out, groups, width) ->
     (out, groups, 1) each
     """
@@ -44,7 +44,7 @@ def clipped_range(
     return torch.maximum(low, -reach), torch.minimum(high, reach)
 
 
-def percentiles(groups: torch.Tensor, config: RoundToNearest) -> tuple[torch.Tensor, torch.Tensor]:
+def percentiles(groups: torch.Tensor, config: UniformGrid) -> tuple[torch.Tensor, torch.Tensor]:
     """Range that contains the given share of each group's weights, around zero."""
     share = config.percentile / 100
     if config.scheme == "symmetric":

@@ -2,9 +2,9 @@
 
 from typing import Any, ClassVar, Literal
 
-from engine.config.technique import Family, Technique, WeightState, option
+from engine.config.technique import Family, LayerPreviews, Technique, WeightState, option
 from engine.techniques.quantization.activations.config import Activations
-from engine.techniques.quantization.rounding.config import RoundToNearest
+from engine.techniques.quantization.scale_options import UniformGrid
 from engine.techniques.training_options import (
     accumulation_option,
     batch_option,
@@ -41,7 +41,7 @@ RANGE: dict[str, Any] = {
 RANGE_OF_WEIGHTS: dict[str, Any] = {
     "title": "Clipping range",
     "advanced": True,
-    "words": RoundToNearest.model_fields["range"].json_schema_extra["words"],
+    "words": UniformGrid.model_fields["range"].json_schema_extra["words"],
     "description": "How far the grid extends, recomputed in every forward pass. The largest "
     "weight is "
     "fastest, and training reduces outliers automatically. Searching for the least squared error "
@@ -63,6 +63,7 @@ class CompressionAwareTraining(Technique):
 
     family: ClassVar[Family] = "training"
     trains: ClassVar[bool] = True
+    layer_previews: ClassVar[LayerPreviews] = "last-step"
     counts_epochs: ClassVar[bool] = True
 
     steps: int = option(

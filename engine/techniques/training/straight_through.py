@@ -3,10 +3,13 @@
 arXiv:1902.08153).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.utils.hooks import RemovableHandle
 
 from engine.techniques.quantization.grid import Levels, dequantize, quantize
 
@@ -72,3 +75,22 @@ def scaled_gradient(value: torch.Tensor, factor: float) -> torch.Tensor:
     if value.requires_grad:
         value.register_hook(lambda gradient: gradient * factor)
     return value
+
+
+def quantize_module_inputs(
+    module: nn.Module, quantized_inputs: Callable[[torch.Tensor], torch.Tensor]
+) -> RemovableHandle:
+    """Quantize a module's inputs as the stored layer will; gradients pass straight through."""
+    # stored as a convolution of height 1
+    one_axis = isinstance(getattr(module, "base_layer", module), nn.Conv1d)
+
+    def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            rounded = (
+                quantized_inputs(inputs[0].unsqueeze(-2)).squeeze(-2)
+                if one_axis
+                else quantized_inputs(inputs[0])
+            )
+        return StraightThrough.apply(inputs[0], rounded), *inputs[1:]
+
+    return module.register_forward_pre_hook(hook)

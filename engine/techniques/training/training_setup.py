@@ -6,7 +6,7 @@ import torch
 
 from engine.models.loaded_model import device_and_dtype, multiplies_bfloat16
 from engine.step.run_context import RunContext
-from engine.techniques.distillation.distill.config import ModelTraining
+from engine.techniques.distillation.options import ModelTraining
 from engine.techniques.training.options import CompressionAwareTraining
 from engine.training import TrainingConfig, TrainingData, load_recipe_training_data
 

@@ -2,8 +2,10 @@
 layer.
 """
 
+import logging
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 from pydantic import ValidationError
 
@@ -12,55 +14,12 @@ from engine.config.technique import Technique
 from engine.errors import PlainError
 from engine.queries import ExplanationQuery
 from engine.recipe import Recipe
-from engine.results.schema.explanations import (
-    BitsRow,
-    CriterionRow,
-    CutRow,
-    GroupRow,
-    OutlierRow,
-    ReachRow,
-    RemovedRow,
-    ReplayRow,
-    RoundRow,
-    ScaledRow,
-    TileRow,
-)
+from engine.results.schema.declaration import panel_of
 from engine.results.schema.query_results import ModelView
-from engine.results.schema.tables import StructureRow
 from engine.techniques.previews import preview
-from pages.panels import (
-    CHANNEL_SELECTION,
-    ERROR_BY_BITS,
-    GPTQ_REPLAY,
-    GRADUAL_PRUNING_PREVIEW,
-    GROUP_ROUNDING,
-    INPUT_RANGES,
-    LOTTERY_PREVIEW,
-    OUTLIER_COLUMNS,
-    RECONSTRUCTION,
-    REMOVED_WEIGHTS,
-    SCALED_COLUMN,
-    STRUCTURE_SCORES,
-    Panel,
-)
-from pages.widgets.chart_card import show_panel
+from pages.widgets.chart_card import panel_named, show_panel
 from pages.widgets.layers.what_if import chosen_layer, shown_recipe
 from pages.widgets.queries import NOT_AVAILABLE, cached_ask, literal_markdown
-
-PANEL_BY_ROW: dict[type, Panel] = {
-    GroupRow: GROUP_ROUNDING,
-    ReplayRow: GPTQ_REPLAY,
-    ScaledRow: SCALED_COLUMN,
-    ReachRow: INPUT_RANGES,
-    OutlierRow: OUTLIER_COLUMNS,
-    BitsRow: ERROR_BY_BITS,
-    CutRow: GRADUAL_PRUNING_PREVIEW,
-    RoundRow: LOTTERY_PREVIEW,
-    CriterionRow: CHANNEL_SELECTION,
-    RemovedRow: REMOVED_WEIGHTS,
-    StructureRow: STRUCTURE_SCORES,
-    TileRow: RECONSTRUCTION,
-}
 
 
 def how_it_works(config: type[Technique]) -> None:
@@ -83,7 +42,7 @@ def schedule_preview(step: dict[str, Any], key: str) -> None:
         return
     if ahead := preview(config):
         row, rows = ahead
-        show_panel(PANEL_BY_ROW[row], rows, f"{key}-ahead")
+        explanation_panel(row, rows, f"{key}-ahead")
 
 
 def layer_explanation(
@@ -98,8 +57,19 @@ def layer_explanation(
         st.caption(NOT_AVAILABLE)
         return
     options = {} if explanation.levels.empty else {"levels": explanation.levels}
-    show_panel(PANEL_BY_ROW[explanation.row], explanation.table, f"{key}-lesson", **options)
+    explanation_panel(explanation.row, explanation.table, f"{key}-lesson", **options)
     st.caption(
         f"Real weights of {literal_markdown(layer)}: {literal_markdown(explanation.part)}. Change "
         "an option or the layer to compare."
     )
+
+
+def explanation_panel(row: type, table: pd.DataFrame, key: str, **options: pd.DataFrame) -> None:
+    """Draw the panel that is declared for these rows; a caption if it cannot be used."""
+    try:
+        panel = panel_named(panel_of(row))
+    except Exception as error:  # code of another package
+        logging.getLogger(__name__).warning("No panel for %s: %s", row.__name__, error)
+        st.caption("The figure of this explanation cannot be loaded. The log names the reason.")
+        return
+    show_panel(panel, table, key, **options)

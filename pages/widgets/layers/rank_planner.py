@@ -23,16 +23,9 @@ SCOPES = {"layer": "Same share per layer", "global": "Global (all layers)"}
 
 
 def rank_planner(view: ModelView, step: dict[str, Any], recipe: Recipe | None, key: str) -> None:
-    views = TECHNIQUES[step["technique"]].live_views
-    if "singular-values" not in views:
-        st.caption(
-            "Only SVD and low-rank correction have one list of singular values; Tucker and "
-            "CP do not."
-        )
-        return
     st.markdown("### Singular values of this layer")
     singular_value_panels(view, step, recipe, key)
-    if "rank-planner" in views:
+    if "rank-planner" in TECHNIQUES[step["technique"]].live_views:
         st.markdown("### Ranks of all layers")
         budget_planner(view.reference, step, recipe, f"{key}-planner")
 

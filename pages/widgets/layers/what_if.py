@@ -74,15 +74,13 @@ def what_if(
 
 
 def histogram_panel(step: dict[str, Any]) -> Panel:
-    """Draw the histogram; levels are shown for quantization."""
-    config = TECHNIQUES[step["technique"]]
-    if config.family == "pruning":
-        return WEIGHTS_LEFT if config.produces == "zeros" else WEIGHTS_OF_STRUCTURES
-    return (
-        WEIGHTS_OF_FACTORS
-        if config.family == "low-rank" and config.produces == "factors"
-        else WEIGHT_HISTOGRAM
-    )
+    """Histogram of the weights, with the question for what the technique produces."""
+    panels = {
+        "zeros": WEIGHTS_LEFT,
+        "fewer": WEIGHTS_OF_STRUCTURES,
+        "factors": WEIGHTS_OF_FACTORS,
+    }
+    return panels.get(TECHNIQUES[step["technique"]].produces, WEIGHT_HISTOGRAM)
 
 
 def compatible_layers(view: ModelView, step: dict[str, Any]) -> pd.DataFrame:

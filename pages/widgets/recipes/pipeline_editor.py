@@ -8,6 +8,7 @@ import streamlit as st
 from pydantic import ValidationError
 
 from engine.config.registry import TECHNIQUES
+from engine.config.technique import Technique
 from engine.recipe import MAX_STEPS, step_order_error
 from pages.widgets.forms.technique_form import pick_technique, technique_form
 from pages.widgets.queries import literal_markdown
@@ -20,7 +21,6 @@ FAMILIES = {
     "distillation": "Distill",
     "training": "Train",
 }
-LAYER_BY_LAYER = ("quantization", "pruning", "low-rank")  # families that can be tried on one layer
 
 
 @dataclass
@@ -34,8 +34,8 @@ class StepEntry:
         return {"technique": self.technique} | self.options
 
     @property
-    def family(self) -> str:
-        return TECHNIQUES[self.technique].family
+    def config(self) -> type[Technique]:
+        return TECHNIQUES[self.technique]
 
 
 # --- callbacks: called before the page is drawn again -----------------------------------------
@@ -136,7 +136,7 @@ def step_card(position: int, entry: StepEntry) -> None:
     if is_open(entry):
         technique_form(TECHNIQUES[entry.technique], key, entry.options)
     title.markdown(
-        f"**{position + 1} · {FAMILIES[entry.family]}** · "
+        f"**{position + 1} · {FAMILIES[entry.config.family]}** · "
         f"{literal_markdown(step_label(entry.step))}"
     )
 
@@ -209,13 +209,14 @@ def open_step() -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     position = next(
         (position for position, link in enumerate(step_entries()) if is_open(link)), None
     )
-    if (
-        position is None
-        or step_entries()[position].family == "distillation"
-        or any(link.family not in LAYER_BY_LAYER for link in step_entries()[:position])
+    if position is None:
+        return None
+    earlier, entry = step_entries()[:position], step_entries()[position]
+    if entry.config.layer_previews == "none" or any(
+        before.config.layer_previews != "any-step" for before in earlier
     ):
         return None
-    return [link.step for link in step_entries()[:position]], step_entries()[position].step
+    return [before.step for before in earlier], entry.step
 
 
 def add_to_pipeline_button(step: dict[str, Any], allowed: bool, key: str) -> None:

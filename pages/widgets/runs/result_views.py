@@ -28,7 +28,6 @@ from pages.panels import (
     LAYER_ERROR,
     LEARNING_RATE,
     LEVELS,
-    LOST_GRADIENTS,
     SALIENT_CHANNELS,
     SIZE_LEDGER,
     SPARSITY_PER_LAYER,
@@ -36,12 +35,11 @@ from pages.panels import (
     STRUCTURE_GRID,
     STRUCTURE_SCORES,
     STRUCTURES_KEPT,
-    THROUGHPUT,
     TRAINING_CURVES,
     WATERFALL,
     WEIGHT_HISTOGRAM,
 )
-from pages.widgets.chart_card import show_panel
+from pages.widgets.chart_card import panel_key, panel_named, show_panel
 from pages.widgets.layers.ranges import has_static_ranges, observer_ranges
 from pages.widgets.layers.what_if import shown_recipe
 from pages.widgets.queries import literal_markdown
@@ -82,9 +80,9 @@ def steps_view(record: RunRecord, tables: Tables, key: str) -> None:
 def curves_view(record: RunRecord, tables: Tables, key: str) -> None:
     show_panel(TRAINING_CURVES, tables.curves, f"{key}-curves")
     show_panel(LEARNING_RATE, tables.curves, f"{key}-rate")
-    if (tables.curves.name == "slopes lost").any():
-        show_panel(LOST_GRADIENTS, tables.curves, f"{key}-lost")
-        show_panel(THROUGHPUT, tables.curves, f"{key}-pace")
+    names = [name for step in record.recipe.steps for name in step.curve_panels]
+    for name in dict.fromkeys(names):
+        show_panel(panel_named(name), tables.curves, panel_key(key, name))
 
 
 @result_view("Mistakes", 60, VerdictRow)

@@ -16,9 +16,7 @@ from engine.results.analysis.runs import worst_layer
 from engine.results.schema.declaration import ResultView, table_of
 from engine.results.schema.record import RunRecord
 from engine.results.schema.run_tables import Tables, declared_views
-from pages import panels
-from pages.panels import Panel
-from pages.widgets.chart_card import show_panel
+from pages.widgets.chart_card import panel_key, panel_named, show_panel
 
 Draw = Callable[[RunRecord, Tables, str], None]
 Condition = Callable[[RunRecord, Tables], bool]
@@ -101,15 +99,6 @@ def function_view(declared: ResultView) -> RunView:
     )
 
 
-def panel_named(name: str) -> Panel:
-    """Panel of ``pages.panels``, or of another module as ``"package.module:NAME"``."""
-    module, _, attribute = name.rpartition(":")
-    panel = getattr(import_module(module) if module else panels, attribute)
-    if not isinstance(panel, Panel):
-        raise TypeError(f"{name} is not a panel")
-    return panel
-
-
 def panels_view(declared: ResultView) -> RunView:
     """View that shows the declared panels one below the other."""
     shown = [panel_named(name) for name in declared.panels]
@@ -119,7 +108,7 @@ def panels_view(declared: ResultView) -> RunView:
         if declared.per_layer:
             table = table[table.layer == pick_layer(tables, key)]
         for name, panel in zip(declared.panels, shown, strict=True):
-            show_panel(panel, table, f"{key}-{name.rpartition(':')[2].lower().replace('_', '-')}")
+            show_panel(panel, table, panel_key(key, name))
 
     return RunView(
         declared.title, declared.position, draw, has_rows(declared.row), declared.opens_first

@@ -151,6 +151,9 @@ assert not app.exception and sentences(app) == [], (app.exception, sentences(app
 words = words_on(app)
 for expected in ("How it works: Example quantizer", "Forecast", "Relative error", "Real weights"):
     assert expected in words, words
+assert "How does the largest weight of a row set its scale?" in words, words
+(shown,) = [each.value for each in app.dataframe if "largest" in each.value]
+assert (shown.scale * 7 / shown.largest).sub(1).abs().max() < 1e-3, shown  # 4 bits: levels to 7
 assert app.slider(key="quantize-example-quantizer-bits").value == 4
 assert not app.button(key="quantize-run").disabled
 from pages.widgets.state import session

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.errors import PlainError
-from engine.techniques.quantization.observers import OBSERVERS
+from engine.techniques.quantization.activations.observers import OBSERVERS
 from tests.answers import ranges, what_if
 from tests.recipes import task_for
 from tests.tiny import tiny

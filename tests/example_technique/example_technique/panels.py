@@ -1,4 +1,4 @@
-"""Panel of the example technique, which only the page imports. Must import neither torch nor the
+"""Panels of the example technique, which only the page imports. Must import neither torch nor the
 engine.
 """
 
@@ -31,4 +31,22 @@ ROW_SCALES = Panel(
     caption="One large weight stretches the grid of its row and makes it coarser.",
     draw=row_scales,
     describe=description,
+)
+
+
+def largest_weights(rows: pd.DataFrame) -> go.Figure:
+    """Rows of ExampleLargestRow."""
+    if rows.empty:
+        return message_figure("This layer has no rows.")
+    hover = [f"row {row.row}: {row.largest:.3g}" for row in rows.itertuples()]
+    look = {"mode": "markers", "marker_color": COMPRESSED, "hovertext": hover, "hoverinfo": "text"}
+    figure = base_figure().add_traces([go.Scatter(x=rows.largest, y=rows.scale, **look)])
+    figure.update_xaxes(title_text="Largest |weight| of the row")
+    return figure.update_yaxes(title_text="Scale (distance of two levels)")
+
+
+LARGEST_WEIGHTS = Panel(
+    question="How does the largest weight of a row set its scale?",
+    caption="The scale is proportional to the largest weight: one outlier makes its row coarser.",
+    draw=largest_weights,
 )

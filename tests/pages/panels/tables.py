@@ -6,19 +6,7 @@ import numpy as np
 import pandas as pd
 
 from engine.results.analysis.per_step_scores import step_quality
-from engine.results.schema.explanations import (
-    BitsRow,
-    CriterionRow,
-    GroupRow,
-    MapRow,
-    OutlierRow,
-    OverlapRow,
-    ReachRow,
-    RemovedRow,
-    ReplayRow,
-    ScaledRow,
-    TileRow,
-)
+from engine.results.schema.explanations import GroupRow, MapRow, OverlapRow
 from engine.results.schema.query_results import PlannedRow, SoftTargetRow
 from engine.results.schema.tables import (
     ChannelRow,
@@ -39,12 +27,16 @@ from engine.results.schema.tables import (
     VerdictRow,
     table,
 )
-from engine.techniques.low_rank.tables import RankRow, SingularRow
+from engine.techniques.low_rank.tables import RankRow, SingularRow, TileRow
 from engine.techniques.pruning.gradual.tables import ScheduleRow
 from engine.techniques.pruning.lottery_ticket.tables import LotteryRow
-from engine.techniques.pruning.tables import ImportanceRow, MaskRow, StorageRow
-from engine.techniques.quantization.mixed_precision.tables import SensitivityRow
-from engine.techniques.quantization.salience.tables import SalienceRow
+from engine.techniques.pruning.tables import ImportanceRow, MaskRow, RemovedRow, StorageRow
+from engine.techniques.quantization.activations.tables import ReachRow
+from engine.techniques.quantization.awq.tables import ScaledRow
+from engine.techniques.quantization.gptq.tables import ReplayRow
+from engine.techniques.quantization.llm_int8.tables import OutlierRow
+from engine.techniques.quantization.mixed_precision.tables import BitsRow, SensitivityRow
+from engine.techniques.quantization.salience.tables import CriterionRow, SalienceRow
 
 NAN = float("nan")
 LAYER = "model.layers.2.mlp.down_proj"

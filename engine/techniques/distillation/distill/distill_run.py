@@ -11,10 +11,10 @@ from engine.step.pruning_plan import TechniqueInput
 from engine.step.replacement_model import ReplacementModel
 from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
-from engine.techniques.distillation.distill.config import ModelTraining
 from engine.techniques.distillation.distill.distillation_loss import DistillationLoss
 from engine.techniques.distillation.distill.students import build_student
 from engine.techniques.distillation.distill.teacher_logits import with_teacher_logits
+from engine.techniques.distillation.options import ModelTraining
 from engine.techniques.training.training_setup import load_training_setup
 from engine.training import AuxiliaryModel, Trainer, TrainingConfig, TrainingData, WeightedLoss
 from engine.training.accelerated import accelerator_for

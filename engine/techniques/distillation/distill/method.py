@@ -23,7 +23,7 @@ from engine.step.run_context import RunContext
 from engine.step.table_builder import TableBuilder
 from engine.techniques.distillation.distill.adversarial import Discriminator
 from engine.techniques.distillation.distill.compatibility import check_compatible
-from engine.techniques.distillation.distill.config import Distill, FineTune, ModelTraining
+from engine.techniques.distillation.distill.config import Distill, FineTune
 from engine.techniques.distillation.distill.distill_run import DistillRun
 from engine.techniques.distillation.distill.distillation_loss import (
     DistillationLoss,
@@ -37,6 +37,7 @@ from engine.techniques.distillation.distill.sequence_level import (
     teacher_labeled_data,
 )
 from engine.techniques.distillation.distill.students import build_student
+from engine.techniques.distillation.options import ModelTraining
 from engine.techniques.hooks import (
     check_recipe,
     compress,

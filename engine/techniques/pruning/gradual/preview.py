@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from engine.results.schema.explanations import CutRow
 from engine.results.schema.tables import table
 from engine.techniques.previews import preview
 from engine.techniques.pruning.gradual.config import Gradual
+from engine.techniques.pruning.gradual.tables import CutRow
 
 SCHEDULES = ("one-shot", "iterative", "cubic")
 

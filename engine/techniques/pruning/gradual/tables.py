@@ -1,9 +1,9 @@
-"""Table of gradual pruning."""
+"""Table of gradual pruning, and the row of its preview."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.results.schema.declaration import ResultView, run_table
+from engine.results.schema.declaration import ResultView, explanation_row, run_table
 
 
 @run_table("schedule")
@@ -24,3 +24,17 @@ class ScheduleRow:
 TRAINING_VIEW = ResultView(
     "Training", ScheduleRow, ("GRADUAL_PRUNING",), position=30, opens_first=True
 )
+
+
+@explanation_row(panel="GRADUAL_PRUNING_PREVIEW")
+@dataclass(frozen=True)
+class CutRow:
+    """One pruning step of a gradual schedule, as planned; the last row of a schedule is the end of
+    training.
+    """
+
+    schedule: str
+    cut: int  # counted from 1; 0 is the end of training
+    step: int  # training steps before it
+    share: float  # share of zero weights after it
+    chosen: bool  # True for the configured schedule

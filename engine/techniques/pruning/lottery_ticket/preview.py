@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from engine.results.schema.explanations import RoundRow
 from engine.results.schema.tables import table
 from engine.techniques.previews import preview
 from engine.techniques.pruning.lottery_ticket.config import LotteryTicket
+from engine.techniques.pruning.lottery_ticket.tables import RoundRow
 
 
 @preview.register

@@ -1,9 +1,9 @@
-"""Table of the experiment on lottery tickets."""
+"""Table of the experiment on lottery tickets, and the row of its preview."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.results.schema.declaration import ResultView, run_table
+from engine.results.schema.declaration import ResultView, explanation_row, run_table
 
 
 @run_table("lottery")
@@ -19,3 +19,14 @@ class LotteryRow:
 
 
 LOTTERY_VIEW = ResultView("Lottery", LotteryRow, ("LOTTERY",), position=20, opens_first=True)
+
+
+@explanation_row(panel="LOTTERY_PREVIEW")
+@dataclass(frozen=True)
+class RoundRow:
+    """One training of a lottery ticket, as planned."""
+
+    round: int  # 0: the dense network
+    begins: int  # the step to which weights are rewound
+    ends: int
+    left: float  # share of the weights

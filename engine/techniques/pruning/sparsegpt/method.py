@@ -13,6 +13,7 @@ from engine.techniques.pruning.masks import check_divisible, keep_mask, n_of_m_m
 from engine.techniques.pruning.options import parse_pattern
 from engine.techniques.pruning.sparsegpt.config import SparseGPT
 from engine.techniques.pruning.unstructured.method import stored_remaining
+from engine.techniques.pruning.unstructured.scores import comparable_between_layers, importance
 from engine.tensors.weights import StoredWeight
 
 
@@ -95,3 +96,22 @@ def pruning_sweep(config: SparseGPT, weight: torch.Tensor, stats: InputStats) ->
 def block_width(config: SparseGPT, pattern: tuple[int, int] | None) -> int:
     """Whole groups of M."""
     return -(-config.block_columns // pattern[1]) * pattern[1] if pattern else config.block_columns
+
+
+@importance.register
+def importance_sparsegpt(
+    config: SparseGPT, weight: torch.Tensor, stats: InputStats
+) -> torch.Tensor:
+    """Output error of removing each weight alone, before any is adjusted (arXiv:2301.00774,
+    equation 3). If only the inputs' norms are known, as when a global budget is divided among
+    layers, adjustment of the other weights is ignored.
+    """
+    if stats.wants_gram:
+        return (weight / hessian_factor(stats, config.damping).diagonal()).square()
+    return weight.square() * stats.rms.square()
+
+
+@comparable_between_layers.register
+def comparable_between_layers_sparsegpt(config: SparseGPT, score: torch.Tensor) -> torch.Tensor:
+    """Scores divided by their sum; SparseGPT's scores are squared errors."""
+    return score / score.sum().clamp_min(1e-30)

@@ -8,9 +8,7 @@ import torch
 
 from engine.calibration import InputStats
 from engine.calibration.gradient_stats import GradientStats
-from engine.techniques.obs_sweep import hessian_factor
 from engine.techniques.pruning.options import Pruning
-from engine.techniques.pruning.sparsegpt.config import SparseGPT
 from engine.techniques.pruning.unstructured.config import (
     Magnitude,
     OptimalBrainDamage,
@@ -51,19 +49,6 @@ def importance_wanda(config: Wanda, weight: torch.Tensor, stats: InputStats) -> 
 
 
 @importance.register
-def importance_sparsegpt(
-    config: SparseGPT, weight: torch.Tensor, stats: InputStats
-) -> torch.Tensor:
-    """Output error of removing each weight alone, before any is adjusted (arXiv:2301.00774,
-    equation 3). If only the inputs' norms are known, as when a global budget is divided among
-    layers, adjustment of the other weights is ignored.
-    """
-    if stats.wants_gram:
-        return (weight / hessian_factor(stats, config.damping).diagonal()).square()
-    return weight.square() * stats.rms.square()
-
-
-@importance.register
 def importance_taylor(config: Taylor, weight: torch.Tensor, stats: GradientStats) -> torch.Tensor:
     """|w g| with the mean gradient (arXiv:1906.10771, equation 7 before it is squared)."""
     return (weight * stats.mean).abs()
@@ -93,9 +78,3 @@ def comparable_between_layers_wanda(config: Wanda, score: torch.Tensor) -> torch
     emptied.
     """
     return score / score.norm().clamp_min(1e-30)
-
-
-@comparable_between_layers.register
-def comparable_between_layers_sparsegpt(config: SparseGPT, score: torch.Tensor) -> torch.Tensor:
-    """Scores divided by their sum; SparseGPT's scores are squared errors."""
-    return score / score.sum().clamp_min(1e-30)

@@ -1,10 +1,11 @@
 """Ranges of inputs and weights before and after smoothing."""
 
-from engine.results.schema.explanations import Explanation, ReachRow
+from engine.results.schema.explanations import Explanation
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import explanation
 from engine.techniques.quantization.activations.config import Activations
+from engine.techniques.quantization.activations.tables import ReachRow
 
 COLUMNS = 96  # input columns in the explanation
 

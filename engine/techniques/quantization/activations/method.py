@@ -6,8 +6,8 @@ from engine.calibration.activation_stats import InputStats
 from engine.calibration.folding import Fold
 from engine.techniques.hooks import compress, input_scales, meta_tensor, storage_plan
 from engine.techniques.quantization.activations.config import Activations, SmoothQuant
+from engine.techniques.quantization.activations.observers import observed_range
 from engine.techniques.quantization.grid import round_to_grid
-from engine.techniques.quantization.observers import observed_range
 from engine.tensors.activations import WithQuantizedInputs, code_range, qparams
 
 ALPHAS = 21

@@ -2,11 +2,12 @@
 
 import torch
 
-from engine.results.schema.explanations import Explanation, ScaledRow
+from engine.results.schema.explanations import Explanation
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.awq.config import AWQ
+from engine.techniques.quantization.awq.tables import ScaledRow
 
 ROWS = 48  # output rows in the explanation
 

@@ -2,7 +2,8 @@
 
 from typing import Any, ClassVar, Literal
 
-from engine.config.technique import Family, Technique, WeightState, option
+from engine.config.technique import option
+from engine.techniques.quantization.scale_options import Granularity, ScaledFormat
 
 GRANULARITY: dict[str, Any] = {
     "title": "Granularity",
@@ -24,25 +25,6 @@ GROUP_SIZE: dict[str, Any] = {
     "shorter.",
     "when": {"granularity": ["group"]},
 }
-
-
-Granularity = Literal["tensor", "channel", "group"]
-
-
-class ScaledFormat(Technique):
-    """Options shared by formats with a scale per tensor, channel or group."""
-
-    family: ClassVar[Family] = "quantization"
-    accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer", "zeros", "factors")
-    granularity: Granularity
-    group_size: int
-
-    def granularity_label(self) -> str:
-        return (
-            f"groups of {self.group_size}"
-            if self.granularity == "group"
-            else f"per {self.granularity}"
-        )
 
 
 class Ternary(ScaledFormat):

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 from engine.config.technique import Needs, option
 from engine.techniques.options import DAMPING
 from engine.techniques.quantization.options import RANGE, GroupQuantized
-from engine.techniques.quantization.rounding.config import Range, RoundToNearest
+from engine.techniques.quantization.rounding.config import RoundToNearest
+from engine.techniques.quantization.scale_options import Range
 
 
 class GPTQ(GroupQuantized):

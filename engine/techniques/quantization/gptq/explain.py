@@ -9,13 +9,14 @@ import pandas as pd
 import torch
 
 from engine.calibration import InputStats
-from engine.results.schema.explanations import Explanation, ReplayRow
+from engine.results.schema.explanations import Explanation
 from engine.results.schema.tables import NAN
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.gptq.config import GPTQ
 from engine.techniques.quantization.gptq.method import RoundingSweep, rounding_sweep
+from engine.techniques.quantization.gptq.tables import ReplayRow
 from engine.techniques.quantization.grid import unsigned_codes
 
 ROWS, PLACES = 12, 32  # rows of the weight, and columns in the order of rounding

@@ -2,11 +2,12 @@
 
 import torch
 
-from engine.results.schema.explanations import Explanation, OutlierRow
+from engine.results.schema.explanations import Explanation
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import explanation
 from engine.techniques.quantization.llm_int8.config import LLMInt8
+from engine.techniques.quantization.llm_int8.tables import OutlierRow
 
 COLUMNS = 96  # input columns in the explanation
 

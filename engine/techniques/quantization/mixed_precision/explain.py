@@ -1,12 +1,13 @@
 """One layer at every number of bits."""
 
 from engine.measurement.error import relative_norm
-from engine.results.schema.explanations import BitsRow, Explanation
+from engine.results.schema.explanations import Explanation
 from engine.results.schema.tables import table
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import empty_levels, part_of
 from engine.techniques.hooks import compress, explanation
 from engine.techniques.quantization.mixed_precision.config import MixedPrecision
+from engine.techniques.quantization.mixed_precision.tables import BitsRow
 
 WEIGHTS = 1 << 18  # rows rounded at each number of bits
 EVERY_BITS = range(2, 9)

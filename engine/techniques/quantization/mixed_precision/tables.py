@@ -1,8 +1,8 @@
-"""Table of the settings that mixed precision chooses from."""
+"""Table of the settings that mixed precision chooses from, and the row of its explanation."""
 
 from dataclasses import dataclass
 
-from engine.results.schema.declaration import ResultView, run_table
+from engine.results.schema.declaration import ResultView, explanation_row, run_table
 
 
 @run_table("sensitivity", required=True)
@@ -24,3 +24,14 @@ class SensitivityRow:
 
 
 SENSITIVITY_VIEW = ResultView("Sensitivity", SensitivityRow, ("SENSITIVITY",), position=190)
+
+
+@explanation_row(panel="ERROR_BY_BITS")
+@dataclass(frozen=True)
+class BitsRow:
+    """One layer rounded to one number of bits."""
+
+    bits: int
+    relative_error: float
+    bits_per_weight: float
+    allowed: bool  # True if the recipe allows this many

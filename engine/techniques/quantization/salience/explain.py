@@ -2,12 +2,13 @@
 
 import torch
 
-from engine.results.schema.explanations import CriterionRow, Explanation
+from engine.results.schema.explanations import Explanation
 from engine.step.compressed_layer import CompressedLayer
 from engine.techniques.explanations import empty_levels, frame, part_of
 from engine.techniques.hooks import explanation
 from engine.techniques.quantization.salience.config import AWQSalience
 from engine.techniques.quantization.salience.method import KEPT_BY, SCALED_SHARE, salient_columns
+from engine.techniques.quantization.salience.tables import CriterionRow
 
 DOTS = 1024  # evenly spaced input channels that are shown
 

@@ -1,9 +1,9 @@
-"""Table of the experiment on salient weights."""
+"""Table of the experiment on salient weights, and the row of its explanation."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.results.schema.declaration import ResultView, run_table
+from engine.results.schema.declaration import ResultView, explanation_row, run_table
 
 
 @run_table("salience", required=True)
@@ -28,3 +28,16 @@ class SalienceRow:
 
 
 SALIENCE_VIEW = ResultView("Salience", SalienceRow, ("SALIENCE",), position=200)
+
+
+@explanation_row(panel="CHANNEL_SELECTION")
+@dataclass(frozen=True)
+class CriterionRow:
+    """One input channel under three criteria for choosing the few to keep."""
+
+    column: int
+    activation: float  # mean |x| on calibration inputs
+    weight: float  # norm of its column
+    by_activations: bool
+    by_weights: bool
+    at_random: bool

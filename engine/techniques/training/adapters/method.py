@@ -32,8 +32,8 @@ from engine.techniques.hooks import (
 )
 from engine.techniques.low_rank.svd.method import low_rank_weight, rank_too_large_message
 from engine.techniques.training.adapters.config import Adapters, LoRA, QLoRA
-from engine.techniques.training.fake_quant import quantize_module_inputs
 from engine.techniques.training.finetuner import finetune
+from engine.techniques.training.straight_through import quantize_module_inputs
 from engine.tensors.low_rank import AdaptedWeight, LowRankWeight
 from engine.tensors.sparse import CSR, Bitmask, NOfM, sparse_storage_plan, sparse_weight
 from engine.tensors.weights import DenseWeight, StoredWeight

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal, get_args
 
-from engine.config.technique import Family, Technique, WeightState, option
+from engine.config.technique import Family, LayerPreviews, Technique, WeightState, option
 from engine.techniques.training_options import batch_option, rate_option
 
 Variant = Literal["float32", "bfloat16", "float16", "float16 with loss scaling", "bfloat16 weights"]
@@ -14,6 +14,8 @@ class MixedPrecisionTraining(Technique):
     family: ClassVar[Family] = "training"
     kind: ClassVar[str] = "Experiment"
     trains: ClassVar[bool] = True
+    layer_previews: ClassVar[LayerPreviews] = "last-step"
+    curve_panels: ClassVar[tuple[str, ...]] = ("LOST_GRADIENTS", "THROUGHPUT")
     accepts: ClassVar[tuple[WeightState, ...]] = ("dense", "fewer")
     produces: ClassVar[WeightState] = "dense"
     summary: ClassVar[str] = (

@@ -7,7 +7,8 @@ from pydantic import model_validator
 from engine.config.technique import WeightState, option
 from engine.errors import option_name
 from engine.techniques.quantization.fixed_levels.config import Ternary
-from engine.techniques.quantization.rounding.config import Range, RoundToNearest
+from engine.techniques.quantization.rounding.config import RoundToNearest
+from engine.techniques.quantization.scale_options import Range
 from engine.techniques.training.options import (
     INPUT_BITS,
     OBSERVER,

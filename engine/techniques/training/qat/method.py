@@ -16,7 +16,9 @@ from engine.techniques.hooks import compress, meta_tensor, plan, storage_plan, t
 from engine.techniques.quantization.fixed_levels.config import Ternary
 from engine.techniques.quantization.grid import round_to_grid
 from engine.techniques.quantization.rounding.config import RoundToNearest
-from engine.techniques.training.fake_quant import (
+from engine.techniques.training.finetuner import finetune
+from engine.techniques.training.qat.config import QAT, BitNet
+from engine.techniques.training.qat.fake_quant import (
     FakeQuant,
     Range,
     attach_fake_quant,
@@ -24,8 +26,6 @@ from engine.techniques.training.fake_quant import (
     has_static_range,
     with_quantized_inputs,
 )
-from engine.techniques.training.finetuner import finetune
-from engine.techniques.training.qat.config import QAT, BitNet
 from engine.tensors.sparse_codes import remaining_mask
 from engine.tensors.weights import StoredWeight
 from engine.training import TrainableModel, make_trainable

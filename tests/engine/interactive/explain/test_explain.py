@@ -7,20 +7,16 @@ import pytest
 
 from engine.config.registry import TECHNIQUES
 from engine.errors import PlainError
-from engine.results.schema.explanations import (
-    SIDE,
-    BitsRow,
-    CriterionRow,
-    GroupRow,
-    MapRow,
-    OutlierRow,
-    ReachRow,
-    RemovedRow,
-    ReplayRow,
-    ScaledRow,
-    TileRow,
-)
+from engine.results.schema.explanations import SIDE, GroupRow, MapRow
+from engine.techniques.low_rank.tables import TileRow
+from engine.techniques.pruning.tables import RemovedRow
+from engine.techniques.quantization.activations.tables import ReachRow
+from engine.techniques.quantization.awq.tables import ScaledRow
 from engine.techniques.quantization.gptq.explain import PLACES, ROWS
+from engine.techniques.quantization.gptq.tables import ReplayRow
+from engine.techniques.quantization.llm_int8.tables import OutlierRow
+from engine.techniques.quantization.mixed_precision.tables import BitsRow
+from engine.techniques.quantization.salience.tables import CriterionRow
 from tests.answers import lesson, piece, weight
 from tests.cases import for_each
 from tests.explained_steps import STEPS, any_step, each_architecture, look_at_hand

@@ -16,6 +16,8 @@ from engine.results.schema.declaration import (
     ResultView,
     columns_of,
     empty_table,
+    explanation_row,
+    panel_of,
     run_table,
     table,
     table_of,
@@ -177,3 +179,14 @@ def test_stored_files_are_those_of_earlier_versions():
     )
     assert {name for name in TABLES if TABLES[name].required} == {*required.split(), "salience"}
     assert TABLES.keys() >= {*others.split()}
+
+
+def test_the_row_of_an_explanation_names_its_panel():
+    @explanation_row(panel="MASK")
+    @dataclass(frozen=True)
+    class ShownRow:
+        value: float
+
+    assert panel_of(ShownRow) == "MASK"
+    with pytest.raises(TypeError, match="ExtraRow is not declared with @explanation_row"):
+        panel_of(ExtraRow)

@@ -46,7 +46,7 @@ def pipeline(model, text):
             "chain": links,
             "chain-numbers": len(links),
             "choices": choices,
-            "pipeline-beside": beside,
+            "pipeline-other-fields": beside,
         }
         return open_page("pipeline", model=model, **remembered)
 
@@ -155,6 +155,13 @@ def test_the_open_step_is_looked_at_on_one_layer_after_those_before_it(pipeline)
     app.toggle(key="pipeline-look").set_value(True).run()
     bits = [float(metric.value) for metric in app.metric if metric.label == "Bits per weight"]
     assert sentences(app) == [] and len(bits) == 1 and bits[0] < 3
+
+
+def test_a_step_after_training_cannot_be_tried_on_one_layer(pipeline):
+    tuned = {"technique": "fine-tune", "steps": 100}
+    app = pipeline(tuned, ROUNDED)
+    app.button(key="step-2-options").click().run()
+    assert not [toggle for toggle in app.toggle if toggle.key == "pipeline-look"]
 
 
 def test_a_step_of_a_familys_page_comes_along_as_it_is_set_there(pipeline):

@@ -7,6 +7,7 @@ from engine.recipe import Recipe
 from engine.results.schema.declaration import table_of
 from engine.results.schema.run_tables import TABLES, Tables, declared_views
 from engine.results.schema.tables import SearchRow, table
+from pages.widgets.chart_card import panel_named
 from pages.widgets.runs.result_views import available_views, view_notes
 from pages.widgets.runs.view_registry import VIEWS
 from tests.runs import finished_record, tables
@@ -50,3 +51,10 @@ def test_techniques_add_their_notes_to_existing_views():
     recipe = Recipe.from_dict({"steps": [{"technique": "sparsegpt"}]})
     run = finished_record().model_copy(update={"recipe": recipe})
     assert "SparseGPT" in view_notes(run, "Importance")[0] and not view_notes(run, "Layers")
+
+
+def test_techniques_name_further_panels_of_their_curves():
+    further = {name: cls.curve_panels for name, cls in TECHNIQUES.items() if cls.curve_panels}
+    assert "LOST_GRADIENTS" in further["mixed-precision-training"]
+    for names in further.values():
+        assert all(panel_named(name) for name in names)

@@ -10,11 +10,12 @@ import pages.panels as room
 from engine.results.schema.declaration import ResultView
 from engine.results.schema.run_tables import declared_views
 from engine.results.schema.tables import ChannelRow
+from pages.widgets.chart_card import panel_named
 from pages.widgets.runs import (
     result_views,  # noqa: F401  # registers the views of any run
     view_registry,
 )
-from pages.widgets.runs.view_registry import VIEWS, has_rows, panel_named, result_view
+from pages.widgets.runs.view_registry import VIEWS, has_rows, result_view
 
 IN_ORDER = (
     "Steps, Lottery, Training, Curves, Similarity, Mistakes, Written, Layers, Weights, Levels, "

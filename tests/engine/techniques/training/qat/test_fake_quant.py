@@ -8,14 +8,14 @@ import torch
 from engine.techniques.implementations import compress
 from engine.techniques.quantization.fixed_levels.config import Ternary
 from engine.techniques.quantization.rounding.config import RoundToNearest
-from engine.techniques.training.fake_quant import (
+from engine.techniques.training.qat.config import QAT, BitNet
+from engine.techniques.training.qat.fake_quant import (
     GridFakeQuant,
     TableFakeQuant,
-    quantize_module_inputs,
 )
-from engine.techniques.training.qat.config import QAT, BitNet
 from engine.techniques.training.straight_through import (
     CLIP_TOLERANCE,
+    quantize_module_inputs,
 )
 from tests.cases import for_each
 from tests.techniques import BLOCKS, FIXED_POINT, NARROW, RANGES, ROUNDING, TERNARY, technique_id

@@ -3,12 +3,10 @@ parametrizations.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
-from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
 from engine.calibration import InputStats
@@ -31,6 +29,7 @@ from engine.techniques.training.straight_through import (
     CLIP_TOLERANCE,
     RoundToLevels,
     StraightThrough,
+    quantize_module_inputs,
     scaled_gradient,
 )
 from engine.tensors.activations import WithQuantizedInputs
@@ -221,22 +220,3 @@ def attach_fake_quant(
                 module, with_quantized_inputs(config, NO_WEIGHT, fixed).quantized_inputs
             )
     return rounded
-
-
-def quantize_module_inputs(
-    module: nn.Module, quantized_inputs: Callable[[torch.Tensor], torch.Tensor]
-) -> RemovableHandle:
-    """Quantize a module's inputs as the stored layer will; gradients pass straight through."""
-    # stored as a convolution of height 1
-    one_axis = isinstance(getattr(module, "base_layer", module), nn.Conv1d)
-
-    def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        with torch.no_grad():
-            rounded = (
-                quantized_inputs(inputs[0].unsqueeze(-2)).squeeze(-2)
-                if one_axis
-                else quantized_inputs(inputs[0])
-            )
-        return StraightThrough.apply(inputs[0], rounded), *inputs[1:]
-
-    return module.register_forward_pre_hook(hook)

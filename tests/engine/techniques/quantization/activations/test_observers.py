@@ -3,7 +3,7 @@ import torch
 
 from engine.calibration import InputStats
 from engine.techniques.quantization.activations.config import Activations
-from engine.techniques.quantization.observers import (
+from engine.techniques.quantization.activations.observers import (
     OBSERVERS,
     observed_range,
     observer_rows,

@@ -8,7 +8,7 @@ import torch
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.recipe.model_names import BUNDLED_MODELS
-from engine.techniques.low_rank.recovery import TrainableFactors
+from engine.techniques.low_rank.tensor_decomposition.recovery import TrainableFactors
 from engine.tensors.low_rank import CPKernel, LowRankWeight, TuckerKernel
 from engine.tensors.weights import DenseWeight
 from tests.answers import forecast
