@@ -6,7 +6,7 @@ UNKNOWN = "—"
 
 
 def duration(seconds: float) -> str:
-    """0.42 -> "0.4 s", 9.2 -> "9 s", 125 -> "2 min 5 s", 1250 -> "20 min", 3720 -> "1 h 2 min".
+    """0.42 -> "0.4 s", 9.2 -> "9 s", 125 -> "2 min 5 s", 120 -> "2 min", 3720 -> "1 h 2 min".
 
     To the second up to ten minutes, to the minute beyond.
     """
@@ -17,9 +17,9 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 60} min" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    parts = [(hours, "h"), (minutes, "min"), (whole % 60 if whole < 600 else 0, "s")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count)
 
 
 def megabytes(size_bytes: float) -> str:

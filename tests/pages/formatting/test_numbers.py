@@ -28,7 +28,7 @@ NAN = float("nan")
         (duration(9.2), "9 s"),
         (duration(0.42), "0.4 s"),
         (duration(125), "2 min 5 s"),
-        (duration(59.7), "1 min 0 s"),
+        (duration(59.7), "1 min"),
         (duration(3720), "1 h 2 min"),
         (count(5_200_000), "5.2 M"),
         (count(812), "812"),
