@@ -3,7 +3,7 @@
 import torch
 
 from engine.calibration import InputStats
-from engine.techniques.quantization.awq.method import output_error
+from engine.techniques.quantization.awq.method import summed_output_error
 
 CPU = torch.device("cpu")
 SHAPES = [(24, 172), (9, 352), (16, 64)]
@@ -31,4 +31,4 @@ def weight_of(shape: tuple[int, int]) -> torch.Tensor:
 
 
 def output_loss(stored, weight: torch.Tensor, seen: InputStats) -> float:
-    return output_error(stored.to_dense() - weight, seen)
+    return summed_output_error(stored.to_dense() - weight, seen)

@@ -23,12 +23,15 @@ class EvaluationResult:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Disable gradients and dropout, and restore the model's mode afterwards."""
+def evaluation_mode(model: nn.Module, inference: bool = True) -> Iterator[None]:
+    """Disable gradients and dropout, and restore the model's mode afterwards.
+
+    Tensors computed in ``inference`` mode cannot be used in training.
+    """
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode() if inference else torch.no_grad():
             yield
     finally:
         model.train(was_training)

@@ -39,7 +39,7 @@ class DataVolume:
 
 def data_volume(task: Task, folder: ModelSource) -> DataVolume:
     if isinstance(task, LanguageModeling):
-        tokens = min(task.tokens, text_bytes(task) / 3)
+        tokens = min(task.tokens, text_file_bytes(task) / 3)
         at_once = max(1, CPU_TOKENS * torch.get_num_threads() // task.context) * task.context
         return DataVolume(tokens, max(1.0, tokens / at_once), task.context)
     if isinstance(task, TextClassification):
@@ -49,7 +49,7 @@ def data_volume(task: Task, folder: ModelSource) -> DataVolume:
     return DataVolume(example_count(task), max(1.0, example_count(task) / IMAGES), 1)
 
 
-def text_bytes(task: LanguageModeling) -> float:
+def text_file_bytes(task: LanguageModeling) -> float:
     if task.text.startswith("bundled:") or not is_local(task.text):
         return float("inf")
     try:

@@ -106,7 +106,7 @@ def start_local_cluster() -> LocalCluster:
             file=process.stdin,
             flush=True,
         )
-        if not (address := first_line(process)):
+        if not (address := first_output_line(process)):
             raise PlainError(NOT_STARTED)
     except BrokenPipeError:  # it ended immediately
         embedded.stop()
@@ -117,7 +117,7 @@ def start_local_cluster() -> LocalCluster:
     return replace(embedded, address=address)
 
 
-def first_line(process: subprocess.Popen[str]) -> str:
+def first_output_line(process: subprocess.Popen[str]) -> str:
     """First output line of the process; empty if it ends or takes too long."""
     patience = threading.Timer(START_SECONDS, process.kill)
     patience.start()

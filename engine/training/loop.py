@@ -4,7 +4,6 @@ randomness determined by the seed.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,7 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from engine.errors import PlainError
-from engine.evaluation.measured import inputs_on_device
+from engine.evaluation.measured import evaluation_mode, inputs_on_device
 from engine.training.accelerated import accelerator_for
 from engine.training.datasets import EncodedExamples
 from engine.training.losses import aligned_targets, label_loss
@@ -254,7 +253,7 @@ class Quality:
 def held_out_quality(model: nn.Module, examples: EncodedExamples) -> Quality:
     device = next(model.parameters()).device
     right = loss = count = 0.0
-    with evaluation_mode(model):
+    with evaluation_mode(model, inference=False):
         for rows in torch.arange(len(examples)).split(evaluation_batch_size(examples)):
             batch = examples.subset(rows)
             logits, targets = aligned_targets(
@@ -278,15 +277,3 @@ def evaluation_batch_size(examples: EncodedExamples) -> int:
     return (
         POSITIONS_AT_ONCE // 16 if tokens is None else max(1, POSITIONS_AT_ONCE // tokens.shape[1])
     )
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Disable gradients and dropout, and restore the model's mode afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)

@@ -10,7 +10,9 @@ __all__ = [
     "count",
     "duration",
     "megabytes",
+    "named_quality",
     "percent",
+    "quality_number",
     "two_decimals",
 ]
 
@@ -23,6 +25,17 @@ def count(number: float) -> str:
 def percent(share: float) -> str:
     """0.031 -> "3.1%"; below one percent with two significant digits: 0.00042 -> "0.042%"."""
     return UNKNOWN if isnan(share) else f"{short_number(100 * share)}%"
+
+
+def quality_number(name: str, value: float) -> str:
+    """("accuracy", 0.634) -> "63.4%", ("perplexity", 12.3456) -> "12.35"."""
+    return percent(value) if name == "accuracy" else f"{value:.4g}"
+
+
+def named_quality(name: str, value: float) -> str:
+    """("accuracy", 0.634) -> "accuracy 63.4%"; any other name is perplexity."""
+    known = "accuracy" if name == "accuracy" else "perplexity"
+    return f"{known} {quality_number(name, value)}"
 
 
 def change(before: float, after: float) -> str:

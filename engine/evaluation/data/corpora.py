@@ -28,7 +28,7 @@ DISTRIBUTION = {"sklearn": "scikit-learn"}
 
 
 @cache
-def installed_version(library: str) -> str:
+def name_and_version(library: str) -> str:
     """Name and version of an installed library."""
     try:
         return f"{library} {version(DISTRIBUTION.get(library, library))}"
@@ -46,7 +46,7 @@ def corpus_key() -> str:
     libraries and the code that reads them.
     """
     code = [Path(module.__file__).read_bytes() for module in (documents, passages)]
-    libraries = (installed_version(library).encode() for library in LIBRARIES)
+    libraries = (name_and_version(library).encode() for library in LIBRARIES)
     return hashlib.sha256(b"\n".join([*libraries, held_out_digest().encode(), *code])).hexdigest()[
         :16
     ]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from engine.errors import PlainError, option_name
+from engine.evaluation.measured import evaluation_mode
 from engine.events import TrainingEvent
 from engine.models.loaded_model import device_and_dtype, load_model
 from engine.models.loading import resolve_model
@@ -33,7 +34,7 @@ from engine.training import (
     WeightedLoss,
 )
 from engine.training.checkpoint import checkpoint_file
-from engine.training.loop import Loss, batch_logits, evaluation_mode
+from engine.training.loop import Loss, batch_logits
 from engine.training.losses import label_loss, teacher_loss
 
 Penalty = Callable[[], torch.Tensor]
@@ -89,7 +90,7 @@ class Finetuner:
 
     def teacher_loss(self, logits: torch.Tensor, batch: EncodedExamples) -> torch.Tensor:
         """Distillation loss against the uncompressed model."""
-        with evaluation_mode(self.teacher), keep_unpacked(self.teacher):
+        with evaluation_mode(self.teacher, inference=False), keep_unpacked(self.teacher):
             teacher_logits = batch_logits(self.teacher, batch, logits.device)
         return teacher_loss(
             *restrict_to_shared_tokens([logits, teacher_logits], token_count(self.context.folder)),

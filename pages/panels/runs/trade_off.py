@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.formatting.names import plotly_text, short_label
-from pages.formatting.numbers import megabytes, percent, two_decimals
+from pages.formatting.numbers import megabytes, quality_number, two_decimals
 from pages.panels.panel import Panel
 from pages.panels.placement import label_sides
 from pages.panels.theme import COMPRESSED, ORIGINAL, REFERENCE, base_figure, message_figure
@@ -138,14 +138,10 @@ def hover(runs: pd.DataFrame) -> list[str]:
         f"{row.compression:.3g}x smaller"
         f"<br>{two_decimals(row.bits_per_parameter)} bits per parameter, "
         f"{two_decimals(row.bits_per_weight)} per compressed weight"
-        f"<br>{plotly_text(row.quality_name)} {quality_text(row)}<br>run "
-        f"{plotly_text(str(row.run))}"
+        f"<br>{plotly_text(row.quality_name)} {quality_number(row.quality_name, row.quality)}"
+        f"<br>run {plotly_text(str(row.run))}"
         for row in runs.itertuples()
     ]
-
-
-def quality_text(row: Any) -> str:
-    return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
 
 
 def quality_axis(runs: pd.DataFrame) -> dict[str, Any]:
@@ -170,7 +166,7 @@ def description(runs: pd.DataFrame) -> str:
     smallest = runs.iloc[runs.size_bytes.argmin()]
     named = (
         f"{smallest.label} at {megabytes(smallest.size_bytes)} with {smallest.quality_name} "
-        f"{quality_text(smallest)}"
+        f"{quality_number(smallest.quality_name, smallest.quality)}"
     )
     return (
         f"{len(runs)} runs, {int(runs.best.sum())} of them best for their size; the smallest is "

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.formatting.names import plotly_text, short_label
-from pages.formatting.numbers import change, megabytes, percent, two_decimals
+from pages.formatting.numbers import change, megabytes, quality_number, two_decimals
 from pages.panels.panel import Panel
 from pages.panels.theme import (
     COMPRESSED,
@@ -118,7 +118,7 @@ def quality_lines(steps: pd.DataFrame) -> list[go.Scatter]:
         for number, rows in enumerate(splits)
     )
     words = {
-        "text": [quality_text(row) for row in splits[0].itertuples()],
+        "text": [quality_number(row.quality_name, row.quality) for row in splits[0].itertuples()],
         "textposition": text_positions(splits[0].quality.tolist()),
     }
     return [first.update(mode="lines+markers+text", **words), *others]
@@ -172,16 +172,13 @@ def size_text(row: Any) -> str:
     return megabytes(row.size_bytes) + (f" ({change(1.0, 1.0 - row.removed)})" if row.step else "")
 
 
-def quality_text(row: Any) -> str:
-    return percent(row.quality) if row.quality_name == "accuracy" else f"{row.quality:.4g}"
-
-
 def hover(rows: pd.DataFrame) -> list[str]:
     return [
         f"<b>{'Original' if row.step == 0 else plotly_text(row.technique)}</b><br>{size_text(row)}"
         f"<br>{two_decimals(row.bits_per_parameter)} bits per parameter, "
         f"{two_decimals(row.bits_per_weight)} per compressed weight"
-        f"<br>{plotly_text(row.quality_name)} {quality_text(row)}, {plotly_text(row.split)}"
+        f"<br>{plotly_text(row.quality_name)} {quality_number(row.quality_name, row.quality)}, "
+        f"{plotly_text(row.split)}"
         for row in rows.itertuples()
     ]
 
@@ -191,10 +188,8 @@ def description(steps: pd.DataFrame) -> str:
         steps[steps.step == step].iloc[0] for step in (steps.step.min(), steps.step.max())
     )
     sizes = f"from {megabytes(first.size_bytes)} to {megabytes(last.size_bytes)}"
-    return (
-        f"In {last.step} steps {sizes}, {first.quality_name} from {quality_text(first)} to "
-        f"{quality_text(last)}."
-    )
+    before, after = (quality_number(row.quality_name, row.quality) for row in (first, last))
+    return f"In {last.step} steps {sizes}, {first.quality_name} from {before} to {after}."
 
 
 WATERFALL = Panel(

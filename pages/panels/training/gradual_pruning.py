@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.formatting.names import plotly_text
-from pages.formatting.numbers import count, megabytes, percent
+from pages.formatting.numbers import count, megabytes, named_quality, percent
 from pages.panels.panel import Panel
 from pages.panels.theme import (
     COMPRESSED,
@@ -110,7 +110,7 @@ def hover(rows: pd.DataFrame) -> list[str]:
     return [
         (
             f"step {count(row.step)}, "
-            f"{plotly_text(row.event)}<br>{quality_text(row.quality_name, row.quality)}<br>"
+            f"{plotly_text(row.event)}<br>{named_quality(row.quality_name, row.quality)}<br>"
             f"{percent(row.sparsity)} zero, "
         )
         + megabytes(row.size_bytes)
@@ -123,15 +123,11 @@ def hover(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def quality_text(name: str, value: float) -> str:
-    return f"accuracy {percent(value)}" if name == "accuracy" else f"perplexity {value:.4g}"
-
-
 def description(moments: pd.DataFrame) -> str:
     first, last = moments.iloc[0], moments.iloc[-1]
     ends = (
-        f"from {quality_text(first.quality_name, first.quality)} to "
-        f"{quality_text(last.quality_name, last.quality)}"
+        f"from {named_quality(first.quality_name, first.quality)} to "
+        f"{named_quality(last.quality_name, last.quality)}"
     )
     return (
         f"In {last.step} training steps {ends} with {percent(last.sparsity)} of the weights zero."

@@ -3,10 +3,10 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.formatting.numbers import count, percent
+from pages.formatting.numbers import count, named_quality, percent
 from pages.panels.panel import Panel
 from pages.panels.theme import COMPRESSED, ORIGINAL, base_figure, message_figure
-from pages.panels.training.gradual_pruning import quality_text, with_axes
+from pages.panels.training.gradual_pruning import with_axes
 
 PHASE = "gradual"  # names of the curves in a training of this kind
 QUALITY_NAMES = ("accuracy", "perplexity")
@@ -38,7 +38,7 @@ def moments(curves: pd.DataFrame) -> pd.DataFrame:
 
 def quality_line(rows: pd.DataFrame) -> go.Scatter:
     words = [
-        f"step {count(row.step)}<br>{quality_text(row.quality_name, row.quality)}"
+        f"step {count(row.step)}<br>{named_quality(row.quality_name, row.quality)}"
         for row in rows.itertuples(index=False)
     ]
     style = {
@@ -71,7 +71,7 @@ def description(curves: pd.DataFrame) -> str:
     last = moments(curves).iloc[-1]
     return (
         f"After {count(last.step)} steps {percent(last.zero)} of the weights are zero, "
-        f"{quality_text(last.quality_name, last.quality)}."
+        f"{named_quality(last.quality_name, last.quality)}."
     )
 
 

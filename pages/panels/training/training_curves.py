@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.formatting.names import plotly_text
-from pages.formatting.numbers import count, percent
+from pages.formatting.numbers import count, named_quality
 from pages.panels.panel import Panel
 from pages.panels.theme import (
     COMPRESSED,
@@ -161,13 +161,9 @@ def best_marker(rows: pd.DataFrame) -> go.Scatter:
 
 def hover(rows: pd.DataFrame) -> list[str]:
     return [
-        f"{plotly_text(row.phase)}, step {count(row.step)}<br>{quality_text(row.name, row.value)}"
+        f"{plotly_text(row.phase)}, step {count(row.step)}<br>{named_quality(row.name, row.value)}"
         for row in rows.itertuples(index=False)
     ]
-
-
-def quality_text(name: str, value: float) -> str:
-    return f"accuracy {percent(value)}" if name == "accuracy" else f"perplexity {value:.4g}"
 
 
 def description(curves: pd.DataFrame) -> str:
@@ -177,7 +173,7 @@ def description(curves: pd.DataFrame) -> str:
     first, last = quality.iloc[0], quality.iloc[-1]
     return (
         f"In {count(curves.step.max())} training steps from "
-        f"{quality_text(first['name'], first.value)} to {quality_text(last['name'], last.value)}."
+        f"{named_quality(first['name'], first.value)} to {named_quality(last['name'], last.value)}."
     )
 
 

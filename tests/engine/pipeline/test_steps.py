@@ -13,7 +13,7 @@ from engine.models.loading import resolve_model
 from engine.pipeline.run import run
 from engine.recipe import Recipe
 from engine.techniques.implementations import compress
-from engine.techniques.quantization.awq.method import output_error
+from engine.techniques.quantization.awq.method import summed_output_error
 from engine.techniques.quantization.gptq.config import GPTQ
 from tests.answers import forecast
 from tests.cases import covering, for_each
@@ -46,7 +46,7 @@ def test_gptq_makes_up_for_what_it_may_not_touch():
     kept = compress(config, weight, seen).to_dense()
     filled = compress(config, weight + 1e-9 * zeros, seen).to_dense()
     assert not kept[zeros].any() and filled[zeros].any()
-    assert output_error(weight - kept, seen) < 0.95 * output_error(
+    assert summed_output_error(weight - kept, seen) < 0.95 * summed_output_error(
         weight - filled.masked_fill(zeros, 0), seen
     )
 

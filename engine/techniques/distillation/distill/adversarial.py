@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from engine.evaluation.measured import evaluation_mode
 from engine.techniques.distillation.distill.distillation_loss import DistillationLoss
 from engine.training import AuxiliaryModel, EncodedExamples, TrainingConfig
-from engine.training.loop import batch_logits, evaluation_mode
+from engine.training.loop import batch_logits
 
 HIDDEN = 64
 
@@ -32,7 +33,7 @@ class Discriminator(AuxiliaryModel):
     ) -> Self:
         device = next(distillation_loss.student.parameters()).device
         sample = examples.subset(slice(0, 2))
-        with evaluation_mode(distillation_loss.student):
+        with evaluation_mode(distillation_loss.student, inference=False):
             classes = distillation_loss.student_and_teacher_logits(
                 batch_logits(distillation_loss.student, sample, device), sample
             )[0].shape[-1]

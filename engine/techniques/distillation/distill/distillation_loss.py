@@ -10,11 +10,12 @@ from torch import nn
 
 from engine.calibration.stream import active_hooks, block_lists, first_output
 from engine.errors import PlainError, option_name
+from engine.evaluation.measured import evaluation_mode
 from engine.models.packed_modules import keep_unpacked
 from engine.techniques.distillation.distill.config import Distill
 from engine.techniques.training.vocabulary import restrict_to_shared_tokens
 from engine.training import EncodedExamples
-from engine.training.loop import Loss, batch_logits, evaluation_mode
+from engine.training.loop import Loss, batch_logits
 from engine.training.losses import attention_transfer_loss, feature_loss, label_loss, teacher_loss
 
 # name of the projections between states of different widths, during training
@@ -210,7 +211,7 @@ class DistillationLoss:
     def compute_teacher_logits(self, batch: EncodedExamples, device: torch.device) -> torch.Tensor:
         logits_by_teacher = []
         for teacher in self.teachers:
-            with evaluation_mode(teacher):
+            with evaluation_mode(teacher, inference=False):
                 logits_by_teacher.append(batch_logits(teacher, batch, device))
         return (
             logits_by_teacher[0]
@@ -301,7 +302,7 @@ def attach_projections(
         yield
         return
     device = next(distillation_loss.student.parameters()).device
-    with evaluation_mode(distillation_loss.student):
+    with evaluation_mode(distillation_loss.student, inference=False):
         batch_logits(distillation_loss.student, batch, device)
     distillation_loss.teacher_logits(batch, device)
     widths = [

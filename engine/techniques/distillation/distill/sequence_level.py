@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from engine.errors import PlainError, option_name
+from engine.evaluation.measured import evaluation_mode
 from engine.events import ProgressEvent
 from engine.models.loading import config_of, tokenizer_of
 from engine.models.packed_modules import keep_unpacked
@@ -17,7 +18,7 @@ from engine.techniques.distillation.distill.config import Distill
 from engine.techniques.distillation.distill.tables import WrittenRow
 from engine.techniques.distillation.distill.teacher_logits import BATCH_SIZE, teacher_outputs
 from engine.training import EncodedExamples, TrainingData
-from engine.training.loop import batch_logits, evaluation_mode
+from engine.training.loop import batch_logits
 from engine.training.losses import IGNORE_INDEX
 
 MIN_ANSWER_TOKENS = 8  # minimum tokens of a continuation
@@ -49,7 +50,7 @@ def teacher_labeled_data(
     """Examples with the teacher's choices as labels, including unlabeled examples, and a table of
     as many as a language model would write.
     """
-    with evaluation_mode(teacher), keep_unpacked(teacher):
+    with evaluation_mode(teacher, inference=False), keep_unpacked(teacher):
         chosen = teacher_outputs(
             context,
             training_data.train,
@@ -94,7 +95,7 @@ def teacher_generated_data(
     prompt_tokens = prompts(config, windows, tokenizer)
     length, count, generated = prompt_tokens.shape[1], len(prompt_tokens), []
     with (
-        evaluation_mode(teacher),
+        evaluation_mode(teacher, inference=False),
         keep_unpacked(teacher),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):

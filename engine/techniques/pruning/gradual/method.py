@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from engine.errors import PlainError, option_name
+from engine.evaluation.measured import evaluation_mode
 from engine.events import TrainingEvent
 from engine.models.layers import SKIP
 from engine.models.loaded_model import device_and_dtype
@@ -52,7 +53,7 @@ from engine.training.checkpoint import (
     resumed_note,
     write_checkpoint,
 )
-from engine.training.loop import batch_logits, evaluation_mode, make_optimizer
+from engine.training.loop import batch_logits, make_optimizer
 from engine.training.losses import l1_norm, label_loss, teacher_loss
 from engine.training.masks import gates_of
 
@@ -385,7 +386,7 @@ class GradualPruner:
     def teacher_logits(self, batch: EncodedExamples, device: torch.device) -> torch.Tensor:
         """Outputs of the original model."""
         teacher = self.trainable.original.model
-        with evaluation_mode(teacher), keep_unpacked(teacher):
+        with evaluation_mode(teacher, inference=False), keep_unpacked(teacher):
             return batch_logits(teacher, batch, device)
 
 

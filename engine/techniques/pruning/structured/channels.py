@@ -60,10 +60,10 @@ def dense_copy(technique_input: TechniqueInput) -> nn.Module:
 
 def is_grouped(module: nn.Module) -> bool:
     """True for a convolution with several channels per group."""
-    return getattr(module, "groups", 1) != 1 and not is_depthwise(module)
+    return getattr(module, "groups", 1) != 1 and not is_depthwise_module(module)
 
 
-def is_depthwise(module: nn.Module) -> bool:
+def is_depthwise_module(module: nn.Module) -> bool:
     """True for a convolution that computes each channel from that channel alone."""
     return (
         getattr(module, "groups", 1)
@@ -92,7 +92,7 @@ def channel_group(
     parts = [
         channel_slice(module, names, indices, out)
         for module, out, indices in sides
-        if out or not is_depthwise(module)
+        if out or not is_depthwise_module(module)
     ]
     # a depthwise convolution appears as reader and as source
     once = {(part.name, part.side): part for part in parts}

@@ -60,10 +60,10 @@ def scaled_error(
     weight: torch.Tensor, scales: torch.Tensor, stats: InputStats, config: AWQ
 ) -> float:
     """|X W - (X / s) quant(s W)|^2 over the calibration data."""
-    return output_error(rounded_weight(weight * scales, config) / scales - weight, stats)
+    return summed_output_error(rounded_weight(weight * scales, config) / scales - weight, stats)
 
 
-def output_error(weight_error: torch.Tensor, stats: InputStats) -> float:
+def summed_output_error(weight_error: torch.Tensor, stats: InputStats) -> float:
     """Squared error of the layer's outputs, summed over the calibration data: the trace of D G
     D^T.
     """

@@ -94,7 +94,7 @@ def test_a_missing_or_damaged_held_out_file_is_one_sentence(tmp_path, monkeypatc
 
 def test_a_new_version_of_a_library_makes_a_new_corpus(monkeypatch):
     before = corpus_key()
-    monkeypatch.setattr(corpora, "installed_version", lambda library: f"{library} 0.0.0")
+    monkeypatch.setattr(corpora, "name_and_version", lambda library: f"{library} 0.0.0")
     assert corpus_key() != before
 
 

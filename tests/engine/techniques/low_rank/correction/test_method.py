@@ -5,7 +5,7 @@ import torch
 
 from engine.techniques.implementations import compress
 from engine.techniques.low_rank.correction.config import LowRankCorrection
-from engine.techniques.quantization.awq.method import output_error
+from engine.techniques.quantization.awq.method import summed_output_error
 from engine.tensors.low_rank import (
     CorrectedWeight,
 )
@@ -31,7 +31,7 @@ def test_with_data_a_correction_loses_less_of_the_output():
         for each in ("none", "svd-llm")
     )
     rounded = compress(LowRankCorrection().rounding(), weight).to_dense()
-    losses = [output_error(each - weight, seen) for each in (white, plain, rounded)]
+    losses = [summed_output_error(each - weight, seen) for each in (white, plain, rounded)]
     assert losses[0] < 0.8 * losses[1] < losses[1] < losses[2]
 
 

@@ -23,7 +23,7 @@ from engine.pipeline.run import run
 from engine.techniques.implementations import compress, plan, storage_plan
 from engine.techniques.low_rank.correction.config import LowRankCorrection
 from engine.techniques.low_rank.svd.config import SVD
-from engine.techniques.quantization.awq.method import output_error
+from engine.techniques.quantization.awq.method import summed_output_error
 from engine.tensors.low_rank import (
     LowRankWeight,
     UnfactoredWeight,
@@ -62,10 +62,10 @@ def test_whitened_svd_never_loses_more_of_the_output_than_plain_svd(out, in_, co
         compress(SVD(by="rank", rank=rank, whitening=each), weight, seen).to_dense()
         for each in ("none", "svd-llm")
     )
-    whole = output_error(weight, seen)
+    whole = summed_output_error(weight, seen)
     assert (
-        output_error(white - weight, seen)
-        <= output_error(plain - weight, seen) * (1 + 1e-3) + 1e-5 * whole
+        summed_output_error(white - weight, seen)
+        <= summed_output_error(plain - weight, seen) * (1 + 1e-3) + 1e-5 * whole
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from engine.calibration import InputStats
 from engine.techniques.implementations import compress
 from engine.techniques.pruning.sparsegpt.config import SparseGPT
-from engine.techniques.quantization.awq.method import output_error
+from engine.techniques.quantization.awq.method import summed_output_error
 from tests.cases import for_each
 from tests.goldens import PRUNED, golden, golden_stats, share_equal
 from tests.pruning import seen_of, weight_of
@@ -37,7 +37,9 @@ def test_sparsegpt_loses_less_of_the_output_than_the_same_weights_removed_alone(
     weight, seen = weight_of(64, 96), seen_of(96, 400)
     result = compress(SparseGPT(**asked), weight, seen).to_dense()
     alone = weight * (result != 0)
-    assert output_error(result - weight, seen) < 0.9 * output_error(alone - weight, seen)
+    assert summed_output_error(result - weight, seen) < 0.9 * summed_output_error(
+        alone - weight, seen
+    )
 
 
 def test_sparsegpt_in_blocks_pushes_errors_on_as_in_one():
@@ -73,5 +75,5 @@ def test_sparsegpt_loses_what_llm_compressors_loses(name):
     )
     ours = compress(SparseGPT(**PRUNED[name]), weight, seen).to_dense()
     assert share_equal(ours != 0, theirs != 0) > 0.995
-    ratio = output_error(ours - weight, seen) / output_error(theirs - weight, seen)
+    ratio = summed_output_error(ours - weight, seen) / summed_output_error(theirs - weight, seen)
     assert ratio == pytest.approx(1, rel=0.01) if ":" in name else 0.98 < ratio < 1.005

@@ -5,7 +5,7 @@ import pytest
 from engine.calibration import Fold
 from engine.techniques.implementations import compress, input_scales, storage_plan
 from engine.techniques.quantization.awq.config import AWQ
-from engine.techniques.quantization.awq.method import output_error
+from engine.techniques.quantization.awq.method import summed_output_error
 from tests.cases import for_each
 from tests.quantization import SHAPES, output_loss, rows_of, seen_of, weight_of
 
@@ -27,7 +27,7 @@ def test_awq_is_stored_as_planned_and_loses_less_than_rounding(shape, scheme, si
     )
     plain = output_loss(compress(config.rounding(), weight), weight, seen)
     assert searched[0] == (0.0, pytest.approx(plain, rel=1e-3))
-    assert output_error(stored.to_dense() / scales - weight, seen) < plain
+    assert summed_output_error(stored.to_dense() / scales - weight, seen) < plain
 
 
 def test_the_scales_follow_the_strength_of_the_inputs():

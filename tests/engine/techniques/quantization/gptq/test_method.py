@@ -8,7 +8,7 @@ import torch
 from engine.calibration import InputStats
 from engine.techniques.implementations import compress, storage_plan
 from engine.techniques.quantization.awq.config import AWQ
-from engine.techniques.quantization.awq.method import output_error
+from engine.techniques.quantization.awq.method import summed_output_error
 from engine.techniques.quantization.gptq.config import GPTQ
 from engine.tensors.weights import IntegerWeight
 from tests.cases import for_each
@@ -68,8 +68,8 @@ def test_it_is_the_method_of_the_paper(bits, size):
     ours, due = compress(config, weight, seen_of(rows)).to_dense(), plain_gptq(weight, rows, config)
     # single codes may tip over where float32 rounds the other way
     assert (ours - due).abs().lt(1e-3).float().mean() > 0.98
-    assert output_error(ours - weight, seen_of(rows)) == pytest.approx(
-        output_error(due - weight, seen_of(rows)), rel=0.02
+    assert summed_output_error(ours - weight, seen_of(rows)) == pytest.approx(
+        summed_output_error(due - weight, seen_of(rows)), rel=0.02
     )
 
 
@@ -217,8 +217,8 @@ def test_gptq_gives_llm_compressors_codes_where_scales_are_chosen_beforehand(
     theirs = IntegerWeight(
         stored.shape, bits, stored.group_size, due[f"{name}.codes"], stored.scales, stored.zeros
     )
-    assert output_error(stored.to_dense() - weight, seen) == pytest.approx(
-        output_error(plain_dense(theirs) - weight, seen), rel=0.01
+    assert summed_output_error(stored.to_dense() - weight, seen) == pytest.approx(
+        summed_output_error(plain_dense(theirs) - weight, seen), rel=0.01
     )
 
 
