@@ -210,10 +210,10 @@ OWN_WORDS = {  # of the app itself, ids and numbers, file by file: expressions t
     "pipeline_editor.py": {"position", "label"},
     "comparison.py": {"helps.get(name)"},
     "explain.py": {"config.explanation", "config.formula", "config.limitations", "config.paper"},
-    "forecast.py": {"size", "ahead.layers"},
+    "forecast.py": {"size", "ahead.layers", "compressed"},
     "technique_form.py": {"TECHNIQUES[chosen].kind", "TECHNIQUES[chosen].summary"},
     "ten_times.py": {"smaller", "source", "number", "name", "idea"},
-    "measure_form.py": {"title", "about"},
+    "measure_form.py": {"title", "about", "field_title(Training, 'epochs')"},
     "inspect_weight.py": {
         "weight.row",
         "weight.column",

@@ -20,6 +20,7 @@ ABOUT_ONE = {
 }
 # texts that are equal to the name of a technique or family but mean something else
 OTHER_MEANINGS = {
+    ("engine/errors.py", "training"): "section of a recipe",
     ("engine/models/layer_kinds.py", "training"): "attribute of modules",
     ("engine/pipeline/layer_report.py", "magnitude"): "column of InputRow",
     ("engine/runtime/worker_setup.py", "bitsandbytes"): "Python package",

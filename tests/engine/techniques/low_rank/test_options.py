@@ -16,15 +16,15 @@ from tests.cases import for_each
 @for_each(
     ("step", "words"),
     [
-        ({"technique": "svd", "rank": 0}, "rank: 0 is not allowed"),
-        ({"technique": "svd", "kept": 0}, "kept: 0 is not allowed"),
-        ({"technique": "svd", "energy": 1.1}, "energy: 1.1 is not allowed"),
+        ({"technique": "svd", "rank": 0}, r"Rank \(rank\): 0 is not allowed"),
+        ({"technique": "svd", "kept": 0}, r"Parameters kept \(kept\): 0 is not allowed"),
+        ({"technique": "svd", "energy": 1.1}, r"Energy kept \(energy\): 1.1 is not allowed"),
         (
             {"technique": "svd", "whitening": "pca"},
             "'pca' is not allowed; give none, asvd, svd-llm or fisher",
         ),
         ({"technique": "cp", "by": "energy"}, "'energy' is not allowed; give kept or rank"),
-        ({"technique": "low-rank-correction", "rank": 0}, "rank: 0 is not allowed"),
+        ({"technique": "low-rank-correction", "rank": 0}, r"Rank \(rank\): 0 is not allowed"),
     ],
 )
 def test_nonsense_is_refused_in_a_sentence(step, words):

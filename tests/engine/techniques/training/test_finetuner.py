@@ -18,7 +18,7 @@ def test_a_paged_optimizer_is_refused_before_the_run_where_there_is_no_gpu(folde
         PlainError,
         match=(
             r"^The paged optimizer needs a CUDA device, and this run computes on the cpu; set "
-            r"optimizer to adamw"
+            r"Optimizer \(optimizer\) to adamw"
         ),
     ):
         run(

@@ -125,8 +125,8 @@ def test_a_weight_beyond_float16_is_refused_with_what_would_do():
     with pytest.raises(
         PlainError,
         match=(
-            r"^A weight of 7e\+04 is beyond the largest float16, 65504; choose bfloat16, or skip "
-            r"the layer"
+            r"^A weight of 7e\+04 is beyond the largest float16, 65504; choose bfloat16, or add "
+            r"the layer to Layers to skip \(layers\.skip\)"
         ),
     ):
         compress(FloatingPoint(format="float16"), torch.tensor([[1.0, 7e4]]))
