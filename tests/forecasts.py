@@ -69,8 +69,7 @@ def fix_throughputs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(job, "layer_timing", lambda config, in_: pace)
     patch.setattr(duration, "products_per_second", lambda dtype=None: 1e10)
     patch.setattr(data_volume, "measured_data_seconds", lambda task: 0.1)
-    for module in (data_volume, duration):
-        patch.setattr(module, "is_corpus_cached", lambda task: True)
+    patch.setattr(data_volume, "is_corpus_cached", lambda task: True)
     patch.setattr(costs, "is_baseline_cached", lambda *_: False)
     patch.setattr(memory, "BASE", 0)
     patch.setattr(run_forecast, "Job", opened_at_once)

@@ -92,6 +92,17 @@ def is_corpus_cached(task: Task) -> bool:
     return is_available(task.source, task.split)
 
 
+def texts_are_cached(recipe: Recipe) -> bool:
+    """Return True if neither evaluation nor calibration needs an extraction of bundled texts."""
+    task, calibration = recipe.task, recipe.calibration
+    own = (
+        own_calibration_task(task, calibration)
+        if calibration and isinstance(task, Classification)
+        else None
+    )
+    return all(is_corpus_cached(each) for each in (task, own) if each)
+
+
 def data_seconds(task: Task) -> float:
     """Seconds for reading the data once it is available."""
     return measured_data_seconds(task.model_dump_json()) if is_corpus_cached(task) else 0.0

@@ -8,7 +8,7 @@ from engine.calibration.stream import block_lists
 from engine.config.technique import Technique
 from engine.evaluation.calibration_batches import ROWS
 from engine.evaluation.classification import IMAGES
-from engine.forecast.data_volume import DataVolume, data_seconds, is_corpus_cached
+from engine.forecast.data_volume import DataVolume, data_seconds, texts_are_cached
 from engine.forecast.job import Job
 from engine.forecast.throughput import processing_weights, products_per_second
 from engine.measurement.generations import NEW_TOKENS, PROMPTS, SMALL
@@ -61,7 +61,7 @@ def loading_seconds(job: Job) -> float:
         0.3
         + 1.5 * job.opening_seconds
         + job.folder.size_bytes / 2e9
-        + (0.0 if is_corpus_cached(job.recipe.task) else EXTRACTION)
+        + (0.0 if texts_are_cached(job.recipe) else EXTRACTION)
     )
 
 
