@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from engine.config.registry import TECHNIQUES
 from engine.config.technique import Technique
 from engine.recipe import Recipe
-from tests.tiny import IMAGE_MODELS, SENTENCES, WRITERS
+from tests.tiny import IMAGE_MODELS, SENTENCES, WRITERS, tiny
 
 
 def task_for(architecture: str, folder: Path) -> dict[str, Any]:
@@ -89,3 +90,14 @@ def few_digits(count: int, seed: int, folder: Path) -> dict[str, str]:
         )
     )
     return {"train": str(path), "validation": "bundled:digits"}
+
+
+def model_and_recipe(folder: Path, architecture: str = "llama") -> tuple[Any, Any, Recipe]:
+    """Source and loaded model of a new tiny model in ``folder``, and a recipe without steps."""
+    from engine.models.loaded_model import load_model
+    from engine.models.loading import resolve_model
+
+    path = tiny(architecture, folder / "model")
+    source = resolve_model(str(path))
+    loaded = load_model(source, torch.device("cpu"), torch.float32)
+    return source, loaded.model, recipe_for(architecture, path, folder / "data")

@@ -82,7 +82,8 @@ ALL_TECHNIQUES: tuple[type[Technique], ...] = tuple(
     )
 )
 TECHNIQUES: dict[str, type[Technique]] = {technique_name(cls): cls for cls in ALL_TECHNIQUES}
-Step = Annotated[Union[ALL_TECHNIQUES], Field(discriminator="technique")]  # noqa: UP007, made of a tuple
+# a union of a tuple's members cannot be written with |
+Step = Annotated[Union[ALL_TECHNIQUES], Field(discriminator="technique")]  # noqa: UP007
 
 
 def technique_modules(name: str) -> list[ModuleType]:

@@ -72,8 +72,8 @@ def is_reproduced(layout: FusedLayout | ParallelLayout, small: nn.Module) -> boo
 
 
 def scaled_down(fused: nn.Module) -> nn.Module:
-    """Copy with few random parameters, in float32 on the CPU; sizes shrink wherever parameters or
-    attributes contain them.
+    """Copy with few random parameters, in float32 on the CPU. Sizes shrink in parameters and in
+    attributes.
     """
     tensors = [*fused.parameters(), *fused.buffers()]
     numbers = {

@@ -1,6 +1,6 @@
 """Checks of local paths: on a shared server, only those below one folder may be read.
 
-`check_path` runs before any disk access wherever a user's text becomes a path, so that a refusal
+`check_path` runs before any disk access on a path from a user's text, so that a refusal
 does not reveal what exists outside the folder. Links are resolved first, so a link cannot lead out
 of the folder.
 """

@@ -60,7 +60,7 @@ def measurements(seeds: int, tokens: int) -> Iterator[Measurement]:
 
     setup_worker()
     yield from paces()
-    yield from taught(seeds, tokens)
+    yield from with_and_without_teacher(seeds, tokens)
     for model, course in COURSES.items():
         for bits in (2, 3):
             yield from aware(model, bits, course, seeds, tokens)
@@ -165,9 +165,9 @@ def digits():
     )
 
 
-def taught(seeds: int, tokens: int) -> Iterator[Measurement]:
-    """The same student with the same labeled examples and steps: alone, beside its teacher, and
-    with examples that only the teacher knows.
+def with_and_without_teacher(seeds: int, tokens: int) -> Iterator[Measurement]:
+    """Train a student with the same labeled examples and steps without its teacher, with it, and
+    with further examples that only the teacher labels.
     """
     yield from with_few_labels(
         "digits-cnn", DIGITS, few_digits, "bundled:digits", 50, seeds, tokens

@@ -100,8 +100,9 @@ def query_index(path: Path | None, question: Question[Answer]) -> Answer:
 
 @contextmanager
 def open_index(path: str, begin: str = "BEGIN") -> Iterator[sqlite3.Connection]:
-    """Connection for one question, in one transaction: what it synchronizes is what it answers.
-    Threads cannot share a connection, and an index that was erased must not be held open.
+    """Open a connection for one question. Synchronization and query are one transaction, so no
+    other process can change the index in between. Threads cannot share a connection, and an index
+    that was erased must not be held open.
     """
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     with closing(connection) as index, index:

@@ -32,7 +32,7 @@ def mistakes_table(mistakes: pd.DataFrame, task: Task, key: str) -> None:
     """Draw the table; all cells are shown as text."""
     st.markdown("#### Most confident mistakes of the student")
     if mistakes.empty:
-        st.caption("The student is right wherever its teacher is.")
+        st.caption("The student has no mistake that its teacher avoids.")
         return
     is_image_task = isinstance(task, ImageClassification)
     mistakes = mistakes.assign(picture=[data_url(address) for address in mistakes.picture])

@@ -5,21 +5,9 @@ import torch
 from engine.evaluation.data.cache import data_folder
 from engine.measurement import generations as samples
 from engine.measurement.generations import sample_rows
-from engine.models.loaded_model import load_model
-from engine.models.loading import resolve_model
-from tests.recipes import recipe_for
-from tests.tiny import tiny
+from tests.recipes import model_and_recipe
 
 CPU = torch.device("cpu")
-
-
-def model_and_recipe(tmp_path, architecture: str = "llama"):
-    folder = tiny(architecture, tmp_path / "model")
-    return (
-        resolve_model(str(folder)),
-        load_model(resolve_model(str(folder)), CPU, torch.float32).model,
-        recipe_for(architecture, folder, tmp_path / "data"),
-    )
 
 
 def test_the_original_generates_once_and_the_compressed_model_each_time(tmp_path, monkeypatch):

@@ -23,19 +23,10 @@ from engine.models.packed_modules import (
 )
 from engine.step.run_context import RunContext
 from tests.cases import for_each
-from tests.recipes import recipe_for
-from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, VOCABULARY, tiny
+from tests.recipes import model_and_recipe
+from tests.tiny import ARCHITECTURES, LANGUAGE_MODELS, VOCABULARY
 
 CPU = torch.device("cpu")
-
-
-def model_and_recipe(tmp_path, architecture: str = "llama"):
-    folder = tiny(architecture, tmp_path / "model")
-    return (
-        resolve_model(str(folder)),
-        load_model(resolve_model(str(folder)), CPU, torch.float32).model,
-        recipe_for(architecture, folder, tmp_path / "data"),
-    )
 
 
 def test_a_small_model_is_unpacked_once_while_it_is_measured_and_a_large_one_is_not(

@@ -106,7 +106,7 @@ def test_a_killed_run_resumes(tmp_path, monkeypatch):
     same(run(recipe), again)
 
 
-def cut(content: bytes) -> bytes:
+def first_bytes(content: bytes) -> bytes:
     return content[:50]
 
 
@@ -115,7 +115,7 @@ def flip_last_bit(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-@pytest.mark.parametrize("damaged", [cut, flip_last_bit])
+@pytest.mark.parametrize("damaged", [first_bytes, flip_last_bit])
 def test_a_damaged_block_is_done_again(damaged, tmp_path):
     recipe = recipe_for("llama", tiny("llama", tmp_path / "model"), tmp_path / "data", STEPS["awq"])
     whole = run(recipe)

@@ -542,7 +542,7 @@ def schedule(quality_name: str = "accuracy") -> pd.DataFrame:
 
 
 def schedule_live() -> pd.DataFrame:
-    """The same, as it comes in while it goes on."""
+    """CurveRow of the schedule, as a running step reports them."""
     rows = schedule().itertuples(index=False)
     values = (
         (row.step, name, value)

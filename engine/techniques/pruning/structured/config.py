@@ -16,9 +16,9 @@ class Structured(StructuredPruning):
     )
     explanation: ClassVar[str] = (
         "A zero inside a matrix is still multiplied. Removing a **neuron** deletes its row in one "
-        "layer and its column in the next; likewise for an attention **head**, or a **channel** of "
-        "a convolution and all layers that read it. The result is an ordinary smaller model; GPUs "
-        "run it faster if widths remain multiples of 8 to 128. Structures are ranked by the norm "
+        "layer and its column in the next. The same holds for an attention **head**, or a "
+        "**channel** of a convolution and all layers that read it. The result is an ordinary "
+        "smaller model; GPUs run it faster if widths remain multiples of 8 to 128. Structures are ranked by the norm "
         "of their weights, the size of their output on data, or the change of the loss. Taylor "
         "takes the absolute value of the mean gradient, where Michel et al. take the mean of "
         "absolute values."

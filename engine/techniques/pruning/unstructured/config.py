@@ -145,7 +145,8 @@ class OptimalBrainDamage(Pruning):
     )
     paper: ClassVar[str] = (
         "[LeCun, Denker & Solla 1989, Optimal Brain "
-        "Damage](https://papers.nips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html)"
+        "Damage](https://papers.nips.cc/paper/1989/hash/"
+        "6c9882bbac1c7093bd25041881277658-Abstract.html)"
     )
 
     technique: Literal["optimal-brain-damage"] = "optimal-brain-damage"

@@ -20,7 +20,7 @@ def test_worst_layer_is_highlighted():
 
 
 def test_the_most_affected_layer_is_chosen_by_output_error_if_measured():
-    """The same layer as in the numbers above the figure, which come from the engine's analysis."""
+    """The figure highlights the layer that the metric above it names."""
     layers = tables.layers().assign(output_error=lambda t: 1 - t.relative_error)
     highlighted = next(t for t in layer_error(layers).data if t.marker.color == HIGHLIGHT)
     assert (

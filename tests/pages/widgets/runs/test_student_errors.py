@@ -54,5 +54,5 @@ def test_a_student_without_mistakes_gives_a_message():
     app = mistakes_page("text-classification", "")
     assert (
         not app.dataframe
-        and app.caption[0].value == "The student is right wherever its teacher is."
+        and app.caption[0].value == "The student has no mistake that its teacher avoids."
     )

@@ -25,7 +25,6 @@ from tests.tiny import tiny
 
 @pytest.mark.parametrize("architecture", KINDS)
 def test_a_teacher_with_weight_zero_gives_the_curve_of_fine_tuning(architecture, run_step):
-    """The same curve as fine-tuning, to the bit."""
     student, plain = (
         run_step(architecture, student="same", distill_weight=0),
         run_step(architecture, technique="fine-tune"),
